@@ -1,0 +1,68 @@
+"""DNA language models that know how a population varies.
+
+Importing this package is quick and has no side effects; every name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mutbert.genome.build import build_genome
+    from mutbert.genome.simulate import simulate_population
+    from mutbert.genome.store import ProbabilisticGenome
+    from mutbert.inference.embeddings import embed
+    from mutbert.model import (
+        MutBertConfig,
+        MutBertForMaskedLM,
+        MutBertForSequenceClassification,
+        MutBertForTokenClassification,
+        MutBertModel,
+        MutBertTokenizer,
+    )
+    from mutbert.regions import Region
+    from mutbert.training.pretrain import pretrain
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "MutBertConfig": "mutbert.model",
+    "MutBertForMaskedLM": "mutbert.model",
+    "MutBertForSequenceClassification": "mutbert.model",
+    "MutBertForTokenClassification": "mutbert.model",
+    "MutBertModel": "mutbert.model",
+    "MutBertTokenizer": "mutbert.model",
+    "ProbabilisticGenome": "mutbert.genome.store",
+    "Region": "mutbert.regions",
+    "build_genome": "mutbert.genome.build",
+    "embed": "mutbert.inference.embeddings",
+    "pretrain": "mutbert.training.pretrain",
+    "simulate_population": "mutbert.genome.simulate",
+}
+
+__all__ = [
+    "MutBertConfig",
+    "MutBertForMaskedLM",
+    "MutBertForSequenceClassification",
+    "MutBertForTokenClassification",
+    "MutBertModel",
+    "MutBertTokenizer",
+    "ProbabilisticGenome",
+    "Region",
+    "__version__",
+    "build_genome",
+    "embed",
+    "pretrain",
+    "simulate_population",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,117 @@
+"""The only place that knows token ids, IUPAC codes and complements.
+
+Two numberings are used. A *base code* is an index into `IUPAC`, so that A, C, G, T are 0, 1, 2, 3 and N is 14;
+genomes are stored and read in it. A *token id* is the model's numbering, published with MutBERT
+(Long et al. 2025, bioRxiv 2025.01.23.634452); it has special tokens and the four bases, and nothing for ambiguous
+codes, which are distributions over the bases instead.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+TOKENS: Final = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "A", "C", "G", "T")
+UNK_ID: Final = 0
+CLS_ID: Final = 1
+SEP_ID: Final = 2
+PAD_ID: Final = 3
+MASK_ID: Final = 4
+BASE_IDS: Final = slice(5, 9)
+VOCABULARY_SIZE: Final = len(TOKENS)
+
+BASES: Final = "ACGT"
+IUPAC: Final = "ACGTRYSWKMBDHVN"
+UNKNOWN: Final = IUPAC.index("N")
+
+_SETS: Final = {
+    "A": "A", "C": "C", "G": "G", "T": "T",
+    "R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC",
+    "B": "CGT", "D": "AGT", "H": "ACT", "V": "ACG", "N": "ACGT",
+}  # fmt: skip
+_COMPLEMENTS: Final = str.maketrans("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN")
+
+NOT_A_BASE: Final = 255
+
+CODE_OF_BYTE: Final = np.full(256, NOT_A_BASE, dtype=np.uint8)
+"""(256,) ASCII byte to base code; upper and lower case, U as T; `NOT_A_BASE` for any other byte."""
+for _code, _letter in enumerate(IUPAC):
+    CODE_OF_BYTE[ord(_letter)] = CODE_OF_BYTE[ord(_letter.lower())] = _code
+CODE_OF_BYTE[ord("U")] = CODE_OF_BYTE[ord("u")] = IUPAC.index("T")
+
+BYTE_OF_CODE: Final = np.frombuffer(IUPAC.encode("ascii"), dtype=np.uint8)
+"""(15,) base code to upper-case ASCII byte."""
+
+DISTRIBUTIONS: Final = np.array(
+    [[(base in _SETS[letter]) / len(_SETS[letter]) for base in BASES] for letter in IUPAC], dtype=np.float32
+)
+"""(15, 4) base code to its distribution over A, C, G, T: R is half A and half G, N is a quarter each."""
+
+COMPLEMENT_OF_CODE: Final = np.array([IUPAC.index(letter.translate(_COMPLEMENTS)) for letter in IUPAC], np.uint8)
+"""(15,) base code to its complement's base code."""
+
+COMPLEMENT_OF_ID: Final = np.array([0, 1, 2, 3, 4, 8, 7, 6, 5], dtype=np.int64)
+"""(9,) token id to its complement's token id; special tokens are their own."""
+
+TOKEN_PROBABILITIES: Final = np.zeros((len(IUPAC), VOCABULARY_SIZE), dtype=np.float32)
+"""(15, 9) base code to its distribution over tokens; N is the token ``[UNK]``, any other code is over the bases."""
+TOKEN_PROBABILITIES[:, BASE_IDS] = DISTRIBUTIONS
+TOKEN_PROBABILITIES[UNKNOWN] = 0
+TOKEN_PROBABILITIES[UNKNOWN, UNK_ID] = 1
+
+TOKEN_ID_OF_CODE: Final = np.full(len(IUPAC), UNK_ID, dtype=np.int64)
+"""(15,) base code to token id; every ambiguous code is ``[UNK]``, as a single id cannot say more."""
+TOKEN_ID_OF_CODE[:4] = np.arange(BASE_IDS.start, BASE_IDS.stop)
+
+for _table in (
+    CODE_OF_BYTE, DISTRIBUTIONS, COMPLEMENT_OF_CODE, COMPLEMENT_OF_ID, TOKEN_PROBABILITIES, TOKEN_ID_OF_CODE,
+):  # fmt: skip
+    _table.setflags(write=False)
+
+
+def encode(sequence: str | bytes) -> npt.NDArray[np.uint8]:
+    """Turn a DNA or RNA sequence into base codes.
+
+    Parameters
+    ----------
+    sequence : str or bytes
+        IUPAC codes in upper or lower case; U is read as T.
+
+    Returns
+    -------
+    ndarray of uint8, shape (L,)
+        Indices into `IUPAC`.
+
+    Raises
+    ------
+    ValueError
+        When a character is no IUPAC code; the message names it and its 0-based place.
+    """
+    data = sequence.encode("ascii", "replace") if isinstance(sequence, str) else sequence
+    codes = CODE_OF_BYTE[np.frombuffer(data, dtype=np.uint8)]
+    wrong = np.flatnonzero(codes == NOT_A_BASE)
+    if wrong.size:
+        place = int(wrong[0])
+        raise ValueError(f"{sequence[place : place + 1]!r} at position {place} is not an IUPAC nucleotide code")
+    return codes
+
+
+def decode(codes: npt.NDArray[np.uint8]) -> str:
+    """Turn base codes, shape (L,), into an upper-case string of IUPAC codes."""
+    return BYTE_OF_CODE[codes].tobytes().decode("ascii")
+
+
+def reverse_complement(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Reverse-complement base codes along the last axis."""
+    return COMPLEMENT_OF_CODE[codes][..., ::-1]
+
+
+def iupac_of(bases: str) -> str:
+    """Give the IUPAC code of a set of bases, for example ``R`` for ``"AG"``."""
+    wanted = frozenset(bases.upper())
+    for letter, members in _SETS.items():
+        if frozenset(members) == wanted:
+            return letter
+    raise ValueError(f"{bases!r} is not a set of A, C, G, T")

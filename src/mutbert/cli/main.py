@@ -1,0 +1,65 @@
+"""The program ``mutbert``: every verb, and what its exit status means.
+
+0: done. 2: the input or the command cannot be used, said in one line. 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import typer
+
+from mutbert import __version__
+from mutbert.cli import demo, embed, genome, pretrain, simulate
+from mutbert.errors import InputError, MissingExtraError
+
+app = typer.Typer(
+    name="mutbert",
+    help="DNA language models that know how a population varies.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"mutbert {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
+) -> None:
+    """DNA language models that know how a population varies."""
+
+
+app.add_typer(genome.app, name="genome")
+app.command("simulate")(simulate.simulate)
+app.command("pretrain", no_args_is_help=True)(pretrain.pretrain)
+app.command("embed", no_args_is_help=True)(embed.embed)
+app.command("demo")(demo.demo)
+
+
+def run() -> None:
+    """Run the program, and say what a user can mend in one line."""
+    try:
+        app()
+    except (InputError, MissingExtraError) as error:
+        _stop(str(error))
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            # Whoever reads our output has seen enough, as with `mutbert ... | head`.
+            sys.stderr.close()
+            sys.exit(0)
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
+            raise
+        _stop(f"{error.filename or 'output'}: {error.strerror}; make room or choose another place")
+
+
+def _stop(message: str) -> None:
+    print(f"mutbert: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    sys.exit(2)

@@ -1,0 +1,31 @@
+"""Results go to standard output: text for people, or one JSON object."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print a result as one JSON object."""
+    typer.echo(json.dumps(result, indent=1))
+
+
+def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; the first column is to the left and the others to the right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    console = Console()
+    # A pipe or file has no width of its own; nothing is to be cut there.
+    console.print(table, width=None if console.is_terminal else 200)

@@ -1,0 +1,26 @@
+"""What a user can get wrong, said in one line."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """Input that cannot be used.
+
+    The message is one line that names the file, the place in it and the remedy. The command line prints it
+    and exits with status 2.
+    """
+
+
+class MissingExtraError(ImportError):
+    """An optional library that this call needs is not installed.
+
+    Parameters
+    ----------
+    library : str
+        The library that is missing.
+    extra : str
+        The extra of this package that brings it.
+    """
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f"{library} is not installed; remedy: pip install 'mutbert[{extra}]'")

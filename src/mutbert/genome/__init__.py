@@ -1,0 +1,1 @@
+"""From FASTA and VCF files to a probabilistic genome on disk."""

@@ -1,0 +1,108 @@
+"""Progress on standard error: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Where there is no terminal, one plain line each so many seconds is enough for a log file.
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+@contextmanager
+def progress_bar(
+    description: str, total: float | None, *, unit: str = "", show: bool = True
+) -> Iterator[Callable[[float], None]]:
+    """Show how far a piece of work has come.
+
+    Parameters
+    ----------
+    description : str
+        What is being done, in a few words.
+    total : float or None
+        Amount of work; ``None`` where it is not known.
+    unit : str
+        ``"bytes"`` is printed as B, kB, MB...; any other word is printed behind the count.
+    show : bool
+        ``False`` prints nothing, which is what library calls do unless asked.
+
+    Yields
+    ------
+    callable
+        ``advance(amount)``, to be called with the amount of work done since the last call.
+    """
+    if not show:
+        yield lambda _amount: None
+    elif sys.stderr.isatty():
+        with _bar(description, total, unit) as advance:
+            yield advance
+    else:
+        with _lines(description, total, unit) as advance:
+            yield advance
+
+
+@contextmanager
+def _bar(description: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    amount = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), amount]
+    if unit not in {"", "bytes"}:
+        columns.append(TextColumn(unit))
+    columns.append(TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+@contextmanager
+def _lines(description: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
+    start = time.monotonic()
+    done = 0.0
+    last_line = start
+
+    def line(now: float) -> None:
+        seconds = now - start
+        words = [f"{description}: {amount_text(done, unit)}"]
+        if total:
+            words.append(f"of {amount_text(total, unit)} ({100 * min(done / total, 1):.0f} %)")
+        words.append(f"after {seconds:.0f} s")
+        if total and 0 < done < total:
+            words.append(f"about {seconds * (total - done) / done:.0f} s left")
+        print(", ".join(words), file=sys.stderr, flush=True)  # noqa: T201
+
+    def advance(amount: float) -> None:
+        nonlocal done, last_line
+        done += amount
+        now = time.monotonic()
+        if now - last_line >= _SECONDS_BETWEEN_LINES:
+            last_line = now
+            line(now)
+
+    yield advance
+    line(time.monotonic())
+
+
+def amount_text(amount: float, unit: str) -> str:
+    """Write an amount for people, for example ``1.5 MB`` or ``1,200 windows``."""
+    if unit != "bytes":
+        return f"{amount:,.0f} {unit}".strip()
+    for prefix in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {prefix}" if prefix == "B" else f"{amount:.1f} {prefix}"
+        amount /= 1000
+    return f"{amount:.1f} TB"

@@ -1,0 +1,166 @@
+"""Outputs are written aside and renamed into place, so that nothing half-written ever bears the final name."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mutbert.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_CHUNK_BYTES = 1 << 20
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Refuse an output that exists, or whose folder does not.
+
+    Raises
+    ------
+    InputError
+        When `path` exists and `force` is false, or when its parent folder is missing or cannot be written.
+    """
+    if path.exists() and not force:
+        raise InputError(f"{path}: exists already; choose another output or give --force to replace it")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent} cannot be written; choose another output")
+
+
+@contextmanager
+def publish_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a folder to write into that becomes `path` in one rename when the block ends well.
+
+    The folder is ``NAME.partial`` beside `path`. It is locked while the block runs, so that two processes never
+    write the same output; what a killed process left there is cleared. On an error it is removed.
+
+    Parameters
+    ----------
+    path : Path
+        The folder to publish.
+    force : bool
+        Replace `path` where it exists.
+
+    Yields
+    ------
+    Path
+        The folder to write into.
+
+    Raises
+    ------
+    InputError
+        When `path` exists and `force` is false, or another process is writing it.
+    """
+    refuse_existing(path, force=force)
+    partial = path.with_name(path.name + ".partial")
+    partial.mkdir(exist_ok=True)
+    lock = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{path}: another process is writing it just now; wait for it or choose another output"
+            ) from None
+        try:
+            _clear(partial)
+            yield partial
+            _sync_tree(partial)
+            refuse_existing(path, force=force)
+            _replace_directory(partial, path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def publish_file(path: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a file to write that becomes `path` in one rename when the block ends well.
+
+    Parameters
+    ----------
+    path : Path
+        The file to publish.
+    force : bool
+        Replace `path` where it exists.
+
+    Yields
+    ------
+    Path
+        The file to write.
+
+    Raises
+    ------
+    InputError
+        When `path` exists and `force` is false.
+    """
+    refuse_existing(path, force=force)
+    # The suffix stays last, because some writers choose the format by it.
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        _sync(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def sha256_of(path: Path, advance: Callable[[float], None] | None = None) -> str:
+    """Compute the SHA-256 of a file, as hexadecimal digits; `advance` is told of each chunk's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            if advance is not None:
+                advance(len(chunk))
+    return digest.hexdigest()
+
+
+def _replace_directory(partial: Path, path: Path) -> None:
+    """Rename `partial` to `path`; an old `path` is moved aside first and removed last, so that one always exists."""
+    replaced = path.with_name(path.name + ".replaced")
+    if path.exists():
+        _remove(replaced)
+        path.rename(replaced)
+    partial.rename(path)
+    _sync(path.parent)
+    _remove(replaced)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _clear(directory: Path) -> None:
+    for entry in directory.iterdir():
+        _remove(entry)
+
+
+def _sync_tree(directory: Path) -> None:
+    for folder, _, files in os.walk(directory):
+        for name in files:
+            _sync(Path(folder) / name)
+        _sync(Path(folder))
+
+
+def _sync(path: Path) -> None:
+    """Have the operating system put a file or folder on the disk, so that the rename never outruns the data."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
