@@ -5,19 +5,24 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 # Where there is no terminal, one plain line each so many seconds is enough for a log file.
 _SECONDS_BETWEEN_LINES = 5.0
 
 
+class Advance(Protocol):
+    """Tell a progress bar how far the work has come."""
+
+    def __call__(self, amount: float, /, note: str = "") -> None:
+        """Add the amount of work done since the last call; `note` is shown behind it."""
+
+
 @contextmanager
-def progress_bar(
-    description: str, total: float | None, *, unit: str = "", show: bool = True
-) -> Iterator[Callable[[float], None]]:
+def progress_bar(description: str, total: float | None, *, unit: str = "", show: bool = True) -> Iterator[Advance]:
     """Show how far a piece of work has come.
 
     Parameters
@@ -33,11 +38,11 @@ def progress_bar(
 
     Yields
     ------
-    callable
+    Advance
         ``advance(amount)``, to be called with the amount of work done since the last call.
     """
     if not show:
-        yield lambda _amount: None
+        yield _nothing
     elif sys.stderr.isatty():
         with _bar(description, total, unit) as advance:
             yield advance
@@ -46,8 +51,12 @@ def progress_bar(
             yield advance
 
 
+def _nothing(_amount: float, /, note: str = "") -> None:
+    pass
+
+
 @contextmanager
-def _bar(description: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
+def _bar(description: str, total: float | None, unit: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -63,17 +72,24 @@ def _bar(description: str, total: float | None, unit: str) -> Iterator[Callable[
     columns = [TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), amount]
     if unit not in {"", "bytes"}:
         columns.append(TextColumn(unit))
-    columns.append(TimeRemainingColumn())
+    columns += [TimeRemainingColumn(), TextColumn("{task.fields[note]}")]
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda amount: bar.advance(task, amount)
+        task = bar.add_task(description, total=total, note="")
+
+        def advance(amount: float, /, note: str = "") -> None:
+            bar.advance(task, amount)
+            if note:
+                bar.update(task, note=note)
+
+        yield advance
 
 
 @contextmanager
-def _lines(description: str, total: float | None, unit: str) -> Iterator[Callable[[float], None]]:
+def _lines(description: str, total: float | None, unit: str) -> Iterator[Advance]:
     start = time.monotonic()
     done = 0.0
     last_line = start
+    last_note = ""
 
     def line(now: float) -> None:
         seconds = now - start
@@ -83,11 +99,14 @@ def _lines(description: str, total: float | None, unit: str) -> Iterator[Callabl
         words.append(f"after {seconds:.0f} s")
         if total and 0 < done < total:
             words.append(f"about {seconds * (total - done) / done:.0f} s left")
+        if last_note:
+            words.append(last_note)
         print(", ".join(words), file=sys.stderr, flush=True)  # noqa: T201
 
-    def advance(amount: float) -> None:
-        nonlocal done, last_line
+    def advance(amount: float, /, note: str = "") -> None:
+        nonlocal done, last_line, last_note
         done += amount
+        last_note = note or last_note
         now = time.monotonic()
         if now - last_line >= _SECONDS_BETWEEN_LINES:
             last_line = now

@@ -61,25 +61,36 @@ def publish_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     refuse_existing(path, force=force)
     partial = path.with_name(path.name + ".partial")
     partial.mkdir(exist_ok=True)
-    lock = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{path}: another process is writing it just now; wait for it or choose another output"
-            ) from None
+    with locked(partial, path):
         try:
             _clear(partial)
             yield partial
-            _sync_tree(partial)
             refuse_existing(path, force=force)
-            _replace_directory(partial, path)
+            rename_directory(partial, path)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+
+
+@contextmanager
+def locked(directory: Path, output: Path | None = None) -> Iterator[None]:
+    """Hold a folder for this process alone; the lock goes with the process, however it ends.
+
+    Raises
+    ------
+    InputError
+        When another process holds it; the message names `output`, or the folder where that is left out.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise InputError(
+            f"{output or directory}: another process is writing it just now; wait for it or choose another output"
+        ) from None
     finally:
-        os.close(lock)
+        os.close(descriptor)
 
 
 @contextmanager
@@ -127,8 +138,12 @@ def sha256_of(path: Path, advance: Callable[[float], None] | None = None) -> str
     return digest.hexdigest()
 
 
-def _replace_directory(partial: Path, path: Path) -> None:
-    """Rename `partial` to `path`; an old `path` is moved aside first and removed last, so that one always exists."""
+def rename_directory(partial: Path, path: Path) -> None:
+    """Rename a finished folder to its final name, once all of it is on the disk.
+
+    An old `path` is moved aside first and removed last, so that one of the two always exists.
+    """
+    _sync_tree(partial)
     replaced = path.with_name(path.name + ".replaced")
     if path.exists():
         _remove(replaced)

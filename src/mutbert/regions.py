@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mutbert.errors import InputError
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 _REGION = re.compile(r"(?P<contig>.+?)(?::(?P<start>[\d,]+)(?:-(?P<end>[\d,]+))?)?")
 
 
-class Region(NamedTuple):
+@dataclass(frozen=True, slots=True, order=True)
+class Region:
     """A stretch of a contig, 0-based and half-open.
 
     Parameters

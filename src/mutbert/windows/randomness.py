@@ -1,0 +1,66 @@
+"""Random numbers that are a pure function of (seed, stream, index, place).
+
+No generator is carried along, so it does not matter in which order, in which process or after how many
+interruptions a sample is drawn. The function is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable
+pseudorandom number generators", OOPSLA), started for each index from a hash of (seed, stream, index).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    UInt64 = npt.NDArray[np.uint64]
+
+# One stream for each question asked of a window, so that the answers are independent of each other.
+START: Final = 1
+TARGETS: Final = 2
+CORRUPTION: Final = 3
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
+
+
+def random_bits(seed: int, stream: int, index_B: npt.NDArray[np.int64], count: int) -> UInt64:
+    """Draw 64 random bits for each of `count` places of each index.
+
+    Parameters
+    ----------
+    seed : int
+        Any non-negative integer below 2**63.
+    stream : int
+        Which of the independent streams of this module.
+    index_B : ndarray of int64, shape (B,)
+        Indices of the samples, non-negative.
+    count : int
+        Places a sample.
+
+    Returns
+    -------
+    ndarray of uint64, shape (B, count)
+        Row b depends on ``(seed, stream, index_B[b])`` alone.
+    """
+    key = _mix(_mix(np.array([seed], dtype=np.uint64) + _GOLDEN) ^ np.uint64(stream))
+    state_B = _mix(index_B.astype(np.uint64) * _GOLDEN + key)
+    steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
+    return _mix(state_B[:, None] + steps)
+
+
+def unit_interval(bits: UInt64) -> npt.NDArray[np.float64]:
+    """Turn random bits into numbers uniform in [0, 1), with 53 bits of precision."""
+    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mix(value: UInt64) -> UInt64:
+    mixed = value.copy()
+    mixed ^= mixed >> _SHIFTS[0]
+    mixed *= _MULTIPLIERS[0]
+    mixed ^= mixed >> _SHIFTS[1]
+    mixed *= _MULTIPLIERS[1]
+    mixed ^= mixed >> _SHIFTS[2]
+    return mixed

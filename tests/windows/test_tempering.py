@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mutbert.windows.tempering import Tempering, temper
+
+ROWS = st.lists(st.lists(st.integers(0, 65535), min_size=4, max_size=4).filter(any), min_size=1, max_size=10).map(
+    lambda rows: (np.array(rows, dtype=float) / np.sum(rows, axis=1, keepdims=True)).astype(np.float32)
+)
+
+
+@given(ROWS, st.sampled_from(["none", "log", "published"]), st.floats(0.05, 5))
+def test_tempered_rows_are_distributions_and_no_allele_appears(frequency, kind, temperature):
+    tempered = temper(frequency, Tempering(kind, temperature))
+    np.testing.assert_allclose(tempered.sum(axis=1), 1, atol=1e-5)
+    assert not (tempered[frequency == 0] > 0).any()
+    assert tempered.dtype == np.float32
+
+
+@given(ROWS)
+def test_log_tempering_at_one_changes_nothing(frequency):
+    np.testing.assert_allclose(temper(frequency, Tempering("log", 1.0)), frequency, atol=1e-6)
+
+
+@given(ROWS, st.floats(0.1, 3))
+def test_log_tempering_is_a_normalised_power(frequency, temperature):
+    power = frequency.astype(float) ** (1 / temperature)
+    expected = power / power.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(temper(frequency, Tempering("log", temperature)), expected, atol=1e-5)
+
+
+def test_published_tempering_makes_a_rare_allele_common():
+    rare = np.array([[0.98, 0.0, 0.02, 0.0]], dtype=np.float32)
+    published = temper(rare, Tempering("published", 0.7))
+    expected = np.exp(0.02 / 0.7) / (np.exp(0.02 / 0.7) + np.exp(0.98 / 0.7))
+    assert published[0, 2] == pytest.approx(expected, abs=1e-6)
+    assert published[0, 2] == pytest.approx(0.20, abs=0.005)
+    assert published[0, [1, 3]].tolist() == [0, 0]
+    assert temper(rare, Tempering("log", 0.7))[0, 2] < 0.02
+
+
+def test_settings_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match="choose none, log or published"):
+        Tempering("softmax")
+    with pytest.raises(ValueError, match="above 0"):
+        Tempering("log", 0)
