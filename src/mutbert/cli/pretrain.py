@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 import typer
 
@@ -11,7 +10,7 @@ from mutbert.cli.printing import print_json, print_table
 
 
 def pretrain(
-    recipe: Path = typer.Argument(..., help="A recipe in YAML; see recipes/ and docs/pretraining.md."),
+    recipe: str = typer.Argument(..., help="A recipe in YAML, or the name of a shipped one (small, demo)."),
     overrides: list[str] | None = typer.Argument(
         None, metavar="[KEY=VALUE]...", help="Change a setting, for example training.max_steps=100."
     ),

@@ -10,7 +10,7 @@ import inspect
 import json
 import math
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,7 +38,7 @@ from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.windows.dataset import WindowDataset, whole_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 RECIPE: Final = "recipe.yaml"
 MODEL: Final = "model"
@@ -105,7 +105,7 @@ def pretrain(
     Parameters
     ----------
     recipe : PretrainRecipe, str or Path
-        A recipe, or the path of one in YAML.
+        A recipe, the path of one in YAML, or the name of one that comes with this package.
     overrides : sequence of str
         ``key=value``, where `recipe` is a path.
     resume : bool
@@ -126,7 +126,7 @@ def pretrain(
         When the recipe, the genome or the output cannot be used.
     """
     if not isinstance(recipe, PretrainRecipe):
-        recipe = load_recipe(Path(recipe), overrides)
+        recipe = load_recipe(recipe, overrides)
     output = Path(recipe.output)
     train_data, held_out_data, train_regions = _datasets(recipe)
     arguments = _training_arguments(recipe, output)
@@ -157,9 +157,10 @@ def pretrain(
         )
         # The library's own progress would come twice.
         trainer.remove_callback(transformers.PrinterCallback)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        _save_model(trainer, recipe, output)
-        trained = _held_out_of(trainer.evaluate())
+        with _one_progress_bar():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+            _save_model(trainer, recipe, output)
+            trained = _held_out_of(trainer)
         table = evaluate_baselines(
             fit_baselines(train_data.sampler.genome, train_regions, progress=progress), held_out_data
         )
@@ -218,9 +219,16 @@ def _training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.Tr
     steps = recipe.training.get("max_steps", 0)
     if not isinstance(steps, int) or steps < 1:
         raise InputError(f"training.max_steps is {steps!r}; give the number of optimisation steps")
+    defaults = {
+        "logging_steps": 10,
+        "save_total_limit": 2,
+        "eval_strategy": "steps",
+        # Half precision on the CPU is refused unless the CPU is asked for.
+        "use_cpu": not torch.accelerator.is_available(),
+    }
     try:
         return transformers.TrainingArguments(
-            **{"logging_steps": 10, "save_total_limit": 2, "eval_strategy": "steps", **recipe.training},
+            **{**defaults, **recipe.training},
             # A checkpoint is written here and renamed when it is complete.
             output_dir=str(output / _WRITING),
             seed=recipe.seed,
@@ -332,6 +340,18 @@ def _without_variants(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     return {name: value for name, value in inputs.items() if name != "variant_mask"}
 
 
+@contextmanager
+def _one_progress_bar() -> Iterator[None]:
+    """Keep the library's bars for writing each checkpoint out of ours."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
+
+
 def _mean_cross_entropy(prediction: transformers.EvalPrediction) -> dict[str, float]:
     every, targets, variant, variants = prediction.predictions.sum(axis=0)
     others = targets - variants
@@ -342,7 +362,17 @@ def _mean_cross_entropy(prediction: transformers.EvalPrediction) -> dict[str, fl
     }
 
 
-def _held_out_of(metrics: Mapping[str, float]) -> CrossEntropy:
+def _held_out_of(trainer: _Trainer) -> CrossEntropy:
+    """Evaluate the trained model, unless the last step was evaluated already."""
+    metrics = next(
+        (
+            entry
+            for entry in trainer.state.log_history
+            if entry["step"] == trainer.state.global_step and "eval_cross_entropy" in entry
+        ),
+        None,
+    )
+    metrics = metrics or trainer.evaluate()
     return CrossEntropy(*(metrics[f"eval_cross_entropy{part}"] for part in ("", "_variant", "_invariant")))
 
 
@@ -368,6 +398,8 @@ class _PublishCheckpoints(transformers.TrainerCallback):
         checkpoints = self.output / CHECKPOINTS
         checkpoints.mkdir(exist_ok=True)
         name = f"checkpoint-{state.global_step}"
+        # The Trainer's own arguments are a pickle, which nothing reads; the recipe says the same in text.
+        (Path(args.output_dir) / name / "training_args.bin").unlink(missing_ok=True)
         rename_directory(Path(args.output_dir) / name, checkpoints / name)
         if args.save_total_limit:
             for old in sorted(checkpoints.glob("checkpoint-*"), key=_step_of)[: -args.save_total_limit]:

@@ -12,6 +12,8 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mutbert.errors import InputError, MissingExtraError
@@ -25,7 +27,6 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
 _LARGEST_SEED = 2**32 - 1
 # The published windows; shared by every kind of run that does not say otherwise.
@@ -122,13 +123,13 @@ class PretrainRecipe:
         return yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False)
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
     """Read a pre-training recipe.
 
     Parameters
     ----------
-    path : Path
-        A YAML file.
+    path : str or Path
+        A YAML file, or the name of a recipe that comes with this package (``small``).
     overrides : sequence of str
         ``key=value`` with dots for nesting, for example ``training.max_steps=100``; values are YAML.
 
@@ -142,10 +143,14 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
     InputError
         When the file cannot be read, or holds an unknown key or a value that cannot be.
     """
+    shipped = {Path(entry.name).stem: entry for entry in files("mutbert").joinpath("recipes").iterdir()}
+    source = shipped.get(str(path), Path(path))
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - derives from SafeLoader
+        tree = yaml.load(source.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - derives from SafeLoader
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({_reason(error)}); give the path of a recipe in YAML") from None
+        raise InputError(
+            f"{path}: cannot be read ({_reason(error)}); give a recipe in YAML, or one of {', '.join(sorted(shipped))}"
+        ) from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML: {_reason(error)}") from None
     if not isinstance(tree, dict):

@@ -1,0 +1,1 @@
+"""Figures and one self-contained HTML page; results come in as data."""

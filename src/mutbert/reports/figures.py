@@ -1,0 +1,142 @@
+"""Figures, as SVG text that a page can hold.
+
+The same data give the same text: no dates, no random identifiers.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mutbert.errors import MissingExtraError
+
+try:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise MissingExtraError("matplotlib", "report") from error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+# Okabe and Ito's palette, which people with colour-blindness can tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_STYLE: Any = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "svg.hashsalt": "mutbert",
+    # Text stays text: it is searchable and small, and drawn in the reader's own font.
+    "svg.fonttype": "none",
+}
+
+
+def spectrum_figure(edges: Sequence[float], counts: Sequence[int]) -> str:
+    """Draw how many positions have a summed frequency of alternate alleles in each bin.
+
+    Parameters
+    ----------
+    edges : sequence of float
+        The bins' edges, one more than there are bins.
+    counts : sequence of int
+        Positions in each bin.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(6.4, 3.4)
+        widths = np.diff(edges)
+        axes.bar(edges[:-1], counts, width=widths * 0.94, align="edge", color=_COLOURS[0])
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_xlabel("frequency of alternate alleles")
+        axes.set_ylabel("positions")
+        axes.grid(visible=False, axis="x")
+        return _svg(figure, "Frequency spectrum")
+
+
+def training_figure(history: Sequence[Mapping[str, float]], references: Mapping[str, float]) -> str:
+    """Draw training loss and held-out cross-entropy over the steps, beside trivial predictors.
+
+    Parameters
+    ----------
+    history : sequence of mapping
+        Entries with ``step`` and ``loss`` or ``eval_cross_entropy``, in nats a target.
+    references : mapping
+        Held-out cross-entropies of other predictors by name, drawn as level lines.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(6.4, 3.8)
+        held_out = [(entry["step"], entry["eval_cross_entropy"]) for entry in history if "eval_cross_entropy" in entry]
+        training = [(entry["step"], entry["loss"]) for entry in history if "loss" in entry]
+        if training:
+            axes.plot(*zip(*training, strict=True), color=_COLOURS[0], alpha=0.45, linewidth=1, label="training loss")
+        if held_out:
+            axes.plot(*zip(*held_out, strict=True), color=_COLOURS[0], marker="o", markersize=3, label="held out")
+        for colour, (name, value) in zip(_COLOURS[1:], references.items(), strict=False):
+            axes.axhline(value, color=colour, linestyle="--", linewidth=1.2, label=name)
+        # The first steps of an untrained model lie far above all that matters here.
+        levels = [value for _, value in held_out] + list(references.values())
+        if levels:
+            low, high = min(levels), max(references.values(), default=max(levels))
+            axes.set_ylim(low - 0.15 * (high - low) - 1e-3, high + 0.25 * (high - low) + 1e-3)
+        axes.set_xlabel("optimisation step")
+        axes.set_ylabel("cross-entropy, nats a target")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+        return _svg(figure, "Training curve")
+
+
+def scatter_figure(
+    points_N2: npt.NDArray[np.floating[Any]], values_N: npt.NDArray[np.floating[Any]], value_name: str
+) -> str:
+    """Draw points in two dimensions, coloured by a value.
+
+    Parameters
+    ----------
+    points_N2 : ndarray of float, shape (N, 2)
+        Coordinates.
+    values_N : ndarray of float, shape (N,)
+        What the colour shows.
+    value_name : str
+        Its name, for the colour bar.
+
+    Returns
+    -------
+    str
+        SVG.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(5.6, 4.0)
+        drawn = axes.scatter(points_N2[:, 0], points_N2[:, 1], c=values_N, s=14, cmap="viridis", linewidths=0)
+        axes.set_xlabel("first principal component")
+        axes.set_ylabel("second principal component")
+        bar = figure.colorbar(drawn, ax=axes)
+        bar.set_label(value_name)
+        bar.outline.set_visible(False)
+        return _svg(figure, f"Embeddings by {value_name}")
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _svg(figure: Figure, title: str) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title}, transparent=True)
+    text = buffer.getvalue()
+    # Without its XML prologue it can stand inside HTML.
+    return text[text.index("<svg") :]

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, StoreWriter
+
+RECIPE = """\
+genome: {genome}
+output: {output}
+held_out: [chr2]
+seed: 3
+window_length: 30
+evaluation: {{windows: 24}}
+model: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32}}
+training: {{max_steps: 6, per_device_train_batch_size: 4, learning_rate: 1e-3, eval_steps: 3, save_steps: 2,
+           logging_steps: 1}}
+"""
+
+
+@pytest.fixture(scope="session")
+def genome_path(tmp_path_factory):
+    """A small genome of two contigs, in which every 20th position varies."""
+    path = tmp_path_factory.mktemp("store") / "small.genome"
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    with StoreWriter(path) as writer:
+        for name, length in (("chr1", 4000), ("chr2", 1500)):
+            base = rng.integers(0, 4, length).astype(np.uint8)
+            position = np.arange(5, length, 20, dtype=np.uint32)
+            frequency = np.zeros((len(position), 4), dtype=np.uint16)
+            rows = np.arange(len(position))
+            alternate = rng.integers(FREQUENCY_ONE // 50, FREQUENCY_ONE, len(position)).astype(np.uint16)
+            frequency[rows, (base[position] + 1) % 4] = alternate
+            frequency[rows, base[position]] = FREQUENCY_ONE - alternate
+            writer.add_contig(name, base, position, frequency)
+        writer.finish()
+    return path
+
+
+@pytest.fixture
+def genome(genome_path):
+    return ProbabilisticGenome.open(genome_path)
+
+
+@pytest.fixture(scope="session")
+def write_recipe(genome_path):
+    """Write the recipe of a run of six steps into a folder."""
+
+    def write(folder):
+        path = folder / "recipe.yaml"
+        path.write_text(RECIPE.format(genome=genome_path, output=folder / "run"))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def recipe_path(write_recipe, tmp_path):
+    return write_recipe(tmp_path)

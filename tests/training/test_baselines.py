@@ -1,0 +1,69 @@
+"""Trivial predictors against counts made one base at a time."""
+
+import numpy as np
+import pytest
+
+from mutbert import alphabet
+from mutbert.regions import Region
+from mutbert.training import baselines as module
+from mutbert.training.baselines import evaluate_baselines, fit_baselines
+from mutbert.windows.dataset import WindowDataset
+from mutbert.windows.masking import Masking
+from mutbert.windows.sampler import WindowSampler
+from mutbert.windows.tempering import Tempering
+
+REGIONS = [Region("chr1", 0, 700), Region("chr1", 900, 1203)]
+
+
+def count_one_by_one(genome):
+    composition, markov = np.zeros(4), np.ones((4**5, 4))
+    for region in REGIONS:
+        for position in range(region.start, region.end):
+            frequency = genome.frequencies("chr1", position, position + 1)[0]
+            composition += frequency
+            if position >= 5:
+                before = alphabet.decode(genome.bases("chr1", position - 5, position))
+                markov[int(before.translate(str.maketrans("ACGT", "0123")), 4)] += frequency
+    return composition / composition.sum(), markov / markov.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("chunk", [1 << 22, 97])
+def test_fitted_counts_are_those_of_a_plain_loop(genome, monkeypatch, chunk):
+    monkeypatch.setattr(module, "_CHUNK", chunk)
+    fitted = fit_baselines(genome, REGIONS)
+    composition, markov = count_one_by_one(genome)
+    np.testing.assert_allclose(fitted.composition, composition, rtol=1e-6)
+    np.testing.assert_allclose(fitted.markov, markov, rtol=1e-6)
+
+
+def test_cross_entropies_are_those_of_a_plain_loop(genome):
+    fitted = fit_baselines(genome, REGIONS)
+    sampler = WindowSampler(genome, 25, [Region("chr2", 0, 1500)], seed=2)
+    dataset = WindowDataset(sampler, Masking(share=0.3, replace=1, random=0, keep=0), Tempering(), size=300)
+    result = evaluate_baselines(fitted, dataset)
+
+    losses = {"uniform": [], "base composition": [], "order-5 Markov chain": [], "entropy floor": []}
+    varies = []
+    for index in range(300):
+        start = int(sampler.places(np.array([index])).start_B[0])
+        item = dataset[index]
+        for place in np.flatnonzero(item["label_mask"].numpy()):
+            position = start + place - 1
+            target = genome.frequencies("chr2", position, position + 1)[0].astype(float)
+            chain = fitted.composition
+            if position >= 5:
+                before = alphabet.decode(genome.bases("chr2", position - 5, position))
+                chain = fitted.markov[int(before.translate(str.maketrans("ACGT", "0123")), 4)]
+            held = target > 0
+            for name, predicted in (
+                ("uniform", np.full(4, 0.25)), ("base composition", fitted.composition),
+                ("order-5 Markov chain", chain), ("entropy floor", target),
+            ):  # fmt: skip
+                losses[name].append(-(target[held] * np.log(predicted[held])).sum())
+            varies.append(len(genome.variants("chr2", position, position + 1).position) == 1)
+    for name, values in losses.items():
+        values, mask = np.array(values), np.array(varies)
+        expected = (values.mean(), values[mask].mean(), values[~mask].mean())
+        np.testing.assert_allclose(result[name], expected, atol=1e-6, err_msg=name)
+    assert result["uniform"].every == pytest.approx(np.log(4))
+    assert result["entropy floor"].invariant == 0

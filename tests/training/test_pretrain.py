@@ -1,0 +1,182 @@
+"""Pre-training: what it leaves behind, also when it is killed."""
+
+import json
+import math
+import multiprocessing
+import random
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import mutbert.training.pretrain as module
+from mutbert.errors import InputError
+from mutbert.genome.store import ProbabilisticGenome
+from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
+from mutbert.training.pretrain import pretrain
+from mutbert.training.recipe import load_recipe
+from mutbert.windows.dataset import WindowDataset
+from mutbert.windows.sampler import WindowSampler
+from mutbert.windows.splits import select_regions
+from mutbert.windows.tempering import Tempering
+
+
+def assert_same_weights(first, second):
+    first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.fixture(scope="module")
+def unbroken(write_recipe, tmp_path_factory):
+    """One run that nothing interrupts, for the others to be compared with."""
+    return pretrain(write_recipe(tmp_path_factory.mktemp("unbroken")))
+
+
+def test_a_run_leaves_a_model_that_loads_and_its_table(unbroken):
+    model = MutBertForMaskedLM.from_pretrained(unbroken.model)
+    tokenizer = MutBertTokenizer.from_pretrained(unbroken.model)
+    assert model(**tokenizer("ACGTN", return_tensors="pt")).logits.shape == (1, 7, 9)
+    run = unbroken.model.parent
+    written = json.loads((run / "held_out.json").read_text())
+    assert written["steps"] == unbroken.steps == 6
+    assert list(written["cross_entropy"]) == [
+        "uniform", "base composition", "order-5 Markov chain", "model", "entropy floor"
+    ]  # fmt: skip
+    assert written["targets"]["every"] == 24 * int(30 * 0.15)
+    assert 0 < written["targets"]["variant"] < written["targets"]["every"]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
+    assert list((run / "tensorboard").glob("events.*"))
+    assert not list(run.rglob("training_args.bin"))
+    assert not (run / ".writing").exists()
+    steps = [entry["step"] for entry in unbroken.history if "eval_cross_entropy" in entry]
+    assert steps == [3, 6]
+
+
+def test_the_held_out_figure_is_the_models_cross_entropy(unbroken):
+    recipe = load_recipe(unbroken.model / "recipe.yaml")
+    genome = ProbabilisticGenome.open(recipe.genome)
+    sampler = WindowSampler(genome, 30, select_regions(genome, ["chr2"]), seed=recipe.evaluation.seed)
+    dataset = WindowDataset(sampler, recipe.evaluation.masking, Tempering(), size=24)
+    model = MutBertForMaskedLM.from_pretrained(unbroken.model).eval()
+    every, variant, invariant = [], [], []
+    for index in range(24):
+        item = dataset[index]
+        with torch.no_grad():
+            logits = model(input_probs=item["input_probs"][None]).logits[0].double()
+        # Every target is hidden: the model is never shown a part of the answer.
+        assert (item["input_probs"][item["label_mask"]][:, 4] == 1).all()
+        for place in torch.nonzero(item["label_mask"])[:, 0].tolist():
+            log_sum = math.log(logits[place].exp().sum())
+            loss = sum(float(item["labels"][place, v]) * (log_sum - float(logits[place, v])) for v in range(9))
+            every.append(loss)
+            (variant if item["variant_mask"][place] else invariant).append(loss)
+    means = [sum(part) / len(part) for part in (every, variant, invariant)]
+    assert unbroken.held_out["model"] == pytest.approx(means, abs=1e-5)
+
+
+def test_the_same_recipe_gives_the_same_model(unbroken, recipe_path):
+    again = pretrain(recipe_path)
+    assert_same_weights(again.model, unbroken.model)
+    assert again.held_out == unbroken.held_out
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_nothing_torn_opens_and_the_resumed_run_equals_the_unbroken(
+    write_recipe, recipe_path, tmp_path
+):
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["mutbert.training.pretrain"])
+    # The server imports the libraries once; from then on a process is this run alone.
+    first = processes.Process(target=time.sleep, args=(0,))
+    first.start()
+    first.join()
+    longer = ["training.max_steps=60", "training.save_steps=3", "training.eval_steps=20"]
+    moments = random.Random(5)
+
+    # Measured once, so that the moments spread over a whole run on any machine.
+    (tmp_path / "unbroken").mkdir()
+    start = time.monotonic()
+    whole = processes.Process(target=pretrain, args=(write_recipe(tmp_path / "unbroken"), longer))
+    whole.start()
+    whole.join()
+    assert whole.exitcode == 0
+    seconds = time.monotonic() - start
+
+    run = tmp_path / "run"
+    killed = 0
+    fresh = True
+    for _ in range(10):
+        settings = {"resume": not fresh, "force": fresh}
+        process = processes.Process(target=pretrain, args=(recipe_path, longer), kwargs=settings)
+        process.start()
+        process.join(timeout=moments.uniform(0.05, 0.6) * seconds)
+        process.kill()
+        process.join()
+        killed += process.exitcode != 0
+        # A run that was finished is started anew; one that was not goes on where it was.
+        fresh = not (run / "recipe.yaml").exists() or (run / "held_out.json").exists()
+        if (run / "model").exists():
+            MutBertForMaskedLM.from_pretrained(run / "model")
+            assert (run / "model" / "recipe.yaml").exists()
+        for checkpoint in (run / "checkpoints").glob("checkpoint-*"):
+            state = json.loads((checkpoint / "trainer_state.json").read_text())
+            assert f"checkpoint-{state['global_step']}" == checkpoint.name
+            MutBertForMaskedLM.from_pretrained(checkpoint)
+            torch.load(checkpoint / "optimizer.pt", weights_only=True)
+    assert killed >= 5
+    pretrain(recipe_path, longer, resume=not fresh, force=fresh)
+    assert_same_weights(run / "model", tmp_path / "unbroken" / "run" / "model")
+    unbroken_table = (tmp_path / "unbroken" / "run" / "held_out.json").read_text()
+    assert (run / "held_out.json").read_text() == unbroken_table
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.hidden_sise=8", r"unknown key model\.hidden_sise; did you mean model\.hidden_size"),
+        ("training.learning_rat=1", r"unknown key training\.learning_rat; did you mean training\.learning_rate"),
+        ("training.seed=1", "give seed at the top"),
+        ("training.max_steps=0", "give the number of optimisation steps"),
+        ("training.lr_scheduler_type=wavy", "training: "),
+        ("model.hidden_size=15", "model: "),
+        ("model.max_position_embeddings=20", "need 32"),
+        ("window_length=5000", "no stretch of 5000 known bases"),
+        ("held_out=[chr9]", "no such contig"),
+        ("train=['chr2:1-100']", "share bases"),
+        ("genome=absent.genome", "no such genome store"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(recipe_path, tmp_path, override, message):
+    with pytest.raises(InputError, match=message) as caught:
+        pretrain(recipe_path, [override])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_existing_run_is_kept_unless_forced(recipe_path, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("precious")
+    with pytest.raises(InputError, match="exists already"):
+        pretrain(recipe_path)
+    with pytest.raises(InputError, match="no run to resume"):
+        pretrain(recipe_path, resume=True)
+    assert (tmp_path / "run" / "mine.txt").exists()
+
+
+def test_a_run_is_resumed_with_its_own_recipe_alone(recipe_path):
+    pretrain(recipe_path, ["training.max_steps=2"])
+    with pytest.raises(InputError, match=r"started with 'learning_rate: 0\.001', the recipe now says"):
+        pretrain(recipe_path, ["training.max_steps=2", "training.learning_rate=0.5"], resume=True)
+
+
+def test_a_finished_model_survives_a_failing_evaluation(recipe_path, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise RuntimeError("the evaluation failed")
+
+    monkeypatch.setattr(module, "evaluate_baselines", fail)
+    with pytest.raises(RuntimeError, match="evaluation failed"):
+        pretrain(recipe_path)
+    MutBertForMaskedLM.from_pretrained(tmp_path / "run" / "model")

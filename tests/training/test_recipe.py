@@ -1,0 +1,90 @@
+import pytest
+import yaml
+
+from mutbert.errors import InputError
+from mutbert.training.recipe import load_recipe
+
+
+def test_a_recipe_is_read_and_written_with_every_default(recipe_path, tmp_path):
+    recipe = load_recipe(recipe_path)
+    assert recipe.training["learning_rate"] == 1e-3
+    assert recipe.masking.policy == "variants_first"
+    again = tmp_path / "resolved.yaml"
+    again.write_text(recipe.as_yaml())
+    assert load_recipe(again) == recipe
+    assert yaml.safe_load(again.read_text())["masking"]["share"] == 0.15
+
+
+def test_overrides_win_and_are_yaml(recipe_path):
+    recipe = load_recipe(
+        recipe_path,
+        ["seed=9", "masking.share=0.3", "training.learning_rate=4e-4", "held_out=[22, chr2]", "train=chr1",
+         "training.max_steps=7", "model.rope_scaling={type: linear, factor: 2}"],
+    )  # fmt: skip
+    assert recipe.seed == 9
+    assert recipe.masking.share == 0.3
+    assert recipe.training["learning_rate"] == 4e-4
+    assert recipe.held_out == ("22", "chr2")
+    assert recipe.train == ("chr1",)
+    assert recipe.model["rope_scaling"] == {"type": "linear", "factor": 2}
+
+
+@pytest.mark.parametrize("name", ["small", "demo"])
+def test_shipped_recipes_are_found_by_name(name):
+    assert load_recipe(name).training["max_steps"] > 0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sed=1", "unknown key sed; did you mean seed"),
+        ("masking.shares=0.1", r"unknown key masking\.shares; did you mean masking\.share"),
+        ("masking.policy=random_first", "choose variants_first or uniform"),
+        ("masking.share=0", "above 0"),
+        ("masking.share=0.001", "of 30 positions is none"),
+        ("tempering.kind=sqrt", "choose none, log or published"),
+        ("seed=-1", "from 0 to"),
+        ("seed=one", "seed is 'one'; expected int"),
+        ("seed=true", "expected int"),
+        ("window_length=0", "at least 1"),
+        ("held_out=[]", "held_out is empty"),
+        ("evaluation=3", "expected nested keys"),
+        ("model=3", "expected nested keys"),
+        ("held_out={a: 1}", "expected a list"),
+        ("evaluation.windows=0", "at least 1"),
+        ("seed", "not of the form key=value"),
+        ("seed.x=1", "holds no nested keys"),
+        ("seed={", "not YAML"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(recipe_path, override, message):
+    with pytest.raises(InputError, match=message) as caught:
+        load_recipe(recipe_path, [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b\n", "not a recipe"),
+        ("", "not a recipe"),
+        ("a: [", "not YAML"),
+        ("seed: 1\nseed: 2\n", "given twice"),
+        ("genome: g\noutput: o\n", "held_out is missing"),
+        ("!!python/object/apply:os.system [echo]", "not YAML"),
+    ],
+)
+def test_files_that_are_no_recipes_are_refused(tmp_path, text, message):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_recipe(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_recipe_names_the_shipped_ones(tmp_path):
+    with pytest.raises(InputError, match="demo, small"):
+        load_recipe(tmp_path / "absent.yaml")
+    with pytest.raises(InputError, match="cannot be read"):
+        load_recipe(tmp_path)
