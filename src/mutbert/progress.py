@@ -95,7 +95,10 @@ def _lines(description: str, total: float | None, unit: str) -> Iterator[Advance
         seconds = now - start
         words = [f"{description}: {amount_text(done, unit)}"]
         if total:
-            words.append(f"of {amount_text(total, unit)} ({100 * min(done / total, 1):.0f} %)")
+            share = 100 * min(done / total, 1)
+            words = [
+                f"{description}: {amount_text(done, unit, bare=True)} of {amount_text(total, unit)} ({share:.0f} %)"
+            ]
         words.append(f"after {seconds:.0f} s")
         if total and 0 < done < total:
             words.append(f"about {seconds * (total - done) / done:.0f} s left")
@@ -116,10 +119,10 @@ def _lines(description: str, total: float | None, unit: str) -> Iterator[Advance
     line(time.monotonic())
 
 
-def amount_text(amount: float, unit: str) -> str:
-    """Write an amount for people, for example ``1.5 MB`` or ``1,200 windows``."""
+def amount_text(amount: float, unit: str, *, bare: bool = False) -> str:
+    """Write an amount for people, for example ``1.5 MB`` or ``1,200 windows``; `bare` leaves out such a word."""
     if unit != "bytes":
-        return f"{amount:,.0f} {unit}".strip()
+        return f"{amount:,.0f}" if bare else f"{amount:,.0f} {unit}".strip()
     for prefix in ("B", "kB", "MB", "GB"):
         if amount < 1000:
             return f"{amount:.0f} {prefix}" if prefix == "B" else f"{amount:.1f} {prefix}"

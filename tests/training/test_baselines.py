@@ -65,5 +65,5 @@ def test_cross_entropies_are_those_of_a_plain_loop(genome):
         values, mask = np.array(values), np.array(varies)
         expected = (values.mean(), values[mask].mean(), values[~mask].mean())
         np.testing.assert_allclose(result[name], expected, atol=1e-6, err_msg=name)
-    assert result["uniform"].every == pytest.approx(np.log(4))
-    assert result["entropy floor"].invariant == 0
+    assert result["uniform"].all_targets == pytest.approx(np.log(4))
+    assert result["entropy floor"].other_targets == 0

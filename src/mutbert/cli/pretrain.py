@@ -28,7 +28,7 @@ def pretrain(
         return
     print_table(
         f"Held-out cross-entropy in nats a target, after {result.steps:,} steps",
-        ("predictor", *(f"{name} ({count:,})" for name, count in result.targets.items())),
+        ("predictor", *(f"{name.replace('_', ' ')} ({count:,})" for name, count in result.targets.items())),
         ([name, *(f"{value:.4f}" for value in values)] for name, values in result.held_out.items()),
     )
     typer.echo(f"model: {result.model}")

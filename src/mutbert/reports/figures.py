@@ -38,14 +38,14 @@ _STYLE: Any = {
 
 
 def spectrum_figure(edges: Sequence[float], counts: Sequence[int]) -> str:
-    """Draw how many positions have a summed frequency of alternate alleles in each bin.
+    """Draw how many alternate alleles have a frequency in each bin.
 
     Parameters
     ----------
     edges : sequence of float
         The bins' edges, one more than there are bins.
     counts : sequence of int
-        Positions in each bin.
+        Alleles in each bin.
 
     Returns
     -------
@@ -57,8 +57,8 @@ def spectrum_figure(edges: Sequence[float], counts: Sequence[int]) -> str:
         widths = np.diff(edges)
         axes.bar(edges[:-1], counts, width=widths * 0.94, align="edge", color=_COLOURS[0])
         axes.set_xlim(edges[0], edges[-1])
-        axes.set_xlabel("frequency of alternate alleles")
-        axes.set_ylabel("positions")
+        axes.set_xlabel("frequency of the alternate allele")
+        axes.set_ylabel("alleles")
         axes.grid(visible=False, axis="x")
         return _svg(figure, "Frequency spectrum")
 
@@ -95,7 +95,8 @@ def training_figure(history: Sequence[Mapping[str, float]], references: Mapping[
             axes.set_ylim(low - 0.15 * (high - low) - 1e-3, high + 0.25 * (high - low) + 1e-3)
         axes.set_xlabel("optimisation step")
         axes.set_ylabel("cross-entropy, nats a target")
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
         return _svg(figure, "Training curve")
 
 

@@ -38,17 +38,17 @@ class CrossEntropy(NamedTuple):
 
     Parameters
     ----------
-    every : float
+    all_targets : float
         Over all targets.
-    variant : float
+    variant_targets : float
         Over those at positions that vary; not a number where there are none.
-    invariant : float
+    other_targets : float
         Over the others.
     """
 
-    every: float
-    variant: float
-    invariant: float
+    all_targets: float
+    variant_targets: float
+    other_targets: float
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class PretrainResult:
     held_out : dict of str to CrossEntropy
         Cross-entropy on the held-out targets of the model and of trivial predictors, in nats a target.
     targets : dict of str to int
-        How many held-out targets there are: ``every``, ``variant``, ``invariant``.
+        How many held-out targets there are: ``all_targets``, ``variant_targets``, ``other_targets``.
     history : list of dict
         What was logged: the step, training loss, learning rate, and held-out cross-entropies.
     """
@@ -358,7 +358,7 @@ def _mean_cross_entropy(prediction: transformers.EvalPrediction) -> dict[str, fl
     return {
         "cross_entropy": float(every / targets),
         "cross_entropy_variant": float(variant / variants) if variants else math.nan,
-        "cross_entropy_invariant": float((every - variant) / others) if others else math.nan,
+        "cross_entropy_other": float((every - variant) / others) if others else math.nan,
     }
 
 
@@ -373,7 +373,7 @@ def _held_out_of(trainer: _Trainer) -> CrossEntropy:
         None,
     )
     metrics = metrics or trainer.evaluate()
-    return CrossEntropy(*(metrics[f"eval_cross_entropy{part}"] for part in ("", "_variant", "_invariant")))
+    return CrossEntropy(*(metrics[f"eval_cross_entropy{part}"] for part in ("", "_variant", "_other")))
 
 
 def _count_targets(dataset: WindowDataset) -> dict[str, int]:
@@ -382,7 +382,7 @@ def _count_targets(dataset: WindowDataset) -> dict[str, int]:
         batch = dataset.batch(range(first, min(first + 256, len(dataset))))
         every += int(batch["label_mask"].sum())
         variant += int((batch["label_mask"] & batch["variant_mask"]).sum())
-    return {"every": every, "variant": variant, "invariant": every - variant}
+    return {"all_targets": every, "variant_targets": variant, "other_targets": every - variant}
 
 
 class _PublishCheckpoints(transformers.TrainerCallback):

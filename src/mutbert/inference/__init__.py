@@ -1,0 +1,6 @@
+"""Putting a trained model to use."""
+
+from __future__ import annotations
+
+# Imported first, so that where torch is missing, what is said is the extra that brings it.
+import mutbert.model  # noqa: F401

@@ -1,0 +1,122 @@
+"""Checkpoints, published or ours, read completely or not at all.
+
+A published checkpoint and one of ours hold the same weights under the same keys, so that nothing can be mistaken
+on the way:
+
+==========================================================  ===============================================
+key                                                         weight
+==========================================================  ===============================================
+``bert.embeddings.word_embeddings.weight``                  token embedding (V, D)
+``bert.embeddings.token_type_embeddings.weight``            token-type embedding (2, D)
+``bert.embeddings.LayerNorm.*``                             embedding layer norm
+``bert.encoder.layer.N.attention.self.{query,key,value}.*`` attention of layer N
+``bert.encoder.layer.N.attention.output.{dense,LayerNorm}.*`` end of the attention block
+``bert.encoder.layer.N.intermediate.dense.*``               feed-forward, widening
+``bert.encoder.layer.N.output.{dense,LayerNorm}.*``         feed-forward, end of the block
+``bert.pooler.dense.*``                                     pooler, only with ``pooler_type: "cls"``
+``cls.predictions.transform.{dense,LayerNorm}.*``           head of the masked model
+``cls.predictions.bias``                                    its bias (V)
+``cls.predictions.decoder.weight``                          its decoder (V, D), only where it is not tied
+``classifier.*``                                            classifier
+==========================================================  ===============================================
+
+What differs is ``config.json``. The published one says ``model_type: "bert"`` with an ``auto_map`` of its own
+classes, so that a loader which does not run its code makes a stock BERT of it, with random position embeddings, in
+silence. `MutBertConfig` recognises it by those classes; saved again, it says ``model_type: "mutbert"``.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from mutbert.errors import InputError
+from mutbert.model.modeling_mutbert import MutBertPreTrainedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Model = TypeVar("Model", bound=MutBertPreTrainedModel)
+
+
+def read_checkpoint(path: str | Path, model_class: type[Model], **overrides: Any) -> Model:
+    """Read a trained model, and refuse one that is not whole.
+
+    ``model_class.from_pretrained`` reads the same checkpoints, but gives a classifier that is missing fresh weights,
+    since that is how fine-tuning starts. Here every weight must come from the checkpoint.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder, or a repository of the Hub; ours or published.
+    model_class : type
+        One of the model classes of `mutbert.model`. Heads that it does not have are left aside.
+    **overrides
+        As for ``from_pretrained``: values of `MutBertConfig`, ``dtype``, ``attn_implementation``...
+
+    Returns
+    -------
+    model
+        Of `model_class`, in evaluation mode.
+
+    Raises
+    ------
+    InputError
+        When there is no checkpoint, a weight is missing, left over or of another shape, or it is of another model
+        (a stock BERT, say).
+    """
+    _check_folder(path)
+    try:
+        with _no_progress_bar():
+            model, info = model_class.from_pretrained(
+                path, **overrides, output_loading_info=True, ignore_mismatched_sizes=False
+            )
+    except (OSError, ValueError, SafetensorError) as error:
+        text = _one_line(error)
+        raise InputError(text if text.startswith(str(path)) else f"{path}: cannot be loaded: {text}") from None
+    if missing := sorted(info["missing_keys"]):
+        raise InputError(
+            f"{path}: has no {', '.join(missing)}, which {model_class.__name__} needs; give a model that was "
+            "fine-tuned for it"
+        )
+    trained: Model = model
+    return trained
+
+
+def _check_folder(path: str | Path) -> None:
+    """Say what is wrong with a local folder more plainly than the library does."""
+    folder = Path(path)
+    if not folder.exists():
+        if isinstance(path, Path) or folder.is_absolute() or path.count("/") != 1:
+            raise InputError(f"{path}: no such model folder; give one that save_pretrained has written")
+        return
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{path}: not a model folder (it has no config.json); give one that save_pretrained has written"
+        )
+    if not any(folder.glob("*.safetensors*")):
+        raise InputError(
+            f"{path}: holds no weights as safetensors; other formats are pickles, which can run any code, and are "
+            "not read: save the model as safetensors"
+        )
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """Keep the library from drawing a bar for a load that takes a moment."""
+    if not transformers_logging.is_progress_bar_enabled():
+        yield
+        return
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.enable_progress_bar()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

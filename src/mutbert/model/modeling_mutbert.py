@@ -1,0 +1,907 @@
+"""The MutBERT encoder and its heads.
+
+A BERT encoder (Devlin et al. 2019, arXiv 1810.04805; layer norm after each block) with rotary positions and an
+embedding that takes a *distribution* over the tokens at every position: ``probabilities @ embedding``
+(Long et al. 2025, bioRxiv 2025.01.23.634452).
+
+Parameters bear the names of the published checkpoints, so that a key means the same in both layouts.
+
+This file and ``configuration_mutbert.py`` import nothing of their package but each other, so that they can travel
+with a checkpoint as the Hub's custom code.
+
+Shape suffixes: B batch, L length in tokens, V vocabulary, C columns of probabilities (V, or the 4 bases), D hidden
+size, H heads, K size of a head, N labels. ``1`` stands where a dimension is broadcast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    MaskedLMOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_mutbert import MutBertConfig
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable
+
+    from torch import Tensor
+
+BASES: Final = 4
+"""A, C, G, T are the last tokens of the vocabulary, in this order."""
+IGNORED_LABEL: Final = -100
+"""Positions with this integer label are no targets."""
+
+# The keys of each head. A model that does not have the head leaves them aside when a checkpoint is loaded.
+_MASKED_HEAD: Final = r"^cls\.predictions\.(bias|decoder\.(weight|bias)|transform\.(dense|LayerNorm)\.(weight|bias))$"
+_CLASSIFIER: Final = r"^classifier\.(weight|bias)$"
+_POOLER: Final = r"^bert\.pooler\.dense\.(weight|bias)$"
+
+
+def rotary_tables(config: MutBertConfig, position_BL: Tensor, length_B1: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the cosines and sines that turn queries and keys by their positions.
+
+    Feature pair i of K/2 turns by ``position · base^(−2i/K)`` (Su et al. 2021, RoFormer, arXiv 2104.09864,
+    eq. 15), base being `rope_theta`. With a scaling factor f, *linear* divides the positions by f (Chen et al. 2023,
+    arXiv 2306.15595), and *dynamic* takes, for an input of length L over the trained length M, the base
+    ``base · (f·L/M − (f − 1))^(K/(K−2))`` ("dynamic NTK"); up to L = M it changes nothing.
+
+    No state is kept: an output depends on its own input alone, whatever was run before and beside it.
+
+    Parameters
+    ----------
+    config : MutBertConfig
+        Gives base, scaling, trained length and size of a head.
+    position_BL : Tensor, shape (B, L) or (1, L)
+        0-based positions in tokens.
+    length_B1 : Tensor, shape (B, 1) or (1, 1)
+        Length of each input in tokens, without its padding.
+
+    Returns
+    -------
+    tuple of Tensor, float32, shape (B or 1, 1, L, K)
+        Cosines and sines, with a dimension for the heads.
+    """
+    size = config.head_size
+    scaling = config.rope_scaling or {"type": "none", "factor": 1.0}
+    factor = scaling["factor"]
+    position_BL = position_BL.float()
+    base_B1 = torch.full_like(length_B1, config.rope_theta, dtype=torch.float32)
+    if scaling["type"] == "linear":
+        position_BL = position_BL / factor
+    elif scaling["type"] == "dynamic":
+        stretch_B1 = factor * length_B1.float() / config.max_position_embeddings - (factor - 1)
+        base_B1 = base_B1 * stretch_B1.clamp(min=1) ** (size / (size - 2))
+    exponent_K = torch.arange(0, size, 2, device=base_B1.device, dtype=torch.float32) / size
+    frequency_BK = 1 / base_B1**exponent_K
+    angle_BLK = position_BL[:, :, None] * frequency_BK[:, None, :]
+    angle_B1LK = torch.cat((angle_BLK, angle_BLK), dim=-1)[:, None]
+    return angle_B1LK.cos(), angle_B1LK.sin()
+
+
+def rotate(x_BHLK: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn queries or keys by their positions, in float32; features i and i + K/2 are a pair ("rotate half")."""
+    cosine_B1LK, sine_B1LK = rotary
+    first, second = x_BHLK.chunk(2, dim=-1)
+    turned_BHLK = torch.cat((-second, first), dim=-1)
+    return (x_BHLK * cosine_B1LK + turned_BHLK * sine_B1LK).to(x_BHLK.dtype)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Tensor, Tensor]:
+    """Attend by plain matrix products, which is the one way that gives the attention weights."""
+    score_BHLL = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        score_BHLL = score_BHLL.masked_fill(~attention_mask, torch.finfo(score_BHLL.dtype).min)
+    weight_BHLL = score_BHLL.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    weight_BHLL = functional.dropout(weight_BHLL, p=dropout, training=module.training)
+    return (weight_BHLL @ value).transpose(1, 2).contiguous(), weight_BHLL
+
+
+class MutBertEmbeddings(nn.Module):
+    """Word and token-type embeddings; ids are looked up, distributions are averaged over."""
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        input_probs: Tensor | None,
+        inputs_embeds: Tensor | None,
+        token_type_ids: Tensor | None,
+    ) -> Tensor:
+        word_BLD = self._words(input_ids, input_probs, inputs_embeds)
+        if token_type_ids is None:
+            type_BLD = self.token_type_embeddings.weight[0]
+        else:
+            type_BLD = self.token_type_embeddings(token_type_ids)
+        hidden_BLD: Tensor = self.dropout(self.LayerNorm(word_BLD + type_BLD))
+        return hidden_BLD
+
+    def _words(self, input_ids: Tensor | None, input_probs: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+        if sum(value is not None for value in (input_ids, input_probs, inputs_embeds)) != 1:
+            raise ValueError("give exactly one of input_ids, input_probs and inputs_embeds")
+        if inputs_embeds is not None:
+            return inputs_embeds
+        if input_ids is not None and input_ids.is_floating_point():
+            # Published code passes distributions under this name.
+            input_ids, input_probs = None, input_ids
+        if input_ids is not None:
+            if input_ids.dim() != 2:
+                raise ValueError(f"integer input_ids have shape (batch, length); these have {tuple(input_ids.shape)}")
+            word_BLD: Tensor = self.word_embeddings(input_ids)
+            return word_BLD
+        assert input_probs is not None, "one of the three is given"
+        weight_VD = self.word_embeddings.weight
+        columns = _checked_columns("input_probs", input_probs, len(weight_VD))
+        # Not in half precision under autocast, so that ids and their one-hot rows give the same numbers there too.
+        with torch.autocast(input_probs.device.type, enabled=False):
+            return input_probs.to(weight_VD.dtype) @ weight_VD[-columns:]
+
+
+class MutBertSelfAttention(nn.Module):
+    """Attention of every position to every position, with rotary positions."""
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.is_causal = False
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self, hidden_BLD: Tensor, attention_mask: Tensor | None, rotary: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        heads = (*hidden_BLD.shape[:-1], -1, self.config.head_size)
+        query_BHLK = rotate(self.query(hidden_BLD).view(heads).transpose(1, 2), rotary)
+        key_BHLK = rotate(self.key(hidden_BLD).view(heads).transpose(1, 2), rotary)
+        value_BHLK = self.value(hidden_BLD).view(heads).transpose(1, 2)
+        implementation = self.config._attn_implementation
+        attend = eager_attention_forward if implementation == "eager" else ALL_ATTENTION_FUNCTIONS[implementation]
+        mixed_BLHK, weight_BHLL = attend(
+            self,
+            query_BHLK,
+            key_BHLK,
+            value_BHLK,
+            attention_mask,
+            scaling=self.config.head_size**-0.5,
+            dropout=self.config.attention_probs_dropout_prob if self.training else 0.0,
+        )
+        return mixed_BLHK.reshape(hidden_BLD.shape), weight_BHLL
+
+
+class MutBertResidual(nn.Module):
+    """The end of a block: a dense layer, dropout, the residual, a layer norm."""
+
+    def __init__(self, config: MutBertConfig, input_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(input_size, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, block: Tensor, residual_BLD: Tensor) -> Tensor:
+        hidden_BLD: Tensor = self.LayerNorm(self.dropout(self.dense(block)) + residual_BLD)
+        return hidden_BLD
+
+
+class MutBertAttention(nn.Module):
+    """Self-attention and the end of its block."""
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__()
+        self.self = MutBertSelfAttention(config)
+        self.output = MutBertResidual(config, config.hidden_size)
+
+    def forward(
+        self, hidden_BLD: Tensor, attention_mask: Tensor | None, rotary: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        mixed_BLD, weight_BHLL = self.self(hidden_BLD, attention_mask, rotary)
+        return self.output(mixed_BLD, hidden_BLD), weight_BHLL
+
+
+class MutBertIntermediate(nn.Module):
+    """The widening half of the feed-forward block."""
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = _activation(config)
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        wide: Tensor = self.activation(self.dense(hidden_BLD))
+        return wide
+
+
+class MutBertLayer(GradientCheckpointingLayer):
+    """Attention, then a feed-forward block."""
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__()
+        self.attention = MutBertAttention(config)
+        self.intermediate = MutBertIntermediate(config)
+        self.output = MutBertResidual(config, config.intermediate_size)
+
+    def forward(
+        self, hidden_BLD: Tensor, attention_mask: Tensor | None, rotary: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        hidden_BLD, weight_BHLL = self.attention(hidden_BLD, attention_mask, rotary)
+        return self.output(self.intermediate(hidden_BLD), hidden_BLD), weight_BHLL
+
+
+class MutBertEncoder(nn.Module):
+    """All layers, one after another; keeps what each gave, where asked."""
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList([MutBertLayer(config) for _ in range(config.num_hidden_layers)])
+
+    def forward(
+        self,
+        hidden_BLD: Tensor,
+        attention_mask: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        *,
+        keep_hidden: bool,
+        keep_attention: bool,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
+        every_hidden = [hidden_BLD]
+        every_weight = []
+        for layer in self.layer:
+            hidden_BLD, weight_BHLL = layer(hidden_BLD, attention_mask, rotary)
+            if keep_hidden:
+                every_hidden.append(hidden_BLD)
+            if keep_attention:
+                every_weight.append(weight_BHLL)
+        return (
+            hidden_BLD,
+            tuple(every_hidden) if keep_hidden else None,
+            tuple(every_weight) if keep_attention else None,
+        )
+
+
+class MutBertPooler(nn.Module):
+    """One vector a sequence: the mean over what is not padding, or the first token, dense, tanh.
+
+    The mean counts ``[CLS]`` and ``[SEP]`` too, as published.
+    """
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler_type == "cls" else None
+
+    def forward(self, hidden_BLD: Tensor, attention_mask: Tensor | None) -> Tensor:
+        if self.dense is not None:
+            pooled_BD: Tensor = self.dense(hidden_BLD[:, 0]).tanh()
+            return pooled_BD
+        if attention_mask is None:
+            return hidden_BLD.mean(dim=1)
+        weight_BL1 = attention_mask[:, :, None].float()
+        total_BD = (hidden_BLD * weight_BL1).sum(dim=1)
+        return (total_BD / weight_BL1.sum(dim=1).clamp(min=1)).to(hidden_BLD.dtype)
+
+
+class MutBertTransform(nn.Module):
+    """The first half of the masked model's head."""
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = _activation(config)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        transformed_BLD: Tensor = self.LayerNorm(self.activation(self.dense(hidden_BLD)))
+        return transformed_BLD
+
+
+class MutBertPredictions(nn.Module):
+    """From features to a logit a token; the decoder is by default the embedding itself."""
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__()
+        self.transform = MutBertTransform(config)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        logits_BLV: Tensor = self.decoder(self.transform(hidden_BLD)) + self.bias
+        return logits_BLV
+
+
+class MutBertHead(nn.Module):
+    """Holds the predictions under their published name."""
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__()
+        self.predictions = MutBertPredictions(config)
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        logits_BLV: Tensor = self.predictions(hidden_BLD)
+        return logits_BLV
+
+
+class MutBertPreTrainedModel(PreTrainedModel):
+    """What all MutBERT models share: how they start, and how they are loaded."""
+
+    config_class = MutBertConfig
+    base_model_prefix = "bert"
+    supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar[list[str]] = ["MutBertLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    # A loss is a mean over its own batch; a Trainer is not to rescale it by a count it makes of the labels.
+    accepts_loss_kwargs = False
+    # Heads that this model does not have; any other key that has no place is refused.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [_MASKED_HEAD, _CLASSIFIER]
+    # Weights that may be missing from a checkpoint, since they are what fine-tuning is about to learn.
+    _fresh_weights: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: MutBertConfig, *args: Any, **kwargs: Any) -> None:
+        config.check()
+        super().__init__(config, *args, **kwargs)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str] | None,
+        *args: Any,
+        output_loading_info: bool = False,
+        ignore_mismatched_sizes: bool = False,
+        use_safetensors: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Load a checkpoint, ours or a published one, and refuse one that does not fit.
+
+        Parameters
+        ----------
+        pretrained_model_name_or_path : str or path
+            A folder, or a repository of the Hub.
+        *args
+            As `transformers` takes them.
+        output_loading_info : bool
+            Give a pair: the model, and a dict of what was missing and left over.
+        ignore_mismatched_sizes : bool
+            Start weights of another shape afresh, such as a classifier for another number of classes.
+        use_safetensors : bool, optional
+            Only safetensors are read, never a pickle; ``False`` is refused.
+        **kwargs
+            As `transformers` takes them; any value of `MutBertConfig` (``rope_scaling=...``) overrides the
+            checkpoint's.
+
+        Returns
+        -------
+        model
+            In evaluation mode. A classifier that the checkpoint does not have is new, as for fine-tuning.
+
+        Raises
+        ------
+        ValueError
+            When weights are missing, left over or of another shape, or the checkpoint is of another model.
+        OSError
+            When there is no checkpoint, or no safetensors in it.
+        """
+        if use_safetensors is False:
+            raise ValueError("use_safetensors=False would read a pickle, which can run any code; save as safetensors")
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path,
+            *args,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            **kwargs,
+        )
+        place = str(pretrained_model_name_or_path or "state_dict")
+        missing = {name for name in info["missing_keys"] if not name.startswith(cls._fresh_weights)}
+        left_over = set(info["unexpected_keys"])
+        if kwargs.get("pooler_type") == "mean":
+            # Asked for by name, so the checkpoint's own pooling is left aside on purpose.
+            left_over = {name for name in left_over if "pooler.dense." not in name}
+        mismatched = {} if ignore_mismatched_sizes else {name: shapes for name, *shapes in info["mismatched_keys"]}
+        if missing:
+            remedy = 'give pooler_type="mean"' if any("pooler.dense." in name for name in missing) else "get it anew"
+            raise ValueError(
+                f"{place}: has no {_some(missing)}, which {cls.__name__} needs; it is incomplete or of another model: "
+                f"{remedy}"
+            )
+        if left_over:
+            raise ValueError(
+                f"{place}: has {_some(left_over)}, which {cls.__name__} has no place for; it is of another model, "
+                "or its config is of another checkpoint"
+            )
+        if mismatched:
+            name, (found, expected) = sorted(mismatched.items())[0]
+            raise ValueError(
+                f"{place}: {name} has shape {tuple(found)} where {cls.__name__} has {tuple(expected)}; make its "
+                "config agree, or give ignore_mismatched_sizes=True to start such weights afresh"
+            )
+        decoder = model.get_output_embeddings()
+        if decoder is not None and decoder.weight is not model.get_input_embeddings().weight:
+            # The checkpoint has a decoder of its own, whatever its config says; saved again, it must keep it.
+            model.config.tie_word_embeddings = False
+            model._keys_to_ignore_on_save = set()
+        return (model, info) if output_loading_info else model
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, MutBertPredictions):
+            init.zeros_(module.bias)
+
+
+class MutBertModel(MutBertPreTrainedModel):
+    """The bare encoder: from tokens, or distributions over them, to features.
+
+    Parameters
+    ----------
+    config : MutBertConfig
+        What to build.
+    add_pooling_layer : bool
+        Whether one vector a sequence is wanted too.
+    """
+
+    def __init__(self, config: MutBertConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.embeddings = MutBertEmbeddings(config)
+        self.encoder = MutBertEncoder(config)
+        self.pooler = MutBertPooler(config) if add_pooling_layer else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Give the word embedding, shape (V, D)."""
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Put another word embedding in its place."""
+        self.embeddings.word_embeddings = value
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        input_probs: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Encode sequences; exactly one of the three kinds of input is given.
+
+        Parameters
+        ----------
+        input_ids : Tensor of integers, shape (B, L), optional
+            Token ids. Floating-point ones of shape (B, L, C) are read as `input_probs`.
+        attention_mask : Tensor, shape (B, L), optional
+            1 at tokens and 0 at padding. Leave it out where nothing is padded, which is faster.
+        token_type_ids : Tensor of integers, shape (B, L), optional
+            0 in the first and 1 in the second sequence of a pair; 0 where left out.
+        position_ids : Tensor of integers, shape (B, L) or (1, L), optional
+            Positions in tokens; 0, 1, 2... where left out.
+        inputs_embeds : Tensor of float, shape (B, L, D), optional
+            Word embeddings, ready made.
+        input_probs : Tensor of float, shape (B, L, V) or (B, L, 4), optional
+            A distribution over the tokens at each position, or over A, C, G, T alone. An id is the same as a
+            one-hot row.
+        output_attentions : bool, optional
+            Give every layer's attention weights too; needs ``attn_implementation="eager"``.
+        output_hidden_states : bool, optional
+            Give the embedding's and every layer's features too.
+
+        Returns
+        -------
+        BaseModelOutputWithPooling
+            ``last_hidden_state`` (B, L, D); ``pooler_output`` (B, D) where there is a pooler; ``hidden_states`` and
+            ``attentions`` where asked for. What stands at padding means nothing.
+
+        Raises
+        ------
+        ValueError
+            When not exactly one input is given, or a shape is wrong.
+        """
+        keep_attention = self.config.output_attentions if output_attentions is None else output_attentions
+        keep_hidden = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        if keep_attention and self.config._attn_implementation != "eager":
+            raise ValueError(
+                f"output_attentions: {self.config._attn_implementation!r} attention gives no weights; "
+                'load the model with attn_implementation="eager"'
+            )
+        hidden_BLD = self.embeddings(input_ids, input_probs, inputs_embeds, token_type_ids)
+        length = hidden_BLD.shape[1]
+        if attention_mask is None:
+            length_B1 = torch.full((1, 1), length, device=hidden_BLD.device)
+        elif attention_mask.shape != hidden_BLD.shape[:2]:
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)} "
+                f"where the input is {tuple(hidden_BLD.shape[:2])}"
+            )
+        else:
+            length_B1 = attention_mask.sum(dim=1, keepdim=True)
+        if position_ids is None:
+            position_ids = torch.arange(length, device=hidden_BLD.device)[None]
+        hidden_BLD, every_hidden, every_weight = self.encoder(
+            hidden_BLD,
+            self._attention_mask(hidden_BLD, attention_mask),
+            rotary_tables(self.config, position_ids, length_B1),
+            keep_hidden=keep_hidden,
+            keep_attention=keep_attention,
+        )
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden_BLD,
+            pooler_output=None if self.pooler is None else self.pooler(hidden_BLD, attention_mask),
+            hidden_states=every_hidden,
+            attentions=every_weight,
+        )
+
+    def _attention_mask(self, hidden_BLD: Tensor, attention_mask: Tensor | None) -> Any:
+        """Bring the mask into the form of the attention in use; ``None`` lets it take its quickest way."""
+        if attention_mask is None:
+            return None
+        if self.config._attn_implementation in {"eager", "sdpa"}:
+            # As the library would, but without reading the mask back to see whether anything is padded at all,
+            # for which the host would have to wait for the device.
+            return attention_mask[:, None, None, :].bool()
+        return create_bidirectional_mask(self.config, hidden_BLD, attention_mask)
+
+
+class MutBertForMaskedLM(MutBertPreTrainedModel):
+    """The encoder with the head that it is pre-trained with.
+
+    Parameters
+    ----------
+    config : MutBertConfig
+        What to build.
+    """
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"
+    }
+    # In the published code the decoder's bias is a second name of `cls.predictions.bias`.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+        _CLASSIFIER,
+        _POOLER,
+        r"^cls\.predictions\.decoder\.bias$",
+    ]
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__(config)
+        self.bert = MutBertModel(config, add_pooling_layer=False)
+        self.cls = MutBertHead(config)
+        self.post_init()
+        # A tied decoder is not saved, and whoever resumes from such a checkpoint misses nothing.
+        self._keys_to_ignore_on_save = set(self._tied_weights_keys) if config.tie_word_embeddings else set()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """Give the decoder, whose weight has shape (V, D)."""
+        return self.cls.predictions.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        """Put another decoder in its place."""
+        self.cls.predictions.decoder = new_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        input_probs: Tensor | None = None,
+        labels: Tensor | None = None,
+        label_mask: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> MaskedLMOutput:
+        """Predict the token at each position; inputs as for `MutBertModel.forward`.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, input_probs : Tensor, optional
+            As for `MutBertModel.forward`.
+        labels : Tensor, optional
+            Either integer token ids, shape (B, L), with -100 at positions that are no targets; or distributions,
+            float of shape (B, L, V) or (B, L, 4), together with `label_mask`.
+        label_mask : Tensor of bool, shape (B, L), optional
+            The target positions. With integer labels it narrows them further.
+        output_attentions, output_hidden_states : bool, optional
+            As for `MutBertModel.forward`.
+
+        Returns
+        -------
+        MaskedLMOutput
+            ``logits`` (B, L, V); with labels, ``loss``: the mean over the targets of the cross-entropy
+            ``−Σ_v label_v · log softmax(logits)_v``, in nats.
+
+        Raises
+        ------
+        ValueError
+            When inputs or labels have a wrong form.
+        """
+        outputs = self.bert(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            input_probs=input_probs,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits_BLV = self.cls(outputs.last_hidden_state)
+        return MaskedLMOutput(
+            loss=None if labels is None else masked_loss(logits_BLV, labels, label_mask),
+            logits=logits_BLV,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class MutBertForSequenceClassification(MutBertPreTrainedModel):
+    """The encoder, its pooler, dropout, and a linear classifier or regression.
+
+    Parameters
+    ----------
+    config : MutBertConfig
+        What to build; ``num_labels`` outputs.
+    """
+
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [_MASKED_HEAD]
+    _fresh_weights: ClassVar[tuple[str, ...]] = ("classifier.", "bert.pooler.")
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.bert = MutBertModel(config)
+        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        input_probs: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> SequenceClassifierOutput:
+        """Classify sequences; inputs as for `MutBertModel.forward`.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, input_probs : Tensor, optional
+            As for `MutBertModel.forward`.
+        labels : Tensor, optional
+            Classes, integer of shape (B,); or for ``problem_type="multi_label_classification"`` 0 and 1, float of
+            shape (B, N); or for ``"regression"`` numbers, of shape (B,) or (B, N). Where the configuration names
+            no problem, one output is a regression, and the labels' type tells the other two apart.
+        output_attentions, output_hidden_states : bool, optional
+            As for `MutBertModel.forward`.
+
+        Returns
+        -------
+        SequenceClassifierOutput
+            ``logits`` (B, N); with labels, ``loss``.
+        """
+        outputs = self.bert(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            input_probs=input_probs,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits_BN = self.classifier(self.dropout(outputs.pooler_output))
+        return SequenceClassifierOutput(
+            loss=None if labels is None else self._loss(logits_BN, labels),
+            logits=logits_BN,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _loss(self, logits_BN: Tensor, labels: Tensor) -> Tensor:
+        problem = self.config.problem_type
+        if problem is None:
+            if self.num_labels == 1:
+                problem = "regression"
+            elif labels.is_floating_point():
+                problem = "multi_label_classification"
+            else:
+                problem = "single_label_classification"
+        logits_BN = logits_BN.float()
+        if problem == "regression":
+            return functional.mse_loss(logits_BN.reshape(labels.shape), labels.float())
+        if problem == "multi_label_classification":
+            return functional.binary_cross_entropy_with_logits(logits_BN, labels.float())
+        return functional.cross_entropy(logits_BN, labels.reshape(-1))
+
+
+class MutBertForTokenClassification(MutBertPreTrainedModel):
+    """The encoder, dropout, and a linear classifier at every position.
+
+    Parameters
+    ----------
+    config : MutBertConfig
+        What to build; ``num_labels`` classes.
+    """
+
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [_MASKED_HEAD, _POOLER]
+    _fresh_weights: ClassVar[tuple[str, ...]] = ("classifier.",)
+
+    def __init__(self, config: MutBertConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.bert = MutBertModel(config, add_pooling_layer=False)
+        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        input_probs: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> TokenClassifierOutput:
+        """Classify positions; inputs as for `MutBertModel.forward`.
+
+        Parameters
+        ----------
+        input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, input_probs : Tensor, optional
+            As for `MutBertModel.forward`.
+        labels : Tensor of integers, shape (B, L), optional
+            Classes, with -100 at positions that do not count.
+        output_attentions, output_hidden_states : bool, optional
+            As for `MutBertModel.forward`.
+
+        Returns
+        -------
+        TokenClassifierOutput
+            ``logits`` (B, L, N); with labels, ``loss``.
+        """
+        outputs = self.bert(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            input_probs=input_probs,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits_BLN = self.classifier(self.dropout(outputs.last_hidden_state))
+        loss = None
+        if labels is not None:
+            loss = functional.cross_entropy(
+                logits_BLN.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL
+            )
+        return TokenClassifierOutput(
+            loss=loss, logits=logits_BLN, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+def masked_loss(logits_BLV: Tensor, labels: Tensor, label_mask: Tensor | None = None) -> Tensor:
+    """Compute the mean cross-entropy over the target positions, in nats.
+
+    Parameters
+    ----------
+    logits_BLV : Tensor of float, shape (B, L, V)
+        Predictions.
+    labels : Tensor
+        Integer token ids (B, L), -100 where there is no target; or distributions (B, L, V) or (B, L, 4).
+    label_mask : Tensor of bool, shape (B, L), optional
+        The target positions; needed with distributions.
+
+    Returns
+    -------
+    Tensor, float32, shape ()
+        0 where there is no target.
+
+    Raises
+    ------
+    ValueError
+        When labels or mask have a wrong form.
+    """
+    log_probs_BLV = logits_BLV.float().log_softmax(dim=-1)
+    place_BL = logits_BLV.shape[:2]
+    if label_mask is not None and label_mask.shape != place_BL:
+        raise ValueError(f"label_mask has shape {tuple(label_mask.shape)} where the input is {tuple(place_BL)}")
+    if labels.is_floating_point():
+        columns = _checked_columns("labels", labels, logits_BLV.shape[-1])
+        if label_mask is None:
+            raise ValueError("labels that are distributions need label_mask, which says what positions are targets")
+        target_BL = label_mask.bool()
+        loss_BL = -(labels.float() * log_probs_BLV[..., -columns:]).sum(dim=-1)
+    else:
+        if labels.shape != place_BL:
+            raise ValueError(f"integer labels have shape {tuple(labels.shape)} where the input is {tuple(place_BL)}")
+        target_BL = labels != IGNORED_LABEL
+        if label_mask is not None:
+            target_BL = target_BL & label_mask.bool()
+        token_BL1 = labels.masked_fill(~target_BL, 0)[..., None]
+        loss_BL = -log_probs_BLV.gather(-1, token_BL1)[..., 0]
+    return loss_BL.masked_fill(~target_BL, 0).sum() / target_BL.sum().clamp(min=1)
+
+
+def _checked_columns(name: str, probs_BLC: Tensor, vocabulary: int) -> int:
+    """Give the columns of distributions: those of the whole vocabulary, or the last four alone."""
+    columns = probs_BLC.shape[-1]
+    if probs_BLC.dim() != 3 or not probs_BLC.is_floating_point() or columns not in {vocabulary, BASES}:
+        raise ValueError(
+            f"{name} are floating-point of shape (batch, length, {vocabulary}) or (batch, length, {BASES}); "
+            f"these are {probs_BLC.dtype} of shape {tuple(probs_BLC.shape)}"
+        )
+    return columns
+
+
+def _activation(config: MutBertConfig) -> nn.Module:
+    if config.hidden_act not in ACT2FN:
+        raise ValueError(f"hidden_act is {config.hidden_act!r}; it must be one of {', '.join(sorted(ACT2FN))}")
+    activation: nn.Module = ACT2FN[config.hidden_act]
+    return activation
+
+
+def _classifier_dropout(config: MutBertConfig) -> float:
+    return float(config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout)
+
+
+def _some(names: Iterable[str], most: int = 3) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return ", ".join(ordered[:most]) + more
+
+
+__all__ = [
+    "MutBertForMaskedLM",
+    "MutBertForSequenceClassification",
+    "MutBertForTokenClassification",
+    "MutBertModel",
+    "MutBertPreTrainedModel",
+]

@@ -1,0 +1,51 @@
+"""The samples of the pages about models and embeddings run, from the first to the last."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from mutbert import alphabet
+from mutbert.cli import embed
+from mutbert.genome.store import StoreWriter
+from mutbert.model import MutBertModel
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+SAMPLE = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def folder(build, tmp_path, monkeypatch):
+    build(MutBertModel, max_position_embeddings=512).save_pretrained(tmp_path / "model")
+    (tmp_path / "sequences.fa").write_text(">one\nACGTN\n>two\nacgtr\n")
+    (tmp_path / "long.fa").write_text(">long\n" + "ACGT" * 200 + "\n")
+    (tmp_path / "regions.bed").write_text("chr1\t0\t20\tgene\nchr1\t30\t40\n")
+    genome = tmp_path / "population.genome"
+    genome.mkdir()
+    with StoreWriter(genome) as writer:
+        writer.add_contig("chr1", alphabet.encode("ACGT" * 20), np.zeros(0, np.uint32), np.zeros((0, 4), np.uint16))
+        writer.finish()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", ["model.md", "embeddings.md"])
+def test_samples_run(folder, page):
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    app.command("embed")(embed.embed)
+    samples = SAMPLE.findall((DOCS / page).read_text(encoding="utf-8"))
+    assert samples
+    namespace = {}
+    for language, sample in samples:
+        if language == "python":
+            exec(compile(sample, page, "exec"), namespace)
+        else:
+            program, *words = shlex.split(sample)
+            assert program == "mutbert"
+            done = CliRunner().invoke(app, words)
+            assert done.exit_code == 0, done.output

@@ -1,0 +1,54 @@
+"""A tiny model with random weights, as this room's tests need it."""
+
+import pytest
+import torch
+
+from mutbert.model import MutBertConfig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Models this small run slower on several threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def config():
+    """Small enough to be quick, with every part in place; dropout off."""
+    return MutBertConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=16,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.2,
+    )
+
+
+@pytest.fixture
+def build(config):
+    """Build a model of a class with seeded weights, in evaluation mode; keyword arguments change the configuration."""
+
+    def build(model_class, *, attention="sdpa", **changes):
+        torch.manual_seed(0)
+        return model_class._from_config(
+            MutBertConfig(**{**config.to_dict(), **changes}), attn_implementation=attention
+        ).eval()
+
+    return build
+
+
+@pytest.fixture
+def probs():
+    """Draw distributions over the nine tokens."""
+
+    def probs(batch, length, columns=9, seed=1):
+        generator = torch.Generator().manual_seed(seed)
+        return torch.softmax(2 * torch.randn(batch, length, columns, generator=generator), dim=-1)
+
+    return probs

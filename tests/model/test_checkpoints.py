@@ -1,0 +1,231 @@
+"""Checkpoints are read whole or refused; the published layout is read at the first try."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForMaskedLM
+
+from mutbert.errors import InputError
+from mutbert.model import (
+    MutBertForMaskedLM,
+    MutBertForSequenceClassification,
+    MutBertForTokenClassification,
+    MutBertModel,
+    read_checkpoint,
+)
+
+EMBEDDING = "bert.embeddings.word_embeddings.weight"
+DECODER = "cls.predictions.decoder.weight"
+
+
+def as_published(folder, **changes):
+    """Give a saved model's folder the published configuration."""
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    values |= {
+        "model_type": "bert",
+        "auto_map": {
+            "AutoConfig": "modeling_mutbert.RoPEBertConfig",
+            "AutoModelForMaskedLM": "modeling_mutbert.RoPEBertForMaskedLM",
+        },
+        **changes,
+    }
+    values.pop("architectures", None)
+    path.write_text(json.dumps(values))
+    return folder
+
+
+def edit_weights(folder, edit):
+    weights = load_file(folder / "model.safetensors")
+    edit(weights)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.fixture
+def published(build, tmp_path):
+    """A masked model in the published layout, and the model itself."""
+    model = build(MutBertForMaskedLM)
+    model.save_pretrained(tmp_path / "published")
+    return as_published(tmp_path / "published"), model
+
+
+@pytest.mark.shared
+def test_golden_keys_are_ours(shared):
+    golden = shared / "golden"
+    model = read_checkpoint(golden, MutBertForMaskedLM)
+    assert load_file(golden / "model.safetensors").keys() == model.state_dict().keys() - {DECODER}
+    classifier = read_checkpoint(golden / "classifier", MutBertForSequenceClassification)
+    assert load_file(golden / "classifier" / "model.safetensors").keys() == classifier.state_dict().keys()
+
+
+@pytest.mark.parametrize("load", [MutBertForMaskedLM.from_pretrained, lambda p: read_checkpoint(p, MutBertForMaskedLM)])
+def test_published_layout_is_read_and_saved_as_ours(published, probs, tmp_path, load):
+    folder, model = published
+    loaded = load(folder)
+    inputs = probs(2, 10)
+    assert torch.equal(loaded(input_probs=inputs).logits, model(input_probs=inputs).logits)
+    loaded.save_pretrained(tmp_path / "ours")
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["model_type"] == "mutbert"
+    assert load_file(tmp_path / "ours" / "model.safetensors").keys() == load_file(folder / "model.safetensors").keys()
+
+
+def test_body_of_a_masked_model(published, probs):
+    folder, model = published
+    body = read_checkpoint(folder, MutBertModel)
+    inputs = probs(2, 10)
+    assert torch.equal(body(input_probs=inputs)[0], model.bert(input_probs=inputs)[0])
+
+
+@pytest.mark.parametrize("model_class", [MutBertForSequenceClassification, MutBertForTokenClassification])
+@pytest.mark.parametrize("pooler_type", ["mean", "cls"])
+def test_fine_tuning_starts_with_a_new_classifier_and_reading_does_not(published, model_class, pooler_type):
+    folder, model = published
+    fresh, info = model_class.from_pretrained(folder, num_labels=3, pooler_type=pooler_type, output_loading_info=True)
+    assert fresh.classifier.weight.shape == (3, 32)
+    assert torch.equal(fresh.bert.embeddings.word_embeddings.weight, model.bert.embeddings.word_embeddings.weight)
+    assert all(name.startswith(("classifier.", "bert.pooler.")) for name in info["missing_keys"])
+    with pytest.raises(InputError, match=r"has no .*classifier\.bias"):
+        read_checkpoint(folder, model_class)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        EMBEDDING,
+        "bert.encoder.layer.1.attention.self.value.bias",
+        "cls.predictions.bias",
+        "cls.predictions.transform.LayerNorm.weight",
+    ],
+)
+def test_a_missing_weight_is_refused(published, key):
+    folder, _ = published
+    edit_weights(folder, lambda weights: weights.pop(key))
+    with pytest.raises(ValueError, match=f"has no .*{key}"):
+        MutBertForMaskedLM.from_pretrained(folder)
+    with pytest.raises(InputError, match=f"has no .*{key}"):
+        read_checkpoint(folder, MutBertForMaskedLM)
+
+
+@pytest.mark.parametrize("model_class", [MutBertForMaskedLM, MutBertModel, MutBertForSequenceClassification])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "bert.embeddings.position_embeddings.weight",
+        "bert.encoder.layer.2.output.dense.bias",
+        "cls.predictions.extra.weight",
+        "cls.seq_relationship.weight",
+        "classifier.dense.weight",
+    ],
+)
+def test_a_left_over_weight_is_refused(published, key, model_class):
+    folder, _ = published
+    edit_weights(folder, lambda weights: weights.update({key: torch.zeros(2)}))
+    with pytest.raises(ValueError, match=f"has {key}, which"):
+        model_class.from_pretrained(folder)
+
+
+def test_a_wrong_shape_is_refused_in_one_line(published):
+    folder, _ = published
+    with pytest.raises(InputError, match=r"intermediate\.dense\.bias has shape \(48,\) where .* has \(64,\)") as raised:
+        read_checkpoint(folder, MutBertForMaskedLM, intermediate_size=64)
+    assert "\n" not in str(raised.value)
+
+
+def test_another_number_of_classes_is_refused_unless_asked_for(build, tmp_path):
+    build(MutBertForSequenceClassification, num_labels=3).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="ignore_mismatched_sizes=True"):
+        MutBertForSequenceClassification.from_pretrained(tmp_path, num_labels=2)
+    model = MutBertForSequenceClassification.from_pretrained(tmp_path, num_labels=2, ignore_mismatched_sizes=True)
+    assert model.classifier.weight.shape == (2, 32)
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_decoder_of_its_own_is_kept(build, probs, tmp_path, says_so):
+    """Whether or not the configuration says that it is not tied."""
+    model = build(MutBertForMaskedLM, tie_word_embeddings=False)
+    inputs = probs(2, 10)
+    model.save_pretrained(tmp_path / "published")
+    as_published(tmp_path / "published", tie_word_embeddings=not says_so)
+    for source, destination in (("published", "ours"), ("ours", "again")):
+        loaded = read_checkpoint(tmp_path / source, MutBertForMaskedLM)
+        assert not loaded.config.tie_word_embeddings
+        assert torch.equal(loaded(input_probs=inputs).logits, model(input_probs=inputs).logits)
+        loaded.save_pretrained(tmp_path / destination)
+
+
+def test_a_decoder_that_repeats_the_embedding_stays_tied(published):
+    folder, _ = published
+
+    def repeat(weights):
+        weights[DECODER] = weights[EMBEDDING].clone()
+        # Published code has the bias under a second name too.
+        weights["cls.predictions.decoder.bias"] = weights["cls.predictions.bias"].clone()
+
+    edit_weights(folder, repeat)
+    model = read_checkpoint(folder, MutBertForMaskedLM)
+    assert model.config.tie_word_embeddings
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_first_token_pooler(build, probs, tmp_path):
+    model = build(MutBertModel, pooler_type="cls")
+    model.save_pretrained(tmp_path)
+    folder = as_published(tmp_path)
+    edit_weights(folder, lambda weights: weights.update({f"bert.{name}": weights.pop(name) for name in list(weights)}))
+    inputs = probs(2, 10)
+    loaded = read_checkpoint(folder, MutBertModel)
+    assert torch.equal(loaded(input_probs=inputs).pooler_output, model(input_probs=inputs).pooler_output)
+    mean = read_checkpoint(folder, MutBertModel, pooler_type="mean")
+    assert torch.equal(mean(input_probs=inputs).last_hidden_state, model(input_probs=inputs).last_hidden_state)
+
+    as_published(folder, pooler_type="mean")
+    with pytest.raises(InputError, match=r"pooler\.dense"):
+        read_checkpoint(folder, MutBertModel)
+
+
+def test_a_masked_model_has_no_first_token_pooler(published):
+    folder, _ = published
+    as_published(folder, pooler_type="cls")
+    assert read_checkpoint(folder, MutBertForMaskedLM)
+    with pytest.raises(InputError, match=r'has no .*pooler\.dense.*give pooler_type="mean"'):
+        read_checkpoint(folder, MutBertModel)
+
+
+def test_stock_bert_is_refused_by_its_config_and_by_its_weights(tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    BertForMaskedLM(BertConfig(vocab_size=9, pad_token_id=3, **sizes)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="stock BERT"):
+        read_checkpoint(tmp_path, MutBertForMaskedLM)
+    as_published(tmp_path)
+    with pytest.raises(InputError, match=r"bert\.embeddings\.position_embeddings\.weight"):
+        read_checkpoint(tmp_path, MutBertForMaskedLM)
+
+
+def test_what_is_no_checkpoint_is_refused_in_one_line(published, tmp_path):
+    folder, _ = published
+    (tmp_path / "empty").mkdir()
+    messages = {
+        tmp_path / "nowhere": "no such model folder",
+        tmp_path / "empty": "it has no config.json",
+        folder: "cannot be loaded",
+    }
+    (folder / "model.safetensors").write_bytes(b"not a tensor in here")
+    for path, message in messages.items():
+        with pytest.raises(InputError, match=message) as raised:
+            read_checkpoint(path, MutBertForMaskedLM)
+        assert str(raised.value).startswith(str(path))
+        assert "\n" not in str(raised.value)
+
+
+def test_pickles_are_not_read(published):
+    folder, model = published
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="pickles"):
+        read_checkpoint(folder, MutBertForMaskedLM)
+    with pytest.raises(OSError, match="safetensors"):
+        MutBertForMaskedLM.from_pretrained(folder)
+    with pytest.raises(ValueError, match="pickle"):
+        MutBertForMaskedLM.from_pretrained(folder, use_safetensors=False)

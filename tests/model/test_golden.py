@@ -1,0 +1,86 @@
+"""What the published model code answered, for a tiny checkpoint in the published layout."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mutbert.model import (
+    MutBertForMaskedLM,
+    MutBertForSequenceClassification,
+    MutBertModel,
+    MutBertTokenizer,
+    read_checkpoint,
+)
+
+CASES = ("plain", "padded", "longer_than_trained", "linear", "dynamic")
+TOLERANCE = 1e-5
+
+pytestmark = pytest.mark.shared
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    return shared / "golden"
+
+
+@pytest.fixture(scope="module")
+def expected(golden):
+    tensors = load_file(golden / "expected.safetensors")
+    return {
+        case: {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{case}.")}
+        for case in CASES
+    }
+
+
+def difference(found, wanted):
+    return float((found - wanted).abs().max())
+
+
+def test_every_case_is_covered(golden):
+    assert tuple(json.loads((golden / "cases.json").read_text())) == CASES
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("case", CASES)
+def test_published_numbers(golden, expected, case, attention):
+    settings = {
+        "rope_scaling": json.loads((golden / "cases.json").read_text())[case]["rope_scaling"],
+        "attn_implementation": attention,
+    }
+    wanted = expected[case]
+    mask = wanted["attention_mask"]
+    valid = mask.bool()
+    masked_model = read_checkpoint(golden, MutBertForMaskedLM, **settings)
+    body = read_checkpoint(golden, MutBertModel, **settings)
+    classifier = read_checkpoint(golden / "classifier", MutBertForSequenceClassification, **settings)
+    with torch.inference_mode():
+        answer = masked_model(
+            input_probs=wanted["input_probs"],
+            attention_mask=mask,
+            labels=wanted["label_probs"],
+            label_mask=wanted["masked"].bool(),
+            output_hidden_states=True,
+        )
+        clean = body(input_probs=wanted["clean_probs"], attention_mask=mask)
+        # Published code passes distributions as `input_ids`.
+        classes = classifier(input_ids=wanted["clean_probs"], attention_mask=mask)
+
+    assert difference(answer.logits[valid], wanted["logits"][valid]) <= TOLERANCE
+    assert difference(answer.loss, wanted["loss"][0]) <= TOLERANCE
+    assert difference(answer.hidden_states[-1][valid], wanted["last_hidden_state"][valid]) <= TOLERANCE
+    assert difference(clean.last_hidden_state[valid], wanted["clean_last_hidden_state"][valid]) <= TOLERANCE
+    assert difference(clean.pooler_output, wanted["pooled"]) <= TOLERANCE
+    assert difference(classes.logits, wanted["classifier_logits"]) <= TOLERANCE
+
+
+@pytest.mark.parametrize("load", [MutBertTokenizer, MutBertTokenizer.from_pretrained], ids=["new", "loaded"])
+def test_published_token_ids(golden, load):
+    folder = () if load is MutBertTokenizer else (golden,)
+    tokenizer = load(*folder, do_upper_case=False)
+    for case in json.loads((golden / "tokenizer_cases.json").read_text()):
+        texts = [case["text"]] if isinstance(case["text"], str) else case["text"]
+        encoded = tokenizer(*texts)
+        assert encoded["input_ids"] == case["input_ids"], case
+        assert encoded["token_type_ids"] == case.get("token_type_ids", [0] * len(case["input_ids"])), case
