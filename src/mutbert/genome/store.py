@@ -1,4 +1,4 @@
-"""The probabilistic genome on disk: written contig by contig, opened by memory map.
+"""The probabilistic genome on disk, opened by memory map.
 
 The format is described in ``docs/format.md``, which is normative. Shape suffixes: B windows, L positions of a
 window, N (window, position) pairs, V variants, 4 bases in the order A, C, G, T.
@@ -9,20 +9,34 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from mutbert import alphabet
 from mutbert.errors import InputError
+from mutbert.genome.layout import (
+    ARRAYS,
+    BASES_PER_BYTE,
+    FORMAT,
+    FORMAT_VERSION,
+    FREQUENCY_ONE,
+    MANIFEST,
+    UNPACK,
+    Contig,
+    bisect_rows,
+    codes_at,
+    fixed_to_float,
+    float_to_fixed,
+    list_ranges,
+)
+from mutbert.genome.writer import StoreWriter
 from mutbert.publishing import sha256_of
 from mutbert.regions import match_contig, names_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
-    from typing import BinaryIO
 
     UInt8 = npt.NDArray[np.uint8]
     UInt16 = npt.NDArray[np.uint16]
@@ -30,51 +44,25 @@ if TYPE_CHECKING:
     Int64 = npt.NDArray[np.int64]
     Float32 = npt.NDArray[np.float32]
 
-FORMAT: Final = "mutbert.genome"
-FORMAT_VERSION: Final = 1
-MANIFEST: Final = "manifest.json"
-FREQUENCY_ONE: Final = 65535
-"""The fixed-point value of a frequency of 1."""
-
-_AMBIGUITY = np.dtype([("start", "<u4"), ("length", "<u4"), ("code", "u1")])
-_ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
-    "sequence.npy": (np.dtype("u1"), ()),
-    "ambiguity.npy": (_AMBIGUITY, ()),
-    "variant_position.npy": (np.dtype("<u4"), ()),
-    "variant_frequency.npy": (np.dtype("<u2"), (4,)),
-}
-_LONGEST_CONTIG: Final = 2**32 - 1
-
-# One packed byte to its four base codes, in one uint32, so that unpacking is a single table look-up.
-_UNPACK: Final = ((np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3).astype(np.uint8).reshape(-1).view(np.uint32)
+# The writer and the fixed point live next door; this is the one address that other rooms know.
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "FREQUENCY_ONE",
+    "MANIFEST",
+    "Contig",
+    "GenomeError",
+    "ProbabilisticGenome",
+    "StoreWriter",
+    "Variants",
+    "Windows",
+    "fixed_to_float",
+    "float_to_fixed",
+]
 
 
 class GenomeError(InputError):
     """A genome store that cannot be used: damaged, cut short, of another format or a newer version."""
-
-
-class Contig(NamedTuple):
-    """Where a contig's data lie in the arrays of a store.
-
-    Parameters
-    ----------
-    name : str
-        The FASTA's name.
-    length : int
-        Bases.
-    offset : int
-        First byte of the contig in ``sequence.npy``.
-    ambiguity : tuple of int
-        Half-open range of its rows in ``ambiguity.npy``.
-    variants : tuple of int
-        Half-open range of its rows in ``variant_position.npy`` and ``variant_frequency.npy``.
-    """
-
-    name: str
-    length: int
-    offset: int
-    ambiguity: tuple[int, int]
-    variants: tuple[int, int]
 
 
 class Variants(NamedTuple):
@@ -120,170 +108,6 @@ class Windows(NamedTuple):
         dense_BL4 = alphabet.DISTRIBUTIONS[self.base_BL]
         dense_BL4[self.row_N, self.column_N] = fixed_to_float(self.frequency_N4)
         return dense_BL4
-
-
-def fixed_to_float(fixed: UInt16) -> Float32:
-    """Turn fixed-point frequencies (units of 1/65535) into float32."""
-    return fixed.astype(np.float32) / np.float32(FREQUENCY_ONE)
-
-
-def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:
-    """Turn distributions into fixed point, by the largest remainder, so that every row sums to exactly 65535.
-
-    Parameters
-    ----------
-    frequency_V4 : ndarray of float, shape (V, 4)
-        Non-negative; rows sum to 1 within 1e-3 (they are normalised first).
-
-    Returns
-    -------
-    ndarray of uint16, shape (V, 4)
-        No value is further than 1/65535 from its frequency.
-    """
-    if not len(frequency_V4):
-        return np.zeros((0, 4), dtype=np.uint16)
-    exact = frequency_V4.astype(np.float64)
-    total = exact.sum(axis=1, keepdims=True)
-    assert np.all(exact >= 0), "frequencies are not negative"
-    assert np.all(np.abs(total - 1) < 1e-3), "rows sum to 1"
-    exact *= FREQUENCY_ONE / total
-    floor = np.floor(exact)
-    missing = FREQUENCY_ONE - floor.sum(axis=1, keepdims=True)
-    # The `missing` largest remainders of a row are rounded up; ties go to the first base.
-    rank = np.argsort(np.argsort(-(exact - floor), axis=1, kind="stable"), axis=1, kind="stable")
-    fixed_V4: UInt16 = (floor + (rank < missing)).astype(np.uint16)
-    return fixed_V4
-
-
-class StoreWriter:
-    """Write the arrays of a store into an empty folder, one contig after another, then its manifest.
-
-    Memory is one contig's; the disk never holds more than the result. A context manager: nothing opens as a
-    store before `finish` has written the manifest.
-
-    Parameters
-    ----------
-    directory : Path
-        An empty folder.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._contigs: list[Contig] = []
-        self._rows = dict.fromkeys(_ARRAYS, 0)
-        self._files: dict[str, BinaryIO] = {}
-
-    def __enter__(self) -> Self:
-        for name in _ARRAYS:
-            self._files[name] = (self._directory / name).open("w+b")
-            self._write_header(name)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for file in self._files.values():
-            file.close()
-
-    def add_contig(self, name: str, base_L: UInt8, position_V: UInt32, frequency_V4: UInt16) -> None:
-        """Append a contig.
-
-        Parameters
-        ----------
-        name : str
-            The contig's name, not used before.
-        base_L : ndarray of uint8, shape (L,)
-            Reference base codes.
-        position_V : ndarray of uint32, shape (V,)
-            0-based positions of the variants, strictly ascending.
-        frequency_V4 : ndarray of uint16, shape (V, 4)
-            Their frequencies in fixed point; each row sums to 65535.
-        """
-        assert all(name != contig.name for contig in self._contigs), f"contig {name} is given twice"
-        assert len(base_L) <= _LONGEST_CONTIG, "positions are 32-bit"
-        assert len(position_V) == len(frequency_V4), "a row of frequencies for each position"
-        assert np.all(position_V[1:] > position_V[:-1]), "positions ascend"
-        assert not len(position_V) or position_V[-1] < len(base_L), "positions lie in the contig"
-        assert np.all(frequency_V4.sum(axis=1, dtype=np.int64) == FREQUENCY_ONE), "rows sum to 65535"
-        before = dict(self._rows)
-        self._append("sequence.npy", _pack(base_L))
-        self._append("ambiguity.npy", _ambiguous_runs(base_L))
-        self._append("variant_position.npy", position_V.astype("<u4"))
-        self._append("variant_frequency.npy", frequency_V4.astype("<u2"))
-        self._contigs.append(
-            Contig(
-                name,
-                len(base_L),
-                before["sequence.npy"],
-                (before["ambiguity.npy"], self._rows["ambiguity.npy"]),
-                (before["variant_position.npy"], self._rows["variant_position.npy"]),
-            )
-        )
-
-    def finish(self, **description: Any) -> None:
-        """Write the manifest.
-
-        Parameters
-        ----------
-        **description
-            What else the manifest says: ``sources``, ``settings``, ``records``...; anything JSON can hold.
-        """
-        for name, file in self._files.items():
-            self._write_header(name)
-            file.close()
-        manifest = {
-            "format": FORMAT,
-            "version": FORMAT_VERSION,
-            **description,
-            "contigs": [contig._asdict() for contig in self._contigs],
-            "arrays": {
-                name: {
-                    "bytes": (self._directory / name).stat().st_size,
-                    "sha256": sha256_of(self._directory / name),
-                }
-                for name in _ARRAYS
-            },
-        }
-        (self._directory / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-
-    def _append(self, name: str, rows: npt.NDArray[Any]) -> None:
-        self._files[name].write(np.ascontiguousarray(rows).data)
-        self._rows[name] += len(rows)
-
-    def _write_header(self, name: str) -> None:
-        # NumPy pads the header so that the first dimension may grow in place.
-        dtype, tail = _ARRAYS[name]
-        file = self._files[name]
-        file.seek(0)
-        header = {
-            "descr": np.lib.format.dtype_to_descr(dtype),
-            "fortran_order": False,
-            "shape": (self._rows[name], *tail),
-        }
-        np.lib.format.write_array_header_1_0(file, header)
-
-
-def _pack(base_L: UInt8) -> UInt8:
-    """Put four bases into a byte, the first in the lowest bits; an ambiguous code is packed as A."""
-    padded = np.zeros(-(-len(base_L) // 4) * 4, dtype=np.uint8)
-    np.multiply(base_L, base_L < 4, out=padded[: len(base_L)])
-    quarters = padded.reshape(-1, 4)
-    packed: UInt8 = np.bitwise_or.reduce(quarters << np.array([0, 2, 4, 6], dtype=np.uint8), axis=1)
-    return packed
-
-
-def _ambiguous_runs(base_L: UInt8) -> npt.NDArray[Any]:
-    """Find the longest runs of one ambiguous code."""
-    position = np.flatnonzero(base_L >= 4)
-    code = base_L[position]
-    first = np.flatnonzero(np.concatenate(([True], (np.diff(position) != 1) | (code[1:] != code[:-1]))))[
-        : len(position)
-    ]
-    runs = np.empty(len(first), dtype=_AMBIGUITY)
-    runs["start"] = position[first]
-    runs["length"] = np.diff(np.append(first, len(position)))
-    runs["code"] = code[first]
-    return runs
 
 
 @dataclass(frozen=True)
@@ -335,7 +159,7 @@ class ProbabilisticGenome:
         """
         path = Path(path)
         manifest = _read_manifest(path)
-        arrays = {name: _open_array(path, name, manifest, check=check) for name in _ARRAYS}
+        arrays = {name: _open_array(path, name, manifest, check=check) for name in ARRAYS}
         try:
             contigs = {
                 entry["name"]: Contig(
@@ -407,7 +231,7 @@ class ProbabilisticGenome:
         found = self._within(contig, start, end)
         first = found.offset + start // 4
         last = found.offset + -(-end // 4)
-        codes: UInt8 = _UNPACK[self._sequence[first:last]].view(np.uint8)[start % 4 : start % 4 + end - start]
+        codes: UInt8 = UNPACK[self._sequence[first:last]].view(np.uint8)[start % 4 : start % 4 + end - start]
         runs = self._ambiguity[slice(*found.ambiguity)]
         run_starts = runs["start"].astype(np.int64)
         run_ends = run_starts + runs["length"]
@@ -443,7 +267,8 @@ class ProbabilisticGenome:
         first, last = np.searchsorted(positions, [start, end])
         position = positions[first:last].astype(np.int64)
         rows = slice(found.variants[0] + int(first), found.variants[0] + int(last))
-        reference = self.bases(contig, start, end)[position - start] if len(position) else np.zeros(0, np.uint8)
+        packed = self._sequence[whole.offset : whole.offset + -(-whole.length // BASES_PER_BYTE)]
+        reference = codes_at(packed, self._ambiguity[slice(*whole.ambiguity)], position)
         return Variants(position, reference, fixed_to_float(self._variant_frequency[rows]))
 
     def frequencies(self, contig: str, start: int, end: int) -> Float32:
@@ -514,9 +339,9 @@ class ProbabilisticGenome:
         base_BL = self._unpack(offset_B, start_B, length)
         self._put_ambiguity(base_BL, run_first_B, run_last_B, start_B, length)
 
-        first_B = _bisect(self._variant_position, variant_first_B, variant_last_B, start_B)
-        last_B = _bisect(self._variant_position, first_B, variant_last_B, start_B + length)
-        row_N, variant_N = _ranges(first_B, last_B)
+        first_B = bisect_rows(self._variant_position, variant_first_B, variant_last_B, start_B)
+        last_B = bisect_rows(self._variant_position, first_B, variant_last_B, start_B + length)
+        row_N, variant_N = list_ranges(first_B, last_B)
         column_N = self._variant_position[variant_N].astype(np.int64) - start_B[row_N]
         return Windows(base_BL, row_N, column_N, np.asarray(self._variant_frequency[variant_N]))
 
@@ -526,7 +351,7 @@ class ProbabilisticGenome:
         byte_B = offset_B + start_B // 4
         # The last window of a genome may ask for a byte behind the end, whose bases are then cut off.
         byte_BC = np.minimum(byte_B[:, None] + np.arange(count), len(self._sequence) - 1)
-        codes = _UNPACK[self._sequence[byte_BC]].view(np.uint8)
+        codes = UNPACK[self._sequence[byte_BC]].view(np.uint8)
         base_BL = np.empty((len(start_B), length), dtype=np.uint8)
         for phase in range(4):
             rows = np.flatnonzero(start_B % 4 == phase)
@@ -540,13 +365,13 @@ class ProbabilisticGenome:
             return
         starts = self._ambiguity["start"]
         # Runs do not overlap, so only the last run that starts at or before a window can reach into it.
-        last_B = _bisect(starts, run_first_B, run_last_B, start_B + length)
-        first_B = np.maximum(_bisect(starts, run_first_B, run_last_B, start_B + 1) - 1, run_first_B)
-        row_R, run_R = _ranges(first_B, last_B)
+        last_B = bisect_rows(starts, run_first_B, run_last_B, start_B + length)
+        first_B = np.maximum(bisect_rows(starts, run_first_B, run_last_B, start_B + 1) - 1, run_first_B)
+        row_R, run_R = list_ranges(first_B, last_B)
         runs = self._ambiguity[run_R]
         begin_R = np.maximum(runs["start"].astype(np.int64) - start_B[row_R], 0)
         end_R = np.minimum(runs["start"].astype(np.int64) + runs["length"] - start_B[row_R], length)
-        run_N, column_N = _ranges(begin_R, np.maximum(begin_R, end_R))
+        run_N, column_N = list_ranges(begin_R, np.maximum(begin_R, end_R))
         base_BL[row_R[run_N], column_N] = runs["code"][run_N]
 
     def _within(self, contig: str, start: int, end: int) -> Contig:
@@ -591,7 +416,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _open_array(path: Path, name: str, manifest: Mapping[str, Any], *, check: bool) -> npt.NDArray[Any]:
     file = path / name
-    dtype, tail = _ARRAYS[name]
+    dtype, tail = ARRAYS[name]
     try:
         expected = manifest["arrays"][name]
         if file.stat().st_size != expected["bytes"]:
@@ -612,25 +437,3 @@ def _open_array(path: Path, name: str, manifest: Mapping[str, Any], *, check: bo
     if array.dtype != dtype or array.shape[1:] != tail:
         raise GenomeError(f"{file}: holds {array.dtype} {array.shape}, not the format's array; build the store again")
     return array
-
-
-def _bisect(values: npt.NDArray[Any], first_B: Int64, last_B: Int64, wanted_B: Int64) -> Int64:
-    """For each row, find the first index in ``first .. last`` whose value is not below the wanted one.
-
-    All rows are searched at once, each in its own ascending range of `values`.
-    """
-    low, high = first_B.copy(), last_B.copy()
-    while np.any(open_ := low < high):
-        middle = (low + high) >> 1
-        below = open_ & (values[np.minimum(middle, len(values) - 1)] < wanted_B)
-        low = np.where(below, middle + 1, low)
-        high = np.where(open_ & ~below, middle, high)
-    return low
-
-
-def _ranges(first_B: Int64, last_B: Int64) -> tuple[Int64, Int64]:
-    """List the members of many ranges: the range each belongs to, and the member itself."""
-    count_B = last_B - first_B
-    row_N = np.repeat(np.arange(len(count_B)), count_B)
-    before_B = np.cumsum(count_B) - count_B
-    return row_N, np.arange(len(row_N)) - before_B[row_N] + first_B[row_N]

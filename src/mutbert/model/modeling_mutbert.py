@@ -452,6 +452,19 @@ class MutBertPreTrainedModel(PreTrainedModel):
             model._keys_to_ignore_on_save = set()
         return (model, info) if output_loading_info else model
 
+    def save_pretrained(self, *args: Any, save_original_format: bool = False, **kwargs: Any) -> Any:
+        """Save a checkpoint; arguments as for `transformers.PreTrainedModel.save_pretrained`.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As `transformers` takes them.
+        save_original_format : bool
+            Let `transformers` undo what it renamed when it loaded. There is nothing to undo, since the published
+            names are the model's own; its early releases of version 5 would write old names of layer norms.
+        """
+        return super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

@@ -234,7 +234,6 @@ def _training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.Tr
             seed=recipe.seed,
             remove_unused_columns=False,
             label_names=["labels"],
-            train_sampling_strategy="sequential",
             report_to="none",
             disable_tqdm=True,
         )
@@ -299,6 +298,10 @@ class _Trainer(transformers.Trainer):
         super().__init__(**settings)
         # The loss is already a mean over targets, of which every window has the same number.
         self.model_accepts_loss_kwargs = False
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
+        """Take windows in order, which is random already: window i is drawn from (seed, i)."""
+        return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """Take away what only the evaluation needs."""
