@@ -83,12 +83,13 @@ def locked(directory: Path, output: Path | None = None) -> Iterator[None]:
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{output or directory}: another process is writing it just now; wait for it or choose another output"
+            ) from None
         yield
-    except BlockingIOError:
-        raise InputError(
-            f"{output or directory}: another process is writing it just now; wait for it or choose another output"
-        ) from None
     finally:
         os.close(descriptor)
 

@@ -26,8 +26,8 @@ def pretrain(
         print_json(asdict(result) | {"model": str(result.model), "held_out": {
             name: value._asdict() for name, value in result.held_out.items()}})  # fmt: skip
         return
+    typer.echo(f"held-out cross-entropy in nats a target, after {result.steps:,} steps")
     print_table(
-        f"Held-out cross-entropy in nats a target, after {result.steps:,} steps",
         ("predictor", *(f"{name.replace('_', ' ')} ({count:,})" for name, count in result.targets.items())),
         ([name, *(f"{value:.4f}" for value in values)] for name, values in result.held_out.items()),
     )

@@ -16,16 +16,18 @@ def print_json(result: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(result, indent=1))
 
 
-def print_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; the first column is to the left and the others to the right."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for index, name in enumerate(header):
-        table.add_column(name, justify="right" if index else "left", overflow="fold")
+        table.add_column(Text(name), justify="right" if index else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(str(value) for value in row))
+        # Names come from the user's files: square brackets in them are no markup.
+        table.add_row(*(Text(str(value)) for value in row))
     console = Console()
     # A pipe or file has no width of its own; nothing is to be cut there.
     console.print(table, width=None if console.is_terminal else 200)

@@ -1,0 +1,167 @@
+"""FASTA files into base codes, streamed: plain, gzip or bgzip, either case, any IUPAC code."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mutbert import alphabet
+from mutbert.errors import InputError
+from mutbert.genome.compression import read_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    UInt8 = npt.NDArray[np.uint8]
+
+_CODES: Final = alphabet.CODE_OF_BYTE.tobytes()
+_LINE_ENDS: Final = b"\r\n"
+
+
+class FastaPiece(NamedTuple):
+    """Consecutive bases of a contig.
+
+    Parameters
+    ----------
+    contig : str
+        The first word of the header line.
+    start : int
+        0-based position of the piece in its contig.
+    base_L : ndarray of uint8, shape (L,)
+        Base codes, indices into `mutbert.alphabet.IUPAC`; read-only.
+    """
+
+    contig: str
+    start: int
+    base_L: UInt8
+
+
+class FastaContig(NamedTuple):
+    """A whole contig.
+
+    Parameters
+    ----------
+    name : str
+        The first word of the header line.
+    base_L : ndarray of uint8, shape (L,)
+        Base codes, indices into `mutbert.alphabet.IUPAC`.
+    """
+
+    name: str
+    base_L: UInt8
+
+
+def read_fasta(paths: Path | Sequence[Path], advance: Callable[[float], None] | None = None) -> Iterator[FastaContig]:
+    """Read the contigs of FASTA files, one whole contig in memory at a time.
+
+    See `read_pieces` for what is accepted and what is refused.
+    """
+    for name, pieces in groupby(read_pieces(paths, advance), key=lambda piece: piece.contig):
+        yield FastaContig(name, np.concatenate([piece.base_L for piece in pieces]))
+
+
+def read_pieces(paths: Path | Sequence[Path], advance: Callable[[float], None] | None = None) -> Iterator[FastaPiece]:
+    """Read FASTA files in pieces of a few megabases, in constant memory.
+
+    Parameters
+    ----------
+    paths : Path or sequence of Path
+        The files: plain, gzip or bgzip, told by their content; any IUPAC code in either case; U is read as T;
+        lines of any length, with either kind of line end.
+    advance : callable, optional
+        Told of the bytes read from the disk (compressed ones) since its last call.
+
+    Yields
+    ------
+    FastaPiece
+        In the order of the files. The pieces of a contig follow each other and are never empty.
+
+    Raises
+    ------
+    InputError
+        When a file is missing, empty, cut short, damaged or not FASTA; when a character is no IUPAC code; when
+        a contig has no name or no sequence, or a name comes twice, in whichever files.
+    """
+    seen: dict[str, Path] = {}
+    for path in (paths,) if isinstance(paths, Path) else paths:
+        yield from _Parser(path, seen).pieces(advance)
+
+
+class _Parser:
+    """What is known at a place in a file: the contig, and how many of its bases were read."""
+
+    def __init__(self, path: Path, seen: dict[str, Path]) -> None:
+        self._path = path
+        self._seen = seen
+        self._contig: str | None = None
+        self._length = 0
+
+    def pieces(self, advance: Callable[[float], None] | None) -> Iterator[FastaPiece]:
+        # A header is a '>' behind a line end; the first one has a line end put before it.
+        rest = b"\n"
+        for block in read_blocks(self._path, "FASTA", advance):
+            text = rest + block
+            place = 0
+            while (header := text.find(b"\n>", place)) >= 0:
+                yield from self._sequence(text[place:header])
+                place = header
+                end = text.find(b"\n", header + 2)
+                if end < 0:
+                    break
+                self._begin(text[header + 2 : end])
+                place = end
+            else:
+                # A line end at the end may be the one before a header.
+                keep = len(text) - text.endswith(b"\n")
+                yield from self._sequence(text[place:keep])
+                place = keep
+            rest = text[place:]
+        if rest.startswith(b"\n>"):
+            self._begin(rest[2:])
+        elif self._contig is None:
+            self._refuse_start(rest)
+        self._end()
+
+    def _sequence(self, text: bytes) -> Iterator[FastaPiece]:
+        codes = np.frombuffer(text.translate(_CODES, _LINE_ENDS), dtype=np.uint8)
+        if not len(codes):
+            return
+        if self._contig is None:
+            self._refuse_start(text)
+        if codes.max() == alphabet.NOT_A_BASE:
+            place = int(np.argmax(codes == alphabet.NOT_A_BASE))
+            character = chr(text.translate(None, _LINE_ENDS)[place])
+            raise InputError(
+                f"{self._path}: contig {self._contig}, position {self._length + place + 1}: {character!r} is not an "
+                "IUPAC nucleotide code; give a FASTA of DNA"
+            )
+        assert self._contig is not None
+        yield FastaPiece(self._contig, self._length, codes)
+        self._length += len(codes)
+
+    def _begin(self, header: bytes) -> None:
+        self._end()
+        words = header.decode("utf-8", "replace").split()
+        if not words or header[:1].isspace():
+            after = f"the header after contig {self._contig}" if self._contig else "the first header"
+            raise InputError(f"{self._path}: {after} has no name; write the contig's name right behind the '>'")
+        name = words[0]
+        if name in self._seen:
+            also = "" if self._seen[name] == self._path else f" (also in {self._seen[name]})"
+            raise InputError(f"{self._path}: contig {name} comes twice{also}; rename or remove one")
+        self._seen[name] = self._path
+        self._contig, self._length = name, 0
+
+    def _end(self) -> None:
+        if self._contig is not None and not self._length:
+            raise InputError(f"{self._path}: contig {self._contig} has no sequence; remove its header or add the bases")
+
+    def _refuse_start(self, text: bytes) -> None:
+        start = text.strip()[:10].decode("ascii", "replace")
+        if not start:
+            raise InputError(f"{self._path}: holds no sequence; give a FASTA file with something in it")
+        raise InputError(f"{self._path}: is not FASTA, it starts with {start!r} and not with '>'; give a FASTA file")

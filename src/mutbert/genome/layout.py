@@ -1,0 +1,213 @@
+"""The layout of a store: its files, and how they keep bases and frequencies.
+
+Four bases to a byte, ambiguous codes as runs, frequencies in fixed point. Every function here is a pure function on
+arrays. ``docs/format.md`` is normative.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    UInt8 = npt.NDArray[np.uint8]
+    UInt16 = npt.NDArray[np.uint16]
+    Int64 = npt.NDArray[np.int64]
+    Float32 = npt.NDArray[np.float32]
+
+FORMAT: Final = "mutbert.genome"
+FORMAT_VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+
+FREQUENCY_ONE: Final = 65535
+"""The fixed-point value of a frequency of 1."""
+
+BASES_PER_BYTE: Final = 4
+
+AMBIGUITY: Final = np.dtype([("start", "<u4"), ("length", "<u4"), ("code", "u1")])
+"""A run of one ambiguous code: 0-based start in the contig, length in bases, base code."""
+
+ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
+    "sequence.npy": (np.dtype("u1"), ()),
+    "ambiguity.npy": (AMBIGUITY, ()),
+    "variant_position.npy": (np.dtype("<u4"), ()),
+    "variant_frequency.npy": (np.dtype("<u2"), (4,)),
+}
+"""The files of a store: the type of a row, and its shape."""
+
+LONGEST_CONTIG: Final = 2**32 - 1
+
+_SHIFTS: Final = np.array([0, 2, 4, 6], dtype=np.uint8)
+
+UNPACK: Final = ((np.arange(256)[:, None] >> _SHIFTS) & 3).astype(np.uint8).reshape(-1).view(np.uint32)
+"""(256,) one packed byte to its four base codes, in one uint32, so that unpacking is a single table look-up."""
+
+
+class Contig(NamedTuple):
+    """Where a contig's data lie in the arrays of a store.
+
+    Parameters
+    ----------
+    name : str
+        The FASTA's name.
+    length : int
+        Bases.
+    offset : int
+        First byte of the contig in ``sequence.npy``.
+    ambiguity : tuple of int
+        Half-open range of its rows in ``ambiguity.npy``.
+    variants : tuple of int
+        Half-open range of its rows in ``variant_position.npy`` and ``variant_frequency.npy``.
+    """
+
+    name: str
+    length: int
+    offset: int
+    ambiguity: tuple[int, int]
+    variants: tuple[int, int]
+
+
+def fixed_to_float(fixed: UInt16) -> Float32:
+    """Turn fixed-point frequencies (units of 1/65535) into float32."""
+    return fixed.astype(np.float32) / np.float32(FREQUENCY_ONE)
+
+
+def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:
+    """Turn distributions into fixed point, by the largest remainder, so that every row sums to exactly 65535.
+
+    Parameters
+    ----------
+    frequency_V4 : ndarray of float, shape (V, 4)
+        Non-negative; rows sum to 1 within 1e-3 (they are normalised first).
+
+    Returns
+    -------
+    ndarray of uint16, shape (V, 4)
+        No value is further than 1/65535 from its frequency.
+    """
+    if not len(frequency_V4):
+        return np.zeros((0, 4), dtype=np.uint16)
+    exact = frequency_V4.astype(np.float64)
+    total = exact.sum(axis=1, keepdims=True)
+    assert np.all(exact >= 0), "frequencies are not negative"
+    assert np.all(np.abs(total - 1) < 1e-3), "rows sum to 1"
+    exact *= FREQUENCY_ONE / total
+    floor = np.floor(exact)
+    missing = FREQUENCY_ONE - floor.sum(axis=1, keepdims=True)
+    # The `missing` largest remainders of a row are rounded up; ties go to the first base.
+    rank = np.argsort(np.argsort(-(exact - floor), axis=1, kind="stable"), axis=1, kind="stable")
+    fixed_V4: UInt16 = (floor + (rank < missing)).astype(np.uint16)
+    return fixed_V4
+
+
+def pack(base_L: UInt8) -> UInt8:
+    """Put four bases into a byte, the first in the lowest bits.
+
+    Parameters
+    ----------
+    base_L : ndarray of uint8, shape (L,)
+        Base codes; an ambiguous code is packed as A, and so is what the last byte has no base for.
+
+    Returns
+    -------
+    ndarray of uint8, shape (ceil(L / 4),)
+    """
+    padded = np.zeros(-(-len(base_L) // BASES_PER_BYTE) * BASES_PER_BYTE, dtype=np.uint8)
+    np.multiply(base_L, base_L < 4, out=padded[: len(base_L)])
+    packed = padded[0::4].copy()
+    for place in range(1, BASES_PER_BYTE):
+        packed |= padded[place::4] << _SHIFTS[place]
+    return packed
+
+
+def ambiguous_runs(base_L: UInt8, start: int = 0) -> npt.NDArray[Any]:
+    """Find the longest runs of one ambiguous code.
+
+    Parameters
+    ----------
+    base_L : ndarray of uint8, shape (L,)
+        Base codes.
+    start : int
+        Position of the first of them in its contig.
+
+    Returns
+    -------
+    ndarray of `AMBIGUITY`, shape (runs,)
+        Ascending.
+    """
+    position = np.flatnonzero(base_L >= 4)
+    code = base_L[position]
+    begins = np.ones(len(position), dtype=bool)
+    begins[1:] = (np.diff(position) != 1) | (code[1:] != code[:-1])
+    first = np.flatnonzero(begins)
+    runs = np.empty(len(first), dtype=AMBIGUITY)
+    runs["start"] = position[first] + start
+    runs["length"] = np.diff(np.append(first, len(position)))
+    runs["code"] = code[first]
+    return runs
+
+
+def join_runs(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Join the runs of consecutive pieces of a contig; a run that a cut went through becomes one again."""
+    runs = np.concatenate([np.empty(0, dtype=AMBIGUITY), *parts])
+    if not len(runs):
+        return runs
+    end = runs["start"].astype(np.int64) + runs["length"]
+    begins = np.ones(len(runs), dtype=bool)
+    begins[1:] = (runs["start"][1:] != end[:-1]) | (runs["code"][1:] != runs["code"][:-1])
+    first = np.flatnonzero(begins)
+    joined = runs[first]
+    joined["length"] = np.add.reduceat(runs["length"].astype(np.int64), first)
+    return joined
+
+
+def codes_at(packed: UInt8, runs: npt.NDArray[Any], position_V: Int64) -> UInt8:
+    """Read the base codes at some positions of a packed contig.
+
+    Parameters
+    ----------
+    packed : ndarray of uint8
+        The contig's bytes.
+    runs : ndarray of `AMBIGUITY`
+        Its ambiguous runs, ascending.
+    position_V : ndarray of int64, shape (V,)
+        0-based positions within the contig, in any order.
+
+    Returns
+    -------
+    ndarray of uint8, shape (V,)
+        Base codes.
+    """
+    code_V: UInt8 = (packed[position_V // BASES_PER_BYTE] >> _SHIFTS[position_V % BASES_PER_BYTE]) & np.uint8(3)
+    if len(runs):
+        run_V = np.searchsorted(runs["start"], position_V, side="right") - 1
+        found_V = runs[run_V]
+        inside_V = (run_V >= 0) & (position_V < found_V["start"].astype(np.int64) + found_V["length"])
+        code_V[inside_V] = found_V["code"][inside_V]
+    return code_V
+
+
+def bisect_rows(values: npt.NDArray[Any], first_B: Int64, last_B: Int64, wanted_B: Int64) -> Int64:
+    """For each row, find the first index in ``first .. last`` whose value is not below the wanted one.
+
+    All rows are searched at once, each in its own ascending range of `values`.
+    """
+    low, high = first_B.copy(), last_B.copy()
+    while np.any(open_ := low < high):
+        middle = (low + high) >> 1
+        below = open_ & (values[np.minimum(middle, len(values) - 1)] < wanted_B)
+        low = np.where(below, middle + 1, low)
+        high = np.where(open_ & ~below, middle, high)
+    return low
+
+
+def list_ranges(first_B: Int64, last_B: Int64) -> tuple[Int64, Int64]:
+    """List the members of many ranges: the range each belongs to, and the member itself."""
+    count_B = last_B - first_B
+    row_N = np.repeat(np.arange(len(count_B)), count_B)
+    before_B = np.cumsum(count_B) - count_B
+    return row_N, np.arange(len(row_N)) - before_B[row_N] + first_B[row_N]

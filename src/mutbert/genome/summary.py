@@ -1,0 +1,163 @@
+"""What a probabilistic genome holds, in numbers: size, density, spectrum, transitions and transversions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from mutbert.genome.layout import FREQUENCY_ONE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mutbert.genome.store import ProbabilisticGenome, Variants
+
+SPECTRUM_BINS: Final = 20
+
+
+@dataclass(frozen=True)
+class ContigSummary:
+    """What one contig holds.
+
+    Parameters
+    ----------
+    name : str
+        The FASTA's name.
+    length : int
+        Bases.
+    known : int
+        Bases that are not N.
+    variants : int
+        Positions that vary.
+    per_kilobase : float
+        Variants per 1,000 known bases.
+    """
+
+    name: str
+    length: int
+    known: int
+    variants: int
+    per_kilobase: float
+
+
+@dataclass(frozen=True)
+class GenomeSummary:
+    """What a genome holds.
+
+    Parameters
+    ----------
+    contigs : sequence of ContigSummary
+        In the FASTA's order.
+    length, known, variants : int
+        Sums over the contigs.
+    per_kilobase : float
+        Variants per 1,000 known bases.
+    alternates : int
+        Alternate alleles: a position has up to three.
+    multi_allelic : int
+        Positions with more than one.
+    transitions, transversions : int
+        Alternate alleles by kind of change; where the reference is an ambiguous code there is no telling, and the
+        alleles are in neither.
+    spectrum : sequence of int
+        Alternate alleles by frequency: bin ``i`` of n is above ``i / n`` and up to ``(i + 1) / n``, within the
+        1/65535 that a store keeps.
+    bytes_on_disk : int
+        Of the whole store.
+    bytes_per_base : float
+        That, over `length`.
+    """
+
+    contigs: Sequence[ContigSummary]
+    length: int
+    known: int
+    variants: int
+    per_kilobase: float
+    alternates: int
+    multi_allelic: int
+    transitions: int
+    transversions: int
+    spectrum: Sequence[int]
+    bytes_on_disk: int
+    bytes_per_base: float
+
+    @property
+    def transitions_per_transversion(self) -> float | None:
+        """The ratio ti/tv; ``None`` where there are no transversions."""
+        return self.transitions / self.transversions if self.transversions else None
+
+
+def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
+    """Count what a genome holds, one contig in memory at a time.
+
+    Parameters
+    ----------
+    genome : ProbabilisticGenome
+        An open store.
+
+    Returns
+    -------
+    GenomeSummary
+        The counts.
+    """
+    contigs = []
+    spectrum = np.zeros(SPECTRUM_BINS, dtype=np.int64)
+    alternates = multi_allelic = transitions = transversions = 0
+    for name, length in genome.lengths.items():
+        known = int(np.diff(genome.known_runs(name, 0, length), axis=1).sum())
+        variants = genome.variants(name)
+        contigs.append(
+            ContigSummary(name, length, known, len(variants.position), _per_kilobase(len(variants.position), known))
+        )
+        allele_V4 = _alternates(variants)
+        row_A, base_A = np.nonzero(allele_V4)
+        alternates += len(row_A)
+        multi_allelic += int((allele_V4.sum(axis=1) > 1).sum())
+        # Base codes A C G T are 0 1 2 3, so that XOR 2 is the transition.
+        is_transition_A = (variants.reference[row_A] ^ base_A) == 2
+        is_told_A = variants.reference[row_A] < 4
+        transitions += int((is_told_A & is_transition_A).sum())
+        transversions += int((is_told_A & ~is_transition_A).sum())
+        spectrum += _spectrum(variants.frequency[row_A, base_A])
+    length = sum(contig.length for contig in contigs)
+    known = sum(contig.known for contig in contigs)
+    positions = sum(contig.variants for contig in contigs)
+    return GenomeSummary(
+        contigs=contigs,
+        length=length,
+        known=known,
+        variants=positions,
+        per_kilobase=_per_kilobase(positions, known),
+        alternates=alternates,
+        multi_allelic=multi_allelic,
+        transitions=transitions,
+        transversions=transversions,
+        spectrum=spectrum.tolist(),
+        bytes_on_disk=genome.bytes_on_disk,
+        bytes_per_base=genome.bytes_on_disk / length,
+    )
+
+
+def _alternates(variants: Variants) -> npt.NDArray[np.bool_]:
+    """Tell which bases are alternate alleles, shape (V, 4).
+
+    Where the reference is an ambiguous code, its likeliest base stands for it.
+    """
+    frequency_V4 = variants.frequency
+    reference_V = np.where(variants.reference < 4, variants.reference, frequency_V4.argmax(axis=1))
+    allele_V4: npt.NDArray[np.bool_] = frequency_V4 > 0
+    allele_V4[np.arange(len(reference_V)), reference_V] = False
+    return allele_V4
+
+
+def _spectrum(frequency_A: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    # Less one unit of fixed point, as an edge itself may have been rounded up.
+    below_A = np.maximum(frequency_A.astype(np.float64) - 1 / FREQUENCY_ONE, 0.5 / FREQUENCY_ONE)
+    return np.bincount(np.ceil(below_A * SPECTRUM_BINS).astype(np.int64) - 1, minlength=SPECTRUM_BINS)
+
+
+def _per_kilobase(variants: int, known: int) -> float:
+    return 1000 * variants / known if known else 0.0

@@ -1,0 +1,202 @@
+"""Write a store: sequences, their variants, and last the manifest that makes it one."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from mutbert.errors import InputError
+from mutbert.genome.layout import (
+    ARRAYS,
+    BASES_PER_BYTE,
+    FORMAT,
+    FORMAT_VERSION,
+    FREQUENCY_ONE,
+    LONGEST_CONTIG,
+    MANIFEST,
+    Contig,
+    ambiguous_runs,
+    codes_at,
+    join_runs,
+    pack,
+)
+from mutbert.publishing import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+    from types import TracebackType
+    from typing import BinaryIO
+
+    UInt8 = npt.NDArray[np.uint8]
+    UInt16 = npt.NDArray[np.uint16]
+    UInt32 = npt.NDArray[np.uint32]
+    Int64 = npt.NDArray[np.int64]
+
+
+class StoreWriter:
+    """Write the arrays of a store into an empty folder: sequences, their variants, and last the manifest.
+
+    Sequences may come in pieces and variants in any order of contigs, so that memory is one piece of sequence and
+    one contig's variants; the disk never holds more than the result. A context manager: nothing opens as a store
+    before `finish` has written the manifest.
+
+    Parameters
+    ----------
+    directory : Path
+        An empty folder.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._contigs: dict[str, Contig] = {}
+        self._runs: dict[str, npt.NDArray[Any]] = {}
+        self._rows = dict.fromkeys(ARRAYS, 0)
+        self._header_bytes = dict.fromkeys(ARRAYS, 0)
+        self._files: dict[str, BinaryIO] = {}
+
+    def __enter__(self) -> Self:
+        for name in ARRAYS:
+            self._files[name] = (self._directory / name).open("w+b")
+            self._write_header(name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """The lengths in bases of the contigs added so far."""
+        return {name: contig.length for name, contig in self._contigs.items()}
+
+    def add_contig(
+        self,
+        name: str,
+        bases: UInt8 | Iterable[UInt8],
+        position_V: UInt32 | None = None,
+        frequency_V4: UInt16 | None = None,
+    ) -> None:
+        """Append a contig, with its variants where they are known already.
+
+        Parameters
+        ----------
+        name : str
+            The contig's name, not used before.
+        bases : ndarray of uint8, shape (L,), or iterable of such
+            Reference base codes, in one piece or many.
+        position_V, frequency_V4 : ndarray, optional
+            See `add_variants`.
+
+        Raises
+        ------
+        InputError
+            When the contig is longer than a 32-bit position can say.
+        """
+        assert name not in self._contigs, f"contig {name} is given twice"
+        offset = self._rows["sequence.npy"]
+        length = 0
+        runs = []
+        left_over = np.zeros(0, dtype=np.uint8)
+        for piece in (bases,) if isinstance(bases, np.ndarray) else bases:
+            runs.append(ambiguous_runs(piece, length))
+            length += len(piece)
+            if length > LONGEST_CONTIG:
+                raise InputError(f"contig {name}: longer than {LONGEST_CONTIG:,} bases, the most a store can hold")
+            pending = np.concatenate([left_over, piece]) if len(left_over) else piece
+            whole = len(pending) // BASES_PER_BYTE * BASES_PER_BYTE
+            self._append("sequence.npy", pack(pending[:whole]))
+            left_over = pending[whole:].copy()
+        self._append("sequence.npy", pack(left_over))
+        first = self._rows["ambiguity.npy"]
+        self._runs[name] = join_runs(runs)
+        self._append("ambiguity.npy", self._runs[name])
+        self._contigs[name] = Contig(name, length, offset, (first, self._rows["ambiguity.npy"]), (0, 0))
+        if position_V is not None and frequency_V4 is not None:
+            self.add_variants(name, position_V, frequency_V4)
+
+    def add_variants(self, name: str, position_V: UInt32, frequency_V4: UInt16) -> None:
+        """Append the variants of a contig, once for each contig that has any.
+
+        Parameters
+        ----------
+        name : str
+            A contig that was added.
+        position_V : ndarray of uint32, shape (V,)
+            0-based positions of the variants, strictly ascending.
+        frequency_V4 : ndarray of uint16, shape (V, 4)
+            Their frequencies in fixed point; each row sums to 65535.
+        """
+        contig = self._contigs[name]
+        assert contig.variants == (0, 0), f"the variants of contig {name} are given twice"
+        assert len(position_V) == len(frequency_V4), "a row of frequencies for each position"
+        assert np.all(position_V[1:] > position_V[:-1]), "positions ascend"
+        assert not len(position_V) or position_V[-1] < contig.length, "positions lie in the contig"
+        assert np.all(frequency_V4.sum(axis=1, dtype=np.int64) == FREQUENCY_ONE), "rows sum to 65535"
+        first = self._rows["variant_position.npy"]
+        self._append("variant_position.npy", position_V.astype("<u4"))
+        self._append("variant_frequency.npy", frequency_V4.astype("<u2"))
+        self._contigs[name] = contig._replace(variants=(first, self._rows["variant_position.npy"]))
+
+    def codes_at(self, name: str, position_V: Int64) -> UInt8:
+        """Read the base codes of a contig that was added, at some 0-based positions in any order, shape (V,)."""
+        contig = self._contigs[name]
+        file = self._files["sequence.npy"]
+        file.flush()
+        # Mapped, not read: only the pages that hold a wanted position are touched.
+        packed = np.memmap(
+            file,
+            np.uint8,
+            "r",
+            self._header_bytes["sequence.npy"] + contig.offset,
+            (-(-contig.length // BASES_PER_BYTE),),
+        )
+        return codes_at(np.asarray(packed), self._runs[name], position_V)
+
+    def finish(self, **description: Any) -> None:
+        """Write the manifest.
+
+        Parameters
+        ----------
+        **description
+            What else the manifest says: ``sources``, ``settings``, ``records``...; anything JSON can hold.
+        """
+        for name, file in self._files.items():
+            self._write_header(name)
+            file.close()
+        manifest = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            **description,
+            "contigs": [contig._asdict() for contig in self._contigs.values()],
+            "arrays": {
+                name: {
+                    "bytes": (self._directory / name).stat().st_size,
+                    "sha256": sha256_of(self._directory / name),
+                }
+                for name in ARRAYS
+            },
+        }
+        (self._directory / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+    def _append(self, name: str, rows: npt.NDArray[Any]) -> None:
+        self._files[name].write(np.ascontiguousarray(rows).data)
+        self._rows[name] += len(rows)
+
+    def _write_header(self, name: str) -> None:
+        # NumPy pads the header so that the first dimension may grow in place.
+        dtype, tail = ARRAYS[name]
+        file = self._files[name]
+        file.seek(0)
+        header = {
+            "descr": np.lib.format.dtype_to_descr(dtype),
+            "fortran_order": False,
+            "shape": (self._rows[name], *tail),
+        }
+        np.lib.format.write_array_header_1_0(file, header)
+        self._header_bytes[name] = file.tell()

@@ -1,0 +1,60 @@
+"""Small FASTA and VCF files, written as text."""
+
+import gzip
+import shutil
+
+import pysam
+import pytest
+
+HEADER = """##fileformat=VCFv4.2
+##INFO=<ID=AF,Number=A,Type=Float,Description="Allele frequency">
+##INFO=<ID=EUR_AF,Number=A,Type=Float,Description="Allele frequency in Europe">
+##FILTER=<ID=low,Description="Low quality">
+#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO
+"""
+
+
+def compress_file(path, kind):
+    if kind == "gzip":
+        path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    elif kind == "bgzip":
+        packed = path.with_name(path.name + ".bgz")
+        pysam.tabix_compress(str(path), str(packed), force=True)
+        shutil.move(packed, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def compress():
+    """Replace a plain file by a compressed one; its name says nothing of it."""
+    return compress_file
+
+
+@pytest.fixture(scope="session")
+def write_fasta():
+    """Write contigs given as name -> sequence."""
+
+    def write(path, contigs, *, width=7, kind="plain", end="\n"):
+        lines = []
+        for name, sequence in contigs.items():
+            lines.append(f">{name} some description")
+            lines += [sequence[i : i + width] for i in range(0, len(sequence), width)]
+        path.write_bytes((end.join(lines) + end).encode())
+        return compress_file(path, kind)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_vcf():
+    """Write records given as (chrom, pos, ref, alt, AF or INFO, FILTER if not PASS)."""
+
+    def write(path, records, *, kind="plain", header=HEADER):
+        lines = []
+        for chrom, pos, ref, alt, info, *rest in records:
+            info = info if "=" in str(info) else f"AF={info}"
+            lines.append(f"{chrom}\t{pos}\t.\t{ref}\t{alt}\t.\t{rest[0] if rest else 'PASS'}\t{info}\n")
+        path.write_text(header + "".join(lines))
+        return compress_file(path, kind)
+
+    return write

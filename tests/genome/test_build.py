@@ -1,0 +1,253 @@
+"""Builds as a whole: real data, several files, options, and nothing half-written whatever happens."""
+
+import gzip
+import json
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pysam
+import pytest
+
+from mutbert import alphabet
+from mutbert.errors import InputError
+from mutbert.genome.build import build_genome
+from mutbert.genome.store import FREQUENCY_ONE, MANIFEST, ProbabilisticGenome
+
+REGIONS = [
+    ("chr22_1-22000000.fa.gz", "chr22_16050075-19759394.1000g_phase3.sites.vcf.gz", "22", 99_832),
+    ("chr20_1000001-2000000.fa.gz", "chr20_1000001-2000000.1000g_phase3.sites.vcf.gz", "z", 28_998),
+]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("fasta", "vcf", "contig", "records"), REGIONS)
+def test_real_data_equal_their_text(shared, tmp_path, fasta, vcf, contig, records):
+    folder = shared / "data/human_grch37"
+    report = build_genome(folder / fasta, tmp_path / "x.genome", folder / vcf)
+    genome = ProbabilisticGenome.open(tmp_path / "x.genome", check=True)
+
+    with gzip.open(folder / vcf, "rt") as file:
+        rows = [line.split("\t") for line in file if not line.startswith("#")]
+    (counts,) = report.records
+    assert counts.read == len(rows) == records == counts.used + sum(counts.not_used.values())
+    assert genome.bytes_on_disk <= 0.30 * genome.lengths[contig]
+
+    with gzip.open(folder / fasta, "rt") as file:
+        file.readline()
+        sequence = file.read().replace("\n", "").upper()
+    above = []
+    for _, pos, _, ref, alts, _, _, info in rows:
+        values = [float(value) for value in re.search(r"(?:^|;)AF=([^;]*)", info)[1].split(",")]
+        if re.fullmatch("[ACGT]", ref) and re.fullmatch("[ACGT](,[ACGT])*", alts) and sum(values) > 0.02:
+            above.append((int(pos), ref, dict(zip(alts.split(","), values, strict=True))))
+    for pos, ref, frequency in random.Random(0).sample(above, 1000):
+        assert sequence[pos - 1] == ref
+        frequency[ref] = 1 - sum(frequency.values())
+        expected = [frequency.get(base, 0) for base in "ACGT"]
+        found = genome.frequencies(contig, pos - 1, pos)[0]
+        np.testing.assert_allclose(found, expected, atol=1 / FREQUENCY_ONE, rtol=0)
+
+
+@pytest.mark.shared
+@pytest.mark.bcftools
+def test_real_data_equal_bcftools(shared, tmp_path):
+    """Every row against bcftools, which splits and trims multi-allelic records in its own way."""
+    if shutil.which("bcftools") is None:
+        pytest.skip("bcftools is not there")
+    fasta, vcf = (shared / "data/human_grch37" / name for name in REGIONS[0][:2])
+    with gzip.open(fasta, "rb") as packed, (tmp_path / "x.fa").open("wb") as plain:
+        plain.write(packed.read().replace(b">22", b">chr22", 1))
+    split = subprocess.run(
+        ["bcftools", "norm", "-m", "-any", "-f", tmp_path / "x.fa", vcf], capture_output=True, check=True
+    )
+    query = subprocess.run(
+        ["bcftools", "query", "-i", 'TYPE="snp"', "-f", "%POS\t%REF\t%ALT\t%INFO/AF\n"],
+        input=split.stdout,
+        capture_output=True,
+        check=True,
+    )
+    rows = {}
+    for line in query.stdout.decode().splitlines():
+        pos, ref, alt, value = line.split("\t")
+        row = rows.setdefault(int(pos) - 1, {ref: 1.0})
+        row[ref] -= float(value)
+        row[alt] = float(value)
+    kept = {place: row for place, row in sorted(rows.items()) if 1 - next(iter(row.values())) > 0.02 + 1e-9}
+
+    build_genome(fasta, tmp_path / "x.genome", vcf)
+    variants = ProbabilisticGenome.open(tmp_path / "x.genome").variants("chr22")
+    assert variants.position.tolist() == list(kept)
+    expected = np.array([[row.get(base, 0) for base in "ACGT"] for row in kept.values()])
+    np.testing.assert_allclose(variants.frequency, expected, atol=1 / FREQUENCY_ONE, rtol=0)
+    assert alphabet.decode(variants.reference) == "".join(next(iter(row)) for row in kept.values())
+
+
+@pytest.fixture
+def small(tmp_path, write_fasta, write_vcf):
+    """Two contigs in two FASTA files, and one VCF for each under the other naming."""
+    fastas = [write_fasta(tmp_path / f"{name}.fa", {name: "ACGT" * 10}) for name in ("chr1", "chr2")]
+    vcfs = [write_vcf(tmp_path / f"{name}.vcf", [(name, 1, "A", "C", 0.5), (name, 6, "C", "G", 0.25)]) for name in "21"]
+    return fastas, vcfs
+
+
+def test_several_files_make_one_genome(tmp_path, small):
+    fastas, vcfs = small
+    report = build_genome(fastas, tmp_path / "x.genome", vcfs)
+    assert report.lengths == {"chr1": 40, "chr2": 40}
+    assert report.variants == 4
+    assert [(counts.file, counts.read, counts.used) for counts in report.records] == [("2.vcf", 2, 2), ("1.vcf", 2, 2)]
+    assert report.contig_names == {"chr1": "1", "chr2": "2"}
+    genome = ProbabilisticGenome.open(tmp_path / "x.genome", check=True)
+    for name in ("chr1", "chr2"):
+        assert genome.variants(name).position.tolist() == [0, 5]
+
+
+def test_files_of_one_contig_add_up(tmp_path, write_fasta, write_vcf):
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 10, "chr2": "ACGT" * 10})
+    first = [("chr1", 1, "A", "C", 0.015), ("chr1", 5, "A", "C", 0.25), ("chr2", 1, "A", "T", 0.5)]
+    second = [("chr2", 1, "A", "T", 0.5), ("chr1", 1, "A", "G", 0.015), ("chr1", 5, "A", "C", 0.3)]
+    vcfs = [write_vcf(tmp_path / "a.vcf", first), write_vcf(tmp_path / "b.vcf", second)]
+    report = build_genome(fasta, tmp_path / "x.genome", vcfs)
+    genome = ProbabilisticGenome.open(tmp_path / "x.genome")
+    expected = [[0.97, 0.015, 0.015, 0], [0.75, 0.25, 0, 0]]
+    np.testing.assert_allclose(genome.variants("chr1").frequency, expected, atol=1 / FREQUENCY_ONE)
+    assert [(counts.used, counts.not_used) for counts in report.records] == [
+        (3, {}),
+        (1, {"duplicate record": 1, "conflicts with an earlier record": 1}),
+    ]
+
+
+def test_a_file_that_is_not_sorted_by_contig_is_refused(tmp_path, write_fasta, write_vcf):
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 10, "chr2": "ACGT" * 10})
+    vcf = write_vcf(tmp_path / "x.vcf", [(name, 1, "A", "C", 0.5) for name in ("chr1", "chr2", "chr1")])
+    with pytest.raises(InputError, match="records of contig chr1 come again after others; sort the file"):
+        build_genome(fasta, tmp_path / "x.genome", vcf)
+
+
+def test_contigs_are_selected_under_either_naming(tmp_path, small):
+    fastas, vcfs = small
+    report = build_genome(fastas, tmp_path / "x.genome", vcfs, contigs=["2"])
+    assert report.lengths == {"chr2": 40}
+    assert [counts.not_used for counts in report.records] == [{}, {"contig not selected": 2}]
+    with pytest.raises(InputError, match="no contig chr3, 4; there are chr2, chr1"):
+        build_genome(fastas, tmp_path / "y.genome", vcfs, contigs=["2", "chr3", "4"])
+    assert not list(tmp_path.glob("y.genome*"))
+
+
+def test_contigs_that_match_nothing_are_refused_with_both_sides(tmp_path, small, write_vcf):
+    fastas, _ = small
+    vcf = write_vcf(tmp_path / "x.vcf", [("chr8", 1, "A", "C", 0.5), ("chr9", 1, "A", "C", 0.5)])
+    with pytest.raises(InputError, match="the VCF has chr8, chr9, the FASTA chr1, chr2; give"):
+        build_genome(fastas, tmp_path / "x.genome", vcf)
+
+
+def test_a_reference_alone_makes_a_genome(tmp_path, small):
+    fastas, _ = small
+    report = build_genome(fastas, tmp_path / "x.genome")
+    assert report.variants == 0
+    genome = ProbabilisticGenome.open(tmp_path / "x.genome", check=True)
+    assert alphabet.decode(genome.bases("chr1", 0, 8)) == "ACGTACGT"
+    assert not len(genome.variants("chr1").position)
+
+
+def test_genotypes_change_nothing(tmp_path, small):
+    """The same sites with genotypes that no parser would take: they are never looked at."""
+    fastas, vcfs = small
+    plain = build_genome(fastas, tmp_path / "plain.genome", vcfs[0])
+    text = vcfs[0].read_text().replace("INFO\n", "INFO\tFORMAT\tsomeone\n")
+    vcfs[0].write_text(re.sub(r"(AF=\S+)\n", r"\1\tGT\tnone of these\n", text))
+    genotyped = build_genome(fastas, tmp_path / "genotyped.genome", vcfs[0])
+    assert (genotyped.records, genotyped.variants) == (plain.records, plain.variants)
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path, small):
+    fastas, vcfs = small
+    for name in ("a", "b"):
+        build_genome(fastas, tmp_path / name, vcfs)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_the_manifest_says_where_a_genome_comes_from(tmp_path, small):
+    fastas, vcfs = small
+    build_genome(fastas, tmp_path / "x.genome", vcfs, min_frequency=0.3, contigs=["1"])
+    manifest = json.loads((tmp_path / "x.genome" / MANIFEST).read_text())
+    assert manifest["settings"] == {"min_frequency": 0.3, "frequency_field": "AF", "contigs": ["1"]}
+    assert [source["file"] for source in manifest["sources"]] == ["chr1.fa", "chr2.fa", "2.vcf", "1.vcf"]
+    assert {source["kind"] for source in manifest["sources"]} == {"fasta", "vcf"}
+    assert manifest["records"][1] == {
+        "file": "1.vcf",
+        "frequency_from": "AF",
+        "read": 2,
+        "used": 1,
+        "not_used": {"frequency not above the minimum": 1},
+    }
+    assert manifest["contig_names"] == {"vcf_name": {"chr1": "1"}, "only_in_fasta": [], "only_in_vcf": []}
+
+
+def test_an_existing_output_is_replaced_only_by_force(tmp_path, small):
+    fastas, vcfs = small
+    build_genome(fastas, tmp_path / "x.genome")
+    with pytest.raises(InputError, match="exists already"):
+        build_genome(fastas, tmp_path / "x.genome", vcfs)
+    assert not ProbabilisticGenome.open(tmp_path / "x.genome").manifest["records"]
+    build_genome(fastas, tmp_path / "x.genome", vcfs, force=True)
+    assert ProbabilisticGenome.open(tmp_path / "x.genome", check=True).manifest["records"]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1, float("nan")])
+def test_an_impossible_minimum_is_refused(tmp_path, small, value):
+    with pytest.raises(InputError, match="minimum frequency"):
+        build_genome(small[0], tmp_path / "x.genome", min_frequency=value)
+
+
+def test_a_fault_late_in_the_build_leaves_nothing(tmp_path, small):
+    fastas, vcfs = small
+    vcfs[1].write_text(vcfs[1].read_text().replace("AF=0.25", "AF=25"))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match="is not between 0 and 1"):
+        build_genome(fastas, tmp_path / "x.genome", vcfs)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_killed_build_leaves_no_half_genome(tmp_path, write_fasta, write_vcf):
+    """SIGKILL at ten moments spread over a build: the output is not there, or whole."""
+    bases = np.random.default_rng(0).integers(0, 4, 4_000_000).astype(np.uint8)
+    sequence = alphabet.decode(bases)
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": sequence}, width=60)
+    records = [("chr1", p, sequence[p - 1], "CGTA"["ACGT".index(sequence[p - 1])], 0.25) for p in range(1, 80_000, 2)]
+    vcf = write_vcf(tmp_path / "x.vcf", records)
+    output = tmp_path / "x.genome"
+    program = "import sys; from mutbert.genome.build import build_genome; build_genome(*sys.argv[1:], force=True)"
+    command = [sys.executable, "-c", program, str(fasta), str(output), str(vcf)]
+
+    begin = time.monotonic()
+    subprocess.run(command, check=True)
+    duration = time.monotonic() - begin
+    shutil.rmtree(output)
+    for moment in random.Random(0).sample(range(100), 10):
+        process = subprocess.Popen(command)
+        time.sleep(duration * (moment + 3) / 100)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if output.exists():
+            genome = ProbabilisticGenome.open(output, check=True)
+            assert genome.lengths == {"chr1": len(sequence)}
+            assert len(genome.variants("chr1").position) == len(records)
+    build_genome(fasta, output, vcf, force=True)
+    assert len(ProbabilisticGenome.open(output, check=True).variants("chr1").position) == len(records)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.fa", "x.genome", "x.vcf"]
+
+
+def test_an_indexed_file_needs_no_first_reading(tmp_path, small, write_vcf):
+    fastas, vcfs = small
+    for vcf in vcfs:
+        pysam.tabix_index(str(vcf), preset="vcf", force=True, keep_original=True)
+    report = build_genome(fastas, tmp_path / "x.genome", [vcf.with_suffix(".vcf.gz") for vcf in vcfs])
+    assert report.variants == 4

@@ -1,0 +1,70 @@
+"""The format as ``docs/format.md`` describes it, read without this package; and the lists that the pages repeat."""
+
+import ast
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from mutbert.genome.alleles import Reason
+from mutbert.genome.build import build_genome
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+CODES = "ACGTRYSWKMBDHVN"
+
+
+def read_npy(path):
+    """Read a NumPy file of version 1.0 byte by byte: its header, and its rows as bytes."""
+    content = path.read_bytes()
+    assert content[:8] == b"\x93NUMPY\x01\x00"
+    (length,) = struct.unpack_from("<H", content, 8)
+    header = ast.literal_eval(content[10 : 10 + length].decode())
+    assert (10 + length) % 64 == 0
+    assert header["fortran_order"] is False
+    return header["descr"], header["shape"], content[10 + length :]
+
+
+def test_a_store_is_what_the_page_says(tmp_path, write_fasta, write_vcf):
+    contigs = {"chr1": "NNACGTRRYACNN", "chr2": "GATTACA"}
+    records = [("chr2", 1, "G", "A", 0.25), ("chr1", 3, "A", "C,T", "0.5,0.2"), ("chr1", 5, "G", "T", 1 / 3)]
+    fasta, vcf = write_fasta(tmp_path / "x.fa", contigs), write_vcf(tmp_path / "x.vcf", records)
+    store = build_genome(fasta, tmp_path / "x.genome", vcf).path
+
+    manifest = json.loads((store / "manifest.json").read_text())
+    assert sorted(file.name for file in store.iterdir()) == sorted([*manifest["arrays"], "manifest.json"])
+    descr, shape, sequence = read_npy(store / "sequence.npy")
+    assert (descr, shape) == ("|u1", (len(sequence),))
+    descr, (runs,), ambiguity = read_npy(store / "ambiguity.npy")
+    assert descr == [("start", "<u4"), ("length", "<u4"), ("code", "|u1")]
+    assert len(ambiguity) == 9 * runs
+    descr, (variants,), position = read_npy(store / "variant_position.npy")
+    assert descr == "<u4"
+    descr, shape, frequency = read_npy(store / "variant_frequency.npy")
+    assert (descr, shape) == ("<u2", (variants, 4))
+
+    rows = {}
+    assert [contig["name"] for contig in manifest["contigs"]] == list(contigs)
+    for contig in manifest["contigs"]:
+        bases = [
+            CODES[sequence[contig["offset"] + i // 4] >> 2 * (i % 4) & 3] for i in range(contig["length"])
+        ]  # fmt: skip
+        for run in range(*contig["ambiguity"]):
+            start, length, code = struct.unpack_from("<IIB", ambiguity, 9 * run)
+            assert bases[start : start + length] == ["A"] * length
+            bases[start : start + length] = CODES[code] * length
+        assert "".join(bases) == contigs[contig["name"]]
+        for row in range(*contig["variants"]):
+            (place,) = struct.unpack_from("<I", position, 4 * row)
+            rows[contig["name"], place] = struct.unpack_from("<4H", frequency, 8 * row)
+    assert rows == {
+        ("chr1", 2): (19660, 32768, 0, 13107),
+        ("chr1", 4): (0, 0, 43690, 21845),
+        ("chr2", 0): (16384, 0, 49151, 0),
+    }
+    assert all(sum(row) == 65535 for row in rows.values())
+
+
+@pytest.mark.parametrize("reason", [reason.text for reason in Reason if reason is not Reason.USED])
+def test_the_guide_lists_every_reason(reason):
+    assert f"| {reason} |" in (DOCS / "genome.md").read_text()

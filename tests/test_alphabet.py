@@ -1,0 +1,73 @@
+"""Token ids, codes and complements: what the published checkpoints fix, and what holds for every sequence."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mutbert import alphabet
+
+SEQUENCES = st.text(alphabet.IUPAC, max_size=100)
+COMPLEMENTS = dict(zip("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN", strict=True))
+
+
+def test_token_ids_are_the_published_ones():
+    published = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "A", "C", "G", "T"]
+    assert list(alphabet.TOKENS) == published
+    named = (alphabet.UNK_ID, alphabet.CLS_ID, alphabet.SEP_ID, alphabet.PAD_ID, alphabet.MASK_ID)
+    assert named == (0, 1, 2, 3, 4)
+    assert "".join(alphabet.TOKENS[alphabet.BASE_IDS]) == alphabet.BASES
+
+
+@given(SEQUENCES)
+def test_what_is_encoded_is_decoded(sequence):
+    codes = alphabet.encode(sequence)
+    assert alphabet.decode(codes) == sequence
+    np.testing.assert_array_equal(alphabet.encode(sequence.lower()), codes)
+    np.testing.assert_array_equal(alphabet.encode(sequence.replace("T", "U").encode()), codes)
+
+
+@given(SEQUENCES)
+def test_the_complement_of_the_complement_is_the_sequence(sequence):
+    codes = alphabet.encode(sequence)
+    turned = alphabet.reverse_complement(codes)
+    assert alphabet.decode(turned) == "".join(COMPLEMENTS[base] for base in reversed(sequence))
+    np.testing.assert_array_equal(alphabet.reverse_complement(turned), codes)
+
+
+def test_complements_agree_with_the_distributions_and_tokens():
+    complement_of_base = [3, 2, 1, 0]
+    turned = alphabet.DISTRIBUTIONS[alphabet.COMPLEMENT_OF_CODE]
+    np.testing.assert_array_equal(turned, alphabet.DISTRIBUTIONS[:, complement_of_base])
+    np.testing.assert_array_equal(alphabet.COMPLEMENT_OF_ID[alphabet.COMPLEMENT_OF_ID], np.arange(9))
+    np.testing.assert_array_equal(
+        alphabet.TOKEN_ID_OF_CODE[alphabet.COMPLEMENT_OF_CODE[:4]],
+        alphabet.COMPLEMENT_OF_ID[alphabet.TOKEN_ID_OF_CODE[:4]],
+    )
+
+
+def test_distributions_are_distributions():
+    np.testing.assert_allclose(alphabet.DISTRIBUTIONS.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(alphabet.TOKEN_PROBABILITIES.sum(axis=1), 1, rtol=1e-6)
+    assert alphabet.DISTRIBUTIONS[alphabet.IUPAC.index("R")].tolist() == [0.5, 0, 0.5, 0]
+    assert alphabet.TOKEN_PROBABILITIES[alphabet.UNKNOWN].tolist() == [1, 0, 0, 0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("letter", "BDHVRYSWKMNACGT")
+def test_an_iupac_code_is_found_by_its_bases(letter):
+    members = alphabet.DISTRIBUTIONS[alphabet.IUPAC.index(letter)]
+    assert alphabet.iupac_of("".join(np.array(list("ACGT"))[members > 0])) == letter
+
+
+def test_what_is_no_code_is_named_with_its_place():
+    for sequence in ("ACGTX", b"ACGTX", "ACGT\u00e9"):
+        with pytest.raises(ValueError, match="at position 4 is not an IUPAC nucleotide code"):
+            alphabet.encode(sequence)
+    for bases in ("", "AX"):
+        with pytest.raises(ValueError, match="is not a set of A, C, G, T"):
+            alphabet.iupac_of(bases)
+
+
+def test_tables_cannot_be_changed():
+    with pytest.raises(ValueError, match="read-only"):
+        alphabet.DISTRIBUTIONS[0, 0] = 0

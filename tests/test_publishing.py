@@ -1,0 +1,138 @@
+"""Nothing half-written bears the final name, and two writers never meet."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mutbert.errors import InputError
+from mutbert.publishing import publish_directory, publish_file, refuse_existing, sha256_of
+
+
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_directory_appears_when_the_block_ends(tmp_path):
+    with publish_directory(tmp_path / "out") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text("text")
+        assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out" / "deep" / "file").read_text() == "text"
+    assert names(tmp_path) == ["out"]
+
+
+def test_an_error_leaves_nothing(tmp_path):
+    def fail():
+        with publish_directory(tmp_path / "out") as folder:
+            (folder / "file").write_text("text")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert names(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path):
+    (tmp_path / "out.partial" / "deep").mkdir(parents=True)
+    (tmp_path / "out.partial" / "deep" / "old").write_text("old")
+    with publish_directory(tmp_path / "out") as folder:
+        assert names(folder) == []
+        (folder / "new").write_text("new")
+    assert names(tmp_path / "out") == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_directory_is_kept_until_it_is_replaced(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("old")
+    with pytest.raises(InputError, match=r"exists already; .*--force"), publish_directory(tmp_path / "out"):
+        pass
+
+    def fail():
+        with publish_directory(tmp_path / "out", force=True) as folder:
+            (folder / "new").write_text("new")
+            assert names(tmp_path / "out") == ["old"]
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert names(tmp_path / "out") == ["old"]
+    with publish_directory(tmp_path / "out", force=True) as folder:
+        (folder / "new").write_text("new")
+    assert names(tmp_path / "out") == ["new"]
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_second_writer_is_refused(tmp_path):
+    with publish_directory(tmp_path / "out") as folder:
+        (folder / "file").write_text("first")
+        program = "import sys; from pathlib import Path; from mutbert.publishing import publish_directory\n"
+        program += "with publish_directory(Path(sys.argv[1])): pass"
+        second = subprocess.run(
+            [sys.executable, "-c", program, tmp_path / "out"], capture_output=True, text=True, check=False
+        )
+        assert "another process is writing it just now" in second.stderr
+        assert names(folder) == ["file"]
+    assert names(tmp_path / "out") == ["file"]
+
+
+def test_an_output_that_appears_meanwhile_is_not_overwritten(tmp_path):
+    def race():
+        with publish_directory(tmp_path / "out"):
+            (tmp_path / "out").mkdir()
+
+    with pytest.raises(InputError, match="exists already"):
+        race()
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("suffix", ["", ".txt", ".vcf.gz"])
+def test_a_file_appears_when_the_block_ends(tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    with publish_file(path) as partial:
+        partial.write_text("new")
+        # Some writers choose the format by the suffix.
+        assert not suffix or partial.suffix == path.suffix
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert names(tmp_path) == [path.name]
+
+
+def test_a_file_is_kept_until_it_is_replaced(tmp_path):
+    path = tmp_path / "out.txt"
+    path.write_text("old")
+    with pytest.raises(InputError, match="exists already"), publish_file(path):
+        pass
+
+    def fail():
+        with publish_file(path, force=True) as partial:
+            partial.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert path.read_text() == "old"
+    with publish_file(path, force=True) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["out.txt"]
+
+
+def test_folders_that_cannot_take_an_output_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="does not exist; create it first"):
+        refuse_existing(tmp_path / "absent" / "out", force=True)
+    # Root may write anywhere, so the answer is given for the system.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="cannot be written; choose another"):
+        refuse_existing(tmp_path / "out", force=True)
+
+
+def test_a_checksum_is_that_of_the_content(tmp_path):
+    content = b"ACGT" * 1_000_000
+    (tmp_path / "file").write_bytes(content)
+    told = []
+    assert sha256_of(tmp_path / "file", told.append) == hashlib.sha256(content).hexdigest()
+    assert sum(told) == len(content)

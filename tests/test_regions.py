@@ -1,0 +1,123 @@
+"""Regions as people and BED files write them; contig names in either naming."""
+
+import gzip
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mutbert.errors import InputError
+from mutbert.regions import Region, match_contig, names_text, read_bed
+
+LENGTHS = {"chr22": 1000, "chrM": 50, "HLA-A*01:01": 30, "7": 10}
+
+
+@given(st.integers(0, 999), st.data())
+def test_what_is_written_is_parsed(start, data):
+    region = Region("chr22", start, data.draw(st.integers(start + 1, 1000)))
+    assert Region.parse(str(region), LENGTHS) == region
+    assert Region.parse(f"22:{region.start + 1:,}-{region.end:,}", LENGTHS) == region
+    assert len(region) == region.end - region.start
+
+
+@pytest.mark.parametrize(
+    ("text", "region"),
+    [
+        ("chr22", Region("chr22", 0, 1000)),
+        ("MT:5", Region("chrM", 4, 5)),
+        ("HLA-A*01:01", Region("HLA-A*01:01", 0, 30)),
+        ("HLA-A*01:01:2-3", Region("HLA-A*01:01", 1, 3)),
+        ("chr7:1-10", Region("7", 0, 10)),
+    ],
+)
+def test_either_naming_is_parsed(text, region):
+    assert Region.parse(text, LENGTHS) == region
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("chr9:1-5", "no such contig; there are chr22, chrM"),
+        ("", "no such contig"),
+        ("chr22:0-5", "positions are 1-based"),
+        ("chr22:5-4", "not within chr22:1-1000"),
+        ("chr22:1-1001", "not within chr22:1-1000"),
+    ],
+)
+def test_what_is_no_region_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        Region.parse(text, LENGTHS)
+
+
+@pytest.mark.parametrize(
+    ("name", "available", "found"),
+    [
+        ("chr22", ["22"], "22"),
+        ("22", ["chr22"], "chr22"),
+        ("22", ["chr22", "22"], "22"),
+        ("CHR22", ["chr22"], "chr22"),
+        ("chrM", ["MT"], "MT"),
+        ("MT", ["chrM"], "chrM"),
+        ("x", ["chrX"], "chrX"),
+        ("chr2", ["chr22"], None),
+        ("chr", ["chr1"], None),
+        ("scaffold_1", ["Scaffold_1"], None),
+    ],
+)
+def test_names_match_under_either_naming(name, available, found):
+    assert match_contig(name, available) == found
+    assert match_contig(name, iter(available)) == found
+    assert match_contig(name, dict.fromkeys(available)) == found
+
+
+def test_names_are_listed_shortly():
+    assert names_text([]) == "none"
+    assert names_text("abc") == "a, b, c"
+    assert names_text("abcdefgh") == "a, b, c, d, e and 3 more"
+
+
+BED = "# comment\ntrack name=x\nbrowser position\nchr22\t0\t10\tfirst\n\n22 5 6\nMT\t0\t50\t\t+\r\n"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_bed_is_read(tmp_path, packed):
+    path = tmp_path / ("x.bed.gz" if packed else "x.bed")
+    path.write_bytes(gzip.compress(BED.encode()) if packed else BED.encode())
+    assert read_bed(path, LENGTHS) == [Region("chr22", 0, 10, "first"), Region("chr22", 5, 6), Region("chrM", 0, 50)]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("chr22\t1", "expected contig, start, end"),
+        ("chr22\tone\t2", "expected contig, start, end"),
+        ("chr9\t1\t2", "no contig 'chr9'"),
+        ("chr22\t5\t5", "not within the contig's 0 to 1000"),
+        ("chr22\t-1\t5", "not within the contig's 0 to 1000"),
+        ("chr22\t1\t1001", "not within the contig's 0 to 1000"),
+    ],
+)
+def test_a_wrong_bed_line_is_named(tmp_path, line, message):
+    path = tmp_path / "x.bed"
+    path.write_text(f"# comment\nchr22\t0\t10\n{line}\n")
+    with pytest.raises(InputError, match=message) as refusal:
+        read_bed(path, LENGTHS)
+    assert str(refusal.value).startswith(f"{path}, line 3: ")
+    assert "\n" not in str(refusal.value)
+
+
+def test_files_that_are_no_bed_are_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read as BED"):
+        read_bed(tmp_path / "absent.bed", LENGTHS)
+    empty = tmp_path / "empty.bed"
+    empty.write_text("# nothing\n")
+    with pytest.raises(InputError, match="holds no regions"):
+        read_bed(empty, LENGTHS)
+    cut = tmp_path / "cut.bed.gz"
+    cut.write_bytes(gzip.compress(BED.encode())[:-12])
+    with pytest.raises(InputError, match="cannot be read as BED"):
+        read_bed(cut, LENGTHS)
+    binary = tmp_path / "binary.bed"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot be read as BED"):
+        read_bed(binary, LENGTHS)
