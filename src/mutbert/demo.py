@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from mutbert.genome.simulate import simulate_population
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.summary import GenomeSummary, summarise_genome
 from mutbert.inference.embeddings import embed
-from mutbert.publishing import refuse_existing
+from mutbert.publishing import refuse_existing, remove_directory
 from mutbert.reports.figures import scatter_figure, spectrum_figure, training_figure
 from mutbert.reports.page import Section, html_table, write_page
 from mutbert.training.pretrain import PretrainResult, pretrain
@@ -95,7 +94,7 @@ def run_demo(
     output = Path(output)
     refuse_existing(output, force=force)
     if output.exists():
-        shutil.rmtree(output)
+        remove_directory(output)
     output.mkdir()
 
     def announce(step: int, text: str) -> None:

@@ -154,6 +154,14 @@ def rename_directory(partial: Path, path: Path) -> None:
     _remove(replaced)
 
 
+def remove_directory(path: Path) -> None:
+    """Remove a folder that may be a finished output; it loses its name first, so that no half of it ever bears it."""
+    removed = path.with_name(path.name + ".removed")
+    _remove(removed)
+    path.rename(removed)
+    _remove(removed)
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -36,9 +36,8 @@ def build(config):
 
     def build(model_class, *, attention="sdpa", **changes):
         torch.manual_seed(0)
-        return model_class._from_config(
-            MutBertConfig(**{**config.to_dict(), **changes}), attn_implementation=attention
-        ).eval()
+        changed = MutBertConfig.from_dict(config.to_dict(), **changes)
+        return model_class._from_config(changed, attn_implementation=attention).eval()
 
     return build
 

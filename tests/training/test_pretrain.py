@@ -121,7 +121,7 @@ def test_killed_at_ten_random_moments_nothing_torn_opens_and_the_resumed_run_equ
         if (run / "model").exists():
             MutBertForMaskedLM.from_pretrained(run / "model")
             assert (run / "model" / "recipe.yaml").exists()
-        for checkpoint in (run / "checkpoints").glob("checkpoint-*"):
+        for checkpoint in (run / "checkpoints").glob("checkpoint-*[0-9]"):
             state = json.loads((checkpoint / "trainer_state.json").read_text())
             assert f"checkpoint-{state['global_step']}" == checkpoint.name
             MutBertForMaskedLM.from_pretrained(checkpoint)

@@ -445,11 +445,15 @@ class MutBertPreTrainedModel(PreTrainedModel):
                 f"{place}: {name} has shape {tuple(found)} where {cls.__name__} has {tuple(expected)}; make its "
                 "config agree, or give ignore_mismatched_sizes=True to start such weights afresh"
             )
-        decoder = model.get_output_embeddings()
-        if decoder is not None and decoder.weight is not model.get_input_embeddings().weight:
-            # The checkpoint has a decoder of its own, whatever its config says; saved again, it must keep it.
-            model.config.tie_word_embeddings = False
-            model._keys_to_ignore_on_save = set()
+        decoder, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+        if decoder is not None and decoder.weight is not embedding.weight:
+            if model.config.tie_word_embeddings and torch.equal(decoder.weight, embedding.weight):
+                # The checkpoint repeats the embedding; before 5.4 the library takes any decoder there for another.
+                model.tie_weights()
+            else:
+                # The checkpoint has a decoder of its own, whatever its config says; saved again, it must keep it.
+                model.config.tie_word_embeddings = False
+                model._keys_to_ignore_on_save = set()
         return (model, info) if output_loading_info else model
 
     def save_pretrained(self, *args: Any, save_original_format: bool = False, **kwargs: Any) -> Any:

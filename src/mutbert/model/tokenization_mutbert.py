@@ -52,6 +52,8 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
         names = {name: alphabet.TOKENS[number] for name, number in _SPECIAL.items()}
         super().__init__(
             **{
+                # Said here too, it is saved, so that a loader without this class gives token types as well.
+                "model_input_names": self.model_input_names,
                 **kwargs,
                 **names,
                 "tokenizer_object": _backend(do_upper_case=do_upper_case),

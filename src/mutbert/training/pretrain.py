@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any, Final
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
-from mutbert.publishing import locked, publish_directory, publish_file, refuse_existing, rename_directory
+from mutbert.publishing import (
+    locked,
+    publish_directory,
+    publish_file,
+    refuse_existing,
+    remove_directory,
+    rename_directory,
+)
 from mutbert.training.baselines import CrossEntropy, evaluate_baselines, fit_baselines
 from mutbert.training.recipe import PretrainRecipe, check_keys, load_recipe
 from mutbert.windows.sampler import WindowSampler
@@ -46,6 +53,8 @@ CHECKPOINTS: Final = "checkpoints"
 HISTORY: Final = "history.json"
 HELD_OUT: Final = "held_out.json"
 _WRITING: Final = ".writing"
+# Not those that were being removed when a run was killed.
+_CHECKPOINT: Final = "checkpoint-*[0-9]"
 
 # What the run decides itself, and why a recipe cannot.
 _RESERVED: Final = {
@@ -253,14 +262,14 @@ def _open_run(recipe: PretrainRecipe, output: Path, *, resume: bool, force: bool
             refuse_existing(output, force=force)
             if output.exists():
                 with locked(output):
-                    shutil.rmtree(output)
+                    remove_directory(output)
             output.mkdir()
         with publish_file(output / RECIPE, force=True) as file:
             file.write_text(text, encoding="utf-8")
         shutil.rmtree(output / _WRITING, ignore_errors=True)
     state.wait_for_everyone()
     if resume:
-        checkpoint = max((output / CHECKPOINTS).glob("checkpoint-*"), key=_step_of, default=None)
+        checkpoint = max((output / CHECKPOINTS).glob(_CHECKPOINT), key=_step_of, default=None)
     return checkpoint
 
 
@@ -405,8 +414,8 @@ class _PublishCheckpoints(transformers.TrainerCallback):
         (Path(args.output_dir) / name / "training_args.bin").unlink(missing_ok=True)
         rename_directory(Path(args.output_dir) / name, checkpoints / name)
         if args.save_total_limit:
-            for old in sorted(checkpoints.glob("checkpoint-*"), key=_step_of)[: -args.save_total_limit]:
-                shutil.rmtree(old)
+            for old in sorted(checkpoints.glob(_CHECKPOINT), key=_step_of)[: -args.save_total_limit]:
+                remove_directory(old)
 
 
 class _WriteHistory(transformers.TrainerCallback):
