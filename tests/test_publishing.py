@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from mutbert.errors import InputError
-from mutbert.publishing import publish_directory, publish_file, refuse_existing, sha256_of
+from mutbert.publishing import publish_directory, publish_file, refuse_existing, remove_directory, sha256_of
 
 
 def names(folder):
@@ -136,3 +136,21 @@ def test_a_checksum_is_that_of_the_content(tmp_path):
     told = []
     assert sha256_of(tmp_path / "file", told.append) == hashlib.sha256(content).hexdigest()
     assert sum(told) == len(content)
+
+
+def test_a_removed_directory_loses_its_name_first(tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "file").write_text("x")
+
+    def killed(path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mutbert.publishing.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            remove_directory(folder)
+    assert not folder.exists()
+    folder.mkdir()
+    remove_directory(folder)
+    assert list(tmp_path.iterdir()) == []

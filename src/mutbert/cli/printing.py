@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+_WIDTH_OF_A_FILE = 200
 
 
 def print_json(result: Mapping[str, Any]) -> None:
@@ -28,6 +31,5 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
     for row in rows:
         # Names come from the user's files: square brackets in them are no markup.
         table.add_row(*(Text(str(value)) for value in row))
-    console = Console()
-    # A pipe or file has no width of its own; nothing is to be cut there.
-    console.print(table, width=None if console.is_terminal else 200)
+    # A pipe or file has no width of its own; nothing is to be folded there.
+    Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE).print(table)

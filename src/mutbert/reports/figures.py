@@ -6,6 +6,8 @@ The same data give the same text: no dates, no random identifiers.
 from __future__ import annotations
 
 import io
+import re
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,7 +139,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Any]:
 
 def _svg(figure: Figure, title: str) -> str:
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Title": title}, transparent=True)
-    text = buffer.getvalue()
-    # Without its XML prologue it can stand inside HTML.
-    return text[text.index("<svg") :]
+    figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
+    # Without its XML prologue and its metadata it can stand inside HTML.
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", buffer.getvalue(), flags=re.DOTALL)
+    return drawing[drawing.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)

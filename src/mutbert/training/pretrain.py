@@ -259,6 +259,8 @@ def _open_run(recipe: PretrainRecipe, output: Path, *, resume: bool, force: bool
         if resume and output.exists():
             _same_recipe(output / RECIPE, text)
         else:
+            # Recipes keep their runs in a folder of that name, which nobody should have to make first.
+            output.parent.mkdir(parents=True, exist_ok=True)
             refuse_existing(output, force=force)
             if output.exists():
                 with locked(output):

@@ -1,0 +1,41 @@
+# Everything runs in .venv, which is made at the first call, with the versions of constraints.txt.
+#   make demo    the whole way on a simulated population, ending with demo/report.html
+#   make test    lint, types, import contracts and tests: what CI runs
+#   make lint    the quick part of it
+#   make clean   remove .venv and what the demo made
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint clean
+
+demo: .venv/all
+	$(BIN)/mutbert demo --output demo --force
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv demo
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is older than Python 3.11; give a newer one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/all: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing into .venv; this takes some minutes the first time" >&2
+	$(PIP) --editable '.[all]'
+	@touch $@
+
+.venv/dev: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing into .venv; this takes some minutes the first time" >&2
+	$(PIP) --editable '.[dev]'
+	@touch $@

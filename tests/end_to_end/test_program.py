@@ -1,0 +1,84 @@
+"""The program itself: help, version, quick start-up, one line for a user's mistake."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+VERBS = [
+    [], ["genome"], ["genome", "build"], ["genome", "inspect"], ["simulate"], ["pretrain"], ["embed"], ["demo"]
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=" ".join)
+def test_every_verb_has_help(mutbert, verb):
+    assert "Usage" in mutbert(*verb, "--help").stdout
+
+
+def test_the_version_is_the_packages(mutbert):
+    from mutbert import __version__
+
+    assert mutbert("--version").stdout.strip() == f"mutbert {__version__}"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import mutbert",
+        "import mutbert; mutbert.ProbabilisticGenome, mutbert.Region, mutbert.build_genome",
+        "import mutbert.cli.main",
+    ],
+)
+def test_torch_is_imported_late(program):
+    check = "import sys; assert not {'torch', 'transformers', 'matplotlib', 'msprime'} & set(sys.modules), sys.modules"
+    subprocess.run([sys.executable, "-c", f"{program}; {check}"], check=True)
+
+
+def test_every_public_name_is_there():
+    import mutbert
+
+    for name in mutbert.__all__:
+        assert getattr(mutbert, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mutbert.nothing  # noqa: B018
+    assert set(mutbert.__all__) == set(dir(mutbert))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["genome", "build", "--fasta", "absent.fa", "-o", "x.genome"],
+        ["genome", "inspect", "absent.genome"],
+        ["pretrain", "absent.yaml"],
+        ["pretrain", "small", "sed=1"],
+        ["pretrain", "small", "genome=absent.genome"],
+        ["embed", "--model", "absent", "--fasta", "absent.fa", "-o", "x.parquet"],
+        ["simulate", "-o", "absent/folder"],
+        ["demo", "-o", "absent/folder"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line_and_status_2(mutbert, tmp_path, words):
+    done = mutbert(*words, status=2, cwd=tmp_path)
+    assert done.stdout == ""
+    assert done.stderr.startswith("mutbert: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_results_come_as_json(mutbert, demo, tmp_path):
+    inspected = json.loads(mutbert("genome", "inspect", demo / "population.genome", "--json").stdout)
+    assert inspected["length"] == 2_000_000
+    recipe = demo / "run" / "recipe.yaml"
+    run = tmp_path / "run"
+    done = mutbert(
+        "pretrain", recipe, f"output={run}", "training.max_steps=2", "evaluation.windows=4", "--json", cwd=demo.parent
+    )
+    result = json.loads(done.stdout)
+    assert result["steps"] == 2
+    assert result["held_out"]["uniform"]["all_targets"] == pytest.approx(1.386294, abs=1e-6)
+    assert result["model"] == str(run / "model")
+    shown = mutbert("pretrain", recipe, f"output={tmp_path / 'again'}", "training.max_steps=2", cwd=demo.parent).stdout
+    assert "order-5 Markov chain" in shown
