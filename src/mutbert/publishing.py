@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mutbert.errors import InputError
 
@@ -126,6 +127,12 @@ def publish_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def publish_json(path: Path, value: Any, *, force: bool = False) -> None:
+    """Write a value as JSON, as `publish_file` does."""
+    with publish_file(path, force=force) as file:
+        file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def sha256_of(path: Path, advance: Callable[[float], None] | None = None) -> str:

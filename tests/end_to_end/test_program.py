@@ -82,3 +82,27 @@ def test_results_come_as_json(mutbert, demo, tmp_path):
     assert result["model"] == str(run / "model")
     shown = mutbert("pretrain", recipe, f"output={tmp_path / 'again'}", "training.max_steps=2", cwd=demo.parent).stdout
     assert "order-5 Markov chain" in shown
+
+
+@pytest.mark.parametrize(
+    ("library", "words", "remedy"),
+    [
+        ("torch", ["pretrain", "small"], "mutbert[train]"),
+        ("yaml", ["pretrain", "small"], "mutbert[train]"),
+        ("tensorboard", ["pretrain", "small"], "mutbert[train]"),
+        ("torch", ["embed", "--model", "m", "--fasta", "f.fa", "-o", "x.parquet"], "mutbert[model]"),
+        ("msprime", ["simulate", "-o", "population"], "mutbert[simulate]"),
+        ("matplotlib", ["demo"], "mutbert[report]"),
+    ],
+)
+def test_a_missing_library_names_its_extra(tmp_path, library, words, remedy):
+    program = (
+        f"import sys; sys.modules[{library!r}] = None; sys.argv = ['mutbert', *{words!r}]\n"
+        "from mutbert.cli.main import run; run()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == f"mutbert: {library} is not installed; remedy: pip install '{remedy}'\n"
+    assert list(tmp_path.iterdir()) == []

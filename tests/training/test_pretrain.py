@@ -14,6 +14,7 @@ import mutbert.training.pretrain as module
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
+from mutbert.publishing import locked
 from mutbert.training.pretrain import pretrain
 from mutbert.training.recipe import load_recipe
 from mutbert.windows.dataset import WindowDataset
@@ -183,3 +184,9 @@ def test_a_finished_model_survives_a_failing_evaluation(recipe_path, tmp_path, m
     with pytest.raises(RuntimeError, match="evaluation failed"):
         pretrain(recipe_path)
     MutBertForMaskedLM.from_pretrained(tmp_path / "run" / "model")
+
+
+def test_a_run_that_goes_on_is_not_resumed_by_another(recipe_path, tmp_path):
+    pretrain(recipe_path, ["training.max_steps=2"])
+    with locked(tmp_path / "run"), pytest.raises(InputError, match="another process is writing"):
+        pretrain(recipe_path, ["training.max_steps=2"], resume=True)

@@ -1,60 +1,48 @@
-"""Pre-train a masked language model: recipe -> transformers.Trainer -> checkpoint.
-
-Shape suffixes: B windows, L positions, V tokens.
-"""
+"""Pre-train a masked language model: recipe -> transformers.Trainer -> checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
-import math
 import shutil
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mutbert.errors import InputError, MissingExtraError
+import torch
+import transformers
+from accelerate import PartialState
+from torch.utils.tensorboard import SummaryWriter
+from transformers.integrations import TensorBoardCallback
+
+from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.progress import progress_bar
+from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.publishing import (
     locked,
     publish_directory,
     publish_file,
+    publish_json,
     refuse_existing,
     remove_directory,
-    rename_directory,
 )
 from mutbert.training.baselines import CrossEntropy, evaluate_baselines, fit_baselines
+from mutbert.training.callbacks import PublishCheckpoints, ShowProgress, WriteHistory, history_of, last_checkpoint
 from mutbert.training.recipe import PretrainRecipe, check_keys, load_recipe
+from mutbert.training.trainer import PretrainTrainer, one_progress_bar
+from mutbert.windows.dataset import WindowDataset, whole_batch
 from mutbert.windows.sampler import WindowSampler
 from mutbert.windows.splits import split_genome
 from mutbert.windows.tempering import Tempering
-
-try:
-    import torch
-    import transformers
-    from accelerate import PartialState
-    from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations import TensorBoardCallback
-except ImportError as error:
-    raise MissingExtraError(error.name or "a library", "train") from error
-
-from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
-from mutbert.windows.dataset import WindowDataset, whole_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 RECIPE: Final = "recipe.yaml"
 MODEL: Final = "model"
-CHECKPOINTS: Final = "checkpoints"
-HISTORY: Final = "history.json"
 HELD_OUT: Final = "held_out.json"
 _WRITING: Final = ".writing"
-# Not those that were being removed when a run was killed.
-_CHECKPOINT: Final = "checkpoint-*[0-9]"
 
 # What the run decides itself, and why a recipe cannot.
 _RESERVED: Final = {
@@ -142,31 +130,24 @@ def pretrain(
     transformers.set_seed(recipe.seed)
     model = MutBertForMaskedLM(_model_config(recipe))
     # One epoch is the whole run, so that a window is never drawn twice.
-    train_data.size = (
-        arguments.max_steps
-        * arguments.train_batch_size
-        * (arguments.gradient_accumulation_steps * arguments.world_size)
-    )
+    windows_a_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    train_data.size = arguments.max_steps * windows_a_step
 
-    checkpoint = _open_run(recipe, output, resume=resume, force=force)
-    with locked(output):
-        trainer = _Trainer(
+    with _run_folder(recipe, output, resume=resume, force=force) as checkpoint:
+        trainer = PretrainTrainer(
             model=model,
             args=arguments,
             train_dataset=train_data,
             eval_dataset=held_out_data,
             data_collator=whole_batch,
-            compute_metrics=_mean_cross_entropy,
             callbacks=[
                 TensorBoardCallback(SummaryWriter(output / "tensorboard")),
-                _PublishCheckpoints(output),
-                _WriteHistory(output),
-                _ShowProgress(show=progress),
+                PublishCheckpoints(output),
+                WriteHistory(output),
+                ShowProgress(show=progress),
             ],
         )
-        # The library's own progress would come twice.
-        trainer.remove_callback(transformers.PrinterCallback)
-        with _one_progress_bar():
+        with one_progress_bar():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             _save_model(trainer, recipe, output)
             trained = _held_out_of(trainer)
@@ -179,15 +160,16 @@ def pretrain(
             steps=trainer.state.global_step,
             held_out={**table, "model": trained, "entropy floor": floor},
             targets=_count_targets(held_out_data),
-            history=_history(trainer.state),
+            history=history_of(trainer.state),
         )
         if trainer.is_world_process_zero():
-            _write_json(output / HELD_OUT, {
+            written = {
                 "unit": "nats a target",
                 "steps": result.steps,
                 "targets": dict(result.targets),
                 "cross_entropy": {name: value._asdict() for name, value in result.held_out.items()},
-            })  # fmt: skip
+            }
+            publish_json(output / HELD_OUT, written, force=True)
             shutil.rmtree(output / _WRITING, ignore_errors=True)
     return result
 
@@ -250,29 +232,29 @@ def _training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.Tr
         raise InputError(f"training: {' '.join(str(error).split())}") from None
 
 
-def _open_run(recipe: PretrainRecipe, output: Path, *, resume: bool, force: bool) -> Path | None:
-    """Prepare the run's folder and give the checkpoint to go on from, if any."""
+@contextmanager
+def _run_folder(recipe: PretrainRecipe, output: Path, *, resume: bool, force: bool) -> Iterator[Path | None]:
+    """Prepare the run's folder, hold it while the run lasts, and give the checkpoint to go on from, if any."""
     state = PartialState()
-    checkpoint = None
-    if state.is_main_process:
-        text = recipe.as_yaml()
-        if resume and output.exists():
-            _same_recipe(output / RECIPE, text)
-        else:
-            # Recipes keep their runs in a folder of that name, which nobody should have to make first.
-            output.parent.mkdir(parents=True, exist_ok=True)
-            refuse_existing(output, force=force)
-            if output.exists():
-                with locked(output):
-                    remove_directory(output)
-            output.mkdir()
-        with publish_file(output / RECIPE, force=True) as file:
-            file.write_text(text, encoding="utf-8")
-        shutil.rmtree(output / _WRITING, ignore_errors=True)
-    state.wait_for_everyone()
-    if resume:
-        checkpoint = max((output / CHECKPOINTS).glob(_CHECKPOINT), key=_step_of, default=None)
-    return checkpoint
+    with ExitStack() as held:
+        if state.is_main_process:
+            text = recipe.as_yaml()
+            if resume and output.exists():
+                _same_recipe(output / RECIPE, text)
+            else:
+                # Recipes keep their runs in a folder of that name, which nobody should have to make first.
+                output.parent.mkdir(parents=True, exist_ok=True)
+                refuse_existing(output, force=force)
+                if output.exists():
+                    with locked(output):
+                        remove_directory(output)
+                output.mkdir()
+            held.enter_context(locked(output))
+            shutil.rmtree(output / _WRITING, ignore_errors=True)
+            with publish_file(output / RECIPE, force=True) as file:
+                file.write_text(text, encoding="utf-8")
+        state.wait_for_everyone()
+        yield last_checkpoint(output) if resume else None
 
 
 def _same_recipe(path: Path, text: str) -> None:
@@ -288,10 +270,6 @@ def _same_recipe(path: Path, text: str) -> None:
         raise InputError(f"{path}: the run was started with another recipe; resume with the same one")
 
 
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
 def _save_model(trainer: transformers.Trainer, recipe: PretrainRecipe, output: Path) -> None:
     """Publish the trained model before it is evaluated, so that a failure there does not lose it."""
     trainer.accelerator.wait_for_everyone()
@@ -302,81 +280,7 @@ def _save_model(trainer: transformers.Trainer, recipe: PretrainRecipe, output: P
             (folder / RECIPE).write_text(recipe.as_yaml(), encoding="utf-8")
 
 
-class _Trainer(transformers.Trainer):
-    """The library's Trainer with batches that know which positions vary."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        # The loss is already a mean over targets, of which every window has the same number.
-        self.model_accepts_loss_kwargs = False
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
-        """Take windows in order, which is random already: window i is drawn from (seed, i)."""
-        return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
-
-    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Take away what only the evaluation needs."""
-        return super().compute_loss(model, _without_variants(inputs), *args, **kwargs)
-
-    def prediction_step(
-        self,
-        model: Any,
-        inputs: dict[str, torch.Tensor],
-        prediction_loss_only: bool,  # noqa: ARG002
-        ignore_keys: list[str] | None = None,  # noqa: ARG002
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sum cross-entropies over a window's targets, so that no logits have to be kept.
-
-        Returns
-        -------
-        tuple of torch.Tensor
-            The loss; float64 (B, 4): the sum over all targets, their number, and the same over those that vary;
-            and the same again, in the place of labels.
-        """
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            output = model(**_without_variants(inputs))
-        loss_BL = -(inputs["labels"] * output.logits.float().log_softmax(-1)).sum(-1).double()
-        every_BL = inputs["label_mask"]
-        variant_BL = every_BL & inputs["variant_mask"]
-        sums_B4 = torch.stack(
-            [
-                part
-                for mask_BL in (every_BL, variant_BL)
-                for part in ((loss_BL * mask_BL).sum(1), mask_BL.sum(1).double())
-            ],
-            dim=1,
-        )
-        return output.loss.detach().float(), sums_B4, sums_B4
-
-
-def _without_variants(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in inputs.items() if name != "variant_mask"}
-
-
-@contextmanager
-def _one_progress_bar() -> Iterator[None]:
-    """Keep the library's bars for writing each checkpoint out of ours."""
-    shown = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers.utils.logging.enable_progress_bar()
-
-
-def _mean_cross_entropy(prediction: transformers.EvalPrediction) -> dict[str, float]:
-    every, targets, variant, variants = prediction.predictions.sum(axis=0)
-    others = targets - variants
-    return {
-        "cross_entropy": float(every / targets),
-        "cross_entropy_variant": float(variant / variants) if variants else math.nan,
-        "cross_entropy_other": float((every - variant) / others) if others else math.nan,
-    }
-
-
-def _held_out_of(trainer: _Trainer) -> CrossEntropy:
+def _held_out_of(trainer: PretrainTrainer) -> CrossEntropy:
     """Evaluate the trained model, unless the last step was evaluated already."""
     metrics = next(
         (
@@ -397,81 +301,3 @@ def _count_targets(dataset: WindowDataset) -> dict[str, int]:
         every += int(batch["label_mask"].sum())
         variant += int((batch["label_mask"] & batch["variant_mask"]).sum())
     return {"all_targets": every, "variant_targets": variant, "other_targets": every - variant}
-
-
-class _PublishCheckpoints(transformers.TrainerCallback):
-    """Rename a checkpoint to its place when all of it is written, and remove the oldest beyond the limit."""
-
-    def __init__(self, output: Path) -> None:
-        self.output = output
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        PartialState().wait_for_everyone()
-        if not state.is_world_process_zero:
-            return
-        checkpoints = self.output / CHECKPOINTS
-        checkpoints.mkdir(exist_ok=True)
-        name = f"checkpoint-{state.global_step}"
-        # The Trainer's own arguments are a pickle, which nothing reads; the recipe says the same in text.
-        (Path(args.output_dir) / name / "training_args.bin").unlink(missing_ok=True)
-        rename_directory(Path(args.output_dir) / name, checkpoints / name)
-        if args.save_total_limit:
-            for old in sorted(checkpoints.glob(_CHECKPOINT), key=_step_of)[: -args.save_total_limit]:
-                remove_directory(old)
-
-
-class _WriteHistory(transformers.TrainerCallback):
-    """Keep what was logged where a report can find it while the run goes on."""
-
-    def __init__(self, output: Path) -> None:
-        self.output = output
-
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        if state.is_world_process_zero:
-            _write_json(self.output / HISTORY, _history(state))
-
-
-class _ShowProgress(transformers.TrainerCallback):
-    """Show steps, time left and the latest losses."""
-
-    def __init__(self, *, show: bool) -> None:
-        self.show = show
-        self._bar = ExitStack()
-        self._advance: Any = None
-        self._step = 0
-        self._latest: dict[str, float] = {}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        self._step = state.global_step
-        show = self.show and state.is_world_process_zero
-        self._advance = self._bar.enter_context(
-            progress_bar("pre-training", state.max_steps - state.global_step, unit="steps", show=show)
-        )
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-        self._latest.update(logs or {})
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        shown = {"loss": "loss", "held out": "eval_cross_entropy"}
-        note = ", ".join(f"{name} {self._latest[key]:.4f}" for name, key in shown.items() if key in self._latest)
-        self._advance(state.global_step - self._step, note)
-        self._step = state.global_step
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002
-        self._bar.close()
-
-
-def _history(state: Any) -> list[dict[str, float]]:
-    """Keep the numbers of a Trainer's log that a report shows."""
-    kept = ("loss", "grad_norm", "learning_rate")
-    return [
-        {"step": entry["step"]}
-        | {name: value for name, value in entry.items() if name in kept or name.startswith("eval_cross_entropy")}
-        for entry in state.log_history
-        if "loss" in entry or "eval_cross_entropy" in entry
-    ]
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with publish_file(path, force=True) as file:
-        file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -16,14 +16,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mutbert.errors import InputError, MissingExtraError
+import yaml
+
+from mutbert.errors import InputError
 from mutbert.windows.masking import Masking
 from mutbert.windows.tempering import Tempering
-
-try:
-    import yaml
-except ImportError as error:
-    raise MissingExtraError("pyyaml", "train") from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

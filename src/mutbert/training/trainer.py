@@ -1,0 +1,98 @@
+"""transformers' Trainer, taught which positions vary.
+
+Shape suffixes: B windows, L positions.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class PretrainTrainer(transformers.Trainer):
+    """The library's Trainer with batches that know which positions vary.
+
+    Parameters
+    ----------
+    **settings
+        As `transformers.Trainer` takes them, without `compute_metrics`.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(compute_metrics=_mean_cross_entropy, **settings)
+        # The library's own progress would come twice.
+        self.remove_callback(transformers.PrinterCallback)
+        # The loss is already a mean over targets, of which every window has the same number.
+        self.model_accepts_loss_kwargs = False
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
+        """Take windows in order, which is random already: window i is drawn from (seed, i)."""
+        return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
+
+    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Take away what only the evaluation needs."""
+        return super().compute_loss(model, _without_variants(inputs), *args, **kwargs)
+
+    def prediction_step(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,  # noqa: ARG002
+        ignore_keys: list[str] | None = None,  # noqa: ARG002
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Sum cross-entropies over a window's targets, so that no logits have to be kept.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            The loss; float64 (B, 4): the sum over all targets, their number, and the same over those that vary;
+            and the same again, in the place of labels.
+        """
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            output = model(**_without_variants(inputs))
+        loss_BL = -(inputs["labels"] * output.logits.float().log_softmax(-1)).sum(-1).double()
+        every_BL = inputs["label_mask"]
+        variant_BL = every_BL & inputs["variant_mask"]
+        sums_B4 = torch.stack(
+            [
+                part
+                for mask_BL in (every_BL, variant_BL)
+                for part in ((loss_BL * mask_BL).sum(1), mask_BL.sum(1).double())
+            ],
+            dim=1,
+        )
+        return output.loss.detach().float(), sums_B4, sums_B4
+
+
+def _without_variants(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in inputs.items() if name != "variant_mask"}
+
+
+def _mean_cross_entropy(prediction: transformers.EvalPrediction) -> dict[str, float]:
+    every, targets, variant, variants = prediction.predictions.sum(axis=0)
+    others = targets - variants
+    return {
+        "cross_entropy": float(every / targets),
+        "cross_entropy_variant": float(variant / variants) if variants else math.nan,
+        "cross_entropy_other": float((every - variant) / others) if others else math.nan,
+    }
+
+
+@contextmanager
+def one_progress_bar() -> Iterator[None]:
+    """Keep the library's bars for writing each checkpoint out of ours."""
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
