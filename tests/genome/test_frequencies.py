@@ -124,6 +124,10 @@ def test_random_files_equal_a_plain_text_reader(
     assume({chrom for chrom, *_ in records} != {"9"})
     folder = tmp_path_factory.mktemp("population")
     text = write_vcf(folder / "plain.vcf", records).read_text()
+    rows, counts = read_as_text(contigs, text, min_frequency)
+    # So are records of which every one that might be used lies outside the contigs.
+    further = [reason.text for reason in alleles.Reason if reason > alleles.Reason.OUTSIDE]
+    assume("outside the contig" not in counts or any(reason in counts for reason in further))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(frequencies, "MOST_MISMATCHES", 2)
         patch.setattr(alleles, "_RECORDS_OF_A_CHUNK", chunk)
@@ -134,7 +138,6 @@ def test_random_files_equal_a_plain_text_reader(
             write_vcf(folder / "x.vcf", records, kind=kind),
             min_frequency=min_frequency,
         )
-    rows, counts = read_as_text(contigs, text, min_frequency)
     (found,) = report.records
     assert {"used": found.used, **found.not_used} == {"used": 0, **counts}
     assert found.read == len(records) == found.used + sum(found.not_used.values())
@@ -248,6 +251,15 @@ def test_up_to_one_per_cent_may_differ(build):
     assert counts == {"used": 300, "reference base differs from the FASTA": 3}
     with pytest.raises(InputError, match="in 4 of 304 records"):
         build([*good, *wrong], "ACGT" * 100)
+
+
+def test_records_past_the_end_are_counted_unless_all_are(build):
+    inside, outside = ("chr1", 1, "A", "C", 0.5), ("chr1", 401, "A", "C", 0.5)
+    rows, counts = build([inside, outside], "ACGT" * 100)
+    assert list(rows) == [0]
+    assert counts == {"used": 1, "outside the contig": 1}
+    with pytest.raises(InputError, match="all 1 records that could be used lie outside"):
+        build([outside], "ACGT" * 100)
 
 
 def test_positions_need_not_ascend(build):

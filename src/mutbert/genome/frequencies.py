@@ -232,6 +232,12 @@ class _File:
         )
 
     def check_assembly(self) -> None:
+        outside = self.tally[Reason.OUTSIDE]
+        if outside and not self.compared:
+            raise InputError(
+                f"{self.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "
+                "called on another assembly or another part of it: give the FASTA of that one"
+            )
         # One record may be wrong by itself, so one alone is never taken for another assembly.
         if self.mismatched > max(1, MOST_MISMATCHES * self.compared):
             raise InputError(
