@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -88,3 +91,15 @@ def test_a_missing_recipe_names_the_shipped_ones(tmp_path):
         load_recipe(tmp_path / "absent.yaml")
     with pytest.raises(InputError, match="cannot be read"):
         load_recipe(tmp_path)
+
+
+def test_the_recipe_of_the_guide_is_one_and_shows_the_published_values(tmp_path):
+    guide = Path(__file__).resolve().parents[2] / "docs" / "pretraining.md"
+    (sample,) = re.findall(r"^```yaml\n(.*?)^```$", guide.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(sample)
+    recipe = load_recipe(path)
+    path.write_text("genome: g\noutput: o\nheld_out: [chr22]\n")
+    defaults = load_recipe(path)
+    for name in ("seed", "window_length", "masking", "tempering", "evaluation"):
+        assert getattr(recipe, name) == getattr(defaults, name)
