@@ -93,7 +93,8 @@ def training_figure(history: Sequence[Mapping[str, float]], references: Mapping[
         # The first steps of an untrained model lie far above all that matters here.
         levels = [value for _, value in held_out] + list(references.values())
         if levels:
-            low, high = min(levels), max(references.values(), default=max(levels))
+            low = min(levels + [value for _, value in training])
+            high = max(references.values(), default=max(levels))
             axes.set_ylim(low - 0.15 * (high - low) - 1e-3, high + 0.25 * (high - low) + 1e-3)
         axes.set_xlabel("optimisation step")
         axes.set_ylabel("cross-entropy, nats a target")
