@@ -6,7 +6,7 @@ import torch
 from mutbert.model import MutBertConfig
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _one_thread():
     """Models this small run slower on several threads than on one."""
     threads = torch.get_num_threads()
