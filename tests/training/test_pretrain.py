@@ -84,6 +84,24 @@ def test_the_same_recipe_gives_the_same_model(unbroken, recipe_path):
     assert again.held_out == unbroken.held_out
 
 
+def test_accumulated_batches_are_one_large_batch(write_recipe, tmp_path):
+    """Every window has as many targets as any other, so the mean of means is the mean."""
+    models = []
+    for name, batch, accumulated in (("whole", 4, 1), ("parts", 2, 2)):
+        (tmp_path / name).mkdir()
+        settings = (
+            f"training.per_device_train_batch_size={batch}",
+            f"training.gradient_accumulation_steps={accumulated}",
+        )
+        dropout = ("model.hidden_dropout_prob=0.0", "model.attention_probs_dropout_prob=0.0")
+        models.append(pretrain(write_recipe(tmp_path / name), [*settings, *dropout]))
+    whole, parts = (load_file(model.model / "model.safetensors") for model in models)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(tensor, parts[name], atol=2e-5, rtol=0)
+    losses = [[entry["loss"] for entry in model.history if "loss" in entry] for model in models]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
 @pytest.mark.slow
 def test_killed_at_ten_random_moments_nothing_torn_opens_and_the_resumed_run_equals_the_unbroken(
     write_recipe, recipe_path, tmp_path

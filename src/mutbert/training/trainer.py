@@ -9,6 +9,7 @@ import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import transformers
 
@@ -29,8 +30,6 @@ class PretrainTrainer(transformers.Trainer):
         super().__init__(compute_metrics=_mean_cross_entropy, **settings)
         # The library's own progress would come twice.
         self.remove_callback(transformers.PrinterCallback)
-        # The loss is already a mean over targets, of which every window has the same number.
-        self.model_accepts_loss_kwargs = False
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         """Take windows in order, which is random already: window i is drawn from (seed, i)."""
@@ -52,20 +51,20 @@ class PretrainTrainer(transformers.Trainer):
         Returns
         -------
         tuple of torch.Tensor
-            The loss; float64 (B, 4): the sum over all targets, their number, and the same over those that vary;
+            The loss; float32 (B, 4): the sum over all targets, their number, and the same over those that vary;
             and the same again, in the place of labels.
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             output = model(**_without_variants(inputs))
-        loss_BL = -(inputs["labels"] * output.logits.float().log_softmax(-1)).sum(-1).double()
+        loss_BL = -(inputs["labels"] * output.logits.float().log_softmax(-1)).sum(-1)
         every_BL = inputs["label_mask"]
         variant_BL = every_BL & inputs["variant_mask"]
         sums_B4 = torch.stack(
             [
                 part
                 for mask_BL in (every_BL, variant_BL)
-                for part in ((loss_BL * mask_BL).sum(1), mask_BL.sum(1).double())
+                for part in ((loss_BL * mask_BL).sum(1), mask_BL.sum(1).float())
             ],
             dim=1,
         )
@@ -77,7 +76,7 @@ def _without_variants(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 
 def _mean_cross_entropy(prediction: transformers.EvalPrediction) -> dict[str, float]:
-    every, targets, variant, variants = prediction.predictions.sum(axis=0)
+    every, targets, variant, variants = prediction.predictions.sum(axis=0, dtype=np.float64)
     others = targets - variants
     return {
         "cross_entropy": float(every / targets),
