@@ -71,7 +71,7 @@ def read_checkpoint(path: str | Path, model_class: type[Model], **overrides: Any
     """
     _check_folder(path)
     try:
-        with _no_progress_bar():
+        with library_bars_off():
             model, info = model_class.from_pretrained(
                 path, **overrides, output_loading_info=True, ignore_mismatched_sizes=False
             )
@@ -106,8 +106,8 @@ def _check_folder(path: str | Path) -> None:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Keep the library from drawing a bar for a load that takes a moment."""
+def library_bars_off() -> Iterator[None]:
+    """Keep `transformers` from drawing bars of its own for loading and saving, which take a moment."""
     if not transformers_logging.is_progress_bar_enabled():
         yield
         return

@@ -19,6 +19,7 @@ from transformers.integrations import TensorBoardCallback
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
+from mutbert.model.checkpoints import library_bars_off
 from mutbert.publishing import (
     locked,
     publish_directory,
@@ -30,7 +31,7 @@ from mutbert.publishing import (
 from mutbert.training.baselines import CrossEntropy, evaluate_baselines, fit_baselines
 from mutbert.training.callbacks import PublishCheckpoints, ShowProgress, WriteHistory, history_of, last_checkpoint
 from mutbert.training.recipe import PretrainRecipe, check_keys, load_recipe
-from mutbert.training.trainer import PretrainTrainer, one_progress_bar
+from mutbert.training.trainer import PretrainTrainer
 from mutbert.windows.dataset import WindowDataset, whole_batch
 from mutbert.windows.sampler import WindowSampler
 from mutbert.windows.splits import split_genome
@@ -147,7 +148,7 @@ def pretrain(
                 ShowProgress(show=progress),
             ],
         )
-        with one_progress_bar():
+        with library_bars_off():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
             _save_model(trainer, recipe, output)
             trained = _held_out_of(trainer)

@@ -6,15 +6,11 @@ Shape suffixes: B windows, L positions.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class PretrainTrainer(transformers.Trainer):
@@ -83,15 +79,3 @@ def _mean_cross_entropy(prediction: transformers.EvalPrediction) -> dict[str, fl
         "cross_entropy_variant": float(variant / variants) if variants else math.nan,
         "cross_entropy_other": float((every - variant) / others) if others else math.nan,
     }
-
-
-@contextmanager
-def one_progress_bar() -> Iterator[None]:
-    """Keep the library's bars for writing each checkpoint out of ours."""
-    shown = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers.utils.logging.enable_progress_bar()
