@@ -215,6 +215,8 @@ def _training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.Tr
         "logging_steps": 10,
         "save_total_limit": 2,
         "eval_strategy": "steps",
+        # Every weight has a part in every loss, so that processes need not look for those that have not.
+        "ddp_find_unused_parameters": False,
         # Half precision on the CPU is refused unless the CPU is asked for.
         "use_cpu": not torch.accelerator.is_available(),
     }
