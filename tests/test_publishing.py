@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
+from mutbert.demo import run_demo
 from mutbert.errors import InputError
+from mutbert.genome.build import build_genome
+from mutbert.genome.simulate import simulate_population
 from mutbert.publishing import publish_directory, publish_file, refuse_existing, remove_directory, sha256_of
 
 
@@ -154,3 +157,41 @@ def test_a_removed_directory_loses_its_name_first(tmp_path, monkeypatch):
     folder.mkdir()
     remove_directory(folder)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "allowed"), [(["a.txt"], False), (["mark.json", "a.txt"], True), ([".a"], True), ([], True)]
+)
+def test_force_replaces_only_what_the_command_makes(tmp_path, names, allowed):
+    output = tmp_path / "output"
+    output.mkdir()
+    for name in names:
+        (output / name).write_text("x")
+    if not allowed:
+        with (
+            pytest.raises(InputError, match=r"no mark\.\*\), so --force does not"),
+            publish_directory(output, force=True, mark="mark.*"),
+        ):
+            pass
+        assert [file.name for file in output.iterdir()] == names
+        return
+    with publish_directory(output, force=True, mark="mark.*") as folder:
+        (folder / "new").write_text("y")
+    assert [file.name for file in output.iterdir()] == ["new"]
+    assert [file.name for file in tmp_path.iterdir()] == ["output"]
+
+
+def test_no_verb_replaces_a_folder_of_other_things(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("x")
+    fasta = tmp_path / "x.fa"
+    fasta.write_text(">a\nACGT\n")
+    for replace in (
+        lambda: build_genome(fasta, precious, force=True),
+        lambda: simulate_population(precious, length=1000, samples=1, force=True),
+        lambda: run_demo(precious, force=True),
+    ):
+        with pytest.raises(InputError, match="--force does not replace it"):
+            replace()
+    assert (precious / "thesis.txt").exists()

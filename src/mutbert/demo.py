@@ -92,7 +92,8 @@ def run_demo(
     """
     start = time.monotonic()
     output = Path(output)
-    refuse_existing(output, force=force)
+    # The first thing that a demo makes, finished or not.
+    refuse_existing(output, force=force, mark="population*")
     if output.exists():
         remove_directory(output)
     output.mkdir()

@@ -19,16 +19,32 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 1 << 20
 
 
-def refuse_existing(path: Path, *, force: bool) -> None:
+def refuse_existing(path: Path, *, force: bool, mark: str | None = None) -> None:
     """Refuse an output that exists, or whose folder does not.
+
+    Parameters
+    ----------
+    path : Path
+        The output.
+    force : bool
+        Whether it may be replaced.
+    mark : str, optional
+        A pattern of names, of which a folder that may be replaced holds one: whoever gives the wrong folder by
+        mistake does not lose it. A folder with nothing but hidden files in it may be replaced too.
 
     Raises
     ------
     InputError
-        When `path` exists and `force` is false, or when its parent folder is missing or cannot be written.
+        When `path` exists and `force` is false or the folder has no mark; when its parent folder is missing or
+        cannot be written.
     """
     if path.exists() and not force:
         raise InputError(f"{path}: exists already; choose another output or give --force to replace it")
+    if mark and path.is_dir() and not any(path.glob(mark)) and any(path.glob("[!.]*")):
+        raise InputError(
+            f"{path}: holds other things than this command makes (no {mark}), so --force does not replace it; choose "
+            "another output, or remove it yourself"
+        )
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK):
@@ -36,7 +52,7 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def publish_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
+def publish_directory(path: Path, *, force: bool = False, mark: str | None = None) -> Iterator[Path]:
     """Give a folder to write into that becomes `path` in one rename when the block ends well.
 
     The folder is ``NAME.partial`` beside `path`. It is locked while the block runs, so that two processes never
@@ -48,6 +64,8 @@ def publish_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
         The folder to publish.
     force : bool
         Replace `path` where it exists.
+    mark : str, optional
+        What a folder that is replaced holds; see `refuse_existing`.
 
     Yields
     ------
@@ -59,14 +77,14 @@ def publish_directory(path: Path, *, force: bool = False) -> Iterator[Path]:
     InputError
         When `path` exists and `force` is false, or another process is writing it.
     """
-    refuse_existing(path, force=force)
+    refuse_existing(path, force=force, mark=mark)
     partial = path.with_name(path.name + ".partial")
     partial.mkdir(exist_ok=True)
     with locked(partial, path):
         try:
             _clear(partial)
             yield partial
-            refuse_existing(path, force=force)
+            refuse_existing(path, force=force, mark=mark)
             rename_directory(partial, path)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)

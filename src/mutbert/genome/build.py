@@ -12,6 +12,7 @@ from mutbert.errors import InputError
 from mutbert.genome.compression import check_input
 from mutbert.genome.fasta import read_pieces
 from mutbert.genome.frequencies import Population, RecordCounts
+from mutbert.genome.layout import MANIFEST
 from mutbert.genome.vcf import find_frequency_fields
 from mutbert.genome.writer import StoreWriter
 from mutbert.progress import progress_bar
@@ -107,12 +108,12 @@ def build_genome(
         raise InputError(f"minimum frequency {min_frequency:g}: is not at least 0 and below 1")
     if not fastas:
         raise InputError(f"{output}: no FASTA was given; give at least one")
-    refuse_existing(output, force=force)
+    refuse_existing(output, force=force, mark=MANIFEST)
     for path in fastas:
         check_input(path, "FASTA")
     files = [(path, find_frequency_fields(path, frequency_field)) for path in vcfs]
 
-    with publish_directory(output, force=force) as folder, StoreWriter(folder) as writer:
+    with publish_directory(output, force=force, mark=MANIFEST) as folder, StoreWriter(folder) as writer:
         with progress_bar("Reading the reference", _bytes(fastas), unit="bytes", show=progress) as advance:
             not_selected = _add_sequences(writer, fastas, contigs, advance)
         population = Population(files, writer, min_frequency=min_frequency, not_selected=not_selected)

@@ -247,7 +247,7 @@ def _run_folder(recipe: PretrainRecipe, output: Path, *, resume: bool, force: bo
             else:
                 # Recipes keep their runs in a folder of that name, which nobody should have to make first.
                 output.parent.mkdir(parents=True, exist_ok=True)
-                refuse_existing(output, force=force)
+                refuse_existing(output, force=force, mark=RECIPE)
                 if output.exists():
                     with locked(output):
                         remove_directory(output)
