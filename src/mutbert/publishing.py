@@ -52,7 +52,14 @@ def refuse_existing(path: Path, *, force: bool, mark: str | None = None) -> None
 
 
 @contextmanager
-def publish_directory(path: Path, *, force: bool = False, mark: str | None = None) -> Iterator[Path]:
+def publish_directory(
+    path: Path,
+    *,
+    force: bool = False,
+    mark: str | None = None,
+    resume: bool = False,
+    keep: Callable[[], bool] = lambda: False,
+) -> Iterator[Path]:
     """Give a folder to write into that becomes `path` in one rename when the block ends well.
 
     The folder is ``NAME.partial`` beside `path`. It is locked while the block runs, so that two processes never
@@ -66,6 +73,10 @@ def publish_directory(path: Path, *, force: bool = False, mark: str | None = Non
         Replace `path` where it exists.
     mark : str, optional
         What a folder that is replaced holds; see `refuse_existing`.
+    resume : bool
+        Leave in the folder what an earlier process left there.
+    keep : callable
+        Asked after an error: whether the folder is to stay, so that a later call may go on with it.
 
     Yields
     ------
@@ -82,12 +93,14 @@ def publish_directory(path: Path, *, force: bool = False, mark: str | None = Non
     partial.mkdir(exist_ok=True)
     with locked(partial, path):
         try:
-            _clear(partial)
+            if not resume:
+                _clear(partial)
             yield partial
             refuse_existing(path, force=force, mark=mark)
             rename_directory(partial, path)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            if not keep():
+                shutil.rmtree(partial, ignore_errors=True)
             raise
 
 

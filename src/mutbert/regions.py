@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mutbert.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
 _REGION = re.compile(r"(?P<contig>.+?)(?::(?P<start>[\d,]+)(?:-(?P<end>[\d,]+))?)?")
@@ -136,8 +136,33 @@ def _bed_region(line: str, place: str, lengths: Mapping[str, int]) -> Region:
     return Region(contig, start, end, fields[3] if len(fields) > 3 else "")
 
 
+class ContigNames:
+    """Contigs that can be found under either naming: ``chr22`` is ``22``, ``chrM`` is ``MT``.
+
+    Behind the prefix of a species it is the same: ``human.1`` is ``human.chr1``.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names that there are; of several that match, the first is found.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = dict.fromkeys(names)
+        self._by_normalised: dict[str, str] = {}
+        for name in self._names:
+            self._by_normalised.setdefault(_normalised(name), name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def find(self, name: str) -> str | None:
+        """Find the member that is a name, or else the first that matches it; ``None`` where there is none."""
+        return name if name in self._names else self._by_normalised.get(_normalised(name))
+
+
 def match_contig(name: str, available: Iterable[str]) -> str | None:
-    """Find a contig under either naming: ``chr22`` is ``22``, ``chrM`` is ``MT``.
+    """Find one contig under either naming; see `ContigNames`, which is quicker for many.
 
     Parameters
     ----------
@@ -168,5 +193,11 @@ def names_text(names: Iterable[str], most: int = 5) -> str:
 
 
 def _normalised(name: str) -> str:
+    # Where the contigs of several species are in one genome, a prefix keeps them apart.
+    prefix, dot, contig = name.partition(".")
+    return f"{_bare(prefix)}.{_bare(contig)}" if dot else _bare(name)
+
+
+def _bare(name: str) -> str:
     bare = name[3:] if name[:3].lower() == "chr" and len(name) > 3 else name
     return "MT" if bare.upper() == "M" else bare.upper() if len(bare) <= 2 else bare

@@ -178,7 +178,13 @@ def test_the_manifest_says_where_a_genome_comes_from(tmp_path, small):
     fastas, vcfs = small
     build_genome(fastas, tmp_path / "x.genome", vcfs, min_frequency=0.3, contigs=["1"])
     manifest = json.loads((tmp_path / "x.genome" / MANIFEST).read_text())
-    assert manifest["settings"] == {"min_frequency": 0.3, "frequency_field": "AF", "contigs": ["1"]}
+    assert manifest["settings"] == {
+        "min_frequency": 0.3,
+        "frequency_field": "AF",
+        "contigs": ["1"],
+        "filter": ["PASS", "."],
+        "samples": None,
+    }
     assert [source["file"] for source in manifest["sources"]] == ["chr1.fa", "chr2.fa", "2.vcf", "1.vcf"]
     assert {source["kind"] for source in manifest["sources"]} == {"fasta", "vcf"}
     assert manifest["records"][1] == {
@@ -186,6 +192,7 @@ def test_the_manifest_says_where_a_genome_comes_from(tmp_path, small):
         "frequency_from": "AF",
         "read": 2,
         "used": 1,
+        "decomposed": 0,
         "not_used": {"frequency not above the minimum": 1},
     }
     assert manifest["contig_names"] == {"vcf_name": {"chr1": "1"}, "only_in_fasta": [], "only_in_vcf": []}
@@ -212,7 +219,7 @@ def test_a_fault_late_in_the_build_leaves_nothing(tmp_path, small):
     vcfs[1].write_text(vcfs[1].read_text().replace("AF=0.25", "AF=25"))
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match="is not between 0 and 1"):
-        build_genome(fastas, tmp_path / "x.genome", vcfs)
+        build_genome(fastas, tmp_path / "x.genome", vcfs[1:])
     assert sorted(tmp_path.iterdir()) == before
 
 

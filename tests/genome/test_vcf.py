@@ -8,7 +8,8 @@ import pysam
 import pytest
 
 from mutbert.errors import InputError
-from mutbert.genome.vcf import find_frequency_fields, list_contigs, read_records
+from mutbert.genome.fields import find_frequency_fields
+from mutbert.genome.vcf import count_by_index, list_contigs, read_records
 
 RECORDS = [("chr1", pos, "A", "C", 0.25) for pos in range(1, 60)] + [("z", 7, "G", "T", 0.5)]
 
@@ -26,7 +27,7 @@ def test_every_wrapping_is_read(tmp_path, write_vcf, capfd, kind):
     path = write_vcf(tmp_path / "x.vcf", RECORDS, kind=kind)
     verbosity = pysam.get_verbosity()
     told = []
-    records = [(r.contig, r.pos, *r.alleles, *r.info["AF"]) for r in read_records(path, told.append)]
+    records = [(r.contig, r.pos, *r.alleles, *r.info["AF"]) for r in read_records(path, advance=told.append)]
     assert records == [(chrom, pos, ref, alt, af) for chrom, pos, ref, alt, af in RECORDS]
     assert list_contigs(path) == ["chr1", "z"]
     assert str(find_frequency_fields(path, "AF")) == "AF"
@@ -35,10 +36,13 @@ def test_every_wrapping_is_read(tmp_path, write_vcf, capfd, kind):
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_index_lists_the_contigs(tmp_path, write_vcf):
+def test_an_index_counts_the_records_of_each_contig(tmp_path, write_vcf):
     path = write_vcf(tmp_path / "x.vcf.gz", RECORDS, kind="bgzip")
+    assert count_by_index(path) is None
     pysam.tabix_index(str(path), preset="vcf")
-    assert list_contigs(path) == ["chr1", "z"]
+    assert count_by_index(path) == {"chr1": 59, "z": 1}
+    (tmp_path / "x.vcf.gz.tbi").write_bytes(b"no index")
+    assert count_by_index(path) is None
 
 
 @pytest.mark.bcftools
@@ -117,6 +121,7 @@ FIELDS = "##fileformat=VCFv4.2\n{}#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO{
 AC = '##INFO=<ID=AC,Number=A,Type=Integer,Description="">\n'
 AN = '##INFO=<ID=AN,Number=1,Type=Integer,Description="">\n'
 EUR = '##INFO=<ID=EUR_AF,Number=A,Type=Float,Description="">\n'
+GT = '##FORMAT=<ID=GT,Number=1,Type=String,Description="">\n'
 TEXT = '##INFO=<ID=AF,Number=A,Type=String,Description="">\n'
 
 
@@ -127,7 +132,14 @@ TEXT = '##INFO=<ID=AF,Number=A,Type=String,Description="">\n'
         (AC + AN + EUR, "", "EUR_AF", ("EUR_AF",)),
         (AC + EUR, "", "AF", "no INFO field AF (nor AC and AN); its number fields are: EUR_AF; choose one with"),
         (AC + AN, "", "EUR_AF", "no INFO field EUR_AF; its number fields are: none; it has to carry"),
-        ("", "\tFORMAT\tsomeone", "AF", "or add AF from the genotypes with 'bcftools +fill-tags'"),
+        (AC + AN + EUR, "", "AC/AN", ("AC", "AN")),
+        (GT, "\tFORMAT\tsomeone", "AF", ("GT",)),
+        (GT + EUR, "\tFORMAT\tsomeone", "EUR_AF", ("EUR_AF",)),
+        (GT + EUR, "\tFORMAT\tsomeone", "GT", ("GT",)),
+        (EUR, "\tFORMAT\tsomeone", "GT", "its header declares no FORMAT field GT"),
+        (GT, "", "GT", "has no samples whose genotypes could be counted"),
+        (AC + EUR, "", "AC/EUR_AF", "INFO field EUR_AF is declared as Float and not as Integer"),
+        ("", "\tFORMAT\tsomeone", "AF", "or --frequency-field GT to count its genotypes"),
         (TEXT, "", "AF", "INFO field AF is declared as String and not as Float"),
     ],
 )

@@ -18,16 +18,35 @@ app.command("inspect", no_args_is_help=True)(inspect.inspect)
 
 @app.command(no_args_is_help=True)
 def build(
-    fasta: list[Path] = typer.Option(..., "--fasta", help="The reference: plain, gzip or bgzip; may be repeated."),
-    vcf: list[Path] = typer.Option([], "--vcf", help="Variants with frequencies, VCF or BCF; may be repeated."),
-    output: Path = typer.Option(..., "--output", "-o", help="The store to write, by custom NAME.genome."),
-    min_frequency: float = typer.Option(
-        0.02, "--min-frequency", help="Keep positions that vary more often than this; 0 keeps all."
+    fasta: list[str] = typer.Option(
+        ..., "--fasta", metavar="[PREFIX=]FILE", help="The reference: plain, gzip or bgzip; may be repeated."
     ),
-    frequency_field: str = typer.Option("AF", "--frequency-field", help="The INFO field with the frequencies."),
+    vcf: list[str] = typer.Option(
+        [], "--vcf", metavar="[PREFIX=]FILE", help="The population's variants, VCF or BCF; may be repeated."
+    ),
+    output: Path = typer.Option(..., "--output", "-o", help="The store to write, by custom NAME.genome."),
+    min_frequency: float | None = typer.Option(
+        None,
+        "--min-frequency",
+        help="Keep positions that vary more often than this; 0 keeps all.",
+        show_default="0.02; 0 with --sample",
+    ),
+    frequency_field: str = typer.Option(
+        "AF",
+        "--frequency-field",
+        help="INFO field with the frequencies, a quotient such as AC/AN, or GT for genotypes.",
+    ),
+    samples: Path | None = typer.Option(
+        None, "--samples", help="Count the genotypes of these: one name a line, or a panel with populations."
+    ),
+    population: str | None = typer.Option(None, "--population", help="Of a panel, only this population's samples."),
+    sample: str | None = typer.Option(None, "--sample", help="One person's diploid genome."),
+    filters: str = typer.Option("PASS,.", "--filter", help="FILTER names that pass; 'any' takes all."),
     contigs: list[str] = typer.Option(
         [], "--contigs", help="Contigs to keep, by commas or repeated; all where left out."
     ),
+    workers: int = typer.Option(1, "--workers", help="Processes that read the VCF files."),
+    resume: bool = typer.Option(False, "--resume", help="Go on with a build that was stopped."),
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
@@ -41,7 +60,13 @@ def build(
         vcf,
         min_frequency=min_frequency,
         frequency_field=frequency_field,
+        samples=samples,
+        population=population,
+        sample=sample,
+        filters=[name for name in filters.split(",") if name],
         contigs=wanted if contigs else None,
+        workers=workers,
+        resume=resume,
         force=force,
         progress=True,
     )

@@ -1,10 +1,12 @@
-"""Records of a VCF file as columns, and what each alternate allele is.
+"""Records of a VCF file as columns, and the single-nucleotide changes that their alternate alleles make.
 
-Shape suffixes: N records of a chunk, M alternate alleles of a chunk.
+Shape suffixes: N records of a chunk, M alternate alleles of a chunk, C places where an allele changes a base: one of a
+single-nucleotide allele, several of one of several nucleotides, and one that stands for any other allele.
 """
 
 from __future__ import annotations
 
+import zlib
 from enum import IntEnum
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -13,16 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from mutbert import alphabet
+from mutbert.genome.genotypes import columns_of, count_alleles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pysam
 
-    from mutbert.genome.vcf import FrequencyFields
+    from mutbert.genome.fields import FrequencyFields
 
     Bool = npt.NDArray[np.bool_]
     UInt8 = npt.NDArray[np.uint8]
+    UInt32 = npt.NDArray[np.uint32]
     Int64 = npt.NDArray[np.int64]
 
 _RECORDS_OF_A_CHUNK: Final = 1 << 15
@@ -49,9 +53,9 @@ class Reason(IntEnum):
     SYMBOLIC = 4, "symbolic or structural"
     OVERLAPPING_DELETION = 5, "overlapping deletion (*)"
     INDEL = 6, "insertion or deletion"
-    MULTI_NUCLEOTIDE = 7, "several nucleotides"
-    NOT_A_CHANGE = 8, "alternate is the reference"
-    AMBIGUOUS_ALTERNATE = 9, "alternate base not A, C, G or T"
+    NOT_A_CHANGE = 7, "alternate is the reference"
+    AMBIGUOUS_ALTERNATE = 8, "alternate base not A, C, G or T"
+    NO_FREQUENCY = 9, "frequency missing"
     UNKNOWN_REFERENCE = 10, "reference base unknown"
     OUTSIDE = 11, "outside the contig"
     MISMATCH = 12, "reference base differs from the FASTA"
@@ -77,24 +81,50 @@ class Chunk(NamedTuple):
     ----------
     position : list of int
         1-based, as in the file.
-    alleles : list of tuple of str
+    alleles : list of sequence of str
         REF and then every ALT.
-    filters : list of list of str
+    filters : list of sequence of str
         Names in the FILTER column; none for ``.``.
     values : list
-        The frequency field, or AC: htslib's tuple, number, or ``None``.
+        The frequency field, or the numerator: htslib's tuple, number, or ``None``.
     numbers : list of int or None
-        AN where frequencies are AC/AN; empty otherwise.
+        The denominator where frequencies are a quotient; empty otherwise.
     """
 
     position: list[int]
-    alleles: list[tuple[str, ...]]
-    filters: list[list[str]]
+    alleles: list[Any]
+    filters: list[Any]
     values: list[Any]
     numbers: list[int | None]
 
     def __len__(self) -> int:
         return len(self.position)
+
+
+class Changes(NamedTuple):
+    """The places where alternate alleles change a base; of an allele that is no such change, one place with the reason.
+
+    Parameters
+    ----------
+    allele_C : ndarray of int64, shape (C,)
+        The alternate allele, counted through the chunk; ascending.
+    stage_C : ndarray of uint8, shape (C,)
+        `Reason`; `Reason.USED` for a change from one base to another.
+    offset_C : ndarray of int64, shape (C,)
+        Place of the base in REF.
+    reference_C, alternate_C : ndarray of uint8, shape (C,)
+        Base codes.
+    whole_C : ndarray of uint32, shape (C,)
+        0 for a single-nucleotide allele; otherwise a checksum of the whole allele and of the base's place in it, by
+        which equal ones are known.
+    """
+
+    allele_C: Int64
+    stage_C: UInt8
+    offset_C: Int64
+    reference_C: UInt8
+    alternate_C: UInt8
+    whole_C: UInt32
 
 
 def read_chunk(records: Iterator[pysam.VariantRecord], fields: FrequencyFields) -> Chunk:
@@ -114,8 +144,43 @@ def read_chunk(records: Iterator[pysam.VariantRecord], fields: FrequencyFields) 
     return chunk
 
 
-def classify(chunk: Chunk, count_N: Int64, record_M: Int64, passing_N: Bool) -> tuple[UInt8, Int64, UInt8, UInt8]:
-    """Tell what each alternate allele is.
+def read_genotype_chunk(lines: Iterator[list[bytes]], fields: FrequencyFields) -> Chunk:
+    """Take the next records from an iterator of lines in ten columns, and count the alleles that are called.
+
+    Raises
+    ------
+    ValueError
+        When a line is no record; ``error.args`` holds its position.
+    """
+    chunk = Chunk([], [], [], [], [])
+    position, alleles, filters, values, numbers = chunk
+    chosen_S = columns_of(fields.columns)
+    for line in islice(lines, _RECORDS_OF_A_CHUNK):
+        try:
+            _, place, _, reference, alternate, _, names, _, keys, columns = line
+            record = [reference.decode("ascii"), *alternate.decode("ascii").split(",")]
+            if alternate == b".":
+                del record[1:]
+            size = len(record[0])
+            # Only alleles as long as REF can be used, and counting is most of the work.
+            if any(len(allele) == size for allele in record[1:]):
+                calls, called = count_alleles(columns, keys, len(record) - 1, fields.samples, chosen_S)
+            else:
+                calls, called = [0] * (len(record) - 1), 0
+            if not place.isdigit():
+                raise ValueError(place)
+            position.append(int(place))
+        except ValueError:
+            raise ValueError(line[1].decode("ascii", "replace") if len(line) > 1 else "?") from None
+        alleles.append(record)
+        filters.append(() if names == b"." else names.decode("ascii", "replace").split(";"))
+        values.append(tuple(calls))
+        numbers.append(called)
+    return chunk
+
+
+def find_changes(chunk: Chunk, count_N: Int64, record_M: Int64, passing_N: Bool) -> Changes:
+    """Tell what each alternate allele is, and take those of several nucleotides apart.
 
     Parameters
     ----------
@@ -130,9 +195,8 @@ def classify(chunk: Chunk, count_N: Int64, record_M: Int64, passing_N: Bool) -> 
 
     Returns
     -------
-    tuple of ndarray, each of shape (M,)
-        `Reason` (`Reason.USED` for a single-nucleotide allele); and of such an allele the place of the base in REF,
-        and the base codes of reference and alternate.
+    Changes
+        In the order of the alleles.
     """
     every = list(chain.from_iterable(chunk.alleles))
     code = np.fromiter(map(_CODE_OF_ALLELE.get, every, repeat(_LONGER)), np.uint8, len(every))
@@ -140,44 +204,69 @@ def classify(chunk: Chunk, count_N: Int64, record_M: Int64, passing_N: Bool) -> 
     is_reference[np.cumsum(count_N + 1) - count_N - 1] = True
     reference_M = code[is_reference][record_M]
     alternate_M = code[~is_reference]
-    offset_M = np.zeros(len(record_M), dtype=np.int64)
 
     stage_M = np.full(len(record_M), Reason.USED, dtype=np.uint8)
     stage_M[reference_M == alternate_M] = Reason.NOT_A_CHANGE
     stage_M[alternate_M == _AMBIGUOUS] = Reason.AMBIGUOUS_ALTERNATE
     stage_M[reference_M == _AMBIGUOUS] = Reason.UNKNOWN_REFERENCE
-    longer_M = (reference_M == _LONGER) | (alternate_M == _LONGER)
+    longer = np.flatnonzero(((reference_M == _LONGER) | (alternate_M == _LONGER)) & passing_N[record_M])
+    one_M = np.ones(len(record_M), dtype=bool)
+    one_M[longer] = False
     alternates = np.flatnonzero(~is_reference)
-    for m in np.flatnonzero(longer_M & passing_N[record_M]):
-        stage_M[m], offset_M[m], reference_M[m], alternate_M[m] = _classify_longer(
-            chunk.alleles[record_M[m]][0], every[alternates[m]]
-        )
-    return stage_M, offset_M, reference_M, alternate_M
+    taken_apart = [
+        (m, *change)
+        for m in longer.tolist()
+        for change in _changes_of_longer(chunk.alleles[record_M[m]][0], every[alternates[m]])
+    ]
+    single = np.flatnonzero(one_M)
+    zeros = np.zeros(len(single), dtype=np.int64)
+    singles_C = np.stack([single, stage_M[single], zeros, reference_M[single], alternate_M[single], zeros])
+    every_C = np.concatenate([singles_C, np.array(taken_apart, dtype=np.int64).reshape(-1, len(singles_C)).T], axis=1)
+    if taken_apart:
+        every_C = every_C[:, np.argsort(every_C[0], kind="stable")]
+    allele_C, stage_C, offset_C, reference_C, alternate_C, whole_C = every_C
+    return Changes(
+        allele_C,
+        stage_C.astype(np.uint8),
+        offset_C,
+        reference_C.astype(np.uint8),
+        alternate_C.astype(np.uint8),
+        whole_C.astype(np.uint32),
+    )
 
 
-def _classify_longer(reference: str, alternate: str) -> tuple[Reason, int, int, int]:
-    """Tell what an allele is of which REF or ALT is not one letter; see `classify`.
+def _changes_of_longer(reference: str, alternate: str) -> list[tuple[int, int, int, int, int]]:
+    """List the changes of an allele of which REF or ALT is not one letter: stage, offset, both codes, and whole.
 
     A record of a single-nucleotide and a longer allele writes both with the longer REF, so that the former is found as
     the one place where two equally long strings differ (``REF=CAG ALT=C,CAT``).
     """
     if alternate == "*":
-        return Reason.OVERLAPPING_DELETION, 0, 0, 0
+        return [(Reason.OVERLAPPING_DELETION, 0, 0, 0, 0)]
     if alternate == ".":
-        return Reason.NO_ALTERNATE, 0, 0, 0
+        return [(Reason.NO_ALTERNATE, 0, 0, 0, 0)]
     if not alternate.isalpha():
-        return Reason.SYMBOLIC, 0, 0, 0
+        return [(Reason.SYMBOLIC, 0, 0, 0, 0)]
     if len(reference) != len(alternate):
-        return Reason.INDEL, 0, 0, 0
-    pairs = zip(reference.upper(), alternate.upper(), strict=True)
-    places = [place for place, (before, after) in enumerate(pairs) if before != after]
-    if len(places) != 1:
-        return Reason.MULTI_NUCLEOTIDE if places else Reason.NOT_A_CHANGE, 0, 0, 0
-    place = places[0]
-    before = _CODE_OF_ALLELE.get(reference[place], _AMBIGUOUS)
-    after = _CODE_OF_ALLELE.get(alternate[place], _AMBIGUOUS)
-    if before == _AMBIGUOUS:
-        return Reason.UNKNOWN_REFERENCE, 0, 0, 0
-    if after == _AMBIGUOUS:
-        return Reason.AMBIGUOUS_ALTERNATE, 0, 0, 0
-    return Reason.USED, place, before, after
+        return [(Reason.INDEL, 0, 0, 0, 0)]
+    before, after = reference.upper(), alternate.upper()
+    places = [place for place, pair in enumerate(zip(before, after, strict=True)) if pair[0] != pair[1]]
+    if not places:
+        return [(Reason.NOT_A_CHANGE, 0, 0, 0, 0)]
+    changed = slice(places[0], places[-1] + 1)
+    whole = f"{before[changed]}>{after[changed]}".encode()
+    changes = []
+    for place in places:
+        old = _CODE_OF_ALLELE.get(before[place], _AMBIGUOUS)
+        new = _CODE_OF_ALLELE.get(after[place], _AMBIGUOUS)
+        reason = (
+            Reason.UNKNOWN_REFERENCE
+            if old == _AMBIGUOUS
+            else Reason.AMBIGUOUS_ALTERNATE
+            if new == _AMBIGUOUS
+            else Reason.USED
+        )
+        # The same whole allele at the same place of it: 0 is kept for single ones.
+        key = 0 if len(places) == 1 else zlib.crc32(whole, place - places[0] + 1) or 1
+        changes.append((int(reason), place, old, new, key))
+    return changes

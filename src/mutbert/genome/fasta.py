@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.genome.compression import read_blocks
+from mutbert.genome.sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +29,7 @@ class FastaPiece(NamedTuple):
     Parameters
     ----------
     contig : str
-        The first word of the header line.
+        The first word of the header line, behind the file's prefix if it has one.
     start : int
         0-based position of the piece in its contig.
     base_L : ndarray of uint8, shape (L,)
@@ -55,7 +56,9 @@ class FastaContig(NamedTuple):
     base_L: UInt8
 
 
-def read_fasta(paths: Path | Sequence[Path], advance: Callable[[float], None] | None = None) -> Iterator[FastaContig]:
+def read_fasta(
+    paths: Path | Sequence[Path | Source], advance: Callable[[float], None] | None = None
+) -> Iterator[FastaContig]:
     """Read the contigs of FASTA files, one whole contig in memory at a time.
 
     See `read_pieces` for what is accepted and what is refused.
@@ -64,14 +67,16 @@ def read_fasta(paths: Path | Sequence[Path], advance: Callable[[float], None] | 
         yield FastaContig(name, np.concatenate([piece.base_L for piece in pieces]))
 
 
-def read_pieces(paths: Path | Sequence[Path], advance: Callable[[float], None] | None = None) -> Iterator[FastaPiece]:
+def read_pieces(
+    paths: Path | Sequence[Path | Source], advance: Callable[[float], None] | None = None
+) -> Iterator[FastaPiece]:
     """Read FASTA files in pieces of a few megabases, in constant memory.
 
     Parameters
     ----------
-    paths : Path or sequence of Path
-        The files: plain, gzip or bgzip, told by their content; any IUPAC code in either case; U is read as T;
-        lines of any length, with either kind of line end.
+    paths : Path or sequence of Path or Source
+        The files, the latter with a prefix for the names of their contigs: plain, gzip or bgzip, told by their
+        content; any IUPAC code in either case; U is read as T; lines of any length, with either kind of line end.
     advance : callable, optional
         Told of the bytes read from the disk (compressed ones) since its last call.
 
@@ -88,14 +93,16 @@ def read_pieces(paths: Path | Sequence[Path], advance: Callable[[float], None] |
     """
     seen: dict[str, Path] = {}
     for path in (paths,) if isinstance(paths, Path) else paths:
-        yield from _Parser(path, seen).pieces(advance)
+        source = path if isinstance(path, Source) else Source(path)
+        yield from _Parser(source, seen).pieces(advance)
 
 
 class _Parser:
     """What is known at a place in a file: the contig, and how many of its bases were read."""
 
-    def __init__(self, path: Path, seen: dict[str, Path]) -> None:
-        self._path = path
+    def __init__(self, source: Source, seen: dict[str, Path]) -> None:
+        self._path = source.path
+        self._full_name = source.name
         self._seen = seen
         self._contig: str | None = None
         self._length = 0
@@ -149,10 +156,13 @@ class _Parser:
         if not words or header[:1].isspace():
             after = f"the header after contig {self._contig}" if self._contig else "the first header"
             raise InputError(f"{self._path}: {after} has no name; write the contig's name right behind the '>'")
-        name = words[0]
+        name = self._full_name(words[0])
         if name in self._seen:
             also = "" if self._seen[name] == self._path else f" (also in {self._seen[name]})"
-            raise InputError(f"{self._path}: contig {name} comes twice{also}; rename or remove one")
+            raise InputError(
+                f"{self._path}: contig {name} comes twice{also}; rename or remove one, or give each "
+                "FASTA a prefix (PREFIX=FILE)"
+            )
         self._seen[name] = self._path
         self._contig, self._length = name, 0
 

@@ -1,352 +1,279 @@
-"""Allele frequencies from VCF files, with a count and a reason for every record that is not used.
+"""From the records of a VCF file to the single-nucleotide alleles that may enter a genome, with their frequencies.
 
-Records are read one by one through htslib; everything else is done on columns of a chunk of records, and then on the
-columns of a contig. Shape suffixes: N records of a chunk, M alternate alleles of a chunk, A single-nucleotide alleles
-of a contig, V positions that are kept, 4 bases in the order A, C, G, T.
+Nothing here knows the reference, so that many processes can read many places at once; `population` compares and counts.
+Records are fetched one by one through htslib; everything else is done on columns of a chunk of records. Shape
+suffixes: N records of a chunk, M alternate alleles of a chunk, C places where an allele changes a base, A alleles.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import chain, compress, groupby
-from operator import attrgetter
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from operator import attrgetter, itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.genome.alleles import Chunk, Reason, classify, read_chunk
-from mutbert.genome.merging import SUM_TOLERANCE, Alleles, differs_from_last, merge_alleles
-from mutbert.genome.vcf import FrequencyFields, list_contigs, read_records
-from mutbert.regions import match_contig, names_text
+from mutbert.genome.alleles import Chunk, Reason, find_changes, read_chunk, read_genotype_chunk
+from mutbert.genome.sites import NO_ALLELES, SUM_TOLERANCE, Alleles
+from mutbert.genome.vcf import Place, read_lines, read_records
+from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
+
+    from mutbert.genome.fields import FrequencyFields
 
     Bool = npt.NDArray[np.bool_]
     UInt8 = npt.NDArray[np.uint8]
-    UInt16 = npt.NDArray[np.uint16]
-    UInt32 = npt.NDArray[np.uint32]
     Int64 = npt.NDArray[np.int64]
     Float32 = npt.NDArray[np.float32]
     Float64 = npt.NDArray[np.float64]
 
-MOST_MISMATCHES: Final = 0.01
-"""Share of a file's compared records whose REF may differ from the FASTA before it is taken for a wrong assembly."""
+ANY_FILTER = "any"
+"""Stands for every FILTER."""
 
 
-@dataclass(frozen=True)
-class RecordCounts:
-    """What became of a file's records.
+class Calls(NamedTuple):
+    """A VCF file, and how it is to be read.
 
     Parameters
     ----------
-    file : str
-        The file's name, without its folder.
-    frequency_from : str
-        The INFO field the frequencies were read from; ``AC/AN`` for a quotient.
-    read : int
-        Records in the file: `used` and all of `not_used` together.
-    used : int
-        Records with at least one allele in the store.
-    not_used : dict of str to int
-        The others, by reason.
+    path : Path
+        The file.
+    fields : FrequencyFields
+        Where its frequencies are.
+    filters : tuple of str
+        A record passes with one of these names in FILTER; ``.`` stands for an empty FILTER, ``any`` for every one.
     """
 
-    file: str
-    frequency_from: str
-    read: int
-    used: int
-    not_used: Mapping[str, int]
+    path: Path
+    fields: FrequencyFields
+    filters: tuple[str, ...]
 
 
-class ContigVariants(NamedTuple):
-    """The variants of a contig.
+class Piece(NamedTuple):
+    """What consecutive records of a contig give.
 
     Parameters
     ----------
     contig : str
-        The FASTA's name.
-    position_V : ndarray of uint32, shape (V,)
-        0-based, strictly ascending.
-    frequency_V4 : ndarray of uint16, shape (V, 4)
-        Distribution over A, C, G, T in units of 1/65535; rows sum to 65535.
+        The file's name of it.
+    records : int
+        Number of records.
+    alleles : Alleles
+        Those that may enter the store. Positions are 1-based here, so that POS 0 has one; records are counted from 0.
+    tally_R : ndarray of int64, one for each `Reason`
+        Records none of whose alleles may.
+    read : float
+        Compressed bytes read since the last piece.
     """
 
     contig: str
-    position_V: UInt32
-    frequency_V4: UInt16
+    records: int
+    alleles: Alleles
+    tally_R: Int64
+    read: float
 
 
-class Reference(Protocol):
-    """The sequences that records are compared with."""
-
-    @property
-    def lengths(self) -> Mapping[str, int]:
-        """The contigs' lengths in bases."""
-
-    def codes_at(self, name: str, position_V: Int64, /) -> UInt8:
-        """Read the base codes of a contig at some 0-based positions."""
-
-
-class Population:
-    """Reads VCF files into the variants of each contig, and counts what becomes of every record.
-
-    A contig's records follow each other in a file, as in every file that can be indexed, but the contigs may come
-    in any order, and several files may have records of one contig. Memory is the alleles of one contig, or of those
-    that a later file has more of.
+def read_alleles(calls: Calls, places: tuple[Place, ...] = (), contigs: tuple[str, ...] = ()) -> Iterator[Piece]:
+    """Read the alleles of a file.
 
     Parameters
     ----------
-    files : sequence of (Path, FrequencyFields)
-        The VCF files, and where each has its frequencies.
-    reference : Reference
-        The sequences; either naming of contigs matches.
-    min_frequency : float
-        A position is kept where its alternate alleles' frequencies sum to more than this.
-    not_selected : collection of str
-        Contigs of the FASTA that are not wanted.
+    calls : Calls
+        The file.
+    places : tuple of Place
+        The parts to read, by its index; the whole file where there are none.
+    contigs : tuple of str
+        Of the whole file, the contigs that are wanted, under either naming. The records of others are only counted.
+
+    Yields
+    ------
+    Piece
+        In the order of the records. Contigs without a record have no piece.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read or is not sorted; when a frequency is not possible.
     """
-
-    def __init__(
-        self,
-        files: Sequence[tuple[Path, FrequencyFields]],
-        reference: Reference,
-        *,
-        min_frequency: float,
-        not_selected: Collection[str] = (),
-    ) -> None:
-        self._files = [_File(path, fields) for path, fields in files]
-        self._reference = reference
-        self._min_frequency = min_frequency
-        self._not_selected = dict.fromkeys(not_selected)
-        self._lengths = dict(reference.lengths)
-        self._pending: dict[str, list[_Run]] = {}
-        self._complete: set[str] = set()
-        self.contig_names: dict[str, str] = {}
-        """The VCF's name of each contig that was found, by the FASTA's."""
-        self.unmatched: dict[str, None] = {}
-        """Contigs with records that the FASTA does not have."""
-
-    @property
-    def counts(self) -> list[RecordCounts]:
-        """What became of each file's records; complete once `contigs` has ended."""
-        return [file.counts() for file in self._files]
-
-    def contigs(self, advance: Callable[[float], None] | None = None) -> Iterator[ContigVariants]:
-        """Read the files and give the variants of each contig as soon as no more of it can come.
-
-        Parameters
-        ----------
-        advance : callable, optional
-            Told of the compressed bytes read since its last call.
-
-        Yields
-        ------
-        ContigVariants
-            In the order of the files.
-
-        Raises
-        ------
-        InputError
-            When a file cannot be read or is not sorted by contig; when a frequency is missing, no number, or
-            not possible; when the files' REF bases or contig names show that they are of another assembly.
-        """
-        files_to_come = self._count_files_of_contigs()
-        for file in self._files:
-            with closing(self._runs(file, advance)) as runs_of_file:
-                for run in runs_of_file:
-                    self._pending.setdefault(run.contig, []).append(run)
-                    files_to_come[run.contig] = files_to_come.get(run.contig, 1) - 1
-                    if not files_to_come[run.contig]:
-                        self._complete.add(run.contig)
-                        yield _finish(self._pending.pop(run.contig), self._min_frequency)
-            file.check_assembly()
-        for runs in self._pending.values():
-            yield _finish(runs, self._min_frequency)
-        if self.unmatched and not self.contig_names:
-            paths = names_text(str(file.path) for file in self._files)
-            raise InputError(
-                f"{paths}: no contig is in the FASTA: the VCF has {names_text(self.unmatched)}, "
-                f"the FASTA {names_text(chain(self._lengths, self._not_selected))}; give files of one assembly, "
-                "or rename contigs with 'bcftools annotate --rename-chrs'"
-            )
-
-    def _count_files_of_contigs(self) -> dict[str, int]:
-        if len(self._files) == 1:
-            return {}
-        names = [match_contig(name, self._lengths) for file in self._files for name in list_contigs(file.path)]
-        return dict(Counter(name for name in names if name is not None))
-
-    def _runs(self, file: _File, advance: Callable[[float], None] | None) -> Generator[_Run, None, None]:
-        """Give the alleles of each contig of a file."""
-        with closing(read_records(file.path, advance)) as every:
-            for name, records in groupby(every, key=attrgetter("contig")):
-                contig = match_contig(name, self._lengths)
-                if contig is None:
-                    reason = self._why_not(name)
-                    if reason is Reason.CONTIG_NOT_IN_FASTA:
-                        self.unmatched[name] = None
-                    file.tally[reason] += sum(1 for _ in records)
-                    continue
-                if contig in self._complete:
-                    raise InputError(
-                        f"{file.path}: records of contig {name} come again after others; sort the file with "
-                        "'bcftools sort' and index it anew"
-                    )
-                self.contig_names[contig] = name
-                run = _Run(file, contig, name)
-                while len(chunk := read_chunk(records, file.fields)):
-                    run.add(chunk, self._lengths[contig], self._reference)
-                yield run
-
-    def _why_not(self, name: str) -> Reason:
-        selected = match_contig(name, self._not_selected) is None
-        return Reason.CONTIG_NOT_IN_FASTA if selected else Reason.CONTIG_NOT_SELECTED
+    for place in places:
+        yield from _read_place(calls, place, None)
+    if not places:
+        yield from _read_place(calls, None, ContigNames(contigs))
 
 
-class _File:
-    """A file's tallies."""
+def _read_place(calls: Calls, place: Place | None, wanted: ContigNames | None) -> Iterator[Piece]:
+    read = 0.0
 
-    def __init__(self, path: Path, fields: FrequencyFields) -> None:
-        self.path = path
-        self.fields = fields
-        self.tally = np.zeros(len(Reason), dtype=np.int64)
-        self.compared = 0
-        self.mismatched = 0
-        self.first_mismatch = ""
+    def advance(amount: float) -> None:
+        nonlocal read
+        read += amount
 
-    def counts(self) -> RecordCounts:
-        not_used = {reason.text: int(self.tally[reason]) for reason in Reason if reason is not Reason.USED}
-        return RecordCounts(
-            self.path.name,
-            str(self.fields),
-            int(self.tally.sum()),
-            int(self.tally[Reason.USED]),
-            {text: count for text, count in not_used.items() if count},
+    fields = calls.fields
+    seen: set[str] = set()
+    with closing(_rows(calls, place, advance)) as every:
+        for contig, rows in groupby(every, key=itemgetter(0) if fields.are_genotypes else attrgetter("contig")):
+            name = contig.decode("utf-8", "replace") if fields.are_genotypes else contig
+            if name in seen:
+                raise InputError(
+                    f"{calls.path}: records of contig {name} come again after others; sort the file with "
+                    "'bcftools sort' and index it anew"
+                )
+            seen.add(name)
+            if wanted is not None and wanted.find(name) is None:
+                yield Piece(name, sum(1 for _ in rows), NO_ALLELES, np.zeros(len(Reason), dtype=np.int64), read)
+                read = 0.0
+                continue
+            last = -1
+            while len(chunk := _read_chunk(calls, name, rows)):
+                _check_order(calls, name, [last, *chunk.position])
+                last = chunk.position[-1]
+                alleles, tally_R = _Reader(calls, name, chunk).alleles()
+                yield Piece(name, len(chunk), alleles, tally_R, read)
+                read = 0.0
+
+
+def _rows(calls: Calls, place: Place | None, advance: Callable[[float], None]) -> Generator[Any, None, None]:
+    """Give the records: lines in ten columns where genotypes are counted, htslib's otherwise."""
+    if calls.fields.are_genotypes:
+        with closing(read_lines(calls.path, place, advance)) as lines:
+            yield from (line.split(b"\t", 9) for line in lines)
+    else:
+        with closing(read_records(calls.path, place, advance)) as records:
+            yield from records
+
+
+def _read_chunk(calls: Calls, contig: str, rows: Iterator[Any]) -> Chunk:
+    if not calls.fields.are_genotypes:
+        return read_chunk(rows, calls.fields)
+    try:
+        return read_genotype_chunk(rows, calls.fields)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(
+            f"{calls.path}: record {contig}:{error} cannot be parsed: its columns are not those of the header, or a "
+            "genotype is not made of its alleles; mend or remove the line"
+        ) from None
+
+
+def _check_order(calls: Calls, contig: str, positions: list[int]) -> None:
+    position_N = np.array(positions, dtype=np.int64)
+    back = np.flatnonzero(position_N[1:] < position_N[:-1])
+    if len(back):
+        before, after = position_N[back[0] : back[0] + 2]
+        raise InputError(
+            f"{calls.path}: {contig}:{after} comes after {contig}:{before}, so the file is not sorted; sort it with "
+            "'bcftools sort' and index it anew"
         )
 
-    def check_assembly(self) -> None:
-        outside = self.tally[Reason.OUTSIDE]
-        if outside and not self.compared:
-            raise InputError(
-                f"{self.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "
-                "called on another assembly or another part of it: give the FASTA of that one"
-            )
-        # One record may be wrong by itself, so one alone is never taken for another assembly.
-        if self.mismatched > max(1, MOST_MISMATCHES * self.compared):
-            raise InputError(
-                f"{self.path}: REF differs from the FASTA in {self.mismatched:,} of {self.compared:,} records "
-                f"({self.mismatched / self.compared:.1%}), first at {self.first_mismatch}; it was called on another "
-                "assembly: give the FASTA of that one"
-            )
 
+class _Reader:
+    """Takes a chunk of records apart."""
 
-class _Run:
-    """The alleles of one contig in one file."""
+    def __init__(self, calls: Calls, contig: str, chunk: Chunk) -> None:
+        self._calls = calls
+        self._contig = contig
+        self._chunk = chunk
+        self._count_N = np.fromiter(map(len, chunk.alleles), np.int64, len(chunk)) - 1
 
-    def __init__(self, file: _File, contig: str, name: str) -> None:
-        self.file = file
-        self.contig = contig
-        self.name = name
-        self._parts: list[Alleles] = []
-        self._records = 0
-
-    def take(self) -> Alleles:
-        """Join what was added, and let go of it."""
-        parts, self._parts = self._parts, []
-        return Alleles(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-    def add(self, chunk: Chunk, length: int, reference: Reference) -> None:
-        """Add a chunk's single-nucleotide alleles that agree with the FASTA; tally the records without any."""
-        count_N = np.fromiter(map(len, chunk.alleles), np.int64, len(chunk)) - 1
-        passing_N = np.array([not names or names == ["PASS"] for names in chunk.filters], dtype=bool)
+    def alleles(self) -> tuple[Alleles, Int64]:
+        """Give the alleles that may enter the store, and a tally of the records without any."""
+        chunk, count_N = self._chunk, self._count_N
         record_M = np.repeat(np.arange(len(chunk)), count_N)
-        stage_M, offset_M, reference_M, alternate_M = classify(chunk, count_N, record_M, passing_N)
+        passing_N = self._passing()
+        changes = find_changes(chunk, count_N, record_M, passing_N)
+        record_C = record_M[changes.allele_C]
+        stage_C = changes.stage_C
+        candidate_C = (stage_C == Reason.USED) & passing_N[record_C]
 
-        candidate_M = (stage_M == Reason.USED) & passing_N[record_M]
-        frequency_M = self._frequencies(chunk, count_N, record_M, candidate_M)
-        position_M = np.array(chunk.position, dtype=np.int64)[record_M] - 1 + offset_M
-
-        _exclude(stage_M, candidate_M, (position_M < 0) | (position_M >= length), Reason.OUTSIDE)
-        base_M = np.full(len(record_M), alphabet.UNKNOWN, dtype=np.uint8)
-        base_M[candidate_M] = reference.codes_at(self.contig, position_M[candidate_M])
-        _exclude(stage_M, candidate_M, base_M == alphabet.UNKNOWN, Reason.UNKNOWN_REFERENCE)
-        compared_M = candidate_M.copy()
-        agrees_M = alphabet.DISTRIBUTIONS[base_M, np.minimum(reference_M, 3)] > 0
-        _exclude(stage_M, candidate_M, ~agrees_M, Reason.MISMATCH)
-
-        mismatch = np.flatnonzero(compared_M & ~candidate_M)
-        self.file.compared += len(np.unique(record_M[compared_M]))
-        self.file.mismatched += len(np.unique(record_M[mismatch]))
-        if len(mismatch) and not self.file.first_mismatch:
-            first = mismatch[0]
-            self.file.first_mismatch = (
-                f"{self.name}:{position_M[first] + 1} where REF is {alphabet.BASES[reference_M[first]]} "
-                f"and the FASTA has {alphabet.IUPAC[base_M[first]]}"
-            )
+        frequency_C = self._frequencies(record_M, record_C, candidate_C)[changes.allele_C]
+        missing_C = candidate_C & np.isnan(frequency_C)
+        stage_C[missing_C] = Reason.NO_FREQUENCY
+        candidate_C &= ~missing_C
 
         stage_N = np.full(len(chunk), Reason.NO_ALTERNATE, dtype=np.uint8)
-        np.maximum.at(stage_N, record_M, stage_M)
+        np.maximum.at(stage_N, record_C, stage_C)
         stage_N[~passing_N] = Reason.FILTERED
         # What still stands is tallied when the whole contig is known.
-        self.file.tally += np.bincount(stage_N[stage_N != Reason.USED], minlength=len(Reason))
-        self._parts.append(
-            Alleles(
-                position_M[candidate_M].astype(np.uint32),
-                reference_M[candidate_M],
-                alternate_M[candidate_M],
-                frequency_M[candidate_M],
-                (record_M[candidate_M] + self._records).astype(np.uint32),
-            )
+        tally_R = np.bincount(stage_N[stage_N != Reason.USED], minlength=len(Reason))
+        position_N = np.array(chunk.position, dtype=np.int64)
+        alleles = Alleles(
+            (position_N[record_C] + changes.offset_C)[candidate_C].astype(np.uint32),
+            changes.reference_C[candidate_C],
+            changes.alternate_C[candidate_C],
+            frequency_C[candidate_C].astype(np.float32),
+            record_C[candidate_C].astype(np.uint32),
+            changes.whole_C[candidate_C],
         )
-        self._records += len(chunk)
+        return alleles, tally_R
 
-    def _frequencies(self, chunk: Chunk, count_N: Int64, record_M: Int64, candidate_M: Bool) -> Float32:
-        """Give the frequency of each alternate allele; what is not a candidate's is not looked at."""
+    def _passing(self) -> Bool:
+        filters = self._calls.filters
+        if ANY_FILTER in filters:
+            return np.ones(len(self._chunk), dtype=bool)
+        empty_passes = "." in filters
+        wanted = set(filters)
+        return np.array(
+            [not wanted.isdisjoint(names) if names else empty_passes for names in self._chunk.filters], dtype=bool
+        )
+
+    def _frequencies(self, record_M: Int64, record_C: Int64, candidate_C: Bool) -> Float64:
+        """Give the frequency of each alternate allele; NaN where it is missing, and where it is no candidate's."""
+        chunk, count_N = self._chunk, self._count_N
         wanted_N = np.zeros(len(chunk), dtype=bool)
-        wanted_N[record_M[candidate_M]] = True
+        wanted_N[record_C[candidate_C]] = True
+        frequency_M = np.full(len(record_M), np.nan)
         values = [value if type(value) is tuple else (value,) for value in compress(chunk.values, wanted_N)]
         given = np.fromiter(map(len, values), np.int64, len(values))
-        wrong = np.flatnonzero(given != count_N[wanted_N])
-        if len(wrong):
-            self._refuse(chunk, np.flatnonzero(wanted_N)[wrong[0]], "is not one value for each alternate allele")
-        frequency_M = np.zeros(len(record_M))
-        wanted_M = wanted_N[record_M]
-        frequency_M[wanted_M] = np.array(list(chain.from_iterable(values)), dtype=np.float64)
+        short = np.flatnonzero(given != count_N[wanted_N])
+        for row in short:
+            # One missing value stands for as many as there should be.
+            if values[row] not in ((None,), ()):
+                self._refuse(int(np.flatnonzero(wanted_N)[row]), "is not one value for each alternate allele")
+            values[row] = (None,) * int(count_N[wanted_N][row])
+        try:
+            frequency_M[wanted_N[record_M]] = np.array(list(chain.from_iterable(values)), dtype=np.float64)
+        except (ValueError, TypeError):
+            row = next(n for n, value in zip(np.flatnonzero(wanted_N), values, strict=True) if not _are_numbers(value))
+            self._refuse(int(row), "is not a number")
         if chunk.numbers:
             # No number, and a number of 0, are both a frequency that is not there.
-            number_N = np.array(chunk.numbers, dtype=np.float64)
+            number_N = np.array(
+                [number if isinstance(number, int) else np.nan for number in chunk.numbers], dtype=np.float64
+            )
             number_N[number_N <= 0] = np.nan
             frequency_M /= number_N[record_M]
-        self._check(chunk, record_M, candidate_M, frequency_M)
-        return frequency_M.astype(np.float32)
+        self._check(record_M, frequency_M)
+        return frequency_M
 
-    def _check(self, chunk: Chunk, record_M: Int64, candidate_M: Bool, frequency_M: Float64) -> None:
-        record = record_M[candidate_M]
-        frequency = frequency_M[candidate_M]
-        sum_N = np.bincount(record_M, weights=np.nan_to_num(frequency_M), minlength=len(chunk))
-        for wrong, fault in (
-            (np.isnan(frequency), "is missing or not a number"),
-            ((frequency < 0) | (frequency > 1), "is not between 0 and 1"),
-            (sum_N[record] > 1 + SUM_TOLERANCE, "sums to more than 1"),
+    def _check(self, record_M: Int64, frequency_M: Float64) -> None:
+        sum_N = np.bincount(record_M, weights=np.nan_to_num(frequency_M), minlength=len(self._chunk))
+        for wrong_M, fault in (
+            ((frequency_M < 0) | (frequency_M > 1), "is not between 0 and 1"),
+            (sum_N[record_M] > 1 + SUM_TOLERANCE, "sums to more than 1"),
         ):
-            if np.any(wrong):
-                self._refuse(chunk, record[np.argmax(wrong)], fault)
+            if np.any(wrong_M):
+                self._refuse(int(record_M[np.argmax(wrong_M)]), fault)
 
-    def _refuse(self, chunk: Chunk, row: int, fault: str) -> None:
-        names = self.file.fields.names
-        columns = (chunk.values, chunk.numbers)
+    def _refuse(self, row: int, fault: str) -> None:
+        fields = self._calls.fields
+        columns = (self._chunk.values, self._chunk.numbers)
+        names = ("calls", "called") if fields.are_genotypes else fields.names
         text = ", ".join(f"{name}={_text(column[row])}" for name, column in zip(names, columns, strict=False))
         raise InputError(
-            f"{self.file.path}: {self.name}:{chunk.position[row]}: {text} {fault}; mend or remove the record, "
-            "or choose another field with --frequency-field"
+            f"{self._calls.path}: {self._contig}:{self._chunk.position[row]}: {text} {fault}; mend or remove the "
+            "record, or choose another field with --frequency-field"
         )
+
+
+def _are_numbers(values: tuple[object, ...]) -> bool:
+    return all(value is None or isinstance(value, (int, float)) for value in values)
 
 
 def _text(value: object) -> str:
@@ -356,25 +283,3 @@ def _text(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(_text(one) for one in value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _exclude(stage_M: UInt8, candidate_M: Bool, fault_M: Bool, reason: Reason) -> None:
-    """Take the candidates with a fault out, in place."""
-    out_M = candidate_M & fault_M
-    stage_M[out_M] = reason
-    candidate_M &= ~fault_M
-
-
-def _finish(runs: Sequence[_Run], min_frequency: float) -> ContigVariants:
-    """Merge a contig's alleles, and count each record once, as far as its furthest allele came."""
-    parts = [run.take() for run in runs]
-    where = f"{names_text(str(run.file.path) for run in runs)}: {runs[0].name}"
-    position_V, frequency_V4, stage_A = merge_alleles(parts, min_frequency, where)
-    begin = 0
-    for run, part in zip(runs, parts, strict=True):
-        stage = stage_A[begin : begin + len(part.record_A)]
-        begin += len(part.record_A)
-        if len(stage):
-            stage_N = np.maximum.reduceat(stage, np.flatnonzero(differs_from_last(part.record_A)))
-            run.file.tally += np.bincount(stage_N, minlength=len(Reason))
-    return ContigVariants(runs[0].contig, position_V, frequency_V4)

@@ -26,7 +26,7 @@ from mutbert.genome.layout import (
 from mutbert.publishing import sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
     from typing import BinaryIO
@@ -47,12 +47,14 @@ class StoreWriter:
     Parameters
     ----------
     directory : Path
-        An empty folder.
+        An empty folder; or one that a writer was stopped in.
+    contigs : sequence of Contig
+        Those that the stopped writer had added; what it wrote behind them is cut off.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, contigs: Sequence[Contig] = ()) -> None:
         self._directory = directory
-        self._contigs: dict[str, Contig] = {}
+        self._contigs = {contig.name: contig for contig in contigs}
         self._runs: dict[str, npt.NDArray[Any]] = {}
         self._rows = dict.fromkeys(ARRAYS, 0)
         self._header_bytes = dict.fromkeys(ARRAYS, 0)
@@ -60,8 +62,12 @@ class StoreWriter:
 
     def __enter__(self) -> Self:
         for name in ARRAYS:
-            self._files[name] = (self._directory / name).open("w+b")
-            self._write_header(name)
+            self._files[name] = (self._directory / name).open("r+b" if self._contigs else "w+b")
+        if self._contigs:
+            self._go_on()
+        else:
+            for name in ARRAYS:
+                self._write_header(name)
         return self
 
     def __exit__(
@@ -120,7 +126,7 @@ class StoreWriter:
         if position_V is not None and frequency_V4 is not None:
             self.add_variants(name, position_V, frequency_V4)
 
-    def add_variants(self, name: str, position_V: UInt32, frequency_V4: UInt16) -> None:
+    def add_variants(self, name: str, position_V: UInt32, frequency_V4: UInt16) -> tuple[int, int]:
         """Append the variants of a contig, once for each contig that has any.
 
         Parameters
@@ -131,6 +137,11 @@ class StoreWriter:
             0-based positions of the variants, strictly ascending.
         frequency_V4 : ndarray of uint16, shape (V, 4)
             Their frequencies in fixed point; each row sums to 65535.
+
+        Returns
+        -------
+        tuple of int
+            Half-open range of their rows.
         """
         contig = self._contigs[name]
         assert contig.variants == (0, 0), f"the variants of contig {name} are given twice"
@@ -141,7 +152,41 @@ class StoreWriter:
         first = self._rows["variant_position.npy"]
         self._append("variant_position.npy", position_V.astype("<u4"))
         self._append("variant_frequency.npy", frequency_V4.astype("<u2"))
-        self._contigs[name] = contig._replace(variants=(first, self._rows["variant_position.npy"]))
+        rows = first, self._rows["variant_position.npy"]
+        self._contigs[name] = contig._replace(variants=rows)
+        return rows
+
+    @property
+    def contigs(self) -> list[Contig]:
+        """The contigs added so far."""
+        return list(self._contigs.values())
+
+    def flush(self) -> None:
+        """Hand everything to the operating system, so that it outlives this process."""
+        for file in self._files.values():
+            file.flush()
+
+    def variant_rows(self, first: int, last: int) -> tuple[bytes, bytes] | None:
+        """Read rows of the variants back: positions and frequencies; ``None`` where the files do not have them."""
+        parts = []
+        for name in ("variant_position.npy", "variant_frequency.npy"):
+            file = self._files[name]
+            size = _row_bytes(name)
+            file.seek(self._header_bytes[name] + first * size)
+            parts.append(file.read((last - first) * size))
+            file.seek(0, 2)
+            if len(parts[-1]) < (last - first) * size:
+                return None
+        return parts[0], parts[1]
+
+    def forget_variants(self, keep: Mapping[str, tuple[int, int]]) -> None:
+        """Keep the variants of some contigs, whose rows come first, and cut the others off."""
+        self._contigs = {name: one._replace(variants=keep.get(name, (0, 0))) for name, one in self._contigs.items()}
+        rows = max((last for _, last in keep.values()), default=0)
+        for name in ("variant_position.npy", "variant_frequency.npy"):
+            self._rows[name] = rows
+            self._files[name].truncate(self._header_bytes[name] + rows * _row_bytes(name))
+            self._files[name].seek(0, 2)
 
     def codes_at(self, name: str, position_V: Int64) -> UInt8:
         """Read the base codes of a contig that was added, at some 0-based positions in any order, shape (V,)."""
@@ -184,6 +229,21 @@ class StoreWriter:
         }
         (self._directory / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
+    def _go_on(self) -> None:
+        """Find the ends of what a stopped writer wrote."""
+        for name, file in self._files.items():
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            self._header_bytes[name] = file.tell()
+        last = max(self._contigs.values(), key=lambda contig: contig.offset)
+        self._rows["sequence.npy"] = last.offset + -(-last.length // BASES_PER_BYTE)
+        self._rows["ambiguity.npy"] = last.ambiguity[1]
+        file = self._files["ambiguity.npy"]
+        runs = np.frombuffer(file.read(last.ambiguity[1] * _row_bytes("ambiguity.npy")), ARRAYS["ambiguity.npy"][0])
+        self._runs = {contig.name: runs[slice(*contig.ambiguity)] for contig in self._contigs.values()}
+        for file in self._files.values():
+            file.seek(0, 2)
+
     def _append(self, name: str, rows: npt.NDArray[Any]) -> None:
         self._files[name].write(np.ascontiguousarray(rows).data)
         self._rows[name] += len(rows)
@@ -200,3 +260,8 @@ class StoreWriter:
         }
         np.lib.format.write_array_header_1_0(file, header)
         self._header_bytes[name] = file.tell()
+
+
+def _row_bytes(name: str) -> int:
+    dtype, tail = ARRAYS[name]
+    return int(dtype.itemsize * np.prod(tail, dtype=int))

@@ -49,6 +49,8 @@ class Alleles(NamedTuple):
         From 0 to 1.
     record_A : ndarray of uint32, shape (A,)
         Number of the record in its file's run, ascending.
+    whole_A : ndarray of uint32, shape (A,)
+        0, or of a part of an allele of several nucleotides, what tells such an allele from others.
     """
 
     position_A: UInt32
@@ -56,6 +58,17 @@ class Alleles(NamedTuple):
     alternate_A: UInt8
     frequency_A: Float32
     record_A: UInt32
+    whole_A: UInt32
+
+
+NO_ALLELES: Final = Alleles(
+    np.zeros(0, np.uint32),
+    np.zeros(0, np.uint8),
+    np.zeros(0, np.uint8),
+    np.zeros(0, np.float32),
+    np.zeros(0, np.uint32),
+    np.zeros(0, np.uint32),
+)
 
 
 def merge_alleles(parts: Sequence[Alleles], min_frequency: float, where: str) -> tuple[UInt32, UInt16, UInt8]:
@@ -81,7 +94,7 @@ def merge_alleles(parts: Sequence[Alleles], min_frequency: float, where: str) ->
     InputError
         When the alleles of a position sum to more than 1.
     """
-    columns = [np.concatenate(column) for column in zip(*(part[:4] for part in parts), strict=True)]
+    columns = [np.concatenate(column) for column in zip(*((*part[:4], part.whole_A) for part in parts), strict=True)]
     position_A = columns[0]
     order_A: Int64 | None = None
     if np.any(position_A[1:] < position_A[:-1]):
@@ -114,6 +127,7 @@ def _merge_piece(
     reference_A: UInt8,
     alternate_A: UInt8,
     frequency_A: Float32,
+    whole_A: UInt32,
     *,
     min_frequency: float,
     where: str,
@@ -126,10 +140,13 @@ def _merge_piece(
         Positions (V,) and distributions (V, 4) that are kept; and how far each allele came (A,), in the order given.
     """
     # Stable, so that the earliest of equal alleles comes first.
-    order_A = np.argsort(position_A.astype(np.int64) * 4 + alternate_A, kind="stable")
+    if np.any(whole_A):
+        order_A = np.lexsort((whole_A, alternate_A, position_A))
+    else:
+        order_A = np.argsort(position_A.astype(np.int64) * 4 + alternate_A, kind="stable")
     reference_A, alternate_A, frequency_A = reference_A[order_A], alternate_A[order_A], frequency_A[order_A]
     new_position_A = differs_from_last(position_A)
-    new_allele_A = new_position_A | differs_from_last(alternate_A)
+    new_allele_A = new_position_A | differs_from_last(alternate_A) | differs_from_last(whole_A[order_A])
     first_P = np.flatnonzero(new_position_A)
     site_A = np.cumsum(new_position_A) - 1
 
@@ -157,9 +174,11 @@ def _merge_piece(
     stage_A[order_A] = stage_A.copy()
 
     row_P = np.cumsum(kept_P) - 1
-    frequency_V4 = np.zeros((int(kept_P.sum()), 4))
-    frequency_V4[row_P[site_A[used_A]], alternate_A[used_A]] = frequency_A[used_A]
-    frequency_V4[np.arange(len(frequency_V4)), reference_P[kept_P]] = np.maximum(1 - sum_P[kept_P], 0)
+    kept = int(kept_P.sum())
+    # An allele of several nucleotides and one of a single may bring the same base.
+    frequency_V4: Float64 = np.zeros((kept, 4))
+    np.add.at(frequency_V4, (row_P[site_A[used_A]], alternate_A[used_A]), frequency_A[used_A])
+    frequency_V4[np.arange(kept), reference_P[kept_P]] = np.maximum(1 - sum_P[kept_P], 0)
     frequency_V4 /= frequency_V4.sum(axis=1, keepdims=True)
     return position_A[first_P[kept_P]], frequency_V4, stage_A
 

@@ -1,0 +1,176 @@
+"""What a build has finished, written beside its arrays as it goes, so that a killed one goes on where it was.
+
+The journal is lines of JSON: first what is built from what, once the reference is written; then one line for each
+contig whose variants are. A line that was cut, or whose rows are not all on the disk, ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from mutbert.errors import InputError
+from mutbert.genome.layout import Contig
+from mutbert.genome.population import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from mutbert.genome.population import ContigVariants
+    from mutbert.genome.writer import StoreWriter
+
+JOURNAL: Final = "resume.jsonl"
+"""The journal's name in the folder of an unfinished store."""
+
+
+class Finished(NamedTuple):
+    """A contig whose variants are written.
+
+    Parameters
+    ----------
+    contig, vcf_name : str
+        Its name in the genome and in the VCF.
+    variants : tuple of int
+        Half-open range of its rows.
+    checksum : int
+        CRC-32 of its rows.
+    tallies : dict of int to Tally
+        What became of its records, by the number of the file.
+    """
+
+    contig: str
+    vcf_name: str
+    variants: tuple[int, int]
+    checksum: int
+    tallies: Mapping[int, Tally]
+
+
+class Journal:
+    """Writes the journal of a build.
+
+    Parameters
+    ----------
+    directory : Path
+        The folder of the unfinished store.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / JOURNAL
+        self._file: BinaryIO | None = None
+        self.finished = 0
+        """Contigs that the journal holds."""
+
+    def begin(self, plan: Mapping[str, Any], contigs: Sequence[Contig]) -> None:
+        """Start it, once the reference is written: settings and sources, and where the sequences are."""
+        self._file = self._path.open("wb")
+        self._write({"plan": plan, "contigs": [contig[:4] for contig in contigs]})
+
+    def go_on(self, finished: Sequence[Finished]) -> None:
+        """Open it again behind what was read from it; anything behind that is cut off."""
+        lines = self._path.read_bytes().splitlines(keepends=True)[: 1 + len(finished)]
+        self._file = self._path.open("r+b")
+        self._file.truncate(sum(map(len, lines)))
+        self._file.seek(0, 2)
+        self.finished = len(finished)
+
+    def add(self, found: ContigVariants, rows: tuple[int, int]) -> None:
+        """Add a contig whose rows are written."""
+        tallies = {str(number): tally.to_list() for number, tally in found.tallies.items()}
+        checksum = _checksum(found.position_V.tobytes(), found.frequency_V4.tobytes())
+        self._write([found.contig, found.vcf_name, rows, checksum, tallies])
+        self.finished += 1
+
+    def remove(self) -> None:
+        """Remove it: a finished store has none."""
+        self.close()
+        self._path.unlink()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _write(self, line: Any) -> None:
+        assert self._file is not None, "the journal is begun"
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+
+
+def read_journal(directory: Path) -> tuple[dict[str, Any], list[Contig], list[Finished]] | None:
+    """Read what a build had finished.
+
+    Returns
+    -------
+    tuple or None
+        What was built from what; the contigs, with their rows where they are finished; and what was said of these.
+        ``None`` where there is no journal, as the reference was not written yet.
+    """
+    with suppress(OSError, ValueError, KeyError):
+        first, *lines = (directory / JOURNAL).read_bytes().splitlines()
+        begun = json.loads(first)
+        contigs = {
+            name: Contig(name, length, offset, tuple(ambiguity), (0, 0))
+            for name, length, offset, ambiguity in begun["contigs"]
+        }
+        finished = []
+        for line in lines:
+            try:
+                contig, vcf_name, rows, checksum, tallies = json.loads(line)
+            except ValueError:
+                break
+            by_file = {int(number): Tally.from_list(numbers) for number, numbers in tallies.items()}
+            finished.append(Finished(contig, vcf_name, tuple(rows), checksum, by_file))
+        return begun["plan"], list(contigs.values()), finished
+    return None
+
+
+def whole_contigs(finished: Sequence[Finished], writer: StoreWriter) -> list[Finished]:
+    """Take the finished contigs up to the first whose rows are not as they were written."""
+    whole: list[Finished] = []
+    for one in finished:
+        rows = writer.variant_rows(*one.variants)
+        if rows is None or _checksum(*rows) != one.checksum:
+            break
+        whole.append(one)
+    return whole
+
+
+def check_plan(output: Path, before: Mapping[str, Any], now: Mapping[str, Any], used: set[int]) -> None:
+    """Refuse to go on with other settings or files.
+
+    Parameters
+    ----------
+    output : Path
+        The store.
+    before, now : mapping
+        The plans: ``created_by``, ``settings``, and ``sources`` with the sizes and checksums of all files.
+    used : set of int
+        The VCF files that gave something to finished contigs. Others may have changed: a download that was cut is
+        downloaded again.
+
+    Raises
+    ------
+    InputError
+        When something differs, in one line that names it.
+    """
+    remedy = "give the same as before, or build anew without --resume"
+    for key in ("created_by", "settings"):
+        if before[key] != now[key]:
+            raise InputError(f"{output}: cannot go on, as its {key} were {before[key]} and are {now[key]}; {remedy}")
+    kinds = [[(source["kind"], source["file"]) for source in plan["sources"]] for plan in (before, now)]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"{output}: cannot go on, as it was begun with other files; {remedy}")
+    number = 0
+    for old, new in zip(before["sources"], now["sources"], strict=True):
+        is_vcf = new["kind"] == "vcf"
+        if old != new and not (is_vcf and number not in used):
+            raise InputError(f"{new['file']}: has changed since {output} was begun with it; {remedy}")
+        number += is_vcf
+
+
+def _checksum(positions: bytes, frequencies: bytes) -> int:
+    return zlib.crc32(frequencies, zlib.crc32(positions))
