@@ -77,3 +77,25 @@ def build(
     typer.echo(f"{report.path}: {len(report.lengths):,} contigs, {bases:,} bases, {report.variants:,} variants")
     print_records([asdict(counts) for counts in report.records])
     print_names(report.only_in_fasta, report.only_in_vcf)
+
+
+@app.command(no_args_is_help=True)
+def merge(
+    genomes: list[Path] = typer.Argument(..., metavar="GENOME...", help="Stores of different contigs."),
+    output: Path = typer.Option(..., "--output", "-o", help="The store to write, by custom NAME.genome."),
+    force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
+) -> None:
+    """Put stores of different contigs together, such as the parts of a build on a cluster."""
+    from mutbert.genome.merge import merge_genomes
+
+    report = merge_genomes(genomes, output, force=force, progress=True)
+    if as_json:
+        print_json(asdict(report) | {"path": str(report.path)})
+        return
+    bases = sum(report.lengths.values())
+    typer.echo(
+        f"{report.path}: {report.parts:,} parts, {len(report.lengths):,} contigs, {bases:,} bases, "
+        f"{report.variants:,} variants"
+    )
+    print_records(report.records)

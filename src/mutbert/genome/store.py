@@ -191,6 +191,12 @@ class ProbabilisticGenome:
         return {name: contig.length for name, contig in self.contigs.items()}
 
     @property
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The memory-mapped arrays by file name; ``docs/format.md`` says what they hold."""
+        every = (self._sequence, self._ambiguity, self._variant_position, self._variant_frequency)
+        return dict(zip(ARRAYS, every, strict=True))
+
+    @property
     def bytes_on_disk(self) -> int:
         """Size of the whole store, manifest included."""
         return sum(file.stat().st_size for file in self.path.iterdir())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     UInt16 = npt.NDArray[np.uint16]
     UInt32 = npt.NDArray[np.uint32]
     Int64 = npt.NDArray[np.int64]
+
+
+_ROWS_OF_A_COPY: Final = 1 << 22
 
 
 class StoreWriter:
@@ -125,6 +128,33 @@ class StoreWriter:
         self._contigs[name] = Contig(name, length, offset, (first, self._rows["ambiguity.npy"]), (0, 0))
         if position_V is not None and frequency_V4 is not None:
             self.add_variants(name, position_V, frequency_V4)
+
+    def add_store(self, contigs: Iterable[Contig], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Append all contigs of another store, whose rows are taken as they are.
+
+        Parameters
+        ----------
+        contigs : iterable of Contig
+            The other store's; none of a name that was used before.
+        arrays : mapping of str to ndarray
+            Its arrays by file name.
+        """
+        before = dict(self._rows)
+        for name, rows in arrays.items():
+            for start in range(0, len(rows), _ROWS_OF_A_COPY):
+                self._append(name, rows[start : start + _ROWS_OF_A_COPY])
+        for contig in contigs:
+            assert contig.name not in self._contigs, f"contig {contig.name} is given twice"
+            ambiguity, variants = (
+                (first + before[name], last + before[name])
+                for name, (first, last) in (
+                    ("ambiguity.npy", contig.ambiguity),
+                    ("variant_position.npy", contig.variants),
+                )
+            )
+            self._contigs[contig.name] = contig._replace(
+                offset=contig.offset + before["sequence.npy"], ambiguity=ambiguity, variants=variants
+            )
 
     def add_variants(self, name: str, position_V: UInt32, frequency_V4: UInt16) -> tuple[int, int]:
         """Append the variants of a contig, once for each contig that has any.
