@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -213,10 +214,11 @@ def _clear(directory: Path) -> None:
 
 
 def _sync_tree(directory: Path) -> None:
-    for folder, _, files in os.walk(directory):
-        for name in files:
-            _sync(Path(folder) / name)
-        _sync(Path(folder))
+    paths = [Path(folder) / name for folder, _, names in os.walk(directory) for name in (*names, ".")]
+    # Many at once, as a disk takes them in hardly more time than one.
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(_sync, paths):
+            pass
 
 
 def _sync(path: Path) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-_WIDTH_OF_A_FILE = 200
 
 
 def print_json(result: Mapping[str, Any]) -> None:
@@ -21,15 +18,9 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; the first column is to the left and the others to the right."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for index, name in enumerate(header):
-        table.add_column(Text(name), justify="right" if index else "left", overflow="fold")
-    for row in rows:
-        # Names come from the user's files: square brackets in them are no markup.
-        table.add_row(*(Text(str(value)) for value in row))
-    # A pipe or file has no width of its own; nothing is to be folded there.
-    Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE).print(table)
+    # By hand, as a library for it takes longer to import than many a command takes.
+    lines = [list(header), *([str(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for first, *others in lines:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        typer.echo("  ".join(cells).rstrip())

@@ -21,6 +21,7 @@ from mutbert.genome.resuming import Journal, check_plan, read_journal, whole_con
 from mutbert.genome.samples import check_samples, describe_samples, read_samples
 from mutbert.genome.sources import Source, describe_source, parse_sources
 from mutbert.genome.vcf import read_header
+from mutbert.genome.workers import Workers
 from mutbert.genome.writer import StoreWriter
 from mutbert.progress import progress_bar
 from mutbert.publishing import publish_directory, refuse_existing
@@ -164,18 +165,18 @@ def build_genome(
     }
     if not (resume and (output / MANIFEST).exists()):
         refuse_existing(output, force=force, mark=MANIFEST)
-    paths = [source.path for source in (*fastas, *vcfs)]
-    with progress_bar("Checksums", _bytes(paths), unit="bytes", show=progress) as advance:
-        sources = [
-            *(describe_source("fasta", source, advance) for source in fastas),
-            *(describe_source("vcf", source, advance) for source in vcfs),
-        ]
-    plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
-    if resume and (output / MANIFEST).exists() and (report := _built_already(output, plan)):
-        return report
-    return _Build(output, fastas, list(zip(vcfs, calls, strict=True)), plan, workers=workers, progress=progress).run(
-        resume=resume, force=force
-    )
+    with Workers(workers if vcfs else 1) as crew:
+        paths = [source.path for source in (*fastas, *vcfs)]
+        with progress_bar("Checksums", _bytes(paths), unit="bytes", show=progress) as advance:
+            sources = [
+                *(describe_source("fasta", source, advance) for source in fastas),
+                *(describe_source("vcf", source, advance) for source in vcfs),
+            ]
+        plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
+        if resume and (output / MANIFEST).exists() and (report := _built_already(output, plan)):
+            return report
+        files = list(zip(vcfs, calls, strict=True))
+        return _Build(output, fastas, files, plan, workers=crew, progress=progress).run(resume=resume, force=force)
 
 
 class _Build:
@@ -188,7 +189,7 @@ class _Build:
         vcfs: Sequence[tuple[Source, Calls]],
         plan: Mapping[str, Any],
         *,
-        workers: int,
+        workers: Workers,
         progress: bool,
     ) -> None:
         self._output = output

@@ -20,7 +20,7 @@ from mutbert.errors import InputError
 from mutbert.genome.alleles import Reason
 from mutbert.genome.sites import Alleles, differs_from_last, merge_alleles
 from mutbert.genome.vcf import Place, count_by_index, list_contigs
-from mutbert.genome.workers import Task, read_tasks
+from mutbert.genome.workers import Task, Workers
 from mutbert.regions import ContigNames, names_text
 
 if TYPE_CHECKING:
@@ -167,8 +167,8 @@ class Population:
         Contigs of the FASTA that are not wanted.
     finished : mapping of str to (str, mapping of int to Tally)
         Contigs that are not to be read again, with what `ContigVariants` said of them: name in the VCF, and tallies.
-    workers : int
-        Processes that read.
+    workers : Workers, optional
+        The processes that read; this one alone where left out.
     """
 
     def __init__(
@@ -179,12 +179,12 @@ class Population:
         min_frequency: float,
         not_selected: Collection[str] = (),
         finished: Mapping[str, tuple[str, Mapping[int, Tally]]] | None = None,
-        workers: int = 1,
+        workers: Workers | None = None,
     ) -> None:
         self._finished = dict(finished or {})
         self._reference = reference
         self._min_frequency = min_frequency
-        self._workers = workers
+        self._workers = workers or Workers(1)
         self._lengths = dict(reference.lengths)
         self._names = ContigNames(self._lengths)
         self._not_selected = ContigNames(not_selected)
@@ -238,7 +238,7 @@ class Population:
             if not to_come[contig]:
                 yield _finish(pending.pop(contig), self._min_frequency)
 
-        with closing(read_tasks([step.task for step in plan], self._workers)) as results:
+        with closing(self._workers.read([step.task for step in plan])) as results:
             for (_, file, ends), pieces in zip(plan, results, strict=True):
                 for name, group in groupby(pieces, key=attrgetter("contig")):
                     contig = self._take(file, name, group, pending, advance)
@@ -298,11 +298,11 @@ class Population:
             for contig, length in self._lengths.items()
             if contig not in self._finished and any(contig in file.names for file in indexed)
         }
-        region = sum(to_read.values()) // (_REGIONS_A_WORKER * self._workers)
+        region = sum(to_read.values()) // (_REGIONS_A_WORKER * self._workers.number)
         region = min(max(region, _SHORTEST_REGION), _LONGEST_REGION)
         for group in _groups(to_read, region):
             contig, *others = group
-            starts = range(0, to_read[contig], region) if self._workers > 1 and not others else [0]
+            starts = range(0, to_read[contig], region) if self._workers.number > 1 and not others else [0]
             for start in starts:
                 is_last = start == starts[-1]
                 for file in indexed:

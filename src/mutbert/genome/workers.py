@@ -16,7 +16,7 @@ import sys
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
 
@@ -45,47 +45,68 @@ class Task(NamedTuple):
     contigs: tuple[str, ...] = ()
 
 
-def read_tasks(tasks: Sequence[Task], workers: int) -> Generator[Iterator[Piece], None, None]:
-    """Do tasks with some processes.
+class Workers:
+    """Processes that read. A context manager; they start at its beginning, so that they are ready when they are needed.
 
     Parameters
     ----------
-    tasks : sequence of Task
-        What to read.
-    workers : int
+    number : int
         Processes, this one included; 1 reads each task when its pieces are asked for.
-
-    Yields
-    ------
-    iterator of Piece
-        The pieces of each task, in the order of the tasks; each is to be used up before the next is asked for.
-
-    Raises
-    ------
-    InputError
-        What a task raised, when its turn comes.
     """
-    workers = min(workers, len(tasks))
-    if workers <= 1:
-        for task in tasks:
-            yield read_alleles(*task)
-        return
-    with closing(_Team(tasks, workers)) as team:
-        for number in range(len(tasks)):
-            yield team.pieces(number)
+
+    def __init__(self, number: int) -> None:
+        self._processes = [_Process() for _ in range(number - 1)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+
+    @property
+    def number(self) -> int:
+        """Processes, this one included."""
+        return 1 + len(self._processes)
+
+    def read(self, tasks: Sequence[Task]) -> Generator[Iterator[Piece], None, None]:
+        """Do tasks.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+            What to read.
+
+        Yields
+        ------
+        iterator of Piece
+            The pieces of each task, in the order of the tasks; each is to be used up before the next is asked for.
+
+        Raises
+        ------
+        InputError
+            What a task raised, when its turn comes.
+        """
+        if not self._processes:
+            for task in tasks:
+                yield read_alleles(*task)
+            return
+        with closing(_Team(tasks, self._processes)) as team:
+            for number in range(len(tasks)):
+                yield team.pieces(number)
 
 
 class _Team:
     """Threads that take the tasks in turn: one does its own itself, each of the others has a process."""
 
-    def __init__(self, tasks: Sequence[Task], workers: int) -> None:
+    def __init__(self, tasks: Sequence[Task], processes: Sequence[_Process]) -> None:
         self._results: list[queue.SimpleQueue[Piece | BaseException | None]] = [queue.SimpleQueue() for _ in tasks]
         self._next = iter(enumerate(tasks))
         self._lock = threading.Lock()
-        self._ahead = threading.Semaphore(_TASKS_AHEAD * workers)
+        self._ahead = threading.Semaphore(_TASKS_AHEAD * (1 + len(processes)))
         self._stopped = threading.Event()
-        self._processes = [_Process() for _ in range(workers - 1)]
-        readers: list[_Reader] = [lambda task: read_alleles(*task), *(process.read for process in self._processes)]
+        self._processes = processes
+        readers: list[_Reader] = [lambda task: read_alleles(*task), *(process.read for process in processes)]
         self._threads = [threading.Thread(target=self._work, args=(reader,), daemon=True) for reader in readers]
         for thread in self._threads:
             thread.start()
