@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mutbert.genome.build import build_genome
+    from mutbert.genome.export import export_genome
     from mutbert.genome.simulate import simulate_population
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.inference.embeddings import embed
@@ -37,6 +38,7 @@ _HOME = {
     "Region": "mutbert.regions",
     "build_genome": "mutbert.genome.build",
     "embed": "mutbert.inference.embeddings",
+    "export_genome": "mutbert.genome.export",
     "pretrain": "mutbert.training.pretrain",
     "simulate_population": "mutbert.genome.simulate",
 }
@@ -53,6 +55,7 @@ __all__ = [
     "__version__",
     "build_genome",
     "embed",
+    "export_genome",
     "pretrain",
     "simulate_population",
 ]

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 VERBS = [
-    [], ["genome"], ["genome", "build"], ["genome", "inspect"], ["simulate"], ["pretrain"], ["embed"], ["demo"]
+    [], ["genome"], ["genome", "build"], ["genome", "inspect"], ["genome", "export"],
+    ["simulate"], ["pretrain"], ["embed"], ["demo"],
 ]  # fmt: skip
 
 
@@ -31,7 +32,8 @@ def test_the_version_is_the_packages(mutbert):
     ],
 )
 def test_torch_is_imported_late(program):
-    check = "import sys; assert not {'torch', 'transformers', 'matplotlib', 'msprime'} & set(sys.modules), sys.modules"
+    late = {"torch", "transformers", "matplotlib", "msprime", "pyarrow"}
+    check = f"import sys; assert not {late} & set(sys.modules), sys.modules"
     subprocess.run([sys.executable, "-c", f"{program}; {check}"], check=True)
 
 
@@ -50,6 +52,9 @@ def test_every_public_name_is_there():
     [
         ["genome", "build", "--fasta", "absent.fa", "-o", "x.genome"],
         ["genome", "inspect", "absent.genome"],
+        ["genome", "inspect", "absent.genome", "--plot", "x.jpg"],
+        ["genome", "export", "absent.genome", "-o", "x.bed"],
+        ["genome", "export", "absent.genome", "-o", "x.fa"],
         ["pretrain", "absent.yaml"],
         ["pretrain", "small", "sed=1"],
         ["pretrain", "small", "genome=absent.genome"],
@@ -91,6 +96,8 @@ def test_results_come_as_json(mutbert, demo, tmp_path):
         ("yaml", ["pretrain", "small"], "mutbert[train]"),
         ("tensorboard", ["pretrain", "small"], "mutbert[train]"),
         ("torch", ["embed", "--model", "m", "--fasta", "f.fa", "-o", "x.parquet"], "mutbert[model]"),
+        ("pyarrow", ["genome", "export", "x.genome", "-o", "x.bed"], "mutbert[export]"),
+        ("matplotlib", ["genome", "inspect", "x.genome", "--plot", "x.svg"], "mutbert[report]"),
         ("msprime", ["simulate", "-o", "population"], "mutbert[simulate]"),
         ("matplotlib", ["demo"], "mutbert[report]"),
     ],

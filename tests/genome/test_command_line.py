@@ -75,15 +75,19 @@ def test_inspect_shows_what_a_genome_holds(tmp_path, command):
     invoke(*command)
     result = invoke("inspect", str(tmp_path / "x.genome"))
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert "chr1 40 40 2 50.00" in lines
-    assert "all 80 80 2 25.00" in lines
+    # 2 of a half and of a quarter: 0.5 + 0.375 differences in 40 bases.
+    assert "chr1 40 40 2 50.00 0.00 21.875" in lines
+    assert "chr2 40 40 0 0.00 none 0.000" in lines
+    assert "all 80 80 2 25.00 0.00 10.938" in lines
+    assert any(line.endswith("a base; 100.00% of the bases are not N") for line in lines)
+    assert "mean frequency of an alternate allele 0.3750; expected heterozygosity 10.938 a kilobase" in lines
     assert any(
         line.startswith("2 alternate alleles; 0 positions with more than one; 0 transitions, 2 trans") for line in lines
     )
     assert "0.20 to 0.25 1 " + "█" * 50 in lines
     assert "0.25 to 0.30 0" in lines
     assert "contig not in the FASTA 1 25.00%" in lines
-    assert "made by mutbert 0.1.0 with min_frequency 0.02, frequency_field AF" in lines
+    assert "made by mutbert 0.1.0 with min_frequency 0.02, frequency_field AF, filter PASS,." in lines
     assert any(line.startswith("vcf x.vcf, ") for line in lines)
 
 
@@ -91,10 +95,139 @@ def test_inspect_in_json(tmp_path, command):
     invoke(*command)
     result = json.loads(invoke("inspect", str(tmp_path / "x.genome"), "--json").stdout)
     assert (result["variants"], result["alternates"], result["transversions"], result["ti_tv"]) == (2, 2, 2, 0)
-    assert result["contigs"][0] == {"name": "chr1", "length": 40, "known": 40, "variants": 2, "per_kilobase": 50}
+    assert result["contigs"][0] == {
+        "name": "chr1", "length": 40, "known": 40, "variants": 2, "per_kilobase": 50,
+        "alternates": 2, "transitions": 0, "transversions": 2,
+        "diversity_per_kilobase": pytest.approx(21.875, abs=1e-3),
+    }  # fmt: skip
+    assert result["known_share"] == 1
+    assert result["mean_alternate_frequency"] == pytest.approx(0.375, abs=1e-4)
+    assert dict(zip(result["doubling_edges"][1:], result["doubling_spectrum"], strict=True))[0.5] == 1
     assert result["records"][0]["read"] == 4
     assert result["settings"]["min_frequency"] == 0.02
     assert len(result["spectrum"]) == 20
+
+
+@pytest.fixture
+def three(tmp_path, inputs, command):
+    """The same genome with three minima: 2, 1 and no variants; paths of their own names."""
+    paths = []
+    for name, minimum in (("all", "0"), ("common", "0.3"), ("none", "0.9")):
+        paths.append(str(tmp_path / f"{name}.genome"))
+        invoke(*command[:-1], paths[-1], "--min-frequency", minimum)
+    return paths
+
+
+def test_inspect_compares_genomes(three):
+    result = invoke("inspect", *three)
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    for line in (
+        "3 genomes: checksums are right",
+        "all common none",
+        "contigs 2 2 2",
+        "bases 80 80 80",
+        "share not N 100.00% 100.00% 100.00%",
+        "variants 2 1 0",
+        "per kb 25.00 12.50 0.00",
+        "ti/tv 0.00 0.00 none",
+        "mean frequency 0.3750 0.5000 none",
+        "frequencies AF AF AF",
+        "minimum 0 0.3 0.9",
+        "up to all common none",
+        "0.25 1 " + "█" * 21 + " 0 0",
+        "0.5 1 " + "█" * 21 + " 1 " + "█" * 21 + " 0",
+    ):
+        assert line in lines, line
+    # Rarer than in any of them is not shown, and nothing is wider than a usual terminal.
+    assert not any(line.startswith("0.125") for line in lines)
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_many_genomes_come_in_groups(three):
+    result = invoke("inspect", *three, *three)
+    # Of equal names there is no telling, so the paths stand for them.
+    assert result.stdout.splitlines()[0] == "6 genomes: checksums are right"
+    assert sum(line.startswith("contigs") for line in result.stdout.splitlines()) == 2
+    assert max(map(len, (line for line in result.stdout.splitlines() if "█" in line))) <= 80
+
+
+def test_inspect_compares_in_json(three):
+    result = json.loads(invoke("inspect", *three, "--json").stdout)
+    assert list(result) == ["genomes"]
+    assert [one["variants"] for one in result["genomes"]] == [2, 1, 0]
+    assert result["genomes"][0] == json.loads(invoke("inspect", three[0], "--json").stdout)
+
+
+def test_rare_variants_get_a_table_of_their_own(tmp_path, write_fasta, write_vcf):
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 10})
+    vcf = write_vcf(tmp_path / "x.vcf", [("1", 1, "A", "C", 0.001), ("1", 2, "C", "G", 0.003), ("1", 3, "G", "A", 0.5)])
+    path = str(tmp_path / "x.genome")
+    invoke("build", "--fasta", str(fasta), "--vcf", str(vcf), "-o", path, "--min-frequency", "0")
+    lines = [" ".join(line.split()) for line in invoke("inspect", path).stdout.splitlines()]
+    for upper, count in (("0.00195", 1), ("0.00391", 1), ("0.00781", 0), ("0.5", 1), ("1", 0)):
+        assert f"{upper} {count} {'█' * 50 * count}".strip() in lines
+
+
+def test_of_many_contigs_the_longest_are_shown(tmp_path, write_fasta):
+    lengths = {f"c{index}": 100 - index for index in range(40)} | {"last": 500}
+    fasta = write_fasta(tmp_path / "x.fa", {name: "A" * length for name, length in lengths.items()})
+    invoke("build", "--fasta", str(fasta), "-o", str(tmp_path / "x.genome"))
+    lines = invoke("inspect", str(tmp_path / "x.genome")).stdout.splitlines()
+    names = [
+        line.split()[0] for line in lines[lines.index(next(x for x in lines if x.startswith("contig "))) + 1 :][:31]
+    ]
+    # In the FASTA's order, and the sum of all beneath.
+    assert names == [*(f"c{index}" for index in range(29)), "last", "all"]
+    assert "and 11 more, all of them shorter; --json lists every contig" in lines
+    assert len(json.loads(invoke("inspect", str(tmp_path / "x.genome"), "--json").stdout)["contigs"]) == 41
+
+
+def test_inspect_reads_what_newer_and_older_builders_say(tmp_path, command):
+    invoke(*command)
+    manifest = tmp_path / "x.genome" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["settings"] |= {"filter": ["PASS", "."], "samples": {"number": 1234, "sha256": "ab" * 32}, "contigs": ["1"]}
+    content["records"][0] |= {"decomposed": 1, "frequency_from": "genotypes"}
+    content["sources"][0]["prefix"] = "human"
+    manifest.write_text(json.dumps(content))
+    lines = invoke("inspect", str(tmp_path / "x.genome")).stdout.splitlines()
+    assert "of the used, 1 of several nucleotides, taken apart" in lines
+    made = next(line for line in lines if line.startswith("made by"))
+    assert "contigs 1, filter PASS,., samples 1,234 (SHA-256 of their names abab" in made
+    assert any("fasta human=x.fa, " in line for line in lines)
+    compared = invoke("inspect", *[str(tmp_path / "x.genome")] * 2).stdout
+    assert compared.count("genotypes of 1,234") == 2
+    for key in ("settings", "records", "sources", "contig_names", "created_by"):
+        del content[key]
+    manifest.write_text(json.dumps(content))
+    assert "made by an unknown program with no settings" in invoke("inspect", str(tmp_path / "x.genome")).stdout
+    lines = [" ".join(x.split()) for x in invoke("inspect", *[str(tmp_path / "x.genome")] * 2).stdout.splitlines()]
+    assert "frequencies none none" in lines
+    assert "minimum unknown unknown" in lines
+
+
+def test_inspect_draws_the_spectra(tmp_path, three):
+    pytest.importorskip("matplotlib")
+    files = [tmp_path / "spectra.svg", tmp_path / "spectra.png"]
+    plots = [word for file in files for word in ("--plot", str(file))]
+    invoke("inspect", *three, *plots)
+    svg = files[0].read_text()
+    assert svg.startswith("<svg")
+    assert all(f">{name}</text>" in svg for name in ("all", "common", "none"))
+    assert files[1].read_bytes().startswith(b"\x89PNG")
+    invoke("inspect", three[0], *plots, "--force")
+    assert files[0].read_text() != svg
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_at_once(tmp_path, monkeypatch, capsys, three):
+    status, printed = run(monkeypatch, capsys, "genome", "inspect", "absent.genome", "--plot", tmp_path / "x.jpg")
+    assert (status, printed.count("\n")) == (2, 1)
+    assert "x.jpg: the suffix chooses the format; it must be .svg or .png" in printed
+    (tmp_path / "x.svg").write_text("mine")
+    status, printed = run(monkeypatch, capsys, "genome", "inspect", three[0], "--plot", tmp_path / "x.svg")
+    assert status == 2
+    assert "exists already" in printed
+    assert (tmp_path / "x.svg").read_text() == "mine"
 
 
 def run(monkeypatch, capsys, *arguments):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mutbert.genome.build import build_genome
+from mutbert.genome.layout import FREQUENCY_ONE
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.summary import SPECTRUM_BINS, summarise_genome
+from mutbert.genome.summary import DOUBLING_EDGES, SPECTRUM_BINS, summarise_genome
 
 RECORDS = [
     ("chr1", 1, "A", "G", 0.05),
@@ -35,6 +36,12 @@ def test_everything_is_counted(genome):
     # A>G and C>T against C>A and T>A; where the reference is R, there is no telling.
     assert (summary.transitions, summary.transversions) == (2, 2)
     assert summary.transitions_per_transversion == 1
+    assert [(one.alternates, one.transitions, one.transversions) for one in summary.contigs] == [
+        (4, 1 + 1, 1 + 1),
+        (1, 0, 0),
+        (0, 0, 0),
+    ]
+    assert summary.known_share == 7 / 13
     assert summary.bytes_on_disk == sum(file.stat().st_size for file in genome.path.iterdir())
     assert summary.bytes_per_base == summary.bytes_on_disk / 13
 
@@ -50,9 +57,50 @@ def test_the_spectrum_has_its_upper_edges(genome):
     assert spectrum == expected.tolist()
 
 
+@pytest.mark.parametrize(
+    ("frequency", "index"),
+    [(1, -1), (0.50002, -1), (0.5, -2), (0.26, -2), (0.25, -3), (2**-10, -11), (1.1 * 2**-10, -10), (2**-16, 0)],
+)
+def test_a_doubling_bin_has_its_upper_edge(tmp_path, write_fasta, write_vcf, frequency, index):
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT"})
+    vcf = write_vcf(tmp_path / "x.vcf", [("chr1", 1, "A", "T", frequency)])
+    genome = ProbabilisticGenome.open(build_genome(fasta, tmp_path / "x.genome", vcf, min_frequency=0).path)
+    spectrum = summarise_genome(genome).doubling_spectrum
+    assert np.flatnonzero(spectrum).tolist() == [index % 16]
+    low, high = DOUBLING_EDGES[index % 16], DOUBLING_EDGES[index % 16 + 1]
+    assert low < frequency <= high
+
+
+def test_every_kept_frequency_has_one_doubling_bin():
+    from mutbert.genome.summary import _doubling_spectrum
+
+    kept = (np.arange(1, FREQUENCY_ONE + 1) / FREQUENCY_ONE).astype(np.float32)
+    # The bin doubles, so each holds as many of the numbers as all before it; the first has 1/65535 and 2/65535.
+    assert _doubling_spectrum(kept).tolist() == [2, *(2**power for power in range(1, 15)), 32767]
+
+
+def test_diversity_is_the_chance_that_two_chromosomes_differ(genome):
+    summary = summarise_genome(genome)
+    total = 0.0
+    for name, length in genome.lengths.items():
+        positions = set(genome.variants(name).position.tolist())
+        of_contig = 0.0
+        for place, row in enumerate(genome.frequencies(name, 0, length).tolist()):
+            if place in positions:
+                of_contig += sum(row[a] * row[b] for a in range(4) for b in range(4) if a != b)
+        (one,) = (one for one in summary.contigs if one.name == name)
+        assert one.diversity_per_kilobase == pytest.approx(1000 * of_contig / one.known if one.known else 0)
+        total += of_contig
+    assert summary.diversity_per_kilobase == pytest.approx(1000 * total / 7)
+    frequencies = [0.05, 0.25, 0.051, 1, 0.5]
+    assert summary.mean_alternate_frequency == pytest.approx(np.mean(frequencies), abs=1 / FREQUENCY_ONE)
+
+
 def test_a_reference_alone_has_no_ratio(tmp_path, write_fasta):
     fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT"})
     genome = ProbabilisticGenome.open(build_genome(fasta, tmp_path / "y.genome").path)
     summary = summarise_genome(genome)
     assert summary.transitions_per_transversion is None
-    assert sum(summary.spectrum) == summary.alternates == summary.variants == 0
+    assert summary.mean_alternate_frequency is None
+    assert summary.diversity_per_kilobase == 0
+    assert sum(summary.spectrum) == sum(summary.doubling_spectrum) == summary.alternates == summary.variants == 0

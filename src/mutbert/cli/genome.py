@@ -7,13 +7,14 @@ from pathlib import Path
 
 import typer
 
-from mutbert.cli import inspect
+from mutbert.cli import export, inspect
 from mutbert.cli.inspect import print_names, print_records
 from mutbert.cli.printing import print_json
 
-app = typer.Typer(help="Build and inspect probabilistic genomes.", no_args_is_help=True)
+app = typer.Typer(help="Build, inspect and export probabilistic genomes.", no_args_is_help=True)
 
 app.command("inspect", no_args_is_help=True)(inspect.inspect)
+app.command("export", no_args_is_help=True)(export.export)
 
 
 @app.command(no_args_is_help=True)

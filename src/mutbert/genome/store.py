@@ -270,7 +270,8 @@ class ProbabilisticGenome:
         end = whole.length if end is None else end
         found = self._within(contig, start, end)
         positions = self._variant_position[slice(*found.variants)]
-        first, last = np.searchsorted(positions, [start, end])
+        # Of the positions' own type, or NumPy would convert all of them for each search.
+        first, last = np.searchsorted(positions, np.array([start, end], dtype=positions.dtype))
         position = positions[first:last].astype(np.int64)
         rows = slice(found.variants[0] + int(first), found.variants[0] + int(last))
         packed = self._sequence[whole.offset : whole.offset + -(-whole.length // BASES_PER_BYTE)]

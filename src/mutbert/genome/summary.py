@@ -1,4 +1,4 @@
-"""What a probabilistic genome holds, in numbers: size, density, spectrum, transitions and transversions."""
+"""What a probabilistic genome holds, in numbers: size, density, spectra, diversity, transitions and transversions."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 
 SPECTRUM_BINS: Final = 20
 
+DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
+"""(17,) edges of bins that double: all up to 1/32768, up to 1/16384, ... up to 1. A population of constant size without
+selection has about as many alleles in each (Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show."""
+
+# In units of 1/65535, an edge that itself was rounded up is still within its bin.
+_DOUBLING_UNITS: Final = np.ceil(np.array(DOUBLING_EDGES) * FREQUENCY_ONE).astype(np.int64)
+
 
 @dataclass(frozen=True)
 class ContigSummary:
@@ -34,6 +41,12 @@ class ContigSummary:
         Positions that vary.
     per_kilobase : float
         Variants per 1,000 known bases.
+    alternates : int
+        Alternate alleles: a position has up to three.
+    transitions, transversions : int
+        Alternate alleles by kind of change; see `GenomeSummary`.
+    diversity_per_kilobase : float
+        Expected heterozygosity; see `GenomeSummary`.
     """
 
     name: str
@@ -41,6 +54,10 @@ class ContigSummary:
     known: int
     variants: int
     per_kilobase: float
+    alternates: int
+    transitions: int
+    transversions: int
+    diversity_per_kilobase: float
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,15 @@ class GenomeSummary:
     spectrum : sequence of int
         Alternate alleles by frequency: bin ``i`` of n is above ``i / n`` and up to ``(i + 1) / n``, within the
         1/65535 that a store keeps.
+    doubling_spectrum : sequence of int
+        Alternate alleles by frequency in bins that double: bin ``i`` is above ``DOUBLING_EDGES[i]`` and up to
+        ``DOUBLING_EDGES[i + 1]``, within 1/65535.
+    mean_alternate_frequency : float or None
+        Mean frequency of the alternate alleles; ``None`` where there are none.
+    diversity_per_kilobase : float
+        Expected heterozygosity per 1,000 known bases: the sum of 1 - Σ p² over the positions that vary, the chance that
+        two chromosomes drawn from the population differ there (Nei 1973, PNAS 70:3321). With all variants kept it is
+        1,000 times the nucleotide diversity.
     bytes_on_disk : int
         Of the whole store.
     bytes_per_base : float
@@ -81,8 +107,16 @@ class GenomeSummary:
     transitions: int
     transversions: int
     spectrum: Sequence[int]
+    doubling_spectrum: Sequence[int]
+    mean_alternate_frequency: float | None
+    diversity_per_kilobase: float
     bytes_on_disk: int
     bytes_per_base: float
+
+    @property
+    def known_share(self) -> float:
+        """The share of bases that are not N."""
+        return self.known / self.length
 
     @property
     def transitions_per_transversion(self) -> float | None:
@@ -105,26 +139,41 @@ def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
     """
     contigs = []
     spectrum = np.zeros(SPECTRUM_BINS, dtype=np.int64)
-    alternates = multi_allelic = transitions = transversions = 0
+    doubling = np.zeros(len(DOUBLING_EDGES) - 1, dtype=np.int64)
+    multi_allelic = 0
+    frequency_sum = difference_sum = 0.0
     for name, length in genome.lengths.items():
         known = int(np.diff(genome.known_runs(name, 0, length), axis=1).sum())
         variants = genome.variants(name)
-        contigs.append(
-            ContigSummary(name, length, known, len(variants.position), _per_kilobase(len(variants.position), known))
-        )
         allele_V4 = _alternates(variants)
         row_A, base_A = np.nonzero(allele_V4)
-        alternates += len(row_A)
-        multi_allelic += int((allele_V4.sum(axis=1) > 1).sum())
+        frequency_A = variants.frequency[row_A, base_A]
         # Base codes A C G T are 0 1 2 3, so that XOR 2 is the transition.
         is_transition_A = (variants.reference[row_A] ^ base_A) == 2
         is_told_A = variants.reference[row_A] < 4
-        transitions += int((is_told_A & is_transition_A).sum())
-        transversions += int((is_told_A & ~is_transition_A).sum())
-        spectrum += _spectrum(variants.frequency[row_A, base_A])
+        differences = float((1 - np.square(variants.frequency, dtype=np.float64).sum(axis=1)).sum())
+        contigs.append(
+            ContigSummary(
+                name=name,
+                length=length,
+                known=known,
+                variants=len(variants.position),
+                per_kilobase=_per_kilobase(len(variants.position), known),
+                alternates=len(row_A),
+                transitions=int((is_told_A & is_transition_A).sum()),
+                transversions=int((is_told_A & ~is_transition_A).sum()),
+                diversity_per_kilobase=_per_kilobase(differences, known),
+            )
+        )
+        multi_allelic += int((allele_V4.sum(axis=1) > 1).sum())
+        frequency_sum += float(frequency_A.sum(dtype=np.float64))
+        difference_sum += differences
+        spectrum += _spectrum(frequency_A)
+        doubling += _doubling_spectrum(frequency_A)
     length = sum(contig.length for contig in contigs)
     known = sum(contig.known for contig in contigs)
     positions = sum(contig.variants for contig in contigs)
+    alternates = sum(contig.alternates for contig in contigs)
     return GenomeSummary(
         contigs=contigs,
         length=length,
@@ -133,9 +182,12 @@ def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
         per_kilobase=_per_kilobase(positions, known),
         alternates=alternates,
         multi_allelic=multi_allelic,
-        transitions=transitions,
-        transversions=transversions,
+        transitions=sum(contig.transitions for contig in contigs),
+        transversions=sum(contig.transversions for contig in contigs),
         spectrum=spectrum.tolist(),
+        doubling_spectrum=doubling.tolist(),
+        mean_alternate_frequency=frequency_sum / alternates if alternates else None,
+        diversity_per_kilobase=_per_kilobase(difference_sum, known),
         bytes_on_disk=genome.bytes_on_disk,
         bytes_per_base=genome.bytes_on_disk / length,
     )
@@ -159,5 +211,11 @@ def _spectrum(frequency_A: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     return np.bincount(np.ceil(below_A * SPECTRUM_BINS).astype(np.int64) - 1, minlength=SPECTRUM_BINS)
 
 
-def _per_kilobase(variants: int, known: int) -> float:
-    return 1000 * variants / known if known else 0.0
+def _doubling_spectrum(frequency_A: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    fixed_A = np.rint(frequency_A.astype(np.float64) * FREQUENCY_ONE).astype(np.int64)
+    bin_A = np.searchsorted(_DOUBLING_UNITS, fixed_A, side="left") - 1
+    return np.bincount(bin_A, minlength=len(DOUBLING_EDGES) - 1)
+
+
+def _per_kilobase(amount: float, known: int) -> float:
+    return 1000 * amount / known if known else 0.0

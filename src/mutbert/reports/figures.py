@@ -17,6 +17,7 @@ from mutbert.errors import MissingExtraError
 try:
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 except ImportError as error:
     raise MissingExtraError("matplotlib", "report") from error
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, which people with colour-blindness can tell apart.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_LINES = ("-", "--", ":", "-.")
 _STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -63,6 +65,35 @@ def spectrum_figure(edges: Sequence[float], counts: Sequence[int]) -> str:
         axes.set_ylabel("alleles")
         axes.grid(visible=False, axis="x")
         return _svg(figure, "Frequency spectrum")
+
+
+def spectra_figure(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> str:
+    """Draw the spectra of several genomes over bins that double in width, or of one.
+
+    The axis of frequencies is logarithmic, or rare variants would hide all others: a population of constant size
+    without selection is about level. For several genomes the axis of alleles is logarithmic too, so that equal ratios
+    between them look equal, rare or common.
+
+    Parameters
+    ----------
+    edges : sequence of float
+        The bins' edges, one more than there are bins; all but the first above 0.
+    counts : mapping of str to sequence of int
+        Alternate alleles in each bin, by the genome's name.
+
+    Returns
+    -------
+    str
+        SVG: bars for one genome, a line and an entry in the legend each for several.
+    """
+    with mpl.rc_context(_STYLE):
+        return _svg(_spectra(edges, counts), "Frequency spectra")
+
+
+def spectra_image(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> bytes:
+    """Draw what `spectra_figure` draws, as PNG on white, 200 dots an inch."""
+    with mpl.rc_context(_STYLE):
+        return _png(_spectra(edges, counts))
 
 
 def training_figure(history: Sequence[Mapping[str, float]], references: Mapping[str, float]) -> str:
@@ -133,9 +164,59 @@ def scatter_figure(
         return _svg(figure, f"Embeddings by {value_name}")
 
 
+def _spectra(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> Figure:
+    figure, axes = _figure(6.4 if len(counts) == 1 else 7.4, 3.8)
+    counts_GB = np.array(list(counts.values()))
+    # Rarer than anything in any of the genomes is nothing to show.
+    filled = np.flatnonzero(counts_GB.sum(axis=0))
+    first = int(filled[0]) if len(filled) else len(edges) - 2
+    # The lowest bin begins at 0, which a logarithmic axis has no place for; it is drawn as wide as its neighbours.
+    shown = [edges[1] / 2 if edge == 0 else edge for edge in edges[first:]]
+    if len(counts_GB) == 1:
+        # On a logarithmic axis, bars of this relative width leave equal gaps.
+        left, right = np.array(shown[:-1]) * 2**0.04, np.array(shown[1:]) * 2**-0.04
+        axes.bar(left, counts_GB[0, first:], width=right - left, align="edge", color=_COLOURS[0])
+    else:
+        # A bin without alleles has no place on a logarithmic axis: its line is broken.
+        drawn_GB = np.where(counts_GB > 0, counts_GB, np.nan)
+        for index, name in enumerate(counts):
+            axes.stairs(
+                drawn_GB[index, first:],
+                shown,
+                color=_COLOURS[index % len(_COLOURS)],
+                linestyle=_LINES[index // len(_COLOURS) % len(_LINES)],
+                linewidth=1.8,
+                baseline=None,
+                label=name,
+            )
+        positive = counts_GB[counts_GB > 0]
+        if len(positive):
+            axes.set_yscale("log")
+            # Over few powers of ten, their ticks alone would be too few to read a value from.
+            few = positive.max() < 1000 * positive.min()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+            axes.yaxis.set_minor_formatter("")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+    axes.set_xscale("log")
+    axes.set_xlim(shown[0], shown[-1])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_xlabel("frequency of the alternate allele")
+    axes.set_ylabel("alternate alleles a doubling of frequency")
+    axes.grid(visible=False, axis="x")
+    return figure
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # Without the library's version in it, the same data give the same bytes for longer.
+    figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _svg(figure: Figure, title: str) -> str:

@@ -1,0 +1,359 @@
+"""Exports against plain loops over the frequencies, and against samtools, bcftools and pyarrow."""
+
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pysam
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from mutbert import alphabet
+from mutbert.cli.genome import app
+from mutbert.errors import InputError, MissingExtraError
+from mutbert.genome import export
+from mutbert.genome.build import build_genome
+from mutbert.genome.export import KINDS, export_genome
+from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, StoreWriter, float_to_fixed
+from mutbert.regions import Region
+
+SEQUENCES = {"chr1": "ACGTNNNNRYAC" * 11, "chr2": "GATTACA" * 9}
+RECORDS = [
+    ("1", 1, "A", "G,T", "0.25,0.5"),  # the most frequent base is an alternate
+    ("1", 2, "C", "T", 0.5),  # a tie that the reference wins
+    ("1", 3, "G", "A,C,T", "0.25,0.25,0.25"),  # four bases
+    ("1", 9, "A", "G,T", "0.4,0.4"),  # the FASTA has R; a tie without the reference
+    ("1", 12, "C", "A", 0.5),  # a tie that the reference wins, though A is stored one unit higher
+    ("1", 132, "C", "A,G", "0.3,0.2"),  # three bases, at the contig's end
+    ("2", 1, "G", "A", 0.03),
+    ("2", 60, "T", "C", 1),
+    ("2", 61, "A", "T", 1 / 3),
+]
+
+
+@pytest.fixture(scope="module")
+def genome(tmp_path_factory, write_fasta, write_vcf):
+    folder = tmp_path_factory.mktemp("genome")
+    fasta = write_fasta(folder / "x.fa", SEQUENCES)
+    vcf = write_vcf(folder / "x.vcf", RECORDS)
+    return ProbabilisticGenome.open(build_genome(fasta, folder / "x.genome", vcf, min_frequency=0).path)
+
+
+def read_fasta(path):
+    text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+    sequences, name = {}, ""
+    for line in text.splitlines():
+        if line.startswith(">"):
+            name = line[1:]
+            assert name not in sequences
+            sequences[name] = []
+        else:
+            sequences[name].append(line)
+    for lines in sequences.values():
+        assert all(len(line) == 60 for line in lines[:-1])
+        assert 1 <= len(lines[-1]) <= 60
+    return {name: "".join(lines) for name, lines in sequences.items()}
+
+
+def expected_letter(letter, row, kind, min_frequency):
+    """What one position becomes, from its frequencies alone."""
+    unit = 1.01 / FREQUENCY_ONE
+    if letter == "N" or kind == "reference":
+        return letter
+    shown = [base for base, value in zip("ACGT", row, strict=True) if value > 0 and value >= min_frequency - unit]
+    if kind == "iupac" and shown:
+        return alphabet.iupac_of("".join(shown))
+    tied = [base for base, value in zip("ACGT", row, strict=True) if value >= max(row) - unit]
+    return letter if letter in tied else tied[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "min_frequency", "first", "last"),
+    [
+        ("reference", 0, "ACGTNNNNRYAC", "C"),
+        ("consensus", 0, "TCGTNNNNGYAC", "C"),
+        ("iupac", 0, "DYNTNNNNDYAM", "V"),
+        ("iupac", 0.25, "DYNTNNNNKYAM", "M"),
+        ("iupac", 0.5, "TYGTNNNNGYAM", "C"),
+        ("iupac", 0.9, "TCGTNNNNGYAC", "C"),
+    ],
+)
+def test_letters_are_those_one_would_write_by_hand(tmp_path, genome, kind, min_frequency, first, last):
+    report = export_genome(genome, tmp_path / "x.fa", kind, min_frequency=min_frequency)
+    sequences = read_fasta(tmp_path / "x.fa")
+    assert list(sequences) == ["chr1", "chr2"]
+    assert {name: len(sequence) for name, sequence in sequences.items()} == genome.lengths
+    assert sequences["chr1"][:12] == first
+    assert sequences["chr1"][-1] == last
+    changed = sum(
+        a != b for name, letters in SEQUENCES.items() for a, b in zip(letters, sequences[name], strict=True)
+    )  # fmt: skip
+    assert (report.kind, report.regions, report.bases, report.variants) == (kind, 2, 195, 9)
+    assert report.changed == changed
+
+
+@st.composite
+def stores(draw):
+    """Contigs as name -> (sequence, {position: counts of A, C, G, T}); ties are likely, and codes that vary."""
+    contigs = {}
+    for index in range(draw(st.integers(1, 3))):
+        sequence = draw(st.text("ACGTACGTACGTNNRYB", min_size=1, max_size=140))
+        places = draw(st.lists(st.integers(0, len(sequence) - 1), unique=True, max_size=12))
+        counts = st.lists(st.integers(0, 3), min_size=4, max_size=4).filter(any)
+        contigs[f"chr{index + 1}"] = (sequence, {place: draw(counts) for place in places})
+    return contigs
+
+
+@given(stores(), st.sampled_from(["reference", "consensus", "iupac"]), st.sampled_from([0, 0.25, 1 / 3, 0.5, 1]))
+def test_every_letter_equals_a_plain_loop(tmp_path_factory, contigs, kind, min_frequency):
+    folder = tmp_path_factory.mktemp("store")
+    with StoreWriter(folder) as writer:
+        for name, (sequence, variants) in contigs.items():
+            count_V4 = np.array([variants[place] for place in sorted(variants)], dtype=float).reshape(-1, 4)
+            fixed_V4 = float_to_fixed(count_V4 / count_V4.sum(axis=1, keepdims=True))
+            writer.add_contig(name, alphabet.encode(sequence), np.array(sorted(variants), np.uint32), fixed_V4)
+        writer.finish()
+    # Pieces of one line make many seams in little data.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "_PIECE_BASES", 60)
+        minimum = min_frequency if kind == "iupac" else 0
+        export_genome(folder, folder / "x.fa", kind, min_frequency=minimum)
+    found = read_fasta(folder / "x.fa")
+    for name, (sequence, variants) in contigs.items():
+        expected = list(sequence)
+        for place, counts in variants.items():
+            row = [count / sum(counts) for count in counts]
+            expected[place] = expected_letter(sequence[place], row, kind, minimum)
+        assert found[name] == "".join(expected)
+
+
+def test_the_reference_makes_the_same_store_again(tmp_path, genome):
+    for name in ("x.fa", "x.fa.gz"):
+        export_genome(genome, tmp_path / name, "reference")
+        again = build_genome(tmp_path / name, tmp_path / "again.genome", force=True).path
+        for array in ("sequence.npy", "ambiguity.npy"):
+            assert (again / array).read_bytes() == (genome.path / array).read_bytes()
+
+
+def test_regions_come_as_asked_for(tmp_path, genome):
+    wanted = ["2:59-62", Region("1", 2, 10), "chr1:3-10", "chr2"]
+    report = export_genome(genome, tmp_path / "x.fa", "consensus", regions=wanted)
+    whole = SEQUENCES["chr2"][:59] + "CA" + SEQUENCES["chr2"][61:]
+    assert list(read_fasta(tmp_path / "x.fa").items()) == [
+        ("chr2:59-62", whole[58:62]),
+        ("chr1:3-10", "GTNNNNGY"),
+        ("chr2", whole),
+    ]
+    assert (report.regions, report.bases, report.variants, report.changed) == (3, 4 + 8 + 63, 2 + 2 + 3, 1 + 1 + 1)
+
+
+@pytest.mark.bcftools
+@pytest.mark.parametrize("name", ["x.fa", "x.fa.gz"])
+def test_samtools_reads_what_is_written(tmp_path, genome, name):
+    if shutil.which("samtools") is None:
+        pytest.skip("samtools is not there")
+    export_genome(genome, tmp_path / name, "reference")
+    regions = ["chr1:5-70", "chr2:1-60", "chr2:63-63"]
+    done = subprocess.run(["samtools", "faidx", tmp_path / name, *regions], capture_output=True, check=True)
+    export_genome(genome, tmp_path / "regions.fa", "reference", regions=regions)
+    assert (tmp_path / "regions.fa").read_bytes() == done.stdout
+
+
+@pytest.mark.bcftools
+def test_bcftools_agrees(tmp_path, write_fasta):
+    """Its consensus puts in what occurs more often than not; with a person's genotypes, the codes of both alleles."""
+    if shutil.which("bcftools") is None:
+        pytest.skip("bcftools is not there")
+    rng = np.random.default_rng(0)
+    base_L = rng.integers(0, 4, 5000)
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": alphabet.decode(base_L.astype(np.uint8))}, width=60)
+    header = (
+        '##fileformat=VCFv4.2\n##contig=<ID=chr1>\n##INFO=<ID=AF,Number=A,Type=Float,Description="x">\n'
+        '##FORMAT=<ID=GT,Number=1,Type=String,Description="x">\n'
+        "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tone\n"
+    )
+    lines = []
+    for place in np.sort(rng.choice(5000, 400, replace=False)):
+        reference = "ACGT"[base_L[place]]
+        alternate = "ACGT"[(base_L[place] + rng.integers(1, 4)) % 4]
+        frequency = round(rng.random() * 0.98 + 0.01, 3)
+        lines.append(f"chr1\t{place + 1}\t.\t{reference}\t{alternate}\t.\tPASS\tAF={frequency}\tGT\t0/1\n")
+    (tmp_path / "x.vcf").write_text(header + "".join(lines))
+    store = build_genome(fasta, tmp_path / "x.genome", tmp_path / "x.vcf", min_frequency=0).path
+    packed = pysam.tabix_index(str(tmp_path / "x.vcf"), preset="vcf", keep_original=True)
+    for kind, options in (("consensus", ["-i", "AF>0.5"]), ("iupac", ["-I"])):
+        done = subprocess.run(["bcftools", "consensus", *options, "-f", fasta, packed], capture_output=True, check=True)
+        export_genome(store, tmp_path / f"{kind}.fa", kind)
+        (found,) = read_fasta(tmp_path / f"{kind}.fa").values()
+        assert found == "".join(done.stdout.decode().splitlines()[1:])
+        assert found != alphabet.decode(base_L.astype(np.uint8))
+
+
+def expected_rows(genome, regions=None):
+    """Every position that varies, from the dense frequencies."""
+    for name, length in genome.lengths.items():
+        dense = genome.frequencies(name, 0, length)
+        plain = alphabet.DISTRIBUTIONS[alphabet.encode(SEQUENCES[name])]
+        for place in range(length):
+            if (dense[place] != plain[place]).any() and (regions is None or (name, place) in regions):
+                yield name, place, SEQUENCES[name][place], dense[place].tolist()
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_text_tables_hold_every_variant(tmp_path, genome, suffix):
+    pytest.importorskip("pyarrow")
+    bed, tsv = tmp_path / f"x.bed{suffix}", tmp_path / f"x.tsv{suffix}"
+    report = export_genome(genome, bed)
+    assert (report.kind, report.variants, report.changed) == ("bed", 9, 0)
+    export_genome(genome, tsv)
+    lines = {}
+    for path in (bed, tsv):
+        content = path.read_bytes()
+        # All of it is one BGZF file, so that tabix can index it.
+        assert suffix == "" or content[12:14] == b"BC"
+        lines[path] = (gzip.decompress(content) if suffix else content).decode().split("\n")
+        assert lines[path].pop() == ""
+    names = ["A>G,T", "C>T", "G>A,C,T", "R>A,G,T", "C>A", "C>A,G", "G>A", "T>C", "A>T"]
+    rows = list(expected_rows(genome))
+    scores = [750, 500, 750, 1000, 500, 500, 30, 1000, 333]
+    assert lines[bed] == [
+        f"{name}\t{place}\t{place + 1}\t{change}\t{score}\t.\t{place}\t{place + 1}\t0\t1\t1\t0\t"
+        + "\t".join(f"{value:.6f}" for value in row)
+        for (name, place, _, row), change, score in zip(rows, names, scores, strict=True)
+    ]
+    assert lines[tsv] == ["contig\tposition\treference\tA\tC\tG\tT"] + [
+        "\t".join([name, str(place + 1), letter, *(f"{value:.6f}" for value in row)])
+        for name, place, letter, row in rows
+    ]
+
+
+def test_parquet_is_read_back(tmp_path, genome):
+    pq = pytest.importorskip("pyarrow.parquet")
+    export_genome(genome, tmp_path / "x.parquet")
+    table = pq.read_table(tmp_path / "x.parquet")
+    assert [(field.name, str(field.type)) for field in table.schema] == [
+        ("contig", "string"), ("position", "int64"), ("reference", "string"),
+        ("A", "float"), ("C", "float"), ("G", "float"), ("T", "float"),
+    ]  # fmt: skip
+    assert table.schema.metadata[b"position"] == b"0-based"
+    found = [
+        (row["contig"], row["position"], row["reference"], [row[base] for base in "ACGT"]) for row in table.to_pylist()
+    ]
+    assert found == list(expected_rows(genome))
+
+
+@pytest.mark.parametrize("name", ["x.bed", "x.parquet"])
+def test_batches_change_nothing(tmp_path, monkeypatch, genome, name):
+    pq = pytest.importorskip("pyarrow.parquet")
+    export_genome(genome, tmp_path / name)
+    monkeypatch.setattr(export, "_PIECE_BASES", 60)
+    monkeypatch.setattr(export, "_ROWS_AT_ONCE", 3)
+    export_genome(genome, tmp_path / f"small_{name}")
+    if name == "x.bed":
+        assert (tmp_path / "small_x.bed").read_bytes() == (tmp_path / name).read_bytes()
+    else:
+        assert pq.read_table(tmp_path / "small_x.parquet") == pq.read_table(tmp_path / name)
+        assert pq.ParquetFile(tmp_path / "small_x.parquet").num_row_groups > 1
+
+
+def test_a_table_has_each_position_once(tmp_path, genome):
+    pytest.importorskip("pyarrow")
+    wanted = ["chr2:60-62", "1:1-2", "2:1-60", "chr1:2-9"]
+    report = export_genome(genome, tmp_path / "x.tsv", regions=wanted)
+    covered = {("chr1", place) for place in range(9)} | {("chr2", place) for place in range(62)}
+    found = [tuple(line.split("\t")[:3]) for line in (tmp_path / "x.tsv").read_text().splitlines()[1:]]
+    assert found == [(name, str(place + 1), letter) for name, place, letter, _ in expected_rows(genome, covered)]
+    assert (report.regions, report.bases, report.variants) == (2, 71, len(found))
+    # Regions that touch are one, regions with a base between them two.
+    report = export_genome(genome, tmp_path / "x.tsv", regions=["1:3-4", "1:1-2", "1:6"], force=True)
+    assert (report.regions, report.bases) == (2, 5)
+
+
+def test_a_reference_alone_makes_empty_tables(tmp_path, write_fasta):
+    pq = pytest.importorskip("pyarrow.parquet")
+    store = build_genome(write_fasta(tmp_path / "x.fa", SEQUENCES), tmp_path / "x.genome").path
+    for kind in ("bed", "tsv", "parquet"):
+        assert export_genome(store, tmp_path / f"x.{kind}").variants == 0
+    assert (tmp_path / "x.bed").read_bytes() == b""
+    assert (tmp_path / "x.tsv").read_text().count("\n") == 1
+    assert pq.read_table(tmp_path / "x.parquet").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "options", "message"),
+    [
+        ("x.fa", None, {}, "its suffix does not say what to write; give --as with one of reference, consensus"),
+        ("x.fa", "genbank", {}, "kind 'genbank': there is no such kind; choose one of reference, consensus"),
+        ("x.fa.gz", "bed", {}, "its suffix is not that of bed"),
+        ("x.tsv", "parquet", {}, "its suffix is not that of parquet"),
+        ("x.parquet", "consensus", {}, "its suffix is not that of consensus"),
+        ("x.parquet.gz", None, {}, "leave out the .gz"),
+        ("x.fa", "consensus", {"min_frequency": 0.1}, "is for iupac alone"),
+        ("x.fa", "iupac", {"min_frequency": 1.1}, "is not between 0 and 1"),
+        ("x.fa", "iupac", {"min_frequency": float("nan")}, "is not between 0 and 1"),
+        ("x.fa", "iupac", {"regions": ["chr3"]}, "no such contig; there are chr1, chr2"),
+        ("x.fa", "iupac", {"regions": [Region("chr1", 0, 133)]}, "is not within its 0 to 132"),
+        ("x.fa", "iupac", {"regions": []}, "no region was given"),
+        ("absent/x.fa", "iupac", {}, "the folder .* does not exist"),
+        (".", "iupac", {"force": True}, "is a folder"),
+    ],
+)
+def test_what_cannot_be_written_is_refused(tmp_path, genome, name, kind, options, message):
+    with pytest.raises(InputError, match=message):
+        export_genome(genome, tmp_path / name, kind, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_file_is_replaced_only_by_force(tmp_path, genome):
+    (tmp_path / "x.fa").write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        export_genome(genome, tmp_path / "x.fa", "reference")
+    assert (tmp_path / "x.fa").read_text() == "mine"
+    export_genome(genome, tmp_path / "x.fa", "reference", force=True)
+    assert read_fasta(tmp_path / "x.fa") == SEQUENCES
+
+
+def test_nothing_half_written_is_left(tmp_path, monkeypatch, genome):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "_in_lines", fail)
+    with pytest.raises(KeyboardInterrupt):
+        export_genome(genome, tmp_path / "x.fa.gz", "reference")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_tables_need_pyarrow(tmp_path, monkeypatch, genome):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match=r"mutbert\[export\]"):
+        export_genome(genome, tmp_path / "x.bed")
+    assert list(tmp_path.iterdir()) == []
+    export_genome(genome, tmp_path / "x.fa", "consensus")
+
+
+def test_the_command_line(tmp_path, genome):
+    def invoke(*words):
+        result = CliRunner().invoke(app, ["export", str(genome.path), *words], catch_exceptions=False)
+        assert result.exit_code == 0
+        return result
+
+    output = str(tmp_path / "x.fa")
+    result = invoke("-o", output, "--as", "iupac", "--min-frequency", "0.25")
+    assert "x.fa: iupac, 2 contigs or regions, 195 bases, 9 variants, 8 letters that are not" in result.stdout
+    assert "Writing iupac: 195 of 195 bases (100 %)" in result.stderr
+    result = json.loads(invoke("-o", output, "--as", "reference", "--force", "--contigs", "2,chr1", "--json").stdout)
+    assert result == {
+        "path": output, "kind": "reference", "regions": 2, "bases": 195, "variants": 9, "changed": 0,
+    }  # fmt: skip
+    assert list(read_fasta(tmp_path / "x.fa").items()) == list(SEQUENCES.items())[::-1]
+    invoke("-o", output, "--as", "reference", "--force", "--contigs", "2", "--region", "1:3-4", "--region", "1:1-2")
+    assert list(read_fasta(tmp_path / "x.fa")) == ["chr2", "chr1:3-4", "chr1:1-2"]
+
+
+def test_the_guide_names_every_kind():
+    assert all(f"``{kind}``" in export_genome.__doc__ for kind in KINDS)
