@@ -92,6 +92,47 @@ def test_windows_equal_single_reads(tmp_path_factory, contigs, length, data):
     assert windows.row_N.tolist() == sorted(windows.row_N.tolist())
 
 
+@given(st.integers(0, 2**32), st.integers(1, 70))
+def test_windows_at_every_start_of_every_contig(tmp_path_factory, seed, length):
+    """Each phase, both ends, runs longer and shorter than a window, all in one batch of any order."""
+    random = np.random.default_rng(seed)
+    contigs = {}
+    for index in range(3):
+        stretches = [
+            "".join(random.choice(list("ACGT"), size=random.integers(0, 60)))
+            + "ACRN"[random.integers(4)] * int(random.integers(1, 90))
+            for _ in range(random.integers(1, 5))
+        ]
+        sequence = "".join(stretches) + "C"
+        known = [place for place, base in enumerate(sequence) if base in alphabet.BASES]
+        # The first contig is without variants, and the last base of the others varies.
+        places = {*random.choice(known, size=len(known) // 3), len(sequence) - 1} if index else set()
+        contigs[f"chr{index}"] = (sequence, {int(place): random.dirichlet(np.ones(4)).tolist() for place in places})
+    genome = write_store(tmp_path_factory.mktemp("store"), contigs)
+    wanted = [
+        (index, start)
+        for index, (sequence, _) in enumerate(contigs.values())
+        for start in range(len(sequence) - length + 1)
+    ]
+    wanted = [wanted[place] for place in random.permutation(len(wanted))]
+    contig_B, start_B = np.array(wanted, dtype=np.int64).reshape(-1, 2).T
+    windows = genome.windows(contig_B, start_B, length)
+    assert windows.base_BL.shape == (len(wanted), length)
+    assert windows.frequency_N4.dtype == np.uint16
+    rows = []
+    for row, (index, start) in enumerate(wanted):
+        name = f"chr{index}"
+        assert alphabet.decode(windows.base_BL[row]) == contigs[name][0][start : start + length]
+        variants = genome.variants(name, start, start + length)
+        fixed = (variants.frequency * FREQUENCY_ONE).round().astype(int)
+        rows += [
+            (row, place - start, *values)
+            for place, values in zip(variants.position.tolist(), fixed.tolist(), strict=True)
+        ]
+    read = np.column_stack([windows.row_N, windows.column_N, windows.frequency_N4])
+    assert [tuple(values) for values in read.tolist()] == rows
+
+
 @given(st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4).filter(lambda row: sum(row) > 1e-6), max_size=20))
 def test_fixed_point_rows_sum_exactly_and_stay_within_one_unit(rows):
     frequency = np.array(rows, dtype=float).reshape(-1, 4)

@@ -196,12 +196,13 @@ def bisect_rows(values: npt.NDArray[Any], first_B: Int64, last_B: Int64, wanted_
 
     All rows are searched at once, each in its own ascending range of `values`.
     """
-    low, high = first_B.copy(), last_B.copy()
-    while np.any(open_ := low < high):
+    low, high = first_B, last_B
+    for _ in range(int(np.max(last_B - first_B, initial=0)).bit_length()):
         middle = (low + high) >> 1
-        below = open_ & (values[np.minimum(middle, len(values) - 1)] < wanted_B)
+        # A search that has ended may look behind the last value, and stays where it is.
+        below = (low < high) & (values[np.minimum(middle, len(values) - 1)] < wanted_B)
         low = np.where(below, middle + 1, low)
-        high = np.where(open_ & ~below, middle, high)
+        high = np.where(below, high, middle)
     return low
 
 

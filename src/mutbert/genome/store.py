@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -338,27 +339,32 @@ class ProbabilisticGenome:
         Windows
             Base codes and sparse variant rows.
         """
-        table = np.array(
-            [(c.offset, *c.ambiguity, *c.variants, c.length) for c in self.contigs.values()], dtype=np.int64
-        ).reshape(-1, 6)
-        offset_B, run_first_B, run_last_B, variant_first_B, variant_last_B, length_B = table[contig_B].T
+        offset_B, run_first_B, run_last_B, variant_first_B, variant_last_B, length_B = self._contig_table[contig_B].T
         assert np.all((start_B >= 0) & (start_B + length <= length_B)), "windows lie within their contigs"
         base_BL = self._unpack(offset_B, start_B, length)
         self._put_ambiguity(base_BL, run_first_B, run_last_B, start_B, length)
 
         first_B = bisect_rows(self._variant_position, variant_first_B, variant_last_B, start_B)
-        last_B = bisect_rows(self._variant_position, first_B, variant_last_B, start_B + length)
+        # A window has at most as many variants as bases, which bounds the second search.
+        most_B = np.minimum(first_B + length, variant_last_B)
+        last_B = bisect_rows(self._variant_position, first_B, most_B, start_B + length)
         row_N, variant_N = list_ranges(first_B, last_B)
         column_N = self._variant_position[variant_N].astype(np.int64) - start_B[row_N]
         return Windows(base_BL, row_N, column_N, np.asarray(self._variant_frequency[variant_N]))
+
+    @cached_property
+    def _contig_table(self) -> Int64:
+        """Say where the contigs' data lie, a row for each; many assemblies have thousands."""
+        rows = [(one.offset, *one.ambiguity, *one.variants, one.length) for one in self.contigs.values()]
+        return np.array(rows, dtype=np.int64).reshape(-1, 6)
 
     def _unpack(self, offset_B: Int64, start_B: Int64, length: int) -> UInt8:
         """Unpack the four-to-a-byte bases; windows are grouped by their phase in the first byte."""
         count = (length + 6) // 4
         byte_B = offset_B + start_B // 4
         # The last window of a genome may ask for a byte behind the end, whose bases are then cut off.
-        byte_BC = np.minimum(byte_B[:, None] + np.arange(count), len(self._sequence) - 1)
-        codes = UNPACK[self._sequence[byte_BC]].view(np.uint8)
+        packed_BC = self._sequence.take(byte_B[:, None] + np.arange(count), mode="clip")
+        codes = UNPACK[packed_BC].view(np.uint8)
         base_BL = np.empty((len(start_B), length), dtype=np.uint8)
         for phase in range(4):
             rows = np.flatnonzero(start_B % 4 == phase)
@@ -373,7 +379,7 @@ class ProbabilisticGenome:
         starts = self._ambiguity["start"]
         # Runs do not overlap, so only the last run that starts at or before a window can reach into it.
         last_B = bisect_rows(starts, run_first_B, run_last_B, start_B + length)
-        first_B = np.maximum(bisect_rows(starts, run_first_B, run_last_B, start_B + 1) - 1, run_first_B)
+        first_B = np.maximum(bisect_rows(starts, run_first_B, last_B, start_B + 1) - 1, run_first_B)
         row_R, run_R = list_ranges(first_B, last_B)
         runs = self._ambiguity[run_R]
         begin_R = np.maximum(runs["start"].astype(np.int64) - start_B[row_R], 0)
