@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mutbert.genome.build import build_genome
     from mutbert.genome.export import export_genome
+    from mutbert.genome.merge import merge_genomes
     from mutbert.genome.simulate import simulate_population
     from mutbert.genome.store import ProbabilisticGenome
+    from mutbert.genome.verify import verify_genome
     from mutbert.inference.embeddings import embed
     from mutbert.model import (
         MutBertConfig,
@@ -39,8 +41,10 @@ _HOME = {
     "build_genome": "mutbert.genome.build",
     "embed": "mutbert.inference.embeddings",
     "export_genome": "mutbert.genome.export",
+    "merge_genomes": "mutbert.genome.merge",
     "pretrain": "mutbert.training.pretrain",
     "simulate_population": "mutbert.genome.simulate",
+    "verify_genome": "mutbert.genome.verify",
 }
 
 __all__ = [
@@ -56,8 +60,10 @@ __all__ = [
     "build_genome",
     "embed",
     "export_genome",
+    "merge_genomes",
     "pretrain",
     "simulate_population",
+    "verify_genome",
 ]
 
 

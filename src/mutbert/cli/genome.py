@@ -7,13 +7,14 @@ from pathlib import Path
 
 import typer
 
-from mutbert.cli import export, inspect
+from mutbert.cli import export, inspect, verify
 from mutbert.cli.inspect import print_names, print_records
 from mutbert.cli.printing import print_json
 
-app = typer.Typer(help="Build, inspect and export probabilistic genomes.", no_args_is_help=True)
+app = typer.Typer(help="Build, inspect, verify and export probabilistic genomes.", no_args_is_help=True)
 
 app.command("inspect", no_args_is_help=True)(inspect.inspect)
+app.command("verify", no_args_is_help=True)(verify.verify)
 app.command("export", no_args_is_help=True)(export.export)
 
 
