@@ -1,4 +1,4 @@
-"""Records of a VCF file as columns, and the single-nucleotide changes that their alternate alleles make.
+"""The single-nucleotide changes that the alternate alleles of records make, and why the others make none.
 
 Shape suffixes: N records of a chunk, M alternate alleles of a chunk, C places where an allele changes a base: one of a
 single-nucleotide allele, several of one of several nucleotides, and one that stands for any other allele.
@@ -8,28 +8,21 @@ from __future__ import annotations
 
 import zlib
 from enum import IntEnum
-from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mutbert import alphabet
-from mutbert.genome.genotypes import columns_of, count_alleles
+from mutbert.genome.columns import Column, split_list
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pysam
-
-    from mutbert.genome.fields import FrequencyFields
+    from mutbert.genome.columns import Chunk, Spans
 
     Bool = npt.NDArray[np.bool_]
     UInt8 = npt.NDArray[np.uint8]
     UInt32 = npt.NDArray[np.uint32]
     Int64 = npt.NDArray[np.int64]
-
-_RECORDS_OF_A_CHUNK: Final = 1 << 15
 
 _AMBIGUOUS: Final = 254
 _LONGER: Final = 255
@@ -38,6 +31,9 @@ _CODE_OF_ALLELE: Final = {
     for code, upper in enumerate(alphabet.IUPAC)
     for letter in (upper, upper.lower())
 }
+# Of letters, the bit that makes small ones of capitals.
+_UPPER: Final = np.uint8(0xDF)
+_CODE_OF_BYTE: Final = np.array([_CODE_OF_ALLELE.get(chr(byte), _LONGER) for byte in range(256)], dtype=np.uint8)
 
 
 class Reason(IntEnum):
@@ -74,33 +70,6 @@ class Reason(IntEnum):
         return member
 
 
-class Chunk(NamedTuple):
-    """Consecutive records of a contig, column by column.
-
-    Parameters
-    ----------
-    position : list of int
-        1-based, as in the file.
-    alleles : list of sequence of str
-        REF and then every ALT.
-    filters : list of sequence of str
-        Names in the FILTER column; none for ``.``.
-    values : list
-        The frequency field, or the numerator: htslib's tuple, number, or ``None``.
-    numbers : list of int or None
-        The denominator where frequencies are a quotient; empty otherwise.
-    """
-
-    position: list[int]
-    alleles: list[Any]
-    filters: list[Any]
-    values: list[Any]
-    numbers: list[int | None]
-
-    def __len__(self) -> int:
-        return len(self.position)
-
-
 class Changes(NamedTuple):
     """The places where alternate alleles change a base; of an allele that is no such change, one place with the reason.
 
@@ -127,96 +96,41 @@ class Changes(NamedTuple):
     whole_C: UInt32
 
 
-def read_chunk(records: Iterator[pysam.VariantRecord], fields: FrequencyFields) -> Chunk:
-    """Take the next records from an iterator; an empty chunk means that there are no more."""
-    chunk = Chunk([], [], [], [], [])
-    position, alleles, filters, values, numbers = chunk
-    values_field, *numbers_field = fields.names
-    # This loop runs once a record, so it does nothing but fetch.
-    for record in islice(records, _RECORDS_OF_A_CHUNK):
-        position.append(record.pos)
-        alleles.append(record.alleles)
-        filters.append(record.filter.keys())
-        info = record.info
-        values.append(info.get(values_field))
-        if numbers_field:
-            numbers.append(info.get(numbers_field[0]))
-    return chunk
-
-
-def read_genotype_chunk(lines: Iterator[list[bytes]], fields: FrequencyFields) -> Chunk:
-    """Take the next records from an iterator of lines in ten columns, and count the alleles that are called.
-
-    Raises
-    ------
-    ValueError
-        When a line is no record; ``error.args`` holds its position.
-    """
-    chunk = Chunk([], [], [], [], [])
-    position, alleles, filters, values, numbers = chunk
-    chosen_S = columns_of(fields.columns)
-    for line in islice(lines, _RECORDS_OF_A_CHUNK):
-        try:
-            _, place, _, reference, alternate, _, names, _, keys, columns = line
-            record = [reference.decode("ascii"), *alternate.decode("ascii").split(",")]
-            if alternate == b".":
-                del record[1:]
-            size = len(record[0])
-            # Only alleles as long as REF can be used, and counting is most of the work.
-            if any(len(allele) == size for allele in record[1:]):
-                calls, called = count_alleles(columns, keys, len(record) - 1, fields.samples, chosen_S)
-            else:
-                calls, called = [0] * (len(record) - 1), 0
-            if not place.isdigit():
-                raise ValueError(place)
-            position.append(int(place))
-        except ValueError:
-            raise ValueError(line[1].decode("ascii", "replace") if len(line) > 1 else "?") from None
-        alleles.append(record)
-        filters.append(() if names == b"." else names.decode("ascii", "replace").split(";"))
-        values.append(tuple(calls))
-        numbers.append(called)
-    return chunk
-
-
-def find_changes(chunk: Chunk, count_N: Int64, record_M: Int64, passing_N: Bool) -> Changes:
+def find_changes(chunk: Chunk, passing_N: Bool) -> tuple[Int64, Changes]:
     """Tell what each alternate allele is, and take those of several nucleotides apart.
 
     Parameters
     ----------
     chunk : Chunk
         The records.
-    count_N : ndarray of int64, shape (N,)
-        Alternate alleles of each record.
-    record_M : ndarray of int64, shape (M,)
-        The record of each alternate allele.
     passing_N : ndarray of bool, shape (N,)
         Records that are not filtered; longer alleles of the others are not looked at.
 
     Returns
     -------
-    Changes
-        In the order of the alleles.
+    tuple of (ndarray of int64, Changes)
+        The record of each alternate allele, shape (M,), and their changes in the order of the alleles.
     """
-    every = list(chain.from_iterable(chunk.alleles))
-    code = np.fromiter(map(_CODE_OF_ALLELE.get, every, repeat(_LONGER)), np.uint8, len(every))
-    is_reference = np.zeros(len(every), dtype=bool)
-    is_reference[np.cumsum(count_N + 1) - count_N - 1] = True
-    reference_M = code[is_reference][record_M]
-    alternate_M = code[~is_reference]
+    references, alternates = chunk.spans(Column.REF), chunk.spans(Column.ALT)
+    rows = np.flatnonzero(~chunk.equal(alternates, b"."))
+    part_M, spans_M = split_list(chunk, alternates.take(rows))
+    record_M = rows[part_M]
+    reference_M = _codes(chunk, references)[record_M]
+    alternate_M = _codes(chunk, spans_M)
 
     stage_M = np.full(len(record_M), Reason.USED, dtype=np.uint8)
-    stage_M[reference_M == alternate_M] = Reason.NOT_A_CHANGE
     stage_M[alternate_M == _AMBIGUOUS] = Reason.AMBIGUOUS_ALTERNATE
     stage_M[reference_M == _AMBIGUOUS] = Reason.UNKNOWN_REFERENCE
-    longer = np.flatnonzero(((reference_M == _LONGER) | (alternate_M == _LONGER)) & passing_N[record_M])
-    one_M = np.ones(len(record_M), dtype=bool)
-    one_M[longer] = False
-    alternates = np.flatnonzero(~is_reference)
+    letter_M, other_M = chunk.byte_B[spans_M.begin_S] & _UPPER, chunk.byte_B[references.begin_S[record_M]] & _UPPER
+    stage_M[letter_M == other_M] = Reason.NOT_A_CHANGE
+    one_M = (reference_M != _LONGER) & (alternate_M != _LONGER)
+    longer = np.flatnonzero(~one_M & passing_N[record_M])
+    before = chunk.texts(references.take(record_M[longer]))
+    after = chunk.texts(spans_M.take(longer))
     taken_apart = [
         (m, *change)
-        for m in longer.tolist()
-        for change in _changes_of_longer(chunk.alleles[record_M[m]][0], every[alternates[m]])
+        for m, reference, alternate in zip(longer.tolist(), before, after, strict=True)
+        for change in _changes_of_longer(reference, alternate)
     ]
     single = np.flatnonzero(one_M)
     zeros = np.zeros(len(single), dtype=np.int64)
@@ -225,13 +139,22 @@ def find_changes(chunk: Chunk, count_N: Int64, record_M: Int64, passing_N: Bool)
     if taken_apart:
         every_C = every_C[:, np.argsort(every_C[0], kind="stable")]
     allele_C, stage_C, offset_C, reference_C, alternate_C, whole_C = every_C
-    return Changes(
+    return record_M, Changes(
         allele_C,
         stage_C.astype(np.uint8),
         offset_C,
         reference_C.astype(np.uint8),
         alternate_C.astype(np.uint8),
         whole_C.astype(np.uint32),
+    )
+
+
+def _codes(chunk: Chunk, spans: Spans) -> UInt8:
+    """Give the base code of each span of one letter, `_LONGER` for any other, shape (S,)."""
+    return np.where(
+        spans.end_S - spans.begin_S == 1,
+        _CODE_OF_BYTE[chunk.byte_B[np.minimum(spans.begin_S, len(chunk.byte_B) - 1)]],
+        np.uint8(_LONGER),
     )
 
 

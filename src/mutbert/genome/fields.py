@@ -26,7 +26,7 @@ class FrequencyFields(NamedTuple):
     columns : tuple of int or None
         Of genotypes: the columns of the samples that count, from 0, ascending; ``None`` for all.
     samples : int
-        Of genotypes: number of columns in the file.
+        Columns with genotypes in the file.
     """
 
     names: tuple[str, ...]
@@ -78,10 +78,10 @@ def find_frequency_fields(path: Path, wanted: str, samples: Collection[str] | No
                     f"{path}: INFO field {name} is declared as {header.info[name]} and not as {kind}; "
                     "choose another with --frequency-field"
                 )
-        return FrequencyFields(parts)
+        return FrequencyFields(parts, None, len(header.samples))
     if wanted == "AF":
         if header.info.get("AC") == header.info.get("AN") == "Integer":
-            return FrequencyFields(("AC", "AN"))
+            return FrequencyFields(("AC", "AN"), None, len(header.samples))
         if header.samples and header.has_genotypes:
             return _genotypes(path, header, None)
     floats = [name for name, kind in header.info.items() if kind == "Float"]

@@ -55,6 +55,8 @@ def count_alleles(
     ValueError
         When there are other than `samples` columns, or a genotype is not made of the record's alleles.
     """
+    if not keys:
+        raise ValueError("no columns for the samples")
     if keys[:3].rstrip(b":") != b"GT":
         return [0] * alternates, 0
     text_S = np.frombuffer(columns, dtype=np.uint8)

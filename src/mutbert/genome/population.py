@@ -18,8 +18,9 @@ import numpy.typing as npt
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.genome.alleles import Reason
+from mutbert.genome.frequencies import list_contigs
 from mutbert.genome.sites import Alleles, differs_from_last, merge_alleles
-from mutbert.genome.vcf import Place, count_by_index, list_contigs
+from mutbert.genome.vcf import Place, count_by_index
 from mutbert.genome.workers import Task, Workers
 from mutbert.regions import ContigNames, names_text
 
@@ -283,7 +284,7 @@ class Population:
         for file in self._files:
             if not file.by_index:
                 # A single file says by itself where a contig ends.
-                listed = list_contigs(file.path) if len(self._files) > 1 else ()
+                listed = list_contigs(file.calls) if len(self._files) > 1 else ()
                 names += [contig for name in listed if (contig := self._find(file, name)[0]) is not None]
         return defaultdict(lambda: 1, Counter(name for name in names if name not in self._finished))
 

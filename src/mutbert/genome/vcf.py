@@ -1,14 +1,16 @@
-"""VCF and BCF through htslib, whole files or a region of them; what is wrong with a file is one line naming it.
+"""VCF and BCF files as stretches of text, whole or a region of them; what is wrong with a file is one line naming it.
 
-Genotypes are not parsed: `read_records` leaves them out, and `read_lines` gives the text.
+htslib decompresses, reads headers and indexes, and turns BCF into text. Genotypes are cut off and handed over apart.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
 import threading
-from contextlib import ExitStack, contextmanager, suppress
-from itertools import chain
+import zlib
+from contextlib import contextmanager, suppress
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pysam
@@ -17,12 +19,34 @@ from mutbert.errors import InputError
 from mutbert.genome.compression import Compression, check_input, read_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO
 
-# How often progress is told.
-_RECORDS_BETWEEN_CALLS: Final = 1 << 12
+# Enough at once that NumPy's calls cost nothing, and little enough that reading past the end of a region does not.
+_BYTES_AT_ONCE: Final = 1 << 19
+# Lines with genotypes are long, and most of them is cut off.
+_WIDE_BYTES_AT_ONCE: Final = 1 << 23
+# How often a file is asked how far it is.
+_LINES_BETWEEN_LOOKS: Final = 1 << 10
+
+
+class Lines(NamedTuple):
+    """Consecutive records.
+
+    Parameters
+    ----------
+    text : bytes
+        Their lines up to INFO at least, each with its end.
+    genotypes : list of (bytes, bytes)
+        FORMAT and the columns behind it, for each line, where they were asked for.
+    read : float
+        Compressed bytes read since the last ones.
+    """
+
+    text: bytes
+    genotypes: list[tuple[bytes, bytes]]
+    read: float
 
 
 class Place(NamedTuple):
@@ -71,7 +95,7 @@ def read_header(path: Path) -> VcfHeader:
     InputError
         When the file cannot be read or is no VCF.
     """
-    with _open(path, None) as file:
+    with _open(path) as file:
         header = file.header
         return VcfHeader(
             {name: field.type for name, field in header.info.items()},
@@ -99,176 +123,262 @@ def count_by_index(path: Path) -> dict[str, int] | None:
     return {name: int(number) for name, _, number in rows} or None
 
 
-def list_contigs(path: Path) -> list[str]:
-    """List the contigs that a file has records of, by reading it."""
-    return list(dict.fromkeys(record.contig for record in read_records(path)))
-
-
-def read_records(
-    path: Path, place: Place | None = None, advance: Callable[[float], None] | None = None
-) -> Generator[pysam.VariantRecord, None, None]:
-    """Read a file's records, without their genotypes.
+def read_lines(
+    path: Path, samples: int = 0, place: Place | None = None, *, genotypes: bool = False
+) -> Generator[Lines, None, None]:
+    """Read a file's records as text.
 
     Parameters
     ----------
     path : Path
         VCF or BCF: plain, gzip or bgzip, told by its content.
+    samples : int
+        Columns with genotypes that its header declares.
     place : Place, optional
         Only these records, found by the file's index.
-    advance : callable, optional
-        Told of the bytes read from the disk (compressed ones) since its last call.
+    genotypes : bool
+        Give the genotypes too.
 
     Yields
     ------
-    pysam.VariantRecord
-        In the file's order. Contigs that the header does not declare are fine.
+    Lines
+        In the file's order. That each is a record is for the caller to check.
 
     Raises
     ------
     InputError
-        When the file is missing, empty, cut short, damaged, or no VCF, or a record cannot be parsed.
-    """
-    with _open(path, advance) as file:
-        yield from _records(path, file, place, advance)
-
-
-def read_lines(
-    path: Path, place: Place | None = None, advance: Callable[[float], None] | None = None
-) -> Generator[bytes, None, None]:
-    """Read a file's records as lines of text, with their genotypes; BCF is turned into text.
-
-    Parameters and errors are those of `read_records`, but that the caller parses the lines.
-
-    Yields
-    ------
-    bytes
-        A line without its end.
+        When the file is missing, empty, cut short or damaged.
     """
     compression = check_input(path, "VCF")
-    if compression is Compression.BGZF and not _is_bcf(path):
-        yield from _lines_of_bgzf(path, place, advance)
-    elif _is_bcf(path):
-        with _open(path, advance, drop_samples=False) as file:
-            for record in _records(path, file, place, advance):
-                yield str(record).encode().rstrip(b"\r\n")
+    meter = _Meter()
+    if _is_bcf(path):
+        yield from _narrowed(_lines_of_bcf(path, place, meter), meter, genotypes=genotypes)
+    elif samples:
+        is_bgzf = compression is Compression.BGZF
+        lines = _lines_of_bgzf(path, place, meter) if is_bgzf else _lines_of_stream(path, meter)
+        yield from _narrowed(lines, meter, genotypes=genotypes)
     else:
-        assert place is None, "only bgzip and BCF files have an index"
-        if compression is Compression.PLAIN:
-            _check_last_line(path)
-        rest = b""
-        for block in read_blocks(path, "VCF", advance):
-            *lines, rest = (rest + block).split(b"\n")
-            yield from (line.rstrip(b"\r") for line in lines if not line.startswith(b"#"))
-        if rest:
-            raise _unparsable(path, rest.split(b"\t", 2)[:2])
+        blocks = _blocks_of_bgzf(path, place, meter) if compression is Compression.BGZF else _blocks(path, meter)
+        for block in blocks:
+            if block:
+                yield Lines(block, [], meter.take())
 
 
-def _lines_of_bgzf(path: Path, place: Place | None, advance: Callable[[float], None] | None) -> Iterator[bytes]:
-    with ExitStack() as stack:
-        file = stack.enter_context(pysam.BGZFile(os.fspath(path), "rb"))
+class _Meter:
+    """Adds up the compressed bytes that were read."""
+
+    def __init__(self) -> None:
+        self._read = 0.0
+        self._last = 0
+
+    def add(self, amount: float) -> None:
+        self._read += amount
+
+    def begin(self, file: pysam.BGZFile | pysam.VariantFile) -> None:
+        """Begin to count where a file is now."""
+        # A BGZF position is the block's place in the file, and 16 bits for the place in the block.
+        self._last = file.tell() >> 16
+
+    def look(self, file: pysam.BGZFile | pysam.VariantFile) -> None:
+        """Add what was read of a file since the last look."""
+        now = file.tell() >> 16
+        self._read += max(now - self._last, 0)
+        self._last = now
+
+    def take(self) -> float:
+        read, self._read = self._read, 0.0
+        return read
+
+
+def _narrowed(lines: Iterable[bytes], meter: _Meter, *, genotypes: bool) -> Iterator[Lines]:
+    """Cut FORMAT and the columns behind it off lines."""
+    heads: list[bytes] = []
+    columns: list[tuple[bytes, bytes]] = []
+    size = 0
+    for line in lines:
+        head = line.split(b"\t", 8)
+        rest = head.pop() if len(head) == 9 else b""
+        heads.append(b"\t".join(head))
+        if genotypes:
+            keys, _, text = rest.partition(b"\t")
+            columns.append((keys, text))
+        size += len(line)
+        if size > _WIDE_BYTES_AT_ONCE:
+            yield Lines(b"\n".join(heads) + b"\n", columns, meter.take())
+            heads, columns, size = [], [], 0
+    if heads:
+        yield Lines(b"\n".join(heads) + b"\n", columns, meter.take())
+
+
+def _lines_of_bgzf(path: Path, place: Place | None, meter: _Meter) -> Iterator[bytes]:
+    with _open_bgzf(path) as file:
         lines: Iterable[bytes] = file
         if place is not None:
-            # The index leads to the first record, and its end is where the lines begin.
-            with _open(path, None, drop_samples=False) as records:
-                first = next(_records(path, records, place), None)
-                if first is None:
-                    return
-                file.seek(records.tell())
-            lines = chain([str(first).encode().rstrip(b"\r\n")], file)
-        tell = _Teller(path, file, advance)
-        if place is not None:
-            tell.begin()
+            first = _go_to(path, file, place)
+            if first is None:
+                return
+            lines = chain([first], file)
+        meter.begin(file)
         line = b""
+        in_header = True
         try:
-            for number, line in enumerate(lines, start=1):
-                if line.startswith(b"#"):
+            for number, line in enumerate(lines):
+                if in_header and line.startswith(b"#"):
                     continue
+                in_header = False
                 if place is not None and not _begins_in(line, place):
                     break
-                yield line.rstrip(b"\r")
-                if not number % _RECORDS_BETWEEN_CALLS:
-                    tell()
+                yield line[:-1] if line.endswith(b"\r") else line
+                if not number % _LINES_BETWEEN_LOOKS:
+                    meter.look(file)
         except OSError:
-            raise _unparsable(path, line.split(b"\t", 2)[:2]) from None
-        tell(at_end=place is None)
+            raise _damaged(path, line) from None
+        meter.look(file)
+
+
+def _lines_of_stream(path: Path, meter: _Meter) -> Iterator[bytes]:
+    for block in _blocks(path, meter):
+        yield from block[:-1].split(b"\n")
+
+
+def _lines_of_bcf(path: Path, place: Place | None, meter: _Meter) -> Iterator[bytes]:
+    record = None
+    with _open(path, drop_samples=False) as file:
+        has_blocks = file.compression == "BGZF"
+        try:
+            for number, record in enumerate(file if place is None else _records_from(file, place)):
+                if place is not None and (
+                    record.contig != place.contig or (place.end is not None and record.pos > place.end)
+                ):
+                    break
+                yield str(record).encode().rstrip(b"\n")
+                if has_blocks and not number % _LINES_BETWEEN_LOOKS:
+                    if place is not None and not number:
+                        meter.begin(file)
+                    meter.look(file)
+        except (OSError, ValueError):
+            raise _damaged(path, str(record).encode() if record is not None else b"") from None
+    if not has_blocks:
+        meter.add(path.stat().st_size)
+
+
+def _blocks_of_bgzf(path: Path, place: Place | None, meter: _Meter) -> Iterator[bytes]:
+    with _open_bgzf(path) as file:
+        rest = b""
+        if place is not None:
+            first = _go_to(path, file, place)
+            if first is None:
+                return
+            rest = first + b"\n"
+        meter.begin(file)
+        block = b""
+        try:
+            for block in _whole_lines(iter(lambda: file.read(_BYTES_AT_ONCE), b""), rest, in_header=place is None):
+                meter.look(file)
+                part = block if place is None else _until(block, place)
+                yield part
+                if len(part) < len(block):
+                    break
+        except OSError:
+            raise _damaged(path, block[block.rfind(b"\n", 0, -1) + 1 :]) from None
+
+
+def _blocks(path: Path, meter: _Meter) -> Iterator[bytes]:
+    if check_input(path, "VCF") is Compression.PLAIN:
+        _check_last_line(path)
+    yield from _whole_lines(read_blocks(path, "VCF", meter.add), b"", in_header=True)
+
+
+def _whole_lines(blocks: Iterable[bytes], rest: bytes, *, in_header: bool) -> Iterator[bytes]:
+    """Cut blocks where lines end, and leave out the header before them."""
+    for block in blocks:
+        cut = block.rfind(b"\n") + 1
+        if not cut:
+            rest += block
+            continue
+        text, rest = rest + block[:cut], block[cut:]
+        while in_header and text:
+            if not text.startswith(b"#"):
+                in_header = False
+            else:
+                text = text[text.find(b"\n") + 1 :]
+        yield text.replace(b"\r\n", b"\n") if b"\r" in text else text
+    if rest:
+        yield rest.rstrip(b"\r") + b"\n"
+
+
+def _go_to(path: Path, file: pysam.BGZFile, place: Place) -> bytes | None:
+    """Find the first record of a place, and go behind it; ``None`` where there is none."""
+    with _open(path, drop_samples=False) as records:
+        try:
+            first = next(_records_from(records, place), None)
+        except (OSError, ValueError):
+            raise _damaged(path, f"{place.contig}\t{place.start}".encode()) from None
+        if first is None:
+            return None
+        file.seek(records.tell())
+    return str(first).encode().rstrip(b"\n")
+
+
+def _records_from(file: pysam.VariantFile, place: Place) -> Iterator[pysam.VariantRecord]:
+    """Read the records from a place on: the index leads to the first, and reading on is quicker than by the index."""
+    found = file.fetch(place.contig, place.start) if place.start else file.fetch(place.contig)
+    first = next(found, None)
+    if first is None:
+        return
+    for record in chain([first], file):
+        # The first ones may only reach into the place.
+        if record.contig != place.contig or record.pos > place.start or not place.start:
+            yield record
 
 
 def _begins_in(line: bytes, place: Place) -> bool:
-    contig, position, _ = line.split(b"\t", 2)
-    return contig == place.contig.encode() and (place.end is None or int(position) <= place.end)
-
-
-def _records(
-    path: Path, file: pysam.VariantFile, place: Place | None, advance: Callable[[float], None] | None = None
-) -> Iterator[pysam.VariantRecord]:
-    # Of a pipe, the thread that feeds it tells.
-    tell = _Teller(path, file, None if file.is_stream else advance)
-    number, record = 0, None
     try:
-        records = iter(file) if place is None else _from(file, place)
-        for number, record in enumerate(records, start=1):
-            if number == 1 and place is not None:
-                tell.begin()
-            yield record
-            if not number % _RECORDS_BETWEEN_CALLS:
-                tell()
-    except (OSError, ValueError):
-        raise _unparsable(path, (record.contig, record.pos) if record is not None else (), number + 1) from None
-    # Without a record there is no place in the file to tell.
-    if place is None or number:
-        tell(at_end=place is None)
+        contig, position, _ = line.split(b"\t", 2)
+        return contig == place.contig.encode() and (place.end is None or int(position) <= place.end)
+    except ValueError:
+        # Whoever takes it apart says what is wrong with it.
+        return True
 
 
-def _from(file: pysam.VariantFile, place: Place) -> Iterator[pysam.VariantRecord]:
-    """Read the records of a place: the index leads to the first, and reading on from there is quicker than by it."""
-    found = file.fetch(place.contig, place.start, place.end) if place.start or place.end else file.fetch(place.contig)
-    first = next(found, None)
-    for record in chain([first], file) if first is not None else ():
-        if record.contig != place.contig or (place.end is not None and record.pos > place.end):
-            return
-        # The first ones may only reach into it.
-        if record.pos > place.start or not place.start:
-            yield record
+def _until(block: bytes, place: Place) -> bytes:
+    """Cut off the lines behind a place."""
+    if _begins_in(block[block.rfind(b"\n", 0, -1) + 1 :], place):
+        return block
+    lines = takewhile(lambda line: _begins_in(line, place), block.split(b"\n"))
+    return b"".join(line + b"\n" for line in lines)
 
 
-def _unparsable(path: Path, place: Iterable[object], number: int = 0) -> InputError:
-    words = [one.decode("ascii", "replace") if isinstance(one, bytes) else str(one) for one in place]
-    record = f"record {number}, after" if number else "what comes after"
+def _damaged(path: Path, line: bytes) -> InputError:
+    return unparsable(path, b":".join(line.split(b"\t", 2)[:2]).decode("utf-8", "replace"))
+
+
+def unparsable(path: Path, after: str) -> InputError:
+    """Say that what comes after a record is none; ``after`` is its place, empty where it is the header."""
     return InputError(
-        f"{path}: {record} {':'.join(words) or 'the header'}, cannot be parsed; the file is damaged or cut short, or "
-        "the line is no VCF: copy or mend it"
+        f"{path}: what comes after {after or 'the header'} cannot be parsed; the file is damaged or cut short, or the "
+        "line is no VCF: copy or mend it"
     )
 
 
-class _Teller:
-    """Tells how many compressed bytes were read since the last call."""
-
-    def __init__(
-        self, path: Path, file: pysam.VariantFile | pysam.BGZFile, advance: Callable[[float], None] | None
-    ) -> None:
-        self._path = path
-        self._file = file
-        self._advance = advance
-        # A BGZF position is the block's place in the file, and 16 bits for the place in the block.
-        self._shift = 0 if getattr(file, "compression", "BGZF") == "NONE" else 16
-        self._told = 0
-
-    def begin(self) -> None:
-        """Begin to count here, where the index led to."""
-        if self._advance is not None:
-            self._told = self._file.tell() >> self._shift
-
-    def __call__(self, *, at_end: bool = False) -> None:
-        if self._advance is not None:
-            place = self._path.stat().st_size if at_end else self._file.tell() >> self._shift
-            self._advance(max(place - self._told, 0))
-            self._told = place
+@contextmanager
+def _open_bgzf(path: Path) -> Iterator[pysam.BGZFile]:
+    # What htslib would print is raised instead.
+    verbosity = pysam.set_verbosity(0)
+    try:
+        file = pysam.BGZFile(os.fspath(path), "rb")
+        try:
+            yield file
+        finally:
+            # A damaged file says so again when it is closed.
+            with suppress(OSError):
+                file.close()
+    finally:
+        pysam.set_verbosity(verbosity)
 
 
 @contextmanager
-def _open(
-    path: Path, advance: Callable[[float], None] | None, *, drop_samples: bool = True
-) -> Iterator[pysam.VariantFile]:
+def _open(path: Path, *, drop_samples: bool = True) -> Iterator[pysam.VariantFile]:
     compression = check_input(path, "VCF")
     if compression is Compression.PLAIN:
         _check_last_line(path)
@@ -276,7 +386,7 @@ def _open(
     verbosity = pysam.set_verbosity(0)
     try:
         if compression is Compression.GZIP:
-            with _decompressing(path, advance) as pipe, _header_read(path, pipe, drop_samples) as file:
+            with _decompressing(path) as pipe, _header_read(path, pipe, drop_samples) as file:
                 yield file
         else:
             with _header_read(path, os.fspath(path), drop_samples) as file:
@@ -306,7 +416,7 @@ def _header_read(path: Path, source: str | BinaryIO, drop_samples: bool) -> Iter
 
 
 @contextmanager
-def _decompressing(path: Path, advance: Callable[[float], None] | None) -> Iterator[BinaryIO]:
+def _decompressing(path: Path) -> Iterator[BinaryIO]:
     """Give a pipe with a gzip file's content, as pysam itself opens BGZF only."""
     read_end, write_end = os.pipe()
     failures: list[InputError] = []
@@ -314,7 +424,7 @@ def _decompressing(path: Path, advance: Callable[[float], None] | None) -> Itera
     def feed() -> None:
         try:
             with os.fdopen(write_end, "wb") as sink:
-                for block in read_blocks(path, "VCF", advance):
+                for block in read_blocks(path, "VCF"):
                     sink.write(block)
         except BrokenPipeError:
             # Whoever reads has seen enough.
@@ -338,8 +448,10 @@ def _decompressing(path: Path, advance: Callable[[float], None] | None) -> Itera
 
 
 def _is_bcf(path: Path) -> bool:
-    with suppress(InputError):
-        return next(read_blocks(path, "VCF"))[:3] == b"BCF"
+    with suppress(OSError, EOFError, zlib.error), path.open("rb") as raw:
+        is_compressed = raw.read(2) == b"\x1f\x8b"
+        raw.seek(0)
+        return (gzip.GzipFile(fileobj=raw) if is_compressed else raw).read(3) == b"BCF"
     return False
 
 
