@@ -196,8 +196,12 @@ def split_list(chunk: Chunk, spans: Spans) -> tuple[Int64, Spans]:
     """
     low, high = (int(spans.begin_S[0]), int(spans.end_S[-1])) if len(spans) else (0, 0)
     commas = np.flatnonzero(chunk.byte_B[low:high] == _COMMA) + low
+    if not len(commas):
+        return np.arange(len(spans)), spans
     first_S, last_S = np.searchsorted(commas, spans.begin_S), np.searchsorted(commas, spans.end_S)
     _, inside = list_ranges(first_S, last_S)
+    if not len(inside):
+        return np.arange(len(spans)), spans
     row_S = np.repeat(np.arange(len(spans)), last_S - first_S + 1)
     # Spans ascend, so that all begins and all ends do, and they pair.
     begin = np.sort(np.concatenate([spans.begin_S, commas[inside] + 1]))

@@ -26,7 +26,7 @@ from mutbert.genome.columns import (
 )
 from mutbert.genome.genotypes import columns_of, count_alleles
 from mutbert.genome.layout import LONGEST_CONTIG, list_ranges
-from mutbert.genome.sites import NO_ALLELES, SUM_TOLERANCE, Alleles
+from mutbert.genome.sites import NO_ALLELES, SUM_TOLERANCE, Alleles, differs_from_last
 from mutbert.genome.vcf import Place, read_lines, unparsable
 from mutbert.regions import ContigNames
 
@@ -197,7 +197,8 @@ class _Reader:
         stage_C = changes.stage_C
         candidate_C = (stage_C == Reason.USED) & passing_N[record_C]
 
-        wanted = np.unique(record_C[candidate_C])
+        candidates = record_C[candidate_C]
+        wanted = candidates[differs_from_last(candidates)]
         frequency_C = self._frequencies(record_M, wanted)[changes.allele_C]
         missing_C = candidate_C & np.isnan(frequency_C)
         stage_C[missing_C] = Reason.NO_FREQUENCY

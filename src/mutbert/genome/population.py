@@ -465,9 +465,9 @@ class _Run:
         stage_A[compared_A & (alphabet.DISTRIBUTIONS[base_A, alleles.reference_A] == 0)] = Reason.MISMATCH
 
         self.tally.reasons_R += piece.tally_R
-        self.tally.compared += len(np.unique(alleles.record_A[compared_A]))
+        self.tally.compared += _count_records(alleles.record_A[compared_A])
         mismatch = np.flatnonzero(stage_A == Reason.MISMATCH)
-        self.tally.mismatched += len(np.unique(alleles.record_A[mismatch]))
+        self.tally.mismatched += _count_records(alleles.record_A[mismatch])
         if len(mismatch) and not self.file.first_mismatch:
             first = mismatch[0]
             self.file.first_mismatch = (
@@ -500,6 +500,11 @@ class _Run:
             return
         stage_N = np.maximum.reduceat(stage_A, np.flatnonzero(differs_from_last(record_A)))
         self.tally.reasons_R += np.bincount(stage_N[stage_N != Reason.USED], minlength=len(Reason))
+
+
+def _count_records(record_A: UInt32) -> int:
+    """Count the different ones of ascending numbers."""
+    return int(differs_from_last(record_A).sum()) if len(record_A) else 0
 
 
 def _finish(runs: Sequence[_Run], min_frequency: float) -> ContigVariants:

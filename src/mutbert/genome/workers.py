@@ -2,13 +2,14 @@
 
 A worker is a fresh Python process that is told its tasks on standard input and answers on standard output: a line of
 JSON and then the bytes of arrays, so that no object is ever unpickled and nothing is inherited. It ends with its
-parent, however that ends, because its standard input does. Of N workers the first is a thread of the parent itself,
-which would otherwise wait.
+parent, however that ends, because its standard input does. Of N workers the first is the parent itself, which would
+otherwise wait.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import sys
 import threading
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -87,71 +88,82 @@ class Workers:
         InputError
             What a task raised, when its turn comes.
         """
-        if not self._processes:
-            for task in tasks:
-                yield read_alleles(*task)
-            return
         with closing(_Team(tasks, self._processes)) as team:
             for number in range(len(tasks)):
                 yield team.pieces(number)
 
 
 class _Team:
-    """Threads that take the tasks in turn: one does its own itself, each of the others has a process."""
+    """Takes the tasks in turn: a thread for each process, and this one while it would otherwise wait."""
 
     def __init__(self, tasks: Sequence[Task], processes: Sequence[_Process]) -> None:
+        self._tasks = tasks
         self._results: list[queue.SimpleQueue[Piece | BaseException | None]] = [queue.SimpleQueue() for _ in tasks]
-        self._next = iter(enumerate(tasks))
-        self._lock = threading.Lock()
-        self._ahead = threading.Semaphore(_TASKS_AHEAD * (1 + len(processes)))
-        self._stopped = threading.Event()
+        self._begun = 0
+        self._ended = 0
+        self._changed = threading.Condition()
+        self._stopped = False
         self._processes = processes
-        readers: list[_Reader] = [lambda task: read_alleles(*task), *(process.read for process in processes)]
-        self._threads = [threading.Thread(target=self._work, args=(reader,), daemon=True) for reader in readers]
+        self._threads = [threading.Thread(target=self._work, args=(one,), daemon=True) for one in processes]
         for thread in self._threads:
             thread.start()
 
     def pieces(self, number: int) -> Iterator[Piece]:
-        """Give the pieces of a task as they come."""
-        while (result := self._results[number].get()) is not None:
-            if isinstance(result, BaseException):
-                raise result
-            yield result
-        self._ahead.release()
+        """Give the pieces of a task."""
+        result = self._results[number]
+        while True:
+            if self._take(number, wait=False) == number:
+                # Nobody has begun it, so that its pieces can be given as they are asked for.
+                yield from read_alleles(*self._tasks[number])
+                break
+            if result.empty() and (other := self._take(len(self._tasks), wait=False)) is not None:
+                self._do(other, read_alleles(*self._tasks[other]))
+                continue
+            piece = result.get()
+            if isinstance(piece, BaseException):
+                raise piece
+            if piece is None:
+                break
+            yield piece
+        with self._changed:
+            self._ended = number + 1
+            self._changed.notify_all()
 
     def close(self) -> None:
         """End all threads and processes, whatever they are at."""
-        self._stopped.set()
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
         for process in self._processes:
             process.kill()
-        for _ in self._threads:
-            self._ahead.release()
         for thread in self._threads:
             thread.join()
 
-    def _work(self, read: _Reader) -> None:
-        while True:
-            self._ahead.acquire()
-            with self._lock:
-                number, task = next(self._next, (-1, None))
-            if task is None or self._stopped.is_set():
-                return
-            result = self._results[number]
-            try:
-                for piece in read(task):
-                    if self._stopped.is_set():
-                        return
-                    result.put(piece)
-                result.put(None)
-            except BaseException as error:
-                # The one who takes the pieces raises it in their place.
-                result.put(error)
-                return
+    def _take(self, most: int, *, wait: bool) -> int | None:
+        """Begin the next task, if it is not behind `most` and not too far ahead of what has been taken."""
+        with self._changed:
+            while not self._stopped and self._begun < len(self._tasks) and self._begun <= most:
+                if self._begun - self._ended < _TASKS_AHEAD * (1 + len(self._processes)):
+                    self._begun += 1
+                    return self._begun - 1
+                if not wait:
+                    break
+                self._changed.wait()
+        return None
 
+    def _do(self, number: int, pieces: Iterator[Piece]) -> None:
+        result = self._results[number]
+        try:
+            for piece in pieces:
+                result.put(piece)
+            result.put(None)
+        except BaseException as error:
+            # The one who takes the pieces raises it in their place.
+            result.put(error)
 
-class _Reader(Protocol):
-    def __call__(self, task: Task, /) -> Iterator[Piece]:
-        """Do a task."""
+    def _work(self, process: _Process) -> None:
+        while (number := self._take(len(self._tasks), wait=True)) is not None:
+            self._do(number, process.read(self._tasks[number]))
 
 
 class _Process:
@@ -159,7 +171,9 @@ class _Process:
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # No linear algebra is done there, and its threads take time to start.
+        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._send: Any = self._process.stdin
