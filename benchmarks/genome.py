@@ -68,6 +68,12 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=5_000_000, help="bases of the population (%(default)s)")
     parser.add_argument("--samples", type=int, default=3202, help="its people (%(default)s)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--mutation-rate",
+        type=float,
+        default=2.08e-8,
+        help="of the simulation (%(default)s, which gives the 22 records a kilobase of the 1000 Genomes' 3,202)",
+    )
     parser.add_argument("--data", type=Path, help="a population that 'mutbert simulate' has written")
     parser.add_argument("--fasta", type=Path, help="real data, in place of a population")
     parser.add_argument("--vcf", type=Path, help="its variants")
@@ -114,11 +120,17 @@ def find_data(arguments: argparse.Namespace) -> tuple[Path, Path]:
     if arguments.fasta:
         fasta, vcf = arguments.fasta, arguments.vcf
     else:
-        size = f"{arguments.length}x{arguments.samples}-{arguments.seed}"
+        size = f"{arguments.length}x{arguments.samples}-{arguments.seed}-{arguments.mutation_rate:g}"
         folder = arguments.data or arguments.output / f"population-{size}"
         if not folder.exists():
-            options = {"-o": folder, "--length": arguments.length, "--samples": arguments.samples}
-            words = [str(word) for option in (options | {"--seed": arguments.seed}).items() for word in option]
+            options = {
+                "-o": folder,
+                "--length": arguments.length,
+                "--samples": arguments.samples,
+                "--seed": arguments.seed,
+                "--mutation-rate": arguments.mutation_rate,
+            }
+            words = [str(word) for option in options.items() for word in option]
             subprocess.run([*MUTBERT, "simulate", *words], check=True, stdout=subprocess.DEVNULL)
         fasta, vcf = folder / FASTA_NAME, folder / VCF_NAME
     for path in (fasta, vcf):

@@ -102,6 +102,13 @@ def test_the_reference_has_structure():
     assert (count[count > 1].sum() / len(code)) > 0.05, "repeats are planted"
 
 
+def test_a_higher_mutation_rate_makes_it_denser(tmp_path):
+    sparse = simulate_population(tmp_path / "sparse", length=200_000, samples=20)
+    dense = simulate_population(tmp_path / "dense", length=200_000, samples=20, mutation_rate=5e-8)
+    # Four times the rate, on the same genealogy.
+    assert 3 < dense.records / sparse.records < 5
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -109,6 +116,8 @@ def test_the_reference_has_structure():
         ({"length": 10**9}, "length 1000000000"),
         ({"samples": 0}, "samples 0"),
         ({"seed": -1}, "seed -1"),
+        ({"mutation_rate": 0}, "mutation rate 0"),
+        ({"mutation_rate": float("nan")}, "mutation rate nan"),
         ({"contig": "a b"}, "contig 'a b'"),
         ({"contig": ""}, "contig ''"),
     ],

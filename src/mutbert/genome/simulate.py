@@ -36,6 +36,7 @@ PRESENT_SIZE: Final = 100_000
 GENERATIONS_OF_GROWTH: Final = 1_000
 MUTATION_RATE: Final = 1.25e-8
 RECOMBINATION_RATE: Final = 1e-8
+_HIGHEST_RATE: Final = 1e-6
 TRANSITION_WEIGHT: Final = 4.0
 """A mutation is this many times likelier a transition than either transversion, so that ti/tv is 2."""
 
@@ -96,6 +97,7 @@ def simulate_population(
     samples: int = 500,
     seed: int = 1,
     contig: str = "chr1",
+    mutation_rate: float = MUTATION_RATE,
     force: bool = False,
     progress: bool = False,
 ) -> SimulationReport:
@@ -117,6 +119,8 @@ def simulate_population(
         From 0. The same arguments give the same files.
     contig : str
         Name of the one contig.
+    mutation_rate : float
+        Mutations per base and generation, above 0 and up to 1e-6: it sets how densely the genome varies.
     force : bool
         Replace `output` where it exists.
     progress : bool
@@ -141,13 +145,15 @@ def simulate_population(
         raise InputError(f"samples {samples}: give at least one")
     if seed < 0:
         raise InputError(f"seed {seed}: give one from 0")
+    if not 0 < mutation_rate <= _HIGHEST_RATE:
+        raise InputError(f"mutation rate {mutation_rate:g}: is not above 0 and up to {_HIGHEST_RATE:g}")
     if not contig or any(character.isspace() or character in "<>,:;" for character in contig):
         raise InputError(f"contig {contig!r}: give a name without blanks and without any of <>,:;")
     sequence_seed, ancestry_seed, mutation_seed = (
         int(word) % (2**31 - 1) + 1 for word in np.random.SeedSequence(seed).generate_state(3)
     )
     with publish_directory(output, force=force, mark=FASTA_NAME) as folder:
-        ancestry = _simulate_ancestry(length, samples, ancestry_seed, mutation_seed)
+        ancestry = _simulate_ancestry(length, samples, ancestry_seed, mutation_seed, mutation_rate)
         base_L = simulate_reference(length, np.random.default_rng(sequence_seed))
         _write_fasta(folder / FASTA_NAME, contig, base_L)
         header = _header(contig, length, samples, f"length {length}, samples {samples}, seed {seed}")
@@ -228,7 +234,9 @@ def _plant(base_L: UInt8, element: UInt8, divergence: float, density: float, ran
     base_L[target_N[inside_N]] = code_N[inside_N]
 
 
-def _simulate_ancestry(length: int, samples: int, ancestry_seed: int, mutation_seed: int) -> Any:
+def _simulate_ancestry(
+    length: int, samples: int, ancestry_seed: int, mutation_seed: int, mutation_rate: float
+) -> Any:
     """Simulate the genealogy and its mutations; allele ``k`` at a site stands for the ancestral base XOR k."""
     try:
         import msprime
@@ -252,7 +260,7 @@ def _simulate_ancestry(length: int, samples: int, ancestry_seed: int, mutation_s
         root_distribution=[1, 0, 0, 0],
         transition_matrix=[[weights[before ^ after] / weights.sum() for after in range(4)] for before in range(4)],
     )
-    return msprime.sim_mutations(ancestry, rate=MUTATION_RATE, model=model, random_seed=mutation_seed)
+    return msprime.sim_mutations(ancestry, rate=mutation_rate, model=model, random_seed=mutation_seed)
 
 
 def _write_fasta(path: Path, contig: str, base_L: UInt8) -> None:
