@@ -234,9 +234,7 @@ def _plant(base_L: UInt8, element: UInt8, divergence: float, density: float, ran
     base_L[target_N[inside_N]] = code_N[inside_N]
 
 
-def _simulate_ancestry(
-    length: int, samples: int, ancestry_seed: int, mutation_seed: int, mutation_rate: float
-) -> Any:
+def _simulate_ancestry(length: int, samples: int, ancestry_seed: int, mutation_seed: int, mutation_rate: float) -> Any:
     """Simulate the genealogy and its mutations; allele ``k`` at a site stands for the ancestral base XOR k."""
     try:
         import msprime

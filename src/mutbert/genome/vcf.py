@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _BYTES_AT_ONCE: Final = 1 << 19
 # Lines with genotypes are long, and most of them is cut off.
 _WIDE_BYTES_AT_ONCE: Final = 1 << 23
+# Where FORMAT begins in nearly every line.
+_HEAD_BYTES: Final = 1 << 9
 # How often a file is asked how far it is.
 _LINES_BETWEEN_LOOKS: Final = 1 << 10
 
@@ -195,41 +197,61 @@ def _narrowed(lines: Iterable[bytes], meter: _Meter, *, genotypes: bool) -> Iter
     heads: list[bytes] = []
     columns: list[tuple[bytes, bytes]] = []
     size = 0
+    # This loop runs once a record, over lines of which most is cut off: it looks at the rest only where it has to.
     for line in lines:
-        head = line.split(b"\t", 8)
-        rest = head.pop() if len(head) == 9 else b""
-        heads.append(b"\t".join(head))
+        start = line[:_HEAD_BYTES]
+        parts = start.split(b"\t", 8)
+        if len(parts) < 9:
+            start = line
+            parts = start.split(b"\t", 8)
+        end = len(start) - len(parts[8]) - 1 if len(parts) == 9 else len(line)
+        heads.append(start[:end])
         if genotypes:
-            keys, _, text = rest.partition(b"\t")
+            keys, _, text = line[end + 1 :].rstrip(b"\r").partition(b"\t")
             columns.append((keys, text))
         size += len(line)
         if size > _WIDE_BYTES_AT_ONCE:
-            yield Lines(b"\n".join(heads) + b"\n", columns, meter.take())
+            yield Lines(_joined(heads), columns, meter.take())
             heads, columns, size = [], [], 0
     if heads:
-        yield Lines(b"\n".join(heads) + b"\n", columns, meter.take())
+        yield Lines(_joined(heads), columns, meter.take())
+
+
+def _joined(lines: list[bytes]) -> bytes:
+    text = b"\n".join(lines) + b"\n"
+    return text.replace(b"\r\n", b"\n") if b"\r" in text else text
 
 
 def _lines_of_bgzf(path: Path, place: Place | None, meter: _Meter) -> Iterator[bytes]:
     with _open_bgzf(path) as file:
         lines: Iterable[bytes] = file
+        begin, end = b"", None
         if place is not None:
             first = _go_to(path, file, place)
             if first is None:
                 return
             lines = chain([first], file)
+            begin, end = place.contig.encode() + b"\t", place.end
         meter.begin(file)
         line = b""
-        in_header = True
+        in_header = place is None
+        number = len(begin)
         try:
-            for number, line in enumerate(lines):
+            for count, line in enumerate(lines):
                 if in_header and line.startswith(b"#"):
                     continue
                 in_header = False
-                if place is not None and not _begins_in(line, place):
+                if not line.startswith(begin):
                     break
-                yield line[:-1] if line.endswith(b"\r") else line
-                if not number % _LINES_BETWEEN_LOOKS:
+                # A position that is no number is for the one who takes the line apart.
+                if (
+                    end is not None
+                    and (digits := line[number : line.find(b"\t", number)]).isdigit()
+                    and int(digits) > end
+                ):
+                    break
+                yield line
+                if not count % _LINES_BETWEEN_LOOKS:
                     meter.look(file)
         except OSError:
             raise _damaged(path, line) from None
