@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import random
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pysam
@@ -258,3 +260,20 @@ def test_an_indexed_file_needs_no_first_reading(tmp_path, small, write_vcf):
         pysam.tabix_index(str(vcf), preset="vcf", force=True, keep_original=True)
     report = build_genome(fastas, tmp_path / "x.genome", [vcf.with_suffix(".vcf.gz") for vcf in vcfs])
     assert report.variants == 4
+
+
+def test_an_index_that_is_older_than_its_file_is_not_used_and_named(tmp_path, small):
+    fastas, (vcf, _) = small
+    index = Path(pysam.tabix_index(str(vcf), preset="vcf", force=True, keep_original=True) + ".tbi")
+    packed = vcf.with_suffix(".vcf.gz")
+    report = build_genome(fastas, tmp_path / "x.genome", packed)
+    assert not report.notes
+    os.utime(packed, (index.stat().st_mtime + 10,) * 2)
+    # One that would be wrong to use.
+    index.write_bytes(b"no index")
+    os.utime(index, (packed.stat().st_mtime - 10,) * 2)
+    again = build_genome(fastas, tmp_path / "x.genome", packed, force=True)
+    assert again.records == report.records
+    assert again.notes == [
+        f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
+    ]

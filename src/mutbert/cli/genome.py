@@ -72,6 +72,8 @@ def build(
         force=force,
         progress=True,
     )
+    for note in report.notes:
+        typer.echo(f"note: {note}", err=True)
     if as_json:
         print_json(asdict(report) | {"path": str(report.path)})
         return

@@ -190,6 +190,6 @@ def _changes_of_longer(reference: str, alternate: str) -> list[tuple[int, int, i
             else Reason.USED
         )
         # The same whole allele at the same place of it: 0 is kept for single ones.
-        key = 0 if len(places) == 1 else zlib.crc32(whole, place - places[0] + 1) or 1
+        key = 0 if len(places) == 1 else zlib.crc32(b"%d %s" % (place - places[0], whole)) or 1
         changes.append((int(reason), place, old, new, key))
     return changes

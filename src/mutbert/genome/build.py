@@ -20,7 +20,7 @@ from mutbert.genome.population import Population, RecordCounts
 from mutbert.genome.resuming import Journal, check_plan, read_journal, whole_contigs
 from mutbert.genome.samples import check_samples, describe_samples, read_samples
 from mutbert.genome.sources import Source, describe_source, parse_sources
-from mutbert.genome.vcf import read_header
+from mutbert.genome.vcf import older_index, read_header
 from mutbert.genome.workers import Workers
 from mutbert.genome.writer import StoreWriter
 from mutbert.progress import progress_bar
@@ -30,7 +30,7 @@ from mutbert.regions import ContigNames, names_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from mutbert.genome.resuming import Finished
+    from mutbert.genome.resuming import Begun, Finished
 
 MIN_FREQUENCY: Final = 0.02
 """The published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452)."""
@@ -59,6 +59,8 @@ class BuildReport:
         Selected contigs without a record in any VCF.
     only_in_vcf : list of str
         Contigs with records that the FASTA does not have.
+    notes : list of str
+        What could be better with the input, though it was used.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class BuildReport:
     contig_names: Mapping[str, str]
     only_in_fasta: Sequence[str]
     only_in_vcf: Sequence[str]
+    notes: Sequence[str] = ()
 
 
 def build_genome(
@@ -210,21 +213,25 @@ class _Build:
             self._journal = Journal(folder)
             before = read_journal(folder) if resume else None
             if before is not None:
-                used = {number for one in before[2] for number in one.tallies}
-                check_plan(self._output, before[0], self._plan, used)
-            with closing(self._journal), StoreWriter(folder, before[1] if before else ()) as writer:
-                finished = self._go_on(writer, before[2]) if before else []
-                not_selected = before[0]["not_selected"] if before else self._write_reference(writer)
+                # Whatever is wrong now, what was finished stays.
+                self._journal.finished = len(before.finished)
+                used = {number for one in before.finished for number in one.tallies}
+                check_plan(self._output, before.plan, self._plan, used)
+            with closing(self._journal), StoreWriter(folder, before.contigs if before else ()) as writer:
+                finished = self._go_on(writer, before) if before else []
+                not_selected = before.plan["not_selected"] if before else self._write_reference(writer)
                 report = self._write_variants(writer, finished, not_selected)
                 writer.finish(**_description(report, self._plan))
                 self._journal.remove()
         return report
 
-    def _go_on(self, writer: StoreWriter, finished: Sequence[Finished]) -> list[Finished]:
+    def _go_on(self, writer: StoreWriter, before: Begun) -> list[Finished]:
         """Take over what an earlier process finished."""
-        whole = whole_contigs(finished, writer)
+        if writer.sequence_checksum() != before.checksum:
+            raise InputError(f"{self._output}.partial: its sequences are damaged; build anew without --resume")
+        whole = whole_contigs(before.finished, writer)
         writer.forget_variants({one.contig: one.variants for one in whole})
-        self._journal.go_on(whole)
+        self._journal.go_on({**self._plan, "not_selected": before.plan["not_selected"]}, whole)
         return whole
 
     def _write_reference(self, writer: StoreWriter) -> list[str]:
@@ -247,7 +254,8 @@ class _Build:
                 f"there are {names_text([*there, *not_selected])}"
             )
         writer.flush()
-        self._journal.begin({**self._plan, "not_selected": not_selected}, writer.contigs)
+        plan = {**self._plan, "not_selected": not_selected}
+        self._journal.begin(plan, writer.contigs, writer.sequence_checksum())
         return not_selected
 
     def _write_variants(
@@ -283,6 +291,11 @@ class _Build:
             contig_names={name: names[name] for name in writer.lengths if name in names},
             only_in_fasta=[name for name in writer.lengths if name not in names] if self._vcfs else [],
             only_in_vcf=list(population.unmatched),
+            notes=[
+                f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
+                for source, _ in self._vcfs
+                if (index := older_index(source.path)) is not None
+            ],
         )
 
     @contextmanager
@@ -295,7 +308,7 @@ class _Build:
                 if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                     raise
                 message = f"{self._output}: {error.strerror}; make room or choose another place"
-            if self._journal.finished:
+            if self._journal.finished and "--resume" not in message:
                 message += f"; {self._journal.finished:,} finished contigs are kept: go on with --resume"
             raise InputError(message) from None
 
@@ -368,6 +381,7 @@ def _built_already(output: Path, plan: Mapping[str, Any]) -> BuildReport | None:
         contig_names=names["vcf_name"],
         only_in_fasta=names["only_in_fasta"],
         only_in_vcf=names["only_in_vcf"],
+        notes=[],
     )
 
 

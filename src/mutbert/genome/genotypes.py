@@ -37,7 +37,7 @@ def count_alleles(
     columns : bytes
         The record's text behind FORMAT: a column for each sample, with tabs between.
     keys : bytes
-        FORMAT. Where it has no GT at its first place, where the VCF specification wants it, nothing is called.
+        FORMAT. Without GT nothing is called.
     alternates : int
         Alternate alleles of the record.
     samples : int
@@ -53,11 +53,14 @@ def count_alleles(
     Raises
     ------
     ValueError
-        When there are other than `samples` columns, or a genotype is not made of the record's alleles.
+        When there are other than `samples` columns, GT is not the first key, or a genotype is not made of the record's
+        alleles.
     """
     if not keys:
         raise ValueError("no columns for the samples")
     if keys[:3].rstrip(b":") != b"GT":
+        if b"GT" in keys.split(b":"):
+            raise ValueError("GT is not the first key of FORMAT, where the VCF specification wants it")
         return [0] * alternates, 0
     text_S = np.frombuffer(columns, dtype=np.uint8)
     if np.count_nonzero(text_S == _TAB) != samples - 1:
@@ -93,7 +96,8 @@ def _count_digits(text: bytes, alternates: int) -> tuple[list[int], int]:
     calls = text.translate(None, _SEPARATORS)
     counts = [calls.count(b"%d" % allele) for allele in range(alternates + 1)]
     called = sum(counts)
-    if called + calls.count(b".") != len(calls):
+    digit = np.frombuffer(text, dtype=np.uint8) - np.uint8(ord("0")) < 10
+    if called + calls.count(b".") != len(calls) or np.any(digit[1:] & digit[:-1]):
         raise ValueError("a genotype is not made of the record's alleles")
     return counts[1:], called
 

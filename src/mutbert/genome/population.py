@@ -232,12 +232,15 @@ class Population:
         """
         plan = list(self._plan())
         to_come = self._runs_to_come()
-        pending: dict[str, list[_Run]] = {}
+        pending: dict[str, dict[int, _Run]] = {}
 
         def end(contig: str) -> Iterator[ContigVariants]:
             to_come[contig] -= 1
             if not to_come[contig]:
-                yield _finish(pending.pop(contig), self._min_frequency)
+                runs = pending.pop(contig)
+                found = _finish([runs[number] for number in sorted(runs)], self._min_frequency)
+                self.contig_names[contig] = found.vcf_name
+                yield found
 
         with closing(self._workers.read([step.task for step in plan])) as results:
             for (_, file, ends), pieces in zip(plan, results, strict=True):
@@ -246,11 +249,12 @@ class Population:
                     if ends is None and contig is not None:
                         yield from end(contig)
                 for contig in ends or ():
-                    file.check_index(pending[contig][-1])
+                    file.check_index(contig, pending.get(contig, {}).get(file.number))
                     yield from end(contig)
         for file in self._files:
             file.check_assembly()
-        if self.unmatched and not self.contig_names:
+        left_out = any(file.tally.reasons_R[Reason.CONTIG_NOT_SELECTED] for file in self._files)
+        if self.unmatched and not self.contig_names and not left_out:
             paths = names_text(str(file.path) for file in self._files)
             raise InputError(
                 f"{paths}: no contig is in the FASTA: the VCF has {names_text(self.unmatched)}, "
@@ -277,6 +281,16 @@ class Population:
                 file.tally.reasons_R[reason] += records
             else:
                 file.add_name(contig, name)
+                if contig in self._finished:
+                    self._check_finished(file, contig)
+
+    def _check_finished(self, file: _File, contig: str) -> None:
+        """Refuse a file that has gained records of a contig that is finished without them."""
+        if file.number not in self._finished[contig][1]:
+            raise InputError(
+                f"{file.path}: has records of contig {contig}, which was finished without them; build anew without "
+                "--resume"
+            )
 
     def _runs_to_come(self) -> dict[str, int]:
         """Count the files that have records of each contig."""
@@ -317,7 +331,7 @@ class Population:
         file: _File,
         name: str,
         pieces: Iterator[Piece],
-        pending: dict[str, list[_Run]],
+        pending: dict[str, dict[int, _Run]],
         advance: Callable[[float], None] | None,
     ) -> str | None:
         """Add consecutive records of a contig to what is pending; give its name if it is one that is wanted."""
@@ -327,11 +341,9 @@ class Population:
         if wanted:
             assert contig is not None
             file.add_name(contig, name)
-            self.contig_names[contig] = name
-            runs = pending.setdefault(contig, [])
-            if not runs or runs[-1].file is not file:
-                runs.append(_Run(file, contig, name))
-            run = runs[-1]
+            run = pending.setdefault(contig, {}).setdefault(file.number, _Run(file, contig, name))
+        elif contig is not None:
+            self._check_finished(file, contig)
         for piece in pieces:
             if advance is not None:
                 advance(piece.read)
@@ -403,11 +415,12 @@ class _File:
             {text: count for text, count in not_used.items() if count},
         )
 
-    def check_index(self, run: _Run) -> None:
-        expected = (self.by_index or {})[run.name]
-        if run.records != expected:
+    def check_index(self, contig: str, run: _Run | None) -> None:
+        name = self.names[contig]
+        expected, found = (self.by_index or {})[name], 0 if run is None else run.records
+        if found != expected:
             raise InputError(
-                f"{self.path}: its index counts {expected:,} records of contig {run.name}, but {run.records:,} were "
+                f"{self.path}: its index counts {expected:,} records of contig {name}, but {found:,} were "
                 "found, so it belongs to another state of the file; index the file anew, or remove the index"
             )
 
@@ -430,8 +443,8 @@ class _File:
     def refuse_assembly(self, tally: Tally) -> None:
         raise InputError(
             f"{self.path}: REF differs from the FASTA in {tally.mismatched:,} of {tally.compared:,} records "
-            f"({tally.mismatched / tally.compared:.1%}), first at {self.first_mismatch}; it was called on another "
-            "assembly: give the FASTA of that one"
+            f"({tally.mismatched / tally.compared:.1%}){self.first_mismatch}; it was called on another assembly: give "
+            "the FASTA of that one"
         )
 
 
@@ -470,9 +483,10 @@ class _Run:
         self.tally.mismatched += _count_records(alleles.record_A[mismatch])
         if len(mismatch) and not self.file.first_mismatch:
             first = mismatch[0]
+            before = alphabet.BASES[alleles.reference_A[first]]
             self.file.first_mismatch = (
-                f"{self.name}:{position_A[first] + 1} where REF is {alphabet.BASES[alleles.reference_A[first]]} "
-                f"and the FASTA has {alphabet.IUPAC[base_A[first]]}"
+                f", first at {self.name}:{position_A[first] + 1} where REF is {before} and the FASTA has "
+                f"{alphabet.IUPAC[base_A[first]]}"
             )
         if (
             self.tally.compared > _COMPARED_FOR_EARLY

@@ -64,17 +64,20 @@ class Journal:
         self.finished = 0
         """Contigs that the journal holds."""
 
-    def begin(self, plan: Mapping[str, Any], contigs: Sequence[Contig]) -> None:
+    def begin(self, plan: Mapping[str, Any], contigs: Sequence[Contig], checksum: int) -> None:
         """Start it, once the reference is written: settings and sources, and where the sequences are."""
         self._file = self._path.open("wb")
-        self._write({"plan": plan, "contigs": [contig[:4] for contig in contigs]})
+        self._write({"plan": plan, "contigs": [contig[:4] for contig in contigs], "checksum": checksum})
 
-    def go_on(self, finished: Sequence[Finished]) -> None:
-        """Open it again behind what was read from it; anything behind that is cut off."""
-        lines = self._path.read_bytes().splitlines(keepends=True)[: 1 + len(finished)]
-        self._file = self._path.open("r+b")
-        self._file.truncate(sum(map(len, lines)))
-        self._file.seek(0, 2)
+    def go_on(self, plan: Mapping[str, Any], finished: Sequence[Finished]) -> None:
+        """Begin it anew with what is kept of it and the plan as it is now."""
+        first, *lines = self._path.read_bytes().splitlines()
+        begun = json.loads(first) | {"plan": plan}
+        text = b"".join(line + b"\n" for line in (json.dumps(begun).encode(), *lines[: len(finished)]))
+        renewed = self._path.with_suffix(".renewed")
+        renewed.write_bytes(text)
+        renewed.replace(self._path)
+        self._file = self._path.open("ab")
         self.finished = len(finished)
 
     def add(self, found: ContigVariants, rows: tuple[int, int]) -> None:
@@ -100,22 +103,36 @@ class Journal:
         self._file.flush()
 
 
-def read_journal(directory: Path) -> tuple[dict[str, Any], list[Contig], list[Finished]] | None:
-    """Read what a build had finished.
+class Begun(NamedTuple):
+    """What a stopped build had done.
 
-    Returns
-    -------
-    tuple or None
-        What was built from what; the contigs, with their rows where they are finished; and what was said of these.
-        ``None`` where there is no journal, as the reference was not written yet.
+    Parameters
+    ----------
+    plan : dict
+        What was built from what.
+    contigs : list of Contig
+        The sequences that were written.
+    checksum : int
+        CRC-32 of these.
+    finished : list of Finished
+        The contigs whose variants were written too.
     """
+
+    plan: dict[str, Any]
+    contigs: list[Contig]
+    checksum: int
+    finished: list[Finished]
+
+
+def read_journal(directory: Path) -> Begun | None:
+    """Read what a build had done; ``None`` where there is no journal, as the reference was not written yet."""
     with suppress(OSError, ValueError, KeyError):
         first, *lines = (directory / JOURNAL).read_bytes().splitlines()
         begun = json.loads(first)
-        contigs = {
-            name: Contig(name, length, offset, tuple(ambiguity), (0, 0))
+        contigs = [
+            Contig(name, length, offset, tuple(ambiguity), (0, 0))
             for name, length, offset, ambiguity in begun["contigs"]
-        }
+        ]
         finished = []
         for line in lines:
             try:
@@ -124,7 +141,7 @@ def read_journal(directory: Path) -> tuple[dict[str, Any], list[Contig], list[Fi
                 break
             by_file = {int(number): Tally.from_list(numbers) for number, numbers in tallies.items()}
             finished.append(Finished(contig, vcf_name, tuple(rows), checksum, by_file))
-        return begun["plan"], list(contigs.values()), finished
+        return Begun(begun["plan"], contigs, begun["checksum"], finished)
     return None
 
 

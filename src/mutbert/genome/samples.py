@@ -20,8 +20,8 @@ def read_samples(path: Path, population: str | None = None) -> list[str]:
     ----------
     path : Path
         One name a line; or a panel as the 1000 Genomes project has it, with columns for the sample, its population and
-        its super-population (by blanks or tabs; more columns are fine). A first line that begins with ``sample``,
-        and lines that begin with ``#``, are left out.
+        its super-population (by blanks or tabs; more columns are fine). A panel's first line is left out where it
+        begins with ``sample``, and so are lines that begin with ``#``.
     population : str, optional
         Only samples with this word in one of the columns behind the name.
 
@@ -41,7 +41,7 @@ def read_samples(path: Path, population: str | None = None) -> list[str]:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise InputError(f"{path}: cannot be read as a list of samples ({reason}); check the path") from None
     rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
-    if rows and rows[0][0].lower() == "sample":
+    if rows and rows[0][0].lower() == "sample" and len(rows[0]) > 1:
         del rows[0]
     if population is not None:
         populations = dict.fromkeys(word for row in rows for word in row[1:])

@@ -141,12 +141,13 @@ def _merge_piece(
     """
     # Stable, so that the earliest of equal alleles comes first.
     if np.any(whole_A):
-        order_A = np.lexsort((whole_A, alternate_A, position_A))
+        order_A = np.lexsort((whole_A, reference_A, alternate_A, position_A))
     else:
-        order_A = np.argsort(position_A.astype(np.int64) * 4 + alternate_A, kind="stable")
+        order_A = np.argsort(position_A.astype(np.int64) * 16 + alternate_A * 4 + reference_A, kind="stable")
     reference_A, alternate_A, frequency_A = reference_A[order_A], alternate_A[order_A], frequency_A[order_A]
     new_position_A = differs_from_last(position_A)
     new_allele_A = new_position_A | differs_from_last(alternate_A) | differs_from_last(whole_A[order_A])
+    new_allele_A |= differs_from_last(reference_A)
     first_P = np.flatnonzero(new_position_A)
     site_A = np.cumsum(new_position_A) - 1
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import numpy as np
 import pysam
 
 from mutbert.errors import InputError
@@ -29,8 +30,9 @@ _BYTES_AT_ONCE: Final = 1 << 19
 _WIDE_BYTES_AT_ONCE: Final = 1 << 23
 # Where FORMAT begins in nearly every line.
 _HEAD_BYTES: Final = 1 << 9
-# How often a file is asked how far it is.
-_LINES_BETWEEN_LOOKS: Final = 1 << 10
+# Of BCF, which comes record by record.
+_LINES_OF_A_BLOCK: Final = 1 << 8
+_LINE_END: Final = ord("\n")
 
 
 class Lines(NamedTuple):
@@ -111,7 +113,7 @@ def count_by_index(path: Path) -> dict[str, int] | None:
     """Look up in a file's index how many records it has of each contig; ``None`` where there is no index to use."""
     from pysam import bcftools
 
-    if not any(path.with_name(path.name + suffix).is_file() for suffix in (".tbi", ".csi")):
+    if not _indices(path) or older_index(path) is not None:
         return None
     verbosity = pysam.set_verbosity(0)
     try:
@@ -123,6 +125,16 @@ def count_by_index(path: Path) -> dict[str, int] | None:
         pysam.set_verbosity(verbosity)
     rows = [line.split("\t") for line in text.splitlines()]
     return {name: int(number) for name, _, number in rows} or None
+
+
+def older_index(path: Path) -> Path | None:
+    """Give the index that is older than its file, and so may be of another state of it, where there is one."""
+    time = path.stat().st_mtime_ns
+    return next((one for one in _indices(path) if one.stat().st_mtime_ns < time), None)
+
+
+def _indices(path: Path) -> list[Path]:
+    return [one for suffix in (".tbi", ".csi") if (one := path.with_name(path.name + suffix)).is_file()]
 
 
 def read_lines(
@@ -153,14 +165,16 @@ def read_lines(
     """
     compression = check_input(path, "VCF")
     meter = _Meter()
-    if _is_bcf(path):
-        yield from _narrowed(_lines_of_bcf(path, place, meter), meter, genotypes=genotypes)
-    elif samples:
-        is_bgzf = compression is Compression.BGZF
-        lines = _lines_of_bgzf(path, place, meter) if is_bgzf else _lines_of_stream(path, meter)
-        yield from _narrowed(lines, meter, genotypes=genotypes)
+    is_bcf = _is_bcf(path)
+    if is_bcf:
+        blocks = _blocks_of_bcf(path, place, meter)
+    elif compression is Compression.BGZF:
+        blocks = _blocks_of_bgzf(path, place, meter)
     else:
-        blocks = _blocks_of_bgzf(path, place, meter) if compression is Compression.BGZF else _blocks(path, meter)
+        blocks = _blocks_of_stream(path, meter)
+    if is_bcf or samples:
+        yield from _narrowed(blocks, meter, genotypes=genotypes)
+    else:
         for block in blocks:
             if block:
                 yield Lines(block, [], meter.take())
@@ -192,94 +206,57 @@ class _Meter:
         return read
 
 
-def _narrowed(lines: Iterable[bytes], meter: _Meter, *, genotypes: bool) -> Iterator[Lines]:
+def _narrowed(blocks: Iterable[bytes], meter: _Meter, *, genotypes: bool) -> Iterator[Lines]:
     """Cut FORMAT and the columns behind it off lines."""
     heads: list[bytes] = []
     columns: list[tuple[bytes, bytes]] = []
     size = 0
-    # This loop runs once a record, over lines of which most is cut off: it looks at the rest only where it has to.
-    for line in lines:
-        start = line[:_HEAD_BYTES]
-        parts = start.split(b"\t", 8)
-        if len(parts) < 9:
-            start = line
-            parts = start.split(b"\t", 8)
-        end = len(start) - len(parts[8]) - 1 if len(parts) == 9 else len(line)
-        heads.append(start[:end])
-        if genotypes:
-            keys, _, text = line[end + 1 :].rstrip(b"\r").partition(b"\t")
-            columns.append((keys, text))
-        size += len(line)
-        if size > _WIDE_BYTES_AT_ONCE:
-            yield Lines(_joined(heads), columns, meter.take())
+    for block in blocks:
+        begin = 0
+        # This loop runs once a record, of which most is cut off: it looks at the rest only where it has to.
+        for end in np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == _LINE_END).tolist():
+            head = block[begin : min(begin + _HEAD_BYTES, end)]
+            parts = head.split(b"\t", 8)
+            if len(parts) < 9 and len(head) == _HEAD_BYTES:
+                head = block[begin:end]
+                parts = head.split(b"\t", 8)
+            if len(parts) == 9:
+                head = head[: -1 - len(parts[8])]
+            heads.append(head)
+            if genotypes:
+                keys, _, text = block[begin + len(head) + 1 : end].partition(b"\t")
+                columns.append((keys, text))
+            begin = end + 1
+        size += len(block)
+        if size > _WIDE_BYTES_AT_ONCE and heads:
+            yield Lines(b"\n".join(heads) + b"\n", columns, meter.take())
             heads, columns, size = [], [], 0
     if heads:
-        yield Lines(_joined(heads), columns, meter.take())
+        yield Lines(b"\n".join(heads) + b"\n", columns, meter.take())
 
 
-def _joined(lines: list[bytes]) -> bytes:
-    text = b"\n".join(lines) + b"\n"
-    return text.replace(b"\r\n", b"\n") if b"\r" in text else text
-
-
-def _lines_of_bgzf(path: Path, place: Place | None, meter: _Meter) -> Iterator[bytes]:
-    with _open_bgzf(path) as file:
-        lines: Iterable[bytes] = file
-        begin, end = b"", None
-        if place is not None:
-            first = _go_to(path, file, place)
-            if first is None:
-                return
-            lines = chain([first], file)
-            begin, end = place.contig.encode() + b"\t", place.end
-        meter.begin(file)
-        line = b""
-        in_header = place is None
-        number = len(begin)
-        try:
-            for count, line in enumerate(lines):
-                if in_header and line.startswith(b"#"):
-                    continue
-                in_header = False
-                if not line.startswith(begin):
-                    break
-                # A position that is no number is for the one who takes the line apart.
-                if (
-                    end is not None
-                    and (digits := line[number : line.find(b"\t", number)]).isdigit()
-                    and int(digits) > end
-                ):
-                    break
-                yield line
-                if not count % _LINES_BETWEEN_LOOKS:
-                    meter.look(file)
-        except OSError:
-            raise _damaged(path, line) from None
-        meter.look(file)
-
-
-def _lines_of_stream(path: Path, meter: _Meter) -> Iterator[bytes]:
-    for block in _blocks(path, meter):
-        yield from block[:-1].split(b"\n")
-
-
-def _lines_of_bcf(path: Path, place: Place | None, meter: _Meter) -> Iterator[bytes]:
-    record = None
+def _blocks_of_bcf(path: Path, place: Place | None, meter: _Meter) -> Iterator[bytes]:
     with _open(path, drop_samples=False) as file:
+        lines: list[bytes] = []
+        record = None
         has_blocks = file.compression == "BGZF"
+        look = meter.look if place is None else meter.begin
         try:
-            for number, record in enumerate(file if place is None else _records_from(file, place)):
+            for record in file if place is None else _records_from(file, place):
                 if place is not None and (
                     record.contig != place.contig or (place.end is not None and record.pos > place.end)
                 ):
                     break
-                yield str(record).encode().rstrip(b"\n")
-                if has_blocks and not number % _LINES_BETWEEN_LOOKS:
-                    if place is not None and not number:
-                        meter.begin(file)
-                    meter.look(file)
+                if not lines and has_blocks:
+                    look(file)
+                    look = meter.look
+                lines.append(str(record).encode())
+                if len(lines) == _LINES_OF_A_BLOCK:
+                    yield b"".join(lines)
+                    lines = []
         except (OSError, ValueError):
             raise _damaged(path, str(record).encode() if record is not None else b"") from None
+        yield b"".join(lines)
     if not has_blocks:
         meter.add(path.stat().st_size)
 
@@ -305,7 +282,7 @@ def _blocks_of_bgzf(path: Path, place: Place | None, meter: _Meter) -> Iterator[
             raise _damaged(path, block[block.rfind(b"\n", 0, -1) + 1 :]) from None
 
 
-def _blocks(path: Path, meter: _Meter) -> Iterator[bytes]:
+def _blocks_of_stream(path: Path, meter: _Meter) -> Iterator[bytes]:
     if check_input(path, "VCF") is Compression.PLAIN:
         _check_last_line(path)
     yield from _whole_lines(read_blocks(path, "VCF", meter.add), b"", in_header=True)
@@ -319,11 +296,12 @@ def _whole_lines(blocks: Iterable[bytes], rest: bytes, *, in_header: bool) -> It
             rest += block
             continue
         text, rest = rest + block[:cut], block[cut:]
-        while in_header and text:
-            if not text.startswith(b"#"):
-                in_header = False
-            else:
-                text = text[text.find(b"\n") + 1 :]
+        if in_header:
+            begin = 0
+            while text.startswith(b"#", begin):
+                begin = text.find(b"\n", begin) + 1
+            text = text[begin:]
+            in_header = not text
         yield text.replace(b"\r\n", b"\n") if b"\r" in text else text
     if rest:
         yield rest.rstrip(b"\r") + b"\n"

@@ -199,8 +199,9 @@ class _Process:
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        with suppress(OSError):
-            self._send.close()
+        for pipe in (self._send, self._receive):
+            with suppress(OSError):
+                pipe.close()
 
     def _end(self) -> str:
         return f"a worker process ended with status {self._process.wait()}; what it said is above"

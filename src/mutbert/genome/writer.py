@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, Self
+import zlib
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 
 _ROWS_OF_A_COPY: Final = 1 << 22
+_BYTES_OF_A_CHECKSUM: Final = 1 << 20
+
+_SEQUENCE_ARRAYS: Final = ("sequence.npy", "ambiguity.npy")
 
 
 class StoreWriter:
@@ -64,20 +69,27 @@ class StoreWriter:
         self._files: dict[str, BinaryIO] = {}
 
     def __enter__(self) -> Self:
-        for name in ARRAYS:
-            self._files[name] = (self._directory / name).open("r+b" if self._contigs else "w+b")
-        if self._contigs:
-            self._go_on()
-        else:
+        try:
             for name in ARRAYS:
-                self._write_header(name)
+                if self._contigs and not (self._directory / name).is_file():
+                    self._refuse_damage(name)
+                self._files[name] = (self._directory / name).open("r+b" if self._contigs else "w+b")
+                if not self._contigs:
+                    self._write_header(name)
+            if self._contigs:
+                self._go_on()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for file in self._files.values():
-            file.close()
+        # A full disk says so again at each of them.
+        with ExitStack() as stack:
+            for file in self._files.values():
+                stack.callback(file.close)
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -196,6 +208,16 @@ class StoreWriter:
         for file in self._files.values():
             file.flush()
 
+    def sequence_checksum(self) -> int:
+        """Compute the CRC-32 of all sequences and ambiguous runs."""
+        checksum = 0
+        for name in _SEQUENCE_ARRAYS:
+            file = self._files[name]
+            file.seek(self._header_bytes[name])
+            while chunk := file.read(_BYTES_OF_A_CHECKSUM):
+                checksum = zlib.crc32(chunk, checksum)
+        return checksum
+
     def variant_rows(self, first: int, last: int) -> tuple[bytes, bytes] | None:
         """Read rows of the variants back: positions and frequencies; ``None`` where the files do not have them."""
         parts = []
@@ -261,18 +283,32 @@ class StoreWriter:
 
     def _go_on(self) -> None:
         """Find the ends of what a stopped writer wrote."""
-        for name, file in self._files.items():
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
-            self._header_bytes[name] = file.tell()
         last = max(self._contigs.values(), key=lambda contig: contig.offset)
         self._rows["sequence.npy"] = last.offset + -(-last.length // BASES_PER_BYTE)
         self._rows["ambiguity.npy"] = last.ambiguity[1]
+        for name, file in self._files.items():
+            try:
+                np.lib.format.read_magic(file)
+                np.lib.format.read_array_header_1_0(file)
+            except ValueError:
+                self._refuse_damage(name)
+            self._header_bytes[name] = file.tell()
+            size = file.tell() + self._rows[name] * _row_bytes(name)
+            if file.seek(0, 2) < size:
+                self._refuse_damage(name)
+            if name in _SEQUENCE_ARRAYS:
+                file.truncate(size)
         file = self._files["ambiguity.npy"]
+        file.seek(self._header_bytes["ambiguity.npy"])
         runs = np.frombuffer(file.read(last.ambiguity[1] * _row_bytes("ambiguity.npy")), ARRAYS["ambiguity.npy"][0])
         self._runs = {contig.name: runs[slice(*contig.ambiguity)] for contig in self._contigs.values()}
         for file in self._files.values():
             file.seek(0, 2)
+
+    def _refuse_damage(self, name: str) -> NoReturn:
+        raise InputError(
+            f"{self._directory / name}: is damaged, so the build cannot go on; build anew without --resume"
+        )
 
     def _append(self, name: str, rows: npt.NDArray[Any]) -> None:
         self._files[name].write(np.ascontiguousarray(rows).data)

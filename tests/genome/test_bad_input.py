@@ -1,0 +1,442 @@
+"""What a user can get wrong is one line and status 2; nothing is left behind, and an output that is there stays.
+
+Where a file is only unusual (line ends, no contig lines, records past the end), it is read as it should be.
+"""
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pysam
+import pytest
+
+from mutbert.errors import InputError
+from mutbert.genome import alleles, compression, vcf, workers
+from mutbert.genome import population as population_room
+from mutbert.genome.build import build_genome
+from mutbert.genome.fields import find_frequency_fields
+from mutbert.genome.frequencies import Calls, read_alleles
+from mutbert.genome.store import ProbabilisticGenome
+
+SEQUENCE = "ACGT" * 250
+HEADER = """##fileformat=VCFv4.2
+##INFO=<ID=AF,Number=A,Type=Float,Description="">
+##FORMAT=<ID=GT,Number=1,Type=String,Description="">
+##FORMAT=<ID=DP,Number=1,Type=Integer,Description="">
+"""
+COLUMNS = "\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO"])
+
+
+def line(pos, value="0.5", calls=("0|1", "0|0"), chrom="chr1", keys="GT", alt="C"):
+    """Write a record whose REF agrees with the sequence where POS is 1, 5, 9..."""
+    return "\t".join([chrom, str(pos), ".", "A", alt, ".", "PASS", f"AF={value}", keys, *calls])
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a VCF of two people, s and t; gives its path."""
+
+    def run(lines, name="x.vcf", *, kind="plain", end="\n", samples=("s", "t")):
+        path = tmp_path / name
+        columns = "\t".join([COLUMNS, "FORMAT", *samples]) if samples else COLUMNS
+        text = end.join([*HEADER.splitlines(), columns, *lines, ""]).encode()
+        path.write_bytes(gzip.compress(text) if kind == "gzip" else text)
+        if kind in ("bgzip", "index"):
+            packed = tmp_path / f"{name}.gz"
+            pysam.tabix_compress(str(path), str(packed), force=True)
+            path = packed
+        if kind == "index":
+            pysam.tabix_index(str(path), preset="vcf", force=True)
+        return path
+
+    return run
+
+
+@pytest.fixture
+def fasta(tmp_path, write_fasta):
+    return write_fasta(tmp_path / "x.fa", {"chr1": SEQUENCE, "chr2": SEQUENCE}, width=60)
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run the program; gives its exit status, and what it said apart from progress, line by line."""
+
+    def run(*words):
+        from mutbert.cli.main import run as program
+
+        monkeypatch.setattr(sys, "argv", ["mutbert", "genome", "build", *map(str, words)])
+        capfd.readouterr()
+        status = 0
+        try:
+            program()
+        except SystemExit as stopped:
+            status = stopped.code or 0
+        said = capfd.readouterr().err.splitlines()
+        return status, [text for text in said if not re.match("(Checksums|Reading the (reference|variants))\\b", text)]
+
+    return run
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def refused(tmp_path, fasta, run):
+    """Run a build that has to fail over a genome that is there; gives its only line."""
+    output = tmp_path / "x.genome"
+    build_genome(fasta, output)
+
+    def check(*words, fasta=fasta):
+        before = snapshot(tmp_path)
+        status, said = run("--fasta", fasta, "-o", output, "--force", *words)
+        assert (status, len(said)) == (2, 1), said
+        assert snapshot(tmp_path) == before
+        assert said[0].startswith("mutbert: ")
+        return said[0]
+
+    return check
+
+
+@pytest.fixture
+def small_regions(monkeypatch):
+    """Regions of some bases, so that a small file is many tasks."""
+    monkeypatch.setattr(population_room, "_SHORTEST_REGION", 100)
+    monkeypatch.setattr(population_room, "_LONGEST_REGION", 100)
+
+
+# Without an index, one file is one task whatever the workers.
+SOURCES = pytest.mark.parametrize(
+    ("kind", "number"), [("plain", 1), ("gzip", 1), ("bgzip", 1), ("index", 1), ("index", 2)]
+)
+
+
+def set_chunks(patch, lines):
+    """Have files read in chunks of about so many lines."""
+    sizes = {
+        (alleles, "_RECORDS_OF_A_CHUNK"): lines,
+        (vcf, "_BYTES_AT_ONCE"): 50 * lines,
+        (vcf, "_WIDE_BYTES_AT_ONCE"): 50 * lines,
+        (compression, "_BLOCK_BYTES"): 50 * lines,
+    }
+    there = {key: size for key, size in sizes.items() if hasattr(*key)}
+    assert len(there) > 1
+    for (module, name), size in there.items():
+        patch.setattr(module, name, size)
+
+
+# ---- records
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("field", ["AF", "GT"])
+@pytest.mark.parametrize("chunk", [1, 2, 1000])
+def test_positions_that_go_back_are_refused(refused, write, monkeypatch, chunk, field, number):
+    set_chunks(monkeypatch, chunk)
+    path = write([line(pos) for pos in (1, 5, 13, 9, 17)])
+    said = refused("--vcf", path, "--frequency-field", field, "--workers", number)
+    assert f"{path}: chr1:9 comes after chr1:13, so the file is not sorted; sort it with 'bcftools sort'" in said
+
+
+@pytest.mark.parametrize("field", ["AF", "GT"])
+def test_positions_that_go_back_over_a_region_are_refused(refused, write, small_regions, field):
+    positions = [101, 197, 201, 301]
+    path = write([line(pos) for pos in positions], kind="index")
+    index = path.with_name(path.name + ".tbi").read_bytes()
+    write([line(pos) for pos in (101, 201, 197, 301)], kind="bgzip")
+    path.with_name(path.name + ".tbi").write_bytes(index)
+    said = refused("--vcf", path, "--frequency-field", field, "--workers", 2)
+    assert re.search(f"{path}: .*(is not sorted|another state of the file)", said)
+
+
+@pytest.mark.parametrize("kind", ["plain", "index"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_impossible_frequency_is_the_same_line_from_every_worker(refused, write, small_regions, kind, number):
+    path = write([line(pos, 1.5) for pos in range(1, 1000, 4)], kind=kind)
+    said = refused("--vcf", path, "--workers", number)
+    assert f"{path}: chr1:1: AF=1.5 is not between 0 and 1; mend or remove the record" in said
+
+
+def test_a_worker_process_says_what_is_wrong(write):
+    path = write([line(1), line(5, 1.5)])
+    task = workers.Task(Calls(path, find_frequency_fields(path, "AF"), ("any",)), (), ("1",))
+    process = workers._Process()
+    try:
+        said = []
+        for read in (process.read, lambda task: read_alleles(*task)):
+            with pytest.raises(InputError) as error:
+                list(read(task))
+            said.append(str(error.value))
+        assert said[0] == said[1]
+        assert "chr1:5: AF=1.5" in said[0]
+        # It goes on with the next task.
+        assert [piece.records for piece in process.read(task._replace(contigs=()))] == [2]
+    finally:
+        process.kill()
+
+
+@SOURCES
+@pytest.mark.parametrize(
+    ("record", "place"),
+    [
+        (line(5, calls=("0|2", "0|0")), "chr1:5"),
+        (line(5, calls=("10", "0|0")), "chr1:5"),
+        (line(5, calls=("0|x", "0|0")), "chr1:5"),
+        (line(5, calls=("0|0",)), "chr1:[15]"),
+        (line(5, calls=("0|0", "0|0", "0|0")), "chr1:[15]"),
+    ],
+)
+def test_a_genotype_that_cannot_be_is_refused(refused, write, record, place, kind, number):
+    path = write([line(1), record, line(9)], kind=kind)
+    said = refused("--vcf", path, "--frequency-field", "GT", "--workers", number)
+    assert re.search(f"{path}: .*{place}\\b.*; mend or remove", said)
+
+
+@pytest.mark.parametrize("text", ["", "chr1", "chr1\t9", "\t".join(["chr1", "9", ".", "A", "C", ".", "PASS", "AF=1"])])
+@pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip"])
+def test_a_line_with_too_few_columns_is_refused(refused, write, text, kind):
+    path = write([line(1), text], kind=kind)
+    assert str(path) in refused("--vcf", path, "--frequency-field", "GT")
+
+
+def test_records_without_genotypes_have_no_frequency(tmp_path, write, fasta):
+    path = write([line(1), line(5, keys="DP", calls=("7", "8")), line(9, calls=("./.", "."))])
+    report = build_genome(fasta, tmp_path / "y.genome", path, frequency_field="GT")
+    assert (report.records[0].used, report.records[0].not_used) == (1, {"frequency missing": 2})
+    path = write([line(5, keys="DP", calls=("7", "8"))])
+    with pytest.raises(InputError, match=r"none of the 1 records that could be used has a frequency \(genotypes\)"):
+        build_genome(fasta, tmp_path / "z.genome", path, frequency_field="GT")
+
+
+@pytest.mark.parametrize("pos", [1001, 1005, 2**31 - 7, 2**32 + 1, 2**32 + 5])
+@pytest.mark.parametrize("field", ["AF", "GT"])
+def test_records_past_the_end_are_counted(tmp_path, write, fasta, pos, field):
+    report = build_genome(fasta, tmp_path / "y.genome", write([line(1), line(pos)]), frequency_field=field)
+    assert (report.records[0].used, report.records[0].not_used) == (1, {"outside the contig": 1})
+    assert ProbabilisticGenome.open(report.path).variants("chr1").position.tolist() == [0]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("kind", ["plain", "index"])
+def test_two_names_of_one_contig_are_refused(tmp_path, run, write, fasta, kind, number):
+    path = write([line(1), line(5, chrom="1")], kind=kind)
+    status, said = run("--fasta", fasta, "--vcf", path, "-o", tmp_path / "x.genome", "--workers", number)
+    assert (status, len(said)) == (2, 1)
+    assert f"{path}: contigs chr1 and 1 are both chr1 of the FASTA; rename or remove one" in said[0]
+    assert not (tmp_path / "x.genome").exists()
+
+
+# ---- line ends, headers
+
+
+@pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip", "index"])
+@pytest.mark.parametrize("options", [{}, {"frequency_field": "GT"}, {"sample": "t"}])
+def test_windows_line_ends_change_nothing(tmp_path, write, fasta, write_fasta, kind, options):
+    lines = [line(pos, calls=("0|1", call)) for pos, call in ((1, "0|0"), (5, "1"), (9, "./1"), (13, "1|1"))]
+    reports = []
+    for name, end in (("a", "\n"), ("b", "\r\n")):
+        sequences = write_fasta(tmp_path / f"{name}.fa", {"chr1": SEQUENCE, "chr2": "AN"}, end=end)
+        path = write(lines, f"{name}.vcf", kind=kind, end=end)
+        reports.append(build_genome(sequences, tmp_path / f"{name}.genome", path, **options))
+    for array in reports[0].path.glob("*.npy"):
+        assert array.read_bytes() == (reports[1].path / array.name).read_bytes()
+    assert reports[0].records[0].used == reports[1].records[0].used >= 3
+
+
+# ---- damaged files
+
+
+@pytest.fixture
+def long_file(write):
+    """A file of several bgzip blocks."""
+
+    def run(kind):
+        return write([line(pos, calls=(f"0|{pos * pos % 2}", "0|0")) for pos in range(1, 40_000, 4)], kind=kind)
+
+    return run
+
+
+@pytest.mark.parametrize(("kind", "number"), [("gzip", 1), ("bgzip", 1), ("index", 1), ("index", 2)])
+@pytest.mark.parametrize("field", ["AF", "GT"])
+@pytest.mark.parametrize("fault", ["flip", "hole"])
+def test_damage_in_the_middle_is_refused(refused, long_file, small_regions, fault, kind, field, number):
+    path = long_file(kind)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    if fault == "flip":
+        content[middle] ^= 0x10
+    else:
+        del content[middle : middle + 100]
+    path.write_bytes(content)
+    said = refused("--vcf", path, "--frequency-field", field, "--workers", number)
+    assert re.search(f"{path}: .*damaged", said)
+
+
+def test_a_broken_index_alone_is_as_none(tmp_path, write, fasta):
+    path = write([line(1), line(5)], kind="index")
+    index = path.with_name(path.name + ".tbi")
+    whole = index.read_bytes()
+    for content in (b"", b"no index", whole[: len(whole) // 2]):
+        index.write_bytes(content)
+        report = build_genome(fasta, tmp_path / "y.genome", path, force=True, workers=2)
+        assert report.records[0].used == 2
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("field", ["AF", "GT"])
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"chr1": 200, "chr2": 100},
+        {"chr1": 100},
+        {"chr1": 30},
+        {"chr2": 50},
+        {"chr2": 100, "chr9": 5},
+        {"chr9": 100},
+        {"chr1": 100, "chr2": 1},
+    ],
+    ids=str,
+)
+def test_a_stale_index_never_gives_another_genome(tmp_path, write, fasta, small_regions, before, field, number):
+    """The file was written anew behind its index: that is noticed, or the result is right nevertheless."""
+    now = {"chr1": 100, "chr2": 100}
+    stale = write([line(4 * i + 1, chrom=name) for name, n in before.items() for i in range(n)], kind="index")
+    lines = [line(4 * i + 1, chrom=name) for name, n in now.items() for i in range(n)]
+    assert write(lines, kind="bgzip") == stale
+    refusal = ""
+    try:
+        report = build_genome(fasta, tmp_path / "y.genome", stale, frequency_field=field, workers=number)
+    except InputError as error:
+        refusal = str(error)
+    if refusal:
+        assert re.search("another state of the file|cannot be parsed|no contig is in the FASTA", refusal)
+        assert "\n" not in refusal
+        return
+    right = build_genome(fasta, tmp_path / "z.genome", write(lines, "z.vcf"), frequency_field=field)
+    assert report.records[0].read == right.records[0].read
+    for name in ("chr1", "chr2"):
+        found, wanted = (ProbabilisticGenome.open(one.path).variants(name).position for one in (report, right))
+        assert found.tolist() == wanted.tolist()
+
+
+# ---- options, files, folders
+
+
+def test_options_that_do_not_fit_are_refused(tmp_path, refused, write, write_vcf, fasta):
+    path = write([line(1)])
+    plain = write_vcf(tmp_path / "sites.vcf", [("chr1", 1, "A", "C", 0.5)])
+    panel = tmp_path / "panel.txt"
+    panel.write_text("sample pop\ns GBR\n")
+    for words, message in (
+        (["--vcf", path, "--sample", "nobody"], f"{path}: no sample nobody; there are s, t"),
+        (["--vcf", plain, "--sample", "s"], f"{plain}: no sample s; there are none"),
+        (["--vcf", plain, "--frequency-field", "GT"], f"{plain}: has no samples whose genotypes could be counted"),
+        (["--vcf", path, "--population", "GBR"], "population GBR: give a panel file"),
+        (
+            ["--vcf", path, "--samples", panel, "--population", "FIN"],
+            f"{panel}: no sample of population FIN; there are GBR",
+        ),
+        (["--vcf", path, "--samples", tmp_path / "absent"], "absent: cannot be read as a list of samples"),
+        (["--vcf", path, "--workers", "0"], "0 workers: give at least one"),
+        (["--vcf", path, "--workers", "-3"], "-3 workers: give at least one"),
+        (["--vcf", f"human={path}"], f"{path}: its prefix 'human' is that of no FASTA; prefixes are none"),
+        (["--vcf", path, "--vcf", path], f"{path}: is given twice"),
+        (["--vcf", path, "--filter", "lwo"], "no header declares the FILTER lwo"),
+        (["--vcf", path, "--frequency-field", "AC/AN"], "declares no INFO field AC/AN"),
+    ):
+        assert message in refused(*words), words
+    assert "is that of no FASTA; prefixes are mouse=" in refused("--vcf", path, fasta=f"mouse={fasta}")
+
+
+def test_a_missing_folder_is_named(tmp_path, run, fasta):
+    status, said = run("--fasta", fasta, "-o", tmp_path / "absent" / "x.genome")
+    assert status == 2
+    assert said == [
+        f"mutbert: {tmp_path}/absent/x.genome: the folder {tmp_path}/absent does not exist; create it first"
+    ]
+
+
+def test_pipes_are_refused(tmp_path, run, fasta):
+    os.mkfifo(tmp_path / "pipe")
+    for words in (["--fasta", tmp_path / "pipe"], ["--fasta", fasta, "--vcf", tmp_path / "pipe"]):
+        status, said = run(*words, "-o", tmp_path / "x.genome")
+        assert (status, len(said)) == (2, 1)
+        assert f"{tmp_path}/pipe: is not a regular file; save the " in said[0]
+
+
+def test_two_builders_of_one_output(tmp_path, run, fasta, write):
+    """The second is refused in one line, and the first finishes."""
+    path, output, hold = write([line(1)]), tmp_path / "x.genome", tmp_path / "hold"
+    hold.touch()
+    program = f"""
+import pathlib, sys, time
+from mutbert.genome import build
+begin = build.Journal.begin
+def slowly(*words):
+    begin(*words)
+    print("begun", flush=True)
+    while pathlib.Path({str(hold)!r}).exists():
+        time.sleep(0.01)
+build.Journal.begin = slowly
+build.build_genome({str(fasta)!r}, {str(output)!r}, {str(path)!r})
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == b"begun\n"
+        for options in ([], ["--force"], ["--resume"]):
+            status, said = run("--fasta", fasta, "--vcf", path, "-o", output, *options)
+            assert status == 2
+            assert said == [
+                f"mutbert: {output}: another process is writing it just now; wait for it or choose another output"
+            ]
+        hold.unlink()
+        assert first.wait() == 0
+    assert len(ProbabilisticGenome.open(output, check=True).variants("chr1").position) == 1
+    assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.fixture
+def tight(tmp_path):
+    """A folder with room for 300 kB; gives it and a function that makes more."""
+    folder = tmp_path / "tight"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "mutbert-test", folder]
+    if (
+        os.geteuid()
+        or shutil.which("mount") is None
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("only one who may mount can have a small disk")
+    yield folder, lambda: subprocess.run(["mount", "-o", "remount,size=4m", folder], check=True)
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_one_line(tight, run, tmp_path, write_fasta):
+    folder, _ = tight
+    fasta = write_fasta(tmp_path / "large.fa", {"chr1": SEQUENCE * 2000}, width=80)
+    status, said = run("--fasta", fasta, "-o", folder / "x.genome")
+    assert status == 2
+    assert said == [f"mutbert: {folder}/x.genome: No space left on device; make room or choose another place"]
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_with_room_made_a_build_goes_on(tight, run, tmp_path, write, write_fasta, number):
+    folder, make_room = tight
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": SEQUENCE * 20, "chr2": SEQUENCE * 160}, width=80)
+    counts = {"chr1": 1000, "chr2": 40_000}
+    path = write([line(4 * i + 1, chrom=name) for name, n in counts.items() for i in range(n)], kind="index")
+    words = ["--fasta", fasta, "--vcf", path, "-o", folder / "x.genome", "--workers", number]
+    status, said = run(*words)
+    assert status == 2
+    assert len(said) == 1
+    assert "x.genome: No space left on device; make room or choose another place" in said[0]
+    assert "1 finished contigs are kept: go on with --resume" in said[0]
+    assert [one.name for one in folder.iterdir()] == ["x.genome.partial"]
+    make_room()
+    assert run(*words, "--resume") == (0, [])
+    build_genome(fasta, tmp_path / "y.genome", path)
+    for file in (tmp_path / "y.genome").iterdir():
+        assert file.read_bytes() == (folder / "x.genome" / file.name).read_bytes()

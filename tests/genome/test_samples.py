@@ -1,0 +1,207 @@
+"""Whose genotypes are counted: lists of names, panels with populations, one person; files that have some of them."""
+
+import gzip
+import hashlib
+import json
+import re
+
+import numpy as np
+import pytest
+
+from mutbert import alphabet
+from mutbert.errors import InputError
+from mutbert.genome.build import build_genome
+from mutbert.genome.samples import describe_samples, read_samples
+from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
+
+PANEL = "sample\tpop\tsuper_pop\tgender\t\t\nHG1\tGBR\tEUR\tmale\nHG2\tFIN\tEUR\tfemale\nNA3\tYRI\tAFR\tmale\t\t\n"
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "samples.txt"
+
+    def write(text):
+        path.write_text(text, newline="")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "population", "names"),
+    [
+        ("b\na\n", None, ["b", "a"]),
+        ("# people\n\nb\r\na", None, ["b", "a"]),
+        (PANEL, None, ["HG1", "HG2", "NA3"]),
+        (PANEL, "EUR", ["HG1", "HG2"]),
+        (PANEL, "YRI", ["NA3"]),
+        (PANEL, "male", ["HG1", "NA3"]),
+        (PANEL.replace("\t", " "), "FIN", ["HG2"]),
+        # The name itself is no population.
+        ("GBR x\nHG1 GBR\n", "GBR", ["HG1"]),
+    ],
+)
+def test_lists_and_panels_are_read(file, text, population, names):
+    assert read_samples(file(text), population) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "population", "message"),
+    [
+        (PANEL, "AMR", "no sample of population AMR; there are GBR, EUR, male, FIN, female, YRI, AFR"),
+        (PANEL, "eur", "no sample of population eur"),
+        ("a\nb\n", "EUR", "no sample of population EUR; there are none"),
+        ("", None, "names no sample"),
+        ("# nobody\n\n", None, "names no sample"),
+        ("a\nb\na\n", None, "sample a comes twice"),
+    ],
+)
+def test_lists_that_cannot_be_used_are_refused(file, text, population, message):
+    with pytest.raises(InputError, match=f"samples.txt: {message}"):
+        read_samples(file(text), population)
+
+
+def test_files_that_are_no_list_are_refused(tmp_path):
+    (tmp_path / "binary").write_bytes(gzip.compress(b"a\n"))
+    for path in (tmp_path / "absent", tmp_path, tmp_path / "binary"):
+        with pytest.raises(InputError, match="cannot be read as a list of samples"):
+            read_samples(path)
+
+
+def test_the_manifest_has_a_checksum_and_no_names():
+    assert describe_samples(["b", "a"]) == {"number": 2, "sha256": hashlib.sha256(b"a\nb").hexdigest()}
+
+
+def vcf_of(path, samples, rows):
+    """Write records given as (chrom, pos, ref, alt, genotype of each sample)."""
+    header = '##fileformat=VCFv4.2\n##INFO=<ID=AF,Number=A,Type=Float,Description="">\n'
+    header += '##FORMAT=<ID=GT,Number=1,Type=String,Description="">\n'
+    header += "\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *samples]) + "\n"
+    lines = [f"{c}\t{p}\t.\t{r}\t{a}\t.\tPASS\tAF=0.9\tGT\t" + "\t".join(calls) + "\n" for c, p, r, a, *calls in rows]
+    path.write_text(header + "".join(lines))
+    return path
+
+
+@pytest.fixture
+def files(tmp_path, write_fasta):
+    """A contig that all three people have, and one that only the two men have, in a file of its own."""
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 5, "chrY": "ACGT" * 5})
+    rows = [("1", 1, "A", "C", "0|1", "1|1", "0|0"), ("1", 2, "C", "G,T", "1|2", "0|0", "./2")]
+    every = vcf_of(tmp_path / "1.vcf", ["HG1", "HG2", "NA3"], rows)
+    men = vcf_of(tmp_path / "Y.vcf", ["NA3", "HG1"], [("Y", 5, "A", "T", "1", "0"), ("Y", 6, "C", "T", "0", "1")])
+    return fasta, [every, men]
+
+
+def rows_of(path):
+    genome = ProbabilisticGenome.open(path)
+    return {
+        (name, int(place)): pytest.approx(row, abs=1 / FREQUENCY_ONE)
+        for name in genome.contigs
+        for place, row in zip(genome.variants(name).position, genome.variants(name).frequency.tolist(), strict=True)
+    }
+
+
+def test_a_file_may_have_some_of_the_samples(tmp_path, files):
+    fasta, vcfs = files
+    report = build_genome(fasta, tmp_path / "x.genome", vcfs, samples=["HG2", "HG1", "NA3"])
+    assert rows_of(report.path) == {
+        ("chr1", 0): [1 / 2, 1 / 2, 0, 0],
+        ("chr1", 1): [0, 2 / 5, 1 / 5, 2 / 5],
+        ("chrY", 4): [1 / 2, 0, 0, 1 / 2],
+        ("chrY", 5): [0, 1 / 2, 0, 1 / 2],
+    }
+    assert {counts.frequency_from for counts in report.records} == {"genotypes"}
+    settings = json.loads((report.path / "manifest.json").read_text())["settings"]
+    assert settings["samples"] == {"number": 3, "sha256": hashlib.sha256(b"HG1\nHG2\nNA3").hexdigest()}
+    assert settings["frequency_field"] == "GT"
+
+
+def test_a_population_of_a_panel_counts(tmp_path, files, file):
+    fasta, vcfs = files
+    report = build_genome(fasta, tmp_path / "x.genome", vcfs, samples=file(PANEL), population="EUR")
+    assert rows_of(report.path) == {
+        ("chr1", 0): [1 / 4, 3 / 4, 0, 0],
+        ("chr1", 1): [0, 2 / 4, 1 / 4, 1 / 4],
+        ("chrY", 5): [0, 0, 0, 1],
+    }
+
+
+def test_one_person_is_built(tmp_path, files):
+    fasta, vcfs = files
+    report = build_genome(fasta, tmp_path / "x.genome", vcfs, sample="NA3")
+    # The half call 0/. would be all of what is called.
+    assert rows_of(report.path) == {("chr1", 1): [0, 0, 0, 1], ("chrY", 4): [0, 0, 0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample": "HG9"}, r"1\.vcf, .*Y\.vcf: no sample HG9; there are HG1, HG2, NA3"),
+        ({"samples": ["HG1", "HG8", "HG9"]}, "no sample HG8, HG9; there are"),
+        ({"sample": "HG2"}, r"Y\.vcf: has none of the chosen samples"),
+        ({"sample": "HG1", "samples": ["HG1"]}, "one sample and a list"),
+        ({"population": "EUR"}, "population EUR: give a panel file"),
+        ({"population": "EUR", "samples": ["HG1"]}, "population EUR: give a panel file"),
+        ({"sample": "HG1", "frequency_field": "EUR_AF"}, "samples are chosen, so genotypes are counted"),
+    ],
+)
+def test_samples_that_cannot_be_counted_are_refused(tmp_path, files, options, message):
+    fasta, vcfs = files
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=message) as refusal:
+        build_genome(fasta, tmp_path / "x.genome", vcfs, **options)
+    assert "\n" not in str(refusal.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_samples_without_genotypes_are_refused(tmp_path, files, write_vcf):
+    fasta, _ = files
+    with pytest.raises(InputError, match=r"x\.vcf: no sample HG1; there are none"):
+        build_genome(
+            fasta, tmp_path / "x.genome", write_vcf(tmp_path / "x.vcf", [("1", 1, "A", "C", 0.5)]), sample="HG1"
+        )
+    with pytest.raises(InputError, match="no VCF was given"):
+        build_genome(fasta, tmp_path / "x.genome", sample="HG1")
+
+
+@pytest.mark.shared
+def test_a_real_person_equals_their_text(shared, tmp_path):
+    """Every single-nucleotide record of a real person's VCF, and nothing else; unphased equals phased."""
+    folder = shared / "data/human_grch37"
+    vcf, fasta = folder / "chr22.NA12878.genotypes.vcf.gz", folder / "chr22_1-22000000.fa.gz"
+    with gzip.open(vcf, "rt") as text:
+        lines = text.read().splitlines()
+    (name,) = next(line for line in lines if line.startswith("#CHROM")).split("\t")[9:]
+    report = build_genome(fasta, tmp_path / "phased.genome", vcf, sample=name)
+    (counts,) = report.records
+    rows = [line.split("\t") for line in lines if not line.startswith("#")]
+    assert counts.read == len(rows) == counts.used + sum(counts.not_used.values())
+
+    genome = ProbabilisticGenome.open(report.path, check=True)
+    length = genome.lengths["22"]
+    expected = {}
+    for _, pos, _, ref, alts, _, state, _, keys, cell in rows:
+        letters = [ref, *alts.split(",")]
+        called = re.split(r"[|/]", cell.split(":")[keys.split(":").index("GT")])
+        if state in ("PASS", ".") and int(pos) <= length and all(re.fullmatch("[ACGT]", one) for one in letters):
+            called = [letters[int(one)] for one in called if one != "."]
+            if called and set(called) != {ref}:
+                expected[int(pos) - 1] = [called.count(base) / len(called) for base in "ACGT"]
+            else:
+                assert alphabet.decode(genome.bases("22", int(pos) - 1, int(pos))) == ref
+                assert genome.frequencies("22", int(pos) - 1, int(pos)).max() == 1
+    assert len(expected) > 1000
+    variants = genome.variants("22")
+    found = dict(zip(variants.position.tolist(), variants.frequency.tolist(), strict=True))
+    # What else there is comes from alleles of several nucleotides, and letters of sites with insertions or deletions.
+    assert expected.keys() <= found.keys()
+    np.testing.assert_allclose([found[place] for place in expected], list(expected.values()), atol=1 / FREQUENCY_ONE)
+    single = {tuple(row) for row in expected.values()}
+    assert {(0.5, 0.5), (1.0,)} >= {tuple(value for value in row if value) for row in single}
+
+    unphased = tmp_path / "unphased.vcf"
+    unphased.write_text("".join(f"{line if line.startswith('#') else line.replace('|', '/')}\n" for line in lines))
+    other = build_genome(fasta, tmp_path / "unphased.genome", unphased, sample=name)
+    for array in report.path.glob("*.npy"):
+        assert (other.path / array.name).read_bytes() == array.read_bytes()

@@ -1,0 +1,583 @@
+"""Random populations: the builder against bcftools, against a slow reader of text, and against itself.
+
+A population is some species with their contigs, and VCF files with genotypes and INFO/AF that are right more often
+than not: several alternates, several lines and files of one site, missing calls, any ploidy, IUPAC and N in the FASTA,
+either case, either naming, insertions, deletions and symbols.
+"""
+
+import gzip
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+import pysam
+import pysam.bcftools
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from mutbert.errors import InputError
+from mutbert.genome import alleles, compression, frequencies, sites, vcf, workers
+from mutbert.genome import population as population_room
+from mutbert.genome.build import build_genome
+from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
+
+MEMBERS = {"R": "AG", "Y": "CT", "N": ""} | {base: base for base in "ACGT"}
+KINDS = ("plain", "gzip", "bgzip", "index", "bcf", "bcf index")
+MISSING = None
+
+
+class Record(NamedTuple):
+    """A line of a VCF file, before it is text."""
+
+    chrom: str
+    pos: int
+    ref: str
+    alts: tuple[str, ...]
+    state: str
+    values: tuple[str, ...]
+    keys: str
+    calls: tuple[str, ...]
+
+    def __str__(self):
+        info = "DB" if self.values == ("none",) else f"AF={','.join(self.values)}"
+        columns = [self.chrom, self.pos, ".", self.ref, ",".join(self.alts), ".", self.state, info, self.keys]
+        return "\t".join(map(str, [*columns, *self.calls]))
+
+
+class File(NamedTuple):
+    """A VCF file of a species, and how it is wrapped."""
+
+    species: str
+    samples: tuple[str, ...]
+    records: tuple[Record, ...]
+    kind: str
+    declared: bool
+    """Whether the header lists the contigs, as BCF needs it."""
+
+    def write(self, path):
+        """Write it; gives the path, as the wrapping may change the name."""
+        fields = [
+            '##INFO=<ID=AF,Number=A,Type=Float,Description="">',
+            '##INFO=<ID=DB,Number=0,Type=Flag,Description="">',
+            '##FORMAT=<ID=GT,Number=1,Type=String,Description="">',
+            '##FORMAT=<ID=DP,Number=1,Type=Integer,Description="">',
+            *(f'##FILTER=<ID={name},Description="">' for name in ("low", "q10")),
+        ]
+        if self.declared or self.kind.startswith("bcf"):
+            fields += [f"##contig=<ID={chrom}>" for chrom in dict.fromkeys(record.chrom for record in self.records)]
+        columns = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT"]
+        header = ["##fileformat=VCFv4.2", *fields, "\t".join([*columns, *self.samples])]
+        path.write_text("".join(f"{line}\n" for line in (*header, *self.records)))
+        if self.kind == "gzip":
+            path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+        elif self.kind in ("bgzip", "index"):
+            packed = path.with_suffix(".vcf.gz")
+            pysam.tabix_compress(str(path), str(packed), force=True)
+            path = packed
+        elif self.kind != "plain":
+            binary = path.with_suffix(".bcf")
+            pysam.bcftools.view("--no-version", "-Ob", "-o", str(binary), str(path), catch_stdout=False)
+            path = binary
+        # A record at position 0 can be in no index.
+        if "index" in self.kind and all(record.pos for record in self.records):
+            pysam.bcftools.index("--force", str(path), catch_stdout=False)
+        return path
+
+
+class Population(NamedTuple):
+    """Sequences by species and contig, and the files."""
+
+    sequences: dict[tuple[str, str], str]
+    files: tuple[File, ...]
+
+    def write(self, folder, *, reverse=False, kinds=None):
+        """Write all; gives what --fasta and --vcf take."""
+        folder.mkdir()
+        order = list(self.sequences.items())[:: -1 if reverse else 1]
+        fastas, vcfs = [], []
+        for species in dict.fromkeys(key[0] for key, _ in order):
+            path = folder / f"{species}.fa"
+            path.write_text("".join(f">{key[1]}\n{text}\n" for key, text in order if key[0] == species))
+            fastas.append(f"{species}={path}" if species else path)
+        for number, file in enumerate(self.files):
+            path = file._replace(kind=kinds[number] if kinds else file.kind).write(folder / f"{number}.vcf")
+            vcfs.append(f"{file.species}={path}" if file.species else path)
+        return fastas, vcfs
+
+
+def name_of(species, contig):
+    return f"{species}.{contig}" if species else contig
+
+
+def calls_of(count):
+    """Genotypes of a site with so many alternates; most have none, so that a position seldom sums above 1."""
+    some = [f"{a}{sep}{b}" for a in (0, ".") for b in range(1, count + 1) for sep in "|/"]
+    both = [f"{min(count, 1)}|{min(count, 1)}"]
+    return st.sampled_from([*["0|0", "0/0", "0", "0/0/0"] * 4, *some, f"{count}", "./.", ".", f"0/0|{count}", *both])
+
+
+@st.composite
+def records(draw, sequence, chrom, pos, samples):
+    size = draw(st.sampled_from([1, 1, 1, 1, 2, 3]))
+    given = sequence[max(pos - 1, 0) :][:size].upper() or "A"
+    ref = "".join(draw(st.sampled_from(MEMBERS[base] or "A")) for base in given)
+    ref = draw(st.sampled_from([ref] * 6 + [ref.lower(), "A", "N", given]))
+    single = [ref[:i] + base + ref[i + 1 :] for i in range(len(ref)) for base in "ACGTc"]
+    several = ["".join(draw(st.permutations("ACGT"))[: len(ref)]) for _ in range(3)]
+    alt = st.sampled_from([*single, *several, *several, "N", "*", "<DEL>", "AT", "GTT", "A."])
+    alts = draw(st.lists(alt, min_size=1, max_size=3, unique=True) | st.just(["."]))
+    value = st.sampled_from([".", "0", "0.005", "0.01", "0.02", "0.0200001", "0.07", "0.25"])
+    values = draw(st.tuples(*[value] * len(alts)) | st.sampled_from([(".",), ("none",)]))
+    keys = draw(st.sampled_from(["GT", "GT", "GT:DP", "DP"]))
+    if keys == "DP":
+        calls = ["7"] * len(samples)
+    else:
+        calls = draw(st.lists(calls_of(len(alts) * (alts != ["."])), min_size=len(samples), max_size=len(samples)))
+        if keys == "GT:DP":
+            calls = [call + draw(st.sampled_from(["", ":12", ":."])) for call in calls]
+    state = draw(st.sampled_from(["PASS", "PASS", "PASS", ".", "low", "low;q10"]))
+    return Record(chrom, pos, ref, tuple(alts), state, tuple(values), keys, tuple(calls))
+
+
+SEQUENCES = st.text("ACGTACGTACGTacgtNRY", min_size=3, max_size=16)
+
+
+@st.composite
+def populations(draw, most_files=3):
+    species = draw(st.sampled_from([[""], [""], ["human", "mouse"]]))
+    sequences = {(one, f"chr{i}"): draw(SEQUENCES) for one in species for i in range(1, draw(st.integers(2, 3)))}
+    files = []
+    for _ in range(draw(st.integers(1, most_files))):
+        one = draw(st.sampled_from(species))
+        samples = tuple(draw(st.lists(st.sampled_from("stuvw"), min_size=1, max_size=4, unique=True)))
+        rows = []
+        for contig in draw(st.permutations(["chr1", "chr2", "chr9"])):
+            sequence = sequences.get((one, contig), "ACGT")
+            chrom = contig.removeprefix(draw(st.sampled_from(["", "chr"])))
+            for pos in sorted(draw(st.lists(st.integers(0, len(sequence) + 2), max_size=8))):
+                rows.append(draw(records(sequence, chrom, pos, samples)))
+                if draw(st.integers(0, 5)) == 0:
+                    rows.append(rows[-1])
+        if rows:
+            files.append(File(one, samples, tuple(rows), draw(st.sampled_from(KINDS)), draw(st.booleans())))
+    assume(files)
+    return Population(sequences, tuple(files))
+
+
+@st.composite
+def choices(draw, population):
+    """Options of a build: where frequencies are from, which filters pass, and the minimum."""
+    there = sorted({name for file in population.files for name in file.samples})
+    chosen = draw(st.lists(st.sampled_from(there), min_size=1, unique=True)) if draw(st.booleans()) else None
+    if chosen is not None:
+        # A file with none of the chosen samples is refused.
+        assume(all(set(chosen) & set(file.samples) for file in population.files))
+    return {
+        "frequency_field": "GT" if chosen else draw(st.sampled_from(["AF", "GT"])),
+        "samples": chosen,
+        "filters": draw(st.sampled_from([("PASS", "."), ("PASS", "."), ("PASS",), ("low", "."), ("q10",), ("any",)])),
+        "min_frequency": draw(st.sampled_from([0, 0.01, 0.02, 0.1])),
+    }
+
+
+class Refusal(NamedTuple):
+    """A build that has to stop, and some words that it may say."""
+
+    words: frozenset[str]
+
+
+def read_slowly(population, *, frequency_field, samples, filters, min_frequency):
+    """Read a population line by line, allele by allele, base by base, in exact fractions.
+
+    Returns the rows, as {(contig, position): {base: frequency}}; the records by reason, and how many were taken apart,
+    for each file. Or a `Refusal`.
+    """
+    reasons, seen, references, refusals = [], {}, {}, set()
+    matched = False
+    for number, file in enumerate(population.files):
+        reasons.append([])
+        compared, furthest = False, set()
+        for line, record in enumerate(file.records):
+            bare = {key[1].removeprefix("chr"): key for key in population.sequences if key[0] == file.species}
+            key = bare.get(record.chrom.removeprefix("chr"))
+            matched |= key is not None
+            if key is None:
+                reasons[-1].append(["contig not in the FASTA"])
+                continue
+            names = ["."] if record.state == "." else record.state.split(";")
+            if "any" not in filters and not set(names) & set(filters):
+                reasons[-1].append(["filtered"])
+                continue
+            values = frequencies_of(record, file.samples, frequency_field, samples)
+            found = []
+            for alt, value in zip(record.alts, values, strict=True):
+                found += read_allele(
+                    key, population.sequences[key], record, alt, value, (number, line), seen, references
+                )
+            compared |= bool({"reference base differs from the FASTA", "compared"} & set(found))
+            furthest |= set(found)
+            reasons[-1].append([reason for reason in found if reason != "compared"])
+        if not compared:
+            refusals |= {"lie outside"} if "outside the contig" in furthest else set()
+            refusals |= {"has a frequency"} if "frequency missing" in furthest else set()
+    if not matched:
+        refusals.add("no contig is in the FASTA")
+    totals = Counter()
+    for (key, place, *_), (frequency, _) in seen.items():
+        totals[key, place] += frequency
+    if any(total > Fraction("1.001") for total in totals.values()):
+        refusals.add("sum to")
+    if refusals:
+        return Refusal(frozenset(refusals))
+    rows = {
+        (name_of(*key), place): Counter({references[key, place]: max(1 - total, 0)})
+        for (key, place), total in totals.items()
+        if total > Fraction(str(min_frequency))
+    }
+    decomposed = [set() for _ in population.files]
+    for (key, place, _, after, whole), (frequency, (number, line)) in seen.items():
+        row = rows.get((name_of(*key), place))
+        if row is not None and frequency:
+            row[after] += frequency
+            reasons[number][line].append("used")
+            if whole:
+                decomposed[number].add(line)
+    order = [reason.text for reason in alleles.Reason]
+    counts = [Counter(max(found, key=order.index) for found in file) for file in reasons]
+    return rows, counts, [len(lines) for lines in decomposed]
+
+
+def frequencies_of(record, names, field, chosen):
+    if field == "AF":
+        values = ["."] * len(record.alts) if record.values in ((".",), ("none",)) else record.values
+        return [MISSING if value == "." else Fraction(value) for value in values]
+    calls = Counter()
+    if record.keys.split(":")[0] == "GT":
+        for name, column in zip(names, record.calls, strict=True):
+            if chosen is None or name in chosen:
+                calls.update(re.split("[|/]", column.split(":")[0]))
+    del calls["."]
+    total = calls.total()
+    return [Fraction(calls[str(i)], total) if total else MISSING for i in range(1, len(record.alts) + 1)]
+
+
+def read_allele(key, sequence, record, alt, value, line, seen, references):
+    if alt == ".":
+        return ["no alternate allele"]
+    if alt == "*":
+        return ["overlapping deletion (*)"]
+    if not alt.isalpha():
+        return ["symbolic or structural"]
+    if len(record.ref) != len(alt):
+        return ["insertion or deletion"]
+    ref, alt = record.ref.upper(), alt.upper()
+    places = [i for i in range(len(ref)) if ref[i] != alt[i]]
+    if not places:
+        # With N for both, single letters are told by REF.
+        return ["reference base unknown" if ref in "NRY" else "alternate is the reference"]
+    first, last = places[0], places[-1] + 1
+    whole = (record.pos + first, ref[first:last], alt[first:last]) if places[1:] else ()
+    found = []
+    for i in places:
+        place = record.pos - 1 + i
+        inside = 0 <= place < len(sequence)
+        base = sequence[place].upper() if inside else ""
+        if ref[i] not in "ACGT":
+            found.append("reference base unknown")
+        elif alt[i] not in "ACGT":
+            found.append("alternate base not A, C, G or T")
+        elif value is MISSING:
+            found.append("frequency missing")
+        elif not inside:
+            found.append("outside the contig")
+        elif base == "N":
+            found.append("reference base unknown")
+        elif ref[i] not in MEMBERS[base]:
+            found.append("reference base differs from the FASTA")
+        else:
+            found.append("compared")
+            allele = (key, place, ref[i], alt[i], whole)
+            if references.setdefault((key, place), ref[i]) != ref[i]:
+                found.append("conflicts with an earlier record")
+            elif allele in seen:
+                same = seen[allele][0] == value
+                found.append("duplicate record" if same else "conflicts with an earlier record")
+            else:
+                seen[allele] = value, line
+                found.append("frequency not above the minimum")
+    return found
+
+
+@pytest.fixture(scope="module")
+def tolerant():
+    """Random REFs are often wrong; that is no other assembly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(population_room, "MOST_MISMATCHES", 2)
+        yield
+
+
+def variants_of(path):
+    """Read the rows of a store back as {(contig, position): frequencies}."""
+    genome = ProbabilisticGenome.open(path, check=True)
+    rows = {}
+    for name in genome.contigs:
+        variants = genome.variants(name)
+        rows |= {
+            (name, place): row
+            for place, row in zip(variants.position.tolist(), variants.frequency.tolist(), strict=True)
+        }
+    return rows
+
+
+def assert_rows(found, expected):
+    assert sorted(found) == sorted(expected)
+    for place, row in expected.items():
+        total = sum(row.values())
+        wanted = [float(row.get(base, 0) / total) for base in "ACGT"]
+        np.testing.assert_allclose(found[place], wanted, atol=1.01 / FREQUENCY_ONE, err_msg=str(place))
+
+
+# ---- the slow reader
+
+
+def check(folder, population, **options):
+    """Build, and compare all that there is with the slow reader."""
+    fastas, vcfs = population.write(folder / "in")
+    number = options.pop("workers", 1)
+    expected = read_slowly(population, **options)
+    if isinstance(expected, Refusal):
+        with pytest.raises(InputError, match="|".join(expected.words)):
+            build_genome(fastas, folder / "x.genome", vcfs, **options)
+        return
+    rows, counts, decomposed = expected
+    report = build_genome(fastas, folder / "x.genome", vcfs, **options, workers=number)
+    for found, wanted, file in zip(report.records, counts, population.files, strict=True):
+        assert {"used": found.used, **found.not_used} == {"used": 0, **wanted}
+        assert found.read == len(file.records) == found.used + sum(found.not_used.values())
+    assert [found.decomposed for found in report.records] == decomposed
+    assert_rows(variants_of(report.path), rows)
+
+
+@given(st.data(), populations())
+def test_builds_equal_a_slow_reader(tmp_path_factory, tolerant, data, population):
+    folder = tmp_path_factory.mktemp("population")
+    check(folder, population, **data.draw(choices(population)))
+    shutil.rmtree(folder)
+
+
+def site(pos, ref, alt, value):
+    return Record("chr1", pos, ref, (alt,), "PASS", (str(value),), "GT", ("0|0",))
+
+
+FROM_AF = {"frequency_field": "AF", "samples": None, "filters": ("PASS",), "min_frequency": 0.02}
+
+
+@pytest.mark.parametrize(
+    ("sequence", "files"),
+    [
+        # Alleles of several nucleotides that are alike but for where they begin.
+        ("CGAGACGT", [("plain", [site(1, "CGA", "GTG", 0.1), site(3, "AGA", "GTG", 0.2)])]),
+        # A record that conflicts is no earlier one for those that agree.
+        ("RACGT", [("plain", [site(1, "A", "C", 0.1), site(1, "G", "T", 0.1), site(1, "A", "T", 0.2)])]),
+        # The order of the files counts, not which of them has an index.
+        ("ACGT", [("index", [site(1, "A", "C", 0.1)]), ("plain", [site(1, "A", "C", 0.3)])]),
+        ("ACGT", [("plain", [site(1, "A", "C", 0.1)]), ("bcf index", [site(1, "A", "C", 0.3)])]),
+        # Two files take turns, region by region.
+        ("ACGT" * 9, [("index", [site(4 * i + j, "A", "C", j / 10) for i in range(9)]) for j in (1, 1)]),
+    ],
+)
+def test_what_random_populations_seldom_show(tmp_path, tolerant, monkeypatch, sequence, files):
+    monkeypatch.setattr(workers, "_Process", InThread)
+    monkeypatch.setattr(population_room, "_SHORTEST_REGION", 3)
+    monkeypatch.setattr(population_room, "_LONGEST_REGION", 3)
+    population = Population(
+        {("", "chr1"): sequence}, tuple(File("", ("s",), tuple(rows), kind, declared=True) for kind, rows in files)
+    )
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        check(tmp_path / str(number), population, **FROM_AF, workers=number)
+
+
+# ---- what the result does not depend on
+
+
+class InThread:
+    """A worker without a process: tasks and pieces go through the same bytes."""
+
+    def read(self, task):
+        pipe = io.BytesIO()
+        for piece in frequencies.read_alleles(*workers._read_task(workers._task_line(task))):
+            workers._send_piece(piece, pipe)
+        pipe.seek(0)
+        while line := pipe.readline():
+            yield workers._receive(json.loads(line), pipe)
+
+    def kill(self):
+        pass
+
+
+def set_chunks(patch, lines):
+    """Have files read in chunks of about so many lines."""
+    sizes = {
+        (alleles, "_RECORDS_OF_A_CHUNK"): lines,
+        (vcf, "_BYTES_AT_ONCE"): 50 * lines,
+        (vcf, "_WIDE_BYTES_AT_ONCE"): 50 * lines,
+        (compression, "_BLOCK_BYTES"): 50 * lines,
+    }
+    there = {key: size for key, size in sizes.items() if hasattr(*key)}
+    assert len(there) > 1
+    for (module, name), size in there.items():
+        patch.setattr(module, name, size)
+
+
+def outcome(*arguments, **options):
+    """Build; gives the arrays' bytes, the rows and the report, or what was refused."""
+    try:
+        report = build_genome(*arguments, **options)
+    except InputError as error:
+        return str(error), None, None
+    counts = [(one.read, one.used, one.decomposed, dict(one.not_used)) for one in report.records]
+    arrays = {path.name: path.read_bytes() for path in sorted(report.path.glob("*.npy"))}
+    manifest = json.loads((report.path / "manifest.json").read_text())
+    return [arrays, manifest], variants_of(report.path), (counts, dict(report.contig_names), sorted(report.only_in_vcf))
+
+
+@given(
+    st.data(),
+    populations(),
+    st.sampled_from([2, 3]),
+    st.sampled_from([1, 2, 5]),
+    st.sampled_from([1, 3, 1000]),
+)
+def test_builds_depend_on_nothing_else(tmp_path_factory, tolerant, data, population, number, region, chunk):
+    options = data.draw(choices(population))
+    folder = tmp_path_factory.mktemp("population")
+    sources = population.write(folder / "in")
+    (folder / "a").mkdir()
+    (folder / "b").mkdir()
+    plain = outcome(sources[0], folder / "a" / "x.genome", sources[1], **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "_Process", InThread)
+        patch.setattr(population_room, "_SHORTEST_REGION", region)
+        patch.setattr(population_room, "_LONGEST_REGION", region)
+        set_chunks(patch, chunk)
+        patch.setattr(sites, "_ALLELES_OF_A_PIECE", chunk)
+        assert outcome(sources[0], folder / "b" / "x.genome", sources[1], workers=number, **options) == plain
+        kinds = data.draw(st.tuples(*[st.sampled_from(KINDS)] * len(population.files)))
+        fastas, vcfs = population.write(folder / "other", reverse=True, kinds=kinds)
+        _, rows, report = outcome(fastas, folder / "y.genome", vcfs, workers=number, **options)
+    assert (rows, report) == plain[1:]
+    shutil.rmtree(folder)
+
+
+# ---- bcftools
+
+
+def bcftools(*words, text=None):
+    return subprocess.run(["bcftools", *words], input=text, capture_output=True, check=True).stdout
+
+
+@pytest.mark.bcftools
+@given(st.data(), populations(most_files=1))
+def test_counts_filters_and_parts_are_those_of_bcftools(tmp_path_factory, tolerant, data, population):
+    """Frequencies are AC/AN as bcftools counts them, of the places at which it takes alleles apart.
+
+    bcftools says nothing, or something else by definition, of these, which are therefore left to the slow reader:
+    records that repeat an allele (it adds nothing up over lines: here no allele comes twice); what a FASTA with IUPAC
+    codes agrees with (it takes them all for N); REF and ALT of different lengths, of which it also takes the common
+    letters apart ("AC>GTT" has an A>G); star alleles, which it writes for the others of a site; letters of either case,
+    which it compares as they are. (Its plugin fill-tags takes a triploid 0/0/1 for a diploid; `view` does not.)
+    """
+    if shutil.which("bcftools") is None:
+        pytest.skip("bcftools is not there")
+    (file,) = population.files
+    options = data.draw(choices(population)) | {"frequency_field": "GT"}
+    filters = ",".join(options["filters"])
+    file = file._replace(records=without_repeats(file.records))
+    population = population._replace(files=(file,))
+    folder = tmp_path_factory.mktemp("population")
+    fastas, vcfs = population.write(folder / "in")
+
+    # INFO/AF is not looked at, and bcftools wants it to have as many values as there are alternates.
+    bare_records = tuple(record._replace(values=("none",)) for record in file.records)
+    text = file._replace(kind="plain", declared=True, records=bare_records).write(folder / "plain.vcf").read_bytes()
+    passing = [] if filters == "any" else ["--apply-filters", filters]
+    chosen = [name for name in options["samples"] or file.samples if name in file.samples]
+    # Choosing samples, be it all, counts AC and AN anew.
+    text = bcftools("view", *passing, "--samples", ",".join(chosen), text=text)
+    text = bcftools("norm", "--multiallelics", "-any", text=text)
+    text = bcftools("view", "--include", "strlen(REF)=strlen(ALT)", text=text)
+    text = bcftools("norm", "--atomize", text=text)
+    text = bcftools("query", "--format", "%CHROM\t%POS\t%REF\t%ALT\t%AC\t%AN\n", text=text)
+
+    bare = {key[1].removeprefix("chr"): key for key in population.sequences if key[0] == file.species}
+    rows, references = {}, {}
+    for line in text.decode().splitlines():
+        chrom, pos, ref, alt, count, number = line.split("\t")
+        key, place, ref, alt = bare.get(chrom.removeprefix("chr")), int(pos) - 1, ref.upper(), alt.upper()
+        sequence = population.sequences.get(key, "")
+        if not 0 <= place < len(sequence) or number in ("0", ".") or ref == alt or not re.fullmatch("[ACGT]", alt):
+            continue
+        if ref in MEMBERS[sequence[place].upper()] and ref == references.setdefault((key, place), ref):
+            row = rows.setdefault((name_of(*key), place), Counter())
+            row[alt] += Fraction(count) / Fraction(number)
+    # The earliest record says which of an IUPAC code's bases is the reference; bcftools' order is another.
+    assume(
+        all(
+            sequence[place].upper() in "ACGT" for (key, place) in references for sequence in [population.sequences[key]]
+        )
+    )
+    refusal = ""
+    try:
+        report = build_genome(fastas, folder / "x.genome", vcfs, **options)
+    except InputError as error:
+        refusal = str(error)
+    if refusal:
+        if "sum to" in refusal:
+            assert any(row.total() > Fraction("1.001") for row in rows.values())
+        else:
+            assert re.search("no contig is in|lie outside|has a frequency", refusal)
+            assert not rows
+        return
+    assert report.records[0].read == len(file.records)
+    filtered = len(file.records) - sum(
+        1 for line in bcftools("view", "-H", *passing, str(folder / "plain.vcf")).splitlines()
+    )
+    known = [record for record in file.records if record.chrom.removeprefix("chr") in bare]
+    states = Counter(record.state for record in known)
+    if len(known) == len(file.records):
+        assert report.records[0].not_used.get("filtered", 0) == filtered, states
+    minimum = Fraction(str(options["min_frequency"]))
+    expected = {place: row for place, row in rows.items() if row.total() > minimum}
+    for (contig, place), row in expected.items():
+        key = next(key for key in population.sequences if name_of(*key) == contig)
+        row[references[key, place]] += max(1 - row.total(), 0)
+    assert_rows(variants_of(report.path), expected)
+    shutil.rmtree(folder)
+
+
+def without_repeats(records):
+    """Leave out the records with an allele that was there, however written."""
+    seen, kept = set(), []
+    for record in records:
+        own = set()
+        for alt in record.alts:
+            ref, alt = record.ref.upper(), alt.upper()
+            places = [i for i in range(min(len(ref), len(alt))) if ref[i] != alt[i]] if len(ref) == len(alt) else []
+            if places:
+                cut = slice(places[0], places[-1] + 1)
+                allele = (record.chrom, record.pos + places[0], ref[cut], alt[cut])
+                if allele in seen | own:
+                    break
+                own.add(allele)
+        else:
+            seen |= own
+            kept.append(record)
+    return tuple(kept)
