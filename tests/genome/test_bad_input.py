@@ -14,7 +14,7 @@ import pysam
 import pytest
 
 from mutbert.errors import InputError
-from mutbert.genome import alleles, compression, vcf, workers
+from mutbert.genome import alleles, compression, messages, vcf, workers
 from mutbert.genome import population as population_room
 from mutbert.genome.build import build_genome
 from mutbert.genome.fields import find_frequency_fields
@@ -162,7 +162,7 @@ def test_an_impossible_frequency_is_the_same_line_from_every_worker(refused, wri
 
 def test_a_worker_process_says_what_is_wrong(write):
     path = write([line(1), line(5, 1.5)])
-    task = workers.Task(Calls(path, find_frequency_fields(path, "AF"), ("any",)), (), ("1",))
+    task = messages.Task(Calls(path, find_frequency_fields(path, "AF"), ("any",)), (), ("1",))
     process = workers._Process()
     try:
         said = []

@@ -16,7 +16,7 @@ import pytest
 
 from mutbert.errors import InputError
 from mutbert.genome import build as build_room
-from mutbert.genome import workers
+from mutbert.genome import messages
 from mutbert.genome.build import build_genome
 
 CONTIGS = ["chr1", "chr2", "chr3", "chr4", "chr5"]
@@ -115,14 +115,14 @@ def bytes_of(path):
 def read(monkeypatch):
     """A list that gets (contig, alleles) of every piece that is read in this process."""
     pieces = []
-    whole = workers.read_alleles
+    whole = messages.read_alleles
 
     def spy(*words):
         for piece in whole(*words):
             pieces.append((piece.contig, len(piece.alleles.position_A)))
             yield piece
 
-    monkeypatch.setattr(workers, "read_alleles", spy)
+    monkeypatch.setattr(messages, "read_alleles", spy)
     return pieces
 
 

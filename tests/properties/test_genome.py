@@ -23,7 +23,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mutbert.errors import InputError
-from mutbert.genome import alleles, compression, frequencies, sites, vcf, workers
+from mutbert.genome import alleles, compression, frequencies, messages, sites, vcf, workers
 from mutbert.genome import population as population_room
 from mutbert.genome.build import build_genome
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
@@ -413,11 +413,12 @@ class InThread:
 
     def read(self, task):
         pipe = io.BytesIO()
-        for piece in frequencies.read_alleles(*workers._read_task(workers._task_line(task))):
-            workers._send_piece(piece, pipe)
+        for piece in frequencies.read_alleles(*messages._read_task(messages.task_line(task))):
+            messages._send_piece(piece, pipe)
+        pipe.write(b"{}\n")
         pipe.seek(0)
-        while line := pipe.readline():
-            yield workers._receive(json.loads(line), pipe)
+        while (piece := messages.receive_piece(pipe)) is not None:
+            yield piece
 
     def kill(self):
         pass
@@ -426,7 +427,6 @@ class InThread:
 def set_chunks(patch, lines):
     """Have files read in chunks of about so many lines."""
     sizes = {
-        (alleles, "_RECORDS_OF_A_CHUNK"): lines,
         (vcf, "_BYTES_AT_ONCE"): 50 * lines,
         (vcf, "_WIDE_BYTES_AT_ONCE"): 50 * lines,
         (compression, "_BLOCK_BYTES"): 50 * lines,

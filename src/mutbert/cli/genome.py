@@ -53,25 +53,28 @@ def build(
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Build a probabilistic genome from a reference and a population's variants."""
-    from mutbert.genome.build import build_genome
+    from mutbert.genome.workers import Workers
 
     wanted = [name for names in contigs for name in names.split(",") if name]
-    report = build_genome(
-        fasta,
-        output,
-        vcf,
-        min_frequency=min_frequency,
-        frequency_field=frequency_field,
-        samples=samples,
-        population=population,
-        sample=sample,
-        filters=[name for name in filters.split(",") if name],
-        contigs=wanted if contigs else None,
-        workers=workers,
-        resume=resume,
-        force=force,
-        progress=True,
-    )
+    with Workers(workers) as crew:
+        from mutbert.genome.build import build_genome
+
+        report = build_genome(
+            fasta,
+            output,
+            vcf,
+            min_frequency=min_frequency,
+            frequency_field=frequency_field,
+            samples=samples,
+            population=population,
+            sample=sample,
+            filters=[name for name in filters.split(",") if name],
+            contigs=wanted if contigs else None,
+            workers=crew,
+            resume=resume,
+            force=force,
+            progress=True,
+        )
     for note in report.notes:
         typer.echo(f"note: {note}", err=True)
     if as_json:

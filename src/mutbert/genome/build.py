@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -85,7 +85,7 @@ def build_genome(
     sample: str | None = None,
     filters: Sequence[str] = FILTERS,
     contigs: Sequence[str] | None = None,
-    workers: int = 1,
+    workers: int | Workers = 1,
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
@@ -123,7 +123,7 @@ def build_genome(
         A record passes with one of these names in FILTER; ``.`` stands for an empty FILTER, ``any`` for every one.
     contigs : sequence of str, optional
         The contigs of the FASTA to keep, under either naming; all where left out.
-    workers : int
+    workers : int or Workers
         Processes that read the VCF files: over contigs and over regions of one where there is an index, over files
         where there is none. The result does not depend on it.
     resume : bool
@@ -150,8 +150,6 @@ def build_genome(
         min_frequency = MIN_FREQUENCY if sample is None else 0.0
     if not 0 <= min_frequency < 1:
         raise InputError(f"minimum frequency {min_frequency:g}: is not at least 0 and below 1")
-    if workers < 1:
-        raise InputError(f"{workers} workers: give at least one")
     if not fastas:
         raise InputError(f"{output}: no FASTA was given; give at least one")
     for source in fastas:
@@ -168,7 +166,7 @@ def build_genome(
     }
     if not (resume and (output / MANIFEST).exists()):
         refuse_existing(output, force=force, mark=MANIFEST)
-    with Workers(workers if vcfs else 1) as crew:
+    with Workers(workers) if isinstance(workers, int) else nullcontext(workers) as crew:
         paths = [source.path for source in (*fastas, *vcfs)]
         with progress_bar("Checksums", _bytes(paths), unit="bytes", show=progress) as advance:
             sources = [

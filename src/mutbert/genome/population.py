@@ -19,9 +19,10 @@ from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.genome.alleles import Reason
 from mutbert.genome.frequencies import list_contigs
+from mutbert.genome.messages import Task
 from mutbert.genome.sites import Alleles, differs_from_last, merge_alleles
 from mutbert.genome.vcf import Place, count_by_index
-from mutbert.genome.workers import Task, Workers
+from mutbert.genome.workers import Workers
 from mutbert.regions import ContigNames, names_text
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ _MISMATCHES_FOR_EARLY: Final = 0.1
 # finding the place costs nothing.
 _SHORTEST_REGION: Final = 250_000
 _LONGEST_REGION: Final = 8_000_000
-_REGIONS_A_WORKER: Final = 16
+_REGIONS_A_WORKER: Final = 8
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import numpy as np
 import pysam
 
 from mutbert.errors import InputError
@@ -32,7 +31,6 @@ _WIDE_BYTES_AT_ONCE: Final = 1 << 23
 _HEAD_BYTES: Final = 1 << 9
 # Of BCF, which comes record by record.
 _LINES_OF_A_BLOCK: Final = 1 << 8
-_LINE_END: Final = ord("\n")
 
 
 class Lines(NamedTuple):
@@ -214,7 +212,7 @@ def _narrowed(blocks: Iterable[bytes], meter: _Meter, *, genotypes: bool) -> Ite
     for block in blocks:
         begin = 0
         # This loop runs once a record, of which most is cut off: it looks at the rest only where it has to.
-        for end in np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == _LINE_END).tolist():
+        while (end := block.find(b"\n", begin)) >= 0:
             head = block[begin : min(begin + _HEAD_BYTES, end)]
             parts = head.split(b"\t", 8)
             if len(parts) < 9 and len(head) == _HEAD_BYTES:
@@ -295,7 +293,13 @@ def _whole_lines(blocks: Iterable[bytes], rest: bytes, *, in_header: bool) -> It
         if not cut:
             rest += block
             continue
-        text, rest = rest + block[:cut], block[cut:]
+        if len(rest) > _HEAD_BYTES and not in_header:
+            # Of long lines, the one that was cut comes by itself, which is quicker than putting all together.
+            first = block.find(b"\n") + 1
+            yield (rest + block[:first]).replace(b"\r\n", b"\n")
+            text, rest = block[first:cut], block[cut:]
+        else:
+            text, rest = rest + block[:cut], block[cut:]
         if in_header:
             begin = 0
             while text.startswith(b"#", begin):

@@ -1,49 +1,33 @@
 """Many processes that read places of VCF files; what they find comes back in the order of the tasks.
 
-A worker is a fresh Python process that is told its tasks on standard input and answers on standard output: a line of
-JSON and then the bytes of arrays, so that no object is ever unpickled and nothing is inherited. It ends with its
-parent, however that ends, because its standard input does. Of N workers the first is the parent itself, which would
-otherwise wait.
+A worker is a fresh Python process that is told its tasks on standard input and answers on standard output, so that
+nothing is inherited. It ends with its parent, however that ends, because its standard input does. Of N workers the
+first is the parent itself, which would otherwise wait.
+
+This file imports nothing heavy: the processes start while their parent still imports what it needs.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 from contextlib import closing, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from mutbert.errors import InputError
-from mutbert.genome.fields import FrequencyFields
-from mutbert.genome.frequencies import Calls, Piece, read_alleles
-from mutbert.genome.sites import Alleles
-from mutbert.genome.vcf import Place
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from typing import BinaryIO
 
+    from mutbert.genome.frequencies import Piece
+    from mutbert.genome.messages import Task
+
 # How many tasks a worker may be ahead of what has been taken: more would only be held in memory.
 _TASKS_AHEAD: Final = 2
-
-_TYPES: Final = tuple(np.dtype(kind) for kind in ("<u4", "u1", "u1", "<f4", "<u4", "<u4"))
-"""Of the columns of `Alleles`."""
-
-
-class Task(NamedTuple):
-    """What a worker is to read; the arguments of `mutbert.genome.frequencies.read_alleles`."""
-
-    calls: Calls
-    places: tuple[Place, ...] = ()
-    contigs: tuple[str, ...] = ()
 
 
 class Workers:
@@ -53,9 +37,16 @@ class Workers:
     ----------
     number : int
         Processes, this one included; 1 reads each task when its pieces are asked for.
+
+    Raises
+    ------
+    InputError
+        When there are less than one.
     """
 
     def __init__(self, number: int) -> None:
+        if number < 1:
+            raise InputError(f"{number} workers: give at least one")
         self._processes = [_Process() for _ in range(number - 1)]
 
     def __enter__(self) -> Self:
@@ -110,14 +101,16 @@ class _Team:
 
     def pieces(self, number: int) -> Iterator[Piece]:
         """Give the pieces of a task."""
+        from mutbert.genome.messages import do_task
+
         result = self._results[number]
         while True:
             if self._take(number, wait=False) == number:
                 # Nobody has begun it, so that its pieces can be given as they are asked for.
-                yield from read_alleles(*self._tasks[number])
+                yield from do_task(self._tasks[number])
                 break
             if result.empty() and (other := self._take(len(self._tasks), wait=False)) is not None:
-                self._do(other, read_alleles(*self._tasks[other]))
+                self._do(other, do_task(self._tasks[other]))
                 continue
             piece = result.get()
             if isinstance(piece, BaseException):
@@ -170,7 +163,7 @@ class _Process:
     """A worker process, seen from its parent."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+        command = [sys.executable, "-c", "from mutbert.genome.messages import serve; serve()"]
         # No linear algebra is done there, and its threads take time to start.
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
@@ -180,21 +173,17 @@ class _Process:
         self._receive: BinaryIO = self._process.stdout  # type: ignore[assignment]
 
     def read(self, task: Task) -> Iterator[Piece]:
+        from mutbert.genome.messages import receive_piece, task_line
+
         try:
-            self._send.write(_task_line(task))
+            self._send.write(task_line(task))
             self._send.flush()
-        except BrokenPipeError:
-            raise RuntimeError(self._end()) from None
-        while True:
-            line = self._receive.readline()
-            if not line:
-                raise RuntimeError(self._end())
-            message = json.loads(line)
-            if "error" in message:
-                raise InputError(message["error"])
-            if "contig" not in message:
-                return
-            yield _receive(message, self._receive)
+            while (piece := receive_piece(self._receive)) is not None:
+                yield piece
+        except (BrokenPipeError, EOFError):
+            raise RuntimeError(
+                f"a worker process ended with status {self._process.wait()}; what it said is above"
+            ) from None
 
     def kill(self) -> None:
         self._process.kill()
@@ -202,58 +191,3 @@ class _Process:
         for pipe in (self._send, self._receive):
             with suppress(OSError):
                 pipe.close()
-
-    def _end(self) -> str:
-        return f"a worker process ended with status {self._process.wait()}; what it said is above"
-
-
-def serve() -> None:
-    """Do the tasks that come on standard input; the main program of a worker process."""
-    # Ctrl-C goes to the whole group, and the parent sees to it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    send = sys.stdout.buffer
-    # Nothing but answers may get there.
-    sys.stdout = sys.stderr
-    with suppress(BrokenPipeError):
-        for line in sys.stdin.buffer:
-            try:
-                for piece in read_alleles(*_read_task(line)):
-                    _send_piece(piece, send)
-                    send.flush()
-                answer: dict[str, str] = {}
-            except InputError as error:
-                answer = {"error": str(error)}
-            send.write(json.dumps(answer).encode() + b"\n")
-            send.flush()
-
-
-def _task_line(task: Task) -> bytes:
-    (path, fields, filters), places, contigs = task
-    return json.dumps([str(path), fields, filters, places, contigs]).encode() + b"\n"
-
-
-def _read_task(line: bytes) -> Task:
-    path, (names, columns, samples), filters, places, contigs = json.loads(line)
-    fields = FrequencyFields(tuple(names), None if columns is None else tuple(columns), samples)
-    calls = Calls(Path(path), fields, tuple(filters))
-    return Task(calls, tuple(Place(*place) for place in places), tuple(contigs))
-
-
-def _send_piece(piece: Piece, send: BinaryIO) -> None:
-    message = {
-        "contig": piece.contig,
-        "records": piece.records,
-        "alleles": len(piece.alleles.position_A),
-        "tally": piece.tally_R.tolist(),
-        "read": piece.read,
-    }
-    send.write(json.dumps(message).encode() + b"\n")
-    for column, kind in zip(piece.alleles, _TYPES, strict=True):
-        send.write(np.ascontiguousarray(column, dtype=kind).data)
-
-
-def _receive(message: dict[str, Any], receive: BinaryIO) -> Piece:
-    rows = message["alleles"]
-    columns = [np.frombuffer(receive.read(rows * kind.itemsize), dtype=kind) for kind in _TYPES]
-    tally_R = np.array(message["tally"], dtype=np.int64)
-    return Piece(message["contig"], message["records"], Alleles(*columns), tally_R, message["read"])
