@@ -10,6 +10,7 @@ import os
 import threading
 import zlib
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -313,15 +314,22 @@ def _whole_lines(blocks: Iterable[bytes], rest: bytes, *, in_header: bool) -> It
 
 def _go_to(path: Path, file: pysam.BGZFile, place: Place) -> bytes | None:
     """Find the first record of a place, and go behind it; ``None`` where there is none."""
-    with _open(path, drop_samples=False) as records:
-        try:
-            first = next(_records_from(records, place), None)
-        except (OSError, ValueError):
-            raise _damaged(path, f"{place.contig}\t{place.start}".encode()) from None
-        if first is None:
-            return None
-        file.seek(records.tell())
+    state = path.stat()
+    try:
+        records = _indexed(path, state.st_size, state.st_mtime_ns)
+        first = next(_records_from(records, place), None)
+    except (OSError, ValueError):
+        raise _damaged(path, f"{place.contig}\t{place.start}".encode()) from None
+    if first is None:
+        return None
+    file.seek(records.tell())
     return str(first).encode().rstrip(b"\n")
+
+
+@lru_cache(maxsize=4)
+def _indexed(path: Path, _size: int, _time: int) -> pysam.VariantFile:
+    """Open a file to look places up; it stays open, as reading the index of a whole genome takes a while."""
+    return pysam.VariantFile(os.fspath(path))
 
 
 def _records_from(file: pysam.VariantFile, place: Place) -> Iterator[pysam.VariantRecord]:
