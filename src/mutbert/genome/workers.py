@@ -29,6 +29,15 @@ if TYPE_CHECKING:
 # How many tasks a worker may be ahead of what has been taken: more would only be held in memory.
 _TASKS_AHEAD: Final = 2
 
+_ENVIRONMENT: Final = {
+    # No linear algebra is done there, and its threads take time to start.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    # Blocks of text come and go: glibc is to keep their memory rather than hand it back each time.
+    "MALLOC_MMAP_THRESHOLD_": "67108864",
+    "MALLOC_TRIM_THRESHOLD_": "67108864",
+}
+
 
 class Workers:
     """Processes that read. A context manager; they start at its beginning, so that they are ready when they are needed.
@@ -164,8 +173,7 @@ class _Process:
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", "from mutbert.genome.messages import serve; serve()"]
-        # No linear algebra is done there, and its threads take time to start.
-        environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        environment = {**_ENVIRONMENT, **os.environ}
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
