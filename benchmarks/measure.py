@@ -59,8 +59,8 @@ class Measurement(NamedTuple):
     final_disk: int
 
 
-def measure_command(command: Sequence[str | Path], folder: Path) -> Measurement:
-    """Run a command as a fresh process, with its standard output thrown away, and watch it.
+def measure_command(command: Sequence[str | Path], folder: Path, *, watched: bool = True) -> Measurement:
+    """Run a command as a fresh process, with its standard output thrown away.
 
     Parameters
     ----------
@@ -68,11 +68,13 @@ def measure_command(command: Sequence[str | Path], folder: Path) -> Measurement:
         Program and arguments; no shell.
     folder : Path
         Where the command writes all that it writes.
+    watched : bool
+        Look at its memory and disk while it runs, which takes some time of a core that it may want itself.
 
     Returns
     -------
     Measurement
-        Peaks are the highest of 20 looks a second.
+        Peaks are the highest of 20 looks a second, and 0 where it was not watched.
 
     Raises
     ------
@@ -82,21 +84,21 @@ def measure_command(command: Sequence[str | Path], folder: Path) -> Measurement:
     with tempfile.TemporaryFile() as messages:
         start = time.perf_counter()
         process = subprocess.Popen([*map(str, command)], stdout=subprocess.DEVNULL, stderr=messages)
-        watch = _Watch(process.pid, folder)
+        watch = _Watch(process.pid, folder) if watched else None
         # Waited for here and not by Popen, as only this call tells what the process used. Its peak memory is of no
         # use: it begins with that of the process it was forked from, and knows of no sum.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
-        watch.stop()
+        if watch is not None:
+            watch.stop()
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             messages.seek(0)
             text = messages.read().decode(errors="replace").strip()[-1000:]
             raise CommandError(f"{' '.join(map(str, command))} ended with status {process.returncode}: {text}")
     final_disk = bytes_in(folder)
-    return Measurement(
-        seconds, usage.ru_utime + usage.ru_stime, watch.peak_memory, max(watch.peak_disk, final_disk), final_disk
-    )
+    peak_memory, peak_disk = (watch.peak_memory, max(watch.peak_disk, final_disk)) if watch is not None else (0, 0)
+    return Measurement(seconds, usage.ru_utime + usage.ru_stime, peak_memory, peak_disk, final_disk)
 
 
 class _Watch:
