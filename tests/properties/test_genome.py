@@ -27,6 +27,7 @@ from mutbert.genome import alleles, compression, frequencies, messages, sites, v
 from mutbert.genome import population as population_room
 from mutbert.genome.build import build_genome
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
+from mutbert.genome.verify import verify_genome
 
 MEMBERS = {"R": "AG", "Y": "CT", "N": ""} | {base: base for base in "ACGT"}
 KINDS = ("plain", "gzip", "bgzip", "index", "bcf", "bcf index")
@@ -363,6 +364,10 @@ def check(folder, population, **options):
         assert found.read == len(file.records) == found.used + sum(found.not_used.values())
     assert [found.decomposed for found in report.records] == decomposed
     assert_rows(variants_of(report.path), rows)
+    names = folder / "samples.txt"
+    names.write_text("".join(f"{name}\n" for name in options["samples"] or ()))
+    verified = verify_genome(report.path, fastas, vcfs, samples=names if options["samples"] else None)
+    assert verified.agrees, verified.differences
 
 
 @given(st.data(), populations())
