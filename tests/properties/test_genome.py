@@ -281,8 +281,7 @@ def read_allele(key, sequence, record, alt, value, line, seen, references):
     ref, alt = record.ref.upper(), alt.upper()
     places = [i for i in range(len(ref)) if ref[i] != alt[i]]
     if not places:
-        # With N for both, single letters are told by REF.
-        return ["reference base unknown" if ref in "NRY" else "alternate is the reference"]
+        return ["alternate is the reference"]
     first, last = places[0], places[-1] + 1
     whole = (record.pos + first, ref[first:last], alt[first:last]) if places[1:] else ()
     found = []
