@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -277,3 +278,15 @@ def test_an_index_that_is_older_than_its_file_is_not_used_and_named(tmp_path, sm
     assert again.notes == [
         f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
     ]
+
+
+def test_threads_may_build_from_the_same_file(tmp_path, write_fasta, write_vcf):
+    # Each contig is looked up in the index by itself.
+    contigs = {f"c{number}": "ACGT" * 25 for number in range(500)}
+    records = [(name, 4 * place + 1, "A", "C", 0.25) for name in contigs for place in range(20)]
+    fasta = write_fasta(tmp_path / "x.fa", contigs)
+    vcf = write_vcf(tmp_path / "x.vcf.gz", records, kind="bgzip")
+    pysam.tabix_index(str(vcf), preset="vcf")
+    with ThreadPoolExecutor(4) as pool:
+        reports = list(pool.map(lambda name: build_genome(fasta, tmp_path / name, vcf), ("a", "b", "c", "d")))
+    assert [report.variants for report in reports] == [10_000] * 4

@@ -316,7 +316,7 @@ def _go_to(path: Path, file: pysam.BGZFile, place: Place) -> bytes | None:
     """Find the first record of a place, and go behind it; ``None`` where there is none."""
     state = path.stat()
     try:
-        records = _indexed(path, state.st_size, state.st_mtime_ns)
+        records = _indexed(path, state.st_size, state.st_mtime_ns, threading.get_ident())
         first = next(_records_from(records, place), None)
     except (OSError, ValueError):
         raise _damaged(path, f"{place.contig}\t{place.start}".encode()) from None
@@ -327,8 +327,11 @@ def _go_to(path: Path, file: pysam.BGZFile, place: Place) -> bytes | None:
 
 
 @lru_cache(maxsize=4)
-def _indexed(path: Path, _size: int, _time: int) -> pysam.VariantFile:
-    """Open a file to look places up; it stays open, as reading the index of a whole genome takes a while."""
+def _indexed(path: Path, _size: int, _time: int, _thread: int) -> pysam.VariantFile:
+    """Open a file to look places up; it stays open, as reading the index of a whole genome takes a while.
+
+    The file has one place where it reads, so that no two threads may share it.
+    """
     return pysam.VariantFile(os.fspath(path))
 
 
