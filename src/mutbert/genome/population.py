@@ -349,7 +349,7 @@ class Population:
             if advance is not None:
                 advance(piece.read)
             if run is not None:
-                run.add(piece, self._reference)
+                run.add(piece, self._reference, self._lengths[run.contig])
             elif contig is None:
                 file.tally.reasons_R[reason] += piece.records
         return contig if wanted else None
@@ -465,12 +465,12 @@ class _Run:
         parts, self._parts = self._parts, []
         return Alleles(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def add(self, piece: Piece, reference: Reference) -> None:
+    def add(self, piece: Piece, reference: Reference, length: int) -> None:
         """Add the alleles of a piece that agree with the FASTA."""
         alleles = piece.alleles
         stage_A = np.full(len(alleles.position_A), Reason.USED, dtype=np.uint8)
         position_A = alleles.position_A.astype(np.int64) - 1
-        stage_A[(position_A < 0) | (position_A >= reference.lengths[self.contig])] = Reason.OUTSIDE
+        stage_A[(position_A < 0) | (position_A >= length)] = Reason.OUTSIDE
         inside_A = stage_A == Reason.USED
         base_A = np.zeros(len(position_A), dtype=np.uint8)
         base_A[inside_A] = reference.codes_at(self.contig, position_A[inside_A])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Enough at once that NumPy's calls cost nothing, and little enough that reading past the end of a region does not.
 _BYTES_AT_ONCE: Final = 1 << 19
+_FIRST_BYTES: Final = 1 << 15
 # Lines with genotypes are long, and most of them is cut off.
 _WIDE_BYTES_AT_ONCE: Final = 1 << 23
 # Where FORMAT begins in nearly every line.
@@ -271,7 +272,7 @@ def _blocks_of_bgzf(path: Path, place: Place | None, meter: _Meter) -> Iterator[
         meter.begin(file)
         block = b""
         try:
-            for block in _whole_lines(iter(lambda: file.read(_BYTES_AT_ONCE), b""), rest, in_header=place is None):
+            for block in _whole_lines(_reads(file), rest, in_header=place is None):
                 meter.look(file)
                 part = block if place is None else _until(block, place)
                 yield part
@@ -279,6 +280,14 @@ def _blocks_of_bgzf(path: Path, place: Place | None, meter: _Meter) -> Iterator[
                     break
         except OSError:
             raise _damaged(path, block[block.rfind(b"\n", 0, -1) + 1 :]) from None
+
+
+def _reads(file: pysam.BGZFile) -> Iterator[bytes]:
+    # Many a contig is short, so that the first reading is.
+    size = _FIRST_BYTES
+    while block := file.read(min(size, _BYTES_AT_ONCE)):
+        yield block
+        size *= 2
 
 
 def _blocks_of_stream(path: Path, meter: _Meter) -> Iterator[bytes]:
@@ -361,6 +370,14 @@ def _begins_in(line: bytes, place: Place) -> bool:
 def _until(block: bytes, place: Place) -> bytes:
     """Cut off the lines behind a place."""
     if _begins_in(block[block.rfind(b"\n", 0, -1) + 1 :], place):
+        return block
+    # The last line of the contig, and then of these the ones that are not behind the place.
+    begin = place.contig.encode() + b"\t"
+    last = block.rfind(b"\n" + begin) + 1
+    if not block.startswith(begin):
+        return b""
+    block = block[: block.find(b"\n", last) + 1]
+    if place.end is None:
         return block
     lines = takewhile(lambda line: _begins_in(line, place), block.split(b"\n"))
     return b"".join(line + b"\n" for line in lines)
