@@ -11,11 +11,7 @@ from mutbert.cli import export, inspect, verify
 from mutbert.cli.inspect import print_names, print_records
 from mutbert.cli.printing import print_json
 
-app = typer.Typer(help="Build, inspect, verify and export probabilistic genomes.", no_args_is_help=True)
-
-app.command("inspect", no_args_is_help=True)(inspect.inspect)
-app.command("verify", no_args_is_help=True)(verify.verify)
-app.command("export", no_args_is_help=True)(export.export)
+app = typer.Typer(help="Build, inspect, verify, export and merge probabilistic genomes.", no_args_is_help=True)
 
 
 @app.command(no_args_is_help=True)
@@ -84,6 +80,11 @@ def build(
     typer.echo(f"{report.path}: {len(report.lengths):,} contigs, {bases:,} bases, {report.variants:,} variants")
     print_records([asdict(counts) for counts in report.records])
     print_names(report.only_in_fasta, report.only_in_vcf)
+
+
+app.command("inspect", no_args_is_help=True)(inspect.inspect)
+app.command("verify", no_args_is_help=True)(verify.verify)
+app.command("export", no_args_is_help=True)(export.export)
 
 
 @app.command(no_args_is_help=True)
