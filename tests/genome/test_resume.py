@@ -152,6 +152,16 @@ def test_without_resume_it_begins_anew(world, read):
     world.assert_whole(report, [vcf])
 
 
+def test_what_lay_there_before_the_reference_was_written_is_no_part_of_the_store(world):
+    vcf = world.vcf("x.vcf", CONTIGS)
+    world.partial.mkdir()
+    for name in ("sequence.npy", "resume.renewed"):
+        (world.partial / name).write_bytes(b"cut")
+    report = world.go_on([vcf])
+    assert len(list(report.path.iterdir())) == 5
+    world.assert_whole(report, [vcf])
+
+
 def test_it_may_be_stopped_again_and_again(world):
     vcfs = [world.vcf("a.vcf", CONTIGS), world.vcf("b.vcf", CONTIGS[::-1], 0.5, indexed=False)]
     world.stop_after(1, vcfs)

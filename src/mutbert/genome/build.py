@@ -210,7 +210,11 @@ class _Build:
         ):
             self._journal = Journal(folder)
             before = read_journal(folder) if resume else None
-            if before is not None:
+            if before is None:
+                # Of a build that had not come so far, nothing may stay: a store has its own files alone.
+                for left in folder.iterdir():
+                    left.unlink()
+            else:
                 # Whatever is wrong now, what was finished stays.
                 self._journal.finished = len(before.finished)
                 used = {number for one in before.finished for number in one.tallies}
