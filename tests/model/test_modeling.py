@@ -84,7 +84,9 @@ def test_token_types_count(build, probs):
         ({"input_ids": torch.ones(1, 4)}, "input_probs are floating-point of shape"),
         ({"input_probs": torch.ones(1, 4, 5)}, "input_probs are floating-point of shape"),
         ({"input_probs": torch.ones(1, 4, 9, dtype=torch.long)}, "input_probs are floating-point of shape"),
-        ({"input_probs": torch.ones(1, 4, 9), "attention_mask": torch.ones(1, 5)}, "attention_mask has shape"),
+        ({"input_probs": torch.ones(1, 4, 9) / 9, "attention_mask": torch.ones(1, 5)}, "attention_mask has shape"),
+        ({"input_probs": torch.ones(1, 4, 9) / 9, "position_ids": torch.arange(5)[None]}, "position_ids have shape"),
+        ({"inputs_embeds": torch.ones(1, 4, 31)}, "inputs_embeds have shape"),
         ({"input_probs": torch.ones(1, 4, 9), "output_attentions": True}, 'attn_implementation="eager"'),
     ],
 )
@@ -157,7 +159,7 @@ def reference_tables(config, length):
     elif scaling and length > config.max_position_embeddings:
         factor = scaling["factor"]
         base *= (factor * length / config.max_position_embeddings - (factor - 1)) ** (size / (size - 2))
-    angles = [[m * step * base ** (-2 * (i % (size // 2)) / size) for i in range(size)] for m in range(length)]
+    angles = [[m * step * base ** (-2 * i / size) for i in range(size // 2)] for m in range(length)]
     return torch.tensor(angles).cos(), torch.tensor(angles).sin()
 
 
@@ -170,7 +172,7 @@ def test_rotary_tables_follow_the_formulas(length, scaling):
     config = MutBertConfig(hidden_size=24, num_attention_heads=3, max_position_embeddings=16, rope_scaling=scaling)
     tables = rotary_tables(config, torch.arange(length)[None], torch.tensor([[length]]))
     for found, wanted in zip(tables, reference_tables(config, length), strict=True):
-        torch.testing.assert_close(found[0, 0], wanted, atol=2e-5, rtol=0)
+        torch.testing.assert_close(found[0, :, 0], wanted, atol=2e-5, rtol=0)
 
 
 def test_dynamic_scaling_leaves_trained_lengths_alone(build, probs):

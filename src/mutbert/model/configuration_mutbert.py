@@ -66,6 +66,9 @@ class MutBertConfig(PreTrainedConfig):
         Whether the masked model's decoder is the embedding itself.
     rope_parameters : dict, optional
         `rope_scaling` and `rope_theta` in one, as newer checkpoints of other models write them.
+    check_inputs : bool
+        Refuse token ids, distributions and labels whose *values* cannot be right (rows that do not sum to 1, NaN),
+        where they lie in a CPU's memory. Shapes are always checked. A setting of a run: it is not saved.
     **kwargs
         What every `transformers` configuration takes (``num_labels``, ``id2label``, ``problem_type``...).
 
@@ -100,6 +103,7 @@ class MutBertConfig(PreTrainedConfig):
         classifier_dropout: float | None = None,
         tie_word_embeddings: bool = True,
         rope_parameters: Mapping[str, Any] | None = None,
+        check_inputs: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **kwargs)
@@ -119,6 +123,7 @@ class MutBertConfig(PreTrainedConfig):
         self.rope_scaling = rope_scaling if rope_parameters is None else rope_parameters
         self.pooler_type = pooler_type
         self.classifier_dropout = classifier_dropout
+        self.check_inputs = check_inputs
         self.check()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -132,6 +137,7 @@ class MutBertConfig(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """Give the values as JSON can hold them, with RoPE scaling under its current name, ``rope_parameters``."""
         values: dict[str, Any] = super().to_dict()
+        values.pop("check_inputs", None)
         scaling = values.pop("rope_scaling", None)
         if scaling is not None:
             values["rope_parameters"] = {"rope_type": scaling["type"], "factor": scaling["factor"]}

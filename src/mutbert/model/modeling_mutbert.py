@@ -10,11 +10,12 @@ This file and ``configuration_mutbert.py`` import nothing of their package but e
 with a checkpoint as the Hub's custom code.
 
 Shape suffixes: B batch, L length in tokens, V vocabulary, C columns of probabilities (V, or the 4 bases), D hidden
-size, H heads, K size of a head, N labels. ``1`` stands where a dimension is broadcast.
+size, H heads, K size of a head, N labels, T targets. ``1`` stands where a dimension is broadcast.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
@@ -53,7 +54,7 @@ _CLASSIFIER: Final = r"^classifier\.(weight|bias)$"
 _POOLER: Final = r"^bert\.pooler\.dense\.(weight|bias)$"
 
 
-def rotary_tables(config: MutBertConfig, position_BL: Tensor, length_B1: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_tables(config: MutBertConfig, position_BL: Tensor, length_BL: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the cosines and sines that turn queries and keys by their positions.
 
     Feature pair i of K/2 turns by ``position · base^(−2i/K)`` (Su et al. 2021, RoFormer, arXiv 2104.09864,
@@ -61,7 +62,8 @@ def rotary_tables(config: MutBertConfig, position_BL: Tensor, length_B1: Tensor)
     arXiv 2306.15595), and *dynamic* takes, for an input of length L over the trained length M, the base
     ``base · (f·L/M − (f − 1))^(K/(K−2))`` ("dynamic NTK"); up to L = M it changes nothing.
 
-    No state is kept: an output depends on its own input alone, whatever was run before and beside it.
+    They are computed once a forward pass and serve every layer. No state is kept: an output depends on its own input
+    alone, whatever was run before and beside it.
 
     Parameters
     ----------
@@ -69,37 +71,52 @@ def rotary_tables(config: MutBertConfig, position_BL: Tensor, length_B1: Tensor)
         Gives base, scaling, trained length and size of a head.
     position_BL : Tensor, shape (B, L) or (1, L)
         0-based positions in tokens.
-    length_B1 : Tensor, shape (B, 1) or (1, 1)
-        Length of each input in tokens, without its padding.
+    length_BL : Tensor, shape (B, L), (B, 1) or (1, 1)
+        Length in tokens, without padding, of the sequence that each position is part of.
 
     Returns
     -------
-    tuple of Tensor, float32, shape (B or 1, 1, L, K)
-        Cosines and sines, with a dimension for the heads.
+    tuple of Tensor, float32, shape (B or 1, L, 1, K/2)
+        Cosines and sines of each feature pair, with a dimension for the heads.
     """
     size = config.head_size
     scaling = config.rope_scaling or {"type": "none", "factor": 1.0}
     factor = scaling["factor"]
     position_BL = position_BL.float()
-    base_B1 = torch.full_like(length_B1, config.rope_theta, dtype=torch.float32)
+    base_BL = torch.full_like(length_BL, config.rope_theta, dtype=torch.float32)
     if scaling["type"] == "linear":
         position_BL = position_BL / factor
     elif scaling["type"] == "dynamic":
-        stretch_B1 = factor * length_B1.float() / config.max_position_embeddings - (factor - 1)
-        base_B1 = base_B1 * stretch_B1.clamp(min=1) ** (size / (size - 2))
-    exponent_K = torch.arange(0, size, 2, device=base_B1.device, dtype=torch.float32) / size
-    frequency_BK = 1 / base_B1**exponent_K
-    angle_BLK = position_BL[:, :, None] * frequency_BK[:, None, :]
-    angle_B1LK = torch.cat((angle_BLK, angle_BLK), dim=-1)[:, None]
-    return angle_B1LK.cos(), angle_B1LK.sin()
+        stretch_BL = factor * length_BL.float() / config.max_position_embeddings - (factor - 1)
+        base_BL = base_BL * stretch_BL.clamp(min=1) ** (size / (size - 2))
+    exponent_K = torch.arange(0, size, 2, device=base_BL.device, dtype=torch.float32) / size
+    angle_BLK = position_BL[..., None] / base_BL[..., None] ** exponent_K
+    return angle_BLK.cos()[:, :, None], angle_BLK.sin()[:, :, None]
 
 
-def rotate(x_BHLK: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(x_BLHK: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Turn queries or keys by their positions, in float32; features i and i + K/2 are a pair ("rotate half")."""
-    cosine_B1LK, sine_B1LK = rotary
-    first, second = x_BHLK.chunk(2, dim=-1)
-    turned_BHLK = torch.cat((-second, first), dim=-1)
-    return (x_BHLK * cosine_B1LK + turned_BHLK * sine_B1LK).to(x_BHLK.dtype)
+    cosine, sine = rotary
+    first, second = x_BLHK.chunk(2, dim=-1)
+    turned_BLHK = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    return turned_BLHK.to(x_BLHK.dtype)
+
+
+def _draws_itself(x: Tensor, probability: float) -> bool:
+    """Say whether `_kept` is the quicker way here."""
+    return x.device.type == "cpu" and probability < 1 and not torch.compiler.is_compiling()
+
+
+def _kept(x: Tensor, probability: float) -> tuple[Tensor, float]:
+    """Draw what stays: 1 or 0 for each element of `x`, and the scale that makes up for what goes.
+
+    On a CPU torch draws one random number after another, one for each element: a third of a training step. Here
+    each draw of 64 bits, from the same generator, decides on four elements; a probability becomes a multiple of 2^−16.
+    """
+    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    dropped = round(probability * 2**16)
+    keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
+    return keep.to(x.dtype), 1 / (1 - dropped / 2**16)
 
 
 def eager_attention_forward(
@@ -112,13 +129,39 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Attend by plain matrix products, which is the one way that gives the attention weights."""
-    score_BHLL = query @ key.transpose(2, 3) * scaling
+    """Attend by plain matrix products, which is the one way that gives the attention weights (before dropout).
+
+    Query, key and value have shape (B, H, L, K); what it gives has (B, L, H, K) and (B, H, L, L). A mask is boolean,
+    true at what is attended to, or is added to the scores.
+    """
+    score_BHLL = (query * scaling) @ key.transpose(2, 3)
     if attention_mask is not None:
-        score_BHLL = score_BHLL.masked_fill(~attention_mask, torch.finfo(score_BHLL.dtype).min)
-    weight_BHLL = score_BHLL.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    weight_BHLL = functional.dropout(weight_BHLL, p=dropout, training=module.training)
-    return (weight_BHLL @ value).transpose(1, 2).contiguous(), weight_BHLL
+        if attention_mask.dtype == torch.bool:
+            score_BHLL = score_BHLL.masked_fill(~attention_mask, torch.finfo(score_BHLL.dtype).min)
+        else:
+            score_BHLL = score_BHLL + attention_mask.to(score_BHLL.dtype)
+    weight_BHLL = score_BHLL.softmax(dim=-1).to(value.dtype)
+    dropped_BHLL = weight_BHLL
+    if module.training and dropout > 0:
+        if _draws_itself(weight_BHLL, dropout):
+            keep_BHLL, scale = _kept(weight_BHLL, dropout)
+            # The scale goes to the values, of which there are fewer.
+            dropped_BHLL, value = weight_BHLL * keep_BHLL, value * scale
+        else:
+            dropped_BHLL = functional.dropout(weight_BHLL, dropout)
+    return (dropped_BHLL @ value).transpose(1, 2), weight_BHLL
+
+
+class MutBertDropout(nn.Dropout):
+    """Dropout as torch does it; on a CPU in a fraction of its time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        if not _draws_itself(x, self.p):
+            return functional.dropout(x, self.p)
+        keep, scale = _kept(x, self.p)
+        return x * scale * keep
 
 
 class MutBertEmbeddings(nn.Module):
@@ -129,7 +172,8 @@ class MutBertEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = MutBertDropout(config.hidden_dropout_prob)
+        self.config = config
 
     def forward(
         self,
@@ -137,8 +181,13 @@ class MutBertEmbeddings(nn.Module):
         input_probs: Tensor | None,
         inputs_embeds: Tensor | None,
         token_type_ids: Tensor | None,
+        attention_mask: Tensor | None = None,
     ) -> Tensor:
-        word_BLD = self._words(input_ids, input_probs, inputs_embeds)
+        word_BLD = self._words(input_ids, input_probs, inputs_embeds, attention_mask)
+        if attention_mask is not None and attention_mask.shape != word_BLD.shape[:2]:
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)} where the input is {tuple(word_BLD.shape[:2])}"
+            )
         if token_type_ids is None:
             type_BLD = self.token_type_embeddings.weight[0]
         else:
@@ -146,10 +195,21 @@ class MutBertEmbeddings(nn.Module):
         hidden_BLD: Tensor = self.dropout(self.LayerNorm(word_BLD + type_BLD))
         return hidden_BLD
 
-    def _words(self, input_ids: Tensor | None, input_probs: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    def _words(
+        self,
+        input_ids: Tensor | None,
+        input_probs: Tensor | None,
+        inputs_embeds: Tensor | None,
+        attention_mask: Tensor | None,
+    ) -> Tensor:
         if sum(value is not None for value in (input_ids, input_probs, inputs_embeds)) != 1:
             raise ValueError("give exactly one of input_ids, input_probs and inputs_embeds")
         if inputs_embeds is not None:
+            if inputs_embeds.dim() != 3 or inputs_embeds.shape[-1] != self.config.hidden_size:
+                raise ValueError(
+                    f"inputs_embeds have shape (batch, length, {self.config.hidden_size}); "
+                    f"these have {tuple(inputs_embeds.shape)}"
+                )
             return inputs_embeds
         if input_ids is not None and input_ids.is_floating_point():
             # Published code passes distributions under this name.
@@ -157,11 +217,16 @@ class MutBertEmbeddings(nn.Module):
         if input_ids is not None:
             if input_ids.dim() != 2:
                 raise ValueError(f"integer input_ids have shape (batch, length); these have {tuple(input_ids.shape)}")
+            if _checks_values(self.config, input_ids):
+                check_ids("input_ids", input_ids, self.config.vocab_size)
             word_BLD: Tensor = self.word_embeddings(input_ids)
             return word_BLD
         assert input_probs is not None, "one of the three is given"
         weight_VD = self.word_embeddings.weight
         columns = _checked_columns("input_probs", input_probs, len(weight_VD))
+        if _checks_values(self.config, input_probs):
+            fits = attention_mask is not None and attention_mask.shape == input_probs.shape[:2]
+            check_probabilities("input_probs", input_probs, attention_mask if fits else None)
         # Not in half precision under autocast, so that ids and their one-hot rows give the same numbers there too.
         with torch.autocast(input_probs.device.type, enabled=False):
             return input_probs.to(weight_VD.dtype) @ weight_VD[-columns:]
@@ -179,13 +244,17 @@ class MutBertSelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, hidden_BLD: Tensor, attention_mask: Tensor | None, rotary: tuple[Tensor, Tensor]
+        self, hidden_BLD: Tensor, attention_mask: Any, rotary: tuple[Tensor, Tensor], **kernel: Any
     ) -> tuple[Tensor, Tensor | None]:
         heads = (*hidden_BLD.shape[:-1], -1, self.config.head_size)
-        query_BHLK = rotate(self.query(hidden_BLD).view(heads).transpose(1, 2), rotary)
-        key_BHLK = rotate(self.key(hidden_BLD).view(heads).transpose(1, 2), rotary)
+        query_BHLK = rotate(self.query(hidden_BLD).view(heads), rotary).transpose(1, 2)
+        key_BHLK = rotate(self.key(hidden_BLD).view(heads), rotary).transpose(1, 2)
         value_BHLK = self.value(hidden_BLD).view(heads).transpose(1, 2)
+        probability = self.config.attention_probs_dropout_prob if self.training else 0.0
         implementation = self.config._attn_implementation
+        if implementation == "sdpa" and probability > 0 and _draws_itself(query_BHLK, probability):
+            # On a CPU the fused kernel knows no dropout, and what torch does in its place takes three times longer.
+            implementation = "eager"
         attend = eager_attention_forward if implementation == "eager" else ALL_ATTENTION_FUNCTIONS[implementation]
         mixed_BLHK, weight_BHLL = attend(
             self,
@@ -194,7 +263,8 @@ class MutBertSelfAttention(nn.Module):
             value_BHLK,
             attention_mask,
             scaling=self.config.head_size**-0.5,
-            dropout=self.config.attention_probs_dropout_prob if self.training else 0.0,
+            dropout=probability,
+            **kernel,
         )
         return mixed_BLHK.reshape(hidden_BLD.shape), weight_BHLL
 
@@ -206,7 +276,7 @@ class MutBertResidual(nn.Module):
         super().__init__()
         self.dense = nn.Linear(input_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = MutBertDropout(config.hidden_dropout_prob)
 
     def forward(self, block: Tensor, residual_BLD: Tensor) -> Tensor:
         hidden_BLD: Tensor = self.LayerNorm(self.dropout(self.dense(block)) + residual_BLD)
@@ -222,9 +292,9 @@ class MutBertAttention(nn.Module):
         self.output = MutBertResidual(config, config.hidden_size)
 
     def forward(
-        self, hidden_BLD: Tensor, attention_mask: Tensor | None, rotary: tuple[Tensor, Tensor]
+        self, hidden_BLD: Tensor, attention_mask: Any, rotary: tuple[Tensor, Tensor], **kernel: Any
     ) -> tuple[Tensor, Tensor | None]:
-        mixed_BLD, weight_BHLL = self.self(hidden_BLD, attention_mask, rotary)
+        mixed_BLD, weight_BHLL = self.self(hidden_BLD, attention_mask, rotary, **kernel)
         return self.output(mixed_BLD, hidden_BLD), weight_BHLL
 
 
@@ -251,9 +321,9 @@ class MutBertLayer(GradientCheckpointingLayer):
         self.output = MutBertResidual(config, config.intermediate_size)
 
     def forward(
-        self, hidden_BLD: Tensor, attention_mask: Tensor | None, rotary: tuple[Tensor, Tensor]
+        self, hidden_BLD: Tensor, attention_mask: Any, rotary: tuple[Tensor, Tensor], **kernel: Any
     ) -> tuple[Tensor, Tensor | None]:
-        hidden_BLD, weight_BHLL = self.attention(hidden_BLD, attention_mask, rotary)
+        hidden_BLD, weight_BHLL = self.attention(hidden_BLD, attention_mask, rotary, **kernel)
         return self.output(self.intermediate(hidden_BLD), hidden_BLD), weight_BHLL
 
 
@@ -267,16 +337,17 @@ class MutBertEncoder(nn.Module):
     def forward(
         self,
         hidden_BLD: Tensor,
-        attention_mask: Tensor | None,
+        attention_mask: Any,
         rotary: tuple[Tensor, Tensor],
         *,
         keep_hidden: bool,
         keep_attention: bool,
+        **kernel: Any,
     ) -> tuple[Tensor, tuple[Tensor, ...] | None, tuple[Tensor, ...] | None]:
         every_hidden = [hidden_BLD]
         every_weight = []
         for layer in self.layer:
-            hidden_BLD, weight_BHLL = layer(hidden_BLD, attention_mask, rotary)
+            hidden_BLD, weight_BHLL = layer(hidden_BLD, attention_mask, rotary, **kernel)
             if keep_hidden:
                 every_hidden.append(hidden_BLD)
             if keep_attention:
@@ -521,11 +592,13 @@ class MutBertModel(MutBertPreTrainedModel):
         input_ids : Tensor of integers, shape (B, L), optional
             Token ids. Floating-point ones of shape (B, L, C) are read as `input_probs`.
         attention_mask : Tensor, shape (B, L), optional
-            1 at tokens and 0 at padding. Leave it out where nothing is padded, which is faster.
+            1 at tokens and 0 at padding. Leave it out where nothing is padded, which is faster. One of shape
+            (B, 1, L, L), boolean or added to the scores, is taken as it is by eager and sdpa attention.
         token_type_ids : Tensor of integers, shape (B, L), optional
             0 in the first and 1 in the second sequence of a pair; 0 where left out.
         position_ids : Tensor of integers, shape (B, L) or (1, L), optional
-            Positions in tokens; 0, 1, 2... where left out.
+            Positions in tokens; 0, 1, 2... where left out. Where they do not ascend, a new sequence starts, and
+            sequences packed into a row do not see each other; each has the results that it has alone.
         inputs_embeds : Tensor of float, shape (B, L, D), optional
             Word embeddings, ready made.
         input_probs : Tensor of float, shape (B, L, V) or (B, L, 4), optional
@@ -554,42 +627,119 @@ class MutBertModel(MutBertPreTrainedModel):
                 f"output_attentions: {self.config._attn_implementation!r} attention gives no weights; "
                 'load the model with attn_implementation="eager"'
             )
-        hidden_BLD = self.embeddings(input_ids, input_probs, inputs_embeds, token_type_ids)
-        length = hidden_BLD.shape[1]
-        if attention_mask is None:
-            length_B1 = torch.full((1, 1), length, device=hidden_BLD.device)
-        elif attention_mask.shape != hidden_BLD.shape[:2]:
-            raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)} "
-                f"where the input is {tuple(hidden_BLD.shape[:2])}"
-            )
-        else:
-            length_B1 = attention_mask.sum(dim=1, keepdim=True)
-        if position_ids is None:
-            position_ids = torch.arange(length, device=hidden_BLD.device)[None]
+        padding_mask = None if attention_mask is None or attention_mask.dim() == 4 else attention_mask
+        hidden_BLD = self.embeddings(input_ids, input_probs, inputs_embeds, token_type_ids, padding_mask)
+        mask, position_BL, length_BL, kernel = self._attention_inputs(hidden_BLD, attention_mask, position_ids)
         hidden_BLD, every_hidden, every_weight = self.encoder(
             hidden_BLD,
-            self._attention_mask(hidden_BLD, attention_mask),
-            rotary_tables(self.config, position_ids, length_B1),
+            mask,
+            rotary_tables(self.config, position_BL, length_BL),
             keep_hidden=keep_hidden,
             keep_attention=keep_attention,
+            **kernel,
         )
         return BaseModelOutputWithPooling(
             last_hidden_state=hidden_BLD,
-            pooler_output=None if self.pooler is None else self.pooler(hidden_BLD, attention_mask),
+            pooler_output=None if self.pooler is None else self.pooler(hidden_BLD, padding_mask),
             hidden_states=every_hidden,
             attentions=every_weight,
         )
 
-    def _attention_mask(self, hidden_BLD: Tensor, attention_mask: Tensor | None) -> Any:
-        """Bring the mask into the form of the attention in use; ``None`` lets it take its quickest way."""
-        if attention_mask is None:
-            return None
-        if self.config._attn_implementation in {"eager", "sdpa"}:
+    def _attention_inputs(
+        self, hidden_BLD: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None
+    ) -> tuple[Any, Tensor, Tensor, dict[str, Any]]:
+        """Work out who attends to whom.
+
+        Returns
+        -------
+        mask
+            In the form of the attention in use; ``None`` lets it take its quickest way.
+        position_BL : Tensor, shape (B, L) or (1, L)
+            Positions in tokens.
+        length_BL : Tensor, shape (B, L), (B, 1) or (1, 1)
+            Length of the sequence that each position is part of.
+        kernel : dict
+            What a flash kernel is told beside.
+        """
+        batch, length = hidden_BLD.shape[:2]
+        implementation = self.config._attn_implementation
+        flash = "flash" in implementation
+        plain = implementation in {"eager", "sdpa"}
+        whole_11 = torch.full((1, 1), length, device=hidden_BLD.device)
+        if attention_mask is not None and attention_mask.dim() == 4:
+            if position_ids is None:
+                position_ids = torch.arange(length, device=hidden_BLD.device)[None]
+            return self._prepared_mask(hidden_BLD, attention_mask), position_ids, whole_11, {}
+        keep_BL = None if attention_mask is None else attention_mask.bool()
+        if position_ids is None:
+            position_BL = torch.arange(length, device=hidden_BLD.device)[None]
+            length_BL = whole_11 if keep_BL is None else keep_BL.sum(dim=1, keepdim=True)
+            if keep_BL is None:
+                return None, position_BL, length_BL, {}
             # As the library would, but without reading the mask back to see whether anything is padded at all,
             # for which the host would have to wait for the device.
-            return attention_mask[:, None, None, :].bool()
-        return create_bidirectional_mask(self.config, hidden_BLD, attention_mask)
+            mask = keep_BL[:, None, None, :] if plain else create_bidirectional_mask(self.config, hidden_BLD, keep_BL)
+            return mask, position_BL, length_BL, {}
+
+        if position_ids.shape not in {(batch, length), (1, length)}:
+            raise ValueError(
+                f"position_ids have shape {tuple(position_ids.shape)} where the input is {(batch, length)}"
+            )
+        position_BL = position_ids.expand(batch, length)
+        segment_BL = _segments(position_BL)
+        length_BL = _segment_lengths(segment_BL, keep_BL)
+        if flash:
+            return None, position_BL, length_BL, _flash_boundaries(segment_BL, keep_BL)
+
+        def same_segment(batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            return segment_BL[batch, query] == segment_BL[batch, key]
+
+        if plain:
+            mask = segment_BL[:, None, :, None] == segment_BL[:, None, None, :]
+            if keep_BL is not None:
+                # Padding sees its own kind, as a row that sees nothing has no weights.
+                mask = mask & (keep_BL[:, None, None, :] | ~keep_BL[:, None, :, None])
+        else:
+            mask = create_bidirectional_mask(self.config, hidden_BLD, keep_BL, and_mask_function=same_segment)
+        return mask, position_BL, length_BL, {}
+
+    def _prepared_mask(self, hidden_BLD: Tensor, attention_mask: Tensor) -> Tensor:
+        """Take a mask of shape (B or 1, H or 1, L or 1, L), boolean or added to the scores, as it is."""
+        batch, length = hidden_BLD.shape[:2]
+        fits = (
+            attention_mask.shape[0] in {1, batch}
+            and attention_mask.shape[1] in {1, self.config.num_attention_heads}
+            and attention_mask.shape[2] in {1, length}
+            and attention_mask.shape[3] == length
+        )
+        if not fits or self.config._attn_implementation not in {"eager", "sdpa"}:
+            raise ValueError(
+                f"attention_mask has shape {tuple(attention_mask.shape)}; one of four dimensions is (batch, 1, length, "
+                'length), for attn_implementation="sdpa" or "eager"'
+            )
+        return attention_mask if attention_mask.dtype == torch.bool else attention_mask.to(hidden_BLD.dtype)
+
+
+def _segments(position_BL: Tensor) -> Tensor:
+    """Tell the sequences packed into each row apart by numbers; one starts where positions do not ascend."""
+    starts_BL = functional.pad(position_BL[:, 1:] <= position_BL[:, :-1], (1, 0))
+    return starts_BL.cumsum(dim=1)
+
+
+def _segment_lengths(segment_BL: Tensor, keep_BL: Tensor | None) -> Tensor:
+    """Count, for each position, the tokens of its sequence that are not padding."""
+    token_BL = torch.ones_like(segment_BL) if keep_BL is None else keep_BL.to(segment_BL.dtype)
+    return torch.zeros_like(segment_BL).scatter_add(1, segment_BL, token_BL).gather(1, segment_BL)
+
+
+def _flash_boundaries(segment_BL: Tensor, keep_BL: Tensor | None) -> dict[str, Any]:
+    """Say where sequences start in the batch laid end to end, as flash kernels take it; padding is one of its own."""
+    starts_BL = functional.pad(segment_BL[:, 1:] != segment_BL[:, :-1], (1, 0), value=True)
+    if keep_BL is not None:
+        starts_BL[:, 1:] |= keep_BL[:, 1:] != keep_BL[:, :-1]
+    start_N = functional.pad(starts_BL.flatten().nonzero()[:, 0], (0, 1), value=starts_BL.numel()).int()
+    longest = int(start_N.diff().max())
+    return {"cu_seq_lens_q": start_N, "cu_seq_lens_k": start_N, "max_length_q": longest, "max_length_k": longest}
 
 
 class MutBertForMaskedLM(MutBertPreTrainedModel):
@@ -638,6 +788,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         input_probs: Tensor | None = None,
         labels: Tensor | None = None,
         label_mask: Tensor | None = None,
+        max_targets: int | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> MaskedLMOutput:
@@ -652,6 +803,9 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
             float of shape (B, L, V) or (B, L, 4), together with `label_mask`.
         label_mask : Tensor of bool, shape (B, L), optional
             The target positions. With integer labels it narrows them further.
+        max_targets : int, optional
+            At least as many as there are targets in the batch. In training it lets an accelerator, or a compiled
+            model, run the head at targets alone, since how many there are cannot be known there without waiting.
         output_attentions, output_hidden_states : bool, optional
             As for `MutBertModel.forward`.
 
@@ -659,12 +813,14 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         -------
         MaskedLMOutput
             ``logits`` (B, L, V); with labels, ``loss``: the mean over the targets of the cross-entropy
-            ``−Σ_v label_v · log softmax(logits)_v``, in nats.
+            ``−Σ_v label_v · log softmax(logits)_v``, in nats. In training with labels the head runs at the targets
+            alone, on a CPU or with `max_targets`; logits of other positions are then NaN.
 
         Raises
         ------
         ValueError
-            When inputs or labels have a wrong form.
+            When inputs or labels have a wrong form, or there are more targets than `max_targets`; where finding
+            that out would mean waiting, the loss is NaN instead.
         """
         outputs = self.bert(
             input_ids=input_ids,
@@ -677,13 +833,51 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
             output_hidden_states=output_hidden_states,
             return_dict=True,
         )
-        logits_BLV = self.cls(outputs.last_hidden_state)
+        loss = None
+        if labels is None:
+            logits_BLV = self.cls(outputs.last_hidden_state)
+        else:
+            labels, target_BL = _targets(
+                labels, label_mask, outputs.last_hidden_state.shape[:2], self.config.vocab_size
+            )
+            if _checks_values(self.config, labels):
+                check_labels(labels, target_BL, self.config.vocab_size)
+            logits_BLV, loss = self._predict(outputs.last_hidden_state, labels, target_BL, max_targets)
         return MaskedLMOutput(
-            loss=None if labels is None else masked_loss(logits_BLV, labels, label_mask),
+            loss=loss,
             logits=logits_BLV,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def _predict(
+        self, hidden_BLD: Tensor, labels: Tensor, target_BL: Tensor, max_targets: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """Run the head, and compute the loss; in training at the targets alone, where they can be found."""
+        index_T = self._target_index(target_BL, max_targets) if self.training else None
+        if index_T is None:
+            logits_BLV: Tensor = self.cls(hidden_BLD)
+            return logits_BLV, _mean_cross_entropy(logits_BLV, labels, target_BL)
+        logits_TV: Tensor = self.cls(hidden_BLD.flatten(0, 1)[index_T])
+        target_T = target_BL.flatten()[index_T]
+        loss = _mean_cross_entropy(logits_TV, labels.flatten(0, 1)[index_T], target_T)
+        if max_targets is not None:
+            # A bound that is too low would leave targets out in silence.
+            loss = loss.masked_fill(target_BL.sum() > max_targets, torch.nan)
+        everywhere = logits_TV.new_full((target_BL.numel(), logits_TV.shape[-1]), torch.nan)
+        return everywhere.index_copy(0, index_T, logits_TV).view(*target_BL.shape, -1), loss
+
+    def _target_index(self, target_BL: Tensor, max_targets: int | None) -> Tensor | None:
+        """Give the places of the targets in the flattened batch; ``None`` where only waiting could tell them."""
+        if target_BL.device.type == "cpu" and not torch.compiler.is_compiling():
+            index_T = target_BL.flatten().nonzero()[:, 0]
+            if max_targets is not None and len(index_T) > max_targets:
+                raise ValueError(f"there are {len(index_T)} targets where max_targets is {max_targets}")
+            return index_T
+        if max_targets is None:
+            return None
+        order = target_BL.flatten().byte().argsort(descending=True, stable=True)
+        return order[:max_targets]
 
 
 class MutBertForSequenceClassification(MutBertPreTrainedModel):
@@ -702,7 +896,7 @@ class MutBertForSequenceClassification(MutBertPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.bert = MutBertModel(config)
-        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.dropout = MutBertDropout(_classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
@@ -789,7 +983,7 @@ class MutBertForTokenClassification(MutBertPreTrainedModel):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.bert = MutBertModel(config, add_pooling_layer=False)
-        self.dropout = nn.Dropout(_classifier_dropout(config))
+        self.dropout = MutBertDropout(_classifier_dropout(config))
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
@@ -866,25 +1060,121 @@ def masked_loss(logits_BLV: Tensor, labels: Tensor, label_mask: Tensor | None = 
     ValueError
         When labels or mask have a wrong form.
     """
-    log_probs_BLV = logits_BLV.float().log_softmax(dim=-1)
-    place_BL = logits_BLV.shape[:2]
+    labels, target_BL = _targets(labels, label_mask, logits_BLV.shape[:2], logits_BLV.shape[-1])
+    return _mean_cross_entropy(logits_BLV, labels, target_BL)
+
+
+def _targets(labels: Tensor, label_mask: Tensor | None, place_BL: torch.Size, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Check the form of labels and mask, and give labels that can be read everywhere and a bool mask of the targets."""
     if label_mask is not None and label_mask.shape != place_BL:
         raise ValueError(f"label_mask has shape {tuple(label_mask.shape)} where the input is {tuple(place_BL)}")
     if labels.is_floating_point():
-        columns = _checked_columns("labels", labels, logits_BLV.shape[-1])
+        _checked_columns("labels", labels, vocabulary)
+        if labels.shape[:2] != place_BL:
+            raise ValueError(f"labels have shape {tuple(labels.shape)} where the input is {tuple(place_BL)}")
         if label_mask is None:
             raise ValueError("labels that are distributions need label_mask, which says what positions are targets")
-        target_BL = label_mask.bool()
-        loss_BL = -(labels.float() * log_probs_BLV[..., -columns:]).sum(dim=-1)
+        return labels, label_mask.bool()
+    if labels.shape != place_BL:
+        raise ValueError(f"integer labels have shape {tuple(labels.shape)} where the input is {tuple(place_BL)}")
+    target_BL = labels != IGNORED_LABEL
+    if label_mask is not None:
+        target_BL = target_BL & label_mask.bool()
+    return labels.masked_fill(~target_BL, 0), target_BL
+
+
+def _mean_cross_entropy(logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
+    """Average over the targets; logits (..., V), labels (..., ids) or (..., C distributions), target (...)."""
+    log_probs = logits.float().log_softmax(dim=-1)
+    if labels.is_floating_point():
+        loss = -(labels.float() * log_probs[..., -labels.shape[-1] :]).sum(dim=-1)
     else:
-        if labels.shape != place_BL:
-            raise ValueError(f"integer labels have shape {tuple(labels.shape)} where the input is {tuple(place_BL)}")
-        target_BL = labels != IGNORED_LABEL
-        if label_mask is not None:
-            target_BL = target_BL & label_mask.bool()
-        token_BL1 = labels.masked_fill(~target_BL, 0)[..., None]
-        loss_BL = -log_probs_BLV.gather(-1, token_BL1)[..., 0]
-    return loss_BL.masked_fill(~target_BL, 0).sum() / target_BL.sum().clamp(min=1)
+        loss = -log_probs.gather(-1, labels[..., None])[..., 0]
+    return loss.masked_fill(~target, 0).sum() / target.sum().clamp(min=1)
+
+
+def check_ids(name: str, ids: Tensor, vocabulary: int) -> None:
+    """Refuse token ids that the vocabulary does not have.
+
+    Parameters
+    ----------
+    name : str
+        What the message calls them.
+    ids : Tensor of integers
+        Token ids.
+    vocabulary : int
+        Tokens that there are.
+
+    Raises
+    ------
+    ValueError
+        Names the first such id and its place.
+    """
+    wrong = (ids < 0) | (ids >= vocabulary)
+    if wrong.any():
+        place = tuple(wrong.nonzero()[0].tolist())
+        raise ValueError(f"{name} has {int(ids[place])} at {_place(place)}; token ids are 0 to {vocabulary - 1}")
+
+
+def check_probabilities(name: str, probs_BLC: Tensor, mask_BL: Tensor | None = None) -> None:
+    """Refuse rows that are no distributions.
+
+    The models do so by themselves with what lies in a CPU's memory. With what lies on an accelerator they do not,
+    since the host would have to wait for it.
+
+    Parameters
+    ----------
+    name : str
+        What the message calls them.
+    probs_BLC : Tensor of float, shape (B, L, C)
+        Distributions over the tokens, or over the bases.
+    mask_BL : Tensor, shape (B, L), optional
+        0 at padding, where a row only has to be finite.
+
+    Raises
+    ------
+    ValueError
+        Names the first such row, and what is wrong with it.
+    """
+    # Sums of numbers that were rounded to half precision, or of frequencies printed with few digits.
+    tolerance = max(1e-3, 4 * torch.finfo(probs_BLC.dtype).eps)
+    sum_BL = probs_BLC.sum(dim=-1, dtype=torch.float32)
+    lowest_BL = probs_BLC.amin(dim=-1)
+    # Written so that NaN is wrong.
+    right_BL = ((sum_BL - 1).abs() <= tolerance) & (lowest_BL >= -tolerance)
+    if mask_BL is not None:
+        right_BL = right_BL | (~mask_BL.bool() & sum_BL.isfinite())
+    if right_BL.all():
+        return
+    row, position = (~right_BL).nonzero()[0].tolist()
+    total, lowest = float(sum_BL[row, position]), float(lowest_BL[row, position])
+    if not math.isfinite(total):
+        what = "has a value that is no finite number"
+    elif lowest < -tolerance:
+        what = f"has the probability {lowest:.4g}"
+    else:
+        what = f"sums to {total:.4g}"
+    raise ValueError(
+        f"{name}: {_place((row, position))} {what}; a distribution has none below 0 and sums to 1 "
+        "(config.check_inputs = False lets anything pass)"
+    )
+
+
+def check_labels(labels: Tensor, target_BL: Tensor, vocabulary: int) -> None:
+    """Refuse labels that are no token ids, or no distributions, at the targets; see `check_probabilities`."""
+    if labels.is_floating_point():
+        check_probabilities("labels", labels.masked_fill(~target_BL[..., None], 0), target_BL)
+    else:
+        check_ids("labels", labels, vocabulary)
+
+
+def _checks_values(config: MutBertConfig, values: Tensor) -> bool:
+    """Say whether values are looked at: where they can be without making the host wait, or a graph break."""
+    return bool(config.check_inputs) and values.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def _place(place: tuple[int, ...]) -> str:
+    return f"row {place[0]}, position {place[1]}" if len(place) == 2 else str(place)
 
 
 def _checked_columns(name: str, probs_BLC: Tensor, vocabulary: int) -> int:
