@@ -16,6 +16,7 @@ size, H heads, K size of a head, N labels, T targets. ``1`` stands where a dimen
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
@@ -228,7 +229,8 @@ class MutBertEmbeddings(nn.Module):
             fits = attention_mask is not None and attention_mask.shape == input_probs.shape[:2]
             check_probabilities("input_probs", input_probs, attention_mask if fits else None)
         # Not in half precision under autocast, so that ids and their one-hot rows give the same numbers there too.
-        with torch.autocast(input_probs.device.type, enabled=False):
+        device = input_probs.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             return input_probs.to(weight_VD.dtype) @ weight_VD[-columns:]
 
 

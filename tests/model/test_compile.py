@@ -1,0 +1,160 @@
+"""The models compile whole, for any length at once; export to ONNX; and never make the host wait for a device."""
+
+import shutil
+
+import pytest
+import torch
+from torch.export import Dim
+
+from mutbert.model import (
+    MutBertForMaskedLM,
+    MutBertForSequenceClassification,
+    MutBertForTokenClassification,
+    MutBertModel,
+)
+
+DYNAMIC = {"type": "dynamic", "factor": 2.0}
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile for a CPU needs a C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def _fresh_compiler():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def batch(probs, rows, length, *, labels=True):
+    mask = torch.ones(rows, length, dtype=torch.long)
+    mask[1:, length - 2 :] = 0
+    inputs = {"input_probs": probs(rows, length), "attention_mask": mask}
+    if labels:
+        target = torch.zeros(rows, length, dtype=torch.bool)
+        target[:, 1:4] = True
+        inputs |= {"labels": probs(rows, length, seed=9), "label_mask": target}
+    return inputs
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("scaling", [None, DYNAMIC])
+def test_one_graph_serves_every_length(build, probs, training, scaling):
+    """A graph break is an error, and so is a second graph."""
+    model = build(MutBertForMaskedLM, rope_scaling=scaling, hidden_dropout_prob=0.1).train(training)
+    graphs = []
+
+    def count(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=count, fullgraph=True, dynamic=True)
+    for rows, length in ((2, 10), (3, 24), (5, 40), (4, 11)):
+        outputs = compiled(**batch(probs, rows, length), max_targets=3 * rows)
+        assert outputs.loss.isfinite()
+        assert outputs.logits.shape == (rows, length, 9)
+    assert len(graphs) == 1
+
+
+@pytest.mark.parametrize("model_class", [MutBertModel, MutBertForSequenceClassification, MutBertForTokenClassification])
+@pytest.mark.parametrize("kind", ["input_ids", "unpadded", "packed"])
+def test_other_models_and_inputs_compile_whole(build, probs, model_class, kind):
+    model = build(model_class, rope_scaling=DYNAMIC)
+    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
+    for rows, length in ((2, 10), (3, 24)):
+        inputs = {"input_probs": probs(rows, length)}
+        if kind == "input_ids":
+            inputs = {"input_ids": torch.full((rows, length), 5), "token_type_ids": torch.zeros(rows, length).long()}
+        elif kind == "packed":
+            inputs["position_ids"] = torch.arange(length).repeat(rows, 1) % 7
+        torch.testing.assert_close(compiled(**inputs)[0], model(**inputs)[0])
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("training", [False, True])
+def test_compiled_numbers_are_the_same(build, probs, training):
+    model = build(MutBertForMaskedLM, rope_scaling=DYNAMIC).train(training)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True)
+    for rows, length in ((2, 12), (3, 40)):
+        inputs = batch(probs, rows, length)
+        wanted, found = (one(**inputs, max_targets=3 * rows) for one in (model, compiled))
+        torch.testing.assert_close(found.loss, wanted.loss)
+        target = inputs["label_mask"]
+        torch.testing.assert_close(found.logits[target], wanted.logits[target], atol=1e-5, rtol=1e-4)
+        if training:
+            gradients = []
+            for outputs in (wanted, found):
+                model.zero_grad()
+                outputs.loss.backward()
+                gradients.append([parameter.grad.clone() for parameter in model.parameters()])
+            torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("kind", ["plain", "padded", "packed"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_the_host_never_waits(build, probs, training, kind, attention):
+    """On the meta device there are no values, so that whatever needs one on the host is an error there."""
+    model = build(
+        MutBertForMaskedLM,
+        attention=attention,
+        rope_scaling=DYNAMIC,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+    )
+    model = model.to("meta").train(training)
+    inputs = {name: value.to("meta") for name, value in batch(probs, 3, 20).items()}
+    if kind == "plain":
+        del inputs["attention_mask"]
+    elif kind == "packed":
+        inputs["position_ids"] = torch.zeros(3, 20, dtype=torch.long, device="meta")
+    loss = model(**inputs, max_targets=9).loss
+    loss.backward()
+    assert loss.device.type == "meta"
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        loss.item()
+
+
+def onnx_of(model, example, dynamic_shapes, folder):
+    """Export, and open with onnxruntime."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = folder / "model.onnx"
+    torch.onnx.export(
+        model,
+        (),
+        str(path),
+        kwargs=example,
+        dynamo=True,
+        dynamic_shapes=dynamic_shapes,
+        input_names=list(example),
+        output_names=["output"],
+        verbose=False,
+    )
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.slow
+# torch's exporter uses what torch has deprecated.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("scaling", [None, DYNAMIC])
+def test_onnx_gives_the_same_numbers(build, probs, tmp_path, scaling):
+    model = build(MutBertForMaskedLM, rope_scaling=scaling)
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_probs, attention_mask):
+            return self.model(input_probs=input_probs, attention_mask=attention_mask).logits
+
+    rows, length = Dim("rows", min=1, max=64), Dim("length", min=2, max=4096)
+    shapes = {"input_probs": {0: rows, 1: length}, "attention_mask": {0: rows, 1: length}}
+    session = onnx_of(Logits(), batch(probs, 2, 12, labels=False), shapes, tmp_path)
+    for rows, length in ((2, 12), (1, 40), (5, 7)):
+        inputs = batch(probs, rows, length, labels=False)
+        (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+        with torch.no_grad():
+            wanted = model(**inputs).logits
+        keep = inputs["attention_mask"].bool()
+        torch.testing.assert_close(torch.from_numpy(found)[keep], wanted[keep], atol=1e-4, rtol=1e-3)
