@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mutbert.export import export_model
     from mutbert.genome.build import build_genome
     from mutbert.genome.export import export_genome
     from mutbert.genome.merge import merge_genomes
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         MutBertModel,
         MutBertTokenizer,
     )
+    from mutbert.model.convert import convert_checkpoint
     from mutbert.regions import Region
     from mutbert.training.pretrain import pretrain
 
@@ -39,8 +41,10 @@ _HOME = {
     "ProbabilisticGenome": "mutbert.genome.store",
     "Region": "mutbert.regions",
     "build_genome": "mutbert.genome.build",
+    "convert_checkpoint": "mutbert.model.convert",
     "embed": "mutbert.inference.embeddings",
     "export_genome": "mutbert.genome.export",
+    "export_model": "mutbert.export",
     "merge_genomes": "mutbert.genome.merge",
     "pretrain": "mutbert.training.pretrain",
     "simulate_population": "mutbert.genome.simulate",
@@ -58,8 +62,10 @@ __all__ = [
     "Region",
     "__version__",
     "build_genome",
+    "convert_checkpoint",
     "embed",
     "export_genome",
+    "export_model",
     "merge_genomes",
     "pretrain",
     "simulate_population",

@@ -1,6 +1,7 @@
 """Checkpoints are read whole or refused; the published layout is read at the first try."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from mutbert.model import (
     MutBertModel,
     read_checkpoint,
 )
+from mutbert.model.convert import convert_checkpoint
 
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
 DECODER = "cls.predictions.decoder.weight"
@@ -219,13 +221,62 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(published, tmp_path):
         assert "\n" not in str(raised.value)
 
 
-def test_pickles_are_not_read(published):
-    folder, model = published
+def as_bin(folder, shards=1):
+    """Give a model folder's weights the published form before safetensors: files that torch has pickled."""
+    weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match="pickles"):
+    if shards == 1:
+        torch.save(weights, folder / "pytorch_model.bin")
+        return
+    names = {name: f"pytorch_model-{number % shards + 1:05}-of-{shards:05}.bin" for number, name in enumerate(weights)}
+    for file in set(names.values()):
+        torch.save({name: weights[name] for name in weights if names[name] == file}, folder / file)
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_tensors_are_read_from_bin_files(published, probs, shards):
+    folder, model = published
+    as_bin(folder, shards)
+    inputs = probs(2, 10)
+    for loaded in (MutBertForMaskedLM.from_pretrained(folder), read_checkpoint(folder, MutBertForMaskedLM)):
+        assert torch.equal(loaded(input_probs=inputs).logits, model(input_probs=inputs).logits)
+
+
+def test_a_bin_file_with_code_is_refused_and_not_run(published, tmp_path):
+    folder, _ = published
+    (folder / "model.safetensors").unlink()
+    trace = tmp_path / "was here"
+
+    class Payload:
+        def __reduce__(self):
+            return Path.touch, (trace,)
+
+    torch.save({"bert.embeddings.LayerNorm.weight": Payload()}, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="other things than tensors") as raised:
         read_checkpoint(folder, MutBertForMaskedLM)
-    with pytest.raises(OSError, match="safetensors"):
+    assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="other things than tensors"):
         MutBertForMaskedLM.from_pretrained(folder)
-    with pytest.raises(ValueError, match="pickle"):
-        MutBertForMaskedLM.from_pretrained(folder, use_safetensors=False)
+    with pytest.raises(ValueError, match="weights_only=False would let a pickle run any code"):
+        MutBertForMaskedLM.from_pretrained(folder, weights_only=False)
+    with pytest.raises(InputError, match="other things than tensors"):
+        convert_checkpoint(folder, tmp_path / "ours")
+    assert not trace.exists()
+
+
+def test_a_torn_bin_file_is_refused(published, tmp_path):
+    folder, _ = published
+    as_bin(folder)
+    path = folder / "pytorch_model.bin"
+    path.write_bytes(path.read_bytes()[:1000])
+    for load in (
+        lambda: read_checkpoint(folder, MutBertForMaskedLM),
+        lambda: convert_checkpoint(folder, tmp_path / "a"),
+    ):
+        with pytest.raises(InputError, match=str(folder)) as raised:
+            load()
+        assert "\n" not in str(raised.value)
+    path.unlink()
+    with pytest.raises(InputError, match="holds no weights"):
+        read_checkpoint(folder, MutBertForMaskedLM)

@@ -84,6 +84,20 @@ def test_rope_parameters_are_read():
     assert (config.rope_scaling, config.rope_theta) == (DYNAMIC, 500.0)
 
 
+def test_rope_parameters_can_be_set_and_overridden(tmp_path):
+    config = MutBertConfig(hidden_size=48)
+    config.save_pretrained(tmp_path)
+    given = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 500.0}
+    loaded, unused = MutBertConfig.from_pretrained(tmp_path, rope_parameters=given, return_unused_kwargs=True)
+    assert (loaded.rope_scaling, loaded.rope_theta, unused) == (DYNAMIC, 500.0, {})
+    config.rope_parameters = given
+    assert (config.rope_scaling, config.rope_theta) == (DYNAMIC, 500.0)
+    config.rope_parameters = None
+    assert config.rope_scaling is None
+    with pytest.raises(ValueError, match="rope_scaling is"):
+        config.rope_parameters = {"rope_type": "yarn", "factor": 2.0}
+
+
 def test_rope_scaling_is_overridden_saved_and_read_again(tmp_path):
     MutBertConfig(hidden_size=48).save_pretrained(tmp_path / "plain")
     config = MutBertConfig.from_pretrained(tmp_path / "plain", rope_scaling=DYNAMIC)

@@ -11,7 +11,7 @@ import sys
 import typer
 
 from mutbert import __version__
-from mutbert.cli import demo, embed, genome, pretrain, simulate
+from mutbert.cli import convert, demo, embed, export_model, genome, pretrain, simulate
 from mutbert.errors import InputError, MissingExtraError
 
 app = typer.Typer(
@@ -41,6 +41,8 @@ app.add_typer(genome.app, name="genome")
 app.command("simulate")(simulate.simulate)
 app.command("pretrain", no_args_is_help=True)(pretrain.pretrain)
 app.command("embed", no_args_is_help=True)(embed.embed)
+app.command("convert", no_args_is_help=True)(convert.convert)
+app.command("export", no_args_is_help=True)(export_model.export)
 app.command("demo")(demo.demo)
 
 

@@ -23,6 +23,8 @@ key                                                         weight
 What differs is ``config.json``. The published one says ``model_type: "bert"`` with an ``auto_map`` of its own
 classes, so that a loader which does not run its code makes a stock BERT of it, with random position embeddings, in
 silence. `MutBertConfig` recognises it by those classes; saved again, it says ``model_type: "mutbert"``.
+
+Weights are safetensors, or ``.bin`` files, which are pickles: of these nothing but tensors is read.
 """
 
 from __future__ import annotations
@@ -69,13 +71,13 @@ def read_checkpoint(path: str | Path, model_class: type[Model], **overrides: Any
         When there is no checkpoint, a weight is missing, left over or of another shape, or it is of another model
         (a stock BERT, say).
     """
-    _check_folder(path)
+    check_folder(path)
     try:
         with library_bars_off():
             model, info = model_class.from_pretrained(
                 path, **overrides, output_loading_info=True, ignore_mismatched_sizes=False
             )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         text = _one_line(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: cannot be loaded: {text}") from None
     if missing := sorted(info["missing_keys"]):
@@ -87,8 +89,14 @@ def read_checkpoint(path: str | Path, model_class: type[Model], **overrides: Any
     return trained
 
 
-def _check_folder(path: str | Path) -> None:
-    """Say what is wrong with a local folder more plainly than the library does."""
+def check_folder(path: str | Path) -> None:
+    """Say what is wrong with a local model folder more plainly than the library does.
+
+    Raises
+    ------
+    InputError
+        When the folder is not there, or holds no model. What looks like a repository of the Hub passes.
+    """
     folder = Path(path)
     if not folder.exists():
         if isinstance(path, Path) or folder.is_absolute() or path.count("/") != 1:
@@ -98,11 +106,13 @@ def _check_folder(path: str | Path) -> None:
         raise InputError(
             f"{path}: not a model folder (it has no config.json); give one that save_pretrained has written"
         )
-    if not any(folder.glob("*.safetensors*")):
-        raise InputError(
-            f"{path}: holds no weights as safetensors; other formats are pickles, which can run any code, and are "
-            "not read: save the model as safetensors"
-        )
+    if not weight_files(folder):
+        raise InputError(f"{path}: holds no weights (model*.safetensors or pytorch_model*.bin); get them too")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """List a model folder's weights: safetensors, or else files that torch has pickled."""
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 @contextmanager
@@ -119,4 +129,4 @@ def library_bars_off() -> Iterator[None]:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[:1000]

@@ -20,6 +20,8 @@ _ROPE_KEYS: Final = frozenset({"type", "rope_type", "factor", "rope_theta"})
 _POOLER_TYPES: Final = ("mean", "cls")
 # The published checkpoints name their own classes, in an `auto_map` or as `architectures`.
 _PUBLISHED_CLASSES: Final = "RoPEBert"
+# The package in which `transformers` keeps code that came with a checkpoint.
+_REMOTE_CODE: Final = "transformers_modules"
 
 
 class MutBertConfig(PreTrainedConfig):
@@ -106,6 +108,9 @@ class MutBertConfig(PreTrainedConfig):
         check_inputs: bool = True,
         **kwargs: Any,
     ) -> None:
+        if not type(self).__module__.startswith(_REMOTE_CODE):
+            # Names the code that a checkpoint brings along. This class needs none, and saves none.
+            kwargs.pop("auto_map", None)
         super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **kwargs)
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
@@ -128,11 +133,34 @@ class MutBertConfig(PreTrainedConfig):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # `from_pretrained` sets what it is given on the finished configuration, so this is the one door.
+        if name == "rope_parameters":
+            name = "rope_scaling"
         if name == "rope_scaling" and value is not None:
             if isinstance(value, dict) and value.get("rope_theta") is not None:
                 self.rope_theta = value["rope_theta"]
             value = _checked_rope_scaling(value)
         super().__setattr__(name, value)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a configuration from what `to_dict` gives.
+
+        Parameters
+        ----------
+        config_dict : dict
+            The values.
+        **kwargs
+            Values that override these, and what else `transformers` takes.
+
+        Returns
+        -------
+        MutBertConfig
+            With ``return_unused_kwargs=True`` a pair: that, and the keyword arguments not used.
+        """
+        if "rope_parameters" in kwargs:
+            # The library overrides only what a configuration has under the same name.
+            kwargs["rope_scaling"] = kwargs.pop("rope_parameters")
+        return super().from_dict(config_dict, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the values as JSON can hold them, with RoPE scaling under its current name, ``rope_parameters``."""

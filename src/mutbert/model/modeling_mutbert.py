@@ -16,7 +16,10 @@ size, H heads, K size of a head, N labels, T targets. ``1`` stands where a dimen
 from __future__ import annotations
 
 import math
+import pickle  # its error alone
+import shutil
 from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
@@ -53,6 +56,15 @@ IGNORED_LABEL: Final = -100
 _MASKED_HEAD: Final = r"^cls\.predictions\.(bias|decoder\.(weight|bias)|transform\.(dense|LayerNorm)\.(weight|bias))$"
 _CLASSIFIER: Final = r"^classifier\.(weight|bias)$"
 _POOLER: Final = r"^bert\.pooler\.dense\.(weight|bias)$"
+
+# Where the Auto classes find the code that travels with a checkpoint.
+_AUTO_MAP: Final = {
+    "AutoConfig": "configuration_mutbert.MutBertConfig",
+    "AutoModel": "modeling_mutbert.MutBertModel",
+    "AutoModelForMaskedLM": "modeling_mutbert.MutBertForMaskedLM",
+    "AutoModelForSequenceClassification": "modeling_mutbert.MutBertForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_mutbert.MutBertForTokenClassification",
+}
 
 
 def rotary_tables(config: MutBertConfig, position_BL: Tensor, length_BL: Tensor) -> tuple[Tensor, Tensor]:
@@ -445,13 +457,45 @@ class MutBertPreTrainedModel(PreTrainedModel):
         super().__init__(config, *args, **kwargs)
 
     @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        # The library guesses from words in this file, and looks for other words in other releases.
+        return True
+
+    def resize_token_embeddings(
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+    ) -> nn.Embedding:
+        """Refuse another number of tokens: A, C, G and T are the last ones, so none can come after them.
+
+        Parameters
+        ----------
+        new_num_tokens, pad_to_multiple_of, mean_resizing
+            As `transformers` takes them.
+
+        Returns
+        -------
+        Embedding
+            The word embedding as it is, where that is what is asked for.
+
+        Raises
+        ------
+        ValueError
+            When the number of tokens would change.
+        """
+        embedding: nn.Embedding = self.get_input_embeddings()
+        tokens = len(embedding.weight)
+        wanted = tokens if new_num_tokens is None else new_num_tokens
+        if wanted != tokens or (pad_to_multiple_of is not None and tokens % pad_to_multiple_of):
+            raise ValueError(f"the vocabulary has {tokens} tokens, of which A, C, G and T are the last; it stays so")
+        return embedding
+
+    @classmethod
     def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | os.PathLike[str] | None,
         *args: Any,
         output_loading_info: bool = False,
         ignore_mismatched_sizes: bool = False,
-        use_safetensors: bool | None = None,
+        weights_only: bool = True,
         **kwargs: Any,
     ) -> Any:
         """Load a checkpoint, ours or a published one, and refuse one that does not fit.
@@ -466,8 +510,9 @@ class MutBertPreTrainedModel(PreTrainedModel):
             Give a pair: the model, and a dict of what was missing and left over.
         ignore_mismatched_sizes : bool
             Start weights of another shape afresh, such as a classifier for another number of classes.
-        use_safetensors : bool, optional
-            Only safetensors are read, never a pickle; ``False`` is refused.
+        weights_only : bool
+            A ``.bin`` file is a pickle, of which nothing but tensors is read; ``False`` would let it run any code and
+            is refused.
         **kwargs
             As `transformers` takes them; any value of `MutBertConfig` (``rope_scaling=...``) overrides the
             checkpoint's.
@@ -482,19 +527,25 @@ class MutBertPreTrainedModel(PreTrainedModel):
         ValueError
             When weights are missing, left over or of another shape, or the checkpoint is of another model.
         OSError
-            When there is no checkpoint, or no safetensors in it.
+            When there is no checkpoint, or no weights in it.
         """
-        if use_safetensors is False:
-            raise ValueError("use_safetensors=False would read a pickle, which can run any code; save as safetensors")
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path,
-            *args,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            **kwargs,
-        )
         place = str(pretrained_model_name_or_path or "state_dict")
+        if not weights_only:
+            raise ValueError(f"{place}: weights_only=False would let a pickle run any code; leave it out")
+        try:
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path,
+                *args,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                weights_only=True,
+                **kwargs,
+            )
+        except pickle.UnpicklingError as error:
+            raise ValueError(
+                f"{place}: its .bin file holds other things than tensors, or is no whole file; such a pickle can run "
+                f"any code and is not read: {str(error).splitlines()[0]}"
+            ) from None
         missing = {name for name in info["missing_keys"] if not name.startswith(cls._fresh_weights)}
         left_over = set(info["unexpected_keys"])
         if kwargs.get("pooler_type") == "mean":
@@ -529,24 +580,52 @@ class MutBertPreTrainedModel(PreTrainedModel):
                 model._keys_to_ignore_on_save = set()
         return (model, info) if output_loading_info else model
 
-    def save_pretrained(self, *args: Any, save_original_format: bool = False, **kwargs: Any) -> Any:
-        """Save a checkpoint; arguments as for `transformers.PreTrainedModel.save_pretrained`.
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        *args: Any,
+        custom_code: bool = False,
+        save_original_format: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Save a checkpoint; other arguments as for `transformers.PreTrainedModel.save_pretrained`.
 
         Parameters
         ----------
+        save_directory : str or path
+            The folder to write into.
         *args, **kwargs
             As `transformers` takes them.
+        custom_code : bool
+            Put the model's own code beside the weights, so that the Auto classes load the folder with
+            ``trust_remote_code=True`` where this package is not installed. Where it is, it comes first, and neither
+            the code nor trust is needed.
         save_original_format : bool
             Let `transformers` undo what it renamed when it loaded. There is nothing to undo, since the published
             names are the model's own; its early releases of version 5 would write old names of layer norms.
         """
-        return super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
+        if not custom_code:
+            return super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+        # Before the rest, which the library may upload as soon as it is written.
+        add_code(self.config, Path(save_directory))
+        try:
+            return super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
+        finally:
+            del self.config.auto_map
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, MutBertPredictions):
             init.zeros_(module.bias)
+
+
+def add_code(config: MutBertConfig, folder: Path) -> None:
+    """Put this code into a model folder, and name its classes in the configuration that is to be saved there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sorted({value.partition(".")[0] for value in _AUTO_MAP.values()}):
+        shutil.copyfile(Path(__file__).with_name(f"{name}.py"), folder / f"{name}.py")
+    config.auto_map = dict(_AUTO_MAP)
 
 
 class MutBertModel(MutBertPreTrainedModel):

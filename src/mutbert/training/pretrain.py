@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import shutil
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from mutbert.publishing import (
     refuse_existing,
     remove_directory,
 )
+from mutbert.run_folder import GENOME, HELD_OUT, MODEL, RECIPE, WRITING
 from mutbert.training.baselines import CrossEntropy, evaluate_baselines, fit_baselines
 from mutbert.training.callbacks import PublishCheckpoints, ShowProgress, WriteHistory, history_of, last_checkpoint
 from mutbert.training.recipe import PretrainRecipe, check_keys, load_recipe
@@ -39,11 +41,6 @@ from mutbert.windows.tempering import Tempering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-RECIPE: Final = "recipe.yaml"
-MODEL: Final = "model"
-HELD_OUT: Final = "held_out.json"
-_WRITING: Final = ".writing"
 
 # What the run decides itself, and why a recipe cannot.
 _RESERVED: Final = {
@@ -150,7 +147,7 @@ def pretrain(
         )
         with library_bars_off():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-            _save_model(trainer, recipe, output)
+            _save_model(trainer, recipe, train_data.sampler.genome, output)
             trained = _held_out_of(trainer)
         table = evaluate_baselines(
             fit_baselines(train_data.sampler.genome, train_regions, progress=progress), held_out_data
@@ -171,7 +168,7 @@ def pretrain(
                 "cross_entropy": {name: value._asdict() for name, value in result.held_out.items()},
             }
             publish_json(output / HELD_OUT, written, force=True)
-            shutil.rmtree(output / _WRITING, ignore_errors=True)
+            shutil.rmtree(output / WRITING, ignore_errors=True)
     return result
 
 
@@ -224,7 +221,7 @@ def _training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.Tr
         return transformers.TrainingArguments(
             **{**defaults, **recipe.training},
             # A checkpoint is written here and renamed when it is complete.
-            output_dir=str(output / _WRITING),
+            output_dir=str(output / WRITING),
             seed=recipe.seed,
             remove_unused_columns=False,
             label_names=["labels"],
@@ -253,7 +250,7 @@ def _run_folder(recipe: PretrainRecipe, output: Path, *, resume: bool, force: bo
                         remove_directory(output)
                 output.mkdir()
             held.enter_context(locked(output))
-            shutil.rmtree(output / _WRITING, ignore_errors=True)
+            shutil.rmtree(output / WRITING, ignore_errors=True)
             with publish_file(output / RECIPE, force=True) as file:
                 file.write_text(text, encoding="utf-8")
         state.wait_for_everyone()
@@ -273,7 +270,9 @@ def _same_recipe(path: Path, text: str) -> None:
         raise InputError(f"{path}: the run was started with another recipe; resume with the same one")
 
 
-def _save_model(trainer: transformers.Trainer, recipe: PretrainRecipe, output: Path) -> None:
+def _save_model(
+    trainer: transformers.Trainer, recipe: PretrainRecipe, genome: ProbabilisticGenome, output: Path
+) -> None:
     """Publish the trained model before it is evaluated, so that a failure there does not lose it."""
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
@@ -281,6 +280,7 @@ def _save_model(trainer: transformers.Trainer, recipe: PretrainRecipe, output: P
             trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
             MutBertTokenizer(model_max_length=recipe.window_length + 2).save_pretrained(folder)
             (folder / RECIPE).write_text(recipe.as_yaml(), encoding="utf-8")
+            (folder / GENOME).write_text(json.dumps(genome.manifest, indent=1) + "\n", encoding="utf-8")
 
 
 def _held_out_of(trainer: PretrainTrainer) -> CrossEntropy:

@@ -1,0 +1,118 @@
+"""A trained model as a folder to share: weights, tokenizer, the code that loads them, and a card."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from mutbert.errors import InputError
+from mutbert.model.convert import local_folder, write_model
+from mutbert.publishing import publish_directory
+from mutbert.reports.model_card import ModelFacts, model_card
+from mutbert.run_folder import GENOME, HELD_OUT, MODEL, RECIPE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CARD: Final = "README.md"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export_model` wrote.
+
+    Parameters
+    ----------
+    output : Path
+        The folder.
+    model_class : str
+        The model's class.
+    parameters : int
+        Numbers in it.
+    missing : tuple of str
+        What the card could not say, as it was not beside the model: ``"licence"``, ``"recipe"``, ``"data"``,
+        ``"held-out figures"``.
+    """
+
+    output: Path
+    model_class: str
+    parameters: int
+    missing: tuple[str, ...]
+
+
+def export_model(
+    source: str | Path,
+    output: str | Path,
+    *,
+    name: str | None = None,
+    licence: str | None = None,
+    force: bool = False,
+) -> ExportReport:
+    """Write a model folder that needs nothing of this package.
+
+    The Auto classes of `transformers` load it with ``trust_remote_code=True``; where this package is installed,
+    without. Its card, ``README.md``, says how to use it, what it was trained on and how, and what it reaches.
+
+    Parameters
+    ----------
+    source : str or Path
+        A run's folder, a model's folder (published ones too), or a repository of the Hub.
+    output : str or Path
+        The folder to write.
+    name : str, optional
+        What the card calls the model and its examples load, such as the repository that it is going to;
+        the folder's name where left out.
+    licence : str, optional
+        The licence, as the Hub names it (``"cc-by-4.0"``).
+    force : bool
+        Replace a model folder there.
+
+    Returns
+    -------
+    ExportReport
+        What was written, and what the card could not say.
+
+    Raises
+    ------
+    InputError
+        When there is no whole model, or the output cannot be written.
+    """
+    output = Path(output)
+    folder = local_folder(source)
+    if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():
+        folder = folder / MODEL
+    with publish_directory(output, force=force, mark="config.json") as partial:
+        model = write_model(folder, partial, custom_code=True).model
+        facts = ModelFacts(
+            name=name or output.name,
+            model_class=type(model).__name__,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            config=model.config.to_dict(),
+            num_labels=model.config.num_labels,
+            licence=licence,
+            recipe=_text(folder / RECIPE),
+            genome=_values(folder / GENOME),
+            held_out=_values(folder.parent / HELD_OUT) if folder.name == MODEL else None,
+        )
+        (partial / CARD).write_text(model_card(facts), encoding="utf-8")
+    known = {"licence": licence, "recipe": facts.recipe, "data": facts.genome, "held-out figures": facts.held_out}
+    return ExportReport(
+        output, facts.model_class, facts.parameters, tuple(what for what, value in known.items() if value is None)
+    )
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _values(path: Path) -> Mapping[str, Any] | None:
+    text = _text(path)
+    if text is None:
+        return None
+    try:
+        values: Mapping[str, Any] = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{path}: is no JSON ({error}); remove it to go without") from None
+    return values

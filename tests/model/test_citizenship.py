@@ -1,0 +1,268 @@
+"""What works with a transformers encoder works with these: pipelines, LoRA, the Trainer, code beside the weights."""
+
+import subprocess
+import sys
+import sysconfig
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    Trainer,
+    TrainingArguments,
+)
+from transformers import pipeline as make_pipeline
+
+from mutbert.model import (
+    MutBertForMaskedLM,
+    MutBertForSequenceClassification,
+    MutBertForTokenClassification,
+    MutBertModel,
+    MutBertTokenizer,
+    read_checkpoint,
+)
+from mutbert.model.convert import convert_checkpoint
+
+TARGETS = ["query", "key", "value", "dense"]
+DYNAMIC = {"type": "dynamic", "factor": 2.0}
+
+
+# Pipelines
+
+
+@pytest.fixture
+def folder(build, tmp_path):
+    """Save a model of a class with its tokenizer, and give the folder."""
+
+    def folder(model_class, **changes):
+        model = build(model_class, **changes)
+        model.save_pretrained(tmp_path / "model")
+        MutBertTokenizer(model_max_length=16).save_pretrained(tmp_path / "model")
+        return str(tmp_path / "model"), model
+
+    return folder
+
+
+def test_feature_extraction(folder):
+    path, model = folder(MutBertModel)
+    (features,) = make_pipeline("feature-extraction", path)("ACGTN")
+    wanted = model(**MutBertTokenizer()("ACGTN", return_tensors="pt")).last_hidden_state[0]
+    torch.testing.assert_close(torch.tensor(features), wanted)
+
+
+def test_fill_mask(folder):
+    path, model = folder(MutBertForMaskedLM)
+    answers = make_pipeline("fill-mask", path)("ac[MASK]T", targets=["A", "C", "G", "T"], top_k=4)
+    logits = model(input_ids=torch.tensor([[1, 5, 6, 4, 8, 2]])).logits[0, 3]
+    wanted = logits.softmax(dim=-1)[5:].sort(descending=True)
+    torch.testing.assert_close(torch.tensor([answer["score"] for answer in answers]), wanted.values)
+    assert [answer["token"] for answer in answers] == (wanted.indices + 5).tolist()
+    assert [answer["token_str"] for answer in answers] == ["ACGT"[i] for i in wanted.indices]
+    assert {answer["sequence"] for answer in answers} == {f"AC{base}T" for base in "ACGT"}
+
+
+def test_text_classification(folder):
+    path, model = folder(MutBertForSequenceClassification, id2label={0: "no", 1: "yes", 2: "maybe"})
+    sequences = ["ACGT", "acgtacgtac"]
+    answers = make_pipeline("text-classification", path)(sequences, batch_size=2)
+    logits = model(**MutBertTokenizer()(sequences, padding=True, return_tensors="pt")).logits
+    best = logits.softmax(dim=-1).max(dim=-1)
+    assert [answer["label"] for answer in answers] == [model.config.id2label[i] for i in best.indices.tolist()]
+    torch.testing.assert_close(torch.tensor([answer["score"] for answer in answers]), best.values)
+
+
+def test_token_classification(folder):
+    path, model = folder(MutBertForTokenClassification, num_labels=2)
+    answers = make_pipeline("token-classification", path)("ACGT")
+    logits = model(**MutBertTokenizer()("ACGT", return_tensors="pt")).logits[0, 1:-1]
+    assert [answer["entity"] for answer in answers] == [f"LABEL_{i}" for i in logits.argmax(dim=-1).tolist()]
+
+
+# LoRA
+
+# peft asks a model by a name that transformers has deprecated.
+uses_peft = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+@uses_peft
+@pytest.mark.parametrize(
+    ("model_class", "task"),
+    [(MutBertForSequenceClassification, "SEQ_CLS"), (MutBertForTokenClassification, "TOKEN_CLS")],
+)
+def test_lora_trains_saves_reloads_and_merges(folder, probs, tmp_path, model_class, task):
+    path, _ = folder(model_class, num_labels=3)
+    base = model_class.from_pretrained(path)
+    config = peft.LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=TARGETS, task_type=task)
+    model = peft.get_peft_model(base, config)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for part in (*(f"self.{name}" for name in TARGETS[:3]), "attention.output.dense", "intermediate.dense"):
+        assert any(f"{part}.lora_A" in name for name in trained), part
+    assert any("classifier" in name for name in trained)
+    assert not any("embeddings" in name for name in trained)
+
+    inputs = probs(4, 12)
+    labels = torch.tensor([0, 1, 2, 1]) if task == "SEQ_CLS" else torch.randint(0, 3, (4, 12))
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=0.02)
+    losses = []
+    for _ in range(30):
+        loss = model(input_probs=inputs, labels=labels).loss
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0] / 2
+
+    model.eval()
+    wanted = model(input_probs=inputs).logits
+    model.save_pretrained(tmp_path / "adapter")
+    again = peft.PeftModel.from_pretrained(model_class.from_pretrained(path), tmp_path / "adapter")
+    assert torch.equal(again(input_probs=inputs).logits, wanted)
+    merged = again.merge_and_unload()
+    assert type(merged) is model_class
+    torch.testing.assert_close(merged(input_probs=inputs).logits, wanted, atol=1e-5, rtol=1e-4)
+    merged.save_pretrained(tmp_path / "merged")
+    loaded = read_checkpoint(tmp_path / "merged", model_class)
+    torch.testing.assert_close(loaded(input_probs=inputs).logits, wanted, atol=1e-5, rtol=1e-4)
+
+
+@uses_peft
+def test_lora_on_the_masked_model(folder, probs):
+    path, _ = folder(MutBertForMaskedLM)
+    model = peft.get_peft_model(MutBertForMaskedLM.from_pretrained(path), peft.LoraConfig(target_modules=TARGETS))
+    model.train()
+    mask = torch.zeros(2, 12, dtype=torch.bool)
+    mask[:, 3:5] = True
+    model(input_probs=probs(2, 12), labels=probs(2, 12, seed=3), label_mask=mask).loss.backward()
+    moved = [name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert moved
+    assert all("lora_B" in name for name in moved)
+
+
+# The library's Trainer
+
+
+def test_the_trainer_with_the_library_s_own_collator(folder, tmp_path):
+    """Ids with -100, as any masked model of transformers is trained."""
+    path, _ = folder(MutBertForMaskedLM)
+    tokenizer = MutBertTokenizer.from_pretrained(path)
+    model = MutBertForMaskedLM.from_pretrained(path)
+    before = model.bert.embeddings.word_embeddings.weight.detach().clone()
+    trainer = Trainer(
+        model,
+        TrainingArguments(
+            str(tmp_path / "run"), max_steps=3, per_device_train_batch_size=4, report_to="none", use_cpu=True,
+            disable_tqdm=True, save_strategy="no",
+        ),
+        train_dataset=[tokenizer("ACGTTGCATGCA"[: 6 + number % 6]) for number in range(16)],
+        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.4),
+    )  # fmt: skip
+    assert trainer.train().training_loss > 0
+    assert not torch.equal(model.bert.embeddings.word_embeddings.weight, before)
+
+
+# Code beside the weights
+
+PROGRAM = """
+import sys
+sys.modules["mutbert"] = None  # in case that it lies among the libraries
+sys.path.append(sys.argv[1])
+try:
+    import mutbert
+except ModuleNotFoundError:
+    print("no mutbert here")
+import torch, transformers
+from safetensors.torch import load_file, save_file
+inputs = load_file(sys.argv[3])
+outputs = {}
+for auto in ("AutoModel", "AutoModelForMaskedLM", "AutoModelForSequenceClassification"):
+    if auto not in sys.argv[5]:
+        continue
+    model = getattr(transformers, auto).from_pretrained(sys.argv[2], trust_remote_code=True).eval()
+    assert type(model).__module__.startswith("transformers_modules."), type(model)
+    with torch.no_grad():
+        outputs[auto] = model(**inputs)[0].contiguous()
+tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[2], trust_remote_code=True)
+outputs["ids"] = tokenizer(["ACGTN", "acgtac"], padding=True, return_tensors="pt")["input_ids"]
+model.save_pretrained(sys.argv[2] + "-again")
+save_file(outputs, sys.argv[4])
+"""
+
+
+def run_without_mutbert(folder, inputs, tmp_path, autos):
+    """Load a folder by remote code, in a Python that sees the libraries and not this package; give what came out."""
+    save_file(inputs, tmp_path / "in.safetensors")
+    done = subprocess.run(
+        # -S leaves out the .pth files by which an editable installation is found.
+        [
+            sys.executable, "-S", "-c", PROGRAM, sysconfig.get_paths()["purelib"], str(folder),
+            str(tmp_path / "in.safetensors"), str(tmp_path / "out.safetensors"), " ".join(autos),
+        ],
+        capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=tmp_path,
+        env={"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "no mutbert here\n"
+    return load_file(tmp_path / "out.safetensors")
+
+
+@pytest.mark.slow
+def test_saved_with_its_code_it_loads_where_this_package_is_not(build, probs, tmp_path):
+    model = build(MutBertForMaskedLM, rope_scaling=DYNAMIC)
+    model.save_pretrained(tmp_path / "model", custom_code=True)
+    MutBertTokenizer().save_pretrained(tmp_path / "model")
+    assert not hasattr(model.config, "auto_map")
+    inputs = {"input_probs": probs(2, 40)}
+    found = run_without_mutbert(tmp_path / "model", inputs, tmp_path, ["AutoModel", "AutoModelForMaskedLM"])
+    with torch.no_grad():
+        assert torch.equal(found["AutoModelForMaskedLM"], model(**inputs).logits)
+        assert torch.equal(found["AutoModel"], model.bert(**inputs).last_hidden_state)
+    assert found["ids"].tolist() == [[1, 5, 6, 7, 8, 0, 2, 3], [1, 5, 6, 7, 8, 5, 6, 2]]
+    # Where this package is, it comes first, without trust; and what is saved from it needs no code.
+    for name in ("model", "model-again"):
+        here = AutoModelForMaskedLM.from_pretrained(tmp_path / name)
+        assert type(here) is MutBertForMaskedLM
+        assert torch.equal(here(**inputs).logits, model(**inputs).logits)
+    assert type(AutoTokenizer.from_pretrained(tmp_path / "model")) is MutBertTokenizer
+    here.save_pretrained(tmp_path / "plain")
+    assert "auto_map" not in (tmp_path / "plain" / "config.json").read_text()
+    assert not list((tmp_path / "plain").glob("*.py"))
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["", "classifier"])
+def test_published_numbers_at_the_end_of_the_way(shared, tmp_path, part):
+    """Published, converted, loaded, saved, exported, and loaded by remote code without this package."""
+    from mutbert import export_model
+
+    golden = shared / "golden"
+    expected = load_file(golden / "expected.safetensors")
+    convert_checkpoint(golden / part, tmp_path / "converted")
+    model_class, auto = (
+        (MutBertForSequenceClassification, "AutoModelForSequenceClassification")
+        if part
+        else (MutBertForMaskedLM, "AutoModelForMaskedLM")
+    )
+    read_checkpoint(tmp_path / "converted", model_class).save_pretrained(tmp_path / "saved")
+    for case, scaling in (
+        ("plain", None),
+        ("padded", None),
+        ("longer_than_trained", None),
+        ("linear", {"type": "linear", "factor": 2.0}),
+        ("dynamic", DYNAMIC),
+    ):
+        where = tmp_path / case
+        where.mkdir()
+        read_checkpoint(tmp_path / "saved", model_class, rope_scaling=scaling).save_pretrained(where / "scaled")
+        export_model(where / "scaled", where / "exported")
+        probs, logits = ("clean_probs", "classifier_logits") if part else ("input_probs", "logits")
+        mask = expected[f"{case}.attention_mask"]
+        inputs = {"input_probs": expected[f"{case}.{probs}"], "attention_mask": mask}
+        found = run_without_mutbert(where / "exported", inputs, where, [auto])[auto]
+        wanted = expected[f"{case}.{logits}"]
+        valid = ... if part else mask.bool()
+        assert (found[valid] - wanted[valid]).abs().max() <= 1e-5, case
