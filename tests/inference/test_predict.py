@@ -8,6 +8,7 @@ from mutbert.inference.predict import last_hidden_states, logits, predict
 from mutbert.model import (
     MutBertForMaskedLM,
     MutBertForSequenceClassification,
+    MutBertForTokenClassification,
     MutBertModel,
     MutBertTokenizer,
 )
@@ -153,3 +154,54 @@ def test_no_inputs(build):
 def test_wrong_arguments_are_refused(build, inputs, settings, message):
     with pytest.raises(ValueError, match=message):
         list(predict(build(MutBertForMaskedLM), inputs, **settings))
+
+
+# Both strands
+
+
+def turned(sequence):
+    return alphabet.decode(alphabet.reverse_complement(alphabet.encode(sequence)))
+
+
+def test_both_strands_are_the_mean_of_two_runs(build, sequences):
+    model = build(MutBertForMaskedLM)
+    found = list(predict(model, sequences, batch_size=3, strands="both"))
+    here = list(predict(model, sequences))
+    there = list(predict(model, [turned(sequence) for sequence in sequences]))
+    wanted = []
+    for one, other in zip(here, there, strict=True):
+        back = other.copy()
+        back[1:-1] = other[1:-1][::-1]
+        wanted.append((one + back[:, alphabet.COMPLEMENT_OF_ID]) / 2)
+    assert_same(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("model_class", "read"), [(MutBertModel, last_hidden_states), (MutBertForTokenClassification, logits)]
+)
+def test_of_both_strands_positions_turn_with_the_sequence(build, sequences, model_class, read):
+    model = build(model_class)
+    here = list(predict(model, sequences, read, strands="both", batch_size=4))
+    there = list(predict(model, [turned(sequence) for sequence in sequences], read, strands="both"))
+    for one, other in zip(here, there, strict=True):
+        np.testing.assert_allclose(one[1:-1], other[1:-1][::-1], atol=1e-5, rtol=1e-4)
+
+
+def test_of_both_strands_a_sequence_has_one_answer(build, sequences):
+    model = build(MutBertForSequenceClassification, num_labels=3)
+    here = list(predict(model, sequences, strands="both"))
+    there = list(predict(model, [turned(sequence) for sequence in sequences], strands="both", batch_size=2))
+    assert_same(here, there)
+    assert not np.allclose(np.stack(here), np.stack(list(predict(model, sequences))))
+
+
+def test_hidden_states_are_brought_back_too(build, sequences):
+    model = build(MutBertModel)
+    model.config.output_hidden_states = True
+
+    def read(outputs, mask_BL):
+        lengths = mask_BL.sum(dim=1).tolist()
+        return [state[:length] for state, length in zip(outputs.hidden_states[-1], lengths, strict=True)]
+
+    found = list(predict(model, sequences, read, strands="both"))
+    assert_same(found, list(predict(model, sequences, last_hidden_states, strands="both")))

@@ -10,8 +10,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from transformers.modeling_outputs import MaskedLMOutput
 
 from mutbert import alphabet
+from mutbert.model.strands import complement_columns, mirrored_positions, reverse_complement, turn
 from mutbert.model.tokenization_mutbert import pad, with_special_tokens
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     Read = Callable[[Any, torch.Tensor], torch.Tensor | Sequence[torch.Tensor]]
 
 PRECISIONS: Final = ("fp32", "bf16")
+STRANDS: Final = ("forward", "both")
 # Inputs are sorted by length within so many batches: enough to leave little padding, and a bounded memory.
 _BATCHES_SORTED: Final = 32
 
@@ -50,6 +53,7 @@ def predict(
     *,
     batch_size: int = 32,
     precision: str = "fp32",
+    strands: str = "forward",
     advance: Advance | None = None,
 ) -> Iterator[Float32]:
     """Run a model over sequences, in batches of similar length.
@@ -72,6 +76,10 @@ def predict(
         Sequences a batch.
     precision : str
         ``"fp32"`` runs the model in the precision of its weights, ``"bf16"`` under bfloat16 autocast.
+    strands : str
+        ``"forward"``, or ``"both"`` for the mean of what `read` gives of a sequence and of its reverse complement.
+        The latter's outputs are brought back first: to the order of the sequence, and a masked model's logits to its
+        bases. The mean of logits is that of log-probabilities up to a constant.
     advance : Advance, optional
         Told of the sequences done since its last call.
 
@@ -89,7 +97,9 @@ def predict(
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
-    return _predict(model, iter(inputs), read, batch_size, precision, advance)
+    if strands not in STRANDS:
+        raise ValueError(f"strands is {strands!r}; it must be one of {', '.join(STRANDS)}")
+    return _predict(model, iter(inputs), read, batch_size, precision, strands, advance)
 
 
 def _predict(
@@ -98,6 +108,7 @@ def _predict(
     read: Read,
     batch_size: int,
     precision: str,
+    strands: str,
     advance: Advance | None,
 ) -> Iterator[Float32]:
     while rows := [_checked(value) for value in islice(inputs, batch_size * _BATCHES_SORTED)]:
@@ -107,7 +118,7 @@ def _predict(
         with _evaluating(model):
             for first in range(0, len(order), batch_size):
                 batch = order[first : first + batch_size]
-                outputs = _run(model, [rows[number] for number in batch], read, precision)
+                outputs = _run(model, [rows[number] for number in batch], read, precision, strands)
                 results.update(zip(batch, outputs, strict=True))
                 if advance is not None:
                     advance(len(batch))
@@ -123,17 +134,40 @@ def _checked(value: str | Float32) -> Float32:
     return value
 
 
-def _run(model: MutBertPreTrainedModel, rows: list[Float32], read: Read, precision: str) -> list[Float32]:
+def _run(model: MutBertPreTrainedModel, rows: list[Float32], read: Read, precision: str, strands: str) -> list[Float32]:
     device: torch.device = model.device
     probs_BLV, mask_BL = (torch.from_numpy(array).to(device, non_blocking=True) for array in pad(rows))
-    padded = any(len(row) != len(rows[0]) for row in rows)
+    padded = mask_BL if any(len(row) != len(rows[0]) for row in rows) else None
     with torch.inference_mode(), _autocast(device, precision):
-        outputs = model(input_probs=probs_BLV, attention_mask=mask_BL if padded else None)
-        values = read(outputs, mask_BL)
+        values = read(model(input_probs=probs_BLV, attention_mask=padded), mask_BL)
+        if strands == "both":
+            position_BL = mirrored_positions(probs_BLV, mask_BL)
+            outputs = model(input_probs=reverse_complement(probs_BLV, mask_BL), attention_mask=padded)
+            values = _mean(values, read(_brought_back(outputs, position_BL), mask_BL))
         if isinstance(values, torch.Tensor):
             # One transfer a batch, where it can be.
             return list(values.float().cpu().numpy())
         return [value.float().cpu().numpy() for value in values]
+
+
+def _brought_back(outputs: Any, position_BL: torch.Tensor) -> Any:
+    """Turn the outputs for the other strand into those for this one, place by place and base by base."""
+    for name, value in outputs.items():
+        if name == "hidden_states":
+            outputs[name] = tuple(turn(state_BLD, position_BL) for state_BLD in value)
+        elif isinstance(value, torch.Tensor) and value.dim() == 3:
+            outputs[name] = turn(value, position_BL)
+    if isinstance(outputs, MaskedLMOutput):
+        outputs.logits = outputs.logits[..., complement_columns(outputs.logits.shape[-1])]
+    return outputs
+
+
+def _mean(
+    values: torch.Tensor | Sequence[torch.Tensor], others: torch.Tensor | Sequence[torch.Tensor]
+) -> torch.Tensor | list[torch.Tensor]:
+    if isinstance(values, torch.Tensor):
+        return (values.float() + others.float()) / 2  # type: ignore[union-attr]
+    return [(value.float() + other.float()) / 2 for value, other in zip(values, others, strict=True)]
 
 
 def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -29,6 +29,7 @@ try:
         MutBertModel,
         MutBertPreTrainedModel,
     )
+    from mutbert.model.strands import reverse_complement
     from mutbert.model.tokenization_mutbert import MutBertTokenizer
 except ModuleNotFoundError as error:
     if error.name in {"torch", "transformers", "safetensors"}:
@@ -51,4 +52,5 @@ __all__ = [
     "MutBertPreTrainedModel",
     "MutBertTokenizer",
     "read_checkpoint",
+    "reverse_complement",
 ]

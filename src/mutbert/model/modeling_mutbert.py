@@ -462,14 +462,14 @@ class MutBertPreTrainedModel(PreTrainedModel):
         return True
 
     def resize_token_embeddings(
-        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, mean_resizing: bool = True
+        self, new_num_tokens: int | None = None, pad_to_multiple_of: int | None = None, *_: Any, **__: Any
     ) -> nn.Embedding:
         """Refuse another number of tokens: A, C, G and T are the last ones, so none can come after them.
 
         Parameters
         ----------
-        new_num_tokens, pad_to_multiple_of, mean_resizing
-            As `transformers` takes them.
+        new_num_tokens, pad_to_multiple_of : int, optional
+            As `transformers` takes them; what else it takes says how to fill new rows.
 
         Returns
         -------

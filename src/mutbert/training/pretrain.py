@@ -133,6 +133,7 @@ def pretrain(
 
     with _run_folder(recipe, output, resume=resume, force=force) as checkpoint:
         trainer = PretrainTrainer(
+            targets_a_window=recipe.masking.targets(recipe.window_length),
             model=model,
             args=arguments,
             train_dataset=train_data,

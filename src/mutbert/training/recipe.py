@@ -111,7 +111,7 @@ class PretrainRecipe:
         if self.window_length < 1:
             raise ValueError(f"window_length is {self.window_length}; it must be at least 1")
         for name, masking in (("masking", self.masking), ("evaluation", self.evaluation.masking)):
-            if int(self.window_length * masking.share) < 1:
+            if masking.targets(self.window_length) < 1:
                 raise ValueError(f"{name}.share of {self.window_length} positions is none; raise the share")
         _check_seed("seed", self.seed)
 

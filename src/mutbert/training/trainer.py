@@ -18,12 +18,15 @@ class PretrainTrainer(transformers.Trainer):
 
     Parameters
     ----------
+    targets_a_window : int
+        Targets of a training window, which the model wants to know beforehand.
     **settings
         As `transformers.Trainer` takes them, without `compute_metrics`.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, targets_a_window: int, **settings: Any) -> None:
         super().__init__(compute_metrics=_mean_cross_entropy, **settings)
+        self._targets_a_window = targets_a_window
         # The library's own progress would come twice.
         self.remove_callback(transformers.PrinterCallback)
 
@@ -32,8 +35,10 @@ class PretrainTrainer(transformers.Trainer):
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Take away what only the evaluation needs."""
-        return super().compute_loss(model, _without_variants(inputs), *args, **kwargs)
+        """Take away what only the evaluation needs, and say how many targets there are."""
+        batch: dict[str, Any] = _without_variants(inputs)
+        batch["max_targets"] = len(inputs["labels"]) * self._targets_a_window
+        return super().compute_loss(model, batch, *args, **kwargs)
 
     def prediction_step(
         self,

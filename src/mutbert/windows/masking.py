@@ -53,6 +53,10 @@ class Masking:
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"masking.replace, random and keep are {shares}; they must sum to 1, none below 0")
 
+    def targets(self, length: int) -> int:
+        """Count the targets of a window of so many positions."""
+        return int(length * self.share)
+
 
 class Corruption(NamedTuple):
     """What the model sees at the targets.
@@ -90,7 +94,7 @@ def choose_targets(variant_BL: Bool, bits_BL: UInt64, masking: Masking) -> Bool:
         Exactly ``int(L * share)`` in every row.
     """
     length = variant_BL.shape[1]
-    count = int(length * masking.share)
+    count = masking.targets(length)
     if count == 0:
         return np.zeros_like(variant_BL)
     # Each position gets a rank, the lowest are taken. The place itself fills the lowest bits, so that no two ranks

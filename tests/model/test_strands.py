@@ -1,0 +1,67 @@
+"""The other strand, held against strings turned by hand."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mutbert import alphabet
+from mutbert.model import MutBertTokenizer, reverse_complement
+
+TOKENIZER = MutBertTokenizer()
+dna = st.text(alphabet="ACGTN", max_size=12)
+iupac = st.text(alphabet=alphabet.IUPAC, min_size=1, max_size=12)
+COMPLEMENT = {"A": "T", "C": "G", "G": "C", "T": "A", "N": "N"}
+
+
+def turned(text):
+    return "".join(COMPLEMENT[base] for base in reversed(text))
+
+
+@given(st.lists(dna, min_size=1, max_size=4))
+def test_ids_are_those_of_the_turned_sequences(texts):
+    here, there = (TOKENIZER(each, padding=True, return_tensors="pt") for each in (texts, [turned(t) for t in texts]))
+    found = reverse_complement(here["input_ids"])
+    assert torch.equal(found, there["input_ids"])
+    assert torch.equal(reverse_complement(here["input_ids"], here["attention_mask"]), found)
+    assert torch.equal(reverse_complement(found), here["input_ids"])
+
+
+@given(dna, dna)
+def test_parts_of_a_pair_turn_in_their_places(first, second):
+    here = TOKENIZER(first, second, return_tensors="pt")["input_ids"]
+    assert torch.equal(
+        reverse_complement(here), TOKENIZER(turned(first), turned(second), return_tensors="pt")["input_ids"]
+    )
+
+
+@given(st.lists(iupac, min_size=1, max_size=4))
+def test_distributions_are_those_of_the_turned_sequences(texts):
+    others = [alphabet.decode(alphabet.reverse_complement(alphabet.encode(text))) for text in texts]
+    here, there = (TOKENIZER.encode_probabilities(each) for each in (texts, others))
+    found = reverse_complement(here["input_probs"])
+    assert torch.equal(found, there["input_probs"])
+    assert torch.equal(reverse_complement(found), here["input_probs"])
+
+
+def test_masked_bases_turn_and_types_stay():
+    ids = torch.tensor([[1, 5, 4, 6, 0, 2, 3]])
+    assert reverse_complement(ids).tolist() == [[1, 0, 7, 4, 8, 2, 3]]
+    assert reverse_complement(ids.int()).dtype == torch.int32
+    half = torch.nn.functional.one_hot(ids, 9).to(torch.bfloat16)
+    assert reverse_complement(half).dtype == torch.bfloat16
+
+
+def test_four_columns():
+    probs = torch.rand(2, 5, 4)
+    assert torch.equal(reverse_complement(probs), probs.flip(1).flip(2))
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    found = reverse_complement(probs, mask)
+    assert torch.equal(found[1, :3], probs[1, :3].flip(0).flip(1))
+    assert torch.equal(found[1, 3:], probs[1, 3:].flip(1))
+
+
+@pytest.mark.parametrize("tokens", [torch.ones(3, dtype=torch.long), torch.ones(2, 4), torch.ones(2, 4, 5)])
+def test_other_shapes_are_refused(tokens):
+    with pytest.raises(ValueError, match="give integer ids"):
+        reverse_complement(tokens)
