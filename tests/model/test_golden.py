@@ -1,6 +1,7 @@
 """What the published model code answered, for a tiny checkpoint in the published layout."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from mutbert.model import (
 
 CASES = ("plain", "padded", "longer_than_trained", "linear", "dynamic")
 TOLERANCE = 1e-5
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile for a CPU needs a C++ compiler")
 
 pytestmark = pytest.mark.shared
 
@@ -42,12 +44,12 @@ def test_every_case_is_covered(golden):
     assert tuple(json.loads((golden / "cases.json").read_text())) == CASES
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("way", ["eager", "sdpa", pytest.param("compiled", marks=[pytest.mark.slow, needs_compiler])])
 @pytest.mark.parametrize("case", CASES)
-def test_published_numbers(golden, expected, case, attention):
+def test_published_numbers(golden, expected, case, way):
     settings = {
         "rope_scaling": json.loads((golden / "cases.json").read_text())[case]["rope_scaling"],
-        "attn_implementation": attention,
+        "attn_implementation": "eager" if way == "eager" else "sdpa",
     }
     wanted = expected[case]
     mask = wanted["attention_mask"]
@@ -55,7 +57,10 @@ def test_published_numbers(golden, expected, case, attention):
     masked_model = read_checkpoint(golden, MutBertForMaskedLM, **settings)
     body = read_checkpoint(golden, MutBertModel, **settings)
     classifier = read_checkpoint(golden / "classifier", MutBertForSequenceClassification, **settings)
-    with torch.inference_mode():
+    if way == "compiled":
+        torch.compiler.reset()
+        masked_model, body, classifier = (torch.compile(m, fullgraph=True) for m in (masked_model, body, classifier))
+    with torch.no_grad():
         answer = masked_model(
             input_probs=wanted["input_probs"],
             attention_mask=mask,
@@ -73,6 +78,16 @@ def test_published_numbers(golden, expected, case, attention):
     assert difference(clean.last_hidden_state[valid], wanted["clean_last_hidden_state"][valid]) <= TOLERANCE
     assert difference(clean.pooler_output, wanted["pooled"]) <= TOLERANCE
     assert difference(classes.logits, wanted["classifier_logits"]) <= TOLERANCE
+
+
+def test_interleaved_lengths_give_the_same_bits(golden):
+    """The published dynamic scaling keeps the base of the longest input so far."""
+    model = read_checkpoint(golden, MutBertModel, rope_scaling={"type": "dynamic", "factor": 2.0})
+    ids = torch.randint(5, 9, (1, 400), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        first, long, again = (model(ids[:, :length]).last_hidden_state for length in (60, 400, 60))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, long[:, :60])
 
 
 @pytest.mark.parametrize("load", [MutBertTokenizer, MutBertTokenizer.from_pretrained], ids=["new", "loaded"])
