@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 demo: .venv/all
 	$(BIN)/mutbert demo --output demo --force
 
-test: lint
+test: lint .venv/transformers-tests
 	$(BIN)/python -m pytest
 
 lint: .venv/dev
@@ -39,3 +39,7 @@ clean:
 	@echo "installing into .venv; this takes some minutes the first time" >&2
 	$(PIP) --editable '.[dev]'
 	@touch $@
+
+# The library's own tests of models, which no wheel has. Where they cannot be had, they are skipped.
+.venv/transformers-tests: .venv/dev tests/model/fetch_transformers_tests.py
+	$(BIN)/python tests/model/fetch_transformers_tests.py

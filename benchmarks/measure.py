@@ -144,8 +144,8 @@ def bytes_in(folder: Path) -> int:
     return total
 
 
-def describe_machine() -> dict[str, Any]:
-    """Say what figures depend on: processor, memory, system, versions."""
+def describe_machine(libraries: Sequence[str] = ("numpy", "pysam")) -> dict[str, Any]:
+    """Say what figures depend on: processor, memory, system, versions of the libraries that do the work."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
@@ -155,7 +155,7 @@ def describe_machine() -> dict[str, Any]:
         "versions": {
             "mutbert": __version__,
             "python": platform.python_version(),
-            **{name: version(name) for name in ("numpy", "pysam")},
+            **{name: version(name) for name in libraries},
         },
     }
 

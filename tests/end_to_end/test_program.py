@@ -8,7 +8,7 @@ import pytest
 
 VERBS = [
     [], ["genome"], ["genome", "build"], ["genome", "inspect"], ["genome", "export"],
-    ["simulate"], ["pretrain"], ["embed"], ["demo"],
+    ["simulate"], ["pretrain"], ["embed"], ["convert"], ["export"], ["demo"],
 ]  # fmt: skip
 
 
@@ -59,6 +59,9 @@ def test_every_public_name_is_there():
         ["pretrain", "small", "sed=1"],
         ["pretrain", "small", "genome=absent.genome"],
         ["embed", "--model", "absent", "--fasta", "absent.fa", "-o", "x.parquet"],
+        ["convert", "absent", "x"],
+        ["export", "absent", "-o", "x"],
+        ["export", "absent", "-o", "absent/folder"],
         ["simulate", "-o", "absent/folder"],
         ["demo", "-o", "absent/folder"],
     ],
@@ -96,6 +99,8 @@ def test_results_come_as_json(mutbert, demo, tmp_path):
         ("yaml", ["pretrain", "small"], "mutbert[train]"),
         ("tensorboard", ["pretrain", "small"], "mutbert[train]"),
         ("torch", ["embed", "--model", "m", "--fasta", "f.fa", "-o", "x.parquet"], "mutbert[model]"),
+        ("torch", ["convert", "model", "x"], "mutbert[model]"),
+        ("transformers", ["export", "model", "-o", "x"], "mutbert[model]"),
         ("pyarrow", ["genome", "export", "x.genome", "-o", "x.bed"], "mutbert[export]"),
         ("matplotlib", ["genome", "inspect", "x.genome", "--plot", "x.svg"], "mutbert[report]"),
         ("msprime", ["simulate", "-o", "population"], "mutbert[simulate]"),

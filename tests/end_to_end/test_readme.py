@@ -53,8 +53,16 @@ def test_the_commands_run(demo, mutbert, tmp_path):
                 "evaluation.windows=4",
             ]
         mutbert(*words, cwd=tmp_path)
-    assert set(verbs) == {"genome", "pretrain", "embed", "simulate"}
-    for name in ("human.genome", "runs/small/model", "regions.parquet", "sequences.safetensors", "population/ref.fa"):
+    assert set(verbs) == {"genome", "pretrain", "embed", "simulate", "convert", "export"}
+    for name in (
+        "human.genome",
+        "runs/small/model",
+        "converted/config.json",
+        "to-share/README.md",
+        "regions.parquet",
+        "sequences.safetensors",
+        "population/ref.fa",
+    ):
         assert (tmp_path / name).exists(), name
 
 

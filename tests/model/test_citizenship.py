@@ -174,39 +174,38 @@ try:
     import mutbert
 except ModuleNotFoundError:
     print("no mutbert here")
+from pathlib import Path
 import torch, transformers
 from safetensors.torch import load_file, save_file
-inputs = load_file(sys.argv[3])
-outputs = {}
-for auto in ("AutoModel", "AutoModelForMaskedLM", "AutoModelForSequenceClassification"):
-    if auto not in sys.argv[5]:
-        continue
-    model = getattr(transformers, auto).from_pretrained(sys.argv[2], trust_remote_code=True).eval()
-    assert type(model).__module__.startswith("transformers_modules."), type(model)
-    with torch.no_grad():
-        outputs[auto] = model(**inputs)[0].contiguous()
-tokenizer = transformers.AutoTokenizer.from_pretrained(sys.argv[2], trust_remote_code=True)
-outputs["ids"] = tokenizer(["ACGTN", "acgtac"], padding=True, return_tensors="pt")["input_ids"]
-model.save_pretrained(sys.argv[2] + "-again")
-save_file(outputs, sys.argv[4])
+autos = sys.argv[2].split()
+for folder in map(Path, sys.argv[3:]):
+    inputs = load_file(f"{folder}.in")
+    outputs = {}
+    for auto in autos:
+        model = getattr(transformers, auto).from_pretrained(folder, trust_remote_code=True).eval()
+        assert type(model).__module__.startswith("transformers_modules."), type(model)
+        with torch.no_grad():
+            outputs[auto] = model(**inputs)[0].contiguous()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    outputs["ids"] = tokenizer(["ACGTN", "acgtac"], padding=True, return_tensors="pt")["input_ids"]
+    model.save_pretrained(f"{folder}-again")
+    save_file(outputs, f"{folder}.out")
 """
 
 
-def run_without_mutbert(folder, inputs, tmp_path, autos):
-    """Load a folder by remote code, in a Python that sees the libraries and not this package; give what came out."""
-    save_file(inputs, tmp_path / "in.safetensors")
+def run_without_mutbert(inputs_of, autos, tmp_path):
+    """Load folders by remote code, in a Python that sees the libraries and not this package; give what came out."""
+    for folder, inputs in inputs_of.items():
+        save_file(inputs, f"{folder}.in")
     done = subprocess.run(
         # -S leaves out the .pth files by which an editable installation is found.
-        [
-            sys.executable, "-S", "-c", PROGRAM, sysconfig.get_paths()["purelib"], str(folder),
-            str(tmp_path / "in.safetensors"), str(tmp_path / "out.safetensors"), " ".join(autos),
-        ],
+        [sys.executable, "-S", "-c", PROGRAM, sysconfig.get_paths()["purelib"], " ".join(autos), *map(str, inputs_of)],
         capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, cwd=tmp_path,
         env={"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == "no mutbert here\n"
-    return load_file(tmp_path / "out.safetensors")
+    return [load_file(f"{folder}.out") for folder in inputs_of]
 
 
 @pytest.mark.slow
@@ -216,7 +215,7 @@ def test_saved_with_its_code_it_loads_where_this_package_is_not(build, probs, tm
     MutBertTokenizer().save_pretrained(tmp_path / "model")
     assert not hasattr(model.config, "auto_map")
     inputs = {"input_probs": probs(2, 40)}
-    found = run_without_mutbert(tmp_path / "model", inputs, tmp_path, ["AutoModel", "AutoModelForMaskedLM"])
+    (found,) = run_without_mutbert({tmp_path / "model": inputs}, ["AutoModel", "AutoModelForMaskedLM"], tmp_path)
     with torch.no_grad():
         assert torch.equal(found["AutoModelForMaskedLM"], model(**inputs).logits)
         assert torch.equal(found["AutoModel"], model.bert(**inputs).last_hidden_state)
@@ -230,6 +229,15 @@ def test_saved_with_its_code_it_loads_where_this_package_is_not(build, probs, tm
     here.save_pretrained(tmp_path / "plain")
     assert "auto_map" not in (tmp_path / "plain" / "config.json").read_text()
     assert not list((tmp_path / "plain").glob("*.py"))
+
+
+CASES = {
+    "plain": None,
+    "padded": None,
+    "longer_than_trained": None,
+    "linear": {"type": "linear", "factor": 2.0},
+    "dynamic": DYNAMIC,
+}
 
 
 @pytest.mark.shared
@@ -248,21 +256,17 @@ def test_published_numbers_at_the_end_of_the_way(shared, tmp_path, part):
         else (MutBertForMaskedLM, "AutoModelForMaskedLM")
     )
     read_checkpoint(tmp_path / "converted", model_class).save_pretrained(tmp_path / "saved")
-    for case, scaling in (
-        ("plain", None),
-        ("padded", None),
-        ("longer_than_trained", None),
-        ("linear", {"type": "linear", "factor": 2.0}),
-        ("dynamic", DYNAMIC),
-    ):
-        where = tmp_path / case
-        where.mkdir()
-        read_checkpoint(tmp_path / "saved", model_class, rope_scaling=scaling).save_pretrained(where / "scaled")
-        export_model(where / "scaled", where / "exported")
-        probs, logits = ("clean_probs", "classifier_logits") if part else ("input_probs", "logits")
-        mask = expected[f"{case}.attention_mask"]
-        inputs = {"input_probs": expected[f"{case}.{probs}"], "attention_mask": mask}
-        found = run_without_mutbert(where / "exported", inputs, where, [auto])[auto]
+    probs, logits = ("clean_probs", "classifier_logits") if part else ("input_probs", "logits")
+    inputs_of = {}
+    for case, scaling in CASES.items():
+        scaled = tmp_path / f"{case}-scaled"
+        read_checkpoint(tmp_path / "saved", model_class, rope_scaling=scaling).save_pretrained(scaled)
+        export_model(scaled, tmp_path / case)
+        inputs_of[tmp_path / case] = {
+            "input_probs": expected[f"{case}.{probs}"],
+            "attention_mask": expected[f"{case}.attention_mask"],
+        }
+    for case, found in zip(CASES, run_without_mutbert(inputs_of, [auto], tmp_path), strict=True):
         wanted = expected[f"{case}.{logits}"]
-        valid = ... if part else mask.bool()
-        assert (found[valid] - wanted[valid]).abs().max() <= 1e-5, case
+        valid = ... if part else expected[f"{case}.attention_mask"].bool()
+        assert (found[auto][valid] - wanted[valid]).abs().max() <= 1e-5, case

@@ -2,6 +2,7 @@
 
 import shutil
 
+import onnxruntime
 import pytest
 import torch
 from torch.export import Dim
@@ -116,8 +117,6 @@ def test_the_host_never_waits(build, probs, training, kind, attention):
 
 def onnx_of(model, example, dynamic_shapes, folder):
     """Export, and open with onnxruntime."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
     path = folder / "model.onnx"
     torch.onnx.export(
         model,

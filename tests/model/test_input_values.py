@@ -59,8 +59,13 @@ def test_ids_out_of_the_vocabulary_are_refused(build, token, label):
     labels = ids.clone()
     ids[0, 2], labels[0, 2] = token, label
     name, value = ("input_ids", token) if token != 5 else ("labels", label)
-    with pytest.raises(ValueError, match=f"{name} has {value} at row 0, position 2; token ids are 0 to 8"):
+    with pytest.raises(ValueError, match=f"{name} has {value} at row 0, position 2; the ids are 0 to 8"):
         build(MutBertForMaskedLM)(input_ids=ids, labels=labels)
+
+
+def test_token_types_that_there_are_not_are_refused(build):
+    with pytest.raises(ValueError, match="token_type_ids has 2 at row 0, position 1; the ids are 0 to 1"):
+        build(MutBertModel)(input_ids=torch.full((1, 3), 5), token_type_ids=torch.tensor([[0, 2, 0]]))
 
 
 def test_labels_are_looked_at_where_they_are_targets(build, probs):

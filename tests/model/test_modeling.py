@@ -406,6 +406,31 @@ def test_rope_scaling_is_an_argument_of_loading(build, probs, tmp_path):
     assert not torch.allclose(build(MutBertForMaskedLM)(input_probs=inputs).logits, again(input_probs=inputs).logits)
 
 
+@pytest.mark.parametrize("model_class", [MutBertModel, *HEADS])
+def test_attention_can_be_changed_after_loading(build, model_class):
+    model = build(model_class, attention="sdpa")
+    ids = torch.arange(9)[None]
+    model.set_attn_implementation("eager")
+    assert len(model(input_ids=ids, output_attentions=True).attentions) == 2
+    model.set_attn_implementation("sdpa")
+    with pytest.raises(ValueError, match="'sdpa' attention gives no weights"):
+        model(input_ids=ids, output_attentions=True)
+
+
+@pytest.mark.parametrize("model_class", [MutBertModel, *HEADS])
+def test_the_vocabulary_is_fixed(build, model_class):
+    """One that grew would have other tokens at its end, where four columns of probabilities are read as the bases."""
+    model = build(model_class)
+    embedding = model.get_input_embeddings()
+    assert model.resize_token_embeddings(9) is model.resize_token_embeddings() is embedding
+    assert model.resize_token_embeddings(9, pad_to_multiple_of=3) is embedding
+    for wanted in ({"new_num_tokens": 10}, {"new_num_tokens": 5}, {"pad_to_multiple_of": 8}):
+        with pytest.raises(ValueError, match="has 9 tokens"):
+            model.resize_token_embeddings(**wanted)
+    assert model.get_input_embeddings() is embedding
+    assert model.config.vocab_size == 9
+
+
 def test_model_code_travels_alone(tmp_path):
     """Copied beside a checkpoint, the two files need nothing of this package."""
     package = tmp_path / "travelled"

@@ -204,6 +204,8 @@ class MutBertEmbeddings(nn.Module):
         if token_type_ids is None:
             type_BLD = self.token_type_embeddings.weight[0]
         else:
+            if _checks_values(self.config, token_type_ids):
+                check_ids("token_type_ids", token_type_ids, self.config.type_vocab_size)
             type_BLD = self.token_type_embeddings(token_type_ids)
         hidden_BLD: Tensor = self.dropout(self.LayerNorm(word_BLD + type_BLD))
         return hidden_BLD
@@ -1175,16 +1177,16 @@ def _mean_cross_entropy(logits: Tensor, labels: Tensor, target: Tensor) -> Tenso
 
 
 def check_ids(name: str, ids: Tensor, vocabulary: int) -> None:
-    """Refuse token ids that the vocabulary does not have.
+    """Refuse ids that there are not.
 
     Parameters
     ----------
     name : str
         What the message calls them.
-    ids : Tensor of integers
-        Token ids.
+    ids : Tensor of integers, shape (B, L)
+        Of tokens, or of token types.
     vocabulary : int
-        Tokens that there are.
+        How many there are.
 
     Raises
     ------
@@ -1194,7 +1196,7 @@ def check_ids(name: str, ids: Tensor, vocabulary: int) -> None:
     wrong = (ids < 0) | (ids >= vocabulary)
     if wrong.any():
         place = tuple(wrong.nonzero()[0].tolist())
-        raise ValueError(f"{name} has {int(ids[place])} at {_place(place)}; token ids are 0 to {vocabulary - 1}")
+        raise ValueError(f"{name} has {int(ids[place])} at {_place(place)}; the ids are 0 to {vocabulary - 1}")
 
 
 def check_probabilities(name: str, probs_BLC: Tensor, mask_BL: Tensor | None = None) -> None:

@@ -1,0 +1,336 @@
+"""Measure a forward pass and a training step of the full-size model against the published way of computing them.
+
+    python benchmarks/model.py
+
+The published way passes a mask of numbers though nothing is padded, runs the head at every position, drops out as
+torch does, compiles nothing, and computes in float32. Ours differs in each of these; the ladder takes one step after
+another, so that what each is worth can be seen. All share one model, one batch and one optimiser (AdamW, fused), take
+turns, and the best of the rounds counts. A training step is forward, backward, clipping and optimiser, of one batch.
+
+*Ceiling* is the rate of a plain matrix product in the same precision, measured in the same run. A model's operations
+are those of its matrix products alone: dense layers and attention, twice as many backward as forward, the head at the
+positions that it runs at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from measure import describe_machine, machine_text, run_script
+from mutbert.cli.printing import print_table
+from mutbert.model import MutBertConfig, MutBertForMaskedLM, modeling_mutbert
+from mutbert.model.modeling_mutbert import masked_loss, rotary_tables
+from mutbert.publishing import publish_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+
+MASKED_SHARE = 0.15
+
+
+class Way(NamedTuple):
+    """A way of computing.
+
+    Parameters
+    ----------
+    name : str
+        What the table calls it.
+    mask : {"float", "none"}
+        A mask of zeros that is added to the scores, or none.
+    head : {"all", "targets"}
+        Where the head runs in training.
+    dropout : {"torch", "own"}
+        Torch's dropout, or the models' own; the same on a GPU.
+    precision : {"fp32", "bf16"}
+        Float32, or bfloat16 by autocast.
+    compiled : bool
+        Whether `torch.compile` has been at work.
+    """
+
+    name: str
+    mask: str
+    head: str
+    dropout: str
+    precision: str
+    compiled: bool
+
+
+LADDER = (
+    Way("published way", "float", "all", "torch", "fp32", False),
+    Way("+ no mask", "none", "all", "torch", "fp32", False),
+    Way("+ head at targets", "none", "targets", "torch", "fp32", False),
+    Way("+ own dropout", "none", "targets", "own", "fp32", False),
+    Way("+ bf16", "none", "targets", "own", "bf16", False),
+    Way("+ compiled", "none", "targets", "own", "bf16", True),
+)
+
+HEADER = ("way", "s", "median", "× published way", "tokens/s", "GFLOP/s", "of ceiling")
+
+
+def main() -> None:
+    """Read the command line, measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--lengths", type=int, nargs="+", help="tokens a sequence (512 2048; on a GPU 512 4096)")
+    parser.add_argument("--tokens", type=int, help="tokens a batch (2048; on a GPU 65536)")
+    parser.add_argument("--layers", type=int, default=12, help="layers of the model (%(default)s)")
+    parser.add_argument("--hidden", type=int, default=768, help="its features, in heads of 64 (%(default)s)")
+    parser.add_argument("--mask", choices=("float", "none"), help="measure this way alone against the published")
+    parser.add_argument("--head", choices=("all", "targets"), help="likewise")
+    parser.add_argument("--dropout", choices=("torch", "own"), help="likewise")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="likewise")
+    parser.add_argument("--compile", action="store_true", help="likewise")
+    parser.add_argument("--no-compile", action="store_true", help="leave the compiled step of the ladder out")
+    parser.add_argument("--what", choices=("forward", "step", "both"), default="both")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (%(default)s)")
+    parser.add_argument("--output", "-o", type=Path, help="the figures as JSON")
+    arguments = parser.parse_args()
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lengths = arguments.lengths or ([512, 4096] if device.type == "cuda" else [512, 2048])
+    tokens = arguments.tokens or (65536 if device.type == "cuda" else 2048)
+    machine = describe_machine(("torch", "transformers"))
+    if device.type == "cuda":
+        machine["processor"] = torch.cuda.get_device_name()
+    config = MutBertConfig(
+        hidden_size=arguments.hidden,
+        num_attention_heads=arguments.hidden // 64,
+        intermediate_size=4 * arguments.hidden,
+        num_hidden_layers=arguments.layers,
+        max_position_embeddings=max(lengths),
+    )
+    torch.manual_seed(0)
+    model = MutBertForMaskedLM(config).to(device)
+    ceiling = {precision: matrix_rate(device, precision) for precision in ("fp32", "bf16")}
+    print(machine_text(machine))
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters on {device.type}, {torch.get_num_threads()} threads"
+    )
+    print("ceiling: " + ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in ceiling.items()))
+
+    results = []
+    for length in lengths:
+        batch = Batch.draw(max(1, tokens // length), length, device)
+        for what in ("forward", "step") if arguments.what == "both" else (arguments.what,):
+            ways = chosen_ways(arguments, what)
+            times = take_turns(model, batch, ways, what, arguments.repeats)
+            rows = [row(config, batch, what, way, times, ways[0], ceiling) for way in ways]
+            results += [{"what": what, "length": length, **values} for values in rows]
+            print(f"\n{what}, {batch.rows} × {length} tokens")
+            print_table(HEADER, map(cells, rows))
+        print(f"rotary tables, once a pass: {rotary_share(model, batch):.2%} of a float32 forward pass")
+    if arguments.output:
+        publish_json(arguments.output, {"machine": machine, "ceiling": ceiling, "results": results}, force=True)
+
+
+def cells(values: dict[str, Any]) -> tuple[str, ...]:
+    """Write a row of the table."""
+    return (
+        values["way"],
+        f"{values['seconds']:.4f}",
+        f"{values['median']:.4f}",
+        f"{values['speedup']:.2f}",
+        f"{values['tokens_per_second']:,.0f}",
+        f"{values['flops'] / 1e9:,.0f}",
+        f"{values['share_of_ceiling']:.0%}",
+    )
+
+
+class Batch(NamedTuple):
+    """Distributions, what they should be, and where the targets are."""
+
+    probs: Tensor
+    labels: Tensor
+    target: Tensor
+    float_mask: Tensor
+
+    @classmethod
+    def draw(cls, rows: int, length: int, device: torch.device) -> Batch:
+        """Draw a batch on the device, with as many targets in every row."""
+        generator = torch.Generator().manual_seed(1)
+        labels = torch.softmax(4 * torch.randn(rows, length, 9, generator=generator), dim=-1)
+        target = torch.zeros(rows, length, dtype=torch.bool)
+        place = torch.rand(rows, length, generator=generator).argsort(dim=1)[:, : int(length * MASKED_SHARE)]
+        target.scatter_(1, place, value=True)
+        probs = labels.clone()
+        probs[target] = torch.nn.functional.one_hot(torch.tensor(4), 9).float()
+        mask = torch.zeros(rows, 1, 1, length)
+        return cls(*(tensor.to(device) for tensor in (probs, labels, target, mask)))
+
+    @property
+    def rows(self) -> int:
+        """Sequences."""
+        return self.target.shape[0]
+
+    @property
+    def targets(self) -> int:
+        """Targets of the whole batch."""
+        return self.rows * int(self.target.shape[1] * MASKED_SHARE)
+
+
+def chosen_ways(arguments: argparse.Namespace, what: str) -> list[Way]:
+    """Take the ladder, without the rungs that a forward pass does not have; or the one way that was asked for."""
+    options = ("mask", "head", "dropout", "precision")
+    asked = {name: getattr(arguments, name) for name in options if getattr(arguments, name)}
+    if asked or arguments.compile:
+        name = ", ".join([*(f"{key} {value}" for key, value in asked.items()), *["compiled"] * arguments.compile])
+        return [LADDER[0], LADDER[0]._replace(name=name, compiled=arguments.compile, **asked)]
+    ways = [way for way in LADDER if not (way.compiled and arguments.no_compile)]
+    return [way for way in ways if what == "step" or way.name not in {"+ head at targets", "+ own dropout"}]
+
+
+def take_turns(
+    model: MutBertForMaskedLM, batch: Batch, ways: list[Way], what: str, repeats: int
+) -> dict[Way, list[float]]:
+    """Time each way once a round, after a round that does not count."""
+    # So slow that all ways have the same weights.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-12, fused=True)
+    runs = {way: prepared(model, optimizer, batch, way, what) for way in ways}
+    check(runs, what)
+    times: dict[Way, list[float]] = {way: [] for way in ways}
+    for number in range(repeats + 1):
+        for way, run in runs.items():
+            start = now(batch.probs.device)
+            run()
+            if number:
+                times[way].append(now(batch.probs.device) - start)
+    return times
+
+
+def prepared(
+    model: MutBertForMaskedLM, optimizer: torch.optim.Optimizer, batch: Batch, way: Way, what: str
+) -> Callable[[], Tensor]:
+    """Give what is timed: a call that gives the loss of a step, or the probabilities of a forward pass."""
+    call: Any = torch.compile(model, fullgraph=True, dynamic=False) if way.compiled else model
+    mask = batch.float_mask if way.mask == "float" else None
+    device = batch.probs.device.type
+    precision = torch.autocast(device, dtype=torch.bfloat16) if way.precision == "bf16" else nullcontext()
+
+    def forward() -> Tensor:
+        model.eval()
+        with torch.inference_mode(), precision:
+            logits: Tensor = call(input_probs=batch.probs, attention_mask=mask).logits
+        return logits.float().softmax(dim=-1)
+
+    def step() -> Tensor:
+        model.train()
+        with precision, dropout_of(way):
+            if way.head == "targets":
+                labels = {"labels": batch.labels, "label_mask": batch.target, "max_targets": batch.targets}
+                loss: Tensor = call(input_probs=batch.probs, attention_mask=mask, **labels).loss
+            else:
+                logits = call(input_probs=batch.probs, attention_mask=mask).logits
+                loss = masked_loss(logits, batch.labels, batch.target)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    return forward if what == "forward" else step
+
+
+@contextmanager
+def dropout_of(way: Way) -> Iterator[None]:
+    """Have the model drop out, and attend where it does, as torch does."""
+    own = modeling_mutbert._draws_itself
+    try:
+        if way.dropout == "torch":
+            modeling_mutbert._draws_itself = lambda _x, _probability: False
+        yield
+    finally:
+        modeling_mutbert._draws_itself = own
+
+
+def check(runs: dict[Way, Callable[[], Tensor]], what: str) -> None:
+    """Stop when the ways differ by more than precision and, in training, the luck of dropout account for."""
+    reference, *others = (run() for run in runs.values())
+    for way, other in zip(list(runs)[1:], others, strict=True):
+        tolerance = 0.1 if what == "step" else 0.02 if way.precision == "bf16" else 1e-4
+        if (other - reference).abs().max() > tolerance:
+            raise SystemExit(f"{way.name}: differs from the published way by {(other - reference).abs().max():.3g}")
+
+
+def row(
+    config: MutBertConfig, batch: Batch, what: str, way: Way, times: dict[Way, list[float]], first: Way,
+    ceiling: dict[str, float],
+) -> dict[str, Any]:  # fmt: skip
+    """Put a way's times into figures."""
+    seconds = min(times[way])
+    operations = matrix_operations(config, batch, way.head if what == "step" else "all")
+    rate = operations * (3 if what == "step" else 1) / seconds
+    return {
+        "way": way.name,
+        "seconds": seconds,
+        "median": statistics.median(times[way]),
+        "speedup": min(times[first]) / seconds,
+        "tokens_per_second": batch.target.numel() / seconds,
+        "flops": rate,
+        "share_of_ceiling": rate / ceiling[way.precision],
+    }
+
+
+def matrix_operations(config: MutBertConfig, batch: Batch, head: str) -> float:
+    """Count the additions and multiplications of a forward pass's matrix products."""
+    tokens, length, size = batch.target.numel(), batch.target.shape[1], config.hidden_size
+    layer = tokens * (4 * size * size + 2 * size * config.intermediate_size) + 2 * tokens * length * size
+    positions = batch.targets if head == "targets" else tokens
+    ends = tokens * config.vocab_size * size + positions * (size * size + size * config.vocab_size)
+    return 2.0 * (config.num_hidden_layers * layer + ends)
+
+
+def matrix_rate(device: torch.device, precision: str, rounds: int = 10) -> float:
+    """Measure the operations a second of a plain matrix product, the best of some."""
+    size = 8192 if device.type == "cuda" else 3072
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(rounds):
+        start = now(device)
+        left @ right
+        best = min(best, now(device) - start)
+    return 2 * size**3 / best
+
+
+def rotary_share(model: MutBertForMaskedLM, batch: Batch, rounds: int = 20) -> float:
+    """Measure what part of a forward pass goes into the rotary tables."""
+    length = batch.target.shape[1]
+    device = batch.probs.device
+
+    def tables() -> None:
+        rotary_tables(
+            model.config, torch.arange(length, device=device)[None], torch.full((1, 1), length, device=device)
+        )
+
+    def forward() -> None:
+        with torch.inference_mode():
+            model.eval()(input_probs=batch.probs)
+
+    best = []
+    for run, count in ((tables, rounds), (forward, 2)):
+        times = []
+        for _ in range(count):
+            start = now(device)
+            run()
+            times.append(now(device) - start)
+        best.append(min(times))
+    return best[0] / best[1]
+
+
+def now(device: torch.device) -> float:
+    """Tell the time at which the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,94 @@
+"""A run becomes a folder to share: its card says what it is, and what it says works."""
+
+import json
+import re
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+import yaml
+
+from mutbert import MutBertForMaskedLM
+
+
+def head_of(card):
+    return yaml.safe_load(re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)[1])
+
+
+@pytest.mark.slow
+def test_a_run_is_exported_with_all_that_is_known_of_it(demo, mutbert, tmp_path):
+    done = mutbert("export", demo / "run", "-o", tmp_path / "shared", "--license", "cc-by-4.0", "--json")
+    report = json.loads(done.stdout)
+    model = MutBertForMaskedLM.from_pretrained(demo / "run" / "model")
+    assert report == {
+        "output": str(tmp_path / "shared"),
+        "model_class": "MutBertForMaskedLM",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "missing": [],
+    }
+    names = {path.name for path in (tmp_path / "shared").iterdir()}
+    assert names == {
+        "README.md", "config.json", "configuration_mutbert.py", "model.safetensors", "modeling_mutbert.py",
+        "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert head_of(card) == {
+        "license": "cc-by-4.0",
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+        "tags": ["mutbert", "dna", "genomics", "biology"],
+    }
+    assert f"{report['parameters']:,} parameters" in card
+    manifest = json.loads((demo / "population.genome" / "manifest.json").read_text())
+    for source in manifest["sources"]:
+        assert source["sha256"] in card
+    assert f"{manifest['records'][0]['read']:,} records" in card
+    for reason, count in manifest["records"][0]["not_used"].items():
+        assert f"{count:,} {reason}" in card
+    assert (demo / "run" / "model" / "recipe.yaml").read_text().rstrip() in card
+    table = json.loads((demo / "run" / "held_out.json").read_text())
+    for name, values in table["cross_entropy"].items():
+        assert re.search(rf"^\| (\*\*)?{re.escape(name)}(\*\*)? \| {values['all_targets']:.4f} \|", card, re.MULTILINE)
+    assert str(tmp_path) not in card
+
+
+@pytest.mark.slow
+def test_the_card_s_example_runs_where_this_package_is_not(demo, mutbert, tmp_path):
+    mutbert("export", demo / "run" / "model", "-o", tmp_path / "shared", "--name", "shared")
+    card = (tmp_path / "shared" / "README.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
+    program = (
+        "import sys; sys.modules['mutbert'] = None; sys.path.append(sys.argv[1])\n"
+        f"{example}\n"
+        "assert output.shape == (2, 14, 9) and output.isfinite().all()\n"
+        "assert not torch.equal(model(**batch).logits, output)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program, sysconfig.get_paths()["purelib"]],
+        capture_output=True, text=True, check=False, cwd=tmp_path, stdin=subprocess.DEVNULL,
+        env={"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_what_is_not_known_is_said(demo, mutbert, tmp_path):
+    mutbert("convert", demo / "run" / "model", tmp_path / "bare")
+    done = mutbert("export", tmp_path / "bare", "-o", tmp_path / "shared")
+    assert "the card cannot say: licence, recipe, data, held-out figures" in done.stdout
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert "license" not in head_of(card)
+    for part in ("## Data\n\nNot known", "## Training\n\nNot known", "## Held-out figures\n\nNone", "None is stated"):
+        assert part in card
+    refused = mutbert("export", tmp_path / "bare", "-o", tmp_path / "shared", status=2)
+    assert "exists already" in refused.stderr
+    mutbert("export", tmp_path / "bare", "-o", tmp_path / "shared", "--force")
+    (demo.parent / "broken").mkdir()
+    for path in (tmp_path / "bare").iterdir():
+        (demo.parent / "broken" / path.name).write_bytes(path.read_bytes())
+    (demo.parent / "broken" / "genome.json").write_text("{")
+    refused = mutbert("export", demo.parent / "broken", "-o", tmp_path / "other", status=2)
+    assert "genome.json: is no JSON" in refused.stderr
+    assert not (tmp_path / "other").exists()
