@@ -356,16 +356,43 @@ def test_fresh_weights():
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_half_precision(build, probs, attention):
+@pytest.mark.parametrize("training", [True, False])
+def test_gradients_are_those_of_finite_differences(build, probs, attention, training):
+    """In double precision, through every part: embeddings, rotary positions, attention, head, loss."""
+    model = build(MutBertForMaskedLM, attention=attention, num_hidden_layers=1, hidden_size=8, intermediate_size=8)
+    model = model.double().train(training)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
+    target = torch.tensor([[True, False, True, False], [False, True, False, False]])
+    labels = probs(2, 4, seed=5).double()
+
+    def loss(embedding, query, output):
+        model.bert.embeddings.word_embeddings.weight.data.copy_(embedding)
+        parameters = {
+            "bert.embeddings.word_embeddings.weight": embedding,
+            "bert.encoder.layer.0.attention.self.query.weight": query,
+            "bert.encoder.layer.0.output.dense.weight": output,
+        }
+        inputs = {"input_probs": probs(2, 4).double(), "attention_mask": mask}
+        inputs |= {"labels": labels, "label_mask": target}
+        return torch.func.functional_call(model, parameters, (), inputs).loss
+
+    layer = model.bert.encoder.layer[0]
+    weights = (model.get_input_embeddings().weight, layer.attention.self.query.weight, layer.output.dense.weight)
+    assert torch.autograd.gradcheck(loss, [weight.detach().clone().requires_grad_() for weight in weights])
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(build, probs, attention, dtype):
     model = build(MutBertForMaskedLM, attention=attention)
     inputs = probs(2, 10)
     mask = torch.ones(2, 10)
     mask[1, 8:] = 0
     full = model(input_probs=inputs, attention_mask=mask).logits.softmax(dim=-1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         autocast = model(input_probs=inputs, attention_mask=mask).logits
-    half = model.bfloat16()(input_probs=inputs, attention_mask=mask).logits
-    assert half.dtype == torch.bfloat16
+    half = model.to(dtype)(input_probs=inputs, attention_mask=mask).logits
+    assert half.dtype == dtype
     for found in (autocast, half):
         torch.testing.assert_close(found.float().softmax(dim=-1), full, atol=0.05, rtol=0)
 

@@ -1135,7 +1135,7 @@ def masked_loss(logits_BLV: Tensor, labels: Tensor, label_mask: Tensor | None = 
 
     Returns
     -------
-    Tensor, float32, shape ()
+    Tensor, float32 (or float64, as the predictions are), shape ()
         0 where there is no target.
 
     Raises
@@ -1168,9 +1168,9 @@ def _targets(labels: Tensor, label_mask: Tensor | None, place_BL: torch.Size, vo
 
 def _mean_cross_entropy(logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
     """Average over the targets; logits (..., V), labels (..., ids) or (..., C distributions), target (...)."""
-    log_probs = logits.float().log_softmax(dim=-1)
+    log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
     if labels.is_floating_point():
-        loss = -(labels.float() * log_probs[..., -labels.shape[-1] :]).sum(dim=-1)
+        loss = -(labels.to(log_probs.dtype) * log_probs[..., -labels.shape[-1] :]).sum(dim=-1)
     else:
         loss = -log_probs.gather(-1, labels[..., None])[..., 0]
     return loss.masked_fill(~target, 0).sum() / target.sum().clamp(min=1)
