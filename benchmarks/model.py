@@ -27,7 +27,7 @@ from measure import describe_machine, machine_text, run_script
 from mutbert.cli.printing import print_table
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, modeling_mutbert
 from mutbert.model.modeling_mutbert import masked_loss, rotary_tables
-from mutbert.publishing import publish_json
+from mutbert.publishing import publish_file, publish_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled step of the ladder out")
     parser.add_argument("--what", choices=("forward", "step", "both"), default="both")
     parser.add_argument("--repeats", type=int, default=5, help="rounds (%(default)s)")
-    parser.add_argument("--output", "-o", type=Path, help="the figures as JSON")
+    parser.add_argument("--output", "-o", type=Path, metavar="FOLDER", help="where to put model.json, .svg and .png")
     arguments = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -123,12 +123,15 @@ def main() -> None:
             ways = chosen_ways(arguments, what)
             times = take_turns(model, batch, ways, what, arguments.repeats)
             rows = [row(config, batch, what, way, times, ways[0], ceiling) for way in ways]
-            results += [{"what": what, "length": length, **values} for values in rows]
+            results += [{"what": what, "rows": batch.rows, "length": length, **values} for values in rows]
             print(f"\n{what}, {batch.rows} × {length} tokens")
             print_table(HEADER, map(cells, rows))
         print(f"rotary tables, once a pass: {rotary_share(model, batch):.2%} of a float32 forward pass")
     if arguments.output:
-        publish_json(arguments.output, {"machine": machine, "ceiling": ceiling, "results": results}, force=True)
+        arguments.output.mkdir(exist_ok=True)
+        figures = {"machine": machine, "ceiling": ceiling, "results": results}
+        publish_json(arguments.output / "model.json", figures, force=True)
+        draw(results, arguments.output, machine_text(machine))
 
 
 def cells(values: dict[str, Any]) -> tuple[str, ...]:
@@ -323,6 +326,39 @@ def rotary_share(model: MutBertForMaskedLM, batch: Batch, rounds: int = 20) -> f
             times.append(now(device) - start)
         best.append(min(times))
     return best[0] / best[1]
+
+
+def draw(results: list[dict[str, Any]], folder: Path, title: str) -> None:
+    """Draw the time of each way as a bar that bears its ratio, to ``model.svg`` and ``.png``."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    panels = {(each["what"], each["rows"], each["length"]): [] for each in results}
+    for each in results:
+        panels[each["what"], each["rows"], each["length"]].append(each)
+    heights = [len(rows) + 1.2 for rows in panels.values()]
+    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "mutbert"}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(9, 0.8 + 0.34 * sum(heights)), layout="constrained")
+        figure.suptitle(title, fontsize=8)
+        grid = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)
+        for axes, ((what, count, length), rows) in zip(grid[:, 0], panels.items(), strict=True):
+            texts = [
+                f"{row['seconds']:.2f} s, {row['speedup']:.2f}×, {row['share_of_ceiling']:.0%} of ceiling"
+                for row in rows
+            ]
+            # Okabe and Ito's palette: ours, and the published way.
+            colours = ["#BBBBBB", *["#0072B2"] * (len(rows) - 1)]
+            bars = axes.barh([row["way"] for row in rows], [row["seconds"] for row in rows], color=colours, height=0.7)
+            axes.bar_label(bars, texts, padding=3)
+            axes.set_title(f"{what}, {count} × {length} tokens", loc="left")
+            axes.set_xlabel("seconds")
+            # Room for the text behind the longest bar.
+            axes.set_xlim(0, 1.4 * max(row["seconds"] for row in rows))
+            axes.invert_yaxis()
+        for suffix in ("svg", "png"):
+            with publish_file(folder / f"model.{suffix}", force=True) as path:
+                figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
 
 
 def now(device: torch.device) -> float:

@@ -116,13 +116,15 @@ def test_building(tmp_path):
 
 def test_the_model(tmp_path):
     size = ("--lengths", 32, "--tokens", 64, "--layers", 1, "--hidden", 64, "--repeats", 1, "--no-compile")
-    text = run_benchmark("model", *size, "-o", tmp_path / "model.json")
+    text = run_benchmark("model", *size, "-o", tmp_path)
     assert "step, 2 × 32 tokens" in text
     results = json.loads((tmp_path / "model.json").read_text())["results"]
     ladder = ["published way", "+ no mask", "+ head at targets", "+ own dropout", "+ bf16"]
     assert [each["way"] for each in results if each["what"] == "step"] == ladder
     assert [each["way"] for each in results if each["what"] == "forward"] == [ladder[0], ladder[1], ladder[4]]
     assert all(each["seconds"] > 0 and 0 < each["share_of_ceiling"] < 1 for each in results)
+    assert (tmp_path / "model.svg").read_text().count("<svg") == 1
+    assert (tmp_path / "model.png").read_bytes().startswith(b"\x89PNG")
     text = run_benchmark("model", *size, "--what", "step", "--precision", "bf16", "--head", "targets")
     assert "head targets, precision bf16" in text
 
