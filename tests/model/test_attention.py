@@ -1,11 +1,12 @@
 """Every way of attending gives the same numbers, padded, unpadded and packed."""
 
+import inspect
 import shutil
 from itertools import pairwise
 
 import pytest
 import torch
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers import modeling_flash_attention_utils as flash_utils
 
 from mutbert.model import MutBertForMaskedLM, MutBertModel
 
@@ -122,36 +123,46 @@ def test_flex_attention(build, probs, scaling):
         assert_same(found[keep], wanted[keep])
 
 
-# Flash kernels run on GPUs alone. What the library hands to them is held against attention of each sequence by itself.
+# Flash kernels run on GPUs alone. Two plain functions take their place behind all that the library does for them.
 
 
-def boundaries_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kernel):
-    """Do what a flash kernel does with sequences laid end to end, or with a batch and its mask, by plain products."""
-    batch, heads, length, size = query.shape
-    if "cu_seq_lens_q" not in kernel:
-        keep = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
-        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=keep, scale=scaling)
-        return mixed.transpose(1, 2), None
-    assert attention_mask is None
-    assert torch.equal(kernel["cu_seq_lens_q"], kernel["cu_seq_lens_k"])
-    starts = kernel["cu_seq_lens_q"].tolist()
-    assert (starts[0], starts[-1]) == (0, batch * length)
-    assert kernel["max_length_q"] == kernel["max_length_k"] == max(b - a for a, b in pairwise(starts))
-    flat = [x.transpose(1, 2).reshape(batch * length, heads, size).transpose(0, 1) for x in (query, key, value)]
+def flash_kernel(query, key, value, *, causal, softmax_scale, **_):
+    assert not causal
+    heads_first = (x.transpose(1, 2) for x in (query, key, value))
+    return torch.nn.functional.scaled_dot_product_attention(*heads_first, scale=softmax_scale).transpose(1, 2)
+
+
+def flash_kernel_of_sequences(
+    query, key, value, *, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, causal, softmax_scale, **_
+):
+    """Attend within each sequence of those laid end to end; shape (tokens, heads, size)."""
+    assert not causal
+    assert torch.equal(cu_seqlens_q, cu_seqlens_k)
+    starts = cu_seqlens_q.tolist()
+    assert (starts[0], starts[-1]) == (0, len(query))
+    assert max_seqlen_q == max_seqlen_k == max(last - first for first, last in pairwise(starts))
     parts = [
-        torch.nn.functional.scaled_dot_product_attention(*(x[:, first:last] for x in flat), scale=scaling)
+        flash_kernel(*(x[None, first:last] for x in (query, key, value)), causal=causal, softmax_scale=softmax_scale)
         for first, last in pairwise(starts)
     ]
-    return torch.cat(parts, dim=1).transpose(0, 1).unflatten(0, (batch, length)), None
+    return torch.cat(parts, dim=1)[0]
 
 
 @pytest.fixture
 def flash(build, monkeypatch):
-    """Build models that attend by a stand-in for a flash kernel."""
-    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", boundaries_attention)
+    """Build models that attend by them."""
+
+    def kernels(*_, **__):
+        # In newer releases there is a third, for what a decoder has seen.
+        third = (None,) if "kvcache" in inspect.getsource(flash_utils.lazy_import_flash_attention) else ()
+        return (flash_kernel, flash_kernel_of_sequences, *third, flash_utils._pad_input, flash_utils._unpad_input)
+
+    monkeypatch.setattr(flash_utils, "_lazy_imports", kernels)
+    monkeypatch.setattr(flash_utils, "_loaded_implementation", None, raising=False)
 
     def flash(model_class, **changes):
         model = build(model_class, **changes)
+        # The public ways refuse what is not installed.
         model.config._attn_implementation_internal = "flash_attention_2"
         assert model.config._attn_implementation == "flash_attention_2"
         return model

@@ -140,10 +140,10 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> Wri
         As `convert_checkpoint`.
     """
     check_folder(source)
-    _check_vocabulary(source)
     weights = _read_weights(source)
     # Each class takes its own part and refuses what none has a place for; the last one has most of them.
     model = [read_checkpoint(source, model_class) for model_class in _classes(source, weights)][-1]
+    _check_vocabulary(source)
     config = model.config
     if config.vocab_size != alphabet.VOCABULARY_SIZE:
         raise InputError(

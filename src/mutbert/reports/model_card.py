@@ -92,6 +92,7 @@ def _head(facts: ModelFacts) -> str:
 
 def _introduction(facts: ModelFacts) -> str:
     config = facts.config
+    length = config["max_position_embeddings"]
     scaling = config.get("rope_parameters")
     longer = f" RoPE scaling: {scaling['rope_type']}, factor {scaling['factor']:g}." if scaling else ""
     return f"""# {facts.name}
@@ -100,9 +101,9 @@ A DNA language model that takes a *distribution* over A, C, G, T at every positi
 frequencies can go in: a BERT encoder with rotary positions, after MutBERT
 ([Long et al. 2025](https://doi.org/10.1101/2025.01.23.634452)), made with `mutbert`.
 
-{facts.parameters:,} parameters: {config["num_hidden_layers"]} layers, {config["hidden_size"]} features,
-{config["num_attention_heads"]} heads. Trained for {config["max_position_embeddings"]} tokens, which are
-{config["max_position_embeddings"] - 2} bases between `[CLS]` and `[SEP]`.{longer}
+{facts.parameters:,} parameters in {config["num_hidden_layers"]} layers of {config["hidden_size"]} features and
+{config["num_attention_heads"]} heads. Trained for {length} tokens, which are {length - 2} bases between `[CLS]` and
+`[SEP]`.{longer}
 """
 
 
@@ -141,7 +142,9 @@ def _data(facts: ModelFacts) -> str:
     contigs = genome["contigs"]
     bases = sum(contig["length"] for contig in contigs)
     variants = sum(contig["variants"][1] - contig["variants"][0] for contig in contigs)
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in genome["settings"].items() if value)
+    settings = ", ".join(
+        f"{name.replace('_', ' ')} {_text(value)}" for name, value in genome["settings"].items() if value
+    )
     sources = _table(
         ("kind", "file", "bytes", "SHA-256"),
         (
@@ -149,7 +152,7 @@ def _data(facts: ModelFacts) -> str:
             for entry in genome["sources"]
         ),
     )
-    size = f"{len(contigs):,} contigs and {bases:,} bases, {variants:,} of which vary"
+    size = f"{len(contigs):,} contig{'s' * (len(contigs) != 1)} and {bases:,} bases, {variants:,} of which vary"
     lines = ["## Data", "", f"A probabilistic genome of {size} ({settings}).", "", sources]
     for entry in genome["records"]:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in entry["not_used"].items())
@@ -206,6 +209,10 @@ def _licence(facts: ModelFacts) -> str:
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _text(value: object) -> str:
+    return " or ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _number(value: float) -> str:
