@@ -227,7 +227,7 @@ def prepared(
         model.train()
         with precision, dropout_of(way):
             if way.head == "targets":
-                labels = {"labels": batch.labels, "label_mask": batch.target, "max_targets": batch.targets}
+                labels = {"labels": batch.labels, "target_mask": batch.target, "max_targets": batch.targets}
                 loss: Tensor = call(input_probs=batch.probs, attention_mask=mask, **labels).loss
             else:
                 logits = call(input_probs=batch.probs, attention_mask=mask).logits

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mutbert.errors import InputError
-from mutbert.model.convert import local_folder, write_model
+from mutbert.model.convert import local_folder, refuse_inside, write_model
 from mutbert.publishing import publish_directory
 from mutbert.reports.model_card import ModelFacts, model_card
 from mutbert.run_folder import GENOME, HELD_OUT, MODEL, RECIPE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 CARD: Final = "README.md"
 
@@ -83,6 +83,7 @@ def export_model(
     folder = local_folder(source)
     if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():
         folder = folder / MODEL
+    refuse_inside(folder, output)
     with publish_directory(output, force=force, mark="config.json") as partial:
         model = write_model(folder, partial, custom_code=True).model
         facts = ModelFacts(
@@ -93,8 +94,10 @@ def export_model(
             num_labels=model.config.num_labels,
             licence=licence,
             recipe=_text(folder / RECIPE),
-            genome=_values(folder / GENOME),
-            held_out=_values(folder.parent / HELD_OUT) if folder.name == MODEL else None,
+            genome=_values(folder / GENOME, ("contigs", "settings", "sources", "records")),
+            held_out=_values(folder.parent / HELD_OUT, ("unit", "steps", "targets", "cross_entropy"))
+            if folder.name == MODEL
+            else None,
         )
         (partial / CARD).write_text(model_card(facts), encoding="utf-8")
     known = {"licence": licence, "recipe": facts.recipe, "data": facts.genome, "held-out figures": facts.held_out}
@@ -104,15 +107,20 @@ def export_model(
 
 
 def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no text ({error}); remove it to go without") from None
 
 
-def _values(path: Path) -> Mapping[str, Any] | None:
+def _values(path: Path, keys: Sequence[str]) -> Mapping[str, Any] | None:
     text = _text(path)
     if text is None:
         return None
     try:
-        values: Mapping[str, Any] = json.loads(text)
+        values = json.loads(text)
     except ValueError as error:
         raise InputError(f"{path}: is no JSON ({error}); remove it to go without") from None
+    if not isinstance(values, dict) or not values.keys() >= set(keys):
+        raise InputError(f"{path}: has not all of {', '.join(keys)}; remove it to go without")
     return values

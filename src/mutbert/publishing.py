@@ -41,6 +41,8 @@ def refuse_existing(path: Path, *, force: bool, mark: str | None = None) -> None
     """
     if path.exists() and not force:
         raise InputError(f"{path}: exists already; choose another output or give --force to replace it")
+    if mark and path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file and not a folder of this command; choose another output")
     if mark and path.is_dir() and not any(path.glob(mark)) and any(path.glob("[!.]*")):
         raise InputError(
             f"{path}: holds other things than this command makes (no {mark}), so --force does not replace it; choose "

@@ -92,3 +92,13 @@ def test_what_is_not_known_is_said(demo, mutbert, tmp_path):
     refused = mutbert("export", demo.parent / "broken", "-o", tmp_path / "other", status=2)
     assert "genome.json: is no JSON" in refused.stderr
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+def test_odd_names_and_licences_stay_text(demo, mutbert, tmp_path):
+    mutbert("export", demo / "run" / "model", "-o", tmp_path / "shared", "--name", 'a"b\\c', "--license", "other: [x")
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert head_of(card)["license"] == "other: [x"
+    (example,) = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
+    compile(example, "README.md", "exec")
+    assert r'from_pretrained("a\"b\\c"' in example

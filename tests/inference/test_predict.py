@@ -205,3 +205,26 @@ def test_hidden_states_are_brought_back_too(build, sequences):
 
     found = list(predict(model, sequences, read, strands="both"))
     assert_same(found, list(predict(model, sequences, last_hidden_states, strands="both")))
+
+
+def test_attention_weights_are_brought_back_too(build):
+    model = build(MutBertModel, attention="eager")
+    model.config.output_attentions = True
+    sequences = ["ACGTTAC", "GGCAT"]
+
+    def read(outputs, mask_BL):
+        return outputs.attentions[0].flatten(1)
+
+    for sequence in sequences:
+        (found,) = predict(model, [sequence], read, strands="both")
+        (here,) = predict(model, [sequence], read)
+        (there,) = predict(model, [turned(sequence)], read)
+        length = len(sequence) + 2
+        place = [0, *range(length - 2, 0, -1), length - 1]
+        back = there.reshape(4, length, length)[:, place][:, :, place]
+        np.testing.assert_allclose(found, (here + back.reshape(-1)) / 2, atol=1e-5)
+
+
+def test_one_string_is_not_taken_for_many(build):
+    with pytest.raises(TypeError, match="give a list of sequences"):
+        predict(build(MutBertModel), "ACGT")

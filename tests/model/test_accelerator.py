@@ -19,7 +19,7 @@ def padded(probs, rows=4, length=40):
         "input_probs": probs(rows, length),
         "attention_mask": mask,
         "labels": probs(rows, length, seed=3),
-        "label_mask": target,
+        "target_mask": target,
     }
 
 

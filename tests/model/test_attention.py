@@ -95,7 +95,7 @@ def test_a_prepared_mask_is_taken_as_it_is(build, probs, attention, added):
     found = model(input_probs=inputs, attention_mask=prepared).last_hidden_state
     wanted = model(input_probs=inputs, attention_mask=mask).last_hidden_state
     assert_same(found[mask.bool()], wanted[mask.bool()])
-    with pytest.raises(ValueError, match=r"attention_mask has shape .*four dimensions"):
+    with pytest.raises(ValueError, match=r"attention_mask is .*four dimensions"):
         model(input_probs=inputs, attention_mask=prepared[..., :5])
 
 
@@ -198,3 +198,29 @@ def test_flash_kernels_with_several_rows_and_padding(build, probs, flash):
         assert_same(found[keep], wanted[keep])
     with pytest.raises(ValueError, match="four dimensions"):
         model(input_probs=inputs, attention_mask=torch.ones(3, 1, 12, 12))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_prepared_mask_may_leave_a_row_with_nothing(build, probs, attention):
+    model = build(MutBertModel, attention=attention)
+    mask = torch.zeros(1, 1, 6, 6)
+    mask[0, 0, 2] = -torch.inf
+    found = model(input_probs=probs(1, 6), attention_mask=mask).last_hidden_state
+    wanted = model(input_probs=probs(1, 6)).last_hidden_state
+    assert found.isfinite().all()
+    assert wanted.shape == found.shape
+
+
+def test_whole_numbers_are_no_mask_of_four_dimensions(build, probs):
+    """Added to the scores, as numbers are, they would be another mask than they look."""
+    with pytest.raises(ValueError, match=r"is torch\.int64 of shape"):
+        build(MutBertModel)(input_probs=probs(1, 6), attention_mask=torch.ones(1, 1, 6, 6, dtype=torch.long))
+
+
+def test_the_pooler_takes_a_mask_as_attention_does(build, probs):
+    model = build(MutBertModel)
+    inputs = probs(1, 6)
+    one, other = (
+        model(input_probs=inputs, attention_mask=torch.tensor([m])) for m in ([1, 1, 1, 1, 1, 0], [1, 2, 2, 1, 3, 0])
+    )
+    torch.testing.assert_close(other.pooler_output, one.pooler_output)

@@ -1,6 +1,7 @@
 """Checkpoints are read whole or refused; the published layout is read at the first try."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -280,3 +281,50 @@ def test_a_torn_bin_file_is_refused(published, tmp_path):
     path.unlink()
     with pytest.raises(InputError, match="holds no weights"):
         read_checkpoint(folder, MutBertForMaskedLM)
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_decoder_that_got_a_weight_of_its_own_is_saved(build, probs, tmp_path, says_so):
+    """Whatever untied it, and whether or not the configuration was told."""
+    model = build(MutBertForMaskedLM)
+    model.cls.predictions.decoder.weight = torch.nn.Parameter(torch.randn(9, 32))
+    model.config.tie_word_embeddings = not says_so
+    model.save_pretrained(tmp_path)
+    again = read_checkpoint(tmp_path, MutBertForMaskedLM)
+    assert torch.equal(again(input_probs=probs(1, 5)).logits, model(input_probs=probs(1, 5)).logits)
+    assert not again.config.tie_word_embeddings
+
+
+def test_what_is_refused_is_not_told_twice(published, capfd):
+    folder, _ = published
+    edit_weights(folder, lambda weights: weights.pop(EMBEDDING))
+    with pytest.raises(InputError, match="has no"):
+        read_checkpoint(folder, MutBertForMaskedLM)
+    assert "LOAD REPORT" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: [],
+        lambda values: values | {"hidden_act": ["gelu"]},
+        lambda values: values | {"dtype": "banana"},
+        lambda values: values | {"id2label": [1]},
+        lambda values: values | {"num_labels": "x"},
+        lambda values: values | {"auto_map": "modeling"},
+        lambda values: values | {"architectures": 5},
+        lambda values: values | {"check": 1},
+    ],
+)
+def test_a_config_with_odd_values_is_read_or_refused_in_one_line(published, tmp_path, change):
+    folder, _ = published
+    path = folder / "config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with suppress(InputError):
+        convert_checkpoint(folder, tmp_path / "ours")
+        assert read_checkpoint(tmp_path / "ours", MutBertForMaskedLM)
+        return
+    with pytest.raises(InputError) as raised:
+        convert_checkpoint(folder, tmp_path / "ours")
+    assert str(raised.value).startswith(str(folder))
+    assert "\n" not in str(raised.value)

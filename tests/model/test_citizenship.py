@@ -135,10 +135,23 @@ def test_lora_on_the_masked_model(folder, probs):
     model.train()
     mask = torch.zeros(2, 12, dtype=torch.bool)
     mask[:, 3:5] = True
-    model(input_probs=probs(2, 12), labels=probs(2, 12, seed=3), label_mask=mask).loss.backward()
+    model(input_probs=probs(2, 12), labels=probs(2, 12, seed=3), target_mask=mask).loss.backward()
     moved = [name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
     assert moved
     assert all("lora_B" in name for name in moved)
+
+
+@uses_peft
+def test_an_adapter_of_the_embedding_counts_for_probabilities_too(folder):
+    path, _ = folder(MutBertModel)
+    config = peft.LoraConfig(target_modules=["word_embeddings"], init_lora_weights=False)
+    plain = MutBertModel.from_pretrained(path)
+    ids = torch.arange(9)[None]
+    before = plain(input_ids=ids).last_hidden_state
+    model = peft.get_peft_model(plain, config).eval()
+    from_ids = model(input_ids=ids).last_hidden_state
+    assert not torch.allclose(from_ids, before)
+    torch.testing.assert_close(model(input_probs=torch.eye(9)[None]).last_hidden_state, from_ids)
 
 
 # The library's Trainer
@@ -160,6 +173,7 @@ def test_the_trainer_with_the_library_s_own_collator(folder, tmp_path):
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.4),
     )  # fmt: skip
     assert trainer.train().training_loss > 0
+    assert trainer.evaluate(trainer.train_dataset)["eval_loss"] > 0
     assert not torch.equal(model.bert.embeddings.word_embeddings.weight, before)
 
 
@@ -219,6 +233,11 @@ def test_saved_with_its_code_it_loads_where_this_package_is_not(build, probs, tm
         assert torch.equal(found["AutoModelForMaskedLM"], model(**inputs).logits)
         assert torch.equal(found["AutoModel"], model.bert(**inputs).last_hidden_state)
     assert found["ids"].tolist() == [[1, 5, 6, 7, 8, 0, 2, 3], [1, 5, 6, 7, 8, 5, 6, 2]]
+    # Saved with its code again, a configuration keeps what it says of it.
+    again = AutoModelForMaskedLM.from_pretrained(tmp_path / "model", trust_remote_code=True)
+    again.config.auto_map = {"AutoConfig": "other.Config"}
+    again.save_pretrained(tmp_path / "twice", custom_code=True)
+    assert again.config.auto_map == {"AutoConfig": "other.Config"}
     # Where this package is, it comes first, without trust; and what is saved from it needs no code.
     for name in ("model", "model-again"):
         here = AutoModelForMaskedLM.from_pretrained(tmp_path / name)

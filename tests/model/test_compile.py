@@ -32,7 +32,7 @@ def batch(probs, rows, length, *, labels=True):
     if labels:
         target = torch.zeros(rows, length, dtype=torch.bool)
         target[:, 1:4] = True
-        inputs |= {"labels": probs(rows, length, seed=9), "label_mask": target}
+        inputs |= {"labels": probs(rows, length, seed=9), "target_mask": target}
     return inputs
 
 
@@ -56,17 +56,26 @@ def test_one_graph_serves_every_length(build, probs, training, scaling):
 
 
 @pytest.mark.parametrize("model_class", [MutBertModel, MutBertForSequenceClassification, MutBertForTokenClassification])
-@pytest.mark.parametrize("kind", ["input_ids", "unpadded", "packed"])
+@pytest.mark.parametrize("kind", ["input_ids", "unpadded", "packed", "prepared mask"])
 def test_other_models_and_inputs_compile_whole(build, probs, model_class, kind):
     model = build(model_class, rope_scaling=DYNAMIC)
-    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=True)
-    for rows, length in ((2, 10), (3, 24)):
+    graphs = []
+
+    def count(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=count, fullgraph=True, dynamic=True)
+    for rows, length in ((2, 10), (3, 24), (4, 31)):
         inputs = {"input_probs": probs(rows, length)}
         if kind == "input_ids":
             inputs = {"input_ids": torch.full((rows, length), 5), "token_type_ids": torch.zeros(rows, length).long()}
         elif kind == "packed":
             inputs["position_ids"] = torch.arange(length).repeat(rows, 1) % 7
+        elif kind == "prepared mask":
+            inputs["attention_mask"] = torch.zeros(rows, 1, length, length)
         torch.testing.assert_close(compiled(**inputs)[0], model(**inputs)[0])
+    assert len(graphs) == 1
 
 
 @pytest.mark.slow
@@ -79,7 +88,7 @@ def test_compiled_numbers_are_the_same(build, probs, training):
         inputs = batch(probs, rows, length)
         wanted, found = (one(**inputs, max_targets=3 * rows) for one in (model, compiled))
         torch.testing.assert_close(found.loss, wanted.loss)
-        target = inputs["label_mask"]
+        target = inputs["target_mask"]
         torch.testing.assert_close(found.logits[target], wanted.logits[target], atol=1e-5, rtol=1e-4)
         if training:
             gradients = []

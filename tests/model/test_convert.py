@@ -192,3 +192,62 @@ def test_the_full_size(tmp_path):
     again = MutBertForMaskedLM.from_pretrained(tmp_path / "ours")
     assert sum(parameter.numel() for parameter in again.parameters()) == 85_656_585
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), model.parameters(), strict=True))
+
+
+def test_other_weights_in_the_folder_are_not_read(published, tmp_path):
+    folder, _ = published(MutBertForMaskedLM)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: weight + 7 for name, weight in weights.items()}, folder / "model_backup.safetensors")
+    save_file({"extra": torch.ones(1)}, folder / "model-00099-of-00099.safetensors")
+    convert_checkpoint(folder, tmp_path / "ours")
+    after = load_file(tmp_path / "ours" / "model.safetensors")
+    assert all(torch.equal(weights[name], after[name]) for name in weights)
+
+
+def test_parts_are_read_by_their_index(build, tmp_path):
+    model = build(MutBertForMaskedLM)
+    model.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
+    parts = sorted((tmp_path / "parts").glob("model-*.safetensors"))
+    assert len(parts) > 1
+    convert_checkpoint(tmp_path / "parts", tmp_path / "ours")
+    assert load_file(tmp_path / "ours" / "model.safetensors").keys() == model.state_dict().keys() - {DECODER}
+    parts[-1].unlink()
+    with pytest.raises(InputError, match=r"is missing, though model\.safetensors\.index\.json names it"):
+        convert_checkpoint(tmp_path / "parts", tmp_path / "other")
+    (tmp_path / "parts" / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(InputError, match="is no index of weights"):
+        convert_checkpoint(tmp_path / "parts", tmp_path / "other")
+
+
+def test_weights_that_share_memory_are_written_apart(build, probs, tmp_path):
+    """As a decoder that is tied in fact and not by its configuration."""
+    model = build(MutBertForMaskedLM)
+    model.save_pretrained(tmp_path / "bin")
+    weights = load_file(tmp_path / "bin" / "model.safetensors")
+    (tmp_path / "bin" / "model.safetensors").unlink()
+    weights[DECODER] = weights[EMBEDDING]
+    torch.save(weights, tmp_path / "bin" / "pytorch_model.bin")
+    values = json.loads((tmp_path / "bin" / "config.json").read_text()) | {"tie_word_embeddings": False}
+    (tmp_path / "bin" / "config.json").write_text(json.dumps(values))
+    convert_checkpoint(tmp_path / "bin", tmp_path / "ours")
+    again = MutBertForMaskedLM.from_pretrained(tmp_path / "ours")
+    assert torch.equal(again(input_probs=probs(1, 5)).logits, model(input_probs=probs(1, 5)).logits)
+
+
+def test_the_tokenizer_s_settings_stay(build, tmp_path):
+    build(MutBertForMaskedLM).save_pretrained(tmp_path / "source")
+    MutBertTokenizer(do_upper_case=False, model_max_length=100).save_pretrained(tmp_path / "source")
+    convert_checkpoint(tmp_path / "source", tmp_path / "ours")
+    tokenizer = MutBertTokenizer.from_pretrained(tmp_path / "ours")
+    assert (tokenizer.do_upper_case, tokenizer.model_max_length) == (False, 100)
+
+
+def test_an_output_that_would_take_something_along_is_refused(published, tmp_path):
+    folder, _ = published(MutBertForMaskedLM)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="which would be lost"):
+        convert_checkpoint(folder, tmp_path, force=True)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is a file and not a folder"):
+        convert_checkpoint(folder, tmp_path / "file", force=True)
+    assert (tmp_path / "file").read_text() == "mine"

@@ -65,7 +65,7 @@ def test_published_numbers(golden, expected, case, way):
             input_probs=wanted["input_probs"],
             attention_mask=mask,
             labels=wanted["label_probs"],
-            label_mask=wanted["masked"].bool(),
+            target_mask=wanted["masked"].bool(),
             output_hidden_states=True,
         )
         clean = body(input_probs=wanted["clean_probs"], attention_mask=mask)

@@ -73,10 +73,10 @@ def test_labels_are_looked_at_where_they_are_targets(build, probs):
     inputs, labels = probs(1, 5), probs(1, 5)
     labels[0, 3] = torch.nan
     mask = torch.tensor([[True, False, False, False, False]])
-    assert model(input_probs=inputs, labels=labels, label_mask=mask).loss.isfinite()
+    assert model(input_probs=inputs, labels=labels, target_mask=mask).loss.isfinite()
     mask[0, 3] = True
     with pytest.raises(ValueError, match="labels: row 0, position 3"):
-        model(input_probs=inputs, labels=labels, label_mask=mask)
+        model(input_probs=inputs, labels=labels, target_mask=mask)
 
 
 def test_checks_can_be_switched_off_and_are_back_when_loaded(build, tmp_path):

@@ -252,8 +252,8 @@ def test_integer_labels_are_one_hot_distributions(build, probs):
     from_ids = model(input_probs=inputs, labels=labels).loss
     reference = torch.nn.functional.cross_entropy(model(input_probs=inputs).logits.flatten(0, 1), labels.flatten())
     torch.testing.assert_close(from_ids, reference)
-    torch.testing.assert_close(model(input_probs=inputs, labels=one_hot, label_mask=mask).loss, from_ids)
-    torch.testing.assert_close(model(input_probs=inputs, labels=ids, label_mask=mask).loss, from_ids)
+    torch.testing.assert_close(model(input_probs=inputs, labels=one_hot, target_mask=mask).loss, from_ids)
+    torch.testing.assert_close(model(input_probs=inputs, labels=ids, target_mask=mask).loss, from_ids)
 
 
 def test_no_target_is_no_loss(build, probs):
@@ -265,17 +265,17 @@ def test_no_target_is_no_loss(build, probs):
 
 
 @pytest.mark.parametrize(
-    ("labels", "label_mask", "message"),
+    ("labels", "target_mask", "message"),
     [
-        (torch.ones(1, 5, 9), None, "need label_mask"),
-        (torch.ones(1, 5, 9), torch.ones(1, 4), "label_mask has shape"),
+        (torch.ones(1, 5, 9), None, "need target_mask"),
+        (torch.ones(1, 5, 9), torch.ones(1, 4), "target_mask has shape"),
         (torch.ones(1, 5, 3), torch.ones(1, 5), "labels are floating-point of shape"),
         (torch.ones(1, 4, dtype=torch.long), None, "integer labels have shape"),
     ],
 )
-def test_wrong_labels_are_refused(build, probs, labels, label_mask, message):
+def test_wrong_labels_are_refused(build, probs, labels, target_mask, message):
     with pytest.raises(ValueError, match=message):
-        build(MutBertForMaskedLM)(input_probs=probs(1, 5), labels=labels, label_mask=label_mask)
+        build(MutBertForMaskedLM)(input_probs=probs(1, 5), labels=labels, target_mask=target_mask)
 
 
 @pytest.mark.parametrize(
@@ -364,6 +364,8 @@ def test_gradients_are_those_of_finite_differences(build, probs, attention, trai
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
     target = torch.tensor([[True, False, True, False], [False, True, False, False]])
     labels = probs(2, 4, seed=5).double()
+    # [PAD] learns nothing as an input, so it has no part in these.
+    inputs = torch.cat((probs(2, 4, columns=3), torch.zeros(2, 4, 6)), dim=-1).roll(4, dims=-1).double()
 
     def loss(embedding, query, output):
         model.bert.embeddings.word_embeddings.weight.data.copy_(embedding)
@@ -372,9 +374,8 @@ def test_gradients_are_those_of_finite_differences(build, probs, attention, trai
             "bert.encoder.layer.0.attention.self.query.weight": query,
             "bert.encoder.layer.0.output.dense.weight": output,
         }
-        inputs = {"input_probs": probs(2, 4).double(), "attention_mask": mask}
-        inputs |= {"labels": labels, "label_mask": target}
-        return torch.func.functional_call(model, parameters, (), inputs).loss
+        arguments = {"input_probs": inputs, "attention_mask": mask, "labels": labels, "target_mask": target}
+        return torch.func.functional_call(model, parameters, (), arguments).loss
 
     layer = model.bert.encoder.layer[0]
     weights = (model.get_input_embeddings().weight, layer.attention.self.query.weight, layer.output.dense.weight)

@@ -58,7 +58,7 @@ def test_four_columns():
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     found = reverse_complement(probs, mask)
     assert torch.equal(found[1, :3], probs[1, :3].flip(0).flip(1))
-    assert torch.equal(found[1, 3:], probs[1, 3:].flip(1))
+    assert torch.equal(found[1, 3:], probs[1, 3:])
 
 
 @pytest.mark.parametrize("tokens", [torch.ones(3, dtype=torch.long), torch.ones(2, 4), torch.ones(2, 4, 5)])

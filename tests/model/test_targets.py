@@ -13,8 +13,8 @@ def case(probs):
     mask[0, [2, 3, 5, 11]] = mask[1, [0, 7]] = True
     ids = torch.randint(5, 9, (3, 12), generator=torch.Generator().manual_seed(3))
     return {
-        "distributions": {"labels": probs(3, 12, seed=7), "label_mask": mask},
-        "bases": {"labels": probs(3, 12, columns=4, seed=7), "label_mask": mask},
+        "distributions": {"labels": probs(3, 12, seed=7), "target_mask": mask},
+        "bases": {"labels": probs(3, 12, columns=4, seed=7), "target_mask": mask},
         "ids": {"labels": ids.masked_fill(~mask, -100)},
     }, mask
 
@@ -76,3 +76,28 @@ def test_no_target_in_training(build, probs, as_on):
     loss = model(input_probs=probs(1, 5), labels=torch.full((1, 5), -100), max_targets=2).loss
     assert loss.item() == 0
     assert all(gradient.isfinite().all() for gradient in gradients_of(model, loss))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_stands_elsewhere_has_no_gradient(build, probs, case, training):
+    cases, mask = case
+    model = build(MutBertForMaskedLM).train(training)
+    labels = cases["distributions"]["labels"].masked_fill(~mask[..., None], torch.nan)
+    loss = model(input_probs=probs(3, 12), labels=labels, target_mask=mask).loss
+    assert all(gradient.isfinite().all() for gradient in gradients_of(model, loss))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_gradients_of_each_sequence_by_vmap(build, probs, case, attention):
+    """Under torch.func, where no value can be looked at and none drawn in place."""
+    cases, _ = case
+    model = build(MutBertForMaskedLM, attention=attention, hidden_dropout_prob=0.1).train()
+    weights = dict(model.named_parameters())
+
+    def loss(weights, inputs, labels):
+        arguments = {"input_probs": inputs[None], "labels": labels[None]}
+        return torch.func.functional_call(model, weights, (), arguments).loss
+
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), randomness="different")
+    gradients = each(weights, probs(3, 12), cases["ids"]["labels"])
+    assert all(gradient.shape[0] == 3 and gradient.isfinite().all() for gradient in gradients.values())

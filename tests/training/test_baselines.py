@@ -47,7 +47,7 @@ def test_cross_entropies_are_those_of_a_plain_loop(genome):
     for index in range(300):
         start = int(sampler.places(np.array([index])).start_B[0])
         item = dataset[index]
-        for place in np.flatnonzero(item["label_mask"].numpy()):
+        for place in np.flatnonzero(item["target_mask"].numpy()):
             position = start + place - 1
             target = genome.frequencies("chr2", position, position + 1)[0].astype(float)
             chain = fitted.composition

@@ -68,8 +68,8 @@ def test_the_held_out_figure_is_the_models_cross_entropy(unbroken):
         with torch.no_grad():
             logits = model(input_probs=item["input_probs"][None]).logits[0].double()
         # Every target is hidden: the model is never shown a part of the answer.
-        assert (item["input_probs"][item["label_mask"]][:, 4] == 1).all()
-        for place in torch.nonzero(item["label_mask"])[:, 0].tolist():
+        assert (item["input_probs"][item["target_mask"]][:, 4] == 1).all()
+        for place in torch.nonzero(item["target_mask"])[:, 0].tolist():
             log_sum = math.log(logits[place].exp().sum())
             loss = sum(float(item["labels"][place, v]) * (log_sum - float(logits[place, v])) for v in range(9))
             every.append(loss)

@@ -53,7 +53,7 @@ def test_a_batch_is_what_the_genome_says(genome, tempering):
 def test_inputs_differ_from_labels_at_targets_alone(genome):
     dataset = make_dataset(genome)
     batch = dataset.batch(range(64))
-    inputs, labels, targets = batch["input_probs"], batch["labels"], batch["label_mask"]
+    inputs, labels, targets = batch["input_probs"], batch["labels"], batch["target_mask"]
     assert targets.sum(1).tolist() == [6] * 64
     assert not targets[:, [0, -1]].any()
     assert torch.equal(inputs[~targets], labels[~targets])

@@ -57,6 +57,8 @@ def run() -> None:
             # Whoever reads our output has seen enough, as with `mutbert ... | head`.
             sys.stderr.close()
             sys.exit(0)
+        if error.errno in {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST}:
+            _stop(f"{error.filename or 'output'}: {error.strerror}; choose another name or place")
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
             raise
         _stop(f"{error.filename or 'output'}: {error.strerror}; make room or choose another place")

@@ -92,7 +92,11 @@ def predict(
     ------
     ValueError
         When an argument is out of range, or an input is no sequence.
+    TypeError
+        When `inputs` is a single string.
     """
+    if isinstance(inputs, str):
+        raise TypeError("inputs is one sequence, which would be taken for one a base; give a list of sequences")
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
     if precision not in PRECISIONS:
@@ -155,6 +159,14 @@ def _brought_back(outputs: Any, position_BL: torch.Tensor) -> Any:
     for name, value in outputs.items():
         if name == "hidden_states":
             outputs[name] = tuple(turn(state_BLD, position_BL) for state_BLD in value)
+        elif name == "attentions":
+            # Of shape (B, H, L, L): who attends turns, and whom.
+            outputs[name] = tuple(
+                turn(turn(weight_BHLL.permute(0, 2, 3, 1), position_BL).transpose(1, 2), position_BL).permute(
+                    0, 3, 2, 1
+                )
+                for weight_BHLL in value
+            )
         elif isinstance(value, torch.Tensor) and value.dim() == 3:
             outputs[name] = turn(value, position_BL)
     if isinstance(outputs, MaskedLMOutput):

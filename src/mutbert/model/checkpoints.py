@@ -29,10 +29,12 @@ Weights are safetensors, or ``.bin`` files, which are pickles: of these nothing 
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
@@ -43,6 +45,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Model = TypeVar("Model", bound=MutBertPreTrainedModel)
+
+# What the libraries raise for files that are damaged, or hold values of a wrong kind.
+_OF_BAD_FILES: Final = (
+    OSError, ValueError, RuntimeError, AttributeError, TypeError, KeyError, ImportError, SafetensorError,
+    StrictDataclassError,
+)  # fmt: skip
 
 
 def read_checkpoint(path: str | Path, model_class: type[Model], **overrides: Any) -> Model:
@@ -73,11 +81,12 @@ def read_checkpoint(path: str | Path, model_class: type[Model], **overrides: Any
     """
     check_folder(path)
     try:
-        with library_bars_off():
+        # The library tells at length what is missing or left over; here it is said in one line, and refused.
+        with library_bars_off(), _only_errors():
             model, info = model_class.from_pretrained(
                 path, **overrides, output_loading_info=True, ignore_mismatched_sizes=False
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except _OF_BAD_FILES as error:
         text = _one_line(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: cannot be loaded: {text}") from None
     if missing := sorted(info["missing_keys"]):
@@ -111,8 +120,34 @@ def check_folder(path: str | Path) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List a model folder's weights: safetensors, or else files that torch has pickled."""
-    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    """List the files that hold a model's weights, the same that the library reads.
+
+    A whole file comes before the parts that an index names, and safetensors before what torch has pickled.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            try:
+                parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InputError(f"{index}: is no index of weights ({error}); get it anew") from None
+            if lost := sorted(part for part in parts if not (folder / part).is_file()):
+                raise InputError(f"{folder / lost[0]}: is missing, though {index.name} names it; get it too")
+            return [folder / part for part in sorted(parts)]
+    return []
+
+
+@contextmanager
+def _only_errors() -> Iterator[None]:
+    """Keep `transformers` from warning of what is about to be refused."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
 
 
 @contextmanager

@@ -245,6 +245,8 @@ class MutBertConfig(PreTrainedConfig):
             does; it is told apart by the classes it names.
         """
         values, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if not isinstance(values, dict):
+            raise ValueError(f"{pretrained_model_name_or_path}: its config is no JSON object")  # noqa: TRY004
         model_type = values.get("model_type", cls.model_type)
         if model_type == "bert" and _names_published_classes(values):
             # Its classes live in a file of its own, which is neither needed nor trusted here.
@@ -261,7 +263,11 @@ class MutBertConfig(PreTrainedConfig):
 
 
 def _names_published_classes(values: Mapping[str, Any]) -> bool:
-    names = [*(values.get("auto_map") or {}).values(), *(values.get("architectures") or [])]
+    auto_map, architectures = values.get("auto_map"), values.get("architectures")
+    names = [
+        *(auto_map.values() if isinstance(auto_map, dict) else ()),
+        *(architectures if isinstance(architectures, list) else ()),
+    ]
     return any(str(name).rpartition(".")[2].startswith(_PUBLISHED_CLASSES) for name in names)
 
 

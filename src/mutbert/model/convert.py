@@ -88,8 +88,10 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
         of another model.
     """
     output = Path(output)
+    folder = local_folder(source)
+    refuse_inside(folder, output)
     with publish_directory(output, force=force, mark="config.json") as partial:
-        written = write_model(local_folder(source), partial)
+        written = write_model(folder, partial)
         return Conversion(
             output,
             type(written.model).__name__,
@@ -97,6 +99,12 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
             written.weights,
             written.repeated,
         )
+
+
+def refuse_inside(source: Path, output: Path) -> None:
+    """Refuse an output that holds its source, which would go with it."""
+    if output.resolve() in source.resolve().parents:
+        raise InputError(f"{output}: holds {source}, which would be lost; choose another output")
 
 
 class Written(NamedTuple):
@@ -151,13 +159,13 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> Wri
             "another model"
         )
     repeated = _repeated(source, weights, tied=config.tie_word_embeddings)
-    kept = {name: weight.contiguous() for name, weight in weights.items() if name not in repeated}
+    kept = _apart({name: weight for name, weight in weights.items() if name not in repeated})
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     config.architectures = [type(model).__name__]
     if custom_code:
         add_code(config, folder)
     config.save_pretrained(folder)
-    MutBertTokenizer(model_max_length=config.max_position_embeddings).save_pretrained(folder)
+    _tokenizer(source, config.max_position_embeddings).save_pretrained(folder)
     return Written(model, len(kept), tuple(repeated))
 
 
@@ -180,6 +188,29 @@ def local_folder(source: str | Path) -> Path:
             f"{source}: no such folder, and the Hub gives no repository of that name: {reason[:300]}"
         ) from None
     return Path(found)
+
+
+def _apart(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Give each weight memory of its own, as the file format wants it; a pickle may have two names for one."""
+    seen: set[int] = set()
+    apart = {}
+    for name, weight in weights.items():
+        place = weight.untyped_storage().data_ptr()
+        apart[name] = weight.clone() if place in seen else weight.contiguous()
+        seen.add(place)
+    return apart
+
+
+def _tokenizer(source: Path, length: int) -> MutBertTokenizer:
+    """Give the checkpoint's own tokenizer where it is one of ours, whose settings stay; else one for the length."""
+    path = source / "tokenizer_config.json"
+    if path.is_file() and b'"MutBertTokenizer"' in path.read_bytes():
+        try:
+            tokenizer: MutBertTokenizer = MutBertTokenizer.from_pretrained(source)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from None
+        return tokenizer
+    return MutBertTokenizer(model_max_length=length)
 
 
 def _check_vocabulary(folder: Path) -> None:
@@ -228,10 +259,19 @@ def _classes(folder: Path, weights: dict[str, Tensor]) -> list[type[MutBertPreTr
     if masked:
         classes.append(MutBertForMaskedLM)
     if classified:
-        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
-        token = any(name.endswith("ForTokenClassification") for name in named)
+        token = any(name.endswith("ForTokenClassification") for name in _architectures(folder / "config.json"))
         classes.append(MutBertForTokenClassification if token else MutBertForSequenceClassification)
     return classes
+
+
+def _architectures(path: Path) -> list[str]:
+    """Read the classes that a configuration names, which a published one loses when it is read as one of ours."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: is no JSON ({error}); get it anew") from None
+    named = values.get("architectures") if isinstance(values, dict) else None
+    return [str(name) for name in named] if isinstance(named, list) else []
 
 
 def _repeated(folder: Path, weights: dict[str, Tensor], *, tied: bool) -> list[str]:

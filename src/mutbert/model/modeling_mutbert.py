@@ -117,7 +117,14 @@ def rotate(x_BLHK: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 
 def _draws_itself(x: Tensor, probability: float) -> bool:
     """Say whether `_kept` is the quicker way here."""
-    return x.device.type == "cpu" and probability < 1 and not torch.compiler.is_compiling()
+    return _is_plain(x) and round(probability * 2**16) < 2**16
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Say whether a tensor's values can be asked for: they lie in a CPU's memory, and nothing traces them."""
+    # Under torch.func every tensor stands for many, of which none can be looked at.
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not wrapped(x)
 
 
 def _kept(x: Tensor, probability: float) -> tuple[Tensor, float]:
@@ -126,7 +133,7 @@ def _kept(x: Tensor, probability: float) -> tuple[Tensor, float]:
     On a CPU torch draws one random number after another, one for each element: a third of a training step. Here
     each draw of 64 bits, from the same generator, decides on four elements; a probability becomes a multiple of 2^−16.
     """
-    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None)
     dropped = round(probability * 2**16)
     keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
     return keep.to(x.dtype), 1 / (1 - dropped / 2**16)
@@ -152,7 +159,9 @@ def eager_attention_forward(
         if attention_mask.dtype == torch.bool:
             score_BHLL = score_BHLL.masked_fill(~attention_mask, torch.finfo(score_BHLL.dtype).min)
         else:
-            score_BHLL = score_BHLL + attention_mask.to(score_BHLL.dtype)
+            # A row that sees nothing is to have weights all the same, as the fused kernels give it.
+            lowest = torch.finfo(score_BHLL.dtype).min
+            score_BHLL = score_BHLL + attention_mask.to(score_BHLL.dtype).clamp(min=lowest)
     weight_BHLL = score_BHLL.softmax(dim=-1).to(value.dtype)
     dropped_BHLL = weight_BHLL
     if module.training and dropout > 0:
@@ -202,7 +211,7 @@ class MutBertEmbeddings(nn.Module):
                 f"attention_mask has shape {tuple(attention_mask.shape)} where the input is {tuple(word_BLD.shape[:2])}"
             )
         if token_type_ids is None:
-            type_BLD = self.token_type_embeddings.weight[0]
+            type_BLD = self.token_type_embeddings(torch.zeros(1, dtype=torch.long, device=word_BLD.device))
         else:
             if _checks_values(self.config, token_type_ids):
                 check_ids("token_type_ids", token_type_ids, self.config.type_vocab_size)
@@ -237,15 +246,17 @@ class MutBertEmbeddings(nn.Module):
             word_BLD: Tensor = self.word_embeddings(input_ids)
             return word_BLD
         assert input_probs is not None, "one of the three is given"
-        weight_VD = self.word_embeddings.weight
-        columns = _checked_columns("input_probs", input_probs, len(weight_VD))
+        columns = _checked_columns("input_probs", input_probs, self.config.vocab_size)
         if _checks_values(self.config, input_probs):
             fits = attention_mask is not None and attention_mask.shape == input_probs.shape[:2]
             check_probabilities("input_probs", input_probs, attention_mask if fits else None)
         # Not in half precision under autocast, so that ids and their one-hot rows give the same numbers there too.
+        # By the module and not its weight, so that what is wrapped around it (an adapter, say) has its part.
+        table_VD = self.word_embeddings(torch.arange(self.config.vocab_size, device=input_probs.device))
         device = input_probs.device.type
         with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
-            return input_probs.to(weight_VD.dtype) @ weight_VD[-columns:]
+            averaged_BLD: Tensor = input_probs.to(table_VD.dtype) @ table_VD[-columns:]
+            return averaged_BLD
 
 
 class MutBertSelfAttention(nn.Module):
@@ -262,7 +273,7 @@ class MutBertSelfAttention(nn.Module):
     def forward(
         self, hidden_BLD: Tensor, attention_mask: Any, rotary: tuple[Tensor, Tensor], **kernel: Any
     ) -> tuple[Tensor, Tensor | None]:
-        heads = (*hidden_BLD.shape[:-1], -1, self.config.head_size)
+        heads = (*hidden_BLD.shape[:-1], self.config.num_attention_heads, self.config.head_size)
         query_BHLK = rotate(self.query(hidden_BLD).view(heads), rotary).transpose(1, 2)
         key_BHLK = rotate(self.key(hidden_BLD).view(heads), rotary).transpose(1, 2)
         value_BHLK = self.value(hidden_BLD).view(heads).transpose(1, 2)
@@ -391,7 +402,7 @@ class MutBertPooler(nn.Module):
             return pooled_BD
         if attention_mask is None:
             return hidden_BLD.mean(dim=1)
-        weight_BL1 = attention_mask[:, :, None].float()
+        weight_BL1 = attention_mask.bool()[:, :, None].float()
         total_BD = (hidden_BLD * weight_BL1).sum(dim=1)
         return (total_BD / weight_BL1.sum(dim=1).clamp(min=1)).to(hidden_BLD.dtype)
 
@@ -576,10 +587,7 @@ class MutBertPreTrainedModel(PreTrainedModel):
             if model.config.tie_word_embeddings and torch.equal(decoder.weight, embedding.weight):
                 # The checkpoint repeats the embedding; before 5.4 the library takes any decoder there for another.
                 model.tie_weights()
-            else:
-                # The checkpoint has a decoder of its own, whatever its config says; saved again, it must keep it.
-                model.config.tie_word_embeddings = False
-                model._keys_to_ignore_on_save = set()
+            model._settle_decoder()
         return (model, info) if output_loading_info else model
 
     def save_pretrained(
@@ -606,14 +614,27 @@ class MutBertPreTrainedModel(PreTrainedModel):
             Let `transformers` undo what it renamed when it loaded. There is nothing to undo, since the published
             names are the model's own; its early releases of version 5 would write old names of layer norms.
         """
-        if not custom_code:
-            return super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
-        # Before the rest, which the library may upload as soon as it is written.
-        add_code(self.config, Path(save_directory))
+        self._settle_decoder()
+        auto_map = getattr(self.config, "auto_map", None)
+        if custom_code:
+            # Before the rest, which the library may upload as soon as it is written.
+            add_code(self.config, Path(save_directory))
         try:
             return super().save_pretrained(save_directory, *args, save_original_format=save_original_format, **kwargs)
         finally:
-            del self.config.auto_map
+            if auto_map is not None:
+                self.config.auto_map = auto_map
+            elif custom_code:
+                del self.config.auto_map
+
+    def _settle_decoder(self) -> None:
+        """Have a decoder saved where it is one of its own, and the configuration say so, whatever made it so."""
+        decoder = self.get_output_embeddings()
+        if decoder is None:
+            return
+        tied = decoder.weight is self.get_input_embeddings().weight
+        self.config.tie_word_embeddings = tied
+        self._keys_to_ignore_on_save = set(self._tied_weights_keys or ()) if tied else set()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -764,7 +785,7 @@ class MutBertModel(MutBertPreTrainedModel):
             mask = keep_BL[:, None, None, :] if plain else create_bidirectional_mask(self.config, hidden_BLD, keep_BL)
             return mask, position_BL, length_BL, {}
 
-        if position_ids.shape not in {(batch, length), (1, length)}:
+        if position_ids.dim() != 2 or position_ids.shape[0] not in (1, batch) or position_ids.shape[1] != length:
             raise ValueError(
                 f"position_ids have shape {tuple(position_ids.shape)} where the input is {(batch, length)}"
             )
@@ -789,16 +810,19 @@ class MutBertModel(MutBertPreTrainedModel):
     def _prepared_mask(self, hidden_BLD: Tensor, attention_mask: Tensor) -> Tensor:
         """Take a mask of shape (B or 1, H or 1, L or 1, L), boolean or added to the scores, as it is."""
         batch, length = hidden_BLD.shape[:2]
+        # Sizes are compared and not looked up, as a compiled model knows no numbers for them.
         fits = (
-            attention_mask.shape[0] in {1, batch}
-            and attention_mask.shape[1] in {1, self.config.num_attention_heads}
-            and attention_mask.shape[2] in {1, length}
+            attention_mask.shape[0] in (1, batch)
+            and attention_mask.shape[1] in (1, self.config.num_attention_heads)
+            and attention_mask.shape[2] in (1, length)
             and attention_mask.shape[3] == length
+            and (attention_mask.dtype == torch.bool or attention_mask.is_floating_point())
         )
         if not fits or self.config._attn_implementation not in {"eager", "sdpa"}:
             raise ValueError(
-                f"attention_mask has shape {tuple(attention_mask.shape)}; one of four dimensions is (batch, 1, length, "
-                'length), for attn_implementation="sdpa" or "eager"'
+                f"attention_mask is {attention_mask.dtype} of shape {tuple(attention_mask.shape)}; one of four "
+                "dimensions is boolean, or numbers that are added to the scores, of shape (batch, 1, length, length), "
+                'for attn_implementation="sdpa" or "eager"'
             )
         return attention_mask if attention_mask.dtype == torch.bool else attention_mask.to(hidden_BLD.dtype)
 
@@ -870,7 +894,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         input_probs: Tensor | None = None,
         labels: Tensor | None = None,
-        label_mask: Tensor | None = None,
+        target_mask: Tensor | None = None,
         max_targets: int | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -883,8 +907,8 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
             As for `MutBertModel.forward`.
         labels : Tensor, optional
             Either integer token ids, shape (B, L), with -100 at positions that are no targets; or distributions,
-            float of shape (B, L, V) or (B, L, 4), together with `label_mask`.
-        label_mask : Tensor of bool, shape (B, L), optional
+            float of shape (B, L, V) or (B, L, 4), together with `target_mask`.
+        target_mask : Tensor of bool, shape (B, L), optional
             The target positions. With integer labels it narrows them further.
         max_targets : int, optional
             At least as many as there are targets in the batch. In training it lets an accelerator, or a compiled
@@ -921,7 +945,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
             logits_BLV = self.cls(outputs.last_hidden_state)
         else:
             labels, target_BL = _targets(
-                labels, label_mask, outputs.last_hidden_state.shape[:2], self.config.vocab_size
+                labels, target_mask, outputs.last_hidden_state.shape[:2], self.config.vocab_size
             )
             if _checks_values(self.config, labels):
                 check_labels(labels, target_BL, self.config.vocab_size)
@@ -952,7 +976,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
 
     def _target_index(self, target_BL: Tensor, max_targets: int | None) -> Tensor | None:
         """Give the places of the targets in the flattened batch; ``None`` where only waiting could tell them."""
-        if target_BL.device.type == "cpu" and not torch.compiler.is_compiling():
+        if _is_plain(target_BL):
             index_T = target_BL.flatten().nonzero()[:, 0]
             if max_targets is not None and len(index_T) > max_targets:
                 raise ValueError(f"there are {len(index_T)} targets where max_targets is {max_targets}")
@@ -1043,11 +1067,16 @@ class MutBertForSequenceClassification(MutBertPreTrainedModel):
             else:
                 problem = "single_label_classification"
         logits_BN = logits_BN.float()
+        if problem == "single_label_classification":
+            return functional.cross_entropy(logits_BN, labels.reshape(-1).long())
+        if labels.shape != logits_BN.shape and not (logits_BN.shape[1] == 1 and labels.shape == logits_BN.shape[:1]):
+            raise ValueError(
+                f"labels have shape {tuple(labels.shape)} where there are {tuple(logits_BN.shape)} outputs"
+            )
+        labels = labels.reshape(logits_BN.shape).float()
         if problem == "regression":
-            return functional.mse_loss(logits_BN.reshape(labels.shape), labels.float())
-        if problem == "multi_label_classification":
-            return functional.binary_cross_entropy_with_logits(logits_BN, labels.float())
-        return functional.cross_entropy(logits_BN, labels.reshape(-1))
+            return functional.mse_loss(logits_BN, labels)
+        return functional.binary_cross_entropy_with_logits(logits_BN, labels)
 
 
 class MutBertForTokenClassification(MutBertPreTrainedModel):
@@ -1114,14 +1143,14 @@ class MutBertForTokenClassification(MutBertPreTrainedModel):
         loss = None
         if labels is not None:
             loss = functional.cross_entropy(
-                logits_BLN.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL
+                logits_BLN.float().flatten(0, 1), labels.flatten().long(), ignore_index=IGNORED_LABEL
             )
         return TokenClassifierOutput(
             loss=loss, logits=logits_BLN, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
 
-def masked_loss(logits_BLV: Tensor, labels: Tensor, label_mask: Tensor | None = None) -> Tensor:
+def masked_loss(logits_BLV: Tensor, labels: Tensor, target_mask: Tensor | None = None) -> Tensor:
     """Compute the mean cross-entropy over the target positions, in nats.
 
     Parameters
@@ -1130,7 +1159,7 @@ def masked_loss(logits_BLV: Tensor, labels: Tensor, label_mask: Tensor | None = 
         Predictions.
     labels : Tensor
         Integer token ids (B, L), -100 where there is no target; or distributions (B, L, V) or (B, L, 4).
-    label_mask : Tensor of bool, shape (B, L), optional
+    target_mask : Tensor of bool, shape (B, L), optional
         The target positions; needed with distributions.
 
     Returns
@@ -1143,27 +1172,31 @@ def masked_loss(logits_BLV: Tensor, labels: Tensor, label_mask: Tensor | None = 
     ValueError
         When labels or mask have a wrong form.
     """
-    labels, target_BL = _targets(labels, label_mask, logits_BLV.shape[:2], logits_BLV.shape[-1])
+    labels, target_BL = _targets(labels, target_mask, logits_BLV.shape[:2], logits_BLV.shape[-1])
     return _mean_cross_entropy(logits_BLV, labels, target_BL)
 
 
-def _targets(labels: Tensor, label_mask: Tensor | None, place_BL: torch.Size, vocabulary: int) -> tuple[Tensor, Tensor]:
+def _targets(
+    labels: Tensor, target_mask: Tensor | None, place_BL: torch.Size, vocabulary: int
+) -> tuple[Tensor, Tensor]:
     """Check the form of labels and mask, and give labels that can be read everywhere and a bool mask of the targets."""
-    if label_mask is not None and label_mask.shape != place_BL:
-        raise ValueError(f"label_mask has shape {tuple(label_mask.shape)} where the input is {tuple(place_BL)}")
+    if target_mask is not None and target_mask.shape != place_BL:
+        raise ValueError(f"target_mask has shape {tuple(target_mask.shape)} where the input is {tuple(place_BL)}")
     if labels.is_floating_point():
         _checked_columns("labels", labels, vocabulary)
         if labels.shape[:2] != place_BL:
             raise ValueError(f"labels have shape {tuple(labels.shape)} where the input is {tuple(place_BL)}")
-        if label_mask is None:
-            raise ValueError("labels that are distributions need label_mask, which says what positions are targets")
-        return labels, label_mask.bool()
+        if target_mask is None:
+            raise ValueError("labels that are distributions need target_mask, which says what positions are targets")
+        target_BL = target_mask.bool()
+        # What stands elsewhere, NaN for example, must not come back as a gradient.
+        return labels.masked_fill(~target_BL[..., None], 0), target_BL
     if labels.shape != place_BL:
         raise ValueError(f"integer labels have shape {tuple(labels.shape)} where the input is {tuple(place_BL)}")
     target_BL = labels != IGNORED_LABEL
-    if label_mask is not None:
-        target_BL = target_BL & label_mask.bool()
-    return labels.masked_fill(~target_BL, 0), target_BL
+    if target_mask is not None:
+        target_BL = target_BL & target_mask.bool()
+    return labels.masked_fill(~target_BL, 0).long(), target_BL
 
 
 def _mean_cross_entropy(logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
@@ -1246,14 +1279,14 @@ def check_probabilities(name: str, probs_BLC: Tensor, mask_BL: Tensor | None = N
 def check_labels(labels: Tensor, target_BL: Tensor, vocabulary: int) -> None:
     """Refuse labels that are no token ids, or no distributions, at the targets; see `check_probabilities`."""
     if labels.is_floating_point():
-        check_probabilities("labels", labels.masked_fill(~target_BL[..., None], 0), target_BL)
+        check_probabilities("labels", labels, target_BL)
     else:
         check_ids("labels", labels, vocabulary)
 
 
 def _checks_values(config: MutBertConfig, values: Tensor) -> bool:
     """Say whether values are looked at: where they can be without making the host wait, or a graph break."""
-    return bool(config.check_inputs) and values.device.type == "cpu" and not torch.compiler.is_compiling()
+    return bool(config.check_inputs) and _is_plain(values)
 
 
 def _place(place: tuple[int, ...]) -> str:

@@ -43,10 +43,12 @@ def reverse_complement(tokens: Tensor, attention_mask: Tensor | None = None) -> 
     """
     if not tokens.is_floating_point() and tokens.dim() == 2:
         complement = torch.tensor(alphabet.COMPLEMENT_OF_ID.tolist(), dtype=tokens.dtype, device=tokens.device)
-        return complement[tokens.long().gather(1, mirrored_positions(tokens, attention_mask))]
+        position_BL = mirrored_positions(tokens, attention_mask)
+        turned_BL = complement[tokens.long().gather(1, position_BL)]
+        return turned_BL if attention_mask is None else torch.where(attention_mask.bool(), turned_BL, tokens)
     _check_columns(tokens)
-    mirrored_BLC = turn(tokens, mirrored_positions(tokens, attention_mask))
-    return mirrored_BLC[..., complement_columns(tokens.shape[-1])]
+    turned_BLC = turn(tokens, mirrored_positions(tokens, attention_mask))[..., complement_columns(tokens.shape[-1])]
+    return turned_BLC if attention_mask is None else torch.where(attention_mask.bool()[..., None], turned_BLC, tokens)
 
 
 def mirrored_positions(tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -78,8 +80,8 @@ def mirrored_positions(tokens: Tensor, attention_mask: Tensor | None = None) -> 
 
 
 def turn(values_BLX: Tensor, position_BL: Tensor) -> Tensor:
-    """Take what stands at the given position of each sequence; values (B, L, any), positions (B, L)."""
-    return values_BLX.gather(1, position_BL[..., None].expand_as(values_BLX))
+    """Take what stands at the given position of each sequence; values (B, L, any...), positions (B, L)."""
+    return values_BLX.gather(1, position_BL[(..., *[None] * (values_BLX.dim() - 2))].expand_as(values_BLX))
 
 
 def complement_columns(columns: int) -> list[int]:

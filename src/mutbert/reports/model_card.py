@@ -5,6 +5,7 @@ Markdown with the Hub's metadata at its head.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,8 @@ def model_card(facts: ModelFacts) -> str:
 
 def _head(facts: ModelFacts) -> str:
     _, task, _ = _KINDS[facts.model_class]
-    licence = [f"license: {facts.licence}"] if facts.licence else []
+    # As JSON, which is YAML too, so that no licence is taken for anything but text.
+    licence = [f"license: {json.dumps(facts.licence)}"] if facts.licence else []
     tags = [f"- {tag}" for tag in ("mutbert", "dna", "genomics", "biology")]
     lines = ["---", *licence, "library_name: transformers", f"pipeline_tag: {task}", "tags:", *tags, "---", ""]
     return "\n".join(lines)
@@ -95,7 +97,7 @@ def _introduction(facts: ModelFacts) -> str:
     length = config["max_position_embeddings"]
     scaling = config.get("rope_parameters")
     longer = f" RoPE scaling: {scaling['rope_type']}, factor {scaling['factor']:g}." if scaling else ""
-    return f"""# {facts.name}
+    return f"""# {" ".join(facts.name.split())}
 
 A DNA language model that takes a *distribution* over A, C, G, T at every position, so that a population's allele
 frequencies can go in: a BERT encoder with rotary positions, after MutBERT
@@ -119,8 +121,8 @@ With `transformers` alone, which runs the code that lies in this folder; with `m
 import torch
 from transformers import {auto}, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{facts.name}", trust_remote_code=True)
-model = {auto}.from_pretrained("{facts.name}", trust_remote_code=True).eval()
+tokenizer = AutoTokenizer.from_pretrained({json.dumps(facts.name)}, trust_remote_code=True)
+model = {auto}.from_pretrained({json.dumps(facts.name)}, trust_remote_code=True).eval()
 
 batch = tokenizer(["ACGTTGCAACGT", "acgtn"], padding=True, return_tensors="pt")  # a token a base; N is [UNK]
 with torch.no_grad():

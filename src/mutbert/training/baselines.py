@@ -114,7 +114,7 @@ def evaluate_baselines(baselines: Baselines, dataset: WindowDataset) -> dict[str
     for first in range(0, len(dataset), _EVALUATION_BATCH):
         indices = np.arange(first, min(first + _EVALUATION_BATCH, len(dataset)))
         batch = dataset.batch(indices.tolist())
-        mask_BL = batch["label_mask"].numpy()[:, 1:-1]
+        mask_BL = batch["target_mask"].numpy()[:, 1:-1]
         target_N4 = batch["labels"].numpy()[:, 1:-1, alphabet.BASE_IDS][mask_BL].astype(np.float64)
         places = dataset.sampler.places(indices)
         context_BL = np.stack(

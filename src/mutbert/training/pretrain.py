@@ -302,6 +302,6 @@ def _count_targets(dataset: WindowDataset) -> dict[str, int]:
     every = variant = 0
     for first in range(0, len(dataset), 256):
         batch = dataset.batch(range(first, min(first + 256, len(dataset))))
-        every += int(batch["label_mask"].sum())
-        variant += int((batch["label_mask"] & batch["variant_mask"]).sum())
+        every += int(batch["target_mask"].sum())
+        variant += int((batch["target_mask"] & batch["variant_mask"]).sum())
     return {"all_targets": every, "variant_targets": variant, "other_targets": every - variant}

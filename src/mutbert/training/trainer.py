@@ -59,7 +59,7 @@ class PretrainTrainer(transformers.Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             output = model(**_without_variants(inputs))
         loss_BL = -(inputs["labels"] * output.logits.float().log_softmax(-1)).sum(-1)
-        every_BL = inputs["label_mask"]
+        every_BL = inputs["target_mask"]
         variant_BL = every_BL & inputs["variant_mask"]
         sums_B4 = torch.stack(
             [

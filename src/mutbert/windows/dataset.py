@@ -39,7 +39,7 @@ class WindowDataset(Dataset[Any]):
 
     - ``input_probs`` float32 (B, L, V): ``[CLS]``, the window's distributions, ``[SEP]``, corrupted at the targets;
     - ``labels`` float32 (B, L, V): the same without corruption;
-    - ``label_mask`` bool (B, L): the targets;
+    - ``target_mask`` bool (B, L): the targets;
     - ``variant_mask`` bool (B, L): the positions that vary.
 
     Parameters
@@ -103,7 +103,7 @@ class WindowDataset(Dataset[Any]):
         return {
             "input_probs": torch.from_numpy(input_BLV),
             "labels": torch.from_numpy(labels_BLV),
-            "label_mask": torch.from_numpy(target_BL),
+            "target_mask": torch.from_numpy(target_BL),
             "variant_mask": torch.from_numpy(variant_BL),
         }
 
