@@ -94,6 +94,8 @@ def main() -> None:
     parser.add_argument("--output", "-o", type=Path, metavar="FOLDER", help="where to put model.json, .svg and .png")
     arguments = parser.parse_args()
 
+    if arguments.output:
+        arguments.output.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     lengths = arguments.lengths or ([512, 4096] if device.type == "cuda" else [512, 2048])
     tokens = arguments.tokens or (65536 if device.type == "cuda" else 2048)
@@ -128,7 +130,6 @@ def main() -> None:
             print_table(HEADER, map(cells, rows))
         print(f"rotary tables, once a pass: {rotary_share(model, batch):.2%} of a float32 forward pass")
     if arguments.output:
-        arguments.output.mkdir(exist_ok=True)
         figures = {"machine": machine, "ceiling": ceiling, "results": results}
         publish_json(arguments.output / "model.json", figures, force=True)
         draw(results, arguments.output, machine_text(machine))

@@ -208,7 +208,8 @@ def test_hidden_states_are_brought_back_too(build, sequences):
 
 
 def test_attention_weights_are_brought_back_too(build):
-    model = build(MutBertModel, attention="eager")
+    model = build(MutBertModel)
+    model.set_attn_implementation("eager")
     model.config.output_attentions = True
     sequences = ["ACGTTAC", "GGCAT"]
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import modeling_flash_attention_utils as flash_utils
 
-from mutbert.model import MutBertForMaskedLM, MutBertModel
+from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertModel
+from mutbert.model.modeling_mutbert import rotary_tables, rotate
 
-LENGTHS = (7, 24, 3, 12)
+LENGTHS = (7, 1, 24, 3, 12, 1)
 SCALINGS = [None, {"type": "linear", "factor": 2.0}, {"type": "dynamic", "factor": 2.0}]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile for a CPU needs a C++ compiler")
 
@@ -52,7 +53,7 @@ def test_packed_sequences_do_not_see_each_other(build, probs, attention, scaling
 def test_packed_rows_with_padding(build, probs, attention, own_positions):
     """Padding may count on from the last sequence or start anew; either way it changes nothing elsewhere."""
     model = build(MutBertModel, attention=attention, rope_scaling=SCALINGS[2])
-    first, second, third = sequences(probs)[1], sequences(probs)[0], sequences(probs)[3]
+    first, second, third = (probs(1, length, seed=length) for length in (24, 7, 12))
     length = 31
     inputs = torch.zeros(2, length, 9)
     inputs[..., 3] = 1
@@ -224,3 +225,29 @@ def test_the_pooler_takes_a_mask_as_attention_does(build, probs):
         model(input_probs=inputs, attention_mask=torch.tensor([m])) for m in ([1, 1, 1, 1, 1, 0], [1, 2, 2, 1, 3, 0])
     )
     torch.testing.assert_close(other.pooler_output, one.pooler_output)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_without_padding_no_mask_is_passed(build, probs, monkeypatch, training):
+    """So that a flash kernel can be used."""
+    masks = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(*inputs, **settings):
+        masks.append(settings["attn_mask"])
+        return attend(*inputs, **settings)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    build(MutBertForMaskedLM).train(training)(input_probs=probs(2, 6))
+    assert masks == [None, None]
+
+
+def test_rotation_is_in_float32(build):
+    """Also of queries in half precision, whose own would lose places far out."""
+    config = MutBertConfig(hidden_size=32, num_attention_heads=4)
+    tables = rotary_tables(config, torch.arange(400, 500)[None], torch.tensor([[500]]))
+    query = torch.randn(1, 100, 4, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    wanted = rotate(query.float(), tables)
+    found = rotate(query, tables)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, wanted.bfloat16())

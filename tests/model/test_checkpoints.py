@@ -253,6 +253,10 @@ def test_a_bin_file_with_code_is_refused_and_not_run(published, tmp_path):
         def __reduce__(self):
             return Path.touch, (trace,)
 
+    # Where the configuration names no precision, the library looks into the weights for it, and opens them once more.
+    values = json.loads((folder / "config.json").read_text())
+    del values["dtype"]
+    (folder / "config.json").write_text(json.dumps(values))
     torch.save({"bert.embeddings.LayerNorm.weight": Payload()}, folder / "pytorch_model.bin")
     with pytest.raises(InputError, match="other things than tensors") as raised:
         read_checkpoint(folder, MutBertForMaskedLM)
@@ -328,3 +332,27 @@ def test_a_config_with_odd_values_is_read_or_refused_in_one_line(published, tmp_
         convert_checkpoint(folder, tmp_path / "ours")
     assert str(raised.value).startswith(str(folder))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, [torch.zeros(2)], torch.zeros(2)])
+def test_a_bin_file_of_other_things_is_refused(published, tmp_path, content):
+    folder, _ = published
+    (folder / "model.safetensors").unlink()
+    torch.save(content, folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match="is no state dict of tensors by name"):
+        convert_checkpoint(folder, tmp_path / "ours")
+
+
+@pytest.mark.parametrize("model_class", [MutBertForSequenceClassification, MutBertForTokenClassification])
+@pytest.mark.parametrize(
+    "key", ["classifier.bias", "bert.pooler.dense.bias", "bert.pooler.dense", "bert.encoder.layer.0.output.dense.bias"]
+)
+def test_of_a_classifier_nothing_may_be_missing(build, tmp_path, model_class, key):
+    """Whole parts are new in fine-tuning; one of which some is there is torn, and so is one without its pooler."""
+    build(model_class, pooler_type="cls").save_pretrained(tmp_path)
+    edit_weights(tmp_path, lambda weights: [weights.pop(name) for name in list(weights) if name.startswith(key)])
+    if "pooler" in key and model_class is MutBertForTokenClassification:
+        assert model_class.from_pretrained(tmp_path), "it has none"
+        return
+    with pytest.raises(ValueError, match=f"has no .*{key}"):
+        model_class.from_pretrained(tmp_path)

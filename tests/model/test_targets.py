@@ -87,6 +87,8 @@ def test_what_stands_elsewhere_has_no_gradient(build, probs, case, training):
     assert all(gradient.isfinite().all() for gradient in gradients_of(model, loss))
 
 
+# Of torch's own, about a fused kernel that it maps over row by row.
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_gradients_of_each_sequence_by_vmap(build, probs, case, attention):
     """Under torch.func, where no value can be looked at and none drawn in place."""

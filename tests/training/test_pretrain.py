@@ -210,3 +210,19 @@ def test_a_run_that_goes_on_is_not_resumed_by_another(recipe_path, tmp_path):
     pretrain(recipe_path, ["training.max_steps=2"])
     with locked(tmp_path / "run"), pytest.raises(InputError, match="another process is writing"):
         pretrain(recipe_path, ["training.max_steps=2"], resume=True)
+
+
+def test_the_model_is_told_how_many_targets_there_are(recipe_path, monkeypatch):
+    """Just as many, so that an accelerator runs the head at no place more."""
+    told = []
+    forward = MutBertForMaskedLM.forward
+
+    def spy(self, **inputs):
+        if self.training:
+            told.append((inputs["max_targets"], int(inputs["target_mask"].sum())))
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(MutBertForMaskedLM, "forward", spy)
+    pretrain(recipe_path, ["training.max_steps=2"])
+    assert len(told) >= 2
+    assert all(most == targets > 0 for most, targets in told)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from mutbert.cli import export, inspect, verify
+from mutbert.cli import export_genome, inspect, verify
 from mutbert.cli.inspect import print_names, print_records
 from mutbert.cli.printing import print_json
 
@@ -84,7 +84,7 @@ def build(
 
 app.command("inspect", no_args_is_help=True)(inspect.inspect)
 app.command("verify", no_args_is_help=True)(verify.verify)
-app.command("export", no_args_is_help=True)(export.export)
+app.command("export", no_args_is_help=True)(export_genome.export)
 
 
 @app.command(no_args_is_help=True)

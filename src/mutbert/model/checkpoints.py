@@ -21,8 +21,8 @@ key                                                         weight
 ==========================================================  ===============================================
 
 What differs is ``config.json``. The published one says ``model_type: "bert"`` with an ``auto_map`` of its own
-classes, so that a loader which does not run its code makes a stock BERT of it, with random position embeddings, in
-silence. `MutBertConfig` recognises it by those classes; saved again, it says ``model_type: "mutbert"``.
+classes, so that a loader which does not run its code makes a stock BERT of it, with random position embeddings and no
+more than a warning. `MutBertConfig` recognises it by those classes; saved again, it says ``model_type: "mutbert"``.
 
 Weights are safetensors, or ``.bin`` files, which are pickles: of these nothing but tensors is read.
 """

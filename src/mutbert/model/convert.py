@@ -181,7 +181,9 @@ def local_folder(source: str | Path) -> Path:
     if folder.exists() or isinstance(source, Path) or source.count("/") != 1 or folder.is_absolute():
         return folder
     try:
-        found = snapshot_download(source, allow_patterns=["*.json", "model*.safetensors", "pytorch_model*.bin"])
+        found = snapshot_download(
+            source, allow_patterns=["*.json", "*.yaml", "model*.safetensors", "pytorch_model*.bin"]
+        )
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
@@ -254,7 +256,7 @@ def _classes(folder: Path, weights: dict[str, Tensor]) -> list[type[MutBertPreTr
             f"{folder}: has a masked model's head and a classifier, which no one model has; convert a folder for each"
         )
     classes: list[type[MutBertPreTrainedModel]] = []
-    if not (masked or classified) or (masked and any("pooler.dense." in name for name in weights)):
+    if not (masked or classified) or any("pooler.dense." in name for name in weights):
         classes.append(MutBertModel)
     if masked:
         classes.append(MutBertForMaskedLM)

@@ -130,8 +130,8 @@ def _is_plain(x: Tensor) -> bool:
 def _kept(x: Tensor, probability: float) -> tuple[Tensor, float]:
     """Draw what stays: 1 or 0 for each element of `x`, and the scale that makes up for what goes.
 
-    On a CPU torch draws one random number after another, one for each element: a third of a training step. Here
-    each draw of 64 bits, from the same generator, decides on four elements; a probability becomes a multiple of 2^−16.
+    On a CPU torch draws one random number after another, one for each element. Here each draw of 64 bits, from the
+    same generator, decides on four elements; a probability becomes a multiple of 2^−16.
     """
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None)
     dropped = round(probability * 2**16)
@@ -213,6 +213,15 @@ class MutBertEmbeddings(nn.Module):
         if token_type_ids is None:
             type_BLD = self.token_type_embeddings(torch.zeros(1, dtype=torch.long, device=word_BLD.device))
         else:
+            rows, length = word_BLD.shape[:2]
+            if (
+                token_type_ids.dim() != 2
+                or token_type_ids.shape[0] not in (1, rows)
+                or token_type_ids.shape[1] != length
+            ):
+                raise ValueError(
+                    f"token_type_ids have shape {tuple(token_type_ids.shape)} where the input is {(rows, length)}"
+                )
             if _checks_values(self.config, token_type_ids):
                 check_ids("token_type_ids", token_type_ids, self.config.type_vocab_size)
             type_BLD = self.token_type_embeddings(token_type_ids)
@@ -559,7 +568,7 @@ class MutBertPreTrainedModel(PreTrainedModel):
                 f"{place}: its .bin file holds other things than tensors, or is no whole file; such a pickle can run "
                 f"any code and is not read: {str(error).splitlines()[0]}"
             ) from None
-        missing = {name for name in info["missing_keys"] if not name.startswith(cls._fresh_weights)}
+        missing = set(info["missing_keys"]) - cls._fresh(model, set(info["missing_keys"]))
         left_over = set(info["unexpected_keys"])
         if kwargs.get("pooler_type") == "mean":
             # Asked for by name, so the checkpoint's own pooling is left aside on purpose.
@@ -589,6 +598,20 @@ class MutBertPreTrainedModel(PreTrainedModel):
                 model.tie_weights()
             model._settle_decoder()
         return (model, info) if output_loading_info else model
+
+    @classmethod
+    def _fresh(cls, model: Any, missing: set[str]) -> set[str]:
+        """Choose what may be missing, since fine-tuning is about to learn it: whole parts, of which nothing is there.
+
+        A part comes with those before it in `_fresh_weights`: a classifier is not there without its pooler.
+        """
+        fresh: set[str] = set()
+        for part in cls._fresh_weights:
+            names = {name for name, _ in model.named_parameters() if name.startswith(part)}
+            if not names <= missing:
+                break
+            fresh |= names
+        return fresh
 
     def save_pretrained(
         self,
@@ -697,7 +720,8 @@ class MutBertModel(MutBertPreTrainedModel):
             Token ids. Floating-point ones of shape (B, L, C) are read as `input_probs`.
         attention_mask : Tensor, shape (B, L), optional
             1 at tokens and 0 at padding. Leave it out where nothing is padded, which is faster. One of shape
-            (B, 1, L, L), boolean or added to the scores, is taken as it is by eager and sdpa attention.
+            (B, 1, L, L), boolean or added to the scores, is taken as it is by eager and sdpa attention; what is padding
+            it does not say, so that pooling and dynamic RoPE scaling take the whole row.
         token_type_ids : Tensor of integers, shape (B, L), optional
             0 in the first and 1 in the second sequence of a pair; 0 where left out.
         position_ids : Tensor of integers, shape (B, L) or (1, L), optional
