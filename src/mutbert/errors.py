@@ -24,3 +24,8 @@ class MissingExtraError(ImportError):
 
     def __init__(self, library: str, extra: str) -> None:
         super().__init__(f"{library} is not installed; remedy: pip install 'mutbert[{extra}]'")
+
+
+def one_line(error: Exception, most: int = 1000) -> str:
+    """Bring what a library says of a mistake into one line, of at most so many characters."""
+    return " ".join(str(error).split())[:most]

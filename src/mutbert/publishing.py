@@ -54,6 +54,18 @@ def refuse_existing(path: Path, *, force: bool, mark: str | None = None) -> None
         raise InputError(f"{path}: the folder {path.parent} cannot be written; choose another output")
 
 
+def refuse_inside(source: Path, output: Path) -> None:
+    """Refuse an output that holds its source, which would go with it.
+
+    Raises
+    ------
+    InputError
+        When `source` lies inside `output`.
+    """
+    if output.resolve() in source.resolve().parents:
+        raise InputError(f"{output}: holds {source}, which would be lost; choose another output")
+
+
 @contextmanager
 def publish_directory(
     path: Path,

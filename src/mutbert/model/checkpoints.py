@@ -38,7 +38,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from mutbert.errors import InputError
+from mutbert.errors import InputError, one_line
 from mutbert.model.modeling_mutbert import MutBertPreTrainedModel
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def read_checkpoint(path: str | Path, model_class: type[Model], **overrides: Any
                 path, **overrides, output_loading_info=True, ignore_mismatched_sizes=False
             )
     except _OF_BAD_FILES as error:
-        text = _one_line(error)
+        text = one_line(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: cannot be loaded: {text}") from None
     if missing := sorted(info["missing_keys"]):
         raise InputError(
@@ -161,7 +161,3 @@ def library_bars_off() -> Iterator[None]:
         yield
     finally:
         transformers_logging.enable_progress_bar()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:1000]

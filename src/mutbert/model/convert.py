@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from mutbert import alphabet
-from mutbert.errors import InputError
+from mutbert.errors import InputError, one_line
 from mutbert.model.checkpoints import check_folder, read_checkpoint, weight_files
 from mutbert.model.modeling_mutbert import (
     MutBertForMaskedLM,
@@ -25,7 +25,7 @@ from mutbert.model.modeling_mutbert import (
     add_code,
 )
 from mutbert.model.tokenization_mutbert import MutBertTokenizer
-from mutbert.publishing import publish_directory
+from mutbert.publishing import publish_directory, refuse_inside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,12 +99,6 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
             written.weights,
             written.repeated,
         )
-
-
-def refuse_inside(source: Path, output: Path) -> None:
-    """Refuse an output that holds its source, which would go with it."""
-    if output.resolve() in source.resolve().parents:
-        raise InputError(f"{output}: holds {source}, which would be lost; choose another output")
 
 
 class Written(NamedTuple):
@@ -185,9 +179,8 @@ def local_folder(source: str | Path) -> Path:
             source, allow_patterns=["*.json", "*.yaml", "model*.safetensors", "pytorch_model*.bin"]
         )
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        reason = " ".join(str(error).split())
         raise InputError(
-            f"{source}: no such folder, and the Hub gives no repository of that name: {reason[:300]}"
+            f"{source}: no such folder, and the Hub gives no repository of that name: {one_line(error, 300)}"
         ) from None
     return Path(found)
 
@@ -210,7 +203,7 @@ def _tokenizer(source: Path, length: int) -> MutBertTokenizer:
         try:
             tokenizer: MutBertTokenizer = MutBertTokenizer.from_pretrained(source)
         except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())[:300]}") from None
+            raise InputError(f"{path}: cannot be read: {one_line(error, 300)}") from None
         return tokenizer
     return MutBertTokenizer(model_max_length=length)
 
@@ -239,8 +232,9 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         try:
             part: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         except Exception as error:  # of several libraries, which raise many kinds
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(f"{path}: cannot be read, or holds other things than tensors: {reason}") from None
+            raise InputError(
+                f"{path}: cannot be read, or holds other things than tensors: {one_line(error, 300)}"
+            ) from None
         if not isinstance(part, dict) or not all(isinstance(value, torch.Tensor) for value in part.values()):
             raise InputError(f"{path}: is no state dict of tensors by name; give the file that save_pretrained wrote")
         weights |= part

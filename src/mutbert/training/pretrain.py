@@ -17,7 +17,7 @@ from accelerate import PartialState
 from torch.utils.tensorboard import SummaryWriter
 from transformers.integrations import TensorBoardCallback
 
-from mutbert.errors import InputError
+from mutbert.errors import InputError, one_line
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.model.checkpoints import library_bars_off
@@ -197,7 +197,7 @@ def _model_config(recipe: PretrainRecipe) -> MutBertConfig:
     try:
         return MutBertConfig(**settings)
     except (ValueError, TypeError) as error:
-        raise InputError(f"model: {' '.join(str(error).split())}") from None
+        raise InputError(f"model: {one_line(error)}") from None
 
 
 def _training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.TrainingArguments:
@@ -230,7 +230,7 @@ def _training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.Tr
             disable_tqdm=True,
         )
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise InputError(f"training: {' '.join(str(error).split())}") from None
+        raise InputError(f"training: {one_line(error)}") from None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from mutbert.errors import InputError
+from mutbert.errors import InputError, one_line
 from mutbert.windows.masking import Masking
 from mutbert.windows.tempering import Tempering
 
@@ -146,10 +146,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainReci
         tree = yaml.load(source.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - derives from SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path}: cannot be read ({_reason(error)}); give a recipe in YAML, or one of {', '.join(sorted(shipped))}"
+            f"{path}: cannot be read ({one_line(error)}); give a recipe in YAML, or one of {', '.join(sorted(shipped))}"
         ) from None
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {_reason(error)}") from None
+        raise InputError(f"{path}: not YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: not a recipe; expected lines of 'key: value'")
     for override in overrides:
@@ -229,17 +229,13 @@ def _override(tree: dict[str, Any], override: str) -> None:
     try:
         branch[name] = yaml.load(text, Loader=_Loader)  # noqa: S506 - derives from SafeLoader
     except yaml.YAMLError as error:
-        raise InputError(f"{override!r}: the value is not YAML: {_reason(error)}") from None
+        raise InputError(f"{override!r}: the value is not YAML: {one_line(error)}") from None
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, (tuple, list)) else value
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _check_seed(name: str, seed: int) -> None:
