@@ -143,7 +143,7 @@ def _write_report(
     gc_share: npt.NDArray[np.float64],
 ) -> None:
     references = {
-        name: value.all_targets for name, value in trained.held_out.items() if name not in {"model", "entropy floor"}
+        name: value["all"] for name, value in trained.held_out.items() if name not in {"model", "entropy floor"}
     }
     vectors = np.array(pq.read_table(embeddings, columns=["embedding"])["embedding"].to_pylist())
     edges = np.linspace(0, 1, len(summary.spectrum) + 1).tolist()
@@ -167,9 +167,12 @@ def _write_report(
             f"Cross-entropy in nats a target after {trained.steps:,} steps; lower is better, and nothing can go below "
             "the entropy floor.",
             html_table(
-                ("predictor", *(f"{name.replace('_', ' ')} ({count:,})" for name, count in trained.targets.items())),
-                ([name, *(f"{value:.4f}" for value in values)] for name, values in trained.held_out.items()),
-                marked="model",
+                ("targets", "number", *trained.held_out),
+                (
+                    [group, f"{count:,}", *(f"{values[group]:.4f}" for values in trained.held_out.values())]
+                    for group, count in trained.targets.items()
+                    if count
+                ),
             ),
         ),
         Section(

@@ -11,7 +11,7 @@ from mutbert.errors import InputError
 from mutbert.model.convert import local_folder, write_model
 from mutbert.publishing import publish_directory, refuse_inside
 from mutbert.reports.model_card import ModelFacts, model_card
-from mutbert.run_folder import GENOME, HELD_OUT, MODEL, RECIPE
+from mutbert.run_folder import GENOMES, HELD_OUT, MODEL, RECIPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,16 +94,30 @@ def export_model(
             num_labels=model.config.num_labels,
             licence=licence,
             recipe=_text(folder / RECIPE),
-            genome=_values(folder / GENOME, ("contigs", "settings", "sources", "records")),
+            genomes=_genomes(folder / GENOMES),
             held_out=_values(folder.parent / HELD_OUT, ("unit", "steps", "targets", "cross_entropy"))
             if folder.name == MODEL
             else None,
         )
         (partial / CARD).write_text(model_card(facts), encoding="utf-8")
-    known = {"licence": licence, "recipe": facts.recipe, "data": facts.genome, "held-out figures": facts.held_out}
+    known = {"licence": licence, "recipe": facts.recipe, "data": facts.genomes, "held-out figures": facts.held_out}
     return ExportReport(
         output, facts.model_class, facts.parameters, tuple(what for what, value in known.items() if value is None)
     )
+
+
+def _genomes(path: Path) -> Mapping[str, Mapping[str, Any]] | None:
+    """Read the manifests of the genomes that a model was trained on, by name."""
+    values = _values(path, ("genomes",))
+    if values is None:
+        return None
+    needed = ("contigs", "settings", "sources", "records")
+    genomes = values["genomes"]
+    if not isinstance(genomes, dict) or not all(
+        isinstance(genome, dict) and genome.keys() >= set(needed) for genome in genomes.values()
+    ):
+        raise InputError(f"{path}: has not all of {', '.join(needed)} for each genome; remove it to go without")
+    return genomes
 
 
 def _text(path: Path) -> str | None:

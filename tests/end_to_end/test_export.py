@@ -49,8 +49,9 @@ def test_a_run_is_exported_with_all_that_is_known_of_it(demo, mutbert, tmp_path)
         assert f"{count:,} {reason}" in card
     assert (demo / "run" / "model" / "recipe.yaml").read_text().rstrip() in card
     table = json.loads((demo / "run" / "held_out.json").read_text())
-    for name, values in table["cross_entropy"].items():
-        assert re.search(rf"^\| (\*\*)?{re.escape(name)}(\*\*)? \| {values['all_targets']:.4f} \|", card, re.MULTILINE)
+    for group in ("all", "variant", "other"):
+        cells = " | ".join(f"{values[group]:.4f}" for values in table["cross_entropy"].values())
+        assert f"| {group} | {table['targets'][group]:,} | {cells} |" in card
     assert str(tmp_path) not in card
 
 
@@ -85,9 +86,9 @@ def test_what_is_not_known_is_said(demo, mutbert, tmp_path):
     refused = mutbert("export", tmp_path / "bare", "-o", tmp_path / "shared", status=2)
     assert "exists already" in refused.stderr
     mutbert("export", tmp_path / "bare", "-o", tmp_path / "shared", "--force")
-    (tmp_path / "bare" / "genome.json").write_text("{")
+    (tmp_path / "bare" / "genomes.json").write_text("{")
     refused = mutbert("export", tmp_path / "bare", "-o", tmp_path / "other", status=2)
-    assert "genome.json: is no JSON" in refused.stderr
+    assert "genomes.json: is no JSON" in refused.stderr
     assert not (tmp_path / "other").exists()
 
 

@@ -1,6 +1,7 @@
 """Small FASTA and VCF files, written as text."""
 
 import gzip
+import json
 import shutil
 
 import pysam
@@ -58,3 +59,20 @@ def write_vcf():
         return compress_file(path, kind)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def as_version_1():
+    """Take from a store what version 1 did not have."""
+
+    def change(path):
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["version"] = 1
+        del manifest["arrays"]["soft_mask.npy"]
+        for contig in manifest["contigs"]:
+            del contig["soft_mask"]
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        (path / "soft_mask.npy").unlink()
+        return path
+
+    return change

@@ -79,7 +79,7 @@ def test_inspect_shows_what_a_genome_holds(tmp_path, command):
     assert "chr1 40 40 2 50.00 0.00 21.875" in lines
     assert "chr2 40 40 0 0.00 none 0.000" in lines
     assert "all 80 80 2 25.00 0.00 10.938" in lines
-    assert any(line.endswith("a base; 100.00% of the bases are not N") for line in lines)
+    assert any(line.endswith("a base; 100.00% of the bases are not N, 0.00% soft-masked") for line in lines)
     assert "mean frequency of an alternate allele 0.3750; expected heterozygosity 10.938 a kilobase" in lines
     assert any(
         line.startswith("2 alternate alleles; 0 positions with more than one; 0 transitions, 2 trans") for line in lines
@@ -96,7 +96,7 @@ def test_inspect_in_json(tmp_path, command):
     result = json.loads(invoke("inspect", str(tmp_path / "x.genome"), "--json").stdout)
     assert (result["variants"], result["alternates"], result["transversions"], result["ti_tv"]) == (2, 2, 2, 0)
     assert result["contigs"][0] == {
-        "name": "chr1", "length": 40, "known": 40, "variants": 2, "per_kilobase": 50,
+        "name": "chr1", "length": 40, "known": 40, "soft_masked": 0, "variants": 2, "per_kilobase": 50,
         "alternates": 2, "transitions": 0, "transversions": 2,
         "diversity_per_kilobase": pytest.approx(21.875, abs=1e-3),
     }  # fmt: skip
@@ -106,6 +106,20 @@ def test_inspect_in_json(tmp_path, command):
     assert result["records"][0]["read"] == 4
     assert result["settings"]["min_frequency"] == 0.02
     assert len(result["spectrum"]) == 20
+
+
+def test_inspect_shows_the_soft_mask(tmp_path, write_fasta, as_version_1):
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACgtnnnnACGTAC", "chr2": "acGTAC"})
+    path = tmp_path / "x.genome"
+    invoke("build", "--fasta", str(fasta), "-o", str(path))
+    assert "of the bases are not N, 40.00% soft-masked" in invoke("inspect", str(path)).stdout
+    result = json.loads(invoke("inspect", str(path), "--json").stdout)
+    assert (result["version"], result["soft_masked"], result["soft_masked_share"]) == (2, 8, 0.4)
+    assert [one["soft_masked"] for one in result["contigs"]] == [6, 2]
+    as_version_1(path)
+    assert "format version 1, which does not keep the soft mask" in invoke("inspect", str(path)).stdout
+    lines = [" ".join(line.split()) for line in invoke("inspect", str(path), str(path)).stdout.splitlines()]
+    assert "soft-masked unknown unknown" in lines
 
 
 @pytest.fixture
@@ -127,6 +141,7 @@ def test_inspect_compares_genomes(three):
         "contigs 2 2 2",
         "bases 80 80 80",
         "share not N 100.00% 100.00% 100.00%",
+        "soft-masked 0.00% 0.00% 0.00%",
         "variants 2 1 0",
         "per kb 25.00 12.50 0.00",
         "ti/tv 0.00 0.00 none",

@@ -136,8 +136,32 @@ def test_the_reference_makes_the_same_store_again(tmp_path, genome):
     for name in ("x.fa", "x.fa.gz"):
         export_genome(genome, tmp_path / name, "reference")
         again = build_genome(tmp_path / name, tmp_path / "again.genome", force=True).path
-        for array in ("sequence.npy", "ambiguity.npy"):
+        for array in ("sequence.npy", "ambiguity.npy", "soft_mask.npy"):
             assert (again / array).read_bytes() == (genome.path / array).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["reference", "consensus", "iupac"])
+def test_the_case_is_kept_where_asked_for(tmp_path, monkeypatch, write_fasta, write_vcf, as_version_1, kind):
+    lower = {name: text[:7] + text[7:50].lower() + text[50:61] + text[61:].lower() for name, text in SEQUENCES.items()}
+    fasta, vcf = write_fasta(tmp_path / "lower.fa", lower), write_vcf(tmp_path / "x.vcf", RECORDS)
+    store = build_genome(fasta, tmp_path / "x.genome", vcf, min_frequency=0).path
+    # Pieces of one line, so that runs go through seams.
+    monkeypatch.setattr(export, "_PIECE_BASES", 60)
+    plain = export_genome(store, tmp_path / "plain.fa", kind)
+    report = export_genome(store, tmp_path / "x.fa", kind, soft_mask=True)
+    assert (report.bases, report.changed) == (plain.bases, plain.changed)
+    letters = read_fasta(tmp_path / "plain.fa")
+    assert letters == {name: text.upper() for name, text in letters.items()}
+    assert read_fasta(tmp_path / "x.fa") == {
+        name: "".join(b.lower() if a.islower() else b for a, b in zip(lower[name], text, strict=True))
+        for name, text in letters.items()
+    }
+    if kind == "reference":
+        assert read_fasta(tmp_path / "x.fa") == lower
+        again = build_genome(tmp_path / "x.fa", tmp_path / "again.genome").path
+        assert (again / "soft_mask.npy").read_bytes() == (store / "soft_mask.npy").read_bytes()
+    with pytest.raises(InputError, match="version 1, which keeps no soft mask; build it again"):
+        export_genome(as_version_1(store), tmp_path / "y.fa", kind, soft_mask=True)
 
 
 def test_regions_come_as_asked_for(tmp_path, genome):
@@ -294,6 +318,7 @@ def test_a_reference_alone_makes_empty_tables(tmp_path, write_fasta):
         ("x.parquet", "consensus", {}, "its suffix is not that of consensus"),
         ("x.parquet.gz", None, {}, "leave out the .gz"),
         ("x.fa", "consensus", {"min_frequency": 0.1}, "is for iupac alone"),
+        ("x.bed", None, {"soft_mask": True}, "soft mask: is for FASTA alone; leave it out for bed"),
         ("x.fa", "iupac", {"min_frequency": 1.1}, "is not between 0 and 1"),
         ("x.fa", "iupac", {"min_frequency": float("nan")}, "is not between 0 and 1"),
         ("x.fa", "iupac", {"regions": ["chr3"]}, "no such contig; there are chr1, chr2"),
@@ -351,7 +376,20 @@ def test_the_command_line(tmp_path, genome):
         "path": output, "kind": "reference", "regions": 2, "bases": 195, "variants": 9, "changed": 0,
     }  # fmt: skip
     assert list(read_fasta(tmp_path / "x.fa").items()) == list(SEQUENCES.items())[::-1]
-    invoke("-o", output, "--as", "reference", "--force", "--contigs", "2", "--region", "1:3-4", "--region", "1:1-2")
+    invoke(
+        "-o",
+        output,
+        "--as",
+        "reference",
+        "--force",
+        "--soft-mask",
+        "--contigs",
+        "2",
+        "--region",
+        "1:3-4",
+        "--region",
+        "1:1-2",
+    )
     assert list(read_fasta(tmp_path / "x.fa")) == ["chr2", "chr1:3-4", "chr1:1-2"]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.genome import compression
+from mutbert.genome import compression, fasta
 from mutbert.genome.fasta import read_fasta, read_pieces
 
 LETTERS = alphabet.IUPAC + alphabet.IUPAC.lower() + "Uu"
@@ -23,8 +23,11 @@ LETTERS = alphabet.IUPAC + alphabet.IUPAC.lower() + "Uu"
     st.sampled_from(["\n", "\r\n"]),
     st.booleans(),
     st.integers(1, 40),
+    st.integers(1, 40),
 )
-def test_every_shape_is_read(tmp_path_factory, write_fasta, compress, sequences, width, kind, end, unended, block):
+def test_every_shape_is_read(
+    tmp_path_factory, write_fasta, compress, sequences, width, kind, end, unended, block, piece_bases
+):
     path = tmp_path_factory.mktemp("fasta") / "x.fa"
     write_fasta(path, {f"chr{i}": sequence for i, sequence in enumerate(sequences)}, width=width, end=end)
     if unended:
@@ -34,8 +37,10 @@ def test_every_shape_is_read(tmp_path_factory, write_fasta, compress, sequences,
     with pytest.MonkeyPatch.context() as patch:
         # Small blocks, so that every cut through headers, line ends and sequence is met.
         patch.setattr(compression, "_BLOCK_BYTES", block)
+        patch.setattr(fasta, "_PIECE_BASES", piece_bases)
         pieces = list(read_pieces(path, told.append))
         contigs = list(read_fasta([path]))
+    lower = {f"chr{i}": [letter.islower() for letter in sequence] for i, sequence in enumerate(sequences)}
     expected = [sequence.upper().replace("U", "T") for sequence in sequences]
     assert [contig.name for contig in contigs] == [f"chr{i}" for i in range(len(sequences))]
     assert [alphabet.decode(contig.base_L) for contig in contigs] == expected
@@ -43,7 +48,10 @@ def test_every_shape_is_read(tmp_path_factory, write_fasta, compress, sequences,
     place = dict.fromkeys((piece.contig for piece in pieces), 0)
     for piece in pieces:
         assert piece.start == place[piece.contig]
-        assert len(piece.base_L)
+        assert 1 <= len(piece.base_L) <= piece_bases
+        masked = {place for run in piece.soft_mask for place in range(run["start"], run["start"] + run["length"])}
+        places = range(piece.start, piece.start + len(piece.base_L))
+        assert masked == {place for place in places if lower[piece.contig][place]}
         place[piece.contig] += len(piece.base_L)
 
 

@@ -26,7 +26,7 @@ def read_npy(path):
 
 
 def test_a_store_is_what_the_page_says(tmp_path, write_fasta, write_vcf):
-    contigs = {"chr1": "NNACGTRRYACNN", "chr2": "GATTACA"}
+    contigs = {"chr1": "nNAcgTRryACNN", "chr2": "GATTACA", "chr3": "acg", "chr4": "Acg"}
     records = [("chr2", 1, "G", "A", 0.25), ("chr1", 3, "A", "C,T", "0.5,0.2"), ("chr1", 5, "G", "T", 1 / 3)]
     fasta, vcf = write_fasta(tmp_path / "x.fa", contigs), write_vcf(tmp_path / "x.vcf", records)
     store = build_genome(fasta, tmp_path / "x.genome", vcf).path
@@ -38,12 +38,17 @@ def test_a_store_is_what_the_page_says(tmp_path, write_fasta, write_vcf):
     descr, (runs,), ambiguity = read_npy(store / "ambiguity.npy")
     assert descr == [("start", "<u4"), ("length", "<u4"), ("code", "|u1")]
     assert len(ambiguity) == 9 * runs
+    descr, (stretches,), soft_mask = read_npy(store / "soft_mask.npy")
+    assert descr == [("start", "<u4"), ("length", "<u4")]
+    assert len(soft_mask) == 8 * stretches
     descr, (variants,), position = read_npy(store / "variant_position.npy")
     assert descr == "<u4"
     descr, shape, frequency = read_npy(store / "variant_frequency.npy")
     assert (descr, shape) == ("<u2", (variants, 4))
 
     rows = {}
+    assert manifest["version"] == 2
+    assert [contig["soft_mask"] for contig in manifest["contigs"]] == [[0, 3], [3, 3], [3, 4], [4, 5]]
     assert [contig["name"] for contig in manifest["contigs"]] == list(contigs)
     for contig in manifest["contigs"]:
         bases = [
@@ -53,6 +58,9 @@ def test_a_store_is_what_the_page_says(tmp_path, write_fasta, write_vcf):
             start, length, code = struct.unpack_from("<IIB", ambiguity, 9 * run)
             assert bases[start : start + length] == ["A"] * length
             bases[start : start + length] = CODES[code] * length
+        for stretch in range(*contig["soft_mask"]):
+            start, length = struct.unpack_from("<II", soft_mask, 8 * stretch)
+            bases[start : start + length] = "".join(bases[start : start + length]).lower()
         assert "".join(bases) == contigs[contig["name"]]
         for row in range(*contig["variants"]):
             (place,) = struct.unpack_from("<I", position, 4 * row)

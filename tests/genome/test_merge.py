@@ -14,7 +14,7 @@ from mutbert.genome.layout import ARRAYS, MANIFEST
 from mutbert.genome.merge import merge_genomes
 from mutbert.genome.store import ProbabilisticGenome
 
-CONTIGS = {f"chr{number}": "ACGTACGTRYNNNACGTACGTAC"[number:] for number in range(1, 6)}
+CONTIGS = {f"chr{number}": "ACGTacgtRynnNACGTACGTac"[number:] for number in range(1, 6)}
 
 
 @pytest.fixture
@@ -23,7 +23,8 @@ def inputs(tmp_path, write_fasta, write_vcf):
     records = []
     for name, sequence in [*CONTIGS.items(), ("chr9", "ACGT" * 4)]:
         for place in sorted(draw.sample(range(len(sequence)), 8)):
-            reference = sequence[place] if sequence[place] in "ACGT" else "A"
+            letter = sequence[place].upper()
+            reference = letter if letter in "ACGT" else "A"
             alternate = draw.choice([base for base in "ACGT" if base != reference] + [reference + "G"])
             records.append((name.removeprefix("chr"), place + 1, reference, alternate, draw.choice([0.01, 0.25])))
     vcf = write_vcf(tmp_path / "x.vcf.gz", records, kind="bgzip")
@@ -46,7 +47,22 @@ def test_parts_make_the_same_store_as_one_build(tmp_path, inputs, indexed):
     expected["settings"]["contigs"] = [name for names in parts for name in names]
     assert found == expected
     assert found["records"][0]["not_used"]["contig not in the FASTA"] == 8
-    assert ProbabilisticGenome.open(merged.path, check=True).lengths == dict(whole.lengths) == dict(merged.lengths)
+    genome = ProbabilisticGenome.open(merged.path, check=True)
+    assert genome.lengths == dict(whole.lengths) == dict(merged.lengths)
+    for name, sequence in CONTIGS.items():
+        assert genome.soft_masked(name, 0, len(sequence)).tolist() == [letter.islower() for letter in sequence]
+
+
+def test_a_part_of_version_1_has_no_soft_mask_to_give(tmp_path, inputs, as_version_1):
+    fasta, vcf = inputs
+    for name in ("1", "2", "3"):
+        build_genome(fasta, tmp_path / f"{name}.genome", vcf, contigs=[name])
+    as_version_1(tmp_path / "2.genome")
+    report = merge_genomes([tmp_path / f"{name}.genome" for name in "123"], tmp_path / "x.genome")
+    genome = ProbabilisticGenome.open(report.path, check=True)
+    for name in ("chr1", "chr2", "chr3"):
+        expected = [letter.islower() and name != "chr2" for letter in CONTIGS[name]]
+        assert genome.soft_masked(name, 0, len(CONTIGS[name])).tolist() == expected
 
 
 def test_contigs_that_no_part_selected_stay_counted(tmp_path, inputs):

@@ -1,6 +1,7 @@
 """A build that was stopped goes on where it was, and ends with the bytes of one that was not."""
 
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -18,6 +19,8 @@ from mutbert.errors import InputError
 from mutbert.genome import build as build_room
 from mutbert.genome import messages
 from mutbert.genome.build import build_genome
+from mutbert.genome.layout import ARRAYS
+from mutbert.genome.store import ProbabilisticGenome
 
 CONTIGS = ["chr1", "chr2", "chr3", "chr4", "chr5"]
 NEXT = dict(zip("ACGT", "CGTA", strict=True))
@@ -35,6 +38,11 @@ def sequences():
     return {name: "".join(generator.choice(list("ACGT"), 2000)) for name in CONTIGS}
 
 
+def soft_masked(sequence):
+    """Put stretches into lower case, both ends among them."""
+    return sequence[:77].lower() + sequence[77:500] + sequence[500:901].lower() + sequence[901:1999] + "a"
+
+
 class Stopped(BaseException):
     """Stands for whatever ends a process."""
 
@@ -47,7 +55,9 @@ def world(tmp_path, sequences, write_fasta, monkeypatch):
         output = tmp_path / "x.genome"
         partial = tmp_path / "x.genome.partial"
         journal = partial / "resume.jsonl"
-        fasta = write_fasta(tmp_path / "x.fa", sequences, width=60)
+        fasta = write_fasta(
+            tmp_path / "x.fa", {name: soft_masked(sequence) for name, sequence in sequences.items()}, width=60
+        )
 
         def vcf(self, name, contigs, value=0.25, *, indexed=True):
             """Write a VCF with a hundred records of each contig."""
@@ -158,7 +168,7 @@ def test_what_lay_there_before_the_reference_was_written_is_no_part_of_the_store
     for name in ("sequence.npy", "resume.renewed"):
         (world.partial / name).write_bytes(b"cut")
     report = world.go_on([vcf])
-    assert len(list(report.path.iterdir())) == 5
+    assert len(list(report.path.iterdir())) == 6
     world.assert_whole(report, [vcf])
 
 
@@ -189,6 +199,40 @@ def test_a_finished_genome_is_left_as_it_is(world, read):
     with pytest.raises(InputError, match="exists already"):
         world.go_on([vcf], min_frequency=0.3)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_the_soft_mask_is_kept(world, sequences, read):
+    vcf = world.vcf("x.vcf", CONTIGS)
+    world.stop_after(3, [vcf])
+    read.clear()
+    genome = ProbabilisticGenome.open(world.go_on([vcf]).path, check=True)
+    assert [contig for contig, _ in read] == CONTIGS[3:]
+    for name, sequence in sequences.items():
+        expected = [letter.islower() for letter in soft_masked(sequence)]
+        assert genome.soft_masked(name, 0, 2000).tolist() == expected
+
+
+def test_what_a_builder_of_version_1_had_begun_is_begun_anew(world, read):
+    """Its journal knows of no soft mask, and neither do its arrays."""
+    vcf = world.vcf("x.vcf", CONTIGS)
+    world.stop_after(3, [vcf])
+    first, *lines = world.journal.read_text().splitlines()
+    begun = json.loads(first)
+    begun["contigs"] = [[*contig[:4]] for contig in begun["contigs"]]
+    world.journal.write_text("".join(f"{line}\n" for line in (json.dumps(begun), *lines)))
+    (world.partial / "soft_mask.npy").unlink()
+    read.clear()
+    report = world.go_on([vcf])
+    assert [contig for contig, _ in read] == CONTIGS
+    world.assert_whole(report, [vcf])
+
+
+def test_a_finished_genome_of_version_1_is_not_taken_for_a_new_one(world, as_version_1):
+    vcf = world.vcf("x.vcf", CONTIGS)
+    as_version_1(build_genome(world.fasta, world.output, [vcf]).path)
+    with pytest.raises(InputError, match="exists already"):
+        world.go_on([vcf])
+    world.assert_whole(world.go_on([vcf], force=True), [vcf])
 
 
 # ---- what may have changed meanwhile
@@ -291,7 +335,7 @@ def test_a_torn_journal_is_believed_as_far_as_it_goes(world):
         shutil.rmtree(world.output)
 
 
-@pytest.mark.parametrize("name", ["variant_position.npy", "variant_frequency.npy", "sequence.npy", "ambiguity.npy"])
+@pytest.mark.parametrize("name", ARRAYS)
 @pytest.mark.parametrize("fault", ["cut", "empty", "gone", "longer"])
 def test_arrays_that_were_cut_are_noticed(world, name, fault):
     """Rows are made anew; without its sequences a build cannot go on."""
@@ -320,6 +364,18 @@ def test_rows_that_were_changed_are_made_anew(world, read):
     report = world.go_on([vcf])
     assert [contig for contig, _ in read] == CONTIGS[1:]
     world.assert_whole(report, [vcf])
+
+
+def test_a_soft_mask_that_was_changed_is_refused(world):
+    vcf = world.vcf("x.vcf", CONTIGS)
+    world.stop_after(3, [vcf])
+    file = world.partial / "soft_mask.npy"
+    content = bytearray(file.read_bytes())
+    content[-4] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.genome\.partial: its sequences are damaged; build anew") as refusal:
+        world.go_on([vcf])
+    assert "\n" not in str(refusal.value)
 
 
 # ---- processes that are killed

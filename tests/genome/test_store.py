@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert import alphabet
+from mutbert.genome.layout import ARRAYS
 from mutbert.genome.store import (
     FORMAT_VERSION,
     FREQUENCY_ONE,
@@ -155,7 +156,7 @@ def test_contigs_are_found_under_either_naming(store):
     assert alphabet.decode(genome.bases("1", 0, 5)) == "ACGTN"
 
 
-@pytest.mark.parametrize("name", ["sequence.npy", "ambiguity.npy", "variant_position.npy", "variant_frequency.npy"])
+@pytest.mark.parametrize("name", ARRAYS)
 def test_a_store_cut_short_is_refused(store, name):
     content = (store / name).read_bytes()
     (store / name).write_bytes(content[:-1])
@@ -175,16 +176,18 @@ def test_a_flipped_bit_is_found_when_asked_for(store):
         ProbabilisticGenome.open(store, check=True)
 
 
+CONTIG = {"name": "x", "length": 4, "offset": 0, "ambiguity": [0, 0], "soft_mask": [0, 0], "variants": [0, 0]}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"version": FORMAT_VERSION + 1}, "install a newer mutbert"),
         ({"format": "something else"}, "does not describe a genome store"),
         ({"contigs": [{"name": "chr1"}]}, "damaged"),
-        (
-            {"contigs": [{"name": "x", "length": 9999, "offset": 0, "ambiguity": [0, 0], "variants": [0, 0]}]},
-            "not fit",
-        ),
+        ({"contigs": [{**CONTIG, "length": 9999}]}, "not fit"),
+        ({"contigs": [{**CONTIG, "soft_mask": [0, 1]}]}, "not fit"),
+        ({"contigs": [{key: value for key, value in CONTIG.items() if key != "soft_mask"}]}, "damaged"),
         ({"arrays": {}}, "cannot be opened"),
     ],
 )

@@ -18,7 +18,7 @@ RECORDS = [
 
 @pytest.fixture
 def genome(tmp_path, write_fasta, write_vcf):
-    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGTNNNN", "chr2": "ACR", "chr3": "NN"})
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "AcgTNNnn", "chr2": "ACR", "chr3": "nn"})
     vcf = write_vcf(tmp_path / "x.vcf", RECORDS)
     return ProbabilisticGenome.open(build_genome(fasta, tmp_path / "x.genome", vcf).path)
 
@@ -32,6 +32,8 @@ def test_everything_is_counted(genome):
     ]
     assert [one.per_kilobase for one in summary.contigs] == [750, pytest.approx(1000 / 3), 0]
     assert (summary.length, summary.known, summary.variants) == (13, 7, 4)
+    assert [one.soft_masked for one in summary.contigs] == [4, 0, 2]
+    assert (summary.soft_masked, summary.soft_masked_share) == (6, 6 / 13)
     assert (summary.alternates, summary.multi_allelic) == (5, 1)
     # A>G and C>T against C>A and T>A; where the reference is R, there is no telling.
     assert (summary.transitions, summary.transversions) == (2, 2)

@@ -69,7 +69,8 @@ def write_store(folder, contigs, variants, *, records=(), settings=None, sources
             position = np.array([place - 1 for place, _ in here], dtype=np.uint32)
             rows = [row if isinstance(row, list) else fixed_row(row[0], row[2:]) for _, row in here]
             frequency = np.array(rows, dtype=np.uint16).reshape(-1, 4)
-            writer.add_contig(name, alphabet.encode(sequence), position, frequency)
+            lower = np.array([letter.islower() for letter in sequence])
+            writer.add_contig(name, alphabet.encode(sequence), position, frequency, lower)
         writer.finish(
             sources=list(sources),
             settings={"min_frequency": 0.02, "frequency_field": "AF", "contigs": None, **(settings or {})},
@@ -449,7 +450,7 @@ def test_bcf(tmp_path, write_fasta):
     assert any("x.vcf: records not used, duplicate record: 3," in text for text in differences)
 
 
-SEQUENCES = {"1": "ACGTRACGTNNNACGT", "2": "CCCCCCCC"}
+SEQUENCES = {"1": "ACGTRACGTNNNACGT", "2": "CCCCCCcc"}
 VARIANTS = {"1": {1: "A C.25", 3: "G A.5 T.125"}, "2": {4: "C G.0625"}}
 RECORDS = ["1 1 A C AF=.25", "1 3 G A,T AF=.5,.125", "1 6 A AT AF=.5", "2 4 C G AF=.0625"]
 NOT_USED = {"insertion or deletion": 1}
@@ -478,13 +479,23 @@ TAMPERED = {
         "1:12: the base is N in the FASTA, A in the genome",
     ),
     "an IUPAC code": ({"contigs": with_sequence("1", 5, "Y")}, 1, "1:5: the base is R in the FASTA, Y in the genome"),
+    "a base that is soft-masked": (
+        {"contigs": with_sequence("1", 8, "g")},
+        1,
+        "1:8: is in upper case in the FASTA, and soft-masked in the genome",
+    ),
+    "bases that are not soft-masked": (
+        {"contigs": {**SEQUENCES, "2": "CCCCCCCC"}},
+        2,
+        "2:8: is in lower case in the FASTA, and not soft-masked in the genome",
+    ),
     "a longer contig": (
         {"contigs": {**SEQUENCES, "1": SEQUENCES["1"] + "A"}},
         1,
         "contig 1: has 16 bases in the FASTA, 17 in the genome",
     ),
     "a shorter contig": (
-        {"contigs": {**SEQUENCES, "2": "CCCCCCC"}},
+        {"contigs": {**SEQUENCES, "2": SEQUENCES["2"][:-1]}},
         1,
         "contig 2: has 8 bases in the FASTA, 7 in the genome",
     ),
@@ -578,6 +589,17 @@ def test_a_right_store_agrees(tmp_path, write_fasta):
     assert [source.status for source in report.sources] == ["same", "same"]
 
 
+def test_a_store_of_version_1_has_no_soft_mask_to_compare(tmp_path, write_fasta, as_version_1):
+    store, fasta, vcf = write_tampered(tmp_path, write_fasta)
+    assert verify_genome(as_version_1(store), fasta, vcf).agrees
+
+
+def test_a_soft_mask_that_differs_all_over_is_counted(tmp_path, write_fasta):
+    store = write_store(tmp_path / "x.genome", {"1": "acgt" * 100}, {}, records=[])
+    report = verify_genome(store, write_fasta(tmp_path / "x.fa", {"1": "ACGT" * 100}))
+    assert (report.differing, len(report.differences)) == (400, verify.MOST_TEXTS)
+
+
 @pytest.mark.parametrize(("change", "number", "text"), TAMPERED.values(), ids=TAMPERED.keys())
 def test_a_wrong_store_differs(tmp_path, write_fasta, change, number, text):
     report = verify_genome(*write_tampered(tmp_path, write_fasta, **change))
@@ -606,7 +628,7 @@ def test_many_differences_are_counted_and_some_described(tmp_path, write_fasta):
     assert report.differing == 150 + 2 * 25 + 2 * 25 + 1
     assert len(report.differences) == verify.MOST_TEXTS == 20
     kinds = ["the base is", "varies by the VCF", "A, C, G, T are", "VCF files"]
-    assert [sum(kind in line for line in report.differences) for kind in kinds] == [4 + 7, 4, 4, 1]
+    assert [sum(kind in line for line in report.differences) for kind in kinds] == [3 + 10, 3, 3, 1]
 
 
 def test_sources_of_other_bytes_and_equal_contents_agree(tmp_path, write_fasta, compress):
@@ -805,7 +827,7 @@ def test_command_differs(tmp_path, write_fasta, program):
 
 
 def test_command_counts_what_it_does_not_describe(tmp_path, write_fasta, program, monkeypatch):
-    store, fasta, vcf = write_tampered(tmp_path, write_fasta, contigs={**SEQUENCES, "2": "GGGCGGGG"})
+    store, fasta, vcf = write_tampered(tmp_path, write_fasta, contigs={**SEQUENCES, "2": "GGGCGGgg"})
     monkeypatch.setattr(verify, "MOST_TEXTS", 5)
     status, out, _ = program(store, "--fasta", fasta, "--vcf", vcf)
     assert status == 1

@@ -49,6 +49,38 @@ def test_loss_and_gradients_are_those_of_the_whole(build, probs, case, kind, max
     torch.testing.assert_close(outputs.logits[mask], logits[mask])
 
 
+@pytest.mark.parametrize("kind", ["distributions", "bases", "ids"])
+@pytest.mark.parametrize("max_targets", [6, 36, None])
+def test_a_weight_multiplies_its_targets_loss_alone(build, probs, case, kind, max_targets, as_on):
+    cases, mask = case
+    arguments = cases[kind]
+    model = build(MutBertForMaskedLM).train()
+    weights = torch.rand(3, 12, generator=torch.Generator().manual_seed(5)) * 3
+    # What stands elsewhere is not looked at.
+    weights[~mask] = torch.nan
+    each = []
+    for row, place in mask.nonzero().tolist():
+        only = torch.zeros_like(mask)
+        only[row, place] = True
+        one = arguments | {"target_mask": only}
+        each.append(weights[row, place] * model(input_probs=probs(3, 12), **one).loss)
+    wanted = sum(each) / len(each)
+    outputs = model(input_probs=probs(3, 12), **arguments, target_weights=weights, max_targets=max_targets)
+    torch.testing.assert_close(outputs.loss, wanted)
+    torch.testing.assert_close(gradients_of(model, outputs.loss), gradients_of(model, wanted))
+    torch.testing.assert_close(model.eval()(input_probs=probs(3, 12), **arguments, target_weights=weights).loss, wanted)
+
+
+def test_weights_of_another_shape_are_refused(build, probs, case):
+    cases, _ = case
+    model = build(MutBertForMaskedLM)
+    for weights in (torch.ones(12, 3), torch.ones(3, 12, 1)):
+        with pytest.raises(ValueError, match="target_weights have shape"):
+            model.train()(input_probs=probs(3, 12), **cases["ids"], target_weights=weights)
+        with pytest.raises(ValueError, match="target_weights have shape"):
+            masked_loss(torch.zeros(3, 12, 9), **cases["ids"], target_weights=weights)
+
+
 def test_the_head_sees_targets_alone(build, probs, case, as_on):
     cases, mask = case
     model = build(MutBertForMaskedLM).train()

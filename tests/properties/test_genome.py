@@ -23,7 +23,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mutbert.errors import InputError
-from mutbert.genome import alleles, compression, frequencies, messages, sites, vcf, workers
+from mutbert.genome import alleles, compression, fasta, frequencies, messages, sites, vcf, workers
 from mutbert.genome import population as population_room
 from mutbert.genome.build import build_genome
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
@@ -363,6 +363,10 @@ def check(folder, population, **options):
         assert found.read == len(file.records) == found.used + sum(found.not_used.values())
     assert [found.decomposed for found in report.records] == decomposed
     assert_rows(variants_of(report.path), rows)
+    genome = ProbabilisticGenome.open(report.path)
+    for key, sequence in population.sequences.items():
+        masked = genome.soft_masked(name_of(*key), 0, len(sequence))
+        assert masked.tolist() == [letter.islower() for letter in sequence]
     names = folder / "samples.txt"
     names.write_text("".join(f"{name}\n" for name in options["samples"] or ()))
     verified = verify_genome(report.path, fastas, vcfs, samples=names if options["samples"] else None)
@@ -434,6 +438,7 @@ def set_chunks(patch, lines):
         (vcf, "_BYTES_AT_ONCE"): 50 * lines,
         (vcf, "_WIDE_BYTES_AT_ONCE"): 50 * lines,
         (compression, "_BLOCK_BYTES"): 50 * lines,
+        (fasta, "_PIECE_BASES"): lines,
     }
     there = {key: size for key, size in sizes.items() if hasattr(*key)}
     assert len(there) > 1

@@ -1,3 +1,8 @@
+import os
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -56,3 +61,37 @@ def write_recipe(genome_path):
 @pytest.fixture
 def recipe_path(write_recipe, tmp_path):
     return write_recipe(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _plain_page(request, monkeypatch):
+    """Write a page without drawing it, where no test looks at it: drawing takes longer than such a run."""
+    if "unbroken" not in request.fixturenames:
+        monkeypatch.setattr(
+            "mutbert.reports.pretraining.write_pretraining_page",
+            lambda path, report, **_settings: path.write_text(report.name),
+        )
+
+
+@pytest.fixture(scope="session")
+def launch():
+    """Run the command line in several processes, as torchrun does it; give its standard output."""
+
+    def run(count, *words, program="mutbert", timeout=240):
+        command = [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
+            *(["-m", program] if not str(program).endswith(".py") else [program]), *words,
+        ]  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(
+            [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                output, errors = process.communicate(timeout=timeout)
+            finally:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+    return run

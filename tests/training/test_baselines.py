@@ -10,6 +10,7 @@ from mutbert.training.baselines import evaluate_baselines, fit_baselines
 from mutbert.windows.dataset import WindowDataset
 from mutbert.windows.masking import Masking
 from mutbert.windows.sampler import WindowSampler
+from mutbert.windows.splits import Part
 from mutbert.windows.tempering import Tempering
 
 REGIONS = [Region("chr1", 0, 700), Region("chr1", 900, 1203)]
@@ -30,15 +31,15 @@ def count_one_by_one(genome):
 @pytest.mark.parametrize("chunk", [1 << 22, 97])
 def test_fitted_counts_are_those_of_a_plain_loop(genome, monkeypatch, chunk):
     monkeypatch.setattr(module, "_CHUNK", chunk)
-    fitted = fit_baselines(genome, REGIONS)
+    fitted = fit_baselines([Part(genome, REGIONS)])
     composition, markov = count_one_by_one(genome)
     np.testing.assert_allclose(fitted.composition, composition, rtol=1e-6)
     np.testing.assert_allclose(fitted.markov, markov, rtol=1e-6)
 
 
 def test_cross_entropies_are_those_of_a_plain_loop(genome):
-    fitted = fit_baselines(genome, REGIONS)
-    sampler = WindowSampler(genome, 25, [Region("chr2", 0, 1500)], seed=2)
+    fitted = fit_baselines([Part(genome, REGIONS)])
+    sampler = WindowSampler([Part(genome, [Region("chr2", 0, 1500)])], 25, seed=2)
     dataset = WindowDataset(sampler, Masking(share=0.3, replace=1, random=0, keep=0), Tempering(), size=300)
     result = evaluate_baselines(fitted, dataset)
 
@@ -46,9 +47,8 @@ def test_cross_entropies_are_those_of_a_plain_loop(genome):
     varies = []
     for index in range(300):
         start = int(sampler.places(np.array([index])).start_B[0])
-        item = dataset[index]
-        for place in np.flatnonzero(item["target_mask"].numpy()):
-            position = start + place - 1
+        for place in dataset[index]["target_places"][0].tolist():
+            position = start + place
             target = genome.frequencies("chr2", position, position + 1)[0].astype(float)
             chain = fitted.composition
             if position >= 5:
@@ -64,6 +64,15 @@ def test_cross_entropies_are_those_of_a_plain_loop(genome):
     for name, values in losses.items():
         values, mask = np.array(values), np.array(varies)
         expected = (values.mean(), values[mask].mean(), values[~mask].mean())
-        np.testing.assert_allclose(result[name], expected, atol=1e-6, err_msg=name)
-    assert result["uniform"].all_targets == pytest.approx(np.log(4))
-    assert result["entropy floor"].other_targets == 0
+        found = [result[name].cross_entropy[group] for group in ("all", "variant", "other")]
+        np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
+    assert result["uniform"].cross_entropy["all"] == pytest.approx(np.log(4))
+    assert result["entropy floor"].cross_entropy["other"] == 0
+
+
+def test_counts_of_several_genomes_add_up(genome):
+    first, second = ([region] for region in REGIONS)
+    apart = fit_baselines([Part(genome, first), Part(genome, second)])
+    together = fit_baselines([Part(genome, REGIONS)])
+    np.testing.assert_allclose(apart.composition, together.composition)
+    np.testing.assert_allclose(apart.markov, together.markov)

@@ -32,9 +32,21 @@ def test_overrides_win_and_are_yaml(recipe_path):
     assert recipe.model["rope_scaling"] == {"type": "linear", "factor": 2}
 
 
-@pytest.mark.parametrize("name", ["small", "demo"])
-def test_shipped_recipes_are_found_by_name(name):
-    assert load_recipe(name).training["max_steps"] > 0
+def test_what_is_left_out_may_be_said_to_be_none(recipe_path):
+    assert load_recipe(recipe_path, ["windows_a_step=null"]).windows_a_step is None
+    assert load_recipe(recipe_path, ["windows_a_step=16"]).windows_a_step == 16
+
+
+@pytest.mark.parametrize("word", ["no", "No", "off", "y", "yes"])
+def test_words_are_words(recipe_path, word):
+    """YAML 1.1 took them for truth values, and a strategy of the library is called no."""
+    assert load_recipe(recipe_path, [f"training.eval_strategy={word}"]).training["eval_strategy"] == word
+    assert load_recipe(recipe_path, ["training.bf16=true", "training.fp16=False"]).training["bf16"] is True
+
+
+def test_one_genome_needs_no_list(recipe_path):
+    assert load_recipe(recipe_path, ["genome=a.genome"]).genome == ("a.genome",)
+    assert load_recipe(recipe_path, ["genome=[a.genome, b.genome]"]).genome == ("a.genome", "b.genome")
 
 
 @pytest.mark.parametrize(
@@ -42,14 +54,24 @@ def test_shipped_recipes_are_found_by_name(name):
     [
         ("sed=1", "unknown key sed; did you mean seed"),
         ("masking.shares=0.1", r"unknown key masking\.shares; did you mean masking\.share"),
-        ("masking.policy=random_first", "choose variants_first or uniform"),
+        ("masking.policy=random_first", "choose variants_first, uniform, weighted, spans"),
+        ("masking.span_length=0", "at least 1"),
+        ("masking.variant_weight=0", "above 0"),
+        ("weighting.variant=-1", "0 or more"),
+        ("dropout.schedule=never", "choose throughout or epoch_start"),
+        ("frequencies=both", "choose population or reference"),
+        ("reverse_complement=1.5", "it is a share"),
+        ("windows_a_step=0", "at least 1"),
+        ("windows_a_step=many", "expected int"),
+        ("initial_model=3", "expected str"),
+        ("genome=[]", "genome is empty"),
         ("masking.share=0", "above 0"),
         ("masking.share=0.001", "of 30 positions is none"),
         ("tempering.kind=sqrt", "choose none, log or published"),
         ("seed=-1", "from 0 to"),
         ("seed=one", "seed is 'one'; expected int"),
         ("seed=true", "expected int"),
-        ("window_length=0", "at least 1"),
+        ("window_length=0", "from 1 to 65536"),
         ("held_out=[]", "held_out is empty"),
         ("evaluation=3", "expected nested keys"),
         ("model=3", "expected nested keys"),
@@ -87,7 +109,7 @@ def test_files_that_are_no_recipes_are_refused(tmp_path, text, message):
 
 
 def test_a_missing_recipe_names_the_shipped_ones(tmp_path):
-    with pytest.raises(InputError, match="demo, small"):
+    with pytest.raises(InputError, match="demo, mutbert, mutbert-corrected, mutbert-multi, mutbert-ref, small"):
         load_recipe(tmp_path / "absent.yaml")
     with pytest.raises(InputError, match="cannot be read"):
         load_recipe(tmp_path)

@@ -1,60 +1,120 @@
+import itertools
+import pickle
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from mutbert import alphabet
-from mutbert.genome.store import ProbabilisticGenome, StoreWriter, float_to_fixed
-from mutbert.regions import Region
+from mutbert.windows.batches import expand_batch
 from mutbert.windows.dataset import WindowDataset, whole_batch
-from mutbert.windows.masking import Masking
+from mutbert.windows.masking import KEPT, Masking, Policy, choose_targets, corrupt
+from mutbert.windows.randomness import random_bits
 from mutbert.windows.sampler import WindowSampler
+from mutbert.windows.splits import Part, select_regions
 from mutbert.windows.tempering import Tempering, temper
+from mutbert.windows.weighting import Weighting
 
 LENGTH = 20
+MASKING = Masking("uniform", share=0.3, replace=0.5, random=0.25, keep=0.25)
+TEMPERINGS = [Tempering(), Tempering("log", 0.5), Tempering("published")]
+PLAIN = Tempering()
 
 
-@pytest.fixture
-def genome(tmp_path):
-    rng = np.random.default_rng(0)
-    base = rng.integers(0, 4, 300).astype(np.uint8)
-    base[100] = alphabet.IUPAC.index("R")
-    position = np.arange(3, 300, 7, dtype=np.uint32)
-    frequency = rng.dirichlet(np.ones(4), len(position))
-    with StoreWriter(tmp_path) as writer:
-        writer.add_contig("chr1", base, position, float_to_fixed(frequency))
-        writer.finish()
-    return ProbabilisticGenome.open(tmp_path)
+@pytest.fixture(scope="module")
+def genomes(random_genome):
+    return [random_genome(0, [300, 50]), random_genome(1, [120])]
 
 
-def make_dataset(genome, tempering=Tempering(), masking=Masking(share=0.3, replace=0.5, random=0.25, keep=0.25)):  # noqa: B008
-    sampler = WindowSampler(genome, LENGTH, [Region("chr1", 0, 300)], seed=11)
-    return WindowDataset(sampler, masking, tempering, size=64)
+def whole(genome):
+    return Part(genome, select_regions(genome, list(genome.contigs)))
 
 
-@pytest.mark.parametrize("tempering", [Tempering(), Tempering("log"), Tempering("published")])
-def test_a_batch_is_what_the_genome_says(genome, tempering):
-    dataset = make_dataset(genome, tempering)
-    indices = [5, 0, 63]
+def make(genomes, masking=MASKING, tempering=PLAIN, *, length=LENGTH, reverse=0.0, seed=11, **others):
+    sampler = WindowSampler([whole(genome) for genome in genomes], length, seed=seed, reverse=reverse)
+    return WindowDataset(sampler, masking, tempering, size=64, **others)
+
+
+def placed(sampler, index):
+    """Genome, contig, start and strand of a window."""
+    places = sampler.places(np.array([index]))
+    (name,) = sampler.contig_names(places)
+    return sampler.parts[places.genome_B[0]].genome, name, int(places.start_B[0]), bool(places.reverse_B[0])
+
+
+def varying(genome, name, start, backwards, length=LENGTH):
+    columns = genome.variants(name, start, start + length).position - start
+    return length - 1 - columns[::-1] if backwards else columns
+
+
+@pytest.mark.parametrize("frequencies", ["population", "reference"])
+@pytest.mark.parametrize("tempering", TEMPERINGS)
+@pytest.mark.parametrize("reverse", [0.0, 0.5])
+def test_a_batch_is_what_the_genome_says(genomes, tempering, frequencies, reverse):
+    dataset = make(genomes, tempering=tempering, frequencies=frequencies, reverse=reverse)
+    indices = [5, 0, 63, 5, *range(20)]
     batch = dataset.batch(indices)
-    starts = dataset.sampler.places(np.array(indices)).start_B
-    for row, start in enumerate(starts):
-        labels = batch["labels"][row].numpy()
-        expected = genome.frequencies("chr1", start, start + LENGTH)
-        varying = genome.variants("chr1", start, start + LENGTH).position - start
-        expected[varying] = temper(expected[varying], tempering)
-        np.testing.assert_allclose(labels[1:-1, alphabet.BASE_IDS], expected, atol=1e-6)
-        assert labels[0].argmax() == alphabet.CLS_ID
-        assert labels[-1].argmax() == alphabet.SEP_ID
-        np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-6)
-        assert np.flatnonzero(batch["variant_mask"][row].numpy()).tolist() == (varying + 1).tolist()
+    labels = expand_batch(batch)["labels"].numpy()
+    assert labels.shape == (len(indices), LENGTH + 2, alphabet.VOCABULARY_SIZE)
+    variants = []
+    for row, index in enumerate(indices):
+        genome, name, start, backwards = placed(dataset.sampler, index)
+        columns = varying(genome, name, start, backwards)
+        if frequencies == "population":
+            expected = genome.frequencies(name, start, start + LENGTH)
+        else:
+            expected = alphabet.DISTRIBUTIONS[genome.bases(name, start, start + LENGTH)]
+        if backwards:
+            expected = expected[::-1, ::-1].copy()
+        if frequencies == "population":
+            expected[columns] = temper(expected[columns], tempering)
+        np.testing.assert_allclose(labels[row, 1:-1, alphabet.BASE_IDS], expected, atol=1e-6)
+        assert labels[row, 0].tolist() == [token == alphabet.CLS_ID for token in range(9)]
+        assert labels[row, -1].tolist() == [token == alphabet.SEP_ID for token in range(9)]
+        assert not labels[row, 1:-1, : alphabet.BASE_IDS.start].any()
+        variants += (row * LENGTH + columns).tolist()
+    assert batch["variant_places"].tolist() == variants
+    assert len(batch["variant_frequencies"]) == (len(variants) if frequencies == "population" else 0)
 
 
-def test_inputs_differ_from_labels_at_targets_alone(genome):
-    dataset = make_dataset(genome)
+@pytest.mark.parametrize("policy", get_args(Policy))
+def test_targets_and_what_is_seen_there_follow_the_window_s_own_streams(genomes, policy):
+    masking = Masking(policy, 0.3, 0.5, 0.25, 0.25, variant_weight=4, span_length=3)
+    dataset = make(genomes, masking, reverse=0.5)
     batch = dataset.batch(range(64))
+    for row in range(64):
+        variant = np.zeros((1, LENGTH), dtype=bool)
+        variant[0, varying(*placed(dataset.sampler, row))] = True
+        index = np.array([row])
+        expected = choose_targets(variant, random_bits(11, 2, index, masking.draws(LENGTH)), masking)[0].tolist()
+        assert batch["target_places"][row].tolist() == expected
+        seen = corrupt(random_bits(11, 3, index, LENGTH), masking)[0]
+        assert batch["target_inputs"][row].tolist() == seen[expected].tolist()
+
+
+def test_what_is_seen_at_a_target_does_not_depend_on_the_others(genomes):
+    seen, compared = {}, 0
+    for policy, share in itertools.product(get_args(Policy), (0.1, 0.5, 1.0)):
+        batch = make(genomes, Masking(policy, share, 0.4, 0.3, 0.3)).batch(range(64))
+        for row, places in enumerate(batch["target_places"].tolist()):
+            for place, token in zip(places, batch["target_inputs"][row].tolist(), strict=True):
+                compared += (row, place) in seen
+                assert seen.setdefault((row, place), token) == token
+    assert compared > 64 * LENGTH
+    assert {alphabet.MASK_ID, KEPT, 5, 6, 7, 8} == set(seen.values())
+
+
+@pytest.mark.parametrize("policy", get_args(Policy))
+@pytest.mark.parametrize("share", [0.3, 1])
+def test_inputs_differ_from_labels_at_targets_alone(genomes, policy, share):
+    batch = expand_batch(make(genomes, Masking(policy, share, 0.5, 0.25, 0.25), reverse=0.5).batch(range(64)))
     inputs, labels, targets = batch["input_probs"], batch["labels"], batch["target_mask"]
-    assert targets.sum(1).tolist() == [6] * 64
+    assert targets.sum(1).tolist() == [int(LENGTH * share)] * 64
+    # The special tokens are no targets, even where all else is.
     assert not targets[:, [0, -1]].any()
     assert torch.equal(inputs[~targets], labels[~targets])
     at_targets = inputs[targets]
@@ -62,16 +122,125 @@ def test_inputs_differ_from_labels_at_targets_alone(genome):
     kept = (at_targets == labels[targets]).all(-1)
     one_base = (at_targets[:, alphabet.BASE_IDS] == 1).any(-1)
     assert (masked | kept | one_base).all()
+    assert (at_targets.sum(-1) - 1).abs().max() < 1e-6
     assert masked.any()
     assert (one_base & ~kept).any()
+    assert (kept & ~one_base).any()
+    assert not labels[..., alphabet.MASK_ID].any()
 
 
-def test_the_loader_gives_the_same_batches_whatever_its_workers(genome):
-    dataset = make_dataset(genome)
-    whole = dataset.batch(range(64))
-    for workers in (0, 1):
-        loader = DataLoader(dataset, batch_size=16, collate_fn=whole_batch, num_workers=workers)
-        for name in whole:
-            assert torch.equal(torch.cat([batch[name] for batch in loader]), whole[name])
-    assert torch.equal(dataset[7]["input_probs"], whole["input_probs"][7])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_the_loader_gives_the_same_batches_whatever_its_workers(genomes, workers):
+    dataset = make(genomes, reverse=0.5, weighting=Weighting(2, 0.5))
+    loader = DataLoader(dataset, batch_size=24, collate_fn=whole_batch, num_workers=workers)
+    batches = list(loader)
+    assert [len(batch["base_codes"]) for batch in batches] == [24, 24, 16]
+    for number, batch in enumerate(batches):
+        expected = dataset.batch(range(24 * number, min(24 * number + 24, 64)))
+        assert set(batch) == set(expected)
+        assert len(batch) == 6
+        assert all(torch.equal(batch[name], expected[name]) for name in expected)
+
+
+@given(
+    st.lists(st.integers(0, 10**9), min_size=1, max_size=12),
+    st.lists(st.integers(0, 12), max_size=4),
+    st.sampled_from(get_args(Policy)),
+    st.sampled_from([0, 0.5]),
+    st.sampled_from(["population", "reference"]),
+)
+def test_windows_are_the_same_in_any_batching(genomes, indices, cuts, policy, reverse, frequencies):
+    masking = Masking(policy, 0.3, 0.5, 0.25, 0.25)
+    dataset = make(genomes, masking, reverse=reverse, frequencies=frequencies, weighting=Weighting(2, 0.5))
+    together = dataset.batch(indices)
+    edges = [0, *sorted(min(cut, len(indices)) for cut in cuts), len(indices)]
+    parts = [dataset.__getitems__(indices[a:b]) for a, b in itertools.pairwise(edges) if a < b]
+    shift = 0
+    for part in parts:
+        part["variant_places"] = part["variant_places"] + shift * LENGTH
+        shift += len(part["base_codes"])
+    for name, whole_tensor in together.items():
+        joined = torch.cat([part[name] for part in parts])
+        assert joined.dtype == whole_tensor.dtype
+        assert torch.equal(joined, whole_tensor)
+
+
+def test_an_item_is_a_batch_of_one(genomes):
+    dataset = make(genomes, reverse=0.5)
     assert len(dataset) == 64
+    for index in (0, 7, 63):
+        item, alone = dataset[index], dataset.batch([index])
+        assert item["base_codes"].shape == (1, LENGTH)
+        assert set(item) == set(alone)
+        assert all(torch.equal(item[name], alone[name]) for name in alone)
+
+
+def test_a_copy_in_another_process_gives_the_same(genomes):
+    dataset = make(genomes, reverse=0.5, weighting=Weighting(2, 0.5))
+    copied = pickle.loads(pickle.dumps(dataset))
+    first, second = dataset.batch(range(9)), copied.batch(range(9))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert len(copied) == 64
+
+
+def test_another_seed_gives_other_windows_targets_and_corruptions(genomes):
+    # Two windows of one place, so that they differ in what is drawn there alone.
+    genome = [whole(genomes[0])._replace(regions=select_regions(genomes[0], ["chr0:1-20"]))]
+    first, second = (
+        WindowDataset(WindowSampler(genome, LENGTH, seed=seed), MASKING, PLAIN, 64).batch(range(64)) for seed in (1, 2)
+    )
+    assert torch.equal(first["base_codes"], second["base_codes"])
+    assert not torch.equal(first["target_places"], second["target_places"])
+    assert not torch.equal(first["target_inputs"], second["target_inputs"])
+
+
+def test_a_batch_is_compact(make_genome):
+    # A variant in 60 bases, which is what 1000 Genomes has above a frequency of 1 %, twice over.
+    rng = np.random.default_rng(0)
+    sequence = "".join(rng.choice(list("ACGTacgt"), 20_000))
+    rows = dict.fromkeys(range(0, 20_000, 60), (0.9, 0.1, 0, 0))
+    genome = make_genome({"chr1": sequence}, {"chr1": rows})
+    batch = make([genome], Masking(), length=510).batch(range(100))
+    kinds = {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in batch.items()}
+    variants = len(batch["variant_places"])
+    assert variants == pytest.approx(100 * 510 / 60, abs=100)
+    assert kinds == {
+        "base_codes": ("uint8", (100, 510)),
+        "variant_places": ("int32", (variants,)),
+        "variant_frequencies": ("float32", (variants, 4)),
+        "target_places": ("int16", (100, 76)),
+        "target_inputs": ("uint8", (100, 76)),
+    }
+    assert all(tensor.is_contiguous() for tensor in batch.values())
+    # Torch's own storage is not larger, so that no worker sends more.
+    assert sum(tensor.untyped_storage().nbytes() for tensor in batch.values()) < 100 * 1000
+    dense = expand_batch(batch)
+    assert sum(tensor.nbytes for tensor in dense.values()) > 100 * 30_000
+    weighted = make([genome], Masking(), length=510, weighting=Weighting(2, 0.5), frequencies="reference")
+    batch = weighted.batch(range(100))
+    assert batch["variant_frequencies"].shape == (0, 4)
+    assert batch["variant_frequencies"].dtype == torch.float32
+    assert len(batch["variant_places"]) == variants
+    assert batch["target_weights"].dtype == torch.float32
+    assert batch["target_weights"].shape == (100, 76)
+
+
+@pytest.mark.parametrize(("length", "kind"), [(1 << 15, torch.int16), ((1 << 15) + 1, torch.int32)])
+def test_places_in_long_windows_are_kept(make_genome, length, kind):
+    genome = make_genome({"chr1": "ACGT" * 9000})
+    batch = make([genome], Masking("uniform", 1.0, 1.0, 0.0, 0.0), length=length).batch([0])
+    assert batch["target_places"].dtype == kind
+    assert batch["target_places"][0].tolist() == list(range(length))
+    dense = expand_batch(batch)
+    assert dense["target_mask"][0, 1:-1].all()
+    assert (dense["input_probs"][0, 1:-1, alphabet.MASK_ID] == 1).all()
+
+
+@pytest.mark.parametrize("policy", get_args(Policy))
+def test_a_share_of_no_target_at_all(genomes, policy):
+    dataset = make(genomes, Masking(policy, 0.01), weighting=Weighting(2, 0.5))
+    dense = expand_batch(dataset.batch(range(8)))
+    assert not dense["target_mask"].any()
+    assert torch.equal(dense["input_probs"], dense["labels"])
+    assert not dense["target_weights"].any()

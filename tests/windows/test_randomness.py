@@ -3,36 +3,63 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutbert.windows.randomness import random_bits, unit_interval
+from mutbert.windows import randomness
+from mutbert.windows.randomness import random_bits, random_bits_at, unit_interval
+
+GOLDEN = 0x9E3779B97F4A7C15
+MASK = 2**64 - 1
+SEEDS = st.integers(0, 2**63 - 1)
+STREAMS = st.integers(1, 4)
 
 
-def test_the_generator_is_splitmix64():
-    # Reference: the first outputs of SplitMix64 from a known state, computed here step by step in Python integers.
-    mask = 2**64 - 1
-
-    def mix(value):
-        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
-        return value ^ (value >> 31)
-
-    golden = 0x9E3779B97F4A7C15
-    assert mix(golden) == 0xE220A8397B1DCDAF  # the published first output for seed 0
-
-    seed, stream, index = 7, 2, 12345
-    key = mix(mix((seed + golden) & mask) ^ stream)
-    state = mix((index * golden + key) & mask)
-    expected = [mix((state + place * golden) & mask) for place in (1, 2, 3)]
-    assert random_bits(seed, stream, np.array([index]), 3)[0].tolist() == expected
+def mix(value):
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & MASK
+    return value ^ (value >> 31)
 
 
-@given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 2**40), min_size=1, max_size=20))
-def test_a_row_depends_on_its_index_alone(seed, indices):
-    together = random_bits(seed, 1, np.array(indices), 5)
+def test_mixing_is_that_of_splitmix64():
+    assert mix(GOLDEN) == 0xE220A8397B1DCDAF  # the published first output for seed 0
+
+
+@given(SEEDS, STREAMS, st.lists(st.integers(0, 2**62), min_size=1, max_size=5))
+def test_the_generator_is_splitmix64(seed, stream, indices):
+    # Step by step in Python's integers.
+    found = random_bits(seed, stream, np.array(indices), 3)
+    assert (found.dtype, found.shape) == (np.uint64, (len(indices), 3))
+    key = mix(mix((seed + GOLDEN) & MASK) ^ stream)
     for row, index in enumerate(indices):
-        np.testing.assert_array_equal(together[row], random_bits(seed, 1, np.array([index]), 9)[0, :5])
+        state = mix((index * GOLDEN + key) & MASK)
+        assert found[row].tolist() == [mix((state + place * GOLDEN) & MASK) for place in (1, 2, 3)]
 
 
-@pytest.mark.parametrize("other", [(1, 1), (0, 2)])
+@given(SEEDS, STREAMS, st.lists(st.integers(0, 2**40), min_size=1, max_size=20))
+def test_a_row_depends_on_its_index_alone(seed, stream, indices):
+    together = random_bits(seed, stream, np.array(indices), 5)
+    for row, index in enumerate(indices):
+        np.testing.assert_array_equal(together[row], random_bits(seed, stream, np.array([index]), 9)[0, :5])
+
+
+@given(SEEDS, STREAMS, st.integers(1, 6), st.integers(0, 12), st.integers(0, 1000), st.booleans())
+def test_bits_at_places_are_those_of_the_places(seed, stream, rows, count, draw, same):
+    rng = np.random.default_rng(draw)
+    index = rng.integers(0, 10**9, rows)
+    places = rng.integers(0, 40, (1 if same else rows, count))
+    every = random_bits(seed, stream, index, 40)
+    for kind in (np.uint16, np.int64, np.int16):
+        np.testing.assert_array_equal(
+            random_bits_at(seed, stream, index, places.astype(kind)),
+            np.take_along_axis(every, np.broadcast_to(places, (rows, count)), axis=1),
+        )
+
+
+def test_the_streams_are_not_the_same_twice():
+    streams = [randomness.START, randomness.TARGETS, randomness.CORRUPTION, randomness.STRAND]
+    # What trained models were drawn from.
+    assert streams == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("other", [(1, 1), (0, 2), (0, 3), (0, 4)])
 def test_seeds_and_streams_are_independent(other):
     index = np.arange(2000)
     first = unit_interval(random_bits(0, 1, index, 10))
@@ -46,3 +73,11 @@ def test_numbers_are_uniform():
     counts, _ = np.histogram(unit, bins=100, range=(0, 1))
     # Chi-squared with 99 degrees of freedom; its 99.99 % quantile is 160.
     assert ((counts - 1000) ** 2 / 1000).sum() < 160
+
+
+@given(st.lists(st.integers(0, MASK) | st.sampled_from([0, 1, 2**11 - 1, 2**11, MASK]), min_size=1))
+def test_the_unit_interval_has_53_bits_and_ends_below_1(bits):
+    unit = unit_interval(np.array(bits, dtype=np.uint64))
+    assert unit.dtype == np.float64
+    assert unit.tolist() == [(one >> 11) / 2**53 for one in bits]
+    assert unit.max() < 1

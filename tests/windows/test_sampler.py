@@ -1,3 +1,4 @@
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -7,102 +8,227 @@ from hypothesis import strategies as st
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.genome.store import ProbabilisticGenome, StoreWriter
 from mutbert.regions import Region
-from mutbert.windows.sampler import WindowSampler
-from mutbert.windows.splits import select_regions, split_genome
+from mutbert.windows.randomness import START, random_bits
+from mutbert.windows.sampler import Places, WindowSampler
+from mutbert.windows.splits import Part, select_regions
+
+GENOMES = st.lists(st.lists(st.text("ACGTRN", min_size=1, max_size=40), min_size=1, max_size=3), min_size=1, max_size=3)
+PAIRS = {"A": "T", "C": "G", "G": "C", "T": "A"}
+MEMBERS = {
+    "R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC",
+    "B": "CGT", "D": "AGT", "H": "ACT", "V": "ACG",
+}  # fmt: skip
+MEMBERS |= {base: base for base in PAIRS}
 
 
-def make_genome(directory, contigs):
-    with StoreWriter(directory) as writer:
-        for name, sequence in contigs.items():
-            codes = alphabet.encode(sequence)
-            writer.add_contig(name, codes, np.zeros(0, np.uint32), np.zeros((0, 4), np.uint16))
-        writer.finish()
-    return ProbabilisticGenome.open(directory)
+def complement(letter):
+    """The code of the set of bases that pair with a code's own."""
+    wanted = {PAIRS[base] for base in MEMBERS[letter]}
+    return next(other for other, bases in MEMBERS.items() if set(bases) == wanted)
 
 
-def valid_places(contigs, regions, length):
-    """Every start, found one base at a time."""
-    order = list(contigs)
-    return {
-        (order.index(region.contig), start)
-        for region in regions
+def whole(genome):
+    return Part(genome, select_regions(genome, list(genome.contigs)))
+
+
+def valid_places(genomes, parts, length):
+    """Every start, found one base at a time, in the order of the genomes and their contigs."""
+    return [
+        (number, list(genome).index(region.contig), start)
+        for number, (genome, part) in enumerate(zip(genomes, parts, strict=True))
+        for region in part.regions
         for start in range(region.start, region.end - length + 1)
-        if "N" not in contigs[region.contig][start : start + length]
-    }
+        if "N" not in genome[region.contig][start : start + length]
+    ]
 
 
-@given(
-    st.lists(st.text("ACGTRN", min_size=1, max_size=40), min_size=1, max_size=3),
-    st.integers(1, 8),
-    st.integers(0, 100),
-)
-def test_windows_come_from_exactly_the_valid_starts(tmp_path_factory, sequences, length, seed):
-    contigs = {f"c{number}": sequence for number, sequence in enumerate(sequences)}
-    genome = make_genome(tmp_path_factory.mktemp("genome"), contigs)
-    regions = select_regions(genome, list(contigs))
-    expected = valid_places(contigs, regions, length)
+def listed(places):
+    return list(zip(*(array.tolist() for array in places), strict=True))
+
+
+@given(GENOMES, st.integers(1, 8), st.integers(0, 100), st.booleans(), st.floats(0, 1))
+def test_windows_come_from_exactly_the_valid_starts(make_genome, sequences, length, seed, cut, reverse):
+    genomes = [{f"c{number}": sequence for number, sequence in enumerate(one)} for one in sequences]
+    parts = [whole(make_genome(contigs)) for contigs in genomes]
+    if cut:
+        # Neighbours that share no base: a window lies in one of them.
+        halves = [[(r.contig, r.start, len(r) // 2), (r.contig, len(r) // 2, r.end)] for p in parts for r in p.regions]
+        number_of = [number for number, part in enumerate(parts) for _ in part.regions]
+        for number, part in enumerate(parts):
+            some = [half for n, pair in zip(number_of, halves, strict=True) if n == number for half in pair]
+            parts[number] = part._replace(regions=[Region(*half) for half in some if half[1] < half[2]])
+    expected = valid_places(genomes, parts, length)
     if not expected:
-        with pytest.raises(InputError, match="no stretch"):
-            WindowSampler(genome, length, regions, seed=seed)
+        with pytest.raises(InputError, match=f"no stretch of {length} known bases"):
+            WindowSampler(parts, length, seed=seed, reverse=reverse)
         return
-    sampler = WindowSampler(genome, length, regions, seed=seed)
+    sampler = WindowSampler(parts, length, seed=seed, reverse=reverse)
     assert sampler.valid_starts == len(expected)
-    places = sampler.places(np.arange(60 * len(expected)))
-    assert set(zip(*(part.tolist() for part in places), strict=True)) == expected
+    index = np.arange(60 * len(expected))
+    places = sampler.places(index)
+    assert {kind.dtype for kind in places[:3]} == {np.dtype(np.int64)}
+    assert places.reverse_B.dtype == bool
+    drawn = [place[:3] for place in listed(places)]
+    assert set(drawn) == set(expected)
+    # Each is the one that its random number falls on.
+    unit = (random_bits(seed, START, index, 1)[:, 0] >> np.uint64(11)) / 2**53
+    assert drawn == [expected[int(one * len(expected))] for one in unit.tolist()]
+    # What is read there is what the sequences say, N never being among it.
+    some = Places(*(array[:20] for array in places))._replace(reverse_B=np.zeros(len(index[:20]), bool))
+    assert [alphabet.decode(codes) for codes in sampler.read(some).base_BL] == [
+        list(genomes[genome].values())[contig][start : start + length] for genome, contig, start in drawn[:20]
+    ]
+    assert sampler.contig_names(some) == [f"c{contig}" for _, contig, _ in drawn[:20]]
 
 
-def test_the_last_base_and_a_stretch_of_exactly_one_window_are_drawn(tmp_path):
-    genome = make_genome(tmp_path, {"a": "N" + "ACGTA" + "N", "b": "ACGTAC"})
-    sampler = WindowSampler(genome, 5, select_regions(genome, ["a", "b"]), seed=0)
-    drawn = Counter(zip(*(part.tolist() for part in sampler.places(np.arange(3000))), strict=True))
-    assert set(drawn) == {(0, 1), (1, 0), (1, 1)}
+def test_the_last_base_and_a_stretch_of_exactly_one_window_are_drawn(make_genome):
+    genome = make_genome({"a": "N" + "ACGTA" + "N", "b": "ACGTAC"})
+    sampler = WindowSampler([whole(genome)], 5, seed=0)
+    drawn = Counter(listed(sampler.places(np.arange(3000))))
+    assert set(drawn) == {(0, 0, 1, False), (0, 1, 0, False), (0, 1, 1, False)}
     # Each is drawn a third of the time, within five standard deviations.
     assert all(abs(count - 1000) < 5 * np.sqrt(3000 * 2 / 9) for count in drawn.values())
 
 
-def test_a_window_is_a_function_of_seed_and_index(tmp_path):
-    genome = make_genome(tmp_path, {"a": "ACGTTGCA" * 40})
-    sampler = WindowSampler(genome, 10, [Region("a", 0, 320)], seed=5)
-    order = np.array([9, 2, 7, 2])
-    batch = sampler.read(order)
-    for row, index in enumerate(order):
-        np.testing.assert_array_equal(batch.base_BL[row], sampler.read(np.array([index])).base_BL[0])
-    again = WindowSampler(genome, 10, [Region("a", 0, 320)], seed=5)
-    np.testing.assert_array_equal(again.places(order), sampler.places(order))
-    other = WindowSampler(genome, 10, [Region("a", 0, 320)], seed=6)
-    assert (other.places(np.arange(50)).start_B != sampler.places(np.arange(50)).start_B).any()
-
-
-@pytest.fixture
-def genome(tmp_path_factory):
-    return make_genome(tmp_path_factory.mktemp("genome"), {"chr1": "ACGT" * 25, "chr2": "ACGT" * 10})
-
-
-def test_regions_are_merged_in_the_genomes_order(genome, tmp_path):
-    bed = tmp_path / "some.bed"
-    bed.write_text("2\t0\t10\nchr1\t50\t60\nchr1\t10\t20\nchr1\t15\t30\n")
-    assert select_regions(genome, [str(bed), "1:31-40"]) == [
-        Region("chr1", 10, 40),
-        Region("chr1", 50, 60),
-        Region("chr2", 0, 10),
+def test_genomes_give_windows_in_proportion_to_their_valid_starts(make_genome):
+    # 31, 11 and 58 starts; the second genome has a gap, the third is of two contigs.
+    genomes = [
+        make_genome({"a": "ACGT" * 10}),
+        make_genome({"a": "ACGTN" * 3 + "ACGTAC" * 3 + "AC"}),
+        make_genome({"a": "ACGT" * 10, "b": "ACGT" * 9}),
     ]
+    sampler = WindowSampler([whole(genome) for genome in genomes], 10, seed=8)
+    windows = 20_000
+    places = sampler.places(np.arange(windows))
+    found = np.bincount(places.genome_B, minlength=3)
+    expected = windows * np.array([31, 11, 58]) / 100
+    assert sampler.valid_starts == 100
+    assert ((found - expected) ** 2 / expected).sum() < 18.4  # 99.99 % quantile with two degrees of freedom
+    starts = Counter(listed(places))
+    assert len(starts) == 100
+    # 99 degrees of freedom, as above.
+    assert sum((count - windows / 100) ** 2 / (windows / 100) for count in starts.values()) < 160
 
 
-def test_what_is_not_held_out_is_trained_on(genome):
-    split = split_genome(genome, [], ["chr1:41-60", "chr1:91-100"])
-    assert split.train == [Region("chr1", 0, 40), Region("chr1", 60, 90), Region("chr2", 0, 40)]
-    assert split.held_out == [Region("chr1", 40, 60), Region("chr1", 90, 100)]
+def test_stretches_that_are_too_short_are_named(make_genome):
+    genomes = [make_genome({"a": "ACGTN" * 4}, name="one.genome"), make_genome({"b": "ACGTN" * 4}, name="two.genome")]
+    with pytest.raises(InputError) as caught:
+        WindowSampler([whole(genome) for genome in genomes], 5, seed=0)
+    assert str(caught.value) == (
+        f"{genomes[0].path}, {genomes[1].path}: no stretch of 5 known bases in a:1-20, b:1-20; choose shorter windows "
+        "or other regions"
+    )
+    assert WindowSampler([whole(genome) for genome in genomes], 4, seed=0).valid_starts == 8
 
 
-def test_a_base_on_both_sides_is_refused(genome):
-    with pytest.raises(InputError, match="share bases in chr1:1-50"):
-        split_genome(genome, ["chr1:1-50"], ["chr1:50-60"])
-    split = split_genome(genome, ["chr1:1-50"], ["chr1:51-60", "chr2"])
-    assert split.train == [Region("chr1", 0, 50)]
+@pytest.fixture(scope="module")
+def genomes(random_genome, make_genome):
+    """The second has neither variants nor a soft mask."""
+    return [random_genome(1, [90, 70]), make_genome({"x": "ACGTRYKM" * 9}), random_genome(2, [120])]
 
 
-def test_an_unknown_contig_is_refused(genome):
-    with pytest.raises(InputError, match="no such contig"):
-        split_genome(genome, [], ["chr7"])
+def sample(genomes, seed=5, length=12, reverse=0.0):
+    return WindowSampler([whole(genome) for genome in genomes], length, seed=seed, reverse=reverse)
+
+
+@given(st.integers(1, 3), st.integers(0, 2**63 - 1), st.lists(st.integers(0, 2**40), min_size=1, max_size=20))
+def test_a_window_is_a_function_of_seed_and_index(genomes, count, seed, indices):
+    order = np.array(indices)
+    sampler = sample(genomes[:count], seed, reverse=0.5)
+    together = sampler.places(order)
+    batch, masked = sampler.read(together), sampler.soft_masked(together)
+    for row, index in enumerate(indices):
+        alone = sampler.places(np.array([index]))
+        assert listed(alone) == listed(together)[row : row + 1]
+        window = sampler.read(alone)
+        np.testing.assert_array_equal(window.base_BL[0], batch.base_BL[row])
+        np.testing.assert_array_equal(window.column_N, batch.column_N[batch.row_N == row])
+        np.testing.assert_array_equal(window.frequency_N4, batch.frequency_N4[batch.row_N == row])
+        np.testing.assert_array_equal(sampler.soft_masked(alone)[0], masked[row])
+    again = pickle.loads(pickle.dumps(sampler))
+    assert listed(again.places(order)) == listed(together)
+
+
+def test_another_seed_gives_other_windows(genomes):
+    index = np.arange(50)
+    drawn = [listed(sample(genomes, seed).places(index)) for seed in (5, 6, 2**62)]
+    assert all(one != other for number, one in enumerate(drawn) for other in drawn[:number])
+
+
+@given(st.integers(1, 3), st.integers(0, 1000), st.integers(1, 40), st.sampled_from([0, 0.5, 1]))
+def test_a_window_is_what_its_genome_says_on_its_strand(genomes, count, seed, length, reverse):
+    sampler = sample(genomes[:count], seed, length, reverse)
+    places = sampler.places(np.arange(25))
+    windows, masked_BL = sampler.read(places), sampler.soft_masked(places)
+    names = sampler.contig_names(places)
+    kinds = (windows.base_BL.dtype, windows.frequency_N4.dtype, masked_BL.dtype)
+    assert kinds == (np.uint8, np.uint16, np.bool_)
+    assert (windows.base_BL.shape, masked_BL.shape) == ((25, length), (25, length))
+    found = list(zip(windows.row_N.tolist(), windows.column_N.tolist(), strict=True))
+    assert found == sorted(set(found))
+    dense_BL4 = windows.distributions()
+    expected = []
+    for row, (genome, _, start, backwards) in enumerate(listed(places)):
+        place = (names[row], start, start + length)
+        letters = alphabet.decode(genomes[genome].bases(*place))
+        columns = (genomes[genome].variants(*place).position - start).tolist()
+        frequency_L4 = genomes[genome].frequencies(*place)
+        masked_L = genomes[genome].soft_masked(*place)
+        if backwards:
+            letters = "".join(complement(letter) for letter in reversed(letters))
+            columns = [length - 1 - column for column in columns]
+            # Base for base, so that no one has to know which order makes complements of a row read backwards.
+            order = ["ACGT".index(PAIRS[base]) for base in "ACGT"]
+            frequency_L4 = np.array([[row[base] for base in order] for row in reversed(frequency_L4.tolist())])
+            masked_L = masked_L[::-1]
+        assert alphabet.decode(windows.base_BL[row]) == letters
+        np.testing.assert_array_equal(dense_BL4[row], frequency_L4)
+        np.testing.assert_array_equal(masked_BL[row], masked_L)
+        expected += [(row, column) for column in columns]
+    assert set(found) == set(expected)
+
+
+@given(st.integers(0, 1000), st.floats(0, 1), st.lists(st.integers(0, 10**6), min_size=1, max_size=9))
+def test_strands_move_no_window(genomes, seed, reverse, indices):
+    index = np.array(indices)
+    before = sample(genomes, seed).places(index)
+    after = sample(genomes, seed, reverse=reverse).places(index)
+    assert not before.reverse_B.any()
+    assert listed(before[:3]) == listed(after[:3])
+
+
+@pytest.mark.parametrize("reverse", [0, 0.3, 0.5, 1])
+def test_the_share_of_reverse_windows(genomes, reverse):
+    windows = 20_000
+    places = sample(genomes, reverse=reverse).places(np.arange(windows))
+    deviation = np.sqrt(reverse * (1 - reverse) / windows)
+    assert places.reverse_B.mean() == pytest.approx(reverse, abs=5 * deviation)
+    if 0 < reverse < 1:
+        # Which strand it is has nothing to do with where the window lies.
+        order = np.lexsort(places[2::-1])
+        for quarter in np.split(places.reverse_B[order], 4):
+            assert quarter.mean() == pytest.approx(reverse, abs=5 * 2 * deviation)
+
+
+def test_no_window_at_all(genomes):
+    nothing = np.zeros(0, dtype=np.int64)
+    for some in (genomes, genomes[:1]):
+        sampler = sample(some, reverse=0.5)
+        places = sampler.places(nothing)
+        windows = sampler.read(places)
+        assert (windows.base_BL.shape, windows.frequency_N4.shape) == ((0, 12), (0, 4))
+        assert sampler.soft_masked(places).shape == (0, 12)
+
+
+def test_any_genome_may_have_the_soft_mask(genomes):
+    assert sample(genomes).has_soft_mask
+    assert sample(genomes[:1]).has_soft_mask
+    assert not sample(genomes[1:2]).has_soft_mask
+
+
+def test_reading_leaves_the_genome_as_it_is(genomes):
+    sampler = sample(genomes, reverse=1.0)
+    places = sampler.places(np.arange(30))
+    first, second = sampler.read(places), sampler.read(places)
+    assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))

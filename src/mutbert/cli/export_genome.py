@@ -28,6 +28,9 @@ def export(
     min_frequency: float = typer.Option(
         0.0, "--min-frequency", help="For iupac: the least frequency of a base that its code stands for; 0 takes all."
     ),
+    soft_mask: bool = typer.Option(
+        False, "--soft-mask", help="For FASTA: lower case where the genome's own FASTA had it; upper case otherwise."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
@@ -41,6 +44,7 @@ def export(
         kind,
         regions=wanted if contigs or region else None,
         min_frequency=min_frequency,
+        soft_mask=soft_mask,
         force=force,
         progress=True,
     )

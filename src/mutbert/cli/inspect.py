@@ -65,7 +65,10 @@ def _inspect(path: Path) -> Inspected:
 
     genome = ProbabilisticGenome.open(path, check=True)
     # Another writer's manifest may say less than ours.
-    made = {key: genome.manifest.get(key) for key in ("created_by", "sources", "settings", "records", "contig_names")}
+    made = {
+        key: genome.manifest.get(key)
+        for key in ("version", "created_by", "sources", "settings", "records", "contig_names")
+    }
     return Inspected(path, summarise_genome(genome), made)
 
 
@@ -78,6 +81,7 @@ def _as_object(one: Inspected) -> dict[str, Any]:
         **asdict(summary),
         "doubling_edges": DOUBLING_EDGES,
         "known_share": summary.known_share,
+        "soft_masked_share": summary.soft_masked_share,
         "ti_tv": summary.transitions_per_transversion,
         **one.made,
     }
@@ -85,6 +89,8 @@ def _as_object(one: Inspected) -> dict[str, Any]:
 
 def _print_one(one: Inspected) -> None:
     _print_summary(one.path, one.summary)
+    if one.made["version"] == 1:
+        typer.echo("format version 1, which does not keep the soft mask; build the genome again to have it\n")
     print_records(one.made["records"] or [])
     names = one.made["contig_names"] or {}
     print_names(names.get("only_in_fasta", []), names.get("only_in_vcf", []))
@@ -103,7 +109,7 @@ def _print_summary(path: Path, summary: GenomeSummary) -> None:
         typer.echo(f"and {len(summary.contigs) - _MOST_CONTIGS:,} more, all of them shorter; --json lists every contig")
     typer.echo(
         f"\n{summary.bytes_on_disk:,} bytes on disk, {summary.bytes_per_base:.4f} a base; "
-        f"{summary.known_share:.2%} of the bases are not N"
+        f"{summary.known_share:.2%} of the bases are not N, {summary.soft_masked_share:.2%} soft-masked"
     )
     typer.echo(
         f"{summary.alternates:,} alternate alleles; {summary.multi_allelic:,} positions with more than one; "
@@ -171,6 +177,7 @@ _FACTS = (
     "bases",
     "not N",
     "share not N",
+    "soft-masked",
     "variants",
     "per kb",
     "alternate alleles",
@@ -195,6 +202,7 @@ def _facts(one: Inspected) -> tuple[str, ...]:
         f"{summary.length:,}",
         f"{summary.known:,}",
         f"{summary.known_share:.2%}",
+        f"{summary.soft_masked_share:.2%}" if one.made["version"] != 1 else "unknown",
         f"{summary.variants:,}",
         f"{summary.per_kilobase:.2f}",
         f"{summary.alternates:,}",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
 
 import typer
 
 from mutbert.cli.printing import print_json, print_table
+from mutbert.run_folder import HELD_OUT
 
 
 def pretrain(
@@ -19,16 +20,27 @@ def pretrain(
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Pre-train a masked language model on a probabilistic genome."""
+    from accelerate import PartialState
+
     from mutbert.training.pretrain import pretrain
 
     result = pretrain(recipe, overrides or [], resume=resume, force=force, progress=True)
+    if not PartialState().is_main_process:
+        return
     if as_json:
-        print_json(asdict(result) | {"model": str(result.model), "held_out": {
-            name: value._asdict() for name, value in result.held_out.items()}})  # fmt: skip
+        written = json.loads((result.model.parent / HELD_OUT).read_text(encoding="utf-8"))
+        paths = {"model": str(result.model), "report": str(result.report) if result.report else None}
+        print_json({**paths, **written, "history": list(result.history), "notes": list(result.notes)})
         return
     typer.echo(f"held-out cross-entropy in nats a target, after {result.steps:,} steps")
     print_table(
-        ("predictor", *(f"{name.replace('_', ' ')} ({count:,})" for name, count in result.targets.items())),
-        ([name, *(f"{value:.4f}" for value in values)] for name, values in result.held_out.items()),
+        ("targets", "number", *result.held_out),
+        (
+            [group, f"{count:,}", *(f"{values[group]:.4f}" for values in result.held_out.values())]
+            for group, count in result.targets.items()
+            if count
+        ),
     )
     typer.echo(f"model: {result.model}")
+    if result.report:
+        typer.echo(f"report: {result.report}")

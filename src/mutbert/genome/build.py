@@ -15,7 +15,7 @@ from mutbert.genome.compression import check_input
 from mutbert.genome.fasta import read_pieces
 from mutbert.genome.fields import GENOTYPES, find_frequency_fields
 from mutbert.genome.frequencies import ANY_FILTER, Calls
-from mutbert.genome.layout import MANIFEST
+from mutbert.genome.layout import FORMAT_VERSION, MANIFEST, SOFT_MASK, join_runs
 from mutbert.genome.population import Population, RecordCounts
 from mutbert.genome.resuming import Journal, check_plan, read_journal, whole_contigs
 from mutbert.genome.samples import check_samples, describe_samples, read_samples
@@ -30,6 +30,10 @@ from mutbert.regions import ContigNames, names_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
+    import numpy.typing as npt
+
+    from mutbert.genome.fasta import FastaPiece
     from mutbert.genome.resuming import Begun, Finished
 
 MIN_FREQUENCY: Final = 0.02
@@ -245,7 +249,9 @@ class _Build:
         with progress_bar("Reading the reference", _bytes(paths), unit="bytes", show=self._progress) as advance:
             for name, pieces in groupby(read_pieces(self._fastas, advance), key=lambda piece: piece.contig):
                 if selected is None or selected.find(name) is not None:
-                    writer.add_contig(name, (piece.base_L for piece in pieces))
+                    soft_masks: list[npt.NDArray[Any]] = []
+                    writer.add_contig(name, _bases(pieces, soft_masks))
+                    writer.add_soft_mask(name, join_runs(soft_masks, SOFT_MASK))
                 else:
                     not_selected.append(name)
         there = ContigNames(writer.lengths)
@@ -315,6 +321,13 @@ class _Build:
             raise InputError(message) from None
 
 
+def _bases(pieces: Iterable[FastaPiece], soft_masks: list[npt.NDArray[Any]]) -> Iterator[npt.NDArray[np.uint8]]:
+    """Give the bases of a contig's pieces as they are read, and put their soft masks aside."""
+    for piece in pieces:
+        soft_masks.append(piece.soft_mask)
+        yield piece.base_L
+
+
 def _check_prefixes(fastas: Sequence[Source], vcfs: Sequence[Source]) -> None:
     prefixes = {source.prefix for source in fastas}
     for source in vcfs:
@@ -372,7 +385,7 @@ def _built_already(output: Path, plan: Mapping[str, Any]) -> BuildReport | None:
     from mutbert.genome.store import ProbabilisticGenome
 
     manifest = ProbabilisticGenome.open(output).manifest
-    if any(manifest.get(key) != plan[key] for key in plan):
+    if manifest["version"] != FORMAT_VERSION or any(manifest.get(key) != plan[key] for key in plan):
         return None
     names = manifest["contig_names"]
     return BuildReport(

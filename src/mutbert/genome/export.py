@@ -106,6 +106,7 @@ def export_genome(
     *,
     regions: Sequence[str | Region] | None = None,
     min_frequency: float = 0.0,
+    soft_mask: bool = False,
     force: bool = False,
     progress: bool = False,
 ) -> ExportReport:
@@ -140,6 +141,8 @@ def export_genome(
         the genome.
     min_frequency : float
         For ``iupac`` alone: between 0 and 1; 0 takes every base that occurs.
+    soft_mask : bool
+        For FASTA alone: write what the genome has as soft-masked in lower case; all is upper case otherwise.
     force : bool
         Replace `output` where it exists.
     progress : bool
@@ -153,7 +156,8 @@ def export_genome(
     Raises
     ------
     InputError
-        When the store, the output, the kind or a region cannot be used; nothing is left behind.
+        When the store, the output, the kind or a region cannot be used; nothing is left behind. A store of version 1
+        has no soft mask to write.
     MissingExtraError
         When a table is wanted and pyarrow is not installed.
     """
@@ -163,6 +167,8 @@ def export_genome(
         raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
     if min_frequency and kind != "iupac":
         raise InputError(f"minimum frequency {min_frequency:g}: is for iupac alone; leave it out for {kind}")
+    if soft_mask and kind not in SEQUENCE_KINDS:
+        raise InputError(f"soft mask: is for FASTA alone; leave it out for {kind}")
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give the name of a file")
     refuse_existing(output, force=force)
@@ -170,6 +176,8 @@ def export_genome(
         _need_pyarrow()
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
+    if soft_mask and genome.manifest["version"] == 1:
+        raise InputError(f"{genome.path}: is of format version 1, which keeps no soft mask; build it again")
     chosen = _regions_of(genome, regions)
     if kind in TABLE_KINDS:
         chosen = _joined(chosen, list(genome.contigs))
@@ -179,7 +187,7 @@ def export_genome(
         progress_bar(f"Writing {kind}", bases, unit="bases", show=progress) as advance,
     ):
         if kind in SEQUENCE_KINDS:
-            counts = _write_fasta(file, genome, chosen, kind, min_frequency, advance)
+            counts = _write_fasta(file, genome, chosen, kind, min_frequency, advance, soft_mask=soft_mask)
         else:
             counts = _write_table(file, genome, chosen, kind, advance)
     return ExportReport(output, kind, len(chosen), bases, *counts)
@@ -267,6 +275,8 @@ def _write_fasta(
     kind: str,
     min_frequency: float,
     advance: Advance,
+    *,
+    soft_mask: bool,
 ) -> _Counts:
     variants = changed = 0
     with _writing(file) as write:
@@ -281,7 +291,8 @@ def _write_fasta(
                     code_V = _letters(found, kind, min_frequency)
                     changed += int((code_V != found.reference).sum())
                     base_L[found.position - start] = code_V
-                write(_in_lines(base_L).data)
+                lower_L = genome.soft_masked(region.contig, start, end) if soft_mask else None
+                write(_in_lines(base_L, lower_L).data)
                 advance(end - start)
     return _Counts(variants, changed)
 
@@ -304,10 +315,12 @@ def _letters(variants: Variants, kind: str, min_frequency: float) -> UInt8:
     return np.where(variants.reference == alphabet.UNKNOWN, np.uint8(alphabet.UNKNOWN), code_V)
 
 
-def _in_lines(base_L: UInt8) -> UInt8:
-    """Turn base codes into lines of letters, each with its end."""
+def _in_lines(base_L: UInt8, lower_L: npt.NDArray[np.bool_] | None) -> UInt8:
+    """Turn base codes into lines of letters, each with its end; those with a flag are in lower case."""
     # Three times as fast as a look-up by NumPy, which spends its time on wide indices.
     letter_L = np.frombuffer(base_L.tobytes().translate(_LETTERS), dtype=np.uint8)
+    if lower_L is not None:
+        letter_L = letter_L | lower_L * np.uint8(ord("a") ^ ord("A"))
     full, rest = divmod(len(letter_L), LINE_BASES)
     text = np.full(len(letter_L) + full + bool(rest), ord("\n"), dtype=np.uint8)
     lines = text[: full * (LINE_BASES + 1)].reshape(full, LINE_BASES + 1)

@@ -1,10 +1,10 @@
-"""FASTA files into base codes, streamed: plain, gzip or bgzip, either case, any IUPAC code."""
+"""FASTA files into base codes and their soft mask, streamed: plain, gzip or bgzip, either case, any IUPAC code."""
 
 from __future__ import annotations
 
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.genome.compression import read_blocks
+from mutbert.genome.layout import true_runs
 from mutbert.genome.sources import Source
 
 if TYPE_CHECKING:
@@ -19,7 +20,21 @@ if TYPE_CHECKING:
 
     UInt8 = npt.NDArray[np.uint8]
 
-_CODES: Final = alphabet.CODE_OF_BYTE.tobytes()
+_CODE_BITS: Final = np.uint8(15)
+_LOWER: Final = np.uint8(16)
+# What is computed of a piece stays in the processor's cache.
+_PIECE_BASES: Final = 1 << 18
+
+
+def _table() -> bytes:
+    """Byte to base code, with another bit for lower case, so that one pass over the text tells both."""
+    table = alphabet.CODE_OF_BYTE.copy()
+    lower = np.arange(ord("a"), ord("z") + 1)
+    table[lower] |= _LOWER
+    return table.tobytes()
+
+
+_CODES: Final = _table()
 _LINE_ENDS: Final = b"\r\n"
 
 
@@ -33,12 +48,15 @@ class FastaPiece(NamedTuple):
     start : int
         0-based position of the piece in its contig.
     base_L : ndarray of uint8, shape (L,)
-        Base codes, indices into `mutbert.alphabet.IUPAC`; read-only.
+        Base codes, indices into `mutbert.alphabet.IUPAC`.
+    soft_mask : ndarray of `mutbert.genome.layout.SOFT_MASK`, shape (runs,)
+        The longest runs of lower case in the piece, ascending; their starts are positions in the contig.
     """
 
     contig: str
     start: int
     base_L: UInt8
+    soft_mask: npt.NDArray[Any]
 
 
 class FastaContig(NamedTuple):
@@ -70,7 +88,7 @@ def read_fasta(
 def read_pieces(
     paths: Path | Sequence[Path | Source], advance: Callable[[float], None] | None = None
 ) -> Iterator[FastaPiece]:
-    """Read FASTA files in pieces of a few megabases, in constant memory.
+    """Read FASTA files in pieces of some hundred kilobases, in constant memory.
 
     Parameters
     ----------
@@ -134,21 +152,24 @@ class _Parser:
         self._end()
 
     def _sequence(self, text: bytes) -> Iterator[FastaPiece]:
-        codes = np.frombuffer(text.translate(_CODES, _LINE_ENDS), dtype=np.uint8)
-        if not len(codes):
+        letters = np.frombuffer(text.translate(_CODES, _LINE_ENDS), dtype=np.uint8)
+        if not len(letters):
             return
         if self._contig is None:
             self._refuse_start(text)
-        if codes.max() == alphabet.NOT_A_BASE:
-            place = int(np.argmax(codes == alphabet.NOT_A_BASE))
+        if letters.max() == alphabet.NOT_A_BASE:
+            place = int(np.argmax(letters == alphabet.NOT_A_BASE))
             character = chr(text.translate(None, _LINE_ENDS)[place])
             raise InputError(
                 f"{self._path}: contig {self._contig}, position {self._length + place + 1}: {character!r} is not an "
                 "IUPAC nucleotide code; give a FASTA of DNA"
             )
         assert self._contig is not None
-        yield FastaPiece(self._contig, self._length, codes)
-        self._length += len(codes)
+        for start in range(0, len(letters), _PIECE_BASES):
+            piece = letters[start : start + _PIECE_BASES]
+            soft_mask = true_runs(piece > _CODE_BITS, self._length)
+            yield FastaPiece(self._contig, self._length, piece & _CODE_BITS, soft_mask)
+            self._length += len(piece)
 
     def _begin(self, header: bytes) -> None:
         self._end()

@@ -1,7 +1,7 @@
 """The layout of a store: its files, and how they keep bases and frequencies.
 
-Four bases to a byte, ambiguous codes as runs, frequencies in fixed point. Every function here is a pure function on
-arrays. ``docs/format.md`` is normative.
+Four bases to a byte, ambiguous codes and the soft mask as runs, frequencies in fixed point. Every function here is a
+pure function on arrays. ``docs/format.md`` is normative.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Float32 = npt.NDArray[np.float32]
 
 FORMAT: Final = "mutbert.genome"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MANIFEST: Final = "manifest.json"
 
 FREQUENCY_ONE: Final = 65535
@@ -31,13 +31,20 @@ BASES_PER_BYTE: Final = 4
 AMBIGUITY: Final = np.dtype([("start", "<u4"), ("length", "<u4"), ("code", "u1")])
 """A run of one ambiguous code: 0-based start in the contig, length in bases, base code."""
 
+SOFT_MASK: Final = np.dtype([("start", "<u4"), ("length", "<u4")])
+"""A run of soft-masked bases: 0-based start in the contig, length in bases."""
+
 ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
     "sequence.npy": (np.dtype("u1"), ()),
     "ambiguity.npy": (AMBIGUITY, ()),
+    "soft_mask.npy": (SOFT_MASK, ()),
     "variant_position.npy": (np.dtype("<u4"), ()),
     "variant_frequency.npy": (np.dtype("<u2"), (4,)),
 }
 """The files of a store: the type of a row, and its shape."""
+
+SINCE: Final = {"soft_mask.npy": 2}
+"""The version that a file came with, where stores of version 1 do not have it."""
 
 LONGEST_CONTIG: Final = 2**32 - 1
 
@@ -60,6 +67,8 @@ class Contig(NamedTuple):
         First byte of the contig in ``sequence.npy``.
     ambiguity : tuple of int
         Half-open range of its rows in ``ambiguity.npy``.
+    soft_mask : tuple of int
+        Half-open range of its rows in ``soft_mask.npy``.
     variants : tuple of int
         Half-open range of its rows in ``variant_position.npy`` and ``variant_frequency.npy``.
     """
@@ -68,6 +77,7 @@ class Contig(NamedTuple):
     length: int
     offset: int
     ambiguity: tuple[int, int]
+    soft_mask: tuple[int, int]
     variants: tuple[int, int]
 
 
@@ -151,14 +161,52 @@ def ambiguous_runs(base_L: UInt8, start: int = 0) -> npt.NDArray[Any]:
     return runs
 
 
-def join_runs(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Join the runs of consecutive pieces of a contig; a run that a cut went through becomes one again."""
-    runs = np.concatenate([np.empty(0, dtype=AMBIGUITY), *parts])
+def true_runs(flag_L: npt.NDArray[np.bool_], start: int = 0) -> npt.NDArray[Any]:
+    """Find the longest runs of true flags.
+
+    Parameters
+    ----------
+    flag_L : ndarray of bool, shape (L,)
+        One for each base.
+    start : int
+        Position of the first of them in its contig.
+
+    Returns
+    -------
+    ndarray of `SOFT_MASK`, shape (runs,)
+        Ascending; no two touch.
+    """
+    change = np.flatnonzero(flag_L[1:] != flag_L[:-1]) + 1
+    edges = np.concatenate([np.flatnonzero(flag_L[:1]), change, np.flatnonzero(flag_L[-1:]) + len(flag_L)])
+    runs = np.empty(len(edges) // 2, dtype=SOFT_MASK)
+    runs["start"] = edges[0::2] + start
+    runs["length"] = edges[1::2] - edges[0::2]
+    return runs
+
+
+def join_runs(parts: Sequence[npt.NDArray[Any]], kind: np.dtype[Any] = AMBIGUITY) -> npt.NDArray[Any]:
+    """Join the runs of consecutive pieces of a contig; a run that a cut went through becomes one again.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray
+        The runs of each piece, ascending.
+    kind : dtype
+        Theirs: `AMBIGUITY` or `SOFT_MASK`.
+
+    Returns
+    -------
+    ndarray of `kind`, shape (runs,)
+        Ascending.
+    """
+    runs = np.concatenate([np.empty(0, dtype=kind), *parts])
     if not len(runs):
         return runs
     end = runs["start"].astype(np.int64) + runs["length"]
     begins = np.ones(len(runs), dtype=bool)
-    begins[1:] = (runs["start"][1:] != end[:-1]) | (runs["code"][1:] != runs["code"][:-1])
+    begins[1:] = runs["start"][1:] != end[:-1]
+    if kind == AMBIGUITY:
+        begins[1:] |= runs["code"][1:] != runs["code"][:-1]
     first = np.flatnonzero(begins)
     joined = runs[first]
     joined["length"] = np.add.reduceat(runs["length"].astype(np.int64), first)
@@ -212,3 +260,42 @@ def list_ranges(first_B: Int64, last_B: Int64) -> tuple[Int64, Int64]:
     row_N = np.repeat(np.arange(len(count_B)), count_B)
     before_B = np.cumsum(count_B) - count_B
     return row_N, np.arange(len(row_N)) - before_B[row_N] + first_B[row_N]
+
+
+def runs_in_windows(
+    runs: npt.NDArray[Any], first_B: Int64, last_B: Int64, start_B: Int64, length: int
+) -> tuple[Int64, Int64, Int64, Int64]:
+    """Cut runs to windows of one length.
+
+    Parameters
+    ----------
+    runs : ndarray of `AMBIGUITY` or `SOFT_MASK`
+        Those of all contigs.
+    first_B, last_B : ndarray of int64, shape (B,)
+        Half-open range of the runs of each window's contig.
+    start_B : ndarray of int64, shape (B,)
+        0-based start of each window in its contig.
+    length : int
+        Bases of a window.
+
+    Returns
+    -------
+    ndarray of int64, shape (R,)
+        The window of each run that may reach into one, ascending.
+    ndarray of int64, shape (R,)
+        The run, ascending within a window.
+    ndarray of int64, shape (R,)
+        Its begin in the window, 0 to `length`.
+    ndarray of int64, shape (R,)
+        Its end in the window, which is its begin where it ended before the window.
+    """
+    starts = runs["start"]
+    # Runs do not overlap, so only the last run that starts at or before a window can reach into it from there.
+    begin_B = np.maximum(bisect_rows(starts, first_B, last_B, start_B + 1) - 1, first_B)
+    # Behind it a window has at most as many runs as bases, which bounds the second search.
+    most_B = np.minimum(begin_B + 1 + length, last_B)
+    row_R, run_R = list_ranges(begin_B, bisect_rows(starts, begin_B, most_B, start_B + length))
+    found = runs[run_R]
+    shift_R = found["start"].astype(np.int64) - start_B[row_R]
+    begin_R = np.maximum(shift_R, 0)
+    return row_R, run_R, begin_R, np.maximum(np.minimum(shift_R + found["length"], length), begin_R)

@@ -67,7 +67,7 @@ class Journal:
     def begin(self, plan: Mapping[str, Any], contigs: Sequence[Contig], checksum: int) -> None:
         """Start it, once the reference is written: settings and sources, and where the sequences are."""
         self._file = self._path.open("wb")
-        self._write({"plan": plan, "contigs": [contig[:4] for contig in contigs], "checksum": checksum})
+        self._write({"plan": plan, "contigs": [contig[:5] for contig in contigs], "checksum": checksum})
 
     def go_on(self, plan: Mapping[str, Any], finished: Sequence[Finished]) -> None:
         """Begin it anew with what is kept of it and the plan as it is now."""
@@ -130,8 +130,8 @@ def read_journal(directory: Path) -> Begun | None:
         first, *lines = (directory / JOURNAL).read_bytes().splitlines()
         begun = json.loads(first)
         contigs = [
-            Contig(name, length, offset, tuple(ambiguity), (0, 0))
-            for name, length, offset, ambiguity in begun["contigs"]
+            Contig(name, length, offset, tuple(ambiguity), tuple(soft_mask), (0, 0))
+            for name, length, offset, ambiguity, soft_mask in begun["contigs"]
         ]
         finished = []
         for line in lines:

@@ -24,6 +24,7 @@ from mutbert.genome.layout import (
     FORMAT_VERSION,
     FREQUENCY_ONE,
     MANIFEST,
+    SINCE,
     UNPACK,
     Contig,
     bisect_rows,
@@ -31,6 +32,7 @@ from mutbert.genome.layout import (
     fixed_to_float,
     float_to_fixed,
     list_ranges,
+    runs_in_windows,
 )
 from mutbert.genome.writer import StoreWriter
 from mutbert.publishing import sha256_of
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     UInt32 = npt.NDArray[np.uint32]
     Int64 = npt.NDArray[np.int64]
     Float32 = npt.NDArray[np.float32]
+    Bool = npt.NDArray[np.bool_]
 
 # The writer and the fixed point live next door; this is the one address that other rooms know.
 __all__ = [
@@ -133,6 +136,7 @@ class ProbabilisticGenome:
     manifest: Mapping[str, Any]
     _sequence: UInt8
     _ambiguity: npt.NDArray[Any]
+    _soft_mask: npt.NDArray[Any]
     _variant_position: UInt32
     _variant_frequency: UInt16
 
@@ -160,7 +164,13 @@ class ProbabilisticGenome:
         """
         path = Path(path)
         manifest = _read_manifest(path)
-        arrays = {name: _open_array(path, name, manifest, check=check) for name in ARRAYS}
+        version = manifest["version"]
+        arrays = {
+            name: _open_array(path, name, manifest, check=check)
+            if version >= SINCE.get(name, 1)
+            else np.empty((0, *tail), dtype)
+            for name, (dtype, tail) in ARRAYS.items()
+        }
         try:
             contigs = {
                 entry["name"]: Contig(
@@ -168,6 +178,7 @@ class ProbabilisticGenome:
                     entry["length"],
                     entry["offset"],
                     tuple(entry["ambiguity"]),
+                    tuple(entry["soft_mask"]) if version >= SINCE["soft_mask.npy"] else (0, 0),
                     tuple(entry["variants"]),
                 )
                 for entry in manifest["contigs"]
@@ -180,11 +191,16 @@ class ProbabilisticGenome:
             manifest,
             arrays["sequence.npy"],
             arrays["ambiguity.npy"],
+            arrays["soft_mask.npy"],
             arrays["variant_position.npy"],
             arrays["variant_frequency.npy"],
         )
         genome._check_ranges()
         return genome
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process opens the store itself and shares the pages in memory; pickled arrays would be copies.
+        return _reopen, (type(self), self.path.absolute(), self.manifest["arrays"])
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -194,8 +210,19 @@ class ProbabilisticGenome:
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The memory-mapped arrays by file name; ``docs/format.md`` says what they hold."""
-        every = (self._sequence, self._ambiguity, self._variant_position, self._variant_frequency)
+        every = (
+            self._sequence,
+            self._ambiguity,
+            self._soft_mask,
+            self._variant_position,
+            self._variant_frequency,
+        )
         return dict(zip(ARRAYS, every, strict=True))
+
+    @property
+    def has_soft_mask(self) -> bool:
+        """Whether any base is soft-masked; in a store of version 1 none is, as it did not keep the mask."""
+        return bool(len(self._soft_mask))
 
     @property
     def bytes_on_disk(self) -> int:
@@ -339,7 +366,8 @@ class ProbabilisticGenome:
         Windows
             Base codes and sparse variant rows.
         """
-        offset_B, run_first_B, run_last_B, variant_first_B, variant_last_B, length_B = self._contig_table[contig_B].T
+        table = self._contig_table[contig_B]
+        offset_B, length_B, run_first_B, run_last_B, _, _, variant_first_B, variant_last_B = table.T
         assert np.all((start_B >= 0) & (start_B + length <= length_B)), "windows lie within their contigs"
         base_BL = self._unpack(offset_B, start_B, length)
         self._put_ambiguity(base_BL, run_first_B, run_last_B, start_B, length)
@@ -352,11 +380,57 @@ class ProbabilisticGenome:
         column_N = self._variant_position[variant_N].astype(np.int64) - start_B[row_N]
         return Windows(base_BL, row_N, column_N, np.asarray(self._variant_frequency[variant_N]))
 
+    def soft_masked(self, contig: str, start: int, end: int) -> Bool:
+        """Tell which bases of a region are soft-masked: in lower case in the FASTA, as repeats are by custom.
+
+        Parameters
+        ----------
+        contig : str
+            The contig, under either naming.
+        start, end : int
+            0-based, half-open.
+
+        Returns
+        -------
+        ndarray of bool, shape (end - start,)
+            All false where the FASTA was in upper case; see also `has_soft_mask`.
+
+        Raises
+        ------
+        GenomeError
+            When the contig does not exist or the region is not within it.
+        """
+        first, last = self._within(contig, start, end).soft_mask
+        masked_L: Bool = self._spread_soft_mask(
+            np.array([first]), np.array([last]), np.array([start]), end - start
+        ).reshape(-1)
+        return masked_L
+
+    def soft_masked_windows(self, contig_B: Int64, start_B: Int64, length: int) -> Bool:
+        """Tell which bases of many windows of one length are soft-masked.
+
+        Parameters
+        ----------
+        contig_B, start_B, length
+            As in `windows`.
+
+        Returns
+        -------
+        ndarray of bool, shape (B, length)
+            See `soft_masked`.
+        """
+        table = self._contig_table[contig_B]
+        _, length_B, _, _, first_B, last_B, _, _ = table.T
+        assert np.all((start_B >= 0) & (start_B + length <= length_B)), "windows lie within their contigs"
+        return self._spread_soft_mask(first_B, last_B, start_B, length)
+
     @cached_property
     def _contig_table(self) -> Int64:
         """Say where the contigs' data lie, a row for each; many assemblies have thousands."""
-        rows = [(one.offset, *one.ambiguity, *one.variants, one.length) for one in self.contigs.values()]
-        return np.array(rows, dtype=np.int64).reshape(-1, 6)
+        rows = [
+            (one.offset, one.length, *one.ambiguity, *one.soft_mask, *one.variants) for one in self.contigs.values()
+        ]
+        return np.array(rows, dtype=np.int64).reshape(-1, 8)
 
     def _unpack(self, offset_B: Int64, start_B: Int64, length: int) -> UInt8:
         """Unpack the four-to-a-byte bases; windows are grouped by their phase in the first byte."""
@@ -376,16 +450,19 @@ class ProbabilisticGenome:
     ) -> None:
         if not len(self._ambiguity):
             return
-        starts = self._ambiguity["start"]
-        # Runs do not overlap, so only the last run that starts at or before a window can reach into it.
-        last_B = bisect_rows(starts, run_first_B, run_last_B, start_B + length)
-        first_B = np.maximum(bisect_rows(starts, run_first_B, last_B, start_B + 1) - 1, run_first_B)
-        row_R, run_R = list_ranges(first_B, last_B)
-        runs = self._ambiguity[run_R]
-        begin_R = np.maximum(runs["start"].astype(np.int64) - start_B[row_R], 0)
-        end_R = np.minimum(runs["start"].astype(np.int64) + runs["length"] - start_B[row_R], length)
-        run_N, column_N = list_ranges(begin_R, np.maximum(begin_R, end_R))
-        base_BL[row_R[run_N], column_N] = runs["code"][run_N]
+        row_R, run_R, begin_R, end_R = runs_in_windows(self._ambiguity, run_first_B, run_last_B, start_B, length)
+        place_N, column_N = list_ranges(begin_R, end_R)
+        base_BL[row_R[place_N], column_N] = self._ambiguity["code"][run_R][place_N]
+
+    def _spread_soft_mask(self, first_B: Int64, last_B: Int64, start_B: Int64, length: int) -> Bool:
+        """Turn the runs of the soft mask into a flag for each base of the windows."""
+        if not len(self._soft_mask):
+            return np.zeros((len(start_B), length), dtype=bool)
+        row_R, _, begin_R, end_R = runs_in_windows(self._soft_mask, first_B, last_B, start_B, length)
+        # All windows in one line: stretches that are masked lie between stretches that are not, some of them empty.
+        edges = np.stack([row_R * length + begin_R, row_R * length + end_R], axis=1).reshape(-1)
+        stretch_S = np.diff(edges, prepend=0, append=len(start_B) * length)
+        return np.repeat(np.arange(len(stretch_S)) % 2 == 1, stretch_S).reshape(len(start_B), length)
 
     def _within(self, contig: str, start: int, end: int) -> Contig:
         found = self.contig(contig)
@@ -400,11 +477,20 @@ class ProbabilisticGenome:
             if not (
                 contig.offset + -(-contig.length // 4) <= len(self._sequence)
                 and 0 <= contig.ambiguity[0] <= contig.ambiguity[1] <= len(self._ambiguity)
+                and 0 <= contig.soft_mask[0] <= contig.soft_mask[1] <= len(self._soft_mask)
                 and 0 <= contig.variants[0] <= contig.variants[1] <= len(self._variant_position)
             ):
                 raise GenomeError(
                     f"{self.path / MANIFEST}: contig {contig.name} does not fit the arrays; build the store again"
                 )
+
+
+def _reopen(kind: type[ProbabilisticGenome], path: Path, arrays: Mapping[str, Any]) -> ProbabilisticGenome:
+    """Open a store that another process has open, and refuse one that was put in its place since."""
+    genome = kind.open(path)
+    if genome.manifest["arrays"] != arrays:
+        raise GenomeError(f"{path}: was replaced by another genome while it was in use; start again")
+    return genome
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

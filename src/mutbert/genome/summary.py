@@ -37,6 +37,8 @@ class ContigSummary:
         Bases.
     known : int
         Bases that are not N.
+    soft_masked : int
+        Bases that the FASTA has in lower case, N among them; 0 for a store of version 1, which does not know.
     variants : int
         Positions that vary.
     per_kilobase : float
@@ -52,6 +54,7 @@ class ContigSummary:
     name: str
     length: int
     known: int
+    soft_masked: int
     variants: int
     per_kilobase: float
     alternates: int
@@ -68,7 +71,7 @@ class GenomeSummary:
     ----------
     contigs : sequence of ContigSummary
         In the FASTA's order.
-    length, known, variants : int
+    length, known, soft_masked, variants : int
         Sums over the contigs.
     per_kilobase : float
         Variants per 1,000 known bases.
@@ -100,6 +103,7 @@ class GenomeSummary:
     contigs: Sequence[ContigSummary]
     length: int
     known: int
+    soft_masked: int
     variants: int
     per_kilobase: float
     alternates: int
@@ -117,6 +121,11 @@ class GenomeSummary:
     def known_share(self) -> float:
         """The share of bases that are not N."""
         return self.known / self.length
+
+    @property
+    def soft_masked_share(self) -> float:
+        """The share of bases that are soft-masked."""
+        return self.soft_masked / self.length
 
     @property
     def transitions_per_transversion(self) -> float | None:
@@ -144,6 +153,7 @@ def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
     frequency_sum = difference_sum = 0.0
     for name, length in genome.lengths.items():
         known = int(np.diff(genome.known_runs(name, 0, length), axis=1).sum())
+        masked = genome.arrays["soft_mask.npy"][slice(*genome.contigs[name].soft_mask)]
         variants = genome.variants(name)
         allele_V4 = _alternates(variants)
         row_A, base_A = np.nonzero(allele_V4)
@@ -157,6 +167,7 @@ def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
                 name=name,
                 length=length,
                 known=known,
+                soft_masked=int(masked["length"].sum(dtype=np.int64)),
                 variants=len(variants.position),
                 per_kilobase=_per_kilobase(len(variants.position), known),
                 alternates=len(row_A),
@@ -178,6 +189,7 @@ def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
         contigs=contigs,
         length=length,
         known=known,
+        soft_masked=sum(contig.soft_masked for contig in contigs),
         variants=positions,
         per_kilobase=_per_kilobase(positions, known),
         alternates=alternates,

@@ -53,9 +53,11 @@ LARGEST_ROUNDING: Final = 1 / FREQUENCY_ONE + 1e-7
 """A stored frequency is no further from its source than this: the fixed point, and seven digits."""
 
 # Each kind of difference gets a share, so that a thousand wrong bases do not hide a wrong variant.
-_KINDS = ("contigs", "bases", "variants", "frequencies", "records")
+_KINDS = ("contigs", "bases", "soft mask", "variants", "frequencies", "records")
 _TEXTS_OF_A_KIND = MOST_TEXTS // len(_KINDS)
 _PIECE = 1 << 24
+# The bit in which a lower-case letter of ASCII differs from its upper case.
+_LOWER = 0x20
 _PREFIXED = re.compile(r"([A-Za-z0-9_-]+)=(.+)", re.DOTALL)
 _BITS_OF_CODE = np.array([BITS[letter] for letter in "ACGTRYSWKMBDHVN"], dtype=np.uint8)
 _LETTER_OF_BITS = {bits: letter for letter, bits in BITS.items() if letter != "U"}
@@ -102,7 +104,7 @@ class VerifyReport:
     differences : sequence of str
         What differs, at most `MOST_TEXTS` lines.
     differing : int
-        Everything that differs: contigs, bases, variants, counts.
+        Everything that differs: contigs, bases, their soft mask, variants, counts.
     """
 
     path: Path
@@ -453,13 +455,15 @@ def _compare_bases(
     differences: _Differences,
     advance: Callable[[float], None],
 ) -> int:
-    """Compare a contig's length and bases; give the number of bases compared."""
+    """Compare a contig's length, bases and soft mask; give the number of bases compared."""
     length = store.contigs[name].length
     if length != len(letters_L):
         differences.add(
             "contigs", f"contig {name}: has {len(letters_L):,} bases in the FASTA, {length:,} in the genome"
         )
     both = min(length, len(letters_L))
+    # A store of version 1 does not keep the mask.
+    keeps_mask = store.manifest["version"] > 1
     for start in range(0, both, _PIECE):
         end = min(start + _PIECE, both)
         expected = BITS_OF_BYTE[letters_L[start:end]]
@@ -472,6 +476,15 @@ def _compare_bases(
                 f"{_LETTER_OF_BITS[int(found[place])]} in the genome",
             )
         differences.total += max(len(place_D) - MOST_TEXTS, 0)
+        if keeps_mask:
+            lower = (letters_L[start:end] & _LOWER) != 0
+            place_D = np.flatnonzero(lower != store.soft_masked(name, start, end))
+            for place in place_D[:MOST_TEXTS]:
+                case, mask = ("lower", "not soft-masked") if lower[place] else ("upper", "soft-masked")
+                differences.add(
+                    "soft mask", f"{name}:{start + place + 1}: is in {case} case in the FASTA, and {mask} in the genome"
+                )
+            differences.total += max(len(place_D) - MOST_TEXTS, 0)
         advance(end - start)
     return both
 

@@ -19,11 +19,13 @@ from mutbert.genome.layout import (
     FREQUENCY_ONE,
     LONGEST_CONTIG,
     MANIFEST,
+    SOFT_MASK,
     Contig,
     ambiguous_runs,
     codes_at,
     join_runs,
     pack,
+    true_runs,
 )
 from mutbert.publishing import sha256_of
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
 _ROWS_OF_A_COPY: Final = 1 << 22
 _BYTES_OF_A_CHECKSUM: Final = 1 << 20
 
-_SEQUENCE_ARRAYS: Final = ("sequence.npy", "ambiguity.npy")
+_SEQUENCE_ARRAYS: Final = ("sequence.npy", "ambiguity.npy", "soft_mask.npy")
 
 
 class StoreWriter:
@@ -102,8 +104,9 @@ class StoreWriter:
         bases: UInt8 | Iterable[UInt8],
         position_V: UInt32 | None = None,
         frequency_V4: UInt16 | None = None,
+        soft_mask: npt.NDArray[Any] | None = None,
     ) -> None:
-        """Append a contig, with its variants where they are known already.
+        """Append a contig, with its variants and its soft mask where they are known already.
 
         Parameters
         ----------
@@ -113,6 +116,8 @@ class StoreWriter:
             Reference base codes, in one piece or many.
         position_V, frequency_V4 : ndarray, optional
             See `add_variants`.
+        soft_mask : ndarray, optional
+            See `add_soft_mask`.
 
         Raises
         ------
@@ -137,7 +142,10 @@ class StoreWriter:
         first = self._rows["ambiguity.npy"]
         self._runs[name] = join_runs(runs)
         self._append("ambiguity.npy", self._runs[name])
-        self._contigs[name] = Contig(name, length, offset, (first, self._rows["ambiguity.npy"]), (0, 0))
+        ambiguity, masked = (first, self._rows["ambiguity.npy"]), self._rows["soft_mask.npy"]
+        self._contigs[name] = Contig(name, length, offset, ambiguity, (masked, masked), (0, 0))
+        if soft_mask is not None:
+            self.add_soft_mask(name, soft_mask)
         if position_V is not None and frequency_V4 is not None:
             self.add_variants(name, position_V, frequency_V4)
 
@@ -157,16 +165,44 @@ class StoreWriter:
                 self._append(name, rows[start : start + _ROWS_OF_A_COPY])
         for contig in contigs:
             assert contig.name not in self._contigs, f"contig {contig.name} is given twice"
-            ambiguity, variants = (
+            ambiguity, soft_mask, variants = (
                 (first + before[name], last + before[name])
                 for name, (first, last) in (
                     ("ambiguity.npy", contig.ambiguity),
+                    ("soft_mask.npy", contig.soft_mask),
                     ("variant_position.npy", contig.variants),
                 )
             )
             self._contigs[contig.name] = contig._replace(
-                offset=contig.offset + before["sequence.npy"], ambiguity=ambiguity, variants=variants
+                offset=contig.offset + before["sequence.npy"],
+                ambiguity=ambiguity,
+                soft_mask=soft_mask,
+                variants=variants,
             )
+
+    def add_soft_mask(self, name: str, mask: npt.NDArray[Any]) -> None:
+        """Append the soft mask of a contig, once for each contig that has one.
+
+        Parameters
+        ----------
+        name : str
+            A contig that was added.
+        mask : ndarray of bool, shape (L,), or of `mutbert.genome.layout.SOFT_MASK`, shape (runs,)
+            For each base whether it is masked; or the longest runs of masked bases, ascending.
+        """
+        contig = self._contigs[name]
+        assert contig.soft_mask[0] == contig.soft_mask[1], f"the soft mask of contig {name} is given twice"
+        if mask.dtype == bool:
+            assert len(mask) == contig.length, "a flag for each base"
+            mask = true_runs(mask)
+        assert mask.dtype == SOFT_MASK, "flags or runs"
+        end = mask["start"].astype(np.int64) + mask["length"]
+        assert np.all(mask["length"] > 0), "runs are not empty"
+        assert np.all(mask["start"][1:] > end[:-1]), "runs ascend and do not touch"
+        assert not len(mask) or end[-1] <= contig.length, "runs lie in the contig"
+        first = self._rows["soft_mask.npy"]
+        self._append("soft_mask.npy", mask)
+        self._contigs[name] = contig._replace(soft_mask=(first, self._rows["soft_mask.npy"]))
 
     def add_variants(self, name: str, position_V: UInt32, frequency_V4: UInt16) -> tuple[int, int]:
         """Append the variants of a contig, once for each contig that has any.
@@ -209,7 +245,7 @@ class StoreWriter:
             file.flush()
 
     def sequence_checksum(self) -> int:
-        """Compute the CRC-32 of all sequences and ambiguous runs."""
+        """Compute the CRC-32 of all sequences, ambiguous runs and soft masks."""
         checksum = 0
         for name in _SEQUENCE_ARRAYS:
             file = self._files[name]
@@ -286,6 +322,7 @@ class StoreWriter:
         last = max(self._contigs.values(), key=lambda contig: contig.offset)
         self._rows["sequence.npy"] = last.offset + -(-last.length // BASES_PER_BYTE)
         self._rows["ambiguity.npy"] = last.ambiguity[1]
+        self._rows["soft_mask.npy"] = max(contig.soft_mask[1] for contig in self._contigs.values())
         for name, file in self._files.items():
             try:
                 np.lib.format.read_magic(file)

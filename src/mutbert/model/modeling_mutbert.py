@@ -919,6 +919,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         input_probs: Tensor | None = None,
         labels: Tensor | None = None,
         target_mask: Tensor | None = None,
+        target_weights: Tensor | None = None,
         max_targets: int | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -934,6 +935,8 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
             float of shape (B, L, V) or (B, L, 4), together with `target_mask`.
         target_mask : Tensor of bool, shape (B, L), optional
             The target positions. With integer labels it narrows them further.
+        target_weights : Tensor of float, shape (B, L), optional
+            What the cross-entropy at each target is multiplied with; read at the targets alone.
         max_targets : int, optional
             At least as many as there are targets in the batch. In training it lets an accelerator, or a compiled
             model, run the head at targets alone, since how many there are cannot be known there without waiting.
@@ -944,8 +947,8 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         -------
         MaskedLMOutput
             ``logits`` (B, L, V); with labels, ``loss``: the mean over the targets of the cross-entropy
-            ``−Σ_v label_v · log softmax(logits)_v``, in nats. In training with labels the head runs at the targets
-            alone, on a CPU or with `max_targets`; logits of other positions are then NaN.
+            ``−Σ_v label_v · log softmax(logits)_v``, in nats, times the target's weight. In training with labels the
+            head runs at the targets alone, on a CPU or with `max_targets`; logits of other positions are then NaN.
 
         Raises
         ------
@@ -973,7 +976,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
             )
             if _checks_values(self.config, labels):
                 check_labels(labels, target_BL, self.config.vocab_size)
-            logits_BLV, loss = self._predict(outputs.last_hidden_state, labels, target_BL, max_targets)
+            logits_BLV, loss = self._predict(outputs.last_hidden_state, labels, target_BL, target_weights, max_targets)
         return MaskedLMOutput(
             loss=loss,
             logits=logits_BLV,
@@ -982,21 +985,30 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         )
 
     def _predict(
-        self, hidden_BLD: Tensor, labels: Tensor, target_BL: Tensor, max_targets: int | None
+        self,
+        hidden_BLD: Tensor,
+        labels: Tensor,
+        target_BL: Tensor,
+        weight_BL: Tensor | None,
+        max_targets: int | None,
     ) -> tuple[Tensor, Tensor]:
         """Run the head, and compute the loss; in training at the targets alone, where they can be found."""
+        _check_weights(weight_BL, target_BL)
         index_T = self._target_index(target_BL, max_targets) if self.training else None
         if index_T is None:
             logits_BLV: Tensor = self.cls(hidden_BLD)
-            return logits_BLV, _mean_cross_entropy(logits_BLV, labels, target_BL)
+            return logits_BLV, _mean_cross_entropy(logits_BLV, labels, target_BL, weight_BL)
         logits_TV: Tensor = self.cls(hidden_BLD.flatten(0, 1)[index_T])
         target_T = target_BL.flatten()[index_T]
-        loss = _mean_cross_entropy(logits_TV, labels.flatten(0, 1)[index_T], target_T)
+        weight_T = None if weight_BL is None else weight_BL.flatten()[index_T]
+        loss = _mean_cross_entropy(logits_TV, labels.flatten(0, 1)[index_T], target_T, weight_T)
         if max_targets is not None:
             # A bound that is too low would leave targets out in silence.
             loss = loss.masked_fill(target_BL.sum() > max_targets, torch.nan)
-        everywhere = logits_TV.new_full((target_BL.numel(), logits_TV.shape[-1]), torch.nan)
-        return everywhere.index_copy(0, index_T, logits_TV).view(*target_BL.shape, -1), loss
+        everywhere_BLV = logits_TV.new_full((*target_BL.shape, logits_TV.shape[-1]), torch.nan)
+        length = target_BL.shape[1]
+        # Not a view of another tensor, which sharded training could not watch.
+        return everywhere_BLV.index_put((index_T // length, index_T % length), logits_TV), loss
 
     def _target_index(self, target_BL: Tensor, max_targets: int | None) -> Tensor | None:
         """Give the places of the targets in the flattened batch; ``None`` where only waiting could tell them."""
@@ -1174,7 +1186,9 @@ class MutBertForTokenClassification(MutBertPreTrainedModel):
         )
 
 
-def masked_loss(logits_BLV: Tensor, labels: Tensor, target_mask: Tensor | None = None) -> Tensor:
+def masked_loss(
+    logits_BLV: Tensor, labels: Tensor, target_mask: Tensor | None = None, target_weights: Tensor | None = None
+) -> Tensor:
     """Compute the mean cross-entropy over the target positions, in nats.
 
     Parameters
@@ -1185,6 +1199,8 @@ def masked_loss(logits_BLV: Tensor, labels: Tensor, target_mask: Tensor | None =
         Integer token ids (B, L), -100 where there is no target; or distributions (B, L, V) or (B, L, 4).
     target_mask : Tensor of bool, shape (B, L), optional
         The target positions; needed with distributions.
+    target_weights : Tensor of float, shape (B, L), optional
+        What the cross-entropy at each target is multiplied with; the mean is over the number of targets all the same.
 
     Returns
     -------
@@ -1194,10 +1210,11 @@ def masked_loss(logits_BLV: Tensor, labels: Tensor, target_mask: Tensor | None =
     Raises
     ------
     ValueError
-        When labels or mask have a wrong form.
+        When labels, mask or weights have a wrong form.
     """
     labels, target_BL = _targets(labels, target_mask, logits_BLV.shape[:2], logits_BLV.shape[-1])
-    return _mean_cross_entropy(logits_BLV, labels, target_BL)
+    _check_weights(target_weights, target_BL)
+    return _mean_cross_entropy(logits_BLV, labels, target_BL, target_weights)
 
 
 def _targets(
@@ -1223,13 +1240,23 @@ def _targets(
     return labels.masked_fill(~target_BL, 0).long(), target_BL
 
 
-def _mean_cross_entropy(logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:
-    """Average over the targets; logits (..., V), labels (..., ids) or (..., C distributions), target (...)."""
+def _check_weights(weight_BL: Tensor | None, target_BL: Tensor) -> None:
+    if weight_BL is not None and weight_BL.shape != target_BL.shape:
+        raise ValueError(
+            f"target_weights have shape {tuple(weight_BL.shape)} where the input is {tuple(target_BL.shape)}"
+        )
+
+
+def _mean_cross_entropy(logits: Tensor, labels: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Average over the targets; logits (..., V), labels (..., ids) or (..., C distributions), target, weight (...)."""
     log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
     if labels.is_floating_point():
         loss = -(labels.to(log_probs.dtype) * log_probs[..., -labels.shape[-1] :]).sum(dim=-1)
     else:
         loss = -log_probs.gather(-1, labels[..., None])[..., 0]
+    if weight is not None:
+        # What stands elsewhere must not come back as a gradient.
+        loss = loss * weight.masked_fill(~target, 0)
     return loss.masked_fill(~target, 0).sum() / target.sum().clamp(min=1)
 
 

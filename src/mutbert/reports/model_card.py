@@ -49,8 +49,8 @@ class ModelFacts:
         What it may be used for, as the Hub names licences (``"cc-by-4.0"``).
     recipe : str, optional
         The recipe that it was trained by, as YAML.
-    genome : mapping, optional
-        The manifest of the genome that it was trained on.
+    genomes : mapping, optional
+        The manifests of the genomes that it was trained on, by name.
     held_out : mapping, optional
         What ``held_out.json`` of its run holds.
     """
@@ -62,7 +62,7 @@ class ModelFacts:
     num_labels: int
     licence: str | None = None
     recipe: str | None = None
-    genome: Mapping[str, Any] | None = None
+    genomes: Mapping[str, Mapping[str, Any]] | None = None
     held_out: Mapping[str, Any] | None = None
 
 
@@ -138,14 +138,18 @@ with torch.no_grad():
 
 
 def _data(facts: ModelFacts) -> str:
-    if facts.genome is None:
+    if facts.genomes is None:
         return "## Data\n\nNot known: the checkpoint does not say what it was trained on.\n"
-    genome = facts.genome
+    parts = [_genome(name, genome) for name, genome in facts.genomes.items()]
+    return "\n".join(["## Data", "", *parts])
+
+
+def _genome(name: str, genome: Mapping[str, Any]) -> str:
     contigs = genome["contigs"]
     bases = sum(contig["length"] for contig in contigs)
     variants = sum(contig["variants"][1] - contig["variants"][0] for contig in contigs)
     settings = ", ".join(
-        f"{name.replace('_', ' ')} {_text(value)}" for name, value in genome["settings"].items() if value
+        f"{setting.replace('_', ' ')} {_text(value)}" for setting, value in genome["settings"].items() if value
     )
     sources = _table(
         ("kind", "file", "bytes", "SHA-256"),
@@ -155,7 +159,7 @@ def _data(facts: ModelFacts) -> str:
         ),
     )
     size = f"{len(contigs):,} contig{'s' * (len(contigs) != 1)} and {bases:,} bases, {variants:,} of which vary"
-    lines = ["## Data", "", f"A probabilistic genome of {size} ({settings}).", "", sources]
+    lines = [f"`{name}`, a probabilistic genome of {size} ({settings}).", "", sources]
     for entry in genome["records"]:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in entry["not_used"].items())
         lines += [
@@ -182,12 +186,13 @@ By this recipe, every setting told:
 def _figures(facts: ModelFacts) -> str:
     if facts.held_out is None:
         return "## Held-out figures\n\nNone: the run was not evaluated, or its figures are not beside the checkpoint.\n"
-    targets = facts.held_out["targets"]
+    predictors = facts.held_out["cross_entropy"]
     table = _table(
-        ("predictor", *(f"{name.replace('_', ' ')} ({count:,})" for name, count in targets.items())),
+        ("targets", "number", *(f"**{name}**" if name == "model" else name for name in predictors)),
         (
-            (f"**{name}**" if name == "model" else name, *(_number(values[column]) for column in targets))
-            for name, values in facts.held_out["cross_entropy"].items()
+            (group, f"{count:,}", *(_number(values[group]) for values in predictors.values()))
+            for group, count in facts.held_out["targets"].items()
+            if count
         ),
     )
     return f"""## Held-out figures
@@ -217,5 +222,5 @@ def _text(value: object) -> str:
     return " or ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _number(value: float) -> str:
-    return f"{value:.4f}" if value == value else "none"
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"

@@ -1,18 +1,19 @@
 """What trivial predictors reach on the targets that the model is evaluated on.
 
-All cross-entropies are in nats a target, between the target's distribution over A, C, G, T and the predicted one:
-``-sum(target * log(predicted))``. Shape suffixes: B windows, L positions, 4 bases.
+Shape suffixes: B windows, L positions, T targets of a window, 4 bases.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import torch
 
-from mutbert import alphabet
 from mutbert.progress import progress_bar
+from mutbert.training.held_out import held_out_sums, summarise_sums
+from mutbert.windows.batches import targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,34 +22,21 @@ if TYPE_CHECKING:
 
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.regions import Region
+    from mutbert.training.held_out import HeldOut
     from mutbert.windows.dataset import WindowDataset
+    from mutbert.windows.splits import Part
 
+    Float32 = npt.NDArray[np.float32]
     Float64 = npt.NDArray[np.float64]
     Int64 = npt.NDArray[np.int64]
 
 ORDER: Final = 5
 """Bases before a position that the Markov chain looks at."""
+FLOOR: Final = "entropy floor"
+"""What predicting the target itself is called."""
 _CONTEXTS: Final = 4**ORDER
 _CHUNK: Final = 1 << 22
 _EVALUATION_BATCH: Final = 256
-
-
-class CrossEntropy(NamedTuple):
-    """Mean cross-entropy in nats a target, over three sets of targets.
-
-    Parameters
-    ----------
-    all_targets : float
-        Over all targets.
-    variant_targets : float
-        Over those at positions that vary; not a number where there are none.
-    other_targets : float
-        Over the others.
-    """
-
-    all_targets: float
-    variant_targets: float
-    other_targets: float
 
 
 @dataclass(frozen=True)
@@ -67,17 +55,17 @@ class Baselines:
     markov: Float64
 
 
-def fit_baselines(genome: ProbabilisticGenome, regions: Sequence[Region], *, progress: bool = False) -> Baselines:
-    """Count bases, and bases after every run of five, in the training regions.
+def fit_baselines(parts: Sequence[Part], *, progress: bool = False) -> Baselines:
+    """Count bases, and bases after every run of five, in the training regions of all genomes.
 
     A position that varies adds its allele frequencies, so that counts are expected counts in the population; the
     five bases before are the reference's. One is added to every count of a run (Laplace).
     """
     composition = np.zeros(4)
     markov = np.ones((_CONTEXTS, 4))
-    total = sum(len(region) for region in regions)
+    total = sum(len(region) for part in parts for region in part.regions)
     with progress_bar("counting bases", total, unit="bases", show=progress) as advance:
-        for region in _chunks(regions):
+        for genome, region in _chunks(parts):
             base = genome.bases(region.contig, region.start, region.end)
             frequency = genome.frequencies(region.contig, region.start, region.end)
             known = base < 4
@@ -93,7 +81,7 @@ def fit_baselines(genome: ProbabilisticGenome, regions: Sequence[Region], *, pro
     return Baselines(composition / composition.sum(), markov / markov.sum(axis=1, keepdims=True))
 
 
-def evaluate_baselines(baselines: Baselines, dataset: WindowDataset) -> dict[str, CrossEntropy]:
+def evaluate_baselines(baselines: Baselines, dataset: WindowDataset) -> dict[str, HeldOut]:
     """Evaluate trivial predictors on a dataset's targets.
 
     The Markov chain sees the true five bases before each target, even those that are hidden from the model, so it
@@ -102,45 +90,37 @@ def evaluate_baselines(baselines: Baselines, dataset: WindowDataset) -> dict[str
 
     Returns
     -------
-    dict of str to CrossEntropy
-        ``uniform``, ``base composition``, ``order-5 Markov chain``, and ``entropy floor``: the cross-entropy of
-        predicting the target itself, below which nothing can go.
+    dict of str to HeldOut
+        ``uniform``, ``base composition``, ``order-5 Markov chain``, and `FLOOR`: predicting the target itself, below
+        which nothing can go.
     """
-    sums: dict[str, list[Float64]] = {}
-    variant = []
-    genome = dataset.sampler.genome
-    names = list(genome.contigs)
-    length = dataset.sampler.length
+    sums: dict[str, list[Float32]] = {}
+    sampler = dataset.sampler
     for first in range(0, len(dataset), _EVALUATION_BATCH):
         indices = np.arange(first, min(first + _EVALUATION_BATCH, len(dataset)))
-        batch = dataset.batch(indices.tolist())
-        mask_BL = batch["target_mask"].numpy()[:, 1:-1]
-        target_N4 = batch["labels"].numpy()[:, 1:-1, alphabet.BASE_IDS][mask_BL].astype(np.float64)
-        places = dataset.sampler.places(indices)
+        targets = targets_of(dataset.batch(indices.tolist()))
+        places = sampler.places(indices)
         context_BL = np.stack(
-            [_contexts(genome, names[contig], start, start + length) for contig, start in zip(*places, strict=True)]
+            [
+                _contexts(sampler.parts[genome].genome, name, start, start + sampler.length)
+                for genome, name, start in zip(
+                    places.genome_B, sampler.contig_names(places), places.start_B, strict=True
+                )
+            ]
         )
-        context_N = context_BL[mask_BL]
-        markov_N4 = np.where((context_N >= 0)[:, None], baselines.markov[context_N], baselines.composition)
+        context_BT = np.take_along_axis(context_BL, targets.place_BT.numpy() - 1, axis=1)
+        markov_BT4 = np.where((context_BT >= 0)[..., None], baselines.markov[context_BT], baselines.composition)
         predictions = {
-            "uniform": np.full(4, 0.25),
-            "base composition": baselines.composition,
-            "order-5 Markov chain": markov_N4,
-            "entropy floor": target_N4,
+            "uniform": np.full_like(markov_BT4, 0.25),
+            "base composition": np.broadcast_to(baselines.composition, markov_BT4.shape),
+            "order-5 Markov chain": markov_BT4,
+            FLOOR: targets.frequency_BT4.numpy(),
         }
-        for name, predicted in predictions.items():
-            # A base that the target does not hold adds nothing, whatever was predicted for it.
-            log_N4 = np.log(np.where(target_N4 > 0, predicted, 1.0))
-            sums.setdefault(name, []).append(-(target_N4 * log_N4).sum(axis=1))
-        variant.append(batch["variant_mask"].numpy()[:, 1:-1][mask_BL])
-    variant_N = np.concatenate(variant)
-    return {name: cross_entropy(np.concatenate(parts), variant_N) for name, parts in sums.items()}
-
-
-def cross_entropy(loss_N: Float64, variant_N: npt.NDArray[np.bool_]) -> CrossEntropy:
-    """Average losses, shape (N,), over all targets, those that vary, and the others."""
-    return CrossEntropy(*(float(part.mean()) if part.size else float("nan") for part in (
-        loss_N, loss_N[variant_N], loss_N[~variant_N])))  # fmt: skip
+        for name, predicted_BT4 in predictions.items():
+            with np.errstate(divide="ignore"):
+                log_BT4 = torch.from_numpy(np.log(predicted_BT4))
+            sums.setdefault(name, []).append(held_out_sums(log_BT4, targets).numpy())
+    return {name: summarise_sums(np.concatenate(parts)) for name, parts in sums.items()}
 
 
 def _contexts(genome: ProbabilisticGenome, contig: str, start: int, end: int) -> Int64:
@@ -158,7 +138,8 @@ def _contexts(genome: ProbabilisticGenome, contig: str, start: int, end: int) ->
     return context
 
 
-def _chunks(regions: Sequence[Region]) -> Iterator[Region]:
-    for region in regions:
-        for start in range(region.start, region.end, _CHUNK):
-            yield replace(region, start=start, end=min(start + _CHUNK, region.end))
+def _chunks(parts: Sequence[Part]) -> Iterator[tuple[ProbabilisticGenome, Region]]:
+    for genome, regions in parts:
+        for region in regions:
+            for start in range(region.start, region.end, _CHUNK):
+                yield genome, replace(region, start=start, end=min(start + _CHUNK, region.end))

@@ -4,54 +4,80 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import transformers
 from accelerate import PartialState
 
 from mutbert.progress import progress_bar
-from mutbert.publishing import publish_json, remove_directory, rename_directory
+from mutbert.publishing import publish_json
+from mutbert.run_folder import PROVENANCE, RECIPE
+from mutbert.training.checkpoints import prune_checkpoints, publish_checkpoint
+from mutbert.training.trainer import CROSS_ENTROPY
 
-CHECKPOINTS: Final = "checkpoints"
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
 HISTORY: Final = "history.json"
-# Not those that were being removed when a run was killed.
-_CHECKPOINT: Final = "checkpoint-*[0-9]"
-
-
-def last_checkpoint(output: Path) -> Path | None:
-    """Find the checkpoint of a run's folder to go on from; all that bear the name are complete."""
-    return max((output / CHECKPOINTS).glob(_CHECKPOINT), key=_step_of, default=None)
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 class PublishCheckpoints(transformers.TrainerCallback):
-    """Rename a checkpoint to its place when all of it is written, and remove the oldest beyond the limit.
+    """Give a checkpoint its name when all of it is written, and remove those that need not be kept.
 
     Parameters
     ----------
     output : Path
         The run's folder.
+    recipe : str
+        The resolved recipe, kept in each.
+    provenance : mapping
+        What the run is made with, likewise.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, recipe: str, provenance: Mapping[str, Any]) -> None:
         self.output = output
+        self.recipe = recipe
+        self.provenance = provenance
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
-        PartialState().wait_for_everyone()
-        if not state.is_world_process_zero:
-            return
-        checkpoints = self.output / CHECKPOINTS
-        checkpoints.mkdir(exist_ok=True)
-        name = f"checkpoint-{state.global_step}"
-        # The Trainer's own arguments are a pickle, which nothing reads; the recipe says the same in text.
-        (Path(args.output_dir) / name / "training_args.bin").unlink(missing_ok=True)
-        rename_directory(Path(args.output_dir) / name, checkpoints / name)
+        processes = PartialState()
+        processes.wait_for_everyone()
+        if state.is_world_process_zero:
+            writing = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            # The Trainer's own arguments are a pickle, which nothing reads; the recipe says the same in text.
+            (writing / "training_args.bin").unlink(missing_ok=True)
+            (writing / RECIPE).write_text(self.recipe, encoding="utf-8")
+            publish_json(writing / PROVENANCE, self.provenance, force=True)
+            publish_checkpoint(writing, self.output)
+            self._prune(args, state)
+        processes.wait_for_everyone()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
+        if state.is_world_process_zero:
+            self._prune(args, state)
+
+    def _prune(self, args: Any, state: Any) -> None:
         if args.save_total_limit:
-            for old in sorted(checkpoints.glob(_CHECKPOINT), key=_step_of)[: -args.save_total_limit]:
-                remove_directory(old)
+            prune_checkpoints(self.output, args.save_total_limit, cross_entropies_of(state.log_history))
+
+
+class CatchUpEvaluation(transformers.TrainerCallback):
+    """Evaluate a resumed run at once where its checkpoint was saved before an evaluation that was due.
+
+    Parameters
+    ----------
+    evaluate : callable
+        The trainer's.
+    """
+
+    def __init__(self, evaluate: Callable[[], object]) -> None:
+        self.evaluate = evaluate
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
+        step = state.global_step
+        due = step and args.eval_strategy == "steps" and step % state.eval_steps == 0 and step >= args.eval_delay
+        if due and step not in cross_entropies_of(state.log_history):
+            self.evaluate()
 
 
 class WriteHistory(transformers.TrainerCallback):
@@ -68,11 +94,11 @@ class WriteHistory(transformers.TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
         if state.is_world_process_zero:
-            publish_json(self.output / HISTORY, history_of(state), force=True)
+            publish_json(self.output / HISTORY, history_of(state.log_history), force=True)
 
 
 class ShowProgress(transformers.TrainerCallback):
-    """Show steps, time left and the latest losses.
+    """Show steps, time left, the latest losses and how fast it goes.
 
     Parameters
     ----------
@@ -88,6 +114,8 @@ class ShowProgress(transformers.TrainerCallback):
         self._latest: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
+        # It may begin again, with smaller batches.
+        self._bar.close()
         self._step = state.global_step
         show = self.show and state.is_world_process_zero
         self._advance = self._bar.enter_context(
@@ -98,21 +126,46 @@ class ShowProgress(transformers.TrainerCallback):
         self._latest.update(logs or {})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
-        shown = {"loss": "loss", "held out": "eval_cross_entropy"}
-        note = ", ".join(f"{name} {self._latest[key]:.4f}" for name, key in shown.items() if key in self._latest)
-        self._advance(state.global_step - self._step, note)
+        self._advance(state.global_step - self._step, progress_note(self._latest))
         self._step = state.global_step
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it is, also after an error."""
         self._bar.close()
 
 
-def history_of(state: Any) -> list[dict[str, float]]:
-    """Keep the numbers of a Trainer's log that a report shows."""
+def progress_note(logged: Mapping[str, float]) -> str:
+    """Write the latest of what was logged, as far as there is any."""
+    written = {
+        "loss": "loss {:.4f}",
+        CROSS_ENTROPY: "held out {:.4f}",
+        "tokens_per_second": "{:,.0f} tokens/s",
+        "share_of_ceiling": "{:.0%} of ceiling",
+    }
+    return ", ".join(form.format(logged[name]) for name, form in written.items() if name in logged)
+
+
+def history_of(log: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Keep the numbers of a Trainer's log that depend on nothing but the recipe, and each evaluation once."""
     kept = ("loss", "grad_norm", "learning_rate")
-    return [
-        {"step": entry["step"]}
-        | {name: value for name, value in entry.items() if name in kept or name.startswith("eval_cross_entropy")}
-        for entry in state.log_history
-        if "loss" in entry or "eval_cross_entropy" in entry
-    ]
+    history: list[dict[str, float]] = []
+    evaluated = set()
+    for entry in log:
+        if CROSS_ENTROPY in entry:
+            # A resumed run may have evaluated its last step again.
+            if entry["step"] in evaluated:
+                continue
+            evaluated.add(entry["step"])
+        if "loss" in entry or CROSS_ENTROPY in entry:
+            # In an order of its own, as a checkpoint sorts what was logged.
+            names = [name for name in sorted(entry) if name in kept or name.startswith(CROSS_ENTROPY)]
+            history.append({"step": entry["step"], **{name: entry[name] for name in names}})
+    return history
+
+
+def cross_entropies_of(log: list[dict[str, float]]) -> dict[int, float]:
+    """Give the held-out cross-entropy by step."""
+    return {int(entry["step"]): entry[CROSS_ENTROPY] for entry in log if CROSS_ENTROPY in entry}

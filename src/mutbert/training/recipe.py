@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from mutbert.errors import InputError, one_line
-from mutbert.windows.masking import Masking
+from mutbert.windows.masking import LONGEST_WINDOW, Masking
 from mutbert.windows.tempering import Tempering
+from mutbert.windows.weighting import Weighting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -64,13 +65,45 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Dropout:
+    """When dropout is on in training; how much of it is the model's own setting.
+
+    Parameters
+    ----------
+    schedule : {"throughout", "epoch_start"}
+        ``epoch_start`` has it on for the first steps of each epoch alone. The published code did so, as it left the
+        model in evaluation mode from the first evaluation of an epoch to the next epoch; it is there to reproduce it.
+    on_steps, epoch_steps : int
+        For ``epoch_start``: steps with dropout, and steps of an epoch. The defaults make it off for the 97 % of the
+        steps for which it was in the published run, which was evaluated every 500 steps.
+    """
+
+    schedule: Literal["throughout", "epoch_start"] = "throughout"
+    on_steps: int = 500
+    epoch_steps: int = 16_700
+
+    def __post_init__(self) -> None:
+        if self.schedule not in {"throughout", "epoch_start"}:
+            raise ValueError(f"dropout.schedule is {self.schedule!r}; choose throughout or epoch_start")
+        if not 0 <= self.on_steps <= self.epoch_steps or self.epoch_steps < 1:
+            raise ValueError(
+                f"dropout.on_steps and epoch_steps are {self.on_steps} and {self.epoch_steps}; the first must be from "
+                "0 to the second"
+            )
+
+    def is_on(self, step: int) -> bool:
+        """Say whether dropout is on in a step, counted from 0."""
+        return self.schedule == "throughout" or step % self.epoch_steps < self.on_steps
+
+
+@dataclass(frozen=True)
 class PretrainRecipe:
     """A pre-training run.
 
     Parameters
     ----------
-    genome : str
-        The genome store.
+    genome : tuple of str
+        The genome store, or several; one alone may be given without a list.
     output : str
         The run's folder.
     held_out : tuple of str
@@ -81,35 +114,64 @@ class PretrainRecipe:
         What windows, masks, initial weights and dropout depend on.
     window_length : int
         Bases of a window; the model sees two tokens more, ``[CLS]`` and ``[SEP]``.
+    windows_a_step : int, optional
+        Windows of an optimisation step, over all processes. The accumulation of gradients follows from it, so that
+        the recipe trains the same model with any number of processes. Where it is left out, it is the product of
+        ``per_device_train_batch_size``, ``gradient_accumulation_steps`` and the processes.
+    reverse_complement : float
+        Share of training windows that are read from the reverse strand.
+    frequencies : {"population", "reference"}
+        Whether the model is shown and taught allele frequencies, or the reference base alone. The evaluation is about
+        frequencies either way.
     masking : Masking
         How targets are chosen and corrupted.
     tempering : Tempering
         How allele frequencies are tempered.
+    weighting : Weighting
+        What targets count in the loss.
+    dropout : Dropout
+        When dropout is on.
     evaluation : Evaluation
         The held-out evaluation.
+    initial_model : str, optional
+        A model to go on from, a folder or a name on the Hub, in place of random weights.
     model : mapping
-        Fields of `mutbert.model.MutBertConfig`.
+        Fields of `mutbert.model.MutBertConfig`; with `initial_model`, what differs from its own.
     training : mapping
         Fields of `transformers.TrainingArguments`; `max_steps` must be among them.
     """
 
-    genome: str
+    genome: tuple[str, ...]
     output: str
     held_out: tuple[str, ...]
     train: tuple[str, ...] = ()
     seed: int = 66
     window_length: int = _PUBLISHED_WINDOW
+    windows_a_step: int | None = None
+    reverse_complement: float = 0.0
+    frequencies: Literal["population", "reference"] = "population"
     masking: Masking = field(default_factory=Masking)
     tempering: Tempering = field(default_factory=Tempering)
+    weighting: Weighting = field(default_factory=Weighting)
+    dropout: Dropout = field(default_factory=Dropout)
     evaluation: Evaluation = field(default_factory=Evaluation)
+    initial_model: str | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.held_out:
             raise ValueError("held_out is empty; name a contig, region or BED file to evaluate on")
-        if self.window_length < 1:
-            raise ValueError(f"window_length is {self.window_length}; it must be at least 1")
+        if not self.genome:
+            raise ValueError("genome is empty; name a genome store")
+        if not 1 <= self.window_length <= LONGEST_WINDOW:
+            raise ValueError(f"window_length is {self.window_length}; it must be from 1 to {LONGEST_WINDOW}")
+        if self.windows_a_step is not None and self.windows_a_step < 1:
+            raise ValueError(f"windows_a_step is {self.windows_a_step}; it must be at least 1")
+        if not 0 <= self.reverse_complement <= 1:
+            raise ValueError(f"reverse_complement is {self.reverse_complement}; it is a share, from 0 to 1")
+        if self.frequencies not in {"population", "reference"}:
+            raise ValueError(f"frequencies is {self.frequencies!r}; choose population or reference")
         for name, masking in (("masking", self.masking), ("evaluation", self.evaluation.masking)):
             if masking.targets(self.window_length) < 1:
                 raise ValueError(f"{name}.share of {self.window_length} positions is none; raise the share")
@@ -197,6 +259,10 @@ def _value(kind: Any, value: Any, place: str) -> Any:
             raise InputError(f"{place} is {value!r}; expected nested keys")
         return _build(kind, value, place + ".")
     origin = typing.get_origin(kind)
+    if origin in {types.UnionType, typing.Union}:
+        # An optional value, of one kind.
+        (kind,) = (entry for entry in typing.get_args(kind) if entry is not types.NoneType)
+        return None if value is None else _value(kind, value, place)
     if origin is tuple:
         entries = [value] if isinstance(value, (str, int)) else value
         if not isinstance(entries, list):
@@ -207,7 +273,7 @@ def _value(kind: Any, value: Any, place: str) -> Any:
         if not isinstance(value, Mapping):
             raise InputError(f"{place} is {value!r}; expected nested keys")
         return dict(value)
-    if origin in {types.UnionType, typing.Union, Literal}:
+    if origin is Literal:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -244,7 +310,7 @@ def _check_seed(name: str, seed: int) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: 4e-4 is a number (as in YAML 1.2), and a key given twice is refused."""
+    """YAML 1.2 where it matters: 4e-4 is a number, no is a word and not false; and a key given twice is refused."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -254,6 +320,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
 )

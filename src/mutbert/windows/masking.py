@@ -1,15 +1,16 @@
 """Choose the positions to predict, and what the model sees there: pure functions of random numbers.
 
-Shape suffixes: B windows, L positions, 4 bases.
+Shape suffixes: B windows, L positions, T targets of a window.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 
+from mutbert import alphabet
 from mutbert.windows.randomness import unit_interval
 
 if TYPE_CHECKING:
@@ -17,9 +18,19 @@ if TYPE_CHECKING:
 
     Bool = npt.NDArray[np.bool_]
     UInt64 = npt.NDArray[np.uint64]
+    Places = npt.NDArray[np.uint16]
+    TokenIds = npt.NDArray[np.uint8]
 
-_PLACE_BITS = 24
-_TARGET_BITS = 63
+KEPT: Final = 255
+"""In the place of a token id: the target stays as it is."""
+
+LONGEST_WINDOW: Final = 1 << 16
+"""Positions that a place of 16 bits can name."""
+
+Policy = Literal["variants_first", "uniform", "weighted", "spans"]
+
+_PLACE_BITS: Final = 16
+_TARGET_BITS: Final = 63
 
 
 @dataclass(frozen=True)
@@ -28,104 +39,134 @@ class Masking:
 
     Parameters
     ----------
-    policy : {"variants_first", "uniform"}
+    policy : {"variants_first", "uniform", "weighted", "spans"}
         ``variants_first`` takes the positions that vary, in random order, before any other (as published);
-        ``uniform`` takes every position with the same probability.
+        ``uniform`` takes every position with the same probability; ``weighted`` draws one after another, a position
+        that varies `variant_weight` times as likely as one that does not; ``spans`` takes whole spans of
+        `span_length` neighbours, wherever they lie, the last one cut to fit.
     share : float
-        Share of a window's positions that become targets: ``int(length * share)`` of them.
+        Share of a window's positions that become targets: ``int(length * share)`` of them, whatever the policy.
     replace, random, keep : float
         Shares of targets that become ``[MASK]``, become a random base, or stay as they are; they sum to 1. Each
         target is drawn for itself. Published: 0.8, 0 and 0.2.
+    variant_weight : float
+        For ``weighted``.
+    span_length : int
+        For ``spans``, in bases.
     """
 
-    policy: Literal["variants_first", "uniform"] = "variants_first"
+    policy: Policy = "variants_first"
     share: float = 0.15
     replace: float = 0.8
     random: float = 0.0
     keep: float = 0.2
+    variant_weight: float = 10.0
+    span_length: int = 6
 
     def __post_init__(self) -> None:
-        if self.policy not in {"variants_first", "uniform"}:
-            raise ValueError(f"masking.policy is {self.policy!r}; choose variants_first or uniform")
+        if self.policy not in get_args(Policy):
+            raise ValueError(f"masking.policy is {self.policy!r}; choose {', '.join(get_args(Policy))}")
         if not 0 < self.share <= 1:
             raise ValueError(f"masking.share is {self.share}; it must be above 0 and at most 1")
         shares = (self.replace, self.random, self.keep)
-        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        if not (min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):
             raise ValueError(f"masking.replace, random and keep are {shares}; they must sum to 1, none below 0")
+        if not 0 < self.variant_weight < np.inf:
+            raise ValueError(f"masking.variant_weight is {self.variant_weight}; it must be above 0 and finite")
+        if not self.span_length >= 1:
+            raise ValueError(f"masking.span_length is {self.span_length}; it must be at least 1")
 
     def targets(self, length: int) -> int:
         """Count the targets of a window of so many positions."""
         return int(length * self.share)
 
-
-class Corruption(NamedTuple):
-    """What the model sees at the targets.
-
-    Parameters
-    ----------
-    masked_BL : ndarray of bool, shape (B, L)
-        Targets that become ``[MASK]``.
-    random_BL : ndarray of bool, shape (B, L)
-        Targets that become a random base.
-    base_BL : ndarray of uint8, shape (B, L)
-        A random base code, 0 to 3, at every position; it is used where `random_BL` is set.
-    """
-
-    masked_BL: Bool
-    random_BL: Bool
-    base_BL: npt.NDArray[np.uint8]
+    def draws(self, length: int) -> int:
+        """Count the random numbers that choosing the targets of a window of so many positions takes."""
+        return length + (self.span_length - 1 if self.policy == "spans" else 0)
 
 
-def choose_targets(variant_BL: Bool, bits_BL: UInt64, masking: Masking) -> Bool:
+def choose_targets(variant_BL: Bool, bits_BD: UInt64, masking: Masking) -> Places:
     """Choose the positions to predict.
 
     Parameters
     ----------
     variant_BL : ndarray of bool, shape (B, L)
-        Positions that vary.
-    bits_BL : ndarray of uint64, shape (B, L)
-        64 random bits a position.
+        Positions that vary; L is at most `LONGEST_WINDOW`.
+    bits_BD : ndarray of uint64, shape (B, D)
+        64 random bits each; D is ``masking.draws(L)``.
     masking : Masking
         Policy and share.
 
     Returns
     -------
-    ndarray of bool, shape (B, L)
-        Exactly ``int(L * share)`` in every row.
+    ndarray of uint16, shape (B, T)
+        Places in the window, ascending; T is ``int(L * share)`` for every window.
     """
     length = variant_BL.shape[1]
+    assert length <= LONGEST_WINDOW, "places have 16 bits"
     count = masking.targets(length)
     if count == 0:
-        return np.zeros_like(variant_BL)
-    # Each position gets a rank, the lowest are taken. The place itself fills the lowest bits, so that no two ranks
-    # of a window are equal and the count is exact.
-    rank_BL = (bits_BL >> np.uint64(1)) & ~np.uint64((1 << _PLACE_BITS) - 1) | np.arange(length, dtype=np.uint64)
+        return np.empty((len(variant_BL), 0), dtype=np.uint16)
+    # Each position gets a rank, the lowest are taken. The place itself fills the lowest bits, so that no two ranks of
+    # a window are equal, the count is exact, and a rank says whose it is.
+    rank_BL = (bits_BD >> np.uint64(1)) & ~np.uint64((1 << _PLACE_BITS) - 1)
     if masking.policy == "variants_first":
         rank_BL |= (~variant_BL).astype(np.uint64) << np.uint64(_TARGET_BITS)
-    highest_B1 = np.partition(rank_BL, count - 1, axis=1)[:, count - 1 : count]
-    targets: Bool = rank_BL <= highest_B1
-    return targets
+    elif masking.policy == "weighted":
+        _hurry(rank_BL, variant_BL, masking.variant_weight)
+    elif masking.policy == "spans":
+        rank_BL = _earliest_span(rank_BL, masking.span_length)
+    rank_BL |= np.arange(length, dtype=np.uint64)
+    lowest_BT = np.partition(rank_BL, count - 1, axis=1)[:, :count]
+    return np.sort(lowest_BT.astype(np.uint16), axis=1)
 
 
-def corrupt(target_BL: Bool, bits_BL: UInt64, masking: Masking) -> Corruption:
+def _hurry(rank_BL: UInt64, variant_BL: Bool, weight: float) -> None:
+    """Lower the ranks of positions that vary, in place.
+
+    Weighted sampling without replacement takes the smallest of exponential waiting times with the weights as their
+    rates (Efraimidis and Spirakis 2006, "Weighted random sampling with a reservoir", Information Processing Letters
+    97). Waiting times are brought back to uniform ranks, so that only those of other weight than 1 change:
+    u becomes 1 - (1 - u)^(1 / weight).
+    """
+    unit_N = np.ldexp(rank_BL[variant_BL].astype(np.float64), -_TARGET_BITS)
+    # log1p and expm1 keep the precision near 0, where the chosen ones are.
+    hurried_N = -np.expm1(np.log1p(-unit_N) / weight)
+    rank_N = np.ldexp(hurried_N, _TARGET_BITS).astype(np.uint64)
+    rank_BL[variant_BL] = rank_N & ~np.uint64((1 << _PLACE_BITS) - 1)
+
+
+def _earliest_span(rank_BD: UInt64, span: int) -> UInt64:
+    """Give each position the lowest rank of the spans that cover it.
+
+    A span starts at each position, and at the span - 1 places before the window, of which only the end is seen: so
+    every position lies in as many spans as any other.
+    """
+    length = rank_BD.shape[1] - (span - 1)
+    lowest_BL = rank_BD[:, :length].copy()
+    for place in range(1, span):
+        np.minimum(lowest_BL, rank_BD[:, place : place + length], out=lowest_BL)
+    return lowest_BL
+
+
+def corrupt(bits_BT: UInt64, masking: Masking) -> TokenIds:
     """Decide what the model sees at each target.
 
     Parameters
     ----------
-    target_BL : ndarray of bool, shape (B, L)
-        The positions to predict.
-    bits_BL : ndarray of uint64, shape (B, L)
-        64 random bits a position, independent of those that chose the targets.
+    bits_BT : ndarray of uint64, shape (B, T)
+        64 random bits a target, independent of those that chose the targets.
     masking : Masking
         Shares.
 
     Returns
     -------
-    Corruption
-        Nothing outside the targets is touched.
+    ndarray of uint8, shape (B, T)
+        The id of ``[MASK]`` or of a base; `KEPT` where the target stays as it is.
     """
-    unit_BL = unit_interval(bits_BL)
-    masked_BL = target_BL & (unit_BL < masking.replace)
-    random_BL = target_BL & ~masked_BL & (unit_BL < masking.replace + masking.random)
+    unit_BT = unit_interval(bits_BT)
     # The two lowest bits take no part in `unit_interval`.
-    return Corruption(masked_BL, random_BL, (bits_BL & np.uint64(3)).astype(np.uint8))
+    base_BT = (bits_BT & np.uint64(3)).astype(np.uint8) + np.uint8(alphabet.BASE_IDS.start)
+    seen_BT = np.where(unit_BT < masking.replace + masking.random, base_BT, np.uint8(KEPT))
+    seen_BT[unit_BT < masking.replace] = alphabet.MASK_ID
+    return seen_BT

@@ -7,7 +7,7 @@ pseudorandom number generators", OOPSLA), started for each index from a hash of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 START: Final = 1
 TARGETS: Final = 2
 CORRUPTION: Final = 3
+STRAND: Final = 4
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -45,10 +46,29 @@ def random_bits(seed: int, stream: int, index_B: npt.NDArray[np.int64], count: i
     ndarray of uint64, shape (B, count)
         Row b depends on ``(seed, stream, index_B[b])`` alone.
     """
-    key = _mix(_mix(np.array([seed], dtype=np.uint64) + _GOLDEN) ^ np.uint64(stream))
-    state_B = _mix(index_B.astype(np.uint64) * _GOLDEN + key)
-    steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
-    return _mix(state_B[:, None] + steps)
+    return random_bits_at(seed, stream, index_B, np.arange(count)[None])
+
+
+def random_bits_at(
+    seed: int, stream: int, index_B: npt.NDArray[np.int64], place_BT: npt.NDArray[np.integer[Any]]
+) -> UInt64:
+    """Draw 64 random bits for the given places of each index: those that `random_bits` draws there.
+
+    Parameters
+    ----------
+    seed, stream, index_B
+        As for `random_bits`.
+    place_BT : ndarray of integer, shape (B, T) or (1, T)
+        Places from 0 on.
+
+    Returns
+    -------
+    ndarray of uint64, shape (B, T)
+    """
+    key = _mix(np.array([seed], dtype=np.uint64) + _GOLDEN)
+    state_B = _mix(index_B.astype(np.uint64) * _GOLDEN + _mix(key ^ np.uint64(stream)))
+    steps_BT = (place_BT.astype(np.uint64) + np.uint64(1)) * _GOLDEN
+    return _mix(state_B[:, None] + steps_BT)
 
 
 def unit_interval(bits: UInt64) -> npt.NDArray[np.float64]:
@@ -57,8 +77,7 @@ def unit_interval(bits: UInt64) -> npt.NDArray[np.float64]:
 
 
 def _mix(value: UInt64) -> UInt64:
-    mixed = value.copy()
-    mixed ^= mixed >> _SHIFTS[0]
+    mixed = value ^ (value >> _SHIFTS[0])
     mixed *= _MULTIPLIERS[0]
     mixed ^= mixed >> _SHIFTS[1]
     mixed *= _MULTIPLIERS[1]

@@ -33,8 +33,8 @@ class Tempering:
     def __post_init__(self) -> None:
         if self.kind not in {"none", "log", "published"}:
             raise ValueError(f"tempering.kind is {self.kind!r}; choose none, log or published")
-        if not self.temperature > 0:
-            raise ValueError(f"tempering.temperature is {self.temperature}; it must be above 0")
+        if not 0 < self.temperature < np.inf:
+            raise ValueError(f"tempering.temperature is {self.temperature}; it must be above 0 and finite")
 
 
 def temper(frequency_N4: Float32, tempering: Tempering) -> Float32:
