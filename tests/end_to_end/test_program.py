@@ -86,7 +86,7 @@ def test_results_come_as_json(mutbert, demo, tmp_path):
     )
     result = json.loads(done.stdout)
     assert result["steps"] == 2
-    assert result["held_out"]["uniform"]["all_targets"] == pytest.approx(1.386294, abs=1e-6)
+    assert result["cross_entropy"]["uniform"]["all"] == pytest.approx(1.386294, abs=1e-6)
     assert result["model"] == str(run / "model")
     shown = mutbert("pretrain", recipe, f"output={tmp_path / 'again'}", "training.max_steps=2", cwd=demo.parent).stdout
     assert "order-5 Markov chain" in shown

@@ -170,7 +170,7 @@ def test_a_model_is_trained_on_from_another(recipe_path, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["initial_model=absent"], r"initial_model absent: "),
+        (["initial_model=absent"], "initial_model absent: no such model folder"),
         (["windows_a_step=8", "training.gradient_accumulation_steps=2"], "give one of the two"),
         (["weighting.soft_masked=0.5"], "no soft-masked bases"),
         (["genome=[absent.genome]"], "no such genome store"),

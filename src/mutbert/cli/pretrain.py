@@ -20,12 +20,10 @@ def pretrain(
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Pre-train a masked language model on a probabilistic genome."""
-    from accelerate import PartialState
-
-    from mutbert.training.pretrain import pretrain
+    from mutbert.training.pretrain import is_main_process, pretrain
 
     result = pretrain(recipe, overrides or [], resume=resume, force=force, progress=True)
-    if not PartialState().is_main_process:
+    if not is_main_process():
         return
     if as_json:
         written = json.loads((result.model.parent / HELD_OUT).read_text(encoding="utf-8"))

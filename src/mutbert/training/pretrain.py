@@ -23,7 +23,7 @@ from transformers.integrations import TensorBoardCallback
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
-from mutbert.model.checkpoints import library_bars_off
+from mutbert.model.checkpoints import library_bars_off, read_checkpoint
 from mutbert.publishing import (
     locked,
     publish_directory,
@@ -157,7 +157,7 @@ def pretrain(
     split = split_genomes(genomes, recipe.train, recipe.held_out)
     train_data, held_out_data = _datasets(recipe, split)
     arguments = _training_arguments(recipe, output)
-    main = PartialState().is_main_process
+    main = is_main_process()
     transformers.set_seed(recipe.seed)
     model = _initial_model(recipe)
     # One epoch is the whole run, so that a window is never drawn twice.
@@ -213,6 +213,11 @@ def pretrain(
     return result
 
 
+def is_main_process() -> bool:
+    """Say whether this process is the only one, or the one of several that speaks for all."""
+    return bool(PartialState().is_main_process)
+
+
 def _genomes(recipe: PretrainRecipe) -> list[ProbabilisticGenome]:
     """Open the genomes by memory map; the checksums are looked at by one process of each machine."""
     check = PartialState().is_local_main_process
@@ -243,11 +248,11 @@ def _initial_model(recipe: PretrainRecipe) -> MutBertForMaskedLM:
         if recipe.initial_model is None:
             model = MutBertForMaskedLM(MutBertConfig(**{"max_position_embeddings": needed, **recipe.model}))
         else:
-            with library_bars_off():
-                model = MutBertForMaskedLM.from_pretrained(recipe.initial_model, **recipe.model)
-    except (ValueError, TypeError, OSError) as error:
-        place = "model" if recipe.initial_model is None else f"initial_model {recipe.initial_model}"
-        raise InputError(f"{place}: {one_line(error)}") from None
+            model = read_checkpoint(recipe.initial_model, MutBertForMaskedLM, **recipe.model)
+    except InputError as error:
+        raise InputError(f"initial_model {error}") from None
+    except (ValueError, TypeError) as error:
+        raise InputError(f"model: {one_line(error)}") from None
     most = model.config.max_position_embeddings
     if most < needed:
         raise InputError(
