@@ -28,6 +28,7 @@ from mutbert.cli.printing import print_table
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, modeling_mutbert
 from mutbert.model.modeling_mutbert import masked_loss, rotary_tables
 from mutbert.publishing import publish_file, publish_json
+from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MASKED_SHARE = 0.15
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Way(NamedTuple):
@@ -111,7 +113,7 @@ def main() -> None:
     )
     torch.manual_seed(0)
     model = MutBertForMaskedLM(config).to(device)
-    ceiling = {precision: matrix_rate(device, precision) for precision in ("fp32", "bf16")}
+    ceiling = {name: matrix_rate(device, dtype) for name, dtype in DTYPES.items()}
     print(machine_text(machine))
     print(
         f"{sum(p.numel() for p in model.parameters()):,} parameters on {device.type}, {torch.get_num_threads()} threads"
@@ -269,8 +271,10 @@ def row(
 ) -> dict[str, Any]:  # fmt: skip
     """Put a way's times into figures."""
     seconds = min(times[way])
-    operations = matrix_operations(config, batch, way.head if what == "step" else "all")
-    rate = operations * (3 if what == "step" else 1) / seconds
+    length = batch.target.shape[1]
+    targets = batch.targets if what == "step" and way.head == "targets" else batch.target.numel()
+    operations = matrix_operations(config, batch.rows, length, targets)
+    rate = operations * (BACKWARD_AND_FORWARD if what == "step" else 1) / seconds
     return {
         "way": way.name,
         "seconds": seconds,
@@ -280,28 +284,6 @@ def row(
         "flops": rate,
         "share_of_ceiling": rate / ceiling[way.precision],
     }
-
-
-def matrix_operations(config: MutBertConfig, batch: Batch, head: str) -> float:
-    """Count the additions and multiplications of a forward pass's matrix products."""
-    tokens, length, size = batch.target.numel(), batch.target.shape[1], config.hidden_size
-    layer = tokens * (4 * size * size + 2 * size * config.intermediate_size) + 2 * tokens * length * size
-    positions = batch.targets if head == "targets" else tokens
-    ends = tokens * config.vocab_size * size + positions * (size * size + size * config.vocab_size)
-    return 2.0 * (config.num_hidden_layers * layer + ends)
-
-
-def matrix_rate(device: torch.device, precision: str, rounds: int = 10) -> float:
-    """Measure the operations a second of a plain matrix product, the best of some."""
-    size = 8192 if device.type == "cuda" else 3072
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(rounds):
-        start = now(device)
-        left @ right
-        best = min(best, now(device) - start)
-    return 2 * size**3 / best
 
 
 def rotary_share(model: MutBertForMaskedLM, batch: Batch, rounds: int = 20) -> float:

@@ -20,7 +20,7 @@ import os
 import statistics
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,16 @@ from measure import describe_machine, machine_text, run_script
 from mutbert import ProbabilisticGenome, alphabet
 from mutbert.cli.printing import print_table
 from mutbert.publishing import publish_json
-from mutbert.windows.sampler import Places
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+class Places(NamedTuple):
+    """Where windows lie: index of the contig and 0-based start, each of shape (B,)."""
+
+    contig_B: npt.NDArray[np.int64]
+    start_B: npt.NDArray[np.int64]
 
 
 def main() -> None:

@@ -129,6 +129,23 @@ def test_the_model(tmp_path):
     assert "head targets, precision bf16" in text
 
 
+def test_pre_training(synthetic, tmp_path):
+    build_genome(synthetic / "ref.fa", tmp_path / "x.genome", synthetic / "sites.vcf.gz", min_frequency=0)
+    size = ("--windows", 256, "--workers", 1, "--length", 62, "--batch", 2, "--layers", 1, "--hidden", 64)
+    text = run_benchmark("pretrain", tmp_path / "x.genome", *size, "--repeats", 1, "-o", tmp_path)
+    assert "step, 2 × 64 tokens" in text
+    found = json.loads((tmp_path / "pretrain.json").read_text())
+    loader = {row["way"]: row for row in found["loader"]}
+    assert next(iter(loader)) == "published way"
+    assert list(loader)[-1] == "1 worker, batches of 128"
+    assert all(row["rate"] > 0 for row in loader.values())
+    assert 20 * loader["batches of 128"]["bytes"] < loader["batches of 128, dense"]["bytes"]
+    assert [row["way"] for row in found["step"]] == ["published way", "ours"]
+    assert all(row["seconds"] > 0 and 0 < row["share_of_ceiling"] < 1 for row in found["step"])
+    assert (tmp_path / "pretrain.svg").read_text().count("<svg") == 1
+    assert (tmp_path / "pretrain.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_command_is_measured(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from measure import CommandError, measure_command
