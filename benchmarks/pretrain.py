@@ -3,15 +3,16 @@
     python benchmarks/pretrain.py human.genome
 
 *Loader*: windows a second on one core, with variants first, 80/0/20 and log tempering. The published way takes one
-window at a time: dense frequencies, tempered over the whole matrix, targets by a permutation of the positions that vary and
-of the others, one-hot matrices of inputs and labels, stacked into a batch. Ours takes a batch at once and keeps it compact;
-*dense* expands it too, as is done on the device in training; *workers* are torch's, counted where they are consumed.
+window at a time: dense frequencies, tempered over the whole matrix, targets by a permutation of the positions that
+vary and of the others, one-hot matrices of inputs and labels, stacked into a batch. Ours takes a batch at once and
+keeps it compact; *dense* expands it too, as is done on the device in training; *workers* are torch's, counted where
+they are consumed.
 
-*Step*: from the genome to changed weights, with batches of the store. The published way computes in float32 with a mask of
-numbers though nothing is padded, the head at every position, and torch's dropout; ours in bfloat16 by autocast, with the
-head at the targets. `benchmarks/model.py` takes the same apart step by step. Ways take turns, the best of the rounds
-counts. *Ceiling* is the rate of a plain matrix product in the way's precision, measured in the same run; a step's operations
-are those of its matrix products alone.
+*Step*: from the genome to changed weights, with batches of the store. The published way computes in float32 with a
+mask of numbers though nothing is padded, the head at every position, and torch's dropout; ours in bfloat16 by
+autocast, with the head at the targets. `benchmarks/model.py` takes the same apart step by step. Ways take turns, the
+best of the rounds counts. *Ceiling* is the rate of a plain matrix product in the way's precision, measured in the
+same run; a step's operations are those of its matrix products alone.
 """
 
 from __future__ import annotations
@@ -296,7 +297,10 @@ def draw(figures: dict[str, Any], folder: Path, title: str) -> None:
     if "step" in figures:
         rows = figures["step"]
         panels.append((
-            "training step", "tokens a second", [row["way"] for row in rows], [row["tokens_per_second"] for row in rows],
+            "training step",
+            "tokens a second",
+            [row["way"] for row in rows],
+            [row["tokens_per_second"] for row in rows],
             [
                 f"{row['tokens_per_second']:,.0f}, {row['speedup']:.2f}×, {row['share_of_ceiling']:.0%} of ceiling"
                 for row in rows
