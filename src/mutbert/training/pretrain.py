@@ -72,6 +72,10 @@ _RESERVED: Final = {
     "report_to": "TensorBoard files are always written",
     "disable_tqdm": "progress is shown as for every verb",
     "load_best_model_at_end": "the model of the last step is the result; the best checkpoint is kept beside it",
+    "label_smoothing_factor": "targets are distributions already",
+    "neftune_noise_alpha": "inputs are distributions, not embeddings of one token each",
+    "batch_eval_metrics": "the evaluation adds up window by window anyway",
+    "save_only_model": "a run could not go on from such a checkpoint as if nothing had been",
     "push_to_hub": "share the finished model folder instead",
 }
 
@@ -271,6 +275,10 @@ def _training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.Tr
     steps = recipe.training.get("max_steps", 0)
     if not isinstance(steps, int) or steps < 1:
         raise InputError(f"training.max_steps is {steps!r}; give the number of optimisation steps")
+    if recipe.training.get("save_strategy") == "best":
+        raise InputError(
+            "training.save_strategy cannot be best: the best of all checkpoints is kept anyway; give steps"
+        )
     if recipe.windows_a_step is not None and "gradient_accumulation_steps" in recipe.training:
         raise InputError("training.gradient_accumulation_steps follows from windows_a_step; give one of the two")
     defaults = {
@@ -332,12 +340,14 @@ def _run_folder(
                     _same_run(output, recipe, provenance, held_out)
                 else:
                     # Recipes keep their runs in a folder of that name, which nobody should have to make first.
-                    output.parent.mkdir(parents=True, exist_ok=True)
+                    with _made(output.parent):
+                        output.parent.mkdir(parents=True, exist_ok=True)
                     refuse_existing(output, force=force, mark=RECIPE)
                     if output.exists():
                         with locked(output):
                             remove_directory(output)
-                    output.mkdir()
+                    with _made(output):
+                        output.mkdir()
                 held.enter_context(locked(output))
                 shutil.rmtree(output / WRITING, ignore_errors=True)
                 with explain_failures(output):
@@ -352,6 +362,14 @@ def _run_folder(
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         step = int(broadcast(torch.tensor([step], device=state.device))[0])
         yield (output / "checkpoints" / f"checkpoint-{step}" if step else None), notes
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made ({one_line(error)}); choose another output") from None
 
 
 @contextmanager
