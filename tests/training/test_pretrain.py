@@ -1,5 +1,6 @@
 """Pre-training: what it leaves behind, also when it is killed."""
 
+import builtins
 import json
 import math
 import multiprocessing
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import mutbert.training.pretrain as module
-from mutbert.errors import InputError
+from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
 from mutbert.publishing import locked
@@ -257,3 +258,22 @@ def test_the_model_is_told_how_many_targets_there_are(recipe_path, monkeypatch):
     pretrain(recipe_path, ["training.max_steps=2"])
     assert len(told) >= 2
     assert all(most == targets > 0 for most, targets in told)
+
+
+def test_without_matplotlib_there_is_no_report_and_the_run_says_so(recipe_path, monkeypatch, capsys):
+    monkeypatch.setattr("builtins.__import__", _without_matplotlib(builtins.__import__))
+    result = pretrain(recipe_path, ["training.max_steps=1"])
+    assert result.report is None
+    (note,) = result.notes
+    assert "no report was written: matplotlib is not installed" in note
+    assert note in capsys.readouterr().err
+    assert not (result.model.parent / "report.html").exists()
+
+
+def _without_matplotlib(original):
+    def find(name, *arguments):
+        if name.startswith("mutbert.reports"):
+            raise MissingExtraError("matplotlib", "report")
+        return original(name, *arguments)
+
+    return find

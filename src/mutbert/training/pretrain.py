@@ -471,7 +471,9 @@ def _with_report(
     try:
         from mutbert.reports.pretraining import CalibrationBin, PretrainingReport, write_pretraining_page
     except MissingExtraError as error:
-        return dataclasses.replace(result, notes=[*result.notes, f"no report was written: {error}"])
+        note = f"no report was written: {error}"
+        print(note, file=sys.stderr)  # noqa: T201
+        return dataclasses.replace(result, notes=[*result.notes, note])
     report = PretrainingReport(
         name=output.name,
         steps=result.steps,
