@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import math
 import shutil
 import sys
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-import torch
 import transformers
 from accelerate import PartialState
-from accelerate.utils import broadcast
 from torch.utils.tensorboard import SummaryWriter
 from transformers.integrations import TensorBoardCallback
 
@@ -25,14 +21,11 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.model.checkpoints import library_bars_off, read_checkpoint
 from mutbert.publishing import (
-    locked,
     publish_directory,
-    publish_file,
     publish_json,
-    refuse_existing,
-    remove_directory,
 )
-from mutbert.run_folder import EVALUATED, GENOMES, HELD_OUT, MODEL, PROVENANCE, RECIPE, REPORT, WRITING
+from mutbert.run_folder import GENOMES, HELD_OUT, MODEL, PROVENANCE, RECIPE, REPORT, WRITING
+from mutbert.training.arguments import training_arguments
 from mutbert.training.baselines import FLOOR, evaluate_baselines, fit_baselines
 from mutbert.training.callbacks import (
     CatchUpEvaluation,
@@ -42,42 +35,22 @@ from mutbert.training.callbacks import (
     cross_entropies_of,
     history_of,
 )
-from mutbert.training.checkpoints import best_checkpoint, resumable_checkpoint
+from mutbert.training.checkpoints import best_checkpoint
 from mutbert.training.failures import explain_failures
-from mutbert.training.held_out import held_out_windows
+from mutbert.training.folder import run_folder
 from mutbert.training.provenance import provenance_of
 from mutbert.training.recipe import PretrainRecipe, check_keys, load_recipe
-from mutbert.training.trainer import PretrainTrainer, largest_divisor
+from mutbert.training.trainer import PretrainTrainer
 from mutbert.windows.dataset import WindowDataset, whole_batch
 from mutbert.windows.sampler import WindowSampler
 from mutbert.windows.splits import genome_name, split_genomes
 from mutbert.windows.tempering import Tempering
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from mutbert.training.held_out import CalibrationBin
     from mutbert.windows.splits import Split
-
-# What the run decides itself, and why a recipe cannot.
-_RESERVED: Final = {
-    "output_dir": "give output instead",
-    "seed": "give seed at the top of the recipe",
-    "data_seed": "give seed at the top of the recipe",
-    "resume_from_checkpoint": "give --resume instead",
-    "num_train_epochs": "windows are drawn for max_steps steps, there are no epochs",
-    "remove_unused_columns": "batches are made of what the model takes",
-    "label_names": "batches are made of what the model takes",
-    "train_sampling_strategy": "window i is drawn from (seed, i), so the order is already random",
-    "report_to": "TensorBoard files are always written",
-    "disable_tqdm": "progress is shown as for every verb",
-    "load_best_model_at_end": "the model of the last step is the result; the best checkpoint is kept beside it",
-    "label_smoothing_factor": "targets are distributions already",
-    "neftune_noise_alpha": "inputs are distributions, not embeddings of one token each",
-    "batch_eval_metrics": "the evaluation adds up window by window anyway",
-    "save_only_model": "a run could not go on from such a checkpoint as if nothing had been",
-    "push_to_hub": "share the finished model folder instead",
-}
 
 
 @dataclass(frozen=True)
@@ -160,7 +133,7 @@ def pretrain(
     genomes = _genomes(recipe)
     split = split_genomes(genomes, recipe.train, recipe.held_out)
     train_data, held_out_data = _datasets(recipe, split)
-    arguments = _training_arguments(recipe, output)
+    arguments = training_arguments(recipe, output)
     main = is_main_process()
     transformers.set_seed(recipe.seed)
     model = _initial_model(recipe)
@@ -169,7 +142,7 @@ def pretrain(
     train_data.size = arguments.max_steps * windows_a_process * arguments.world_size
     provenance = provenance_of(genomes)
 
-    with _run_folder(recipe, provenance, held_out_data, output, resume=resume, force=force) as (checkpoint, notes):
+    with run_folder(recipe, provenance, held_out_data, output, resume=resume, force=force) as (checkpoint, notes):
         shown = ShowProgress(show=progress)
         trainer = PretrainTrainer(
             windows_a_process=windows_a_process,
@@ -264,165 +237,6 @@ def _initial_model(recipe: PretrainRecipe) -> MutBertForMaskedLM:
             f"[SEP] need {needed}"
         )
     return model
-
-
-def _training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.TrainingArguments:
-    for key in recipe.training:
-        if key in _RESERVED:
-            raise InputError(f"training.{key} cannot be set: {_RESERVED[key]}")
-    known = [entry.name for entry in dataclasses.fields(transformers.TrainingArguments) if entry.name not in _RESERVED]
-    check_keys(recipe.training, known, "training.")
-    steps = recipe.training.get("max_steps", 0)
-    if not isinstance(steps, int) or steps < 1:
-        raise InputError(f"training.max_steps is {steps!r}; give the number of optimisation steps")
-    if recipe.training.get("save_strategy") == "best":
-        raise InputError(
-            "training.save_strategy cannot be best: the best of all checkpoints is kept anyway; give steps"
-        )
-    if recipe.windows_a_step is not None and "gradient_accumulation_steps" in recipe.training:
-        raise InputError("training.gradient_accumulation_steps follows from windows_a_step; give one of the two")
-    defaults = {
-        "logging_steps": 10,
-        "save_total_limit": 2,
-        "eval_strategy": "steps",
-        # Every weight has a part in every loss, so that processes need not look for those that have not.
-        "ddp_find_unused_parameters": False,
-        # A loss that is no number stops the run; the library would leave it out of the mean.
-        "logging_nan_inf_filter": False,
-        # Half precision on the CPU is refused unless the CPU is asked for.
-        "use_cpu": not torch.accelerator.is_available(),
-    }
-    try:
-        arguments = transformers.TrainingArguments(
-            **{**defaults, **recipe.training},
-            # A checkpoint is written here and renamed when it is complete.
-            output_dir=str(output / WRITING),
-            seed=recipe.seed,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            report_to="none",
-            disable_tqdm=True,
-        )
-    except (ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise InputError(f"training: {one_line(error)}") from None
-    # Several accelerators are used by as many processes; one process of the library would copy the model each step.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    if recipe.windows_a_step is not None:
-        part, rest = divmod(recipe.windows_a_step, arguments.world_size)
-        if rest or not part:
-            raise InputError(
-                f"windows_a_step is {recipe.windows_a_step}, which {arguments.world_size} processes cannot divide; "
-                "choose a multiple of the number of processes"
-            )
-        batch = largest_divisor(part, arguments.per_device_train_batch_size)
-        arguments.per_device_train_batch_size = batch
-        arguments.gradient_accumulation_steps = part // batch
-    return arguments
-
-
-@contextmanager
-def _run_folder(
-    recipe: PretrainRecipe,
-    provenance: Mapping[str, Any],
-    held_out: WindowDataset,
-    output: Path,
-    *,
-    resume: bool,
-    force: bool,
-) -> Iterator[tuple[Path | None, list[str]]]:
-    """Prepare the run's folder, hold it while the run lasts, and give the checkpoint to go on from, if any."""
-    state = PartialState()
-    with ExitStack() as held:
-        checkpoint, notes = None, []
-        with _said_once(state):
-            if state.is_main_process:
-                if resume and output.exists():
-                    _same_run(output, recipe, provenance, held_out)
-                else:
-                    # Recipes keep their runs in a folder of that name, which nobody should have to make first.
-                    with _made(output.parent):
-                        output.parent.mkdir(parents=True, exist_ok=True)
-                    refuse_existing(output, force=force, mark=RECIPE)
-                    if output.exists():
-                        with locked(output):
-                            remove_directory(output)
-                    with _made(output):
-                        output.mkdir()
-                held.enter_context(locked(output))
-                shutil.rmtree(output / WRITING, ignore_errors=True)
-                with explain_failures(output):
-                    for name, text in _records(recipe, provenance, held_out).items():
-                        with publish_file(output / name, force=True) as file:
-                            file.write_text(text, encoding="utf-8")
-                if resume:
-                    checkpoint, torn = resumable_checkpoint(output)
-                    notes = [f"{wrong}; going on from {checkpoint or 'the beginning'}" for wrong in torn]
-        for note in notes:
-            print(note, file=sys.stderr)  # noqa: T201
-        step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-        step = int(broadcast(torch.tensor([step], device=state.device))[0])
-        yield (output / "checkpoints" / f"checkpoint-{step}" if step else None), notes
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({one_line(error)}); choose another output") from None
-
-
-@contextmanager
-def _said_once(state: PartialState) -> Iterator[None]:
-    """Have all processes stop where the main one has found something wrong."""
-    failure: Exception | None = None
-    try:
-        yield
-    except Exception as error:
-        failure = error
-    failed = int(broadcast(torch.tensor([int(failure is not None)], device=state.device))[0])
-    if failure is not None:
-        raise failure
-    if failed:
-        raise InputError("the main process has stopped; it says why")
-
-
-def _records(recipe: PretrainRecipe, provenance: Mapping[str, Any], held_out: WindowDataset) -> dict[str, str]:
-    """Write what a run is, by file name."""
-    return {
-        RECIPE: recipe.as_yaml(),
-        PROVENANCE: json.dumps(provenance, indent=1) + "\n",
-        EVALUATED: held_out_windows(held_out),
-    }
-
-
-def _same_run(output: Path, recipe: PretrainRecipe, provenance: Mapping[str, Any], held_out: WindowDataset) -> None:
-    """Refuse to go on with another recipe, another genome or another evaluation."""
-    path = output / RECIPE
-    if not path.is_file():
-        raise InputError(f"{path}: there is no run to resume; leave --resume out, or give the folder of a run")
-    old, text = path.read_text(encoding="utf-8"), recipe.as_yaml()
-    for before, now in zip(old.splitlines(), text.splitlines(), strict=False):
-        if before != now:
-            raise InputError(
-                f"{path}: the run was started with '{before.strip()}', the recipe now says '{now.strip()}'"
-            )
-    if old != text:
-        raise InputError(f"{path}: the run was started with another recipe; resume with the same one")
-    if (output / PROVENANCE).is_file():
-        before = json.loads((output / PROVENANCE).read_text(encoding="utf-8"))["genomes"]
-        for name, digest in provenance["genomes"].items():
-            if before.get(name) != digest:
-                raise InputError(
-                    f"{output / PROVENANCE}: {name} is not the genome that the run was started with; resume with the "
-                    "same one, or start anew"
-                )
-    path = output / EVALUATED
-    if path.is_file() and path.read_text(encoding="utf-8") != held_out_windows(held_out):
-        raise InputError(
-            f"{path}: the held-out windows are not those that the run was started with; resume with the version of "
-            "mutbert that it was started with, or start anew"
-        )
 
 
 def _save_model(
