@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -84,9 +85,14 @@ def training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.Tra
         # Half precision on the CPU is refused unless the CPU is asked for.
         "use_cpu": not torch.accelerator.is_available(),
     }
+    settings = {**defaults, **recipe.training}
+    sharding = settings.get("fsdp_config") or {}
+    if settings.get("fsdp") and isinstance(sharding, Mapping):
+        # A checkpoint of whole tensors is read without pickle, and by another number of processes too.
+        settings["fsdp_config"] = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT", **sharding}
     try:
         arguments = transformers.TrainingArguments(
-            **{**defaults, **recipe.training},
+            **settings,
             # A checkpoint is written here and renamed when it is complete.
             output_dir=str(output / WRITING),
             seed=recipe.seed,

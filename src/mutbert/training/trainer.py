@@ -57,6 +57,7 @@ class PretrainTrainer(transformers.Trainer):
         self._config = settings["model"].config
         self._held_out: HeldOut | None = None
         self._evaluated_step = -1
+        self._first_step: int | None = None
         self._random_state: list[torch.Tensor] = []
         self._work = self._lap_work = Work()
         self._lap_start = time.perf_counter()
@@ -79,10 +80,14 @@ class PretrainTrainer(transformers.Trainer):
                 self._random_state = _random_states(self.args.device)
             batch_size = largest_divisor(self.windows_a_process, batch_size)
             self.args.gradient_accumulation_steps = self.windows_a_process // batch_size
+        elif not self.args.auto_find_batch_size:
+            # Earlier versions of the library take the size of a checkpoint, which another number of processes wrote.
+            batch_size = self._train_batch_size = self.args.train_batch_size
+        self._first_step = None
         return super()._inner_training_loop(batch_size=batch_size, **settings)
 
     def _begin_again(self, batch_size: int) -> None:
-        if self.state.global_step != self._initial_global_step:
+        if self.state.global_step != self._first_step:
             # Weights have changed since the beginning, which the library would take for initial ones.
             raise TrainingStoppedError(
                 f"the memory did not suffice after step {self.state.global_step}; give "
@@ -94,7 +99,8 @@ class PretrainTrainer(transformers.Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
         """Note what a step takes, and a loss that is no number."""
-        if not self._lap_work.tokens and self.state.global_step == self._initial_global_step:
+        if self._first_step is None:
+            self._first_step = self.state.global_step
             # What came before the first step is not the training's.
             self._lap_start, self._idle = time.perf_counter(), 0.0
         count, length = inputs["base_codes"].shape
