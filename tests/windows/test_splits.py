@@ -87,6 +87,15 @@ def test_regions_are_merged_in_the_genomes_order(genome, tmp_path):
     ]
 
 
+def test_the_genomes_order_is_that_of_its_contigs(make_genome):
+    genome = make_genome(dict.fromkeys(("chrX", "chr10", "chr2"), "ACGT" * 10))
+    entries = ["chr2:5-8", "chr10:31-40", "chrX", "chr10:1-4"]
+    expected = [Region("chrX", 0, 40), Region("chr10", 0, 4), Region("chr10", 30, 40), Region("chr2", 4, 8)]
+    assert select_regions(genome, entries) == expected
+    split = split_genomes([genome], [], ["chr10"])
+    assert split.train == [Part(genome, [Region("chrX", 0, 40), Region("chr2", 0, 40)])]
+
+
 def test_what_is_not_held_out_is_trained_on(genome):
     split = split_genomes([genome], [], ["chr1:41-60", "chr1:91-100"])
     assert split.train == [
