@@ -35,6 +35,8 @@ _RESERVED: Final = {
     "label_smoothing_factor": "targets are distributions already",
     "neftune_noise_alpha": "inputs are distributions, not embeddings of one token each",
     "batch_eval_metrics": "the evaluation adds up window by window anyway",
+    "ignore_data_skip": "a resumed run goes on with the windows that come next",
+    "accelerator_config": "each process draws its own part of a batch, which accelerate could not cut",
     "save_only_model": "a run could not go on from such a checkpoint as if nothing had been",
     "push_to_hub": "share the finished model folder instead",
 }

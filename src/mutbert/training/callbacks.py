@@ -57,7 +57,7 @@ class PublishCheckpoints(transformers.TrainerCallback):
             self._prune(args, state)
 
     def _prune(self, args: Any, state: Any) -> None:
-        if args.save_total_limit:
+        if (args.save_total_limit or 0) > 0:
             prune_checkpoints(self.output, args.save_total_limit, cross_entropies_of(state.log_history))
 
 
