@@ -89,12 +89,17 @@ def test_random_access(synthetic, tmp_path):
 
 
 def test_what_can_be_mended_is_said_in_one_line(tmp_path):
-    for words in (("random_access", "absent.genome"), ("synthetic_genome", "-o", tmp_path / "absent" / "folder")):
+    for words in (
+        ("random_access", "absent.genome"),
+        ("synthetic_genome", "-o", tmp_path / "absent" / "folder"),
+        ("pretrain", "absent.genome"),
+        ("pretrain", "absent.genome", "--batch", 0),
+    ):
         command = [sys.executable, BENCHMARKS / f"{words[0]}.py", *words[1:]]
         ended = subprocess.run([*map(str, command)], check=False, capture_output=True, text=True)
         assert ended.returncode == 2
         assert ended.stderr.count("\n") == 1
-        assert "absent" in ended.stderr
+        assert ("--batch" if "--batch" in words else "absent") in ended.stderr
 
 
 def test_building(tmp_path):
@@ -142,6 +147,7 @@ def test_pre_training(synthetic, tmp_path):
     assert 20 * loader["batches of 128"]["bytes"] < loader["batches of 128, dense"]["bytes"]
     assert [row["way"] for row in found["step"]] == ["published way", "ours"]
     assert all(row["seconds"] > 0 and 0 < row["share_of_ceiling"] < 1 for row in found["step"])
+    assert all(row["tokens_per_second"] == pytest.approx(64 * row["windows_per_second"]) for row in found["step"])
     assert (tmp_path / "pretrain.svg").read_text().count("<svg") == 1
     assert (tmp_path / "pretrain.png").read_bytes().startswith(b"\x89PNG")
 
