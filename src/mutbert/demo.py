@@ -18,8 +18,9 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.summary import GenomeSummary, summarise_genome
 from mutbert.inference.embeddings import embed
 from mutbert.publishing import refuse_existing, remove_directory
-from mutbert.reports.figures import scatter_figure, spectrum_figure, training_figure
+from mutbert.reports.figures import scatter_figure, spectrum_figure
 from mutbert.reports.page import Section, html_table, write_page
+from mutbert.reports.training_figures import training_figure
 from mutbert.training.pretrain import PretrainResult, pretrain
 from mutbert.training.recipe import load_recipe
 from mutbert.windows.splits import select_regions

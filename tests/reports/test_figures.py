@@ -7,8 +7,8 @@ from mutbert.reports.figures import (
     spectra_figure,
     spectra_image,
     spectrum_figure,
-    training_figure,
 )
+from mutbert.reports.training_figures import training_figure
 
 HISTORY = [
     {"step": 1, "loss": 2.0},

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pytest
 
 from mutbert.errors import InputError
-from mutbert.reports.pretraining import CalibrationBin, PretrainingReport, write_pretraining_page
+from mutbert.reports.pretraining import PretrainingReport, write_pretraining_page
 
 NAN = math.nan
 BINS = ("variant, up to 0.02", "variant, 0.02 to 0.05", "variant, 0.2 to 0.5")
@@ -50,8 +50,8 @@ REPORT = PretrainingReport(
     },
     targets=of_groups(250123, 6512, 243611, 6065, 0, 1),
     calibration={
-        "all targets": [CalibrationBin(0.25, 0.27, 900), CalibrationBin(0.5, 0.4, 100), CalibrationBin(NAN, NAN, 0)],
-        "variant targets": [CalibrationBin(0.25, 0.2, 40)],
+        "all targets": [(0.25, 0.27, 900), (0.5, 0.4, 100), (NAN, NAN, 0)],
+        "variant targets": [(0.25, 0.2, 40)],
     },
     facts={"parameters": "86,123,456", "genome": "population.genome", "seed": "1"},
     recipe="\n# by hand\ntraining:\n  max_steps: 1200\n",
@@ -253,7 +253,7 @@ def test_all_text_is_text(tmp_path):
         name=EVIL,
         held_out={EVIL: {"all": 1.3, EVIL: 1.3}, "model": {"all": 1.2, EVIL: 1.2}},
         targets={"all": 3, EVIL: 2},
-        calibration={EVIL: [CalibrationBin(0.2, 0.3, 5)]},
+        calibration={EVIL: [(0.2, 0.3, 5)]},
         facts={EVIL: EVIL},
         recipe=EVIL,
         notes=[EVIL],
@@ -322,7 +322,7 @@ def test_a_run_without_evaluation_has_its_training_curve(tmp_path):
 
 
 def test_a_run_of_one_step_with_one_evaluation(tmp_path):
-    page = write(tmp_path, steps=1, history=logged(1), calibration={"all targets": [CalibrationBin(0.25, 0.25, 1)]})
+    page = write(tmp_path, steps=1, history=logged(1), calibration={"all targets": [(0.25, 0.25, 1)]})
     assert "After 1 step," in page.lead
     assert len(page.drawings) == 5
     # The step is named once on the axis.

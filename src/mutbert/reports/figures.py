@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mutbert.reports.drawing import COLOURS, logarithmic, new_figure, png_bytes, style, svg_text
-from mutbert.reports.training_figures import training_figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
     from matplotlib.figure import Figure
-
-__all__ = ["scatter_figure", "spectra_figure", "spectra_image", "spectrum_figure", "training_figure"]
 
 _LINES = ("-", "--", ":", "-.")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from mutbert.reports.page import Section, html_details, html_facts, html_table, write_page
 from mutbert.reports.training_figures import (
@@ -29,25 +29,6 @@ _OTHER: Final = "other"
 _BIN: Final = "variant, "
 
 
-class CalibrationBin(NamedTuple):
-    """Pairs of a target and a base whose predicted probabilities are about the same.
-
-    Parameters
-    ----------
-    predicted : float
-        Mean predicted probability.
-    observed : float
-        Mean observed frequency.
-    count : int
-        Number of pairs; where it is 0, the means are not looked at.
-    """
-
-    predicted: float
-    observed: float
-    # It hides the method of tuples, which nobody has a use for here.
-    count: int  # type: ignore[assignment]
-
-
 @dataclass(frozen=True)
 class PretrainingReport:
     """What the page of a pre-training run says.
@@ -67,8 +48,9 @@ class PretrainingReport:
         bins of variant targets by frequency, such as ``variant, 0.02 to 0.05``. Not a number where a group is empty.
     targets : mapping of str to int
         Number of targets in each group; it sets the order of the groups.
-    calibration : mapping of str to sequence of CalibrationBin
-        Bins by the name of a set of targets, ``all targets`` and ``variant targets``.
+    calibration : mapping of str to sequence of tuple
+        Bins by the name of a set of targets, ``all targets`` and ``variant targets``: mean predicted probability, mean
+        observed frequency, and number of pairs of a target and a base; where that is 0, the means are not looked at.
     facts : mapping of str to str
         What the run was made of, by name.
     recipe : str
@@ -82,7 +64,7 @@ class PretrainingReport:
     history: Sequence[Mapping[str, float]]
     held_out: Mapping[str, Mapping[str, float]]
     targets: Mapping[str, int]
-    calibration: Mapping[str, Sequence[CalibrationBin]]
+    calibration: Mapping[str, Sequence[tuple[float, float, int]]]
     facts: Mapping[str, str]
     recipe: str
     notes: Sequence[str] = ()
@@ -234,7 +216,7 @@ def _frequencies(report: PretrainingReport) -> Section:
 def _calibration(report: PretrainingReport) -> Section:
     title = "Calibration"
     curves = {
-        name: [entry for entry in bins if entry.count > 0 and math.isfinite(entry.predicted + entry.observed)]
+        name: [entry for entry in bins if entry[2] > 0 and math.isfinite(entry[0] + entry[1])]
         for name, bins in report.calibration.items()
     }
     curves = {name: bins for name, bins in curves.items() if bins}
@@ -286,11 +268,10 @@ def _groups(report: PretrainingReport) -> list[str]:
     return list(dict.fromkeys([*report.targets, *(group for values in report.held_out.values() for group in values)]))
 
 
-def _distance(bins: Sequence[CalibrationBin]) -> float:
+def _distance(bins: Sequence[tuple[float, float, int]]) -> float:
     """Give the mean of ``|predicted - observed|`` over bins, each counted as often as it has pairs."""
-    return sum(entry.count * abs(entry.predicted - entry.observed) for entry in bins) / sum(
-        entry.count for entry in bins
-    )
+    pairs = sum(count for _, _, count in bins)
+    return sum(count * abs(predicted - observed) for predicted, observed, count in bins) / pairs
 
 
 def _left_out(report: PretrainingReport, *keys: str) -> str:

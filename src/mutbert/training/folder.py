@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def run_folder(
+def held_folder(
     recipe: PretrainRecipe,
     provenance: Mapping[str, Any],
     held_out: WindowDataset,

@@ -20,10 +20,7 @@ from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.model.checkpoints import library_bars_off, read_checkpoint
-from mutbert.publishing import (
-    publish_directory,
-    publish_json,
-)
+from mutbert.publishing import publish_directory, publish_json
 from mutbert.run_folder import GENOMES, HELD_OUT, MODEL, PROVENANCE, RECIPE, REPORT, WRITING
 from mutbert.training.arguments import training_arguments
 from mutbert.training.baselines import FLOOR, evaluate_baselines, fit_baselines
@@ -37,7 +34,7 @@ from mutbert.training.callbacks import (
 )
 from mutbert.training.checkpoints import best_checkpoint
 from mutbert.training.failures import explain_failures
-from mutbert.training.folder import run_folder
+from mutbert.training.folder import held_folder
 from mutbert.training.provenance import provenance_of
 from mutbert.training.recipe import PretrainRecipe, check_keys, load_recipe
 from mutbert.training.trainer import PretrainTrainer
@@ -142,7 +139,7 @@ def pretrain(
     train_data.size = arguments.max_steps * windows_a_process * arguments.world_size
     provenance = provenance_of(genomes)
 
-    with run_folder(recipe, provenance, held_out_data, output, resume=resume, force=force) as (checkpoint, notes):
+    with held_folder(recipe, provenance, held_out_data, output, resume=resume, force=force) as (checkpoint, notes):
         shown = ShowProgress(show=progress)
         trainer = PretrainTrainer(
             windows_a_process=windows_a_process,
@@ -283,7 +280,7 @@ def _with_report(
 ) -> PretrainResult:
     """Write the page to look at, where matplotlib is installed."""
     try:
-        from mutbert.reports.pretraining import CalibrationBin, PretrainingReport, write_pretraining_page
+        from mutbert.reports.pretraining import PretrainingReport, write_pretraining_page
     except MissingExtraError as error:
         note = f"no report was written: {error}"
         print(note, file=sys.stderr)  # noqa: T201
@@ -294,7 +291,7 @@ def _with_report(
         history=result.history,
         held_out=result.held_out,
         targets=result.targets,
-        calibration={name: [CalibrationBin(*entry) for entry in bins] for name, bins in result.calibration.items()},
+        calibration=result.calibration,
         facts=_facts(result, recipe, provenance, trainer, output),
         recipe=recipe.as_yaml(),
         notes=result.notes,

@@ -135,9 +135,10 @@ class PretrainTrainer(transformers.Trainer):
             The loss; float32 (B, S) of `held_out_sums`; and the same again, in the place of labels.
         """
         inputs = self._prepare_inputs(inputs)
-        targets = targets_of(inputs)
+        dense = expand_batch(inputs)
+        targets = targets_of(inputs, dense["labels"])
         with torch.no_grad(), self.compute_loss_context_manager():
-            output = model(**expand_batch(inputs))
+            output = model(**dense)
         rows_B1 = torch.arange(len(targets.place_BT), device=targets.place_BT.device)[:, None]
         log_BTV = output.logits[rows_B1, targets.place_BT].float().log_softmax(-1)
         sums_BS = held_out_sums(log_BTV[..., alphabet.BASE_IDS], targets)

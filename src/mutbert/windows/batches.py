@@ -80,11 +80,12 @@ def expand_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dense
 
 
-def targets_of(batch: Mapping[str, Tensor]) -> Targets:
-    """Say what stands at the targets of a compact batch."""
+def targets_of(batch: Mapping[str, Tensor], labels_BPV: Tensor | None = None) -> Targets:
+    """Say what stands at the targets of a compact batch; `labels_BPV` are those of `expand_batch`, where at hand."""
     codes_BL = batch["base_codes"].long()
     row_B1, place_BT = _target_index(batch)
-    frequency_BT4 = _distributions(batch)[row_B1, place_BT][..., alphabet.BASE_IDS]
+    labels_BPV = _distributions(batch) if labels_BPV is None else labels_BPV
+    frequency_BT4 = labels_BPV[row_B1, place_BT][..., alphabet.BASE_IDS]
     variant_BL = torch.zeros(codes_BL.shape, dtype=torch.bool, device=codes_BL.device)
     variant_BL.view(-1)[batch["variant_places"].long()] = True
     reference_BT4 = _table(codes_BL.device)[codes_BL[row_B1, place_BT - 1]][..., alphabet.BASE_IDS]
