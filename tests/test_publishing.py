@@ -11,7 +11,7 @@ from mutbert.demo import run_demo
 from mutbert.errors import InputError
 from mutbert.genome.build import build_genome
 from mutbert.genome.simulate import simulate_population
-from mutbert.publishing import publish_directory, publish_file, refuse_existing, remove_directory, sha256_of
+from mutbert.publishing import locked, publish_directory, publish_file, refuse_existing, remove_directory, sha256_of
 
 
 def names(folder):
@@ -195,3 +195,33 @@ def test_no_verb_replaces_a_folder_of_other_things(tmp_path):
         with pytest.raises(InputError, match="--force does not replace it"):
             replace()
     assert (precious / "thesis.txt").exists()
+
+
+def test_a_lock_does_not_outlive_its_holder_in_a_forked_process(tmp_path):
+    """As a loader's workers do that have not noticed yet that they are alone."""
+    end_read, end_write = os.pipe()
+    begun_read, begun_write = os.pipe()
+    with locked(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.close(end_write)
+            os.write(begun_write, b"x")
+            os.read(end_read, 1)
+            os._exit(0)
+        os.read(begun_read, 1)
+    try:
+        with locked(tmp_path):
+            pass
+    finally:
+        os.close(end_write)
+        os.waitpid(child, 0)
+
+
+def test_a_forked_process_leaves_the_lock_to_its_parent(tmp_path):
+    with locked(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        with pytest.raises(InputError, match="another process is writing"), locked(tmp_path):
+            pass

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _CHUNK_BYTES = 1 << 20
+# Descriptors of the folders that this process holds.
+_locks: set[int] = set()
 
 
 def refuse_existing(path: Path, *, force: bool, mark: str | None = None) -> None:
@@ -129,6 +131,7 @@ def locked(directory: Path, output: Path | None = None) -> Iterator[None]:
         When another process holds it; the message names `output`, or the folder where that is left out.
     """
     descriptor = os.open(directory, os.O_RDONLY)
+    _locks.add(descriptor)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,7 +141,19 @@ def locked(directory: Path, output: Path | None = None) -> Iterator[None]:
             ) from None
         yield
     finally:
-        os.close(descriptor)
+        # In a process that was forked meanwhile it is closed already.
+        if descriptor in _locks:
+            _locks.remove(descriptor)
+            os.close(descriptor)
+
+
+def _let_go() -> None:
+    """Close the locks that a forked process has with its parent: they would outlive the one that holds them."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager

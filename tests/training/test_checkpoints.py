@@ -11,6 +11,7 @@ from mutbert.training.checkpoints import (
     prune_checkpoints,
     publish_checkpoint,
     resumable_checkpoint,
+    set_aside,
 )
 
 
@@ -43,7 +44,7 @@ def test_a_published_checkpoint_lists_its_files(output):
         "part/optimizer.pt": 5,
     }
     assert not (output / ".writing" / "checkpoint-3").exists()
-    assert resumable_checkpoint(output) == (folder, [])
+    assert resumable_checkpoint(output) == (folder, {})
 
 
 @pytest.mark.parametrize(
@@ -62,15 +63,30 @@ def test_a_torn_checkpoint_is_passed_over(output, damage, message):
     damage(output / "checkpoints" / "checkpoint-20")
     found = resumable_checkpoint(output)
     assert found.checkpoint == output / "checkpoints" / "checkpoint-10"
-    (torn,) = found.torn
-    assert re.search(f"checkpoint-20: .*{message}", torn)
+    ((path, torn),) = found.torn.items()
+    assert path.name == "checkpoint-20"
+    assert re.search(message, torn)
     assert "\n" not in torn
-    # By its name it is still the last.
+    # By its name it is still the last, until it is set aside.
     assert last_checkpoint(output).name == "checkpoint-20"
+    assert last_checkpoint(output, before=20).name == "checkpoint-10"
+    set_aside(path)
+    assert last_checkpoint(output).name == "checkpoint-10"
+    assert (output / "checkpoints" / "checkpoint-20.torn").is_dir()
+
+
+def test_what_was_set_aside_before_makes_room(output):
+    for content in (b"first", b"second"):
+        write(output, 20)
+        path = output / "checkpoints" / "checkpoint-20"
+        (path / "model.safetensors").write_bytes(content)
+        set_aside(path)
+    assert (output / "checkpoints" / "checkpoint-20.torn" / "model.safetensors").read_bytes() == b"second"
+    assert resumable_checkpoint(output) == (None, {})
 
 
 def test_where_none_is_whole_there_is_none(output):
-    assert resumable_checkpoint(output) == (None, [])
+    assert resumable_checkpoint(output) == (None, {})
     write(output, 5)
     (output / "checkpoints" / "checkpoint-5" / "files.json").unlink()
     assert resumable_checkpoint(output).checkpoint is None

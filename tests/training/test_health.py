@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,16 +25,13 @@ def history(run):
 
 def damage_loss_at(monkeypatch, steps):
     """Make the loss of the training steps with these numbers, from 1 on, no number."""
-    forward = MutBertForMaskedLM.forward
-    calls = iter(range(1, 10_000))
+    compute = PretrainTrainer.compute_loss
 
-    def damaged(self, **inputs):
-        output = forward(self, **inputs)
-        if self.training and next(calls) in steps:
-            output.loss = output.loss * math.nan
-        return output
+    def damaged(self, *arguments, **settings):
+        loss = compute(self, *arguments, **settings)
+        return loss * math.nan if self.state.global_step + 1 in steps else loss
 
-    monkeypatch.setattr(MutBertForMaskedLM, "forward", damaged)
+    monkeypatch.setattr(PretrainTrainer, "compute_loss", damaged)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_where(recipe_path, tmp_path, monkeypatch):
@@ -42,14 +40,15 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(recipe_path, tmp_
         pretrain(recipe_path)
     message = str(caught.value)
     assert "\n" not in message
-    assert f"the last checkpoint is {tmp_path / 'run' / 'checkpoints' / 'checkpoint-4'}" in message
+    # The weights of step 4 are those that gave this loss.
+    assert f"the last good checkpoint is {tmp_path / 'run' / 'checkpoints' / 'checkpoint-2'}" in message
     assert not (tmp_path / "run" / "model").exists()
 
 
 def test_no_checkpoint_is_saved_of_weights_that_are_no_numbers(recipe_path, tmp_path, monkeypatch):
     """Where the loss is not looked at before the next checkpoint."""
     damage_loss_at(monkeypatch, {3})
-    with pytest.raises(InputError, match=r"at step 3, .*the last checkpoint is .*checkpoint-2$"):
+    with pytest.raises(InputError, match=r"at step 3, .*there is no checkpoint from before that$"):
         pretrain(recipe_path, ["training.logging_steps=6", "training.eval_steps=6"])
     names = [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert names == ["checkpoint-2"]
@@ -57,7 +56,7 @@ def test_no_checkpoint_is_saved_of_weights_that_are_no_numbers(recipe_path, tmp_
 
 def test_the_last_step_is_looked_at_too(recipe_path, monkeypatch):
     damage_loss_at(monkeypatch, {6})
-    with pytest.raises(InputError, match=r"at step 6, .*no checkpoint was saved yet"):
+    with pytest.raises(InputError, match=r"at step 6, .*there is no checkpoint from before that"):
         pretrain(
             recipe_path,
             ["training.logging_steps=100", "training.eval_strategy=no", "training.save_strategy=no"],
@@ -256,3 +255,125 @@ def test_a_torn_checkpoint_is_passed_over_in_a_run(write_recipe, recipe_path, tm
     assert "checkpoint-6: optimizer.pt has" in note
     assert note in capsys.readouterr().err
     assert history(run) == history(tmp_path / "whole" / "run")
+
+
+def test_a_model_that_diverged_is_found_by_its_evaluation(recipe_path, tmp_path):
+    """The loss of the step was finite; what the step made of the weights is not."""
+    words = [
+        "training.learning_rate=1e30",
+        "training.eval_steps=1",
+        "training.save_steps=1",
+        "training.logging_steps=9",
+    ]
+    with pytest.raises(InputError, match="held-out cross-entropy was not a finite number after step 1") as caught:
+        pretrain(recipe_path, words)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("there is no checkpoint from before that")
+
+
+def test_new_checkpoints_are_kept_where_later_ones_were_torn(recipe_path, tmp_path, monkeypatch):
+    damage_loss_at(monkeypatch, {9})
+    words = ["training.max_steps=12", "training.save_steps=1"]
+    with pytest.raises(InputError, match="at step 9"):
+        pretrain(recipe_path, words)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for path in checkpoints.iterdir():
+        (path / "optimizer.pt").write_bytes(b"torn")
+    monkeypatch.undo()
+    damage_loss_at(monkeypatch, {5})
+    with pytest.raises(InputError, match="at step 5"):
+        pretrain(recipe_path, words, resume=True)
+    whole = {path.name for path in checkpoints.iterdir() if not path.name.endswith(".torn")}
+    # The best of those evaluated, every third, and the last two.
+    assert whole == {"checkpoint-3", "checkpoint-4"}
+    assert len(list(checkpoints.glob("*.torn"))) >= 2
+
+
+@pytest.mark.parametrize("limit", ["-1", "0", "null"])
+def test_without_a_limit_all_checkpoints_are_kept(recipe_path, tmp_path, limit):
+    pretrain(recipe_path, [f"training.save_total_limit={limit}"])
+    names = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert names == {"checkpoint-2", "checkpoint-4", "checkpoint-6"}
+
+
+def stopped_and_resumed(write_recipe, folder, monkeypatch, words, at=5):
+    """Run unbroken, and stopped in a step and resumed; give both folders."""
+    for name in ("whole", "parts"):
+        (folder / name).mkdir()
+    pretrain(write_recipe(folder / "whole"), words)
+    recipe = write_recipe(folder / "parts")
+    with monkeypatch.context() as patch:
+        damage_loss_at(patch, {at})
+        with pytest.raises(InputError, match=f"at step {at}"):
+            pretrain(recipe, words)
+    pretrain(recipe, words, resume=True)
+    return folder / "whole" / "run", folder / "parts" / "run"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["training.save_steps=4", "training.logging_steps=3"],
+        ["training.logging_steps=5", "training.logging_first_step=true"],
+        ["training.eval_on_start=true"],
+        ["training.lr_scheduler_type=reduce_lr_on_plateau", "training.metric_for_best_model=cross_entropy",
+         "training.lr_scheduler_kwargs={patience: 0, threshold: 10}", "training.save_steps=1", "training.eval_steps=2"],
+        ["training.optim=sgd", "training.eval_strategy=no"],
+        ["training.dataloader_num_workers=1", "windows_a_step=8", "training.per_device_train_batch_size=2"],
+    ],
+    ids=["unaligned log", "first log", "evaluation at the start", "plateau", "no evaluation", "workers, accumulation"],
+)  # fmt: skip
+def test_a_run_that_goes_on_is_the_unbroken_one(write_recipe, tmp_path, monkeypatch, words):
+    whole, parts = stopped_and_resumed(write_recipe, tmp_path, monkeypatch, words)
+    assert history(whole) == history(parts)
+    first, second = (load_file(run / "model" / "model.safetensors") for run in (whole, parts))
+    for name, tensor in first.items():
+        assert torch.equal(second[name], tensor), name
+
+
+def test_a_step_may_be_shared_out_otherwise_when_a_run_goes_on(write_recipe, tmp_path, monkeypatch):
+    """As a run that ran out of memory is told to do."""
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    words = ["windows_a_step=8", "training.per_device_train_batch_size=8", *NO_DROPOUT]
+    pretrain(write_recipe(tmp_path / "whole"), words)
+    recipe = write_recipe(tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        damage_loss_at(patch, {5})
+        with pytest.raises(InputError, match="at step 5"):
+            pretrain(recipe, words)
+    smaller = [
+        "training.per_device_train_batch_size=2",
+        "training.dataloader_num_workers=1",
+        "training.save_total_limit=5",
+    ]
+    pretrain(recipe, [*words, *smaller], resume=True)
+    for before, after in zip(history(tmp_path / "whole" / "run"), history(tmp_path / "parts" / "run"), strict=True):
+        assert after == pytest.approx(before, abs=1e-5)
+
+
+def test_another_number_of_windows_a_step_is_not_gone_on_with(recipe_path):
+    pretrain(recipe_path, ["training.max_steps=2"])
+    with pytest.raises(InputError, match="started with 'windows_a_step: 4', the recipe now says 'windows_a_step: 8'"):
+        pretrain(recipe_path, ["training.max_steps=2", "training.gradient_accumulation_steps=2"], resume=True)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", "{}"])
+def test_records_that_cannot_be_read_are_named(recipe_path, tmp_path, text):
+    pretrain(recipe_path, ["training.max_steps=2"])
+    (tmp_path / "run" / "provenance.json").write_text(text)
+    with pytest.raises(InputError, match=r"provenance\.json .*cannot be read .*start anew") as caught:
+        pretrain(recipe_path, ["training.max_steps=2"], resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_a_kill_left_empty_is_gone_on_with(recipe_path, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".recipe.partial.yaml").write_text("half a reci")
+    assert pretrain(recipe_path, resume=True).steps == 6
+
+
+def test_a_process_that_loses_the_others_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("mutbert.training.failures.PartialState", lambda: SimpleNamespace(is_main_process=False))
+    with pytest.raises(InputError, match="another process has stopped; it says why"), explain_failures(tmp_path):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1234")

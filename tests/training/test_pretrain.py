@@ -224,7 +224,7 @@ def test_an_existing_run_is_kept_unless_forced(recipe_path, tmp_path):
 
 def test_a_run_is_resumed_with_its_own_recipe_alone(recipe_path):
     pretrain(recipe_path, ["training.max_steps=2"])
-    with pytest.raises(InputError, match=r"started with 'learning_rate: 0\.001', the recipe now says"):
+    with pytest.raises(InputError, match=r"started with 'training\.learning_rate: 0\.001', the recipe now says 'train"):
         pretrain(recipe_path, ["training.max_steps=2", "training.learning_rate=0.5"], resume=True)
 
 

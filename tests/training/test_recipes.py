@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -52,7 +53,8 @@ def test_a_scaled_down_run_of_each_passes(name, genome_path, tmp_path):
     assert all(math.isfinite(entry["loss"]) for entry in result.history if "loss" in entry)
     MutBertForMaskedLM.from_pretrained(result.model)
     # What a run writes down is a recipe, and that of this run.
-    assert load_recipe(tmp_path / "run" / "recipe.yaml") == load_recipe(name, words)
+    recipe = load_recipe(name, words)
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == replace(recipe, windows_a_step=recipe.windows_a_step or 4)
 
 
 def other_genome(genome_path, folder):
@@ -174,13 +176,34 @@ def test_a_model_is_trained_on_from_another(recipe_path, tmp_path):
         (["windows_a_step=8", "training.gradient_accumulation_steps=2"], "give one of the two"),
         (["weighting.soft_masked=0.5"], "no soft-masked bases"),
         (["genome=[absent.genome]"], "no such genome store"),
+        (["masking={policy: spans, span_length: 31}"], "longer than a window of 30"),
+        (["evaluation.share=.inf"], r"evaluation\.share is inf"),
+        (["evaluation.share=0"], r"evaluation\.share is 0"),
+        (["model.vocab_size=12"], r"model\.vocab_size is 12; windows are made of 9"),
+        (["training.fp16=true"], r"training\.fp16 needs a GPU"),
+        (["training.learning_rate=-1"], "training: "),
+        (["training.learning_rate=abc"], "training: "),
+        (["training.adam_beta1=2"], "training: "),
+        (["training.optim=lomo"], "training: "),
+        (["training.lr_scheduler_type=cosine_with_min_lr"], "training: "),
+        (["training.lr_scheduler_kwargs={foo: 1}"], "training: "),
+        (["training.per_device_train_batch_size=0"], "give a whole number from 1 on"),
+        (["training.per_device_eval_batch_size=none"], "give a whole number from 1 on"),
+        (["training.gradient_accumulation_steps=0"], "give a whole number from 1 on"),
+        (["training.dataloader_num_workers=-1"], "give a whole number from 0 on"),
+        (["training.dataloader_num_workers=1", "training.dataloader_prefetch_factor=0"], "number from 1 on"),
+        (["training.metric_for_best_model=nonsense"], "choose one of loss, cross_entropy"),
+        (["training.use_liger_kernel=true"], "there is none for this model"),
     ],
 )
 def test_what_does_not_go_together_is_refused(recipe_path, tmp_path, words, message):
+    """And before an old run is replaced."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("of an old run")
     with pytest.raises(InputError, match=message) as caught:
-        pretrain(recipe_path, words)
+        pretrain(recipe_path, words, force=True)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
 
 
 def test_another_genome_of_the_same_name_is_not_gone_on_with(recipe_path, genome_path, tmp_path):

@@ -35,11 +35,17 @@ _RESERVED: Final = {
     "label_smoothing_factor": "targets are distributions already",
     "neftune_noise_alpha": "inputs are distributions, not embeddings of one token each",
     "batch_eval_metrics": "the evaluation adds up window by window anyway",
+    "eval_do_concat_batches": "the evaluation adds up window by window anyway",
+    "include_for_metrics": "the evaluation adds up window by window anyway",
+    "use_liger_kernel": "there is none for this model",
+    "parallelism_config": "a model of this size is shared out by windows, or by fsdp",
     "ignore_data_skip": "a resumed run goes on with the windows that come next",
     "accelerator_config": "each process draws its own part of a batch, which accelerate could not cut",
     "save_only_model": "a run could not go on from such a checkpoint as if nothing had been",
     "push_to_hub": "share the finished model folder instead",
 }
+
+_METRICS: Final = ("loss", "cross_entropy", "cross_entropy_variant", "cross_entropy_other")
 
 
 def training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.TrainingArguments:
@@ -76,10 +82,13 @@ def training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.Tra
         )
     if recipe.windows_a_step is not None and "gradient_accumulation_steps" in recipe.training:
         raise InputError("training.gradient_accumulation_steps follows from windows_a_step; give one of the two")
+    _check_numbers(recipe)
     defaults = {
         "logging_steps": 10,
         "save_total_limit": 2,
         "eval_strategy": "steps",
+        # Of cross-entropies, whatever they are called.
+        "greater_is_better": False,
         # Every weight has a part in every loss, so that processes need not look for those that have not.
         "ddp_find_unused_parameters": False,
         # A loss that is no number stops the run; the library would leave it out of the mean.
@@ -105,6 +114,8 @@ def training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.Tra
         )
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise InputError(f"training: {one_line(error)}") from None
+    if arguments.fp16 and arguments.device.type == "cpu":
+        raise InputError("training.fp16 needs a GPU; give training.bf16=true, or neither")
     # Several accelerators are used by as many processes; one process of the library would copy the model each step.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     if recipe.windows_a_step is not None:
@@ -118,3 +129,21 @@ def training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.Tra
         arguments.per_device_train_batch_size = batch
         arguments.gradient_accumulation_steps = part // batch
     return arguments
+
+
+def _check_numbers(recipe: PretrainRecipe) -> None:
+    """Refuse numbers that the library would take, and stumble over later."""
+    least = {
+        "per_device_train_batch_size": 1,
+        "per_device_eval_batch_size": 1,
+        "gradient_accumulation_steps": 1,
+        "dataloader_num_workers": 0,
+        "dataloader_prefetch_factor": 1,
+    }
+    for name, lowest in least.items():
+        value = recipe.training.get(name)
+        if value is not None and (not isinstance(value, int) or value < lowest):
+            raise InputError(f"training.{name} is {value!r}; give a whole number from {lowest} on")
+    metric = recipe.training.get("metric_for_best_model")
+    if metric is not None and str(metric).removeprefix("eval_") not in _METRICS:
+        raise InputError(f"training.metric_for_best_model is {metric!r}; choose one of {', '.join(_METRICS)}")

@@ -39,6 +39,10 @@ class PublishCheckpoints(transformers.TrainerCallback):
         self.recipe = recipe
         self.provenance = provenance
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
+        # A checkpoint does not hold the losses since the last log, of which a resumed run would know nothing.
+        control.should_log = control.should_log or control.should_save
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
         processes = PartialState()
         processes.wait_for_everyone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mutbert.publishing import publish_json, remove_directory, rename_directory, sha256_of
@@ -25,12 +26,12 @@ class Resumable(NamedTuple):
     ----------
     checkpoint : Path or None
         The last checkpoint that is whole.
-    torn : list of str
-        What is wrong with later ones, each in one line.
+    torn : dict of Path to str
+        Later ones, and what is wrong with each, in a few words.
     """
 
     checkpoint: Path | None
-    torn: list[str]
+    torn: dict[Path, str]
 
 
 def publish_checkpoint(writing: Path, output: Path) -> Path:
@@ -62,18 +63,26 @@ def publish_checkpoint(writing: Path, output: Path) -> Path:
 
 def resumable_checkpoint(output: Path) -> Resumable:
     """Find the last checkpoint of a run that is whole; one may have been torn by a copy or a failing disk."""
-    torn: list[str] = []
+    torn: dict[Path, str] = {}
     for checkpoint in sorted(_all(output), key=step_of, reverse=True):
         wrong = _what_is_wrong(checkpoint)
         if wrong is None:
             return Resumable(checkpoint, torn)
-        torn.append(f"{checkpoint}: {wrong}")
+        torn[checkpoint] = wrong
     return Resumable(None, torn)
 
 
-def last_checkpoint(output: Path) -> Path | None:
-    """Find the last checkpoint of a run by its name."""
-    return max(_all(output), key=step_of, default=None)
+def set_aside(checkpoint: Path) -> None:
+    """Take a checkpoint's name from it, so that it is no longer one of the run's; it stays to be looked at."""
+    aside = checkpoint.with_name(f"{checkpoint.name}.torn")
+    if aside.exists():
+        remove_directory(aside)
+    checkpoint.rename(aside)
+
+
+def last_checkpoint(output: Path, before: float = math.inf) -> Path | None:
+    """Find the last checkpoint of a run by its name, of those of a step below `before`."""
+    return max((path for path in _all(output) if step_of(path) < before), key=step_of, default=None)
 
 
 def prune_checkpoints(output: Path, last: int, cross_entropies: Mapping[int, float]) -> None:

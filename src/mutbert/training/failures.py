@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from accelerate import PartialState
 from accelerate.utils.memory import should_reduce_batch_size
 
 from mutbert.errors import InputError, one_line
@@ -20,8 +22,24 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITTEN = ("No space left", "PytorchStreamWriter failed", "file write failed", "unexpected pos", "I/O error")
 
 
+# What a process says that has lost the others.
+_ALONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+
+
 class TrainingStoppedError(InputError):
-    """The run was stopped, as going on would have been of no use."""
+    """The run was stopped, as going on would have been of no use.
+
+    Parameters
+    ----------
+    message : str
+        Why, and what may help.
+    spoilt_from : int, optional
+        The step from which on checkpoints are of no use either.
+    """
+
+    def __init__(self, message: str, spoilt_from: float = math.inf) -> None:
+        super().__init__(message)
+        self.spoilt_from = spoilt_from
 
 
 @contextmanager
@@ -41,7 +59,7 @@ def explain_failures(output: Path) -> Iterator[None]:
     try:
         yield
     except TrainingStoppedError as error:
-        raise InputError(f"{output}: {error}; {_left(output)}") from None
+        raise InputError(f"{output}: {error}; {_left(output, error.spoilt_from)}") from None
     except Exception as error:
         if is_out_of_memory(error):
             raise InputError(
@@ -49,6 +67,8 @@ def explain_failures(output: Path) -> Iterator[None]:
                 "training.per_device_train_batch_size (with windows_a_step the result stays the same), or "
                 f"training.auto_find_batch_size=true; {_left(output)}"
             ) from error
+        if not PartialState().is_main_process and any(text in str(error) for text in _ALONE):
+            raise InputError("another process has stopped; it says why") from None
         if (isinstance(error, OSError) and error.errno in _FULL) or _is_not_written(error):
             raise InputError(
                 f"{output}: cannot be written, the disk is full ({one_line(error, 160)}); make room and give --resume; "
@@ -69,6 +89,8 @@ def _is_not_written(error: Exception) -> bool:
     )
 
 
-def _left(output: Path) -> str:
-    checkpoint = last_checkpoint(output)
-    return f"the last checkpoint is {checkpoint}" if checkpoint else "no checkpoint was saved yet"
+def _left(output: Path, before: float = math.inf) -> str:
+    checkpoint = last_checkpoint(output, before)
+    if checkpoint is None:
+        return "no checkpoint was saved yet" if before == math.inf else "there is no checkpoint from before that"
+    return f"the last {'good ' * (before != math.inf)}checkpoint is {checkpoint}"

@@ -6,16 +6,17 @@ import json
 import shutil
 import sys
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
+import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast
 
 from mutbert.errors import InputError, one_line
 from mutbert.publishing import locked, publish_file, refuse_existing, remove_directory
 from mutbert.run_folder import EVALUATED, PROVENANCE, RECIPE, WRITING
-from mutbert.training.checkpoints import CHECKPOINTS, resumable_checkpoint, step_of
+from mutbert.training.checkpoints import CHECKPOINTS, resumable_checkpoint, set_aside, step_of
 from mutbert.training.failures import explain_failures
 from mutbert.training.held_out import held_out_windows
 
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 
     from mutbert.training.recipe import PretrainRecipe
     from mutbert.windows.dataset import WindowDataset
+
+# What may differ when a run goes on: how a step is shared out, and what is kept; not what a step is.
+_MAY_CHANGE: Final = (
+    "training.per_device_train_batch_size",
+    "training.per_device_eval_batch_size",
+    "training.auto_find_batch_size",
+    "training.dataloader_",
+    "training.save_total_limit",
+)
 
 
 @contextmanager
@@ -60,10 +70,14 @@ def held_folder(
     """
     state = PartialState()
     with ExitStack() as held:
-        checkpoint, notes = None, []
+        checkpoint: Path | None = None
+        notes: list[str] = []
         with _said_once(state):
             if state.is_main_process:
-                if resume and output.exists():
+                # One that holds nothing yet was made by a run that was killed right then.
+                if resume and output.is_dir() and not any(output.glob("[!.]*")):
+                    pass
+                elif resume and output.exists():
                     _same_run(output, recipe, provenance, held_out)
                 else:
                     # Recipes keep their runs in a folder of that name, which nobody should have to make first.
@@ -83,7 +97,10 @@ def held_folder(
                             file.write_text(text, encoding="utf-8")
                 if resume:
                     checkpoint, torn = resumable_checkpoint(output)
-                    notes = [f"{wrong}; going on from {checkpoint or 'the beginning'}" for wrong in torn]
+                    for path, wrong in torn.items():
+                        # Or it would be taken for one of the last, and newer ones of lower steps be removed for it.
+                        set_aside(path)
+                        notes.append(f"{path}: {wrong}; going on from {checkpoint or 'the beginning'}")
         for note in notes:
             print(note, file=sys.stderr)  # noqa: T201
         step = step_of(checkpoint) if checkpoint else 0
@@ -128,25 +145,37 @@ def _same_run(output: Path, recipe: PretrainRecipe, provenance: Mapping[str, Any
     path = output / RECIPE
     if not path.is_file():
         raise InputError(f"{path}: there is no run to resume; leave --resume out, or give the folder of a run")
-    old, text = path.read_text(encoding="utf-8"), recipe.as_yaml()
-    for before, now in zip(old.splitlines(), text.splitlines(), strict=False):
-        if before != now:
-            raise InputError(
-                f"{path}: the run was started with '{before.strip()}', the recipe now says '{now.strip()}'"
-            )
-    if old != text:
-        raise InputError(f"{path}: the run was started with another recipe; resume with the same one")
-    if (output / PROVENANCE).is_file():
-        before = json.loads((output / PROVENANCE).read_text(encoding="utf-8"))["genomes"]
-        for name, digest in provenance["genomes"].items():
-            if before.get(name) != digest:
-                raise InputError(
-                    f"{output / PROVENANCE}: {name} is not the genome that the run was started with; resume with the "
-                    "same one, or start anew"
-                )
-    path = output / EVALUATED
-    if path.is_file() and path.read_text(encoding="utf-8") != held_out_windows(held_out):
+    try:
+        old = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+        started_with = json.loads((output / PROVENANCE).read_text(encoding="utf-8"))["genomes"]
+        evaluated = (output / EVALUATED).read_text(encoding="utf-8")
+        known = {name: started_with.get(name) for name in provenance["genomes"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise InputError(
-            f"{path}: the held-out windows are not those that the run was started with; resume with the version of "
-            "mutbert that it was started with, or start anew"
+            f"{output}: its {RECIPE}, {PROVENANCE} or {EVALUATED} cannot be read ({one_line(error, 160)}), so the run "
+            "cannot be resumed; start anew"
+        ) from None
+    new = _flat(yaml.safe_load(recipe.as_yaml()))
+    for key in sorted(old.keys() | new.keys()):
+        before, now = old.get(key), new.get(key)
+        if before != now and not key.startswith(_MAY_CHANGE):
+            raise InputError(f"{path}: the run was started with '{key}: {before}', the recipe now says '{key}: {now}'")
+    for name, digest in provenance["genomes"].items():
+        if known[name] != digest:
+            raise InputError(
+                f"{output / PROVENANCE}: {name} is not the genome that the run was started with; resume with the same "
+                "one, or start anew"
+            )
+    if evaluated != held_out_windows(held_out):
+        raise InputError(
+            f"{output / EVALUATED}: the held-out windows are not those that the run was started with; resume with the "
+            "version of mutbert that it was started with, or start anew"
         )
+
+
+def _flat(tree: Mapping[str, Any], place: str = "") -> dict[str, Any]:
+    """Give a tree's values by their place, ``training.max_steps`` for example."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{place}{key}.") if isinstance(value, dict) and value else {f"{place}{key}": value}
+    return flat

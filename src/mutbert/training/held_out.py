@@ -103,7 +103,8 @@ def held_out_sums(log_predicted_BT4: Tensor, targets: Targets) -> Tensor:
     sums = [part for mask in masks for part in (torch.where(mask, loss_BT, 0).sum(1), mask.sum(1))]
 
     predicted_BT4 = log_BT4.exp()
-    place_BT4 = (predicted_BT4 * _BINS).long().clamp(max=_BINS - 1)
+    # What is no number has no bin; the cross-entropy says that something is wrong.
+    place_BT4 = (predicted_BT4.nan_to_num(0) * _BINS).long().clamp(0, _BINS - 1)
     for mask in masks[:2]:
         inside_BT4 = mask[..., None].expand_as(place_BT4)
         for value_BT4 in (torch.ones_like(predicted_BT4), predicted_BT4, target_BT4):

@@ -16,6 +16,7 @@ from accelerate import PartialState
 from torch.utils.tensorboard import SummaryWriter
 from transformers.integrations import TensorBoardCallback
 
+from mutbert.alphabet import VOCABULARY_SIZE
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
@@ -36,7 +37,7 @@ from mutbert.training.checkpoints import best_checkpoint
 from mutbert.training.failures import explain_failures
 from mutbert.training.folder import held_folder
 from mutbert.training.provenance import provenance_of
-from mutbert.training.recipe import PretrainRecipe, check_keys, load_recipe
+from mutbert.training.recipe import PretrainRecipe, check_keys, load_recipe, resolved
 from mutbert.training.trainer import PretrainTrainer
 from mutbert.windows.dataset import WindowDataset, whole_batch
 from mutbert.windows.sampler import WindowSampler
@@ -134,29 +135,31 @@ def pretrain(
     main = is_main_process()
     transformers.set_seed(recipe.seed)
     model = _initial_model(recipe)
-    # One epoch is the whole run, so that a window is never drawn twice.
     windows_a_process = arguments.train_batch_size * arguments.gradient_accumulation_steps
+    recipe = resolved(recipe, windows_a_process * arguments.world_size)
+    # One epoch is the whole run, so that a window is never drawn twice.
     train_data.size = arguments.max_steps * windows_a_process * arguments.world_size
     provenance = provenance_of(genomes)
+    trainer = PretrainTrainer.checked(
+        windows_a_process=windows_a_process,
+        dropout=recipe.dropout,
+        model=model,
+        args=arguments,
+        train_dataset=train_data,
+        eval_dataset=held_out_data,
+        data_collator=whole_batch,
+    )
 
     with held_folder(recipe, provenance, held_out_data, output, resume=resume, force=force) as (checkpoint, notes):
         shown = ShowProgress(show=progress)
-        trainer = PretrainTrainer(
-            windows_a_process=windows_a_process,
-            dropout=recipe.dropout,
-            model=model,
-            args=arguments,
-            train_dataset=train_data,
-            eval_dataset=held_out_data,
-            data_collator=whole_batch,
-            callbacks=[
-                *([TensorBoardCallback(SummaryWriter(output / "tensorboard"))] if main else []),
-                PublishCheckpoints(output, recipe.as_yaml(), provenance),
-                WriteHistory(output),
-                shown,
-            ],
-        )
-        trainer.add_callback(CatchUpEvaluation(trainer.evaluate))
+        if main:
+            trainer.add_callback(TensorBoardCallback(SummaryWriter(output / "tensorboard")))
+        trainer.add_callback(PublishCheckpoints(output, recipe.as_yaml(), provenance))
+        trainer.add_callback(WriteHistory(output))
+        trainer.add_callback(shown)
+        trainer.add_callback(CatchUpEvaluation(trainer.evaluate_in_training))
+        # An evaluation before the first step belongs to the run that has taken it.
+        arguments.eval_on_start = arguments.eval_on_start and checkpoint is None
         with library_bars_off(), explain_failures(output):
             try:
                 trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -227,6 +230,10 @@ def _initial_model(recipe: PretrainRecipe) -> MutBertForMaskedLM:
         raise InputError(f"initial_model {error}") from None
     except (ValueError, TypeError) as error:
         raise InputError(f"model: {one_line(error)}") from None
+    if model.config.vocab_size != VOCABULARY_SIZE:
+        raise InputError(
+            f"model.vocab_size is {model.config.vocab_size}; windows are made of {VOCABULARY_SIZE} different tokens"
+        )
     most = model.config.max_position_embeddings
     if most < needed:
         raise InputError(

@@ -56,6 +56,8 @@ class Evaluation:
     def __post_init__(self) -> None:
         if self.windows < 1:
             raise ValueError(f"evaluation.windows is {self.windows}; there must be at least 1")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"evaluation.share is {self.share}; it must be above 0 and at most 1")
         _check_seed("evaluation.seed", self.seed)
 
     @property
@@ -166,6 +168,10 @@ class PretrainRecipe:
             raise ValueError("genome is empty; name a genome store")
         if not 1 <= self.window_length <= LONGEST_WINDOW:
             raise ValueError(f"window_length is {self.window_length}; it must be from 1 to {LONGEST_WINDOW}")
+        if self.masking.policy == "spans" and self.masking.span_length > self.window_length:
+            raise ValueError(
+                f"masking.span_length is {self.masking.span_length}, longer than a window of {self.window_length}"
+            )
         if self.windows_a_step is not None and self.windows_a_step < 1:
             raise ValueError(f"windows_a_step is {self.windows_a_step}; it must be at least 1")
         if not 0 <= self.reverse_complement <= 1:
@@ -223,6 +229,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainReci
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     return recipe
+
+
+def resolved(recipe: PretrainRecipe, windows_a_step: int) -> PretrainRecipe:
+    """Say in a recipe how many windows a step takes, so that it says the same for any number of processes."""
+    training = {name: value for name, value in recipe.training.items() if name != "gradient_accumulation_steps"}
+    return dataclasses.replace(recipe, windows_a_step=windows_a_step, training=training)
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], place: str) -> None:

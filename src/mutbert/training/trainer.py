@@ -6,6 +6,7 @@ Shape suffixes: B windows, P positions with ``[CLS]`` and ``[SEP]``, T targets o
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 import transformers
 
 from mutbert import alphabet
+from mutbert.errors import InputError, one_line
 from mutbert.training.failures import TrainingStoppedError
 from mutbert.training.held_out import GROUPS, held_out_sums, summarise_sums
 from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
@@ -21,6 +23,12 @@ from mutbert.windows.batches import expand_batch, targets_of
 if TYPE_CHECKING:
     from mutbert.training.held_out import HeldOut
     from mutbert.training.recipe import Dropout
+
+# What the library and torch raise where a setting cannot be.
+_OF_SETTINGS: Final = (
+    ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, OSError, AssertionError,
+    NotImplementedError,
+)  # fmt: skip
 
 CROSS_ENTROPY: Final = "eval_cross_entropy"
 """What the held-out cross-entropy over all targets is called in a log; those of other groups have a suffix."""
@@ -66,6 +74,29 @@ class PretrainTrainer(transformers.Trainer):
         self._bad_step = torch.zeros((), dtype=torch.int64, device=self.args.device)
         # The library's own progress would come twice.
         self.remove_callback(transformers.PrinterCallback)
+
+    @classmethod
+    def checked(cls, **settings: Any) -> PretrainTrainer:
+        """Make a trainer, and what it would make later, so that a setting that cannot be shows before anything is done.
+
+        Raises
+        ------
+        InputError
+            With what the library says.
+        """
+        arguments = settings["args"]
+        output = arguments.output_dir
+        # The library makes this folder, which may only be made when all is known to be well.
+        with tempfile.TemporaryDirectory() as arguments.output_dir:
+            try:
+                trainer = cls(**settings)
+                trainer.create_optimizer_and_scheduler(arguments.max_steps)
+                trainer.get_train_dataloader()
+            except _OF_SETTINGS as error:
+                raise InputError(f"training: {one_line(error)}") from None
+        arguments.output_dir = output
+        trainer.optimizer = trainer.lr_scheduler = None
+        return trainer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
         """Take windows in order, which is random already: window i is drawn from (seed, i)."""
@@ -162,6 +193,10 @@ class PretrainTrainer(transformers.Trainer):
         self._idle += time.perf_counter() - start
         return metrics
 
+    def evaluate_in_training(self) -> None:
+        """Evaluate as between two steps, with what follows of it for the learning rate."""
+        self._evaluate(None, None)
+
     def final_evaluation(self) -> HeldOut:
         """Evaluate the model as it is, unless that was the last thing done."""
         if self._held_out is None or self._evaluated_step != self.state.global_step:
@@ -193,10 +228,8 @@ class PretrainTrainer(transformers.Trainer):
         steps = self.accelerator.gather(self._bad_step.reshape(1))
         bad = steps[steps > 0]
         if len(bad):
-            raise TrainingStoppedError(
-                f"the loss was not a finite number at step {int(bad.min())}, so the run was stopped; try a lower "
-                "training.learning_rate, more training.warmup_steps, training.max_grad_norm=1.0, or bf16 and not fp16"
-            )
+            # The weights that gave this loss are those of the step before.
+            raise _diverged(f"the loss was not a finite number at step {int(bad.min())}", int(bad.min()) - 1)
 
     def _lap(self) -> dict[str, float]:
         """Give the speed since the last lap, without evaluations and checkpoints."""
@@ -226,9 +259,20 @@ class PretrainTrainer(transformers.Trainer):
         self._held_out = summarise_sums(prediction.predictions)
         self._evaluated_step = self.state.global_step
         every, variant, other = (self._held_out.cross_entropy[group] for group in GROUPS[:3])
+        if not math.isfinite(every):
+            step = self.state.global_step
+            raise _diverged(f"the held-out cross-entropy was not a finite number after step {step}", step)
         # Not a number, where there are no such targets, is no JSON.
         named = {"cross_entropy": every, "cross_entropy_variant": variant, "cross_entropy_other": other}
         return {name: value for name, value in named.items() if not math.isnan(value)}
+
+
+def _diverged(what: str, spoilt_from: int) -> TrainingStoppedError:
+    return TrainingStoppedError(
+        f"{what}, so the run was stopped; try a lower training.learning_rate, more training.warmup_steps, "
+        "training.max_grad_norm=1.0, or bf16 and not fp16",
+        spoilt_from,
+    )
 
 
 def largest_divisor(number: int, most: int) -> int:
