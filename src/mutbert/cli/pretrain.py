@@ -20,10 +20,12 @@ def pretrain(
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Pre-train a masked language model on a probabilistic genome."""
-    from mutbert.training.pretrain import is_main_process, pretrain
+    from mutbert.training.pretrain import is_main_process, leave_other_processes, pretrain
 
     result = pretrain(recipe, overrides or [], resume=resume, force=force, progress=True)
-    if not is_main_process():
+    speaks = is_main_process()
+    leave_other_processes()
+    if not speaks:
         return
     if as_json:
         written = json.loads((result.model.parent / HELD_OUT).read_text(encoding="utf-8"))

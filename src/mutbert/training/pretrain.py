@@ -187,12 +187,19 @@ def pretrain(
             _write_held_out(result, output)
             result = _with_report(result, recipe, provenance, trainer, output)
             shutil.rmtree(output / WRITING, ignore_errors=True)
+        # One that ended now would take the main one with it, which may still be writing.
+        PartialState().wait_for_everyone()
     return result
 
 
 def is_main_process() -> bool:
     """Say whether this process is the only one, or the one of several that speaks for all."""
     return bool(PartialState().is_main_process)
+
+
+def leave_other_processes() -> None:
+    """End what this process shares with others, as a program of several has to before it ends itself."""
+    PartialState().destroy_process_group()
 
 
 def _genomes(recipe: PretrainRecipe) -> list[ProbabilisticGenome]:
