@@ -91,8 +91,8 @@ def test_what_cannot_be_is_refused_in_one_line(recipe_path, override, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n- b\n", "not a recipe"),
-        ("", "not a recipe"),
+        ("- a\n- b\n", "holds no settings"),
+        ("", "holds no settings"),
         ("a: [", "not YAML"),
         ("seed: 1\nseed: 2\n", "given twice"),
         ("genome: g\noutput: o\n", "held_out is missing"),

@@ -119,7 +119,7 @@ def _predict(
         order = sorted(range(len(rows)), key=lambda number: len(rows[number]))
         results: dict[int, Float32] = {}
         # Inside the loop, so that the caller has its model back as it was whenever it holds a result.
-        with _evaluating(model):
+        with evaluating(model):
             for first in range(0, len(order), batch_size):
                 batch = order[first : first + batch_size]
                 outputs = _run(model, [rows[number] for number in batch], read, precision, strands)
@@ -142,7 +142,7 @@ def _run(model: MutBertPreTrainedModel, rows: list[Float32], read: Read, precisi
     device: torch.device = model.device
     probs_BLV, mask_BL = (torch.from_numpy(array).to(device, non_blocking=True) for array in pad(rows))
     padded = mask_BL if any(len(row) != len(rows[0]) for row in rows) else None
-    with torch.inference_mode(), _autocast(device, precision):
+    with torch.inference_mode(), autocast(device, precision):
         values = read(model(input_probs=probs_BLV, attention_mask=padded), mask_BL)
         if strands == "both":
             position_BL = mirrored_positions(probs_BLV, mask_BL)
@@ -182,12 +182,13 @@ def _mean(
     return [(value.float() + other.float()) / 2 for value, other in zip(values, others, strict=True)]
 
 
-def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Give the context in which a model runs in a precision of `PRECISIONS`."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @contextmanager
-def _evaluating(model: MutBertPreTrainedModel) -> Iterator[None]:
+def evaluating(model: MutBertPreTrainedModel) -> Iterator[None]:
     """Put every module into evaluation mode, and each back into the mode it had."""
     training = [module for module in model.modules() if module.training]
     model.eval()

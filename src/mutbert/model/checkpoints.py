@@ -53,11 +53,8 @@ _OF_BAD_FILES: Final = (
 )  # fmt: skip
 
 
-def read_checkpoint(path: str | Path, model_class: type[Model], **overrides: Any) -> Model:
+def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: bool = False, **overrides: Any) -> Model:
     """Read a trained model, and refuse one that is not whole.
-
-    ``model_class.from_pretrained`` reads the same checkpoints, but gives a classifier that is missing fresh weights,
-    since that is how fine-tuning starts. Here every weight must come from the checkpoint.
 
     Parameters
     ----------
@@ -65,6 +62,9 @@ def read_checkpoint(path: str | Path, model_class: type[Model], **overrides: Any
         A folder, or a repository of the Hub; ours or published.
     model_class : type
         One of the model classes of `mutbert.model`. Heads that it does not have are left aside.
+    fresh_head : bool
+        Give a classifier that is missing fresh weights, since that is how fine-tuning starts; otherwise every weight
+        must come from the checkpoint.
     **overrides
         As for ``from_pretrained``: values of `MutBertConfig`, ``dtype``, ``attn_implementation``...
 
@@ -89,7 +89,7 @@ def read_checkpoint(path: str | Path, model_class: type[Model], **overrides: Any
     except _OF_BAD_FILES as error:
         text = one_line(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: cannot be loaded: {text}") from None
-    if missing := sorted(info["missing_keys"]):
+    if (missing := sorted(info["missing_keys"])) and not fresh_head:
         raise InputError(
             f"{path}: has no {', '.join(missing)}, which {model_class.__name__} needs; give a model that was "
             "fine-tuned for it"

@@ -11,7 +11,7 @@ import transformers
 
 from mutbert.errors import InputError, one_line
 from mutbert.run_folder import WRITING
-from mutbert.training.recipe import check_keys
+from mutbert.settings import check_keys
 from mutbert.training.trainer import largest_divisor
 
 if TYPE_CHECKING:

@@ -18,6 +18,9 @@ from mutbert.training.trainer import CROSS_ENTROPY
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    Log = list[dict[str, float]]
+    Evaluated = Callable[[Log], Mapping[int, float]]
+
 HISTORY: Final = "history.json"
 
 
@@ -32,12 +35,15 @@ class PublishCheckpoints(transformers.TrainerCallback):
         The resolved recipe, kept in each.
     provenance : mapping
         What the run is made with, likewise.
+    evaluated : callable
+        Gives of a Trainer's log what the evaluations found, by step; of the lowest, the checkpoint is kept.
     """
 
-    def __init__(self, output: Path, recipe: str, provenance: Mapping[str, Any]) -> None:
+    def __init__(self, output: Path, recipe: str, provenance: Mapping[str, Any], evaluated: Evaluated) -> None:
         self.output = output
         self.recipe = recipe
         self.provenance = provenance
+        self.evaluated = evaluated
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
         # A checkpoint does not hold the losses since the last log, of which a resumed run would know nothing.
@@ -62,7 +68,7 @@ class PublishCheckpoints(transformers.TrainerCallback):
 
     def _prune(self, args: Any, state: Any) -> None:
         if (args.save_total_limit or 0) > 0:
-            prune_checkpoints(self.output, args.save_total_limit, cross_entropies_of(state.log_history))
+            prune_checkpoints(self.output, args.save_total_limit, self.evaluated(state.log_history))
 
 
 class CatchUpEvaluation(transformers.TrainerCallback):
@@ -72,15 +78,18 @@ class CatchUpEvaluation(transformers.TrainerCallback):
     ----------
     evaluate : callable
         The trainer's.
+    evaluated : callable
+        Gives of a Trainer's log what the evaluations found, by step.
     """
 
-    def __init__(self, evaluate: Callable[[], object]) -> None:
+    def __init__(self, evaluate: Callable[[], object], evaluated: Evaluated) -> None:
         self.evaluate = evaluate
+        self.evaluated = evaluated
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
         step = state.global_step
         due = step and args.eval_strategy == "steps" and step % state.eval_steps == 0 and step >= args.eval_delay
-        if due and step not in cross_entropies_of(state.log_history):
+        if due and step not in self.evaluated(state.log_history):
             self.evaluate()
 
 
@@ -91,14 +100,17 @@ class WriteHistory(transformers.TrainerCallback):
     ----------
     output : Path
         The run's folder.
+    history : callable
+        Gives of a Trainer's log what to keep.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, history: Callable[[Log], Log]) -> None:
         self.output = output
+        self.history = history
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
         if state.is_world_process_zero:
-            publish_json(self.output / HISTORY, history_of(state.log_history), force=True)
+            publish_json(self.output / HISTORY, self.history(state.log_history), force=True)
 
 
 class ShowProgress(transformers.TrainerCallback):
@@ -106,11 +118,17 @@ class ShowProgress(transformers.TrainerCallback):
 
     Parameters
     ----------
+    description : str
+        What is being done.
+    note : callable
+        Writes the latest of what was logged.
     show : bool
         ``False`` prints nothing.
     """
 
-    def __init__(self, *, show: bool) -> None:
+    def __init__(self, description: str, note: Callable[[Mapping[str, float]], str], *, show: bool) -> None:
+        self.description = description
+        self.note = note
         self.show = show
         self._bar = ExitStack()
         self._advance: Any = None
@@ -123,14 +141,14 @@ class ShowProgress(transformers.TrainerCallback):
         self._step = state.global_step
         show = self.show and state.is_world_process_zero
         self._advance = self._bar.enter_context(
-            progress_bar("pre-training", state.max_steps - state.global_step, unit="steps", show=show)
+            progress_bar(self.description, state.max_steps - state.global_step, unit="steps", show=show)
         )
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002, D102
         self._latest.update(logs or {})
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
-        self._advance(state.global_step - self._step, progress_note(self._latest))
+        self._advance(state.global_step - self._step, self.note(self._latest))
         self._step = state.global_step
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
@@ -152,7 +170,7 @@ def progress_note(logged: Mapping[str, float]) -> str:
     return ", ".join(form.format(logged[name]) for name, form in written.items() if name in logged)
 
 
-def history_of(log: list[dict[str, float]]) -> list[dict[str, float]]:
+def history_of(log: Log) -> Log:
     """Keep the numbers of a Trainer's log that depend on nothing but the recipe, and each evaluation once."""
     kept = ("loss", "grad_norm", "learning_rate")
     history: list[dict[str, float]] = []
@@ -170,6 +188,6 @@ def history_of(log: list[dict[str, float]]) -> list[dict[str, float]]:
     return history
 
 
-def cross_entropies_of(log: list[dict[str, float]]) -> dict[int, float]:
+def cross_entropies_of(log: Log) -> dict[int, float]:
     """Give the held-out cross-entropy by step."""
     return {int(entry["step"]): entry[CROSS_ENTROPY] for entry in log if CROSS_ENTROPY in entry}

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 import yaml
@@ -15,17 +15,13 @@ from accelerate.utils import broadcast
 
 from mutbert.errors import InputError, one_line
 from mutbert.publishing import locked, publish_file, refuse_existing, remove_directory
-from mutbert.run_folder import EVALUATED, PROVENANCE, RECIPE, WRITING
+from mutbert.run_folder import PROVENANCE, RECIPE, WRITING
 from mutbert.training.checkpoints import CHECKPOINTS, resumable_checkpoint, set_aside, step_of
 from mutbert.training.failures import explain_failures
-from mutbert.training.held_out import held_out_windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-    from mutbert.training.recipe import PretrainRecipe
-    from mutbert.windows.dataset import WindowDataset
 
 # What may differ when a run goes on: how a step is shared out, and what is kept; not what a step is.
 _MAY_CHANGE: Final = (
@@ -37,22 +33,37 @@ _MAY_CHANGE: Final = (
 )
 
 
+class RunRecords(NamedTuple):
+    """What a run is: written into its folder, and compared with what is there when it goes on.
+
+    Parameters
+    ----------
+    recipe : str
+        The resolved recipe, as YAML.
+    provenance : mapping
+        What it is made with.
+    made_of : str
+        The part of the provenance that must be the same when the run goes on: checksums by name.
+    others : mapping of str to str
+        Other files, which must be the same too, by name.
+    """
+
+    recipe: str
+    provenance: Mapping[str, Any]
+    made_of: str
+    others: Mapping[str, str]
+
+
 @contextmanager
 def held_folder(
-    recipe: PretrainRecipe,
-    provenance: Mapping[str, Any],
-    held_out: WindowDataset,
-    output: Path,
-    *,
-    resume: bool,
-    force: bool,
+    records: RunRecords, output: Path, *, resume: bool, force: bool
 ) -> Iterator[tuple[Path | None, list[str]]]:
     """Prepare a run's folder and hold it while the run lasts.
 
     Parameters
     ----------
-    recipe, provenance, held_out
-        What the run is, which is written into the folder, or compared with what is there.
+    records : RunRecords
+        What the run is.
     output : Path
         The folder.
     resume, force : bool
@@ -78,7 +89,7 @@ def held_folder(
                 if resume and output.is_dir() and not any(output.glob("[!.]*")):
                     pass
                 elif resume and output.exists():
-                    _same_run(output, recipe, provenance, held_out)
+                    _same_run(output, records)
                 else:
                     # Recipes keep their runs in a folder of that name, which nobody should have to make first.
                     with _made(output.parent):
@@ -92,7 +103,7 @@ def held_folder(
                 held.enter_context(locked(output))
                 shutil.rmtree(output / WRITING, ignore_errors=True)
                 with explain_failures(output):
-                    for name, text in _records(recipe, provenance, held_out).items():
+                    for name, text in _texts(records).items():
                         with publish_file(output / name, force=True) as file:
                             file.write_text(text, encoding="utf-8")
                 if resume:
@@ -131,46 +142,48 @@ def _said_once(state: PartialState) -> Iterator[None]:
         raise InputError("the main process has stopped; it says why")
 
 
-def _records(recipe: PretrainRecipe, provenance: Mapping[str, Any], held_out: WindowDataset) -> dict[str, str]:
+def _texts(records: RunRecords) -> dict[str, str]:
     """Write what a run is, by file name."""
     return {
-        RECIPE: recipe.as_yaml(),
-        PROVENANCE: json.dumps(provenance, indent=1) + "\n",
-        EVALUATED: held_out_windows(held_out),
+        RECIPE: records.recipe,
+        PROVENANCE: json.dumps(records.provenance, indent=1) + "\n",
+        **records.others,
     }
 
 
-def _same_run(output: Path, recipe: PretrainRecipe, provenance: Mapping[str, Any], held_out: WindowDataset) -> None:
-    """Refuse to go on with another recipe, another genome or another evaluation."""
+def _same_run(output: Path, records: RunRecords) -> None:
+    """Refuse to go on with another recipe, or with other data."""
     path = output / RECIPE
     if not path.is_file():
         raise InputError(f"{path}: there is no run to resume; leave --resume out, or give the folder of a run")
+    made_of = records.provenance[records.made_of]
     try:
         old = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-        started_with = json.loads((output / PROVENANCE).read_text(encoding="utf-8"))["genomes"]
-        evaluated = (output / EVALUATED).read_text(encoding="utf-8")
-        known = {name: started_with.get(name) for name in provenance["genomes"]}
+        started_with = json.loads((output / PROVENANCE).read_text(encoding="utf-8"))[records.made_of]
+        others = {name: (output / name).read_text(encoding="utf-8") for name in records.others}
+        known = {name: started_with.get(name) for name in made_of}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise InputError(
-            f"{output}: its {RECIPE}, {PROVENANCE} or {EVALUATED} cannot be read ({one_line(error, 160)}), so the run "
-            "cannot be resumed; start anew"
+            f"{output}: its {', '.join(_texts(records))} cannot be read ({one_line(error, 160)}), so the run cannot be "
+            "resumed; start anew"
         ) from None
-    new = _flat(yaml.safe_load(recipe.as_yaml()))
+    new = _flat(yaml.safe_load(records.recipe))
     for key in sorted(old.keys() | new.keys()):
         before, now = old.get(key), new.get(key)
         if before != now and not key.startswith(_MAY_CHANGE):
             raise InputError(f"{path}: the run was started with '{key}: {before}', the recipe now says '{key}: {now}'")
-    for name, digest in provenance["genomes"].items():
+    for name, digest in made_of.items():
         if known[name] != digest:
             raise InputError(
-                f"{output / PROVENANCE}: {name} is not the genome that the run was started with; resume with the same "
-                "one, or start anew"
+                f"{output / PROVENANCE}: {name} is not the one of {records.made_of} that the run was started with; "
+                "resume with the same, or start anew"
             )
-    if evaluated != held_out_windows(held_out):
-        raise InputError(
-            f"{output / EVALUATED}: the held-out windows are not those that the run was started with; resume with the "
-            "version of mutbert that it was started with, or start anew"
-        )
+    for name, text in others.items():
+        if text != records.others[name]:
+            raise InputError(
+                f"{output / name}: is not what the run was started with; resume with the version of mutbert that it "
+                "was started with, or start anew"
+            )
 
 
 def _flat(tree: Mapping[str, Any], place: str = "") -> dict[str, Any]:

@@ -22,7 +22,8 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.model.checkpoints import library_bars_off, read_checkpoint
 from mutbert.publishing import publish_directory, publish_json
-from mutbert.run_folder import GENOMES, HELD_OUT, MODEL, PROVENANCE, RECIPE, REPORT, WRITING
+from mutbert.run_folder import EVALUATED, GENOMES, HELD_OUT, MODEL, PROVENANCE, RECIPE, REPORT, WRITING
+from mutbert.settings import check_keys
 from mutbert.training.arguments import training_arguments
 from mutbert.training.baselines import FLOOR, evaluate_baselines, fit_baselines
 from mutbert.training.callbacks import (
@@ -32,12 +33,14 @@ from mutbert.training.callbacks import (
     WriteHistory,
     cross_entropies_of,
     history_of,
+    progress_note,
 )
 from mutbert.training.checkpoints import best_checkpoint
 from mutbert.training.failures import explain_failures
-from mutbert.training.folder import held_folder
+from mutbert.training.folder import RunRecords, held_folder
+from mutbert.training.held_out import held_out_windows
 from mutbert.training.provenance import provenance_of
-from mutbert.training.recipe import PretrainRecipe, check_keys, load_recipe, resolved
+from mutbert.training.recipe import PretrainRecipe, load_recipe, resolved
 from mutbert.training.trainer import PretrainTrainer
 from mutbert.windows.dataset import WindowDataset, whole_batch
 from mutbert.windows.sampler import WindowSampler
@@ -150,14 +153,15 @@ def pretrain(
         data_collator=whole_batch,
     )
 
-    with held_folder(recipe, provenance, held_out_data, output, resume=resume, force=force) as (checkpoint, notes):
-        shown = ShowProgress(show=progress)
+    records = RunRecords(recipe.as_yaml(), provenance, "genomes", {EVALUATED: held_out_windows(held_out_data)})
+    with held_folder(records, output, resume=resume, force=force) as (checkpoint, notes):
+        shown = ShowProgress("pre-training", progress_note, show=progress)
         if main:
             trainer.add_callback(TensorBoardCallback(SummaryWriter(output / "tensorboard")))
-        trainer.add_callback(PublishCheckpoints(output, recipe.as_yaml(), provenance))
-        trainer.add_callback(WriteHistory(output))
+        trainer.add_callback(PublishCheckpoints(output, recipe.as_yaml(), provenance, cross_entropies_of))
+        trainer.add_callback(WriteHistory(output, history_of))
         trainer.add_callback(shown)
-        trainer.add_callback(CatchUpEvaluation(trainer.evaluate_in_training))
+        trainer.add_callback(CatchUpEvaluation(trainer.evaluate_in_training, cross_entropies_of))
         # An evaluation before the first step belongs to the run that has taken it.
         arguments.eval_on_start = arguments.eval_on_start and checkpoint is None
         with library_bars_off(), explain_failures(output):

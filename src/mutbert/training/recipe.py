@@ -1,30 +1,21 @@
-"""A recipe is the whole experiment: YAML in, resolved YAML out.
-
-Every key is checked; an unknown one is refused with the nearest that there is.
-"""
+"""A recipe is the whole experiment: YAML in, resolved YAML out."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
-import types
-import typing
-from collections.abc import Mapping
+from collections.abc import Mapping  # noqa: TC003 - the types of settings are looked at when they are read
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-
-from mutbert.errors import InputError, one_line
+from mutbert.settings import read_settings, settings_text
 from mutbert.windows.masking import LONGEST_WINDOW, Masking
 from mutbert.windows.tempering import Tempering
 from mutbert.windows.weighting import Weighting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 _LARGEST_SEED = 2**32 - 1
 # The published windows; shared by every kind of run that does not say otherwise.
@@ -185,7 +176,7 @@ class PretrainRecipe:
 
     def as_yaml(self) -> str:
         """Write every setting, the defaults included."""
-        return yaml.safe_dump(_plain(dataclasses.asdict(self)), sort_keys=False)
+        return settings_text(self)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
@@ -210,25 +201,9 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainReci
     """
     shipped = {Path(entry.name).stem: entry for entry in files("mutbert").joinpath("recipes").iterdir()}
     source = shipped.get(str(path), Path(path))
-    try:
-        tree = yaml.load(source.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - derives from SafeLoader
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({one_line(error)}); give a recipe in YAML, or one of {', '.join(sorted(shipped))}"
-        ) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {one_line(error)}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{path}: not a recipe; expected lines of 'key: value'")
-    for override in overrides:
-        _override(tree, override)
-    try:
-        recipe: PretrainRecipe = _build(PretrainRecipe, tree, "")
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
-    return recipe
+    return read_settings(
+        PretrainRecipe, source, overrides, remedy=f"give a recipe in YAML, or one of {', '.join(sorted(shipped))}"
+    )
 
 
 def resolved(recipe: PretrainRecipe, windows_a_step: int) -> PretrainRecipe:
@@ -237,106 +212,6 @@ def resolved(recipe: PretrainRecipe, windows_a_step: int) -> PretrainRecipe:
     return dataclasses.replace(recipe, windows_a_step=windows_a_step, training=training)
 
 
-def check_keys(given: Iterable[str], known: Iterable[str], place: str) -> None:
-    """Refuse a key that is not known, and name the nearest that is.
-
-    Raises
-    ------
-    InputError
-        For the first unknown key.
-    """
-    known = list(known)
-    for key in given:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            remedy = f"did you mean {place}{near[0]}?" if near else f"there are {', '.join(known)}"
-            raise InputError(f"unknown key {place}{key}; {remedy}")
-
-
-def _build(kind: Any, tree: Mapping[str, Any], place: str) -> Any:
-    """Make a dataclass of a mapping, with its types checked."""
-    types_of = typing.get_type_hints(kind)
-    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
-    check_keys(tree, fields, place)
-    for name, entry in fields.items():
-        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-        if required and name not in tree:
-            raise InputError(f"{place}{name} is missing; add it to the recipe or give {place}{name}=...")
-    return kind(**{name: _value(types_of[name], value, place + name) for name, value in tree.items()})
-
-
-def _value(kind: Any, value: Any, place: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise InputError(f"{place} is {value!r}; expected nested keys")
-        return _build(kind, value, place + ".")
-    origin = typing.get_origin(kind)
-    if origin in {types.UnionType, typing.Union}:
-        # An optional value, of one kind.
-        (kind,) = (entry for entry in typing.get_args(kind) if entry is not types.NoneType)
-        return None if value is None else _value(kind, value, place)
-    if origin is tuple:
-        entries = [value] if isinstance(value, (str, int)) else value
-        if not isinstance(entries, list):
-            raise InputError(f"{place} is {value!r}; expected a list")
-        # A contig called 22 is a number to YAML.
-        return tuple(str(entry) for entry in entries)
-    if origin is Mapping:
-        if not isinstance(value, Mapping):
-            raise InputError(f"{place} is {value!r}; expected nested keys")
-        return dict(value)
-    if origin is Literal:
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{place} is {value!r}; expected {kind.__name__}")
-    return value
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"{override!r} is not of the form key=value, for example training.max_steps=100")
-    *parents, name = key.split(".")
-    branch = tree
-    for parent in parents:
-        branch = branch.setdefault(parent, {})
-        if not isinstance(branch, dict):
-            raise InputError(f"{override!r}: {parent} holds no nested keys")
-    try:
-        branch[name] = yaml.load(text, Loader=_Loader)  # noqa: S506 - derives from SafeLoader
-    except yaml.YAMLError as error:
-        raise InputError(f"{override!r}: the value is not YAML: {one_line(error)}") from None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, (tuple, list)) else value
-
-
 def _check_seed(name: str, seed: int) -> None:
     if not 0 <= seed <= _LARGEST_SEED:
         raise ValueError(f"{name} is {seed}; it must be from 0 to {_LARGEST_SEED}")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 where it matters: 4e-4 is a number, no is a word and not false; and a key given twice is refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
-)

@@ -1,0 +1,427 @@
+"""One adapter for every model: its inputs, its classifier, its hidden states.
+
+A model is named by a name of `mutbert.encoders.known`, a folder, or a repository of the Hub; ``random:`` before it
+means the same model with fresh weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import transformers
+
+from mutbert.encoders.cnn import CnnClassifier
+from mutbert.encoders.inputs import BaseInputs, Population, TokenInputs
+from mutbert.encoders.known import KnownModel, find_model
+from mutbert.errors import InputError, one_line
+from mutbert.model import (
+    MutBertConfig,
+    MutBertForSequenceClassification,
+    MutBertForTokenClassification,
+    MutBertModel,
+    MutBertTokenizer,
+)
+from mutbert.model.checkpoints import check_folder, library_bars_off, read_checkpoint, weight_files
+from mutbert.publishing import sha256_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from mutbert.encoders.inputs import Inputs
+    from mutbert.examples.table import Examples
+    from mutbert.genome.store import ProbabilisticGenome
+
+RANDOM: Final = "random:"
+CNN: Final = "cnn"
+_OWN_TYPE: Final = "mutbert"
+
+
+class Encoder(Protocol):
+    """A model to compare or to fine-tune.
+
+    Attributes
+    ----------
+    name : str
+        What it is called in tables.
+    family : str
+        See `mutbert.encoders.known.KnownModel`.
+    lora_targets : tuple of str
+        Layers for low-rank adapters; empty where there can be none.
+    pretrained : bool
+        Whether it has anything that a linear probe could use without training.
+    one_token_a_base : bool
+        Whether labels of single bases can be learnt.
+    """
+
+    name: str
+    family: str
+    lora_targets: tuple[str, ...]
+    pretrained: bool
+    one_token_a_base: bool
+
+    def inputs(
+        self,
+        examples: Examples,
+        *,
+        max_tokens: int | None = None,
+        genome: ProbabilisticGenome | None = None,
+        special_tokens: bool = True,
+    ) -> Inputs:
+        """Prepare sequences; `genome` gives allele frequencies to models that can read them.
+
+        Special tokens are put around a sequence, as in training, unless `special_tokens` says otherwise.
+
+        Raises
+        ------
+        InputError
+            When the tokenizer cannot be loaded, or frequencies are asked for and cannot be used.
+        """
+
+    def classifier(
+        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Load the model with a fresh classifier, whose weights come from torch's generator.
+
+        Parameters
+        ----------
+        outputs : int
+            Numbers that it gives.
+        longest : int
+            Tokens of the longest sequence that it will be given.
+        each_token : bool
+            Whether it gives them for every token, and not for a sequence.
+        rope_scaling : mapping, optional
+            For models with rotary positions; as much as `longest` needs where left out.
+
+        Returns
+        -------
+        nn.Module
+            It takes a batch of `Inputs` and gives an output with ``logits``.
+
+        Raises
+        ------
+        InputError
+            When it cannot be loaded, or is trained for shorter sequences.
+        """
+
+    def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:
+        """Load the model without a head; arguments as for `classifier`."""
+
+    def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Run it, and give the last hidden states, (B, L, D)."""
+
+    def save_tokenizer(self, folder: Path, longest: int) -> None:
+        """Put the tokenizer into a model's folder, where there is one; `longest` is the tokens that it cuts to."""
+
+    def identity(self) -> str:
+        """Say in one line which weights these are, so that results of others are not taken for theirs."""
+
+
+def open_encoder(
+    model: str | Path, *, name: str = "", revision: str | None = None, trust_remote_code: bool = False
+) -> Encoder:
+    """Make the adapter of a model.
+
+    Parameters
+    ----------
+    model : str or Path
+        A known name, a folder, or a repository of the Hub, with ``random:`` before it for fresh weights; or ``cnn``.
+    name : str
+        What to call it; the model as given where left out.
+    revision : str, optional
+        A commit, tag or branch of the repository.
+    trust_remote_code : bool
+        Run code that comes with a checkpoint.
+
+    Returns
+    -------
+    Encoder
+        Nothing but its configuration is read yet.
+
+    Raises
+    ------
+    InputError
+        When there is no such model, or it needs remote code that may not run.
+    """
+    text = str(model)
+    if text == CNN:
+        return CnnEncoder(name or CNN)
+    fresh = text.startswith(RANDOM)
+    place = text.removeprefix(RANDOM)
+    known = find_model(place) or KnownModel(place, place)
+    if known.remote_code and not trust_remote_code:
+        raise InputError(
+            f"{place}: needs code that comes with the checkpoint ({known.place}); give --trust-remote-code to run it"
+        )
+    if not fresh:
+        check_folder(known.place)
+    elif Path(known.place).is_dir() and not (Path(known.place) / "config.json").is_file():
+        raise InputError(f"{known.place}: has no config.json, which random weights are made by; give a model folder")
+    settings = {"revision": revision} if revision else {}
+    values = _config_values(known.place, settings)
+    if values is not None:
+        known = dataclasses.replace(known, family="mutbert")
+        return MutBertEncoder(name or text, known, settings, fresh=fresh)
+    return AutoEncoder(name or text, known, settings, fresh=fresh, trust_remote_code=trust_remote_code)
+
+
+def _config_values(place: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Read a configuration; ``None`` where it is of another model than MutBERT."""
+    try:
+        values, _ = transformers.PreTrainedConfig.get_config_dict(place, **settings)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{place}: cannot be loaded: {one_line(error)}") from None
+    try:
+        MutBertConfig.get_config_dict(place, **settings)
+    except ValueError:
+        return None
+    return values if values.get("model_type") in {_OWN_TYPE, "bert"} else None
+
+
+class MutBertEncoder:
+    """MutBERT, published or one's own."""
+
+    lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")
+    one_token_a_base = True
+    pretrained = True
+
+    def __init__(self, name: str, known: KnownModel, settings: Mapping[str, Any], *, fresh: bool) -> None:
+        self.name = name
+        self.family: str = known.family
+        self._place = known.place
+        self._settings = settings
+        self._fresh = fresh
+
+    def inputs(
+        self,
+        examples: Examples,
+        *,
+        max_tokens: int | None = None,
+        genome: ProbabilisticGenome | None = None,
+        special_tokens: bool = True,
+    ) -> BaseInputs:
+        """Prepare sequences; see `Encoder.inputs`."""
+        population = None if genome is None else Population(examples, genome)
+        return BaseInputs(examples, max_tokens=max_tokens, population=population, special_tokens=special_tokens)
+
+    def classifier(
+        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Load it; see `Encoder.classifier`."""
+        kind: Any = MutBertForTokenClassification if each_token else MutBertForSequenceClassification
+        return self._load(kind, longest, rope_scaling, num_labels=outputs)
+
+    def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:
+        """Load it; see `Encoder.body`."""
+        return self._load(MutBertModel, longest, rope_scaling, pooler_type="mean")
+
+    def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Run it; see `Encoder.hidden_states`."""
+        states: torch.Tensor = body(**batch).last_hidden_state
+        return states
+
+    def save_tokenizer(self, folder: Path, longest: int) -> None:
+        """Save it; see `Encoder.save_tokenizer`."""
+        MutBertTokenizer(model_max_length=longest).save_pretrained(folder)
+
+    def identity(self) -> str:
+        """Say which weights these are; see `Encoder.identity`."""
+        return _identity(self._place, self._settings.get("revision"), self._fresh)
+
+    def _load(self, kind: Any, longest: int, rope_scaling: Mapping[str, Any] | None, **overrides: Any) -> Any:
+        config = MutBertConfig.from_pretrained(self._place, **self._settings)
+        trained = config.max_position_embeddings
+        scaling = dict(rope_scaling) if rope_scaling else config.rope_scaling
+        if longest > trained * (scaling or {"factor": 1.0})["factor"]:
+            if rope_scaling:
+                raise InputError(
+                    f"{self.name}: {longest} tokens are more than {trained} times {scaling['factor']:g}; raise the "
+                    "factor of rope_scaling"
+                )
+            scaling = {"type": "dynamic", "factor": longest / trained}
+        if not self._fresh:
+            with library_bars_off():
+                return read_checkpoint(
+                    self._place, kind, fresh_head=True, rope_scaling=scaling, **overrides, **self._settings
+                )
+        config.rope_scaling = scaling
+        for key, value in overrides.items():
+            setattr(config, key, value)
+        return kind(config)
+
+
+class AutoEncoder:
+    """Any other model of transformers, through its Auto classes and its own tokenizer."""
+
+    pretrained = True
+    one_token_a_base = False
+
+    def __init__(
+        self, name: str, known: KnownModel, settings: Mapping[str, Any], *, fresh: bool, trust_remote_code: bool
+    ) -> None:
+        self.name = name
+        self.family: str = known.family
+        self.lora_targets = known.lora_targets
+        self._known = known
+        # Said aloud, as the library would ask at the terminal otherwise.
+        self._settings = {**settings, "trust_remote_code": trust_remote_code}
+        self._fresh = fresh
+        self._tokenizer: Any = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer; each model has one, and no two share what they have tokenised."""
+        if self._tokenizer is None:
+            self._tokenizer = self._loaded(transformers.AutoTokenizer.from_pretrained)
+            if self._tokenizer.pad_token_id is None:
+                raise InputError(f"{self.name}: its tokenizer has no padding token; name one in tokenizer_config.json")
+        return self._tokenizer
+
+    def inputs(
+        self,
+        examples: Examples,
+        *,
+        max_tokens: int | None = None,
+        genome: ProbabilisticGenome | None = None,
+        special_tokens: bool = True,
+    ) -> TokenInputs:
+        """Prepare sequences; see `Encoder.inputs`."""
+        if genome is not None:
+            raise InputError(f"{self.name}: reads tokens, not allele frequencies; leave the genome out for it")
+        return TokenInputs(self.tokenizer, examples, max_tokens=max_tokens, special_tokens=special_tokens)
+
+    def classifier(
+        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Load it; see `Encoder.classifier`."""
+        if each_token:
+            raise InputError(f"{self.name}: its tokens are not single bases, so it cannot learn a label for each base")
+        # The number of labels is all it is told; the loss is ours.
+        return self._load(transformers.AutoModelForSequenceClassification, longest, rope_scaling, num_labels=outputs)
+
+    def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:
+        """Load it; see `Encoder.body`."""
+        masked = self._known.hidden_states == "masked"
+        kind = transformers.AutoModelForMaskedLM if masked else transformers.AutoModel
+        return self._load(kind, longest, rope_scaling)
+
+    def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Run it; see `Encoder.hidden_states`."""
+        if self._known.hidden_states == "masked":
+            states: torch.Tensor = body(**batch, output_hidden_states=True).hidden_states[-1]
+        else:
+            # Remote code often gives a plain tuple.
+            states = body(**batch)[0]
+        return states
+
+    def save_tokenizer(self, folder: Path, longest: int) -> None:  # noqa: ARG002
+        """Save it; see `Encoder.save_tokenizer`."""
+        self.tokenizer.save_pretrained(folder)
+
+    def identity(self) -> str:
+        """Say which weights these are; see `Encoder.identity`."""
+        return _identity(self._known.place, self._settings.get("revision"), self._fresh)
+
+    def _load(self, kind: Any, longest: int, rope_scaling: Mapping[str, Any] | None, **overrides: Any) -> Any:
+        config = self._loaded(transformers.AutoConfig.from_pretrained, **overrides)
+        trained = getattr(config, "max_position_embeddings", None)
+        # Rotary positions have no end of their own; learned ones have.
+        if trained is not None and longest > trained and getattr(config, "position_embedding_type", "") == "absolute":
+            raise InputError(f"{self.name}: {longest} tokens are more than the {trained} that it has positions for")
+        if rope_scaling is not None:
+            raise InputError(f"{self.name}: rope_scaling is for MutBERT; leave it out for other models")
+        if self._fresh:
+            return self._loaded(kind.from_config, config, trust_remote_code=self._settings["trust_remote_code"])
+        return self._loaded(kind.from_pretrained, config=config)
+
+    def _loaded(self, load: Any, *arguments: Any, **settings: Any) -> Any:
+        """Call the library, and say in one line what is wrong; code that comes with a checkpoint may raise anything."""
+        try:
+            with library_bars_off():
+                if arguments:
+                    return load(*arguments, **settings)
+                return load(self._known.place, **self._settings, **settings)
+        except Exception as error:
+            raise InputError(f"{self.name}: cannot be loaded: {one_line(error)}") from error
+
+
+class CnnEncoder:
+    """A plain convolutional network, so that nobody takes for the merit of pre-training what is not."""
+
+    family = "cnn"
+    lora_targets: tuple[str, ...] = ()
+    pretrained = False
+    one_token_a_base = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def inputs(
+        self,
+        examples: Examples,
+        *,
+        max_tokens: int | None = None,
+        genome: ProbabilisticGenome | None = None,
+        special_tokens: bool = True,
+    ) -> BaseInputs:
+        """Prepare sequences; see `Encoder.inputs`."""
+        population = None if genome is None else Population(examples, genome)
+        return BaseInputs(examples, max_tokens=max_tokens, population=population, special_tokens=special_tokens)
+
+    def classifier(
+        self,
+        outputs: int,
+        longest: int,  # noqa: ARG002
+        *,
+        each_token: bool = False,
+        rope_scaling: Mapping[str, Any] | None = None,  # noqa: ARG002
+    ) -> CnnClassifier:
+        """Make it; see `Encoder.classifier`."""
+        return CnnClassifier(outputs, each_token=each_token)
+
+    def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:  # noqa: ARG002
+        """Refuse; see `Encoder.body`."""
+        raise InputError(f"{self.name}: has no weights before it is trained, so nothing can be embedded by it")
+
+    def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG002
+        """Refuse; see `Encoder.hidden_states`."""
+        raise InputError(f"{self.name}: has no weights before it is trained, so nothing can be embedded by it")
+
+    def save_tokenizer(self, folder: Path, longest: int) -> None:
+        """Do nothing; see `Encoder.save_tokenizer`."""
+
+    def identity(self) -> str:
+        """Say which weights these are; see `Encoder.identity`."""
+        return f"{CNN} 1"
+
+
+def mean_over_tokens(states_BLD: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Average hidden states over all tokens that are no padding, special ones included, as the published pooling does.
+
+    Returns
+    -------
+    Tensor
+        float32 (B, D).
+    """
+    states_BLD = states_BLD.float()
+    mask_BL = batch.get("attention_mask")
+    if mask_BL is None:
+        return states_BLD.mean(dim=1)
+    return (states_BLD * mask_BL[..., None]).sum(dim=1) / mask_BL.sum(dim=1, keepdim=True)
+
+
+@cache
+def _identity(place: str, revision: str | None, fresh: bool) -> str:
+    folder = Path(place)
+    if not folder.is_dir():
+        return f"{RANDOM if fresh else ''}{place}@{revision or 'main'}"
+    files: Sequence[Path] = [folder / "config.json"] if fresh else [folder / "config.json", *weight_files(folder)]
+    digests = {path.name: sha256_of(path) for path in files}
+    return (RANDOM if fresh else "") + hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,564 @@
+"""Tasks x models x seeds: a grid that can be stopped anywhere and goes on, and be spread over machines."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import math
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+
+from mutbert.encoders.adapter import CNN, open_encoder
+from mutbert.errors import InputError, MissingExtraError, one_line
+from mutbert.evaluation.cost import measured
+from mutbert.evaluation.kmer import kmer_baseline
+from mutbert.evaluation.results import (
+    DONE,
+    FAILED,
+    Cell,
+    CellResult,
+    Predictions,
+    fingerprint,
+    read_results,
+    refuse_others,
+    results_writer,
+)
+from mutbert.evaluation.suites import PROTOCOLS, Suite, load_suite
+from mutbert.evaluation.task_files import chosen_tasks, load_task, refuse_missing
+from mutbert.genome.store import ProbabilisticGenome
+from mutbert.progress import progress_bar
+from mutbert.publishing import publish_file
+from mutbert.scoring.metrics import evaluate
+from mutbert.settings import settings_text, with_overrides
+from mutbert.training.classifier import (
+    LabelledInputs,
+    classifier_logits,
+    finetune_classifier,
+    scores_and_labels,
+)
+from mutbert.training.finetune_settings import METHODS
+from mutbert.training.probe import embed_sequences, fit_probe
+from mutbert.training.provenance import provenance_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from mutbert.encoders.adapter import Encoder
+    from mutbert.evaluation.suites import Protocol, Task
+    from mutbert.evaluation.task_files import LoadedTask
+    from mutbert.training.finetune_settings import FinetuneSettings
+
+KMER: Final = "kmer"
+BASELINES: Final = (KMER, CNN)
+"""What every grid holds, so that nobody is fooled."""
+SUITES: Final = "suites"
+"""In a results folder: the suites as they were, in YAML."""
+_FULL_DISK: Final = {errno.ENOSPC, errno.EDQUOT}
+
+
+@dataclass(frozen=True)
+class GridRequest:
+    """What is to be run.
+
+    Parameters
+    ----------
+    suites : tuple of str
+        Names of suites that come with this package, or YAML files.
+    data : mapping of str to str
+        Where each suite's files are, by its name; see `mutbert.evaluation.task_files.load_task`.
+    models : tuple of str
+        Each a place, or ``NAME=PLACE``; see `mutbert.encoders.adapter.open_encoder`.
+    methods : tuple of str
+        Of `mutbert.training.finetune_settings.METHODS`.
+    protocols : tuple of str
+        Of `mutbert.evaluation.suites.PROTOCOLS`.
+    tasks : tuple of str
+        Those of these names alone.
+    seeds : int, optional
+        So many, in place of the protocols' own number.
+    settings : tuple of str
+        ``PROTOCOL.KEY=VALUE`` changes what a protocol is, ``KEY=VALUE`` both: fields of
+        `mutbert.evaluation.suites.Protocol`, ``corrected.finetune.learning_rate=1e-4`` for example.
+    baselines : bool
+        Run `BASELINES` too.
+    drop_leaks : bool
+        Drop training sequences that validation or test data hold.
+    genome : str, optional
+        A genome store, whose allele frequencies MutBERT is given where examples have coordinates; for eQTL the
+        reference too.
+    fasta : str, optional
+        For eQTL: the reference.
+    shard : tuple of int
+        Which part of how many to do, from 1.
+    trust_remote_code : bool
+        Run code that comes with checkpoints.
+    """
+
+    suites: tuple[str, ...]
+    data: Mapping[str, str]
+    models: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ("full",)
+    protocols: tuple[str, ...] = PROTOCOLS
+    tasks: tuple[str, ...] = ()
+    seeds: int | None = None
+    settings: tuple[str, ...] = ()
+    baselines: bool = True
+    drop_leaks: bool = False
+    genome: str | None = None
+    fasta: str | None = None
+    shard: tuple[int, int] = (1, 1)
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True)
+class GridSummary:
+    """What a call of `run_benchmark` did.
+
+    Parameters
+    ----------
+    done, failed : int
+        Cells that gave numbers, and that did not.
+    before : int
+        Cells that were done already.
+    elsewhere : int
+        Cells of other shards.
+    failures : mapping of str to int
+        How many failed, by reason.
+    """
+
+    done: int = 0
+    failed: int = 0
+    before: int = 0
+    elsewhere: int = 0
+    failures: Mapping[str, int] = field(default_factory=dict)
+
+
+def run_benchmark(
+    folder: str | Path,
+    request: GridRequest,
+    *,
+    progress: bool = False,
+    report: Callable[[CellResult], None] | None = None,
+) -> GridSummary:
+    """Run what is not done yet of a grid of tasks, models and seeds.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The results folder, new or not; see `mutbert.evaluation.results`.
+    request : GridRequest
+        The grid.
+    progress : bool
+        Show progress on standard error.
+    report : callable, optional
+        Told of each cell as it is finished.
+
+    Returns
+    -------
+    GridSummary
+        A cell that failed is written down with the reason, and tried again by the next call.
+
+    Raises
+    ------
+    InputError
+        When the request, a task's files or the folder cannot be used; when a cell was done with other data, another
+        model or other settings under the same name.
+    """
+    folder = Path(folder)
+    grid = _Grid(folder, request)
+    done = read_results(folder)
+    own, elsewhere = grid.own_cells()
+    counts = {"done": 0, "failed": 0, "before": 0}
+    failures: dict[str, int] = {}
+    with results_writer(folder, request.shard) as write, ExitStack() as stack:
+        for suite in grid.suites:
+            (folder / SUITES).mkdir(exist_ok=True)
+            with publish_file(folder / SUITES / f"{suite.name}.yaml", force=True) as file:
+                file.write_text(settings_text(suite), encoding="utf-8")
+        advance = stack.enter_context(progress_bar("benchmark", len(own), unit="cells", show=progress))
+        for job in grid.jobs(own):
+            finished = done.get(job.cell)
+            if finished is not None and finished.status == DONE:
+                refuse_others(done, job.cell, job.made_of(), folder)
+                counts["before"] += 1
+                advance(1)
+                continue
+            result, predictions = _tried(job)
+            write(result, predictions)
+            if report is not None:
+                report(result)
+            if result.status == FAILED:
+                failures[result.values["reason"]] = failures.get(result.values["reason"], 0) + 1
+            counts["done" if result.status == DONE else "failed"] += 1
+            advance(1, _note(result))
+    return GridSummary(**counts, elsewhere=elsewhere, failures=failures)
+
+
+class Job:
+    """A cell with what it takes to do it.
+
+    Parameters
+    ----------
+    cell : Cell
+        Which.
+    made_of : callable
+        Says what it depends on; it may raise what opening the data or the model raises.
+    work : callable
+        Does it: gives values for the result, and predictions.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        made_of: Callable[[], dict[str, str]],
+        work: Callable[[], tuple[dict[str, Any], Predictions]],
+    ) -> None:
+        self.cell = cell
+        self.made_of = made_of
+        self.work = work
+
+
+def _tried(job: Job) -> tuple[CellResult, Predictions | None]:
+    """Do a cell; what goes wrong with it is its result, and the others go on."""
+    made_of: dict[str, str] = {}
+    try:
+        made_of = job.made_of()
+        with measured() as cost:
+            values, predictions = job.work()
+    except MissingExtraError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            raise
+        reason = one_line(error, 300) or type(error).__name__
+        if not isinstance(error, InputError):
+            reason = f"{type(error).__name__}: {reason}"
+        return CellResult(job.cell, FAILED, made_of, {"reason": reason}), None
+    seconds = cost.seconds
+    tokens = values.pop("tokens", None)
+    values["cost"] = {
+        "seconds": round(seconds, 3),
+        "peak_memory": cost.peak_memory,
+        "tokens_per_second": None if not tokens else round(tokens / seconds, 1),
+    }
+    values["metrics"] = {name: None if math.isnan(value) else value for name, value in values["metrics"].items()}
+    values["versions"] = provenance_of([])
+    return CellResult(job.cell, DONE, made_of, values), predictions
+
+
+def _note(result: CellResult) -> str:
+    if result.status == FAILED:
+        return f"{result.cell}: {result.values['reason'][:80]}"
+    metric = result.values["metric"]
+    value = result.values["metrics"][metric]
+    return f"{result.cell}: {metric} {'not defined' if value is None else f'{value:.3f}'}"
+
+
+class _Grid:
+    """The cells of a request, and how to do them."""
+
+    def __init__(self, folder: Path, request: GridRequest) -> None:
+        self.folder = folder
+        self.request = request
+        self.suites = [_changed(load_suite(name), request) for name in request.suites]
+        names = [suite.name for suite in self.suites]
+        if len(set(names)) < len(names):
+            raise InputError(f"suite {max(names, key=names.count)} is given twice; give each once")
+        for name in request.data:
+            if name not in names:
+                raise InputError(f"--data {name}=...: there is no such suite in this run; there are {', '.join(names)}")
+        for name in request.methods:
+            if name not in METHODS:
+                raise InputError(f"method {name}: choose of {', '.join(METHODS)}")
+        part, parts = request.shard
+        if not 1 <= part <= parts:
+            raise InputError(f"shard {part}/{parts}: give the part from 1 to the number of parts, such as 1/4")
+        self.models = _named(request.models)
+        self.tasks = {suite.name: _tasks_of(suite, self.suites, request.tasks) for suite in self.suites}
+        for suite in self.suites:
+            if self.tasks[suite.name] and suite.name not in request.data:
+                raise InputError(f"{suite.name}: where are its files? Give --data {suite.name}=FOLDER")
+            if suite.eqtl is None:
+                for task in self.tasks[suite.name]:
+                    refuse_missing(suite, task, request.data[suite.name])
+        self._encoders: dict[str, Encoder] = {}
+        self._loaded: tuple[Any, LoadedTask] | None = None
+        self._inputs: tuple[Any, dict[str, LabelledInputs]] | None = None
+        self._embeddings: tuple[Any, dict[str, Any]] | None = None
+        self._genome: ProbabilisticGenome | None = None
+
+    def own_cells(self) -> tuple[list[Cell], int]:
+        """Give the cells of this shard, and how many are others'."""
+        every = [cell for suite in self.suites for cell in self._cells(suite)]
+        part, parts = self.request.shard
+        own = every[part - 1 :: parts]
+        return own, len(every) - len(own)
+
+    def jobs(self, own: Iterable[Cell]) -> Iterator[Job]:
+        """Give the work of cells, in an order in which what is prepared serves as many as can be."""
+        suites = {suite.name: suite for suite in self.suites}
+        for cell in own:
+            suite = suites[cell.suite]
+            if suite.eqtl is None:
+                task = next(task for task in suite.tasks if task.name == cell.task)
+                yield self._sequence_job(suite, task, cell)
+            else:
+                from mutbert.evaluation.eqtl_grid import eqtl_job
+
+                yield eqtl_job(self, suite, cell)
+
+    def _cells(self, suite: Suite) -> list[Cell]:
+        if suite.eqtl is not None:
+            from mutbert.evaluation.eqtl_grid import eqtl_cells
+
+            return eqtl_cells(suite, self.tasks[suite.name], list(self.models), self.request)
+        found = []
+        for task in self.tasks[suite.name]:
+            for name in self.request.protocols:
+                protocol = suite.protocols.get(name)
+                if protocol is None:
+                    continue
+                seeds = range(protocol.first_seed, protocol.first_seed + (self.request.seeds or protocol.seeds))
+                if self.request.baselines:
+                    # The first knows no chance, but for what a split by seed brings.
+                    kmer_seeds = seeds if protocol.validation != "file" else seeds[:1]
+                    found += [Cell(suite.name, task.name, KMER, "", name, seed) for seed in kmer_seeds]
+                    found += [Cell(suite.name, task.name, CNN, "full", name, seed) for seed in seeds]
+                found += [
+                    Cell(suite.name, task.name, model, method, name, seed)
+                    for model in self.models
+                    for method in self.request.methods
+                    for seed in seeds
+                ]
+        return found
+
+    def encoder(self, name: str) -> Encoder:
+        """Open a model, once."""
+        if name not in self._encoders:
+            place = self.models.get(name, name)
+            trust = self.request.trust_remote_code
+            self._encoders[name] = open_encoder(place, name=name, trust_remote_code=trust)
+        return self._encoders[name]
+
+    def genome(self) -> ProbabilisticGenome | None:
+        """Open the genome, once, where one is given."""
+        if self._genome is None and self.request.genome is not None:
+            self._genome = ProbabilisticGenome.open(self.request.genome)
+        return self._genome
+
+    def _sequence_job(self, suite: Suite, task: Task, cell: Cell) -> Job:
+        protocol = suite.protocols[cell.protocol]
+
+        def made_of() -> dict[str, str]:
+            loaded = self._task(suite, task, cell, protocol)
+            if cell.model == KMER:
+                return {"data": loaded.identity, "model": f"{KMER} 1", "settings": fingerprint([suite.metric_of(task)])}
+            encoder = self.encoder(cell.model)
+            settings = self._settings(suite, task, cell, encoder)
+            genome = self._genome_for(encoder)
+            used = [dataclasses.asdict(settings), suite.metric_of(task), genome and genome.manifest]
+            return {"data": loaded.identity, "model": encoder.identity(), "settings": fingerprint(used)}
+
+        def work() -> tuple[dict[str, Any], Predictions]:
+            metric = suite.metric_of(task)
+            loaded = self._task(suite, task, cell, protocol)
+            about = {
+                "metric": metric,
+                "smoke": loaded.smoke,
+                "splits": [count._asdict() for count in loaded.data.counts],
+                "sources": list(loaded.sources),
+            }
+            if cell.model == KMER:
+                values, predictions = _kmer_cell(loaded, metric)
+            else:
+                encoder = self.encoder(cell.model)
+                settings = self._settings(suite, task, cell, encoder)
+                parts = self._prepared(cell, encoder, settings)
+                do = self._probe_cell if settings.method == "probe" else _trained_cell
+                values, predictions = do(cell, encoder, parts, settings, metric)
+            return about | values, predictions
+
+        return Job(cell, made_of, work)
+
+    def _task(self, suite: Suite, task: Task, cell: Cell, protocol: Protocol) -> LoadedTask:
+        # Only a split by seed is another for another seed.
+        seed = cell.seed if protocol.validation != "file" else 0
+        key = (suite.name, task.name, cell.protocol, seed)
+        if self._loaded is None or self._loaded[0] != key:
+            root = self.request.data[suite.name]
+            drop_leaks = self.request.drop_leaks
+            self._loaded = key, load_task(suite, task, root, protocol, seed=seed, drop_leaks=drop_leaks)
+            self._inputs = self._embeddings = None
+        return self._loaded[1]
+
+    def _settings(self, suite: Suite, task: Task, cell: Cell, encoder: Encoder) -> FinetuneSettings:
+        settings = suite.protocols[cell.protocol].settings_for(encoder.family)
+        most = suite.max_tokens(task, cell.protocol, encoder.family)
+        scaling = suite.rope_scaling(task, cell.protocol, encoder.family)
+        return dataclasses.replace(
+            settings,
+            method=cell.method,  # type: ignore[arg-type]
+            max_tokens=settings.max_tokens if most is None else most,
+            rope_scaling=settings.rope_scaling if scaling is None else scaling,
+        )
+
+    def _genome_for(self, encoder: Encoder) -> ProbabilisticGenome | None:
+        """Give the genome to models that read allele frequencies."""
+        return self.genome() if encoder.family == "mutbert" else None
+
+    def _prepared(self, cell: Cell, encoder: Encoder, settings: FinetuneSettings) -> dict[str, LabelledInputs]:
+        assert self._loaded is not None
+        key = (self._loaded[0], cell.model, settings.max_tokens)
+        if self._inputs is None or self._inputs[0] != key:
+            genome = self._genome_for(encoder)
+            parts = {
+                name: LabelledInputs(encoder.inputs(part, max_tokens=settings.max_tokens, genome=genome), part)
+                for name, part in self._loaded[1].data.parts.items()
+            }
+            self._inputs = key, parts
+        return self._inputs[1]
+
+    def _probe_cell(
+        self,
+        cell: Cell,
+        encoder: Encoder,
+        parts: Mapping[str, LabelledInputs],
+        settings: FinetuneSettings,
+        metric: str,
+    ) -> tuple[dict[str, Any], Predictions]:
+        assert self._inputs is not None
+        # Weights of a trained model are the same for every seed.
+        key = (self._inputs[0], settings, cell.seed if encoder.identity().startswith("random:") else None)
+        tokens = 0
+        if self._embeddings is None or self._embeddings[0] != _frozen(key):
+            longest = max(int(part.inputs.length_N.max()) for part in parts.values())
+            torch.manual_seed(cell.seed)
+            body = encoder.body(longest, rope_scaling=settings.rope_scaling)
+            body.to("cuda" if torch.cuda.is_available() else "cpu")
+            found = {name: embed_sequences(encoder, body, part.inputs, settings) for name, part in parts.items()}
+            parameters = sum(parameter.numel() for parameter in body.parameters())
+            self._embeddings = _frozen(key), {"parameters": parameters, **found}
+            tokens = int(sum(part.inputs.length_N.sum() for part in parts.values()))
+        embedded = self._embeddings[1]
+        probe = fit_probe(
+            (parts["train"].examples, embedded["train"]),
+            (parts["validation"].examples, embedded["validation"]),
+            metric=metric,
+            class_weights=settings.class_weights,
+        )
+        examples = parts["test"].examples
+        scores = probe.scores(embedded["test"])
+        validation = parts["validation"].examples
+        values = {
+            "problem": examples.problem,
+            "metrics": evaluate(examples.problem, examples.known_labels, scores),
+            "validation": _number(
+                evaluate(validation.problem, validation.known_labels, probe.scores(embedded["validation"]), [metric])[
+                    metric
+                ]
+            ),
+            "chosen": {"c": probe.c},
+            "parameters": embedded["parameters"],
+            "tokens": tokens,
+        }
+        return values, Predictions(examples.known_labels, scores)
+
+
+def _kmer_cell(loaded: LoadedTask, metric: str) -> tuple[dict[str, Any], Predictions]:
+    data = loaded.data
+    assert data.test is not None
+    found = kmer_baseline(data.train, data.validation, data.test, metric=metric)
+    problem = data.test.problem
+    value = evaluate(problem, data.validation.known_labels, found.validation, [metric])[metric]
+    values = {
+        "problem": problem,
+        "metrics": evaluate(problem, data.test.known_labels, found.test),
+        "validation": _number(value),
+        "chosen": {"c": found.c},
+        "parameters": None,
+    }
+    return values, Predictions(data.test.known_labels, found.test)
+
+
+def _trained_cell(
+    cell: Cell, encoder: Encoder, parts: Mapping[str, LabelledInputs], settings: FinetuneSettings, metric: str
+) -> tuple[dict[str, Any], Predictions]:
+    with tempfile.TemporaryDirectory() as folder:
+        trained = finetune_classifier(
+            encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed
+        )
+        test = parts["test"]
+        each_token = test.examples.problem == "token"
+        logits = classifier_logits(trained.model, test.inputs, settings, each_token=each_token)
+    problem, labels, scores = scores_and_labels(test.examples, logits)
+    values = {
+        "problem": problem,
+        "metrics": evaluate(problem, labels, scores),
+        "validation": next(
+            entry[f"eval_{metric}"]
+            for entry in trained.history
+            if entry["step"] == trained.best_step and f"eval_{metric}" in entry
+        ),
+        "chosen": {"step": trained.best_step, "of": trained.steps},
+        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "tokens": trained.tokens,
+    }
+    return values, Predictions(labels, np.asarray(scores, dtype=np.float32))
+
+
+def _changed(suite: Suite, request: GridRequest) -> Suite:
+    """Apply the user's settings to a suite's protocols."""
+    parts: Any = suite.eqtl or suite
+    protocols = dict(parts.protocols)
+    for setting in request.settings:
+        first, _, rest = setting.partition(".")
+        chosen = [first] if first in PROTOCOLS else list(protocols)
+        for name in chosen:
+            if name in protocols:
+                protocols[name] = with_overrides(protocols[name], [rest if first in PROTOCOLS else setting])
+    for name in request.protocols:
+        if name not in PROTOCOLS:
+            raise InputError(f"protocol {name}: choose of {', '.join(PROTOCOLS)}")
+    changed = dataclasses.replace(parts, protocols=protocols)
+    return changed if suite.eqtl is None else dataclasses.replace(suite, eqtl=changed)
+
+
+def _named(models: Sequence[str]) -> dict[str, str]:
+    """Take ``NAME=PLACE`` apart; a place is its own name."""
+    found: dict[str, str] = {}
+    for model in models:
+        name, equals, place = model.partition("=")
+        place = place if equals else name
+        if name in BASELINES or not place:
+            raise InputError(f"model {model}: give NAME=PLACE, with another name than {' and '.join(BASELINES)}")
+        if name in found:
+            raise InputError(f"model {name} is given twice; give each another name, NAME=PLACE")
+        found[name] = place
+    return found
+
+
+def _tasks_of(suite: Suite, suites: Sequence[Suite], names: Sequence[str]) -> list[Any]:
+    """Give a suite's tasks among those asked for; a name may be ``SUITE/TASK`` or that of a task of any suite."""
+    known = {task.name for task in (suite.eqtl or suite).tasks}
+    every = {task.name for other in suites for task in (other.eqtl or other).tasks}
+    every |= {f"{other.name}/{task.name}" for other in suites for task in (other.eqtl or other).tasks}
+    for name in names:
+        if name not in every:
+            raise InputError(f"task {name}: there is none of this name; there are {', '.join(sorted(every))}")
+    own = [name.removeprefix(f"{suite.name}/") for name in names]
+    chosen = [name for name in own if name in known]
+    return chosen_tasks(suite, chosen) if chosen or not names else []
+
+
+def _frozen(key: Any) -> str:
+    return fingerprint([str(key)])
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,1 @@
+"""Labelled sequences: from files to arrays, and how they are split."""

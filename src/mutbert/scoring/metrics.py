@@ -1,0 +1,361 @@
+"""Metrics of classification and regression, on rows that may bear weights.
+
+One implementation serves both a plain evaluation, where every row weighs one, and resampling, where a row weighs as
+often as it was drawn. Shape suffixes: N rows, K classes or columns, R weightings (resamples), G groups of equal scores.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+    Bools = npt.NDArray[np.bool_]
+    WeightedMetric = Callable[[Floats], Floats]
+
+PROBLEMS: Final = ("binary", "multiclass", "multilabel", "regression")
+COUNTED: Final = ("mcc", "accuracy", "f1", "precision", "recall")
+"""Metrics of hard predictions."""
+RANKED: Final = ("auroc", "auprc", "spearman")
+"""Metrics that look at the order of the scores alone."""
+LOWER_IS_BETTER: Final = frozenset({"mse"})
+
+_CLASSIFICATION: Final = (*COUNTED, "auroc", "auprc")
+_REGRESSION: Final = ("pearson", "spearman", "mse")
+_ENTRIES_AT_ONCE: Final = 2**20
+# A variance below this part of the mean square is rounding, as double precision leaves about 1e-16 of it.
+_CONSTANT: Final = 1e-13
+
+
+def metric_names(problem: str) -> tuple[str, ...]:
+    """Name the metrics of a problem, one of `PROBLEMS`.
+
+    Raises
+    ------
+    ValueError
+        When there is no such problem.
+    """
+    if problem not in PROBLEMS:
+        raise ValueError(f"problem {problem!r} is not known; it must be one of {', '.join(PROBLEMS)}")
+    return _REGRESSION if problem == "regression" else _CLASSIFICATION
+
+
+def predicted(problem: str, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Make hard predictions of scores.
+
+    Parameters
+    ----------
+    problem : str
+        One of `PROBLEMS`, but not ``regression``.
+    scores : array of float
+        Decision values: shape (N,) for ``binary``, (N, K) otherwise.
+
+    Returns
+    -------
+    array of int64
+        ``binary``, shape (N,), and ``multilabel``, shape (N, K): 1 where the score is above 0, else 0. ``multiclass``,
+        shape (N,): the class with the highest score, the first of them where several have it.
+
+    Raises
+    ------
+    ValueError
+        For regression, and for scores that are not of such a shape or are not a number.
+    """
+    if "mcc" not in metric_names(problem):
+        raise ValueError(f"{problem} has no hard predictions; its scores are what it predicts")
+    values = _checked_scores(problem, scores)
+    return values.argmax(axis=1).astype(np.int64) if problem == "multiclass" else (values > 0).astype(np.int64)
+
+
+def evaluate(
+    problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike, metrics: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Say how well scores fit labels.
+
+    Parameters
+    ----------
+    problem : str
+        One of `PROBLEMS`.
+    labels : array
+        ``binary``: integers 0 or 1, shape (N,). ``multiclass``: integers from 0 to K - 1, shape (N,). ``multilabel``:
+        integers 0 or 1, shape (N, K). ``regression``: numbers, shape (N,) or (N, K).
+    scores : array of float
+        Decision values of shape (N,) for ``binary``, of shape (N, K) for ``multiclass`` and ``multilabel``; see
+        `predicted`. For ``regression`` predictions of the labels' shape.
+    metrics : sequence of str, optional
+        Those to compute, of `metric_names`; by default all.
+
+    Returns
+    -------
+    dict of str to float
+        By metric, in the order asked for.
+
+        - ``mcc``: Matthews' correlation; for several classes Gorodkin's (2004). 0 where a side is constant.
+        - ``accuracy``; ``precision``, ``recall``, ``f1``, which are 0 where they would be 0 / 0. For ``multiclass``
+          the last three are means over all K classes, also over those that do not occur.
+        - ``auroc``: area under the ROC curve, ties counted half; ``auprc``: average precision, the sum of precision
+          times gain of recall over the distinct scores. For ``multiclass`` they are one-vs-rest means. A class or
+          column that has no positive or no negative rows has neither, and is left out of the mean; where none is left,
+          the result is not a number.
+        - ``pearson``, ``spearman`` (with mid-ranks) and ``mse``, the mean squared error. Correlations are not a number
+          where a column of labels or scores is constant.
+
+        For ``multilabel`` and for regression on several columns, each metric is the mean over the columns.
+
+    Raises
+    ------
+    ValueError
+        For an unknown problem or metric, for shapes that do not agree, for no rows, for labels that are none, and for
+        scores that are not a number.
+    """
+    names = metric_names(problem) if metrics is None else metrics
+    weight_1N = np.ones((1, len(np.atleast_1d(np.asarray(labels)))))
+    return {name: float(weighted_metric(problem, name, labels, scores)(weight_1N)[0]) for name in names}
+
+
+def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> WeightedMetric:
+    """Prepare a metric for many weightings of the same rows.
+
+    Parameters
+    ----------
+    problem, metric, labels, scores
+        As for `evaluate`.
+
+    Returns
+    -------
+    callable
+        From weights, float64 of shape (R, N), whole numbers from 0 on, to the metric under each, shape (R,): what
+        `evaluate` gives when each row stands there as often as its weight says. It holds a few arrays of the weights'
+        size while it computes.
+
+    Raises
+    ------
+    ValueError
+        As `evaluate`.
+    """
+    names = metric_names(problem)
+    if metric not in names:
+        raise ValueError(f"{problem} has no metric {metric!r}; it must be one of {', '.join(names)}")
+    label_values, score_values = _checked(problem, labels, scores)
+    if metric in COUNTED:
+        return _counted(problem, metric, label_values, score_values)
+    rows = len(label_values)
+    if problem == "multiclass":
+        label_values = _one_hot(label_values, score_values.shape[1])
+    pairs = list(zip(label_values.reshape(rows, -1).T, score_values.reshape(rows, -1).T, strict=True))
+    if problem == "regression":
+        make = {"pearson": _pearson, "spearman": _spearman, "mse": _mse}[metric]
+        columns = [make(label_N, score_N) for label_N, score_N in pairs]
+        return lambda weight_RN: np.mean([column(weight_RN) for column in columns], axis=0)
+    areas = [_area(metric, label_N.astype(bool), score_N) for label_N, score_N in pairs]
+    return lambda weight_RN: _mean_of_defined(np.stack([area(weight_RN) for area in areas]))
+
+
+def _checked_scores(problem: str, scores: npt.ArrayLike) -> Floats:
+    values = np.asarray(scores, dtype=np.float64)
+    dimensions = {"binary": (1,), "multiclass": (2,), "multilabel": (2,), "regression": (1, 2)}[problem]
+    if values.ndim not in dimensions:
+        wanted = " or ".join({1: "(n,)", 2: "(n, K)"}[number] for number in dimensions)
+        raise ValueError(f"scores for {problem} must have the shape {wanted}, not {values.shape}")
+    if not values.size or (problem == "multiclass" and values.shape[1] == 1):
+        raise ValueError(f"there is nothing to score: scores for {problem} have the shape {values.shape}")
+    if np.isnan(values).any():
+        row = int(np.argwhere(np.isnan(values))[0, 0])
+        raise ValueError(f"scores are not a number in {np.isnan(values).sum()} places, first in row {row}")
+    return values
+
+
+def _checked(problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[Any], Floats]:
+    """Check labels and scores, and give them as arrays."""
+    score_values = _checked_scores(problem, scores)
+    label_values: npt.NDArray[Any] = np.asarray(labels)
+    wanted = score_values.shape[:1] if problem == "multiclass" else score_values.shape
+    if label_values.shape != wanted:
+        raise ValueError(
+            f"labels of shape {label_values.shape} do not agree with scores of shape {score_values.shape} for {problem}"
+        )
+    if problem == "regression":
+        label_values = label_values.astype(np.float64)
+        if not (np.isfinite(label_values).all() and np.isfinite(score_values).all()):
+            raise ValueError("labels and scores for regression must be finite")
+        return label_values, score_values
+    if label_values.dtype.kind not in "biu":
+        raise ValueError(f"labels for {problem} must be integers, not {label_values.dtype}")
+    highest = score_values.shape[1] - 1 if problem == "multiclass" else 1
+    if label_values.min() < 0 or label_values.max() > highest:
+        raise ValueError(
+            f"labels for {problem} must be from 0 to {highest}, not from {label_values.min()} to {label_values.max()}"
+        )
+    return label_values, score_values
+
+
+def _one_hot(label_N: npt.NDArray[Any], classes: int) -> Bools:
+    hot_NK: Bools = label_N[:, None] == np.arange(classes)
+    return hot_NK
+
+
+def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Floats) -> WeightedMetric:
+    """Prepare a metric of hard predictions, from weighted counts of hits, of what is so, and of what was said to be."""
+    rows = len(labels)
+    guesses = predicted(problem, scores)
+    several = problem == "multiclass"
+    if several:
+        actual_NK, guess_NK = _one_hot(labels, scores.shape[1]), _one_hot(guesses, scores.shape[1])
+    else:
+        actual_NK, guess_NK = labels.reshape(rows, -1).astype(bool), guesses.reshape(rows, -1).astype(bool)
+    hit_NK = actual_NK & guess_NK
+
+    def count(weight_RN: Floats) -> Floats:
+        hit_RK, actual_RK, guess_RK = (_sums(weight_RN, kind_NK) for kind_NK in (hit_NK, actual_NK, guess_NK))
+        total_R1 = weight_RN.sum(axis=1, keepdims=True)
+        if metric == "accuracy":
+            right_RK = hit_RK.sum(axis=1, keepdims=True) if several else total_R1 - actual_RK - guess_RK + 2 * hit_RK
+            value_RK = right_RK / total_R1
+        elif metric == "mcc":
+            value_RK = _mcc(hit_RK, actual_RK, guess_RK, total_R1, several=several)
+        else:
+            over, under = {
+                "precision": (hit_RK, guess_RK),
+                "recall": (hit_RK, actual_RK),
+                "f1": (2 * hit_RK, actual_RK + guess_RK),
+            }[metric]
+            value_RK = _ratio(over, under, otherwise=0.0)
+        mean_R: Floats = value_RK.mean(axis=1)
+        return mean_R
+
+    return count
+
+
+def _mcc(hit_RK: Floats, actual_RK: Floats, guess_RK: Floats, total_R1: Floats, *, several: bool) -> Floats:
+    """Give Matthews' correlation by column, or Gorodkin's for several classes, shape (R, 1)."""
+    # Counts are whole numbers far below 2**53, so that a variance of zero is exactly zero.
+    if several:
+        covariance = (hit_RK * total_R1 - actual_RK * guess_RK).sum(axis=1, keepdims=True)
+        actual = (actual_RK * (total_R1 - actual_RK)).sum(axis=1, keepdims=True)
+        guess = (guess_RK * (total_R1 - guess_RK)).sum(axis=1, keepdims=True)
+    else:
+        covariance = hit_RK * total_R1 - actual_RK * guess_RK
+        actual, guess = actual_RK * (total_R1 - actual_RK), guess_RK * (total_R1 - guess_RK)
+    return _ratio(covariance, np.sqrt(actual * guess), otherwise=0.0)
+
+
+def _area(metric: str, actual_N: Bools, score_N: Floats) -> WeightedMetric:
+    """Prepare the area under a column's ROC or precision-recall curve."""
+    # From the highest score down, as a threshold goes.
+    order_N, start_G, _ = _groups(-score_N)
+    actual_N = actual_N[order_N]
+
+    def area(weight_RN: Floats) -> Floats:
+        sorted_RN = weight_RN[:, order_N]
+        all_RG, hit_RG = _group_sums(sorted_RN, start_G), _group_sums(sorted_RN * actual_N, start_G)
+        hits_RG = hit_RG.cumsum(axis=1)
+        hits_R, total_R = hits_RG[:, -1].copy(), all_RG.sum(axis=1)
+        misses_R = total_R - hits_R
+        if metric == "auroc":
+            hits_RG -= hit_RG / 2
+            all_RG -= hit_RG
+            return _ratio(np.einsum("rg,rg->r", all_RG, hits_RG), hits_R * misses_R, otherwise=np.nan)
+        found_RG = all_RG.cumsum(axis=1)
+        # Nothing was found above the first row with a weight, and no hit either.
+        np.divide(hits_RG, found_RG, out=hits_RG, where=found_RG > 0)
+        sum_R = np.einsum("rg,rg->r", hit_RG, hits_RG)
+        return _ratio(sum_R, np.where(misses_R > 0, hits_R, 0), otherwise=np.nan)
+
+    return area
+
+
+def _pearson(label_N: Floats, score_N: Floats) -> WeightedMetric:
+    """Prepare Pearson's correlation from weighted moments."""
+    # Moments of what is already about centred and scaled lose no digits.
+    x_N, y_N = _standardised(label_N), _standardised(score_N)
+    moments_N5 = np.stack([x_N, y_N, x_N * x_N, y_N * y_N, x_N * y_N], axis=1)
+
+    def correlation(weight_RN: Floats) -> Floats:
+        x_R, y_R, xx_R, yy_R, xy_R = (weight_RN @ moments_N5).T / weight_RN.sum(axis=1)
+        x_variance_R, y_variance_R = xx_R - x_R * x_R, yy_R - y_R * y_R
+        varies_R = (x_variance_R > _CONSTANT * xx_R) & (y_variance_R > _CONSTANT * yy_R)
+        under_R = np.sqrt(np.where(varies_R, x_variance_R, 0)) * np.sqrt(np.where(varies_R, y_variance_R, 0))
+        return _ratio(xy_R - x_R * y_R, under_R, otherwise=np.nan).clip(-1, 1)
+
+    return correlation
+
+
+def _spearman(label_N: Floats, score_N: Floats) -> WeightedMetric:
+    """Prepare Spearman's correlation: Pearson's of the mid-ranks that the rows have under a weighting."""
+    groups = (_groups(label_N), _groups(score_N))
+
+    def correlation(weight_RN: Floats) -> Floats:
+        total_R1 = weight_RN.sum(axis=1, keepdims=True)
+        product_RN = weight_RN
+        under_R = np.ones(len(weight_RN))
+        for order_N, start_G, place_N in groups:
+            all_RG = _group_sums(weight_RN[:, order_N], start_G)
+            # The mid-rank less its mean; halves of whole numbers, so that no variance is exactly zero.
+            rank_RG = all_RG.cumsum(axis=1) - all_RG / 2 - total_R1 / 2
+            product_RN = product_RN * rank_RG[:, place_N]
+            under_R *= np.sqrt(np.einsum("rg,rg,rg->r", all_RG, rank_RG, rank_RG))
+        return _ratio(product_RN.sum(axis=1), under_R, otherwise=np.nan).clip(-1, 1)
+
+    return correlation
+
+
+def _mse(label_N: Floats, score_N: Floats) -> WeightedMetric:
+    """Prepare the mean squared error."""
+    square_N = (label_N - score_N) ** 2
+    return lambda weight_RN: weight_RN @ square_N / weight_RN.sum(axis=1)
+
+
+def _groups(value_N: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Give the ascending order of values, where in it each group of equal ones starts, and each row's group."""
+    order_N = np.argsort(value_N, kind="stable")
+    sorted_N = value_N[order_N]
+    first_N = np.concatenate([[True], sorted_N[1:] != sorted_N[:-1]])
+    place_N = np.empty(len(value_N), dtype=np.intp)
+    place_N[order_N] = first_N.cumsum() - 1
+    return order_N, np.flatnonzero(first_N), place_N
+
+
+def _group_sums(sorted_RN: Floats, start_G: npt.NDArray[np.intp]) -> Floats:
+    if len(start_G) == sorted_RN.shape[1]:
+        return sorted_RN
+    sum_RG: Floats = np.add.reduceat(sorted_RN, start_G, axis=1)
+    return sum_RG
+
+
+def _sums(weight_RN: Floats, kind_NK: Bools) -> Floats:
+    """Sum up the weights of the rows of each kind, some kinds at a time, as they take eight times the memory."""
+    at_once = max(1, _ENTRIES_AT_ONCE // len(kind_NK))
+    parts = [
+        weight_RN @ kind_NK[:, first : first + at_once].astype(np.float64)
+        for first in range(0, kind_NK.shape[1], at_once)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _standardised(value_N: Floats) -> Floats:
+    # The mean of equal numbers may differ from them by rounding.
+    if value_N.min() == value_N.max():
+        return np.zeros_like(value_N)
+    # Scaled first, as a mean or a square of very large numbers may overflow.
+    centred_N: Floats = value_N / np.abs(value_N).max()
+    centred_N -= centred_N.mean()
+    widest = float(np.abs(centred_N).max())
+    return centred_N / (widest or 1)
+
+
+def _ratio(over: Floats, under: Floats, *, otherwise: float) -> Floats:
+    """Divide, and give something else where there is nothing to divide by."""
+    result: Floats = np.divide(over, under, out=np.full(over.shape, otherwise), where=under > 0)
+    return result
+
+
+def _mean_of_defined(value_KR: Floats) -> Floats:
+    defined_KR = ~np.isnan(value_KR)
+    return _ratio(np.where(defined_KR, value_KR, 0).sum(axis=0), defined_KR.sum(axis=0) * 1.0, otherwise=np.nan)

@@ -1,0 +1,229 @@
+"""Keys against sets of strings; splits against what they promise."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mutbert import alphabet
+from mutbert.examples import splits
+from mutbert.examples.files import read_examples
+from mutbert.examples.splits import Overlap, grouped_split, leaks, overlap, random_split, region_split, sequence_keys
+from mutbert.examples.table import Examples
+from mutbert.regions import Region
+
+COMPLEMENT = str.maketrans("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN")
+# Short ones of few letters, so that equal and reversed ones come often.
+SEQUENCES = st.lists(st.text("ACGTN", min_size=1, max_size=4), max_size=30)
+
+
+def make(sequences):
+    count = len(sequences)
+    offsets = np.cumsum([0, *map(len, sequences)])
+    return Examples(alphabet.encode("".join(sequences)), offsets, None, ("",) * count, (None,) * count, "", ())
+
+
+def reverse(sequence):
+    return sequence.translate(COMPLEMENT)[::-1]
+
+
+def draw_sequences(count, length, seed=0):
+    codes = np.random.default_rng(seed).integers(0, 4, (count, length)).astype(np.uint8)
+    return [alphabet.decode(row) for row in codes]
+
+
+@given(SEQUENCES)
+def test_keys_are_equal_where_sequences_are(sequences):
+    keys = sequence_keys(make(sequences), strands=False)
+    assert (keys[:, None] == keys).tolist() == [[one == other for other in sequences] for one in sequences]
+
+
+@given(SEQUENCES)
+def test_keys_of_both_strands_are_equal_where_a_strand_is(sequences):
+    keys = sequence_keys(make(sequences))
+    expected = [[one in (other, reverse(other)) for other in sequences] for one in sequences]
+    assert (keys[:, None] == keys).tolist() == expected
+    assert (keys == sequence_keys(make([reverse(text) for text in sequences]))).all()
+
+
+@given(st.text("ACGTRYSWKMBDHVN", min_size=1, max_size=40))
+def test_a_key_depends_on_its_own_sequence_alone(sequence):
+    alone = sequence_keys(make([sequence]))
+    among = sequence_keys(make(["ACGT" * 30, sequence, "N"]))
+    assert alone[0] == among[1]
+
+
+def test_all_short_sequences_have_keys_of_their_own():
+    codes = np.stack(np.meshgrid(*[np.arange(4)] * 8, indexing="ij"), axis=-1).reshape(-1, 8)
+    every = [alphabet.decode(row) for row in codes.astype(np.uint8)]
+    lanes = sequence_keys(make(every), strands=False).view(np.uint64).reshape(-1, 2)
+    # Each lane by itself, as both together hardly can.
+    assert [len(np.unique(lane)) for lane in lanes.T] == [4**8] * 2
+    # (4**8 - 4**4) / 2 pairs of strands, and the 4**4 that are their own reverse complement.
+    assert len(np.unique(sequence_keys(make(every)))) == (4**8 + 4**4) // 2
+
+
+def test_keys_are_the_same_in_pieces_of_any_size(monkeypatch):
+    rng = np.random.default_rng(1)
+    examples = make([alphabet.decode(rng.integers(0, 15, n).astype(np.uint8)) for n in rng.integers(1, 50, 40)])
+    whole = sequence_keys(examples)
+    for size in (1, 7, 100):
+        monkeypatch.setattr(splits, "_BASES_AT_ONCE", size)
+        assert (sequence_keys(examples) == whole).all()
+
+
+@given(SEQUENCES, SEQUENCES)
+def test_overlap_and_leaks_are_those_of_sets(train, other):
+    in_train = [text in train for text in other]
+    reversed_alone = [reverse(text) in train and text not in train for text in other]
+    expected = Overlap(len(other) - len(set(other)), sum(in_train), sum(reversed_alone))
+    assert overlap(make(train), make(other)) == expected
+    assert leaks(make(train), make(other), strands=False).tolist() == [text in other for text in train]
+    assert leaks(make(train), make(other)).tolist() == [text in other or reverse(text) in other for text in train]
+
+
+@pytest.mark.parametrize(("task", "shared_rows"), [(0, 1), (1, 0), (2, 19)])
+def test_published_sets_overlap_as_counted_before(shared, task, shared_rows):
+    parts = [read_examples(shared / f"data/gue/tf/{task}/{part}.csv.gz").examples for part in ("train", "dev")]
+    train, dev = parts
+    found = overlap(train, dev)
+    assert found.in_train == shared_rows
+    texts = [[part.sequence(row) for row in range(len(part))] for part in parts]
+    assert found == Overlap(
+        len(dev) - len(set(texts[1])),
+        shared_rows,
+        len({reverse(text) for text in texts[1]} & set(texts[0]) - set(texts[1])),
+    )
+    clean = train.select(~leaks(train, dev))
+    assert overlap(clean, dev)[1:] == (0, 0)
+
+
+def check_partition(split, count):
+    assert split.train.dtype == split.validation.dtype == np.int64
+    assert (np.diff(split.train) > 0).all()
+    assert (np.diff(split.validation) > 0).all()
+    assert sorted([*split.train.tolist(), *split.validation.tolist()]) == list(range(count))
+
+
+@given(st.integers(2, 300), st.floats(0.001, 0.999), st.integers(0, 2**62))
+def test_a_random_split_holds_out_the_share(count, share, seed):
+    split = random_split(count, share, seed)
+    check_partition(split, count)
+    assert len(split.train) > 0
+    assert share * count - 1 <= len(split.validation) <= share * count + 1
+    again = random_split(count, share, seed)
+    assert again.validation.tolist() == split.validation.tolist()
+
+
+def test_random_splits_are_random():
+    assert len(random_split(30_000, 0.1, 1).validation) == 3000
+    held = np.zeros(50)
+    for seed in range(400):
+        held[random_split(50, 0.2, seed).validation] += 1
+    # Each row is held out 80 times of 400, with a standard deviation of 8.
+    assert np.abs(held - 80).max() < 40
+    assert 4 < held.std() < 12
+
+
+@given(st.data(), st.integers(1, 60), st.sampled_from([0.1, 0.25, 0.5, 0.8]), st.integers(0, 1000))
+def test_groups_stay_together(data, count, share, seed):
+    pool = draw_sequences(20, 10)
+    sequences = data.draw(st.lists(st.sampled_from(pool), min_size=count, max_size=count))
+    labels = np.array(data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)))
+    split = grouped_split(labels, sequence_keys(make(sequences)), share, seed)
+    check_partition(split, count)
+    assert not {sequences[row] for row in split.train} & {sequences[row] for row in split.validation}
+
+
+def test_a_class_is_held_out_as_near_to_the_share_as_groups_allow():
+    # Sequence i comes i % 3 + 1 times, once as its reverse complement, and all of a group have one label.
+    distinct = draw_sequences(900, 30)
+    sequences = [text for number, text in enumerate(distinct) for text in [text, reverse(text), text][: number % 3 + 1]]
+    by_text = {min(text, reverse(text)): number * number % 4 for number, text in enumerate(distinct)}
+    labels = np.array([by_text[min(text, reverse(text))] for text in sequences])
+    for share in (0.1, 0.33):
+        split = grouped_split(labels, sequence_keys(make(sequences)), share, 5)
+        check_partition(split, len(sequences))
+        for label, size in Counter(labels.tolist()).items():
+            assert abs((labels[split.validation] == label).sum() - share * size) <= 1
+        assert abs(len(split.validation) - share * len(sequences)) <= 0.5
+
+
+def test_a_grouped_split_does_not_depend_on_the_order_of_rows():
+    sequences = draw_sequences(300, 20)
+    sequences += sequences[:50]
+    labels = np.array([text.count("G") % 2 for text in sequences])
+    order = np.random.default_rng(3).permutation(len(sequences))
+    shuffled = [sequences[row] for row in order]
+    keys, keys_shuffled = sequence_keys(make(sequences)), sequence_keys(make(shuffled))
+    held = {sequences[row] for row in grouped_split(labels, keys, 0.2, 9).validation}
+    assert held == {shuffled[row] for row in grouped_split(labels[order], keys_shuffled, 0.2, 9).validation}
+    assert held != {sequences[row] for row in grouped_split(labels, keys, 0.2, 10).validation}
+    # Without a few rows, it is nearly the same.
+    fewer = {sequences[:-60][row] for row in grouped_split(labels[:-60], keys[:-60], 0.2, 9).validation}
+    assert len(held & fewer) > 0.7 * len(held)
+
+
+def test_what_cannot_be_held_out_is_trained_on():
+    one_group = grouped_split(None, sequence_keys(make(["ACGT"] * 10)), 0.3, 0)
+    assert (len(one_group.train), len(one_group.validation)) == (10, 0)
+    # The only row of a class is never held out; of mixed groups the most frequent label counts.
+    sequences = [*draw_sequences(20, 15), "A" * 15]
+    split = grouped_split(np.array([0] * 20 + [1]), sequence_keys(make(sequences)), 0.5, 0)
+    assert 20 in split.train.tolist()
+    mixed = np.array([0, 0, 1] * 5)
+    split = grouped_split(mixed, sequence_keys(make(np.repeat(draw_sequences(5, 15), 3).tolist())), 0.2, 1)
+    assert len(split.validation) == 3
+
+
+@given(st.lists(st.integers(0, 7), min_size=2, max_size=200), st.sampled_from([0.1, 0.3, 0.6]), st.integers(0, 50))
+def test_contigs_are_held_out_whole(numbers, share, seed):
+    names = [f"chr{number}" for number in numbers]
+    split = region_split([Region(name, 0, 10) for name in names], share, seed)
+    if len(set(names)) == 1:
+        assert split is None
+        return
+    check_partition(split, len(names))
+    train, held = ({names[row] for row in rows} for rows in split)
+    assert train
+    assert held
+    assert not train & held
+    # No contig that is trained on would bring it nearer, where another one stays.
+    sizes, off = Counter(names), len(split.validation) - share * len(names)
+    assert len(train) == 1 or all(abs(off + sizes[name]) >= abs(off) for name in train)
+
+
+def test_contigs_about_the_share_are_held_out_and_seeds_differ():
+    regions = [Region(f"chr{number % 20}", number, number + 5) for number in range(2000)]
+    chosen = set()
+    for seed in range(10):
+        split = region_split(regions, 0.1, seed)
+        assert len(split.validation) == 200
+        chosen.add(tuple(split.validation[:2].tolist()))
+        assert region_split(regions, 0.1, seed).validation.tolist() == split.validation.tolist()
+    assert len(chosen) > 5
+    assert region_split([*regions, None], 0.1, 0) is None
+    assert region_split([], 0.1, 0) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1, float("nan")])
+def test_a_share_that_is_none_is_refused(share):
+    keys = sequence_keys(make(["A", "C"]))
+    for call in (
+        lambda: random_split(10, share, 0),
+        lambda: grouped_split(None, keys, share, 0),
+        lambda: region_split([Region("a", 0, 1)], share, 0),
+    ):
+        with pytest.raises(ValueError, match="not between 0 and 1"):
+            call()
+
+
+def test_rows_and_labels_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="1 rows cannot be split"):
+        random_split(1, 0.5, 0)
+    keys = sequence_keys(make(["A", "C"]))
+    for labels in (np.zeros(3, dtype=np.int64), np.zeros(2), np.zeros((2, 1), dtype=np.int64)):
+        with pytest.raises(ValueError, match="one class number a key"):
+            grouped_split(labels, keys, 0.5, 0)
