@@ -216,7 +216,7 @@ def test_another_genome_of_the_same_name_is_not_gone_on_with(recipe_path, genome
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["changed"] = True
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=r"copied\.genome is not the genome that the run was started with"):
+    with pytest.raises(InputError, match=r"copied\.genome is not what the run was started with"):
         pretrain(recipe_path, words, resume=True)
 
 

@@ -175,8 +175,8 @@ def _same_run(output: Path, records: RunRecords) -> None:
     for name, digest in made_of.items():
         if known[name] != digest:
             raise InputError(
-                f"{output / PROVENANCE}: {name} is not the one of {records.made_of} that the run was started with; "
-                "resume with the same, or start anew"
+                f"{output / PROVENANCE}: {name} is not what the run was started with; resume with the same "
+                f"{records.made_of}, or start anew"
             )
     for name, text in others.items():
         if text != records.others[name]:
