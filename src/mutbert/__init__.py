@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mutbert.evaluation.run import run_benchmark
+    from mutbert.evaluation.summary import report_benchmark
     from mutbert.export import export_model
     from mutbert.genome.build import build_genome
     from mutbert.genome.export import export_genome
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.genome.verify import verify_genome
     from mutbert.inference.embeddings import embed
+    from mutbert.inference.predictions import predict_table
     from mutbert.model import (
         MutBertConfig,
         MutBertForMaskedLM,
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     )
     from mutbert.model.convert import convert_checkpoint
     from mutbert.regions import Region
+    from mutbert.training.finetune import finetune
     from mutbert.training.pretrain import pretrain
 
 __version__ = "0.1.0"
@@ -45,8 +49,12 @@ _HOME = {
     "embed": "mutbert.inference.embeddings",
     "export_genome": "mutbert.genome.export",
     "export_model": "mutbert.export",
+    "finetune": "mutbert.training.finetune",
     "merge_genomes": "mutbert.genome.merge",
+    "predict_table": "mutbert.inference.predictions",
     "pretrain": "mutbert.training.pretrain",
+    "report_benchmark": "mutbert.evaluation.summary",
+    "run_benchmark": "mutbert.evaluation.run",
     "simulate_population": "mutbert.genome.simulate",
     "verify_genome": "mutbert.genome.verify",
 }
@@ -66,8 +74,12 @@ __all__ = [
     "embed",
     "export_genome",
     "export_model",
+    "finetune",
     "merge_genomes",
+    "predict_table",
     "pretrain",
+    "report_benchmark",
+    "run_benchmark",
     "simulate_population",
     "verify_genome",
 ]

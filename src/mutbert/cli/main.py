@@ -11,7 +11,7 @@ import sys
 import typer
 
 from mutbert import __version__
-from mutbert.cli import convert, demo, embed, export_model, genome, pretrain, simulate
+from mutbert.cli import bench, convert, demo, embed, export_model, finetune, genome, predict, pretrain, simulate
 from mutbert.errors import InputError, MissingExtraError
 
 app = typer.Typer(
@@ -38,8 +38,11 @@ def _global_options(
 
 
 app.add_typer(genome.app, name="genome")
+app.add_typer(bench.app, name="bench")
 app.command("simulate")(simulate.simulate)
 app.command("pretrain", no_args_is_help=True)(pretrain.pretrain)
+app.command("finetune", no_args_is_help=True)(finetune.finetune)
+app.command("predict", no_args_is_help=True)(predict.predict)
 app.command("embed", no_args_is_help=True)(embed.embed)
 app.command("convert", no_args_is_help=True)(convert.convert)
 app.command("export", no_args_is_help=True)(export_model.export)

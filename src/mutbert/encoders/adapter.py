@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import torch
 import transformers
 
 from mutbert.encoders.cnn import CnnClassifier
@@ -30,9 +31,7 @@ from mutbert.model.checkpoints import check_folder, library_bars_off, read_check
 from mutbert.publishing import sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import torch
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mutbert.encoders.inputs import Inputs
     from mutbert.examples.table import Examples
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
 RANDOM: Final = "random:"
 CNN: Final = "cnn"
 _OWN_TYPE: Final = "mutbert"
+# Parts of a model without its head that hidden states do not depend on.
+_HEADS: Final = frozenset({"pooler", "contact_head"})
 
 
 class Encoder(Protocol):
@@ -111,6 +112,20 @@ class Encoder(Protocol):
             When it cannot be loaded, or is trained for shorter sequences.
         """
 
+    def trained_classifier(self, longest: int) -> tuple[Any, bool]:
+        """Load a fine-tuned model, all of it.
+
+        Returns
+        -------
+        tuple of (nn.Module, bool)
+            The model, in evaluation mode, and whether it has an output for every token.
+
+        Raises
+        ------
+        InputError
+            When it was not fine-tuned, or weights are missing.
+        """
+
     def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:
         """Load the model without a head; arguments as for `classifier`."""
 
@@ -165,15 +180,18 @@ def open_encoder(
     elif Path(known.place).is_dir() and not (Path(known.place) / "config.json").is_file():
         raise InputError(f"{known.place}: has no config.json, which random weights are made by; give a model folder")
     settings = {"revision": revision} if revision else {}
-    values = _config_values(known.place, settings)
-    if values is not None:
+    values, own = _config_values(known.place, settings)
+    if own:
         known = dataclasses.replace(known, family="mutbert")
         return MutBertEncoder(name or text, known, settings, fresh=fresh)
+    if values.get("auto_map") and not trust_remote_code:
+        # The library would make a stock model of the same type instead, of whatever weights happen to fit.
+        raise InputError(f"{place}: needs code that comes with the checkpoint; give --trust-remote-code to run it")
     return AutoEncoder(name or text, known, settings, fresh=fresh, trust_remote_code=trust_remote_code)
 
 
-def _config_values(place: str, settings: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Read a configuration; ``None`` where it is of another model than MutBERT."""
+def _config_values(place: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Read a configuration, and say whether it is MutBERT's."""
     try:
         values, _ = transformers.PreTrainedConfig.get_config_dict(place, **settings)
     except (OSError, ValueError) as error:
@@ -181,8 +199,8 @@ def _config_values(place: str, settings: Mapping[str, Any]) -> dict[str, Any] | 
     try:
         MutBertConfig.get_config_dict(place, **settings)
     except ValueError:
-        return None
-    return values if values.get("model_type") in {_OWN_TYPE, "bert"} else None
+        return values, False
+    return values, values.get("model_type") in {_OWN_TYPE, "bert"}
 
 
 class MutBertEncoder:
@@ -218,6 +236,13 @@ class MutBertEncoder:
         kind: Any = MutBertForTokenClassification if each_token else MutBertForSequenceClassification
         return self._load(kind, longest, rope_scaling, num_labels=outputs)
 
+    def trained_classifier(self, longest: int) -> tuple[Any, bool]:
+        """Load it; see `Encoder.trained_classifier`."""
+        config = MutBertConfig.from_pretrained(self._place, **self._settings)
+        each_token = MutBertForTokenClassification.__name__ in (config.architectures or ())
+        kind: Any = MutBertForTokenClassification if each_token else MutBertForSequenceClassification
+        return self._load(kind, longest, None, fresh_head=False).eval(), each_token
+
     def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:
         """Load it; see `Encoder.body`."""
         return self._load(MutBertModel, longest, rope_scaling, pooler_type="mean")
@@ -235,26 +260,40 @@ class MutBertEncoder:
         """Say which weights these are; see `Encoder.identity`."""
         return _identity(self._place, self._settings.get("revision"), self._fresh)
 
-    def _load(self, kind: Any, longest: int, rope_scaling: Mapping[str, Any] | None, **overrides: Any) -> Any:
+    def _load(
+        self,
+        kind: Any,
+        longest: int,
+        rope_scaling: Mapping[str, Any] | None,
+        *,
+        fresh_head: bool = True,
+        **overrides: Any,
+    ) -> Any:
         config = MutBertConfig.from_pretrained(self._place, **self._settings)
         trained = config.max_position_embeddings
-        scaling = dict(rope_scaling) if rope_scaling else config.rope_scaling
-        if longest > trained * (scaling or {"factor": 1.0})["factor"]:
+        if rope_scaling:
+            try:
+                config.rope_scaling = dict(rope_scaling)
+            except ValueError as error:
+                raise InputError(f"{self.name}: {error}") from None
+        scaling = config.rope_scaling
+        factor = scaling["factor"] if scaling else 1.0
+        if longest > trained * factor:
             if rope_scaling:
                 raise InputError(
-                    f"{self.name}: {longest} tokens are more than {trained} times {scaling['factor']:g}; raise the "
-                    "factor of rope_scaling"
+                    f"{self.name}: {longest} tokens are more than {trained} times {factor:g}; raise the factor of "
+                    "rope_scaling"
                 )
             scaling = {"type": "dynamic", "factor": longest / trained}
         if not self._fresh:
             with library_bars_off():
                 return read_checkpoint(
-                    self._place, kind, fresh_head=True, rope_scaling=scaling, **overrides, **self._settings
+                    self._place, kind, fresh_head=fresh_head, rope_scaling=scaling, **overrides, **self._settings
                 )
         config.rope_scaling = scaling
         for key, value in overrides.items():
             setattr(config, key, value)
-        return kind(config)
+        return kind(config).eval()
 
 
 class AutoEncoder:
@@ -306,6 +345,10 @@ class AutoEncoder:
         # The number of labels is all it is told; the loss is ours.
         return self._load(transformers.AutoModelForSequenceClassification, longest, rope_scaling, num_labels=outputs)
 
+    def trained_classifier(self, longest: int) -> tuple[Any, bool]:
+        """Load it; see `Encoder.trained_classifier`."""
+        return self._load(transformers.AutoModelForSequenceClassification, longest, None, fresh_head=False), False
+
     def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:
         """Load it; see `Encoder.body`."""
         masked = self._known.hidden_states == "masked"
@@ -329,17 +372,32 @@ class AutoEncoder:
         """Say which weights these are; see `Encoder.identity`."""
         return _identity(self._known.place, self._settings.get("revision"), self._fresh)
 
-    def _load(self, kind: Any, longest: int, rope_scaling: Mapping[str, Any] | None, **overrides: Any) -> Any:
-        config = self._loaded(transformers.AutoConfig.from_pretrained, **overrides)
-        trained = getattr(config, "max_position_embeddings", None)
-        # Rotary positions have no end of their own; learned ones have.
-        if trained is not None and longest > trained and getattr(config, "position_embedding_type", "") == "absolute":
-            raise InputError(f"{self.name}: {longest} tokens are more than the {trained} that it has positions for")
+    def _load(
+        self,
+        kind: Any,
+        longest: int,
+        rope_scaling: Mapping[str, Any] | None,
+        *,
+        fresh_head: bool = True,
+        **overrides: Any,
+    ) -> Any:
         if rope_scaling is not None:
             raise InputError(f"{self.name}: rope_scaling is for MutBERT; leave it out for other models")
+        config = self._loaded(transformers.AutoConfig.from_pretrained, **overrides)
         if self._fresh:
-            return self._loaded(kind.from_config, config, trust_remote_code=self._settings["trust_remote_code"])
-        return self._loaded(kind.from_pretrained, config=config)
+            model = self._loaded(kind.from_config, config, trust_remote_code=self._settings["trust_remote_code"])
+        else:
+            model, info = self._loaded(kind.from_pretrained, config=config, output_loading_info=True)
+            # The library gives fresh values to whatever a checkpoint does not have.
+            if missing := _missing_weights(model, info["missing_keys"], fresh_head=fresh_head):
+                whole = "is whole" if fresh_head else "was fine-tuned"
+                raise InputError(f"{self.name}: has no {', '.join(missing[:3])}; give a model that {whole}")
+        places = _places(model)
+        if places is not None and longest > places:
+            raise InputError(
+                f"{self.name}: {longest} tokens are more than the {places} that it has positions for; give max_tokens"
+            )
+        return model.eval()
 
     def _loaded(self, load: Any, *arguments: Any, **settings: Any) -> Any:
         """Call the library, and say in one line what is wrong; code that comes with a checkpoint may raise anything."""
@@ -386,6 +444,10 @@ class CnnEncoder:
         """Make it; see `Encoder.classifier`."""
         return CnnClassifier(outputs, each_token=each_token)
 
+    def trained_classifier(self, longest: int) -> tuple[Any, bool]:  # noqa: ARG002
+        """Refuse; see `Encoder.trained_classifier`."""
+        raise InputError(f"{self.name}: is there to compare with, and not kept once it is trained")
+
     def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:  # noqa: ARG002
         """Refuse; see `Encoder.body`."""
         raise InputError(f"{self.name}: has no weights before it is trained, so nothing can be embedded by it")
@@ -417,11 +479,39 @@ def mean_over_tokens(states_BLD: torch.Tensor, batch: Mapping[str, torch.Tensor]
     return (states_BLD * mask_BL[..., None]).sum(dim=1) / mask_BL.sum(dim=1, keepdim=True)
 
 
+def _missing_weights(model: Any, missing: Iterable[str], *, fresh_head: bool) -> list[str]:
+    """Of the weights that a checkpoint has not, keep those that cannot be fresh; a head can, where it is to be."""
+    wanted = {name for name, _ in model.named_parameters()} & set(missing)
+    if fresh_head:
+        prefix = f"{model.base_model_prefix}."
+        has_head = isinstance(getattr(model, model.base_model_prefix, None), torch.nn.Module)
+        wanted = {
+            name
+            for name in wanted
+            if (name.startswith(prefix) or not has_head) and not _HEADS.intersection(name.split("."))
+        }
+    return sorted(wanted)
+
+
+def _places(model: Any) -> int | None:
+    """Count the positions that a model has learned; ``None`` where positions have no end, as rotary ones."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, torch.nn.Embedding):
+            # Where padding has a place of its own, the first token's is the one behind it.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
 @cache
+def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001
+    """Compute a file's digest, again where it has been written anew."""
+    return sha256_of(path)
+
+
 def _identity(place: str, revision: str | None, fresh: bool) -> str:
     folder = Path(place)
     if not folder.is_dir():
         return f"{RANDOM if fresh else ''}{place}@{revision or 'main'}"
     files: Sequence[Path] = [folder / "config.json"] if fresh else [folder / "config.json", *weight_files(folder)]
-    digests = {path.name: sha256_of(path) for path in files}
+    digests = {path.name: _digest(path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files}
     return (RANDOM if fresh else "") + hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

@@ -167,6 +167,17 @@ class BaseInputs:
         self._population = population
         self.length_N = self._kept_N + 2 * self._frame
 
+    @property
+    def unplaced(self) -> dict[str, int]:
+        """How many sequences are read without the population's frequencies that were asked for, by reason."""
+        population = self._population
+        if population is None:
+            return {}
+        return {
+            "no place in the genome": population.elsewhere,
+            "other bases than the genome has there": population.unlike,
+        }
+
     def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
         """Give ``input_ids``, or ``input_probs`` where an id cannot say enough; see `Inputs.batch`."""
         reverse_B = np.zeros(len(rows), dtype=np.bool_) if reverse is None else reverse
@@ -202,6 +213,10 @@ class BaseInputs:
     def tokens_at(self, rows: Int64, place_B: Int64) -> Int64:
         """Give the place, behind ``[CLS]`` where there is one; see `Inputs.tokens_at`."""
         return np.where(place_B < self._kept_N[rows], place_B + self._frame, -1)
+
+    def cut(self, row: int) -> int:
+        """Count the bases of a sequence that were cut off."""
+        return int(self._offset[row + 1] - self._offset[row] - self._kept_N[row])
 
     def _variants(self, rows: Int64, reverse_B: Bool) -> tuple[Int64, Int64, Float32]:
         """Find the positions of a batch that vary: row, column and frequencies, as read on the strand asked for."""
@@ -310,4 +325,7 @@ class TokenInputs:
         special = set(self._tokenizer.all_special_ids)
         for token, number in vocabulary.items():
             width[number] = 0 if number in special else sum(letter in _LETTERS for letter in token)
+        if self._tokenizer.unk_token_id is not None:
+            # What N becomes where the vocabulary has none.
+            width[self._tokenizer.unk_token_id] = 1
         return width

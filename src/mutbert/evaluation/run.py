@@ -8,6 +8,7 @@ import math
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,7 @@ import torch
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.evaluation.cost import measured
+from mutbert.evaluation.eqtl_grid import EqtlWork, eqtl_cells
 from mutbert.evaluation.kmer import kmer_baseline
 from mutbert.evaluation.results import (
     DONE,
@@ -288,6 +290,12 @@ class _Grid:
                 for task in self.tasks[suite.name]:
                     refuse_missing(suite, task, request.data[suite.name])
         self._encoders: dict[str, Encoder] = {}
+        reference = request.fasta or request.genome
+        self._eqtl = {
+            suite.name: EqtlWork(suite, request.data[suite.name], reference, self.encoder)
+            for suite in self.suites
+            if suite.eqtl is not None and self.tasks[suite.name]
+        }
         self._loaded: tuple[Any, LoadedTask] | None = None
         self._inputs: tuple[Any, dict[str, LabelledInputs]] | None = None
         self._embeddings: tuple[Any, dict[str, Any]] | None = None
@@ -309,15 +317,13 @@ class _Grid:
                 task = next(task for task in suite.tasks if task.name == cell.task)
                 yield self._sequence_job(suite, task, cell)
             else:
-                from mutbert.evaluation.eqtl_grid import eqtl_job
-
-                yield eqtl_job(self, suite, cell)
+                work = self._eqtl[suite.name]
+                yield Job(cell, partial(work.made_of, cell), partial(work.work, cell))
 
     def _cells(self, suite: Suite) -> list[Cell]:
         if suite.eqtl is not None:
-            from mutbert.evaluation.eqtl_grid import eqtl_cells
-
-            return eqtl_cells(suite, self.tasks[suite.name], list(self.models), self.request)
+            tasks = self.tasks[suite.name]
+            return eqtl_cells(suite, tasks, list(self.models), self.request.protocols, self.request.seeds)
         found = []
         for task in self.tasks[suite.name]:
             for name in self.request.protocols:

@@ -126,19 +126,37 @@ def refuse_missing(suite: Suite, task: Task, root: str) -> None:
     if root.startswith(HUB) or Path(root).is_file():
         return
     for split, called in suite.splits.items():
-        if split != "validation" and _found(suite, task, root, called) is None:
+        if split != "validation" and _found(suite, task.name, root, called) is None:
             names = ", ".join(pattern.format(task=task.name, split=called) for pattern in suite.files)
             raise InputError(
-                f"{root}: has none of {names}; give the folder of the {suite.name} files by --data {suite.name}=..., or "
-                "the tasks that there are by --task"
+                f"{root}: has none of {names}; give the folder of the {suite.name} files by --data {suite.name}=..., "
+                "or the tasks that there are by --task"
             )
+
+
+def found_file(suite: Suite, root: str) -> str:
+    """Find the one file of a suite that has no tasks in files of their own.
+
+    Raises
+    ------
+    InputError
+        When none of its names is there.
+    """
+    if not root.startswith(HUB) and Path(root).is_file():
+        return root
+    place = _found(suite, "", root, "")
+    if place is None:
+        raise InputError(
+            f"{root}: has none of {', '.join(suite.files)}; give the {suite.name} table by --data {suite.name}=..."
+        )
+    return place
 
 
 def _files(suite: Suite, task: Task, root: str) -> tuple[dict[str, Examples], dict[str, SourceFile]]:
     parts: dict[str, Examples] = {}
     sources: dict[str, SourceFile] = {}
     for split, called in suite.splits.items():
-        place = _found(suite, task, root, called)
+        place = _found(suite, task.name, root, called)
         if place is None:
             if split == "validation":
                 continue
@@ -148,9 +166,9 @@ def _files(suite: Suite, task: Task, root: str) -> tuple[dict[str, Examples], di
     return parts, sources
 
 
-def _found(suite: Suite, task: Task, root: str, called: str) -> str | None:
+def _found(suite: Suite, task: str, root: str, called: str) -> str | None:
     for pattern in suite.files:
-        path = pattern.format(task=task.name, split=called)
+        path = pattern.format(task=task, split=called)
         if root.startswith(HUB):
             try:
                 find_file(f"{root.rstrip('/')}/{path}")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from mutbert.encoders.inputs import Inputs
+    from mutbert.encoders.inputs import BaseInputs, Inputs
     from mutbert.progress import Advance
 
     Float32 = npt.NDArray[np.float32]
@@ -89,7 +89,7 @@ def sequence_outputs(
 def base_outputs(
     model: Any,
     run: Run,
-    inputs: Inputs,
+    inputs: BaseInputs,
     rows: Int64 | None = None,
     *,
     batch_size: int = 64,
@@ -107,7 +107,8 @@ def base_outputs(
     Returns
     -------
     list of ndarray of float32, shape (bases, D)
-        In the order of `rows`; of the other strand, bases are in the order of this one.
+        In the order of `rows`; of the other strand, bases are in the order of this one. Bases that the other strand
+        was cut before have their output on this one alone.
     """
     rows = np.arange(len(inputs.length_N)) if rows is None else rows
     order = np.argsort(inputs.length_N[rows], kind="stable")
@@ -123,9 +124,12 @@ def base_outputs(
                 turned_BLD = _output(run, inputs, rows[batch], turned, device).cpu().numpy()
             for place, number in enumerate(batch):
                 bases = int(inputs.length_N[rows[number]]) - 2
-                found[int(number)] = forward_BLD[place, 1 : bases + 1]
+                output_TD = forward_BLD[place, 1 : bases + 1].copy()
                 if turned_BLD is not None:
-                    found[int(number)] = (found[int(number)] + turned_BLD[place, bases:0:-1]) / 2
+                    # Of a sequence that was cut, the other strand lacks the first bases instead of the last.
+                    cut = inputs.cut(int(rows[number]))
+                    output_TD[cut:] = (output_TD[cut:] + turned_BLD[place, bases:cut:-1]) / 2
+                found[int(number)] = output_TD
             if advance is not None:
                 advance(len(batch))
     return [found[number] for number in range(len(rows))]

@@ -211,7 +211,7 @@ def finetune_classifier(
         trainer.add_callback(callback)
     shown = ShowProgress("fine-tuning", lambda logged: _note(logged, metric), show=progress)
     trainer.add_callback(shown)
-    trainer.add_callback(CatchUpEvaluation(trainer.evaluate_in_training, lambda log: _evaluations(log, metric)))
+    trainer.add_callback(CatchUpEvaluation(trainer.evaluate_in_training, lambda log: evaluations_of(log, metric)))
     try:
         with library_bars_off():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -333,20 +333,35 @@ class ClassifierTrainer(transformers.Trainer):
         """Take samples in order, which is shuffled already."""
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
 
-    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False, **_: Any) -> Any:
-        """Compute the loss of the problem."""
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
+        """Say what the parts of a step count on average, over all processes; ``None`` where they all count the same."""
+        weights = [self._loss.weight_of(batch["labels"]) for batch in batch_samples]
+        known = [weight for weight in weights if weight is not None]
+        if not known:
+            return None
+        mean = torch.stack(known).mean().to(device)
+        return self.accelerator.gather(mean[None]).mean() if self.args.world_size > 1 else mean
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | None = None,
+    ) -> Any:
+        """Compute the loss of the problem; the mean over the parts of a step is that over all of it."""
         labels = inputs["labels"]
         outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
         loss = self._loss(outputs.logits, labels)
+        weight = self._loss.weight_of(labels)
+        if weight is not None and num_items_in_batch is not None:
+            loss = loss * (weight / num_items_in_batch.clamp(min=torch.finfo(loss.dtype).tiny))
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Stop where a loss is no number."""
         if "loss" in logs and not math.isfinite(logs["loss"]):
-            raise TrainingStoppedError(
-                f"the loss was not a finite number up to step {self.state.global_step}, so the run was stopped; try a "
-                "lower learning_rate"
-            )
+            raise self._stopped("the loss was")
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -356,7 +371,7 @@ class ClassifierTrainer(transformers.Trainer):
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
             self.control.should_save = False
         found = {f"eval_{name}": value for name, value in self._validate().items()}
-        before = _evaluations(self.state.log_history, self._metric)
+        before = evaluations_of(self.state.log_history, self._metric)
         self.log(dict(found))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
         self.control.should_evaluate = False
@@ -365,7 +380,7 @@ class ClassifierTrainer(transformers.Trainer):
             (_compared(self._metric, other) for at, other in before.items() if at < step), default=-math.inf
         ):
             self._keep(step, found[f"eval_{self._metric}"])
-        evaluated = _evaluations(self.state.log_history, self._metric)
+        evaluated = evaluations_of(self.state.log_history, self._metric)
         if self._settings.patience is not None and _stale(evaluated, self._metric) >= self._settings.patience:
             self.control.should_training_stop = True
         return found
@@ -408,6 +423,12 @@ class ClassifierTrainer(transformers.Trainer):
             save_file(state, file)
         publish_json(self._folder / BEST_STEP, {"step": step, self._metric: value}, force=True)
 
+    def _stopped(self, what: str) -> TrainingStoppedError:
+        return TrainingStoppedError(
+            f"{what} not a finite number up to step {self.state.global_step}, so the run was stopped; try a lower "
+            "learning_rate"
+        )
+
     def _validate(self) -> dict[str, float]:
         """Share the validation data out among the processes, and compute all metrics of the problem."""
         examples, count = self._validation.examples, len(self._validation.examples)
@@ -419,9 +440,11 @@ class ClassifierTrainer(transformers.Trainer):
         logits = classifier_logits(model, self._validation.inputs, self._settings, each_token=each_token, rows=rows)
         if world > 1:
             logits = self._gathered(logits, count)
+        every = torch.from_numpy(np.concatenate(list(logits)) if each_token else np.asarray(logits))
+        if not every.isfinite().all():
+            raise self._stopped("predictions were")
         problem, labels, scores = scores_and_labels(examples, logits)
         found = evaluate(problem, labels, scores)
-        every = torch.from_numpy(np.concatenate(list(logits)) if each_token else np.asarray(logits))
         if each_token:
             target = torch.from_numpy(self._validation.examples.known_labels)
             kept = np.concatenate(
@@ -528,9 +551,10 @@ def _arguments(
     return arguments
 
 
-def _evaluations(log: Log, metric: str) -> dict[int, float]:
-    """Give what the evaluations found of a metric, by step."""
-    return {int(entry["step"]): entry[f"eval_{metric}"] for entry in log if f"eval_{metric}" in entry}
+def evaluations_of(log: Log, metric: str, *, lower: bool = False) -> dict[int, float]:
+    """Give what the evaluations found of a metric, by step; with `lower` such that lower is better."""
+    found = {int(entry["step"]): entry[f"eval_{metric}"] for entry in log if f"eval_{metric}" in entry}
+    return {step: -_compared(metric, value) for step, value in found.items()} if lower else found
 
 
 def _compared(metric: str, value: float) -> float:

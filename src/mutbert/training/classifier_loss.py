@@ -39,11 +39,26 @@ class ClassifierLoss:
         if self.problem in {"binary", "multiclass"}:
             return functional.cross_entropy(logits, labels, weight)
         if self.problem == "token":
-            return functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), weight, ignore_index=IGNORED)
+            loss = functional.cross_entropy(
+                logits.flatten(0, 1), labels.flatten(), weight, ignore_index=IGNORED, reduction="sum"
+            )
+            # A batch may have no base that counts; the sum is 0 then.
+            return loss / self._sum_of_weights(labels).clamp(min=torch.finfo(loss.dtype).tiny)
         labels = labels.float().reshape(logits.shape)
         if self.problem == "multilabel":
             return functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
         return functional.mse_loss(logits, labels)
+
+    def weight_of(self, labels: torch.Tensor) -> torch.Tensor | None:
+        """Say what a batch counts in the mean over several; ``None`` where those of one size count the same."""
+        weighted = self._weight is not None and self.problem in {"binary", "multiclass"}
+        return self._sum_of_weights(labels) if weighted or self.problem == "token" else None
+
+    def _sum_of_weights(self, labels: torch.Tensor) -> torch.Tensor:
+        counts = labels != IGNORED
+        if self._weight is None:
+            return counts.sum().float()
+        return (self._weight.to(labels.device)[labels.clamp(min=0)] * counts).sum()
 
 
 def balanced_weights(problem: str, label: npt.NDArray[Any], classes: int) -> npt.NDArray[np.float32]:

@@ -1,0 +1,48 @@
+"""``mutbert predict``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import typer
+
+from mutbert.cli.printing import print_json
+
+
+def predict(
+    sequences: str = typer.Argument(..., help="CSV, TSV, Parquet or FASTA, plain or gzip; or a file of the Hub."),
+    model: str = typer.Option(..., "--model", help="The folder of a fine-tuned model, or a repository of the Hub."),
+    output: Path = typer.Option(..., "--output", "-o", help="A .tsv, .csv or .parquet file."),
+    sequence: str = typer.Option("sequence", "--sequence", help="The column of the sequences."),
+    name: str | None = typer.Option(None, "--name", help="A column of names."),
+    region: str | None = typer.Option(None, "--region", help="A column that says where a sequence lies (chr3:10-110)."),
+    genome: Path | None = typer.Option(None, "--genome", help="A genome store: allele frequencies where it lies."),
+    strands: str = typer.Option("forward", "--strands", help="forward, or both for the mean over the two strands."),
+    batch_size: int = typer.Option(32, "--batch-size", min=1, help="Sequences a batch."),
+    precision: str = typer.Option("fp32", "--precision", help="fp32, or bf16 for bfloat16 autocast."),
+    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
+    force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
+) -> None:
+    """Write what a fine-tuned model says of each sequence of a table or a FASTA."""
+    from mutbert.examples.files import Columns
+    from mutbert.inference.predictions import predict_table
+
+    report = predict_table(
+        model,
+        sequences,
+        output,
+        columns=Columns(sequence, None, name, region),
+        genome=genome,
+        batch_size=batch_size,
+        precision=precision,
+        strands=strands,
+        trust_remote_code=trust_remote_code,
+        force=force,
+        progress=True,
+    )
+    if as_json:
+        print_json(asdict(report) | {"output": str(report.output)})
+        return
+    typer.echo(f"{report.output}: {report.sequences:,} sequences, {report.problem}: {', '.join(report.classes)}")
