@@ -1,5 +1,6 @@
 """The README works as written: its Python runs, its commands run."""
 
+import random
 import re
 import shlex
 import shutil
@@ -37,6 +38,11 @@ def test_the_commands_run(demo, mutbert, tmp_path):
     shutil.copy(demo / "population" / "population.vcf.gz", tmp_path / "panel.vcf.gz")
     (tmp_path / "regions.bed").write_text("chr1\t10\t60\tone\n1\t100\t160\n")
     (tmp_path / "sequences.fa").write_text(">a\nACGTN\n>b\nacgt\n")
+    (tmp_path / "GUE" / "0").mkdir(parents=True)
+    rng = random.Random(0)
+    for name in ("train.csv", "test.csv", "GUE/0/train.csv", "GUE/0/dev.csv", "GUE/0/test.csv"):
+        rows = ["".join(rng.choices("ACGT", k=30)) + f",{number % 2}" for number in range(40)]
+        (tmp_path / name).write_text("\n".join(["sequence,label", *rows]) + "\n")
     (commands,) = blocks("bash")
     verbs = []
     for line in commands.splitlines():
@@ -52,8 +58,15 @@ def test_the_commands_run(demo, mutbert, tmp_path):
                 "training.max_steps=2",
                 "evaluation.windows=4",
             ]
+        elif words[0] == "finetune":
+            words.append("finetune.max_steps=2")
+        elif words[:2] == ["bench", "run"]:
+            # One task of five, of one seed.
+            words += ["--task", "0", "--seeds", "1", "--protocol", "corrected", "--set", "finetune.max_steps=2"]
         mutbert(*words, cwd=tmp_path)
-    assert set(verbs) == {"genome", "pretrain", "embed", "simulate", "convert", "export"}
+    assert set(verbs) == {
+        "genome", "pretrain", "finetune", "predict", "bench", "embed", "simulate", "convert", "export",
+    }  # fmt: skip
     for name in (
         "human.genome",
         "runs/small/model",
@@ -62,6 +75,8 @@ def test_the_commands_run(demo, mutbert, tmp_path):
         "regions.parquet",
         "sequences.safetensors",
         "population/ref.fa",
+        "predictions.tsv",
+        "results/shards/1-of-1/cells.jsonl",
     ):
         assert (tmp_path / name).exists(), name
 

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import shutil
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -184,7 +185,9 @@ def finetune_classifier(
     model = encoder.classifier(outputs, longest, each_token=problem == "token", rope_scaling=settings.rope_scaling)
     if settings.method == "lora":
         model = _with_adapters(model, encoder, settings)
-    arguments = _arguments(settings, folder, len(train.examples), seed, save=bool(callbacks))
+    arguments = _arguments(
+        settings, folder, len(train.examples), seed, save=bool(callbacks), all_used=encoder.family == "mutbert"
+    )
     weights = None
     if settings.class_weights == "balanced":
         weights = balanced_weights(problem, train.examples.known_labels, outputs)
@@ -257,7 +260,10 @@ def scores_and_labels(
     """
     if examples.problem != "token":
         assert isinstance(logits, np.ndarray)
-        return examples.problem, examples.known_labels, decision_scores(examples.problem, logits)
+        scores = decision_scores(examples.problem, logits)
+        # A table may have its numbers in one column of several that it could have.
+        labels = examples.known_labels.reshape(scores.shape) if scores.ndim == 1 else examples.known_labels
+        return examples.problem, labels, scores
     label_T = np.concatenate(
         [
             examples.known_labels[start : start + len(row)]
@@ -405,7 +411,7 @@ class ClassifierTrainer(transformers.Trainer):
                 "other validation data or another metric"
             )
         model = self.accelerator.unwrap_model(self.model)
-        model.load_state_dict(load_file(path, device=str(self.args.device)), strict=False)
+        model.load_state_dict(load_file(path), strict=False)
         return int(json.loads((self._folder / BEST_STEP).read_text(encoding="utf-8"))["step"])
 
     def _keep(self, step: int, value: float) -> None:
@@ -495,11 +501,14 @@ def _with_adapters(model: Any, encoder: Encoder, settings: FinetuneSettings) -> 
         target_modules=targets,
         modules_to_save=heads,
     )
-    return peft.get_peft_model(model, config)
+    with warnings.catch_warnings():
+        # It asks the model what the library now calls by another name.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        return peft.get_peft_model(model, config)
 
 
 def _arguments(
-    settings: FinetuneSettings, folder: Path, count: int, seed: int, *, save: bool
+    settings: FinetuneSettings, folder: Path, count: int, seed: int, *, save: bool, all_used: bool
 ) -> transformers.TrainingArguments:
     for key in settings.training:
         if key in _RESERVED:
@@ -514,7 +523,8 @@ def _arguments(
                 "logging_steps": 50,
                 "lr_scheduler_type": "linear",
                 "use_cpu": not torch.accelerator.is_available(),
-                "ddp_find_unused_parameters": True,
+                # Of other models, poolers and the like may have no part in the loss.
+                "ddp_find_unused_parameters": not all_used,
                 **settings.training,
             },
             output_dir=str(folder / WRITING),

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from mutbert.errors import InputError
 from mutbert.training.classifier_data import IGNORED
 
 if TYPE_CHECKING:
@@ -65,7 +66,14 @@ def balanced_weights(problem: str, label: npt.NDArray[Any], classes: int) -> npt
     """Weigh classes by how rare they are, ``n / (classes * count)``; positive labels by negatives over positives.
 
     A class without an example counts nothing, since there is nothing to weigh.
+
+    Raises
+    ------
+    InputError
+        When labels are numbers.
     """
+    if problem == "regression":
+        raise InputError("class_weights is balanced, but the labels are numbers and no classes; give none")
     if problem == "multilabel":
         positive = label.astype(np.float64).sum(axis=0)
         weight = np.divide(len(label) - positive, positive, out=np.ones_like(positive), where=positive > 0)

@@ -250,6 +250,8 @@ def finetune(
     InputError
         When data, model, settings or output cannot be used.
     """
+    # First of all, as whoever asks which process this is before it is set up is told that there is one alone.
+    PartialState(cpu=not torch.accelerator.is_available())
     output = Path(recipe.output)
     if recipe.model == CNN:
         raise InputError("model cnn: is there to compare with, in 'mutbert bench'; give a model folder or repository")

@@ -121,9 +121,11 @@ def fit_probe(
     InputError
         When the training data have one class alone, or labels are of single bases.
     """
-    problem = train[0].problem
+    problem, label = train[0].problem, validation[0].known_labels
     if problem == "token":
         raise InputError("a probe is for labels of sequences; give method=full or method=lora for labels of bases")
+    if problem == "regression" and class_weights == "balanced":
+        raise InputError("class_weights is balanced, but the labels are numbers and no classes; give none")
     scaler = StandardScaler().fit(train[1].astype(np.float64))
     scaled = scaler.transform(train[1].astype(np.float64))
     best: tuple[float, Probe] | None = None
@@ -131,7 +133,11 @@ def fit_probe(
         weight_KD, bias_K = _fit(problem, scaled, train[0], c, class_weights)
         weight_KD = weight_KD / scaler.scale_
         probe = Probe(weight_KD, bias_K - weight_KD @ scaler.mean_, c)
-        value = evaluate(problem, validation[0].known_labels, probe.scores(validation[1]), [metric])[metric]
+        score = probe.scores(validation[1])
+        # One column of labels is no less a column.
+        value = evaluate(problem, label, score if problem == "multiclass" else score.reshape(label.shape), [metric])[
+            metric
+        ]
         value = -np.inf if np.isnan(value) else -value if metric in LOWER_IS_BETTER else value
         if best is None or value > best[0]:
             best = value, probe
