@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import torch
 import transformers
 
+from mutbert import alphabet
 from mutbert.encoders.cnn import CnnClassifier
 from mutbert.encoders.inputs import BaseInputs, Population, TokenInputs
 from mutbert.encoders.known import KnownModel, find_model
@@ -321,6 +322,11 @@ class AutoEncoder:
             self._tokenizer = self._loaded(transformers.AutoTokenizer.from_pretrained)
             if self._tokenizer.pad_token_id is None:
                 raise InputError(f"{self.name}: its tokenizer has no padding token; name one in tokenizer_config.json")
+            special = set(self._tokenizer.all_special_tokens)
+            letters = {letter for token in self._tokenizer.get_vocab() if token not in special for letter in token}
+            # The library makes an empty one where there is none, to which everything is unknown.
+            if not letters.issuperset(alphabet.BASES):
+                raise InputError(f"{self.name}: has no tokenizer that knows A, C, G and T; put its files there too")
         return self._tokenizer
 
     def inputs(

@@ -459,7 +459,7 @@ def _with_report(
         metric=result.metric,
         classes=train.classes,
         metrics=result.metrics,
-        interval=None if result.interval is None else tuple(result.interval),
+        interval=result.interval,
         shown=name,
         labels=labels,
         scores=scores,

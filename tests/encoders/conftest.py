@@ -1,0 +1,50 @@
+"""Sequences, and the models of all rooms on one thread."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from mutbert import alphabet
+from mutbert.encoders.inputs import BaseInputs
+from mutbert.examples.table import Examples
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Models this small run slower on several threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def examples_of():
+    """Make examples without labels of sequences."""
+
+    def make(sequences, regions=None):
+        offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])]).astype(np.int64)
+        places = tuple(regions or [None] * len(sequences))
+        return Examples(alphabet.encode("".join(sequences)), offsets, None, ("",) * len(sequences), places, "", ())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sequences():
+    """Twelve sequences of 1 to 60 bases, in no order of length, N among them."""
+    generator = random.Random(0)
+    lengths = [generator.randint(1, 60) for _ in range(10)] + [1, 60]
+    return ["".join(generator.choices("ACGTN", [8, 8, 8, 8, 1], k=length)) for length in lengths]
+
+
+@pytest.fixture(scope="session")
+def single(examples_of):
+    """Give the batch of one sequence alone."""
+
+    def make(sequence):
+        return BaseInputs(examples_of([sequence])).batch(np.array([0]))
+
+    return make

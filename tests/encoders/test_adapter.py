@@ -1,0 +1,337 @@
+"""Models of several kinds behind one adapter, loaded whole or refused in one line."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, EsmForMaskedLM
+
+from mutbert.encoders.adapter import mean_over_tokens, open_encoder
+from mutbert.encoders.cnn import CnnClassifier
+from mutbert.encoders.known import MODELS, find_model
+from mutbert.errors import InputError
+from mutbert.genome.store import ProbabilisticGenome
+from mutbert.model import MutBertForMaskedLM, MutBertForTokenClassification
+
+KINDS = ("mutbert", "esm", "bert")
+ONE_LINE = r"\A[^\n]+\Z"
+
+
+@pytest.fixture(params=KINDS)
+def folder(request, model_folders):
+    return model_folders[request.param]
+
+
+@pytest.fixture
+def copied(tmp_path, model_folders):
+    """A copy of a model's folder, to change."""
+
+    def copy(kind):
+        return shutil.copytree(model_folders[kind], tmp_path / kind)
+
+    return copy
+
+
+def change_config(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def drop_weights(folder, fragment):
+    """Take weights out of a checkpoint."""
+    path = folder / "model.safetensors"
+    weights = {name: value for name, value in load_file(path).items() if fragment not in name}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def features(encoder, body, batch):
+    with torch.inference_mode():
+        return mean_over_tokens(encoder.hidden_states(body, batch), batch)
+
+
+def test_hidden_states_are_those_of_the_model_itself(folder, examples_of, sequences):
+    encoder = open_encoder(folder)
+    batch = encoder.inputs(examples_of(sequences[:1])).batch(np.array([0]))
+    states = encoder.hidden_states(encoder.body(64), batch)
+
+    kind = {"mutbert": MutBertForMaskedLM, "esm": EsmForMaskedLM, "bert": BertForMaskedLM}[folder.name]
+    model = kind.from_pretrained(folder).eval()
+    # The tokenizer's whole answer, with the mask and the token types that it gives.
+    ids = AutoTokenizer.from_pretrained(folder)(sequences[0], return_tensors="pt")
+    with torch.inference_mode():
+        wanted = model(**ids, output_hidden_states=True).hidden_states[-1]
+    torch.testing.assert_close(states, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_features_do_not_depend_on_the_others_of_a_batch(folder, examples_of, sequences):
+    encoder = open_encoder(folder)
+    inputs, body = encoder.inputs(examples_of(sequences)), encoder.body(64)
+    rows, reverse = np.arange(len(sequences)), np.arange(len(sequences)) % 2 == 1
+    together = features(encoder, body, inputs.batch(rows, reverse))
+    alone = [
+        features(encoder, body, inputs.batch(rows[row : row + 1], reverse[row : row + 1]))[0] for row in rows
+    ]  # fmt: skip
+    torch.testing.assert_close(together, torch.stack(alone), atol=2e-5, rtol=1e-5)
+
+
+def test_the_mean_leaves_padding_out():
+    states = torch.arange(12.0).reshape(2, 3, 2)
+    states[0, 2] = 1000
+    found = mean_over_tokens(states, {"attention_mask": torch.tensor([[1, 1, 0], [1, 1, 1]])})
+    assert found.tolist() == [[1.0, 2.0], [8.0, 9.0]]
+    assert mean_over_tokens(states[1:], {}).tolist() == [[8.0, 9.0]]
+
+
+def test_a_classifier_has_the_model_and_a_fresh_head_that_the_seed_decides(folder, examples_of, sequences):
+    encoder = open_encoder(folder)
+    batch = encoder.inputs(examples_of(sequences)).batch(np.arange(len(sequences)))
+    models = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        models.append(encoder.classifier(3, 64))
+    assert models[0](**batch).logits.shape == (len(sequences), 3)
+    states = [model.state_dict() for model in models]
+    differ = {name for name in states[0] if not torch.equal(states[0][name], states[2][name])}
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert differ
+    assert all("classifier" in name or "pooler" in name for name in differ)
+    trained = AutoModelForMaskedLM.from_pretrained(folder).state_dict()
+    for name in set(states[0]) & set(trained):
+        assert torch.equal(states[0][name], trained[name]), name
+
+
+def test_random_weights_are_the_seeds_and_nothing_of_the_checkpoint(folder, examples_of, sequences):
+    encoder = open_encoder(f"random:{folder}")
+    assert encoder.name == f"random:{folder}"
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        body = encoder.body(64)
+        assert not body.training
+        states.append(body.state_dict())
+    matrices = [name for name, value in states[0].items() if value.dim() == 2 and value.std() > 0]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert matrices
+    trained = open_encoder(folder).body(64).state_dict()
+    for name in matrices:
+        assert not torch.equal(states[0][name], states[2][name])
+        assert not torch.equal(states[0][name], trained[name])
+    assert encoder.classifier(2, 64)(**encoder.inputs(examples_of(sequences)).batch(np.arange(2))).logits.shape == (
+        2,
+        2,
+    )
+
+
+def test_random_weights_need_a_configuration_alone(copied):
+    folder = copied("mutbert")
+    (folder / "model.safetensors").unlink()
+    assert open_encoder(f"random:{folder}").classifier(2, 20).num_labels == 2
+    with pytest.raises(InputError, match="holds no weights"):
+        open_encoder(folder)
+
+
+def test_identity_is_that_of_the_weights(copied):
+    folder = copied("bert")
+    before, fresh = open_encoder(folder).identity(), open_encoder(f"random:{folder}").identity()
+    assert open_encoder(folder, name="other").identity() == before
+    drop_weights(folder, "cls.")
+    assert open_encoder(folder).identity() not in {before, fresh}
+    assert open_encoder(f"random:{folder}").identity() == fresh
+    change_config(folder, hidden_act="relu")
+    assert open_encoder(f"random:{folder}").identity() != fresh
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_have_layers_to_be_put_on(model_folders, kind):
+    encoder = open_encoder(model_folders[kind])
+    assert encoder.family == {"mutbert": "mutbert"}.get(kind, "other")
+    ends = {
+        name.rpartition(".")[2]
+        for name, module in encoder.classifier(2, 20).named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    assert set(encoder.lora_targets) <= ends
+
+
+def test_models_known_by_name():
+    assert len({model.name for model in MODELS}) == len({model.place for model in MODELS}) == len(MODELS)
+    for model in MODELS:
+        assert find_model(model.name) is find_model(model.place) is model
+    assert find_model("nothing") is None
+
+
+@pytest.mark.shared
+def test_the_published_layout_is_ours(shared, examples_of, sequences):
+    golden = shared / "golden"
+    encoder = open_encoder(golden)
+    assert encoder.family == "mutbert"
+    assert encoder.one_token_a_base
+    batch = encoder.inputs(examples_of(sequences[:1])).batch(np.array([0]))
+    wanted = MutBertForMaskedLM.from_pretrained(golden).eval().bert(**batch).last_hidden_state
+    torch.testing.assert_close(encoder.hidden_states(encoder.body(62), batch), wanted)
+    torch.manual_seed(0)
+    assert not torch.equal(
+        open_encoder(f"random:{golden}").body(62).embeddings.word_embeddings.weight,
+        encoder.body(62).embeddings.word_embeddings.weight,
+    )
+
+
+def test_longer_sequences_scale_the_rotary_positions_as_far_as_needed(model_folders):
+    encoder = open_encoder(model_folders["mutbert"])
+    for fresh in (False, True):
+        encoder = open_encoder(f"{'random:' * fresh}{model_folders['mutbert']}")
+        assert encoder.body(64).config.rope_scaling is None
+        assert encoder.body(96).config.rope_scaling == {"type": "dynamic", "factor": 1.5}
+        given = {"type": "linear", "factor": 2}
+        assert encoder.classifier(2, 128, rope_scaling=given).config.rope_scaling == {"type": "linear", "factor": 2.0}
+        with pytest.raises(InputError, match="129 tokens are more than 64 times 2; raise the factor"):
+            encoder.classifier(2, 129, rope_scaling=given)
+        with pytest.raises(InputError, match="65 tokens are more than 64 times 1; raise the factor"):
+            encoder.classifier(2, 65, rope_scaling={"type": "linear", "factor": 1})
+        for wrong in ({"type": "linear"}, {"type": "yarn", "factor": 2}):
+            with pytest.raises(InputError, match="rope_scaling is"):
+                encoder.classifier(2, 60, rope_scaling=wrong)
+
+
+def test_learned_positions_have_an_end(copied):
+    encoder = open_encoder(copied("bert"))
+    encoder.body(64)
+    for load in (encoder.body, lambda longest: encoder.classifier(2, longest)):
+        with pytest.raises(InputError, match="65 tokens are more than the 64 that it has positions for"):
+            load(65)
+
+
+def test_learned_positions_behind_one_for_padding_are_fewer(copied, examples_of):
+    folder = copied("esm")
+    change_config(folder, position_embedding_type="absolute")
+    encoder = open_encoder(f"random:{folder}")
+    # 6 bases a token, behind the class token.
+    batch = encoder.inputs(examples_of(["ACGTAC" * 61])).batch(np.array([0]))
+    assert batch["input_ids"].shape == (1, 62)
+    assert encoder.hidden_states(encoder.body(62), batch).isfinite().all()
+    with pytest.raises(InputError, match="63 tokens are more than the 62 that it has positions for"):
+        encoder.body(63)
+
+
+def test_rotary_positions_of_others_have_no_end_and_no_scaling(model_folders):
+    encoder = open_encoder(model_folders["esm"])
+    encoder.body(1000)
+    with pytest.raises(InputError, match="rope_scaling is for MutBERT"):
+        encoder.classifier(2, 20, rope_scaling={"type": "dynamic", "factor": 2})
+
+
+@pytest.mark.parametrize("kind", ["esm", "bert"])
+@pytest.mark.parametrize("lost", ["layer.1.attention", "word_embeddings"])
+def test_a_checkpoint_that_lacks_weights_is_refused(copied, kind, lost):
+    folder = copied(kind)
+    drop_weights(folder, lost)
+    encoder = open_encoder(folder)
+    for load in (lambda: encoder.body(20), lambda: encoder.classifier(2, 20)):
+        with pytest.raises(InputError, match=f"has no .*{lost.rpartition('.')[2]}.*; give a model that is whole"):
+            load()
+
+
+def test_a_fine_tuned_model_is_loaded_whole(folder, tmp_path, examples_of, sequences):
+    encoder = open_encoder(folder)
+    torch.manual_seed(0)
+    model = encoder.classifier(2, 64)
+    model.save_pretrained(tmp_path)
+    encoder.save_tokenizer(tmp_path, 64)
+    again = open_encoder(tmp_path)
+    loaded, each_token = again.trained_classifier(64)
+    batch = again.inputs(examples_of(sequences)).batch(np.arange(len(sequences)))
+    assert not each_token
+    assert not loaded.training
+    torch.testing.assert_close(loaded(**batch).logits, model(**batch).logits)
+    with pytest.raises(InputError, match=ONE_LINE):
+        encoder.trained_classifier(64)
+
+
+def test_labels_of_bases_need_a_token_for_each(model_folders):
+    with pytest.raises(InputError, match="its tokens are not single bases"):
+        open_encoder(model_folders["esm"]).classifier(2, 20, each_token=True)
+    model = open_encoder(model_folders["mutbert"]).classifier(2, 20, each_token=True)
+    assert isinstance(model, MutBertForTokenClassification)
+
+
+def test_frequencies_are_for_models_that_read_them(model_folders, examples_of):
+    genome = object.__new__(ProbabilisticGenome)
+    with pytest.raises(InputError, match="reads tokens, not allele frequencies"):
+        open_encoder(model_folders["bert"]).inputs(examples_of(["ACGT"]), genome=genome)
+
+
+def test_what_is_not_there_is_said_in_one_line(tmp_path, copied, examples_of):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for model in (tmp_path / "none", empty, f"random:{empty}", f"random:{tmp_path / 'none'}"):
+        with pytest.raises(InputError, match=ONE_LINE):
+            open_encoder(model)
+    folder = copied("bert")
+    for path in folder.glob("*token*"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"\A[^\n]+has no tokenizer that knows A, C, G and T[^\n]+\Z"):
+        open_encoder(folder).inputs(examples_of(["ACGT"]))
+
+
+def test_a_tokenizer_without_padding_is_refused(copied, examples_of):
+    folder = copied("bert")
+    path = folder / "tokenizer_config.json"
+    values = json.loads(path.read_text())
+    del values["pad_token"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(InputError, match="has no padding token"):
+        open_encoder(folder).inputs(examples_of(["ACGT"]))
+
+
+CODE = """\
+from pathlib import Path
+
+from transformers import BertConfig, BertForSequenceClassification
+
+Path({witness!r}).write_text("ran")
+
+
+class OtherConfig(BertConfig):
+    pass
+
+
+class OtherModel(BertForSequenceClassification):
+    config_class = OtherConfig
+"""
+
+
+@pytest.mark.parametrize("kind", ["bert", "other"])
+def test_code_of_a_checkpoint_runs_only_where_it_is_trusted(copied, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder, witness = copied("bert"), tmp_path / "witness"
+    (folder / "code.py").write_text(CODE.format(witness=str(witness)))
+    automatic = {"AutoConfig": "code.OtherConfig", "AutoModelForSequenceClassification": "code.OtherModel"}
+    # The library has a model of the first type itself, and would take that without a word.
+    change_config(folder, auto_map=automatic, model_type=kind)
+    for model in (folder, f"random:{folder}"):
+        with pytest.raises(InputError, match=r"\A[^\n]+ --trust-remote-code to run it\Z"):
+            open_encoder(model)
+    assert not witness.exists()
+    model = open_encoder(folder, trust_remote_code=True).classifier(2, 20)
+    assert type(model).__name__ == "OtherModel"
+    assert witness.exists()
+
+
+def test_a_name_that_needs_code_is_refused_before_anything_is_fetched():
+    with pytest.raises(InputError, match="needs code that comes with the checkpoint"):
+        open_encoder("dnabert2")
+
+
+def test_the_plain_network():
+    encoder = open_encoder("cnn")
+    assert (encoder.name, encoder.family, encoder.pretrained, encoder.lora_targets) == ("cnn", "cnn", False, ())
+    assert isinstance(encoder.classifier(2, 10_000), CnnClassifier)
+    for wrong in (
+        lambda: encoder.body(20), lambda: encoder.hidden_states(None, {}), lambda: encoder.trained_classifier(20)
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=ONE_LINE):
+            wrong()
+    assert encoder.identity() == open_encoder("cnn", name="other").identity()

@@ -1,0 +1,215 @@
+"""Batches against the tokenizers' own answers for one sequence at a time, and frequencies against a plain loop."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from mutbert import alphabet
+from mutbert.encoders.inputs import BaseInputs, Population, TokenInputs
+from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, StoreWriter
+from mutbert.model import MutBertTokenizer
+from mutbert.regions import Region
+
+OWN = MutBertTokenizer()
+BATCHES = st.lists(st.tuples(st.text(alphabet.IUPAC, min_size=1, max_size=25), st.booleans()), min_size=1, max_size=6)
+PLAIN = st.lists(st.tuples(st.text("ACGTN", min_size=1, max_size=40), st.booleans()), min_size=1, max_size=6)
+
+
+def turned(sequence):
+    return alphabet.decode(alphabet.reverse_complement(alphabet.encode(sequence)))
+
+
+def asked(pairs):
+    """Rows from the last to the first, and whether each is read backwards."""
+    rows = np.arange(len(pairs))[::-1]
+    return rows, np.array([pairs[row][1] for row in rows])
+
+
+def check_mask(batch, lengths):
+    """A mask says what is padding, and is left out where nothing is."""
+    width = next(iter(batch.values())).shape[1]
+    assert width == max(lengths)
+    if min(lengths) == width:
+        assert "attention_mask" not in batch
+    else:
+        assert batch["attention_mask"].tolist() == [[1] * n + [0] * (width - n) for n in lengths]
+
+
+@given(BATCHES, st.none() | st.integers(3, 30), st.booleans())
+def test_bases_are_read_as_by_the_tokenizer(examples_of, pairs, max_tokens, special):
+    inputs = BaseInputs(examples_of([pair[0] for pair in pairs]), max_tokens=max_tokens, special_tokens=special)
+    rows, reverse = asked(pairs)
+    batch = inputs.batch(rows, reverse)
+
+    kept = max_tokens and max_tokens - 2 * special
+    texts = [(turned(pairs[row][0]) if pairs[row][1] else pairs[row][0])[:kept] for row in rows]
+    lengths = [len(text) + 2 * special for text in texts]
+    assert inputs.length_N[rows].tolist() == lengths
+    check_mask(batch, lengths)
+    if set("".join(texts)) <= set("ACGTN"):
+        assert "input_probs" not in batch
+        for row, text in zip(batch["input_ids"].tolist(), texts, strict=True):
+            ids = OWN(text, add_special_tokens=special)["input_ids"]
+            assert row == ids + [alphabet.PAD_ID] * (len(row) - len(ids))
+    else:
+        assert "input_ids" not in batch
+        wanted = OWN.encode_probabilities(texts, add_special_tokens=special)["input_probs"]
+        assert torch.equal(batch["input_probs"], wanted)
+
+
+def test_the_published_length_of_102_tokens_loses_the_last_of_101_bases(examples_of):
+    sequence = "ACGT" * 25 + "G"
+    whole = BaseInputs(examples_of([sequence])).batch(np.array([0]))["input_ids"]
+    inputs = BaseInputs(examples_of([sequence]), max_tokens=102)
+    cut = inputs.batch(np.array([0]))["input_ids"]
+
+    assert whole.shape == (1, 103)
+    assert cut.tolist() == [[*whole[0, :101].tolist(), alphabet.SEP_ID]]
+    assert inputs.tokens_at(np.array([0, 0, 0]), np.array([0, 99, 100])).tolist() == [1, 100, -1]
+    assert inputs.cut(0) == 1
+    # Of the other strand the last base is lost as well, which is this one's first.
+    backwards = inputs.batch(np.array([0]), np.array([True]))["input_ids"]
+    assert backwards.tolist() == [OWN(turned(sequence)[:100])["input_ids"]]
+
+
+def test_nothing_asked_for_is_nothing_given(examples_of):
+    assert BaseInputs(examples_of(["ACGT"])).batch(np.zeros(0, np.int64))["input_ids"].shape[0] == 0
+
+
+@pytest.fixture(scope="module")
+def population_genome(tmp_path_factory):
+    """A contig of 300 bases, in which every fifth position varies among all four bases."""
+    path = tmp_path_factory.mktemp("store") / "small.genome"
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    base = rng.integers(0, 4, 300).astype(np.uint8)
+    base[30:33] = alphabet.UNKNOWN
+    position = np.setdiff1d(np.arange(2, 300, 5), np.arange(30, 33)).astype(np.uint32)
+    frequency = (rng.dirichlet(np.ones(4), len(position)) * FREQUENCY_ONE).astype(np.uint16)
+    rows = np.arange(len(position))
+    frequency[rows, base[position]] += (FREQUENCY_ONE - frequency.astype(int).sum(axis=1)).astype(np.uint16)
+    with StoreWriter(path) as writer:
+        writer.add_contig("chr1", base, position, frequency)
+        writer.finish()
+    return ProbabilisticGenome.open(path)
+
+
+PLACES = [(0, 12), (7, 8), (100, 140), (25, 40), (60, 72), (288, 300)]
+
+
+@pytest.mark.parametrize("max_tokens", [None, 14])
+def test_frequencies_are_read_where_a_sequence_lies(examples_of, population_genome, max_tokens):
+    sequences = [alphabet.decode(population_genome.bases("chr1", *place)) for place in PLACES]
+    examples = examples_of(sequences, [Region("1", *place) for place in PLACES])
+    population = Population(examples, population_genome)
+    inputs = BaseInputs(examples, max_tokens=max_tokens, population=population)
+    assert (population.used, population.elsewhere, population.unlike) == (len(PLACES), 0, 0)
+
+    rows = np.array([5, 2, 0, 1, 3, 4, 2])
+    reverse = np.array([True, True, False, False, True, False, False])
+    batch = inputs.batch(rows, reverse)
+    lengths = []
+    for row, (number, backwards) in enumerate(zip(rows, reverse, strict=True)):
+        frequency = population_genome.frequencies("chr1", *PLACES[number])
+        known = alphabet.encode(sequences[number]) != alphabet.UNKNOWN
+        wanted = np.zeros((len(frequency), 9), np.float32)
+        wanted[:, alphabet.UNK_ID] = ~known
+        wanted[known, 5:] = frequency[known]
+        if backwards:
+            wanted = wanted[::-1][:, alphabet.COMPLEMENT_OF_ID]
+        wanted = wanted[: max_tokens and max_tokens - 2]
+        lengths.append(len(wanted) + 2)
+        found = batch["input_probs"][row].numpy()
+        np.testing.assert_array_equal(found[1 : len(wanted) + 1], wanted)
+        assert found[0, alphabet.CLS_ID] == found[len(wanted) + 1, alphabet.SEP_ID] == 1
+        assert (found[len(wanted) + 2 :, alphabet.PAD_ID] == 1).all()
+        np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
+    check_mask(batch, lengths)
+
+
+def test_frequencies_of_other_places_are_not_used_and_counted(examples_of, population_genome):
+    own = alphabet.decode(population_genome.bases("chr1", 100, 110))
+    other = turned(own)
+    assert other != own
+    regions = [
+        Region("chr1", 100, 110), Region("chr1", 100, 110), None, Region("chr9", 100, 110), Region("chr1", 295, 305)
+    ]  # fmt: skip
+    examples = examples_of([own, other, own, own, own], regions)
+    population = Population(examples, population_genome)
+    inputs = BaseInputs(examples, population=population)
+
+    assert (population.used, population.elsewhere, population.unlike) == (1, 3, 1)
+    assert sum(inputs.unplaced.values()) == 4
+    assert "input_probs" in inputs.batch(np.array([0]))
+    for row, sequence in enumerate([other, own, own, own], start=1):
+        assert inputs.batch(np.array([row]))["input_ids"].tolist() == [OWN(sequence)["input_ids"]]
+
+
+def test_a_variant_behind_the_cut_is_not_read(examples_of, population_genome):
+    # The first position that varies is the third.
+    sequence = alphabet.decode(population_genome.bases("chr1", 0, 5))
+    examples = examples_of([sequence], [Region("chr1", 0, 5)])
+    population = Population(examples, population_genome)
+    for max_tokens, name in ((4, "input_ids"), (5, "input_probs")):
+        assert name in BaseInputs(examples, max_tokens=max_tokens, population=population).batch(np.array([0]))
+
+
+@pytest.fixture(scope="module", params=["esm", "bert"])
+def tokenizer(request, model_folders):
+    return AutoTokenizer.from_pretrained(model_folders[request.param])
+
+
+def test_six_mers_are_followed_by_single_bases(model_folders):
+    tokenizer = AutoTokenizer.from_pretrained(model_folders["esm"])
+    assert tokenizer.tokenize("ACGTACGTA") == ["ACGTAC", "G", "T", "A"]
+
+
+@given(PLAIN, st.none() | st.integers(3, 12), st.booleans())
+def test_tokens_are_those_that_the_tokenizer_gives_alone(examples_of, tokenizer, pairs, max_tokens, special):
+    inputs = TokenInputs(
+        tokenizer, examples_of([pair[0] for pair in pairs]), max_tokens=max_tokens, special_tokens=special
+    )
+    rows, reverse = asked(pairs)
+    batch = inputs.batch(rows, reverse)
+
+    wanted = [
+        tokenizer(
+            turned(pairs[row][0]) if pairs[row][1] else pairs[row][0],
+            truncation=max_tokens is not None, max_length=max_tokens, add_special_tokens=special,
+        )["input_ids"]
+        for row in rows
+    ]  # fmt: skip
+    forward = ~reverse
+    assert inputs.length_N[rows][forward].tolist() == [
+        len(ids) for ids, kept in zip(wanted, forward, strict=True) if kept
+    ]
+    check_mask(batch, [len(ids) for ids in wanted])
+    for row, ids in zip(batch["input_ids"].tolist(), wanted, strict=True):
+        assert row == ids + [tokenizer.pad_token_id] * (len(row) - len(ids))
+
+
+@given(PLAIN, st.none() | st.integers(3, 12), st.booleans())
+def test_the_token_of_a_base_is_found_by_counting(examples_of, tokenizer, pairs, max_tokens, special):
+    sequences = [pair[0] for pair in pairs]
+    inputs = TokenInputs(tokenizer, examples_of(sequences), max_tokens=max_tokens, special_tokens=special)
+    for row, sequence in enumerate(sequences):
+        ids = inputs.batch(np.array([row]))["input_ids"][0].tolist()
+        owner = []
+        for number, token in enumerate(tokenizer.convert_ids_to_tokens(ids)):
+            if token == tokenizer.unk_token:
+                owner.append(number)
+            elif token not in tokenizer.all_special_tokens:
+                assert sequence[len(owner) :].startswith(token)
+                owner.extend([number] * len(token))
+        owner += [-1] * (len(sequence) - len(owner))
+        places = np.arange(len(sequence))
+        assert inputs.tokens_at(np.full(len(places), row), places).tolist() == owner
+
+
+def test_other_codes_are_read_as_n(examples_of, tokenizer):
+    inputs, wanted = (TokenInputs(tokenizer, examples_of([text])) for text in ("ACRTYACGT", "ACNTNACGT"))
+    rows, reverse = np.array([0, 0]), np.array([False, True])
+    assert torch.equal(inputs.batch(rows, reverse)["input_ids"], wanted.batch(rows, reverse)["input_ids"])
