@@ -220,7 +220,7 @@ class PairReader:
         tokens = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", *"ACGT", "AC", "GT", "TT", "ACGT"]
         vocabulary = {token: number for number, token in enumerate(tokens)}
         merges = [("A", "C"), ("G", "T"), ("T", "T"), ("AC", "GT")]
-        inner = Tokenizer(models.BPE(vocabulary, merges, unk_token="[UNK]"))
+        inner = Tokenizer(models.BPE(vocabulary, merges, unk_token="[UNK]", fuse_unk=True))
         inner.post_processor = processors.TemplateProcessing(
             "[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
         )

@@ -22,7 +22,9 @@ from hypothesis import strategies as st
 
 from mutbert import alphabet
 from mutbert.errors import InputError, MissingExtraError
-from mutbert.examples.files import Columns, SourceFile, find_file, read_examples
+from mutbert.examples.columns import Columns
+from mutbert.examples.files import read_examples
+from mutbert.examples.places import SourceFile, find_file
 from mutbert.regions import Region
 
 LETTERS = "ACGTRYSWKMBDHVNacgtryswkmbdhvnUu"

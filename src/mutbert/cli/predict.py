@@ -26,7 +26,7 @@ def predict(
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Write what a fine-tuned model says of each sequence of a table or a FASTA."""
-    from mutbert.examples.files import Columns
+    from mutbert.examples.columns import Columns
     from mutbert.inference.predictions import predict_table
 
     report = predict_table(

@@ -78,7 +78,8 @@ class Inputs(Protocol):
         Returns
         -------
         ndarray of int64, shape (B,)
-            Its index among the sequence's tokens; -1 where the sequence was cut before it.
+            Its index among the sequence's tokens; -1 where the sequence was cut before it, or the tokens do not say
+            which bases they stand for.
         """
 
 
@@ -314,9 +315,14 @@ class TokenInputs:
         """Count the bases of the tokens before; see `Inputs.tokens_at`."""
         flat, offset = self._forward
         behind = np.append(0, np.cumsum(self._width_of_id()[flat]))
+        read_B = behind[offset[rows + 1]] - behind[offset[rows]]
+        whole_B = read_B == self._offset[rows + 1] - self._offset[rows]
+        if self._max_tokens is not None:
+            whole_B |= self.length_N[rows] == self._max_tokens
         # The first token at whose end more bases were read than lie before the one looked for.
         found_B = np.searchsorted(behind[1:], behind[offset[rows]] + place_B, side="right") - offset[rows]
-        return np.where(found_B < self.length_N[rows], found_B, -1)
+        # Of a tokenizer that makes one token of several unknown bases, or none, no place is certain.
+        return np.where(whole_B & (found_B < self.length_N[rows]), found_B, -1)
 
     def _width_of_id(self) -> Int64:
         """Say how many bases each token of the vocabulary stands for."""

@@ -16,7 +16,8 @@ import numpy as np
 from mutbert import alphabet
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.evaluation.suites import EqtlColumns
-from mutbert.examples.files import Columns, SourceFile, _read_table, find_file
+from mutbert.examples.columns import MissingColumnError, read_table
+from mutbert.examples.places import SourceFile, find_file
 from mutbert.examples.splits import region_split
 from mutbert.examples.table import Examples
 from mutbert.genome.fasta import read_fasta
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    from mutbert.examples.files import _Table
+    from mutbert.examples.columns import FileTable
 
     Bool = npt.NDArray[np.bool_]
     Int8 = npt.NDArray[np.int8]
@@ -224,7 +225,7 @@ def read_variants(place: str | Path, columns: EqtlColumns | None = None) -> Read
     columns = columns or EqtlColumns()
     path, source = find_file(place)
     names = [getattr(columns, field.name) for field in dataclasses.fields(columns) if field.name != "split"]
-    file = _read_table(path, source.place, Columns(names[0], tuple(names[1:])))
+    file = read_table(path, source.place, names)
     if not len(file.row_N):
         raise InputError(f"{file.place}: holds no rows; give a table with variants in it")
     contigs, contig_N = _sorted_texts(file, columns.contig, "the contig")
@@ -375,7 +376,7 @@ def _first_reason(masks: Mapping[int, Bool], before: Int8 | None = None) -> Int8
     return reason_N
 
 
-def _texts(file: _Table, name: str) -> pa.Array:
+def _texts(file: FileTable, name: str) -> pa.Array:
     import pyarrow.compute as pc
 
     column = file.columns[name]
@@ -384,7 +385,7 @@ def _texts(file: _Table, name: str) -> pa.Array:
     return pc.utf8_trim_whitespace(column.fill_null(""))
 
 
-def _require(file: _Table, name: str, well: pa.Array, what: str) -> None:
+def _require(file: FileTable, name: str, well: pa.Array, what: str) -> None:
     """Refuse the first row that is not well."""
     wrong = np.flatnonzero(~np.asarray(well))
     if len(wrong):
@@ -392,7 +393,7 @@ def _require(file: _Table, name: str, well: pa.Array, what: str) -> None:
         raise file.wrong(int(wrong[0]), f"{name} is {text!r}; {what}")
 
 
-def _sorted_texts(file: _Table, name: str, what: str) -> tuple[tuple[str, ...], Int64]:
+def _sorted_texts(file: FileTable, name: str, what: str) -> tuple[tuple[str, ...], Int64]:
     """Give the different texts of a column in order, and which of them each row has."""
     import pyarrow.compute as pc
 
@@ -410,7 +411,7 @@ def _index_in(texts: pa.Array, different: Sequence[str]) -> Int64:
     return np.asarray(found.fill_null(-1)).astype(np.int64)
 
 
-def _positions(file: _Table, name: str) -> Int64:
+def _positions(file: FileTable, name: str) -> Int64:
     import pyarrow.compute as pc
 
     parts = pc.extract_regex(_texts(file, name), _POSITION)
@@ -419,14 +420,14 @@ def _positions(file: _Table, name: str) -> Int64:
     return np.asarray(value) - 1
 
 
-def _single_bases(file: _Table, name: str) -> UInt8:
+def _single_bases(file: FileTable, name: str) -> UInt8:
     """Give base codes; `alphabet.NOT_A_BASE` where an allele is not one of A, C, G and T."""
     letters = [*alphabet.BASES, *alphabet.BASES.lower()]
     index_N = _index_in(_texts(file, name), letters)
     return np.where(index_N < 0, alphabet.NOT_A_BASE, index_N % len(alphabet.BASES)).astype(np.uint8)
 
 
-def _distances(file: _Table, name: str) -> Float64:
+def _distances(file: FileTable, name: str) -> Float64:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -440,7 +441,7 @@ def _distances(file: _Table, name: str) -> Float64:
     return distance_N
 
 
-def _labels(file: _Table, name: str) -> Int64:
+def _labels(file: FileTable, name: str) -> Int64:
     import pyarrow.compute as pc
 
     index_N = _index_in(pc.utf8_lower(_texts(file, name)), list(_LABELS))
@@ -453,11 +454,9 @@ def _splits(path: Path, place: str, columns: EqtlColumns) -> npt.NDArray[Any] | 
     import pyarrow.compute as pc
 
     try:
-        file = _read_table(path, place, Columns(columns.split, None))
-    except InputError as error:
-        if str(error).startswith(f"{place}: no column "):
-            return None
-        raise
+        file = read_table(path, place, [columns.split])
+    except MissingColumnError:
+        return None
     return np.asarray(pc.utf8_lower(_texts(file, columns.split)).to_pylist(), dtype=str)
 
 

@@ -10,7 +10,9 @@ import numpy as np
 
 from mutbert.errors import InputError
 from mutbert.evaluation.results import fingerprint
-from mutbert.examples.files import Columns, NoSuchFileError, find_file, read_examples
+from mutbert.examples.columns import Columns, is_fasta
+from mutbert.examples.files import read_examples
+from mutbert.examples.places import NoSuchFileError, find_file
 from mutbert.examples.splits import grouped_split, random_split, sequence_keys
 from mutbert.examples.task_data import part_task
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mutbert.evaluation.suites import Protocol, Suite, Task
-    from mutbert.examples.files import SourceFile
+    from mutbert.examples.places import SourceFile
     from mutbert.examples.table import Examples
     from mutbert.examples.task_data import TaskData
 
@@ -123,7 +125,11 @@ def refuse_missing(suite: Suite, task: Task, root: str) -> None:
     InputError
         With what is missing. Of files on the Hub nothing is known before they are read.
     """
-    if root.startswith(HUB) or Path(root).is_file():
+    if root.startswith(HUB):
+        return
+    if Path(root).is_file():
+        if suite.task_column is None:
+            raise InputError(f"{root}: is a file, and the {suite.name} suite has a folder of them; give that")
         return
     for split, called in suite.splits.items():
         if split != "validation" and _found(suite, task.name, root, called) is None:
@@ -182,13 +188,13 @@ def _found(suite: Suite, task: str, root: str, called: str) -> str | None:
 
 
 def _one_file(suite: Suite, task: Task, root: str) -> tuple[dict[str, Examples], dict[str, SourceFile]]:
-    if suite.task_column is None:
-        raise InputError(f"{root}: is a file, and the {suite.name} suite has a folder of them; give that")
+    refuse_missing(suite, task, root)
+    assert suite.task_column is not None
     every, source = _read(suite, task, root, {suite.task_column: task.name})
     keys = sequence_keys(every)
     labels = every.known_labels if every.problem in {"binary", "multiclass"} else None
     rest, test = grouped_split(labels, keys, _TEST_SHARE, _SUBSET_SEED)
-    if not len(test):
+    if not len(test) or len(rest) < 2:
         raise InputError(f"{root}: has {len(every)} sequences of {task.name}, too few to hold some out")
     rest_labels = None if labels is None else labels[rest]
     train, validation = grouped_split(rest_labels, keys[rest], _TEST_SHARE, _SUBSET_SEED + 1)
@@ -207,8 +213,7 @@ def _read(suite: Suite, task: Task, place: str, where: dict[str, str] | None = N
     columns = suite.columns
     label: str | tuple[str, ...] = columns.label[0] if len(columns.label) == 1 else columns.label
     wanted = Columns(columns.sequence, label, columns.name, columns.region, where or {})
-    fasta = Path(place.removesuffix(_COMPRESSED)).suffix in {".fa", ".fna", ".fasta", ".fas"}
-    if fasta:
+    if is_fasta(place):
         # Of a FASTA the names of columns are given.
         wanted = replace(wanted, sequence="sequence", label="label", name="name", region="name")
     has_classes = task.problem in {"binary", "multiclass", "token"}

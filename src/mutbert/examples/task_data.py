@@ -13,7 +13,7 @@ from mutbert.examples.splits import grouped_split, leaks, overlap, random_split,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mutbert.examples.files import SourceFile
+    from mutbert.examples.places import SourceFile
     from mutbert.examples.splits import SplitRows
     from mutbert.examples.table import Examples
 

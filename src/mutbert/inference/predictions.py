@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from mutbert.examples.files import Columns
+    from mutbert.examples.columns import Columns
     from mutbert.examples.table import Examples
 
     Logits = npt.NDArray[np.float32] | Sequence[npt.NDArray[np.float32]]

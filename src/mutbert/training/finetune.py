@@ -16,7 +16,8 @@ from accelerate import PartialState
 
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.errors import InputError, MissingExtraError
-from mutbert.examples.files import Columns, SourceFile, read_examples
+from mutbert.examples.columns import Columns
+from mutbert.examples.files import read_examples
 from mutbert.examples.table import PROBLEMS
 from mutbert.examples.task_data import SplitCount, TaskData, part_task
 from mutbert.genome.store import ProbabilisticGenome
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mutbert.encoders.adapter import Encoder
+    from mutbert.examples.places import SourceFile
     from mutbert.examples.table import Examples
     from mutbert.scoring.resampling import Interval
 
