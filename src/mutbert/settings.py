@@ -101,9 +101,39 @@ def with_overrides(settings: Kind, overrides: Sequence[str]) -> Kind:
     return changed
 
 
+def with_values(settings: Kind, values: Mapping[str, Any], place: str = "") -> Kind:
+    """Change some of a dataclass's settings to values that were read already.
+
+    Parameters
+    ----------
+    settings : dataclass
+        As they are.
+    values : mapping
+        By name; nested settings are given whole.
+    place : str
+        What messages put before a name.
+
+    Returns
+    -------
+    dataclass
+        Of the same kind, checked.
+
+    Raises
+    ------
+    InputError
+        When a key is unknown, or a value is of another type.
+    ValueError
+        When a value cannot be.
+    """
+    tree = _plain(dataclasses.asdict(settings))  # type: ignore[call-overload]
+    changed: Kind = _build(type(settings), {**tree, **values}, place)
+    return changed
+
+
 def settings_text(settings: Any) -> str:
     """Write a dataclass of settings as YAML, every setting, the defaults included."""
-    return yaml.safe_dump(_plain(dataclasses.asdict(settings)), sort_keys=False)
+    tree = _plain(dataclasses.asdict(settings))
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
 
 
 def check_keys(given: Iterable[str], known: Iterable[str], place: str) -> None:
@@ -145,21 +175,24 @@ def _value(kind: Any, value: Any, place: str) -> Any:
         (kind,) = (entry for entry in typing.get_args(kind) if entry is not types.NoneType)
         return None if value is None else _value(kind, value, place)
     if origin is tuple:
-        entries = [value] if isinstance(value, (str, int)) else value
+        entries = [value] if isinstance(value, (str, int, float)) else value
         if not isinstance(entries, list):
             raise InputError(f"{place} is {value!r}; expected a list")
         (entry_kind, *_) = typing.get_args(kind)
         if dataclasses.is_dataclass(entry_kind):
             return tuple(_value(entry_kind, entry, f"{place}[{number}]") for number, entry in enumerate(entries))
+        for number, entry in enumerate(entries):
+            if not isinstance(entry, (str, int, float)):
+                raise InputError(f"{place}[{number}] is {entry!r}; expected a word")
         # A contig called 22 is a number to YAML.
         return tuple(str(entry) for entry in entries)
     if origin is Mapping:
         if not isinstance(value, Mapping):
             raise InputError(f"{place} is {value!r}; expected nested keys")
         (_, entry_kind) = typing.get_args(kind)
-        if dataclasses.is_dataclass(entry_kind):
-            return {key: _value(entry_kind, entry, f"{place}.{key}") for key, entry in value.items()}
-        return dict(value)
+        if entry_kind is Any:
+            return dict(value)
+        return {key: _value(entry_kind, entry, f"{place}.{key}") for key, entry in value.items()}
     if origin is Literal:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -207,6 +240,13 @@ _Loader.yaml_implicit_resolvers = {
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
-)
+
+
+class _Dumper(yaml.SafeDumper):
+    """What the loader would take for a number is written in quotes where it is a word."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+    )

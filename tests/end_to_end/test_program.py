@@ -8,7 +8,8 @@ import pytest
 
 VERBS = [
     [], ["genome"], ["genome", "build"], ["genome", "inspect"], ["genome", "export"],
-    ["simulate"], ["pretrain"], ["embed"], ["convert"], ["export"], ["demo"],
+    ["simulate"], ["pretrain"], ["finetune"], ["predict"], ["embed"], ["convert"], ["export"], ["demo"],
+    ["bench"], ["bench", "list"], ["bench", "run"], ["bench", "report"],
 ]  # fmt: skip
 
 
@@ -59,6 +60,21 @@ def test_every_public_name_is_there():
         ["pretrain", "small", "sed=1"],
         ["pretrain", "small", "genome=absent.genome"],
         ["embed", "--model", "absent", "--fasta", "absent.fa", "-o", "x.parquet"],
+        ["finetune", "absent.yaml"],
+        ["finetune", "model=absent", "train=absent.csv"],
+        ["finetune", "model=absent", "train=absent.csv", "output=x"],
+        ["finetune", "model=absent", "train"],
+        ["predict", "absent.csv", "--model", "absent", "-o", "x.tsv"],
+        ["predict", "absent.csv", "--model", "absent", "-o", "x.doc"],
+        ["bench", "list", "--suite", "absent"],
+        ["bench", "run", "-o", "x"],
+        ["bench", "run", "--suite", "absent", "-o", "x"],
+        ["bench", "run", "--suite", "tfbs", "-o", "x"],
+        ["bench", "run", "--suite", "tfbs", "--data", "absent", "-o", "x"],
+        ["bench", "run", "--suite", "tfbs", "--data", "tfbs=.", "--shard", "3/2", "-o", "x"],
+        ["bench", "run", "--suite", "tfbs", "--data", "tfbs=.", "--task", "9", "-o", "x"],
+        ["bench", "run", "--suite", "eqtl", "--data", "absent", "-o", "x"],
+        ["bench", "report", "absent"],
         ["convert", "absent", "x"],
         ["export", "absent", "-o", "x"],
         ["export", "absent", "-o", "absent/folder"],
@@ -101,6 +117,8 @@ def test_results_come_as_json(mutbert, demo, tmp_path):
         ("torch", ["embed", "--model", "m", "--fasta", "f.fa", "-o", "x.parquet"], "mutbert[model]"),
         ("torch", ["convert", "model", "x"], "mutbert[model]"),
         ("transformers", ["export", "model", "-o", "x"], "mutbert[model]"),
+        ("yaml", ["bench", "list"], "mutbert[bench]"),
+        ("pyarrow", ["bench", "list"], "mutbert[bench]"),
         ("pyarrow", ["genome", "export", "x.genome", "-o", "x.bed"], "mutbert[export]"),
         ("matplotlib", ["genome", "inspect", "x.genome", "--plot", "x.svg"], "mutbert[report]"),
         ("msprime", ["simulate", "-o", "population"], "mutbert[simulate]"),

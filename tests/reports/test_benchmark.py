@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mutbert.errors import InputError
-from mutbert.reports.benchmark import (
-    COST_TITLE,
-    FILES,
+from mutbert.reports.benchmark import COST_TITLE, FILES, write_benchmark_report
+from mutbert.reports.benchmark_figures import Panel, Point, Sized, amount, looks, size_figure, task_figure
+from mutbert.reports.benchmark_results import (
     Average,
     BenchmarkReport,
     Comparison,
@@ -24,9 +24,7 @@ from mutbert.reports.benchmark import (
     PaperRow,
     Score,
     SplitFact,
-    write_benchmark_report,
 )
-from mutbert.reports.benchmark_figures import Panel, Point, Sized, amount, looks, size_figure, task_figure
 
 NAN = math.nan
 TITLES = [

@@ -204,19 +204,10 @@ def _config_values(place: str, settings: Mapping[str, Any]) -> tuple[dict[str, A
     return values, values.get("model_type") in {_OWN_TYPE, "bert"}
 
 
-class MutBertEncoder:
-    """MutBERT, published or one's own."""
+class _ReadsBases:
+    """What models share that read single bases, or distributions over them."""
 
-    lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")
     one_token_a_base = True
-    pretrained = True
-
-    def __init__(self, name: str, known: KnownModel, settings: Mapping[str, Any], *, fresh: bool) -> None:
-        self.name = name
-        self.family: str = known.family
-        self._place = known.place
-        self._settings = settings
-        self._fresh = fresh
 
     def inputs(
         self,
@@ -229,6 +220,20 @@ class MutBertEncoder:
         """Prepare sequences; see `Encoder.inputs`."""
         population = None if genome is None else Population(examples, genome)
         return BaseInputs(examples, max_tokens=max_tokens, population=population, special_tokens=special_tokens)
+
+
+class MutBertEncoder(_ReadsBases):
+    """MutBERT, published or one's own."""
+
+    lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")
+    pretrained = True
+
+    def __init__(self, name: str, known: KnownModel, settings: Mapping[str, Any], *, fresh: bool) -> None:
+        self.name = name
+        self.family: str = known.family
+        self._place = known.place
+        self._settings = settings
+        self._fresh = fresh
 
     def classifier(
         self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: Mapping[str, Any] | None = None
@@ -416,28 +421,15 @@ class AutoEncoder:
             raise InputError(f"{self.name}: cannot be loaded: {one_line(error)}") from error
 
 
-class CnnEncoder:
+class CnnEncoder(_ReadsBases):
     """A plain convolutional network, so that nobody takes for the merit of pre-training what is not."""
 
     family = "cnn"
     lora_targets: tuple[str, ...] = ()
     pretrained = False
-    one_token_a_base = True
 
     def __init__(self, name: str) -> None:
         self.name = name
-
-    def inputs(
-        self,
-        examples: Examples,
-        *,
-        max_tokens: int | None = None,
-        genome: ProbabilisticGenome | None = None,
-        special_tokens: bool = True,
-    ) -> BaseInputs:
-        """Prepare sequences; see `Encoder.inputs`."""
-        population = None if genome is None else Population(examples, genome)
-        return BaseInputs(examples, max_tokens=max_tokens, population=population, special_tokens=special_tokens)
 
     def classifier(
         self,

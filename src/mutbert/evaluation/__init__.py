@@ -1,1 +1,11 @@
 """The published benchmarks, and one's own: tasks, models and seeds as a grid whose results can be trusted."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from mutbert.errors import MissingExtraError
+
+for _module, _library in (("torch", "torch"), ("yaml", "yaml"), ("pyarrow", "pyarrow"), ("sklearn", "scikit-learn")):
+    if find_spec(_module) is None:
+        raise MissingExtraError(_library, "bench")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +12,9 @@ from mutbert.errors import InputError
 from mutbert.evaluation.eqtl import FEATURES, HEADS, embed_variants, evaluate_variants
 from mutbert.evaluation.eqtl_table import open_genome, read_variants
 from mutbert.evaluation.results import Cell, Predictions, fingerprint
-from mutbert.evaluation.task_files import found_file
+from mutbert.evaluation.task_files import HUB, found_file
 from mutbert.genome.store import ProbabilisticGenome
+from mutbert.publishing import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,6 +68,10 @@ class EqtlWork:
         assert suite.eqtl is not None
         if reference is None:
             raise InputError(f"{suite.name}: needs the reference; give --fasta or --genome")
+        if not Path(reference).exists():
+            raise InputError(f"{reference}: there is no such file; give the reference by --fasta or --genome")
+        if not root.startswith(HUB):
+            found_file(suite, root)
         self._suite = suite
         self._eqtl: EqtlSuite = suite.eqtl
         self._root = root
@@ -73,6 +79,7 @@ class EqtlWork:
         self._encoder = encoder
         self._read: ReadVariants | None = None
         self._genome: Genome | None = None
+        self._reference_word: str | None = None
         self._embedded: tuple[tuple[str, str], VariantEmbeddings, int] | None = None
 
     def made_of(self, cell: Cell) -> dict[str, str]:
@@ -80,8 +87,13 @@ class EqtlWork:
         read, genome = self._data()
         protocol = dataclasses.asdict(self._protocol(cell))
         manifest = genome.manifest if isinstance(genome, ProbabilisticGenome) else None
+        if self._reference_word is None:
+            self._reference_word = fingerprint([manifest]) if manifest else sha256_of(Path(self._reference))[:16]
+        task = next(task for task in self._eqtl.tasks if task.name == cell.task)
         return {
             "data": fingerprint([read.source.sha256, manifest, self._eqtl.length]),
+            "reference": self._reference_word,
+            "task": fingerprint([dataclasses.asdict(task), dataclasses.asdict(self._eqtl.columns)]),
             "model": self._encoder(cell.model).identity(),
             "settings": fingerprint([protocol]),
         }
@@ -145,7 +157,9 @@ class EqtlWork:
         longest = self._eqtl.length + 2 * protocol.special_tokens
         scaled = protocol.rope_factor is not None and encoder.family == "mutbert"
         scaling = {"type": "dynamic", "factor": protocol.rope_factor} if scaled else None
-        torch.manual_seed(cell.seed)
+        # The same for all seeds of a protocol, which share what is embedded: fresh weights must not depend on where a
+        # run was stopped.
+        torch.manual_seed(protocol.first_seed)
         body = encoder.body(longest, rope_scaling=scaling)
         body.to("cuda" if torch.cuda.is_available() else "cpu")
         frequencies = isinstance(genome, ProbabilisticGenome) and encoder.family == "mutbert"

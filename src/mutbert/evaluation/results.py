@@ -13,6 +13,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -62,7 +63,10 @@ class Cell(NamedTuple):
     @property
     def file_name(self) -> str:
         """What its predictions are called; of any two cells another."""
-        plain = "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in "-".join(map(str, self)))
+        every = "-".join(map(str, self))
+        plain = "".join(
+            letter if letter.isascii() and (letter.isalnum() or letter in "-.") else "_" for letter in every
+        )
         return f"{plain[:100]}-{hashlib.sha256(json.dumps(self).encode()).hexdigest()[:12]}.npz"
 
 
@@ -118,10 +122,11 @@ def read_results(folder: Path) -> dict[Cell, CellResult]:
     """
     found: dict[Cell, CellResult] = {}
     for path in sorted(folder.glob(f"shards/*/{_CELLS}")):
-        text = path.read_text(encoding="utf-8")
-        for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        data = path.read_bytes()
+        # Bytes, since what a disk has damaged need not be text.
+        for number, line in enumerate(data.split(b"\n")[:-1], start=1):
             result = _parsed(line, f"{path}, line {number}")
-            if result.status == DONE or result.cell not in found:
+            if result.status == DONE or result.cell not in found or found[result.cell].status == FAILED:
                 found[result.cell] = result
     return found
 
@@ -136,9 +141,9 @@ def read_predictions(folder: Path, cell: Cell) -> Predictions:
     """
     path = folder / _PREDICTIONS / cell.file_name
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Predictions(arrays["labels"], arrays["scores"])
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, BadZipFile) as error:
         raise InputError(
             f"{path}: cannot be read ({one_line(error, 160)}); remove the line of {cell} from its {_CELLS} and run "
             "the grid again"
@@ -192,13 +197,15 @@ def results_writer(folder: Path, shard: tuple[int, int]) -> Iterator[Callable[[C
 def refuse_others(done: Mapping[Cell, CellResult], cell: Cell, made_of: Mapping[str, str], folder: Path) -> None:
     """Refuse a cell that was done with other data, another model or other settings.
 
+    What was not written down then is not compared.
+
     Raises
     ------
     InputError
         With what differs.
     """
     before = done[cell].made_of
-    others = [name for name, word in made_of.items() if before.get(name) != word]
+    others = [name for name, word in made_of.items() if before.get(name, word) != word]
     if others:
         raise InputError(
             f"{folder}: {cell} was done with another {' and another '.join(others)}; choose another folder of results, "
@@ -211,17 +218,29 @@ def fingerprint(parts: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _parsed(line: str, place: str) -> CellResult:
+def _parsed(line: bytes, place: str) -> CellResult:
     try:
         values = json.loads(line)
         version = values.pop("version")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _no_result(place, error) from None
+    # Before all else, as another version may hold other things.
+    if version != VERSION:
+        raise InputError(
+            f"{place}: is of version {version}, and this version of mutbert reads {VERSION}; update mutbert"
+        )
+    try:
         cell = Cell(**{name: values.pop(name) for name in Cell._fields})
         result = CellResult(cell, values.pop("status"), values.pop("made_of"), values)
+        if result.status not in {DONE, FAILED}:
+            raise ValueError(f"status {result.status!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{place}: is no result ({one_line(error, 160)}); remove the line") from None
-    if version != VERSION:
-        raise InputError(f"{place}: is of version {version}, and this version of mutbert reads {VERSION}")
+        raise _no_result(place, error) from None
     return result
+
+
+def _no_result(place: str, error: Exception) -> InputError:
+    return InputError(f"{place}: is no result ({one_line(error, 160)}); remove the line")
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -179,10 +179,13 @@ def run_benchmark(
     counts = {"done": 0, "failed": 0, "before": 0}
     failures: dict[str, int] = {}
     with results_writer(folder, request.shard) as write, ExitStack() as stack:
+        (folder / SUITES).mkdir(exist_ok=True)
         for suite in grid.suites:
-            (folder / SUITES).mkdir(exist_ok=True)
-            with publish_file(folder / SUITES / f"{suite.name}.yaml", force=True) as file:
+            # Under a name of its own first, as the other shards write the same.
+            own_file = folder / SUITES / f".{suite.name}.{request.shard[0]}-of-{request.shard[1]}"
+            with publish_file(own_file, force=True) as file:
                 file.write_text(settings_text(suite), encoding="utf-8")
+            own_file.replace(folder / SUITES / f"{suite.name}.yaml")
         advance = stack.enter_context(progress_bar("benchmark", len(own), unit="cells", show=progress))
         for job in grid.jobs(own):
             finished = done.get(job.cell)
@@ -281,6 +284,8 @@ class _Grid:
         part, parts = request.shard
         if not 1 <= part <= parts:
             raise InputError(f"shard {part}/{parts}: give the part from 1 to the number of parts, such as 1/4")
+        if request.seeds is not None and request.seeds < 1:
+            raise InputError(f"seeds {request.seeds}: give at least 1")
         self.models = _named(request.models)
         self.tasks = {suite.name: _tasks_of(suite, self.suites, request.tasks) for suite in self.suites}
         for suite in self.suites:
@@ -300,10 +305,15 @@ class _Grid:
         self._inputs: tuple[Any, dict[str, LabelledInputs]] | None = None
         self._embeddings: tuple[Any, dict[str, Any]] | None = None
         self._genome: ProbabilisticGenome | None = None
+        # One that cannot be opened is refused before anything is run.
+        self.genome()
 
     def own_cells(self) -> tuple[list[Cell], int]:
         """Give the cells of this shard, and how many are others'."""
-        every = [cell for suite in self.suites for cell in self._cells(suite)]
+        # Whatever was asked for twice is done once.
+        every = list(dict.fromkeys(cell for suite in self.suites for cell in self._cells(suite)))
+        if not every:
+            raise InputError("there is nothing to run: give --model, or a protocol that the suites have by --protocol")
         part, parts = self.request.shard
         own = every[part - 1 :: parts]
         return own, len(every) - len(own)
@@ -363,18 +373,20 @@ class _Grid:
 
         def made_of() -> dict[str, str]:
             loaded = self._task(suite, task, cell, protocol)
+            read_as = [task.problem, task.classes, dataclasses.asdict(suite.columns), suite.task_column]
+            data = {"data": loaded.identity, "task": fingerprint(read_as)}
             if cell.model == KMER:
-                return {"data": loaded.identity, "model": f"{KMER} 1", "settings": fingerprint([suite.metric_of(task)])}
+                return {**data, "model": f"{KMER} 1", "settings": fingerprint([suite.metric_of(task)])}
             encoder = self.encoder(cell.model)
             settings = self._settings(suite, task, cell, encoder)
             genome = self._genome_for(encoder)
             used = [dataclasses.asdict(settings), suite.metric_of(task), genome and genome.manifest]
-            return {"data": loaded.identity, "model": encoder.identity(), "settings": fingerprint(used)}
+            return {**data, "model": encoder.identity(), "settings": fingerprint(used)}
 
         def work() -> tuple[dict[str, Any], Predictions]:
             metric = suite.metric_of(task)
             loaded = self._task(suite, task, cell, protocol)
-            about = {
+            about: dict[str, Any] = {
                 "metric": metric,
                 "smoke": loaded.smoke,
                 "splits": [count._asdict() for count in loaded.data.counts],
@@ -386,6 +398,8 @@ class _Grid:
                 encoder = self.encoder(cell.model)
                 settings = self._settings(suite, task, cell, encoder)
                 parts = self._prepared(cell, encoder, settings)
+                if self._genome_for(encoder) is not None:
+                    about["unplaced"] = _unplaced(parts)
                 do = self._probe_cell if settings.method == "probe" else _trained_cell
                 values, predictions = do(cell, encoder, parts, settings, metric)
             return about | values, predictions
@@ -474,6 +488,15 @@ class _Grid:
             "tokens": tokens,
         }
         return values, Predictions(examples.known_labels, scores)
+
+
+def _unplaced(parts: Mapping[str, LabelledInputs]) -> dict[str, int]:
+    """Count the sequences that are read without the population's frequencies, by reason."""
+    counts: dict[str, int] = {}
+    for part in parts.values():
+        for reason, count in getattr(part.inputs, "unplaced", {}).items():
+            counts[reason] = counts.get(reason, 0) + count
+    return {reason: count for reason, count in counts.items() if count}
 
 
 def _kmer_cell(loaded: LoadedTask, metric: str) -> tuple[dict[str, Any], Predictions]:

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping  # noqa: TC003 - the types of settings are looked at when they are read
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
+from mutbert.encoders.known import Family
 from mutbert.errors import InputError
+from mutbert.examples.columns import TableColumns
 from mutbert.examples.table import PROBLEMS
-from mutbert.scoring.metrics import metric_names
-from mutbert.settings import read_settings
+from mutbert.examples.task_data import SPLITS
+from mutbert.scoring.metrics import LOWER_IS_BETTER, metric_names
+from mutbert.settings import check_keys, read_settings, with_values
 from mutbert.training.finetune_settings import FinetuneSettings
 
 PROTOCOLS: Final = ("published", "corrected")
 """As it was done, mistakes included, so that numbers can be compared; and as it should be."""
 VERSION: Final = 1
+FAMILIES: Final = (*get_args(Family), "cnn")
+"""Of models, and of the baseline that is trained; settings may differ by them."""
 _SHIPPED: Final = files("mutbert").joinpath("suites")
-
-
-@dataclass(frozen=True)
-class TaskColumns:
-    """Which columns of a task's files mean what; see `mutbert.examples.files.Columns`.
-
-    Parameters
-    ----------
-    sequence : str
-        The sequences.
-    label : tuple of str
-        The labels, one column or several.
-    name, region : str, optional
-        A name for each sequence, and where it lies.
-    """
-
-    sequence: str = "sequence"
-    label: tuple[str, ...] = ("label",)
-    name: str | None = None
-    region: str | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +60,7 @@ class Task:
             raise ValueError(f"task {self.name}: problem is {self.problem!r}; choose one of {', '.join(PROBLEMS)}")
         if self.metric is not None:
             check_metric(self.metric, self.problem, f"task {self.name}: ")
+        check_keys(self.published_tokens, FAMILIES, f"task {self.name}: published_tokens.")
 
 
 @dataclass(frozen=True)
@@ -119,10 +104,14 @@ class Protocol:
             raise ValueError(f"validation_share is {self.validation_share}; it must be above 0 and below 1")
         if self.seeds < 1 or self.first_seed < 0:
             raise ValueError(f"seeds are {self.seeds} from {self.first_seed} on; give at least one, from 0 on")
+        check_keys(self.max_tokens, FAMILIES, "max_tokens.")
+        check_keys(self.by_family, FAMILIES, "by_family.")
+        for family in self.by_family:
+            self.settings_for(family)
 
     def settings_for(self, family: str) -> FinetuneSettings:
         """Give the settings of a family of models."""
-        return dataclasses.replace(self.finetune, **self.by_family.get(family, {}))
+        return with_values(self.finetune, self.by_family.get(family, {}), f"by_family.{family}.")
 
 
 @dataclass(frozen=True)
@@ -286,7 +275,7 @@ class Suite:
         ``{split}`` filled in; the first that is there is taken.
     splits : mapping of str to str
         What train, validation and test are called in these names.
-    columns : TaskColumns
+    columns : TableColumns
         What their columns mean.
     task_column : str, optional
         Where all tasks are in one file, the column that tells them apart.
@@ -307,7 +296,7 @@ class Suite:
     files: tuple[str, ...]
     source: str = ""
     splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
-    columns: TaskColumns = field(default_factory=TaskColumns)
+    columns: TableColumns = field(default_factory=TableColumns)
     task_column: str | None = None
     tasks: tuple[Task, ...] = ()
     protocols: Mapping[str, Protocol] = field(default_factory=dict)
@@ -327,8 +316,29 @@ class Suite:
         unknown = sorted(parts.protocols.keys() - set(PROTOCOLS))
         if unknown or not parts.protocols:
             raise ValueError(f"protocols are {', '.join(unknown) or 'none'}; give {' or '.join(PROTOCOLS)}, or both")
+        if self.eqtl is not None:
+            check_metric(self.metric, "binary")
+            return
         for task in self.tasks:
             check_metric(task.metric or self.metric, task.problem, f"task {task.name}: ")
+        self._check_files()
+
+    def _check_files(self) -> None:
+        for pattern in self.files:
+            try:
+                paths = [pattern.format(task="", split=split) for split in ("a", "b")]
+            except (KeyError, IndexError, ValueError, AttributeError):
+                raise ValueError(f"files: {pattern!r} holds other braces than {{task}} and {{split}}") from None
+            if paths[0] == paths[1]:
+                # Training and test data would be the same file.
+                raise ValueError(f"files: {pattern!r} has no {{split}}, by which training and test data are told apart")
+        check_keys(self.splits, SPLITS, "splits.")
+        for split in ("train", "test"):
+            if split not in self.splits:
+                raise ValueError(f"splits.{split} is missing; say what it is called")
+        called = list(self.splits.values())
+        if len(set(called)) < len(called):
+            raise ValueError(f"splits are {', '.join(called)}; each has to be called something else")
 
     def metric_of(self, task: Task) -> str:
         """Give what a task's models are compared by."""
@@ -348,7 +358,7 @@ class Suite:
 
 
 def check_metric(metric: str, problem: str, place: str = "") -> None:
-    """Refuse a metric that a problem does not have.
+    """Refuse a metric that a problem does not have, or by which models cannot be ranked.
 
     Raises
     ------
@@ -358,6 +368,10 @@ def check_metric(metric: str, problem: str, place: str = "") -> None:
     names = metric_names("multiclass" if problem == "token" else problem)
     if metric not in names:
         raise ValueError(f"{place}metric is {metric!r}; of {problem} problems there are {', '.join(names)}")
+    if metric in LOWER_IS_BETTER:
+        raise ValueError(
+            f"{place}metric is {metric!r}, which is better where it is lower; choose one that is the reverse"
+        )
 
 
 def shipped_suites() -> list[str]:

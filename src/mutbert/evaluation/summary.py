@@ -13,7 +13,8 @@ from mutbert.evaluation.results import DONE, FAILED, Predictions, read_predictio
 from mutbert.evaluation.run import BASELINES, SUITES
 from mutbert.evaluation.suites import Suite, load_suite
 from mutbert.progress import progress_bar
-from mutbert.reports.benchmark import (
+from mutbert.reports.benchmark import write_benchmark_report
+from mutbert.reports.benchmark_results import (
     Average,
     BenchmarkReport,
     Comparison,
@@ -22,7 +23,6 @@ from mutbert.reports.benchmark import (
     PaperRow,
     Score,
     SplitFact,
-    write_benchmark_report,
 )
 from mutbert.scoring.metrics import evaluate
 from mutbert.scoring.resampling import (
@@ -126,7 +126,8 @@ def summarise(folder: Path, *, resamples: int = RESAMPLES, progress: bool = Fals
     results = read_results(folder)
     if not results:
         raise InputError(f"{folder}: holds no results; run 'mutbert bench run ... -o {folder}' first")
-    suites = {path.stem: load_suite(path) for path in sorted((folder / SUITES).glob("*.yaml"))}
+    # What a killed process left half-written begins with a dot.
+    suites = {path.stem: load_suite(path) for path in sorted((folder / SUITES).glob("[!.]*.yaml"))}
     for cell in results:
         if cell.suite not in suites:
             raise InputError(f"{folder / SUITES / cell.suite}.yaml: is missing, though there are results of it")
@@ -147,7 +148,7 @@ def summarise(folder: Path, *, resamples: int = RESAMPLES, progress: bool = Fals
         comparisons=tuple(parts["comparisons"]),
         failures=tuple(
             Failure(*result.cell, reason=result.values["reason"])
-            for result in results.values()
+            for result in sorted(results.values(), key=lambda entry: entry.cell)
             if result.status == FAILED
         ),
         costs=tuple(_costs(done)),
@@ -167,6 +168,8 @@ def _groups(folder: Path, done: Iterable[CellResult]) -> dict[_Contestant, dict[
         group = groups.setdefault(contestant, {}).setdefault(cell.task, _Group([], []))
         group.results.append(result)
         group.predictions.append(read_predictions(folder, cell))
+        # All seeds are held against the labels of the first.
+        _refuse_other_rows(group, group, -1)
     return groups
 
 
@@ -244,7 +247,7 @@ def _comparisons(
         single: list[Comparison] = []
         for first, second in pairs:
             shared = [name for name in order if name in groups[first] and name in groups[second]]
-            both = [_both(groups[first][name], groups[second][name], name) for name in shared]
+            both = [_both(groups[first][name], groups[second][name]) for name in shared]
             if not both:
                 continue
             metric = both[0][1]
@@ -265,16 +268,24 @@ def _best(contestants: Sequence[_Contestant], averages: Sequence[Average]) -> _C
     return max(contestants, key=lambda entry: value.get(entry, (0, 0.0)))
 
 
-def _both(first: _Group, second: _Group, task: str) -> tuple[str, str, Any, list[Any], list[Any]]:
+def _both(first: _Group, second: _Group) -> tuple[str, str, Any, list[Any], list[Any]]:
+    _refuse_other_rows(first, second)
     problem, metric, labels, scores = first.part
-    _, _, others, other_scores = second.part
-    if labels.shape != others.shape or (labels != others).any():
-        cells = first.results[0].cell, second.results[0].cell
+    return problem, metric, labels, scores, second.part[3]
+
+
+def _refuse_other_rows(first: _Group, second: _Group, number: int = 0) -> None:
+    """Refuse results that are of other test rows than the first of a group."""
+    results = first.results[0], second.results[number]
+    labels, others = first.predictions[0].labels, second.predictions[number].labels
+    files = [
+        [split["sha256"] for split in result.values.get("splits", ()) if split["split"] == "test"] for result in results
+    ]
+    if labels.shape != others.shape or (labels != others).any() or files[0] != files[1]:
         raise InputError(
-            f"{cells[0]} and {cells[1]} were tested on different rows, so that they cannot be compared; run one of "
-            f"them again on the same data of {task}"
+            f"{results[0].cell} and {results[1].cell} were tested on different rows, so that they cannot be compared; "
+            "run one of them again on the same data, in another folder of results"
         )
-    return problem, metric, labels, scores, other_scores
 
 
 def _row(suite: str, task: str, protocol: str, labels: tuple[str, str], metric: str, result: Any) -> Comparison:
@@ -337,6 +348,13 @@ def _facts(done: Sequence[CellResult]) -> dict[str, str]:
 
 def _notes(done: Sequence[CellResult], suites: Mapping[str, Suite]) -> list[str]:
     notes = sorted({str(result.values["smoke"]) for result in done if result.values.get("smoke")})
+    notes += sorted(
+        {
+            f"{result.cell.suite}/{result.cell.task}: {count:,} sequences read without frequencies: {reason}"
+            for result in done
+            for reason, count in result.values.get("unplaced", {}).items()
+        }
+    )
     for name, suite in suites.items():
         cells = {result.cell for result in done if result.cell.suite == name}
         for model in BASELINES:

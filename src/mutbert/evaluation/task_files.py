@@ -10,7 +10,7 @@ import numpy as np
 
 from mutbert.errors import InputError
 from mutbert.evaluation.results import fingerprint
-from mutbert.examples.columns import Columns, is_fasta
+from mutbert.examples.columns import is_fasta
 from mutbert.examples.files import read_examples
 from mutbert.examples.places import NoSuchFileError, find_file
 from mutbert.examples.splits import grouped_split, random_split, sequence_keys
@@ -210,9 +210,7 @@ def _one_file(suite: Suite, task: Task, root: str) -> tuple[dict[str, Examples],
 
 
 def _read(suite: Suite, task: Task, place: str, where: dict[str, str] | None = None) -> tuple[Examples, SourceFile]:
-    columns = suite.columns
-    label: str | tuple[str, ...] = columns.label[0] if len(columns.label) == 1 else columns.label
-    wanted = Columns(columns.sequence, label, columns.name, columns.region, where or {})
+    wanted = suite.columns.chosen(where)
     if is_fasta(place):
         # Of a FASTA the names of columns are given.
         wanted = replace(wanted, sequence="sequence", label="label", name="name", region="name")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import gzip
 import zlib
+from collections.abc import Mapping  # noqa: TC003 - the types of settings are looked at when they are read
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
@@ -19,7 +20,7 @@ from mutbert.errors import InputError, one_line
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pyarrow as pa
 
@@ -70,6 +71,34 @@ class Columns:
         """Every column that is read, each once."""
         others = [column for column in (self.name, self.region) if column is not None]
         return tuple(dict.fromkeys([self.sequence, *self.labels, *others, *self.where]))
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """`Columns` as a recipe or a suite says them.
+
+    Parameters
+    ----------
+    sequence : str
+        The sequences.
+    label : tuple of str
+        The labels, one column or several.
+    name, region : str, optional
+        A name for each sequence, and where it lies in a genome.
+    where : mapping of str to str
+        Only rows in which these columns have these values.
+    """
+
+    sequence: str = "sequence"
+    label: tuple[str, ...] = ("label",)
+    name: str | None = None
+    region: str | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def chosen(self, where: Mapping[str, str] | None = None) -> Columns:
+        """Give them as they are read, with more conditions on the rows."""
+        label = self.label[0] if len(self.label) == 1 else self.label
+        return Columns(self.sequence, label, self.name, self.region, {**self.where, **(where or {})})
 
 
 class MissingColumnError(InputError):

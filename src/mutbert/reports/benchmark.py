@@ -5,12 +5,7 @@ A page, the same as Markdown, and the figures as CSV. Every metric is taken to b
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import re
-from dataclasses import dataclass, field, fields
-from html import escape
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from mutbert.errors import InputError
@@ -27,7 +22,17 @@ from mutbert.reports.benchmark_figures import (
     size_figure,
     task_figure,
 )
-from mutbert.reports.page import Section, html_facts, write_page
+from mutbert.reports.benchmark_results import (
+    Average,
+    BenchmarkReport,
+    Comparison,
+    Cost,
+    Failure,
+    PaperRow,
+    Score,
+)
+from mutbert.reports.benchmark_tables import Block, Part, Table, TableCell, csv_text, html_section, markdown_page
+from mutbert.reports.page import counted, write_page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,231 +47,9 @@ FILES: Final = ("report.html", "report.md", "scores.csv", "averages.csv", "compa
 _METRICS: Final = {"mcc": "MCC", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
 _SIGNIFICANT: Final = 0.05
 _WIDE: Final = 8
-_LONG: Final = 16
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Score:
-    """What a model reaches on a task.
-
-    Parameters
-    ----------
-    suite, task, model : str
-        What was run on what.
-    method : str
-        How the model was fitted: ``"full"``, ``"lora"``, ``"probe"``, or ``""`` where there is one way alone.
-    protocol : str
-        ``"published"`` or ``"corrected"``.
-    metric : str
-        ``"mcc"`` say.
-    value, low, high : float
-        Mean over seeds and the ends of its 95 % interval; not a number where there is none.
-    per_seed : tuple of float
-        The value of each seed.
-    published : float, optional
-        The paper's number, in the same scale.
-    """
-
-    suite: str
-    task: str
-    model: str
-    method: str
-    protocol: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    per_seed: tuple[float, ...]
-    published: float | None = None
-
-
-@dataclass(frozen=True)
-class Average:
-    """The mean of a model over a suite's tasks.
-
-    Parameters
-    ----------
-    suite, model, method, protocol, metric, value, low, high
-        As those of `Score`.
-    tasks, of_tasks : int
-        Tasks that the mean is over, and tasks that the suite has.
-    parameters : int, optional
-        Numbers in the model.
-    published : float, optional
-        The paper's own number for this model and suite, over all of its tasks.
-    """
-
-    suite: str
-    model: str
-    method: str
-    protocol: str
-    metric: str
-    value: float
-    low: float
-    high: float
-    tasks: int
-    of_tasks: int
-    parameters: int | None
-    published: float | None = None
-
-
-@dataclass(frozen=True)
-class PaperRow:
-    """An average of the paper, of a model that need not have been run here; parameters as those of `Average`."""
-
-    suite: str
-    model: str
-    metric: str
-    value: float
-    parameters: int | None
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A paired difference.
-
-    Parameters
-    ----------
-    suite, task, protocol, metric : str
-        What was compared on; `task` is empty for a whole suite.
-    first, second : str
-        What was compared, ``"small (full)"`` say.
-    difference, low, high : float
-        The first minus the second, and the ends of its 95 % interval.
-    p_value, adjusted_p : float
-        Probability of a difference as great if there were none; the latter for all comparisons together.
-    method : str
-        How it was computed.
-    """
-
-    suite: str
-    task: str
-    protocol: str
-    first: str
-    second: str
-    metric: str
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    adjusted_p: float
-    method: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that gave no score; `reason` says why in one line."""
-
-    suite: str
-    task: str
-    model: str
-    method: str
-    protocol: str
-    seed: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a model took on a suite.
-
-    Parameters
-    ----------
-    suite, model, method, protocol : str
-        As those of `Score`.
-    cells : int
-        Runs, one a task and seed.
-    seconds : float
-        All of them together.
-    tokens_per_second : float, optional
-        In training.
-    peak_memory : int, optional
-        Bytes.
-    """
-
-    suite: str
-    model: str
-    method: str
-    protocol: str
-    cells: int
-    seconds: float
-    tokens_per_second: float | None
-    peak_memory: int | None
-
-
-@dataclass(frozen=True)
-class SplitFact:
-    """A part of a task's data.
-
-    Parameters
-    ----------
-    suite, task, split : str
-        Which one.
-    examples : int
-        Sequences in it.
-    duplicates : int
-        Those that are in it before.
-    in_train : int
-        Those that are in the training split too.
-    dropped : int
-        Those that were not used.
-    sha256 : str
-        Of its file.
-    """
-
-    suite: str
-    task: str
-    split: str
-    examples: int
-    duplicates: int
-    in_train: int
-    dropped: int
-    sha256: str
-
-
-@dataclass(frozen=True)
-class BenchmarkReport:
-    """What the report of a benchmark says.
-
-    Parameters
-    ----------
-    name : str
-        The benchmark's name.
-    scores : sequence of Score
-        A task, model, method, protocol and metric each. Their order sets that of tasks.
-    averages : sequence of Average
-        A suite, model, method, protocol and metric each. Their order sets that of suites, models and protocols; the
-        first metric of a suite and protocol is the one that models are ranked and drawn by.
-    paper : sequence of PaperRow
-        What the paper has.
-    comparisons : sequence of Comparison
-        Paired differences.
-    failures : sequence of Failure
-        What gave no score.
-    costs : sequence of Cost
-        What it took.
-    splits : sequence of SplitFact
-        The data.
-    facts : mapping of str to str
-        What the benchmark was made of, by name.
-    notes : sequence of str
-        What the reader must know before all else.
-    interval_method : str
-        How the intervals of scores and averages were computed.
-    """
-
-    name: str
-    scores: Sequence[Score]
-    averages: Sequence[Average]
-    paper: Sequence[PaperRow]
-    comparisons: Sequence[Comparison]
-    failures: Sequence[Failure]
-    costs: Sequence[Cost]
-    splits: Sequence[SplitFact]
-    facts: Mapping[str, str]
-    notes: Sequence[str] = ()
-    interval_method: str = field(kw_only=True)
+_Rows = list[list[str | TableCell]]
+_Result = TypeVar("_Result", Score, Average)
 
 
 def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool = False) -> tuple[Path, ...]:
@@ -308,58 +91,17 @@ def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool
         refuse_existing(path, force=force)
     parts = _parts(report)
     title, lead = f"Benchmark: {report.name}", _headline(report)
-    write_page(page, title, lead, [_html(part) for part in parts], notes=report.notes, force=force)
+    write_page(page, title, lead, [html_section(part) for part in parts], notes=report.notes, force=force)
     texts = [
-        _markdown(title, lead, report.notes, parts),
-        _csv(Score, report.scores),
-        _csv(Average, report.averages),
-        _csv(Comparison, report.comparisons),
+        markdown_page(title, lead, report.notes, parts),
+        csv_text(Score, report.scores),
+        csv_text(Average, report.averages),
+        csv_text(Comparison, report.comparisons),
     ]
     for path, text in zip((markdown, *tables), texts, strict=True):
         with publish_file(path, force=force) as file:
             file.write_text(text, encoding="utf-8", newline="")
     return paths
-
-
-_Result = TypeVar("_Result", Score, Average)
-
-
-class _Cell(NamedTuple):
-    """A table's cell: what it says, and in lines below what belongs to that."""
-
-    text: str
-    details: tuple[str, ...] = ()
-    bold: bool = False
-
-
-_Rows = list[list[str | _Cell]]
-
-
-class _Table(NamedTuple):
-    """A table; its first columns, `names` of them, are text and so are those from `text` on."""
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str | _Cell]]
-    names: int = 1
-    text: int = 1000
-
-
-class _Block(NamedTuple):
-    """A piece of a part, of which any may be missing; a drawing is for the page alone."""
-
-    heading: str = ""
-    text: str = ""
-    drawings: Sequence[str] = ()
-    table: _Table | None = None
-
-
-class _Part(NamedTuple):
-    """A part of the report."""
-
-    title: str
-    text: str
-    blocks: Sequence[_Block] = ()
-    facts: Mapping[str, str] | None = None
 
 
 class _Ranking(NamedTuple):
@@ -374,7 +116,7 @@ class _Ranking(NamedTuple):
         return any(average.tasks < average.of_tasks for average in self.ranked)
 
 
-def _parts(report: BenchmarkReport) -> list[_Part]:
+def _parts(report: BenchmarkReport) -> list[Part]:
     entries: list[Score | Average] = [*report.averages, *report.scores]
     look = looks(_ordered(_label(entry) for entry in entries if not _trivial(entry)))
     return [
@@ -384,9 +126,9 @@ def _parts(report: BenchmarkReport) -> list[_Part]:
         _comparisons(report),
         _failures(report),
         _data(report),
-        _Part("What it was made of", "", facts=report.facts)
+        Part("What it was made of", "", facts=report.facts)
         if report.facts
-        else _Part("What it was made of", "Not known."),
+        else Part("What it was made of", "Not known."),
         _costs(report),
     ]
 
@@ -447,20 +189,20 @@ def _rank(report: BenchmarkReport, suite: str, protocol: str) -> _Ranking:
     return _Ranking(metric, ranked, [entry for entry in entries if entry not in ranked])
 
 
-def _averages(report: BenchmarkReport) -> _Part:
+def _averages(report: BenchmarkReport) -> Part:
     title = "Averages"
     suites = _ordered([*(entry.suite for entry in report.averages), *(row.suite for row in report.paper)])
     if not suites:
-        return _Part(title, "There are none.")
+        return Part(title, "There are none.")
     text = (
         f"The mean over each suite's tasks, below it its 95 % interval ({report.interval_method}); bold is the best of "
         "a column among what is over the same tasks. The paper's numbers stand in a column of their own: they are over "
         "all tasks of a suite."
     )
-    return _Part(title, text, [_suite_averages(report, suite) for suite in suites])
+    return Part(title, text, [_suite_averages(report, suite) for suite in suites])
 
 
-def _suite_averages(report: BenchmarkReport, suite: str) -> _Block:
+def _suite_averages(report: BenchmarkReport, suite: str) -> Block:
     entries = [entry for entry in report.averages if entry.suite == suite]
     paper = [row for row in report.paper if row.suite == suite]
     columns = _ordered((entry.metric, entry.protocol) for entry in entries)
@@ -508,19 +250,19 @@ def _suite_averages(report: BenchmarkReport, suite: str) -> _Block:
     ]
     protocols = _ordered(entry.protocol for entry in entries)
     text = " ".join(filter(None, (_remarks(report, suite, protocol) for protocol in protocols)))
-    return _Block(suite, text or "" if entries else "Nothing of it was run here.", table=_Table(header, rows))
+    return Block(suite, text or "" if entries else "Nothing of it was run here.", table=Table(header, rows))
 
 
-def _average_cell(entry: Average, *, bold: bool) -> _Cell:
+def _average_cell(entry: Average, *, bold: bool) -> TableCell:
     part = f"{entry.tasks} of {entry.of_tasks} tasks" if entry.tasks < entry.of_tasks else ""
-    return _Cell(_number(entry.value), _details(_interval(entry), part), bold)
+    return TableCell(_number(entry.value), _details(_interval(entry), part), bold)
 
 
-def _paper_cell(entries: Sequence[Average]) -> _Cell:
+def _paper_cell(entries: Sequence[Average]) -> TableCell:
     numbers = _ordered(_number(entry.published) for entry in entries if entry.published is not None)
     partial = [entry.of_tasks for entry in entries if entry.tasks < entry.of_tasks]
     # Whoever reads a partial average and the paper's number in one row is told that they are not of the same tasks.
-    return _Cell(", ".join(numbers) or "–", _details(f"of all {partial[0]} tasks" if numbers and partial else ""))
+    return TableCell(", ".join(numbers) or "–", _details(f"of all {partial[0]} tasks" if numbers and partial else ""))
 
 
 def _remarks(report: BenchmarkReport, suite: str, protocol: str) -> str:
@@ -548,7 +290,7 @@ def _remarks(report: BenchmarkReport, suite: str, protocol: str) -> str:
                 unbeaten.append(task)
     if unbeaten:
         told.append(
-            f"no language model beats the trivial baselines on {len(unbeaten)} of {_counted(compared, 'task')} "
+            f"no language model beats the trivial baselines on {len(unbeaten)} of {counted(compared, 'task')} "
             f"({_listed(unbeaten)})"
         )
     elif compared:
@@ -558,15 +300,15 @@ def _remarks(report: BenchmarkReport, suite: str, protocol: str) -> str:
     return f"{start}{text}."[:1].upper() + f"{start}{text}."[1:] if text else ""
 
 
-def _tasks(report: BenchmarkReport, look: Mapping[str, Look]) -> _Part:
+def _tasks(report: BenchmarkReport, look: Mapping[str, Look]) -> Part:
     title = "Tasks"
     if not report.scores:
-        return _Part(title, "Nothing was scored.")
+        return Part(title, "Nothing was scored.")
     text = (
         "The mean over seeds, below it its 95 % interval and, where there is one, the paper's number. Bold is the best "
         "of a task and protocol. In the figures, lines and the grey fields beside them are trivial baselines."
     )
-    blocks: list[_Block] = []
+    blocks: list[Block] = []
     for suite in _ordered(score.suite for score in report.scores):
         scores = [score for score in report.scores if score.suite == suite]
         drawings = []
@@ -580,8 +322,8 @@ def _tasks(report: BenchmarkReport, look: Mapping[str, Look]) -> _Part:
             of_metric = [score for score in scores if score.metric == metric]
             table = _task_table(of_metric)
             heading = f"{suite}, {_metric(metric)}" if len(metrics) > 1 else suite
-            blocks.append(_Block(heading, _seeds(of_metric), () if place else drawings, table))
-    return _Part(title, text, blocks)
+            blocks.append(Block(heading, _seeds(of_metric), () if place else drawings, table))
+    return Part(title, text, blocks)
 
 
 def _task_drawing(suite: str, protocol: str, scores: Sequence[Score], look: Mapping[str, Look]) -> str:
@@ -595,7 +337,7 @@ def _task_drawing(suite: str, protocol: str, scores: Sequence[Score], look: Mapp
     return task_figure(title, metric, tasks, points[False], points[True], look)
 
 
-def _task_table(scores: Sequence[Score]) -> _Table:
+def _task_table(scores: Sequence[Score]) -> Table:
     """Give a table with models in its rows, or tasks where they are too many for columns."""
     cells = {(_label(score), score.task, score.protocol): score for score in scores}
     labels = _ordered(_label(score) for score in scores)
@@ -610,20 +352,20 @@ def _task_table(scores: Sequence[Score]) -> _Table:
     }
     most = {label: max(len(score.per_seed) for score in scores if _label(score) == label) for label in labels}
 
-    def cell(label: str, column: tuple[str, str]) -> str | _Cell:
+    def cell(label: str, column: tuple[str, str]) -> str | TableCell:
         score = cells.get((label, *column))
         if score is None:
             return "–"
         seeds = len(score.per_seed)
         fewer = f"{seeds} of {most[label]} seeds" if seeds < most[label] else ""
         paper = "" if score.published is None else f"paper {_number(score.published)}"
-        return _Cell(_number(score.value), _details(_interval(score), paper, fewer), id(score) in best)
+        return TableCell(_number(score.value), _details(_interval(score), paper, fewer), id(score) in best)
 
     if len(columns) > _WIDE and len(columns) > len(labels):
         rows = [[task, protocol, *(cell(label, (task, protocol)) for label in labels)] for task, protocol in columns]
-        return _Table(["task", "protocol", *labels], rows, names=2)
+        return Table(["task", "protocol", *labels], rows, names=2)
     header = [f"{task}\n{protocol}" for task, protocol in columns]
-    return _Table(["model", *header], [[label, *(cell(label, column) for column in columns)] for label in labels])
+    return Table(["model", *header], [[label, *(cell(label, column) for column in columns)] for label in labels])
 
 
 def _seeds(scores: Sequence[Score]) -> str:
@@ -632,14 +374,14 @@ def _seeds(scores: Sequence[Score]) -> str:
         most = max(len(score.per_seed) for score in scores if _label(score) == label)
         seeds.setdefault(most, []).append(label)
     if len(seeds) == 1:
-        return f"{_counted(next(iter(seeds)), 'seed')} each."
+        return f"{counted(next(iter(seeds)), 'seed')} each."
     told = "; ".join(
-        f"{_counted(count, 'seed')}: {', '.join(labels)}" for count, labels in sorted(seeds.items(), reverse=True)
+        f"{counted(count, 'seed')}: {', '.join(labels)}" for count, labels in sorted(seeds.items(), reverse=True)
     )
     return f"{told}."
 
 
-def _sizes(report: BenchmarkReport, look: Mapping[str, Look]) -> _Part:
+def _sizes(report: BenchmarkReport, look: Mapping[str, Look]) -> Part:
     title = "Score by size"
     blocks = []
     for suite in _ordered([*(entry.suite for entry in report.averages), *(row.suite for row in report.paper)]):
@@ -655,18 +397,16 @@ def _sizes(report: BenchmarkReport, look: Mapping[str, Look]) -> _Part:
                 left_out.append(f"Not drawn, as over other tasks or of no known size{where}: {_listed(without)}.")
         text = " ".join(left_out)
         if any(panel.models for panel in panels):
-            blocks.append(
-                _Block(suite, text, [size_figure(f"{suite}: averages by number of parameters", panels, look)])
-            )
+            blocks.append(Block(suite, text, [size_figure(f"{suite}: averages by number of parameters", panels, look)]))
         else:
-            blocks.append(_Block(suite, f"No average here is of a model of known size. {text}".strip()))
+            blocks.append(Block(suite, f"No average here is of a model of known size. {text}".strip()))
     if not blocks:
-        return _Part(title, "There are no averages.")
+        return Part(title, "There are no averages.")
     text = (
         "Averages over each suite's tasks against the number of parameters: filled with their intervals what was run "
         "here, hollow the paper's, by its own protocol. Dashed: trivial baselines."
     )
-    return _Part(title, text, blocks)
+    return Part(title, text, blocks)
 
 
 def _panel(ranking: _Ranking, protocol: str, paper: Sequence[PaperRow]) -> tuple[Panel, list[str]]:
@@ -696,15 +436,15 @@ def _panel(ranking: _Ranking, protocol: str, paper: Sequence[PaperRow]) -> tuple
     return Panel(protocol, _metric(ranking.metric), models, levels), left_out
 
 
-def _comparisons(report: BenchmarkReport) -> _Part:
+def _comparisons(report: BenchmarkReport) -> Part:
     title = "Paired differences"
     if not report.comparisons:
-        return _Part(title, "Nothing was compared in pairs.")
+        return Part(title, "Nothing was compared in pairs.")
     methods = _ordered(entry.method for entry in report.comparisons)
     clear = sum(entry.adjusted_p < _SIGNIFICANT for entry in report.comparisons)
     text = (
         "The first minus the second on the same examples, with its 95 % interval: above 0, the first is better. "
-        f"{clear} of {_counted(len(report.comparisons), 'difference')} "
+        f"{clear} of {counted(len(report.comparisons), 'difference')} "
         f"{'has' if clear == 1 else 'have'} an adjusted p below {_SIGNIFICANT:g}; these are filled in the figures and "
         "bold in the tables."
     )
@@ -724,7 +464,7 @@ def _comparisons(report: BenchmarkReport) -> _Part:
                 entry.task or "whole suite",
                 entry.first,
                 entry.second,
-                _Cell(_signed(entry.difference), _details(_interval(entry)), entry.adjusted_p < _SIGNIFICANT),
+                TableCell(_signed(entry.difference), _details(_interval(entry)), entry.adjusted_p < _SIGNIFICANT),
                 _probability(entry.p_value),
                 _probability(entry.adjusted_p),
                 *([entry.method] if len(methods) > 1 else []),
@@ -732,34 +472,34 @@ def _comparisons(report: BenchmarkReport) -> _Part:
             for entry in entries
         ]
         header = ["task", "first", "second", "difference", "p", "adjusted p", *(["method"] if len(methods) > 1 else [])]
-        blocks.append(_Block(heading, "", [drawing], _Table(header, rows, names=3, text=6)))
-    return _Part(title, text, blocks)
+        blocks.append(Block(heading, "", [drawing], Table(header, rows, names=3, text=6)))
+    return Part(title, text, blocks)
 
 
-def _failures(report: BenchmarkReport) -> _Part:
+def _failures(report: BenchmarkReport) -> Part:
     title = "Failures"
     if not report.failures:
-        return _Part(title, "None: all that was run gave a score.")
+        return Part(title, "None: all that was run gave a score.")
     rows: _Rows = [
         [entry.suite, entry.task, _label(entry), entry.protocol, str(entry.seed), entry.reason]
         for entry in report.failures
     ]
     header = ["suite", "task", "model", "protocol", "seed", "reason"]
-    text = f"{_counted(len(rows), 'run')} gave no score; averages are over what was left."
-    return _Part(title, text, [_Block(table=_Table(header, rows, names=4, text=5))])
+    text = f"{counted(len(rows), 'run')} gave no score; averages are over what was left."
+    return Part(title, text, [Block(table=Table(header, rows, names=4, text=5))])
 
 
-def _data(report: BenchmarkReport) -> _Part:
+def _data(report: BenchmarkReport) -> Part:
     title = "Data"
     if not report.splits:
-        return _Part(title, "Not known.")
+        return Part(title, "Not known.")
     leaked = sum(split.in_train for split in report.splits)
     copies = sum(split.duplicates for split in report.splits)
     dropped = sum(split.dropped for split in report.splits)
     examples = sum(split.examples for split in report.splits)
     text = (
-        f"{_counted(examples, 'example')} in {_counted(len(report.splits), 'split')}. "
-        f"{_counted(copies, 'example')} {'is' if copies == 1 else 'are'} in the same split twice; {leaked:,} of other "
+        f"{counted(examples, 'example')} in {counted(len(report.splits), 'split')}. "
+        f"{counted(copies, 'example')} {'is' if copies == 1 else 'are'} in the same split twice; {leaked:,} of other "
         f"splits {'is' if leaked == 1 else 'are'} in the training split too; {dropped:,} "
         f"{'was' if dropped == 1 else 'were'} dropped. Of each SHA-256 stand the first 12 digits."
     )
@@ -770,21 +510,21 @@ def _data(report: BenchmarkReport) -> _Part:
             split.split,
             f"{split.examples:,}",
             f"{split.duplicates:,}",
-            _Cell(f"{split.in_train:,}", bold=split.in_train > 0),
+            TableCell(f"{split.in_train:,}", bold=split.in_train > 0),
             f"{split.dropped:,}",
             split.sha256[:12],
         ]
         for split in report.splits
     ]
     header = ["suite", "task", "split", "examples", "duplicates", "in train", "dropped", "SHA-256"]
-    return _Part(title, text, [_Block(table=_Table(header, rows, names=3))])
+    return Part(title, text, [Block(table=Table(header, rows, names=3))])
 
 
-def _costs(report: BenchmarkReport) -> _Part:
+def _costs(report: BenchmarkReport) -> Part:
     if not report.costs:
-        return _Part(COST_TITLE, "Not known.")
+        return Part(COST_TITLE, "Not known.")
     cells, seconds = sum(cost.cells for cost in report.costs), math.fsum(cost.seconds for cost in report.costs)
-    text = f"{_counted(cells, 'run')}, one a task and seed, in {_duration(seconds)}."
+    text = f"{counted(cells, 'run')}, one a task and seed, in {_duration(seconds)}."
     rows: _Rows = [
         [
             cost.suite,
@@ -798,88 +538,7 @@ def _costs(report: BenchmarkReport) -> _Part:
         for cost in report.costs
     ]
     header = ["suite", "model", "protocol", "runs", "time", "tokens a second", "peak memory"]
-    return _Part(COST_TITLE, text, [_Block(table=_Table(header, rows, names=3))])
-
-
-def _html(part: _Part) -> Section:
-    pieces = []
-    for block in part.blocks:
-        pieces += [f"<h3>{escape(block.heading)}</h3>"] if block.heading else []
-        pieces += [f"<p>{escape(block.text)}</p>"] if block.text else []
-        pieces += block.drawings
-        pieces += [_html_table(block.table)] if block.table else []
-    pieces += [html_facts(part.facts)] if part.facts else []
-    return Section(part.title, part.text, "\n".join(pieces))
-
-
-def _html_table(table: _Table) -> str:
-    # Unlike those of `html_table`, cells may be bold and of several lines, and texts stand on the left.
-    def cell(tag: str, column: int, value: str | _Cell) -> str:
-        value = _Cell(value) if isinstance(value, str) else value
-        text = f"<b>{escape(value.text)}</b>" if value.bold else escape(value.text)
-        text += "".join(f"<br><small>{escape(line)}</small>" for line in value.details)
-        how = "text-align:left;white-space:normal" if 0 < column < table.names else ""
-        if column >= table.text:
-            how = "text-align:left;white-space:normal;min-width:16rem"
-        elif tag == "th" and len(value.text) > _LONG:
-            # Or one model's long name would make its column of numbers wide.
-            how = "overflow-wrap:anywhere;min-width:7rem"
-        elif tag == "th" and column == 0:
-            # Or it would have a word a line on a telephone.
-            how = f"min-width:{min(7, longest / 2):g}rem"
-        style = f' style="{how}"' if how else ""
-        return f"<{tag}{style}>{text}</{tag}>"
-
-    longest = max((len(str(row[0])) for row in table.rows), default=0)
-    lines = [("th", table.header), *(("td", row) for row in table.rows)]
-    rows = ("<tr>" + "".join(cell(tag, *entry) for entry in enumerate(line)) + "</tr>" for tag, line in lines)
-    return '<div class="table"><table>\n' + "\n".join(rows) + "\n</table></div>"
-
-
-def _markdown(title: str, lead: str, notes: Sequence[str], parts: Sequence[_Part]) -> str:
-    pieces = [f"# {_escaped(title)}", _escaped(lead), *(f"> Note: {_escaped(note)}" for note in notes)]
-    for part in parts:
-        pieces += [f"## {part.title}", *([_escaped(part.text)] if part.text else [])]
-        for block in part.blocks:
-            pieces += [f"### {_escaped(block.heading)}"] if block.heading else []
-            pieces += [_escaped(block.text)] if block.text else []
-            pieces += [_markdown_table(block.table)] if block.table else []
-        if part.facts:
-            pieces.append(
-                _markdown_table(_Table(["name", "value"], [list(fact) for fact in part.facts.items()], text=1))
-            )
-    return "\n\n".join(pieces) + "\n"
-
-
-def _markdown_table(table: _Table) -> str:
-    def cell(value: str | _Cell) -> str:
-        value = _Cell(value) if isinstance(value, str) else value
-        text = f"**{_escaped(value.text)}**" if value.bold else _escaped(value.text)
-        return " ".join([text, ", ".join(map(_escaped, value.details))]).strip()
-
-    columns = range(len(table.header))
-    aligned = [":---" if column < table.names or column >= table.text else "---:" for column in columns]
-    lines = [list(map(_escaped, table.header)), aligned, *([cell(value) for value in row] for row in table.rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """Bring a text into one line of Markdown that shows it as it is, within a table too."""
-    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;")
-    # An underscore within a word and brackets without a link mean nothing, and names and intervals are full of them.
-    return re.sub(r"([\\`*|~$]|\](?=[(\[:])|(?<!\w)_|_(?!\w))", r"\\\1", text)
-
-
-def _csv(kind: type, entries: Iterable[object]) -> str:
-    """Give a dataclass's entries as CSV; floats are written so that they are read back as they are."""
-    names = [entry.name for entry in fields(kind)]
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    for entry in entries:
-        values = (getattr(entry, name) for name in names)
-        writer.writerow(" ".join(map(repr, value)) if isinstance(value, tuple) else value for value in values)
-    return buffer.getvalue()
+    return Part(COST_TITLE, text, [Block(table=Table(header, rows, names=3))])
 
 
 def _refuse_twice(keys: Sequence[tuple[str, ...]]) -> None:
@@ -957,10 +616,6 @@ def _metric(name: str) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _duration(seconds: float) -> str:

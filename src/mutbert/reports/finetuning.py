@@ -19,8 +19,9 @@ from mutbert.reports.finetuning_figures import (
     roc_figure,
     sweep,
 )
-from mutbert.reports.page import Section, html_details, html_facts, html_table, write_page
-from mutbert.reports.training_figures import calibration_figure, curve, optimiser_figure
+from mutbert.reports.page import Section, counted, html_details, html_table, write_page
+from mutbert.reports.run_parts import facts_section, left_out, optimiser_section, recipe_section
+from mutbert.reports.training_figures import calibration_figure, curve
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names, predicted
 
 if TYPE_CHECKING:
@@ -132,9 +133,9 @@ def write_finetuning_page(path: Path, report: FinetuningReport, *, force: bool =
         _training(report),
         *_errors(report),
         _data(report),
-        _optimiser(report),
-        _facts(report),
-        _recipe(report),
+        optimiser_section(report.history) if report.steps else Section("Optimiser", "A probe has none.", ""),
+        facts_section(report.facts),
+        recipe_section(report.recipe),
     ]
     notes = [*report.notes, *_warnings(report)]
     write_page(path, f"Fine-tuning: {report.name}", _headline(report, constant), sections, notes=notes, force=force)
@@ -279,7 +280,7 @@ def _most_frequent(report: FinetuningReport) -> str:
     known = f" Accuracy is {_number(accuracy)}, and the" if report.metric != "accuracy" else " The"
     return (
         f"{known} most frequent class, {_classes(report)[often]}, has a share of "
-        f"{count_K[often] / len(report.labels):.4f} of {_counted(len(report.labels), 'label')}."
+        f"{count_K[often] / len(report.labels):.4f} of {counted(len(report.labels), 'label')}."
     )
 
 
@@ -315,7 +316,7 @@ def _metrics(report: FinetuningReport, constant: Mapping[str, float]) -> Section
     sequences = next((int(str(s["examples"])) for s in report.splits if s["split"] == report.shown), len(report.labels))
     if len(report.labels) > sequences:
         text += (
-            f" Labels are of bases: {len(report.labels):,} in {_counted(sequences, 'sequence')}. Bases of one sequence "
+            f" Labels are of bases: {len(report.labels):,} in {counted(sequences, 'sequence')}. Bases of one sequence "
             "are not independent, so that an interval is too narrow."
         )
     rows = [
@@ -337,10 +338,10 @@ def _training(report: FinetuningReport) -> Section:
     if not report.steps:
         return Section(title, "A probe is fitted at once, so that there are no steps to show.", "")
     if not any(curve(report.history, key) for key in keys):
-        return Section(title, _left_out(report, *keys).strip() or "Nothing was logged.", "")
+        return Section(title, left_out(report.history, *keys).strip() or "Nothing was logged.", "")
     text = f"The loss on training and validation data, and the {_name(report.metric)} on the validation data."
     drawing = finetuning_figure(report.history, report.metric, _name(report.metric), report.best_step)
-    return Section(title, text + _left_out(report, *keys), drawing)
+    return Section(title, text + left_out(report.history, *keys), drawing)
 
 
 def _errors(report: FinetuningReport) -> Iterator[Section]:
@@ -436,7 +437,7 @@ def _calibration(report: FinetuningReport) -> Section:
     total = sum(count for _, _, count in bins)
     distance = sum(count * abs(said - so) for said, so, count in bins) / total
     text = (
-        f"Each of {_counted(total, 'label')} of the {report.shown} data is one pair: {what}. Pairs are put into "
+        f"Each of {counted(total, 'label')} of the {report.shown} data is one pair: {what}. Pairs are put into "
         f"{_BINS} bins by the former; below stands how many there are. The bins' mean distance to the diagonal, each "
         f"counted as often as it has pairs, is {distance:.4f}."
     )
@@ -489,33 +490,6 @@ def _data(report: FinetuningReport) -> Section:
     return Section("Data", text, html_table(header, rows))
 
 
-def _optimiser(report: FinetuningReport) -> Section:
-    title = "Optimiser"
-    keys = ("learning_rate", "grad_norm")
-    if not report.steps:
-        return Section(title, "A probe has none.", "")
-    if not any(curve(report.history, key) for key in keys):
-        return Section(
-            title, _left_out(report, *keys).strip() or "Neither learning rate nor gradient norm was logged.", ""
-        )
-    text = "Learning rate, and the gradient's norm before clipping on a logarithmic axis."
-    zeros = sum(norm == 0 for _, norm in curve(report.history, "grad_norm"))
-    if zeros:
-        text += f" {_counted(zeros, 'norm')} of 0 could not be drawn on it."
-    return Section(title, text + _left_out(report, *keys), optimiser_figure(report.history))
-
-
-def _facts(report: FinetuningReport) -> Section:
-    title = "What the run was made of"
-    return Section(title, "", html_facts(report.facts)) if report.facts else Section(title, "Not known.", "")
-
-
-def _recipe(report: FinetuningReport) -> Section:
-    if not report.recipe:
-        return Section("Recipe", "Not known.", "")
-    return Section("Recipe", "Every setting of the run.", html_details("recipe.yaml", report.recipe))
-
-
 def _classes(report: FinetuningReport) -> list[str]:
     """Name the classes or columns; numbers do where names are not as many as there are scores."""
     count = 2 if report.problem == "binary" else 1 if report.scores.ndim == 1 else report.scores.shape[1]
@@ -542,18 +516,6 @@ def _sigmoid(score: Floats) -> Floats:
 
 def _ratio(over: int, under: int) -> float:
     return over / under if under else math.nan
-
-
-def _left_out(report: FinetuningReport, *keys: str) -> str:
-    """Say how many logged values a figure cannot show."""
-    count = sum(not math.isfinite(entry[key]) for entry in report.history for key in keys if key in entry)
-    if not count:
-        return ""
-    return f" {_counted(count, 'value')} that {'are' if count != 1 else 'is'} not finite could not be drawn."
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _name(metric: str) -> str:

@@ -129,3 +129,8 @@ def write_page(
     )
     with publish_file(path, force=force) as file:
         file.write_text(page, encoding="utf-8")
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number with its noun, in the plural unless it is one: ``1 step``, ``1,200 steps``."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from mutbert.reports.page import Section, html_details, html_facts, html_table, write_page
+from mutbert.reports.page import Section, counted, html_table, write_page
+from mutbert.reports.run_parts import facts_section, left_out, optimiser_section, recipe_section
 from mutbert.reports.training_figures import (
     calibration_figure,
     curve,
     frequency_figure,
     held_out_figure,
-    optimiser_figure,
     training_figure,
 )
 
@@ -93,15 +93,15 @@ def write_pretraining_page(path: Path, report: PretrainingReport, *, force: bool
         _held_out_table(report),
         _frequencies(report),
         _calibration(report),
-        _optimiser(report),
-        _facts(report),
-        _recipe(report),
+        optimiser_section(report.history),
+        facts_section(report.facts),
+        recipe_section(report.recipe),
     ]
     write_page(path, f"Pre-training: {report.name}", _headline(report), sections, notes=report.notes, force=force)
 
 
 def _headline(report: PretrainingReport) -> str:
-    steps = _counted(report.steps, "step")
+    steps = counted(report.steps, "step")
     if _MODEL not in report.held_out:
         return f"The model was trained for {steps}. Its held-out cross-entropy is not known."
     variants = (
@@ -139,14 +139,14 @@ def _training(report: PretrainingReport) -> Section:
     title = "Training curve"
     keys = ("loss", "eval_cross_entropy")
     if not any(curve(report.history, key) for key in keys):
-        return Section(title, _left_out(report, *keys).strip() or "No loss was logged.", "")
+        return Section(title, left_out(report.history, *keys).strip() or "No loss was logged.", "")
     references = _of_group(_trivial(report), _ALL)
     text = "The loss on training windows."
     if curve(report.history, "eval_cross_entropy"):
         text = "The loss on training windows, and the cross-entropy on held-out targets, all of them hidden."
     if references:
         text += " Dashed: what trivial predictors reach on the held-out targets."
-    return Section(title, text + _left_out(report, *keys), training_figure(report.history, references))
+    return Section(title, text + left_out(report.history, *keys), training_figure(report.history, references))
 
 
 def _held_out_curves(report: PretrainingReport) -> Section:
@@ -157,11 +157,11 @@ def _held_out_curves(report: PretrainingReport) -> Section:
     keys = [f"eval_cross_entropy_{group}" for group in groups]
     evaluations = max((len(curve(report.history, key)) for key in keys), default=0)
     if not evaluations:
-        return Section(title, _left_out(report, *keys).strip() or "No evaluation was logged.", "")
-    text = f"{_counted(evaluations, 'evaluation')}, {' and '.join(groups.values())}."
+        return Section(title, left_out(report.history, *keys).strip() or "No evaluation was logged.", "")
+    text = f"{counted(evaluations, 'evaluation')}, {' and '.join(groups.values())}."
     if _trivial(report):
         text += " Dashed: what trivial predictors reach on the same targets."
-    return Section(title, text + _left_out(report, *keys), held_out_figure(report.history, _trivial(report)))
+    return Section(title, text + left_out(report.history, *keys), held_out_figure(report.history, _trivial(report)))
 
 
 def _held_out_table(report: PretrainingReport) -> Section:
@@ -170,7 +170,7 @@ def _held_out_table(report: PretrainingReport) -> Section:
         return Section(title, "There are no held-out figures.", "")
     groups = _groups(report)
     text = (
-        f"Cross-entropy in nats a target after {_counted(report.steps, 'step')}, below each group's name the number of "
+        f"Cross-entropy in nats a target after {counted(report.steps, 'step')}, below each group's name the number of "
         "its targets; lower is better"
     )
     text += f", and nothing can go below the {_FLOOR}." if _FLOOR in report.held_out else "."
@@ -203,7 +203,7 @@ def _frequencies(report: PretrainingReport) -> Section:
     if not shown:
         return Section(title, "There are no held-out figures by frequency.", "")
     names = [
-        group.removeprefix(_BIN) + (f"\n{_counted(report.targets[group], 'target')}" if group in report.targets else "")
+        group.removeprefix(_BIN) + (f"\n{counted(report.targets[group], 'target')}" if group in report.targets else "")
         for group in shown
     ]
     drawn = {name: [values.get(group, math.nan) for group in shown] for name, values in predictors.items()}
@@ -231,31 +231,6 @@ def _calibration(report: PretrainingReport) -> Section:
     return Section(title, text, calibration_figure(curves))
 
 
-def _optimiser(report: PretrainingReport) -> Section:
-    title = "Optimiser"
-    keys = ("learning_rate", "grad_norm")
-    if not any(curve(report.history, key) for key in keys):
-        return Section(
-            title, _left_out(report, *keys).strip() or "Neither learning rate nor gradient norm was logged.", ""
-        )
-    text = "Learning rate, and the gradient's norm before clipping on a logarithmic axis."
-    zeros = sum(norm == 0 for _, norm in curve(report.history, "grad_norm"))
-    if zeros:
-        text += f" {_counted(zeros, 'norm')} of 0 could not be drawn on it."
-    return Section(title, text + _left_out(report, *keys), optimiser_figure(report.history))
-
-
-def _facts(report: PretrainingReport) -> Section:
-    title = "What the run was made of"
-    return Section(title, "", html_facts(report.facts)) if report.facts else Section(title, "Not known.", "")
-
-
-def _recipe(report: PretrainingReport) -> Section:
-    if not report.recipe:
-        return Section("Recipe", "Not known.", "")
-    return Section("Recipe", "Every setting of the run.", html_details("recipe.yaml", report.recipe))
-
-
 def _trivial(report: PretrainingReport) -> dict[str, Mapping[str, float]]:
     return {name: values for name, values in report.held_out.items() if name not in {_MODEL, _FLOOR}}
 
@@ -272,18 +247,6 @@ def _distance(bins: Sequence[tuple[float, float, int]]) -> float:
     """Give the mean of ``|predicted - observed|`` over bins, each counted as often as it has pairs."""
     pairs = sum(count for _, _, count in bins)
     return sum(count * abs(predicted - observed) for predicted, observed, count in bins) / pairs
-
-
-def _left_out(report: PretrainingReport, *keys: str) -> str:
-    """Say how many logged values a figure cannot show."""
-    count = sum(not math.isfinite(entry[key]) for entry in report.history for key in keys if key in entry)
-    if not count:
-        return ""
-    return f" {_counted(count, 'value')} that {'are' if count != 1 else 'is'} not finite could not be drawn."
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _number(value: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Mapping  # noqa: TC003 - the types of settings are looked at when they are read
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -16,7 +15,7 @@ from accelerate import PartialState
 
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.errors import InputError, MissingExtraError
-from mutbert.examples.columns import Columns
+from mutbert.examples.columns import TableColumns
 from mutbert.examples.files import read_examples
 from mutbert.examples.table import PROBLEMS
 from mutbert.examples.task_data import SplitCount, TaskData, part_task
@@ -46,7 +45,7 @@ from mutbert.training.probe import as_classifier, embed_sequences, fit_probe
 from mutbert.training.provenance import genome_hash, provenance_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mutbert.encoders.adapter import Encoder
     from mutbert.examples.places import SourceFile
@@ -60,29 +59,6 @@ _PROBLEM_TYPES: Final = {
     "regression": "regression",
     "token": "single_label_classification",
 }
-
-
-@dataclass(frozen=True)
-class TableColumns:
-    """Which columns of the tables mean what; see `mutbert.examples.files.Columns`.
-
-    Parameters
-    ----------
-    sequence : str
-        The sequences.
-    label : tuple of str
-        The labels, one column or several.
-    name, region : str, optional
-        A name for each sequence, and where it lies in a genome.
-    where : mapping of str to str
-        Only rows in which these columns have these values.
-    """
-
-    sequence: str = "sequence"
-    label: tuple[str, ...] = ("label",)
-    name: str | None = None
-    region: str | None = None
-    where: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -315,14 +291,7 @@ def finetune(
 
 def _data(recipe: FinetuneRecipe) -> tuple[TaskData, dict[str, SourceFile]]:
     """Read the parts; what labels mean is found out from the training data, for all of them."""
-    names = recipe.columns.label
-    columns = Columns(
-        recipe.columns.sequence,
-        names[0] if len(names) == 1 else names,
-        recipe.columns.name,
-        recipe.columns.region,
-        recipe.columns.where,
-    )
+    columns = recipe.columns.chosen()
     train, source = read_examples(recipe.train, columns, problem=recipe.problem, classes=recipe.classes or None)
     sources = {"train": source}
     others: dict[str, Examples | None] = {"validation": None, "test": None}
