@@ -11,7 +11,7 @@ from mutbert.errors import InputError
 from mutbert.model.convert import local_folder, write_model
 from mutbert.publishing import publish_directory, refuse_inside
 from mutbert.reports.model_card import ModelFacts, model_card
-from mutbert.run_folder import GENOMES, HELD_OUT, MODEL, RECIPE
+from mutbert.run_folder import GENOMES, HELD_OUT, METRICS, MODEL, RECIPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,9 +98,17 @@ def export_model(
             held_out=_values(folder.parent / HELD_OUT, ("unit", "steps", "targets", "cross_entropy"))
             if folder.name == MODEL
             else None,
+            finetuned=_values(folder.parent / METRICS, ("problem", "metric", "metrics", "interval", "splits"))
+            if folder.name == MODEL
+            else None,
         )
         (partial / CARD).write_text(model_card(facts), encoding="utf-8")
-    known = {"licence": licence, "recipe": facts.recipe, "data": facts.genomes, "held-out figures": facts.held_out}
+    known = {
+        "licence": licence,
+        "recipe": facts.recipe,
+        "data": facts.finetuned or facts.genomes,
+        "held-out figures": facts.finetuned or facts.held_out,
+    }
     return ExportReport(
         output, facts.model_class, facts.parameters, tuple(what for what, value in known.items() if value is None)
     )

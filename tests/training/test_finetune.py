@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 from mutbert.errors import InputError
 from mutbert.examples.columns import Columns
+from mutbert.export import export_model
 from mutbert.inference.predictions import predict_table
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.scoring.metrics import evaluate
@@ -134,6 +135,17 @@ def test_labels_of_bases(model_path, tables, tmp_path):
         with torch.no_grad():
             logits = model(**tokenizer(source["sequence"], return_tensors="pt")).logits[0, 1:-1]
         assert row["predicted"] == " ".join(map(str, logits.argmax(dim=1).tolist()))
+
+
+def test_its_card_says_what_it_reaches(model_path, tables, tmp_path):
+    result = run(model_path, tables / "binary.csv", tmp_path / "run", "finetune.max_steps=3")
+    report = export_model(tmp_path / "run", tmp_path / "shared")
+    assert report.missing == ("licence",)
+    card = (tmp_path / "shared" / "README.md").read_text()
+    assert f"| test | {result.metrics['test']['mcc']:.4f} |" in card
+    counts = {count.split: count for count in result.counts}
+    assert f"| test | 120 | {counts['test'].in_train} | `{counts['test'].sha256}` |" in card
+    assert "pipeline_tag: text-classification" in card
 
 
 def test_a_probe_is_a_classifier_on_frozen_weights(model_path, tables, tmp_path):

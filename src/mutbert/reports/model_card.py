@@ -53,6 +53,8 @@ class ModelFacts:
         The manifests of the genomes that it was trained on, by name.
     held_out : mapping, optional
         What ``held_out.json`` of its run holds.
+    finetuned : mapping, optional
+        What ``metrics.json`` of its run holds, where it was fine-tuned.
     """
 
     name: str
@@ -64,6 +66,7 @@ class ModelFacts:
     recipe: str | None = None
     genomes: Mapping[str, Mapping[str, Any]] | None = None
     held_out: Mapping[str, Any] | None = None
+    finetuned: Mapping[str, Any] | None = None
 
 
 def model_card(facts: ModelFacts) -> str:
@@ -138,6 +141,15 @@ with torch.no_grad():
 
 
 def _data(facts: ModelFacts) -> str:
+    if facts.finetuned is not None:
+        table = _table(
+            ("part", "sequences", "of these also in the training data", "SHA-256 of the file"),
+            (
+                (part["split"], f"{part['examples']:,}", f"{part['in_train']:,}", f"`{part['sha256']}`")
+                for part in facts.finetuned["splits"]
+            ),
+        )
+        return f"## Data\n\nFine-tuned on labelled sequences ({facts.finetuned['problem']}):\n\n{table}\n"
     if facts.genomes is None:
         return "## Data\n\nNot known: the checkpoint does not say what it was trained on.\n"
     parts = [_genome(name, genome) for name, genome in facts.genomes.items()]
@@ -184,6 +196,8 @@ By this recipe, every setting told:
 
 
 def _figures(facts: ModelFacts) -> str:
+    if facts.finetuned is not None:
+        return _metrics(facts.finetuned)
     if facts.held_out is None:
         return "## Held-out figures\n\nNone: the run was not evaluated, or its figures are not beside the checkpoint.\n"
     predictors = facts.held_out["cross_entropy"]
@@ -203,6 +217,22 @@ go below.
 
 {table}
 """
+
+
+def _metrics(finetuned: Mapping[str, Any]) -> str:
+    metrics = finetuned["metrics"]
+    names = list(next(iter(metrics.values())))
+    table = _table(
+        ("part", *names), ((part, *(_number(found[name]) for name in names)) for part, found in metrics.items())
+    )
+    chosen = f"The step with the best {finetuned['metric']} on the validation data was taken, which flatters these."
+    interval = finetuned["interval"]
+    if interval is not None:
+        chosen += (
+            f" On the test data, the {finetuned['metric']} is {_number(interval['value'])} (95 % interval "
+            f"{_number(interval['low'])} to {_number(interval['high'])}, test rows drawn anew)."
+        )
+    return f"## Held-out figures\n\n{chosen}\n\n{table}\n"
 
 
 def _licence(facts: ModelFacts) -> str:
