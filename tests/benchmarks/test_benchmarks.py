@@ -152,6 +152,19 @@ def test_pre_training(synthetic, tmp_path):
     assert (tmp_path / "pretrain.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_fine_tuning(tmp_path):
+    size = ("--length", 110, "--batch", 2, "--steps", 2, "--layers", 1, "--hidden", 64, "--repeats", 1)
+    text = run_benchmark("finetune", *size, "-o", tmp_path)
+    assert "mixed: 2 sequences of 100 to 110 bases a step" in text
+    found = json.loads((tmp_path / "finetune.json").read_text())
+    assert [case["case"] for case in found["cases"]] == ["equal", "mixed"]
+    for case in found["cases"]:
+        assert [row["way"] for row in case["ways"]] == ["published way", "ours"]
+        assert all(row["seconds"] > 0 for row in case["ways"])
+    assert (tmp_path / "finetune.svg").read_text().count("<svg") == 1
+    assert (tmp_path / "finetune.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_command_is_measured(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from measure import CommandError, measure_command
