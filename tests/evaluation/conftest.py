@@ -1,0 +1,104 @@
+"""Small suites with a word to find, and the models of all tests here on one thread."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from mutbert.evaluation.run import GridRequest
+
+SUITE = """\
+version: 1
+name: own
+title: A word to find
+metric: mcc
+files: ["{task}/{split}.csv"]
+splits: {train: train, validation: dev, test: test}
+tasks:
+  - {name: first, length: 36}
+  - {name: second, length: 36}
+protocols:
+  published: &protocol
+    validation: file
+    finetune: &settings {learning_rate: 1e-3, max_steps: 2, warmup_steps: 0, batch_size: 16}
+    first_seed: 42
+    seeds: 1
+  corrected:
+    validation: file
+    finetune: *settings
+    seeds: 2
+"""
+SIZES = {"train": 48, "dev": 16, "test": 16}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Models this small run slower on several threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def random_sequences():
+    """Make random sequences."""
+
+    def make(count, length=36, seed=0):
+        return ["".join(row) for row in np.random.default_rng(seed).choice(list("ACGT"), (count, length))]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_rows():
+    """Write a table; give its path."""
+
+    def write(path, rows, header=("sequence", "label")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(",".join(map(str, row)) + "\n" for row in (header, *rows)))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_tasks(random_sequences, write_rows):
+    """Write the suite and the files of its two tasks into a folder; give the path of the suite."""
+
+    def write(folder, sizes=SIZES):
+        for number, task in enumerate(("first", "second")):
+            for part, (split, size) in enumerate(sizes.items()):
+                labels = np.arange(size) % 2
+                sequences = random_sequences(size, seed=10 * number + part)
+                rows = [
+                    (("GATTACA" if label else "CCCCCCC") + s[7:], label)
+                    for s, label in zip(sequences, labels, strict=True)
+                ]
+                write_rows(folder / "data" / task / f"{split}.csv", rows)
+        (folder / "own.yaml").write_text(SUITE)
+        return folder / "own.yaml"
+
+    return write
+
+
+@pytest.fixture
+def suite(tmp_path, write_tasks):
+    return write_tasks(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def request_of():
+    """Make a request of the suite that lies beside its data."""
+
+    def make(path, **changes):
+        return GridRequest(**{"suites": (str(path),), "data": {"own": str(path.parent / "data")}, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def quiet_environment():
+    """What a process of its own is to be started with."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
