@@ -14,7 +14,8 @@ from mutbert.errors import InputError
 from mutbert.evaluation.results import DONE, FAILED, Cell, read_predictions, read_results
 from mutbert.evaluation.run import GridRequest, run_benchmark
 from mutbert.evaluation.summary import report_benchmark
-from mutbert.examples.files import Columns, read_examples
+from mutbert.examples.columns import Columns
+from mutbert.examples.files import read_examples
 from mutbert.genome.store import FREQUENCY_ONE, StoreWriter
 from mutbert.reports.benchmark import COST_TITLE
 from mutbert.scoring.metrics import evaluate
@@ -532,3 +533,13 @@ def test_variants_are_cells_like_others(variants, model_folders):
         with pytest.raises(InputError, match=rf"was done with another .*{word}"):
             run_benchmark(variants / "whole", request)
         (variants / name).write_text(text)
+
+
+def test_a_finished_cell_outlives_its_model(tmp_path, suite, request_of, model_folders):
+    copy = shutil.copytree(model_folders["mutbert"], tmp_path / "copy")
+    request = request_of(suite, models=(f"mine={copy}",), **ONE)
+    first = run_benchmark(tmp_path / "results", request)
+    assert (first.failed, first.before) == (0, 0)
+    shutil.rmtree(copy)
+    again = run_benchmark(tmp_path / "results", request)
+    assert (again.done, again.failed, again.before) == (0, 0, first.done)

@@ -1,6 +1,7 @@
 """The program ``mutbert``: every verb, and what its exit status means.
 
-0: done. 2: the input or the command cannot be used, said in one line. 130: interrupted.
+0: done. 1: done, but parts of it failed, which are named (``mutbert bench run``). 2: the input or the command cannot be
+used, said in one line. 130: interrupted.
 """
 
 from __future__ import annotations

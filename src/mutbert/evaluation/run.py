@@ -190,7 +190,9 @@ def run_benchmark(
         for job in grid.jobs(own):
             finished = done.get(job.cell)
             if finished is not None and finished.status == DONE:
-                refuse_others(done, job.cell, job.made_of(), folder)
+                made_of = _made_of_again(job)
+                if made_of is not None:
+                    refuse_others(done, job.cell, made_of, folder)
                 counts["before"] += 1
                 advance(1)
                 continue
@@ -227,6 +229,14 @@ class Job:
         self.cell = cell
         self.made_of = made_of
         self.work = work
+
+
+def _made_of_again(job: Job) -> dict[str, str] | None:
+    """Say what a finished cell depends on; ``None`` where its model or data are gone, which takes nothing from it."""
+    try:
+        return job.made_of()
+    except InputError:
+        return None
 
 
 def _tried(job: Job) -> tuple[CellResult, Predictions | None]:
