@@ -164,8 +164,8 @@ def _same_run(output: Path, records: RunRecords) -> None:
         known = {name: started_with.get(name) for name in made_of}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise InputError(
-            f"{output}: its {' or '.join(_texts(records))} cannot be read ({one_line(error, 160)}), so the run cannot be "
-            "resumed; start anew"
+            f"{output}: its {' or '.join(_texts(records))} cannot be read ({one_line(error, 160)}), so the run cannot "
+            "be resumed; start anew"
         ) from None
     new = _flat(yaml.safe_load(records.recipe))
     for key in sorted(old.keys() | new.keys()):
