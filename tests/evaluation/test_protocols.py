@@ -9,8 +9,10 @@ import torch
 
 from mutbert.encoders.adapter import open_encoder
 from mutbert.evaluation import run as grid
+from mutbert.evaluation import sequence_grid
 from mutbert.evaluation.results import Cell, read_predictions, read_results
 from mutbert.evaluation.run import GridRequest, run_benchmark
+from mutbert.evaluation.sequence_grid import SequenceWork
 from mutbert.evaluation.suites import load_suite
 from mutbert.evaluation.task_files import load_task
 from mutbert.examples.splits import leaks, sequence_keys
@@ -89,12 +91,7 @@ def test_settings_of_a_cell(tmp_path, family, suite, task, tokens, scaling):
 
     Encoder.family = family
     shipped = load_suite(suite)
-    for name in (task.name for task in shipped.tasks):
-        for split in shipped.splits.values():
-            path = tmp_path / shipped.files[0].format(task=name, split=split)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-    cells = grid._Grid(tmp_path, GridRequest(suites=(suite,), data={suite: str(tmp_path)}))
+    work = SequenceWork(shipped, str(tmp_path), None, lambda _name: Encoder(), drop_leaks=False)
     row = next(entry for entry in shipped.tasks if entry.name == task)
     base = FinetuneSettings(
         learning_rate=1e-3 if family == "cnn" else {"tfbs": 3e-5, "nt": 1e-4}[suite],
@@ -104,7 +101,7 @@ def test_settings_of_a_cell(tmp_path, family, suite, task, tokens, scaling):
     )
     for protocol in ("published", "corrected"):
         for method in ("full", "lora"):
-            found = cells._settings(shipped, row, Cell(suite, task, "m", method, protocol, 1), Encoder())
+            found = work.settings_of(row, Cell(suite, task, "m", method, protocol, 1), Encoder())
             as_published = {"max_tokens": tokens, "rope_scaling": scaling} if protocol == "published" else {}
             assert found == FinetuneSettings(**{**vars(base), "method": method, **as_published})
 
@@ -213,7 +210,7 @@ def test_eqtl_protocols_differ_in_six_ways():
 def test_models_with_different_tokenizers_get_each_their_own_tokens(suite, request_of, model_folders, monkeypatch):
     """The published code gave one model's tokens to the next."""
     seen = []
-    real = grid.finetune_classifier
+    real = sequence_grid.finetune_classifier
 
     def watched(encoder, train, validation, *arguments, **settings):
         for part in (train, validation):
@@ -226,7 +223,7 @@ def test_models_with_different_tokenizers_get_each_their_own_tokens(suite, reque
         seen.append((encoder.name, tuple(train.inputs.batch(np.array([0]))["input_ids"][0].tolist())))
         return real(encoder, train, validation, *arguments, **settings)
 
-    monkeypatch.setattr(grid, "finetune_classifier", watched)
+    monkeypatch.setattr("mutbert.evaluation.sequence_grid.finetune_classifier", watched)
     kinds = ("esm", "bert", "mutbert")
     request = request_of(
         suite, models=tuple(f"{kind}={model_folders[kind]}" for kind in kinds), baselines=False, tasks=("first",),

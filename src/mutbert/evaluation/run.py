@@ -5,60 +5,41 @@ from __future__ import annotations
 import dataclasses
 import errno
 import math
-import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import torch
-
-from mutbert.encoders.adapter import CNN, open_encoder
+from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.evaluation.cost import measured
 from mutbert.evaluation.eqtl_grid import EqtlWork, eqtl_cells
-from mutbert.evaluation.kmer import kmer_baseline
 from mutbert.evaluation.results import (
     DONE,
     FAILED,
     Cell,
     CellResult,
     Predictions,
-    fingerprint,
     read_results,
     refuse_others,
     results_writer,
 )
+from mutbert.evaluation.sequence_grid import BASELINES, SequenceWork, sequence_cells
 from mutbert.evaluation.suites import PROTOCOLS, Suite, load_suite
-from mutbert.evaluation.task_files import chosen_tasks, load_task, refuse_missing
+from mutbert.evaluation.task_files import chosen_tasks, refuse_missing
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
 from mutbert.publishing import publish_file
-from mutbert.scoring.metrics import evaluate
 from mutbert.settings import settings_text, with_overrides
-from mutbert.training.classifier import (
-    LabelledInputs,
-    classifier_logits,
-    finetune_classifier,
-    scores_and_labels,
-)
 from mutbert.training.finetune_settings import METHODS
-from mutbert.training.probe import embed_sequences, fit_probe
 from mutbert.training.provenance import provenance_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mutbert.encoders.adapter import Encoder
-    from mutbert.evaluation.suites import Protocol, Task
-    from mutbert.evaluation.task_files import LoadedTask
-    from mutbert.training.finetune_settings import FinetuneSettings
 
-KMER: Final = "kmer"
-BASELINES: Final = (KMER, CNN)
-"""What every grid holds, so that nobody is fooled."""
 SUITES: Final = "suites"
 """In a results folder: the suites as they were, in YAML."""
 _FULL_DISK: Final = {errno.ENOSPC, errno.EDQUOT}
@@ -174,6 +155,8 @@ def run_benchmark(
     """
     folder = Path(folder)
     grid = _Grid(folder, request)
+    # Of the code that was loaded, whatever becomes of its files while the grid runs.
+    made_with = provenance_of([])
     done = read_results(folder)
     own, elsewhere = grid.own_cells()
     counts = {"done": 0, "failed": 0, "before": 0}
@@ -196,7 +179,7 @@ def run_benchmark(
                 counts["before"] += 1
                 advance(1)
                 continue
-            result, predictions = _tried(job)
+            result, predictions = _tried(job, made_with)
             write(result, predictions)
             if report is not None:
                 report(result)
@@ -239,7 +222,7 @@ def _made_of_again(job: Job) -> dict[str, str] | None:
         return None
 
 
-def _tried(job: Job) -> tuple[CellResult, Predictions | None]:
+def _tried(job: Job, made_with: Mapping[str, Any]) -> tuple[CellResult, Predictions | None]:
     """Do a cell; what goes wrong with it is its result, and the others go on."""
     made_of: dict[str, str] = {}
     try:
@@ -263,7 +246,7 @@ def _tried(job: Job) -> tuple[CellResult, Predictions | None]:
         "tokens_per_second": None if not tokens else round(tokens / seconds, 1),
     }
     values["metrics"] = {name: None if math.isnan(value) else value for name, value in values["metrics"].items()}
-    values["versions"] = provenance_of([])
+    values["versions"] = made_with
     return CellResult(job.cell, DONE, made_of, values), predictions
 
 
@@ -305,18 +288,17 @@ class _Grid:
                 for task in self.tasks[suite.name]:
                     refuse_missing(suite, task, request.data[suite.name])
         self._encoders: dict[str, Encoder] = {}
-        reference = request.fasta or request.genome
-        self._eqtl = {
-            suite.name: EqtlWork(suite, request.data[suite.name], reference, self.encoder)
-            for suite in self.suites
-            if suite.eqtl is not None and self.tasks[suite.name]
-        }
-        self._loaded: tuple[Any, LoadedTask] | None = None
-        self._inputs: tuple[Any, dict[str, LabelledInputs]] | None = None
-        self._embeddings: tuple[Any, dict[str, Any]] | None = None
-        self._genome: ProbabilisticGenome | None = None
         # One that cannot be opened is refused before anything is run.
-        self.genome()
+        genome = None if request.genome is None else ProbabilisticGenome.open(request.genome)
+        self._works: dict[str, EqtlWork | SequenceWork] = {}
+        for suite in self.suites:
+            if self.tasks[suite.name]:
+                root = request.data[suite.name]
+                self._works[suite.name] = (
+                    SequenceWork(suite, root, genome, self.encoder, drop_leaks=request.drop_leaks)
+                    if suite.eqtl is None
+                    else EqtlWork(suite, root, request.fasta or request.genome, self.encoder)
+                )
 
     def own_cells(self) -> tuple[list[Cell], int]:
         """Give the cells of this shard, and how many are others'."""
@@ -330,39 +312,24 @@ class _Grid:
 
     def jobs(self, own: Iterable[Cell]) -> Iterator[Job]:
         """Give the work of cells, in an order in which what is prepared serves as many as can be."""
-        suites = {suite.name: suite for suite in self.suites}
         for cell in own:
-            suite = suites[cell.suite]
-            if suite.eqtl is None:
-                task = next(task for task in suite.tasks if task.name == cell.task)
-                yield self._sequence_job(suite, task, cell)
-            else:
-                work = self._eqtl[suite.name]
-                yield Job(cell, partial(work.made_of, cell), partial(work.work, cell))
+            work = self._works[cell.suite]
+            yield Job(cell, partial(work.made_of, cell), partial(work.work, cell))
 
     def _cells(self, suite: Suite) -> list[Cell]:
         if suite.eqtl is not None:
             tasks = self.tasks[suite.name]
             return eqtl_cells(suite, tasks, list(self.models), self.request.protocols, self.request.seeds)
-        found = []
-        for task in self.tasks[suite.name]:
-            for name in self.request.protocols:
-                protocol = suite.protocols.get(name)
-                if protocol is None:
-                    continue
-                seeds = range(protocol.first_seed, protocol.first_seed + (self.request.seeds or protocol.seeds))
-                if self.request.baselines:
-                    # The first knows no chance, but for what a split by seed brings.
-                    kmer_seeds = seeds if protocol.validation != "file" else seeds[:1]
-                    found += [Cell(suite.name, task.name, KMER, "", name, seed) for seed in kmer_seeds]
-                    found += [Cell(suite.name, task.name, CNN, "full", name, seed) for seed in seeds]
-                found += [
-                    Cell(suite.name, task.name, model, method, name, seed)
-                    for model in self.models
-                    for method in self.request.methods
-                    for seed in seeds
-                ]
-        return found
+        request = self.request
+        return sequence_cells(
+            suite,
+            self.tasks[suite.name],
+            list(self.models),
+            request.protocols,
+            request.seeds,
+            methods=request.methods,
+            baselines=request.baselines,
+        )
 
     def encoder(self, name: str) -> Encoder:
         """Open a model, once."""
@@ -371,184 +338,6 @@ class _Grid:
             trust = self.request.trust_remote_code
             self._encoders[name] = open_encoder(place, name=name, trust_remote_code=trust)
         return self._encoders[name]
-
-    def genome(self) -> ProbabilisticGenome | None:
-        """Open the genome, once, where one is given."""
-        if self._genome is None and self.request.genome is not None:
-            self._genome = ProbabilisticGenome.open(self.request.genome)
-        return self._genome
-
-    def _sequence_job(self, suite: Suite, task: Task, cell: Cell) -> Job:
-        protocol = suite.protocols[cell.protocol]
-
-        def made_of() -> dict[str, str]:
-            loaded = self._task(suite, task, cell, protocol)
-            read_as = [task.problem, task.classes, dataclasses.asdict(suite.columns), suite.task_column]
-            data = {"data": loaded.identity, "task": fingerprint(read_as)}
-            if cell.model == KMER:
-                return {**data, "model": f"{KMER} 1", "settings": fingerprint([suite.metric_of(task)])}
-            encoder = self.encoder(cell.model)
-            settings = self._settings(suite, task, cell, encoder)
-            genome = self._genome_for(encoder)
-            used = [dataclasses.asdict(settings), suite.metric_of(task), genome and genome.manifest]
-            return {**data, "model": encoder.identity(), "settings": fingerprint(used)}
-
-        def work() -> tuple[dict[str, Any], Predictions]:
-            metric = suite.metric_of(task)
-            loaded = self._task(suite, task, cell, protocol)
-            about: dict[str, Any] = {
-                "metric": metric,
-                "smoke": loaded.smoke,
-                "splits": [count._asdict() for count in loaded.data.counts],
-                "sources": list(loaded.sources),
-            }
-            if cell.model == KMER:
-                values, predictions = _kmer_cell(loaded, metric)
-            else:
-                encoder = self.encoder(cell.model)
-                settings = self._settings(suite, task, cell, encoder)
-                parts = self._prepared(cell, encoder, settings)
-                if self._genome_for(encoder) is not None:
-                    about["unplaced"] = _unplaced(parts)
-                do = self._probe_cell if settings.method == "probe" else _trained_cell
-                values, predictions = do(cell, encoder, parts, settings, metric)
-            return about | values, predictions
-
-        return Job(cell, made_of, work)
-
-    def _task(self, suite: Suite, task: Task, cell: Cell, protocol: Protocol) -> LoadedTask:
-        # Only a split by seed is another for another seed.
-        seed = cell.seed if protocol.validation != "file" else 0
-        key = (suite.name, task.name, cell.protocol, seed)
-        if self._loaded is None or self._loaded[0] != key:
-            root = self.request.data[suite.name]
-            drop_leaks = self.request.drop_leaks
-            self._loaded = key, load_task(suite, task, root, protocol, seed=seed, drop_leaks=drop_leaks)
-            self._inputs = self._embeddings = None
-        return self._loaded[1]
-
-    def _settings(self, suite: Suite, task: Task, cell: Cell, encoder: Encoder) -> FinetuneSettings:
-        settings = suite.protocols[cell.protocol].settings_for(encoder.family)
-        most = suite.max_tokens(task, cell.protocol, encoder.family)
-        scaling = suite.rope_scaling(task, cell.protocol, encoder.family)
-        return dataclasses.replace(
-            settings,
-            method=cell.method,  # type: ignore[arg-type]
-            max_tokens=settings.max_tokens if most is None else most,
-            rope_scaling=settings.rope_scaling if scaling is None else scaling,
-        )
-
-    def _genome_for(self, encoder: Encoder) -> ProbabilisticGenome | None:
-        """Give the genome to models that read allele frequencies."""
-        return self.genome() if encoder.family == "mutbert" else None
-
-    def _prepared(self, cell: Cell, encoder: Encoder, settings: FinetuneSettings) -> dict[str, LabelledInputs]:
-        assert self._loaded is not None
-        key = (self._loaded[0], cell.model, settings.max_tokens)
-        if self._inputs is None or self._inputs[0] != key:
-            genome = self._genome_for(encoder)
-            parts = {
-                name: LabelledInputs(encoder.inputs(part, max_tokens=settings.max_tokens, genome=genome), part)
-                for name, part in self._loaded[1].data.parts.items()
-            }
-            self._inputs = key, parts
-        return self._inputs[1]
-
-    def _probe_cell(
-        self,
-        cell: Cell,
-        encoder: Encoder,
-        parts: Mapping[str, LabelledInputs],
-        settings: FinetuneSettings,
-        metric: str,
-    ) -> tuple[dict[str, Any], Predictions]:
-        assert self._inputs is not None
-        # Weights of a trained model are the same for every seed.
-        key = (self._inputs[0], settings, cell.seed if encoder.identity().startswith("random:") else None)
-        tokens = 0
-        if self._embeddings is None or self._embeddings[0] != _frozen(key):
-            longest = max(int(part.inputs.length_N.max()) for part in parts.values())
-            torch.manual_seed(cell.seed)
-            body = encoder.body(longest, rope_scaling=settings.rope_scaling)
-            body.to("cuda" if torch.cuda.is_available() else "cpu")
-            found = {name: embed_sequences(encoder, body, part.inputs, settings) for name, part in parts.items()}
-            parameters = sum(parameter.numel() for parameter in body.parameters())
-            self._embeddings = _frozen(key), {"parameters": parameters, **found}
-            tokens = int(sum(part.inputs.length_N.sum() for part in parts.values()))
-        embedded = self._embeddings[1]
-        probe = fit_probe(
-            (parts["train"].examples, embedded["train"]),
-            (parts["validation"].examples, embedded["validation"]),
-            metric=metric,
-            class_weights=settings.class_weights,
-        )
-        examples = parts["test"].examples
-        scores = probe.scores(embedded["test"])
-        validation = parts["validation"].examples
-        values = {
-            "problem": examples.problem,
-            "metrics": evaluate(examples.problem, examples.known_labels, scores),
-            "validation": _number(
-                evaluate(validation.problem, validation.known_labels, probe.scores(embedded["validation"]), [metric])[
-                    metric
-                ]
-            ),
-            "chosen": {"c": probe.c},
-            "parameters": embedded["parameters"],
-            "tokens": tokens,
-        }
-        return values, Predictions(examples.known_labels, scores)
-
-
-def _unplaced(parts: Mapping[str, LabelledInputs]) -> dict[str, int]:
-    """Count the sequences that are read without the population's frequencies, by reason."""
-    counts: dict[str, int] = {}
-    for part in parts.values():
-        for reason, count in getattr(part.inputs, "unplaced", {}).items():
-            counts[reason] = counts.get(reason, 0) + count
-    return {reason: count for reason, count in counts.items() if count}
-
-
-def _kmer_cell(loaded: LoadedTask, metric: str) -> tuple[dict[str, Any], Predictions]:
-    data = loaded.data
-    assert data.test is not None
-    found = kmer_baseline(data.train, data.validation, data.test, metric=metric)
-    problem = data.test.problem
-    value = evaluate(problem, data.validation.known_labels, found.validation, [metric])[metric]
-    values = {
-        "problem": problem,
-        "metrics": evaluate(problem, data.test.known_labels, found.test),
-        "validation": _number(value),
-        "chosen": {"c": found.c},
-        "parameters": None,
-    }
-    return values, Predictions(data.test.known_labels, found.test)
-
-
-def _trained_cell(
-    cell: Cell, encoder: Encoder, parts: Mapping[str, LabelledInputs], settings: FinetuneSettings, metric: str
-) -> tuple[dict[str, Any], Predictions]:
-    with tempfile.TemporaryDirectory() as folder:
-        trained = finetune_classifier(
-            encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed
-        )
-        test = parts["test"]
-        each_token = test.examples.problem == "token"
-        logits = classifier_logits(trained.model, test.inputs, settings, each_token=each_token)
-    problem, labels, scores = scores_and_labels(test.examples, logits)
-    values = {
-        "problem": problem,
-        "metrics": evaluate(problem, labels, scores),
-        "validation": next(
-            entry[f"eval_{metric}"]
-            for entry in trained.history
-            if entry["step"] == trained.best_step and f"eval_{metric}" in entry
-        ),
-        "chosen": {"step": trained.best_step, "of": trained.steps},
-        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
-        "tokens": trained.tokens,
-    }
-    return values, Predictions(labels, np.asarray(scores, dtype=np.float32))
 
 
 def _changed(suite: Suite, request: GridRequest) -> Suite:
@@ -593,11 +382,3 @@ def _tasks_of(suite: Suite, suites: Sequence[Suite], names: Sequence[str]) -> li
     own = [name.removeprefix(f"{suite.name}/") for name in names]
     chosen = [name for name in own if name in known]
     return chosen_tasks(suite, chosen) if chosen or not names else []
-
-
-def _frozen(key: Any) -> str:
-    return fingerprint([str(key)])
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mutbert.errors import InputError
 from mutbert.evaluation.results import DONE, FAILED, Predictions, read_predictions, read_results
-from mutbert.evaluation.run import BASELINES, SUITES
+from mutbert.evaluation.run import SUITES
+from mutbert.evaluation.sequence_grid import BASELINES
 from mutbert.evaluation.suites import Suite, load_suite
 from mutbert.progress import progress_bar
 from mutbert.reports.benchmark import write_benchmark_report

@@ -107,6 +107,15 @@ class LabelledInputs:
         return Targets(self.examples.known_labels, self.examples.offsets if each_base else None)
 
 
+def unplaced(parts: Mapping[str, LabelledInputs]) -> dict[str, int]:
+    """Count the sequences that are read without the population's frequencies, by reason."""
+    counts: dict[str, int] = {}
+    for part in parts.values():
+        for reason, count in getattr(part.inputs, "unplaced", {}).items():
+            counts[reason] = counts.get(reason, 0) + count
+    return {reason: count for reason, count in counts.items() if count}
+
+
 @dataclass(frozen=True)
 class FinetunedModel:
     """What fine-tuning gave.

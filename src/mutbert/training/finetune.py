@@ -36,6 +36,7 @@ from mutbert.training.classifier import (
     finetune_classifier,
     remove_working_files,
     scores_and_labels,
+    unplaced,
 )
 from mutbert.training.classifier_loss import outputs_needed
 from mutbert.training.failures import explain_failures
@@ -243,12 +244,8 @@ def finetune(
     encoder = open_encoder(recipe.model, revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
     genome = None if recipe.genome is None else ProbabilisticGenome.open(recipe.genome)
     parts: dict[str, LabelledInputs] = {}
-    unplaced: dict[str, int] = {}
     for name, part in data.parts.items():
         parts[name] = LabelledInputs(encoder.inputs(part, max_tokens=settings.max_tokens, genome=genome), part)
-        for reason, count in getattr(parts[name].inputs, "unplaced", {}).items():
-            if count:
-                unplaced[reason] = unplaced.get(reason, 0) + count
     made_of = {name: source.sha256 for name, source in sources.items()} | {"model": encoder.identity()}
     if genome is not None:
         made_of["genome"] = genome_hash(genome)
@@ -280,7 +277,7 @@ def finetune(
             )
             model, best_step, steps, history = trained.model, trained.best_step, trained.steps, trained.history
         result = FinetuneResult(
-            output / MODEL, problem, metric, best_step, steps, {}, None, data.counts, unplaced, history, None
+            output / MODEL, problem, metric, best_step, steps, {}, None, data.counts, unplaced(parts), history, None
         )
         if PartialState().is_main_process:
             result = _finished(result, model, encoder, parts, recipe, records, output)
