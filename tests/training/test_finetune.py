@@ -21,6 +21,7 @@ from mutbert.export import export_model
 from mutbert.inference.predictions import predict_table
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.scoring.metrics import evaluate
+from mutbert.training.classifier import ClassifierTrainer
 from mutbert.training.finetune import finetune, read_finetune_recipe
 
 QUICK = ("finetune.learning_rate=3e-3", "finetune.warmup_steps=2", "finetune.batch_size=16")
@@ -276,3 +277,24 @@ def test_what_exists_is_kept(model_path, tables, tmp_path):
     with pytest.raises(InputError, match="the run was started with"):
         run(model_path, table, tmp_path / "run", "finetune.max_steps=2", resume=True)
     run(model_path, table, tmp_path / "run", "finetune.max_steps=1", force=True)
+
+
+def test_memory_that_runs_out_says_what_helps_and_the_run_goes_on(model_path, tables, tmp_path, monkeypatch):
+    """On a smaller part of a step at once, with the same result but for rounding."""
+    table, settings = tables / "binary.csv", ("finetune.max_steps=6", "finetune.eval_steps=3")
+    whole = run(model_path, table, tmp_path / "whole", *settings)
+    step = ClassifierTrainer.training_step
+
+    def short_of_memory(self, *arguments, **options):
+        if self.state.global_step == 4:
+            raise MemoryError("cannot allocate")
+        return step(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassifierTrainer, "training_step", short_of_memory)
+        with pytest.raises(InputError, match=r"smaller finetune\.micro_batch_size .* the last checkpoint is .*-3"):
+            run(model_path, table, tmp_path / "run", *settings)
+    result = run(model_path, table, tmp_path / "run", *settings, "finetune.micro_batch_size=8", resume=True)
+    assert [entry["step"] for entry in result.history] == [entry["step"] for entry in whole.history]
+    with pytest.raises(InputError, match=r"finetune\.learning_rate: 0\.003'"):
+        run(model_path, table, tmp_path / "run", *settings, "finetune.learning_rate=1e-3", resume=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from accelerate import PartialState
 from accelerate.utils.memory import should_reduce_batch_size
@@ -42,14 +42,24 @@ class TrainingStoppedError(InputError):
         self.spoilt_from = spoilt_from
 
 
+SMALLER_WINDOWS: Final = (
+    "give a smaller training.per_device_train_batch_size (with windows_a_step the result stays the same), or "
+    "training.auto_find_batch_size=true"
+)
+SMALLER_SEQUENCES: Final = "give a smaller finetune.micro_batch_size (the result stays the same)"
+"""What to do where a batch does not fit, in pre-training and in fine-tuning."""
+
+
 @contextmanager
-def explain_failures(output: Path) -> Iterator[None]:
+def explain_failures(output: Path, smaller: str = SMALLER_WINDOWS) -> Iterator[None]:
     """Say of a run that failed what is left of it and how to go on.
 
     Parameters
     ----------
     output : Path
         The run's folder.
+    smaller : str
+        What to do where a batch does not fit.
 
     Raises
     ------
@@ -63,9 +73,7 @@ def explain_failures(output: Path) -> Iterator[None]:
     except Exception as error:
         if is_out_of_memory(error):
             raise InputError(
-                f"{output}: a batch did not fit into the memory ({one_line(error, 160)}); give a smaller "
-                "training.per_device_train_batch_size (with windows_a_step the result stays the same), or "
-                f"training.auto_find_batch_size=true; {_left(output)}"
+                f"{output}: a batch did not fit into the memory ({one_line(error, 160)}); {smaller}; {_left(output)}"
             ) from error
         if not PartialState().is_main_process and any(text in str(error) for text in _ALONE):
             raise InputError("another process has stopped; it says why") from None

@@ -39,7 +39,7 @@ from mutbert.training.classifier import (
     unplaced,
 )
 from mutbert.training.classifier_loss import outputs_needed
-from mutbert.training.failures import explain_failures
+from mutbert.training.failures import SMALLER_SEQUENCES, explain_failures
 from mutbert.training.finetune_settings import FinetuneSettings
 from mutbert.training.folder import RunRecords, held_folder
 from mutbert.training.probe import as_classifier, embed_sequences, fit_probe
@@ -251,7 +251,10 @@ def finetune(
         made_of["genome"] = genome_hash(genome)
     provenance = provenance_of([]) | {"data": made_of}
     records = RunRecords(settings_text(recipe), provenance, "data", {})
-    with held_folder(records, output, resume=resume, force=force) as (checkpoint, _), explain_failures(output):
+    with (
+        held_folder(records, output, resume=resume, force=force) as (checkpoint, _),
+        explain_failures(output, SMALLER_SEQUENCES),
+    ):
         best_step = steps = 0
         history: list[dict[str, float]] = []
         if settings.method == "probe":

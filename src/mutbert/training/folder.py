@@ -30,6 +30,8 @@ _MAY_CHANGE: Final = (
     "training.auto_find_batch_size",
     "training.dataloader_",
     "training.save_total_limit",
+    "finetune.micro_batch_size",
+    "finetune.training.dataloader_",
 )
 
 
