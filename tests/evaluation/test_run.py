@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -543,3 +544,23 @@ def test_a_finished_cell_outlives_its_model(tmp_path, suite, request_of, model_f
     shutil.rmtree(copy)
     again = run_benchmark(tmp_path / "results", request)
     assert (again.done, again.failed, again.before) == (0, 0, first.done)
+
+
+def test_what_cannot_be_had_is_asked_for_once(tmp_path, suite, request_of, monkeypatch):
+    asked = Counter()
+
+    def in_vain(name, error):
+        def ask(*_arguments, **_settings):
+            asked[name] += 1
+            raise InputError(error)
+
+        return ask
+
+    monkeypatch.setattr("mutbert.evaluation.run.open_encoder", in_vain("model", "no such model"))
+    summary = run_benchmark(tmp_path / "a", request_of(suite, models=("x=some/where",), baselines=False, seeds=3))
+    assert (summary.done, summary.failures, asked["model"]) == (0, {"no such model": summary.failed}, 1)
+    monkeypatch.setattr("mutbert.evaluation.sequence_grid.load_task", in_vain("data", "no such data"))
+    summary = run_benchmark(tmp_path / "b", request_of(suite, tasks=("first",), protocols=("corrected",), seeds=3))
+    assert (summary.done, summary.failures) == (0, {"no such data": summary.failed})
+    assert asked["data"] == 1
+    assert len({cell.seed for cell in read_results(tmp_path / "b")}) == 3

@@ -298,3 +298,11 @@ def test_memory_that_runs_out_says_what_helps_and_the_run_goes_on(model_path, ta
     assert [entry["step"] for entry in result.history] == [entry["step"] for entry in whole.history]
     with pytest.raises(InputError, match=r"finetune\.learning_rate: 0\.003'"):
         run(model_path, table, tmp_path / "run", *settings, "finetune.learning_rate=1e-3", resume=True)
+
+
+def test_one_class_alone_is_refused(model_path, tmp_path, sequences):
+    write(tmp_path / "one.csv", ["sequence", "label"], [(text, 0) for text in sequences[:20]])
+    for method in ("full", "probe"):
+        with pytest.raises(InputError, match="one class alone"):
+            run(model_path, tmp_path / "one.csv", tmp_path / "run", f"finetune.method={method}")
+    assert not (tmp_path / "run").exists()

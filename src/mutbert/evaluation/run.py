@@ -287,7 +287,7 @@ class _Grid:
             if suite.eqtl is None:
                 for task in self.tasks[suite.name]:
                     refuse_missing(suite, task, request.data[suite.name])
-        self._encoders: dict[str, Encoder] = {}
+        self._encoders: dict[str, Encoder | InputError] = {}
         # One that cannot be opened is refused before anything is run.
         genome = None if request.genome is None else ProbabilisticGenome.open(request.genome)
         self._works: dict[str, EqtlWork | SequenceWork] = {}
@@ -332,12 +332,18 @@ class _Grid:
         )
 
     def encoder(self, name: str) -> Encoder:
-        """Open a model, once."""
+        """Open a model, once; also where it cannot be, as asking the Hub in vain takes its time."""
         if name not in self._encoders:
             place = self.models.get(name, name)
             trust = self.request.trust_remote_code
-            self._encoders[name] = open_encoder(place, name=name, trust_remote_code=trust)
-        return self._encoders[name]
+            try:
+                self._encoders[name] = open_encoder(place, name=name, trust_remote_code=trust)
+            except InputError as error:
+                self._encoders[name] = error
+        found = self._encoders[name]
+        if isinstance(found, InputError):
+            raise found
+        return found
 
 
 def _changed(suite: Suite, request: GridRequest) -> Suite:

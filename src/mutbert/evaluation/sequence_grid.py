@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from mutbert.encoders.adapter import CNN
+from mutbert.errors import InputError
 from mutbert.evaluation.kmer import kmer_baseline
 from mutbert.evaluation.results import Cell, Predictions, fingerprint
 from mutbert.evaluation.task_files import load_task
@@ -107,6 +108,7 @@ class SequenceWork:
         self._encoder = encoder
         self._drop_leaks = drop_leaks
         self._loaded: tuple[Any, LoadedTask] | None = None
+        self._unreadable: dict[Any, InputError] = {}
         self._inputs: tuple[Any, dict[str, LabelledInputs]] | None = None
         self._embeddings: tuple[Any, dict[str, Any]] | None = None
 
@@ -153,7 +155,14 @@ class SequenceWork:
         seed = cell.seed if protocol.validation != "file" else 0
         key = (task.name, cell.protocol, seed)
         if self._loaded is None or self._loaded[0] != key:
-            loaded = load_task(self._suite, task, self._root, protocol, seed=seed, drop_leaks=self._drop_leaks)
+            if key in self._unreadable:
+                raise self._unreadable[key]
+            try:
+                loaded = load_task(self._suite, task, self._root, protocol, seed=seed, drop_leaks=self._drop_leaks)
+            except InputError as error:
+                # As asking the Hub in vain takes its time.
+                self._unreadable[key] = error
+                raise
             self._loaded = key, loaded
             self._inputs = self._embeddings = None
         return self._loaded[1]

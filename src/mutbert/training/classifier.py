@@ -116,6 +116,21 @@ def unplaced(parts: Mapping[str, LabelledInputs]) -> dict[str, int]:
     return {reason: count for reason, count in counts.items() if count}
 
 
+def refuse_one_class(train: Examples) -> None:
+    """Refuse training data of one class alone.
+
+    Raises
+    ------
+    InputError
+        Of problems with classes, where there are no two of them.
+    """
+    if train.problem not in {"binary", "multiclass", "token"}:
+        return
+    labels = train.known_labels
+    if len(np.unique(labels[labels != IGNORED])) < 2:
+        raise InputError("the training data have one class alone, of which nothing can be learnt; give other data")
+
+
 @dataclass(frozen=True)
 class FinetunedModel:
     """What fine-tuning gave.
@@ -187,6 +202,7 @@ def finetune_classifier(
     InputError
         When a setting or the model cannot be used; when the loss is no finite number.
     """
+    refuse_one_class(train.examples)
     problem = train.examples.problem
     outputs = outputs_needed(problem, train.examples.known_labels, len(train.examples.classes))
     longest = int(max(train.inputs.length_N.max(), validation.inputs.length_N.max()))

@@ -34,6 +34,7 @@ from mutbert.training.classifier import (
     classifier_logits,
     evaluations_of,
     finetune_classifier,
+    refuse_one_class,
     remove_working_files,
     scores_and_labels,
     unplaced,
@@ -235,6 +236,7 @@ def finetune(
     if recipe.model == CNN:
         raise InputError("model cnn: is there to compare with, in 'mutbert bench'; give a model folder or repository")
     data, sources = _data(recipe)
+    refuse_one_class(data.train)
     problem = data.train.problem
     settings = recipe.finetune
     metric = settings.metric or ("pearson" if problem == "regression" else "mcc")
