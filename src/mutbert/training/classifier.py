@@ -116,8 +116,8 @@ def unplaced(parts: Mapping[str, LabelledInputs]) -> dict[str, int]:
     return {reason: count for reason, count in counts.items() if count}
 
 
-def refuse_one_class(train: Examples) -> None:
-    """Refuse training data of one class alone.
+def refuse_one_class(train: Examples, place: str = "") -> None:
+    """Refuse training data of one class alone; `place` begins the message, such as ``"train.csv: "``.
 
     Raises
     ------
@@ -128,7 +128,9 @@ def refuse_one_class(train: Examples) -> None:
         return
     labels = train.known_labels
     if len(np.unique(labels[labels != IGNORED])) < 2:
-        raise InputError("the training data have one class alone, of which nothing can be learnt; give other data")
+        raise InputError(
+            f"{place}the training data have one class alone, of which nothing can be learnt; give other data"
+        )
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,7 @@ def finetune(
     if recipe.model == CNN:
         raise InputError("model cnn: is there to compare with, in 'mutbert bench'; give a model folder or repository")
     data, sources = _data(recipe)
-    refuse_one_class(data.train)
+    refuse_one_class(data.train, f"{recipe.train}: ")
     problem = data.train.problem
     settings = recipe.finetune
     metric = settings.metric or ("pearson" if problem == "regression" else "mcc")
