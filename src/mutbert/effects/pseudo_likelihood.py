@@ -1,0 +1,178 @@
+"""Windows with an MNV or indel in them, base by base comparable to those without.
+
+The pseudo-log-likelihood of a sequence is the sum, over its bases, of the log-probability of each with that base alone
+masked (Salazar et al. 2020, arXiv 1910.14659; of proteins with indels Brandes et al. 2023,
+doi 10.1038/s41588-023-01465-0). Here it is over the bases that an allele changes and some more on either side, and each
+counts ``ln P + ln 4``, what it is above the chance of one in four: otherwise the longer of two haplotypes would lose by
+its length alone. Of equally long ones ``ln 4`` cancels.
+
+Shape suffixes: A alleles, H haplotypes (each allele's reference, then each allele's own), L length in bases, T bases
+that are read, R readings of them, S stretches, W different windows, M positions with a distribution of their own, 4
+bases in the order A, C, G, T.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from mutbert import alphabet
+from mutbert.effects.windows import around, unique_columns
+from mutbert.genome.layout import list_ranges
+from mutbert.inference.passes import MASKED, Passes, base_log_probabilities, join_passes
+from mutbert.inference.surroundings import place_windows, read_windows
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from mutbert.effects.alleles import Alleles
+    from mutbert.inference.surroundings import Surroundings
+
+    Float32 = npt.NDArray[np.float32]
+    Float64 = npt.NDArray[np.float64]
+    Int64 = npt.NDArray[np.int64]
+
+FLANK: Final = 8
+"""Bases on either side that count, unless another number is asked for."""
+
+
+class Haplotypes(NamedTuple):
+    """The windows of both haplotypes of some alleles, and what is read of them.
+
+    Parameters
+    ----------
+    windows : Passes
+        Each once: those of the reference, then those with an allele.
+    row_T, column_T : ndarray of int64, shape (T,)
+        The bases whose pseudo-likelihood counts: the window, and the 0-based place in it.
+    read_R, sign_R, allele_R : ndarray of int64, shape (R,)
+        Base by base of each allele: which of the T it is, 1 where it is added (the allele's own) and −1 where it is
+        taken off (the reference's), and the allele.
+    row_S, begin_S, end_S : ndarray of int64, shape (4 A,)
+        Stretches: of each allele the changed bases and one more on either side in the reference, the surroundings of
+        it in the reference, then both with the allele.
+    alleles : int
+        How many there are.
+    """
+
+    windows: Passes
+    row_T: Int64
+    column_T: Int64
+    read_R: Int64
+    sign_R: Int64
+    allele_R: Int64
+    row_S: Int64
+    begin_S: Int64
+    end_S: Int64
+    alleles: int
+
+    def masked(self) -> Passes:
+        """Give a pass for each base that is read, with this base alone masked."""
+        return self.windows.take(self.row_T).with_codes(np.arange(len(self.row_T)), self.column_T, MASKED)
+
+    def ratio(self, logit_T4: Float32) -> Float64:
+        """Sum the pseudo-log-likelihood ratio of each allele, in nats, shape (A,)."""
+        code_T = self.windows.code_NL[self.row_T, self.column_T]
+        above_T = base_log_probabilities(logit_T4)[np.arange(len(code_T)), code_T] + np.log(len(alphabet.BASES))
+        ratio_A = np.bincount(self.allele_R, self.sign_R * above_T[self.read_R], minlength=self.alleles)
+        return ratio_A.astype(np.float64)
+
+
+def haplotype_passes(
+    surroundings: Surroundings,
+    alleles: Alleles,
+    length_C: Int64,
+    context: int,
+    flank: int,
+    distance_bases: int | None = None,
+) -> Haplotypes:
+    """Build the windows of MNVs and indels.
+
+    The allele is in the middle of its window, and its flanks are real bases on both haplotypes: behind an insertion
+    fewer of the reference's are in it, behind a deletion more.
+
+    Parameters
+    ----------
+    surroundings : Surroundings
+        What stands around the alleles.
+    alleles : Alleles
+        Those to score; `context` has room for each and both flanks.
+    length_C : ndarray of int64
+        Lengths of the contigs.
+    context : int
+        Bases of a window.
+    flank : int
+        Bases on either side that count.
+    distance_bases : int, optional
+        Bases around the allele whose states are averaged; the whole window where left out.
+
+    Returns
+    -------
+    Haplotypes
+        Windows, and what is read of them.
+    """
+    contig_A, start_A, end_A = alleles.contig_A, alleles.start_A, alleles.end_A
+    inserted_A = np.array([len(text) for text in alleles.inserted], dtype=np.int64)
+    # Alleles that change the same bases have one reference.
+    (contig_W, start_W, end_W), own_A = unique_columns(np.stack([contig_A, start_A, end_A]))
+    placed = place_windows((start_W + end_W) // 2, length_C[contig_W], context)
+    reference = read_windows(surroundings, contig_W, placed.start_P, placed.length_P)
+    # What changes is REF, whatever a population has there.
+    row, column = list_ranges(start_W - placed.start_P, end_W - placed.start_P)
+    reference = reference.with_codes(row, column, reference.code_NL[row, column])
+
+    length_A = length_C[contig_A] - (end_A - start_A) + inserted_A
+    placed_own = place_windows(start_A + inserted_A // 2, length_A, context)
+    changed = _with_alleles(surroundings, alleles, inserted_A, placed_own.start_P, placed_own.length_P)
+    windows = join_passes([reference, changed])
+
+    row_H = np.concatenate([own_A, len(reference) + np.arange(len(alleles))])
+    begin_H = np.concatenate([start_A - placed.start_P[own_A], start_A - placed_own.start_P])
+    end_H = begin_H + np.concatenate([end_A - start_A, inserted_A])
+    window_length_H = windows.length_N[row_H]
+    every_H, column_R = list_ranges(np.maximum(begin_H - flank, 0), np.minimum(end_H + flank, window_length_H))
+    row_R = row_H[every_H]
+    known_R = windows.code_NL[row_R, column_R] < len(alphabet.BASES)
+    every_H, row_R, column_R = every_H[known_R], row_R[known_R], column_R[known_R]
+    (row_T, column_T), read_R = unique_columns(np.stack([row_R, column_R]))
+
+    near = np.maximum(begin_H - 1, 0), np.minimum(end_H + 1, window_length_H)
+    wide = around(*near, window_length_H, distance_bases)
+    begin_S, end_S = (
+        np.stack([one.reshape(2, -1), other.reshape(2, -1)], axis=1).reshape(-1)
+        for one, other in zip(near, wide, strict=True)
+    )
+    row_S = np.repeat(row_H.reshape(2, 1, -1), 2, axis=1).reshape(-1)
+    return Haplotypes(
+        windows,
+        row_T,
+        column_T,
+        read_R,
+        np.where(every_H < len(alleles), -1, 1),
+        every_H % len(alleles),
+        row_S,
+        begin_S,
+        end_S,
+        len(alleles),
+    )
+
+
+def _with_alleles(
+    surroundings: Surroundings, alleles: Alleles, inserted_A: Int64, start_A: Int64, length_A: Int64
+) -> Passes:
+    """Read the reference around alleles, and put each in its place; starts and lengths are the haplotype's."""
+    removed_A = alleles.end_A - alleles.start_A
+    source = read_windows(surroundings, alleles.contig_A, start_A, length_A - inserted_A + removed_A)
+    before_A = alleles.start_A - start_A
+    place_AL = np.arange(int(length_A.max(initial=0)))[None, :]
+    behind_AL = place_AL >= (before_A + inserted_A)[:, None]
+    from_AL = place_AL - np.where(behind_AL, (inserted_A - removed_A)[:, None], 0)
+    code_AL = np.take_along_axis(source.code_NL, np.minimum(from_AL, source.code_NL.shape[1] - 1), axis=1)
+    row, column = list_ranges(before_A, before_A + inserted_A)
+    code_AL[row, column] = alphabet.encode("".join(alleles.inserted))
+    # Distributions within what is removed go with it, and those behind move.
+    kept_M = (source.column_M < before_A[source.row_M]) | (source.column_M >= (before_A + removed_A)[source.row_M])
+    row_M, column_M = source.row_M[kept_M], source.column_M[kept_M]
+    shift_M = np.where(column_M >= before_A[row_M], (inserted_A - removed_A)[row_M], 0)
+    return Passes(code_AL, length_A, row_M, column_M + shift_M, source.frequency_M4[kept_M])

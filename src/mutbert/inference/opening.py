@@ -1,0 +1,89 @@
+"""A trained model as inference uses it: on its device, and with RoPE scaling for as long as a call lasts."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import torch
+
+from mutbert.errors import InputError
+from mutbert.model import MutBertPreTrainedModel
+from mutbert.model.checkpoints import read_checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+Model = TypeVar("Model", bound=MutBertPreTrainedModel)
+
+SPECIAL_TOKENS: Final = 2
+"""``[CLS]`` and ``[SEP]``, which stand around every sequence."""
+
+
+def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Model], **overrides: Any) -> Model:
+    """Read a trained model to where it is to run; one that is loaded already stays where it is.
+
+    Parameters
+    ----------
+    model : str, Path or model
+        A checkpoint, read to a GPU where there is one: of several processes on a machine, each to its own.
+    model_class : type
+        One of the model classes of `mutbert.model`.
+    **overrides
+        As for `mutbert.model.checkpoints.read_checkpoint`.
+
+    Raises
+    ------
+    InputError
+        When there is no such checkpoint, or the loaded model is of another class.
+    """
+    if isinstance(model, MutBertPreTrainedModel):
+        if not isinstance(model, model_class):
+            raise InputError(f"the model is a {type(model).__name__}; give a {model_class.__name__}")
+        return model
+    opened = read_checkpoint(model, model_class, **overrides)
+    if torch.cuda.is_available():
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        opened.to(f"cuda:{local % torch.cuda.device_count()}")
+    return opened
+
+
+@contextmanager
+def rope_scaled(config: Any, rope_scaling: Mapping[str, Any] | None) -> Iterator[None]:
+    """Put a RoPE scaling in place of a configuration's own, for as long as the block lasts.
+
+    Raises
+    ------
+    InputError
+        When the scaling is none, or does not fit the model.
+    """
+    before = config.rope_scaling
+    try:
+        if rope_scaling is not None:
+            try:
+                config.rope_scaling = dict(rope_scaling)
+                config.check()
+            except ValueError as error:
+                raise InputError(str(error)) from None
+        yield
+    finally:
+        config.rope_scaling = before
+
+
+def longest_input(config: Any) -> int:
+    """Give the bases that a model takes between ``[CLS]`` and ``[SEP]``, with the RoPE scaling that it has now."""
+    factor = config.rope_scaling["factor"] if config.rope_scaling else 1.0
+    return int(config.max_position_embeddings * factor) - SPECIAL_TOKENS
+
+
+def too_long(config: Any, bases: int) -> str:
+    """Say why so many bases are too many, and what helps."""
+    trained = config.max_position_embeddings
+    scaled = f" and rope_scaling takes it to {longest_input(config) + SPECIAL_TOKENS}" if config.rope_scaling else ""
+    kind = config.rope_scaling["type"] if config.rope_scaling else "dynamic"
+    return (
+        f"{bases} bases are {bases + SPECIAL_TOKENS} tokens with [CLS] and [SEP], and the model is trained for "
+        f"{trained}{scaled}; give fewer, or --rope-scaling {kind}:{-(-(bases + SPECIAL_TOKENS) // trained)}"
+    )

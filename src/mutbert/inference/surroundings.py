@@ -1,0 +1,262 @@
+"""What stands around a variant: the reference, the population's allele frequencies, or one person's genome.
+
+Shape suffixes: N windows, L length in bases, M positions with a distribution of their own, P positions, V variants, 4
+bases in the order A, C, G, T.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+import numpy as np
+
+from mutbert import alphabet
+from mutbert.errors import InputError
+from mutbert.genome.fields import find_frequency_fields
+from mutbert.genome.frequencies import Calls
+from mutbert.genome.layout import bisect_rows, list_ranges
+from mutbert.genome.population import Population
+from mutbert.genome.samples import check_samples
+from mutbert.genome.sources import Source
+from mutbert.genome.vcf import read_header
+from mutbert.inference.passes import Passes, join_passes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from mutbert.genome.store import ProbabilisticGenome, Windows
+
+    UInt8 = npt.NDArray[np.uint8]
+    UInt16 = npt.NDArray[np.uint16]
+    Int64 = npt.NDArray[np.int64]
+
+SURROUNDINGS: Final = ("reference", "population", "person")
+PLACEMENTS: Final = ("centred", "shared")
+
+
+class Surroundings(Protocol):
+    """Gives windows of a genome."""
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """The contigs' lengths in bases, in the genome's order."""
+
+    def windows(self, contig_B: Int64, start_B: Int64, length: int) -> Windows:
+        """Read windows of one length, as `ProbabilisticGenome.windows` does, which gives a population's."""
+
+
+class Reference:
+    """The reference alone.
+
+    Parameters
+    ----------
+    genome : ProbabilisticGenome
+        Its frequencies are not used.
+    """
+
+    def __init__(self, genome: ProbabilisticGenome) -> None:
+        self._genome = genome
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """The contigs' lengths in bases."""
+        return self._genome.lengths
+
+    def windows(self, contig_B: Int64, start_B: Int64, length: int) -> Windows:
+        """Read windows of one length."""
+        found = self._genome.windows(contig_B, start_B, length)
+        none = np.zeros(0, dtype=np.int64)
+        return found._replace(row_N=none, column_N=none, frequency_N4=np.zeros((0, 4), dtype=np.uint16))
+
+
+class Person:
+    """The reference with one person's single-nucleotide genotypes; where the two chromosomes differ, half of each.
+
+    Parameters
+    ----------
+    genome : ProbabilisticGenome
+        Gives the reference.
+    vcf : Path
+        Has the person's genotypes. Records that are filtered, indels and symbolic alleles change nothing.
+    sample : str
+        The person's name in it.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read, does not have the person, or is of another assembly.
+    """
+
+    def __init__(self, genome: ProbabilisticGenome, vcf: Path, sample: str) -> None:
+        self._reference = Reference(genome)
+        check_samples([sample], {vcf: read_header(vcf).samples})
+        fields = find_frequency_fields(vcf, "GT", [sample])
+        population = Population(
+            [(Source(vcf), Calls(vcf, fields, ("PASS", ".")))], _Sequences(genome), min_frequency=0.0
+        )
+        number = {name: index for index, name in enumerate(genome.lengths)}
+        found = sorted(population.contigs(), key=lambda one: number[one.contig])
+        ends = np.zeros(len(number) + 1, dtype=np.int64)
+        for one in found:
+            ends[number[one.contig] + 1] = len(one.position_V)
+        self._ends = np.cumsum(ends)
+        self._position: Int64 = np.concatenate([np.zeros(0, np.int64), *(one.position_V for one in found)])
+        self._frequency: UInt16 = np.concatenate([np.zeros((0, 4), np.uint16), *(one.frequency_V4 for one in found)])
+        self.not_used: Mapping[str, int] = population.counts[0].not_used
+        """Records that change nothing, by reason."""
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        """The contigs' lengths in bases."""
+        return self._reference.lengths
+
+    def __len__(self) -> int:
+        """Count the positions at which the person differs from the reference."""
+        return len(self._position)
+
+    def windows(self, contig_B: Int64, start_B: Int64, length: int) -> Windows:
+        """Read windows of one length."""
+        first_B, last_B = self._ends[contig_B], self._ends[contig_B + 1]
+        row_N, variant_N = list_ranges(
+            bisect_rows(self._position, first_B, last_B, start_B),
+            bisect_rows(self._position, first_B, last_B, start_B + length),
+        )
+        return self._reference.windows(contig_B, start_B, length)._replace(
+            row_N=row_N,
+            column_N=self._position[variant_N] - start_B[row_N],
+            frequency_N4=self._frequency[variant_N],
+        )
+
+
+class _Sequences:
+    """A store's sequences, as whoever reads a VCF compares records with them."""
+
+    def __init__(self, genome: ProbabilisticGenome) -> None:
+        self._genome = genome
+        self._number = {name: number for number, name in enumerate(genome.lengths)}
+
+    @property
+    def lengths(self) -> Mapping[str, int]:
+        return self._genome.lengths
+
+    def codes_at(self, name: str, position_V: Int64, /) -> UInt8:
+        contig_V = np.full(len(position_V), self._number[name])
+        return self._genome.windows(contig_V, position_V.astype(np.int64), 1).base_BL[:, 0]
+
+
+class Placed(NamedTuple):
+    """Where windows lie.
+
+    Parameters
+    ----------
+    start_P, length_P : ndarray of int64, shape (P,)
+        0-based start in the contig, and bases.
+    """
+
+    start_P: Int64
+    length_P: Int64
+
+
+def place_windows(position_P: Int64, contig_length_P: Int64, context: int, placement: str = "centred") -> Placed:
+    """Choose the window in which each position is looked at.
+
+    A window near a contig's end is shifted inwards, so that it has real bases from end to end; of a contig that is
+    shorter than the context, the window is all of it.
+
+    Parameters
+    ----------
+    position_P : ndarray of int64, shape (P,)
+        0-based positions.
+    contig_length_P : ndarray of int64, shape (P,)
+        Length of each one's contig.
+    context : int
+        Bases of a window.
+    placement : {"centred", "shared"}
+        ``"centred"``: the position is base ``context // 2`` of its window. ``"shared"``: windows lie on a grid half a
+        context apart, so that neighbours share one; each position has at least a quarter of the context, rounded down,
+        on either side, but for contigs' ends. Either way the window is a function of the position alone.
+
+    Returns
+    -------
+    Placed
+        Starts and lengths.
+    """
+    if placement == "shared":
+        stride = max(context // 2, 1)
+        start_P = position_P // stride * stride - (context - stride) // 2
+    else:
+        start_P = position_P - context // 2
+    length_P = np.minimum(context, contig_length_P)
+    return Placed(np.clip(start_P, 0, contig_length_P - length_P), length_P)
+
+
+def read_windows(surroundings: Surroundings, contig_N: Int64, start_N: Int64, length_N: Int64) -> Passes:
+    """Read windows of any lengths.
+
+    Parameters
+    ----------
+    surroundings : Surroundings
+        The genome.
+    contig_N, start_N, length_N : ndarray of int64, shape (N,)
+        Each window's contig, by its number in the genome's order, 0-based start and length.
+
+    Returns
+    -------
+    Passes
+        In this order.
+    """
+    lengths, group_N = np.unique(length_N, return_inverse=True)
+    parts, members = [], []
+    for number, length in enumerate(lengths.tolist()):
+        rows = np.flatnonzero(group_N == number)
+        found = surroundings.windows(contig_N[rows], start_N[rows], length)
+        # N says that nothing is known, whatever a population has there.
+        known_M = found.base_BL[found.row_N, found.column_N] != alphabet.UNKNOWN
+        parts.append(
+            Passes(
+                found.base_BL,
+                length_N[rows],
+                found.row_N[known_M],
+                found.column_N[known_M],
+                found.frequency_N4[known_M],
+            )
+        )
+        members.append(rows)
+    if len(parts) <= 1:
+        return join_passes(parts)
+    back_N = np.empty(len(length_N), dtype=np.int64)
+    back_N[np.concatenate(members)] = np.arange(len(length_N))
+    return join_passes(parts).take(back_N)
+
+
+def open_surroundings(
+    genome: ProbabilisticGenome, kind: str, *, vcf: Path | None = None, sample: str | None = None
+) -> Surroundings:
+    """Give a genome as it is to be seen around variants.
+
+    Parameters
+    ----------
+    genome : ProbabilisticGenome
+        The genome.
+    kind : {"reference", "population", "person"}
+        Which of them.
+    vcf, sample : Path and str, optional
+        Of a person: the file with the genotypes, and the name in it.
+
+    Raises
+    ------
+    InputError
+        When `kind` is none of these, or a person's file cannot be used.
+    """
+    if kind not in SURROUNDINGS:
+        raise InputError(f"surroundings is {kind!r}; it must be one of {', '.join(SURROUNDINGS)}")
+    if kind != "person":
+        if sample is not None:
+            raise InputError(f"sample {sample!r} is given, but the surroundings are the {kind}; choose person for it")
+        return genome if kind == "population" else Reference(genome)
+    if vcf is None or sample is None:
+        raise InputError("the surroundings are a person, but no sample is named; give --sample NAME, as in its VCF")
+    return Person(genome, vcf, sample)

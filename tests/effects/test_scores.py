@@ -1,0 +1,427 @@
+"""Scores against the model run one sequence at a time on text."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from mutbert import ProbabilisticGenome, alphabet
+from mutbert.effects.alleles import Kind, Reason
+from mutbert.effects.scores import Scorer, ScoreSettings, open_scorer
+from mutbert.errors import InputError
+from mutbert.genome.build import build_genome
+from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
+
+CONTEXT = 30
+TURN = str.maketrans("ACGTRYMK_", "TGCAYRKM_")
+# A person of two samples, with two places of its own beside what is scored.
+CALLS = """##fileformat=VCFv4.2
+##contig=<ID=one>
+##INFO=<ID=AF,Number=A,Type=Float,Description="frequency">
+##FORMAT=<ID=GT,Number=1,Type=String,Description="genotype">
+#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tshe\the
+"""
+
+
+@pytest.fixture(scope="module")
+def sequences():
+    generator = np.random.default_rng(5)
+    one = "".join(generator.choice(list("ACGT"), 400))
+    one = one[:120] + "N" * 20 + one[140:200] + "R" + one[201:]
+    return {"one": one, "two": "".join(generator.choice(list("ACGT"), 100)), "tiny": "GATTACAGATTACAT"}
+
+
+@pytest.fixture(scope="module")
+def variant_places(sequences):
+    """0-based positions on contig one at which the population varies, with REF, ALT and frequency."""
+    bases = sequences["one"]
+    return [
+        (at, bases[at], "ACGT"[("ACGT".index(bases[at]) + 1 + at) % 4], share)
+        for at, share in ((30, 0.25), (33, 0.5), (60, 0.125), (75, 0.75), (250, 0.375), (251, 0.5), (398, 0.25))
+        if bases[at] != "ACGT"[("ACGT".index(bases[at]) + 1 + at) % 4]
+    ]
+
+
+@pytest.fixture(scope="module")
+def person_vcf(tmp_path_factory, variant_places):
+    path = tmp_path_factory.mktemp("person") / "calls.vcf"
+    genotypes = itertools.cycle([("0|1", "0|0"), ("1|1", "0|1"), ("0|0", "1|1")])
+    lines = [
+        f"one\t{at + 1}\t.\t{ref}\t{alt}\t.\tPASS\tAF={share}\tGT\t{she}\t{he}\n"
+        for (at, ref, alt, share), (she, he) in zip(variant_places, genotypes, strict=False)
+    ]
+    path.write_text(CALLS + "".join(lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def genome(tmp_path_factory, sequences, person_vcf):
+    folder = tmp_path_factory.mktemp("genome")
+    (folder / "ref.fa").write_text("".join(f">{name}\n{bases}\n" for name, bases in sequences.items()))
+    build_genome(folder / "ref.fa", folder / "a.genome", vcf=person_vcf)
+    return ProbabilisticGenome.open(folder / "a.genome")
+
+
+@pytest.fixture(scope="module")
+def model(model_folders):
+    return MutBertForMaskedLM.from_pretrained(model_folders["mutbert"])
+
+
+def scorer(model, genome, surroundings="reference", **settings):
+    return open_scorer(
+        model, genome, surroundings=surroundings, settings=ScoreSettings(**{"context": CONTEXT, **settings})
+    )
+
+
+def forward(model, text, distributions=()):
+    """Run the model on one text, _ being the mask; gives states and logits of its bases."""
+    probs = MutBertTokenizer().encode_probabilities(text.replace("_", "N"))["input_probs"]
+    for at, letter in enumerate(text):
+        if letter == "_":
+            probs[0, at + 1] = torch.nn.functional.one_hot(torch.tensor(alphabet.MASK_ID), 9)
+    for at, row in distributions:
+        probs[0, at + 1] = torch.tensor([0.0] * 5 + list(row))
+    model.eval()
+    with torch.no_grad():
+        outputs = model(input_probs=probs, output_hidden_states=True)
+    return outputs.hidden_states[-1][0, 1:-1].numpy(), outputs.logits[0, 1:-1, 5:].numpy()
+
+
+def on_both(model, text, strands, distributions=()):
+    states, logits = forward(model, text, distributions)
+    if strands == "forward":
+        return states, logits
+    turned = [(len(text) - 1 - at, row[::-1]) for at, row in distributions]
+    other_states, other_logits = forward(model, text.translate(TURN)[::-1], turned)
+    return (states + other_states[::-1]) / 2, (logits + other_logits[::-1, ::-1]) / 2
+
+
+def window_of(sequence, centre, context=CONTEXT):
+    length = min(context, len(sequence))
+    start = min(max(centre - context // 2, 0), len(sequence) - length)
+    return start, sequence[start : start + length]
+
+
+def edit(text, at, letter):
+    return text[:at] + letter + text[at + 1 :]
+
+
+def log_softmax(row):
+    return row - row.max() - np.log(np.exp(row - row.max()).sum())
+
+
+def random_snvs(sequences, count, seed=1):
+    generator = np.random.default_rng(seed)
+    records = []
+    while len(records) < count:
+        name = str(generator.choice(["one", "one", "two", "tiny"]))
+        at = int(generator.integers(len(sequences[name])))
+        ref = sequences[name][at]
+        if ref in "ACGT":
+            records.append((name, at, ref, str(generator.choice([base for base in "ACGT" if base != ref]))))
+    return records
+
+
+def scored(one, records):
+    """Give alleles and scores of (contig, 0-based position, REF, ALT)."""
+    contigs, positions, references, alternates = zip(*records, strict=True)
+    alleles = one.find(contigs, [at + 1 for at in positions], references, alternates)
+    return alleles, {field.name: one.score(alleles)[:, number] for number, field in enumerate(one.fields)}
+
+
+def test_the_ratio_of_200_snvs_is_that_of_one_forward_each(model, genome, sequences):
+    records = random_snvs(sequences, 200)
+    scores = {
+        strands: scored(scorer(model, genome, strands=strands, scores=("llr", "unmasked")), records)[1]
+        for strands in ("forward", "both")
+    }
+    for row, (name, at, ref, alt) in enumerate(records):
+        start, text = window_of(sequences[name], at)
+        new, old = "ACGT".index(alt), "ACGT".index(ref)
+        for field, shown in (("LLR", edit(text, at - start, "_")), ("ULLR", text))[: 1 + (row < 50)]:
+            _, logits = forward(model, shown)
+            _, turned = forward(model, shown.translate(TURN)[::-1])
+            here = logits[at - start]
+            for strands, values in (("forward", here), ("both", (here + turned[::-1, ::-1][at - start]) / 2)):
+                found = scores[strands]
+                assert found[field][row] == pytest.approx(values[new] - values[old], abs=1e-5), (field, records[row])
+                if field == "LLR":
+                    logs = log_softmax(values)
+                    assert found["ENT"][row] == pytest.approx(-(np.exp(logs) * logs).sum(), abs=1e-5)
+    assert np.isnan(scores["both"]["PLLR"]).all()
+
+
+@pytest.mark.parametrize("strands", ["forward", "both"])
+@pytest.mark.parametrize("distance_bases", [None, 7])
+def test_distances_are_those_of_two_forwards(model, genome, sequences, strands, distance_bases):
+    records = random_snvs(sequences, 12, seed=2)
+    one = scorer(model, genome, strands=strands, scores=("distance",), distance_bases=distance_bases)
+    _, scores = scored(one, records)
+    for row, (name, at, ref, alt) in enumerate(records):
+        start, text = window_of(sequences[name], at)
+        place = at - start
+        states = [on_both(model, edit(text, place, base), strands)[0].astype(np.float64) for base in (ref, alt)]
+        bases = slice(None)
+        if distance_bases is not None:
+            first = min(max(at - start - 3, 0), len(text) - 7)
+            bases = slice(first, first + 7)
+        for suffix, before, after in (
+            ("", states[0][place], states[1][place]),
+            ("_WINDOW", states[0][bases].mean(axis=0), states[1][bases].mean(axis=0)),
+        ):
+            assert scores["L2" + suffix][row] == pytest.approx(np.linalg.norm(before - after), abs=1e-5)
+            cosine = before @ after / np.linalg.norm(before) / np.linalg.norm(after)
+            assert scores["COS" + suffix][row] == pytest.approx(1 - cosine, abs=1e-5)
+
+
+# Contig, 0-based begin, bases that go, and what comes: None for the complement of each.
+OTHERS = [
+    ("one", 50, 3, None),
+    ("one", 50, 1, "ACCGT"),
+    ("one", 51, 4, ""),
+    ("one", 0, 1, "GG"),
+    ("one", 399, 1, "CAT"),
+    ("one", 396, 3, ""),
+    ("one", 116, 2, None),
+    ("two", 97, 2, "AAAA"),
+    ("tiny", 5, 2, "CCC"),
+    ("tiny", 0, 3, ""),
+]
+
+
+@pytest.mark.parametrize("strands", ["forward", "both"])
+def test_indels_and_mnvs_are_summed_base_by_base(model, genome, sequences, strands):
+    """Both haplotypes are built as whole contigs of text, and cut where the formula says."""
+    flank = 4
+    records = []
+    for name, at, length, text in OTHERS:
+        before = sequences[name][at : at + length]
+        text = before.translate(TURN) if text is None else text
+        # VCF has a base in front of what is inserted or deleted, or behind it at a contig's begin.
+        if text:
+            records.append((name, at, before, text))
+        elif at:
+            records.append((name, at - 1, sequences[name][at - 1] + before, sequences[name][at - 1]))
+        else:
+            records.append((name, at, before + sequences[name][length], sequences[name][length]))
+    alleles, scores = scored(scorer(model, genome, strands=strands, flank=flank, scores=("llr", "distance")), records)
+    assert (alleles.reason_A == Reason.SCORED).all()
+    assert set(alleles.kind_A) == {Kind.MNV, Kind.INDEL}
+    for row in range(len(records)):
+        sequence = sequences[records[row][0]]
+        start, end, text = int(alleles.start_A[row]), int(alleles.end_A[row]), alleles.inserted[row]
+        own = sequence[:start] + text + sequence[end:]
+        totals, states = [], []
+        for haplotype, stop, centre in (
+            (sequence, end, (start + end) // 2),
+            (own, start + len(text), start + len(text) // 2),
+        ):
+            first, window = window_of(haplotype, centre)
+            total = 0.0
+            for at in range(max(start - flank, 0), min(stop + flank, len(haplotype))):
+                if haplotype[at] in "ACGT":
+                    _, logits = on_both(model, edit(window, at - first, "_"), strands)
+                    total += log_softmax(logits[at - first])["ACGT".index(haplotype[at])] + np.log(4)
+            totals.append(total)
+            state = on_both(model, window, strands)[0].astype(np.float64)
+            near = slice(max(start - 1, 0) - first, min(stop + 1, len(haplotype)) - first)
+            states.append((state[near].mean(axis=0), state.mean(axis=0)))
+        assert scores["PLLR"][row] == pytest.approx(totals[1] - totals[0], abs=2e-5), records[row]
+        assert scores["L2"][row] == pytest.approx(np.linalg.norm(states[0][0] - states[1][0]), abs=1e-5)
+        assert scores["L2_WINDOW"][row] == pytest.approx(np.linalg.norm(states[0][1] - states[1][1]), abs=1e-5)
+    assert np.isnan(scores["LLR"]).all()
+
+
+def test_an_mnv_that_is_a_single_base_is_an_snv(model, genome, sequences):
+    bases = sequences["one"]
+    other = "ACGT"[("ACGT".index(bases[41]) + 1) % 4]
+    one = scorer(model, genome, flank=0)
+    alleles, scores = scored(
+        one, [("one", 40, bases[40:43], bases[40] + other + bases[42]), ("one", 41, bases[41], other)]
+    )
+    assert alleles.kind_A.tolist() == [Kind.SNV, Kind.SNV]
+    assert scores["LLR"][0] == scores["LLR"][1]
+
+
+@pytest.mark.parametrize("kind", ["population", "person"])
+def test_surroundings_are_in_the_flanks_and_not_at_the_masked_place(
+    model, genome, sequences, variant_places, person_vcf, kind
+):
+    one = open_scorer(
+        model,
+        genome,
+        surroundings=kind,
+        person_vcf=person_vcf if kind == "person" else None,
+        sample="she" if kind == "person" else None,
+        settings=ScoreSettings(context=CONTEXT, scores=("llr", "unmasked")),
+    )
+
+    def share_of(number, share):
+        return share if kind == "population" else (0.5, 1.0, 0.0)[number % 3]
+
+    rows = {}
+    for number, (at, ref, alt, share) in enumerate(variant_places):
+        row = [0.0] * 4
+        row["ACGT".index(alt)] = share_of(number, share)
+        row["ACGT".index(ref)] = 1 - share_of(number, share)
+        rows[at] = row
+    records = [("one", at, ref, alt) for at, ref, alt, _ in variant_places]
+    records += [("one", 35, sequences["one"][35], "ACGT"[("ACGT".index(sequences["one"][35]) + 2) % 4])]
+    _, scores = scored(one, records)
+    plain = scored(scorer(model, genome, scores=("llr", "unmasked")), records)[1]
+    for row, (_, at, ref, alt) in enumerate(records):
+        start, text = window_of(sequences["one"], at)
+        inside = [(place - start, values) for place, values in rows.items() if start <= place < start + len(text)]
+        for field, shown, distributions in (
+            ("LLR", edit(text, at - start, "_"), [pair for pair in inside if pair[0] != at - start]),
+            ("ULLR", text, inside),
+        ):
+            _, logits = on_both(model, shown, "both", distributions)
+            expected = logits[at - start]["ACGT".index(alt)] - logits[at - start]["ACGT".index(ref)]
+            assert scores[field][row] == pytest.approx(expected, abs=2e-4), (field, at)
+    assert np.abs(scores["LLR"] - plain["LLR"]).max() > 1e-3
+
+
+def test_neighbours_batches_and_order_change_nothing(model, genome, sequences):
+    records = [*random_snvs(sequences, 60, seed=3), ("one", 50, sequences["one"][50:53], "TTGA")]
+    settings = {"scores": ("llr", "unmasked", "distance"), "flank": 3}
+    _, whole = scored(scorer(model, genome, batch_size=8, **settings), records)
+    order = np.random.default_rng(0).permutation(len(records))
+    _, shuffled = scored(scorer(model, genome, batch_size=5, **settings), [records[row] for row in order])
+    _, first = scored(scorer(model, genome, batch_size=8, **settings), records[:20])
+    for name, values in whole.items():
+        np.testing.assert_allclose(shuffled[name], values[order], atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(first[name], values[:20], atol=1e-5, err_msg=name)
+
+
+def test_at_equal_shapes_of_batches_scores_are_equal_bit_for_bit(model, genome, sequences):
+    records = [one for one in random_snvs(sequences, 200, seed=4) if one[0] == "one"]
+    settings = {"scores": ("llr",), "batch_size": 1}
+    _, whole = scored(scorer(model, genome, **settings), records)
+    for row, record in enumerate(records[:30]):
+        _, alone = scored(scorer(model, genome, **settings), [record])
+        assert alone["LLR"][0] == whole["LLR"][row]
+
+
+def test_alleles_of_one_position_share_a_forward(model, genome, sequences):
+    ref = sequences["one"][45]
+    one = scorer(model, genome)
+    alleles, scores = scored(one, [("one", 45, ref, ",".join(base for base in "ACGT" if base != ref))])
+    assert len(alleles) == 3
+    for row, base in enumerate(base for base in "ACGT" if base != ref):
+        assert scored(one, [("one", 45, ref, base)])[1]["LLR"][0] == pytest.approx(scores["LLR"][row], abs=1e-6)
+    lengths = []
+    hook = model.bert.register_forward_pre_hook(
+        lambda _, __, given: lengths.append(given["input_probs"].shape[0]), with_kwargs=True
+    )
+    one.score(alleles)
+    hook.remove()
+    # Of all three alleles one window, on each strand.
+    assert lengths == [1, 1]
+
+
+def test_shared_windows_mask_their_variants_together(model, genome, sequences):
+    """Each cell of the grid by hand: half a context wide, in the middle of its window."""
+    records = sorted({at for name, at, *_ in random_snvs(sequences, 400, seed=6) if name == "one" and at < 115})[:40]
+    bases = sequences["one"]
+    rows = [("one", at, bases[at], "ACGT"[("ACGT".index(bases[at]) + 1) % 4]) for at in records]
+    one = scorer(model, genome, windows="shared", strands="forward", scores=("llr", "unmasked"))
+    assert one.stride == CONTEXT // 2
+    _, scores = scored(one, rows)
+    cells = {}
+    for row, at in enumerate(records):
+        cells.setdefault(max(at // 15 * 15 - 7, 0), []).append((row, at))
+    for start, members in cells.items():
+        text = bases[start : start + CONTEXT]
+        _, plain = forward(model, text)
+        # At most 15 % of the context at once, which is 4, neighbours apart.
+        groups = -(-len(members) // 4)
+        for group in range(groups):
+            masked = text
+            for _, at in members[group::groups]:
+                masked = edit(masked, at - start, "_")
+            _, logits = forward(model, masked)
+            for row, at in members[group::groups]:
+                new, old = "ACGT".index(rows[row][3]), "ACGT".index(rows[row][2])
+                assert scores["LLR"][row] == pytest.approx(logits[at - start][new] - logits[at - start][old], abs=1e-5)
+                expected = plain[at - start][new] - plain[at - start][old]
+                assert scores["ULLR"][row] == pytest.approx(expected, abs=1e-5)
+
+
+def test_shared_windows_are_run_once(model, genome, sequences):
+    records = [one for one in random_snvs(sequences, 300, seed=8) if one[0] == "two"]
+    for scores, most in ((("unmasked",), 7), (("llr",), 7 * 4)):
+        one = scorer(model, genome, windows="shared", strands="forward", scores=scores)
+        rows = []
+        hook = model.bert.register_forward_pre_hook(
+            lambda _, __, given, rows=rows: rows.append(given["input_probs"].shape[0]), with_kwargs=True
+        )
+        scored(one, records)
+        hook.remove()
+        # Contig two has 100 bases, which is 7 cells of 15, and 4 of a window are masked at once. Each field asks again.
+        assert sum(rows) <= most * len(one.fields)
+
+
+def test_bf16_is_near(model, genome, sequences):
+    records = random_snvs(sequences, 50, seed=9)
+    exact = scored(scorer(model, genome), records)[1]["LLR"]
+    near = scored(scorer(model, genome, precision="bf16"), records)[1]["LLR"]
+    assert np.abs(exact - near).max() < 0.1 * np.abs(exact).max()
+    assert not np.array_equal(exact, near)
+
+
+def test_the_model_is_left_as_it_was(model, genome, sequences):
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    scaling = {"type": "dynamic", "factor": 2.0}
+    scored(scorer(model, genome, context=100, rope_scaling=scaling), random_snvs(sequences, 3))
+    assert model.training
+    assert model.config.rope_scaling is None
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"scores": ("lrr",)}, "'lrr'; give some of llr, unmasked, distance"),
+        ({"scores": ()}, "none"),
+        ({"context": 100}, "--rope-scaling dynamic:2"),
+        ({"context": 0}, "at least 1"),
+        ({"windows": "near"}, "centred, shared"),
+        ({"strands": "reverse"}, "forward, both"),
+        ({"precision": "fp16"}, "fp32, bf16"),
+        ({"flank": 15}, "leaves no room"),
+        ({"longest": 0}, "at least 1"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"rope_scaling": {"type": "cubic", "factor": 2}}, "rope_scaling"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(model, genome, settings, part):
+    with pytest.raises(InputError, match=part):
+        scorer(model, genome, **settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"surroundings": "family"}, "reference, population, person"),
+        ({"surroundings": "person"}, "--sample"),
+        ({"surroundings": "population", "sample": "she"}, "choose person"),
+    ],
+)
+def test_surroundings_that_cannot_be_are_refused(model, genome, arguments, part):
+    with pytest.raises(InputError, match=part):
+        open_scorer(model, genome, **arguments)
+
+
+def test_an_unknown_person_is_refused(model, genome, person_vcf):
+    with pytest.raises(InputError, match="nobody"):
+        open_scorer(model, genome, surroundings="person", person_vcf=person_vcf, sample="nobody")
+
+
+def test_longest_never_exceeds_the_room_between_the_flanks(model, genome):
+    one = Scorer(model, genome, genome, ScoreSettings(context=CONTEXT, flank=10))
+    assert one.settings.longest == 10
+    alleles = one.find(["two"], [1], [alphabet.decode(genome.bases("two", 0, 12))], ["C" * 30])
+    assert alleles.reason_A.tolist() == [Reason.TOO_LONG]
