@@ -233,14 +233,14 @@ def _change(reference: str, alternate: str, longest: int) -> _Change:
         return _Change(Reason.AMBIGUOUS_ALTERNATE)
     if alternate == reference:
         return _Change(Reason.NOT_A_CHANGE)
-    # From behind first, so that an insertion or deletion in a repeat stays where its record has it.
+    # From the front first: the base that VCF puts before an insertion or deletion is no part of it.
     shorter = min(len(reference), len(alternate))
-    behind = 0
-    while behind < shorter and reference[-1 - behind] == alternate[-1 - behind]:
-        behind += 1
     before = 0
-    while before < shorter - behind and reference[before] == alternate[before]:
+    while before < shorter and reference[before] == alternate[before]:
         before += 1
+    behind = 0
+    while behind < shorter - before and reference[-1 - behind] == alternate[-1 - behind]:
+        behind += 1
     end = len(reference) - behind
     inserted = alternate[before : len(alternate) - behind]
     if max(end - before, len(inserted)) > longest:

@@ -1,0 +1,147 @@
+"""What alternate alleles change, against the haplotype written out as text."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mutbert import ProbabilisticGenome, alphabet
+from mutbert.effects.alleles import REASONS, Kind, Reason, find_alleles
+from mutbert.genome.build import build_genome
+
+SEQUENCES = {"chr1": "ACGTTTTGCANNNACRTACGGATTACACCAGATTTAC", "2": "GATTACA"}
+
+
+@pytest.fixture(scope="module")
+def genome(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("genome")
+    (folder / "ref.fa").write_text("".join(f">{name}\n{bases}\n" for name, bases in SEQUENCES.items()))
+    build_genome(folder / "ref.fa", folder / "a.genome")
+    return ProbabilisticGenome.open(folder / "a.genome")
+
+
+def find(genome, *records, **settings):
+    return find_alleles(genome, *zip(*records, strict=True), **settings)
+
+
+@pytest.mark.parametrize(
+    ("contig", "position", "reference", "alternate", "reason"),
+    [
+        ("chr1", 1, "A", "C", "."),
+        ("1", 1, "A", "C", "."),
+        ("chr2", 1, "G", "C", "."),
+        ("chr1", 1, "a", "c", "."),
+        ("chr1", 1, "A", ".", "no_alternate"),
+        ("chr1", 1, "A", "<DEL>", "symbolic"),
+        ("chr1", 1, "A", "A[chr2:5[", "symbolic"),
+        ("chr1", 1, "A", "<NON_REF>", "symbolic"),
+        ("chr1", 1, "A", "Á", "symbolic"),
+        ("chr1", 1, "A", "*", "overlapping_deletion"),
+        ("chr1", 1, "A", "R", "ambiguous_alternate"),
+        ("chr1", 1, "A", "N", "ambiguous_alternate"),
+        ("chr1", 1, "A", "CN", "ambiguous_alternate"),
+        ("chr1", 1, "A", "A", "not_a_change"),
+        ("chr1", 1, "A", "a", "not_a_change"),
+        ("chr1", 1, "C", "G", "reference_mismatch"),
+        ("chr1", 1, "C", "C", "reference_mismatch"),
+        ("chr1", 1, "C", "*", "overlapping_deletion"),
+        ("chr1", 1, "ACT", "A", "reference_mismatch"),
+        ("chr1", 1, "R", "G", "ambiguous_reference"),
+        ("chr1", 11, "N", "G", "ambiguous_reference"),
+        ("chr1", 11, "A", "G", "unknown_reference"),
+        ("chr1", 10, "AA", "A", "unknown_reference"),
+        ("chr1", 10, "A", "AG", "."),
+        ("chr1", 16, "A", "C", "."),
+        ("chr1", 16, "G", "C", "."),
+        ("chr1", 16, "T", "C", "reference_mismatch"),
+        ("chr1", 0, "N", "<DUP>", "symbolic"),
+        ("chr1", 0, "A", "C", "outside_contig"),
+        ("chr1", 38, "A", "C", "outside_contig"),
+        ("chr1", 37, "CA", "C", "outside_contig"),
+        ("chr1", 10**12, "A", "C", "outside_contig"),
+        ("chr9", 1, "A", "C", "contig_not_in_genome"),
+        ("chr9", 1, "A", "<DEL>", "symbolic"),
+        ("chr1", 1, "A", "A" + "C" * 51, "too_long"),
+        ("chr1", 1, "A", "A" + "C" * 50, "."),
+    ],
+)
+def test_each_reason(genome, contig, position, reference, alternate, reason):
+    alleles = find(genome, (contig, position, reference, alternate))
+    assert [Reason(number).text for number in alleles.reason_A] == [reason]
+
+
+def test_every_reason_is_explained():
+    assert set(REASONS) == set(Reason) - {Reason.SCORED}
+
+
+@pytest.mark.parametrize(
+    ("position", "reference", "alternate", "kind", "start", "end", "inserted"),
+    [
+        (1, "A", "G", Kind.SNV, 0, 1, ""),
+        (1, "ACG", "ACT", Kind.SNV, 2, 3, ""),
+        (1, "AC", "GT", Kind.MNV, 0, 2, "GT"),
+        (1, "ACGT", "TCGA", Kind.MNV, 0, 4, "TCGA"),
+        (1, "A", "AGG", Kind.INDEL, 1, 1, "GG"),
+        (1, "ACG", "A", Kind.INDEL, 1, 3, ""),
+        # In a run the change stays where the record has it, behind the first base.
+        (4, "TT", "T", Kind.INDEL, 4, 5, ""),
+        (3, "GT", "G", Kind.INDEL, 3, 4, ""),
+        (4, "TTTTG", "TG", Kind.INDEL, 4, 7, ""),
+        (1, "ACG", "AT", Kind.INDEL, 1, 3, "T"),
+    ],
+)
+def test_what_changes(genome, position, reference, alternate, kind, start, end, inserted):
+    alleles = find(genome, ("chr1", position, reference, alternate))
+    found = (alleles.kind_A[0], alleles.start_A[0], alleles.end_A[0], alleles.inserted[0])
+    assert found == (kind, start, end, inserted)
+    assert alleles.reason_A[0] == Reason.SCORED
+
+
+def test_alleles_come_in_the_order_of_records_and_alternates(genome):
+    alleles = find(
+        genome,
+        ("chr1", 1, "A", "C,<DEL>,G"),
+        ("chr1", 2, "C", "."),
+        ("nowhere", 2, "C", "T"),
+        ("2", 1, "GAT", "G,CAT,*"),
+    )
+    assert alleles.record_A.tolist() == [0, 0, 0, 1, 2, 3, 3, 3]
+    assert [Reason(number).text for number in alleles.reason_A] == [
+        ".", "symbolic", ".", "no_alternate", "contig_not_in_genome", ".", ".", "overlapping_deletion",
+    ]  # fmt: skip
+    assert alleles.contig_A[[0, 5]].tolist() == [0, 1]
+    assert alleles.contig_A[4] == -1
+    assert len(alleles.take(np.array([5, 0]))) == 2
+    assert alleles.take(np.array([5, 0])).record_A.tolist() == [3, 0]
+
+
+def test_a_deletion_of_a_hundred_thousand_bases_is_compared_and_counted(genome):
+    alleles = find(genome, ("chr1", 1, SEQUENCES["chr1"][:9] + "A" * 100_000, "A"))
+    assert alleles.reason_A.tolist() == [Reason.OUTSIDE_CONTIG]
+
+
+def test_nothing_gives_nothing(genome):
+    assert len(find_alleles(genome, [], [], [], [])) == 0
+
+
+@given(
+    position=st.integers(1, 7),
+    length=st.integers(1, 7),
+    alternate=st.text("ACGT", min_size=1, max_size=9),
+)
+def test_put_in_its_place_an_allele_gives_the_haplotype(genome, position, length, alternate):
+    contig = SEQUENCES["2"]
+    reference = contig[position - 1 : position - 1 + length]
+    alleles = find(genome, ("2", position, reference, alternate))
+    if alternate == reference:
+        assert alleles.reason_A[0] == Reason.NOT_A_CHANGE
+        return
+    start, end = int(alleles.start_A[0]), int(alleles.end_A[0])
+    inserted = alleles.inserted[0] or (alphabet.BASES[alleles.alternate_A[0]] if alleles.kind_A[0] == Kind.SNV else "")
+    haplotype = contig[: position - 1] + alternate + contig[position - 1 + len(reference) :]
+    assert contig[:start] + inserted + contig[end:] == haplotype
+    if alleles.kind_A[0] == Kind.SNV:
+        assert alphabet.BASES[alleles.reference_A[0]] == contig[start]
+    # Nothing is left that both have at an end.
+    removed = contig[start:end]
+    assert not (removed and inserted and (removed[0] == inserted[0] or removed[-1] == inserted[-1]))
