@@ -165,6 +165,20 @@ def test_fine_tuning(tmp_path):
     assert (tmp_path / "finetune.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_scoring(synthetic, tmp_path):
+    build_genome(synthetic / "ref.fa", tmp_path / "x.genome")
+    size = ("--spread", 3, "--dense", 12, "--context", 62, "--layers", 1, "--hidden", 64, "--repeats", 1)
+    real = ("--genome", tmp_path / "x.genome", "--vcf", synthetic / "sites.vcf.gz")
+    text = run_benchmark("score", *size, *real, "-o", tmp_path)
+    assert "dense: 12 SNVs, 62 bases around each" in text
+    found = json.loads((tmp_path / "score.json").read_text())
+    assert [case["case"] for case in found["cases"]] == ["spread", "dense"]
+    assert [row["way"] for row in found["cases"][1]["ways"]] == ["published way", "ours", "ours, shared windows"]
+    assert all(row["variants_per_second"] > 0 for case in found["cases"] for row in case["ways"])
+    assert (tmp_path / "score.svg").read_text().count("<svg") == 1
+    assert (tmp_path / "score.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_command_is_measured(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from measure import CommandError, measure_command
