@@ -4,9 +4,9 @@
     python benchmarks/score.py --genome NAME.genome --vcf PANEL.vcf.gz
 
 The published way embeds, of each variant, the window with REF and the window with ALT: tokenised one by one as text,
-padded to a maximum length, turned into one-hot rows on the host, and run in float32. Ours is what ``mutbert score`` runs, for
-the masked log-likelihood ratio, with bfloat16 by autocast: one window a position, or windows that neighbours share. All
-look at one strand and at the same context, and take turns; the best of the rounds counts.
+padded to a maximum length, turned into one-hot rows on the host, and run in float32. Ours is what ``mutbert score``
+runs for the masked log-likelihood ratio, with bfloat16 by autocast: one window a position, or windows that neighbours
+share. All look at one strand and at the same context, and take turns; the best of the rounds counts.
 
 *Spread* variants are far apart, so that no two share a window. *Dense* ones are consecutive single-nucleotide variants
 of a panel, or without one random ones about as dense as in 1000 Genomes.
