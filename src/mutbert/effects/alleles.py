@@ -5,6 +5,7 @@ Shape suffixes: N records, A alternate alleles.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -78,7 +79,8 @@ REASONS: Final[dict[Reason, str]] = {
 """What each reason means."""
 
 
-class Alleles(NamedTuple):
+@dataclass(frozen=True)
+class Alleles:
     """Alternate alleles of consecutive records, in their order; a record without one has a row of its own.
 
     Parameters

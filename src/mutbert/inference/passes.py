@@ -9,6 +9,7 @@ a distribution of their own, D hidden size, V vocabulary (9), 4 bases in the ord
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -49,7 +50,8 @@ _COMPLEMENT: Final = np.arange(_PAD + 1, dtype=np.uint8)
 _COMPLEMENT[:MASKED] = alphabet.COMPLEMENT_OF_CODE
 
 
-class Passes(NamedTuple):
+@dataclass(frozen=True)
+class Passes:
     """Windows to run the model over.
 
     Parameters
