@@ -99,7 +99,7 @@ def read_header(path: Path) -> VcfHeader:
     InputError
         When the file cannot be read or is no VCF.
     """
-    with _open(path) as file:
+    with open_vcf(path) as file:
         header = file.header
         return VcfHeader(
             {name: field.type for name, field in header.info.items()},
@@ -165,19 +165,50 @@ def read_lines(
     """
     compression = check_input(path, "VCF")
     meter = _Meter()
-    is_bcf = _is_bcf(path)
-    if is_bcf:
+    as_bcf = is_bcf(path)
+    if as_bcf:
         blocks = _blocks_of_bcf(path, place, meter)
     elif compression is Compression.BGZF:
         blocks = _blocks_of_bgzf(path, place, meter)
     else:
         blocks = _blocks_of_stream(path, meter)
-    if is_bcf or samples:
+    if as_bcf or samples:
         yield from _narrowed(blocks, meter, genotypes=genotypes)
     else:
         for block in blocks:
             if block:
                 yield Lines(block, [], meter.take())
+
+
+def read_whole_lines(path: Path) -> Generator[Lines, None, None]:
+    """Read a file's records as text with everything that they have, genotypes too.
+
+    Parameters
+    ----------
+    path : Path
+        VCF or BCF: plain, gzip or bgzip, told by its content.
+
+    Yields
+    ------
+    Lines
+        In the file's order. That each is a record is for the caller to check; a last line without an end gets one.
+
+    Raises
+    ------
+    InputError
+        When the file is missing, empty or damaged, or compressed and cut short.
+    """
+    compression = check_input(path, "VCF")
+    meter = _Meter()
+    if is_bcf(path):
+        blocks = _blocks_of_bcf(path, None, meter)
+    elif compression is Compression.BGZF:
+        blocks = _blocks_of_bgzf(path, None, meter)
+    else:
+        blocks = _whole_lines(read_blocks(path, "VCF", meter.add), b"", in_header=True)
+    for block in blocks:
+        if block:
+            yield Lines(block, [], meter.take())
 
 
 class _Meter:
@@ -236,7 +267,7 @@ def _narrowed(blocks: Iterable[bytes], meter: _Meter, *, genotypes: bool) -> Ite
 
 
 def _blocks_of_bcf(path: Path, place: Place | None, meter: _Meter) -> Iterator[bytes]:
-    with _open(path, drop_samples=False) as file:
+    with open_vcf(path, drop_samples=False) as file:
         lines: list[bytes] = []
         record = None
         has_blocks = file.compression == "BGZF"
@@ -256,6 +287,8 @@ def _blocks_of_bcf(path: Path, place: Place | None, meter: _Meter) -> Iterator[b
                     lines = []
         except (OSError, ValueError):
             raise _damaged(path, str(record).encode() if record is not None else b"") from None
+        if has_blocks:
+            look(file)
         yield b"".join(lines)
     if not has_blocks:
         meter.add(path.stat().st_size)
@@ -317,7 +350,7 @@ def _whole_lines(blocks: Iterable[bytes], rest: bytes, *, in_header: bool) -> It
             text = text[begin:]
             in_header = not text
         yield text.replace(b"\r\n", b"\n") if b"\r" in text else text
-    if rest:
+    if rest and not (in_header and rest.startswith(b"#")):
         yield rest.rstrip(b"\r") + b"\n"
 
 
@@ -412,7 +445,21 @@ def _open_bgzf(path: Path) -> Iterator[pysam.BGZFile]:
 
 
 @contextmanager
-def _open(path: Path, *, drop_samples: bool = True) -> Iterator[pysam.VariantFile]:
+def open_vcf(path: Path, *, drop_samples: bool = True) -> Iterator[pysam.VariantFile]:
+    """Open a file by htslib, which says nothing on standard error meanwhile.
+
+    Parameters
+    ----------
+    path : Path
+        VCF or BCF: plain, gzip or bgzip, told by its content.
+    drop_samples : bool
+        Whether records are to come without genotypes.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read, is no VCF, is cut short or damaged.
+    """
     compression = check_input(path, "VCF")
     if compression is Compression.PLAIN:
         _check_last_line(path)
@@ -481,7 +528,8 @@ def _decompressing(path: Path) -> Iterator[BinaryIO]:
         raise failures[0]
 
 
-def _is_bcf(path: Path) -> bool:
+def is_bcf(path: Path) -> bool:
+    """Tell by a file's content whether it is BCF, in whatever wrapping."""
     with suppress(OSError, EOFError, zlib.error), path.open("rb") as raw:
         is_compressed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
