@@ -179,6 +179,14 @@ def test_scoring(synthetic, tmp_path):
     assert (tmp_path / "score.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_memory_of_scoring(tmp_path):
+    text = run_benchmark("score_memory", "--variants", 40, 80, "-o", tmp_path)
+    assert "peak MiB" in text
+    found = json.loads((tmp_path / "score_memory.json").read_text())
+    assert [row["variants"] for row in found["rows"]] == [40, 80]
+    assert all(row["peak_memory"] > 2**20 for row in found["rows"])
+
+
 def test_a_command_is_measured(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from measure import CommandError, measure_command
