@@ -1,5 +1,6 @@
 import json
 import sys
+import weakref
 
 import numpy as np
 import pyarrow.parquet
@@ -13,11 +14,19 @@ from mutbert import alphabet
 from mutbert.cli import embed as command
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome.store import ProbabilisticGenome, StoreWriter, float_to_fixed
-from mutbert.inference import embedding_files
-from mutbert.inference.embeddings import EmbeddingReport, embed
-from mutbert.model import MutBertForMaskedLM, MutBertModel, MutBertTokenizer
+from mutbert.inference import embedding_files, embeddings
+from mutbert.inference.embedding_sources import Input, Record, open_source
+from mutbert.inference.embeddings import EmbeddingReport, embed, embed_inputs
+from mutbert.model import MutBertForMaskedLM, MutBertModel
+from mutbert.model.tokenization_mutbert import with_special_tokens
 
-POOLINGS = {"mean": lambda states: states.mean(axis=0), "max": lambda states: states.max(axis=0), "none": lambda s: s}
+# Of the states of one sequence, those at [CLS] and [SEP] among them.
+POOLINGS = {
+    "mean": lambda state: state[1:-1].mean(axis=0),
+    "max": lambda state: state[1:-1].max(axis=0),
+    "cls": lambda state: state[0],
+    "none": lambda state: state[1:-1],
+}
 
 
 @pytest.fixture
@@ -47,13 +56,25 @@ def bed(tmp_path):
     return path
 
 
-def states_of(model, probs_LV):
-    """Hidden states at the bases of one sequence, the plain way."""
+def states_of(model, probs_LV, layer=-1):
+    """Hidden states of one sequence, at [CLS] and [SEP] too, the plain way."""
     framed = np.zeros((len(probs_LV) + 2, 9), np.float32)
     framed[0, 1] = framed[-1, 2] = 1
     framed[1:-1] = probs_LV
     with torch.no_grad():
-        return model(input_probs=torch.from_numpy(framed)[None]).last_hidden_state[0, 1:-1].numpy()
+        outputs = model(input_probs=torch.from_numpy(framed)[None], output_hidden_states=True)
+    return outputs.hidden_states[layer][0].numpy()
+
+
+def embedding_of(model, sequence, layer, pooling, strands):
+    """The embedding of one sequence, the plain way."""
+    codes = alphabet.encode(sequence)
+    found = POOLINGS[pooling](states_of(model, alphabet.TOKEN_PROBABILITIES[codes], layer))
+    if strands == "forward":
+        return found
+    turned = alphabet.TOKEN_PROBABILITIES[alphabet.reverse_complement(codes)]
+    other = POOLINGS[pooling](states_of(model, turned, layer))
+    return (found + (other[::-1] if pooling == "none" else other)) / 2
 
 
 def read_parquet(path):
@@ -74,17 +95,12 @@ def test_fasta_records(build, sequences, fasta, tmp_path, pooling, batch_size):
     output = tmp_path / "out.parquet"
     report = embed(model, fasta=fasta, output=output, pooling=pooling, batch_size=batch_size)
     bases = sum(map(len, sequences))
-    assert report == EmbeddingReport(output, len(sequences), bases, 32, pooling)
+    assert report == EmbeddingReport(output, len(sequences), bases, 32, pooling, (2,), "forward")
     rows, embeddings, table = read_parquet(output)
     assert [(row["name"], row["contig"], row["start"], row["end"]) for row in rows] == [
         (f"r{number}", f"r{number}", 0, len(sequence)) for number, sequence in enumerate(sequences)
     ]
-    tokenizer = MutBertTokenizer()
-    wanted = []
-    for sequence in sequences:
-        probs = tokenizer.encode_probabilities(sequence, add_special_tokens=False)["input_probs"][0].numpy()
-        wanted.append(POOLINGS[pooling](states_of(model, probs)))
-    assert_same(embeddings, wanted)
+    assert_same(embeddings, [embedding_of(model, sequence, -1, pooling, "forward") for sequence in sequences])
     kind = table.schema.field("embedding").type
     assert str(kind if pooling != "none" else kind.value_type).startswith("fixed_size_list")
 
@@ -97,6 +113,122 @@ def test_order_of_the_records_changes_nothing(build, sequences, fasta, tmp_path)
     embed(model, fasta=fasta, output=tmp_path / "two.parquet", batch_size=7)
     one, two = (read_parquet(tmp_path / f"{name}.parquet")[1] for name in ("one", "two"))
     assert_same(two, [one[number] for number in order])
+
+
+LAYERS = [-1, 0, 1, [1], [2, 0], "all"]
+
+
+@pytest.mark.parametrize("strands", ["forward", "both"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("layers", LAYERS, ids=str)
+def test_layers_poolings_and_strands(build, sequences, fasta, tmp_path, layers, pooling, strands):
+    model = build(MutBertModel)
+    output = tmp_path / "out.parquet"
+    report = embed(model, fasta=fasta, output=output, layers=layers, pooling=pooling, strands=strands, batch_size=3)
+    resolved = {-1: (2,), 0: (0,), 1: (1,), "[1]": (1,), "[2, 0]": (2, 0), "all": (0, 1, 2)}
+    assert report.layers == resolved[str(layers) if isinstance(layers, list) else layers]
+    assert report.strands == strands
+    rows = pyarrow.parquet.read_table(output).to_pylist()
+    names = [f"embedding_{layer}" for layer in report.layers] if len(report.layers) > 1 else ["embedding"]
+    assert list(rows[0]) == ["name", "contig", "start", "end", *names]
+    for layer, name in zip(report.layers, names, strict=True):
+        wanted = [embedding_of(model, sequence, layer, pooling, strands) for sequence in sequences]
+        assert_same([np.array(row[name], np.float32) for row in rows], wanted)
+
+
+def test_pooling_of_every_base_is_that_of_the_sequence(build, fasta, tmp_path):
+    model = build(MutBertModel)
+    every, pooled = (
+        embed(model, fasta=fasta, output=tmp_path / f"{pooling}.parquet", pooling=pooling, strands="both").output
+        for pooling in ("none", "mean")
+    )
+    assert_same([rows.mean(axis=0) for rows in read_parquet(every)[1]], read_parquet(pooled)[1])
+
+
+def test_the_model_is_left_as_it_was_found(build, fasta, tmp_path):
+    model = build(MutBertModel, output_hidden_states=True).train()
+    layers = model.encoder.layer
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for one in open_source(fasta).inputs():
+        found = embed_inputs(model, [one, one], layers=[0, 1], batch_size=1)
+        next(found)
+        assert model.encoder.layer is layers, "between results too"
+        assert model.config.output_hidden_states
+        assert all(module.training for module in model.modules())
+    with pytest.raises(RuntimeError, match="stop"):
+        next(embed_inputs(Failing(model.config), [one], layers=[0]))
+    embed(model, fasta=fasta, output=tmp_path / "out.parquet", layers=1)
+    assert model.encoder.layer is layers
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class Failing(MutBertModel):
+    def forward(self, **_):
+        raise RuntimeError("stop")
+
+
+def test_layers_behind_the_last_one_wanted_are_not_run(build, fasta, tmp_path):
+    model = build(MutBertModel, num_hidden_layers=3)
+    ran = []
+    for number, layer in enumerate(model.encoder.layer, start=1):
+        layer.register_forward_hook(lambda *_, number=number: ran.append(number))
+    embed(model, fasta=fasta, output=tmp_path / "out.parquet", layers=[0, 2])
+    assert set(ran) == {1, 2}
+
+
+# Memory
+
+
+@pytest.mark.parametrize(
+    ("pooling", "layers", "limit", "most"),
+    [("mean", [2], 1 << 30, 64), ("none", [2], 50 * 32 * 4, 2), ("none", [0, 1, 2], 50 * 32 * 4, 2)],
+)
+def test_input_is_read_only_a_little_ahead(build, monkeypatch, pooling, layers, limit, most):
+    """By a number of sequences that does not depend on how many there are; by a batch where embeddings are large."""
+    model = build(MutBertModel)
+    monkeypatch.setattr(embeddings, "_BYTES_AT_ONCE", limit)
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            probs = with_special_tokens(alphabet.TOKEN_PROBABILITIES[alphabet.encode("ACGT" * 10)])
+            yield Input(Record(f"r{read}", "c", 0, 40), probs)
+
+    found = embed_inputs(model, endless(), layers=layers, pooling=pooling, batch_size=2)
+    for given in range(1, 200):
+        record, _ = next(found)
+        assert record.name == f"r{given}"
+        assert read - given < most
+
+
+def test_no_record_is_kept_for_parquet(build, fasta, tmp_path, monkeypatch):
+    """Each record, its input and its embedding are gone once its row group is written."""
+    alive, most = weakref.WeakSet(), 0
+
+    class Kept(np.ndarray):
+        pass
+
+    def watched(inputs):
+        nonlocal most
+        for one in inputs:
+            probs = one.probs_LV.view(Kept)
+            alive.add(Watch(probs))
+            most = max(most, len(alive))
+            yield one._replace(probs_LV=probs)
+
+    class Watch:
+        def __init__(self, probs):
+            probs.watch = self
+
+    fasta.write_text("".join(f">r{number}\nACGTACGT\n" for number in range(300)))
+    monkeypatch.setattr(embeddings, "_BATCHES_AT_ONCE", 2)
+    real = embeddings.embed_inputs
+    monkeypatch.setattr(embeddings, "embed_inputs", lambda model, inputs, **rest: real(model, watched(inputs), **rest))
+    embed(build(MutBertModel), fasta=fasta, output=tmp_path / "out.parquet", batch_size=4)
+    assert len(read_parquet(tmp_path / "out.parquet")[0]) == 300
+    assert most <= 2 * 8 + 1
 
 
 @pytest.mark.parametrize("opened", [True, False])
@@ -115,18 +247,19 @@ def test_genome_regions_are_the_population_s(build, genome, bed, tmp_path, opene
         variants = genome.variants(row["contig"], row["start"], row["end"])
         for position, frequency in zip(variants.position, variants.frequency, strict=True):
             probs[position - row["start"]] = [0, 0, 0, 0, 0, *frequency]
-        wanted.append(states_of(model, probs).mean(axis=0))
+        wanted.append(POOLINGS["mean"](states_of(model, probs)))
     assert_same(embeddings, wanted)
 
 
 def test_row_groups_are_written_as_they_come(build, fasta, tmp_path, monkeypatch):
     model = build(MutBertModel)
-    for pooling in ("mean", "none"):
-        embed(model, fasta=fasta, output=tmp_path / f"{pooling}-one.parquet", pooling=pooling)
+    wanted = {"mean": [0, 2], "none": [2]}
+    for pooling, layers in wanted.items():
+        embed(model, fasta=fasta, output=tmp_path / f"{pooling}-one.parquet", pooling=pooling, layers=layers)
     monkeypatch.setattr(embedding_files, "_BYTES_A_ROW_GROUP", 3 * 32 * 4)
-    for pooling in ("mean", "none"):
-        embed(model, fasta=fasta, output=tmp_path / f"{pooling}-many.parquet", pooling=pooling)
-        one, many = (read_parquet(tmp_path / f"{pooling}-{name}.parquet")[2] for name in ("one", "many"))
+    for pooling, layers in wanted.items():
+        embed(model, fasta=fasta, output=tmp_path / f"{pooling}-many.parquet", pooling=pooling, layers=layers)
+        one, many = (pyarrow.parquet.read_table(tmp_path / f"{pooling}-{name}.parquet") for name in ("one", "many"))
         assert one == many
         assert pyarrow.parquet.ParquetFile(tmp_path / f"{pooling}-many.parquet").num_row_groups > 5
 
@@ -189,7 +322,7 @@ def test_longer_than_trained_needs_a_scaling_that_covers_it(build, tmp_path):
     embed(model, fasta=path, output=output, rope_scaling={"type": "dynamic", "factor": 3})
     assert model.config.rope_scaling is None, "the model is left as it was found"
     scaled = build(MutBertModel, rope_scaling={"type": "dynamic", "factor": 3})
-    wanted = states_of(scaled, alphabet.TOKEN_PROBABILITIES[alphabet.encode("ACGT" * 32)]).mean(axis=0)
+    wanted = states_of(scaled, alphabet.TOKEN_PROBABILITIES[alphabet.encode("ACGT" * 32)])[1:-1].mean(axis=0)
     assert_same([read_parquet(output)[1][1]], [wanted])
     embed(scaled, fasta=path, output=output, force=True)
     assert_same([read_parquet(output)[1][1]], [wanted])
@@ -205,6 +338,15 @@ def test_wrong_arguments_are_refused(build, fasta, genome, bed, tmp_path):
         ({"fasta": fasta, "pooling": "median"}, "pooling"),
         ({"fasta": fasta, "output": tmp_path / "out.csv"}, "suffix"),
         ({"fasta": fasta, "output": tmp_path / "nowhere" / "out.parquet"}, "does not exist"),
+        ({"fasta": fasta, "strands": "reverse"}, "strands is"),
+        ({"fasta": fasta, "batch_size": 0}, "batch_size is"),
+        ({"fasta": fasta, "layers": 3}, r"layer 3: the model has 2 layers; give 0 .* to 2, or .* to -3"),
+        ({"fasta": fasta, "layers": [0, -4]}, r"layer -4: the model has 2 layers"),
+        ({"fasta": fasta, "layers": [1, 2, -1]}, r"layer 2 is given twice, as 2 and as -1"),
+        ({"fasta": fasta, "layers": [1, 1]}, r"layer 1 is given twice; give"),
+        ({"fasta": fasta, "layers": []}, "at least one"),
+        ({"fasta": fasta, "layers": "last"}, "give numbers, or all"),
+        ({"fasta": fasta, "output": tmp_path / "out.h5ad", "pooling": "none"}, r"one a base; choose mean, max or cls"),
         ({}, "either a FASTA, or a genome and a BED"),
         ({"fasta": fasta, "genome": genome, "bed": bed}, "either a FASTA, or a genome and a BED"),
         ({"genome": genome}, "either a FASTA, or a genome and a BED"),
@@ -267,11 +409,32 @@ def test_command(run, sequences, fasta, genome, bed, tmp_path):
         "bases": sum(map(len, sequences)),
         "hidden_size": 32,
         "pooling": "mean",
+        "layers": [2],
+        "strands": "forward",
     }
     assert "20 sequences" in done.stderr
     done = run("--genome", genome.path, "--bed", bed, "-o", tmp_path / "out.parquet", "--pooling", "none")
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{tmp_path / 'out.parquet'}: 3 sequences, 84 bases, 32 numbers a base\n"
+
+
+def test_command_chooses_layers_strands_and_columns(run, sequences, tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("".join(["id,dna\n", *(f"s{number},{row}\n" for number, row in enumerate(sequences))]))
+    words = "--input", path, "--sequence-column", "dna", "--name-column", "id", "--strands", "both", "--pooling", "cls"
+    done = run(*words, "--layers", "0,-1", "-o", tmp_path / "out.parquet")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.endswith("32 numbers a sequence in each of layers 0, 2\n")
+    model = MutBertModel.from_pretrained(tmp_path / "model", pooler_type="mean")
+    table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+    assert table["name"].to_pylist() == [f"s{number}" for number in range(20)]
+    for layer in (0, 2):
+        wanted = [embedding_of(model, sequence, layer, "cls", "both") for sequence in sequences]
+        assert_same(np.stack(table[f"embedding_{layer}"].to_numpy()), wanted)
+    for layers in ("all", "-1"):
+        assert run(*words, "--layers", layers, "-o", tmp_path / f"{layers}.parquet").exit_code == 0
+    with pytest.raises(InputError, match="--layers 1;2: give numbers with commas"):
+        raise run(*words, "--layers", "1;2", "-o", tmp_path / "other.parquet").exception
 
 
 def test_command_scales_and_refuses(run, tmp_path):

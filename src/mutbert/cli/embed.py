@@ -4,21 +4,36 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import typer
 
+from mutbert.cli.options import parse_rope_scaling
 from mutbert.cli.printing import print_json
 from mutbert.errors import InputError
 
 
 def embed(
     model: str = typer.Option(..., "--model", help="A model folder, ours or published, or a repository of the Hub."),
+    input_file: Path | None = typer.Option(
+        None, "--input", help="FASTA, FASTQ, CSV, TSV, Parquet or BED, told by its suffix; plain, gzip or bgzip."
+    ),
     fasta: Path | None = typer.Option(None, "--fasta", help="Embed each record of this FASTA."),
     genome: Path | None = typer.Option(None, "--genome", help="Embed regions of this probabilistic genome."),
     bed: Path | None = typer.Option(None, "--bed", help="The regions of the genome."),
-    output: Path = typer.Option(..., "--output", "-o", help="A .parquet or .safetensors file."),
-    pooling: str = typer.Option("mean", "--pooling", help="mean or max over the bases; none for one a base."),
+    sequence_column: str | None = typer.Option(
+        None, "--sequence-column", help="Of a table, the column of the sequences; sequence where left out."
+    ),
+    name_column: str | None = typer.Option(
+        None, "--name-column", help="Of a table, the column of the names; name where left out, if there is one."
+    ),
+    output: Path = typer.Option(..., "--output", "-o", help="A .parquet, .safetensors or .h5ad file."),
+    layers: str = typer.Option(
+        "-1", "--layers", help="0 is the embedding layer, -1 the last: one or several (4,8,-1), or all."
+    ),
+    pooling: str = typer.Option(
+        "mean", "--pooling", help="mean or max over the bases, cls for the first token; none for one a base."
+    ),
+    strands: str = typer.Option("forward", "--strands", help="forward, or both for the mean over the two strands."),
     batch_size: int = typer.Option(32, "--batch-size", min=1, help="Sequences a batch."),
     precision: str = typer.Option("fp32", "--precision", help="fp32, or bf16 for bfloat16 autocast."),
     rope_scaling: str | None = typer.Option(
@@ -30,17 +45,23 @@ def embed(
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
-    """Embed the records of a FASTA, or regions of a probabilistic genome."""
-    scaling = None if rope_scaling is None else _parse_rope_scaling(rope_scaling)
+    """Embed the sequences of a file, or regions of a probabilistic genome."""
+    scaling = None if rope_scaling is None else parse_rope_scaling(rope_scaling)
+    wanted = _parse_layers(layers)
     from mutbert.inference.embeddings import embed
 
     report = embed(
         model,
+        input=input_file,
         fasta=fasta,
         genome=genome,
         bed=bed,
+        sequence_column=sequence_column,
+        name_column=name_column,
         output=output,
+        layers=wanted,
         pooling=pooling,
+        strands=strands,
         batch_size=batch_size,
         precision=precision,
         rope_scaling=scaling,
@@ -51,14 +72,19 @@ def embed(
         print_json(asdict(report) | {"output": str(report.output)})
         return
     each = "a base" if report.pooling == "none" else "a sequence"
+    several = f" in each of layers {', '.join(map(str, report.layers))}" if len(report.layers) > 1 else ""
     typer.echo(
-        f"{report.output}: {report.records:,} sequences, {report.bases:,} bases, {report.hidden_size} numbers {each}"
+        f"{report.output}: {report.records:,} sequences, {report.bases:,} bases, {report.hidden_size} numbers "
+        f"{each}{several}"
     )
 
 
-def _parse_rope_scaling(text: str) -> dict[str, Any]:
-    kind, _, factor = text.partition(":")
+def _parse_layers(text: str) -> str | list[int]:
+    if text == "all":
+        return text
     try:
-        return {"type": kind, "factor": float(factor)}
+        return [int(number) for number in text.split(",")]
     except ValueError:
-        raise InputError(f"--rope-scaling {text}: give TYPE:FACTOR, for example dynamic:2") from None
+        raise InputError(
+            f"--layers {text}: give numbers with commas between them, for example 4,8,-1, or all"
+        ) from None

@@ -1,40 +1,45 @@
-"""Embeddings of sequences and of genome regions: pooled, or of every base.
+"""Embeddings of sequences and of genome regions: of any layers and both strands, pooled or of every base.
 
-Shape suffixes: B batch, L length in tokens, D hidden size, V vocabulary (9).
+Shape suffixes: B batch, K layers, L length in tokens, D hidden size, V vocabulary (9).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import torch
+from torch import nn
 
-from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.genome.fasta import read_fasta, read_pieces
-from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.embedding_files import Record, check_writable, open_writer
-from mutbert.inference.predict import PRECISIONS, predict
+from mutbert.inference.embedding_files import Making, check_writable, open_writer, refuse_clashes
+from mutbert.inference.embedding_sources import open_source, survey
+from mutbert.inference.opening import longest_input, open_model, rope_scaled, too_long
+from mutbert.inference.predict import PRECISIONS, STRANDS, predict
 from mutbert.model import MutBertModel, MutBertPreTrainedModel
-from mutbert.model.checkpoints import read_checkpoint
-from mutbert.model.tokenization_mutbert import with_special_tokens
 from mutbert.progress import progress_bar
 from mutbert.publishing import publish_file, refuse_existing
-from mutbert.regions import read_bed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    import numpy as np
     import numpy.typing as npt
 
-    Float32 = npt.NDArray[np.float32]
+    from mutbert.genome.store import ProbabilisticGenome
+    from mutbert.inference.embedding_sources import Input, Record
+    from mutbert.progress import Advance
 
-_SPECIAL_TOKENS: Final = 2
+    Float32 = npt.NDArray[np.float32]
+    # From the states of K layers, each (B, L, D), and the mask to (B, K, D), or to B of shape (K, its bases, D).
+    Pool = Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor | list[torch.Tensor]]
+
+# Inputs are sorted by length within so many batches, or fewer where their embeddings would be larger than this.
+_BATCHES_AT_ONCE: Final = 32
+_BYTES_AT_ONCE: Final = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,11 @@ class EmbeddingReport:
     hidden_size : int
         Numbers in one embedding.
     pooling : str
-        ``"mean"``, ``"max"`` or ``"none"``.
+        ``"mean"``, ``"max"``, ``"cls"`` or ``"none"``.
+    layers : tuple of int
+        The layers, counted from 0, the embedding layer.
+    strands : str
+        ``"forward"`` or ``"both"``.
     """
 
     output: Path
@@ -60,58 +69,90 @@ class EmbeddingReport:
     bases: int
     hidden_size: int
     pooling: str
+    layers: tuple[int, ...]
+    strands: str
 
 
 def embed(
     model: str | Path | MutBertPreTrainedModel,
     *,
+    input: str | Path | None = None,  # noqa: A002 - the option's name
     fasta: str | Path | None = None,
     genome: str | Path | ProbabilisticGenome | None = None,
     bed: str | Path | None = None,
+    sequence_column: str | None = None,
+    name_column: str | None = None,
     output: str | Path,
+    layers: int | str | Sequence[int] = -1,
     pooling: str = "mean",
+    strands: str = "forward",
     batch_size: int = 32,
     precision: str = "fp32",
     rope_scaling: Mapping[str, Any] | None = None,
     force: bool = False,
     progress: bool = False,
 ) -> EmbeddingReport:
-    """Embed the records of a FASTA file, or regions of a probabilistic genome.
+    """Embed the sequences of a file, or regions of a probabilistic genome.
 
-    An embedding is made of the last hidden states. ``[CLS]`` and ``[SEP]`` stand around every sequence, as in
-    training, but like padding they have no part in it: only the states at bases are pooled.
+    An embedding is made of hidden states. ``[CLS]`` and ``[SEP]`` stand around every sequence, as in training, but
+    like padding they have no part in it: only the states at bases are pooled.
+
+    The input is read twice: once to find what cannot be used before the model runs, and once for the model. Sequences
+    are not kept; of a BED the regions are.
 
     Parameters
     ----------
     model : str, Path or model
         A checkpoint, read to a GPU where there is one; or a loaded model, which runs where it is and is left as
         it was found. Heads are not used.
+    input : str or Path, optional
+        Embed the sequences of this file. Its suffix tells the format: FASTA (``.fa``, ``.fasta``, ``.fna``, ``.fas``),
+        FASTQ (``.fq``, ``.fastq``; qualities are not used), a table (``.csv``; ``.tsv`` and ``.txt`` with tabs;
+        ``.parquet``), or ``.bed``, the regions of `genome`. All but Parquet may be gzip or bgzip. IUPAC codes are the
+        distributions they stand for, N is ``[UNK]``, either case is the same.
     fasta : str or Path, optional
-        Embed each record. IUPAC codes are the distributions they stand for, N is ``[UNK]``, either case is the
-        same.
+        Embed each record of this FASTA, whatever its name.
     genome : str, Path or ProbabilisticGenome, optional
         Embed regions of this store, every position being the population's allele frequencies.
     bed : str or Path, optional
         The regions of `genome`.
+    sequence_column, name_column : str, optional
+        Of a table. Where left out, sequences are in the column ``sequence`` and names in ``name``, where there is one;
+        a row without a name has its number, from 0.
     output : str or Path
         The file to write; its suffix chooses the format.
 
         ``.parquet``: a row a record in the order of the input, with ``name``, ``contig``, ``start``, ``end``
         (0-based, half-open) and ``embedding``: a list of D float32, or with ``pooling="none"`` a list of such
-        lists, one for each base. Needs pyarrow.
+        lists, one for each base. Of several layers there is ``embedding_LAYER`` each. Memory does not grow with the
+        number of records. Needs pyarrow.
 
         ``.safetensors``: the tensor ``embeddings`` (n, D), or with ``pooling="none"`` a tensor (its bases, D) under
-        each record's name; float32. The metadata hold ``names``, ``contigs``, ``starts`` and ``ends`` as JSON
-        lists. Held in memory until it is written.
+        each record's name; float32. Of several layers there is ``embeddings_LAYER`` or ``NAME_LAYER`` each. The
+        metadata hold ``names``, ``contigs``, ``starts`` and ``ends`` as JSON lists. Held in memory until it is
+        written.
+
+        ``.h5ad``: an AnnData whose ``X`` (n, D) is the first layer; of several layers there is
+        ``obsm["X_layer_LAYER"]`` each, the first one too. ``obs`` has ``name``, ``contig``, ``start`` and ``end``;
+        ``obs_names`` are the names, with ``-1``, ``-2``... behind those that come again. Needs anndata.
+
+        All say how they were made: ``model``, ``pooling``, ``layers``, ``strands`` and the ``version`` of this
+        package, as metadata of the file or in ``uns``.
+    layers : int, sequence of int, or "all"
+        0 is the embedding layer's output, i that of layer i; from the end -1 is the last layer.
     pooling : str
-        ``"mean"`` or ``"max"`` over the bases, or ``"none"``: one embedding a base.
+        ``"mean"`` or ``"max"`` over the bases, ``"cls"`` for the state at ``[CLS]``, or ``"none"``: one embedding a
+        base.
+    strands : str
+        ``"forward"``, or ``"both"`` for the mean of the embeddings of the sequence and of its reverse complement; of
+        every base, those of the same base.
     batch_size : int
         Sequences a batch; those of similar length go together.
     precision : str
         ``"fp32"``, or ``"bf16"`` for bfloat16 autocast, which is quicker where the hardware has it.
     rope_scaling : mapping, optional
         ``{"type": "linear" | "dynamic", "factor": f}`` in place of the model's own, for sequences longer than it is
-        trained for, up to f times.
+        trained for, up to f times. It holds for this call alone.
     force : bool
         Replace `output` where it exists.
     progress : bool
@@ -125,44 +166,156 @@ def embed(
     Raises
     ------
     InputError
-        When an input cannot be used; when a sequence is longer than model and scaling allow.
+        When an argument is out of range; when an input cannot be used; when the model lacks a layer; when a sequence
+        is longer than model and scaling allow.
     MissingExtraError
-        When pyarrow is needed and not installed.
-    ValueError
-        When an argument is out of range.
+        When pyarrow or anndata is needed and not installed.
     """
     output = Path(output)
-    if pooling not in _POOLINGS:
-        raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(_POOLINGS)}")
-    if precision not in PRECISIONS:
-        raise InputError(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}")
+    for name, value, choices in (
+        ("pooling", pooling, tuple(_POOLINGS)), ("strands", strands, STRANDS), ("precision", precision, PRECISIONS),
+    ):  # fmt: skip
+        if value not in choices:
+            raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
     refuse_existing(output, force=force)
-    source = _source(fasta, genome, bed)
-    check_writable(output, source.records, pooling)
-    with _encoder(model, rope_scaling) as encoder:
-        _refuse_long(source, encoder.config)
+    check_writable(output, pooling)
+    source = open_source(
+        input, fasta=fasta, genome=genome, bed=bed, sequence_column=sequence_column, name_column=name_column
+    )
+    encoder = _encoder(model)
+    chosen = resolve_layers(layers, encoder.config.num_hidden_layers)
+    with rope_scaled(encoder.config, rope_scaling):
+        found = survey(refuse_clashes(source.records(), output, pooling), progress=progress)
+        if found.longest.length > longest_input(encoder.config):
+            raise InputError(f"{found.longest.name}: {too_long(encoder.config, found.longest.length)}")
+        made_by = str(model)
+        if isinstance(model, MutBertPreTrainedModel):
+            made_by = encoder.config.name_or_path or type(model).__name__
+        making = Making(made_by, encoder.config.hidden_size, pooling, chosen, strands)
         with (
             publish_file(output, force=force) as partial,
-            open_writer(partial, source.records, encoder.config.hidden_size, pooling) as writer,
-            progress_bar("embedding", len(source.records), unit="sequences", show=progress) as advance,
+            open_writer(partial, making) as writer,
+            progress_bar("embedding", found.records, unit="sequences", show=progress) as advance,
         ):
-            embeddings = predict(
+            embeddings = embed_inputs(
                 encoder,
-                source.probabilities(),
-                _POOLINGS[pooling],
+                source.inputs(),
+                layers=chosen,
+                pooling=pooling,
+                strands=strands,
                 batch_size=batch_size,
                 precision=precision,
                 advance=advance,
             )
-            for embedding in embeddings:
-                writer.add(embedding)
-        return EmbeddingReport(
-            output,
-            len(source.records),
-            sum(record.end - record.start for record in source.records),
-            encoder.config.hidden_size,
-            pooling,
-        )
+            for record, embedding in embeddings:
+                writer.add(record, embedding)
+    return EmbeddingReport(output, found.records, found.bases, encoder.config.hidden_size, pooling, chosen, strands)
+
+
+def embed_inputs(
+    encoder: MutBertModel,
+    inputs: Iterable[Input],
+    *,
+    layers: Sequence[int],
+    pooling: str = "mean",
+    strands: str = "forward",
+    batch_size: int = 32,
+    precision: str = "fp32",
+    advance: Advance | None = None,
+) -> Iterator[tuple[Record, Float32]]:
+    """Embed sequences as they come.
+
+    Parameters
+    ----------
+    encoder : MutBertModel
+        It runs where it is, and is left as it was found between results too. Layers behind the last one that is wanted
+        are not run.
+    inputs : iterable of Input
+        Read ahead by at most 32 batches, or by one where that many embeddings would be larger than 256 MB.
+    layers : sequence of int
+        From 0, the embedding layer's output.
+    pooling, strands, batch_size, precision, advance
+        As for `embed`.
+
+    Yields
+    ------
+    Record
+        In the order of the inputs.
+    ndarray of float32, shape (K, D), or (K, its bases, D)
+        Its embedding of each layer.
+    """
+    pool = _POOLINGS[pooling]
+    bytes_a_vector: int = 4 * len(layers) * encoder.config.hidden_size
+
+    def read(outputs: Any, mask_BL: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        if len(layers) == 1:
+            return pool([outputs.last_hidden_state], mask_BL)
+        return pool([outputs.hidden_states[layer] for layer in layers], mask_BL)
+
+    def size(one: Input) -> int:
+        vectors = one.record.length if pooling == "none" else 1
+        return vectors * bytes_a_vector + one.probs_LV.nbytes
+
+    for group in _groups(inputs, size, batch_size):
+        with _running(encoder, max(layers), every=len(layers) > 1):
+            # All of them before the first is given away, as the model is not to be found changed meanwhile.
+            embeddings = list(
+                predict(
+                    encoder,
+                    (one.probs_LV for one in group),
+                    read,
+                    batch_size=batch_size,
+                    precision=precision,
+                    strands=strands,
+                    advance=advance,
+                )
+            )
+        for one, embedding in zip(group, embeddings, strict=True):
+            yield one.record, embedding
+
+
+def resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int, ...]:
+    """Say which layers are meant.
+
+    Parameters
+    ----------
+    layers : int, sequence of int, or "all"
+        From 0, the embedding layer's output, or from the end, of which -1 is the last layer.
+    count : int
+        Layers of the model, without the embedding layer.
+
+    Returns
+    -------
+    tuple of int
+        From 0, in the order given.
+
+    Raises
+    ------
+    InputError
+        When the model has no such layer, none is given, or one twice.
+    """
+    if isinstance(layers, str):
+        if layers != "all":
+            raise InputError(f"layers is {layers!r}; give numbers, or all")
+        return tuple(range(count + 1))
+    numbers = [int(number) for number in (layers if isinstance(layers, Iterable) else (layers,))]
+    if not numbers:
+        raise InputError("layers is empty; give at least one, such as -1 for the last")
+    found: dict[int, int] = {}
+    for number in numbers:
+        if not -count - 1 <= number <= count:
+            raise InputError(
+                f"layer {number}: the model has {count} layers; give 0 (the embedding layer) to {count}, or from the "
+                f"end -1 (the last) to {-count - 1}"
+            )
+        layer = number % (count + 1)
+        if layer in found:
+            same = "" if number == found[layer] else f", as {found[layer]} and as {number}"
+            raise InputError(f"layer {layer} is given twice{same}; give each layer once")
+        found[layer] = number
+    return tuple(found)
 
 
 def _bases(mask_BL: torch.Tensor) -> torch.Tensor:
@@ -172,121 +325,59 @@ def _bases(mask_BL: torch.Tensor) -> torch.Tensor:
     return base_BL
 
 
-def _mean(outputs: Any, mask_BL: torch.Tensor) -> torch.Tensor:
+def _mean(states: Sequence[torch.Tensor], mask_BL: torch.Tensor) -> torch.Tensor:
     base_BL = _bases(mask_BL)
-    total_BD = outputs.last_hidden_state.float().masked_fill(~base_BL[..., None], 0).sum(dim=1)
-    mean_BD: torch.Tensor = total_BD / base_BL.sum(dim=1, keepdim=True)
-    return mean_BD
+    total_KBD = [state_BLD.float().masked_fill(~base_BL[..., None], 0).sum(dim=1) for state_BLD in states]
+    return torch.stack(total_KBD, dim=1) / base_BL.sum(dim=1)[:, None, None]
 
 
-def _max(outputs: Any, mask_BL: torch.Tensor) -> torch.Tensor:
-    max_BD: torch.Tensor = (
-        outputs.last_hidden_state.float().masked_fill(~_bases(mask_BL)[..., None], -torch.inf).amax(dim=1)
-    )
-    return max_BD
+def _max(states: Sequence[torch.Tensor], mask_BL: torch.Tensor) -> torch.Tensor:
+    other_BL1 = ~_bases(mask_BL)[..., None]
+    return torch.stack([state_BLD.float().masked_fill(other_BL1, -torch.inf).amax(dim=1) for state_BLD in states], 1)
 
 
-def _every(outputs: Any, mask_BL: torch.Tensor) -> list[torch.Tensor]:
+def _cls(states: Sequence[torch.Tensor], _mask_BL: torch.Tensor) -> torch.Tensor:
+    return torch.stack([state_BLD[:, 0] for state_BLD in states], dim=1)
+
+
+def _every(states: Sequence[torch.Tensor], mask_BL: torch.Tensor) -> list[torch.Tensor]:
     lengths = mask_BL.sum(dim=1).tolist()
-    return [state_LD[1 : length - 1] for state_LD, length in zip(outputs.last_hidden_state, lengths, strict=True)]
+    return [torch.stack([state_BLD[row, 1 : length - 1] for state_BLD in states]) for row, length in enumerate(lengths)]
 
 
-_POOLINGS: Final[dict[str, Callable[[Any, torch.Tensor], torch.Tensor | list[torch.Tensor]]]] = {
-    "mean": _mean,
-    "max": _max,
-    "none": _every,
-}
+_POOLINGS: Final[dict[str, Pool]] = {"mean": _mean, "max": _max, "cls": _cls, "none": _every}
 
 
-class _Source(Protocol):
-    """What is embedded: the list of it, and its distributions over tokens in the same order."""
-
-    records: list[Record]
-
-    def probabilities(self) -> Iterator[Float32]: ...
-
-
-class _FastaSource:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.records: list[Record] = []
-        # A pass over the file costs little next to the model, and finds every mistake before it starts.
-        for name, pieces in groupby(read_pieces(path), key=lambda piece: piece.contig):
-            self.records.append(Record(name, name, 0, sum(len(piece.base_L) for piece in pieces)))
-
-    def probabilities(self) -> Iterator[Float32]:
-        for contig in read_fasta(self._path):
-            yield with_special_tokens(alphabet.TOKEN_PROBABILITIES[contig.base_L])
+def _groups(inputs: Iterable[Input], size: Callable[[Input], int], batch_size: int) -> Iterator[list[Input]]:
+    """Take so many inputs at a time that they can be sorted by length, and that their embeddings are not too large."""
+    group: list[Input] = []
+    total = 0
+    for one in inputs:
+        group.append(one)
+        total += size(one)
+        if len(group) == batch_size * _BATCHES_AT_ONCE or (len(group) >= batch_size and total >= _BYTES_AT_ONCE):
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
 
 
-class _GenomeSource:
-    def __init__(self, genome: ProbabilisticGenome, bed: Path) -> None:
-        self._genome = genome
-        self.records = [
-            Record(region.name or str(region), region.contig, region.start, region.end)
-            for region in read_bed(bed, genome.lengths)
-        ]
-
-    def probabilities(self) -> Iterator[Float32]:
-        for _, contig, start, end in self.records:
-            probs_LV = np.zeros((end - start, alphabet.VOCABULARY_SIZE), dtype=np.float32)
-            probs_LV[:, alphabet.BASE_IDS] = self._genome.frequencies(contig, start, end)
-            probs_LV[self._genome.bases(contig, start, end) == alphabet.UNKNOWN] = alphabet.TOKEN_PROBABILITIES[
-                alphabet.UNKNOWN
-            ]
-            yield with_special_tokens(probs_LV)
-
-
-def _source(
-    fasta: str | Path | None, genome: str | Path | ProbabilisticGenome | None, bed: str | Path | None
-) -> _Source:
-    if fasta is not None and genome is None and bed is None:
-        return _FastaSource(Path(fasta))
-    if fasta is None and genome is not None and bed is not None:
-        if not isinstance(genome, ProbabilisticGenome):
-            genome = ProbabilisticGenome.open(genome)
-        return _GenomeSource(genome, Path(bed))
-    raise InputError("nothing or too much to embed; give either a FASTA, or a genome and a BED of its regions")
-
-
-def _refuse_long(source: _Source, config: Any) -> None:
-    trained = config.max_position_embeddings
-    scaling = config.rope_scaling or {"type": "dynamic", "factor": 1.0}
-    most = int(trained * scaling["factor"])
-    longest = max(source.records, key=lambda record: record.end - record.start)
-    length = longest.end - longest.start + _SPECIAL_TOKENS
-    if length > most:
-        scaled = f" and rope_scaling takes it to {most}" if config.rope_scaling else ""
-        raise InputError(
-            f"{longest.name}: {length - _SPECIAL_TOKENS} bases are {length} tokens with [CLS] and [SEP], and the model "
-            f"is trained for {trained}{scaled}; give shorter sequences, or --rope-scaling "
-            f"{scaling['type']}:{-(-length // trained)}"
-        )
+def _encoder(model: str | Path | MutBertPreTrainedModel) -> MutBertModel:
+    if isinstance(model, MutBertPreTrainedModel):
+        encoder: MutBertModel = model.base_model
+        return encoder
+    # Its pooler is not used, so it need not have one.
+    return open_model(model, MutBertModel, pooler_type="mean")
 
 
 @contextmanager
-def _encoder(
-    model: str | Path | MutBertPreTrainedModel, rope_scaling: Mapping[str, Any] | None
-) -> Iterator[MutBertModel]:
-    """Give the model without its heads, with the RoPE scaling for as long as it is used."""
-    if isinstance(model, MutBertPreTrainedModel):
-        encoder: MutBertModel = model.base_model
-    else:
-        # Its pooler is not used, so it need not have one.
-        encoder = read_checkpoint(model, MutBertModel, pooler_type="mean")
-        encoder.to("cuda" if torch.cuda.is_available() else "cpu")
-    before = encoder.config.rope_scaling
+def _running(encoder: MutBertModel, depth: int, *, every: bool) -> Iterator[None]:
+    """Have a model stop behind a layer, and give all layers' states if asked for."""
+    layers, hidden = encoder.encoder.layer, encoder.config.output_hidden_states
     try:
-        if rope_scaling is not None:
-            _set_rope_scaling(encoder.config, rope_scaling)
-        yield encoder
+        if depth < len(layers):
+            encoder.encoder.layer = nn.ModuleList(list(layers)[:depth])
+        encoder.config.output_hidden_states = every
+        yield
     finally:
-        encoder.config.rope_scaling = before
-
-
-def _set_rope_scaling(config: Any, rope_scaling: Mapping[str, Any]) -> None:
-    try:
-        config.rope_scaling = dict(rope_scaling)
-        config.check()
-    except ValueError as error:
-        raise InputError(str(error)) from None
+        encoder.encoder.layer, encoder.config.output_hidden_states = layers, hidden

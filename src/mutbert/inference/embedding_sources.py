@@ -1,0 +1,204 @@
+"""What is embedded: sequences of a file, or regions of a probabilistic genome, one in memory at a time.
+
+Shape suffixes: L length in bases, V vocabulary (9).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+
+from mutbert import alphabet
+from mutbert.errors import InputError
+from mutbert.genome.compression import check_input
+from mutbert.genome.store import ProbabilisticGenome
+from mutbert.inference.sequence_files import TABLES, NamedSequence, format_of, read_sequences
+from mutbert.model.tokenization_mutbert import with_special_tokens
+from mutbert.progress import progress_bar
+from mutbert.regions import Region, read_bed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy.typing as npt
+
+    Float32 = npt.NDArray[np.float32]
+
+_RECORDS_A_STEP = 1000
+
+
+class Record(NamedTuple):
+    """A sequence to embed, and where it is from.
+
+    Parameters
+    ----------
+    name : str
+        What the file calls it; a BED region without a name is called by its place, ``chr22:101-200``.
+    contig : str
+        The contig; for a sequence of a file its own name.
+    start, end : int
+        0-based and half-open.
+    """
+
+    name: str
+    contig: str
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Its bases."""
+        return self.end - self.start
+
+
+class Input(NamedTuple):
+    """A sequence as the model is given it.
+
+    Parameters
+    ----------
+    record : Record
+        Whose it is.
+    probs_LV : ndarray of float32, shape (its bases + 2, V)
+        Distributions over the tokens, ``[CLS]`` and ``[SEP]`` around them.
+    """
+
+    record: Record
+    probs_LV: Float32
+
+
+class Source(Protocol):
+    """What is embedded, always in the same order."""
+
+    def records(self) -> Iterator[Record]:
+        """Read it all once, and refuse what cannot be used."""
+
+    def inputs(self) -> Iterator[Input]:
+        """Read it for the model."""
+
+
+class _FileSource:
+    def __init__(self, path: Path, file_format: str, sequence_column: str | None, name_column: str | None) -> None:
+        self._path = path
+        self._format = file_format
+        self._sequence_column = sequence_column or "sequence"
+        self._name_column = name_column
+        check_input(path, file_format.upper())
+
+    def _read(self) -> Iterator[NamedSequence]:
+        return read_sequences(
+            self._path, self._format, sequence_column=self._sequence_column, name_column=self._name_column
+        )
+
+    def records(self) -> Iterator[Record]:
+        for name, base_L in self._read():
+            yield Record(name, name, 0, len(base_L))
+
+    def inputs(self) -> Iterator[Input]:
+        for name, base_L in self._read():
+            probs_LV = with_special_tokens(alphabet.TOKEN_PROBABILITIES[base_L])
+            yield Input(Record(name, name, 0, len(base_L)), probs_LV)
+
+
+class _GenomeSource:
+    def __init__(self, genome: ProbabilisticGenome, bed: Path) -> None:
+        self._genome = genome
+        self._regions: list[Region] = read_bed(bed, genome.lengths)
+
+    def records(self) -> Iterator[Record]:
+        for region in self._regions:
+            yield Record(region.name or str(region), region.contig, region.start, region.end)
+
+    def inputs(self) -> Iterator[Input]:
+        for record in self.records():
+            place = record.contig, record.start, record.end
+            probs_LV = np.zeros((record.length, alphabet.VOCABULARY_SIZE), dtype=np.float32)
+            probs_LV[:, alphabet.BASE_IDS] = self._genome.frequencies(*place)
+            probs_LV[self._genome.bases(*place) == alphabet.UNKNOWN] = alphabet.TOKEN_PROBABILITIES[alphabet.UNKNOWN]
+            yield Input(record, with_special_tokens(probs_LV))
+
+
+def open_source(
+    input: str | Path | None = None,  # noqa: A002 - the option's name
+    *,
+    fasta: str | Path | None = None,
+    genome: str | Path | ProbabilisticGenome | None = None,
+    bed: str | Path | None = None,
+    sequence_column: str | None = None,
+    name_column: str | None = None,
+) -> Source:
+    """Open what is to be embedded.
+
+    Parameters
+    ----------
+    input, fasta, genome, bed, sequence_column, name_column
+        As for `mutbert.inference.embeddings.embed`.
+
+    Raises
+    ------
+    InputError
+        When not exactly one thing is given, or it is missing or of an unknown format.
+    """
+    given = [(path, kind) for path, kind in ((input, None), (fasta, "fasta"), (bed, "bed")) if path is not None]
+    if len(given) != 1:
+        raise InputError(
+            "nothing or too much to embed; give one input file, or either a FASTA, or a genome and a BED of its regions"
+        )
+    path = Path(given[0][0])
+    kind = given[0][1] or format_of(path)
+    if kind == "bed" and genome is None:
+        raise InputError(f"{path}: the regions of a BED are embedded from a genome; give it with --genome")
+    if kind != "bed" and genome is not None:
+        raise InputError(
+            f"{path}: has sequences of its own, and a genome is given; give either a FASTA, or a genome and a BED of "
+            "its regions"
+        )
+    if kind not in TABLES and (sequence_column is not None or name_column is not None):
+        raise InputError(
+            f"{path}: has no columns to choose; leave out --sequence-column and --name-column, or give a table"
+        )
+    if genome is None:
+        return _FileSource(path, kind, sequence_column, name_column)
+    return _GenomeSource(genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome), path)
+
+
+class Survey(NamedTuple):
+    """What is in a source.
+
+    Parameters
+    ----------
+    records, bases : int
+        How many.
+    longest : Record
+        The first of the longest ones.
+    """
+
+    records: int
+    bases: int
+    longest: Record
+
+
+def survey(records: Iterable[Record], *, progress: bool = False) -> Survey:
+    """Go through all records once, so that what cannot be used is found before the model runs.
+
+    Parameters
+    ----------
+    records : iterable of Record
+        At least one. None is kept.
+    progress : bool
+        Show progress on standard error.
+    """
+    count = bases = 0
+    longest: Record | None = None
+    with progress_bar("checking", None, unit="sequences", show=progress) as advance:
+        for record in records:
+            count += 1
+            bases += record.length
+            if longest is None or record.length > longest.length:
+                longest = record
+            if count % _RECORDS_A_STEP == 0:
+                advance(_RECORDS_A_STEP)
+        advance(count % _RECORDS_A_STEP)
+    assert longest is not None
+    return Survey(count, bases, longest)
