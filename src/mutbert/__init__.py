@@ -9,8 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mutbert.effects.merge import merge_scores
+    from mutbert.effects.score import score_variants
     from mutbert.evaluation.run import run_benchmark
     from mutbert.evaluation.summary import report_benchmark
+    from mutbert.evaluation.vep import evaluate_variant_effects
+    from mutbert.evaluation.vep_table import VepColumns
     from mutbert.export import export_model
     from mutbert.genome.build import build_genome
     from mutbert.genome.export import export_genome
@@ -19,7 +23,9 @@ if TYPE_CHECKING:
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.genome.verify import verify_genome
     from mutbert.inference.embeddings import embed
+    from mutbert.inference.mutagenesis import mutate_region
     from mutbert.inference.predictions import predict_table
+    from mutbert.inference.tracks import write_tracks
     from mutbert.model import (
         MutBertConfig,
         MutBertForMaskedLM,
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
     )
     from mutbert.model.convert import convert_checkpoint
     from mutbert.regions import Region
+    from mutbert.reports.mutagenesis_figures import draw_mutagenesis
     from mutbert.training.finetune import finetune
     from mutbert.training.pretrain import pretrain
 
@@ -44,19 +51,26 @@ _HOME = {
     "MutBertTokenizer": "mutbert.model",
     "ProbabilisticGenome": "mutbert.genome.store",
     "Region": "mutbert.regions",
+    "VepColumns": "mutbert.evaluation.vep_table",
     "build_genome": "mutbert.genome.build",
     "convert_checkpoint": "mutbert.model.convert",
+    "draw_mutagenesis": "mutbert.reports.mutagenesis_figures",
     "embed": "mutbert.inference.embeddings",
+    "evaluate_variant_effects": "mutbert.evaluation.vep",
     "export_genome": "mutbert.genome.export",
     "export_model": "mutbert.export",
     "finetune": "mutbert.training.finetune",
     "merge_genomes": "mutbert.genome.merge",
+    "merge_scores": "mutbert.effects.merge",
+    "mutate_region": "mutbert.inference.mutagenesis",
     "predict_table": "mutbert.inference.predictions",
     "pretrain": "mutbert.training.pretrain",
     "report_benchmark": "mutbert.evaluation.summary",
     "run_benchmark": "mutbert.evaluation.run",
+    "score_variants": "mutbert.effects.score",
     "simulate_population": "mutbert.genome.simulate",
     "verify_genome": "mutbert.genome.verify",
+    "write_tracks": "mutbert.inference.tracks",
 }
 
 __all__ = [
@@ -68,20 +82,27 @@ __all__ = [
     "MutBertTokenizer",
     "ProbabilisticGenome",
     "Region",
+    "VepColumns",
     "__version__",
     "build_genome",
     "convert_checkpoint",
+    "draw_mutagenesis",
     "embed",
+    "evaluate_variant_effects",
     "export_genome",
     "export_model",
     "finetune",
     "merge_genomes",
+    "merge_scores",
+    "mutate_region",
     "predict_table",
     "pretrain",
     "report_benchmark",
     "run_benchmark",
+    "score_variants",
     "simulate_population",
     "verify_genome",
+    "write_tracks",
 ]
 
 

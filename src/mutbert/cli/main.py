@@ -12,7 +12,21 @@ import sys
 import typer
 
 from mutbert import __version__
-from mutbert.cli import bench, convert, demo, embed, export_model, finetune, genome, predict, pretrain, simulate
+from mutbert.cli import (
+    bench,
+    convert,
+    demo,
+    embed,
+    export_model,
+    finetune,
+    genome,
+    mutagenesis,
+    predict,
+    pretrain,
+    score,
+    simulate,
+    tracks,
+)
 from mutbert.errors import InputError, MissingExtraError
 
 app = typer.Typer(
@@ -40,11 +54,14 @@ def _global_options(
 
 app.add_typer(genome.app, name="genome")
 app.add_typer(bench.app, name="bench")
+app.add_typer(score.app, name="score")
 app.command("simulate")(simulate.simulate)
 app.command("pretrain", no_args_is_help=True)(pretrain.pretrain)
 app.command("finetune", no_args_is_help=True)(finetune.finetune)
 app.command("predict", no_args_is_help=True)(predict.predict)
 app.command("embed", no_args_is_help=True)(embed.embed)
+app.command("mutagenesis", no_args_is_help=True)(mutagenesis.mutagenesis)
+app.command("tracks", no_args_is_help=True)(tracks.tracks)
 app.command("convert", no_args_is_help=True)(convert.convert)
 app.command("export", no_args_is_help=True)(export_model.export)
 app.command("demo")(demo.demo)

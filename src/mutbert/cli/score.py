@@ -1,0 +1,154 @@
+"""``mutbert score`` and ``mutbert score merge``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from mutbert.cli.options import parse_rope_scaling, parse_shard
+from mutbert.cli.printing import print_json
+from mutbert.errors import InputError
+
+if TYPE_CHECKING:
+    from mutbert.effects.score_report import ScoreReport
+
+app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
+
+
+@app.callback(invoke_without_command=True)
+def score(
+    context: typer.Context,
+    model: str | None = typer.Option(
+        None, "--model", help="A model folder, ours or published, or a repository of the Hub."
+    ),
+    genome: Path | None = typer.Option(None, "--genome", help="The genome store of the VCF's assembly."),
+    vcf: Path | None = typer.Option(None, "--vcf", help="VCF or BCF; plain, gzip or bgzip."),
+    output: Path | None = typer.Option(
+        None, "--output", "-o", help="A .vcf.gz, .vcf, .bcf, .tsv, .tsv.gz or .parquet file; .json with --calibrate."
+    ),
+    scores: str = typer.Option("llr", "--scores", help="llr, unmasked, distance, or several with commas."),
+    bases: int | None = typer.Option(
+        None, "--context", min=1, help="Bases of a window; what the model is trained for where left out."
+    ),
+    windows: str = typer.Option("centred", "--windows", help="centred, or shared by neighbours, which is quicker."),
+    strands: str = typer.Option("both", "--strands", help="both, for the mean over the two strands, or forward."),
+    surroundings: str = typer.Option(
+        "reference", "--surroundings", help="What stands around a variant: reference, population or person."
+    ),
+    sample: str | None = typer.Option(None, "--sample", help="The person, by the name in the VCF."),
+    person_vcf: Path | None = typer.Option(None, "--person-vcf", help="The person's genotypes; --vcf where left out."),
+    flank: int = typer.Option(8, "--flank", min=0, help="Bases on either side of an MNV or indel that count."),
+    longest: int = typer.Option(50, "--longest", min=1, help="MNVs and indels of more bases are not scored."),
+    distance_bases: int | None = typer.Option(
+        None, "--distance-bases", min=1, help="Bases whose embeddings distances of windows are of; all where left out."
+    ),
+    frequency_field: str | None = typer.Option(
+        None, "--frequency-field", help="An INFO field with allele frequencies, such as AF; adds AFLLR."
+    ),
+    calibration: Path | None = typer.Option(
+        None, "--calibration", help="A background by --calibrate; adds LLR_PCT, how extreme among it."
+    ),
+    calibrate: bool = typer.Option(False, "--calibrate", help="Make a background of the VCF, a .json file."),
+    table: Path | None = typer.Option(None, "--table", help="A second output: a .tsv, .tsv.gz or .parquet file."),
+    prefix: str = typer.Option("MUTBERT", "--prefix", help="What INFO fields begin with."),
+    batch_size: int = typer.Option(32, "--batch-size", min=1, help="Windows a batch."),
+    precision: str = typer.Option("fp32", "--precision", help="fp32, or bf16 for bfloat16 autocast."),
+    rope_scaling: str | None = typer.Option(
+        None,
+        "--rope-scaling",
+        metavar="TYPE:FACTOR",
+        help="For a context longer than the model is trained for: linear or dynamic, and how many times longer.",
+    ),
+    shard: str = typer.Option(
+        "1/1", "--shard", metavar="I/N", help="Do part I of N; 'mutbert score merge' joins them."
+    ),
+    resume: bool = typer.Option(False, "--resume", help="Go on with a run that was stopped."),
+    force: bool = typer.Option(False, "--force", help="Replace the output where it exists; start a stopped run anew."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
+) -> None:
+    """Write a VCF's records with what a model says of each alternate allele; why not, where it says nothing."""
+    if context.invoked_subcommand is not None:
+        return
+    # They cannot be required, as `merge` has none of them.
+    if model is None or genome is None or vcf is None or output is None:
+        wanted = {"--model": model, "--genome": genome, "--vcf": vcf, "--output": output}
+        lost = " and ".join(name for name, value in wanted.items() if value is None)
+        raise InputError(f"{lost} must be given; see 'mutbert score --help'")
+    part = parse_shard(shard)
+    scaling = None if rope_scaling is None else parse_rope_scaling(rope_scaling)
+    from mutbert.effects.processes import this_world
+    from mutbert.effects.score import score_variants
+
+    report = score_variants(
+        model,
+        genome,
+        vcf,
+        output,
+        scores=tuple(name.strip() for name in scores.split(",")),
+        context=bases,
+        windows=windows,
+        strands=strands,
+        surroundings=surroundings,
+        sample=sample,
+        person_vcf=person_vcf,
+        flank=flank,
+        longest=longest,
+        distance_bases=distance_bases,
+        frequency_field=frequency_field,
+        calibration=calibration,
+        calibrate=calibrate,
+        table=table,
+        prefix=prefix,
+        batch_size=batch_size,
+        precision=precision,
+        rope_scaling=scaling,
+        shard=part,
+        resume=resume,
+        force=force,
+        progress=True,
+    )
+    # Of several processes, the first speaks for all.
+    if this_world().rank == 0:
+        _print(report, as_json=as_json)
+
+
+@app.command("merge", no_args_is_help=True)
+def merge(
+    shards: list[Path] = typer.Argument(..., help="The folders that --shard left, all of them."),
+    output: Path = typer.Option(..., "--output", "-o", help="The file to write."),
+    table: Path | None = typer.Option(None, "--table", help="A second output, where the shards were made with one."),
+    force: bool = typer.Option(False, "--force", help="Replace outputs where they exist."),
+    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
+) -> None:
+    """Put the shards of one run together."""
+    from mutbert.effects.merge import merge_scores
+
+    _print(merge_scores(shards, output, table=table, force=force), as_json=as_json)
+
+
+def _print(report: ScoreReport, *, as_json: bool) -> None:
+    if as_json:
+        paths = {
+            name: value and str(value) for name in ("output", "table", "index") for value in [getattr(report, name)]
+        }
+        print_json(asdict(report) | paths)
+        return
+    kinds = ", ".join(f"{count:,} {kind}s" for kind, count in report.scored.items()) or "none"
+    typer.echo(f"{report.output}: {report.records:,} records, {report.alleles:,} alternate alleles; scored: {kinds}")
+    for reason, count in sorted(report.missing.items(), key=lambda item: -item[1]):
+        typer.echo(f"  not scored: {count:,} {reason}")
+    if report.without_frequency:
+        typer.echo(f"  without AFLLR: {report.without_frequency:,} whose record has no frequency")
+    if report.without_background:
+        typer.echo(
+            f"  without percentage: {report.without_background:,} scores of a kind that the background has too few of"
+        )
+    for reason, count in (report.person_not_used or {}).items():
+        typer.echo(f"  of the person's records not used: {count:,} {reason}")
+    typer.echo(f"fields: {', '.join(report.fields)}")
+    if report.table is not None:
+        typer.echo(f"table: {report.table}")
+    typer.echo(f"index: {report.index or f'none, as {report.why_no_index}'}")

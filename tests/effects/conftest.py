@@ -1,0 +1,195 @@
+"""A small genome, VCFs of it, and a tiny model with random weights."""
+
+import contextlib
+import os
+import random
+import signal
+import sys
+import warnings
+
+import pysam
+import pysam.bcftools
+import pytest
+import torch
+
+from mutbert import build_genome, score_variants
+
+HEADER = """##fileformat=VCFv4.2
+##FILTER=<ID=low,Description="Low quality">
+##INFO=<ID=AF,Number=A,Type=Float,Description="Allele frequency">
+##INFO=<ID=DB,Number=0,Type=Flag,Description="In a data base">
+##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">
+##contig=<ID=chr1,length=600>
+##contig=<ID=chr2,length=300>
+"""
+COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Models this small run slower on several threads than on one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def contigs():
+    """Sequences, with a stretch of N and an IUPAC code."""
+    generator = random.Random(1)
+    first = "".join(generator.choices("ACGT", k=600))
+    return {
+        "chr1": first[:400] + "N" * 10 + first[410:500] + "R" + first[501:],
+        "chr2": "".join(generator.choices("ACGT", k=300)),
+    }
+
+
+@pytest.fixture(scope="session")
+def genome(tmp_path_factory, contigs):
+    """The store of the sequences."""
+    folder = tmp_path_factory.mktemp("genome")
+    fasta = folder / "ref.fa"
+    fasta.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in contigs.items()))
+    build_genome(fasta=[fasta], output=folder / "small.genome")
+    return folder / "small.genome"
+
+
+@pytest.fixture(scope="session")
+def header():
+    """The header that VCFs have, without the line of columns."""
+    return HEADER
+
+
+@pytest.fixture(scope="session")
+def write():
+    """Write a VCF of lines; its suffix says whether it is compressed by bgzip, or BCF."""
+
+    def write(path, lines, *, header=HEADER, columns=COLUMNS):
+        text = header + columns + "\n" + "".join(line + "\n" for line in lines)
+        if path.suffix == ".gz":
+            with pysam.BGZFile(str(path), "wb") as file:
+                file.write(text.encode())
+        elif path.suffix == ".bcf":
+            plain = path.with_suffix(".vcf")
+            plain.write_text(text)
+            pysam.bcftools.view("-Ob", "-o", str(path), str(plain), catch_stdout=False)
+        else:
+            path.write_text(text)
+        return path
+
+    return write
+
+
+def make_lines(contigs, count, seed=0):
+    """Records of all kinds in their order: SNVs, several alternates, MNVs, insertions and deletions."""
+    generator = random.Random(seed)
+    places = sorted(
+        (name, generator.randint(1, len(sequence) - 4))
+        for name, sequence in contigs.items()
+        for _ in range(count * len(sequence) // sum(map(len, contigs.values())))
+    )
+    lines = []
+    for number, (name, position) in enumerate(places):
+        reference = contigs[name][position - 1 : position + 3]
+        others = [base for base in "ACGT" if base != reference[0]]
+        ref, alt, info = generator.choice(
+            [
+                (reference[0], others[0], "AF=0.25"),
+                (reference[0], others[1], "DB"),
+                (reference[0], ",".join(others[:2]), "AF=0.1,0.02;DB"),
+                (reference[:2], others[2] + reference[1:2].translate(str.maketrans("ACGT", "CGTA")), "."),
+                (reference[0], reference[0] + "TTG", "AF=0.5"),
+                (reference[:3], reference[0], "AF=."),
+                (reference[0], "<DEL>", "AF=0.001"),
+            ]
+        )
+        lines.append(f"{name}\t{position}\trs{number}\t{ref}\t{alt}\t{number}\tPASS\t{info}")
+    return lines
+
+
+@pytest.fixture(scope="session")
+def lines(contigs):
+    """Give so many records."""
+
+    def lines(count, seed=0):
+        return make_lines(contigs, count, seed)
+
+    return lines
+
+
+@pytest.fixture(scope="session")
+def model(model_folders):
+    """The folder of the tiny model, with the name that headers have."""
+    return model_folders["mutbert"]
+
+
+@pytest.fixture(scope="session")
+def loaded(model):
+    """The tiny model, loaded once."""
+    from mutbert import MutBertForMaskedLM
+
+    return MutBertForMaskedLM.from_pretrained(model)
+
+
+@pytest.fixture(scope="session")
+def score(loaded, genome):
+    """Score a VCF with the tiny model: forward, short windows and flanks, unless something else is asked for."""
+
+    def score(vcf, output, **settings):
+        return score_variants(
+            loaded, genome, vcf, output, **{"context": 30, "strands": "forward", "flank": 2, **settings}
+        )
+
+    return score
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Cut runs into parts of seven records."""
+    monkeypatch.setattr("mutbert.effects.score_task.RECORDS_A_PART", 7)
+    monkeypatch.setattr("mutbert.effects.score.RECORDS_A_PART", 7)
+
+
+@pytest.fixture
+def fork():
+    """Run something in a process of its own, a copy of this one, and give its number; all are waited for."""
+    numbers = []
+
+    def fork(work, **environment):
+        with warnings.catch_warnings():
+            # Threads of other tests do nothing that this one needs.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            number = os.fork()
+        if number:
+            numbers.append(number)
+            return number
+        try:
+            os.environ.update(environment)
+            torch.set_num_threads(1)
+            work()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+
+    yield fork
+    for number in numbers:
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(number, signal.SIGKILL)
+            os.waitpid(number, 0)
+
+
+@pytest.fixture(scope="session")
+def records_of():
+    """Read a VCF's records as lines by bcftools, without the fields that scoring adds."""
+
+    def records_of(path, *, without=()):
+        lines = []
+        for line in pysam.bcftools.view("-H", "--no-version", str(path)).splitlines():
+            columns = line.split("\t")
+            kept = [word for word in columns[7].split(";") if word.partition("=")[0] not in without]
+            lines.append("\t".join([*columns[:7], ";".join(kept) or ".", *columns[8:]]))
+        return lines
+
+    return records_of
