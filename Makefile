@@ -13,8 +13,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 demo: .venv/all
 	$(BIN)/mutbert demo --output demo --force
 
+# As many processes as there are cores, but two at most: each holds the libraries in memory, and some tests start
+# others. Each computes with one thread, so that they do not wait for each other.
 test: lint .venv/transformers-tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 2 --dist worksteal
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .

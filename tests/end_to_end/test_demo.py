@@ -21,7 +21,7 @@ def test_the_demo_makes_everything_it_promises(demo):
 
 
 @pytest.mark.slow
-def test_the_demo_is_not_overwritten_unless_forced(demo, mutbert):
-    done = mutbert("demo", "--output", demo, status=2)
+def test_the_demo_is_not_overwritten_unless_forced(demo, mutbert_here):
+    done = mutbert_here("demo", "--output", demo, status=2)
     assert "exists already" in done.stderr
     assert len(done.stderr.splitlines()) == 1

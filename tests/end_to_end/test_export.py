@@ -56,8 +56,8 @@ def test_a_run_is_exported_with_all_that_is_known_of_it(demo, mutbert, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_card_s_example_runs_where_this_package_is_not(demo, mutbert, tmp_path):
-    mutbert("export", demo / "run" / "model", "-o", tmp_path / "shared", "--name", "shared")
+def test_the_card_s_example_runs_where_this_package_is_not(demo, mutbert_here, tmp_path):
+    mutbert_here("export", demo / "run" / "model", "-o", tmp_path / "shared", "--name", "shared")
     card = (tmp_path / "shared" / "README.md").read_text()
     (example,) = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
     program = (
@@ -75,26 +75,27 @@ def test_the_card_s_example_runs_where_this_package_is_not(demo, mutbert, tmp_pa
 
 
 @pytest.mark.slow
-def test_what_is_not_known_is_said(demo, mutbert, tmp_path):
-    mutbert("convert", demo / "run" / "model", tmp_path / "bare")
-    done = mutbert("export", tmp_path / "bare", "-o", tmp_path / "shared")
+def test_what_is_not_known_is_said(demo, mutbert_here, tmp_path):
+    mutbert_here("convert", demo / "run" / "model", tmp_path / "bare")
+    done = mutbert_here("export", tmp_path / "bare", "-o", tmp_path / "shared")
     assert "the card cannot say: licence, recipe, data, held-out figures" in done.stdout
     card = (tmp_path / "shared" / "README.md").read_text()
     assert "license" not in head_of(card)
     for part in ("## Data\n\nNot known", "## Training\n\nNot known", "## Held-out figures\n\nNone", "None is stated"):
         assert part in card
-    refused = mutbert("export", tmp_path / "bare", "-o", tmp_path / "shared", status=2)
+    refused = mutbert_here("export", tmp_path / "bare", "-o", tmp_path / "shared", status=2)
     assert "exists already" in refused.stderr
-    mutbert("export", tmp_path / "bare", "-o", tmp_path / "shared", "--force")
+    mutbert_here("export", tmp_path / "bare", "-o", tmp_path / "shared", "--force")
     (tmp_path / "bare" / "genomes.json").write_text("{")
-    refused = mutbert("export", tmp_path / "bare", "-o", tmp_path / "other", status=2)
+    refused = mutbert_here("export", tmp_path / "bare", "-o", tmp_path / "other", status=2)
     assert "genomes.json: is no JSON" in refused.stderr
     assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow
-def test_odd_names_and_licences_stay_text(demo, mutbert, tmp_path):
-    mutbert("export", demo / "run" / "model", "-o", tmp_path / "shared", "--name", 'a"b\\c', "--license", "other: [x")
+def test_odd_names_and_licences_stay_text(demo, mutbert_here, tmp_path):
+    named = ("--name", 'a"b\\c', "--license", "other: [x")
+    mutbert_here("export", demo / "run" / "model", "-o", tmp_path / "shared", *named)
     card = (tmp_path / "shared" / "README.md").read_text()
     assert head_of(card)["license"] == "other: [x"
     (example,) = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)

@@ -48,51 +48,60 @@ def test_every_public_name_is_there():
     assert set(mutbert.__all__) == set(dir(mutbert))
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["genome", "build", "--fasta", "absent.fa", "-o", "x.genome"],
-        ["genome", "inspect", "absent.genome"],
-        ["genome", "inspect", "absent.genome", "--plot", "x.jpg"],
-        ["genome", "export", "absent.genome", "-o", "x.bed"],
-        ["genome", "export", "absent.genome", "-o", "x.fa"],
-        ["pretrain", "absent.yaml"],
-        ["pretrain", "small", "sed=1"],
-        ["pretrain", "small", "genome=absent.genome"],
-        ["embed", "--model", "absent", "--fasta", "absent.fa", "-o", "x.parquet"],
-        ["finetune", "absent.yaml"],
-        ["finetune", "model=absent", "train=absent.csv"],
-        ["finetune", "model=absent", "train=absent.csv", "output=x"],
-        ["finetune", "model=absent", "train"],
-        ["predict", "absent.csv", "--model", "absent", "-o", "x.tsv"],
-        ["predict", "absent.csv", "--model", "absent", "-o", "x.doc"],
-        ["bench", "list", "--suite", "absent"],
-        ["bench", "run", "-o", "x"],
-        ["bench", "run", "--suite", "absent", "-o", "x"],
-        ["bench", "run", "--suite", "tfbs", "-o", "x"],
-        ["bench", "run", "--suite", "tfbs", "--data", "absent", "-o", "x"],
-        ["bench", "run", "--suite", "tfbs", "--data", "tfbs=.", "--shard", "3/2", "-o", "x"],
-        ["bench", "run", "--suite", "tfbs", "--data", "tfbs=.", "--task", "9", "-o", "x"],
-        ["bench", "run", "--suite", "eqtl", "--data", "absent", "-o", "x"],
-        ["bench", "report", "absent"],
-        ["convert", "absent", "x"],
-        ["export", "absent", "-o", "x"],
-        ["export", "absent", "-o", "absent/folder"],
-        ["simulate", "-o", "absent/folder"],
-        ["demo", "-o", "absent/folder"],
-    ],
-    ids=" ".join,
-)
-def test_a_mistake_is_one_line_and_status_2(mutbert, tmp_path, words):
-    done = mutbert(*words, status=2, cwd=tmp_path)
+MISTAKES = [
+    ["genome", "build", "--fasta", "absent.fa", "-o", "x.genome"],
+    ["genome", "inspect", "absent.genome"],
+    ["genome", "inspect", "absent.genome", "--plot", "x.jpg"],
+    ["genome", "export", "absent.genome", "-o", "x.bed"],
+    ["genome", "export", "absent.genome", "-o", "x.fa"],
+    ["pretrain", "absent.yaml"],
+    ["pretrain", "small", "sed=1"],
+    ["pretrain", "small", "genome=absent.genome"],
+    ["embed", "--model", "absent", "--fasta", "absent.fa", "-o", "x.parquet"],
+    ["finetune", "absent.yaml"],
+    ["finetune", "model=absent", "train=absent.csv"],
+    ["finetune", "model=absent", "train=absent.csv", "output=x"],
+    ["finetune", "model=absent", "train"],
+    ["predict", "absent.csv", "--model", "absent", "-o", "x.tsv"],
+    ["predict", "absent.csv", "--model", "absent", "-o", "x.doc"],
+    ["bench", "list", "--suite", "absent"],
+    ["bench", "run", "-o", "x"],
+    ["bench", "run", "--suite", "absent", "-o", "x"],
+    ["bench", "run", "--suite", "tfbs", "-o", "x"],
+    ["bench", "run", "--suite", "tfbs", "--data", "absent", "-o", "x"],
+    ["bench", "run", "--suite", "tfbs", "--data", "tfbs=.", "--shard", "3/2", "-o", "x"],
+    ["bench", "run", "--suite", "tfbs", "--data", "tfbs=.", "--task", "9", "-o", "x"],
+    ["bench", "run", "--suite", "eqtl", "--data", "absent", "-o", "x"],
+    ["bench", "report", "absent"],
+    ["convert", "absent", "x"],
+    ["export", "absent", "-o", "x"],
+    ["export", "absent", "-o", "absent/folder"],
+    ["simulate", "-o", "absent/folder"],
+    ["demo", "-o", "absent/folder"],
+]
+
+
+@pytest.mark.parametrize("words", MISTAKES, ids=" ".join)
+def test_a_mistake_is_one_line_and_status_2(mutbert_here, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    done = mutbert_here(*words, status=2)
     assert done.stdout == ""
     assert done.stderr.startswith("mutbert: ")
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [["genome", "inspect", "absent.genome"], ["finetune", "absent.yaml"]], ids=" ".join)
+def test_a_mistake_is_the_same_in_a_process_of_its_own(mutbert, mutbert_here, tmp_path, monkeypatch, words):
+    """With the libraries imported there, and with none of them: nothing else is said."""
+    monkeypatch.chdir(tmp_path)
+    done = mutbert(*words, status=2)
+    here = mutbert_here(*words, status=2)
+    assert (done.stdout, done.stderr) == (here.stdout, here.stderr)
+
+
 @pytest.mark.slow
-def test_results_come_as_json(mutbert, demo, tmp_path):
+def test_results_come_as_json(mutbert, mutbert_here, demo, tmp_path, monkeypatch):
     inspected = json.loads(mutbert("genome", "inspect", demo / "population.genome", "--json").stdout)
     assert inspected["length"] == 2_000_000
     recipe = demo / "run" / "recipe.yaml"
@@ -104,7 +113,8 @@ def test_results_come_as_json(mutbert, demo, tmp_path):
     assert result["steps"] == 2
     assert result["cross_entropy"]["uniform"]["all"] == pytest.approx(1.386294, abs=1e-6)
     assert result["model"] == str(run / "model")
-    shown = mutbert("pretrain", recipe, f"output={tmp_path / 'again'}", "training.max_steps=2", cwd=demo.parent).stdout
+    monkeypatch.chdir(demo.parent)
+    shown = mutbert_here("pretrain", recipe, f"output={tmp_path / 'again'}", "training.max_steps=2").stdout
     assert "order-5 Markov chain" in shown
 
 

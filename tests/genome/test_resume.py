@@ -405,7 +405,7 @@ def wait_for_end(children):
         except OSError:
             return False
 
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(map(lives, children)):
         assert time.monotonic() < deadline, "a worker outlives its parent"
         time.sleep(0.02)

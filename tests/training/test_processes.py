@@ -1,6 +1,7 @@
 """The same recipe gives the same model in one process or several, with any number of workers."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,18 @@ def alone(write_recipe, tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.slow
-def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, recipe_path, launch, tmp_path):
-    done = launch(2, "pretrain", recipe_path, *SETTINGS)
+@pytest.fixture(scope="module")
+def together(write_recipe, launch, tmp_path_factory):
+    """The same run by two processes: its folder, a copy of that as they left it, and what they said."""
+    folder = tmp_path_factory.mktemp("together")
+    done = launch(2, "pretrain", write_recipe(folder), *SETTINGS)
     assert done.returncode == 0, done.stderr
-    run = tmp_path / "run"
+    return folder / "run", shutil.copytree(folder / "run", folder / "as_left"), done.stdout
+
+
+@pytest.mark.slow
+def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, together):
+    place, run, said = together
     losses = [entry for entry in history(run) if "loss" in entry]
     assert len(losses) == 50
     assert_close_histories(history(alone), history(run))
@@ -58,26 +66,27 @@ def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, reci
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, atol=1e-4, rtol=0)
     # Said once, whatever the number of processes; and nothing of it depends on that number.
-    assert done.stdout.count("held-out cross-entropy") == 1
+    assert said.count("held-out cross-entropy") == 1
     for name in ("recipe.yaml", "held_out_windows.tsv"):
-        assert (run / name).read_text().replace(str(run), "RUN") == (alone / name).read_text().replace(
+        assert (run / name).read_text().replace(str(place), "RUN") == (alone / name).read_text().replace(
             str(alone), "RUN"
         )
     assert len(list((run / "tensorboard").iterdir())) == 1
 
 
 @pytest.mark.slow
-def test_a_run_moves_from_two_processes_to_one(alone, recipe_path, launch, tmp_path):
+def test_a_run_moves_from_two_processes_to_one(alone, together, write_recipe):
     """Killed between its last checkpoint and its end, and gone on with in one process."""
-    done = launch(2, "pretrain", recipe_path, *SETTINGS)
-    assert done.returncode == 0, done.stderr
-    run = tmp_path / "run"
+    # A run goes on where it was begun, since its recipe names the place.
+    run, as_left, _ = together
+    shutil.rmtree(run)
+    shutil.copytree(as_left, run)
     (run / "held_out.json").unlink()
     # Of the last two and the best, the one that is farthest from the end.
     first, *later = sorted((run / "checkpoints").iterdir(), key=lambda path: int(path.name.split("-")[1]))
     for checkpoint in later:
         (checkpoint / "model.safetensors").unlink()
-    result = pretrain(recipe_path, SETTINGS, resume=True)
+    result = pretrain(write_recipe(run.parent), SETTINGS, resume=True)
     assert result.steps == 50
     assert [note.split(":")[0] for note in result.notes] == [str(path) for path in reversed(later)]
     assert all(note.endswith(f"going on from {first}") for note in result.notes)
