@@ -1,5 +1,7 @@
 """The README works as written: its Python runs, its commands run."""
 
+import gzip
+import itertools
 import random
 import re
 import shlex
@@ -36,6 +38,8 @@ def test_the_quick_start_runs(demo, monkeypatch):
 def test_the_commands_run(demo, mutbert, tmp_path):
     shutil.copy(demo / "population" / "ref.fa", tmp_path / "hg38.fa.gz")
     shutil.copy(demo / "population" / "population.vcf.gz", tmp_path / "panel.vcf.gz")
+    with gzip.open(tmp_path / "panel.vcf.gz", "rt") as panel, gzip.open(tmp_path / "variants.vcf.gz", "wt") as some:
+        some.writelines(itertools.islice(panel, 100))
     (tmp_path / "regions.bed").write_text("chr1\t10\t60\tone\n1\t100\t160\n")
     (tmp_path / "sequences.fa").write_text(">a\nACGTN\n>b\nacgt\n")
     (tmp_path / "GUE" / "0").mkdir(parents=True)
@@ -65,7 +69,8 @@ def test_the_commands_run(demo, mutbert, tmp_path):
             words += ["--task", "0", "--seeds", "1", "--protocol", "corrected", "--set", "finetune.max_steps=2"]
         mutbert(*words, cwd=tmp_path)
     assert set(verbs) == {
-        "genome", "pretrain", "finetune", "predict", "bench", "embed", "simulate", "convert", "export",
+        "genome", "pretrain", "finetune", "predict", "bench", "embed", "simulate", "convert", "export", "score",
+        "mutagenesis", "tracks",
     }  # fmt: skip
     for name in (
         "human.genome",
@@ -76,6 +81,9 @@ def test_the_commands_run(demo, mutbert, tmp_path):
         "sequences.safetensors",
         "population/ref.fa",
         "predictions.tsv",
+        "scored.vcf.gz.tbi",
+        "region.png",
+        "entropy.bw",
         "results/shards/1-of-1/cells.jsonl",
     ):
         assert (tmp_path / name).exists(), name
