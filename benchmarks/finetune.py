@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from bars import PUBLISHED, Bar, draw_bars
 from measure import describe_machine, machine_text, run_script
 from model import LADDER, dropout_of, now
 from mutbert import alphabet
@@ -27,7 +28,7 @@ from mutbert.encoders.inputs import BaseInputs
 from mutbert.errors import InputError
 from mutbert.examples.table import Examples
 from mutbert.model import MutBertConfig, MutBertForSequenceClassification, MutBertTokenizer
-from mutbert.publishing import publish_file, publish_json
+from mutbert.publishing import publish_json
 from mutbert.training.classifier_data import sample_order
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-PUBLISHED = "published way"
 OURS = "ours"
 SHORTEST = 100
 FRAME = 2
@@ -188,30 +188,16 @@ def check(model: MutBertForSequenceClassification, round_of: Callable[..., list[
 
 def draw(figures: dict[str, Any], folder: Path, title: str) -> None:
     """Draw what was measured as bars, to ``finetune.svg`` and ``.png``."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "mutbert"}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(8, 2.6), layout="constrained")
-        figure.suptitle(title, fontsize=7)
-        axes = figure.subplots()
-        names, values, texts = [], [], []
-        for case in figures["cases"]:
-            for row in case["ways"]:
-                names.append(f"{case['case']} lengths, {row['way']}")
-                values.append(row["bases_per_second"])
-                texts.append(f"{row['bases_per_second']:,.0f}, {row['speedup']:.2f}×")
-        colours = ["#BBBBBB" if PUBLISHED in name else "#0072B2" for name in names]
-        axes.bar_label(axes.barh(names, values, color=colours, height=0.7), texts, padding=3)
-        axes.set_xlabel("bases a second")
-        # Room for the text behind the longest bar.
-        axes.set_xlim(0, 1.3 * max(values))
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        axes.invert_yaxis()
-        for suffix in ("svg", "png"):
-            with publish_file(folder / f"finetune.{suffix}", force=True) as path:
-                figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
+    bars = [
+        Bar(
+            f"{case['case']} lengths, {row['way']}",
+            row["bases_per_second"],
+            f"{row['bases_per_second']:,.0f}, {row['speedup']:.2f}×",
+        )
+        for case in figures["cases"]
+        for row in case["ways"]
+    ]
+    draw_bars(folder / "finetune", title, "bases a second", bars)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import pysam
 import torch
 from torch.nn import functional
 
+from bars import PUBLISHED, Bar, draw_bars
 from measure import describe_machine, machine_text, run_script
 from model import now
 from mutbert import alphabet
@@ -35,12 +36,11 @@ from mutbert.genome.build import build_genome
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.surroundings import Reference, place_windows
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
-from mutbert.publishing import publish_file, publish_json
+from mutbert.publishing import publish_json
 
 if TYPE_CHECKING:
     from mutbert.effects.alleles import Alleles
 
-PUBLISHED: Final = "published way"
 # About the distance of a record to the next one in 1000 Genomes phase 3.
 SPACING: Final = 35
 FRAME: Final = 2
@@ -236,29 +236,16 @@ def check(distance: torch.Tensor, scorer: Scorer, alleles: Alleles) -> None:
 
 def draw(figures: dict[str, Any], folder: Path, title: str) -> None:
     """Draw what was measured as bars, to ``score.svg`` and ``.png``."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    style: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "mutbert"}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(8, 3.2), layout="constrained")
-        figure.suptitle(title, fontsize=7)
-        axes = figure.subplots()
-        names, values, texts = [], [], []
-        for case in figures["cases"]:
-            for row in case["ways"]:
-                names.append(f"{case['case']} variants, {row['way']}")
-                values.append(row["variants_per_second"])
-                texts.append(f"{row['variants_per_second']:,.2f}, {row['speedup']:.2f}×")
-        colours = ["#BBBBBB" if PUBLISHED in name else "#0072B2" for name in names]
-        axes.bar_label(axes.barh(names, values, color=colours, height=0.7), texts, padding=3)
-        axes.set_xlabel("variants a second")
-        # Room for the text behind the longest bar.
-        axes.set_xlim(0, 1.3 * max(values))
-        axes.invert_yaxis()
-        for suffix in ("svg", "png"):
-            with publish_file(folder / f"score.{suffix}", force=True) as path:
-                figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
+    bars = [
+        Bar(
+            f"{case['case']} variants, {row['way']}",
+            row["variants_per_second"],
+            f"{row['variants_per_second']:,.2f}, {row['speedup']:.2f}×",
+        )
+        for case in figures["cases"]
+        for row in case["ways"]
+    ]
+    draw_bars(folder / "score", title, "variants a second", bars)
 
 
 if __name__ == "__main__":
