@@ -49,8 +49,12 @@ def find(genome, *records, **settings):
         ("chr1", 1, "R", "G", "ambiguous_reference"),
         ("chr1", 11, "N", "G", "ambiguous_reference"),
         ("chr1", 11, "A", "G", "unknown_reference"),
-        ("chr1", 10, "AA", "A", "unknown_reference"),
-        ("chr1", 10, "A", "AG", "."),
+        ("chr1", 10, "AAT", "A", "unknown_reference"),
+        ("chr1", 9, "C", "CG", "."),
+        ("chr1", 10, "A", "AG", "unknown_reference"),
+        ("chr1", 13, "N", "NG", "ambiguous_reference"),
+        ("chr1", 12, "A", "ATTG", "unknown_reference"),
+        ("chr1", 37, "C", "CATT", "."),
         ("chr1", 16, "A", "C", "."),
         ("chr1", 16, "G", "C", "."),
         ("chr1", 16, "T", "C", "reference_mismatch"),
@@ -83,10 +87,11 @@ def test_every_reason_is_explained():
         (1, "ACGT", "TCGA", Kind.MNV, 0, 4, "TCGA"),
         (1, "A", "AGG", Kind.INDEL, 1, 1, "GG"),
         (1, "ACG", "A", Kind.INDEL, 1, 3, ""),
-        # In a run the change stays where the record has it, behind the first base.
-        (4, "TT", "T", Kind.INDEL, 4, 5, ""),
+        # As programs that normalise do, from behind first.
+        (4, "TT", "T", Kind.INDEL, 3, 4, ""),
         (3, "GT", "G", Kind.INDEL, 3, 4, ""),
-        (4, "TTTTG", "TG", Kind.INDEL, 4, 7, ""),
+        (3, "GTTTT", "GT", Kind.INDEL, 3, 6, ""),
+        (3, "GTTTTG", "GTTTG", Kind.INDEL, 3, 4, ""),
         (1, "ACG", "AT", Kind.INDEL, 1, 3, "T"),
     ],
 )
@@ -113,6 +118,18 @@ def test_alleles_come_in_the_order_of_records_and_alternates(genome):
     assert alleles.contig_A[4] == -1
     assert len(alleles.take(np.array([5, 0]))) == 2
     assert alleles.take(np.array([5, 0])).record_A.tolist() == [3, 0]
+
+
+def test_an_allele_of_several_is_what_it_is_alone(genome):
+    together = find(genome, ("chr1", 3, "GTTTT", "GTTT,GTT,G,GTTTTT,GTTTA"))
+    alone = find(
+        genome, *(("chr1", 3, *pair) for pair in [("GT", "G"), ("GTT", "G"), ("GTTTT", "G"), ("G", "GT")]),
+        ("chr1", 7, "T", "A"),
+    )  # fmt: skip
+    for name in ("kind_A", "start_A", "end_A", "reference_A", "alternate_A"):
+        assert getattr(together, name).tolist() == getattr(alone, name).tolist(), name
+    assert together.inserted == alone.inserted
+    assert together.removed == alone.removed == ["T", "TT", "TTTT", "", ""]
 
 
 def test_a_deletion_of_a_hundred_thousand_bases_is_compared_and_counted(genome):

@@ -233,6 +233,76 @@ def test_indels_and_mnvs_are_summed_base_by_base(model, genome, sequences, stran
     assert np.isnan(scores["LLR"]).all()
 
 
+@pytest.mark.parametrize("who", ["she", "he"])
+def test_a_persons_flanks_are_those_of_her_own_genome(
+    model, genome, sequences, variant_places, person_vcf, who, tmp_path
+):
+    """Where she has two of the same, scoring with her around is scoring her own sequence."""
+    genotypes = itertools.cycle([(0.5, 0), (1, 0.5), (0, 1)])
+    shares = [pair[who == "he"] for pair, _ in zip(genotypes, variant_places, strict=False)]
+    own = list(sequences["one"])
+    mixed = {}
+    for (at, ref, alt, _), share in zip(variant_places, shares, strict=True):
+        own[at] = alt if share == 1 else ref
+        if share == 0.5:
+            mixed[at] = [0.5 * (base in {ref, alt}) for base in "ACGT"]
+    one = open_scorer(
+        model, genome, surroundings="person", person_vcf=person_vcf, sample=who,
+        settings=ScoreSettings(context=CONTEXT, flank=6),
+    )  # fmt: skip
+    changed = [int(at) for at, *_ in variant_places]
+    records = [("one", at, sequences["one"][at : at + 2], sequences["one"][at]) for at in (27, 31, 57, 70, 247, 395)]
+    assert not {at + 1 for _, at, *_ in records} & set(changed)
+    alleles, scores = scored(one, records)
+    for row in range(len(records)):
+        start, end = int(alleles.start_A[row]), int(alleles.end_A[row])
+        totals = []
+        for haplotype, centre, shift in (
+            ("".join(own), (start + end) // 2, 0),
+            ("".join(own[:start] + own[end:]), start, end - start),
+        ):
+            first, window = window_of(haplotype, centre)
+            rows = {at - (shift if at >= end else 0): values for at, values in mixed.items()}
+            inside = [(at - first, values) for at, values in rows.items() if first <= at < first + len(window)]
+            total = 0.0
+            for at in range(max(start - 6, 0), min(end - shift + 6, len(haplotype))):
+                others = [pair for pair in inside if pair[0] != at - first]
+                _, logits = on_both(model, edit(window, at - first, "_"), "both", others)
+                share = rows.get(at, [float(base == haplotype[at]) for base in "ACGT"])
+                total += log_softmax(logits[at - first]) @ np.array(share) + np.log(4)
+            totals.append(total)
+        assert scores["PLLR"][row] == pytest.approx(totals[1] - totals[0], abs=3e-4), records[row]
+
+
+def test_ref_decides_where_the_genome_has_an_iupac_code(model, tmp_path, sequences):
+    """R at a base that changes: as if the genome had what REF says."""
+    bases = sequences["two"][:50] + "R" + sequences["two"][51:]
+    scores = {}
+    for name, letter in (("iupac", "R"), ("plain_A", "A"), ("plain_G", "G")):
+        (tmp_path / "ref.fa").write_text(f">two\n{bases.replace('R', letter)}\n")
+        build_genome(tmp_path / "ref.fa", tmp_path / f"{name}.genome", force=True)
+        for ref in "AG" if letter == "R" else letter:
+            one = scorer(model, ProbabilisticGenome.open(tmp_path / f"{name}.genome"))
+            record = ("two", 49, bases[49] + ref + bases[51], bases[49] + "T" + bases[51].translate(TURN))
+            scores[name, ref] = scored(one, [record])[1]["PLLR"][0]
+    assert scores["iupac", "A"] == pytest.approx(scores["plain_A", "A"], abs=1e-5)
+    assert scores["iupac", "G"] == pytest.approx(scores["plain_G", "G"], abs=1e-5)
+    assert abs(scores["iupac", "A"] - scores["iupac", "G"]) > 1e-4
+
+
+def test_slices_change_nothing(model, genome, sequences, monkeypatch):
+    records = [("one", at, sequences["one"][at : at + 2], sequences["one"][at]) for at in range(5, 60, 5)]
+    whole = scored(scorer(model, genome), records)[1]["PLLR"]
+    monkeypatch.setattr("mutbert.effects.scores._BASES_AT_ONCE", 100 * CONTEXT)
+    np.testing.assert_allclose(scored(scorer(model, genome), records)[1]["PLLR"], whole, atol=1e-5)
+
+
+def test_an_allele_that_is_too_long_for_these_settings_is_refused(model, genome, sequences):
+    alleles = scorer(model, genome).find(["one"], [51], [sequences["one"][50]], [sequences["one"][50] + "A" * 12])
+    with pytest.raises(ValueError, match="more bases than the 10"):
+        scorer(model, genome, longest=10).score(alleles)
+
+
 def test_an_mnv_that_is_a_single_base_is_an_snv(model, genome, sequences):
     bases = sequences["one"]
     other = "ACGT"[("ACGT".index(bases[41]) + 1) % 4]

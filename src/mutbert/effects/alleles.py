@@ -52,6 +52,8 @@ class Reason(IntEnum):
     REFERENCE_MISMATCH = 9, "reference_mismatch"
     NOT_A_CHANGE = 10, "not_a_change"
     TOO_LONG = 11, "too_long"
+    NOT_A_NUMBER = 12, "not_a_number"
+    NO_SCORE_OF_ITS_KIND = 13, "no_score_of_its_kind"
 
     text: str
 
@@ -71,10 +73,12 @@ REASONS: Final[dict[Reason, str]] = {
     Reason.OUTSIDE_CONTIG: "the record reaches outside the contig",
     Reason.AMBIGUOUS_REFERENCE: "REF has letters other than A, C, G, T",
     Reason.AMBIGUOUS_ALTERNATE: "ALT has letters other than A, C, G, T",
-    Reason.UNKNOWN_REFERENCE: "the genome has N where the allele changes it",
+    Reason.UNKNOWN_REFERENCE: "the genome has N where the allele changes it, or beside an insertion",
     Reason.REFERENCE_MISMATCH: "REF is not what the genome has there",
     Reason.NOT_A_CHANGE: "ALT is REF",
     Reason.TOO_LONG: "more bases change than --longest allows",
+    Reason.NOT_A_NUMBER: "the model gives no number",
+    Reason.NO_SCORE_OF_ITS_KIND: "none of the scores asked for is meant for an allele of its kind",
 }
 """What each reason means."""
 
@@ -97,8 +101,9 @@ class Alleles:
         The reference bases that change, 0-based and half-open; empty for a pure insertion.
     reference_A, alternate_A : ndarray of uint8, shape (A,)
         Of an SNV, the base codes before and after; otherwise N.
-    inserted : list of str
-        Of an MNV or indel, what stands in place of ``start .. end``, in upper case; otherwise empty.
+    removed, inserted : list of str
+        Of an MNV or indel, REF's bases at ``start .. end`` and what stands in their place, in upper case; otherwise
+        empty.
     """
 
     record_A: Int64
@@ -109,6 +114,7 @@ class Alleles:
     end_A: Int64
     reference_A: UInt8
     alternate_A: UInt8
+    removed: list[str]
     inserted: list[str]
 
     def __len__(self) -> int:
@@ -126,6 +132,7 @@ class Alleles:
             self.end_A[rows],
             self.reference_A[rows],
             self.alternate_A[rows],
+            [self.removed[row] for row in rows.tolist()],
             [self.inserted[row] for row in rows.tolist()],
         )
 
@@ -164,6 +171,7 @@ def find_alleles(
     lengths = list(genome.lengths.values())
     contig_of = {name: number.get(names.find(name) or "", -1) for name in set(contigs)}
     rows: list[tuple[int, int, int, int, int, int, int, int]] = []
+    removed: list[str] = []
     inserted: list[str] = []
     compared: list[tuple[int, int, int, str]] = []
     for record, (name, position, reference, several) in enumerate(
@@ -187,6 +195,7 @@ def find_alleles(
             change = _change(reference, alternate.upper(), longest)
             reason = change.reason if fault and change.reason in _OF_ALTERNATE else fault or change.reason
             rows.append((record, reason, change.kind, contig, start + change.begin, start + change.end, *change.codes))
+            removed.append(change.removed)
             inserted.append(change.inserted)
     columns = np.array(rows, dtype=np.int64).reshape(-1, 8).T
     alleles = Alleles(
@@ -198,6 +207,7 @@ def find_alleles(
         columns[5],
         columns[6].astype(np.uint8),
         columns[7].astype(np.uint8),
+        removed,
         inserted,
     )
     _compare(genome, alleles, compared)
@@ -216,6 +226,7 @@ class _Change(NamedTuple):
     begin: int = 0
     end: int = 0
     codes: tuple[int, int] = (alphabet.UNKNOWN, alphabet.UNKNOWN)
+    removed: str = ""
     inserted: str = ""
 
 
@@ -235,14 +246,15 @@ def _change(reference: str, alternate: str, longest: int) -> _Change:
         return _Change(Reason.AMBIGUOUS_ALTERNATE)
     if alternate == reference:
         return _Change(Reason.NOT_A_CHANGE)
-    # From the front first: the base that VCF puts before an insertion or deletion is no part of it.
+    # From behind first, as programs that normalise records do: so an allele of several is what it is in a record of its
+    # own.
     shorter = min(len(reference), len(alternate))
-    before = 0
-    while before < shorter and reference[before] == alternate[before]:
-        before += 1
     behind = 0
-    while behind < shorter - before and reference[-1 - behind] == alternate[-1 - behind]:
+    while behind < shorter and reference[-1 - behind] == alternate[-1 - behind]:
         behind += 1
+    before = 0
+    while before < shorter - behind and reference[before] == alternate[before]:
+        before += 1
     end = len(reference) - behind
     inserted = alternate[before : len(alternate) - behind]
     if max(end - before, len(inserted)) > longest:
@@ -251,7 +263,7 @@ def _change(reference: str, alternate: str, longest: int) -> _Change:
         codes = (alphabet.BASES.find(reference[before]), alphabet.BASES.index(inserted))
         return _Change(Reason.SCORED, Kind.SNV, before, end, codes)
     kind = Kind.MNV if end - before == len(inserted) else Kind.INDEL
-    return _Change(Reason.SCORED, kind, before, end, inserted=inserted)
+    return _Change(Reason.SCORED, kind, before, end, removed=reference[before:end], inserted=inserted)
 
 
 def _compare(genome: ProbabilisticGenome, alleles: Alleles, compared: list[tuple[int, int, int, str]]) -> None:
@@ -277,9 +289,13 @@ def _compare(genome: ProbabilisticGenome, alleles: Alleles, compared: list[tuple
     alleles.reason_A[open_A & (alleles.reason_A != Reason.CONTIG_NOT_IN_GENOME) & differs_N[alleles.record_A]] = (
         Reason.REFERENCE_MISMATCH
     )
+    # Of an insertion, the bases on either side are what it stands between.
     scored = np.flatnonzero(alleles.reason_A == Reason.SCORED)
-    length_S = alleles.end_A[scored] - alleles.start_A[scored]
-    for length in np.unique(length_S[length_S > 0]).tolist():
-        rows = scored[length_S == length]
-        found_RL = genome.windows(alleles.contig_A[rows], alleles.start_A[rows], length).base_BL
-        alleles.reason_A[rows[(found_RL == alphabet.UNKNOWN).any(axis=1)]] = Reason.UNKNOWN_REFERENCE
+    contig_length = np.array(list(genome.lengths.values()), dtype=np.int64)
+    between = (alleles.start_A == alleles.end_A)[scored].astype(np.int64)
+    begin_S = np.maximum(alleles.start_A[scored] - between, 0)
+    length_S = np.minimum(alleles.end_A[scored] + between, contig_length[alleles.contig_A[scored]]) - begin_S
+    for length in np.unique(length_S).tolist():
+        rows = np.flatnonzero(length_S == length)
+        found_RL = genome.windows(alleles.contig_A[scored[rows]], begin_S[rows], length).base_BL
+        alleles.reason_A[scored[rows[(found_RL == alphabet.UNKNOWN).any(axis=1)]]] = Reason.UNKNOWN_REFERENCE

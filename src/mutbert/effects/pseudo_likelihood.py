@@ -20,6 +20,7 @@ import numpy as np
 from mutbert import alphabet
 from mutbert.effects.windows import around, unique_columns
 from mutbert.genome.layout import list_ranges
+from mutbert.genome.store import fixed_to_float
 from mutbert.inference.passes import MASKED, Passes, base_log_probabilities, join_passes
 from mutbert.inference.surroundings import place_windows, read_windows
 
@@ -72,9 +73,19 @@ class Haplotypes(NamedTuple):
         return self.windows.take(self.row_T).with_codes(np.arange(len(self.row_T)), self.column_T, MASKED)
 
     def ratio(self, logit_T4: Float32) -> Float64:
-        """Sum the pseudo-log-likelihood ratio of each allele, in nats, shape (A,)."""
-        code_T = self.windows.code_NL[self.row_T, self.column_T]
-        above_T = base_log_probabilities(logit_T4)[np.arange(len(code_T)), code_T] + np.log(len(alphabet.BASES))
+        """Sum the pseudo-log-likelihood ratio of each allele, in nats, shape (A,).
+
+        Where the surroundings have a distribution, the log-probability is the mean over it.
+        """
+        windows, width = self.windows, self.windows.code_NL.shape[1]
+        share_T4 = alphabet.DISTRIBUTIONS[windows.code_NL[self.row_T, self.column_T]].astype(np.float64)
+        place_M = windows.row_M * width + windows.column_M
+        order = np.argsort(place_M)
+        wanted_T = self.row_T * width + self.column_T
+        at_T = np.minimum(np.searchsorted(place_M[order], wanted_T), max(len(order) - 1, 0))
+        mixed_T = place_M[order][at_T] == wanted_T if len(order) else np.zeros(len(wanted_T), dtype=np.bool_)
+        share_T4[mixed_T] = fixed_to_float(windows.frequency_M4[order][at_T[mixed_T]])
+        above_T = (share_T4 * base_log_probabilities(logit_T4)).sum(axis=1) + np.log(len(alphabet.BASES))
         ratio_A = np.bincount(self.allele_R, self.sign_R * above_T[self.read_R], minlength=self.alleles)
         return ratio_A.astype(np.float64)
 
@@ -114,13 +125,14 @@ def haplotype_passes(
     """
     contig_A, start_A, end_A = alleles.contig_A, alleles.start_A, alleles.end_A
     inserted_A = np.array([len(text) for text in alleles.inserted], dtype=np.int64)
-    # Alleles that change the same bases have one reference.
-    (contig_W, start_W, end_W), own_A = unique_columns(np.stack([contig_A, start_A, end_A]))
+    # Alleles that change the same bases have one reference; REF decides where the genome has an IUPAC code.
+    texts, text_A = np.unique(np.array(alleles.removed, dtype=np.str_), return_inverse=True)
+    (contig_W, start_W, end_W, text_W), own_A = unique_columns(np.stack([contig_A, start_A, end_A, text_A.reshape(-1)]))
     placed = place_windows((start_W + end_W) // 2, length_C[contig_W], context)
     reference = read_windows(surroundings, contig_W, placed.start_P, placed.length_P)
     # What changes is REF, whatever a population has there.
     row, column = list_ranges(start_W - placed.start_P, end_W - placed.start_P)
-    reference = reference.with_codes(row, column, reference.code_NL[row, column])
+    reference = reference.with_codes(row, column, alphabet.encode("".join(texts[text_W])))
 
     length_A = length_C[contig_A] - (end_A - start_A) + inserted_A
     placed_own = place_windows(start_A + inserted_A // 2, length_A, context)
@@ -133,7 +145,7 @@ def haplotype_passes(
     window_length_H = windows.length_N[row_H]
     every_H, column_R = list_ranges(np.maximum(begin_H - flank, 0), np.minimum(end_H + flank, window_length_H))
     row_R = row_H[every_H]
-    known_R = windows.code_NL[row_R, column_R] < len(alphabet.BASES)
+    known_R = windows.code_NL[row_R, column_R] != alphabet.UNKNOWN
     every_H, row_R, column_R = every_H[known_R], row_R[known_R], column_R[known_R]
     (row_T, column_T), read_R = unique_columns(np.stack([row_R, column_R]))
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 SCORES: Final = ("llr", "unmasked", "distance")
 """Groups of scores that can be asked for."""
 
-# Of a window's bases, at most so many are masked at once: as many as in training.
-_MASKED_SHARE: Final = 0.15
+# Bases of the windows of MNVs and indels that are held at once: of these an allele has many.
+_BASES_AT_ONCE: Final = 1 << 22
 
 
 class Field(NamedTuple):
@@ -206,6 +206,11 @@ class Scorer:
         -------
         ndarray of float32, shape (A, F)
             In the order of `fields`; NaN where an allele has no such score.
+
+        Raises
+        ------
+        ValueError
+            When an allele is longer than `settings` allow; `find` gives those a reason.
         """
         score_AF = np.full((len(alleles), len(self.fields)), np.nan, dtype=np.float32)
         scored_A = alleles.reason_A == Reason.SCORED
@@ -216,9 +221,23 @@ class Scorer:
         with rope_scaled(self.model.config, self.settings.rope_scaling):
             if len(snvs):
                 self._put(score_AF, snvs, self._snvs(alleles.take(snvs), advance))
-            if len(others) and {"llr", "distance"} & set(self.settings.scores):
-                self._put(score_AF, others, self._others(alleles.take(others), advance))
+            if {"llr", "distance"} & set(self.settings.scores):
+                for rows in self._slices(alleles, others):
+                    self._put(score_AF, rows, self._others(alleles.take(rows), advance))
         return score_AF
+
+    def _slices(self, alleles: Alleles, rows: Int64) -> list[Int64]:
+        """Cut MNVs and indels into slices whose windows fit into memory together."""
+        if not len(rows):
+            return []
+        inserted_R = np.array([len(alleles.inserted[row]) for row in rows.tolist()], dtype=np.int64)
+        removed_R = alleles.end_A[rows] - alleles.start_A[rows]
+        if max(inserted_R.max(), removed_R.max()) > self.settings.longest:
+            raise ValueError(f"an allele changes more bases than the {self.settings.longest} that are scored here")
+        passes_R = 2 + 4 * self.settings.flank + inserted_R + removed_R
+        at_once = max(_BASES_AT_ONCE // self._context, 1)
+        cuts = np.flatnonzero(np.diff(np.cumsum(passes_R) // at_once)) + 1
+        return np.split(rows, cuts)
 
     def _put(self, score_AF: Float32, rows: Int64, columns: Mapping[str, npt.NDArray[Any]]) -> None:
         for number, field in enumerate(self.fields):
@@ -231,7 +250,8 @@ class Scorer:
         plan = _Plan()
         masked, unmasked, sides = None, None, None
         if "llr" in self.settings.scores:
-            masked = plan.add(windows.masked(plain, self._masked_at_once), windows.pass_P, windows.column_P)
+            passes, pass_P = windows.masked(plain, together=self.stride is not None)
+            masked = plan.add(passes, pass_P, windows.column_P)
         if "unmasked" in self.settings.scores:
             unmasked = plan.add(plain, windows.window_P, windows.column_P)
         if "distance" in self.settings.scores:
@@ -249,10 +269,6 @@ class Scorer:
         if sides is not None:
             columns |= _distances(results.state_SD[sides])
         return columns
-
-    @property
-    def _masked_at_once(self) -> int:
-        return max(int(self._context * _MASKED_SHARE), 1) if self.stride else 1
 
     def _others(self, alleles: Alleles, advance: Advance | None) -> dict[str, npt.NDArray[Any]]:
         both = haplotype_passes(

@@ -6,7 +6,7 @@ contigs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from mutbert.inference.passes import Passes
 
     Int64 = npt.NDArray[np.int64]
+
+# Of a window's bases, at most so many are masked at once: as many as in training.
+_MASKED_SHARE: Final = 0.15
 
 
 class SnvWindows:
@@ -44,8 +47,6 @@ class SnvWindows:
         The window of each position, among the W, and the 0-based place in it.
     contig_W, start_W, length_W : ndarray of int64, shape (W,)
         The windows.
-    pass_P : ndarray of int64, shape (P,)
-        The pass of `masked` in which each position is masked.
     """
 
     def __init__(self, alleles: Alleles, length_C: Int64, context: int, placement: str) -> None:
@@ -56,20 +57,34 @@ class SnvWindows:
         (self.contig_W, self.start_W, self.length_W), self.window_P = unique_columns(
             np.stack([contig_P, placed.start_P, placed.length_P])
         )
-        self.pass_P = self.window_P
 
-    def masked(self, plain: Passes, at_once: int) -> Passes:
-        """Mask the positions of each window, so many at once; of more, neighbours go to different passes."""
+    def masked(self, plain: Passes, *, together: bool) -> tuple[Passes, Int64]:
+        """Mask the positions of each window.
+
+        Parameters
+        ----------
+        plain : Passes
+            The windows as they are.
+        together : bool
+            As many of a window in one pass as in training; of more, neighbours go to different passes. Otherwise each
+            in a pass of its own.
+
+        Returns
+        -------
+        (Passes, ndarray of int64, shape (P,))
+            The passes, and the one of each position.
+        """
         count_W = np.bincount(self.window_P, minlength=len(self.contig_W))
-        passes_W = -(-count_W // at_once)
+        at_once_W = np.maximum((self.length_W * _MASKED_SHARE).astype(np.int64), 1) if together else 1
+        passes_W = -(-count_W // at_once_W)
         # Positions are in order, and so are those of a window, though at a contig's end not all behind one another.
         by_window = np.argsort(self.window_P, kind="stable")
         rank_P = np.empty_like(self.window_P)
         rank_P[by_window] = np.arange(len(by_window)) - (np.cumsum(count_W) - count_W)[self.window_P[by_window]]
         first_W = np.cumsum(passes_W) - passes_W
-        self.pass_P = first_W[self.window_P] + rank_P % passes_W[self.window_P]
+        pass_P = first_W[self.window_P] + rank_P % passes_W[self.window_P]
         repeated = plain.take(np.repeat(np.arange(len(self.contig_W)), passes_W))
-        return repeated.with_codes(self.pass_P, self.column_P, MASKED)
+        return repeated.with_codes(pass_P, self.column_P, MASKED), pass_P
 
     def sides(self, plain: Passes, alleles: Alleles, bases: int | None) -> tuple[Passes, Int64, Int64, Int64]:
         """Give windows with REF and with ALT, each once, and the stretches that are compared.

@@ -153,6 +153,16 @@ class Reads(NamedTuple):
     begin_S: Int64
     end_S: Int64
 
+    def turned(self, length_N: Int64) -> Reads:
+        """Give the same places on the other strand of windows of these lengths."""
+        return Reads(
+            self.row_T,
+            length_N[self.row_T] - 1 - self.column_T,
+            self.row_S,
+            length_N[self.row_S] - self.end_S,
+            length_N[self.row_S] - self.begin_S,
+        )
+
 
 class Results(NamedTuple):
     """What the passes gave.
@@ -215,72 +225,60 @@ def run_passes(
     Results
         In the order of `reads`.
     """
-    results = _run(model, passes, reads, batch_size, precision, advance if strands == "forward" else None)
-    if strands == "forward":
-        return results
-    length_N = passes.length_N
-    turned = _run(
-        model,
-        passes.turned(),
-        Reads(
-            reads.row_T,
-            length_N[reads.row_T] - 1 - reads.column_T,
-            reads.row_S,
-            length_N[reads.row_S] - reads.end_S,
-            length_N[reads.row_S] - reads.begin_S,
-        ),
-        batch_size,
-        precision,
-        advance,
-    )
-    logit_T4: Float32 = (results.logit_T4 + turned.logit_T4[:, ::-1]) / np.float32(2)
-    state_SD: Float32 = (results.state_SD + turned.state_SD) / np.float32(2)
-    return Results(logit_T4, state_SD)
-
-
-def _run(
-    model: MutBertForMaskedLM,
-    passes: Passes,
-    reads: Reads,
-    batch_size: int,
-    precision: str,
-    advance: Advance | None,
-) -> Results:
     order = np.argsort(passes.length_N, kind="stable")
     place_N = np.empty_like(order)
     place_N[order] = np.arange(len(order))
-    bases, stretches, dense = (
-        _Sorted(place_N[reads.row_T]),
-        _Sorted(place_N[reads.row_S]),
-        _Sorted(place_N[passes.row_M]),
-    )
+    bases, stretches = _Sorted(place_N[reads.row_T]), _Sorted(place_N[reads.row_S])
+    dense = _Sorted(place_N[passes.row_M])
     logit_T4 = np.zeros((len(reads.row_T), len(alphabet.BASES)), dtype=np.float32)
     state_SD = np.zeros((len(reads.row_S), int(model.config.hidden_size)), dtype=np.float32)
-    device = model.device
-    table_CV = torch.from_numpy(_TOKENS).to(device)
     with evaluating(model), torch.inference_mode():
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
-            own_M = dense.between(first, first + len(rows))
-            frequency_M4 = torch.from_numpy(fixed_to_float(passes.frequency_M4[own_M])).to(device)
-            probs_BLV, mask_BL = _tokens(passes.code_NL[rows], passes.length_N[rows], table_CV)
-            place_M = torch.from_numpy(np.stack([dense.place[own_M] - first, passes.column_M[own_M] + 1])).to(device)
-            probs_BLV[place_M[0], place_M[1]] = torch.nn.functional.pad(frequency_M4, (alphabet.BASE_IDS.start, 0))
-            with autocast(device, precision):
-                hidden_BLD = model.bert(input_probs=probs_BLV, attention_mask=mask_BL).last_hidden_state
-            own_T = bases.between(first, first + len(rows))
-            if len(own_T):
-                place_T = torch.from_numpy(np.stack([bases.place[own_T] - first, reads.column_T[own_T] + 1])).to(device)
-                logits_TV = model.cls(hidden_BLD[place_T[0], place_T[1]].to(model.dtype)).float()
-                logit_T4[own_T] = logits_TV[:, alphabet.BASE_IDS].cpu().numpy()
-            own_S = stretches.between(first, first + len(rows))
-            if len(own_S):
-                means_SD = _means(
-                    hidden_BLD, stretches.place[own_S] - first, reads.begin_S[own_S] + 1, reads.end_S[own_S] + 1
-                )
-                state_SD[own_S] = means_SD.cpu().numpy()
+            own_M, own_T, own_S = (one.between(first, first + len(rows)) for one in (dense, bases, stretches))
+            batch = Passes(
+                passes.code_NL[rows, : int(passes.length_N[rows[-1]])],
+                passes.length_N[rows],
+                dense.place[own_M] - first,
+                passes.column_M[own_M],
+                passes.frequency_M4[own_M],
+            )
+            wanted = Reads(
+                bases.place[own_T] - first,
+                reads.column_T[own_T],
+                stretches.place[own_S] - first,
+                reads.begin_S[own_S],
+                reads.end_S[own_S],
+            )
+            found = _run(model, batch, wanted, precision)
+            if strands == "both":
+                turned = _run(model, batch.turned(), wanted.turned(batch.length_N), precision)
+                found = Results(_mean(found.logit_T4, turned.logit_T4[:, ::-1]), _mean(found.state_SD, turned.state_SD))
+            logit_T4[own_T], state_SD[own_S] = found
             if advance is not None:
                 advance(len(rows))
+    return Results(logit_T4, state_SD)
+
+
+def _mean(one: Float32, other: Float32) -> Float32:
+    mean: Float32 = (one + other) / np.float32(2)
+    return mean
+
+
+def _run(model: MutBertForMaskedLM, batch: Passes, reads: Reads, precision: str) -> Results:
+    """Run the windows of a batch, the last of which is the longest."""
+    device = model.device
+    probs_BLV, mask_BL = _tokens(batch, device)
+    with autocast(device, precision):
+        hidden_BLD = model.bert(input_probs=probs_BLV, attention_mask=mask_BL).last_hidden_state
+    logit_T4 = np.zeros((len(reads.row_T), len(alphabet.BASES)), dtype=np.float32)
+    state_SD = np.zeros((len(reads.row_S), hidden_BLD.shape[-1]), dtype=np.float32)
+    if len(reads.row_T):
+        row_T, column_T = (torch.from_numpy(place).to(device) for place in (reads.row_T, reads.column_T + 1))
+        logits_TV = model.cls(hidden_BLD[row_T, column_T].to(model.dtype)).float()
+        logit_T4 = logits_TV[:, alphabet.BASE_IDS].cpu().numpy()
+    if len(reads.row_S):
+        state_SD = _means(hidden_BLD, reads.row_S, reads.begin_S + 1, reads.end_S + 1).cpu().numpy()
     return Results(logit_T4, state_SD)
 
 
@@ -297,17 +295,19 @@ class _Sorted:
         return self._order[begin:behind]
 
 
-def _tokens(code_BL: UInt8, length_B: Int64, table_CV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+def _tokens(batch: Passes, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Put ``[CLS]``, ``[SEP]`` and padding around codes, and look distributions up; no mask where none is needed."""
-    longest = int(length_B[-1])
-    framed_BL = np.full((len(code_BL), longest + 2), _CLS, dtype=np.uint8)
-    framed_BL[:, 1:-1] = code_BL[:, :longest]
-    place_L = np.arange(longest + 2)
-    framed_BL[place_L > length_B[:, None] + 1] = _PAD
-    framed_BL[np.arange(len(code_BL)), length_B + 1] = _SEP
-    device = table_CV.device
-    probs_BLV = table_CV[torch.from_numpy(framed_BL).to(device).long()]
-    if length_B[0] == longest:
+    length_B = batch.length_N
+    longest = batch.code_NL.shape[1]
+    framed_BL = np.full((len(batch), longest + 2), _CLS, dtype=np.uint8)
+    framed_BL[:, 1:-1] = batch.code_NL
+    framed_BL[np.arange(longest + 2) > length_B[:, None] + 1] = _PAD
+    framed_BL[np.arange(len(batch)), length_B + 1] = _SEP
+    probs_BLV = torch.from_numpy(_TOKENS).to(device)[torch.from_numpy(framed_BL).to(device).long()]
+    frequency_M4 = torch.from_numpy(fixed_to_float(batch.frequency_M4)).to(device)
+    row_M, column_M = (torch.from_numpy(place).to(device) for place in (batch.row_M, batch.column_M + 1))
+    probs_BLV[row_M, column_M] = torch.nn.functional.pad(frequency_M4, (alphabet.BASE_IDS.start, 0))
+    if (length_B == longest).all():
         return probs_BLV, None
     return probs_BLV, torch.from_numpy((framed_BL != _PAD).astype(np.int64)).to(device)
 
