@@ -16,9 +16,8 @@ from mutbert.effects.pseudo_likelihood import FLANK, haplotype_passes
 from mutbert.effects.windows import SnvWindows
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import SPECIAL_TOKENS, longest_input, open_model, rope_scaled, too_long
+from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
 from mutbert.inference.passes import Passes, Reads, Results, entropy, join_passes, run_passes
-from mutbert.inference.predict import PRECISIONS, STRANDS
 from mutbert.inference.surroundings import PLACEMENTS, open_surroundings, read_windows
 from mutbert.model import MutBertForMaskedLM
 
@@ -168,10 +167,7 @@ class Scorer:
         settings: ScoreSettings,
     ) -> None:
         _check(settings)
-        with rope_scaled(model.config, settings.rope_scaling):
-            context = settings.context or int(model.config.max_position_embeddings) - SPECIAL_TOKENS
-            if context > longest_input(model.config):
-                raise InputError(f"context: {too_long(model.config, context)}")
+        context = resolve_context(model.config, settings.context, settings.rope_scaling)
         room = context - 2 * settings.flank
         if room < 1:
             raise InputError(
@@ -371,10 +367,10 @@ def _check(settings: ScoreSettings) -> None:
     unknown = [name for name in settings.scores if name not in SCORES]
     if unknown or not settings.scores:
         raise InputError(f"scores has {unknown[0] if unknown else 'none'!r}; give some of {', '.join(SCORES)}")
-    for name, choices in (("windows", PLACEMENTS), ("strands", STRANDS), ("precision", PRECISIONS)):
-        if getattr(settings, name) not in choices:
-            raise InputError(f"{name} is {getattr(settings, name)!r}; it must be one of {', '.join(choices)}")
-    for name, least in (("context", 1), ("flank", 0), ("longest", 1), ("distance_bases", 1), ("batch_size", 1)):
+    if settings.windows not in PLACEMENTS:
+        raise InputError(f"windows is {settings.windows!r}; it must be one of {', '.join(PLACEMENTS)}")
+    check_run(settings.strands, settings.precision, settings.batch_size)
+    for name, least in (("flank", 0), ("longest", 1), ("distance_bases", 1)):
         value = getattr(settings, name)
         if value is not None and value < least:
             raise InputError(f"{name} is {value}; it must be at least {least}")
