@@ -319,7 +319,7 @@ def test_alternates_of_a_record_are_rows_of_their_own(tmp_path, sequences):
         '##INFO=<ID=E,Number=A,Type=Float,Description="e">\n##INFO=<ID=R,Number=R,Type=Float,Description="r">\n'
         '##INFO=<ID=G,Number=1,Type=String,Description="g">\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n'
         f"chr2\t10\t.\t{ref}\t{first},{second}\t.\t.\tE=0.5,.;R=0.7,0.1,0.2;G=a\n"
-        f"chr2\t11\t.\t{sequences['chr2'][10]}\t.\t.\t.\tE=1\n"
+        f"chr2\t11\t.\t{sequences['chr2'][10]}\t.\t.\t.\tE=1;E=2\n"
     )
     found = read_labelled(path, VepColumns(effect="E", frequency="R", group="G"))
     assert found.alternates == [first, second, "."]
@@ -442,6 +442,29 @@ def test_effects_are_correlated(tmp_path, model, genome, snvs, ratios, sign):
     assert found.difference.difference > 0
 
 
+@pytest.mark.parametrize("problem", ["binary", "regression"])
+def test_a_baseline_that_labels_follow_is_named_once(tmp_path, model, genome, snvs, problem):
+    """Unless there are too few of either side to tell."""
+    rng = np.random.default_rng(4)
+    share = rng.random(160).round(6)
+    label = (share < 0.5).astype(int) if problem == "binary" else -share
+    header = ("chrom", "pos", "ref", "alt", "label", "af", "group")
+    columns = VepColumns(**{"label" if problem == "binary" else "effect": "label"}, frequency="af", group="group")
+    how = {"columns": columns, "resamples": 10}
+    rows = [(*snv, label[place], share[place], "ab"[place % 2]) for place, snv in enumerate(snvs)]
+    report = evaluate(model, genome, write(tmp_path / "t.csv", rows, header), tmp_path / "out", **how)
+    (note,) = (note for note in report.notes if "follow" in note)
+    said = "1: AUROC 1.000" if problem == "binary" else "label: Spearman correlation -1.000"
+    assert f"allele frequency (all variants, {said})" in note
+    few = (
+        rows[:4]
+        if problem == "regression"
+        else [row for row in rows if not row[4]] + [row for row in rows if row[4]][:4]
+    )
+    report = evaluate(model, genome, write(tmp_path / "few.csv", few, header), tmp_path / "few", **how)
+    assert not any("follow" in note for note in report.notes)
+
+
 def test_direction_turns_what_is_positive(tmp_path, model, genome, snvs, ratios):
     label = (ratios >= np.median(ratios)).astype(int)
     table = write(tmp_path / "t.csv", labelled(snvs, label))
@@ -463,6 +486,38 @@ def test_two_models_stand_beside_each_other(tmp_path, model_folders, model, geno
     assert first.measures["auroc"].value == pytest.approx(second.measures["auroc"].value)
     with pytest.raises(InputError, match="two models are called mutbert"):
         evaluate([model_folders["mutbert"]] * 2, genome, table, tmp_path / "other")
+
+
+def with_positions(model_folders, folder, positions):
+    """The model, which is trained for so many positions alone."""
+    model = MutBertForMaskedLM.from_pretrained(model_folders["mutbert"])
+    model.config.max_position_embeddings = positions
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_what_is_too_long_for_one_model_is_scored_by_none_in_any_order(tmp_path, model_folders, genome, mixed):
+    """Of 32 positions, 30 are bases, of which flanks of 8 leave 14; of 64 positions, 46."""
+    short = with_positions(model_folders, tmp_path / "short", 32)
+    rows = [list(row) for row in mixed[:100]]
+    insertions = [row for row in rows if len(row[3]) > len(row[2])]
+    for place, length in enumerate((14, 15, 45, 46, 47)):
+        insertions[place][3] = insertions[place][2] + "ACG"[place % 3] * length
+    table = write(tmp_path / "t.csv", rows)
+    places = [f"long={model_folders['mutbert']}", f"short={short}"]
+    settings = ScoreSettings(strands="forward")
+    found = {}
+    for order in (places, places[::-1]):
+        name = "-".join(place.partition("=")[0] for place in order)
+        report = evaluate(order, genome, table, tmp_path / name, settings=settings, resamples=20)
+        assert report.not_used == {"too_long": 4}
+        assert report.reasons == {"too_long": "more than 14 bases change"}
+        assert "longest 14" in report.facts["scoring"]
+        assert [report.facts[f"model {name}"].rpartition(" ")[2] for name in ("long", "short")] == ["62", "30"]
+        found[name] = [sorted(part.rows, key=lambda row: row.predictor) for part in report.parts]
+    assert found["long-short"] == found["short-long"]
+    alone = evaluate(places[0], genome, table, tmp_path / "alone", settings=settings, resamples=20)
+    assert alone.not_used == {"too_long": 1}
 
 
 # Baselines.
@@ -628,6 +683,7 @@ def elsewhere(before, further):
         (relabelled("2.5"), {"effect": "label"}, "are one, 2.5"),
         (relabelled("is {4}"), {"label": "label"}, "say which is positive, such as --positive is 1"),
         (None, {"label": "label", "positive": ("yes",)}, "label is nowhere yes; there are 0, 1"),
+        (relabelled("Pathogenic"), {"label": "label", "positive": ("pathogenc",)}, "(did you mean Pathogenic?); there"),
         (relabelled("{0}{1}{3}"), {"label": "label"}, "give --effect label"),
         (relabelled(""), {"label": "label"}, "no variant can be used: no_label (160)"),
         (elsewhere("Q", 0), {"label": "label"}, "none of its contigs (Qchr1, Qchr2)"),
@@ -676,7 +732,12 @@ def test_undeclared_info_and_columns_of_a_vcf_are_refused(tmp_path, model, genom
     )
     with pytest.raises(InputError, match="no INFO field 'CLNSIG' is declared; there are AF"):
         read_labelled(path, VepColumns(label="CLNSIG"))
-    with pytest.raises(InputError, match="AF has 1 values for 2 alternate alleles"):
+    with pytest.raises(
+        InputError, match=r"t.vcf, line 5 \(chr1:3\): INFO field AF has 1 values for 2 alternate alleles"
+    ):
+        read_labelled(path, VepColumns(effect="AF"))
+    path.write_text(path.read_text().replace("=A,", "=R,").replace("AF=0.5", "AF=0.5,0.5"))
+    with pytest.raises(InputError, match="AF has 2 values for REF and 2 alternate alleles"):
         read_labelled(path, VepColumns(effect="AF"))
     with pytest.raises(InputError, match="leave out --columns ref="):
         read_labelled(path, VepColumns(effect="AF", ref="REF"))
@@ -718,17 +779,21 @@ def test_an_output_is_replaced_only_when_asked(tmp_path, model, genome, snvs):
         evaluate(model, genome, table, tmp_path, resamples=5, force=True)
 
 
-def test_shared_windows_are_not_cut_within_a_cell(tmp_path, model, genome, snvs, monkeypatch):
+def test_shared_windows_are_not_cut(tmp_path, model, genome, sequences, snvs, monkeypatch):
+    """Nor at a contig's end, where two cells of the grid, from 480 and from 495 on, are one window."""
     assert _ALLELES_AT_ONCE > 100
-    table = write(tmp_path / "t.csv", labelled(snvs, [0, 1] * 80))
+    ends = [("chr2", place + 1, ref, ref.translate(TURN)) for place, ref in enumerate(sequences["chr2"][:500])][485:]
+    rows = sorted({*snvs, *ends})
+    table = write(tmp_path / "t.csv", labelled(rows, [number % 2 for number in range(len(rows))]))
     settings = ScoreSettings(context=CONTEXT, strands="forward", windows="shared", batch_size=1)
     found = []
-    for at_once in (3, 10**6):
+    for at_once in (1, 3, 10**6):
         monkeypatch.setattr("mutbert.evaluation.vep._ALLELES_AT_ONCE", at_once)
         evaluate(model, genome, table, tmp_path / str(at_once), settings=settings, resamples=5)
         scores = pa.parquet.read_table(tmp_path / str(at_once) / "scores.parquet")
         found.append(scores.column(next(name for name in scores.column_names if name.endswith(" LLR"))).to_numpy())
-    np.testing.assert_allclose(*found, atol=1e-5)
+    for cut in found[:2]:
+        np.testing.assert_allclose(cut, found[2], atol=1e-5)
 
 
 def test_the_command_prints_and_writes(tmp_path, model_folders, genome, snvs, capsys, monkeypatch):
@@ -745,7 +810,8 @@ def test_the_command_prints_and_writes(tmp_path, model_folders, genome, snvs, ca
     said = capsys.readouterr()
     assert "160 of 160 variants are compared, 80 are Pathogenic / Likely_pathogenic" in said.out
     assert "tiny LLR" in said.out
-    assert "note: No variant has the value Likely_pathogenic" in said.out
+    assert "note: No variant has the value Likely_pathogenic that --positive names.\n" in said.out
+    assert "end: whether low or high values of a predictor speak for the class\n" in said.out
     assert str(tmp_path / "out" / "report.html") in said.out
     monkeypatch.setattr(sys, "argv", [*words[:-1], str(tmp_path / "other"), "--json"])
     with pytest.raises(SystemExit):

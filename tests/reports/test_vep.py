@@ -14,16 +14,7 @@ import numpy as np
 import pytest
 
 from mutbert.errors import InputError
-from mutbert.reports.vep import (
-    Measure,
-    Shown,
-    VepDifference,
-    VepPart,
-    VepReport,
-    VepRow,
-    write_vep_page,
-    write_vep_table,
-)
+from mutbert.reports.vep import write_vep_page, write_vep_table
 from mutbert.reports.vep_figures import (
     Bar,
     Curve,
@@ -35,6 +26,7 @@ from mutbert.reports.vep_figures import (
     precision_recall_curves,
     roc_curves,
 )
+from mutbert.reports.vep_results import Measure, Shown, VepDifference, VepPart, VepReport, VepRow
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NAN = math.nan

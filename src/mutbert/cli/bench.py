@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from mutbert.cli.options import parse_rope_scaling
+from mutbert.cli.options import BatchSize, Context, Precision, RopeScaling, Strands, parse_rope_scaling, parse_shard
 from mutbert.cli.printing import print_json, print_table
 from mutbert.errors import InputError
 
@@ -88,9 +87,7 @@ def run(
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Run a grid of tasks, models and seeds; what is done already is not done again."""
-    part = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if part is None:
-        raise InputError(f"--shard {shard}: give I/N, for example 1/4")
+    part = parse_shard(shard)
     if not suites:
         raise InputError("no suite was given; give --suite tfbs, nt, eqtl or a YAML file")
     from mutbert.evaluation.results import read_results
@@ -112,7 +109,7 @@ def run(
         drop_leaks=drop_leaks,
         genome=None if genome is None else str(genome),
         fasta=None if fasta is None else str(fasta),
-        shard=(int(part[1]), int(part[2])),
+        shard=part,
         trust_remote_code=trust_remote_code,
     )
     summary = run_benchmark(output, request, progress=True)
@@ -198,26 +195,22 @@ def vep(
         None, "--direction", help="Which variants are positive: damaging (default), tolerated, or either."
     ),
     scores: str = typer.Option("llr", "--scores", help="llr, unmasked, distance, or several with commas."),
-    bases: int | None = typer.Option(
-        None, "--context", min=1, help="Bases of a window; what the model is trained for where left out."
-    ),
+    context: Context = None,
     windows: str = typer.Option("centred", "--windows", help="centred, or shared by neighbours, which is quicker."),
-    strands: str = typer.Option("both", "--strands", help="both, for the mean over the two strands, or forward."),
+    strands: Strands = "both",
     surroundings: str = typer.Option(
         "reference", "--surroundings", help="What stands around a variant: reference or population."
     ),
-    batch_size: int = typer.Option(32, "--batch-size", min=1, help="Windows a batch."),
-    precision: str = typer.Option("fp32", "--precision", help="fp32, or bf16 for bfloat16 autocast."),
-    rope_scaling: str | None = typer.Option(
-        None, "--rope-scaling", metavar="TYPE:FACTOR", help="For a context longer than the model is trained for."
-    ),
+    batch_size: BatchSize = 32,
+    precision: Precision = "fp32",
+    rope_scaling: RopeScaling = None,
     resamples: int = typer.Option(1000, "--resamples", min=100, help="Resamples of intervals and p-values."),
     seed: int = typer.Option(0, "--seed", min=0, help="Of the resamples."),
     force: bool = typer.Option(False, "--force", help="Replace the folder where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Compare scores of variants with labels, next to trivial baselines: a page, JSON, Parquet and CSV."""
-    scaling = None if rope_scaling is None else parse_rope_scaling(rope_scaling)
+    scaling = parse_rope_scaling(rope_scaling)
     from mutbert.effects.scores import ScoreSettings
     from mutbert.evaluation.vep import REPORT, RESULT, evaluate_variant_effects
     from mutbert.evaluation.vep_table import VepColumns, columns_of
@@ -242,7 +235,7 @@ def vep(
         ),
         settings=ScoreSettings(
             scores=_words([scores]),
-            context=bases,
+            context=context,
             windows=windows,
             strands=strands,
             batch_size=batch_size,
@@ -282,6 +275,8 @@ def vep(
                     for row in part.rows
                 ],
             )
+    what = "higher numbers" if report.problem == "regression" else "the class"
+    typer.echo(f"end: whether low or high values of a predictor speak for {what}")
     for reason, count in report.not_used.items():
         typer.echo(f"not used: {count:,} {reason}")
     for note in report.notes:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 
 from mutbert.effects.alleles import REASONS, Alleles, Kind, Reason
-from mutbert.effects.made_of import model_hash
+from mutbert.effects.fingerprint import model_hash
 from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
-from mutbert.evaluation.vep_baselines import Predictor, names_of, trivial_baselines
+from mutbert.evaluation.vep_baselines import KIND_NAMES, Predictor, names_of, trivial_baselines
 from mutbert.evaluation.vep_parts import (
     ALL,
     DIRECTIONS,
@@ -30,10 +30,12 @@ from mutbert.evaluation.vep_parts import (
 )
 from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, LabelledVariants, VepColumns, read_labelled
 from mutbert.genome.store import ProbabilisticGenome
+from mutbert.inference.surroundings import place_windows
 from mutbert.progress import progress_bar
 from mutbert.publishing import publish_directory, refuse_existing, refuse_inside
 from mutbert.regions import names_text
-from mutbert.reports.vep import Shown, VepReport, write_vep_page, write_vep_table
+from mutbert.reports.vep import METRIC_NAMES, write_vep_page, write_vep_table
+from mutbert.reports.vep_results import Shown, VepPart, VepReport
 from mutbert.scoring.resampling import INTERVAL_METHOD
 from mutbert.training.provenance import provenance_of
 
@@ -69,12 +71,14 @@ _REASONS: Final = {
     CONTRADICTORY: "the same allele has different labels in different rows",
     **{reason.text: meaning for reason, meaning in REASONS.items()},
 }
-_KIND_NAMES: Final = {Kind.SNV: "SNV", Kind.MNV: "MNV", Kind.INDEL: "indel"}
 _MOST_MISMATCHES: Final = 0.1
-# Rounded up to whole cells of the grid where windows are shared.
+# Rounded up to whole windows where these are shared.
 _ALLELES_AT_ONCE: Final = 2000
 # Below this share of the labelled variants that are compared, the reader is told.
 _FEW_COMPARED: Final = 0.9
+# From here on, labels may have been made from a baseline; where so many variants of either side say so.
+_FOLLOWED: Final = {"auroc": 0.99, "spearman": 0.99}
+_ENOUGH: Final = 5
 
 
 @dataclass(frozen=True)
@@ -165,9 +169,12 @@ def evaluate_variant_effects(
     table = read_labelled(variants, columns)
     direction = _direction(direction, table.labels.problem)
     opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
-    first_name, *_ = named
-    scorer = open_scorer(named[first_name], opened, surroundings=surroundings, settings=settings)
-    found = _find(table, scorer)
+    scorers = {
+        name: open_scorer(model, opened, surroundings=surroundings, settings=settings) for name, model in named.items()
+    }
+    # What is too long for one of them is scored by none, so that all are compared on the same variants.
+    shortest = min(scorers.values(), key=lambda scorer: scorer.settings.longest)
+    found = _find(table, shortest)
     _check_usable(table, found, opened)
 
     used = np.flatnonzero(found.reason_N == "")
@@ -176,13 +183,12 @@ def evaluate_variant_effects(
     values: list[Float64] = []
     made_of: dict[str, Any] = {}
     with progress_bar("scoring", len(named) * len(alleles), unit="alleles", show=progress) as advance:
-        for name, model in named.items():
-            if name != first_name:
-                scorer = open_scorer(model, opened, surroundings=surroundings, settings=settings)
+        for name, scorer in scorers.items():
             own, value_AF = _scores(name, scorer, alleles, advance)
             predictors += own
             values.append(value_AF)
-            made_of[name] = {"sha256": model_hash(scorer.model), "settings": _said(scorer.settings)}
+            used_settings = replace(scorer.settings, longest=shortest.settings.longest)
+            made_of[name] = {"sha256": model_hash(scorer.model), "settings": _said(used_settings)}
     context = max(entry["settings"]["context"] for entry in made_of.values())
     baselines = trivial_baselines(
         opened,
@@ -204,14 +210,15 @@ def evaluate_variant_effects(
     )
     with progress_bar("resampling", count_steps(measured), unit="comparisons", show=progress) as advance:
         parts, note = measure_parts(measured, Measuring(direction, resamples, seed), advance)
+    meanings = _REASONS | {Reason.TOO_LONG.text: f"more than {shortest.settings.longest:,} bases change"}
     report = VepReport(
         Path(table.source.place).name,
         table.labels.problem,
         table.labels.classes,
         len(table),
-        {name: int(count) for kind, name in _KIND_NAMES.items() if (count := (alleles.kind_A == kind).sum())},
+        {name: int(count) for kind, name in KIND_NAMES.items() if (count := (alleles.kind_A == kind).sum())},
         found.counts,
-        {reason: _REASONS[reason] for reason in found.counts},
+        {reason: meanings[reason] for reason in found.counts},
         _left_out(table, found),
         tuple(parts),
         _facts(table, opened, made_of, surroundings, resamples, seed),
@@ -384,9 +391,14 @@ def _scores(name: str, scorer: Scorer, alleles: Alleles, advance: Advance) -> tu
 def _score_in_chunks(scorer: Scorer, alleles: Alleles, advance: Advance) -> Float64:
     """Score alleles by their place in the genome, whatever the order of the table."""
     order = np.lexsort((alleles.start_A, alleles.contig_A))
-    cell = alleles.start_A[order] // (scorer.stride or 1)
-    # A chunk ends between cells of the grid, whose alleles are masked together.
-    new = np.flatnonzero((np.diff(alleles.contig_A[order]) != 0) | (np.diff(cell) != 0)) + 1
+    contig, start = alleles.contig_A[order], alleles.start_A[order]
+    length = np.array(list(scorer.genome.lengths.values()), dtype=np.int64)[contig]
+    context, windows = scorer.settings.context, scorer.settings.windows
+    assert context is not None, "a scorer fills it in"
+    # A chunk ends between windows, whose alleles may be masked together. At a contig's end several cells of the grid
+    # have one window.
+    window = place_windows(start, length, context, windows).start_P
+    new = np.flatnonzero((np.diff(contig) != 0) | (np.diff(window) != 0)) + 1
     ends: list[int] = []
     for end in [*new.tolist(), len(order)]:
         if end - (ends[-1] if ends else 0) >= _ALLELES_AT_ONCE or end == len(order):
@@ -415,7 +427,8 @@ def _facts(
 ) -> dict[str, str]:
     facts = {"variants": f"{table.source.place}, SHA-256 {table.source.sha256[:12]}", "genome": genome.path.name}
     for name, entry in made_of.items():
-        facts[f"model {name}"] = f"SHA-256 {entry['sha256'][:12]}"
+        bases = f", context {entry['settings']['context']}" if len(made_of) > 1 else ""
+        facts[f"model {name}"] = f"SHA-256 {entry['sha256'][:12]}{bases}"
     said = next(iter(made_of.values()))["settings"]
     facts["scoring"] = ", ".join(
         f"{key} {', '.join(value) if isinstance(value, list) else value}"
@@ -427,7 +440,7 @@ def _facts(
     return facts
 
 
-def _notes(parts: Sequence[Any], table: LabelledVariants, found: _Found) -> list[str]:
+def _notes(parts: Sequence[VepPart], table: LabelledVariants, found: _Found) -> list[str]:
     notes = list(table.labels.notes)
     first = parts[0]
     if first.rows and first.compared < _FEW_COMPARED * first.variants:
@@ -442,7 +455,27 @@ def _notes(parts: Sequence[Any], table: LabelledVariants, found: _Found) -> list
             f"{found.repeated:,} rows are of an allele that came before; they stay, but are not independent, so that "
             "intervals are too narrow."
         )
-    return notes
+    return [*notes, *_followed(parts)]
+
+
+def _followed(parts: Sequence[VepPart]) -> list[str]:
+    """Say which baselines labels follow, each where it is seen first."""
+    notes: dict[str, str] = {}
+    for part in parts:
+        positives = part.compared_positives
+        sides = [part.compared] if positives is None else [positives, part.compared - positives]
+        if min(sides) < _ENOUGH:
+            continue
+        for row in part.rows:
+            metric, measure = next(iter(row.measures.items()))
+            if not row.model and abs(measure.value) >= _FOLLOWED[metric]:
+                notes.setdefault(
+                    row.predictor,
+                    f"Labels follow the trivial baseline {row.predictor} ({part.name}, {part.target}: "
+                    f"{METRIC_NAMES[metric]} {measure.value:.3f}). They may have been made from it, or the variants "
+                    "chosen by it; how a model compares with it then says little.",
+                )
+    return list(notes.values())
 
 
 def _shown(measured: Measured) -> Shown:
@@ -466,7 +499,7 @@ def _write_scores(path: Path, table: LabelledVariants, found: _Found, measured: 
     import pyarrow as pa
     import pyarrow.parquet
 
-    kinds = np.array(["", *_KIND_NAMES.values()], dtype=object)[found.alleles.kind_A]
+    kinds = np.array(["", *KIND_NAMES.values()], dtype=object)[found.alleles.kind_A]
     kinds[found.alleles.reason_A != Reason.SCORED] = ""
     columns: dict[str, Any] = {
         "chromosome": pa.array(table.contigs, pa.string()),

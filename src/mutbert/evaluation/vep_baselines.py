@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     Int64 = npt.NDArray[np.int64]
     Float64 = npt.NDArray[np.float64]
 
-KINDS: Final = (Kind.SNV, Kind.MNV, Kind.INDEL)
+KIND_NAMES: Final = {Kind.SNV: "SNV", Kind.MNV: "MNV", Kind.INDEL: "indel"}
+"""Kinds of alleles that can be scored, as reports name them."""
+KINDS: Final = tuple(KIND_NAMES)
 FOLDS: Final = 5
 CHANGES: Final = (
     "C>T at CpG", "C>A at CpG", "C>G at CpG", "C>T", "C>A", "C>G", "T>C", "T>A", "T>G", "MNV", "insertion", "deletion",

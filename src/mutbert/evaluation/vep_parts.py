@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from mutbert.effects.alleles import Kind
-from mutbert.evaluation.vep_baselines import names_of
-from mutbert.reports.vep import Measure, VepDifference, VepPart, VepRow
+from mutbert.evaluation.vep_baselines import KIND_NAMES, names_of
+from mutbert.reports.vep_results import Measure, VepDifference, VepPart, VepRow
 from mutbert.scoring.metrics import evaluate
 from mutbert.scoring.resampling import bootstrap_interval, compare, holm
 
@@ -36,7 +35,6 @@ METRICS: Final = {"binary": ("auroc", "auprc"), "regression": ("spearman", "pear
 """What is measured; the first decides and is compared."""
 MOST_GROUPS: Final = 20
 
-_KIND_NAMES: Final = {Kind.SNV: "SNV", Kind.MNV: "MNV", Kind.INDEL: "indel"}
 _FEWEST: Final = {"binary": 2, "regression": 3}
 
 
@@ -107,9 +105,9 @@ def split_parts(measured: Measured) -> tuple[list[Split], str]:
     """
     count = len(measured.kind_A)
     parts = [Split(ALL, np.ones(count, dtype=np.bool_))]
-    kinds = [kind for kind in _KIND_NAMES if (measured.kind_A == kind).any()]
+    kinds = [kind for kind in KIND_NAMES if (measured.kind_A == kind).any()]
     if len(kinds) > 1:
-        parts += [Split(_KIND_NAMES[kind], measured.kind_A == kind) for kind in kinds]
+        parts += [Split(KIND_NAMES[kind], measured.kind_A == kind) for kind in kinds]
     if measured.groups is None:
         return parts, ""
     group_A = np.array(measured.groups, dtype=str)

@@ -7,6 +7,7 @@ allele.
 from __future__ import annotations
 
 import csv
+import difflib
 import gzip
 import io
 from dataclasses import dataclass, fields
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from mutbert.effects.records import RecordFile
+from mutbert.effects.vcf_header import FIXED
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.examples.columns import listed_names, read_table
 from mutbert.examples.places import SourceFile, find_file
@@ -48,8 +50,6 @@ _TRUTH: Final = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 _POSITION: Final = r"^(?P<number>[0-9]{1,10})(?:\.0*)?$"
 _NUMBER: Final = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 _MOST_CLASSES: Final = 30
-_RECORDS_AT_ONCE: Final = 10_000
-_INFO: Final = 7
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,11 @@ class VepColumns:
     position: str | None = None
     ref: str | None = None
     alt: str | None = None
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Every value of the label that is named."""
+        return (*self.positive, *self.negative, *self.exclude)
 
     def check(self) -> None:
         """Refuse what does not go together.
@@ -337,7 +342,7 @@ def _from_vcf(path: Path, place: str, columns: VepColumns) -> _Rows:
     alternates: list[str] = []
     places: list[str] = []
     values: dict[str, list[str]] = {name: [] for name in columns.extras}
-    for records in file.chunks(_RECORDS_AT_ONCE):
+    for records in file.chunks():
         for row, line in enumerate(records.lines):
             alleles = records.alternates[row].split(",")
             contigs += [records.contigs[row]] * len(alleles)
@@ -346,20 +351,23 @@ def _from_vcf(path: Path, place: str, columns: VepColumns) -> _Rows:
             alternates += alleles
             where = records.place(row).removeprefix(f"{path}, ")
             places += [where] * len(alleles)
-            info = dict(entry.partition(b"=")[::2] for entry in line.split(b"\t", _INFO + 1)[_INFO].split(b";"))
+            entries = line.split(b"\t", FIXED)[FIXED - 1].split(b";")
+            # Of a field that a record has twice, the first counts, as everywhere.
+            info = dict(entry.partition(b"=")[::2] for entry in reversed(entries))
             for name, number, kind in how:
                 found = info.get(name.encode())
                 text = "" if found is None else found.decode("utf-8", "replace")
                 if kind == "Flag":
                     values[name] += ["0" if found is None else "1"] * len(alleles)
                 elif number in {"A", "R"} and text not in {"", "."}:
-                    each = text.split(",")[number == "R" :]
-                    if len(each) != len(alleles):
+                    each = text.split(",")
+                    of_reference = number == "R"
+                    if len(each) != len(alleles) + of_reference:
                         raise InputError(
-                            f"{place}, {where}: INFO field {name} has {len(each)} values for {len(alleles)} alternate "
-                            "alleles; mend the line"
+                            f"{place}, {where}: INFO field {name} has {len(each)} values for "
+                            f"{'REF and ' * of_reference}{len(alleles)} alternate alleles; mend the line"
                         )
-                    values[name] += each
+                    values[name] += each[of_reference:]
                 else:
                     values[name] += [text] * len(alleles)
     text_of = {name: pa.array(column, pa.large_string()) for name, column in values.items()}
@@ -420,8 +428,9 @@ def _classes(rows: _Rows, name: str, columns: VepColumns) -> Labels:
         excluded |= set(values) - set(columns.positive) - set(columns.negative)
     excluded.discard("")
     there = [value for value in values if value and value not in excluded]
+    unnamed = [value for value in values if value and value not in columns.named]
     notes = tuple(
-        f"No variant has the value {value} that {option} names."
+        f"No variant has the value {value} that --{option} names{_meant(value, unnamed)}."
         for option in ("positive", "negative", "exclude")
         for value in getattr(columns, option)
         if value not in values
@@ -429,7 +438,8 @@ def _classes(rows: _Rows, name: str, columns: VepColumns) -> Labels:
     if columns.positive:
         if not set(columns.positive) & set(there):
             raise InputError(
-                f"{rows.place}: {name} is nowhere {' or '.join(columns.positive)}; there are {listed_names(values)}"
+                f"{rows.place}: {name} is nowhere {' or '.join(columns.positive)}"
+                f"{_meant(columns.positive[0], unnamed)}; there are {listed_names(filter(None, values))}"
             )
         problem, number = "binary", {value: float(value in columns.positive) for value in there}
         others = [value for value in there if value not in columns.positive]
@@ -452,6 +462,13 @@ def _classes(rows: _Rows, name: str, columns: VepColumns) -> Labels:
     number_U = np.array([number.get(value, np.nan) for value in values])
     reason_U = np.array([LEFT_OUT if value in excluded else "" if value else NO_LABEL for value in values], object)
     return Labels(problem, classes, number_U[index_N], reason_U[index_N], notes)
+
+
+def _meant(value: str, there: Sequence[str]) -> str:
+    """Ask for what is most like a value; nothing where nothing is like it."""
+    by_lower = {other.lower(): other for other in there}
+    near = difflib.get_close_matches(value.lower(), by_lower, n=1, cutoff=0.8)
+    return f" (did you mean {by_lower[near[0]]}?)" if near else ""
 
 
 def _joined(values: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from mutbert.reports.vep import Measure
+    from mutbert.reports.vep_results import Measure
 
     Float64 = npt.NDArray[np.float64]
 
