@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from mutbert import progress
-from mutbert.progress import amount_text, progress_bar
+from mutbert.progress import amount_text, duration_text, progress_bar, with_rate
 
 
 def test_nothing_is_shown_unless_wanted(capsys):
@@ -57,3 +57,38 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch):
 )
 def test_amounts_are_for_people(amount, unit, text):
     assert amount_text(amount, unit) == text
+
+
+def test_the_rate_is_that_of_all_so_far_and_gives_way_to_other_notes(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    told = []
+    advance = with_rate(lambda amount, /, note="": told.append((amount, note)), "bases")
+    for now, amount, note in ((102.0, 3000, ""), (104.0, 1000, ""), (104.0, 1, "slow"), (500.0, 0, "")):  # noqa: B007
+        advance(amount, note)
+    assert told == [(3000, "1,500 bases/s"), (1000, "1,000 bases/s"), (1, "slow"), (0, "10.0 bases/s")]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (119.4, "119 s"),
+        (120, "2 min"),
+        (3569, "59 min"),
+        (3571, "1 h 0 min"),
+        (7290, "2 h 2 min"),
+        (4e6, "1,111 h 7 min"),
+    ],
+)
+def test_durations_are_for_people(seconds, text):
+    assert duration_text(seconds) == text
+
+
+def test_what_is_left_is_said_in_hours(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress_bar("Work", 1000, unit="bases") as advance:
+        now[0] = 600.0
+        advance(100)
+    assert "after 10 min, about 1 h 30 min left" in capsys.readouterr().err.splitlines()[0]

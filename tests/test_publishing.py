@@ -1,7 +1,9 @@
 """Nothing half-written bears the final name, and two writers never meet."""
 
+import fcntl
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -225,3 +227,158 @@ def test_a_forked_process_leaves_the_lock_to_its_parent(tmp_path):
         os.waitpid(child, 0)
         with pytest.raises(InputError, match="another process is writing"), locked(tmp_path):
             pass
+
+
+# Files
+
+BEGIN = "import os, signal, sys, time; from pathlib import Path; from mutbert.publishing import publish_file\n"
+
+
+def start(program, *words):
+    return subprocess.Popen(
+        [sys.executable, "-c", BEGIN + program, *map(str, words)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_second_writer_of_a_file_is_refused(tmp_path, force):
+    path = tmp_path / "out.txt"
+    if force:
+        path.write_text("old")
+    program = f"""
+with publish_file(Path(sys.argv[1]), force={force}) as partial, partial.open("w") as file:
+    file.write("first ")
+    file.flush()
+    print("begun", flush=True)
+    file.write(sys.stdin.readline())
+"""
+    first = start(program, path)
+    assert first.stdout.readline() == "begun\n"
+    second = start(program, path)
+    assert "out.txt: another process is writing it just now" in second.communicate()[1].splitlines()[-1]
+    other = tmp_path / "other.txt"
+    with publish_file(other) as partial:
+        partial.write_text("another output")
+    assert first.communicate("and whole")[1] == ""
+    assert path.read_text() == "first and whole"
+    assert names(tmp_path) == ["other.txt", "out.txt"]
+
+
+def test_what_a_killed_writer_of_a_file_left_is_cleared(tmp_path):
+    path = tmp_path / "out.txt"
+    killed = start(
+        """
+with publish_file(Path(sys.argv[1])) as partial:
+    partial.write_text("half of it")
+    os.kill(os.getpid(), signal.SIGKILL)
+""",
+        path,
+    )
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    assert not path.exists()
+    assert names(tmp_path) != []
+    with publish_file(path) as partial:
+        assert not partial.exists()
+        partial.write_text("whole")
+    assert names(tmp_path) == ["out.txt"]
+
+
+def test_many_writers_of_a_small_file_never_mix(tmp_path):
+    """However one's end and another's beginning fall together."""
+    program = """
+from mutbert.errors import InputError
+letter, written, refused = sys.argv[2], 0, 0
+while written < 30:
+    try:
+        with publish_file(Path(sys.argv[1]), force=True) as partial, partial.open("x") as file:
+            for _ in range(4):
+                file.write(letter)
+                file.flush()
+            assert partial.read_text() == 4 * letter
+        written += 1
+    except InputError:
+        refused += 1
+    text = Path(sys.argv[1]).read_text() if Path(sys.argv[1]).exists() else "AAAA"
+    assert text in ("AAAA", "BBBB", "CCCC"), text
+"""
+    writers = [start(program, tmp_path / "out.txt", letter) for letter in "ABC"]
+    for writer in writers:
+        assert writer.communicate()[1] == ""
+    assert names(tmp_path) == ["out.txt"]
+
+
+def test_a_file_s_lock_does_not_outlive_its_holder_in_a_forked_process(tmp_path):
+    done = start(
+        """
+path = Path(sys.argv[1])
+end_read, end_write = os.pipe()
+with publish_file(path) as partial:
+    partial.write_text("one")
+    child = os.fork()
+    if child == 0:
+        os.close(end_write)
+        os.read(end_read, 1)
+        os._exit(0)
+with publish_file(path, force=True) as partial:
+    partial.write_text("two")
+os.close(end_write)
+os.waitpid(child, 0)
+print(path.read_text())
+""",
+        tmp_path / "out.txt",
+    )
+    assert done.communicate() == ("two\n", "")
+
+
+def test_a_forked_process_that_ends_leaves_the_file_to_its_parent(tmp_path):
+    done = start(
+        """
+path = Path(sys.argv[1])
+with publish_file(path) as partial:
+    partial.write_text("mine")
+    if os.fork() == 0:
+        sys.exit(0)
+    os.wait()
+    try:
+        with publish_file(path):
+            pass
+    except Exception as error:
+        print(error)
+print(path.read_text())
+""",
+        tmp_path / "out.txt",
+    )
+    printed, wrong = done.communicate()
+    assert wrong == ""
+    assert "another process is writing" in printed.splitlines()[0]
+    assert printed.splitlines()[1] == "mine"
+    assert names(tmp_path) == ["out.txt"]
+
+
+def test_writers_may_lock_the_file_or_put_another_in_its_place(tmp_path):
+    """HDF5 does the former."""
+    with publish_file(tmp_path / "locked") as partial, partial.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write("locked")
+    with publish_file(tmp_path / "other") as partial:
+        (tmp_path / "aside").write_text("other")
+        (tmp_path / "aside").replace(partial)
+        with pytest.raises(InputError, match="another process"), publish_file(tmp_path / "other"):
+            pass
+    assert (tmp_path / "locked").read_text() == "locked"
+    assert (tmp_path / "other").read_text() == "other"
+    assert names(tmp_path) == ["locked", "other"]
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path):
+    def race():
+        with publish_file(tmp_path / "out") as partial:
+            partial.write_text("ours")
+            (tmp_path / "out").write_text("theirs")
+
+    with pytest.raises(InputError, match="exists already"):
+        race()
+    assert (tmp_path / "out").read_text() == "theirs"
+    assert names(tmp_path) == ["out"]

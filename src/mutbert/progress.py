@@ -51,6 +51,34 @@ def progress_bar(description: str, total: float | None, *, unit: str = "", show:
             yield advance
 
 
+def with_rate(advance: Advance, unit: str) -> Advance:
+    """Say beside the progress how much there was a second so far, where nothing else is said.
+
+    Parameters
+    ----------
+    advance : Advance
+        What shows the progress.
+    unit : str
+        What is counted, for example ``"bases"``.
+
+    Returns
+    -------
+    Advance
+        To be told of the work in place of `advance`; the time runs from now.
+    """
+    start = time.monotonic()
+    done = 0.0
+
+    def advance_with_rate(amount: float, /, note: str = "") -> None:
+        nonlocal done
+        done += amount
+        rate = done / max(time.monotonic() - start, 1e-9)
+        # Of what is slow, the first decimal counts.
+        advance(amount, note or f"{rate:,.{0 if rate >= 100 else 1}f} {unit}/s")
+
+    return advance_with_rate
+
+
 def _nothing(_amount: float, /, note: str = "") -> None:
     pass
 
@@ -99,9 +127,9 @@ def _lines(description: str, total: float | None, unit: str) -> Iterator[Advance
             words = [
                 f"{description}: {amount_text(done, unit, bare=True)} of {amount_text(total, unit)} ({share:.0f} %)"
             ]
-        words.append(f"after {seconds:.0f} s")
+        words.append(f"after {duration_text(seconds)}")
         if total and 0 < done < total:
-            words.append(f"about {seconds * (total - done) / done:.0f} s left")
+            words.append(f"about {duration_text(seconds * (total - done) / done)} left")
         if last_note:
             words.append(last_note)
         print(", ".join(words), file=sys.stderr, flush=True)  # noqa: T201
@@ -128,3 +156,11 @@ def amount_text(amount: float, unit: str, *, bare: bool = False) -> str:
             return f"{amount:.0f} {prefix}" if prefix == "B" else f"{amount:.1f} {prefix}"
         amount /= 1000
     return f"{amount:.1f} TB"
+
+
+def duration_text(seconds: float) -> str:
+    """Write a time for people, for example ``90 s``, ``5 min`` or ``26 h 40 min``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes} min" if hours else f"{minutes} min"

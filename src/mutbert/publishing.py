@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _CHUNK_BYTES = 1 << 20
-# Descriptors of the folders that this process holds.
+# Descriptors of the folders and outputs that this process holds.
 _locks: set[int] = set()
 
 
@@ -130,21 +130,55 @@ def locked(directory: Path, output: Path | None = None) -> Iterator[None]:
     InputError
         When another process holds it; the message names `output`, or the folder where that is left out.
     """
-    descriptor = os.open(directory, os.O_RDONLY)
-    _locks.add(descriptor)
+    descriptor = _hold(directory, os.O_RDONLY, output or directory)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{output or directory}: another process is writing it just now; wait for it or choose another output"
-            ) from None
         yield
     finally:
-        # In a process that was forked meanwhile it is closed already.
+        _release(descriptor)
+
+
+@contextmanager
+def _locked_beside(path: Path) -> Iterator[Callable[[], bool]]:
+    """Hold an output by a file of its own beside it, which is there for no longer; gives whether it is held still.
+
+    What is written cannot itself be held, as some writers lock it, or put another file in its place.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    while True:
+        descriptor = _hold(lock, os.O_RDWR | os.O_CREAT, path)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), lock.stat()):
+                break
+        # Whoever had it removed it meanwhile, so that it holds nothing.
+        _release(descriptor)
+    try:
+        yield lambda: descriptor in _locks
+    finally:
         if descriptor in _locks:
-            _locks.remove(descriptor)
-            os.close(descriptor)
+            lock.unlink(missing_ok=True)
+        _release(descriptor)
+
+
+def _hold(path: Path, flags: int, output: Path) -> int:
+    descriptor = os.open(path, flags, 0o666)
+    _locks.add(descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException as error:
+        _release(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise InputError(
+                f"{output}: another process is writing it just now; wait for it or choose another output"
+            ) from None
+        raise
+    return descriptor
+
+
+def _release(descriptor: int) -> None:
+    # In a process that was forked meanwhile it is closed already.
+    if descriptor in _locks:
+        _locks.remove(descriptor)
+        os.close(descriptor)
 
 
 def _let_go() -> None:
@@ -159,6 +193,9 @@ os.register_at_fork(after_in_child=_let_go)
 @contextmanager
 def publish_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a file to write that becomes `path` in one rename when the block ends well.
+
+    It is locked while the block runs, so that two processes never write the same output; what a killed process left
+    there is cleared. On an error it is removed.
 
     Parameters
     ----------
@@ -175,19 +212,24 @@ def publish_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     Raises
     ------
     InputError
-        When `path` exists and `force` is false.
+        When `path` exists and `force` is false, or another process is writing it.
     """
     refuse_existing(path, force=force)
     # The suffix stays last, because some writers choose the format by it.
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        yield partial
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with _locked_beside(path) as is_held:
+        try:
+            partial.unlink(missing_ok=True)
+            yield partial
+            refuse_existing(path, force=force)
+            _sync(partial)
+            partial.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            # Of a process that was forked meanwhile it is not.
+            if is_held():
+                partial.unlink(missing_ok=True)
+            raise
 
 
 def publish_json(path: Path, value: Any, *, force: bool = False) -> None:

@@ -66,7 +66,7 @@ def test_anndata_of_several_layers(write, tmp_path):
 
 def test_anndata_s_names_are_told_apart(tmp_path):
     names = ["a", "b", "a", "a-1", "a", "b"]
-    making = Making("m", 2, "mean", (1,), "forward")
+    making = Making("m", 2, "mean", (1,), "forward", "sequence")
     with open_writer(tmp_path / "out.h5ad", making) as writer:
         for number, name in enumerate(names):
             writer.add(Record(name, "c", number, number + 1), np.full((1, 2), number, np.float32))
@@ -99,6 +99,7 @@ def test_parquet_says_how_it_was_made(write):
     (parquet,) = write(".parquet", layers="all", strands="both")
     metadata = pyarrow.parquet.read_schema(parquet).metadata
     said = {"pooling": "mean", "layers": "[0, 1, 2]", "strands": "both", "model": "a/model"}
+    said["surroundings"] = "sequence"
     assert {name: metadata[name.encode()].decode() for name in said} == said
 
 

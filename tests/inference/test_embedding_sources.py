@@ -265,6 +265,9 @@ def test_what_does_not_go_together(tmp_path):
         ({"bed": path}, "--genome"),
         ({"fasta": path, "name_column": "name"}, "has no columns to choose"),
         ({"input": path, "sequence_column": "sequence"}, "has no columns to choose"),
+        ({"fasta": path, "surroundings": "reference"}, "are embedded as they are"),
+        ({"input": path, "sample": "me"}, "are embedded as they are"),
+        ({"input": path, "person_vcf": "calls.vcf"}, "are embedded as they are"),
         ({"input": tmp_path / "nowhere.csv"}, "nowhere.csv: no such CSV file"),
         ({"input": tmp_path / "nowhere.fq"}, "nowhere.fq: no such FASTQ file"),
     ):

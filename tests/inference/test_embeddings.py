@@ -56,6 +56,20 @@ def bed(tmp_path):
     return path
 
 
+@pytest.fixture
+def calls(tmp_path):
+    """Genotypes of two people."""
+    path = tmp_path / "calls.vcf"
+    path.write_text(
+        "##fileformat=VCFv4.2\n##contig=<ID=1>\n##contig=<ID=2>\n"
+        '##FORMAT=<ID=GT,Number=1,Type=String,Description="genotype">\n'
+        "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tyou\tme\n"
+        "1\t3\t.\tG\tT\t.\t.\t.\tGT\t0|0\t0|1\n1\t13\t.\tA\tC\t.\t.\t.\tGT\t1|1\t0|0\n"
+        "1\t21\t.\tA\tC\t.\t.\t.\tGT\t0|0\t1|1\n2\t5\t.\tA\tG\t.\t.\t.\tGT\t./.\t1/0\n"
+    )
+    return path
+
+
 def states_of(model, probs_LV, layer=-1):
     """Hidden states of one sequence, at [CLS] and [SEP] too, the plain way."""
     framed = np.zeros((len(probs_LV) + 2, 9), np.float32)
@@ -95,7 +109,7 @@ def test_fasta_records(build, sequences, fasta, tmp_path, pooling, batch_size):
     output = tmp_path / "out.parquet"
     report = embed(model, fasta=fasta, output=output, pooling=pooling, batch_size=batch_size)
     bases = sum(map(len, sequences))
-    assert report == EmbeddingReport(output, len(sequences), bases, 32, pooling, (2,), "forward")
+    assert report == EmbeddingReport(output, len(sequences), bases, 32, pooling, (2,), "forward", None, {})
     rows, embeddings, table = read_parquet(output)
     assert [(row["name"], row["contig"], row["start"], row["end"]) for row in rows] == [
         (f"r{number}", f"r{number}", 0, len(sequence)) for number, sequence in enumerate(sequences)
@@ -251,6 +265,28 @@ def test_genome_regions_are_the_population_s(build, genome, bed, tmp_path, opene
     assert_same(embeddings, wanted)
 
 
+def test_genome_regions_may_be_the_reference_s_or_a_person_s(build, genome, bed, calls, tmp_path):
+    model = build(MutBertModel)
+    person = {"person_vcf": calls, "sample": "me"}
+    # By position, what my two chromosomes have.
+    mine = {"chr1": {2: "GT", 20: "CC"}, "chr2": {4: "AG"}}
+    for kind, more, bases_of in (("reference", {}, {}), ("person", person, mine)):
+        output = tmp_path / f"{kind}.parquet"
+        report = embed(model, genome=genome, bed=bed, output=output, surroundings=kind, **more)
+        assert report.differing == (3 if kind == "person" else None)
+        assert report.not_used == ({"as the reference": 1} if kind == "person" else {})
+        rows, embeddings, table = read_parquet(output)
+        assert table.schema.metadata[b"surroundings"] == kind.encode()
+        wanted = []
+        for row in rows:
+            probs = alphabet.TOKEN_PROBABILITIES[genome.bases(row["contig"], row["start"], row["end"])]
+            for position, two in bases_of.get(row["contig"], {}).items():
+                if row["start"] <= position < row["end"]:
+                    probs[position - row["start"]] = [0, 0, 0, 0, 0, *(two.count(base) / 2 for base in "ACGT")]
+            wanted.append(POOLINGS["mean"](states_of(model, probs)))
+        assert_same(embeddings, wanted)
+
+
 def test_row_groups_are_written_as_they_come(build, fasta, tmp_path, monkeypatch):
     model = build(MutBertModel)
     wanted = {"mean": [0, 2], "none": [2]}
@@ -400,7 +436,7 @@ def run(build, tmp_path):
     return lambda *words: CliRunner().invoke(app, ["--model", str(tmp_path / "model"), *map(str, words)])
 
 
-def test_command(run, sequences, fasta, genome, bed, tmp_path):
+def test_command(run, sequences, fasta, genome, bed, calls, tmp_path):
     done = run("--fasta", fasta, "-o", tmp_path / "out.safetensors", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {
@@ -411,11 +447,20 @@ def test_command(run, sequences, fasta, genome, bed, tmp_path):
         "pooling": "mean",
         "layers": [2],
         "strands": "forward",
+        "differing": None,
+        "not_used": {},
     }
     assert "20 sequences" in done.stderr
     done = run("--genome", genome.path, "--bed", bed, "-o", tmp_path / "out.parquet", "--pooling", "none")
     assert done.exit_code == 0, done.output
     assert done.stdout == f"{tmp_path / 'out.parquet'}: 3 sequences, 84 bases, 32 numbers a base\n"
+    done = run("--genome", genome.path, "--bed", bed, "-o", tmp_path / "me.parquet", "--surroundings", "person",
+               "--person-vcf", calls, "--sample", "me")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[1:] == [
+        "3 positions of the person in the regions differ",
+        "1 record of the person changes nothing: as the reference",
+    ]
 
 
 def test_command_chooses_layers_strands_and_columns(run, sequences, tmp_path):

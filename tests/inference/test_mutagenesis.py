@@ -18,7 +18,7 @@ from mutbert.cli.main import app
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome.build import build_genome
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference import base_predictions
+from mutbert.inference import base_predictions, mutagenesis
 from mutbert.inference.base_predictions import PredictionSettings
 from mutbert.inference.mutagenesis import mutate_region
 from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
@@ -177,7 +177,11 @@ def test_one_person_stands_around_a_position(model, genome, sequences, tmp_path)
         person_vcf=tmp_path / "calls.vcf",
         sample="me",
     )
-    assert sum(report.not_used.values()) == 1
+    assert report.not_used == {"insertion or deletion": 1}
+    # The windows are 30 bases and reach from 4 to 44.
+    assert report.differing == 2
+    made = pyarrow.parquet.read_schema(tmp_path / "out.parquet").metadata
+    assert {made[name] for name in (b"surroundings", b"sample", b"context")} == {b"person", b"me", b"30"}
     half = [0.5 * (base in (bases[26], others[26])) for base in "ACGT"]
     for row in read(tmp_path / "out.parquet"):
         # What the position is compared with stays the reference.
@@ -211,6 +215,11 @@ def test_a_designed_sequence_is_as_a_genome_of_it(model, genome, sequences, tmp_
         mutate(model, tmp_path / "no.parquet", sequence=fasta)
     with pytest.raises(InputError, match="no population"):
         mutate(model, tmp_path / "no.parquet", sequence=fasta, region="one", surroundings="population")
+    with pytest.raises(InputError, match="no persons"):
+        mutate(model, tmp_path / "no.parquet", sequence=fasta, region="one", person_vcf=tmp_path / "calls.vcf")
+    fasta.write_text(">alone\nNNNN\n")
+    with pytest.raises(InputError, match="all 4 bases are N"):
+        mutate(model, tmp_path / "no.parquet", sequence=fasta)
     fasta.write_text(">alone\nGATTACA\n")
     assert mutate(model, tmp_path / "alone.parquet", sequence=fasta).positions == 7
 
@@ -233,9 +242,11 @@ def test_a_longer_context_needs_scaling_and_the_model_is_left_as_it_was(model_fo
         ({"region": None}, "no region is given"),
         ({"region": "one:140-160"}, "not within one:1-150"),
         ({"region": "four"}, "no such contig"),
-        ({"genome": None}, "either a genome, or a FASTA"),
-        ({"sequence": "also.fa"}, "either a genome, or a FASTA"),
+        ({"genome": None}, r"nothing to mutate is given; give either a genome \(--genome\)"),
+        ({"sequence": "also.fa"}, "both a genome and a sequence are given"),
+        ({"region": "one:62-69"}, "one:62-69: all 8 bases are N, so that there is nothing to mutate"),
         ({"surroundings": "nobody"}, "surroundings is 'nobody'"),
+        ({"person_vcf": "calls.vcf"}, "person_vcf calls.vcf is given, but the surroundings are the reference"),
         ({"settings": PredictionSettings(strands="reverse")}, "strands is 'reverse'"),
         ({"settings": PredictionSettings(precision="fp8")}, "precision is 'fp8'"),
         ({"settings": PredictionSettings(batch_size=0)}, "batch_size is 0"),
@@ -274,8 +285,8 @@ def test_the_command(model_folders, genome, tmp_path):
     words += ["--figure", str(tmp_path / "out.svg"), "--figure", str(tmp_path / "out.png")]
     done = CliRunner().invoke(alone, words)
     assert done.exit_code == 0, done.output
-    assert "one:55-95, 41 positions\n10 are N" in done.stdout
-    assert "1 are another IUPAC code" in done.stdout
+    assert "one:55-95, 41 positions\nwithout values, as they are N: 10" in done.stdout
+    assert "as they are another IUPAC code: 1" in done.stdout
     assert "<svg" in (tmp_path / "out.svg").read_text()
     assert (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     done = CliRunner().invoke(alone, [*words, "--force", "--json"])
@@ -306,3 +317,17 @@ def test_samples_of_the_pages_run(model_folders, tmp_path, monkeypatch, page):
             assert program == "mutbert"
             done = CliRunner().invoke(app, words)
             assert done.exit_code == 0, done.output
+
+
+def test_of_very_many_positions_what_is_quicker_is_named(model, genome, tmp_path, monkeypatch, capsys):
+    mutate(model, tmp_path / "a.parquet", genome=genome, region="one:1-20", progress=True)
+    assert "mutbert tracks" not in capsys.readouterr().err
+    monkeypatch.setattr(mutagenesis, "_MANY", 19)
+    settings = PredictionSettings(60)
+    mutate(model, tmp_path / "b.parquet", settings, genome=genome, region="one:1-20", progress=True)
+    first = capsys.readouterr().err.splitlines()[0]
+    # Windows of 60 bases lie 30 apart, with 8 passes each.
+    assert first.startswith("one:1-20: 20 positions, with a forward pass each for every strand")
+    assert first.endswith("'mutbert tracks' takes a forward pass for 3")
+    mutate(model, tmp_path / "c.parquet", genome=genome, region="one:1-20")
+    assert capsys.readouterr().err == ""

@@ -290,6 +290,7 @@ def test_genomes_that_a_bigwig_does_not_take(tmp_path):
         ({"regions": ["nowhere"]}, "no such contig"),
         ({"regions": ["one"], "bed": "some.bed"}, "beside a BED file"),
         ({"surroundings": "person"}, "no sample is named"),
+        ({"person_vcf": "calls.vcf"}, "person_vcf calls.vcf is given, but the surroundings are the reference"),
         ({"settings": PredictionSettings(63)}, "context: 63 bases are 65 tokens"),
         ({"settings": PredictionSettings(strands="reverse")}, "strands is 'reverse'"),
     ],
@@ -344,7 +345,7 @@ def test_the_command(model_folders, genome, sequences, tmp_path):
     words = ["--model", str(model_folders["mutbert"]), "--genome", str(genome.path), "--context", str(CONTEXT)]
     done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "a.bw"), "--region", "two:1-9", "--contig", "one"])
     assert done.exit_code == 0, done.output
-    assert "entropy of 16 bases\n3 are N and have no value\n" in done.stdout
+    assert "entropy of 16 bases\nwithout a value, as they are N: 3\n" in done.stdout
     found = values(tmp_path / "a.bw", sequences)
     assert [int((~np.isnan(value)).sum()) for value in found.values()] == [6, 0, 7, 0, 0]
     words += ["-o", str(tmp_path / "b.bedgraph"), "--track", "entropy", "--track", "best_alternate_llr", "--json"]

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.patches import PathPatch
 from pyarrow import parquet
 
@@ -22,7 +23,16 @@ from mutbert.reports.mutagenesis_figures import (
 COLOURS = {"A": "#009e73", "C": "#0072b2", "G": "#e69f00", "T": "#d55e00"}
 
 
-def write_table(path, probability_P4, reference, start=1000, contig="chr1", row_group_size=None):
+MADE = {
+    "surroundings": "person",
+    "sample": "NA12878",
+    "model": "runs/small/model",
+    "context": "1510",
+    "strands": "both",
+}
+
+
+def write_table(path, probability_P4, reference, start=1000, contig="chr1", row_group_size=None, made=()):
     """Write a table as the command does: ratios are of the probabilities, NaN where a position has none."""
     probability_P4 = np.asarray(probability_P4, float)
     code_P = np.array(["ACGTN".index(base) for base in reference])
@@ -36,7 +46,7 @@ def write_table(path, probability_P4, reference, start=1000, contig="chr1", row_
         **{f"llr_{base}": llr_P4[:, number].astype(np.float32) for number, base in enumerate("ACGT")},
         **{f"probability_{base}": probability_P4[:, number].astype(np.float32) for number, base in enumerate("ACGT")},
     }
-    table = pa.table(columns).replace_schema_metadata({"mutbert_mutagenesis": "1"})
+    table = pa.table(columns).replace_schema_metadata({"mutbert_mutagenesis": "1", **dict(made)})
     parquet.write_table(table, path, row_group_size=row_group_size)
     return llr_P4
 
@@ -85,6 +95,29 @@ def test_coordinates_count_from_one_and_text_is_text(tmp_path):
     # The names of the four rows.
     assert [words.count(base) for base in "ACGT"] == [1, 1, 1, 1]
     assert "no value" not in words
+
+
+@pytest.mark.parametrize("count", [1, 60, MOST_DRAWN + 1])
+def test_a_figure_says_what_the_model_saw(tmp_path, count):
+    words = " ".join(texts(draw(tmp_path, *some(count), made=MADE)))
+    assert "surroundings NA12878, model small/model, context 1,510, both strands" in words
+    words = " ".join(texts(draw(tmp_path, *some(count), made={"surroundings": "population", "strands": "forward"})))
+    assert "surroundings population, forward strand" in words
+
+
+def test_scales_of_logos_are_the_same_however_sure_a_model_is(tmp_path, drawn):
+    draw(tmp_path, np.full((5, 4), 0.25), "ACGTA")
+    draw(tmp_path, np.eye(4) * 0.96 + 0.01, "ACGT")
+    for figure in drawn:
+        (logo,) = [axes for axes in figure.axes if axes.get_ylabel() == "bits"]
+        assert logo.get_ylim() == (0, 2)
+
+
+def test_few_positions_make_a_small_figure(tmp_path, drawn):
+    for count in (1, 30):
+        draw(tmp_path, *some(count))
+    few, many = (figure.get_figwidth() for figure in drawn)
+    assert few < many / 1.5
 
 
 def test_the_same_table_gives_the_same_picture(tmp_path):
@@ -153,10 +186,12 @@ def test_the_map_has_every_ratio_and_a_dot_at_each_reference(tmp_path, drawn):
 @pytest.mark.parametrize(
     ("count", "start"), [(1, 0), (7, 99), (80, 248_956_300), (81, 5), (MOST_DRAWN, 999_999_000), (MOST_DRAWN + 1, 3)]
 )
-def test_nothing_overlaps_or_is_cut_off(tmp_path, drawn, count, start):
-    draw(tmp_path, *some(count), start=start)
+@pytest.mark.parametrize("made", [{}, MADE])
+def test_nothing_overlaps_or_is_cut_off(tmp_path, drawn, count, start, made):
+    draw(tmp_path, *some(count), start=start, made=made)
     figure = drawn[0]
-    figure.canvas.draw()
+    # As pixels, since legends stay where they were drawn last.
+    FigureCanvasAgg(figure).draw()
     # Ticks that are not between the ends of an axis are not drawn.
     texts = [
         tick.label1

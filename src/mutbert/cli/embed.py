@@ -7,8 +7,17 @@ from pathlib import Path
 
 import typer
 
-from mutbert.cli.options import parse_rope_scaling
-from mutbert.cli.printing import print_json
+from mutbert.cli.options import (
+    BatchSize,
+    PersonVcf,
+    Precision,
+    RopeScaling,
+    Sample,
+    Strands,
+    Surroundings,
+    parse_rope_scaling,
+)
+from mutbert.cli.printing import counted, print_json, print_person
 from mutbert.errors import InputError
 
 
@@ -20,6 +29,9 @@ def embed(
     fasta: Path | None = typer.Option(None, "--fasta", help="Embed each record of this FASTA."),
     genome: Path | None = typer.Option(None, "--genome", help="Embed regions of this probabilistic genome."),
     bed: Path | None = typer.Option(None, "--bed", help="The regions of the genome."),
+    surroundings: Surroundings = "population",
+    person_vcf: PersonVcf = None,
+    sample: Sample = None,
     sequence_column: str | None = typer.Option(
         None, "--sequence-column", help="Of a table, the column of the sequences; sequence where left out."
     ),
@@ -33,20 +45,15 @@ def embed(
     pooling: str = typer.Option(
         "mean", "--pooling", help="mean or max over the bases, cls for the first token; none for one a base."
     ),
-    strands: str = typer.Option("forward", "--strands", help="forward, or both for the mean over the two strands."),
-    batch_size: int = typer.Option(32, "--batch-size", min=1, help="Sequences a batch."),
-    precision: str = typer.Option("fp32", "--precision", help="fp32, or bf16 for bfloat16 autocast."),
-    rope_scaling: str | None = typer.Option(
-        None,
-        "--rope-scaling",
-        metavar="TYPE:FACTOR",
-        help="For sequences longer than the model is trained for: linear or dynamic, and how many times longer.",
-    ),
+    strands: Strands = "forward",
+    batch_size: BatchSize = 32,
+    precision: Precision = "fp32",
+    rope_scaling: RopeScaling = None,
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Embed the sequences of a file, or regions of a probabilistic genome."""
-    scaling = None if rope_scaling is None else parse_rope_scaling(rope_scaling)
+    scaling = parse_rope_scaling(rope_scaling)
     wanted = _parse_layers(layers)
     from mutbert.inference.embeddings import embed
 
@@ -56,6 +63,9 @@ def embed(
         fasta=fasta,
         genome=genome,
         bed=bed,
+        surroundings=surroundings,
+        person_vcf=person_vcf,
+        sample=sample,
         sequence_column=sequence_column,
         name_column=name_column,
         output=output,
@@ -73,10 +83,9 @@ def embed(
         return
     each = "a base" if report.pooling == "none" else "a sequence"
     several = f" in each of layers {', '.join(map(str, report.layers))}" if len(report.layers) > 1 else ""
-    typer.echo(
-        f"{report.output}: {report.records:,} sequences, {report.bases:,} bases, {report.hidden_size} numbers "
-        f"{each}{several}"
-    )
+    made_of = f"{counted(report.records, 'sequence')}, {counted(report.bases, 'base')}"
+    typer.echo(f"{report.output}: {made_of}, {report.hidden_size} numbers {each}{several}")
+    print_person(report.differing, "the regions", report.not_used)
 
 
 def _parse_layers(text: str) -> str | list[int]:

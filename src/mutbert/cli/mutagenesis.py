@@ -7,7 +7,18 @@ from pathlib import Path
 
 import typer
 
-from mutbert.cli.printing import print_json
+from mutbert.cli.options import (
+    BatchSize,
+    Context,
+    PersonVcf,
+    Precision,
+    RopeScaling,
+    Sample,
+    Strands,
+    Surroundings,
+    parse_rope_scaling,
+)
+from mutbert.cli.printing import counted, print_json, print_person
 
 
 def mutagenesis(
@@ -17,21 +28,14 @@ def mutagenesis(
     region: str | None = typer.Option(None, "--region", help="The region: chr22:101-200, both ends included."),
     output: Path = typer.Option(..., "--output", "-o", help="A .parquet file, with a row a position."),
     figures: list[Path] = typer.Option([], "--figure", help="Draw it, as .png or .svg; may be given again."),
-    surroundings: str = typer.Option(
-        "reference", "--surroundings", help="What stands around a position: reference, population or person."
-    ),
-    person_vcf: Path | None = typer.Option(None, "--person-vcf", help="The genotypes of the person."),
-    sample: str | None = typer.Option(None, "--sample", help="The person's name in it."),
-    context: int | None = typer.Option(None, "--context", min=1, help="Bases of a window; else as in training."),
-    strands: str = typer.Option("both", "--strands", help="both for the mean over the two strands, or forward."),
-    batch_size: int = typer.Option(32, "--batch-size", min=1, help="Windows a batch."),
-    precision: str = typer.Option("fp32", "--precision", help="fp32, or bf16 for bfloat16 autocast."),
-    rope_scaling: str | None = typer.Option(
-        None,
-        "--rope-scaling",
-        metavar="TYPE:FACTOR",
-        help="For a context longer than the model is trained for: linear or dynamic, and how many times longer.",
-    ),
+    surroundings: Surroundings = "reference",
+    person_vcf: PersonVcf = None,
+    sample: Sample = None,
+    context: Context = None,
+    strands: Strands = "both",
+    batch_size: BatchSize = 32,
+    precision: Precision = "fp32",
+    rope_scaling: RopeScaling = None,
     force: bool = typer.Option(False, "--force", help="Replace outputs where they exist."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
@@ -40,11 +44,10 @@ def mutagenesis(
         from mutbert.reports.mutagenesis_figures import check_figures, draw_mutagenesis
 
         check_figures(figures, force=force)
-    from mutbert.cli.options import parse_rope_scaling
     from mutbert.inference.base_predictions import PredictionSettings
     from mutbert.inference.mutagenesis import mutate_region
 
-    scaling = None if rope_scaling is None else parse_rope_scaling(rope_scaling)
+    scaling = parse_rope_scaling(rope_scaling)
     report = mutate_region(
         model,
         output,
@@ -64,12 +67,11 @@ def mutagenesis(
         paths = {"output": str(report.output), "figures": [str(path) for path in figures]}
         print_json(asdict(report) | paths | {"region": str(report.region)})
         return
-    typer.echo(f"{report.output}: {report.region}, {report.positions:,} positions")
+    typer.echo(f"{report.output}: {report.region}, {counted(report.positions, 'position')}")
     if report.unknown:
-        typer.echo(f"{report.unknown:,} are N and have no values")
+        typer.echo(f"without values, as they are N: {report.unknown:,}")
     if report.ambiguous:
-        typer.echo(f"{report.ambiguous:,} are another IUPAC code and have probabilities, but no ratios")
-    for reason, number in report.not_used.items():
-        typer.echo(f"{number:,} records of the person change nothing: {reason}")
+        typer.echo(f"with probabilities but no ratios, as they are another IUPAC code: {report.ambiguous:,}")
+    print_person(report.differing, "the windows", report.not_used)
     for path in figures:
         typer.echo(f"{path}: the figure")

@@ -1,15 +1,38 @@
-"""Values of options that are more than a word or a number."""
+"""Options that several verbs have, and values that are more than a word or a number."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
 
 from mutbert.errors import InputError
 
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sequences or windows a batch.")]
+Context = Annotated[int | None, typer.Option("--context", min=1, help="Bases of a window; else as in training.")]
+PersonVcf = Annotated[Path | None, typer.Option("--person-vcf", help="The genotypes of the person.")]
+Precision = Annotated[str, typer.Option("--precision", help="fp32, or bf16 for bfloat16 autocast.")]
+RopeScaling = Annotated[
+    str | None,
+    typer.Option(
+        "--rope-scaling",
+        metavar="TYPE:FACTOR",
+        help="For more bases than the model is trained for: linear or dynamic, and how many times as many.",
+    ),
+]
+Sample = Annotated[str | None, typer.Option("--sample", help="The person, by the name in the VCF.")]
+Strands = Annotated[str, typer.Option("--strands", help="forward, or both for the mean over the two strands.")]
+Surroundings = Annotated[
+    str, typer.Option("--surroundings", help="What a genome is seen as: reference, population or person.")
+]
 
-def parse_rope_scaling(text: str) -> dict[str, Any]:
-    """Take ``dynamic:2`` apart."""
+
+def parse_rope_scaling(text: str | None) -> dict[str, Any] | None:
+    """Take ``dynamic:2`` apart; nothing stays nothing."""
+    if text is None:
+        return None
     kind, _, factor = text.partition(":")
     try:
         return {"type": kind, "factor": float(factor)}

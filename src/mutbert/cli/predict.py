@@ -7,6 +7,7 @@ from pathlib import Path
 
 import typer
 
+from mutbert.cli.options import BatchSize, Precision, Strands  # noqa: TC001 - typer reads them
 from mutbert.cli.printing import print_json
 
 
@@ -18,9 +19,9 @@ def predict(
     name: str | None = typer.Option(None, "--name", help="A column of names."),
     region: str | None = typer.Option(None, "--region", help="A column that says where a sequence lies (chr3:10-110)."),
     genome: Path | None = typer.Option(None, "--genome", help="A genome store: allele frequencies where it lies."),
-    strands: str = typer.Option("forward", "--strands", help="forward, or both for the mean over the two strands."),
-    batch_size: int = typer.Option(32, "--batch-size", min=1, help="Sequences a batch."),
-    precision: str = typer.Option("fp32", "--precision", help="fp32, or bf16 for bfloat16 autocast."),
+    strands: Strands = "forward",
+    batch_size: BatchSize = 32,
+    precision: Precision = "fp32",
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),

@@ -7,7 +7,18 @@ from pathlib import Path
 
 import typer
 
-from mutbert.cli.printing import print_json
+from mutbert.cli.options import (
+    BatchSize,
+    Context,
+    PersonVcf,
+    Precision,
+    RopeScaling,
+    Sample,
+    Strands,
+    Surroundings,
+    parse_rope_scaling,
+)
+from mutbert.cli.printing import counted, print_json, print_person
 
 
 def tracks(
@@ -29,30 +40,22 @@ def tracks(
     mask_every: int = typer.Option(
         8, "--mask-every", min=0, help="Mask one base in so many at once; 1: each on its own, slow; 0: none."
     ),
-    surroundings: str = typer.Option(
-        "reference", "--surroundings", help="What the windows are: reference, population or person."
-    ),
-    person_vcf: Path | None = typer.Option(None, "--person-vcf", help="The genotypes of the person."),
-    sample: str | None = typer.Option(None, "--sample", help="The person's name in it."),
-    context: int | None = typer.Option(None, "--context", min=1, help="Bases of a window; else as in training."),
-    strands: str = typer.Option("both", "--strands", help="both for the mean over the two strands, or forward."),
-    batch_size: int = typer.Option(32, "--batch-size", min=1, help="Windows a batch."),
-    precision: str = typer.Option("fp32", "--precision", help="fp32, or bf16 for bfloat16 autocast."),
-    rope_scaling: str | None = typer.Option(
-        None,
-        "--rope-scaling",
-        metavar="TYPE:FACTOR",
-        help="For a context longer than the model is trained for: linear or dynamic, and how many times longer.",
-    ),
+    surroundings: Surroundings = "reference",
+    person_vcf: PersonVcf = None,
+    sample: Sample = None,
+    context: Context = None,
+    strands: Strands = "both",
+    batch_size: BatchSize = 32,
+    precision: Precision = "fp32",
+    rope_scaling: RopeScaling = None,
     force: bool = typer.Option(False, "--force", help="Replace outputs where they exist."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Write what a model predicts at every base, for genome browsers."""
-    from mutbert.cli.options import parse_rope_scaling
     from mutbert.inference.base_predictions import PredictionSettings
     from mutbert.inference.tracks import write_tracks
 
-    scaling = None if rope_scaling is None else parse_rope_scaling(rope_scaling)
+    scaling = parse_rope_scaling(rope_scaling)
     report = write_tracks(
         model,
         genome,
@@ -72,10 +75,9 @@ def tracks(
         print_json(asdict(report) | {"outputs": {name: str(path) for name, path in report.outputs.items()}})
         return
     for name, path in report.outputs.items():
-        typer.echo(f"{path}: {name} of {report.bases:,} bases")
+        typer.echo(f"{path}: {name} of {counted(report.bases, 'base')}")
     if report.unknown:
-        typer.echo(f"{report.unknown:,} are N and have no value")
+        typer.echo(f"without a value, as they are N: {report.unknown:,}")
     if report.ambiguous:
-        typer.echo(f"{report.ambiguous:,} are another IUPAC code and have no value but an entropy")
-    for reason, number in report.not_used.items():
-        typer.echo(f"{number:,} records of the person change nothing: {reason}")
+        typer.echo(f"with an entropy alone, as they are another IUPAC code: {report.ambiguous:,}")
+    print_person(report.differing, "them", report.not_used)

@@ -15,10 +15,9 @@ from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.genome.fasta import read_fasta, read_pieces
 from mutbert.genome.store import Windows
-from mutbert.inference.opening import SPECIAL_TOKENS, longest_input, open_model, rope_scaled, too_long
+from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
 from mutbert.inference.passes import MASKED, base_log_probabilities, entropy, read_bases, run_passes
-from mutbert.inference.predict import PRECISIONS, STRANDS
-from mutbert.inference.surroundings import Person, place_windows, read_windows
+from mutbert.inference.surroundings import place_windows, read_windows
 from mutbert.model import MutBertForMaskedLM
 from mutbert.regions import Region
 
@@ -132,11 +131,8 @@ class BasePredictor:
     """
 
     def __init__(self, model: MutBertForMaskedLM, surroundings: Surroundings, settings: PredictionSettings) -> None:
-        _check(settings)
-        with rope_scaled(model.config, settings.rope_scaling):
-            self.context: int = settings.context or int(model.config.max_position_embeddings) - SPECIAL_TOKENS
-            if self.context > longest_input(model.config):
-                raise InputError(f"context: {too_long(model.config, self.context)}")
+        check_run(settings.strands, settings.precision, settings.batch_size)
+        self.context: int = resolve_context(model.config, settings.context, settings.rope_scaling)
         self._model = model
         self._surroundings = surroundings
         self._settings = settings
@@ -239,16 +235,6 @@ def _places(passes: Passes, phase_N: Int64, every: int) -> tuple[Int64, Int64]:
     return row_E, column_E
 
 
-def _check(settings: PredictionSettings) -> None:
-    for name, choices in (("strands", STRANDS), ("precision", PRECISIONS)):
-        if getattr(settings, name) not in choices:
-            raise InputError(f"{name} is {getattr(settings, name)!r}; it must be one of {', '.join(choices)}")
-    for name in ("context", "batch_size"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; it must be at least 1")
-
-
 def open_predictor(
     model: str | Path | MutBertForMaskedLM, surroundings: Surroundings, settings: PredictionSettings | None
 ) -> BasePredictor:
@@ -261,13 +247,8 @@ def open_predictor(
     """
     settings = settings or PredictionSettings()
     # Before a large model is read.
-    _check(settings)
+    check_run(settings.strands, settings.precision, settings.batch_size)
     return BasePredictor(open_model(model, MutBertForMaskedLM), surroundings, settings)
-
-
-def records_not_used(surroundings: Surroundings) -> Mapping[str, int]:
-    """Count a person's records that change nothing, by reason; of other surroundings there are none."""
-    return dict(surroundings.not_used) if isinstance(surroundings, Person) else {}
 
 
 class DesignedSequence:
@@ -300,6 +281,10 @@ class DesignedSequence:
                              f"{next(iter(lengths))}")  # fmt: skip
         self.region = Region.parse(region or next(iter(lengths)), lengths)
         self._code_L = next(contig.base_L for contig in read_fasta(path) if contig.name == self.region.contig)
+
+    def is_known(self, region: Region) -> bool:
+        """Tell whether a stretch has any base but N."""
+        return bool((self._code_L[region.start : region.end] != alphabet.UNKNOWN).any())
 
     @property
     def lengths(self) -> Mapping[str, int]:

@@ -44,6 +44,8 @@ class Making(NamedTuple):
         The layers, 0 being the embedding layer.
     strands : str
         ``"forward"`` or ``"both"``.
+    surroundings : str
+        ``"reference"``, ``"population"`` or ``"person"`` of a genome's regions; ``"sequence"`` of sequences.
     """
 
     model: str
@@ -51,6 +53,7 @@ class Making(NamedTuple):
     pooling: str
     layers: tuple[int, ...]
     strands: str
+    surroundings: str
 
     def named(self, stem: str) -> list[str]:
         """Give each layer's name for something: the stem alone for one layer, ``STEM_LAYER`` for several."""
@@ -63,6 +66,7 @@ class Making(NamedTuple):
             "pooling": self.pooling,
             "layers": json.dumps(self.layers),
             "strands": self.strands,
+            "surroundings": self.surroundings,
             "version": mutbert.__version__,
         }
 

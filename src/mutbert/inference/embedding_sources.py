@@ -6,7 +6,7 @@ Shape suffixes: L length in bases, V vocabulary (9).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -15,14 +15,18 @@ from mutbert.errors import InputError
 from mutbert.genome.compression import check_input
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.sequence_files import TABLES, NamedSequence, format_of, read_sequences
+from mutbert.inference.surroundings import count_differing, open_surroundings, records_not_used
 from mutbert.model.tokenization_mutbert import with_special_tokens
 from mutbert.progress import progress_bar
-from mutbert.regions import Region, read_bed
+from mutbert.regions import read_bed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
+
+    from mutbert.inference.surroundings import Surroundings
+    from mutbert.regions import Region
 
     Float32 = npt.NDArray[np.float32]
 
@@ -71,6 +75,14 @@ class Input(NamedTuple):
 class Source(Protocol):
     """What is embedded, always in the same order."""
 
+    @property
+    def differing(self) -> int | None:
+        """Of a person's genome: positions of the regions at which she differs from the reference."""
+
+    @property
+    def not_used(self) -> Mapping[str, int]:
+        """Of a person's genome: records of the file that change nothing, by reason."""
+
     def records(self) -> Iterator[Record]:
         """Read it all once, and refuse what cannot be used."""
 
@@ -79,6 +91,9 @@ class Source(Protocol):
 
 
 class _FileSource:
+    differing: Final = None
+    not_used: Final[Mapping[str, int]] = {}
+
     def __init__(self, path: Path, file_format: str, sequence_column: str | None, name_column: str | None) -> None:
         self._path = path
         self._format = file_format
@@ -102,9 +117,14 @@ class _FileSource:
 
 
 class _GenomeSource:
-    def __init__(self, genome: ProbabilisticGenome, bed: Path) -> None:
-        self._genome = genome
-        self._regions: list[Region] = read_bed(bed, genome.lengths)
+    def __init__(self, surroundings: Surroundings, regions: Sequence[Region]) -> None:
+        self._surroundings = surroundings
+        self._regions = regions
+        self._number = {name: number for number, name in enumerate(surroundings.lengths)}
+        self.differing = count_differing(
+            surroundings, ((self._number[region.contig], region.start, region.end) for region in regions)
+        )
+        self.not_used = records_not_used(surroundings)
 
     def records(self) -> Iterator[Record]:
         for region in self._regions:
@@ -112,10 +132,12 @@ class _GenomeSource:
 
     def inputs(self) -> Iterator[Input]:
         for record in self.records():
-            place = record.contig, record.start, record.end
+            found = self._surroundings.windows(
+                np.array([self._number[record.contig]]), np.array([record.start]), record.length
+            )
             probs_LV = np.zeros((record.length, alphabet.VOCABULARY_SIZE), dtype=np.float32)
-            probs_LV[:, alphabet.BASE_IDS] = self._genome.frequencies(*place)
-            probs_LV[self._genome.bases(*place) == alphabet.UNKNOWN] = alphabet.TOKEN_PROBABILITIES[alphabet.UNKNOWN]
+            probs_LV[:, alphabet.BASE_IDS] = found.distributions()[0]
+            probs_LV[found.base_BL[0] == alphabet.UNKNOWN] = alphabet.TOKEN_PROBABILITIES[alphabet.UNKNOWN]
             yield Input(record, with_special_tokens(probs_LV))
 
 
@@ -125,14 +147,18 @@ def open_source(
     fasta: str | Path | None = None,
     genome: str | Path | ProbabilisticGenome | None = None,
     bed: str | Path | None = None,
+    surroundings: str = "population",
+    person_vcf: str | Path | None = None,
+    sample: str | None = None,
     sequence_column: str | None = None,
     name_column: str | None = None,
+    progress: bool = False,
 ) -> Source:
     """Open what is to be embedded.
 
     Parameters
     ----------
-    input, fasta, genome, bed, sequence_column, name_column
+    input, fasta, genome, bed, surroundings, person_vcf, sample, sequence_column, name_column, progress
         As for `mutbert.inference.embeddings.embed`.
 
     Raises
@@ -159,8 +185,24 @@ def open_source(
             f"{path}: has no columns to choose; leave out --sequence-column and --name-column, or give a table"
         )
     if genome is None:
+        if surroundings != "population" or person_vcf is not None or sample is not None:
+            raise InputError(
+                f"{path}: has sequences of its own, which are embedded as they are; leave surroundings, sample and "
+                "person_vcf out, or give a genome and a BED of its regions"
+            )
         return _FileSource(path, kind, sequence_column, name_column)
-    return _GenomeSource(genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome), path)
+    if not isinstance(genome, ProbabilisticGenome):
+        genome = ProbabilisticGenome.open(genome)
+    regions = read_bed(path, genome.lengths)
+    around = open_surroundings(
+        genome,
+        surroundings,
+        vcf=None if person_vcf is None else Path(person_vcf),
+        sample=sample,
+        contigs={region.contig for region in regions},
+        progress=progress,
+    )
+    return _GenomeSource(around, regions)
 
 
 class Survey(NamedTuple):

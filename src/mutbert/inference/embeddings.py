@@ -17,8 +17,8 @@ from torch import nn
 from mutbert.errors import InputError
 from mutbert.inference.embedding_files import Making, check_writable, open_writer, refuse_clashes
 from mutbert.inference.embedding_sources import open_source, survey
-from mutbert.inference.opening import longest_input, open_model, rope_scaled, too_long
-from mutbert.inference.predict import PRECISIONS, STRANDS, predict
+from mutbert.inference.opening import check_run, longest_input, model_name, open_model, rope_scaled, too_long
+from mutbert.inference.predict import predict
 from mutbert.model import MutBertModel, MutBertPreTrainedModel
 from mutbert.progress import progress_bar
 from mutbert.publishing import publish_file, refuse_existing
@@ -62,6 +62,10 @@ class EmbeddingReport:
         The layers, counted from 0, the embedding layer.
     strands : str
         ``"forward"`` or ``"both"``.
+    differing : int or None
+        Of a person's genome: positions of the regions at which she differs from the reference.
+    not_used : mapping of str to int
+        Of a person's genome: records of the file that change nothing, by reason.
     """
 
     output: Path
@@ -71,6 +75,8 @@ class EmbeddingReport:
     pooling: str
     layers: tuple[int, ...]
     strands: str
+    differing: int | None
+    not_used: Mapping[str, int]
 
 
 def embed(
@@ -80,6 +86,9 @@ def embed(
     fasta: str | Path | None = None,
     genome: str | Path | ProbabilisticGenome | None = None,
     bed: str | Path | None = None,
+    surroundings: str = "population",
+    person_vcf: str | Path | None = None,
+    sample: str | None = None,
     sequence_column: str | None = None,
     name_column: str | None = None,
     output: str | Path,
@@ -113,9 +122,14 @@ def embed(
     fasta : str or Path, optional
         Embed each record of this FASTA, whatever its name.
     genome : str, Path or ProbabilisticGenome, optional
-        Embed regions of this store, every position being the population's allele frequencies.
+        Embed regions of this store.
     bed : str or Path, optional
         The regions of `genome`.
+    surroundings : {"reference", "population", "person"}
+        What a position of `genome` is: its reference base, the population's allele frequencies, or one person's
+        genotype.
+    person_vcf, sample : str or Path, and str, optional
+        Of a person: the file with the genotypes, and the name in it.
     sequence_column, name_column : str, optional
         Of a table. Where left out, sequences are in the column ``sequence`` and names in ``name``, where there is one;
         a row without a name has its number, from 0.
@@ -136,8 +150,8 @@ def embed(
         ``obsm["X_layer_LAYER"]`` each, the first one too. ``obs`` has ``name``, ``contig``, ``start`` and ``end``;
         ``obs_names`` are the names, with ``-1``, ``-2``... behind those that come again. Needs anndata.
 
-        All say how they were made: ``model``, ``pooling``, ``layers``, ``strands`` and the ``version`` of this
-        package, as metadata of the file or in ``uns``.
+        All say how they were made: ``model``, ``pooling``, ``layers``, ``strands``, ``surroundings`` (``"sequence"``
+        where there is no genome) and the ``version`` of this package, as metadata of the file or in ``uns``.
     layers : int, sequence of int, or "all"
         0 is the embedding layer's output, i that of layer i; from the end -1 is the last layer.
     pooling : str
@@ -172,17 +186,22 @@ def embed(
         When pyarrow or anndata is needed and not installed.
     """
     output = Path(output)
-    for name, value, choices in (
-        ("pooling", pooling, tuple(_POOLINGS)), ("strands", strands, STRANDS), ("precision", precision, PRECISIONS),
-    ):  # fmt: skip
-        if value not in choices:
-            raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+    if pooling not in _POOLINGS:
+        raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(_POOLINGS)}")
+    check_run(strands, precision, batch_size)
     refuse_existing(output, force=force)
     check_writable(output, pooling)
     source = open_source(
-        input, fasta=fasta, genome=genome, bed=bed, sequence_column=sequence_column, name_column=name_column
+        input,
+        fasta=fasta,
+        genome=genome,
+        bed=bed,
+        surroundings=surroundings,
+        person_vcf=person_vcf,
+        sample=sample,
+        sequence_column=sequence_column,
+        name_column=name_column,
+        progress=progress,
     )
     encoder = _encoder(model)
     chosen = resolve_layers(layers, encoder.config.num_hidden_layers)
@@ -190,10 +209,8 @@ def embed(
         found = survey(refuse_clashes(source.records(), output, pooling), progress=progress)
         if found.longest.length > longest_input(encoder.config):
             raise InputError(f"{found.longest.name}: {too_long(encoder.config, found.longest.length)}")
-        made_by = str(model)
-        if isinstance(model, MutBertPreTrainedModel):
-            made_by = encoder.config.name_or_path or type(model).__name__
-        making = Making(made_by, encoder.config.hidden_size, pooling, chosen, strands)
+        seen = "sequence" if genome is None else surroundings
+        making = Making(model_name(model), encoder.config.hidden_size, pooling, chosen, strands, seen)
         with (
             publish_file(output, force=force) as partial,
             open_writer(partial, making) as writer,
@@ -211,7 +228,17 @@ def embed(
             )
             for record, embedding in embeddings:
                 writer.add(record, embedding)
-    return EmbeddingReport(output, found.records, found.bases, encoder.config.hidden_size, pooling, chosen, strands)
+    return EmbeddingReport(
+        output=output,
+        records=found.records,
+        bases=found.bases,
+        hidden_size=encoder.config.hidden_size,
+        pooling=pooling,
+        layers=chosen,
+        strands=strands,
+        differing=source.differing,
+        not_used=source.not_used,
+    )
 
 
 def embed_inputs(

@@ -5,17 +5,20 @@ Shape suffixes: P positions, 4 bases in the order A, C, G, T.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from mutbert import alphabet
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.base_predictions import DesignedSequence, PredictionSettings, open_predictor, records_not_used
-from mutbert.inference.surroundings import open_surroundings
+from mutbert.inference.base_predictions import DesignedSequence, PredictionSettings, open_predictor
+from mutbert.inference.opening import model_name
+from mutbert.inference.surroundings import count_differing, open_surroundings, place_windows, records_not_used
+from mutbert.inference.tracks import MASK_EVERY
 from mutbert.progress import progress_bar
 from mutbert.publishing import publish_file, refuse_existing
 from mutbert.regions import Region
@@ -25,13 +28,17 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from mutbert.inference.base_predictions import Predicted
+    from mutbert.inference.base_predictions import BasePredictor, Predicted
     from mutbert.inference.surroundings import Surroundings
     from mutbert.model import MutBertForMaskedLM
 
     Float32 = npt.NDArray[np.float32]
     UInt8 = npt.NDArray[np.uint8]
     Int64 = npt.NDArray[np.int64]
+
+
+# Of so many positions, whoever waits is told how long it takes and what is quicker.
+_MANY: Final = 100_000
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class MutagenesisReport:
         Positions that are N in the reference, which have no values.
     ambiguous : int
         Positions that are another IUPAC code, which have probabilities but no ratios.
+    differing : int or None
+        Of a person's surroundings: positions of all windows at which she differs from the reference.
     not_used : mapping of str to int
         Of a person's surroundings: records of the file that change nothing, by reason.
     """
@@ -59,6 +68,7 @@ class MutagenesisReport:
     positions: int
     unknown: int
     ambiguous: int
+    differing: int | None
     not_used: Mapping[str, int]
 
 
@@ -124,18 +134,23 @@ def mutate_region(
     except ImportError:
         raise MissingExtraError("pyarrow", "embed") from None
     refuse_existing(output, force=force)
-    around, place = _subject(genome, sequence, region, surroundings, person_vcf, sample)
+    around, place = _subject(genome, sequence, region, surroundings, person_vcf, sample, progress=progress)
     predictor = open_predictor(model, around, settings)
     number = list(around.lengths).index(place.contig)
+    if progress and len(place) > _MANY:
+        print(_many(place, predictor), file=sys.stderr)  # noqa: T201
     at_once = predictor.windows_at_once(1)
     unknown, ambiguous = 0, 0
     metadata = {
         "mutbert_mutagenesis": "1",
         "region": str(place),
+        "model": model_name(model),
         "surroundings": "sequence" if sequence is not None else surroundings,
         "context": str(predictor.context),
         "strands": (settings or PredictionSettings()).strands,
     }
+    if sample is not None:
+        metadata["sample"] = sample
     with (
         publish_file(output, force=force) as partial,
         _Table(partial, place.contig, metadata) as table,
@@ -147,7 +162,17 @@ def mutate_region(
             table.add(position_P, predicted)
             unknown += int((predicted.base_P == alphabet.UNKNOWN).sum())
             ambiguous += int(((predicted.base_P >= len(alphabet.BASES)) & predicted.known).sum())
-    return MutagenesisReport(output, place, len(place), unknown, ambiguous, records_not_used(around))
+    seen = place_windows(
+        np.array([place.start, place.end - 1]), np.full(2, around.lengths[place.contig]), predictor.context
+    )
+    differing = count_differing(around, [(number, int(seen.start_P[0]), int(seen.start_P[1] + seen.length_P[1]))])
+    return MutagenesisReport(output, place, len(place), unknown, ambiguous, differing, records_not_used(around))
+
+
+def _many(place: Region, predictor: BasePredictor) -> str:
+    fewer = predictor.stride // MASK_EVERY
+    instead = f"; 'mutbert tracks' takes a forward pass for {fewer:,}" if fewer > 1 else ""
+    return f"{place}: {len(place):,} positions, with a forward pass each for every strand{instead}"
 
 
 def _subject(
@@ -157,16 +182,23 @@ def _subject(
     surroundings: str,
     person_vcf: str | Path | None,
     sample: str | None,
+    *,
+    progress: bool,
 ) -> tuple[Surroundings, Region]:
     if (genome is None) == (sequence is None):
-        raise InputError("nothing or too much to mutate; give either a genome, or a FASTA as the sequence")
+        given = "nothing to mutate is" if genome is None else "both a genome and a sequence are"
+        raise InputError(
+            f"{given} given; give either a genome (--genome) and a region of it (--region), or a FASTA (--sequence)"
+        )
     if sequence is not None:
-        if surroundings != "reference" or sample is not None:
+        if surroundings != "reference" or sample is not None or person_vcf is not None:
             raise InputError(
                 f"{sequence}: a sequence has no population and no persons, so its surroundings are itself; leave "
-                "surroundings and sample out"
+                "surroundings, sample and person_vcf out"
             )
         designed = DesignedSequence(Path(sequence), None if region is None else str(region))
+        if not designed.is_known(designed.region):
+            raise InputError(_all_unknown(designed.region))
         return designed, designed.region
     if region is None:
         raise InputError("no region is given; give one, as in --region chr22:101-200")
@@ -174,8 +206,15 @@ def _subject(
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
     place = Region.parse(str(region), genome.lengths)
+    if not len(genome.known_runs(place.contig, place.start, place.end)):
+        raise InputError(_all_unknown(place))
     vcf = None if person_vcf is None else Path(person_vcf)
-    return open_surroundings(genome, surroundings, vcf=vcf, sample=sample), place
+    around = open_surroundings(genome, surroundings, vcf=vcf, sample=sample, contigs=[place.contig], progress=progress)
+    return around, place
+
+
+def _all_unknown(place: Region) -> str:
+    return f"{place}: all {len(place):,} bases are N, so that there is nothing to mutate; give another region"
 
 
 class _Table:

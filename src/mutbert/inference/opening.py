@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import torch
 
 from mutbert.errors import InputError
+from mutbert.inference.predict import PRECISIONS, STRANDS
 from mutbert.model import MutBertPreTrainedModel
 from mutbert.model.checkpoints import read_checkpoint
 
@@ -50,6 +51,13 @@ def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Mod
     return opened
 
 
+def model_name(model: str | Path | MutBertPreTrainedModel) -> str:
+    """Say which model it is: where it was read from, or its class where that is not known."""
+    if isinstance(model, MutBertPreTrainedModel):
+        return model.config.name_or_path or type(model).__name__
+    return str(model)
+
+
 @contextmanager
 def rope_scaled(config: Any, rope_scaling: Mapping[str, Any] | None) -> Iterator[None]:
     """Put a RoPE scaling in place of a configuration's own, for as long as the block lasts.
@@ -87,3 +95,49 @@ def too_long(config: Any, bases: int) -> str:
         f"{bases} bases are {bases + SPECIAL_TOKENS} tokens with [CLS] and [SEP], and the model is trained for "
         f"{trained}{scaled}; give fewer, or --rope-scaling {kind}:{-(-(bases + SPECIAL_TOKENS) // trained)}"
     )
+
+
+def resolve_context(config: Any, context: int | None, rope_scaling: Mapping[str, Any] | None) -> int:
+    """Say how many bases a window has.
+
+    Parameters
+    ----------
+    config : MutBertConfig
+        The model's configuration; left as it is.
+    context : int, optional
+        Bases of a window; where left out, what the model is trained for.
+    rope_scaling : mapping, optional
+        As for `rope_scaled`.
+
+    Returns
+    -------
+    int
+        Bases, without ``[CLS]`` and ``[SEP]``.
+
+    Raises
+    ------
+    InputError
+        When the model does not take so many, or the scaling does not fit it.
+    """
+    if context is not None and context < 1:
+        raise InputError(f"context is {context}; it must be at least 1")
+    with rope_scaled(config, rope_scaling):
+        bases = int(config.max_position_embeddings) - SPECIAL_TOKENS if context is None else context
+        if bases > longest_input(config):
+            raise InputError(f"context: {too_long(config, bases)}")
+    return bases
+
+
+def check_run(strands: str, precision: str, batch_size: int) -> None:
+    """Refuse what cannot be meant by how a model is run, which is known before it is read.
+
+    Raises
+    ------
+    InputError
+        When a word is none of `STRANDS` or `PRECISIONS`, or a batch has no room.
+    """
+    for name, value, choices in (("strands", strands, STRANDS), ("precision", precision, PRECISIONS)):
+        if value not in choices:
+            raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1")

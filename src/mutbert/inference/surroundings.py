@@ -12,6 +12,7 @@ import numpy as np
 
 from mutbert import alphabet
 from mutbert.errors import InputError
+from mutbert.genome.alleles import Reason
 from mutbert.genome.fields import find_frequency_fields
 from mutbert.genome.frequencies import Calls
 from mutbert.genome.layout import bisect_rows, list_ranges
@@ -20,9 +21,10 @@ from mutbert.genome.samples import check_samples
 from mutbert.genome.sources import Source
 from mutbert.genome.vcf import read_header
 from mutbert.inference.passes import Passes, join_passes
+from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -35,6 +37,15 @@ if TYPE_CHECKING:
 
 SURROUNDINGS: Final = ("reference", "population", "person")
 PLACEMENTS: Final = ("centred", "shared")
+
+# Why a record of a person changes nothing, where a population's words would not be understood.
+_OF_A_PERSON: Final = {
+    Reason.CONTIG_NOT_IN_FASTA.text: "contig not in the genome",
+    Reason.CONTIG_NOT_SELECTED.text: "contig not asked for",
+    Reason.NO_FREQUENCY.text: "no genotype called",
+    Reason.MISMATCH.text: "reference base differs from the genome",
+    Reason.NOT_ABOVE_MINIMUM.text: "as the reference",
+}
 
 
 class Surroundings(Protocol):
@@ -83,6 +94,10 @@ class Person:
         Has the person's genotypes. Records that are filtered, indels and symbolic alleles change nothing.
     sample : str
         The person's name in it.
+    contigs : collection of str, optional
+        The genome's contigs that will be looked at; all where left out. Of others, an indexed file is not read.
+    progress : bool
+        Show progress of reading on standard error.
 
     Raises
     ------
@@ -90,22 +105,37 @@ class Person:
         When the file cannot be read, does not have the person, or is of another assembly.
     """
 
-    def __init__(self, genome: ProbabilisticGenome, vcf: Path, sample: str) -> None:
+    def __init__(
+        self,
+        genome: ProbabilisticGenome,
+        vcf: Path,
+        sample: str,
+        *,
+        contigs: Collection[str] | None = None,
+        progress: bool = False,
+    ) -> None:
         self._reference = Reference(genome)
         check_samples([sample], {vcf: read_header(vcf).samples})
         fields = find_frequency_fields(vcf, "GT", [sample])
-        population = Population(
-            [(Source(vcf), Calls(vcf, fields, ("PASS", ".")))], _Sequences(genome), min_frequency=0.0
-        )
         number = {name: index for index, name in enumerate(genome.lengths)}
-        found = sorted(population.contigs(), key=lambda one: number[one.contig])
+        self._is_read = np.array([contigs is None or name in contigs for name in number])
+        population = Population(
+            [(Source(vcf), Calls(vcf, fields, ("PASS", ".")))],
+            _Sequences(genome, [name for name in number if contigs is None or name in contigs]),
+            min_frequency=0.0,
+            not_selected=[name for name in number if contigs is not None and name not in contigs],
+        )
+        with progress_bar(f"genotypes of {sample}", population.bytes_to_read, unit="bytes", show=progress) as advance:
+            found = sorted(population.contigs(advance), key=lambda one: number[one.contig])
         ends = np.zeros(len(number) + 1, dtype=np.int64)
         for one in found:
             ends[number[one.contig] + 1] = len(one.position_V)
         self._ends = np.cumsum(ends)
         self._position: Int64 = np.concatenate([np.zeros(0, np.int64), *(one.position_V for one in found)])
         self._frequency: UInt16 = np.concatenate([np.zeros((0, 4), np.uint16), *(one.frequency_V4 for one in found)])
-        self.not_used: Mapping[str, int] = population.counts[0].not_used
+        self.not_used: Mapping[str, int] = {
+            _OF_A_PERSON.get(reason, reason): count for reason, count in population.counts[0].not_used.items()
+        }
         """Records that change nothing, by reason."""
 
     @property
@@ -117,8 +147,22 @@ class Person:
         """Count the positions at which the person differs from the reference."""
         return len(self._position)
 
+    def count(self, contig_N: Int64, start_N: Int64, end_N: Int64) -> int:
+        """Count the positions at which the person differs within some stretches; one in two stretches counts twice."""
+        first_N, last_N = self._ends[contig_N], self._ends[contig_N + 1]
+        begin_N, end_N = (bisect_rows(self._position, first_N, last_N, place_N) for place_N in (start_N, end_N))
+        return int((end_N - begin_N).sum())
+
     def windows(self, contig_B: Int64, start_B: Int64, length: int) -> Windows:
-        """Read windows of one length."""
+        """Read windows of one length.
+
+        Raises
+        ------
+        ValueError
+            When one is on a contig that was not asked for.
+        """
+        if not self._is_read[contig_B].all():
+            raise ValueError("a window is on a contig of which the person's genotypes were not read")
         first_B, last_B = self._ends[contig_B], self._ends[contig_B + 1]
         row_N, variant_N = list_ranges(
             bisect_rows(self._position, first_B, last_B, start_B),
@@ -132,15 +176,16 @@ class Person:
 
 
 class _Sequences:
-    """A store's sequences, as whoever reads a VCF compares records with them."""
+    """Some of a store's sequences, as whoever reads a VCF compares records with them."""
 
-    def __init__(self, genome: ProbabilisticGenome) -> None:
+    def __init__(self, genome: ProbabilisticGenome, contigs: Sequence[str]) -> None:
         self._genome = genome
+        self._contigs = contigs
         self._number = {name: number for number, name in enumerate(genome.lengths)}
 
     @property
     def lengths(self) -> Mapping[str, int]:
-        return self._genome.lengths
+        return {name: self._genome.lengths[name] for name in self._contigs}
 
     def codes_at(self, name: str, position_V: Int64, /) -> UInt8:
         contig_V = np.full(len(position_V), self._number[name])
@@ -232,8 +277,35 @@ def read_windows(surroundings: Surroundings, contig_N: Int64, start_N: Int64, le
     return join_passes(parts).take(back_N)
 
 
+def records_not_used(surroundings: Surroundings) -> Mapping[str, int]:
+    """Count a person's records that change nothing, by reason; of other surroundings there are none."""
+    return dict(surroundings.not_used) if isinstance(surroundings, Person) else {}
+
+
+def count_differing(surroundings: Surroundings, stretches: Iterable[tuple[int, int, int]]) -> int | None:
+    """Count the positions of stretches at which a person differs from the reference; of other surroundings, ``None``.
+
+    Parameters
+    ----------
+    surroundings : Surroundings
+        Whose.
+    stretches : iterable of (int, int, int)
+        Contig, by its number in the genome's order, and 0-based start and end.
+    """
+    if not isinstance(surroundings, Person):
+        return None
+    contig_N, start_N, end_N = np.array(list(stretches), dtype=np.int64).reshape(-1, 3).T
+    return surroundings.count(contig_N, start_N, end_N)
+
+
 def open_surroundings(
-    genome: ProbabilisticGenome, kind: str, *, vcf: Path | None = None, sample: str | None = None
+    genome: ProbabilisticGenome,
+    kind: str,
+    *,
+    vcf: Path | None = None,
+    sample: str | None = None,
+    contigs: Collection[str] | None = None,
+    progress: bool = False,
 ) -> Surroundings:
     """Give a genome as it is to be seen around variants.
 
@@ -245,18 +317,23 @@ def open_surroundings(
         Which of them.
     vcf, sample : Path and str, optional
         Of a person: the file with the genotypes, and the name in it.
+    contigs, progress : collection of str and bool, optional
+        As for `Person`.
 
     Raises
     ------
     InputError
-        When `kind` is none of these, or a person's file cannot be used.
+        When `kind` is none of these, something is given that it has no use for, or a person's file cannot be used.
     """
     if kind not in SURROUNDINGS:
         raise InputError(f"surroundings is {kind!r}; it must be one of {', '.join(SURROUNDINGS)}")
     if kind != "person":
-        if sample is not None:
-            raise InputError(f"sample {sample!r} is given, but the surroundings are the {kind}; choose person for it")
+        for name, value in (("sample", sample), ("person_vcf", vcf)):
+            if value is not None:
+                raise InputError(f"{name} {value} is given, but the surroundings are the {kind}; choose person for it")
         return genome if kind == "population" else Reference(genome)
-    if vcf is None or sample is None:
+    if sample is None:
         raise InputError("the surroundings are a person, but no sample is named; give --sample NAME, as in its VCF")
-    return Person(genome, vcf, sample)
+    if vcf is None:
+        raise InputError(f"the surroundings are {sample}, but no genotypes are given; give --person-vcf FILE")
+    return Person(genome, vcf, sample, contigs=contigs, progress=progress)

@@ -5,7 +5,6 @@ Shape suffixes: P positions, S stretches of a window each, R regions, 4 bases in
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,10 +17,10 @@ from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.genome.layout import list_ranges
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.base_predictions import PredictionSettings, open_predictor, records_not_used
-from mutbert.inference.surroundings import open_surroundings
+from mutbert.inference.base_predictions import PredictionSettings, open_predictor
+from mutbert.inference.surroundings import count_differing, open_surroundings, records_not_used
 from mutbert.inference.track_files import check_tracks, open_track, track_suffix
-from mutbert.progress import progress_bar
+from mutbert.progress import progress_bar, with_rate
 from mutbert.publishing import publish_file, refuse_existing
 from mutbert.regions import Region, read_bed
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from mutbert.inference.base_predictions import Predicted
     from mutbert.inference.track_files import TrackWriter
     from mutbert.model import MutBertForMaskedLM
-    from mutbert.progress import Advance
 
     Float32 = npt.NDArray[np.float32]
     Int64 = npt.NDArray[np.int64]
@@ -83,6 +81,8 @@ class TracksReport:
         Of these, N, which have no value.
     ambiguous : int
         Of these, another IUPAC code, which have an entropy but no other value.
+    differing : int or None
+        Of a person's surroundings: at so many of these bases she differs from the reference.
     not_used : mapping of str to int
         Of a person's surroundings: records of the file that change nothing, by reason.
     """
@@ -92,6 +92,7 @@ class TracksReport:
     bases: int
     unknown: int
     ambiguous: int
+    differing: int | None
     not_used: Mapping[str, int]
 
 
@@ -172,8 +173,14 @@ def write_tracks(
     names = list(genome.lengths)
     if not any(len(genome.known_runs(names[contig], start, end)) for contig, start, end in stretches):
         raise InputError(f"{output}: all {bases:,} bases that are asked for are N, so there is nothing to write")
-    vcf = None if person_vcf is None else Path(person_vcf)
-    around = open_surroundings(genome, surroundings, vcf=vcf, sample=sample)
+    around = open_surroundings(
+        genome,
+        surroundings,
+        vcf=None if person_vcf is None else Path(person_vcf),
+        sample=sample,
+        contigs={names[contig] for contig, _, _ in stretches},
+        progress=progress,
+    )
     predictor = open_predictor(model, around, settings)
     unknown, ambiguous = 0, 0
     with ExitStack() as stack:
@@ -183,7 +190,7 @@ def write_tracks(
             # Closed before its file gets its name.
             writers[track] = stack.enter_context(open_track(partial, track_suffix(path), track, genome.lengths))
         bar = stack.enter_context(progress_bar("tracks", bases, unit="bases", show=progress))
-        advance = _with_rate(bar)
+        advance = with_rate(bar, "bases")
         stride = 1 if mask_every == 1 else predictor.stride
         for chunk in _chunks(stretches, stride, predictor.windows_at_once(mask_every)):
             stretch_P, position_P = list_ranges(chunk.begin_S, chunk.end_S)
@@ -194,7 +201,8 @@ def write_tracks(
             for track, writer in writers.items():
                 _write(writer, names, contig_P, position_P, _VALUES[track](predicted))
     contigs = len({contig for contig, _, _ in stretches})
-    return TracksReport(outputs, contigs, bases, unknown, ambiguous, records_not_used(around))
+    differing = count_differing(around, stretches)
+    return TracksReport(outputs, contigs, bases, unknown, ambiguous, differing, records_not_used(around))
 
 
 def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
@@ -270,16 +278,3 @@ def _write(writer: TrackWriter, names: Sequence[str], contig_P: Int64, position_
     contigs, first = np.unique(contig_P, return_index=True)
     for contig, (begin, end) in zip(contigs, pairwise([*first, len(there)]), strict=True):
         writer.add(names[contig], position_P[begin:end], value_P[begin:end])
-
-
-def _with_rate(advance: Advance) -> Advance:
-    """Say beside the progress how many bases a second there were so far."""
-    began = time.monotonic()
-    done = 0.0
-
-    def advance_with_rate(amount: float, /, note: str = "") -> None:  # noqa: ARG001
-        nonlocal done
-        done += amount
-        advance(amount, f"{done / max(time.monotonic() - began, 1e-9):,.0f} bases/s")
-
-    return advance_with_rate

@@ -7,6 +7,7 @@ suffixes: P positions, R a row's positions, V vertices, 4 bases in the order A, 
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -30,7 +31,7 @@ except ImportError as error:
     raise MissingExtraError("matplotlib", "report") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
     from matplotlib.axes import Axes
@@ -49,17 +50,23 @@ _BITS: Final = 2.0
 _UNKNOWN: Final = "#d4d7dc"
 
 # The layout of the figure base by base.
-_LEFT, _RIGHT, _TOP, _BOTTOM = 0.62, 0.42, 0.86, 0.42
+_LEFT, _RIGHT, _BOTTOM = 0.62, 0.42, 0.42
+# From the top: the place, how it was made, and the key, of which each line has this height.
+_TITLE, _LINE, _KEY = 0.4, 0.17, 0.46
 _LOGO, _BETWEEN, _MAP, _GAP = 0.62, 0.06, 0.56, 0.42
 _LEAST_WIDTH, _BASE_WIDTH, _WIDEST_BASE = 6.6, 0.108, 0.3
+# Of few bases, with the key's parts below one another.
+_NARROW: Final = 3.2
+_CHARACTER: Final = 0.068
 _LABEL: Final = 0.8
 
 
 class _Data(NamedTuple):
-    """The table: the contig, the 0-based first position, and what is drawn of each position."""
+    """The table: the contig, the 0-based first position, what is drawn of each position, and how it was made."""
 
     contig: str
     start: int
+    made: str
     llr_P4: Floats
     probability_P4: Floats
     reference_P: npt.NDArray[np.str_]
@@ -149,7 +156,22 @@ def _read(rows: Any) -> _Data:
         for kind in ("llr", "probability")
     )
     reference_P = np.array(rows["reference"].to_pylist())
-    return _Data(str(rows["contig"][0]), int(rows["start"][0].as_py()), llr_P4, probability_P4, reference_P)
+    made = _made({name.decode(): value.decode() for name, value in rows.schema.metadata.items()})
+    return _Data(str(rows["contig"][0]), int(rows["start"][0].as_py()), made, llr_P4, probability_P4, reference_P)
+
+
+def _made(metadata: Mapping[str, str]) -> str:
+    """Say what the model saw, as far as the table says it: surroundings, model, context and strands."""
+    words = []
+    if "surroundings" in metadata:
+        words.append(f"surroundings {metadata.get('sample') or metadata['surroundings']}")
+    if "model" in metadata:
+        words.append(f"model {'/'.join(Path(metadata['model']).parts[-2:])}")
+    if "context" in metadata:
+        words.append(f"context {int(metadata['context']):,}")
+    if "strands" in metadata:
+        words.append("both strands" if metadata["strands"] == "both" else "forward strand")
+    return ", ".join(words)
 
 
 def _place(contig: str, start: int, positions: int) -> str:
@@ -171,28 +193,37 @@ def _base_by_base(data: _Data) -> Figure:
     # Rows of one length look better than one that is left over.
     a_row = -(-positions // rows)
     base_width = min(max((_LEAST_WIDTH - _LEFT - _RIGHT) / a_row, _BASE_WIDTH), _WIDEST_BASE)
-    width = max(_LEFT + a_row * base_width + _RIGHT, _LEAST_WIDTH)
+    width = max(_LEFT + a_row * base_width + _RIGHT, _NARROW)
+    title = _place(data.contig, data.start, positions)
+    # Titles are bold, and larger.
+    width = max(width, _LEFT + 1.7 * _CHARACTER * len(title) + 0.1)
+    is_narrow = width < _LEAST_WIDTH - 1e-9
+    made = textwrap.wrap(data.made, int((width - _LEFT - 0.1) / _CHARACTER))
+    key_top = _TITLE + _LINE * len(made)
+    top = key_top + _KEY + (2.5 * _LINE if is_narrow else 0)
     row_height = _LOGO + _BETWEEN + _MAP
-    height = _TOP + rows * row_height + (rows - 1) * _GAP + _BOTTOM
+    height = top + rows * row_height + (rows - 1) * _GAP + _BOTTOM
     figure = Figure(figsize=(width, height))
     bits_P = information(data.probability_P4)
-    most_bits = _ceiling(bits_P)
     norm = _norm(data.llr_P4)
     colours = colormaps["RdBu"].with_extremes(bad=_UNKNOWN)
     for row in range(rows):
         part = slice(row * a_row, min((row + 1) * a_row, positions))
         shown = part.stop - part.start
-        bottom = height - _TOP - row * (row_height + _GAP) - row_height
+        bottom = height - top - row * (row_height + _GAP) - row_height
         box = (_LEFT / width, shown * base_width / width)
         below = figure.add_axes((box[0], bottom / height, box[1], _MAP / height))
         above = figure.add_axes((box[0], (bottom + _MAP + _BETWEEN) / height, box[1], _LOGO / height), sharex=below)
         first = data.start + part.start + 1
-        _draw_logo(above, first, data.probability_P4[part], bits_P[part], most_bits)
+        _draw_logo(above, first, data.probability_P4[part], bits_P[part])
         _draw_map(below, first, data.llr_P4[part], data.reference_P[part], colours, norm)
         _coordinates(below, first, shown, base_width)
     figure.axes[-2].set_xlabel(f"position on {data.contig}", fontsize=9, loc="left")
-    figure.text(_LEFT / width, 1 - 0.14 / height, _place(data.contig, data.start, positions), va="top", weight="bold")
-    _key(figure, width, height, data, colours, norm)
+    figure.text(_LEFT / width, 1 - 0.14 / height, title, va="top", weight="bold")
+    for number, line in enumerate(made):
+        middle = 1 - (_TITLE + (number + 0.4) * _LINE) / height
+        figure.text(_LEFT / width, middle, line, va="center_baseline", fontsize=8)
+    _key(figure, (width, height), key_top, data, colours, norm, is_narrow=is_narrow)
     return figure
 
 
@@ -205,13 +236,7 @@ def _norm(llr_P4: Floats) -> Normalize:
     return Normalize(-limit, limit)
 
 
-def _ceiling(bits_P: Floats) -> float:
-    """Choose the top of the logos: 2 bits, or a half or less of them where stacks would be too low to read."""
-    most = float(np.nanmax(bits_P, initial=0))
-    return next((top for top in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0) if most <= top), _BITS)
-
-
-def _draw_logo(axes: Axes, first: int, probability_R4: Floats, bits_R: Floats, most_bits: float) -> None:
+def _draw_logo(axes: Axes, first: int, probability_R4: Floats, bits_R: Floats) -> None:
     height_R4 = np.where(np.isnan(probability_R4), 0, probability_R4) * np.nan_to_num(bits_R)[:, None]
     # The likeliest base stands on top.
     order_R4 = np.argsort(height_R4, axis=1, kind="stable")
@@ -222,7 +247,7 @@ def _draw_logo(axes: Axes, first: int, probability_R4: Floats, bits_R: Floats, m
     for base, letter in enumerate(_BASES):
         outline = _letter(letter)
         # What is thinner than a hair would only be a smear.
-        shown = np.flatnonzero(height_R4[:, base] > most_bits / 200)
+        shown = np.flatnonzero(height_R4[:, base] > _BITS / 200)
         scale = np.stack([np.full(len(shown), 0.94), height_R4[shown, base]], axis=1)
         corner = np.stack([left_R[shown] + 0.03, bottom_R4[shown, base]], axis=1)
         vertices_V2 = (np.asarray(outline.vertices) * scale[:, None] + corner[:, None]).reshape(-1, 2)
@@ -230,8 +255,9 @@ def _draw_logo(axes: Axes, first: int, probability_R4: Floats, bits_R: Floats, m
         if len(shown):
             letters = Outline(vertices_V2, codes_V)
             axes.add_patch(PathPatch(letters, facecolor=_BASE_COLOURS[base], linewidth=0))
-    axes.set_ylim(0, most_bits)
-    axes.set_yticks([0, most_bits / 2, most_bits], labels=["0", f"{most_bits / 2:g}", f"{most_bits:g}"], fontsize=7)
+    # The same in every figure, so that they can be compared.
+    axes.set_ylim(0, _BITS)
+    axes.set_yticks([0, 1, 2], labels=["0", "1", "2"], fontsize=7)
     axes.set_ylabel("bits", fontsize=8)
     axes.grid(visible=False)
     axes.spines["bottom"].set_linewidth(0.6)
@@ -283,9 +309,19 @@ def _coordinates(axes: Axes, first: int, count: int, base_width: float) -> None:
     axes.tick_params(axis="x", length=2.5, pad=2)
 
 
-def _key(figure: Figure, width: float, height: float, data: _Data, colours: Any, norm: Normalize) -> None:
-    """Put the colour bar and what the marks are between the title and the rows."""
-    bar_width, middle = 1.3, 1 - 0.5 / height
+def _key(
+    figure: Figure,
+    size: tuple[float, float],
+    top: float,
+    data: _Data,
+    colours: Any,
+    norm: Normalize,
+    *,
+    is_narrow: bool,
+) -> None:
+    """Put the colour bar and what the marks are between the title and the rows: beside it, or below."""
+    width, height = size
+    bar_width, middle = 1.3, 1 - (top + 0.1) / height
     beyond = bool(np.any(np.abs(data.llr_P4[np.isfinite(data.llr_P4)]) > norm.vmax))
     bar = figure.colorbar(
         ScalarMappable(norm, colours),
@@ -298,15 +334,16 @@ def _key(figure: Figure, width: float, height: float, data: _Data, colours: Any,
     bar.ax.tick_params(length=2, pad=1)
     bar.ax.grid(visible=False)
     bar.outline.set_linewidth(0.4)
-    beside = _LEFT + bar_width + 0.14
-    figure.text(beside / width, middle, "ln P(base) − ln P(reference), nats", va="center_baseline", fontsize=8)
+    beside = _LEFT if is_narrow else _LEFT + bar_width + 0.14
+    words = middle - 0.33 / height if is_narrow else middle
+    figure.text(beside / width, words, "ln P(base) − ln P(reference), nats", va="center_baseline", fontsize=8)
     marks: list[Any] = [Line2D([], [], linestyle="", marker=".", color=INK, markersize=4, label="reference")]
     if np.isnan(data.llr_P4).any():
         marks.append(Patch(facecolor=_UNKNOWN, label="no value"))
     figure.legend(
         handles=marks,
         loc="center left",
-        bbox_to_anchor=((beside + 2.15) / width, middle),
+        bbox_to_anchor=((beside / width, words - _LINE / height) if is_narrow else ((beside + 2.15) / width, middle)),
         ncols=2,
         frameon=False,
         fontsize=8,
@@ -327,10 +364,10 @@ def _overview(file: Any, positions: int) -> tuple[Figure, str]:
     a_point = -(-positions // _POINTS)
     count = -(-positions // a_point)
     total_2C, number_2C = np.zeros((2, count)), np.zeros((2, count))
-    contig, start, done = "", 0, 0
+    contig, start, made, done = "", 0, "", 0
     for data in _parts(file):
         if not done:
-            contig, start = data.contig, data.start
+            contig, start, made = data.contig, data.start, data.made
         bin_P = (done + np.arange(len(data.reference_P))) // a_point
         # The reference is 0, and one of four where there is one.
         size_P = np.abs(data.llr_P4).sum(axis=1) / 3
@@ -366,9 +403,10 @@ def _overview(file: Any, positions: int) -> tuple[Figure, str]:
     panels[1].xaxis.set_major_formatter("{x:,.0f}")
     panels[1].set_xlabel(f"position on {contig}")
     each = "a base a point" if a_point == 1 else f"means over {a_point:,} bases a point"
-    panels[0].set_title(place, loc="left", fontsize=10, weight="bold", pad=20)
+    panels[0].set_title(place, loc="left", fontsize=10, weight="bold", pad=32 if made else 20)
     panels[0].annotate(
-        f"{positions:,} bases, more than the {MOST_DRAWN} that are drawn base by base; {each}",
+        f"{made}\n" * bool(made)
+        + f"{positions:,} bases, more than the {MOST_DRAWN} that are drawn base by base; {each}",
         (0, 1),
         xycoords="axes fraction",
         xytext=(0, 6),
