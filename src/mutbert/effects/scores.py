@@ -384,6 +384,7 @@ def open_scorer(
     person_vcf: Path | None = None,
     sample: str | None = None,
     settings: ScoreSettings | None = None,
+    progress: bool = False,
 ) -> Scorer:
     """Open model and genome for scoring.
 
@@ -399,6 +400,8 @@ def open_scorer(
         Of a person: the file with the genotypes, and the name in it.
     settings : ScoreSettings, optional
         How alleles are scored.
+    progress : bool
+        Show progress on standard error while a person's genotypes are read.
 
     Returns
     -------
@@ -414,5 +417,5 @@ def open_scorer(
     _check(settings)
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
-    around_variants = open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample)
+    around_variants = open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, progress=progress)
     return Scorer(open_model(model, MutBertForMaskedLM), genome, around_variants, settings)

@@ -433,9 +433,15 @@ class _File:
                 "contigs; it was called on another assembly or another part of it: give the FASTA of that one"
             )
         if reasons_R[Reason.NO_FREQUENCY] and not compared:
+            fields = self.calls.fields
+            have, remedy = (
+                ("a genotype of the samples", "choose other samples")
+                if fields.are_genotypes
+                else (f"a frequency ({fields})", "choose another field with --frequency-field")
+            )
             raise InputError(
-                f"{self.path}: none of the {reasons_R[Reason.NO_FREQUENCY]:,} records that could be used has a "
-                f"frequency ({self.calls.fields}); choose another field with --frequency-field"
+                f"{self.path}: none of the {reasons_R[Reason.NO_FREQUENCY]:,} records that could be used has {have}; "
+                f"{remedy}"
             )
         # One record may be wrong by itself, so one alone is never taken for another assembly.
         if self.tally.mismatched > max(1, MOST_MISMATCHES * compared):
