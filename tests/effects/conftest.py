@@ -147,8 +147,7 @@ def score(loaded, genome):
 @pytest.fixture
 def small_parts(monkeypatch):
     """Cut runs into parts of seven records."""
-    monkeypatch.setattr("mutbert.effects.score_task.RECORDS_A_PART", 7)
-    monkeypatch.setattr("mutbert.effects.score.RECORDS_A_PART", 7)
+    monkeypatch.setattr("mutbert.effects.chunk_scores.RECORDS_A_PART", 7)
 
 
 @pytest.fixture

@@ -187,9 +187,21 @@ def test_lines_that_end_as_on_windows_and_a_last_one_that_does_not(score, outcom
 
 
 def test_a_contig_that_the_genome_does_not_have(outcome, write, tmp_path):
-    header = START + "##contig=<ID=chrUn>\n"
-    vcf = write(tmp_path / "in.vcf", ["chrUn\t5\t.\tA\tC,<DEL>\t.\t.\t."], header=header)
-    assert outcome(vcf) == ["contig_not_in_genome", "symbolic"]
+    header = START + "##contig=<ID=chrUn>\n##contig=<ID=chr1>\n"
+    vcf = write(
+        tmp_path / "in.vcf", [f"{name}\t5\t.\tN\tC,<DEL>\t.\t.\t." for name in ("chrUn", "chr1")], header=header
+    )
+    assert outcome(vcf) == ["contig_not_in_genome", "symbolic", "ambiguous_reference", "symbolic"]
+
+
+def test_contigs_of_which_the_genome_has_none_are_refused(score, write, tmp_path, monkeypatch):
+    monkeypatch.setattr("mutbert.effects.scores.Scorer.score", lambda *_: pytest.fail("scored"))
+    lines = [f"{name}\t5\t.\tA\tC\t.\t.\t." for name in ("NC_000022.10", "chrX")]
+    vcf = write(tmp_path / "in.vcf", lines, header=START)
+    said = r"in\.vcf: its contigs \(NC_000022\.10, chrX\) are none of small\.genome \(chr1, chr2\); give the genome"
+    with pytest.raises(InputError, match=said):
+        score(vcf, tmp_path / "out.vcf")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
 
 
 def test_gzip_that_is_not_bgzip(outcome, write, tmp_path, at):

@@ -2,14 +2,17 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
 from mutbert import merge_scores
-from mutbert.effects import score_task
+from mutbert.effects import score_run
 from mutbert.effects.parts import Counts, Parts, differences
+from mutbert.effects.survey import survey
 from mutbert.errors import InputError
+from mutbert.publishing import sha256_of
 
 NAMES = ("out.vcf.gz", "out.vcf.gz.tbi", "out.tsv")
 
@@ -67,7 +70,7 @@ def killed_before(monkeypatch, count):
 def watched(monkeypatch):
     """Put down which parts are written from now on, and what the folder has just before it goes."""
     written, states = [], {}
-    write, remove = Parts.write, score_task.remove_directory
+    write, remove = Parts.write, score_run.remove_directory
 
     def write_part(self, number, *arguments):
         written.append(number)
@@ -78,7 +81,7 @@ def watched(monkeypatch):
         remove(folder)
 
     monkeypatch.setattr(Parts, "write", write_part)
-    monkeypatch.setattr(score_task, "remove_directory", remove_directory)
+    monkeypatch.setattr(score_run, "remove_directory", remove_directory)
     return written, states
 
 
@@ -159,6 +162,47 @@ def stopped(score, vcf, output, monkeypatch, *, after, **settings):
         with pytest.raises(KeyboardInterrupt):
             score(vcf, output, **settings)
     return output.with_name(output.name + ".parts")
+
+
+def test_a_run_that_has_finished_no_part_is_not_taken_for_another(score, vcf, write, lines, place, fork, monkeypatch):
+    output = place / "out.vcf.gz"
+
+    def run():
+        monkeypatch.setattr("mutbert.effects.scores.Scorer.score", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        score(vcf, output, table=place / "out.tsv")
+
+    os.waitpid(fork(run), 0)
+    other = write(place / "other.vcf", lines(20, seed=1))
+    for _ in range(2):
+        with pytest.raises(InputError, match="cannot go on: the VCF is another"):
+            score(other, output, table=place / "out.tsv", resume=True)
+    assert score(vcf, output, table=place / "out.tsv", resume=True).records == 24
+
+
+def test_that_there_is_nothing_to_go_on_with_is_said(score, vcf, whole, place, monkeypatch, capsys):
+    output, table = place / "out.vcf.gz", place / "out.tsv"
+    score(vcf, output, table=table, resume=True, progress=True)
+    assert "out.vcf.gz.parts: no run is there to go on with, so one is started\n" in capsys.readouterr().err
+    assert contents(place) == whole
+    stopped(score, vcf, output, monkeypatch, after=1, force=True)
+    score(vcf, output, resume=True, force=True, progress=True)
+    assert "no run is there" not in capsys.readouterr().err
+
+
+def test_a_short_file_has_parts_enough_to_share(score, write, lines, place, monkeypatch):
+    monkeypatch.setattr("mutbert.effects.chunk_scores.RECORDS_A_PART", 1000)
+    sizes = []
+    monkeypatch.setattr(
+        Parts, "write", lambda self, number, *rest: sizes.append(rest[-1].records) or WRITE(self, number, *rest)
+    )
+    for wanted in (15, 18, 100, 600):
+        given = lines(wanted)
+        vcf = write(place / "in.vcf", given)
+        score(vcf, place / "out.tsv", force=True, scores=("unmasked",))
+        count = len(given)
+        size = max(16, -(-count // 32))
+        assert sizes == [size] * (count // size) + [count % size] * (count % size > 0)
+        sizes.clear()
 
 
 def test_an_unfinished_run_is_neither_lost_nor_taken_for_another(score, vcf, whole, place, monkeypatch):
@@ -368,6 +412,15 @@ def test_shards_that_are_not_all_of_one_run_are_refused(score, vcf, place):
     ):
         with pytest.raises(InputError, match=message):
             merge_scores(shards, output)
+    assert merge_scores([one, two], output).warnings == ()
+    output.unlink()
+    both = [score(vcf, place / "both.vcf.gz", shard=(part, 2), table=place / "both.tsv") for part in (1, 2)]
+    # The table comes when they are merged.
+    assert {report.table for report in both} == {None}
+    (said,) = merge_scores([report.output for report in both], place / "both.vcf.gz").warnings
+    assert said.endswith(
+        "both.vcf.gz: the shards have parts for tsv.gz too, of which nothing is written; give --table for a table"
+    )
     with pytest.raises(InputError, match="have no parts for it, but of vcf"):
         merge_scores([one, two], place / "out.parquet")
     with pytest.raises(InputError, match="does not exist"):
@@ -412,7 +465,7 @@ def test_processes_that_have_nothing_to_do_are_no_trouble(score, vcf, whole, pla
     output, table = place / "out.vcf.gz", place / "out.tsv"
     # All parts are there, and only the results are not in place.
     with monkeypatch.context() as patch:
-        patch.setattr(score_task, "put_together", lambda *_: pytest.fail("not yet"))
+        patch.setattr(score_run, "put_together", lambda *_: pytest.fail("not yet"))
         with pytest.raises(pytest.fail.Exception):
             score(vcf, output, table=table)
     number = fork(lambda: score(vcf, output, table=table, resume=True), **as_process(1, 2))
@@ -471,19 +524,19 @@ def test_the_others_stop_where_the_first_has_died(score, vcf, place, fork, monke
     output = place / "out.vcf.gz"
 
     def die():
-        monkeypatch.setattr(score_task.Task, "_score", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        monkeypatch.setattr(score_run.ScoreRun, "_score", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         score(vcf, output)
 
     first = fork(die, **as_process(0, 2))
     for name, value in as_process(1, 2).items():
         monkeypatch.setenv(name, value)
-    score_parts = score_task.Task._score
+    score_parts = score_run.ScoreRun._score
 
     def score_when_dead(self, *arguments):
         os.waitpid(first, 0)
         return score_parts(self, *arguments)
 
-    monkeypatch.setattr(score_task.Task, "_score", score_when_dead)
+    monkeypatch.setattr(score_run.ScoreRun, "_score", score_when_dead)
     with pytest.raises(InputError, match="the first process of this call has ended"):
         score(vcf, output)
     assert not output.exists()
@@ -497,16 +550,131 @@ def test_a_process_that_cannot_be_is_refused(score, vcf, place, monkeypatch, wor
         score(vcf, place / "out.vcf")
 
 
-def test_shared_windows_are_not_cut_by_parts(score, vcf, place, monkeypatch):
-    shared = {"windows": "shared", "context": 60}
-    small = score(vcf, place / "small.tsv", **shared)
-    monkeypatch.setattr(score_task, "RECORDS_A_PART", 1000)
-    large = score(vcf, place / "large.tsv", **shared)
-    one, two = ([line.split("\t") for line in report.output.read_text().splitlines()] for report in (small, large))
-    for left, right in zip(one[1:], two[1:], strict=True):
-        assert left[:6] == right[:6]
-        for a, b in zip(left[6:9], right[6:9], strict=True):
-            assert a == b == "" or float(a) == pytest.approx(float(b), abs=1e-5)
+def test_shared_windows_are_not_cut_by_parts(score, write, contigs, place, monkeypatch):
+    # At a contig's end, windows of two cells of the grid are one: its SNVs are every second base.
+    lines = [
+        f"{name}\t{position}\t.\t{contigs[name][position - 1]}\t{'A' if contigs[name][position - 1] != 'A' else 'C'}"
+        "\t.\t.\t."
+        for name in ("chr1", "chr2")
+        for position in range(len(contigs[name]) - 80, len(contigs[name]) + 1, 2)
+    ]
+    vcf = write(place / "in.vcf", lines)
+    # There are several parts, though a window is in one of them.
+    stopped(score, vcf, place / "out.tsv", monkeypatch, after=2, windows="shared", context=48)
+    for context in (48, 60, 62):
+        shared = {"windows": "shared", "context": context, "force": True}
+        small = score(vcf, place / "small.tsv", **shared)
+        with monkeypatch.context() as patch:
+            patch.setattr("mutbert.effects.chunk_scores.RECORDS_A_PART", 1000)
+            patch.setattr("mutbert.effects.survey._PARTS", 1)
+            large = score(vcf, place / "large.tsv", **shared)
+        one, two = ([line.split("\t") for line in report.output.read_text().splitlines()] for report in (small, large))
+        assert len(one) == len(lines) + 1
+        for left, right in zip(one[1:], two[1:], strict=True):
+            assert left[:6] == right[:6]
+            for a, b in zip(left[6:9], right[6:9], strict=True):
+                assert a == b == "" or float(a) == pytest.approx(float(b), abs=1e-5)
+
+
+WRITE = Parts.write
+
+
+def test_parts_are_bounded_by_what_they_take(score, write, contigs, place, monkeypatch):
+    monkeypatch.setattr("mutbert.effects.chunk_scores.RECORDS_A_PART", 1000)
+    monkeypatch.setattr("mutbert.effects.chunk_scores.PASSES_A_PART", 100)
+    monkeypatch.setattr("mutbert.effects.survey._PARTS", 1)
+    base = contigs["chr1"]
+    snvs = [
+        f"chr1\t{position}\t.\t{base[position - 1]}\t{'A' if base[position - 1] != 'A' else 'C'}\t.\t.\t."
+        for position in range(100, 140)
+    ]
+    indels = [
+        f"chr1\t{position}\t.\t{base[position - 1]}\t{base[position - 1]}TTG\t.\t.\t." for position in range(200, 220)
+    ]
+    vcf = write(place / "in.vcf", [*snvs, *indels, "chr1\t230\t.\tN\t<DEL>\t.\t.\t."])
+    seen = []
+    monkeypatch.setattr(
+        Parts, "write", lambda self, number, *rest: seen.append(rest[-1].records) or WRITE(self, number, *rest)
+    )
+    # An SNV is one pass, and an insertion of three bases behind one 4 · 2 + 1 + 4.
+    score(vcf, place / "one.tsv")
+    assert seen == [40 + 4, 7, 7, 2 + 1]
+    seen.clear()
+    # Both strands, and with distances two more of each.
+    score(vcf, place / "two.tsv", strands="both", scores=("llr", "distance"))
+    assert seen == [16, 16, 8 + 1, *[3] * 6, 1 + 1]
+
+
+def test_others_wait_as_long_as_the_first_prepares(score, vcf, whole, place, fork, monkeypatch):
+    output, table = place / "out.vcf.gz", place / "out.tsv"
+    monkeypatch.setattr("mutbert.effects.processes._PATIENCE", 0.5)
+
+    def slowly(work):
+        def slow(*arguments, **settings):
+            time.sleep(0.8)
+            return work(*arguments, **settings)
+
+        return slow
+
+    monkeypatch.setattr(score_run, "survey", slowly(survey))
+    monkeypatch.setattr("mutbert.effects.fingerprint.sha256_of", slowly(sha256_of))
+    number = fork(lambda: score(vcf, output, table=table), **as_process(1, 2))
+    for name, value in as_process(0, 2).items():
+        monkeypatch.setenv(name, value)
+    score(vcf, output, table=table)
+    assert os.waitpid(number, 0)[1] == 0
+    assert contents(place) == whole
+
+
+def test_others_need_not_wait_for_a_first_that_has_ended(score, vcf, place, fork, monkeypatch):
+    # Within the test's time, thus not as long as their patience is.
+    output = place / "out.vcf.gz"
+
+    def die():
+        def killed(*_, **__):
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(score_run, "survey", killed)
+        score(vcf, output)
+
+    fork(die, **as_process(0, 2))
+    for name, value in as_process(1, 2).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="the first process of this call has ended; see what it said"):
+        score(vcf, output)
+
+
+def test_a_first_that_does_not_come_is_not_waited_for(score, vcf, place, monkeypatch):
+    monkeypatch.setattr("mutbert.effects.processes._PATIENCE", 0.2)
+    for name, value in as_process(1, 2).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="does not answer; start all with torchrun"):
+        score(vcf, place / "out.vcf.gz")
+
+
+def test_large_files_are_read_by_the_first_alone(score, vcf, place, fork, monkeypatch):
+    output = place / "out.vcf.gz"
+
+    def run():
+        monkeypatch.setattr("mutbert.effects.fingerprint.sha256_of", lambda *_: pytest.fail("read"))
+        score(vcf, output)
+
+    number = fork(run, **as_process(1, 3))
+
+    # Another file there than here is seen.
+    def other():
+        longer = place / "longer.vcf.gz"
+        longer.write_bytes(vcf.read_bytes() + vcf.read_bytes()[-28:])
+        with pytest.raises(InputError, match=r"longer\.vcf\.gz: has .* bytes, and .* where the first process"):
+            score(longer, output)
+
+    another = fork(other, **as_process(2, 3))
+    for name, value in as_process(0, 3).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="process 2 of this call has ended before its part was done"):
+        score(vcf, output)
+    assert [os.waitpid(one, 0)[1] for one in (another, number)] == [0, 0]
 
 
 def test_counts_add_up():

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert.effects import records as records_module
-from mutbert.effects.records import RecordFile, annotate, info_numbers
-from mutbert.effects.vcf_header import declare
+from mutbert.effects.records import RecordFile, annotate, info_numbers, refuse_fields
+from mutbert.effects.vcf_header import declare, refuse_declared
 from mutbert.errors import InputError
 from mutbert.genome import compression
 from mutbert.genome import vcf as genome_vcf
@@ -398,6 +398,11 @@ def vcfs(draw):
     return lines, draw(st.sampled_from([META, FIRST])) + SITES + text
 
 
+def cells(stride):
+    """Give what says in which cell of a grid a position is; nothing where there is no grid."""
+    return None if stride is None else lambda _, position: position // stride
+
+
 def read_by_blocks(path, block, **how):
     """Read with blocks of another size."""
     with pytest.MonkeyPatch.context() as patch:
@@ -411,13 +416,13 @@ def read_by_blocks(path, block, **how):
 def test_blocks_change_nothing(tmp_path_factory, vcf, block, size, stride, kind):
     _, text = vcf
     path = wrap(write(tmp_path_factory.mktemp("blocks") / "x", text), kind)
-    found = read_by_blocks(path, block, size=size, stride=stride)
+    found = read_by_blocks(path, block, size=size, window_of=cells(stride))
     expected = body(text.encode())
     assert [line for _, lines in found for line in lines] == expected
     assert [first for first, _ in found] == [
         sum(len(lines) for _, lines in found[:place]) for place in range(len(found))
     ]
-    assert found == read_by_blocks(path, 1 << 16, size=size, stride=stride)
+    assert found == read_by_blocks(path, 1 << 16, size=size, window_of=cells(stride))
     if stride is None:
         assert all(len(lines) == size for _, lines in found[:-1])
 
@@ -426,16 +431,16 @@ def test_blocks_change_nothing(tmp_path_factory, vcf, block, size, stride, kind)
 def test_no_cell_is_cut_and_no_chunk_is_longer_than_it_must_be(tmp_path_factory, vcf, size, stride):
     lines, text = vcf
     file = RecordFile(write(tmp_path_factory.mktemp("cells") / "x", text))
-    found = list(file.chunks(size=size, stride=stride))
+    found = list(file.chunks(size=size, window_of=cells(stride)))
     # Every base of REF, one by one, is in a cell.
-    cells = [{(name, (pos - 1 + base) // stride) for base in range(len(ref))} for name, pos, ref, _ in lines]
+    cells_of = [{(name, (pos - 1 + base) // stride) for base in range(len(ref))} for name, pos, ref, _ in lines]
     ends = [one.first for one in found[1:]]
     for end in ends:
-        assert not set().union(*cells[:end]) & {(lines[end][0], (lines[end][1] - 1) // stride)}
+        assert not set().union(*cells_of[:end]) & {(lines[end][0], (lines[end][1] - 1) // stride)}
     for begin, end in pairwise([0, *ends]):
         # Where it could have been ended before, it had fewer records than asked for.
         for earlier in range(begin + size, end):
-            assert set().union(*cells[:earlier]) & {(lines[earlier][0], (lines[earlier][1] - 1) // stride)}
+            assert set().union(*cells_of[:earlier]) & {(lines[earlier][0], (lines[earlier][1] - 1) // stride)}
         assert end - begin >= size
     assert file.is_sorted is True
 
@@ -445,7 +450,7 @@ def test_no_cell_is_cut_and_no_chunk_is_longer_than_it_must_be(tmp_path_factory,
 )
 def test_a_grid_needs_a_sorted_file(tmp_path, lines):
     path = write(tmp_path / "x.vcf", META + SITES + lines)
-    message = refusal(path, stride=100)
+    message = refusal(path, window_of=cells(100))
     assert "comes after" in message
     assert "bcftools sort" in message
     file = RecordFile(path)
@@ -459,31 +464,45 @@ def test_long_lines_make_short_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(records_module, "_MOST_BYTES", 5000)
     assert [len(one.lines) for one in RecordFile(path).chunks()] == [3, 2]
     # A cell is not cut for it.
-    assert [len(one.lines) for one in RecordFile(path).chunks(stride=10)] == [5]
+    assert [len(one.lines) for one in RecordFile(path).chunks(window_of=cells(10))] == [5]
 
 
 def test_chunks_of_nothing_are_no_chunks(tmp_path):
     file = RecordFile(write(tmp_path / "x.vcf", META + SITES + RECORD))
-    for how in ({"size": 0}, {"stride": 0}):
-        with pytest.raises(ValueError, match="must be at least 1"):
-            next(file.chunks(**how))
+    with pytest.raises(ValueError, match="must be at least 1"):
+        next(file.chunks(size=0))
+
+
+@given(vcfs(), st.integers(1, 8), st.integers(1, 30))
+def test_passes_bound_a_chunk_and_fill_it(tmp_path_factory, vcf, size, most):
+    lines, text = vcf
+    file = RecordFile(write(tmp_path_factory.mktemp("passes") / "x", text))
+    passes = [2 * len(ref) + len(alt) for *_, ref, alt in lines]
+    end = 0
+    for chunk in file.chunks(size, lambda ref, alt: 2 * len(ref) + len(alt), most):
+        begin, end = end, end + len(chunk.lines)
+        assert chunk.first == begin
+        assert end - begin == 1 or (end - begin <= size and sum(passes[begin:end]) <= most)
+        # The next record had no room.
+        assert end == len(lines) or end - begin == size or sum(passes[begin : end + 1]) > most
+    assert end == len(lines)
 
 
 def test_declarations_stand_before_the_columns():
     header = (META + SITES).encode()
     assert declare(header, [LLR, WHY], {"9": 5}).decode() == META + LLR + "\n" + WHY + "\n" + SITES
-    contigs = {"9": 5, "x y": 7, "a,b": 7, "HLA*01:01": 8}
+    contigs = {"9": 5, "x y": 7, "a,b": 7, "HLA*01:01": 8, "odd": None}
     declared = declare((FIRST + AF + SITES).encode(), ["##mutbert_score=<model=x>"], contigs).decode()
-    lines = "##contig=<ID=9,length=5>\n##contig=<ID=HLA*01:01,length=8>\n##mutbert_score=<model=x>\n"
+    lines = "##contig=<ID=9,length=5>\n##contig=<ID=HLA*01:01,length=8>\n##contig=<ID=odd>\n##mutbert_score=<model=x>\n"
     assert declared == FIRST + AF + lines + SITES
 
 
 @pytest.mark.parametrize("existing", [LLR, LLR.replace("ID=M_LLR,Number=A", "Number=A,ID=M_LLR")])
 def test_a_field_that_is_there_already_is_refused(existing):
     with pytest.raises(InputError, match=r"INFO field M_LLR already.*--prefix"):
-        declare((META + existing + "\n" + SITES).encode(), [WHY, LLR], {})
+        refuse_declared((META + existing + "\n" + SITES).encode(), ["M_WHY", "M_LLR"])
     longer = existing.replace("M_LLR", "M_LLR_PCT")
-    assert LLR.encode() in declare((META + longer + "\n" + SITES).encode(), [WHY, LLR], {})
+    refuse_declared((META + longer + "\n" + SITES).encode(), ["M_WHY", "M_LLR"])
 
 
 @given(
@@ -508,13 +527,17 @@ def test_only_info_becomes_longer(infos, has_samples, scored):
             assert new == old
 
 
-@pytest.mark.parametrize("info", [b"M_LLR=1", b"AF=1;M_LLR=.;X", b"AF=1;M_WHY=a"])
-def test_a_record_that_has_a_new_field_already_is_refused(info):
-    line = record(info=info.decode()).rstrip("\n").encode()
-    with pytest.raises(InputError, match=r"1:10: the record has an INFO field M_(LLR|WHY) already.*--prefix"):
-        annotate([line], [b"M_LLR=2;M_WHY=."])
-    longer = line.replace(b"M_", b"AM_")
-    assert annotate([longer], [b"M_LLR=2;M_WHY=."]) == longer + b";M_LLR=2;M_WHY=.\n"
+@pytest.mark.parametrize("info", ["M_LLR=1", "AF=1;M_LLR=.;X", "AF=1;M_WHY=a", "M_WHY"])
+def test_a_record_that_has_a_new_field_already_is_refused(tmp_path, info):
+    path = write(tmp_path / "x.vcf", META + SITES + RECORD + record(info=info))
+    (records,) = RecordFile(path).chunks()
+    with pytest.raises(InputError, match=r"the record has an INFO field M_(LLR|WHY) already.*--prefix") as raised:
+        refuse_fields(records, ["M_LLR", "M_WHY"])
+    assert str(raised.value).startswith(f"{path}, line {LINE + 1} (1:10): ")
+    # Names that only hold one, and other columns.
+    write(path, META + SITES + record(id="M_LLR", info=info.replace("M_", "AM_")) + record(info="X=M_LLR"))
+    (records,) = RecordFile(path).chunks()
+    refuse_fields(records, ["M_LLR", "M_WHY"])
 
 
 def test_nothing_is_annotated_to_nothing():

@@ -1,5 +1,6 @@
 """A VCF scored as a whole: records as they went in, the scorer's numbers, and every allele accounted for."""
 
+import copy
 import gzip
 import json
 import math
@@ -9,10 +10,12 @@ import numpy as np
 import pysam
 import pysam.bcftools
 import pytest
+import torch
 
-from mutbert import build_genome, score_variants
+from mutbert import build_genome, merge_scores, score_variants
 from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
+from mutbert.publishing import sha256_of
 
 FIELDS = ("MUTBERT_LLR", "MUTBERT_ENT", "MUTBERT_PLLR")
 ADDED = (*FIELDS, "MUTBERT_WHY")
@@ -168,12 +171,15 @@ def test_the_index_finds_what_a_whole_reading_finds(scored):
 
 
 def test_a_contig_longer_than_a_tbi_reaches_has_a_csi(score, write, tmp_path):
-    header = "##fileformat=VCFv4.2\n##contig=<ID=long,length=700000000>\n"
-    vcf = write(tmp_path / "in.vcf", ["long\t5\t.\tA\tC\t.\t.\t.", "long\t600000000\t.\tA\tC\t.\t.\t."], header=header)
+    header = "##fileformat=VCFv4.2\n##contig=<ID=chr1>\n##contig=<ID=long,length=700000000>\n"
+    first = "chr1\t5\t.\tN\t<DEL>\t.\t.\t."
+    vcf = write(
+        tmp_path / "in.vcf", [first, "long\t5\t.\tA\tC\t.\t.\t.", "long\t600000000\t.\tA\tC\t.\t.\t."], header=header
+    )
     report = score(vcf, tmp_path / "out.vcf.gz")
     assert report.index == tmp_path / "out.vcf.gz.csi"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.vcf", "out.vcf.gz", "out.vcf.gz.csi"]
-    assert report.missing == {"contig_not_in_genome": 2}
+    assert report.missing == {"contig_not_in_genome": 2, "symbolic": 1}
     with pysam.VariantFile(str(report.output)) as file:
         assert [record.pos for record in file.fetch("long", 500_000_000)] == [600_000_000]
 
@@ -207,6 +213,194 @@ def test_bcf_takes_what_its_header_does_not_declare(score, write, tmp_path, reco
     report = score(vcf, tmp_path / "out.bcf")
     assert [line.split("\t")[:7] for line in records_of(report.output)] == [line.split("\t")[:7] for line in lines]
     assert report.index is not None
+
+
+BCF_HEADER = """##fileformat=VCFv4.2
+##contig=<ID=chr1,length=600>
+##INFO=<ID=DP,Number=1,Type=Integer,Description="Depth">
+##INFO=<ID=P,Number=1,Type=Float,Description="P value">
+##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">
+##FORMAT=<ID=DP,Number=1,Type=Integer,Description="Depth">
+"""
+GENOTYPES = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tann\tbob"
+
+
+def bcf_line(position=50, qual=".", info=".", rest="GT:DP\t0/1:3\t0/1:4"):
+    return f"chr1\t{position}\t.\tN\t<DEL>\t{qual}\t.\t{info}\t{rest}"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"info": "DP=abc"}, r"of INFO, BCF would keep 'DP=abc' as 'DP=\.', by what the header says"),
+        ({"info": "NEW=7;DP=3.5"}, "'DP=3.5' as 'DP=3'"),
+        ({"info": "DP=99999999999"}, r"'DP=99999999999' as 'DP=\.'"),
+        ({"info": "P=1e-300"}, "'P=1e-300' as 'P=0'"),
+        ({"qual": "high"}, "of QUAL, BCF would keep 'high' as '0'"),
+        ({"rest": "GT:DP\t0/x:3\t0/1:4"}, "htslib cannot read what the record has in INFO, FORMAT or samples"),
+        ({"rest": "GT:DP\t0/1:abc\t0/1:4"}, "htslib cannot read"),
+        ({"rest": "GT\t0/1:3\t0/1"}, "htslib cannot read"),
+        ({"rest": "GT:DP\t0/1:3.5\t0/1:4"}, "htslib cannot read|of a sample, BCF would keep"),
+        ({"rest": "GT:DP\t0/1:3\t0/1:4\t0/0:5"}, r"of a sample, BCF would keep '0/0:5' as '\.'"),
+        ({"position": 3000000000}, "or its POS is too large"),
+    ],
+)
+def test_what_bcf_would_not_keep_is_refused_before_anything_is_scored(
+    score, write, tmp_path, monkeypatch, small_parts, capfd, line, message
+):
+    good = [bcf_line(info="UNDECLARED=1")] * 8
+    vcf = write(tmp_path / "in.vcf", [*good, bcf_line(**line)], header=BCF_HEADER, columns=GENOTYPES)
+    with monkeypatch.context() as patch:
+        patch.setattr("mutbert.effects.scores.Scorer.score", lambda *_: pytest.fail("scored"))
+        with pytest.raises(
+            InputError, match=rf"in\.vcf, line 16 \(chr1:\d+\): .*({message}).*; write \.vcf\.gz"
+        ) as caught:
+            score(vcf, tmp_path / "out.bcf")
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
+    report = score(vcf, tmp_path / "out.vcf.gz", shard=(1, 1))
+    assert records(report.output)[-1][5:7] == records(vcf)[-1][5:7]
+    # Shards of text cannot be merged to BCF either, which is seen before they are lost.
+    shards = [score(vcf, tmp_path / "two.vcf.gz", shard=(part, 2)).output for part in (1, 2)]
+    with pytest.raises(InputError, match=rf"out\.bcf: chr1:\d+: .*({message})"):
+        merge_scores(shards, tmp_path / "out.bcf")
+    assert not (tmp_path / "out.bcf").exists()
+    assert capfd.readouterr().err == ""
+
+
+def test_what_bcf_writes_otherwise_and_keeps_is_not_refused(score, write, tmp_path, records_of):
+    lines = [
+        bcf_line(qual="100.123456789", info="P=0.123456789;;DP=007;"),
+        bcf_line(info="DP=.;P=NaN;FLAG;NEW=a,b:c=d;DP=3"),
+        bcf_line(info="DP=", rest="GT:DP\t0/1\t./."),
+        bcf_line(info="P=-inf", rest="DP:GT:ODD\t3:.|1:x,y\t.:1"),
+    ]
+    vcf = write(tmp_path / "in.vcf", lines, header=BCF_HEADER, columns=GENOTYPES)
+    one, two = (score(vcf, tmp_path / name).output for name in ("out.bcf", "out.vcf.gz"))
+    # As bcftools reads both.
+    assert [line.replace(":.", "") for line in records_of(one)] == [
+        line.replace("0.123456789", "0.123457").replace(":.", "") for line in records_of(two)
+    ]
+
+
+@pytest.mark.parametrize("kind", [".vcf.gz", ".bcf", ".tsv"])
+def test_a_field_of_ours_that_no_header_declares_is_found_before_anything_is_scored(
+    score, write, lines, tmp_path, monkeypatch, small_parts, kind
+):
+    more = [f"chr2\t{290 + number}\t.\tN\t<DEL>\t.\t.\t{info}" for number, info in enumerate((".", "MUTBERT_WHY=x"))]
+    vcf = write(tmp_path / "in.vcf", [*lines(15), *more])
+    if kind == ".tsv":
+        # A table has it not.
+        assert score(vcf, tmp_path / "out.tsv").records == len(lines(15)) + 2
+        return
+    monkeypatch.setattr("mutbert.effects.scores.Scorer.score", lambda *_: pytest.fail("scored"))
+    with pytest.raises(InputError, match=r"in\.vcf, line \d+ \(chr2:291\): the record has an INFO field MUTBERT_WHY"):
+        score(vcf, tmp_path / f"out{kind}")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
+
+
+def test_contigs_are_declared_by_the_names_that_records_have(loaded, write, contigs, tmp_path, capfd):
+    (tmp_path / "ref.fa").write_text(f">22\n{contigs['chr1']}\n>MT\n{contigs['chr2']}\n>absent\nACGT\n")
+    build_genome(fasta=[tmp_path / "ref.fa"], output=tmp_path / "22.genome")
+    base, mitochondrial = contigs["chr1"][49], contigs["chr2"][9]
+    lines = [
+        f"chr22\t50\t.\t{base}\t{'A' if base != 'A' else 'C'}\t.\t.\t.",
+        "chrUn_1\t7\t.\tA\tC\t.\t.\t.",
+        f"chrM\t10\t.\t{mitochondrial}\t{'A' if mitochondrial != 'A' else 'C'}\t.\t.\t.",
+    ]
+    vcf = write(tmp_path / "in.vcf", lines, header="##fileformat=VCFv4.2\n")
+    how = {"context": 30, "strands": "forward", "flank": 2}
+    for name in ("out.vcf.gz", "out.bcf"):
+        report = score_variants(loaded, tmp_path / "22.genome", vcf, tmp_path / name, **how)
+        assert report.scored == {"snv": 2}
+        header = pysam.bcftools.view("-h", "--no-version", str(report.output))
+        assert re.findall("##contig=.*", header) == [
+            "##contig=<ID=chr22,length=600>", "##contig=<ID=chrUn_1>", "##contig=<ID=chrM,length=300>",
+        ]  # fmt: skip
+        assert pysam.bcftools.view("-H", str(report.output), "chr22:1-100").startswith("chr22\t50")
+        pysam.bcftools.stats(str(report.output))
+    assert capfd.readouterr().err == ""
+
+
+def compared(contigs, good, bad):
+    """SNVs of which so many have REF as the genome has it, and so many have not."""
+    lines = []
+    for position in range(1, good + bad + 1):
+        base = contigs["chr1"][position - 1]
+        ref = base if position <= good else "ACGT"["ACGT".index(base) - 1]
+        lines.append(f"chr1\t{position}\t.\t{ref}\t{'ACGT'['ACGT'.index(ref) - 1]},<DEL>\t.\t.\t.")
+    return [*lines, *["chr9\t5\t.\tA\tC\t.\t.\t."] * 300]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "outcome"),
+    [
+        (18, 2, None),
+        (17, 3, "warned"),
+        (0, 19, None),
+        (1, 98, "warned"),
+        (50, 50, "warned"),
+        (49, 51, "refused"),
+        (0, 150, "refused"),
+    ],
+)
+def test_a_file_of_another_assembly_is_told_by_its_ref(
+    score, write, contigs, tmp_path, monkeypatch, capsys, small_parts, good, bad, outcome
+):
+    vcf = write(tmp_path / "in.vcf", compared(contigs, good, bad))
+    said = f"in.vcf: of {good + bad} records, {bad} have another REF than small.genome ({bad / (good + bad):.0%})"
+    if outcome == "refused":
+        monkeypatch.setattr("mutbert.effects.scores.Scorer.score", lambda *_: pytest.fail("scored"))
+        with pytest.raises(InputError, match=re.escape(said) + ", so it is of another assembly; give the genome that"):
+            score(vcf, tmp_path / "out.vcf.gz", force=True)
+        assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
+        return
+    report = score(vcf, tmp_path / "out.vcf.gz", progress=True)
+    assert report.missing.get("reference_mismatch", 0) == bad
+    err = [line for line in capsys.readouterr().err.splitlines() if "another REF" in line]
+    assert len(report.warnings) == len(err) == (outcome == "warned")
+    if outcome == "warned":
+        assert said in report.warnings[0]
+        assert err == [f"mutbert: {report.warnings[0]}"]
+    # Without progress, nothing is printed.
+    shards = [score(vcf, tmp_path / "two.vcf.gz", shard=(part, 2)).output for part in (1, 2)]
+    assert merge_scores(shards, tmp_path / "two.vcf.gz").warnings == report.warnings
+    assert capsys.readouterr().err == ""
+
+
+def test_what_is_not_a_number_is_said_to_be_none(loaded, genome, write, lines, tmp_path):
+    broken = copy.deepcopy(loaded)
+    with torch.no_grad():
+        broken.bert.embeddings.word_embeddings.weight[5] = math.nan
+    vcf = write(tmp_path / "in.vcf", lines(30))
+    how = {"context": 30, "strands": "forward", "flank": 2}
+    for scores, kinds in ((("llr",), 0), (("unmasked",), 1)):
+        report = score_variants(broken, genome, vcf, tmp_path / "out.tsv", scores=scores, force=True, **how)
+        assert report.scored == {}
+        assert set(report.missing) == {"symbolic", "not_a_number", "no_score_of_its_kind"}.difference(
+            [] if kinds else ["no_score_of_its_kind"]
+        )
+        for row in records(report.output)[1:]:
+            expected = {"none": "symbolic", "snv": "not_a_number"}.get(
+                row[5], "no_score_of_its_kind" if kinds else "not_a_number"
+            )
+            assert row[-1] == expected
+
+
+def test_a_file_is_read_once_for_its_checksum(score, write, contigs, tmp_path, monkeypatch, capsys):
+    columns = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tann"
+    vcf = write(tmp_path / "in.vcf", ["chr1\t120\t.\tN\t<DEL>\t.\t.\t.\tGT\t0|1"], columns=columns)
+    read = []
+    monkeypatch.setattr(
+        "mutbert.effects.fingerprint.sha256_of", lambda path, advance: read.append(path) or sha256_of(path, advance)
+    )
+    (tmp_path / "folder").mkdir()
+    again = tmp_path / "folder" / ".." / "in.vcf"
+    for settings in ({}, {"person_vcf": again}):
+        score(vcf, tmp_path / "out.tsv", surroundings="person", sample="ann", force=True, progress=True, **settings)
+        assert len(read) == 1
+        read.clear()
+    assert f"checking files: {vcf.stat().st_size} B of" in capsys.readouterr().err
 
 
 def test_bcf_comes_in_too(score, write, lines, tmp_path, records_of):
@@ -394,6 +588,8 @@ def test_a_scored_file_is_scored_again_under_another_prefix(scored, score, tmp_p
         ("out.vcf", {"table": "out.vcf"}, r"must be one of \.tsv, \.tsv\.gz, \.parquet$"),
         ("out.json", {"calibrate": True, "table": "x.tsv"}, "has no table"),
         ("out.json", {"calibrate": True, "frequency_field": "AF"}, "leave out"),
+        ("out.json", {"calibrate": True, "windows": "shared"}, "windows are shared, .*; choose centred"),
+        ("out.vcf", {"calibration": "absent.json", "windows": "shared"}, "windows are shared, .*; choose centred"),
         ("absent/out.vcf", {}, "the folder .*absent does not exist"),
         ("there.vcf", {}, "exists already"),
         ("out.vcf", {"table": "there.tsv"}, "exists already"),
@@ -407,7 +603,9 @@ def test_a_scored_file_is_scored_again_under_another_prefix(scored, score, tmp_p
         ("out.vcf", {"frequency_field": "AF", "scores": ("unmasked",)}, "add llr to scores"),
         ("out.vcf", {"shard": (3, 2)}, "shard 3/2"),
         ("out.vcf", {"calibration": "absent.json"}, r"absent\.json: cannot be read"),
-        ("out.vcf", {"person_vcf": "in.vcf"}, "choose person"),
+        ("out.vcf", {"calibration": "in.vcf.text"}, r"in\.vcf\.text: is no file of a background; make one by --calib"),
+        ("out.vcf", {"surroundings": "person", "sample": "eve"}, r"no sample eve \(its samples: none\).*--person-vcf"),
+        ("out.vcf", {"person_vcf": "in.vcf"}, "--person-vcf is given.*--surroundings person"),
         ("out.vcf", {"scores": ("best",)}, "best"),
         ("out.vcf", {"windows": "wide"}, "windows is 'wide'"),
     ],
@@ -416,6 +614,7 @@ def test_mistakes_are_found_before_the_model_is_loaded(genome, write, lines, tmp
     vcf = write(tmp_path / "in.vcf", lines(5))
     (tmp_path / "there.vcf").touch()
     (tmp_path / "there.tsv").touch()
+    (tmp_path / "in.vcf.text").write_text("no JSON")
     (tmp_path / "folder.vcf").mkdir()
     for name in ("table", "calibration", "person_vcf"):
         if name in settings:
@@ -425,6 +624,13 @@ def test_mistakes_are_found_before_the_model_is_loaded(genome, write, lines, tmp
         score_variants("no/model", genome, vcf, tmp_path / output, **settings)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_folder_that_cannot_be_written_into_is_said(score, write, lines, tmp_path, monkeypatch):
+    vcf = write(tmp_path / "in.vcf", lines(5))
+    (tmp_path / "out.vcf.parts").write_text("a file")
+    with pytest.raises(InputError, match=r"out\.vcf\.parts: cannot be made \(File exists\); choose another output$"):
+        score(vcf, tmp_path / "out.vcf")
 
 
 def test_nothing_at_all_comes_out_as_nothing(score, write, tmp_path, capfd):

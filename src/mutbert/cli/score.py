@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from mutbert.cli.options import parse_rope_scaling, parse_shard
+from mutbert.cli.options import (
+    BatchSize,
+    Context,
+    Precision,
+    RopeScaling,
+    Sample,
+    Strands,
+    Surroundings,
+    parse_rope_scaling,
+    parse_shard,
+)
 from mutbert.cli.printing import print_json
 from mutbert.errors import InputError
 
@@ -22,23 +32,22 @@ app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
 def score(
     context: typer.Context,
     model: str | None = typer.Option(
-        None, "--model", help="A model folder, ours or published, or a repository of the Hub."
+        None, "--model", help="A model folder, ours or published, or a repository of the Hub. Required."
     ),
-    genome: Path | None = typer.Option(None, "--genome", help="The genome store of the VCF's assembly."),
-    vcf: Path | None = typer.Option(None, "--vcf", help="VCF or BCF; plain, gzip or bgzip."),
+    genome: Path | None = typer.Option(None, "--genome", help="The genome store of the VCF's assembly. Required."),
+    vcf: Path | None = typer.Option(None, "--vcf", help="VCF or BCF; plain, gzip or bgzip. Required."),
     output: Path | None = typer.Option(
-        None, "--output", "-o", help="A .vcf.gz, .vcf, .bcf, .tsv, .tsv.gz or .parquet file; .json with --calibrate."
+        None,
+        "--output",
+        "-o",
+        help="A .vcf.gz, .vcf, .bcf, .tsv, .tsv.gz or .parquet file; .json with --calibrate. Required.",
     ),
     scores: str = typer.Option("llr", "--scores", help="llr, unmasked, distance, or several with commas."),
-    bases: int | None = typer.Option(
-        None, "--context", min=1, help="Bases of a window; what the model is trained for where left out."
-    ),
+    bases: Context = None,
     windows: str = typer.Option("centred", "--windows", help="centred, or shared by neighbours, which is quicker."),
-    strands: str = typer.Option("both", "--strands", help="both, for the mean over the two strands, or forward."),
-    surroundings: str = typer.Option(
-        "reference", "--surroundings", help="What stands around a variant: reference, population or person."
-    ),
-    sample: str | None = typer.Option(None, "--sample", help="The person, by the name in the VCF."),
+    strands: Strands = "both",
+    surroundings: Surroundings = "reference",
+    sample: Sample = None,
     person_vcf: Path | None = typer.Option(None, "--person-vcf", help="The person's genotypes; --vcf where left out."),
     flank: int = typer.Option(8, "--flank", min=0, help="Bases on either side of an MNV or indel that count."),
     longest: int = typer.Option(50, "--longest", min=1, help="MNVs and indels of more bases are not scored."),
@@ -54,14 +63,9 @@ def score(
     calibrate: bool = typer.Option(False, "--calibrate", help="Make a background of the VCF, a .json file."),
     table: Path | None = typer.Option(None, "--table", help="A second output: a .tsv, .tsv.gz or .parquet file."),
     prefix: str = typer.Option("MUTBERT", "--prefix", help="What INFO fields begin with."),
-    batch_size: int = typer.Option(32, "--batch-size", min=1, help="Windows a batch."),
-    precision: str = typer.Option("fp32", "--precision", help="fp32, or bf16 for bfloat16 autocast."),
-    rope_scaling: str | None = typer.Option(
-        None,
-        "--rope-scaling",
-        metavar="TYPE:FACTOR",
-        help="For a context longer than the model is trained for: linear or dynamic, and how many times longer.",
-    ),
+    batch_size: BatchSize = 32,
+    precision: Precision = "fp32",
+    rope_scaling: RopeScaling = None,
     shard: str = typer.Option(
         "1/1", "--shard", metavar="I/N", help="Do part I of N; 'mutbert score merge' joins them."
     ),
@@ -78,7 +82,7 @@ def score(
         lost = " and ".join(name for name, value in wanted.items() if value is None)
         raise InputError(f"{lost} must be given; see 'mutbert score --help'")
     part = parse_shard(shard)
-    scaling = None if rope_scaling is None else parse_rope_scaling(rope_scaling)
+    scaling = parse_rope_scaling(rope_scaling)
     from mutbert.effects.processes import this_world
     from mutbert.effects.score import score_variants
 
@@ -126,7 +130,11 @@ def merge(
     """Put the shards of one run together."""
     from mutbert.effects.merge import merge_scores
 
-    _print(merge_scores(shards, output, table=table, force=force), as_json=as_json)
+    report = merge_scores(shards, output, table=table, force=force)
+    # Of a run that shows its progress they have been said.
+    for warning in report.warnings:
+        typer.echo(f"mutbert: {warning}", err=True)
+    _print(report, as_json=as_json)
 
 
 def _print(report: ScoreReport, *, as_json: bool) -> None:
@@ -136,8 +144,9 @@ def _print(report: ScoreReport, *, as_json: bool) -> None:
         }
         print_json(asdict(report) | paths)
         return
-    kinds = ", ".join(f"{count:,} {kind}s" for kind, count in report.scored.items()) or "none"
-    typer.echo(f"{report.output}: {report.records:,} records, {report.alleles:,} alternate alleles; scored: {kinds}")
+    kinds = ", ".join(_counted(count, kind) for kind, count in report.scored.items()) or "none"
+    found = f"{_counted(report.records, 'record')}, {_counted(report.alleles, 'alternate allele')}"
+    typer.echo(f"{report.output}: {found}; scored: {kinds}")
     for reason, count in sorted(report.missing.items(), key=lambda item: -item[1]):
         typer.echo(f"  not scored: {count:,} {reason}")
     if report.without_frequency:
@@ -151,4 +160,9 @@ def _print(report: ScoreReport, *, as_json: bool) -> None:
     typer.echo(f"fields: {', '.join(report.fields)}")
     if report.table is not None:
         typer.echo(f"table: {report.table}")
-    typer.echo(f"index: {report.index or f'none, as {report.why_no_index}'}")
+    if report.index is not None or report.why_no_index:
+        typer.echo(f"index: {report.index or f'none, as {report.why_no_index}'}")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -40,6 +40,7 @@ LEAST: Final = 100
 """Alleles that a background needs at least, of a kind that it is to serve."""
 GROUPS: Final = {"snv": (Kind.SNV,), "mnv_indel": (Kind.MNV, Kind.INDEL)}
 """Kinds of alleles whose scores are compared with one another."""
+_GROUP_NAMES: Final = {"snv": "SNVs", "mnv_indel": "MNVs and indels"}
 # What the scores of a background depend on; others may be asked for beside them.
 _SETTINGS: Final = (
     "context", "windows", "strands", "surroundings", "sample", "person_vcf", "flank", "longest", "distance_bases",
@@ -185,12 +186,15 @@ class Calibration:
         The fields, with their `Field.extreme`.
     quantile_Q : mapping of (str, str) to ndarray of float64, shape (Q,)
         By field and group; those with enough alleles.
+    alleles : mapping of (str, str) to int
+        Of how many they are.
     """
 
     path: Path
     made_of: Mapping[str, Any]
     extreme: Mapping[str, int]
     quantile_Q: Mapping[tuple[str, str], Float64]
+    alleles: Mapping[tuple[str, str], int]
 
     def refuse_other(self, made_of: Mapping[str, Any], fields: Sequence[Field]) -> None:
         """Refuse a run that its scores cannot be compared with.
@@ -206,8 +210,12 @@ class Calibration:
             raise InputError(
                 f"{self.path}: is of other scores: {'; '.join(found)}; make one by --calibrate as these are"
             )
-        if lost := [field.name for field in fields if field.extreme and field.name not in self.extreme]:
-            raise InputError(f"{self.path}: has no {', '.join(lost)}; make one by --calibrate with the same --scores")
+        names = [field.name for field in fields if field.extreme]
+        if not set(names) & set(self.extreme):
+            raise InputError(
+                f"{self.path}: has no {' or '.join(names)}, but {', '.join(self.extreme)}; make one by --calibrate "
+                "with the same --scores"
+            )
 
     def fields(self, fields: Sequence[Field]) -> list[Field]:
         """Give the fields that it adds to those of a scorer."""
@@ -217,12 +225,18 @@ class Calibration:
                 f"{field.name}_PCT",
                 f"Percentage, 0 to 100, of a background's alleles of its kind (SNVs, or MNVs and indels) whose "
                 f"{field.name} is less extreme, which is {'higher' if field.extreme < 0 else 'lower'}; the background "
-                f"is {self.path.name.replace(chr(34), '_')}",
+                f"is {self.path.name.replace(chr(34), '_')}, of {self._size(field.name)}",
                 0,
             )
             for field in fields
             if field.name in have
         ]
+
+    def _size(self, name: str) -> str:
+        sizes = [
+            f"{self.alleles[name, group]:,} {_GROUP_NAMES[group]}" for group in GROUPS if (name, group) in self.alleles
+        ]
+        return " and ".join(sizes)
 
     def percentage(self, name: str, value_A: Float64, kind_A: UInt8) -> Float64:
         """Say of each score what percentage of the background is less extreme.
@@ -239,7 +253,8 @@ class Calibration:
         Returns
         -------
         ndarray of float64, shape (A,)
-            0 to 100; NaN where there is no score or the background has too few of its kind.
+            0 to 100, with two digits behind the point, as more would say nothing; NaN where there is no score or the
+            background has too few of its kind.
         """
         found_A = np.full(len(value_A), np.nan)
         for group, kinds in GROUPS.items():
@@ -248,7 +263,7 @@ class Calibration:
                 rows = np.flatnonzero(np.isin(kind_A, [int(kind) for kind in kinds]))
                 below_A = percentage_below(quantile_Q, value_A[rows])
                 found_A[rows] = below_A if self.extreme[name] > 0 else 100 - below_A
-        return found_A
+        return found_A.round(2)
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -261,8 +276,10 @@ def read_calibration(path: Path) -> Calibration:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise InputError(f"{path}: cannot be read ({one_line(error, 160)}); make it by --calibrate") from None
+    except ValueError:
+        raise InputError(f"{path}: is no file of a background; make one by --calibrate") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise InputError(f"{path}: is no file of a background; make one by --calibrate")
     if values.get("version") != VERSION:
@@ -281,6 +298,7 @@ def read_calibration(path: Path) -> Calibration:
         for (name, _), values_Q in quantile_Q.items():
             if values_Q.ndim != 1 or len(values_Q) < LEAST or not np.all(np.diff(values_Q) >= 0):
                 raise ValueError(f"{name}: its quantiles do not ascend")
-        return Calibration(path, dict(values["made_of"]), extreme, quantile_Q)
+        alleles = {(name, group): int(values["fields"][name][group]["alleles"]) for name, group in quantile_Q}
+        return Calibration(path, dict(values["made_of"]), extreme, quantile_Q, alleles)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: is damaged ({one_line(error, 160)}); make it anew by --calibrate") from None

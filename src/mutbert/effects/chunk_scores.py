@@ -7,50 +7,38 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from mutbert.effects.alleles import Kind, Reason
 from mutbert.effects.parts import Counts
-from mutbert.effects.records import info_numbers
+from mutbert.effects.records import Cuts, info_numbers
 from mutbert.effects.score_tables import KIND_TEXT, SCORED, Scored
 from mutbert.effects.scores import Field
 from mutbert.errors import InputError
+from mutbert.inference.surroundings import place_windows
+from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
     from mutbert.effects.calibration import Calibration
     from mutbert.effects.records import RecordFile, Records
-    from mutbert.effects.scores import Scorer
+    from mutbert.effects.scores import Scorer, ScoreSettings
     from mutbert.progress import Advance
 
     Float64 = npt.NDArray[np.float64]
+    Int64 = npt.NDArray[np.int64]
 
 EPSILON: Final = 1e-4
 """Added to frequencies, so that an allele that was not seen has a ratio."""
-NOT_OF_ITS_KIND: Final = "no_score_of_its_kind"
-"""Why an MNV or indel has no score where none of those asked for is meant for it."""
-
-
-class Survey(NamedTuple):
-    """What a file holds.
-
-    Parameters
-    ----------
-    records, alleles, chunks : int
-        How many.
-    in_order : bool
-        Whether its records are.
-    """
-
-    records: int
-    alleles: int
-    chunks: int
-    in_order: bool
+RECORDS_A_PART: Final = 1000
+PASSES_A_PART: Final = 4000
+"""What a killed run loses at most, but for shared windows, whose parts may be larger."""
 
 
 def check_frequency_field(file: RecordFile, name: str, scores: Sequence[str]) -> None:
@@ -83,37 +71,7 @@ def check_frequency_field(file: RecordFile, name: str, scores: Sequence[str]) ->
         )
 
 
-def survey(file: RecordFile, size: int, stride: int | None, frequency_field: str | None, advance: Advance) -> Survey:
-    """Read a file once, so that what is wrong with its last record is said before the first is scored.
-
-    Parameters
-    ----------
-    file : RecordFile
-        The file.
-    size, stride
-        As for `RecordFile.chunks`.
-    frequency_field : str, optional
-        An INFO field that is read too.
-    advance : Advance
-        Told of the bytes read.
-
-    Raises
-    ------
-    InputError
-        When a record cannot be used.
-    """
-    records = alleles = chunks = 0
-    for chunk in file.chunks(size, stride):
-        if frequency_field is not None:
-            _frequencies(chunk, frequency_field)
-        records += len(chunk.lines)
-        alleles += sum(alternate.count(",") + 1 for alternate in chunk.alternates)
-        chunks += 1
-        advance(chunk.read)
-    return Survey(records, alleles, chunks, bool(file.is_sorted))
-
-
-class Work:
+class ChunkScorer:
     """Scores chunks of records.
 
     Parameters
@@ -129,13 +87,18 @@ class Work:
     ----------
     fields : tuple of Field
         The columns of what `score` gives.
+    cuts : Cuts
+        How records are cut into chunks, which depends on the scorer's settings alone.
+    frequency_field : str or None
+        As given.
     """
 
     def __init__(
         self, scorer: Scorer, frequency_field: str | None = None, calibration: Calibration | None = None
     ) -> None:
         self.scorer = scorer
-        self._frequency_field = frequency_field
+        self.cuts = Cuts(RECORDS_A_PART, _PassesOf(scorer.settings), PASSES_A_PART, _window_of(scorer))
+        self.frequency_field = frequency_field
         self._calibration = calibration
         derived: list[Field] = []
         if frequency_field is not None:
@@ -150,6 +113,15 @@ class Work:
         if calibration is not None:
             derived += calibration.fields(scorer.fields)
         self.fields = (*scorer.fields, *derived)
+
+    def names(self, prefix: str) -> list[str]:
+        """Give the names of the INFO fields that are added to records."""
+        return [f"{prefix}_{field.name}" for field in self.fields] + [f"{prefix}_WHY"]
+
+    def refuse_other_background(self, made_of: Mapping[str, Any]) -> None:
+        """Refuse a background that is of other scores than a run, as `mutbert.effects.parts.Run.made_of` has it."""
+        if self._calibration is not None:
+            self._calibration.refuse_other(made_of, self.scorer.fields)
 
     def score(self, records: Records, advance: Advance | None = None) -> tuple[Scored, Counts]:
         """Score records.
@@ -172,13 +144,13 @@ class Work:
             field.name: column_A for field, column_A in zip(self.scorer.fields, score_AF.T, strict=True)
         }
         without_frequency = without_background = 0
-        if self._frequency_field is not None:
+        if self.frequency_field is not None:
             llr_A = columns["LLR"]
-            columns["AFLLR"] = llr_A + _log_odds(records, self._frequency_field)
+            columns["AFLLR"] = llr_A + _log_odds(records, self.frequency_field)
             without_frequency = int(np.sum(~np.isnan(llr_A) & np.isnan(columns["AFLLR"])))
         if self._calibration is not None:
             for field in self.scorer.fields:
-                if field.extreme:
+                if field.name in self._calibration.extreme:
                     value_A = columns[field.name]
                     percentage_A = self._calibration.percentage(field.name, value_A, alleles.kind_A)
                     without_background += int(np.sum(~np.isnan(value_A) & np.isnan(percentage_A)))
@@ -187,8 +159,10 @@ class Work:
         has_score_A = np.any(~np.isnan(score_AF), axis=1)
         words = {int(reason): reason.text for reason in Reason}
         why = [
-            SCORED if has_score else words[reason] if reason else NOT_OF_ITS_KIND
-            for has_score, reason in zip(has_score_A, alleles.reason_A.tolist(), strict=True)
+            SCORED if has_score else words[reason] if reason else self._why_none(kind)
+            for has_score, reason, kind in zip(
+                has_score_A.tolist(), alleles.reason_A.tolist(), alleles.kind_A.tolist(), strict=True
+            )
         ]
         scored = Counter(KIND_TEXT[Kind(kind)] for kind in alleles.kind_A[has_score_A].tolist())
         missing = Counter(reason for reason in why if reason != SCORED)
@@ -197,8 +171,74 @@ class Work:
         )
         return Scored(records, alleles, columns, why), counts
 
+    def _why_none(self, kind: int) -> str:
+        """Say why an allele has no score that could have one."""
+        is_meant = kind == Kind.SNV or _OF_ALL_KINDS & set(self.scorer.settings.scores)
+        return (Reason.NOT_A_NUMBER if is_meant else Reason.NO_SCORE_OF_ITS_KIND).text
 
-def _frequencies(records: Records, name: str) -> list[list[float | None]]:
+
+# Groups of scores that are not of SNVs alone.
+_OF_ALL_KINDS: Final = frozenset({"llr", "distance"})
+
+
+class _PassesOf:
+    """Says at most how many passes of the model a record takes, by its text alone.
+
+    Parameters
+    ----------
+    settings : ScoreSettings
+        As `Scorer.settings`.
+    """
+
+    def __init__(self, settings: ScoreSettings) -> None:
+        asked = set(settings.scores)
+        strands = 2 if settings.strands == "both" else 1
+        # With ALT and with REF.
+        sides = 2 if "distance" in asked else 0
+        self._strands = strands
+        self._snv = strands * (len(asked - {"distance"}) + sides)
+        self._others = sides + (4 * settings.flank if "llr" in asked else 0)
+        self._each_base = 1 if "llr" in asked else 0
+        self._longest = settings.longest
+
+    def __call__(self, reference: str, alternates: str) -> int:
+        if len(reference) == len(alternates) == 1:
+            return self._snv
+        passes = 0
+        for alternate in alternates.split(","):
+            if len(reference) == len(alternate) == 1:
+                passes += self._snv
+            elif alternate.isalpha():
+                bases = min(len(reference), self._longest) + min(len(alternate), self._longest)
+                passes += self._strands * (self._others + self._each_base * bases)
+        return passes
+
+
+def _window_of(scorer: Scorer) -> Callable[[str, int], int] | None:
+    """Give what says where the shared window of a position begins; nothing where windows are not shared."""
+    stride, context = scorer.stride, scorer.settings.context
+    if stride is None or context is None:
+        return None
+    lengths = scorer.surroundings.lengths
+    names = ContigNames(lengths)
+
+    @lru_cache(maxsize=2)
+    def starts_of(contig: str) -> Int64 | None:
+        name = names.find(contig)
+        if name is None:
+            return None
+        position_P = np.arange(0, lengths[name], stride)
+        return place_windows(position_P, np.full(len(position_P), lengths[name]), context, "shared").start_P
+
+    def window_of(contig: str, position: int) -> int:
+        start_P = starts_of(contig)
+        # What the genome does not have is in no window.
+        return position if start_P is None else int(start_P[min(max(position, 0) // stride, len(start_P) - 1)])
+
+    return window_of
+
+
+def frequencies_of(records: Records, name: str) -> list[list[float | None]]:
     """Read the frequencies of each record's alternates, and refuse what is none."""
     found = info_numbers(records, name)
     for row, frequencies in enumerate(found):
@@ -219,7 +259,7 @@ def _log_odds(records: Records, name: str) -> Float64:
     ndarray of float64, shape (A,)
         In the order of the alleles.
     """
-    found = _frequencies(records, name)
+    found = frequencies_of(records, name)
     count_N = np.array([len(frequencies) for frequencies in found], dtype=np.int64)
     alternate_A = np.array([np.nan if f is None else f for frequencies in found for f in frequencies], dtype=np.float64)
     record_A = np.repeat(np.arange(len(found)), count_N)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
 import mutbert
+from mutbert.progress import progress_bar
 from mutbert.publishing import sha256_of
 
 if TYPE_CHECKING:
@@ -40,10 +41,11 @@ def genome_hash(genome: ProbabilisticGenome) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def what_scores_depend_on(scorer: Scorer, vcf: Path, others: Mapping[str, Any]) -> dict[str, Any]:
-    """Put together all that the results of a run depend on.
+@dataclass(frozen=True)
+class Fingerprint:
+    """All that the results of a run depend on, as `mutbert.effects.parts.Run.made_of` has it.
 
-    Of the VCF it is a checksum of all its bytes: reading them takes a second where scoring them takes minutes, a copy
+    Of files it has checksums of all their bytes: reading these takes a second where scoring them takes minutes, a copy
     on another machine is the same file, and a change anywhere in it is not overlooked. The number of windows a batch is
     left out, as it changes results by no more than rounding does.
 
@@ -53,20 +55,49 @@ def what_scores_depend_on(scorer: Scorer, vcf: Path, others: Mapping[str, Any]) 
         Model, genome and settings.
     vcf : Path
         The records.
+    person_vcf, calibration : Path or None
+        Further files.
     others : mapping
         Further settings, as JSON holds them.
-
-    Returns
-    -------
-    dict
-        As `mutbert.effects.parts.Run.made_of`.
     """
-    settings = asdict(scorer.settings)
-    settings.pop("batch_size")
-    return {
-        "mutbert": mutbert.__version__,
-        "vcf": sha256_of(vcf),
-        "model": model_hash(scorer.model),
-        "genome": genome_hash(scorer.genome),
-        "settings": json.loads(json.dumps({**settings, **others})),
-    }
+
+    scorer: Scorer
+    vcf: Path
+    person_vcf: Path | None
+    calibration: Path | None
+    others: Mapping[str, Any]
+
+    def take(self, *, show: bool) -> dict[str, Any]:
+        """Read the files, each once though it be named several times; `show` has progress on standard error."""
+        paths = [path for path in (self.vcf, self.person_vcf, self.calibration) if path is not None]
+        by_file = {path.resolve(): path for path in paths}
+        total = sum(path.stat().st_size for path in by_file.values())
+        with progress_bar("checking files", total, unit="bytes", show=show) as advance:
+            found = {file: sha256_of(path, advance) for file, path in by_file.items()}
+        sums = {path: found[path.resolve()] for path in paths}
+        return self._put_together(
+            sums[self.vcf],
+            None if self.person_vcf is None else sums[self.person_vcf],
+            None if self.calibration is None else sums[self.calibration],
+        )
+
+    def take_without_files(self, first: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the files as another process of the same call has read them."""
+        settings = first["settings"]
+        return self._put_together(
+            first["vcf"],
+            None if self.person_vcf is None else settings["person_vcf"],
+            None if self.calibration is None else settings["calibration"],
+        )
+
+    def _put_together(self, vcf: str, person_vcf: str | None, calibration: str | None) -> dict[str, Any]:
+        settings = asdict(self.scorer.settings) | dict(self.others)
+        settings |= {"person_vcf": person_vcf, "calibration": calibration}
+        settings.pop("batch_size")
+        return {
+            "mutbert": mutbert.__version__,
+            "vcf": vcf,
+            "model": model_hash(self.scorer.model),
+            "genome": genome_hash(self.scorer.genome),
+            "settings": json.loads(json.dumps(settings)),
+        }

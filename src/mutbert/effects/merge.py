@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mutbert.effects.parts import COMPLETE, Parts, Run, Whole, differences
-from mutbert.effects.score_files import kind_of, put_together, refuse_same
+from mutbert.effects.score_files import kind_of, put_together, refuse_no_bcf, refuse_same
 from mutbert.effects.score_report import ScoreReport, report_of
 from mutbert.errors import InputError
 from mutbert.publishing import refuse_existing
@@ -57,10 +58,16 @@ def merge_scores(
                 f"{path}: the shards have no parts for it, but of {', '.join(whole.run.kinds)}; choose one"
             )
     counts = whole.total()
+    if output.suffix == ".bcf":
+        refuse_no_bcf(output, whole)
     index = put_together(output, whole)
     if second is not None:
         put_together(second, whole)
-    return report_of(whole.run, counts, index, output, second)
+    report = report_of(whole.run, counts, index, output, second)
+    if left := [kind for kind in whole.run.kinds if kind not in kinds.values()]:
+        said = f"{output}: the shards have parts for {' and '.join(left)} too, of which nothing is written"
+        report = replace(report, warnings=(*report.warnings, f"{said}; give --table for a table"))
+    return report
 
 
 def _opened(folders: list[Path]) -> Whole:

@@ -47,14 +47,20 @@ class Run:
         Suffixes of the files of each part.
     records, alleles, chunks : int
         Of the whole VCF.
+    chunk_records : int
+        Most records of a part.
     in_order : bool
         Whether its records are, so that it can have an index.
     columns : tuple of str
         Names of the fields, as tables have them.
     vcf : str
         Name of the VCF.
+    vcf_bytes : int
+        Its size.
     person_not_used : mapping of str to int, optional
         Of a person's genotypes: records that changed nothing, by reason.
+    warnings : tuple of str
+        What is odd and may be meant so, in a line each.
     calibration : mapping, optional
         Where a background is scored: what the file of it says of itself.
     state : str
@@ -67,10 +73,13 @@ class Run:
     records: int
     alleles: int
     chunks: int
+    chunk_records: int
     in_order: bool
     columns: tuple[str, ...]
     vcf: str
+    vcf_bytes: int
     person_not_used: Mapping[str, int] | None = None
+    warnings: tuple[str, ...] = ()
     calibration: Mapping[str, Any] | None = None
     state: str = BEGUN
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 import time
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -65,7 +65,7 @@ class Roll:
     Parameters
     ----------
     folder : Path
-        The folder of the run, which the first process has locked.
+        The folder of the run.
     world : World
         The processes.
     """
@@ -115,6 +115,35 @@ class Roll:
 
 
 @contextmanager
+def called_by_first(folder: Path, world: World) -> Iterator[Roll]:
+    """Be there for the other processes: as long as the block runs, they wait for what it takes.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run, which this process has locked, and in which nothing is left of an earlier call.
+    world : World
+        The processes.
+    """
+    with ExitStack() as held:
+        if world.size > 1:
+            held.enter_context(_present(folder, world.rank, ""))
+        yield Roll(folder, world)
+
+
+@contextmanager
+def _present(folder: Path, rank: int, word: str) -> Iterator[None]:
+    """Hold a file that says that a process is there; its lock goes with the process, however it ends."""
+    descriptor = os.open(_hello(folder, rank), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(descriptor, word.encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def begun_by_first(folder: Path, world: World) -> Iterator[Callable[[], None]]:
     """Report to the first process, and go on when it has made the folder of the run ready.
 
@@ -138,28 +167,32 @@ def begun_by_first(folder: Path, world: World) -> Iterator[Callable[[], None]]:
     # A word of this process alone: what an earlier call has left behind answers nobody.
     word = uuid.uuid4().hex
     hello = _hello(folder, world.rank)
+    first = _hello(folder, 0)
     go = _go(folder, world.rank)
-    descriptors: list[int] = []
+    was_there = False
 
     def answered() -> bool:
         # The first process clears the folder once it has it, also of this.
         if folder.is_dir() and _text(hello) != word:
             with suppress(FileNotFoundError):
-                descriptors.append(os.open(hello, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644))
-                fcntl.flock(descriptors[-1], fcntl.LOCK_EX)
-                os.write(descriptors[-1], word.encode())
+                held.enter_context(_present(folder, world.rank, word))
         return _text(go) == word
 
+    def is_there() -> bool:
+        nonlocal was_there
+        if was_there:
+            check()
+        else:
+            was_there = not _is_free(first)
+        return was_there
+
     def check() -> None:
-        if _is_free(folder):
+        if _is_free(first):
             raise InputError(f"{folder}: the first process of this call has ended; see what it said")
 
-    try:
-        _waited_for(answered, "the first process of this call does not answer")
+    with ExitStack() as held:
+        _waited_for(answered, "the first process of this call does not answer", is_there)
         yield check
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
 
 
 def _hello(folder: Path, rank: int) -> Path:
@@ -192,10 +225,13 @@ def _is_free(path: Path) -> bool:
     return True
 
 
-def _waited_for(look: Callable[[], str | bool], otherwise: str) -> str:
+def _waited_for(look: Callable[[], str | bool], otherwise: str, is_busy: Callable[[], bool] = lambda: False) -> str:
+    """Give what is looked for once it is there; time in which the other side is busy does not count."""
     end = time.monotonic() + _PATIENCE
     while time.monotonic() < end:
         if found := look():
             return str(found)
+        if is_busy():
+            end = time.monotonic() + _PATIENCE
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     raise InputError(f"{otherwise}; start all with torchrun, on one file system")

@@ -6,6 +6,7 @@ in INFO and genotypes are passed on as they are.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from mutbert.errors import InputError
 from mutbert.genome.vcf import is_bcf, read_whole_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _LARGEST_POSITION: Final = 1 << 32
@@ -76,6 +77,15 @@ def _place(path: Path, header_lines: int | None, record: int) -> str:
     return f"{path}, line {header_lines + record + 1}"
 
 
+class Cuts(NamedTuple):
+    """How records are cut into chunks: what `RecordFile.chunks` takes."""
+
+    size: int = 2000
+    passes_of: Callable[[str, str], int] | None = None
+    passes: float = math.inf
+    window_of: Callable[[str, int], int] | None = None
+
+
 class RecordFile:
     """A VCF or BCF file, plain, gzip or bgzip, told by its content.
 
@@ -109,16 +119,27 @@ class RecordFile:
         self._names = UndeclaredNames(header)
         self._contigs: dict[bytes, str] = {}
 
-    def chunks(self, size: int = 2000, stride: int | None = None) -> Iterator[Records]:
+    def chunks(
+        self,
+        size: int = 2000,
+        passes_of: Callable[[str, str], int] | None = None,
+        passes: float = math.inf,
+        window_of: Callable[[str, int], int] | None = None,
+    ) -> Iterator[Records]:
         """Read the records.
 
         Parameters
         ----------
         size : int
-            Records of a chunk; the last one has fewer, and so have those whose lines are 64 MiB before.
-        stride : int, optional
-            Cells of a grid, in bases: a chunk is then only ended before a record whose cell, ``(POS - 1) // stride``,
-            no record before it has a base of REF in, or before another contig, so that it may have more records.
+            Most records of a chunk; it has fewer where their lines are 64 MiB before.
+        passes_of : callable, optional
+            Says of REF and ALT how many passes of the model a record takes.
+        passes : float
+            Most passes of a chunk, but for a record that takes more alone.
+        window_of : callable, optional
+            Says in which window a contig's 0-based position is looked at, by a number that never falls along a contig.
+            A chunk is then only ended before a record whose window no record before it has a base of REF in, or before
+            another contig, so that it may be larger.
 
         Yields
         ------
@@ -128,17 +149,17 @@ class RecordFile:
         Raises
         ------
         InputError
-            When a line is none that htslib reads; with `stride`, when the file is not sorted.
+            When a line is none that htslib reads; with windows, when the file is not sorted.
         """
-        if size < 1 or (stride is not None and stride < 1):
-            raise ValueError(f"size is {size} and stride {stride}; both must be at least 1")
+        if size < 1:
+            raise ValueError(f"size is {size}; it must be at least 1")
         number = count = 0
         read = 0.0
         chunk = self._empty(0, 0)
         seen: set[str] = set()
         is_sorted = True
         contig: str | None = None
-        position = reach = held = 0
+        position = reach = held = taken = own_passes = 0
         for block, amount in self._blocks():
             read += amount
             for line in block:
@@ -148,24 +169,28 @@ class RecordFile:
                 seen.add(contig)
                 if not follows:
                     is_sorted = False
-                    if stride is not None:
+                    if window_of is not None:
                         raise InputError(
                             f"{_place(self.path, self._header_lines, count)}: {contig}:{position} comes after "
                             f"{last_contig}:{last_position}, but shared windows need a sorted file; use "
                             "'bcftools sort' first, or choose --windows centred"
                         )
-                if (len(chunk.lines) >= size or held >= _MOST_BYTES) and (
-                    stride is None or contig != last_contig or (position - 1) // stride > reach
+                if passes_of is not None:
+                    own_passes = passes_of(reference, alternate)
+                is_full = len(chunk.lines) >= size or held >= _MOST_BYTES or taken + own_passes > passes
+                if (is_full and chunk.lines) and (
+                    window_of is None or contig != last_contig or window_of(contig, position - 1) > reach
                 ):
                     yield chunk._replace(read=read)
                     read = 0.0
                     number += 1
                     chunk = self._empty(number, count)
-                    held = 0
-                if stride is not None:
-                    own = (position - 2 + len(reference)) // stride
+                    held = taken = 0
+                if window_of is not None:
+                    own = window_of(contig, position - 2 + len(reference))
                     reach = own if contig != last_contig else max(own, reach)
                 held += len(line)
+                taken += own_passes
                 chunk.lines.append(line)
                 chunk.contigs.append(contig)
                 chunk.positions.append(position)
@@ -270,24 +295,19 @@ def annotate(lines: Sequence[bytes], info: Sequence[bytes]) -> bytes:
     lines : sequence of bytes
         Whole records, without line ends.
     info : sequence of bytes
-        ``KEY=VALUE;KEY=VALUE`` for each of them; empty where nothing is added.
+        ``KEY=VALUE;KEY=VALUE`` for each of them; empty where nothing is added. That they are new is for `refuse_fields`
+        to see.
 
     Returns
     -------
     bytes
         The lines, each ended by a newline.
-
-    Raises
-    ------
-    InputError
-        When a record has such a field already, although its file's header does not declare it.
     """
     written: list[bytes] = []
     for line, added in zip(lines, info, strict=True):
         if added:
             columns = line.split(b"\t", _INFO + 1)
             there = columns[_INFO]
-            _check_new(columns, added)
             between = b"" if there.endswith(b";") else b";"
             columns[_INFO] = added if there in {b"", b"."} else there + between + added
             line = b"\t".join(columns)
@@ -295,13 +315,24 @@ def annotate(lines: Sequence[bytes], info: Sequence[bytes]) -> bytes:
     return b"".join(written)
 
 
-def _check_new(columns: list[bytes], added: bytes) -> None:
-    there = columns[_INFO]
-    for field in added.split(b";"):
-        key = field.partition(b"=")[0] + b"="
-        if key in there and (there.startswith(key) or b";" + key in there):
-            place, name = as_text(b":".join(columns[:2])), as_text(key[:-1])
-            raise InputError(f"{place}: the record has an INFO field {name} already; choose other names with --prefix")
+def refuse_fields(records: Records, names: Sequence[str]) -> None:
+    """Refuse records that have one of some INFO fields, though no line of the header may declare it.
+
+    Raises
+    ------
+    InputError
+        With the first that has.
+    """
+    wanted = {name.encode() for name in names}
+    for row, line in enumerate(records.lines):
+        if any(name in line for name in wanted):
+            for field in line.split(b"\t", _INFO + 1)[_INFO].split(b";"):
+                name = field.partition(b"=")[0]
+                if name in wanted:
+                    raise InputError(
+                        f"{records.place(row)}: the record has an INFO field {as_text(name)} already; choose other "
+                        "names with --prefix"
+                    )
 
 
 def info_numbers(records: Records, name: str) -> list[list[float | None]]:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import mutbert
 from mutbert.effects.alleles import LONGEST
 from mutbert.effects.calibration import read_calibration
-from mutbert.effects.made_of import what_scores_depend_on
+from mutbert.effects.chunk_scores import ChunkScorer, check_frequency_field
+from mutbert.effects.fingerprint import Fingerprint
 from mutbert.effects.processes import this_world
 from mutbert.effects.pseudo_likelihood import FLANK
 from mutbert.effects.records import RecordFile
 from mutbert.effects.score_report import ScoreReport
-from mutbert.effects.score_task import RECORDS_A_PART, Place, Task
+from mutbert.effects.score_run import Place, ScoreRun
 from mutbert.effects.scores import ScoreSettings, open_scorer
-from mutbert.effects.vcf_header import declare
-from mutbert.effects.work import Work, check_frequency_field
+from mutbert.effects.vcf_header import refuse_declared
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.publishing import sha256_of
+from mutbert.regions import names_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,13 @@ def score_variants(
     The work lies in ``NAME.parts`` beside the output until it is whole. Where `torchrun` starts several processes, each
     calls this and does its part of one output.
 
+    REF is compared with the genome before anything is scored. A file of which more than half of at least 100 compared
+    records differ is of another assembly, and refused; of more than a tenth of at least 20 it may be, and the report's
+    `warnings` say so, as does a line on standard error where progress is shown.
+
+    Of ``.bcf``, what the records have is compared with what BCF would keep of it, again before anything is scored, and
+    refused where that is less; rounded to six digits, a number counts as kept.
+
     Parameters
     ----------
     model : str, Path or MutBertForMaskedLM
@@ -96,7 +104,8 @@ def score_variants(
         An INFO field with frequencies of alternate alleles: adds AFLLR, LLR + ln((f_alt + ε) / (f_ref + ε)) with
         ε = 1e-4 and f_ref = 1 − Σ f_alt, of SNVs.
     calibration : str or Path, optional
-        A background: adds ``LLR_PCT`` and so on, the percentage of it that is less extreme.
+        A background: adds ``LLR_PCT`` and so on, the percentage of it that is less extreme. It needs centred windows,
+        as scores of shared ones depend on the other variants of a file.
     calibrate : bool
         Make a background of the VCF, such as of a population's common variants: quantiles of each score.
     table : str or Path, optional
@@ -136,8 +145,15 @@ def score_variants(
         raise InputError(
             "a background has scores alone; leave out --calibration and --frequency-field with --calibrate"
         )
+    if windows == "shared" and (calibrate or background is not None):
+        raise InputError(
+            "windows are shared, so that scores depend on how close a file's variants are to each other, and no "
+            "background serves another file; choose centred"
+        )
     if person is not None and surroundings != "person":
-        raise InputError(f"person_vcf is given, but the surroundings are the {surroundings}; choose person for it")
+        raise InputError(
+            f"--person-vcf is given, but the surroundings are the {surroundings}; give --surroundings person for it"
+        )
     settings = ScoreSettings(
         tuple(scores), context, windows, strands, flank, longest, distance_bases, batch_size, precision, rope_scaling
     )
@@ -145,37 +161,48 @@ def score_variants(
     file = RecordFile(vcf)
     if frequency_field is not None:
         check_frequency_field(file, frequency_field, settings.scores)
+    if surroundings == "person" and person is None and sample is not None and sample not in file.samples:
+        raise InputError(
+            f"{vcf}: has no sample {sample} (its samples: {names_text(file.samples)}); give the file with the person's "
+            "genotypes by --person-vcf, or another sample"
+        )
     known = None if background is None else read_calibration(background)
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
     around = vcf if surroundings == "person" and person is None else person
-    scorer = open_scorer(model, genome, surroundings=surroundings, person_vcf=around, sample=sample, settings=settings)
-    work = Work(scorer, frequency_field, known)
+    scorer = open_scorer(
+        model,
+        genome,
+        surroundings=surroundings,
+        person_vcf=around,
+        sample=sample,
+        settings=settings,
+        progress=progress and world.rank == 0,
+    )
+    chunk_scorer = ChunkScorer(scorer, frequency_field, known)
+    refuse_declared(file.header, chunk_scorer.names(prefix))
     others = {
         "surroundings": surroundings,
         "sample": sample,
-        "person_vcf": None if around is None else sha256_of(around),
         "frequency_field": frequency_field,
-        "calibration": None if background is None else sha256_of(background),
         "prefix": prefix,
         "kinds": place.kinds,
-        "records_a_part": RECORDS_A_PART,
+        "records_a_part": chunk_scorer.cuts.size,
+        "passes_a_part": chunk_scorer.cuts.passes,
     }
-    made_of = what_scores_depend_on(scorer, vcf, others)
-    if known is not None:
-        known.refuse_other(made_of, scorer.fields)
-    header = declare(file.header, _declarations(model, work, made_of, prefix), genome.lengths)
-    task = Task(place, file, work, made_of, header, prefix, show=progress and world.rank == 0)
-    return task.begin(world, resume=resume, force=force) if world.rank == 0 else task.help(world)
+    fingerprint = Fingerprint(scorer, vcf, around, background, others)
+    declare = partial(_declarations, model, chunk_scorer, prefix)
+    run = ScoreRun(place, file, chunk_scorer, fingerprint, declare, prefix, show=progress and world.rank == 0)
+    return run.begin(world, resume=resume, force=force) if world.rank == 0 else run.help(world)
 
 
 def _declarations(
-    model: str | Path | MutBertForMaskedLM, work: Work, made_of: Mapping[str, Any], prefix: str
+    model: str | Path | MutBertForMaskedLM, chunk_scorer: ChunkScorer, prefix: str, made_of: Mapping[str, Any]
 ) -> list[str]:
     """Write the header lines of the new fields, and one of how they were made."""
     lines = [
         f'##INFO=<ID={prefix}_{field.name},Number=A,Type=Float,Description="{_plain(field.description)}">'
-        for field in work.fields
+        for field in chunk_scorer.fields
     ]
     lines.append(
         f"##INFO=<ID={prefix}_WHY,Number=.,Type=String,"
@@ -190,7 +217,7 @@ def _declarations(
         "Version": mutbert.__version__,
         "Model": f'"{_plain(Path(name).name)}"',
         "ModelSHA256": made_of["model"],
-        "Genome": f'"{_plain(work.scorer.genome.path.name)}"',
+        "Genome": f'"{_plain(chunk_scorer.scorer.genome.path.name)}"',
         "GenomeSHA256": made_of["genome"],
         "Settings": f'"{_plain("; ".join(f"{name}={_word(value)}" for name, value in settings.items()))}"',
     }
@@ -198,7 +225,7 @@ def _declarations(
 
 
 # What is not said of the settings: how the work was cut up, and the prefix, which is the line's ID.
-_NOT_SAID: Final = {"kinds", "records_a_part", "prefix"}
+_NOT_SAID: Final = {"kinds", "records_a_part", "passes_a_part", "prefix"}
 
 
 def _word(value: Any) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import gzip
 import os
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pysam
 
+from mutbert.effects.bcf import BcfCheck, completed_header, quiet, write_bcf
 from mutbert.effects.calibration import write_calibration
 from mutbert.effects.score_tables import NUMBERS, table_schema, write_bgzf
+from mutbert.effects.vcf_header import as_text
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.publishing import publish_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from mutbert.effects.parts import Whole
@@ -43,7 +46,7 @@ class Index(NamedTuple):
     path : Path or None
         The file.
     why_not : str
-        Empty where there is one.
+        Empty where there is one, and of tables and backgrounds, which have none.
     """
 
     path: Path | None
@@ -119,7 +122,7 @@ def put_together(output: Path, whole: Whole) -> Index:
     """
     suffix = next(suffix for suffix in _KINDS if output.name.endswith(suffix))
     index_aside = output.with_name(f".{output.name}.index.partial")
-    index = Index(None, f"{suffix} files have none")
+    index = Index(None, f"{suffix} files have none" if _KINDS[suffix] == "vcf.gz" else "")
     try:
         with publish_file(output, force=True) as aside:
             _JOINERS[suffix](aside, whole)
@@ -135,6 +138,25 @@ def put_together(output: Path, whole: Whole) -> Index:
     finally:
         index_aside.unlink(missing_ok=True)
     return index
+
+
+def refuse_no_bcf(output: Path, whole: Whole) -> None:
+    """Refuse parts whose records cannot be BCF, where they have been made for something else.
+
+    Raises
+    ------
+    InputError
+        With the first record of which something would be lost.
+    """
+    check = BcfCheck(gzip.decompress(whole.header("vcf.gz")))
+    for content in whole.contents("vcf.gz"):
+        lines = gzip.decompress(content).split(b"\n")[:-1]
+        check.refuse(lines, partial(_place, output, lines))
+
+
+def _place(output: Path, lines: list[bytes], row: int) -> str:
+    contig, position, _ = lines[row].split(b"\t", 2)
+    return f"{output}: {as_text(contig)}:{as_text(position)}"
 
 
 def _join_bgzf(path: Path, whole: Whole, kind: str, header: bytes | None = None) -> None:
@@ -157,33 +179,19 @@ def _join_bcf(path: Path, whole: Whole) -> None:
     text = path.with_name(f"{path.name}.text")
     try:
         _join_bgzf(text, whole, "vcf.gz")
-        with _quiet():
+        with quiet():
             try:
-                _to_bcf(text, path)
+                write_bcf(text, path)
             except pysam.SamtoolsError:
                 # BCF numbers what the header declares, and so has no place for what it does not.
-                header = _completed_header(text)
+                header = completed_header(text)
                 write_bgzf(text, header)
                 _join_bgzf(text, whole, "vcf.gz", text.read_bytes())
-                _to_bcf(text, path)
+                write_bcf(text, path)
     except (pysam.SamtoolsError, ValueError) as error:
         raise InputError(f"{path}: its records cannot be BCF ({one_line(error, 160)}); write .vcf.gz") from None
     finally:
         text.unlink(missing_ok=True)
-
-
-def _to_bcf(text: Path, path: Path) -> None:
-    from pysam import bcftools
-
-    bcftools.view("--no-version", "-Ob", "-o", os.fspath(path), os.fspath(text), catch_stdout=False)
-
-
-def _completed_header(path: Path) -> bytes:
-    """Give the header with all that the records name; htslib adds to it as it reads them."""
-    with pysam.VariantFile(os.fspath(path)) as file:
-        for _ in file:
-            pass
-        return str(file.header).encode()
 
 
 def _join_parquet(path: Path, whole: Whole) -> None:
@@ -220,22 +228,12 @@ def _make_index(path: Path, suffix: str, index: Path, *, in_order: bool) -> Inde
         return Index(None, "the records are not in order")
     # A .tbi file has no place for what is beyond base 2^29 of a contig.
     choices = [("vcf", ".tbi", False), ("vcf", ".csi", True)] if suffix == ".vcf.gz" else [("bcf", ".csi", True)]
-    with _quiet():
+    with quiet():
         for preset, ending, csi in choices:
             with suppress(OSError):
                 pysam.tabix_index(os.fspath(path), preset=preset, force=True, index=os.fspath(index), csi=csi)
                 return Index(index.with_suffix(ending))
     return Index(None, "htslib makes none of these records")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep htslib from printing what is said in other words, or is no fault."""
-    verbosity = pysam.set_verbosity(0)
-    try:
-        yield
-    finally:
-        pysam.set_verbosity(verbosity)
 
 
 def write_header(path: Path, content: bytes) -> None:

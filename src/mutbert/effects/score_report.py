@@ -22,7 +22,7 @@ class ScoreReport:
     output : Path
         The file; of a shard, its folder.
     table : Path or None
-        The second file.
+        The second file; ``None`` of a shard, where it is made when shards are merged.
     records : int
         Records, all of which are in the output.
     alleles : int
@@ -36,13 +36,16 @@ class ScoreReport:
     index : Path or None
         The output's index.
     why_no_index : str
-        Empty where there is one.
+        Empty where there is one, and of tables and backgrounds, which have none.
     without_frequency : int
         SNVs whose record does not say how frequent its alleles are, where that is asked for.
     without_background : int
         Scores of a kind of which the background has too few for a percentage.
     person_not_used : mapping of str to int, optional
         Records of the person's genotypes that changed nothing, by reason.
+    warnings : tuple of str
+        What is odd and may be meant so, in a line each: that many records have another REF than the genome, or that
+        shards have more than what is written of them.
     """
 
     output: Path
@@ -57,6 +60,7 @@ class ScoreReport:
     without_frequency: int = 0
     without_background: int = 0
     person_not_used: Mapping[str, int] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def report_of(run: Run, counts: Counts, index: Index, output: Path, table: Path | None) -> ScoreReport:
@@ -74,4 +78,5 @@ def report_of(run: Run, counts: Counts, index: Index, output: Path, table: Path 
         without_frequency=counts.without_frequency,
         without_background=counts.without_background,
         person_not_used=run.person_not_used,
+        warnings=run.warnings,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,29 +12,30 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mutbert.effects.calibration import LEAST, describe, too_few
 from mutbert.effects.parts import COMPLETE, PUBLISHING, RUN, Counts, Parts, Run, Whole, differences
-from mutbert.effects.processes import Roll, begun_by_first
+from mutbert.effects.processes import begun_by_first, called_by_first
 from mutbert.effects.score_files import Index, kind_of, put_together, refuse_same, write_header
 from mutbert.effects.score_report import ScoreReport, report_of
 from mutbert.effects.score_tables import WRITERS, table_header
-from mutbert.effects.work import survey
+from mutbert.effects.survey import survey
+from mutbert.effects.vcf_header import declare
 from mutbert.errors import InputError
 from mutbert.inference.surroundings import Person
 from mutbert.progress import progress_bar
 from mutbert.publishing import locked, refuse_existing, remove_directory, rename_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
+    from mutbert.effects.chunk_scores import ChunkScorer
+    from mutbert.effects.fingerprint import Fingerprint
     from mutbert.effects.processes import World
     from mutbert.effects.records import RecordFile
     from mutbert.effects.score_tables import Scored
-    from mutbert.effects.work import Work
     from mutbert.progress import Advance
 
-RECORDS_A_PART: Final = 1000
-"""What a killed run loses at most, but for shared windows, whose parts may be longer."""
+_VCF: Final = "vcf.gz"
 
 
 class Place:
@@ -73,25 +75,43 @@ class Place:
             refuse_existing(path, force=force or stopped_there)
 
 
-class Task:
-    """A run of this process."""
+class ScoreRun:
+    """A run, of which this process does its part.
+
+    Parameters
+    ----------
+    place : Place
+        Where it is.
+    file : RecordFile
+        The records.
+    chunk_scorer : ChunkScorer
+        Scores them.
+    fingerprint : Fingerprint
+        What the results depend on.
+    declarations : callable
+        Gives the header lines that are added, of what the fingerprint says.
+    prefix : str
+        What INFO fields begin with.
+    show : bool
+        Show progress, and say warnings, on standard error.
+    """
 
     def __init__(
         self,
         place: Place,
         file: RecordFile,
-        work: Work,
-        made_of: Mapping[str, Any],
-        header: bytes,
+        chunk_scorer: ChunkScorer,
+        fingerprint: Fingerprint,
+        declarations: Callable[[Mapping[str, Any]], Sequence[str]],
         prefix: str,
         *,
         show: bool,
     ) -> None:
         self._place = place
         self._file = file
-        self._work = work
-        self._made_of = made_of
-        self._header = header
+        self._chunk_scorer = chunk_scorer
+        self._fingerprint = fingerprint
+        self._declarations = declarations
         self._prefix = prefix
         self._show = show
         self._parts = place.parts
@@ -99,27 +119,43 @@ class Task:
     def begin(self, world: World, *, resume: bool, force: bool) -> ScoreReport:
         """Do the run as its first, or only, process."""
         folder = self._parts.folder
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another output") from None
         with locked(folder, self._place.output):
-            before = self._parts.read_run()
-            if before is not None and not (resume or force):
+            begun = self._parts.read_run()
+            if begun is not None and not (resume or force):
                 raise InputError(
                     f"{folder}: an unfinished run is there; give --resume to go on with it, or --force to start anew"
                 )
             try:
-                run = self._go_on_with(before) if before is not None and resume else self._prepare()
-                roll = Roll(folder, world)
-                roll.call()
-                self._score(run, world, lambda: None)
-                for number in range(run.chunks):
-                    rank = self._rank_of(number, world)
-                    if rank is not None:
-                        roll.wait_for(partial(self._is_done, number), rank)
-                roll.wait_for_end()
-                return self._finish(run)
+                if begun is not None and resume:
+                    self._parts.remove_marks()
+                else:
+                    if resume:
+                        self._say([f"{folder}: no run is there to go on with, so one is started"])
+                    begun = None
+                    self._parts.clear()
+                with called_by_first(folder, world) as roll:
+                    # Reading large files may take longer than the others would wait, were this process not there.
+                    made_of = self._fingerprint.take(show=self._show)
+                    self._chunk_scorer.refuse_other_background(made_of)
+                    if begun is not None:
+                        self._refuse_other(begun, made_of)
+                    run = begun or self._prepare(made_of)
+                    self._say(run.warnings)
+                    roll.call()
+                    self._score(run, world, lambda: None)
+                    for number in range(run.chunks):
+                        rank = self._rank_of(number, world)
+                        if rank is not None:
+                            roll.wait_for(partial(self._is_done, number), rank)
+                    roll.wait_for_end()
+                    return self._finish(run)
             except BaseException:
-                # What has finished nothing is not worth a question at the next call.
-                if self._parts.is_empty():
+                # What has finished nothing is not worth a question at the next call; a run of an earlier call is.
+                if begun is None and self._parts.is_empty():
                     with suppress(InputError, OSError):
                         self._parts.clear()
                         folder.rmdir()
@@ -130,7 +166,12 @@ class Task:
         with begun_by_first(self._parts.folder, world) as check:
             run = self._parts.read_run()
             assert run is not None, "the first process has written it"
-            self._refuse_other(run)
+            self._refuse_other(run, self._fingerprint.take_without_files(run.made_of))
+            if run.vcf_bytes != self._file.bytes:
+                raise InputError(
+                    f"{self._file.path}: has {self._file.bytes:,} bytes, and {run.vcf_bytes:,} where the first process "
+                    "of this call runs; give all the same file"
+                )
             counts = self._score(run, world, check)
         return self._report(run, counts, Index(None, "the first process makes it"))
 
@@ -142,40 +183,49 @@ class Task:
         part, of = self._place.shard
         return number // of % world.size if number % of == part - 1 else None
 
-    def _prepare(self) -> Run:
-        self._parts.clear()
-        scorer = self._work.scorer
-        with progress_bar("checking", self._file.bytes, unit="bytes", show=self._show) as advance:
-            found = survey(self._file, RECORDS_A_PART, scorer.stride, self._frequency_field, advance)
+    def _say(self, lines: Sequence[str]) -> None:
+        if self._show:
+            for line in lines:
+                print(f"mutbert: {line}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def _prepare(self, made_of: Mapping[str, Any]) -> Run:
+        scorer = self._chunk_scorer.scorer
+        with progress_bar("checking records", self._file.bytes, unit="bytes", show=self._show) as advance:
+            found = survey(
+                self._file,
+                self._chunk_scorer,
+                advance,
+                new_fields=self._chunk_scorer.names(self._prefix) if _VCF in self._place.kinds else (),
+                as_bcf=self._place.output.suffix == ".bcf" and not self._file.is_bcf,
+            )
         if self._place.calibrate and found.alleles < LEAST:
             raise InputError(too_few(self._file.path.name, found.alleles))
         around = scorer.surroundings
         run = Run(
-            made_of=self._made_of,
+            made_of=made_of,
             shard=self._place.shard,
             kinds=self._place.kinds,
             records=found.records,
             alleles=found.alleles,
             chunks=found.chunks,
+            chunk_records=found.chunk_records,
             in_order=found.in_order,
-            columns=tuple(field.name for field in self._work.fields),
+            columns=tuple(field.name for field in self._chunk_scorer.fields),
             vcf=self._file.path.name,
+            vcf_bytes=self._file.bytes,
+            warnings=found.warnings,
             person_not_used=dict(around.not_used) if isinstance(around, Person) else None,
-            calibration=describe(self._made_of, scorer.fields) if self._place.calibrate else None,
+            calibration=describe(made_of, scorer.fields) if self._place.calibrate else None,
         )
-        for kind, content in (("vcf.gz", self._header), ("tsv.gz", table_header(run.columns))):
+        header = declare(self._file.header, self._declarations(made_of), found.contigs)
+        for kind, content in ((_VCF, header), ("tsv.gz", table_header(run.columns))):
             if kind in run.kinds:
                 write_header(self._parts.header(kind), content)
         self._parts.write_run(run)
         return run
 
-    def _go_on_with(self, run: Run) -> Run:
-        self._refuse_other(run)
-        self._parts.remove_marks()
-        return run
-
-    def _refuse_other(self, run: Run) -> None:
-        found = differences(run.made_of, self._made_of)
+    def _refuse_other(self, run: Run, made_of: Mapping[str, Any]) -> None:
+        found = differences(run.made_of, made_of)
         if run.shard != self._place.shard:
             found.append(f"the shard was {'/'.join(map(str, run.shard))}")
         if found:
@@ -183,11 +233,6 @@ class Task:
                 f"{self._place.output}: cannot go on: {'; '.join(found)}; give the same as before, or --force without "
                 "--resume to start anew"
             )
-
-    @property
-    def _frequency_field(self) -> str | None:
-        name: str | None = self._made_of["settings"]["frequency_field"]
-        return name
 
     def _score(self, run: Run, world: World, check: Callable[[], None]) -> Counts:
         """Score what is this process's and not done yet; gives what became of all that is its."""
@@ -206,10 +251,10 @@ class Task:
             ):
                 pace = _with_pace(advance)
                 writing: Future[None] | None = None
-                for records in self._file.chunks(RECORDS_A_PART, self._work.scorer.stride):
+                for records in self._file.chunks(*self._chunk_scorer.cuts._replace(size=run.chunk_records)):
                     if records.number in left:
                         check()
-                        scored, counts = self._work.score(records, pace)
+                        scored, counts = self._chunk_scorer.score(records, pace)
                         if writing is not None:
                             writing.result()
                         writing = writer.submit(self._write, scored, counts)
@@ -240,7 +285,8 @@ class Task:
             part, of = place.shard
             counts = sum((self._counts(number) for number in range(part - 1, run.chunks, of)), Counts())
             rename_directory(self._parts.folder, place.final)
-            return self._report(run, counts, Index(None, "it is made when shards are merged"))
+            index = Index(None, "it is made when shards are merged")
+            return report_of(run, counts, index, place.final, None)
         self._parts.write_run(replace(run, state=PUBLISHING))
         whole = Whole(run, [self._parts])
         counts = whole.total()

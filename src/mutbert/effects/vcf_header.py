@@ -180,7 +180,24 @@ def _checked(path: Path, text: bytes) -> pysam.VariantHeader:
         pysam.set_verbosity(verbosity)
 
 
-def declare(header: bytes, declarations: Sequence[str], contigs: Mapping[str, int]) -> bytes:
+def refuse_declared(header: bytes, names: Sequence[str]) -> None:
+    """Refuse a header that declares one of some INFO fields already.
+
+    Raises
+    ------
+    InputError
+        With the first that it declares.
+    """
+    known = set(_DECLARED_INFO.findall(header))
+    for name in names:
+        if name.encode() in known:
+            raise InputError(
+                f"the VCF's header has an INFO field {name} already, as if it had been scored before; choose "
+                "other names with --prefix"
+            )
+
+
+def declare(header: bytes, declarations: Sequence[str], contigs: Mapping[str, int | None]) -> bytes:
     """Put lines into a header.
 
     Parameters
@@ -188,32 +205,22 @@ def declare(header: bytes, declarations: Sequence[str], contigs: Mapping[str, in
     header : bytes
         All lines, each ended by a newline.
     declarations : sequence of str
-        What is put before the line with #CHROM: ``##INFO=<...>``, without line ends.
-    contigs : mapping of str to int
-        Lengths in bases, in order. They are declared where the header declares no contigs; a name that cannot stand
-        there is left out.
+        What is put before the line with #CHROM: ``##INFO=<...>``, without line ends. That they are new is for
+        `refuse_declared` to see.
+    contigs : mapping of str to int or None
+        Lengths in bases, in order, of the contigs that the records name; ``None`` where it is not known. They are
+        declared where the header declares no contigs; a name that cannot stand there is left out.
 
     Returns
     -------
     bytes
         The header; what it had before has not changed.
-
-    Raises
-    ------
-    InputError
-        When it has one of the INFO fields already.
     """
     added = [line.encode() for line in declarations]
-    known = set(_DECLARED_INFO.findall(header))
-    for name in _DECLARED_INFO.findall(b"\n".join(added)):
-        if name in known:
-            raise InputError(
-                f"the VCF's header has an INFO field {as_text(name)} already, as if it had been scored before; choose "
-                "other names with --prefix"
-            )
     if b"\n##contig=" not in header:
         named = [(name, length) for name, length in contigs.items() if not _NOT_IN_A_NAME.search(name)]
-        added = [f"##contig=<ID={name},length={length}>".encode() for name, length in named] + added
+        lines = [f"ID={name}" if length is None else f"ID={name},length={length}" for name, length in named]
+        added = [f"##contig=<{line}>".encode() for line in lines] + added
     begin = header.rindex(b"\n#CHROM") + 1
     return b"".join([header[:begin], *(line + b"\n" for line in added), header[begin:]])
 
