@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from mutbert import alphabet
+from mutbert.genome.alleles import WordedReason
 from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Kind(IntEnum):
     INDEL = 3
 
 
-class Reason(IntEnum):
+class Reason(WordedReason):
     """Why an allele has no score; `SCORED` where it has."""
 
     SCORED = 0, "."
@@ -54,15 +55,6 @@ class Reason(IntEnum):
     TOO_LONG = 11, "too_long"
     NOT_A_NUMBER = 12, "not_a_number"
     NO_SCORE_OF_ITS_KIND = 13, "no_score_of_its_kind"
-
-    text: str
-
-    def __new__(cls, value: int, text: str) -> Reason:
-        """Make a member of a number and the word for it, as files have it."""
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.text = text
-        return member
 
 
 REASONS: Final[dict[Reason, str]] = {

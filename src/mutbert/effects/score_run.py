@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +19,7 @@ from mutbert.effects.survey import survey
 from mutbert.effects.vcf_header import declare
 from mutbert.errors import InputError
 from mutbert.inference.surroundings import Person
-from mutbert.progress import progress_bar
+from mutbert.progress import progress_bar, with_rate
 from mutbert.publishing import locked, refuse_existing, remove_directory, rename_directory
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
     from mutbert.effects.processes import World
     from mutbert.effects.records import RecordFile
     from mutbert.effects.score_tables import Scored
-    from mutbert.progress import Advance
 
 _VCF: Final = "vcf.gz"
 
@@ -249,7 +247,7 @@ class ScoreRun:
                 # A part is written while the next is scored, as packing many genotypes takes its time.
                 ThreadPoolExecutor(1) as writer,
             ):
-                pace = _with_pace(advance)
+                pace = with_rate(advance, "variants")
                 writing: Future[None] | None = None
                 for records in self._file.chunks(*self._chunk_scorer.cuts._replace(size=run.chunk_records)):
                     if records.number in left:
@@ -298,17 +296,3 @@ class ScoreRun:
 
     def _report(self, run: Run, counts: Counts, index: Index) -> ScoreReport:
         return report_of(run, counts, index, self._place.final, self._place.table)
-
-
-def _with_pace(advance: Advance) -> Advance:
-    """Show variants a second behind a bar."""
-    start = time.monotonic()
-    done = 0.0
-
-    def pace(amount: float, /, note: str = "") -> None:
-        nonlocal done
-        done += amount
-        seconds = max(time.monotonic() - start, 1e-9)
-        advance(amount, note=note or f"{done / seconds:,.1f} variants/s")
-
-    return pace

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,7 +36,20 @@ _UPPER: Final = np.uint8(0xDF)
 _CODE_OF_BYTE: Final = np.array([_CODE_OF_ALLELE.get(chr(byte), _LONGER) for byte in range(256)], dtype=np.uint8)
 
 
-class Reason(IntEnum):
+class WordedReason(IntEnum):
+    """A reason as a number that arrays hold, with the words for it."""
+
+    text: str
+
+    def __new__(cls, value: int, text: str) -> Self:
+        """Make a member of a number and the words for it."""
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.text = text
+        return member
+
+
+class Reason(WordedReason):
     """Why a record is not used, in the order of how far it came; `USED` is the end of the way.
 
     A record of several alternate alleles goes as far as the one that gets furthest.
@@ -59,15 +72,6 @@ class Reason(IntEnum):
     CONFLICT = 14, "conflicts with an earlier record"
     NOT_ABOVE_MINIMUM = 15, "frequency not above the minimum"
     USED = 16, "used"
-
-    text: str
-
-    def __new__(cls, value: int, text: str) -> Reason:
-        """Make a member of a number and the words for it."""
-        member = int.__new__(cls, value)
-        member._value_ = value
-        member.text = text
-        return member
 
 
 class Changes(NamedTuple):
