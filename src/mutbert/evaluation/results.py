@@ -185,7 +185,7 @@ def results_writer(folder: Path, shard: tuple[int, int]) -> Iterator[Callable[[C
         def write(result: CellResult, predictions: Predictions | None) -> None:
             if predictions is not None:
                 with publish_file(folder / _PREDICTIONS / result.cell.file_name, force=True) as file:
-                    np.savez(file, labels=predictions.labels, scores=predictions.scores)
+                    np.savez_compressed(file, labels=predictions.labels, scores=predictions.scores)
             with path.open("a", encoding="utf-8") as lines:
                 lines.write(result.as_json() + "\n")
                 lines.flush()
