@@ -163,6 +163,18 @@ def test_how_much_is_computed_at_once_does_not_matter(monkeypatch):
     assert one_by_one.p_value == pytest.approx(found.p_value, abs=0.25)
 
 
+@pytest.mark.parametrize(
+    ("problem", "metric"), [("multilabel", "mcc"), ("multiclass", "f1"), ("regression", "pearson")]
+)
+def test_how_many_seeds_are_computed_at_once_does_not_matter(monkeypatch, problem, metric):
+    labels, scores = draw(problem, 2, 50, models=5)
+    found = compare(problem, metric, labels, scores[:3], scores[3:], resamples=50, permutations=50)
+    monkeypatch.setattr(resampling, "_COLUMNS_AT_ONCE", 1)
+    one_by_one = compare(problem, metric, labels, scores[:3], scores[3:], resamples=50, permutations=50)
+    assert one_by_one[:4] == pytest.approx(found[:4])
+    assert one_by_one.p_value == found.p_value
+
+
 @pytest.mark.parametrize(("problem", "metric"), CASES)
 def test_a_model_is_no_better_than_itself(problem, metric):
     labels, scores = draw(problem, 7, 40, models=2)

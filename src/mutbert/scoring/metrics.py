@@ -6,6 +6,7 @@ often as it was drawn. Shape suffixes: N rows, K classes or columns, R weighting
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -32,6 +33,50 @@ _REGRESSION: Final = ("pearson", "spearman", "mse")
 _ENTRIES_AT_ONCE: Final = 2**20
 # A variance below this part of the mean square is rounding, as double precision leaves about 1e-16 of it.
 _CONSTANT: Final = 1e-13
+
+
+@dataclass(frozen=True)
+class SumMetric:
+    """A metric that weights enter through sums alone, so that many can be computed in one product of matrices.
+
+    Parameters
+    ----------
+    kind_NM : array of bool or float64
+        What is summed up of each row, M numbers.
+    value : callable
+        From the weighted sums, shape (R, M), to the metric, shape (R,).
+    """
+
+    kind_NM: Bools | Floats
+    value: Callable[[Floats], Floats]
+
+    def __call__(self, weight_RN: Floats) -> Floats:
+        """Compute the metric under each weighting."""
+        return self.value(weighted_sums(weight_RN, self.kind_NM))
+
+
+def weighted_sums(weight_RN: Floats, kind_NM: npt.NDArray[Any]) -> Floats:
+    """Sum up what rows hold under many weightings.
+
+    Parameters
+    ----------
+    weight_RN : array of float64
+        Weights.
+    kind_NM : array
+        Truth values or numbers, M a row.
+
+    Returns
+    -------
+    array of float64
+        Shape (R, M).
+    """
+    # Some columns at a time, as truth values take eight times the memory as numbers.
+    at_once = max(1, _ENTRIES_AT_ONCE // len(kind_NM))
+    parts = [
+        weight_RN @ kind_NM[:, first : first + at_once].astype(np.float64, copy=False)
+        for first in range(0, kind_NM.shape[1], at_once)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
 
 def metric_names(problem: str) -> tuple[str, ...]:
@@ -151,8 +196,12 @@ def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: np
         label_values = _one_hot(label_values, score_values.shape[1])
     pairs = list(zip(label_values.reshape(rows, -1).T, score_values.reshape(rows, -1).T, strict=True))
     if problem == "regression":
-        make = {"pearson": _pearson, "spearman": _spearman, "mse": _mse}[metric]
+        makers: dict[str, Callable[[Floats, Floats], WeightedMetric]]
+        makers = {"pearson": _pearson, "spearman": _spearman, "mse": _mse}
+        make = makers[metric]
         columns = [make(label_N, score_N) for label_N, score_N in pairs]
+        if len(columns) == 1:
+            return columns[0]
         return lambda weight_RN: np.mean([column(weight_RN) for column in columns], axis=0)
     areas = [_area(metric, label_N.astype(bool), score_N) for label_N, score_N in pairs]
     return lambda weight_RN: _mean_of_defined(np.stack([area(weight_RN) for area in areas]))
@@ -201,7 +250,7 @@ def _one_hot(label_N: npt.NDArray[Any], classes: int) -> Bools:
     return hot_NK
 
 
-def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Floats) -> WeightedMetric:
+def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Floats) -> SumMetric:
     """Prepare a metric of hard predictions, from weighted counts of hits, of what is so, and of what was said to be."""
     rows = len(labels)
     guesses = predicted(problem, scores)
@@ -210,11 +259,11 @@ def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Floats
         actual_NK, guess_NK = _one_hot(labels, scores.shape[1]), _one_hot(guesses, scores.shape[1])
     else:
         actual_NK, guess_NK = labels.reshape(rows, -1).astype(bool), guesses.reshape(rows, -1).astype(bool)
-    hit_NK = actual_NK & guess_NK
+    kind_NM = np.concatenate([actual_NK & guess_NK, actual_NK, guess_NK, np.ones((rows, 1), dtype=bool)], axis=1)
 
-    def count(weight_RN: Floats) -> Floats:
-        hit_RK, actual_RK, guess_RK = (_sums(weight_RN, kind_NK) for kind_NK in (hit_NK, actual_NK, guess_NK))
-        total_R1 = weight_RN.sum(axis=1, keepdims=True)
+    def value(sum_RM: Floats) -> Floats:
+        hit_RK, actual_RK, guess_RK = np.split(sum_RM[:, :-1], 3, axis=1)
+        total_R1 = sum_RM[:, -1:]
         if metric == "accuracy":
             right_RK = hit_RK.sum(axis=1, keepdims=True) if several else total_R1 - actual_RK - guess_RK + 2 * hit_RK
             value_RK = right_RK / total_R1
@@ -230,7 +279,7 @@ def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Floats
         mean_R: Floats = value_RK.mean(axis=1)
         return mean_R
 
-    return count
+    return SumMetric(kind_NM, value)
 
 
 def _mcc(hit_RK: Floats, actual_RK: Floats, guess_RK: Floats, total_R1: Floats, *, several: bool) -> Floats:
@@ -271,20 +320,20 @@ def _area(metric: str, actual_N: Bools, score_N: Floats) -> WeightedMetric:
     return area
 
 
-def _pearson(label_N: Floats, score_N: Floats) -> WeightedMetric:
+def _pearson(label_N: Floats, score_N: Floats) -> SumMetric:
     """Prepare Pearson's correlation from weighted moments."""
     # Moments of what is already about centred and scaled lose no digits.
     x_N, y_N = _standardised(label_N), _standardised(score_N)
-    moments_N5 = np.stack([x_N, y_N, x_N * x_N, y_N * y_N, x_N * y_N], axis=1)
+    moments_N6 = np.stack([x_N, y_N, x_N * x_N, y_N * y_N, x_N * y_N, np.ones_like(x_N)], axis=1)
 
-    def correlation(weight_RN: Floats) -> Floats:
-        x_R, y_R, xx_R, yy_R, xy_R = (weight_RN @ moments_N5).T / weight_RN.sum(axis=1)
+    def correlation(sum_R6: Floats) -> Floats:
+        x_R, y_R, xx_R, yy_R, xy_R = (sum_R6[:, :5] / sum_R6[:, 5:]).T
         x_variance_R, y_variance_R = xx_R - x_R * x_R, yy_R - y_R * y_R
         varies_R = (x_variance_R > _CONSTANT * xx_R) & (y_variance_R > _CONSTANT * yy_R)
         under_R = np.sqrt(np.where(varies_R, x_variance_R, 0)) * np.sqrt(np.where(varies_R, y_variance_R, 0))
         return _ratio(xy_R - x_R * y_R, under_R, otherwise=np.nan).clip(-1, 1)
 
-    return correlation
+    return SumMetric(moments_N6, correlation)
 
 
 def _spearman(label_N: Floats, score_N: Floats) -> WeightedMetric:
@@ -306,10 +355,10 @@ def _spearman(label_N: Floats, score_N: Floats) -> WeightedMetric:
     return correlation
 
 
-def _mse(label_N: Floats, score_N: Floats) -> WeightedMetric:
+def _mse(label_N: Floats, score_N: Floats) -> SumMetric:
     """Prepare the mean squared error."""
-    square_N = (label_N - score_N) ** 2
-    return lambda weight_RN: weight_RN @ square_N / weight_RN.sum(axis=1)
+    square_N2 = np.stack([(label_N - score_N) ** 2, np.ones_like(label_N)], axis=1)
+    return SumMetric(square_N2, lambda sum_R2: sum_R2[:, 0] / sum_R2[:, 1])
 
 
 def _groups(value_N: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -327,16 +376,6 @@ def _group_sums(sorted_RN: Floats, start_G: npt.NDArray[np.intp]) -> Floats:
         return sorted_RN
     sum_RG: Floats = np.add.reduceat(sorted_RN, start_G, axis=1)
     return sum_RG
-
-
-def _sums(weight_RN: Floats, kind_NK: Bools) -> Floats:
-    """Sum up the weights of the rows of each kind, some kinds at a time, as they take eight times the memory."""
-    at_once = max(1, _ENTRIES_AT_ONCE // len(kind_NK))
-    parts = [
-        weight_RN @ kind_NK[:, first : first + at_once].astype(np.float64)
-        for first in range(0, kind_NK.shape[1], at_once)
-    ]
-    return np.concatenate(parts, axis=1)
 
 
 def _standardised(value_N: Floats) -> Floats:

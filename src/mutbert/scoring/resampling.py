@@ -13,14 +13,14 @@ Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from mutbert.scoring.metrics import COUNTED, RANKED, weighted_metric
+from mutbert.scoring.metrics import COUNTED, RANKED, SumMetric, weighted_metric, weighted_sums
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -39,6 +39,8 @@ INTERVAL_METHOD: Final = (
 
 # A metric holds about ten arrays of as many entries as its weights have, at 8 bytes each.
 _ENTRIES_AT_ONCE: Final = 2**20
+# More columns than these at once are no faster, and take more memory.
+_COLUMNS_AT_ONCE: Final = 64
 # Differences that are equal but for rounding count as equal.
 _ROUNDING: Final = 1e-10
 
@@ -260,10 +262,10 @@ def compare_average(
         differences.append(a_value - b_value)
         a_draw_R, b_draw_R = _bootstrap(rng, [a, b], rows, resamples)
         draws.append(a_draw_R - b_draw_R)
-        pairs = _stacked_pairs(problem, metric, labels, a_by_seed, b_by_seed)
-        observed.append(_swapped(pairs, np.zeros((1, rows)))[0])
+        swapping = _swapping(_stacked_pairs(problem, metric, labels, a_by_seed, b_by_seed), rows)
+        observed.append(swapping(np.zeros((1, rows)))[0])
         # From a stream of its own, so that the p-value does not hang on what was drawn for the interval.
-        permuted.append(_permute(rng.spawn(1)[0], pairs, rows, permutations))
+        permuted.append(_permute(rng.spawn(1)[0], swapping, rows, permutations))
         # All metrics but the squared error are at most 1 in size.
         rounding += _ROUNDING * (a_value + b_value if metric == "mse" else 1) / len(parts)
     difference = float(np.mean(differences))
@@ -342,13 +344,14 @@ def _bootstrap(
     rng: np.random.Generator, models: Sequence[Sequence[WeightedMetric]], rows: int, resamples: int
 ) -> list[Floats]:
     """Give each model's mean over drawn seeds under each draw of rows, which is the same for all models."""
+    scorers = [_side_by_side(model) for model in models]
     chunks: list[list[Floats]] = [[] for _ in models]
     for count in _chunks(rows, resamples):
         # Places in the flat weights, so that one count gives all resamples.
         drawn_RN = rng.integers(0, rows, (count, rows)) + np.arange(count)[:, None] * rows
         weight_RN = np.bincount(drawn_RN.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
-        for model, values in zip(models, chunks, strict=True):
-            values.append(np.stack([scorer(weight_RN) for scorer in model], axis=1))
+        for scorer, values in zip(scorers, chunks, strict=True):
+            values.append(scorer(weight_RN))
     means = []
     for model, values in zip(models, chunks, strict=True):
         seeds = len(model)
@@ -357,6 +360,36 @@ def _bootstrap(
         drawn_RS = np.where(times_RS > 0, times_RS * np.concatenate(values), 0)
         means.append(drawn_RS.sum(axis=1) / seeds)
     return means
+
+
+def _side_by_side(model: Sequence[WeightedMetric]) -> Callable[[Floats], Floats]:
+    """Prepare a model's seeds for weights of the same rows: from shape (R, N) to (R, S)."""
+    sums = [scorer for scorer in model if isinstance(scorer, SumMetric)]
+    if len(sums) < len(model):
+        return lambda weight_RN: np.stack([scorer(weight_RN) for scorer in model], axis=1)
+    groups = [(_kinds(group), group) for group in _some_at_a_time(sums)]
+
+    def score(weight_RN: Floats) -> Floats:
+        return np.stack(
+            [value_R for kind_NM, group in groups for value_R in _values(group, weighted_sums(weight_RN, kind_NM))],
+            axis=1,
+        )
+
+    return score
+
+
+def _some_at_a_time(sums: Sequence[SumMetric]) -> list[Sequence[SumMetric]]:
+    at_once = max(1, _COLUMNS_AT_ONCE // max(scorer.kind_NM.shape[1] for scorer in sums))
+    return [sums[first : first + at_once] for first in range(0, len(sums), at_once)]
+
+
+def _kinds(group: Sequence[SumMetric]) -> npt.NDArray[Any]:
+    return np.concatenate([scorer.kind_NM for scorer in group], axis=1)
+
+
+def _values(group: Sequence[SumMetric], sum_RM: Floats) -> list[Floats]:
+    ends = np.cumsum([scorer.kind_NM.shape[1] for scorer in group])
+    return [scorer.value(part_RM) for scorer, part_RM in zip(group, np.split(sum_RM, ends[:-1], axis=1), strict=True)]
 
 
 def _stacked_pairs(
@@ -389,19 +422,42 @@ def _ranks(score_NK: Floats) -> Floats:
     return np.stack(columns, axis=1).reshape(score_NK.shape)
 
 
-def _swapped(pairs: Sequence[WeightedMetric], swap_RN: Floats) -> Floats:
-    """Give the mean difference over pairs of seeds when the rows marked by 1 are swapped."""
-    # A row that is swapped counts for the first model with what the second said, and the other way round.
-    a_R2N = np.concatenate([1 - swap_RN, swap_RN], axis=1)
-    b_R2N = 1 - a_R2N
-    mean_R: Floats = np.mean([scorer(a_R2N) - scorer(b_R2N) for scorer in pairs], axis=0)
-    return mean_R
+def _swapping(pairs: Sequence[WeightedMetric], rows: int) -> Callable[[Floats], Floats]:
+    """Prepare the mean difference over pairs of seeds when the rows marked by 1 are swapped: from (R, N) to (R,)."""
+    sums = [scorer for scorer in pairs if isinstance(scorer, SumMetric)]
+    if len(sums) < len(pairs):
+
+        def weigh(swap_RN: Floats) -> Floats:
+            # A row that is swapped counts for the first model with what the second said, and the other way round.
+            a_R2N = np.concatenate([1 - swap_RN, swap_RN], axis=1)
+            b_R2N = 1 - a_R2N
+            mean_R: Floats = np.mean([scorer(a_R2N) - scorer(b_R2N) for scorer in pairs], axis=0)
+            return mean_R
+
+        return weigh
+    groups = []
+    for group in _some_at_a_time(sums):
+        kind_2NM = _kinds(group).astype(np.float64)
+        a_NM, b_NM = kind_2NM[:rows], kind_2NM[rows:]
+        groups.append((group, a_NM.sum(axis=0), b_NM.sum(axis=0), b_NM - a_NM))
+
+    def move(swap_RN: Floats) -> Floats:
+        differences: list[Floats] = []
+        for group, a_M, b_M, more_NM in groups:
+            # What swapped rows bring to the first model's sums, they take from the second's.
+            moved_RM = weighted_sums(swap_RN, more_NM)
+            a_values, b_values = _values(group, a_M + moved_RM), _values(group, b_M - moved_RM)
+            differences += [a_R - b_R for a_R, b_R in zip(a_values, b_values, strict=True)]
+        mean_R: Floats = np.mean(differences, axis=0)
+        return mean_R
+
+    return move
 
 
-def _permute(rng: np.random.Generator, pairs: Sequence[WeightedMetric], rows: int, permutations: int) -> Floats:
+def _permute(rng: np.random.Generator, difference: Callable[[Floats], Floats], rows: int, permutations: int) -> Floats:
     return np.concatenate(
         [
-            _swapped(pairs, rng.integers(0, 2, (count, rows), dtype=np.uint8).astype(np.float64))
+            difference(rng.integers(0, 2, (count, rows), dtype=np.uint8).astype(np.float64))
             for count in _chunks(2 * rows, permutations)
         ]
     )
