@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -143,7 +144,16 @@ def read_predictions(folder: Path, cell: Cell) -> Predictions:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return Predictions(arrays["labels"], arrays["scores"])
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        BadZipFile,
+        zlib.error,
+    ) as error:
         raise InputError(
             f"{path}: cannot be read ({one_line(error, 160)}); remove the line of {cell} from its {_CELLS} and run "
             "the grid again"
