@@ -437,9 +437,12 @@ def _swapping(pairs: Sequence[WeightedMetric], rows: int) -> Callable[[Floats], 
         return weigh
     groups = []
     for group in _some_at_a_time(sums):
-        kind_2NM = _kinds(group).astype(np.float64)
+        kind_2NM = _kinds(group)
+        if kind_2NM.dtype == bool:
+            # Which have no differences; as numbers of one byte, since they may be many.
+            kind_2NM = kind_2NM.astype(np.int8)
         a_NM, b_NM = kind_2NM[:rows], kind_2NM[rows:]
-        groups.append((group, a_NM.sum(axis=0), b_NM.sum(axis=0), b_NM - a_NM))
+        groups.append((group, a_NM.sum(axis=0, dtype=np.float64), b_NM.sum(axis=0, dtype=np.float64), b_NM - a_NM))
 
     def move(swap_RN: Floats) -> Floats:
         differences: list[Floats] = []
