@@ -547,7 +547,9 @@ def test_clear_differences_are_bold_and_methods_are_told(tmp_path):
     ]
     page, markdown = write(tmp_path, dataclasses.replace(EMPTY, comparisons=comparisons))
     assert page.bold == ["+0.100"]
-    assert [row[-1] for row in page.tables[0]] == ["method", "bootstrap", "permutation"]
+    # In full but once, as most rows share theirs.
+    assert "Method 1: bootstrap. Method 2: permutation." in markdown
+    assert [row[-1] for row in page.tables[0]] == ["method", "1", "2"]
     assert "1 of 2 differences has an adjusted p below 0.05" in markdown
     assert {"a − b", "t", "u"} <= set(page.drawings["s, p, MCC: paired differences"])
 

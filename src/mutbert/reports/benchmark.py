@@ -448,7 +448,9 @@ def _comparisons(report: BenchmarkReport) -> Part:
         f"{'has' if clear == 1 else 'have'} an adjusted p below {_SIGNIFICANT:g}; these are filled in the figures and "
         "bold in the tables."
     )
-    text += f" Method: {methods[0]}." if len(methods) == 1 else ""
+    # A method takes some lines, and most rows share theirs.
+    several = len(methods) > 1
+    text += "".join(f" Method{f' {n}' if several else ''}: {method}." for n, method in enumerate(methods, start=1))
     blocks = []
     for suite, protocol, metric in _ordered((c.suite, c.protocol, c.metric) for c in report.comparisons):
         entries = [c for c in report.comparisons if (c.suite, c.protocol, c.metric) == (suite, protocol, metric)]
@@ -467,12 +469,12 @@ def _comparisons(report: BenchmarkReport) -> Part:
                 TableCell(_signed(entry.difference), _details(_interval(entry)), entry.adjusted_p < _SIGNIFICANT),
                 _probability(entry.p_value),
                 _probability(entry.adjusted_p),
-                *([entry.method] if len(methods) > 1 else []),
+                *([str(1 + methods.index(entry.method))] if several else []),
             ]
             for entry in entries
         ]
-        header = ["task", "first", "second", "difference", "p", "adjusted p", *(["method"] if len(methods) > 1 else [])]
-        blocks.append(Block(heading, "", [drawing], Table(header, rows, names=3, text=6)))
+        header = ["task", "first", "second", "difference", "p", "adjusted p", *(["method"] if several else [])]
+        blocks.append(Block(heading, "", [drawing], Table(header, rows, names=3)))
     return Part(title, text, blocks)
 
 
