@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mutbert.evaluation.results import read_predictions, read_results
@@ -11,23 +12,23 @@ from mutbert.scoring.resampling import bootstrap_interval
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "gue_tf" / "results"
 HEADING = "## Does pre-training help to find binding sites?"
-CELL = re.compile(r"(-?\d\.\d{3}) \[(-?\d\.\d{3}), (-?\d\.\d{3})\]")
+CELL = re.compile(r"([-+]?\d\.\d{3}) \[(-?\d\.\d{3}), (-?\d\.\d{3})\]")
 
 
-def table():
-    """Of each model, task and protocol the value and its interval, as the docs have them."""
+def tables():
+    """Give the values of the docs' two tables: of model, task and protocol; of two models and protocol."""
     section = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").partition(HEADING)[2].partition("\n## ")[0]
-    rows = [
-        [cell.strip().replace("*", "") for cell in line.strip("|").split("|")]
-        for line in section.splitlines()
-        if line.startswith("|")
-    ]
-    header, _, *body = rows
-    return {
-        (model, *column.split()): tuple(map(float, CELL.fullmatch(cell).groups()))
-        for model, *cells in body
-        for column, cell in zip(header[1:], cells, strict=True)
-    }
+    found = []
+    for names, block in zip((1, 2), re.findall(r"(?:^\|.*\n)+", section, flags=re.MULTILINE), strict=True):
+        rows = [[cell.strip().replace("*", "") for cell in line.strip("|").split("|")] for line in block.splitlines()]
+        header, _, *body = rows
+        values = {}
+        for row in body:
+            for column, cell in zip(header[names:], row[names:], strict=True):
+                words = column.replace("difference, ", "").split()
+                values[*row[:names], *words] = tuple(map(float, CELL.match(cell).groups()))
+        found.append(values)
+    return found
 
 
 def test_the_table_of_binding_sites_is_what_its_results_say():
@@ -35,10 +36,19 @@ def test_the_table_of_binding_sites_is_what_its_results_say():
     for cell in sorted(read_results(RESULTS), key=lambda cell: cell.seed):
         name = f"{cell.model} ({cell.method})" if cell.method else cell.model
         seeds.setdefault((name, cell.task, cell.protocol), []).append(cell)
-    said = table()
+    said, differences = tables()
     assert said.keys() == seeds.keys()
+    values = {}
     for key, cells in seeds.items():
         predictions = [read_predictions(RESULTS, cell) for cell in cells]
         scores = [entry.scores for entry in predictions]
         found = bootstrap_interval("binary", "mcc", predictions[0].labels, scores)
         assert said[key] == pytest.approx(found, abs=0.0006), key
+        assert len(cells) == (1 if key[0] == "kmer" else 5), key
+        values[key] = found[0]
+    models, protocols = {key[0] for key in values}, ("corrected", "published")
+    average = {(m, p): np.mean([values[m, task, p] for task in "012"]) for m in models for p in protocols}
+    assert len(differences) == len(models) * (len(models) - 1)
+    for (first, second, protocol), (difference, low, high) in differences.items():
+        assert difference == pytest.approx(average[first, protocol] - average[second, protocol], abs=0.0006)
+        assert low < difference < high
