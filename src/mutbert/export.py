@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mutbert.errors import InputError
-from mutbert.model.convert import local_folder, write_model
+from mutbert.model.checkpoints import local_folder
+from mutbert.model.convert import write_model
 from mutbert.publishing import publish_directory, refuse_inside
 from mutbert.reports.model_card import ModelFacts, model_card
 from mutbert.run_folder import GENOMES, HELD_OUT, METRICS, MODEL, RECIPE

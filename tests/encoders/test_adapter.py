@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, EsmForMaskedLM
 
-from mutbert.encoders.adapter import mean_over_tokens, open_encoder
+from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.cnn import CnnClassifier
 from mutbert.encoders.known import MODELS, find_model
+from mutbert.encoders.probe import mean_over_tokens
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertForTokenClassification

@@ -6,12 +6,11 @@ means the same model with fresh weights.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import torch
 import transformers
@@ -19,7 +18,9 @@ import transformers
 from mutbert import alphabet
 from mutbert.encoders.cnn import CnnClassifier
 from mutbert.encoders.inputs import BaseInputs, Population, TokenInputs
-from mutbert.encoders.known import KnownModel, find_model
+from mutbert.encoders.known import resolve_model
+from mutbert.encoders.peers import find_peer, load_model, read_config
+from mutbert.encoders.probe import PROBE, ProbedClassifier
 from mutbert.errors import InputError, one_line
 from mutbert.model import (
     MutBertConfig,
@@ -28,13 +29,14 @@ from mutbert.model import (
     MutBertModel,
     MutBertTokenizer,
 )
-from mutbert.model.checkpoints import check_folder, library_bars_off, read_checkpoint, weight_files
+from mutbert.model.checkpoints import check_folder, library_bars_off, local_folder, read_checkpoint, weight_files
 from mutbert.publishing import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from mutbert.encoders.inputs import Inputs
+    from mutbert.encoders.peers import Peer
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
 
@@ -56,6 +58,8 @@ class Encoder(Protocol):
         See `mutbert.encoders.known.KnownModel`.
     lora_targets : tuple of str
         Layers for low-rank adapters; empty where there can be none.
+    fresh_modules : tuple of str
+        Modules of its classifier that start from fresh weights, so that they are trained beside adapters.
     pretrained : bool
         Whether it has anything that a linear probe could use without training.
     one_token_a_base : bool
@@ -65,6 +69,7 @@ class Encoder(Protocol):
     name: str
     family: str
     lora_targets: tuple[str, ...]
+    fresh_modules: tuple[str, ...]
     pretrained: bool
     one_token_a_base: bool
 
@@ -171,24 +176,21 @@ def open_encoder(
         return CnnEncoder(name or CNN)
     fresh = text.startswith(RANDOM)
     place = text.removeprefix(RANDOM)
-    known = find_model(place) or KnownModel(place, place)
-    if known.remote_code and not trust_remote_code:
-        raise InputError(
-            f"{place}: needs code that comes with the checkpoint ({known.place}); give --trust-remote-code to run it"
-        )
+    place = resolve_model(place)
     if not fresh:
-        check_folder(known.place)
-    elif Path(known.place).is_dir() and not (Path(known.place) / "config.json").is_file():
-        raise InputError(f"{known.place}: has no config.json, which random weights are made by; give a model folder")
+        check_folder(place)
+    elif Path(place).is_dir() and not (Path(place) / "config.json").is_file():
+        raise InputError(f"{place}: has no config.json, which random weights are made by; give a model folder")
     settings = {"revision": revision} if revision else {}
-    values, own = _config_values(known.place, settings)
+    values, own = _config_values(place, settings)
     if own:
-        known = dataclasses.replace(known, family="mutbert")
-        return MutBertEncoder(name or text, known, settings, fresh=fresh)
+        return MutBertEncoder(name or text, place, settings, fresh=fresh)
+    if peer := find_peer(values, place):
+        return PeerEncoder(name or text, place, settings, peer, values, fresh=fresh)
     if values.get("auto_map") and not trust_remote_code:
         # The library would make a stock model of the same type instead, of whatever weights happen to fit.
         raise InputError(f"{place}: needs code that comes with the checkpoint; give --trust-remote-code to run it")
-    return AutoEncoder(name or text, known, settings, fresh=fresh, trust_remote_code=trust_remote_code)
+    return AutoEncoder(name or text, place, settings, fresh=fresh, trust_remote_code=trust_remote_code)
 
 
 def _config_values(place: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -225,13 +227,14 @@ class _ReadsBases:
 class MutBertEncoder(_ReadsBases):
     """MutBERT, published or one's own."""
 
+    family = "mutbert"
     lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")
+    fresh_modules: tuple[str, ...] = ("classifier",)
     pretrained = True
 
-    def __init__(self, name: str, known: KnownModel, settings: Mapping[str, Any], *, fresh: bool) -> None:
+    def __init__(self, name: str, place: str, settings: Mapping[str, Any], *, fresh: bool) -> None:
         self.name = name
-        self.family: str = known.family
-        self._place = known.place
+        self._place = place
         self._settings = settings
         self._fresh = fresh
 
@@ -305,16 +308,18 @@ class MutBertEncoder(_ReadsBases):
 class AutoEncoder:
     """Any other model of transformers, through its Auto classes and its own tokenizer."""
 
+    family = "other"
+    lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")
+    fresh_modules: tuple[str, ...] = ("classifier", "score")
     pretrained = True
     one_token_a_base = False
+    special_tokens = True
 
     def __init__(
-        self, name: str, known: KnownModel, settings: Mapping[str, Any], *, fresh: bool, trust_remote_code: bool
+        self, name: str, place: str, settings: Mapping[str, Any], *, fresh: bool, trust_remote_code: bool = False
     ) -> None:
         self.name = name
-        self.family: str = known.family
-        self.lora_targets = known.lora_targets
-        self._known = known
+        self._place = place
         # Said aloud, as the library would ask at the terminal otherwise.
         self._settings = {**settings, "trust_remote_code": trust_remote_code}
         self._fresh = fresh
@@ -324,14 +329,15 @@ class AutoEncoder:
     def tokenizer(self) -> Any:
         """The model's own tokenizer; each model has one, and no two share what they have tokenised."""
         if self._tokenizer is None:
-            self._tokenizer = self._loaded(transformers.AutoTokenizer.from_pretrained)
-            if self._tokenizer.pad_token_id is None:
+            tokenizer = self._open_tokenizer()
+            if tokenizer.pad_token_id is None:
                 raise InputError(f"{self.name}: its tokenizer has no padding token; name one in tokenizer_config.json")
-            special = set(self._tokenizer.all_special_tokens)
-            letters = {letter for token in self._tokenizer.get_vocab() if token not in special for letter in token}
+            special = set(tokenizer.all_special_tokens)
+            letters = {letter for token in tokenizer.get_vocab() if token not in special for letter in token}
             # The library makes an empty one where there is none, to which everything is unknown.
             if not letters.issuperset(alphabet.BASES):
                 raise InputError(f"{self.name}: has no tokenizer that knows A, C, G and T; put its files there too")
+            self._tokenizer = tokenizer
         return self._tokenizer
 
     def inputs(
@@ -345,6 +351,7 @@ class AutoEncoder:
         """Prepare sequences; see `Encoder.inputs`."""
         if genome is not None:
             raise InputError(f"{self.name}: reads tokens, not allele frequencies; leave the genome out for it")
+        special_tokens = special_tokens and self.special_tokens
         return TokenInputs(self.tokenizer, examples, max_tokens=max_tokens, special_tokens=special_tokens)
 
     def classifier(
@@ -354,25 +361,22 @@ class AutoEncoder:
         if each_token:
             raise InputError(f"{self.name}: its tokens are not single bases, so it cannot learn a label for each base")
         # The number of labels is all it is told; the loss is ours.
-        return self._load(transformers.AutoModelForSequenceClassification, longest, rope_scaling, num_labels=outputs)
+        return self._load("classifier", longest, rope_scaling, num_labels=outputs)
 
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:
         """Load it; see `Encoder.trained_classifier`."""
-        return self._load(transformers.AutoModelForSequenceClassification, longest, None, fresh_head=False), False
+        if (Path(self._place) / PROBE).is_file():
+            return ProbedClassifier.read(Path(self._place), self.body(longest), self.hidden_states), False
+        return self._load("classifier", longest, None, fresh_head=False), False
 
     def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:
         """Load it; see `Encoder.body`."""
-        masked = self._known.hidden_states == "masked"
-        kind = transformers.AutoModelForMaskedLM if masked else transformers.AutoModel
-        return self._load(kind, longest, rope_scaling)
+        return self._load("body", longest, rope_scaling)
 
     def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Run it; see `Encoder.hidden_states`."""
-        if self._known.hidden_states == "masked":
-            states: torch.Tensor = body(**batch, output_hidden_states=True).hidden_states[-1]
-        else:
-            # Remote code often gives a plain tuple.
-            states = body(**batch)[0]
+        # Remote code often gives a plain tuple.
+        states: torch.Tensor = body(**batch)[0]
         return states
 
     def save_tokenizer(self, folder: Path, longest: int) -> None:  # noqa: ARG002
@@ -381,11 +385,11 @@ class AutoEncoder:
 
     def identity(self) -> str:
         """Say which weights these are; see `Encoder.identity`."""
-        return _identity(self._known.place, self._settings.get("revision"), self._fresh)
+        return _identity(self._place, self._settings.get("revision"), self._fresh)
 
     def _load(
         self,
-        kind: Any,
+        kind: Literal["body", "masked", "classifier"],
         longest: int,
         rope_scaling: Mapping[str, Any] | None,
         *,
@@ -394,15 +398,7 @@ class AutoEncoder:
     ) -> Any:
         if rope_scaling is not None:
             raise InputError(f"{self.name}: rope_scaling is for MutBERT; leave it out for other models")
-        config = self._loaded(transformers.AutoConfig.from_pretrained, **overrides)
-        if self._fresh:
-            model = self._loaded(kind.from_config, config, trust_remote_code=self._settings["trust_remote_code"])
-        else:
-            model, info = self._loaded(kind.from_pretrained, config=config, output_loading_info=True)
-            # The library gives fresh values to whatever a checkpoint does not have.
-            if missing := _missing_weights(model, info["missing_keys"], fresh_head=fresh_head):
-                whole = "is whole" if fresh_head else "was fine-tuned"
-                raise InputError(f"{self.name}: has no {', '.join(missing[:3])}; give a model that {whole}")
+        model = self._open(kind, fresh_head=fresh_head, **overrides)
         places = _places(model)
         if places is not None and longest > places:
             raise InputError(
@@ -410,15 +406,96 @@ class AutoEncoder:
             )
         return model.eval()
 
+    def _open_tokenizer(self) -> Any:
+        return self._loaded(transformers.AutoTokenizer.from_pretrained)
+
+    def _open(self, kind: Literal["body", "masked", "classifier"], *, fresh_head: bool, **overrides: Any) -> Any:
+        load = {
+            "body": transformers.AutoModel,
+            "masked": transformers.AutoModelForMaskedLM,
+            "classifier": transformers.AutoModelForSequenceClassification,
+        }[kind]
+        config = self._loaded(transformers.AutoConfig.from_pretrained, **overrides)
+        if self._fresh:
+            return self._loaded(load.from_config, config, trust_remote_code=self._settings["trust_remote_code"])
+        model, info = self._loaded(load.from_pretrained, config=config, output_loading_info=True)
+        # The library gives fresh values to whatever a checkpoint does not have.
+        if missing := _missing_weights(model, info["missing_keys"], fresh_head=fresh_head):
+            whole = "is whole" if fresh_head else "was fine-tuned"
+            raise InputError(f"{self.name}: has no {', '.join(missing[:3])}; give a model that {whole}")
+        return model
+
     def _loaded(self, load: Any, *arguments: Any, **settings: Any) -> Any:
         """Call the library, and say in one line what is wrong; code that comes with a checkpoint may raise anything."""
         try:
             with library_bars_off():
                 if arguments:
                     return load(*arguments, **settings)
-                return load(self._known.place, **self._settings, **settings)
+                return load(self._place, **self._settings, **settings)
         except Exception as error:
             raise InputError(f"{self.name}: cannot be loaded: {one_line(error)}") from error
+
+
+class PeerEncoder(AutoEncoder):
+    """A model of the families that MutBERT is compared with, which need none of the code in their repositories."""
+
+    def __init__(
+        self,
+        name: str,
+        place: str,
+        settings: Mapping[str, Any],
+        peer: Peer,
+        values: Mapping[str, Any],
+        *,
+        fresh: bool,
+    ) -> None:
+        super().__init__(name, place, settings, fresh=fresh)
+        self.family = peer.family
+        self.lora_targets = peer.lora_targets
+        self.fresh_modules = peer.fresh
+        self.special_tokens = peer.special_tokens
+        self.context = peer.context
+        self.likelihood = peer.likelihood
+        self._peer = peer
+        self._values = values
+
+    def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Run it; see `Encoder.hidden_states`."""
+        return self._peer.fold(super().hidden_states(body, batch), body.config)
+
+    def masked(self, longest: int) -> Any:
+        """Load the masked language model."""
+        return self._load("masked", longest, None, fresh_head=False)
+
+    def masked_logits(self, model: Any, batch: Mapping[str, torch.Tensor], token_B: torch.Tensor) -> torch.Tensor:
+        """Run the masked model, and give the logits of one token of each row, (B, V); the head runs at those alone."""
+        states_BLD = model.base_model(**batch)[0]
+        logits: torch.Tensor = model.logits(states_BLD[torch.arange(len(token_B), device=token_B.device), token_B])
+        return logits.float()
+
+    def _open_tokenizer(self) -> Any:
+        try:
+            tokenizer = self._peer.tokenizer(self._folder())
+        except Exception as error:  # of several libraries, which raise many kinds
+            raise InputError(f"{self.name}: its tokenizer cannot be loaded: {one_line(error)}") from None
+        known = self._values.get("vocab_size")
+        # Caduceus' embedding is rounded up to a multiple of eight.
+        if self.family != "caduceus" and len(tokenizer) != known:
+            raise InputError(
+                f"{self.name}: its tokenizer has {len(tokenizer):,} tokens and its weights are of {known:,}; get the "
+                "tokenizer that belongs to them"
+            )
+        return tokenizer
+
+    def _open(self, kind: Literal["body", "masked", "classifier"], *, fresh_head: bool, **overrides: Any) -> Any:
+        config = read_config(self._peer, self._values, self.name, **overrides)
+        model_class = getattr(self._peer, kind)
+        if self._fresh:
+            return model_class(config)
+        return load_model(self._peer, model_class, config, self._folder(), fresh_head=fresh_head)
+
+    def _folder(self) -> Path:
+        return local_folder(self._place, self._settings.get("revision"))
 
 
 class CnnEncoder(_ReadsBases):
@@ -426,6 +503,7 @@ class CnnEncoder(_ReadsBases):
 
     family = "cnn"
     lora_targets: tuple[str, ...] = ()
+    fresh_modules: tuple[str, ...] = ()
     pretrained = False
 
     def __init__(self, name: str) -> None:
@@ -460,21 +538,6 @@ class CnnEncoder(_ReadsBases):
     def identity(self) -> str:
         """Say which weights these are; see `Encoder.identity`."""
         return f"{CNN} 1"
-
-
-def mean_over_tokens(states_BLD: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Average hidden states over all tokens that are no padding, special ones included, as the published pooling does.
-
-    Returns
-    -------
-    Tensor
-        float32 (B, D).
-    """
-    states_BLD = states_BLD.float()
-    mask_BL = batch.get("attention_mask")
-    if mask_BL is None:
-        return states_BLD.mean(dim=1)
-    return (states_BLD * mask_BL[..., None]).sum(dim=1) / mask_BL.sum(dim=1, keepdim=True)
 
 
 def _missing_weights(model: Any, missing: Iterable[str], *, fresh_head: bool) -> list[str]:

@@ -34,8 +34,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from huggingface_hub.errors import StrictDataclassError
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
 from mutbert.errors import InputError, one_line
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 
 # What the libraries raise for files that are damaged, or hold values of a wrong kind.
-_OF_BAD_FILES: Final = (
+BAD_FILES: Final = (
     OSError, ValueError, RuntimeError, AttributeError, TypeError, KeyError, ImportError, SafetensorError,
     StrictDataclassError,
 )  # fmt: skip
@@ -82,11 +85,11 @@ def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: b
     check_folder(path)
     try:
         # The library tells at length what is missing or left over; here it is said in one line, and refused.
-        with library_bars_off(), _only_errors():
+        with library_bars_off(), only_errors():
             model, info = model_class.from_pretrained(
                 path, **overrides, output_loading_info=True, ignore_mismatched_sizes=False
             )
-    except _OF_BAD_FILES as error:
+    except BAD_FILES as error:
         text = one_line(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: cannot be loaded: {text}") from None
     if (missing := sorted(info["missing_keys"])) and not fresh_head:
@@ -119,6 +122,52 @@ def check_folder(path: str | Path) -> None:
         raise InputError(f"{path}: holds no weights (model*.safetensors or pytorch_model*.bin); get them too")
 
 
+def local_folder(source: str | Path, revision: str | None = None) -> Path:
+    """Return a model's folder, fetched from the Hub where it is not on this machine.
+
+    Raises
+    ------
+    InputError
+        When the Hub has no repository of that name, or is out of reach.
+    """
+    folder = Path(source)
+    if folder.exists() or isinstance(source, Path) or source.count("/") != 1 or folder.is_absolute():
+        return folder
+    try:
+        found = snapshot_download(
+            source, revision=revision, allow_patterns=["*.json", "*.yaml", "vocab.txt", "model*.safetensors"]
+        )
+        if not weight_files(Path(found)):
+            found = snapshot_download(source, revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise InputError(
+            f"{source}: no such folder, and the Hub gives no repository of that name: {one_line(error, 300)}"
+        ) from None
+    return Path(found)
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return a checkpoint's tensors by name; of ``.bin`` files, which are pickles, nothing but tensors is read.
+
+    Raises
+    ------
+    InputError
+        When a file is damaged, or holds anything else.
+    """
+    weights: dict[str, torch.Tensor] = {}
+    for path in weight_files(folder):
+        try:
+            part: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        except Exception as error:  # of several libraries, which raise many kinds
+            raise InputError(
+                f"{path}: cannot be read, or holds other things than tensors: {one_line(error, 300)}"
+            ) from None
+        if not isinstance(part, dict) or not all(isinstance(value, torch.Tensor) for value in part.values()):
+            raise InputError(f"{path}: is no state dict of tensors by name; give the file that save_pretrained wrote")
+        weights |= part
+    return weights
+
+
 def weight_files(folder: Path) -> list[Path]:
     """List the files that hold a model's weights, the same that the library reads.
 
@@ -140,7 +189,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _only_errors() -> Iterator[None]:
+def only_errors() -> Iterator[None]:
     """Keep `transformers` from warning of what is about to be refused."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from mutbert import alphabet
 from mutbert.errors import InputError, one_line
-from mutbert.model.checkpoints import check_folder, read_checkpoint, weight_files
+from mutbert.model.checkpoints import check_folder, local_folder, read_checkpoint, read_weights
 from mutbert.model.modeling_mutbert import (
     MutBertForMaskedLM,
     MutBertForSequenceClassification,
@@ -142,7 +140,7 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> Wri
         As `convert_checkpoint`.
     """
     check_folder(source)
-    weights = _read_weights(source)
+    weights = read_weights(source)
     # Each class takes its own part and refuses what none has a place for; the last one has most of them.
     model = [read_checkpoint(source, model_class) for model_class in _classes(source, weights)][-1]
     _check_vocabulary(source)
@@ -161,28 +159,6 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> Wri
     config.save_pretrained(folder)
     _tokenizer(source, config.max_position_embeddings).save_pretrained(folder)
     return Written(model, len(kept), tuple(repeated))
-
-
-def local_folder(source: str | Path) -> Path:
-    """Give a model's folder, fetched from the Hub where it is not on this machine.
-
-    Raises
-    ------
-    InputError
-        When the Hub has no repository of that name, or is out of reach.
-    """
-    folder = Path(source)
-    if folder.exists() or isinstance(source, Path) or source.count("/") != 1 or folder.is_absolute():
-        return folder
-    try:
-        found = snapshot_download(
-            source, allow_patterns=["*.json", "*.yaml", "model*.safetensors", "pytorch_model*.bin"]
-        )
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise InputError(
-            f"{source}: no such folder, and the Hub gives no repository of that name: {one_line(error, 300)}"
-        ) from None
-    return Path(found)
 
 
 def _apart(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -224,21 +200,6 @@ def _check_vocabulary(folder: Path) -> None:
             f"{path}: {token!r} has the id {vocabulary.get(token)} where MutBERT has {ours.get(token)}; the checkpoint "
             "is of another model"
         )
-
-
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        try:
-            part: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        except Exception as error:  # of several libraries, which raise many kinds
-            raise InputError(
-                f"{path}: cannot be read, or holds other things than tensors: {one_line(error, 300)}"
-            ) from None
-        if not isinstance(part, dict) or not all(isinstance(value, torch.Tensor) for value in part.values()):
-            raise InputError(f"{path}: is no state dict of tensors by name; give the file that save_pretrained wrote")
-        weights |= part
-    return weights
 
 
 def _classes(folder: Path, weights: dict[str, Tensor]) -> list[type[MutBertPreTrainedModel]]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from mutbert.encoders.adapter import mean_over_tokens
+from mutbert.encoders.probe import mean_over_tokens
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.inference.outputs import sequence_outputs
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate

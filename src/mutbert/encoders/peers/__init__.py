@@ -1,0 +1,306 @@
+"""The models that MutBERT is compared with, in plain PyTorch on transformers: no code of a checkpoint runs.
+
+A checkpoint is recognised by its ``config.json`` and read name by name, or refused with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import EsmConfig, EsmTokenizer, PreTrainedTokenizerFast
+
+from mutbert.encoders.peers.caduceus import (
+    CaduceusConfig,
+    CaduceusForMaskedLM,
+    CaduceusForSequenceClassification,
+    CaduceusModel,
+    fold_strands,
+)
+from mutbert.encoders.peers.dnabert2 import (
+    DnaBert2Config,
+    DnaBert2ForMaskedLM,
+    DnaBert2ForSequenceClassification,
+    DnaBert2Model,
+)
+from mutbert.encoders.peers.nt import (
+    NtForMaskedLM,
+    NtForSequenceClassification,
+    NtModel,
+    NtV2Config,
+    NtV2ForMaskedLM,
+    NtV2ForSequenceClassification,
+    NtV2Model,
+)
+from mutbert.errors import InputError, one_line
+from mutbert.model.checkpoints import BAD_FILES, library_bars_off, only_errors, read_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from mutbert.encoders.known import Family
+
+_FREQUENCIES: Final = ".rotary_embeddings.inv_freq"
+_COMPLEMENTS: Final = "complement_map"
+_DECODER: Final = "lm_head.decoder.weight"
+_WORDS: Final = "esm.embeddings.word_embeddings.weight"
+# As transformers still writes them.
+_LEGACY: Final = {r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A family: its classes, and what its papers and files have that others have not.
+
+    Parameters
+    ----------
+    family : str
+        See `mutbert.encoders.known.KnownModel`.
+    config, body, masked, classifier : type
+        Configuration and models.
+    tokenizer : callable
+        From a model's folder to its tokenizer.
+    context : int
+        Bases of the windows in which variants are scored, unless another number is asked for.
+    required : mapping
+        Values of ``config.json`` of which no others are implemented; each may be absent.
+    heads : tuple of str
+        How names of weights begin that only some of the models have.
+    optional, unused : tuple of str
+        How names begin that a file may lack, and that it may have for nothing.
+    renamed : mapping of str to str
+        Regular expressions of names in files, and what they become. Two names that become one are of one weight.
+    lora_targets, fresh : tuple of str
+        Layers for low-rank adapters; modules of a classifier that start from fresh weights.
+    special_tokens : bool
+        Whether the papers put special tokens around a sequence.
+    likelihood : bool
+        Whether a token with one base exchanged is a token, so that a likelihood ratio can be read off.
+    fold : callable
+        From hidden states and configuration to one vector a token.
+    """
+
+    family: Family
+    config: Any
+    body: Any
+    masked: Any
+    classifier: Any
+    tokenizer: Callable[[Path], Any]
+    context: int
+    required: Mapping[str, Any]
+    heads: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")
+    fresh: tuple[str, ...] = ("classifier",)
+    special_tokens: bool = True
+    likelihood: bool = True
+    fold: Callable[[torch.Tensor, Any], torch.Tensor] = lambda states, _config: states
+
+
+def _caduceus_tokenizer(_folder: Path) -> PreTrainedTokenizerFast:
+    """Return Caduceus' tokenizer, which its repositories have as code: a token a letter, of either case."""
+    special = ["[CLS]", "[SEP]", "[BOS]", "[MASK]", "[PAD]", "[RESERVED]", "[UNK]"]
+    vocabulary = {token: number for number, token in enumerate([*special, *"ACGTN"])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106
+    tokenizer.normalizer = normalizers.Uppercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "bos", "mask", "pad", "unk")}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="[SEP]", model_max_length=131_072, **names)  # noqa: S106
+
+
+_DNABERT2: Final = Peer(
+    "dnabert2",
+    DnaBert2Config,
+    DnaBert2Model,
+    DnaBert2ForMaskedLM,
+    DnaBert2ForSequenceClassification,
+    PreTrainedTokenizerFast.from_pretrained,
+    context=1000,
+    required={"hidden_act": "gelu", "is_decoder": False, "position_embedding_type": "absolute"},
+    heads=("cls.", "bert.pooler.", "classifier."),
+    unused=("bert.embeddings.position_ids",),
+    renamed={r"^cls\.predictions\.decoder\.weight$": "bert.embeddings.word_embeddings.weight"},
+    lora_targets=("Wqkv", "dense", "gated_layers", "wo"),
+    fresh=("classifier", "pooler"),
+    likelihood=False,
+)
+_NT: Final = Peer(
+    "nt",
+    EsmConfig,
+    NtModel,
+    NtForMaskedLM,
+    NtForSequenceClassification,
+    EsmTokenizer.from_pretrained,
+    context=5994,
+    required={"is_decoder": False, "add_cross_attention": False, "is_folding_model": False},
+    heads=("lm_head.", "classifier."),
+    optional=("esm.contact_head.",),
+    unused=("esm.embeddings.position_", "esm.pooler."),
+)
+_NTV2: Final = Peer(
+    "ntv2",
+    NtV2Config,
+    NtV2Model,
+    NtV2ForMaskedLM,
+    NtV2ForSequenceClassification,
+    EsmTokenizer.from_pretrained,
+    context=12_282,
+    required={**_NT.required, "add_bias_fnn": False, "position_embedding_type": "rotary"},
+    heads=_NT.heads,
+    optional=_NT.optional,
+    unused=_NT.unused,
+)
+_CADUCEUS: Final = Peer(
+    "caduceus",
+    CaduceusConfig,
+    CaduceusModel,
+    CaduceusForMaskedLM,
+    CaduceusForSequenceClassification,
+    _caduceus_tokenizer,
+    context=1024,
+    required={
+        "bidirectional": True, "bidirectional_strategy": "add", "bidirectional_weight_tie": True, "rms_norm": True,
+        "fused_add_norm": True, "residual_in_fp32": False,
+    },
+    heads=("lm_head.", "score."),
+    renamed={
+        r"\.mixer\.submodule\.": ".mixer.",
+        r"\.mamba_rev\.(in|out)_proj\.": r".mamba_fwd.\1_proj.",
+        r"\.word_embeddings\.embedding\.": ".word_embeddings.",
+        r"^(lm_head|caduceus\.backbone\.embeddings\.word_embeddings)\.complement_map$": _COMPLEMENTS,
+        r"^lm_head\.(lm_head\.)?weight$": "caduceus.backbone.embeddings.word_embeddings.weight",
+    },
+    lora_targets=("in_proj", "x_proj", "out_proj"),
+    fresh=("score",),
+    special_tokens=False,
+    fold=fold_strands,
+)  # fmt: skip
+
+
+def find_peer(values: Mapping[str, Any], place: str) -> Peer | None:
+    """Return the family that a ``config.json`` is of, or None where it is of none of them.
+
+    Raises
+    ------
+    InputError
+        When it is nearly one of them, or has an option that is not implemented.
+    """
+    named = values.get("auto_map")
+    # Behind "--" where a repository's code was named from elsewhere.
+    code = {str(name).rpartition("--")[2] for name in named.values()} if isinstance(named, dict) else set()
+    model_type = values.get("model_type")
+    peer: Peer | None = None
+    if model_type == DnaBert2Config.model_type or "bert_layers.BertForMaskedLM" in code:
+        peer = _DNABERT2
+    elif model_type == NtV2Config.model_type or "esm_config.EsmConfig" in code or "add_bias_fnn" in values:
+        if "add_bias_fnn" not in values:
+            raise InputError(
+                f"{place}: its config.json names the code of Nucleotide Transformer v2 and has no add_bias_fnn, so that "
+                "its feed-forward blocks are unknown; get the published config.json"
+            )
+        peer = _NTV2
+    elif model_type == CaduceusConfig.model_type:
+        peer = _CADUCEUS
+    elif model_type == EsmConfig.model_type and not code:
+        peer = _NT
+    for name, value in (peer.required if peer else {}).items():
+        if values.get(name, value) != value:
+            raise InputError(
+                f"{place}: its config.json has {name} {values[name]!r}, and of this family only {value!r} is "
+                "implemented; give another checkpoint"
+            )
+    return peer
+
+
+def read_config(peer: Peer, values: Mapping[str, Any], place: str, **overrides: Any) -> Any:
+    """Return the configuration of a checkpoint."""
+    # Where it came from and who wrote it is not what it is.
+    left_out = {"auto_map", "_name_or_path", "architectures", "model_type", "transformers_version"}
+    try:
+        return peer.config(**{name: value for name, value in values.items() if name not in left_out}, **overrides)
+    except BAD_FILES as error:
+        raise InputError(f"{place}: its config.json cannot be used: {one_line(error)}") from None
+
+
+def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: bool) -> Any:
+    """Return a model with the weights of a checkpoint, in float32.
+
+    Parameters
+    ----------
+    peer : Peer
+        Its family.
+    kind : type
+        One of the family's models.
+    config : PreTrainedConfig
+        As `read_config`.
+    folder : Path
+        The checkpoint, published or saved by `save_pretrained`.
+    fresh_head : bool
+        Whether a head that the file lacks starts from fresh weights, which torch's generator decides.
+
+    Raises
+    ------
+    InputError
+        When a weight is missing, left over or of another shape, or two names of one weight have different values.
+    """
+    with torch.device("meta"):
+        shapes = {name: weight.shape for name, weight in kind(config).state_dict().items()}
+    prefix = f"{kind.base_model_prefix}."
+    if not any(name.startswith(prefix) for name in shapes):
+        shapes = {prefix + name: shape for name, shape in shapes.items()}
+    else:
+        prefix = ""
+    state = _canonical(peer, read_weights(folder), shapes, config, folder)
+    free = (*peer.optional, *(peer.heads if fresh_head else ()))
+    if missing := [name for name in shapes if name not in state and not name.startswith(free)]:
+        remedy = "is whole" if fresh_head else "was fine-tuned"
+        raise InputError(f"{folder}: has no {', '.join(missing[:3])}; give a model that {remedy}")
+    if left := [name for name in state if name not in shapes and not name.startswith((*peer.heads, *peer.unused))]:
+        raise InputError(f"{folder}: has {', '.join(left[:3])}, which no {peer.family} model has; get it anew")
+    for name, shape in shapes.items():
+        if name in state and state[name].shape != shape:
+            raise InputError(
+                f"{folder}: {name} has shape {tuple(state[name].shape)}, and {tuple(shape)} follows from config.json; "
+                "get both anew"
+            )
+    own = {name.removeprefix(prefix): state[name] for name in shapes if name in state}
+    try:
+        with library_bars_off(), only_errors():
+            return kind.from_pretrained(None, config=config, state_dict=own, dtype=torch.float32).eval()
+    except BAD_FILES as error:
+        raise InputError(f"{folder}: cannot be loaded: {one_line(error)}") from None
+
+
+def _canonical(
+    peer: Peer, weights: dict[str, torch.Tensor], shapes: Mapping[str, Any], config: Any, folder: Path
+) -> dict[str, torch.Tensor]:
+    """Return weights by the names that a model has; those with several names must agree."""
+    state: dict[str, torch.Tensor] = {}
+    called: dict[str, str] = {}
+    for name, weight in weights.items():
+        new = name
+        for pattern, replacement in {**_LEGACY, **peer.renamed}.items():
+            new = re.sub(pattern, replacement, new)
+        if name.endswith(_FREQUENCIES):
+            # A layer's in one version of the library, the model's in another.
+            new = _FREQUENCIES
+        if new in state and not torch.equal(state[new], weight):
+            raise InputError(
+                f"{folder}: {called[new]} and {name} are two names of one weight and have different values; get it anew"
+            )
+        state[new], called[new] = weight, name
+    if (frequencies := state.pop(_FREQUENCIES, None)) is not None:
+        state |= dict.fromkeys((name for name in shapes if name.endswith(_FREQUENCIES)), frequencies)
+    complements = state.pop(_COMPLEMENTS, None)
+    if complements is not None and complements.tolist() != list(config.complement_map.values()):
+        raise InputError(f"{folder}: complement_map of the weights and of config.json differ; get both anew")
+    if _DECODER in shapes and config.tie_word_embeddings and _WORDS in state:  # noqa: SIM102
+        if not torch.equal(state.setdefault(_DECODER, state[_WORDS]), state[_WORDS]):
+            raise InputError(f"{folder}: {_DECODER} and {_WORDS} should be tied and have different values; get it anew")
+    return state

@@ -1,0 +1,313 @@
+"""Caduceus: bidirectional Mamba over single bases, with or without equivariance to the reverse complement.
+
+Schiff et al. 2024, arXiv 2403.03234; Mamba: Gu and Dao 2023, arXiv 2312.00752. Caduceus-Ph reads one strand.
+Caduceus-PS reads both at once with the same weights, so that the reverse complement of a sequence has the same logits,
+reversed and complemented. Shape suffixes: B batch, L tokens, D model width, E inner width (expand * D), N state size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# The scan holds two arrays (B, E, L, N); it runs over so few rows at once that they stay below this.
+_SCAN_BYTES: Final = 1 << 28
+
+
+class CaduceusConfig(PreTrainedConfig):
+    """Configuration of Caduceus; the defaults are the published Caduceus-PS."""
+
+    model_type = "caduceus"
+    attribute_map = {"hidden_size": "d_model", "num_hidden_layers": "n_layer"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        d_model: int = 256,
+        n_layer: int = 16,
+        vocab_size: int = 16,
+        rcps: bool = True,
+        complement_map: Mapping[str, int] | None = None,
+        ssm_cfg: Mapping[str, Any] | None = None,
+        norm_epsilon: float = 1e-5,
+        initializer_cfg: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.d_model = d_model
+        self.n_layer = n_layer
+        self.vocab_size = vocab_size
+        self.rcps = rcps
+        # Saved configurations have their keys as text, in the order of text: 0, 1, 10, 11, 2...
+        known = {str(number): number for number in range(vocab_size)} | {"7": 10, "8": 9, "9": 8, "10": 7}
+        self.complement_map = dict(sorted((complement_map or known).items(), key=lambda pair: int(pair[0])))
+        self.ssm_cfg = {"d_state": 16, "d_conv": 4, "expand": 2, "dt_rank": "auto", **(ssm_cfg or {})}
+        self.norm_epsilon = norm_epsilon
+        self.initializer_cfg = {"initializer_range": 0.02, **(initializer_cfg or {})}
+
+
+class Mamba(nn.Module):
+    """One direction of a bidirectional Mamba block, between projections that both directions share."""
+
+    def __init__(self, config: CaduceusConfig, *, projections: bool) -> None:
+        super().__init__()
+        width, settings = config.d_model, config.ssm_cfg
+        inner, states, kernel = settings["expand"] * width, settings["d_state"], settings["d_conv"]
+        rank = math.ceil(width / 16) if settings["dt_rank"] == "auto" else settings["dt_rank"]
+        self.sizes = (rank, states, states)
+        if projections:
+            bias = settings.get("bias", False)
+            self.in_proj = nn.Linear(width, 2 * inner, bias=bias)
+            self.out_proj = nn.Linear(inner, width, bias=bias)
+        self.conv1d = nn.Conv1d(
+            inner, inner, kernel, groups=inner, padding=kernel - 1, bias=settings.get("conv_bias", True)
+        )
+        self.x_proj = nn.Linear(inner, rank + 2 * states, bias=False)
+        self.dt_proj = nn.Linear(rank, inner)
+        self.A_log = nn.Parameter(torch.empty(inner, states))
+        self.D = nn.Parameter(torch.empty(inner))
+
+    def forward(self, input_BLE: torch.Tensor, gate_BLE: torch.Tensor) -> torch.Tensor:
+        """Return the gated scan, (B, L, E); a position depends on none behind it."""
+        u_BEL = F.silu(self.conv1d(input_BLE.transpose(1, 2))[..., : input_BLE.shape[1]])
+        step, b_BLN, c_BLN = self.x_proj(u_BEL.transpose(1, 2)).split(self.sizes, dim=-1)
+        step_BEL = F.linear(step, self.dt_proj.weight).transpose(1, 2)
+        rows = max(_SCAN_BYTES // (8 * self.A_log.numel() * u_BEL.shape[2]), 1)
+        parts = [
+            # Run again where gradients are wanted, since all that a scan holds is more than the rest of the model.
+            checkpoint(self._scan, *part, use_reentrant=False) if torch.is_grad_enabled() else self._scan(*part)
+            for part in zip(
+                *(
+                    value.split(rows)
+                    for value in (
+                        u_BEL, step_BEL, b_BLN.transpose(1, 2), c_BLN.transpose(1, 2), gate_BLE.transpose(1, 2)
+                    )
+                ),
+                strict=True,
+            )
+        ]  # fmt: skip
+        return torch.cat(parts).transpose(1, 2)
+
+    def _scan(self, u: torch.Tensor, step: torch.Tensor, b: torch.Tensor, c: torch.Tensor, z: torch.Tensor) -> Any:
+        decay_EN = -self.A_log.float().exp()
+        return _selective_scan(
+            u, step, decay_EN, b.contiguous(), c.contiguous(), self.D.float(), z=z,
+            delta_bias=self.dt_proj.bias.float(), delta_softplus=True,
+        ).to(u.dtype)  # fmt: skip
+
+
+class BiMamba(nn.Module):
+    """Mamba in both directions, added up."""
+
+    def __init__(self, config: CaduceusConfig) -> None:
+        super().__init__()
+        self.mamba_fwd = Mamba(config, projections=True)
+        self.mamba_rev = Mamba(config, projections=False)
+
+    def forward(self, x_BLD: torch.Tensor, order_BL: torch.Tensor | None) -> torch.Tensor:
+        """Return (B, L, D); see `_reversed` for the order."""
+        input_BLE, gate_BLE = self.mamba_fwd.in_proj(x_BLD).chunk(2, dim=-1)
+        forward_BLE = self.mamba_fwd(input_BLE, gate_BLE)
+        reverse_BLE = self.mamba_rev(_reversed(input_BLE, order_BL), _reversed(gate_BLE, order_BL))
+        out = self.mamba_fwd.out_proj
+        return out(forward_BLE) + out(_reversed(reverse_BLE, order_BL))  # type: ignore[no-any-return]
+
+
+class CaduceusBlock(nn.Module):
+    """Adds what came before to the residual stream, normalises it, and mixes along the sequence.
+
+    With two strands, these change places in every block, channels reversed, as the published models' fused norm does.
+    """
+
+    def __init__(self, config: CaduceusConfig) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(config.d_model, eps=config.norm_epsilon)
+        self.mixer = BiMamba(config)
+
+    def forward(self, residual: torch.Tensor, order_BL: torch.Tensor | None) -> torch.Tensor:
+        """Return the residual stream behind the block, shape (strands, B, L, D); both strands in the first's order."""
+        if len(residual) == 1:
+            return residual + self.mixer(self.norm(residual[0]), order_BL)
+        residual = residual.flip(0, -1)
+        x = self.norm(residual)
+        both = torch.cat([x[0], _reversed(x[1], order_BL)])
+        mixed = self.mixer(both, None if order_BL is None else order_BL.repeat(2, 1)).unflatten(0, (2, -1))
+        return residual + torch.stack([mixed[0], _reversed(mixed[1], order_BL)])
+
+
+class CaduceusPreTrainedModel(PreTrainedModel):
+    """What transformers knows of all Caduceus models."""
+
+    config: CaduceusConfig
+    config_class = CaduceusConfig
+    base_model_prefix = "caduceus"
+    _no_split_modules = ("CaduceusBlock",)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Give fresh weights as Mamba has them: steps between 0.001 and 0.1, and outputs the smaller the deeper."""
+        deviation = self.config.initializer_cfg["initializer_range"]
+        if isinstance(module, Mamba):
+            scale = module.sizes[0] ** -0.5
+            init.uniform_(module.dt_proj.weight, -scale, scale)
+            step = torch.empty_like(module.dt_proj.bias).uniform_(math.log(1e-3), math.log(0.1)).exp()
+            init.copy_(module.dt_proj.bias, step + torch.log(-torch.expm1(-step)))
+            states = torch.arange(1, module.A_log.shape[1] + 1, device=step.device)
+            init.copy_(module.A_log, states.log().expand_as(module.A_log))
+            init.ones_(module.D)
+            if hasattr(module, "out_proj"):
+                scale = (module.out_proj.in_features * self.config.n_layer) ** -0.5
+                init.uniform_(module.out_proj.weight, -scale, scale)
+        elif isinstance(module, nn.Embedding) or module is getattr(self, "score", None):
+            init.normal_(module.weight, std=deviation)
+
+
+class CaduceusModel(CaduceusPreTrainedModel):
+    """The backbone. Hidden states have D channels, or of Caduceus-PS 2 D: the other strand's in reverse order."""
+
+    def __init__(self, config: CaduceusConfig) -> None:
+        super().__init__(config)
+        self.backbone = nn.ModuleDict(
+            {
+                "embeddings": nn.ModuleDict({"word_embeddings": nn.Embedding(config.vocab_size, config.d_model)}),
+                "layers": nn.ModuleList(CaduceusBlock(config) for _ in range(config.n_layer)),
+                "norm_f": nn.RMSNorm(config.d_model, eps=config.norm_epsilon),
+            }
+        )
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embedding."""
+        return self.backbone["embeddings"]["word_embeddings"]  # type: ignore[index, no-any-return]
+
+    def complements(self, device: torch.device) -> torch.Tensor:
+        """Return the complement of each token, (V,)."""
+        return torch.tensor(list(self.config.complement_map.values()), device=device)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        **_: Any,
+    ) -> BaseModelOutput:
+        """Return hidden states of tokens; those of padding, which is on the right, have no meaning.
+
+        With a mask, a row depends on its own tokens alone: each is reversed within its own length. Without one, every
+        token is read, padding too, as the reference does. States of layers before the last are the residual stream.
+        """
+        order_BL = None if attention_mask is None else _order(attention_mask)
+        embedding = self.get_input_embeddings()
+        streams = [embedding(input_ids)]
+        if self.config.rcps:
+            streams.append(embedding(self.complements(input_ids.device)[input_ids]))
+        states = [torch.stack(streams)]
+        for layer in self.backbone["layers"]:  # type: ignore[attr-defined]
+            states.append(layer(states[-1], order_BL))
+            if not output_hidden_states:
+                del states[0]
+        states[-1] = self.backbone["norm_f"](states[-1])
+        # The second strand's channels stand in reverse order, as the reference has them.
+        given = [state[0] if len(state) == 1 else torch.cat([state[0], state[1].flip(-1)], -1) for state in states]
+        return BaseModelOutput(
+            last_hidden_state=given[-1], hidden_states=tuple(given) if output_hidden_states else None
+        )
+
+
+class CaduceusForMaskedLM(CaduceusPreTrainedModel):
+    """The masked language model, whose decoder is the token embedding."""
+
+    def __init__(self, config: CaduceusConfig) -> None:
+        super().__init__(config)
+        self.caduceus = CaduceusModel(config)
+        self.post_init()
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Return logits of any hidden states, (..., V): of Caduceus-PS, the sum of both strands'."""
+        weight_VD: Any = self.caduceus.get_input_embeddings().weight
+        if not self.config.rcps:
+            return F.linear(states, weight_VD)
+        one, other = states.chunk(2, dim=-1)
+        complement_V = self.caduceus.complements(states.device)
+        return F.linear(one, weight_VD) + F.linear(other.flip(-1), weight_VD[complement_V])
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> MaskedLMOutput:
+        """Return logits, (B, L, V)."""
+        outputs = self.caduceus(input_ids, attention_mask, **kwargs)
+        return MaskedLMOutput(logits=self.logits(outputs.last_hidden_state), hidden_states=outputs.hidden_states)
+
+
+class CaduceusForSequenceClassification(CaduceusPreTrainedModel):
+    """The paper's classifier: a linear layer without bias on the mean over tokens; of Caduceus-PS, over strands too."""
+
+    def __init__(self, config: CaduceusConfig) -> None:
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.caduceus = CaduceusModel(config)
+        self.score = nn.Linear(config.d_model, config.num_labels, bias=False)
+        self.post_init()
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> SequenceClassifierOutput:
+        """Return logits, (B, number of labels)."""
+        states_BLD = fold_strands(self.caduceus(input_ids, attention_mask, **kwargs).last_hidden_state, self.config)
+        if attention_mask is None:
+            return SequenceClassifierOutput(logits=self.score(states_BLD.mean(dim=1)))
+        mask_BL1 = attention_mask[..., None].to(states_BLD.dtype)
+        return SequenceClassifierOutput(logits=self.score((states_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)))
+
+
+def fold_strands(states: torch.Tensor, config: CaduceusConfig) -> torch.Tensor:
+    """Return hidden states with D channels: of Caduceus-PS the mean of both strands' at each base."""
+    if not config.rcps:
+        return states
+    one, other = states.chunk(2, dim=-1)
+    return (one + other.flip(-1)) / 2
+
+
+def _order(mask_BL: torch.Tensor) -> torch.Tensor | None:
+    """Return where each position goes when rows are reversed within their own lengths; None where all are full."""
+    if mask_BL.all():
+        return None
+    if (mask_BL[:, 1:] > mask_BL[:, :-1]).any():
+        raise ValueError("attention_mask has padding on the left; Caduceus takes it on the right")
+    place_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
+    last_B1 = mask_BL.sum(dim=1, keepdim=True) - 1
+    return torch.where(place_L <= last_B1, last_B1 - place_L, place_L)
+
+
+def _reversed(x_BLD: torch.Tensor, order_BL: torch.Tensor | None) -> torch.Tensor:
+    """Return every row reversed: all of it, or its own length alone."""
+    return x_BLD.flip(1) if order_BL is None else x_BLD.gather(1, order_BL[..., None].expand_as(x_BLD))
+
+
+try:
+    from transformers.models.mamba.modeling_mamba import mamba_selective_scan as _selective_scan
+except ImportError:  # transformers before it had the scan as a function
+
+    def _selective_scan(
+        u: torch.Tensor, step: torch.Tensor, decay_EN: torch.Tensor, b: torch.Tensor, c: torch.Tensor,
+        skip_E: torch.Tensor, *, z: torch.Tensor, delta_bias: torch.Tensor, delta_softplus: bool,  # noqa: ARG001
+    ) -> torch.Tensor:  # fmt: skip
+        """Return the selective scan (Gu and Dao 2023, algorithm 2), position by position."""
+        step = F.softplus(step + delta_bias[:, None])
+        keep, add = torch.exp(decay_EN[:, None] * step[..., None]), step[..., None] * b.transpose(1, 2)[:, None]
+        add = add * u[..., None]
+        state, outputs = torch.zeros_like(add[:, :, 0]), []
+        for place in range(u.shape[2]):
+            state = keep[:, :, place] * state + add[:, :, place]
+            outputs.append((state * c[:, None, :, place]).sum(-1))
+        return (torch.stack(outputs, dim=-1) + u * skip_E[:, None]) * F.silu(z)

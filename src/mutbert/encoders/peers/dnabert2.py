@@ -1,0 +1,218 @@
+"""DNABERT-2: a BERT with ALiBi in place of position embeddings and with gated feed-forward blocks.
+
+Zhou et al. 2023, arXiv 2306.15006; ALiBi: Press et al. 2021, arXiv 2108.12409. Modules bear the names of the published
+checkpoint. Shape suffixes: B batch, L tokens, D hidden size, H heads, K size of a head, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
+
+
+class DnaBert2Config(PreTrainedConfig):
+    """Configuration of DNABERT-2; the defaults are the published model's."""
+
+    model_type = "dnabert2"
+
+    def __init__(
+        self,
+        vocab_size: int = 4096,
+        hidden_size: int = 768,
+        num_hidden_layers: int = 12,
+        num_attention_heads: int = 12,
+        intermediate_size: int = 3072,
+        hidden_act: str = "gelu",
+        hidden_dropout_prob: float = 0.1,
+        attention_probs_dropout_prob: float = 0.0,
+        classifier_dropout: float | None = None,
+        type_vocab_size: int = 2,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float = 1e-12,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.hidden_act = hidden_act
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        self.classifier_dropout = classifier_dropout
+        self.type_vocab_size = type_vocab_size
+        self.initializer_range = initializer_range
+        self.layer_norm_eps = layer_norm_eps
+
+
+class DnaBert2Layer(GradientCheckpointingLayer):
+    """One post-norm block: attention, then the gated feed-forward."""
+
+    def __init__(self, config: DnaBert2Config) -> None:
+        super().__init__()
+        width, inner = config.hidden_size, config.intermediate_size
+        self.heads = config.num_attention_heads
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.attention = nn.ModuleDict(
+            {
+                "self": nn.ModuleDict({"Wqkv": nn.Linear(width, 3 * width)}),
+                "output": nn.ModuleDict(
+                    {"dense": nn.Linear(width, width), "LayerNorm": nn.LayerNorm(width, eps=config.layer_norm_eps)}
+                ),
+            }
+        )
+        self.mlp = nn.ModuleDict(
+            {
+                "gated_layers": nn.Linear(width, 2 * inner, bias=False),
+                "wo": nn.Linear(inner, width),
+                "layernorm": nn.LayerNorm(width, eps=config.layer_norm_eps),
+            }
+        )
+
+    def forward(self, x_BLD: torch.Tensor, bias_BHLL: torch.Tensor) -> torch.Tensor:
+        """Return the block's output, (B, L, D)."""
+        own, output = self.attention["self"], self.attention["output"]  # type: ignore[index]
+        q_BHLK, k_BHLK, v_BHLK = own["Wqkv"](x_BLD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended_BHLK = F.scaled_dot_product_attention(
+            q_BHLK,
+            k_BHLK,
+            v_BHLK,
+            attn_mask=bias_BHLL.to(q_BHLK.dtype),
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        attended_BLD = output["dense"](attended_BHLK.transpose(1, 2).flatten(2))
+        x_BLD = output["LayerNorm"](self.dropout(attended_BLD) + x_BLD)
+        gate, up = self.mlp["gated_layers"](x_BLD).chunk(2, dim=-1)
+        return self.mlp["layernorm"](self.mlp["wo"](self.dropout(F.gelu(gate) * up)) + x_BLD)  # type: ignore[no-any-return]
+
+
+class DnaBert2PreTrainedModel(PreTrainedModel):
+    """What transformers knows of all DNABERT-2 models."""
+
+    config: DnaBert2Config
+    config_class = DnaBert2Config
+    base_model_prefix = "bert"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("DnaBert2Layer",)
+
+
+class DnaBert2Model(DnaBert2PreTrainedModel):
+    """The encoder; with `pooler`, tanh of a dense layer on the first token is its ``pooler_output``."""
+
+    def __init__(self, config: DnaBert2Config) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.embeddings = nn.ModuleDict(
+            {
+                "word_embeddings": nn.Embedding(config.vocab_size, width),
+                "token_type_embeddings": nn.Embedding(config.type_vocab_size, width),
+                "LayerNorm": nn.LayerNorm(width, eps=config.layer_norm_eps),
+            }
+        )
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        layers = nn.ModuleList(DnaBert2Layer(config) for _ in range(config.num_hidden_layers))
+        self.encoder = nn.ModuleDict({"layer": layers})
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the token embedding."""
+        return self.embeddings["word_embeddings"]
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+        **_: Any,
+    ) -> BaseModelOutput:
+        """Return hidden states, (B, L, D); as in the reference, those of padding are zeros behind the last layer."""
+        types_1D = self.embeddings["token_type_embeddings"].weight[:1]
+        x_BLD = self.dropout(self.embeddings["LayerNorm"](self.embeddings["word_embeddings"](input_ids) + types_1D))
+        bias_BHLL = _alibi(self.config.num_attention_heads, input_ids.shape[1], x_BLD.device)
+        if attention_mask is not None:
+            bias_BHLL = bias_BHLL.masked_fill(attention_mask[:, None, None, :] == 0, -torch.inf)
+        states = [x_BLD]
+        for layer in self.encoder["layer"]:  # type: ignore[attr-defined]
+            states.append(layer(states[-1], bias_BHLL))
+        if attention_mask is not None:
+            states[-1] = states[-1] * attention_mask[..., None].to(x_BLD.dtype)
+        return BaseModelOutput(
+            last_hidden_state=states[-1], hidden_states=tuple(states) if output_hidden_states else None
+        )
+
+
+class DnaBert2ForMaskedLM(DnaBert2PreTrainedModel):
+    """The masked language model, whose decoder is the token embedding with a bias of its own."""
+
+    def __init__(self, config: DnaBert2Config) -> None:
+        super().__init__(config)
+        width = config.hidden_size
+        self.bert = DnaBert2Model(config)
+        transform = {"dense": nn.Linear(width, width), "LayerNorm": nn.LayerNorm(width, eps=config.layer_norm_eps)}
+        decoder = nn.ParameterDict({"bias": nn.Parameter(torch.zeros(config.vocab_size))})
+        self.cls = nn.ModuleDict(
+            {"predictions": nn.ModuleDict({"transform": nn.ModuleDict(transform), "decoder": decoder})}
+        )
+        self.post_init()
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Return logits of any hidden states, (..., V)."""
+        head: Any = self.cls["predictions"]
+        transformed = head["transform"]["LayerNorm"](F.gelu(head["transform"]["dense"](states)))
+        return F.linear(transformed, self.bert.get_input_embeddings().weight, head["decoder"]["bias"])  # type: ignore[arg-type]
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> MaskedLMOutput:
+        """Return logits, (B, L, V)."""
+        outputs = self.bert(input_ids, attention_mask, **kwargs)
+        return MaskedLMOutput(logits=self.logits(outputs.last_hidden_state), hidden_states=outputs.hidden_states)  # type: ignore[arg-type]
+
+
+class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
+    """The paper's classifier: the first token through a dense layer and tanh, dropout, and a linear layer.
+
+    The published checkpoint has no pooler, so that this starts from a fresh one.
+    """
+
+    def __init__(self, config: DnaBert2Config) -> None:
+        super().__init__(config)
+        width, dropout = config.hidden_size, config.classifier_dropout
+        self.num_labels = config.num_labels
+        self.bert = DnaBert2Model(config)
+        self.bert.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)})
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
+        self.classifier = nn.Linear(width, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> SequenceClassifierOutput:
+        """Return logits, (B, number of labels)."""
+        outputs = self.bert(input_ids, attention_mask, **kwargs)
+        pooled = torch.tanh(self.bert.pooler["dense"](outputs.last_hidden_state[:, 0]))  # type: ignore[index]
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
+
+
+def alibi_slopes(heads: int) -> list[float]:
+    """Return ALiBi's slope of each head: a geometric sequence, filled up from one of twice as many heads."""
+    known = 2 ** math.floor(math.log2(heads))
+    first = [2 ** (-8 * (head + 1) / known) for head in range(known)]
+    return first + [2 ** (-8 * (2 * head + 1) / (2 * known)) for head in range(heads - known)]
+
+
+def _alibi(heads: int, length: int, device: torch.device) -> torch.Tensor:
+    """Return what is added to attention scores, -slope * distance, (1, H, L, L)."""
+    place_L = torch.arange(length, device=device)
+    distance_LL = (place_L[None] - place_L[:, None]).abs()
+    return -torch.tensor(alibi_slopes(heads), device=device)[None, :, None, None] * distance_LL

@@ -1,0 +1,105 @@
+"""Nucleotide Transformers (Dalla-Torre et al. 2023, doi 10.1101/2023.01.11.523679) over transformers' ESM.
+
+The first version is ESM as it is. The second has gated feed-forward blocks without biases and rotary positions; all
+else is ESM's, and modules bear the names of the published checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from transformers import EsmConfig, EsmForMaskedLM, EsmForSequenceClassification, EsmModel
+from transformers.models.esm.modeling_esm import EsmEmbeddings
+
+
+class NtModel(EsmModel):
+    """The encoder, without a pooler, which no Nucleotide Transformer has."""
+
+    def __init__(self, config: EsmConfig) -> None:
+        super().__init__(config, add_pooling_layer=False)
+        _adapt(self)
+        self.post_init()
+
+
+class NtForMaskedLM(EsmForMaskedLM):
+    """The masked language model."""
+
+    def __init__(self, config: EsmConfig) -> None:
+        super().__init__(config)
+        _adapt(self.esm)
+        self.post_init()
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Return logits of any hidden states, (..., V)."""
+        return self.lm_head(states)  # type: ignore[no-any-return]
+
+
+class NtForSequenceClassification(EsmForSequenceClassification):
+    """The classifier: dense, tanh and a linear layer on the first token."""
+
+    def __init__(self, config: EsmConfig) -> None:
+        super().__init__(config)
+        _adapt(self.esm)
+        self.post_init()
+
+
+class NtV2Config(EsmConfig):
+    """Configuration of the second version; `add_bias_fnn` is false in every published one."""
+
+    model_type = "nt_v2"
+
+
+class NtV2Model(NtModel):
+    """The second version's encoder."""
+
+    config_class = NtV2Config
+
+
+class NtV2ForMaskedLM(NtForMaskedLM):
+    """The second version's masked language model."""
+
+    config_class = NtV2Config
+
+
+class NtV2ForSequenceClassification(NtForSequenceClassification):
+    """The second version's classifier."""
+
+    config_class = NtV2Config
+
+
+class NtEmbeddings(EsmEmbeddings):
+    """ESM's embeddings, whose scale in a row with ``<mask>`` depends on its length: padding never counts."""
+
+    def forward(
+        self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, **kwargs: Any
+    ) -> torch.Tensor:
+        """Return (B, L, D), zeros at padding."""
+        if attention_mask is None and input_ids is not None:
+            attention_mask = input_ids.ne(self.padding_idx).long()
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)  # type: ignore[no-any-return]
+
+
+class GatedIntermediate(nn.Module):
+    """SiLU of one half of a dense layer times its other half (SwiGLU, Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, config: NtV2Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Return (B, L, intermediate size)."""
+        gate, up = self.dense(hidden_states).chunk(2, dim=-1)
+        return F.silu(gate) * up
+
+
+def _adapt(model: EsmModel) -> None:
+    """Replace what Nucleotide Transformers have otherwise than ESM."""
+    config = model.config
+    model.embeddings = NtEmbeddings(config)
+    if isinstance(config, NtV2Config):
+        for layer in model.encoder.layer:
+            layer.intermediate = GatedIntermediate(config)
+            layer.output.dense = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
