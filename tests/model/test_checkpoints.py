@@ -82,7 +82,7 @@ def test_body_of_a_masked_model(published, probs):
 
 
 @pytest.mark.parametrize("model_class", [MutBertForSequenceClassification, MutBertForTokenClassification])
-@pytest.mark.parametrize("pooler_type", ["mean", "cls"])
+@pytest.mark.parametrize("pooler_type", ["mean", "first_token_transform"])
 def test_fine_tuning_starts_with_a_new_classifier_and_reading_does_not(published, model_class, pooler_type):
     folder, model = published
     fresh, info = model_class.from_pretrained(folder, num_labels=3, pooler_type=pooler_type, output_loading_info=True)
@@ -172,13 +172,15 @@ def test_a_decoder_that_repeats_the_embedding_stays_tied(published):
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
-def test_first_token_pooler(build, probs, tmp_path):
-    model = build(MutBertModel, pooler_type="cls")
+@pytest.mark.parametrize("word", ["first_token_transform", "cls"])
+def test_first_token_pooler(build, probs, tmp_path, word):
+    model = build(MutBertModel, pooler_type="first_token_transform")
     model.save_pretrained(tmp_path)
-    folder = as_published(tmp_path)
+    folder = as_published(tmp_path, pooler_type=word)
     edit_weights(folder, lambda weights: weights.update({f"bert.{name}": weights.pop(name) for name in list(weights)}))
     inputs = probs(2, 10)
     loaded = read_checkpoint(folder, MutBertModel)
+    assert loaded.config.pooler_type == "first_token_transform"
     assert torch.equal(loaded(input_probs=inputs).pooler_output, model(input_probs=inputs).pooler_output)
     mean = read_checkpoint(folder, MutBertModel, pooler_type="mean")
     assert torch.equal(mean(input_probs=inputs).last_hidden_state, model(input_probs=inputs).last_hidden_state)
@@ -190,10 +192,25 @@ def test_first_token_pooler(build, probs, tmp_path):
 
 def test_a_masked_model_has_no_first_token_pooler(published):
     folder, _ = published
-    as_published(folder, pooler_type="cls")
+    as_published(folder, pooler_type="first_token_transform")
     assert read_checkpoint(folder, MutBertForMaskedLM)
     with pytest.raises(InputError, match=r'has no .*pooler\.dense.*give pooler_type="mean"'):
         read_checkpoint(folder, MutBertModel)
+
+
+@pytest.mark.parametrize("model_class", [MutBertModel, MutBertForSequenceClassification])
+def test_a_checkpoint_of_ours_that_says_cls(build, probs, tmp_path, model_class):
+    """As earlier versions of this package wrote it."""
+    model = build(model_class, pooler_type="first_token_transform")
+    model.save_pretrained(tmp_path / "old")
+    path = tmp_path / "old" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooler_type": "cls"}))
+    old = read_checkpoint(tmp_path / "old", model_class)
+    old.save_pretrained(tmp_path / "new")
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["pooler_type"] == "first_token_transform"
+    inputs = probs(2, 10)
+    for loaded in (old, read_checkpoint(tmp_path / "new", model_class)):
+        assert torch.equal(loaded(input_probs=inputs)[-1], model(input_probs=inputs)[-1])
 
 
 def test_stock_bert_is_refused_by_its_config_and_by_its_weights(tmp_path):
@@ -349,7 +366,7 @@ def test_a_bin_file_of_other_things_is_refused(published, tmp_path, content):
 )
 def test_of_a_classifier_nothing_may_be_missing(build, tmp_path, model_class, key):
     """Whole parts are new in fine-tuning; one of which some is there is torn, and so is one without its pooler."""
-    build(model_class, pooler_type="cls").save_pretrained(tmp_path)
+    build(model_class, pooler_type="first_token_transform").save_pretrained(tmp_path)
     edit_weights(tmp_path, lambda weights: [weights.pop(name) for name in list(weights) if name.startswith(key)])
     if "pooler" in key and model_class is MutBertForTokenClassification:
         assert model_class.from_pretrained(tmp_path), "it has none"

@@ -34,7 +34,7 @@ def test_defaults_are_the_published_model():
         ({"classifier_dropout": -1}, "classifier_dropout"),
         ({"layer_norm_eps": 0}, "layer_norm_eps"),
         ({"rope_theta": float("inf")}, "rope_theta"),
-        ({"pooler_type": "max"}, "pooler_type"),
+        ({"pooler_type": "max"}, "pooler_type is 'max'; it must be one of mean, first_token_transform$"),
         ({"pad_token_id": 9}, "pad_token_id"),
         ({"hidden_size": 24, "rope_scaling": DYNAMIC}, "at least 4"),
     ],
@@ -113,12 +113,28 @@ def test_rope_scaling_is_overridden_saved_and_read_again(tmp_path):
         MutBertConfig.from_pretrained(tmp_path / "scaled", rope_scaling={"type": "longrope", "factor": 2.0})
 
 
+@pytest.mark.parametrize("word", ["cls", "first_token_transform"])
+def test_first_token_pooling_has_one_name(tmp_path, word):
+    config = MutBertConfig(hidden_size=48)
+    config.save_pretrained(tmp_path / "mean")
+    config.pooler_type = word
+    overridden = MutBertConfig.from_pretrained(tmp_path / "mean", pooler_type=word)
+    for each in (config, overridden, MutBertConfig(hidden_size=48, pooler_type=word)):
+        assert each.pooler_type == "first_token_transform"
+    path = tmp_path / "mean" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooler_type": word}))
+    read = MutBertConfig.from_pretrained(tmp_path / "mean")
+    read.save_pretrained(tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["pooler_type"] == "first_token_transform"
+    assert MutBertConfig.from_pretrained(tmp_path / "again").pooler_type == "first_token_transform"
+
+
 def test_every_value_survives_saving(tmp_path):
     config = MutBertConfig(
         hidden_size=24,
         num_attention_heads=2,
         rope_theta=77.0,
-        pooler_type="cls",
+        pooler_type="first_token_transform",
         classifier_dropout=0.5,
         num_labels=3,
         problem_type="single_label_classification",
@@ -135,18 +151,19 @@ def test_a_model_checks_what_was_changed_behind_the_configuration(config):
         MutBertModel(config)
 
 
-def test_published_configuration_is_recognised(tmp_path):
+@pytest.mark.parametrize("word", ["cls", "first_token_transform"])
+def test_published_configuration_is_recognised(tmp_path, word):
     published = {
         "model_type": "bert",
         "architectures": ["RoPEBertForMaskedLM"],
         "auto_map": {"AutoConfig": "JadenLong/MutBERT--modeling_mutbert.RoPEBertConfig"},
         "hidden_size": 48,
         "num_attention_heads": 4,
-        "pooler_type": "cls",
+        "pooler_type": word,
     }
     (tmp_path / "config.json").write_text(json.dumps(published))
     config = MutBertConfig.from_pretrained(tmp_path)
-    assert (config.model_type, config.hidden_size, config.pooler_type) == ("mutbert", 48, "cls")
+    assert (config.model_type, config.hidden_size, config.pooler_type) == ("mutbert", 48, "first_token_transform")
     assert "auto_map" not in config.to_dict()
 
 

@@ -34,6 +34,8 @@ def published(build, tmp_path):
         values = json.loads((folder / "config.json").read_text())
         values |= {"model_type": "bert", "auto_map": {"AutoModel": "modeling_mutbert.RoPEBertModel"}}
         values["architectures"] = architectures
+        # As given, where the configuration has one word for what a file may call by two.
+        values["pooler_type"] = changes.get("pooler_type", "mean")
         (folder / "config.json").write_text(json.dumps(values))
         if edit is not None:
             weights = load_file(folder / "model.safetensors")
@@ -54,7 +56,7 @@ def published(build, tmp_path):
         (MutBertForTokenClassification, ["RoPEBertForTokenClassification"]),
     ],
 )
-@pytest.mark.parametrize("pooler_type", ["mean", "cls"])
+@pytest.mark.parametrize("pooler_type", ["mean", "first_token_transform", "cls"])
 def test_every_kind_of_model(published, probs, tmp_path, model_class, architectures, pooler_type):
     folder, model = published(model_class, architectures=architectures, pooler_type=pooler_type, num_labels=3)
     done = convert_checkpoint(folder, tmp_path / "ours")
@@ -67,9 +69,10 @@ def test_every_kind_of_model(published, probs, tmp_path, model_class, architectu
     values = json.loads((tmp_path / "ours" / "config.json").read_text())
     assert (values["model_type"], values["architectures"]) == ("mutbert", [model_class.__name__])
     assert "auto_map" not in values
+    assert values["pooler_type"] == ("mean" if pooler_type == "mean" else "first_token_transform")
     inputs = probs(2, 10)
     again = model_class.from_pretrained(tmp_path / "ours")
-    assert torch.equal(again(input_probs=inputs)[0], model(input_probs=inputs)[0])
+    assert torch.equal(again(input_probs=inputs)[-1], model(input_probs=inputs)[-1])
     if model_class in {MutBertModel, MutBertForSequenceClassification}:
         body = AutoModel.from_pretrained(tmp_path / "ours")
         assert torch.equal(body(input_probs=inputs)[0], model.base_model(input_probs=inputs)[0])
@@ -106,12 +109,12 @@ def test_a_decoder_of_its_own_is_kept(published, probs, tmp_path):
 
 
 def test_a_masked_model_keeps_its_pooler(published, build, probs, tmp_path):
-    body = build(MutBertModel, pooler_type="cls")
+    body = build(MutBertModel, pooler_type="first_token_transform")
 
     def add_pooler(weights):
         weights.update({f"bert.pooler.{name}": value for name, value in body.pooler.state_dict().items()})
 
-    folder, _ = published(MutBertForMaskedLM, add_pooler, pooler_type="cls")
+    folder, _ = published(MutBertForMaskedLM, add_pooler, pooler_type="first_token_transform")
     done = convert_checkpoint(folder, tmp_path / "ours")
     assert done.model_class == "MutBertForMaskedLM"
     again = MutBertModel.from_pretrained(tmp_path / "ours")

@@ -204,8 +204,9 @@ def test_mean_pooling(build, probs):
     torch.testing.assert_close(outputs.pooler_output[1], outputs.last_hidden_state[1, :6].mean(dim=0))
 
 
-def test_cls_pooling(build, probs):
-    model = build(MutBertModel, pooler_type="cls")
+@pytest.mark.parametrize("pooler_type", ["first_token_transform", "cls"])
+def test_first_token_pooling(build, probs, pooler_type):
+    model = build(MutBertModel, pooler_type=pooler_type)
     outputs = model(input_probs=probs(2, 10))
     wanted = torch.tanh(model.pooler.dense(outputs.last_hidden_state[:, 0]))
     torch.testing.assert_close(outputs.pooler_output, wanted)
@@ -410,7 +411,7 @@ def test_half_precision(build, probs, attention, dtype):
         (MutBertForTokenClassification, AutoModelForTokenClassification),
     ],
 )
-@pytest.mark.parametrize("pooler_type", ["mean", "cls"])
+@pytest.mark.parametrize("pooler_type", ["mean", "first_token_transform"])
 def test_saved_models_are_found_by_the_auto_classes(build, probs, tmp_path, model_class, auto_class, pooler_type):
     model = build(model_class, pooler_type=pooler_type)
     model.save_pretrained(tmp_path)

@@ -13,7 +13,7 @@ key                                                         weight
 ``bert.encoder.layer.N.attention.output.{dense,LayerNorm}.*`` end of the attention block
 ``bert.encoder.layer.N.intermediate.dense.*``               feed-forward, widening
 ``bert.encoder.layer.N.output.{dense,LayerNorm}.*``         feed-forward, end of the block
-``bert.pooler.dense.*``                                     pooler, only with ``pooler_type: "cls"``
+``bert.pooler.dense.*``                                     pooler, only of ``"first_token_transform"``
 ``cls.predictions.transform.{dense,LayerNorm}.*``           head of the masked model
 ``cls.predictions.bias``                                    its bias (V)
 ``cls.predictions.decoder.weight``                          its decoder (V, D), only where it is not tied

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _ROPE_TYPES: Final = ("linear", "dynamic")
 _ROPE_KEYS: Final = frozenset({"type", "rope_type", "factor", "rope_theta"})
-_POOLER_TYPES: Final = ("mean", "cls")
+_POOLER_TYPES: Final = ("mean", "first_token_transform")
 # The published checkpoints name their own classes, in an `auto_map` or as `architectures`.
 _PUBLISHED_CLASSES: Final = "RoPEBert"
 # The package in which `transformers` keeps code that came with a checkpoint.
@@ -60,8 +60,8 @@ class MutBertConfig(PreTrainedConfig):
         `mutbert.model.modeling_mutbert.rotary_tables` for the formulas. ``"rope_type"`` is read as ``"type"``.
         A factor of 1 is no scaling and is kept as ``None``.
     pooler_type : str
-        ``"mean"`` over the positions that are not padding, or ``"cls"``: the first token through a dense layer
-        and tanh.
+        ``"mean"`` over the positions that are not padding, or ``"first_token_transform"``: the first token through
+        a dense layer and tanh. ``"cls"`` is read as the latter, as earlier versions of this package wrote it.
     classifier_dropout : float, optional
         Dropout before a classifier; `hidden_dropout_prob` where left out.
     tie_word_embeddings : bool
@@ -139,6 +139,8 @@ class MutBertConfig(PreTrainedConfig):
             if isinstance(value, dict) and value.get("rope_theta") is not None:
                 self.rope_theta = value["rope_theta"]
             value = _checked_rope_scaling(value)
+        if name == "pooler_type" and value == "cls":
+            value = "first_token_transform"
         super().__setattr__(name, value)
 
     @classmethod

@@ -403,7 +403,8 @@ class MutBertPooler(nn.Module):
 
     def __init__(self, config: MutBertConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler_type == "cls" else None
+        first_token = config.pooler_type == "first_token_transform"
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if first_token else None
 
     def forward(self, hidden_BLD: Tensor, attention_mask: Tensor | None) -> Tensor:
         if self.dense is not None:
