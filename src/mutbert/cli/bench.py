@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The published benchmarks, and one's own.", no_args_is_help=True)
 
 _SUITE = typer.Option(None, "--suite", help="A shipped suite (tfbs, nt, eqtl) or one's own YAML file; may be repeated.")
+_TRUST = typer.Option(
+    False, "--trust-remote-code", help="Run code that comes with a checkpoint; known models need none."
+)
 
 
 @app.command("list")
@@ -27,23 +30,33 @@ def list_suites(
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """List suites, their tasks, and the models that are known by name."""
-    from mutbert.encoders.known import MODELS
+    from mutbert.encoders.known import MODELS, is_offline
     from mutbert.evaluation.suites import load_suite, shipped_suites
 
     loaded = [load_suite(name) for name in suites or shipped_suites()]
     if as_json:
-        print_json({"suites": [asdict(suite) for suite in loaded], "models": [asdict(model) for model in MODELS]})
+        found = [model._asdict() | {"offline": is_offline(model)} for model in MODELS]
+        print_json({"suites": [asdict(suite) for suite in loaded], "models": found})
         return
     for suite in loaded:
         _print_suite(suite)
     typer.echo("models: kmer and cnn, which are always run; and by name, or any other folder or repository:")
     print_table(
-        ("model", "family", "parameters", "repository", "runs its own code"),
+        ("model", "parameters", "licence", "token", "longest input", "offline", "repository"),
         [
-            (model.name, model.family, f"{model.parameters:,}", model.place, "yes" if model.remote_code else "no")
+            (
+                model.name,
+                f"{model.parameters:,}",
+                model.licence,
+                model.tokens,
+                model.longest,
+                "yes" if is_offline(model) else "no",
+                model.place,
+            )
             for model in MODELS
         ],
     )
+    typer.echo("offline: whether the Hub's cache on this machine has all that running a model takes")
 
 
 @app.command("run", no_args_is_help=True)
@@ -81,9 +94,7 @@ def run(
     ),
     baselines: bool = typer.Option(True, "--baselines/--no-baselines", help="Run kmer and cnn too."),
     shard: str = typer.Option("1/1", "--shard", metavar="I/N", help="Do part I of N, on so many machines."),
-    trust_remote_code: bool = typer.Option(
-        False, "--trust-remote-code", help="Run code that comes with checkpoints (DNABERT-2, NT v2, Caduceus)."
-    ),
+    trust_remote_code: bool = _TRUST,
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Run a grid of tasks, models and seeds; what is done already is not done again."""
@@ -165,7 +176,7 @@ def report(
 def vep(
     variants: str = typer.Option(..., "--variants", help="CSV, TSV, Parquet, VCF or BCF with labels; or hf://..."),
     models: list[str] = typer.Option(
-        ..., "--model", metavar="[NAME=]PLACE", help="A model folder or a repository of the Hub. May be repeated."
+        ..., "--model", metavar="[NAME=]PLACE", help="A known name, a folder or a repository. May be repeated."
     ),
     genome: Path = typer.Option(..., "--genome", help="The genome store of the variants' assembly."),
     output: Path = typer.Option(..., "--output", "-o", help="The folder to make."),
@@ -206,6 +217,7 @@ def vep(
     rope_scaling: RopeScaling = None,
     resamples: int = typer.Option(1000, "--resamples", min=100, help="Resamples of intervals and p-values."),
     seed: int = typer.Option(0, "--seed", min=0, help="Of the resamples."),
+    trust_remote_code: bool = _TRUST,
     force: bool = typer.Option(False, "--force", help="Replace the folder where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
@@ -246,6 +258,7 @@ def vep(
         direction=direction,
         resamples=resamples,
         seed=seed,
+        trust_remote_code=trust_remote_code,
         force=force,
         progress=True,
     )

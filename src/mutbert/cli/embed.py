@@ -22,7 +22,9 @@ from mutbert.errors import InputError
 
 
 def embed(
-    model: str = typer.Option(..., "--model", help="A model folder, ours or published, or a repository of the Hub."),
+    model: str = typer.Option(
+        ..., "--model", help="A folder or repository of any model, or a name of 'mutbert bench list'."
+    ),
     input_file: Path | None = typer.Option(
         None, "--input", help="FASTA, FASTQ, CSV, TSV, Parquet or BED, told by its suffix; plain, gzip or bgzip."
     ),
@@ -43,12 +45,15 @@ def embed(
         "-1", "--layers", help="0 is the embedding layer, -1 the last: one or several (4,8,-1), or all."
     ),
     pooling: str = typer.Option(
-        "mean", "--pooling", help="mean or max over the bases, cls for the first token; none for one a base."
+        "mean", "--pooling", help="mean or max over the bases, cls for the first token; none for one a base or token."
     ),
     strands: Strands = "forward",
     batch_size: BatchSize = 32,
     precision: Precision = "fp32",
     rope_scaling: RopeScaling = None,
+    trust_remote_code: bool = typer.Option(
+        False, "--trust-remote-code", help="Run code that comes with a checkpoint; known models need none."
+    ),
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
@@ -75,13 +80,14 @@ def embed(
         batch_size=batch_size,
         precision=precision,
         rope_scaling=scaling,
+        trust_remote_code=trust_remote_code,
         force=force,
         progress=True,
     )
     if as_json:
         print_json(asdict(report) | {"output": str(report.output)})
         return
-    each = "a base" if report.pooling == "none" else "a sequence"
+    each = "a token" if report.pooling == "none" else "a sequence"
     several = f" in each of layers {', '.join(map(str, report.layers))}" if len(report.layers) > 1 else ""
     made_of = f"{counted(report.records, 'sequence')}, {counted(report.bases, 'base')}"
     typer.echo(f"{report.output}: {made_of}, {report.hidden_size} numbers {each}{several}")

@@ -77,7 +77,7 @@ _PLLR: Final = Field(
 _UNMASKED: Final = Field(
     "ULLR", "Unmasked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the window as it is", -1
 )
-_DISTANCES: Final = (
+DISTANCES: Final = (
     Field("L2", "Euclidean distance of the embeddings at the variant, of the window with ALT and with REF", 1),
     Field("COS", "Cosine distance of the embeddings at the variant, of the window with ALT and with REF", 1),
     Field("L2_WINDOW", "Euclidean distance of the mean embeddings of the window with ALT and with REF", 1),
@@ -166,7 +166,7 @@ class Scorer:
         surroundings: Surroundings,
         settings: ScoreSettings,
     ) -> None:
-        _check(settings)
+        check_settings(settings)
         context = resolve_context(model.config, settings.context, settings.rope_scaling)
         room = context - 2 * settings.flank
         if room < 1:
@@ -263,7 +263,7 @@ class Scorer:
         if masked is not None:
             columns["ENT"] = entropy(results.logit_T4[masked])[windows.position_A]
         if sides is not None:
-            columns |= _distances(results.state_SD[sides])
+            columns |= distances(results.state_SD[sides])
         return columns
 
     def _others(self, alleles: Alleles, advance: Advance | None) -> dict[str, npt.NDArray[Any]]:
@@ -281,7 +281,7 @@ class Scorer:
         if masked is not None:
             columns["PLLR"] = both.ratio(results.logit_T4[masked])
         if sides is not None:
-            columns |= _distances(results.state_SD[sides])
+            columns |= distances(results.state_SD[sides])
         return columns
 
     def _run(self, plan: _Plan, alleles: int, advance: Advance | None) -> Results:
@@ -332,7 +332,7 @@ class _Plan:
         return Reads(*bases, *stretches)
 
 
-def _distances(state_SD: Float32) -> dict[str, npt.NDArray[Any]]:
+def distances(state_SD: Float32) -> dict[str, npt.NDArray[Any]]:
     """Compare states: at the variants with REF, over their windows with REF, and both with ALT."""
     at, over, at_other, over_other = state_SD.astype(np.float64).reshape(4, -1, state_SD.shape[1])
     return {
@@ -359,11 +359,12 @@ def _cosine(one_AD: npt.NDArray[np.float64], other_AD: npt.NDArray[np.float64]) 
 
 
 def _fields(scores: Sequence[str]) -> tuple[Field, ...]:
-    groups = {"llr": (_LLR, _ENTROPY, _PLLR), "unmasked": (_UNMASKED,), "distance": _DISTANCES}
+    groups = {"llr": (_LLR, _ENTROPY, _PLLR), "unmasked": (_UNMASKED,), "distance": DISTANCES}
     return tuple(field for name in SCORES if name in scores for field in groups[name])
 
 
-def _check(settings: ScoreSettings) -> None:
+def check_settings(settings: ScoreSettings) -> None:
+    """Raise an InputError where a setting is out of range."""
     unknown = [name for name in settings.scores if name not in SCORES]
     if unknown or not settings.scores:
         raise InputError(f"scores has {unknown[0] if unknown else 'none'!r}; give some of {', '.join(SCORES)}")
@@ -414,7 +415,7 @@ def open_scorer(
         When something cannot be opened, or settings do not fit.
     """
     settings = settings or ScoreSettings()
-    _check(settings)
+    check_settings(settings)
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
     around_variants = open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, progress=progress)

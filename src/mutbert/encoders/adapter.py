@@ -35,7 +35,7 @@ from mutbert.publishing import sha256_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mutbert.encoders.inputs import Inputs
+    from mutbert.encoders.inputs import Inputs, Sequences
     from mutbert.encoders.peers import Peer
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
@@ -342,7 +342,7 @@ class AutoEncoder:
 
     def inputs(
         self,
-        examples: Examples,
+        examples: Examples | Sequences,
         *,
         max_tokens: int | None = None,
         genome: ProbabilisticGenome | None = None,
@@ -379,6 +379,13 @@ class AutoEncoder:
         states: torch.Tensor = body(**batch)[0]
         return states
 
+    def layer_states(self, body: Any, batch: Mapping[str, torch.Tensor], layers: Sequence[int]) -> list[torch.Tensor]:
+        """Return the hidden states of several layers, from 0, the embedding layer's, each (B, L, D)."""
+        outputs = body(**batch, output_hidden_states=True)
+        # What stands last among them is the last layer's output before a last norm, in some models.
+        last = len(outputs.hidden_states) - 1
+        return [outputs[0] if layer == last else outputs.hidden_states[layer] for layer in layers]
+
     def save_tokenizer(self, folder: Path, longest: int) -> None:  # noqa: ARG002
         """Save it; see `Encoder.save_tokenizer`."""
         self.tokenizer.save_pretrained(folder)
@@ -399,7 +406,7 @@ class AutoEncoder:
         if rope_scaling is not None:
             raise InputError(f"{self.name}: rope_scaling is for MutBERT; leave it out for other models")
         model = self._open(kind, fresh_head=fresh_head, **overrides)
-        places = _places(model)
+        places = most_tokens(model)
         if places is not None and longest > places:
             raise InputError(
                 f"{self.name}: {longest} tokens are more than the {places} that it has positions for; give max_tokens"
@@ -462,6 +469,10 @@ class PeerEncoder(AutoEncoder):
     def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Run it; see `Encoder.hidden_states`."""
         return self._peer.fold(super().hidden_states(body, batch), body.config)
+
+    def layer_states(self, body: Any, batch: Mapping[str, torch.Tensor], layers: Sequence[int]) -> list[torch.Tensor]:
+        """Return the hidden states of several layers; see `AutoEncoder.layer_states`."""
+        return [self._peer.fold(state, body.config) for state in super().layer_states(body, batch, layers)]
 
     def masked(self, longest: int) -> Any:
         """Load the masked language model."""
@@ -554,8 +565,8 @@ def _missing_weights(model: Any, missing: Iterable[str], *, fresh_head: bool) ->
     return sorted(wanted)
 
 
-def _places(model: Any) -> int | None:
-    """Count the positions that a model has learned; ``None`` where positions have no end, as rotary ones."""
+def most_tokens(model: Any) -> int | None:
+    """Return how many positions a model has learned; None where positions have no end, as rotary ones."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, torch.nn.Embedding):
             # Where padding has a place of its own, the first token's is the one behind it.

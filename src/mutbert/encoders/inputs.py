@@ -6,7 +6,7 @@ Shape suffixes: N sequences, B those of a batch, L positions, V variant position
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from mutbert.genome.store import fixed_to_float
 from mutbert.regions import match_contig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from mutbert.examples.table import Examples
@@ -41,6 +43,18 @@ _PROBABILITIES_OF_CODE: Final = torch.from_numpy(
 )
 _N: Final = alphabet.UNKNOWN
 _LETTERS: Final = frozenset("ACGTN")
+
+
+class Sequences(NamedTuple):
+    """Sequences without labels: their base codes one after the other, and where each begins and the last ends."""
+
+    base_codes: npt.NDArray[np.uint8]
+    offsets: Int64
+
+    @classmethod
+    def of(cls, codes: Sequence[npt.NDArray[np.uint8]]) -> Sequences:
+        """Return sequences, each given as its base codes."""
+        return cls(np.concatenate([np.zeros(0, np.uint8), *codes]), np.cumsum([0, *map(len, codes)], dtype=np.int64))
 
 
 class Inputs(Protocol):
@@ -250,7 +264,7 @@ class TokenInputs:
     ----------
     tokenizer : PreTrainedTokenizerBase
         The model's own.
-    examples : Examples
+    examples : Examples or Sequences
         The sequences.
     max_tokens : int, optional
         Cut longer ones at their end, special tokens counted.
@@ -259,7 +273,12 @@ class TokenInputs:
     """
 
     def __init__(
-        self, tokenizer: Any, examples: Examples, *, max_tokens: int | None = None, special_tokens: bool = True
+        self,
+        tokenizer: Any,
+        examples: Examples | Sequences,
+        *,
+        max_tokens: int | None = None,
+        special_tokens: bool = True,
     ) -> None:
         self._tokenizer = tokenizer
         self._max_tokens = max_tokens
@@ -312,7 +331,17 @@ class TokenInputs:
         return batch
 
     def tokens_at(self, rows: Int64, place_B: Int64) -> Int64:
-        """Count the bases of the tokens before; see `Inputs.tokens_at`."""
+        """Return the first of what `locate` gives; see `Inputs.tokens_at`."""
+        return self.locate(rows, place_B)[0]
+
+    def locate(self, rows: Int64, place_B: Int64) -> tuple[Int64, Int64, Int64]:
+        """Find the token that a base of each of some sequences is in, by counting the bases of those before.
+
+        Returns
+        -------
+        tuple of ndarray of int64, each of shape (B,)
+            Its index, as `Inputs.tokens_at` has it; its id; and how many bases of it come before the one looked for.
+        """
         flat, offset = self._forward
         behind = np.append(0, np.cumsum(self._width_of_id()[flat]))
         read_B = behind[offset[rows + 1]] - behind[offset[rows]]
@@ -320,9 +349,12 @@ class TokenInputs:
         if self._max_tokens is not None:
             whole_B |= self.length_N[rows] == self._max_tokens
         # The first token at whose end more bases were read than lie before the one looked for.
-        found_B = np.searchsorted(behind[1:], behind[offset[rows]] + place_B, side="right") - offset[rows]
+        wanted_B = behind[offset[rows]] + place_B
+        at_B = np.searchsorted(behind[1:], wanted_B, side="right")
         # Of a tokenizer that makes one token of several unknown bases, or none, no place is certain.
-        return np.where(whole_B & (found_B < self.length_N[rows]), found_B, -1)
+        found_B = np.where(whole_B & (at_B < offset[rows + 1]), at_B - offset[rows], -1)
+        at_B = np.minimum(at_B, len(flat) - 1)
+        return found_B, flat[at_B], wanted_B - behind[at_B]
 
     def _width_of_id(self) -> Int64:
         """Say how many bases each token of the vocabulary stands for."""

@@ -16,6 +16,8 @@ import numpy as np
 from mutbert.effects.alleles import REASONS, Alleles, Kind, Reason
 from mutbert.effects.fingerprint import model_hash
 from mutbert.effects.scores import ScoreSettings, open_scorer
+from mutbert.effects.token_scores import TokenScorer
+from mutbert.encoders.adapter import AutoEncoder, open_encoder
 from mutbert.errors import InputError
 from mutbert.evaluation.vep_baselines import KIND_NAMES, Predictor, names_of, trivial_baselines
 from mutbert.evaluation.vep_parts import (
@@ -109,6 +111,7 @@ def evaluate_variant_effects(
     direction: str | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    trust_remote_code: bool = False,
     force: bool = False,
     progress: bool = False,
 ) -> VepResult:
@@ -117,7 +120,9 @@ def evaluate_variant_effects(
     Parameters
     ----------
     models : str, Path or MutBertForMaskedLM, or a sequence of these
-        Checkpoints, ``NAME=PLACE`` to give one a name; or loaded models, which run where they are.
+        Checkpoints of MutBERT or any other model, or names of ``mutbert bench list``, ``NAME=PLACE`` to give one a
+        name; or loaded models, which run where they are. Models that read tokens have the scores of
+        `mutbert.effects.token_scores`.
     genome : str, Path or ProbabilisticGenome
         The store of the assembly that the variants are of.
     variants : str or Path
@@ -138,6 +143,8 @@ def evaluate_variant_effects(
         Of intervals and p-values.
     seed : int
         Of the random draws; the same one gives the same files.
+    trust_remote_code : bool
+        Run code that comes with a checkpoint; no model that is known by name needs any.
     force : bool
         Replace the folder where it exists.
     progress : bool
@@ -170,7 +177,8 @@ def evaluate_variant_effects(
     direction = _direction(direction, table.labels.problem)
     opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     scorers = {
-        name: open_scorer(model, opened, surroundings=surroundings, settings=settings) for name, model in named.items()
+        name: _open(name, model, opened, surroundings, settings or ScoreSettings(), trust_remote_code=trust_remote_code)
+        for name, model in named.items()
     }
     # What is too long for one of them is scored by none, so that all are compared on the same variants.
     shortest = min(scorers.values(), key=lambda scorer: scorer.settings.longest)
@@ -244,6 +252,25 @@ def evaluate_variant_effects(
     return VepResult(folder, report)
 
 
+def _open(
+    name: str,
+    model: Model,
+    genome: ProbabilisticGenome,
+    surroundings: str,
+    settings: ScoreSettings,
+    *,
+    trust_remote_code: bool,
+) -> Scorer | TokenScorer:
+    """Return what scores by a model, MutBERT or any other."""
+    if isinstance(model, str | Path):
+        encoder = open_encoder(model, name=name, trust_remote_code=trust_remote_code)
+        if isinstance(encoder, AutoEncoder):
+            if surroundings != "reference":
+                raise InputError(f"{name}: reads tokens, not allele frequencies; give --surroundings reference")
+            return TokenScorer(encoder, genome, settings)
+    return open_scorer(model, genome, surroundings=surroundings, settings=settings)
+
+
 def _named(models: Sequence[Model]) -> dict[str, Model]:
     """Give each model its name."""
     if not models:
@@ -288,7 +315,7 @@ class _Found(NamedTuple):
     repeated: int
 
 
-def _find(table: LabelledVariants, scorer: Scorer) -> _Found:
+def _find(table: LabelledVariants, scorer: Scorer | TokenScorer) -> _Found:
     alleles = scorer.find(table.contigs, table.positions, table.references, table.alternates)
     assert len(alleles) == len(table), "a row has one alternate"
     reason_N = table.labels.reason_N.copy()
@@ -356,7 +383,9 @@ def _check_usable(table: LabelledVariants, found: _Found, genome: ProbabilisticG
         )
 
 
-def _scores(name: str, scorer: Scorer, alleles: Alleles, advance: Advance) -> tuple[list[Predictor], Float64]:
+def _scores(
+    name: str, scorer: Scorer | TokenScorer, alleles: Alleles, advance: Advance
+) -> tuple[list[Predictor], Float64]:
     """Score alleles; gives each field as a predictor, and what is made of them."""
     value_AF = _score_in_chunks(scorer, alleles, advance)
     snv, others = (Kind.SNV,), (Kind.MNV, Kind.INDEL)
@@ -388,7 +417,7 @@ def _scores(name: str, scorer: Scorer, alleles: Alleles, advance: Advance) -> tu
     return [predictor for predictor, _ in columns], np.stack([value_A for _, value_A in columns], axis=1)
 
 
-def _score_in_chunks(scorer: Scorer, alleles: Alleles, advance: Advance) -> Float64:
+def _score_in_chunks(scorer: Scorer | TokenScorer, alleles: Alleles, advance: Advance) -> Float64:
     """Score alleles by their place in the genome, whatever the order of the table."""
     order = np.lexsort((alleles.start_A, alleles.contig_A))
     contig, start = alleles.contig_A[order], alleles.start_A[order]

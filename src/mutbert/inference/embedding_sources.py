@@ -6,7 +6,7 @@ Shape suffixes: L length in bases, V vocabulary (9).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from mutbert.progress import progress_bar
 from mutbert.regions import read_bed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -29,8 +29,14 @@ if TYPE_CHECKING:
     from mutbert.regions import Region
 
     Float32 = npt.NDArray[np.float32]
+    UInt8 = npt.NDArray[np.uint8]
+
+Item = TypeVar("Item")
 
 _RECORDS_A_STEP = 1000
+# Inputs are sorted by length within so many batches, or fewer where their embeddings would be larger than this.
+_BATCHES_AT_ONCE: Final = 32
+_BYTES_AT_ONCE: Final = 256 << 20
 
 
 class Record(NamedTuple):
@@ -87,7 +93,10 @@ class Source(Protocol):
         """Read it all once, and refuse what cannot be used."""
 
     def inputs(self) -> Iterator[Input]:
-        """Read it for the model."""
+        """Read it for a model that takes distributions."""
+
+    def codes(self) -> Iterator[tuple[Record, UInt8]]:
+        """Read it as base codes, for a model that takes tokens; of a genome the reference."""
 
 
 class _FileSource:
@@ -115,6 +124,10 @@ class _FileSource:
             probs_LV = with_special_tokens(alphabet.TOKEN_PROBABILITIES[base_L])
             yield Input(Record(name, name, 0, len(base_L)), probs_LV)
 
+    def codes(self) -> Iterator[tuple[Record, UInt8]]:
+        for name, base_L in self._read():
+            yield Record(name, name, 0, len(base_L)), base_L
+
 
 class _GenomeSource:
     def __init__(self, surroundings: Surroundings, regions: Sequence[Region]) -> None:
@@ -139,6 +152,11 @@ class _GenomeSource:
             probs_LV[:, alphabet.BASE_IDS] = found.distributions()[0]
             probs_LV[found.base_BL[0] == alphabet.UNKNOWN] = alphabet.TOKEN_PROBABILITIES[alphabet.UNKNOWN]
             yield Input(record, with_special_tokens(probs_LV))
+
+    def codes(self) -> Iterator[tuple[Record, UInt8]]:
+        for record in self.records():
+            contig_1 = np.array([self._number[record.contig]])
+            yield record, self._surroundings.windows(contig_1, np.array([record.start]), record.length).base_BL[0]
 
 
 def open_source(
@@ -244,3 +262,17 @@ def survey(records: Iterable[Record], *, progress: bool = False) -> Survey:
         advance(count % _RECORDS_A_STEP)
     assert longest is not None
     return Survey(count, bases, longest)
+
+
+def grouped(items: Iterable[Item], size: Callable[[Item], int], batch_size: int) -> Iterator[list[Item]]:
+    """Yield groups that can be sorted by length, and whose embeddings, of `size` bytes each, are not too large."""
+    group: list[Item] = []
+    total = 0
+    for one in items:
+        group.append(one)
+        total += size(one)
+        if len(group) == batch_size * _BATCHES_AT_ONCE or (len(group) >= batch_size and total >= _BYTES_AT_ONCE):
+            yield group
+            group, total = [], 0
+    if group:
+        yield group

@@ -6,7 +6,7 @@ Shape suffixes: B batch, K layers, L length in tokens, D hidden size, V vocabula
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import nn
 
+from mutbert.encoders.adapter import CNN, AutoEncoder, open_encoder
 from mutbert.errors import InputError
 from mutbert.inference.embedding_files import Making, check_writable, open_writer, refuse_clashes
-from mutbert.inference.embedding_sources import open_source, survey
+from mutbert.inference.embedding_sources import grouped, open_source, survey
 from mutbert.inference.opening import check_run, longest_input, model_name, open_model, rope_scaled, too_long
 from mutbert.inference.predict import predict
+from mutbert.inference.token_embeddings import TokenEmbedder
 from mutbert.model import MutBertModel, MutBertPreTrainedModel
 from mutbert.progress import progress_bar
 from mutbert.publishing import publish_file, refuse_existing
@@ -36,10 +38,6 @@ if TYPE_CHECKING:
     Float32 = npt.NDArray[np.float32]
     # From the states of K layers, each (B, L, D), and the mask to (B, K, D), or to B of shape (K, its bases, D).
     Pool = Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor | list[torch.Tensor]]
-
-# Inputs are sorted by length within so many batches, or fewer where their embeddings would be larger than this.
-_BATCHES_AT_ONCE: Final = 32
-_BYTES_AT_ONCE: Final = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -98,13 +96,15 @@ def embed(
     batch_size: int = 32,
     precision: str = "fp32",
     rope_scaling: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False,
     force: bool = False,
     progress: bool = False,
 ) -> EmbeddingReport:
     """Embed the sequences of a file, or regions of a probabilistic genome.
 
-    An embedding is made of hidden states. ``[CLS]`` and ``[SEP]`` stand around every sequence, as in training, but
-    like padding they have no part in it: only the states at bases are pooled.
+    An embedding is made of hidden states. With MutBERT, ``[CLS]`` and ``[SEP]`` stand around every sequence, as in
+    training, but like padding they have no part in it: only the states at bases are pooled. With any other model its
+    own special tokens, if any, are pooled too, as its paper has it.
 
     The input is read twice: once to find what cannot be used before the model runs, and once for the model. Sequences
     are not kept; of a BED the regions are.
@@ -112,8 +112,8 @@ def embed(
     Parameters
     ----------
     model : str, Path or model
-        A checkpoint, read to a GPU where there is one; or a loaded model, which runs where it is and is left as
-        it was found. Heads are not used.
+        A checkpoint of MutBERT or any other model, or a name of ``mutbert bench list``, read to a GPU where there is
+        one; or a loaded MutBERT, which runs where it is and is left as it was found. Heads are not used.
     input : str or Path, optional
         Embed the sequences of this file. Its suffix tells the format: FASTA (``.fa``, ``.fasta``, ``.fna``, ``.fas``),
         FASTQ (``.fq``, ``.fastq``; qualities are not used), a table (``.csv``; ``.tsv`` and ``.txt`` with tabs;
@@ -127,7 +127,7 @@ def embed(
         The regions of `genome`.
     surroundings : {"reference", "population", "person"}
         What a position of `genome` is: its reference base, the population's allele frequencies, or one person's
-        genotype.
+        genotype. Models that read tokens take the reference alone.
     person_vcf, sample : str or Path, and str, optional
         Of a person: the file with the genotypes, and the name in it.
     sequence_column, name_column : str, optional
@@ -156,7 +156,7 @@ def embed(
         0 is the embedding layer's output, i that of layer i; from the end -1 is the last layer.
     pooling : str
         ``"mean"`` or ``"max"`` over the bases, ``"cls"`` for the state at ``[CLS]``, or ``"none"``: one embedding a
-        base.
+        base, or of models with longer tokens one a token.
     strands : str
         ``"forward"``, or ``"both"`` for the mean of the embeddings of the sequence and of its reverse complement; of
         every base, those of the same base.
@@ -166,7 +166,9 @@ def embed(
         ``"fp32"``, or ``"bf16"`` for bfloat16 autocast, which is quicker where the hardware has it.
     rope_scaling : mapping, optional
         ``{"type": "linear" | "dynamic", "factor": f}`` in place of the model's own, for sequences longer than it is
-        trained for, up to f times. It holds for this call alone.
+        trained for, up to f times. It holds for this call alone, and is for MutBERT.
+    trust_remote_code : bool
+        Run code that comes with a checkpoint; no model that is known by name needs any.
     force : bool
         Replace `output` where it exists.
     progress : bool
@@ -203,11 +205,20 @@ def embed(
         name_column=name_column,
         progress=progress,
     )
-    encoder = _encoder(model)
+    tokens = _token_embedder(model, pooling, strands, trust_remote_code=trust_remote_code)
+    if tokens is None:
+        encoder = _encoder(model)
+    else:
+        encoder = tokens.body
+        if rope_scaling is not None:
+            raise InputError(f"{model}: rope_scaling is for MutBERT; leave it out for other models")
+        if genome is not None and surroundings != "reference":
+            raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
     chosen = resolve_layers(layers, encoder.config.num_hidden_layers)
-    with rope_scaled(encoder.config, rope_scaling):
-        found = survey(refuse_clashes(source.records(), output, pooling), progress=progress)
-        if found.longest.length > longest_input(encoder.config):
+    with rope_scaled(encoder.config, rope_scaling) if tokens is None else nullcontext():
+        records = source.records() if tokens is None else tokens.checked(source.codes())
+        found = survey(refuse_clashes(records, output, pooling), progress=progress)
+        if tokens is None and found.longest.length > longest_input(encoder.config):
             raise InputError(f"{found.longest.name}: {too_long(encoder.config, found.longest.length)}")
         seen = "sequence" if genome is None else surroundings
         making = Making(model_name(model), encoder.config.hidden_size, pooling, chosen, strands, seen)
@@ -216,16 +227,13 @@ def embed(
             open_writer(partial, making) as writer,
             progress_bar("embedding", found.records, unit="sequences", show=progress) as advance,
         ):
-            embeddings = embed_inputs(
-                encoder,
-                source.inputs(),
-                layers=chosen,
-                pooling=pooling,
-                strands=strands,
-                batch_size=batch_size,
-                precision=precision,
-                advance=advance,
-            )
+            how: dict[str, Any] = {
+                "layers": chosen, "batch_size": batch_size, "precision": precision, "advance": advance
+            }  # fmt: skip
+            if tokens is None:
+                embeddings = embed_inputs(encoder, source.inputs(), pooling=pooling, strands=strands, **how)
+            else:
+                embeddings = tokens.embed(source.codes(), **how)
             for record, embedding in embeddings:
                 writer.add(record, embedding)
     return EmbeddingReport(
@@ -239,6 +247,18 @@ def embed(
         differing=source.differing,
         not_used=source.not_used,
     )
+
+
+def _token_embedder(
+    model: str | Path | MutBertPreTrainedModel, pooling: str, strands: str, *, trust_remote_code: bool
+) -> TokenEmbedder | None:
+    """Return what embeds by a model that is not MutBERT; None where it is."""
+    if isinstance(model, MutBertPreTrainedModel):
+        return None
+    encoder = open_encoder(model, trust_remote_code=trust_remote_code)
+    if encoder.family == CNN:
+        raise InputError(f"{model}: has no weights before it is trained, so nothing can be embedded by it")
+    return TokenEmbedder(encoder, pooling, strands) if isinstance(encoder, AutoEncoder) else None
 
 
 def embed_inputs(
@@ -285,7 +305,7 @@ def embed_inputs(
         vectors = one.record.length if pooling == "none" else 1
         return vectors * bytes_a_vector + one.probs_LV.nbytes
 
-    for group in _groups(inputs, size, batch_size):
+    for group in grouped(inputs, size, batch_size):
         with _running(encoder, max(layers), every=len(layers) > 1):
             # All of them before the first is given away, as the model is not to be found changed meanwhile.
             embeddings = list(
@@ -373,20 +393,6 @@ def _every(states: Sequence[torch.Tensor], mask_BL: torch.Tensor) -> list[torch.
 
 
 _POOLINGS: Final[dict[str, Pool]] = {"mean": _mean, "max": _max, "cls": _cls, "none": _every}
-
-
-def _groups(inputs: Iterable[Input], size: Callable[[Input], int], batch_size: int) -> Iterator[list[Input]]:
-    """Take so many inputs at a time that they can be sorted by length, and that their embeddings are not too large."""
-    group: list[Input] = []
-    total = 0
-    for one in inputs:
-        group.append(one)
-        total += size(one)
-        if len(group) == batch_size * _BATCHES_AT_ONCE or (len(group) >= batch_size and total >= _BYTES_AT_ONCE):
-            yield group
-            group, total = [], 0
-    if group:
-        yield group
 
 
 def _encoder(model: str | Path | MutBertPreTrainedModel) -> MutBertModel:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 
+from mutbert.encoders.known import resolve_model
 from mutbert.errors import InputError
 from mutbert.inference.predict import PRECISIONS, STRANDS
 from mutbert.model import MutBertPreTrainedModel
@@ -29,7 +30,7 @@ def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Mod
     Parameters
     ----------
     model : str, Path or model
-        A checkpoint, read to a GPU where there is one: of several processes on a machine, each to its own.
+        A checkpoint or a known name, read to a GPU where there is one: of several processes, each to its own.
     model_class : type
         One of the model classes of `mutbert.model`.
     **overrides
@@ -44,7 +45,7 @@ def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Mod
         if not isinstance(model, model_class):
             raise InputError(f"the model is a {type(model).__name__}; give a {model_class.__name__}")
         return model
-    opened = read_checkpoint(model, model_class, **overrides)
+    opened = read_checkpoint(resolve_model(model) if isinstance(model, str) else model, model_class, **overrides)
     if torch.cuda.is_available():
         local = int(os.environ.get("LOCAL_RANK", "0"))
         opened.to(f"cuda:{local % torch.cuda.device_count()}")

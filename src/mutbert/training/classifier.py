@@ -511,13 +511,14 @@ def _with_adapters(model: Any, encoder: Encoder, settings: FinetuneSettings) -> 
         import peft
     except ImportError:
         raise MissingExtraError("peft", "bench") from None
-    heads = [name for name in ("classifier", "score") if hasattr(model, name)]
+    inside = [name.split(".") for name, _ in model.named_modules()]
+    heads = [head for head in encoder.fresh_modules if any(head in parts for parts in inside)]
     targets = [
         name
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
         and name.rpartition(".")[2] in encoder.lora_targets
-        and not name.startswith(tuple(heads))
+        and not set(heads).intersection(name.split("."))
     ]
     if not targets:
         raise InputError(f"{encoder.name}: has none of the layers {', '.join(encoder.lora_targets)}; give method=full")

@@ -14,6 +14,7 @@ import transformers
 from accelerate import PartialState
 
 from mutbert.encoders.adapter import CNN, open_encoder
+from mutbert.encoders.probe import ProbedClassifier
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.examples.columns import TableColumns
 from mutbert.examples.files import read_examples
@@ -323,14 +324,18 @@ def _probed(
     problem = train.examples.problem
     outputs = outputs_needed(problem, train.examples.known_labels, len(train.examples.classes))
     transformers.set_seed(seed)
-    model = encoder.classifier(outputs, longest, rope_scaling=settings.rope_scaling)
-    linear = getattr(model, "classifier", None)
-    if encoder.family != "mutbert" or model.config.pooler_type != "mean" or not isinstance(linear, torch.nn.Linear):
-        raise InputError(
-            f"{encoder.name}: its classifier is not one linear layer on the mean of its tokens, so that a probe "
-            "cannot be saved in it; give finetune.method=lora"
-        )
-    body = model.base_model.to("cuda" if torch.cuda.is_available() else "cpu")
+    own = encoder.family == "mutbert"
+    if own:
+        model = encoder.classifier(outputs, longest, rope_scaling=settings.rope_scaling)
+        if model.config.pooler_type != "mean":
+            raise InputError(
+                f"{encoder.name}: its classifier reads the first token and not the mean of all, so that a probe cannot "
+                "be saved in it; give finetune.method=lora"
+            )
+        body = model.base_model
+    else:
+        body = encoder.body(longest, rope_scaling=settings.rope_scaling)
+    body.to("cuda" if torch.cuda.is_available() else "cpu")
     embedded = [embed_sequences(encoder, body, part.inputs, settings) for part in (train, validation)]
     probe = fit_probe(
         (train.examples, embedded[0]),
@@ -338,10 +343,12 @@ def _probed(
         metric=metric,
         class_weights=settings.class_weights,
     )
-    weight, bias = as_classifier(probe, outputs, linear.weight.dtype)
+    weight, bias = (values.to(body.device) for values in as_classifier(probe, outputs, torch.float32))
+    if not own:
+        return ProbedClassifier(body, encoder.hidden_states, weight, bias)
     with torch.no_grad():
-        linear.weight.copy_(weight)
-        linear.bias.copy_(bias)
+        model.classifier.weight.copy_(weight)
+        model.classifier.bias.copy_(bias)
     return model.to(body.device)
 
 

@@ -108,7 +108,7 @@ def _caduceus_tokenizer(_folder: Path) -> PreTrainedTokenizerFast:
     special = ["[CLS]", "[SEP]", "[BOS]", "[MASK]", "[PAD]", "[RESERVED]", "[UNK]"]
     vocabulary = {token: number for number, token in enumerate([*special, *"ACGTN"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106
-    tokenizer.normalizer = normalizers.Uppercase()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(base.lower(), base) for base in "ACGTN"])
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("cls", "sep", "bos", "mask", "pad", "unk")}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="[SEP]", model_max_length=131_072, **names)  # noqa: S106
@@ -201,7 +201,7 @@ def find_peer(values: Mapping[str, Any], place: str) -> Peer | None:
     elif model_type == NtV2Config.model_type or "esm_config.EsmConfig" in code or "add_bias_fnn" in values:
         if "add_bias_fnn" not in values:
             raise InputError(
-                f"{place}: its config.json names the code of Nucleotide Transformer v2 and has no add_bias_fnn, so that "
+                f"{place}: its config.json names the code of Nucleotide Transformer v2 and lacks add_bias_fnn, so that "
                 "its feed-forward blocks are unknown; get the published config.json"
             )
         peer = _NTV2
@@ -252,11 +252,14 @@ def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: 
     with torch.device("meta"):
         shapes = {name: weight.shape for name, weight in kind(config).state_dict().items()}
     prefix = f"{kind.base_model_prefix}."
-    if not any(name.startswith(prefix) for name in shapes):
+    is_body = kind is peer.body
+    if is_body:
         shapes = {prefix + name: shape for name, shape in shapes.items()}
-    else:
-        prefix = ""
-    state = _canonical(peer, read_weights(folder), shapes, config, folder)
+    weights = read_weights(folder)
+    if not any(name.startswith(prefix) for name in weights):
+        # A body that was saved alone.
+        weights = {prefix + name: weight for name, weight in weights.items()}
+    state = _canonical(peer, weights, shapes, config, folder)
     free = (*peer.optional, *(peer.heads if fresh_head else ()))
     if missing := [name for name in shapes if name not in state and not name.startswith(free)]:
         remedy = "is whole" if fresh_head else "was fine-tuned"
@@ -269,7 +272,7 @@ def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: 
                 f"{folder}: {name} has shape {tuple(state[name].shape)}, and {tuple(shape)} follows from config.json; "
                 "get both anew"
             )
-    own = {name.removeprefix(prefix): state[name] for name in shapes if name in state}
+    own = {name.removeprefix(prefix if is_body else ""): state[name] for name in shapes if name in state}
     try:
         with library_bars_off(), only_errors():
             return kind.from_pretrained(None, config=config, state_dict=own, dtype=torch.float32).eval()

@@ -2,7 +2,9 @@
 
 Schiff et al. 2024, arXiv 2403.03234; Mamba: Gu and Dao 2023, arXiv 2312.00752. Caduceus-Ph reads one strand.
 Caduceus-PS reads both at once with the same weights, so that the reverse complement of a sequence has the same logits,
-reversed and complemented. Shape suffixes: B batch, L tokens, D model width, E inner width (expand * D), N state size, V vocabulary.
+reversed and complemented.
+
+Shape suffixes: B batch, L tokens, D model width, E inner width (expand * D), N state size, V vocabulary.
 """
 
 from __future__ import annotations
@@ -120,7 +122,8 @@ class BiMamba(nn.Module):
         forward_BLE = self.mamba_fwd(input_BLE, gate_BLE)
         reverse_BLE = self.mamba_rev(_reversed(input_BLE, order_BL), _reversed(gate_BLE, order_BL))
         out = self.mamba_fwd.out_proj
-        return out(forward_BLE) + out(_reversed(reverse_BLE, order_BL))  # type: ignore[no-any-return]
+        mixed_BLD: torch.Tensor = out(forward_BLE) + out(_reversed(reverse_BLE, order_BL))
+        return mixed_BLD
 
 
 class CaduceusBlock(nn.Module):
@@ -137,7 +140,8 @@ class CaduceusBlock(nn.Module):
     def forward(self, residual: torch.Tensor, order_BL: torch.Tensor | None) -> torch.Tensor:
         """Return the residual stream behind the block, shape (strands, B, L, D); both strands in the first's order."""
         if len(residual) == 1:
-            return residual + self.mixer(self.norm(residual[0]), order_BL)
+            mixed: torch.Tensor = self.mixer(self.norm(residual[0]), order_BL)
+            return residual + mixed
         residual = residual.flip(0, -1)
         x = self.norm(residual)
         both = torch.cat([x[0], _reversed(x[1], order_BL)])
@@ -175,6 +179,8 @@ class CaduceusPreTrainedModel(PreTrainedModel):
 class CaduceusModel(CaduceusPreTrainedModel):
     """The backbone. Hidden states have D channels, or of Caduceus-PS 2 D: the other strand's in reverse order."""
 
+    backbone: Any
+
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__(config)
         self.backbone = nn.ModuleDict(
@@ -188,7 +194,8 @@ class CaduceusModel(CaduceusPreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the token embedding."""
-        return self.backbone["embeddings"]["word_embeddings"]  # type: ignore[index, no-any-return]
+        words: nn.Module = self.backbone["embeddings"]["word_embeddings"]
+        return words
 
     def complements(self, device: torch.device) -> torch.Tensor:
         """Return the complement of each token, (V,)."""
@@ -212,7 +219,7 @@ class CaduceusModel(CaduceusPreTrainedModel):
         if self.config.rcps:
             streams.append(embedding(self.complements(input_ids.device)[input_ids]))
         states = [torch.stack(streams)]
-        for layer in self.backbone["layers"]:  # type: ignore[attr-defined]
+        for layer in self.backbone["layers"]:
             states.append(layer(states[-1], order_BL))
             if not output_hidden_states:
                 del states[0]

@@ -56,6 +56,9 @@ class DnaBert2Config(PreTrainedConfig):
 class DnaBert2Layer(GradientCheckpointingLayer):
     """One post-norm block: attention, then the gated feed-forward."""
 
+    attention: Any
+    mlp: Any
+
     def __init__(self, config: DnaBert2Config) -> None:
         super().__init__()
         width, inner = config.hidden_size, config.intermediate_size
@@ -80,7 +83,7 @@ class DnaBert2Layer(GradientCheckpointingLayer):
 
     def forward(self, x_BLD: torch.Tensor, bias_BHLL: torch.Tensor) -> torch.Tensor:
         """Return the block's output, (B, L, D)."""
-        own, output = self.attention["self"], self.attention["output"]  # type: ignore[index]
+        own, output = self.attention["self"], self.attention["output"]
         q_BHLK, k_BHLK, v_BHLK = own["Wqkv"](x_BLD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         attended_BHLK = F.scaled_dot_product_attention(
             q_BHLK,
@@ -92,7 +95,8 @@ class DnaBert2Layer(GradientCheckpointingLayer):
         attended_BLD = output["dense"](attended_BHLK.transpose(1, 2).flatten(2))
         x_BLD = output["LayerNorm"](self.dropout(attended_BLD) + x_BLD)
         gate, up = self.mlp["gated_layers"](x_BLD).chunk(2, dim=-1)
-        return self.mlp["layernorm"](self.mlp["wo"](self.dropout(F.gelu(gate) * up)) + x_BLD)  # type: ignore[no-any-return]
+        behind_BLD: torch.Tensor = self.mlp["layernorm"](self.mlp["wo"](self.dropout(F.gelu(gate) * up)) + x_BLD)
+        return behind_BLD
 
 
 class DnaBert2PreTrainedModel(PreTrainedModel):
@@ -107,7 +111,10 @@ class DnaBert2PreTrainedModel(PreTrainedModel):
 
 
 class DnaBert2Model(DnaBert2PreTrainedModel):
-    """The encoder; with `pooler`, tanh of a dense layer on the first token is its ``pooler_output``."""
+    """The encoder, without a pooler, which the published checkpoint has not."""
+
+    embeddings: Any
+    encoder: Any
 
     def __init__(self, config: DnaBert2Config) -> None:
         super().__init__(config)
@@ -126,7 +133,8 @@ class DnaBert2Model(DnaBert2PreTrainedModel):
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the token embedding."""
-        return self.embeddings["word_embeddings"]
+        words: nn.Module = self.embeddings["word_embeddings"]
+        return words
 
     def forward(
         self,
@@ -142,7 +150,7 @@ class DnaBert2Model(DnaBert2PreTrainedModel):
         if attention_mask is not None:
             bias_BHLL = bias_BHLL.masked_fill(attention_mask[:, None, None, :] == 0, -torch.inf)
         states = [x_BLD]
-        for layer in self.encoder["layer"]:  # type: ignore[attr-defined]
+        for layer in self.encoder["layer"]:
             states.append(layer(states[-1], bias_BHLL))
         if attention_mask is not None:
             states[-1] = states[-1] * attention_mask[..., None].to(x_BLD.dtype)
@@ -169,28 +177,38 @@ class DnaBert2ForMaskedLM(DnaBert2PreTrainedModel):
         """Return logits of any hidden states, (..., V)."""
         head: Any = self.cls["predictions"]
         transformed = head["transform"]["LayerNorm"](F.gelu(head["transform"]["dense"](states)))
-        return F.linear(transformed, self.bert.get_input_embeddings().weight, head["decoder"]["bias"])  # type: ignore[arg-type]
+        words: Any = self.bert.get_input_embeddings()
+        return F.linear(transformed, words.weight, head["decoder"]["bias"])
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> MaskedLMOutput:
         """Return logits, (B, L, V)."""
         outputs = self.bert(input_ids, attention_mask, **kwargs)
-        return MaskedLMOutput(logits=self.logits(outputs.last_hidden_state), hidden_states=outputs.hidden_states)  # type: ignore[arg-type]
+        return MaskedLMOutput(logits=self.logits(outputs.last_hidden_state), hidden_states=outputs.hidden_states)
+
+
+class DnaBert2Pooler(nn.Module):
+    """The first token through a dense layer and tanh."""
+
+    def __init__(self, config: DnaBert2Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, states_BLD: torch.Tensor) -> torch.Tensor:
+        """Return (B, D)."""
+        return torch.tanh(self.dense(states_BLD[:, 0]))
 
 
 class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
-    """The paper's classifier: the first token through a dense layer and tanh, dropout, and a linear layer.
-
-    The published checkpoint has no pooler, so that this starts from a fresh one.
-    """
+    """The paper's classifier: a pooler, which starts from fresh weights, dropout, and a linear layer."""
 
     def __init__(self, config: DnaBert2Config) -> None:
         super().__init__(config)
         width, dropout = config.hidden_size, config.classifier_dropout
         self.num_labels = config.num_labels
         self.bert = DnaBert2Model(config)
-        self.bert.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)})
+        self.bert.pooler = DnaBert2Pooler(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
         self.classifier = nn.Linear(width, config.num_labels)
         self.post_init()
@@ -200,8 +218,9 @@ class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
     ) -> SequenceClassifierOutput:
         """Return logits, (B, number of labels)."""
         outputs = self.bert(input_ids, attention_mask, **kwargs)
-        pooled = torch.tanh(self.bert.pooler["dense"](outputs.last_hidden_state[:, 0]))  # type: ignore[index]
-        return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled)))
+        return SequenceClassifierOutput(
+            logits=self.classifier(self.dropout(self.bert.pooler(outputs.last_hidden_state)))
+        )
 
 
 def alibi_slopes(heads: int) -> list[float]:

@@ -34,7 +34,8 @@ class NtForMaskedLM(EsmForMaskedLM):
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
         """Return logits of any hidden states, (..., V)."""
-        return self.lm_head(states)  # type: ignore[no-any-return]
+        logits: torch.Tensor = self.lm_head(states)
+        return logits
 
 
 class NtForSequenceClassification(EsmForSequenceClassification):
@@ -79,7 +80,8 @@ class NtEmbeddings(EsmEmbeddings):
         """Return (B, L, D), zeros at padding."""
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.padding_idx).long()
-        return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)  # type: ignore[no-any-return]
+        embedded: torch.Tensor = super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        return embedded
 
 
 class GatedIntermediate(nn.Module):
@@ -92,7 +94,8 @@ class GatedIntermediate(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return (B, L, intermediate size)."""
         gate, up = self.dense(hidden_states).chunk(2, dim=-1)
-        return F.silu(gate) * up
+        gated: torch.Tensor = F.silu(gate) * up
+        return gated
 
 
 def _adapt(model: EsmModel) -> None:
