@@ -1,5 +1,6 @@
 """Fixtures that every room's tests share."""
 
+import importlib.util
 import itertools
 import os
 import random
@@ -12,6 +13,8 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
 settings.register_profile("long", max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
 @pytest.fixture(scope="session")
@@ -93,4 +96,26 @@ def model_folders(tmp_path_factory):
     for kind, model in models.items():
         model.save_pretrained(folders[kind])
         tokenizers[kind].save_pretrained(folders[kind])
+    return folders
+
+
+@pytest.fixture(scope="session")
+def peer_files():
+    """The script that writes peers' checkpoints as published, of which the code that loads them knows nothing."""
+    spec = importlib.util.spec_from_file_location("peer_files", BENCHMARKS / "peer_files.py")
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        # It imports another script from beside it.
+        patch.syspath_prepend(str(BENCHMARKS))
+        spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def peer_folders(peer_files, tmp_path_factory):
+    """Tiny random checkpoints in the published layouts: one of each kind, by the name of a model of that kind."""
+    root = tmp_path_factory.mktemp("peers")
+    folders = {name: root / name for name in ("dnabert2", "nt-500m-1000g", "ntv2-50m", "caduceus-ph", "caduceus-ps")}
+    for name, folder in folders.items():
+        peer_files.write(name, folder)
     return folders

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,11 @@ SAMPLE = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
-def folder(build, tmp_path, monkeypatch):
+def folder(build, tmp_path, monkeypatch, peer_folders):
     build(MutBertModel, max_position_embeddings=512).save_pretrained(tmp_path / "model")
+    for name in ("dnabert2", "ntv2-50m"):
+        # A folder of that name comes before the Hub's repository.
+        shutil.copytree(peer_folders[name], tmp_path / name)
     (tmp_path / "sequences.fa").write_text(">one\nACGTN\n>two\nacgtr\n")
     (tmp_path / "long.fa").write_text(">long\n" + "ACGT" * 200 + "\n")
     (tmp_path / "regions.bed").write_text("chr1\t0\t20\tgene\nchr1\t30\t40\n")

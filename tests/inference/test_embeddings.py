@@ -200,7 +200,7 @@ def test_layers_behind_the_last_one_wanted_are_not_run(build, fasta, tmp_path):
 def test_input_is_read_only_a_little_ahead(build, monkeypatch, pooling, layers, limit, most):
     """By a number of sequences that does not depend on how many there are; by a batch where embeddings are large."""
     model = build(MutBertModel)
-    monkeypatch.setattr(embeddings, "_BYTES_AT_ONCE", limit)
+    monkeypatch.setattr(embedding_sources, "_BYTES_AT_ONCE", limit)
     read = 0
 
     def endless():
@@ -237,7 +237,7 @@ def test_no_record_is_kept_for_parquet(build, fasta, tmp_path, monkeypatch):
             probs.watch = self
 
     fasta.write_text("".join(f">r{number}\nACGTACGT\n" for number in range(300)))
-    monkeypatch.setattr(embeddings, "_BATCHES_AT_ONCE", 2)
+    monkeypatch.setattr(embedding_sources, "_BATCHES_AT_ONCE", 2)
     real = embeddings.embed_inputs
     monkeypatch.setattr(embeddings, "embed_inputs", lambda model, inputs, **rest: real(model, watched(inputs), **rest))
     embed(build(MutBertModel), fasta=fasta, output=tmp_path / "out.parquet", batch_size=4)
@@ -453,7 +453,7 @@ def test_command(run, sequences, fasta, genome, bed, calls, tmp_path):
     assert "20 sequences" in done.stderr
     done = run("--genome", genome.path, "--bed", bed, "-o", tmp_path / "out.parquet", "--pooling", "none")
     assert done.exit_code == 0, done.output
-    assert done.stdout == f"{tmp_path / 'out.parquet'}: 3 sequences, 84 bases, 32 numbers a base\n"
+    assert done.stdout == f"{tmp_path / 'out.parquet'}: 3 sequences, 84 bases, 32 numbers a token\n"
     done = run("--genome", genome.path, "--bed", bed, "-o", tmp_path / "me.parquet", "--surroundings", "person",
                "--person-vcf", calls, "--sample", "me")  # fmt: skip
     assert done.exit_code == 0, done.output

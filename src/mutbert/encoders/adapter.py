@@ -19,7 +19,7 @@ from mutbert import alphabet
 from mutbert.encoders.cnn import CnnClassifier
 from mutbert.encoders.inputs import BaseInputs, Population, TokenInputs
 from mutbert.encoders.known import resolve_model
-from mutbert.encoders.peers import find_peer, load_model, read_config
+from mutbert.encoders.peers import find_peer, load_model, make_model, read_config
 from mutbert.encoders.probe import PROBE, ProbedClassifier
 from mutbert.errors import InputError, one_line
 from mutbert.model import (
@@ -502,8 +502,12 @@ class PeerEncoder(AutoEncoder):
         config = read_config(self._peer, self._values, self.name, **overrides)
         model_class = getattr(self._peer, kind)
         if self._fresh:
-            return model_class(config)
-        return load_model(self._peer, model_class, config, self._folder(), fresh_head=fresh_head)
+            model = make_model(model_class, config, self.name)
+        else:
+            model = load_model(self._peer, model_class, config, self._folder(), fresh_head=fresh_head)
+        # By which others find the configuration, such as peft when it saves adapters.
+        model.name_or_path = model.config.name_or_path = self._place
+        return model
 
     def _folder(self) -> Path:
         return local_folder(self._place, self._settings.get("revision"))

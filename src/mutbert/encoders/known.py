@@ -47,7 +47,8 @@ class KnownModel(NamedTuple):
 
 def _mutbert(name: str, repository: str) -> KnownModel:
     also = (repository.replace("CompBioDSA", "JadenLong"),)
-    return KnownModel(name, repository, "mutbert", 85_656_585, "not stated", "base", "510 bases, RoPE scaling", also=also)
+    longest = "510 bases, RoPE scaling"
+    return KnownModel(name, repository, "mutbert", 85_656_585, "not stated", "base", longest, also=also)
 
 
 def _nt(name: str, repository: str, parameters: int) -> KnownModel:

@@ -137,7 +137,8 @@ def local_folder(source: str | Path, revision: str | None = None) -> Path:
         found = snapshot_download(
             source, revision=revision, allow_patterns=["*.json", "*.yaml", "vocab.txt", "model*.safetensors"]
         )
-        if not weight_files(Path(found)):
+        # Asked of the files and not of `weight_files`, as the index of a .bin in parts is there already.
+        if not any(Path(found).glob("model*.safetensors")):
             found = snapshot_download(source, revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise InputError(

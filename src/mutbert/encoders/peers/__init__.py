@@ -67,7 +67,7 @@ class Peer:
     context : int
         Bases of the windows in which variants are scored, unless another number is asked for.
     required : mapping
-        Values of ``config.json`` of which no others are implemented; each may be absent.
+        Values of ``config.json`` of which no others are implemented, several in a tuple; each may be absent.
     heads : tuple of str
         How names of weights begin that only some of the models have.
     optional, unused : tuple of str
@@ -138,7 +138,12 @@ _NT: Final = Peer(
     NtForSequenceClassification,
     EsmTokenizer.from_pretrained,
     context=5994,
-    required={"is_decoder": False, "add_cross_attention": False, "is_folding_model": False},
+    required={
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "is_folding_model": False,
+        "position_embedding_type": ("absolute", "rotary"),
+    },
     heads=("lm_head.", "classifier."),
     optional=("esm.contact_head.",),
     unused=("esm.embeddings.position_", "esm.pooler."),
@@ -210,10 +215,11 @@ def find_peer(values: Mapping[str, Any], place: str) -> Peer | None:
     elif model_type == EsmConfig.model_type and not code:
         peer = _NT
     for name, value in (peer.required if peer else {}).items():
-        if values.get(name, value) != value:
+        known = value if isinstance(value, tuple) else (value,)
+        if name in values and values[name] not in known:
             raise InputError(
-                f"{place}: its config.json has {name} {values[name]!r}, and of this family only {value!r} is "
-                "implemented; give another checkpoint"
+                f"{place}: its config.json has {name} {values[name]!r}, and of this family only "
+                f"{' or '.join(map(repr, known))} is implemented; give another checkpoint"
             )
     return peer
 
@@ -222,8 +228,27 @@ def read_config(peer: Peer, values: Mapping[str, Any], place: str, **overrides: 
     """Return the configuration of a checkpoint."""
     # Where it came from and who wrote it is not what it is.
     left_out = {"auto_map", "_name_or_path", "architectures", "model_type", "transformers_version"}
+    # Nor what it was asked to give.
+    left_out |= {"return_dict", "output_hidden_states", "output_attentions"}
+    if "num_labels" in overrides:
+        left_out |= {"id2label", "label2id"}
+    kept = {name: value for name, value in values.items() if name not in left_out}
     try:
-        return peer.config(**{name: value for name, value in values.items() if name not in left_out}, **overrides)
+        return peer.config(**{**kept, **overrides})
+    except BAD_FILES as error:
+        raise InputError(f"{place}: its config.json cannot be used: {one_line(error)}") from None
+
+
+def make_model(kind: Any, config: Any, place: str) -> Any:
+    """Return a model with fresh weights, which torch's generator decides.
+
+    Raises
+    ------
+    InputError
+        When there is none of these sizes.
+    """
+    try:
+        return kind(config)
     except BAD_FILES as error:
         raise InputError(f"{place}: its config.json cannot be used: {one_line(error)}") from None
 
@@ -250,7 +275,7 @@ def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: 
         When a weight is missing, left over or of another shape, or two names of one weight have different values.
     """
     with torch.device("meta"):
-        shapes = {name: weight.shape for name, weight in kind(config).state_dict().items()}
+        shapes = {name: weight.shape for name, weight in make_model(kind, config, str(folder)).state_dict().items()}
     prefix = f"{kind.base_model_prefix}."
     is_body = kind is peer.body
     if is_body:
@@ -262,16 +287,15 @@ def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: 
     state = _canonical(peer, weights, shapes, config, folder)
     free = (*peer.optional, *(peer.heads if fresh_head else ()))
     if missing := [name for name in shapes if name not in state and not name.startswith(free)]:
-        remedy = "is whole" if fresh_head else "was fine-tuned"
+        remedy = "is whole" if fresh_head or kind is peer.masked else "was fine-tuned"
         raise InputError(f"{folder}: has no {', '.join(missing[:3])}; give a model that {remedy}")
     if left := [name for name in state if name not in shapes and not name.startswith((*peer.heads, *peer.unused))]:
         raise InputError(f"{folder}: has {', '.join(left[:3])}, which no {peer.family} model has; get it anew")
     for name, shape in shapes.items():
         if name in state and state[name].shape != shape:
-            raise InputError(
-                f"{folder}: {name} has shape {tuple(state[name].shape)}, and {tuple(shape)} follows from config.json; "
-                "get both anew"
-            )
+            head = fresh_head and name.startswith(peer.heads)
+            why = "is needed; give the pre-trained model" if head else "follows from config.json; get both anew"
+            raise InputError(f"{folder}: {name} has shape {tuple(state[name].shape)}, and {tuple(shape)} {why}")
     own = {name.removeprefix(prefix if is_body else ""): state[name] for name in shapes if name in state}
     try:
         with library_bars_off(), only_errors():

@@ -72,7 +72,10 @@ class NtV2ForSequenceClassification(NtForSequenceClassification):
 
 
 class NtEmbeddings(EsmEmbeddings):
-    """ESM's embeddings, whose scale in a row with ``<mask>`` depends on its length: padding never counts."""
+    """ESM's embeddings, whose scale in a row with ``<mask>`` depends on its length, which padding is no part of.
+
+    Early versions of transformers 5 do not pass the mask on to them, so that it is made here again.
+    """
 
     def forward(
         self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, **kwargs: Any

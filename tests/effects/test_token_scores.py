@@ -1,0 +1,195 @@
+"""Scores by models that read tokens, against one variant, one strand and one forward at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from mutbert import build_genome
+from mutbert.effects.scores import ScoreSettings
+from mutbert.effects.token_scores import TokenScorer
+from mutbert.encoders.adapter import open_encoder
+from mutbert.errors import InputError
+from mutbert.genome.store import ProbabilisticGenome
+
+PEERS = ("dnabert2", "nt-500m-1000g", "ntv2-50m", "caduceus-ph", "caduceus-ps")
+WITH_RATIOS = PEERS[1:]
+COMPLEMENT = str.maketrans("ACGTN", "TGCAN")
+CONTEXT = 40
+
+
+def reverse_complement(text):
+    return text.translate(COMPLEMENT)[::-1]
+
+
+@pytest.fixture(scope="module")
+def opened(genome):
+    return ProbabilisticGenome.open(genome)
+
+
+@pytest.fixture(scope="module")
+def snvs(contigs):
+    """In the middle, at both ends of a contig, beside N, beside an IUPAC code, and two of one position."""
+    places = [("chr1", 0), ("chr1", 3), ("chr1", 100), ("chr1", 100), ("chr1", 397), ("chr1", 411), ("chr1", 502),
+              ("chr1", 599), ("chr2", 151)]  # fmt: skip
+    found = []
+    for number, (contig, position) in enumerate(places):
+        reference = contigs[contig][position]
+        others = [base for base in "ACGT" if base != reference]
+        found.append((contig, position, reference, others[number % 3]))
+    return found
+
+
+def scorer_of(folder, opened, **settings):
+    settings = {"context": CONTEXT, "flank": 4, "batch_size": 3, **settings}
+    return TokenScorer(open_encoder(folder), opened, ScoreSettings(**settings))
+
+
+def scored(scorer, variants):
+    contigs, positions, references, alternates = zip(*variants, strict=True)
+    alleles = scorer.find(contigs, [position + 1 for position in positions], references, alternates)
+    values = scorer.score(alleles)
+    return {field.name: values[:, number] for number, field in enumerate(scorer.fields)}
+
+
+def window_of(contigs, contig, position, reference):
+    """The window as text, with REF in it, and the place of the variant; what is no A, C, G, T is N."""
+    sequence = contigs[contig]
+    start = min(max(position - CONTEXT // 2, 0), len(sequence) - CONTEXT)
+    text = sequence[start : start + CONTEXT]
+    text = text[: position - start] + reference + text[position - start + 1 :]
+    return "".join(base if base in "ACGT" else "N" for base in text), position - start
+
+
+def words_of(tokenizer, text, *, special):
+    """The tokens of a text with where each begins, found by walking along it."""
+    ids = tokenizer(text, add_special_tokens=special)["input_ids"]
+    found, place = [], 0
+    for word in tokenizer.convert_ids_to_tokens(ids):
+        found.append((word, place))
+        place += 0 if word in {"<cls>", "[CLS]", "[SEP]"} else len(word) if set(word) <= set("ACGTN") else 1
+    return ids, found
+
+
+def one_at_a_time(encoder, model, text, place, *, masked):
+    """The log-probabilities of the four tokens with each base at a place."""
+    tokenizer = encoder.tokenizer
+    ids, words = words_of(tokenizer, text, special=encoder.special_tokens)
+    at = next(
+        number
+        for number, (word, begin) in enumerate(words)
+        if set(word) <= set("ACGTN") and begin <= place < begin + len(word)
+    )
+    word, begin = words[at]
+    ids = torch.tensor([ids])
+    if masked:
+        ids[0, at] = tokenizer.mask_token_id
+    with torch.inference_mode():
+        log_probability = model(ids, attention_mask=torch.ones_like(ids)).logits[0, at].log_softmax(-1)
+    exchanged = [word[: place - begin] + base + word[place - begin + 1 :] for base in "ACGT"]
+    return np.array([float(log_probability[tokenizer.convert_tokens_to_ids(one)]) for one in exchanged])
+
+
+@pytest.mark.parametrize("name", WITH_RATIOS)
+@pytest.mark.parametrize("strands", ["forward", "both"])
+def test_ratios_are_those_of_one_masked_token_at_a_time(peer_folders, opened, contigs, snvs, name, strands):
+    found = scored(scorer_of(peer_folders[name], opened, scores=("llr", "unmasked"), strands=strands), snvs)
+    encoder = open_encoder(peer_folders[name])
+    model = encoder.masked(0)
+    for masked, field in ((True, "LLR"), (False, "ULLR")):
+        for row, (contig, position, reference, alternate) in enumerate(snvs):
+            text, place = window_of(contigs, contig, position, reference)
+            values = [one_at_a_time(encoder, model, text, place, masked=masked)]
+            if strands == "both":
+                turned = one_at_a_time(encoder, model, reverse_complement(text), CONTEXT - 1 - place, masked=masked)
+                values.append(turned[::-1])
+            mean = np.mean(values, axis=0)
+            wanted = mean["ACGT".index(alternate)] - mean["ACGT".index(reference)]
+            assert found[field][row] == pytest.approx(wanted, abs=2e-4), (field, row)
+            if masked:
+                share = np.exp(mean) / np.exp(mean).sum()
+                assert found["ENT"][row] == pytest.approx(-(share * np.log(share)).sum(), abs=2e-4)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_distances_are_those_of_one_window_at_a_time(peer_folders, opened, contigs, snvs, name):
+    # In windows without N, since byte pairs do not say how many of them are in one unknown token.
+    snvs = [snv for snv in snvs if "N" not in window_of(contigs, *snv[:3])[0]]
+    found = scored(scorer_of(peer_folders[name], opened, scores=("distance",), strands="forward"), snvs)
+    encoder = open_encoder(peer_folders[name])
+    body = encoder.body(0)
+    for row, (contig, position, reference, alternate) in enumerate(snvs):
+        at, over = [], []
+        for allele in (reference, alternate):
+            text, place = window_of(contigs, contig, position, allele)
+            ids, words = words_of(encoder.tokenizer, text, special=encoder.special_tokens)
+            ids = torch.tensor([ids])
+            with torch.inference_mode():
+                states = encoder.hidden_states(body, {"input_ids": ids})[0].double().numpy()
+            bases = [number for number, (word, _) in enumerate(words) if set(word) <= set("ACGTN")]
+            own = next(
+                number
+                for number in bases
+                if words[number][1] <= place < sum(map(len, words[number][:1]), words[number][1])
+            )
+            at.append(states[own])
+            over.append(states[bases].mean(axis=0))
+        for field, (one, other) in (("L2", at), ("L2_WINDOW", over)):
+            assert found[field][row] == pytest.approx(np.linalg.norm(one - other), rel=1e-3, abs=1e-5)
+            cosine = 1 - one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+            assert found[field.replace("L2", "COS")][row] == pytest.approx(cosine, rel=1e-2, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_insertions_and_deletions_have_distances_and_no_ratio(peer_folders, opened, contigs, name):
+    base = contigs["chr2"][150]
+    variants = [
+        ("chr2", 150, base, base + "ACG"),
+        ("chr2", 150, contigs["chr2"][150:153], base),
+        ("chr2", 150, base, next(other for other in "ACGT" if other != base)),
+    ]
+    scores = ("distance",) if name == "dnabert2" else ("llr", "distance")
+    found = scored(scorer_of(peer_folders[name], opened, scores=scores), variants)
+    assert np.isfinite(found["L2"]).all()
+    assert (found["L2"] > 0).all()
+    assert (found["L2_WINDOW"] > 0).all()
+    if "LLR" in found:
+        assert np.isnan(found["LLR"]).tolist() == [True, True, False]
+
+
+def test_the_strands_of_caduceus_ps_agree(peer_folders, opened, snvs):
+    forward, both = (
+        scored(scorer_of(peer_folders["caduceus-ps"], opened, scores=("llr", "distance"), strands=strands), snvs)
+        for strands in ("forward", "both")
+    )
+    for name, value in forward.items():
+        np.testing.assert_allclose(both[name], value, atol=1e-4, rtol=1e-3)
+
+
+def test_a_score_depends_on_its_allele_alone(peer_folders, opened, snvs):
+    scorer = scorer_of(peer_folders["caduceus-ph"], opened, scores=("llr", "distance"))
+    together = scored(scorer, snvs)
+    alone = scored(scorer_of(peer_folders["caduceus-ph"], opened, scores=("llr", "distance"), batch_size=1), snvs[::-1])
+    for name, value in together.items():
+        np.testing.assert_allclose(alone[name][::-1], value, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("dnabert2", {"scores": ("llr",)}, "has no likelihood ratio.*add distance to --scores"),
+        ("ntv2-50m", {"windows": "shared"}, "shared windows are for MutBERT"),
+        ("ntv2-50m", {"rope_scaling": {"type": "dynamic", "factor": 2}}, "rope_scaling.* for MutBERT"),
+        ("ntv2-50m", {"flank": 20}, "leaves no room in a context of 40 bases"),
+    ],
+)
+def test_settings_that_a_model_has_not(peer_folders, opened, name, settings, words):
+    with pytest.raises(InputError, match=rf"\A[^\n]*{words}[^\n]*\Z"):
+        scorer_of(peer_folders[name], opened, **settings)
+
+
+def test_windows_of_more_tokens_than_positions_are_refused(peer_folders, tmp_path):
+    (tmp_path / "ref.fa").write_text(f">chr1\n{'N' * 1100}{'ACGTAC' * 20}\n")
+    build_genome(tmp_path / "ref.fa", tmp_path / "ref.genome")
+    opened = ProbabilisticGenome.open(tmp_path / "ref.genome")
+    with pytest.raises(InputError, match=r"\A[^\n]+ tokens, where the model has positions for 1,000; [^\n]+\Z"):
+        scored(scorer_of(peer_folders["nt-500m-1000g"], opened, context=1220), [("chr1", 1130, "A", "C")])

@@ -1,0 +1,904 @@
+"""The models that MutBERT is compared with: as the reference code computes them, and loaded whole or refused."""
+
+import json
+import os
+import pathlib
+import pickle
+import shutil
+import subprocess
+import sys
+from fnmatch import fnmatch
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F  # noqa: N812
+
+from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.known import MODELS, find_model
+from mutbert.encoders.peers import find_peer, read_config
+from mutbert.encoders.peers.dnabert2 import alibi_slopes
+from mutbert.encoders.probe import ProbedClassifier
+from mutbert.errors import InputError
+from mutbert.model.checkpoints import local_folder
+
+NAMES = ("dnabert2", "nt-500m-1000g", "ntv2-50m", "caduceus-ph", "caduceus-ps")
+FAMILIES = {
+    "dnabert2": "dnabert2", "nt-500m-1000g": "nt", "ntv2-50m": "ntv2", "caduceus-ph": "caduceus",
+    "caduceus-ps": "caduceus",
+}  # fmt: skip
+# A folder of the golden numbers, and the model whose layout it has.
+GOLDEN = dict(zip(("dnabert2", "nt_v1", "nt_v2", "caduceus_ph", "caduceus_ps"), NAMES, strict=True))
+LONGEST = 64
+ONE_LINE = r"\A[^\n]+\Z"
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def folder(name, peer_folders):
+    return peer_folders[name]
+
+
+@pytest.fixture
+def copied(tmp_path, peer_folders):
+    """A copy of a checkpoint, to change, under a name that says nothing of what it is."""
+
+    def copy(name):
+        return shutil.copytree(peer_folders[name], tmp_path / f"copy-{len(list(tmp_path.iterdir()))}")
+
+    return copy
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def change_config(folder, *dropped, **values):
+    path = folder / "config.json"
+    kept = {key: value for key, value in read_json(path).items() if key not in dropped}
+    path.write_text(json.dumps({**kept, **values}))
+
+
+def read_weights(folder):
+    path = folder / "pytorch_model.bin"
+    return torch.load(path) if path.exists() else load_file(folder / "model.safetensors")
+
+
+def write_weights(folder, weights, form="safetensors"):
+    """Replace the weights of a folder: one safetensors file, one .bin file, or two of these and an index."""
+    for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.index.json")]:
+        path.unlink()
+    if form == "safetensors":
+        save_file({key: weight.clone() for key, weight in weights.items()}, folder / "model.safetensors")
+    elif form == "bin":
+        torch.save(weights, folder / "pytorch_model.bin")
+    else:
+        part_of = {key: f"pytorch_model-0000{1 + number % 2}-of-00002.bin" for number, key in enumerate(weights)}
+        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": part_of}))
+        for part in set(part_of.values()):
+            torch.save({key: weight for key, weight in weights.items() if part_of[key] == part}, folder / part)
+
+
+def change_weights(folder, **weights):
+    write_weights(folder, {**read_weights(folder), **weights})
+
+
+def all_rows(encoder, examples):
+    return encoder.inputs(examples).batch(np.arange(len(examples.offsets) - 1))
+
+
+def noise_like(weight):
+    """The same at every call, and different for every element: no norm or softmax takes it away."""
+    return torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def logits_of(examples_of):
+    """Give the masked model's logits of some sequences that differ in length."""
+    examples = examples_of(["ACGTTGCATGCCTAGGATCCATTA", "TTGACGTAACGGTAC", "GATTACA"])
+
+    def run(folder):
+        encoder = open_encoder(folder)
+        batch = all_rows(encoder, examples)
+        with torch.inference_mode():
+            logits = encoder.masked(LONGEST)(**batch).logits
+        return logits[batch["attention_mask"].bool()]
+
+    return run
+
+
+# What the reference code computes.
+
+
+@pytest.fixture(params=GOLDEN)
+def golden(request, shared):
+    """A folder of golden numbers: what loads it, the tensors, and what is said of each case."""
+    folder = shared / "golden_peers" / request.param
+    return open_encoder(folder), load_file(folder / "expected.safetensors"), read_json(folder / "cases.json")
+
+
+def golden_cases(tensors, cases):
+    """Go through the cases: name, what the model is given, and which tokens are none of padding."""
+    for case in cases:
+        batch = {key: tensors[f"{case}.{key}"] for key in ("input_ids", "attention_mask") if f"{case}.{key}" in tensors}
+        # Caduceus is given none, and reads padding as a token.
+        yield case, batch, batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+
+
+@pytest.mark.shared
+def test_hidden_states_and_logits_are_the_references(golden):
+    encoder, tensors, said = golden
+    body, model = encoder.body(LONGEST), encoder.masked(LONGEST)
+    compared = 0
+    for case, batch, real in golden_cases(tensors, said["cases"]):
+        with torch.inference_mode():
+            states, logits = body(**batch)[0], model(**batch).logits
+            token_B = real.long().sum(dim=1) - 1
+            some = encoder.masked_logits(model, batch, token_B)
+        wanted = tensors[f"{case}.last_hidden_state"]
+        # Of padding only DNABERT-2 says what it is: zeros.
+        compare = torch.ones_like(real) if encoder.family == "dnabert2" else real
+        torch.testing.assert_close(states[compare], wanted[compare], atol=2e-5, rtol=0)
+        # The files keep only some rows or tokens of the large ones.
+        kept = {"logits": np.s_[:, :], "logits_rows_0_1": np.s_[:2, :], "logits_last": np.s_[:, -4:]}
+        ending = next(ending for ending in kept if f"{case}.{ending}" in tensors)
+        wanted, real = tensors[f"{case}.{ending}"], real[kept[ending]]
+        torch.testing.assert_close(logits[kept[ending]][real], wanted[real], atol=2e-4, rtol=0)
+        torch.testing.assert_close(some, logits[torch.arange(len(logits)), token_B], atol=1e-5, rtol=1e-5)
+        compared += 1
+    assert compared == len(said["cases"]) >= 2
+
+
+@pytest.mark.shared
+def test_both_strands_at_once_give_the_same_logits_for_either(shared):
+    folder = shared / "golden_peers" / "caduceus_ps"
+    encoder, tensors = open_encoder(folder), load_file(folder / "expected.safetensors")
+    model = encoder.masked(LONGEST)
+    with torch.inference_mode():
+        one, other = (model(tensors[f"{case}.input_ids"]).logits for case in ("plain", "plain_rc"))
+    complement = list(range(16))
+    complement[7:11] = 10, 9, 8, 7
+    torch.testing.assert_close(other, one.flip(1)[..., complement], atol=1e-5, rtol=0)
+    assert (one - other).abs().max() > 1
+
+
+@pytest.mark.shared
+def test_tokens_are_the_references(golden, examples_of):
+    encoder, tensors, said = golden
+    tokenizer = encoder.tokenizer
+    for case, batch, real in golden_cases(tensors, said["cases"]):
+        details = said["cases"][case]
+        wanted = batch["input_ids"]
+        found = tokenizer(details["sequences"])["input_ids"]
+        # The papers that fine-tune Caduceus leave its [SEP] away, which pre-training had at the end.
+        behind = int(details.get("special_tokens", False))
+        for row, ids in enumerate(found):
+            start = 0 if "attention_mask" in batch else wanted.shape[1] - behind - len(ids)
+            for place in (column for masked_row, column in details["masked"] if masked_row == row):
+                ids[place - start] = tokenizer.mask_token_id
+            assert ids == wanted[row, start : start + len(ids)].tolist(), (case, row)
+            assert set(wanted[row, :start].tolist()) <= {tokenizer.pad_token_id}
+            assert "attention_mask" not in batch or int(real[row].sum()) == len(ids)
+        if case == "single":
+            given = encoder.inputs(examples_of(details["sequences"])).batch(np.arange(1))["input_ids"]
+            assert given.tolist() == found
+    for edge in said.get("tokenized", ()):
+        assert tokenizer(edge["sequence"])["input_ids"] == edge["ids"]
+        assert tokenizer.convert_ids_to_tokens(edge["ids"]) == edge["tokens"]
+
+
+@pytest.mark.shared
+def test_slopes_of_alibi_are_the_references(shared):
+    slopes = read_json(shared / "golden_peers" / "dnabert2" / "cases.json")["alibi_slopes"]
+    assert len(slopes) == 3
+    for heads, wanted in slopes.items():
+        assert alibi_slopes(int(heads)) == pytest.approx(wanted, rel=1e-7)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_the_files_that_the_other_tests_load_are_laid_out_as_the_references(shared, peer_files, kind):
+    folder = shared / "golden_peers" / kind
+    config, said = read_json(folder / "config.json"), read_json(folder / "cases.json")
+    shapes = peer_files.shapes_of(config)
+    left_out = said.get("tied_names_left_out", [])
+    assert {key for key in shapes if key.startswith(("lm_head.", "cls."))}
+    assert {key: list(shape) for key, shape in shapes.items() if key not in left_out} == said["state_dict"]
+    assert set(left_out) == ({key for key in shapes if peer_files.tied_to(key)} if kind != "dnabert2" else set())
+    assert set(peer_files.PUBLISHED[GOLDEN[kind]]) == set(config)
+
+
+# What depends on what.
+
+
+def test_no_result_depends_on_padding(folder, examples_of, sequences):
+    encoder = open_encoder(folder)
+    inputs, body = encoder.inputs(examples_of(sequences)), encoder.body(LONGEST)
+    torch.manual_seed(0)
+    classifier = encoder.classifier(3, LONGEST)
+    rows, reverse = np.arange(len(sequences)), np.arange(len(sequences)) % 2 == 1
+
+    def run(rows, reverse):
+        batch = inputs.batch(rows, reverse)
+        real = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+        # A mask in every row, as its embedding depends on the length of the row in NT v1.
+        batch["input_ids"][torch.arange(len(rows)), real.long().sum(dim=1) - 1] = encoder.tokenizer.mask_token_id
+        with torch.inference_mode():
+            return encoder.hidden_states(body, batch), classifier(**batch).logits, real
+
+    states, logits, real = run(rows, reverse)
+    assert not real.all()
+    for row in rows:
+        wanted, wanted_logits, whole = run(rows[row : row + 1], reverse[row : row + 1])
+        assert whole.all()
+        torch.testing.assert_close(states[row][real[row]], wanted[0], atol=2e-5, rtol=0)
+        torch.testing.assert_close(logits[row], wanted_logits[0], atol=2e-5, rtol=0)
+
+
+def test_a_model_of_both_strands_has_the_same_states_and_predictions_on_either(peer_folders, examples_of, sequences):
+    for name, same in (("caduceus-ps", True), ("caduceus-ph", False)):
+        encoder = open_encoder(peer_folders[name])
+        inputs, body = encoder.inputs(examples_of(sequences)), encoder.body(LONGEST)
+        rows = np.arange(len(sequences))
+        torch.manual_seed(0)
+        classifier = encoder.classifier(3, LONGEST)
+        found, predicted = [], []
+        for reverse in (np.zeros(len(rows), np.bool_), np.ones(len(rows), np.bool_)):
+            batch = inputs.batch(rows, reverse)
+            with torch.inference_mode():
+                found.append(encoder.hidden_states(body, batch))
+                predicted.append(classifier(**batch).logits)
+        # One vector a base, however many strands are read.
+        assert found[0].shape[-1] == 24
+        equal = [
+            torch.allclose(found[0][row, :length], found[1][row, :length].flip(0), atol=2e-5)
+            for row, length in enumerate(map(len, sequences))
+            if length > 1
+        ]
+        assert set(equal) == {same}
+        assert torch.allclose(*predicted, atol=2e-5) == same
+
+
+def test_a_batch_too_large_for_one_scan_gives_the_same(peer_folders):
+    """A scan is given 256 MiB: at this size, 682 rows, of which 400 sequences are two each."""
+    encoder = open_encoder(peer_folders["caduceus-ps"])
+    model = encoder.masked(LONGEST)
+    ids = torch.randint(7, 11, (4, LONGEST), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(LONGEST) < torch.tensor([64, 50, 3, 64])[:, None]).long()
+    with torch.inference_mode():
+        few, many = (model(ids.repeat(times, 1), attention_mask=mask.repeat(times, 1)).logits for times in (1, 100))
+    real = mask.bool().repeat(100, 1)
+    torch.testing.assert_close(many[real], few.repeat(100, 1, 1)[real], atol=2e-5, rtol=0)
+
+
+def test_gradients_are_the_slopes_of_what_is_computed(folder, examples_of, sequences):
+    """Of all weights at once, against a difference along their gradient."""
+    encoder = open_encoder(folder)
+    batch = all_rows(encoder, examples_of(sequences))
+    torch.manual_seed(0)
+    model = encoder.classifier(2, LONGEST)
+    pattern = torch.linspace(-1, 1, 2 * len(sequences)).reshape(-1, 2)
+    (model(**batch).logits * pattern).sum().backward()
+    weights = [weight for weight in model.parameters() if weight.grad is not None]
+    # ESM's head for contacts takes no part.
+    without = {key for key, weight in model.named_parameters() if weight.grad is None}
+    assert all(".contact_head." in key for key in without)
+    norm = torch.stack([weight.grad.square().sum() for weight in weights]).sum().sqrt()
+    found = []
+    with torch.no_grad():
+        for step in (1e-3, -2e-3):
+            for weight in weights:
+                weight += step * weight.grad / norm
+            found.append((model(**batch).logits * pattern).sum())
+    assert float(found[0] - found[1]) / 2e-3 == pytest.approx(float(norm), rel=0.02)
+
+
+def test_adapters_have_layers_to_be_put_on(folder):
+    encoder = open_encoder(folder)
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in encoder.classifier(2, 20).base_model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+    }
+    # Of Caduceus, the steps' layer is not called as a module; of ESM, contacts are not asked for.
+    assert linear - set(encoder.lora_targets) <= {"dt_proj", "regression"}
+    assert set(encoder.lora_targets) <= linear
+    assert encoder.special_tokens == (encoder.family != "caduceus")
+
+
+# What is in a file.
+
+
+@pytest.mark.parametrize(
+    "known", [model for model in MODELS if model.family != "mutbert"], ids=lambda model: model.name
+)
+def test_parameters_are_those_of_the_published_files(peer_files, known):
+    values = peer_files.PUBLISHED[known.name]
+    peer = find_peer(values, known.name)
+    with torch.device("meta"):
+        model = peer.masked(read_config(peer, values, known.name))
+    parameters = sum(weight.numel() for weight in model.parameters())
+    assert parameters == peer_files.count(known.name) == known.parameters
+    assert peer.family == known.family
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin", "parts"])
+def test_every_form_of_a_file_holds_the_same_weights(name, form, peer_folders, copied, logits_of):
+    folder = copied(name)
+    weights = read_weights(folder)
+    write_weights(folder, weights, form)
+    assert torch.equal(logits_of(folder), logits_of(peer_folders[name]))
+    # Half precision is for the disk.
+    halves = {key: weight.half() if weight.is_floating_point() else weight for key, weight in weights.items()}
+    write_weights(folder, halves, form)
+    assert {weight.dtype for weight in open_encoder(folder).body(LONGEST).parameters()} == {torch.float32}
+    torch.testing.assert_close(logits_of(folder), logits_of(peer_folders[name]), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["dnabert2", "caduceus-ph", "caduceus-ps"])
+def test_a_second_name_of_a_weight_may_be_absent_or_agrees(name, copied, logits_of, peer_files):
+    folder = copied(name)
+    weights = read_weights(folder)
+    tied = {key: peer_files.tied_to(key) for key in peer_files.shapes_of(read_json(folder / "config.json"))}
+    tied = {key: first for key, first in tied.items() if first}
+    assert len(tied) == (1 if name == "dnabert2" else 5)
+    without = {key: weight for key, weight in weights.items() if key not in tied}
+    write_weights(folder, without)
+    wanted = logits_of(folder)
+    for form in ("safetensors", "bin"):
+        write_weights(folder, without | {key: weights[first] for key, first in tied.items()}, form)
+        assert torch.equal(logits_of(folder), wanted)
+    for key, first in tied.items():
+        # The second alone is enough.
+        write_weights(folder, {(key if other == first else other): weight for other, weight in without.items()})
+        assert torch.equal(logits_of(folder), wanted)
+        write_weights(folder, without | {key: weights[first] + noise_like(weights[first])})
+        encoder = open_encoder(folder)
+        for load in (encoder.body, encoder.masked, lambda longest, encoder=encoder: encoder.classifier(2, longest)):
+            with pytest.raises(InputError, match=rf"\A[^\n]+{key}[^\n]+ have different values; get it anew\Z"):
+                load(LONGEST)
+
+
+@pytest.mark.parametrize("name", ["nt-500m-1000g", "ntv2-50m"])
+def test_a_decoder_is_tied_where_the_configuration_says_so(name, copied, logits_of):
+    folder = copied(name)
+    weights = read_weights(folder)
+    words = weights["esm.embeddings.word_embeddings.weight"]
+    write_weights(folder, {**weights, "lm_head.decoder.weight": words})
+    wanted = logits_of(folder)
+    change_config(folder, tie_word_embeddings=True)
+    assert torch.equal(logits_of(folder), wanted)
+    write_weights(folder, {key: weight for key, weight in weights.items() if key != "lm_head.decoder.weight"})
+    assert torch.equal(logits_of(folder), wanted)
+    write_weights(folder, weights)
+    with pytest.raises(InputError, match=r"\A[^\n]+should be tied and have different values[^\n]+\Z"):
+        open_encoder(folder).masked(LONGEST)
+
+
+def test_every_weight_of_a_file_is_asked_for_and_matters(name, copied, logits_of, peer_files):
+    """Against the list of what a published file has: dropped, a weight is missed; changed, it changes the logits."""
+    folder = copied(name)
+    config, weights = read_json(folder / "config.json"), read_weights(folder)
+    weights = {key: weight for key, weight in weights.items() if not peer_files.tied_to(key)}
+    before = logits_of(folder)
+    not_needed, no_matter = set(), set()
+    for key in peer_files.shapes_of(config):
+        if key not in weights:
+            continue
+        write_weights(folder, {other: weight for other, weight in weights.items() if other != key})
+        try:
+            logits_of(folder)
+            not_needed.add(key)
+        except InputError as error:
+            assert f"has no {key.replace('.submodule', '').replace('.embedding.', '.')}" in str(error)  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+        if not key.endswith(("inv_freq", "complement_map")):
+            write_weights(folder, {**weights, key: weights[key] + noise_like(weights[key])})
+            if (logits_of(folder) - before).abs().max() < 1e-4:
+                no_matter.add(key)
+    contacts = {key for key in weights if key.startswith("esm.contact_head.")}
+    unused = {key for key in weights if peer_files.is_unused(key, config)}
+    constants = {key for key in weights if key.endswith(("inv_freq", "complement_map"))}
+    # What is the same for all keys does not change what is attended to, unless positions turn it.
+    keys = {key for key in weights if key.endswith("key.bias") and name == "nt-500m-1000g"}
+    assert len(contacts | unused) == {"nt": 2, "ntv2": 3}.get(FAMILIES[name], 0)
+    assert not_needed == contacts | unused | constants
+    assert no_matter == contacts | unused | keys
+
+
+@pytest.mark.parametrize("kind", ["body", "masked", "classifier"])
+def test_what_does_not_fit_is_refused_in_one_line(name, kind, copied):
+    folder = copied(name)
+    weights = read_weights(folder)
+    inside = next(key for key in weights if ".1." in key and key.endswith("proj.weight" if "mixer" in key else "bias"))
+
+    def refused(match):
+        encoder = open_encoder(folder)
+        load = getattr(encoder, kind)
+        with pytest.raises(InputError, match=rf"\A[^\n]*{match}[^\n]*\Z"):
+            load(2, LONGEST) if kind == "classifier" else load(LONGEST)
+
+    write_weights(folder, {key: weight for key, weight in weights.items() if key != inside})
+    refused("has no .*; give a model that")
+    left_over = inside.replace(".1.", ".2.")
+    write_weights(folder, {**weights, left_over: weights[inside]})
+    refused(f"which no {FAMILIES[name]} model has; get it anew")
+    write_weights(folder, {**weights, "another.weight": torch.zeros(2)})
+    refused(f"has another.weight, which no {FAMILIES[name]} model has")
+    write_weights(folder, {**weights, inside: weights[inside][:-1]})
+    refused("has shape .* follows from config.json; get both anew")
+    write_weights(folder, {**weights, inside: weights[inside][None]})
+    refused("has shape .* follows from config.json; get both anew")
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin"])
+def test_damaged_files_are_refused_in_one_line(name, form, copied):
+    folder = copied(name)
+    write_weights(folder, read_weights(folder), form)
+    path = next(path for path in folder.iterdir() if path.name in {"model.safetensors", "pytorch_model.bin"})
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:100], b"", b"version https://git-lfs.github.com/spec/v1\n"):
+        path.write_bytes(damaged)
+        encoder = open_encoder(folder)
+        for load in (encoder.body, encoder.masked):
+            with pytest.raises(InputError, match=rf"\A[^\n]*{path.name}: cannot be read[^\n]*\Z"):
+                load(LONGEST)
+
+
+class Runs:
+    """Pickled, it makes a file when it is read."""
+
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.witness,)
+
+
+def test_of_a_pickle_nothing_but_tensors_is_read(name, copied, tmp_path):
+    folder, witness = copied(name), tmp_path / "witness"
+    weights = read_weights(folder)
+    for wrong in ({"a": pathlib.Path("x")}, {**weights, "a": Runs(witness)}, {"state_dict": weights}, [1, 2], weights):
+        for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+            path.unlink()
+        if wrong is weights:
+            # No archive of torch's at all.
+            (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Runs(witness)}))
+        else:
+            torch.save(wrong, folder / "pytorch_model.bin")
+        with pytest.raises(InputError, match=ONE_LINE):
+            open_encoder(folder).body(LONGEST)
+    assert not witness.exists()
+
+
+# What a folder is taken for.
+
+
+def family_of(folder):
+    return open_encoder(folder).family
+
+
+def test_a_model_is_known_by_its_configuration_whatever_its_folder_is_called(name, folder, tmp_path, logits_of):
+    for called in ("esm2_t6", "DNABERT-2", "nucleotide-transformer-v2", "caduceus", "mutbert"):
+        assert family_of(shutil.copytree(folder, tmp_path / called)) == FAMILIES[name]
+    # Code that a checkpoint names is not there, and not needed by whoever would trust it.
+    assert open_encoder(folder, trust_remote_code=True).family == FAMILIES[name]
+    # Code that was loaded from a repository is named with it in what is saved.
+    values = read_json(folder / "config.json")
+    if "auto_map" in values:
+        elsewhere = {kind: f"someone/a-model--{code}" for kind, code in values["auto_map"].items()}
+        change_config(tmp_path / called, auto_map=elsewhere)
+        assert family_of(tmp_path / called) == FAMILIES[name]
+        assert torch.equal(logits_of(tmp_path / called), logits_of(folder))
+
+
+def test_older_and_saved_configurations_are_known(copied, peer_folders, logits_of):
+    for name, dropped, values in (
+        # As an older copy on the Hub, and as the library saves it after its own BertConfig had read it.
+        ("dnabert2", (), {"model_type": "bert", "architectures": ["BertForMaskedLM"]}),
+        ("ntv2-50m", (), {"model_type": "esm"}),
+        ("ntv2-50m", ("auto_map",), {"model_type": "esm"}),
+        ("ntv2-50m", ("auto_map",), {}),
+        ("caduceus-ps", ("auto_map",), {}),
+        ("nt-500m-1000g", ("architectures", "is_folding_model"), {}),
+    ):
+        folder = copied(name)
+        change_config(folder, *dropped, **values)
+        assert family_of(folder) == FAMILIES[name]
+        assert torch.equal(logits_of(folder), logits_of(peer_folders[name]))
+
+
+def test_what_is_nearly_one_of_them_is_refused_and_not_taken_for_another(copied):
+    folder = copied("ntv2-50m")
+    change_config(folder, "add_bias_fnn")
+    for model in (folder, f"random:{folder}"):
+        with pytest.raises(InputError, match=r"\A[^\n]+ lacks add_bias_fnn[^\n]+get the published config.json\Z"):
+            open_encoder(model)
+    # By its configuration alone this is ESM, whose feed-forward blocks are of half the width.
+    change_config(folder, "auto_map", model_type="esm", architectures=["EsmForMaskedLM"])
+    encoder = open_encoder(folder)
+    for load in (encoder.body, encoder.masked, lambda longest: encoder.classifier(2, longest)):
+        with pytest.raises(InputError, match=ONE_LINE):
+            load(LONGEST)
+    # And this a stock BERT.
+    folder = copied("dnabert2")
+    change_config(folder, "auto_map", model_type="bert")
+    with pytest.raises(InputError, match=ONE_LINE):
+        open_encoder(folder).body(LONGEST)
+
+
+OPTIONS = {
+    "dnabert2": {"hidden_act": "relu", "is_decoder": True, "position_embedding_type": "relative_key"},
+    "nt-500m-1000g": {
+        "is_decoder": True, "add_cross_attention": True, "is_folding_model": True,
+        "position_embedding_type": "relative_key",
+    },
+    "ntv2-50m": {
+        "is_decoder": True, "add_cross_attention": True, "is_folding_model": True, "add_bias_fnn": True,
+        "position_embedding_type": "absolute",
+    },
+    "caduceus-ps": {
+        "bidirectional": False, "bidirectional_strategy": "ew_multiply", "bidirectional_weight_tie": False,
+        "rms_norm": False, "fused_add_norm": False, "residual_in_fp32": True,
+    },
+}  # fmt: skip
+OPTIONS["caduceus-ph"] = OPTIONS["caduceus-ps"]
+
+
+def test_an_option_that_is_not_implemented_is_refused_by_name(name, folder, copied):
+    peer = find_peer(read_json(folder / "config.json"), name)
+    assert set(peer.required) <= set(OPTIONS[name])
+    for option, value in OPTIONS[name].items():
+        changed = copied(name)
+        change_config(changed, **{option: value})
+        with pytest.raises(InputError, match=rf"\A[^\n]* {option} {value!r}[^\n]*\Z"):
+            open_encoder(changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("dnabert2", {"num_attention_heads": 5}),
+        ("dnabert2", {"hidden_size": "wide"}),
+        ("nt-500m-1000g", {"num_attention_heads": 5}),
+        ("ntv2-50m", {"hidden_size": "wide"}),
+        ("caduceus-ph", {"ssm_cfg": {"d_state": "many"}}),
+        ("caduceus-ps", {"complement_map": {"A": "T"}}),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_refused_in_one_line(name, values, copied):
+    folder = copied(name)
+    change_config(folder, **values)
+    for model in (folder, f"random:{folder}"):
+        with pytest.raises(InputError, match=ONE_LINE):
+            open_encoder(model).body(LONGEST)
+
+
+def test_settings_of_whoever_saved_it_do_not_matter(name, copied, logits_of):
+    folder = copied(name)
+    wanted = logits_of(folder)
+    change_config(
+        folder, torch_dtype="float16", return_dict=False, output_hidden_states=True, num_labels=7, use_cache=True
+    )
+    assert torch.equal(logits_of(folder), wanted)
+    for model in (folder, f"random:{folder}"):
+        classifier = open_encoder(model).classifier(2, LONGEST)
+        assert classifier.num_labels == 2
+        assert {weight.dtype for weight in classifier.parameters()} == {torch.float32}
+
+
+def test_complements_do_not_depend_on_the_order_of_their_keys(copied, peer_folders, logits_of):
+    folder = copied("caduceus-ps")
+    wanted = logits_of(folder)
+    # As text, in which order transformers saves them: 0, 1, 10, 11, ...
+    complements = dict(sorted(read_json(folder / "config.json")["complement_map"].items()))
+    assert list(complements)[2] == "10"
+    change_config(folder, complement_map=complements)
+    assert torch.equal(logits_of(folder), wanted)
+    change_config(folder, complement_map={**complements, "7": 7, "10": 10})
+    with pytest.raises(InputError, match=r"\A[^\n]+complement_map of the weights and of config.json differ[^\n]+\Z"):
+        open_encoder(folder).body(LONGEST)
+    # No other strand, no complements.
+    assert torch.isfinite(logits_of(peer_folders["caduceus-ph"])).all()
+
+
+# Positions.
+
+
+def frequencies(folder):
+    weights = read_weights(folder)
+    return {key: weight for key, weight in weights.items() if key.endswith("inv_freq")}
+
+
+def test_rotary_frequencies_are_the_files(copied, logits_of):
+    folder = copied("ntv2-50m")
+    before, read = logits_of(folder), frequencies(folder)
+    assert len(read) == 2
+    change_weights(folder, **{key: value * 0.99 for key, value in read.items()})
+    assert (logits_of(folder) - before).abs().max() > 1e-4
+    last = list(read)[-1]
+    change_weights(folder, **read | {last: read[last] * 0.99})
+    with pytest.raises(InputError, match=r"\A[^\n]+ are two names of one weight and have different values[^\n]+\Z"):
+        open_encoder(folder).body(LONGEST)
+    write_weights(folder, {key: weight for key, weight in read_weights(folder).items() if key not in read})
+    with pytest.raises(InputError, match=r"\A[^\n]+ has no [^\n]*inv_freq; give a model that is whole\Z"):
+        open_encoder(folder).body(LONGEST)
+    # Without turning there are no positions: tokens in another order have the same states in that order.
+    change_weights(folder, **{key: torch.zeros_like(value) for key, value in read.items()})
+    body = open_encoder(folder).body(LONGEST)
+    ids = torch.randint(6, 4000, (2, 20), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(20, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(body(ids[:, order])[0], body(ids)[0][:, order], atol=2e-5, rtol=0)
+
+
+def test_rotary_frequencies_outlive_saving(copied, logits_of, tmp_path):
+    folder = copied("ntv2-50m")
+    change_weights(folder, **{key: value.half().float() * 0.9 for key, value in frequencies(folder).items()})
+    encoder = open_encoder(folder)
+    encoder.masked(LONGEST).save_pretrained(tmp_path / "saved")
+    encoder.save_tokenizer(tmp_path / "saved", LONGEST)
+    assert torch.equal(logits_of(tmp_path / "saved"), logits_of(folder))
+
+
+def test_learned_positions_have_an_end(peer_folders, examples_of):
+    encoder = open_encoder(peer_folders["nt-500m-1000g"])
+    # 1,002 positions, of which the first two are padding's; 6 bases a token, behind the class token.
+    batch = all_rows(encoder, examples_of(["ACGTAC" * 999]))
+    assert batch["input_ids"].shape == (1, 1000)
+    with torch.inference_mode():
+        assert encoder.hidden_states(encoder.body(1000), batch).isfinite().all()
+    for load in (encoder.body, encoder.masked, lambda longest: encoder.classifier(2, longest)):
+        with pytest.raises(InputError, match="1001 tokens are more than the 1000 that it has positions for"):
+            load(1001)
+    for name in ("dnabert2", "ntv2-50m", "caduceus-ps"):
+        assert open_encoder(peer_folders[name]).body(100_000) is not None
+
+
+# Tokenizers.
+
+
+@pytest.mark.parametrize("name", ["dnabert2", "nt-500m-1000g", "ntv2-50m"])
+def test_a_tokenizer_of_another_vocabulary_is_refused(name, copied, peer_folders, examples_of):
+    other = {"nt-500m-1000g": "ntv2-50m", "ntv2-50m": "nt-500m-1000g"}
+    folder = copied(name)
+    if name == "dnabert2":
+        values = read_json(folder / "tokenizer.json")
+        last = max(values["model"]["vocab"], key=values["model"]["vocab"].get)
+        del values["model"]["vocab"][last]
+        values["model"]["merges"] = [pair for pair in values["model"]["merges"] if "".join(pair) != last]
+        (folder / "tokenizer.json").write_text(json.dumps(values))
+    else:
+        shutil.copy(peer_folders[other[name]] / "vocab.txt", folder)
+    with pytest.raises(InputError, match=r"\A[^\n]+ its tokenizer has [\d,]+ tokens and its weights are of [^\n]+\Z"):
+        open_encoder(folder).inputs(examples_of(["ACGT"]))
+    for path in [*folder.glob("vocab.txt"), *folder.glob("tokenizer.json")]:
+        path.unlink()
+    with pytest.raises(InputError, match=ONE_LINE):
+        open_encoder(folder).inputs(examples_of(["ACGT"]))
+
+
+def test_caduceus_reads_letters_whatever_files_lie_there(copied, examples_of):
+    folder = copied("caduceus-ph")
+    (folder / "tokenizer_config.json").unlink()
+    encoder = open_encoder(folder)
+    batch = all_rows(encoder, examples_of(["ACGTN", "TT"]))
+    assert batch["input_ids"].tolist() == [[7, 8, 9, 10, 11], [10, 10, 4, 4, 4]]
+    assert batch["attention_mask"].tolist() == [[1] * 5, [1, 1, 0, 0, 0]]
+    with pytest.raises(ValueError, match="padding on the left"):
+        encoder.body(20)(batch["input_ids"].flip(1), attention_mask=batch["attention_mask"].flip(1))
+
+
+# Fresh weights, and saved ones.
+
+
+def test_fresh_weights_are_the_seeds_alone(name, folder, tmp_path, examples_of, sequences):
+    encoder = open_encoder(f"random:{folder}")
+    batch = all_rows(encoder, examples_of(sequences))
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        body, classifier, model = encoder.body(LONGEST), encoder.classifier(3, LONGEST), encoder.masked(LONGEST)
+        for made in (body, classifier, model):
+            assert not made.training
+            with torch.inference_mode():
+                outputs = made(**batch)
+            assert all(value.isfinite().all() for value in outputs.values() if value is not None)
+        states.append(torch.nn.ModuleList([body, classifier, model]).state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    drawn = {key for key, value in states[0].items() if value.dim() > 1 and "A_log" not in key}
+    assert {key for key, value in states[0].items() if not torch.equal(value, states[2][key])} >= drawn
+    trained = open_encoder(folder).body(LONGEST).state_dict()
+    assert not any(torch.equal(value, states[0][f"0.{key}"]) for key, value in trained.items() if f"0.{key}" in drawn)
+    # A configuration is enough.
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(folder / "config.json", alone)
+    torch.manual_seed(1)
+    again = open_encoder(f"random:{alone}").body(LONGEST).state_dict()
+    assert all(torch.equal(value, states[0][f"0.{key}"]) for key, value in again.items())
+
+
+def test_fresh_weights_have_the_scale_that_training_starts_from(name, folder):
+    torch.manual_seed(0)
+    weights = open_encoder(f"random:{folder}").body(LONGEST).state_dict()
+    words = next(value for key, value in weights.items() if "word_embeddings" in key)
+    assert words.std() == pytest.approx(0.02, rel=0.15)
+    for key, value in weights.items():
+        if key.endswith("dt_proj.bias"):
+            step = F.softplus(value)
+            assert 1e-4 <= step.min() < step.max() <= 0.1 * (1 + 1e-5)
+        elif key.endswith("A_log"):
+            torch.testing.assert_close(value.exp(), torch.arange(1.0, 17).expand(48, 16))
+        elif key.endswith(".D") or ("norm" in key.lower() and key.endswith("weight")):
+            assert (value == 1).all()
+        elif "norm" in key.lower():
+            assert (value == 0).all()
+
+
+def test_a_fine_tuned_model_is_loaded_whole(name, folder, tmp_path, examples_of, sequences):
+    encoder = open_encoder(folder)
+    torch.manual_seed(0)
+    model = encoder.classifier(3, LONGEST)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight += 0.05 * noise_like(weight)
+    model.save_pretrained(tmp_path)
+    encoder.save_tokenizer(tmp_path, LONGEST)
+    again = open_encoder(tmp_path)
+    assert (again.family, again.special_tokens) == (encoder.family, encoder.special_tokens)
+    loaded, each_token = again.trained_classifier(LONGEST)
+    assert not each_token
+    assert not loaded.training
+    batch = all_rows(again, examples_of(sequences))
+    assert batch["input_ids"].equal(all_rows(encoder, examples_of(sequences))["input_ids"])
+    with torch.inference_mode():
+        wanted = model(**batch).logits
+        assert wanted.shape == (len(sequences), 3)
+        assert torch.equal(loaded(**batch).logits, wanted)
+        # Trained further, it starts from the head that it has.
+        assert torch.equal(again.classifier(3, LONGEST)(**batch).logits, wanted)
+        body = again.body(LONGEST)
+        states = again.hidden_states(body, batch)
+        assert torch.equal(states, encoder.hidden_states(model.base_model, batch))
+        assert not torch.allclose(states, encoder.hidden_states(encoder.body(LONGEST), batch), atol=1e-3)
+    with pytest.raises(InputError, match=ONE_LINE):
+        encoder.trained_classifier(LONGEST)
+    # But for Caduceus, whose decoder is its embedding, no fine-tuned model has what predicts tokens.
+    if encoder.family != "caduceus":
+        with pytest.raises(InputError, match=r"\A[^\n]+ has no (lm_head|cls)\.[^\n]+; give a model that is whole\Z"):
+            again.masked(LONGEST)
+
+
+def test_a_classifier_has_a_fresh_head_that_the_seed_decides(name, folder):
+    encoder = open_encoder(folder)
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        states.append(encoder.classifier(3, LONGEST).state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+    differ = {key for key, value in states[0].items() if not torch.equal(value, states[2][key])}
+    assert differ
+    assert all(set(key.split(".")) & set(encoder.fresh_modules) for key in differ)
+
+
+def test_a_probe_is_kept_with_the_model_that_it_reads(folder, tmp_path, examples_of, sequences):
+    encoder = open_encoder(folder)
+    body = encoder.body(LONGEST)
+    batch = all_rows(encoder, examples_of(sequences))
+    weight = torch.randn(3, body.config.hidden_size, generator=torch.Generator().manual_seed(0))
+    probed = ProbedClassifier(body, encoder.hidden_states, weight, torch.tensor([0.5, 0.0, -0.5]))
+    probed.save_pretrained(tmp_path)
+    encoder.save_tokenizer(tmp_path, LONGEST)
+    again = open_encoder(tmp_path)
+    loaded, each_token = again.trained_classifier(LONGEST)
+    assert not each_token
+    with torch.inference_mode():
+        wanted = probed(**batch).logits
+        assert torch.equal(loaded(**all_rows(again, examples_of(sequences))).logits, wanted)
+        # The mean over tokens, by hand.
+        states = encoder.hidden_states(body, encoder.inputs(examples_of(sequences[:1])).batch(np.arange(1)))
+        torch.testing.assert_close(wanted[0], weight @ states[0].mean(0) + torch.tensor([0.5, 0.0, -0.5]))
+
+
+# By name.
+
+RUN_ALL = """\
+import json
+
+import numpy as np
+import torch
+
+from mutbert import alphabet
+from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.known import MODELS, is_offline
+from mutbert.examples.table import Examples
+
+torch.set_num_threads(1)
+examples = Examples(alphabet.encode("ACGTACGTTACGT"), np.array([0, 8, 13]), None, ("", ""), (None, None), "", ())
+for model in MODELS:
+    encoder = open_encoder(model.name)
+    batch = encoder.inputs(examples).batch(np.arange(2))
+    with torch.inference_mode():
+        states = encoder.hidden_states(encoder.body(20), batch)
+    said = {"name": model.name, "family": encoder.family, "shape": list(states.shape)}
+    finite = bool(states[batch["attention_mask"].bool()].isfinite().all())
+    print(json.dumps(said | {"finite": finite, "offline": is_offline(model)}))
+"""
+ASK_ALL = """\
+import json
+
+from mutbert.encoders.known import MODELS, is_offline
+
+print(json.dumps({model.name: is_offline(model) for model in MODELS}))
+"""
+
+
+def run_with_cache(program, cache):
+    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=False, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+def test_every_known_model_is_opened_by_its_name_without_a_network(tmp_path, peer_folders, model_folders):
+    """From a cache as huggingface_hub fills it, in a process that has it for its own."""
+    cache, damaged, empty = (tmp_path / kind for kind in ("cache", "damaged", "empty"))
+    empty.mkdir()
+    folder_of = {FAMILIES[name]: folder for name, folder in peer_folders.items()}
+    folder_of["mutbert"] = model_folders["mutbert"]
+    for model in MODELS:
+        here = cache / f"models--{model.place.replace('/', '--')}"
+        (here / "refs").mkdir(parents=True)
+        (here / "refs" / "main").write_text("0123456789abcdef0123456789abcdef01234567")
+        snapshot = here / "snapshots" / "0123456789abcdef0123456789abcdef01234567"
+        shutil.copytree(peer_folders.get(model.name, folder_of[model.family]), snapshot)
+        if "2.5b" in model.name:
+            # Large ones are in parts.
+            write_weights(snapshot, read_weights(snapshot), "parts")
+    # Whatever one file of each model is not there.
+    shutil.copytree(cache, damaged)
+    for number, snapshot in enumerate(sorted(damaged.glob("*/snapshots/*"))):
+        weights = sorted([*snapshot.glob("*.safetensors"), *snapshot.glob("*.bin")])[-1]
+        own = "MutBERT" in snapshot.parents[1].name
+        tokens = [] if own else [snapshot / name for name in ("vocab.txt", "tokenizer.json")]
+        files = [path for path in (weights, *tokens, snapshot / "config.json") if path.exists()]
+        files[number % len(files)].unlink()
+
+    found = run_with_cache(RUN_ALL, cache)
+    assert [said["name"] for said in found] == [model.name for model in MODELS]
+    assert len(found) == 14
+    assert all(said["finite"] and said["offline"] for said in found)
+    assert [said["family"] for said in found] == [model.family for model in MODELS]
+    # [CLS] 8 bases [SEP]; <cls> and 5 bases, which are no 6-mer; 8 bases. Byte pairs are as they are.
+    tokens = {"mutbert": 10, "nt": 6, "ntv2": 6, "caduceus": 8}
+    for said in found:
+        width = 16 if said["family"] == "mutbert" else 24
+        assert said["shape"] == [2, tokens.get(said["family"], said["shape"][1]), width]
+    for less in (damaged, empty):
+        assert not any(run_with_cache(ASK_ALL, less)[0].values())
+
+
+def test_weights_in_parts_are_fetched_too(tmp_path, peer_folders, monkeypatch):
+    """Against a Hub that is a folder: what the patterns name is what comes."""
+    hub, fetched = tmp_path / "hub", tmp_path / "fetched"
+    fetched.mkdir()
+
+    def download(repository, revision=None, allow_patterns=()):
+        for path in hub.iterdir():
+            if any(fnmatch(path.name, pattern) for pattern in allow_patterns):
+                shutil.copy(path, fetched)
+        return str(fetched)
+
+    monkeypatch.setattr("mutbert.model.checkpoints.snapshot_download", download)
+    shutil.copytree(peer_folders["nt-500m-1000g"], hub)
+    write_weights(hub, read_weights(hub), "parts")
+    assert local_folder(find_model("nt-2.5b-multi").place) == fetched
+    assert {path.name for path in fetched.iterdir()} == {path.name for path in hub.iterdir()}
