@@ -14,7 +14,7 @@ from mutbert import alphabet
 from mutbert.cli import embed as command
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome.store import ProbabilisticGenome, StoreWriter, float_to_fixed
-from mutbert.inference import embedding_files, embeddings
+from mutbert.inference import embedding_files, embedding_sources, embeddings
 from mutbert.inference.embedding_sources import Input, Record, open_source
 from mutbert.inference.embeddings import EmbeddingReport, embed, embed_inputs
 from mutbert.model import MutBertForMaskedLM, MutBertModel
