@@ -323,7 +323,8 @@ def _canonical(
             )
         state[new], called[new] = weight, name
     if (frequencies := state.pop(_FREQUENCIES, None)) is not None:
-        state |= dict.fromkeys((name for name in shapes if name.endswith(_FREQUENCIES)), frequencies)
+        # Each in memory of its own, as shared weights are not saved.
+        state |= {name: frequencies.clone() for name in shapes if name.endswith(_FREQUENCIES)}
     complements = state.pop(_COMPLEMENTS, None)
     if complements is not None and complements.tolist() != list(config.complement_map.values()):
         raise InputError(f"{folder}: complement_map of the weights and of config.json differ; get both anew")
