@@ -204,3 +204,21 @@ def test_a_command_is_measured(tmp_path, monkeypatch):
     assert taken.cpu_seconds > 0
     with pytest.raises(CommandError, match="ended with status 3: no luck"):
         measure_command([sys.executable, "-c", "import sys; print('no luck', file=sys.stderr); sys.exit(3)"], tmp_path)
+
+
+def test_peers_are_measured_beside_mutbert(tmp_path):
+    run_benchmark("peers", "--size", "tiny", "--length", 60, "--batch", 2, "--repeats", 1, "-o", tmp_path)
+    rows = json.loads((tmp_path / "peers.json").read_text())["rows"]
+    assert {(row["what"], row["precision"], row["model"]) for row in rows} == {
+        (what, precision, model)
+        for what in ("forward", "training step")
+        for precision in ("fp32", "bf16")
+        for model in ("mutbert", "dnabert2", "ntv2-50m")
+    }
+    assert "caduceus-ps" in run_benchmark("peers", "--size", "tiny", "--loading")
+
+
+@pytest.mark.slow
+def test_the_page_says_what_each_known_model_can_do():
+    page = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    assert run_benchmark("peers_table") in page
