@@ -26,8 +26,8 @@ from mutbert.effects.alleles import Alleles, Kind, Reason, find_alleles
 from mutbert.effects.pseudo_likelihood import haplotype_passes
 from mutbert.effects.scores import DISTANCES, Field, ScoreSettings, check_settings, distances
 from mutbert.effects.windows import around
-from mutbert.encoders.adapter import PeerEncoder, most_tokens
 from mutbert.encoders.inputs import Sequences
+from mutbert.encoders.token_encoders import PeerEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.inference.outputs import sequence_outputs
 from mutbert.inference.passes import Passes, entropy
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from mutbert.encoders.adapter import AutoEncoder
     from mutbert.encoders.inputs import Batch, Bool, TokenInputs
+    from mutbert.encoders.token_encoders import AutoEncoder
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.progress import Advance
 

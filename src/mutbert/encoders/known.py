@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+RANDOM: Final = "random:"
+"""Before a model's name or place: the same model with fresh weights."""
+
 Family = Literal["mutbert", "nt", "ntv2", "dnabert2", "caduceus", "other"]
 
 

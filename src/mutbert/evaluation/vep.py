@@ -17,7 +17,8 @@ from mutbert.effects.alleles import REASONS, Alleles, Kind, Reason
 from mutbert.effects.fingerprint import model_hash
 from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.effects.token_scores import TokenScorer
-from mutbert.encoders.adapter import AutoEncoder, open_encoder
+from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
 from mutbert.evaluation.vep_baselines import KIND_NAMES, Predictor, names_of, trivial_baselines
 from mutbert.evaluation.vep_parts import (

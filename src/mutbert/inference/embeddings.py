@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import nn
 
-from mutbert.encoders.adapter import CNN, AutoEncoder, open_encoder
+from mutbert.encoders.adapter import CNN, open_encoder
+from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
 from mutbert.inference.embedding_files import Making, check_writable, open_writer, refuse_clashes
 from mutbert.inference.embedding_sources import grouped, open_source, survey

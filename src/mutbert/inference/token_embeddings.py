@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mutbert.encoders.adapter import most_tokens
 from mutbert.encoders.inputs import Sequences
 from mutbert.encoders.probe import mean_over_tokens
+from mutbert.encoders.token_encoders import most_tokens
 from mutbert.errors import InputError
 from mutbert.inference.embedding_sources import grouped
 from mutbert.inference.outputs import on_device, sequence_outputs
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from mutbert.encoders.adapter import AutoEncoder
     from mutbert.encoders.inputs import TokenInputs
+    from mutbert.encoders.token_encoders import AutoEncoder
     from mutbert.inference.embedding_sources import Record
     from mutbert.progress import Advance
 

@@ -29,8 +29,10 @@ Weights are safetensors, or ``.bin`` files, which are pickles: of these nothing 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -43,6 +45,7 @@ from transformers.utils import logging as transformers_logging
 
 from mutbert.errors import InputError, one_line
 from mutbert.model.modeling_mutbert import MutBertPreTrainedModel
+from mutbert.publishing import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,3 +214,19 @@ def library_bars_off() -> Iterator[None]:
         yield
     finally:
         transformers_logging.enable_progress_bar()
+
+
+def checkpoint_identity(place: str, revision: str | None = None, *, config_alone: bool = False) -> str:
+    """Return a line that differs where a checkpoint's configuration or weights do, or the configuration alone."""
+    folder = Path(place)
+    if not folder.is_dir():
+        return f"{place}@{revision or 'main'}"
+    files = [folder / "config.json", *([] if config_alone else weight_files(folder))]
+    digests = {path.name: _digest(path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001
+    """Return a file's digest, computed again where it has been written anew."""
+    return sha256_of(path)

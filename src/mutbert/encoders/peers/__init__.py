@@ -289,7 +289,9 @@ def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: 
     if missing := [name for name in shapes if name not in state and not name.startswith(free)]:
         remedy = "is whole" if fresh_head or kind is peer.masked else "was fine-tuned"
         raise InputError(f"{folder}: has no {', '.join(missing[:3])}; give a model that {remedy}")
-    if left := [name for name in state if name not in shapes and not name.startswith((*peer.heads, *peer.unused))]:
+    # Heads that this model has not; in its own nothing may be left over.
+    others = tuple(head for head in peer.heads if not any(name.startswith(head) for name in shapes))
+    if left := [name for name in state if name not in shapes and not name.startswith((*others, *peer.unused))]:
         raise InputError(f"{folder}: has {', '.join(left[:3])}, which no {peer.family} model has; get it anew")
     for name, shape in shapes.items():
         if name in state and state[name].shape != shape:
