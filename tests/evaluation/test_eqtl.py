@@ -278,6 +278,33 @@ def test_tokens_of_several_bases(contigs, genome, table, some_rows, special, poo
     assert lost == 6
 
 
+@pytest.mark.parametrize("name", ["dnabert2", "nt-500m-1000g", "ntv2-50m", "caduceus-ph", "caduceus-ps"])
+def test_a_peer_says_what_its_token_at_the_variant_does(peer_folders, contigs, genome, table, some_rows, name):
+    encoder, length = open_encoder(peer_folders[name]), 60
+    found = embed_variants(encoder, None, table, genome, CORRECTED, length, batch_size=3)
+    body, tokenizer = encoder.body(length), encoder.tokenizer
+    compared = 0
+    for row, (contig, position, reference, alternate, *_) in enumerate(some_rows):
+        sequence = contigs["chr" + contig.removeprefix("chr")].upper()
+        start = position - 1 - length // 2
+        window = sequence[start : start + length]
+        if set(window) - set("ACGT"):
+            continue
+        compared += 1
+        own_states = []
+        for allele in (reference, alternate):
+            text = window[: length // 2] + allele + window[length // 2 + 1 :]
+            ids = tokenizer(text, add_special_tokens=encoder.special_tokens)["input_ids"]
+            words = ["" if token[0] in "<[" else token for token in tokenizer.convert_ids_to_tokens(ids)]
+            assert "".join(words) == text
+            own = int(np.flatnonzero(np.cumsum([len(word) for word in words]) > length // 2)[0])
+            with torch.inference_mode():
+                own_states.append(encoder.hidden_states(body, {"input_ids": torch.tensor([ids])})[0, own].numpy())
+        pair = found.pair(np.array([row]), "variant")[0]
+        np.testing.assert_allclose(pair, np.concatenate(own_states), atol=2e-5, rtol=1e-4)
+    assert compared > 3
+
+
 def test_no_token_found_at_all(table, genome, monkeypatch):
     reader = PairReader()
     monkeypatch.setattr(TokenInputs, "tokens_at", lambda _self, rows, _place_B: np.full(len(rows), -1))

@@ -212,14 +212,15 @@ class PeerEncoder(AutoEncoder):
 
     def _open_tokenizer(self) -> Any:
         try:
-            tokenizer = self._peer.tokenizer(self._folder())
+            folder = local_folder(self._place, self._settings.get("revision"), weights=not self._fresh)
+            tokenizer = self._peer.tokenizer(folder)
         except Exception as error:  # of several libraries, which raise many kinds
             raise InputError(f"{self.name}: its tokenizer cannot be loaded: {one_line(error)}") from None
         known = self._values.get("vocab_size")
         # Caduceus' embedding is rounded up to a multiple of eight.
         if self.family != "caduceus" and len(tokenizer) != known:
             raise InputError(
-                f"{self.name}: its tokenizer has {len(tokenizer):,} tokens and its weights are of {known:,}; get the "
+                f"{self.name}: its tokenizer has {len(tokenizer)} tokens and its weights are of {known}; get the "
                 "tokenizer that belongs to them"
             )
         return tokenizer
@@ -230,13 +231,11 @@ class PeerEncoder(AutoEncoder):
         if self._fresh:
             model = make_model(model_class, config, self.name)
         else:
-            model = load_model(self._peer, model_class, config, self._folder(), fresh_head=fresh_head)
+            folder = local_folder(self._place, self._settings.get("revision"))
+            model = load_model(self._peer, model_class, config, folder, fresh_head=fresh_head)
         # By which others find the configuration, such as peft when it saves adapters.
         model.name_or_path = model.config.name_or_path = self._place
         return model
-
-    def _folder(self) -> Path:
-        return local_folder(self._place, self._settings.get("revision"))
 
 
 def _missing_weights(model: Any, missing: Iterable[str], *, fresh_head: bool) -> list[str]:

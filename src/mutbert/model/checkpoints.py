@@ -125,8 +125,8 @@ def check_folder(path: str | Path) -> None:
         raise InputError(f"{path}: holds no weights (model*.safetensors or pytorch_model*.bin); get them too")
 
 
-def local_folder(source: str | Path, revision: str | None = None) -> Path:
-    """Return a model's folder, fetched from the Hub where it is not on this machine.
+def local_folder(source: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
+    """Return a model's folder, fetched from the Hub where it is not on this machine, with its weights if asked for.
 
     Raises
     ------
@@ -137,11 +137,10 @@ def local_folder(source: str | Path, revision: str | None = None) -> Path:
     if folder.exists() or isinstance(source, Path) or source.count("/") != 1 or folder.is_absolute():
         return folder
     try:
-        found = snapshot_download(
-            source, revision=revision, allow_patterns=["*.json", "*.yaml", "vocab.txt", "model*.safetensors"]
-        )
+        patterns = ["*.json", "*.yaml", "vocab.txt", *(["model*.safetensors"] if weights else [])]
+        found = snapshot_download(source, revision=revision, allow_patterns=patterns)
         # Asked of the files and not of `weight_files`, as the index of a .bin in parts is there already.
-        if not any(Path(found).glob("model*.safetensors")):
+        if weights and not any(Path(found).glob("model*.safetensors")):
             found = snapshot_download(source, revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
         raise InputError(
