@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
 
-MEASURED: Final = ("mutbert", "dnabert2", "ntv2-50m")
+MEASURED: Final = ("mutbert", "dnabert2", "ntv2-50m", "caduceus-ph")
 LOADED: Final = tuple(name for name in peer_files.PUBLISHED if "2.5b" not in name)
 
 

@@ -213,7 +213,7 @@ def test_peers_are_measured_beside_mutbert(tmp_path):
         (what, precision, model)
         for what in ("forward", "training step")
         for precision in ("fp32", "bf16")
-        for model in ("mutbert", "dnabert2", "ntv2-50m")
+        for model in ("mutbert", "dnabert2", "ntv2-50m", "caduceus-ph")
     }
     assert "caduceus-ps" in run_benchmark("peers", "--size", "tiny", "--loading")
 

@@ -10,6 +10,7 @@ Shape suffixes: B batch, L tokens, D model width, E inner width (expand * D), N 
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -85,27 +86,26 @@ class Mamba(nn.Module):
         step, b_BLN, c_BLN = self.x_proj(u_BEL.transpose(1, 2)).split(self.sizes, dim=-1)
         step_BEL = F.linear(step, self.dt_proj.weight).transpose(1, 2)
         rows = max(_SCAN_BYTES // (8 * self.A_log.numel() * u_BEL.shape[2]), 1)
-        parts = [
-            # Run again where gradients are wanted, since all that a scan holds is more than the rest of the model.
-            checkpoint(self._scan, *part, use_reentrant=False) if torch.is_grad_enabled() else self._scan(*part)
-            for part in zip(
-                *(
-                    value.split(rows)
-                    for value in (
-                        u_BEL, step_BEL, b_BLN.transpose(1, 2), c_BLN.transpose(1, 2), gate_BLE.transpose(1, 2)
-                    )
-                ),
-                strict=True,
-            )
-        ]  # fmt: skip
-        return torch.cat(parts).transpose(1, 2)
+        whole = (u_BEL, step_BEL, b_BLN.transpose(1, 2), c_BLN.transpose(1, 2), gate_BLE.transpose(1, 2))
+        if len(u_BEL) <= rows:
+            return self._scan(*whole).transpose(1, 2)
+        parts = zip(*(value.split(rows) for value in whole), strict=True)
+        if torch.is_grad_enabled():
+            # Run again for the gradients, so that what a scan holds is held of one part at a time.
+            scanned = [checkpoint(self._scan, *part, use_reentrant=False) for part in parts]
+        else:
+            scanned = [self._scan(*part) for part in parts]
+        return torch.cat(scanned).transpose(1, 2)
 
-    def _scan(self, u: torch.Tensor, step: torch.Tensor, b: torch.Tensor, c: torch.Tensor, z: torch.Tensor) -> Any:
+    def _scan(
+        self, u: torch.Tensor, step: torch.Tensor, b: torch.Tensor, c: torch.Tensor, z: torch.Tensor
+    ) -> torch.Tensor:
         decay_EN = -self.A_log.float().exp()
-        return _selective_scan(
+        scanned: torch.Tensor = _selective_scan(
             u, step, decay_EN, b.contiguous(), c.contiguous(), self.D.float(), z=z,
             delta_bias=self.dt_proj.bias.float(), delta_softplus=True,
-        ).to(u.dtype)  # fmt: skip
+        )  # fmt: skip
+        return scanned.to(u.dtype)
 
 
 class BiMamba(nn.Module):
@@ -301,20 +301,27 @@ def _reversed(x_BLD: torch.Tensor, order_BL: torch.Tensor | None) -> torch.Tenso
     return x_BLD.flip(1) if order_BL is None else x_BLD.gather(1, order_BL[..., None].expand_as(x_BLD))
 
 
-try:
-    from transformers.models.mamba.modeling_mamba import mamba_selective_scan as _selective_scan
-except ImportError:  # transformers before it had the scan as a function
+def _selective_scan(
+    u_BEL: torch.Tensor, step_BEL: torch.Tensor, decay_EN: torch.Tensor, b_BNL: torch.Tensor, c_BNL: torch.Tensor,
+    skip_E: torch.Tensor, *, z: torch.Tensor, delta_bias: torch.Tensor, delta_softplus: bool = True,
+) -> torch.Tensor:  # fmt: skip
+    """Return the gated selective scan (Gu and Dao 2023, algorithm 2), (B, E, L), with the arguments of mamba_ssm's.
 
-    def _selective_scan(
-        u: torch.Tensor, step: torch.Tensor, decay_EN: torch.Tensor, b: torch.Tensor, c: torch.Tensor,
-        skip_E: torch.Tensor, *, z: torch.Tensor, delta_bias: torch.Tensor, delta_softplus: bool,  # noqa: ARG001
-    ) -> torch.Tensor:  # fmt: skip
-        """Return the selective scan (Gu and Dao 2023, algorithm 2), position by position."""
-        step = F.softplus(step + delta_bias[:, None])
-        keep, add = torch.exp(decay_EN[:, None] * step[..., None]), step[..., None] * b.transpose(1, 2)[:, None]
-        add = add * u[..., None]
-        state, outputs = torch.zeros_like(add[:, :, 0]), []
-        for place in range(u.shape[2]):
-            state = keep[:, :, place] * state + add[:, :, place]
-            outputs.append((state * c[:, None, :, place]).sum(-1))
-        return (torch.stack(outputs, dim=-1) + u * skip_E[:, None]) * F.silu(z)
+    The library's own loop takes its arrays apart by indexing, whose gradients take time quadratic in the length; it
+    runs here only with the CUDA kernel that it finds where mamba_ssm is installed.
+    """
+    if u_BEL.is_cuda and find_spec("mamba_ssm"):
+        from transformers.models.mamba.modeling_mamba import mamba_selective_scan
+
+        scanned: torch.Tensor = mamba_selective_scan(
+            u_BEL, step_BEL, decay_EN, b_BNL, c_BNL, skip_E, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus
+        )
+        return scanned
+    step_BEL = F.softplus(step_BEL + delta_bias[:, None])
+    keep_BELN = torch.exp(decay_EN[:, None] * step_BEL[..., None])
+    add_BELN = (step_BEL * u_BEL)[..., None] * b_BNL.transpose(1, 2)[:, None]
+    state_BEN, outputs = torch.zeros_like(add_BELN[:, :, 0]), []
+    for keep_BEN, add_BEN, c_BN in zip(keep_BELN.unbind(2), add_BELN.unbind(2), c_BNL.unbind(2), strict=True):
+        state_BEN = torch.addcmul(add_BEN, keep_BEN, state_BEN)
+        outputs.append(torch.matmul(state_BEN, c_BN[:, :, None].to(state_BEN.dtype))[..., 0])
+    return (torch.stack(outputs, dim=-1) + u_BEL * skip_E[:, None]) * F.silu(z)
