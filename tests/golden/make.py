@@ -1,0 +1,44 @@
+"""Write the stored answers of ``cases.py``: ``python tests/golden/make.py``, or of some: ``... make.py scores model``.
+
+What is stored was made at commit 2811033. Answers are made again only where an output is meant to change; then this
+line says at which commit, and the commit's message says which answers changed and why. The model's weights are kept, as
+fresh ones may be drawn otherwise some day: they are made only where its folder is missing.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from cases import CASES, ROOMS, make_model
+from golden_answers import differences, plain, store
+from golden_inputs import Inputs
+
+
+def main() -> None:
+    """Run the cases; those that are to give the same as another are compared with it."""
+    rooms = sys.argv[1:] or ROOMS
+    torch.set_num_threads(1)
+    make_model()
+    answers, wrong = {}, []
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = Inputs(Path(folder))
+        for name, case in CASES.items():
+            if name.partition("/")[0] not in rooms:
+                continue
+            begun = time.perf_counter()
+            answers[name] = plain(case.run(inputs))
+            print(f"{time.perf_counter() - begun:6.2f} s  {name}")
+            if case.stored != name:
+                wrong += differences(answers[name], answers[case.stored], case.tolerance_at, name)
+    for room in rooms:
+        names = [name for name, case in CASES.items() if name.startswith(f"{room}/") and case.stored == name]
+        for path in store(room, {name: answers[name] for name in names}):
+            print(f"{path.stat().st_size:>8,} bytes  {path.name}")
+    if wrong:
+        sys.exit("\n".join(["not the same as those that they have to be:", *wrong]))
+
+
+if __name__ == "__main__":
+    main()
