@@ -1,11 +1,16 @@
 """The models that MutBERT is compared with, through the grid and through fine-tuning and prediction."""
 
 import csv
+import json
+import shutil
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from mutbert import finetune, predict_table, report_benchmark, run_benchmark
+from mutbert.cli.main import app
+from mutbert.errors import InputError
 from mutbert.evaluation.results import Cell, read_predictions, read_results
 from mutbert.examples.columns import Columns
 from mutbert.training.finetune import read_finetune_recipe
@@ -14,6 +19,7 @@ PEERS = ("dnabert2", "nt-500m-1000g", "ntv2-50m", "caduceus-ph", "caduceus-ps")
 METHODS = ("full", "lora", "probe")
 SIZES = {"train": 32, "dev": 16, "test": 16}
 # As conftest's suite has them.
+FEW_STEPS = ("finetune.max_steps=1", "finetune.batch_size=8")
 SETTINGS = ("learning_rate=1e-3", "max_steps=2", "warmup_steps=0", "batch_size=16", "metric=mcc")
 
 
@@ -58,3 +64,52 @@ def test_a_fine_tuned_model_predicts_what_the_grid_did(grid, tmp_path, peer_fold
     seen = read_predictions(grid / "results", Cell("own", "first", name, method, "corrected", 1))
     np.testing.assert_allclose(probability, 1 / (1 + np.exp(-seen.scores.astype(np.float64))), atol=2e-6)
     assert np.ptp(probability) > 0
+
+
+def cut_short(folder):
+    (weights,) = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
+def with_another_option(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "is_decoder": True, "bidirectional": False}))
+
+
+def without_tokenizer(folder):
+    for path in folder.glob("*token*"):
+        path.unlink()
+    (folder / "vocab.txt").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("verb", ["embed", "finetune"])
+@pytest.mark.parametrize("damage", [cut_short, with_another_option, without_tokenizer])
+@pytest.mark.parametrize("name", ["dnabert2", "ntv2-50m", "caduceus-ps"])
+def test_a_model_that_cannot_be_used_is_refused_in_one_line_and_nothing_is_written(
+    grid, tmp_path, peer_folders, name, damage, verb
+):
+    model = shutil.copytree(peer_folders[name], tmp_path / "model")
+    damage(model)
+    if verb == "embed":
+        (tmp_path / "some.fa").write_text(">one\nACGTACGTTGCA\n")
+        words = [
+            "embed",
+            "--model",
+            str(model),
+            "--fasta",
+            str(tmp_path / "some.fa"),
+            "-o",
+            str(tmp_path / "out.parquet"),
+        ]
+    else:
+        train = grid / "data" / "first" / "train.csv"
+        words = ["finetune", f"model={model}", f"train={train}", f"output={tmp_path / 'out'}", *FEW_STEPS]
+    before = sorted(tmp_path.iterdir())
+    done = CliRunner().invoke(app, words)
+    if damage is without_tokenizer and name == "caduceus-ps":
+        # Its tokenizer is code, here as there.
+        assert done.exit_code == 0
+        return
+    assert isinstance(done.exception, InputError)
+    assert "\n" not in str(done.exception)
+    assert sorted(tmp_path.iterdir()) == before

@@ -249,6 +249,8 @@ def finetune(
     parts: dict[str, LabelledInputs] = {}
     for name, part in data.parts.items():
         parts[name] = LabelledInputs(encoder.inputs(part, max_tokens=settings.max_tokens, genome=genome), part)
+    # A model that cannot be loaded is refused before the folder is made, or replaced.
+    encoder.body(max(int(part.inputs.length_N.max()) for part in parts.values()), rope_scaling=settings.rope_scaling)
     made_of = {name: source.sha256 for name, source in sources.items()} | {"model": encoder.identity()}
     if genome is not None:
         made_of["genome"] = genome_hash(genome)
