@@ -33,8 +33,8 @@ def test_the_version_is_the_packages(mutbert):
         "import mutbert.cli.main",
     ],
 )
-def test_torch_is_imported_late(program):
-    late = {"torch", "transformers", "matplotlib", "msprime", "pyarrow"}
+def test_large_libraries_are_imported_late(program):
+    late = {"torch", "transformers", "matplotlib", "msprime", "polars", "pyarrow"}
     check = f"import sys; assert not {late} & set(sys.modules), sys.modules"
     subprocess.run([sys.executable, "-c", f"{program}; {check}"], check=True)
 

@@ -1,121 +1,106 @@
-"""A genome compared with what its sources say, derived again by a path of its own.
+"""Compare a genome with its sources, from which it is derived again by a path of its own.
 
-`mutbert.genome.vcf_text` reads the variants, `mutbert.genome.rederive` judges them, and this module reads the
-sequences and compares. None of them shares a line with the builder, so that a mistake has to be made twice to go
-unseen. Shape suffixes: L bases of a contig, D places that differ, V positions that vary, B those that vary on both
-sides, 4 bases in the order A, C, G, T, F files, 17 fates of a record.
+bcftools reads the variants in a child process; polars types and judges their alleles by ``docs/genome.md``. Nothing is
+shared with the builder, so that a mistake has to be made twice to go unseen. Shape suffixes: L bases of a contig,
+R alleles' rows, A of them accepted, V positions that vary, 4 bases in the order A, C, G, T, F files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
+import polars as pl
 import pysam
 
 from mutbert.errors import InputError
 from mutbert.genome.layout import FREQUENCY_ONE, MANIFEST
-from mutbert.genome.rederive import (
-    BITS,
-    BITS_OF_BYTE,
-    FATES,
-    NO_CONTIG,
-    NOT_SELECTED,
-    USED,
-    Derived,
-    Places,
-    derive_contig,
-)
-from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.vcf_text import FileTally, Rules, read_vcf
-from mutbert.progress import progress_bar
+from mutbert.genome.store import ProbabilisticGenome, Variants
+from mutbert.progress import Advance, progress_bar
 from mutbert.publishing import sha256_of
 from mutbert.regions import match_contig, names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    UInt8 = npt.NDArray[np.uint8]
-    Int64 = npt.NDArray[np.int64]
+    Array = np.ndarray[Any, Any]
+    Sources = list[tuple[str, Path]]  # prefix and file
 
 MOST_TEXTS: Final = 20
 """Differences that a report describes; the others are only counted."""
 
-LARGEST_ROUNDING: Final = 1 / FREQUENCY_ONE + 1e-7
-"""A stored frequency is no further from its source than this: the fixed point, and seven digits."""
+_KINDS: Final = ("contigs", "bases", "soft mask", "variants", "frequencies", "records")
+# A record goes by the one of its alleles that came furthest. "used" is also what nothing else is known of yet.
+_FATES: Final = (
+    "contig not in the FASTA", "contig not selected", "filtered", "no alternate allele", "symbolic or structural",
+    "overlapping deletion (*)", "insertion or deletion", "alternate is the reference",
+    "alternate base not A, C, G or T", "frequency missing", "reference base unknown", "outside the contig",
+    "reference base differs from the FASTA", "duplicate record", "conflicts with an earlier record",
+    "frequency not above the minimum", "used",
+)  # fmt: skip
+_NO_CONTIG, _NOT_SELECTED, _FILTERED, _NO_ALTERNATE, _SYMBOLIC, _OVERLAPPING, _INDEL, _SAME, _ODD = range(9)
+_NO_FREQUENCY, _UNKNOWN, _OUTSIDE, _OTHER_REFERENCE, _DUPLICATE, _CONFLICT, _TOO_RARE, _USED = range(9, 17)
 
-# Each kind of difference gets a share, so that a thousand wrong bases do not hide a wrong variant.
-_KINDS = ("contigs", "bases", "soft mask", "variants", "frequencies", "records")
-_TEXTS_OF_A_KIND = MOST_TEXTS // len(_KINDS)
-_PIECE = 1 << 24
-# The bit in which a lower-case letter of ASCII differs from its upper case.
-_LOWER = 0x20
-_PREFIXED = re.compile(r"([A-Za-z0-9_-]+)=(.+)", re.DOTALL)
-_BITS_OF_CODE = np.array([BITS[letter] for letter in "ACGTRYSWKMBDHVN"], dtype=np.uint8)
-_LETTER_OF_BITS = {bits: letter for letter, bits in BITS.items() if letter != "U"}
+# bcftools prints six digits of a frequency; the fixed point adds its own, and a sum this near the minimum may be on
+# either side.
+_LARGEST_DISTANCE: Final = 1 / FREQUENCY_ONE + 2e-6
+_NEAR: Final = 6e-6
+_ROUNDING: Final = 1e-3
+
+_LETTERS: Final = "ACGTRYSWKMBDHVN"
+_MEMBERS: Final = np.array([1, 2, 4, 8, 5, 10, 6, 9, 12, 3, 14, 13, 11, 7, 15, 0], dtype=np.uint8)  # a bit a base
+_CODE: Final = np.full(256, 15, dtype=np.uint8)  # a byte of ASCII to the letter's place; 15 is none
+for _code, _letter in [*enumerate(_LETTERS), (3, "U")]:
+    _CODE[[ord(_letter), ord(_letter.lower())]] = _code
+
+_CHILD: Final = (
+    "import sys, pysam, pysam.bcftools as b; pysam.set_verbosity(1); "
+    "getattr(b, sys.argv[1])('-o', '/dev/stdout', *sys.argv[2:], catch_stdout=False)"
+)
+_TEXT_BYTES: Final = 1 << 22
+_BASES_AT_ONCE: Final = 1 << 24
+_RECORD: Final = {
+    "contig": pl.String, "position": pl.Int64, "ref": pl.String, "alt": pl.String, "filter": pl.String,
+    "above": pl.String, "below": pl.String,
+}  # fmt: skip
+_ALLELE: Final = {
+    "file": pl.UInt32, "record": pl.UInt32, "position": pl.Int64, "frequency": pl.Float32, "whole": pl.UInt64,
+    "before": pl.UInt8, "after": pl.UInt8, "fate": pl.UInt8,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class SourceCheck:
-    """A file beside the one that the genome was built from.
+    """A source beside the manifest's. No status is a difference by itself: the contents decide."""
 
-    Parameters
-    ----------
-    kind : str
-        ``"fasta"`` or ``"vcf"``.
-    file : str
-        The given file, or the manifest's where none is given for it.
-    status : str
-        ``"same"``; ``"different"``: another SHA-256, be it that the file was only packed anew; ``"not in the
-        manifest"``; ``"not given"``. None of them is a difference by itself: the contents decide.
-    """
-
-    kind: str
+    kind: str  # "fasta" or "vcf"
     file: str
-    status: str
+    status: str  # "same"; "different": another SHA-256, be it only packed anew; "not in the manifest"; "not given"
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """How a genome compares with its sources.
-
-    Parameters
-    ----------
-    path : Path
-        The genome.
-    contigs, bases : int
-        Contigs that both sides have, and their bases compared.
-    variants : int
-        Positions that vary on both sides, whose frequencies were compared.
-    records : int
-        Records read of all VCF files.
-    largest_difference : float
-        The largest distance between a stored frequency and the one derived.
-    sources : sequence of SourceCheck
-        The given files beside those of the manifest.
-    differences : sequence of str
-        What differs, at most `MOST_TEXTS` lines.
-    differing : int
-        Everything that differs: contigs, bases, their soft mask, variants, counts.
-    """
+    """How a genome compares with its sources."""
 
     path: Path
-    contigs: int
-    bases: int
-    variants: int
-    records: int
-    largest_difference: float
+    contigs: int  # that both sides have
+    bases: int  # of them
+    variants: int  # positions that vary on both sides
+    records: int  # of all VCF files
+    largest_difference: float  # between a stored frequency and the one derived
     sources: Sequence[SourceCheck]
-    differences: Sequence[str]
-    differing: int
+    differences: Sequence[str]  # at most `MOST_TEXTS`
+    differing: int  # contigs, bases, their soft mask, variants, counts
 
     @property
     def agrees(self) -> bool:
@@ -123,33 +108,19 @@ class VerifyReport:
         return not self.differing
 
 
-class _Source(NamedTuple):
-    prefix: str
-    path: Path
-
-
-class _FastaContig(NamedTuple):
-    number: int
-    prefix: str
-    bare: str  # the FASTA's name
-    name: str  # the genome's
-    selected: bool
-
-
 class _Differences:
     def __init__(self) -> None:
         self.total = 0
         self._texts: dict[str, list[str]] = {kind: [] for kind in _KINDS}
 
-    def add(self, kind: str, text: str, number: int = 1) -> None:
-        """Count a difference of so many things, and keep its text where there is room."""
+    def add(self, kind: str, number: int, texts: Iterable[str]) -> None:
+        """Count so many differences, and keep some of their texts."""
         self.total += number
-        if len(self._texts[kind]) < MOST_TEXTS:
-            self._texts[kind].append(text)
+        self._texts[kind] += islice(texts, MOST_TEXTS - len(self._texts[kind]))
 
     def texts(self) -> list[str]:
-        """Give each kind its share, and what others leave to the first that have more."""
-        number = {kind: min(len(texts), _TEXTS_OF_A_KIND) for kind, texts in self._texts.items()}
+        """Return a share of each kind, so that none hides another, and more of the first where others leave room."""
+        number = {kind: min(len(texts), MOST_TEXTS // len(_KINDS)) for kind, texts in self._texts.items()}
         for kind, texts in self._texts.items():
             number[kind] += min(len(texts) - number[kind], MOST_TEXTS - sum(number.values()))
         return [text for kind, texts in self._texts.items() for text in texts[: number[kind]]]
@@ -167,8 +138,8 @@ def verify_genome(
 ) -> VerifyReport:
     """Derive a genome again from its sources, by another path than the builder's, and compare.
 
-    The settings are those of the genome's manifest. Memory is one contig's letters and about a hundred bytes for
-    each of its alleles; the alleles of all contigs lie in a temporary file, 25 bytes each.
+    The settings are those of the genome's manifest. Memory is one contig's letters and some hundred bytes for each of
+    its alleles; the alleles of all contigs lie in temporary files, about 40 bytes each.
 
     Parameters
     ----------
@@ -176,12 +147,8 @@ def verify_genome(
         The store; its checksums are verified first.
     fasta, vcf : path, or iterable of paths
         The sources in the order of the build; ``"PREFIX=path"`` for one that was given so.
-    samples : str or Path, optional
-        The file of samples whose genotypes were counted: one name a line, or a table of sample, population, ...
-    population : str, optional
-        Of `samples`, only those with this word in a later column.
-    sample : str, optional
-        The one sample whose genotypes were counted.
+    samples, population, sample : str, optional
+        The samples whose genotypes were counted, as the build was given them.
     progress : bool
         Show progress on standard error.
 
@@ -197,121 +164,87 @@ def verify_genome(
         have been built from, or the samples are not those of the build.
     """
     store = ProbabilisticGenome.open(genome, check=True)
-    file = store.path / MANIFEST
-    minimum, asked, rules = _read_rules(file, store.manifest, samples, population, sample)
-    fastas = _read_sources(fasta)
-    vcfs = _read_sources(vcf)
-    checks = _check_sources(store.manifest, fastas, vcfs, progress=progress)
-    contigs = _list_contigs(fastas, asked)
+    people = _read_samples(samples, population, sample)
+    minimum, field, asked, filters = _read_rules(store, people)
+    fastas, vcfs = _read_sources(fasta), _read_sources(vcf)
+    checks = list(_check_sources(store.manifest.get("sources") or [], fastas, vcfs, progress=progress))
+    contigs = {name: key for name, key, _ in _read_fastas(fastas)}
+    selected = set(contigs) if asked is None else {match_contig(name, contigs) for name in asked}
     differences = _Differences()
-    _compare_names(store, [contig.name for contig in contigs if contig.selected], differences)
-
+    _compare_names(list(store.contigs), [name for name in contigs if name in selected], differences)
+    counts_F18 = np.zeros((len(vcfs), len(_FATES) + 1), dtype=np.int64)  # records by fate, and those taken apart
+    compared = bases = variants = 0
+    largest = 0.0
     with ExitStack() as stack:
-        places = stack.enter_context(Places())
-        tallies = _read_variants(vcfs, contigs, rules, places, progress=progress)
-        _check_samples(rules.samples, tallies)
-        fates_F17 = np.array([tally.fates for tally in tallies], dtype=np.int64).reshape(-1, len(FATES))
-        decomposed_F = np.zeros(len(vcfs), dtype=np.int64)
-        total = sum(store.lengths.values())
-        advance = stack.enter_context(progress_bar("Comparing", total, unit="bases", show=progress))
-        compared = bases = variants = 0
-        largest = 0.0
-        for contig, letters_L in _read_letters(fastas, contigs):
-            stored = store.variants(contig.name) if contig.name in store.contigs else None
-            derived = derive_contig(
-                places.of(contig.number),
-                letters_L,
-                minimum,
-                [str(source.path) for source in vcfs],
-                contig.name,
-                np.empty(0, dtype=np.int64) if stored is None else stored.position,
-            )
-            fates_F17 += derived.fates_F17
-            decomposed_F += derived.decomposed_F
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mutbert-verify-")))
+        fields = [_find_frequencies(path, field, people, folder) for _, path in vcfs]
+        if absent := (people or frozenset()).difference(*(counted for _, counted in fields)):
+            raise InputError(f"sample {names_text(sorted(absent))}: is in none of the VCF files given")
+        with progress_bar("Reading the variants", None, unit="records", show=progress and bool(vcfs)) as advance:
+            parts = _read_variants(vcfs, fields, contigs, selected, filters, folder, counts_F18, advance)
+        show = progress_bar("Comparing", sum(store.lengths.values()), unit="bases", show=progress)
+        advance = stack.enter_context(show)
+        for name, _, letters_L in _read_fastas(fastas):
+            if name not in selected:
+                continue
+            stored = store.variants(name) if name in store.contigs else None
+            alleles = pl.concat([pl.DataFrame(schema=_ALLELE), *map(pl.read_ipc, parts[name])])
+            near_V = np.empty(0) if stored is None else stored.position
+            expected = _judge(name, alleles, letters_L, minimum, near_V, vcfs, counts_F18)
             if stored is not None:
                 compared += 1
-                bases += _compare_bases(store, contig.name, letters_L, differences, advance)
-                number, distance = _compare_variants(
-                    contig.name, stored.position, stored.frequency, derived, differences
-                )
-                variants += number
-                largest = max(largest, distance)
-    _compare_records(store.manifest, vcfs, tallies, fates_F17, decomposed_F, differences)
+                bases += _compare_bases(store, name, letters_L, differences, advance)
+                number, distance = _compare_variants(name, expected, stored, differences)
+                variants, largest = variants + number, max(largest, distance)
+    _compare_records(store.manifest.get("records") or [], vcfs, fields, counts_F18, differences)
     return VerifyReport(
-        path=store.path,
-        contigs=compared,
-        bases=bases,
-        variants=variants,
-        records=sum(tally.read for tally in tallies),
-        largest_difference=largest,
-        sources=checks,
-        differences=differences.texts(),
-        differing=differences.total,
-    )
+        store.path, compared, bases, variants, int(counts_F18[:, :-1].sum()), largest, checks, differences.texts(),
+        differences.total,
+    )  # fmt: skip
 
 
 def _read_rules(
-    file: Path,
-    manifest: Mapping[str, Any],
-    samples: str | Path | None,
-    population: str | None,
-    sample: str | None,
-) -> tuple[float, list[str] | None, Rules]:
-    """Read from the manifest what the build was told: the minimum, the contigs asked for, and the rest."""
+    store: ProbabilisticGenome, people: frozenset[str] | None
+) -> tuple[float, str, list[str] | None, set[str]]:
+    """Return the minimum, field, contigs and filters of the build; `people` have to be the samples of then."""
+    file = store.path / MANIFEST
     try:
-        settings = manifest["settings"]
-        minimum = float(settings["min_frequency"])
-        field = str(settings["frequency_field"])
-        asked = None if settings["contigs"] is None else [str(name) for name in settings["contigs"]]
-        filters = settings.get("filter", ["PASS", "."])
-        passing = None if filters is None or "any" in filters else frozenset(map(str, filters))
-        chosen = settings.get("samples")
-        number, digest = (0, "") if chosen is None else (int(chosen["number"]), str(chosen["sha256"]))
+        settings = store.manifest["settings"]
+        minimum, field = float(settings["min_frequency"]), str(settings["frequency_field"])
+        asked, filters = settings["contigs"], set(settings.get("filter", ["PASS", "."]) or ["any"])
+        chosen = settings.get("samples") or {"number": 0, "sha256": None}
+        number, digest = int(chosen["number"]), chosen["sha256"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{file}: does not say how the genome was built ({error!r}); only genomes of 'mutbert genome build' can be "
             "verified"
         ) from None
-    names = _read_samples(samples, population, sample)
-    if chosen is None and names is not None:
+    if not number and people is not None:
         raise InputError(f"{file}: no samples were chosen when the genome was built; leave out --samples and --sample")
-    if chosen is not None and names is None:
+    given = None if people is None else hashlib.sha256("\n".join(sorted(people)).encode("utf-8")).hexdigest()
+    if given != digest:
+        others = "" if people is None else f", and the {len(people)} given are not the same"
         raise InputError(
-            f"{file}: the genome was built from {number} chosen samples; give the same with --samples or --sample"
+            f"{file}: the genome was built from {number} chosen samples{others}; give the same with --samples, "
+            "--population or --sample as when it was built"
         )
-    if names is not None and (len(names), _digest(names)) != (number, digest):
-        raise InputError(
-            f"{file}: the genome was built from {number} chosen samples, and the {len(names)} given are not the same "
-            "ones; give --samples, --population or --sample as when it was built"
-        )
-    return minimum, asked, Rules(field, passing, names)
-
-
-def _digest(names: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(sorted(names)).encode("utf-8")).hexdigest()
+    return minimum, field, asked, filters
 
 
 def _read_samples(samples: str | Path | None, population: str | None, sample: str | None) -> frozenset[str] | None:
-    """Give the names of the chosen samples; None where none are chosen."""
-    if sample is not None:
-        if samples is not None or population is not None:
-            raise InputError(f"--sample {sample}: is one sample alone; leave out --samples and --population")
-        return frozenset([sample])
+    """Return the names of the chosen samples; None where none are chosen."""
+    if sample is not None and (samples is not None or population is not None):
+        raise InputError(f"--sample {sample}: is one sample alone; leave out --samples and --population")
+    if samples is None and population is not None:
+        raise InputError(f"--population {population}: chooses among the samples of a table; give it with --samples")
     if samples is None:
-        if population is not None:
-            raise InputError(f"--population {population}: chooses among the samples of a table; give it with --samples")
-        return None
+        return None if sample is None else frozenset([sample])
     try:
         lines = Path(samples).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{samples}: cannot be read as a list of samples ({error}); check the path") from None
-    rows = [
-        [word.strip() for word in line.split("\t")] if "\t" in line else line.split()
-        for line in lines
-        if line.strip() and not line.startswith("#")
-    ]
-    if rows and rows[0][0] == "sample":
-        del rows[0]
+    rows = [line.split("\t" if "\t" in line else None) for line in lines if line.strip() and not line.startswith("#")]
+    rows = [[word.strip() for word in row] for row in rows if row[0] != "sample" or row is not rows[0]]
     names = frozenset(row[0] for row in rows if population is None or population in row[1:])
     if not names:
         wanted = "no samples" if population is None else f"no samples of population {population!r}"
@@ -319,236 +252,349 @@ def _read_samples(samples: str | Path | None, population: str | None, sample: st
     return names
 
 
-def _read_sources(given: Iterable[str | Path] | str | Path) -> list[_Source]:
+def _read_sources(given: Iterable[str | Path] | str | Path) -> Sources:
+    """Return files with their prefixes; a text that is a file's name has none."""
     sources = []
     for one in [given] if isinstance(given, (str, Path)) else given:
-        found = _PREFIXED.fullmatch(one) if isinstance(one, str) and not Path(one).exists() else None
-        source = _Source(found[1], Path(found[2])) if found else _Source("", Path(one))
-        if not source.path.is_file():
-            raise InputError(f"{source.path}: no such file; check the path")
-        sources.append(source)
+        found = None if Path(one).exists() else re.fullmatch(r"(?s)([A-Za-z0-9_-]+)=(.+)", str(one))
+        sources.append((found[1], Path(found[2])) if found else ("", Path(one)))
+        if not sources[-1][1].is_file():
+            raise InputError(f"{sources[-1][1]}: no such file; check the path")
     return sources
 
 
 def _check_sources(
-    manifest: Mapping[str, Any], fastas: Sequence[_Source], vcfs: Sequence[_Source], *, progress: bool
-) -> list[SourceCheck]:
+    listed: Sequence[Mapping[str, Any]], fastas: Sources, vcfs: Sources, *, progress: bool
+) -> Iterator[SourceCheck]:
     """Compare the given files with the manifest's, each with the one in its place."""
-    checks = []
-    total = sum(source.path.stat().st_size for source in [*fastas, *vcfs])
+    total = sum(path.stat().st_size for _, path in (*fastas, *vcfs))
     with progress_bar("Comparing checksums", total, unit="bytes", show=progress) as advance:
         for kind, given in (("fasta", fastas), ("vcf", vcfs)):
-            listed = [source for source in manifest.get("sources") or [] if source.get("kind") == kind]
-            for source, entry in zip_longest(given, listed):
+            for source, entry in zip_longest(given, [entry for entry in listed if entry.get("kind") == kind]):
                 if source is None:
-                    checks.append(SourceCheck(kind, str(entry.get("file")), "not given"))
+                    yield SourceCheck(kind, str(entry.get("file")), "not given")
                     continue
-                digest = sha256_of(source.path, advance)
-                found = "not in the manifest" if entry is None else "different"
-                same = entry is not None and (entry.get("bytes"), entry.get("sha256")) == (
-                    source.path.stat().st_size,
-                    digest,
-                )
-                checks.append(SourceCheck(kind, str(source.path), "same" if same else found))
-    return checks
+                same = sha256_of(source[1], advance) == (entry or {}).get("sha256")
+                other = "not in the manifest" if entry is None else "different"
+                yield SourceCheck(kind, str(source[1]), "same" if same else other)
 
 
-def _read_fasta(path: Path) -> Iterator[tuple[str, str]]:
-    """Give name and letters of each contig."""
-    empty = True
-    try:
-        with pysam.FastxFile(str(path)) as file:
-            for entry in file:
-                empty = False
-                yield entry.name, entry.sequence or ""
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as FASTA ({error}); check the path and that it is complete") from None
-    if empty:
-        raise InputError(f"{path}: is not FASTA, or has no contigs; give a FASTA file")
+def _read_fastas(fastas: Sources) -> Iterator[tuple[str, tuple[str, str], Array]]:
+    """Yield each contig's name in the genome, its prefix and name in the FASTA, and its letters as ASCII, (L,)."""
+    names: set[str] = set()
+    for prefix, path in fastas:
+        before = len(names)
+        try:
+            with pysam.FastxFile(str(path)) as file:
+                for entry in file:
+                    name = f"{prefix}.{entry.name}" if prefix else entry.name
+                    text = (entry.sequence or "").encode("ascii", "replace")
+                    if odd := text.translate(None, (_LETTERS + _LETTERS.lower() + "Uu").encode()):
+                        place = f"contig {entry.name}, position {text.index(odd[:1]) + 1}"
+                        raise InputError(f"{path}: {place}: {chr(odd[0])!r} is not an IUPAC nucleotide code")
+                    if name in names:
+                        raise InputError(f"{path}: contig {name} comes twice in the FASTA files given")
+                    names.add(name)
+                    yield name, (prefix, entry.name), np.frombuffer(text, dtype=np.uint8)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as FASTA ({error}); check that it is complete") from None
+        if len(names) == before:
+            raise InputError(f"{path}: is not FASTA, or has no contigs; give a FASTA file")
 
 
-def _list_contigs(fastas: Sequence[_Source], asked: Sequence[str] | None) -> list[_FastaContig]:
-    """List the FASTA's contigs in their order, and which of them were asked for."""
-    names = [
-        (source.prefix, bare, f"{source.prefix}.{bare}" if source.prefix else bare)
-        for source in fastas
-        for bare, _ in _read_fasta(source.path)
-    ]
-    whole = dict.fromkeys(name for _, _, name in names)
-    if len(whole) < len(names):
-        ((twice, _),) = Counter(name for _, _, name in names).most_common(1)
-        raise InputError(f"{fastas[-1].path}: contig {twice} comes twice in the FASTA files given; give each file once")
-    selected = set(whole) if asked is None else {match_contig(name, whole) for name in asked}
-    return [_FastaContig(at, prefix, bare, name, name in selected) for at, (prefix, bare, name) in enumerate(names)]
+def _bcftools(path: Path, folder: Path, *words: str) -> Iterator[bytes]:
+    """Yield whole lines, many at a time, of what a command of bcftools prints of a file."""
+    # -P: nothing is imported from the working directory.
+    command = [sys.executable, "-P", "-c", _CHILD, *words, str(path.absolute())]
+    with (
+        (folder / "errors").open("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as child,
+    ):
+        assert child.stdout is not None
+        rest = b""
+        try:
+            while block := child.stdout.read(_TEXT_BYTES):
+                lines, end, rest = (rest + block).rpartition(b"\n")
+                if end:
+                    yield lines + end
+            failed = child.wait()
+        finally:
+            child.kill()
+        if failed:
+            errors.seek(0)
+            said = errors.read().splitlines() or ["it was ended"]
+            why = next((line for line in said if line.startswith("[E::")), said[-1])
+            why = why.rpartition("stderr=")[2].removesuffix("\\n'")
+            raise InputError(f"{path}: cannot be read as VCF ({why}); check the file, and that it is complete")
 
 
-def _compare_names(store: ProbabilisticGenome, expected: Sequence[str], differences: _Differences) -> None:
-    stored = list(store.contigs)
-    wanted = frozenset(expected)
-    for name in expected:
-        if name not in store.contigs:
-            differences.add("contigs", f"contig {name}: is in the FASTA, and not in the genome")
-    for name in stored:
-        if name not in wanted:
-            differences.add("contigs", f"contig {name}: is in the genome, and not in the FASTA")
-    if set(stored) == wanted and stored != list(expected):
-        differences.add(
-            "contigs", f"order of contigs: {names_text(expected)} in the FASTA, {names_text(stored)} in the genome"
-        )
+def _find_frequencies(path: Path, field: str, people: frozenset[str] | None, folder: Path) -> tuple[str, Sequence[str]]:
+    """Return the INFO field or quotient that has a file's frequencies, or "genotypes" and the samples that count."""
+    header = b"".join(_bcftools(path, folder, "view", "-h", "--no-version")).decode("utf-8", "replace")
+    kinds = dict(re.findall(r"^##INFO=<.*?\bID=([^,>]+).*?\bType=(\w+)", header, re.MULTILINE))
+    has_genotypes = re.search(r"^##FORMAT=<.*?\bID=GT[,>]", header, re.MULTILINE)
+    samples = header.rstrip("\n").rpartition("\n")[2].split("\t")[9:] if has_genotypes else []
+    if field == "AF" and kinds.get("AF") != "Float":
+        field = "AC/AN" if kinds.get("AC") == kinds.get("AN") == "Integer" else "GT" if samples else "AF"
+    if people is not None or field == "GT":
+        if not samples:
+            raise InputError(f"{path}: has no genotypes, from which the genome's frequencies come; give another file")
+        counted = [name for name in samples if people is None or name in people]
+        if not counted:
+            raise InputError(f"{path}: has none of the chosen samples; leave it out, or give other samples")
+        return "genotypes", counted
+    kind = "Integer" if "/" in field else "Float"
+    if missing := [name for name in field.split("/") if kinds.get(name) != kind]:
+        raise InputError(f"{path}: declares no INFO field {missing[0]} of type {kind}, which the genome was built from")
+    return field, []
 
 
 def _read_variants(
-    vcfs: Sequence[_Source], contigs: Sequence[_FastaContig], rules: Rules, places: Places, *, progress: bool
-) -> list[FileTally]:
-    tallies = []
-    total = sum(source.path.stat().st_size for source in vcfs)
-    with progress_bar("Reading the variants", total, unit="bytes", show=progress and bool(vcfs)) as advance:
-        for number, source in enumerate(vcfs):
-            own = {contig.bare: contig for contig in contigs if contig.prefix == source.prefix}
-            tallies.append(read_vcf(source.path, number, _contig_finder(own), rules, places, advance))
-    return tallies
-
-
-def _contig_finder(contigs: Mapping[str, _FastaContig]) -> Callable[[str], int]:
-    def find_contig(name: str) -> int:
-        bare = match_contig(name, contigs)
-        if bare is None:
-            return -1 - NO_CONTIG
-        return contigs[bare].number if contigs[bare].selected else -1 - NOT_SELECTED
-
-    return find_contig
-
-
-def _check_samples(chosen: frozenset[str] | None, tallies: Sequence[FileTally]) -> None:
-    if chosen is not None:
-        absent = chosen.difference(*(tally.samples for tally in tallies))
-        if absent:
-            raise InputError(
-                f"sample {min(absent)}: is in none of the VCF files given ({len(absent)} of {len(chosen)} samples are "
-                "not); give the files that the genome was built from"
+    vcfs: Sources,
+    fields: Sequence[tuple[str, Sequence[str]]],
+    contigs: Mapping[str, tuple[str, str]],
+    selected: Collection[str | None],
+    filters: set[str],
+    folder: Path,
+    counts_F18: Array,
+    advance: Advance,
+) -> Mapping[str, list[Path]]:
+    """Return files of alleles by contig; records of no contig of the genome, or that do not pass, are only counted."""
+    parts = defaultdict(list)
+    contig, fate = pl.col("contig"), pl.col("fate")
+    for number, ((prefix, path), (field, counted)) in enumerate(zip(vcfs, fields, strict=True)):
+        own = {bare: name for name, (other, bare) in contigs.items() if other == prefix}
+        (folder / "samples").write_text("".join(f"{name}\n" for name in counted), encoding="utf-8")
+        above, _, below = field.partition("/")
+        values = "[ %GT]\\t" if counted else f"%INFO/{above}\\t" + (f"%INFO/{below}" if below else "1")
+        query = ["-f", f"%CHROM\\t%POS\\t%REF\\t%ALT\\t%FILTER\\t{values}\\n"]
+        query += ["-S", str(folder / "samples")] if counted else []
+        names: dict[str, str] = {}
+        read = 0
+        for text in _bcftools(path, folder, "query", *query):
+            records = pl.read_csv(
+                text, has_header=False, schema=_RECORD, separator="\t", quote_char=None, encoding="utf8-lossy"
             )
+            for name in set(records["contig"].unique()).difference(names):
+                names[name] = own.get(match_contig(name, own) or "", "")
+            passing = [one for one in records["filter"].unique() if not filters.isdisjoint(["any", *one.split(";")])]
+            records = records.with_row_index("record", read).with_columns(contig.replace_strict(names))
+            records = records.with_columns(
+                file=pl.lit(number),
+                fate=_first(
+                    (contig == "", _NO_CONTIG),
+                    (~contig.is_in(list(selected)), _NOT_SELECTED),
+                    (~pl.col("filter").is_in(passing), _FILTERED),
+                    otherwise=pl.lit(_USED),
+                ),
+            )
+            np.add.at(counts_F18[number], records.filter(fate != _USED)["fate"].to_numpy(), 1)
+            alleles = _type_alleles(_read_numbers(records.filter(fate == _USED), genotypes=bool(counted)))
+            for at, ((name,), part) in enumerate(alleles.group_by("contig", maintain_order=True)):
+                parts[name].append(folder / f"{number}.{read}.{at}")
+                part.drop("contig").write_ipc(parts[name][-1])
+            read += len(records)
+            advance(len(records))
+    return parts
 
 
-def _read_letters(fastas: Sequence[_Source], contigs: Sequence[_FastaContig]) -> Iterator[tuple[_FastaContig, UInt8]]:
-    """Give each selected contig with its letters as ASCII, shape (L,)."""
-    letters = ((source.path, bare, sequence) for source in fastas for bare, sequence in _read_fasta(source.path))
-    for contig, (path, _, sequence) in zip(contigs, letters, strict=True):
-        if not contig.selected:
-            continue
-        letters_L = np.frombuffer(sequence.encode("ascii", "replace"), dtype=np.uint8)
-        del sequence
-        for start in range(0, len(letters_L), _PIECE):
-            wrong = np.flatnonzero(BITS_OF_BYTE[letters_L[start : start + _PIECE]] == 0)
-            if len(wrong):
-                place = start + int(wrong[0])
-                raise InputError(
-                    f"{path}: contig {contig.bare}, position {place + 1}: {chr(letters_L[place])!r} is not an IUPAC "
-                    "nucleotide code; give a FASTA of DNA"
-                )
-        yield contig, letters_L
+def _first(*cases: tuple[pl.Expr, int], otherwise: pl.Expr) -> pl.Expr:
+    """Return the number beside the first condition that holds."""
+    for condition, number in reversed(cases):
+        otherwise = pl.when(condition).then(number).otherwise(otherwise)
+    return otherwise
+
+
+def _read_numbers(records: pl.DataFrame, *, genotypes: bool) -> pl.DataFrame:
+    """Turn the text behind the alleles into lists of them and of their numbers, and the number to divide these by.
+
+    Of genotypes calls are counted; a number is null where it is missing, and -1 where there is not one an allele.
+    """
+    alts, above, below = pl.col("alt").str.to_uppercase().str.split(","), pl.col("above"), pl.col("below")
+    number = alts.list.len()
+    if genotypes:
+        most = max(records["alt"].str.count_matches(",").to_list(), default=0) + 2
+        words = [rf"\b{allele}\b" if most > 10 else str(allele) for allele in range(most)]
+        calls = pl.concat_list([above.str.count_matches(word, literal=most <= 10) for word in words])
+        calls = calls.list.head(number + 1)
+        return records.with_columns(alt=alts, above=calls.list.tail(number), below=calls.list.sum())
+    numbers = above.str.split(",").cast(pl.List(pl.Float64), strict=False)
+    none, wrong = pl.lit(None, pl.Float64).repeat_by(number), pl.lit(-1.0).repeat_by(number)
+    numbers = pl.when(above == ".").then(none).when(numbers.list.len() == number).then(numbers).otherwise(wrong)
+    return records.with_columns(alt=alts, above=numbers, below=below.cast(pl.Float64, strict=False))
+
+
+def _type_alleles(records: pl.DataFrame) -> pl.DataFrame:
+    """Return a row for each alternate allele, and of one that changes several nucleotides for each of these."""
+    ref, alt, fate, offset, still = *map(pl.col, ("ref", "alt", "fate", "offset")), pl.col("fate") == _USED
+    before, after, frequency, below = map(pl.col, ("before", "after", "frequency", "below"))
+    rows = records.with_columns(ref.str.to_uppercase()).explode("alt", "above")
+    rows = rows.with_row_index("row").with_columns(
+        pl.col("position") - 1,
+        frequency=pl.col("above") / pl.when(below > 0).then(below),
+        fate=_first(
+            (alt == "*", _OVERLAPPING),
+            (alt == ".", _NO_ALTERNATE),
+            (~alt.str.contains("^[A-Z]+$"), _SYMBOLIC),
+            (alt.str.len_bytes() != ref.str.len_bytes(), _INDEL),
+            (alt == ref, _SAME),
+            otherwise=fate,
+        ),
+    )
+    long = still & (ref.str.len_bytes() > 1)
+    first, last = offset.min().over("row"), offset.max().over("row")
+    trimmed = [text.str.slice(first, last - first + 1) for text in (ref, alt)]
+    whole = pl.concat_str(pl.col("position") + first, *trimmed, separator=" ").hash()
+    single = (
+        rows.filter(long)
+        .with_columns(offset=pl.int_ranges(ref.str.len_bytes()), before=ref.str.split(""), after=alt.str.split(""))
+        .explode("offset", "before", "after")
+        .filter(before != after)
+        .with_columns(pl.col("position") + offset, whole=pl.when(first < last).then(whole).otherwise(0))
+    )
+    rows = pl.concat([rows.filter(~long).with_columns(before=ref, after=alt, whole=0), single], how="diagonal_relaxed")
+    bases = {base: number for number, base in enumerate("ACGT")}
+    rows = rows.sort("row", maintain_order=True).with_columns(
+        before.replace_strict(bases, default=None), after.replace_strict(bases, default=None)
+    )
+    odd = (before.is_null(), _UNKNOWN), (after.is_null(), _ODD), (frequency.fill_nan(None).is_null(), _NO_FREQUENCY)
+    fate = _first(*((still & condition, number) for condition, number in odd), otherwise=fate)
+    return rows.with_columns(fate=fate).select("contig", *(pl.col(name).cast(kind) for name, kind in _ALLELE.items()))
+
+
+def _judge(
+    name: str, rows: pl.DataFrame, letters_L: Array, minimum: float, stored_V: Array, vcfs: Sources, counts_F18: Array
+) -> tuple[Array, Array]:
+    """Judge the alleles of a contig, in the order of reading, count their records, and return the variants.
+
+    Where a sum is as near to the minimum as the digits allow, the stored positions decide.
+    """
+    place_R, fate_R = rows["position"].to_numpy(), rows["fate"].to_numpy().copy()
+    inside_R = (place_R >= 0) & (place_R < len(letters_L))
+    members_R = _MEMBERS[np.where(inside_R, _CODE[letters_L[place_R * inside_R]], 15)] if len(letters_L) else 0 * fate_R
+    other_R = (members_R >> rows["before"].fill_null(0).to_numpy()) & 1 == 0
+    for which_R, fate in ((other_R, _OTHER_REFERENCE), (members_R == 15, _UNKNOWN), (~inside_R, _OUTSIDE)):
+        fate_R[which_R & (rows["fate"].to_numpy() == _USED)] = fate
+
+    # The earliest allele says which base of an IUPAC code is the reference; of equal alleles the earliest counts.
+    row, frequency, equal = pl.col("row"), pl.col("frequency"), ("position", "after", "whole")
+    good = rows.with_row_index("row").filter(fate_R == _USED)
+    other = pl.col("before") != pl.col("before").first().over("position")
+    fate_R[good.filter(other)["row"].to_numpy()] = _CONFLICT
+    good = good.filter(~other).with_columns(
+        first=row.first().over(equal), same=frequency == frequency.first().over(equal)
+    )
+    repeats, accepted = good.filter(row != pl.col("first")), good.filter(row == pl.col("first"))
+    fate_R[repeats["row"].to_numpy()] = np.where(repeats["same"].to_numpy(), _DUPLICATE, _CONFLICT)
+
+    # Different alleles of one position add up.
+    frequency_A = accepted["frequency"].to_numpy().astype(np.float64)
+    position_V, at_A = np.unique(accepted["position"].to_numpy(), return_inverse=True)
+    frequency_V4 = np.zeros((len(position_V), 4))
+    np.add.at(frequency_V4, (at_A, accepted["after"].to_numpy()), frequency_A)
+    sum_V = frequency_V4.sum(axis=1)
+    impossible_A = (frequency_A < 0) | (frequency_A > 1) | (sum_V[at_A] > 1 + _ROUNDING)
+    for wrong in accepted.filter(impossible_A).iter_rows(named=True):
+        raise InputError(
+            f"{vcfs[wrong['file']][1]}: {name}:{wrong['position'] + 1}: the frequencies are impossible (below 0, above "
+            "1, or not one number for each alternate allele); no genome was built from it"
+        )
+    near_V = (np.abs(sum_V - minimum) <= _NEAR * minimum) & (sum_V > 0)
+    above_V = np.where(near_V, np.isin(position_V, stored_V), sum_V > minimum)
+    fate_R[accepted["row"].to_numpy()] = np.where(above_V[at_A] & (frequency_A > 0), _USED, _TOO_RARE)
+    frequency_V4[at_A, accepted["before"].to_numpy()] = np.maximum(1 - sum_V[at_A], 0)
+    frequency_V4 /= frequency_V4.sum(axis=1, keepdims=True)
+
+    part = (pl.col("fate") == _USED) & (pl.col("whole") > 0)
+    records = rows.with_columns(fate=fate_R).group_by("file", "record").agg(pl.col("fate").max(), part=part.any())
+    np.add.at(counts_F18, (records["file"].to_numpy(), records["fate"].to_numpy()), 1)
+    np.add.at(counts_F18[:, -1], records.filter("part")["file"].to_numpy(), 1)
+    return position_V[above_V], frequency_V4[above_V]
+
+
+def _compare_names(stored: Sequence[str], expected: Sequence[str], differences: _Differences) -> None:
+    texts = [f"contig {name}: is in the FASTA, and not in the genome" for name in expected if name not in stored]
+    texts += [f"contig {name}: is in the genome, and not in the FASTA" for name in stored if name not in expected]
+    if not texts and stored != expected:
+        texts = [f"order of contigs: {names_text(expected)} in the FASTA, {names_text(stored)} in the genome"]
+    differences.add("contigs", len(texts), texts)
 
 
 def _compare_bases(
-    store: ProbabilisticGenome,
-    name: str,
-    letters_L: UInt8,
-    differences: _Differences,
-    advance: Callable[[float], None],
+    store: ProbabilisticGenome, name: str, letters_L: Array, differences: _Differences, advance: Advance
 ) -> int:
-    """Compare a contig's length, bases and soft mask; give the number of bases compared."""
+    """Compare a contig's length, bases and soft mask; return the number of bases compared."""
     length = store.contigs[name].length
     if length != len(letters_L):
-        differences.add(
-            "contigs", f"contig {name}: has {len(letters_L):,} bases in the FASTA, {length:,} in the genome"
-        )
+        text = f"contig {name}: has {len(letters_L):,} bases in the FASTA, {length:,} in the genome"
+        differences.add("contigs", 1, [text])
     both = min(length, len(letters_L))
-    # A store of version 1 does not keep the mask.
-    keeps_mask = store.manifest["version"] > 1
-    for start in range(0, both, _PIECE):
-        end = min(start + _PIECE, both)
-        expected = BITS_OF_BYTE[letters_L[start:end]]
-        found = _BITS_OF_CODE[store.bases(name, start, end)]
-        place_D = np.flatnonzero(expected != found)
-        for place in place_D[:MOST_TEXTS]:
-            differences.add(
-                "bases",
-                f"{name}:{start + place + 1}: the base is {_LETTER_OF_BITS[int(expected[place])]} in the FASTA, "
-                f"{_LETTER_OF_BITS[int(found[place])]} in the genome",
-            )
-        differences.total += max(len(place_D) - MOST_TEXTS, 0)
-        if keeps_mask:
-            lower = (letters_L[start:end] & _LOWER) != 0
-            place_D = np.flatnonzero(lower != store.soft_masked(name, start, end))
-            for place in place_D[:MOST_TEXTS]:
-                case, mask = ("lower", "not soft-masked") if lower[place] else ("upper", "soft-masked")
-                differences.add(
-                    "soft mask", f"{name}:{start + place + 1}: is in {case} case in the FASTA, and {mask} in the genome"
-                )
-            differences.total += max(len(place_D) - MOST_TEXTS, 0)
+    for start in range(0, both, _BASES_AT_ONCE):
+        end = min(start + _BASES_AT_ONCE, both)
+        expected, found = _CODE[letters_L[start:end]], store.bases(name, start, end)
+        texts = (
+            f"{name}:{start + at + 1}: the base is {_LETTERS[expected[at]]} in the FASTA, {_LETTERS[found[at]]} in the "
+            "genome"
+            for at in np.flatnonzero(expected != found)
+        )
+        differences.add("bases", int(np.count_nonzero(expected != found)), texts)
+        lower = letters_L[start:end] >= ord("a")
+        # A store of version 1 does not keep the mask.
+        masked = store.soft_masked(name, start, end) if store.manifest["version"] > 1 else lower
+        words = ("upper case in the FASTA, and soft-masked", "lower case in the FASTA, and not soft-masked")
+        texts = (
+            f"{name}:{start + at + 1}: is in {words[int(lower[at])]} in the genome"
+            for at in np.flatnonzero(lower != masked)
+        )
+        differences.add("soft mask", int(np.count_nonzero(lower != masked)), texts)
         advance(end - start)
     return both
 
 
 def _compare_variants(
-    name: str, stored_V: Int64, frequency_V4: npt.NDArray[np.float32], derived: Derived, differences: _Differences
+    name: str, expected: tuple[Array, Array], stored: Variants, differences: _Differences
 ) -> tuple[int, float]:
-    """Compare a contig's variants; give the number of frequencies compared and their largest distance."""
-    _, expected_B, found_B = np.intersect1d(derived.position_V, stored_V, assume_unique=True, return_indices=True)
-    missing = np.delete(derived.position_V, expected_B)
-    extra = np.delete(stored_V, found_B)
-    for positions, text in (
-        (missing, "varies by the VCF, and not in the genome"),
-        (extra, "varies in the genome, and not by the VCF"),
+    """Compare a contig's variants; return the number of frequencies compared and their largest distance."""
+    position, at, stored_at = np.intersect1d(expected[0], stored.position, assume_unique=True, return_indices=True)
+    for places, text in (
+        (np.delete(expected[0], at), "varies by the VCF, and not in the genome"),
+        (np.delete(stored.position, stored_at), "varies in the genome, and not by the VCF"),
     ):
-        for position in positions[:MOST_TEXTS]:
-            differences.add("variants", f"{name}:{position + 1}: {text}")
-        differences.total += max(len(positions) - MOST_TEXTS, 0)
-
-    expected_B4 = derived.frequency_V4[expected_B]
-    found_B4 = frequency_V4[found_B]
-    distance_B = np.abs(found_B4 - expected_B4).max(axis=1, initial=0)
-    wrong = np.flatnonzero(distance_B > LARGEST_ROUNDING)
-    for row in wrong[:MOST_TEXTS]:
-        differences.add(
-            "frequencies",
-            f"{name}:{stored_V[found_B[row]] + 1}: A, C, G, T are {_row_text(expected_B4[row])} by the VCF, "
-            f"{_row_text(found_B4[row])} in the genome",
-        )
-    differences.total += max(len(wrong) - MOST_TEXTS, 0)
-    return len(expected_B), float(distance_B.max(initial=0))
+        differences.add("variants", len(places), [f"{name}:{place + 1}: {text}" for place in places[:MOST_TEXTS]])
+    wanted, found = expected[1][at], stored.frequency[stored_at]
+    distance = np.abs(found - wanted).max(axis=1, initial=0)
+    wrong = np.flatnonzero(distance > _LARGEST_DISTANCE)
+    texts = (
+        f"{name}:{position[row] + 1}: A, C, G, T are {_row_text(wanted[row])} by the VCF, {_row_text(found[row])} in "
+        "the genome"
+        for row in wrong
+    )
+    differences.add("frequencies", len(wrong), texts)
+    return len(position), float(distance.max(initial=0))
 
 
-def _row_text(frequency_4: npt.NDArray[np.floating[Any]]) -> str:
-    return " ".join(f"{value:.5f}" for value in frequency_4)
+def _row_text(row_4: Array) -> str:
+    return " ".join(f"{value:.5f}" for value in row_4)
 
 
 def _compare_records(
-    manifest: Mapping[str, Any],
-    vcfs: Sequence[_Source],
-    tallies: Sequence[FileTally],
-    fates_F17: Int64,
-    decomposed_F: Int64,
+    listed: Sequence[Mapping[str, Any]],
+    vcfs: Sources,
+    fields: Sequence[tuple[str, Sequence[str]]],
+    counts_F18: Array,
     differences: _Differences,
 ) -> None:
     """Compare what became of the records with what the manifest says, file by file in the order given."""
-    listed = manifest.get("records") or []
     if len(listed) != len(vcfs):
-        differences.add("records", f"VCF files: {len(vcfs)} given, {len(listed)} in the genome's manifest")
+        differences.add("records", 1, [f"VCF files: {len(vcfs)} given, {len(listed)} in the genome's manifest"])
         return
-    for source, tally, fates, decomposed, entry in zip(vcfs, tallies, fates_F17, decomposed_F, listed, strict=True):
-        not_used = entry.get("not_used") or {}
-        expected = {"frequencies from": tally.frequency_from, "records read": tally.read, "records used": fates[USED]}
-        found = {
-            "frequencies from": entry.get("frequency_from"),
-            "records read": entry.get("read"),
-            "records used": entry.get("used"),
-        }
-        if "decomposed" in entry:
-            expected["records decomposed"] = decomposed
-            found["records decomposed"] = entry["decomposed"]
-        for fate in [*FATES[:USED], *(reason for reason in not_used if reason not in FATES[:USED])]:
-            expected[f"records not used, {fate}"] = fates[FATES.index(fate)] if fate in FATES[:USED] else 0
-            found[f"records not used, {fate}"] = not_used.get(fate, 0)
-        for what, value in expected.items():
-            if value != found[what]:
-                differences.add("records", f"{source.path}: {what}: {value}, by the genome's manifest {found[what]}")
+    for (_, path), (field, _), counts, entry in zip(vcfs, fields, counts_F18.tolist(), listed, strict=True):
+        *unused, used, decomposed = counts
+        derived = {"read": sum(unused) + used, "used": used, "decomposed": decomposed}
+        found = {"decomposed": decomposed} | {key: entry[key] for key in derived if key in entry}
+        derived |= {f"not used, {reason}": number for reason, number in zip(_FATES, unused, strict=False)}
+        found |= {f"not used, {reason}": number for reason, number in (entry.get("not_used") or {}).items()}
+        rows = [("frequencies from", field, entry.get("frequency_from"))]
+        rows += [(f"records {what}", derived.get(what, 0), found.get(what, 0)) for what in derived | found]
+        texts = [f"{path}: {what}: {one}, by the genome's manifest {two}" for what, one, two in rows if one != two]
+        differences.add("records", len(texts), texts)
