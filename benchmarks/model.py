@@ -26,7 +26,7 @@ import torch
 from measure import describe_machine, machine_text, run_script
 from mutbert.cli.printing import print_table
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, modeling_mutbert
-from mutbert.model.modeling_mutbert import masked_loss, rotary_tables
+from mutbert.model.modeling_mutbert import rotary_tables, target_loss
 from mutbert.publishing import publish_file, publish_json
 from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 
@@ -67,7 +67,7 @@ class Way(NamedTuple):
 
 
 LADDER = (
-    Way("published way", "float", "all", "torch", "fp32", False),
+    Way("published way", "ones", "all", "torch", "fp32", False),
     Way("+ no mask", "none", "all", "torch", "fp32", False),
     Way("+ head at targets", "none", "targets", "torch", "fp32", False),
     Way("+ own dropout", "none", "targets", "own", "fp32", False),
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, help="tokens a batch (2048; on a GPU 65536)")
     parser.add_argument("--layers", type=int, default=12, help="layers of the model (%(default)s)")
     parser.add_argument("--hidden", type=int, default=768, help="its features, in heads of 64 (%(default)s)")
-    parser.add_argument("--mask", choices=("float", "none"), help="measure this way alone against the published")
+    parser.add_argument("--mask", choices=("ones", "none"), help="measure this way alone against the published")
     parser.add_argument("--head", choices=("all", "targets"), help="likewise")
     parser.add_argument("--dropout", choices=("torch", "own"), help="likewise")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="likewise")
@@ -156,7 +156,8 @@ class Batch(NamedTuple):
     probs: Tensor
     labels: Tensor
     target: Tensor
-    float_mask: Tensor
+    places: Tensor
+    ones: Tensor
 
     @classmethod
     def draw(cls, rows: int, length: int, device: torch.device) -> Batch:
@@ -164,12 +165,14 @@ class Batch(NamedTuple):
         generator = torch.Generator().manual_seed(1)
         labels = torch.softmax(4 * torch.randn(rows, length, 9, generator=generator), dim=-1)
         target = torch.zeros(rows, length, dtype=torch.bool)
-        place = torch.rand(rows, length, generator=generator).argsort(dim=1)[:, : int(length * MASKED_SHARE)]
+        place = (
+            torch.rand(rows, length, generator=generator).argsort(dim=1)[:, : int(length * MASKED_SHARE)].sort().values
+        )
         target.scatter_(1, place, value=True)
         probs = labels.clone()
         probs[target] = torch.nn.functional.one_hot(torch.tensor(4), 9).float()
-        mask = torch.zeros(rows, 1, 1, length)
-        return cls(*(tensor.to(device) for tensor in (probs, labels, target, mask)))
+        ones = torch.ones(rows, length)
+        return cls(*(tensor.to(device) for tensor in (probs, labels, target, place, ones)))
 
     @property
     def rows(self) -> int:
@@ -216,7 +219,7 @@ def prepared(
 ) -> Callable[[], Tensor]:
     """Give what is timed: a call that gives the loss of a step, or the probabilities of a forward pass."""
     call: Any = torch.compile(model, fullgraph=True, dynamic=False) if way.compiled else model
-    mask = batch.float_mask if way.mask == "float" else None
+    mask = batch.ones if way.mask == "ones" else None
     device = batch.probs.device.type
     precision = torch.autocast(device, dtype=torch.bfloat16) if way.precision == "bf16" else nullcontext()
 
@@ -230,11 +233,12 @@ def prepared(
         model.train()
         with precision, dropout_of(way):
             if way.head == "targets":
-                labels = {"labels": batch.labels, "target_mask": batch.target, "max_targets": batch.targets}
-                loss: Tensor = call(input_probs=batch.probs, attention_mask=mask, **labels).loss
+                labels = batch.labels.gather(1, batch.places[..., None].expand(-1, -1, batch.labels.shape[-1]))
+                targets = {"labels": labels, "target_places": batch.places}
+                loss: Tensor = call(input_probs=batch.probs, attention_mask=mask, **targets).loss
             else:
                 logits = call(input_probs=batch.probs, attention_mask=mask).logits
-                loss = masked_loss(logits, batch.labels, batch.target)
+                loss = target_loss(logits[batch.target][None], batch.labels[batch.target][None])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -247,13 +251,13 @@ def prepared(
 @contextmanager
 def dropout_of(way: Way) -> Iterator[None]:
     """Have the model drop out, and attend where it does, as torch does."""
-    own = modeling_mutbert._draws_itself
+    own = modeling_mutbert._is_readable
     try:
         if way.dropout == "torch":
-            modeling_mutbert._draws_itself = lambda _x, _probability: False
+            modeling_mutbert._is_readable = lambda _: False
         yield
     finally:
-        modeling_mutbert._draws_itself = own
+        modeling_mutbert._is_readable = own
 
 
 def check(runs: dict[Way, Callable[[], Tensor]], what: str) -> None:
@@ -292,9 +296,7 @@ def rotary_share(model: MutBertForMaskedLM, batch: Batch, rounds: int = 20) -> f
     device = batch.probs.device
 
     def tables() -> None:
-        rotary_tables(
-            model.config, torch.arange(length, device=device)[None], torch.full((1, 1), length, device=device)
-        )
+        rotary_tables(model.config, length, torch.full((1, 1), length, device=device))
 
     def forward() -> None:
         with torch.inference_mode():

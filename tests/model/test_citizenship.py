@@ -133,9 +133,8 @@ def test_lora_on_the_masked_model(folder, probs):
     path, _ = folder(MutBertForMaskedLM)
     model = peft.get_peft_model(MutBertForMaskedLM.from_pretrained(path), peft.LoraConfig(target_modules=TARGETS))
     model.train()
-    mask = torch.zeros(2, 12, dtype=torch.bool)
-    mask[:, 3:5] = True
-    model(input_probs=probs(2, 12), labels=probs(2, 12, seed=3), target_mask=mask).loss.backward()
+    places = torch.tensor([[3, 4], [3, 4]])
+    model(input_probs=probs(2, 12), labels=probs(2, 2, seed=3), target_places=places).loss.backward()
     moved = [name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
     assert moved
     assert all("lora_B" in name for name in moved)

@@ -26,7 +26,7 @@ def test_defaults_are_the_published_model():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hidden_size": 50}, "not a multiple"),
+        ({"hidden_size": 50}, "even whole number of at least 2"),
         ({"hidden_size": 36}, "even"),
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
         ({"num_hidden_layers": 2.5}, "num_hidden_layers"),
@@ -147,7 +147,7 @@ def test_every_value_survives_saving(tmp_path):
 
 def test_a_model_checks_what_was_changed_behind_the_configuration(config):
     config.num_attention_heads = 5
-    with pytest.raises(ValueError, match="not a multiple"):
+    with pytest.raises(ValueError, match="even whole number"):
         MutBertModel(config)
 
 

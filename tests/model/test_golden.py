@@ -14,6 +14,7 @@ from mutbert.model import (
     MutBertTokenizer,
     read_checkpoint,
 )
+from mutbert.model.modeling_mutbert import target_loss
 
 CASES = ("plain", "padded", "longer_than_trained", "linear", "dynamic")
 TOLERANCE = 1e-5
@@ -59,13 +60,13 @@ def test_published_numbers(golden, expected, case, way):
     classifier = read_checkpoint(golden / "classifier", MutBertForSequenceClassification, **settings)
     if way == "compiled":
         torch.compiler.reset()
+        # The library hooks layers when it is first asked for what they give, which does not compile.
+        masked_model(input_probs=wanted["input_probs"], output_hidden_states=True)
         masked_model, body, classifier = (torch.compile(m, fullgraph=True) for m in (masked_model, body, classifier))
     with torch.no_grad():
         answer = masked_model(
             input_probs=wanted["input_probs"],
             attention_mask=mask,
-            labels=wanted["label_probs"],
-            target_mask=wanted["masked"].bool(),
             output_hidden_states=True,
         )
         clean = body(input_probs=wanted["clean_probs"], attention_mask=mask)
@@ -73,7 +74,9 @@ def test_published_numbers(golden, expected, case, way):
         classes = classifier(input_ids=wanted["clean_probs"], attention_mask=mask)
 
     assert difference(answer.logits[valid], wanted["logits"][valid]) <= TOLERANCE
-    assert difference(answer.loss, wanted["loss"][0]) <= TOLERANCE
+    target = wanted["masked"].bool()
+    loss = target_loss(answer.logits[target][None], wanted["label_probs"][target][None])
+    assert difference(loss, wanted["loss"][0]) <= TOLERANCE
     assert difference(answer.hidden_states[-1][valid], wanted["last_hidden_state"][valid]) <= TOLERANCE
     assert difference(clean.last_hidden_state[valid], wanted["clean_last_hidden_state"][valid]) <= TOLERANCE
     assert difference(clean.pooler_output, wanted["pooled"]) <= TOLERANCE

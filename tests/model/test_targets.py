@@ -1,22 +1,15 @@
-"""In training the head of the masked model runs at the targets alone, and the loss is what it would be anyway."""
+"""The head of the masked model runs at the targets alone, and the loss is the mean of their cross-entropies."""
+
+import math
 
 import pytest
 import torch
 
 from mutbert.model import MutBertForMaskedLM
-from mutbert.model.modeling_mutbert import masked_loss
+from mutbert.model.modeling_mutbert import target_loss
 
-
-@pytest.fixture
-def case(probs):
-    mask = torch.zeros(3, 12, dtype=torch.bool)
-    mask[0, [2, 3, 5, 11]] = mask[1, [0, 7]] = True
-    ids = torch.randint(5, 9, (3, 12), generator=torch.Generator().manual_seed(3))
-    return {
-        "distributions": {"labels": probs(3, 12, seed=7), "target_mask": mask},
-        "bases": {"labels": probs(3, 12, columns=4, seed=7), "target_mask": mask},
-        "ids": {"labels": ids.masked_fill(~mask, -100)},
-    }, mask
+PLACES = torch.tensor([[2, 5, 11], [0, 7, 8], [3, 1, 10]])
+ROWS = torch.arange(3)[:, None]
 
 
 def gradients_of(model, loss):
@@ -25,113 +18,110 @@ def gradients_of(model, loss):
     return [parameter.grad.clone() for parameter in model.parameters()]
 
 
-@pytest.fixture(params=["found", "bounded"])
-def as_on(request, monkeypatch):
-    """Find targets as on a CPU, or by their bound as where the host must not wait."""
-    if request.param == "bounded":
-        monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
-    return request.param
+def cross_entropy(logits, labels):
+    """One number at a time."""
+    logits = logits.detach()
+    log_sum = math.log(sum(math.exp(x) for x in logits.tolist()))
+    tokens = range(9 - len(labels), 9)
+    return sum(p * (log_sum - float(logits[v])) for p, v in zip(labels.tolist(), tokens, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["distributions", "bases", "ids"])
-@pytest.mark.parametrize("max_targets", [6, 7, 36, None])
-def test_loss_and_gradients_are_those_of_the_whole(build, probs, case, kind, max_targets, as_on):
-    cases, mask = case
-    arguments = cases[kind]
-    inputs = probs(3, 12)
-    model = build(MutBertForMaskedLM).train()
-    logits = model(input_probs=inputs).logits
-    whole = masked_loss(logits, **arguments)
-    wanted = gradients_of(model, whole)
-    outputs = model(input_probs=inputs, **arguments, max_targets=max_targets)
-    torch.testing.assert_close(outputs.loss, whole)
-    torch.testing.assert_close(gradients_of(model, outputs.loss), wanted)
-    torch.testing.assert_close(outputs.logits[mask], logits[mask])
+@pytest.mark.parametrize("columns", [9, 4])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_logits_and_loss_of_the_targets_are_those_of_the_whole(build, probs, columns, weighted, training):
+    model = build(MutBertForMaskedLM).train(training)
+    inputs, labels = probs(3, 12), probs(3, 3, columns=columns, seed=7)
+    weights = torch.rand(3, 3, generator=torch.Generator().manual_seed(5)) * 3 if weighted else None
+    whole = model(input_probs=inputs).logits[ROWS, PLACES]
+    found = model(input_probs=inputs, labels=labels, target_places=PLACES, target_weights=weights)
+    assert found.logits.shape == (3, 3, 9)
+    torch.testing.assert_close(found.logits, whole)
+    factors = torch.ones(9) if weights is None else weights.flatten()
+    pairs = zip(whole.flatten(0, 1), labels.flatten(0, 1), factors.tolist(), strict=True)
+    wanted = sum(factor * cross_entropy(*pair) for *pair, factor in pairs) / 9
+    assert found.loss.item() == pytest.approx(wanted, abs=1e-5)
+    gradients = gradients_of(model, found.loss)
+    torch.testing.assert_close(
+        gradients, gradients_of(model, target_loss(model(input_probs=inputs).logits[ROWS, PLACES], labels, weights))
+    )
 
 
-@pytest.mark.parametrize("kind", ["distributions", "bases", "ids"])
-@pytest.mark.parametrize("max_targets", [6, 36, None])
-def test_a_weight_multiplies_its_targets_loss_alone(build, probs, case, kind, max_targets, as_on):
-    cases, mask = case
-    arguments = cases[kind]
-    model = build(MutBertForMaskedLM).train()
-    weights = torch.rand(3, 12, generator=torch.Generator().manual_seed(5)) * 3
-    # What stands elsewhere is not looked at.
-    weights[~mask] = torch.nan
-    each = []
-    for row, place in mask.nonzero().tolist():
-        only = torch.zeros_like(mask)
-        only[row, place] = True
-        one = arguments | {"target_mask": only}
-        each.append(weights[row, place] * model(input_probs=probs(3, 12), **one).loss)
-    wanted = sum(each) / len(each)
-    outputs = model(input_probs=probs(3, 12), **arguments, target_weights=weights, max_targets=max_targets)
-    torch.testing.assert_close(outputs.loss, wanted)
-    torch.testing.assert_close(gradients_of(model, outputs.loss), gradients_of(model, wanted))
-    torch.testing.assert_close(model.eval()(input_probs=probs(3, 12), **arguments, target_weights=weights).loss, wanted)
+def test_the_loss_in_closed_form():
+    """With equal logits every distribution costs log V; with one column ahead by x, log(V − 1 + e^x) − x · p."""
+    logits, target = torch.zeros(1, 2, 9), torch.zeros(1, 2, 9)
+    target[..., 5], target[..., 6] = 0.7, 0.3
+    assert target_loss(logits, target).item() == pytest.approx(math.log(9))
+    logits[0, 1, 5] = 2.0
+    ahead = math.log(8 + math.exp(2.0)) - 2.0 * 0.7
+    assert target_loss(logits, target).item() == pytest.approx((math.log(9) + ahead) / 2)
+    assert target_loss(logits, target[..., 5:]).item() == pytest.approx((math.log(9) + ahead) / 2)
+    assert target_loss(logits, target, torch.tensor([[0.0, 3.0]])).item() == pytest.approx(ahead * 3 / 2)
 
 
-def test_weights_of_another_shape_are_refused(build, probs, case):
-    cases, _ = case
+def test_ids_are_one_hot_distributions(build, probs):
     model = build(MutBertForMaskedLM)
-    for weights in (torch.ones(12, 3), torch.ones(3, 12, 1)):
-        with pytest.raises(ValueError, match="target_weights have shape"):
-            model.train()(input_probs=probs(3, 12), **cases["ids"], target_weights=weights)
-        with pytest.raises(ValueError, match="target_weights have shape"):
-            masked_loss(torch.zeros(3, 12, 9), **cases["ids"], target_weights=weights)
+    ids = torch.randint(5, 9, (3, 12), generator=torch.Generator().manual_seed(3))
+    at_places = ids[ROWS, PLACES]
+    elsewhere = torch.full_like(ids, -100).index_put((ROWS, PLACES), at_places)
+    whole = model(input_probs=probs(3, 12), labels=elsewhere).loss
+    for labels in (at_places, torch.nn.functional.one_hot(at_places, 9).float()):
+        found = model(input_probs=probs(3, 12), labels=labels, target_places=PLACES)
+        torch.testing.assert_close(found.loss, whole)
+    wanted = torch.nn.functional.cross_entropy(
+        model(input_probs=probs(3, 12)).logits.flatten(0, 1), elsewhere.flatten()
+    )
+    torch.testing.assert_close(whole, wanted)
 
 
-def test_the_head_sees_targets_alone(build, probs, case, as_on):
-    cases, mask = case
-    model = build(MutBertForMaskedLM).train()
+def test_the_head_sees_targets_alone(build, probs):
+    model = build(MutBertForMaskedLM)
     seen = []
     model.cls.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].shape[:-1].numel()))
-    outputs = model(input_probs=probs(3, 12), **cases["ids"], max_targets=8)
-    model.eval()(input_probs=probs(3, 12), **cases["ids"], max_targets=8)
-    assert seen == [6 if as_on == "found" else 8, 36]
-    assert outputs.logits.shape == (3, 12, 9)
-    assert outputs.logits.isnan().all(dim=-1).sum() == 36 - seen[0]
-    assert not outputs.logits[mask].isnan().any()
+    model(input_probs=probs(3, 12), target_places=PLACES)
+    model(input_probs=probs(3, 12))
+    assert seen == [9, 36]
 
 
-def test_a_bound_that_is_too_low_is_not_passed_over(build, probs, case, monkeypatch):
-    cases, _ = case
-    model = build(MutBertForMaskedLM).train()
-    with pytest.raises(ValueError, match="there are 6 targets where max_targets is 5"):
-        model(input_probs=probs(3, 12), **cases["ids"], max_targets=5)
-    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
-    assert model(input_probs=probs(3, 12), **cases["ids"], max_targets=5).loss.isnan()
-
-
-def test_no_target_in_training(build, probs, as_on):
-    model = build(MutBertForMaskedLM).train()
-    loss = model(input_probs=probs(1, 5), labels=torch.full((1, 5), -100), max_targets=2).loss
+@pytest.mark.parametrize(
+    "targets",
+    [
+        {"labels": torch.full((1, 5), -100)},
+        {"labels": torch.ones(1, 0, 9), "target_places": torch.ones(1, 0, dtype=torch.long)},
+    ],
+)
+def test_no_target_is_no_loss(build, probs, targets):
+    model = build(MutBertForMaskedLM)
+    loss = model(input_probs=probs(1, 5), **targets).loss
     assert loss.item() == 0
     assert all(gradient.isfinite().all() for gradient in gradients_of(model, loss))
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_what_stands_elsewhere_has_no_gradient(build, probs, case, training):
-    cases, mask = case
-    model = build(MutBertForMaskedLM).train(training)
-    labels = cases["distributions"]["labels"].masked_fill(~mask[..., None], torch.nan)
-    loss = model(input_probs=probs(3, 12), labels=labels, target_mask=mask).loss
-    assert all(gradient.isfinite().all() for gradient in gradients_of(model, loss))
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.ones(1, 5, 9) / 9, "labels have shape"),
+        (torch.ones(1, 2, 3) / 3, "labels are floating-point of shape"),
+        (torch.ones(1, 5, dtype=torch.long), "labels have shape"),
+    ],
+)
+def test_labels_of_another_shape_are_refused(build, probs, labels, message):
+    with pytest.raises(ValueError, match=message):
+        build(MutBertForMaskedLM)(input_probs=probs(1, 5), labels=labels, target_places=torch.tensor([[1, 2]]))
 
 
 # Of torch's own, about a fused kernel that it maps over row by row.
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_gradients_of_each_sequence_by_vmap(build, probs, case, attention):
+def test_gradients_of_each_sequence_by_vmap(build, probs, attention):
     """Under torch.func, where no value can be looked at and none drawn in place."""
-    cases, _ = case
     model = build(MutBertForMaskedLM, attention=attention, hidden_dropout_prob=0.1).train()
     weights = dict(model.named_parameters())
 
-    def loss(weights, inputs, labels):
-        arguments = {"input_probs": inputs[None], "labels": labels[None]}
+    def loss(weights, inputs, labels, places):
+        arguments = {"input_probs": inputs[None], "labels": labels[None], "target_places": places[None]}
         return torch.func.functional_call(model, weights, (), arguments).loss
 
-    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0), randomness="different")
-    gradients = each(weights, probs(3, 12), cases["ids"]["labels"])
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0), randomness="different")
+    gradients = each(weights, probs(3, 12), probs(3, 3), PLACES)
     assert all(gradient.shape[0] == 3 and gradient.isfinite().all() for gradient in gradients.values())

@@ -5,7 +5,6 @@
 """
 
 import fnmatch
-import functools
 import importlib
 import os
 import sys
@@ -17,7 +16,6 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from transformers import PreTrainedModel
 
 from mutbert.model import (
     MutBertConfig,
@@ -25,7 +23,6 @@ from mutbert.model import (
     MutBertForSequenceClassification,
     MutBertForTokenClassification,
     MutBertModel,
-    MutBertPreTrainedModel,
 )
 
 FOLDER = Path(
@@ -206,46 +203,10 @@ class TestMutBert(common.ModelTesterMixin, unittest.TestCase):
             self, config_class=MutBertConfig, hidden_size=32, num_attention_heads=4
         ).run_common_tests()
 
-    def test_can_init_all_missing_weights(self):
-        with library_loader():
-            super().test_can_init_all_missing_weights()
-
-    def test_model_weights_reload_no_missing_tied_weights(self):
-        with library_loader():
-            super().test_model_weights_reload_no_missing_tied_weights()
-
-    def test_base_model_prefix_loads_base_weights(self):
-        with library_loader():
-            super().test_base_model_prefix_loads_base_weights()
-
-    def test_correct_missing_keys(self):
-        with library_loader():
-            super().test_correct_missing_keys()
-
-    def test_can_load_ignoring_mismatched_shapes(self):
-        with self.shapes_refused_as_values():
-            super().test_can_load_ignoring_mismatched_shapes()
-
-    def test_load_with_mismatched_shapes(self):
-        with self.shapes_refused_as_values():
-            super().test_load_with_mismatched_shapes()
-
-    def shapes_refused_as_values(self):
-        """Let them expect `ValueError` for weights of another shape, as for all that is wrong with a checkpoint."""
-        refusal = functools.partial(pytest.raises, ValueError, match="ignore_mismatched_sizes=True")
-        return unittest.mock.patch.object(self, "assertRaises", side_effect=lambda _: refusal())
-
     def test_model_outputs_equivalence(self):
         # It asks for attention weights, which only this attention gives.
         self.model_tester.attention = "eager"
         super().test_model_outputs_equivalence()
-
-
-def library_loader():
-    """Let checkpoints be loaded from which weights are missing, which our `from_pretrained` refuses."""
-    return unittest.mock.patch.object(
-        MutBertPreTrainedModel, "from_pretrained", PreTrainedModel.__dict__["from_pretrained"]
-    )
 
 
 for name in dir(TestMutBert):

@@ -93,10 +93,10 @@ def test_the_held_out_figure_is_the_models_cross_entropy(unbroken):
         with torch.no_grad():
             logits = model(input_probs=item["input_probs"][None]).logits[0].double()
         # Every target is hidden: the model is never shown a part of the answer.
-        assert (item["input_probs"][item["target_mask"]][:, 4] == 1).all()
-        for place in torch.nonzero(item["target_mask"])[:, 0].tolist():
+        assert (item["input_probs"][item["target_places"]][:, 4] == 1).all()
+        for target, place in enumerate(item["target_places"].tolist()):
             log_sum = math.log(logits[place].exp().sum())
-            loss = sum(float(item["labels"][place, v]) * (log_sum - float(logits[place, v])) for v in range(9))
+            loss = sum(float(item["labels"][target, v]) * (log_sum - float(logits[place, v])) for v in range(9))
             every.append(loss)
             (variant if place - 1 in varies else invariant).append(loss)
     means = [sum(part) / len(part) for part in (every, variant, invariant)]
@@ -242,22 +242,6 @@ def test_a_run_that_goes_on_is_not_resumed_by_another(recipe_path, tmp_path):
     pretrain(recipe_path, ["training.max_steps=2"])
     with locked(tmp_path / "run"), pytest.raises(InputError, match="another process is writing"):
         pretrain(recipe_path, ["training.max_steps=2"], resume=True)
-
-
-def test_the_model_is_told_how_many_targets_there_are(recipe_path, monkeypatch):
-    """Just as many, so that an accelerator runs the head at no place more."""
-    told = []
-    forward = MutBertForMaskedLM.forward
-
-    def spy(self, **inputs):
-        if self.training:
-            told.append((inputs["max_targets"], int(inputs["target_mask"].sum())))
-        return forward(self, **inputs)
-
-    monkeypatch.setattr(MutBertForMaskedLM, "forward", spy)
-    pretrain(recipe_path, ["training.max_steps=2"])
-    assert len(told) >= 2
-    assert all(most == targets > 0 for most, targets in told)
 
 
 def test_without_matplotlib_there_is_no_report_and_the_run_says_so(recipe_path, monkeypatch, capsys):

@@ -58,33 +58,30 @@ def test_a_dense_batch_is_that_of_a_plain_loop(batch):
     before = {name: tensor.clone() for name, tensor in batch.items()}
     dense = expand_batch(batch)
     rows, length = batch["base_codes"].shape
-    assert set(dense) == {"input_probs", "labels", "target_mask"} | ({"target_weights"} & set(batch))
-    labels, mask, weights = [], [], []
+    assert set(dense) == {"input_probs", "labels", "target_places"} | ({"target_weights"} & set(batch))
+    inputs, labels = [], []
     for row in range(rows):
         inner = [[0.0] * 5 + distribution(batch, row, column) for column in range(length)]
-        labels.append([one(alphabet.CLS_ID), *inner, one(alphabet.SEP_ID)])
-        mask.append([False] * (length + 2))
-        weights.append([0.0] * (length + 2))
-    inputs = [[list(place) for place in row] for row in labels]
-    for row in range(rows):
+        inputs.append([one(alphabet.CLS_ID), *inner, one(alphabet.SEP_ID)])
+        labels.append([])
         for target, column in enumerate(batch["target_places"][row].tolist()):
-            mask[row][column + 1] = True
-            if "target_weights" in batch:
-                weights[row][column + 1] = batch["target_weights"][row, target].item()
+            labels[row].append(inputs[row][column + 1])
             token = int(batch["target_inputs"][row, target])
             if token != KEPT:
                 inputs[row][column + 1] = one(token)
-    for name, expected in (("labels", labels), ("input_probs", inputs), ("target_weights", weights)):
-        if name in dense:
-            assert dense[name].dtype == torch.float32
-            np.testing.assert_array_equal(dense[name].numpy(), np.array(expected, dtype=np.float32))
-    assert dense["target_mask"].dtype == torch.bool
-    assert dense["target_mask"].tolist() == mask
+    labels = np.array(labels, dtype=np.float32).reshape(*batch["target_places"].shape, 9)
+    for name, expected in (("labels", labels), ("input_probs", inputs)):
+        assert dense[name].dtype == torch.float32
+        np.testing.assert_array_equal(dense[name].numpy(), np.array(expected, dtype=np.float32))
+    assert dense["target_places"].dtype == torch.int64
+    assert torch.equal(dense["target_places"], batch["target_places"].long() + 1)
+    if "target_weights" in batch:
+        assert torch.equal(dense["target_weights"], batch["target_weights"])
     # The compact one is as it was, and a second time gives the same.
     assert all(torch.equal(batch[name], before[name]) for name in before)
     dense["labels"].zero_()
     dense["input_probs"].zero_()
-    np.testing.assert_array_equal(expand_batch(batch)["labels"].numpy(), np.array(labels, dtype=np.float32))
+    np.testing.assert_array_equal(expand_batch(batch)["labels"].numpy(), labels)
 
 
 @given(batches())
@@ -108,9 +105,8 @@ def test_targets_are_those_of_a_plain_loop(batch):
             assert found.alternate_BT[row, target].item() == pytest.approx(alternate, abs=1e-6)
     # They are the places of the dense batch.
     dense = expand_batch(batch)
-    rows_B1 = torch.arange(rows)[:, None]
-    assert dense["target_mask"][rows_B1, found.place_BT].all()
-    assert torch.equal(dense["labels"][rows_B1, found.place_BT][..., 5:], found.frequency_BT4)
+    assert torch.equal(dense["target_places"], found.place_BT)
+    assert torch.equal(dense["labels"][..., 5:], found.frequency_BT4)
 
 
 def test_the_alternate_share_of_a_variant():
@@ -140,5 +136,5 @@ def test_a_base_that_is_not_known_is_the_unknown_token():
         "target_places": torch.empty(1, 0, dtype=torch.int16),
         "target_inputs": torch.empty(1, 0, dtype=torch.uint8),
     }
-    labels = expand_batch(batch)["labels"]
-    assert labels[0].tolist() == [one(alphabet.CLS_ID), one(alphabet.UNK_ID), one(8), one(alphabet.SEP_ID)]
+    inputs = expand_batch(batch)["input_probs"]
+    assert inputs[0].tolist() == [one(alphabet.CLS_ID), one(alphabet.UNK_ID), one(8), one(alphabet.SEP_ID)]

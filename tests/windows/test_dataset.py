@@ -51,6 +51,12 @@ def varying(genome, name, start, backwards, length=LENGTH):
     return length - 1 - columns[::-1] if backwards else columns
 
 
+def uncorrupted(batch):
+    """The model's input, had all targets been kept as they are."""
+    kept = torch.full_like(batch["target_inputs"], KEPT)
+    return expand_batch(batch | {"target_inputs": kept})["input_probs"]
+
+
 @pytest.mark.parametrize("frequencies", ["population", "reference"])
 @pytest.mark.parametrize("tempering", TEMPERINGS)
 @pytest.mark.parametrize("reverse", [0.0, 0.5])
@@ -58,8 +64,8 @@ def test_a_batch_is_what_the_genome_says(genomes, tempering, frequencies, revers
     dataset = make(genomes, tempering=tempering, frequencies=frequencies, reverse=reverse)
     indices = [5, 0, 63, 5, *range(20)]
     batch = dataset.batch(indices)
-    labels = expand_batch(batch)["labels"].numpy()
-    assert labels.shape == (len(indices), LENGTH + 2, alphabet.VOCABULARY_SIZE)
+    shown = uncorrupted(batch).numpy()
+    assert shown.shape == (len(indices), LENGTH + 2, alphabet.VOCABULARY_SIZE)
     variants = []
     for row, index in enumerate(indices):
         genome, name, start, backwards = placed(dataset.sampler, index)
@@ -72,10 +78,10 @@ def test_a_batch_is_what_the_genome_says(genomes, tempering, frequencies, revers
             expected = expected[::-1, ::-1].copy()
         if frequencies == "population":
             expected[columns] = temper(expected[columns], tempering)
-        np.testing.assert_allclose(labels[row, 1:-1, alphabet.BASE_IDS], expected, atol=1e-6)
-        assert labels[row, 0].tolist() == [token == alphabet.CLS_ID for token in range(9)]
-        assert labels[row, -1].tolist() == [token == alphabet.SEP_ID for token in range(9)]
-        assert not labels[row, 1:-1, : alphabet.BASE_IDS.start].any()
+        np.testing.assert_allclose(shown[row, 1:-1, alphabet.BASE_IDS], expected, atol=1e-6)
+        assert shown[row, 0].tolist() == [token == alphabet.CLS_ID for token in range(9)]
+        assert shown[row, -1].tolist() == [token == alphabet.SEP_ID for token in range(9)]
+        assert not shown[row, 1:-1, : alphabet.BASE_IDS.start].any()
         variants += (row * LENGTH + columns).tolist()
     assert batch["variant_places"].tolist() == variants
     assert len(batch["variant_frequencies"]) == (len(variants) if frequencies == "population" else 0)
@@ -111,9 +117,12 @@ def test_what_is_seen_at_a_target_does_not_depend_on_the_others(genomes):
 @pytest.mark.parametrize("policy", get_args(Policy))
 @pytest.mark.parametrize("share", [0.3, 1])
 def test_inputs_differ_from_labels_at_targets_alone(genomes, policy, share):
-    batch = expand_batch(make(genomes, Masking(policy, share, 0.5, 0.25, 0.25), reverse=0.5).batch(range(64)))
-    inputs, labels, targets = batch["input_probs"], batch["labels"], batch["target_mask"]
+    compact = make(genomes, Masking(policy, share, 0.5, 0.25, 0.25), reverse=0.5).batch(range(64))
+    batch, labels = expand_batch(compact), uncorrupted(compact)
+    inputs, places = batch["input_probs"], batch["target_places"]
+    targets = torch.zeros(inputs.shape[:2], dtype=torch.bool).scatter_(1, places, value=True)
     assert targets.sum(1).tolist() == [int(LENGTH * share)] * 64
+    assert torch.equal(batch["labels"], labels[torch.arange(64)[:, None], places])
     # The special tokens are no targets, even where all else is.
     assert not targets[:, [0, -1]].any()
     assert torch.equal(inputs[~targets], labels[~targets])
@@ -216,7 +225,7 @@ def test_a_batch_is_compact(make_genome):
     # Torch's own storage is not larger, so that no worker sends more.
     assert sum(tensor.untyped_storage().nbytes() for tensor in batch.values()) < 100 * 1000
     dense = expand_batch(batch)
-    assert sum(tensor.nbytes for tensor in dense.values()) > 100 * 30_000
+    assert sum(tensor.nbytes for tensor in dense.values()) > 100 * 20_000
     weighted = make([genome], Masking(), length=510, weighting=Weighting(2, 0.5), frequencies="reference")
     batch = weighted.batch(range(100))
     assert batch["variant_frequencies"].shape == (0, 4)
@@ -233,7 +242,7 @@ def test_places_in_long_windows_are_kept(make_genome, length, kind):
     assert batch["target_places"].dtype == kind
     assert batch["target_places"][0].tolist() == list(range(length))
     dense = expand_batch(batch)
-    assert dense["target_mask"][0, 1:-1].all()
+    assert dense["target_places"][0].tolist() == list(range(1, length + 1))
     assert (dense["input_probs"][0, 1:-1, alphabet.MASK_ID] == 1).all()
 
 
@@ -241,6 +250,5 @@ def test_places_in_long_windows_are_kept(make_genome, length, kind):
 def test_a_share_of_no_target_at_all(genomes, policy):
     dataset = make(genomes, Masking(policy, 0.01), weighting=Weighting(2, 0.5))
     dense = expand_batch(dataset.batch(range(8)))
-    assert not dense["target_mask"].any()
-    assert torch.equal(dense["input_probs"], dense["labels"])
-    assert not dense["target_weights"].any()
+    assert dense["target_places"].shape == dense["target_weights"].shape == (8, 0)
+    assert dense["labels"].shape == (8, 0, 9)

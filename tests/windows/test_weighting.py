@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert.errors import InputError
-from mutbert.model.modeling_mutbert import masked_loss
+from mutbert.model.modeling_mutbert import target_loss
 from mutbert.windows.batches import expand_batch
 from mutbert.windows.dataset import WindowDataset
 from mutbert.windows.masking import Masking
@@ -84,30 +84,26 @@ def test_targets_have_the_weights_of_their_places_and_nothing_else_changes(genom
     dense, dense_even = expand_batch(batch), expand_batch(even)
     assert set(dense) == {*dense_even, "target_weights"}
     assert all(torch.equal(dense[name], dense_even[name]) for name in dense_even)
-    expected = torch.zeros(40, LENGTH + 2)
-    for row in range(40):
-        for column, weight in zip(batch["target_places"][row].tolist(), batch["target_weights"][row], strict=True):
-            expected[row, column + 1] = weight
-    assert torch.equal(dense["target_weights"], expected)
+    assert torch.equal(dense["target_weights"], batch["target_weights"])
 
 
 def test_the_loss_is_the_sum_of_weights_times_losses_over_the_number_of_targets(genome):
     batch = make(genome, Weighting(3, 0.25), policy="variants_first").batch(range(40))
     dense = expand_batch(batch)
-    labels, mask, weights = (dense[name] for name in ("labels", "target_mask", "target_weights"))
-    logits = torch.randn(40, LENGTH + 2, 9, generator=torch.Generator().manual_seed(0))
+    labels, weights = dense["labels"], dense["target_weights"]
+    logits = torch.randn(*labels.shape, generator=torch.Generator().manual_seed(0))
     total, count = 0.0, 0
     for row in range(40):
-        for target, column in enumerate(batch["target_places"][row].tolist()):
-            scores = logits[row, column + 1].double().numpy()
+        for target in range(batch["target_places"].shape[1]):
+            scores = logits[row, target].double().numpy()
             log_probabilities = scores - np.log(np.exp(scores).sum())
-            loss = -(labels[row, column + 1].double().numpy() * log_probabilities).sum()
+            loss = -(labels[row, target].double().numpy() * log_probabilities).sum()
             total += batch["target_weights"][row, target].item() * loss
             count += 1
     assert count == 40 * 12
-    assert masked_loss(logits, labels, mask, weights).item() == pytest.approx(total / count, rel=1e-5)
+    assert target_loss(logits, labels, weights).item() == pytest.approx(total / count, rel=1e-5)
     # However a batch is divided, its loss is the mean of its parts' losses.
-    parts = [masked_loss(*(x[some] for x in (logits, labels, mask, weights))) for some in (slice(20), slice(20, 40))]
+    parts = [target_loss(*(x[some] for x in (logits, labels, weights))) for some in (slice(20), slice(20, 40))]
     assert sum(parts).item() / 2 == pytest.approx(total / count, rel=1e-5)
 
 

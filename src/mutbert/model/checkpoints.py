@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle  # its error alone
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -55,53 +56,69 @@ Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 # What the libraries raise for files that are damaged, or hold values of a wrong kind.
 BAD_FILES: Final = (
     OSError, ValueError, RuntimeError, AttributeError, TypeError, KeyError, ImportError, SafetensorError,
-    StrictDataclassError,
+    StrictDataclassError, pickle.UnpicklingError,
 )  # fmt: skip
 
 
 def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: bool = False, **overrides: Any) -> Model:
-    """Read a trained model, and refuse one that is not whole.
+    """Return a trained model of `model_class` in evaluation mode; raise InputError for a checkpoint that is not whole.
 
-    Parameters
-    ----------
-    path : str or Path
-        A folder, or a repository of the Hub; ours or published.
-    model_class : type
-        One of the model classes of `mutbert.model`. Heads that it does not have are left aside.
-    fresh_head : bool
-        Give a classifier that is missing fresh weights, since that is how fine-tuning starts; otherwise every weight
-        must come from the checkpoint.
-    **overrides
-        As for ``from_pretrained``: values of `MutBertConfig`, ``dtype``, ``attn_implementation``...
-
-    Returns
-    -------
-    model
-        Of `model_class`, in evaluation mode.
-
-    Raises
-    ------
-    InputError
-        When there is no checkpoint, a weight is missing, left over or of another shape, or it is of another model
-        (a stock BERT, say).
+    `path` is a folder or a repository of the Hub, ours or published. Every weight must come from it and have a place
+    in the model, but for heads that the model does not have; `fresh_head` lets a classifier that is missing start
+    with fresh weights, for fine-tuning. `overrides` are values of `MutBertConfig`, ``dtype`` and the like.
     """
     check_folder(path)
     try:
-        # The library tells at length what is missing or left over; here it is said in one line, and refused.
+        # The library reports at length what is missing or left over; here it is refused in one line.
         with library_bars_off(), only_errors():
             model, info = model_class.from_pretrained(
-                path, **overrides, output_loading_info=True, ignore_mismatched_sizes=False
+                path, **overrides, output_loading_info=True, ignore_mismatched_sizes=True
             )
     except BAD_FILES as error:
         text = one_line(error)
         raise InputError(text if text.startswith(str(path)) else f"{path}: cannot be loaded: {text}") from None
-    if (missing := sorted(info["missing_keys"])) and not fresh_head:
-        raise InputError(
-            f"{path}: has no {', '.join(missing)}, which {model_class.__name__} needs; give a model that was "
-            "fine-tuned for it"
-        )
+    if problem := _misfit(model, info, fresh_head=fresh_head, ignore_pooler=overrides.get("pooler_type") == "mean"):
+        raise InputError(f"{path}: {problem}")
+    decoder = model.get_output_embeddings()
+    # A decoder that repeats the embedding is tied to it, which transformers before 5.4 leaves open.
+    if (
+        decoder is not None
+        and model.config.tie_word_embeddings
+        and torch.equal(decoder.weight, model.get_input_embeddings().weight)
+    ):
+        model.tie_weights()
+    model.record_decoder()
     trained: Model = model
     return trained
+
+
+def _misfit(model: Any, info: dict[str, Any], *, fresh_head: bool, ignore_pooler: bool) -> str:
+    """Return what is wrong with a model whose loading gave `info`, or an empty text."""
+    name = type(model).__name__
+    missing, left_over = set(info["missing_keys"]), set(info["unexpected_keys"])
+    for part in ("classifier.", "bert.pooler.") if fresh_head else ():
+        weights = {weight for weight, _ in model.named_parameters() if weight.startswith(part)}
+        if not weights <= missing:
+            # Torn; and a pooler is not new where its classifier is not.
+            break
+        missing -= weights
+    if missing:
+        remedy = "get it anew, or give a model that was fine-tuned for it"
+        if any("pooler.dense." in weight for weight in missing):
+            remedy = 'give pooler_type="mean"'
+        return f"has no {_some(missing)}, which {name} needs; {remedy}"
+    if ignore_pooler:
+        left_over = {weight for weight in left_over if "pooler.dense." not in weight}
+    if left_over:
+        return f"has {_some(left_over)}, which {name} has no place for; it is of another model"
+    if mismatched := sorted(info["mismatched_keys"]):
+        weight, found, expected = mismatched[0]
+        return f"{weight} has shape {tuple(found)} where {name} has {tuple(expected)}; make its config agree"
+    return ""
+
+
+def _some(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def check_folder(path: str | Path) -> None:

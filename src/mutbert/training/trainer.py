@@ -144,12 +144,10 @@ class PretrainTrainer(transformers.Trainer):
         return loss
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Expand the batch on the device, and say how many targets there are."""
+        """Expand the batch on the device."""
         if not self._dropout.is_on(self.state.global_step):
             model.eval()
-        dense: dict[str, Any] = expand_batch(inputs)
-        dense["max_targets"] = inputs["target_places"].numel()
-        return super().compute_loss(model, dense, *args, **kwargs)
+        return super().compute_loss(model, expand_batch(inputs), *args, **kwargs)
 
     def prediction_step(
         self,
@@ -170,8 +168,7 @@ class PretrainTrainer(transformers.Trainer):
         targets = targets_of(inputs, dense["labels"])
         with torch.no_grad(), self.compute_loss_context_manager():
             output = model(**dense)
-        rows_B1 = torch.arange(len(targets.place_BT), device=targets.place_BT.device)[:, None]
-        log_BTV = output.logits[rows_B1, targets.place_BT].float().log_softmax(-1)
+        log_BTV = output.logits.float().log_softmax(-1)
         sums_BS = held_out_sums(log_BTV[..., alphabet.BASE_IDS], targets)
         return output.loss.detach().float(), sums_BS, sums_BS
 

@@ -57,35 +57,28 @@ def expand_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     -------
     dict
         ``input_probs`` float32 (B, P, V): ``[CLS]``, the window's distributions, ``[SEP]``, corrupted at the targets;
-        ``labels`` float32 (B, P, V): the same without corruption; ``target_mask`` bool (B, P): the targets; where
-        there are weights, ``target_weights`` float32 (B, P).
+        ``target_places`` int64 (B, T): the targets' positions among P; ``labels`` float32 (B, T, V): their
+        distributions without corruption; where there are weights, ``target_weights`` float32 (B, T).
     """
-    labels_BPV = _distributions(batch)
+    input_BPV = _distributions(batch)
     row_B1, place_BT = _target_index(batch)
+    labels_BTV = input_BPV[row_B1, place_BT]
 
     seen_BT = batch["target_inputs"].long()
     kept_BT1 = (seen_BT == KEPT)[..., None]
     # What is kept has an id that is none; any will do where it is not used.
     seen_BTV = torch.eye(alphabet.VOCABULARY_SIZE, device=seen_BT.device)[seen_BT.masked_fill(kept_BT1[..., 0], 0)]
-    input_BPV = labels_BPV.clone()
-    input_BPV[row_B1, place_BT] = torch.where(kept_BT1, labels_BPV[row_B1, place_BT], seen_BTV)
-
-    target_BP = torch.zeros(labels_BPV.shape[:2], dtype=torch.bool, device=labels_BPV.device)
-    # A value on the device, as a number of the host's would be waited for.
-    target_BP.scatter_(1, place_BT, torch.ones_like(place_BT, dtype=torch.bool))
-    dense = {"input_probs": input_BPV, "labels": labels_BPV, "target_mask": target_BP}
-    if "target_weights" in batch:
-        weight_BP = torch.zeros(labels_BPV.shape[:2], device=labels_BPV.device)
-        dense["target_weights"] = weight_BP.scatter_(1, place_BT, batch["target_weights"])
-    return dense
+    input_BPV[row_B1, place_BT] = torch.where(kept_BT1, labels_BTV, seen_BTV)
+    dense = {"input_probs": input_BPV, "labels": labels_BTV, "target_places": place_BT}
+    return dense | {name: batch[name] for name in ("target_weights",) if name in batch}
 
 
-def targets_of(batch: Mapping[str, Tensor], labels_BPV: Tensor | None = None) -> Targets:
-    """Say what stands at the targets of a compact batch; `labels_BPV` are those of `expand_batch`, where at hand."""
+def targets_of(batch: Mapping[str, Tensor], labels_BTV: Tensor | None = None) -> Targets:
+    """Say what stands at the targets of a compact batch; `labels_BTV` are those of `expand_batch`, where at hand."""
     codes_BL = batch["base_codes"].long()
     row_B1, place_BT = _target_index(batch)
-    labels_BPV = _distributions(batch) if labels_BPV is None else labels_BPV
-    frequency_BT4 = labels_BPV[row_B1, place_BT][..., alphabet.BASE_IDS]
+    labels_BTV = _distributions(batch)[row_B1, place_BT] if labels_BTV is None else labels_BTV
+    frequency_BT4 = labels_BTV[..., alphabet.BASE_IDS]
     variant_BL = torch.zeros(codes_BL.shape, dtype=torch.bool, device=codes_BL.device)
     variant_BL.view(-1)[batch["variant_places"].long()] = True
     reference_BT4 = _table(codes_BL.device)[codes_BL[row_B1, place_BT - 1]][..., alphabet.BASE_IDS]

@@ -38,7 +38,7 @@ Frequencies = Literal["population", "reference"]
 class WindowDataset(Dataset[Any]):
     """Masked windows for pre-training; item i is a pure function of (the sampler's seed, i).
 
-    A batch is compact, some 800 bytes for a window of 510 bases in place of 37,000, so that a process with its workers
+    A batch is compact, some 800 bytes for a window of 510 bases in place of 22,000, so that a process with its workers
     can feed several accelerators; `mutbert.windows.batches.expand_batch` makes of it what the model takes. It holds
 
     - ``base_codes`` uint8 (B, L): the reference, as base codes;
