@@ -49,6 +49,16 @@ def test_ids_are_one_hot_probabilities(build, attention):
     torch.testing.assert_close(model(inputs_embeds=embeds).last_hidden_state, wanted)
 
 
+def test_ids_are_one_hot_probabilities_under_autocast(build):
+    model = build(MutBertModel)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        from_ids, from_probs = (
+            model(given, output_hidden_states=True).hidden_states[0]
+            for given in (torch.arange(9)[None], torch.eye(9)[None])
+        )
+    torch.testing.assert_close(from_ids, from_probs, rtol=0, atol=0)
+
+
 def test_four_columns_are_the_bases(build, probs):
     model = build(MutBertModel)
     bases = probs(2, 10, columns=4)
