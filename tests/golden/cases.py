@@ -514,16 +514,6 @@ def of_padding(_: Inputs, attention: str, scaling: str) -> Answer:
     return arrays_of(logits=logits[mask.bool()][::4])
 
 
-@torch.no_grad()
-def of_packed(_: Inputs, attention: str) -> Answer:
-    model = load(
-        mutbert.MutBertForMaskedLM, attn_implementation=attention, rope_scaling={"type": "dynamic", "factor": 2.0}
-    )
-    parts = [random_ids(seed, 1, length) for seed, length in ((5, 20), (6, 80), (7, 9))]
-    positions = torch.cat([torch.arange(part.shape[1]) for part in parts])[None]
-    return arrays_of(logits=model(input_ids=torch.cat(parts, dim=1), position_ids=positions).logits[:, ::4])
-
-
 def of_losses(_: Inputs) -> Answer:
     """Losses of both kinds of labels, in evaluation and in training, and the gradient of each weight."""
     model = load(mutbert.MutBertForMaskedLM)
@@ -533,17 +523,28 @@ def of_losses(_: Inputs) -> Answer:
     target = torch.tensor([[rng.random() < 0.2 for _ in range(30)] for _ in range(3)])
     weights = torch.tensor([[rng.random() for _ in range(30)] for _ in range(3)])
     labels = torch.where(target, random_ids(11, 3, 30), torch.tensor(-100))
-    soft = {"input_probs": probs, "labels": answers, "target_mask": target}
+
+    def soft_loss(weight: torch.Tensor | None = None) -> torch.Tensor:
+        """The mean over all targets, of which rows have different numbers."""
+        losses = []
+        for row in range(len(target)):
+            places = target[row].nonzero().T
+            given = {"labels": answers[row][places], "target_places": places}
+            if weight is not None:
+                given["target_weights"] = weight[row][places]
+            losses.append(model(input_probs=probs[row : row + 1], **given).loss * places.numel())
+        return torch.stack(losses).sum() / target.sum()
+
     found = {}
     for mode in ("evaluation", "training"):
         model.train(mode == "training")
         found[mode] = {
             "ids": model(input_ids=ids, labels=labels).loss.item(),
-            "distributions": model(**soft).loss.item(),
-            "weighted": model(**soft, target_weights=weights).loss.item(),
+            "distributions": soft_loss().item(),
+            "weighted": soft_loss(weights).item(),
         }
     model.zero_grad()
-    model(**soft, target_weights=weights).loss.backward()
+    soft_loss(weights).backward()
     gradients = {
         name: [parameter.grad.norm().item(), parameter.grad.sum().item()]
         for name, parameter in model.named_parameters()
@@ -601,7 +602,7 @@ def of_tokenizer(_: Inputs) -> Answer:
 
 def add_model() -> None:
     """Add the cases of the model."""
-    for name, run in (("ids", of_ids), ("probabilities", of_probabilities), ("packed", of_packed)):
+    for name, run in (("ids", of_ids), ("probabilities", of_probabilities)):
         add(f"model/{name}", partial(run, attention="sdpa"))
         add(f"model/{name}/eager", partial(run, attention="eager"), same_as=f"model/{name}")
     for scaling in ("none", "linear", "dynamic"):
