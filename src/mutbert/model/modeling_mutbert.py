@@ -194,7 +194,7 @@ class MutBertPreTrainedModel(BertPreTrainedModel):
 
     config_class = MutBertConfig
     _can_record_outputs: ClassVar[Any] = {"hidden_states": modeling_bert.BertLayer, "attentions": MutBertSelfAttention}
-    _no_split_modules: ClassVar[list[str]] = ["MutBertEmbeddings", "BertLayer"]
+    _no_split_modules: ClassVar[list[str]] = ["BertLayer"]
     # A loss is a mean over its own batch; a Trainer is not to rescale it by a count it makes of the labels.
     accepts_loss_kwargs = False
     # Heads that this model does not have; any other key that has no place is refused.
