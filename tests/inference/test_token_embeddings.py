@@ -19,14 +19,6 @@ SEQUENCES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def fasta(tmp_path_factory):
     path = tmp_path_factory.mktemp("fasta") / "some.fa"
