@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mutbert.publishing import publish_file
+from mutbert.files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,5 +46,5 @@ def draw_bars(stem: Path, title: str, axis: str, bars: Sequence[Bar]) -> None:
         axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.invert_yaxis()
         for suffix in ("svg", "png"):
-            with publish_file(stem.with_suffix(f".{suffix}"), force=True) as path:
+            with atomic_file(stem.with_suffix(f".{suffix}"), force=True) as path:
                 figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)

@@ -27,8 +27,8 @@ from mutbert.cli.printing import print_table
 from mutbert.encoders.inputs import BaseInputs
 from mutbert.errors import InputError
 from mutbert.examples.table import Examples
+from mutbert.files import write_json
 from mutbert.model import MutBertConfig, MutBertForSequenceClassification, MutBertTokenizer
-from mutbert.publishing import publish_json
 from mutbert.training.classifier_data import sample_order
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def main() -> None:
         )
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        publish_json(arguments.output / "finetune.json", figures, force=True)
+        write_json(arguments.output / "finetune.json", figures, force=True)
         draw(figures, arguments.output, machine_text(machine))
 
 

@@ -36,8 +36,8 @@ from bcftools_numpy import read_sites
 from measure import Measurement, describe_machine, machine_text, measure_command, run_script
 from mutbert import ProbabilisticGenome
 from mutbert.cli.printing import print_table
+from mutbert.files import atomic_file, write_json
 from mutbert.genome.simulate import FASTA_NAME, VCF_NAME
-from mutbert.publishing import publish_file, publish_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +110,7 @@ def main() -> None:
         "left_out": missing,
         "comparison": checked,
     }
-    publish_json(arguments.output / "genome.json", results, force=True)
+    write_json(arguments.output / "genome.json", results, force=True)
     draw(rows, arguments.output, f"{bases / 1e6:,.1f} Mb, {vcf.stat().st_size / 1e6:,.0f} MB of VCF")
     print(f"\n{arguments.output / 'genome.json'}, genome.svg, genome.png")
 
@@ -297,7 +297,7 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> None:
             axes.set_xlim(0, 1.9 * max(values) or 1)
         panels[0].invert_yaxis()
         for suffix in ("svg", "png"):
-            with publish_file(folder / f"genome.{suffix}", force=True) as path:
+            with atomic_file(folder / f"genome.{suffix}", force=True) as path:
                 figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
 
 

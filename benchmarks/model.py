@@ -25,9 +25,9 @@ import torch
 
 from measure import describe_machine, machine_text, run_script
 from mutbert.cli.printing import print_table
+from mutbert.files import atomic_file, write_json
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, modeling_mutbert
 from mutbert.model.modeling_mutbert import rotary_tables, target_loss
-from mutbert.publishing import publish_file, publish_json
 from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def main() -> None:
         print(f"rotary tables, once a pass: {rotary_share(model, batch):.2%} of a float32 forward pass")
     if arguments.output:
         figures = {"machine": machine, "ceiling": ceiling, "results": results}
-        publish_json(arguments.output / "model.json", figures, force=True)
+        write_json(arguments.output / "model.json", figures, force=True)
         draw(results, arguments.output, machine_text(machine))
 
 
@@ -342,7 +342,7 @@ def draw(results: list[dict[str, Any]], folder: Path, title: str) -> None:
             axes.set_xlim(0, 1.4 * max(row["seconds"] for row in rows))
             axes.invert_yaxis()
         for suffix in ("svg", "png"):
-            with publish_file(folder / f"model.{suffix}", force=True) as path:
+            with atomic_file(folder / f"model.{suffix}", force=True) as path:
                 figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
 
 

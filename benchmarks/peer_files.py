@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from measure import run_script
-from mutbert.publishing import publish_directory
+from mutbert.files import atomic_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="replace the folder where it exists")
     arguments = parser.parse_args()
     start = time.perf_counter()
-    with publish_directory(arguments.output, force=arguments.force, mark="config.json") as folder:
+    with atomic_directory(arguments.output, force=arguments.force, mark="config.json") as folder:
         write(arguments.kind, folder, arguments.size, seed=arguments.seed)
     size = sum(path.stat().st_size for path in arguments.output.iterdir())
     seconds = time.perf_counter() - start

@@ -29,8 +29,8 @@ from model import now
 from mutbert.cli.printing import print_table
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.inputs import Sequences
+from mutbert.files import write_json
 from mutbert.model import MutBertConfig
-from mutbert.publishing import publish_json
 
 if TYPE_CHECKING:
     from mutbert.encoders.adapter import Encoder
@@ -73,7 +73,7 @@ def main() -> None:
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
         name = "loading" if arguments.loading else "peers"
-        publish_json(arguments.output / f"{name}.json", {"machine": machine, "rows": rows}, force=True)
+        write_json(arguments.output / f"{name}.json", {"machine": machine, "rows": rows}, force=True)
 
 
 def measure_loading(arguments: argparse.Namespace, _device: torch.device) -> list[dict[str, str]]:

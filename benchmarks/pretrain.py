@@ -31,10 +31,10 @@ from model import LADDER, Way, dropout_of, now
 from mutbert import alphabet
 from mutbert.cli.printing import print_table
 from mutbert.errors import InputError
+from mutbert.files import atomic_file, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.model.modeling_mutbert import target_loss
-from mutbert.publishing import publish_file, publish_json
 from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 from mutbert.windows.batches import expand_batch
 from mutbert.windows.dataset import WindowDataset, whole_batch
@@ -123,7 +123,7 @@ def main() -> None:
             ),
         )
     if arguments.output:
-        publish_json(arguments.output / "pretrain.json", figures, force=True)
+        write_json(arguments.output / "pretrain.json", figures, force=True)
         draw(figures, arguments.output, machine_text(machine))
 
 
@@ -355,7 +355,7 @@ def draw(figures: dict[str, Any], folder: Path, title: str) -> None:
             axes.xaxis.set_major_formatter("{x:,.0f}")
             axes.invert_yaxis()
         for suffix in ("svg", "png"):
-            with publish_file(folder / f"pretrain.{suffix}", force=True) as path:
+            with atomic_file(folder / f"pretrain.{suffix}", force=True) as path:
                 figure.savefig(path, dpi=150, metadata={"Date": None} if suffix == "svg" else None)
 
 

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from measure import describe_machine, machine_text, run_script
 from mutbert import ProbabilisticGenome, alphabet
 from mutbert.cli.printing import print_table
-from mutbert.publishing import publish_json
+from mutbert.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +91,7 @@ def main() -> None:
     print_table(("way", "best", "median", "× one by one"), rows)
     if arguments.output:
         figures = {"machine": machine, "length": arguments.length, "cold": cold, "warm": rates}
-        publish_json(arguments.output, figures, force=True)
+        write_json(arguments.output, figures, force=True)
 
 
 def forget_pages(store: Path) -> None:

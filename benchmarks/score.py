@@ -32,11 +32,11 @@ from mutbert.cli.printing import print_table
 from mutbert.effects.alleles import Kind, Reason, find_alleles
 from mutbert.effects.scores import Scorer, ScoreSettings
 from mutbert.errors import InputError
+from mutbert.files import write_json
 from mutbert.genome.build import build_genome
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.surroundings import Reference, place_windows
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
-from mutbert.publishing import publish_json
 
 if TYPE_CHECKING:
     from mutbert.effects.alleles import Alleles
@@ -107,7 +107,7 @@ def main() -> None:
             )
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        publish_json(arguments.output / "score.json", figures, force=True)
+        write_json(arguments.output / "score.json", figures, force=True)
         draw(figures, arguments.output, machine_text(machine))
 
 

@@ -20,9 +20,9 @@ from measure import describe_machine, machine_text, measure_command, run_script
 from mutbert import alphabet
 from mutbert.cli.printing import print_table
 from mutbert.errors import InputError
+from mutbert.files import write_json
 from mutbert.genome.build import build_genome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
-from mutbert.publishing import publish_json
 
 CONTEXT: Final = 30
 SPACING: Final = 4
@@ -75,7 +75,7 @@ def main() -> None:
     )
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        publish_json(arguments.output / "score_memory.json", {"machine": machine, "rows": rows}, force=True)
+        write_json(arguments.output / "score_memory.json", {"machine": machine, "rows": rows}, force=True)
 
 
 def make_inputs(folder: Path, variants: int) -> None:

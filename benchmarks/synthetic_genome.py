@@ -33,9 +33,9 @@ import pyarrow.compute as pc
 import pysam
 
 from measure import run_script
-from mutbert.genome.layout import list_ranges
+from mutbert.arrays import list_ranges
+from mutbert.files import atomic_directory
 from mutbert.progress import progress_bar
-from mutbert.publishing import publish_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,7 +103,7 @@ def main() -> None:
     if bases < FEWEST_BASES or records * 4 * SPACING > bases:
         parser.error(f"give at least {FEWEST_BASES:,} bases, and {4 * SPACING} for each record")
     start = time.perf_counter()
-    with publish_directory(arguments.output, force=arguments.force, mark=TRUTH) as folder:
+    with atomic_directory(arguments.output, force=arguments.force, mark=TRUTH) as folder:
         truth = generate(
             folder, bases, records, seed=arguments.seed, bgzip=arguments.bgzip, per_contig=arguments.per_contig
         )

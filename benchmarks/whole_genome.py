@@ -16,7 +16,7 @@ from pathlib import Path
 from genome import BASELINE, LOOP, MUTBERT
 from measure import describe_machine, machine_text, measure_command, run_script
 from mutbert.cli.printing import print_table
-from mutbert.publishing import publish_json
+from mutbert.files import write_json
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
         rows.append({"name": name, **taken._asdict()})
         print(f"{name}: {taken.seconds:.1f} s", file=sys.stderr)
     machine = describe_machine()
-    publish_json(arguments.output / "whole_genome.json", {"machine": machine, "contenders": rows}, force=True)
+    write_json(arguments.output / "whole_genome.json", {"machine": machine, "contenders": rows}, force=True)
     print(machine_text(machine))
     print_table(
         ("contender", "s", "× loop", "CPU s", "peak memory", "peak disk", "final disk"),

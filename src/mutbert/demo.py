@@ -12,12 +12,12 @@ import numpy as np
 
 from mutbert import alphabet
 from mutbert.errors import MissingExtraError
+from mutbert.files import check_output, remove_directory
 from mutbert.genome.build import build_genome
 from mutbert.genome.simulate import simulate_population
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.summary import GenomeSummary, summarise_genome
 from mutbert.inference.embeddings import embed
-from mutbert.publishing import refuse_existing, remove_directory
 from mutbert.reports.figures import scatter_figure, spectrum_figure
 from mutbert.reports.page import Section, html_table, write_page
 from mutbert.reports.training_figures import training_figure
@@ -94,7 +94,7 @@ def run_demo(
     start = time.monotonic()
     output = Path(output)
     # The first thing that a demo makes, finished or not.
-    refuse_existing(output, force=force, mark="population*")
+    check_output(output, force=force, mark="population*")
     if output.exists():
         remove_directory(output)
     output.mkdir()

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mutbert.errors import InputError
+from mutbert.files import atomic_directory, refuse_inside
 from mutbert.model.checkpoints import local_folder
 from mutbert.model.convert import write_model
-from mutbert.publishing import publish_directory, refuse_inside
 from mutbert.reports.model_card import ModelFacts, model_card
 from mutbert.run_folder import GENOMES, HELD_OUT, METRICS, MODEL, RECIPE
 
@@ -85,7 +85,7 @@ def export_model(
     if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():
         folder = folder / MODEL
     refuse_inside(folder, output)
-    with publish_directory(output, force=force, mark="config.json") as partial:
+    with atomic_directory(output, force=force, mark="config.json") as partial:
         model = write_model(folder, partial, custom_code=True).model
         facts = ModelFacts(
             name=name or output.name,

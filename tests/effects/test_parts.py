@@ -12,7 +12,7 @@ from mutbert.effects import score_run
 from mutbert.effects.parts import Counts, Parts, differences
 from mutbert.effects.survey import survey
 from mutbert.errors import InputError
-from mutbert.publishing import sha256_of
+from mutbert.files import sha256_of
 
 NAMES = ("out.vcf.gz", "out.vcf.gz.tbi", "out.tsv")
 
@@ -344,7 +344,7 @@ def test_a_description_that_cannot_be_read_is_refused(score, vcf, place, text, m
 
 
 def test_two_runs_do_not_write_one_output(score, vcf, place, monkeypatch):
-    from mutbert.publishing import locked
+    from mutbert.files import locked
 
     (place / "out.vcf.gz.parts").mkdir()
     with locked(place / "out.vcf.gz.parts"), pytest.raises(InputError, match="another process is writing it"):

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mutbert import files
 from mutbert.effects import records as records_module
 from mutbert.effects.records import RecordFile, annotate, info_numbers, refuse_fields
 from mutbert.effects.vcf_header import declare, refuse_declared
 from mutbert.errors import InputError
-from mutbert.genome import compression
 from mutbert.genome import vcf as genome_vcf
 
 FIRST = "##fileformat=VCFv4.2\n"
@@ -406,7 +406,7 @@ def cells(stride):
 def read_by_blocks(path, block, **how):
     """Read with blocks of another size."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compression, "_BLOCK_BYTES", block)
+        patch.setattr(files, "_BLOCK_BYTES", block)
         patch.setattr(genome_vcf, "_FIRST_BYTES", block)
         patch.setattr(genome_vcf, "_BYTES_AT_ONCE", block)
         return [(one.first, one.lines) for one in RecordFile(path).chunks(**how)]

@@ -15,7 +15,7 @@ import torch
 from mutbert import build_genome, merge_scores, score_variants
 from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
-from mutbert.publishing import sha256_of
+from mutbert.files import sha256_of
 
 FIELDS = ("MUTBERT_LLR", "MUTBERT_ENT", "MUTBERT_PLLR")
 ADDED = (*FIELDS, "MUTBERT_WHY")

@@ -13,8 +13,9 @@ import sys
 import pysam
 import pytest
 
+from mutbert import files
 from mutbert.errors import InputError
-from mutbert.genome import alleles, compression, messages, vcf, workers
+from mutbert.genome import alleles, messages, vcf, workers
 from mutbert.genome import population as population_room
 from mutbert.genome.build import build_genome
 from mutbert.genome.fields import find_frequency_fields
@@ -120,7 +121,7 @@ def set_chunks(patch, lines):
         (alleles, "_RECORDS_OF_A_CHUNK"): lines,
         (vcf, "_BYTES_AT_ONCE"): 50 * lines,
         (vcf, "_WIDE_BYTES_AT_ONCE"): 50 * lines,
-        (compression, "_BLOCK_BYTES"): 50 * lines,
+        (files, "_BLOCK_BYTES"): 50 * lines,
     }
     there = {key: size for key, size in sizes.items() if hasattr(*key)}
     assert len(there) > 1

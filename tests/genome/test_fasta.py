@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutbert import alphabet
+from mutbert import alphabet, files
 from mutbert.errors import InputError
-from mutbert.genome import compression, fasta
+from mutbert.genome import fasta
 from mutbert.genome.fasta import read_fasta, read_pieces
 
 LETTERS = alphabet.IUPAC + alphabet.IUPAC.lower() + "Uu"
@@ -36,7 +36,7 @@ def test_every_shape_is_read(
     told = []
     with pytest.MonkeyPatch.context() as patch:
         # Small blocks, so that every cut through headers, line ends and sequence is met.
-        patch.setattr(compression, "_BLOCK_BYTES", block)
+        patch.setattr(files, "_BLOCK_BYTES", block)
         patch.setattr(fasta, "_PIECE_BASES", piece_bases)
         pieces = list(read_pieces(path, told.append))
         contigs = list(read_fasta([path]))
@@ -77,7 +77,7 @@ def test_every_shape_is_read(
 )
 @pytest.mark.parametrize("block", [1, 3, 1000])
 def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, content, message, block):
-    monkeypatch.setattr(compression, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(files, "_BLOCK_BYTES", block)
     path = tmp_path / "x.fa"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message) as refusal:

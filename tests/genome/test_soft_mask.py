@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutbert import alphabet
+from mutbert import alphabet, files
 from mutbert.errors import InputError
-from mutbert.genome import compression, fasta
+from mutbert.genome import fasta
 from mutbert.genome.build import build_genome
 from mutbert.genome.layout import SOFT_MASK, join_runs, true_runs
 from mutbert.genome.store import GenomeError, ProbabilisticGenome, StoreWriter
@@ -59,7 +59,7 @@ def test_the_case_of_every_letter_is_kept(
     contigs = {f"chr{index}": sequence for index, sequence in enumerate(sequences)}
     path = write_fasta(folder / "x.fa", contigs, width=width, kind=kind, end=end)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compression, "_BLOCK_BYTES", chunks[0])
+        patch.setattr(files, "_BLOCK_BYTES", chunks[0])
         patch.setattr(fasta, "_PIECE_BASES", chunks[1])
         genome = ProbabilisticGenome.open(build_genome(path, folder / "x.genome").path, check=True)
     assert genome.has_soft_mask == any(map(str.islower, "".join(sequences)))

@@ -742,7 +742,7 @@ def test_nothing_is_shared_with_the_builder():
     assert {name for name in imported if name.startswith("mutbert")} <= {
         "mutbert.errors",
         "mutbert.progress",
-        "mutbert.publishing",
+        "mutbert.files",
         "mutbert.regions",
         "mutbert.genome.layout",
         "mutbert.genome.store",

@@ -10,9 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutbert import alphabet
+from mutbert import alphabet, files
 from mutbert.errors import InputError, MissingExtraError
-from mutbert.genome import compression
 from mutbert.inference.embedding_sources import Record, open_source, survey
 from mutbert.inference.embeddings import embed
 from mutbert.inference.sequence_files import format_of, read_sequences
@@ -97,7 +96,7 @@ def test_blocks_may_end_anywhere(tmp_path_factory, sequences, block):
     names = NAMES[: len(sequences)]
     wanted = list(zip(names, upper(sequences), strict=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compression, "_BLOCK_BYTES", block)
+        patch.setattr(files, "_BLOCK_BYTES", block)
         path.write_text(as_fasta(names, sequences))
         assert read(path) == wanted
         path = path.with_suffix(".fq")

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 import mutbert.training.pretrain as module
 from mutbert.errors import InputError, MissingExtraError
+from mutbert.files import locked
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
-from mutbert.publishing import locked
 from mutbert.training.pretrain import pretrain
 from mutbert.training.provenance import genome_hash
 from mutbert.training.recipe import load_recipe

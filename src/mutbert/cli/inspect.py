@@ -13,7 +13,7 @@ import typer
 
 from mutbert.cli.printing import print_json, print_table
 from mutbert.errors import InputError
-from mutbert.publishing import publish_file, refuse_existing
+from mutbert.files import atomic_file, check_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -273,7 +273,7 @@ def _check_plots(files: Sequence[Path], *, force: bool) -> None:
     for file in files:
         if file.suffix not in {".svg", ".png"}:
             raise InputError(f"{file}: the suffix chooses the format; it must be .svg or .png")
-        refuse_existing(file, force=force)
+        check_output(file, force=force)
     if files:
         import mutbert.reports.figures  # noqa: F401
 
@@ -284,7 +284,7 @@ def _draw(file: Path, inspected: Sequence[Inspected], *, force: bool) -> None:
 
     names = _names([one.path for one in inspected])
     spectra = {name: one.summary.doubling_spectrum for name, one in zip(names, inspected, strict=True)}
-    with publish_file(file, force=force) as partial:
+    with atomic_file(file, force=force) as partial:
         if file.suffix == ".png":
             partial.write_bytes(spectra_image(DOUBLING_EDGES, spectra))
         else:

@@ -18,12 +18,9 @@ from mutbert.regions import ContigNames
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Int64, UInt8
     from mutbert.genome.store import ProbabilisticGenome
 
-    UInt8 = npt.NDArray[np.uint8]
-    Int64 = npt.NDArray[np.int64]
 
 LONGEST: Final = 50
 """Bases of REF or ALT, common ones at both ends left out, that are scored unless another number is asked for."""

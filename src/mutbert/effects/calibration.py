@@ -20,7 +20,7 @@ from mutbert.effects.parts import differences
 from mutbert.effects.score_tables import NUMBERS, read_numbers
 from mutbert.effects.scores import Field
 from mutbert.errors import InputError, one_line
-from mutbert.publishing import publish_json
+from mutbert.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,10 +28,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Float64, UInt8
     from mutbert.effects.parts import Whole
 
-    Float64 = npt.NDArray[np.float64]
-    UInt8 = npt.NDArray[np.uint8]
 
 FORMAT: Final = "mutbert calibration"
 VERSION: Final = 1
@@ -109,7 +108,7 @@ def write_calibration(path: Path, whole: Whole) -> None:
         raise InputError(too_few(whole.run.vcf, most))
     extreme = (whole.run.calibration or {})["extreme"]
     fields = {name: {"extreme": extreme[name], **groups} for name, groups in backgrounds.items()}
-    publish_json(path, {**head, "created_by": mutbert.__version__, "vcf": whole.run.vcf, "fields": fields}, force=True)
+    write_json(path, {**head, "created_by": mutbert.__version__, "vcf": whole.run.vcf, "fields": fields}, force=True)
 
 
 def too_few(vcf: str, alleles: int) -> str:

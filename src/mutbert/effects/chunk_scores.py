@@ -24,15 +24,12 @@ from mutbert.regions import ContigNames
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Float64, Int64
     from mutbert.effects.calibration import Calibration
     from mutbert.effects.records import RecordFile, Records
     from mutbert.effects.scores import Scorer, ScoreSettings
     from mutbert.progress import Advance
 
-    Float64 = npt.NDArray[np.float64]
-    Int64 = npt.NDArray[np.int64]
 
 EPSILON: Final = 1e-4
 """Added to frequencies, so that an allele that was not seen has a ratio."""

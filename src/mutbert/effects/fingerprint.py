@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 
 import mutbert
+from mutbert.files import sha256_of
 from mutbert.progress import progress_bar
-from mutbert.publishing import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from mutbert.effects.parts import COMPLETE, Parts, Run, Whole, differences
 from mutbert.effects.score_files import kind_of, put_together, refuse_no_bcf, refuse_same
 from mutbert.effects.score_report import ScoreReport, report_of
 from mutbert.errors import InputError
-from mutbert.publishing import refuse_existing
+from mutbert.files import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ def merge_scores(
     outputs = [path for path in (output, second) if path is not None]
     refuse_same(outputs, [])
     for path in outputs:
-        refuse_existing(path, force=force)
+        check_output(path, force=force)
     whole = _opened([Path(shard) for shard in shards])
     kinds = {output: kind_of(output, calibrate=whole.run.calibration is not None)}
     if second is not None:

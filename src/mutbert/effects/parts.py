@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mutbert.errors import InputError, one_line
-from mutbert.publishing import publish_file, publish_json
+from mutbert.files import atomic_file, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -167,7 +167,7 @@ class Parts:
 
     def write_run(self, run: Run) -> None:
         """Write what it is a run of."""
-        publish_json(self.folder / RUN, {"version": VERSION, **asdict(run)}, force=True)
+        write_json(self.folder / RUN, {"version": VERSION, **asdict(run)}, force=True)
 
     def clear(self) -> None:
         """Remove all that is in it.
@@ -215,11 +215,11 @@ class Parts:
         sums = {}
         for kind, writer in writers.items():
             path = self.path(number, kind)
-            with publish_file(path, force=True) as aside:
+            with atomic_file(path, force=True) as aside:
                 writer(aside)
                 content = aside.read_bytes()
                 sums[kind] = [len(content), zlib.crc32(content)]
-        publish_json(self.path(number, "json"), {"files": sums, "counts": asdict(counts)}, force=True)
+        write_json(self.path(number, "json"), {"files": sums, "counts": asdict(counts)}, force=True)
 
     def counts(self, number: int) -> Counts | None:
         """Say what is in a part; ``None`` where it is not there or not whole."""

@@ -18,21 +18,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from mutbert import alphabet
+from mutbert.arrays import list_ranges
 from mutbert.effects.windows import around, unique_columns
-from mutbert.genome.layout import list_ranges
 from mutbert.genome.store import fixed_to_float
 from mutbert.inference.passes import MASKED, Passes, base_log_probabilities, join_passes
 from mutbert.inference.surroundings import place_windows, read_windows
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
+    from mutbert.arrays import Float32, Float64, Int64
     from mutbert.effects.alleles import Alleles
     from mutbert.inference.surroundings import Surroundings
 
-    Float32 = npt.NDArray[np.float32]
-    Float64 = npt.NDArray[np.float64]
-    Int64 = npt.NDArray[np.int64]
 
 FLANK: Final = 8
 """Bases on either side that count, unless another number is asked for."""

@@ -15,7 +15,7 @@ from mutbert.effects.calibration import write_calibration
 from mutbert.effects.score_tables import NUMBERS, table_schema, write_bgzf
 from mutbert.effects.vcf_header import as_text
 from mutbert.errors import InputError, MissingExtraError, one_line
-from mutbert.publishing import publish_file
+from mutbert.files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,7 +124,7 @@ def put_together(output: Path, whole: Whole) -> Index:
     index_aside = output.with_name(f".{output.name}.index.partial")
     index = Index(None, f"{suffix} files have none" if _KINDS[suffix] == "vcf.gz" else "")
     try:
-        with publish_file(output, force=True) as aside:
+        with atomic_file(output, force=True) as aside:
             _JOINERS[suffix](aside, whole)
             if suffix in {".vcf.gz", ".bcf"}:
                 index = _make_index(aside, suffix, index_aside, in_order=whole.run.in_order)
@@ -238,5 +238,5 @@ def _make_index(path: Path, suffix: str, index: Path, *, in_order: bool) -> Inde
 
 def write_header(path: Path, content: bytes) -> None:
     """Write what stands before the parts of a text."""
-    with publish_file(path, force=True) as aside:
+    with atomic_file(path, force=True) as aside:
         write_bgzf(aside, content)

@@ -18,9 +18,9 @@ from mutbert.effects.score_tables import WRITERS, table_header
 from mutbert.effects.survey import survey
 from mutbert.effects.vcf_header import declare
 from mutbert.errors import InputError
+from mutbert.files import check_output, locked, remove_directory, rename_directory
 from mutbert.inference.surroundings import Person
 from mutbert.progress import progress_bar, with_rate
-from mutbert.publishing import locked, refuse_existing, remove_directory, rename_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,12 +65,12 @@ class Place:
         # One that was stopped while it put its results into place may have put some.
         stopped_there = resume and run is not None and run.state == PUBLISHING
         if self.final != self.output:
-            refuse_existing(self.final, force=force, mark=RUN)
+            check_output(self.final, force=force, mark=RUN)
             return
         for path in outputs:
             if path.is_dir():
                 raise InputError(f"{path}: is a folder; choose another output")
-            refuse_existing(path, force=force or stopped_there)
+            check_output(path, force=force or stopped_there)
 
 
 class ScoreRun:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Float64
     from mutbert.effects.alleles import Alleles
     from mutbert.effects.records import Records
 
-    Float64 = npt.NDArray[np.float64]
 
 KIND_TEXT: Final = {Kind.NONE: "none", Kind.SNV: "snv", Kind.MNV: "mnv", Kind.INDEL: "indel"}
 """Kinds of alleles, as tables have them."""

@@ -27,12 +27,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Float32, Int64
     from mutbert.inference.surroundings import Surroundings
     from mutbert.progress import Advance
 
-    Float32 = npt.NDArray[np.float32]
-    Int64 = npt.NDArray[np.int64]
-    UInt8 = npt.NDArray[np.uint8]
 
 SCORES: Final = ("llr", "unmasked", "distance")
 """Groups of scores that can be asked for."""

@@ -38,14 +38,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from mutbert.encoders.inputs import Batch, Bool, TokenInputs
+    from mutbert.arrays import Bool, Float32, Int64
+    from mutbert.encoders.inputs import Batch, TokenInputs
     from mutbert.encoders.token_encoders import AutoEncoder
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.progress import Advance
 
-    Float32 = npt.NDArray[np.float32]
-    Int64 = npt.NDArray[np.int64]
-    UInt8 = npt.NDArray[np.uint8]
 
 _LLR: Final = (
     Field(

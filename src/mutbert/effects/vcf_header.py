@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pysam
 
 from mutbert.errors import InputError
-from mutbert.genome.compression import check_input, read_blocks
+from mutbert.files import check_input, read_blocks
 from mutbert.genome.vcf import is_bcf, open_vcf
 
 if TYPE_CHECKING:

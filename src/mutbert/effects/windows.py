@@ -14,12 +14,10 @@ from mutbert.inference.passes import MASKED
 from mutbert.inference.surroundings import place_windows
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
+    from mutbert.arrays import Int64
     from mutbert.effects.alleles import Alleles
     from mutbert.inference.passes import Passes
 
-    Int64 = npt.NDArray[np.int64]
 
 # Of a window's bases, at most so many are masked at once: as many as in training.
 _MASKED_SHARE: Final = 0.15

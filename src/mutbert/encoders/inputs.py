@@ -20,12 +20,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Bool, Float32, Int64
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
 
-    Bool = npt.NDArray[np.bool_]
-    Int64 = npt.NDArray[np.int64]
-    Float32 = npt.NDArray[np.float32]
     Batch = dict[str, torch.Tensor]
 
 # Behind the base codes, so that one table says what each place of a batch is.

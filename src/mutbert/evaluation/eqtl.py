@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Bool, Float32, Float64, Int64
     from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
     from mutbert.evaluation.eqtl_table import Genome, VariantTable
@@ -47,11 +48,7 @@ if TYPE_CHECKING:
     from mutbert.examples.splits import Keys
     from mutbert.progress import Advance
 
-    Bool = npt.NDArray[np.bool_]
     Int8 = npt.NDArray[np.int8]
-    Int64 = npt.NDArray[np.int64]
-    Float32 = npt.NDArray[np.float32]
-    Float64 = npt.NDArray[np.float64]
 
 FEATURES: Final = ("window", "variant")
 """The mean over the tokens around the variant; or its own token alone."""

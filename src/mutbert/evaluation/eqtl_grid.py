@@ -13,8 +13,8 @@ from mutbert.evaluation.eqtl import FEATURES, HEADS, embed_variants, evaluate_va
 from mutbert.evaluation.eqtl_table import open_genome, read_variants
 from mutbert.evaluation.results import Cell, Predictions, fingerprint
 from mutbert.evaluation.task_files import HUB, found_file
+from mutbert.files import sha256_of
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.publishing import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

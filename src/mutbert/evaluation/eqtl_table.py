@@ -30,13 +30,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from mutbert.arrays import Bool, Float64, Int64, UInt8
     from mutbert.examples.columns import FileTable
 
-    Bool = npt.NDArray[np.bool_]
     Int8 = npt.NDArray[np.int8]
-    Int64 = npt.NDArray[np.int64]
-    UInt8 = npt.NDArray[np.uint8]
-    Float64 = npt.NDArray[np.float64]
 
 USED: Final = -1
 """The reason of a row that is used."""

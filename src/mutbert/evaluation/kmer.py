@@ -25,10 +25,9 @@ except ImportError as error:
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from mutbert.arrays import Float32
     from mutbert.examples.table import Examples
 
-    Float32 = npt.NDArray[np.float32]
-    Int64 = npt.NDArray[np.int64]
 
 LENGTHS: Final = (4, 5, 6, 7)
 PENALTIES: Final = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)

@@ -19,7 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from mutbert.errors import InputError, one_line
-from mutbert.publishing import locked, publish_file
+from mutbert.files import atomic_file, locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -194,7 +194,7 @@ def results_writer(folder: Path, shard: tuple[int, int]) -> Iterator[Callable[[C
 
         def write(result: CellResult, predictions: Predictions | None) -> None:
             if predictions is not None:
-                with publish_file(folder / _PREDICTIONS / result.cell.file_name, force=True) as file:
+                with atomic_file(folder / _PREDICTIONS / result.cell.file_name, force=True) as file:
                     np.savez_compressed(file, labels=predictions.labels, scores=predictions.scores)
             with path.open("a", encoding="utf-8") as lines:
                 lines.write(result.as_json() + "\n")

@@ -28,9 +28,9 @@ from mutbert.evaluation.results import (
 from mutbert.evaluation.sequence_grid import BASELINES, SequenceWork, sequence_cells
 from mutbert.evaluation.suites import PROTOCOLS, Suite, load_suite
 from mutbert.evaluation.task_files import chosen_tasks, refuse_missing
+from mutbert.files import atomic_file
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
-from mutbert.publishing import publish_file
 from mutbert.settings import settings_text, with_overrides
 from mutbert.training.finetune_settings import METHODS
 from mutbert.training.provenance import provenance_of
@@ -166,7 +166,7 @@ def run_benchmark(
         for suite in grid.suites:
             # Under a name of its own first, as the other shards write the same.
             own_file = folder / SUITES / f".{suite.name}.{request.shard[0]}-of-{request.shard[1]}"
-            with publish_file(own_file, force=True) as file:
+            with atomic_file(own_file, force=True) as file:
                 file.write_text(settings_text(suite), encoding="utf-8")
             own_file.replace(folder / SUITES / f"{suite.name}.yaml")
         advance = stack.enter_context(progress_bar("benchmark", len(own), unit="cells", show=progress))

@@ -32,10 +32,10 @@ from mutbert.evaluation.vep_parts import (
     measure_parts,
 )
 from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, LabelledVariants, VepColumns, read_labelled
+from mutbert.files import atomic_directory, check_output, refuse_inside
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.surroundings import place_windows
 from mutbert.progress import progress_bar
-from mutbert.publishing import publish_directory, refuse_existing, refuse_inside
 from mutbert.regions import names_text
 from mutbert.reports.vep import METRIC_NAMES, write_vep_page, write_vep_table
 from mutbert.reports.vep_results import Shown, VepPart, VepReport
@@ -47,12 +47,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Float64, Int64
     from mutbert.effects.scores import Scorer
     from mutbert.model import MutBertForMaskedLM
     from mutbert.progress import Advance
 
-    Float64 = npt.NDArray[np.float64]
-    Int64 = npt.NDArray[np.int64]
     Texts = npt.NDArray[np.object_]
     Model = str | Path | MutBertForMaskedLM
 
@@ -169,7 +168,7 @@ def evaluate_variant_effects(
         raise InputError(f"surroundings is {surroundings!r}; it must be reference or population")
     if resamples < 1 or seed < 0:
         raise InputError(f"resamples is {resamples} and seed {seed}; give at least 1, and a seed from 0 on")
-    refuse_existing(folder, force=force, mark=RESULT)
+    check_output(folder, force=force, mark=RESULT)
     named = _named(cast("Sequence[Model]", models) if isinstance(models, list | tuple) else [cast("Model", models)])
     for place in (genome, variants, *named.values()):
         if isinstance(place, str | Path) and Path(place).exists():
@@ -244,7 +243,7 @@ def evaluate_variant_effects(
         "seed": seed,
         **provenance_of([opened]),
     }
-    with publish_directory(folder, force=force, mark=RESULT) as partial:
+    with atomic_directory(folder, force=force, mark=RESULT) as partial:
         _write_scores(partial / SCORES, table, found, measured, used)
         write_vep_table(partial / TABLE, report)
         write_vep_page(partial / REPORT, report, _shown(measured))

@@ -16,15 +16,10 @@ from mutbert.inference.surroundings import place_windows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Float64, Int64, UInt8
     from mutbert.effects.alleles import Alleles
     from mutbert.genome.store import ProbabilisticGenome
 
-    Bool = npt.NDArray[np.bool_]
-    UInt8 = npt.NDArray[np.uint8]
-    Int64 = npt.NDArray[np.int64]
-    Float64 = npt.NDArray[np.float64]
 
 KIND_NAMES: Final = {Kind.SNV: "SNV", Kind.MNV: "MNV", Kind.INDEL: "indel"}
 """Kinds of alleles that can be scored, as reports name them."""

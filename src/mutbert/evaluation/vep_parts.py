@@ -21,13 +21,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Bool, Float64, UInt8
     from mutbert.evaluation.vep_baselines import Predictor
     from mutbert.progress import Advance
 
-    Bool = npt.NDArray[np.bool_]
-    UInt8 = npt.NDArray[np.uint8]
-    Int64 = npt.NDArray[np.int64]
-    Float64 = npt.NDArray[np.float64]
 
 ALL: Final = "all variants"
 DIRECTIONS: Final = ("damaging", "tolerated", "either")

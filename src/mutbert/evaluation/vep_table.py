@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-    Int64 = npt.NDArray[np.int64]
-    Float64 = npt.NDArray[np.float64]
+    from mutbert.arrays import Float64
+
     Texts = npt.NDArray[np.object_]
 
 NO_LABEL: Final = "no_label"

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from mutbert import alphabet
 from mutbert.errors import InputError, MissingExtraError
@@ -22,10 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from mutbert.arrays import Int64, UInt8
     from mutbert.examples.columns import FileTable
 
-    UInt8 = npt.NDArray[np.uint8]
-    Int64 = npt.NDArray[np.int64]
 
 _REGION: Final = r"(?s)^(?P<contig>.+?):(?P<start>[0-9]{1,18})-(?P<end>[0-9]{1,18})(?:\|.*)?$"
 

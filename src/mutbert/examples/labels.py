@@ -18,9 +18,9 @@ from mutbert.examples.table import NOT_COUNTED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mutbert.arrays import Int64
     from mutbert.examples.columns import Columns, FileTable
 
-    Int64 = npt.NDArray[np.int64]
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from mutbert.errors import InputError, MissingExtraError, one_line
-from mutbert.publishing import sha256_of
+from mutbert.files import sha256_of
 
 _HUB: Final = "hf://"
 _HUB_PLACE: Final = re.compile(

@@ -18,10 +18,10 @@ from mutbert.windows.randomness import random_bits
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mutbert.arrays import Int64
     from mutbert.examples.table import Examples
     from mutbert.regions import Region
 
-    Int64 = npt.NDArray[np.int64]
     UInt64 = npt.NDArray[np.uint64]
     Keys = npt.NDArray[np.void]
 

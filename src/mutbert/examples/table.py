@@ -16,10 +16,9 @@ from mutbert import alphabet
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mutbert.arrays import Int64, UInt8
     from mutbert.regions import Region
 
-    UInt8 = npt.NDArray[np.uint8]
-    Int64 = npt.NDArray[np.int64]
 
 PROBLEMS: Final = ("binary", "multiclass", "multilabel", "regression", "token")
 """What labels may say: one of two classes, one of several, any of several, numbers, a class for each base."""

@@ -11,18 +11,14 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from mutbert import alphabet
 from mutbert.genome.columns import Column, split_list
 
 if TYPE_CHECKING:
+    from mutbert.arrays import Bool, Int64, UInt8, UInt32
     from mutbert.genome.columns import Chunk, Spans
 
-    Bool = npt.NDArray[np.bool_]
-    UInt8 = npt.NDArray[np.uint8]
-    UInt32 = npt.NDArray[np.uint32]
-    Int64 = npt.NDArray[np.int64]
 
 _AMBIGUOUS: Final = 254
 _LONGER: Final = 255

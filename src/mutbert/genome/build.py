@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mutbert import __version__
 from mutbert.errors import InputError
-from mutbert.genome.compression import check_input
+from mutbert.files import atomic_directory, check_input, check_output
 from mutbert.genome.fasta import read_pieces
 from mutbert.genome.fields import GENOTYPES, find_frequency_fields
 from mutbert.genome.frequencies import ANY_FILTER, Calls
@@ -24,7 +24,6 @@ from mutbert.genome.vcf import older_index, read_header
 from mutbert.genome.workers import Workers
 from mutbert.genome.writer import StoreWriter
 from mutbert.progress import progress_bar
-from mutbert.publishing import publish_directory, refuse_existing
 from mutbert.regions import ContigNames, names_text
 
 if TYPE_CHECKING:
@@ -169,7 +168,7 @@ def build_genome(
         "samples": None if chosen is None else describe_samples(chosen),
     }
     if not (resume and (output / MANIFEST).exists()):
-        refuse_existing(output, force=force, mark=MANIFEST)
+        check_output(output, force=force, mark=MANIFEST)
     with Workers(workers) if isinstance(workers, int) else nullcontext(workers) as crew:
         paths = [source.path for source in (*fastas, *vcfs)]
         with progress_bar("Checksums", _bytes(paths), unit="bytes", show=progress) as advance:
@@ -208,7 +207,7 @@ class _Build:
     def run(self, *, resume: bool, force: bool) -> BuildReport:
         with (
             self._saying_what_is_kept(),
-            publish_directory(
+            atomic_directory(
                 self._output, force=force, mark=MANIFEST, resume=resume, keep=lambda: self._journal.finished > 0
             ) as folder,
         ):

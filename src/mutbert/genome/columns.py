@@ -10,19 +10,15 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from mutbert.genome.layout import list_ranges
+from mutbert.arrays import list_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mutbert.arrays import Bool, Float64, Int64, UInt8
     from mutbert.genome.vcf import Lines
 
-    Bool = npt.NDArray[np.bool_]
-    UInt8 = npt.NDArray[np.uint8]
-    Int64 = npt.NDArray[np.int64]
-    Float64 = npt.NDArray[np.float64]
 
 _TAB: Final = ord("\t")
 _LINE_END: Final = ord("\n")

@@ -15,20 +15,19 @@ import numpy.typing as npt
 
 from mutbert import __version__, alphabet
 from mutbert.errors import InputError, MissingExtraError
+from mutbert.files import atomic_file, check_output
 from mutbert.genome.layout import FREQUENCY_ONE
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
-from mutbert.publishing import publish_file, refuse_existing
 from mutbert.regions import Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from mutbert.arrays import Int64, UInt8
     from mutbert.genome.store import Variants
     from mutbert.progress import Advance
 
-    UInt8 = npt.NDArray[np.uint8]
-    Int64 = npt.NDArray[np.int64]
 
 SEQUENCE_KINDS: Final = ("reference", "consensus", "iupac")
 TABLE_KINDS: Final = ("bed", "tsv", "parquet")
@@ -171,7 +170,7 @@ def export_genome(
         raise InputError(f"soft mask: is for FASTA alone; leave it out for {kind}")
     if output.is_dir():
         raise InputError(f"{output}: is a folder; give the name of a file")
-    refuse_existing(output, force=force)
+    check_output(output, force=force)
     if kind in TABLE_KINDS:
         _need_pyarrow()
     if not isinstance(genome, ProbabilisticGenome):
@@ -183,7 +182,7 @@ def export_genome(
         chosen = _joined(chosen, list(genome.contigs))
     bases = sum(map(len, chosen))
     with (
-        publish_file(output, force=force) as file,
+        atomic_file(output, force=force) as file,
         progress_bar(f"Writing {kind}", bases, unit="bases", show=progress) as advance,
     ):
         if kind in SEQUENCE_KINDS:

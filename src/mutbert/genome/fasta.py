@@ -11,14 +11,15 @@ import numpy.typing as npt
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.genome.compression import read_blocks
+from mutbert.files import read_blocks
 from mutbert.genome.layout import true_runs
 from mutbert.genome.sources import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    UInt8 = npt.NDArray[np.uint8]
+    from mutbert.arrays import UInt8
+
 
 _CODE_BITS: Final = np.uint8(15)
 _LOWER: Final = np.uint8(16)

@@ -11,8 +11,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
+from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
 from mutbert.genome.alleles import Reason, find_changes
 from mutbert.genome.columns import (
@@ -25,7 +25,7 @@ from mutbert.genome.columns import (
     split_list,
 )
 from mutbert.genome.genotypes import columns_of, count_alleles
-from mutbert.genome.layout import LONGEST_CONTIG, list_ranges
+from mutbert.genome.layout import LONGEST_CONTIG
 from mutbert.genome.sites import NO_ALLELES, SUM_TOLERANCE, Alleles, differs_from_last
 from mutbert.genome.vcf import Place, read_lines, unparsable
 from mutbert.regions import ContigNames
@@ -34,12 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
     from pathlib import Path
 
+    from mutbert.arrays import Bool, Float64, Int64
     from mutbert.genome.columns import Chunk, Spans
     from mutbert.genome.fields import FrequencyFields
 
-    Bool = npt.NDArray[np.bool_]
-    Int64 = npt.NDArray[np.int64]
-    Float64 = npt.NDArray[np.float64]
 
 ANY_FILTER: Final = "any"
 """Stands for every FILTER."""

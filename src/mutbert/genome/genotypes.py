@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from mutbert.genome.layout import list_ranges
+from mutbert.arrays import list_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    UInt8 = npt.NDArray[np.uint8]
+    from mutbert.arrays import UInt8
+
 
 _TAB: Final = ord("\t")
 _COLON: Final = ord(":")

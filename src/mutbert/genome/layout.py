@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mutbert.arrays import list_ranges
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    UInt8 = npt.NDArray[np.uint8]
-    UInt16 = npt.NDArray[np.uint16]
-    Int64 = npt.NDArray[np.int64]
-    Float32 = npt.NDArray[np.float32]
+    from mutbert.arrays import Float32, Int64, UInt8, UInt16
+
 
 FORMAT: Final = "mutbert.genome"
 FORMAT_VERSION: Final = 2
@@ -252,14 +252,6 @@ def bisect_rows(values: npt.NDArray[Any], first_B: Int64, last_B: Int64, wanted_
         low = np.where(below, middle + 1, low)
         high = np.where(below, high, middle)
     return low
-
-
-def list_ranges(first_B: Int64, last_B: Int64) -> tuple[Int64, Int64]:
-    """List the members of many ranges: the range each belongs to, and the member itself."""
-    count_B = last_B - first_B
-    row_N = np.repeat(np.arange(len(count_B)), count_B)
-    before_B = np.cumsum(count_B) - count_B
-    return row_N, np.arange(len(row_N)) - before_B[row_N] + first_B[row_N]
 
 
 def runs_in_windows(

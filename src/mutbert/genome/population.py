@@ -28,13 +28,10 @@ from mutbert.regions import ContigNames, names_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
+    from mutbert.arrays import Int64, UInt8, UInt16, UInt32
     from mutbert.genome.frequencies import Calls, Piece
     from mutbert.genome.sources import Source
 
-    UInt8 = npt.NDArray[np.uint8]
-    UInt16 = npt.NDArray[np.uint16]
-    UInt32 = npt.NDArray[np.uint32]
-    Int64 = npt.NDArray[np.int64]
 
 MOST_MISMATCHES: Final = 0.01
 """Share of a file's compared records whose REF may differ from the FASTA before it is taken for a wrong assembly."""

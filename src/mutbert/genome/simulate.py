@@ -15,16 +15,16 @@ import numpy.typing as npt
 import pysam
 
 from mutbert import __version__, alphabet
+from mutbert.arrays import list_ranges
 from mutbert.errors import InputError, MissingExtraError
-from mutbert.genome.layout import list_ranges
+from mutbert.files import atomic_directory
 from mutbert.progress import progress_bar
-from mutbert.publishing import publish_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    UInt8 = npt.NDArray[np.uint8]
-    Int64 = npt.NDArray[np.int64]
+    from mutbert.arrays import UInt8
+
 
 FASTA_NAME: Final = "ref.fa"
 VCF_NAME: Final = "population.vcf.gz"
@@ -152,7 +152,7 @@ def simulate_population(
     sequence_seed, ancestry_seed, mutation_seed = (
         int(word) % (2**31 - 1) + 1 for word in np.random.SeedSequence(seed).generate_state(3)
     )
-    with publish_directory(output, force=force, mark=FASTA_NAME) as folder:
+    with atomic_directory(output, force=force, mark=FASTA_NAME) as folder:
         ancestry = _simulate_ancestry(length, samples, ancestry_seed, mutation_seed, mutation_rate)
         base_L = simulate_reference(length, np.random.default_rng(sequence_seed))
         _write_fasta(folder / FASTA_NAME, contig, base_L)

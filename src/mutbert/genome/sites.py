@@ -17,13 +17,8 @@ from mutbert.genome.layout import float_to_fixed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    Bool = npt.NDArray[np.bool_]
-    UInt8 = npt.NDArray[np.uint8]
-    UInt16 = npt.NDArray[np.uint16]
-    UInt32 = npt.NDArray[np.uint32]
-    Int64 = npt.NDArray[np.int64]
-    Float32 = npt.NDArray[np.float32]
-    Float64 = npt.NDArray[np.float64]
+    from mutbert.arrays import Bool, Float32, Float64, Int64, UInt8, UInt16, UInt32
+
 
 SUM_TOLERANCE: Final = 1e-3
 """What the alternates of a position may sum to above 1 by rounding; they are then normalised."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mutbert.errors import InputError
-from mutbert.publishing import sha256_of
+from mutbert.files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mutbert import alphabet
+from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
+from mutbert.files import sha256_of
 from mutbert.genome.layout import (
     ARRAYS,
     BASES_PER_BYTE,
@@ -31,22 +33,16 @@ from mutbert.genome.layout import (
     codes_at,
     fixed_to_float,
     float_to_fixed,
-    list_ranges,
     runs_in_windows,
 )
 from mutbert.genome.writer import StoreWriter
-from mutbert.publishing import sha256_of
 from mutbert.regions import match_contig, names_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    UInt8 = npt.NDArray[np.uint8]
-    UInt16 = npt.NDArray[np.uint16]
-    UInt32 = npt.NDArray[np.uint32]
-    Int64 = npt.NDArray[np.int64]
-    Float32 = npt.NDArray[np.float32]
-    Bool = npt.NDArray[np.bool_]
+    from mutbert.arrays import Bool, Float32, Int64, UInt8, UInt16, UInt32
+
 
 # The writer and the fixed point live next door; this is the one address that other rooms know.
 __all__ = [

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import pysam
 
 from mutbert.errors import InputError
-from mutbert.genome.compression import Compression, check_input, read_blocks
+from mutbert.files import Compression, check_input, read_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping

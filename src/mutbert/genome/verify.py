@@ -24,10 +24,10 @@ import polars as pl
 import pysam
 
 from mutbert.errors import InputError
+from mutbert.files import sha256_of
 from mutbert.genome.layout import FREQUENCY_ONE, MANIFEST
 from mutbert.genome.store import ProbabilisticGenome, Variants
 from mutbert.progress import Advance, progress_bar
-from mutbert.publishing import sha256_of
 from mutbert.regions import match_contig, names_text
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mutbert.errors import InputError
+from mutbert.files import sha256_of
 from mutbert.genome.layout import (
     ARRAYS,
     BASES_PER_BYTE,
@@ -27,7 +28,6 @@ from mutbert.genome.layout import (
     pack,
     true_runs,
 )
-from mutbert.publishing import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,10 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import BinaryIO
 
-    UInt8 = npt.NDArray[np.uint8]
-    UInt16 = npt.NDArray[np.uint16]
-    UInt32 = npt.NDArray[np.uint32]
-    Int64 = npt.NDArray[np.int64]
+    from mutbert.arrays import Int64, UInt8, UInt16, UInt32
 
 
 _ROWS_OF_A_COPY: Final = 1 << 22

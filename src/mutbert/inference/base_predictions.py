@@ -27,13 +27,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Float32, Int64, UInt8
     from mutbert.inference.passes import Passes
     from mutbert.inference.surroundings import Surroundings
     from mutbert.progress import Advance
 
-    Float32 = npt.NDArray[np.float32]
-    UInt8 = npt.NDArray[np.uint8]
-    Int64 = npt.NDArray[np.int64]
 
 # Bases of all windows that are held at once: enough for many batches, and some tens of megabytes.
 _BASES_AT_ONCE: Final = 1 << 22

@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Float32
     from mutbert.inference.embedding_sources import Record
 
-    Float32 = npt.NDArray[np.float32]
 
 SUFFIXES: Final = (".parquet", ".safetensors", ".h5ad")
 _BYTES_A_ROW_GROUP: Final = 64 << 20

@@ -12,7 +12,7 @@ import numpy as np
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.genome.compression import check_input
+from mutbert.files import check_input
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.sequence_files import TABLES, NamedSequence, format_of, read_sequences
 from mutbert.inference.surroundings import count_differing, open_surroundings, records_not_used
@@ -23,13 +23,10 @@ from mutbert.regions import read_bed
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Float32, UInt8
     from mutbert.inference.surroundings import Surroundings
     from mutbert.regions import Region
 
-    Float32 = npt.NDArray[np.float32]
-    UInt8 = npt.NDArray[np.uint8]
 
 Item = TypeVar("Item")
 

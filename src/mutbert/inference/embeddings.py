@@ -17,6 +17,7 @@ from torch import nn
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
+from mutbert.files import atomic_file, check_output
 from mutbert.inference.embedding_files import Making, check_writable, open_writer, refuse_clashes
 from mutbert.inference.embedding_sources import grouped, open_source, survey
 from mutbert.inference.opening import check_run, longest_input, model_name, open_model, rope_scaled, too_long
@@ -24,19 +25,15 @@ from mutbert.inference.predict import predict
 from mutbert.inference.token_embeddings import TokenEmbedder
 from mutbert.model import MutBertModel, MutBertPreTrainedModel
 from mutbert.progress import progress_bar
-from mutbert.publishing import publish_file, refuse_existing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import numpy as np
-    import numpy.typing as npt
-
+    from mutbert.arrays import Float32
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.inference.embedding_sources import Input, Record
     from mutbert.progress import Advance
 
-    Float32 = npt.NDArray[np.float32]
     # From the states of K layers, each (B, L, D), and the mask to (B, K, D), or to B of shape (K, its bases, D).
     Pool = Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor | list[torch.Tensor]]
 
@@ -192,7 +189,7 @@ def embed(
     if pooling not in _POOLINGS:
         raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(_POOLINGS)}")
     check_run(strands, precision, batch_size)
-    refuse_existing(output, force=force)
+    check_output(output, force=force)
     check_writable(output, pooling)
     source = open_source(
         input,
@@ -224,7 +221,7 @@ def embed(
         seen = "sequence" if genome is None else surroundings
         making = Making(model_name(model), encoder.config.hidden_size, pooling, chosen, strands, seen)
         with (
-            publish_file(output, force=force) as partial,
+            atomic_file(output, force=force) as partial,
             open_writer(partial, making) as writer,
             progress_bar("embedding", found.records, unit="sequences", show=progress) as advance,
         ):

@@ -14,27 +14,22 @@ import numpy as np
 
 from mutbert import alphabet
 from mutbert.errors import InputError, MissingExtraError
+from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.base_predictions import DesignedSequence, PredictionSettings, open_predictor
 from mutbert.inference.opening import model_name
 from mutbert.inference.surroundings import count_differing, open_surroundings, place_windows, records_not_used
 from mutbert.inference.tracks import MASK_EVERY
 from mutbert.progress import progress_bar
-from mutbert.publishing import publish_file, refuse_existing
 from mutbert.regions import Region
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Int64
     from mutbert.inference.base_predictions import BasePredictor, Predicted
     from mutbert.inference.surroundings import Surroundings
     from mutbert.model import MutBertForMaskedLM
-
-    Float32 = npt.NDArray[np.float32]
-    UInt8 = npt.NDArray[np.uint8]
-    Int64 = npt.NDArray[np.int64]
 
 
 # Of so many positions, whoever waits is told how long it takes and what is quicker.
@@ -133,7 +128,7 @@ def mutate_region(
         import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise MissingExtraError("pyarrow", "embed") from None
-    refuse_existing(output, force=force)
+    check_output(output, force=force)
     around, place = _subject(genome, sequence, region, surroundings, person_vcf, sample, progress=progress)
     predictor = open_predictor(model, around, settings)
     number = list(around.lengths).index(place.contig)
@@ -152,7 +147,7 @@ def mutate_region(
     if sample is not None:
         metadata["sample"] = sample
     with (
-        publish_file(output, force=force) as partial,
+        atomic_file(output, force=force) as partial,
         _Table(partial, place.contig, metadata) as table,
         progress_bar("mutagenesis", len(place), unit="positions", show=progress) as advance,
     ):

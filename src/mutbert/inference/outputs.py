@@ -15,13 +15,10 @@ from mutbert.inference.predict import autocast, evaluating
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Float32, Int64
     from mutbert.encoders.inputs import BaseInputs, Inputs
     from mutbert.progress import Advance
 
-    Float32 = npt.NDArray[np.float32]
-    Int64 = npt.NDArray[np.int64]
     Run = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
 
 

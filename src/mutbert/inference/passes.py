@@ -22,14 +22,10 @@ from mutbert.inference.predict import autocast, evaluating
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from mutbert.arrays import Float32, Int64, UInt8, UInt16
     from mutbert.model import MutBertForMaskedLM
     from mutbert.progress import Advance
 
-    Bool = npt.NDArray[np.bool_]
-    UInt8 = npt.NDArray[np.uint8]
-    UInt16 = npt.NDArray[np.uint16]
-    Int64 = npt.NDArray[np.int64]
-    Float32 = npt.NDArray[np.float32]
 
 MASKED: Final = len(alphabet.IUPAC)
 """Stands among base codes for ``[MASK]``."""

@@ -20,13 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    import numpy as np
-    import numpy.typing as npt
-
+    from mutbert.arrays import Float32
     from mutbert.model import MutBertPreTrainedModel
     from mutbert.progress import Advance
 
-    Float32 = npt.NDArray[np.float32]
     Read = Callable[[Any, torch.Tensor], torch.Tensor | Sequence[torch.Tensor]]
 
 PRECISIONS: Final = ("fp32", "bf16")

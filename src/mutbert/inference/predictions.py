@@ -16,11 +16,11 @@ import torch
 from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.examples.files import read_examples
+from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.outputs import base_outputs, sequence_outputs
 from mutbert.inference.predict import PRECISIONS, STRANDS
 from mutbert.progress import progress_bar
-from mutbert.publishing import publish_file, refuse_existing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -120,7 +120,7 @@ def predict_table(
     for name, value, choices in (("precision", precision, PRECISIONS), ("strands", strands, STRANDS)):
         if value not in choices:
             raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
-    refuse_existing(output, force=force)
+    check_output(output, force=force)
     examples, _ = read_examples(sequences, columns)
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     opened = None if genome is None else ProbabilisticGenome.open(genome)
@@ -209,7 +209,7 @@ def write_predictions(path: Path, table: Mapping[str, list[Any]], *, force: bool
     MissingExtraError
         When pyarrow is needed and not installed.
     """
-    with publish_file(path, force=force) as file:
+    with atomic_file(path, force=force) as file:
         if path.suffix != ".parquet":
             with file.open("w", encoding="utf-8", newline="") as lines:
                 writer = csv.writer(lines, delimiter=_SEPARATORS[path.suffix], lineterminator="\n")

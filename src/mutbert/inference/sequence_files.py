@@ -14,15 +14,14 @@ import numpy as np
 from mutbert import alphabet
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.examples.columns import MissingColumnError, listed_names
-from mutbert.genome.compression import check_input, read_blocks
+from mutbert.files import check_input, read_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
+    from mutbert.arrays import UInt8
 
-    UInt8 = npt.NDArray[np.uint8]
 
 _FORMAT_OF_SUFFIX: Final = {
     ".fa": "fasta",

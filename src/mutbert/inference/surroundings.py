@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import numpy as np
 
 from mutbert import alphabet
+from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
 from mutbert.genome.alleles import Reason
 from mutbert.genome.fields import find_frequency_fields
 from mutbert.genome.frequencies import Calls
-from mutbert.genome.layout import bisect_rows, list_ranges
+from mutbert.genome.layout import bisect_rows
 from mutbert.genome.population import Population
 from mutbert.genome.samples import check_samples
 from mutbert.genome.sources import Source
@@ -27,13 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Int64, UInt8, UInt16
     from mutbert.genome.store import ProbabilisticGenome, Windows
 
-    UInt8 = npt.NDArray[np.uint8]
-    UInt16 = npt.NDArray[np.uint16]
-    Int64 = npt.NDArray[np.int64]
 
 SURROUNDINGS: Final = ("reference", "population", "person")
 PLACEMENTS: Final = ("centred", "shared")

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Float32
     from mutbert.encoders.inputs import TokenInputs
     from mutbert.encoders.token_encoders import AutoEncoder
     from mutbert.inference.embedding_sources import Record
     from mutbert.progress import Advance
 
-    Float32 = npt.NDArray[np.float32]
     Named = tuple[Record, npt.NDArray[np.uint8]]
 
 

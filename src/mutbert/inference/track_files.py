@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import numpy.typing as npt
+    from mutbert.arrays import Float32, Int64
 
-    Float32 = npt.NDArray[np.float32]
-    Int64 = npt.NDArray[np.int64]
 
 _BIGWIG: Final = (".bw", ".bigwig")
 SUFFIXES: Final = (*_BIGWIG, ".bedgraph", ".bedgraph.gz")

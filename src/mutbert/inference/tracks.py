@@ -14,27 +14,24 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from mutbert import alphabet
+from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
-from mutbert.genome.layout import list_ranges
+from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.base_predictions import PredictionSettings, open_predictor
 from mutbert.inference.surroundings import count_differing, open_surroundings, records_not_used
 from mutbert.inference.track_files import check_tracks, open_track, track_suffix
 from mutbert.progress import progress_bar, with_rate
-from mutbert.publishing import publish_file, refuse_existing
 from mutbert.regions import Region, read_bed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Float32, Int64
     from mutbert.inference.base_predictions import Predicted
     from mutbert.inference.track_files import TrackWriter
     from mutbert.model import MutBertForMaskedLM
 
-    Float32 = npt.NDArray[np.float32]
-    Int64 = npt.NDArray[np.int64]
 
 MASK_EVERY: Final = 8
 """By default one base in so many is masked at once, close to the share that is masked in training."""
@@ -164,7 +161,7 @@ def write_tracks(
     if mask_every < 0:
         raise InputError(f"mask_every is {mask_every}; give 0 for none, 1 for one base at a time, or more")
     for path in outputs.values():
-        refuse_existing(path, force=force)
+        check_output(path, force=force)
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
     check_tracks(Path(output), genome.lengths)
@@ -186,7 +183,7 @@ def write_tracks(
     with ExitStack() as stack:
         writers: dict[str, TrackWriter] = {}
         for track, path in outputs.items():
-            partial = stack.enter_context(publish_file(path, force=force))
+            partial = stack.enter_context(atomic_file(path, force=force))
             # Closed before its file gets its name.
             writers[track] = stack.enter_context(open_track(partial, track_suffix(path), track, genome.lengths))
         bar = stack.enter_context(progress_bar("tracks", bases, unit="bases", show=progress))

@@ -45,8 +45,8 @@ from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
 from mutbert.errors import InputError, one_line
+from mutbert.files import sha256_of
 from mutbert.model.modeling_mutbert import MutBertPreTrainedModel
-from mutbert.publishing import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from mutbert import alphabet
 from mutbert.errors import InputError, one_line
+from mutbert.files import atomic_directory, refuse_inside
 from mutbert.model.checkpoints import check_folder, local_folder, read_checkpoint, read_weights
 from mutbert.model.modeling_mutbert import (
     MutBertForMaskedLM,
@@ -23,7 +24,6 @@ from mutbert.model.modeling_mutbert import (
     add_code,
 )
 from mutbert.model.tokenization_mutbert import MutBertTokenizer
-from mutbert.publishing import publish_directory, refuse_inside
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,7 +88,7 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
     output = Path(output)
     folder = local_folder(source)
     refuse_inside(folder, output)
-    with publish_directory(output, force=force, mark="config.json") as partial:
+    with atomic_directory(output, force=force, mark="config.json") as partial:
         written = write_model(folder, partial)
         return Conversion(
             output,

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from mutbert.errors import InputError
-from mutbert.publishing import publish_file, refuse_existing
+from mutbert.files import atomic_file, check_output
 from mutbert.reports.benchmark_figures import (
     Difference,
     Look,
@@ -84,11 +84,11 @@ def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file and not a folder; choose another output")
     if not folder.exists():
-        refuse_existing(folder, force=force)
+        check_output(folder, force=force)
         folder.mkdir()
     page, markdown, *tables = paths = tuple(folder / name for name in FILES)
     for path in paths:
-        refuse_existing(path, force=force)
+        check_output(path, force=force)
     parts = _parts(report)
     title, lead = f"Benchmark: {report.name}", _headline(report)
     write_page(page, title, lead, [html_section(part) for part in parts], notes=report.notes, force=force)
@@ -99,7 +99,7 @@ def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool
         csv_text(Comparison, report.comparisons),
     ]
     for path, text in zip((markdown, *tables), texts, strict=True):
-        with publish_file(path, force=force) as file:
+        with atomic_file(path, force=force) as file:
             file.write_text(text, encoding="utf-8", newline="")
     return paths
 

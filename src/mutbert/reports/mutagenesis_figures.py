@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from mutbert.errors import InputError, MissingExtraError
-from mutbert.publishing import publish_file, refuse_existing
+from mutbert.files import atomic_file, check_output
 from mutbert.reports.drawing import COLOURS, INK, new_figure, png_bytes, style, svg_text
 
 try:
@@ -90,7 +90,7 @@ def check_figures(outputs: Sequence[Path], *, force: bool) -> None:
     for output in outputs:
         if output.suffix.lower() not in SUFFIXES:
             raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(SUFFIXES)}")
-        refuse_existing(output, force=force)
+        check_output(output, force=force)
 
 
 def draw_mutagenesis(table: str | Path, outputs: Sequence[str | Path], *, force: bool = False) -> None:
@@ -131,7 +131,7 @@ def draw_mutagenesis(table: str | Path, outputs: Sequence[str | Path], *, force:
             title = f"Mutagenesis of {place}"
         for output in paths:
             content = png_bytes(figure) if output.suffix.lower() == ".png" else svg_text(figure, title).encode()
-            with publish_file(output, force=force) as partial:
+            with atomic_file(output, force=force) as partial:
                 partial.write_bytes(content)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
-from mutbert.publishing import publish_file
+from mutbert.files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -127,7 +127,7 @@ def write_page(
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
-    with publish_file(path, force=force) as file:
+    with atomic_file(path, force=force) as file:
         file.write_text(page, encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mutbert.publishing import publish_file
+from mutbert.files import atomic_file
 from mutbert.reports.page import Section, counted, html_facts, html_table, write_page
 from mutbert.reports.vep_figures import (
     Bar,
@@ -50,7 +50,7 @@ def write_vep_table(path: Path, report: VepReport) -> None:
     header += [f"{metric}{suffix}" for metric in metrics for suffix in ("", "_low", "_high")]
     header += ["chance_auprc"] if "auprc" in metrics else []
     header += [f"{metrics[0]}_alone", "baseline", "difference", "difference_low", "difference_high", "p", "p_holm"]
-    with publish_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for part in report.parts:

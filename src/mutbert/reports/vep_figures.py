@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Float64
     from mutbert.reports.vep_results import Measure
 
-    Float64 = npt.NDArray[np.float64]
 
 _WIDTH: Final = 5.0
 _GREY: Final = "#7a8694"

@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-    import numpy.typing as npt
-
-    Float64 = npt.NDArray[np.float64]
+    from mutbert.arrays import Float64
 
 
 class Measure(NamedTuple):

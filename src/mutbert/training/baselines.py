@@ -18,17 +18,13 @@ from mutbert.windows.batches import targets_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Float32, Float64, Int64
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.regions import Region
     from mutbert.training.held_out import HeldOut
     from mutbert.windows.dataset import WindowDataset
     from mutbert.windows.splits import Part
 
-    Float32 = npt.NDArray[np.float32]
-    Float64 = npt.NDArray[np.float64]
-    Int64 = npt.NDArray[np.int64]
 
 ORDER: Final = 5
 """Bases before a position that the Markov chain looks at."""

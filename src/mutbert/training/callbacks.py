@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 import transformers
 from accelerate import PartialState
 
+from mutbert.files import write_json
 from mutbert.progress import progress_bar
-from mutbert.publishing import publish_json
 from mutbert.run_folder import PROVENANCE, RECIPE
 from mutbert.training.checkpoints import prune_checkpoints, publish_checkpoint
 from mutbert.training.trainer import CROSS_ENTROPY
@@ -57,7 +57,7 @@ class PublishCheckpoints(transformers.TrainerCallback):
             # The Trainer's own arguments are a pickle, which nothing reads; the recipe says the same in text.
             (writing / "training_args.bin").unlink(missing_ok=True)
             (writing / RECIPE).write_text(self.recipe, encoding="utf-8")
-            publish_json(writing / PROVENANCE, self.provenance, force=True)
+            write_json(writing / PROVENANCE, self.provenance, force=True)
             publish_checkpoint(writing, self.output)
             self._prune(args, state)
         processes.wait_for_everyone()
@@ -110,7 +110,7 @@ class WriteHistory(transformers.TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:  # noqa: ARG002, D102
         if state.is_world_process_zero:
-            publish_json(self.output / HISTORY, self.history(state.log_history), force=True)
+            write_json(self.output / HISTORY, self.history(state.log_history), force=True)
 
 
 class ShowProgress(transformers.TrainerCallback):

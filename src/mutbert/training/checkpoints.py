@@ -6,7 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from mutbert.publishing import publish_json, remove_directory, rename_directory, sha256_of
+from mutbert.files import remove_directory, rename_directory, sha256_of, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ def publish_checkpoint(writing: Path, output: Path) -> Path:
         for path in sorted(writing.rglob("*"))
         if path.is_file()
     }
-    publish_json(writing / FILES, {"version": 1, "files": files}, force=True)
+    write_json(writing / FILES, {"version": 1, "files": files}, force=True)
     published = output / CHECKPOINTS / writing.name
     rename_directory(writing, published)
     return published

@@ -19,9 +19,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from mutbert.errors import InputError, MissingExtraError, one_line
+from mutbert.files import atomic_file, write_json
 from mutbert.inference.outputs import base_outputs, sequence_outputs
 from mutbert.model.checkpoints import library_bars_off
-from mutbert.publishing import publish_file, publish_json
 from mutbert.run_folder import WRITING
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate
 from mutbert.settings import check_keys
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Float32
     from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
     from mutbert.examples.table import Examples
     from mutbert.training.finetune_settings import FinetuneSettings
 
-    Float32 = npt.NDArray[np.float32]
     Log = list[dict[str, float]]
 
 BEST: Final = "best.safetensors"
@@ -452,9 +452,9 @@ class ClassifierTrainer(transformers.Trainer):
             for name, value in model.state_dict().items()
             if name in trained | buffers
         }
-        with publish_file(self._folder / BEST, force=True) as file:
+        with atomic_file(self._folder / BEST, force=True) as file:
             save_file(state, file)
-        publish_json(self._folder / BEST_STEP, {"step": step, self._metric: value}, force=True)
+        write_json(self._folder / BEST_STEP, {"step": step, self._metric: value}, force=True)
 
     def _stopped(self, what: str) -> TrainingStoppedError:
         return TrainingStoppedError(

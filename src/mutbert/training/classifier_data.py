@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Int64
     from mutbert.encoders.inputs import Inputs
 
-    Int64 = npt.NDArray[np.int64]
 
 # So many steps are sorted by length together: enough to leave little padding, and little order.
 _STEPS_SORTED: Final = 64

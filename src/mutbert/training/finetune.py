@@ -20,10 +20,10 @@ from mutbert.examples.columns import TableColumns
 from mutbert.examples.files import read_examples
 from mutbert.examples.table import PROBLEMS
 from mutbert.examples.task_data import SplitCount, TaskData, part_task
+from mutbert.files import atomic_directory, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.predictions import prediction_columns, write_predictions
 from mutbert.model.checkpoints import library_bars_off
-from mutbert.publishing import publish_directory, publish_json
 from mutbert.run_folder import METRICS, MODEL, PREDICTIONS, PROVENANCE, RECIPE, REPORT
 from mutbert.scoring.metrics import evaluate, metric_names
 from mutbert.scoring.resampling import bootstrap_interval
@@ -367,11 +367,11 @@ def _finished(
     train = parts["train"].examples
     _describe(model.config, train, result.problem)
     longest = max(int(part.inputs.length_N.max()) for part in parts.values())
-    with publish_directory(output / MODEL, force=True) as folder, library_bars_off():
+    with atomic_directory(output / MODEL, force=True) as folder, library_bars_off():
         model.save_pretrained(folder)
         encoder.save_tokenizer(folder, longest)
         (folder / RECIPE).write_text(records.recipe, encoding="utf-8")
-        publish_json(folder / PROVENANCE, records.provenance)
+        write_json(folder / PROVENANCE, records.provenance)
     metrics: dict[str, dict[str, float]] = {}
     interval = None
     compared: dict[str, Any] = {}
@@ -388,7 +388,7 @@ def _finished(
             columns = prediction_columns(part.examples, logits, result.problem, train.classes)
             write_predictions(output / PREDICTIONS, columns, force=True)
     result = dataclasses.replace(result, metrics=metrics, interval=interval)
-    publish_json(output / METRICS, finetune_summary(result), force=True)
+    write_json(output / METRICS, finetune_summary(result), force=True)
     return _with_report(result, compared, recipe, records, train, output)
 
 

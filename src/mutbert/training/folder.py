@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast
 
 from mutbert.errors import InputError, one_line
-from mutbert.publishing import locked, publish_file, refuse_existing, remove_directory
+from mutbert.files import atomic_file, check_output, locked, remove_directory
 from mutbert.run_folder import PROVENANCE, RECIPE, WRITING
 from mutbert.training.checkpoints import CHECKPOINTS, resumable_checkpoint, set_aside, step_of
 from mutbert.training.failures import explain_failures
@@ -96,7 +96,7 @@ def held_folder(
                     # Recipes keep their runs in a folder of that name, which nobody should have to make first.
                     with _made(output.parent):
                         output.parent.mkdir(parents=True, exist_ok=True)
-                    refuse_existing(output, force=force, mark=RECIPE)
+                    check_output(output, force=force, mark=RECIPE)
                     if output.exists():
                         with locked(output):
                             remove_directory(output)
@@ -106,7 +106,7 @@ def held_folder(
                 shutil.rmtree(output / WRITING, ignore_errors=True)
                 with explain_failures(output):
                     for name, text in _texts(records).items():
-                        with publish_file(output / name, force=True) as file:
+                        with atomic_file(output / name, force=True) as file:
                             file.write_text(text, encoding="utf-8")
                 if resume:
                     checkpoint, torn = resumable_checkpoint(output)

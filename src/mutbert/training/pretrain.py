@@ -18,10 +18,10 @@ from transformers.integrations import TensorBoardCallback
 
 from mutbert.alphabet import VOCABULARY_SIZE
 from mutbert.errors import InputError, MissingExtraError, one_line
+from mutbert.files import atomic_directory, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.model.checkpoints import library_bars_off, read_checkpoint
-from mutbert.publishing import publish_directory, publish_json
 from mutbert.run_folder import EVALUATED, GENOMES, HELD_OUT, MODEL, PROVENANCE, RECIPE, REPORT, WRITING
 from mutbert.settings import check_keys
 from mutbert.training.arguments import training_arguments
@@ -266,12 +266,12 @@ def _save_model(
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        with publish_directory(output / MODEL, force=True) as folder:
+        with atomic_directory(output / MODEL, force=True) as folder:
             trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, state_dict=weights)
             MutBertTokenizer(model_max_length=recipe.window_length + 2).save_pretrained(folder)
             (folder / RECIPE).write_text(recipe.as_yaml(), encoding="utf-8")
-            publish_json(folder / PROVENANCE, provenance)
-            publish_json(folder / GENOMES, {"genomes": {genome_name(genome): genome.manifest for genome in genomes}})
+            write_json(folder / PROVENANCE, provenance)
+            write_json(folder / GENOMES, {"genomes": {genome_name(genome): genome.manifest for genome in genomes}})
 
 
 def _write_held_out(result: PretrainResult, output: Path) -> None:
@@ -286,7 +286,7 @@ def _write_held_out(result: PretrainResult, output: Path) -> None:
         "cross_entropy": {name: plain(values) for name, values in result.held_out.items()},
         "calibration": {name: [entry._asdict() for entry in bins] for name, bins in result.calibration.items()},
     }
-    publish_json(output / HELD_OUT, written, force=True)
+    write_json(output / HELD_OUT, written, force=True)
 
 
 def _with_report(

@@ -27,16 +27,13 @@ except ImportError as error:
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Float32, Float64
     from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
     from mutbert.examples.table import Examples
     from mutbert.progress import Advance
     from mutbert.training.finetune_settings import FinetuneSettings
 
-    Float32 = npt.NDArray[np.float32]
-    Float64 = npt.NDArray[np.float64]
 
 PENALTIES: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Values of C, the inverse of the penalty, that are tried; of ridge regression its inverse likewise."""

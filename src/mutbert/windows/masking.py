@@ -16,7 +16,8 @@ from mutbert.windows.randomness import unit_interval
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Bool = npt.NDArray[np.bool_]
+    from mutbert.arrays import Bool
+
     UInt64 = npt.NDArray[np.uint64]
     Places = npt.NDArray[np.uint16]
     TokenIds = npt.NDArray[np.uint8]

@@ -15,12 +15,8 @@ from mutbert.windows.randomness import START, STRAND, random_bits, unit_interval
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
+    from mutbert.arrays import Bool, Int64
     from mutbert.windows.splits import Part
-
-    Bool = npt.NDArray[np.bool_]
-    Int64 = npt.NDArray[np.int64]
 
 
 class Places(NamedTuple):

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    Float32 = npt.NDArray[np.float32]
+    from mutbert.arrays import Float32
 
 
 @dataclass(frozen=True)

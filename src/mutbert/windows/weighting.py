@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    Bool = npt.NDArray[np.bool_]
+    from mutbert.arrays import Bool
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import pytest
 
 from mutbert.demo import run_demo
 from mutbert.errors import InputError
+from mutbert.files import atomic_directory, atomic_file, check_output, locked, remove_directory, sha256_of
 from mutbert.genome.build import build_genome
 from mutbert.genome.simulate import simulate_population
-from mutbert.publishing import locked, publish_directory, publish_file, refuse_existing, remove_directory, sha256_of
 
 
 def names(folder):
@@ -21,7 +21,7 @@ def names(folder):
 
 
 def test_a_directory_appears_when_the_block_ends(tmp_path):
-    with publish_directory(tmp_path / "out") as folder:
+    with atomic_directory(tmp_path / "out") as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "file").write_text("text")
         assert not (tmp_path / "out").exists()
@@ -31,7 +31,7 @@ def test_a_directory_appears_when_the_block_ends(tmp_path):
 
 def test_an_error_leaves_nothing(tmp_path):
     def fail():
-        with publish_directory(tmp_path / "out") as folder:
+        with atomic_directory(tmp_path / "out") as folder:
             (folder / "file").write_text("text")
             raise KeyboardInterrupt
 
@@ -43,7 +43,7 @@ def test_an_error_leaves_nothing(tmp_path):
 def test_what_a_killed_process_left_is_cleared(tmp_path):
     (tmp_path / "out.partial" / "deep").mkdir(parents=True)
     (tmp_path / "out.partial" / "deep" / "old").write_text("old")
-    with publish_directory(tmp_path / "out") as folder:
+    with atomic_directory(tmp_path / "out") as folder:
         assert names(folder) == []
         (folder / "new").write_text("new")
     assert names(tmp_path / "out") == ["new"]
@@ -53,11 +53,11 @@ def test_what_a_killed_process_left_is_cleared(tmp_path):
 def test_a_directory_is_kept_until_it_is_replaced(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").write_text("old")
-    with pytest.raises(InputError, match=r"exists already; .*--force"), publish_directory(tmp_path / "out"):
+    with pytest.raises(InputError, match=r"exists already; .*--force"), atomic_directory(tmp_path / "out"):
         pass
 
     def fail():
-        with publish_directory(tmp_path / "out", force=True) as folder:
+        with atomic_directory(tmp_path / "out", force=True) as folder:
             (folder / "new").write_text("new")
             assert names(tmp_path / "out") == ["old"]
             raise RuntimeError
@@ -65,17 +65,17 @@ def test_a_directory_is_kept_until_it_is_replaced(tmp_path):
     with pytest.raises(RuntimeError):
         fail()
     assert names(tmp_path / "out") == ["old"]
-    with publish_directory(tmp_path / "out", force=True) as folder:
+    with atomic_directory(tmp_path / "out", force=True) as folder:
         (folder / "new").write_text("new")
     assert names(tmp_path / "out") == ["new"]
     assert names(tmp_path) == ["out"]
 
 
 def test_a_second_writer_is_refused(tmp_path):
-    with publish_directory(tmp_path / "out") as folder:
+    with atomic_directory(tmp_path / "out") as folder:
         (folder / "file").write_text("first")
-        program = "import sys; from pathlib import Path; from mutbert.publishing import publish_directory\n"
-        program += "with publish_directory(Path(sys.argv[1])): pass"
+        program = "import sys; from pathlib import Path; from mutbert.files import atomic_directory\n"
+        program += "with atomic_directory(Path(sys.argv[1])): pass"
         second = subprocess.run(
             [sys.executable, "-c", program, tmp_path / "out"], capture_output=True, text=True, check=False
         )
@@ -86,7 +86,7 @@ def test_a_second_writer_is_refused(tmp_path):
 
 def test_an_output_that_appears_meanwhile_is_not_overwritten(tmp_path):
     def race():
-        with publish_directory(tmp_path / "out"):
+        with atomic_directory(tmp_path / "out"):
             (tmp_path / "out").mkdir()
 
     with pytest.raises(InputError, match="exists already"):
@@ -97,7 +97,7 @@ def test_an_output_that_appears_meanwhile_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize("suffix", ["", ".txt", ".vcf.gz"])
 def test_a_file_appears_when_the_block_ends(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    with publish_file(path) as partial:
+    with atomic_file(path) as partial:
         partial.write_text("new")
         # Some writers choose the format by the suffix.
         assert not suffix or partial.suffix == path.suffix
@@ -109,18 +109,18 @@ def test_a_file_appears_when_the_block_ends(tmp_path, suffix):
 def test_a_file_is_kept_until_it_is_replaced(tmp_path):
     path = tmp_path / "out.txt"
     path.write_text("old")
-    with pytest.raises(InputError, match="exists already"), publish_file(path):
+    with pytest.raises(InputError, match="exists already"), atomic_file(path):
         pass
 
     def fail():
-        with publish_file(path, force=True) as partial:
+        with atomic_file(path, force=True) as partial:
             partial.write_text("half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
     assert path.read_text() == "old"
-    with publish_file(path, force=True) as partial:
+    with atomic_file(path, force=True) as partial:
         partial.write_text("new")
     assert path.read_text() == "new"
     assert names(tmp_path) == ["out.txt"]
@@ -128,11 +128,11 @@ def test_a_file_is_kept_until_it_is_replaced(tmp_path):
 
 def test_folders_that_cannot_take_an_output_are_refused(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="does not exist; create it first"):
-        refuse_existing(tmp_path / "absent" / "out", force=True)
+        check_output(tmp_path / "absent" / "out", force=True)
     # Root may write anywhere, so the answer is given for the system.
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="cannot be written; choose another"):
-        refuse_existing(tmp_path / "out", force=True)
+        check_output(tmp_path / "out", force=True)
 
 
 def test_a_checksum_is_that_of_the_content(tmp_path):
@@ -152,7 +152,7 @@ def test_a_removed_directory_loses_its_name_first(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("mutbert.publishing.shutil.rmtree", killed)
+        patched.setattr("mutbert.files.shutil.rmtree", killed)
         with pytest.raises(KeyboardInterrupt):
             remove_directory(folder)
     assert not folder.exists()
@@ -172,12 +172,12 @@ def test_force_replaces_only_what_the_command_makes(tmp_path, names, allowed):
     if not allowed:
         with (
             pytest.raises(InputError, match=r"no mark\.\*\), so --force does not"),
-            publish_directory(output, force=True, mark="mark.*"),
+            atomic_directory(output, force=True, mark="mark.*"),
         ):
             pass
         assert [file.name for file in output.iterdir()] == names
         return
-    with publish_directory(output, force=True, mark="mark.*") as folder:
+    with atomic_directory(output, force=True, mark="mark.*") as folder:
         (folder / "new").write_text("y")
     assert [file.name for file in output.iterdir()] == ["new"]
     assert [file.name for file in tmp_path.iterdir()] == ["output"]
@@ -231,7 +231,7 @@ def test_a_forked_process_leaves_the_lock_to_its_parent(tmp_path):
 
 # Files
 
-BEGIN = "import os, signal, sys, time; from pathlib import Path; from mutbert.publishing import publish_file\n"
+BEGIN = "import os, signal, sys, time; from pathlib import Path; from mutbert.files import atomic_file\n"
 
 
 def start(program, *words):
@@ -247,7 +247,7 @@ def test_a_second_writer_of_a_file_is_refused(tmp_path, force):
     if force:
         path.write_text("old")
     program = f"""
-with publish_file(Path(sys.argv[1]), force={force}) as partial, partial.open("w") as file:
+with atomic_file(Path(sys.argv[1]), force={force}) as partial, partial.open("w") as file:
     file.write("first ")
     file.flush()
     print("begun", flush=True)
@@ -258,7 +258,7 @@ with publish_file(Path(sys.argv[1]), force={force}) as partial, partial.open("w"
     second = start(program, path)
     assert "out.txt: another process is writing it just now" in second.communicate()[1].splitlines()[-1]
     other = tmp_path / "other.txt"
-    with publish_file(other) as partial:
+    with atomic_file(other) as partial:
         partial.write_text("another output")
     assert first.communicate("and whole")[1] == ""
     assert path.read_text() == "first and whole"
@@ -269,7 +269,7 @@ def test_what_a_killed_writer_of_a_file_left_is_cleared(tmp_path):
     path = tmp_path / "out.txt"
     killed = start(
         """
-with publish_file(Path(sys.argv[1])) as partial:
+with atomic_file(Path(sys.argv[1])) as partial:
     partial.write_text("half of it")
     os.kill(os.getpid(), signal.SIGKILL)
 """,
@@ -279,7 +279,7 @@ with publish_file(Path(sys.argv[1])) as partial:
     assert killed.returncode == -signal.SIGKILL
     assert not path.exists()
     assert names(tmp_path) != []
-    with publish_file(path) as partial:
+    with atomic_file(path) as partial:
         assert not partial.exists()
         partial.write_text("whole")
     assert names(tmp_path) == ["out.txt"]
@@ -292,7 +292,7 @@ from mutbert.errors import InputError
 letter, written, refused = sys.argv[2], 0, 0
 while written < 30:
     try:
-        with publish_file(Path(sys.argv[1]), force=True) as partial, partial.open("x") as file:
+        with atomic_file(Path(sys.argv[1]), force=True) as partial, partial.open("x") as file:
             for _ in range(4):
                 file.write(letter)
                 file.flush()
@@ -314,14 +314,14 @@ def test_a_file_s_lock_does_not_outlive_its_holder_in_a_forked_process(tmp_path)
         """
 path = Path(sys.argv[1])
 end_read, end_write = os.pipe()
-with publish_file(path) as partial:
+with atomic_file(path) as partial:
     partial.write_text("one")
     child = os.fork()
     if child == 0:
         os.close(end_write)
         os.read(end_read, 1)
         os._exit(0)
-with publish_file(path, force=True) as partial:
+with atomic_file(path, force=True) as partial:
     partial.write_text("two")
 os.close(end_write)
 os.waitpid(child, 0)
@@ -336,13 +336,13 @@ def test_a_forked_process_that_ends_leaves_the_file_to_its_parent(tmp_path):
     done = start(
         """
 path = Path(sys.argv[1])
-with publish_file(path) as partial:
+with atomic_file(path) as partial:
     partial.write_text("mine")
     if os.fork() == 0:
         sys.exit(0)
     os.wait()
     try:
-        with publish_file(path):
+        with atomic_file(path):
             pass
     except Exception as error:
         print(error)
@@ -359,13 +359,13 @@ print(path.read_text())
 
 def test_writers_may_lock_the_file_or_put_another_in_its_place(tmp_path):
     """HDF5 does the former."""
-    with publish_file(tmp_path / "locked") as partial, partial.open("w") as file:
+    with atomic_file(tmp_path / "locked") as partial, partial.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         file.write("locked")
-    with publish_file(tmp_path / "other") as partial:
+    with atomic_file(tmp_path / "other") as partial:
         (tmp_path / "aside").write_text("other")
         (tmp_path / "aside").replace(partial)
-        with pytest.raises(InputError, match="another process"), publish_file(tmp_path / "other"):
+        with pytest.raises(InputError, match="another process"), atomic_file(tmp_path / "other"):
             pass
     assert (tmp_path / "locked").read_text() == "locked"
     assert (tmp_path / "other").read_text() == "other"
@@ -374,7 +374,7 @@ def test_writers_may_lock_the_file_or_put_another_in_its_place(tmp_path):
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path):
     def race():
-        with publish_file(tmp_path / "out") as partial:
+        with atomic_file(tmp_path / "out") as partial:
             partial.write_text("ours")
             (tmp_path / "out").write_text("theirs")
 

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
 import hashlib
 import json
 import os
 import shutil
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from mutbert.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import BinaryIO
 
 _CHUNK_BYTES = 1 << 20
 # Descriptors of the folders and outputs that this process holds.
 _locks: set[int] = set()
 
 
-def refuse_existing(path: Path, *, force: bool, mark: str | None = None) -> None:
+def check_output(path: Path, *, force: bool, mark: str | None = None) -> None:
     """Refuse an output that exists, or whose folder does not.
 
     Parameters
@@ -69,7 +73,7 @@ def refuse_inside(source: Path, output: Path) -> None:
 
 
 @contextmanager
-def publish_directory(
+def atomic_directory(
     path: Path,
     *,
     force: bool = False,
@@ -89,7 +93,7 @@ def publish_directory(
     force : bool
         Replace `path` where it exists.
     mark : str, optional
-        What a folder that is replaced holds; see `refuse_existing`.
+        What a folder that is replaced holds; see `check_output`.
     resume : bool
         Leave in the folder what an earlier process left there.
     keep : callable
@@ -105,7 +109,7 @@ def publish_directory(
     InputError
         When `path` exists and `force` is false, or another process is writing it.
     """
-    refuse_existing(path, force=force, mark=mark)
+    check_output(path, force=force, mark=mark)
     partial = path.with_name(path.name + ".partial")
     partial.mkdir(exist_ok=True)
     with locked(partial, path):
@@ -113,7 +117,7 @@ def publish_directory(
             if not resume:
                 _clear(partial)
             yield partial
-            refuse_existing(path, force=force, mark=mark)
+            check_output(path, force=force, mark=mark)
             rename_directory(partial, path)
         except BaseException:
             if not keep():
@@ -191,7 +195,7 @@ os.register_at_fork(after_in_child=_let_go)
 
 
 @contextmanager
-def publish_file(path: Path, *, force: bool = False) -> Iterator[Path]:
+def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a file to write that becomes `path` in one rename when the block ends well.
 
     It is locked while the block runs, so that two processes never write the same output; what a killed process left
@@ -214,14 +218,14 @@ def publish_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     InputError
         When `path` exists and `force` is false, or another process is writing it.
     """
-    refuse_existing(path, force=force)
+    check_output(path, force=force)
     # The suffix stays last, because some writers choose the format by it.
     partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     with _locked_beside(path) as is_held:
         try:
             partial.unlink(missing_ok=True)
             yield partial
-            refuse_existing(path, force=force)
+            check_output(path, force=force)
             _sync(partial)
             partial.replace(path)
             _sync(path.parent)
@@ -232,9 +236,9 @@ def publish_file(path: Path, *, force: bool = False) -> Iterator[Path]:
             raise
 
 
-def publish_json(path: Path, value: Any, *, force: bool = False) -> None:
-    """Write a value as JSON, as `publish_file` does."""
-    with publish_file(path, force=force) as file:
+def write_json(path: Path, value: Any, *, force: bool = False) -> None:
+    """Write a value as JSON, as `atomic_file` does."""
+    with atomic_file(path, force=force) as file:
         file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
@@ -299,3 +303,110 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_BLOCK_BYTES: Final = 1 << 22
+
+# The empty block that ends every complete BGZF file (SAM specification, section 4.1.2).
+_BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+
+
+class Compression(Enum):
+    """How a file is compressed, told by its first bytes and not by its name."""
+
+    PLAIN = "plain"
+    GZIP = "gzip"
+    BGZF = "bgzip"
+
+
+def check_input(path: Path, what: str) -> Compression:
+    """Refuse what is not a readable file with something in it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    what : str
+        What it should hold, for the message: ``FASTA``, ``VCF``.
+
+    Returns
+    -------
+    Compression
+        Of the file.
+
+    Raises
+    ------
+    InputError
+        When it is missing, a folder, empty, not readable, or BGZF without its end marker.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give the {what} file itself")
+    if not path.exists():
+        raise InputError(f"{path}: no such {what} file; check the path")
+    if not path.is_file():
+        raise InputError(
+            f"{path}: is not a regular file; save the {what} to a file first, as it is read more than once"
+        )
+    try:
+        with path.open("rb") as file:
+            return _compression(path, file, what)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+
+
+def _compression(path: Path, file: BinaryIO, what: str) -> Compression:
+    head = file.read(18)
+    if not head:
+        raise InputError(f"{path}: is empty; give a {what} file with something in it")
+    if head[:2] != b"\x1f\x8b":
+        return Compression.PLAIN
+    # A BGZF block is a gzip member whose extra field begins with the subfield BC.
+    if len(head) < 18 or not head[3] & 4 or head[12:14] != b"BC":
+        return Compression.GZIP
+    size = file.seek(0, 2)
+    file.seek(max(size - len(_BGZF_END), 0))
+    if file.read() != _BGZF_END:
+        raise InputError(f"{path}: its bgzip end marker is missing, so it was cut short; copy or download it again")
+    return Compression.BGZF
+
+
+def read_blocks(path: Path, what: str, advance: Callable[[float], None] | None = None) -> Iterator[bytes]:
+    """Read a file's content in large blocks, decompressed where it is gzip or BGZF.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    what : str
+        What it should hold, for messages.
+    advance : callable, optional
+        Told of the bytes read from the disk, thus compressed ones, since its last call.
+
+    Yields
+    ------
+    bytes
+        Never empty.
+
+    Raises
+    ------
+    InputError
+        See `check_input`; also when the compressed data end early or are damaged.
+    """
+    compression = check_input(path, what)
+    try:
+        with path.open("rb") as raw:
+            file = raw if compression is Compression.PLAIN else gzip.GzipFile(fileobj=raw)
+            told = 0
+            while block := file.read(_BLOCK_BYTES):
+                if advance is not None:
+                    advance(raw.tell() - told)
+                    told = raw.tell()
+                yield block
+    except EOFError:
+        raise InputError(
+            f"{path}: the compressed data end early, so it was cut short; copy or download it again"
+        ) from None
+    except (OSError, zlib.error) as error:
+        raise InputError(
+            f"{path}: cannot be decompressed ({error}); it is damaged: copy or download it again"
+        ) from None
