@@ -7,9 +7,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mutbert import alphabet
+from mutbert import alphabet, files
 from mutbert.errors import InputError
-from mutbert.genome import alleles, compression, sites
+from mutbert.genome import alleles, sites
 from mutbert.genome import population as population_room
 from mutbert.genome import vcf as vcf_room
 from mutbert.genome.build import build_genome
@@ -146,7 +146,7 @@ def test_random_files_equal_a_plain_text_reader(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(population_room, "MOST_MISMATCHES", 2)
         patch.setattr(vcf_room, "_BYTES_AT_ONCE", 20 * chunk)
-        patch.setattr(compression, "_BLOCK_BYTES", 20 * chunk)
+        patch.setattr(files, "_BLOCK_BYTES", 20 * chunk)
         patch.setattr(sites, "_ALLELES_OF_A_PIECE", chunk)
         report = build_genome(
             write_fasta(folder / "x.fa", contigs),
@@ -283,7 +283,7 @@ def test_records_past_the_end_are_counted_unless_all_are(build):
 
 @pytest.mark.parametrize("chunk", [1, 2, 100])
 def test_positions_that_go_back_are_refused(build, monkeypatch, chunk):
-    monkeypatch.setattr(compression, "_BLOCK_BYTES", 20 * chunk)
+    monkeypatch.setattr(files, "_BLOCK_BYTES", 20 * chunk)
     with pytest.raises(InputError, match=r"x\.vcf: chr1:2 comes after chr1:9, so .* sort it with 'bcftools sort'"):
         build([("chr1", pos, "ACGT"[(pos - 1) % 4], "ACGT"[pos % 4], 0.5) for pos in (5, 9, 2, 5)])
 
