@@ -19,7 +19,7 @@ from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome import export
 from mutbert.genome.build import build_genome
 from mutbert.genome.export import KINDS, export_genome
-from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, StoreWriter, float_to_fixed
+from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
 from mutbert.regions import Region
 
 SEQUENCES = {"chr1": "ACGTNNNNRYAC" * 11, "chr2": "GATTACA" * 9}
@@ -110,14 +110,13 @@ def stores(draw):
 
 
 @given(stores(), st.sampled_from(["reference", "consensus", "iupac"]), st.sampled_from([0, 0.25, 1 / 3, 0.5, 1]))
-def test_every_letter_equals_a_plain_loop(tmp_path_factory, contigs, kind, min_frequency):
+def test_every_letter_equals_a_plain_loop(tmp_path_factory, write_genome, contigs, kind, min_frequency):
     folder = tmp_path_factory.mktemp("store")
-    with StoreWriter(folder) as writer:
-        for name, (sequence, variants) in contigs.items():
-            count_V4 = np.array([variants[place] for place in sorted(variants)], dtype=float).reshape(-1, 4)
-            fixed_V4 = float_to_fixed(count_V4 / count_V4.sum(axis=1, keepdims=True))
-            writer.add_contig(name, alphabet.encode(sequence), np.array(sorted(variants), np.uint32), fixed_V4)
-        writer.finish()
+    variants = {
+        name: {place: np.array(counts) / sum(counts) for place, counts in here.items()}
+        for name, (_, here) in contigs.items()
+    }
+    write_genome(folder, {name: sequence for name, (sequence, _) in contigs.items()}, variants)
     # Pieces of one line make many seams in little data.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "_PIECE_BASES", 60)

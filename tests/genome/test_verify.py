@@ -19,8 +19,9 @@ from mutbert.cli.genome import app
 from mutbert.errors import InputError
 from mutbert.genome import verify
 from mutbert.genome.build import build_genome
-from mutbert.genome.store import FREQUENCY_ONE, StoreWriter
+from mutbert.genome.store import FREQUENCY_ONE
 from mutbert.genome.verify import verify_genome
+from mutbert.genome.writer import StoreWriter
 
 HEADER = """##fileformat=VCFv4.2
 ##INFO=<ID=AF,Number=A,Type=Float,Description="Allele frequency">

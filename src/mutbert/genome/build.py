@@ -13,7 +13,7 @@ from mutbert import __version__
 from mutbert.errors import InputError
 from mutbert.files import atomic_directory, check_input, check_output
 from mutbert.genome.fields import GENOTYPES, find_frequency_fields
-from mutbert.genome.format import FORMAT_VERSION, MANIFEST, SOFT_MASK, join_runs
+from mutbert.genome.format import FORMAT_VERSION, MANIFEST, SOFT_MASK
 from mutbert.genome.frequencies import ANY_FILTER, Calls
 from mutbert.genome.pieces import read_pieces
 from mutbert.genome.population import Population, RecordCounts
@@ -22,7 +22,7 @@ from mutbert.genome.samples import check_samples, describe_samples, read_samples
 from mutbert.genome.sources import Source, describe_source, parse_sources
 from mutbert.genome.vcf import older_index, read_header
 from mutbert.genome.workers import Workers
-from mutbert.genome.writer import StoreWriter
+from mutbert.genome.writer import StoreWriter, join_runs
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
 

@@ -81,10 +81,8 @@ def _encode(path: Path, name: str, sequence: str) -> tuple[UInt8, npt.NDArray[An
             f"{path}: contig {name}, position {wrong + 1}: {sequence[wrong]!r} is not an IUPAC nucleotide code; "
             "use a FASTA of DNA"
         )
-    start, length, _ = find_runs(code_L & _LOWER)
+    soft_mask = find_runs(code_L & _LOWER, SOFT_MASK)
     code_L &= np.uint8(15)
-    soft_mask = np.empty(len(start), SOFT_MASK)
-    soft_mask["start"], soft_mask["length"] = start, length
     return code_L, soft_mask
 
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.files import read_blocks
-from mutbert.genome.format import true_runs
 from mutbert.genome.sources import Source
+from mutbert.genome.writer import true_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
 from mutbert.genome.format import (
+    AMBIGUITY,
     ARRAYS,
     BASES_PER_BYTE,
     FORMAT,
@@ -22,11 +23,7 @@ from mutbert.genome.format import (
     MANIFEST,
     SOFT_MASK,
     Contig,
-    ambiguous_runs,
-    codes_at,
-    join_runs,
     pack,
-    true_runs,
 )
 
 if TYPE_CHECKING:
@@ -37,6 +34,8 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Int64, UInt8, UInt16, UInt32
 
+
+_SHIFTS: Final = np.array([0, 2, 4, 6], dtype=np.uint8)
 
 _ROWS_OF_A_COPY: Final = 1 << 22
 _BYTES_OF_A_CHECKSUM: Final = 1 << 20
@@ -365,3 +364,123 @@ class StoreWriter:
 def _row_bytes(name: str) -> int:
     dtype, tail = ARRAYS[name]
     return int(dtype.itemsize * np.prod(tail, dtype=int))
+
+
+def ambiguous_runs(base_L: UInt8, start: int = 0) -> npt.NDArray[Any]:
+    """Find the longest runs of one ambiguous code.
+
+    Parameters
+    ----------
+    base_L : ndarray of uint8, shape (L,)
+        Base codes.
+    start : int
+        Position of the first of them in its contig.
+
+    Returns
+    -------
+    ndarray of `AMBIGUITY`, shape (runs,)
+        Ascending.
+    """
+    position = np.flatnonzero(base_L >= 4)
+    code = base_L[position]
+    begins = np.ones(len(position), dtype=bool)
+    begins[1:] = (np.diff(position) != 1) | (code[1:] != code[:-1])
+    first = np.flatnonzero(begins)
+    runs = np.empty(len(first), dtype=AMBIGUITY)
+    runs["start"] = position[first] + start
+    runs["length"] = np.diff(np.append(first, len(position)))
+    runs["code"] = code[first]
+    return runs
+
+
+def true_runs(flag_L: npt.NDArray[np.bool_], start: int = 0) -> npt.NDArray[Any]:
+    """Find the longest runs of true flags.
+
+    Parameters
+    ----------
+    flag_L : ndarray of bool, shape (L,)
+        One for each base.
+    start : int
+        Position of the first of them in its contig.
+
+    Returns
+    -------
+    ndarray of `SOFT_MASK`, shape (runs,)
+        Ascending; no two touch.
+    """
+    change = np.flatnonzero(flag_L[1:] != flag_L[:-1]) + 1
+    edges = np.concatenate([np.flatnonzero(flag_L[:1]), change, np.flatnonzero(flag_L[-1:]) + len(flag_L)])
+    runs = np.empty(len(edges) // 2, dtype=SOFT_MASK)
+    runs["start"] = edges[0::2] + start
+    runs["length"] = edges[1::2] - edges[0::2]
+    return runs
+
+
+def join_runs(parts: Sequence[npt.NDArray[Any]], kind: np.dtype[Any] = AMBIGUITY) -> npt.NDArray[Any]:
+    """Join the runs of consecutive pieces of a contig; a run that a cut went through becomes one again.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray
+        The runs of each piece, ascending.
+    kind : dtype
+        Theirs: `AMBIGUITY` or `SOFT_MASK`.
+
+    Returns
+    -------
+    ndarray of `kind`, shape (runs,)
+        Ascending.
+    """
+    runs = np.concatenate([np.empty(0, dtype=kind), *parts])
+    if not len(runs):
+        return runs
+    end = runs["start"].astype(np.int64) + runs["length"]
+    begins = np.ones(len(runs), dtype=bool)
+    begins[1:] = runs["start"][1:] != end[:-1]
+    if kind == AMBIGUITY:
+        begins[1:] |= runs["code"][1:] != runs["code"][:-1]
+    first = np.flatnonzero(begins)
+    joined = runs[first]
+    joined["length"] = np.add.reduceat(runs["length"].astype(np.int64), first)
+    return joined
+
+
+def codes_at(packed: UInt8, runs: npt.NDArray[Any], position_V: Int64) -> UInt8:
+    """Read the base codes at some positions of a packed contig.
+
+    Parameters
+    ----------
+    packed : ndarray of uint8
+        The contig's bytes.
+    runs : ndarray of `AMBIGUITY`
+        Its ambiguous runs, ascending.
+    position_V : ndarray of int64, shape (V,)
+        0-based positions within the contig, in any order.
+
+    Returns
+    -------
+    ndarray of uint8, shape (V,)
+        Base codes.
+    """
+    code_V: UInt8 = (packed[position_V // BASES_PER_BYTE] >> _SHIFTS[position_V % BASES_PER_BYTE]) & np.uint8(3)
+    if len(runs):
+        run_V = np.searchsorted(runs["start"], position_V, side="right") - 1
+        found_V = runs[run_V]
+        inside_V = (run_V >= 0) & (position_V < found_V["start"].astype(np.int64) + found_V["length"])
+        code_V[inside_V] = found_V["code"][inside_V]
+    return code_V
+
+
+def bisect_rows(values: npt.NDArray[Any], first_B: Int64, last_B: Int64, wanted_B: Int64) -> Int64:
+    """For each row, find the first index in ``first .. last`` whose value is not below the wanted one.
+
+    All rows are searched at once, each in its own ascending range of `values`.
+    """
+    low, high = first_B, last_B
+    for _ in range(int(np.max(last_B - first_B, initial=0)).bit_length()):
+        middle = (low + high) >> 1
+        # A search that has ended may look behind the last value, and stays where it is.
+        below = (low < high) & (values[np.minimum(middle, len(values) - 1)] < wanted_B)
+        low = np.where(below, middle + 1, low)
+        high = np.where(below, high, middle)
+    return low
