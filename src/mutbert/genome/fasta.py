@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import UInt8
 
+LINE_BASES: Final = 60
+"""Bases on a line that is written."""
+
 _LOWER: Final = np.uint8(16)
 _HEAD_BYTES: Final = 1 << 16
 
@@ -102,3 +105,12 @@ def _check_start(path: Path) -> None:
                     raise InputError(f"{path}: byte {damage + 1} is NUL, so it is damaged; copy or download it again")
     except (EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path}: cannot be decompressed ({error}); copy or download it again") from None
+
+
+def fasta_lines(letter_L: UInt8) -> bytes:
+    """Return letters, as ASCII bytes, in lines of `LINE_BASES`, each with its end."""
+    lines = np.full((-(-len(letter_L) // LINE_BASES), LINE_BASES + 1), ord("\n"), dtype=np.uint8)
+    full, rest = divmod(len(letter_L), LINE_BASES)
+    lines[:full, :-1] = letter_L[: len(letter_L) - rest].reshape(full, LINE_BASES)
+    lines[full:, :rest] = letter_L[len(letter_L) - rest :]
+    return lines.tobytes().rstrip(b"\n") + b"\n"

@@ -105,8 +105,8 @@ class ProbabilisticGenome:
 
     path: Path
     contigs: Mapping[str, Contig]
-    manifest: Mapping[str, Any]
-    arrays: Mapping[str, Rows]
+    manifest: Mapping[str, Any] = field(repr=False)
+    arrays: Mapping[str, Rows] = field(repr=False)
     _base: Self | None = field(default=None, repr=False)
     _indexes: dict[str, _Index] = field(default_factory=dict, repr=False)
 
