@@ -254,6 +254,6 @@ def _open_array(file: Path, manifest: Mapping[str, Any], *, check: bool) -> Rows
         array: Rows = np.asarray(np.lib.format.open_memmap(file, mode="r"))
         if array.dtype != dtype or array.shape[1:] != tail:
             raise ValueError(f"holds {array.dtype} {array.shape}, not the format's array")
-    except (KeyError, TypeError, OSError, ValueError) as error:
-        raise GenomeError(f"{file}: cannot be used ({error}); copy or build the store again") from None
+    except (OSError, ValueError) as error:
+        raise GenomeError(f"{file}: {error}; copy or build the store again") from None
     return array
