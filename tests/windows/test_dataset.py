@@ -12,12 +12,11 @@ from torch.utils.data import DataLoader
 from mutbert import alphabet
 from mutbert.windows.batches import expand_batch
 from mutbert.windows.dataset import WindowDataset, whole_batch
-from mutbert.windows.masking import KEPT, Masking, Policy, choose_targets, corrupt
+from mutbert.windows.masking import KEPT, Masking, Policy, Weighting, choose_targets, corrupt
 from mutbert.windows.randomness import random_bits
 from mutbert.windows.sampler import WindowSampler
 from mutbert.windows.splits import Part, select_regions
 from mutbert.windows.tempering import Tempering, temper
-from mutbert.windows.weighting import Weighting
 
 LENGTH = 20
 MASKING = Masking("uniform", share=0.3, replace=0.5, random=0.25, keep=0.25)

@@ -8,11 +8,10 @@ from mutbert.errors import InputError
 from mutbert.model.modeling_mutbert import target_loss
 from mutbert.windows.batches import expand_batch
 from mutbert.windows.dataset import WindowDataset
-from mutbert.windows.masking import Masking
+from mutbert.windows.masking import Masking, Weighting, weigh_targets
 from mutbert.windows.sampler import WindowSampler
 from mutbert.windows.splits import Part, select_regions
 from mutbert.windows.tempering import Tempering
-from mutbert.windows.weighting import Weighting, weigh_targets
 
 LENGTH = 30
 WEIGHTS = st.floats(0, 100, width=32)

@@ -15,22 +15,8 @@ import numpy as np
 
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
-from mutbert.genome.format import (
-    ARRAYS,
-    BASES_PER_BYTE,
-    FREQUENCY_ONE,
-    MANIFEST,
-    UNPACK,
-    VARIANT_ARRAYS,
-    Contig,
-    GenomeError,
-    append_contigs,
-    append_variants,
-    counting,
-    fixed_to_float,
-    float_to_fixed,
-    read_store,
-)
+from mutbert.genome import format as store
+from mutbert.genome.format import FREQUENCY_ONE, MANIFEST, Contig, GenomeError, fixed_to_float, float_to_fixed
 from mutbert.regions import match_contig, names_text
 
 if TYPE_CHECKING:
@@ -51,16 +37,9 @@ class Variants(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """A batch of equally long windows: base codes, and sparse rows for the positions that vary.
+    """Equally long windows: reference base codes, and sparse rows for the positions that vary.
 
-    Parameters
-    ----------
-    base_BL : ndarray of uint8, shape (B, L)
-        Reference base codes (indices into `mutbert.alphabet.IUPAC`).
-    row_N, column_N : ndarray of int64, shape (N,)
-        Window of each variant position, and its 0-based position there; ascending.
-    frequency_N4 : ndarray of uint16, shape (N, 4)
-        Allele frequencies in units of 1/65535; each row sums to 65535.
+    A row is a window, a 0-based position there, and the frequencies of A, C, G, T in units of 1/65535; rows ascend.
     """
 
     base_BL: UInt8
@@ -76,7 +55,7 @@ class Windows(NamedTuple):
 
 
 class _Index(NamedTuple):
-    """Slots of rows in the order of contigs, each contig's first row there, and how far from its row in the array."""
+    """Slots of rows in the order of contigs; each contig's first row there, and what is to be added for the array's."""
 
     slot: Rows
     first_C: Int64
@@ -88,15 +67,15 @@ class ProbabilisticGenome:
     """A reference genome with a population's allele frequencies.
 
     `open` reads a store, whose pages in memory all processes share; `from_sequences` holds sequences in memory. All
-    coordinates are 0-based and half-open, and every contig may be named either way (``chr22`` or ``22``); `GenomeError`
-    is raised for a contig or region that there is not.
+    coordinates are 0-based and half-open, and every contig may be named either way (``chr22`` or ``22``).
+    `GenomeError` is raised for a contig or region that there is not.
 
     Parameters
     ----------
     path : Path
         The store's folder, or what sequences in memory are called in messages.
     contigs : dict of str to Contig
-        The contigs by name, in the FASTA's order.
+        In the FASTA's order.
     manifest : dict
         Where a store is from: sources, settings, records used and not used; empty in memory.
     arrays : dict of str to ndarray
@@ -114,18 +93,15 @@ class ProbabilisticGenome:
     def open(cls, path: str | Path, *, check: bool = False) -> Self:
         """Open a store; `check` compares the SHA-256 of every array with the manifest's.
 
-        Raises
-        ------
-        GenomeError
-            When there is no store, or it is damaged, cut short, or of a newer version.
+        `GenomeError` is raised when there is no store, or it is damaged, cut short, or of a newer version.
         """
-        manifest, contigs, arrays = read_store(Path(path), check=check)
+        manifest, contigs, arrays = store.read_store(Path(path), check=check)
         return cls(Path(path), contigs, manifest, arrays)
 
     @classmethod
     def from_sequences(cls, contigs: Iterable[tuple[str, UInt8, Rows]], path: str | Path = "sequences") -> Self:
         """Return a genome in memory without variants, of what `read_fasta` yields; messages call it `path`."""
-        found, arrays = _in_memory(lambda append: append_contigs(contigs, append))
+        found, arrays = _in_memory(lambda append: store.append_contigs(contigs, append))
         return cls(Path(path), found, {}, arrays)
 
     def reference(self) -> Self:
@@ -135,15 +111,16 @@ class ProbabilisticGenome:
     def with_variants(self, variants: Mapping[str, tuple[Int64, UInt16]]) -> Self:
         """Return the reference with other variants: by contig, ascending positions (V,) and fixed point (V, 4)."""
         rows = ((self.contig(name).name, *both) for name, both in variants.items())
-        contigs, arrays = _in_memory(lambda append: append_variants(self.contigs, rows, append))
-        arrays = {**self.arrays, **{name: arrays[name] for name in VARIANT_ARRAYS}}
+        contigs, arrays = _in_memory(lambda append: store.append_variants(self.contigs, rows, append))
+        arrays = {**self.arrays, **{name: arrays[name] for name in store.VARIANT_ARRAYS}}
         return replace(self, contigs=contigs, arrays=arrays, _base=self._base or self, _indexes={})
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process opens a store itself and shares its pages; pickled arrays would be copies.
         if self._base is not None:
             rows = {name: slice(*contig.variants) for name, contig in self.contigs.items()}
-            variants = {name: tuple(self.arrays[key][some] for key in VARIANT_ARRAYS) for name, some in rows.items()}
+            position, frequency = (self.arrays[name] for name in store.VARIANT_ARRAYS)
+            variants = {name: (position[some], frequency[some]) for name, some in rows.items()}
             return type(self).with_variants, (self._base, variants)
         if not self.manifest:
             return type(self), (self.path, self.contigs, self.manifest, self.arrays)
@@ -211,14 +188,9 @@ class ProbabilisticGenome:
         return known[known[:, 0] < known[:, 1]]
 
     def windows(self, contig_B: Int64, start_B: Int64, length: int) -> Windows:
-        """Return many windows of one length.
+        """Return windows of one length, all within their contigs.
 
-        Parameters
-        ----------
-        contig_B, start_B : ndarray of int64, shape (B,)
-            Index of each window's contig, in the order of `contigs`, and its 0-based start; all within their contigs.
-        length : int
-            Bases of a window.
+        `contig_B` are indices of contigs in the order of `contigs`, and `start_B` 0-based starts there, int64 (B,).
         """
         base_BL = self._bases(contig_B, start_B, length)
         row_N, column_N, variant_N = self._find("variant_position.npy", contig_B, start_B, length)
@@ -244,20 +216,19 @@ class ProbabilisticGenome:
 
     @cached_property
     def _places(self) -> Int64:
-        """First slots and lengths of the contigs."""
-        places = [(one.offset * BASES_PER_BYTE, one.length) for one in self.contigs.values()]
+        """First slot and length of each contig, (C, 2)."""
+        places = [(one.offset * store.BASES_PER_BYTE, one.length) for one in self.contigs.values()]
         return np.array(places, dtype=np.int64).reshape(-1, 2)
 
     def _index(self, name: str) -> _Index:
         if name not in self._indexes:
-            field, start = (
-                ("variants", self.arrays[name]) if name in VARIANT_ARRAYS else (name[:-4], self.arrays[name]["start"])
-            )
+            field = "variants" if name in store.VARIANT_ARRAYS else name.removesuffix(".npy")
+            start = self.arrays[name] if name in store.VARIANT_ARRAYS else self.arrays[name]["start"]
             rows = [getattr(contig, field) for contig in self.contigs.values()]
             first_C, last_C = np.array(rows, dtype=np.int64).reshape(-1, 2).T
             end_C = np.cumsum(last_C - first_C)
             # Half the memory where it is enough, as every process has its own.
-            small = len(self.arrays["sequence.npy"]) * BASES_PER_BYTE < 2**32
+            small = len(self.arrays["sequence.npy"]) * store.BASES_PER_BYTE < 2**32
             slot = np.empty(sum(last_C - first_C), dtype=np.uint32 if small else np.int64)
             for (first, last), end, before in zip(rows, end_C.tolist(), self._places[:, 0].tolist(), strict=True):
                 np.add(start[first:last], slot.dtype.type(before), out=slot[end - (last - first) : end])
@@ -282,11 +253,11 @@ class ProbabilisticGenome:
         if not len(start_B) or not length:
             return np.empty((len(start_B), length), dtype=np.uint8)
         packed = self.arrays["sequence.npy"]
-        count = min((length + 6) // BASES_PER_BYTE, len(packed))
+        count = min((length + 6) // store.BASES_PER_BYTE, len(packed))
         # The last windows of a genome are read from a little before, so that no byte is after the end.
-        byte_B = np.minimum((slot_B + start_B) // BASES_PER_BYTE, len(packed) - count)
-        code = UNPACK.take(_every_window(packed, count)[byte_B]).view(np.uint8).reshape(-1)
-        begin_B = slot_B + start_B + (np.arange(len(start_B)) * count - byte_B) * BASES_PER_BYTE
+        byte_B = np.minimum((slot_B + start_B) // store.BASES_PER_BYTE, len(packed) - count)
+        code = store.UNPACK.take(_every_window(packed, count)[byte_B]).view(np.uint8).reshape(-1)
+        begin_B = slot_B + start_B + (np.arange(len(start_B)) * count - byte_B) * store.BASES_PER_BYTE
         base_BL: UInt8 = _every_window(code, length)[begin_B]
         if len(self.arrays["ambiguity.npy"]):
             # Ambiguous bases are packed as 0.
@@ -317,8 +288,8 @@ def _every_window(values: UInt8, length: int) -> UInt8:
 
 def _in_memory(fill: Callable[[Append], dict[str, Contig]]) -> tuple[dict[str, Contig], dict[str, Rows]]:
     """Return the contigs and arrays of what appends to arrays."""
-    parts = {name: [np.empty((0, *tail), dtype)] for name, (dtype, tail) in ARRAYS.items()}
-    append, _ = counting(lambda name, added: parts[name].append(added))
+    parts = {name: [np.empty((0, *tail), dtype)] for name, (dtype, tail) in store.ARRAYS.items()}
+    append, _ = store.counting(lambda name, added: parts[name].append(added))
     contigs = fill(append)
     return contigs, {name: np.concatenate(rows) for name, rows in parts.items()}
 
