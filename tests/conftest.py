@@ -37,7 +37,9 @@ def write_genome():
     def write(folder, contigs, variants=None, **provenance):
         folder.mkdir(exist_ok=True)
         masks = {
-            name: store.find_runs(np.array([letter.islower() for letter in letters], np.uint8), store.SOFT_MASK)
+            name: store.find_runs(
+                np.array([letter.islower() for letter in letters], np.uint8), store.SOFT_MASK, np.asarray
+            )
             for name, letters in contigs.items()
         }
         rows = []

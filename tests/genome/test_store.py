@@ -39,7 +39,11 @@ def genomes(draw):
 def in_memory(contigs, variants):
     """The same as `write_genome`, without files."""
     rows = [
-        (name, alphabet.encode(letters), find_runs(np.array([one.islower() for one in letters], np.uint8), SOFT_MASK))
+        (
+            name,
+            alphabet.encode(letters),
+            find_runs(np.array([one.islower() for one in letters], np.uint8), SOFT_MASK),
+        )
         for name, letters in contigs.items()
     ]
     fixed = {

@@ -264,7 +264,8 @@ def _write_text(file: Path, kind: str, frames: Iterable[pl.DataFrame]) -> int:
         for frame in frames:
             lines = _bed(frame) if kind == "bed" else frame.with_columns(pl.col("position") + 1)
             has_header = kind == "tsv" and not rows
-            text.write(lines.write_csv(separator="\t", include_header=has_header, float_precision=6).encode())
+            csv = lines.write_csv(include_header=has_header, separator="\t", quote_style="never", float_precision=6)
+            text.write(csv.encode())
             rows += len(frame)
     return rows
 

@@ -27,6 +27,7 @@ LINE_BASES: Final = 60
 
 _LOWER: Final = np.uint8(16)
 _HEAD_BYTES: Final = 1 << 16
+_PIECE_BASES: Final = 1 << 20
 
 
 def _code_of_byte() -> bytes:
@@ -77,14 +78,19 @@ def _encode(path: Path, name: str, sequence: str) -> tuple[UInt8, npt.NDArray[An
     """Return base codes and runs of lower case."""
     if not sequence:
         raise InputError(f"{path}: contig {name} has no sequence; remove its header or add the bases")
-    code_L: UInt8 = np.frombuffer(bytearray(sequence, "utf-8").translate(_CODES), dtype=np.uint8)
+    code_L = np.empty(len(sequence), dtype=np.uint8)
+    # By pieces, as a chromosome and each copy of it take hundreds of megabytes.
+    for start in range(0, len(sequence), _PIECE_BASES):
+        piece = sequence[start : start + _PIECE_BASES].encode("ascii", "replace").translate(_CODES)
+        code_L[start : start + _PIECE_BASES] = np.frombuffer(piece, dtype=np.uint8)
     if code_L.max() == alphabet.NOT_A_BASE:
         wrong = int(np.argmax(code_L == alphabet.NOT_A_BASE))
         raise InputError(
             f"{path}: contig {name}, position {wrong + 1}: {sequence[wrong]!r} is not an IUPAC nucleotide code; "
             "use a FASTA of DNA"
         )
-    soft_mask = find_runs(code_L & _LOWER, SOFT_MASK)
+    del sequence
+    soft_mask = find_runs(code_L, SOFT_MASK, lambda code: code & _LOWER)
     code_L &= np.uint8(15)
     return code_L, soft_mask
 

@@ -46,6 +46,7 @@ ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
 SEQUENCE_ARRAYS: Final = tuple(ARRAYS)[:3]
 VARIANT_ARRAYS: Final = tuple(ARRAYS)[3:]
 
+_BLOCK_BASES: Final = 1 << 20
 _SHIFTS: Final = np.array([0, 2, 4, 6], dtype=np.uint8)
 
 UNPACK: Final = ((np.arange(256)[:, None] >> _SHIFTS) & 3).astype(np.uint8).reshape(-1).view(np.uint32)
@@ -102,17 +103,22 @@ def pack(code_L: UInt8) -> UInt8:
     return packed
 
 
-def find_runs(label_L: UInt8, dtype: np.dtype[Any]) -> Rows:
+def find_runs(value_L: UInt8, dtype: np.dtype[Any], label: Callable[[UInt8], UInt8] = np.asarray) -> Rows:
     """Return the longest runs of one label, as rows of `AMBIGUITY` or `SOFT_MASK`; labels of 0 are no runs."""
-    begins_L = np.ones(len(label_L), dtype=bool)
-    begins_L[1:] = label_L[1:] != label_L[:-1]
-    start = np.flatnonzero(begins_L)
-    length = np.diff(start, append=len(label_L))
-    labelled = label_L[start] > 0
-    runs = np.empty(np.count_nonzero(labelled), dtype=dtype)
-    runs["start"], runs["length"] = start[labelled], length[labelled]
+    starts, labels, last = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], 0
+    # By blocks, as a contig may be as large as what is free.
+    for begin in range(0, len(value_L), _BLOCK_BASES):
+        label_L = label(value_L[begin : begin + _BLOCK_BASES])
+        change = np.flatnonzero(np.diff(label_L, prepend=np.uint8(last)))
+        starts.append(change + begin)
+        labels.append(label_L[change])
+        last = label_L[-1]
+    start, code = np.concatenate(starts), np.concatenate(labels)
+    length = np.diff(start, append=len(value_L))
+    runs = np.empty(np.count_nonzero(code), dtype=dtype)
+    runs["start"], runs["length"] = start[code > 0], length[code > 0]
     if dtype == AMBIGUITY:
-        runs["code"] = label_L[start[labelled]]
+        runs["code"] = code[code > 0]
     return runs
 
 
@@ -127,7 +133,7 @@ def append_contigs(contigs: Iterable[tuple[str, UInt8, Rows]], append: Append) -
         if len(code_L) > LONGEST_CONTIG:
             raise InputError(f"contig {name}: longer than {LONGEST_CONTIG:,} bases, the most a store can hold")
         offset, _ = append("sequence.npy", pack(code_L))
-        ambiguity = append("ambiguity.npy", find_runs(code_L * (code_L >= 4), AMBIGUITY))
+        ambiguity = append("ambiguity.npy", find_runs(code_L, AMBIGUITY, lambda code: code * (code >= 4)))
         found[name] = Contig(name, len(code_L), offset, ambiguity, append("soft_mask.npy", soft_mask), (0, 0))
     return found
 
