@@ -75,10 +75,6 @@ class WindowDataset(Dataset[Any]):
         """Return one window, as a batch of one."""
         return self.batch([index])
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return a batch; torch's loader calls this instead of asking for windows one by one."""
-        return self.batch(indices)
-
     def batch(self, indices: Sequence[int]) -> Batch:
         """Return the windows with these indices, tempered and masked."""
         index_B = np.asarray(indices, dtype=np.int64)
@@ -109,6 +105,9 @@ class WindowDataset(Dataset[Any]):
             is_BT = [np.take_along_axis(is_BL, target_BT.astype(np.int64), axis=1) for is_BL in kinds]
             batch["target_weights"] = weigh_targets(is_BT[0], is_BT[1], self.weighting)
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
+
+    # Torch's loader calls this in place of asking for windows one by one.
+    __getitems__ = batch
 
 
 def whole_batch(batch: Batch) -> Batch:

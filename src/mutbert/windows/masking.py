@@ -14,13 +14,7 @@ from mutbert import alphabet
 from mutbert.windows.randomness import unit_interval
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from mutbert.arrays import Bool, Float32
-
-    UInt64 = npt.NDArray[np.uint64]
-    Places = npt.NDArray[np.uint16]
-    TokenIds = npt.NDArray[np.uint8]
+    from mutbert.arrays import Bool, Float32, UInt8, UInt16, UInt64
 
 KEPT: Final = 255
 """In the place of a token id: the target stays as it is."""
@@ -76,7 +70,7 @@ class Masking:
         return length + (self.span_length - 1 if self.policy == "spans" else 0)
 
 
-def choose_targets(variant_BL: Bool, bits_BD: UInt64, masking: Masking) -> Places:
+def choose_targets(variant_BL: Bool, bits_BD: UInt64, masking: Masking) -> UInt16:
     """Return the positions to predict, ascending, uint16 (B, T); T is ``int(L * share)`` for every window.
 
     `variant_BL` has the positions that vary; `bits_BD` has 64 random bits for each of ``masking.draws(L)``.
@@ -128,7 +122,7 @@ def _earliest_span(rank_BD: UInt64, span: int) -> UInt64:
     return lowest_BL
 
 
-def corrupt(bits_BT: UInt64, masking: Masking) -> TokenIds:
+def corrupt(bits_BT: UInt64, masking: Masking) -> UInt8:
     """Return what the model sees at each target, uint8 (B, T): the id of ``[MASK]`` or of a base, or `KEPT`.
 
     `bits_BT` has 64 random bits a target, independent of those that chose the targets.

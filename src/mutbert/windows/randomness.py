@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    UInt64 = npt.NDArray[np.uint64]
+    from mutbert.arrays import Float64, Int64, UInt64
 
 # One stream for each question asked of a window, so that the answers are independent of each other.
 START: Final = 1
@@ -27,7 +27,7 @@ _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 
-def random_bits(seed: int, stream: int, index_B: npt.NDArray[np.int64], count: int) -> UInt64:
+def random_bits(seed: int, stream: int, index_B: Int64, count: int) -> UInt64:
     """Return 64 random bits for each of `count` places of each index, uint64 (B, count).
 
     Row b depends on ``(seed, stream, index_B[b])`` alone; seed and indices are not negative and below 2**63.
@@ -35,9 +35,7 @@ def random_bits(seed: int, stream: int, index_B: npt.NDArray[np.int64], count: i
     return random_bits_at(seed, stream, index_B, np.arange(count)[None])
 
 
-def random_bits_at(
-    seed: int, stream: int, index_B: npt.NDArray[np.int64], place_BT: npt.NDArray[np.integer[Any]]
-) -> UInt64:
+def random_bits_at(seed: int, stream: int, index_B: Int64, place_BT: npt.NDArray[np.integer[Any]]) -> UInt64:
     """Return what `random_bits` has at the given places of each index, uint64 (B, T); places are (B, T) or (1, T)."""
     key = _mix(np.array([seed], dtype=np.uint64) + _GOLDEN)
     state_B = _mix(index_B.astype(np.uint64) * _GOLDEN + _mix(key ^ np.uint64(stream)))
@@ -45,7 +43,7 @@ def random_bits_at(
     return _mix(state_B[:, None] + steps_BT)
 
 
-def unit_interval(bits: UInt64) -> npt.NDArray[np.float64]:
+def unit_interval(bits: UInt64) -> Float64:
     """Return random bits as numbers uniform in [0, 1), with 53 bits of precision."""
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 

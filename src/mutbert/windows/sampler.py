@@ -61,6 +61,9 @@ class WindowSampler:
         self._last = np.cumsum(starts)
         self._first = self._last - starts
         self.valid_starts = int(self._last[-1])
+        for part in self.parts:
+            # A first window makes the genome's index, which processes that fork from here then share.
+            part.genome.windows(np.zeros(1, np.int64), np.zeros(1, np.int64), 1)
 
     @property
     def has_soft_mask(self) -> bool:
