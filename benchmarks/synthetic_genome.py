@@ -103,7 +103,7 @@ def main() -> None:
     if bases < FEWEST_BASES or records * 4 * SPACING > bases:
         parser.error(f"give at least {FEWEST_BASES:,} bases, and {4 * SPACING} for each record")
     start = time.perf_counter()
-    with atomic_directory(arguments.output, force=arguments.force, mark=TRUTH) as folder:
+    with atomic_directory(arguments.output, force=arguments.force) as folder:
         truth = generate(
             folder, bases, records, seed=arguments.seed, bgzip=arguments.bgzip, per_contig=arguments.per_contig
         )

@@ -1,384 +1,317 @@
-"""Nothing half-written bears the final name, and two writers never meet."""
+"""Outputs appear whole under their final name, and nothing is removed that this program did not write."""
 
-import fcntl
+import errno
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 
 import pytest
 
-from mutbert.demo import run_demo
+import mutbert
+from mutbert import files
 from mutbert.errors import InputError
-from mutbert.files import atomic_directory, atomic_file, check_output, locked, remove_directory, sha256_of
-from mutbert.genome.build import build_genome
-from mutbert.genome.simulate import simulate_population
+from mutbert.files import (
+    atomic_directory,
+    atomic_file,
+    check_input,
+    check_output,
+    locked,
+    mark_directory,
+    remove_directory,
+    sha256_of,
+)
 
 
 def names(folder):
-    return sorted(entry.name for entry in folder.iterdir())
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def everything(folder):
+    return {
+        str(path.relative_to(folder)): path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in {".mutbert.json", ".lock"}
+    }
+
+
+def write(path, text="new", **settings):
+    """Write a directory of one file in a subdirectory."""
+    with atomic_directory(path, **settings) as folder:
+        (folder / "deep").mkdir(exist_ok=True)
+        (folder / "deep" / "file").write_text(text)
 
 
 def test_a_directory_appears_when_the_block_ends(tmp_path):
     with atomic_directory(tmp_path / "out") as folder:
-        (folder / "deep").mkdir()
-        (folder / "deep" / "file").write_text("text")
+        (folder / "file").write_text("text")
         assert not (tmp_path / "out").exists()
-    assert (tmp_path / "out" / "deep" / "file").read_text() == "text"
+    assert everything(tmp_path / "out") == {"file": "text"}
     assert names(tmp_path) == ["out"]
 
 
-def test_an_error_leaves_nothing(tmp_path):
-    def fail():
-        with atomic_directory(tmp_path / "out") as folder:
+def test_an_error_leaves_nothing_and_what_was_there(tmp_path):
+    write(tmp_path / "out", "old")
+    for force in (False, True):
+        with pytest.raises((KeyboardInterrupt, InputError)), atomic_directory(tmp_path / "out", force=force) as folder:
             (folder / "file").write_text("text")
             raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        fail()
-    assert names(tmp_path) == []
-
-
-def test_what_a_killed_process_left_is_cleared(tmp_path):
-    (tmp_path / "out.partial" / "deep").mkdir(parents=True)
-    (tmp_path / "out.partial" / "deep" / "old").write_text("old")
-    with atomic_directory(tmp_path / "out") as folder:
-        assert names(folder) == []
-        (folder / "new").write_text("new")
-    assert names(tmp_path / "out") == ["new"]
-    assert names(tmp_path) == ["out"]
+    assert everything(tmp_path) == {"out/deep/file": "old"}
+    write(tmp_path / "out", "new", force=True)
+    assert everything(tmp_path) == {"out/deep/file": "new"}
 
 
-def test_a_directory_is_kept_until_it_is_replaced(tmp_path):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").write_text("old")
-    with pytest.raises(InputError, match=r"exists already; .*--force"), atomic_directory(tmp_path / "out"):
-        pass
+def test_a_killed_process_leaves_what_a_resumed_one_goes_on_with(tmp_path):
+    program = (
+        "import os, sys; from pathlib import Path; from mutbert.files import atomic_directory\n"
+        "with atomic_directory(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'part').write_text('done'); os.kill(os.getpid(), 9)"
+    )
+    for resume, expected in ((True, {"part": "done", "deep/file": "new"}), (False, {"deep/file": "new"})):
+        out = tmp_path / f"resume {resume}"
+        assert subprocess.run([sys.executable, "-c", program, out], check=False).returncode == -9
+        assert f"{out.name}.partial" in names(tmp_path)
+        write(out, resume=resume)
+        assert everything(out) == expected
+        assert not out.with_name(f"{out.name}.partial").exists()
 
-    def fail():
-        with atomic_directory(tmp_path / "out", force=True) as folder:
-            (folder / "new").write_text("new")
-            assert names(tmp_path / "out") == ["old"]
-            raise RuntimeError
 
-    with pytest.raises(RuntimeError):
-        fail()
-    assert names(tmp_path / "out") == ["old"]
-    with atomic_directory(tmp_path / "out", force=True) as folder:
-        (folder / "new").write_text("new")
-    assert names(tmp_path / "out") == ["new"]
-    assert names(tmp_path) == ["out"]
+def test_what_is_kept_after_an_error_is_kept(tmp_path):
+    with (
+        pytest.raises(RuntimeError),
+        atomic_directory(tmp_path / "out", keep=lambda: True) as folder,
+    ):
+        (folder / "part").write_text("done")
+        raise RuntimeError
+    assert everything(tmp_path) == {"out.partial/part": "done"}
 
 
 def test_a_second_writer_is_refused(tmp_path):
+    program = "import sys; from pathlib import Path; from mutbert.files import atomic_directory\n"
+    program += "with atomic_directory(Path(sys.argv[1])): pass"
     with atomic_directory(tmp_path / "out") as folder:
         (folder / "file").write_text("first")
-        program = "import sys; from pathlib import Path; from mutbert.files import atomic_directory\n"
-        program += "with atomic_directory(Path(sys.argv[1])): pass"
         second = subprocess.run(
             [sys.executable, "-c", program, tmp_path / "out"], capture_output=True, text=True, check=False
         )
-        assert "another process is writing it just now" in second.stderr
-        assert names(folder) == ["file"]
-    assert names(tmp_path / "out") == ["file"]
-
-
-def test_an_output_that_appears_meanwhile_is_not_overwritten(tmp_path):
-    def race():
-        with atomic_directory(tmp_path / "out"):
-            (tmp_path / "out").mkdir()
-
-    with pytest.raises(InputError, match="exists already"):
-        race()
-    assert names(tmp_path) == ["out"]
-
-
-@pytest.mark.parametrize("suffix", ["", ".txt", ".vcf.gz"])
-def test_a_file_appears_when_the_block_ends(tmp_path, suffix):
-    path = tmp_path / f"out{suffix}"
-    with atomic_file(path) as partial:
-        partial.write_text("new")
-        # Some writers choose the format by the suffix.
-        assert not suffix or partial.suffix == path.suffix
-        assert not path.exists()
-    assert path.read_text() == "new"
-    assert names(tmp_path) == [path.name]
-
-
-def test_a_file_is_kept_until_it_is_replaced(tmp_path):
-    path = tmp_path / "out.txt"
-    path.write_text("old")
-    with pytest.raises(InputError, match="exists already"), atomic_file(path):
+        assert "another process is writing it" in second.stderr
+    assert everything(tmp_path / "out") == {"file": "first"}
+    with locked(tmp_path / "out"), pytest.raises(InputError, match="another process"), locked(tmp_path / "out"):
         pass
 
-    def fail():
-        with atomic_file(path, force=True) as partial:
-            partial.write_text("half")
-            raise RuntimeError
 
-    with pytest.raises(RuntimeError):
-        fail()
-    assert path.read_text() == "old"
-    with atomic_file(path, force=True) as partial:
+def test_an_output_that_appears_meanwhile_is_not_replaced(tmp_path):
+    with pytest.raises(InputError, match="exists already"), atomic_directory(tmp_path / "out"):
+        (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match="exists already"), atomic_file(tmp_path / "file") as partial:
+        partial.write_text("mine")
+        (tmp_path / "file").write_text("other")
+    assert (tmp_path / "file").read_text() == "other"
+    assert names(tmp_path) == ["file", "out"]
+
+
+@pytest.mark.parametrize("name", ["out", "out.txt", "out.vcf.gz"])
+def test_a_file_appears_when_the_block_ends(tmp_path, name):
+    out = tmp_path / name
+    os.umask(umask := os.umask(0o027))
+    os.umask(0o027)
+    try:
+        with atomic_file(out) as partial:
+            assert partial.suffix == out.suffix or not out.suffix
+            partial.write_text("text")
+            assert not out.exists()
+    finally:
+        os.umask(umask)
+    assert out.stat().st_mode & 0o777 == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(InputError, match=r"exists already; .*--force"), atomic_file(out):
+        pass
+    with pytest.raises(RuntimeError), atomic_file(out, force=True) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert out.read_text() == "text"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_link_is_replaced_and_not_followed(tmp_path):
+    (tmp_path / "target").write_text("precious")
+    (tmp_path / "link").symlink_to("target")
+    with atomic_file(tmp_path / "link", force=True) as partial:
         partial.write_text("new")
-    assert path.read_text() == "new"
-    assert names(tmp_path) == ["out.txt"]
+    assert (tmp_path / "target").read_text() == "precious"
+    assert (tmp_path / "link").read_text() == "new"
+    write(tmp_path / "folder")
+    (tmp_path / "linked").symlink_to("folder")
+    with pytest.raises(InputError, match="not a regular directory"), atomic_directory(tmp_path / "linked", force=True):
+        pass
 
 
-def test_folders_that_cannot_take_an_output_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="does not exist; create it first"):
-        check_output(tmp_path / "absent" / "out", force=True)
-    # Root may write anywhere, so the answer is given for the system.
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(InputError, match="cannot be written; choose another"):
-        check_output(tmp_path / "out", force=True)
+@pytest.mark.parametrize("where", ["out", "out.partial", "out/deep"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_nothing_foreign_is_removed(tmp_path, where, linked):
+    """Neither a file that somebody put there, nor what a link leads to."""
+    write(tmp_path / "out", "old")
+    (tmp_path / where).mkdir(exist_ok=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "thesis").write_text("precious")
+    if linked:
+        (tmp_path / where / "data").symlink_to(tmp_path / "elsewhere")
+    else:
+        (tmp_path / where / "thesis").write_text("precious")
+    before = everything(tmp_path)
+    with pytest.raises(InputError, match=r"mutbert did not write|not written by mutbert"):
+        write(tmp_path / "out", force=True)
+    assert everything(tmp_path) == before
 
 
-def test_a_checksum_is_that_of_the_content(tmp_path):
-    content = b"ACGT" * 1_000_000
-    (tmp_path / "file").write_bytes(content)
-    told = []
-    assert sha256_of(tmp_path / "file", told.append) == hashlib.sha256(content).hexdigest()
-    assert sum(told) == len(content)
+def test_a_partial_directory_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "data").mkdir()
+    mark_directory(tmp_path / "data")
+    (tmp_path / "data" / "thesis").write_text("precious")
+    (tmp_path / "out.partial").symlink_to("data")
+    with pytest.raises(InputError, match="not written by mutbert"):
+        write(tmp_path / "out")
+    assert everything(tmp_path / "data") == {"thesis": "precious"}
 
 
-def test_a_removed_directory_loses_its_name_first(tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "file").write_text("x")
+@pytest.mark.parametrize("marker", ["manifest.json", "recipe.yaml", "config.json", ".git/HEAD", ".mutbert.json"])
+def test_a_directory_that_only_looks_like_an_output_is_not_replaced(tmp_path, marker):
+    (tmp_path / "out" / marker).parent.mkdir(parents=True)
+    (tmp_path / "out" / marker).write_text("{}")
+    (tmp_path / "out" / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="mutbert did not write"):
+        check_output(tmp_path / "out", force=True, directory=True)
+    fasta = tmp_path / "ref.fa"
+    fasta.write_text(">1\nACGT\n")
+    with pytest.raises(InputError, match="mutbert did not write"):
+        mutbert.build_genome(fasta, tmp_path / "out", force=True)
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "precious"
 
-    def killed(path):
-        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched:
-        patched.setattr("mutbert.files.shutil.rmtree", killed)
-        with pytest.raises(KeyboardInterrupt):
-            remove_directory(folder)
-    assert not folder.exists()
-    folder.mkdir()
-    remove_directory(folder)
-    assert list(tmp_path.iterdir()) == []
+def test_a_run_s_directory_has_the_files_of_its_patterns(tmp_path):
+    (tmp_path / "run" / "checkpoints" / "checkpoint-1").mkdir(parents=True)
+    mark_directory(tmp_path / "run", ("history.json", "checkpoints/*"))
+    (tmp_path / "run" / "history.json").write_text("{}")
+    (tmp_path / "run" / "checkpoints" / "checkpoint-1" / "weights").write_text("1")
+    check_output(tmp_path / "run", force=True, directory=True)
+    write(tmp_path / "run" / "model")
+    check_output(tmp_path / "run", force=True, directory=True)
+    (tmp_path / "run" / "model" / "notes.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"holds model/notes\.txt"):
+        check_output(tmp_path / "run", force=True, directory=True)
 
 
 @pytest.mark.parametrize(
-    ("names", "allowed"), [(["a.txt"], False), (["mark.json", "a.txt"], True), ([".a"], True), ([], True)]
+    ("output", "source", "relation"),
+    [
+        ("store", "store", "is"),
+        ("store", "store/ref.fa", "holds"),
+        ("store/deep/model", "store", "lies in"),
+        ("link", "store", "is"),
+        ("missing/../store", "store", "is"),
+    ],
 )
-def test_force_replaces_only_what_the_command_makes(tmp_path, names, allowed):
-    output = tmp_path / "output"
-    output.mkdir()
-    for name in names:
-        (output / name).write_text("x")
-    if not allowed:
-        with (
-            pytest.raises(InputError, match=r"no mark\.\*\), so --force does not"),
-            atomic_directory(output, force=True, mark="mark.*"),
-        ):
-            pass
-        assert [file.name for file in output.iterdir()] == names
-        return
-    with atomic_directory(output, force=True, mark="mark.*") as folder:
-        (folder / "new").write_text("y")
-    assert [file.name for file in output.iterdir()] == ["new"]
-    assert [file.name for file in tmp_path.iterdir()] == ["output"]
+def test_an_output_that_would_cost_an_input_is_refused(tmp_path, output, source, relation):
+    write(tmp_path / "store")
+    (tmp_path / "store" / "ref.fa").write_text(">1\nACGT\n")
+    (tmp_path / "link").symlink_to("store")
+    with pytest.raises(InputError, match=rf"{relation} the input .*{source}"):
+        check_output(tmp_path / output, force=True, directory=True, inputs=[tmp_path / source])
 
 
-def test_no_verb_replaces_a_folder_of_other_things(tmp_path):
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "thesis.txt").write_text("x")
-    fasta = tmp_path / "x.fa"
-    fasta.write_text(">a\nACGT\n")
-    for replace in (
-        lambda: build_genome(fasta, precious, force=True),
-        lambda: simulate_population(precious, length=1000, samples=1, force=True),
-        lambda: run_demo(precious, force=True),
-    ):
-        with pytest.raises(InputError, match="--force does not replace it"):
-            replace()
-    assert (precious / "thesis.txt").exists()
+def test_outputs_apart_from_the_inputs_are_accepted(tmp_path):
+    (tmp_path / "run").mkdir()
+    mark_directory(tmp_path / "run", ("model/*",))
+    check_output(tmp_path / "run" / "predictions.tsv", force=False, inputs=[tmp_path / "run", "name/of-a-model"])
 
 
-def test_a_lock_does_not_outlive_its_holder_in_a_forked_process(tmp_path):
-    """As a loader's workers do that have not noticed yet that they are alone."""
-    end_read, end_write = os.pipe()
-    begun_read, begun_write = os.pipe()
+@pytest.mark.parametrize("call", ["fsync", "rename", "replace", "mkdir", "open"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS])
+def test_a_write_that_fails_is_one_line_and_loses_nothing(tmp_path, monkeypatch, call, number):
+    """Each system call of a write fails in turn: at its first use, its second, and so on."""
+
+    def attempt(first):
+        count = 0
+        real = getattr(os, call)
+
+        def fail(*arguments, **settings):
+            nonlocal count
+            if "out" in str(arguments[0]) or call == "fsync":
+                count += 1
+                if count == first:
+                    raise OSError(number, os.strerror(number))
+            return real(*arguments, **settings)
+
+        write(tmp_path / "out", "old")
+        (tmp_path / "out.txt").write_text("old")
+        monkeypatch.setattr(os, call, fail)
+        try:
+            with atomic_file(tmp_path / "out.txt", force=True) as partial:
+                partial.write_bytes(b"new")
+            write(tmp_path / "out", "new", force=True)
+        except InputError as error:
+            assert str(tmp_path / "out") in str(error)  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+        finally:
+            monkeypatch.undo()
+        return count >= first
+
+    for first in range(1, 20):
+        failed = attempt(first)
+        assert (tmp_path / "out.txt").read_text() in ({"old", "new"} if failed else {"new"})
+        assert everything(tmp_path / "out")["deep/file"] in ({"old", "new"} if failed else {"new"})
+        remove_directory(tmp_path / "out")
+        if not failed:
+            break
+    assert first > 1
+    assert names(tmp_path) == ["out.txt"]
+
+
+def test_directories_that_cannot_take_an_output_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="does not exist; create it first"):
+        check_output(tmp_path / "no" / "out", force=False)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match="not a regular file"):
+        check_output(tmp_path / "folder", force=True)
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(InputError, match="not a regular file"):
+        check_output(tmp_path / "fifo", force=True)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match="not writable"):
+        check_output(tmp_path / "out", force=False)
+
+
+def test_a_file_system_without_locks_has_files_for_them(tmp_path, monkeypatch):
+    def no_locks(*_, **__):
+        raise OSError(errno.EOPNOTSUPP, "no locks")
+
+    monkeypatch.setattr(files.FileLock, "acquire", no_locks)
+    with locked(tmp_path), pytest.raises(InputError, match="another process"), locked(tmp_path):
+        pass
     with locked(tmp_path):
-        child = os.fork()
-        if child == 0:
-            os.close(end_write)
-            os.write(begun_write, b"x")
-            os.read(end_read, 1)
-            os._exit(0)
-        os.read(begun_read, 1)
-    try:
-        with locked(tmp_path):
-            pass
-    finally:
-        os.close(end_write)
-        os.waitpid(child, 0)
+        pass
 
 
-def test_a_forked_process_leaves_the_lock_to_its_parent(tmp_path):
-    with locked(tmp_path):
-        child = os.fork()
-        if child == 0:
-            os._exit(0)
-        os.waitpid(child, 0)
-        with pytest.raises(InputError, match="another process is writing"), locked(tmp_path):
-            pass
+def test_a_checksum_is_that_of_the_content(tmp_path):
+    content = os.urandom(3_000_000)
+    (tmp_path / "file").write_bytes(content)
+    amounts = []
+    assert sha256_of(tmp_path / "file", amounts.append) == hashlib.sha256(content).hexdigest()
+    assert sum(amounts) == len(content)
 
 
-# Files
-
-BEGIN = "import os, signal, sys, time; from pathlib import Path; from mutbert.files import atomic_file\n"
-
-
-def start(program, *words):
-    return subprocess.Popen(
-        [sys.executable, "-c", BEGIN + program, *map(str, words)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_a_second_writer_of_a_file_is_refused(tmp_path, force):
-    path = tmp_path / "out.txt"
-    if force:
-        path.write_text("old")
-    program = f"""
-with atomic_file(Path(sys.argv[1]), force={force}) as partial, partial.open("w") as file:
-    file.write("first ")
-    file.flush()
-    print("begun", flush=True)
-    file.write(sys.stdin.readline())
-"""
-    first = start(program, path)
-    assert first.stdout.readline() == "begun\n"
-    second = start(program, path)
-    assert "out.txt: another process is writing it just now" in second.communicate()[1].splitlines()[-1]
-    other = tmp_path / "other.txt"
-    with atomic_file(other) as partial:
-        partial.write_text("another output")
-    assert first.communicate("and whole")[1] == ""
-    assert path.read_text() == "first and whole"
-    assert names(tmp_path) == ["other.txt", "out.txt"]
-
-
-def test_what_a_killed_writer_of_a_file_left_is_cleared(tmp_path):
-    path = tmp_path / "out.txt"
-    killed = start(
-        """
-with atomic_file(Path(sys.argv[1])) as partial:
-    partial.write_text("half of it")
-    os.kill(os.getpid(), signal.SIGKILL)
-""",
-        path,
-    )
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
-    assert not path.exists()
-    assert names(tmp_path) != []
-    with atomic_file(path) as partial:
-        assert not partial.exists()
-        partial.write_text("whole")
-    assert names(tmp_path) == ["out.txt"]
-
-
-def test_many_writers_of_a_small_file_never_mix(tmp_path):
-    """However one's end and another's beginning fall together."""
-    program = """
-from mutbert.errors import InputError
-letter, written, refused = sys.argv[2], 0, 0
-while written < 30:
-    try:
-        with atomic_file(Path(sys.argv[1]), force=True) as partial, partial.open("x") as file:
-            for _ in range(4):
-                file.write(letter)
-                file.flush()
-            assert partial.read_text() == 4 * letter
-        written += 1
-    except InputError:
-        refused += 1
-    text = Path(sys.argv[1]).read_text() if Path(sys.argv[1]).exists() else "AAAA"
-    assert text in ("AAAA", "BBBB", "CCCC"), text
-"""
-    writers = [start(program, tmp_path / "out.txt", letter) for letter in "ABC"]
-    for writer in writers:
-        assert writer.communicate()[1] == ""
-    assert names(tmp_path) == ["out.txt"]
-
-
-def test_a_file_s_lock_does_not_outlive_its_holder_in_a_forked_process(tmp_path):
-    done = start(
-        """
-path = Path(sys.argv[1])
-end_read, end_write = os.pipe()
-with atomic_file(path) as partial:
-    partial.write_text("one")
-    child = os.fork()
-    if child == 0:
-        os.close(end_write)
-        os.read(end_read, 1)
-        os._exit(0)
-with atomic_file(path, force=True) as partial:
-    partial.write_text("two")
-os.close(end_write)
-os.waitpid(child, 0)
-print(path.read_text())
-""",
-        tmp_path / "out.txt",
-    )
-    assert done.communicate() == ("two\n", "")
-
-
-def test_a_forked_process_that_ends_leaves_the_file_to_its_parent(tmp_path):
-    done = start(
-        """
-path = Path(sys.argv[1])
-with atomic_file(path) as partial:
-    partial.write_text("mine")
-    if os.fork() == 0:
-        sys.exit(0)
-    os.wait()
-    try:
-        with atomic_file(path):
-            pass
-    except Exception as error:
-        print(error)
-print(path.read_text())
-""",
-        tmp_path / "out.txt",
-    )
-    printed, wrong = done.communicate()
-    assert wrong == ""
-    assert "another process is writing" in printed.splitlines()[0]
-    assert printed.splitlines()[1] == "mine"
-    assert names(tmp_path) == ["out.txt"]
-
-
-def test_writers_may_lock_the_file_or_put_another_in_its_place(tmp_path):
-    """HDF5 does the former."""
-    with atomic_file(tmp_path / "locked") as partial, partial.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        file.write("locked")
-    with atomic_file(tmp_path / "other") as partial:
-        (tmp_path / "aside").write_text("other")
-        (tmp_path / "aside").replace(partial)
-        with pytest.raises(InputError, match="another process"), atomic_file(tmp_path / "other"):
-            pass
-    assert (tmp_path / "locked").read_text() == "locked"
-    assert (tmp_path / "other").read_text() == "other"
-    assert names(tmp_path) == ["locked", "other"]
-
-
-def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path):
-    def race():
-        with atomic_file(tmp_path / "out") as partial:
-            partial.write_text("ours")
-            (tmp_path / "out").write_text("theirs")
-
-    with pytest.raises(InputError, match="exists already"):
-        race()
-    assert (tmp_path / "out").read_text() == "theirs"
-    assert names(tmp_path) == ["out"]
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such VCF file"),
+        (b"", "is empty"),
+        (bytes.fromhex("1f8b08040000000000ff060042430200") + bytes(40), "end marker is missing"),
+    ],
+)
+def test_inputs_that_cannot_be_read_are_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "file").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        check_input(tmp_path / "file", "VCF")
+    with pytest.raises(InputError, match="is a directory"):
+        check_input(tmp_path, "VCF")

@@ -12,7 +12,7 @@ import numpy as np
 
 from mutbert import alphabet
 from mutbert.errors import MissingExtraError
-from mutbert.files import check_output, remove_directory
+from mutbert.files import check_output, mark_directory, remove_directory
 from mutbert.genome.build import build_genome
 from mutbert.genome.simulate import simulate_population
 from mutbert.genome.store import ProbabilisticGenome
@@ -94,10 +94,11 @@ def run_demo(
     start = time.monotonic()
     output = Path(output)
     # The first thing that a demo makes, finished or not.
-    check_output(output, force=force, mark="population*")
+    check_output(output, force=force, directory=True)
     if output.exists():
         remove_directory(output)
     output.mkdir()
+    mark_directory(output, ("population*/*", "held_out_windows.bed", "embeddings.parquet", "report.html"))
 
     def announce(step: int, text: str) -> None:
         if progress:

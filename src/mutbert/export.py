@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from mutbert.errors import InputError
-from mutbert.files import atomic_directory, refuse_inside
+from mutbert.files import atomic_directory, check_output
 from mutbert.model.checkpoints import local_folder
 from mutbert.model.convert import write_model
 from mutbert.reports.model_card import ModelFacts, model_card
@@ -84,8 +84,8 @@ def export_model(
     folder = local_folder(source)
     if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():
         folder = folder / MODEL
-    refuse_inside(folder, output)
-    with atomic_directory(output, force=force, mark="config.json") as partial:
+    check_output(output, force=force, directory=True, inputs=[folder])
+    with atomic_directory(output, force=force) as partial:
         model = write_model(folder, partial, custom_code=True).model
         facts = ModelFacts(
             name=name or output.name,

@@ -1,123 +1,128 @@
-"""Outputs are written aside and renamed into place, so that nothing half-written ever bears the final name."""
+"""Outputs that appear whole under their final name, and inputs that are checked before they are read.
+
+An output is written under a temporary name beside the final one and renamed. A directory that this program writes holds
+``.mutbert.json``, which lists its files: ``force`` replaces a directory only where it holds nothing else.
+"""
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import gzip
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import zlib
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from enum import Enum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from mutbert.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import BinaryIO
 
-_CHUNK_BYTES = 1 << 20
-# Descriptors of the folders and outputs that this process holds.
-_locks: set[int] = set()
+MARKER: Final = ".mutbert.json"
+"""In every directory that this program writes: the patterns of its files' paths."""
+_LOCK: Final = ".lock"
+_BLOCK: Final = 1 << 20
 
 
-def check_output(path: Path, *, force: bool, mark: str | None = None) -> None:
-    """Refuse an output that exists, or whose folder does not.
+def check_output(path: Path, *, force: bool, directory: bool = False, inputs: Iterable[str | Path] = ()) -> None:
+    """Raise InputError where an output exists, cannot be written, or is, holds or lies in an input.
 
-    Parameters
-    ----------
-    path : Path
-        The output.
-    force : bool
-        Whether it may be replaced.
-    mark : str, optional
-        A pattern of names, of which a folder that may be replaced holds one: whoever gives the wrong folder by
-        mistake does not lose it. A folder with nothing but hidden files in it may be replaced too.
-
-    Raises
-    ------
-    InputError
-        When `path` exists and `force` is false or the folder has no mark; when its parent folder is missing or
-        cannot be written.
+    With `force` it may exist: a regular file, or a directory with nothing in it that this program did not write.
     """
-    if path.exists() and not force:
-        raise InputError(f"{path}: exists already; choose another output or give --force to replace it")
-    if mark and path.exists() and not path.is_dir():
-        raise InputError(f"{path}: is a file and not a folder of this command; choose another output")
-    if mark and path.is_dir() and not any(path.glob(mark)) and any(path.glob("[!.]*")):
-        raise InputError(
-            f"{path}: holds other things than this command makes (no {mark}), so --force does not replace it; choose "
-            "another output, or remove it yourself"
-        )
+    for source in map(Path, inputs):
+        if source.exists():
+            _check_apart(path, source)
+    if os.path.lexists(path):
+        if not force:
+            raise InputError(f"{path}: exists already; choose another output or give --force to replace it")
+        kind = "directory" if directory else "file"
+        if (path.is_symlink() and directory) or not (path.is_dir() if directory else path.is_file()):
+            raise InputError(f"{path}: is not a regular {kind}; choose another output")
+        if directory and (foreign := next(_foreign(path), None)) is not None:
+            raise InputError(
+                f"{path}: holds {foreign.relative_to(path)}, which mutbert did not write, so --force does not replace "
+                "it; choose another output, or remove it yourself"
+            )
     if not path.parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} does not exist; create it first")
+        raise InputError(f"{path}: the directory {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: the folder {path.parent} cannot be written; choose another output")
+        raise InputError(f"{path}: the directory {path.parent} is not writable; choose another output")
 
 
-def refuse_inside(source: Path, output: Path) -> None:
-    """Refuse an output that holds its source, which would go with it.
+def _check_apart(path: Path, source: Path) -> None:
+    output, given = path.resolve(), source.resolve()
+    # Writing into a run's directory is fine, into one whose files are complete is not.
+    complete = given in output.parents and "*" not in "".join(_patterns(given) or ["*"])
+    if output == given or output in given.parents or complete:
+        relation = "is" if output == given else "lies in" if complete else "holds"
+        raise InputError(f"{path}: {relation} the input {source}, which would be lost; choose another output")
 
-    Raises
-    ------
-    InputError
-        When `source` lies inside `output`.
-    """
-    if output.resolve() in source.resolve().parents:
-        raise InputError(f"{output}: holds {source}, which would be lost; choose another output")
+
+def mark_directory(path: Path, patterns: Iterable[str] = ("*",)) -> None:
+    """Record that a directory is this program's, with the patterns of its files' paths; ``*`` matches ``/`` too."""
+    text = json.dumps({"program": "mutbert", "files": list(patterns)}, indent=1)
+    (path / MARKER).write_text(text + "\n", encoding="utf-8")
+
+
+def _patterns(path: Path) -> list[str] | None:
+    """Patterns of a directory's own files; ``None`` where it has no marker."""
+    try:
+        return [str(pattern) for pattern in json.loads((path / MARKER).read_text(encoding="utf-8"))["files"]]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _foreign(directory: Path, patterns: Iterable[str] = (), prefix: str = "") -> Iterator[Path]:
+    """Yield what a directory holds that this program did not write; a marked subdirectory has its own patterns."""
+    own = _patterns(directory)
+    patterns, prefix = (patterns, prefix) if own is None else (own, "")
+    for entry in sorted(directory.iterdir()):
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _foreign(entry, patterns, f"{prefix}{entry.name}/")
+        elif not any(fnmatchcase(prefix + entry.name, pattern) for pattern in (*patterns, f"*{MARKER}", f"*{_LOCK}")):
+            yield entry
 
 
 @contextmanager
 def atomic_directory(
-    path: Path,
-    *,
-    force: bool = False,
-    mark: str | None = None,
-    resume: bool = False,
-    keep: Callable[[], bool] = lambda: False,
+    path: Path, *, force: bool = False, resume: bool = False, keep: Callable[[], bool] = lambda: False
 ) -> Iterator[Path]:
-    """Give a folder to write into that becomes `path` in one rename when the block ends well.
+    """Yield a directory to write into, which becomes `path` in one rename when the block ends without an error.
 
-    The folder is ``NAME.partial`` beside `path`. It is locked while the block runs, so that two processes never
-    write the same output; what a killed process left there is cleared. On an error it is removed.
-
-    Parameters
-    ----------
-    path : Path
-        The folder to publish.
-    force : bool
-        Replace `path` where it exists.
-    mark : str, optional
-        What a folder that is replaced holds; see `check_output`.
-    resume : bool
-        Leave in the folder what an earlier process left there.
-    keep : callable
-        Asked after an error: whether the folder is to stay, so that a later call may go on with it.
-
-    Yields
-    ------
-    Path
-        The folder to write into.
-
-    Raises
-    ------
-    InputError
-        When `path` exists and `force` is false, or another process is writing it.
+    It is ``NAME.partial`` and locked. After an error it stays where `keep` returns true; `resume` starts from it.
     """
-    check_output(path, force=force, mark=mark)
+    check_output(path, force=force, directory=True)
     partial = path.with_name(path.name + ".partial")
-    partial.mkdir(exist_ok=True)
-    with locked(partial, path):
+    with _explained(path):
+        try:
+            partial.mkdir()
+        except FileExistsError:
+            if partial.is_symlink() or not partial.is_dir() or next(_foreign(partial), None) is not None:
+                raise InputError(
+                    f"{partial}: was not written by mutbert; move it away, or choose another output"
+                ) from None
+    with locked(partial, path), _explained(path):
         try:
             if not resume:
                 _clear(partial)
+            mark_directory(partial)
             yield partial
-            check_output(path, force=force, mark=mark)
+            files = sorted(file for file in partial.rglob("*") if file.is_file() and file.name not in {MARKER, _LOCK})
+            mark_directory(partial, [str(file.relative_to(partial)) for file in files])
+            for file in files:
+                _sync(file)
+            check_output(path, force=force, directory=True)
+            (partial / _LOCK).unlink(missing_ok=True)
             rename_directory(partial, path)
         except BaseException:
             if not keep():
@@ -125,115 +130,29 @@ def atomic_directory(
             raise
 
 
-@contextmanager
-def locked(directory: Path, output: Path | None = None) -> Iterator[None]:
-    """Hold a folder for this process alone; the lock goes with the process, however it ends.
-
-    Raises
-    ------
-    InputError
-        When another process holds it; the message names `output`, or the folder where that is left out.
-    """
-    descriptor = _hold(directory, os.O_RDONLY, output or directory)
-    try:
-        yield
-    finally:
-        _release(descriptor)
-
-
-@contextmanager
-def _locked_beside(path: Path) -> Iterator[Callable[[], bool]]:
-    """Hold an output by a file of its own beside it, which is there for no longer; gives whether it is held still.
-
-    What is written cannot itself be held, as some writers lock it, or put another file in its place.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    while True:
-        descriptor = _hold(lock, os.O_RDWR | os.O_CREAT, path)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), lock.stat()):
-                break
-        # Whoever had it removed it meanwhile, so that it holds nothing.
-        _release(descriptor)
-    try:
-        yield lambda: descriptor in _locks
-    finally:
-        if descriptor in _locks:
-            lock.unlink(missing_ok=True)
-        _release(descriptor)
-
-
-def _hold(path: Path, flags: int, output: Path) -> int:
-    descriptor = os.open(path, flags, 0o666)
-    _locks.add(descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException as error:
-        _release(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise InputError(
-                f"{output}: another process is writing it just now; wait for it or choose another output"
-            ) from None
-        raise
-    return descriptor
-
-
-def _release(descriptor: int) -> None:
-    # In a process that was forked meanwhile it is closed already.
-    if descriptor in _locks:
-        _locks.remove(descriptor)
-        os.close(descriptor)
-
-
-def _let_go() -> None:
-    """Close the locks that a forked process has with its parent: they would outlive the one that holds them."""
-    while _locks:
-        os.close(_locks.pop())
-
-
-os.register_at_fork(after_in_child=_let_go)
+def _clear(directory: Path) -> None:
+    for entry in directory.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry.name != _LOCK:
+            entry.unlink()
 
 
 @contextmanager
 def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a file to write that becomes `path` in one rename when the block ends well.
-
-    It is locked while the block runs, so that two processes never write the same output; what a killed process left
-    there is cleared. On an error it is removed.
-
-    Parameters
-    ----------
-    path : Path
-        The file to publish.
-    force : bool
-        Replace `path` where it exists.
-
-    Yields
-    ------
-    Path
-        The file to write.
-
-    Raises
-    ------
-    InputError
-        When `path` exists and `force` is false, or another process is writing it.
-    """
+    """Yield a file to write, which becomes `path` in one rename when the block ends without an error."""
     check_output(path, force=force)
     # The suffix stays last, because some writers choose the format by it.
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    with _locked_beside(path) as is_held:
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    with _explained(path):
         try:
-            partial.unlink(missing_ok=True)
+            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
             yield partial
             check_output(path, force=force)
             _sync(partial)
             partial.replace(path)
-            _sync(path.parent)
-        except BaseException:
-            # Of a process that was forked meanwhile it is not.
-            if is_held():
-                partial.unlink(missing_ok=True)
-            raise
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any, *, force: bool = False) -> None:
@@ -242,67 +161,84 @@ def write_json(path: Path, value: Any, *, force: bool = False) -> None:
         file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
-def sha256_of(path: Path, advance: Callable[[float], None] | None = None) -> str:
-    """Compute the SHA-256 of a file, as hexadecimal digits; `advance` is told of each chunk's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            if advance is not None:
-                advance(len(chunk))
-    return digest.hexdigest()
+@contextmanager
+def locked(directory: Path, output: Path | None = None) -> Iterator[None]:
+    """Hold a directory for this process alone; a killed process holds it no longer."""
+    lock: BaseFileLock = FileLock(directory / _LOCK, timeout=0)
+    try:
+        try:
+            lock.acquire()
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, Timeout):
+                raise
+            # Some network file systems have no locks; a file that is there is the next best.
+            lock = SoftFileLock(directory / f"{_LOCK}.soft", timeout=0)
+            lock.acquire()
+    except Timeout:
+        raise InputError(
+            f"{output or directory}: another process is writing it; wait for it or choose another output"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def rename_directory(partial: Path, path: Path) -> None:
-    """Rename a finished folder to its final name, once all of it is on the disk.
-
-    An old `path` is moved aside first and removed last, so that one of the two always exists.
-    """
-    _sync_tree(partial)
-    replaced = path.with_name(path.name + ".replaced")
-    if path.exists():
-        _remove(replaced)
+    """Rename a complete directory to its final name; what had that name is removed once the new one has it."""
+    replaced = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    if exists := path.exists():
         path.rename(replaced)
-    partial.rename(path)
-    _sync(path.parent)
-    _remove(replaced)
+    try:
+        partial.rename(path)
+    except BaseException:
+        if exists:
+            replaced.rename(path)
+        raise
+    if exists:
+        shutil.rmtree(replaced)
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a folder that may be a finished output; it loses its name first, so that no half of it ever bears it."""
-    removed = path.with_name(path.name + ".removed")
-    _remove(removed)
+    """Remove a directory; it loses its name first, so that no half of it ever has it."""
+    removed = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     path.rename(removed)
-    _remove(removed)
+    shutil.rmtree(removed)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Raise InputError for a write that fails, with the file's name."""
+    try:
+        yield
+    except Exception as error:
+        number, text = getattr(error, "errno", None), str(error)
+        # Libraries report a full disk by exceptions of their own.
+        full = number in {errno.ENOSPC, errno.EDQUOT} or "No space left" in text
+        if not full and number not in {errno.EIO, errno.EFBIG, errno.EROFS}:
+            raise
+        reason = "no space left on the device" if full else getattr(error, "strerror", None) or text
+        raise InputError(f"{path}: cannot be written ({reason}); make room or choose another output") from error
 
 
-def _clear(directory: Path) -> None:
-    for entry in directory.iterdir():
-        _remove(entry)
-
-
-def _sync_tree(directory: Path) -> None:
-    paths = [Path(folder) / name for folder, _, names in os.walk(directory) for name in (*names, ".")]
-    # Many at once, as a disk takes them in hardly more time than one.
-    with ThreadPoolExecutor() as pool:
-        for _ in pool.map(_sync, paths):
-            pass
-
-
-def _sync(path: Path) -> None:
-    """Have the operating system put a file or folder on the disk, so that the rename never outruns the data."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _sync(file: Path) -> None:
+    """Flush a file to the disk, so that a rename never outruns the data."""
+    descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256_of(path: Path, advance: Callable[[float], None] | None = None) -> str:
+    """Hexadecimal SHA-256 of a file; `advance` is called with the bytes of each block."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            if advance is not None:
+                advance(len(block))
+    return digest.hexdigest()
 
 
 _BLOCK_BYTES: Final = 1 << 22
@@ -340,7 +276,7 @@ def check_input(path: Path, what: str) -> Compression:
         When it is missing, a folder, empty, not readable, or BGZF without its end marker.
     """
     if path.is_dir():
-        raise InputError(f"{path}: is a folder; give the {what} file itself")
+        raise InputError(f"{path}: is a directory; give the {what} file itself")
     if not path.exists():
         raise InputError(f"{path}: no such {what} file; check the path")
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Places in a genome: regions, BED files, and contig names in either naming."""
+"""Regions of a genome, BED files, and contig names in either naming."""
 
 from __future__ import annotations
 
@@ -25,12 +25,10 @@ class Region:
     ----------
     contig : str
         The contig's name.
-    start : int
-        0-based position of the first base.
-    end : int
-        0-based position behind the last base.
+    start, end : int
+        0-based positions of the first base and after the last one.
     name : str
-        What a BED file calls it; empty where it has no name.
+        The name in a BED file; empty where there is none.
     """
 
     contig: str
@@ -39,34 +37,34 @@ class Region:
     name: str = ""
 
     def __len__(self) -> int:
-        """Count the bases."""
+        """Number of bases."""
         return self.end - self.start
 
     def __str__(self) -> str:
-        """Write the region as people do, ``chr22:101-200``: 1-based, both ends included."""
+        """``chr22:101-200``: 1-based, both ends included."""
         return f"{self.contig}:{self.start + 1}-{self.end}"
 
     @classmethod
     def parse(cls, text: str, lengths: Mapping[str, int]) -> Region:
-        """Read ``chr22``, ``chr22:101`` or ``chr22:101-200`` (1-based, both ends included; commas allowed).
+        """Return the region of ``chr22``, ``chr22:101`` or ``chr22:101-200``.
 
         Parameters
         ----------
         text : str
-            The region.
+            1-based, both ends included; commas are allowed. A contig whose own name holds a colon is found by its
+            whole name.
         lengths : mapping
-            The contigs that there are, with their lengths in bases. Either naming is accepted, and a contig
-            whose own name holds a colon is found by its whole name.
+            The contigs' lengths in bases. Either naming is accepted.
 
         Returns
         -------
         Region
-            Under the name that `lengths` uses.
+            With the contig's name in `lengths`.
 
         Raises
         ------
         InputError
-            When the text is no region, or lies outside the contigs.
+            When the text is not a region of these contigs.
         """
         whole = match_contig(text, lengths)
         if whole is not None:
@@ -87,25 +85,7 @@ class Region:
 
 
 def read_bed(path: Path, lengths: Mapping[str, int]) -> list[Region]:
-    """Read the regions of a BED file (plain or gzip), in its order.
-
-    Parameters
-    ----------
-    path : Path
-        Tab- or space-separated: contig, 0-based start, end, and a name where there is a fourth column.
-    lengths : mapping
-        The contigs that there are, with their lengths in bases; either naming is accepted.
-
-    Returns
-    -------
-    list of Region
-        Under the names that `lengths` uses.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read, or a line is no region of these contigs; names file and line.
-    """
+    """Regions of a BED file, plain or gzip, in its order, with the contigs' names in `lengths`."""
     regions = []
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
@@ -168,15 +148,7 @@ def subtract_regions(regions: Iterable[Region], holes: Iterable[Region]) -> list
 
 
 class ContigNames:
-    """Contigs that can be found under either naming: ``chr22`` is ``22``, ``chrM`` is ``MT``.
-
-    Behind the prefix of a species it is the same: ``human.1`` is ``human.chr1``.
-
-    Parameters
-    ----------
-    names : iterable of str
-        The names that there are; of several that match, the first is found.
-    """
+    """Contigs that are found under either naming: ``chr22`` is ``22``, ``chrM`` ``MT``, ``human.1`` ``human.chr1``."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = dict.fromkeys(names)
@@ -188,34 +160,17 @@ class ContigNames:
         return iter(self._names)
 
     def find(self, name: str) -> str | None:
-        """Find the member that is a name, or else the first that matches it; ``None`` where there is none."""
+        """Return the same name, or else the first that matches it."""
         return name if name in self._names else self._by_normalised.get(_normalised(name))
 
 
 def match_contig(name: str, available: Iterable[str]) -> str | None:
-    """Find one contig under either naming; see `ContigNames`, which is quicker for many.
-
-    Parameters
-    ----------
-    name : str
-        The name to look for.
-    available : iterable of str
-        The names that there are. The same name is preferred over one that only matches.
-
-    Returns
-    -------
-    str or None
-        The matching member of `available`; ``None`` where there is none.
-    """
-    names = available if isinstance(available, (dict, set, frozenset)) else list(available)
-    if name in names:
-        return name
-    wanted = _normalised(name)
-    return next((other for other in names if _normalised(other) == wanted), None)
+    """Return the contig that a name means; `ContigNames` is quicker for many names."""
+    return name if isinstance(available, dict) and name in available else ContigNames(available).find(name)
 
 
 def names_text(names: Iterable[str], most: int = 5) -> str:
-    """List some names for a message, for example ``chr1, chr2, chr3 and 22 more``."""
+    """Some names for a message, for example ``chr1, chr2, chr3 and 22 more``."""
     every = list(names)
     if not every:
         return "none"

@@ -24,3 +24,10 @@ REPORT: Final = "report.html"
 """The page to look at."""
 WRITING: Final = ".writing"
 """Where a checkpoint is until it is complete."""
+HISTORY: Final = "history.json"
+"""The measures of each step."""
+RUN_FILES: Final = (
+    RECIPE, PROVENANCE, HELD_OUT, EVALUATED, METRICS, PREDICTIONS, REPORT, HISTORY, f"{MODEL}/*", f"{WRITING}/*",
+    "checkpoints/*", "tensorboard/*", "best.safetensors", "best.json",
+)  # fmt: skip
+"""Every file of a run, as patterns: a directory that holds others is not replaced."""

@@ -43,7 +43,7 @@ from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
 CONTEXT = 30
 QUICK = {"settings": ScoreSettings(context=CONTEXT, strands="forward"), "resamples": 200}
 TURN = str.maketrans("ACGT", "TGCA")
-FILES = ("report.html", "scores.parquet", "table.csv", "vep.json")
+FILES = (".mutbert.json", "report.html", "scores.parquet", "table.csv", "vep.json")
 
 
 @pytest.fixture(scope="module")
@@ -775,7 +775,7 @@ def test_an_output_is_replaced_only_when_asked(tmp_path, model, genome, snvs):
     with pytest.raises(InputError, match="exists already"):
         evaluate(model, genome, table, tmp_path / "out", resamples=5)
     evaluate(model, genome, table, tmp_path / "out", resamples=5, force=True)
-    with pytest.raises(InputError, match="holds other things"):
+    with pytest.raises(InputError, match="holds the input"):
         evaluate(model, genome, table, tmp_path, resamples=5, force=True)
 
 

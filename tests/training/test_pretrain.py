@@ -215,7 +215,7 @@ def test_an_existing_run_is_kept_unless_forced(recipe_path, tmp_path):
     (tmp_path / "run" / "mine.txt").write_text("precious")
     with pytest.raises(InputError, match="exists already"):
         pretrain(recipe_path)
-    with pytest.raises(InputError, match=r"no recipe\.yaml\), so --force does not replace it"):
+    with pytest.raises(InputError, match=r"holds mine\.txt, which mutbert did not write"):
         pretrain(recipe_path, force=True)
     with pytest.raises(InputError, match="no run to resume"):
         pretrain(recipe_path, resume=True)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from mutbert.effects.calibration import LEAST, describe, too_few
-from mutbert.effects.parts import COMPLETE, PUBLISHING, RUN, Counts, Parts, Run, Whole, differences
+from mutbert.effects.parts import COMPLETE, PUBLISHING, Counts, Parts, Run, Whole, differences
 from mutbert.effects.processes import begun_by_first, called_by_first
 from mutbert.effects.score_files import Index, kind_of, put_together, refuse_same, write_header
 from mutbert.effects.score_report import ScoreReport, report_of
@@ -20,7 +20,7 @@ from mutbert.effects.vcf_header import declare
 from mutbert.errors import InputError
 from mutbert.files import check_output, locked, remove_directory, rename_directory
 from mutbert.inference.surroundings import Person
-from mutbert.progress import progress_bar, with_rate
+from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,7 +65,7 @@ class Place:
         # One that was stopped while it put its results into place may have put some.
         stopped_there = resume and run is not None and run.state == PUBLISHING
         if self.final != self.output:
-            check_output(self.final, force=force, mark=RUN)
+            check_output(self.final, force=force, directory=True)
             return
         for path in outputs:
             if path.is_dir():
@@ -247,7 +247,7 @@ class ScoreRun:
                 # A part is written while the next is scored, as packing many genotypes takes its time.
                 ThreadPoolExecutor(1) as writer,
             ):
-                pace = with_rate(advance, "variants")
+                pace = advance
                 writing: Future[None] | None = None
                 for records in self._file.chunks(*self._chunk_scorer.cuts._replace(size=run.chunk_records)):
                     if records.number in left:

@@ -32,7 +32,7 @@ from mutbert.evaluation.vep_parts import (
     measure_parts,
 )
 from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, LabelledVariants, VepColumns, read_labelled
-from mutbert.files import atomic_directory, check_output, refuse_inside
+from mutbert.files import atomic_directory, check_output
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.surroundings import place_windows
 from mutbert.progress import progress_bar
@@ -168,11 +168,9 @@ def evaluate_variant_effects(
         raise InputError(f"surroundings is {surroundings!r}; it must be reference or population")
     if resamples < 1 or seed < 0:
         raise InputError(f"resamples is {resamples} and seed {seed}; give at least 1, and a seed from 0 on")
-    check_output(folder, force=force, mark=RESULT)
     named = _named(cast("Sequence[Model]", models) if isinstance(models, list | tuple) else [cast("Model", models)])
-    for place in (genome, variants, *named.values()):
-        if isinstance(place, str | Path) and Path(place).exists():
-            refuse_inside(Path(place), folder)
+    inputs = [path for path in (genome, variants, *named.values()) if isinstance(path, str | Path)]
+    check_output(folder, force=force, directory=True, inputs=inputs)
     table = read_labelled(variants, columns)
     direction = _direction(direction, table.labels.problem)
     opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
@@ -243,7 +241,7 @@ def evaluate_variant_effects(
         "seed": seed,
         **provenance_of([opened]),
     }
-    with atomic_directory(folder, force=force, mark=RESULT) as partial:
+    with atomic_directory(folder, force=force) as partial:
         _write_scores(partial / SCORES, table, found, measured, used)
         write_vep_table(partial / TABLE, report)
         write_vep_page(partial / REPORT, report, _shown(measured))

@@ -168,7 +168,7 @@ def build_genome(
         "samples": None if chosen is None else describe_samples(chosen),
     }
     if not (resume and (output / MANIFEST).exists()):
-        check_output(output, force=force, mark=MANIFEST)
+        check_output(output, force=force, directory=True, inputs=[s.path for s in (*fastas, *vcfs)])
     with Workers(workers) if isinstance(workers, int) else nullcontext(workers) as crew:
         paths = [source.path for source in (*fastas, *vcfs)]
         with progress_bar("Checksums", _bytes(paths), unit="bytes", show=progress) as advance:
@@ -208,7 +208,7 @@ class _Build:
         with (
             self._saying_what_is_kept(),
             atomic_directory(
-                self._output, force=force, mark=MANIFEST, resume=resume, keep=lambda: self._journal.finished > 0
+                self._output, force=force, resume=resume, keep=lambda: self._journal.finished > 0
             ) as folder,
         ):
             self._journal = Journal(folder)

@@ -10,7 +10,6 @@ from mutbert import __version__
 from mutbert.errors import InputError
 from mutbert.files import atomic_directory, check_output
 from mutbert.genome.alleles import Reason
-from mutbert.genome.format import MANIFEST
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.writer import StoreWriter
 from mutbert.progress import progress_bar
@@ -76,7 +75,7 @@ def merge_genomes(
     output = Path(output)
     if not genomes:
         raise InputError(f"{output}: no genome was given; give at least one")
-    check_output(output, force=force, mark=MANIFEST)
+    check_output(output, force=force, directory=True, inputs=())
     parts = [ProbabilisticGenome.open(path, check=True) for path in genomes]
     _check_contigs(parts)
     records = _sum_records(parts)
@@ -89,7 +88,7 @@ def merge_genomes(
     }
     total = sum(part.bytes_on_disk for part in parts)
     with (
-        atomic_directory(output, force=force, mark=MANIFEST) as folder,
+        atomic_directory(output, force=force) as folder,
         StoreWriter(folder) as writer,
         progress_bar("Merging", total, unit="bytes", show=progress) as advance,
     ):

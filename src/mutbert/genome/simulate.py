@@ -135,7 +135,7 @@ def simulate_population(
     sequence_seed, ancestry_seed, mutation_seed = (
         int(word) % (2**31 - 1) + 1 for word in np.random.SeedSequence(seed).generate_state(3)
     )
-    with atomic_directory(output, force=force, mark=FASTA_NAME) as folder:
+    with atomic_directory(output, force=force) as folder:
         ancestry = _simulate_ancestry(length, samples, ancestry_seed, mutation_seed, mutation_rate)
         base_L = simulate_reference(length, np.random.default_rng(sequence_seed))
         (folder / FASTA_NAME).write_bytes(f">{contig}\n".encode() + fasta_lines(alphabet.BYTE_OF_CODE[base_L]))

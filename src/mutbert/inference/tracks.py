@@ -21,7 +21,7 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.base_predictions import PredictionSettings, open_predictor
 from mutbert.inference.surroundings import count_differing, open_surroundings, records_not_used
 from mutbert.inference.track_files import check_tracks, open_track, track_suffix
-from mutbert.progress import progress_bar, with_rate
+from mutbert.progress import progress_bar
 from mutbert.regions import Region, read_bed
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def write_tracks(
             # Closed before its file gets its name.
             writers[track] = stack.enter_context(open_track(partial, track_suffix(path), track, genome.lengths))
         bar = stack.enter_context(progress_bar("tracks", bases, unit="bases", show=progress))
-        advance = with_rate(bar, "bases")
+        advance = bar
         stride = 1 if mask_every == 1 else predictor.stride
         for chunk in _chunks(stretches, stride, predictor.windows_at_once(mask_every)):
             stretch_P, position_P = list_ranges(chunk.begin_S, chunk.end_S)

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from mutbert import alphabet
 from mutbert.errors import InputError, one_line
-from mutbert.files import atomic_directory, refuse_inside
+from mutbert.files import atomic_directory, check_output
 from mutbert.model.checkpoints import check_folder, local_folder, read_checkpoint, read_weights
 from mutbert.model.modeling_mutbert import (
     MutBertForMaskedLM,
@@ -87,8 +87,8 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
     """
     output = Path(output)
     folder = local_folder(source)
-    refuse_inside(folder, output)
-    with atomic_directory(output, force=force, mark="config.json") as partial:
+    check_output(output, force=force, directory=True, inputs=[folder])
+    with atomic_directory(output, force=force) as partial:
         written = write_model(folder, partial)
         return Conversion(
             output,

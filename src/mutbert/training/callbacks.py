@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import transformers
 from accelerate import PartialState
 
 from mutbert.files import write_json
 from mutbert.progress import progress_bar
-from mutbert.run_folder import PROVENANCE, RECIPE
+from mutbert.run_folder import HISTORY, PROVENANCE, RECIPE
 from mutbert.training.checkpoints import prune_checkpoints, publish_checkpoint
 from mutbert.training.trainer import CROSS_ENTROPY
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     Log = list[dict[str, float]]
     Evaluated = Callable[[Log], Mapping[int, float]]
-
-HISTORY: Final = "history.json"
 
 
 class PublishCheckpoints(transformers.TrainerCallback):

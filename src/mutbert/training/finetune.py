@@ -256,8 +256,10 @@ def finetune(
         made_of["genome"] = genome_hash(genome)
     provenance = provenance_of([]) | {"data": made_of}
     records = RunRecords(settings_text(recipe), provenance, "data", {})
+    given = (recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model)
+    inputs = [path for path in given if path is not None]
     with (
-        held_folder(records, output, resume=resume, force=force) as (checkpoint, _),
+        held_folder(records, output, inputs=inputs, resume=resume, force=force) as (checkpoint, _),
         explain_failures(output, SMALLER_SEQUENCES),
     ):
         best_step = steps = 0

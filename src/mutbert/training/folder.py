@@ -14,13 +14,13 @@ from accelerate import PartialState
 from accelerate.utils import broadcast
 
 from mutbert.errors import InputError, one_line
-from mutbert.files import atomic_file, check_output, locked, remove_directory
-from mutbert.run_folder import PROVENANCE, RECIPE, WRITING
+from mutbert.files import atomic_file, check_output, locked, mark_directory, remove_directory
+from mutbert.run_folder import PROVENANCE, RECIPE, RUN_FILES, WRITING
 from mutbert.training.checkpoints import CHECKPOINTS, resumable_checkpoint, set_aside, step_of
 from mutbert.training.failures import explain_failures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 # What may differ when a run goes on: how a step is shared out, and what is kept; not what a step is.
@@ -58,7 +58,7 @@ class RunRecords(NamedTuple):
 
 @contextmanager
 def held_folder(
-    records: RunRecords, output: Path, *, resume: bool, force: bool
+    records: RunRecords, output: Path, *, inputs: Sequence[str | Path] = (), resume: bool, force: bool
 ) -> Iterator[tuple[Path | None, list[str]]]:
     """Prepare a run's folder and hold it while the run lasts.
 
@@ -68,6 +68,8 @@ def held_folder(
         What the run is.
     output : Path
         The folder.
+    inputs : sequence of paths
+        What the run reads, so that no output costs an input.
     resume, force : bool
         Whether to go on with the folder that exists, or to replace it.
 
@@ -96,12 +98,13 @@ def held_folder(
                     # Recipes keep their runs in a folder of that name, which nobody should have to make first.
                     with _made(output.parent):
                         output.parent.mkdir(parents=True, exist_ok=True)
-                    check_output(output, force=force, mark=RECIPE)
+                    check_output(output, force=force, directory=True, inputs=inputs)
                     if output.exists():
                         with locked(output):
                             remove_directory(output)
                     with _made(output):
                         output.mkdir()
+                        mark_directory(output, RUN_FILES)
                 held.enter_context(locked(output))
                 shutil.rmtree(output / WRITING, ignore_errors=True)
                 with explain_failures(output):

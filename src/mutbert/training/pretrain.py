@@ -154,7 +154,8 @@ def pretrain(
     )
 
     records = RunRecords(recipe.as_yaml(), provenance, "genomes", {EVALUATED: held_out_windows(held_out_data)})
-    with held_folder(records, output, resume=resume, force=force) as (checkpoint, notes):
+    inputs = [*recipe.genome, *([recipe.initial_model] if recipe.initial_model else [])]
+    with held_folder(records, output, inputs=inputs, resume=resume, force=force) as (checkpoint, notes):
         shown = ShowProgress("pre-training", progress_note, show=progress)
         if main:
             trainer.add_callback(TensorBoardCallback(SummaryWriter(output / "tensorboard")))
