@@ -276,8 +276,8 @@ def test_a_reference_alone_makes_empty_tables(tmp_path, write_fasta):
         ("x.fa", "iupac", {"regions": ["chr3"]}, "no such contig; there are chr1, chr2"),
         ("x.fa", "iupac", {"regions": [Region("chr1", 0, 133)]}, "not within chr1:1-132"),
         ("x.fa", "iupac", {"regions": []}, "no region was given"),
-        ("absent/x.fa", "iupac", {}, "the folder .* does not exist"),
-        (".", "iupac", {"force": True}, "is a folder"),
+        ("absent/x.fa", "iupac", {}, "the directory .* does not exist"),
+        (".", "iupac", {"force": True}, "is not a regular file"),
     ],
 )
 def test_what_cannot_be_written_is_refused(tmp_path, genome, name, kind, options, message):

@@ -124,8 +124,6 @@ def export_genome(
         raise InputError(f"minimum frequency {min_frequency:g}: is for iupac alone; leave it out for {kind}")
     if soft_mask and kind not in SEQUENCE_KINDS:
         raise InputError(f"soft mask: is for FASTA alone; leave it out for {kind}")
-    if output.is_dir():
-        raise InputError(f"{output}: is a folder; give the name of a file")
     check_output(output, force=force)
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)

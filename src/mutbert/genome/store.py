@@ -139,7 +139,7 @@ class ProbabilisticGenome:
     @property
     def bytes_on_disk(self) -> int:
         """Size of the whole store, manifest included."""
-        return sum(file.stat().st_size for file in self.path.iterdir())
+        return sum(file.stat().st_size for file in self.path.glob("[!.]*"))
 
     def contig(self, name: str) -> Contig:
         """Return a contig under either naming."""

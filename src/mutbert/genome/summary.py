@@ -26,31 +26,14 @@ selection has about as many alleles in each (Fu 1995, Theor. Popul. Biol. 48:172
 
 @dataclass(frozen=True)
 class GenomeSummary:
-    """What a genome holds.
+    """What a genome holds; `contigs` has, in the FASTA's order, ``name`` and each contig's numbers of the same names.
 
-    Parameters
-    ----------
-    contigs : polars.DataFrame
-        In the FASTA's order: ``name`` and, of each contig, all numbers below that are of the same name.
-    length, known, soft_masked, variants : int
-        Bases; those that are not N; those in lower case in the FASTA (0 in version 1); positions that vary.
-    per_kilobase : float
-        Variants per 1,000 known bases.
-    alternates, multi_allelic : int
-        Alternate alleles, up to three at a position; positions with more than one.
-    transitions, transversions : int
-        Alternate alleles by kind of change; where the reference is an ambiguous code they are neither.
-    spectrum, doubling_spectrum : list of int
-        Alternate alleles by frequency, within the 1/65535 that a store keeps: bin ``i`` of n is above ``i / n`` and up
-        to ``(i + 1) / n``, or above ``DOUBLING_EDGES[i]`` and up to ``DOUBLING_EDGES[i + 1]``.
-    mean_alternate_frequency : float or None
-        ``None`` where there are no alternate alleles.
-    diversity_per_kilobase : float
-        Expected heterozygosity per 1,000 known bases: the sum of 1 - Σ p² over the positions that vary, the chance that
-        two chromosomes drawn from the population differ there (Nei 1973, PNAS 70:3321). With all variants kept it is
-        1,000 times the nucleotide diversity.
-    bytes_on_disk, bytes_per_base : int, float
-        Of the whole store.
+    `known` bases are not N; `soft_masked` ones are in lower case in the FASTA (0 in version 1). Alternate alleles whose
+    reference is an ambiguous code are neither transitions nor transversions. Spectra count alternate alleles by
+    frequency, within the 1/65535 that a store keeps: bin i of n is above ``i / n`` and up to ``(i + 1) / n``, or above
+    ``DOUBLING_EDGES[i]`` and up to ``DOUBLING_EDGES[i + 1]``. Densities are per 1,000 known bases. Diversity is the
+    expected heterozygosity, the sum of 1 - Σ p² over the positions that vary: the chance that two chromosomes drawn
+    from the population differ there (Nei 1973, PNAS 70:3321). With all variants kept it is the nucleotide diversity.
     """
 
     contigs: pl.DataFrame
