@@ -73,7 +73,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, compress, content, message,
 def test_files_that_cannot_be_read_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such FASTA file"):
         list(read_fasta(tmp_path / "absent.fa"))
-    with pytest.raises(InputError, match="is a (folder|directory)"):
+    with pytest.raises(InputError, match="is a directory"):
         list(read_fasta(tmp_path))
     (tmp_path / "empty.fa").touch()
     with pytest.raises(InputError, match="is empty"):

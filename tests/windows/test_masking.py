@@ -52,17 +52,6 @@ def turns(variant, times, masking):
     return sorted(range(length), key=key)
 
 
-@given(variants(), st.integers(0, 1000), MASKINGS)
-def test_every_window_has_exactly_its_targets_each_once_and_ascending(variant, seed, masking):
-    rows, length = variant.shape
-    targets = choose(variant, seed, masking)
-    assert targets.dtype == np.uint16
-    assert targets.shape == (rows, int(length * masking.share)) == (rows, masking.targets(length))
-    for window in targets.tolist():
-        assert window == sorted(set(window))
-        assert set(window) <= set(range(length))
-
-
 def check_turns(variant, seed, masking):
     length = variant.shape[1]
     count = masking.targets(length)
@@ -148,18 +137,6 @@ def test_every_set_of_targets_is_as_likely_as_drawn_by_hand(masking):
     freedom = len(chance) - 1
     assert freedom <= 19
     assert squared < freedom + 3.8 * math.sqrt(2 * freedom) + 10
-
-
-@pytest.mark.parametrize("weight", [0.05, 0.5, 2, 10, 1000])
-@pytest.mark.parametrize("varying", [1, 7])
-def test_a_single_weighted_target_has_the_closed_form(weight, varying):
-    windows, length = 40_000, 50
-    variant = np.zeros((windows, length), dtype=bool)
-    variant[:, 5 : 5 + varying] = True
-    (target,) = choose(variant, 2, Masking("weighted", 1 / length, variant_weight=weight)).T
-    expected = weight * varying / (weight * varying + length - varying)
-    deviation = np.sqrt(expected * (1 - expected) / windows)
-    assert variant[0][target].mean() == pytest.approx(expected, abs=5 * deviation)
 
 
 @given(st.integers(0, 1000), st.integers(0, 8), st.integers(0, 8), st.integers(0, 8))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mutbert.errors import InputError
 from mutbert.regions import Region
-from mutbert.windows.splits import Part, genome_name, is_bed, select_regions, split_genomes
+from mutbert.windows.splits import Part, genome_name, select_regions, split_genomes
 
 LENGTHS = {"chr1": 100, "chr2": 40}
 
@@ -176,15 +176,3 @@ def test_two_genomes_of_one_name_are_refused(genome, make_genome):
     assert str(caught.value) == "two genomes are called human; rename one store"
     with pytest.raises(InputError, match="two genomes are called human"):
         split_genomes([genome, genome], [], ["human:chr1"])
-
-
-def test_names(genome, make_genome, tmp_path):
-    assert genome_name(genome) == "human"
-    assert genome_name(make_genome({"chr1": "ACGT"}, name="my.genome.v2")) == "my.genome.v2"
-    # A link is not what the store is called.
-    link = tmp_path / "link.genome"
-    link.symlink_to(genome.path)
-    assert genome_name(type(genome).open(link)) == "human"
-    assert [is_bed(entry) for entry in ("a.bed", "a.bed.gz", "x:a.bed", "chr1", "a.bed.txt")] == [True] * 3 + [
-        False
-    ] * 2
