@@ -126,6 +126,24 @@ def test_a_left_over_weight_is_refused(published, key, model_class):
         read_checkpoint(folder, model_class, fresh_head=True)
 
 
+@pytest.mark.parametrize("load", [convert_checkpoint, lambda p, _: read_checkpoint(p, MutBertForMaskedLM)])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weight: weight > 0, "numbers of type torch.bool, and needs floats"),
+        (lambda weight: weight.int(), "numbers of type torch.int32, and needs floats"),
+        (lambda weight: weight.index_fill(0, torch.tensor([1]), torch.nan), "numbers that are not finite"),
+        (lambda weight: weight / 0, "numbers that are not finite"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(published, tmp_path, load, change, message):
+    folder, _ = published
+    edit_weights(folder, lambda weights: weights.update({EMBEDDING: change(weights[EMBEDDING])}))
+    with pytest.raises(InputError, match=f"model.safetensors: {EMBEDDING} has {message}"):
+        load(folder, tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+
+
 def test_a_wrong_shape_is_refused_in_one_line(published):
     folder, _ = published
     with pytest.raises(InputError, match=r"intermediate\.dense\.bias has shape \(48,\) where .* has \(64,\)") as raised:
@@ -224,7 +242,7 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(published, tmp_path):
     messages = {
         tmp_path / "nowhere": "no such model folder",
         tmp_path / "empty": "it has no config.json",
-        folder: "cannot be loaded",
+        folder: "model.safetensors: cannot be read",
     }
     (folder / "model.safetensors").write_bytes(b"not a tensor in here")
     for path, message in messages.items():
@@ -270,7 +288,7 @@ def test_a_bin_file_with_code_is_refused_and_not_run(published, tmp_path):
     del values["dtype"]
     (folder / "config.json").write_text(json.dumps(values))
     torch.save({"bert.embeddings.LayerNorm.weight": Payload()}, folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match="cannot be loaded: Weights only load failed") as raised:
+    with pytest.raises(InputError, match="other things than tensors: Weights only load failed") as raised:
         read_checkpoint(folder, MutBertForMaskedLM)
     assert "\n" not in str(raised.value)
     with pytest.raises(InputError, match="other things than tensors"):

@@ -385,7 +385,7 @@ def test_attention_can_be_changed_after_loading(build, model_class):
     model.set_attn_implementation("eager")
     assert len(model(input_ids=ids, output_attentions=True).attentions) == 2
     model.set_attn_implementation("sdpa")
-    with pytest.raises(ValueError, match="'sdpa' attention gives no weights"):
+    with pytest.raises(ValueError, match="'sdpa' attention has no weights"):
         model(input_ids=ids, output_attentions=True)
 
 

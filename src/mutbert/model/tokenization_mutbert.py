@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-TRAINED_LENGTH: Final = 512
-"""Tokens that the published models are trained for, special ones included."""
-
 
 class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ignore]
     """From DNA to token ids: ``[CLS] a [SEP]``, or ``[CLS] a [SEP] b [SEP]`` with token types 0 and 1 for a pair.
@@ -38,7 +35,7 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
     model_max_length : int
         Tokens to which ``truncation=True`` cuts, special ones included.
     **kwargs
-        What every `transformers` tokenizer takes. The vocabulary is fixed, so one that is given is not used.
+        As for any `transformers` tokenizer; the vocabulary is fixed.
     """
 
     # BPE without a merge is a look-up of single characters; of the library's models it is the quickest at that.
@@ -46,16 +43,15 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
     vocab_files_names: ClassVar[dict[str, str]] = {"tokenizer_file": "tokenizer.json"}
     model_input_names: ClassVar[list[str]] = ["input_ids", "token_type_ids", "attention_mask"]
 
-    def __init__(self, *, do_upper_case: bool = True, model_max_length: int = TRAINED_LENGTH, **kwargs: Any) -> None:
+    def __init__(self, *, do_upper_case: bool = True, model_max_length: int = 512, **kwargs: Any) -> None:
         for fixed in ("vocab", "merges", "vocab_file", "merges_file", "tokenizer_file", "tokenizer_object"):
             kwargs.pop(fixed, None)
-        names = {name: alphabet.TOKENS[number] for name, number in _SPECIAL.items()}
         super().__init__(
             **{
-                # Said here too, it is saved, so that a loader without this class gives token types as well.
+                # Saved, so that a loader without this class returns token types as well.
                 "model_input_names": self.model_input_names,
                 **kwargs,
-                **names,
+                **_SPECIAL,
                 "tokenizer_object": _backend(do_upper_case=do_upper_case),
                 "do_upper_case": do_upper_case,
                 "model_max_length": model_max_length,
@@ -65,25 +61,9 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
         self.do_upper_case = do_upper_case
 
     def encode_probabilities(self, sequences: str | Sequence[str], *, add_special_tokens: bool = True) -> BatchEncoding:
-        """Turn sequences into the distributions over tokens that the models take as ``input_probs``.
+        """Return sequences as ``input_probs`` (B, L, 9) and ``attention_mask`` (B, L), tensors of float32 and int64.
 
-        Parameters
-        ----------
-        sequences : str or sequence of str
-            IUPAC codes in upper or lower case; U is read as T. R is half A and half G; N is ``[UNK]``.
-        add_special_tokens : bool
-            Put ``[CLS]`` before and ``[SEP]`` behind each, as in training.
-
-        Returns
-        -------
-        BatchEncoding
-            ``input_probs``, float32 of shape (B, L, 9), whose rows sum to 1, and ``attention_mask``, int64 of
-            shape (B, L). L is the longest sequence's; shorter ones end in ``[PAD]`` with 0 in the mask.
-
-        Raises
-        ------
-        ValueError
-            When a character is no IUPAC code; names the sequence and the place.
+        Sequences are of IUPAC codes in upper or lower case: R is half A and half G, N is ``[UNK]``, U is T.
         """
         rows = []
         for number, sequence in enumerate([sequences] if isinstance(sequences, str) else sequences):
@@ -98,7 +78,7 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
 
 
 def with_special_tokens(probs_LV: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Put one-hot rows for ``[CLS]`` before and ``[SEP]`` behind distributions, giving shape (L + 2, V)."""
+    """Return distributions (L, V) with one-hot rows for ``[CLS]`` before and ``[SEP]`` after them."""
     framed = np.zeros((len(probs_LV) + 2, alphabet.VOCABULARY_SIZE), dtype=np.float32)
     framed[0, alphabet.CLS_ID] = 1
     framed[1:-1] = probs_LV
@@ -106,23 +86,8 @@ def with_special_tokens(probs_LV: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
     return framed
 
 
-def pad(
-    rows: Sequence[npt.NDArray[np.float32]],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Bring distributions of several lengths into one batch.
-
-    Parameters
-    ----------
-    rows : sequence of ndarray of float32, each of shape (its length, V)
-        The distributions.
-
-    Returns
-    -------
-    probs_BLV : ndarray of float32, shape (B, L, V)
-        L is the greatest length; what is behind a shorter one is one-hot ``[PAD]``.
-    mask_BL : ndarray of int64, shape (B, L)
-        1 at tokens and 0 at padding.
-    """
+def pad(rows: Sequence[npt.NDArray[np.float32]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return distributions of several lengths as a batch (B, L, V) ending in ``[PAD]``, and its mask (B, L)."""
     longest = max((len(row) for row in rows), default=0)
     probs_BLV = np.zeros((len(rows), longest, alphabet.VOCABULARY_SIZE), dtype=np.float32)
     mask_BL = np.zeros((len(rows), longest), dtype=np.int64)
@@ -134,11 +99,11 @@ def pad(
 
 
 _SPECIAL: Final = {
-    "unk_token": alphabet.UNK_ID,
-    "cls_token": alphabet.CLS_ID,
-    "sep_token": alphabet.SEP_ID,
-    "pad_token": alphabet.PAD_ID,
-    "mask_token": alphabet.MASK_ID,
+    f"{name}_token": alphabet.TOKENS[number]
+    for name, number in (
+        *(("unk", alphabet.UNK_ID), ("cls", alphabet.CLS_ID), ("sep", alphabet.SEP_ID)),
+        *(("pad", alphabet.PAD_ID), ("mask", alphabet.MASK_ID)),
+    )
 }
 
 
