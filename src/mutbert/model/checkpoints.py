@@ -1,14 +1,8 @@
 """Checkpoints, published or ours, read completely or not at all.
 
-Both layouts hold the same weights under the same keys, which are those of BERT in `transformers`:
-
-============================  ================================================================================
-``bert.embeddings.*``         word and token-type embeddings, layer norm; no positions
-``bert.encoder.layer.N.*``    attention, feed-forward and layer norms of layer N
-``bert.pooler.dense.*``       pooler, only of ``"first_token_transform"``
-``cls.predictions.*``         head of the masked model; ``decoder.weight`` only where it is not the word embedding
-``classifier.*``              classifier
-============================  ================================================================================
+Both layouts hold the same weights under the same keys, those of BERT in `transformers` without positions:
+``bert.embeddings.*``, ``bert.encoder.layer.N.*``, ``bert.pooler.dense.*`` (of ``"first_token_transform"`` alone),
+``cls.predictions.*`` (``decoder.weight`` only where it is not the word embedding), ``classifier.*``.
 
 A published ``config.json`` says ``model_type: "bert"`` with an ``auto_map`` of its own classes, by which it is known.
 Weights are safetensors, or ``.bin`` files, which are pickles: of these nothing but tensors is read.
@@ -26,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, StrictDataclassError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
@@ -42,8 +35,7 @@ Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 
 # What the libraries raise for files that are damaged, or hold values of a wrong kind.
 BAD_FILES: Final = (
-    OSError, ValueError, RuntimeError, AttributeError, TypeError, KeyError, ImportError, SafetensorError,
-    StrictDataclassError,
+    OSError, ValueError, RuntimeError, AttributeError, TypeError, LookupError, ImportError, StrictDataclassError
 )  # fmt: skip
 
 
@@ -63,12 +55,13 @@ def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: b
     except BAD_FILES as error:
         text = one_line(error)
         raise InputError(text if text.startswith(str(folder)) else f"{path}: cannot be loaded: {text}") from None
-    model.name_or_path = config.name_or_path = str(path)
+    # By which others find the configuration, such as peft when it saves adapters.
+    model.name_or_path = model.config.name_or_path = str(path)
     if problem := _misfit(model, info, fresh_head=fresh_head, ignore_pooler=overrides.get("pooler_type") == "mean"):
         raise InputError(f"{path}: {problem}")
     decoder = model.get_output_embeddings()
     # A decoder that repeats the embedding is tied to it, which transformers before 5.4 leaves open.
-    tied = config.tie_word_embeddings and decoder is not None
+    tied = decoder is not None and model.config.tie_word_embeddings
     if tied and torch.equal(decoder.weight, model.get_input_embeddings().weight):
         model.tie_weights()
     model.record_decoder()
@@ -100,8 +93,7 @@ def _misfit(model: Any, info: dict[str, Any], *, fresh_head: bool, ignore_pooler
     for part in ("classifier.", "bert.pooler.") if fresh_head else ():
         weights = {weight for weight, _ in model.named_parameters() if weight.startswith(part)}
         if not weights <= missing:
-            # Torn; and a pooler is not new where its classifier is not.
-            break
+            break  # Torn; and a pooler is not new where its classifier is not.
         missing -= weights
     if missing:
         pooler = any("pooler.dense." in weight for weight in missing)

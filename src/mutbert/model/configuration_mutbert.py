@@ -22,7 +22,9 @@ _SCALES: Final = ("initializer_range", "layer_norm_eps", "rope_theta")
 
 
 class MutBertConfig(PreTrainedConfig):
-    """The architecture of a MutBERT model. The defaults are the published full-size model (85.7 M parameters).
+    """The architecture of a MutBERT model; by default the published full-size one (85.7 M parameters).
+
+    ValueError is raised where a value is out of range, or values contradict each other.
 
     Parameters
     ----------
@@ -39,11 +41,6 @@ class MutBertConfig(PreTrainedConfig):
         Whether probabilities in CPU memory must be distributions. Not saved.
     **kwargs
         The other parameters, as for `transformers.BertConfig`. A, C, G, T are the last four tokens.
-
-    Raises
-    ------
-    ValueError
-        When a value is out of range, or values contradict each other.
     """
 
     model_type = "mutbert"

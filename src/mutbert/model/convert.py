@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from safetensors.torch import save_file
@@ -29,34 +29,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DECODER: Final = "cls.predictions.decoder.weight"
-_BIAS: Final = "cls.predictions.bias"
-# In the published code a second name of the above.
-_DECODER_BIAS: Final = "cls.predictions.decoder.bias"
+# Two names of one weight in published code.
+_BIAS, _DECODER_BIAS = "cls.predictions.bias", "cls.predictions.decoder.bias"
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert_checkpoint` wrote.
-
-    Parameters
-    ----------
-    output : Path
-        The model folder.
-    model_class : str
-        The class that has all of its weights, by which ``config.json`` names it.
-    parameters : int
-        Numbers in that model; a tied decoder does not count twice.
-    weights : int
-        Tensors written.
-    repeated : tuple of str
-        Keys of the source that only repeated another and were left out.
-    """
+    """What `convert_checkpoint` wrote."""
 
     output: Path
     model_class: str
-    parameters: int
+    parameters: int  # a tied decoder does not count twice
     weights: int
-    repeated: tuple[str, ...]
+    repeated: tuple[str, ...]  # keys that only repeated another and were left out
 
 
 def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = False) -> Conversion:
@@ -74,16 +59,10 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
     force : bool
         Replace a model folder there.
 
-    Returns
-    -------
-    Conversion
-        What was written.
-
     Raises
     ------
     InputError
-        When there is no checkpoint, any of its keys is missing or left over, weights contradict each other, or it is
-        of another model.
+        When any key is missing or left over, weights contradict each other, or the checkpoint is of another model.
     """
     output, folder = Path(output), local_folder(source)
     refuse_inside(folder, output)
@@ -93,9 +72,7 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
     return Conversion(output, type(model).__name__, parameters, weights, tuple(repeated))
 
 
-def write_model(
-    source: Path, folder: Path, *, custom_code: bool = False
-) -> tuple[MutBertPreTrainedModel, int, list[str]]:
+def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tuple[Any, int, list[str]]:
     """Write a checkpoint into a folder; return the model, the number of tensors, and the keys that repeat another."""
     check_folder(source)
     weights = read_weights(source)
@@ -103,7 +80,10 @@ def write_model(
     model = [read_checkpoint(source, model_class) for model_class in _classes(source, weights)][-1]
     config = model.config
     _check_vocabulary(source, config.vocab_size)
-    repeated = _repeated(source, weights, tied=config.tie_word_embeddings)
+    bias = weights.get(_BIAS, torch.empty(0))
+    if not torch.equal(weights.get(_DECODER_BIAS, bias), bias):
+        raise InputError(f"{source}: {_DECODER_BIAS} and {_BIAS} differ, where one is another name of the other")
+    repeated = [name for name in (_DECODER_BIAS, *[_DECODER] * config.tie_word_embeddings) if name in weights]
     # Each in memory of its own, as the format wants it; a pickle may have two names for one.
     kept = {name: weight.clone() for name, weight in weights.items() if name not in repeated}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
@@ -140,45 +120,25 @@ def _check_vocabulary(folder: Path, size: int) -> None:
         vocabulary = Tokenizer.from_file(str(path)).get_vocab()
     except Exception as error:  # the library raises no narrower one
         raise InputError(f"{path}: cannot be read: {error}; remove it to go without") from None
-    ours = {token: number for number, token in enumerate(alphabet.TOKENS)}
-    if other := vocabulary.items() ^ ours.items():
-        token = min(other, key=lambda item: item[1])[0]
-        raise InputError(
-            f"{path}: {token!r} has the id {vocabulary.get(token)} where MutBERT has {ours.get(token)}; the checkpoint "
-            "is of another model"
-        )
+    if vocabulary != {token: number for number, token in enumerate(alphabet.TOKENS)}:
+        raise InputError(f"{path}: its tokens are not {', '.join(alphabet.TOKENS)}; the checkpoint is of another model")
 
 
 def _classes(folder: Path, weights: dict[str, Tensor]) -> list[type[MutBertPreTrainedModel]]:
     """Return the models that the checkpoint has weights of; the last one has most of them."""
-    masked, classified = (any(name.startswith(head) for name in weights) for head in ("cls.", "classifier."))
-    if masked and classified:
+    try:
+        # Of the file, as a published configuration loses its classes when it is read as one of ours.
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
+    except (ValueError, LookupError, TypeError):
+        named = ()  # Whoever reads it next raises what is wrong.
+    by_token = "ForTokenClassification" in str(named)
+    classifier = MutBertForTokenClassification if by_token else MutBertForSequenceClassification
+    heads = {"cls.": MutBertForMaskedLM, "classifier.": classifier}
+    classes = [kind for head, kind in heads.items() if any(name.startswith(head) for name in weights)]
+    if len(classes) > 1:
         raise InputError(
             f"{folder}: has a masked model's head and a classifier, which no one model has; convert a folder for each"
         )
-    classes: list[type[MutBertPreTrainedModel]] = []
-    if not (masked or classified) or any("pooler.dense." in name for name in weights):
-        classes.append(MutBertModel)
-    if masked:
-        classes.append(MutBertForMaskedLM)
-    if classified:
-        try:
-            # Of the file, as a published configuration loses its classes when it is read as one of ours.
-            named = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
-        except (ValueError, LookupError, TypeError):
-            named = ()  # Whoever reads it next raises what is wrong.
-        token = "ForTokenClassification" in str(named)
-        classes.append(MutBertForTokenClassification if token else MutBertForSequenceClassification)
+    if not classes or any("pooler.dense." in name for name in weights):
+        classes.insert(0, MutBertModel)
     return classes
-
-
-def _repeated(folder: Path, weights: dict[str, Tensor], *, tied: bool) -> list[str]:
-    """Return the keys that repeat another; raise InputError where a bias under two names differs."""
-    repeated = []
-    if _DECODER_BIAS in weights:
-        if _BIAS not in weights or not torch.equal(weights[_DECODER_BIAS], weights[_BIAS]):
-            raise InputError(f"{folder}: {_DECODER_BIAS} and {_BIAS} differ, where one is another name of the other")
-        repeated.append(_DECODER_BIAS)
-    if tied and _DECODER in weights:
-        repeated.append(_DECODER)
-    return repeated

@@ -22,7 +22,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import BertModel, BertPreTrainedModel, modeling_outputs
-from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert import modeling_bert
 from transformers.utils.generic import can_return_tuple
@@ -36,8 +35,9 @@ if TYPE_CHECKING:
 
 # The keys of each head. A model that does not have the head ignores them when a checkpoint is loaded.
 _MASKED_HEAD: Final = r"^cls\.predictions\.(bias|decoder\.(weight|bias)|transform\.(dense|LayerNorm)\.(weight|bias))$"
+# In published code a second name of `cls.predictions.bias`.
+_DECODER_BIAS: Final = r"^cls\.predictions\.decoder\.bias$"
 _CLASSIFIER: Final = r"^classifier\.(weight|bias)$"
-_OUTPUTS: Final = ("last_hidden_state", "pooler_output", "hidden_states", "attentions")
 _POOLER: Final = r"^bert\.pooler\.dense\.(weight|bias)$"
 
 
@@ -136,14 +136,13 @@ class MutBertEmbeddings(nn.Module):
             return averaged_BLD
 
 
-class MutBertPredictions(nn.Module):
+class MutBertPredictions(modeling_bert.BertLMPredictionHead):
     """A logit for each token; the decoder is by default the embedding itself."""
 
     def __init__(self, config: MutBertConfig) -> None:
-        super().__init__()
-        self.transform = modeling_bert.BertPredictionHeadTransform(config)
+        super().__init__(config)
+        # Not one with a bias of its own, which has no key in published checkpoints.
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
         logits_BLV: Tensor = self.decoder(self.transform(hidden_BLD)) + self.bias
@@ -153,6 +152,7 @@ class MutBertPredictions(nn.Module):
 class MutBertPreTrainedModel(BertPreTrainedModel):
     """What all MutBERT models share: fresh weights, loading and saving."""
 
+    config: Any
     config_class = MutBertConfig
     _can_record_outputs: ClassVar[Any] = {"hidden_states": modeling_bert.BertLayer, "attentions": MutBertSelfAttention}
     _no_split_modules: ClassVar[list[str]] = ["BertLayer"]
@@ -163,14 +163,7 @@ class MutBertPreTrainedModel(BertPreTrainedModel):
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
-        # The library guesses from words in this file, and looks for other words in other releases.
-        return True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, MutBertPredictions):
-            init.zeros_(module.bias)
+        return True  # The library guesses from words in this file, others in other releases.
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *_: Any, **__: Any) -> nn.Embedding:
         """Return the word embedding; raise ValueError for another size, as A, C, G and T are its last rows."""
@@ -184,16 +177,15 @@ class MutBertPreTrainedModel(BertPreTrainedModel):
     ) -> Any:
         """Save as `transformers.PreTrainedModel`; with ``custom_code=True``, with the code that loads it."""
         self.record_decoder()
-        model: Any = self
-        config = model.config
+        config = self.config
         if custom_code:
-            model.config = copy(config)
-            add_code(model.config, Path(save_directory))
+            self.config = copy(config)
+            add_code(self.config, Path(save_directory))
         try:
             # Releases before 5.4 would write old names of layer norms as the "original format".
             return super().save_pretrained(save_directory, *args, **{"save_original_format": False, **kwargs})
         finally:
-            model.config = config
+            self.config = config
 
     def record_decoder(self) -> None:
         """Record in the configuration whether the decoder is the embedding; if so, it is not saved."""
@@ -268,17 +260,13 @@ class MutBertModel(MutBertPreTrainedModel, BertModel):
                 # The library would wait for the device to see whether anything is padded.
                 mask = mask[:, None, None, :]
         outputs = super().forward(
-            inputs_embeds=inputs_embeds,
-            attention_mask=mask,
-            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds, attention_mask=mask, token_type_ids=token_type_ids, return_dict=True,
+            output_attentions=attentions, output_hidden_states=hidden_states,
             rotary=rotary_tables(self.config, shape[1], tokens_B1),
-            output_attentions=attentions,
-            output_hidden_states=hidden_states,
-            return_dict=True,
-        )
-        if self.pools_mean:
-            outputs.pooler_output = _mean(outputs.last_hidden_state, attention_mask)
-        return modeling_outputs.BaseModelOutputWithPooling(*map(outputs.get, _OUTPUTS))
+        )  # fmt: skip
+        hidden, pooled = outputs.last_hidden_state, outputs.pooler_output
+        pooled = _mean(hidden, attention_mask) if self.pools_mean else pooled
+        return modeling_outputs.BaseModelOutputWithPooling(hidden, pooled, outputs.hidden_states, outputs.attentions)
 
 
 def _mean(hidden_BLD: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -296,10 +284,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
     _tied_weights_keys: ClassVar[dict[str, str]] = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"
     }
-    # In published code the decoder's bias is a second name of `cls.predictions.bias`.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
-        _CLASSIFIER, _POOLER, r"^cls\.predictions\.decoder\.bias$",
-    ]  # fmt: skip
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [_CLASSIFIER, _POOLER, _DECODER_BIAS]
 
     def __init__(self, config: MutBertConfig) -> None:
         super().__init__(config)
@@ -323,10 +308,9 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         inputs_embeds: Tensor | None = None, input_probs: Tensor | None = None, labels: Tensor | None = None,
         target_places: Tensor | None = None, target_weights: Tensor | None = None, **inputs: Any,
     ) -> modeling_outputs.MaskedLMOutput:  # fmt: skip
-        """Return logits (B, L, V), or (B, T, V) at the `target_places` (B, T), and with `labels` their `target_loss`.
+        """Return logits (B, L, V), or (B, T, V) at the `target_places` (B, T), and with labels their `target_loss`.
 
-        Labels are token ids (B, L) or (B, T), -100 where nothing is to be predicted, or distributions (B, L, C) or
-        (B, T, C); `target_weights` are factors of the targets' losses. Inputs are those of `MutBertModel.forward`.
+        Other inputs are those of `MutBertModel.forward`. Without places, labels are as many as positions.
         """
         inputs |= {"inputs_embeds": inputs_embeds, "input_probs": input_probs, "return_dict": True}
         outputs = self.bert(input_ids, attention_mask, **inputs)
@@ -421,11 +405,10 @@ class MutBertForTokenClassification(MutBertClassifier):
 
 def check_probabilities(name: str, probs_BLC: Tensor, config: MutBertConfig, mask_BL: Tensor | None = None) -> None:
     """Raise ValueError for what are no distributions: by shape; in CPU memory by value too, where the mask has no 0."""
-    if probs_BLC.dim() != 3 or not probs_BLC.is_floating_point() or probs_BLC.shape[-1] not in {config.vocab_size, 4}:
-        raise ValueError(
-            f"{name} are floating-point of shape (batch, length, {config.vocab_size}) or (batch, length, 4); "
-            f"these are {probs_BLC.dtype} of shape {tuple(probs_BLC.shape)}"
-        )
+    shape, vocabulary = tuple(probs_BLC.shape), config.vocab_size
+    if len(shape) != 3 or not probs_BLC.is_floating_point() or shape[-1] not in {vocabulary, 4}:
+        right = f"floating-point of shape (batch, length, {vocabulary}) or (batch, length, 4)"
+        raise ValueError(f"{name} are {right}; these are {probs_BLC.dtype} of shape {shape}")
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     readable = probs_BLC.device.type == "cpu" and not torch.compiler.is_compiling() and not wrapped(probs_BLC)
     if not config.check_inputs or not readable:

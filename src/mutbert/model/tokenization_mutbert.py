@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+_ONE_HOT: Final = np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)
+_SPECIAL: Final = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
+
 
 class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ignore]
     """From DNA to token ids: ``[CLS] a [SEP]``, or ``[CLS] a [SEP] b [SEP]`` with token types 0 and 1 for a pair.
 
-    Every character is a token of its own; white space is left out. A, C, G, T have ids 5 to 8, and what is no base,
-    N and the other IUPAC codes included, is ``[UNK]``: an id can name one base alone. `encode_probabilities`
-    keeps ambiguous codes as the distributions that they are.
+    Every character is a token; white space is left out. A, C, G, T have ids 5 to 8, and what is no base, N and the
+    other IUPAC codes included, is ``[UNK]``. `encode_probabilities` keeps ambiguous codes as distributions.
 
     Parameters
     ----------
@@ -46,18 +48,13 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
     def __init__(self, *, do_upper_case: bool = True, model_max_length: int = 512, **kwargs: Any) -> None:
         for fixed in ("vocab", "merges", "vocab_file", "merges_file", "tokenizer_file", "tokenizer_object"):
             kwargs.pop(fixed, None)
-        super().__init__(
-            **{
-                # Saved, so that a loader without this class returns token types as well.
-                "model_input_names": self.model_input_names,
-                **kwargs,
-                **_SPECIAL,
-                "tokenizer_object": _backend(do_upper_case=do_upper_case),
-                "do_upper_case": do_upper_case,
-                "model_max_length": model_max_length,
-                "clean_up_tokenization_spaces": False,
-            }
-        )
+        settings = {
+            # Saved, so that a loader without this class returns token types as well.
+            "model_input_names": self.model_input_names,
+            **kwargs, **_SPECIAL, "tokenizer_object": _backend(do_upper_case=do_upper_case),
+            "do_upper_case": do_upper_case, "model_max_length": model_max_length, "clean_up_tokenization_spaces": False,
+        }  # fmt: skip
+        super().__init__(**settings)
         self.do_upper_case = do_upper_case
 
     def encode_probabilities(self, sequences: str | Sequence[str], *, add_special_tokens: bool = True) -> BatchEncoding:
@@ -79,32 +76,16 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
 
 def with_special_tokens(probs_LV: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return distributions (L, V) with one-hot rows for ``[CLS]`` before and ``[SEP]`` after them."""
-    framed = np.zeros((len(probs_LV) + 2, alphabet.VOCABULARY_SIZE), dtype=np.float32)
-    framed[0, alphabet.CLS_ID] = 1
-    framed[1:-1] = probs_LV
-    framed[-1, alphabet.SEP_ID] = 1
-    return framed
+    return np.concatenate([_ONE_HOT[[alphabet.CLS_ID]], probs_LV, _ONE_HOT[[alphabet.SEP_ID]]])
 
 
 def pad(rows: Sequence[npt.NDArray[np.float32]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Return distributions of several lengths as a batch (B, L, V) ending in ``[PAD]``, and its mask (B, L)."""
-    longest = max((len(row) for row in rows), default=0)
-    probs_BLV = np.zeros((len(rows), longest, alphabet.VOCABULARY_SIZE), dtype=np.float32)
-    mask_BL = np.zeros((len(rows), longest), dtype=np.int64)
-    for number, row in enumerate(rows):
-        probs_BLV[number, : len(row)] = row
-        probs_BLV[number, len(row) :, alphabet.PAD_ID] = 1
-        mask_BL[number, : len(row)] = 1
-    return probs_BLV, mask_BL
-
-
-_SPECIAL: Final = {
-    f"{name}_token": alphabet.TOKENS[number]
-    for name, number in (
-        *(("unk", alphabet.UNK_ID), ("cls", alphabet.CLS_ID), ("sep", alphabet.SEP_ID)),
-        *(("pad", alphabet.PAD_ID), ("mask", alphabet.MASK_ID)),
-    )
-}
+    length_B = np.array([len(row) for row in rows], dtype=np.int64)
+    mask_BL = np.arange(length_B.max(initial=0)) < length_B[:, None]
+    probs_BLV = np.tile(_ONE_HOT[alphabet.PAD_ID], (*mask_BL.shape, 1))
+    probs_BLV[mask_BL] = np.concatenate([_ONE_HOT[:0], *rows])
+    return probs_BLV, mask_BL.astype(np.int64)
 
 
 def _backend(*, do_upper_case: bool) -> Tokenizer:
