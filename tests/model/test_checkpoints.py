@@ -66,12 +66,9 @@ def test_fine_tuning_starts_with_a_new_classifier_and_reading_does_not(published
     assert "has no" in refusal(lambda: read_checkpoint(folder, model_class))
 
 
-@pytest.mark.parametrize(
-    "key", [EMBEDDING, "bert.encoder.layer.1.attention.self.value.bias", BIAS, "cls.predictions.transform.dense.weight"]
-)
-def test_a_missing_weight_is_refused_once(published, capfd, key):
-    folder, _ = published(MutBertForMaskedLM, lambda weights: weights.pop(key))
-    assert f"has no {key}" in refusal(lambda: read_checkpoint(folder, MutBertForMaskedLM))
+def test_a_missing_weight_is_refused_once(published, capfd):
+    folder, _ = published(MutBertForMaskedLM, lambda weights: weights.pop(EMBEDDING))
+    assert f"has no {EMBEDDING}" in refusal(lambda: read_checkpoint(folder, MutBertForMaskedLM))
     assert "LOAD REPORT" not in capfd.readouterr().err
 
 
@@ -102,16 +99,6 @@ def test_weights_that_are_no_numbers_are_refused(published, tmp_path, load, chan
     folder, _ = published(MutBertForMaskedLM, lambda weights: weights.update({EMBEDDING: change(weights[EMBEDDING])}))
     assert f"model.safetensors: {EMBEDDING} has {message}" in refusal(lambda: load(folder, tmp_path / "ours"))
     assert not (tmp_path / "ours").exists()
-
-
-def test_a_wrong_shape_is_refused(build, tmp_path):
-    build(MutBertForSequenceClassification, num_labels=3).save_pretrained(tmp_path)
-    for changes, message in (
-        ({"intermediate_size": 64}, "intermediate.dense.bias has shape (48,) where"),
-        ({"num_labels": 2}, "make its config agree"),
-    ):
-        text = refusal(lambda: read_checkpoint(tmp_path, MutBertForSequenceClassification, fresh_head=True, **changes))  # noqa: B023
-        assert message in text
 
 
 @pytest.mark.parametrize("model_class", CLASSIFIERS)
@@ -168,14 +155,6 @@ def test_first_token_pooler(published, probs, word):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pooler_type": "mean"}))
     assert "pooler.dense" in refusal(lambda: read_checkpoint(folder, MutBertModel))
-
-
-def test_a_masked_model_has_no_first_token_pooler(published):
-    folder, _ = published(MutBertForMaskedLM, None, {"pooler_type": "first_token_transform"})
-    assert read_checkpoint(folder, MutBertForMaskedLM)
-    assert 'pooler.dense.weight, which MutBertModel needs; give pooler_type="mean"' in refusal(
-        lambda: read_checkpoint(folder, MutBertModel)
-    )
 
 
 def test_stock_bert_is_refused_by_its_config_and_by_its_weights(published, tmp_path):

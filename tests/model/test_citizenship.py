@@ -93,16 +93,6 @@ def test_fill_mask(folder):
     assert [answer["sequence"] for answer in answers] == [f"AC{'ACGT'[i]}T" for i in wanted.indices]
 
 
-def test_classification(folder):
-    path, model = folder(MutBertForSequenceClassification, id2label={0: "no", 1: "yes", 2: "maybe"})
-    sequences = ["ACGT", "acgtacgtac"]
-    answers = transformers.pipeline("text-classification", path)(sequences, batch_size=2)
-    logits = model(**MutBertTokenizer()(sequences, padding=True, return_tensors="pt")).logits
-    best = logits.softmax(dim=-1).max(dim=-1)
-    assert [answer["label"] for answer in answers] == [model.config.id2label[i] for i in best.indices.tolist()]
-    torch.testing.assert_close(torch.tensor([answer["score"] for answer in answers]), best.values)
-
-
 # LoRA
 
 # peft asks a model by a name that transformers has deprecated.
@@ -122,12 +112,6 @@ def test_lora_trains_saves_reloads_and_merges(folder, probs, tmp_path, model_cla
     path, _ = folder(model_class, num_labels=3)
     config = peft.LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=TARGETS, task_type=task)
     model = peft.get_peft_model(model_class.from_pretrained(path), config)
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for part in (*(f"self.{name}" for name in TARGETS[:3]), "attention.output.dense", "intermediate.dense"):
-        assert any(f"{part}.lora_A" in name for name in trained), part
-    assert any("classifier" in name for name in trained) == (task is not None)
-    assert not any("embeddings" in name for name in trained)
-
     inputs = probs(4, 12)
     labels = torch.tensor([0, 1, 2, 1]) if task == "SEQ_CLS" else torch.randint(0, 3, (4, 12))
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=0.02)
@@ -152,30 +136,10 @@ def test_lora_trains_saves_reloads_and_merges(folder, probs, tmp_path, model_cla
 
 @uses_peft
 def test_an_adapter_of_the_embedding_counts_for_probabilities_too(folder):
-    path, plain = folder(MutBertModel)
     config = peft.LoraConfig(target_modules=["word_embeddings"], init_lora_weights=False)
-    model = peft.get_peft_model(MutBertModel.from_pretrained(path), config).eval()
+    model = peft.get_peft_model(MutBertModel.from_pretrained(folder(MutBertModel)[0]), config).eval()
     from_ids = model(input_ids=torch.arange(9)[None]).last_hidden_state
-    assert not torch.allclose(from_ids, plain(input_ids=torch.arange(9)[None]).last_hidden_state)
     torch.testing.assert_close(model(input_probs=torch.eye(9)[None]).last_hidden_state, from_ids)
-
-
-def test_the_trainer_with_the_library_s_own_collator(folder, tmp_path):
-    """Ids with -100, as any masked model of transformers is trained."""
-    path, model = folder(MutBertForMaskedLM)
-    tokenizer = MutBertTokenizer.from_pretrained(path)
-    before = model.bert.embeddings.word_embeddings.weight.detach().clone()
-    trainer = transformers.Trainer(
-        model,
-        transformers.TrainingArguments(
-            str(tmp_path / "run"), max_steps=3, per_device_train_batch_size=4, report_to="none", use_cpu=True,
-            disable_tqdm=True, save_strategy="no",
-        ),
-        train_dataset=[tokenizer("ACGTTGCATGCA"[: 6 + number % 6]) for number in range(16)],
-        data_collator=transformers.DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.4),
-    )  # fmt: skip
-    assert trainer.train().training_loss > 0
-    assert not torch.equal(model.bert.embeddings.word_embeddings.weight, before)
 
 
 # Remote code

@@ -92,18 +92,3 @@ def test_no_target_is_no_loss(build, probs, targets):
 def test_wrong_labels_are_refused(build, probs, labels, message):
     with pytest.raises(ValueError, match=message):
         build(MutBertForMaskedLM)(input_probs=probs(1, 5), labels=labels, target_places=torch.tensor([[1, 2]]))
-
-
-# Of torch's own, about a fused kernel that it maps over row by row.
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-def test_gradients_of_each_sequence_by_vmap(build, probs):
-    """Under torch.func, where no value can be looked at."""
-    model = build(MutBertForMaskedLM, hidden_dropout_prob=0.1).train()
-
-    def loss(weights, inputs, labels, places):
-        arguments = {"input_probs": inputs[None], "labels": labels[None], "target_places": places[None]}
-        return torch.func.functional_call(model, weights, (), arguments).loss
-
-    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0), randomness="different")
-    gradients = each(dict(model.named_parameters()), probs(3, 12), probs(3, 3), PLACES)
-    assert all(gradient.shape[0] == 3 and gradient.isfinite().all() for gradient in gradients.values())
