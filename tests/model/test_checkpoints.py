@@ -1,7 +1,6 @@
 """Checkpoints are read whole or refused in one line; the published layout is read at the first try."""
 
 import json
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -85,7 +84,6 @@ def test_a_left_over_weight_is_refused(published, key, model_class):
     assert f"has {key}, which" in refusal(lambda: read_checkpoint(folder, model_class, fresh_head=True))
 
 
-@pytest.mark.parametrize("load", [convert_checkpoint, lambda p, _: read_checkpoint(p, MutBertForMaskedLM)])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -95,10 +93,10 @@ def test_a_left_over_weight_is_refused(published, key, model_class):
         (lambda weight: weight / 0, "numbers that are not finite"),
     ],
 )
-def test_weights_that_are_no_numbers_are_refused(published, tmp_path, load, change, message):
+def test_weights_that_are_no_numbers_are_refused(published, tmp_path, change, message):
     folder, _ = published(MutBertForMaskedLM, lambda weights: weights.update({EMBEDDING: change(weights[EMBEDDING])}))
-    assert f"model.safetensors: {EMBEDDING} has {message}" in refusal(lambda: load(folder, tmp_path / "ours"))
-    assert not (tmp_path / "ours").exists()
+    for load in (lambda: read_checkpoint(folder, MutBertModel), lambda: convert_checkpoint(folder, tmp_path / "ours")):
+        assert f"model.safetensors: {EMBEDDING} has {message}" in refusal(load)
 
 
 @pytest.mark.parametrize("model_class", CLASSIFIERS)
@@ -129,16 +127,6 @@ def test_a_decoder_of_its_own_is_kept(published, probs, tmp_path, in_config):
         assert torch.equal(loaded(input_probs=probs(2, 10)).logits, model(input_probs=probs(2, 10)).logits)
         loaded.config.tie_word_embeddings = not in_config
         loaded.save_pretrained(tmp_path / destination)
-
-
-def test_a_decoder_that_repeats_the_embedding_stays_tied(published):
-    def repeat(weights):
-        weights[DECODER] = weights[EMBEDDING].clone()
-        weights["cls.predictions.decoder.bias"] = weights[BIAS].clone()
-
-    model = read_checkpoint(published(MutBertForMaskedLM, repeat)[0], MutBertForMaskedLM)
-    assert model.config.tie_word_embeddings
-    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 @pytest.mark.parametrize("word", ["first_token_transform", "cls"])
@@ -224,24 +212,8 @@ def test_a_bin_file_of_other_things_is_refused_and_not_run(published, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        lambda _: [],
-        lambda values: values | {"hidden_act": ["gelu"]},
-        lambda values: values | {"dtype": "banana"},
-        lambda values: values | {"id2label": [1]},
-        lambda values: values | {"num_labels": "x"},
-        lambda values: values | {"auto_map": "modeling"},
-        lambda values: values | {"architectures": 5},
-        lambda values: values | {"check": 1},
-    ],
+    "changes", [{"hidden_act": ["gelu"]}, {"dtype": "banana"}, {"id2label": [1]}, {"num_labels": "x"}, {"check": 1}]
 )
-def test_a_config_with_odd_values_is_read_or_refused(published, tmp_path, change):
-    folder, _ = published(MutBertForMaskedLM)
-    path = folder / "config.json"
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    with suppress(InputError):
-        convert_checkpoint(folder, tmp_path / "ours")
-        assert read_checkpoint(tmp_path / "ours", MutBertForMaskedLM)
-        return
-    assert refusal(lambda: convert_checkpoint(folder, tmp_path / "ours")).startswith(str(folder))
+def test_a_config_with_odd_values_is_refused(published, changes):
+    folder, _ = published(MutBertForMaskedLM, None, changes)
+    assert refusal(lambda: read_checkpoint(folder, MutBertForMaskedLM)).startswith(str(folder))

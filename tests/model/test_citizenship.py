@@ -77,13 +77,6 @@ def test_a_missing_library_is_named_with_its_extra(library):
 # Pipelines
 
 
-def test_feature_extraction(folder):
-    path, model = folder(MutBertModel)
-    (features,) = transformers.pipeline("feature-extraction", path)("ACGTN")
-    wanted = model(**MutBertTokenizer()("ACGTN", return_tensors="pt")).last_hidden_state[0]
-    torch.testing.assert_close(torch.tensor(features), wanted)
-
-
 def test_fill_mask(folder):
     path, model = folder(MutBertForMaskedLM)
     answers = transformers.pipeline("fill-mask", path)("ac[MASK]T", targets=["A", "C", "G", "T"], top_k=4)

@@ -101,15 +101,6 @@ def test_rope_scaling_is_set_overridden_and_saved_under_either_name(tmp_path):
         MutBertConfig.from_pretrained(tmp_path / "scaled", rope_scaling={"type": "longrope", "factor": 2.0})
 
 
-@pytest.mark.parametrize("word", ["cls", "first_token_transform"])
-def test_first_token_pooling_has_one_name(tmp_path, word):
-    config = MutBertConfig(hidden_size=48)
-    saved(config, tmp_path, pooler_type=word)
-    config.pooler_type = word
-    for each in (config, MutBertConfig(pooler_type=word), MutBertConfig.from_pretrained(tmp_path)):
-        assert each.to_dict()["pooler_type"] == "first_token_transform"
-
-
 def test_a_model_checks_what_was_changed_after_its_configuration(config):
     config.num_attention_heads = 5
     with pytest.raises(ValueError, match="even whole number"):

@@ -126,22 +126,6 @@ def test_another_vocabulary_is_refused(build, published, tmp_path):
             convert_checkpoint(source, tmp_path / "ours")
 
 
-def test_other_things_are_not_replaced(published, tmp_path):
-    folder, _ = published(MutBertForMaskedLM)
-    (tmp_path / "ours").mkdir()
-    (tmp_path / "ours" / "thesis.txt").write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
-        convert_checkpoint(folder, tmp_path / "ours")
-    with pytest.raises(InputError, match=r"no config\.json"):
-        convert_checkpoint(folder, tmp_path / "ours", force=True)
-    convert_checkpoint(folder, tmp_path / "new")
-    convert_checkpoint(tmp_path / "new", tmp_path / "new", force=True)
-    assert MutBertForMaskedLM.from_pretrained(tmp_path / "new")
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="which would be lost"):
-        convert_checkpoint(folder, tmp_path, force=True)
-
-
 def test_precision_and_tokenizer_are_kept(build, tmp_path):
     build(MutBertForMaskedLM).bfloat16().save_pretrained(tmp_path / "half")
     MutBertTokenizer(do_upper_case=False, model_max_length=100).save_pretrained(tmp_path / "half")

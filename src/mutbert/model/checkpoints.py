@@ -113,16 +113,15 @@ def _some(names: set[str]) -> str:
 
 def check_folder(path: str | Path) -> None:
     """Raise InputError for a local folder that is missing or holds no model; names of Hub repositories pass."""
-    folder = Path(path)
+    folder, problem = Path(path), ""
     if not folder.exists():
-        if not _is_repository(path):
-            raise InputError(f"{path}: no such model folder; give one that save_pretrained has written")
+        problem = "" if _is_repository(path) else "no such model folder"
     elif not (folder / "config.json").is_file():
-        raise InputError(
-            f"{path}: not a model folder (it has no config.json); give one that save_pretrained has written"
-        )
+        problem = "not a model folder (it has no config.json)"
     elif not weight_files(folder):
-        raise InputError(f"{path}: holds no weights (model*.safetensors or pytorch_model*.bin); get them too")
+        problem = "holds no weights (model*.safetensors or pytorch_model*.bin)"
+    if problem:
+        raise InputError(f"{path}: {problem}; give one that save_pretrained has written")
 
 
 def _is_repository(source: str | Path) -> TypeGuard[str]:
@@ -140,9 +139,8 @@ def local_folder(source: str | Path, revision: str | None = None, *, weights: bo
         if weights and not any(Path(found).glob("model*.safetensors")):
             found = snapshot_download(source, revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
     except (OSError, HfHubHTTPError, HFValidationError) as error:
-        raise InputError(
-            f"{source}: no such folder, and the Hub gives no repository of that name: {one_line(error, 300)}"
-        ) from None
+        text = one_line(error, 300)
+        raise InputError(f"{source}: no such folder, and no repository of the Hub can be had: {text}") from None
     return Path(found)
 
 

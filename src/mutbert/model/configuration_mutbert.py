@@ -24,17 +24,12 @@ _SCALES: Final = ("initializer_range", "layer_norm_eps", "rope_theta")
 class MutBertConfig(PreTrainedConfig):
     """The architecture of a MutBERT model; by default the published full-size one (85.7 M parameters).
 
-    ValueError is raised where a value is out of range, or values contradict each other.
-
     Parameters
     ----------
-    max_position_embeddings : int
-        Tokens that the model is trained for. Longer inputs run; see `rope_scaling`.
-    rope_theta : float
-        Base of the rotary positions (Su et al. 2021, RoFormer, arXiv 2104.09864).
-    rope_scaling : dict, optional
-        ``{"type": "linear" | "dynamic", "factor": f}``, f ≥ 1; formulas in `modeling_mutbert.rotary_tables`. A factor
-        of 1 is kept as ``None``. In JSON it is ``rope_parameters``, as in `transformers`, and so accepted here too.
+    rope_theta, rope_scaling
+        Base of the rotary positions (Su et al. 2021, arXiv 2104.09864), and for inputs longer than the
+        `max_position_embeddings` tokens of training ``{"type": "linear" | "dynamic", "factor": f}``, f ≥ 1; formulas in
+        `modeling_mutbert.rotary_tables`. As in `transformers`, ``rope_parameters`` are both in one, and saved so.
     pooler_type : str
         ``"mean"`` over the tokens, or ``"first_token_transform"`` (dense, tanh; also read from the older ``"cls"``).
     check_inputs : bool
@@ -46,8 +41,7 @@ class MutBertConfig(PreTrainedConfig):
     model_type = "mutbert"
     # `transformers` has a property of this name that warns of its end; here it is a plain value.
     rope_scaling = None
-    # What BERT of `transformers` asks for.
-    is_decoder = add_cross_attention = False
+    is_decoder = add_cross_attention = False  # What BERT of `transformers` asks for.
 
     def __init__(
         self, vocab_size: int = 9, hidden_size: int = 768, num_hidden_layers: int = 12, num_attention_heads: int = 12,
@@ -96,7 +90,7 @@ class MutBertConfig(PreTrainedConfig):
         """Return the values of ``config.json``."""
         values: dict[str, Any] = super().to_dict()
         values.pop("check_inputs", None)
-        if (scaling := values.pop("rope_scaling", None)) is not None:
+        if scaling := values.pop("rope_scaling", None):
             values["rope_parameters"] = {"rope_type": scaling["type"], "factor": scaling["factor"]}
         return values
 
@@ -118,14 +112,13 @@ class MutBertConfig(PreTrainedConfig):
         require(_COUNTS, "a whole number of at least 1", lambda x: isinstance(x, int) and x >= 1)
         require(dropouts, "a number in 0 to 1", lambda x: _is_number(x) and 0 <= x <= 1)
         require(_SCALES, "a number above 0", lambda x: _is_number(x) and x > 0)
+        require(("hidden_act",), "the name of an activation", lambda x: isinstance(x, str))
         require(("pad_token_id",), "a token id", lambda x: isinstance(x, int) and 0 <= x < self.vocab_size)
         require(("pooler_type",), f"one of {', '.join(_POOLER_TYPES)}", lambda x: x in _POOLER_TYPES)
         smallest = 4 if self.rope_scaling is not None and self.rope_scaling["type"] == "dynamic" else 2
         if self.hidden_size % self.num_attention_heads or self.head_size % 2 or self.head_size < smallest:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} over num_attention_heads {self.num_attention_heads} must be an even "
-                f"whole number of at least {smallest}, as rotary positions need it"
-            )
+            what = f"hidden_size {self.hidden_size} over num_attention_heads {self.num_attention_heads}"
+            raise ValueError(f"{what} must be an even whole number of at least {smallest}, for rotary positions")
 
     @classmethod
     def get_config_dict(
@@ -142,11 +135,9 @@ class MutBertConfig(PreTrainedConfig):
             values = {key: value for key, value in values.items() if key not in {"auto_map", "architectures"}}
             values["model_type"] = cls.model_type
         elif model_type != cls.model_type:
-            stock = " (a stock BERT, which has learned positions)" if model_type == "bert" else ""
-            raise ValueError(
-                f"{pretrained_model_name_or_path}: its config says model_type {model_type!r}{stock}; expected "
-                f"{cls.model_type!r}, or a published MutBERT checkpoint, whose auto_map names RoPEBert classes"
-            )
+            found = "'bert' (a stock BERT, which has learned positions)" if model_type == "bert" else repr(model_type)
+            right = f"{cls.model_type!r}, or a published MutBERT checkpoint, whose auto_map names RoPEBert classes"
+            raise ValueError(f"{pretrained_model_name_or_path}: its config has model_type {found}; expected {right}")
         return values, unused
 
 
@@ -159,9 +150,8 @@ def _normalized_scaling(value: Any) -> dict[str, Any] | None:
     if agree and kind == "default":
         return None
     if not agree or kind not in {"linear", "dynamic"} or not _is_number(factor) or factor < 1:
-        raise ValueError(
-            f'rope_scaling is {value!r}; give {{"type": "linear" or "dynamic", "factor": a number of at least 1}}'
-        )
+        right = '{"type": "linear" or "dynamic", "factor": a number of at least 1}'
+        raise ValueError(f"rope_scaling is {value!r}; give {right}")
     return None if factor == 1 else {"type": kind, "factor": float(factor)}
 
 

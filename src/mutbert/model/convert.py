@@ -14,15 +14,8 @@ from tokenizers import Tokenizer
 from mutbert import alphabet
 from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_directory, refuse_inside
+from mutbert.model import modeling_mutbert as models
 from mutbert.model.checkpoints import check_folder, local_folder, read_checkpoint, read_weights
-from mutbert.model.modeling_mutbert import (
-    MutBertForMaskedLM,
-    MutBertForSequenceClassification,
-    MutBertForTokenClassification,
-    MutBertModel,
-    MutBertPreTrainedModel,
-    add_code,
-)
 from mutbert.model.tokenization_mutbert import MutBertTokenizer
 
 if TYPE_CHECKING:
@@ -89,7 +82,7 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     config.architectures = [type(model).__name__]
     if custom_code:
-        add_code(config, folder)
+        models.add_code(config, folder)
     config.save_pretrained(folder)
     _tokenizer(source, config.max_position_embeddings).save_pretrained(folder)
     return model, len(kept), repeated
@@ -124,7 +117,7 @@ def _check_vocabulary(folder: Path, size: int) -> None:
         raise InputError(f"{path}: its tokens are not {', '.join(alphabet.TOKENS)}; the checkpoint is of another model")
 
 
-def _classes(folder: Path, weights: dict[str, Tensor]) -> list[type[MutBertPreTrainedModel]]:
+def _classes(folder: Path, weights: dict[str, Tensor]) -> list[type[models.MutBertPreTrainedModel]]:
     """Return the models that the checkpoint has weights of; the last one has most of them."""
     try:
         # Of the file, as a published configuration loses its classes when it is read as one of ours.
@@ -132,13 +125,13 @@ def _classes(folder: Path, weights: dict[str, Tensor]) -> list[type[MutBertPreTr
     except (ValueError, LookupError, TypeError):
         named = ()  # Whoever reads it next raises what is wrong.
     by_token = "ForTokenClassification" in str(named)
-    classifier = MutBertForTokenClassification if by_token else MutBertForSequenceClassification
-    heads = {"cls.": MutBertForMaskedLM, "classifier.": classifier}
+    classifier = models.MutBertForTokenClassification if by_token else models.MutBertForSequenceClassification
+    heads = {"cls.": models.MutBertForMaskedLM, "classifier.": classifier}
     classes = [kind for head, kind in heads.items() if any(name.startswith(head) for name in weights)]
     if len(classes) > 1:
         raise InputError(
             f"{folder}: has a masked model's head and a classifier, which no one model has; convert a folder for each"
         )
     if not classes or any("pooler.dense." in name for name in weights):
-        classes.insert(0, MutBertModel)
+        classes.insert(0, models.MutBertModel)
     return classes

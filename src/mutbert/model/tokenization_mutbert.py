@@ -32,8 +32,7 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
     Parameters
     ----------
     do_upper_case : bool
-        Read lower-case bases as bases, since a soft-masked FASTA writes its repeats so. ``False`` gives what the
-        published tokenizer gives, to which they are ``[UNK]``.
+        Read the lower-case bases of a soft-masked FASTA as bases; to the published tokenizer they are ``[UNK]``.
     model_max_length : int
         Tokens to which ``truncation=True`` cuts, special ones included.
     **kwargs
