@@ -2,10 +2,10 @@
 
     python benchmarks/model.py
 
-The published way passes a mask of numbers though nothing is padded, runs the head at every position, drops out as
-torch does, compiles nothing, and computes in float32. Ours differs in each of these; the ladder takes one step after
-another, so that what each is worth can be seen. All share one model, one batch and one optimiser (AdamW, fused), take
-turns, and the best of the rounds counts. A training step is forward, backward, clipping and optimiser, of one batch.
+The published way passes a mask though nothing is padded, runs the head at every position, compiles nothing, and
+computes in float32. Ours differs in each of these; the ladder takes one step after another, so that what each is worth
+can be seen. All share one model, one batch and one optimiser (AdamW, fused), take turns, and the best of the rounds
+counts. A training step is forward, backward, clipping and optimiser, of one batch.
 
 *Ceiling* is the rate of a plain matrix product in the same precision, measured in the same run. A model's operations
 are those of its matrix products alone: dense layers and attention, twice as many backward as forward, the head at the
@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,12 +26,12 @@ import torch
 from measure import describe_machine, machine_text, run_script
 from mutbert.cli.printing import print_table
 from mutbert.files import atomic_file, write_json
-from mutbert.model import MutBertConfig, MutBertForMaskedLM, modeling_mutbert
+from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.model.modeling_mutbert import rotary_tables, target_loss
 from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from torch import Tensor
 
@@ -40,39 +40,21 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Way(NamedTuple):
-    """A way of computing.
-
-    Parameters
-    ----------
-    name : str
-        What the table calls it.
-    mask : {"float", "none"}
-        A mask of zeros that is added to the scores, or none.
-    head : {"all", "targets"}
-        Where the head runs in training.
-    dropout : {"torch", "own"}
-        Torch's dropout, or the models' own; the same on a GPU.
-    precision : {"fp32", "bf16"}
-        Float32, or bfloat16 by autocast.
-    compiled : bool
-        Whether `torch.compile` has been at work.
-    """
+    """A way of computing: a mask of ones or "none", the head at "all" positions or at "targets", "fp32" or "bf16"."""
 
     name: str
     mask: str
     head: str
-    dropout: str
     precision: str
     compiled: bool
 
 
 LADDER = (
-    Way("published way", "ones", "all", "torch", "fp32", False),
-    Way("+ no mask", "none", "all", "torch", "fp32", False),
-    Way("+ head at targets", "none", "targets", "torch", "fp32", False),
-    Way("+ own dropout", "none", "targets", "own", "fp32", False),
-    Way("+ bf16", "none", "targets", "own", "bf16", False),
-    Way("+ compiled", "none", "targets", "own", "bf16", True),
+    Way("published way", "ones", "all", "fp32", False),
+    Way("+ no mask", "none", "all", "fp32", False),
+    Way("+ head at targets", "none", "targets", "fp32", False),
+    Way("+ bf16", "none", "targets", "bf16", False),
+    Way("+ compiled", "none", "targets", "bf16", True),
 )
 
 HEADER = ("way", "s", "median", "× published way", "tokens/s", "GFLOP/s", "of ceiling")
@@ -87,13 +69,12 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=768, help="its features, in heads of 64 (%(default)s)")
     parser.add_argument("--mask", choices=("ones", "none"), help="measure this way alone against the published")
     parser.add_argument("--head", choices=("all", "targets"), help="likewise")
-    parser.add_argument("--dropout", choices=("torch", "own"), help="likewise")
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="likewise")
     parser.add_argument("--compile", action="store_true", help="likewise")
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled step of the ladder out")
     parser.add_argument("--what", choices=("forward", "step", "both"), default="both")
     parser.add_argument("--repeats", type=int, default=5, help="rounds (%(default)s)")
-    parser.add_argument("--output", "-o", type=Path, metavar="FOLDER", help="where to put model.json, .svg and .png")
+    parser.add_argument("--output", "-o", type=Path, metavar="FOLDER", help="for model.json, .svg and .png")
     arguments = parser.parse_args()
 
     if arguments.output:
@@ -138,7 +119,7 @@ def main() -> None:
 
 
 def cells(values: dict[str, Any]) -> tuple[str, ...]:
-    """Write a row of the table."""
+    """Return a row of the table."""
     return (
         values["way"],
         f"{values['seconds']:.4f}",
@@ -151,7 +132,7 @@ def cells(values: dict[str, Any]) -> tuple[str, ...]:
 
 
 class Batch(NamedTuple):
-    """Distributions, what they should be, and where the targets are."""
+    """Inputs, labels, where the targets are, and a mask."""
 
     probs: Tensor
     labels: Tensor
@@ -161,7 +142,7 @@ class Batch(NamedTuple):
 
     @classmethod
     def draw(cls, rows: int, length: int, device: torch.device) -> Batch:
-        """Draw a batch on the device, with as many targets in every row."""
+        """Return a random batch on the device, with as many targets in every row."""
         generator = torch.Generator().manual_seed(1)
         labels = torch.softmax(4 * torch.randn(rows, length, 9, generator=generator), dim=-1)
         target = torch.zeros(rows, length, dtype=torch.bool)
@@ -176,30 +157,30 @@ class Batch(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Sequences."""
+        """Number of sequences."""
         return self.target.shape[0]
 
     @property
     def targets(self) -> int:
-        """Targets of the whole batch."""
+        """Number of targets."""
         return self.rows * int(self.target.shape[1] * MASKED_SHARE)
 
 
 def chosen_ways(arguments: argparse.Namespace, what: str) -> list[Way]:
-    """Take the ladder, without the rungs that a forward pass does not have; or the one way that was asked for."""
-    options = ("mask", "head", "dropout", "precision")
+    """Return the rungs of the ladder that `what` has, or the one way that was asked for."""
+    options = ("mask", "head", "precision")
     asked = {name: getattr(arguments, name) for name in options if getattr(arguments, name)}
     if asked or arguments.compile:
         name = ", ".join([*(f"{key} {value}" for key, value in asked.items()), *["compiled"] * arguments.compile])
         return [LADDER[0], LADDER[0]._replace(name=name, compiled=arguments.compile, **asked)]
     ways = [way for way in LADDER if not (way.compiled and arguments.no_compile)]
-    return [way for way in ways if what == "step" or way.name not in {"+ head at targets", "+ own dropout"}]
+    return [way for way in ways if what == "step" or way.name != "+ head at targets"]
 
 
 def take_turns(
     model: MutBertForMaskedLM, batch: Batch, ways: list[Way], what: str, repeats: int
 ) -> dict[Way, list[float]]:
-    """Time each way once a round, after a round that does not count."""
+    """Return seconds of each way in each round, after a round that does not count."""
     # So slow that all ways have the same weights.
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-12, fused=True)
     runs = {way: prepared(model, optimizer, batch, way, what) for way in ways}
@@ -217,7 +198,7 @@ def take_turns(
 def prepared(
     model: MutBertForMaskedLM, optimizer: torch.optim.Optimizer, batch: Batch, way: Way, what: str
 ) -> Callable[[], Tensor]:
-    """Give what is timed: a call that gives the loss of a step, or the probabilities of a forward pass."""
+    """Return a call that is timed, for the loss of a step or the probabilities of a forward pass."""
     call: Any = torch.compile(model, fullgraph=True, dynamic=False) if way.compiled else model
     mask = batch.ones if way.mask == "ones" else None
     device = batch.probs.device.type
@@ -231,7 +212,7 @@ def prepared(
 
     def step() -> Tensor:
         model.train()
-        with precision, dropout_of(way):
+        with precision:
             if way.head == "targets":
                 labels = batch.labels.gather(1, batch.places[..., None].expand(-1, -1, batch.labels.shape[-1]))
                 targets = {"labels": labels, "target_places": batch.places}
@@ -248,20 +229,8 @@ def prepared(
     return forward if what == "forward" else step
 
 
-@contextmanager
-def dropout_of(way: Way) -> Iterator[None]:
-    """Have the model drop out, and attend where it does, as torch does."""
-    own = modeling_mutbert._is_readable
-    try:
-        if way.dropout == "torch":
-            modeling_mutbert._is_readable = lambda _: False
-        yield
-    finally:
-        modeling_mutbert._is_readable = own
-
-
 def check(runs: dict[Way, Callable[[], Tensor]], what: str) -> None:
-    """Stop when the ways differ by more than precision and, in training, the luck of dropout account for."""
+    """Exit where ways differ by more than precision and, in training, the luck of dropout account for."""
     reference, *others = (run() for run in runs.values())
     for way, other in zip(list(runs)[1:], others, strict=True):
         tolerance = 0.1 if what == "step" else 0.02 if way.precision == "bf16" else 1e-4
@@ -273,7 +242,7 @@ def row(
     config: MutBertConfig, batch: Batch, what: str, way: Way, times: dict[Way, list[float]], first: Way,
     ceiling: dict[str, float],
 ) -> dict[str, Any]:  # fmt: skip
-    """Put a way's times into figures."""
+    """Return the figures of a way's times."""
     seconds = min(times[way])
     length = batch.target.shape[1]
     targets = batch.targets if what == "step" and way.head == "targets" else batch.target.numel()
@@ -291,7 +260,7 @@ def row(
 
 
 def rotary_share(model: MutBertForMaskedLM, batch: Batch, rounds: int = 20) -> float:
-    """Measure what part of a forward pass goes into the rotary tables."""
+    """Return the part of a forward pass that goes into the rotary tables."""
     length = batch.target.shape[1]
     device = batch.probs.device
 
@@ -314,7 +283,7 @@ def rotary_share(model: MutBertForMaskedLM, batch: Batch, rounds: int = 20) -> f
 
 
 def draw(results: list[dict[str, Any]], folder: Path, title: str) -> None:
-    """Draw the time of each way as a bar that bears its ratio, to ``model.svg`` and ``.png``."""
+    """Draw the times as labelled bars, to ``model.svg`` and ``.png``."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -347,7 +316,7 @@ def draw(results: list[dict[str, Any]], folder: Path, title: str) -> None:
 
 
 def now(device: torch.device) -> float:
-    """Tell the time at which the device has done what it was given."""
+    """Return the time once the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()

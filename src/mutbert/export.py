@@ -15,27 +15,14 @@ from mutbert.reports.model_card import ModelFacts, model_card
 from mutbert.run_folder import GENOMES, HELD_OUT, METRICS, MODEL, RECIPE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 CARD: Final = "README.md"
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export_model` wrote.
-
-    Parameters
-    ----------
-    output : Path
-        The folder.
-    model_class : str
-        The model's class.
-    parameters : int
-        Numbers in it.
-    missing : tuple of str
-        What the card could not say, as it was not beside the model: ``"licence"``, ``"recipe"``, ``"data"``,
-        ``"held-out figures"``.
-    """
+    """What `export_model` wrote, and what the card could not say: licence, recipe, data, held-out figures."""
 
     output: Path
     model_class: str
@@ -80,13 +67,13 @@ def export_model(
     InputError
         When there is no whole model, or the output cannot be written.
     """
-    output = Path(output)
-    folder = local_folder(source)
+    output, folder = Path(output), local_folder(source)
     if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():
         folder = folder / MODEL
     check_output(output, force=force, directory=True, inputs=[folder])
+    run = folder.parent if folder.name == MODEL else None
     with atomic_directory(output, force=force) as partial:
-        model = write_model(folder, partial, custom_code=True).model
+        model, *_ = write_model(folder, partial, custom_code=True)
         facts = ModelFacts(
             name=name or output.name,
             model_class=type(model).__name__,
@@ -96,12 +83,8 @@ def export_model(
             licence=licence,
             recipe=_text(folder / RECIPE),
             genomes=_genomes(folder / GENOMES),
-            held_out=_values(folder.parent / HELD_OUT, ("unit", "steps", "targets", "cross_entropy"))
-            if folder.name == MODEL
-            else None,
-            finetuned=_values(folder.parent / METRICS, ("problem", "metric", "metrics", "interval", "splits"))
-            if folder.name == MODEL
-            else None,
+            held_out=_values(run / HELD_OUT, "unit", "steps", "targets", "cross_entropy") if run else None,
+            finetuned=_values(run / METRICS, "problem", "metric", "metrics", "interval", "splits") if run else None,
         )
         (partial / CARD).write_text(model_card(facts), encoding="utf-8")
     known = {
@@ -110,22 +93,18 @@ def export_model(
         "data": facts.finetuned or facts.genomes,
         "held-out figures": facts.finetuned or facts.held_out,
     }
-    return ExportReport(
-        output, facts.model_class, facts.parameters, tuple(what for what, value in known.items() if value is None)
-    )
+    missing = tuple(what for what, value in known.items() if value is None)
+    return ExportReport(output, facts.model_class, facts.parameters, missing)
 
 
-def _genomes(path: Path) -> Mapping[str, Mapping[str, Any]] | None:
-    """Read the manifests of the genomes that a model was trained on, by name."""
-    values = _values(path, ("genomes",))
+def _genomes(path: Path) -> Mapping[str, Any] | None:
+    """Return the manifests of the genomes that a model was trained on, by name."""
+    values = _values(path, "genomes")
     if values is None:
         return None
-    needed = ("contigs", "settings", "sources", "records")
-    genomes = values["genomes"]
-    if not isinstance(genomes, dict) or not all(
-        isinstance(genome, dict) and genome.keys() >= set(needed) for genome in genomes.values()
-    ):
-        raise InputError(f"{path}: has not all of {', '.join(needed)} for each genome; remove it to go without")
+    for manifest in values["genomes"].values() if isinstance(values["genomes"], dict) else (None,):
+        _require(path, manifest, "contigs", "settings", "sources", "records")
+    genomes: Mapping[str, Any] = values["genomes"]
     return genomes
 
 
@@ -136,14 +115,19 @@ def _text(path: Path) -> str | None:
         raise InputError(f"{path}: is no text ({error}); remove it to go without") from None
 
 
-def _values(path: Path, keys: Sequence[str]) -> Mapping[str, Any] | None:
+def _values(path: Path, *keys: str) -> Mapping[str, Any] | None:
+    """Return what a JSON file holds, or None where there is none."""
     text = _text(path)
     if text is None:
         return None
     try:
-        values = json.loads(text)
+        values: Mapping[str, Any] = json.loads(text)
     except ValueError as error:
         raise InputError(f"{path}: is no JSON ({error}); remove it to go without") from None
+    _require(path, values, *keys)
+    return values
+
+
+def _require(path: Path, values: Any, *keys: str) -> None:
     if not isinstance(values, dict) or not values.keys() >= set(keys):
         raise InputError(f"{path}: has not all of {', '.join(keys)}; remove it to go without")
-    return values

@@ -1,7 +1,10 @@
 """A tiny model with random weights, as this room's tests need it."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mutbert.model import MutBertConfig
 
@@ -51,3 +54,23 @@ def probs():
         return torch.softmax(2 * torch.randn(batch, length, columns, generator=generator), dim=-1)
 
     return probs
+
+
+@pytest.fixture
+def published(build, tmp_path):
+    """Save a model in the published layout: `edit` changes its weights, `values` its file, others its configuration."""
+
+    def published(model_class, edit=None, values=None, **changes):
+        model, folder = build(model_class, **changes), tmp_path / "published"
+        model.save_pretrained(folder)
+        old = json.loads((folder / "config.json").read_text())
+        del old["architectures"]
+        layout = {"model_type": "bert", "auto_map": {"AutoModel": "modeling_mutbert.RoPEBertModel"}}
+        (folder / "config.json").write_text(json.dumps(old | layout | (values or {})))
+        if edit is not None:
+            weights = load_file(folder / "model.safetensors")
+            edit(weights)
+            save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        return folder, model
+
+    return published

@@ -22,10 +22,9 @@ def main():
     version = importlib.metadata.version("transformers")
     marker = FOLDER / "VERSION"
     if marker.is_file() and marker.read_text().strip() == version:
-        # Newer than what `make` compares it with.
-        FOLDER.touch()
+        FOLDER.touch()  # Newer than what `make` compares it with.
         return
-    # Beside their place, so that they can be renamed into it.
+    # In the same folder, so that they can be renamed.
     with tempfile.TemporaryDirectory(dir=FOLDER.parent, prefix="transformers-tests-") as scratch:
         try:
             unpacked = unpack(download(version, Path(scratch)), Path(scratch))
@@ -33,36 +32,28 @@ def main():
             print(f"the tests of transformers {version} could not be had, so ours that use them are skipped: {error}")
             return
         (unpacked / "VERSION").write_text(f"{version}\n")
-        # They expect to be a package, which `test_configuration_common.py` reads.
-        (unpacked / "__init__.py").touch()
+        (unpacked / "__init__.py").touch()  # `test_configuration_common.py` reads it.
         if FOLDER.exists():
             shutil.move(FOLDER, Path(scratch) / "old")
         unpacked.rename(FOLDER)
 
 
 def download(version, folder):
-    """Let pip fetch the source distribution, since it knows which index to ask."""
+    """Return the source distribution, fetched by pip, which knows which index to ask."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    # A machine without a network is to learn so soon.
+    pip += ["--retries", "1", "--timeout", "15", "--no-deps", "--no-binary", "transformers", "--dest", str(folder)]
     result = subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"),
-            # A machine without a network is to learn so soon.
-            *("--retries", "1", "--timeout", "15"),
-            *("--no-deps", "--no-binary", "transformers", "--dest", str(folder), f"transformers=={version}"),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+        [*pip, f"transformers=={version}"], capture_output=True, text=True, timeout=300, check=False
     )
     found = sorted(folder.glob("transformers-*.tar.gz"))
     if result.returncode or not found:
-        lines = result.stderr.strip().splitlines() or ["pip gave no source distribution"]
-        raise OSError(lines[-1])
+        raise OSError((result.stderr.strip().splitlines() or ["pip found no source distribution"])[-1])
     return found[0]
 
 
 def unpack(archive, folder):
-    """Unpack the Python files of the folder ``tests``, those of its subfolders left out, and give that folder."""
+    """Return the folder ``tests``, with its Python files and no subfolders."""
     with tarfile.open(archive) as tar:
         wanted = [member for member in tar if re.fullmatch(r"[^/]+/tests/\w+\.py", member.name)]
         tar.extractall(folder, members=wanted, filter="data")

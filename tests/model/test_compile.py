@@ -7,12 +7,7 @@ import pytest
 import torch
 from torch.export import Dim
 
-from mutbert.model import (
-    MutBertForMaskedLM,
-    MutBertForSequenceClassification,
-    MutBertForTokenClassification,
-    MutBertModel,
-)
+from mutbert.model import MutBertForMaskedLM
 
 DYNAMIC = {"type": "dynamic", "factor": 2.0}
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile for a CPU needs a C++ compiler")
@@ -37,7 +32,6 @@ def batch(probs, rows, length, *, labels=True):
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("scaling", [None, DYNAMIC])
 def test_one_graph_serves_every_length(build, probs, training, scaling):
-    """A graph break is an error, and so is a second graph."""
     model = build(MutBertForMaskedLM, rope_scaling=scaling, hidden_dropout_prob=0.1).train(training)
     graphs = []
 
@@ -45,6 +39,7 @@ def test_one_graph_serves_every_length(build, probs, training, scaling):
         graphs.append(graph)
         return graph.forward
 
+    # A graph break is an error.
     compiled = torch.compile(model, backend=count, fullgraph=True, dynamic=True)
     for rows, length in ((2, 10), (3, 24), (5, 40), (4, 11)):
         outputs = compiled(**batch(probs, rows, length))
@@ -53,91 +48,38 @@ def test_one_graph_serves_every_length(build, probs, training, scaling):
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize("model_class", [MutBertModel, MutBertForSequenceClassification, MutBertForTokenClassification])
-@pytest.mark.parametrize("kind", ["input_ids", "unpadded"])
-def test_other_models_and_inputs_compile_whole(build, probs, model_class, kind):
-    model = build(model_class, rope_scaling=DYNAMIC)
-    graphs = []
-
-    def count(graph, _inputs):
-        graphs.append(graph)
-        return graph.forward
-
-    compiled = torch.compile(model, backend=count, fullgraph=True, dynamic=True)
-    for rows, length in ((2, 10), (3, 24), (4, 31)):
-        inputs = {"input_probs": probs(rows, length)}
-        if kind == "input_ids":
-            inputs = {"input_ids": torch.full((rows, length), 5), "token_type_ids": torch.zeros(rows, length).long()}
-        torch.testing.assert_close(compiled(**inputs)[0], model(**inputs)[0])
-    assert len(graphs) == 1
-
-
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("training", [False, True])
-def test_compiled_numbers_are_the_same(build, probs, training):
-    model = build(MutBertForMaskedLM, rope_scaling=DYNAMIC).train(training)
+def test_compiled_numbers_are_the_same(build, probs):
+    model = build(MutBertForMaskedLM, rope_scaling=DYNAMIC).train()
     compiled = torch.compile(model, fullgraph=True, dynamic=True)
     for rows, length in ((2, 12), (3, 40)):
-        inputs = batch(probs, rows, length)
-        wanted, found = (one(**inputs) for one in (model, compiled))
-        torch.testing.assert_close(found.loss, wanted.loss)
+        wanted, found = (one(**batch(probs, rows, length)) for one in (model, compiled))
         torch.testing.assert_close(found.logits, wanted.logits, atol=1e-5, rtol=1e-4)
-        if training:
-            gradients = []
-            for outputs in (wanted, found):
-                model.zero_grad()
-                outputs.loss.backward()
-                gradients.append([parameter.grad.clone() for parameter in model.parameters()])
-            torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
+        gradients = [torch.autograd.grad(outputs.loss, tuple(model.parameters())) for outputs in (wanted, found)]
+        torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("kind", ["plain", "padded"])
+@pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_the_host_never_waits(build, probs, training, kind, attention):
+def test_the_host_never_waits(build, probs, training, padded, attention):
     """On the meta device there are no values, so that whatever needs one on the host is an error there."""
-    model = build(
-        MutBertForMaskedLM,
-        attention=attention,
-        rope_scaling=DYNAMIC,
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-    )
-    model = model.to("meta").train(training)
+    dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    model = build(MutBertForMaskedLM, attention=attention, rope_scaling=DYNAMIC, **dropout).to("meta").train(training)
     inputs = {name: value.to("meta") for name, value in batch(probs, 3, 20).items()}
-    if kind == "plain":
+    if not padded:
         del inputs["attention_mask"]
     loss = model(**inputs).loss
     loss.backward()
     assert loss.device.type == "meta"
-    with pytest.raises((RuntimeError, NotImplementedError)):
-        loss.item()
-
-
-def onnx_of(model, example, dynamic_shapes, folder):
-    """Export, and open with onnxruntime."""
-    path = folder / "model.onnx"
-    torch.onnx.export(
-        model,
-        (),
-        str(path),
-        kwargs=example,
-        dynamo=True,
-        dynamic_shapes=dynamic_shapes,
-        input_names=list(example),
-        output_names=["output"],
-        verbose=False,
-    )
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 @pytest.mark.slow
 # torch's exporter uses what torch has deprecated.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("scaling", [None, DYNAMIC])
-def test_onnx_gives_the_same_numbers(build, probs, tmp_path, scaling):
-    model = build(MutBertForMaskedLM, rope_scaling=scaling)
+def test_onnx_has_the_same_numbers(build, probs, tmp_path):
+    model = build(MutBertForMaskedLM, rope_scaling=DYNAMIC)
 
     class Logits(torch.nn.Module):
         def __init__(self):
@@ -147,9 +89,13 @@ def test_onnx_gives_the_same_numbers(build, probs, tmp_path, scaling):
         def forward(self, input_probs, attention_mask):
             return self.model(input_probs=input_probs, attention_mask=attention_mask).logits
 
-    rows, length = Dim("rows", min=1, max=64), Dim("length", min=2, max=4096)
-    shapes = {"input_probs": {0: rows, 1: length}, "attention_mask": {0: rows, 1: length}}
-    session = onnx_of(Logits(), batch(probs, 2, 12, labels=False), shapes, tmp_path)
+    example = batch(probs, 2, 12, labels=False)
+    shape = {0: Dim("rows", min=1, max=64), 1: Dim("length", min=2, max=4096)}
+    torch.onnx.export(
+        Logits(), (), str(tmp_path / "model.onnx"), kwargs=example, dynamo=True, verbose=False,
+        dynamic_shapes=dict.fromkeys(example, shape), input_names=list(example), output_names=["output"],
+    )  # fmt: skip
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     for rows, length in ((2, 12), (1, 40), (5, 7)):
         inputs = batch(probs, rows, length, labels=False)
         (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})

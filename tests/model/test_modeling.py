@@ -1,20 +1,10 @@
 """The encoder and its heads, on a tiny model with random weights."""
 
-import subprocess
-import sys
-from pathlib import Path
+import shutil
 
 import pytest
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
-    AutoModelForTokenClassification,
-)
 
-import mutbert.model
 from mutbert.model import (
     MutBertConfig,
     MutBertForMaskedLM,
@@ -22,16 +12,14 @@ from mutbert.model import (
     MutBertForTokenClassification,
     MutBertModel,
 )
-from mutbert.model.modeling_mutbert import rotary_tables
+from mutbert.model.modeling_mutbert import check_probabilities, rotary_tables
 
-HEADS = (MutBertForMaskedLM, MutBertForSequenceClassification, MutBertForTokenClassification)
+SCALINGS = [None, {"type": "linear", "factor": 2.0}, {"type": "dynamic", "factor": 2.0}]
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile for a CPU needs a C++ compiler")
 
 
-def test_full_size_model_has_the_published_number_of_parameters():
-    with torch.device("meta"):
-        model = MutBertForMaskedLM(MutBertConfig())
-    model.tie_weights()
-    assert sum(parameter.numel() for parameter in model.parameters()) == 85_656_585
+def assert_near(found, wanted):
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=1e-4)
 
 
 # Inputs
@@ -43,20 +31,15 @@ def test_ids_are_one_hot_probabilities(build, attention):
     ids = torch.randint(0, 9, (3, 12), generator=torch.Generator().manual_seed(0))
     one_hot = torch.nn.functional.one_hot(ids, 9).float()
     wanted = model(input_ids=ids).last_hidden_state
-    torch.testing.assert_close(model(input_probs=one_hot).last_hidden_state, wanted)
-    torch.testing.assert_close(model(input_ids=one_hot).last_hidden_state, wanted, msg="as published code passes it")
     embeds = model.get_input_embeddings()(ids)
-    torch.testing.assert_close(model(inputs_embeds=embeds).last_hidden_state, wanted)
-
-
-def test_ids_are_one_hot_probabilities_under_autocast(build):
-    model = build(MutBertModel)
+    for inputs in ({"input_probs": one_hot}, {"input_ids": one_hot}, {"inputs_embeds": embeds}):
+        torch.testing.assert_close(model(**inputs).last_hidden_state, wanted)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        from_ids, from_probs = (
-            model(given, output_hidden_states=True).hidden_states[0]
-            for given in (torch.arange(9)[None], torch.eye(9)[None])
-        )
-    torch.testing.assert_close(from_ids, from_probs, rtol=0, atol=0)
+        embedded = [
+            model(each, output_hidden_states=True).hidden_states[0]
+            for each in (torch.arange(9)[None], torch.eye(9)[None])
+        ]
+    torch.testing.assert_close(*embedded, rtol=0, atol=0)
 
 
 def test_four_columns_are_the_bases(build, probs):
@@ -64,15 +47,6 @@ def test_four_columns_are_the_bases(build, probs):
     bases = probs(2, 10, columns=4)
     widened = torch.cat((torch.zeros(2, 10, 5), bases), dim=-1)
     torch.testing.assert_close(model(input_probs=bases).last_hidden_state, model(input_probs=widened).last_hidden_state)
-
-
-def test_token_types_count(build, probs):
-    model = build(MutBertModel)
-    inputs = probs(2, 10)
-    zeros = torch.zeros(2, 10, dtype=torch.long)
-    alone = model(input_probs=inputs).last_hidden_state
-    torch.testing.assert_close(model(input_probs=inputs, token_type_ids=zeros).last_hidden_state, alone)
-    assert not torch.allclose(model(input_probs=inputs, token_type_ids=zeros + 1).last_hidden_state, alone)
 
 
 @pytest.mark.parametrize(
@@ -92,11 +66,50 @@ def test_wrong_inputs_are_refused(build, inputs, message):
         build(MutBertModel)(**inputs)
 
 
-# Invariances
+@pytest.mark.parametrize("columns", [9, 4])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), "row 1, position 3 sums to nan"),
+        (2.0, "row 1, position 3 sums to 2"),
+        (-0.5, "row 1, position 3 .*its lowest value is -0.5"),
+    ],
+)
+def test_rows_that_are_no_distributions_are_refused(build, probs, columns, value, message):
+    wrong = probs(2, 6, columns=columns)
+    wrong[1, 3, 5 % columns] = value
+    with pytest.raises(ValueError, match=f"input_probs: {message}"):
+        build(MutBertModel)(input_probs=wrong)
+
+
+def test_padding_may_be_zeros_and_checks_be_off(build, probs, tmp_path):
+    model = build(MutBertModel)
+    inputs = probs(1, 6)
+    inputs[0, 4:] = 0
+    with pytest.raises(ValueError, match="position 4 sums to 0"):
+        model(input_probs=inputs)
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0]])
+    padded = model(input_probs=inputs, attention_mask=mask).last_hidden_state[:, :4]
+    torch.testing.assert_close(padded, model(input_probs=inputs[:, :4]).last_hidden_state)
+    model.config.check_inputs = False
+    assert model(input_probs=inputs).last_hidden_state.isfinite().all()
+    model.save_pretrained(tmp_path)
+    assert MutBertModel.from_pretrained(tmp_path).config.check_inputs, "it is not saved"
+    assert not MutBertModel.from_pretrained(tmp_path, check_inputs=False).config.check_inputs
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_rounding_is_no_mistake(probs, dtype):
+    """Frequencies rounded to the input's own precision, or printed with four digits, are distributions."""
+    check_probabilities("probs", probs(50, 200).to(dtype), MutBertConfig())
+    check_probabilities("probs", ((probs(50, 200) * 1e4).round() / 1e4).to(dtype), MutBertConfig())
+
+
+# Attention and positions
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("scaling", [None, {"type": "linear", "factor": 2.0}, {"type": "dynamic", "factor": 2.0}])
+@pytest.mark.parametrize("scaling", SCALINGS)
 def test_padding_and_batch_change_nothing(build, probs, attention, scaling):
     """Also under dynamic scaling, whose base follows a sequence's own length and not its batch's."""
     model = build(MutBertModel, attention=attention, rope_scaling=scaling)
@@ -105,45 +118,26 @@ def test_padding_and_batch_change_nothing(build, probs, attention, scaling):
     mask = (torch.arange(24) < torch.tensor(lengths)[:, None]).long()
     together = model(input_probs=inputs, attention_mask=mask)
     for row, length in enumerate(lengths):
-        alone = model(input_probs=inputs[row : row + 1, :length])
-        torch.testing.assert_close(
-            together.last_hidden_state[row, :length], alone.last_hidden_state[0], atol=1e-5, rtol=1e-4
+        for ones in (None, torch.ones(1, length)):
+            alone = model(input_probs=inputs[row : row + 1, :length], attention_mask=ones)
+            assert_near(together.last_hidden_state[row, :length], alone.last_hidden_state[0])
+            assert_near(together.pooler_output[row], alone.pooler_output[0])
+
+
+@pytest.mark.parametrize("other", ["eager", pytest.param("flex_attention", marks=[pytest.mark.slow, needs_compiler])])
+@pytest.mark.parametrize("scaling", SCALINGS)
+# Block masks are made by transformers, in a way that torch has deprecated, and torch does so by another such.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_every_way_of_attending_has_the_same_numbers(build, probs, other, scaling):
+    # Not 24 or 72 tokens, at which torch 2.13's own flex kernel is wrong on CPUs with AVX2 alone.
+    mask = torch.ones(3, 32)
+    mask[1, 9:] = 0
+    with torch.inference_mode():
+        found, wanted = (
+            build(MutBertModel, attention=each, rope_scaling=scaling)(input_probs=probs(3, 32), attention_mask=mask)
+            for each in (other, "sdpa")
         )
-        torch.testing.assert_close(together.pooler_output[row], alone.pooler_output[0], atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_a_mask_of_ones_is_no_mask(build, probs, attention):
-    model = build(MutBertModel, attention=attention)
-    inputs = probs(2, 12)
-    torch.testing.assert_close(
-        model(input_probs=inputs, attention_mask=torch.ones(2, 12)).last_hidden_state,
-        model(input_probs=inputs).last_hidden_state,
-    )
-
-
-def test_eager_and_sdpa_agree(build, probs):
-    inputs = probs(2, 12)
-    mask = torch.ones(2, 12)
-    mask[1, 7:] = 0
-    eager, sdpa = (
-        build(MutBertModel, attention=attention)(input_probs=inputs, attention_mask=mask).last_hidden_state
-        for attention in ("eager", "sdpa")
-    )
-    torch.testing.assert_close(eager[mask.bool()], sdpa[mask.bool()], atol=1e-5, rtol=1e-4)
-
-
-def test_what_was_run_before_changes_nothing(build, probs):
-    """The published dynamic scaling keeps the base of the longest input so far."""
-    model = build(MutBertModel, rope_scaling={"type": "dynamic", "factor": 2.0})
-    short, long = probs(2, 12), probs(2, 40)
-    first_short, first_long = model(input_probs=short).last_hidden_state, model(input_probs=long).last_hidden_state
-    for _ in range(2):
-        assert torch.equal(model(input_probs=short).last_hidden_state, first_short)
-        assert torch.equal(model(input_probs=long).last_hidden_state, first_long)
-
-
-# Rotary positions
+    assert_near(found.last_hidden_state[mask.bool()], wanted.last_hidden_state[mask.bool()])
 
 
 def reference_tables(config, length):
@@ -161,10 +155,7 @@ def reference_tables(config, length):
 
 
 @pytest.mark.parametrize("length", [5, 16, 17, 100])
-@pytest.mark.parametrize(
-    "scaling",
-    [None, {"type": "linear", "factor": 3.0}, {"type": "dynamic", "factor": 1.5}, {"type": "dynamic", "factor": 4}],
-)
+@pytest.mark.parametrize("scaling", SCALINGS)
 def test_rotary_tables_follow_the_formulas(length, scaling):
     config = MutBertConfig(hidden_size=24, num_attention_heads=3, max_position_embeddings=16, rope_scaling=scaling)
     tables = rotary_tables(config, length, torch.tensor([[length]]))
@@ -172,54 +163,17 @@ def test_rotary_tables_follow_the_formulas(length, scaling):
         torch.testing.assert_close(found[0, :, 0], wanted, atol=2e-5, rtol=0)
 
 
-def test_dynamic_scaling_leaves_trained_lengths_alone(build, probs):
-    inputs = probs(2, 16)
-    plain = build(MutBertModel)(input_probs=inputs).last_hidden_state
-    scaled = build(MutBertModel, rope_scaling={"type": "dynamic", "factor": 8.0})(input_probs=inputs)
-    assert torch.equal(plain, scaled.last_hidden_state)
+# Outputs
 
 
-def test_what_is_no_argument_is_refused(build, probs):
-    for model_class in (MutBertModel, *HEADS):
-        with pytest.raises(TypeError, match="position_ids"):
-            build(model_class)(input_probs=probs(1, 4), position_ids=torch.arange(4)[None])
-
-
-# Pooling and optional outputs
-
-
-def test_mean_pooling(build, probs):
-    model = build(MutBertModel)
-    mask = torch.ones(2, 10)
-    mask[1, 6:] = 0
-    outputs = model(input_probs=probs(2, 10), attention_mask=mask)
+def test_pooling(build, probs):
+    mask = torch.tensor([[1] * 10, [1] * 6 + [0] * 4])
+    outputs = build(MutBertModel)(input_probs=probs(2, 10), attention_mask=mask)
     torch.testing.assert_close(outputs.pooler_output[1], outputs.last_hidden_state[1, :6].mean(dim=0))
-
-
-@pytest.mark.parametrize("pooler_type", ["first_token_transform", "cls"])
-def test_first_token_pooling(build, probs, pooler_type):
-    model = build(MutBertModel, pooler_type=pooler_type)
+    model = build(MutBertModel, pooler_type="first_token_transform")
     outputs = model(input_probs=probs(2, 10))
     wanted = torch.tanh(model.pooler.dense(outputs.last_hidden_state[:, 0]))
     torch.testing.assert_close(outputs.pooler_output, wanted)
-    assert not any("pooler" in name for name in build(MutBertModel).state_dict())
-
-
-def test_attentions_and_hidden_states(build, probs):
-    model = build(MutBertForMaskedLM, attention="eager")
-    outputs = model(input_probs=probs(2, 10), output_attentions=True, output_hidden_states=True)
-    assert [tuple(weights.shape) for weights in outputs.attentions] == [(2, 4, 10, 10)] * 2
-    torch.testing.assert_close(outputs.attentions[0].sum(dim=-1), torch.ones(2, 4, 10))
-    assert [tuple(hidden.shape) for hidden in outputs.hidden_states] == [(2, 10, 32)] * 3
-
-
-def test_outputs_as_a_tuple(build, probs):
-    model = build(MutBertForMaskedLM)
-    inputs = probs(2, 10)
-    assert torch.equal(model(input_probs=inputs, return_dict=False)[0], model(input_probs=inputs).logits)
-
-
-# Losses
 
 
 @pytest.mark.parametrize(
@@ -251,60 +205,11 @@ def test_token_classification(build, probs):
 # Training
 
 
-@pytest.mark.parametrize("model_class", HEADS)
-def test_every_parameter_learns(build, probs, model_class):
-    model = build(model_class, attention_probs_dropout_prob=0.1, hidden_dropout_prob=0.1).train()
-    labels = {
-        MutBertForMaskedLM: torch.randint(5, 9, (2, 10)),
-        MutBertForSequenceClassification: torch.tensor([0, 1]),
-        MutBertForTokenClassification: torch.randint(0, 2, (2, 10)),
-    }[model_class]
-    model(input_probs=probs(2, 10), labels=labels).loss.backward()
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_gradient_checkpointing_gives_the_same_gradients(build, probs, dropout):
-    """The layers run twice, and drop the same features both times."""
-    gradients = []
-    for checkpointing in (False, True):
-        model = build(MutBertForMaskedLM, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout).train()
-        if checkpointing:
-            # The name in transformers 5.0 is an alias of the newer one, which warns.
-            enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-            enable()
-        mask = torch.ones(2, 10)
-        mask[1, 8:] = 0
-        labels = torch.randint(5, 9, (2, 10), generator=torch.Generator().manual_seed(0))
-        torch.manual_seed(5)
-        model(input_probs=probs(2, 10), attention_mask=mask, labels=labels).loss.backward()
-        gradients.append([parameter.grad for parameter in model.parameters()])
-    for plain, checkpointed in zip(*gradients, strict=True):
-        torch.testing.assert_close(plain, checkpointed)
-
-
-def test_fresh_weights():
-    torch.manual_seed(0)
-    model = MutBertForMaskedLM(MutBertConfig(hidden_size=64, num_hidden_layers=1, num_attention_heads=2))
-    weights = model.state_dict()
-    embedding = weights["bert.embeddings.word_embeddings.weight"]
-    assert torch.equal(embedding[3], torch.zeros(64)), "[PAD]"
-    assert embedding[5:].std().item() == pytest.approx(0.02, rel=0.2)
-    assert weights["bert.encoder.layer.0.intermediate.dense.weight"].std().item() == pytest.approx(0.02, rel=0.05)
-    for name, weight in weights.items():
-        if name.endswith("LayerNorm.weight"):
-            assert torch.equal(weight, torch.ones_like(weight)), name
-        elif name.endswith("bias"):
-            assert torch.equal(weight, torch.zeros_like(weight)), name
-    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-
-
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("training", [True, False])
-def test_gradients_are_those_of_finite_differences(build, probs, attention, training):
+def test_gradients_are_those_of_finite_differences(build, probs, attention):
     """In double precision, through every part: embeddings, rotary positions, attention, head, loss."""
     model = build(MutBertForMaskedLM, attention=attention, num_hidden_layers=1, hidden_size=8, intermediate_size=8)
-    model = model.double().train(training)
+    model = model.double().train()
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
     places = torch.tensor([[0, 2], [1, 3]])
     labels = probs(2, 2, seed=5).double()
@@ -326,103 +231,9 @@ def test_gradients_are_those_of_finite_differences(build, probs, attention, trai
     assert torch.autograd.gradcheck(loss, [weight.detach().clone().requires_grad_() for weight in weights])
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision(build, probs, attention, dtype):
-    model = build(MutBertForMaskedLM, attention=attention)
-    inputs = probs(2, 10)
-    mask = torch.ones(2, 10)
-    mask[1, 8:] = 0
-    full = model(input_probs=inputs, attention_mask=mask).logits.softmax(dim=-1)
-    with torch.autocast("cpu", dtype=dtype):
-        autocast = model(input_probs=inputs, attention_mask=mask).logits
-    half = model.to(dtype)(input_probs=inputs, attention_mask=mask).logits
-    assert half.dtype == dtype
-    for found in (autocast, half):
-        torch.testing.assert_close(found.float().softmax(dim=-1), full, atol=0.05, rtol=0)
-
-
-# Hugging Face citizenship
-
-
-@pytest.mark.parametrize(
-    ("model_class", "auto_class"),
-    [
-        (MutBertModel, AutoModel),
-        (MutBertForMaskedLM, AutoModelForMaskedLM),
-        (MutBertForSequenceClassification, AutoModelForSequenceClassification),
-        (MutBertForTokenClassification, AutoModelForTokenClassification),
-    ],
-)
-@pytest.mark.parametrize("pooler_type", ["mean", "first_token_transform"])
-def test_saved_models_are_found_by_the_auto_classes(build, probs, tmp_path, model_class, auto_class, pooler_type):
-    model = build(model_class, pooler_type=pooler_type)
-    model.save_pretrained(tmp_path)
-    assert type(AutoConfig.from_pretrained(tmp_path)) is MutBertConfig
-    again = auto_class.from_pretrained(tmp_path)
-    assert type(again) is model_class
-    assert again.state_dict().keys() == model.state_dict().keys()
-    inputs = probs(2, 10)
-    assert torch.equal(again(input_probs=inputs)[0], model(input_probs=inputs)[0])
-
-
-def test_rope_scaling_is_an_argument_of_loading(build, probs, tmp_path):
-    build(MutBertForMaskedLM).save_pretrained(tmp_path / "plain")
-    scaling = {"type": "dynamic", "factor": 2.0}
-    scaled = AutoModelForMaskedLM.from_pretrained(tmp_path / "plain", rope_scaling=scaling)
-    scaled.save_pretrained(tmp_path / "scaled")
-    again = AutoModelForMaskedLM.from_pretrained(tmp_path / "scaled")
-    assert again.config.rope_scaling == scaling
-    inputs = probs(1, 40)
-    assert torch.equal(again(input_probs=inputs).logits, scaled(input_probs=inputs).logits)
-    assert not torch.allclose(build(MutBertForMaskedLM)(input_probs=inputs).logits, again(input_probs=inputs).logits)
-
-
-@pytest.mark.parametrize("model_class", [MutBertModel, *HEADS])
-def test_attention_can_be_changed_after_loading(build, model_class):
-    model = build(model_class, attention="sdpa")
-    ids = torch.arange(9)[None]
-    model.set_attn_implementation("eager")
-    assert len(model(input_ids=ids, output_attentions=True).attentions) == 2
-    model.set_attn_implementation("sdpa")
-    with pytest.raises(ValueError, match="'sdpa' attention gives no weights"):
-        model(input_ids=ids, output_attentions=True)
-
-
-@pytest.mark.parametrize("model_class", [MutBertModel, *HEADS])
-def test_the_vocabulary_is_fixed(build, model_class):
+def test_the_vocabulary_is_fixed(build):
     """One that grew would have other tokens at its end, where four columns of probabilities are read as the bases."""
-    model = build(model_class)
-    embedding = model.get_input_embeddings()
-    assert model.resize_token_embeddings(9) is model.resize_token_embeddings() is embedding
-    for wanted in ({"new_num_tokens": 10}, {"new_num_tokens": 5}):
-        with pytest.raises(ValueError, match="has 9 tokens"):
-            model.resize_token_embeddings(**wanted)
-    assert model.get_input_embeddings() is embedding
-    assert model.config.vocab_size == 9
-
-
-def test_model_code_travels_alone(tmp_path):
-    """Copied beside a checkpoint, the two files need nothing of this package."""
-    package = tmp_path / "travelled"
-    package.mkdir()
-    (package / "__init__.py").write_text("")
-    for name in ("configuration_mutbert.py", "modeling_mutbert.py"):
-        (package / name).write_text((Path(mutbert.model.__file__).parent / name).read_text())
-    program = (
-        "import sys; sys.modules['mutbert'] = None; sys.path.insert(0, sys.argv[1])\n"
-        "import torch\n"
-        "from travelled.modeling_mutbert import MutBertForMaskedLM\n"
-        "from travelled.configuration_mutbert import MutBertConfig\n"
-        "config = MutBertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2)\n"
-        "print(tuple(MutBertForMaskedLM(config)(input_ids=torch.ones(1, 4, dtype=torch.long)).logits.shape))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.stdout == "(1, 4, 9)\n", done.stderr
-
-
-@pytest.mark.parametrize("library", ["torch", "transformers"])
-def test_a_missing_library_is_said_with_its_extra(library):
-    program = f"import sys; sys.modules[{library!r}] = None; import mutbert.model"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert f"{library} is not installed; remedy: pip install 'mutbert[model]'" in done.stderr
+    model = build(MutBertModel)
+    assert model.resize_token_embeddings(9) is model.resize_token_embeddings() is model.get_input_embeddings()
+    with pytest.raises(ValueError, match="has 9 tokens"):
+        model.resize_token_embeddings(10)

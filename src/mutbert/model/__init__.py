@@ -1,8 +1,4 @@
-"""The model, its configuration and its tokenizer, as citizens of Hugging Face `transformers`.
-
-Importing this package makes the Auto classes know them, so that ``AutoModelForMaskedLM.from_pretrained(folder)``
-and its like find a MutBERT checkpoint.
-"""
+"""The model, its configuration and its tokenizer; importing this makes the Auto classes of `transformers` know them."""
 
 from __future__ import annotations
 
@@ -11,14 +7,7 @@ from mutbert.errors import MissingExtraError
 try:
     # First, because transformers would go on without it for a while.
     import torch  # noqa: F401
-    from transformers import (
-        AutoConfig,
-        AutoModel,
-        AutoModelForMaskedLM,
-        AutoModelForSequenceClassification,
-        AutoModelForTokenClassification,
-        AutoTokenizer,
-    )
+    import transformers
 
     from mutbert.model.checkpoints import read_checkpoint
     from mutbert.model.configuration_mutbert import MutBertConfig
@@ -36,21 +25,14 @@ except ModuleNotFoundError as error:
         raise MissingExtraError(error.name, "model") from error
     raise
 
-AutoConfig.register(MutBertConfig.model_type, MutBertConfig)
-AutoTokenizer.register(MutBertConfig, MutBertTokenizer)
-AutoModel.register(MutBertConfig, MutBertModel)
-AutoModelForMaskedLM.register(MutBertConfig, MutBertForMaskedLM)
-AutoModelForSequenceClassification.register(MutBertConfig, MutBertForSequenceClassification)
-AutoModelForTokenClassification.register(MutBertConfig, MutBertForTokenClassification)
+transformers.AutoConfig.register(MutBertConfig.model_type, MutBertConfig)
+transformers.AutoTokenizer.register(MutBertConfig, MutBertTokenizer)
+transformers.AutoModel.register(MutBertConfig, MutBertModel)
+transformers.AutoModelForMaskedLM.register(MutBertConfig, MutBertForMaskedLM)
+transformers.AutoModelForSequenceClassification.register(MutBertConfig, MutBertForSequenceClassification)
+transformers.AutoModelForTokenClassification.register(MutBertConfig, MutBertForTokenClassification)
 
 __all__ = [
-    "MutBertConfig",
-    "MutBertForMaskedLM",
-    "MutBertForSequenceClassification",
-    "MutBertForTokenClassification",
-    "MutBertModel",
-    "MutBertPreTrainedModel",
-    "MutBertTokenizer",
-    "read_checkpoint",
-    "reverse_complement",
-]
+    "MutBertConfig", "MutBertForMaskedLM", "MutBertForSequenceClassification", "MutBertForTokenClassification",
+    "MutBertModel", "MutBertPreTrainedModel", "MutBertTokenizer", "read_checkpoint", "reverse_complement",
+]  # fmt: skip

@@ -1,29 +1,10 @@
 """Checkpoints, published or ours, read completely or not at all.
 
-A published checkpoint and one of ours hold the same weights under the same keys, so that nothing can be mistaken
-on the way:
+Both layouts hold the same weights under the same keys, those of BERT in `transformers` without positions:
+``bert.embeddings.*``, ``bert.encoder.layer.N.*``, ``bert.pooler.dense.*`` (of ``"first_token_transform"`` alone),
+``cls.predictions.*`` (``decoder.weight`` only where it is not the word embedding), ``classifier.*``.
 
-==========================================================  ===============================================
-key                                                         weight
-==========================================================  ===============================================
-``bert.embeddings.word_embeddings.weight``                  token embedding (V, D)
-``bert.embeddings.token_type_embeddings.weight``            token-type embedding (2, D)
-``bert.embeddings.LayerNorm.*``                             embedding layer norm
-``bert.encoder.layer.N.attention.self.{query,key,value}.*`` attention of layer N
-``bert.encoder.layer.N.attention.output.{dense,LayerNorm}.*`` end of the attention block
-``bert.encoder.layer.N.intermediate.dense.*``               feed-forward, widening
-``bert.encoder.layer.N.output.{dense,LayerNorm}.*``         feed-forward, end of the block
-``bert.pooler.dense.*``                                     pooler, only of ``"first_token_transform"``
-``cls.predictions.transform.{dense,LayerNorm}.*``           head of the masked model
-``cls.predictions.bias``                                    its bias (V)
-``cls.predictions.decoder.weight``                          its decoder (V, D), only where it is not tied
-``classifier.*``                                            classifier
-==========================================================  ===============================================
-
-What differs is ``config.json``. The published one says ``model_type: "bert"`` with an ``auto_map`` of its own
-classes, so that a loader which does not run its code makes a stock BERT of it, with random position embeddings and no
-more than a warning. `MutBertConfig` recognises it by those classes; saved again, it says ``model_type: "mutbert"``.
-
+A published ``config.json`` says ``model_type: "bert"`` with an ``auto_map`` of its own classes, by which it is known.
 Weights are safetensors, or ``.bin`` files, which are pickles: of these nothing but tensors is read.
 """
 
@@ -31,21 +12,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle  # its error alone
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, StrictDataclassError
-from safetensors import SafetensorError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, StrictDataclassError
 from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
 from mutbert.errors import InputError, one_line
 from mutbert.files import sha256_of
+from mutbert.model.configuration_mutbert import MutBertConfig
 from mutbert.model.modeling_mutbert import MutBertPreTrainedModel
 
 if TYPE_CHECKING:
@@ -55,8 +35,7 @@ Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 
 # What the libraries raise for files that are damaged, or hold values of a wrong kind.
 BAD_FILES: Final = (
-    OSError, ValueError, RuntimeError, AttributeError, TypeError, KeyError, ImportError, SafetensorError,
-    StrictDataclassError, pickle.UnpicklingError,
+    OSError, ValueError, RuntimeError, AttributeError, TypeError, LookupError, ImportError, StrictDataclassError
 )  # fmt: skip
 
 
@@ -68,28 +47,43 @@ def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: b
     with fresh weights, for fine-tuning. `overrides` are values of `MutBertConfig`, ``dtype`` and the like.
     """
     check_folder(path)
+    folder = local_folder(path, overrides.pop("revision", None))
+    weights = read_weights(folder)
     try:
-        # The library reports at length what is missing or left over; here it is refused in one line.
-        with library_bars_off(), only_errors():
-            model, info = model_class.from_pretrained(
-                path, **overrides, output_loading_info=True, ignore_mismatched_sizes=True
-            )
+        config, settings = MutBertConfig.from_pretrained(folder, **overrides, return_unused_kwargs=True)
+        model, info = load_quietly(model_class, config, weights, **settings)
     except BAD_FILES as error:
         text = one_line(error)
-        raise InputError(text if text.startswith(str(path)) else f"{path}: cannot be loaded: {text}") from None
+        raise InputError(text if text.startswith(str(folder)) else f"{path}: cannot be loaded: {text}") from None
+    # By which others find the configuration, such as peft when it saves adapters.
+    model.name_or_path = model.config.name_or_path = str(path)
     if problem := _misfit(model, info, fresh_head=fresh_head, ignore_pooler=overrides.get("pooler_type") == "mean"):
         raise InputError(f"{path}: {problem}")
     decoder = model.get_output_embeddings()
     # A decoder that repeats the embedding is tied to it, which transformers before 5.4 leaves open.
-    if (
-        decoder is not None
-        and model.config.tie_word_embeddings
-        and torch.equal(decoder.weight, model.get_input_embeddings().weight)
-    ):
+    tied = decoder is not None and model.config.tie_word_embeddings
+    if tied and torch.equal(decoder.weight, model.get_input_embeddings().weight):
         model.tie_weights()
     model.record_decoder()
     trained: Model = model
     return trained
+
+
+def load_quietly(
+    kind: Any, config: Any, weights: dict[str, torch.Tensor], **settings: Any
+) -> tuple[Any, dict[str, Any]]:
+    """Return a model in evaluation mode, and what is missing, left over or of another shape among its weights."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        with library_bars_off():
+            model, info = kind.from_pretrained(
+                None, config=config, state_dict=weights, output_loading_info=True, ignore_mismatched_sizes=True,
+                **settings,
+            )  # fmt: skip
+    finally:
+        transformers_logging.set_verbosity(before)
+    return model.eval(), info
 
 
 def _misfit(model: Any, info: dict[str, Any], *, fresh_head: bool, ignore_pooler: bool) -> str:
@@ -99,17 +93,13 @@ def _misfit(model: Any, info: dict[str, Any], *, fresh_head: bool, ignore_pooler
     for part in ("classifier.", "bert.pooler.") if fresh_head else ():
         weights = {weight for weight, _ in model.named_parameters() if weight.startswith(part)}
         if not weights <= missing:
-            # Torn; and a pooler is not new where its classifier is not.
-            break
+            break  # Torn; and a pooler is not new where its classifier is not.
         missing -= weights
     if missing:
-        remedy = "get it anew, or give a model that was fine-tuned for it"
-        if any("pooler.dense." in weight for weight in missing):
-            remedy = 'give pooler_type="mean"'
+        pooler = any("pooler.dense." in weight for weight in missing)
+        remedy = 'give pooler_type="mean"' if pooler else "get it anew, or give a model that was fine-tuned for it"
         return f"has no {_some(missing)}, which {name} needs; {remedy}"
-    if ignore_pooler:
-        left_over = {weight for weight in left_over if "pooler.dense." not in weight}
-    if left_over:
+    if left_over := {weight for weight in left_over if not (ignore_pooler and "pooler.dense." in weight)}:
         return f"has {_some(left_over)}, which {name} has no place for; it is of another model"
     if mismatched := sorted(info["mismatched_keys"]):
         weight, found, expected = mismatched[0]
@@ -122,77 +112,61 @@ def _some(names: set[str]) -> str:
 
 
 def check_folder(path: str | Path) -> None:
-    """Say what is wrong with a local model folder more plainly than the library does.
-
-    Raises
-    ------
-    InputError
-        When the folder is not there, or holds no model. What looks like a repository of the Hub passes.
-    """
-    folder = Path(path)
+    """Raise InputError for a local folder that is missing or holds no model; names of Hub repositories pass."""
+    folder, problem = Path(path), ""
     if not folder.exists():
-        if isinstance(path, Path) or folder.is_absolute() or path.count("/") != 1:
-            raise InputError(f"{path}: no such model folder; give one that save_pretrained has written")
-        return
-    if not (folder / "config.json").is_file():
-        raise InputError(
-            f"{path}: not a model folder (it has no config.json); give one that save_pretrained has written"
-        )
-    if not weight_files(folder):
-        raise InputError(f"{path}: holds no weights (model*.safetensors or pytorch_model*.bin); get them too")
+        problem = "" if _is_repository(path) else "no such model folder"
+    elif not (folder / "config.json").is_file():
+        problem = "not a model folder (it has no config.json)"
+    elif not weight_files(folder):
+        problem = "holds no weights (model*.safetensors or pytorch_model*.bin)"
+    if problem:
+        raise InputError(f"{path}: {problem}; give one that save_pretrained has written")
+
+
+def _is_repository(source: str | Path) -> TypeGuard[str]:
+    return isinstance(source, str) and source.count("/") == 1 and not Path(source).is_absolute()
 
 
 def local_folder(source: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
-    """Return a model's folder, fetched from the Hub where it is not on this machine, with its weights if asked for.
-
-    Raises
-    ------
-    InputError
-        When the Hub has no repository of that name, or is out of reach.
-    """
-    folder = Path(source)
-    if folder.exists() or isinstance(source, Path) or source.count("/") != 1 or folder.is_absolute():
-        return folder
+    """Return a model's folder, fetched from the Hub where it is not on this machine, with its weights if asked for."""
+    if Path(source).exists() or not _is_repository(source):
+        return Path(source)
     try:
         patterns = ["*.json", "*.yaml", "vocab.txt", *(["model*.safetensors"] if weights else [])]
         found = snapshot_download(source, revision=revision, allow_patterns=patterns)
         # Asked of the files and not of `weight_files`, as the index of a .bin in parts is there already.
         if weights and not any(Path(found).glob("model*.safetensors")):
             found = snapshot_download(source, revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-        raise InputError(
-            f"{source}: no such folder, and the Hub gives no repository of that name: {one_line(error, 300)}"
-        ) from None
+    except (OSError, HfHubHTTPError, HFValidationError) as error:
+        text = one_line(error, 300)
+        raise InputError(f"{source}: no such folder, and no repository of the Hub can be had: {text}") from None
     return Path(found)
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Return a checkpoint's tensors by name; of ``.bin`` files, which are pickles, nothing but tensors is read.
-
-    Raises
-    ------
-    InputError
-        When a file is damaged, or holds anything else.
-    """
+    """Return a checkpoint's tensors by name; raise InputError for files that are damaged or hold other things."""
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(folder):
         try:
             part: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
         except Exception as error:  # of several libraries, which raise many kinds
-            raise InputError(
-                f"{path}: cannot be read, or holds other things than tensors: {one_line(error, 300)}"
-            ) from None
+            # Without torch's own remedy, which is to trust the file.
+            text = one_line(error).partition(" This file can still be loaded")[0]
+            raise InputError(f"{path}: cannot be read, or holds other things than tensors: {text[:300]}") from None
         if not isinstance(part, dict) or not all(isinstance(value, torch.Tensor) for value in part.values()):
             raise InputError(f"{path}: is no state dict of tensors by name; give the file that save_pretrained wrote")
+        for name, value in part.items():
+            if name.endswith((".weight", ".bias")) and not value.is_floating_point():
+                raise InputError(f"{path}: {name} has numbers of type {value.dtype}, and needs floats; get it anew")
+            if not value.isfinite().all():
+                raise InputError(f"{path}: {name} has numbers that are not finite; its training failed, so get another")
         weights |= part
     return weights
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List the files that hold a model's weights, the same that the library reads.
-
-    A whole file comes before the parts that an index names, and safetensors before what torch has pickled.
-    """
+    """Return the files with a model's weights: a whole file or else the parts of an index, safetensors before .bin."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
             return [folder / name]
@@ -209,27 +183,15 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def only_errors() -> Iterator[None]:
-    """Keep `transformers` from warning of what is about to be refused."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(before)
-
-
-@contextmanager
 def library_bars_off() -> Iterator[None]:
-    """Keep `transformers` from drawing bars of its own for loading and saving, which take a moment."""
-    if not transformers_logging.is_progress_bar_enabled():
-        yield
-        return
+    """Hide the progress bars of `transformers` for loading and saving, which take a moment."""
+    enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers_logging.enable_progress_bar()
+        if enabled:
+            transformers_logging.enable_progress_bar()
 
 
 def checkpoint_identity(place: str, revision: str | None = None, *, config_alone: bool = False) -> str:

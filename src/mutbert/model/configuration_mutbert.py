@@ -1,108 +1,70 @@
-"""The model's configuration.
-
-This file and ``modeling_mutbert.py`` import nothing of their package but each other, so that they can travel with
-a checkpoint as the Hub's custom code.
-"""
+"""The model's configuration. Like ``modeling_mutbert.py`` it imports nothing of its package, to be custom code."""
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from transformers import PreTrainedConfig
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 _POOLER_TYPES: Final = ("mean", "first_token_transform")
-# The published checkpoints name their own classes, in an `auto_map` or as `architectures`.
-_PUBLISHED_CLASSES: Final = "RoPEBert"
+_COUNTS: Final = (
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "max_position_embeddings", "type_vocab_size",
+)  # fmt: skip
+_SCALES: Final = ("initializer_range", "layer_norm_eps", "rope_theta")
 
 
 class MutBertConfig(PreTrainedConfig):
-    """The architecture of a MutBERT model. The defaults are the published full-size model (85.7 M parameters).
+    """The architecture of a MutBERT model; by default the published full-size one (85.7 M parameters).
 
     Parameters
     ----------
-    vocab_size, hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, hidden_act, \
-    hidden_dropout_prob, attention_probs_dropout_prob, type_vocab_size, initializer_range, layer_norm_eps, \
-    pad_token_id, classifier_dropout, tie_word_embeddings
-        As for `transformers.BertConfig`. A, C, G, T are the last four tokens.
-    max_position_embeddings : int
-        Length in tokens that the model is trained for. Longer inputs run; `rope_scaling` says how.
-    rope_theta : float
-        Base of the rotary positions (Su et al. 2021, RoFormer, arXiv 2104.09864).
-    rope_scaling : dict, optional
-        ``{"type": "linear" | "dynamic", "factor": f}`` with ``f >= 1``; formulas in
-        `mutbert.model.modeling_mutbert.rotary_tables`. A factor of 1 is kept as ``None``.
-    rope_parameters : dict, optional
-        `rope_scaling` and `rope_theta` in one, under the name that `transformers` gives it today; saved so.
+    rope_theta, rope_scaling
+        Base of the rotary positions (Su et al. 2021, arXiv 2104.09864), and for inputs longer than the
+        `max_position_embeddings` tokens of training ``{"type": "linear" | "dynamic", "factor": f}``, f ≥ 1; formulas in
+        `modeling_mutbert.rotary_tables`. As in `transformers`, ``rope_parameters`` are both in one, and saved so.
     pooler_type : str
-        ``"mean"`` over the tokens, or ``"first_token_transform"``: the first token, dense, tanh. ``"cls"``, which
-        earlier versions wrote, is read as the latter.
+        ``"mean"`` over the tokens, or ``"first_token_transform"`` (dense, tanh; also read from the older ``"cls"``).
     check_inputs : bool
         Whether probabilities in CPU memory must be distributions. Not saved.
     **kwargs
-        What every `transformers` configuration takes (``num_labels``, ``id2label``, ``problem_type``...).
-
-    Raises
-    ------
-    ValueError
-        When a value is out of range, or values contradict each other.
+        The other parameters, as for `transformers.BertConfig`. A, C, G, T are the last four tokens.
     """
 
     model_type = "mutbert"
     # `transformers` has a property of this name that warns of its end; here it is a plain value.
     rope_scaling = None
-    # What BERT of `transformers` asks for.
-    is_decoder = add_cross_attention = False
+    is_decoder = add_cross_attention = False  # What BERT of `transformers` asks for.
 
     def __init__(
-        self,
-        vocab_size: int = 9,
-        hidden_size: int = 768,
-        num_hidden_layers: int = 12,
-        num_attention_heads: int = 12,
-        intermediate_size: int = 3072,
-        hidden_act: str = "gelu",
-        hidden_dropout_prob: float = 0.1,
-        attention_probs_dropout_prob: float = 0.1,
-        max_position_embeddings: int = 512,
-        type_vocab_size: int = 2,
-        initializer_range: float = 0.02,
-        layer_norm_eps: float = 1e-12,
-        pad_token_id: int = 3,
-        rope_theta: float = 10000.0,
-        rope_scaling: Mapping[str, Any] | None = None,
-        pooler_type: str = "mean",
-        classifier_dropout: float | None = None,
-        tie_word_embeddings: bool = True,
-        rope_parameters: Mapping[str, Any] | None = None,
-        check_inputs: bool = True,
-        **kwargs: Any,
-    ) -> None:
+        self, vocab_size: int = 9, hidden_size: int = 768, num_hidden_layers: int = 12, num_attention_heads: int = 12,
+        intermediate_size: int = 3072, hidden_act: str = "gelu", hidden_dropout_prob: float = 0.1,
+        attention_probs_dropout_prob: float = 0.1, max_position_embeddings: int = 512, type_vocab_size: int = 2,
+        initializer_range: float = 0.02, layer_norm_eps: float = 1e-12, pad_token_id: int = 3,
+        rope_theta: float = 10000.0, rope_scaling: Mapping[str, Any] | None = None, pooler_type: str = "mean",
+        classifier_dropout: float | None = None, tie_word_embeddings: bool = True,
+        rope_parameters: Mapping[str, Any] | None = None, check_inputs: bool = True, **kwargs: Any,
+    ) -> None:  # fmt: skip
         if not type(self).__module__.startswith("transformers_modules"):
             # Names the code that came with a checkpoint, where this class did not come with it itself.
             kwargs.pop("auto_map", None)
         super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **kwargs)
-        self.vocab_size = vocab_size
-        self.hidden_size = hidden_size
-        self.num_hidden_layers = num_hidden_layers
-        self.num_attention_heads = num_attention_heads
-        self.intermediate_size = intermediate_size
-        self.hidden_act = hidden_act
-        self.hidden_dropout_prob = hidden_dropout_prob
+        self.vocab_size, self.type_vocab_size, self.pooler_type = vocab_size, type_vocab_size, pooler_type
+        self.hidden_size, self.intermediate_size, self.hidden_act = hidden_size, intermediate_size, hidden_act
+        self.num_hidden_layers, self.num_attention_heads = num_hidden_layers, num_attention_heads
+        self.max_position_embeddings, self.initializer_range = max_position_embeddings, initializer_range
+        self.hidden_dropout_prob, self.classifier_dropout = hidden_dropout_prob, classifier_dropout
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
-        self.max_position_embeddings = max_position_embeddings
-        self.type_vocab_size = type_vocab_size
-        self.initializer_range = initializer_range
-        self.layer_norm_eps = layer_norm_eps
+        self.layer_norm_eps, self.check_inputs = layer_norm_eps, check_inputs
         self.rope_theta = rope_theta
         self.rope_scaling = rope_scaling if rope_parameters is None else rope_parameters
-        self.pooler_type = pooler_type
-        self.classifier_dropout = classifier_dropout
-        self.check_inputs = check_inputs
         self.check()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -128,7 +90,7 @@ class MutBertConfig(PreTrainedConfig):
         """Return the values of ``config.json``."""
         values: dict[str, Any] = super().to_dict()
         values.pop("check_inputs", None)
-        if (scaling := values.pop("rope_scaling", None)) is not None:
+        if scaling := values.pop("rope_scaling", None):
             values["rope_parameters"] = {"rope_type": scaling["type"], "factor": scaling["factor"]}
         return values
 
@@ -139,80 +101,57 @@ class MutBertConfig(PreTrainedConfig):
 
     def check(self) -> None:
         """Raise ValueError where a value is out of range; a model does so before it is built."""
-        for name in (
-            *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-            *("max_position_embeddings", "type_vocab_size"),
-        ):
-            value = getattr(self, name)
-            self._require(name, isinstance(value, int) and value >= 1, "a whole number of at least 1")
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-            value = getattr(self, name)
-            missing = value is None and name == "classifier_dropout"
-            self._require(name, missing or (_is_number(value) and 0 <= value <= 1), "a number in 0 to 1")
-        for name in ("initializer_range", "layer_norm_eps", "rope_theta"):
-            value = getattr(self, name)
-            self._require(name, _is_number(value) and value > 0, "a number above 0")
-        pad = self.pad_token_id
-        self._require("pad_token_id", isinstance(pad, int) and 0 <= pad < self.vocab_size, "a token id")
-        self._require("pooler_type", self.pooler_type in _POOLER_TYPES, f"one of {', '.join(_POOLER_TYPES)}")
+
+        def require(names: tuple[str, ...], what: str, is_valid: Callable[[Any], bool]) -> None:
+            for name in names:
+                if not is_valid(value := getattr(self, name)):
+                    raise ValueError(f"{name} is {value!r}; it must be {what}")
+
+        classifier_dropout = () if self.classifier_dropout is None else ("classifier_dropout",)
+        dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob", *classifier_dropout)
+        require(_COUNTS, "a whole number of at least 1", lambda x: isinstance(x, int) and x >= 1)
+        require(dropouts, "a number in 0 to 1", lambda x: _is_number(x) and 0 <= x <= 1)
+        require(_SCALES, "a number above 0", lambda x: _is_number(x) and x > 0)
+        require(("hidden_act",), "the name of an activation", lambda x: isinstance(x, str))
+        require(("pad_token_id",), "a token id", lambda x: isinstance(x, int) and 0 <= x < self.vocab_size)
+        require(("pooler_type",), f"one of {', '.join(_POOLER_TYPES)}", lambda x: x in _POOLER_TYPES)
         smallest = 4 if self.rope_scaling is not None and self.rope_scaling["type"] == "dynamic" else 2
         if self.hidden_size % self.num_attention_heads or self.head_size % 2 or self.head_size < smallest:
-            raise ValueError(
-                f"hidden_size {self.hidden_size} over num_attention_heads {self.num_attention_heads} must be an even "
-                f"whole number of at least {smallest}, as rotary positions need it"
-            )
-
-    def _require(self, name: str, fulfilled: bool, what: str) -> None:
-        if not fulfilled:
-            raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {what}")
+            what = f"hidden_size {self.hidden_size} over num_attention_heads {self.num_attention_heads}"
+            raise ValueError(f"{what} must be an even whole number of at least {smallest}, for rotary positions")
 
     @classmethod
     def get_config_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return a configuration file's values, a published layout's as ours, and unused keyword arguments.
-
-        The published layout says ``model_type: "bert"``, as any BERT does; it is recognised by the classes it names.
-        """
+        """Return a configuration file's values, translated where published, and unused keyword arguments."""
         values, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if not isinstance(values, dict):
             raise ValueError(f"{pretrained_model_name_or_path}: its config is no JSON object")  # noqa: TRY004
         model_type = values.get("model_type", cls.model_type)
-        if model_type == "bert" and _names_published_classes(values):
-            # Its classes live in a file of its own, which is neither needed nor trusted here.
+        named = json.dumps([values.get("auto_map"), values.get("architectures")])
+        # The published layout says "bert", as any BERT does, and is recognised by the classes that it names.
+        if model_type == "bert" and re.search(r"\bRoPEBert", named):
             values = {key: value for key, value in values.items() if key not in {"auto_map", "architectures"}}
             values["model_type"] = cls.model_type
         elif model_type != cls.model_type:
-            stock = " (a stock BERT, whose learned positions this model has no place for)"
-            raise ValueError(
-                f"{pretrained_model_name_or_path}: its config says model_type {model_type!r}"
-                f"{stock if model_type == 'bert' else ''}; expected {cls.model_type!r}, or a published MutBERT "
-                f"checkpoint, whose auto_map names {_PUBLISHED_CLASSES} classes"
-            )
+            found = "'bert' (a stock BERT, which has learned positions)" if model_type == "bert" else repr(model_type)
+            right = f"{cls.model_type!r}, or a published MutBERT checkpoint, whose auto_map names RoPEBert classes"
+            raise ValueError(f"{pretrained_model_name_or_path}: its config has model_type {found}; expected {right}")
         return values, unused
-
-
-def _names_published_classes(values: Mapping[str, Any]) -> bool:
-    auto_map, architectures = values.get("auto_map"), values.get("architectures")
-    names = [
-        *(auto_map.values() if isinstance(auto_map, dict) else ()),
-        *(architectures if isinstance(architectures, list) else ()),
-    ]
-    return any(str(name).rpartition(".")[2].startswith(_PUBLISHED_CLASSES) for name in names)
 
 
 def _normalized_scaling(value: Any) -> dict[str, Any] | None:
     """Return a RoPE scaling in its one form ``{"type": ..., "factor": ...}``, or ``None`` where it scales nothing."""
     given = value if isinstance(value, dict) else {}
-    kind = given.get("rope_type", given.get("type"))
+    kind: Any = given.get("rope_type", given.get("type"))
     factor: Any = given.get("factor")
     agree = kind == given.get("type", kind) and not given.keys() - {"type", "rope_type", "factor", "rope_theta"}
     if agree and kind == "default":
         return None
     if not agree or kind not in {"linear", "dynamic"} or not _is_number(factor) or factor < 1:
-        raise ValueError(
-            f'rope_scaling is {value!r}; give {{"type": "linear" or "dynamic", "factor": a number of at least 1}}'
-        )
+        right = '{"type": "linear" or "dynamic", "factor": a number of at least 1}'
+        raise ValueError(f"rope_scaling is {value!r}; give {right}")
     return None if factor == 1 else {"type": kind, "factor": float(factor)}
 
 

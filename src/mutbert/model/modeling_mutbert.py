@@ -2,10 +2,8 @@
 
 BERT (Devlin et al. 2019, arXiv 1810.04805) with two changes: rotary positions, and an embedding that takes a
 *distribution* over the tokens at every position, ``probabilities @ embedding`` (Long et al. 2025, bioRxiv
-2025.01.23.634452). Parameters have the names of the published checkpoints.
-
-This file and ``configuration_mutbert.py`` import nothing of their package but each other, so that they can travel
-with a checkpoint as the Hub's custom code.
+2025.01.23.634452). Parameters have the names of the published checkpoints. This file and ``configuration_mutbert.py``
+import nothing of their package but each other, so that they can travel with a checkpoint as the Hub's custom code.
 
 Shape suffixes: B batch, L length in tokens, V vocabulary, C columns of probabilities (V, or the 4 bases), D hidden
 size, H heads, K size of a head, N labels, T targets. ``1`` stands where a dimension is broadcast.
@@ -24,7 +22,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import BertModel, BertPreTrainedModel, modeling_outputs
-from transformers import initialization as init
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert import modeling_bert
 from transformers.utils.generic import can_return_tuple
@@ -38,6 +35,8 @@ if TYPE_CHECKING:
 
 # The keys of each head. A model that does not have the head ignores them when a checkpoint is loaded.
 _MASKED_HEAD: Final = r"^cls\.predictions\.(bias|decoder\.(weight|bias)|transform\.(dense|LayerNorm)\.(weight|bias))$"
+# In published code a second name of `cls.predictions.bias`.
+_DECODER_BIAS: Final = r"^cls\.predictions\.decoder\.bias$"
 _CLASSIFIER: Final = r"^classifier\.(weight|bias)$"
 _POOLER: Final = r"^bert\.pooler\.dense\.(weight|bias)$"
 
@@ -72,52 +71,17 @@ def rotate(x_BLHK: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return turned_BLHK.to(x_BLHK.dtype)
 
 
-def _is_readable(x: Tensor) -> bool:
-    """Return whether values are in CPU memory, outside torch.compile and torch.func."""
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not wrapped(x)
-
-
-def _drop(x: Tensor, probability: float) -> tuple[Tensor, float]:
-    """Return `x` with elements dropped, and the factor that makes up for them.
-
-    On a CPU torch draws one random number an element. Here one draw of 64 bits, from the same generator, decides on
-    four elements, in a fraction of the time; a probability becomes a multiple of 2^−16.
-    """
-    dropped = round(probability * 2**16)
-    if dropped == 2**16 or not _is_readable(x):
-        return functional.dropout(x, probability), 1.0
-    draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    keep = draws.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
-    return x * keep.to(x.dtype), 1 / (1 - dropped / 2**16)
-
-
-class MutBertDropout(nn.Dropout):
-    """torch's dropout, with a quarter of the random draws on a CPU."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return x
-        dropped, scale = _drop(x, self.p)
-        return dropped if scale == 1 else dropped * scale
-
-
 def eager_attention_forward(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float,
     dropout: float = 0.0, **_: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return mixed values (B, L, H, K) and attention weights before dropout (B, H, L, L)."""
+    """Return mixed values (B, L, H, K) and attention weights before dropout (B, H, L, L); the mask is boolean."""
     score_BHLL = (query * scaling) @ key.transpose(2, 3)
     if attention_mask is not None:
-        lowest = torch.finfo(score_BHLL.dtype).min
-        boolean = attention_mask.dtype == torch.bool
-        score_BHLL = score_BHLL.masked_fill(~attention_mask, lowest) if boolean else score_BHLL + attention_mask
+        score_BHLL = score_BHLL.masked_fill(~attention_mask, torch.finfo(score_BHLL.dtype).min)
     weight_BHLL = score_BHLL.softmax(dim=-1).to(value.dtype)
-    if not module.training or dropout == 0:
-        return (weight_BHLL @ value).transpose(1, 2), weight_BHLL
-    dropped_BHLL, scale = _drop(weight_BHLL, dropout)
-    # The values are scaled, as there are fewer of them.
-    return (dropped_BHLL @ (value * scale)).transpose(1, 2), weight_BHLL
+    mixed_BHLK = functional.dropout(weight_BHLL, dropout, module.training) @ value
+    return mixed_BHLK.transpose(1, 2), weight_BHLL
 
 
 class MutBertSelfAttention(nn.Module):
@@ -138,9 +102,7 @@ class MutBertSelfAttention(nn.Module):
         value_BHLK = self.value(hidden_BLD).view(heads).transpose(1, 2)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         kind = self.config._attn_implementation
-        # On a CPU the fused kernel has no dropout, and what torch does instead takes three times longer.
-        eager = kind == "eager" or (kind == "sdpa" and dropout > 0 and _is_readable(query_BHLK))
-        attend = eager_attention_forward if eager else ALL_ATTENTION_FUNCTIONS[kind]
+        attend = eager_attention_forward if kind == "eager" else ALL_ATTENTION_FUNCTIONS[kind]
         mixed_BLHK, weight_BHLL = attend(
             self, query_BHLK, key_BHLK, value_BHLK, attention_mask, scaling=self.config.head_size**-0.5, dropout=dropout
         )
@@ -156,7 +118,7 @@ class MutBertEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = MutBertDropout(config.hidden_dropout_prob)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, inputs_embeds: Tensor, token_type_ids: Tensor | None = None, **_: Any) -> Tensor:
         if token_type_ids is None:
@@ -165,9 +127,8 @@ class MutBertEmbeddings(nn.Module):
         return hidden_BLD
 
     def average(self, probs_BLC: Tensor) -> Tensor:
-        """Return the mean word embedding of each distribution."""
-        # By the module and not its weight, so that an adapter around it counts; and not in half precision under
-        # autocast, so that ids and their one-hot rows give the same numbers.
+        """Return the mean word embedding of each distribution, as precise under autocast as the look-up of an id."""
+        # By the module and not its weight, so that an adapter around it counts.
         table_VD = self.word_embeddings(torch.arange(self.vocab_size, device=probs_BLC.device))
         device = probs_BLC.device.type
         with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
@@ -175,14 +136,13 @@ class MutBertEmbeddings(nn.Module):
             return averaged_BLD
 
 
-class MutBertPredictions(nn.Module):
+class MutBertPredictions(modeling_bert.BertLMPredictionHead):
     """A logit for each token; the decoder is by default the embedding itself."""
 
     def __init__(self, config: MutBertConfig) -> None:
-        super().__init__()
-        self.transform = modeling_bert.BertPredictionHeadTransform(config)
+        super().__init__(config)
+        # Not one with a bias of its own, which has no key in published checkpoints.
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
         logits_BLV: Tensor = self.decoder(self.transform(hidden_BLD)) + self.bias
@@ -192,6 +152,7 @@ class MutBertPredictions(nn.Module):
 class MutBertPreTrainedModel(BertPreTrainedModel):
     """What all MutBERT models share: fresh weights, loading and saving."""
 
+    config: Any
     config_class = MutBertConfig
     _can_record_outputs: ClassVar[Any] = {"hidden_states": modeling_bert.BertLayer, "attentions": MutBertSelfAttention}
     _no_split_modules: ClassVar[list[str]] = ["BertLayer"]
@@ -202,14 +163,7 @@ class MutBertPreTrainedModel(BertPreTrainedModel):
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
-        # The library guesses from words in this file, and looks for other words in other releases.
-        return True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, MutBertPredictions):
-            init.zeros_(module.bias)
+        return True  # The library guesses from words in this file, others in other releases.
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *_: Any, **__: Any) -> nn.Embedding:
         """Return the word embedding; raise ValueError for another size, as A, C, G and T are its last rows."""
@@ -221,22 +175,17 @@ class MutBertPreTrainedModel(BertPreTrainedModel):
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, custom_code: bool = False, **kwargs: Any
     ) -> Any:
-        """Save a checkpoint, as `transformers.PreTrainedModel.save_pretrained`.
-
-        With ``custom_code=True`` the model's code goes with it, so that the Auto classes load the folder with
-        ``trust_remote_code=True`` where this package is not installed.
-        """
+        """Save as `transformers.PreTrainedModel`; with ``custom_code=True``, with the code that loads it."""
         self.record_decoder()
-        model: Any = self
-        config = model.config
+        config = self.config
         if custom_code:
-            model.config = copy(config)
-            add_code(model.config, Path(save_directory))
+            self.config = copy(config)
+            add_code(self.config, Path(save_directory))
         try:
             # Releases before 5.4 would write old names of layer norms as the "original format".
             return super().save_pretrained(save_directory, *args, **{"save_original_format": False, **kwargs})
         finally:
-            model.config = config
+            self.config = config
 
     def record_decoder(self) -> None:
         """Record in the configuration whether the decoder is the embedding; if so, it is not saved."""
@@ -270,8 +219,6 @@ class MutBertModel(MutBertPreTrainedModel, BertModel):
         self.encoder = modeling_bert.BertEncoder(config)
         for layer in self.encoder.layer:
             layer.attention.self = MutBertSelfAttention(layer.attention.self)
-            for block in (layer.attention.output, layer.output):
-                block.dropout = MutBertDropout(config.hidden_dropout_prob)
         first_token = add_pooling_layer and config.pooler_type == "first_token_transform"
         self.pooler = modeling_bert.BertPooler(config) if first_token else None
         self.pools_mean = add_pooling_layer and not first_token
@@ -287,8 +234,7 @@ class MutBertModel(MutBertPreTrainedModel, BertModel):
         """Return features of sequences, given as one of `input_ids`, `inputs_embeds` and `input_probs`.
 
         `input_probs` (B, L, V) or (B, L, 4) are distributions over the tokens, or over A, C, G, T; floating-point
-        `input_ids` are read as such, as in published code. `attention_mask` (B, L) is 1 at tokens and 0 at padding,
-        whose features mean nothing; without one, attention is faster. The rest is as for `transformers.BertModel`.
+        `input_ids` are read as such, as in published code. `attention_mask` (B, L) is 1 at tokens and 0 at padding.
         """
         if input_ids is not None and input_ids.is_floating_point():
             input_ids, input_probs = None, input_ids
@@ -301,9 +247,7 @@ class MutBertModel(MutBertPreTrainedModel, BertModel):
         attentions = self.config.output_attentions if output_attentions is None else output_attentions
         hidden_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         if attentions and kind != "eager":
-            raise ValueError(
-                f'{kind!r} attention gives no weights; output_attentions needs attn_implementation="eager"'
-            )
+            raise ValueError(f'{kind!r} attention has no weights; output_attentions needs attn_implementation="eager"')
         if input_ids is not None:
             inputs_embeds = self.embeddings.word_embeddings(input_ids)
         elif input_probs is not None:
@@ -316,20 +260,13 @@ class MutBertModel(MutBertPreTrainedModel, BertModel):
                 # The library would wait for the device to see whether anything is padded.
                 mask = mask[:, None, None, :]
         outputs = super().forward(
-            inputs_embeds=inputs_embeds,
-            attention_mask=mask,
-            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds, attention_mask=mask, token_type_ids=token_type_ids, return_dict=True,
+            output_attentions=attentions, output_hidden_states=hidden_states,
             rotary=rotary_tables(self.config, shape[1], tokens_B1),
-            output_attentions=attentions,
-            output_hidden_states=hidden_states,
-            return_dict=True,
-        )
-        hidden_BLD, pooled_BD = outputs.last_hidden_state, outputs.pooler_output
-        if self.pools_mean:
-            pooled_BD = _mean(hidden_BLD, attention_mask)
-        return modeling_outputs.BaseModelOutputWithPooling(
-            hidden_BLD, pooled_BD, outputs.hidden_states, outputs.attentions
-        )
+        )  # fmt: skip
+        hidden, pooled = outputs.last_hidden_state, outputs.pooler_output
+        pooled = _mean(hidden, attention_mask) if self.pools_mean else pooled
+        return modeling_outputs.BaseModelOutputWithPooling(hidden, pooled, outputs.hidden_states, outputs.attentions)
 
 
 def _mean(hidden_BLD: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -347,10 +284,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
     _tied_weights_keys: ClassVar[dict[str, str]] = {
         "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"
     }
-    # In published code the decoder's bias is a second name of `cls.predictions.bias`.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
-        _CLASSIFIER, _POOLER, r"^cls\.predictions\.decoder\.bias$",
-    ]  # fmt: skip
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [_CLASSIFIER, _POOLER, _DECODER_BIAS]
 
     def __init__(self, config: MutBertConfig) -> None:
         super().__init__(config)
@@ -374,10 +308,9 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         inputs_embeds: Tensor | None = None, input_probs: Tensor | None = None, labels: Tensor | None = None,
         target_places: Tensor | None = None, target_weights: Tensor | None = None, **inputs: Any,
     ) -> modeling_outputs.MaskedLMOutput:  # fmt: skip
-        """Return logits (B, L, V), or (B, T, V) at the `target_places` (B, T), and with `labels` their `target_loss`.
+        """Return logits (B, L, V), or (B, T, V) at the `target_places` (B, T), and with labels their `target_loss`.
 
-        Labels are token ids (B, L) or (B, T), -100 where nothing is to be predicted, or distributions (B, L, C) or
-        (B, T, C); `target_weights` are factors of the targets' losses. Inputs are those of `MutBertModel.forward`.
+        Other inputs are those of `MutBertModel.forward`. Without places, labels are as many as positions.
         """
         inputs |= {"inputs_embeds": inputs_embeds, "input_probs": input_probs, "return_dict": True}
         outputs = self.bert(input_ids, attention_mask, **inputs)
@@ -423,7 +356,7 @@ class MutBertClassifier(MutBertPreTrainedModel):
         self.num_labels = config.num_labels
         self.bert = MutBertModel(config, add_pooling_layer=self._pools)
         dropout = config.hidden_dropout_prob if config.classifier_dropout is None else config.classifier_dropout
-        self.dropout = MutBertDropout(dropout)
+        self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
@@ -444,9 +377,8 @@ class MutBertClassifier(MutBertPreTrainedModel):
 class MutBertForSequenceClassification(MutBertClassifier):
     """Logits (B, N) of pooled features.
 
-    Labels are classes (B,); or for ``problem_type="multi_label_classification"`` 0.0 and 1.0 (B, N); or for
-    ``"regression"`` numbers, (B,) or (B, N). Where the configuration names no problem, one output is a regression, and
-    the labels' type decides between the other two.
+    Labels are classes (B,), 0.0 and 1.0 (B, N) for several at once, or numbers (B,) or (B, N) to regress on. Where
+    ``problem_type`` is None, one output is a regression, and else the labels' type decides.
     """
 
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [_MASKED_HEAD]
@@ -473,12 +405,13 @@ class MutBertForTokenClassification(MutBertClassifier):
 
 def check_probabilities(name: str, probs_BLC: Tensor, config: MutBertConfig, mask_BL: Tensor | None = None) -> None:
     """Raise ValueError for what are no distributions: by shape; in CPU memory by value too, where the mask has no 0."""
-    if probs_BLC.dim() != 3 or not probs_BLC.is_floating_point() or probs_BLC.shape[-1] not in {config.vocab_size, 4}:
-        raise ValueError(
-            f"{name} are floating-point of shape (batch, length, {config.vocab_size}) or (batch, length, 4); "
-            f"these are {probs_BLC.dtype} of shape {tuple(probs_BLC.shape)}"
-        )
-    if not config.check_inputs or not _is_readable(probs_BLC):
+    shape, vocabulary = tuple(probs_BLC.shape), config.vocab_size
+    if len(shape) != 3 or not probs_BLC.is_floating_point() or shape[-1] not in {vocabulary, 4}:
+        right = f"floating-point of shape (batch, length, {vocabulary}) or (batch, length, 4)"
+        raise ValueError(f"{name} are {right}; these are {probs_BLC.dtype} of shape {shape}")
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    readable = probs_BLC.device.type == "cpu" and not torch.compiler.is_compiling() and not wrapped(probs_BLC)
+    if not config.check_inputs or not readable:
         return
     # For numbers rounded to half precision, or frequencies printed with few digits.
     tolerance = max(1e-3, 4 * torch.finfo(probs_BLC.dtype).eps)

@@ -19,26 +19,24 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-TRAINED_LENGTH: Final = 512
-"""Tokens that the published models are trained for, special ones included."""
+_ONE_HOT: Final = np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)
+_SPECIAL: Final = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
 
 
 class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ignore]
     """From DNA to token ids: ``[CLS] a [SEP]``, or ``[CLS] a [SEP] b [SEP]`` with token types 0 and 1 for a pair.
 
-    Every character is a token of its own; white space is left out. A, C, G, T have ids 5 to 8, and what is no base,
-    N and the other IUPAC codes included, is ``[UNK]``: an id can name one base alone. `encode_probabilities`
-    keeps ambiguous codes as the distributions that they are.
+    Every character is a token; white space is left out. A, C, G, T have ids 5 to 8, and what is no base, N and the
+    other IUPAC codes included, is ``[UNK]``. `encode_probabilities` keeps ambiguous codes as distributions.
 
     Parameters
     ----------
     do_upper_case : bool
-        Read lower-case bases as bases, since a soft-masked FASTA writes its repeats so. ``False`` gives what the
-        published tokenizer gives, to which they are ``[UNK]``.
+        Read the lower-case bases of a soft-masked FASTA as bases; to the published tokenizer they are ``[UNK]``.
     model_max_length : int
         Tokens to which ``truncation=True`` cuts, special ones included.
     **kwargs
-        What every `transformers` tokenizer takes. The vocabulary is fixed, so one that is given is not used.
+        As for any `transformers` tokenizer; the vocabulary is fixed.
     """
 
     # BPE without a merge is a look-up of single characters; of the library's models it is the quickest at that.
@@ -46,44 +44,22 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
     vocab_files_names: ClassVar[dict[str, str]] = {"tokenizer_file": "tokenizer.json"}
     model_input_names: ClassVar[list[str]] = ["input_ids", "token_type_ids", "attention_mask"]
 
-    def __init__(self, *, do_upper_case: bool = True, model_max_length: int = TRAINED_LENGTH, **kwargs: Any) -> None:
+    def __init__(self, *, do_upper_case: bool = True, model_max_length: int = 512, **kwargs: Any) -> None:
         for fixed in ("vocab", "merges", "vocab_file", "merges_file", "tokenizer_file", "tokenizer_object"):
             kwargs.pop(fixed, None)
-        names = {name: alphabet.TOKENS[number] for name, number in _SPECIAL.items()}
-        super().__init__(
-            **{
-                # Said here too, it is saved, so that a loader without this class gives token types as well.
-                "model_input_names": self.model_input_names,
-                **kwargs,
-                **names,
-                "tokenizer_object": _backend(do_upper_case=do_upper_case),
-                "do_upper_case": do_upper_case,
-                "model_max_length": model_max_length,
-                "clean_up_tokenization_spaces": False,
-            }
-        )
+        settings = {
+            # Saved, so that a loader without this class returns token types as well.
+            "model_input_names": self.model_input_names,
+            **kwargs, **_SPECIAL, "tokenizer_object": _backend(do_upper_case=do_upper_case),
+            "do_upper_case": do_upper_case, "model_max_length": model_max_length, "clean_up_tokenization_spaces": False,
+        }  # fmt: skip
+        super().__init__(**settings)
         self.do_upper_case = do_upper_case
 
     def encode_probabilities(self, sequences: str | Sequence[str], *, add_special_tokens: bool = True) -> BatchEncoding:
-        """Turn sequences into the distributions over tokens that the models take as ``input_probs``.
+        """Return sequences as ``input_probs`` (B, L, 9) and ``attention_mask`` (B, L), tensors of float32 and int64.
 
-        Parameters
-        ----------
-        sequences : str or sequence of str
-            IUPAC codes in upper or lower case; U is read as T. R is half A and half G; N is ``[UNK]``.
-        add_special_tokens : bool
-            Put ``[CLS]`` before and ``[SEP]`` behind each, as in training.
-
-        Returns
-        -------
-        BatchEncoding
-            ``input_probs``, float32 of shape (B, L, 9), whose rows sum to 1, and ``attention_mask``, int64 of
-            shape (B, L). L is the longest sequence's; shorter ones end in ``[PAD]`` with 0 in the mask.
-
-        Raises
-        ------
-        ValueError
-            When a character is no IUPAC code; names the sequence and the place.
+        Sequences are of IUPAC codes in upper or lower case: R is half A and half G, N is ``[UNK]``, U is T.
         """
         rows = []
         for number, sequence in enumerate([sequences] if isinstance(sequences, str) else sequences):
@@ -98,48 +74,17 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
 
 
 def with_special_tokens(probs_LV: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Put one-hot rows for ``[CLS]`` before and ``[SEP]`` behind distributions, giving shape (L + 2, V)."""
-    framed = np.zeros((len(probs_LV) + 2, alphabet.VOCABULARY_SIZE), dtype=np.float32)
-    framed[0, alphabet.CLS_ID] = 1
-    framed[1:-1] = probs_LV
-    framed[-1, alphabet.SEP_ID] = 1
-    return framed
+    """Return distributions (L, V) with one-hot rows for ``[CLS]`` before and ``[SEP]`` after them."""
+    return np.concatenate([_ONE_HOT[[alphabet.CLS_ID]], probs_LV, _ONE_HOT[[alphabet.SEP_ID]]])
 
 
-def pad(
-    rows: Sequence[npt.NDArray[np.float32]],
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Bring distributions of several lengths into one batch.
-
-    Parameters
-    ----------
-    rows : sequence of ndarray of float32, each of shape (its length, V)
-        The distributions.
-
-    Returns
-    -------
-    probs_BLV : ndarray of float32, shape (B, L, V)
-        L is the greatest length; what is behind a shorter one is one-hot ``[PAD]``.
-    mask_BL : ndarray of int64, shape (B, L)
-        1 at tokens and 0 at padding.
-    """
-    longest = max((len(row) for row in rows), default=0)
-    probs_BLV = np.zeros((len(rows), longest, alphabet.VOCABULARY_SIZE), dtype=np.float32)
-    mask_BL = np.zeros((len(rows), longest), dtype=np.int64)
-    for number, row in enumerate(rows):
-        probs_BLV[number, : len(row)] = row
-        probs_BLV[number, len(row) :, alphabet.PAD_ID] = 1
-        mask_BL[number, : len(row)] = 1
-    return probs_BLV, mask_BL
-
-
-_SPECIAL: Final = {
-    "unk_token": alphabet.UNK_ID,
-    "cls_token": alphabet.CLS_ID,
-    "sep_token": alphabet.SEP_ID,
-    "pad_token": alphabet.PAD_ID,
-    "mask_token": alphabet.MASK_ID,
-}
+def pad(rows: Sequence[npt.NDArray[np.float32]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return distributions of several lengths as a batch (B, L, V) ending in ``[PAD]``, and its mask (B, L)."""
+    length_B = np.array([len(row) for row in rows], dtype=np.int64)
+    mask_BL = np.arange(length_B.max(initial=0)) < length_B[:, None]
+    probs_BLV = np.tile(_ONE_HOT[alphabet.PAD_ID], (*mask_BL.shape, 1))
+    probs_BLV[mask_BL] = np.concatenate([_ONE_HOT[:0], *rows])
+    return probs_BLV, mask_BL.astype(np.int64)
 
 
 def _backend(*, do_upper_case: bool) -> Tokenizer:

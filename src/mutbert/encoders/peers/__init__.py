@@ -36,7 +36,7 @@ from mutbert.encoders.peers.nt import (
     NtV2Model,
 )
 from mutbert.errors import InputError, one_line
-from mutbert.model.checkpoints import BAD_FILES, library_bars_off, only_errors, read_weights
+from mutbert.model.checkpoints import BAD_FILES, load_quietly, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -300,8 +300,7 @@ def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: 
             raise InputError(f"{folder}: {name} has shape {tuple(state[name].shape)}, and {tuple(shape)} {why}")
     own = {name.removeprefix(prefix if is_body else ""): state[name] for name in shapes if name in state}
     try:
-        with library_bars_off(), only_errors():
-            return kind.from_pretrained(None, config=config, state_dict=own, dtype=torch.float32).eval()
+        return load_quietly(kind, config, own, dtype=torch.float32)[0]
     except BAD_FILES as error:
         raise InputError(f"{folder}: cannot be loaded: {one_line(error)}") from None
 
