@@ -7,11 +7,9 @@ import sys
 import sysconfig
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file, save_file
 
-from mutbert import MutBertConfig, MutBertForMaskedLM, MutBertForSequenceClassification, MutBertModel
+from mutbert import MutBertForMaskedLM
 
 
 def head_of(card):
@@ -108,60 +106,3 @@ def test_odd_names_and_licences_stay_text(demo, mutbert_here, tmp_path):
     (example,) = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
     compile(example, "README.md", "exec")
     assert r'from_pretrained("a\"b\\c"' in example
-
-
-@pytest.mark.parametrize("word", ["first_token_transform", "cls"])
-def test_a_published_first_token_pooler_is_exported(mutbert_here, tmp_path, word):
-    """By either name, a published one or that of our earlier versions; then loaded where this package is and is not."""
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    torch.manual_seed(0)
-    config = MutBertConfig(**sizes, initializer_range=0.2, num_labels=3, pooler_type="first_token_transform")
-    MutBertForSequenceClassification(config).save_pretrained(tmp_path / "published")
-    path = tmp_path / "published" / "config.json"
-    values = json.loads(path.read_text()) | {
-        "model_type": "bert",
-        "architectures": ["RoPEBertForSequenceClassification"],
-        "auto_map": {"AutoConfig": "modeling_mutbert.RoPEBertConfig"},
-        "pooler_type": word,
-    }
-    path.write_text(json.dumps(values))
-    mutbert_here("convert", tmp_path / "published", tmp_path / "converted")
-    mutbert_here("export", tmp_path / "published", "-o", tmp_path / "shared")
-    mutbert_here("export", tmp_path / "converted", "-o", tmp_path / "shared-again")
-    for name in ("converted", "shared", "shared-again"):
-        assert json.loads((tmp_path / name / "config.json").read_text())["pooler_type"] == "first_token_transform"
-
-    # The published model by hand, from what its body gives.
-    weights = load_file(tmp_path / "published" / "model.safetensors")
-    inputs = {"input_ids": torch.tensor([[1, 5, 6, 7, 8, 5, 2], [1, 8, 8, 7, 2, 3, 3]])}
-    inputs["attention_mask"] = (inputs["input_ids"] != 3).long()
-    with torch.no_grad():
-        body = MutBertModel.from_pretrained(tmp_path / "published", pooler_type="mean")
-        first_BD = body(**inputs).last_hidden_state[:, 0]
-        pooled_BD = torch.tanh(first_BD @ weights["bert.pooler.dense.weight"].T + weights["bert.pooler.dense.bias"])
-        wanted = pooled_BD @ weights["classifier.weight"].T + weights["classifier.bias"]
-        for name in ("published", "converted", "shared"):
-            model = MutBertForSequenceClassification.from_pretrained(tmp_path / name)
-            torch.testing.assert_close(model(**inputs).logits, wanted)
-
-    # Shared, with the other word in its file too: the code beside it knows both.
-    path = tmp_path / "shared-again" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooler_type": word}))
-    save_file(inputs, tmp_path / "inputs")
-    program = (
-        "import sys; sys.modules['mutbert'] = None; sys.path.append(sys.argv[1])\n"
-        "import torch, transformers\n"
-        "from safetensors.torch import load_file, save_file\n"
-        "auto = transformers.AutoModelForSequenceClassification\n"
-        "for name in ('shared', 'shared-again'):\n"
-        "    model = auto.from_pretrained(name, trust_remote_code=True).eval()\n"
-        "    assert type(model).__module__.startswith('transformers_modules.')\n"
-        "    with torch.no_grad():\n"
-        "        save_file({'logits': model(**load_file('inputs')).logits}, f'{name}.out')\n"
-        "    model.save_pretrained(f'{name}-saved')\n"
-    )
-    run_elsewhere(program, tmp_path)
-    for name in ("shared", "shared-again"):
-        torch.testing.assert_close(load_file(tmp_path / f"{name}.out")["logits"], wanted)
-        values = json.loads((tmp_path / f"{name}-saved" / "config.json").read_text())
-        assert values["pooler_type"] == "first_token_transform"

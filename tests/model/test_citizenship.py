@@ -21,7 +21,6 @@ from mutbert.model import (
 )
 from mutbert.model.convert import convert_checkpoint
 
-TARGETS = ["query", "key", "value", "dense"]
 DYNAMIC = {"type": "dynamic", "factor": 2.0}
 AUTO_CLASSES = {
     MutBertModel: transformers.AutoModel,
@@ -74,9 +73,6 @@ def test_a_missing_library_is_named_with_its_extra(library):
     assert f"{library} is not installed; remedy: pip install 'mutbert[model]'" in done.stderr
 
 
-# Pipelines
-
-
 def test_fill_mask(folder):
     path, model = folder(MutBertForMaskedLM)
     answers = transformers.pipeline("fill-mask", path)("ac[MASK]T", targets=["A", "C", "G", "T"], top_k=4)
@@ -86,48 +82,8 @@ def test_fill_mask(folder):
     assert [answer["sequence"] for answer in answers] == [f"AC{'ACGT'[i]}T" for i in wanted.indices]
 
 
-# LoRA
-
 # peft asks a model by a name that transformers has deprecated.
-uses_peft = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-
-
-@uses_peft
-@pytest.mark.parametrize(
-    ("model_class", "task"),
-    [
-        (MutBertForMaskedLM, None),
-        (MutBertForSequenceClassification, "SEQ_CLS"),
-        (MutBertForTokenClassification, "TOKEN_CLS"),
-    ],
-)
-def test_lora_trains_saves_reloads_and_merges(folder, probs, tmp_path, model_class, task):
-    path, _ = folder(model_class, num_labels=3)
-    config = peft.LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=TARGETS, task_type=task)
-    model = peft.get_peft_model(model_class.from_pretrained(path), config)
-    inputs = probs(4, 12)
-    labels = torch.tensor([0, 1, 2, 1]) if task == "SEQ_CLS" else torch.randint(0, 3, (4, 12))
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=0.02)
-    losses = []
-    for _ in range(30):
-        loss = model(input_probs=inputs, labels=labels).loss
-        losses.append(loss.item())
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert losses[-1] < losses[0] * (0.5 if task else 1)
-
-    model.eval()
-    wanted = model(input_probs=inputs).logits
-    model.save_pretrained(tmp_path / "adapter")
-    again = peft.PeftModel.from_pretrained(model_class.from_pretrained(path), tmp_path / "adapter")
-    assert torch.equal(again(input_probs=inputs).logits, wanted)
-    again.merge_and_unload().save_pretrained(tmp_path / "merged")
-    loaded = read_checkpoint(tmp_path / "merged", model_class)
-    torch.testing.assert_close(loaded(input_probs=inputs).logits, wanted, atol=1e-5, rtol=1e-4)
-
-
-@uses_peft
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_an_adapter_of_the_embedding_counts_for_probabilities_too(folder):
     config = peft.LoraConfig(target_modules=["word_embeddings"], init_lora_weights=False)
     model = peft.get_peft_model(MutBertModel.from_pretrained(folder(MutBertModel)[0]), config).eval()

@@ -118,14 +118,7 @@ def test_a_published_configuration_is_recognised(tmp_path):
     assert "auto_map" not in config.to_dict()
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"model_type": "bert", "architectures": ["BertForMaskedLM"]}, "stock BERT"),
-        ({"model_type": "bert"}, "stock BERT"),
-        ({"model_type": "esm"}, "model_type 'esm'"),
-    ],
-)
-def test_other_models_are_refused(tmp_path, values, message):
+@pytest.mark.parametrize(("kind", "message"), [("bert", "stock BERT"), ("esm", "model_type 'esm'")])
+def test_other_models_are_refused(tmp_path, kind, message):
     with pytest.raises(ValueError, match=message):
-        MutBertConfig.from_pretrained(saved(MutBertConfig(), tmp_path, **values))
+        MutBertConfig.from_pretrained(saved(MutBertConfig(), tmp_path, model_type=kind))

@@ -12,7 +12,7 @@ from mutbert.model import (
     MutBertForTokenClassification,
     MutBertModel,
 )
-from mutbert.model.modeling_mutbert import check_probabilities, rotary_tables
+from mutbert.model.modeling_mutbert import rotary_tables
 
 SCALINGS = [None, {"type": "linear", "factor": 2.0}, {"type": "dynamic", "factor": 2.0}]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile for a CPU needs a C++ compiler")
@@ -98,11 +98,10 @@ def test_padding_may_be_zeros_and_checks_be_off(build, probs, tmp_path):
     assert not MutBertModel.from_pretrained(tmp_path, check_inputs=False).config.check_inputs
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_rounding_is_no_mistake(probs, dtype):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rounding_is_no_mistake(build, probs, dtype):
     """Frequencies rounded to the input's own precision, or printed with four digits, are distributions."""
-    check_probabilities("probs", probs(50, 200).to(dtype), MutBertConfig())
-    check_probabilities("probs", ((probs(50, 200) * 1e4).round() / 1e4).to(dtype), MutBertConfig())
+    assert build(MutBertModel)(input_probs=((probs(50, 200) * 1e4).round() / 1e4).to(dtype))
 
 
 # Attention and positions

@@ -157,6 +157,3 @@ def _normalized_scaling(value: Any) -> dict[str, Any] | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-__all__ = ["MutBertConfig"]

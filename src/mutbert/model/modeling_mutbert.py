@@ -212,8 +212,7 @@ class MutBertModel(MutBertPreTrainedModel, BertModel):
 
     def __init__(self, config: MutBertConfig, add_pooling_layer: bool = True) -> None:
         config.check()
-        # Not BertModel's own, whose embeddings have positions.
-        super(BertModel, self).__init__(config)
+        super(BertModel, self).__init__(config)  # Not BertModel's own, whose embeddings have positions.
         self.gradient_checkpointing = False
         self.embeddings = MutBertEmbeddings(config)
         self.encoder = modeling_bert.BertEncoder(config)
@@ -291,7 +290,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         self.bert = MutBertModel(config, add_pooling_layer=False)
         self.cls: Any = nn.Sequential(OrderedDict(predictions=MutBertPredictions(config)))
         self.post_init()
-        # A Trainer that resumes from a checkpoint misses nothing.
+        # So that a Trainer that resumes from a checkpoint misses nothing.
         self._keys_to_ignore_on_save = set(self._tied_weights_keys) if config.tie_word_embeddings else set()
 
     def get_output_embeddings(self) -> Any:
@@ -409,9 +408,7 @@ def check_probabilities(name: str, probs_BLC: Tensor, config: MutBertConfig, mas
     if len(shape) != 3 or not probs_BLC.is_floating_point() or shape[-1] not in {vocabulary, 4}:
         right = f"floating-point of shape (batch, length, {vocabulary}) or (batch, length, 4)"
         raise ValueError(f"{name} are {right}; these are {probs_BLC.dtype} of shape {shape}")
-    wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    readable = probs_BLC.device.type == "cpu" and not torch.compiler.is_compiling() and not wrapped(probs_BLC)
-    if not config.check_inputs or not readable:
+    if not config.check_inputs or probs_BLC.device.type != "cpu" or torch.compiler.is_compiling():
         return
     # For numbers rounded to half precision, or frequencies printed with few digits.
     tolerance = max(1e-3, 4 * torch.finfo(probs_BLC.dtype).eps)
@@ -422,10 +419,8 @@ def check_probabilities(name: str, probs_BLC: Tensor, config: MutBertConfig, mas
         right_BL = right_BL | (~mask_BL.bool() & sum_BL.isfinite())
     if not right_BL.all():
         row, position = (~right_BL).nonzero()[0].tolist()
-        raise ValueError(
-            f"{name}: row {row}, position {position} sums to {sum_BL[row, position]:.4g}, its lowest value is "
-            f"{lowest_BL[row, position]:.4g}: no distribution (config.check_inputs = False lets anything pass)"
-        )
+        what = f"sums to {sum_BL[row, position]:.4g}, its lowest value is {lowest_BL[row, position]:.4g}"
+        raise ValueError(f"{name}: row {row}, position {position} {what} (config.check_inputs = False lets it pass)")
 
 
 __all__ = [

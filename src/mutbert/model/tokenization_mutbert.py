@@ -102,6 +102,3 @@ def _backend(*, do_upper_case: bool) -> Tokenizer:
         special_tokens=[(opening, alphabet.CLS_ID), (closing, alphabet.SEP_ID)],
     )
     return backend
-
-
-__all__ = ["MutBertTokenizer"]
