@@ -35,7 +35,7 @@ from mutbert.errors import InputError
 from mutbert.files import write_json
 from mutbert.genome.build import build_genome
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.surroundings import Reference, place_windows
+from mutbert.inference.surroundings import Surroundings, place_windows
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def scorer_of(
 ) -> Scorer:
     """Give what ``mutbert score`` scores with, on one strand."""
     given = {"context": arguments.context, "strands": "forward", "batch_size": arguments.batch} | settings
-    return Scorer(model, genome, Reference(genome), ScoreSettings(**given))
+    return Scorer(model, genome, Surroundings("reference", genome.reference(), {}), ScoreSettings(**given))
 
 
 def measure(

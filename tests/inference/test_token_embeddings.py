@@ -44,52 +44,34 @@ def columns_of(path, column="embedding"):
     return pyarrow.parquet.read_table(path)[column].to_pylist()
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max"])
-def test_every_token_is_pooled(peer_folders, fasta, tmp_path, name, pooling):
-    report = embed(peer_folders[name], fasta=fasta, output=tmp_path / "out.parquet", pooling=pooling, batch_size=2)
-    assert (report.records, report.bases) == (len(SEQUENCES), sum(map(len, SEQUENCES.values())))
-    found = columns_of(report.output)
-    last = open_encoder(peer_folders[name]).body(0).config.num_hidden_layers
-    for row, text in enumerate(SEQUENCES.values()):
-        states, _, _ = states_of(peer_folders[name], text, last)
-        np.testing.assert_allclose(found[row], getattr(states, pooling)(axis=0), atol=2e-5)
-        assert len(found[row]) == report.hidden_size
-
-
-def test_layers_and_both_strands(peer_folders, fasta, tmp_path, name):
-    embed(peer_folders[name], fasta=fasta, output=tmp_path / "out.parquet", layers=[0, 1], strands="both")
-    for layer in (0, 1):
-        found = columns_of(tmp_path / "out.parquet", f"embedding_{layer}")
-        for row, text in enumerate(SEQUENCES.values()):
-            both = [
-                states_of(peer_folders[name], strand, layer)[0].mean(axis=0)
-                for strand in (text, text.translate(COMPLEMENT)[::-1])
-            ]
-            np.testing.assert_allclose(found[row], np.mean(both, axis=0), atol=2e-5)
-
-
-def test_without_pooling_there_is_one_for_each_token_that_stands_for_bases(peer_folders, fasta, tmp_path, name):
-    embed(peer_folders[name], fasta=fasta, output=tmp_path / "out.parquet", pooling="none", batch_size=3)
-    found = columns_of(tmp_path / "out.parquet")
-    last = open_encoder(peer_folders[name]).body(0).config.num_hidden_layers
-    for row, text in enumerate(SEQUENCES.values()):
-        states, ids, tokenizer = states_of(peer_folders[name], text, last)
-        frame = {"<cls>", "[CLS]", "[SEP]"}
-        kept = [number for number, one in enumerate(tokenizer.convert_ids_to_tokens(ids)) if one not in frame]
-        np.testing.assert_allclose(found[row], states[kept], atol=2e-5)
-
-
-def test_the_class_token(peer_folders, fasta, tmp_path, name):
-    if name.startswith("caduceus"):
-        with pytest.raises(InputError, match=r"\A[^\n]+puts no class token before a sequence; [^\n]+\Z"):
-            embed(peer_folders[name], fasta=fasta, output=tmp_path / "out.parquet", pooling="cls")
+@pytest.mark.parametrize("strands", ["forward", "both"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "none"])
+def test_every_token_but_padding_is_pooled(peer_folders, fasta, tmp_path, name, pooling, strands):
+    """Without pooling, every token that stands for bases has an embedding."""
+    given = {"fasta": fasta, "output": tmp_path / "out.parquet", "pooling": pooling, "strands": strands}
+    refused = {"cls": "has no class token" if name.startswith("caduceus") else None,
+               "none": "give --strands forward" if strands == "both" else None}.get(pooling)  # fmt: skip
+    if refused:
+        with pytest.raises(InputError, match=rf"\A[^\n]*{refused}[^\n]*\Z"):
+            embed(peer_folders[name], **given)
         assert not list(tmp_path.iterdir())
         return
-    embed(peer_folders[name], fasta=fasta, output=tmp_path / "out.parquet", pooling="cls", layers=1)
-    for row, text in enumerate(SEQUENCES.values()):
-        np.testing.assert_allclose(
-            columns_of(tmp_path / "out.parquet")[row], states_of(peer_folders[name], text, 1)[0][0], atol=2e-5
-        )
+    report = embed(peer_folders[name], **given, layers=[0, -1], batch_size=2)
+    assert (report.records, report.bases) == (len(SEQUENCES), sum(map(len, SEQUENCES.values())))
+    for layer in report.layers:
+        found = columns_of(report.output, f"embedding_{layer}")
+        for row, text in enumerate(SEQUENCES.values()):
+            wanted = []
+            for strand in (text, text.translate(COMPLEMENT)[::-1])[: 1 + (strands == "both")]:
+                states, ids, tokenizer = states_of(peer_folders[name], strand, layer)
+                if pooling == "cls":
+                    wanted.append(states[0])
+                elif pooling == "none":
+                    tokens = tokenizer.convert_ids_to_tokens(ids)
+                    wanted.append(states[[token not in {"<cls>", "[CLS]", "[SEP]"} for token in tokens]])
+                else:
+                    wanted.append(getattr(states, pooling)(axis=0))
+            np.testing.assert_allclose(found[row], np.mean(wanted, axis=0), atol=2e-5)
 
 
 def test_regions_of_a_genome_are_its_reference(peer_folders, tmp_path):
@@ -106,19 +88,10 @@ def test_regions_of_a_genome_are_its_reference(peer_folders, tmp_path):
         np.testing.assert_allclose(columns_of(where["output"])[row], states.mean(axis=0), atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "words"),
-    [
-        ("ntv2-50m", {"pooling": "none", "strands": "both"}, "give --strands forward"),
-        ("ntv2-50m", {"rope_scaling": {"type": "dynamic", "factor": 2}}, "rope_scaling is for MutBERT"),
-        ("ntv2-50m", {"layers": 3}, "the model has 2 layers"),
-        ("dnabert2", {"layers": [0, 0]}, "given twice"),
-    ],
-)
-def test_options_that_a_model_has_not(peer_folders, fasta, tmp_path, name, options, words):
-    with pytest.raises(InputError, match=rf"\A[^\n]*{words}[^\n]*\Z"):
-        embed(peer_folders[name], fasta=fasta, output=tmp_path / "out.parquet", **options)
-    assert not list(tmp_path.iterdir())
+def test_scaling_is_of_mutbert_alone(peer_folders, fasta, tmp_path):
+    with pytest.raises(InputError, match="rope_scaling is for MutBERT"):
+        scaling = {"type": "dynamic", "factor": 2}
+        embed(peer_folders["ntv2-50m"], fasta=fasta, output=tmp_path / "out.parquet", rope_scaling=scaling)
 
 
 def test_a_sequence_longer_than_the_model_takes_is_named_before_anything_runs(peer_folders, tmp_path):

@@ -54,6 +54,7 @@ def embed(
     trust_remote_code: bool = typer.Option(
         False, "--trust-remote-code", help="Run code that comes with a checkpoint; known models need none."
     ),
+    resume: bool = typer.Option(False, "--resume", help="Go on with a run that was stopped."),
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
@@ -81,6 +82,7 @@ def embed(
         precision=precision,
         rope_scaling=scaling,
         trust_remote_code=trust_remote_code,
+        resume=resume,
         force=force,
         progress=True,
     )

@@ -44,7 +44,7 @@ def mutagenesis(
         from mutbert.reports.mutagenesis_figures import check_figures, draw_mutagenesis
 
         check_figures(figures, force=force)
-    from mutbert.inference.base_predictions import PredictionSettings
+    from mutbert.inference.bases import PredictionSettings
     from mutbert.inference.mutagenesis import mutate_region
 
     scaling = parse_rope_scaling(rope_scaling)

@@ -48,11 +48,12 @@ def tracks(
     batch_size: BatchSize = 32,
     precision: Precision = "fp32",
     rope_scaling: RopeScaling = None,
+    resume: bool = typer.Option(False, "--resume", help="Go on with a run that was stopped."),
     force: bool = typer.Option(False, "--force", help="Replace outputs where they exist."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Write what a model predicts at every base, for genome browsers."""
-    from mutbert.inference.base_predictions import PredictionSettings
+    from mutbert.inference.bases import PredictionSettings
     from mutbert.inference.tracks import write_tracks
 
     scaling = parse_rope_scaling(rope_scaling)
@@ -68,6 +69,7 @@ def tracks(
         person_vcf=person_vcf,
         sample=sample,
         settings=PredictionSettings(context, strands, batch_size, precision, scaling),
+        resume=resume,
         force=force,
         progress=True,
     )

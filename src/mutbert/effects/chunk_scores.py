@@ -216,7 +216,7 @@ def _window_of(scorer: Scorer) -> Callable[[str, int], int] | None:
     stride, context = scorer.stride, scorer.settings.context
     if stride is None or context is None:
         return None
-    lengths = scorer.surroundings.lengths
+    lengths = scorer.genome.lengths
     names = ContigNames(lengths)
 
     @lru_cache(maxsize=2)

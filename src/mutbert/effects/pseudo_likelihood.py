@@ -21,13 +21,13 @@ from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.effects.windows import around, unique_columns
 from mutbert.genome.store import fixed_to_float
-from mutbert.inference.passes import MASKED, Passes, base_log_probabilities, join_passes
+from mutbert.inference.run import MASKED, PaddedWindows, base_log_probabilities, concatenate_windows
 from mutbert.inference.surroundings import place_windows, read_windows
 
 if TYPE_CHECKING:
     from mutbert.arrays import Float32, Float64, Int64
     from mutbert.effects.alleles import Alleles
-    from mutbert.inference.surroundings import Surroundings
+    from mutbert.genome.store import ProbabilisticGenome
 
 
 FLANK: Final = 8
@@ -39,7 +39,7 @@ class Haplotypes(NamedTuple):
 
     Parameters
     ----------
-    windows : Passes
+    windows : PaddedWindows
         Each once: those of the reference, then those with an allele.
     row_T, column_T : ndarray of int64, shape (T,)
         The bases whose pseudo-likelihood counts: the window, and the 0-based place in it.
@@ -53,7 +53,7 @@ class Haplotypes(NamedTuple):
         How many there are.
     """
 
-    windows: Passes
+    windows: PaddedWindows
     row_T: Int64
     column_T: Int64
     read_R: Int64
@@ -64,7 +64,7 @@ class Haplotypes(NamedTuple):
     end_S: Int64
     alleles: int
 
-    def masked(self) -> Passes:
+    def masked(self) -> PaddedWindows:
         """Give a pass for each base that is read, with this base alone masked."""
         return self.windows.take(self.row_T).with_codes(np.arange(len(self.row_T)), self.column_T, MASKED)
 
@@ -87,7 +87,7 @@ class Haplotypes(NamedTuple):
 
 
 def haplotype_passes(
-    surroundings: Surroundings,
+    surroundings: ProbabilisticGenome,
     alleles: Alleles,
     length_C: Int64,
     context: int,
@@ -133,7 +133,7 @@ def haplotype_passes(
     length_A = length_C[contig_A] - (end_A - start_A) + inserted_A
     placed_own = place_windows(start_A + inserted_A // 2, length_A, context)
     changed = _with_alleles(surroundings, alleles, inserted_A, placed_own.start_P, placed_own.length_P)
-    windows = join_passes([reference, changed])
+    windows = concatenate_windows([reference, changed])
 
     row_H = np.concatenate([own_A, len(reference) + np.arange(len(alleles))])
     begin_H = np.concatenate([start_A - placed.start_P[own_A], start_A - placed_own.start_P])
@@ -167,8 +167,8 @@ def haplotype_passes(
 
 
 def _with_alleles(
-    surroundings: Surroundings, alleles: Alleles, inserted_A: Int64, start_A: Int64, length_A: Int64
-) -> Passes:
+    surroundings: ProbabilisticGenome, alleles: Alleles, inserted_A: Int64, start_A: Int64, length_A: Int64
+) -> PaddedWindows:
     """Read the reference around alleles, and put each in its place; starts and lengths are the haplotype's."""
     removed_A = alleles.end_A - alleles.start_A
     source = read_windows(surroundings, alleles.contig_A, start_A, length_A - inserted_A + removed_A)
@@ -183,4 +183,4 @@ def _with_alleles(
     kept_M = (source.column_M < before_A[source.row_M]) | (source.column_M >= (before_A + removed_A)[source.row_M])
     row_M, column_M = source.row_M[kept_M], source.column_M[kept_M]
     shift_M = np.where(column_M >= before_A[row_M], (inserted_A - removed_A)[row_M], 0)
-    return Passes(code_AL, length_A, row_M, column_M + shift_M, source.frequency_M4[kept_M])
+    return PaddedWindows(code_AL, length_A, row_M, column_M + shift_M, source.frequency_M4[kept_M])

@@ -19,7 +19,6 @@ from mutbert.effects.survey import survey
 from mutbert.effects.vcf_header import declare
 from mutbert.errors import InputError
 from mutbert.files import check_output, locked, remove_directory, rename_directory
-from mutbert.inference.surroundings import Person
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -212,7 +211,7 @@ class ScoreRun:
             vcf=self._file.path.name,
             vcf_bytes=self._file.bytes,
             warnings=found.warnings,
-            person_not_used=dict(around.not_used) if isinstance(around, Person) else None,
+            person_not_used=dict(around.not_used) if around.kind == "person" else None,
             calibration=describe(made_of, scorer.fields) if self._place.calibrate else None,
         )
         header = declare(self._file.header, self._declarations(made_of), found.contigs)

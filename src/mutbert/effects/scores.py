@@ -17,7 +17,7 @@ from mutbert.effects.windows import SnvWindows
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
-from mutbert.inference.passes import Passes, Reads, Results, entropy, join_passes, run_passes
+from mutbert.inference.run import PaddedWindows, Queries, Results, concatenate_windows, entropy, run_windows
 from mutbert.inference.surroundings import PLACEMENTS, open_surroundings, read_windows
 from mutbert.model import MutBertForMaskedLM
 
@@ -98,7 +98,7 @@ class ScoreSettings:
         As for `mutbert.inference.surroundings.place_windows`. Shared, SNVs of one window are masked together, at most
         as large a part of it as in training; MNVs and indels are centred either way.
     strands : {"both", "forward"}
-        As for `mutbert.inference.passes.run_passes`.
+        As for `mutbert.inference.run.run_windows`.
     flank : int
         Bases on either side of an MNV or indel that are part of PLLR.
     longest : int
@@ -108,7 +108,7 @@ class ScoreSettings:
     batch_size : int
         Windows at once.
     precision : {"fp32", "bf16"}
-        As for `mutbert.inference.predict.predict`.
+        As for `mutbert.inference.run.run_batches`.
     rope_scaling : mapping, optional
         ``{"type": "linear" | "dynamic", "factor": f}``, for a context longer than the model is trained for.
     """
@@ -178,7 +178,7 @@ class Scorer:
         self.fields = _fields(settings.scores)
         self.stride = max(context // 2, 1) if settings.windows == "shared" else None
         self._context = context
-        self._length = np.array(list(surroundings.lengths.values()), dtype=np.int64)
+        self._length = np.array(list(genome.lengths.values()), dtype=np.int64)
 
     def find(
         self, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str], alternates: Sequence[str]
@@ -240,7 +240,7 @@ class Scorer:
 
     def _snvs(self, alleles: Alleles, advance: Advance | None) -> dict[str, npt.NDArray[Any]]:
         windows = SnvWindows(alleles, self._length, self._context, self.settings.windows)
-        plain = read_windows(self.surroundings, windows.contig_W, windows.start_W, windows.length_W)
+        plain = read_windows(self.surroundings.genome, windows.contig_W, windows.start_W, windows.length_W)
         plan = _Plan()
         masked, unmasked, sides = None, None, None
         if "llr" in self.settings.scores:
@@ -266,7 +266,12 @@ class Scorer:
 
     def _others(self, alleles: Alleles, advance: Advance | None) -> dict[str, npt.NDArray[Any]]:
         both = haplotype_passes(
-            self.surroundings, alleles, self._length, self._context, self.settings.flank, self.settings.distance_bases
+            self.surroundings.genome,
+            alleles,
+            self._length,
+            self._context,
+            self.settings.flank,
+            self.settings.distance_bases,
         )
         plan = _Plan()
         masked, sides = None, None
@@ -283,9 +288,9 @@ class Scorer:
         return columns
 
     def _run(self, plan: _Plan, alleles: int, advance: Advance | None) -> Results:
-        passes = join_passes(plan.passes)
+        passes = concatenate_windows(plan.passes)
         share = alleles / max(len(passes), 1)
-        return run_passes(
+        return run_windows(
             self.model,
             passes,
             plan.reads(),
@@ -300,34 +305,34 @@ class _Plan:
     """Collects passes of several kinds, so that they run together, and what is read of each."""
 
     def __init__(self) -> None:
-        self.passes: list[Passes] = []
+        self.passes: list[PaddedWindows] = []
         self._bases: list[tuple[Int64, Int64]] = []
         self._stretches: list[tuple[Int64, Int64, Int64]] = []
         self._count = 0
 
-    def add(self, passes: Passes, row_T: Int64, column_T: Int64) -> slice:
+    def add(self, passes: PaddedWindows, row_T: Int64, column_T: Int64) -> slice:
         """Add passes of which bases are read; gives where their logits will be."""
         self._bases.append((row_T + self._count, column_T))
         self._add(passes)
         end = sum(len(row) for row, _ in self._bases)
         return slice(end - len(row_T), end)
 
-    def add_sides(self, passes: Passes, row_S: Int64, begin_S: Int64, end_S: Int64) -> slice:
+    def add_sides(self, passes: PaddedWindows, row_S: Int64, begin_S: Int64, end_S: Int64) -> slice:
         """Add passes of which stretches are read; gives where their states will be."""
         self._stretches.append((row_S + self._count, begin_S, end_S))
         self._add(passes)
         end = sum(len(row) for row, *_ in self._stretches)
         return slice(end - len(row_S), end)
 
-    def _add(self, passes: Passes) -> None:
+    def _add(self, passes: PaddedWindows) -> None:
         self.passes.append(passes)
         self._count += len(passes)
 
-    def reads(self) -> Reads:
+    def reads(self) -> Queries:
         none = np.zeros(0, dtype=np.int64)
         bases = [np.concatenate([none, *column]) for column in zip(*self._bases, strict=True)] or [none] * 2
         stretches = [np.concatenate([none, *column]) for column in zip(*self._stretches, strict=True)] or [none] * 3
-        return Reads(*bases, *stretches)
+        return Queries(*bases, *stretches)
 
 
 def distances(state_SD: Float32) -> dict[str, npt.NDArray[Any]]:

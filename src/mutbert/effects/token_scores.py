@@ -29,9 +29,8 @@ from mutbert.effects.windows import around
 from mutbert.encoders.inputs import Sequences
 from mutbert.encoders.token_encoders import PeerEncoder, most_tokens
 from mutbert.errors import InputError
-from mutbert.inference.outputs import sequence_outputs
-from mutbert.inference.passes import Passes, entropy
-from mutbert.inference.surroundings import Reference, place_windows, read_windows
+from mutbert.inference.run import PaddedWindows, entropy, sequence_outputs
+from mutbert.inference.surroundings import place_windows, read_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,7 +109,7 @@ class TokenScorer:
         self.genome = genome
         self.settings = replace(settings, context=context, longest=min(settings.longest, room))
         self._context = context
-        self._reference = Reference(genome)
+        self._reference = genome.reference()
         self._length = np.array(list(genome.lengths.values()), dtype=np.int64)
         masked = any(field in (*_LLR, _ULLR) for field in self.fields)
         self.model = peer.masked(0) if peer is not None and masked else encoder.body(0)
@@ -179,11 +178,11 @@ class TokenScorer:
         ]
         return _compared(*states)
 
-    def _strands(self, windows: Passes) -> Iterator[tuple[bool, TokenInputs]]:
+    def _strands(self, windows: PaddedWindows) -> Iterator[tuple[bool, TokenInputs]]:
         """Yield the tokens of windows, and of their reverse complements where both strands are read."""
         most = most_tokens(self._body)
         for turned in (False, True)[: 1 + (self.settings.strands == "both")]:
-            read = windows.turned() if turned else windows
+            read = windows.reverse_complement() if turned else windows
             inside_NL = np.arange(read.code_NL.shape[1]) < read.length_N[:, None]
             inputs = self.encoder.inputs(Sequences(read.code_NL[inside_NL], np.append(0, np.cumsum(read.length_N))))
             longest = int(inputs.length_N.max(initial=0))
@@ -204,7 +203,7 @@ class TokenScorer:
             precision=self.settings.precision,
         )
 
-    def _logits(self, windows: Passes, column_N: Int64, *, masked: bool) -> Float32:
+    def _logits(self, windows: PaddedWindows, column_N: Int64, *, masked: bool) -> Float32:
         """Return the logits of the four tokens with each base at a place, (N, 4), averaged over strands.
 
         Up to a constant, they are log-probabilities. NaN where the place is in no token, or one of the four is none.
@@ -235,7 +234,7 @@ class TokenScorer:
         mean_N4: Float32 = np.mean(found, axis=0)
         return mean_N4
 
-    def _states(self, windows: Passes, span_N4: Int64) -> Float32:
+    def _states(self, windows: PaddedWindows, span_N4: Int64) -> Float32:
         """Return the mean hidden states of the tokens that two stretches touch, (N, 2, D), averaged over strands.
 
         A row of `span_N4` has begin and end of both, 0-based and half-open. NaN where a stretch's tokens are unknown.

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from mutbert.inference.passes import MASKED
+from mutbert.inference.run import MASKED
 from mutbert.inference.surroundings import place_windows
 
 if TYPE_CHECKING:
     from mutbert.arrays import Int64
     from mutbert.effects.alleles import Alleles
-    from mutbert.inference.passes import Passes
+    from mutbert.inference.run import PaddedWindows
 
 
 # Of a window's bases, at most so many are masked at once: as many as in training.
@@ -56,12 +56,12 @@ class SnvWindows:
             np.stack([contig_P, placed.start_P, placed.length_P])
         )
 
-    def masked(self, plain: Passes, *, together: bool) -> tuple[Passes, Int64]:
+    def masked(self, plain: PaddedWindows, *, together: bool) -> tuple[PaddedWindows, Int64]:
         """Mask the positions of each window.
 
         Parameters
         ----------
-        plain : Passes
+        plain : PaddedWindows
             The windows as they are.
         together : bool
             As many of a window in one pass as in training; of more, neighbours go to different passes. Otherwise each
@@ -69,7 +69,7 @@ class SnvWindows:
 
         Returns
         -------
-        (Passes, ndarray of int64, shape (P,))
+        (PaddedWindows, ndarray of int64, shape (P,))
             The passes, and the one of each position.
         """
         count_W = np.bincount(self.window_P, minlength=len(self.contig_W))
@@ -84,7 +84,9 @@ class SnvWindows:
         repeated = plain.take(np.repeat(np.arange(len(self.contig_W)), passes_W))
         return repeated.with_codes(pass_P, self.column_P, MASKED), pass_P
 
-    def sides(self, plain: Passes, alleles: Alleles, bases: int | None) -> tuple[Passes, Int64, Int64, Int64]:
+    def sides(
+        self, plain: PaddedWindows, alleles: Alleles, bases: int | None
+    ) -> tuple[PaddedWindows, Int64, Int64, Int64]:
         """Give windows with REF and with ALT, each once, and the stretches that are compared.
 
         These are, of each allele: the variant and its surroundings with REF, then both with ALT.

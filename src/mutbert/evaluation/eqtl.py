@@ -19,7 +19,7 @@ from mutbert.errors import InputError, MissingExtraError
 from mutbert.evaluation.eqtl_table import TOKEN, USED, count_reasons, variant_windows
 from mutbert.examples.splits import SplitRows, grouped_split, region_split, sequence_keys
 from mutbert.genome.store import ProbabilisticGenome, Windows
-from mutbert.inference.outputs import sequence_outputs
+from mutbert.inference.run import sequence_outputs
 from mutbert.regions import Region
 from mutbert.scoring.metrics import evaluate
 from mutbert.windows.randomness import random_bits
@@ -170,7 +170,7 @@ def embed_variants(
     batch_size : int
         Windows at once.
     precision : {"fp32", "bf16"}
-        As for `mutbert.inference.predict.predict`.
+        As for `mutbert.inference.run.run_batches`.
     advance : Advance, optional
         Told of the windows done since its last call.
 

@@ -1,68 +1,51 @@
 """Embeddings of sequences and of genome regions: of any layers and both strands, pooled or of every base.
 
-Shape suffixes: B batch, K layers, L length in tokens, D hidden size, V vocabulary (9).
+Shape suffixes: B batch, X vectors (one a sequence, or one a token), K layers, L length in tokens, D hidden size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
-from torch import nn
 
-from mutbert.encoders.adapter import CNN, open_encoder
-from mutbert.encoders.token_encoders import AutoEncoder
+import mutbert
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, check_output
-from mutbert.inference.embedding_files import Making, check_writable, open_writer, refuse_clashes
-from mutbert.inference.embedding_sources import grouped, open_source, survey
-from mutbert.inference.opening import check_run, longest_input, model_name, open_model, rope_scaled, too_long
-from mutbert.inference.predict import predict
-from mutbert.inference.token_embeddings import TokenEmbedder
-from mutbert.model import MutBertModel, MutBertPreTrainedModel
+from mutbert.inference.embedding_files import WRITERS, Provenance, check_format, part_of
+from mutbert.inference.hidden_states import BaseStates, TokenStates, open_states
+from mutbert.inference.opening import check_run, model_name, rope_scaled, weights_hash
+from mutbert.inference.resumable import parts_folder, run_parts
+from mutbert.inference.run import run_batches
+from mutbert.inference.sequences import open_source
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from mutbert.arrays import Float32
+    from mutbert.arrays import Float32, Int64
     from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.inference.embedding_sources import Input, Record
+    from mutbert.inference.run import PaddedWindows
+    from mutbert.inference.sequences import Record, Source
+    from mutbert.model import MutBertPreTrainedModel
     from mutbert.progress import Advance
 
-    # From the states of K layers, each (B, L, D), and the mask to (B, K, D), or to B of shape (K, its bases, D).
-    Pool = Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor | list[torch.Tensor]]
+    States = BaseStates | TokenStates
+
+POOLINGS: Final = ("mean", "max", "cls", "none")
+_RECORDS_AT_ONCE: Final = 1024
+_BYTES_AT_ONCE: Final = 256 << 20
 
 
 @dataclass(frozen=True)
 class EmbeddingReport:
-    """What `embed` wrote.
-
-    Parameters
-    ----------
-    output : Path
-        The file.
-    records : int
-        Sequences embedded.
-    bases : int
-        Their bases.
-    hidden_size : int
-        Numbers in one embedding.
-    pooling : str
-        ``"mean"``, ``"max"``, ``"cls"`` or ``"none"``.
-    layers : tuple of int
-        The layers, counted from 0, the embedding layer.
-    strands : str
-        ``"forward"`` or ``"both"``.
-    differing : int or None
-        Of a person's genome: positions of the regions at which she differs from the reference.
-    not_used : mapping of str to int
-        Of a person's genome: records of the file that change nothing, by reason.
-    """
+    """What `embed` wrote; `differing` and `not_used` count a person's positions in the regions, and unused records."""
 
     output: Path
     records: int
@@ -95,320 +78,156 @@ def embed(
     precision: str = "fp32",
     rope_scaling: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False,
+    resume: bool = False,
     force: bool = False,
     progress: bool = False,
 ) -> EmbeddingReport:
     """Embed the sequences of a file, or regions of a probabilistic genome.
 
-    An embedding is made of hidden states. With MutBERT, ``[CLS]`` and ``[SEP]`` stand around every sequence, as in
-    training, but like padding they have no part in it: only the states at bases are pooled. With any other model its
-    own special tokens, if any, are pooled too, as its paper has it.
-
-    The input is read twice: once to find what cannot be used before the model runs, and once for the model. Sequences
-    are not kept; of a BED the regions are.
-
     Parameters
     ----------
     model : str, Path or model
-        A checkpoint of MutBERT or any other model, or a name of ``mutbert bench list``, read to a GPU where there is
-        one; or a loaded MutBERT, which runs where it is and is left as it was found. Heads are not used.
-    input : str or Path, optional
-        Embed the sequences of this file. Its suffix tells the format: FASTA (``.fa``, ``.fasta``, ``.fna``, ``.fas``),
-        FASTQ (``.fq``, ``.fastq``; qualities are not used), a table (``.csv``; ``.tsv`` and ``.txt`` with tabs;
-        ``.parquet``), or ``.bed``, the regions of `genome`. All but Parquet may be gzip or bgzip. IUPAC codes are the
-        distributions they stand for, N is ``[UNK]``, either case is the same.
-    fasta : str or Path, optional
-        Embed each record of this FASTA, whatever its name.
-    genome : str, Path or ProbabilisticGenome, optional
-        Embed regions of this store.
-    bed : str or Path, optional
-        The regions of `genome`.
-    surroundings : {"reference", "population", "person"}
-        What a position of `genome` is: its reference base, the population's allele frequencies, or one person's
-        genotype. Models that read tokens take the reference alone.
-    person_vcf, sample : str or Path, and str, optional
-        Of a person: the file with the genotypes, and the name in it.
+        A checkpoint of MutBERT or any other model, or a name of ``mutbert bench list``, read to a GPU if there is one;
+        or a loaded MutBERT, which runs where it is and is left as it was. Heads are not used.
+    input, fasta : str or Path, optional
+        The sequences: a FASTA, FASTQ, CSV, TSV or Parquet file, or the BED of regions of `genome`, as its suffix names
+        it; or a FASTA of any name. IUPAC codes are the distributions they stand for, N is ``[UNK]``.
+    genome, bed : str or Path, optional
+        A store (or an open one), and the regions of it to embed.
+    surroundings, person_vcf, sample : str, optional
+        What a position of `genome` is: its ``"reference"`` base, which models that read tokens take alone; the
+        ``"population"``'s frequencies; or the genotype of one ``"person"``, `sample` of `person_vcf`.
     sequence_column, name_column : str, optional
-        Of a table. Where left out, sequences are in the column ``sequence`` and names in ``name``, where there is one;
-        a row without a name has its number, from 0.
+        Of a table; ``sequence`` and, if there is one, ``name`` where left out.
     output : str or Path
-        The file to write; its suffix chooses the format.
-
-        ``.parquet``: a row a record in the order of the input, with ``name``, ``contig``, ``start``, ``end``
-        (0-based, half-open) and ``embedding``: a list of D float32, or with ``pooling="none"`` a list of such
-        lists, one for each base. Of several layers there is ``embedding_LAYER`` each. Memory does not grow with the
-        number of records. Needs pyarrow.
-
-        ``.safetensors``: the tensor ``embeddings`` (n, D), or with ``pooling="none"`` a tensor (its bases, D) under
-        each record's name; float32. Of several layers there is ``embeddings_LAYER`` or ``NAME_LAYER`` each. The
-        metadata hold ``names``, ``contigs``, ``starts`` and ``ends`` as JSON lists. Held in memory until it is
-        written.
-
-        ``.h5ad``: an AnnData whose ``X`` (n, D) is the first layer; of several layers there is
-        ``obsm["X_layer_LAYER"]`` each, the first one too. ``obs`` has ``name``, ``contig``, ``start`` and ``end``;
-        ``obs_names`` are the names, with ``-1``, ``-2``... behind those that come again. Needs anndata.
-
-        All say how they were made: ``model``, ``pooling``, ``layers``, ``strands``, ``surroundings`` (``"sequence"``
-        where there is no genome) and the ``version`` of this package, as metadata of the file or in ``uns``.
+        A ``.parquet``, ``.safetensors`` or ``.h5ad`` file, as ``docs/embeddings.md`` describes them.
     layers : int, sequence of int, or "all"
         0 is the embedding layer's output, i that of layer i; from the end -1 is the last layer.
-    pooling : str
-        ``"mean"`` or ``"max"`` over the bases, ``"cls"`` for the state at ``[CLS]``, or ``"none"``: one embedding a
-        base, or of models with longer tokens one a token.
-    strands : str
-        ``"forward"``, or ``"both"`` for the mean of the embeddings of the sequence and of its reverse complement; of
-        every base, those of the same base.
-    batch_size : int
-        Sequences a batch; those of similar length go together.
-    precision : str
-        ``"fp32"``, or ``"bf16"`` for bfloat16 autocast, which is quicker where the hardware has it.
-    rope_scaling : mapping, optional
-        ``{"type": "linear" | "dynamic", "factor": f}`` in place of the model's own, for sequences longer than it is
-        trained for, up to f times. It holds for this call alone, and is for MutBERT.
+    pooling : {"mean", "max", "cls", "none"}
+        Over MutBERT's bases, or over all tokens of other models; the state at ``[CLS]``; or one embedding a base or
+        token.
+    strands, batch_size, precision, rope_scaling
+        ``"forward"`` or the mean of ``"both"``; sequences at once; ``"fp32"`` or ``"bf16"`` autocast; and MutBERT's
+        ``{"type": "linear" | "dynamic", "factor": f}``, for sequences up to f times longer than it is trained for.
     trust_remote_code : bool
-        Run code that comes with a checkpoint; no model that is known by name needs any.
-    force : bool
-        Replace `output` where it exists.
-    progress : bool
-        Show progress on standard error.
-
-    Returns
-    -------
-    EmbeddingReport
-        What was written.
-
-    Raises
-    ------
-    InputError
-        When an argument is out of range; when an input cannot be used; when the model lacks a layer; when a sequence
-        is longer than model and scaling allow.
-    MissingExtraError
-        When pyarrow or anndata is needed and not installed.
+        Run code that comes with a checkpoint.
+    resume, force, progress : bool
+        Continue a run that was stopped; replace `output` where it exists; show progress on standard error.
     """
     output = Path(output)
-    if pooling not in _POOLINGS:
-        raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(_POOLINGS)}")
+    if pooling not in POOLINGS:
+        raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}")
     check_run(strands, precision, batch_size)
     check_output(output, force=force)
-    check_writable(output, pooling)
+    check_format(output, pooling)
     source = open_source(
-        input,
-        fasta=fasta,
-        genome=genome,
-        bed=bed,
-        surroundings=surroundings,
-        person_vcf=person_vcf,
-        sample=sample,
-        sequence_column=sequence_column,
-        name_column=name_column,
-        progress=progress,
-    )
-    tokens = _token_embedder(model, pooling, strands, trust_remote_code=trust_remote_code)
-    if tokens is None:
-        encoder = _encoder(model)
-    else:
-        encoder = tokens.body
-        if rope_scaling is not None:
-            raise InputError(f"{model}: rope_scaling is for MutBERT; leave it out for other models")
-        if genome is not None and surroundings != "reference":
-            raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
-    chosen = resolve_layers(layers, encoder.config.num_hidden_layers)
-    with rope_scaled(encoder.config, rope_scaling) if tokens is None else nullcontext():
-        records = source.records() if tokens is None else tokens.checked(source.codes())
-        found = survey(refuse_clashes(records, output, pooling), progress=progress)
-        if tokens is None and found.longest.length > longest_input(encoder.config):
-            raise InputError(f"{found.longest.name}: {too_long(encoder.config, found.longest.length)}")
-        seen = "sequence" if genome is None else surroundings
-        making = Making(model_name(model), encoder.config.hidden_size, pooling, chosen, strands, seen)
+        input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
+        sequence_column=sequence_column, name_column=name_column, progress=progress,
+    )  # fmt: skip
+    states = open_states(model, pooling, strands, trust_remote_code=trust_remote_code)
+    if isinstance(states, TokenStates) and rope_scaling is not None:
+        raise InputError(f"{model}: rope_scaling is for MutBERT; leave it out for other models")
+    if isinstance(states, TokenStates) and genome is not None and surroundings != "reference":
+        raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
+    config = states.body.config
+    chosen = resolve_layers(layers, config.num_hidden_layers)
+    seen = "sequence" if genome is None else surroundings
+    hidden_size, made = int(config.hidden_size), Provenance(model_name(model), pooling, chosen, strands, seen)
+    with rope_scaled(config, rope_scaling) if isinstance(states, BaseStates) else nullcontext():
+        unique = output if output.suffix == ".safetensors" and pooling == "none" else None
+        records, bases, longest = _survey(source, states, unique, progress=progress)
+        plan = {**made._asdict(), **source.plan, "model": weights_hash(states.body), "precision": precision}
+        plan |= {"rope_scaling": rope_scaling, "mutbert": mutbert.__version__}
         with (
-            atomic_file(output, force=force) as partial,
-            open_writer(partial, making) as writer,
-            progress_bar("embedding", found.records, unit="sequences", show=progress) as advance,
+            parts_folder(output, plan, resume=resume, force=force) as folder,
+            progress_bar("embedding", records, unit="sequences", show=progress) as advance,
         ):
-            how: dict[str, Any] = {
-                "layers": chosen, "batch_size": batch_size, "precision": precision, "advance": advance
-            }  # fmt: skip
-            if tokens is None:
-                embeddings = embed_inputs(encoder, source.inputs(), pooling=pooling, strands=strands, **how)
-            else:
-                embeddings = tokens.embed(source.codes(), **how)
-            for record, embedding in embeddings:
-                writer.add(record, embedding)
+            vectors = _BYTES_AT_ONCE // (4 * len(chosen) * hidden_size)
+            at_once = min(_RECORDS_AT_ONCE, max(vectors // (longest if pooling == "none" else 1), 1))
+            how = {"batch_size": batch_size, "precision": precision}
+            parts = _run(folder, source, at_once, states, made, advance, **how)
+            with atomic_file(output, force=force) as partial:
+                WRITERS[output.suffix](partial, parts, made)
     return EmbeddingReport(
-        output=output,
-        records=found.records,
-        bases=found.bases,
-        hidden_size=encoder.config.hidden_size,
-        pooling=pooling,
-        layers=chosen,
-        strands=strands,
-        differing=source.differing,
-        not_used=source.not_used,
+        output, records, bases, hidden_size, pooling, chosen, strands, source.differing, source.not_used
     )
 
 
-def _token_embedder(
-    model: str | Path | MutBertPreTrainedModel, pooling: str, strands: str, *, trust_remote_code: bool
-) -> TokenEmbedder | None:
-    """Return what embeds by a model that is not MutBERT; None where it is."""
-    if isinstance(model, MutBertPreTrainedModel):
-        return None
-    encoder = open_encoder(model, trust_remote_code=trust_remote_code)
-    if encoder.family == CNN:
-        raise InputError(f"{model}: has no weights before it is trained, so nothing can be embedded by it")
-    return TokenEmbedder(encoder, pooling, strands) if isinstance(encoder, AutoEncoder) else None
+def _run(
+    folder: Path, source: Source, at_once: int, states: States, made: Provenance, advance: Advance, **settings: Any
+) -> list[Path]:
+    """Embed so many records a part, and return the files of all parts."""
+    settings, read = settings | {"strands": made.strands, "advance": advance}, source.read()
+
+    def compute(group: Sequence[Record], path: Path) -> None:
+        vectors = embed_windows(states, source.windows(group), made.layers, made.pooling, **settings)
+        part_of(group, vectors, made).write_parquet(path, compression="uncompressed")
+
+    groups = enumerate(iter(lambda: list(islice(read, at_once)), []))
+    return run_parts(folder, groups, compute, skipped=lambda group: advance(len(group)))
 
 
-def embed_inputs(
-    encoder: MutBertModel,
-    inputs: Iterable[Input],
-    *,
-    layers: Sequence[int],
-    pooling: str = "mean",
-    strands: str = "forward",
-    batch_size: int = 32,
-    precision: str = "fp32",
-    advance: Advance | None = None,
-) -> Iterator[tuple[Record, Float32]]:
-    """Embed sequences as they come.
-
-    Parameters
-    ----------
-    encoder : MutBertModel
-        It runs where it is, and is left as it was found between results too. Layers behind the last one that is wanted
-        are not run.
-    inputs : iterable of Input
-        Read ahead by at most 32 batches, or by one where that many embeddings would be larger than 256 MB.
-    layers : sequence of int
-        From 0, the embedding layer's output.
-    pooling, strands, batch_size, precision, advance
-        As for `embed`.
-
-    Yields
-    ------
-    Record
-        In the order of the inputs.
-    ndarray of float32, shape (K, D), or (K, its bases, D)
-        Its embedding of each layer.
-    """
-    pool = _POOLINGS[pooling]
-    bytes_a_vector: int = 4 * len(layers) * encoder.config.hidden_size
-
-    def read(outputs: Any, mask_BL: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
-        if len(layers) == 1:
-            return pool([outputs.last_hidden_state], mask_BL)
-        return pool([outputs.hidden_states[layer] for layer in layers], mask_BL)
-
-    def size(one: Input) -> int:
-        vectors = one.record.length if pooling == "none" else 1
-        return vectors * bytes_a_vector + one.probs_LV.nbytes
-
-    for group in grouped(inputs, size, batch_size):
-        with _running(encoder, max(layers), every=len(layers) > 1):
-            # All of them before the first is given away, as the model is not to be found changed meanwhile.
-            embeddings = list(
-                predict(
-                    encoder,
-                    (one.probs_LV for one in group),
-                    read,
-                    batch_size=batch_size,
-                    precision=precision,
-                    strands=strands,
-                    advance=advance,
+def _survey(source: Source, states: States, unique: Path | None, *, progress: bool) -> tuple[int, int, int]:
+    """Return the numbers of records and bases and the longest length, having found mistakes before the model runs."""
+    names: set[str] = set()
+    records = bases = longest = 0
+    with progress_bar("checking", None, unit="sequences", show=progress) as advance:
+        for record in source.read():
+            states.check(record, source)
+            if unique is not None and record.name in names:
+                raise InputError(
+                    f"{unique}: {record.name} comes twice, and names a tensor; rename one, or write .parquet"
                 )
-            )
-        for one, embedding in zip(group, embeddings, strict=True):
-            yield one.record, embedding
+            if unique is not None:
+                names.add(record.name)
+            records, bases, longest = records + 1, bases + record.length, max(longest, record.length)
+            advance(1)
+    return records, bases, longest
+
+
+def embed_windows(
+    states: States, windows: PaddedWindows, layers: Sequence[int], pooling: str, **settings: Any
+) -> list[Float32]:
+    """Return the vectors of each window, (1, K, D) or (tokens, K, D); `settings` as for `run_batches`."""
+    inputs: Any = states.inputs(windows)
+
+    def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
+        return _pool(*states.states(inputs, rows, layers, reverse=reverse), pooling)
+
+    order, (vector_XKD, count_B) = run_batches(states.body, inputs.length_N, predict, **settings)
+    found = np.split(vector_XKD, np.cumsum(count_B.astype(np.int64))[:-1])
+    return [found[place] for place in np.argsort(order)]
+
+
+def _pool(states: Sequence[torch.Tensor], counts_BL: torch.Tensor, pooling: str) -> list[torch.Tensor]:
+    """Return the vectors of states, (X, K, D), and how many each sequence has, (B,)."""
+    count_B = counts_BL.sum(dim=1)
+    if pooling == "none":
+        return [torch.stack([state_BLD[counts_BL] for state_BLD in states], dim=1), count_B]
+    left_out_BL1 = ~counts_BL[..., None]
+
+    def pool(state_BLD: torch.Tensor) -> torch.Tensor:
+        if pooling == "cls":
+            return state_BLD[:, 0]
+        if pooling == "mean":
+            return state_BLD.float().masked_fill(left_out_BL1, 0).sum(dim=1) / count_B[:, None]
+        return state_BLD.float().masked_fill(left_out_BL1, -torch.inf).amax(dim=1)
+
+    return [torch.stack([pool(state_BLD) for state_BLD in states], dim=1), torch.ones_like(count_B)]
 
 
 def resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int, ...]:
-    """Say which layers are meant.
-
-    Parameters
-    ----------
-    layers : int, sequence of int, or "all"
-        From 0, the embedding layer's output, or from the end, of which -1 is the last layer.
-    count : int
-        Layers of the model, without the embedding layer.
-
-    Returns
-    -------
-    tuple of int
-        From 0, in the order given.
-
-    Raises
-    ------
-    InputError
-        When the model has no such layer, none is given, or one twice.
-    """
+    """Return the numbers, from 0, of the layers that are asked for, of a model that has so many."""
     if isinstance(layers, str):
         if layers != "all":
             raise InputError(f"layers is {layers!r}; give numbers, or all")
         return tuple(range(count + 1))
     numbers = [int(number) for number in (layers if isinstance(layers, Iterable) else (layers,))]
-    if not numbers:
-        raise InputError("layers is empty; give at least one, such as -1 for the last")
-    found: dict[int, int] = {}
     for number in numbers:
         if not -count - 1 <= number <= count:
-            raise InputError(
-                f"layer {number}: the model has {count} layers; give 0 (the embedding layer) to {count}, or from the "
-                f"end -1 (the last) to {-count - 1}"
-            )
-        layer = number % (count + 1)
-        if layer in found:
-            same = "" if number == found[layer] else f", as {found[layer]} and as {number}"
-            raise InputError(f"layer {layer} is given twice{same}; give each layer once")
-        found[layer] = number
-    return tuple(found)
-
-
-def _bases(mask_BL: torch.Tensor) -> torch.Tensor:
-    """Find the bases: the tokens before which there is one, ``[CLS]``, and behind which there is one, ``[SEP]``."""
-    base_BL = torch.zeros_like(mask_BL, dtype=torch.bool)
-    base_BL[:, 1:-1] = mask_BL[:, 2:].bool()
-    return base_BL
-
-
-def _mean(states: Sequence[torch.Tensor], mask_BL: torch.Tensor) -> torch.Tensor:
-    base_BL = _bases(mask_BL)
-    total_KBD = [state_BLD.float().masked_fill(~base_BL[..., None], 0).sum(dim=1) for state_BLD in states]
-    return torch.stack(total_KBD, dim=1) / base_BL.sum(dim=1)[:, None, None]
-
-
-def _max(states: Sequence[torch.Tensor], mask_BL: torch.Tensor) -> torch.Tensor:
-    other_BL1 = ~_bases(mask_BL)[..., None]
-    return torch.stack([state_BLD.float().masked_fill(other_BL1, -torch.inf).amax(dim=1) for state_BLD in states], 1)
-
-
-def _cls(states: Sequence[torch.Tensor], _mask_BL: torch.Tensor) -> torch.Tensor:
-    return torch.stack([state_BLD[:, 0] for state_BLD in states], dim=1)
-
-
-def _every(states: Sequence[torch.Tensor], mask_BL: torch.Tensor) -> list[torch.Tensor]:
-    lengths = mask_BL.sum(dim=1).tolist()
-    return [torch.stack([state_BLD[row, 1 : length - 1] for state_BLD in states]) for row, length in enumerate(lengths)]
-
-
-_POOLINGS: Final[dict[str, Pool]] = {"mean": _mean, "max": _max, "cls": _cls, "none": _every}
-
-
-def _encoder(model: str | Path | MutBertPreTrainedModel) -> MutBertModel:
-    if isinstance(model, MutBertPreTrainedModel):
-        encoder: MutBertModel = model.base_model
-        return encoder
-    # Its pooler is not used, so it need not have one.
-    return open_model(model, MutBertModel, pooler_type="mean")
-
-
-@contextmanager
-def _running(encoder: MutBertModel, depth: int, *, every: bool) -> Iterator[None]:
-    """Have a model stop behind a layer, and give all layers' states if asked for."""
-    layers, hidden = encoder.encoder.layer, encoder.config.output_hidden_states
-    try:
-        if depth < len(layers):
-            encoder.encoder.layer = nn.ModuleList(list(layers)[:depth])
-        encoder.config.output_hidden_states = every
-        yield
-    finally:
-        encoder.encoder.layer, encoder.config.output_hidden_states = layers, hidden
+            raise InputError(f"layer {number}: the model has {count} layers; give 0 (the embedding layer) to {count}, "
+                             f"or from the end -1 (the last) to {-count - 1}")  # fmt: skip
+    found = tuple(number % (count + 1) for number in numbers)
+    if not found or len(set(found)) < len(found):
+        raise InputError(f"layers is {layers}; give at least one, and each once")
+    return found

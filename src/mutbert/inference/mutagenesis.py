@@ -5,21 +5,21 @@ Shape suffixes: P positions, 4 bases in the order A, C, G, T.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
+import polars as pl
 
 from mutbert import alphabet
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output
+from mutbert.genome.fasta import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.base_predictions import DesignedSequence, PredictionSettings, open_predictor
+from mutbert.inference.bases import BasePredictor, PredictionSettings
 from mutbert.inference.opening import model_name
-from mutbert.inference.surroundings import count_differing, open_surroundings, place_windows, records_not_used
-from mutbert.inference.tracks import MASK_EVERY
+from mutbert.inference.surroundings import open_surroundings, place_windows
 from mutbert.progress import progress_bar
 from mutbert.regions import Region
 
@@ -27,35 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mutbert.arrays import Int64
-    from mutbert.inference.base_predictions import BasePredictor, Predicted
-    from mutbert.inference.surroundings import Surroundings
+    from mutbert.inference.bases import Predicted
     from mutbert.model import MutBertForMaskedLM
-
-
-# Of so many positions, whoever waits is told how long it takes and what is quicker.
-_MANY: Final = 100_000
 
 
 @dataclass(frozen=True)
 class MutagenesisReport:
-    """What `mutate_region` wrote.
+    """What `mutate_region` wrote: the table, its region, and its rows.
 
-    Parameters
-    ----------
-    output : Path
-        The table.
-    region : Region
-        What it is of.
-    positions : int
-        Its rows.
-    unknown : int
-        Positions that are N in the reference, which have no values.
-    ambiguous : int
-        Positions that are another IUPAC code, which have probabilities but no ratios.
-    differing : int or None
-        Of a person's surroundings: positions of all windows at which she differs from the reference.
-    not_used : mapping of str to int
-        Of a person's surroundings: records of the file that change nothing, by reason.
+    `unknown` positions are N and have no values, `ambiguous` ones another IUPAC code with probabilities alone. In a
+    person's windows `differing` positions are not the reference's; `not_used` records change nothing, by reason.
     """
 
     output: Path
@@ -86,167 +67,85 @@ def mutate_region(
     Parameters
     ----------
     model : str, Path or MutBertForMaskedLM
-        A checkpoint, read to a GPU where there is one; or a loaded model, which runs where it is.
+        A checkpoint, read to a GPU if there is one; or a loaded model, which runs where it is.
     output : str or Path
-        The table, ``.parquet``, written as it comes, with a row a position: ``contig``, ``start`` (0-based),
-        ``reference`` (its base); ``llr_A`` to ``llr_T``, ln P(base) − ln P(reference), 0 at the reference itself;
-        ``probability_A`` to ``probability_T``, as if there were no other token; ``entropy`` of these, in nats. Not a
-        number where there is none: see `MutagenesisReport`. Needs pyarrow.
-    genome : str, Path or ProbabilisticGenome, optional
-        The store that the region is of.
-    sequence : str or Path, optional
-        A FASTA in its place, say of a designed sequence.
+        The table, ``.parquet``, with a row a position: ``contig``, ``start`` (0-based), ``reference`` (its base);
+        ``llr_A`` to ``llr_T``, ln P(base) − ln P(reference), 0 at the reference itself; ``probability_A`` to
+        ``probability_T``, as if there were no other token; ``entropy`` of these, in nats. NaN where there is none.
+    genome, sequence : str, Path or ProbabilisticGenome, optional
+        The store that the region is of; or a FASTA, say of a designed sequence.
     region : str or Region, optional
         As in ``chr22:101-200``, 1-based and both ends included. May be left out where `sequence` has one record alone.
-    surroundings : {"reference", "population", "person"}
-        What stands around the position in its window.
-    person_vcf, sample : str or Path, and str, optional
-        Of a person: the file with the genotypes, and the name in it.
+    surroundings, person_vcf, sample : str, optional
+        What surrounds the position: the ``"reference"``, the ``"population"``'s frequencies, or the genotypes of one
+        ``"person"``, `sample` of `person_vcf`.
     settings : PredictionSettings, optional
-        How the model is asked.
-    force : bool
-        Replace `output` where it exists.
-    progress : bool
-        Show progress on standard error.
-
-    Returns
-    -------
-    MutagenesisReport
-        What was written.
-
-    Raises
-    ------
-    InputError
-        When an input cannot be used, or a setting does not fit the model.
-    MissingExtraError
-        When pyarrow is not installed.
+        How the model is run.
+    force, progress : bool
+        Replace `output` where it exists; show progress on standard error.
     """
-    output = Path(output)
+    output, settings = Path(output), settings or PredictionSettings()
     if output.suffix != ".parquet":
         raise InputError(f"{output}: the table is Parquet; give a name that ends in .parquet")
     try:
-        import pyarrow.parquet  # noqa: F401
+        from pyarrow import parquet
     except ImportError:
         raise MissingExtraError("pyarrow", "embed") from None
     check_output(output, force=force)
-    around, place = _subject(genome, sequence, region, surroundings, person_vcf, sample, progress=progress)
-    predictor = open_predictor(model, around, settings)
-    number = list(around.lengths).index(place.contig)
-    if progress and len(place) > _MANY:
-        print(_many(place, predictor), file=sys.stderr)  # noqa: T201
-    at_once = predictor.windows_at_once(1)
-    unknown, ambiguous = 0, 0
-    metadata = {
-        "mutbert_mutagenesis": "1",
-        "region": str(place),
-        "model": model_name(model),
-        "surroundings": "sequence" if sequence is not None else surroundings,
-        "context": str(predictor.context),
-        "strands": (settings or PredictionSettings()).strands,
-    }
-    if sample is not None:
-        metadata["sample"] = sample
-    with (
-        atomic_file(output, force=force) as partial,
-        _Table(partial, place.contig, metadata) as table,
-        progress_bar("mutagenesis", len(place), unit="positions", show=progress) as advance,
-    ):
+    if sequence is not None and (surroundings != "reference" or sample or person_vcf):
+        raise InputError(f"{sequence}: a sequence has no population and no persons; leave surroundings, sample and "
+                         "person_vcf out")  # fmt: skip
+    opened, place = _open(genome, sequence, region)
+    vcf = None if person_vcf is None else Path(person_vcf)
+    around = open_surroundings(opened, surroundings, vcf=vcf, sample=sample, contigs=[place.contig], progress=progress)
+    predictor = BasePredictor(model, around.genome, settings)
+    number, at_once = list(opened.lengths).index(place.contig), predictor.windows_at_once(1)
+    frames = []
+    with progress_bar("mutagenesis", len(place), unit="positions", show=progress) as advance:
         for first in range(place.start, place.end, at_once):
             position_P = np.arange(first, min(first + at_once, place.end), dtype=np.int64)
-            predicted = predictor.predict(np.full(len(position_P), number, dtype=np.int64), position_P, 1, advance)
-            table.add(position_P, predicted)
-            unknown += int((predicted.base_P == alphabet.UNKNOWN).sum())
-            ambiguous += int(((predicted.base_P >= len(alphabet.BASES)) & predicted.known).sum())
-    seen = place_windows(
-        np.array([place.start, place.end - 1]), np.full(2, around.lengths[place.contig]), predictor.context
-    )
-    differing = count_differing(around, [(number, int(seen.start_P[0]), int(seen.start_P[1] + seen.length_P[1]))])
-    return MutagenesisReport(output, place, len(place), unknown, ambiguous, differing, records_not_used(around))
+            predicted = predictor.predict(np.full_like(position_P, number), position_P, 1, advance)
+            frames.append(_table(place.contig, position_P, predicted))
+    table = pl.concat(frames)
+    metadata = {
+        "mutbert_mutagenesis": "1", "region": str(place), "model": model_name(model),
+        "surroundings": "sequence" if sequence is not None else surroundings, "context": str(predictor.context),
+        "strands": settings.strands, **({} if sample is None else {"sample": sample}),
+    }  # fmt: skip
+    with atomic_file(output, force=force) as partial:
+        parquet.write_table(table.to_arrow().replace_schema_metadata(metadata), partial)
+    unknown = int((table["reference"] == "N").sum())
+    ambiguous = int((~table["reference"].is_in(list(alphabet.BASES))).sum()) - unknown
+    ends = np.array([place.start, place.end - 1])
+    start_2, length_2 = place_windows(ends, np.full(2, opened.lengths[place.contig]), predictor.context)
+    differing = around.count_differing([(number, int(start_2[0]), int(start_2[1] + length_2[1]))])
+    return MutagenesisReport(output, place, len(place), unknown, ambiguous, differing, around.not_used)
 
 
-def _many(place: Region, predictor: BasePredictor) -> str:
-    fewer = predictor.stride // MASK_EVERY
-    instead = f"; 'mutbert tracks' takes a forward pass for {fewer:,}" if fewer > 1 else ""
-    return f"{place}: {len(place):,} positions, with a forward pass each for every strand{instead}"
-
-
-def _subject(
-    genome: str | Path | ProbabilisticGenome | None,
-    sequence: str | Path | None,
-    region: str | Region | None,
-    surroundings: str,
-    person_vcf: str | Path | None,
-    sample: str | None,
-    *,
-    progress: bool,
-) -> tuple[Surroundings, Region]:
+def _open(
+    genome: str | Path | ProbabilisticGenome | None, sequence: str | Path | None, region: str | Region | None
+) -> tuple[ProbabilisticGenome, Region]:
+    """Open a genome, or a FASTA as one, and find the region."""
     if (genome is None) == (sequence is None):
         given = "nothing to mutate is" if genome is None else "both a genome and a sequence are"
-        raise InputError(
-            f"{given} given; give either a genome (--genome) and a region of it (--region), or a FASTA (--sequence)"
-        )
+        raise InputError(f"{given} given; give either a genome (--genome) and a region of it (--region), or a FASTA "
+                         "(--sequence)")  # fmt: skip
     if sequence is not None:
-        if surroundings != "reference" or sample is not None or person_vcf is not None:
-            raise InputError(
-                f"{sequence}: a sequence has no population and no persons, so its surroundings are itself; leave "
-                "surroundings, sample and person_vcf out"
-            )
-        designed = DesignedSequence(Path(sequence), None if region is None else str(region))
-        if not designed.is_known(designed.region):
-            raise InputError(_all_unknown(designed.region))
-        return designed, designed.region
+        genome = ProbabilisticGenome.from_sequences(read_fasta(Path(sequence)), sequence)
+        if len(genome.lengths) == 1:
+            region = region or next(iter(genome.lengths))
+    elif not isinstance(genome, ProbabilisticGenome):
+        genome = ProbabilisticGenome.open(str(genome))
     if region is None:
-        raise InputError("no region is given; give one, as in --region chr22:101-200")
-    assert genome is not None
-    if not isinstance(genome, ProbabilisticGenome):
-        genome = ProbabilisticGenome.open(genome)
+        raise InputError(f"no region is given; give one, as in --region {next(iter(genome.lengths))}:101-200")
     place = Region.parse(str(region), genome.lengths)
     if not len(genome.known_runs(place.contig, place.start, place.end)):
-        raise InputError(_all_unknown(place))
-    vcf = None if person_vcf is None else Path(person_vcf)
-    around = open_surroundings(genome, surroundings, vcf=vcf, sample=sample, contigs=[place.contig], progress=progress)
-    return around, place
+        raise InputError(f"{place}: all {len(place):,} bases are N, so that there is nothing to mutate")
+    return genome, place
 
 
-def _all_unknown(place: Region) -> str:
-    return f"{place}: all {len(place):,} bases are N, so that there is nothing to mutate; give another region"
-
-
-class _Table:
-    """Writes rows as they come, a row group each call; a context manager."""
-
-    def __init__(self, path: Path, contig: str, metadata: Mapping[str, str]) -> None:
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        values = [f"{kind}_{base}" for kind in ("llr", "probability") for base in alphabet.BASES]
-        self._schema = pa.schema(
-            [
-                ("contig", pa.string()),
-                ("start", pa.int64()),
-                ("reference", pa.string()),
-                *((name, pa.float32()) for name in (*values, "entropy")),
-            ],
-            metadata=metadata,
-        )
-        self._contig = contig
-        self._file = parquet.ParquetWriter(path, self._schema)
-
-    def __enter__(self) -> _Table:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def add(self, position_P: Int64, predicted: Predicted) -> None:
-        import pyarrow as pa
-
-        columns = [*predicted.log_ratios().T, *predicted.probabilities().T, predicted.entropies()]
-        letters = np.array(list(alphabet.IUPAC))[predicted.base_P]
-        arrays = [
-            pa.array([self._contig]).take(pa.array(np.zeros(len(position_P), dtype=np.int64))),
-            pa.array(position_P),
-            pa.array(letters),
-            *(pa.array(column) for column in columns),
-        ]
-        self._file.write_table(pa.Table.from_arrays(arrays, schema=self._schema))
+def _table(contig: str, position_P: Int64, predicted: Predicted) -> pl.DataFrame:
+    columns = {"start": position_P, "reference": np.array(list(alphabet.IUPAC))[predicted.base_P]}
+    for kind, value_P4 in (("llr", predicted.log_ratios()), ("probability", predicted.probabilities())):
+        columns |= {f"{kind}_{base}": value_P for base, value_P in zip(alphabet.BASES, value_P4.T, strict=True)}
+    return pl.DataFrame(columns).select(pl.lit(contig).alias("contig"), pl.all(), entropy=predicted.entropies())

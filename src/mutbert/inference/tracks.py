@@ -1,87 +1,72 @@
-"""A value at every base of a genome, for genome browsers.
+"""A value at every base of a genome, for genome browsers: bigWig, or bedGraph, plain or bgzip.
 
-Shape suffixes: P positions, S stretches of a window each, R regions, 4 bases in the order A, C, G, T.
+Shape suffixes: P positions, S spans, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import polars as pl
+import pysam
 
+import mutbert
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
-from mutbert.errors import InputError
-from mutbert.files import atomic_file, check_output
+from mutbert.errors import InputError, MissingExtraError
+from mutbert.files import atomic_file, check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.base_predictions import PredictionSettings, open_predictor
-from mutbert.inference.surroundings import count_differing, open_surroundings, records_not_used
-from mutbert.inference.track_files import check_tracks, open_track, track_suffix
+from mutbert.inference.bases import BasePredictor, PredictionSettings
+from mutbert.inference.opening import weights_hash
+from mutbert.inference.resumable import genome_hash, parts_folder, run_parts
+from mutbert.inference.surroundings import open_surroundings
 from mutbert.progress import progress_bar
-from mutbert.regions import Region, read_bed
+from mutbert.regions import Region, merge_regions, read_bed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mutbert.arrays import Float32, Int64
-    from mutbert.inference.base_predictions import Predicted
-    from mutbert.inference.track_files import TrackWriter
+    from mutbert.inference.bases import Predicted
     from mutbert.model import MutBertForMaskedLM
-
+    from mutbert.progress import Advance
 
 MASK_EVERY: Final = 8
 """By default one base in so many is masked at once, close to the share that is masked in training."""
-
-
-def _reference_probability(predicted: Predicted) -> Float32:
-    probability_P4 = predicted.probabilities()
-    value_P = np.full(len(probability_P4), np.nan, dtype=np.float32)
-    single = np.flatnonzero(predicted.base_P < len(alphabet.BASES))
-    value_P[single] = probability_P4[single, predicted.base_P[single]]
-    return value_P
+_BIGWIG: Final = (".bw", ".bigwig")
+# The longest first: .bedgraph.gz is no .gz.
+_SUFFIXES: Final = (".bedgraph.gz", ".bedgraph", *_BIGWIG)
+# A bigWig counts contigs by two bytes.
+_MOST_CONTIGS: Final = (1 << 16) - 1
 
 
 def _best_alternate_llr(predicted: Predicted) -> Float32:
-    ratio_P4 = predicted.log_ratios()
-    single = np.flatnonzero(predicted.base_P < len(alphabet.BASES))
-    ratio_P4[single, predicted.base_P[single]] = -np.inf
-    value_P: Float32 = ratio_P4.max(axis=1)
-    return value_P
+    ratio_P4, base_P = predicted.log_ratios(), predicted.base_P
+    single = np.flatnonzero(base_P < len(alphabet.BASES))
+    ratio_P4[single, base_P[single]] = -np.inf
+    return ratio_P4.max(axis=1)  # type: ignore[no-any-return]
 
 
 _VALUES: Final[dict[str, Callable[[Predicted], Float32]]] = {
     "entropy": lambda predicted: predicted.entropies(),
-    "reference_probability": _reference_probability,
+    "reference_probability": lambda predicted: predicted.reference_probabilities(),
     "best_alternate_llr": _best_alternate_llr,
 }
 TRACKS: Final = tuple(_VALUES)
-"""What can be written."""
 
 
 @dataclass(frozen=True)
 class TracksReport:
-    """What `write_tracks` wrote.
+    """What `write_tracks` wrote: the file of each track, and numbers of contigs and bases that were asked for.
 
-    Parameters
-    ----------
-    outputs : mapping of str to Path
-        The file of each track.
-    contigs : int
-        Contigs of which something was asked for.
-    bases : int
-        Bases that were asked for.
-    unknown : int
-        Of these, N, which have no value.
-    ambiguous : int
-        Of these, another IUPAC code, which have an entropy but no other value.
-    differing : int or None
-        Of a person's surroundings: at so many of these bases she differs from the reference.
-    not_used : mapping of str to int
-        Of a person's surroundings: records of the file that change nothing, by reason.
+    Of the bases, `unknown` are N and have no value, `ambiguous` are another IUPAC code and have an entropy alone, and
+    `differing` are not the reference's in a person, of whose records `not_used` change nothing, by reason.
     """
 
     outputs: Mapping[str, Path]
@@ -106,172 +91,162 @@ def write_tracks(
     person_vcf: str | Path | None = None,
     sample: str | None = None,
     settings: PredictionSettings | None = None,
+    resume: bool = False,
     force: bool = False,
     progress: bool = False,
 ) -> TracksReport:
-    """Write what a model predicts at every base of a genome, or of some regions of it.
+    """Write what a model predicts at every base of a genome, or of some regions of it, each base once.
 
-    Every base is covered once, however regions overlap. A value is a function of the position, the surroundings and the
-    settings; it does not depend on the regions.
+    A value is a function of the position, the surroundings and the settings; it does not depend on the regions.
 
     Parameters
     ----------
     model : str, Path or MutBertForMaskedLM
-        A checkpoint, read to a GPU where there is one; or a loaded model, which runs where it is.
+        A checkpoint, read to a GPU if there is one; or a loaded model, which runs where it is.
     genome : str, Path or ProbabilisticGenome
         A store.
     output : str or Path
-        The file; its suffix chooses the format: ``.bw`` or ``.bigwig``, which need pyBigWig, ``.bedgraph`` or
-        ``.bedgraph.gz``. Of several tracks each has its own, ``NAME.TRACK.bw``.
+        A ``.bw`` or ``.bigwig`` (which need pyBigWig), ``.bedgraph`` or ``.bedgraph.gz`` file. Of several tracks each
+        has its own, ``NAME.TRACK.bw``.
     tracks : sequence of str
-        Of `TRACKS`: ``"entropy"`` of the distribution over A, C, G, T in nats; ``"reference_probability"``, that of the
-        reference base; ``"best_alternate_llr"``, the greatest ln P(base) − ln P(reference base) of the other three.
-    regions : sequence of str or Region
-        As in ``chr22:101-200``, 1-based and both ends included, or ``chr22``. With neither these nor `bed`, the whole
-        genome.
-    bed : str or Path, optional
-        A BED file of regions in their place.
+        ``"entropy"`` of the distribution over A, C, G, T in nats; ``"reference_probability"``, that of the reference
+        base; ``"best_alternate_llr"``, the greatest ln P(base) − ln P(reference base) of the other three.
+    regions, bed : sequence of str or Region, and str or Path, optional
+        As in ``chr22:101-200``, 1-based and both ends included, or ``chr22``; or a BED file. Else the whole genome.
     mask_every : int
-        See `mutbert.inference.base_predictions.BasePredictor.predict`: 1 masks one base at a time, in the middle of its
-        window; K above 1 one base in K; 0 none.
-    surroundings : {"reference", "population", "person"}
-        What the windows are.
-    person_vcf, sample : str or Path, and str, optional
-        Of a person: the file with the genotypes, and the name in it.
+        1 masks one base at a time, in the middle of its window; K above 1 one base in K; 0 none.
+    surroundings, person_vcf, sample : str, optional
+        What windows hold: the ``"reference"``, the ``"population"``'s frequencies, or the genotypes of one
+        ``"person"``, `sample` of `person_vcf`.
     settings : PredictionSettings, optional
-        How the model is asked.
-    force : bool
-        Replace outputs where they exist.
-    progress : bool
-        Show progress on standard error.
-
-    Returns
-    -------
-    TracksReport
-        What was written.
-
-    Raises
-    ------
-    InputError
-        When an input cannot be used, a setting does not fit the model, or all bases asked for are N.
-    MissingExtraError
-        When pyBigWig is needed and not installed.
+        How the model is run.
+    resume, force, progress : bool
+        Continue a run that was stopped; replace outputs where they exist; show progress on standard error.
     """
-    outputs = _outputs(Path(output), tracks)
+    outputs, settings = _outputs(Path(output), tracks), settings or PredictionSettings()
     if mask_every < 0:
         raise InputError(f"mask_every is {mask_every}; give 0 for none, 1 for one base at a time, or more")
     for path in outputs.values():
         check_output(path, force=force)
-    if not isinstance(genome, ProbabilisticGenome):
-        genome = ProbabilisticGenome.open(genome)
-    check_tracks(Path(output), genome.lengths)
-    stretches = _merged(genome.lengths, _asked_for(genome, regions, None if bed is None else Path(bed)))
-    bases = sum(end - start for _, start, end in stretches)
-    names = list(genome.lengths)
-    if not any(len(genome.known_runs(names[contig], start, end)) for contig, start, end in stretches):
+    genome = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
+    lengths, names = genome.lengths, list(genome.lengths)
+    _check_bigwig(Path(output), lengths)
+    if bed is not None and regions:
+        raise InputError(f"{bed}: regions are given as well as a BED file; give one or the other")
+    asked = [Region.parse(str(region), lengths) for region in regions or lengths]
+    merged = merge_regions(asked if bed is None else read_bed(Path(bed), lengths), names)
+    contigs, bases = {region.contig for region in merged}, sum(map(len, merged))
+    spans = [(names.index(region.contig), region.start, region.end) for region in merged]
+    if not any(len(genome.known_runs(region.contig, region.start, region.end)) for region in merged):
         raise InputError(f"{output}: all {bases:,} bases that are asked for are N, so there is nothing to write")
-    around = open_surroundings(
-        genome,
-        surroundings,
-        vcf=None if person_vcf is None else Path(person_vcf),
-        sample=sample,
-        contigs={names[contig] for contig, _, _ in stretches},
-        progress=progress,
-    )
-    predictor = open_predictor(model, around, settings)
-    unknown, ambiguous = 0, 0
-    with ExitStack() as stack:
-        writers: dict[str, TrackWriter] = {}
-        for track, path in outputs.items():
-            partial = stack.enter_context(atomic_file(path, force=force))
-            # Closed before its file gets its name.
-            writers[track] = stack.enter_context(open_track(partial, track_suffix(path), track, genome.lengths))
-        bar = stack.enter_context(progress_bar("tracks", bases, unit="bases", show=progress))
-        advance = bar
+    vcf = None if person_vcf is None else Path(person_vcf)
+    around = open_surroundings(genome, surroundings, vcf=vcf, sample=sample, contigs=contigs, progress=progress)
+    predictor = BasePredictor(model, around.genome, settings)
+    plan = {
+        "mutbert": mutbert.__version__, "model": weights_hash(predictor.model), "genome": genome_hash(genome),
+        **asdict(settings), "context": predictor.context, "tracks": list(outputs), "regions": spans,
+        "mask_every": mask_every, "surroundings": surroundings, "sample": sample, "person_vcf": vcf and sha256_of(vcf),
+    }  # fmt: skip
+    with (
+        parts_folder(Path(output), plan, resume=resume, force=force) as folder,
+        progress_bar("tracks", bases, unit="bases", show=progress) as advance,
+    ):
+        compute = partial(_predict, predictor, list(outputs), mask_every, advance)
         stride = 1 if mask_every == 1 else predictor.stride
-        for chunk in _chunks(stretches, stride, predictor.windows_at_once(mask_every)):
-            stretch_P, position_P = list_ranges(chunk.begin_S, chunk.end_S)
-            contig_P = chunk.contig_S[stretch_P]
-            predicted = predictor.predict(contig_P, position_P, mask_every, advance)
-            unknown += int((~predicted.known).sum())
-            ambiguous += int(((predicted.base_P >= len(alphabet.BASES)) & predicted.known).sum())
-            for track, writer in writers.items():
-                _write(writer, names, contig_P, position_P, _VALUES[track](predicted))
-    contigs = len({contig for contig, _, _ in stretches})
-    differing = count_differing(around, stretches)
-    return TracksReport(outputs, contigs, bases, unknown, ambiguous, differing, records_not_used(around))
+        chunks = enumerate(_chunks(spans, stride, predictor.windows_at_once(mask_every)))
+        parts = run_parts(folder, chunks, compute, skipped=lambda chunk: advance(int((chunk[2] - chunk[1]).sum())))
+        with ExitStack() as stack:
+            for track, path in outputs.items():
+                aside = stack.enter_context(atomic_file(path, force=force))
+                _write(aside, track, lengths, _values(parts, track, names))
+        codes = pl.scan_parquet(parts).group_by("base").len().collect().rows()
+    unknown = sum(count for code, count in codes if code == alphabet.UNKNOWN)
+    ambiguous = sum(count for code, count in codes if code >= len(alphabet.BASES)) - unknown
+    differing = around.count_differing(spans)
+    return TracksReport(outputs, len(contigs), bases, unknown, ambiguous, differing, around.not_used)
+
+
+def _predict(
+    predictor: BasePredictor, tracks: Sequence[str], mask_every: int, advance: Advance, spans_3S: Int64, path: Path
+) -> None:
+    """Write the tracks' values at every base of some spans."""
+    span_P, position_P = list_ranges(*spans_3S[1:])
+    contig_P = spans_3S[0, span_P]
+    predicted = predictor.predict(contig_P, position_P, mask_every, advance)
+    values = {track: _VALUES[track](predicted) for track in tracks}
+    pl.DataFrame({"contig": contig_P, "position": position_P, "base": predicted.base_P, **values}).write_parquet(path)
+
+
+def _suffix(output: Path) -> str:
+    """Return the suffix that chooses the format, as it is written in the name."""
+    for suffix in _SUFFIXES:
+        if output.name.lower().endswith(suffix) and len(output.name) > len(suffix):
+            return output.name[-len(suffix) :]
+    raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_SUFFIXES)}")
 
 
 def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
-    suffix = track_suffix(output)
-    if not tracks:
-        raise InputError(f"no track is given; give some of {', '.join(TRACKS)}")
-    for track in tracks:
-        if track not in TRACKS:
-            raise InputError(f"track is {track!r}; it must be one of {', '.join(TRACKS)}")
+    suffix = _suffix(output)
+    if not tracks or not set(tracks) <= set(TRACKS):
+        raise InputError(f"tracks are {', '.join(tracks) or 'none'}; give some of {', '.join(TRACKS)}")
     if len(set(tracks)) == 1:
         return {tracks[0]: output}
-    stem = output.name[: -len(suffix)]
-    return {track: output.with_name(f"{stem}.{track}{suffix}") for track in tracks}
+    return {track: output.with_name(f"{output.name[: -len(suffix)]}.{track}{suffix}") for track in tracks}
 
 
-def _asked_for(genome: ProbabilisticGenome, regions: Sequence[str | Region], bed: Path | None) -> list[Region]:
-    if bed is not None:
-        if regions:
-            raise InputError(f"{bed}: regions are given beside a BED file; give one or the other")
-        return read_bed(bed, genome.lengths)
-    if not regions:
-        return [Region(name, 0, length) for name, length in genome.lengths.items()]
-    return [Region.parse(str(region), genome.lengths) for region in regions]
+def _check_bigwig(output: Path, lengths: Mapping[str, int]) -> None:
+    """Raise where a bigWig cannot be written, before the model runs."""
+    if _suffix(output).lower() not in _BIGWIG:
+        return
+    try:
+        import pyBigWig  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("pyBigWig", "tracks") from None
+    if len(lengths) > _MOST_CONTIGS:
+        raise InputError(f"{output}: a bigWig takes {_MOST_CONTIGS:,} contigs at most; write .bedgraph.gz")
 
 
-def _merged(lengths: Mapping[str, int], regions: Sequence[Region]) -> list[tuple[int, int, int]]:
-    """Give contig number, start and end of the stretches that are in any region, in the genome's order."""
-    number = {name: index for index, name in enumerate(lengths)}
-    merged: list[tuple[int, int, int]] = []
-    for contig, start, end in sorted((number[region.contig], region.start, region.end) for region in regions):
-        if merged and merged[-1][0] == contig and start <= merged[-1][2]:
-            merged[-1] = (contig, merged[-1][1], max(merged[-1][2], end))
-        else:
-            merged.append((contig, start, end))
-    return merged
+def _chunks(spans: Sequence[tuple[int, int, int]], stride: int, most: int) -> Iterator[Int64]:
+    """Yield contigs, begins and ends (3, S) of spans in so many windows of the grid, cut where a window begins."""
+    chunk: list[tuple[int, int, int]] = []
+    windows = 0
+    for contig, start, end in spans:
+        while start < end:
+            stop = min((start // stride + most - windows) * stride, end)
+            chunk.append((contig, start, stop))
+            windows += -(-stop // stride) - start // stride
+            start = stop
+            if windows == most:
+                yield np.array(chunk, dtype=np.int64).T
+                chunk, windows = [], 0
+    if chunk:
+        yield np.array(chunk, dtype=np.int64).T
 
 
-class _Chunk(NamedTuple):
-    """Stretches that are predicted together; 0-based and half-open, shape (S,) each."""
-
-    contig_S: Int64
-    begin_S: Int64
-    end_S: Int64
-
-
-def _chunks(stretches: Sequence[tuple[int, int, int]], stride: int, most: int) -> Iterator[_Chunk]:
-    """Cut stretches where the grid has another window, and give so many pieces at a time.
-
-    Small stretches go together, so that the model's batches are full.
-    """
-    waiting: list[Int64] = []
-    count = 0
-    for contig, start, end in stretches:
-        for first in range(start, end, most * stride):
-            last = min(first + most * stride, end)
-            inner = np.arange(first // stride + 1, -(-last // stride), dtype=np.int64) * stride
-            begin_S, end_S = np.append(first, inner), np.append(inner, last)
-            pieces_3S = np.stack([np.full(len(begin_S), contig), begin_S, end_S])
-            while pieces_3S.shape[1]:
-                waiting.append(pieces_3S[:, : most - count])
-                count += waiting[-1].shape[1]
-                pieces_3S = pieces_3S[:, waiting[-1].shape[1] :]
-                if count == most:
-                    yield _Chunk(*np.concatenate(waiting, axis=1))
-                    waiting, count = [], 0
-    if waiting:
-        yield _Chunk(*np.concatenate(waiting, axis=1))
+def _values(parts: Sequence[Path], track: str, names: Sequence[str]) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Yield contigs and ascending positions of theirs with a value."""
+    for part in parts:
+        frame = pl.read_parquet(part, columns=["contig", "position", track]).rename({track: "value"})
+        there = frame.filter(pl.col("value").is_not_nan()).partition_by("contig", as_dict=True, maintain_order=True)
+        yield from ((names[contig], rows) for (contig,), rows in there.items())
 
 
-def _write(writer: TrackWriter, names: Sequence[str], contig_P: Int64, position_P: Int64, value_P: Float32) -> None:
-    there = np.flatnonzero(~np.isnan(value_P))
-    contig_P, position_P, value_P = contig_P[there], position_P[there], value_P[there]
-    contigs, first = np.unique(contig_P, return_index=True)
-    for contig, (begin, end) in zip(contigs, pairwise([*first, len(there)]), strict=True):
-        writer.add(names[contig], position_P[begin:end], value_P[begin:end])
+def _write(path: Path, track: str, lengths: Mapping[str, int], values: Iterable[tuple[str, pl.DataFrame]]) -> None:
+    """Write a track in the format that its name tells."""
+    if path.suffix.lower() in _BIGWIG:
+        import pyBigWig
+
+        with pyBigWig.open(str(path), "w") as file:
+            file.addHeader(list(lengths.items()))
+            for contig, rows in values:
+                position_P, value_P = rows["position"].to_numpy(), rows["value"].to_numpy()
+                edges = np.flatnonzero(np.diff(position_P, prepend=-2, append=-2) != 1).tolist()
+                for first, end in pairwise(edges):
+                    file.addEntries(contig, int(position_P[first]), values=value_P[first:end], span=1, step=1)
+        return
+    with pysam.BGZFile(str(path), "wb") if path.suffix.lower() == ".gz" else path.open("wb") as file:
+        file.write(f'track type=bedGraph name="{track}"\n'.encode())
+        for contig, rows in values:
+            # Each number is the shortest that is read as the same float32.
+            lines = rows.select(pl.lit(contig), "position", end=pl.col("position") + 1, value="value")
+            file.write(lines.write_csv(include_header=False, separator="\t").encode())

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.files import atomic_file, write_json
-from mutbert.inference.outputs import base_outputs, sequence_outputs
+from mutbert.inference.run import base_outputs, sequence_outputs
 from mutbert.model.checkpoints import library_bars_off
 from mutbert.run_folder import WRITING
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate

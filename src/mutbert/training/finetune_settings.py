@@ -6,7 +6,7 @@ from collections.abc import Mapping  # noqa: TC003 - the types of settings are l
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mutbert.inference.predict import PRECISIONS, STRANDS
+from mutbert.inference.run import PRECISIONS, STRANDS
 
 METHODS = ("full", "lora", "probe")
 """Every weight; low-rank adapters; a linear model on frozen embeddings."""

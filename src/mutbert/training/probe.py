@@ -14,7 +14,7 @@ import torch
 
 from mutbert.encoders.probe import mean_over_tokens
 from mutbert.errors import InputError, MissingExtraError
-from mutbert.inference.outputs import sequence_outputs
+from mutbert.inference.run import sequence_outputs
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate
 
 try:

@@ -1,0 +1,322 @@
+"""Tracks and mutagenesis, read back from their files, against the model run on one window at a time."""
+
+import gzip
+import json
+import sys
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet
+import pyBigWig
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from mutbert import MutBertForMaskedLM, ProbabilisticGenome, Region, alphabet, build_genome, mutate_region, write_tracks
+from mutbert.cli import mutagenesis as mutagenesis_command
+from mutbert.cli import tracks as tracks_command
+from mutbert.errors import InputError, MissingExtraError
+from mutbert.inference.bases import PredictionSettings
+from mutbert.inference.tracks import TRACKS
+
+CONTEXT = 30
+# Half a context apart, with a quarter of it on either side of what is read.
+STRIDE, MARGIN = 15, 7
+SETTINGS = PredictionSettings(CONTEXT, batch_size=5)
+CLOSE = {"atol": 1e-5}
+VCF = """##fileformat=VCFv4.2
+##contig=<ID=two>
+##INFO=<ID=AF,Number=A,Type=Float,Description="frequency">
+##FORMAT=<ID=GT,Number=1,Type=String,Description="genotype">
+#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"""
+
+
+@pytest.fixture(scope="module")
+def sequences():
+    """In an order that is not that of their names: with N inside and at an end, shorter than a context, and N alone."""
+    generator = np.random.default_rng(4)
+    two = "".join(generator.choice(list("ACGT"), 101))
+    return {
+        "two": "NNN" + two[3:40] + "N" * 20 + two[60:80] + "R" + two[81:],
+        "ten": "".join(generator.choice(list("ACGT"), 30)),
+        "one": "GATTACA",
+        "gap": "N" * 40,
+        "base": "C",
+    }
+
+
+@pytest.fixture(scope="module")
+def others(sequences):
+    """By position of the first contig, the alternate base."""
+    return {at: "ACGT"[("ACGT".index(sequences["two"][at]) + 2) % 4] for at in (20, 26)}
+
+
+@pytest.fixture(scope="module")
+def genome(tmp_path_factory, sequences, others):
+    folder = tmp_path_factory.mktemp("genome")
+    (folder / "ref.fa").write_text("".join(f">{name}\n{bases}\n" for name, bases in sequences.items()))
+    ref = sequences["two"][20]
+    (folder / "sites.vcf").write_text(f"{VCF}\ntwo\t21\t.\t{ref}\t{others[20]}\t.\tPASS\tAF=0.25\n")
+    build_genome(folder / "ref.fa", folder / "a.genome", folder / "sites.vcf")
+    return ProbabilisticGenome.open(folder / "a.genome")
+
+
+@pytest.fixture(scope="module")
+def model(model_folders):
+    return MutBertForMaskedLM.from_pretrained(model_folders["mutbert"]).eval()
+
+
+@pytest.fixture(scope="module")
+def by_hand(model, sequences):
+    """Return ln P of A, C, G, T at a base, given how many are masked at once; what was computed is kept."""
+    seen = {}
+
+    def logits(probs_LV):
+        key = probs_LV.tobytes()
+        if key not in seen:
+            framed = np.eye(9, dtype=np.float32)[[1, *[0] * len(probs_LV), 2]]
+            framed[1:-1] = probs_LV
+            with torch.no_grad():
+                seen[key] = model(input_probs=torch.from_numpy(framed)[None]).logits[0, 1:-1, 5:].double().numpy()
+        return seen[key]
+
+    def compute(name, position, every, strands="both", varies=()):
+        sequence = sequences[name]
+        length = min(CONTEXT, len(sequence))
+        start = position - CONTEXT // 2 if every == 1 else position // STRIDE * STRIDE - MARGIN
+        start = min(max(start, 0), len(sequence) - length)
+        probs = alphabet.TOKEN_PROBABILITIES[alphabet.encode(sequence)].copy()
+        for at, four in dict(varies).items():
+            probs[at, 5:] = four
+        for at in range(start, start + length):
+            masked = at == position if every == 1 else every > 0 and at % every == position % every
+            if masked and sequence[at] != "N":
+                probs[at] = np.eye(9)[4]
+        window, at = probs[start : start + length], position - start
+        four = logits(window)[at]
+        if strands == "both":
+            four = (four + logits(window[::-1][:, alphabet.COMPLEMENT_OF_ID])[length - 1 - at][::-1]) / 2
+        return four - np.log(np.exp(four).sum())
+
+    return compute
+
+
+def tracks_of(log_p, letter):
+    """The three tracks at a base."""
+    entropy = -(np.exp(log_p) * log_p).sum()
+    if letter not in "ACGT":
+        return [entropy, np.nan, np.nan]
+    ref = "ACGT".index(letter)
+    return [entropy, np.exp(log_p[ref]), np.delete(log_p, ref).max() - log_p[ref]]
+
+
+def write(model, genome, output, **options):
+    return write_tracks(model, genome, output, **{"settings": SETTINGS, "tracks": TRACKS, **options})
+
+
+def values(path, sequences):
+    """Every value of a bigWig, NaN where there is none."""
+    with pyBigWig.open(str(path)) as file:
+        assert list(file.chroms().items()) == [(name, len(bases)) for name, bases in sequences.items()]
+        return {name: np.array(file.values(name, 0, len(bases))) for name, bases in sequences.items()}
+
+
+def mutate(model, output, **given):
+    return mutate_region(model, output, **{"settings": SETTINGS, **given})
+
+
+@pytest.mark.parametrize("strands", ["both", "forward"])
+@pytest.mark.parametrize("every", [0, 1, 2, 8, 100])
+def test_every_value_of_tracks(model, genome, sequences, by_hand, tmp_path, every, strands):
+    """Whatever the sizes of batches and of what is held at once."""
+    at_once = PredictionSettings(CONTEXT, strands, batch_size=3, bases_at_once=2 * CONTEXT * max(every, 1))
+    for settings in (PredictionSettings(CONTEXT, strands), at_once):
+        report = write(model, genome, tmp_path / "a.bw", mask_every=every, settings=settings, force=True)
+        assert (report.contigs, report.bases, report.unknown, report.ambiguous) == (5, 179, 63, 1)
+        assert report.outputs == {track: tmp_path / f"a.{track}.bw" for track in TRACKS}
+        assert sorted(tmp_path.iterdir()) == sorted(report.outputs.values())
+        found = {track: values(path, sequences) for track, path in report.outputs.items()}
+        for name, bases in sequences.items():
+            wanted = [
+                [np.nan] * 3 if letter == "N" else tracks_of(by_hand(name, position, every, strands), letter)
+                for position, letter in enumerate(bases)
+            ]
+            np.testing.assert_allclose(np.array([found[track][name] for track in TRACKS]).T, wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("suffix", [".bedgraph", ".bedGraph.gz"])
+def test_a_bedgraph_has_what_the_bigwig_has(model, genome, sequences, tmp_path, suffix):
+    write(model, genome, tmp_path / "a.bigWig")
+    report = write(model, genome, tmp_path / f"a{suffix}")
+    for track, path in report.outputs.items():
+        content = path.read_bytes()
+        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+        header, *lines = text.splitlines()
+        assert header == f'track type=bedGraph name="{track}"'
+        rows = [line.split("\t") for line in lines]
+        assert all(int(end) == int(start) + 1 for _, start, end, _ in rows)
+        wanted = values(tmp_path / f"a.{track}.bigWig", sequences)
+        places = [(name, int(at)) for name, found in wanted.items() for at in np.flatnonzero(~np.isnan(found))]
+        assert [(name, int(start)) for name, start, *_ in rows] == places
+        assert [np.float32(row[3]) for row in rows] == [wanted[name][at] for name, at in places]
+
+
+def test_regions_have_the_values_of_the_whole_and_nothing_else(model, genome, sequences, tmp_path):
+    write(model, genome, tmp_path / "whole.bw")
+    wanted = [("two", 0, 12), ("two", 8, 31), ("two", 31, 33), ("two", 90, 91), ("ten", 29, 30), ("one", 2, 7)]
+    bed = tmp_path / "some.bed"
+    bed.write_text("".join(f"{name}\t{start}\t{end}\n" for name, start, end in wanted[::-1]))
+    from_bed = write(model, genome, tmp_path / "bed.bw", bed=bed)
+    assert (from_bed.contigs, from_bed.bases, from_bed.unknown) == (3, 33 + 1 + 1 + 5, 3)
+    texts = [f"{name}:{start + 1}-{end}" for name, start, end in wanted]
+    write(model, genome, tmp_path / "regions.bw", regions=[*texts, Region("two", 8, 31)])
+    for track in TRACKS:
+        for name, found in values(tmp_path / f"whole.{track}.bw", sequences).items():
+            spans = [(start, end) for contig, start, end in wanted if contig == name]
+            inside = [any(start <= at < end for start, end in spans) for at in range(len(found))]
+            for kind in ("bed", "regions"):
+                part = values(tmp_path / f"{kind}.{track}.bw", sequences)[name]
+                np.testing.assert_allclose(part, np.where(inside, found, np.nan), **CLOSE)
+
+
+def assert_rows(path, name, sequences, by_hand, strands="both", varies=()):
+    """Every row of mutagenesis is the model's answer for its window; `varies` has the other positions' frequencies."""
+    table = pl.read_parquet(path)
+    assert set(table["contig"]) == {name}
+    for row in table.iter_rows(named=True):
+        position = row["start"]
+        assert row["reference"] == sequences[name][position]
+        llr, probability = (np.array([row[f"{kind}_{base}"] for base in "ACGT"]) for kind in ("llr", "probability"))
+        if row["reference"] == "N":
+            assert np.isnan([*llr, *probability, row["entropy"]]).all()
+            continue
+        log_p = by_hand(name, position, 1, strands, {at: four for at, four in dict(varies).items() if at != position})
+        np.testing.assert_allclose(probability, np.exp(log_p), **CLOSE)
+        np.testing.assert_allclose(row["entropy"], tracks_of(log_p, "N")[0], **CLOSE)
+        known = row["reference"] in "ACGT"
+        ref = log_p["ACGT".index(row["reference"])] if known else np.nan
+        np.testing.assert_allclose(llr, log_p - ref, **CLOSE)
+    return table["start"].to_list()
+
+
+@pytest.mark.parametrize("strands", ["both", "forward"])
+def test_every_position_of_mutagenesis(model, genome, sequences, by_hand, tmp_path, strands):
+    settings = PredictionSettings(CONTEXT, strands, batch_size=7, bases_at_once=11 * CONTEXT)
+    report = mutate(model, tmp_path / "out.parquet", genome=genome, region="two", settings=settings)
+    assert (report.positions, report.unknown, report.ambiguous) == (101, 23, 1)
+    assert assert_rows(report.output, "two", sequences, by_hand, strands) == list(range(101))
+    short = mutate(model, tmp_path / "short.parquet", genome=genome, region="one:2-7", settings=settings)
+    assert assert_rows(short.output, "one", sequences, by_hand, strands) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_population_and_a_person_surround_a_position(model, genome, sequences, others, by_hand, tmp_path):
+    bases = sequences["two"]
+    given, output = {"genome": genome, "region": "two:19-30"}, tmp_path / "out.parquet"
+    four = {at: [0.75 * (base == bases[at]) + 0.25 * (base == others[at]) for base in "ACGT"] for at in others}
+    mutate(model, output, surroundings="population", **given)
+    assert_rows(output, "two", sequences, by_hand, varies={20: four[20]})
+    (tmp_path / "calls.vcf").write_text(
+        f"{VCF}\tFORMAT\tme\n"
+        f"two\t21\t.\t{bases[20]}\t{others[20]}\t.\tPASS\t.\tGT\t1|1\n"
+        f"two\t24\t.\t{bases[23]}\t{bases[23]}A\t.\tPASS\t.\tGT\t0|1\n"
+        f"two\t27\t.\t{bases[26]}\t{others[26]}\t.\tPASS\t.\tGT\t0|1\n"
+    )
+    me = {"surroundings": "person", "person_vcf": tmp_path / "calls.vcf", "sample": "me"}
+    report = mutate(model, output, force=True, **given, **me)
+    # The windows reach from 4 to 44.
+    assert (report.differing, report.not_used) == (2, {"insertion or deletion": 1})
+    held = pyarrow.parquet.read_schema(output).metadata
+    assert {held[name] for name in (b"surroundings", b"sample", b"context")} == {b"person", b"me", b"30"}
+    half = [0.5 * (base in (bases[26], others[26])) for base in "ACGT"]
+    assert_rows(output, "two", sequences, by_hand, varies={20: [base == others[20] for base in "ACGT"], 26: half})
+    tracks = write(model, genome, tmp_path / "a.bedgraph", regions=["two:19-30"], **me)
+    assert (tracks.differing, tracks.not_used) == (2, {"insertion or deletion": 1})
+
+
+def test_a_designed_sequence_is_as_a_genome_of_it(model, genome, sequences, tmp_path):
+    fasta, no = tmp_path / "designed.fa", tmp_path / "no.parquet"
+    fasta.write_text(f">other\nACGT\n>two of mine\n{sequences['two'].lower()}\n")
+    one, two = (
+        mutate(model, tmp_path / f"{name}.parquet", region="two:5-50", **{name: given})
+        for name, given in (("genome", genome), ("sequence", fasta))
+    )
+    assert str(two.region) == "two:5-50"
+    assert pl.read_parquet(one.output).equals(pl.read_parquet(two.output))
+    with pytest.raises(InputError, match="no region is given"):
+        mutate(model, no, sequence=fasta)
+    with pytest.raises(InputError, match="no population"):
+        mutate(model, no, sequence=fasta, region="two", surroundings="population")
+    fasta.write_text(">alone\nGATTACA\n")
+    assert mutate(model, tmp_path / "alone.parquet", sequence=fasta).positions == 7
+
+
+REFUSED = [
+    ("tracks", {"output": "a.wig"}, r"one of \.bedgraph.gz, \.bedgraph, \.bw, \.bigwig"),
+    ("tracks", {"tracks": ["entropy", "depth"]}, "tracks are entropy, depth; give some of"),
+    ("tracks", {"mask_every": -1}, "mask_every is -1"),
+    ("tracks", {"regions": ["gap"]}, "all 40 bases that are asked for are N"),
+    ("tracks", {"regions": ["one"], "bed": "some.bed"}, "as well as a BED file"),
+    ("tracks", {"surroundings": "person"}, "no sample is named"),
+    ("mutate", {"output": "out.tsv"}, r"ends in \.parquet"),
+    ("mutate", {"region": None}, "no region is given"),
+    ("mutate", {"region": "four"}, "no such contig"),
+    ("mutate", {"genome": None}, r"nothing to mutate is given; give either a genome \(--genome\)"),
+    ("mutate", {"sequence": "also.fa"}, "both a genome and a sequence are given"),
+    ("mutate", {"region": "two:45-50"}, "two:45-50: all 6 bases are N"),
+    ("mutate", {"person_vcf": "calls.vcf"}, "person_vcf calls.vcf is given, but the surroundings are the reference"),
+    ("mutate", {"settings": PredictionSettings(strands="reverse")}, "strands is 'reverse'"),
+]
+
+
+@pytest.mark.parametrize(("verb", "given", "message"), REFUSED)
+def test_what_cannot_be_used_leaves_nothing(model, genome, tmp_path, verb, given, message):
+    call, name = (write, "a.bw") if verb == "tracks" else (mutate, "out.parquet")
+    given = {"genome": genome, "output": name, **({"region": "two"} if verb == "mutate" else {}), **given}
+    with pytest.raises(InputError, match=message):
+        call(model, **{**given, "output": tmp_path / given["output"]})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_outputs_that_exist_are_kept_and_missing_libraries_named(model, genome, tmp_path, monkeypatch):
+    there = tmp_path / "a.entropy.bw"
+    there.write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        write(model, genome, tmp_path / "a.bw")
+    assert there.read_text() == "mine"
+    monkeypatch.setitem(sys.modules, "pyBigWig", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'mutbert\[tracks\]'"):
+        write(model, genome, tmp_path / "b.bw")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match="pyarrow"):
+        mutate(model, tmp_path / "out.parquet", genome=genome, region="two")
+
+
+def test_the_commands(model_folders, genome, sequences, tmp_path):
+    app = typer.Typer()
+    app.command("tracks")(tracks_command.tracks)
+    app.command("mutagenesis")(mutagenesis_command.mutagenesis)
+
+    def run(verb, output, *words):
+        given = ["--model", model_folders["mutbert"], "--genome", genome.path, "--context", CONTEXT]
+        return CliRunner().invoke(app, list(map(str, [verb, *given, "-o", tmp_path / output, *words])))
+
+    done = run("tracks", "a.bw", "--region", "two:1-9", "--contig", "one")
+    assert done.exit_code == 0, done.output
+    assert "entropy of 16 bases\nwithout a value, as they are N: 3\n" in done.stdout
+    assert "tracks: 16 of 16 bases (100 %)" in done.stderr
+    assert [int((~np.isnan(value)).sum()) for value in values(tmp_path / "a.bw", sequences).values()] == [6, 0, 7, 0, 0]
+    found = json.loads(run("tracks", "b.bedgraph", "--track", "entropy", "--json").stdout)
+    assert (found["bases"], found["outputs"]) == (179, {"entropy": str(tmp_path / "b.bedgraph")})
+    figure = tmp_path / "out.svg"
+    done = run("mutagenesis", "out.parquet", "--region", "two:55-95", "--figure", figure)
+    assert done.exit_code == 0, done.output
+    assert "two:55-95, 41 positions\nwithout values, as they are N: 6" in done.stdout
+    assert "as they are another IUPAC code: 1" in done.stdout
+    assert "<svg" in figure.read_text()
+    result = json.loads(run("mutagenesis", "two.parquet", "--region", "two:55-95", "--json").stdout)
+    assert (result["region"], result["positions"], result["unknown"]) == ("two:55-95", 41, 6)
+    # A figure that cannot be written is refused before the model runs.
+    assert "out.pdf" in str(
+        run("mutagenesis", "x.parquet", "--region", "two", "--figure", tmp_path / "out.pdf").exception
+    )

@@ -1,0 +1,195 @@
+"""The loop over batches, against the model run on one sequence at a time."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mutbert import alphabet
+from mutbert.encoders.inputs import BaseInputs, Sequences
+from mutbert.inference.run import (
+    MASKED,
+    PaddedWindows,
+    Queries,
+    base_log_probabilities,
+    base_outputs,
+    concatenate_windows,
+    entropy,
+    run_windows,
+    sequence_outputs,
+)
+from mutbert.model import MutBertForMaskedLM, MutBertForSequenceClassification, MutBertForTokenClassification
+
+CLOSE = {"atol": 2e-5, "rtol": 1e-5}
+TABLE = np.concatenate([alphabet.TOKEN_PROBABILITIES, np.eye(9, dtype=np.float32)[[alphabet.MASK_ID]]])
+
+
+def windows_of(lengths, seed=0, mixed=2):
+    """Random windows, of which some positions are distributions."""
+    generator = np.random.default_rng(seed)
+    code_NL = generator.integers(0, len(alphabet.IUPAC), (len(lengths), max(lengths))).astype(np.uint8)
+    places = {(row, int(generator.integers(length))) for row, length in enumerate(lengths) for _ in range(mixed)}
+    row_M, column_M = np.array(sorted(places), dtype=np.int64).reshape(-1, 2).T
+    frequency_M4 = np.zeros((len(places), 4), dtype=np.uint16)
+    frequency_M4[:, 1] = generator.integers(0, 65536, len(places))
+    frequency_M4[:, 3] = 65535 - frequency_M4[:, 1]
+    return PaddedWindows(code_NL, np.array(lengths, dtype=np.int64), row_M, column_M, frequency_M4)
+
+
+def rows_of(windows):
+    """The distributions over tokens that the windows stand for, written out one position after the other."""
+    rows = [TABLE[code_L[:length]].copy() for code_L, length in zip(windows.code_NL, windows.length_N, strict=True)]
+    for row, column, frequency in zip(windows.row_M, windows.column_M, windows.frequency_M4, strict=True):
+        rows[row][column] = [0, 0, 0, 0, 0, *(frequency / np.float32(65535))]
+    return rows
+
+
+def other_strand(probs_LV):
+    return probs_LV[::-1][:, alphabet.COMPLEMENT_OF_ID]
+
+
+def assert_equal(found, wanted):
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
+
+
+@given(LENGTHS, st.integers(0, 5), st.data())
+def test_windows_are_taken_turned_and_concatenated(lengths, seed, data):
+    windows = windows_of(lengths, seed)
+    rows = rows_of(windows)
+    chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=8))
+    assert_equal(rows_of(windows.take(np.array(chosen, dtype=np.int64))), [rows[row] for row in chosen])
+    assert_equal(rows_of(windows.reverse_complement()), [other_strand(row) for row in rows])
+    other = windows_of([3, 1], seed)
+    assert_equal(rows_of(concatenate_windows([windows, other, windows])), [*rows, *rows_of(other), *rows])
+    assert_equal(rows_of(PaddedWindows.of([code_L[:3] for code_L in windows.code_NL])), TABLE[windows.code_NL[:, :3]])
+
+
+def test_a_code_replaces_a_distribution():
+    windows = PaddedWindows(
+        np.zeros((1, 4), np.uint8), np.array([4]), np.array([0, 0]), np.array([1, 2]), np.full((2, 4), 16383, np.uint16)
+    )
+    edited = windows.with_codes(np.array([0]), np.array([1]), 2)
+    assert (edited.column_M.tolist(), edited.code_NL[0, 1], windows.column_M.tolist()) == ([2], 2, [1, 2])
+
+
+@pytest.fixture(scope="module")
+def model(model_folders):
+    return MutBertForMaskedLM.from_pretrained(model_folders["mutbert"])
+
+
+def alone(model, probs_LV):
+    """Logits of A, C, G, T and hidden states at the bases of one window."""
+    framed = np.eye(9, dtype=np.float32)[[alphabet.CLS_ID, *[0] * len(probs_LV), alphabet.SEP_ID]]
+    framed[1:-1] = probs_LV
+    with torch.no_grad():
+        outputs = model.eval()(input_probs=torch.from_numpy(framed)[None], output_hidden_states=True)
+    return outputs.logits[0, 1:-1, 5:].numpy(), outputs.hidden_states[-1][0, 1:-1].numpy()
+
+
+@pytest.mark.parametrize("strands", ["forward", "both"])
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_logits_and_states_of_windows(model, strands, batch_size):
+    windows = windows_of([7, 20, 20, 1, 13]).with_codes(np.array([1, 2]), np.array([5, 19]), MASKED)
+    row_T, column_T = np.array([1, 0, 2, 1, 4, 3]), np.array([5, 0, 19, 7, 12, 0])
+    row_S, begin_S, end_S = np.array([2, 0, 2, 2]), np.array([0, 3, 5, 19]), np.array([20, 7, 6, 20])
+    queries, done = Queries(row_T, column_T, row_S, begin_S, end_S), []
+    found = run_windows(model, windows, queries, batch_size=batch_size, strands=strands, advance=done.append)
+    logits, states = zip(*(alone(model, row) for row in rows_of(windows)), strict=True)
+    if strands == "both":
+        turned = [alone(model, other_strand(row)) for row in rows_of(windows)]
+        logits = [(one + other[::-1, ::-1]) / 2 for one, (other, _) in zip(logits, turned, strict=True)]
+        states = [(one + other[::-1]) / 2 for one, (_, other) in zip(states, turned, strict=True)]
+    np.testing.assert_allclose(found.logit_T4, [logits[r][c] for r, c in zip(row_T, column_T, strict=True)], **CLOSE)
+    spans = zip(row_S, begin_S, end_S, strict=True)
+    np.testing.assert_allclose(found.state_SD, [states[row][a:b].mean(axis=0) for row, a, b in spans], **CLOSE)
+    assert sum(done) == 5
+    none = run_windows(model, concatenate_windows([]), Queries(row_T[:0], row_T[:0]))
+    assert (none.logit_T4.shape, none.state_SD.shape) == ((0, 4), (0, model.config.hidden_size))
+    half = run_windows(model, windows, queries, precision="bf16", strands=strands)
+    assert not np.array_equal(half.state_SD, found.state_SD)
+    np.testing.assert_allclose(half.state_SD, found.state_SD, atol=0.1)
+
+
+def test_entropy_and_log_probabilities_in_closed_form():
+    logits = np.array([[0, 0, 0, 0], [1000, 0, 0, 0], [np.log(2), 0, -1000, -1000]], dtype=np.float32)
+    assert entropy(logits)[:2] == pytest.approx([np.log(4), 0])
+    assert base_log_probabilities(logits)[2, :2] == pytest.approx(np.log([2 / 3, 1 / 3]))
+
+
+# Any model of sequences
+
+
+def inputs_of(sequences, **settings):
+    return BaseInputs(Sequences.of([alphabet.encode(sequence) for sequence in sequences]), **settings)
+
+
+def turned(sequence):
+    return alphabet.decode(alphabet.reverse_complement(alphabet.encode(sequence)))
+
+
+def logits_of(model):
+    return lambda batch: model(**batch).logits
+
+
+def logits_alone(model, sequence, **settings):
+    with torch.inference_mode():
+        return model(**inputs_of([sequence], **settings).batch(np.array([0]))).logits[0].numpy()
+
+
+@pytest.mark.parametrize("strands", ["forward", "both"])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_outputs_of_sequences_are_in_the_order_asked_for(build, sequences, strands, batch_size):
+    model = build(MutBertForSequenceClassification, num_labels=3)
+    rows, settings = np.random.default_rng(0).permutation(len(sequences))[:13], {"strands": strands}
+    inputs = inputs_of(sequences)
+    found = sequence_outputs(model, logits_of(model), inputs, rows, batch_size=batch_size, **settings)
+    wanted = [logits_alone(model, sequences[row]) for row in rows]
+    if strands == "both":
+        other = [logits_alone(model, turned(sequences[row])) for row in rows]
+        wanted = (np.array(wanted) + other) / 2
+    np.testing.assert_allclose(found, wanted, **CLOSE)
+    every = sequence_outputs(model, logits_of(model), inputs, batch_size=batch_size, **settings)
+    np.testing.assert_allclose(every[rows], found, **CLOSE)
+    assert not len(sequence_outputs(model, logits_of(model), inputs, np.zeros(0, np.int64)))
+
+
+@pytest.mark.parametrize("strands", ["forward", "both"])
+@pytest.mark.parametrize("max_tokens", [None, 40, 20])
+def test_outputs_of_bases_of_both_strands(build, sequences, strands, max_tokens):
+    model = build(MutBertForTokenClassification, num_labels=2)
+    inputs, rows = inputs_of(sequences, max_tokens=max_tokens), np.arange(len(sequences))[::-2]
+    found = base_outputs(model, logits_of(model), inputs, rows, batch_size=4, strands=strands)
+    for output, sequence in zip(found, [sequences[row] for row in rows], strict=True):
+        wanted = logits_alone(model, sequence, max_tokens=max_tokens)[1:-1].copy()
+        backward = logits_alone(model, turned(sequence), max_tokens=max_tokens)[1:-1]
+        for base in range(len(wanted)):
+            other = len(sequence) - 1 - base
+            if strands == "both" and other < len(backward):
+                wanted[base] = (wanted[base] + backward[other]) / 2
+        np.testing.assert_allclose(output, wanted, **CLOSE)
+
+
+@pytest.mark.parametrize("outputs", [sequence_outputs, base_outputs])
+def test_the_model_is_left_as_it_was(build, sequences, outputs):
+    kind = MutBertForSequenceClassification if outputs is sequence_outputs else MutBertForTokenClassification
+    model, inputs = build(kind, hidden_dropout_prob=0.5), inputs_of(sequences)
+    wanted = outputs(model, logits_of(model), inputs)
+    model.train()
+    model.bert.embeddings.eval()
+    modes = [module.training for module in model.modules()]
+    for one, other in zip(outputs(model, logits_of(model), inputs), wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+    def fail(batch):
+        raise RuntimeError("on the way")
+
+    with pytest.raises(RuntimeError, match="on the way"):
+        outputs(model, fail, inputs)
+    assert [module.training for module in model.modules()] == modes
+    assert not torch.is_inference_mode_enabled()
