@@ -15,8 +15,9 @@ import pytest
 
 from mutbert import files
 from mutbert.errors import InputError
-from mutbert.genome import alleles, messages, vcf, workers
+from mutbert.genome import alleles, messages, workers
 from mutbert.genome import population as population_room
+from mutbert.genome import vcf_text as vcf
 from mutbert.genome.build import build_genome
 from mutbert.genome.fields import find_frequency_fields
 from mutbert.genome.frequencies import Calls, read_alleles

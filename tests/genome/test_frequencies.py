@@ -11,7 +11,7 @@ from mutbert import alphabet, files
 from mutbert.errors import InputError
 from mutbert.genome import alleles, sites
 from mutbert.genome import population as population_room
-from mutbert.genome import vcf as vcf_room
+from mutbert.genome import vcf_text as vcf_room
 from mutbert.genome.build import build_genome
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
 

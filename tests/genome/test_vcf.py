@@ -10,7 +10,7 @@ import pytest
 from mutbert.errors import InputError
 from mutbert.genome.fields import FrequencyFields, find_frequency_fields
 from mutbert.genome.frequencies import Calls, list_contigs
-from mutbert.genome.vcf import count_by_index, read_lines
+from mutbert.genome.vcf_text import count_by_index, read_lines
 
 RECORDS = [("chr1", pos, "A", "C", 0.25) for pos in range(1, 60)] + [("z", 7, "G", "T", 0.5)]
 

@@ -23,8 +23,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mutbert.errors import InputError
-from mutbert.genome import alleles, compression, fasta, frequencies, messages, sites, vcf, workers
+from mutbert.genome import alleles, compression, fasta, frequencies, messages, sites, workers
 from mutbert.genome import population as population_room
+from mutbert.genome import vcf_text as vcf
 from mutbert.genome.build import build_genome
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
 from mutbert.genome.verify import verify_genome

@@ -20,7 +20,7 @@ from mutbert.genome.population import Population, RecordCounts
 from mutbert.genome.resuming import Journal, check_plan, read_journal, whole_contigs
 from mutbert.genome.samples import check_samples, describe_samples, read_samples
 from mutbert.genome.sources import Source, describe_source, parse_sources
-from mutbert.genome.vcf import older_index, read_header
+from mutbert.genome.vcf_text import older_index, read_header
 from mutbert.genome.workers import Workers
 from mutbert.genome.writer import StoreWriter
 from mutbert.progress import progress_bar

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mutbert.arrays import Bool, Float64, Int64, UInt8
-    from mutbert.genome.vcf import Lines
+    from mutbert.genome.vcf_text import Lines
 
 
 _TAB: Final = ord("\t")

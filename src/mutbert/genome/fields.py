@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mutbert.errors import InputError
-from mutbert.genome.vcf import VcfHeader, read_header
+from mutbert.genome.vcf_text import VcfHeader, read_header
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from mutbert.errors import InputError
 from mutbert.genome.fields import FrequencyFields
 from mutbert.genome.frequencies import Calls, Piece, read_alleles
 from mutbert.genome.sites import Alleles
-from mutbert.genome.vcf import Place
+from mutbert.genome.vcf_text import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,7 @@ from mutbert.genome.alleles import Reason
 from mutbert.genome.frequencies import list_contigs
 from mutbert.genome.messages import Task
 from mutbert.genome.sites import Alleles, differs_from_last, merge_alleles
-from mutbert.genome.vcf import Place, count_by_index
+from mutbert.genome.vcf_text import Place, count_by_index
 from mutbert.genome.workers import Workers
 from mutbert.regions import ContigNames, names_text
 

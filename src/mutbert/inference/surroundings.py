@@ -20,7 +20,7 @@ from mutbert.genome.layout import bisect_rows
 from mutbert.genome.population import Population
 from mutbert.genome.samples import check_samples
 from mutbert.genome.sources import Source
-from mutbert.genome.vcf import read_header
+from mutbert.genome.vcf_text import read_header
 from mutbert.inference.passes import Passes, join_passes
 from mutbert.progress import progress_bar
 
