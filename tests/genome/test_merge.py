@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from mutbert.cli.genome import app
 from mutbert.errors import InputError
 from mutbert.genome.build import build_genome
-from mutbert.genome.layout import ARRAYS, MANIFEST
+from mutbert.genome.format import ARRAYS, MANIFEST
 from mutbert.genome.merge import merge_genomes
 from mutbert.genome.store import ProbabilisticGenome
 

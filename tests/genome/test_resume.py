@@ -19,7 +19,7 @@ from mutbert.errors import InputError
 from mutbert.genome import build as build_room
 from mutbert.genome import messages
 from mutbert.genome.build import build_genome
-from mutbert.genome.layout import ARRAYS
+from mutbert.genome.format import ARRAYS
 from mutbert.genome.store import ProbabilisticGenome
 
 CONTIGS = ["chr1", "chr2", "chr3", "chr4", "chr5"]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from mutbert import alphabet, files
 from mutbert.errors import InputError
-from mutbert.genome import fasta
+from mutbert.genome import pieces as fasta
 from mutbert.genome.build import build_genome
-from mutbert.genome.layout import SOFT_MASK, join_runs, true_runs
+from mutbert.genome.format import SOFT_MASK, join_runs, true_runs
 from mutbert.genome.store import GenomeError, ProbabilisticGenome, StoreWriter
 
 LETTERS = alphabet.IUPAC + alphabet.IUPAC.lower() + "Uu"

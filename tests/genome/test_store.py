@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert import alphabet
-from mutbert.genome.layout import ARRAYS
+from mutbert.genome.format import ARRAYS
 from mutbert.genome.store import (
     FORMAT_VERSION,
     FREQUENCY_ONE,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mutbert.genome.build import build_genome
-from mutbert.genome.layout import FREQUENCY_ONE
+from mutbert.genome.format import FREQUENCY_ONE
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.summary import DOUBLING_EDGES, SPECTRUM_BINS, summarise_genome
 

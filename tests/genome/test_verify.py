@@ -744,7 +744,7 @@ def test_nothing_is_shared_with_the_builder():
         "mutbert.progress",
         "mutbert.files",
         "mutbert.regions",
-        "mutbert.genome.layout",
+        "mutbert.genome.format",
         "mutbert.genome.store",
     }
 

@@ -137,7 +137,7 @@ class FastaGenome:
     Parameters
     ----------
     path : Path
-        The file; see `mutbert.genome.fasta.read_pieces` for what is accepted.
+        The file; see `mutbert.genome.fasta.read_fasta` for what is accepted.
     contigs : iterable of str, optional
         Keep these alone, under either naming.
 
@@ -150,9 +150,7 @@ class FastaGenome:
     def __init__(self, path: Path, contigs: Iterable[str] | None = None) -> None:
         wanted = None if contigs is None else ContigNames(contigs)
         self._bases = {
-            contig.name: contig.base_L
-            for contig in read_fasta(path)
-            if wanted is None or wanted.find(contig.name) is not None
+            name: code_L for name, code_L, _ in read_fasta(path) if wanted is None or wanted.find(name) is not None
         }
         self.path = path
 

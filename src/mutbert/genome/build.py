@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 from mutbert import __version__
 from mutbert.errors import InputError
 from mutbert.files import atomic_directory, check_input, check_output
-from mutbert.genome.fasta import read_pieces
 from mutbert.genome.fields import GENOTYPES, find_frequency_fields
+from mutbert.genome.format import FORMAT_VERSION, MANIFEST, SOFT_MASK, join_runs
 from mutbert.genome.frequencies import ANY_FILTER, Calls
-from mutbert.genome.layout import FORMAT_VERSION, MANIFEST, SOFT_MASK, join_runs
+from mutbert.genome.pieces import read_pieces
 from mutbert.genome.population import Population, RecordCounts
 from mutbert.genome.resuming import Journal, check_plan, read_journal, whole_contigs
 from mutbert.genome.samples import check_samples, describe_samples, read_samples
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from mutbert.genome.fasta import FastaPiece
+    from mutbert.genome.pieces import FastaPiece
     from mutbert.genome.resuming import Begun, Finished
 
 MIN_FREQUENCY: Final = 0.02

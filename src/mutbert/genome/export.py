@@ -16,7 +16,7 @@ import numpy.typing as npt
 from mutbert import __version__, alphabet
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output
-from mutbert.genome.layout import FREQUENCY_ONE
+from mutbert.genome.format import FREQUENCY_ONE
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
 from mutbert.regions import Region

@@ -24,8 +24,8 @@ from mutbert.genome.columns import (
     split_contigs,
     split_list,
 )
+from mutbert.genome.format import LONGEST_CONTIG
 from mutbert.genome.genotypes import columns_of, count_alleles
-from mutbert.genome.layout import LONGEST_CONTIG
 from mutbert.genome.sites import NO_ALLELES, SUM_TOLERANCE, Alleles, differs_from_last
 from mutbert.genome.vcf_text import Place, read_lines, unparsable
 from mutbert.regions import ContigNames

@@ -10,7 +10,7 @@ from mutbert import __version__
 from mutbert.errors import InputError
 from mutbert.files import atomic_directory, check_output
 from mutbert.genome.alleles import Reason
-from mutbert.genome.layout import MANIFEST
+from mutbert.genome.format import MANIFEST
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.writer import StoreWriter
 from mutbert.progress import progress_bar

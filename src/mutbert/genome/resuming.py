@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from mutbert.errors import InputError
-from mutbert.genome.layout import Contig
+from mutbert.genome.format import Contig
 from mutbert.genome.population import Tally
 
 if TYPE_CHECKING:

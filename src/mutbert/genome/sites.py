@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mutbert.errors import InputError
 from mutbert.genome.alleles import Reason
-from mutbert.genome.layout import float_to_fixed
+from mutbert.genome.format import float_to_fixed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

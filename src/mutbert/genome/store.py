@@ -19,7 +19,7 @@ from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
-from mutbert.genome.layout import (
+from mutbert.genome.format import (
     ARRAYS,
     BASES_PER_BYTE,
     FORMAT,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from mutbert.genome.layout import FREQUENCY_ONE
+from mutbert.genome.format import FREQUENCY_ONE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,7 +25,7 @@ import pysam
 
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
-from mutbert.genome.layout import FREQUENCY_ONE, MANIFEST
+from mutbert.genome.format import FREQUENCY_ONE, MANIFEST
 from mutbert.genome.store import ProbabilisticGenome, Variants
 from mutbert.progress import Advance, progress_bar
 from mutbert.regions import match_contig, names_text

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
-from mutbert.genome.layout import (
+from mutbert.genome.format import (
     ARRAYS,
     BASES_PER_BYTE,
     FORMAT,
@@ -184,7 +184,7 @@ class StoreWriter:
         ----------
         name : str
             A contig that was added.
-        mask : ndarray of bool, shape (L,), or of `mutbert.genome.layout.SOFT_MASK`, shape (runs,)
+        mask : ndarray of bool, shape (L,), or of `mutbert.genome.format.SOFT_MASK`, shape (runs,)
             For each base whether it is masked; or the longest runs of masked bases, ascending.
         """
         contig = self._contigs[name]

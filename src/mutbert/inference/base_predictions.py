@@ -13,7 +13,7 @@ import numpy as np
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.genome.fasta import read_fasta, read_pieces
+from mutbert.genome.fasta import read_fasta
 from mutbert.genome.store import Windows
 from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
 from mutbert.inference.passes import MASKED, base_log_probabilities, entropy, read_bases, run_passes
@@ -271,14 +271,12 @@ class DesignedSequence:
     """
 
     def __init__(self, path: Path, region: str | None = None) -> None:
-        lengths: dict[str, int] = {}
-        for piece in read_pieces(path):
-            lengths[piece.contig] = piece.start + len(piece.base_L)
+        lengths = {name: len(code_L) for name, code_L, _ in read_fasta(path)}
         if region is None and len(lengths) > 1:
             raise InputError(f"{path}: holds {len(lengths):,} sequences; name one with --region, as in --region "
                              f"{next(iter(lengths))}")  # fmt: skip
         self.region = Region.parse(region or next(iter(lengths)), lengths)
-        self._code_L = next(contig.base_L for contig in read_fasta(path) if contig.name == self.region.contig)
+        self._code_L = next(code_L for name, code_L, _ in read_fasta(path) if name == self.region.contig)
 
     def is_known(self, region: Region) -> bool:
         """Tell whether a stretch has any base but N."""

@@ -15,8 +15,8 @@ from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
 from mutbert.genome.alleles import Reason
 from mutbert.genome.fields import find_frequency_fields
+from mutbert.genome.format import bisect_rows
 from mutbert.genome.frequencies import Calls
-from mutbert.genome.layout import bisect_rows
 from mutbert.genome.population import Population
 from mutbert.genome.samples import check_samples
 from mutbert.genome.sources import Source

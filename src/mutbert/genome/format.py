@@ -1,20 +1,24 @@
-"""The layout of a store: its files, and how they keep bases and frequencies.
+"""The format of a store: its files, and how they keep bases and frequencies; ``docs/format.md`` is normative.
 
-Four bases to a byte, ambiguous codes and the soft mask as runs, frequencies in fixed point. Every function here is a
-pure function on arrays. ``docs/format.md`` is normative.
+Four bases to a byte, ambiguous codes and the soft mask as runs, frequencies in fixed point.
 """
 
 from __future__ import annotations
 
+import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mutbert.arrays import list_ranges
+from mutbert.errors import InputError
+from mutbert.files import sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from mutbert.arrays import Float32, Int64, UInt8, UInt16
 
@@ -114,6 +118,101 @@ def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:
     return fixed_V4
 
 
+def write_reference(folder: Path, contigs: Iterable[tuple[str, UInt8, npt.NDArray[Any]]]) -> dict[str, Contig]:
+    """Write the sequences of a store, one contig in memory at a time, and return where each contig lies.
+
+    A contig is its name, not used before, its base codes (L,) and its soft mask as runs of `SOFT_MASK`.
+    """
+    found: dict[str, Contig] = {}
+    with (
+        _growing(folder, "sequence.npy") as add_bytes,
+        _growing(folder, "ambiguity.npy") as add_ambiguity,
+        _growing(folder, "soft_mask.npy") as add_soft_mask,
+    ):
+        for name, code_L, soft_mask in contigs:
+            assert name not in found, f"contig {name} comes twice"
+            if len(code_L) > LONGEST_CONTIG:
+                raise InputError(f"contig {name}: longer than {LONGEST_CONTIG:,} bases, the most a store can hold")
+            offset, _ = add_bytes(pack(code_L))
+            ambiguity = add_ambiguity(find_ambiguity(code_L))
+            found[name] = Contig(name, len(code_L), offset, ambiguity, add_soft_mask(soft_mask), (0, 0))
+    return found
+
+
+def write_variants(
+    folder: Path, contigs: Mapping[str, Contig], variants: Iterable[tuple[str, Int64, UInt16]]
+) -> dict[str, Contig]:
+    """Write the variants of a store, and return the contigs with the rows of theirs.
+
+    A contig has its name, ascending 0-based positions (V,) and frequencies in fixed point (V, 4), and comes once at
+    most; those that do not come have no variants.
+    """
+    found = dict(contigs)
+    with _growing(folder, "variant_position.npy") as add_position, _growing(folder, "variant_frequency.npy") as add:
+        for name, position_V, frequency_V4 in variants:
+            contig = found[name]
+            assert contig.variants == (0, 0), f"the variants of contig {name} come twice"
+            assert np.all(position_V[1:] > position_V[:-1]), "positions ascend"
+            assert not len(position_V) or 0 <= position_V[0] <= position_V[-1] < contig.length, "within the contig"
+            assert frequency_V4.shape == (len(position_V), 4), "a row of frequencies for each position"
+            assert np.all(frequency_V4.sum(axis=1, dtype=np.int64) == FREQUENCY_ONE), "rows sum to 65535"
+            add(frequency_V4)
+            found[name] = contig._replace(variants=add_position(position_V))
+    return found
+
+
+def write_manifest(folder: Path, contigs: Mapping[str, Contig], **provenance: Any) -> None:
+    """Write the manifest, which makes a store of the folder; `provenance` is anything else that it is to hold."""
+    arrays = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in ARRAYS}
+    manifest = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        **provenance,
+        "contigs": [contig._asdict() for contig in contigs.values()],
+        "arrays": arrays,
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _growing(folder: Path, name: str) -> Iterator[Callable[[npt.NDArray[Any]], tuple[int, int]]]:
+    """Yield a function that appends rows to an array's new file, and returns their half-open range."""
+    dtype, tail = ARRAYS[name]
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (0, *tail)}
+    rows = 0
+
+    def append(added: npt.NDArray[Any]) -> tuple[int, int]:
+        nonlocal rows
+        file.write(np.ascontiguousarray(added, dtype=dtype).data)
+        first, rows = rows, rows + len(added)
+        return first, rows
+
+    with (folder / name).open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        yield append
+        # NumPy pads the header so that the first dimension may grow in place.
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": (rows, *tail)})
+
+
+def find_runs(label_L: UInt8) -> tuple[Int64, Int64, UInt8]:
+    """Return the start, length and label of each longest run of one label; labels of 0 are no runs."""
+    begins_L = np.ones(len(label_L), dtype=bool)
+    begins_L[1:] = label_L[1:] != label_L[:-1]
+    start = np.flatnonzero(begins_L)
+    length = np.diff(start, append=len(label_L))
+    labelled = label_L[start] > 0
+    return start[labelled], length[labelled], label_L[start[labelled]]
+
+
+def find_ambiguity(code_L: UInt8) -> npt.NDArray[Any]:
+    """Return the longest runs of one ambiguous code, rows of `AMBIGUITY`."""
+    start, length, code = find_runs(code_L * (code_L >= 4))
+    runs = np.empty(len(start), dtype=AMBIGUITY)
+    runs["start"], runs["length"], runs["code"] = start, length, code
+    return runs
+
+
 def pack(base_L: UInt8) -> UInt8:
     """Put four bases into a byte, the first in the lowest bits.
 
@@ -126,11 +225,10 @@ def pack(base_L: UInt8) -> UInt8:
     -------
     ndarray of uint8, shape (ceil(L / 4),)
     """
-    padded = np.zeros(-(-len(base_L) // BASES_PER_BYTE) * BASES_PER_BYTE, dtype=np.uint8)
-    np.multiply(base_L, base_L < 4, out=padded[: len(base_L)])
-    packed = padded[0::4].copy()
-    for place in range(1, BASES_PER_BYTE):
-        packed |= padded[place::4] << _SHIFTS[place]
+    packed = np.zeros(-(-len(base_L) // BASES_PER_BYTE), dtype=np.uint8)
+    for place, shift in enumerate(_SHIFTS):
+        code = base_L[place::BASES_PER_BYTE]
+        packed[: len(code)] |= (code * (code < 4)) << shift
     return packed
 
 
