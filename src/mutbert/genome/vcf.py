@@ -82,22 +82,22 @@ def read_records(
     path: Path,
     fields: Sequence[str] = (),
     *,
-    region: tuple[str, int, int | None] | None = None,
+    regions: Sequence[tuple[str, int, int | None]] = (),
     samples: Collection[str] | None = None,
 ) -> Generator[pl.DataFrame, None, None]:
     """Yield a file's records in its order, some megabytes of text at a time.
 
     Columns are `contig`, `position` (0-based, -1 for POS 0), `ref`, `alt`, `filter`, a String for each of `fields`
     (``ID``, ``INFO/AF``...; ``.`` where it is missing), and with `samples` `genotypes`: each one's, after a blank.
-    `region` is a contig with 0-based start and end (None: its last record); the file's index finds the records whose
-    POS lies in it. Errors of htslib, such as a line that is no record, become one InputError.
+    Of `regions`, each a contig with 0-based start and end (None: its last record), the file's index finds the records
+    whose POS lies in one. Errors of htslib, such as a line that is no record, become one InputError.
     """
     columns = [*_COLUMNS, *fields] + ([] if samples is None else ["genotypes"])
     words = [f"%{name}" for name in (*_COLUMNS.values(), *fields)] + ([] if samples is None else ["[ %GT]"])
     query = ["query", "-f", "\\t".join(words) + "\\n"]
-    if region is not None:
-        contig, start, end = region
-        query += ["-r", f"{{{contig}}}:{start + 1}-{'' if end is None else end}", "--regions-overlap", "pos"]
+    if regions:
+        places = [f"{{{name}}}:{start + 1}-{'' if end is None else end}" for name, start, end in regions]
+        query += ["-r", ",".join(places), "--regions-overlap", "pos"]
     if samples is not None:
         query += ["-S", "/dev/stdin"]
     schema = {name: pl.Int64 if name == "position" else pl.String for name in columns}

@@ -13,36 +13,20 @@ import numpy as np
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
-from mutbert.genome.alleles import Reason
-from mutbert.genome.fields import find_frequency_fields
 from mutbert.genome.format import bisect_rows
-from mutbert.genome.frequencies import Calls
-from mutbert.genome.population import Population
-from mutbert.genome.samples import check_samples
-from mutbert.genome.sources import Source
-from mutbert.genome.vcf_text import read_header
+from mutbert.genome.person import read_person
 from mutbert.inference.passes import Passes, join_passes
-from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
-    from mutbert.arrays import Int64, UInt8, UInt16
+    from mutbert.arrays import Int64, UInt16
     from mutbert.genome.store import ProbabilisticGenome, Windows
 
 
 SURROUNDINGS: Final = ("reference", "population", "person")
 PLACEMENTS: Final = ("centred", "shared")
-
-# Why a record of a person changes nothing, where a population's words would not be understood.
-_OF_A_PERSON: Final = {
-    Reason.CONTIG_NOT_IN_FASTA.text: "contig not in the genome",
-    Reason.CONTIG_NOT_SELECTED.text: "contig not asked for",
-    Reason.NO_FREQUENCY.text: "no genotype called",
-    Reason.MISMATCH.text: "reference base differs from the genome",
-    Reason.NOT_ABOVE_MINIMUM.text: "as the reference",
-}
 
 
 class Surroundings(Protocol):
@@ -112,28 +96,14 @@ class Person:
         progress: bool = False,
     ) -> None:
         self._reference = Reference(genome)
-        check_samples([sample], {vcf: read_header(vcf).samples})
-        fields = find_frequency_fields(vcf, "GT", [sample])
-        number = {name: index for index, name in enumerate(genome.lengths)}
-        self._is_read = np.array([contigs is None or name in contigs for name in number])
-        population = Population(
-            [(Source(vcf), Calls(vcf, fields, ("PASS", ".")))],
-            _Sequences(genome, [name for name in number if contigs is None or name in contigs]),
-            min_frequency=0.0,
-            not_selected=[name for name in number if contigs is not None and name not in contigs],
-        )
-        with progress_bar(f"genotypes of {sample}", population.bytes_to_read, unit="bytes", show=progress) as advance:
-            found = sorted(population.contigs(advance), key=lambda one: number[one.contig])
-        ends = np.zeros(len(number) + 1, dtype=np.int64)
-        for one in found:
-            ends[number[one.contig] + 1] = len(one.position_V)
-        self._ends = np.cumsum(ends)
-        self._position: Int64 = np.concatenate([np.zeros(0, np.int64), *(one.position_V for one in found)])
-        self._frequency: UInt16 = np.concatenate([np.zeros((0, 4), np.uint16), *(one.frequency_V4 for one in found)])
-        self.not_used: Mapping[str, int] = {
-            _OF_A_PERSON.get(reason, reason): count for reason, count in population.counts[0].not_used.items()
-        }
+        variants, self.not_used = read_person(genome, vcf, sample, contigs=contigs, progress=progress)
         """Records that change nothing, by reason."""
+        self._is_read = np.array([name in variants for name in genome.lengths])
+        none = np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)
+        found = [variants.get(name, none) for name in genome.lengths]
+        self._ends = np.cumsum([0, *(len(position_V) for position_V, _ in found)])
+        self._position: Int64 = np.concatenate([none[0], *(position_V for position_V, _ in found)])
+        self._frequency: UInt16 = np.concatenate([none[1], *(frequency_V4 for _, frequency_V4 in found)])
 
     @property
     def lengths(self) -> Mapping[str, int]:
@@ -170,23 +140,6 @@ class Person:
             column_N=self._position[variant_N] - start_B[row_N],
             frequency_N4=self._frequency[variant_N],
         )
-
-
-class _Sequences:
-    """Some of a store's sequences, as whoever reads a VCF compares records with them."""
-
-    def __init__(self, genome: ProbabilisticGenome, contigs: Sequence[str]) -> None:
-        self._genome = genome
-        self._contigs = contigs
-        self._number = {name: number for number, name in enumerate(genome.lengths)}
-
-    @property
-    def lengths(self) -> Mapping[str, int]:
-        return {name: self._genome.lengths[name] for name in self._contigs}
-
-    def codes_at(self, name: str, position_V: Int64, /) -> UInt8:
-        contig_V = np.full(len(position_V), self._number[name])
-        return self._genome.windows(contig_V, position_V.astype(np.int64), 1).base_BL[:, 0]
 
 
 class Placed(NamedTuple):
