@@ -243,6 +243,6 @@ class Population:
     def _refuse_sum(self, position: int, total: float) -> NoReturn:
         name, place = self._reference.place(position)
         raise InputError(
-            f"{names_text(str(calls.path) for calls in self.calls)}: {name}:{place + 1}: the alternate alleles of its records "
-            f"sum to {total:.6g}, more than 1; mend or remove a record"
+            f"{names_text(str(calls.path) for calls in self.calls)}: {name}:{place + 1}: the alternate alleles of its "
+            f"records sum to {total:.6g}, more than 1; mend or remove a record"
         )
