@@ -32,7 +32,8 @@ MIN_FREQUENCY: Final = 0.02
 
 FILTERS: Final = ("PASS", ".")
 
-# Of the reference, once it is written, and of what it is built from.
+# What is finished, in the folder of an unfinished store; the plan is there once the reference is written.
+_WORK: Final = "work"
 _PLAN: Final = "plan.json"
 
 
@@ -59,7 +60,7 @@ class BuildReport:
     contig_names: Mapping[str, str]  # the VCF's name of each contig with records, by the genome's
     only_in_fasta: Sequence[str]  # selected contigs without a record
     only_in_vcf: Sequence[str]  # contigs with records that the FASTA does not have
-    notes: Sequence[str] = ()  # what could be better with the input, though it was used
+    notes: Sequence[str]  # what could be better with the input, though it was used
 
 
 def build_genome(
@@ -155,24 +156,21 @@ def build_genome(
     if resume and (output / MANIFEST).exists() and (report := _built_already(output, plan)):
         return report
     partial = output.with_name(f"{output.name}.partial")
-    resume = resume and (partial / _PLAN).exists()
+    begun = _read_plan(output, partial / _WORK / _PLAN, plan) if resume else None
     with (
         _explain_what_is_kept(output, partial),
         atomic_directory(
-            output, force=force, mark=MANIFEST, resume=resume, keep=lambda: _count_finished(partial) > 0
+            output, force=force, mark=MANIFEST, resume=begun is not None, keep=lambda: _count_finished(partial) > 0
         ) as folder,
     ):
-        lengths, not_selected = _begin(folder, output, fastas, plan, resume=resume, progress=progress)
+        lengths, not_selected = begun or _write_reference(folder, fastas, plan, progress=progress)
         sequence, ambiguity = (np.load(folder / name, mmap_mode="r") for name in ("sequence.npy", "ambiguity.npy"))
-        found = Population(folder, calls, Reference(lengths, sequence, ambiguity, not_selected), workers)
+        found = Population(folder / _WORK, calls, Reference(lengths, sequence, ambiguity, not_selected), workers)
         found.read(minimum, progress=progress)
         written = write_variants(folder, lengths, found.variants())
         report = _report(output, vcfs, written, found)
         write_manifest(folder, written, **plan, **_describe(report))
-        for name in ("parts", "units"):
-            shutil.rmtree(folder / name)
-        for name in ("units.json", _PLAN):
-            (folder / name).unlink()
+        shutil.rmtree(folder / _WORK)
     return report
 
 
@@ -241,15 +239,10 @@ def _find_calls(
     ]
 
 
-def _begin(
-    folder: Path, output: Path, fastas: Sequence[Source], plan: Mapping[str, Any], *, resume: bool, progress: bool
+def _write_reference(
+    folder: Path, fastas: Sequence[Source], plan: Mapping[str, Any], *, progress: bool
 ) -> tuple[dict[str, Contig], list[str]]:
-    """Return the contigs of the reference, written unless an earlier process has, and those that are not selected."""
-    if resume:
-        begun = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
-        _check_plan(output, begun, plan)
-        kept = [Contig(*one[:3], *map(tuple, one[3:])) for one in begun["reference"]]
-        return {contig.name: contig for contig in kept}, begun["not_selected"]
+    """Return the contigs of the reference, once it is written, and those that are not selected."""
     wanted = plan["settings"]["contigs"]
     selected = None if wanted is None else ContigNames(wanted)
     not_selected: list[str] = []
@@ -280,12 +273,16 @@ def _begin(
             f"{names_text(str(source.path) for source in fastas)}: no contig {names_text(missing)}; there are "
             f"{names_text([*contigs, *not_selected])}"
         )
-    write_json(folder / _PLAN, {**plan, "reference": list(contigs.values()), "not_selected": not_selected})
+    (folder / _WORK).mkdir()
+    write_json(folder / _WORK / _PLAN, {**plan, "reference": list(contigs.values()), "not_selected": not_selected})
     return contigs, not_selected
 
 
-def _check_plan(output: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise where an unfinished build was begun with other settings or files."""
+def _read_plan(output: Path, path: Path, now: Mapping[str, Any]) -> tuple[dict[str, Contig], list[str]] | None:
+    """Return what `_write_reference` of an unfinished build has returned; raise where it was begun with other input."""
+    if not path.exists():
+        return None
+    before = json.loads(path.read_text(encoding="utf-8"))
     remedy = "use the same as before, or build anew without --resume"
     for key in ("created_by", "settings"):
         if before[key] != now[key]:
@@ -298,10 +295,12 @@ def _check_plan(output: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     for old, new in zip(before["sources"], now["sources"], strict=True):
         if old != new:
             raise InputError(f"{new['file']}: has changed since {output} was begun with it; {remedy}")
+    contigs = [Contig(*one[:3], *map(tuple, one[3:])) for one in before["reference"]]
+    return {contig.name: contig for contig in contigs}, before["not_selected"]
 
 
 def _count_finished(partial: Path) -> int:
-    return sum(1 for _ in (partial / "parts").glob("[!.]*.npz"))
+    return sum(1 for _ in (partial / _WORK / "parts").glob("[!.]*.npz"))
 
 
 @contextmanager
@@ -376,4 +375,5 @@ def _built_already(output: Path, plan: Mapping[str, Any]) -> BuildReport | None:
         contig_names=names["vcf_name"],
         only_in_fasta=names["only_in_fasta"],
         only_in_vcf=names["only_in_vcf"],
+        notes=[],
     )

@@ -352,23 +352,21 @@ def _count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
     """Return the records with `calls` of each alternate, as an INFO field has them, and `called` alleles in all."""
     genotypes, parts = pl.col("genotypes"), []
     number = records["alt"].str.count_matches(",", literal=True) + 1
-    for (alternates,), part in records.with_columns(number=number).group_by("number"):
-        if alternates < 10:
-            # Each allele is a separator and a letter.
-            is_right = genotypes.str.contains(rf"^([ |/][0-{alternates}.])*$")
-            counts = [genotypes.str.count_matches(str(allele), literal=True) for allele in range(1, alternates + 1)]
-            called = genotypes.str.len_bytes() // 2 - genotypes.str.count_matches(".", literal=True)
-        else:
-            counts = [genotypes.str.count_matches(rf"\b{allele}\b") for allele in range(alternates + 1)]
-            called = genotypes.str.count_matches("[0-9]+")
-            is_right = pl.sum_horizontal(counts) == called
-            counts = counts[1:]
-        calls = pl.when(is_right).then(pl.concat_str(counts, separator=",")).otherwise(pl.lit("none"))
-        parts.append(part.select("record", "ref", "alt", calls=calls, called=called.cast(pl.Float64)))
-    empty = pl.DataFrame(
-        schema={"record": pl.UInt32, "ref": pl.String, "alt": pl.String, "calls": pl.String, "called": pl.Float64}
-    )
-    return pl.concat([empty, *parts]).sort("record")
+    for (alternates,), every in records.with_columns(number=number).group_by("number"):
+        # Nearly always each allele is a separator and a digit, and the length says how many there are.
+        is_plain = every["genotypes"].str.contains(rf"^([ |/][0-{min(alternates, 9)}.])*$") & (alternates < 10)
+        for is_simple, part in ((True, every.filter(is_plain)), (False, every.filter(~is_plain))):
+            words = [str(one) if is_simple else rf"\b{one}\b" for one in range(alternates + 1)]
+            counts = [genotypes.str.count_matches(word, literal=is_simple) for word in words[is_simple:]]
+            calls, called = pl.concat_str(counts[not is_simple :], separator=","), pl.sum_horizontal(counts)
+            if is_simple:
+                called = genotypes.str.len_bytes() // 2 - genotypes.str.count_matches(".", literal=True)
+            else:
+                calls = (
+                    pl.when(called == genotypes.str.count_matches(r"[^ |/.]+")).then(calls).otherwise(pl.lit("none"))
+                )
+            parts.append(part.select("record", "ref", "alt", calls=calls, called=called.cast(pl.Float64)))
+    return pl.concat(parts).sort("record") if parts else records.with_columns(calls=pl.lit(""), called=pl.lit(0.0))
 
 
 def _find_changes(rows: pl.DataFrame, stage_M: UInt8) -> tuple[Int64, Int64, UInt8, UInt8, Int64]:

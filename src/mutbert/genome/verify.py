@@ -19,6 +19,7 @@ import polars as pl
 import pysam
 
 from mutbert.errors import InputError
+from mutbert.files import check_input
 from mutbert.genome.format import FREQUENCY_ONE, MANIFEST
 from mutbert.genome.sources import Source, Sources, check_samples, describe_samples, parse_sources, read_samples
 from mutbert.genome.store import ProbabilisticGenome
@@ -143,6 +144,9 @@ def verify_genome(
     people = [sample] if sample else None if samples is None else read_samples(Path(samples), population)
     minimum, field, asked, filters = _read_rules(store, people)
     fastas, vcfs = parse_sources(fasta), parse_sources(vcf)
+    for kind, sources in (("FASTA", fastas), ("VCF", vcfs)):
+        for source in sources:
+            check_input(source.path, kind)
     checks = list(_check_sources(store.manifest.get("sources") or [], fastas, vcfs, progress=progress))
     contigs = {name: prefix for name, prefix, _ in _read_fastas(fastas)}
     selected = set(contigs) if asked is None else {match_contig(name, contigs) for name in asked}
