@@ -26,6 +26,35 @@ def shared():
     return folder
 
 
+@pytest.fixture(scope="session")
+def write_genome():
+    """Write a store of letters by contig, lower case where soft-masked, and frequencies of A, C, G, T by position."""
+    import numpy as np
+
+    from mutbert import alphabet
+    from mutbert.genome import format as store
+
+    def write(folder, contigs, variants=None, **provenance):
+        folder.mkdir(exist_ok=True)
+        masks = {
+            name: store.find_runs(
+                np.array([letter.islower() for letter in letters], np.uint8), store.SOFT_MASK, np.asarray
+            )
+            for name, letters in contigs.items()
+        }
+        rows = []
+        for name, frequencies in (variants or {}).items():
+            frequency_V4 = np.array([frequencies[position] for position in sorted(frequencies)]).reshape(-1, 4)
+            rows.append((name, np.array(sorted(frequencies), np.int64), store.float_to_fixed(frequency_V4)))
+        found = store.write_reference(
+            folder, ((name, alphabet.encode(letters), masks[name]) for name, letters in contigs.items())
+        )
+        store.write_manifest(folder, store.write_variants(folder, found, rows), **provenance)
+        return folder
+
+    return write
+
+
 def _six_mer_tokenizer(folder):
     """As Nucleotide Transformers have it: 6-mers, and single bases for what is left over."""
     from transformers import EsmTokenizer

@@ -136,6 +136,37 @@ def _bed_region(line: str, place: str, lengths: Mapping[str, int]) -> Region:
     return Region(contig, start, end, fields[3] if len(fields) > 3 else "")
 
 
+def merge_regions(regions: Iterable[Region], order: Iterable[str]) -> list[Region]:
+    """Regions in the order of the contigs `order`, without names; overlapping and adjacent ones are one."""
+    rank = {name: number for number, name in enumerate(order)}
+    merged: list[Region] = []
+    for region in sorted(regions, key=lambda region: (rank[region.contig], region.start)):
+        last = merged[-1] if merged else None
+        if last is not None and last.contig == region.contig and region.start <= last.end:
+            merged[-1] = Region(last.contig, last.start, max(last.end, region.end))
+        else:
+            merged.append(Region(region.contig, region.start, region.end))
+    return merged
+
+
+def subtract_regions(regions: Iterable[Region], holes: Iterable[Region]) -> list[Region]:
+    """Parts of regions that lie in none of the holes, which are merged."""
+    by_contig: dict[str, list[Region]] = {}
+    for hole in holes:
+        by_contig.setdefault(hole.contig, []).append(hole)
+    kept = []
+    for region in regions:
+        start = region.start
+        for hole in by_contig.get(region.contig, []):
+            if hole.start < region.end and hole.end > start:
+                if hole.start > start:
+                    kept.append(Region(region.contig, start, hole.start))
+                start = hole.end
+        if start < region.end:
+            kept.append(Region(region.contig, start, region.end))
+    return kept
+
+
 class ContigNames:
     """Contigs that can be found under either naming: ``chr22`` is ``22``, ``chrM`` is ``MT``.
 

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from mutbert import alphabet
 from mutbert.encoders.inputs import BaseInputs, Population, TokenInputs
-from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, StoreWriter
+from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertTokenizer
 from mutbert.regions import Region
 
@@ -80,20 +80,15 @@ def test_nothing_asked_for_is_nothing_given(examples_of):
 
 
 @pytest.fixture(scope="module")
-def population_genome(tmp_path_factory):
+def population_genome(tmp_path_factory, write_genome):
     """A contig of 300 bases, in which every fifth position varies among all four bases."""
     path = tmp_path_factory.mktemp("store") / "small.genome"
-    path.mkdir()
     rng = np.random.default_rng(0)
     base = rng.integers(0, 4, 300).astype(np.uint8)
     base[30:33] = alphabet.UNKNOWN
-    position = np.setdiff1d(np.arange(2, 300, 5), np.arange(30, 33)).astype(np.uint32)
-    frequency = (rng.dirichlet(np.ones(4), len(position)) * FREQUENCY_ONE).astype(np.uint16)
-    rows = np.arange(len(position))
-    frequency[rows, base[position]] += (FREQUENCY_ONE - frequency.astype(int).sum(axis=1)).astype(np.uint16)
-    with StoreWriter(path) as writer:
-        writer.add_contig("chr1", base, position, frequency)
-        writer.finish()
+    position = np.setdiff1d(np.arange(2, 300, 5), np.arange(30, 33)).tolist()
+    variants = dict(zip(position, rng.dirichlet(np.ones(4), len(position)), strict=True))
+    write_genome(path, {"chr1": alphabet.decode(base)}, {"chr1": variants})
     return ProbabilisticGenome.open(path)
 
 

@@ -23,7 +23,7 @@ from mutbert.evaluation import eqtl
 from mutbert.evaluation.eqtl import FEATURES, HEADS, NOT_DRAWN, VariantEmbeddings, embed_variants, evaluate_variants
 from mutbert.evaluation.eqtl_table import REASONS, USED, FastaGenome, VariantTable, open_genome, read_variants
 from mutbert.evaluation.suites import EqtlColumns, EqtlTask, load_suite
-from mutbert.genome.store import ProbabilisticGenome, StoreWriter, float_to_fixed
+from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 
 PROTOCOLS = load_suite("eqtl").eqtl.protocols
@@ -162,19 +162,15 @@ def test_low_precision_pools_in_full_precision(encoder, genome, table):
 
 
 @pytest.fixture(scope="session")
-def store(contigs, tmp_path_factory):
-    path = tmp_path_factory.mktemp("store") / "some.genome"
-    path.mkdir()
+def store(contigs, write_genome, tmp_path_factory):
     rng = np.random.default_rng(1)
-    with StoreWriter(path) as writer:
-        for name, sequence in contigs.items():
-            code = alphabet.encode(sequence)
-            position = np.sort(rng.choice(np.flatnonzero(code < 4), 80, replace=False))
-            position = np.union1d(position, [60, 61, 100, 103, 280])
-            frequency = float_to_fixed(rng.dirichlet(np.ones(4), len(position)))
-            writer.add_contig(name, code, position.astype(np.uint32), frequency)
-        writer.finish()
-    return path
+    variants = {}
+    for name, sequence in contigs.items():
+        code = alphabet.encode(sequence)
+        position = np.sort(rng.choice(np.flatnonzero(code < 4), 80, replace=False))
+        position = np.union1d(position, [60, 61, 100, 103, 280]).tolist()
+        variants[name] = dict(zip(position, rng.dirichlet(np.ones(4), len(position)), strict=True))
+    return write_genome(tmp_path_factory.mktemp("store") / "some.genome", contigs, variants)
 
 
 def test_a_store_is_read_as_a_fasta(encoder, store, genome, table):

@@ -17,7 +17,6 @@ from mutbert.evaluation.run import GridRequest, run_benchmark
 from mutbert.evaluation.summary import report_benchmark
 from mutbert.examples.columns import Columns
 from mutbert.examples.files import read_examples
-from mutbert.genome.store import FREQUENCY_ONE, StoreWriter
 from mutbert.reports.benchmark import COST_TITLE
 from mutbert.scoring.metrics import evaluate
 
@@ -281,21 +280,14 @@ def test_all_kinds_of_problems(kind, tmp_path, request_of, write_rows, random_se
 
 
 @pytest.fixture
-def genome(tmp_path):
+def genome(tmp_path, write_genome):
     """A genome in which every fifth position varies, and sequences of it."""
     rng = np.random.default_rng(0)
-    base = rng.integers(0, 4, 4000).astype(np.uint8)
-    position = np.arange(2, 4000, 5, dtype=np.uint32)
-    frequency = np.zeros((len(position), 4), dtype=np.uint16)
-    rows = np.arange(len(position))
-    frequency[rows, base[position]] = FREQUENCY_ONE // 2 + 1
-    frequency[rows, (base[position] + 1) % 4] = FREQUENCY_ONE // 2
-    path = tmp_path / "small.genome"
-    path.mkdir()
-    with StoreWriter(path) as writer:
-        writer.add_contig("chr1", base, position, frequency)
-        writer.finish()
-    return path, "".join("ACGT"[number] for number in base)
+    letters = "".join(rng.choice(list("ACGT"), 4000))
+    halves = np.eye(4) / 2
+    codes = ["ACGT".index(letter) for letter in letters]
+    variants = {place: halves[codes[place]] + halves[(codes[place] + 1) % 4] for place in range(2, 4000, 5)}
+    return write_genome(tmp_path / "small.genome", {"chr1": letters}, {"chr1": variants}), letters
 
 
 def test_frequencies_are_read_by_mutbert_where_coordinates_are_known(

@@ -99,7 +99,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, write_fasta, kind, capfd):
 
 
 def test_damaged_gzip_is_refused(tmp_path, write_fasta):
-    path = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 100_000}, kind="gzip")
+    path = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 400_000}, kind="gzip")
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content)

@@ -10,7 +10,6 @@ import pytest
 
 from mutbert import alphabet
 from mutbert.errors import InputError, MissingExtraError
-from mutbert.genome.build import build_genome
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.simulate import simulate_population, simulate_reference
 
@@ -70,14 +69,6 @@ def test_the_same_arguments_give_the_same_bytes(population, tmp_path):
     assert (other.path / "ref.fa").read_bytes() != (population.path / "ref.fa").read_bytes()
 
 
-def test_it_makes_a_genome(population, tmp_path):
-    report = build_genome(population.fasta, tmp_path / "x.genome", population.vcf)
-    (counts,) = report.records
-    assert counts.read == population.records
-    assert set(counts.not_used) == {"frequency not above the minimum"}
-    assert counts.used > 50
-
-
 def test_alleles_may_be_several_and_transitions_prevail(tmp_path):
     report = simulate_population(tmp_path / "p", length=1_000_000, samples=500)
     with pysam.VariantFile(report.vcf) as file:
@@ -100,13 +91,6 @@ def test_the_reference_has_structure():
         code = code * 4 + base_L[place : len(base_L) - 15 + place]
     _, count = np.unique(code, return_counts=True)
     assert (count[count > 1].sum() / len(code)) > 0.05, "repeats are planted"
-
-
-def test_a_higher_mutation_rate_makes_it_denser(tmp_path):
-    sparse = simulate_population(tmp_path / "sparse", length=200_000, samples=20)
-    dense = simulate_population(tmp_path / "dense", length=200_000, samples=20, mutation_rate=5e-8)
-    # Four times the rate, on the same genealogy.
-    assert 3 < dense.records / sparse.records < 5
 
 
 @pytest.mark.parametrize(

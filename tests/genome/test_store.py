@@ -1,137 +1,133 @@
-"""The store against plain arrays: whatever is written is read back, however it is asked for."""
+"""Genomes on disk and in memory against plain strings and lists, however they are asked for."""
 
 import json
+import multiprocessing
+import pickle
+import shutil
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutbert import alphabet
-from mutbert.genome.format import ARRAYS
-from mutbert.genome.store import (
-    FORMAT_VERSION,
-    FREQUENCY_ONE,
-    MANIFEST,
-    GenomeError,
-    ProbabilisticGenome,
-    StoreWriter,
-    float_to_fixed,
+from mutbert import ProbabilisticGenome, alphabet
+from mutbert.errors import InputError
+from mutbert.genome.format import ARRAYS, FORMAT_VERSION, FREQUENCY_ONE, MANIFEST, SOFT_MASK, find_runs, float_to_fixed
+
+LETTERS = alphabet.IUPAC + alphabet.IUPAC.lower()
+# N, ambiguous codes and cases next to each other are what goes wrong first; long runs cross bytes and windows.
+STRETCHES = st.one_of(
+    st.text("ACGT", min_size=1, max_size=40),
+    st.text(LETTERS, min_size=1, max_size=9),
+    st.tuples(st.sampled_from(LETTERS), st.integers(1, 90)).map(lambda run: run[0] * run[1]),
 )
-
-# N runs and ambiguous codes next to each other are what goes wrong first.
-SEQUENCES = st.text("ACGTACGTACGTNNNRY", min_size=1, max_size=90)
-
-
-def write_store(directory, contigs):
-    """Write contigs given as name -> (sequence, {position: distribution})."""
-    with StoreWriter(directory) as writer:
-        for name, (sequence, variants) in contigs.items():
-            frequency = np.array([variants[p] for p in sorted(variants)], dtype=float).reshape(-1, 4)
-            position = np.array(sorted(variants), dtype=np.uint32)
-            writer.add_contig(name, alphabet.encode(sequence), position, float_to_fixed(frequency))
-        writer.finish(settings={}, sources=[])
-    return ProbabilisticGenome.open(directory)
-
-
-def expected_frequencies(sequence, variants):
-    dense = alphabet.DISTRIBUTIONS[alphabet.encode(sequence)]
-    for position, distribution in variants.items():
-        dense[position] = distribution
-    return dense
+SEQUENCES = st.lists(STRETCHES, min_size=1, max_size=5).map("".join)
 
 
 @st.composite
 def genomes(draw):
-    contigs = {}
-    for index in range(draw(st.integers(1, 4))):
-        sequence = draw(SEQUENCES)
-        known = [i for i, base in enumerate(sequence) if base in alphabet.BASES]
-        places = draw(st.lists(st.sampled_from(known), unique=True, max_size=6)) if known else []
-        variants = {}
-        for place in places:
-            weights = draw(st.lists(st.integers(1, 9), min_size=4, max_size=4))
-            variants[place] = [weight / sum(weights) for weight in weights]
-        contigs[f"chr{index + 1}"] = (sequence, variants)
-    return contigs
+    """Letters by contig, and frequencies of A, C, G, T by contig and position; the last base often varies."""
+    contigs = {f"chr{number}": draw(SEQUENCES) for number in range(draw(st.integers(1, 4)))}
+    weights = st.lists(st.integers(1, 9), min_size=4, max_size=4).map(lambda some: [one / sum(some) for one in some])
+    variants = {
+        name: draw(st.dictionaries(st.integers(0, len(letters) - 1) | st.just(len(letters) - 1), weights, max_size=6))
+        for name, letters in contigs.items()
+    }
+    return contigs, variants
 
 
-@given(genomes(), st.data())
-def test_every_read_gives_what_was_written(tmp_path_factory, contigs, data):
-    genome = write_store(tmp_path_factory.mktemp("store"), contigs)
-    for name, (sequence, variants) in contigs.items():
-        start = data.draw(st.integers(0, len(sequence)))
-        end = data.draw(st.integers(start, len(sequence)))
-        assert alphabet.decode(genome.bases(name, start, end)) == sequence[start:end]
-        expected = expected_frequencies(sequence, variants)
-        np.testing.assert_allclose(genome.frequencies(name, start, end), expected[start:end], atol=1 / FREQUENCY_ONE)
+def in_memory(contigs, variants):
+    """The same as `write_genome`, without files."""
+    rows = [
+        (
+            name,
+            alphabet.encode(letters),
+            find_runs(np.array([one.islower() for one in letters], np.uint8), SOFT_MASK),
+        )
+        for name, letters in contigs.items()
+    ]
+    fixed = {
+        name: (np.array(sorted(some)), float_to_fixed(np.array([some[one] for one in sorted(some)]).reshape(-1, 4)))
+        for name, some in variants.items()
+    }
+    return ProbabilisticGenome.from_sequences(rows, "x.fa").with_variants(fixed)
+
+
+def check_everything(genome, contigs, variants, draw, length):
+    """Compare all that reads with the letters, one by one; every window of every contig, in any order."""
+    dense = {name: alphabet.DISTRIBUTIONS[alphabet.encode(letters)] for name, letters in contigs.items()}
+    for name, some in variants.items():
+        for position, frequency in some.items():
+            dense[name][position] = frequency
+    assert genome.lengths == {name: len(letters) for name, letters in contigs.items()}
+    assert genome.has_soft_mask == any(map(str.islower, "".join(contigs.values())))
+    lower = {name: [letter.islower() for letter in letters] for name, letters in contigs.items()}
+    for name, letters in contigs.items():
+        start = draw(st.integers(0, len(letters)))
+        end = draw(st.integers(start, len(letters)))
+        assert alphabet.decode(genome.bases(name, start, end)) == letters[start:end].upper()
+        np.testing.assert_allclose(genome.frequencies(name, start, end), dense[name][start:end], atol=1 / FREQUENCY_ONE)
+        assert genome.soft_masked(name, start, end).tolist() == lower[name][start:end]
         read = genome.variants(name, start, end)
-        assert read.position.tolist() == [p for p in sorted(variants) if start <= p < end]
-        assert alphabet.decode(read.reference) == "".join(sequence[p] for p in read.position)
-        known = genome.known_runs(name, start, end)
-        covered = {i for a, b in known for i in range(a, b)}
-        assert covered == {i for i in range(start, end) if sequence[i] != "N"}
+        assert read.position.tolist() == [one for one in sorted(variants.get(name, {})) if start <= one < end]
+        assert alphabet.decode(read.reference) == "".join(letters[one].upper() for one in read.position)
+        np.testing.assert_allclose(read.frequency, dense[name][read.position], atol=1 / FREQUENCY_ONE)
+        known = {one for a, b in genome.known_runs(name, start, end) for one in range(a, b)}
+        assert known == {one for one in range(start, end) if letters[one] not in "Nn"}
 
-
-@given(genomes(), st.integers(1, 12), st.data())
-def test_windows_equal_single_reads(tmp_path_factory, contigs, length, data):
-    genome = write_store(tmp_path_factory.mktemp("store"), contigs)
-    names = [name for name, (sequence, _) in contigs.items() if len(sequence) >= length]
-    if not names:
-        return
-    wanted = [
-        (name, data.draw(st.integers(0, len(contigs[name][0]) - length)))
-        for name in data.draw(st.lists(st.sampled_from(names), min_size=1, max_size=8))
-    ]
-    order = list(genome.contigs)
-    windows = genome.windows(
-        np.array([order.index(name) for name, _ in wanted]), np.array([start for _, start in wanted]), length
-    )
-    for row, (name, start) in enumerate(wanted):
-        np.testing.assert_array_equal(windows.base_BL[row], genome.bases(name, start, start + length))
-        np.testing.assert_array_equal(windows.distributions()[row], genome.frequencies(name, start, start + length))
-    assert windows.row_N.tolist() == sorted(windows.row_N.tolist())
-
-
-@given(st.integers(0, 2**32), st.integers(1, 70))
-def test_windows_at_every_start_of_every_contig(tmp_path_factory, seed, length):
-    """Each phase, both ends, runs longer and shorter than a window, all in one batch of any order."""
-    random = np.random.default_rng(seed)
-    contigs = {}
-    for index in range(3):
-        stretches = [
-            "".join(random.choice(list("ACGT"), size=random.integers(0, 60)))
-            + "ACRN"[random.integers(4)] * int(random.integers(1, 90))
-            for _ in range(random.integers(1, 5))
-        ]
-        sequence = "".join(stretches) + "C"
-        known = [place for place, base in enumerate(sequence) if base in alphabet.BASES]
-        # The first contig is without variants, and the last base of the others varies.
-        places = {*random.choice(known, size=len(known) // 3), len(sequence) - 1} if index else set()
-        contigs[f"chr{index}"] = (sequence, {int(place): random.dirichlet(np.ones(4)).tolist() for place in places})
-    genome = write_store(tmp_path_factory.mktemp("store"), contigs)
-    wanted = [
-        (index, start)
-        for index, (sequence, _) in enumerate(contigs.values())
-        for start in range(len(sequence) - length + 1)
-    ]
-    wanted = [wanted[place] for place in random.permutation(len(wanted))]
+    names = list(contigs)
+    wanted = [(number, start) for number, name in enumerate(names) for start in range(len(contigs[name]) - length + 1)]
+    wanted = [wanted[one] for one in np.random.default_rng(length).permutation(len(wanted))]
     contig_B, start_B = np.array(wanted, dtype=np.int64).reshape(-1, 2).T
     windows = genome.windows(contig_B, start_B, length)
-    assert windows.base_BL.shape == (len(wanted), length)
-    assert windows.frequency_N4.dtype == np.uint16
+    masked_BL = genome.soft_masked_windows(contig_B, start_B, length)
+    assert windows.base_BL.shape == masked_BL.shape == (len(wanted), length)
+    assert (windows.frequency_N4.dtype, masked_BL.dtype) == (np.uint16, bool)
     rows = []
-    for row, (index, start) in enumerate(wanted):
-        name = f"chr{index}"
-        assert alphabet.decode(windows.base_BL[row]) == contigs[name][0][start : start + length]
-        variants = genome.variants(name, start, start + length)
-        fixed = (variants.frequency * FREQUENCY_ONE).round().astype(int)
-        rows += [
-            (row, place - start, *values)
-            for place, values in zip(variants.position.tolist(), fixed.tolist(), strict=True)
-        ]
-    read = np.column_stack([windows.row_N, windows.column_N, windows.frequency_N4])
-    assert [tuple(values) for values in read.tolist()] == rows
+    for row, (number, start) in enumerate(wanted):
+        name = names[number]
+        assert alphabet.decode(windows.base_BL[row]) == contigs[name][start : start + length].upper()
+        assert masked_BL[row].tolist() == lower[name][start : start + length]
+        rows += [(row, one - start) for one in sorted(variants.get(name, {})) if start <= one < start + length]
+    assert list(zip(windows.row_N.tolist(), windows.column_N.tolist(), strict=True)) == rows
+    assert (windows.frequency_N4.sum(axis=1, dtype=int) == FREQUENCY_ONE).all()
+    if wanted:
+        expected = np.stack([dense[names[number]][start : start + length] for number, start in wanted])
+        np.testing.assert_allclose(windows.distributions(), expected, atol=1 / FREQUENCY_ONE)
+
+
+@given(genomes(), st.integers(0, 70), st.data())
+def test_every_read_returns_what_was_written(tmp_path_factory, write_genome, genome, length, data):
+    contigs, variants = genome
+    folder = write_genome(tmp_path_factory.mktemp("store"), contigs, variants)
+    check_everything(ProbabilisticGenome.open(folder, check=True), contigs, variants, data.draw, length)
+    shutil.rmtree(folder)
+
+
+@given(genomes(), st.integers(0, 70), st.data())
+def test_a_genome_in_memory_reads_as_one_on_disk(tmp_path_factory, write_genome, genome, length, data):
+    contigs, variants = genome
+    check_everything(in_memory(contigs, variants), contigs, variants, data.draw, length)
+    # The reference of a store with other variants is the same.
+    folder = write_genome(tmp_path_factory.mktemp("store"), contigs, variants)
+    stored = ProbabilisticGenome.open(folder)
+    check_everything(stored.reference(), contigs, {}, data.draw, length)
+    some = {
+        name: (read.position, float_to_fixed(read.frequency)) for name in contigs for read in [stored.variants(name)]
+    }
+    check_everything(stored.reference().with_variants(some), contigs, variants, data.draw, length)
+    shutil.rmtree(folder)
+
+
+def test_variants_of_contigs_lie_in_any_order(tmp_path, write_genome):
+    """As the format allows, and builds with several workers wrote them."""
+    contigs = {"a": "ACGTACGT", "b": "GGGG", "c": "TTTTTTT"}
+    variants = {"c": {0: [0.5, 0, 0, 0.5]}, "a": {1: [0, 0.5, 0.5, 0], 7: [0.25, 0, 0, 0.75]}}
+    genome = ProbabilisticGenome.open(write_genome(tmp_path / "x", contigs, variants))
+    assert [one.variants for one in genome.contigs.values()] == [(1, 3), (0, 0), (0, 1)]
+    for name, some in variants.items():
+        assert genome.variants(name).position.tolist() == list(some)
+        assert genome.variants(name).frequency.round(4).tolist() == list(some.values())
 
 
 @given(st.lists(st.lists(st.floats(0, 1), min_size=4, max_size=4).filter(lambda row: sum(row) > 1e-6), max_size=20))
@@ -144,36 +140,51 @@ def test_fixed_point_rows_sum_exactly_and_stay_within_one_unit(rows):
 
 
 @pytest.fixture
-def store(tmp_path):
-    write_store(tmp_path, {"chr1": ("ACGTN" * 20, {1: [0.5, 0.5, 0, 0]}), "chrM": ("ACGT", {})})
-    return tmp_path
+def store(tmp_path, write_genome):
+    variants = {"chr1": {1: [0.5, 0.5, 0, 0]}}
+    return write_genome(tmp_path / "x.genome", {"chr1": "ACGTN" * 20, "chrM": "ACgt"}, variants)
 
 
 def test_contigs_are_found_under_either_naming(store):
     genome = ProbabilisticGenome.open(store)
-    assert genome.contig("1").name == "chr1"
-    assert genome.contig("MT").name == "chrM"
+    assert (genome.contig("1").name, genome.contig("MT").name) == ("chr1", "chrM")
     assert alphabet.decode(genome.bases("1", 0, 5)) == "ACGTN"
+    changed = genome.with_variants({"1": (np.array([2]), float_to_fixed(np.array([[0.5, 0, 0.5, 0]])))})
+    assert changed.variants("chr1").position.tolist() == [2]
+
+
+def test_regions_outside_a_contig_are_refused(store):
+    genome = ProbabilisticGenome.open(store)
+    for read in (genome.bases, genome.frequencies, genome.variants, genome.soft_masked, genome.known_runs):
+        for start, end in [(-1, 5), (0, 101), (6, 5)]:
+            with pytest.raises(InputError, match=r"x\.genome: chr1, .* is not within its 0 to 100"):
+                read("chr1", start, end)
+        with pytest.raises(InputError, match="no contig 'chr9'; there are chr1, chrM"):
+            read("chr9", 0, 1)
+
+
+# ---- stores that cannot be read
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_a_store_cut_short_is_refused(store, name):
-    content = (store / name).read_bytes()
-    (store / name).write_bytes(content[:-1])
-    with pytest.raises(GenomeError, match="cut short"):
-        ProbabilisticGenome.open(store)
-    (store / name).unlink()
-    with pytest.raises(GenomeError, match=name):
-        ProbabilisticGenome.open(store)
-
-
-def test_a_flipped_bit_is_found_when_asked_for(store):
-    content = bytearray((store / "sequence.npy").read_bytes())
-    content[-1] ^= 1
-    (store / "sequence.npy").write_bytes(content)
-    ProbabilisticGenome.open(store)
-    with pytest.raises(GenomeError, match="damaged"):
-        ProbabilisticGenome.open(store, check=True)
+@pytest.mark.parametrize("fault", ["cut", "longer", "gone", "another type", "a bit"])
+def test_a_damaged_array_is_refused(store, name, fault):
+    file = store / name
+    content = file.read_bytes()
+    changed = {
+        "cut": content[:-1],
+        "longer": content + b"12345678",
+        "gone": None,
+        "another type": content.replace(b"u4", b"i4").replace(b"|u1'", b"|i1'").replace(b"<u2'", b"<i2'"),
+        "a bit": content[:-1] + bytes([content[-1] ^ 1]),
+    }[fault]
+    file.unlink()
+    if changed is not None:
+        assert changed != content
+        file.write_bytes(changed)
+    with pytest.raises(InputError, match=rf"{name}: .*; copy or build the store again") as refusal:
+        ProbabilisticGenome.open(store, check=fault == "a bit")
+    assert "\n" not in str(refusal.value)
 
 
 CONTIG = {"name": "x", "length": 4, "offset": 0, "ambiguity": [0, 0], "soft_mask": [0, 0], "variants": [0, 0]}
@@ -183,35 +194,87 @@ CONTIG = {"name": "x", "length": 4, "offset": 0, "ambiguity": [0, 0], "soft_mask
     ("change", "message"),
     [
         ({"version": FORMAT_VERSION + 1}, "install a newer mutbert"),
+        ({"version": "two"}, "cannot be read"),
         ({"format": "something else"}, "does not describe a genome store"),
-        ({"contigs": [{"name": "chr1"}]}, "damaged"),
+        ({"contigs": [{"name": "chr1"}]}, "cannot be read"),
         ({"contigs": [{**CONTIG, "length": 9999}]}, "not fit"),
-        ({"contigs": [{**CONTIG, "soft_mask": [0, 1]}]}, "not fit"),
-        ({"contigs": [{key: value for key, value in CONTIG.items() if key != "soft_mask"}]}, "damaged"),
-        ({"arrays": {}}, "cannot be opened"),
+        ({"contigs": [{**CONTIG, "soft_mask": [0, 2]}]}, "not fit"),
+        ({"contigs": [{**CONTIG, "variants": [1, 0]}]}, "not fit"),
+        ({"contigs": [{**CONTIG, "ambiguity": [-1, 0]}]}, "not fit"),
+        ({"contigs": [{key: value for key, value in CONTIG.items() if key != "soft_mask"}]}, "cannot be read"),
+        ({"arrays": {}}, "copy or build the store again"),
     ],
 )
 def test_a_manifest_that_is_not_ours_is_refused(store, change, message):
     manifest = json.loads((store / MANIFEST).read_text())
     (store / MANIFEST).write_text(json.dumps(manifest | change))
-    with pytest.raises(GenomeError, match=message):
+    with pytest.raises(InputError, match=message):
         ProbabilisticGenome.open(store)
 
 
 def test_what_is_no_store_is_refused(tmp_path):
-    with pytest.raises(GenomeError, match="no such genome store"):
+    with pytest.raises(InputError, match="no such genome store"):
         ProbabilisticGenome.open(tmp_path / "absent")
-    with pytest.raises(GenomeError, match="not a genome store"):
+    with pytest.raises(InputError, match="not a genome store"):
         ProbabilisticGenome.open(tmp_path)
-    (tmp_path / MANIFEST).write_text("{")
-    with pytest.raises(GenomeError, match="cannot be read"):
-        ProbabilisticGenome.open(tmp_path)
+    for content in ("{", "[]", "{}", "\xff"):
+        (tmp_path / MANIFEST).write_text(content, encoding="latin-1")
+        with pytest.raises(InputError, match=r"manifest\.json: cannot be read"):
+            ProbabilisticGenome.open(tmp_path)
 
 
-def test_regions_outside_a_contig_are_refused(store):
-    genome = ProbabilisticGenome.open(store)
-    for start, end in [(-1, 5), (0, 101), (6, 5)]:
-        with pytest.raises(GenomeError, match="not within"):
-            genome.bases("chr1", start, end)
-    with pytest.raises(GenomeError, match="no contig 'chr9'"):
-        genome.bases("chr9", 0, 1)
+def test_version_1_has_no_soft_mask(store, as_version_1):
+    genome = ProbabilisticGenome.open(as_version_1(store), check=True)
+    assert not genome.has_soft_mask
+    assert genome.soft_masked("chrM", 0, 4).tolist() == [False] * 4
+    assert genome.soft_masked_windows(np.array([1, 0]), np.array([0, 1]), 3).tolist() == [[False] * 3] * 2
+    assert alphabet.decode(genome.bases("chrM", 0, 4)) == "ACGT"
+
+
+# ---- a genome in another process
+
+
+def read_all(genome):
+    """Everything that reads, of every contig, as plain lists."""
+    found = []
+    for number, (name, length) in enumerate(genome.lengths.items()):
+        windows = genome.windows(np.array([number]), np.array([0]), length)
+        found += [genome.soft_masked(name, 0, length).tolist(), *(part.tolist() for part in windows)]
+    return found
+
+
+@pytest.fixture
+def large(tmp_path, write_genome):
+    """A genome whose arrays are larger than what says where they are."""
+    variants = {"chr1": {12 * place + 4: [0.75, 0.25, 0, 0] for place in range(2000)}}
+    contigs = {f"chr{number}": "acgtACGTNNnn" * 2000 for number in range(1, 4)}
+    return ProbabilisticGenome.open(write_genome(tmp_path / "x.genome", contigs, variants))
+
+
+def test_a_pickled_genome_is_opened_again(large, tmp_path, monkeypatch):
+    expected = read_all(large)  # nothing that reading makes is pickled either
+    content = pickle.dumps(large)
+    assert len(content) < 2000 < large.bytes_on_disk / 20
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(read_all, (large,)) == expected
+    # A relative path is found from elsewhere.
+    monkeypatch.chdir(large.path.parent)
+    content = pickle.dumps(ProbabilisticGenome.open(large.path.name))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert read_all(pickle.loads(content)) == expected
+
+
+def test_genomes_in_memory_are_pickled(large):
+    changed = {"chr2": (np.array([3, 5]), float_to_fixed(np.full((2, 4), 0.25)))}
+    sequences = ProbabilisticGenome.from_sequences([("chr2", alphabet.encode("ACGTAC"), np.empty(0, SOFT_MASK))])
+    for genome in (large.reference(), large.with_variants(changed), sequences, sequences.with_variants(changed)):
+        assert read_all(pickle.loads(pickle.dumps(genome))) == read_all(genome)
+    assert len(pickle.dumps(large.with_variants(changed))) < 3000
+
+
+def test_a_genome_that_was_replaced_is_not_taken_for_the_same(large, write_genome):
+    content = pickle.dumps(large)
+    write_genome(large.path, {"chr1": "ACGT"})
+    with pytest.raises(InputError, match=r"x\.genome: was replaced by another genome .*; start again"):
+        pickle.loads(content)

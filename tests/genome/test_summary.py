@@ -1,12 +1,17 @@
 """Counts of a genome against counts of its own dense rows."""
 
+from pathlib import Path
+
 import numpy as np
+import polars as pl
 import pytest
 
 from mutbert.genome.build import build_genome
-from mutbert.genome.format import FREQUENCY_ONE
+from mutbert.genome.format import FREQUENCY_ONE, SOFT_MASK
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.summary import DOUBLING_EDGES, SPECTRUM_BINS, summarise_genome
+
+DOCS = Path(__file__).parent
 
 RECORDS = [
     ("chr1", 1, "A", "G", 0.05),
@@ -25,20 +30,20 @@ def genome(tmp_path, write_fasta, write_vcf):
 
 def test_everything_is_counted(genome):
     summary = summarise_genome(genome)
-    assert [(one.name, one.length, one.known, one.variants) for one in summary.contigs] == [
+    assert summary.contigs.select("name", "length", "known", "variants").rows() == [
         ("chr1", 8, 4, 3),
         ("chr2", 3, 3, 1),
         ("chr3", 2, 0, 0),
     ]
-    assert [one.per_kilobase for one in summary.contigs] == [750, pytest.approx(1000 / 3), 0]
+    assert summary.contigs["per_kilobase"].to_list() == [750, pytest.approx(1000 / 3), 0]
     assert (summary.length, summary.known, summary.variants) == (13, 7, 4)
-    assert [one.soft_masked for one in summary.contigs] == [4, 0, 2]
+    assert summary.contigs["soft_masked"].to_list() == [4, 0, 2]
     assert (summary.soft_masked, summary.soft_masked_share) == (6, 6 / 13)
     assert (summary.alternates, summary.multi_allelic) == (5, 1)
     # A>G and C>T against C>A and T>A; where the reference is R, there is no telling.
     assert (summary.transitions, summary.transversions) == (2, 2)
     assert summary.transitions_per_transversion == 1
-    assert [(one.alternates, one.transitions, one.transversions) for one in summary.contigs] == [
+    assert summary.contigs.select("alternates", "transitions", "transversions").rows() == [
         (4, 1 + 1, 1 + 1),
         (1, 0, 0),
         (0, 0, 0),
@@ -74,11 +79,15 @@ def test_a_doubling_bin_has_its_upper_edge(tmp_path, write_fasta, write_vcf, fre
 
 
 def test_every_kept_frequency_has_one_doubling_bin():
-    from mutbert.genome.summary import _doubling_spectrum
-
-    kept = (np.arange(1, FREQUENCY_ONE + 1) / FREQUENCY_ONE).astype(np.float32)
-    # The bin doubles, so each holds as many of the numbers as all before it; the first has 1/65535 and 2/65535.
-    assert _doubling_spectrum(kept).tolist() == [2, *(2**power for power in range(1, 15)), 32767]
+    """The bins double, so each holds as many of the numbers as all before it; the first has 1/65535 and 2/65535."""
+    kept = np.arange(1, FREQUENCY_ONE + 1)
+    code_L = np.zeros(len(kept), np.uint8)
+    frequency_V4 = np.stack([FREQUENCY_ONE - kept, kept, 0 * kept, 0 * kept], axis=1).astype(np.uint16)
+    genome = ProbabilisticGenome.from_sequences([("1", code_L, np.empty(0, SOFT_MASK))], path=DOCS)
+    summary = summarise_genome(genome.with_variants({"1": (np.arange(len(kept)), frequency_V4)}))
+    assert summary.doubling_spectrum == [2, *(2**power for power in range(1, 15)), 32767]
+    below = np.maximum(kept - 1, 0.5) / FREQUENCY_ONE
+    assert abs(np.bincount((below * SPECTRUM_BINS).astype(int)) - summary.spectrum).max() <= 1
 
 
 def test_diversity_is_the_chance_that_two_chromosomes_differ(genome):
@@ -90,8 +99,9 @@ def test_diversity_is_the_chance_that_two_chromosomes_differ(genome):
         for place, row in enumerate(genome.frequencies(name, 0, length).tolist()):
             if place in positions:
                 of_contig += sum(row[a] * row[b] for a in range(4) for b in range(4) if a != b)
-        (one,) = (one for one in summary.contigs if one.name == name)
-        assert one.diversity_per_kilobase == pytest.approx(1000 * of_contig / one.known if one.known else 0)
+        one = summary.contigs.row(by_predicate=pl.col("name") == name, named=True)
+        expected = 1000 * of_contig / one["known"] if one["known"] else 0
+        assert one["diversity_per_kilobase"] == pytest.approx(expected)
         total += of_contig
     assert summary.diversity_per_kilobase == pytest.approx(1000 * total / 7)
     frequencies = [0.05, 0.25, 0.051, 1, 0.5]

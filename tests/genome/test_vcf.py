@@ -62,10 +62,10 @@ def test_regions_have_each_record_once(tmp_path, write_vcf):
     pysam.tabix_index(str(path), preset="vcf")
     assert count_by_index(path) == {"c:1": 4, "d": 1}
     places = [
-        [row[:2] for row in read(path, regions=[region])] for region in (("c:1", 0, 4), ("c:1", 4, 8), ("c:1", 8, None))
+        [row[:2] for row in read(path, region=[region])] for region in (("c:1", 0, 4), ("c:1", 4, 8), ("c:1", 8, None))
     ]
     assert places == [[("c:1", 2)], [("c:1", 4), ("c:1", 4)], [("c:1", 8)]]
-    assert len(read(path, regions=[("c:1", 0, None), ("d", 0, None)])) == 5
+    assert len(read(path, region=[("c:1", 0, None), ("d", 0, None)])) == 5
     (tmp_path / "x.vcf.gz.tbi").write_bytes(b"no index")
     assert count_by_index(path) is None
 

@@ -5,13 +5,10 @@ import shlex
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from mutbert import alphabet
 from mutbert.cli.main import app
-from mutbert.genome.store import StoreWriter
 from mutbert.model import MutBertModel
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -19,7 +16,7 @@ SAMPLE = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
-def folder(build, tmp_path, monkeypatch, peer_folders):
+def folder(build, tmp_path, monkeypatch, peer_folders, write_genome):
     build(MutBertModel, max_position_embeddings=512).save_pretrained(tmp_path / "model")
     for name in ("dnabert2", "ntv2-50m"):
         # A folder of that name comes before the Hub's repository.
@@ -27,11 +24,7 @@ def folder(build, tmp_path, monkeypatch, peer_folders):
     (tmp_path / "sequences.fa").write_text(">one\nACGTN\n>two\nacgtr\n")
     (tmp_path / "long.fa").write_text(">long\n" + "ACGT" * 200 + "\n")
     (tmp_path / "regions.bed").write_text("chr1\t0\t20\tgene\nchr1\t30\t40\n")
-    genome = tmp_path / "population.genome"
-    genome.mkdir()
-    with StoreWriter(genome) as writer:
-        writer.add_contig("chr1", alphabet.encode("ACGT" * 20), np.zeros(0, np.uint32), np.zeros((0, 4), np.uint16))
-        writer.finish()
+    write_genome(tmp_path / "population.genome", {"chr1": "ACGT" * 20})
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from mutbert import alphabet
 from mutbert.cli import embed as command
 from mutbert.errors import InputError, MissingExtraError
-from mutbert.genome.store import ProbabilisticGenome, StoreWriter, float_to_fixed
+from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import embedding_files, embedding_sources, embeddings
 from mutbert.inference.embedding_sources import Input, Record, open_source
 from mutbert.inference.embeddings import EmbeddingReport, embed, embed_inputs
@@ -37,16 +37,11 @@ def fasta(tmp_path, sequences):
 
 
 @pytest.fixture
-def genome(tmp_path):
+def genome(tmp_path, write_genome):
     """Two contigs with ambiguous codes, unknown bases and variants."""
-    path = tmp_path / "small.genome"
-    path.mkdir()
-    with StoreWriter(path) as writer:
-        frequencies = float_to_fixed(np.array([[0.8, 0, 0.2, 0], [0.1, 0.2, 0.3, 0.4]]))
-        writer.add_contig("chr1", alphabet.encode("ACGTACGTNNRYACGT" * 4), np.array([4, 13], np.uint32), frequencies)
-        writer.add_contig("chr2", alphabet.encode("GATTACA" * 8), np.zeros(0, np.uint32), frequencies[:0])
-        writer.finish()
-    return ProbabilisticGenome.open(path)
+    contigs = {"chr1": "ACGTACGTNNRYACGT" * 4, "chr2": "GATTACA" * 8}
+    variants = {"chr1": {4: [0.8, 0, 0.2, 0], 13: [0.1, 0.2, 0.3, 0.4]}}
+    return ProbabilisticGenome.open(write_genome(tmp_path / "small.genome", contigs, variants))
 
 
 @pytest.fixture

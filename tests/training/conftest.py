@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, StoreWriter
+from mutbert import alphabet
+from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
 
 RECIPE = """\
 genome: {genome}
@@ -22,23 +23,21 @@ training: {{max_steps: 6, per_device_train_batch_size: 4, learning_rate: 1e-3, e
 
 
 @pytest.fixture(scope="session")
-def genome_path(tmp_path_factory):
+def genome_path(tmp_path_factory, write_genome):
     """A small genome of two contigs, in which every 20th position varies."""
-    path = tmp_path_factory.mktemp("store") / "small.genome"
-    path.mkdir()
     rng = np.random.default_rng(0)
-    with StoreWriter(path) as writer:
-        for name, length in (("chr1", 4000), ("chr2", 1500)):
-            base = rng.integers(0, 4, length).astype(np.uint8)
-            position = np.arange(5, length, 20, dtype=np.uint32)
-            frequency = np.zeros((len(position), 4), dtype=np.uint16)
-            rows = np.arange(len(position))
-            alternate = rng.integers(FREQUENCY_ONE // 50, FREQUENCY_ONE, len(position)).astype(np.uint16)
-            frequency[rows, (base[position] + 1) % 4] = alternate
-            frequency[rows, base[position]] = FREQUENCY_ONE - alternate
-            writer.add_contig(name, base, position, frequency)
-        writer.finish()
-    return path
+    contigs, variants = {}, {}
+    for name, length in (("chr1", 4000), ("chr2", 1500)):
+        base = rng.integers(0, 4, length).astype(np.uint8)
+        position = np.arange(5, length, 20)
+        frequency = np.zeros((len(position), 4))
+        rows = np.arange(len(position))
+        alternate = rng.integers(FREQUENCY_ONE // 50, FREQUENCY_ONE, len(position))
+        frequency[rows, (base[position] + 1) % 4] = alternate / FREQUENCY_ONE
+        frequency[rows, base[position]] = 1 - alternate / FREQUENCY_ONE
+        contigs[name] = alphabet.decode(base)
+        variants[name] = dict(zip(position.tolist(), frequency, strict=True))
+    return write_genome(tmp_path_factory.mktemp("store") / "small.genome", contigs, variants)
 
 
 @pytest.fixture

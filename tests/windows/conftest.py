@@ -1,29 +1,15 @@
 import numpy as np
 import pytest
 
-from mutbert import alphabet
-from mutbert.genome.store import ProbabilisticGenome, StoreWriter, float_to_fixed
+from mutbert import ProbabilisticGenome
 
 
 @pytest.fixture(scope="session")
-def make_genome(tmp_path_factory):
+def make_genome(tmp_path_factory, write_genome):
     """Write and open a genome: sequences by contig, lower case where soft-masked, and frequencies by position."""
 
     def make(contigs, variants=None, name="some.genome"):
-        folder = tmp_path_factory.mktemp("genome") / name
-        folder.mkdir()
-        with StoreWriter(folder) as writer:
-            for contig, sequence in contigs.items():
-                rows = sorted((variants or {}).get(contig, {}).items())
-                writer.add_contig(
-                    contig,
-                    alphabet.encode(sequence),
-                    np.array([position for position, _ in rows], dtype=np.uint32),
-                    float_to_fixed(np.array([frequency for _, frequency in rows]).reshape(-1, 4)),
-                    np.array([letter.islower() for letter in sequence]),
-                )
-            writer.finish()
-        return ProbabilisticGenome.open(folder)
+        return ProbabilisticGenome.open(write_genome(tmp_path_factory.mktemp("genome") / name, contigs, variants))
 
     return make
 

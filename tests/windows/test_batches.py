@@ -109,25 +109,6 @@ def test_targets_are_those_of_a_plain_loop(batch):
     assert torch.equal(dense["labels"][..., 5:], found.frequency_BT4)
 
 
-def test_the_alternate_share_of_a_variant():
-    batch = {
-        "base_codes": torch.tensor([[0, 1, 2]], dtype=torch.uint8),
-        "variant_places": torch.tensor([1], dtype=torch.int32),
-        "variant_frequencies": torch.tensor([[0.0, 0.75, 0.0, 0.25]]),
-        "target_places": torch.tensor([[0, 1]], dtype=torch.int16),
-        "target_inputs": torch.tensor([[4, KEPT]], dtype=torch.uint8),
-    }
-    targets = targets_of(batch)
-    assert targets.place_BT.tolist() == [[1, 2]]
-    assert targets.frequency_BT4.tolist() == [[[1, 0, 0, 0], [0, 0.75, 0, 0.25]]]
-    assert targets.variant_BT.tolist() == [[False, True]]
-    assert targets.alternate_BT.tolist() == [[0, 0.25]]
-    # Where the reference is all that is shown, a position that varies has no other part.
-    batch["variant_frequencies"] = torch.empty(0, 4)
-    assert targets_of(batch).variant_BT.tolist() == [[False, True]]
-    assert targets_of(batch).alternate_BT.tolist() == [[0, 0]]
-
-
 def test_a_base_that_is_not_known_is_the_unknown_token():
     batch = {
         "base_codes": torch.tensor([[alphabet.UNKNOWN, 3]], dtype=torch.uint8),

@@ -1,5 +1,4 @@
 import pickle
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -82,35 +81,6 @@ def test_windows_come_from_exactly_the_valid_starts(make_genome, sequences, leng
     assert sampler.contig_names(some) == [f"c{contig}" for _, contig, _ in drawn[:20]]
 
 
-def test_the_last_base_and_a_stretch_of_exactly_one_window_are_drawn(make_genome):
-    genome = make_genome({"a": "N" + "ACGTA" + "N", "b": "ACGTAC"})
-    sampler = WindowSampler([whole(genome)], 5, seed=0)
-    drawn = Counter(listed(sampler.places(np.arange(3000))))
-    assert set(drawn) == {(0, 0, 1, False), (0, 1, 0, False), (0, 1, 1, False)}
-    # Each is drawn a third of the time, within five standard deviations.
-    assert all(abs(count - 1000) < 5 * np.sqrt(3000 * 2 / 9) for count in drawn.values())
-
-
-def test_genomes_give_windows_in_proportion_to_their_valid_starts(make_genome):
-    # 31, 11 and 58 starts; the second genome has a gap, the third is of two contigs.
-    genomes = [
-        make_genome({"a": "ACGT" * 10}),
-        make_genome({"a": "ACGTN" * 3 + "ACGTAC" * 3 + "AC"}),
-        make_genome({"a": "ACGT" * 10, "b": "ACGT" * 9}),
-    ]
-    sampler = WindowSampler([whole(genome) for genome in genomes], 10, seed=8)
-    windows = 20_000
-    places = sampler.places(np.arange(windows))
-    found = np.bincount(places.genome_B, minlength=3)
-    expected = windows * np.array([31, 11, 58]) / 100
-    assert sampler.valid_starts == 100
-    assert ((found - expected) ** 2 / expected).sum() < 18.4  # 99.99 % quantile with two degrees of freedom
-    starts = Counter(listed(places))
-    assert len(starts) == 100
-    # 99 degrees of freedom, as above.
-    assert sum((count - windows / 100) ** 2 / (windows / 100) for count in starts.values()) < 160
-
-
 def test_stretches_that_are_too_short_are_named(make_genome):
     genomes = [make_genome({"a": "ACGTN" * 4}, name="one.genome"), make_genome({"b": "ACGTN" * 4}, name="two.genome")]
     with pytest.raises(InputError) as caught:
@@ -150,12 +120,6 @@ def test_a_window_is_a_function_of_seed_and_index(genomes, count, seed, indices)
     assert listed(again.places(order)) == listed(together)
 
 
-def test_another_seed_gives_other_windows(genomes):
-    index = np.arange(50)
-    drawn = [listed(sample(genomes, seed).places(index)) for seed in (5, 6, 2**62)]
-    assert all(one != other for number, one in enumerate(drawn) for other in drawn[:number])
-
-
 @given(st.integers(1, 3), st.integers(0, 1000), st.integers(1, 40), st.sampled_from([0, 0.5, 1]))
 def test_a_window_is_what_its_genome_says_on_its_strand(genomes, count, seed, length, reverse):
     sampler = sample(genomes[:count], seed, length, reverse)
@@ -189,15 +153,6 @@ def test_a_window_is_what_its_genome_says_on_its_strand(genomes, count, seed, le
     assert set(found) == set(expected)
 
 
-@given(st.integers(0, 1000), st.floats(0, 1), st.lists(st.integers(0, 10**6), min_size=1, max_size=9))
-def test_strands_move_no_window(genomes, seed, reverse, indices):
-    index = np.array(indices)
-    before = sample(genomes, seed).places(index)
-    after = sample(genomes, seed, reverse=reverse).places(index)
-    assert not before.reverse_B.any()
-    assert listed(before[:3]) == listed(after[:3])
-
-
 @pytest.mark.parametrize("reverse", [0, 0.3, 0.5, 1])
 def test_the_share_of_reverse_windows(genomes, reverse):
     windows = 20_000
@@ -219,16 +174,3 @@ def test_no_window_at_all(genomes):
         windows = sampler.read(places)
         assert (windows.base_BL.shape, windows.frequency_N4.shape) == ((0, 12), (0, 4))
         assert sampler.soft_masked(places).shape == (0, 12)
-
-
-def test_any_genome_may_have_the_soft_mask(genomes):
-    assert sample(genomes).has_soft_mask
-    assert sample(genomes[:1]).has_soft_mask
-    assert not sample(genomes[1:2]).has_soft_mask
-
-
-def test_reading_leaves_the_genome_as_it_is(genomes):
-    sampler = sample(genomes, reverse=1.0)
-    places = sampler.places(np.arange(30))
-    first, second = sampler.read(places), sampler.read(places)
-    assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))

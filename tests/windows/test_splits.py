@@ -77,33 +77,6 @@ def test_both_sides_have_their_bases_and_share_none(genome, train, held_out):
             assert bases(part.regions) == meant
 
 
-def test_regions_are_merged_in_the_genomes_order(genome, tmp_path):
-    bed = tmp_path / "some.bed"
-    bed.write_text("2\t0\t10\nchr1\t50\t60\nchr1\t10\t20\nchr1\t15\t30\n")
-    assert select_regions(genome, [str(bed), "1:31-40"]) == [
-        Region("chr1", 10, 40),
-        Region("chr1", 50, 60),
-        Region("chr2", 0, 10),
-    ]
-
-
-def test_the_genomes_order_is_that_of_its_contigs(make_genome):
-    genome = make_genome(dict.fromkeys(("chrX", "chr10", "chr2"), "ACGT" * 10))
-    entries = ["chr2:5-8", "chr10:31-40", "chrX", "chr10:1-4"]
-    expected = [Region("chrX", 0, 40), Region("chr10", 0, 4), Region("chr10", 30, 40), Region("chr2", 4, 8)]
-    assert select_regions(genome, entries) == expected
-    split = split_genomes([genome], [], ["chr10"])
-    assert split.train == [Part(genome, [Region("chrX", 0, 40), Region("chr2", 0, 40)])]
-
-
-def test_what_is_not_held_out_is_trained_on(genome):
-    split = split_genomes([genome], [], ["chr1:41-60", "chr1:91-100"])
-    assert split.train == [
-        Part(genome, [Region("chr1", 0, 40), Region("chr1", 60, 90), Region("chr2", 0, 40)]),
-    ]
-    assert split.held_out == [Part(genome, [Region("chr1", 40, 60), Region("chr1", 90, 100)])]
-
-
 def test_a_base_on_both_sides_is_refused(genome, mouse):
     with pytest.raises(InputError) as caught:
         split_genomes([genome], ["chr1:1-50", "chr2"], ["chr1:50-60"])
@@ -183,29 +156,6 @@ def test_an_entry_that_is_not_clear_is_refused(genome, mouse, entry, said):
         assert str(caught.value) == (
             f"{entry}: {said}; put the name of one before it, for example human:{entry} (there are human, mouse)"
         )
-
-
-def test_a_region_that_one_genome_alone_is_long_enough_for_is_its_own(genome, mouse):
-    split = split_genomes([genome, mouse], ["chr1:51-61"], [])
-    assert split.train == [Part(genome, [Region("chr1", 50, 61)])]
-
-
-def test_an_entry_that_its_own_genome_does_not_have_is_refused(genome, mouse, tmp_path):
-    bed = tmp_path / "some.bed"
-    bed.write_text("chr7\t0\t10\n")
-    for entry in ("human:chr7", "mouse:chr2"):
-        with pytest.raises(InputError, match="no such contig; there are chr1"):
-            split_genomes([genome, mouse], [entry], [])
-    with pytest.raises(InputError, match=r"some.bed, line 1: no contig 'chr7'"):
-        split_genomes([genome, mouse], [f"human:{bed}"], [])
-
-
-def test_one_genome_may_be_named_too(genome, tmp_path):
-    bed = tmp_path / "some.bed"
-    bed.write_text("chr1\t0\t10\n")
-    split = split_genomes([genome], ["human:chr2", f"human:{bed}"], ["human:1:11-20"])
-    assert split.train == [Part(genome, [Region("chr1", 0, 10), Region("chr2", 0, 40)])]
-    assert split.held_out == [Part(genome, [Region("chr1", 10, 20)])]
 
 
 @pytest.mark.parametrize("name", ["chr22.genome", "22.genome"])

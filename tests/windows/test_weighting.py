@@ -1,36 +1,18 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert.errors import InputError
-from mutbert.model.modeling_mutbert import target_loss
 from mutbert.windows.batches import expand_batch
 from mutbert.windows.dataset import WindowDataset
-from mutbert.windows.masking import Masking
+from mutbert.windows.masking import Masking, Weighting
 from mutbert.windows.sampler import WindowSampler
 from mutbert.windows.splits import Part, select_regions
 from mutbert.windows.tempering import Tempering
-from mutbert.windows.weighting import Weighting, weigh_targets
 
 LENGTH = 30
 WEIGHTS = st.floats(0, 100, width=32)
-
-
-@given(st.integers(0, 1000), st.integers(0, 5), st.integers(0, 8), WEIGHTS, WEIGHTS)
-def test_weights_multiply(seed, rows, targets, variant, soft_masked):
-    varies, masked = np.random.default_rng(seed).random((2, rows, targets)) < 0.5
-    weight = weigh_targets(varies, masked, Weighting(variant, soft_masked))
-    assert (weight.dtype, weight.shape) == (np.float32, (rows, targets))
-    for row in range(rows):
-        for target in range(targets):
-            expected = 1.0
-            if varies[row, target]:
-                expected *= variant
-            if masked[row, target]:
-                expected *= soft_masked
-            assert weight[row, target] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["variant", "soft_masked"])
@@ -39,12 +21,6 @@ def test_weights_that_cannot_be_are_refused(name, value):
     with pytest.raises(ValueError) as caught:
         Weighting(**{name: value})
     assert str(caught.value) == f"weighting.{name} is {value}; it must be 0 or more, and finite"
-
-
-def test_what_is_even():
-    assert Weighting().is_even
-    assert Weighting(0, 0) == Weighting(variant=0, soft_masked=0)
-    assert not any(Weighting(*pair).is_even for pair in [(2, 1), (1, 0), (0.5, 0.5), (2, 2)])
 
 
 def make(genome, weighting, reverse=0.0, policy="uniform"):
@@ -85,26 +61,6 @@ def test_targets_have_the_weights_of_their_places_and_nothing_else_changes(genom
     assert set(dense) == {*dense_even, "target_weights"}
     assert all(torch.equal(dense[name], dense_even[name]) for name in dense_even)
     assert torch.equal(dense["target_weights"], batch["target_weights"])
-
-
-def test_the_loss_is_the_sum_of_weights_times_losses_over_the_number_of_targets(genome):
-    batch = make(genome, Weighting(3, 0.25), policy="variants_first").batch(range(40))
-    dense = expand_batch(batch)
-    labels, weights = dense["labels"], dense["target_weights"]
-    logits = torch.randn(*labels.shape, generator=torch.Generator().manual_seed(0))
-    total, count = 0.0, 0
-    for row in range(40):
-        for target in range(batch["target_places"].shape[1]):
-            scores = logits[row, target].double().numpy()
-            log_probabilities = scores - np.log(np.exp(scores).sum())
-            loss = -(labels[row, target].double().numpy() * log_probabilities).sum()
-            total += batch["target_weights"][row, target].item() * loss
-            count += 1
-    assert count == 40 * 12
-    assert target_loss(logits, labels, weights).item() == pytest.approx(total / count, rel=1e-5)
-    # However a batch is divided, its loss is the mean of its parts' losses.
-    parts = [target_loss(*(x[some] for x in (logits, labels, weights))) for some in (slice(20), slice(20, 40))]
-    assert sum(parts).item() / 2 == pytest.approx(total / count, rel=1e-5)
 
 
 def test_a_soft_mask_that_is_not_there_cannot_be_weighed(make_genome):

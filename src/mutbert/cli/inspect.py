@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +17,7 @@ from mutbert.files import atomic_file, check_output
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mutbert.genome.summary import ContigSummary, GenomeSummary
+    from mutbert.genome.summary import GenomeSummary
 
 _WIDEST_BAR = 50
 _MOST_CONTIGS = 30
@@ -78,7 +77,8 @@ def _as_object(one: Inspected) -> dict[str, Any]:
     summary = one.summary
     return {
         "path": str(one.path),
-        **asdict(summary),
+        **vars(summary),
+        "contigs": summary.contigs.to_dicts(),
         "doubling_edges": DOUBLING_EDGES,
         "known_share": summary.known_share,
         "soft_masked_share": summary.soft_masked_share,
@@ -99,11 +99,11 @@ def _print_one(one: Inspected) -> None:
 
 def _print_summary(path: Path, summary: GenomeSummary) -> None:
     typer.echo(f"{path}: checksums are right\n")
-    longest = sorted(summary.contigs, key=lambda one: one.length, reverse=True)[:_MOST_CONTIGS]
-    shown = {one.name for one in longest}
-    rows = [_contig_row(one.name, one) for one in summary.contigs if one.name in shown]
+    # The longest of them, in the genome's order.
+    longest = summary.contigs.with_row_index().top_k(_MOST_CONTIGS, by="length").sort("index")
+    rows = [_contig_row(**contig) for contig in longest.drop("index").iter_rows(named=True)]
     if len(summary.contigs) > 1:
-        rows.append(_contig_row("all", summary))
+        rows.append(_contig_row("all", **vars(summary)))
     print_table(("contig", "bases", "not N", "variants", "per kb", "ti/tv", "het per kb"), rows)
     if len(summary.contigs) > _MOST_CONTIGS:
         typer.echo(f"and {len(summary.contigs) - _MOST_CONTIGS:,} more, all of them shorter; --json lists every contig")
@@ -113,7 +113,8 @@ def _print_summary(path: Path, summary: GenomeSummary) -> None:
     )
     typer.echo(
         f"{summary.alternates:,} alternate alleles; {summary.multi_allelic:,} positions with more than one; "
-        f"{summary.transitions:,} transitions, {summary.transversions:,} transversions, ratio {_ratio(summary)}"
+        f"{summary.transitions:,} transitions, {summary.transversions:,} transversions, "
+        f"ratio {_ratio(summary.transitions, summary.transversions)}"
     )
     typer.echo(
         f"mean frequency of an alternate allele {_mean_frequency(summary)}; expected heterozygosity "
@@ -126,20 +127,18 @@ def _print_summary(path: Path, summary: GenomeSummary) -> None:
             _print_spectra([(path.stem, summary)])
 
 
-def _contig_row(name: str, one: ContigSummary | GenomeSummary) -> tuple[str, ...]:
+def _contig_row(name: str, **counts: Any) -> tuple[str, ...]:
     return (
         name,
-        f"{one.length:,}",
-        f"{one.known:,}",
-        f"{one.variants:,}",
-        f"{one.per_kilobase:.2f}",
-        _ratio(one),
-        f"{one.diversity_per_kilobase:.3f}",
+        *(f"{counts[key]:,}" for key in ("length", "known", "variants")),
+        f"{counts['per_kilobase']:.2f}",
+        _ratio(counts["transitions"], counts["transversions"]),
+        f"{counts['diversity_per_kilobase']:.3f}",
     )
 
 
-def _ratio(one: ContigSummary | GenomeSummary) -> str:
-    return f"{one.transitions / one.transversions:.2f}" if one.transversions else "none"
+def _ratio(transitions: int, transversions: int) -> str:
+    return f"{transitions / transversions:.2f}" if transversions else "none"
 
 
 def _mean_frequency(summary: GenomeSummary) -> str:
@@ -207,7 +206,7 @@ def _facts(one: Inspected) -> tuple[str, ...]:
         f"{summary.per_kilobase:.2f}",
         f"{summary.alternates:,}",
         f"{summary.multi_allelic:,}",
-        _ratio(summary),
+        _ratio(summary.transitions, summary.transversions),
         _mean_frequency(summary),
         f"{summary.diversity_per_kilobase:.3f}",
         f"{summary.bytes_per_base:.4f}",

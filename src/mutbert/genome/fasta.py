@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import mmap
 import zlib
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,18 +21,14 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import UInt8
 
+LINE_BASES: Final = 60
+"""Bases on a line that is written."""
+
 _LOWER: Final = np.uint8(16)
-_HEAD_BYTES: Final = 1 << 16
-
-
-def _code_of_byte() -> bytes:
-    """Return byte to base code, with one more bit for lower case, so that one pass over the text tells both."""
-    table = alphabet.CODE_OF_BYTE.copy()
-    table[ord("a") : ord("z") + 1] |= _LOWER
-    return table.tobytes()
-
-
-_CODES: Final = _code_of_byte()
+_PIECE_BASES: Final = 1 << 20
+# Byte to base code, with one more bit for lower case, so that one pass over the text tells both.
+_IS_LOWER: Final = np.isin(np.arange(256), np.arange(ord("a"), ord("z") + 1))
+_CODES: Final = (alphabet.CODE_OF_BYTE | _LOWER * _IS_LOWER).tobytes()
 
 
 def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
@@ -50,7 +45,7 @@ def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
         with pysam.FastxFile(str(path), persist=False) as records:
             for record in records:
                 if not record.name:
-                    after = "the first header" if name is None else f"the header after contig {name}"
+                    after = f"the header after contig {name}" if name else "the first header"
                     raise InputError(f"{path}: {after} has no name; write the contig's name right after the '>'")
                 name = record.name
                 if name in seen:
@@ -74,17 +69,20 @@ def _encode(path: Path, name: str, sequence: str) -> tuple[UInt8, npt.NDArray[An
     """Return base codes and runs of lower case."""
     if not sequence:
         raise InputError(f"{path}: contig {name} has no sequence; remove its header or add the bases")
-    code_L: UInt8 = np.frombuffer(bytearray(sequence, "utf-8").translate(_CODES), dtype=np.uint8)
+    code_L = np.empty(len(sequence), dtype=np.uint8)
+    # By pieces, as a chromosome and each copy of it take hundreds of megabytes.
+    for start in range(0, len(sequence), _PIECE_BASES):
+        piece = sequence[start : start + _PIECE_BASES].encode("ascii", "replace").translate(_CODES)
+        code_L[start : start + _PIECE_BASES] = np.frombuffer(piece, dtype=np.uint8)
     if code_L.max() == alphabet.NOT_A_BASE:
         wrong = int(np.argmax(code_L == alphabet.NOT_A_BASE))
         raise InputError(
             f"{path}: contig {name}, position {wrong + 1}: {sequence[wrong]!r} is not an IUPAC nucleotide code; "
             "use a FASTA of DNA"
         )
-    start, length, _ = find_runs(code_L & _LOWER)
+    del sequence
+    soft_mask = find_runs(code_L, SOFT_MASK, lambda code: code & _LOWER)
     code_L &= np.uint8(15)
-    soft_mask = np.empty(len(start), SOFT_MASK)
-    soft_mask["start"], soft_mask["length"] = start, length
     return code_L, soft_mask
 
 
@@ -93,14 +91,23 @@ def _check_start(path: Path) -> None:
     compression = check_input(path, "FASTA")
     try:
         with path.open("rb") if compression is Compression.PLAIN else gzip.open(path) as file:
-            head = file.read(_HEAD_BYTES).lstrip()
-            if head and not head.startswith(b">"):
-                start = head[:10].decode("ascii", "replace")
+            head = file.read(_PIECE_BASES)
+            if not head.lstrip().startswith(b">") and head.strip():
+                start = head.strip()[:10].decode("ascii", "replace")
                 raise InputError(f"{path}: is not FASTA, it starts with {start!r} and not with '>'; use a FASTA file")
-            if compression is Compression.PLAIN:
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                    damage = content.find(b"\0")
-                if damage >= 0:
-                    raise InputError(f"{path}: byte {damage + 1} is NUL, so it is damaged; copy or download it again")
+            while head and compression is Compression.PLAIN:
+                if b"\0" in head:
+                    place = file.tell() - len(head) + head.index(b"\0") + 1
+                    raise InputError(f"{path}: byte {place} is NUL, so it is damaged; copy or download it again")
+                head = file.read(_PIECE_BASES)
     except (EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path}: cannot be decompressed ({error}); copy or download it again") from None
+
+
+def fasta_lines(letter_L: UInt8) -> bytes:
+    """Return letters, as ASCII bytes, in lines of `LINE_BASES`, each with its end."""
+    lines = np.full((-(-len(letter_L) // LINE_BASES), LINE_BASES + 1), ord("\n"), dtype=np.uint8)
+    full, rest = divmod(len(letter_L), LINE_BASES)
+    lines[:full, :-1] = letter_L[: len(letter_L) - rest].reshape(full, LINE_BASES)
+    lines[full:, :rest] = letter_L[len(letter_L) - rest :]
+    return lines.tobytes().rstrip(b"\n") + b"\n"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.files import read_blocks
-from mutbert.genome.format import true_runs
+from mutbert.genome.format import SOFT_MASK
 from mutbert.genome.sources import Source
 
 if TYPE_CHECKING:
@@ -197,3 +197,26 @@ class _Parser:
         if not start:
             raise InputError(f"{self._path}: holds no sequence; give a FASTA file with something in it")
         raise InputError(f"{self._path}: is not FASTA, it starts with {start!r} and not with '>'; give a FASTA file")
+
+
+def true_runs(flag_L: npt.NDArray[np.bool_], start: int = 0) -> npt.NDArray[Any]:
+    """Find the longest runs of true flags.
+
+    Parameters
+    ----------
+    flag_L : ndarray of bool, shape (L,)
+        One for each base.
+    start : int
+        Position of the first of them in its contig.
+
+    Returns
+    -------
+    ndarray of `SOFT_MASK`, shape (runs,)
+        Ascending; no two touch.
+    """
+    change = np.flatnonzero(flag_L[1:] != flag_L[:-1]) + 1
+    edges = np.concatenate([np.flatnonzero(flag_L[:1]), change, np.flatnonzero(flag_L[-1:]) + len(flag_L)])
+    runs = np.empty(len(edges) // 2, dtype=SOFT_MASK)
+    runs["start"] = edges[0::2] + start
+    runs["length"] = edges[1::2] - edges[0::2]
+    return runs

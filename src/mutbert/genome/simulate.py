@@ -18,10 +18,11 @@ from mutbert import __version__, alphabet
 from mutbert.arrays import list_ranges
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_directory
+from mutbert.genome.fasta import fasta_lines
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from mutbert.arrays import UInt8
 
@@ -57,29 +58,11 @@ _REPEAT_SHARE: Final = 0.3
 _DIVERGENCES: Final = (0.01, 0.08)
 
 _LONGEST: Final = 2**29
-_FASTA_WIDTH: Final = 60
-_SITES_OF_A_CHUNK: Final = 256
 
 
 @dataclass(frozen=True)
 class SimulationReport:
-    """What a simulation wrote.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-    fasta, vcf : Path
-        The reference with its ``.fai``, and the phased genotypes with their ``.tbi``.
-    contig : str
-        The contig's name.
-    length : int
-        Its length in bases.
-    samples : int
-        Diploid people.
-    records : int
-        Sites that vary, one record each.
-    """
+    """What a simulation wrote: a FASTA with its ``.fai``, and the phased genotypes of people with their ``.tbi``."""
 
     path: Path
     fasta: Path
@@ -155,30 +138,27 @@ def simulate_population(
     with atomic_directory(output, force=force, mark=FASTA_NAME) as folder:
         ancestry = _simulate_ancestry(length, samples, ancestry_seed, mutation_seed, mutation_rate)
         base_L = simulate_reference(length, np.random.default_rng(sequence_seed))
-        _write_fasta(folder / FASTA_NAME, contig, base_L)
-        header = _header(contig, length, samples, f"length {length}, samples {samples}, seed {seed}")
-        with progress_bar("Writing genotypes", ancestry.num_sites, unit="sites", show=progress) as advance:
-            records = _write_vcf(folder / VCF_NAME, header, contig, base_L, ancestry, advance)
+        (folder / FASTA_NAME).write_bytes(f">{contig}\n".encode() + fasta_lines(alphabet.BYTE_OF_CODE[base_L]))
+        pysam.faidx(str(folder / FASTA_NAME))
+        records = 0
+        with (
+            pysam.BGZFile(str(folder / VCF_NAME), "w") as file,
+            progress_bar("Writing genotypes", ancestry.num_sites, unit="sites", show=progress) as advance,
+        ):
+            file.write(_header(contig, length, samples, f"length {length}, samples {samples}, seed {seed}").encode())
+            for record in _records(contig, base_L, ancestry):
+                file.write(record)
+                records += 1
+                advance(1)
+        pysam.tabix_index(str(folder / VCF_NAME), preset="vcf", force=True)
     return SimulationReport(output, output / FASTA_NAME, output / VCF_NAME, contig, length, samples, records)
 
 
 def simulate_reference(length: int, random: np.random.Generator) -> UInt8:
-    """Simulate a sequence with something to learn in it.
+    """Return base codes (length,) of a sequence with something to learn in it.
 
     The background is a Markov chain of order 2 with few CpG. About 30 % is covered by copies of eight repeat
     elements, which differ from their element at 1 to 8 % of their bases, lie on either strand, and are cut short.
-
-    Parameters
-    ----------
-    length : int
-        Bases.
-    random : numpy.random.Generator
-        Where chance comes from.
-
-    Returns
-    -------
-    ndarray of uint8, shape (length,)
-        Base codes A, C, G, T.
     """
     cumulative = np.cumsum(_transitions(random), axis=1)
     base_L = _markov(length, cumulative, random)
@@ -261,16 +241,6 @@ def _simulate_ancestry(length: int, samples: int, ancestry_seed: int, mutation_s
     return msprime.sim_mutations(ancestry, rate=mutation_rate, model=model, random_seed=mutation_seed)
 
 
-def _write_fasta(path: Path, contig: str, base_L: UInt8) -> None:
-    whole = len(base_L) // _FASTA_WIDTH * _FASTA_WIDTH
-    text_L = alphabet.BYTE_OF_CODE[base_L]
-    lines = np.full((whole // _FASTA_WIDTH, _FASTA_WIDTH + 1), ord("\n"), dtype=np.uint8)
-    lines[:, :-1] = text_L[:whole].reshape(-1, _FASTA_WIDTH)
-    rest = text_L[whole:].tobytes()
-    path.write_bytes(f">{contig}\n".encode() + lines.tobytes() + (rest + b"\n" if rest else b""))
-    pysam.faidx(str(path))
-
-
 def _header(contig: str, length: int, samples: int, parameters: str) -> str:
     names = "\t".join(f"person{number:0{len(str(samples))}}" for number in range(1, samples + 1))
     return (
@@ -286,60 +256,25 @@ def _header(contig: str, length: int, samples: int, parameters: str) -> str:
     )
 
 
-def _write_vcf(
-    path: Path, header: str, contig: str, base_L: UInt8, ancestry: Any, advance: Callable[[float], None]
-) -> int:
-    """Write the genotypes, compressed and indexed; give the number of records."""
-    records = 0
-    with pysam.BGZFile(str(path), "w") as file:
-        file.write(header.encode())
-        for starts, genotype_SH in _sites(contig, base_L, ancestry):
-            file.write(_lines(starts, genotype_SH))
-            records += len(starts)
-            advance(len(starts))
-    pysam.tabix_index(str(path), preset="vcf", force=True)
-    return records
-
-
-def _sites(contig: str, base_L: UInt8, ancestry: Any) -> Iterator[tuple[list[bytes], UInt8]]:
-    """Give chunks of sites: the first nine columns of each line, and the genotypes of all haplotypes, (S, H)."""
-    starts: list[bytes] = []
-    genotype_SH = np.empty((_SITES_OF_A_CHUNK, ancestry.num_samples), dtype=np.uint8)
+def _records(contig: str, base_L: UInt8, ancestry: Any) -> Iterator[bytes]:
+    """Yield the lines of a VCF, one a site that varies."""
+    total = ancestry.num_samples
+    # Each person's two haplotypes are four bytes, ``a|b`` and what follows.
+    text_P4 = np.tile(np.frombuffer(b"0|0\t", dtype=np.uint8), (total // 2, 1))
+    text_P4[-1, 3] = ord("\n")
     for site in ancestry.variants(copy=False):
         count = np.bincount(site.genotypes, minlength=len(site.alleles))
         # Allele 0 is the ancestral one; a later mutation may have hidden another from everyone alive.
         order = [0, *(index for index in range(1, len(count)) if count[index])]
         if len(order) == 1:
             continue
-        number = np.zeros(len(count), dtype=np.uint8)
-        number[order] = np.arange(len(order))
-        genotype_SH[len(starts)] = number[site.genotypes]
+        digit = np.zeros(len(count), dtype=np.uint8)
+        digit[order] = ord("0") + np.arange(len(order))
+        text_P4[:, 0::2] = digit[site.genotypes].reshape(-1, 2)
         position = int(site.site.position)
         ancestral = int(base_L[position])
         alternates = ",".join(alphabet.BASES[ancestral ^ int(site.alleles[index])] for index in order[1:])
-        counts = [int(count[index]) for index in order[1:]]
-        total = ancestry.num_samples
-        starts.append(
-            (
-                f"{contig}\t{position + 1}\t.\t{alphabet.BASES[ancestral]}\t{alternates}\t.\tPASS\t"
-                f"AC={','.join(map(str, counts))};AF={','.join(f'{value / total:.6g}' for value in counts)};AN={total}"
-                "\tGT\t"
-            ).encode()
-        )
-        if len(starts) == _SITES_OF_A_CHUNK:
-            yield starts, genotype_SH
-            starts = []
-    if starts:
-        yield starts, genotype_SH[: len(starts)]
-
-
-def _lines(starts: list[bytes], genotype_SH: UInt8) -> bytes:
-    """Write a chunk of sites as VCF text: each person's two haplotypes are four bytes, ``a|b`` and what follows."""
-    sites, haplotypes = genotype_SH.shape
-    text_SP4 = np.empty((sites, haplotypes // 2, 4), dtype=np.uint8)
-    text_SP4[:, :, 0] = genotype_SH[:, 0::2] + ord("0")
-    text_SP4[:, :, 1] = ord("|")
-    text_SP4[:, :, 2] = genotype_SH[:, 1::2] + ord("0")
-    text_SP4[:, :, 3] = ord("\t")
-    text_SP4[:, -1, 3] = ord("\n")
-    return b"".join(part for start, text in zip(starts, text_SP4, strict=True) for part in (start, text.tobytes()))
+        counts = count[order[1:]].tolist()
+        info = f"AC={','.join(map(str, counts))};AF={','.join(f'{value / total:.6g}' for value in counts)};AN={total}"
+        fields = (contig, position + 1, ".", alphabet.BASES[ancestral], alternates, ".", "PASS", info, "GT", "")
+        yield "\t".join(map(str, fields)).encode() + text_P4.tobytes()

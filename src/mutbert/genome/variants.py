@@ -228,7 +228,7 @@ def read_alleles(
     last: tuple[str, int] = "", -1
     numbers: dict[str, int] = {}
     read = first_record
-    for records in read_records(calls.path, fields, regions=regions, samples=frequencies.samples):
+    for records in read_records(calls.path, fields, region=regions, samples=frequencies.samples):
         for length, name in records["contig"].rle().struct.unnest().iter_rows():
             part, records = records.head(length), records.slice(length)
             if name != last[0]:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
 
 import polars as pl
 
@@ -19,6 +19,8 @@ from mutbert.regions import names_text
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping, Sequence
     from pathlib import Path
+
+Region: TypeAlias = "tuple[str, int, int | None]"
 
 GENOTYPES: Final = "GT"
 """The frequency field that stands for counting genotypes."""
@@ -63,7 +65,7 @@ def read_header(path: Path) -> VcfHeader:
     """Return what a VCF or BCF file declares, whatever its compression; raise InputError where it cannot be read."""
     check_input(path, "VCF")
     _check_last_line(path)
-    text = b"".join(_bcftools(path, "view", "-h", "--no-version")).decode("utf-8", "replace")
+    text = b"".join(read_lines(path, header=True)).decode("utf-8", "replace")
     declared: dict[str, dict[str, dict[str, str]]] = {"INFO": {}, "FORMAT": {}, "FILTER": {}, "contig": {}}
     for kind, body in _DECLARED.findall(text):
         values = dict(_ATTRIBUTE.findall(body))
@@ -82,22 +84,20 @@ def read_records(
     path: Path,
     fields: Sequence[str] = (),
     *,
-    regions: Sequence[tuple[str, int, int | None]] = (),
+    region: Region | Sequence[Region] | None = None,
     samples: Collection[str] | None = None,
 ) -> Generator[pl.DataFrame, None, None]:
     """Yield a file's records in its order, some megabytes of text at a time.
 
     Columns are `contig`, `position` (0-based, -1 for POS 0), `ref`, `alt`, `filter`, a String for each of `fields`
     (``ID``, ``INFO/AF``...; ``.`` where it is missing), and with `samples` `genotypes`: each one's, after a blank.
-    Of `regions`, each a contig with 0-based start and end (None: its last record), the file's index finds the records
-    whose POS lies in one. Errors of htslib, such as a line that is no record, become one InputError.
+    Of a `region` or several, contigs with 0-based start and end (None: its last record), the file's index finds the
+    records whose POS lies in one. Errors of htslib, such as a line that is no record, become one InputError.
     """
     columns = [*_COLUMNS, *fields] + ([] if samples is None else ["genotypes"])
     words = [f"%{name}" for name in (*_COLUMNS.values(), *fields)] + ([] if samples is None else ["[ %GT]"])
     query = ["query", "-f", "\\t".join(words) + "\\n"]
-    if regions:
-        places = [f"{{{name}}}:{start + 1}-{'' if end is None else end}" for name, start, end in regions]
-        query += ["-r", ",".join(places), "--regions-overlap", "pos"]
+    query += _of_region(region)
     if samples is not None:
         query += ["-S", "/dev/stdin"]
     schema = {name: pl.Int64 if name == "position" else pl.String for name in columns}
@@ -110,6 +110,19 @@ def read_records(
             quote_char=None,
             encoding="utf8-lossy",
         ).with_columns(pl.col("position") - 1)
+
+
+def read_lines(
+    path: Path, *, header: bool = False, region: Region | Sequence[Region] | None = None
+) -> Generator[bytes, None, None]:
+    """Yield whole lines of a file's header or of its records, many at a time, as ``bcftools view`` writes them."""
+    yield from _bcftools(path, "view", "-h" if header else "-H", "--no-version", *_of_region(region))
+
+
+def _of_region(region: Region | Sequence[Region] | None) -> list[str]:
+    several = cast("Sequence[Region]", [region] if region and isinstance(region[0], str) else region or [])
+    places = [f"{{{name}}}:{start + 1}-{'' if end is None else end}" for name, start, end in several]
+    return ["-r", ",".join(places), "--regions-overlap", "pos"] if places else []
 
 
 def find_frequencies(path: Path, header: VcfHeader, wanted: str, samples: Collection[str] | None = None) -> Frequencies:

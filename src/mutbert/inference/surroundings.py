@@ -13,7 +13,6 @@ import numpy as np
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
-from mutbert.genome.format import bisect_rows
 from mutbert.genome.person import read_person
 from mutbert.inference.passes import Passes, join_passes
 
@@ -101,8 +100,10 @@ class Person:
         self._is_read = np.array([name in variants for name in genome.lengths])
         none = np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)
         found = [variants.get(name, none) for name in genome.lengths]
-        self._ends = np.cumsum([0, *(len(position_V) for position_V, _ in found)])
-        self._position: Int64 = np.concatenate([none[0], *(position_V for position_V, _ in found)])
+        # Positions are counted through all contigs, so that one search finds them.
+        self._base = np.cumsum([0, *genome.lengths.values()])
+        shifted = [position_V + base for (position_V, _), base in zip(found, self._base[:-1], strict=True)]
+        self._position: Int64 = np.concatenate([none[0], *shifted])
         self._frequency: UInt16 = np.concatenate([none[1], *(frequency_V4 for _, frequency_V4 in found)])
 
     @property
@@ -116,8 +117,7 @@ class Person:
 
     def count(self, contig_N: Int64, start_N: Int64, end_N: Int64) -> int:
         """Count the positions at which the person differs within some stretches; one in two stretches counts twice."""
-        first_N, last_N = self._ends[contig_N], self._ends[contig_N + 1]
-        begin_N, end_N = (bisect_rows(self._position, first_N, last_N, place_N) for place_N in (start_N, end_N))
+        begin_N, end_N = np.searchsorted(self._position, self._base[contig_N] + np.stack([start_N, end_N]))
         return int((end_N - begin_N).sum())
 
     def windows(self, contig_B: Int64, start_B: Int64, length: int) -> Windows:
@@ -130,14 +130,11 @@ class Person:
         """
         if not self._is_read[contig_B].all():
             raise ValueError("a window is on a contig of which the person's genotypes were not read")
-        first_B, last_B = self._ends[contig_B], self._ends[contig_B + 1]
-        row_N, variant_N = list_ranges(
-            bisect_rows(self._position, first_B, last_B, start_B),
-            bisect_rows(self._position, first_B, last_B, start_B + length),
-        )
+        first_B = self._base[contig_B] + start_B
+        row_N, variant_N = list_ranges(*np.searchsorted(self._position, np.stack([first_B, first_B + length])))
         return self._reference.windows(contig_B, start_B, length)._replace(
             row_N=row_N,
-            column_N=self._position[variant_N] - start_B[row_N],
+            column_N=self._position[variant_N] - first_B[row_N],
             frequency_N4=self._frequency[variant_N],
         )
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mutbert.settings import read_settings, settings_text
-from mutbert.windows.masking import LONGEST_WINDOW, Masking
+from mutbert.windows.masking import LONGEST_WINDOW, Masking, Weighting
 from mutbert.windows.tempering import Tempering
-from mutbert.windows.weighting import Weighting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,18 +25,10 @@ if TYPE_CHECKING:
 
 
 class Targets(NamedTuple):
-    """What stands at the targets, for an evaluation.
+    """What is at the targets, for an evaluation.
 
-    Parameters
-    ----------
-    place_BT : Tensor of int64, shape (B, T)
-        Their places among the P positions of the model's input.
-    frequency_BT4 : Tensor of float32, shape (B, T, 4)
-        The distribution to be predicted, over A, C, G, T.
-    variant_BT : Tensor of bool, shape (B, T)
-        Whether the position varies.
-    alternate_BT : Tensor of float32, shape (B, T)
-        The part of the distribution that is not the reference base.
+    Their positions among the P of the model's input, their distributions over A, C, G, T without corruption, whether
+    they vary, and the part of the distribution that is not the reference base.
     """
 
     place_BT: Tensor
@@ -46,19 +38,11 @@ class Targets(NamedTuple):
 
 
 def expand_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Make a dense batch of a compact one.
+    """Return a dense batch of a compact one, as `mutbert.windows.dataset.WindowDataset` has it, on any device.
 
-    Parameters
-    ----------
-    batch : mapping
-        What `mutbert.windows.dataset.WindowDataset` gives, on any device.
-
-    Returns
-    -------
-    dict
-        ``input_probs`` float32 (B, P, V): ``[CLS]``, the window's distributions, ``[SEP]``, corrupted at the targets;
-        ``target_places`` int64 (B, T): the targets' positions among P; ``labels`` float32 (B, T, V): their
-        distributions without corruption; where there are weights, ``target_weights`` float32 (B, T).
+    ``input_probs`` float32 (B, P, V): ``[CLS]``, the window's distributions, ``[SEP]``, corrupted at the targets;
+    ``target_places`` int64 (B, T): the targets' positions among P; ``labels`` float32 (B, T, V): their distributions
+    without corruption; where there are weights, ``target_weights`` float32 (B, T).
     """
     input_BPV = _distributions(batch)
     row_B1, place_BT = _target_index(batch)
@@ -74,7 +58,7 @@ def expand_batch(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def targets_of(batch: Mapping[str, Tensor], labels_BTV: Tensor | None = None) -> Targets:
-    """Say what stands at the targets of a compact batch; `labels_BTV` are those of `expand_batch`, where at hand."""
+    """Return what is at the targets of a compact batch; `labels_BTV` are those of `expand_batch`, where at hand."""
     codes_BL = batch["base_codes"].long()
     row_B1, place_BT = _target_index(batch)
     labels_BTV = _distributions(batch)[row_B1, place_BT] if labels_BTV is None else labels_BTV
@@ -91,7 +75,7 @@ def targets_of(batch: Mapping[str, Tensor], labels_BTV: Tensor | None = None) ->
 
 
 def _distributions(batch: Mapping[str, Tensor]) -> Tensor:
-    """Give each position's distribution over the tokens, float32 (B, P, V)."""
+    """Return each position's distribution over the tokens, float32 (B, P, V)."""
     codes_BL = batch["base_codes"].long()
     count, length = codes_BL.shape
     probs_BPV = torch.zeros(count, length + 2, alphabet.VOCABULARY_SIZE, device=codes_BL.device)

@@ -6,16 +6,16 @@ the batch.
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome.store import fixed_to_float
-from mutbert.windows.masking import choose_targets, corrupt
+from mutbert.windows.masking import Weighting, choose_targets, corrupt, weigh_targets
 from mutbert.windows.randomness import CORRUPTION, TARGETS, random_bits, random_bits_at
 from mutbert.windows.tempering import temper
-from mutbert.windows.weighting import Weighting, weigh_targets
 
 try:
     import torch
@@ -32,14 +32,13 @@ if TYPE_CHECKING:
 
     Batch = dict[str, torch.Tensor]
 
-Frequencies = Literal["population", "reference"]
 
-
+@dataclass(eq=False)
 class WindowDataset(Dataset[Any]):
     """Masked windows for pre-training; item i is a pure function of (the sampler's seed, i).
 
     A batch is compact, some 800 bytes for a window of 510 bases in place of 22,000, so that a process with its workers
-    can feed several accelerators; `mutbert.windows.batches.expand_batch` makes of it what the model takes. It holds
+    can feed several accelerators; `mutbert.windows.batches.expand_batch` expands it for the model. It holds
 
     - ``base_codes`` uint8 (B, L): the reference, as base codes;
     - ``variant_places`` int32 (N,): the positions that vary, ``row * L + column``;
@@ -49,63 +48,39 @@ class WindowDataset(Dataset[Any]):
     - ``target_inputs`` uint8 (B, T): the token that stands there, or `mutbert.windows.masking.KEPT`;
     - ``target_weights`` float32 (B, T): what the targets count in the loss, where that is not the same for all.
 
-    Parameters
-    ----------
-    sampler : WindowSampler
-        Where windows come from.
-    masking : Masking
-        How targets are chosen and corrupted.
-    tempering : Tempering
-        How allele frequencies are tempered, in inputs and labels alike.
-    size : int
-        Windows, with the indices 0 to size - 1.
-    frequencies : {"population", "reference"}
-        Whether positions that vary are the population's distribution, or the reference base alone.
-    weighting : Weighting
-        What targets count in the loss.
-
-    Raises
-    ------
-    InputError
-        When soft-masked positions are to be weighted and the genome has none.
+    There are `size` windows. Allele frequencies are tempered in inputs and labels alike; with `frequencies` of
+    ``reference``, the model sees the reference base alone.
     """
 
-    def __init__(
-        self,
-        sampler: WindowSampler,
-        masking: Masking,
-        tempering: Tempering,
-        size: int,
-        *,
-        frequencies: Frequencies = "population",
-        weighting: Weighting | None = None,
-    ) -> None:
-        self.sampler = sampler
-        self.masking = masking
-        self.tempering = tempering
-        self.size = size
-        self.frequencies = frequencies
-        self.weighting = weighting or Weighting()
-        if self.weighting.soft_masked != 1 and not sampler.has_soft_mask:
+    sampler: WindowSampler
+    masking: Masking
+    tempering: Tempering
+    size: int
+    _: KW_ONLY
+    frequencies: Literal["population", "reference"] = "population"
+    weighting: Weighting = field(default_factory=Weighting)
+
+    def __post_init__(self) -> None:
+        if self.weighting.soft_masked != 1 and not self.sampler.has_soft_mask:
             raise InputError(
                 "weighting.soft_masked is set, but the genome has no soft-masked bases; build it from a FASTA with "
                 "repeats in lower case, or leave weighting.soft_masked at 1"
             )
 
     def __len__(self) -> int:
-        """Count the windows."""
+        """Return the number of windows."""
         return self.size
 
     def __getitem__(self, index: int) -> Batch:
-        """Give one window, as a batch of one."""
+        """Return one window, as a batch of one."""
         return self.batch([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Give a batch; torch's loader calls this instead of asking for windows one by one."""
+        """Return a batch; torch's loader calls this instead of asking for windows one by one."""
         return self.batch(indices)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Read, temper and mask the windows with these indices."""
+        """Return the windows with these indices, tempered and masked."""
         index_B = np.asarray(indices, dtype=np.int64)
         seed = self.sampler.seed
         places = self.sampler.places(index_B)
@@ -130,18 +105,12 @@ class WindowDataset(Dataset[Any]):
             "target_inputs": input_BT,
         }
         if not self.weighting.is_even:
-            column_BT = target_BT.astype(np.int64)
-            soft_masked_BL = np.zeros_like(variant_BL)
-            if self.weighting.soft_masked != 1:
-                soft_masked_BL = self.sampler.soft_masked(places)
-            batch["target_weights"] = weigh_targets(
-                np.take_along_axis(variant_BL, column_BT, axis=1),
-                np.take_along_axis(soft_masked_BL, column_BT, axis=1),
-                self.weighting,
-            )
+            kinds = (variant_BL, self.sampler.soft_masked(places))
+            is_BT = [np.take_along_axis(is_BL, target_BT.astype(np.int64), axis=1) for is_BL in kinds]
+            batch["target_weights"] = weigh_targets(is_BT[0], is_BT[1], self.weighting)
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
 
 
 def whole_batch(batch: Batch) -> Batch:
-    """Collate nothing: the dataset has given a whole batch already."""
+    """Return the batch as it is: the dataset collates."""
     return batch

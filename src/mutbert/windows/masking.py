@@ -1,4 +1,4 @@
-"""Choose the positions to predict, and what the model sees there: pure functions of random numbers.
+"""Which positions are predicted, what the model sees there, and what they count: pure functions of random numbers.
 
 Shape suffixes: B windows, L positions, T targets of a window.
 """
@@ -16,7 +16,7 @@ from mutbert.windows.randomness import unit_interval
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from mutbert.arrays import Bool
+    from mutbert.arrays import Bool, Float32
 
     UInt64 = npt.NDArray[np.uint64]
     Places = npt.NDArray[np.uint16]
@@ -38,22 +38,12 @@ _TARGET_BITS: Final = 63
 class Masking:
     """How positions are chosen and corrupted.
 
-    Parameters
-    ----------
-    policy : {"variants_first", "uniform", "weighted", "spans"}
-        ``variants_first`` takes the positions that vary, in random order, before any other (as published);
-        ``uniform`` takes every position with the same probability; ``weighted`` draws one after another, a position
-        that varies `variant_weight` times as likely as one that does not; ``spans`` takes whole spans of
-        `span_length` neighbours, wherever they lie, the last one cut to fit.
-    share : float
-        Share of a window's positions that become targets: ``int(length * share)`` of them, whatever the policy.
-    replace, random, keep : float
-        Shares of targets that become ``[MASK]``, become a random base, or stay as they are; they sum to 1. Each
-        target is drawn for itself. Published: 0.8, 0 and 0.2.
-    variant_weight : float
-        For ``weighted``.
-    span_length : int
-        For ``spans``, in bases.
+    ``variants_first`` takes the positions that vary, in random order, before any other (as published); ``uniform``
+    takes every position with the same probability; ``weighted`` draws one after another, a position that varies
+    `variant_weight` times as likely as one that does not; ``spans`` takes whole spans of `span_length` neighbours,
+    wherever they lie, the last one cut to fit. Of a window's positions ``int(length * share)`` become targets, whatever
+    the policy; each becomes ``[MASK]``, becomes a random base or stays as it is with the probabilities `replace`,
+    `random` and `keep`.
     """
 
     policy: Policy = "variants_first"
@@ -78,30 +68,18 @@ class Masking:
             raise ValueError(f"masking.span_length is {self.span_length}; it must be at least 1")
 
     def targets(self, length: int) -> int:
-        """Count the targets of a window of so many positions."""
+        """Return the number of targets of a window of so many positions."""
         return int(length * self.share)
 
     def draws(self, length: int) -> int:
-        """Count the random numbers that choosing the targets of a window of so many positions takes."""
+        """Return how many random numbers choosing the targets of a window of so many positions takes."""
         return length + (self.span_length - 1 if self.policy == "spans" else 0)
 
 
 def choose_targets(variant_BL: Bool, bits_BD: UInt64, masking: Masking) -> Places:
-    """Choose the positions to predict.
+    """Return the positions to predict, ascending, uint16 (B, T); T is ``int(L * share)`` for every window.
 
-    Parameters
-    ----------
-    variant_BL : ndarray of bool, shape (B, L)
-        Positions that vary; L is at most `LONGEST_WINDOW`.
-    bits_BD : ndarray of uint64, shape (B, D)
-        64 random bits each; D is ``masking.draws(L)``.
-    masking : Masking
-        Policy and share.
-
-    Returns
-    -------
-    ndarray of uint16, shape (B, T)
-        Places in the window, ascending; T is ``int(L * share)`` for every window.
+    `variant_BL` has the positions that vary; `bits_BD` has 64 random bits for each of ``masking.draws(L)``.
     """
     length = variant_BL.shape[1]
     assert length <= LONGEST_WINDOW, "places have 16 bits"
@@ -138,7 +116,7 @@ def _hurry(rank_BL: UInt64, variant_BL: Bool, weight: float) -> None:
 
 
 def _earliest_span(rank_BD: UInt64, span: int) -> UInt64:
-    """Give each position the lowest rank of the spans that cover it.
+    """Return for each position the lowest rank of the spans that cover it.
 
     A span starts at each position, and at the span - 1 places before the window, of which only the end is seen: so
     every position lies in as many spans as any other.
@@ -151,19 +129,9 @@ def _earliest_span(rank_BD: UInt64, span: int) -> UInt64:
 
 
 def corrupt(bits_BT: UInt64, masking: Masking) -> TokenIds:
-    """Decide what the model sees at each target.
+    """Return what the model sees at each target, uint8 (B, T): the id of ``[MASK]`` or of a base, or `KEPT`.
 
-    Parameters
-    ----------
-    bits_BT : ndarray of uint64, shape (B, T)
-        64 random bits a target, independent of those that chose the targets.
-    masking : Masking
-        Shares.
-
-    Returns
-    -------
-    ndarray of uint8, shape (B, T)
-        The id of ``[MASK]`` or of a base; `KEPT` where the target stays as it is.
+    `bits_BT` has 64 random bits a target, independent of those that chose the targets.
     """
     unit_BT = unit_interval(bits_BT)
     # The two lowest bits take no part in `unit_interval`.
@@ -171,3 +139,36 @@ def corrupt(bits_BT: UInt64, masking: Masking) -> TokenIds:
     seen_BT = np.where(unit_BT < masking.replace + masking.random, base_BT, np.uint8(KEPT))
     seen_BT[unit_BT < masking.replace] = alphabet.MASK_ID
     return seen_BT
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """Weights of targets in the loss, which is the sum of weight times cross-entropy over the *number* of targets.
+
+    It is not divided by the sum of weights: a window that lies in repeats is to count less as a whole, and the loss of
+    a batch is to be the mean of its parts' losses, however it is divided among processes. A target counts `variant`
+    where it varies, times `soft_masked` where it is lower case in the FASTA, as repeats are.
+    """
+
+    variant: float = 1.0
+    soft_masked: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("variant", "soft_masked"):
+            value = getattr(self, name)
+            if not 0 <= value < np.inf:
+                raise ValueError(f"weighting.{name} is {value}; it must be 0 or more, and finite")
+
+    @property
+    def is_even(self) -> bool:
+        """Whether every target counts the same."""
+        return self.variant == self.soft_masked == 1
+
+
+def weigh_targets(variant_BT: Bool, soft_masked_BT: Bool, weighting: Weighting) -> Float32:
+    """Return the weight of each target, float32 (B, T), by what it is."""
+    by_variant, by_soft_mask = (
+        np.where(is_one_BT, np.float32(weight), np.float32(1))
+        for is_one_BT, weight in ((variant_BT, weighting.variant), (soft_masked_BT, weighting.soft_masked))
+    )
+    return by_variant * by_soft_mask

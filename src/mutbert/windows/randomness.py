@@ -28,23 +28,9 @@ _SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 
 def random_bits(seed: int, stream: int, index_B: npt.NDArray[np.int64], count: int) -> UInt64:
-    """Draw 64 random bits for each of `count` places of each index.
+    """Return 64 random bits for each of `count` places of each index, uint64 (B, count).
 
-    Parameters
-    ----------
-    seed : int
-        Any non-negative integer below 2**63.
-    stream : int
-        Which of the independent streams of this module.
-    index_B : ndarray of int64, shape (B,)
-        Indices of the samples, non-negative.
-    count : int
-        Places a sample.
-
-    Returns
-    -------
-    ndarray of uint64, shape (B, count)
-        Row b depends on ``(seed, stream, index_B[b])`` alone.
+    Row b depends on ``(seed, stream, index_B[b])`` alone; seed and indices are not negative and below 2**63.
     """
     return random_bits_at(seed, stream, index_B, np.arange(count)[None])
 
@@ -52,19 +38,7 @@ def random_bits(seed: int, stream: int, index_B: npt.NDArray[np.int64], count: i
 def random_bits_at(
     seed: int, stream: int, index_B: npt.NDArray[np.int64], place_BT: npt.NDArray[np.integer[Any]]
 ) -> UInt64:
-    """Draw 64 random bits for the given places of each index: those that `random_bits` draws there.
-
-    Parameters
-    ----------
-    seed, stream, index_B
-        As for `random_bits`.
-    place_BT : ndarray of integer, shape (B, T) or (1, T)
-        Places from 0 on.
-
-    Returns
-    -------
-    ndarray of uint64, shape (B, T)
-    """
+    """Return what `random_bits` has at the given places of each index, uint64 (B, T); places are (B, T) or (1, T)."""
     key = _mix(np.array([seed], dtype=np.uint64) + _GOLDEN)
     state_B = _mix(index_B.astype(np.uint64) * _GOLDEN + _mix(key ^ np.uint64(stream)))
     steps_BT = (place_BT.astype(np.uint64) + np.uint64(1)) * _GOLDEN
@@ -72,7 +46,7 @@ def random_bits_at(
 
 
 def unit_interval(bits: UInt64) -> npt.NDArray[np.float64]:
-    """Turn random bits into numbers uniform in [0, 1), with 53 bits of precision."""
+    """Return random bits as numbers uniform in [0, 1), with 53 bits of precision."""
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

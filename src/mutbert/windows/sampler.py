@@ -13,26 +13,15 @@ from mutbert.regions import names_text
 from mutbert.windows.randomness import START, STRAND, random_bits, unit_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from mutbert.arrays import Bool, Int64
+    from mutbert.genome.store import ProbabilisticGenome
     from mutbert.windows.splits import Part
 
 
 class Places(NamedTuple):
-    """Where windows lie.
-
-    Parameters
-    ----------
-    genome_B : ndarray of int64, shape (B,)
-        Index of the genome, in the order of the sampler's parts.
-    contig_B : ndarray of int64, shape (B,)
-        Index of the contig, in the order of the genome's contigs.
-    start_B : ndarray of int64, shape (B,)
-        0-based start on the forward strand.
-    reverse_B : ndarray of bool, shape (B,)
-        Whether the window is read from the reverse strand.
-    """
+    """Windows: indices of genome and of contig there, 0-based start on the forward strand, and whether it is read."""
 
     genome_B: Int64
     contig_B: Int64
@@ -41,32 +30,11 @@ class Places(NamedTuple):
 
 
 class WindowSampler:
-    """Draw windows uniformly from every valid start.
+    """Draw windows uniformly from every valid start, on the reverse strand with probability `reverse`.
 
-    A start is valid when the whole window lies in one of the regions and holds no N. Other IUPAC codes are known
-    bases with a distribution, and do not make a window invalid. Of several genomes, each gives windows in proportion
-    to its valid starts.
-
-    Parameters
-    ----------
-    parts : sequence of Part
-        Genomes, and where in them windows may lie; the regions of a genome do not overlap.
-    length : int
-        Bases of a window.
-    seed : int
-        What the draw depends on, beside the index.
-    reverse : float
-        Share of windows that are read from the reverse strand.
-
-    Attributes
-    ----------
-    valid_starts : int
-        How many different windows of the forward strand there are.
-
-    Raises
-    ------
-    InputError
-        When no stretch of the regions is long enough.
+    A start is valid when the whole window lies in one of the regions, which do not overlap, and holds no N. Other IUPAC
+    codes are known bases with a distribution. Of several genomes, each has windows in proportion to its valid starts,
+    of which there are `valid_starts` together.
     """
 
     def __init__(self, parts: Sequence[Part], length: int, *, seed: int, reverse: float = 0.0) -> None:
@@ -91,6 +59,7 @@ class WindowSampler:
             )
         self._genome, self._contig, self._start, starts = np.array(stretches, dtype=np.int64).T
         self._last = np.cumsum(starts)
+        self._first = self._last - starts
         self.valid_starts = int(self._last[-1])
 
     @property
@@ -99,24 +68,28 @@ class WindowSampler:
         return any(part.genome.has_soft_mask for part in self.parts)
 
     def places(self, index_B: Int64) -> Places:
-        """Choose the places of the windows with these indices, shape (B,)."""
+        """Return the places of the windows with these indices, (B,)."""
         unit_B = unit_interval(random_bits(self.seed, START, index_B, 1)[:, 0])
         rank_B = (unit_B * self.valid_starts).astype(np.int64)
         stretch_B = np.searchsorted(self._last, rank_B, side="right")
-        before_B = np.where(stretch_B > 0, self._last[stretch_B - 1], 0)
-        start_B = self._start[stretch_B] + rank_B - before_B
+        start_B = self._start[stretch_B] + rank_B - self._first[stretch_B]
         reverse_B = np.zeros(len(index_B), dtype=np.bool_)
         if self.reverse:
             reverse_B = unit_interval(random_bits(self.seed, STRAND, index_B, 1)[:, 0]) < self.reverse
         return Places(self._genome[stretch_B], self._contig[stretch_B], start_B, reverse_B)
 
     def contig_names(self, places: Places) -> list[str]:
-        """Name the contig of each window."""
+        """Return the name of each window's contig."""
         return [self._names[genome][contig] for genome, contig in zip(places.genome_B, places.contig_B, strict=True)]
 
     def read(self, places: Places) -> Windows:
-        """Read the windows at these places in one go, each from its strand."""
-        base_BL, row_N, column_N, frequency_N4 = self._read_forward(places)
+        """Return the windows at these places, each from its strand."""
+        base_BL = np.empty((len(places.start_B), self.length), dtype=np.uint8)
+        parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4), np.uint16))]
+        for genome, rows, contig_B, start_B in self._by_genome(places):
+            base_BL[rows], row_N, column_N, frequency_N4 = genome.windows(contig_B, start_B, self.length)
+            parts.append((rows[row_N], column_N, frequency_N4))
+        row_N, column_N, frequency_N4 = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         if places.reverse_B.any():
             base_BL[places.reverse_B] = alphabet.reverse_complement(base_BL[places.reverse_B])
             reverse_N = places.reverse_B[row_N]
@@ -128,26 +101,15 @@ class WindowSampler:
         return Windows(base_BL, row_N[order_N], column_N[order_N], frequency_N4[order_N])
 
     def soft_masked(self, places: Places) -> Bool:
-        """Say what bases of the windows at these places are soft-masked, shape (B, L)."""
+        """Return which bases of the windows at these places are soft-masked, (B, L)."""
         masked_BL = np.zeros((len(places.start_B), self.length), dtype=np.bool_)
-        for number, rows in self._rows_by_genome(places):
-            read = self.parts[number].genome.soft_masked_windows
-            masked_BL[rows] = read(places.contig_B[rows], places.start_B[rows], self.length)
+        for genome, rows, contig_B, start_B in self._by_genome(places):
+            masked_BL[rows] = genome.soft_masked_windows(contig_B, start_B, self.length)
         masked_BL[places.reverse_B] = masked_BL[places.reverse_B, ::-1]
         return masked_BL
 
-    def _read_forward(self, places: Places) -> Windows:
-        if len(self.parts) == 1:
-            return self.parts[0].genome.windows(places.contig_B, places.start_B, self.length)
-        base_BL = np.empty((len(places.start_B), self.length), dtype=np.uint8)
-        variants = []
-        for number, rows in self._rows_by_genome(places):
-            part = self.parts[number].genome.windows(places.contig_B[rows], places.start_B[rows], self.length)
-            base_BL[rows] = part.base_BL
-            variants.append((rows[part.row_N], part.column_N, part.frequency_N4))
-        if not variants:
-            return self.parts[0].genome.windows(places.contig_B, places.start_B, self.length)
-        return Windows(base_BL, *(np.concatenate(arrays) for arrays in zip(*variants, strict=True)))
-
-    def _rows_by_genome(self, places: Places) -> list[tuple[int, Int64]]:
-        return [(int(number), np.flatnonzero(places.genome_B == number)) for number in np.unique(places.genome_B)]
+    def _by_genome(self, places: Places) -> Iterator[tuple[ProbabilisticGenome, Int64, Int64, Int64]]:
+        """Yield each genome that is read, its windows, and their contigs and starts."""
+        for number in np.unique(places.genome_B):
+            rows = np.flatnonzero(places.genome_B == number)
+            yield self.parts[number].genome, rows, places.contig_B[rows], places.start_B[rows]

@@ -13,16 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tempering:
-    """How allele frequencies are tempered.
+    """How allele frequencies are tempered at a temperature T above 0.
 
-    Parameters
-    ----------
-    kind : {"none", "log", "published"}
-        ``none`` leaves them. ``log`` gives p^(1/T), normalised: the softmax of log p / T. ``published`` gives the
-        softmax of p / T over the alleles present, as the published code did; it moves a frequency of 0.02 to
-        0.20 at T = 0.7, and is there to reproduce it.
-    temperature : float
-        T, above 0; below 1 sharpens with ``log``.
+    ``none`` leaves them. ``log`` is p^(1/T), normalised: the softmax of log p / T, which T below 1 sharpens.
+    ``published`` is the softmax of p / T over the alleles present, as the published code had it; it moves a frequency
+    of 0.02 to 0.20 at T = 0.7, and is there to reproduce it.
     """
 
     kind: Literal["none", "log", "published"] = "none"
@@ -36,20 +31,7 @@ class Tempering:
 
 
 def temper(frequency_N4: Float32, tempering: Tempering) -> Float32:
-    """Temper distributions.
-
-    Parameters
-    ----------
-    frequency_N4 : ndarray of float32, shape (N, 4)
-        Rows sum to 1.
-    tempering : Tempering
-        How.
-
-    Returns
-    -------
-    ndarray of float32, shape (N, 4)
-        Rows sum to 1; an allele that is absent stays absent.
-    """
+    """Return tempered distributions, float32 (N, 4); rows sum to 1, and an allele that is absent stays absent."""
     if tempering.kind == "none":
         return frequency_N4
     present = frequency_N4 > 0
