@@ -42,8 +42,7 @@ def write_store(folder, contigs, variants, *, records=(), settings=None, sources
     folder.mkdir()
     sequences, rows = [], []
     for name, sequence in contigs.items():
-        start, length, _ = find_runs(np.array([letter.islower() for letter in sequence], dtype=np.uint8))
-        mask = np.array(list(zip(start, length, strict=True)), dtype=SOFT_MASK)
+        mask = find_runs(np.array([letter.islower() for letter in sequence], dtype=np.uint8), SOFT_MASK)
         sequences.append((name, alphabet.encode(sequence), mask))
         here = sorted(variants.get(name, {}).items())
         units = [row if isinstance(row, list) else fixed_row(row[0], row[2:]) for _, row in here]

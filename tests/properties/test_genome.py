@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from mutbert import ProbabilisticGenome, build_genome, verify_genome
 from mutbert.errors import InputError
 from mutbert.genome.format import FREQUENCY_ONE
-from mutbert.genome.variants import Reason
+from mutbert.genome.variants import REASONS
 
 MEMBERS = {"R": "AG", "Y": "CT", "N": ""} | {base: base for base in "ACGT"}
 KINDS = ("plain", "gzip", "bgzip", "index", "bcf", "bcf index")
@@ -250,7 +250,7 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
             reasons[number][line].append("used")
             if whole:
                 decomposed[number].add(line)
-    order = [reason.text for reason in Reason]
+    order = REASONS
     counts = [Counter(max(found, key=order.index) for found in file) for file in reasons]
     return rows, counts, [len(lines) for lines in decomposed]
 

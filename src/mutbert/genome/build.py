@@ -19,7 +19,7 @@ from mutbert.genome.fasta import read_fasta
 from mutbert.genome.format import FORMAT_VERSION, MANIFEST, Contig, write_manifest, write_reference, write_variants
 from mutbert.genome.population import Population
 from mutbert.genome.sources import Source, Sources, check_samples, describe_samples, parse_sources, read_samples
-from mutbert.genome.variants import ANY_FILTER, Calls, Reason, Reference
+from mutbert.genome.variants import ANY_FILTER, REASONS, USED, Calls, Reference, Tally
 from mutbert.genome.vcf import GENOTYPES, find_frequencies, older_index, read_header
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
@@ -319,15 +319,13 @@ def _explain_what_is_kept(output: Path, partial: Path) -> Iterator[None]:
 
 
 def _report(output: Path, vcfs: Sequence[Source], contigs: Mapping[str, Contig], found: Population) -> BuildReport:
-    names = {contig: name for by_file in found.names for contig, name in by_file.items()}
-    vcf_names = {genome_name: names[number] for number, genome_name in enumerate(contigs) if number in names}
     return BuildReport(
         path=output,
         lengths={name: contig.length for name, contig in contigs.items()},
         variants=sum(last - first for *_, (first, last) in contigs.values()),
-        records=_count_records(found),
-        contig_names=vcf_names,
-        only_in_fasta=[name for name in contigs if name not in vcf_names] if vcfs else [],
+        records=[_count_records(*one) for one in zip(found.calls, found.tallies, strict=True)],
+        contig_names={name: found.names[name] for name in contigs if name in found.names},
+        only_in_fasta=[name for name in contigs if name not in found.names] if vcfs else [],
         only_in_vcf=list(found.unmatched),
         notes=[
             f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
@@ -337,22 +335,10 @@ def _report(output: Path, vcfs: Sequence[Source], contigs: Mapping[str, Contig],
     )
 
 
-def _count_records(found: Population) -> list[RecordCounts]:
-    return [
-        RecordCounts(
-            calls.path.name,
-            str(calls.frequencies),
-            sum(tally.reasons),
-            tally.reasons[Reason.USED],
-            decomposed,
-            {
-                reason.text: tally.reasons[reason]
-                for reason in Reason
-                if reason is not Reason.USED and tally.reasons[reason]
-            },
-        )
-        for calls, tally, decomposed in zip(found.calls, found.tallies, found.decomposed, strict=True)
-    ]
+def _count_records(calls: Calls, tally: Tally) -> RecordCounts:
+    by_reason = {text: tally.reasons[text] for text in REASONS if tally.reasons[text]}
+    read, used, decomposed = sum(by_reason.values()), by_reason.pop(REASONS[USED], 0), tally.reasons["decomposed"]
+    return RecordCounts(calls.path.name, str(calls.frequencies), read, used, decomposed, by_reason)
 
 
 def _describe(report: BuildReport) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from mutbert.errors import InputError
 from mutbert.files import atomic_directory, check_output
 from mutbert.genome.format import MANIFEST, write_manifest, write_reference, write_variants
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.variants import Reason
+from mutbert.genome.variants import NO_CONTIG, NOT_SELECTED, REASONS, USED
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -137,13 +137,12 @@ def _sum_records(manifests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 
 
 def _sum_of_file(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    elsewhere, *reasons = list(Reason)[:-1]
-    sums = {reason.text: sum(part["not_used"].get(reason.text, 0) for part in parts) for reason in reasons[1:]}
+    sums = {text: sum(part["not_used"].get(text, 0) for part in parts) for text in REASONS[NOT_SELECTED + 1 : USED]}
     used = sum(part["used"] for part in parts)
     # What no part has: of contigs that no part's FASTA has, or else of contigs that were not selected.
     rest = parts[0]["read"] - used - sum(sums.values())
-    unknown = min(rest, *(part["not_used"].get(elsewhere.text, 0) for part in parts))
-    not_used = {elsewhere.text: unknown, reasons[0].text: rest - unknown, **sums}
+    unknown = min(rest, *(part["not_used"].get(REASONS[NO_CONTIG], 0) for part in parts))
+    not_used = {REASONS[NO_CONTIG]: unknown, REASONS[NOT_SELECTED]: rest - unknown, **sums}
     return {
         **parts[0],
         "used": used,

@@ -8,7 +8,20 @@ import numpy as np
 
 from mutbert.errors import InputError
 from mutbert.genome.sources import check_samples
-from mutbert.genome.variants import Alleles, Calls, Reason, Reference, Tally, merge_alleles, read_alleles, tally_merged
+from mutbert.genome.variants import (
+    MISMATCH,
+    NO_CONTIG,
+    NO_FREQUENCY,
+    NOT_SELECTED,
+    REASONS,
+    TOO_RARE,
+    Alleles,
+    Calls,
+    Reference,
+    Tally,
+    merge_alleles,
+    read_alleles,
+)  # fmt: skip
 from mutbert.genome.vcf import GENOTYPES, count_by_index, find_frequencies, read_header
 from mutbert.progress import progress_bar
 from mutbert.regions import names_text
@@ -21,14 +34,14 @@ if TYPE_CHECKING:
     from mutbert.genome.store import ProbabilisticGenome
 
 # As of variants that are scored: another assembly, where of so many compared records so great a share differs.
-_COMPARED, _MISMATCHES = 100, 0.5
+_COMPARED, _SHARE = 100, 0.5
 
 _OF_A_PERSON: Final = {
-    Reason.CONTIG_NOT_IN_FASTA: "contig not in the genome",
-    Reason.CONTIG_NOT_SELECTED: "contig not asked for",
-    Reason.NO_FREQUENCY: "no genotype called",
-    Reason.MISMATCH: "reference base differs from the genome",
-    Reason.NOT_ABOVE_MINIMUM: "as the reference",
+    REASONS[NO_CONTIG]: "contig not in the genome",
+    REASONS[NOT_SELECTED]: "contig not asked for",
+    REASONS[NO_FREQUENCY]: "no genotype called",
+    REASONS[MISMATCH]: "reference base differs from the genome",
+    REASONS[TOO_RARE]: "as the reference",
 }
 
 
@@ -50,35 +63,33 @@ def read_person(
     wanted = {name: contig for name, contig in genome.contigs.items() if contigs is None or name in contigs}
     sequence, ambiguity = genome.arrays["sequence.npy"], genome.arrays["ambiguity.npy"]
     reference = Reference(wanted, sequence, ambiguity, [name for name in genome.contigs if name not in wanted])
-    tally, index = Tally(), count_by_index(vcf) or {}
-    regions = []
+    tally, index, regions, found = Tally.of(), count_by_index(vcf) or {}, [], []
     for name, records in index.items():
         if (contig := reference.find(calls, name)) >= 0:
             regions.append((name, 0, None))
         else:
-            tally.reasons[-1 - contig] += records
-    found = []
+            tally.reasons[REASONS[-1 - contig]] += records
     if regions or not index:
         with progress_bar(f"genotypes of {sample}", None, unit="records", show=progress) as advance:
-            for _, records, alleles in read_alleles(calls, reference, tally, regions):
+            for read, alleles in read_alleles(calls, reference, tally, regions):
                 found.append(alleles)
-                advance(records)
-    if tally.compared >= _COMPARED and tally.mismatched > _MISMATCHES * tally.compared:
+                advance(read)
+    if tally.reasons["compared"] >= _COMPARED and tally.reasons["mismatched"] > _SHARE * tally.reasons["compared"]:
         calls.refuse_assembly(tally)
-    if sum(tally.reasons) == tally.reasons[Reason.CONTIG_NOT_IN_FASTA] > 0 and not any(len(one[0]) for one in found):
-        names = names_text(index or tally.by_contig)
-        raise InputError(f"{vcf}: its contigs ({names}) are none of {genome.path.name} ({names_text(genome.lengths)})")
+    names = list(index or tally.contigs)
+    if names and all(reference.find(calls, name) == -1 for name in names):
+        raise InputError(
+            f"{vcf}: its contigs ({names_text(names)}) are none of {genome.path.name} ({names_text(genome.lengths)}); "
+            "use the genotypes that are of its assembly"
+        )
 
     def refuse_sum(position: int, total: float) -> NoReturn:
-        name, position = reference.place(position)
-        raise InputError(f"{vcf}: {name}:{position + 1}: the alleles of {sample} sum to {total:g}, more than 1")
+        name = reference.names[int(reference.contig_of(np.array([position]))[0])]
+        raise InputError(f"{vcf}: contig {name}: the alleles of {sample} at a position sum to {total:g}, more than 1")
 
-    alleles = Alleles.concatenate(found)
-    position_V, frequency_V4, stage_A = merge_alleles(alleles, 0.0, refuse_sum)
-    tally.add(Tally(tally_merged(alleles, stage_A)[0]))
-    variants = {}
-    for name, start, length in zip(wanted, reference.start_C, reference.length_C, strict=True):
-        here = slice(*np.searchsorted(position_V, [start, start + length]))
-        variants[name] = position_V[here] - start, frequency_V4[here]
-    reasons = {_OF_A_PERSON.get(reason, reason.text): tally.reasons[reason] for reason in list(Reason)[:-1]}
-    return variants, {text: count for text, count in reasons.items() if count}
+    position_V, frequency_V4, (merged,) = merge_alleles([Alleles.concatenate(found)], 0.0, refuse_sum)
+    tally.add(merged)
+    none = np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)
+    variants = dict.fromkeys(wanted, none)
+    variants |= {name: (place_V, rows_V4) for name, place_V, rows_V4 in reference.split(position_V, frequency_V4)}
+    return variants, {_OF_A_PERSON.get(text, text): tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}

@@ -2,14 +2,13 @@
 
 Positions are counted through the whole genome, each contig from the next multiple of four, as ``sequence.npy`` has
 them, so that many contigs are one. Shape suffixes: N records, M their alternate alleles, B bases of these, A bases that
-an allele changes, V positions that vary, C contigs, 4 bases in the order A, C, G, T.
+an allele changes, P positions, V positions that vary, C contigs, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, Self
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 import numpy as np
 import polars as pl
@@ -18,87 +17,68 @@ from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
 from mutbert.genome.format import BASES_PER_BYTE, float_to_fixed
-from mutbert.genome.vcf import Frequencies, read_records
+from mutbert.genome.vcf import Frequencies, Region, read_records
 from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from mutbert.arrays import Bool, Float32, Float64, Int64, UInt8, UInt16
+    from mutbert.arrays import Float32, Float64, Int64, UInt8, UInt16
     from mutbert.genome.format import Contig
 
 ANY_FILTER: Final = "any"
 """Stands for every FILTER."""
 
-MOST_MISMATCHES: Final = 0.01
-"""Share of a file's compared records whose REF may differ from the FASTA before it is taken for a wrong assembly."""
+REASONS: Final = (
+    "contig not in the FASTA", "contig not selected", "filtered", "no alternate allele", "symbolic or structural",
+    "overlapping deletion (*)", "insertion or deletion", "alternate is the reference",
+    "alternate base not A, C, G or T", "frequency missing", "reference base unknown", "outside the contig",
+    "reference base differs from the FASTA", "duplicate record", "conflicts with an earlier record",
+    "frequency not above the minimum", "used",
+)  # fmt: skip
+"""What became of a record, in the order of how far its furthest allele came; the last is no reason against it."""
+NO_CONTIG, NOT_SELECTED, FILTERED, NO_ALTERNATE, SYMBOLIC, OVERLAPPING, INDEL, SAME, ODD_ALTERNATE = range(9)
+NO_FREQUENCY, UNKNOWN_REFERENCE, OUTSIDE, MISMATCH, DUPLICATE, CONFLICT, TOO_RARE, USED = range(9, 17)
 
 _SUM_TOLERANCE: Final = 1e-3  # by rounding, the alternates of a position may sum to so much above 1
 # A decimal that equals the minimum is not above it in float32, and neither is a sum of three; the next of 7 digits is.
 _ROUNDING: Final = 2.0**-23
 _MERGED_AT_ONCE: Final = 1 << 17  # merging takes some two hundred bytes an allele
+_MULTIPLIER: Final = 6364136223846793005  # of a polynomial hash of 64 bits
 _UPPER: Final = np.uint8(0xDF)
-_CODE: Final = np.full(256, 255, dtype=np.uint8)
+_OTHER: Final = 255
+_CODE: Final = np.full(256, _OTHER, dtype=np.uint8)
 _CODE[np.frombuffer(alphabet.BASES.encode(), np.uint8)] = np.arange(4)
-_IS_LETTER: Final = np.isin(np.arange(256), np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", np.uint8))
 
 
-class Reason(IntEnum):
-    """What became of a record, in the order of how far its furthest allele came."""
+class Tally(NamedTuple):
+    """What became of records.
 
-    text: str
+    `reasons` counts those of each reason, `compared` and `mismatched` ones, and used ones `decomposed`; `contigs` those
+    of each contig of the file; `mismatches` describes some whose REF differs.
+    """
 
-    def __new__(cls, value: int, text: str) -> Self:
-        """Return a member with its words."""
-        member = int.__new__(cls, value)
-        member._value_, member.text = value, text
-        return member
+    reasons: Counter[str]
+    contigs: Counter[str]
+    mismatches: list[str]
 
-    CONTIG_NOT_IN_FASTA = 0, "contig not in the FASTA"
-    CONTIG_NOT_SELECTED = 1, "contig not selected"
-    FILTERED = 2, "filtered"
-    NO_ALTERNATE = 3, "no alternate allele"
-    SYMBOLIC = 4, "symbolic or structural"
-    OVERLAPPING_DELETION = 5, "overlapping deletion (*)"
-    INDEL = 6, "insertion or deletion"
-    NOT_A_CHANGE = 7, "alternate is the reference"
-    AMBIGUOUS_ALTERNATE = 8, "alternate base not A, C, G or T"
-    NO_FREQUENCY = 9, "frequency missing"
-    UNKNOWN_REFERENCE = 10, "reference base unknown"
-    OUTSIDE = 11, "outside the contig"
-    MISMATCH = 12, "reference base differs from the FASTA"
-    DUPLICATE = 13, "duplicate record"
-    CONFLICT = 14, "conflicts with an earlier record"
-    NOT_ABOVE_MINIMUM = 15, "frequency not above the minimum"
-    USED = 16, "used"
-
-
-@dataclass
-class Tally:
-    """What became of records: their number by reason and by the file's contigs, and how their REF compares."""
-
-    reasons: list[int] = field(default_factory=lambda: [0] * len(Reason))
-    by_contig: dict[str, int] = field(default_factory=dict)
-    compared: int = 0
-    mismatched: int = 0
-    first_mismatch: str = ""
-
-    def count(self, stage_N: UInt8) -> None:
-        """Add records by how far they came."""
-        added = np.bincount(stage_N, minlength=len(Reason)).tolist()
-        self.reasons = [old + new for old, new in zip(self.reasons, added, strict=True)]
+    @classmethod
+    def of(cls, reasons: Any = (), contigs: Any = (), mismatches: Iterable[str] = ()) -> Tally:
+        """Return a tally of its own of what JSON may hold."""
+        return cls(Counter(reasons), Counter(contigs), list(mismatches))
 
     def add(self, other: Tally) -> None:
         """Add another tally of the same file."""
-        self.reasons = [old + new for old, new in zip(self.reasons, other.reasons, strict=True)]
-        for name, number in other.by_contig.items():
-            self.by_contig[name] = self.by_contig.get(name, 0) + number
-        self.compared += other.compared
-        self.mismatched += other.mismatched
-        self.first_mismatch = self.first_mismatch or other.first_mismatch
+        self.reasons.update(other.reasons)
+        self.contigs.update(other.contigs)
+        self.mismatches.extend(other.mismatches)
+
+    def count_stages(self, stage_N: UInt8) -> None:
+        """Count records by how far they came."""
+        self.reasons.update(dict(zip(REASONS, np.bincount(stage_N, minlength=len(REASONS)).tolist(), strict=True)))
 
 
 class Calls(NamedTuple):
@@ -109,37 +89,14 @@ class Calls(NamedTuple):
     frequencies: Frequencies
     filters: tuple[str, ...]
 
-    def refuse_record(self, place: str, fault: str) -> NoReturn:
-        """Raise for a record that no genome can be built from."""
-        remedy = "" if self.frequencies.samples is not None else ", or choose another field with --frequency-field"
-        raise InputError(f"{self.path}: {place}: {fault}; mend or remove the record{remedy}")
-
     def refuse_assembly(self, tally: Tally) -> NoReturn:
         """Raise for a file whose REF differs too often."""
+        mismatched, compared = tally.reasons["mismatched"], tally.reasons["compared"]
         raise InputError(
-            f"{self.path}: REF differs from the FASTA in {tally.mismatched:,} of {tally.compared:,} records "
-            f"({tally.mismatched / tally.compared:.1%}){tally.first_mismatch}; it was called on another assembly: use "
+            f"{self.path}: REF differs from the FASTA in {mismatched:,} of {compared:,} records "
+            f"({mismatched / compared:.1%}), first at {tally.mismatches[0]}; it was called on another assembly: use "
             "the FASTA of that one"
         )
-
-    def check(self, tally: Tally, most_mismatches: float) -> None:
-        """Raise where all that became of a file's records shows that it does not fit."""
-        outside, no_frequency = tally.reasons[Reason.OUTSIDE], tally.reasons[Reason.NO_FREQUENCY]
-        if outside and not tally.compared:
-            raise InputError(
-                f"{self.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "
-                "called on another assembly or another part of it: use the FASTA of that one"
-            )
-        if no_frequency and not tally.compared:
-            have, remedy = f"a frequency ({self.frequencies})", "choose another field with --frequency-field"
-            if self.frequencies.samples is not None:
-                have, remedy = "a genotype of the samples", "choose other samples"
-            raise InputError(
-                f"{self.path}: none of the {no_frequency:,} records that could be used has {have}; {remedy}"
-            )
-        # One record may be wrong by itself, so one alone is never taken for another assembly.
-        if tally.mismatched > max(1, most_mismatches * tally.compared):
-            self.refuse_assembly(tally)
 
 
 class Alleles(NamedTuple):
@@ -160,9 +117,10 @@ class Alleles(NamedTuple):
         return Alleles(*(column[rows] for column in self))
 
     @staticmethod
-    def concatenate(parts: Sequence[Alleles]) -> Alleles:
+    def concatenate(parts: Iterable[Alleles]) -> Alleles:
         """Join parts."""
-        return Alleles(*(np.concatenate(columns) for columns in zip(_NO_ALLELES, *parts, strict=True)))
+        none = Alleles(*(np.zeros(0, kind) for kind in ("i8", "u1", "u1", "f4", "i8", "i8")))
+        return Alleles(*(np.concatenate(columns) for columns in zip(none, *parts, strict=True)))
 
 
 class Reference:
@@ -175,12 +133,11 @@ class Reference:
         ambiguity: npt.NDArray[Any],
         not_selected: Collection[str] = (),
     ) -> None:
-        self.names = ContigNames(contigs)
-        self.not_selected = ContigNames(not_selected)
-        self.number = {name: number for number, name in enumerate(contigs)}
+        self.names, self._sequence = list(contigs), np.asarray(sequence)
+        self._selected, self.not_selected = ContigNames(contigs), ContigNames(not_selected)
+        self._number = {name: number for number, name in enumerate(contigs)}
         self.start_C: Int64 = np.array([one.offset for one in contigs.values()], dtype=np.int64) * BASES_PER_BYTE
         self.length_C: Int64 = np.array([one.length for one in contigs.values()], dtype=np.int64)
-        self._sequence = np.asarray(sequence)
         contig, row = list_ranges(*np.array([one.ambiguity for one in contigs.values()], np.int64).reshape(-1, 2).T)
         runs = ambiguity[row]
         self._run_start = runs["start"] + self.start_C[contig]
@@ -189,13 +146,13 @@ class Reference:
     def find(self, calls: Calls, name: str) -> int:
         """Return the number of a file's contig; -2 where it was not selected, -1 where there is none."""
         full = f"{calls.prefix}.{name}" if calls.prefix else name
-        found = self.names.find(full)
-        return self.number[found] if found is not None else -1 - (self.not_selected.find(full) is not None)
+        found = self._selected.find(full)
+        return self._number[found] if found is not None else -1 - (self.not_selected.find(full) is not None)
 
-    def place(self, position: int) -> tuple[str, int]:
-        """Return the contig of a position of the genome, and the position in it."""
-        contig = int(np.searchsorted(self.start_C, position, side="right")) - 1
-        return list(self.names)[contig], position - int(self.start_C[contig])
+    def contig_of(self, position_A: Int64) -> Int64:
+        """Return the numbers of the contigs of positions of the genome."""
+        contig_A: Int64 = np.searchsorted(self.start_C, position_A, side="right") - 1
+        return contig_A
 
     def codes_at(self, position_A: Int64) -> UInt8:
         """Return the base codes at positions of the genome."""
@@ -207,106 +164,104 @@ class Reference:
             code_A[inside_A] = self._run_code[run_A[inside_A]]
         return code_A
 
-
-_NO_ALLELES: Final = Alleles(*(np.zeros(0, kind) for kind in ("i8", "u1", "u1", "f4", "i8", "i8")))
+    def split(self, position_V: Int64, frequency_V4: UInt16) -> Iterator[tuple[str, Int64, UInt16]]:
+        """Yield the name, positions and frequencies of each contig that varies."""
+        for contig in np.unique(self.contig_of(position_V)).tolist():
+            start = self.start_C[contig]
+            here = slice(*np.searchsorted(position_V, [start, start + self.length_C[contig]]))
+            yield self.names[contig], position_V[here] - start, frequency_V4[here]
 
 
 def read_alleles(
-    calls: Calls,
-    reference: Reference,
-    tally: Tally,
-    regions: Sequence[tuple[str, int, int | None]] = (),
-    first_record: int = 0,
-) -> Iterator[tuple[int, int, Alleles]]:
-    """Yield contig number, records and alleles that agree with the reference, for each contig of each piece of a file.
+    calls: Calls, reference: Reference, tally: Tally, regions: Sequence[Region] = (), first_record: int = 0
+) -> Iterator[tuple[int, Alleles]]:
+    """Yield the number of records and the alleles that agree with the reference, piece by piece of a file.
 
-    The records without such an allele are counted in `tally`, the others by `merge_alleles`. A contig number below 0
-    says why its records are not read.
+    The records without such an allele are counted in `tally`, the others by `merge_alleles`.
     """
-    frequencies = calls.frequencies
-    fields = [f"INFO/{name}" for name in frequencies.fields]
-    last: tuple[str, int] = "", -1
+    fields = [f"INFO/{name}" for name in calls.frequencies.fields]
     numbers: dict[str, int] = {}
-    read = first_record
-    for records in read_records(calls.path, fields, region=regions, samples=frequencies.samples):
-        for length, name in records["contig"].rle().struct.unnest().iter_rows():
-            part, records = records.head(length), records.slice(length)
-            if name != last[0]:
-                _check_new(calls, reference, name, numbers)
-            contig = numbers[name]
-            tally.by_contig[name] = tally.by_contig.get(name, 0) + length
-            if contig < 0:
-                tally.reasons[-1 - contig] += length
-                last = name, -1
-                yield contig, length, _NO_ALLELES
-                continue
-            position_N = part["position"].to_numpy()
-            _check_order(calls, name, last[1] if name == last[0] else -1, position_N)
-            last = name, int(position_N[-1])
-            alleles = _find_alleles(calls, name, part, reference, contig, tally)
-            yield contig, length, alleles._replace(record_A=alleles.record_A + read)
-            read += length
+    last, last_position, read = "", -1, first_record
+    for records in read_records(calls.path, fields, region=regions, samples=calls.frequencies.samples):
+        runs = records["contig"].rle().struct.unnest()
+        for place, (length, name) in enumerate(runs.iter_rows()):
+            tally.contigs[name] += length
+            if place or name != last:
+                _check_contig(calls, reference, name, numbers)
+        contig_N = np.repeat([numbers[name] for name in runs["value"]], runs["len"].to_numpy())
+        position_N = records["position"].to_numpy()
+        before_N = np.concatenate([[last_position if runs["value"][0] == last else -1], position_N[:-1]])
+        before_N[np.cumsum(runs["len"].to_numpy())[:-1]] = -1
+        if np.any(position_N < before_N):
+            wrong = int(np.argmax(position_N < before_N))
+            name = records["contig"][wrong]
+            raise InputError(
+                f"{calls.path}: {name}:{position_N[wrong] + 1} comes after {name}:{before_N[wrong] + 1}, so the file "
+                "is not sorted; sort it with 'bcftools sort' and index it anew"
+            )
+        last, last_position = runs["value"][-1], int(position_N[-1])
+        alleles = _find_alleles(calls, records, contig_N, reference, tally)
+        yield len(records), alleles._replace(record_A=alleles.record_A + read)
+        read += len(records)
 
 
-def _check_new(calls: Calls, reference: Reference, name: str, numbers: dict[str, int]) -> None:
+def _check_contig(calls: Calls, reference: Reference, name: str, numbers: dict[str, int]) -> None:
+    """Match a contig; raise where it has come before, or another one of the file is the same."""
     if name in numbers:
         raise InputError(
             f"{calls.path}: records of contig {name} come again after others; sort the file with 'bcftools sort' and "
             "index it anew"
         )
-    numbers[name] = contig = reference.find(calls, name)
-    other = next((one for one, number in numbers.items() if number == contig >= 0 and one != name), None)
-    if other is not None:
-        raise InputError(f"{calls.path}: contigs {other} and {name} are one of the FASTA; rename or remove one")
-
-
-def _check_order(calls: Calls, name: str, last: int, position_N: Int64) -> None:
-    back = np.flatnonzero(np.diff(position_N, prepend=last) < 0)
-    if len(back):
-        before = position_N[back[0] - 1] if back[0] else last
+    contig = reference.find(calls, name)
+    if contig >= 0 and contig in numbers.values():
+        other = next(one for one, number in numbers.items() if number == contig)
         raise InputError(
-            f"{calls.path}: {name}:{position_N[back[0]] + 1} comes after {name}:{before + 1}, so the file is not "
-            "sorted; sort it with 'bcftools sort' and index it anew"
+            f"{calls.path}: contigs {other} and {name} are both {reference.names[contig]} of the FASTA; rename or "
+            "remove one"
         )
+    numbers[name] = contig
 
 
-def _find_alleles(
-    calls: Calls, name: str, records: pl.DataFrame, reference: Reference, contig: int, tally: Tally
-) -> Alleles:
-    """Return the alleles of consecutive records of a contig that agree with the reference, and tally the others."""
-    passing_N = _pass_filters(records["filter"], calls.filters)
-    rows = _split_alternates(records.with_row_index("record").filter(passing_N), calls.frequencies)
+def _find_alleles(calls: Calls, records: pl.DataFrame, contig_N: Int64, reference: Reference, tally: Tally) -> Alleles:
+    """Return the alleles of records that agree with the reference, and tally the records without one."""
+    filters = records["filter"].unique().to_list()
+    passing = [one for one in filters if not {ANY_FILTER, *one.split(";")}.isdisjoint(calls.filters)]
+    is_passing_N = records["filter"].is_in(passing).to_numpy() & (contig_N >= 0)
+    rows = _split_alternates(records.with_row_index("record").filter(is_passing_N), calls.frequencies)
     record_M, stage_M = rows["record"].to_numpy().astype(np.int64), rows["stage"].to_numpy().copy()
     allele_A, offset_A, before_A, after_A, whole_A = _find_changes(rows, stage_M)
-    stage_A = np.full(len(allele_A), Reason.USED, dtype=np.uint8)
-    stage_A[after_A == 255] = Reason.AMBIGUOUS_ALTERNATE
-    stage_A[before_A == 255] = Reason.UNKNOWN_REFERENCE
     record_A = record_M[allele_A]
-    is_wanted_N = np.zeros(len(records), dtype=bool)
-    is_wanted_N[record_A[stage_A == Reason.USED]] = True
+    stage_A = np.full(len(allele_A), USED, dtype=np.uint8)
+    stage_A[after_A == _OTHER] = ODD_ALTERNATE
+    stage_A[before_A == _OTHER] = UNKNOWN_REFERENCE
     frequency_M = rows["frequency"].to_numpy()
-    _check_frequencies(calls, name, records, record_M, frequency_M, is_wanted_N)
+    _check_frequencies(calls, records, record_M, frequency_M, record_A[stage_A == USED])
     frequency_A = frequency_M[allele_A].astype(np.float32)
-    stage_A[(stage_A == Reason.USED) & np.isnan(frequency_A)] = Reason.NO_FREQUENCY
+    stage_A[(stage_A == USED) & np.isnan(frequency_A)] = NO_FREQUENCY
 
-    position_A = records["position"].to_numpy()[record_A] + offset_A
-    whole_position_A = position_A + reference.start_C[contig]
-    _compare(reference, contig, name, position_A, before_A, record_A, stage_A, tally)
-    stage_N = np.zeros(len(records), dtype=np.uint8)
-    is_none_M = stage_M != Reason.USED
-    np.maximum.at(stage_N, record_M[is_none_M], stage_M[is_none_M])
+    contig_A, position_A = contig_N[record_A], records["position"].to_numpy()[record_A] + offset_A
+    stage_A[(stage_A == USED) & ((position_A < 0) | (position_A >= reference.length_C[contig_A]))] = OUTSIDE
+    inside = np.flatnonzero(stage_A == USED)
+    base = reference.codes_at((position_A + reference.start_C[contig_A])[inside])
+    stage_A[inside[base == alphabet.UNKNOWN]] = UNKNOWN_REFERENCE
+    inside, base = inside[base != alphabet.UNKNOWN], base[base != alphabet.UNKNOWN]
+    differs = alphabet.DISTRIBUTIONS[base, before_A[inside]] == 0
+    stage_A[inside[differs]] = MISMATCH
+    for name, some in (("compared", inside), ("mismatched", inside[differs])):
+        tally.reasons[name] += int(np.count_nonzero(np.diff(record_A[some], prepend=-1)))
+    if np.any(differs) and not tally.mismatches:
+        at = inside[np.argmax(differs)]
+        tally.mismatches.append(
+            f"{records['contig'][int(record_A[at])]}:{position_A[at] + 1} where REF is {alphabet.BASES[before_A[at]]} "
+            f"and the FASTA has {alphabet.IUPAC[base[np.argmax(differs)]]}"
+        )
+    stage_N = np.where(contig_N < 0, -1 - contig_N, FILTERED).astype(np.uint8)
+    stage_N[is_passing_N] = 0
+    np.maximum.at(stage_N, record_M[stage_M != USED], stage_M[stage_M != USED])
     np.maximum.at(stage_N, record_A, stage_A)
-    stage_N[~passing_N] = Reason.FILTERED
-    tally.count(stage_N[stage_N != Reason.USED])
-    alleles = Alleles(whole_position_A, before_A, after_A, frequency_A, record_A, whole_A)
-    return alleles.take(stage_A == Reason.USED)
-
-
-def _pass_filters(filter_N: pl.Series, filters: Collection[str]) -> Bool:
-    names = filter_N.unique().to_list()
-    passing = [one for one in names if not {ANY_FILTER, *one.split(";")}.isdisjoint(filters)]
-    is_passing_N: Bool = filter_N.is_in(passing).to_numpy()
-    return is_passing_N
+    tally.count_stages(stage_N[stage_N != USED])
+    position_A += reference.start_C[contig_A]
+    return Alleles(position_A, before_A, after_A, frequency_A, record_A, whole_A).take(stage_A == USED)
 
 
 def _split_alternates(records: pl.DataFrame, frequencies: Frequencies) -> pl.DataFrame:
@@ -314,37 +269,29 @@ def _split_alternates(records: pl.DataFrame, frequencies: Frequencies) -> pl.Dat
 
     A frequency below 0 stands for what is not one number for each alternate.
     """
-    if frequencies.samples is not None:
-        records = _count_genotypes(records)
-        above, below = "calls", pl.col("called")
+    above, below = "calls", "called"
+    if frequencies.samples is None:
+        above, below = f"INFO/{frequencies.fields[0]}", f"INFO/{frequencies.fields[-1]}"
     else:
-        above = f"INFO/{frequencies.fields[0]}"
-        below = pl.col(f"INFO/{frequencies.fields[-1]}").cast(pl.Float64, strict=False)
+        records = _count_genotypes(records)
     ref, alt, value = pl.col("ref"), pl.col("alt"), pl.col("value")
-    rows = records.select("record", "ref", "alt", value=above, below=below)
+    rows = records.select("record", "ref", "alt", value=above, below=pl.col(below).cast(pl.Float64, strict=False))
     is_many = rows["alt"].str.contains(",", literal=True)
     if is_many.any():
-        alts, values, number = alt.str.split(","), value.str.split(","), alt.str.count_matches(",", literal=True) + 1
+        values, number = value.str.split(","), alt.str.count_matches(",", literal=True) + 1
         alike = pl.when(value == ".").then(value).otherwise(pl.lit("none")).repeat_by(number)
-        many = rows.filter(is_many).with_columns(
-            alt=alts, value=pl.when(values.list.len() == number).then(values).otherwise(alike)
-        )
-        rows = pl.concat([rows.filter(~is_many), many.explode("alt", "value")]).sort("record", maintain_order=True)
+        values = pl.when(values.list.len() == number).then(values).otherwise(alike)
+        many = rows.filter(is_many).with_columns(alt=alt.str.split(","), value=values).explode("alt", "value")
+        rows = pl.concat([rows.filter(~is_many), many]).sort("record", maintain_order=True)
     frequency = value.cast(pl.Float64, strict=False)
     frequency = pl.when(frequency.is_null() & (value != ".")).then(-1.0).otherwise(frequency)
     if len(frequencies.fields) != 1:
         frequency = frequency / pl.when(pl.col("below") > 0).then("below")
     stage = (
-        pl.when(alt == "*")
-        .then(Reason.OVERLAPPING_DELETION)
-        .when(alt == ".")
-        .then(Reason.NO_ALTERNATE)
-        .when(~alt.str.contains("^[A-Za-z]+$"))
-        .then(Reason.SYMBOLIC)
-        .when(ref.str.len_bytes() != alt.str.len_bytes())
-        .then(Reason.INDEL)
-        .otherwise(Reason.USED)
-    )
+        pl.when(alt == "*").then(OVERLAPPING).when(alt == ".").then(NO_ALTERNATE)
+        .when(~alt.str.contains("^[A-Za-z]+$")).then(SYMBOLIC)
+        .when(ref.str.len_bytes() != alt.str.len_bytes()).then(INDEL).otherwise(USED)
+    )  # fmt: skip
     return rows.select("record", "ref", "alt", frequency=frequency.fill_null(float("nan")), stage=stage.cast(pl.UInt8))
 
 
@@ -362,9 +309,8 @@ def _count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
             if is_simple:
                 called = genotypes.str.len_bytes() // 2 - genotypes.str.count_matches(".", literal=True)
             else:
-                calls = (
-                    pl.when(called == genotypes.str.count_matches(r"[^ |/.]+")).then(calls).otherwise(pl.lit("none"))
-                )
+                is_right = called == genotypes.str.count_matches(r"[^ |/.]+")
+                calls = pl.when(is_right).then(calls).otherwise(pl.lit("none"))
             parts.append(part.select("record", "ref", "alt", calls=calls, called=called.cast(pl.Float64)))
     return pl.concat(parts).sort("record") if parts else records.with_columns(calls=pl.lit(""), called=pl.lit(0.0))
 
@@ -372,9 +318,9 @@ def _count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
 def _find_changes(rows: pl.DataFrame, stage_M: UInt8) -> tuple[Int64, Int64, UInt8, UInt8, Int64]:
     """Return the allele, place in REF, base codes before and after, and whole of each base that alleles change.
 
-    A code of 255 is another letter; an allele that changes nothing is marked in `stage_M`.
+    An allele that changes nothing is marked in `stage_M`.
     """
-    still = np.flatnonzero(stage_M == Reason.USED)
+    still = np.flatnonzero(stage_M == USED)
     texts = rows.select("ref", "alt", length=pl.col("ref").str.len_bytes())[still]
     before_B, after_B = (
         np.frombuffer("".join(texts[name].str.join("")).encode(), np.uint8) & _UPPER for name in ("ref", "alt")
@@ -384,110 +330,86 @@ def _find_changes(rows: pl.DataFrame, stage_M: UInt8) -> tuple[Int64, Int64, UIn
     differs_A = np.flatnonzero(before_B != after_B)
     allele_A = allele_B[differs_A]
     number_M = np.bincount(allele_A, minlength=len(still))
-    stage_M[still[number_M == 0]] = Reason.NOT_A_CHANGE
-
+    stage_M[still[number_M == 0]] = SAME
     whole_A = np.zeros(len(differs_A), dtype=np.int64)
-    if np.any(number_M > 1):
+    is_many_A = number_M[allele_A] > 1
+    if np.any(is_many_A):
         # A hash of the letters from the first that changes to the last, and the place of the base among them.
-        is_many_A = number_M[allele_A] > 1
-        many, part_A, number = np.unique(allele_A[is_many_A], return_inverse=True, return_counts=True)
-        at_A = differs_A[is_many_A]
-        last = np.cumsum(number) - 1
+        _, part_A, number = np.unique(allele_A[is_many_A], return_inverse=True, return_counts=True)
+        at_A, last = differs_A[is_many_A], np.cumsum(number) - 1
         first = at_A[last - number + 1]
         row_B, at_B = list_ranges(first, at_A[last] + 1)
-        power = np.cumprod(np.full(int((at_A[last] - first).max()) + 2, 6364136223846793005, dtype=np.int64))
-        letters_B = before_B[at_B].astype(np.int64) * 256 + after_B[at_B]
-        hashed = np.add.reduceat(letters_B * power[at_B - first[row_B]], np.searchsorted(row_B, np.arange(len(many))))
+        power = np.cumprod(np.full(int((at_A[last] - first).max()) + 1, _MULTIPLIER, dtype=np.int64))
+        letters_B = (before_B[at_B].astype(np.int64) * 256 + after_B[at_B]) * power[at_B - first[row_B]]
+        hashed = np.add.reduceat(letters_B, np.searchsorted(row_B, np.arange(len(number))))
         whole_A[is_many_A] = (hashed[part_A] + power[at_A - first[part_A]]) | 1
     return still[allele_A], offset_B[differs_A], _CODE[before_B[differs_A]], _CODE[after_B[differs_A]], whole_A
 
 
 def _check_frequencies(
-    calls: Calls, name: str, records: pl.DataFrame, record_M: Int64, frequency_M: Float64, is_wanted_N: Bool
+    calls: Calls, records: pl.DataFrame, record_M: Int64, frequency_M: Float64, wanted: Int64
 ) -> None:
     """Raise for the first record with a frequency that cannot be, of those that would be used."""
-    sum_N = np.bincount(record_M, np.nan_to_num(frequency_M), len(is_wanted_N))
+    sum_N = np.bincount(record_M, np.nan_to_num(frequency_M), len(records))
     is_wrong_M = (frequency_M < 0) | (frequency_M > 1) | (sum_N[record_M] > 1 + _SUM_TOLERANCE)
-    wrong = record_M[is_wrong_M & is_wanted_N[record_M]]
-    if len(wrong):
+    if len(wrong := np.intersect1d(record_M[is_wrong_M], wanted)):
         record = records.row(int(wrong[0]), named=True)
-        fault = "a genotype is not made of the record's alleles"
+        fault = "a genotype is not made of the record's alleles; mend or remove the record"
         if calls.frequencies.samples is None:
             values = ", ".join(f"{field}={record[f'INFO/{field}']}" for field in calls.frequencies.fields)
-            fault = f"{values} is not a frequency from 0 to 1 for each alternate allele, with a sum of at most 1"
-        calls.refuse_record(f"{name}:{record['position'] + 1}", fault)
+            fault = (
+                f"{values} is not a frequency from 0 to 1 for each alternate allele, with a sum of at most 1; mend or "
+                "remove the record, or choose another field with --frequency-field"
+            )
+        raise InputError(f"{calls.path}: {record['contig']}:{record['position'] + 1}: {fault}")
 
 
-def _compare(
-    reference: Reference,
-    contig: int,
-    name: str,
-    position_A: Int64,
-    before_A: UInt8,
-    record_A: Int64,
-    stage_A: UInt8,
-    tally: Tally,
-) -> None:
-    """Compare REF with the reference where `stage_A` is still `USED`, and put there what comes of it."""
-    stage_A[(stage_A == Reason.USED) & ((position_A < 0) | (position_A >= reference.length_C[contig]))] = Reason.OUTSIDE
-    inside = np.flatnonzero(stage_A == Reason.USED)
-    base = reference.codes_at(position_A[inside] + reference.start_C[contig])
-    stage_A[inside[base == alphabet.UNKNOWN]] = Reason.UNKNOWN_REFERENCE
-    inside, base = inside[base != alphabet.UNKNOWN], base[base != alphabet.UNKNOWN]
-    mismatch = inside[alphabet.DISTRIBUTIONS[base, before_A[inside]] == 0]
-    stage_A[mismatch] = Reason.MISMATCH
-    tally.compared += _count_distinct(record_A[inside])
-    tally.mismatched += _count_distinct(record_A[mismatch])
-    if len(mismatch) and not tally.first_mismatch:
-        first = mismatch[0]
-        found = alphabet.IUPAC[base[np.searchsorted(inside, first)]]
-        tally.first_mismatch = (
-            f", first at {name}:{position_A[first] + 1} where REF is {alphabet.BASES[before_A[first]]} and the FASTA "
-            f"has {found}"
-        )
+def merge_alleles(
+    by_file: Sequence[Alleles], min_frequency: float, refuse: Callable[[int, float], NoReturn]
+) -> tuple[Int64, UInt16, list[Tally]]:
+    """Return positions (V,) and fixed-point frequencies (V, 4) that are kept, and what became of each file's records.
 
-
-def _count_distinct(ascending: Int64) -> int:
-    return int(np.count_nonzero(np.diff(ascending, prepend=-1)))
-
-
-def merge_alleles(alleles: Alleles, min_frequency: float, where: Any) -> tuple[Int64, UInt16, UInt8]:
-    """Return positions (V,) and fixed-point frequencies (V, 4) that are kept, and how far each allele came (A,).
-
-    Of equal alleles the first counts, and the first at a position says which base is its reference. `where` raises
-    for a position whose alternates sum to more than 1, which it is called with.
+    Of equal alleles the first counts, and the first at a position says which base is its reference. `refuse` is called
+    with a position whose alternates sum to more than 1, and the sum.
     """
+    alleles = Alleles.concatenate(by_file)
     order_A = np.argsort(alleles.position_A, kind="stable")
-    sorted_ = alleles.take(order_A)
-    stage_A = np.empty(len(order_A), dtype=np.uint8)
+    alleles, stage_A = alleles.take(order_A), np.empty(len(order_A), dtype=np.uint8)
     positions, rows, begin = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.uint16)], 0
     while begin < len(order_A):
         # A piece ends after the last allele of a position.
-        last = min(begin + _MERGED_AT_ONCE, len(order_A)) - 1
-        end = int(np.searchsorted(sorted_.position_A, sorted_.position_A[last], side="right"))
-        position_V, frequency_V4, stage_A[order_A[begin:end]] = _merge_piece(
-            sorted_.take(slice(begin, end)), min_frequency, where
-        )
+        last = alleles.position_A[min(begin + _MERGED_AT_ONCE, len(order_A)) - 1]
+        piece = slice(begin, int(np.searchsorted(alleles.position_A, last, side="right")))
+        position_V, frequency_V4, stage_A[order_A[piece]] = _merge_piece(alleles.take(piece), min_frequency, refuse)
         positions.append(position_V)
         rows.append(float_to_fixed(frequency_V4))
-        begin = end
-    return np.concatenate(positions), np.concatenate(rows), stage_A
+        begin = piece.stop
+    tallies = []
+    for one in by_file:
+        stage, stage_A = stage_A[: len(one.record_A)], stage_A[len(one.record_A) :]
+        tallies.append(Tally.of())
+        if len(stage):
+            first = np.flatnonzero(np.diff(one.record_A, prepend=-1))
+            tallies[-1].count_stages(np.maximum.reduceat(stage, first))
+            is_apart_N = np.logical_or.reduceat((stage == USED) & (one.whole_A != 0), first)
+            tallies[-1].reasons["decomposed"] = int(is_apart_N.sum())
+    return np.concatenate(positions), np.concatenate(rows), tallies
 
 
-def _merge_piece(alleles: Alleles, min_frequency: float, where: Any) -> tuple[Int64, Float64, UInt8]:
-    """Return what `merge_alleles` does of alleles whose positions ascend, before rounding."""
+def _merge_piece(
+    alleles: Alleles, min_frequency: float, refuse: Callable[[int, float], NoReturn]
+) -> tuple[Int64, Float64, UInt8]:
+    """Return positions and frequencies of alleles whose positions ascend, and how far each of them came."""
     position_A, reference_A, alternate_A, frequency_A, _, whole_A = alleles
     is_new_position_A = np.diff(position_A, prepend=-1) != 0
-    first_P = np.flatnonzero(is_new_position_A)
-    site_A = np.cumsum(is_new_position_A) - 1
+    first_P, site_A = np.flatnonzero(is_new_position_A), np.cumsum(is_new_position_A) - 1
     reference_P = reference_A[first_P]
     # Stable, so that the first of equal alleles stays so.
     order_A = np.lexsort((whole_A, reference_A, alternate_A, position_A))
-    is_new_A = np.ones(len(order_A), dtype=bool)
-    is_new_A[1:] = np.any(
-        [column[order_A][1:] != column[order_A][:-1] for column in (position_A, alternate_A, reference_A, whole_A)],
-        axis=0,
-    )
+    is_new_A = np.zeros(len(order_A), dtype=bool)
+    for column in (position_A, alternate_A, reference_A, whole_A):
+        is_new_A[1:] |= column[order_A][1:] != column[order_A][:-1]
+    is_new_A[0] = True
     first_A = np.empty_like(order_A)
     first_A[order_A] = order_A[np.flatnonzero(is_new_A)[np.cumsum(is_new_A) - 1]]
     is_first_A = first_A == np.arange(len(order_A))
@@ -497,28 +419,17 @@ def _merge_piece(alleles: Alleles, min_frequency: float, where: Any) -> tuple[In
     sum_P = np.bincount(site_A, weights=np.where(accepted_A, frequency_A, 0))
     if np.any(sum_P > 1 + _SUM_TOLERANCE):
         too_much = int(np.argmax(sum_P > 1 + _SUM_TOLERANCE))
-        where(int(position_A[first_P[too_much]]), float(sum_P[too_much]))
+        refuse(int(position_A[first_P[too_much]]), float(sum_P[too_much]))
     kept_P = sum_P > min_frequency * (1 + _ROUNDING)
     used_A = accepted_A & kept_P[site_A] & (frequency_A > 0)
-    stage_A = np.full(len(order_A), Reason.NOT_ABOVE_MINIMUM, dtype=np.uint8)
-    stage_A[used_A] = Reason.USED
-    stage_A[~is_first_A] = Reason.DUPLICATE
-    stage_A[~agrees_A] = Reason.CONFLICT
+    stage_A = np.full(len(order_A), TOO_RARE, dtype=np.uint8)
+    stage_A[used_A] = USED
+    stage_A[~is_first_A] = DUPLICATE
+    stage_A[~agrees_A] = CONFLICT
 
-    row_P = np.cumsum(kept_P) - 1
     frequency_V4: Float64 = np.zeros((int(kept_P.sum()), 4))
     # An allele of several nucleotides and one of a single may bring the same base.
-    np.add.at(frequency_V4, (row_P[site_A[used_A]], alternate_A[used_A]), frequency_A[used_A])
+    np.add.at(frequency_V4, ((np.cumsum(kept_P) - 1)[site_A[used_A]], alternate_A[used_A]), frequency_A[used_A])
     frequency_V4[np.arange(len(frequency_V4)), reference_P[kept_P]] = np.maximum(1 - sum_P[kept_P], 0)
     frequency_V4 /= frequency_V4.sum(axis=1, keepdims=True)
     return position_A[first_P[kept_P]], frequency_V4, stage_A
-
-
-def tally_merged(alleles: Alleles, stage_A: UInt8) -> tuple[list[int], int]:
-    """Return a file's records by how far their alleles came in the end, and the used ones that were taken apart."""
-    if not len(stage_A):
-        return [0] * len(Reason), 0
-    first = np.flatnonzero(np.diff(alleles.record_A, prepend=-1))
-    stage_N = np.maximum.reduceat(stage_A, first)
-    is_apart_N = np.logical_or.reduceat((stage_A == Reason.USED) & (alleles.whole_A != 0), first)
-    return np.bincount(stage_N, minlength=len(Reason)).tolist(), int(is_apart_N.sum())
