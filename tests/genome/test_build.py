@@ -56,40 +56,6 @@ def test_real_data_equal_their_text(shared, tmp_path, fasta, vcf, contig, record
         np.testing.assert_allclose(found, expected, atol=1 / FREQUENCY_ONE, rtol=0)
 
 
-@pytest.mark.shared
-@pytest.mark.bcftools
-def test_real_data_equal_bcftools(shared, tmp_path):
-    """Every row against bcftools, which splits and trims multi-allelic records in its own way."""
-    if shutil.which("bcftools") is None:
-        pytest.skip("bcftools is not there")
-    fasta, vcf = (shared / "data/human_grch37" / name for name in REGIONS[0][:2])
-    with gzip.open(fasta, "rb") as packed, (tmp_path / "x.fa").open("wb") as plain:
-        plain.write(packed.read().replace(b">22", b">chr22", 1))
-    split = subprocess.run(
-        ["bcftools", "norm", "-m", "-any", "-f", tmp_path / "x.fa", vcf], capture_output=True, check=True
-    )
-    query = subprocess.run(
-        ["bcftools", "query", "-i", 'TYPE="snp"', "-f", "%POS\t%REF\t%ALT\t%INFO/AF\n"],
-        input=split.stdout,
-        capture_output=True,
-        check=True,
-    )
-    rows = {}
-    for line in query.stdout.decode().splitlines():
-        pos, ref, alt, value = line.split("\t")
-        row = rows.setdefault(int(pos) - 1, {ref: 1.0})
-        row[ref] -= float(value)
-        row[alt] = float(value)
-    kept = {place: row for place, row in sorted(rows.items()) if 1 - next(iter(row.values())) > 0.02 + 1e-9}
-
-    build_genome(fasta, tmp_path / "x.genome", vcf)
-    variants = ProbabilisticGenome.open(tmp_path / "x.genome").variants("chr22")
-    assert variants.position.tolist() == list(kept)
-    expected = np.array([[row.get(base, 0) for base in "ACGT"] for row in kept.values()])
-    np.testing.assert_allclose(variants.frequency, expected, atol=1 / FREQUENCY_ONE, rtol=0)
-    assert alphabet.decode(variants.reference) == "".join(next(iter(row)) for row in kept.values())
-
-
 @pytest.fixture
 def small(tmp_path, write_fasta, write_vcf):
     """Two contigs in two FASTA files, and one VCF for each under the other naming."""

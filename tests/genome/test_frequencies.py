@@ -61,12 +61,6 @@ def test_the_minimum_is_strict(build, minimum):
     assert counts == {"used": 1, "frequency not above the minimum": 2}
 
 
-def test_a_minimum_of_zero_keeps_every_allele_that_occurs(build):
-    rows, counts = build([("chr1", 1, "A", "C", 0), ("chr1", 2, "C", "A", 0.0001)], min_frequency=0)
-    assert rows == {1: row(C=0.9999, A=0.0001)}
-    assert counts == {"used": 1, "frequency not above the minimum": 1}
-
-
 def test_counts_stand_in_for_a_frequency_that_is_not_declared(build):
     header = "##fileformat=VCFv4.2\n{}{}#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n".format(
         '##INFO=<ID=AC,Number=A,Type=Integer,Description="">\n', '##INFO=<ID=AN,Number=1,Type=Integer,Description="">\n'
@@ -79,18 +73,6 @@ def test_counts_stand_in_for_a_frequency_that_is_not_declared(build):
         [*records[:1], ("chr1", 2, "C", "A", "AC=0;AN=0"), ("chr1", 3, "G", "A", "AC=1")], header=header
     )
     assert counts == {"used": 1, "frequency missing": 2}
-
-
-def test_another_field_may_be_read(build):
-    rows, _ = build([("chr1", 1, "A", "C", "AF=0.5;EUR_AF=0.25")], frequency_field="EUR_AF")
-    assert rows == {0: row(A=0.75, C=0.25)}
-
-
-def test_an_ambiguous_base_agrees_with_its_members(build):
-    records = [("chr1", 1, "A", "G", 0.25), ("chr1", 2, "C", "G", 0.25), ("chr1", 3, "A", "C", 0.5)]
-    rows, counts = build(records, "RRNACGT")
-    assert rows == {0: row(A=0.75, G=0.25)}
-    assert counts == {"used": 1, "reference base differs from the FASTA": 1, "reference base unknown": 1}
 
 
 def test_one_wrong_reference_base_is_counted_and_more_are_another_assembly(build):
@@ -173,13 +155,6 @@ FILTERS = """##fileformat=VCFv4.2
 def test_an_unknown_filter_is_refused(build):
     with pytest.raises(InputError, match=r"no header declares the FILTER lwo; there are \., PASS, any, low"):
         build([("chr1", 1, "A", "C", 0.5)], filters=["PASS", "lwo"])
-
-
-def test_a_repeated_line_counts_once(build):
-    records = [("chr1", 1, "A", "C", 0.25), ("chr1", 1, "A", "C", 0.25), ("chr1", 1, "A", "C", 0.5)]
-    rows, counts = build(records)
-    assert rows == {0: row(A=0.75, C=0.25)}
-    assert counts == {"used": 1, "duplicate record": 1, "conflicts with an earlier record": 1}
 
 
 def test_rounding_above_one_is_normalised(build):

@@ -19,7 +19,7 @@ from mutbert.genome.fasta import read_fasta
 from mutbert.genome.format import FORMAT_VERSION, MANIFEST, Contig, write_manifest, write_reference, write_variants
 from mutbert.genome.population import Population
 from mutbert.genome.sources import Source, Sources, check_samples, describe_samples, parse_sources, read_samples
-from mutbert.genome.variants import ANY_FILTER, REASONS, USED, Calls, Reference, Tally
+from mutbert.genome.variants import ANY_FILTER, REASONS, USED, Calls, Reference
 from mutbert.genome.vcf import GENOTYPES, find_frequencies, older_index, read_header
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
@@ -153,8 +153,10 @@ def build_genome(
     with progress_bar("Checksums", size, unit="bytes", show=progress) as advance:
         sources = [one.describe("fasta", advance) for one in fastas] + [one.describe("vcf", advance) for one in vcfs]
     plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
-    if resume and (output / MANIFEST).exists() and (report := _built_already(output, plan)):
-        return report
+    if resume and (output / MANIFEST).exists():
+        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["version"] == FORMAT_VERSION and all(manifest.get(key) == plan[key] for key in plan):
+            return _read_report(output, vcfs)
     partial = output.with_name(f"{output.name}.partial")
     begun = _read_plan(output, partial / _WORK / _PLAN, plan) if resume else None
     with (
@@ -168,10 +170,9 @@ def build_genome(
         found = Population(folder / _WORK, calls, Reference(lengths, sequence, ambiguity, not_selected), workers)
         found.read(minimum, progress=progress)
         written = write_variants(folder, lengths, found.variants())
-        report = _report(output, vcfs, written, found)
-        write_manifest(folder, written, **plan, **_describe(report))
+        write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
         shutil.rmtree(folder / _WORK)
-    return report
+    return _read_report(output, vcfs)
 
 
 def _check_options(
@@ -318,48 +319,36 @@ def _explain_what_is_kept(output: Path, partial: Path) -> Iterator[None]:
         raise InputError(message) from None
 
 
-def _report(output: Path, vcfs: Sequence[Source], contigs: Mapping[str, Contig], found: Population) -> BuildReport:
-    return BuildReport(
-        path=output,
-        lengths={name: contig.length for name, contig in contigs.items()},
-        variants=sum(last - first for *_, (first, last) in contigs.values()),
-        records=[_count_records(*one) for one in zip(found.calls, found.tallies, strict=True)],
-        contig_names={name: found.names[name] for name in contigs if name in found.names},
-        only_in_fasta=[name for name in contigs if name not in found.names] if vcfs else [],
-        only_in_vcf=list(found.unmatched),
-        notes=[
-            f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
-            for source in vcfs
-            if (index := older_index(source.path)) is not None
-        ],
-    )
+def _describe(found: Population, contigs: Mapping[str, Contig], vcfs: Sequence[Source]) -> dict[str, Any]:
+    """Return what the manifest holds of what became of the records; nothing depends on when or where it was built."""
+    records = []
+    for calls, tally in zip(found.calls, found.tallies, strict=True):
+        not_used = {text: tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}
+        used, decomposed = tally.reasons[REASONS[USED]], tally.reasons["decomposed"]
+        read = used + sum(not_used.values())
+        records.append(RecordCounts(calls.path.name, str(calls.frequencies), read, used, decomposed, not_used))
+    names = {
+        "vcf_name": {name: found.names[name] for name in contigs if name in found.names},
+        "only_in_fasta": [name for name in contigs if name not in found.names] if vcfs else [],
+        "only_in_vcf": list(found.unmatched),
+    }
+    return {"records": [asdict(counts) for counts in records], "contig_names": names}
 
 
-def _count_records(calls: Calls, tally: Tally) -> RecordCounts:
-    by_reason = {text: tally.reasons[text] for text in REASONS if tally.reasons[text]}
-    read, used, decomposed = sum(by_reason.values()), by_reason.pop(REASONS[USED], 0), tally.reasons["decomposed"]
-    return RecordCounts(calls.path.name, str(calls.frequencies), read, used, decomposed, by_reason)
-
-
-def _describe(report: BuildReport) -> dict[str, Any]:
-    """Return what the manifest holds of a report; nothing depends on when or where it was built."""
-    names = {"vcf_name": report.contig_names, "only_in_fasta": report.only_in_fasta, "only_in_vcf": report.only_in_vcf}
-    return {"records": [asdict(counts) for counts in report.records], "contig_names": names}
-
-
-def _built_already(output: Path, plan: Mapping[str, Any]) -> BuildReport | None:
-    """Return the report of a store that was built from the same; None where it was built from something else."""
+def _read_report(output: Path, vcfs: Sequence[Source]) -> BuildReport:
+    """Return the report of a finished store."""
     manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-    if manifest["version"] != FORMAT_VERSION or any(manifest.get(key) != plan[key] for key in plan):
-        return None
-    names = manifest["contig_names"]
+    indices = [index for source in vcfs if (index := older_index(source.path)) is not None]
     return BuildReport(
         path=output,
         lengths={contig["name"]: contig["length"] for contig in manifest["contigs"]},
         variants=sum(last - first for first, last in (contig["variants"] for contig in manifest["contigs"])),
         records=[RecordCounts(**counts) for counts in manifest["records"]],
-        contig_names=names["vcf_name"],
-        only_in_fasta=names["only_in_fasta"],
-        only_in_vcf=names["only_in_vcf"],
-        notes=[],
+        contig_names=manifest["contig_names"]["vcf_name"],
+        only_in_fasta=manifest["contig_names"]["only_in_fasta"],
+        only_in_vcf=manifest["contig_names"]["only_in_vcf"],
+        notes=[
+            f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
+            for index in indices
+        ],
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import numpy as np
 
 from mutbert.errors import InputError
+from mutbert.genome.positions import merge_alleles
 from mutbert.genome.sources import check_samples
 from mutbert.genome.variants import (
     MISMATCH,
@@ -19,7 +20,6 @@ from mutbert.genome.variants import (
     Calls,
     Reference,
     Tally,
-    merge_alleles,
     read_alleles,
 )  # fmt: skip
 from mutbert.genome.vcf import GENOTYPES, count_by_index, find_frequencies, read_header

@@ -16,6 +16,7 @@ import numpy as np
 
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, write_json
+from mutbert.genome.positions import merge_alleles
 from mutbert.genome.variants import (
     NO_FREQUENCY,
     NOT_SELECTED,
@@ -25,7 +26,6 @@ from mutbert.genome.variants import (
     Calls,
     Reference,
     Tally,
-    merge_alleles,
     read_alleles,
 )  # fmt: skip
 from mutbert.genome.vcf import Region, count_by_index

@@ -1,8 +1,8 @@
-"""From the records of VCF files to the positions of a genome that vary; every record is counted by what became of it.
+"""From the records of VCF files to the alleles that may enter a genome; every other record is counted by its reason.
 
 Positions are counted through the whole genome, each contig from the next multiple of four, as ``sequence.npy`` has
 them, so that many contigs are one. Shape suffixes: N records, M their alternate alleles, B bases of these, A bases that
-an allele changes, P positions, V positions that vary, C contigs, 4 bases in the order A, C, G, T.
+an allele changes, V positions that vary, C contigs, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import polars as pl
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
-from mutbert.genome.format import BASES_PER_BYTE, float_to_fixed
+from mutbert.genome.format import BASES_PER_BYTE
 from mutbert.genome.vcf import Frequencies, Region, read_records
 from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -43,10 +43,7 @@ REASONS: Final = (
 NO_CONTIG, NOT_SELECTED, FILTERED, NO_ALTERNATE, SYMBOLIC, OVERLAPPING, INDEL, SAME, ODD_ALTERNATE = range(9)
 NO_FREQUENCY, UNKNOWN_REFERENCE, OUTSIDE, MISMATCH, DUPLICATE, CONFLICT, TOO_RARE, USED = range(9, 17)
 
-_SUM_TOLERANCE: Final = 1e-3  # by rounding, the alternates of a position may sum to so much above 1
-# A decimal that equals the minimum is not above it in float32, and neither is a sum of three; the next of 7 digits is.
-_ROUNDING: Final = 2.0**-23
-_MERGED_AT_ONCE: Final = 1 << 17  # merging takes some two hundred bytes an allele
+SUM_TOLERANCE: Final = 1e-3  # by rounding, the alternates of a position may sum to so much above 1
 _MULTIPLIER: Final = 6364136223846793005  # of a polynomial hash of 64 bits
 _UPPER: Final = np.uint8(0xDF)
 _OTHER: Final = 255
@@ -177,7 +174,7 @@ def read_alleles(
 ) -> Iterator[tuple[int, Alleles]]:
     """Yield the number of records and the alleles that agree with the reference, piece by piece of a file.
 
-    The records without such an allele are counted in `tally`, the others by `merge_alleles`.
+    The records without such an allele are counted in `tally`, the others by `mutbert.genome.positions.merge_alleles`.
     """
     fields = [f"INFO/{name}" for name in calls.frequencies.fields]
     numbers: dict[str, int] = {}
@@ -351,7 +348,7 @@ def _check_frequencies(
 ) -> None:
     """Raise for the first record with a frequency that cannot be, of those that would be used."""
     sum_N = np.bincount(record_M, np.nan_to_num(frequency_M), len(records))
-    is_wrong_M = (frequency_M < 0) | (frequency_M > 1) | (sum_N[record_M] > 1 + _SUM_TOLERANCE)
+    is_wrong_M = (frequency_M < 0) | (frequency_M > 1) | (sum_N[record_M] > 1 + SUM_TOLERANCE)
     if len(wrong := np.intersect1d(record_M[is_wrong_M], wanted)):
         record = records.row(int(wrong[0]), named=True)
         fault = "a genotype is not made of the record's alleles; mend or remove the record"
@@ -362,74 +359,3 @@ def _check_frequencies(
                 "remove the record, or choose another field with --frequency-field"
             )
         raise InputError(f"{calls.path}: {record['contig']}:{record['position'] + 1}: {fault}")
-
-
-def merge_alleles(
-    by_file: Sequence[Alleles], min_frequency: float, refuse: Callable[[int, float], NoReturn]
-) -> tuple[Int64, UInt16, list[Tally]]:
-    """Return positions (V,) and fixed-point frequencies (V, 4) that are kept, and what became of each file's records.
-
-    Of equal alleles the first counts, and the first at a position says which base is its reference. `refuse` is called
-    with a position whose alternates sum to more than 1, and the sum.
-    """
-    alleles = Alleles.concatenate(by_file)
-    order_A = np.argsort(alleles.position_A, kind="stable")
-    alleles, stage_A = alleles.take(order_A), np.empty(len(order_A), dtype=np.uint8)
-    positions, rows, begin = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.uint16)], 0
-    while begin < len(order_A):
-        # A piece ends after the last allele of a position.
-        last = alleles.position_A[min(begin + _MERGED_AT_ONCE, len(order_A)) - 1]
-        piece = slice(begin, int(np.searchsorted(alleles.position_A, last, side="right")))
-        position_V, frequency_V4, stage_A[order_A[piece]] = _merge_piece(alleles.take(piece), min_frequency, refuse)
-        positions.append(position_V)
-        rows.append(float_to_fixed(frequency_V4))
-        begin = piece.stop
-    tallies = []
-    for one in by_file:
-        stage, stage_A = stage_A[: len(one.record_A)], stage_A[len(one.record_A) :]
-        tallies.append(Tally.of())
-        if len(stage):
-            first = np.flatnonzero(np.diff(one.record_A, prepend=-1))
-            tallies[-1].count_stages(np.maximum.reduceat(stage, first))
-            is_apart_N = np.logical_or.reduceat((stage == USED) & (one.whole_A != 0), first)
-            tallies[-1].reasons["decomposed"] = int(is_apart_N.sum())
-    return np.concatenate(positions), np.concatenate(rows), tallies
-
-
-def _merge_piece(
-    alleles: Alleles, min_frequency: float, refuse: Callable[[int, float], NoReturn]
-) -> tuple[Int64, Float64, UInt8]:
-    """Return positions and frequencies of alleles whose positions ascend, and how far each of them came."""
-    position_A, reference_A, alternate_A, frequency_A, _, whole_A = alleles
-    is_new_position_A = np.diff(position_A, prepend=-1) != 0
-    first_P, site_A = np.flatnonzero(is_new_position_A), np.cumsum(is_new_position_A) - 1
-    reference_P = reference_A[first_P]
-    # Stable, so that the first of equal alleles stays so.
-    order_A = np.lexsort((whole_A, reference_A, alternate_A, position_A))
-    is_new_A = np.zeros(len(order_A), dtype=bool)
-    for column in (position_A, alternate_A, reference_A, whole_A):
-        is_new_A[1:] |= column[order_A][1:] != column[order_A][:-1]
-    is_new_A[0] = True
-    first_A = np.empty_like(order_A)
-    first_A[order_A] = order_A[np.flatnonzero(is_new_A)[np.cumsum(is_new_A) - 1]]
-    is_first_A = first_A == np.arange(len(order_A))
-    agrees_A = (reference_A == reference_P[site_A]) & (is_first_A | (frequency_A == frequency_A[first_A]))
-    accepted_A = agrees_A & is_first_A
-
-    sum_P = np.bincount(site_A, weights=np.where(accepted_A, frequency_A, 0))
-    if np.any(sum_P > 1 + _SUM_TOLERANCE):
-        too_much = int(np.argmax(sum_P > 1 + _SUM_TOLERANCE))
-        refuse(int(position_A[first_P[too_much]]), float(sum_P[too_much]))
-    kept_P = sum_P > min_frequency * (1 + _ROUNDING)
-    used_A = accepted_A & kept_P[site_A] & (frequency_A > 0)
-    stage_A = np.full(len(order_A), TOO_RARE, dtype=np.uint8)
-    stage_A[used_A] = USED
-    stage_A[~is_first_A] = DUPLICATE
-    stage_A[~agrees_A] = CONFLICT
-
-    frequency_V4: Float64 = np.zeros((int(kept_P.sum()), 4))
-    # An allele of several nucleotides and one of a single may bring the same base.
-    np.add.at(frequency_V4, ((np.cumsum(kept_P) - 1)[site_A[used_A]], alternate_A[used_A]), frequency_A[used_A])
-    frequency_V4[np.arange(len(frequency_V4)), reference_P[kept_P]] = np.maximum(1 - sum_P[kept_P], 0)
-    frequency_V4 /= frequency_V4.sum(axis=1, keepdims=True)
-    return position_A[first_P[kept_P]], frequency_V4, stage_A

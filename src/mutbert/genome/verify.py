@@ -10,65 +10,50 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
-import pysam
 
+from mutbert import alphabet
+from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
 from mutbert.files import check_input
+from mutbert.genome import variants as fates
+from mutbert.genome.fasta import read_fasta
 from mutbert.genome.format import FREQUENCY_ONE, MANIFEST
-from mutbert.genome.sources import Source, Sources, check_samples, describe_samples, parse_sources, read_samples
+from mutbert.genome.sources import (
+    Source,
+    SourceCheck,
+    Sources,
+    check_samples,
+    check_sources,
+    describe_samples,
+    parse_sources,
+    read_samples,
+)  # fmt: skip
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import Frequencies, find_frequencies, read_header, read_records
 from mutbert.progress import progress_bar
 from mutbert.regions import match_contig, names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from mutbert.progress import Advance
 
     Array = np.ndarray[Any, Any]
 
 _TEXTS_OF_A_KIND: Final = 4
-# A record goes by the one of its alleles that came furthest. "used" is also what nothing else is known of yet.
-_FATES: Final = (
-    "contig not in the FASTA", "contig not selected", "filtered", "no alternate allele", "symbolic or structural",
-    "overlapping deletion (*)", "insertion or deletion", "alternate is the reference",
-    "alternate base not A, C, G or T", "frequency missing", "reference base unknown", "outside the contig",
-    "reference base differs from the FASTA", "duplicate record", "conflicts with an earlier record",
-    "frequency not above the minimum", "used",
-)  # fmt: skip
-_NO_CONTIG, _NOT_SELECTED, _FILTERED, _NO_ALTERNATE, _SYMBOLIC, _OVERLAPPING, _INDEL, _SAME, _ODD = range(9)
-_NO_FREQUENCY, _UNKNOWN, _OUTSIDE, _OTHER_REFERENCE, _DUPLICATE, _CONFLICT, _TOO_RARE, _USED = range(9, 17)
-
 # htslib prints six digits of a frequency, and the fixed point adds its own.
 _LARGEST_DISTANCE: Final = 1 / FREQUENCY_ONE + 2e-6
 _ROUNDING: Final = 1e-3
-
-_LETTERS: Final = "ACGTRYSWKMBDHVN"
-_MEMBERS: Final = np.array([1, 2, 4, 8, 5, 10, 6, 9, 12, 3, 14, 13, 11, 7, 15, 0], dtype=np.uint8)  # a bit a base
-_CODE: Final = np.full(256, 15, dtype=np.uint8)  # a byte of ASCII to the letter's place; 15 is none
-for _code, _letter in [*enumerate(_LETTERS), (3, "U")]:
-    _CODE[[ord(_letter), ord(_letter.lower())]] = _code
 
 _ALLELE: Final = {
     "file": pl.UInt32, "record": pl.UInt32, "position": pl.Int64, "frequency": pl.Float32, "whole": pl.UInt64,
     "before": pl.UInt8, "after": pl.UInt8, "fate": pl.UInt8,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class SourceCheck:
-    """A source beside the manifest's. No status is a difference by itself: the contents decide."""
-
-    kind: str  # "fasta" or "vcf"
-    file: str
-    status: str  # "same"; "different": another SHA-256, be it only packed anew; "not in the manifest"; "not given"
 
 
 @dataclass(frozen=True)
@@ -147,12 +132,12 @@ def verify_genome(
     for kind, sources in (("FASTA", fastas), ("VCF", vcfs)):
         for source in sources:
             check_input(source.path, kind)
-    checks = list(_check_sources(store.manifest.get("sources") or [], fastas, vcfs, progress=progress))
-    contigs = {name: prefix for name, prefix, _ in _read_fastas(fastas)}
+    checks = list(check_sources(store.manifest.get("sources") or [], fastas, vcfs, progress=progress))
+    contigs = {source.name(name): source.prefix for source in fastas for name, *_ in read_fasta(source.path)}
     selected = set(contigs) if asked is None else {match_contig(name, contigs) for name in asked}
     differences = _Differences()
     _compare_names(list(store.contigs), [name for name in contigs if name in selected], differences)
-    counts_F18 = np.zeros((len(vcfs), len(_FATES) + 1), dtype=np.int64)  # records by fate, and those taken apart
+    counts_F18 = np.zeros((len(vcfs), len(fates.REASONS) + 1), dtype=np.int64)  # records by fate, and those taken apart
     compared = bases = variants = 0
     largest = 0.0
     headers = {source.path: read_header(source.path) for source in vcfs}
@@ -163,17 +148,18 @@ def verify_genome(
         with progress_bar("Reading the variants", None, unit="records", show=progress and bool(vcfs)) as advance:
             parts = _read_files(vcfs, fields, contigs, selected, filters, Path(folder), counts_F18, advance)
         with progress_bar("Comparing", sum(store.lengths.values()), unit="bases", show=progress) as advance:
-            for name, _, letters_L in _read_fastas(fastas):
+            for source, (own_name, code_L, mask) in ((one, found) for one in fastas for found in read_fasta(one.path)):
+                name = source.name(own_name)
+                advance(len(code_L))
                 if name not in selected:
                     continue
                 alleles = pl.concat([pl.DataFrame(schema=_ALLELE), *map(pl.read_ipc, parts[name])])
-                expected = _judge(name, alleles, letters_L, minimum, vcfs, counts_F18)
+                expected = _judge(name, alleles, code_L, minimum, vcfs, counts_F18)
                 if name in store.contigs:
                     compared += 1
-                    bases += _compare_bases(store, name, letters_L, differences)
+                    bases += _compare_bases(store, name, code_L, mask, differences)
                     shared, distance = _compare_variants(store, name, expected, differences)
                     variants, largest = variants + shared, max(largest, distance)
-                advance(len(letters_L))
     _compare_records(store.manifest.get("records") or [], vcfs, fields, counts_F18, differences)
     texts = [text for kind in differences.texts.values() for text in kind]
     records = int(counts_F18[:, :-1].sum())
@@ -184,16 +170,11 @@ def _read_rules(
     store: ProbabilisticGenome, people: Sequence[str] | None
 ) -> tuple[float, str, list[str] | None, set[str]]:
     """Return the minimum, field, contigs and filters of the build; `people` have to be the samples of then."""
-    file = store.path / MANIFEST
-    try:
-        settings = store.manifest["settings"]
-        rules = float(settings["min_frequency"]), str(settings["frequency_field"]), settings["contigs"]
-        filters, chosen = set(settings.get("filter") or ["PASS", "."]), settings.get("samples")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{file}: does not say how the genome was built ({error!r}); only genomes of 'mutbert genome build' can be "
-            "verified"
-        ) from None
+    file, settings = store.path / MANIFEST, store.manifest.get("settings")
+    if settings is None:
+        raise InputError(f"{file}: does not say how the genome was built; verify a genome of 'mutbert genome build'")
+    rules = float(settings["min_frequency"]), str(settings["frequency_field"]), settings["contigs"]
+    filters, chosen = set(settings.get("filter") or ["PASS", "."]), settings.get("samples")
     if (None if people is None else describe_samples(people)) != chosen:
         raise InputError(
             f"{file}: the genome was built from {(chosen or {}).get('number', 'no')} chosen samples, and "
@@ -201,41 +182,6 @@ def _read_rules(
             "or --sample as when it was built"
         )
     return *rules, filters
-
-
-def _check_sources(
-    listed: Sequence[Mapping[str, Any]], fastas: Sequence[Source], vcfs: Sequence[Source], *, progress: bool
-) -> Iterator[SourceCheck]:
-    """Compare the given files with the manifest's, each with the one in its place."""
-    total = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
-    with progress_bar("Comparing checksums", total, unit="bytes", show=progress) as advance:
-        for kind, given in (("fasta", fastas), ("vcf", vcfs)):
-            for source, entry in zip_longest(given, [entry for entry in listed if entry.get("kind") == kind]):
-                if source is None:
-                    yield SourceCheck(kind, str(entry.get("file")), "not given")
-                    continue
-                same = source.describe(kind, advance)["sha256"] == (entry or {}).get("sha256")
-                other = "not in the manifest" if entry is None else "different"
-                yield SourceCheck(kind, str(source.path), "same" if same else other)
-
-
-def _read_fastas(fastas: Sequence[Source]) -> Iterator[tuple[str, str, Array]]:
-    """Yield each contig's name in the genome, its prefix, and its letters as ASCII, (L,)."""
-    for source in fastas:
-        is_empty = True
-        try:
-            with pysam.FastxFile(str(source.path)) as file:
-                for entry in file:
-                    is_empty = False
-                    text = (entry.sequence or "").encode("ascii", "replace")
-                    if odd := text.translate(None, (_LETTERS + _LETTERS.lower() + "Uu").encode()):
-                        place = f"contig {entry.name}, position {text.index(odd[:1]) + 1}"
-                        raise InputError(f"{source.path}: {place}: {chr(odd[0])!r} is not an IUPAC nucleotide code")
-                    yield source.name(entry.name or ""), source.prefix, np.frombuffer(text, dtype=np.uint8)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{source.path}: cannot be read as FASTA ({error}); check that it is complete") from None
-        if is_empty:
-            raise InputError(f"{source.path}: is not FASTA, or has no contigs; use a FASTA file")
 
 
 def _read_files(
@@ -263,14 +209,14 @@ def _read_files(
             records = records.with_columns(
                 file=pl.lit(number),
                 fate=_first(
-                    (contig == "", _NO_CONTIG),
-                    (~contig.is_in(list(selected)), _NOT_SELECTED),
-                    (~pl.col("filter").is_in(passing), _FILTERED),
-                    otherwise=pl.lit(_USED),
+                    (contig == "", fates.NO_CONTIG),
+                    (~contig.is_in(list(selected)), fates.NOT_SELECTED),
+                    (~pl.col("filter").is_in(passing), fates.FILTERED),
+                    otherwise=pl.lit(fates.USED),
                 ),
             )
-            np.add.at(counts_F18[number], records.filter(fate != _USED)["fate"].to_numpy(), 1)
-            alleles = _type_alleles(_read_numbers(records.filter(fate == _USED), found))
+            np.add.at(counts_F18[number], records.filter(fate != fates.USED)["fate"].to_numpy(), 1)
+            alleles = _type_alleles(_read_numbers(records.filter(fate == fates.USED), found))
             for at, ((name,), part) in enumerate(alleles.group_by("contig", maintain_order=True)):
                 parts[name].append(folder / f"{number}.{read}.{at}")
                 part.drop("contig").write_ipc(parts[name][-1])
@@ -309,17 +255,17 @@ def _read_numbers(records: pl.DataFrame, found: Frequencies) -> pl.DataFrame:
 
 def _type_alleles(records: pl.DataFrame) -> pl.DataFrame:
     """Return a row for each alternate allele, and of one that changes several nucleotides for each of these."""
-    ref, alt, fate, offset, still = *map(pl.col, ("ref", "alt", "fate", "offset")), pl.col("fate") == _USED
+    ref, alt, fate, offset, still = *map(pl.col, ("ref", "alt", "fate", "offset")), pl.col("fate") == fates.USED
     before, after, frequency, below = map(pl.col, ("before", "after", "frequency", "below"))
     rows = records.with_columns(ref.str.to_uppercase()).explode("alt", "above")
     rows = rows.with_row_index("row").with_columns(
         frequency=pl.col("above") / pl.when(below > 0).then(below),
         fate=_first(
-            (alt == "*", _OVERLAPPING),
-            (alt == ".", _NO_ALTERNATE),
-            (~alt.str.contains("^[A-Z]+$"), _SYMBOLIC),
-            (alt.str.len_bytes() != ref.str.len_bytes(), _INDEL),
-            (alt == ref, _SAME),
+            (alt == "*", fates.OVERLAPPING),
+            (alt == ".", fates.NO_ALTERNATE),
+            (~alt.str.contains("^[A-Z]+$"), fates.SYMBOLIC),
+            (alt.str.len_bytes() != ref.str.len_bytes(), fates.INDEL),
+            (alt == ref, fates.SAME),
             otherwise=fate,
         ),
     )
@@ -339,32 +285,33 @@ def _type_alleles(records: pl.DataFrame) -> pl.DataFrame:
     rows = rows.sort("row", maintain_order=True).with_columns(
         before.replace_strict(bases, default=None), after.replace_strict(bases, default=None)
     )
-    odd = (before.is_null(), _UNKNOWN), (after.is_null(), _ODD), (frequency.fill_nan(None).is_null(), _NO_FREQUENCY)
-    fate = _first(*((still & condition, number) for condition, number in odd), otherwise=fate)
+    odd = {fates.UNKNOWN_REFERENCE: before, fates.ODD_ALTERNATE: after, fates.NO_FREQUENCY: frequency.fill_nan(None)}
+    fate = _first(*((still & one.is_null(), number) for number, one in odd.items()), otherwise=fate)
     return rows.with_columns(fate=fate).select("contig", *(pl.col(name).cast(kind) for name, kind in _ALLELE.items()))
 
 
 def _judge(
-    name: str, rows: pl.DataFrame, letters_L: Array, minimum: float, vcfs: Sequence[Source], counts_F18: Array
+    name: str, rows: pl.DataFrame, code_L: Array, minimum: float, vcfs: Sequence[Source], counts_F18: Array
 ) -> tuple[Array, Array]:
     """Judge the alleles of a contig, in the order of reading, count their records, and return the variants."""
     place_R, fate_R = rows["position"].to_numpy(), rows["fate"].to_numpy().copy()
-    inside_R = (place_R >= 0) & (place_R < len(letters_L))
-    members_R = _MEMBERS[np.where(inside_R, _CODE[letters_L[place_R * inside_R]], 15)] if len(letters_L) else 0 * fate_R
-    other_R = (members_R >> rows["before"].fill_null(0).to_numpy()) & 1 == 0
-    for which_R, fate in ((other_R, _OTHER_REFERENCE), (members_R == 15, _UNKNOWN), (~inside_R, _OUTSIDE)):
-        fate_R[which_R & (rows["fate"].to_numpy() == _USED)] = fate
+    inside_R = (place_R >= 0) & (place_R < len(code_L))
+    code_R = code_L[place_R * inside_R]
+    other_R = alphabet.DISTRIBUTIONS[code_R, rows["before"].fill_null(0).to_numpy()] == 0
+    unknown_R = code_R == alphabet.UNKNOWN
+    for which_R, fate in ((other_R, fates.MISMATCH), (unknown_R, fates.UNKNOWN_REFERENCE), (~inside_R, fates.OUTSIDE)):
+        fate_R[which_R & (rows["fate"].to_numpy() == fates.USED)] = fate
 
     # The earliest allele says which base of an IUPAC code is the reference; of equal alleles the earliest counts.
     row, frequency, equal = pl.col("row"), pl.col("frequency"), ("position", "after", "whole")
-    good = rows.with_row_index("row").filter(fate_R == _USED)
+    good = rows.with_row_index("row").filter(fate_R == fates.USED)
     other = pl.col("before") != pl.col("before").first().over("position")
-    fate_R[good.filter(other)["row"].to_numpy()] = _CONFLICT
+    fate_R[good.filter(other)["row"].to_numpy()] = fates.CONFLICT
     good = good.filter(~other).with_columns(
         first=row.first().over(equal), same=frequency == frequency.first().over(equal)
     )
     repeats, accepted = good.filter(row != pl.col("first")), good.filter(row == pl.col("first"))
-    fate_R[repeats["row"].to_numpy()] = np.where(repeats["same"].to_numpy(), _DUPLICATE, _CONFLICT)
+    fate_R[repeats["row"].to_numpy()] = np.where(repeats["same"].to_numpy(), fates.DUPLICATE, fates.CONFLICT)
 
     # Different alleles of one position add up.
     frequency_A = accepted["frequency"].to_numpy().astype(np.float64)
@@ -379,11 +326,11 @@ def _judge(
             "above 1, or not one number for each alternate allele); no genome was built from it"
         )
     above_V = sum_V > minimum * (1 + 2**-23)  # as numbers of 24 bits, decimals are a little more or less
-    fate_R[accepted["row"].to_numpy()] = np.where(above_V[at_A] & (frequency_A > 0), _USED, _TOO_RARE)
+    fate_R[accepted["row"].to_numpy()] = np.where(above_V[at_A] & (frequency_A > 0), fates.USED, fates.TOO_RARE)
     frequency_V4[at_A, accepted["before"].to_numpy()] = np.maximum(1 - sum_V[at_A], 0)
     frequency_V4 /= frequency_V4.sum(axis=1, keepdims=True)
 
-    part = (pl.col("fate") == _USED) & (pl.col("whole") > 0)
+    part = (pl.col("fate") == fates.USED) & (pl.col("whole") > 0)
     records = rows.with_columns(fate=fate_R).group_by("file", "record").agg(pl.col("fate").max(), part=part.any())
     np.add.at(counts_F18, (records["file"].to_numpy(), records["fate"].to_numpy()), 1)
     np.add.at(counts_F18[:, -1], records.filter("part")["file"].to_numpy(), 1)
@@ -393,36 +340,32 @@ def _judge(
 def _compare_names(stored: Sequence[str], expected: Sequence[str], differences: _Differences) -> None:
     texts = [f"contig {name}: is in the FASTA, and not in the genome" for name in expected if name not in stored]
     texts += [f"contig {name}: is in the genome, and not in the FASTA" for name in stored if name not in expected]
-    if not texts and stored != expected:
-        texts = [f"order of contigs: {names_text(expected)} in the FASTA, {names_text(stored)} in the genome"]
-    differences.add("contigs", texts, str)
+    order = f"order of contigs: {names_text(expected)} in the FASTA, {names_text(stored)} in the genome"
+    differences.add("contigs", texts or [order] * (stored != expected), str)
 
 
-def _compare_bases(store: ProbabilisticGenome, name: str, letters_L: Array, differences: _Differences) -> int:
+def _compare_bases(store: ProbabilisticGenome, name: str, code_L: Array, mask: Array, differences: _Differences) -> int:
     """Compare a contig's length, bases and soft mask; return the number of bases compared."""
     length = store.contigs[name].length
-    lengths = f"contig {name}: has {len(letters_L):,} bases in the FASTA, {length:,} in the genome"
-    differences.add("contigs", [lengths] if length != len(letters_L) else [], str)
-    letters_L = letters_L[:length]
-    expected_L, found_L = _CODE[letters_L], store.bases(name, 0, len(letters_L))
-    differences.add(
-        "bases",
-        np.flatnonzero(expected_L != found_L),
-        lambda at: (
-            f"{name}:{at + 1}: the base is {_LETTERS[expected_L[at]]} in the FASTA, {_LETTERS[found_L[at]]} in "
-            "the genome"
-        ),
-    )
-    lower_L = letters_L >= ord("a")
+    lengths = f"contig {name}: has {len(code_L):,} bases in the FASTA, {length:,} in the genome"
+    differences.add("contigs", [lengths] if length != len(code_L) else [], str)
+    lower_L = np.zeros(len(code_L), dtype=bool)
+    start = mask["start"].astype(np.int64)
+    lower_L[list_ranges(start, start + mask["length"])[1]] = True
+    shared = min(length, len(code_L))
     # A store of version 1 does not keep the mask.
-    masked_L = store.soft_masked(name, 0, len(letters_L)) if store.manifest["version"] > 1 else lower_L
-    words = ("upper case in the FASTA, and soft-masked", "lower case in the FASTA, and not soft-masked")
-    differences.add(
-        "soft mask",
-        np.flatnonzero(lower_L != masked_L),
-        lambda at: f"{name}:{at + 1}: is in {words[int(lower_L[at])]} in the genome",
-    )
-    return len(letters_L)
+    masked_L = store.soft_masked(name, 0, shared) if store.manifest["version"] > 1 else lower_L[:shared]
+    for kind, expected_L, found_L, words in (
+        ("base", code_L[:shared], store.bases(name, 0, shared), alphabet.IUPAC),
+        ("case", lower_L[:shared], masked_L, ("upper", "lower")),
+    ):
+
+        def describe(at: int, kind: str = kind, both: Any = (expected_L, found_L), words: Any = words) -> str:
+            fasta, genome = (words[int(one_L[at])] for one_L in both)
+            return f"{name}:{at + 1}: the {kind} is {fasta} in the FASTA, {genome} in the genome"
+
+        differences.add(kind, np.flatnonzero(expected_L != found_L), describe)
+    return shared
 
 
 def _compare_variants(
@@ -464,7 +407,9 @@ def _compare_records(
         found = {"frequencies from": entry.get("frequency_from")}
         found |= {f"records {key}": entry.get(key, 0) for key in ("read", "used", "decomposed")}
         derived["records decomposed"] = decomposed
-        derived |= {f"records not used, {reason}": number for reason, number in zip(_FATES, unused, strict=False)}
+        derived |= {
+            f"records not used, {reason}": number for reason, number in zip(fates.REASONS, unused, strict=False)
+        }
         found |= {f"records not used, {reason}": number for reason, number in (entry.get("not_used") or {}).items()}
         differences.add(
             "records",
