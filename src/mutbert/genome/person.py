@@ -10,12 +10,7 @@ from mutbert.errors import InputError
 from mutbert.genome.positions import merge_alleles
 from mutbert.genome.sources import check_samples
 from mutbert.genome.variants import (
-    MISMATCH,
-    NO_CONTIG,
-    NO_FREQUENCY,
-    NOT_SELECTED,
     REASONS,
-    TOO_RARE,
     Alleles,
     Calls,
     Reference,
@@ -37,11 +32,11 @@ if TYPE_CHECKING:
 _COMPARED, _SHARE = 100, 0.5
 
 _OF_A_PERSON: Final = {
-    REASONS[NO_CONTIG]: "contig not in the genome",
-    REASONS[NOT_SELECTED]: "contig not asked for",
-    REASONS[NO_FREQUENCY]: "no genotype called",
-    REASONS[MISMATCH]: "reference base differs from the genome",
-    REASONS[TOO_RARE]: "as the reference",
+    "contig not in the FASTA": "contig not in the genome",
+    "contig not selected": "contig not asked for",
+    "frequency missing": "no genotype called",
+    "reference base differs from the FASTA": "reference base differs from the genome",
+    "frequency not above the minimum": "as the reference",
 }
 
 

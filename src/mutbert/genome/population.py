@@ -18,9 +18,6 @@ from mutbert.errors import InputError
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.positions import merge_alleles
 from mutbert.genome.variants import (
-    NO_FREQUENCY,
-    NOT_SELECTED,
-    OUTSIDE,
     REASONS,
     Alleles,
     Calls,
@@ -217,7 +214,7 @@ class Population:
         try:
             for calls, tally in zip(self.calls, self.tallies, strict=True):
                 self._check_file(calls, tally)
-            left_out = any(tally.reasons[REASONS[NOT_SELECTED]] for tally in self.tallies)
+            left_out = any(tally.reasons["contig not selected"] for tally in self.tallies)
             if self.unmatched and not self.names and not left_out:
                 raise InputError(
                     f"{names_text(str(calls.path) for calls in self.calls)}: no contig is in the FASTA: the VCF has "
@@ -232,7 +229,7 @@ class Population:
 
     def _check_file(self, calls: Calls, tally: Tally) -> None:
         compared, mismatched = tally.reasons["compared"], tally.reasons["mismatched"]
-        outside, no_frequency = tally.reasons[REASONS[OUTSIDE]], tally.reasons[REASONS[NO_FREQUENCY]]
+        outside, no_frequency = tally.reasons["outside the contig"], tally.reasons["frequency missing"]
         if outside and not compared:
             raise InputError(
                 f"{calls.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from mutbert.errors import InputError
-from mutbert.files import sha256_of
+from mutbert.files import check_input, sha256_of
 from mutbert.progress import progress_bar
 from mutbert.regions import names_text
 
@@ -109,6 +109,8 @@ def check_sources(
     listed: Sequence[Mapping[str, Any]], fastas: Sequence[Source], vcfs: Sequence[Source], *, progress: bool
 ) -> Iterator[SourceCheck]:
     """Compare the given files with the manifest's, each with the one in its place."""
+    for source, what in [*((one, "FASTA") for one in fastas), *((one, "VCF") for one in vcfs)]:
+        check_input(source.path, what)
     total = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
     with progress_bar("Comparing checksums", total, unit="bytes", show=progress) as advance:
         for kind, given in (("fasta", fastas), ("vcf", vcfs)):

@@ -270,7 +270,7 @@ def _split_alternates(records: pl.DataFrame, frequencies: Frequencies) -> pl.Dat
     if frequencies.samples is None:
         above, below = f"INFO/{frequencies.fields[0]}", f"INFO/{frequencies.fields[-1]}"
     else:
-        records = _count_genotypes(records)
+        records = _count_genotypes(records, len(frequencies.samples))
     ref, alt, value = pl.col("ref"), pl.col("alt"), pl.col("value")
     rows = records.select("record", "ref", "alt", value=above, below=pl.col(below).cast(pl.Float64, strict=False))
     is_many = rows["alt"].str.contains(",", literal=True)
@@ -292,13 +292,17 @@ def _split_alternates(records: pl.DataFrame, frequencies: Frequencies) -> pl.Dat
     return rows.select("record", "ref", "alt", frequency=frequency.fill_null(float("nan")), stage=stage.cast(pl.UInt8))
 
 
-def _count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
+def _count_genotypes(records: pl.DataFrame, samples: int) -> pl.DataFrame:
     """Return the records with `calls` of each alternate, as an INFO field has them, and `called` alleles in all."""
     genotypes, parts = pl.col("genotypes"), []
     number = records["alt"].str.count_matches(",", literal=True) + 1
     for (alternates,), every in records.with_columns(number=number).group_by("number"):
-        # Nearly always each allele is a separator and a digit, and the length says how many there are.
-        is_plain = every["genotypes"].str.contains(rf"^([ |/][0-{min(alternates, 9)}.])*$") & (alternates < 10)
+        # Nearly always each allele is a separator and a digit, as of diploids, and the length says how many there are.
+        text, most = every["genotypes"], min(alternates, 9)
+        is_plain = (text.str.len_bytes() == 4 * samples) & ~text.str.contains(f"[{most + 1}-9]" if most < 9 else "^$")
+        if not is_plain.all():
+            is_plain = text.str.contains(rf"^([ |/][0-{most}.])*$")
+        is_plain &= alternates < 10
         for is_simple, part in ((True, every.filter(is_plain)), (False, every.filter(~is_plain))):
             words = [str(one) if is_simple else rf"\b{one}\b" for one in range(alternates + 1)]
             counts = [genotypes.str.count_matches(word, literal=is_simple) for word in words[is_simple:]]

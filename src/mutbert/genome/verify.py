@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,20 +20,10 @@ import polars as pl
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
-from mutbert.files import check_input
+from mutbert.genome import sources as inputs
 from mutbert.genome import variants as fates
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.format import FREQUENCY_ONE, MANIFEST
-from mutbert.genome.sources import (
-    Source,
-    SourceCheck,
-    Sources,
-    check_samples,
-    check_sources,
-    describe_samples,
-    parse_sources,
-    read_samples,
-)  # fmt: skip
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import Frequencies, find_frequencies, read_header, read_records
 from mutbert.progress import progress_bar
@@ -46,9 +37,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _TEXTS_OF_A_KIND: Final = 4
-# htslib prints six digits of a frequency, and the fixed point adds its own.
-_LARGEST_DISTANCE: Final = 1 / FREQUENCY_ONE + 2e-6
-_ROUNDING: Final = 1e-3
+_LARGEST_DISTANCE: Final = 1 / FREQUENCY_ONE + 2e-6  # the fixed point's, and that of six digits
 
 _ALLELE: Final = {
     "file": pl.UInt32, "record": pl.UInt32, "position": pl.Int64, "frequency": pl.Float32, "whole": pl.UInt64,
@@ -66,7 +55,7 @@ class VerifyReport:
     variants: int  # positions that vary on both sides
     records: int  # of all VCF files
     largest_difference: float  # between a stored frequency and the one derived
-    sources: Sequence[SourceCheck]
+    sources: Sequence[inputs.SourceCheck]
     differences: Sequence[str]  # some of each kind
     differing: int  # contigs, bases, their soft mask, variants, counts
 
@@ -90,8 +79,8 @@ class _Differences:
 
 def verify_genome(
     genome: str | Path,
-    fasta: Sources,
-    vcf: Sources = (),
+    fasta: inputs.Sources,
+    vcf: inputs.Sources = (),
     *,
     samples: str | Path | None = None,
     population: str | None = None,
@@ -126,23 +115,19 @@ def verify_genome(
         have been built from, or the samples are not those of the build.
     """
     store = ProbabilisticGenome.open(genome, check=True)
-    people = [sample] if sample else None if samples is None else read_samples(Path(samples), population)
+    people = [sample] if sample else None if samples is None else inputs.read_samples(Path(samples), population)
     minimum, field, asked, filters = _read_rules(store, people)
-    fastas, vcfs = parse_sources(fasta), parse_sources(vcf)
-    for kind, sources in (("FASTA", fastas), ("VCF", vcfs)):
-        for source in sources:
-            check_input(source.path, kind)
-    checks = list(check_sources(store.manifest.get("sources") or [], fastas, vcfs, progress=progress))
+    fastas, vcfs = inputs.parse_sources(fasta), inputs.parse_sources(vcf)
+    checks = list(inputs.check_sources(store.manifest.get("sources") or [], fastas, vcfs, progress=progress))
     contigs = {source.name(name): source.prefix for source in fastas for name, *_ in read_fasta(source.path)}
     selected = set(contigs) if asked is None else {match_contig(name, contigs) for name in asked}
     differences = _Differences()
     _compare_names(list(store.contigs), [name for name in contigs if name in selected], differences)
     counts_F18 = np.zeros((len(vcfs), len(fates.REASONS) + 1), dtype=np.int64)  # records by fate, and those taken apart
-    compared = bases = variants = 0
-    largest = 0.0
+    compared, bases, variants, largest = 0, 0, 0, 0.0
     headers = {source.path: read_header(source.path) for source in vcfs}
     if people is not None:
-        check_samples(people, {path: header.samples for path, header in headers.items()})
+        inputs.check_samples(people, {path: header.samples for path, header in headers.items()})
     fields = [find_frequencies(path, headers[path], field, people) for path, _ in vcfs]
     with tempfile.TemporaryDirectory(prefix="mutbert-verify-") as folder:
         with progress_bar("Reading the variants", None, unit="records", show=progress and bool(vcfs)) as advance:
@@ -161,8 +146,7 @@ def verify_genome(
                     shared, distance = _compare_variants(store, name, expected, differences)
                     variants, largest = variants + shared, max(largest, distance)
     _compare_records(store.manifest.get("records") or [], vcfs, fields, counts_F18, differences)
-    texts = [text for kind in differences.texts.values() for text in kind]
-    records = int(counts_F18[:, :-1].sum())
+    texts, records = [*chain(*differences.texts.values())], int(counts_F18[:, :-1].sum())
     return VerifyReport(store.path, compared, bases, variants, records, largest, checks, texts, differences.total)
 
 
@@ -175,7 +159,7 @@ def _read_rules(
         raise InputError(f"{file}: does not say how the genome was built; verify a genome of 'mutbert genome build'")
     rules = float(settings["min_frequency"]), str(settings["frequency_field"]), settings["contigs"]
     filters, chosen = set(settings.get("filter") or ["PASS", "."]), settings.get("samples")
-    if (None if people is None else describe_samples(people)) != chosen:
+    if (None if people is None else inputs.describe_samples(people)) != chosen:
         raise InputError(
             f"{file}: the genome was built from {(chosen or {}).get('number', 'no')} chosen samples, and "
             f"{'none' if people is None else len(people)} or others were named; use the same --samples, --population "
@@ -185,7 +169,7 @@ def _read_rules(
 
 
 def _read_files(
-    vcfs: Sequence[Source],
+    vcfs: Sequence[inputs.Source],
     fields: Sequence[Frequencies],
     contigs: Mapping[str, str],
     selected: Collection[str | None],
@@ -291,7 +275,7 @@ def _type_alleles(records: pl.DataFrame) -> pl.DataFrame:
 
 
 def _judge(
-    name: str, rows: pl.DataFrame, code_L: Array, minimum: float, vcfs: Sequence[Source], counts_F18: Array
+    name: str, rows: pl.DataFrame, code_L: Array, minimum: float, vcfs: Sequence[inputs.Source], counts_F18: Array
 ) -> tuple[Array, Array]:
     """Judge the alleles of a contig, in the order of reading, count their records, and return the variants."""
     place_R, fate_R = rows["position"].to_numpy(), rows["fate"].to_numpy().copy()
@@ -319,7 +303,7 @@ def _judge(
     frequency_V4 = np.zeros((len(position_V), 4))
     np.add.at(frequency_V4, (at_A, accepted["after"].to_numpy()), frequency_A)
     sum_V = frequency_V4.sum(axis=1)
-    impossible_A = (frequency_A < 0) | (frequency_A > 1) | (sum_V[at_A] > 1 + _ROUNDING)
+    impossible_A = (frequency_A < 0) | (frequency_A > 1) | (sum_V[at_A] > 1 + fates.SUM_TOLERANCE)
     for wrong in accepted.filter(impossible_A).iter_rows(named=True):
         raise InputError(
             f"{vcfs[wrong['file']].path}: {name}:{wrong['position'] + 1}: the frequencies are impossible (below 0, "
@@ -350,8 +334,7 @@ def _compare_bases(store: ProbabilisticGenome, name: str, code_L: Array, mask: A
     lengths = f"contig {name}: has {len(code_L):,} bases in the FASTA, {length:,} in the genome"
     differences.add("contigs", [lengths] if length != len(code_L) else [], str)
     lower_L = np.zeros(len(code_L), dtype=bool)
-    start = mask["start"].astype(np.int64)
-    lower_L[list_ranges(start, start + mask["length"])[1]] = True
+    lower_L[list_ranges(mask["start"].astype(np.int64), mask["start"].astype(np.int64) + mask["length"])[1]] = True
     shared = min(length, len(code_L))
     # A store of version 1 does not keep the mask.
     masked_L = store.soft_masked(name, 0, shared) if store.manifest["version"] > 1 else lower_L[:shared]
@@ -392,7 +375,7 @@ def _compare_variants(
 
 def _compare_records(
     listed: Sequence[Mapping[str, Any]],
-    vcfs: Sequence[Source],
+    vcfs: Sequence[inputs.Source],
     fields: Sequence[Frequencies],
     counts_F18: Array,
     differences: _Differences,
@@ -401,22 +384,17 @@ def _compare_records(
     if len(listed) != len(vcfs):
         differences.add("records", [f"VCF files: {len(vcfs)} given, {len(listed)} in the genome's manifest"], str)
         return
+
+    def flatten(counts: Mapping[str, Any]) -> dict[str, Any]:
+        words = {"frequencies from": counts.get("frequency_from")}
+        words |= {f"records {key}": counts.get(key, 0) for key in ("read", "used", "decomposed")}
+        return words | {f"records not used, {reason}": number for reason, number in counts["not_used"].items()}
+
     for (path, _), field, counts, entry in zip(vcfs, fields, counts_F18.tolist(), listed, strict=True):
         *unused, used, decomposed = counts
-        derived = {"frequencies from": str(field), "records read": sum(unused) + used, "records used": used}
-        found = {"frequencies from": entry.get("frequency_from")}
-        found |= {f"records {key}": entry.get(key, 0) for key in ("read", "used", "decomposed")}
-        derived["records decomposed"] = decomposed
-        derived |= {
-            f"records not used, {reason}": number for reason, number in zip(fates.REASONS, unused, strict=False)
-        }
-        found |= {f"records not used, {reason}": number for reason, number in (entry.get("not_used") or {}).items()}
-        differences.add(
-            "records",
-            [
-                f"{path}: {what}: {derived.get(what, 0)}, by the genome's manifest {found.get(what, 0)}"
-                for what in derived | found
-                if derived.get(what, 0) != found.get(what, 0)
-            ],
-            str,
-        )
+        numbers = {"read": sum(unused) + used, "used": used, "decomposed": decomposed, "frequency_from": str(field)}
+        not_used = dict(zip(fates.REASONS[:-1], unused, strict=True))
+        derived, found = flatten({**numbers, "not_used": not_used}), flatten(entry)
+        rows = [(what, derived.get(what, 0), found.get(what, 0)) for what in derived | found]
+        texts = [f"{path}: {what}: {one}, by the genome's manifest {two}" for what, one, two in rows if one != two]
+        differences.add("records", texts, str)
