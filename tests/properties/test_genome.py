@@ -1,4 +1,4 @@
-"""Random populations: the builder against bcftools, against a slow reader of text, and against itself.
+"""Random populations: the builder and `verify` against a slow reader of text, and the builder against itself.
 
 A population is some species with their contigs, and VCF files with genotypes and INFO/AF that are right more often
 than not: several alternates, several lines and files of one site, missing calls, any ploidy, IUPAC and N in the FASTA,
@@ -6,11 +6,9 @@ either case, either naming, insertions, deletions and symbols.
 """
 
 import gzip
-import io
 import json
 import re
 import shutil
-import subprocess
 from collections import Counter
 from fractions import Fraction
 from typing import NamedTuple
@@ -22,12 +20,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from mutbert import ProbabilisticGenome, build_genome, verify_genome
 from mutbert.errors import InputError
-from mutbert.genome import alleles, compression, fasta, frequencies, messages, sites, vcf, workers
-from mutbert.genome import population as population_room
-from mutbert.genome.build import build_genome
-from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
-from mutbert.genome.verify import verify_genome
+from mutbert.genome.format import FREQUENCY_ONE
+from mutbert.genome.variants import REASONS
 
 MEMBERS = {"R": "AG", "Y": "CT", "N": ""} | {base: base for base in "ACGT"}
 KINDS = ("plain", "gzip", "bgzip", "index", "bcf", "bcf index")
@@ -129,7 +125,7 @@ def records(draw, sequence, chrom, pos, samples):
     size = draw(st.sampled_from([1, 1, 1, 1, 2, 3]))
     given = sequence[max(pos - 1, 0) :][:size].upper() or "A"
     ref = "".join(draw(st.sampled_from(MEMBERS[base] or "A")) for base in given)
-    ref = draw(st.sampled_from([ref] * 6 + [ref.lower(), "A", "N", given]))
+    ref = draw(st.sampled_from([ref] * 20 + [ref.lower()] * 3 + ["A", "N", given]))
     single = [ref[:i] + base + ref[i + 1 :] for i in range(len(ref)) for base in "ACGTc"]
     several = ["".join(draw(st.permutations("ACGT"))[: len(ref)]) for _ in range(3)]
     alt = st.sampled_from([*single, *several, *several, "N", "*", "<DEL>", "AT", "GTT", "A."])
@@ -204,7 +200,7 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
     matched = False
     for number, file in enumerate(population.files):
         reasons.append([])
-        compared, furthest = False, set()
+        compared, mismatched, furthest = 0, 0, set()
         for line, record in enumerate(file.records):
             bare = {key[1].removeprefix("chr"): key for key in population.sequences if key[0] == file.species}
             key = bare.get(record.chrom.removeprefix("chr"))
@@ -222,12 +218,15 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
                 found += read_allele(
                     key, population.sequences[key], record, alt, value, (number, line), seen, references
                 )
-            compared |= bool({"reference base differs from the FASTA", "compared"} & set(found))
+            compared += bool({"reference base differs from the FASTA", "compared"} & set(found))
+            mismatched += "reference base differs from the FASTA" in found
             furthest |= set(found)
             reasons[-1].append([reason for reason in found if reason != "compared"])
         if not compared:
             refusals |= {"lie outside"} if "outside the contig" in furthest else set()
             refusals |= {"has a (frequency|genotype)"} if "frequency missing" in furthest else set()
+        if mismatched > max(1, Fraction("0.01") * compared):
+            refusals.add("REF differs from the FASTA")
     if not matched:
         refusals.add("no contig is in the FASTA")
     totals = Counter()
@@ -250,7 +249,7 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
             reasons[number][line].append("used")
             if whole:
                 decomposed[number].add(line)
-    order = [reason.text for reason in alleles.Reason]
+    order = REASONS
     counts = [Counter(max(found, key=order.index) for found in file) for file in reasons]
     return rows, counts, [len(lines) for lines in decomposed]
 
@@ -315,14 +314,6 @@ def read_allele(key, sequence, record, alt, value, line, seen, references):
     return found
 
 
-@pytest.fixture(scope="module")
-def tolerant():
-    """Random REFs are often wrong; that is no other assembly."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(population_room, "MOST_MISMATCHES", 2)
-        yield
-
-
 def variants_of(path):
     """Read the rows of a store back as {(contig, position): frequencies}."""
     genome = ProbabilisticGenome.open(path, check=True)
@@ -350,14 +341,13 @@ def assert_rows(found, expected):
 def check(folder, population, **options):
     """Build, and compare all that there is with the slow reader."""
     fastas, vcfs = population.write(folder / "in")
-    number = options.pop("workers", 1)
     expected = read_slowly(population, **options)
     if isinstance(expected, Refusal):
         with pytest.raises(InputError, match="|".join(expected.words)):
             build_genome(fastas, folder / "x.genome", vcfs, **options)
         return
     rows, counts, decomposed = expected
-    report = build_genome(fastas, folder / "x.genome", vcfs, **options, workers=number)
+    report = build_genome(fastas, folder / "x.genome", vcfs, **options)
     for found, wanted, file in zip(report.records, counts, population.files, strict=True):
         assert {"used": found.used, **found.not_used} == {"used": 0, **wanted}
         assert found.read == len(file.records) == found.used + sum(found.not_used.values())
@@ -374,7 +364,7 @@ def check(folder, population, **options):
 
 
 @given(st.data(), populations())
-def test_builds_equal_a_slow_reader(tmp_path_factory, tolerant, data, population):
+def test_builds_equal_a_slow_reader(tmp_path_factory, data, population):
     folder = tmp_path_factory.mktemp("population")
     check(folder, population, **data.draw(choices(population)))
     shutil.rmtree(folder)
@@ -401,49 +391,14 @@ FROM_AF = {"frequency_field": "AF", "samples": None, "filters": ("PASS",), "min_
         ("ACGT" * 9, [("index", [site(4 * i + j, "A", "C", j / 10) for i in range(9)]) for j in (1, 1)]),
     ],
 )
-def test_what_random_populations_seldom_show(tmp_path, tolerant, monkeypatch, sequence, files):
-    monkeypatch.setattr(workers, "_Process", InThread)
-    monkeypatch.setattr(population_room, "_SHORTEST_REGION", 3)
-    monkeypatch.setattr(population_room, "_LONGEST_REGION", 3)
+def test_what_random_populations_seldom_show(tmp_path, sequence, files):
     population = Population(
         {("", "chr1"): sequence}, tuple(File("", ("s",), tuple(rows), kind, declared=True) for kind, rows in files)
     )
-    for number in (1, 2):
-        (tmp_path / str(number)).mkdir()
-        check(tmp_path / str(number), population, **FROM_AF, workers=number)
+    check(tmp_path, population, **FROM_AF)
 
 
 # ---- what the result does not depend on
-
-
-class InThread:
-    """A worker without a process: tasks and pieces go through the same bytes."""
-
-    def read(self, task):
-        pipe = io.BytesIO()
-        for piece in frequencies.read_alleles(*messages._read_task(messages.task_line(task))):
-            messages._send_piece(piece, pipe)
-        pipe.write(b"{}\n")
-        pipe.seek(0)
-        while (piece := messages.receive_piece(pipe)) is not None:
-            yield piece
-
-    def kill(self):
-        pass
-
-
-def set_chunks(patch, lines):
-    """Have files read in chunks of about so many lines."""
-    sizes = {
-        (vcf, "_BYTES_AT_ONCE"): 50 * lines,
-        (vcf, "_WIDE_BYTES_AT_ONCE"): 50 * lines,
-        (compression, "_BLOCK_BYTES"): 50 * lines,
-        (fasta, "_PIECE_BASES"): lines,
-    }
-    there = {key: size for key, size in sizes.items() if hasattr(*key)}
-    assert len(there) > 1
-    for (module, name), size in there.items():
-        patch.setattr(module, name, size)
 
 
 def outcome(*arguments, **options):
@@ -458,135 +413,50 @@ def outcome(*arguments, **options):
     return [arrays, manifest], variants_of(report.path), (counts, dict(report.contig_names), sorted(report.only_in_vcf))
 
 
-@given(
-    st.data(),
-    populations(),
-    st.sampled_from([2, 3]),
-    st.sampled_from([1, 2, 5]),
-    st.sampled_from([1, 3, 1000]),
-)
-def test_builds_depend_on_nothing_else(tmp_path_factory, tolerant, data, population, number, region, chunk):
+@given(st.data(), populations())
+def test_builds_depend_on_nothing_else(tmp_path_factory, data, population):
+    """Neither on workers, nor on how the files are wrapped, nor on the order of the FASTA's contigs."""
     options = data.draw(choices(population))
     folder = tmp_path_factory.mktemp("population")
     sources = population.write(folder / "in")
-    (folder / "a").mkdir()
-    (folder / "b").mkdir()
-    plain = outcome(sources[0], folder / "a" / "x.genome", sources[1], **options)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(workers, "_Process", InThread)
-        patch.setattr(population_room, "_SHORTEST_REGION", region)
-        patch.setattr(population_room, "_LONGEST_REGION", region)
-        set_chunks(patch, chunk)
-        patch.setattr(sites, "_ALLELES_OF_A_PIECE", chunk)
-        assert outcome(sources[0], folder / "b" / "x.genome", sources[1], workers=number, **options) == plain
-        kinds = data.draw(st.tuples(*[st.sampled_from(KINDS)] * len(population.files)))
-        fastas, vcfs = population.write(folder / "other", reverse=True, kinds=kinds)
-        _, rows, report = outcome(fastas, folder / "y.genome", vcfs, workers=number, **options)
+    plain = outcome(sources[0], folder / "x.genome", sources[1], **options)
+    assert outcome(sources[0], folder / "y.genome", sources[1], workers=3, **options) == plain
+    kinds = data.draw(st.tuples(*[st.sampled_from(KINDS)] * len(population.files)))
+    fastas, vcfs = population.write(folder / "other", reverse=True, kinds=kinds)
+    found, rows, report = outcome(fastas, folder / "z.genome", vcfs, workers=2, **options)
+    assert isinstance(found, str) == isinstance(plain[0], str)
     assert (rows, report) == plain[1:]
     shutil.rmtree(folder)
 
 
-# ---- bcftools
+LARGE = {"chr1": 2_000_003, "2": 300_001, "chr3": 5}
+STEP = 4
 
 
-def bcftools(*words, text=None):
-    return subprocess.run(["bcftools", *words], input=text, capture_output=True, check=True).stdout
+def large_population(folder):
+    """Write a population whose file is cut by its index into regions, with alleles that reach over their borders."""
+    generator = np.random.default_rng(5)
+    vcf = folder / "x.vcf"
+    with (folder / "x.fa").open("w") as fasta, vcf.open("w") as text:
+        text.write('##fileformat=VCFv4.2\n##INFO=<ID=AF,Number=A,Type=Float,Description="">\n')
+        text.write("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n")
+        for name, length in LARGE.items():
+            fasta.write(f">{name}\n{'ACGT' * (length // 4)}{'ACGT'[: length % 4]}\n")
+            values = generator.choice(["0.01", "0.3"], length // STEP)
+            kinds = generator.choice(["A\tC", "ACGTA\tCCGTT", "A\tAT"], length // STEP, p=[0.6, 0.3, 0.1])
+            text.writelines(
+                f"{name}\t{STEP * number + 1}\t.\t{kind}\t.\t.\tAF={value}\n"
+                for number, (kind, value) in enumerate(zip(kinds.tolist(), values.tolist(), strict=True))
+            )
+    pysam.tabix_compress(str(vcf), f"{vcf}.gz", force=True)
+    pysam.tabix_index(f"{vcf}.gz", preset="vcf", force=True)
+    return folder / "x.fa", vcf, folder / "x.vcf.gz"
 
 
-@pytest.mark.bcftools
-@given(st.data(), populations(most_files=1))
-def test_counts_filters_and_parts_are_those_of_bcftools(tmp_path_factory, tolerant, data, population):
-    """Frequencies are AC/AN as bcftools counts them, of the places at which it takes alleles apart.
-
-    bcftools says nothing, or something else by definition, of these, which are therefore left to the slow reader:
-    records that repeat an allele (it adds nothing up over lines: here no allele comes twice); what a FASTA with IUPAC
-    codes agrees with (it takes them all for N); REF and ALT of different lengths, of which it also takes the common
-    letters apart ("AC>GTT" has an A>G); star alleles, which it writes for the others of a site; letters of either case,
-    which it compares as they are. (Its plugin fill-tags takes a triploid 0/0/1 for a diploid; `view` does not.)
-    """
-    if shutil.which("bcftools") is None:
-        pytest.skip("bcftools is not there")
-    (file,) = population.files
-    options = data.draw(choices(population)) | {"frequency_field": "GT"}
-    filters = ",".join(options["filters"])
-    file = file._replace(records=without_repeats(file.records))
-    population = population._replace(files=(file,))
-    folder = tmp_path_factory.mktemp("population")
-    fastas, vcfs = population.write(folder / "in")
-
-    # INFO/AF is not looked at, and bcftools wants it to have as many values as there are alternates.
-    bare_records = tuple(record._replace(values=("none",)) for record in file.records)
-    text = file._replace(kind="plain", declared=True, records=bare_records).write(folder / "plain.vcf").read_bytes()
-    passing = [] if filters == "any" else ["--apply-filters", filters]
-    chosen = [name for name in options["samples"] or file.samples if name in file.samples]
-    # Choosing samples, be it all, counts AC and AN anew.
-    text = bcftools("view", *passing, "--samples", ",".join(chosen), text=text)
-    text = bcftools("norm", "--multiallelics", "-any", text=text)
-    text = bcftools("view", "--include", "strlen(REF)=strlen(ALT)", text=text)
-    text = bcftools("norm", "--atomize", text=text)
-    text = bcftools("query", "--format", "%CHROM\t%POS\t%REF\t%ALT\t%AC\t%AN\n", text=text)
-
-    bare = {key[1].removeprefix("chr"): key for key in population.sequences if key[0] == file.species}
-    rows, references = {}, {}
-    for line in text.decode().splitlines():
-        chrom, pos, ref, alt, count, number = line.split("\t")
-        key, place, ref, alt = bare.get(chrom.removeprefix("chr")), int(pos) - 1, ref.upper(), alt.upper()
-        sequence = population.sequences.get(key, "")
-        if not 0 <= place < len(sequence) or number in ("0", ".") or ref == alt or not re.fullmatch("[ACGT]", alt):
-            continue
-        if ref in MEMBERS[sequence[place].upper()] and ref == references.setdefault((key, place), ref):
-            row = rows.setdefault((name_of(*key), place), Counter())
-            row[alt] += Fraction(count) / Fraction(number)
-    # The earliest record says which of an IUPAC code's bases is the reference; bcftools' order is another.
-    assume(
-        all(
-            sequence[place].upper() in "ACGT" for (key, place) in references for sequence in [population.sequences[key]]
-        )
-    )
-    refusal = ""
-    try:
-        report = build_genome(fastas, folder / "x.genome", vcfs, **options)
-    except InputError as error:
-        refusal = str(error)
-    if refusal:
-        if "sum to" in refusal:
-            assert any(row.total() > Fraction("1.001") for row in rows.values())
-        else:
-            assert re.search("no contig is in|lie outside|has a (frequency|genotype)", refusal)
-            assert not rows
-        return
-    assert report.records[0].read == len(file.records)
-    filtered = len(file.records) - sum(
-        1 for line in bcftools("view", "-H", *passing, str(folder / "plain.vcf")).splitlines()
-    )
-    known = [record for record in file.records if record.chrom.removeprefix("chr") in bare]
-    states = Counter(record.state for record in known)
-    if len(known) == len(file.records):
-        assert report.records[0].not_used.get("filtered", 0) == filtered, states
-    minimum = Fraction(str(options["min_frequency"]))
-    expected = {place: row for place, row in rows.items() if row.total() > minimum}
-    for (contig, place), row in expected.items():
-        key = next(key for key in population.sequences if name_of(*key) == contig)
-        row[references[key, place]] += max(1 - row.total(), 0)
-    assert_rows(variants_of(report.path), expected)
-    shutil.rmtree(folder)
-
-
-def without_repeats(records):
-    """Leave out the records with an allele that was there, however written."""
-    seen, kept = set(), []
-    for record in records:
-        own = set()
-        for alt in record.alts:
-            ref, alt = record.ref.upper(), alt.upper()
-            places = [i for i in range(min(len(ref), len(alt))) if ref[i] != alt[i]] if len(ref) == len(alt) else []
-            if places:
-                cut = slice(places[0], places[-1] + 1)
-                allele = (record.chrom, record.pos + places[0], ref[cut], alt[cut])
-                if allele in seen | own:
-                    break
-                own.add(allele)
-        else:
-            seen |= own
-            kept.append(record)
-    return tuple(kept)
+def test_regions_of_a_large_file_make_the_same_genome(tmp_path):
+    fasta, plain, indexed = large_population(tmp_path)
+    expected = outcome(fasta, tmp_path / "x.genome", plain)
+    for number in (1, 4):
+        found = outcome(fasta, tmp_path / f"{number}.genome", indexed, workers=number)
+        assert found[0][0] == expected[0][0]
+        assert found[1:] == expected[1:]

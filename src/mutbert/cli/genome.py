@@ -43,34 +43,31 @@ def build(
     contigs: list[str] = typer.Option(
         [], "--contigs", help="Contigs to keep, by commas or repeated; all where left out."
     ),
-    workers: int = typer.Option(1, "--workers", help="Processes that read the VCF files."),
-    resume: bool = typer.Option(False, "--resume", help="Go on with a build that was stopped."),
+    workers: int = typer.Option(1, "--workers", help="Parts of the VCF files that are read at once."),
+    resume: bool = typer.Option(False, "--resume", help="Continue a build that was stopped."),
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Build a probabilistic genome from a reference and a population's variants."""
-    from mutbert.genome.workers import Workers
+    from mutbert.genome.build import build_genome
 
     wanted = [name for names in contigs for name in names.split(",") if name]
-    with Workers(workers) as crew:
-        from mutbert.genome.build import build_genome
-
-        report = build_genome(
-            fasta,
-            output,
-            vcf,
-            min_frequency=min_frequency,
-            frequency_field=frequency_field,
-            samples=samples,
-            population=population,
-            sample=sample,
-            filters=[name for name in filters.split(",") if name],
-            contigs=wanted if contigs else None,
-            workers=crew,
-            resume=resume,
-            force=force,
-            progress=True,
-        )
+    report = build_genome(
+        fasta,
+        output,
+        vcf,
+        min_frequency=min_frequency,
+        frequency_field=frequency_field,
+        samples=samples,
+        population=population,
+        sample=sample,
+        filters=[name for name in filters.split(",") if name],
+        contigs=wanted if contigs else None,
+        workers=workers,
+        resume=resume,
+        force=force,
+        progress=True,
+    )
     for note in report.notes:
         typer.echo(f"note: {note}", err=True)
     if as_json:
@@ -94,7 +91,7 @@ def merge(
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
-    """Put stores of different contigs together, such as the parts of a build on a cluster."""
+    """Concatenate stores of different contigs, such as the parts of a build on a cluster."""
     from mutbert.genome.merge import merge_genomes
 
     report = merge_genomes(genomes, output, force=force, progress=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mutbert.effects.vcf_header import FIXED, UndeclaredNames, as_text, read_whole_header
 from mutbert.errors import InputError
-from mutbert.genome.vcf import is_bcf, read_whole_lines
+from mutbert.genome.vcf_text import is_bcf, read_whole_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

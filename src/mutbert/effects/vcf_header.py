@@ -10,7 +10,7 @@ import pysam
 
 from mutbert.errors import InputError
 from mutbert.files import check_input, read_blocks
-from mutbert.genome.vcf import is_bcf, open_vcf
+from mutbert.genome.vcf_text import is_bcf, open_vcf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

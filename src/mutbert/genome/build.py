@@ -1,85 +1,72 @@
-"""Build a probabilistic genome from FASTA and VCF files: contig by contig, to be resumed, published in one step."""
+"""Build a probabilistic genome from FASTA and VCF files: to be resumed, and published in one step."""
 
 from __future__ import annotations
 
 import errno
-from contextlib import closing, contextmanager, nullcontext
+import json
+import shutil
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from mutbert import __version__
 from mutbert.errors import InputError
-from mutbert.files import atomic_directory, check_input, check_output
-from mutbert.genome.fields import GENOTYPES, find_frequency_fields
-from mutbert.genome.format import FORMAT_VERSION, MANIFEST, SOFT_MASK
-from mutbert.genome.frequencies import ANY_FILTER, Calls
-from mutbert.genome.pieces import read_pieces
-from mutbert.genome.population import Population, RecordCounts
-from mutbert.genome.resuming import Journal, check_plan, read_journal, whole_contigs
-from mutbert.genome.samples import check_samples, describe_samples, read_samples
-from mutbert.genome.sources import Source, describe_source, parse_sources
-from mutbert.genome.vcf import older_index, read_header
-from mutbert.genome.workers import Workers
-from mutbert.genome.writer import StoreWriter, join_runs
+from mutbert.files import atomic_directory, check_input, check_output, write_json
+from mutbert.genome.fasta import read_fasta
+from mutbert.genome.format import FORMAT_VERSION, MANIFEST, Contig, write_manifest, write_reference, write_variants
+from mutbert.genome.population import Population
+from mutbert.genome.sources import Source, Sources, check_samples, describe_samples, parse_sources, read_samples
+from mutbert.genome.variants import ANY_FILTER, REASONS, USED, Calls, Reference
+from mutbert.genome.vcf import GENOTYPES, find_frequencies, older_index, read_header
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    import numpy as np
-    import numpy.typing as npt
-
-    from mutbert.genome.pieces import FastaPiece
-    from mutbert.genome.resuming import Begun, Finished
+    from collections.abc import Iterator, Mapping, Sequence
 
 MIN_FREQUENCY: Final = 0.02
 """The published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452)."""
 
 FILTERS: Final = ("PASS", ".")
-"""The FILTER that passes unless told otherwise."""
+
+# What is finished, in the folder of an unfinished store; the plan is there once the reference is written.
+_WORK: Final = "work"
+_PLAN: Final = "plan.json"
+
+
+@dataclass(frozen=True)
+class RecordCounts:
+    """What became of a file's records: `used` and all of `not_used`, by reason, are those `read`."""
+
+    file: str  # without its folder
+    frequency_from: str  # "AF" or another INFO field, "AC/AN" or another quotient, or "genotypes"
+    read: int
+    used: int
+    decomposed: int  # those of `used` with an allele of several nucleotides
+    not_used: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build made, and what became of its input.
-
-    Parameters
-    ----------
-    path : Path
-        The store.
-    lengths : dict of str to int
-        Its contigs with their lengths in bases.
-    variants : int
-        Positions that vary.
-    records : list of RecordCounts
-        Records read, used and not used by reason, for each VCF file.
-    contig_names : dict of str to str
-        The VCF's name of each contig with records, by the genome's.
-    only_in_fasta : list of str
-        Selected contigs without a record in any VCF.
-    only_in_vcf : list of str
-        Contigs with records that the FASTA does not have.
-    notes : list of str
-        What could be better with the input, though it was used.
-    """
+    """What a build made, and what became of its input."""
 
     path: Path
     lengths: Mapping[str, int]
-    variants: int
+    variants: int  # positions that vary
     records: Sequence[RecordCounts]
-    contig_names: Mapping[str, str]
-    only_in_fasta: Sequence[str]
-    only_in_vcf: Sequence[str]
-    notes: Sequence[str] = ()
+    contig_names: Mapping[str, str]  # the VCF's name of each contig with records, by the genome's
+    only_in_fasta: Sequence[str]  # selected contigs without a record
+    only_in_vcf: Sequence[str]  # contigs with records that the FASTA does not have
+    notes: Sequence[str]  # what could be better with the input, though it was used
 
 
 def build_genome(
-    fasta: str | Path | Source | Sequence[str | Path | Source],
+    fasta: Sources,
     output: str | Path,
-    vcf: str | Path | Source | Sequence[str | Path | Source] = (),
+    vcf: Sources = (),
     *,
     min_frequency: float | None = None,
     frequency_field: str = "AF",
@@ -88,7 +75,7 @@ def build_genome(
     sample: str | None = None,
     filters: Sequence[str] = FILTERS,
     contigs: Sequence[str] | None = None,
-    workers: int | Workers = 1,
+    workers: int = 1,
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
@@ -117,7 +104,7 @@ def build_genome(
         count the genotypes. Where ``AF`` is asked for and a file's header does not declare it, ``AC/AN`` serves, and
         after that the genotypes.
     samples : path or sequence of str, optional
-        Count the genotypes of these samples: names, or a file with them (see `mutbert.genome.samples.read_samples`).
+        Count the genotypes of these samples: names, or a file with one a line, or a panel with their populations.
     population : str, optional
         Of the samples of a panel file, those of this population.
     sample : str, optional
@@ -126,11 +113,11 @@ def build_genome(
         A record passes with one of these names in FILTER; ``.`` stands for an empty FILTER, ``any`` for every one.
     contigs : sequence of str, optional
         The contigs of the FASTA to keep, under either naming; all where left out.
-    workers : int or Workers
-        Processes that read the VCF files: over contigs and over regions of one where there is an index, over files
-        where there is none. The result does not depend on it.
+    workers : int
+        Parts of the VCF files that are read at once: contigs and regions of one where there is an index, files where
+        there is none. The result does not depend on it.
     resume : bool
-        Go on with a build that was stopped: finished contigs are not read again. The sources are compared first, by
+        Continue a build that was stopped: what is finished is not read again. The sources are compared first, by
         size and checksum. A store that is finished and was built from the same is left as it is.
     force : bool
         Replace `output` where it exists.
@@ -146,271 +133,222 @@ def build_genome(
     ------
     InputError
         When an input cannot be used, in one line that names the file, the place and the remedy. Finished contigs are
-        then kept for `resume`; without any, nothing is left behind.
+        then kept for `resume`; without any, nothing is left.
     """
     fastas, vcfs, output = parse_sources(fasta), parse_sources(vcf), Path(output)
-    if min_frequency is None:
-        min_frequency = MIN_FREQUENCY if sample is None else 0.0
-    if not 0 <= min_frequency < 1:
-        raise InputError(f"minimum frequency {min_frequency:g}: is not at least 0 and below 1")
-    if not fastas:
-        raise InputError(f"{output}: no FASTA was given; give at least one")
-    for source in fastas:
-        check_input(source.path, "FASTA")
-    _check_prefixes(fastas, vcfs)
-    chosen = _chosen_samples(samples, population, sample, frequency_field, vcfs)
-    calls = _calls(vcfs, frequency_field, chosen, tuple(filters))
+    minimum = min_frequency if min_frequency is not None else MIN_FREQUENCY if sample is None else 0.0
+    _check_options(output, fastas, vcfs, minimum, workers)
+    chosen = _choose_samples(samples, population, sample, frequency_field, vcfs)
+    calls = _find_calls(vcfs, frequency_field, chosen, tuple(filters))
     settings = {
-        "min_frequency": min_frequency,
+        "min_frequency": minimum,
         "frequency_field": GENOTYPES if chosen is not None else frequency_field,
         "contigs": None if contigs is None else list(contigs),
         "filter": list(filters),
         "samples": None if chosen is None else describe_samples(chosen),
     }
     if not (resume and (output / MANIFEST).exists()):
-        check_output(output, force=force, directory=True, inputs=[s.path for s in (*fastas, *vcfs)])
-    with Workers(workers) if isinstance(workers, int) else nullcontext(workers) as crew:
-        paths = [source.path for source in (*fastas, *vcfs)]
-        with progress_bar("Checksums", _bytes(paths), unit="bytes", show=progress) as advance:
-            sources = [
-                *(describe_source("fasta", source, advance) for source in fastas),
-                *(describe_source("vcf", source, advance) for source in vcfs),
-            ]
-        plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
-        if resume and (output / MANIFEST).exists() and (report := _built_already(output, plan)):
-            return report
-        files = list(zip(vcfs, calls, strict=True))
-        return _Build(output, fastas, files, plan, workers=crew, progress=progress).run(resume=resume, force=force)
+        check_output(output, force=force, directory=True, inputs=[source.path for source in (*fastas, *vcfs)])
+    size = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
+    with progress_bar("Checksums", size, unit="bytes", show=progress) as advance:
+        sources = [one.describe("fasta", advance) for one in fastas] + [one.describe("vcf", advance) for one in vcfs]
+    plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
+    if resume and (output / MANIFEST).exists():
+        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["version"] == FORMAT_VERSION and all(manifest.get(key) == plan[key] for key in plan):
+            return _read_report(output, vcfs)
+    partial = output.with_name(f"{output.name}.partial")
+    begun = _read_plan(output, partial / _WORK / _PLAN, plan) if resume else None
+    with (
+        _explain_what_is_kept(output, partial),
+        atomic_directory(
+            output, force=force, resume=begun is not None, keep=lambda: _count_finished(partial) > 0
+        ) as folder,
+    ):
+        lengths, not_selected = begun or _write_reference(folder, fastas, plan, progress=progress)
+        sequence, ambiguity = (np.load(folder / name, mmap_mode="r") for name in ("sequence.npy", "ambiguity.npy"))
+        found = Population(folder / _WORK, calls, Reference(lengths, sequence, ambiguity, not_selected), workers)
+        found.read(minimum, progress=progress)
+        written = write_variants(folder, lengths, found.variants())
+        write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
+        shutil.rmtree(folder / _WORK)
+    return _read_report(output, vcfs)
 
 
-class _Build:
-    """One build: its input, and what it has made so far."""
-
-    def __init__(
-        self,
-        output: Path,
-        fastas: Sequence[Source],
-        vcfs: Sequence[tuple[Source, Calls]],
-        plan: Mapping[str, Any],
-        *,
-        workers: Workers,
-        progress: bool,
-    ) -> None:
-        self._output = output
-        self._fastas = fastas
-        self._vcfs = vcfs
-        self._plan = plan
-        self._workers = workers
-        self._progress = progress
-        self._journal = Journal(Path())
-
-    def run(self, *, resume: bool, force: bool) -> BuildReport:
-        with (
-            self._saying_what_is_kept(),
-            atomic_directory(
-                self._output, force=force, resume=resume, keep=lambda: self._journal.finished > 0
-            ) as folder,
-        ):
-            self._journal = Journal(folder)
-            before = read_journal(folder) if resume else None
-            if before is None:
-                # Of a build that had not come so far, nothing may stay: a store has its own files alone.
-                for left in folder.iterdir():
-                    left.unlink()
-            else:
-                # Whatever is wrong now, what was finished stays.
-                self._journal.finished = len(before.finished)
-                used = {number for one in before.finished for number in one.tallies}
-                check_plan(self._output, before.plan, self._plan, used)
-            with closing(self._journal), StoreWriter(folder, before.contigs if before else ()) as writer:
-                finished = self._go_on(writer, before) if before else []
-                not_selected = before.plan["not_selected"] if before else self._write_reference(writer)
-                report = self._write_variants(writer, finished, not_selected)
-                writer.finish(**_description(report, self._plan))
-                self._journal.remove()
-        return report
-
-    def _go_on(self, writer: StoreWriter, before: Begun) -> list[Finished]:
-        """Take over what an earlier process finished."""
-        if writer.sequence_checksum() != before.checksum:
-            raise InputError(f"{self._output}.partial: its sequences are damaged; build anew without --resume")
-        whole = whole_contigs(before.finished, writer)
-        writer.forget_variants({one.contig: one.variants for one in whole})
-        self._journal.go_on({**self._plan, "not_selected": before.plan["not_selected"]}, whole)
-        return whole
-
-    def _write_reference(self, writer: StoreWriter) -> list[str]:
-        """Write the wanted contigs; give the names of the others."""
-        wanted = self._plan["settings"]["contigs"]
-        selected = None if wanted is None else ContigNames(wanted)
-        paths = [source.path for source in self._fastas]
-        not_selected = []
-        with progress_bar("Reading the reference", _bytes(paths), unit="bytes", show=self._progress) as advance:
-            for name, pieces in groupby(read_pieces(self._fastas, advance), key=lambda piece: piece.contig):
-                if selected is None or selected.find(name) is not None:
-                    soft_masks: list[npt.NDArray[Any]] = []
-                    writer.add_contig(name, _bases(pieces, soft_masks))
-                    writer.add_soft_mask(name, join_runs(soft_masks, SOFT_MASK))
-                else:
-                    not_selected.append(name)
-        there = ContigNames(writer.lengths)
-        missing = [name for name in wanted or [] if there.find(name) is None]
-        if missing or not writer.lengths:
-            raise InputError(
-                f"{names_text(map(str, paths))}: no contig {names_text(missing)}; "
-                f"there are {names_text([*there, *not_selected])}"
-            )
-        writer.flush()
-        plan = {**self._plan, "not_selected": not_selected}
-        self._journal.begin(plan, writer.contigs, writer.sequence_checksum())
-        return not_selected
-
-    def _write_variants(
-        self, writer: StoreWriter, finished: Sequence[Finished], not_selected: Sequence[str]
-    ) -> BuildReport:
-        population = Population(
-            self._vcfs,
-            writer,
-            min_frequency=self._plan["settings"]["min_frequency"],
-            not_selected=not_selected,
-            finished={one.contig: (one.vcf_name, one.tallies) for one in finished},
-            workers=self._workers,
-        )
-        with (
-            progress_bar(
-                "Reading the variants",
-                population.bytes_to_read,
-                unit="bytes",
-                show=self._progress and bool(self._vcfs),
-            ) as advance,
-            closing(population.contigs(advance)) as found,
-        ):
-            for contig in found:
-                rows = writer.add_variants(contig.contig, contig.position_V, contig.frequency_V4)
-                writer.flush()
-                self._journal.add(contig, rows)
-        names = population.contig_names
-        return BuildReport(
-            path=self._output,
-            lengths=writer.lengths,
-            variants=sum(last - first for *_, (first, last) in writer.contigs),
-            records=population.counts,
-            contig_names={name: names[name] for name in writer.lengths if name in names},
-            only_in_fasta=[name for name in writer.lengths if name not in names] if self._vcfs else [],
-            only_in_vcf=list(population.unmatched),
-            notes=[
-                f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
-                for source, _ in self._vcfs
-                if (index := older_index(source.path)) is not None
-            ],
-        )
-
-    @contextmanager
-    def _saying_what_is_kept(self) -> Iterator[None]:
-        try:
-            yield
-        except (InputError, OSError) as error:
-            message = str(error)
-            if isinstance(error, OSError):
-                if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-                    raise
-                message = f"{self._output}: {error.strerror}; make room or choose another place"
-            if self._journal.finished and "--resume" not in message:
-                message += f"; {self._journal.finished:,} finished contigs are kept: go on with --resume"
-            raise InputError(message) from None
-
-
-def _bases(pieces: Iterable[FastaPiece], soft_masks: list[npt.NDArray[Any]]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Give the bases of a contig's pieces as they are read, and put their soft masks aside."""
-    for piece in pieces:
-        soft_masks.append(piece.soft_mask)
-        yield piece.base_L
-
-
-def _check_prefixes(fastas: Sequence[Source], vcfs: Sequence[Source]) -> None:
+def _check_options(
+    output: Path, fastas: Sequence[Source], vcfs: Sequence[Source], minimum: float, workers: int
+) -> None:
+    if not 0 <= minimum < 1:
+        raise InputError(f"minimum frequency {minimum:g}: is not at least 0 and below 1")
+    if workers < 1:
+        raise InputError(f"{workers} workers: use at least one")
+    if not fastas:
+        raise InputError(f"{output}: no FASTA was given; name at least one")
+    for source in fastas:
+        check_input(source.path, "FASTA")
     prefixes = {source.prefix for source in fastas}
     for source in vcfs:
         if source.prefix not in prefixes:
-            known = names_text(sorted(f"{prefix}=" for prefix in prefixes if prefix)) if prefixes != {""} else "none"
+            known = names_text(sorted(f"{prefix}=" for prefix in prefixes if prefix))
             raise InputError(
                 f"{source.path}: its prefix {source.prefix or '(none)'!r} is that of no FASTA; prefixes are {known}"
             )
 
 
-def _chosen_samples(
+def _choose_samples(
     samples: str | Path | Sequence[str] | None,
     population: str | None,
     sample: str | None,
     frequency_field: str,
     vcfs: Sequence[Source],
 ) -> list[str] | None:
-    """Give the names of the samples whose genotypes are counted; ``None`` where none are chosen."""
+    """Return the names of the samples whose genotypes are counted; None where none are chosen."""
     if sample is not None and samples is not None:
-        raise InputError(f"sample {sample}: one sample and a list of them were given; give one of both")
+        raise InputError(f"sample {sample}: one sample and a list of them were given; use one of both")
     if population is not None and not isinstance(samples, (str, Path)):
-        raise InputError(f"population {population}: give a panel file with the populations of samples (--samples)")
+        raise InputError(f"population {population}: needs a panel file with the populations of samples (--samples)")
     if sample is None and samples is None:
         return None
     if frequency_field not in {"AF", GENOTYPES}:
         raise InputError(
-            f"frequency field {frequency_field}: samples are chosen, so genotypes are counted; give only one of both"
+            f"frequency field {frequency_field}: samples are chosen, so genotypes are counted; use only one of both"
         )
     if not vcfs:
-        raise InputError("samples are chosen, but no VCF was given; give one with genotypes")
-    if sample is not None:
-        return [sample]
-    assert samples is not None
+        raise InputError("samples are chosen, but no VCF was given; name one with genotypes")
+    if samples is None:
+        return [str(sample)]
     return read_samples(Path(samples), population) if isinstance(samples, (str, Path)) else list(samples)
 
 
-def _calls(
+def _find_calls(
     vcfs: Sequence[Source], frequency_field: str, chosen: Sequence[str] | None, filters: tuple[str, ...]
 ) -> list[Calls]:
-    headers = {source.path: read_header(source.path) for source in vcfs}
+    """Return how each file is read, by what it declares."""
+    headers = {source: read_header(source.path) for source in vcfs}
     if chosen is not None:
-        check_samples(chosen, {path: header.samples for path, header in headers.items()})
+        check_samples(chosen, {source.path: header.samples for source, header in headers.items()})
     declared = {"PASS", ".", ANY_FILTER}.union(*(header.filters for header in headers.values()))
     unknown = [name for name in filters if name not in declared]
     if vcfs and (unknown or not filters):
         raise InputError(
-            f"{names_text(str(path) for path in headers)}: no header declares the FILTER {names_text(unknown)}; "
+            f"{names_text(str(source.path) for source in vcfs)}: no header declares the FILTER {names_text(unknown)}; "
             f"there are {names_text(sorted(declared), 30)}"
         )
-    return [Calls(source.path, find_frequency_fields(source.path, frequency_field, chosen), filters) for source in vcfs]
+    return [
+        Calls(path, prefix, find_frequencies(path, header, frequency_field, chosen), filters)
+        for (path, prefix), header in headers.items()
+    ]
 
 
-def _built_already(output: Path, plan: Mapping[str, Any]) -> BuildReport | None:
-    """Give the report of a store that was built from the same; ``None`` where it was built from something else."""
-    from mutbert.genome.store import ProbabilisticGenome
+def _write_reference(
+    folder: Path, fastas: Sequence[Source], plan: Mapping[str, Any], *, progress: bool
+) -> tuple[dict[str, Contig], list[str]]:
+    """Return the contigs of the reference, once it is written, and those that are not selected."""
+    wanted = plan["settings"]["contigs"]
+    selected = None if wanted is None else ContigNames(wanted)
+    not_selected: list[str] = []
 
-    manifest = ProbabilisticGenome.open(output).manifest
-    if manifest["version"] != FORMAT_VERSION or any(manifest.get(key) != plan[key] for key in plan):
+    def read() -> Iterator[tuple[str, Any, Any]]:
+        seen: dict[str, Path] = {}
+        for source in fastas:
+            for own_name, code_L, soft_mask in read_fasta(source.path):
+                advance(len(code_L))
+                name = source.name(own_name)
+                if name in seen:
+                    raise InputError(
+                        f"{source.path}: contig {name} comes twice (also in {seen[name]}); rename or remove one, or "
+                        "use a prefix for each FASTA (PREFIX=FILE)"
+                    )
+                seen[name] = source.path
+                if selected is None or selected.find(name) is not None:
+                    yield name, code_L, soft_mask
+                else:
+                    not_selected.append(name)
+
+    with progress_bar("Reading the reference", None, unit="bases", show=progress) as advance:
+        contigs = write_reference(folder, read())
+    there = ContigNames(contigs)
+    missing = [name for name in wanted or [] if there.find(name) is None]
+    if missing or not contigs:
+        raise InputError(
+            f"{names_text(str(source.path) for source in fastas)}: no contig {names_text(missing)}; there are "
+            f"{names_text([*contigs, *not_selected])}"
+        )
+    (folder / _WORK).mkdir()
+    write_json(folder / _WORK / _PLAN, {**plan, "reference": list(contigs.values()), "not_selected": not_selected})
+    return contigs, not_selected
+
+
+def _read_plan(output: Path, path: Path, now: Mapping[str, Any]) -> tuple[dict[str, Contig], list[str]] | None:
+    """Return what `_write_reference` of an unfinished build has returned; raise where it was begun with other input."""
+    if not path.exists():
         return None
-    names = manifest["contig_names"]
+    before = json.loads(path.read_text(encoding="utf-8"))
+    remedy = "use the same as before, or build anew without --resume"
+    for key in ("created_by", "settings"):
+        if before[key] != now[key]:
+            raise InputError(
+                f"{output}: cannot be resumed, as its {key} were {before[key]} and are {now[key]}; {remedy}"
+            )
+    files = [[(source["kind"], source["file"]) for source in plan["sources"]] for plan in (before, now)]
+    if files[0] != files[1]:
+        raise InputError(f"{output}: cannot be resumed, as it was begun with other files; {remedy}")
+    for old, new in zip(before["sources"], now["sources"], strict=True):
+        if old != new:
+            raise InputError(f"{new['file']}: has changed since {output} was begun with it; {remedy}")
+    contigs = [Contig(*one[:3], *map(tuple, one[3:])) for one in before["reference"]]
+    return {contig.name: contig for contig in contigs}, before["not_selected"]
+
+
+def _count_finished(partial: Path) -> int:
+    return sum(1 for _ in (partial / _WORK / "parts").glob("[!.]*.npz"))
+
+
+@contextmanager
+def _explain_what_is_kept(output: Path, partial: Path) -> Iterator[None]:
+    try:
+        yield
+    except (InputError, OSError) as error:
+        message = str(error)
+        if isinstance(error, OSError):
+            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                raise
+            message = f"{output}: {error.strerror}; make room or choose another place"
+        if _count_finished(partial) and "--resume" not in message:
+            message += "; finished contigs are kept: continue with --resume"
+        raise InputError(message) from None
+
+
+def _describe(found: Population, contigs: Mapping[str, Contig], vcfs: Sequence[Source]) -> dict[str, Any]:
+    """Return what the manifest holds of what became of the records; nothing depends on when or where it was built."""
+    records = []
+    for calls, tally in zip(found.calls, found.tallies, strict=True):
+        not_used = {text: tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}
+        used, decomposed = tally.reasons[REASONS[USED]], tally.reasons["decomposed"]
+        read = used + sum(not_used.values())
+        records.append(RecordCounts(calls.path.name, str(calls.frequencies), read, used, decomposed, not_used))
+    names = {
+        "vcf_name": {name: found.names[name] for name in contigs if name in found.names},
+        "only_in_fasta": [name for name in contigs if name not in found.names] if vcfs else [],
+        "only_in_vcf": list(found.unmatched),
+    }
+    return {"records": [asdict(counts) for counts in records], "contig_names": names}
+
+
+def _read_report(output: Path, vcfs: Sequence[Source]) -> BuildReport:
+    """Return the report of a finished store."""
+    manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+    indices = [index for source in vcfs if (index := older_index(source.path)) is not None]
     return BuildReport(
         path=output,
         lengths={contig["name"]: contig["length"] for contig in manifest["contigs"]},
         variants=sum(last - first for first, last in (contig["variants"] for contig in manifest["contigs"])),
         records=[RecordCounts(**counts) for counts in manifest["records"]],
-        contig_names=names["vcf_name"],
-        only_in_fasta=names["only_in_fasta"],
-        only_in_vcf=names["only_in_vcf"],
-        notes=[],
+        contig_names=manifest["contig_names"]["vcf_name"],
+        only_in_fasta=manifest["contig_names"]["only_in_fasta"],
+        only_in_vcf=manifest["contig_names"]["only_in_vcf"],
+        notes=[
+            f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
+            for index in indices
+        ],
     )
-
-
-def _description(report: BuildReport, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what the manifest holds besides contigs and arrays; nothing depends on when or where it was built."""
-    return {
-        **plan,
-        "records": [asdict(counts) for counts in report.records],
-        "contig_names": {
-            "vcf_name": dict(report.contig_names),
-            "only_in_fasta": list(report.only_in_fasta),
-            "only_in_vcf": list(report.only_in_vcf),
-        },
-    }
-
-
-def _bytes(paths: Iterable[Path]) -> int:
-    return sum(path.stat().st_size for path in paths)

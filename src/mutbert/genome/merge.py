@@ -1,4 +1,4 @@
-"""Stores of different contigs become one, as if they had been built together: the parts of a build on a cluster."""
+"""Concatenate stores of different contigs, such as the parts of a build on a cluster, into one."""
 
 from __future__ import annotations
 
@@ -9,32 +9,21 @@ from typing import TYPE_CHECKING, Any
 from mutbert import __version__
 from mutbert.errors import InputError
 from mutbert.files import atomic_directory, check_output
-from mutbert.genome.alleles import Reason
+from mutbert.genome.format import write_manifest, write_reference, write_variants
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.writer import StoreWriter
+from mutbert.genome.variants import NO_CONTIG, NOT_SELECTED, REASONS, USED
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from mutbert.arrays import UInt8
+    from mutbert.progress import Advance
 
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge made.
-
-    Parameters
-    ----------
-    path : Path
-        The store.
-    parts : int
-        Stores that it was made of.
-    lengths : dict of str to int
-        Its contigs with their lengths in bases, in the order of the parts.
-    variants : int
-        Positions that vary.
-    records : list of dict
-        Of each VCF file: records read, used and not used by reason, over all parts.
-    """
+    """What a merge made: lengths in the order of the parts, positions that vary, and counts of records by VCF file."""
 
     path: Path
     parts: int
@@ -46,10 +35,10 @@ class MergeReport:
 def merge_genomes(
     genomes: Sequence[str | Path], output: str | Path, *, force: bool = False, progress: bool = False
 ) -> MergeReport:
-    """Put stores of different contigs together.
+    """Concatenate stores of different contigs.
 
-    Parts that were built with ``contigs`` from the same files, given in the order of the FASTA, make the same arrays as
-    one build of all.
+    Parts that were built with ``contigs`` from the same files, in the order of the FASTA, make the same arrays as one
+    build of all.
 
     Parameters
     ----------
@@ -74,109 +63,103 @@ def merge_genomes(
     """
     output = Path(output)
     if not genomes:
-        raise InputError(f"{output}: no genome was given; give at least one")
-    check_output(output, force=force, directory=True, inputs=())
+        raise InputError(f"{output}: no genome was given; name at least one")
+    check_output(output, force=force, directory=True, inputs=genomes)
     parts = [ProbabilisticGenome.open(path, check=True) for path in genomes]
-    _check_contigs(parts)
-    records = _sum_records(parts)
-    description: dict[str, Any] = {
+    found = {name: part for part in reversed(parts) for name in part.contigs}
+    for part in parts:
+        for name in part.contigs:
+            if found[name] is not part:
+                raise InputError(
+                    f"{part.path}: contig {name} is in {found[name].path} too; leave out one of them, or build the "
+                    "parts with --contigs that do not overlap"
+                )
+    manifests = [part.manifest for part in parts]
+    provenance: dict[str, Any] = {
         "created_by": f"mutbert {__version__}",
-        "sources": _unique(source for part in parts for source in part.manifest.get("sources", [])),
+        "sources": _unique(source for manifest in manifests for source in manifest.get("sources", [])),
         "settings": _common_settings(parts),
-        "records": records,
-        "contig_names": _join_names(parts),
+        "records": _sum_records(manifests),
+        "contig_names": _join_names(manifests),
     }
-    total = sum(part.bytes_on_disk for part in parts)
+    total = sum(sum(part.lengths.values()) for part in parts)
     with (
         atomic_directory(output, force=force) as folder,
-        StoreWriter(folder) as writer,
-        progress_bar("Merging", total, unit="bytes", show=progress) as advance,
+        progress_bar("Merging", total, unit="bases", show=progress) as advance,
     ):
-        for part in parts:
-            writer.add_store(part.contigs.values(), part.arrays)
-            advance(part.bytes_on_disk)
-        writer.finish(**description)
+        contigs = write_reference(folder, _sequences(parts, advance))
+        written = write_variants(folder, contigs, _variants(parts))
+        write_manifest(folder, written, **provenance)
     return MergeReport(
         path=output,
         parts=len(parts),
-        lengths=writer.lengths,
-        variants=sum(last - first for *_, (first, last) in writer.contigs),
-        records=records,
+        lengths={name: contig.length for name, contig in written.items()},
+        variants=sum(last - first for *_, (first, last) in written.values()),
+        records=provenance["records"],
     )
 
 
-def _check_contigs(parts: Sequence[ProbabilisticGenome]) -> None:
-    seen: dict[str, Path] = {}
+def _sequences(parts: Iterable[ProbabilisticGenome], advance: Advance) -> Iterator[tuple[str, UInt8, Any]]:
     for part in parts:
-        for name in part.contigs:
-            if name in seen:
-                raise InputError(
-                    f"{part.path}: contig {name} is in {seen[name]} too; leave out one of them, or build the parts "
-                    "with --contigs that do not overlap"
-                )
-            seen[name] = part.path
+        for name, contig in part.contigs.items():
+            yield name, part.bases(name, 0, contig.length), part.arrays["soft_mask.npy"][slice(*contig.soft_mask)]
+            advance(contig.length)
+
+
+def _variants(parts: Iterable[ProbabilisticGenome]) -> Iterator[tuple[str, Any, Any]]:
+    for part in parts:
+        position, frequency = part.arrays["variant_position.npy"], part.arrays["variant_frequency.npy"]
+        for name, contig in part.contigs.items():
+            yield name, position[slice(*contig.variants)], frequency[slice(*contig.variants)]
 
 
 def _common_settings(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
-    first = parts[0].manifest.get("settings", {})
-    for part in parts[1:]:
-        settings = part.manifest.get("settings", {})
-        for key in first.keys() | settings.keys():
-            if key != "contigs" and first.get(key) != settings.get(key):
+    every = [part.manifest.get("settings", {}) for part in parts]
+    for part, settings in zip(parts, every, strict=True):
+        for key in every[0].keys() | settings.keys():
+            if key != "contigs" and every[0].get(key) != settings.get(key):
                 raise InputError(
                     f"{part.path}: was built with {key} {settings.get(key)}, and {parts[0].path} with "
-                    f"{first.get(key)}; build the parts with the same settings"
+                    f"{every[0].get(key)}; build the parts with the same settings"
                 )
-    wanted = [part.manifest.get("settings", {}).get("contigs") for part in parts]
-    contigs = None if None in wanted else [name for names in wanted for name in names]
-    return {**first, "contigs": contigs}
+    wanted = [settings.get("contigs") for settings in every]
+    return {**every[0], "contigs": None if None in wanted else [name for names in wanted for name in names]}
 
 
-def _sum_records(parts: Sequence[ProbabilisticGenome]) -> list[dict[str, Any]]:
-    """Add up what became of each file's records; each part has counted all, also those of the others' contigs."""
+def _sum_records(manifests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the sums of what became of each file's records; each part has counted all, also of the others' contigs."""
     by_file: dict[str, list[Mapping[str, Any]]] = {}
-    for part in parts:
-        vcfs = [source for source in part.manifest.get("sources", []) if source["kind"] == "vcf"]
-        for source, counts in zip(vcfs, part.manifest.get("records", []), strict=True):
+    for manifest in manifests:
+        vcfs = [source for source in manifest.get("sources", []) if source["kind"] == "vcf"]
+        for source, counts in zip(vcfs, manifest.get("records", []), strict=True):
             by_file.setdefault(f"{source['sha256']} {source.get('prefix', '')}", []).append(counts)
     return [_sum_of_file(counts) for counts in by_file.values()]
 
 
 def _sum_of_file(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    elsewhere = {Reason.CONTIG_NOT_IN_FASTA.text, Reason.CONTIG_NOT_SELECTED.text}
-    summed = {
-        reason.text: sum(part["not_used"].get(reason.text, 0) for part in parts)
-        for reason in Reason
-        if reason is not Reason.USED and reason.text not in elsewhere
-    }
+    sums = {text: sum(part["not_used"].get(text, 0) for part in parts) for text in REASONS[NOT_SELECTED + 1 : USED]}
     used = sum(part["used"] for part in parts)
     # What no part has: of contigs that no part's FASTA has, or else of contigs that were not selected.
-    rest = parts[0]["read"] - used - sum(summed.values())
-    unknown = min(rest, *(part["not_used"].get(Reason.CONTIG_NOT_IN_FASTA.text, 0) for part in parts))
-    not_used = {
-        Reason.CONTIG_NOT_IN_FASTA.text: unknown,
-        Reason.CONTIG_NOT_SELECTED.text: rest - unknown,
-        **summed,
-    }
+    rest = parts[0]["read"] - used - sum(sums.values())
+    unknown = min(rest, *(part["not_used"].get(REASONS[NO_CONTIG], 0) for part in parts))
+    not_used = {REASONS[NO_CONTIG]: unknown, REASONS[NOT_SELECTED]: rest - unknown, **sums}
     return {
-        "file": parts[0]["file"],
-        "frequency_from": parts[0]["frequency_from"],
-        "read": parts[0]["read"],
+        **parts[0],
         "used": used,
         "decomposed": sum(part.get("decomposed", 0) for part in parts),
         "not_used": {text: count for text, count in not_used.items() if count},
     }
 
 
-def _join_names(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
-    names = [part.manifest.get("contig_names", {}) for part in parts]
-    vcf_name = {contig: name for one in names for contig, name in one.get("vcf_name", {}).items()}
+def _join_names(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    every = [manifest.get("contig_names", {}) for manifest in manifests]
+    vcf_name = {contig: name for names in every for contig, name in names.get("vcf_name", {}).items()}
     # What one part did not have in its FASTA, another may have.
-    known = set(vcf_name.values())
+    unmatched = _unique(name for names in every for name in names.get("only_in_vcf", []))
     return {
         "vcf_name": vcf_name,
-        "only_in_fasta": [contig for one in names for contig in one.get("only_in_fasta", [])],
-        "only_in_vcf": _unique(name for one in names for name in one.get("only_in_vcf", []) if name not in known),
+        "only_in_fasta": [contig for names in every for contig in names.get("only_in_fasta", [])],
+        "only_in_vcf": [name for name in unmatched if name not in vcf_name.values()],
     }
 
 

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import numpy as np
 
-from mutbert.genome.alleles import Reason
-from mutbert.genome.fields import find_frequency_fields
-from mutbert.genome.frequencies import Calls
-from mutbert.genome.population import Population
-from mutbert.genome.samples import check_samples
-from mutbert.genome.sources import Source
-from mutbert.genome.vcf import read_header
+from mutbert.errors import InputError
+from mutbert.genome.positions import merge_alleles
+from mutbert.genome.sources import check_samples
+from mutbert.genome.variants import (
+    REASONS,
+    Alleles,
+    Calls,
+    Reference,
+    Tally,
+    read_alleles,
+)  # fmt: skip
+from mutbert.genome.vcf import GENOTYPES, count_by_index, find_frequencies, read_header
 from mutbert.progress import progress_bar
+from mutbert.regions import names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
     from pathlib import Path
 
-    from mutbert.arrays import Int64, UInt8, UInt16
+    from mutbert.arrays import Int64, UInt16
     from mutbert.genome.store import ProbabilisticGenome
 
+# As of variants that are scored: another assembly, where of so many compared records so great a share differs.
+_COMPARED, _SHARE = 100, 0.5
+
 _OF_A_PERSON: Final = {
-    Reason.CONTIG_NOT_IN_FASTA.text: "contig not in the genome",
-    Reason.CONTIG_NOT_SELECTED.text: "contig not asked for",
-    Reason.NO_FREQUENCY.text: "no genotype called",
-    Reason.MISMATCH.text: "reference base differs from the genome",
-    Reason.NOT_ABOVE_MINIMUM.text: "as the reference",
+    "contig not in the FASTA": "contig not in the genome",
+    "contig not selected": "contig not asked for",
+    "frequency missing": "no genotype called",
+    "reference base differs from the FASTA": "reference base differs from the genome",
+    "frequency not above the minimum": "as the reference",
 }
 
 
@@ -43,28 +52,39 @@ def read_person(
 
     Where the two chromosomes differ, each has half. Of contigs other than `contigs`, an indexed file is not read.
     """
-    check_samples([sample], {vcf: read_header(vcf).samples})
-    fields = find_frequency_fields(vcf, "GT", [sample])
-    population = Population(
-        [(Source(vcf), Calls(vcf, fields, ("PASS", ".")))],
-        _Sequences(genome, [name for name in genome.lengths if contigs is None or name in contigs]),
-        min_frequency=0.0,
-        not_selected=[name for name in genome.lengths if contigs is not None and name not in contigs],
-    )
-    with progress_bar(f"genotypes of {sample}", population.bytes_to_read, unit="bytes", show=progress) as advance:
-        found = {one.contig: (one.position_V.astype(np.int64), one.frequency_V4) for one in population.contigs(advance)}
-    reasons = population.counts[0].not_used.items()
-    return found, {_OF_A_PERSON.get(reason, reason): count for reason, count in reasons}
+    header = read_header(vcf)
+    check_samples([sample], {vcf: header.samples})
+    calls = Calls(vcf, "", find_frequencies(vcf, header, GENOTYPES, [sample]), ("PASS", "."))
+    wanted = {name: contig for name, contig in genome.contigs.items() if contigs is None or name in contigs}
+    sequence, ambiguity = genome.arrays["sequence.npy"], genome.arrays["ambiguity.npy"]
+    reference = Reference(wanted, sequence, ambiguity, [name for name in genome.contigs if name not in wanted])
+    tally, index, regions, found = Tally.of(), count_by_index(vcf) or {}, [], []
+    for name, records in index.items():
+        if (contig := reference.find(calls, name)) >= 0:
+            regions.append((name, 0, None))
+        else:
+            tally.reasons[REASONS[-1 - contig]] += records
+    if regions or not index:
+        with progress_bar(f"genotypes of {sample}", None, unit="records", show=progress) as advance:
+            for read, alleles in read_alleles(calls, reference, tally, regions):
+                found.append(alleles)
+                advance(read)
+    if tally.reasons["compared"] >= _COMPARED and tally.reasons["mismatched"] > _SHARE * tally.reasons["compared"]:
+        calls.refuse_assembly(tally)
+    names = list(index or tally.contigs)
+    if names and all(reference.find(calls, name) == -1 for name in names):
+        raise InputError(
+            f"{vcf}: its contigs ({names_text(names)}) are none of {genome.path.name} ({names_text(genome.lengths)}); "
+            "use the genotypes that are of its assembly"
+        )
 
+    def refuse_sum(position: int, total: float) -> NoReturn:
+        name = reference.names[int(reference.contig_of(np.array([position]))[0])]
+        raise InputError(f"{vcf}: contig {name}: the alleles of {sample} at a position sum to {total:g}, more than 1")
 
-class _Sequences:
-    """Some of a store's sequences, as whoever reads a VCF compares records with them."""
-
-    def __init__(self, genome: ProbabilisticGenome, contigs: list[str]) -> None:
-        self._genome = genome
-        self._number = {name: number for number, name in enumerate(genome.lengths)}
-        self.lengths: Mapping[str, int] = {name: genome.lengths[name] for name in contigs}
-
-    def codes_at(self, name: str, position_V: Int64, /) -> UInt8:
-        contig_V = np.full(len(position_V), self._number[name])
-        return self._genome.windows(contig_V, position_V.astype(np.int64), 1).base_BL[:, 0]
+    position_V, frequency_V4, (merged,) = merge_alleles([Alleles.concatenate(found)], 0.0, refuse_sum)
+    tally.add(merged)
+    none = np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)
+    variants = dict.fromkeys(wanted, none)
+    variants |= {name: (place_V, rows_V4) for name, place_V, rows_V4 in reference.split(position_V, frequency_V4)}
+    return variants, {_OF_A_PERSON.get(text, text): tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}

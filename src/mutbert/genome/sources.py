@@ -1,78 +1,123 @@
-"""Input files of a genome, and the prefix that keeps the names of several species apart."""
+"""Input files of a genome, prefixes that keep the names of several species apart, and whose genotypes are counted."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from mutbert.errors import InputError
-from mutbert.files import sha256_of
+from mutbert.files import check_input, sha256_of
+from mutbert.progress import progress_bar
+from mutbert.regions import names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 _PREFIXED: Final = re.compile(r"(?P<prefix>[A-Za-z0-9_-]+)=(?P<path>.+)")
 
 
 class Source(NamedTuple):
-    """A FASTA or VCF file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    prefix : str
-        What its contigs are called in the genome: ``human`` makes ``human.chr1`` of ``chr1``. Empty leaves the names
-        as they are.
-    """
+    """A FASTA or VCF file; its contig ``chr1`` is ``human.chr1`` in the genome where the prefix is ``human``."""
 
     path: Path
     prefix: str = ""
 
     def name(self, contig: str) -> str:
-        """Give the genome's name of a contig of this file."""
+        """Return the genome's name of a contig."""
         return f"{self.prefix}.{contig}" if self.prefix else contig
 
-    def own_names(self, names: Iterable[str]) -> Iterator[str]:
-        """Give the names of those of the genome's contigs that may be of this file, without the prefix."""
-        begin = self.name("")
-        return (name[len(begin) :] for name in names if name.startswith(begin))
-
-    @classmethod
-    def parse(cls, given: str | Path | Source) -> Source:
-        """Read ``FILE`` or ``PREFIX=FILE``; a file that exists under the whole text is that file."""
-        if isinstance(given, Source):
-            return given
-        parts = _PREFIXED.fullmatch(str(given))
-        if parts is None or Path(given).exists():
-            return cls(Path(given))
-        return cls(Path(parts["path"]), parts["prefix"])
+    def describe(self, kind: str, advance: Callable[[float], None] | None = None) -> dict[str, Any]:
+        """Return what a manifest keeps: kind, name without folder, bytes, SHA-256, and the prefix if it has one."""
+        size, digest = self.path.stat().st_size, sha256_of(self.path, advance)
+        described = {"kind": kind, "file": self.path.name, "bytes": size, "sha256": digest}
+        return described | ({"prefix": self.prefix} if self.prefix else {})
 
 
-def parse_sources(given: str | Path | Source | Iterable[str | Path | Source]) -> list[Source]:
-    """Read one or many of what `Source.parse` reads.
+Sources: TypeAlias = "str | Path | Source | Sequence[str | Path | Source]"
 
-    Raises
-    ------
-    InputError
-        When a file is given twice.
-    """
-    every = (given,) if isinstance(given, (str, Path, Source)) else given
-    sources = [Source.parse(each) for each in every]
-    for number, source in enumerate(sources):
-        if source in sources[:number]:
-            raise InputError(f"{source.path}: is given twice; give each file once")
+
+def parse_sources(given: Sources) -> list[Source]:
+    """Return one or many of ``FILE`` or ``PREFIX=FILE``; a file that exists under the whole text is that file."""
+    sources: list[Source] = []
+    for one in [given] if isinstance(given, (str, Path, Source)) else given:
+        parts = None if isinstance(one, Source) or Path(one).exists() else _PREFIXED.fullmatch(str(one))
+        source = one if isinstance(one, Source) else Source(Path(one))
+        sources.append(source if parts is None else Source(Path(parts["path"]), parts["prefix"]))
+        if sources[-1] in sources[:-1]:
+            raise InputError(f"{sources[-1].path}: comes twice; name each file once")
     return sources
 
 
-def describe_source(kind: str, source: Source, advance: Callable[[float], None] | None = None) -> dict[str, Any]:
-    """Say of a file what a manifest keeps: kind, name without folder, bytes, SHA-256, and the prefix if it has one."""
-    path = source.path
-    described = {
-        "kind": kind,
-        "file": path.name,
-        "bytes": path.stat().st_size,
-        "sha256": sha256_of(path, advance),
-    }
-    return described | {"prefix": source.prefix} if source.prefix else described
+def read_samples(path: Path, population: str | None = None) -> list[str]:
+    """Return the names in a list of samples, or in a panel as the 1000 Genomes project has it, in the file's order.
+
+    Columns are separated by blanks or tabs: the name, then words of which `population` has to be one. Lines that begin
+    with ``#`` are left out, and a panel's first line where it begins with ``sample``.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise InputError(f"{path}: cannot be read as a list of samples ({reason}); check the path") from None
+    rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    if rows and rows[0][0].lower() == "sample" and len(rows[0]) > 1:
+        del rows[0]
+    names = [row[0] for row in rows if population is None or population in row[1:]]
+    if rows and not names:
+        populations = dict.fromkeys(word for row in rows for word in row[1:])
+        raise InputError(f"{path}: no sample of population {population}; there are {names_text(populations, 30)}")
+    if not names:
+        raise InputError(f"{path}: names no sample; write one name a line")
+    if len(set(names)) < len(names):
+        twice = next(name for number, name in enumerate(names) if name in names[:number])
+        raise InputError(f"{path}: sample {twice} comes twice; remove one of the lines")
+    return names
+
+
+def check_samples(chosen: Sequence[str], available: Mapping[Path, Collection[str]]) -> None:
+    """Raise for samples that no file has, and for files that have none of them: chromosome Y's may have only men."""
+    known = set().union(*available.values())
+    if unknown := [name for name in chosen if name not in known]:
+        raise InputError(
+            f"{names_text(map(str, available))}: no sample {names_text(unknown)}; there are {names_text(sorted(known))}"
+        )
+    for path, names in available.items():
+        if not set(chosen) & set(names):
+            raise InputError(f"{path}: has none of the chosen samples; leave the file out or choose others")
+
+
+def describe_samples(chosen: Sequence[str]) -> dict[str, Any]:
+    """Return what a manifest keeps of chosen samples: their number and a checksum, not their names."""
+    text = "\n".join(sorted(chosen)).encode("utf-8")
+    return {"number": len(chosen), "sha256": hashlib.sha256(text).hexdigest()}
+
+
+@dataclass(frozen=True)
+class SourceCheck:
+    """A source beside the manifest's. No status is a difference by itself: the contents decide."""
+
+    kind: str  # "fasta" or "vcf"
+    file: str
+    status: str  # "same"; "different": another SHA-256, be it only packed anew; "not in the manifest"; "not given"
+
+
+def check_sources(
+    listed: Sequence[Mapping[str, Any]], fastas: Sequence[Source], vcfs: Sequence[Source], *, progress: bool
+) -> Iterator[SourceCheck]:
+    """Compare the given files with the manifest's, each with the one in its place."""
+    for source, what in [*((one, "FASTA") for one in fastas), *((one, "VCF") for one in vcfs)]:
+        check_input(source.path, what)
+    total = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
+    with progress_bar("Comparing checksums", total, unit="bytes", show=progress) as advance:
+        for kind, given in (("fasta", fastas), ("vcf", vcfs)):
+            for source, entry in zip_longest(given, [entry for entry in listed if entry.get("kind") == kind]):
+                if source is None:
+                    yield SourceCheck(kind, str(entry.get("file")), "not given")
+                    continue
+                same = source.describe(kind, advance)["sha256"] == (entry or {}).get("sha256")
+                other = "not in the manifest" if entry is None else "different"
+                yield SourceCheck(kind, str(source.path), "same" if same else other)

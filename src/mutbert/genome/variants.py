@@ -1,0 +1,365 @@
+"""From the records of VCF files to the alleles that may enter a genome; every other record is counted by its reason.
+
+Positions are counted through the whole genome, each contig from the next multiple of four, as ``sequence.npy`` has
+them, so that many contigs are one. Shape suffixes: N records, M their alternate alleles, B bases of these, A bases that
+an allele changes, V positions that vary, C contigs, 4 bases in the order A, C, G, T.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+import numpy as np
+import polars as pl
+
+from mutbert import alphabet
+from mutbert.arrays import list_ranges
+from mutbert.errors import InputError
+from mutbert.genome.format import BASES_PER_BYTE
+from mutbert.genome.vcf import Frequencies, Region, read_records
+from mutbert.regions import ContigNames
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    from mutbert.arrays import Float32, Float64, Int64, UInt8, UInt16
+    from mutbert.genome.format import Contig
+
+ANY_FILTER: Final = "any"
+"""Stands for every FILTER."""
+
+REASONS: Final = (
+    "contig not in the FASTA", "contig not selected", "filtered", "no alternate allele", "symbolic or structural",
+    "overlapping deletion (*)", "insertion or deletion", "alternate is the reference",
+    "alternate base not A, C, G or T", "frequency missing", "reference base unknown", "outside the contig",
+    "reference base differs from the FASTA", "duplicate record", "conflicts with an earlier record",
+    "frequency not above the minimum", "used",
+)  # fmt: skip
+"""What became of a record, in the order of how far its furthest allele came; the last is no reason against it."""
+NO_CONTIG, NOT_SELECTED, FILTERED, NO_ALTERNATE, SYMBOLIC, OVERLAPPING, INDEL, SAME, ODD_ALTERNATE = range(9)
+NO_FREQUENCY, UNKNOWN_REFERENCE, OUTSIDE, MISMATCH, DUPLICATE, CONFLICT, TOO_RARE, USED = range(9, 17)
+
+SUM_TOLERANCE: Final = 1e-3  # by rounding, the alternates of a position may sum to so much above 1
+_MULTIPLIER: Final = 6364136223846793005  # of a polynomial hash of 64 bits
+_UPPER: Final = np.uint8(0xDF)
+_OTHER: Final = 255
+_CODE: Final = np.full(256, _OTHER, dtype=np.uint8)
+_CODE[np.frombuffer(alphabet.BASES.encode(), np.uint8)] = np.arange(4)
+
+
+class Tally(NamedTuple):
+    """What became of records.
+
+    `reasons` counts those of each reason, `compared` and `mismatched` ones, and used ones `decomposed`; `contigs` those
+    of each contig of the file; `mismatches` describes some whose REF differs.
+    """
+
+    reasons: Counter[str]
+    contigs: Counter[str]
+    mismatches: list[str]
+
+    @classmethod
+    def of(cls, reasons: Any = (), contigs: Any = (), mismatches: Iterable[str] = ()) -> Tally:
+        """Return a tally of its own of what JSON may hold."""
+        return cls(Counter(reasons), Counter(contigs), list(mismatches))
+
+    def add(self, other: Tally) -> None:
+        """Add another tally of the same file."""
+        self.reasons.update(other.reasons)
+        self.contigs.update(other.contigs)
+        self.mismatches.extend(other.mismatches)
+
+    def count_stages(self, stage_N: UInt8) -> None:
+        """Count records by how far they came."""
+        self.reasons.update(dict(zip(REASONS, np.bincount(stage_N, minlength=len(REASONS)).tolist(), strict=True)))
+
+
+class Calls(NamedTuple):
+    """A VCF file and how it is read; `prefix` comes before the names of its contigs in the genome."""
+
+    path: Path
+    prefix: str
+    frequencies: Frequencies
+    filters: tuple[str, ...]
+
+    def refuse_assembly(self, tally: Tally) -> NoReturn:
+        """Raise for a file whose REF differs too often."""
+        mismatched, compared = tally.reasons["mismatched"], tally.reasons["compared"]
+        raise InputError(
+            f"{self.path}: REF differs from the FASTA in {mismatched:,} of {compared:,} records "
+            f"({mismatched / compared:.1%}), first at {tally.mismatches[0]}; it was called on another assembly: use "
+            "the FASTA of that one"
+        )
+
+
+class Alleles(NamedTuple):
+    """Bases that alternate alleles change, in the order of the records.
+
+    `whole_A` is 0, or for a base of an allele of several what tells this base of this allele from others.
+    """
+
+    position_A: Int64
+    reference_A: UInt8
+    alternate_A: UInt8
+    frequency_A: Float32
+    record_A: Int64
+    whole_A: Int64
+
+    def take(self, rows: Any) -> Alleles:
+        """Return some of them."""
+        return Alleles(*(column[rows] for column in self))
+
+    @staticmethod
+    def concatenate(parts: Iterable[Alleles]) -> Alleles:
+        """Join parts."""
+        none = Alleles(*(np.zeros(0, kind) for kind in ("i8", "u1", "u1", "f4", "i8", "i8")))
+        return Alleles(*(np.concatenate(columns) for columns in zip(none, *parts, strict=True)))
+
+
+class Reference:
+    """The sequences of a genome, to look single bases up; `not_selected` are contigs of the FASTA that it left out."""
+
+    def __init__(
+        self,
+        contigs: Mapping[str, Contig],
+        sequence: UInt8,
+        ambiguity: npt.NDArray[Any],
+        not_selected: Collection[str] = (),
+    ) -> None:
+        self.names, self._sequence = list(contigs), np.asarray(sequence)
+        self._selected, self.not_selected = ContigNames(contigs), ContigNames(not_selected)
+        self._number = {name: number for number, name in enumerate(contigs)}
+        self.start_C: Int64 = np.array([one.offset for one in contigs.values()], dtype=np.int64) * BASES_PER_BYTE
+        self.length_C: Int64 = np.array([one.length for one in contigs.values()], dtype=np.int64)
+        contig, row = list_ranges(*np.array([one.ambiguity for one in contigs.values()], np.int64).reshape(-1, 2).T)
+        runs = ambiguity[row]
+        self._run_start = runs["start"] + self.start_C[contig]
+        self._run_end, self._run_code = self._run_start + runs["length"], runs["code"]
+
+    def find(self, calls: Calls, name: str) -> int:
+        """Return the number of a file's contig; -2 where it was not selected, -1 where there is none."""
+        full = f"{calls.prefix}.{name}" if calls.prefix else name
+        found = self._selected.find(full)
+        return self._number[found] if found is not None else -1 - (self.not_selected.find(full) is not None)
+
+    def contig_of(self, position_A: Int64) -> Int64:
+        """Return the numbers of the contigs of positions of the genome."""
+        contig_A: Int64 = np.searchsorted(self.start_C, position_A, side="right") - 1
+        return contig_A
+
+    def codes_at(self, position_A: Int64) -> UInt8:
+        """Return the base codes at positions of the genome."""
+        shift_A = (position_A % BASES_PER_BYTE * 2).astype(np.uint8)
+        code_A: UInt8 = (self._sequence[position_A // BASES_PER_BYTE] >> shift_A) & np.uint8(3)
+        if len(self._run_start):
+            run_A = np.searchsorted(self._run_start, position_A, side="right") - 1
+            inside_A = (run_A >= 0) & (position_A < self._run_end[run_A])
+            code_A[inside_A] = self._run_code[run_A[inside_A]]
+        return code_A
+
+    def split(self, position_V: Int64, frequency_V4: UInt16) -> Iterator[tuple[str, Int64, UInt16]]:
+        """Yield the name, positions and frequencies of each contig that varies."""
+        for contig in np.unique(self.contig_of(position_V)).tolist():
+            start = self.start_C[contig]
+            here = slice(*np.searchsorted(position_V, [start, start + self.length_C[contig]]))
+            yield self.names[contig], position_V[here] - start, frequency_V4[here]
+
+
+def read_alleles(
+    calls: Calls, reference: Reference, tally: Tally, regions: Sequence[Region] = (), first_record: int = 0
+) -> Iterator[tuple[int, Alleles]]:
+    """Yield the number of records and the alleles that agree with the reference, piece by piece of a file.
+
+    The records without such an allele are counted in `tally`, the others by `mutbert.genome.positions.merge_alleles`.
+    """
+    fields = [f"INFO/{name}" for name in calls.frequencies.fields]
+    numbers: dict[str, int] = {}
+    last, last_position, read = "", -1, first_record
+    for records in read_records(calls.path, fields, region=regions, samples=calls.frequencies.samples):
+        runs = records["contig"].rle().struct.unnest()
+        for place, (length, name) in enumerate(runs.iter_rows()):
+            tally.contigs[name] += length
+            if place or name != last:
+                _check_contig(calls, reference, name, numbers)
+        contig_N = np.repeat([numbers[name] for name in runs["value"]], runs["len"].to_numpy())
+        position_N = records["position"].to_numpy()
+        before_N = np.concatenate([[last_position if runs["value"][0] == last else -1], position_N[:-1]])
+        before_N[np.cumsum(runs["len"].to_numpy())[:-1]] = -1
+        if np.any(position_N < before_N):
+            wrong = int(np.argmax(position_N < before_N))
+            name = records["contig"][wrong]
+            raise InputError(
+                f"{calls.path}: {name}:{position_N[wrong] + 1} comes after {name}:{before_N[wrong] + 1}, so the file "
+                "is not sorted; sort it with 'bcftools sort' and index it anew"
+            )
+        last, last_position = runs["value"][-1], int(position_N[-1])
+        alleles = _find_alleles(calls, records, contig_N, reference, tally)
+        yield len(records), alleles._replace(record_A=alleles.record_A + read)
+        read += len(records)
+
+
+def _check_contig(calls: Calls, reference: Reference, name: str, numbers: dict[str, int]) -> None:
+    """Match a contig; raise where it has come before, or another one of the file is the same."""
+    if name in numbers:
+        raise InputError(
+            f"{calls.path}: records of contig {name} come again after others; sort the file with 'bcftools sort' and "
+            "index it anew"
+        )
+    contig = reference.find(calls, name)
+    if contig >= 0 and contig in numbers.values():
+        other = next(one for one, number in numbers.items() if number == contig)
+        raise InputError(
+            f"{calls.path}: contigs {other} and {name} are both {reference.names[contig]} of the FASTA; rename or "
+            "remove one"
+        )
+    numbers[name] = contig
+
+
+def _find_alleles(calls: Calls, records: pl.DataFrame, contig_N: Int64, reference: Reference, tally: Tally) -> Alleles:
+    """Return the alleles of records that agree with the reference, and tally the records without one."""
+    filters = records["filter"].unique().to_list()
+    passing = [one for one in filters if not {ANY_FILTER, *one.split(";")}.isdisjoint(calls.filters)]
+    is_passing_N = records["filter"].is_in(passing).to_numpy() & (contig_N >= 0)
+    rows = _split_alternates(records.with_row_index("record").filter(is_passing_N), calls.frequencies)
+    record_M, stage_M = rows["record"].to_numpy().astype(np.int64), rows["stage"].to_numpy().copy()
+    allele_A, offset_A, before_A, after_A, whole_A = _find_changes(rows, stage_M)
+    record_A = record_M[allele_A]
+    stage_A = np.full(len(allele_A), USED, dtype=np.uint8)
+    stage_A[after_A == _OTHER] = ODD_ALTERNATE
+    stage_A[before_A == _OTHER] = UNKNOWN_REFERENCE
+    frequency_M = rows["frequency"].to_numpy()
+    _check_frequencies(calls, records, record_M, frequency_M, record_A[stage_A == USED])
+    frequency_A = frequency_M[allele_A].astype(np.float32)
+    stage_A[(stage_A == USED) & np.isnan(frequency_A)] = NO_FREQUENCY
+
+    contig_A, position_A = contig_N[record_A], records["position"].to_numpy()[record_A] + offset_A
+    stage_A[(stage_A == USED) & ((position_A < 0) | (position_A >= reference.length_C[contig_A]))] = OUTSIDE
+    inside = np.flatnonzero(stage_A == USED)
+    base = reference.codes_at((position_A + reference.start_C[contig_A])[inside])
+    stage_A[inside[base == alphabet.UNKNOWN]] = UNKNOWN_REFERENCE
+    inside, base = inside[base != alphabet.UNKNOWN], base[base != alphabet.UNKNOWN]
+    differs = alphabet.DISTRIBUTIONS[base, before_A[inside]] == 0
+    stage_A[inside[differs]] = MISMATCH
+    for name, some in (("compared", inside), ("mismatched", inside[differs])):
+        tally.reasons[name] += int(np.count_nonzero(np.diff(record_A[some], prepend=-1)))
+    if np.any(differs) and not tally.mismatches:
+        at = inside[np.argmax(differs)]
+        tally.mismatches.append(
+            f"{records['contig'][int(record_A[at])]}:{position_A[at] + 1} where REF is {alphabet.BASES[before_A[at]]} "
+            f"and the FASTA has {alphabet.IUPAC[base[np.argmax(differs)]]}"
+        )
+    stage_N = np.where(contig_N < 0, -1 - contig_N, FILTERED).astype(np.uint8)
+    stage_N[is_passing_N] = 0
+    np.maximum.at(stage_N, record_M[stage_M != USED], stage_M[stage_M != USED])
+    np.maximum.at(stage_N, record_A, stage_A)
+    tally.count_stages(stage_N[stage_N != USED])
+    position_A += reference.start_C[contig_A]
+    return Alleles(position_A, before_A, after_A, frequency_A, record_A, whole_A).take(stage_A == USED)
+
+
+def _split_alternates(records: pl.DataFrame, frequencies: Frequencies) -> pl.DataFrame:
+    """Return a row for each alternate allele: `record`, `ref`, `alt`, `stage`, and `frequency`, NaN where missing.
+
+    A frequency below 0 stands for what is not one number for each alternate.
+    """
+    above, below = "calls", "called"
+    if frequencies.samples is None:
+        above, below = f"INFO/{frequencies.fields[0]}", f"INFO/{frequencies.fields[-1]}"
+    else:
+        records = _count_genotypes(records, len(frequencies.samples))
+    ref, alt, value = pl.col("ref"), pl.col("alt"), pl.col("value")
+    rows = records.select("record", "ref", "alt", value=above, below=pl.col(below).cast(pl.Float64, strict=False))
+    is_many = rows["alt"].str.contains(",", literal=True)
+    if is_many.any():
+        values, number = value.str.split(","), alt.str.count_matches(",", literal=True) + 1
+        alike = pl.when(value == ".").then(value).otherwise(pl.lit("none")).repeat_by(number)
+        values = pl.when(values.list.len() == number).then(values).otherwise(alike)
+        many = rows.filter(is_many).with_columns(alt=alt.str.split(","), value=values).explode("alt", "value")
+        rows = pl.concat([rows.filter(~is_many), many]).sort("record", maintain_order=True)
+    frequency = value.cast(pl.Float64, strict=False)
+    frequency = pl.when(frequency.is_null() & (value != ".")).then(-1.0).otherwise(frequency)
+    if len(frequencies.fields) != 1:
+        frequency = frequency / pl.when(pl.col("below") > 0).then("below")
+    stage = (
+        pl.when(alt == "*").then(OVERLAPPING).when(alt == ".").then(NO_ALTERNATE)
+        .when(~alt.str.contains("^[A-Za-z]+$")).then(SYMBOLIC)
+        .when(ref.str.len_bytes() != alt.str.len_bytes()).then(INDEL).otherwise(USED)
+    )  # fmt: skip
+    return rows.select("record", "ref", "alt", frequency=frequency.fill_null(float("nan")), stage=stage.cast(pl.UInt8))
+
+
+def _count_genotypes(records: pl.DataFrame, samples: int) -> pl.DataFrame:
+    """Return the records with `calls` of each alternate, as an INFO field has them, and `called` alleles in all."""
+    genotypes, parts = pl.col("genotypes"), []
+    number = records["alt"].str.count_matches(",", literal=True) + 1
+    for (alternates,), every in records.with_columns(number=number).group_by("number"):
+        # Nearly always each allele is a separator and a digit, as of diploids, and the length says how many there are.
+        text, most = every["genotypes"], min(alternates, 9)
+        is_plain = (text.str.len_bytes() == 4 * samples) & ~text.str.contains(f"[{most + 1}-9]" if most < 9 else "^$")
+        if not is_plain.all():
+            is_plain = text.str.contains(rf"^([ |/][0-{most}.])*$")
+        is_plain &= alternates < 10
+        for is_simple, part in ((True, every.filter(is_plain)), (False, every.filter(~is_plain))):
+            words = [str(one) if is_simple else rf"\b{one}\b" for one in range(alternates + 1)]
+            counts = [genotypes.str.count_matches(word, literal=is_simple) for word in words[is_simple:]]
+            calls, called = pl.concat_str(counts[not is_simple :], separator=","), pl.sum_horizontal(counts)
+            if is_simple:
+                called = genotypes.str.len_bytes() // 2 - genotypes.str.count_matches(".", literal=True)
+            else:
+                is_right = called == genotypes.str.count_matches(r"[^ |/.]+")
+                calls = pl.when(is_right).then(calls).otherwise(pl.lit("none"))
+            parts.append(part.select("record", "ref", "alt", calls=calls, called=called.cast(pl.Float64)))
+    return pl.concat(parts).sort("record") if parts else records.with_columns(calls=pl.lit(""), called=pl.lit(0.0))
+
+
+def _find_changes(rows: pl.DataFrame, stage_M: UInt8) -> tuple[Int64, Int64, UInt8, UInt8, Int64]:
+    """Return the allele, place in REF, base codes before and after, and whole of each base that alleles change.
+
+    An allele that changes nothing is marked in `stage_M`.
+    """
+    still = np.flatnonzero(stage_M == USED)
+    texts = rows.select("ref", "alt", length=pl.col("ref").str.len_bytes())[still]
+    before_B, after_B = (
+        np.frombuffer("".join(texts[name].str.join("")).encode(), np.uint8) & _UPPER for name in ("ref", "alt")
+    )
+    length_M = texts["length"].to_numpy().astype(np.int64)
+    allele_B, offset_B = list_ranges(np.zeros_like(length_M), length_M)
+    differs_A = np.flatnonzero(before_B != after_B)
+    allele_A = allele_B[differs_A]
+    number_M = np.bincount(allele_A, minlength=len(still))
+    stage_M[still[number_M == 0]] = SAME
+    whole_A = np.zeros(len(differs_A), dtype=np.int64)
+    is_many_A = number_M[allele_A] > 1
+    if np.any(is_many_A):
+        # A hash of the letters from the first that changes to the last, and the place of the base among them.
+        _, part_A, number = np.unique(allele_A[is_many_A], return_inverse=True, return_counts=True)
+        at_A, last = differs_A[is_many_A], np.cumsum(number) - 1
+        first = at_A[last - number + 1]
+        row_B, at_B = list_ranges(first, at_A[last] + 1)
+        power = np.cumprod(np.full(int((at_A[last] - first).max()) + 1, _MULTIPLIER, dtype=np.int64))
+        letters_B = (before_B[at_B].astype(np.int64) * 256 + after_B[at_B]) * power[at_B - first[row_B]]
+        hashed = np.add.reduceat(letters_B, np.searchsorted(row_B, np.arange(len(number))))
+        whole_A[is_many_A] = (hashed[part_A] + power[at_A - first[part_A]]) | 1
+    return still[allele_A], offset_B[differs_A], _CODE[before_B[differs_A]], _CODE[after_B[differs_A]], whole_A
+
+
+def _check_frequencies(
+    calls: Calls, records: pl.DataFrame, record_M: Int64, frequency_M: Float64, wanted: Int64
+) -> None:
+    """Raise for the first record with a frequency that cannot be, of those that would be used."""
+    sum_N = np.bincount(record_M, np.nan_to_num(frequency_M), len(records))
+    is_wrong_M = (frequency_M < 0) | (frequency_M > 1) | (sum_N[record_M] > 1 + SUM_TOLERANCE)
+    if len(wrong := np.intersect1d(record_M[is_wrong_M], wanted)):
+        record = records.row(int(wrong[0]), named=True)
+        fault = "a genotype is not made of the record's alleles; mend or remove the record"
+        if calls.frequencies.samples is None:
+            values = ", ".join(f"{field}={record[f'INFO/{field}']}" for field in calls.frequencies.fields)
+            fault = (
+                f"{values} is not a frequency from 0 to 1 for each alternate allele, with a sum of at most 1; mend or "
+                "remove the record, or choose another field with --frequency-field"
+            )
+        raise InputError(f"{calls.path}: {record['contig']}:{record['position'] + 1}: {fault}")
