@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert import ProbabilisticGenome, alphabet
-from mutbert.effects.alleles import REASONS, Kind, Reason, find_alleles
+from mutbert.effects.alleles import Kind, Reason, find_alleles
 from mutbert.genome.build import build_genome
 
 SEQUENCES = {"chr1": "ACGTTTTGCANNNACRTACGGATTACACCAGATTTAC", "2": "GATTACA"}
@@ -74,10 +74,6 @@ def test_each_reason(genome, contig, position, reference, alternate, reason):
     assert [Reason(number).text for number in alleles.reason_A] == [reason]
 
 
-def test_every_reason_is_explained():
-    assert set(REASONS) == set(Reason) - {Reason.SCORED}
-
-
 @pytest.mark.parametrize(
     ("position", "reference", "alternate", "kind", "start", "end", "inserted"),
     [
@@ -128,13 +124,8 @@ def test_an_allele_of_several_is_what_it_is_alone(genome):
     )  # fmt: skip
     for name in ("kind_A", "start_A", "end_A", "reference_A", "alternate_A"):
         assert getattr(together, name).tolist() == getattr(alone, name).tolist(), name
-    assert together.inserted == alone.inserted
-    assert together.removed == alone.removed == ["T", "TT", "TTTT", "", ""]
-
-
-def test_a_deletion_of_a_hundred_thousand_bases_is_compared_and_counted(genome):
-    alleles = find(genome, ("chr1", 1, SEQUENCES["chr1"][:9] + "A" * 100_000, "A"))
-    assert alleles.reason_A.tolist() == [Reason.OUTSIDE_CONTIG]
+    assert together.inserted.tolist() == alone.inserted.tolist()
+    assert together.removed.tolist() == alone.removed.tolist() == ["T", "TT", "TTTT", "", ""]
 
 
 def test_nothing_gives_nothing(genome):

@@ -290,19 +290,6 @@ def test_ref_decides_where_the_genome_has_an_iupac_code(model, tmp_path, sequenc
     assert abs(scores["iupac", "A"] - scores["iupac", "G"]) > 1e-4
 
 
-def test_slices_change_nothing(model, genome, sequences, monkeypatch):
-    records = [("one", at, sequences["one"][at : at + 2], sequences["one"][at]) for at in range(5, 60, 5)]
-    whole = scored(scorer(model, genome), records)[1]["PLLR"]
-    monkeypatch.setattr("mutbert.effects.scores._BASES_AT_ONCE", 100 * CONTEXT)
-    np.testing.assert_allclose(scored(scorer(model, genome), records)[1]["PLLR"], whole, atol=1e-5)
-
-
-def test_an_allele_that_is_too_long_for_these_settings_is_refused(model, genome, sequences):
-    alleles = scorer(model, genome).find(["one"], [51], [sequences["one"][50]], [sequences["one"][50] + "A" * 12])
-    with pytest.raises(ValueError, match="more bases than the 10"):
-        scorer(model, genome, longest=10).score(alleles)
-
-
 def test_an_mnv_that_is_a_single_base_is_an_snv(model, genome, sequences):
     bases = sequences["one"]
     other = "ACGT"[("ACGT".index(bases[41]) + 1) % 4]
@@ -365,15 +352,6 @@ def test_neighbours_batches_and_order_change_nothing(model, genome, sequences):
         np.testing.assert_allclose(first[name], values[:20], atol=1e-5, err_msg=name)
 
 
-def test_at_equal_shapes_of_batches_scores_are_equal_bit_for_bit(model, genome, sequences):
-    records = [one for one in random_snvs(sequences, 200, seed=4) if one[0] == "one"]
-    settings = {"scores": ("llr",), "batch_size": 1}
-    _, whole = scored(scorer(model, genome, **settings), records)
-    for row, record in enumerate(records[:30]):
-        _, alone = scored(scorer(model, genome, **settings), [record])
-        assert alone["LLR"][0] == whole["LLR"][row]
-
-
 def test_alleles_of_one_position_share_a_forward(model, genome, sequences):
     ref = sequences["one"][45]
     one = scorer(model, genome)
@@ -417,20 +395,6 @@ def test_shared_windows_mask_their_variants_together(model, genome, sequences):
                 assert scores["LLR"][row] == pytest.approx(logits[at - start][new] - logits[at - start][old], abs=1e-5)
                 expected = plain[at - start][new] - plain[at - start][old]
                 assert scores["ULLR"][row] == pytest.approx(expected, abs=1e-5)
-
-
-def test_shared_windows_are_run_once(model, genome, sequences):
-    records = [one for one in random_snvs(sequences, 300, seed=8) if one[0] == "two"]
-    for scores, most in ((("unmasked",), 7), (("llr",), 7 * 4)):
-        one = scorer(model, genome, windows="shared", strands="forward", scores=scores)
-        rows = []
-        hook = model.bert.register_forward_pre_hook(
-            lambda _, __, given, rows=rows: rows.append(given["input_probs"].shape[0]), with_kwargs=True
-        )
-        scored(one, records)
-        hook.remove()
-        # Contig two has 100 bases, which is 7 cells of 15, and 4 of a window are masked at once. Each field asks again.
-        assert sum(rows) <= most * len(one.fields)
 
 
 def test_bf16_is_near(model, genome, sequences):
@@ -483,11 +447,6 @@ def test_settings_that_cannot_be_are_refused(model, genome, settings, part):
 def test_surroundings_that_cannot_be_are_refused(model, genome, arguments, part):
     with pytest.raises(InputError, match=part):
         open_scorer(model, genome, **arguments)
-
-
-def test_an_unknown_person_is_refused(model, genome, person_vcf):
-    with pytest.raises(InputError, match="nobody"):
-        open_scorer(model, genome, surroundings="person", person_vcf=person_vcf, sample="nobody")
 
 
 def test_longest_never_exceeds_the_room_between_the_flanks(model, genome):

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import numpy as np
 
 from mutbert.effects.alleles import REASONS, Alleles, Kind, Reason
-from mutbert.effects.fingerprint import model_hash
-from mutbert.effects.scores import ScoreSettings, open_scorer
+from mutbert.effects.scores import ScoreSettings, model_hash, open_scorer
 from mutbert.effects.token_scores import TokenScorer
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.token_encoders import AutoEncoder

@@ -95,9 +95,7 @@ def read_records(
     columns = [*_COLUMNS, *fields] + ([] if samples is None else ["genotypes"])
     words = [f"%{name}" for name in (*_COLUMNS.values(), *fields)] + ([] if samples is None else ["[ %GT]"])
     query = ["query", "-f", "\\t".join(words) + "\\n"]
-    if region is not None:
-        contig, start, end = region
-        query += ["-r", f"{{{contig}}}:{start + 1}-{'' if end is None else end}", "--regions-overlap", "pos"]
+    query += _of_region(region)
     if samples is not None:
         query += ["-S", "/dev/stdin"]
     schema = {name: pl.Int64 if name == "position" else pl.String for name in columns}
@@ -110,6 +108,20 @@ def read_records(
             quote_char=None,
             encoding="utf8-lossy",
         ).with_columns(pl.col("position") - 1)
+
+
+def read_lines(
+    path: Path, *, header: bool = False, region: tuple[str, int, int | None] | None = None
+) -> Generator[bytes, None, None]:
+    """Yield whole lines of a file's header or of its records, many at a time, as ``bcftools view`` writes them."""
+    yield from _bcftools(path, "view", "-h" if header else "-H", "--no-version", *_of_region(region))
+
+
+def _of_region(region: tuple[str, int, int | None] | None) -> list[str]:
+    if region is None:
+        return []
+    contig, start, end = region
+    return ["-r", f"{{{contig}}}:{start + 1}-{'' if end is None else end}", "--regions-overlap", "pos"]
 
 
 def find_frequencies(path: Path, header: VcfHeader, wanted: str, samples: Collection[str] | None = None) -> Frequencies:
