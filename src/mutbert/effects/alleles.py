@@ -70,8 +70,6 @@ class Reason(IntEnum):
     NO_SCORE_OF_ITS_KIND = 13, "none of the requested scores applies to an allele of its kind"
 
 
-REASONS: Final = {reason: reason.meaning for reason in Reason if reason}
-"""What each reason means."""
 _OF_ALTERNATE: Final = (Reason.NO_ALTERNATE, Reason.SYMBOLIC, Reason.OVERLAPPING_DELETION)
 
 

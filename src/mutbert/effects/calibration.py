@@ -10,7 +10,6 @@ Shape suffixes: A alternate alleles, Q quantiles.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -91,71 +90,63 @@ def percentage_below(quantile_Q: Float64, value_A: Float64) -> Float64:
     return np.where(np.isnan(value_A), np.nan, 100 * np.clip(rank_A, 0, steps) / steps)
 
 
-@dataclass(frozen=True)
 class Calibration:
-    """A background; quantiles and numbers of alleles are by field and group, of those with enough alleles."""
+    """A background from its file, by `fields`; raises an InputError where that is missing, another or damaged."""
 
-    path: Path
-    made_of: Mapping[str, Any]
-    extreme: Mapping[str, int]
-    quantile_Q: Mapping[tuple[str, str], Float64]
-    alleles: Mapping[tuple[str, str], int]
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["format"] != FORMAT or values["version"] > VERSION:
+                raise ValueError(f"{values['format']} of version {values['version']}")
+            self.made_of = dict(values["made_of"])
+            self.fields: dict[str, dict[str, Any]] = values["fields"]
+            self._quantile_Q = {
+                (name, group): np.array(field[group]["quantiles"], dtype=np.float64)
+                for name, field in self.fields.items()
+                for group in GROUPS
+                if field[group]["quantiles"] is not None
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            said = f"is no background that can be read ({one_line(error)}); make it by --calibrate"
+            raise InputError(f"{path}: {said}") from None
 
     def check(self, plan: Mapping[str, Any], fields: Sequence[Field]) -> None:
         """Raise an InputError where scores cannot be compared with the background."""
         if found := differences(self.made_of, _made_of(plan)):
-            raise InputError(
-                f"{self.path}: is of other scores: {'; '.join(found)}; make one as these are by --calibrate"
-            )
+            raise InputError(f"{self.path}: is of other scores: {'; '.join(found)}; make one by --calibrate")
         names = [field.name for field in fields if field.extreme]
-        if not set(names) & set(self.extreme):
+        if not set(names) & set(self.fields):
             raise InputError(
-                f"{self.path}: has no {' or '.join(names)}, but {', '.join(self.extreme)}; make one by --calibrate "
-                "with the same --scores"
+                f"{self.path}: has no {' or '.join(names)}, but {', '.join(self.fields)}; make one by --calibrate with "
+                "the same --scores"
             )
 
-    def fields(self, fields: Sequence[Field]) -> list[Field]:
+    def added(self, fields: Sequence[Field]) -> list[Field]:
         """Return the fields that it adds to those of a scorer."""
-        added = []
+        found = []
         for field in fields:
-            sizes = [f"{count:,} {group}" for (name, group), count in self.alleles.items() if name == field.name]
+            sizes = [
+                f"{self.fields[name][group]['alleles']:,} {group}"
+                for name, group in self._quantile_Q
+                if name == field.name
+            ]
             description = (
                 f"Percentage, 0 to 100, of a background's alleles of its kind whose {field.name} is less extreme, thus "
-                f"{'higher' if field.extreme < 0 else 'lower'}; the background is {self.path.name}, of "
-                f"{', '.join(sizes)}"
+                f"{'higher' if field.extreme < 0 else 'lower'}; the background is {self.path.name}, {', '.join(sizes)}"
             )
-            added += [Field(f"{field.name}_PCT", description, 0)] if sizes else []
-        return added
+            found += [Field(f"{field.name}_PCT", description, 0)] if sizes else []
+        return found
 
     def percentage(self, name: str, value_A: Float64, kind_A: UInt8) -> Float64:
         """Return the percentage of the background that is less extreme, with two decimals; NaN where there is none."""
         found_A = np.full(len(value_A), np.nan)
         for group, kinds in GROUPS.items():
-            if (name, group) in self.quantile_Q:
+            if (name, group) in self._quantile_Q:
                 rows = np.isin(kind_A, kinds)
-                below_A = percentage_below(self.quantile_Q[name, group], value_A[rows])
-                found_A[rows] = below_A if self.extreme[name] > 0 else 100 - below_A
+                below_A = percentage_below(self._quantile_Q[name, group], value_A[rows])
+                found_A[rows] = below_A if self.fields[name]["extreme"] > 0 else 100 - below_A
         return found_A.round(2)
-
-
-def read_calibration(path: Path) -> Calibration:
-    """Return a background; raise an InputError for a file that is missing, another, damaged or of a newer version."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT or values["version"] > VERSION:
-            raise ValueError(f"{values['format']} of version {values['version']}")
-        fields = {(name, group): field[group] for name, field in values["fields"].items() for group in GROUPS}
-        known = {key: entry for key, entry in fields.items() if entry["quantiles"] is not None}
-        quantile_Q = {key: np.array(entry["quantiles"], dtype=np.float64) for key, entry in known.items()}
-        if any(values_Q.ndim != 1 or not np.all(np.diff(values_Q) >= 0) for values_Q in quantile_Q.values()):
-            raise ValueError("its quantiles do not ascend")
-        extreme = {name: int(field["extreme"]) for name, field in values["fields"].items()}
-        alleles = {key: int(entry["alleles"]) for key, entry in known.items()}
-        return Calibration(path, dict(values["made_of"]), extreme, quantile_Q, alleles)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{path}: is no background that can be read ({one_line(error)}); make it by --calibrate"
-        ) from None
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

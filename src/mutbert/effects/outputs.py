@@ -59,7 +59,7 @@ def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
         if path.suffix == ".parquet":
             pl.scan_parquet(parts).select(columns).sink_parquet(aside)
             return
-        with _opened(aside, packed=path.suffix == ".gz") as file:
+        with pysam.BGZFile(str(aside), "wb") if path.suffix == ".gz" else aside.open("wb") as file:
             file.write(("\t".join(columns) + "\n").encode())
             for part in parts:
                 rows = pl.read_parquet(part, columns=columns)
@@ -96,7 +96,7 @@ def write_vcf(
     with atomic_file(path, force=True) as aside:
         written = aside.with_name(f"{aside.name}.vcf.gz") if path.suffix == ".bcf" else aside
         try:
-            with _opened(written, packed=path.suffix != ".vcf") as file:
+            with written.open("wb") if path.suffix == ".vcf" else pysam.BGZFile(str(written), "wb") as file:
                 file.write(text.encode("utf-8", "surrogateescape"))
                 for line, info in zip(lines, infos, strict=True):
                     file.write(_with_info(line, info.encode()))
@@ -137,13 +137,6 @@ def _with_info(line: bytes, info: bytes) -> bytes:
         columns[_INFO] = info if columns[_INFO] == b"." else columns[_INFO] + b";" + info
         line = b"\t".join(columns)
     return line + b"\n"
-
-
-@contextmanager
-def _opened(path: Path, *, packed: bool) -> Iterator[Any]:
-    """Yield a file to write bytes to, bgzipped or plain."""
-    with pysam.BGZFile(str(path), "wb") if packed else path.open("wb") as file:
-        yield file
 
 
 @contextmanager

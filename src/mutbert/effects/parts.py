@@ -12,12 +12,14 @@ import numpy as np
 import polars as pl
 
 from mutbert.effects.alleles import Kind, Reason
+from mutbert.effects.scores import Field
 from mutbert.errors import InputError
 from mutbert.genome.vcf import read_records
 from mutbert.inference.surroundings import place_windows
 from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -34,6 +36,14 @@ PART_PASSES: Final = 4000
 """Records of a part at most, and about how many passes of the model, unless windows are shared."""
 EPSILON: Final = 1e-4
 """Added to frequencies, so that an allele that was never seen has a ratio."""
+# A share of mismatches, and of how many compared records at least. On another assembly about three in four differ, as
+# by chance.
+_WARNED: Final = (0.1, 20)
+_REFUSED: Final = (0.5, 100)
+_COMPARED: Final = (
+    Reason.REFERENCE_MISMATCH, Reason.SCORED, Reason.AMBIGUOUS_ALTERNATE, Reason.NOT_A_CHANGE, Reason.TOO_LONG,
+    Reason.NOT_A_NUMBER, Reason.NO_SCORE_OF_ITS_KIND,
+)  # fmt: skip
 KIND_TEXTS: Final = np.array([kind.name.lower() for kind in Kind], dtype=object)
 REASON_TEXTS: Final = np.array([reason.text for reason in Reason], dtype=object)
 
@@ -131,7 +141,7 @@ def score_part(
     if odds_A is not None:
         columns["AFLLR"] = columns["LLR"] + odds_A
     if calibration is not None:
-        for name in [field.name.removesuffix("_PCT") for field in calibration.fields(scorer.fields)]:
+        for name in [field.name.removesuffix("_PCT") for field in calibration.added(scorer.fields)]:
             columns[f"{name}_PCT"] = calibration.percentage(name, columns[name], alleles.kind_A)
     meant_A = (alleles.kind_A == Kind.SNV) | bool({"llr", "distance"} & set(scorer.settings.scores))
     without_A = (alleles.reason_A == Reason.SCORED) & np.isnan(score_AF).all(axis=1)
@@ -182,3 +192,27 @@ def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
     reference_A = np.maximum(1 - np.bincount(record_A, frequency_A), 0)[record_A]
     odds_A: Float64 = np.log((frequency_A + EPSILON) / (reference_A + EPSILON))
     return odds_A
+
+
+def adjusted_field(name: str) -> Field:
+    """Return the field of LLR adjusted by the frequencies of an INFO field."""
+    ratio = f"ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g}))"
+    text = f"LLR + {ratio}, with f_ALT of INFO field {name} and f_REF what its alternates leave of 1"
+    return Field("AFLLR", f"LLR adjusted by allele frequencies, {text}", -1)
+
+
+def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, ...]:
+    """Return a warning where REF often differs from the genome; raise an InputError where it mostly does.
+
+    `counts` are alternate alleles by reason.
+    """
+    count, differing = sum(counts[reason.text] for reason in _COMPARED), counts[Reason.REFERENCE_MISMATCH.text]
+    warned, refused = (count >= least and differing > share * count for share, least in (_WARNED, _REFUSED))
+    share = f"{differing / max(count, 1):.0%}"
+    text = f"{path}: of {count:,} alleles, {differing:,} have another REF than {genome} ({share})"
+    if refused:
+        raise InputError(
+            f"{text}, so it is of another assembly; give the genome that it is of, or remove such records by 'bcftools "
+            "norm --check-ref x'"
+        )
+    return (f"{text} and no score; see whether it is of another assembly",) if warned else ()

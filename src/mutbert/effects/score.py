@@ -24,12 +24,20 @@ import polars as pl
 from torch import distributed
 
 import mutbert
-from mutbert.effects.alleles import LONGEST, Reason
-from mutbert.effects.calibration import LEAST, Calibration, differences, read_calibration, write_calibration
+from mutbert.effects.alleles import LONGEST
+from mutbert.effects.calibration import LEAST, Calibration, differences, write_calibration
 from mutbert.effects.haplotypes import FLANK
 from mutbert.effects.outputs import TABLES, VCFS, check_outputs, part_files, write_table, write_vcf
-from mutbert.effects.parts import EPSILON, PART_RECORDS, REASON_TEXTS, cut_records, log_odds, score_part
-from mutbert.effects.scores import Field, ScoreSettings, model_hash, open_scorer
+from mutbert.effects.parts import (
+    PART_RECORDS,
+    REASON_TEXTS,
+    adjusted_field,
+    check_assembly,
+    cut_records,
+    log_odds,
+    score_part,
+)
+from mutbert.effects.scores import ScoreSettings, model_hash, open_scorer
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, locked, sha256_of, write_json
 from mutbert.genome.vcf import VcfHeader, count_by_index, read_header
@@ -44,17 +52,12 @@ if TYPE_CHECKING:
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.model import MutBertForMaskedLM
 
+    Model = str | Path | MutBertForMaskedLM
+    Genome = str | Path | ProbabilisticGenome
+
 __all__ = ["ScoreReport", "score_variants"]
 
 _PLAN: Final = "plan.json"
-# A share of mismatches, and of how many compared records at least. On another assembly about three in four differ, as
-# by chance.
-_WARNED: Final = (0.1, 20)
-_REFUSED: Final = (0.5, 100)
-_COMPARED: Final = (
-    Reason.REFERENCE_MISMATCH, Reason.SCORED, Reason.AMBIGUOUS_ALTERNATE, Reason.NOT_A_CHANGE, Reason.TOO_LONG,
-    Reason.NOT_A_NUMBER, Reason.NO_SCORE_OF_ITS_KIND,
-)  # fmt: skip
 # Of a contig whose length the header does not give.
 _NO_END: Final = (1 << 31) - 1
 
@@ -63,9 +66,9 @@ _NO_END: Final = (1 << 31) - 1
 class ScoreReport:
     """What became of the records, all of which are in the output.
 
-    `alleles` are those `scored`, by kind, and those `missing` a score, by reason; a record without alternate counts as
-    one. `without_frequency` are SNVs without AFLLR and `without_background` scores without percentage, where these are
-    asked for; `person_not_used` are records of the person's genotypes that change nothing, by reason.
+    `alleles` are those `scored`, by kind, and those `missing` a score, by reason; a record without alternate is one.
+    Where asked for, `without_frequency` SNVs have no AFLLR, `without_background` scores no percentage, and
+    `person_not_used` records of the person's genotypes change nothing, by reason.
     """
 
     output: Path
@@ -158,11 +161,6 @@ def score_variants(
     -------
     ScoreReport
         What became of the records.
-
-    Raises
-    ------
-    InputError
-        When an input cannot be used, or does not fit the run to continue.
     """
     settings = ScoreSettings(
         tuple(scores), context, windows, strands, flank, longest, distance_bases, batch_size, precision, rope_scaling
@@ -173,24 +171,7 @@ def score_variants(
         prefix, region, part_records, progress and os.environ.get("RANK", "0") == "0",
     )  # fmt: skip
     run.check(resume=resume, force=force)
-    with _ranks() as (rank, ranks, barrier):
-        run.open(model, genome)
-        with locked(run.folder, run.output) if rank == 0 else nullcontext():
-            begun = False
-            try:
-                plan = run.begin(resume=resume, force=force) if rank == 0 else {}
-                begun = True
-                barrier()
-                run.score(rank, ranks)
-                barrier()
-                report = run.report()
-                barrier()
-            except InputError:
-                # Parts of an input that cannot be used are of no use.
-                if rank == 0 and (begun or not part_files(run.folder)):
-                    shutil.rmtree(run.folder)
-                raise
-            return run.write(report, plan | {"model_name": model_name(model)}) if rank == 0 else report
+    return run.run(model, genome, resume=resume, force=force)
 
 
 @contextmanager
@@ -198,9 +179,9 @@ def _ranks() -> Iterator[tuple[int, int, Callable[[], Any]]]:
     """Yield the rank of this process, how many `torchrun` has started, and a barrier for all of them."""
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if ranks == 1:
-        yield 0, 1, lambda: None
+        yield rank, ranks, lambda: None
         return
-    # They wait for one another as long as scoring takes; where one fails, torchrun ends all.
+    # Some wait for others as long as scoring takes; where one fails, torchrun ends all.
     distributed.init_process_group("gloo", timeout=timedelta(days=30))
     try:
         yield rank, ranks, distributed.barrier
@@ -228,6 +209,7 @@ class _Run:
     show: bool
     header: VcfHeader = field(init=False)
     known: Calibration | None = None
+    stretch: tuple[str, int, int | None] | None = None
 
     @property
     def folder(self) -> Path:
@@ -249,10 +231,7 @@ class _Run:
         if self.calibrate and (self.calibration or self.frequency_field or self.table):
             raise InputError("a background has scores alone; leave out --calibration, --frequency-field and --table")
         if self.settings.windows == "shared" and (self.calibrate or self.calibration):
-            raise InputError(
-                "windows are shared, so that scores depend on a file's other variants and no background serves another "
-                "file; choose centred"
-            )
+            raise InputError("windows are shared, so that no background of other variants serves; choose centred")
         self.header = read_header(self.vcf)
         if taken := [one for one in self.header.info if one.startswith(f"{self.prefix}_")]:
             raise InputError(f"{self.vcf}: has an INFO field {taken[0]} already; choose other names with --prefix")
@@ -263,9 +242,30 @@ class _Run:
         if name is not None and "llr" not in self.settings.scores:
             raise InputError(f"frequency_field is {name!r}, but what it adjusts is LLR; add llr to scores")
         if self.calibration is not None:
-            self.known = read_calibration(self.calibration)
+            self.known = Calibration(self.calibration)
 
-    def open(self, model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome) -> None:
+    def run(self, model: Model, genome: Genome, *, resume: bool, force: bool) -> ScoreReport:
+        """Score what is not scored yet; the first process writes the outputs."""
+        with _ranks() as (rank, ranks, barrier):
+            self.open(model, genome)
+            with locked(self.folder, self.output) if rank == 0 else nullcontext():
+                begun = False
+                try:
+                    plan = self.begin(resume=resume, force=force) if rank == 0 else {}
+                    begun = True
+                    barrier()
+                    self.score(rank, ranks)
+                    barrier()
+                    report = self.report()
+                    barrier()
+                except InputError:
+                    # Parts of an input that cannot be used are of no use.
+                    if rank == 0 and (begun or not part_files(self.folder)):
+                        shutil.rmtree(self.folder)
+                    raise
+                return self.write(report, plan | {"model_name": model_name(model)}) if rank == 0 else report
+
+    def open(self, model: Model, genome: Genome) -> None:
         """Open the model and the genome, and make the folder of parts."""
         self.scorer = open_scorer(
             model, genome, surroundings=self.surroundings, person_vcf=self.genotypes, sample=self.sample,
@@ -273,12 +273,9 @@ class _Run:
         )  # fmt: skip
         self.fields = list(self.scorer.fields)
         if self.frequency_field is not None:
-            ratio = f"ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g}))"
-            said = f"{ratio}, with f_ALT of INFO field {self.frequency_field} and f_REF what its alternates leave of 1"
-            self.fields.append(Field("AFLLR", f"LLR adjusted by allele frequencies, LLR + {said}", -1))
+            self.fields.append(adjusted_field(self.frequency_field))
         if self.known is not None:
-            self.fields += self.known.fields(self.scorer.fields)
-        self.stretch: tuple[str, int, int | None] | None = None
+            self.fields += self.known.added(self.scorer.fields)
         if self.region is not None:
             if count_by_index(self.vcf) is None:
                 raise InputError(f"{self.vcf}: has no up-to-date index to find a region by; run 'bcftools index -f'")
@@ -308,16 +305,11 @@ class _Run:
             self.known.check(plan, self.scorer.fields)
         path, parts = self.folder / _PLAN, part_files(self.folder)
         if parts and resume:
-            if found := differences(json.loads(path.read_text(encoding="utf-8")), plan):
-                raise InputError(
-                    f"{self.output}: cannot go on: {'; '.join(found)}; give the same as before, or --force without "
-                    "--resume to start anew"
-                )
+            if found := "; ".join(differences(json.loads(path.read_text(encoding="utf-8")), plan)):
+                raise InputError(f"{self.output}: cannot go on: {found}; give the same, or --force to start anew")
             return plan
         if parts and not force:
             raise InputError(f"{self.folder}: holds a stopped run; give --resume to go on, or --force to start anew")
-        if resume:
-            self._say(f"{self.folder}: holds no run to go on with, so one is started")
         for part in parts:
             part.unlink()
         write_json(path, plan, force=True)
@@ -326,8 +318,7 @@ class _Run:
     def score(self, rank: int, ranks: int) -> None:
         """Score this process's parts that are not there yet."""
         fields = ["ID"] + ([] if self.frequency_field is None else [f"INFO/{self.frequency_field}"])
-        indexed = None if self.region is not None else count_by_index(self.vcf)
-        total = None if indexed is None else sum(indexed.values())
+        total = None if self.region is not None else sum((count_by_index(self.vcf) or {}).values()) or None
         counts, first = Counter[str](), 0
         with progress_bar("scoring", total, unit="variants", show=self.show) as advance:
             rated = with_rate(advance, "variants")
@@ -337,10 +328,10 @@ class _Run:
                 if number % ranks != rank or path.exists():
                     advance(len(records))
                 else:
-                    columns = (records["contig"], records["position"] + 1, records["ref"], records["alt"])
-                    alleles = self.scorer.find(*(column.to_list() for column in columns))
+                    locus = records.select("contig", pl.col("position") + 1, "ref", "alt")
+                    alleles = self.scorer.find(*(column.to_list() for column in locus))
                     counts.update(REASON_TEXTS[alleles.reason_A].tolist())
-                    self._check_assembly(counts)
+                    check_assembly(self.vcf, self.scorer.genome.path.name, counts)
                     name = self.frequency_field
                     odds_A = None if name is None else log_odds(self.vcf, records, name)
                     share = len(records) / max(len(alleles), 1)
@@ -352,84 +343,47 @@ class _Run:
                         part.write_parquet(aside)
                 first += len(records)
 
-    def _check_assembly(self, counts: Counter[str]) -> tuple[str, ...]:
-        """Return a warning where REF often differs from the genome; raise an InputError where it mostly does.
-
-        `counts` are alternate alleles by reason.
-        """
-        genome = self.scorer.genome
-        count, differing = sum(counts[reason.text] for reason in _COMPARED), counts[Reason.REFERENCE_MISMATCH.text]
-        warned, refused = (count >= least and differing > share * count for share, least in (_WARNED, _REFUSED))
-        text = (
-            f"{self.vcf}: of {count:,} alleles, {differing:,} have another REF than {genome.path.name} "
-            f"({differing / max(count, 1):.0%})"
-        )
-        if refused:
-            raise InputError(
-                f"{text}, so it is of another assembly; give the genome that it is of, or remove such records by "
-                "'bcftools norm --check-ref x'"
-            )
-        return (f"{text} and no score; see whether it is of another assembly",) if warned else ()
-
     def report(self) -> ScoreReport:
         """Return what became of all parts."""
-        own = {one.name for one in self.fields}
-        known = [] if self.known is None else [name for name in self.known.extreme if name in own]
-        derived = {
-            "without_frequency": [("LLR", "AFLLR")] if "AFLLR" in own else [],
-            "without_background": [(name, f"{name}_PCT") for name in known],
-        }
-        sums = {
-            # Plus a zero, as there may be none.
-            name: pl.sum_horizontal(
-                pl.lit(0),
-                *(pl.col(one).is_not_null() & (pl.col(two).is_null() if two in own else True) for one, two in pairs),
-            ).sum()
-            for name, pairs in derived.items()
-        }
-        groups, contigs, records = [], dict[str, None](), 0
+        scored, missing, known = Counter[str](), Counter[str](), Counter[str]()
+        contigs, records = dict[str, None](), 0
         for path in part_files(self.folder):
             part = pl.read_parquet(path)
-            groups.append(part.group_by("kind", "why").agg(pl.len(), **sums))
+            for kind, why, number in part.group_by("kind", "why").len().iter_rows():
+                (missing if why else scored)[why or kind] += number
+            known.update(part.count().row(0, named=True))
             contigs |= dict.fromkeys(part["chrom"].unique(maintain_order=True))
             records += part["record"].n_unique()
-        names, genome = ContigNames(self.scorer.genome.lengths), self.scorer.genome
-        if contigs and not any(map(names.find, contigs)) and self.region is None:
+        genome, most = self.scorer.genome, max(scored["snv"], scored["mnv"] + scored["indel"])
+        if contigs and not any(map(ContigNames(genome.lengths).find, contigs)) and self.region is None:
             raise InputError(
-                f"{self.vcf}: its contigs ({names_text(contigs)}) are none of {genome.path.name} "
-                f"({names_text(genome.lengths)}); give the genome that it is of, or rename them by 'bcftools annotate "
-                "--rename-chrs'"
+                f"{self.vcf}: its contigs ({names_text(contigs)}) are none of the genome's "
+                f"({names_text(genome.lengths)}); give its genome, or rename them by 'bcftools annotate --rename-chrs'"
             )
-        counts = pl.concat(groups).group_by("kind", "why").sum().sort("kind", "why")
-        scored = dict(counts.filter(pl.col("why").is_null()).select("kind", "len").iter_rows())
-        missing = dict(counts.drop_nulls("why").group_by("why", maintain_order=True).agg(pl.sum("len")).iter_rows())
-        warnings = self._check_assembly(Counter(missing) + Counter({Reason.SCORED.text: sum(scored.values())}))
-        most = max(scored.get("snv", 0), scored.get("mnv", 0) + scored.get("indel", 0))
         if self.calibrate and most < LEAST:
-            raise InputError(
-                f"{self.vcf}: has {most} scored alleles of a kind, and a background needs {LEAST}; give more"
-            )
-        totals = counts.select(pl.sum("len", *sums)).row(0, named=True)
+            raise InputError(f"{self.vcf}: has {most} scored alleles of a kind; a background needs {LEAST}: give more")
+        extreme = [] if self.known is None else [name for name in self.known.fields if known[name]]
         around = self.scorer.surroundings
         return ScoreReport(
             output=self.output,
             table=self.table,
             records=records,
-            alleles=totals.pop("len"),
-            scored=scored,
-            missing=missing,
+            alleles=scored.total() + missing.total(),
+            scored=dict(sorted((+scored).items())),
+            missing=dict(sorted(missing.items())),
             fields=tuple(one.name for one in self.fields),
             index=None,
             why_no_index="another process makes it",
             person_not_used=dict(around.not_used) if isinstance(around, Person) else None,
-            warnings=warnings,
-            **totals,
+            without_frequency=known["LLR"] - known["AFLLR"] if self.frequency_field else 0,
+            without_background=sum(known[name] - known[f"{name}_PCT"] for name in extreme),
+            warnings=check_assembly(self.vcf, genome.path.name, missing + Counter({".": scored.total()})),
         )
 
     def write(self, report: ScoreReport, plan: dict[str, Any]) -> ScoreReport:
         """Write the outputs and remove the parts."""
-        for warning in report.warnings:
-            self._say(warning)
+        for warning in report.warnings if self.show else ():
+            print(f"mutbert: {warning}", file=sys.stderr, flush=True)  # noqa: T201
         parts = part_files(self.folder)
         index: tuple[Path | None, str] = None, ""
         if self.calibrate:
@@ -444,7 +398,3 @@ class _Run:
             path.unlink()
         shutil.rmtree(self.folder)
         return replace(report, index=index[0], why_no_index=index[1])
-
-    def _say(self, line: str) -> None:
-        if self.show:
-            print(f"mutbert: {line}", file=sys.stderr, flush=True)  # noqa: T201

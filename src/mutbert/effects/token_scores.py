@@ -9,12 +9,12 @@ which for one letter a token is MutBERT's, and for 6-mers is conditional on the 
 2023 score variants by the same masked token). Only windows of the reference are read; which bases share the token
 follows from the window's start, since 6-mers are counted from there and from the end of every run of N.
 
-Shape suffixes: A alleles, N windows, B batch, T tokens, D hidden size, V vocabulary, W words, K their letters, 4 bases
-in the order A, C, G, T.
+Shape suffixes: A alleles, N windows, B batch, T tokens, D hidden size, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -24,7 +24,7 @@ from mutbert import alphabet
 from mutbert.effects.alleles import Alleles, Kind, Reason, find_alleles
 from mutbert.effects.haplotypes import haplotype_passes
 from mutbert.effects.scores import DISTANCES, Field, ScoreSettings, distances, put_columns
-from mutbert.effects.snv_windows import around
+from mutbert.effects.snv_windows import around, unique_columns
 from mutbert.encoders.inputs import Sequences
 from mutbert.encoders.token_encoders import PeerEncoder, most_tokens
 from mutbert.errors import InputError
@@ -33,7 +33,7 @@ from mutbert.inference.passes import Passes, entropy
 from mutbert.inference.surroundings import Reference, place_windows, read_windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from mutbert.arrays import Bool, Float32, Int64
     from mutbert.effects.scores import Columns
@@ -94,7 +94,9 @@ class TokenScorer:
         self.model = peer.masked(0) if peer is not None and masked else encoder.body(0)
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
         self._body = self.model.base_model if masked else self.model
-        self._exchange = _Exchange(encoder.tokenizer) if masked else None
+        vocabulary = encoder.tokenizer.get_vocab().items() if masked else ()
+        # Words of bases, of which the special tokens are none.
+        self._words = {word: number for word, number in vocabulary if word and set(word) <= set(alphabet.BASES)}
 
     def find(self, contigs: Any, positions: Any, references: Any, alternates: Any) -> Alleles:
         """Return what each alternate allele changes, as `mutbert.effects.alleles.find_alleles` does."""
@@ -125,7 +127,7 @@ class TokenScorer:
         sides = [windows.with_codes(every, column_A, code_A) for code_A in (alleles.reference_A, alleles.alternate_A)]
         columns: Columns = {}
         for name, group in (("LLR", "llr"), ("ULLR", "unmasked")):
-            if self._exchange is not None and group in self.settings.scores:
+            if self._words and group in self.settings.scores:
                 logit_A4 = self._logits(sides[0], column_A, masked=group == "llr")
                 columns[name] = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
                 if group == "llr":
@@ -176,10 +178,17 @@ class TokenScorer:
 
     def _run(self, run: Callable[[Batch], torch.Tensor], inputs: TokenInputs, rows: Int64, **columns: Int64) -> Float32:
         """Return what `run` computes of some windows; its batches carry the columns of their rows."""
+
+        def batch(rows: Int64, reverse: Bool | None = None) -> Batch:
+            return {
+                **inputs.batch(rows, reverse),
+                **{name: torch.from_numpy(one[rows]) for name, one in columns.items()},
+            }
+
         return sequence_outputs(
             self.model,
             run,  # type: ignore[arg-type]
-            _WithColumns(inputs, **columns),
+            SimpleNamespace(length_N=inputs.length_N, batch=batch, tokens_at=inputs.tokens_at),
             rows,
             batch_size=self.settings.batch_size,
             precision=self.settings.precision,
@@ -190,9 +199,8 @@ class TokenScorer:
 
         They are log-probabilities up to a constant; NaN where the offset is in no token, or one of the four is none.
         """
-        peer, exchange = self.encoder, self._exchange
+        peer = self.encoder
         assert isinstance(peer, PeerEncoder)
-        assert exchange is not None
 
         def run(batch: Batch) -> torch.Tensor:
             token_B, choice_B4 = batch.pop("token"), batch.pop("choice")
@@ -205,7 +213,7 @@ class TokenScorer:
         for turned, inputs in self._strands(windows):
             offset_N = windows.length_N - 1 - column_N if turned else column_N
             token_N, id_N, within_N = inputs.locate(np.arange(len(windows)), offset_N)
-            choice_N4 = exchange.with_bases(id_N, within_N)
+            choice_N4 = _with_bases(self._words, id_N, within_N)
             rows = np.flatnonzero((token_N >= 0) & (choice_N4 >= 0).all(axis=1))
             logit_N4 = np.full((len(windows), len(alphabet.BASES)), np.nan, dtype=np.float32)
             if len(rows):
@@ -248,48 +256,13 @@ class TokenScorer:
         return np.mean(found, axis=0, dtype=np.float32).reshape(len(windows), 2, -1)
 
 
-class _WithColumns:
-    """Prepared sequences whose batches carry further numbers of each row."""
-
-    def __init__(self, inputs: TokenInputs, **columns: Int64) -> None:
-        self._inputs = inputs
-        self._columns = columns
-        self.length_N = inputs.length_N
-
-    def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
-        own = {name: torch.from_numpy(column[rows]) for name, column in self._columns.items()}
-        return {**self._inputs.batch(rows, reverse), **own}
-
-    def tokens_at(self, rows: Int64, offset_B: Int64) -> Int64:
-        return self._inputs.tokens_at(rows, offset_B)
-
-
-class _Exchange:
-    """Finds the token that another becomes when one of its bases is exchanged."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        words = {
-            word: number
-            for word, number in tokenizer.get_vocab().items()
-            if word and word not in tokenizer.all_special_tokens and set(word) <= set(alphabet.BASES)
-        }
-        longest = max(map(len, words), default=0)
-        # A word is a number with a digit a base from the left, 1 to 4, and 0 past its end.
-        self._unit_K: Int64 = 5 ** np.arange(longest, dtype=np.int64)
-        digit_WK = np.zeros((len(words), longest), dtype=np.int64)
-        for row, word in enumerate(words):
-            digit_WK[row, : len(word)] = alphabet.encode(word) + 1
-        id_W, key_W = np.array(list(words.values()), dtype=np.int64), digit_WK @ self._unit_K
-        order = np.argsort(key_W)
-        self._key_W, self._id_W = key_W[order], id_W[order]
-        self._key_V = np.full(max(tokenizer.get_vocab().values()) + 1, -1, dtype=np.int64)
-        self._key_V[id_W] = key_W
-
-    def with_bases(self, id_N: Int64, offset_N: Int64) -> Int64:
-        """Return the ids of tokens with A, C, G and T at an offset in each, (N, 4); -1 where one is no token."""
-        key_N, unit_N = self._key_V[id_N], self._unit_K[np.minimum(offset_N, len(self._unit_K) - 1)]
-        digit_N = key_N // unit_N % 5
-        key_N4 = key_N[:, None] + (np.arange(1, 5) - digit_N[:, None]) * unit_N[:, None]
-        at_N4 = np.minimum(np.searchsorted(self._key_W, key_N4), len(self._key_W) - 1)
-        known_N4 = (self._key_W[at_N4] == key_N4) & (key_N >= 0)[:, None] & (digit_N > 0)[:, None]
-        return np.where(known_N4, self._id_W[at_N4], -1)
+def _with_bases(words: Mapping[str, int], id_N: Int64, offset_N: Int64) -> Int64:
+    """Return the ids of tokens with A, C, G and T at an offset in each, (N, 4); -1 where one is no token."""
+    texts = {number: word for word, number in words.items()}
+    pairs, pair_N = unique_columns(np.stack([id_N, offset_N]))
+    ids = np.full((pairs.shape[1], len(alphabet.BASES)), -1, dtype=np.int64)
+    for row, (number, offset) in enumerate(pairs.T.tolist()):
+        word = texts.get(number, "")
+        if 0 <= offset < len(word):
+            ids[row] = [words.get(word[:offset] + base + word[offset + 1 :], -1) for base in alphabet.BASES]
+    return ids[pair_N]
