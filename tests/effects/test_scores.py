@@ -269,21 +269,6 @@ def test_neighbours_batches_and_order_change_nothing(model, genome, sequences):
         np.testing.assert_allclose(first[name], values[:20], atol=1e-5, err_msg=name)
 
 
-def test_alleles_of_one_position_share_a_forward(model, genome, sequences):
-    ref = sequences["one"][45]
-    one = scorer(model, genome)
-    alleles, _ = scored(one, [("one", 45, ref, ",".join(base for base in "ACGT" if base != ref))])
-    assert len(alleles) == 3
-    lengths = []
-    hook = model.bert.register_forward_pre_hook(
-        lambda _, __, given: lengths.append(given["input_probs"].shape[0]), with_kwargs=True
-    )
-    one.score(alleles)
-    hook.remove()
-    # Of all three alleles one window, on each strand.
-    assert lengths == [1, 1]
-
-
 def test_shared_windows_mask_their_variants_together(model, genome, sequences):
     """Each cell of the grid by hand: half a context wide, in the middle of its window."""
     records = sorted({at for name, at, *_ in random_snvs(sequences, 400, seed=6) if name == "one" and at < 115})[:40]
