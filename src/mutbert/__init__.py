@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mutbert.effects.merge import merge_scores
     from mutbert.effects.score import score_variants
     from mutbert.evaluation.run import run_benchmark
     from mutbert.evaluation.summary import report_benchmark
@@ -61,7 +60,6 @@ _HOME = {
     "export_model": "mutbert.export",
     "finetune": "mutbert.training.finetune",
     "merge_genomes": "mutbert.genome.merge",
-    "merge_scores": "mutbert.effects.merge",
     "mutate_region": "mutbert.inference.mutagenesis",
     "predict_table": "mutbert.inference.predictions",
     "pretrain": "mutbert.training.pretrain",
@@ -93,7 +91,6 @@ __all__ = [
     "export_model",
     "finetune",
     "merge_genomes",
-    "merge_scores",
     "mutate_region",
     "predict_table",
     "pretrain",

@@ -1,11 +1,6 @@
 """A small genome, VCFs of it, and a tiny model with random weights."""
 
-import contextlib
-import os
 import random
-import signal
-import sys
-import warnings
 
 import pysam
 import pysam.bcftools
@@ -81,39 +76,34 @@ def write():
     return write
 
 
-def make_lines(contigs, count, seed=0):
-    """Records of all kinds in their order: SNVs, several alternates, MNVs, insertions and deletions."""
-    generator = random.Random(seed)
-    places = sorted(
-        (name, generator.randint(1, len(sequence) - 4))
-        for name, sequence in contigs.items()
-        for _ in range(count * len(sequence) // sum(map(len, contigs.values())))
-    )
-    lines = []
-    for number, (name, position) in enumerate(places):
-        reference = contigs[name][position - 1 : position + 3]
-        others = [base for base in "ACGT" if base != reference[0]]
-        ref, alt, info = generator.choice(
-            [
-                (reference[0], others[0], "AF=0.25"),
-                (reference[0], others[1], "DB"),
-                (reference[0], ",".join(others[:2]), "AF=0.1,0.02;DB"),
-                (reference[:2], others[2] + reference[1:2].translate(str.maketrans("ACGT", "CGTA")), "."),
-                (reference[0], reference[0] + "TTG", "AF=0.5"),
-                (reference[:3], reference[0], "AF=."),
-                (reference[0], "<DEL>", "AF=0.001"),
-            ]
-        )
-        lines.append(f"{name}\t{position}\trs{number}\t{ref}\t{alt}\t{number}\tPASS\t{info}")
-    return lines
-
-
 @pytest.fixture(scope="session")
 def lines(contigs):
-    """Give so many records."""
+    """Records of all kinds in their order: SNVs, several alternates, MNVs, insertions and deletions."""
 
     def lines(count, seed=0):
-        return make_lines(contigs, count, seed)
+        generator = random.Random(seed)
+        places = sorted(
+            (name, generator.randint(1, len(sequence) - 4))
+            for name, sequence in contigs.items()
+            for _ in range(count * len(sequence) // sum(map(len, contigs.values())))
+        )
+        found = []
+        for number, (name, position) in enumerate(places):
+            reference = contigs[name][position - 1 : position + 3]
+            others = [base for base in "ACGT" if base != reference[0]]
+            ref, alt, info = generator.choice(
+                [
+                    (reference[0], others[0], "AF=0.25"),
+                    (reference[0], others[1], "DB"),
+                    (reference[0], ",".join(others[:2]), "AF=0.1,0.02;DB"),
+                    (reference[:2], others[2] + reference[1:2].translate(str.maketrans("ACGT", "CGTA")), "."),
+                    (reference[0], reference[0] + "TTG", "AF=0.5"),
+                    (reference[:3], reference[0], "AF=."),
+                    (reference[0], "<DEL>", "AF=0.001"),
+                ]
+            )
+            found.append(f"{name}\t{position}\trs{number}\t{ref}\t{alt}\t{number}\tPASS\t{info}")
+        return found
 
     return lines
 
@@ -142,41 +132,6 @@ def score(loaded, genome):
         )
 
     return score
-
-
-@pytest.fixture
-def small_parts(monkeypatch):
-    """Cut runs into parts of seven records."""
-    monkeypatch.setattr("mutbert.effects.chunk_scores.RECORDS_A_PART", 7)
-
-
-@pytest.fixture
-def fork():
-    """Run something in a process of its own, a copy of this one, and give its number; all are waited for."""
-    numbers = []
-
-    def fork(work, **environment):
-        with warnings.catch_warnings():
-            # Threads of other tests do nothing that this one needs.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            number = os.fork()
-        if number:
-            numbers.append(number)
-            return number
-        try:
-            os.environ.update(environment)
-            torch.set_num_threads(1)
-            work()
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            os._exit(1)
-        os._exit(0)
-
-    yield fork
-    for number in numbers:
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(number, signal.SIGKILL)
-            os.waitpid(number, 0)
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,14 @@
 """How extreme a score is among a background's, against NumPy, SciPy and plain counting."""
 
 import json
-import re
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutbert.effects.alleles import Kind
-from mutbert.effects.calibration import Calibration, percentage_below, quantiles, read_calibration
-from mutbert.effects.scores import Field
+from mutbert.effects.calibration import Calibration, percentage_below, quantiles
 from mutbert.errors import InputError
 
 values = st.lists(st.integers(-20, 20).map(float), min_size=2, max_size=60)
@@ -46,47 +44,6 @@ def test_of_many_values_it_is_the_inverse_of_numpys_quantile(count):
     np.testing.assert_allclose(percentage_below(found, found), np.arange(1001) / 10, atol=1e-9)
 
 
-def test_it_is_scipys_percentile_of_score_but_for_the_distance_of_quantiles():
-    from scipy.stats import percentileofscore
-
-    generator = np.random.default_rng(1)
-    # Rounded, so that there are many ties, of some values more than there are between two quantiles.
-    background = np.round(np.concatenate([generator.normal(size=4000), np.zeros(500)]), 2)
-    asked = np.round(generator.normal(size=300), 2)
-    expected = percentileofscore(background, asked, kind="mean")
-    np.testing.assert_allclose(percentage_below(quantiles(background), asked), expected, atol=0.25)
-
-
-def test_missing_scores_stay_so():
-    found = percentage_below(np.array([0.0, 1.0, 2.0]), np.array([np.nan, 0.5, -1.0, 9.0]))
-    np.testing.assert_array_equal(found, [np.nan, 25, 0, 100])
-
-
-@pytest.mark.parametrize("constant", [0.0, -3.5])
-def test_a_background_of_one_value_has_a_middle(constant):
-    found = percentage_below(quantiles(np.full(200, constant)), np.array([constant, constant - 1, constant + 1]))
-    np.testing.assert_array_equal(found, [50, 0, 100])
-
-
-def test_low_or_high_is_extreme_and_kinds_are_apart(tmp_path):
-    calibration = Calibration(
-        tmp_path / "c.json",
-        {},
-        {"LLR": -1, "L2": 1},
-        {("LLR", "snv"): np.linspace(-10, 0, 101), ("L2", "snv"): np.linspace(0, 1, 101)},
-        {("LLR", "snv"): 1234, ("L2", "snv"): 1234},
-    )
-    kind = np.array([Kind.SNV, Kind.SNV, Kind.INDEL, Kind.MNV, Kind.NONE], dtype=np.uint8)
-    value = np.array([-9.0, np.nan, -9.0, -9.0, np.nan])
-    np.testing.assert_allclose(calibration.percentage("LLR", value, kind), [90, *[np.nan] * 4])
-    np.testing.assert_allclose(calibration.percentage("L2", -value / 10, kind), [90, *[np.nan] * 4])
-    (added,) = calibration.fields([Field("LLR", "", -1), Field("ENT", "", 0)])
-    assert added.name == "LLR_PCT"
-    assert added.description.endswith("the background is c.json, of 1,234 SNVs")
-    # More digits would say nothing.
-    assert calibration.percentage("L2", np.array([0.123456]), kind[:1]).tolist() == [12.35]
-
-
 @pytest.fixture(scope="module")
 def background(write, score, contigs, tmp_path_factory):
     """A background of every SNV of a stretch, and its file; too few indels."""
@@ -111,32 +68,15 @@ def read_tsv(path):
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def test_a_background_is_what_it_was_made_of(background, score, tmp_path):
-    vcf, path = background
-    values = json.loads(path.read_text())
-    assert (values["format"], values["version"], values["vcf"]) == ("mutbert calibration", 1, "common.vcf")
-    assert list(values["fields"]) == ["LLR", "PLLR", "L2", "COS", "L2_WINDOW", "COS_WINDOW"]
-    score(vcf, tmp_path / "out.parquet", scores=("llr", "distance"))
-    from pyarrow import parquet
-
-    table = parquet.read_table(tmp_path / "out.parquet").to_pydict()
-    for name, extreme in (("LLR", -1), ("L2", 1), ("COS_WINDOW", 1)):
-        found = values["fields"][name]
-        assert found["extreme"] == extreme
-        own = [value for value, kind in zip(table[name], table["kind"], strict=True) if kind == "snv"]
-        assert found["snv"]["alleles"] == len(own) == 150
-        np.testing.assert_allclose(found["snv"]["quantiles"], np.sort(own), rtol=1e-12)
-    # One indel is none.
-    assert values["fields"]["PLLR"]["snv"] == {"alleles": 0, "quantiles": None}
-    assert values["fields"]["PLLR"]["mnv_indel"] == {"alleles": 1, "quantiles": None}
-
-
 def test_percentages_are_counted_in_the_background(background, score, write, contigs, tmp_path):
     vcf, path = background
     score(vcf, tmp_path / "background.parquet", scores=("llr", "distance"))
-    from pyarrow import parquet
-
-    table = parquet.read_table(tmp_path / "background.parquet").to_pydict()
+    table = pl.read_parquet(tmp_path / "background.parquet")
+    values = json.loads(path.read_text())
+    assert (values["format"], values["version"], values["vcf"]) == ("mutbert calibration", 1, "common.vcf")
+    assert list(values["fields"]) == ["LLR", "PLLR", "L2", "COS", "L2_WINDOW", "COS_WINDOW"]
+    # One indel is none.
+    assert values["fields"]["PLLR"]["mnv_indel"] == {"alleles": 1, "quantiles": None}
     lines = [
         f"chr2\t{position}\t.\t{base}\t{'A' if base != 'A' else 'C'}\t.\t.\t."
         for position, base in enumerate(contigs["chr2"][50:90], start=51)
@@ -153,27 +93,18 @@ def test_percentages_are_counted_in_the_background(background, score, write, con
     *snvs, indel = read_tsv(output)
     assert {indel[name] for name in report.fields if name.endswith("_PCT")} == {""}
     for name, extreme in (("LLR", -1), ("L2", 1), ("COS_WINDOW", 1)):
-        own = np.array([v for v, kind in zip(table[name], table["kind"], strict=True) if kind == "snv"])
+        own = table.filter(pl.col("kind") == "snv")[name].to_numpy().astype(np.float64)
+        np.testing.assert_allclose(values["fields"][name]["snv"]["quantiles"], np.sort(own), rtol=1e-12)
         for row in snvs:
             less = own < float(row[name]) if extreme > 0 else own > float(row[name])
             # Within a step of the ranks.
             assert float(row[f"{name}_PCT"]) == pytest.approx(100 * less.mean(), abs=100 / 149 + 6e-3)
 
 
-def test_the_background_itself_has_every_percentage(background, score, tmp_path):
-    vcf, path = background
-    report = score(vcf, tmp_path / "out.vcf", scores=("llr", "distance"), calibration=path)
-    text = report.output.read_text()
-    assert "the background is common.calibration.json, of 150 SNVs" in text
-    found = [float(value) for line in re.findall(r"MUTBERT_LLR_PCT=([^;\n]*)", text) for value in line.split(",")]
-    np.testing.assert_allclose(np.sort(found), np.linspace(0, 100, 150), atol=6e-3)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"context": 20, "scores": ("llr", "distance")}, "is of other scores: context was 30 and is 20"),
-        ({"strands": "both"}, "strands was"),
         ({"scores": ("unmasked",)}, "has no ULLR"),
     ],
 )
@@ -184,84 +115,19 @@ def test_a_background_of_other_scores_is_refused(background, score, tmp_path, se
     assert not list(tmp_path.iterdir())
 
 
-def test_a_background_of_another_model_is_refused(background, loaded, genome, tmp_path):
-    import copy
-
-    import torch
-
-    from mutbert import score_variants
-
-    vcf, path = background
-    other = copy.deepcopy(loaded)
-    with torch.no_grad():
-        other.bert.embeddings.word_embeddings.weight[5] += 1
-    with pytest.raises(InputError, match="is of other scores: the model is another"):
-        score_variants(
-            other, genome, vcf, tmp_path / "out.tsv", context=30, strands="forward", flank=2, calibration=path
-        )
-
-
-def test_some_of_its_scores_may_be_asked_for(background, score, tmp_path):
-    vcf, path = background
-    assert score(vcf, tmp_path / "out.tsv", calibration=path).fields == ("LLR", "ENT", "PLLR", "LLR_PCT")
-    # And others beside them.
-    more = score(vcf, tmp_path / "more.tsv", calibration=path, scores=("llr", "unmasked"))
-    assert more.fields == ("LLR", "ENT", "PLLR", "ULLR", "LLR_PCT")
-    assert more.without_background == 1
-
-
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda values: values | {"version": 2}, "is of version 2.*update mutbert"),
-        (lambda values: values | {"format": "else"}, "is no file of a background"),
-        (lambda _: [], "is no file of a background"),
-        (lambda values: {key: value for key, value in values.items() if key != "fields"}, "is damaged"),
-        (lambda values: values | {"fields": {"LLR": {"extreme": -1}}}, "is damaged"),
-        (
-            lambda values: (
-                values
-                | {
-                    "fields": {
-                        "LLR": {"extreme": -1, "snv": {"quantiles": [3, 2, 1] * 50}, "mnv_indel": {"quantiles": None}}
-                    }
-                }
-            ),
-            "do not ascend",
-        ),
-    ],
+    "content", ["{", "[]", '{"format": "else"}', '{"format": "mutbert calibration", "version": 1}']
 )
-def test_a_damaged_file_is_refused(background, tmp_path, change, message):
-    values = json.loads(background[1].read_text())
+def test_what_is_no_background_is_refused(tmp_path, content):
     path = tmp_path / "c.json"
-    path.write_text(json.dumps(change(values)))
-    with pytest.raises(InputError, match=message):
-        read_calibration(path)
-    path.write_text("{")
-    with pytest.raises(InputError, match=r"c\.json: is no file of a background; make one by --calibrate$"):
-        read_calibration(path)
+    path.write_text(content)
+    with pytest.raises(InputError, match=r"c\.json: is no background that can be read \(.*\); make it by --calibrate$"):
+        Calibration(path)
 
 
-def test_too_few_alleles_are_refused_and_shards_put_together(background, score, write, lines, tmp_path, small_parts):
-    from mutbert import merge_scores
-
-    few = write(tmp_path / "few.vcf", lines(20))
-    with pytest.raises(InputError, match=r"few\.vcf: has 2\d alleles, and a background needs 100 with a score"):
+def test_too_few_alleles_are_refused(score, write, lines, tmp_path):
+    symbolic = [f"chr1\t{position}\t.\tN\t<DEL>\t.\t.\t." for position in range(1, 101)]
+    few = write(tmp_path / "few.vcf", [*lines(20), *symbolic])
+    with pytest.raises(InputError, match=r"few\.vcf: has 1?\d scored alleles of a kind; a background needs 100"):
         score(few, tmp_path / "few.json", calibrate=True)
     assert [path.name for path in tmp_path.iterdir()] == ["few.vcf"]
-    # These are enough, but nearly none has a score.
-    symbolic = [f"chr1\t{position}\t.\tN\t<DEL>\t.\t.\t." for position in range(1, 101)]
-    write(few, [*lines(20), *symbolic])
-    with pytest.raises(InputError, match=r"few\.vcf: has 1?\d alleles, and a background needs 100 with a score"):
-        score(few, tmp_path / "few.json", calibrate=True)
-    assert not (tmp_path / "few.json").exists()
-    vcf, path = background
-    settings = {"calibrate": True, "scores": ("llr", "distance")}
-    shards = [score(vcf, tmp_path / "two.json", shard=(part, 2), **settings).output for part in (1, 2)]
-    merge_scores(shards, tmp_path / "two.json")
-    one, two = (json.loads(file.read_text())["fields"] for file in (path, tmp_path / "two.json"))
-    for name, groups in one.items():
-        for group in ("snv", "mnv_indel"):
-            assert groups[group]["alleles"] == two[name][group]["alleles"]
-            if groups[group]["quantiles"] is not None:
-                np.testing.assert_allclose(groups[group]["quantiles"], two[name][group]["quantiles"], atol=1e-5)

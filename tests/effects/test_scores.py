@@ -1,26 +1,22 @@
 """Scores against the model run one sequence at a time on text."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
 
 from mutbert import ProbabilisticGenome, alphabet
 from mutbert.effects.alleles import Kind, Reason
-from mutbert.effects.scores import Scorer, ScoreSettings, open_scorer
+from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.genome.build import build_genome
 from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
 
 CONTEXT = 30
 TURN = str.maketrans("ACGTRYMK_", "TGCAYRKM_")
-# A person of two samples, with two places of its own beside what is scored.
-CALLS = """##fileformat=VCFv4.2
+PANEL = """##fileformat=VCFv4.2
 ##contig=<ID=one>
 ##INFO=<ID=AF,Number=A,Type=Float,Description="frequency">
-##FORMAT=<ID=GT,Number=1,Type=String,Description="genotype">
-#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tshe\the
+#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO
 """
 
 
@@ -44,22 +40,12 @@ def variant_places(sequences):
 
 
 @pytest.fixture(scope="module")
-def person_vcf(tmp_path_factory, variant_places):
-    path = tmp_path_factory.mktemp("person") / "calls.vcf"
-    genotypes = itertools.cycle([("0|1", "0|0"), ("1|1", "0|1"), ("0|0", "1|1")])
-    lines = [
-        f"one\t{at + 1}\t.\t{ref}\t{alt}\t.\tPASS\tAF={share}\tGT\t{she}\t{he}\n"
-        for (at, ref, alt, share), (she, he) in zip(variant_places, genotypes, strict=False)
-    ]
-    path.write_text(CALLS + "".join(lines))
-    return path
-
-
-@pytest.fixture(scope="module")
-def genome(tmp_path_factory, sequences, person_vcf):
+def genome(tmp_path_factory, sequences, variant_places):
     folder = tmp_path_factory.mktemp("genome")
     (folder / "ref.fa").write_text("".join(f">{name}\n{bases}\n" for name, bases in sequences.items()))
-    build_genome(folder / "ref.fa", folder / "a.genome", vcf=person_vcf)
+    lines = [f"one\t{at + 1}\t.\t{ref}\t{alt}\t.\tPASS\tAF={share}\n" for at, ref, alt, share in variant_places]
+    (folder / "panel.vcf").write_text(PANEL + "".join(lines))
+    build_genome(folder / "ref.fa", folder / "a.genome", vcf=folder / "panel.vcf")
     return ProbabilisticGenome.open(folder / "a.genome")
 
 
@@ -233,47 +219,6 @@ def test_indels_and_mnvs_are_summed_base_by_base(model, genome, sequences, stran
     assert np.isnan(scores["LLR"]).all()
 
 
-@pytest.mark.parametrize("who", ["she", "he"])
-def test_a_persons_flanks_are_those_of_her_own_genome(
-    model, genome, sequences, variant_places, person_vcf, who, tmp_path
-):
-    """Where she has two of the same, scoring with her around is scoring her own sequence."""
-    genotypes = itertools.cycle([(0.5, 0), (1, 0.5), (0, 1)])
-    shares = [pair[who == "he"] for pair, _ in zip(genotypes, variant_places, strict=False)]
-    own = list(sequences["one"])
-    mixed = {}
-    for (at, ref, alt, _), share in zip(variant_places, shares, strict=True):
-        own[at] = alt if share == 1 else ref
-        if share == 0.5:
-            mixed[at] = [0.5 * (base in {ref, alt}) for base in "ACGT"]
-    one = open_scorer(
-        model, genome, surroundings="person", person_vcf=person_vcf, sample=who,
-        settings=ScoreSettings(context=CONTEXT, flank=6),
-    )  # fmt: skip
-    changed = [int(at) for at, *_ in variant_places]
-    records = [("one", at, sequences["one"][at : at + 2], sequences["one"][at]) for at in (27, 31, 57, 70, 247, 395)]
-    assert not {at + 1 for _, at, *_ in records} & set(changed)
-    alleles, scores = scored(one, records)
-    for row in range(len(records)):
-        start, end = int(alleles.start_A[row]), int(alleles.end_A[row])
-        totals = []
-        for haplotype, centre, shift in (
-            ("".join(own), (start + end) // 2, 0),
-            ("".join(own[:start] + own[end:]), start, end - start),
-        ):
-            first, window = window_of(haplotype, centre)
-            rows = {at - (shift if at >= end else 0): values for at, values in mixed.items()}
-            inside = [(at - first, values) for at, values in rows.items() if first <= at < first + len(window)]
-            total = 0.0
-            for at in range(max(start - 6, 0), min(end - shift + 6, len(haplotype))):
-                others = [pair for pair in inside if pair[0] != at - first]
-                _, logits = on_both(model, edit(window, at - first, "_"), "both", others)
-                share = rows.get(at, [float(base == haplotype[at]) for base in "ACGT"])
-                total += log_softmax(logits[at - first]) @ np.array(share) + np.log(4)
-            totals.append(total)
-        assert scores["PLLR"][row] == pytest.approx(totals[1] - totals[0], abs=3e-4), records[row]
-
-
 def test_ref_decides_where_the_genome_has_an_iupac_code(model, tmp_path, sequences):
     """R at a base that changes: as if the genome had what REF says."""
     bases = sequences["two"][:50] + "R" + sequences["two"][51:]
@@ -290,52 +235,11 @@ def test_ref_decides_where_the_genome_has_an_iupac_code(model, tmp_path, sequenc
     assert abs(scores["iupac", "A"] - scores["iupac", "G"]) > 1e-4
 
 
-def test_slices_change_nothing(model, genome, sequences, monkeypatch):
-    records = [("one", at, sequences["one"][at : at + 2], sequences["one"][at]) for at in range(5, 60, 5)]
-    whole = scored(scorer(model, genome), records)[1]["PLLR"]
-    monkeypatch.setattr("mutbert.effects.scores._BASES_AT_ONCE", 100 * CONTEXT)
-    np.testing.assert_allclose(scored(scorer(model, genome), records)[1]["PLLR"], whole, atol=1e-5)
-
-
-def test_an_allele_that_is_too_long_for_these_settings_is_refused(model, genome, sequences):
-    alleles = scorer(model, genome).find(["one"], [51], [sequences["one"][50]], [sequences["one"][50] + "A" * 12])
-    with pytest.raises(ValueError, match="more bases than the 10"):
-        scorer(model, genome, longest=10).score(alleles)
-
-
-def test_an_mnv_that_is_a_single_base_is_an_snv(model, genome, sequences):
-    bases = sequences["one"]
-    other = "ACGT"[("ACGT".index(bases[41]) + 1) % 4]
-    one = scorer(model, genome, flank=0)
-    alleles, scores = scored(
-        one, [("one", 40, bases[40:43], bases[40] + other + bases[42]), ("one", 41, bases[41], other)]
-    )
-    assert alleles.kind_A.tolist() == [Kind.SNV, Kind.SNV]
-    assert scores["LLR"][0] == scores["LLR"][1]
-
-
-@pytest.mark.parametrize("kind", ["population", "person"])
-def test_surroundings_are_in_the_flanks_and_not_at_the_masked_place(
-    model, genome, sequences, variant_places, person_vcf, kind
-):
-    one = open_scorer(
-        model,
-        genome,
-        surroundings=kind,
-        person_vcf=person_vcf if kind == "person" else None,
-        sample="she" if kind == "person" else None,
-        settings=ScoreSettings(context=CONTEXT, scores=("llr", "unmasked")),
-    )
-
-    def share_of(number, share):
-        return share if kind == "population" else (0.5, 1.0, 0.0)[number % 3]
-
-    rows = {}
-    for number, (at, ref, alt, share) in enumerate(variant_places):
-        row = [0.0] * 4
-        row["ACGT".index(alt)] = share_of(number, share)
-        row["ACGT".index(ref)] = 1 - share_of(number, share)
-        rows[at] = row
+def test_a_population_is_in_the_flanks_and_not_at_the_masked_position(model, genome, sequences, variant_places):
+    one = scorer(model, genome, "population", scores=("llr", "unmasked"))
+    rows = {
+        at: [{alt: share, ref: 1 - share}.get(base, 0.0) for base in "ACGT"] for at, ref, alt, share in variant_places
+    }
     records = [("one", at, ref, alt) for at, ref, alt, _ in variant_places]
     records += [("one", 35, sequences["one"][35], "ACGT"[("ACGT".index(sequences["one"][35]) + 2) % 4])]
     _, scores = scored(one, records)
@@ -363,32 +267,6 @@ def test_neighbours_batches_and_order_change_nothing(model, genome, sequences):
     for name, values in whole.items():
         np.testing.assert_allclose(shuffled[name], values[order], atol=1e-5, err_msg=name)
         np.testing.assert_allclose(first[name], values[:20], atol=1e-5, err_msg=name)
-
-
-def test_at_equal_shapes_of_batches_scores_are_equal_bit_for_bit(model, genome, sequences):
-    records = [one for one in random_snvs(sequences, 200, seed=4) if one[0] == "one"]
-    settings = {"scores": ("llr",), "batch_size": 1}
-    _, whole = scored(scorer(model, genome, **settings), records)
-    for row, record in enumerate(records[:30]):
-        _, alone = scored(scorer(model, genome, **settings), [record])
-        assert alone["LLR"][0] == whole["LLR"][row]
-
-
-def test_alleles_of_one_position_share_a_forward(model, genome, sequences):
-    ref = sequences["one"][45]
-    one = scorer(model, genome)
-    alleles, scores = scored(one, [("one", 45, ref, ",".join(base for base in "ACGT" if base != ref))])
-    assert len(alleles) == 3
-    for row, base in enumerate(base for base in "ACGT" if base != ref):
-        assert scored(one, [("one", 45, ref, base)])[1]["LLR"][0] == pytest.approx(scores["LLR"][row], abs=1e-6)
-    lengths = []
-    hook = model.bert.register_forward_pre_hook(
-        lambda _, __, given: lengths.append(given["input_probs"].shape[0]), with_kwargs=True
-    )
-    one.score(alleles)
-    hook.remove()
-    # Of all three alleles one window, on each strand.
-    assert lengths == [1, 1]
 
 
 def test_shared_windows_mask_their_variants_together(model, genome, sequences):
@@ -419,28 +297,6 @@ def test_shared_windows_mask_their_variants_together(model, genome, sequences):
                 assert scores["ULLR"][row] == pytest.approx(expected, abs=1e-5)
 
 
-def test_shared_windows_are_run_once(model, genome, sequences):
-    records = [one for one in random_snvs(sequences, 300, seed=8) if one[0] == "two"]
-    for scores, most in ((("unmasked",), 7), (("llr",), 7 * 4)):
-        one = scorer(model, genome, windows="shared", strands="forward", scores=scores)
-        rows = []
-        hook = model.bert.register_forward_pre_hook(
-            lambda _, __, given, rows=rows: rows.append(given["input_probs"].shape[0]), with_kwargs=True
-        )
-        scored(one, records)
-        hook.remove()
-        # Contig two has 100 bases, which is 7 cells of 15, and 4 of a window are masked at once. Each field asks again.
-        assert sum(rows) <= most * len(one.fields)
-
-
-def test_bf16_is_near(model, genome, sequences):
-    records = random_snvs(sequences, 50, seed=9)
-    exact = scored(scorer(model, genome), records)[1]["LLR"]
-    near = scored(scorer(model, genome, precision="bf16"), records)[1]["LLR"]
-    assert np.abs(exact - near).max() < 0.1 * np.abs(exact).max()
-    assert not np.array_equal(exact, near)
-
-
 def test_the_model_is_left_as_it_was(model, genome, sequences):
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -457,41 +313,12 @@ def test_the_model_is_left_as_it_was(model, genome, sequences):
         ({"scores": ("lrr",)}, "'lrr'; give some of llr, unmasked, distance"),
         ({"scores": ()}, "none"),
         ({"context": 100}, "--rope-scaling dynamic:2"),
-        ({"context": 0}, "at least 1"),
         ({"windows": "near"}, "centred, shared"),
-        ({"strands": "reverse"}, "forward, both"),
-        ({"precision": "fp16"}, "fp32, bf16"),
         ({"flank": 15}, "leaves no room"),
         ({"longest": 0}, "at least 1"),
-        ({"batch_size": 0}, "at least 1"),
         ({"rope_scaling": {"type": "cubic", "factor": 2}}, "rope_scaling"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(model, genome, settings, part):
     with pytest.raises(InputError, match=part):
         scorer(model, genome, **settings)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        ({"surroundings": "family"}, "reference, population, person"),
-        ({"surroundings": "person"}, "--sample"),
-        ({"surroundings": "population", "sample": "she"}, "choose person"),
-    ],
-)
-def test_surroundings_that_cannot_be_are_refused(model, genome, arguments, part):
-    with pytest.raises(InputError, match=part):
-        open_scorer(model, genome, **arguments)
-
-
-def test_an_unknown_person_is_refused(model, genome, person_vcf):
-    with pytest.raises(InputError, match="nobody"):
-        open_scorer(model, genome, surroundings="person", person_vcf=person_vcf, sample="nobody")
-
-
-def test_longest_never_exceeds_the_room_between_the_flanks(model, genome):
-    one = Scorer(model, genome, genome, ScoreSettings(context=CONTEXT, flank=10))
-    assert one.settings.longest == 10
-    alleles = one.find(["two"], [1], [alphabet.decode(genome.bases("two", 0, 12))], ["C" * 30])
-    assert alleles.reason_A.tolist() == [Reason.TOO_LONG]

@@ -156,23 +156,6 @@ def test_insertions_and_deletions_have_distances_and_no_ratio(peer_folders, open
         assert np.isnan(found["LLR"]).tolist() == [True, True, False]
 
 
-def test_the_strands_of_caduceus_ps_agree(peer_folders, opened, snvs):
-    forward, both = (
-        scored(scorer_of(peer_folders["caduceus-ps"], opened, scores=("llr", "distance"), strands=strands), snvs)
-        for strands in ("forward", "both")
-    )
-    for name, value in forward.items():
-        np.testing.assert_allclose(both[name], value, atol=1e-4, rtol=1e-3)
-
-
-def test_a_score_depends_on_its_allele_alone(peer_folders, opened, snvs):
-    scorer = scorer_of(peer_folders["caduceus-ph"], opened, scores=("llr", "distance"))
-    together = scored(scorer, snvs)
-    alone = scored(scorer_of(peer_folders["caduceus-ph"], opened, scores=("llr", "distance"), batch_size=1), snvs[::-1])
-    for name, value in together.items():
-        np.testing.assert_allclose(alone[name][::-1], value, atol=1e-5, rtol=1e-4)
-
-
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [

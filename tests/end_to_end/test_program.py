@@ -10,7 +10,7 @@ VERBS = [
     [], ["genome"], ["genome", "build"], ["genome", "inspect"], ["genome", "export"],
     ["simulate"], ["pretrain"], ["finetune"], ["predict"], ["embed"], ["convert"], ["export"], ["demo"],
     ["bench"], ["bench", "list"], ["bench", "run"], ["bench", "report"], ["bench", "vep"],
-    ["score"], ["score", "merge"], ["mutagenesis"], ["tracks"],
+    ["score"], ["mutagenesis"], ["tracks"],
 ]  # fmt: skip
 
 
@@ -76,9 +76,7 @@ MISTAKES = [
     ["bench", "report", "absent"],
     ["bench", "vep", "--variants", "absent.tsv", "--model", "absent", "--genome", "absent.genome", "-o", "x"],
     ["score", "--model", "absent", "--genome", "absent.genome", "--vcf", "absent.vcf", "-o", "x.vcf.gz"],
-    ["score", "--model", "absent", "--genome", "absent.genome", "-o", "x.vcf.gz"],
     ["score", "--model", "absent", "--genome", "absent.genome", "--vcf", "absent.vcf", "-o", "x.doc"],
-    ["score", "merge", "absent", "-o", "x.vcf.gz"],
     ["mutagenesis", "--model", "absent", "--genome", "absent.genome", "--region", "1:1-9", "-o", "x.parquet"],
     ["mutagenesis", "--model", "absent", "--genome", "absent.genome", "--region", "1:1-9", "-o", "x.doc"],
     ["tracks", "--model", "absent", "--genome", "absent.genome", "-o", "x.bw"],

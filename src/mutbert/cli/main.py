@@ -54,8 +54,8 @@ def _global_options(
 
 app.add_typer(genome.app, name="genome")
 app.add_typer(bench.app, name="bench")
-app.add_typer(score.app, name="score")
 app.command("simulate")(simulate.simulate)
+app.command("score", no_args_is_help=True)(score.score)
 app.command("pretrain", no_args_is_help=True)(pretrain.pretrain)
 app.command("finetune", no_args_is_help=True)(finetune.finetune)
 app.command("predict", no_args_is_help=True)(predict.predict)

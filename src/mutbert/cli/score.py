@@ -1,10 +1,10 @@
-"""``mutbert score`` and ``mutbert score merge``."""
+"""``mutbert score``."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
@@ -17,30 +17,16 @@ from mutbert.cli.options import (
     Strands,
     Surroundings,
     parse_rope_scaling,
-    parse_shard,
 )
 from mutbert.cli.printing import print_json
-from mutbert.errors import InputError
-
-if TYPE_CHECKING:
-    from mutbert.effects.score_report import ScoreReport
-
-app = typer.Typer(invoke_without_command=True, no_args_is_help=True)
 
 
-@app.callback(invoke_without_command=True)
 def score(
-    context: typer.Context,
-    model: str | None = typer.Option(
-        None, "--model", help="A model folder, ours or published, or a repository of the Hub. Required."
-    ),
-    genome: Path | None = typer.Option(None, "--genome", help="The genome store of the VCF's assembly. Required."),
-    vcf: Path | None = typer.Option(None, "--vcf", help="VCF or BCF; plain, gzip or bgzip. Required."),
-    output: Path | None = typer.Option(
-        None,
-        "--output",
-        "-o",
-        help="A .vcf.gz, .vcf, .bcf, .tsv, .tsv.gz or .parquet file; .json with --calibrate. Required.",
+    model: str = typer.Option(..., "--model", help="A model folder, ours or published, or a repository of the Hub."),
+    genome: Path = typer.Option(..., "--genome", help="The genome store of the VCF's assembly."),
+    vcf: Path = typer.Option(..., "--vcf", help="VCF or BCF; plain, gzip or bgzip."),
+    output: Path = typer.Option(
+        ..., "--output", "-o", help="A .vcf.gz, .vcf, .bcf, .tsv, .tsv.gz or .parquet file; .json with --calibrate."
     ),
     scores: str = typer.Option("llr", "--scores", help="llr, unmasked, distance, or several with commas."),
     bases: Context = None,
@@ -66,24 +52,18 @@ def score(
     batch_size: BatchSize = 32,
     precision: Precision = "fp32",
     rope_scaling: RopeScaling = None,
-    shard: str = typer.Option(
-        "1/1", "--shard", metavar="I/N", help="Do part I of N; 'mutbert score merge' joins them."
+    region: str | None = typer.Option(
+        None, "--region", metavar="CHR:START-END", help="Only records in it; 'bcftools concat' joins the outputs."
+    ),
+    part_records: int = typer.Option(
+        1000, "--part-records", min=1, help="Records that are finished, and kept, at once."
     ),
     resume: bool = typer.Option(False, "--resume", help="Go on with a run that was stopped."),
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists; start a stopped run anew."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Write a VCF's records with what a model says of each alternate allele; why not, where it says nothing."""
-    if context.invoked_subcommand is not None:
-        return
-    # They cannot be required, as `merge` has none of them.
-    if model is None or genome is None or vcf is None or output is None:
-        wanted = {"--model": model, "--genome": genome, "--vcf": vcf, "--output": output}
-        lost = " and ".join(name for name, value in wanted.items() if value is None)
-        raise InputError(f"{lost} must be given; see 'mutbert score --help'")
-    part = parse_shard(shard)
     scaling = parse_rope_scaling(rope_scaling)
-    from mutbert.effects.processes import this_world
     from mutbert.effects.score import score_variants
 
     report = score_variants(
@@ -109,35 +89,14 @@ def score(
         batch_size=batch_size,
         precision=precision,
         rope_scaling=scaling,
-        shard=part,
+        region=region,
+        part_records=part_records,
         resume=resume,
         force=force,
         progress=True,
     )
-    # Of several processes, the first speaks for all.
-    if this_world().rank == 0:
-        _print(report, as_json=as_json)
-
-
-@app.command("merge", no_args_is_help=True)
-def merge(
-    shards: list[Path] = typer.Argument(..., help="The folders that --shard left, all of them."),
-    output: Path = typer.Option(..., "--output", "-o", help="The file to write."),
-    table: Path | None = typer.Option(None, "--table", help="A second output, where the shards were made with one."),
-    force: bool = typer.Option(False, "--force", help="Replace outputs where they exist."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
-) -> None:
-    """Put the shards of one run together."""
-    from mutbert.effects.merge import merge_scores
-
-    report = merge_scores(shards, output, table=table, force=force)
-    # Of a run that shows its progress they have been said.
-    for warning in report.warnings:
-        typer.echo(f"mutbert: {warning}", err=True)
-    _print(report, as_json=as_json)
-
-
-def _print(report: ScoreReport, *, as_json: bool) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return
     if as_json:
         paths = {
             name: value and str(value) for name in ("output", "table", "index") for value in [getattr(report, name)]

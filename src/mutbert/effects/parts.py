@@ -1,334 +1,218 @@
-"""The folder of a run that is not finished: what it is a run of, and the parts of it that are.
+"""Records cut into parts of bounded work, each scored into a frame with one row an alternate allele.
 
-A folder holds ``run.json``; what stands before the first part, ``header.KIND``; and for each part ``000012.KIND``, one
-or more of them, and ``000012.json``, which is written last: a part that has it is whole. Everything is written aside
-and renamed.
+Shape suffixes: N records, A alternate alleles, F fields.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import zlib
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
 
-from mutbert.errors import InputError, one_line
-from mutbert.files import atomic_file, write_json
+import numpy as np
+import polars as pl
+
+from mutbert.effects.alleles import Kind, Reason
+from mutbert.effects.scores import Field
+from mutbert.errors import InputError
+from mutbert.genome.vcf import read_records
+from mutbert.inference.surroundings import place_windows
+from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections import Counter
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-VERSION: Final = 1
-"""Of the folder's format."""
-BEGUN: Final = "begun"
-PUBLISHING: Final = "publishing"
-"""From when results are put into place."""
-COMPLETE: Final = "complete"
-"""Where all parts of a shard are there."""
-RUN: Final = "run.json"
-"""In a folder of parts: what it is a run of."""
-# Names of what a run makes; hidden ones are written aside.
-_OWN: Final = re.compile(r"\.?(run|header|process-\d+|\d{6,})\..*")
+    from mutbert.arrays import Float64
+    from mutbert.effects.alleles import Alleles
+    from mutbert.effects.calibration import Calibration
+    from mutbert.effects.scores import Scorer
+    from mutbert.progress import Advance
+
+    Region = tuple[str, int, int | None] | None
+
+PART_RECORDS: Final = 1000
+PART_PASSES: Final = 4000
+"""Records of a part at most, and about how many passes of the model, unless windows are shared."""
+EPSILON: Final = 1e-4
+"""Added to frequencies, so that an allele that was never seen has a ratio."""
+# A share of mismatches, and of how many compared records at least. On another assembly about three in four differ, as
+# by chance.
+_WARNED: Final = (0.1, 20)
+_REFUSED: Final = (0.5, 100)
+_COMPARED: Final = (
+    Reason.REFERENCE_MISMATCH, Reason.SCORED, Reason.AMBIGUOUS_ALTERNATE, Reason.NOT_A_CHANGE, Reason.TOO_LONG,
+    Reason.NOT_A_NUMBER, Reason.NO_SCORE_OF_ITS_KIND,
+)  # fmt: skip
+KIND_TEXTS: Final = np.array([kind.name.lower() for kind in Kind], dtype=object)
+REASON_TEXTS: Final = np.array([reason.text for reason in Reason], dtype=object)
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a folder is a run of.
+def cut_records(
+    path: Path,
+    fields: Sequence[str],
+    scorer: Scorer,
+    *,
+    region: Region = None,
+    size: int = PART_RECORDS,
+    passes: int = PART_PASSES,
+) -> Iterator[pl.DataFrame]:
+    """Yield a file's records in parts, at least one, which depend on the records, the settings and the sizes alone.
 
-    Parameters
-    ----------
-    made_of : mapping
-        All that results depend on: ``mutbert``, its version; ``vcf``, ``model``, ``genome``, checksums; ``settings``.
-    shard : tuple of int
-        Which part of how many, from 1.
-    kinds : tuple of str
-        Suffixes of the files of each part.
-    records, alleles, chunks : int
-        Of the whole VCF.
-    chunk_records : int
-        Most records of a part.
-    in_order : bool
-        Whether its records are, so that it can have an index.
-    columns : tuple of str
-        Names of the fields, as tables have them.
-    vcf : str
-        Name of the VCF.
-    vcf_bytes : int
-        Its size.
-    person_not_used : mapping of str to int, optional
-        Of a person's genotypes: records that changed nothing, by reason.
-    warnings : tuple of str
-        What is odd and may be meant so, in a line each.
-    calibration : mapping, optional
-        Where a background is scored: what the file of it says of itself.
-    state : str
-        How far it is: `BEGUN`, `PUBLISHING` or `COMPLETE`.
+    With shared windows a part only ends before a record whose window holds no base of REF of an earlier one.
     """
-
-    made_of: Mapping[str, Any]
-    shard: tuple[int, int]
-    kinds: tuple[str, ...]
-    records: int
-    alleles: int
-    chunks: int
-    chunk_records: int
-    in_order: bool
-    columns: tuple[str, ...]
-    vcf: str
-    vcf_bytes: int
-    person_not_used: Mapping[str, int] | None = None
-    warnings: tuple[str, ...] = ()
-    calibration: Mapping[str, Any] | None = None
-    state: str = BEGUN
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What became of some alternate alleles.
-
-    Parameters
-    ----------
-    records, alleles : int
-        How many; a record without an alternate counts as one allele.
-    scored : mapping of str to int
-        Alleles with a score, by kind.
-    missing : mapping of str to int
-        Alleles without, by reason; with the others they are all.
-    without_frequency : int
-        Scored SNVs whose record does not say how frequent its alleles are, where that is asked for.
-    without_background : int
-        Scores that are of a kind of which the background has too few.
-    """
-
-    records: int = 0
-    alleles: int = 0
-    scored: Mapping[str, int] = field(default_factory=dict)
-    missing: Mapping[str, int] = field(default_factory=dict)
-    without_frequency: int = 0
-    without_background: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        """Add two of them up."""
-        return Counts(
-            self.records + other.records,
-            self.alleles + other.alleles,
-            _added(self.scored, other.scored),
-            _added(self.missing, other.missing),
-            self.without_frequency + other.without_frequency,
-            self.without_background + other.without_background,
-        )
+    texts = dict.fromkeys(["ref", "alt", "filter", *fields], pl.String())
+    held = pl.DataFrame(schema={"contig": pl.String(), "position": pl.Int64(), **texts})
+    cuts = 0
+    for frame in _weighed(path, fields, scorer, region):
+        held = pl.concat([held, frame]) if len(held) else frame
+        total_N, free = held["passes"].cum_sum().to_numpy(), np.flatnonzero(held["free"].to_numpy())
+        ends = [0]
+        while ends[-1] < len(held):
+            most = passes + (total_N[ends[-1] - 1] if ends[-1] else 0)
+            end = max(min(ends[-1] + size, int(np.searchsorted(total_N, most, "right"))), ends[-1] + 1)
+            if not len(later := free[np.searchsorted(free, end) :]):
+                break
+            ends.append(int(later[0]))
+        yield from (held[begin:end] for begin, end in pairwise(ends))
+        held = held[ends[-1] :]
+        cuts += len(ends) - 1
+    if len(held) or not cuts:
+        yield held
 
 
-def _added(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {name: one.get(name, 0) + other.get(name, 0) for name in sorted({*one, *other})}
-
-
-class Parts:
-    """A folder of parts.
-
-    Parameters
-    ----------
-    folder : Path
-        It need not be there.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def read_run(self) -> Run | None:
-        """Read what the folder is a run of; ``None`` where it says nothing yet.
-
-        Raises
-        ------
-        InputError
-            When what it says cannot be read, or is of a newer version.
-        """
-        path = self.folder / RUN
-        if not path.is_file():
-            return None
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-            version = values.pop("version")
-            if version == VERSION:
-                tuples: dict[str, Any] = {
-                    one.name: tuple(value) if isinstance(value := values[one.name], list) else value
-                    for one in fields(Run)
-                }
-                return Run(**tuples)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}: cannot be read ({one_line(error, 160)}); remove its folder and start anew"
-            ) from None
-        raise InputError(
-            f"{path}: is of version {version}, and this version of mutbert reads {VERSION}; update mutbert"
-        )
-
-    def write_run(self, run: Run) -> None:
-        """Write what it is a run of."""
-        write_json(self.folder / RUN, {"version": VERSION, **asdict(run)}, force=True)
-
-    def clear(self) -> None:
-        """Remove all that is in it.
-
-        Raises
-        ------
-        InputError
-            When there are other things than a run makes.
-        """
-        paths = list(self.folder.iterdir())
-        for path in paths:
-            if not path.is_file() or _OWN.fullmatch(path.name) is None:
-                raise InputError(
-                    f"{self.folder}: is needed for the parts of this run, but holds {path.name}; move it away, or "
-                    "choose another output"
-                )
-        for path in paths:
-            path.unlink()
-
-    def remove_marks(self) -> None:
-        """Remove what processes of an earlier call have left there to find each other."""
-        for path in self.folder.glob("process-*"):
-            path.unlink()
-
-    def path(self, number: int, kind: str) -> Path:
-        """Say where a file of a part is."""
-        return self.folder / f"{number:06d}.{kind}"
-
-    def header(self, kind: str) -> Path:
-        """Say where what stands before the first part is."""
-        return self.folder / f"header.{kind}"
-
-    def write(self, number: int, writers: Mapping[str, Callable[[Path], None]], counts: Counts) -> None:
-        """Write a part.
-
-        Parameters
-        ----------
-        number : int
-            Which.
-        writers : mapping of str to callable
-            Of each kind of file, what writes it.
-        counts : Counts
-            What is in it.
-        """
-        sums = {}
-        for kind, writer in writers.items():
-            path = self.path(number, kind)
-            with atomic_file(path, force=True) as aside:
-                writer(aside)
-                content = aside.read_bytes()
-                sums[kind] = [len(content), zlib.crc32(content)]
-        write_json(self.path(number, "json"), {"files": sums, "counts": asdict(counts)}, force=True)
-
-    def counts(self, number: int) -> Counts | None:
-        """Say what is in a part; ``None`` where it is not there or not whole."""
-        note = self._note(number)
-        if note is None or any(_size(self.path(number, kind)) != size for kind, (size, _) in note["files"].items()):
-            return None
-        return Counts(**note["counts"])
-
-    def is_empty(self) -> bool:
-        """Tell whether no part is finished."""
-        return not any(self.folder.glob("[0-9]*.json"))
-
-    def read(self, number: int, kind: str) -> bytes:
-        """Read a file of a part.
-
-        Raises
-        ------
-        InputError
-            When it is not as it was written.
-        """
-        path = self.path(number, kind)
-        note = self._note(number)
-        content = path.read_bytes() if path.is_file() else b""
-        if note is None or note["files"].get(kind) != [len(content), zlib.crc32(content)]:
-            raise InputError(
-                f"{path}: is missing or damaged; remove {path.with_suffix('').stem}.json beside it and run again with "
-                "--resume, or copy the folder again"
+def _weighed(path: Path, fields: Sequence[str], scorer: Scorer, region: Region) -> Iterator[pl.DataFrame]:
+    """Yield records with `passes`, about how many each takes, and `free`, whether a part may begin with it."""
+    settings, lengths = scorer.settings, scorer.surroundings.genome.lengths
+    asked, alt = set(settings.scores), pl.col("alt")
+    letters = (pl.col("ref").str.len_chars() + alt.str.len_chars()).clip(upper_bound=2 * settings.longest)
+    passes = (
+        pl.when((pl.col("ref").str.len_chars() == 1) & alt.str.contains("^[A-Za-z](,[A-Za-z])*$"))
+        .then(len(asked) + ("distance" in asked))
+        .when(alt.str.contains("^[A-Za-z,]+$") & bool(asked - {"unmasked"}))
+        .then((4 * settings.flank + letters) * (alt.str.count_matches(",", literal=True) + 1))
+        .otherwise(0)
+    ) * (2 if settings.strands == "both" else 1)
+    names, rank, last, reach = ContigNames(lengths), dict[str, int](), -1, -1
+    for frame in read_records(path, fields, region=region):
+        frame = frame.with_columns(passes.cast(pl.Int64).alias("passes"), free=pl.lit(value=True))
+        if scorer.stride is not None and settings.context is not None:
+            found = frame["contig"].unique(maintain_order=True).to_list()
+            for name in found:
+                rank.setdefault(name, len(rank))
+            own = {name: lengths.get(names.find(name) or "", 1 << 32) for name in found}
+            base_N, length_N = (
+                frame["contig"].replace_strict(table, return_dtype=pl.Int64).to_numpy() for table in (rank, own)
             )
-        return content
-
-    def _note(self, number: int) -> dict[str, Any] | None:
-        try:
-            note = json.loads(self.path(number, "json").read_text(encoding="utf-8"))
-            return note if {"files", "counts"} <= set(note) else None
-        except (OSError, ValueError, TypeError):
-            return None
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else -1
-
-
-class Whole(NamedTuple):
-    """All parts of a VCF, in one folder or in one a shard.
-
-    Parameters
-    ----------
-    run : Run
-        What they are of.
-    shards : sequence of Parts
-        The folder of each shard, in their order; one where there are no shards.
-    """
-
-    run: Run
-    shards: Sequence[Parts]
-
-    def shard_of(self, number: int) -> Parts:
-        """Give the folder that has a part."""
-        return self.shards[number % len(self.shards)]
-
-    def contents(self, kind: str) -> Iterator[bytes]:
-        """Read the files of one kind, part by part."""
-        for number in range(self.run.chunks):
-            yield self.shard_of(number).read(number, kind)
-
-    def header(self, kind: str) -> bytes:
-        """Read what stands before the first part."""
-        return self.shards[0].header(kind).read_bytes()
-
-    def total(self) -> Counts:
-        """Add up what is in all parts."""
-        total = Counts()
-        for number in range(self.run.chunks):
-            counts = self.shard_of(number).counts(number)
-            if counts is None:
+            base_N = base_N << 32
+            first_N = frame["position"].to_numpy()
+            end_N = first_N + frame["ref"].str.len_chars().to_numpy().astype(np.int64) - 1
+            unsorted = np.flatnonzero(np.diff(base_N + first_N, prepend=last) < 0)
+            if len(unsorted):
                 raise InputError(
-                    f"{self.shard_of(number).path(number, 'json')}: is missing, or a file of its part is; copy the "
-                    "folder again, or run its shard again"
+                    f"{path}: {frame['contig'][int(unsorted[0])]}:{first_N[unsorted[0]] + 1} comes too late, and "
+                    "shared windows need a sorted file; use 'bcftools sort' first, or choose --windows centred"
                 )
-            total += counts
-        return total
+            last = int(base_N[-1] + first_N[-1])
+            window_N, reached_N = (
+                base_N + place_windows(np.clip(one_N, 0, length_N - 1), length_N, settings.context, "shared").start_P
+                for one_N in (first_N, end_N)
+            )
+            reach_N = np.maximum.accumulate(np.append(reach, reached_N))
+            reach = int(reach_N[-1])
+            frame = frame.with_columns(free=pl.Series(window_N > reach_N[:-1]))
+        yield frame
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in words in what two runs differ, as `Run.made_of` has it; nothing where they do not.
+def score_part(
+    records: pl.DataFrame,
+    alleles: Alleles,
+    scorer: Scorer,
+    *,
+    first: int = 0,
+    odds_A: Float64 | None = None,
+    calibration: Calibration | None = None,
+    advance: Advance | None = None,
+) -> pl.DataFrame:
+    """Return a part's rows: record, which allele, kind, each field as float32, and why there is no score."""
+    # Plus zero, so that none is written as -0.
+    score_AF = scorer.score(alleles, advance) + np.float32(0)
+    columns = {field.name: score_AF[:, number].astype(np.float64) for number, field in enumerate(scorer.fields)}
+    if odds_A is not None:
+        columns["AFLLR"] = columns["LLR"] + odds_A
+    if calibration is not None:
+        for name in [field.name.removesuffix("_PCT") for field in calibration.added(scorer.fields)]:
+            columns[f"{name}_PCT"] = calibration.percentage(name, columns[name], alleles.kind_A)
+    meant_A = (alleles.kind_A == Kind.SNV) | bool({"llr", "distance"} & set(scorer.settings.scores))
+    without_A = (alleles.reason_A == Reason.SCORED) & np.isnan(score_AF).all(axis=1)
+    reason_A = np.where(
+        without_A, np.where(meant_A, Reason.NOT_A_NUMBER, Reason.NO_SCORE_OF_ITS_KIND), alleles.reason_A
+    )
+    return (
+        records.select(
+            pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias("record"),
+            chrom="contig",
+            pos=pl.col("position") + 1,
+            id="ID",
+            ref="ref",
+            alt=pl.col("alt").str.split(","),
+        )
+        .explode("alt")
+        .with_columns(
+            pl.Series("kind", KIND_TEXTS[alleles.kind_A], dtype=pl.String),
+            *(pl.Series(name, value_A.astype(np.float32), nan_to_null=True) for name, value_A in columns.items()),
+            pl.Series("why", REASON_TEXTS[reason_A], dtype=pl.String).replace(Reason.SCORED.text, None),
+        )
+    )
 
-    Parameters
-    ----------
-    before, now : mapping
-        What they are made of.
+
+def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
+    """Return ln((f_ALT + ε) / (f_REF + ε)) of each alternate allele with frequencies of an INFO field, shape (A,).
+
+    f_REF is what the alternates leave of 1; NaN where a frequency of the record is missing.
     """
-    now = json.loads(json.dumps(now))
-    found = []
-    for name, text in (
-        ("vcf", "the VCF is another"),
-        ("model", "the model is another"),
-        ("genome", "the genome is another"),
-    ):
-        if before.get(name) != now.get(name):
-            found.append(text)
-    if before.get("mutbert") != now.get("mutbert"):
-        found.append(f"mutbert was {before.get('mutbert')} and is {now.get('mutbert')}")
-    old, new = before.get("settings", {}), now.get("settings", {})
-    return found + [
-        f"{name} was {_shown(old.get(name))} and is {_shown(new.get(name))}"
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
-    ]
+
+    def refuse(rows: pl.Series, fault: str) -> None:
+        for row in rows.to_list()[:1]:
+            place = f"{path}, {records['contig'][row]}:{records['position'][row] + 1}"
+            raise InputError(
+                f"{place}: INFO field {name} is {text[row]}, but {fault}; correct it, or choose another field"
+            )
+
+    text, count = records[f"INFO/{name}"], records["alt"].str.count_matches(",", literal=True) + 1
+    # One dot stands for all alternates.
+    given, parts = text != ".", text.str.split(",")
+    refuse((given & (parts.list.len() != count)).arg_true(), "each alternate allele has one value")
+    record_A = np.repeat(np.arange(len(records)), count.to_numpy())
+    frequency_A = np.full(len(record_A), np.nan)
+    values = parts.filter(given).explode().cast(pl.Float64, strict=False).fill_null(np.nan)
+    frequency_A[given.to_numpy()[record_A]] = values.to_numpy()
+    refuse(pl.Series(record_A[(frequency_A < 0) | (frequency_A > 1)]), "a frequency is from 0 to 1")
+    # Rounded frequencies may add up to a little more than 1.
+    reference_A = np.maximum(1 - np.bincount(record_A, frequency_A), 0)[record_A]
+    odds_A: Float64 = np.log((frequency_A + EPSILON) / (reference_A + EPSILON))
+    return odds_A
 
 
-def _shown(value: Any) -> str:
-    return "not given" if value is None else json.dumps(value)
+def adjusted_field(name: str) -> Field:
+    """Return the field of LLR adjusted by the frequencies of an INFO field."""
+    ratio = f"ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g}))"
+    text = f"LLR + {ratio}, with f_ALT of INFO field {name} and f_REF what its alternates leave of 1"
+    return Field("AFLLR", f"LLR adjusted by allele frequencies, {text}", -1)
+
+
+def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, ...]:
+    """Return a warning where REF often differs from the genome; raise an InputError where it mostly does.
+
+    `counts` are alternate alleles by reason.
+    """
+    count, differing = sum(counts[reason.text] for reason in _COMPARED), counts[Reason.REFERENCE_MISMATCH.text]
+    warned, refused = (count >= least and differing > share * count for share, least in (_WARNED, _REFUSED))
+    share = f"{differing / max(count, 1):.0%}"
+    text = f"{path}: of {count:,} alleles, {differing:,} have another REF than {genome} ({share})"
+    if refused:
+        raise InputError(
+            f"{text}, so it is of another assembly; give the genome that it is of, or remove such records by 'bcftools "
+            "norm --check-ref x'"
+        )
+    return (f"{text} and no score; see whether it is of another assembly",) if warned else ()

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
 
-from mutbert.effects.alleles import REASONS, Alleles, Kind, Reason
-from mutbert.effects.fingerprint import model_hash
-from mutbert.effects.scores import ScoreSettings, open_scorer
+from mutbert.effects.alleles import Alleles, Kind, Reason
+from mutbert.effects.scores import ScoreSettings, model_hash, open_scorer
 from mutbert.effects.token_scores import TokenScorer
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.token_encoders import AutoEncoder
@@ -71,7 +70,7 @@ _REASONS: Final = {
     LEFT_OUT: "its label is one that was to be left out",
     DUPLICATE: "the same allele with the same label came before",
     CONTRADICTORY: "the same allele has different labels in different rows",
-    **{reason.text: meaning for reason, meaning in REASONS.items()},
+    **{reason.text: reason.meaning for reason in Reason},
 }
 _MOST_MISMATCHES: Final = 0.1
 # Rounded up to whole windows where these are shared.

@@ -14,12 +14,12 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import polars as pl
 
-from mutbert.effects.records import RecordFile
-from mutbert.effects.vcf_header import FIXED
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.examples.columns import listed_names, read_table
 from mutbert.examples.places import SourceFile, find_file
+from mutbert.genome.vcf import read_header, read_records
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:
@@ -331,47 +331,40 @@ def _from_vcf(path: Path, place: str, columns: VepColumns) -> _Rows:
     said = [what for what in PLACES if getattr(columns, what) is not None]
     if said:
         raise InputError(f"{place}: a VCF has columns of its own; leave out --columns {said[0]}=...")
-    file = RecordFile(path)
+    declared = read_header(path).info
     for name in columns.extras:
-        if name not in file.info:
-            raise InputError(f"{place}: no INFO field {name!r} is declared; there are {listed_names(file.info)}")
-    how = [(name, *file.info[name]) for name in columns.extras]
-    contigs: list[str] = []
-    positions: list[int] = []
-    references: list[str] = []
-    alternates: list[str] = []
-    places: list[str] = []
-    values: dict[str, list[str]] = {name: [] for name in columns.extras}
-    for records in file.chunks():
-        for row, line in enumerate(records.lines):
-            alleles = records.alternates[row].split(",")
-            contigs += [records.contigs[row]] * len(alleles)
-            positions += [records.positions[row]] * len(alleles)
-            references += [records.references[row]] * len(alleles)
-            alternates += alleles
-            where = records.place(row).removeprefix(f"{path}, ")
-            places += [where] * len(alleles)
-            entries = line.split(b"\t", FIXED)[FIXED - 1].split(b";")
-            # Of a field that a record has twice, the first counts, as everywhere.
-            info = dict(entry.partition(b"=")[::2] for entry in reversed(entries))
-            for name, number, kind in how:
-                found = info.get(name.encode())
-                text = "" if found is None else found.decode("utf-8", "replace")
-                if kind == "Flag":
-                    values[name] += ["0" if found is None else "1"] * len(alleles)
-                elif number in {"A", "R"} and text not in {"", "."}:
-                    each = text.split(",")
-                    of_reference = number == "R"
-                    if len(each) != len(alleles) + of_reference:
-                        raise InputError(
-                            f"{place}, {where}: INFO field {name} has {len(each)} values for "
-                            f"{'REF and ' * of_reference}{len(alleles)} alternate alleles; mend the line"
-                        )
-                    values[name] += each[of_reference:]
-                else:
-                    values[name] += [text] * len(alleles)
-    text_of = {name: pa.array(column, pa.large_string()) for name, column in values.items()}
-    return _Rows(place, contigs, positions, references, alternates, text_of, places.__getitem__)
+        if name not in declared:
+            raise InputError(f"{place}: no INFO field {name!r} is declared; there are {listed_names(declared)}")
+    fields = [f"INFO/{name}" for name in columns.extras]
+    texts = dict.fromkeys(["ref", "alt", "filter", *fields], pl.String())
+    empty = pl.DataFrame(schema={"contig": pl.String(), "position": pl.Int64(), **texts})
+    records = pl.concat([empty, *read_records(path, fields)]).with_columns(pl.col("position") + 1)
+    alternates = records["alt"].str.split(",")
+    count_N = alternates.list.len().to_numpy()
+    record_A = np.repeat(np.arange(len(records)), count_N)
+    contigs, positions, references = (
+        records[name].gather(record_A).to_list() for name in ("contig", "position", "ref")
+    )
+    places = [f"{contig}:{position}" for contig, position in zip(contigs, positions, strict=True)]
+    values = {}
+    for name, field in zip(columns.extras, fields, strict=True):
+        (number, kind), text_N = declared[name], records[field]
+        text_A = text_N.to_numpy()[record_A]
+        if kind == "Flag":
+            text_A = np.where(text_A == ".", "0", text_A)
+        elif number in {"A", "R"}:
+            known_N, own = text_N != ".", int(number == "R")
+            lists = text_N.str.split(",")
+            wrong = np.flatnonzero((known_N & (lists.list.len() != count_N + own)).to_numpy())
+            if len(wrong):
+                row = int(wrong[0])
+                raise InputError(
+                    f"{place}, {records['contig'][row]}:{records['position'][row]}: INFO field {name} has "
+                    f"{len(lists[row])} values for {'REF and ' * own}{count_N[row]} alternate alleles; correct it"
+                )
+            text_A[known_N.to_numpy()[record_A]] = lists.filter(known_N).list.slice(own).explode().to_numpy()
+        values[name] = pa.array(text_A, pa.large_string())
+    return _Rows(place, contigs, positions, references, alternates.explode().to_list(), values, places.__getitem__)
 
 
 def _known(texts: pa.Array) -> list[str]:

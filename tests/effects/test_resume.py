@@ -1,0 +1,208 @@
+"""Runs in parts, killed and resumed, shared by processes, or region by region, end as one unbroken run does."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pysam
+import pytest
+
+from mutbert.effects.parts import cut_records
+from mutbert.effects.scores import ScoreSettings, open_scorer
+from mutbert.errors import InputError
+from mutbert.files import locked
+
+
+@pytest.fixture(scope="module")
+def vcf(write, lines, tmp_path_factory):
+    path = write(tmp_path_factory.mktemp("parts") / "in.vcf.gz", lines(400))
+    pysam.tabix_index(str(path), preset="vcf")
+    return path
+
+
+@pytest.fixture(scope="module")
+def command(model, genome, vcf):
+    """The arguments of a run of 80 parts that is what `score` does here."""
+    words = ["--context", "30", "--strands", "forward", "--flank", "2", "--part-records", "5"]
+    return ["-m", "mutbert", "score", "--model", model, "--genome", genome, "--vcf", vcf, *words, "-o"]
+
+
+@pytest.fixture(scope="module")
+def killed(command, tmp_path_factory):
+    """Start a run and kill it when so many parts are there; gives the folder that it leaves."""
+
+    def killed(parts):
+        output = tmp_path_factory.mktemp("killed") / "out.tsv"
+        words = [sys.executable, "-P", *map(str, [*command, output])]
+        with subprocess.Popen(words, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+            folder = output.with_name("out.tsv.parts")
+            while process.poll() is None and len(list(folder.glob("[0-9]*.parquet"))) < parts:
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        return folder
+
+    return killed
+
+
+@pytest.fixture(scope="module")
+def stopped(killed):
+    return killed(5)
+
+
+@pytest.fixture
+def again(stopped, score, vcf, tmp_path):
+    """Score again where a copy of a stopped run lies."""
+    shutil.copytree(stopped, tmp_path / "out.tsv.parts")
+    return lambda **settings: score(vcf, tmp_path / "out.tsv", **{"part_records": 5, **settings})
+
+
+@pytest.fixture(scope="module")
+def whole(score, vcf, tmp_path_factory):
+    report = score(vcf, tmp_path_factory.mktemp("whole") / "whole.tsv", part_records=5)
+    return report, read(report.output)
+
+
+def read(path):
+    return pl.read_csv(path, separator="\t", infer_schema_length=None)
+
+
+def assert_same(one, other):
+    assert one.columns == other.columns
+    for name in one.columns:
+        if one[name].dtype == pl.Float64:
+            np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), atol=1e-5)
+        else:
+            assert one[name].to_list() == other[name].to_list()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [1, 30, 80])
+def test_killed_at_any_moment_a_run_goes_on_and_ends_the_same(killed, score, vcf, whole, parts):
+    folder = killed(parts)
+    output = folder.with_name("out.tsv")
+    finished = sorted(folder.glob("[0-9]*.parquet"))
+    assert len(finished) >= parts
+    # A part that was scored again would lose what is written into it here.
+    first = pl.read_parquet(finished[0])
+    first.with_columns(pl.lit("kept").alias("id")).write_parquet(finished[0])
+    report = score(vcf, output, resume=True, part_records=5)
+    found = read(output)
+    assert found["id"].to_list()[: len(first)] == ["kept"] * len(first)
+    assert_same(found.drop("id"), whole[1].drop("id"))
+    assert (report.records, report.scored, report.missing) == (whole[0].records, whole[0].scored, whole[0].missing)
+    assert [path.name for path in output.parent.iterdir()] == ["out.tsv"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, r"out\.tsv\.parts: holds a stopped run; give --resume to go on, or --force to start anew"),
+        ({"resume": True, "context": 20}, "cannot go on: context was 30 and is 20; .*; give the same, or --force"),
+        ({"resume": True, "part_records": 6}, "part_records was 5 and is 6"),
+        ({"resume": True, "scores": ("llr", "unmasked")}, r'scores was \["llr"\] and is \["llr", "unmasked"\]'),
+    ],
+)
+def test_a_stopped_run_is_neither_lost_nor_taken_for_another(again, tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        again(**change)
+    assert len(list((tmp_path / "out.tsv.parts").glob("[0-9]*.parquet"))) >= 5
+
+
+def test_another_file_or_model_is_refused_and_force_starts_anew(again, tmp_path, whole):
+    plan = tmp_path / "out.tsv.parts" / "plan.json"
+    values = json.loads(plan.read_text())
+    plan.write_text(json.dumps(values | {"vcf": "0", "model": "1", "mutbert": "0"}))
+    with pytest.raises(InputError, match="the vcf is another; the model is another; mutbert was"):
+        again(resume=True)
+    for path in plan.parent.glob("[0-9]*.parquet"):
+        path.write_bytes(b"of a run before")
+    assert_same(read(again(force=True).output), whole[1])
+
+
+def test_a_folder_of_something_else_stays_and_two_runs_do_not_write_one_output(score, vcf, tmp_path):
+    folder = tmp_path / "out.tsv.parts"
+    folder.mkdir()
+    with locked(folder), pytest.raises(InputError, match="another process is writing it"):
+        score(vcf, tmp_path / "out.tsv")
+    (folder / "mine.txt").touch()
+    with pytest.raises(InputError, match=r"out\.tsv\.parts: holds other things"):
+        score(vcf, tmp_path / "out.tsv", force=True)
+    assert (folder / "mine.txt").exists()
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_share_one_output(command, whole, tmp_path):
+    words = ["-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, *command, tmp_path / "out.tsv"]
+    environment = {name: value for name, value in os.environ.items() if name not in {"RANK", "WORLD_SIZE"}}
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        check=True, capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.stdout.count("out.tsv: 399 records") == 1
+    assert_same(read(tmp_path / "out.tsv"), whole[1])
+    assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
+
+
+def test_regions_joined_by_bcftools_are_the_whole(score, vcf, write, tmp_path):
+    expected = score(vcf, tmp_path / "whole.vcf.gz")
+    # A deletion across a boundary is in the region of its POS.
+    regions = ("chr1:1-150", "chr1:151-420", "chr1:421-600", "2")
+    pieces = [score(vcf, tmp_path / f"{number}.vcf.gz", region=one) for number, one in enumerate(regions)]
+    joined = pysam.bcftools.concat("--no-version", *(str(piece.output) for piece in pieces)).splitlines()
+    records = [line for line in joined if not line.startswith("#")]
+    assert records == pysam.bcftools.view("-H", "--no-version", str(expected.output)).splitlines()
+    assert sum(piece.records for piece in pieces) == expected.records == 399
+    with pytest.raises(InputError, match="region 'chr3': no such contig"):
+        score(vcf, tmp_path / "x.vcf.gz", region="chr3")
+    with pytest.raises(
+        InputError, match=r"bare\.vcf: has no up-to-date index to find a region by; run 'bcftools index"
+    ):
+        score(write(tmp_path / "bare.vcf", []), tmp_path / "x.tsv", region="chr1")
+
+
+def test_shared_windows_are_not_cut_by_parts(score, write, contigs, tmp_path):
+    # At a contig's end, windows of two cells of the grid are one: its SNVs are every second base.
+    lines = [
+        f"{name}\t{position}\t.\t{contigs[name][position - 1]}\t{'A' if contigs[name][position - 1] != 'A' else 'C'}"
+        "\t.\t.\t."
+        for name in ("chr1", "chr2")
+        for position in range(len(contigs[name]) - 80, len(contigs[name]) + 1, 2)
+    ]
+    vcf = write(tmp_path / "in.vcf", lines)
+    for context in (48, 60, 62):
+        found = [
+            read(
+                score(
+                    vcf, tmp_path / f"{context}-{size}.tsv", windows="shared", context=context, part_records=size
+                ).output
+            )
+            for size in (3, 1000)
+        ]
+        assert_same(*found)
+        assert len(found[0]) == len(lines)
+    unsorted = write(tmp_path / "unsorted.vcf", lines[::-1])
+    with pytest.raises(InputError, match=r"unsorted\.vcf: chr2:298 comes too late, and shared windows need a sorted"):
+        score(unsorted, tmp_path / "out.tsv", windows="shared")
+
+
+def test_parts_are_bounded_by_what_they_take(loaded, genome, write, contigs, tmp_path):
+    base = contigs["chr1"]
+    snvs = [f"chr1\t{at}\t.\t{base[at - 1]}\t{'A' if base[at - 1] != 'A' else 'C'}\t.\t.\t." for at in range(100, 140)]
+    indels = [f"chr1\t{at}\t.\t{base[at - 1]}\t{base[at - 1]}TTG\t.\t.\t." for at in range(200, 220)]
+    vcf = write(tmp_path / "in.vcf", [*snvs, *indels, "chr1\t230\t.\tN\t<DEL>\t.\t.\t."])
+
+    def sizes(**settings):
+        scorer = open_scorer(loaded, genome, settings=ScoreSettings(context=30, flank=2, **settings))
+        return [len(part) for part in cut_records(vcf, ["ID"], scorer, size=30, passes=100)]
+
+    # An SNV is one pass, and an insertion of three bases 4 · 2 + 1 + 4.
+    assert sizes(strands="forward") == [30, 10 + 6, 7, 7 + 1]
+    assert sum(sizes(strands="both", scores=("llr", "distance"))) == 61
+    assert max(sizes(strands="both", scores=("llr", "distance"))) == 16
