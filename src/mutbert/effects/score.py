@@ -224,7 +224,7 @@ class _Run:
         inputs = [path for path in (self.vcf, self.person_vcf, self.calibration) if path is not None]
         # A run that was stopped while it wrote its outputs may have written some.
         force = force or (resume and (self.folder / _PLAN).exists())
-        check_outputs(self.output, self.table, inputs, self.folder, _PLAN, background=self.calibrate, force=force)
+        check_outputs(self.output, self.table, inputs, self.folder, background=self.calibrate, force=force)
         if re.fullmatch(r"[A-Za-z_][\w.]*", self.prefix, re.ASCII) is None:
             raise InputError(f"prefix is {self.prefix!r}; give letters, digits, _ and . that begin with a letter or _")
         if self.calibrate and (self.calibration or self.frequency_field or self.table):

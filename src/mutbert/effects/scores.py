@@ -20,7 +20,7 @@ from mutbert.effects.snv_windows import SnvWindows
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
-from mutbert.inference.run import NO_ROWS, PaddedWindows, Queries, Results, entropy, Queries, run_windows
+from mutbert.inference.run import NO_ROWS, PaddedWindows, Queries, Results, entropy, run_windows
 from mutbert.inference.surroundings import PLACEMENTS, open_surroundings, read_windows
 from mutbert.model import MutBertForMaskedLM
 

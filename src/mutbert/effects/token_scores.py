@@ -28,8 +28,7 @@ from mutbert.effects.snv_windows import around, unique_columns
 from mutbert.encoders.inputs import Sequences
 from mutbert.encoders.token_encoders import PeerEncoder, most_tokens
 from mutbert.errors import InputError
-from mutbert.inference.run import sequence_outputs
-from mutbert.inference.run import PaddedWindows, entropy
+from mutbert.inference.run import PaddedWindows, entropy, sequence_outputs
 from mutbert.inference.surroundings import place_windows, read_windows
 
 if TYPE_CHECKING:
