@@ -39,8 +39,8 @@ def test_a_run_is_exported_with_all_that_is_known_of_it(demo, mutbert, tmp_path)
     }
     names = {path.name for path in (tmp_path / "shared").iterdir()}
     assert names == {
-        "README.md", "config.json", "configuration_mutbert.py", "model.safetensors", "modeling_mutbert.py",
-        "tokenizer.json", "tokenizer_config.json",
+        ".mutbert.json", "README.md", "config.json", "configuration_mutbert.py", "model.safetensors",
+        "modeling_mutbert.py", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
 
     card = (tmp_path / "shared" / "README.md").read_text()
