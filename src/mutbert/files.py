@@ -7,15 +7,12 @@ An output is written under a temporary name beside the final one and renamed. A 
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import zlib
 from contextlib import contextmanager
-from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -26,12 +23,13 @@ from mutbert.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import BinaryIO
 
 MARKER: Final = ".mutbert.json"
 """In every directory that this program writes: the patterns of its files' paths."""
 _LOCK: Final = ".lock"
 _BLOCK: Final = 1 << 20
+# The empty block that ends every complete BGZF file (SAM specification, section 4.1.2).
+_BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
 def check_output(path: Path, *, force: bool, directory: bool = False, inputs: Iterable[str | Path] = ()) -> None:
@@ -241,108 +239,24 @@ def sha256_of(path: Path, advance: Callable[[float], None] | None = None) -> str
     return digest.hexdigest()
 
 
-_BLOCK_BYTES: Final = 1 << 22
-
-# The empty block that ends every complete BGZF file (SAM specification, section 4.1.2).
-_BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-
-
-class Compression(Enum):
-    """How a file is compressed, told by its first bytes and not by its name."""
-
-    PLAIN = "plain"
-    GZIP = "gzip"
-    BGZF = "bgzip"
-
-
-def check_input(path: Path, what: str) -> Compression:
-    """Refuse what is not a readable file with something in it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    what : str
-        What it should hold, for the message: ``FASTA``, ``VCF``.
-
-    Returns
-    -------
-    Compression
-        Of the file.
-
-    Raises
-    ------
-    InputError
-        When it is missing, a folder, empty, not readable, or BGZF without its end marker.
-    """
+def check_input(path: Path, what: str) -> bool:
+    """Return whether a file is compressed by gzip or bgzip; raise InputError where it cannot be read or was cut."""
     if path.is_dir():
         raise InputError(f"{path}: is a directory; give the {what} file itself")
     if not path.exists():
         raise InputError(f"{path}: no such {what} file; check the path")
     if not path.is_file():
-        raise InputError(
-            f"{path}: is not a regular file; save the {what} to a file first, as it is read more than once"
-        )
+        raise InputError(f"{path}: is not a regular file; save the {what} first, as it is read more than once")
     try:
         with path.open("rb") as file:
-            return _compression(path, file, what)
+            head = file.read(18)
+            file.seek(max(path.stat().st_size - len(_BGZF_END), 0))
+            end = file.read()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-
-
-def _compression(path: Path, file: BinaryIO, what: str) -> Compression:
-    head = file.read(18)
     if not head:
         raise InputError(f"{path}: is empty; give a {what} file with something in it")
-    if head[:2] != b"\x1f\x8b":
-        return Compression.PLAIN
     # A BGZF block is a gzip member whose extra field begins with the subfield BC.
-    if len(head) < 18 or not head[3] & 4 or head[12:14] != b"BC":
-        return Compression.GZIP
-    size = file.seek(0, 2)
-    file.seek(max(size - len(_BGZF_END), 0))
-    if file.read() != _BGZF_END:
+    if len(head) == 18 and head[:2] == b"\x1f\x8b" and head[3] & 4 and head[12:14] == b"BC" and end != _BGZF_END:
         raise InputError(f"{path}: its bgzip end marker is missing, so it was cut short; copy or download it again")
-    return Compression.BGZF
-
-
-def read_blocks(path: Path, what: str, advance: Callable[[float], None] | None = None) -> Iterator[bytes]:
-    """Read a file's content in large blocks, decompressed where it is gzip or BGZF.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    what : str
-        What it should hold, for messages.
-    advance : callable, optional
-        Told of the bytes read from the disk, thus compressed ones, since its last call.
-
-    Yields
-    ------
-    bytes
-        Never empty.
-
-    Raises
-    ------
-    InputError
-        See `check_input`; also when the compressed data end early or are damaged.
-    """
-    compression = check_input(path, what)
-    try:
-        with path.open("rb") as raw:
-            file = raw if compression is Compression.PLAIN else gzip.GzipFile(fileobj=raw)
-            told = 0
-            while block := file.read(_BLOCK_BYTES):
-                if advance is not None:
-                    advance(raw.tell() - told)
-                    told = raw.tell()
-                yield block
-    except EOFError:
-        raise InputError(
-            f"{path}: the compressed data end early, so it was cut short; copy or download it again"
-        ) from None
-    except (OSError, zlib.error) as error:
-        raise InputError(
-            f"{path}: cannot be decompressed ({error}); it is damaged: copy or download it again"
-        ) from None
+    return head[:2] == b"\x1f\x8b"

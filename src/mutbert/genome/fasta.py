@@ -12,7 +12,7 @@ import pysam
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.files import Compression, check_input
+from mutbert.files import check_input
 from mutbert.genome.format import SOFT_MASK, find_runs
 
 if TYPE_CHECKING:
@@ -88,14 +88,14 @@ def _encode(path: Path, name: str, sequence: str) -> tuple[UInt8, npt.NDArray[An
 
 def _check_start(path: Path) -> None:
     """Raise for what htslib would skip without a word: text before the first header, and NUL bytes."""
-    compression = check_input(path, "FASTA")
+    is_gzip = check_input(path, "FASTA")
     try:
-        with path.open("rb") if compression is Compression.PLAIN else gzip.open(path) as file:
+        with path.open("rb") if not is_gzip else gzip.open(path) as file:
             head = file.read(_PIECE_BASES)
             if not head.lstrip().startswith(b">") and head.strip():
                 start = head.strip()[:10].decode("ascii", "replace")
                 raise InputError(f"{path}: is not FASTA, it starts with {start!r} and not with '>'; use a FASTA file")
-            while head and compression is Compression.PLAIN:
+            while head and not is_gzip:
                 if b"\0" in head:
                     place = file.tell() - len(head) + head.index(b"\0") + 1
                     raise InputError(f"{path}: byte {place} is NUL, so it is damaged; copy or download it again")
