@@ -42,7 +42,7 @@ def test_everything_is_counted(genome):
     assert (summary.alternates, summary.multi_allelic) == (5, 1)
     # A>G and C>T against C>A and T>A; where the reference is R, there is no telling.
     assert (summary.transitions, summary.transversions) == (2, 2)
-    assert summary.transitions_per_transversion == 1
+    assert summary.ti_tv == 1
     assert summary.contigs.select("alternates", "transitions", "transversions").rows() == [
         (4, 1 + 1, 1 + 1),
         (1, 0, 0),
@@ -112,7 +112,7 @@ def test_a_reference_alone_has_no_ratio(tmp_path, write_fasta):
     fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT"})
     genome = ProbabilisticGenome.open(build_genome(fasta, tmp_path / "y.genome").path)
     summary = summarise_genome(genome)
-    assert summary.transitions_per_transversion is None
+    assert summary.ti_tv is None
     assert summary.mean_alternate_frequency is None
     assert summary.diversity_per_kilobase == 0
     assert sum(summary.spectrum) == sum(summary.doubling_spectrum) == summary.alternates == summary.variants == 0

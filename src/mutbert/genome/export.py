@@ -1,7 +1,4 @@
-"""Export of a probabilistic genome: FASTA in three readings, and its variants as BED, TSV or Parquet.
-
-Shape suffixes: L positions, V variants, 4 bases in the order A, C, G, T.
-"""
+"""Export of a probabilistic genome: FASTA in three readings, and its variants (V) as BED, TSV or Parquet."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from mutbert.regions import Region, merge_regions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from mutbert.arrays import Int64, UInt8
+    from mutbert.arrays import UInt8
     from mutbert.progress import Advance
 
 
@@ -45,14 +42,14 @@ _CODE_OF_SET: Final = np.array([alphabet.UNKNOWN, *(alphabet.IUPAC.index(alphabe
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote: for a table, regions and bases after merging, and rows; else letters that were changed."""
+    """What an export wrote."""
 
     path: Path
     kind: str
-    regions: int
+    regions: int  # of a table, after merging, as bases are
     bases: int
     variants: int
-    changed: int
+    changed: int  # letters of a FASTA that are not the reference's
 
 
 def export_genome(
@@ -91,17 +88,13 @@ def export_genome(
     kind : str, optional
         One of `KINDS`; by default ``bed``, ``tsv`` or ``parquet``, by the suffix of `output`.
     regions : sequence of str or Region, optional
-        What to write, as ``chr22`` or ``chr22:101-200`` (1-based, both ends included) under either naming, or as
-        `mutbert.Region` (0-based, half-open); every contig by default. FASTA has them in this order, each once, and a
-        part of a contig under such a name, ``>chr22:101-200``. A table has each position once, in the genome's order.
-    min_frequency : float
-        For ``iupac`` alone: between 0 and 1; 0 takes every base that occurs.
-    soft_mask : bool
-        For FASTA alone: write what the genome has as soft-masked in lower case; all is upper case otherwise.
-    force : bool
-        Replace `output` where it exists.
-    progress : bool
-        Show progress on standard error.
+        What to write, as ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. FASTA has them in
+        this order, each once, and names a part of a contig ``>chr22:101-200`` (1-based, both ends included). A table
+        has each position once, in the genome's order.
+    min_frequency, soft_mask : float, bool
+        The least frequency of a base, for ``iupac``; lower case where the genome is soft-masked, for FASTA.
+    force, progress : bool
+        Replace `output` where it exists; show progress on standard error.
 
     Returns
     -------
@@ -111,8 +104,7 @@ def export_genome(
     Raises
     ------
     InputError
-        When the store, the output, the kind or a region cannot be used; nothing is left behind. A store of version 1
-        has no soft mask to write.
+        When the store, the output, the kind or a region cannot be used; nothing is left behind.
     MissingExtraError
         When Parquet is wanted and pyarrow is not installed.
     """
@@ -122,9 +114,9 @@ def export_genome(
         raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
     if min_frequency and kind != "iupac":
         raise InputError(f"minimum frequency {min_frequency:g}: is for iupac alone; leave it out for {kind}")
-    if soft_mask and kind not in SEQUENCE_KINDS:
+    if soft_mask and kind in TABLE_KINDS:
         raise InputError(f"soft mask: is for FASTA alone; leave it out for {kind}")
-    check_output(output, force=force)
+    check_output(output, force=force, inputs=[genome.path if isinstance(genome, ProbabilisticGenome) else genome])
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
     if soft_mask and genome.manifest.get("version") == 1:
@@ -137,13 +129,13 @@ def export_genome(
         atomic_file(output, force=force) as file,
         progress_bar(f"Writing {kind}", bases, unit="bases", show=progress) as advance,
     ):
-        changed = 0
+        pieces, changed = _pieces(chosen, advance), 0
         if kind == "parquet":
-            variants = _write_parquet(file, genome.path.name, _frames(genome, chosen, advance))
+            variants = _write_parquet(file, genome.path.name, _frames(genome, pieces))
         elif kind in TABLE_KINDS:
-            variants = _write_text(file, kind, _frames(genome, chosen, advance))
+            variants = _write_text(file, kind, _frames(genome, pieces))
         else:
-            variants, changed = _write_fasta(file, genome, chosen, kind, min_frequency, advance, soft_mask=soft_mask)
+            variants, changed = _write_fasta(file, genome, pieces, kind, min_frequency, soft_mask=soft_mask)
     return ExportReport(output, kind, len(chosen), bases, variants, changed)
 
 
@@ -164,19 +156,12 @@ def _kind_of(output: Path, kind: str | None) -> str:
 
 
 def _regions_of(genome: ProbabilisticGenome, wanted: Sequence[str | Region] | None) -> list[Region]:
-    lengths = genome.lengths
     if wanted is None:
-        return [Region(name, 0, length) for name, length in lengths.items()]
+        return [Region(name, 0, length) for name, length in genome.lengths.items()]
     if not wanted:
         raise InputError(f"{genome.path}: no region was given; give at least one, or leave them out for all")
-    found = []
-    for region in wanted:
-        if isinstance(region, Region):
-            # Validated as its text is.
-            region = str(Region(genome.contig(region.contig).name, region.start, region.end))
-        found.append(Region.parse(region, lengths))
-    # The same region twice would be two records of one name.
-    return list(dict.fromkeys(found))
+    # The same region twice would be two records of one name; a Region is validated as its text is.
+    return list(dict.fromkeys(Region.parse(str(region), genome.lengths) for region in wanted))
 
 
 def _pieces(regions: Iterable[Region], advance: Advance) -> Iterator[tuple[Region, int, int]]:
@@ -195,17 +180,16 @@ def _open_text(file: Path) -> IO[bytes]:
 def _write_fasta(
     file: Path,
     genome: ProbabilisticGenome,
-    regions: Iterable[Region],
+    pieces: Iterable[tuple[Region, int, int]],
     kind: str,
     min_frequency: float,
-    advance: Advance,
     *,
     soft_mask: bool,
 ) -> tuple[int, int]:
     """Return the positions that vary, and the letters that are not the reference's."""
     variants = changed = 0
     with _open_text(file) as text:
-        for region, start, end in _pieces(regions, advance):
+        for region, start, end in pieces:
             if start == region.start:
                 whole = len(region) == genome.lengths[region.contig]
                 text.write(f">{region.contig if whole else region}\n".encode())
@@ -225,7 +209,7 @@ def _write_fasta(
 
 def _letters(variants: Variants, kind: str, min_frequency: float) -> UInt8:
     """Return the base code to write at each position that varies, (V,)."""
-    fixed_V4 = _fixed(variants)
+    fixed_V4 = np.rint(variants.frequency * np.float64(FREQUENCY_ONE))
     # Equal frequencies may be stored one unit apart: half and half are 32768 and 32767.
     is_most_V4 = fixed_V4 >= fixed_V4.max(axis=1, keepdims=True) - 1
     reference_V = np.minimum(variants.reference, 3)
@@ -238,16 +222,17 @@ def _letters(variants: Variants, kind: str, min_frequency: float) -> UInt8:
     return np.where(variants.reference == alphabet.UNKNOWN, alphabet.UNKNOWN, code_V).astype(np.uint8)
 
 
-def _frames(genome: ProbabilisticGenome, regions: Iterable[Region], advance: Advance) -> Iterator[pl.DataFrame]:
+def _frames(genome: ProbabilisticGenome, pieces: Iterable[tuple[Region, int, int]]) -> Iterator[pl.DataFrame]:
     """Yield the positions that vary, some hundred thousand rows at once however far apart they lie; one at least."""
     letters = pl.Series(list(alphabet.IUPAC))
     waiting: list[pl.DataFrame] = []
-    for region, start, end in _pieces(regions, advance):
+    for region, start, end in pieces:
         found = genome.variants(region.contig, start, end)
-        columns = {"contig": pl.repeat(region.contig, len(found.position), dtype=pl.String, eager=True)}
-        columns |= {"position": pl.Series(found.position), "reference": letters[found.reference]}
-        columns |= dict(zip(alphabet.BASES, map(pl.Series, (_fixed(found) / FREQUENCY_ONE).T), strict=True))
-        waiting.append(pl.DataFrame(columns))
+        # To full precision again, so that they round as what is stored.
+        frequency_V4 = np.rint(found.frequency * np.float64(FREQUENCY_ONE)) / FREQUENCY_ONE
+        columns = {"position": found.position, "reference": letters[found.reference]}
+        columns |= zip(alphabet.BASES, frequency_V4.T, strict=True)
+        waiting.append(pl.DataFrame(columns).select(pl.lit(region.contig).alias("contig"), pl.all()))
         if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
             yield pl.concat(waiting)
             waiting = []
@@ -275,8 +260,7 @@ def _bed(frame: pl.DataFrame) -> pl.DataFrame:
     name = reference + ">" + pl.concat_str(names, separator=",", ignore_nulls=True)
     score = (pl.sum_horizontal(others.values()) * 1000).round().cast(pl.Int64)
     # Browsers read columns 7 to 12 as whole numbers, so that what is ours can only stand after them.
-    contig, strand, rest = pl.col("contig"), pl.lit("."), map(pl.lit, (0, 1, 1, 0))
-    twelve = (contig, start, end, name, score, strand, start, end, *rest)
+    twelve = (pl.col("contig"), start, end, name, score, pl.lit("."), start, end, *map(pl.lit, (0, 1, 1, 0)))
     return frame.select(*(column.alias(str(number)) for number, column in enumerate(twelve)), *alphabet.BASES)
 
 
@@ -286,8 +270,12 @@ def _write_parquet(file: Path, genome: str, frames: Iterator[pl.DataFrame]) -> i
         from pyarrow.parquet import ParquetWriter
     except ImportError:
         raise MissingExtraError("pyarrow", "export") from None
-    metadata = {"created_by": f"mutbert {__version__}", "genome": genome, "position": "0-based"}
-    metadata["frequencies"] = "of A, C, G, T in the population; kept to 1/65535"
+    metadata = {
+        "created_by": f"mutbert {__version__}",
+        "genome": genome,
+        "position": "0-based",
+        "frequencies": "of A, C, G, T in the population; kept to 1/65535",
+    }
     tables = (frame.with_columns(pl.col(*alphabet.BASES).cast(pl.Float32)).to_arrow() for frame in frames)
     first = next(tables)
     rows = 0
@@ -298,8 +286,3 @@ def _write_parquet(file: Path, genome: str, frames: Iterator[pl.DataFrame]) -> i
             writer.write_table(table)
             rows += len(table)
     return rows
-
-
-def _fixed(variants: Variants) -> Int64:
-    """Return frequencies as the store keeps them, in units of 1/65535, (V, 4)."""
-    return np.rint(variants.frequency.astype(np.float64) * FREQUENCY_ONE).astype(np.int64)

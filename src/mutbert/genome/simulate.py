@@ -1,8 +1,4 @@
-"""A simulated population: a reference with something to learn in it, and the variants of a coalescent history.
-
-For the demonstration, tests and benchmarks. Both files are a function of the arguments alone, for one version of
-msprime.
-"""
+"""A simulated population for the demonstration, tests and benchmarks: a reference with structure, and its variants."""
 
 from __future__ import annotations
 
@@ -31,23 +27,18 @@ FASTA_NAME: Final = "ref.fa"
 VCF_NAME: Final = "population.vcf.gz"
 
 # Human-like history: 10,000 diploids until 1,000 generations ago, then exponential growth to 100,000 today, which gives
-# the excess of rare variants that large panels show. Rates are per base and generation.
-ANCESTRAL_SIZE: Final = 10_000
-PRESENT_SIZE: Final = 100_000
-GENERATIONS_OF_GROWTH: Final = 1_000
-MUTATION_RATE: Final = 1.25e-8
-RECOMBINATION_RATE: Final = 1e-8
-_HIGHEST_RATE: Final = 1e-6
-TRANSITION_WEIGHT: Final = 4.0
-"""A mutation is this many times likelier a transition than either transversion, so that ti/tv is 2."""
+# the excess of rare variants that large panels show. Rates are per base and generation; ti/tv is 2.
+_SIZES: Final = (10_000, 100_000)
+_GENERATIONS: Final = 1_000
+_RECOMBINATION_RATE: Final = 1e-8
+_TRANSITION_WEIGHT: Final = 4
 
-# The background is a Markov chain over the last `_ORDER` bases. Its rows are drawn around this composition (A C G T),
-# with C followed by G at a fifth of what that would give, as in methylated genomes.
+# The background is a Markov chain over the last two bases. Its rows are drawn around this composition (A C G T), with C
+# followed by G at a fifth of what that would give, as in methylated genomes. It is drawn as chains of so many steps.
 _ORDER: Final = 2
-_COMPOSITION: Final = np.array([0.295, 0.205, 0.205, 0.295])
+_CONCENTRATION: Final = 10 * np.array([0.295, 0.205, 0.205, 0.295])
 _CPG_DEPLETION: Final = 0.2
-_CONCENTRATION: Final = 10.0
-_STEPS_OF_A_CHAIN: Final = 2_048
+_STEPS: Final = 2_048
 _BURN_IN: Final = 64
 
 # Interspersed repeats: families of elements, copied all over the sequence on both strands, each copy cut short at its
@@ -57,7 +48,7 @@ _ELEMENT_LENGTHS: Final = (150, 600)
 _REPEAT_SHARE: Final = 0.3
 _DIVERGENCES: Final = (0.01, 0.08)
 
-_LONGEST: Final = 2**29
+_LONGEST: Final = 2**29  # of a .tbi index
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ def simulate_population(
     samples: int = 500,
     seed: int = 1,
     contig: str = "chr1",
-    mutation_rate: float = MUTATION_RATE,
+    mutation_rate: float = 1.25e-8,
     force: bool = False,
     progress: bool = False,
 ) -> SimulationReport:
@@ -88,26 +79,22 @@ def simulate_population(
 
     The reference has structure that a small language model can learn (see `simulate_reference`). The population
     grew exponentially; its sites carry any of the four bases and may have several alternate alleles. The reference
-    base is always the ancestral one.
+    base is always the ancestral one. The same arguments give the same files, for one version of msprime.
 
     Parameters
     ----------
     output : path
         The folder to write: ``ref.fa`` (and ``.fai``), ``population.vcf.gz`` (and ``.tbi``).
-    length : int
-        Bases, 1,000 to 536,870,912.
-    samples : int
-        Diploid people, at least 1.
+    length, samples : int
+        Bases, 1,000 to 536,870,912; diploid people, at least 1.
     seed : int
-        From 0. The same arguments give the same files.
+        From 0.
     contig : str
         Name of the one contig.
     mutation_rate : float
         Mutations per base and generation, above 0 and up to 1e-6: it sets how densely the genome varies.
-    force : bool
-        Replace `output` where it exists.
-    progress : bool
-        Show progress on standard error.
+    force, progress : bool
+        Replace `output` where it exists; show progress on standard error.
 
     Returns
     -------
@@ -122,16 +109,16 @@ def simulate_population(
         When msprime is not installed.
     """
     output = Path(output)
-    if not 1_000 <= length <= _LONGEST:
-        raise InputError(f"length {length}: is not within 1,000 to {_LONGEST:,} bases, which a .tbi index can hold")
-    if samples < 1:
-        raise InputError(f"samples {samples}: give at least one")
-    if seed < 0:
-        raise InputError(f"seed {seed}: give one from 0")
-    if not 0 < mutation_rate <= _HIGHEST_RATE:
-        raise InputError(f"mutation rate {mutation_rate:g}: is not above 0 and up to {_HIGHEST_RATE:g}")
-    if not contig or any(character.isspace() or character in "<>,:;" for character in contig):
-        raise InputError(f"contig {contig!r}: give a name without blanks and without any of <>,:;")
+    named = contig and not any(character.isspace() or character in "<>,:;" for character in contig)
+    for fits, problem in (
+        (1_000 <= length <= _LONGEST, f"length {length}: is not within 1,000 to {_LONGEST:,}"),
+        (samples >= 1, f"samples {samples}: must be at least 1"),
+        (seed >= 0, f"seed {seed}: must be at least 0"),
+        (0 < mutation_rate <= 1e-6, f"mutation rate {mutation_rate:g}: is not above 0 and up to 1e-06"),
+        (named, f"contig {contig!r}: must be a name without blanks and without any of <>,:;"),
+    ):
+        if not fits:
+            raise InputError(problem)
     sequence_seed, ancestry_seed, mutation_seed = (
         int(word) % (2**31 - 1) + 1 for word in np.random.SeedSequence(seed).generate_state(3)
     )
@@ -155,12 +142,10 @@ def simulate_population(
 
 
 def simulate_reference(length: int, random: np.random.Generator) -> UInt8:
-    """Return base codes (length,) of a sequence with something to learn in it.
-
-    The background is a Markov chain of order 2 with few CpG. About 30 % is covered by copies of eight repeat
-    elements, which differ from their element at 1 to 8 % of their bases, lie on either strand, and are cut short.
-    """
-    cumulative = np.cumsum(_transitions(random), axis=1)
+    """Return base codes (length,): a Markov chain of order 2 with few CpG, of which copies of repeats cover 30 %."""
+    chance = random.dirichlet(_CONCENTRATION, size=4**_ORDER)
+    chance[1::4, 2] *= _CPG_DEPLETION
+    cumulative = np.cumsum(chance / chance.sum(axis=1, keepdims=True), axis=1)
     base_L = _markov(length, cumulative, random)
     lengths = random.integers(*_ELEMENT_LENGTHS, size=_FAMILIES, endpoint=True)
     elements = [_markov(int(size), cumulative, random) for size in lengths]
@@ -172,18 +157,9 @@ def simulate_reference(length: int, random: np.random.Generator) -> UInt8:
     return base_L
 
 
-def _transitions(random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Draw the chance of each next base after each of the 4**order contexts, shape (contexts, 4)."""
-    chance = random.dirichlet(_CONCENTRATION * _COMPOSITION, size=4**_ORDER)
-    after_c = np.arange(len(chance)) % 4 == alphabet.BASES.index("C")
-    chance[after_c, alphabet.BASES.index("G")] *= _CPG_DEPLETION
-    transitions: npt.NDArray[np.float64] = chance / chance.sum(axis=1, keepdims=True)
-    return transitions
-
-
 def _markov(length: int, cumulative: npt.NDArray[np.float64], random: np.random.Generator) -> UInt8:
-    """Draw a sequence from the chain: many chains side by side, each from its own start, then one after the other."""
-    steps = min(length, _STEPS_OF_A_CHAIN)
+    """Return a sequence from the chain: many chains drawn at once, each from its own start, then concatenated."""
+    steps = min(length, _STEPS)
     chains = -(-length // steps)
     base_SC = np.empty((steps, chains), dtype=np.uint8)
     context_C = random.integers(0, len(cumulative), size=chains)
@@ -221,18 +197,13 @@ def _simulate_ancestry(length: int, samples: int, ancestry_seed: int, mutation_s
     except ImportError:
         raise MissingExtraError("msprime", "simulate") from None
     demography = msprime.Demography()
-    growth = np.log(PRESENT_SIZE / ANCESTRAL_SIZE) / GENERATIONS_OF_GROWTH
-    demography.add_population(name="population", initial_size=PRESENT_SIZE, growth_rate=growth)
-    demography.add_population_parameters_change(time=GENERATIONS_OF_GROWTH, initial_size=ANCESTRAL_SIZE, growth_rate=0)
-    ancestry = msprime.sim_ancestry(
-        samples,
-        demography=demography,
-        sequence_length=length,
-        recombination_rate=RECOMBINATION_RATE,
-        random_seed=ancestry_seed,
-    )
+    growth = np.log(_SIZES[1] / _SIZES[0]) / _GENERATIONS
+    demography.add_population(name="population", initial_size=_SIZES[1], growth_rate=growth)
+    demography.add_population_parameters_change(time=_GENERATIONS, initial_size=_SIZES[0], growth_rate=0)
+    rates = {"sequence_length": length, "recombination_rate": _RECOMBINATION_RATE}
+    ancestry = msprime.sim_ancestry(samples, demography=demography, random_seed=ancestry_seed, **rates)
     # Base codes A C G T are 0 1 2 3, so that XOR 2 is the transition and XOR 1, XOR 3 are the transversions.
-    weights = np.array([0, 1, TRANSITION_WEIGHT, 1])
+    weights = np.array([0, 1, _TRANSITION_WEIGHT, 1])
     model = msprime.MatrixMutationModel(
         ["0", "1", "2", "3"],
         root_distribution=[1, 0, 0, 0],
@@ -243,17 +214,17 @@ def _simulate_ancestry(length: int, samples: int, ancestry_seed: int, mutation_s
 
 def _header(contig: str, length: int, samples: int, parameters: str) -> str:
     names = "\t".join(f"person{number:0{len(str(samples))}}" for number in range(1, samples + 1))
-    return (
-        "##fileformat=VCFv4.2\n"
-        f'##source="mutbert {__version__} simulate, {parameters}"\n'
-        '##FILTER=<ID=PASS,Description="All filters passed">\n'
-        f"##contig=<ID={contig},length={length}>\n"
-        '##INFO=<ID=AC,Number=A,Type=Integer,Description="Count of each alternate allele">\n'
-        '##INFO=<ID=AF,Number=A,Type=Float,Description="Frequency of each alternate allele">\n'
-        '##INFO=<ID=AN,Number=1,Type=Integer,Description="Number of alleles">\n'
-        '##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">\n'
-        f"#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\t{names}\n"
-    )
+    return f"""\
+##fileformat=VCFv4.2
+##source="mutbert {__version__} simulate, {parameters}"
+##FILTER=<ID=PASS,Description="All filters passed">
+##contig=<ID={contig},length={length}>
+##INFO=<ID=AC,Number=A,Type=Integer,Description="Count of each alternate allele">
+##INFO=<ID=AF,Number=A,Type=Float,Description="Frequency of each alternate allele">
+##INFO=<ID=AN,Number=1,Type=Integer,Description="Number of alleles">
+##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">
+#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\t{names}
+"""
 
 
 def _records(contig: str, base_L: UInt8, ancestry: Any) -> Iterator[bytes]:
@@ -271,10 +242,9 @@ def _records(contig: str, base_L: UInt8, ancestry: Any) -> Iterator[bytes]:
         digit = np.zeros(len(count), dtype=np.uint8)
         digit[order] = ord("0") + np.arange(len(order))
         text_P4[:, 0::2] = digit[site.genotypes].reshape(-1, 2)
-        position = int(site.site.position)
+        position, counts = int(site.site.position), count[order[1:]].tolist()
         ancestral = int(base_L[position])
         alternates = ",".join(alphabet.BASES[ancestral ^ int(site.alleles[index])] for index in order[1:])
-        counts = count[order[1:]].tolist()
         info = f"AC={','.join(map(str, counts))};AF={','.join(f'{value / total:.6g}' for value in counts)};AN={total}"
         fields = (contig, position + 1, ".", alphabet.BASES[ancestral], alternates, ".", "PASS", info, "GT", "")
         yield "\t".join(map(str, fields)).encode() + text_P4.tobytes()
