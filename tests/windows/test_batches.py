@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert import alphabet
-from mutbert.windows.batches import expand_batch, targets_of
+from mutbert.windows.dataset import expand_batch, targets_of
 from mutbert.windows.masking import KEPT
 
 SETS = ["A", "C", "G", "T", "AG", "CT", "CG", "AT", "GT", "AC", "CGT", "AGT", "ACT", "ACG"]

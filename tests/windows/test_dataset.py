@@ -9,13 +9,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from mutbert import alphabet
-from mutbert.windows.batches import expand_batch
-from mutbert.windows.dataset import WindowDataset, whole_batch
-from mutbert.windows.masking import KEPT, Masking, Policy, Weighting, choose_targets, corrupt
+from mutbert.windows.dataset import WindowDataset, expand_batch, whole_batch
+from mutbert.windows.masking import KEPT, Masking, Policy, Tempering, Weighting, choose_targets, corrupt, temper
 from mutbert.windows.randomness import random_bits
-from mutbert.windows.sampler import WindowSampler
-from mutbert.windows.splits import Part, select_regions
-from mutbert.windows.tempering import Tempering, temper
+from mutbert.windows.sampler import Part, WindowSampler, select_regions
 
 LENGTH = 20
 MASKING = Masking("uniform", share=0.3, replace=0.5, random=0.25, keep=0.25)

@@ -9,8 +9,7 @@ from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.regions import Region
 from mutbert.windows.randomness import START, random_bits
-from mutbert.windows.sampler import Places, WindowSampler
-from mutbert.windows.splits import Part, select_regions
+from mutbert.windows.sampler import Part, Places, WindowSampler, select_regions
 
 GENOMES = st.lists(st.lists(st.text("ACGTRN", min_size=1, max_size=40), min_size=1, max_size=3), min_size=1, max_size=3)
 PAIRS = {"A": "T", "C": "G", "G": "C", "T": "A"}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mutbert.errors import InputError
 from mutbert.regions import Region
-from mutbert.windows.splits import Part, genome_name, select_regions, split_genomes
+from mutbert.windows.sampler import Part, genome_name, select_regions, split_genomes
 
 LENGTHS = {"chr1": 100, "chr2": 40}
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutbert.windows.tempering import Tempering, temper
+from mutbert.windows.masking import Tempering, temper
 
 ROWS = st.lists(st.lists(st.integers(0, 65535), min_size=4, max_size=4).filter(any), min_size=1, max_size=10).map(
     lambda rows: (np.array(rows, dtype=float) / np.sum(rows, axis=1, keepdims=True)).astype(np.float32)

@@ -4,12 +4,9 @@ import torch
 from hypothesis import strategies as st
 
 from mutbert.errors import InputError
-from mutbert.windows.batches import expand_batch
-from mutbert.windows.dataset import WindowDataset
-from mutbert.windows.masking import Masking, Weighting
-from mutbert.windows.sampler import WindowSampler
-from mutbert.windows.splits import Part, select_regions
-from mutbert.windows.tempering import Tempering
+from mutbert.windows.dataset import WindowDataset, expand_batch
+from mutbert.windows.masking import Masking, Tempering, Weighting
+from mutbert.windows.sampler import Part, WindowSampler, select_regions
 
 LENGTH = 30
 WEIGHTS = st.floats(0, 100, width=32)
