@@ -1,7 +1,4 @@
-"""The format of a store; ``docs/format.md`` is normative.
-
-Four bases to a byte, ambiguous codes and the soft mask as runs, frequencies in fixed point.
-"""
+"""The format of a store, of which ``docs/format.md`` is normative."""
 
 from __future__ import annotations
 
@@ -24,8 +21,7 @@ if TYPE_CHECKING:
     from mutbert.arrays import Float32, Int64, UInt8, UInt16
 
 Rows: TypeAlias = npt.NDArray[Any]
-Target: TypeAlias = "Path | dict[str, Rows]"
-"""The folder to write arrays to; in memory, a dictionary that is to hold them by file name."""
+Target: TypeAlias = "Path | dict[str, Rows]"  # the folder of files, or arrays in memory by file name
 
 FORMAT: Final = "mutbert.genome"
 FORMAT_VERSION: Final = 2
@@ -37,6 +33,7 @@ LONGEST_CONTIG: Final = 2**32 - 1
 AMBIGUITY: Final = np.dtype([("start", "<u4"), ("length", "<u4"), ("code", "u1")])
 SOFT_MASK: Final = np.dtype([("start", "<u4"), ("length", "<u4")])
 
+# The files of a store: the type of a row, and its shape.
 ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
     "sequence.npy": (np.dtype("u1"), ()),
     "ambiguity.npy": (AMBIGUITY, ()),
@@ -44,15 +41,12 @@ ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
     "variant_position.npy": (np.dtype("<u4"), ()),
     "variant_frequency.npy": (np.dtype("<u2"), (4,)),
 }
-"""The files of a store: the type of a row, and its shape."""
 SEQUENCE_ARRAYS: Final = tuple(ARRAYS)[:3]
 VARIANT_ARRAYS: Final = tuple(ARRAYS)[3:]
 
-_BLOCK_BASES: Final = 1 << 20
 _SHIFTS: Final = np.array([0, 2, 4, 6], dtype=np.uint8)
-
 UNPACK: Final = ((np.arange(256)[:, None] >> _SHIFTS) & 3).astype(np.uint8).reshape(-1).view(np.uint32)
-"""(256,) one packed byte to its four base codes, in one uint32, so that unpacking is a single table look-up."""
+"""(256,) a packed byte to its four base codes in one uint32, so that unpacking is a single look-up."""
 
 
 class GenomeError(InputError):
@@ -76,10 +70,7 @@ def fixed_to_float(fixed: UInt16) -> Float32:
 
 
 def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:
-    """Return distributions (rows that sum to 1 within 1e-3) in fixed point, uint16 (V, 4); rows sum to exactly 65535.
-
-    By the largest remainder, so that no value is further than 1/65535 from its frequency.
-    """
+    """Return distributions in fixed point, uint16 (V, 4), by the largest remainder; rows sum to exactly 65535."""
     exact = frequency_V4.astype(np.float64).reshape(-1, 4)
     total = exact.sum(axis=1, keepdims=True)
     assert np.all(exact >= 0), "frequencies are not negative"
@@ -89,8 +80,7 @@ def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:
     missing = FREQUENCY_ONE - floor.sum(axis=1, keepdims=True)
     # The `missing` largest remainders of a row are rounded up; ties go to the first base.
     rank = np.argsort(np.argsort(-(exact - floor), axis=1, kind="stable"), axis=1, kind="stable")
-    fixed_V4: UInt16 = (floor + (rank < missing)).astype(np.uint16)
-    return fixed_V4
+    return np.asarray(floor + (rank < missing), dtype=np.uint16)
 
 
 def pack(code_L: UInt8) -> UInt8:
@@ -104,28 +94,24 @@ def pack(code_L: UInt8) -> UInt8:
 
 def find_runs(value_L: UInt8, dtype: np.dtype[Any], label: Callable[[UInt8], UInt8] = np.asarray) -> Rows:
     """Return the longest runs of one label, as rows of `AMBIGUITY` or `SOFT_MASK`; labels of 0 are no runs."""
-    starts, labels, last = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], 0
+    starts, labels, last, block = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], 0, 1 << 20
     # By blocks, as a contig may be as large as what is free.
-    for begin in range(0, len(value_L), _BLOCK_BASES):
-        label_L = label(value_L[begin : begin + _BLOCK_BASES])
+    for begin in range(0, len(value_L), block):
+        label_L = label(value_L[begin : begin + block])
         change = np.flatnonzero(np.diff(label_L, prepend=np.uint8(last)))
         starts.append(change + begin)
         labels.append(label_L[change])
         last = label_L[-1]
     start, code = np.concatenate(starts), np.concatenate(labels)
-    length = np.diff(start, append=len(value_L))
+    columns: tuple[Rows, ...] = start, np.diff(start, append=len(value_L)), code
     runs = np.empty(np.count_nonzero(code), dtype=dtype)
-    runs["start"], runs["length"] = start[code > 0], length[code > 0]
-    if dtype == AMBIGUITY:
-        runs["code"] = code[code > 0]
+    for name, column in zip(dtype.names or (), columns, strict=False):
+        runs[name] = column[code > 0]
     return runs
 
 
 def write_reference(target: Target, contigs: Iterable[tuple[str, UInt8, Rows]]) -> dict[str, Contig]:
-    """Write sequences, one contig in memory at a time, and return where each contig lies.
-
-    A contig is its name, not used before, its base codes (L,) and its soft mask as runs of `SOFT_MASK`.
-    """
+    """Write contigs (name, base codes (L,), soft mask as runs), one in memory at a time; return where each lies."""
     found: dict[str, Contig] = {}
     with _growing(target, SEQUENCE_ARRAYS) as append:
         for name, code_L, soft_mask in contigs:
@@ -141,20 +127,17 @@ def write_reference(target: Target, contigs: Iterable[tuple[str, UInt8, Rows]]) 
 def write_variants(
     target: Target, contigs: Mapping[str, Contig], variants: Iterable[tuple[str, Int64, UInt16]]
 ) -> dict[str, Contig]:
-    """Write variants, one contig in memory at a time, and return the contigs with the rows of theirs.
-
-    A contig has its name, ascending 0-based positions (V,) and frequencies in fixed point (V, 4); it comes once at
-    most, and has no variants where it does not.
-    """
+    """Write variants (contig, ascending positions (V,), fixed point (V, 4)); return the contigs with their rows."""
     found = {name: contig._replace(variants=(0, 0)) for name, contig in contigs.items()}
     with _growing(target, VARIANT_ARRAYS) as append:
         for name, position_V, frequency_V4 in variants:
             assert found[name].variants == (0, 0), f"the variants of contig {name} come twice"
             assert np.all(np.diff(position_V.astype(np.int64), prepend=-1, append=found[name].length) > 0), "ascending"
-            assert frequency_V4.shape == (len(position_V), 4), "a row of frequencies for each position"
-            assert np.all(frequency_V4.sum(axis=1, dtype=np.int64) == FREQUENCY_ONE), "rows sum to 65535"
-            append("variant_frequency.npy", frequency_V4)
+            sum_V = frequency_V4.sum(axis=1, dtype=np.int64)
+            assert len(sum_V) == len(position_V), "a row of frequencies for each position"
+            assert np.all(sum_V == FREQUENCY_ONE), "rows sum to 65535"
             found[name] = found[name]._replace(variants=append("variant_position.npy", position_V))
+            append("variant_frequency.npy", frequency_V4)
     return found
 
 

@@ -18,7 +18,7 @@ from mutbert.genome.fasta import fasta_lines
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from mutbert.arrays import UInt8
 
@@ -26,38 +26,16 @@ if TYPE_CHECKING:
 FASTA_NAME: Final = "ref.fa"
 VCF_NAME: Final = "population.vcf.gz"
 
-# Human-like history: 10,000 diploids until 1,000 generations ago, then exponential growth to 100,000 today, which gives
-# the excess of rare variants that large panels show. Rates are per base and generation; ti/tv is 2.
-_SIZES: Final = (10_000, 100_000)
-_GENERATIONS: Final = 1_000
-_RECOMBINATION_RATE: Final = 1e-8
-_TRANSITION_WEIGHT: Final = 4
-
-# The background is a Markov chain over the last two bases. Its rows are drawn around this composition (A C G T), with C
-# followed by G at a fifth of what that would give, as in methylated genomes. It is drawn as chains of so many steps.
-_ORDER: Final = 2
-_CONCENTRATION: Final = 10 * np.array([0.295, 0.205, 0.205, 0.295])
-_CPG_DEPLETION: Final = 0.2
-_STEPS: Final = 2_048
-_BURN_IN: Final = 64
-
-# Interspersed repeats: families of elements, copied all over the sequence on both strands, each copy cut short at its
-# start and changed at a few per cent of its bases, as transposons are.
-_FAMILIES: Final = 8
-_ELEMENT_LENGTHS: Final = (150, 600)
-_REPEAT_SHARE: Final = 0.3
-_DIVERGENCES: Final = (0.01, 0.08)
-
 _LONGEST: Final = 2**29  # of a .tbi index
 
 
 @dataclass(frozen=True)
 class SimulationReport:
-    """What a simulation wrote: a FASTA with its ``.fai``, and the phased genotypes of people with their ``.tbi``."""
+    """What a simulation wrote."""
 
     path: Path
-    fasta: Path
-    vcf: Path
+    fasta: Path  # with its .fai
+    vcf: Path  # phased genotypes, with their .tbi
     contig: str
     length: int
     samples: int
@@ -77,9 +55,9 @@ def simulate_population(
 ) -> SimulationReport:
     """Simulate a population and write its reference and genotypes.
 
-    The reference has structure that a small language model can learn (see `simulate_reference`). The population
-    grew exponentially; its sites carry any of the four bases and may have several alternate alleles. The reference
-    base is always the ancestral one. The same arguments give the same files, for one version of msprime.
+    The reference has structure that a small language model can learn. The population grew exponentially; its sites may
+    have several alternate alleles, and the reference base is the ancestral one. The same arguments give the same files,
+    for one version of msprime.
 
     Parameters
     ----------
@@ -87,12 +65,10 @@ def simulate_population(
         The folder to write: ``ref.fa`` (and ``.fai``), ``population.vcf.gz`` (and ``.tbi``).
     length, samples : int
         Bases, 1,000 to 536,870,912; diploid people, at least 1.
-    seed : int
-        From 0.
-    contig : str
-        Name of the one contig.
+    seed, contig : int, str
+        From 0; the name of the one contig.
     mutation_rate : float
-        Mutations per base and generation, above 0 and up to 1e-6: it sets how densely the genome varies.
+        Mutations per base and generation, above 0 and up to 1e-6: how densely the genome varies.
     force, progress : bool
         Replace `output` where it exists; show progress on standard error.
 
@@ -119,55 +95,51 @@ def simulate_population(
     ):
         if not fits:
             raise InputError(problem)
-    sequence_seed, ancestry_seed, mutation_seed = (
-        int(word) % (2**31 - 1) + 1 for word in np.random.SeedSequence(seed).generate_state(3)
-    )
+    seeds = [int(word) % (2**31 - 1) + 1 for word in np.random.SeedSequence(seed).generate_state(3)]
     with atomic_directory(output, force=force) as folder:
-        ancestry = _simulate_ancestry(length, samples, ancestry_seed, mutation_seed, mutation_rate)
-        base_L = simulate_reference(length, np.random.default_rng(sequence_seed))
-        (folder / FASTA_NAME).write_bytes(f">{contig}\n".encode() + fasta_lines(alphabet.BYTE_OF_CODE[base_L]))
-        pysam.faidx(str(folder / FASTA_NAME))
-        records = 0
+        fasta, vcf = folder / FASTA_NAME, folder / VCF_NAME
+        ancestry = _simulate_ancestry(length, samples, seeds[1:], mutation_rate)
+        base_L = simulate_reference(length, np.random.default_rng(seeds[0]))
+        fasta.write_bytes(f">{contig}\n".encode() + fasta_lines(alphabet.BYTE_OF_CODE[base_L]))
+        pysam.faidx(str(fasta))
         with (
-            pysam.BGZFile(str(folder / VCF_NAME), "w") as file,
+            pysam.BGZFile(str(vcf), "w") as file,
             progress_bar("Writing genotypes", ancestry.num_sites, unit="sites", show=progress) as advance,
         ):
             file.write(_header(contig, length, samples, f"length {length}, samples {samples}, seed {seed}").encode())
+            records = 0
             for record in _records(contig, base_L, ancestry):
-                file.write(record)
                 records += 1
+                file.write(record)
                 advance(1)
-        pysam.tabix_index(str(folder / VCF_NAME), preset="vcf", force=True)
+        pysam.tabix_index(str(vcf), preset="vcf", force=True)
     return SimulationReport(output, output / FASTA_NAME, output / VCF_NAME, contig, length, samples, records)
 
 
 def simulate_reference(length: int, random: np.random.Generator) -> UInt8:
-    """Return base codes (length,): a Markov chain of order 2 with few CpG, of which copies of repeats cover 30 %."""
-    chance = random.dirichlet(_CONCENTRATION, size=4**_ORDER)
-    chance[1::4, 2] *= _CPG_DEPLETION
+    """Return base codes (length,): a Markov chain of order 2, of which copies of repeats cover 30 %."""
+    # Drawn around the composition of A, C, G, T, with a fifth of the CpG that it has, as in methylated genomes.
+    chance = random.dirichlet(10 * np.array([0.295, 0.205, 0.205, 0.295]), size=16)
+    chance[1::4, 2] *= 0.2
     cumulative = np.cumsum(chance / chance.sum(axis=1, keepdims=True), axis=1)
     base_L = _markov(length, cumulative, random)
-    lengths = random.integers(*_ELEMENT_LENGTHS, size=_FAMILIES, endpoint=True)
+    # Families of elements are copied anywhere, also on each other, as newer transposons are on older ones.
+    lengths = random.integers(150, 600, size=8, endpoint=True)
     elements = [_markov(int(size), cumulative, random) for size in lengths]
-    divergences = random.uniform(*_DIVERGENCES, size=_FAMILIES)
-    # Copies fall anywhere, also on each other, as newer repeats do on older ones.
-    density = -np.log1p(-_REPEAT_SHARE) / _FAMILIES
-    for element, divergence in zip(elements, divergences, strict=True):
-        _plant(base_L, element, float(divergence), density, random)
+    for element, divergence in zip(elements, random.uniform(0.01, 0.08, size=8), strict=True):
+        _plant(base_L, element, float(divergence), -np.log1p(-0.3) / 8, random)
     return base_L
 
 
 def _markov(length: int, cumulative: npt.NDArray[np.float64], random: np.random.Generator) -> UInt8:
     """Return a sequence from the chain: many chains drawn at once, each from its own start, then concatenated."""
-    steps = min(length, _STEPS)
-    chains = -(-length // steps)
-    base_SC = np.empty((steps, chains), dtype=np.uint8)
-    context_C = random.integers(0, len(cumulative), size=chains)
-    for step in range(-_BURN_IN, steps):
-        chance_C1 = random.random((chains, 1))
+    steps, burn_in = min(length, 2048), 64
+    base_SC = np.empty((steps, -(-length // steps)), dtype=np.uint8)
+    context_C = random.integers(0, 16, size=base_SC.shape[1])
+    for step in range(-burn_in, steps):
         # The last column is 1 but for rounding, so it is left out.
-        next_C = (chance_C1 >= cumulative[context_C, :3]).sum(axis=1)
-        context_C = (context_C * 4 + next_C) % len(cumulative)
+        next_C = (random.random((base_SC.shape[1], 1)) >= cumulative[context_C, :3]).sum(axis=1)
+        context_C = (context_C * 4 + next_C) % 16
         if step >= 0:
             base_SC[step] = next_C
     return base_SC.T.reshape(-1)[:length]
@@ -190,26 +162,24 @@ def _plant(base_L: UInt8, element: UInt8, divergence: float, density: float, ran
     base_L[target_N[inside_N]] = code_N[inside_N]
 
 
-def _simulate_ancestry(length: int, samples: int, ancestry_seed: int, mutation_seed: int, mutation_rate: float) -> Any:
-    """Simulate the genealogy and its mutations; allele ``k`` at a site stands for the ancestral base XOR k."""
+def _simulate_ancestry(length: int, samples: int, seeds: Sequence[int], mutation_rate: float) -> Any:
+    """Return a genealogy with mutations; allele ``k`` at a site stands for the ancestral base XOR k."""
     try:
         import msprime
     except ImportError:
         raise MissingExtraError("msprime", "simulate") from None
+    # Human-like: 10,000 diploids until 1,000 generations ago, then growth to 100,000, which gives the excess of rare
+    # variants that large panels show.
     demography = msprime.Demography()
-    growth = np.log(_SIZES[1] / _SIZES[0]) / _GENERATIONS
-    demography.add_population(name="population", initial_size=_SIZES[1], growth_rate=growth)
-    demography.add_population_parameters_change(time=_GENERATIONS, initial_size=_SIZES[0], growth_rate=0)
-    rates = {"sequence_length": length, "recombination_rate": _RECOMBINATION_RATE}
-    ancestry = msprime.sim_ancestry(samples, demography=demography, random_seed=ancestry_seed, **rates)
-    # Base codes A C G T are 0 1 2 3, so that XOR 2 is the transition and XOR 1, XOR 3 are the transversions.
-    weights = np.array([0, 1, _TRANSITION_WEIGHT, 1])
-    model = msprime.MatrixMutationModel(
-        ["0", "1", "2", "3"],
-        root_distribution=[1, 0, 0, 0],
-        transition_matrix=[[weights[before ^ after] / weights.sum() for after in range(4)] for before in range(4)],
-    )
-    return msprime.sim_mutations(ancestry, rate=mutation_rate, model=model, random_seed=mutation_seed)
+    demography.add_population(name="population", initial_size=100_000, growth_rate=np.log(100_000 / 10_000) / 1000)
+    demography.add_population_parameters_change(time=1000, initial_size=10_000, growth_rate=0)
+    rates = {"sequence_length": length, "recombination_rate": 1e-8}
+    ancestry = msprime.sim_ancestry(samples, demography=demography, random_seed=seeds[0], **rates)
+    # Base codes A C G T are 0 1 2 3: XOR 2 is the transition, XOR 1 and 3 are the transversions, so that ti/tv is 2.
+    weights = np.array([0, 1, 4, 1]) / 6
+    changes = weights[np.arange(4)[:, None] ^ np.arange(4)]
+    model = msprime.MatrixMutationModel(list("0123"), root_distribution=[1, 0, 0, 0], transition_matrix=changes)
+    return msprime.sim_mutations(ancestry, rate=mutation_rate, model=model, random_seed=seeds[1])
 
 
 def _header(contig: str, length: int, samples: int, parameters: str) -> str:

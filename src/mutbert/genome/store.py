@@ -67,8 +67,7 @@ class ProbabilisticGenome:
     contigs: Mapping[str, Contig]  # in the FASTA's order
     manifest: Mapping[str, Any] = field(repr=False)  # sources, settings, records used and not used; empty in memory
     arrays: Mapping[str, Rows] = field(repr=False)  # by file name, as in docs/format.md
-    _base: Self | None = field(default=None, repr=False)
-    _indexes: dict[str, tuple[Rows, Int64, Int64]] = field(default_factory=dict, repr=False)
+    _indexes: dict[str, tuple[Rows, Int64, Int64]] = field(default_factory=dict, repr=False, init=False)
 
     @classmethod
     def open(cls, path: str | Path, *, check: bool = False) -> Self:
@@ -91,18 +90,14 @@ class ProbabilisticGenome:
         arrays = dict(self.arrays)
         rows = ((self.contig(name).name, *both) for name, both in variants.items())
         contigs = store.write_variants(arrays, self.contigs, rows)
-        return replace(self, contigs=contigs, arrays=arrays, _base=self._base or self, _indexes={})
+        return replace(self, contigs=contigs, arrays=arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process opens a store itself and shares its pages; pickled arrays would be copies.
-        if self._base is not None:
-            rows = {name: slice(*contig.variants) for name, contig in self.contigs.items()}
-            position, frequency = (self.arrays[name] for name in store.VARIANT_ARRAYS)
-            variants = {name: (position[some], frequency[some]) for name, some in rows.items()}
-            return type(self).with_variants, (self._base, variants)
         if not self.manifest:
             return type(self), (self.path, self.contigs, self.manifest, self.arrays)
-        return _reopen, (type(self), self.path.absolute(), self.manifest["arrays"])
+        # Another process opens a store itself and shares its pages; pickled arrays would be copies.
+        own = {name: array for name, array in self.arrays.items() if not isinstance(array.base, np.memmap)}
+        return _reopen, (type(self), self.path.absolute(), self.manifest["arrays"], self.contigs, own)
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -128,14 +123,11 @@ class ProbabilisticGenome:
 
     def bases(self, contig: str, start: int, end: int) -> UInt8:
         """Return the reference as base codes (end - start,), which `mutbert.alphabet.decode` turns into a string."""
-        contig_B, start_B = self._one(contig, start, end)
-        base_L: UInt8 = self._bases(contig_B, start_B, end - start)[0]
-        return base_L
+        return self._bases(*self._one(contig, start, end), end - start).reshape(-1)
 
     def frequencies(self, contig: str, start: int, end: int) -> Float32:
         """Return the distribution over A, C, G, T at every position, float32 (end - start, 4); N is a quarter each."""
-        dense_L4: Float32 = self.windows(*self._one(contig, start, end), end - start).distributions()[0]
-        return dense_L4
+        return self.windows(*self._one(contig, start, end), end - start).distributions().reshape(-1, 4)
 
     def variants(self, contig: str, start: int | None = None, end: int | None = None) -> Variants:
         """Return the positions that vary, their reference bases and frequencies; of a whole contig by default."""
@@ -148,16 +140,15 @@ class ProbabilisticGenome:
 
     def soft_masked(self, contig: str, start: int, end: int) -> Bool:
         """Return which bases are soft-masked, bool (end - start,): in lower case in the FASTA, as repeats are."""
-        masked_L: Bool = self.soft_masked_windows(*self._one(contig, start, end), end - start)[0]
-        return masked_L
+        return self.soft_masked_windows(*self._one(contig, start, end), end - start).reshape(-1)
 
     def known_runs(self, contig: str, start: int, end: int) -> Int64:
         """Return starts and ends of the stretches without N, ascending, (runs, 2); other codes are known bases."""
         self._one(contig, start, end)
         runs = self.arrays["ambiguity.npy"][slice(*self.contig(contig).ambiguity)]
         gaps = runs[runs["code"] == alphabet.UNKNOWN]
-        ends = gaps["start"].astype(np.int64) + gaps["length"]
-        edges = np.stack([gaps["start"].astype(np.int64), ends], axis=1).clip(start, end)
+        first = gaps["start"].astype(np.int64)
+        edges = np.stack([first, first + gaps["length"]], axis=1).clip(start, end)
         known = np.concatenate([[start], edges.reshape(-1), [end]]).reshape(-1, 2)
         return known[known[:, 0] < known[:, 1]]
 
@@ -258,9 +249,11 @@ def _every_window(values: UInt8, length: int) -> UInt8:
     return np.ndarray((len(values) - length + 1, length), np.uint8, values, strides=(1, 1))
 
 
-def _reopen(kind: type[ProbabilisticGenome], path: Path, arrays: Mapping[str, Any]) -> ProbabilisticGenome:
+def _reopen(
+    kind: type[ProbabilisticGenome], path: Path, expected: Any, contigs: Mapping[str, Contig], own: Mapping[str, Rows]
+) -> ProbabilisticGenome:
     """Return a store that another process has open; `GenomeError` where another was put in its place since."""
     genome = kind.open(path)
-    if genome.manifest["arrays"] != arrays:
+    if genome.manifest["arrays"] != expected:
         raise GenomeError(f"{path}: was replaced by another genome while it was in use; start again")
-    return genome
+    return replace(genome, contigs=contigs, arrays={**genome.arrays, **own})
