@@ -9,7 +9,7 @@ import pytest
 from mutbert.genome.build import build_genome
 from mutbert.genome.format import FREQUENCY_ONE, SOFT_MASK
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.summary import DOUBLING_EDGES, SPECTRUM_BINS, summarise_genome
+from mutbert.genome.summary import SPECTRUM_BINS, summarise_genome
 
 DOCS = Path(__file__).parent
 
@@ -62,20 +62,6 @@ def test_the_spectrum_has_its_upper_edges(genome):
     expected[9] += 1  # 0.5
     expected[19] += 1  # 1
     assert spectrum == expected.tolist()
-
-
-@pytest.mark.parametrize(
-    ("frequency", "index"),
-    [(1, -1), (0.50002, -1), (0.5, -2), (0.26, -2), (0.25, -3), (2**-10, -11), (1.1 * 2**-10, -10), (2**-16, 0)],
-)
-def test_a_doubling_bin_has_its_upper_edge(tmp_path, write_fasta, write_vcf, frequency, index):
-    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT"})
-    vcf = write_vcf(tmp_path / "x.vcf", [("chr1", 1, "A", "T", frequency)])
-    genome = ProbabilisticGenome.open(build_genome(fasta, tmp_path / "x.genome", vcf, min_frequency=0).path)
-    spectrum = summarise_genome(genome).doubling_spectrum
-    assert np.flatnonzero(spectrum).tolist() == [index % 16]
-    low, high = DOUBLING_EDGES[index % 16], DOUBLING_EDGES[index % 16 + 1]
-    assert low < frequency <= high
 
 
 def test_every_kept_frequency_has_one_doubling_bin():
