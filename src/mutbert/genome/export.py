@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 TABLE_KINDS: Final = ("bed", "tsv", "parquet")
 KINDS: Final = ("reference", "consensus", "iupac", *TABLE_KINDS)
 
-# About a million bases at once: memory stays some tens of megabytes, and every piece but the last ends a line.
-_PIECE_BASES: Final = LINE_BASES << 14
+_PIECE_BASES: Final = LINE_BASES << 14  # of memory at once; every piece but the last ends a line
 _ROWS_AT_ONCE: Final = 1 << 18
-
 _CODES: Final = np.array([(row > 0) @ [1, 2, 4, 8] for row in alphabet.DISTRIBUTIONS]).argsort()
 """(15,) a set of bases (bit 0 is A, bit 3 is T) less one, to its IUPAC base code."""
 
@@ -67,11 +65,10 @@ def export_genome(
     ============= ===================================================================================================
     ``reference`` FASTA: the reference as it was, IUPAC codes and N included.
     ``consensus`` FASTA: where the genome varies, the most frequent base; of equal ones the reference's, else the first.
-    ``iupac``     FASTA: where the genome varies, the IUPAC code of all bases of at least `min_frequency`, or of the
-                  most frequent one where none has it. All four bases together are N.
-    ``bed``       The 12 columns of BED, without a header: the name is ``A>G,T``, the score 1,000 times the share of
-                  bases that are not the reference's; then the frequencies of A, C, G, T.
-    ``tsv``       With a header: contig, 1-based position, reference, A, C, G, T.
+    ``iupac``     FASTA: where the genome varies, the IUPAC code of the bases of at least `min_frequency`, if any.
+    ``bed``       The 12 columns of BED, with the name ``A>G,T`` and as the score 1,000 times the share of bases other
+                  than the reference's; then the frequencies of A, C, G, T.
+    ``tsv``       contig, 1-based position, reference, A, C, G, T, with a header.
     ``parquet``   contig, 0-based position (int64), reference, A, C, G, T (float32).
     ============= ===================================================================================================
 

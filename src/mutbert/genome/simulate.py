@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 FASTA_NAME: Final = "ref.fa"
 VCF_NAME: Final = "population.vcf.gz"
 
-_LONGEST: Final = 2**29  # of a .tbi index
+_HEADER: Final = """\
+##fileformat=VCFv4.2
+##source="mutbert {} simulate, {}"
+##FILTER=<ID=PASS,Description="All filters passed">
+##contig=<ID={},length={}>
+##INFO=<ID=AC,Number=A,Type=Integer,Description="Count of each alternate allele">
+##INFO=<ID=AF,Number=A,Type=Float,Description="Frequency of each alternate allele">
+##INFO=<ID=AN,Number=1,Type=Integer,Description="Number of alleles">
+##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">
+#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\t{}
+"""
 
 
 @dataclass(frozen=True)
@@ -87,7 +97,7 @@ def simulate_population(
     output = Path(output)
     named = contig and not any(character.isspace() or character in "<>,:;" for character in contig)
     for fits, problem in (
-        (1_000 <= length <= _LONGEST, f"length {length}: is not within 1,000 to {_LONGEST:,}"),
+        (1_000 <= length <= 2**29, f"length {length}: is not within 1,000 and {2**29:,}, the most of a .tbi index"),
         (samples >= 1, f"samples {samples}: must be at least 1"),
         (seed >= 0, f"seed {seed}: must be at least 0"),
         (0 < mutation_rate <= 1e-6, f"mutation rate {mutation_rate:g}: is not above 0 and up to 1e-06"),
@@ -106,7 +116,9 @@ def simulate_population(
             pysam.BGZFile(str(vcf), "w") as file,
             progress_bar("Writing genotypes", ancestry.num_sites, unit="sites", show=progress) as advance,
         ):
-            file.write(_header(contig, length, samples, f"length {length}, samples {samples}, seed {seed}").encode())
+            names = [f"person{number:0{len(str(samples))}}" for number in range(1, samples + 1)]
+            parameters = f"length {length}, samples {samples}, seed {seed}"
+            file.write(_HEADER.format(__version__, parameters, contig, length, "\t".join(names)).encode())
             records = 0
             for record in _records(contig, base_L, ancestry):
                 records += 1
@@ -180,21 +192,6 @@ def _simulate_ancestry(length: int, samples: int, seeds: Sequence[int], mutation
     changes = weights[np.arange(4)[:, None] ^ np.arange(4)]
     model = msprime.MatrixMutationModel(list("0123"), root_distribution=[1, 0, 0, 0], transition_matrix=changes)
     return msprime.sim_mutations(ancestry, rate=mutation_rate, model=model, random_seed=seeds[1])
-
-
-def _header(contig: str, length: int, samples: int, parameters: str) -> str:
-    names = "\t".join(f"person{number:0{len(str(samples))}}" for number in range(1, samples + 1))
-    return f"""\
-##fileformat=VCFv4.2
-##source="mutbert {__version__} simulate, {parameters}"
-##FILTER=<ID=PASS,Description="All filters passed">
-##contig=<ID={contig},length={length}>
-##INFO=<ID=AC,Number=A,Type=Integer,Description="Count of each alternate allele">
-##INFO=<ID=AF,Number=A,Type=Float,Description="Frequency of each alternate allele">
-##INFO=<ID=AN,Number=1,Type=Integer,Description="Number of alleles">
-##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">
-#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\t{names}
-"""
 
 
 def _records(contig: str, base_L: UInt8, ancestry: Any) -> Iterator[bytes]:

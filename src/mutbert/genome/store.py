@@ -1,7 +1,7 @@
 """The probabilistic genome: opened from a store by memory map, or held in memory.
 
-Shape suffixes: B windows, L positions of a window, N (window, position) pairs, V variants, R runs, C contigs, 4 bases
-in the order A, C, G, T. A *slot* is a position in the whole genome, four to a byte of ``sequence.npy``.
+Shape suffixes: B windows, L positions of a window, N (window, position) pairs, V variants, R runs, C contigs, 4 bases.
+A *slot* is a position in the whole genome, four to a byte of ``sequence.npy``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["FREQUENCY_ONE", "MANIFEST", "GenomeError", "ProbabilisticGenome", "f
 
 
 class Variants(NamedTuple):
-    """Positions that vary: 0-based (V,), reference base codes (V,), and frequencies of A, C, G, T (V, 4)."""
+    """Positions that vary, 0-based (V,), reference base codes (V,), and frequencies of A, C, G, T (V, 4)."""
 
     position: Int64
     reference: UInt8
@@ -37,15 +37,12 @@ class Variants(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """Equally long windows: reference base codes, and sparse rows for the positions that vary.
-
-    A row is a window, a 0-based position there, and the frequencies of A, C, G, T in units of 1/65535; rows ascend.
-    """
+    """Equally long windows: reference base codes, and ascending sparse rows for the positions that vary."""
 
     base_BL: UInt8
-    row_N: Int64
-    column_N: Int64
-    frequency_N4: UInt16
+    row_N: Int64  # window
+    column_N: Int64  # 0-based position there
+    frequency_N4: UInt16  # of A, C, G, T in units of 1/65535
 
     def distributions(self) -> Float32:
         """Return the distribution over A, C, G, T at every position, float32 of shape (B, L, 4)."""

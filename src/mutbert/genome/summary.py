@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 SPECTRUM_BINS: Final = 20
 
 DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
-"""(17,) edges of bins that double: all up to 1/32768, up to 1/16384, ... up to 1. A population of constant size without
-selection has about as many alleles in each (Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show."""
+"""(17,) edges of bins that double. A population of constant size without selection has about as many alleles in each
+(Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show."""
 
 _OF_ALL: Final = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
 
@@ -30,10 +30,9 @@ _OF_ALL: Final = ("known_share", "soft_masked_share", "mean_alternate_frequency"
 class GenomeSummary:
     """Numbers of a genome.
 
-    Spectra count alternate alleles by frequency, within the 1/65535 that a store keeps: bin i of n is above ``i / n``
-    and up to ``(i + 1) / n``, or above ``DOUBLING_EDGES[i]`` and up to the next. Diversity is the expected
-    heterozygosity, the sum of 1 - Σ p² over the positions that vary: the chance that two chromosomes drawn from the
-    population differ there (Nei 1973, PNAS 70:3321). With all variants kept it is the nucleotide diversity.
+    Spectra count alternate alleles by frequency: bin i of n is above ``i / n`` and up to ``(i + 1) / n``, or above
+    ``DOUBLING_EDGES[i]`` and up to the next. Diversity is the expected heterozygosity, the sum of 1 - Σ p² over the
+    positions that vary (Nei 1973, PNAS 70:3321); with all variants kept it is the nucleotide diversity.
     """
 
     contigs: pl.DataFrame  # in the FASTA's order: name, and each contig's numbers of the names below
