@@ -36,12 +36,9 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.model.modeling_mutbert import target_loss
 from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
-from mutbert.windows.batches import expand_batch
-from mutbert.windows.dataset import WindowDataset, whole_batch
-from mutbert.windows.masking import LONGEST_WINDOW, Masking
-from mutbert.windows.sampler import WindowSampler
-from mutbert.windows.splits import split_genomes
-from mutbert.windows.tempering import Tempering
+from mutbert.windows.dataset import WindowDataset, expand_batch, whole_batch
+from mutbert.windows.masking import LONGEST_WINDOW, Masking, Tempering
+from mutbert.windows.sampler import WindowSampler, split_genomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ from mutbert.reports.page import Section, html_table, write_page
 from mutbert.reports.training_figures import training_figure
 from mutbert.training.pretrain import PretrainResult, pretrain
 from mutbert.training.recipe import load_recipe
-from mutbert.windows.splits import select_regions
+from mutbert.windows.sampler import select_regions
 
 try:
     import pyarrow.parquet as pq

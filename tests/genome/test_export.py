@@ -1,13 +1,10 @@
-"""Exports against plain loops over the frequencies, and against samtools, bcftools and pyarrow."""
+"""Exports against plain loops over the frequencies, and read back."""
 
 import gzip
 import json
-import shutil
-import subprocess
 import sys
 
 import numpy as np
-import pysam
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,36 +131,6 @@ def test_regions_come_as_asked_for(tmp_path, genome):
         ("chr2", whole),
     ]
     assert (report.regions, report.bases, report.variants, report.changed) == (3, 4 + 8 + 63, 2 + 2 + 3, 1 + 1 + 1)
-
-
-@pytest.mark.bcftools
-def test_bcftools_agrees(tmp_path, write_fasta):
-    """Its consensus puts in what occurs more often than not; with a person's genotypes, the codes of both alleles."""
-    if shutil.which("bcftools") is None:
-        pytest.skip("bcftools is not there")
-    rng = np.random.default_rng(0)
-    base_L = rng.integers(0, 4, 5000)
-    fasta = write_fasta(tmp_path / "x.fa", {"chr1": alphabet.decode(base_L.astype(np.uint8))}, width=60)
-    header = (
-        '##fileformat=VCFv4.2\n##contig=<ID=chr1>\n##INFO=<ID=AF,Number=A,Type=Float,Description="x">\n'
-        '##FORMAT=<ID=GT,Number=1,Type=String,Description="x">\n'
-        "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\tone\n"
-    )
-    lines = []
-    for place in np.sort(rng.choice(5000, 400, replace=False)):
-        reference = "ACGT"[base_L[place]]
-        alternate = "ACGT"[(base_L[place] + rng.integers(1, 4)) % 4]
-        frequency = round(rng.random() * 0.98 + 0.01, 3)
-        lines.append(f"chr1\t{place + 1}\t.\t{reference}\t{alternate}\t.\tPASS\tAF={frequency}\tGT\t0/1\n")
-    (tmp_path / "x.vcf").write_text(header + "".join(lines))
-    store = build_genome(fasta, tmp_path / "x.genome", tmp_path / "x.vcf", min_frequency=0).path
-    packed = pysam.tabix_index(str(tmp_path / "x.vcf"), preset="vcf", keep_original=True)
-    for kind, options in (("consensus", ["-i", "AF>0.5"]), ("iupac", ["-I"])):
-        done = subprocess.run(["bcftools", "consensus", *options, "-f", fasta, packed], capture_output=True, check=True)
-        export_genome(store, tmp_path / f"{kind}.fa", kind)
-        (found,) = read_fasta(tmp_path / f"{kind}.fa").values()
-        assert found == "".join(done.stdout.decode().splitlines()[1:])
-        assert found != alphabet.decode(base_L.astype(np.uint8))
 
 
 def expected_rows(genome, regions=None):

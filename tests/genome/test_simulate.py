@@ -1,7 +1,5 @@
 """The simulated population: the two files agree, repeat themselves, and have something to learn in them."""
 
-import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -50,15 +48,6 @@ def test_both_files_are_indexed(population):
         whole = [record.pos for record in file]
         part = [record.pos for record in file.fetch("chr1", 20_000, 50_000)]
     assert part == [pos for pos in whole if 20_000 < pos <= 50_000]
-
-
-@pytest.mark.bcftools
-def test_bcftools_accepts_it(population, tmp_path):
-    if shutil.which("bcftools") is None:
-        pytest.skip("bcftools is not there")
-    command = ["bcftools", "norm", "--check-ref", "e", "-f", population.fasta, "-o", tmp_path / "x.vcf", population.vcf]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "Warning" not in result.stderr
 
 
 def test_the_same_arguments_give_the_same_bytes(population, tmp_path):

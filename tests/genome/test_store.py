@@ -197,6 +197,13 @@ CONTIG = {"name": "x", "length": 4, "offset": 0, "ambiguity": [0, 0], "soft_mask
         ({"version": "two"}, "cannot be read"),
         ({"format": "something else"}, "does not describe a genome store"),
         ({"contigs": [{"name": "chr1"}]}, "cannot be read"),
+        ({"contigs": []}, "has no contigs, or two of one name"),
+        ({"contigs": [CONTIG, CONTIG]}, "has no contigs, or two of one name"),
+        ({"contigs": [{**CONTIG, "name": 5}]}, "not fit"),
+        ({"contigs": [{**CONTIG, "offset": -4}]}, "not fit"),
+        ({"contigs": [{**CONTIG, "length": 0}]}, "not fit"),
+        ({"contigs": [{**CONTIG, "length": "4"}]}, "cannot be read"),
+        ({"contigs": [{**CONTIG, "variants": [0, 0.5]}]}, "not fit"),
         ({"contigs": [{**CONTIG, "length": 9999}]}, "not fit"),
         ({"contigs": [{**CONTIG, "soft_mask": [0, 2]}]}, "not fit"),
         ({"contigs": [{**CONTIG, "variants": [1, 0]}]}, "not fit"),
@@ -217,7 +224,7 @@ def test_what_is_no_store_is_refused(tmp_path):
         ProbabilisticGenome.open(tmp_path / "absent")
     with pytest.raises(InputError, match="not a genome store"):
         ProbabilisticGenome.open(tmp_path)
-    for content in ("{", "[]", "{}", "\xff"):
+    for content in ("{", "[]", "{}", "\xff", '{"a":' * 100_000):
         (tmp_path / MANIFEST).write_text(content, encoding="latin-1")
         with pytest.raises(InputError, match=r"manifest\.json: cannot be read"):
             ProbabilisticGenome.open(tmp_path)

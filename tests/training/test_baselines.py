@@ -8,10 +8,8 @@ from mutbert.regions import Region
 from mutbert.training import baselines as module
 from mutbert.training.baselines import evaluate_baselines, fit_baselines
 from mutbert.windows.dataset import WindowDataset
-from mutbert.windows.masking import Masking
-from mutbert.windows.sampler import WindowSampler
-from mutbert.windows.splits import Part
-from mutbert.windows.tempering import Tempering
+from mutbert.windows.masking import Masking, Tempering
+from mutbert.windows.sampler import Part, WindowSampler
 
 REGIONS = [Region("chr1", 0, 700), Region("chr1", 900, 1203)]
 

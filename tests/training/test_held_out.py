@@ -9,12 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert.training.held_out import CALIBRATED, GROUPS, SUMS, held_out_sums, held_out_windows, summarise_sums
-from mutbert.windows.batches import Targets
-from mutbert.windows.dataset import WindowDataset
-from mutbert.windows.masking import Masking
-from mutbert.windows.sampler import WindowSampler
-from mutbert.windows.splits import select_regions, split_genomes
-from mutbert.windows.tempering import Tempering
+from mutbert.windows.dataset import Targets, WindowDataset
+from mutbert.windows.masking import Masking, Tempering
+from mutbert.windows.sampler import WindowSampler, select_regions, split_genomes
 
 
 def draw_targets(seed, windows, count):

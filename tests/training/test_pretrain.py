@@ -19,11 +19,9 @@ from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
 from mutbert.training.pretrain import pretrain
 from mutbert.training.provenance import genome_hash
 from mutbert.training.recipe import load_recipe
-from mutbert.windows.batches import expand_batch
-from mutbert.windows.dataset import WindowDataset
-from mutbert.windows.sampler import WindowSampler
-from mutbert.windows.splits import Part, select_regions
-from mutbert.windows.tempering import Tempering
+from mutbert.windows.dataset import WindowDataset, expand_batch
+from mutbert.windows.masking import Tempering
+from mutbert.windows.sampler import Part, WindowSampler, select_regions
 
 
 def assert_same_weights(first, second):

@@ -1,7 +1,6 @@
 import itertools
 import math
 import re
-from collections import Counter
 from typing import get_args
 
 import numpy as np
@@ -10,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert import alphabet
-from mutbert.windows.masking import KEPT, LONGEST_WINDOW, Masking, Policy, choose_targets, corrupt
+from mutbert.windows.masking import (
+    KEPT,
+    LONGEST_WINDOW,
+    Masking,
+    Policy,
+    Tempering,
+    Weighting,
+    choose_targets,
+    corrupt,
+    temper,
+)  # fmt: skip
 from mutbert.windows.randomness import random_bits
 
 POLICIES = get_args(Policy)
@@ -69,13 +78,6 @@ def test_the_targets_are_those_whose_turn_comes_first(variant, seed, masking):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_targets_of_long_windows_are_those_whose_turn_comes_first(policy):
-    # NumPy sorts short arrays where it only has to find the lowest.
-    variant = np.random.default_rng(0).random((4, 3000)) < 0.1
-    check_turns(variant, 5, Masking(policy, 0.15))
-
-
-@pytest.mark.parametrize("policy", POLICIES)
 def test_the_longest_window_and_a_share_of_none_and_all(policy):
     variant = np.arange(LONGEST_WINDOW)[None] % 50 == 0
     every = choose(variant, 0, Masking(policy, 1.0))
@@ -86,57 +88,6 @@ def test_the_longest_window_and_a_share_of_none_and_all(policy):
     assert choose(variant[:, :5], 0, Masking(policy, 0.15)).shape == (1, 0)
     with pytest.raises(AssertionError, match="16 bits"):
         choose_targets(np.zeros((1, LONGEST_WINDOW + 1), bool), np.zeros((1, LONGEST_WINDOW + 6), np.uint64), Masking())
-
-
-def sets_and_their_probabilities(variant, count, masking):
-    """Draw in every way there is, by hand."""
-    if masking.policy == "weighted":
-
-        def go_on(taken, probability):
-            if len(taken) == count:
-                chance[frozenset(taken)] += probability
-                return
-            weight = {
-                place: masking.variant_weight if variant[place] else 1
-                for place in range(len(variant))
-                if place not in taken
-            }
-            for place, one in weight.items():
-                go_on((*taken, place), probability * one / sum(weight.values()))
-
-        chance = Counter()
-        go_on((), 1.0)
-        return chance
-    draws = masking.draws(len(variant))
-    chance = Counter()
-    for times in itertools.permutations(range(draws)):
-        chance[frozenset(turns(variant, times, masking)[:count])] += 1 / math.factorial(draws)
-    return chance
-
-
-@pytest.mark.parametrize(
-    "masking",
-    [
-        Masking("uniform", 0.5),
-        Masking("variants_first", 0.5),
-        Masking("weighted", 0.5, variant_weight=3),
-        Masking("weighted", 0.34, variant_weight=0.4),
-        Masking("spans", 0.5, span_length=2),
-        Masking("spans", 0.67, span_length=3),
-    ],
-)
-def test_every_set_of_targets_is_as_likely_as_drawn_by_hand(masking):
-    windows = 40_000
-    variant = np.array([False, True, False, False, True, False])
-    chance = sets_and_their_probabilities(variant, masking.targets(6), masking)
-    assert sum(chance.values()) == pytest.approx(1)
-    found = Counter(map(frozenset, choose(np.tile(variant, (windows, 1)), 4, masking).tolist()))
-    assert set(found) == set(chance)
-    squared = sum((found[key] - windows * one) ** 2 / (windows * one) for key, one in chance.items())
-    # Chi-squared; its 99.99 % quantile is below this for as many as 19 degrees of freedom.
-    freedom = len(chance) - 1
-    assert freedom <= 19
-    assert squared < freedom + 3.8 * math.sqrt(2 * freedom) + 10
 
 
 @given(st.integers(0, 1000), st.integers(0, 8), st.integers(0, 8), st.integers(0, 8))
@@ -153,21 +104,62 @@ def test_what_is_seen_at_a_target_follows_its_bits(seed, replace, random, keep):
         assert found == expected
 
 
+ROWS = st.lists(st.lists(st.integers(0, 65535), min_size=4, max_size=4).filter(any), min_size=1, max_size=10).map(
+    lambda rows: (np.array(rows, dtype=float) / np.sum(rows, axis=1, keepdims=True)).astype(np.float32)
+)
+
+
+@given(ROWS, st.sampled_from(["none", "log", "published"]), st.floats(0.05, 5))
+def test_tempered_rows_are_distributions_and_no_allele_appears(frequency, kind, temperature):
+    tempered = temper(frequency, Tempering(kind, temperature))
+    np.testing.assert_allclose(tempered.sum(axis=1), 1, atol=1e-5)
+    assert not (tempered[frequency == 0] > 0).any()
+    assert tempered.dtype == np.float32
+
+
+@given(ROWS, st.floats(0.1, 3))
+def test_log_tempering_is_a_normalised_power(frequency, temperature):
+    power = frequency.astype(float) ** (1 / temperature)
+    expected = power / power.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(temper(frequency, Tempering("log", temperature)), expected, atol=1e-5)
+
+
+@given(ROWS, st.floats(0.1, 3))
+def test_published_tempering_is_the_softmax_of_what_is_present(frequency, temperature):
+    expected = np.where(frequency > 0, np.exp(frequency.astype(float) / temperature), 0)
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(temper(frequency, Tempering("published", temperature)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["log", "published"])
+def test_a_low_temperature_leaves_the_most_frequent_allele(kind):
+    frequency = np.array([[0.6, 0.4, 0, 0], [0.5, 0, 0.5, 0], [0, 0, 0, 1]], dtype=np.float32)
+    expected = [[1, 0, 0, 0], [0.5, 0, 0.5, 0], [0, 0, 0, 1]]
+    np.testing.assert_allclose(temper(frequency, Tempering(kind, 1e-4)), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("kind", "settings", "message"),
     [
-        ({"policy": "variants"}, "masking.policy is 'variants'; choose variants_first, uniform, weighted, spans"),
-        ({"share": 0}, "masking.share is 0; it must be above 0 and at most 1"),
-        ({"share": 1.5}, "masking.share is 1.5; it must be above 0 and at most 1"),
-        ({"share": math.nan}, "masking.share is nan; it must be above 0 and at most 1"),
-        ({"keep": 0.3}, "masking.replace, random and keep are (0.8, 0.0, 0.3); they must sum to 1, none below 0"),
-        ({"random": -0.2, "keep": 0.4}, "masking.replace, random and keep are (0.8, -0.2, 0.4); they must sum to 1, "),
-        ({"keep": math.nan}, "masking.replace, random and keep are (0.8, 0.0, nan); they must sum to 1, none below 0"),
-        ({"variant_weight": 0}, "masking.variant_weight is 0; it must be above 0 and finite"),
-        ({"variant_weight": math.inf}, "masking.variant_weight is inf; it must be above 0 and finite"),
-        ({"span_length": 0}, "masking.span_length is 0; it must be at least 1"),
+        (Masking, {"policy": "variants"}, "policy is 'variants'; choose variants_first, uniform, weighted, spans"),
+        (Masking, {"share": 0}, "share is 0; it must be above 0 and at most 1"),
+        (Masking, {"share": 1.5}, "share is 1.5; it must be above 0 and at most 1"),
+        (Masking, {"share": math.nan}, "share is nan; it must be above 0 and at most 1"),
+        (Masking, {"keep": 0.3}, "replace, random and keep are (0.8, 0.0, 0.3); they must sum to 1, none below 0"),
+        (Masking, {"random": -0.2, "keep": 0.4}, "replace, random and keep are (0.8, -0.2, 0.4); they must sum to 1, "),
+        (Masking, {"keep": math.nan}, "replace, random and keep are (0.8, 0.0, nan); they must sum to 1, none below 0"),
+        (Masking, {"variant_weight": 0}, "variant_weight is 0; it must be above 0 and finite"),
+        (Masking, {"variant_weight": math.inf}, "variant_weight is inf; it must be above 0 and finite"),
+        (Masking, {"span_length": 0}, "span_length is 0; it must be at least 1"),
+        (Tempering, {"kind": "softmax"}, "kind is 'softmax'; choose none, log or published"),
+        (Tempering, {"temperature": 0}, "temperature is 0; it must be above 0 and finite"),
+        (Tempering, {"temperature": math.nan}, "temperature is nan; it must be above 0 and finite"),
+        (Tempering, {"temperature": math.inf}, "temperature is inf; it must be above 0 and finite"),
+        (Weighting, {"variant": -1e-9}, "variant is -1e-09; it must be 0 or more, and finite"),
+        (Weighting, {"soft_masked": math.inf}, "soft_masked is inf; it must be 0 or more, and finite"),
+        (Weighting, {"soft_masked": math.nan}, "soft_masked is nan; it must be 0 or more, and finite"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        Masking(**settings)
+def test_settings_that_cannot_be_are_refused(kind, settings, message):
+    with pytest.raises(ValueError, match=re.escape(f"{kind.__name__.lower()}.{message}")):
+        kind(**settings)

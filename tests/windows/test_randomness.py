@@ -17,10 +17,6 @@ def mix(value):
     return value ^ (value >> 31)
 
 
-def test_mixing_is_that_of_splitmix64():
-    assert mix(GOLDEN) == 0xE220A8397B1DCDAF  # the published first output for seed 0
-
-
 @given(SEEDS, STREAMS, st.lists(st.integers(0, 2**62), min_size=1, max_size=5))
 def test_the_generator_is_splitmix64(seed, stream, indices):
     # Step by step in Python's integers.

@@ -1,14 +1,12 @@
-"""Export of a probabilistic genome: FASTA in three readings, and its variants as BED, TSV or Parquet.
-
-Shape suffixes: L positions, V variants, 4 bases in the order A, C, G, T.
-"""
+"""Export of a probabilistic genome: FASTA in three readings, and its variants (V) as BED, TSV or Parquet."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
@@ -23,36 +21,32 @@ from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from mutbert.arrays import Int64, UInt8
+    from mutbert.arrays import UInt8
     from mutbert.progress import Advance
 
+    Piece = tuple[Region, int, int]
 
-SEQUENCE_KINDS: Final = ("reference", "consensus", "iupac")
 TABLE_KINDS: Final = ("bed", "tsv", "parquet")
-KINDS: Final = (*SEQUENCE_KINDS, *TABLE_KINDS)
+KINDS: Final = ("reference", "consensus", "iupac", *TABLE_KINDS)
 
-_FASTA_SUFFIXES: Final = (".fa", ".fasta", ".fna")
-# About a million bases at once: memory stays some tens of megabytes, and every piece but the last ends a line.
-_PIECE_BASES: Final = LINE_BASES << 14
+_PIECE_BASES: Final = LINE_BASES << 14  # of memory at once; every piece but the last ends a line
 _ROWS_AT_ONCE: Final = 1 << 18
-
-_SETS: Final = ["".join(base for i, base in enumerate(alphabet.BASES) if members >> i & 1) for members in range(1, 16)]
-_CODE_OF_SET: Final = np.array([alphabet.UNKNOWN, *(alphabet.IUPAC.index(alphabet.iupac_of(one)) for one in _SETS)])
-"""(16,) a set of bases (bit 0 is A, bit 3 is T) to its IUPAC base code; the empty set never occurs."""
+_CODES: Final = np.array([(row > 0) @ [1, 2, 4, 8] for row in alphabet.DISTRIBUTIONS]).argsort()
+"""(15,) a set of bases (bit 0 is A, bit 3 is T) less one, to its IUPAC base code."""
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote: for a table, regions and bases after merging, and rows; else letters that were changed."""
+    """What an export wrote."""
 
     path: Path
     kind: str
-    regions: int
+    regions: int  # of a table, after merging, as bases are
     bases: int
     variants: int
-    changed: int
+    changed: int  # letters of a FASTA that are not the reference's
 
 
 def export_genome(
@@ -69,14 +63,12 @@ def export_genome(
     """Write a probabilistic genome, or regions of it, in an open format.
 
     ============= ===================================================================================================
-    ``reference`` FASTA: the reference as it was given, IUPAC codes and N included.
-    ``consensus`` FASTA: at each position that varies the most frequent base. Of bases equally frequent it is the
-                  reference's where that is among them, else the first in the order A, C, G, T.
-    ``iupac``     FASTA: at each position that varies the IUPAC code of every base that has at least `min_frequency`,
-                  or of the most frequent one where none has. All four bases together are N, as is N itself.
-    ``bed``       One line a position that varies, no header: the 12 columns of BED, with the name ``A>G,T`` and 1,000
-                  times the share of all bases but the reference's as the score; then the frequencies of A, C, G, T.
-    ``tsv``       The same with a header: contig, 1-based position, reference, A, C, G, T.
+    ``reference`` FASTA: the reference as it was, IUPAC codes and N included.
+    ``consensus`` FASTA: where the genome varies, the most frequent base; of equal ones the reference's, else the first.
+    ``iupac``     FASTA: where the genome varies, the IUPAC code of the bases of at least `min_frequency`, if any.
+    ``bed``       The 12 columns of BED, with the name ``A>G,T`` and as the score 1,000 times the share of bases other
+                  than the reference's; then the frequencies of A, C, G, T.
+    ``tsv``       contig, 1-based position, reference, A, C, G, T, with a header.
     ``parquet``   contig, 0-based position (int64), reference, A, C, G, T (float32).
     ============= ===================================================================================================
 
@@ -84,24 +76,17 @@ def export_genome(
 
     Parameters
     ----------
-    genome : path or ProbabilisticGenome
-        The store.
-    output : path
-        The file to write: FASTA, BED and TSV are compressed by bgzip where it ends in ``.gz``.
+    genome, output : path
+        The store, which may be open, and the file to write: text is compressed by bgzip where it ends in ``.gz``.
     kind : str, optional
-        One of `KINDS`; by default ``bed``, ``tsv`` or ``parquet``, by the suffix of `output`.
+        One of the above; ``bed``, ``tsv`` and ``parquet`` may be left to the suffix of `output`.
     regions : sequence of str or Region, optional
-        What to write, as ``chr22`` or ``chr22:101-200`` (1-based, both ends included) under either naming, or as
-        `mutbert.Region` (0-based, half-open); every contig by default. FASTA has them in this order, each once, and a
-        part of a contig under such a name, ``>chr22:101-200``. A table has each position once, in the genome's order.
-    min_frequency : float
-        For ``iupac`` alone: between 0 and 1; 0 takes every base that occurs.
-    soft_mask : bool
-        For FASTA alone: write what the genome has as soft-masked in lower case; all is upper case otherwise.
-    force : bool
-        Replace `output` where it exists.
-    progress : bool
-        Show progress on standard error.
+        As ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. FASTA has them in this order, each
+        once, with such names. A table has each position once, in the genome's order.
+    min_frequency, soft_mask : float, bool
+        The least frequency of a base, for ``iupac``; lower case where the genome is soft-masked, for FASTA.
+    force, progress : bool
+        Replace `output` where it exists; show progress on standard error.
 
     Returns
     -------
@@ -111,8 +96,7 @@ def export_genome(
     Raises
     ------
     InputError
-        When the store, the output, the kind or a region cannot be used; nothing is left behind. A store of version 1
-        has no soft mask to write.
+        When the store, the output, the kind or a region cannot be used; nothing is left behind.
     MissingExtraError
         When Parquet is wanted and pyarrow is not installed.
     """
@@ -122,14 +106,18 @@ def export_genome(
         raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
     if min_frequency and kind != "iupac":
         raise InputError(f"minimum frequency {min_frequency:g}: is for iupac alone; leave it out for {kind}")
-    if soft_mask and kind not in SEQUENCE_KINDS:
+    if soft_mask and kind in TABLE_KINDS:
         raise InputError(f"soft mask: is for FASTA alone; leave it out for {kind}")
-    check_output(output, force=force)
+    check_output(output, force=force, inputs=[genome.path if isinstance(genome, ProbabilisticGenome) else genome])
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
     if soft_mask and genome.manifest.get("version") == 1:
         raise InputError(f"{genome.path}: is of format version 1, which keeps no soft mask; build it again")
-    chosen = _regions_of(genome, regions)
+    lengths = genome.lengths
+    if regions is not None and not regions:
+        raise InputError(f"{genome.path}: no region was given; give at least one, or leave them out for all")
+    # The same region twice would be two records of one name; a Region is validated as its text is.
+    chosen = list(dict.fromkeys(Region.parse(str(one), lengths) for one in (lengths if regions is None else regions)))
     if kind in TABLE_KINDS:
         chosen = merge_regions(chosen, genome.contigs)
     bases = sum(map(len, chosen))
@@ -137,13 +125,18 @@ def export_genome(
         atomic_file(output, force=force) as file,
         progress_bar(f"Writing {kind}", bases, unit="bases", show=progress) as advance,
     ):
-        changed = 0
+        pieces = _pieces(chosen, advance)
         if kind == "parquet":
-            variants = _write_parquet(file, genome.path.name, _frames(genome, chosen, advance))
-        elif kind in TABLE_KINDS:
-            variants = _write_text(file, kind, _frames(genome, chosen, advance))
+            variants, changed = _write_parquet(file, genome.path.name, _frames(genome, pieces)), 0
         else:
-            variants, changed = _write_fasta(file, genome, chosen, kind, min_frequency, advance, soft_mask=soft_mask)
+            is_table = kind in TABLE_KINDS
+            letters = partial(_letters, kind=kind, min_frequency=min_frequency)
+            texts = _table(_frames(genome, pieces), kind) if is_table else _fasta(genome, pieces, letters, soft_mask)
+            variants = changed = 0
+            with pysam.BGZFile(str(file), "wb") if file.suffix == ".gz" else file.open("wb") as text:
+                for part, more, different in texts:
+                    text.write(part)
+                    variants, changed = variants + more, changed + different
     return ExportReport(output, kind, len(chosen), bases, variants, changed)
 
 
@@ -156,30 +149,14 @@ def _kind_of(output: Path, kind: str | None) -> str:
         raise InputError(f"{output}: its suffix does not say what to write; give --as with one of {', '.join(KINDS)}")
     if chosen not in KINDS:
         raise InputError(f"kind {kind!r}: there is no such kind; choose one of {', '.join(KINDS)}")
-    if by_suffix not in {None, chosen} or (suffix in _FASTA_SUFFIXES and chosen in TABLE_KINDS):
+    if by_suffix not in {None, chosen} or (suffix in {".fa", ".fasta", ".fna"} and chosen in TABLE_KINDS):
         raise InputError(f"{output}: its suffix is not that of {chosen}; choose another name or another kind")
     if chosen == "parquet" and output.suffix == ".gz":
         raise InputError(f"{output}: Parquet is compressed in itself; leave out the .gz")
     return chosen
 
 
-def _regions_of(genome: ProbabilisticGenome, wanted: Sequence[str | Region] | None) -> list[Region]:
-    lengths = genome.lengths
-    if wanted is None:
-        return [Region(name, 0, length) for name, length in lengths.items()]
-    if not wanted:
-        raise InputError(f"{genome.path}: no region was given; give at least one, or leave them out for all")
-    found = []
-    for region in wanted:
-        if isinstance(region, Region):
-            # Validated as its text is.
-            region = str(Region(genome.contig(region.contig).name, region.start, region.end))
-        found.append(Region.parse(region, lengths))
-    # The same region twice would be two records of one name.
-    return list(dict.fromkeys(found))
-
-
-def _pieces(regions: Iterable[Region], advance: Advance) -> Iterator[tuple[Region, int, int]]:
+def _pieces(regions: Iterable[Region], advance: Advance) -> Iterator[Piece]:
     for region in regions:
         for start in range(region.start, region.end, _PIECE_BASES):
             end = min(start + _PIECE_BASES, region.end)
@@ -187,45 +164,28 @@ def _pieces(regions: Iterable[Region], advance: Advance) -> Iterator[tuple[Regio
             advance(end - start)
 
 
-def _open_text(file: Path) -> IO[bytes]:
-    """Return a file to write, which is compressed by bgzip where its name ends in .gz."""
-    return pysam.BGZFile(str(file), "wb") if file.suffix == ".gz" else file.open("wb")
-
-
-def _write_fasta(
-    file: Path,
-    genome: ProbabilisticGenome,
-    regions: Iterable[Region],
-    kind: str,
-    min_frequency: float,
-    advance: Advance,
-    *,
-    soft_mask: bool,
-) -> tuple[int, int]:
-    """Return the positions that vary, and the letters that are not the reference's."""
-    variants = changed = 0
-    with _open_text(file) as text:
-        for region, start, end in _pieces(regions, advance):
-            if start == region.start:
-                whole = len(region) == genome.lengths[region.contig]
-                text.write(f">{region.contig if whole else region}\n".encode())
-            code_L = genome.bases(region.contig, start, end)
-            found = genome.variants(region.contig, start, end)
-            variants += len(found.position)
-            if kind != "reference":
-                code_V = _letters(found, kind, min_frequency)
-                changed += int((code_V != found.reference).sum())
-                code_L[found.position - start] = code_V
-            letter_L = alphabet.BYTE_OF_CODE[code_L]
-            if soft_mask:
-                letter_L |= genome.soft_masked(region.contig, start, end) * np.uint8(ord("a") ^ ord("A"))
-            text.write(fasta_lines(letter_L))
-    return variants, changed
+def _fasta(
+    genome: ProbabilisticGenome, pieces: Iterable[Piece], letters: Callable[[Variants], UInt8], soft_mask: bool
+) -> Iterator[tuple[bytes, int, int]]:
+    """Yield text, how many positions vary there, and how many of its letters are not the reference's."""
+    for region, start, end in pieces:
+        name = region.contig if len(region) == genome.contigs[region.contig].length else str(region)
+        head = f">{name}\n" if start == region.start else ""
+        code_L = genome.bases(region.contig, start, end)
+        found = genome.variants(region.contig, start, end)
+        code_V = letters(found)
+        code_L[found.position - start] = code_V
+        letter_L = alphabet.BYTE_OF_CODE[code_L]
+        if soft_mask:
+            letter_L |= genome.soft_masked(region.contig, start, end) * np.uint8(ord("a") ^ ord("A"))
+        yield head.encode() + fasta_lines(letter_L), len(code_V), int((code_V != found.reference).sum())
 
 
 def _letters(variants: Variants, kind: str, min_frequency: float) -> UInt8:
     """Return the base code to write at each position that varies, (V,)."""
-    fixed_V4 = _fixed(variants)
+    if kind == "reference":
+        return variants.reference
+    fixed_V4 = np.rint(variants.frequency * np.float64(FREQUENCY_ONE))
     # Equal frequencies may be stored one unit apart: half and half are 32768 and 32767.
     is_most_V4 = fixed_V4 >= fixed_V4.max(axis=1, keepdims=True) - 1
     reference_V = np.minimum(variants.reference, 3)
@@ -234,20 +194,21 @@ def _letters(variants: Variants, kind: str, min_frequency: float) -> UInt8:
     if kind == "iupac":
         is_shown_V4 = (fixed_V4 > 0) & (fixed_V4 > min_frequency * FREQUENCY_ONE - 1)
         set_V = is_shown_V4 @ np.array([1, 2, 4, 8])
-        code_V = np.where(set_V > 0, _CODE_OF_SET[set_V], code_V)
+        code_V = np.where(set_V > 0, _CODES[set_V - 1], code_V)
     return np.where(variants.reference == alphabet.UNKNOWN, alphabet.UNKNOWN, code_V).astype(np.uint8)
 
 
-def _frames(genome: ProbabilisticGenome, regions: Iterable[Region], advance: Advance) -> Iterator[pl.DataFrame]:
+def _frames(genome: ProbabilisticGenome, pieces: Iterable[Piece]) -> Iterator[pl.DataFrame]:
     """Yield the positions that vary, some hundred thousand rows at once however far apart they lie; one at least."""
     letters = pl.Series(list(alphabet.IUPAC))
     waiting: list[pl.DataFrame] = []
-    for region, start, end in _pieces(regions, advance):
+    for region, start, end in pieces:
         found = genome.variants(region.contig, start, end)
-        columns = {"contig": pl.repeat(region.contig, len(found.position), dtype=pl.String, eager=True)}
-        columns |= {"position": pl.Series(found.position), "reference": letters[found.reference]}
-        columns |= dict(zip(alphabet.BASES, map(pl.Series, (_fixed(found) / FREQUENCY_ONE).T), strict=True))
-        waiting.append(pl.DataFrame(columns))
+        # To full precision again, so that they round as what is stored.
+        frequency_V4 = np.rint(found.frequency * np.float64(FREQUENCY_ONE)) / FREQUENCY_ONE
+        columns = {"position": found.position, "reference": letters[found.reference]}
+        columns |= zip(alphabet.BASES, frequency_V4.T, strict=True)
+        waiting.append(pl.DataFrame(columns).select(pl.lit(region.contig).alias("contig"), pl.all()))
         if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
             yield pl.concat(waiting)
             waiting = []
@@ -255,17 +216,14 @@ def _frames(genome: ProbabilisticGenome, regions: Iterable[Region], advance: Adv
         yield pl.concat(waiting)
 
 
-def _write_text(file: Path, kind: str, frames: Iterable[pl.DataFrame]) -> int:
-    """Write BED or TSV, and return the number of rows."""
-    rows = 0
-    with _open_text(file) as text:
-        for frame in frames:
-            lines = _bed(frame) if kind == "bed" else frame.with_columns(pl.col("position") + 1)
-            has_header = kind == "tsv" and not rows
-            csv = lines.write_csv(include_header=has_header, separator="\t", quote_style="never", float_precision=6)
-            text.write(csv.encode())
-            rows += len(frame)
-    return rows
+def _table(frames: Iterable[pl.DataFrame], kind: str) -> Iterator[tuple[bytes, int, int]]:
+    """Yield text of BED or TSV, how many positions vary there, and 0."""
+    has_header = kind == "tsv"
+    for frame in frames:
+        lines = _bed(frame) if kind == "bed" else frame.with_columns(pl.col("position") + 1)
+        csv = lines.write_csv(include_header=has_header, separator="\t", quote_style="never", float_precision=6)
+        yield csv.encode(), len(frame), 0
+        has_header = False
 
 
 def _bed(frame: pl.DataFrame) -> pl.DataFrame:
@@ -275,8 +233,7 @@ def _bed(frame: pl.DataFrame) -> pl.DataFrame:
     name = reference + ">" + pl.concat_str(names, separator=",", ignore_nulls=True)
     score = (pl.sum_horizontal(others.values()) * 1000).round().cast(pl.Int64)
     # Browsers read columns 7 to 12 as whole numbers, so that what is ours can only stand after them.
-    contig, strand, rest = pl.col("contig"), pl.lit("."), map(pl.lit, (0, 1, 1, 0))
-    twelve = (contig, start, end, name, score, strand, start, end, *rest)
+    twelve = (pl.col("contig"), start, end, name, score, pl.lit("."), start, end, *map(pl.lit, (0, 1, 1, 0)))
     return frame.select(*(column.alias(str(number)) for number, column in enumerate(twelve)), *alphabet.BASES)
 
 
@@ -286,20 +243,14 @@ def _write_parquet(file: Path, genome: str, frames: Iterator[pl.DataFrame]) -> i
         from pyarrow.parquet import ParquetWriter
     except ImportError:
         raise MissingExtraError("pyarrow", "export") from None
-    metadata = {"created_by": f"mutbert {__version__}", "genome": genome, "position": "0-based"}
-    metadata["frequencies"] = "of A, C, G, T in the population; kept to 1/65535"
     tables = (frame.with_columns(pl.col(*alphabet.BASES).cast(pl.Float32)).to_arrow() for frame in frames)
     first = next(tables)
     rows = 0
     # Without its own schema in the file, strings are read as those of any other program.
     with ParquetWriter(file, first.schema, compression="zstd", store_schema=False) as writer:
-        writer.add_key_value_metadata(metadata)
+        about = {"created_by": f"mutbert {__version__}", "genome": genome, "position": "0-based"}
+        writer.add_key_value_metadata(about | {"frequencies": "of A, C, G, T in the population; kept to 1/65535"})
         for table in chain([first], tables):
             writer.write_table(table)
             rows += len(table)
     return rows
-
-
-def _fixed(variants: Variants) -> Int64:
-    """Return frequencies as the store keeps them, in units of 1/65535, (V, 4)."""
-    return np.rint(variants.frequency.astype(np.float64) * FREQUENCY_ONE).astype(np.int64)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,7 +24,7 @@ LINE_BASES: Final = 60
 
 _LOWER: Final = np.uint8(16)
 _PIECE_BASES: Final = 1 << 20
-# Byte to base code, with one more bit for lower case, so that one pass over the text tells both.
+# Byte to base code, with one more bit for lower case, for one pass over the text.
 _IS_LOWER: Final = np.isin(np.arange(256), np.arange(ord("a"), ord("z") + 1))
 _CODES: Final = (alphabet.CODE_OF_BYTE | _LOWER * _IS_LOWER).tobytes()
 
@@ -34,26 +32,26 @@ _CODES: Final = (alphabet.CODE_OF_BYTE | _LOWER * _IS_LOWER).tobytes()
 def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
     """Yield each contig's name, base codes (L,) and runs of lower case (`SOFT_MASK`), one contig in memory at a time.
 
-    The name is the first word of the header; U is read as T. `InputError` names the file, contig and position of
-    what is not FASTA, not IUPAC, empty, or there twice.
+    The name is the first word of the header; U is read as T. `InputError` has the file, contig and position of what is
+    not FASTA, not IUPAC, empty, or there twice.
     """
-    _check_start(path)
-    name = None
-    seen: set[str] = set()
+    check_input(path, "FASTA")
+    seen: dict[str, None] = {}
     verbosity = pysam.set_verbosity(0)
     try:
+        _check_text(path)
         with pysam.FastxFile(str(path), persist=False) as records:
             for record in records:
-                if not record.name:
-                    after = f"the header after contig {name}" if name else "the first header"
-                    raise InputError(f"{path}: {after} has no name; write the contig's name right after the '>'")
                 name = record.name
+                if not name:
+                    after = f"the header after contig {[*seen][-1]}" if seen else "the first header"
+                    raise InputError(f"{path}: {after} has no name; write the contig's name right after the '>'")
                 if name in seen:
                     raise InputError(f"{path}: contig {name} comes twice; rename or remove one")
-                seen.add(name)
                 if record.quality is not None:
                     raise InputError(f"{path}: contig {name} has a line that starts with '+'; use a FASTA file")
-                yield name, *_encode(path, name, record.sequence or "")
+                seen[name] = None
+                yield name, *_encode(f"{path}: contig {name}", record.sequence or "")
     except (ValueError, OSError) as error:
         if isinstance(error, InputError):
             raise
@@ -61,14 +59,25 @@ def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
         raise InputError(f"{path}: cannot be read as FASTA ({what}); copy or download it again") from None
     finally:
         pysam.set_verbosity(verbosity)
-    if name is None:
+    if not seen:
         raise InputError(f"{path}: holds no sequence; use a FASTA file with at least one contig")
 
 
-def _encode(path: Path, name: str, sequence: str) -> tuple[UInt8, npt.NDArray[Any]]:
+def _check_text(path: Path) -> None:
+    """Raise for what htslib would skip or cut without a word: text before the first header, and NUL bytes."""
+    with pysam.BGZFile(str(path)) as text:
+        start = text.read(_PIECE_BASES).strip()[:10].decode("ascii", "replace")
+    if start and start[0] != ">":
+        raise InputError(f"{path}: is not FASTA, it starts with {start!r} and not with '>'; use a FASTA file")
+    with path.open("rb") as file:
+        if file.read(2) != b"\x1f\x8b" and any(b"\0" in piece for piece in iter(lambda: file.read(_PIECE_BASES), b"")):
+            raise InputError(f"{path}: holds NUL bytes, so it is damaged; copy or download it again")
+
+
+def _encode(where: str, sequence: str) -> tuple[UInt8, npt.NDArray[Any]]:
     """Return base codes and runs of lower case."""
     if not sequence:
-        raise InputError(f"{path}: contig {name} has no sequence; remove its header or add the bases")
+        raise InputError(f"{where} has no sequence; remove its header or add the bases")
     code_L = np.empty(len(sequence), dtype=np.uint8)
     # By pieces, as a chromosome and each copy of it take hundreds of megabytes.
     for start in range(0, len(sequence), _PIECE_BASES):
@@ -76,32 +85,11 @@ def _encode(path: Path, name: str, sequence: str) -> tuple[UInt8, npt.NDArray[An
         code_L[start : start + _PIECE_BASES] = np.frombuffer(piece, dtype=np.uint8)
     if code_L.max() == alphabet.NOT_A_BASE:
         wrong = int(np.argmax(code_L == alphabet.NOT_A_BASE))
-        raise InputError(
-            f"{path}: contig {name}, position {wrong + 1}: {sequence[wrong]!r} is not an IUPAC nucleotide code; "
-            "use a FASTA of DNA"
-        )
-    del sequence
+        what = f"{sequence[wrong]!r} is not an IUPAC nucleotide code"
+        raise InputError(f"{where}, position {wrong + 1}: {what}; use a FASTA of DNA")
     soft_mask = find_runs(code_L, SOFT_MASK, lambda code: code & _LOWER)
     code_L &= np.uint8(15)
     return code_L, soft_mask
-
-
-def _check_start(path: Path) -> None:
-    """Raise for what htslib would skip without a word: text before the first header, and NUL bytes."""
-    is_gzip = check_input(path, "FASTA")
-    try:
-        with path.open("rb") if not is_gzip else gzip.open(path) as file:
-            head = file.read(_PIECE_BASES)
-            if not head.lstrip().startswith(b">") and head.strip():
-                start = head.strip()[:10].decode("ascii", "replace")
-                raise InputError(f"{path}: is not FASTA, it starts with {start!r} and not with '>'; use a FASTA file")
-            while head and not is_gzip:
-                if b"\0" in head:
-                    place = file.tell() - len(head) + head.index(b"\0") + 1
-                    raise InputError(f"{path}: byte {place} is NUL, so it is damaged; copy or download it again")
-                head = file.read(_PIECE_BASES)
-    except (EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be decompressed ({error}); copy or download it again") from None
 
 
 def fasta_lines(letter_L: UInt8) -> bytes:

@@ -1,12 +1,11 @@
-"""The format of a store; ``docs/format.md`` is normative.
-
-Four bases to a byte, ambiguous codes and the soft mask as runs, frequencies in fixed point.
-"""
+"""The format of a store, of which ``docs/format.md`` is normative."""
 
 from __future__ import annotations
 
 import json
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from mutbert.arrays import Float32, Int64, UInt8, UInt16
 
 Rows: TypeAlias = npt.NDArray[Any]
-Append: TypeAlias = "Callable[[str, Rows], tuple[int, int]]"
-"""Appends rows to an array of a store, and returns their half-open range."""
+Target: TypeAlias = "Path | dict[str, Rows]"  # the folder of files, or arrays in memory by file name
 
 FORMAT: Final = "mutbert.genome"
 FORMAT_VERSION: Final = 2
@@ -35,6 +33,7 @@ LONGEST_CONTIG: Final = 2**32 - 1
 AMBIGUITY: Final = np.dtype([("start", "<u4"), ("length", "<u4"), ("code", "u1")])
 SOFT_MASK: Final = np.dtype([("start", "<u4"), ("length", "<u4")])
 
+# The files of a store: the type of a row, and its shape.
 ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
     "sequence.npy": (np.dtype("u1"), ()),
     "ambiguity.npy": (AMBIGUITY, ()),
@@ -42,15 +41,12 @@ ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
     "variant_position.npy": (np.dtype("<u4"), ()),
     "variant_frequency.npy": (np.dtype("<u2"), (4,)),
 }
-"""The files of a store: the type of a row, and its shape."""
 SEQUENCE_ARRAYS: Final = tuple(ARRAYS)[:3]
 VARIANT_ARRAYS: Final = tuple(ARRAYS)[3:]
 
-_BLOCK_BASES: Final = 1 << 20
 _SHIFTS: Final = np.array([0, 2, 4, 6], dtype=np.uint8)
-
 UNPACK: Final = ((np.arange(256)[:, None] >> _SHIFTS) & 3).astype(np.uint8).reshape(-1).view(np.uint32)
-"""(256,) one packed byte to its four base codes, in one uint32, so that unpacking is a single table look-up."""
+"""(256,) a packed byte to its four base codes in one uint32, so that unpacking is a single look-up."""
 
 
 class GenomeError(InputError):
@@ -74,14 +70,8 @@ def fixed_to_float(fixed: UInt16) -> Float32:
 
 
 def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:
-    """Return distributions in fixed point, uint16 (V, 4), every row of which sums to exactly 65535.
-
-    By the largest remainder, so that no value is further than 1/65535 from its frequency. Rows are not negative, and
-    sum to 1 within 1e-3.
-    """
-    if not len(frequency_V4):
-        return np.zeros((0, 4), dtype=np.uint16)
-    exact = frequency_V4.astype(np.float64)
+    """Return distributions in fixed point, uint16 (V, 4), by the largest remainder; rows sum to exactly 65535."""
+    exact = frequency_V4.astype(np.float64).reshape(-1, 4)
     total = exact.sum(axis=1, keepdims=True)
     assert np.all(exact >= 0), "frequencies are not negative"
     assert np.all(np.abs(total - 1) < 1e-3), "rows sum to 1"
@@ -90,8 +80,7 @@ def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:
     missing = FREQUENCY_ONE - floor.sum(axis=1, keepdims=True)
     # The `missing` largest remainders of a row are rounded up; ties go to the first base.
     rank = np.argsort(np.argsort(-(exact - floor), axis=1, kind="stable"), axis=1, kind="stable")
-    fixed_V4: UInt16 = (floor + (rank < missing)).astype(np.uint16)
-    return fixed_V4
+    return np.asarray(floor + (rank < missing), dtype=np.uint16)
 
 
 def pack(code_L: UInt8) -> UInt8:
@@ -105,115 +94,90 @@ def pack(code_L: UInt8) -> UInt8:
 
 def find_runs(value_L: UInt8, dtype: np.dtype[Any], label: Callable[[UInt8], UInt8] = np.asarray) -> Rows:
     """Return the longest runs of one label, as rows of `AMBIGUITY` or `SOFT_MASK`; labels of 0 are no runs."""
-    starts, labels, last = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], 0
+    starts, labels, last, block = [np.zeros(0, np.int64)], [np.zeros(0, np.uint8)], 0, 1 << 20
     # By blocks, as a contig may be as large as what is free.
-    for begin in range(0, len(value_L), _BLOCK_BASES):
-        label_L = label(value_L[begin : begin + _BLOCK_BASES])
+    for begin in range(0, len(value_L), block):
+        label_L = label(value_L[begin : begin + block])
         change = np.flatnonzero(np.diff(label_L, prepend=np.uint8(last)))
         starts.append(change + begin)
         labels.append(label_L[change])
         last = label_L[-1]
     start, code = np.concatenate(starts), np.concatenate(labels)
-    length = np.diff(start, append=len(value_L))
+    columns: tuple[Rows, ...] = start, np.diff(start, append=len(value_L)), code
     runs = np.empty(np.count_nonzero(code), dtype=dtype)
-    runs["start"], runs["length"] = start[code > 0], length[code > 0]
-    if dtype == AMBIGUITY:
-        runs["code"] = code[code > 0]
+    for name, column in zip(dtype.names or (), columns, strict=False):
+        runs[name] = column[code > 0]
     return runs
 
 
-def append_contigs(contigs: Iterable[tuple[str, UInt8, Rows]], append: Append) -> dict[str, Contig]:
-    """Append sequences, and return where each contig lies.
-
-    A contig is its name, not used before, its base codes (L,) and its soft mask as runs of `SOFT_MASK`.
-    """
+def write_reference(target: Target, contigs: Iterable[tuple[str, UInt8, Rows]]) -> dict[str, Contig]:
+    """Write contigs (name, base codes (L,), soft mask as runs), one in memory at a time; return where each lies."""
     found: dict[str, Contig] = {}
-    for name, code_L, soft_mask in contigs:
-        assert name not in found, f"contig {name} comes twice"
-        if len(code_L) > LONGEST_CONTIG:
-            raise InputError(f"contig {name}: longer than {LONGEST_CONTIG:,} bases, the most a store can hold")
-        offset, _ = append("sequence.npy", pack(code_L))
-        ambiguity = append("ambiguity.npy", find_runs(code_L, AMBIGUITY, lambda code: code * (code >= 4)))
-        found[name] = Contig(name, len(code_L), offset, ambiguity, append("soft_mask.npy", soft_mask), (0, 0))
+    with _growing(target, SEQUENCE_ARRAYS) as append:
+        for name, code_L, soft_mask in contigs:
+            assert name not in found, f"contig {name} comes twice"
+            if len(code_L) > LONGEST_CONTIG:
+                raise InputError(f"contig {name}: longer than {LONGEST_CONTIG:,} bases, the most a store can hold")
+            offset, _ = append("sequence.npy", pack(code_L))
+            ambiguity = append("ambiguity.npy", find_runs(code_L, AMBIGUITY, lambda code: code * (code >= 4)))
+            found[name] = Contig(name, len(code_L), offset, ambiguity, append("soft_mask.npy", soft_mask), (0, 0))
     return found
-
-
-def append_variants(
-    contigs: Mapping[str, Contig], variants: Iterable[tuple[str, Int64, UInt16]], append: Append
-) -> dict[str, Contig]:
-    """Append variants, and return the contigs with the rows of theirs.
-
-    A contig has its name, ascending 0-based positions (V,) and frequencies in fixed point (V, 4); it comes once at
-    most, and has no variants where it does not.
-    """
-    found = {name: contig._replace(variants=(0, 0)) for name, contig in contigs.items()}
-    for name, position_V, frequency_V4 in variants:
-        assert found[name].variants == (0, 0), f"the variants of contig {name} come twice"
-        assert np.all(np.diff(position_V.astype(np.int64), prepend=-1, append=found[name].length) > 0), "ascending"
-        assert frequency_V4.shape == (len(position_V), 4), "a row of frequencies for each position"
-        assert np.all(frequency_V4.sum(axis=1, dtype=np.int64) == FREQUENCY_ONE), "rows sum to 65535"
-        append("variant_frequency.npy", frequency_V4)
-        found[name] = found[name]._replace(variants=append("variant_position.npy", position_V))
-    return found
-
-
-def write_reference(folder: Path, contigs: Iterable[tuple[str, UInt8, Rows]]) -> dict[str, Contig]:
-    """Write the sequences of a store, one contig in memory at a time; see `append_contigs`."""
-    with _growing(folder, SEQUENCE_ARRAYS) as append:
-        return append_contigs(contigs, append)
 
 
 def write_variants(
-    folder: Path, contigs: Mapping[str, Contig], variants: Iterable[tuple[str, Int64, UInt16]]
+    target: Target, contigs: Mapping[str, Contig], variants: Iterable[tuple[str, Int64, UInt16]]
 ) -> dict[str, Contig]:
-    """Write the variants of a store, one contig in memory at a time; see `append_variants`."""
-    with _growing(folder, VARIANT_ARRAYS) as append:
-        return append_variants(contigs, variants, append)
+    """Write variants (contig, ascending positions (V,), fixed point (V, 4)); return the contigs with their rows."""
+    found = {name: contig._replace(variants=(0, 0)) for name, contig in contigs.items()}
+    with _growing(target, VARIANT_ARRAYS) as append:
+        for name, position_V, frequency_V4 in variants:
+            assert found[name].variants == (0, 0), f"the variants of contig {name} come twice"
+            assert np.all(np.diff(position_V.astype(np.int64), prepend=-1, append=found[name].length) > 0), "ascending"
+            sum_V = frequency_V4.sum(axis=1, dtype=np.int64)
+            assert len(sum_V) == len(position_V), "a row of frequencies for each position"
+            assert np.all(sum_V == FREQUENCY_ONE), "rows sum to 65535"
+            found[name] = found[name]._replace(variants=append("variant_position.npy", position_V))
+            append("variant_frequency.npy", frequency_V4)
+    return found
 
 
 def write_manifest(folder: Path, contigs: Mapping[str, Contig], **provenance: Any) -> None:
-    """Write the manifest, which makes a store of the folder; `provenance` is anything else that it is to hold."""
+    """Write the manifest, which makes a store of the folder; `provenance` is added as it is."""
     arrays = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in ARRAYS}
-    manifest = {
-        "format": FORMAT,
-        "version": FORMAT_VERSION,
-        **provenance,
-        "contigs": [contig._asdict() for contig in contigs.values()],
-        "arrays": arrays,
-    }
+    entries = [contig._asdict() for contig in contigs.values()]
+    manifest = {"format": FORMAT, "version": FORMAT_VERSION, **provenance, "contigs": entries, "arrays": arrays}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager
-def _growing(folder: Path, names: Iterable[str]) -> Iterator[Append]:
-    """Yield what appends rows to new files; NumPy pads their headers so that the first dimension may grow in place."""
+def _growing(target: Target, names: Iterable[str]) -> Iterator[Callable[[str, Rows], tuple[int, int]]]:
+    """Yield a function that appends rows to an array and returns their half-open range."""
+    rows = dict.fromkeys(names, 0)
     with ExitStack() as stack:
-        files = {name: stack.enter_context((folder / name).open("wb")) for name in names}
-        append, rows = counting(lambda name, added: files[name].write(added.data))
+        new = (BytesIO() if isinstance(target, dict) else (target / name).open("wb") for name in rows)
+        files = dict(zip(rows, map(stack.enter_context, new), strict=True))
+
+        def append(name: str, added: Rows) -> tuple[int, int]:
+            files[name].write(np.ascontiguousarray(added, dtype=ARRAYS[name][0]).data)
+            first, rows[name] = rows[name], rows[name] + len(added)
+            return first, rows[name]
 
         def write_headers() -> None:
+            # NumPy pads a header, so that it keeps its size when the first dimension grows.
             for name, file in files.items():
                 dtype, tail = ARRAYS[name]
                 descr = np.lib.format.dtype_to_descr(dtype)
-                header = {"descr": descr, "fortran_order": False, "shape": (rows[name], *tail)}
                 file.seek(0)
+                header = {"descr": descr, "fortran_order": False, "shape": (rows[name], *tail)}
                 np.lib.format.write_array_header_1_0(file, header)
 
         write_headers()
         yield append
         write_headers()
-
-
-def counting(put: Callable[[str, Rows], object]) -> tuple[Append, Mapping[str, int]]:
-    """Return what appends rows by `put`, and the numbers of rows that it updates."""
-    rows = dict.fromkeys(ARRAYS, 0)
-
-    def append(name: str, added: Rows) -> tuple[int, int]:
-        put(name, np.ascontiguousarray(added, dtype=ARRAYS[name][0]))
-        first, rows[name] = rows[name], rows[name] + len(added)
-        return first, rows[name]
-
-    return append, rows
+        if isinstance(target, dict):
+            for name, file in files.items():
+                file.seek(0)
+                target[name] = np.lib.format.read_array(file)
 
 
 def read_store(path: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Contig], dict[str, Rows]]:
@@ -229,20 +193,27 @@ def read_store(path: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Co
         if manifest["version"] > FORMAT_VERSION:
             raise GenomeError(f"{file}: format version {manifest['version']} is newer; install a newer mutbert")
         arrays = {name: _open_array(path / name, manifest, check=check) for name in ARRAYS}
-        contigs = {}
-        for entry in manifest["contigs"]:
-            # Stores of version 1 keep no soft mask.
-            rows = entry["ambiguity"], entry["soft_mask"] if manifest["version"] > 1 else (0, 0), entry["variants"]
-            contig = Contig(entry["name"], entry["length"], entry["offset"], *map(tuple, rows))
-            parts = ((contig.offset, contig.offset + -(-contig.length // BASES_PER_BYTE)), *contig[3:])
-            if not all(0 <= a <= b <= len(array) for (a, b), array in zip(parts, arrays.values(), strict=False)):
-                raise GenomeError(f"{file}: contig {contig.name} does not fit the arrays; build the store again")
-            contigs[contig.name] = contig
-    except GenomeError:
-        raise
-    except (KeyError, TypeError, OSError, ValueError, IndexError) as error:
+        contigs = [_read_contig(file, one, manifest["version"], arrays) for one in manifest["contigs"]]
+        found = {contig.name: contig for contig in contigs}
+    except (KeyError, TypeError, OSError, ValueError, IndexError, RecursionError) as error:
+        if isinstance(error, GenomeError):
+            raise
         raise GenomeError(f"{file}: cannot be read ({error!r}); copy or build the store again") from None
-    return manifest, contigs, arrays
+    if len(found) < max(len(contigs), 1):
+        raise GenomeError(f"{file}: has no contigs, or two of one name; copy or build the store again")
+    return manifest, found, arrays
+
+
+def _read_contig(file: Path, entry: Mapping[str, Any], version: int, arrays: Mapping[str, Rows]) -> Contig:
+    # Stores of version 1 keep no soft mask.
+    ranges = entry["ambiguity"], entry["soft_mask"] if version > 1 else (0, 0), entry["variants"]
+    contig = Contig(entry["name"], entry["length"], entry["offset"], *map(tuple, ranges))
+    parts = ((contig.offset, contig.offset + -(-contig.length // BASES_PER_BYTE)), *contig[3:])
+    whole = isinstance(contig.name, str) and all(type(one) is int for one in (contig.length, *chain(*parts)))
+    inside = all(0 <= a <= b <= len(array) for (a, b), array in zip(parts, arrays.values(), strict=False))
+    if not whole or not inside or not 1 <= contig.length <= LONGEST_CONTIG:
+        raise GenomeError(f"{file}: contig {contig.name} does not fit the arrays; copy or build the store again")
+    return contig
 
 
 def _open_array(file: Path, manifest: Mapping[str, Any], *, check: bool) -> Rows:
@@ -250,8 +221,7 @@ def _open_array(file: Path, manifest: Mapping[str, Any], *, check: bool) -> Rows
     if file.name == "soft_mask.npy" and manifest["version"] == 1:
         return np.empty(0, dtype)
     try:
-        expected = manifest["arrays"][file.name]
-        size = file.stat().st_size
+        expected, size = manifest["arrays"][file.name], file.stat().st_size
         if size != expected["bytes"]:
             raise ValueError(f"{size} bytes where the manifest has {expected['bytes']}: it was cut short or changed")
         if check and sha256_of(file) != expected["sha256"]:

@@ -1,7 +1,7 @@
 """The probabilistic genome: opened from a store by memory map, or held in memory.
 
-Shape suffixes: B windows, L positions of a window, N (window, position) pairs, V variants, R runs, C contigs, 4 bases
-in the order A, C, G, T. A *slot* is a position in the whole genome, four to a byte of ``sequence.npy``.
+Shape suffixes: B windows, L positions of a window, N (window, position) pairs, V variants, R runs, C contigs, 4 bases.
+A *slot* is a position in the whole genome, four to a byte of ``sequence.npy``.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from mutbert.genome.format import FREQUENCY_ONE, MANIFEST, Contig, GenomeError, 
 from mutbert.regions import match_contig, names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from mutbert.arrays import Bool, Float32, Int64, UInt8, UInt16
-    from mutbert.genome.format import Append, Rows
+    from mutbert.genome.format import Rows
 
 __all__ = ["FREQUENCY_ONE", "MANIFEST", "GenomeError", "ProbabilisticGenome", "fixed_to_float", "float_to_fixed"]
 
 
 class Variants(NamedTuple):
-    """Positions that vary: 0-based (V,), reference base codes (V,), and frequencies of A, C, G, T (V, 4)."""
+    """Positions that vary, 0-based (V,), reference base codes (V,), and frequencies of A, C, G, T (V, 4)."""
 
     position: Int64
     reference: UInt8
@@ -37,15 +37,12 @@ class Variants(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """Equally long windows: reference base codes, and sparse rows for the positions that vary.
-
-    A row is a window, a 0-based position there, and the frequencies of A, C, G, T in units of 1/65535; rows ascend.
-    """
+    """Equally long windows: reference base codes, and ascending sparse rows for the positions that vary."""
 
     base_BL: UInt8
-    row_N: Int64
-    column_N: Int64
-    frequency_N4: UInt16
+    row_N: Int64  # window
+    column_N: Int64  # 0-based position there
+    frequency_N4: UInt16  # of A, C, G, T in units of 1/65535
 
     def distributions(self) -> Float32:
         """Return the distribution over A, C, G, T at every position, float32 of shape (B, L, 4)."""
@@ -54,77 +51,50 @@ class Windows(NamedTuple):
         return dense_BL4
 
 
-class _Index(NamedTuple):
-    """Slots of rows in the order of contigs; each contig's first row there, and what is to be added for the array's."""
-
-    slot: Rows
-    first_C: Int64
-    shift_C: Int64
-
-
 @dataclass(frozen=True, eq=False)
 class ProbabilisticGenome:
     """A reference genome with a population's allele frequencies.
 
     `open` reads a store, whose pages in memory all processes share; `from_sequences` holds sequences in memory. All
-    coordinates are 0-based and half-open, and every contig may be named either way (``chr22`` or ``22``).
-    `GenomeError` is raised for a contig or region that there is not.
-
-    Parameters
-    ----------
-    path : Path
-        The store's folder, or what sequences in memory are called in messages.
-    contigs : dict of str to Contig
-        In the FASTA's order.
-    manifest : dict
-        Where a store is from: sources, settings, records used and not used; empty in memory.
-    arrays : dict of str to ndarray
-        By file name, as ``docs/format.md`` describes them.
+    coordinates are 0-based and half-open, every contig may be named either way (``chr22`` or ``22``), and what there is
+    not raises `GenomeError`.
     """
 
-    path: Path
-    contigs: Mapping[str, Contig]
-    manifest: Mapping[str, Any] = field(repr=False)
-    arrays: Mapping[str, Rows] = field(repr=False)
-    _base: Self | None = field(default=None, repr=False)
-    _indexes: dict[str, _Index] = field(default_factory=dict, repr=False)
+    path: Path  # the store's folder, or the name of sequences in memory in messages
+    contigs: Mapping[str, Contig]  # in the FASTA's order
+    manifest: Mapping[str, Any] = field(repr=False)  # sources, settings, records used and not used; empty in memory
+    arrays: Mapping[str, Rows] = field(repr=False)  # by file name, as in docs/format.md
+    _indexes: dict[str, tuple[Rows, Int64, Int64]] = field(default_factory=dict, repr=False, init=False)
 
     @classmethod
     def open(cls, path: str | Path, *, check: bool = False) -> Self:
-        """Open a store; `check` compares the SHA-256 of every array with the manifest's.
-
-        `GenomeError` is raised when there is no store, or it is damaged, cut short, or of a newer version.
-        """
+        """Open a store; `check` compares the SHA-256 of every array. `GenomeError` has what is wrong with a store."""
         manifest, contigs, arrays = store.read_store(Path(path), check=check)
         return cls(Path(path), contigs, manifest, arrays)
 
     @classmethod
     def from_sequences(cls, contigs: Iterable[tuple[str, UInt8, Rows]], path: str | Path = "sequences") -> Self:
-        """Return a genome in memory without variants, of what `read_fasta` yields; messages call it `path`."""
-        found, arrays = _in_memory(lambda append: store.append_contigs(contigs, append))
-        return cls(Path(path), found, {}, arrays)
+        """Return a genome in memory without variants, from what `read_fasta` yields; `path` is its name in messages."""
+        arrays = {name: np.empty((0, *tail), dtype) for name, (dtype, tail) in store.ARRAYS.items()}
+        return cls(Path(path), store.write_reference(arrays, contigs), {}, arrays)
 
     def reference(self) -> Self:
-        """Return the reference alone, which shares the sequences of this genome."""
+        """Return the genome without variants; it shares this one's sequences."""
         return self.with_variants({})
 
     def with_variants(self, variants: Mapping[str, tuple[Int64, UInt16]]) -> Self:
         """Return the reference with other variants: by contig, ascending positions (V,) and fixed point (V, 4)."""
+        arrays = dict(self.arrays)
         rows = ((self.contig(name).name, *both) for name, both in variants.items())
-        contigs, arrays = _in_memory(lambda append: store.append_variants(self.contigs, rows, append))
-        arrays = {**self.arrays, **{name: arrays[name] for name in store.VARIANT_ARRAYS}}
-        return replace(self, contigs=contigs, arrays=arrays, _base=self._base or self, _indexes={})
+        contigs = store.write_variants(arrays, self.contigs, rows)
+        return replace(self, contigs=contigs, arrays=arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process opens a store itself and shares its pages; pickled arrays would be copies.
-        if self._base is not None:
-            rows = {name: slice(*contig.variants) for name, contig in self.contigs.items()}
-            position, frequency = (self.arrays[name] for name in store.VARIANT_ARRAYS)
-            variants = {name: (position[some], frequency[some]) for name, some in rows.items()}
-            return type(self).with_variants, (self._base, variants)
         if not self.manifest:
             return type(self), (self.path, self.contigs, self.manifest, self.arrays)
-        return _reopen, (type(self), self.path.absolute(), self.manifest["arrays"])
+        # Another process opens a store itself and shares its pages; pickled arrays would be copies.
+        own = {name: array for name, array in self.arrays.items() if not isinstance(array.base, np.memmap)}
+        return _reopen, (type(self), self.path.absolute(), self.manifest["arrays"], self.contigs, own)
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -143,29 +113,22 @@ class ProbabilisticGenome:
 
     def contig(self, name: str) -> Contig:
         """Return a contig under either naming."""
-        found = match_contig(name, self.contigs.keys())
+        found = match_contig(name, self.contigs)
         if found is None:
             raise GenomeError(f"{self.path}: no contig {name!r}; there are {names_text(self.contigs)}")
         return self.contigs[found]
 
     def bases(self, contig: str, start: int, end: int) -> UInt8:
-        """Return the reference as base codes (end - start,); `mutbert.alphabet.decode` makes a string of them."""
-        contig_B, start_B = self._one(contig, start, end)
-        base_L: UInt8 = self._bases(contig_B, start_B, end - start)[0]
-        return base_L
+        """Return the reference as base codes (end - start,), which `mutbert.alphabet.decode` turns into a string."""
+        return self._bases(*self._one(contig, start, end), end - start).reshape(-1)
 
     def frequencies(self, contig: str, start: int, end: int) -> Float32:
-        """Return the distribution over A, C, G, T at every position, float32 (end - start, 4).
-
-        Rows sum to 1. Where the reference is an IUPAC code, it is its distribution (N is a quarter each).
-        """
-        dense_L4: Float32 = self.windows(*self._one(contig, start, end), end - start).distributions()[0]
-        return dense_L4
+        """Return the distribution over A, C, G, T at every position, float32 (end - start, 4); N is a quarter each."""
+        return self.windows(*self._one(contig, start, end), end - start).distributions().reshape(-1, 4)
 
     def variants(self, contig: str, start: int | None = None, end: int | None = None) -> Variants:
         """Return the positions that vary, their reference bases and frequencies; of a whole contig by default."""
-        whole = self.contig(contig)
-        start, end = 0 if start is None else start, whole.length if end is None else end
+        start, end = start or 0, self.contig(contig).length if end is None else end
         contig_B, start_B = self._one(contig, start, end)
         _, column_V, row_V = self._find("variant_position.npy", contig_B, start_B, end - start)
         position_V = column_V + start
@@ -174,24 +137,20 @@ class ProbabilisticGenome:
 
     def soft_masked(self, contig: str, start: int, end: int) -> Bool:
         """Return which bases are soft-masked, bool (end - start,): in lower case in the FASTA, as repeats are."""
-        masked_L: Bool = self.soft_masked_windows(*self._one(contig, start, end), end - start)[0]
-        return masked_L
+        return self.soft_masked_windows(*self._one(contig, start, end), end - start).reshape(-1)
 
     def known_runs(self, contig: str, start: int, end: int) -> Int64:
         """Return starts and ends of the stretches without N, ascending, (runs, 2); other codes are known bases."""
         self._one(contig, start, end)
         runs = self.arrays["ambiguity.npy"][slice(*self.contig(contig).ambiguity)]
         gaps = runs[runs["code"] == alphabet.UNKNOWN]
-        ends = gaps["start"].astype(np.int64) + gaps["length"]
-        edges = np.stack([gaps["start"].astype(np.int64), ends], axis=1).clip(start, end)
+        first = gaps["start"].astype(np.int64)
+        edges = np.stack([first, first + gaps["length"]], axis=1).clip(start, end)
         known = np.concatenate([[start], edges.reshape(-1), [end]]).reshape(-1, 2)
         return known[known[:, 0] < known[:, 1]]
 
     def windows(self, contig_B: Int64, start_B: Int64, length: int) -> Windows:
-        """Return windows of one length, all within their contigs.
-
-        `contig_B` are indices of contigs in the order of `contigs`, and `start_B` 0-based starts there, int64 (B,).
-        """
+        """Return windows within their contigs: indices into `contigs` and 0-based starts, int64 (B,)."""
         base_BL = self._bases(contig_B, start_B, length)
         row_N, column_N, variant_N = self._find("variant_position.npy", contig_B, start_B, length)
         # Rows of four are taken as one number each, which is much quicker.
@@ -220,11 +179,12 @@ class ProbabilisticGenome:
         places = [(one.offset * store.BASES_PER_BYTE, one.length) for one in self.contigs.values()]
         return np.array(places, dtype=np.int64).reshape(-1, 2)
 
-    def _index(self, name: str) -> _Index:
+    def _index(self, name: str) -> tuple[Rows, Int64, Int64]:
+        """Return the slots of rows in the order of contigs, each contig's first row there, and its row less that."""
         if name not in self._indexes:
-            field = "variants" if name in store.VARIANT_ARRAYS else name.removesuffix(".npy")
-            start = self.arrays[name] if name in store.VARIANT_ARRAYS else self.arrays[name]["start"]
-            rows = [getattr(contig, field) for contig in self.contigs.values()]
+            array = self.arrays[name]
+            start, kind = (array["start"], name.removesuffix(".npy")) if array.dtype.names else (array, "variants")
+            rows = [getattr(contig, kind) for contig in self.contigs.values()]
             first_C, last_C = np.array(rows, dtype=np.int64).reshape(-1, 2).T
             end_C = np.cumsum(last_C - first_C)
             # Half the memory where it is enough, as every process has its own.
@@ -232,7 +192,7 @@ class ProbabilisticGenome:
             slot = np.empty(sum(last_C - first_C), dtype=np.uint32 if small else np.int64)
             for (first, last), end, before in zip(rows, end_C.tolist(), self._places[:, 0].tolist(), strict=True):
                 np.add(start[first:last], slot.dtype.type(before), out=slot[end - (last - first) : end])
-            self._indexes[name] = _Index(slot, end_C - (last_C - first_C), last_C - end_C)
+            self._indexes[name] = slot, end_C - (last_C - first_C), last_C - end_C
         return self._indexes[name]
 
     def _find(
@@ -286,17 +246,11 @@ def _every_window(values: UInt8, length: int) -> UInt8:
     return np.ndarray((len(values) - length + 1, length), np.uint8, values, strides=(1, 1))
 
 
-def _in_memory(fill: Callable[[Append], dict[str, Contig]]) -> tuple[dict[str, Contig], dict[str, Rows]]:
-    """Return the contigs and arrays of what appends to arrays."""
-    parts = {name: [np.empty((0, *tail), dtype)] for name, (dtype, tail) in store.ARRAYS.items()}
-    append, _ = store.counting(lambda name, added: parts[name].append(added))
-    contigs = fill(append)
-    return contigs, {name: np.concatenate(rows) for name, rows in parts.items()}
-
-
-def _reopen(kind: type[ProbabilisticGenome], path: Path, arrays: Mapping[str, Any]) -> ProbabilisticGenome:
+def _reopen(
+    kind: type[ProbabilisticGenome], path: Path, expected: Any, contigs: Mapping[str, Contig], own: Mapping[str, Rows]
+) -> ProbabilisticGenome:
     """Return a store that another process has open; `GenomeError` where another was put in its place since."""
     genome = kind.open(path)
-    if genome.manifest["arrays"] != arrays:
+    if genome.manifest["arrays"] != expected:
         raise GenomeError(f"{path}: was replaced by another genome while it was in use; start again")
-    return genome
+    return replace(genome, contigs=contigs, arrays={**genome.arrays, **own})

@@ -14,38 +14,40 @@ from mutbert.genome.format import FREQUENCY_ONE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mutbert.arrays import Float64, Int64
+    from mutbert.arrays import Int64
     from mutbert.genome.store import ProbabilisticGenome
 
 SPECTRUM_BINS: Final = 20
 
 DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
-"""(17,) edges of bins that double: all up to 1/32768, up to 1/16384, ... up to 1. A population of constant size without
-selection has about as many alleles in each (Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show."""
+"""(17,) edges of bins that double. A population of constant size without selection has about as many alleles in each
+(Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show."""
+
+_OF_ALL: Final = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
 
 
 @dataclass(frozen=True)
 class GenomeSummary:
-    """What a genome holds; `contigs` has, in the FASTA's order, ``name`` and each contig's numbers of the same names.
+    """Numbers of a genome.
 
-    `known` bases are not N; `soft_masked` ones are in lower case in the FASTA (0 in version 1). Alternate alleles whose
-    reference is an ambiguous code are neither transitions nor transversions. Spectra count alternate alleles by
-    frequency, within the 1/65535 that a store keeps: bin i of n is above ``i / n`` and up to ``(i + 1) / n``, or above
-    ``DOUBLING_EDGES[i]`` and up to ``DOUBLING_EDGES[i + 1]``. Densities are per 1,000 known bases. Diversity is the
-    expected heterozygosity, the sum of 1 - Σ p² over the positions that vary: the chance that two chromosomes drawn
-    from the population differ there (Nei 1973, PNAS 70:3321). With all variants kept it is the nucleotide diversity.
+    Spectra count alternate alleles by frequency: bin i of n is above ``i / n`` and up to ``(i + 1) / n``, or above
+    ``DOUBLING_EDGES[i]`` and up to the next. Diversity is the expected heterozygosity, the sum of 1 - Σ p² over the
+    positions that vary (Nei 1973, PNAS 70:3321); with all variants kept it is the nucleotide diversity.
     """
 
-    contigs: pl.DataFrame
+    contigs: pl.DataFrame  # in the FASTA's order: name, and each contig's numbers of the names below
     length: int
-    known: int
-    soft_masked: int
+    known: int  # bases that are not N
+    known_share: float
+    soft_masked: int  # bases in lower case in the FASTA; 0 in version 1
+    soft_masked_share: float
     variants: int
-    per_kilobase: float
+    per_kilobase: float  # of known bases
     alternates: int
     multi_allelic: int
-    transitions: int
+    transitions: int  # as transversions, of alleles whose reference is A, C, G or T
     transversions: int
+    ti_tv: float | None  # None without transversions
     spectrum: Sequence[int]
     doubling_spectrum: Sequence[int]
     mean_alternate_frequency: float | None
@@ -53,43 +55,41 @@ class GenomeSummary:
     bytes_on_disk: int
     bytes_per_base: float
 
-    @property
-    def known_share(self) -> float:
-        """The share of bases that are not N."""
-        return self.known / self.length
-
-    @property
-    def soft_masked_share(self) -> float:
-        """The share of bases that are soft-masked."""
-        return self.soft_masked / self.length
-
-    @property
-    def transitions_per_transversion(self) -> float | None:
-        """The ratio ti/tv; ``None`` where there are no transversions."""
-        return self.transitions / self.transversions if self.transversions else None
-
 
 def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
-    """Return what a genome holds, counted with one contig in memory at a time."""
-    spectrum, doubling = (np.zeros(bins, dtype=np.int64) for bins in (SPECTRUM_BINS, len(DOUBLING_EDGES) - 1))
-    rows = []
+    """Return the numbers of a genome, counted with one contig in memory at a time."""
+    rows, alleles_U = [], np.zeros(FREQUENCY_ONE + 1, dtype=np.int64)
     for name in genome.contigs:
         counts, fixed_A = _count_contig(genome, name)
         rows.append(counts)
-        spectrum += _histogram(fixed_A, np.arange(SPECTRUM_BINS + 1) / SPECTRUM_BINS)
-        doubling += _histogram(fixed_A, np.array(DOUBLING_EDGES))
+        alleles_U += np.bincount(fixed_A, minlength=len(alleles_U))
     contigs = pl.DataFrame(rows)
-    (whole,) = _per_kilobase(contigs.drop("name").sum()).to_dicts()
-    frequencies = whole.pop("frequencies")
+    (whole,) = _with_ratios(contigs.drop("name").sum()).to_dicts()
+    # An edge that is rounded up is still in its bin.
+    edges = np.arange(SPECTRUM_BINS + 1) / SPECTRUM_BINS, np.array(DOUBLING_EDGES)
+    below = [np.cumsum(alleles_U)[np.ceil(some * FREQUENCY_ONE).astype(np.int64)] for some in edges]
     return GenomeSummary(
-        contigs=_per_kilobase(contigs).drop("frequencies", "multi_allelic"),
+        _with_ratios(contigs).drop(_OF_ALL),
         **whole,
-        spectrum=spectrum.tolist(),
-        doubling_spectrum=doubling.tolist(),
-        mean_alternate_frequency=frequencies / whole["alternates"] if whole["alternates"] else None,
+        spectrum=np.diff(below[0]).tolist(),
+        doubling_spectrum=np.diff(below[1]).tolist(),
         bytes_on_disk=genome.bytes_on_disk,
         bytes_per_base=genome.bytes_on_disk / whole["length"],
     )
+
+
+def _with_ratios(counts: pl.DataFrame) -> pl.DataFrame:
+    def share(part: str, whole: str, scale: int = 1) -> pl.Expr:
+        return scale * pl.col(part) / pl.when(pl.col(whole) > 0).then(pl.col(whole))
+
+    return counts.with_columns(
+        known_share=share("known", "length"),
+        soft_masked_share=share("soft_masked", "length"),
+        per_kilobase=share("variants", "known", 1000).fill_null(0.0),
+        diversity_per_kilobase=share("differences", "known", 1000).fill_null(0.0),
+        mean_alternate_frequency=share("frequencies", "alternates"),
+        ti_tv=share("transitions", "transversions"),
+    ).drop("differences", "frequencies")
 
 
 def _count_contig(genome: ProbabilisticGenome, name: str) -> tuple[dict[str, Any], Int64]:
@@ -120,17 +120,3 @@ def _count_contig(genome: ProbabilisticGenome, name: str) -> tuple[dict[str, Any
         "frequencies": float(frequency_A.sum()),
     }
     return counts, np.rint(frequency_A * FREQUENCY_ONE).astype(np.int64)
-
-
-def _per_kilobase(counts: pl.DataFrame) -> pl.DataFrame:
-    known = pl.when(pl.col("known") > 0).then(pl.col("known"))
-    return counts.with_columns(
-        per_kilobase=(1000 * pl.col("variants") / known).fill_null(0.0),
-        diversity_per_kilobase=(1000 * pl.col("differences") / known).fill_null(0.0),
-    ).drop("differences")
-
-
-def _histogram(fixed_A: Int64, edges: Float64) -> Int64:
-    """Return how many lie above each edge and up to the next; an edge that is rounded up is still in its bin."""
-    units = np.ceil(edges * FREQUENCY_ONE)
-    return np.bincount(np.searchsorted(units, fixed_A) - 1, minlength=len(edges) - 1)

@@ -13,7 +13,7 @@ import torch
 
 from mutbert.progress import progress_bar
 from mutbert.training.held_out import held_out_sums, summarise_sums
-from mutbert.windows.batches import targets_of
+from mutbert.windows.dataset import targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mutbert.regions import Region
     from mutbert.training.held_out import HeldOut
     from mutbert.windows.dataset import WindowDataset
-    from mutbert.windows.splits import Part
+    from mutbert.windows.sampler import Part
 
 
 ORDER: Final = 5

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import torch
 
-from mutbert.windows.splits import genome_name
+from mutbert.windows.sampler import genome_name
 
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
-    from mutbert.windows.batches import Targets
-    from mutbert.windows.dataset import WindowDataset
+    from mutbert.windows.dataset import Targets, WindowDataset
 
 _EDGES: Final = (0.05, 0.1, 0.2, 0.5)
 GROUPS: Final = (

@@ -43,15 +43,14 @@ from mutbert.training.provenance import provenance_of
 from mutbert.training.recipe import PretrainRecipe, load_recipe, resolved
 from mutbert.training.trainer import PretrainTrainer
 from mutbert.windows.dataset import WindowDataset, whole_batch
-from mutbert.windows.sampler import WindowSampler
-from mutbert.windows.splits import genome_name, split_genomes
-from mutbert.windows.tempering import Tempering
+from mutbert.windows.masking import Tempering
+from mutbert.windows.sampler import WindowSampler, genome_name, split_genomes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mutbert.training.held_out import CalibrationBin
-    from mutbert.windows.splits import Split
+    from mutbert.windows.sampler import Split
 
 
 @dataclass(frozen=True)

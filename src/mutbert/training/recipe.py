@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mutbert.settings import read_settings, settings_text
-from mutbert.windows.masking import LONGEST_WINDOW, Masking, Weighting
-from mutbert.windows.tempering import Tempering
+from mutbert.windows.masking import LONGEST_WINDOW, Masking, Tempering, Weighting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

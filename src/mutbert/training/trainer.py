@@ -18,7 +18,7 @@ from mutbert.errors import InputError, one_line
 from mutbert.training.failures import TrainingStoppedError
 from mutbert.training.held_out import GROUPS, held_out_sums, summarise_sums
 from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
-from mutbert.windows.batches import expand_batch, targets_of
+from mutbert.windows.dataset import expand_batch, targets_of
 
 if TYPE_CHECKING:
     from mutbert.training.held_out import HeldOut

@@ -1,21 +1,22 @@
-"""A torch Dataset of masked windows; a whole batch is read, tempered and masked at once, and stays compact.
+"""A torch Dataset of masked windows in compact batches, and what a model takes, made of them on its device.
 
-Shape suffixes: B windows, L positions without ``[CLS]`` and ``[SEP]``, T targets of a window, N variant positions of
-the batch.
+Shape suffixes: B windows, L positions without ``[CLS]`` and ``[SEP]``, P = L + 2 with them, T targets of a window,
+N positions of the batch that vary, V tokens.
 """
 
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from mutbert import alphabet
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome.store import fixed_to_float
-from mutbert.windows.masking import Weighting, choose_targets, corrupt, weigh_targets
+from mutbert.windows.masking import KEPT, Weighting, choose_targets, corrupt, temper
 from mutbert.windows.randomness import CORRUPTION, TARGETS, random_bits, random_bits_at
-from mutbert.windows.tempering import temper
 
 try:
     import torch
@@ -24,11 +25,10 @@ except ImportError as error:
     raise MissingExtraError("torch", "train") from error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from mutbert.windows.masking import Masking
+    from mutbert.windows.masking import Masking, Tempering
     from mutbert.windows.sampler import WindowSampler
-    from mutbert.windows.tempering import Tempering
 
     Batch = dict[str, torch.Tensor]
 
@@ -38,18 +38,14 @@ class WindowDataset(Dataset[Any]):
     """Masked windows for pre-training; item i is a pure function of (the sampler's seed, i).
 
     A batch is compact, some 800 bytes for a window of 510 bases in place of 22,000, so that a process with its workers
-    can feed several accelerators; `mutbert.windows.batches.expand_batch` expands it for the model. It holds
+    can feed several accelerators; `expand_batch` expands it for the model. It holds
 
     - ``base_codes`` uint8 (B, L): the reference, as base codes;
     - ``variant_places`` int32 (N,): the positions that vary, ``row * L + column``;
-    - ``variant_frequencies`` float32 (N, 4): their tempered frequencies, or (0, 4) where the reference is all that the
-      model sees;
-    - ``target_places`` int16 (B, T): the targets' columns, ascending;
-    - ``target_inputs`` uint8 (B, T): the token that stands there, or `mutbert.windows.masking.KEPT`;
-    - ``target_weights`` float32 (B, T): what the targets count in the loss, where that is not the same for all.
-
-    There are `size` windows. Allele frequencies are tempered in inputs and labels alike; with `frequencies` of
-    ``reference``, the model sees the reference base alone.
+    - ``variant_frequencies`` float32 (N, 4): their tempered frequencies, or (0, 4) where the model sees the reference;
+    - ``target_places`` int16 (B, T): the targets' columns, ascending; int32 in windows above 2**15;
+    - ``target_inputs`` uint8 (B, T): the token that the model sees there, or `KEPT`;
+    - ``target_weights`` float32 (B, T): weights of the targets in the loss, where they differ.
     """
 
     sampler: WindowSampler
@@ -61,11 +57,9 @@ class WindowDataset(Dataset[Any]):
     weighting: Weighting = field(default_factory=Weighting)
 
     def __post_init__(self) -> None:
-        if self.weighting.soft_masked != 1 and not self.sampler.has_soft_mask:
-            raise InputError(
-                "weighting.soft_masked is set, but the genome has no soft-masked bases; build it from a FASTA with "
-                "repeats in lower case, or leave weighting.soft_masked at 1"
-            )
+        if self.weighting.soft_masked != 1 and not any(part.genome.has_soft_mask for part in self.sampler.parts):
+            remedy = "build it from a FASTA with repeats in lower case, or leave weighting.soft_masked at 1"
+            raise InputError(f"weighting.soft_masked is set, but the genome has no soft-masked bases; {remedy}")
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -77,13 +71,10 @@ class WindowDataset(Dataset[Any]):
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Return the windows with these indices, tempered and masked."""
-        index_B = np.asarray(indices, dtype=np.int64)
-        seed = self.sampler.seed
+        seed, length, index_B = self.sampler.seed, self.sampler.length, np.asarray(indices, dtype=np.int64)
         places = self.sampler.places(index_B)
         windows = self.sampler.read(places)
-        length = self.sampler.length
         variant_N = windows.row_N * length + windows.column_N
-
         variant_BL = np.zeros(windows.base_BL.shape, dtype=np.bool_)
         variant_BL.ravel()[variant_N] = True
         bits_BD = random_bits(seed, TARGETS, index_B, self.masking.draws(length))
@@ -97,13 +88,13 @@ class WindowDataset(Dataset[Any]):
             "base_codes": windows.base_BL,
             "variant_places": variant_N.astype(np.int32),
             "variant_frequencies": frequency_N4,
-            "target_places": target_BT.astype(np.int16) if length <= 1 << 15 else target_BT.astype(np.int32),
+            "target_places": target_BT.astype(np.int16 if length <= 1 << 15 else np.int32),
             "target_inputs": input_BT,
         }
         if not self.weighting.is_even:
-            kinds = (variant_BL, self.sampler.soft_masked(places))
-            is_BT = [np.take_along_axis(is_BL, target_BT.astype(np.int64), axis=1) for is_BL in kinds]
-            batch["target_weights"] = weigh_targets(is_BT[0], is_BT[1], self.weighting)
+            row_B1, soft_masked_BL = np.arange(len(target_BT))[:, None], self.sampler.soft_masked(places)
+            is_BT = variant_BL[row_B1, target_BT], soft_masked_BL[row_B1, target_BT]
+            batch["target_weights"] = self.weighting.weigh(*is_BT)
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
 
     # Torch's loader calls this in place of asking for windows one by one.
@@ -113,3 +104,71 @@ class WindowDataset(Dataset[Any]):
 def whole_batch(batch: Batch) -> Batch:
     """Return the batch as it is: the dataset collates."""
     return batch
+
+
+class Targets(NamedTuple):
+    """What is at the targets, for an evaluation."""
+
+    place_BT: torch.Tensor  # their positions among the P of the model's input
+    frequency_BT4: torch.Tensor  # their distributions over A, C, G, T without corruption
+    variant_BT: torch.Tensor  # whether they vary
+    alternate_BT: torch.Tensor  # the part of the distribution that is not the reference base
+
+
+def expand_batch(batch: Mapping[str, torch.Tensor]) -> Batch:
+    """Return a dense batch of a compact one of `WindowDataset`, on any device.
+
+    ``input_probs`` float32 (B, P, V): ``[CLS]``, the window's distributions, ``[SEP]``, corrupted at the targets;
+    ``target_places`` int64 (B, T): the targets' positions among P; ``labels`` float32 (B, T, V): their distributions
+    without corruption; where there are weights, ``target_weights`` float32 (B, T).
+    """
+    input_BPV = _distributions(batch)
+    row_B1, place_BT = _target_index(batch)
+    labels_BTV = input_BPV[row_B1, place_BT]
+
+    seen_BT = batch["target_inputs"].long()
+    kept_BT1 = (seen_BT == KEPT)[..., None]
+    # What is kept has an id that is none; any will do where it is not used.
+    seen_BTV = torch.eye(alphabet.VOCABULARY_SIZE, device=seen_BT.device)[seen_BT.masked_fill(kept_BT1[..., 0], 0)]
+    input_BPV[row_B1, place_BT] = torch.where(kept_BT1, labels_BTV, seen_BTV)
+    dense = {"input_probs": input_BPV, "labels": labels_BTV, "target_places": place_BT}
+    return dense | {name: batch[name] for name in ("target_weights",) if name in batch}
+
+
+def targets_of(batch: Mapping[str, torch.Tensor], labels_BTV: torch.Tensor | None = None) -> Targets:
+    """Return what is at the targets of a compact batch; `labels_BTV` are those of `expand_batch`, where at hand."""
+    codes_BL = batch["base_codes"].long()
+    row_B1, place_BT = _target_index(batch)
+    labels_BTV = _distributions(batch)[row_B1, place_BT] if labels_BTV is None else labels_BTV
+    frequency_BT4 = labels_BTV[..., alphabet.BASE_IDS]
+    variant_BL = torch.zeros(codes_BL.shape, dtype=torch.bool, device=codes_BL.device)
+    variant_BL.view(-1)[batch["variant_places"].long()] = True
+    reference_BT4 = _table(codes_BL.device)[codes_BL[row_B1, place_BT - 1]][..., alphabet.BASE_IDS]
+    alternate_BT = 1 - (reference_BT4 * frequency_BT4).sum(-1)
+    return Targets(place_BT, frequency_BT4, variant_BL[row_B1, place_BT - 1], alternate_BT)
+
+
+def _distributions(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return each position's distribution over the tokens, float32 (B, P, V)."""
+    codes_BL = batch["base_codes"].long()
+    count, length = codes_BL.shape
+    probs_BPV = torch.zeros(count, length + 2, alphabet.VOCABULARY_SIZE, device=codes_BL.device)
+    probs_BPV[:, 0, alphabet.CLS_ID] = 1
+    probs_BPV[:, -1, alphabet.SEP_ID] = 1
+    probs_BPV[:, 1:-1] = _table(codes_BL.device)[codes_BL]
+    if len(batch["variant_frequencies"]):
+        place_N = batch["variant_places"].long()
+        # Each window has two positions more here.
+        flat_QV = probs_BPV.view(-1, alphabet.VOCABULARY_SIZE)
+        flat_QV[place_N + 2 * (place_N // length) + 1, alphabet.BASE_IDS] = batch["variant_frequencies"]
+    return probs_BPV
+
+
+def _target_index(batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    place_BT = batch["target_places"].long() + 1
+    return torch.arange(len(place_BT), device=place_BT.device)[:, None], place_BT
+
+
+@cache
+def _table(device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(alphabet.TOKEN_PROBABILITIES.copy()).to(device)

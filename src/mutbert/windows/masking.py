@@ -1,6 +1,6 @@
 """Which positions are predicted, what the model sees there, and what they count: pure functions of random numbers.
 
-Shape suffixes: B windows, L positions, T targets of a window.
+Shape suffixes: B windows, L positions, T targets of a window, N positions that vary.
 """
 
 from __future__ import annotations
@@ -16,28 +16,23 @@ from mutbert.windows.randomness import unit_interval
 if TYPE_CHECKING:
     from mutbert.arrays import Bool, Float32, UInt8, UInt16, UInt64
 
-KEPT: Final = 255
-"""In the place of a token id: the target stays as it is."""
-
-LONGEST_WINDOW: Final = 1 << 16
-"""Positions that a place of 16 bits can name."""
+KEPT: Final = 255  # for a token id: the target stays as it is
+_PLACE_BITS: Final = 16
+LONGEST_WINDOW: Final = 1 << _PLACE_BITS
+_TARGET_BITS: Final = 63
 
 Policy = Literal["variants_first", "uniform", "weighted", "spans"]
-
-_PLACE_BITS: Final = 16
-_TARGET_BITS: Final = 63
 
 
 @dataclass(frozen=True)
 class Masking:
-    """How positions are chosen and corrupted.
+    """How ``int(length * share)`` positions of a window are chosen and corrupted.
 
     ``variants_first`` takes the positions that vary, in random order, before any other (as published); ``uniform``
     takes every position with the same probability; ``weighted`` draws one after another, a position that varies
     `variant_weight` times as likely as one that does not; ``spans`` takes whole spans of `span_length` neighbours,
-    wherever they lie, the last one cut to fit. Of a window's positions ``int(length * share)`` become targets, whatever
-    the policy; each becomes ``[MASK]``, becomes a random base or stays as it is with the probabilities `replace`,
-    `random` and `keep`.
+    the last one cut to fit. `replace`, `random` and `keep` are the shares of them that become ``[MASK]``, become a
+    random base, and stay.
     """
 
     policy: Policy = "variants_first"
@@ -71,17 +66,13 @@ class Masking:
 
 
 def choose_targets(variant_BL: Bool, bits_BD: UInt64, masking: Masking) -> UInt16:
-    """Return the positions to predict, ascending, uint16 (B, T); T is ``int(L * share)`` for every window.
-
-    `variant_BL` has the positions that vary; `bits_BD` has 64 random bits for each of ``masking.draws(L)``.
-    """
+    """Return the positions to predict, ascending, uint16 (B, T); `bits_BD` are ``masking.draws(L)`` random numbers."""
     length = variant_BL.shape[1]
     assert length <= LONGEST_WINDOW, "places have 16 bits"
     count = masking.targets(length)
     if count == 0:
         return np.empty((len(variant_BL), 0), dtype=np.uint16)
-    # Each position gets a rank, the lowest are taken. The place itself fills the lowest bits, so that no two ranks of
-    # a window are equal, the count is exact, and a rank says whose it is.
+    # The lowest ranks are taken. The place itself fills a rank's lowest bits, so that no two of a window are equal.
     rank_BL = (bits_BD >> np.uint64(1)) & ~np.uint64((1 << _PLACE_BITS) - 1)
     if masking.policy == "variants_first":
         rank_BL |= (~variant_BL).astype(np.uint64) << np.uint64(_TARGET_BITS)
@@ -95,12 +86,10 @@ def choose_targets(variant_BL: Bool, bits_BD: UInt64, masking: Masking) -> UInt1
 
 
 def _hurry(rank_BL: UInt64, variant_BL: Bool, weight: float) -> None:
-    """Lower the ranks of positions that vary, in place.
+    """Lower the ranks of positions that vary, in place: u becomes 1 - (1 - u)^(1 / weight).
 
     Weighted sampling without replacement takes the smallest of exponential waiting times with the weights as their
-    rates (Efraimidis and Spirakis 2006, "Weighted random sampling with a reservoir", Information Processing Letters
-    97). Waiting times are brought back to uniform ranks, so that only those of other weight than 1 change:
-    u becomes 1 - (1 - u)^(1 / weight).
+    rates (Efraimidis and Spirakis 2006, Information Processing Letters 97); these are such times as uniform ranks.
     """
     unit_N = np.ldexp(rank_BL[variant_BL].astype(np.float64), -_TARGET_BITS)
     # log1p and expm1 keep the precision near 0, where the chosen ones are.
@@ -110,11 +99,7 @@ def _hurry(rank_BL: UInt64, variant_BL: Bool, weight: float) -> None:
 
 
 def _earliest_span(rank_BD: UInt64, span: int) -> UInt64:
-    """Return for each position the lowest rank of the spans that cover it.
-
-    A span starts at each position, and at the span - 1 places before the window, of which only the end is seen: so
-    every position lies in as many spans as any other.
-    """
+    """Return for each position the lowest rank of the spans that cover it, which may start before the window."""
     length = rank_BD.shape[1] - (span - 1)
     lowest_BL = rank_BD[:, :length].copy()
     for place in range(1, span):
@@ -123,10 +108,7 @@ def _earliest_span(rank_BD: UInt64, span: int) -> UInt64:
 
 
 def corrupt(bits_BT: UInt64, masking: Masking) -> UInt8:
-    """Return what the model sees at each target, uint8 (B, T): the id of ``[MASK]`` or of a base, or `KEPT`.
-
-    `bits_BT` has 64 random bits a target, independent of those that chose the targets.
-    """
+    """Return what the model sees at each target, uint8 (B, T): the id of ``[MASK]`` or of a base, or `KEPT`."""
     unit_BT = unit_interval(bits_BT)
     # The two lowest bits take no part in `unit_interval`.
     base_BT = (bits_BT & np.uint64(3)).astype(np.uint8) + np.uint8(alphabet.BASE_IDS.start)
@@ -137,19 +119,17 @@ def corrupt(bits_BT: UInt64, masking: Masking) -> UInt8:
 
 @dataclass(frozen=True)
 class Weighting:
-    """Weights of targets in the loss, which is the sum of weight times cross-entropy over the *number* of targets.
+    """Weights of targets in the loss, the sum of weight times cross-entropy over the *number* of targets.
 
-    It is not divided by the sum of weights: a window that lies in repeats is to count less as a whole, and the loss of
-    a batch is to be the mean of its parts' losses, however it is divided among processes. A target counts `variant`
-    where it varies, times `soft_masked` where it is lower case in the FASTA, as repeats are.
+    So a window of repeats counts less as a whole, and the loss of a batch is the mean of its parts' losses. A target
+    counts `variant` where it varies, times `soft_masked` where it is lower case in the FASTA.
     """
 
     variant: float = 1.0
     soft_masked: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("variant", "soft_masked"):
-            value = getattr(self, name)
+        for name, value in vars(self).items():
             if not 0 <= value < np.inf:
                 raise ValueError(f"weighting.{name} is {value}; it must be 0 or more, and finite")
 
@@ -158,11 +138,39 @@ class Weighting:
         """Whether every target counts the same."""
         return self.variant == self.soft_masked == 1
 
+    def weigh(self, variant_BT: Bool, soft_masked_BT: Bool) -> Float32:
+        """Return the weight of each target, float32 (B, T)."""
+        one, variant, soft_masked = map(np.float32, (1, self.variant, self.soft_masked))
+        return np.where(variant_BT, variant, one) * np.where(soft_masked_BT, soft_masked, one)
 
-def weigh_targets(variant_BT: Bool, soft_masked_BT: Bool, weighting: Weighting) -> Float32:
-    """Return the weight of each target, float32 (B, T), by what it is."""
-    by_variant, by_soft_mask = (
-        np.where(is_one_BT, np.float32(weight), np.float32(1))
-        for is_one_BT, weight in ((variant_BT, weighting.variant), (soft_masked_BT, weighting.soft_masked))
-    )
-    return by_variant * by_soft_mask
+
+@dataclass(frozen=True)
+class Tempering:
+    """How allele frequencies are tempered at a temperature T.
+
+    ``log`` is p^(1/T), normalised: the softmax of log p / T, which T below 1 sharpens. ``published`` is the softmax of
+    p / T over the alleles present, as in the published code; it moves a frequency of 0.02 to 0.20 at T = 0.7.
+    """
+
+    kind: Literal["none", "log", "published"] = "none"
+    temperature: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.kind not in {"none", "log", "published"}:
+            raise ValueError(f"tempering.kind is {self.kind!r}; choose none, log or published")
+        if not 0 < self.temperature < np.inf:
+            raise ValueError(f"tempering.temperature is {self.temperature}; it must be above 0 and finite")
+
+
+def temper(frequency_N4: Float32, tempering: Tempering) -> Float32:
+    """Return tempered distributions, float32 (N, 4); rows sum to 1, and an allele that is absent stays absent."""
+    if tempering.kind == "none":
+        return frequency_N4
+    present = frequency_N4 > 0
+    with np.errstate(divide="ignore"):
+        score = np.log(frequency_N4) if tempering.kind == "log" else frequency_N4
+    # The largest score is taken off first, so that a low temperature cannot overflow.
+    score = np.where(present, score, -np.inf) / np.float32(tempering.temperature)
+    weight = np.exp(score - score.max(axis=1, keepdims=True))
+    tempered: Float32 = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
+    return tempered

@@ -1,8 +1,7 @@
 """Random numbers that are a pure function of (seed, stream, index, place).
 
-No generator is carried along, so it does not matter in which order, in which process or after how many
-interruptions a sample is drawn. The function is SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable
-pseudorandom number generators", OOPSLA), started for each index from a hash of (seed, stream, index).
+So it does not matter in which order or process a sample is drawn. The function is SplitMix64 (Steele, Lea and Flood
+2014, "Fast splittable pseudorandom number generators", OOPSLA), started for each index from a hash of the other three.
 """
 
 from __future__ import annotations
@@ -23,15 +22,10 @@ CORRUPTION: Final = 3
 STRAND: Final = 4
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
-_SHIFTS = (np.uint64(30), np.uint64(27), np.uint64(31))
 
 
 def random_bits(seed: int, stream: int, index_B: Int64, count: int) -> UInt64:
-    """Return 64 random bits for each of `count` places of each index, uint64 (B, count).
-
-    Row b depends on ``(seed, stream, index_B[b])`` alone; seed and indices are not negative and below 2**63.
-    """
+    """Return 64 random bits for each of `count` places of each index, uint64 (B, count); none is negative."""
     return random_bits_at(seed, stream, index_B, np.arange(count)[None])
 
 
@@ -49,9 +43,8 @@ def unit_interval(bits: UInt64) -> Float64:
 
 
 def _mix(value: UInt64) -> UInt64:
-    mixed = value ^ (value >> _SHIFTS[0])
-    mixed *= _MULTIPLIERS[0]
-    mixed ^= mixed >> _SHIFTS[1]
-    mixed *= _MULTIPLIERS[1]
-    mixed ^= mixed >> _SHIFTS[2]
+    mixed = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
     return mixed

@@ -1,7 +1,8 @@
-"""Window i is a pure function of (seed, i)."""
+"""Which parts of genomes are trained on and held out, and windows of them: window i is a function of (seed, i)."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.genome.store import Windows
-from mutbert.regions import names_text
+from mutbert.regions import Region, match_contig, merge_regions, names_text, read_bed, subtract_regions
 from mutbert.windows.randomness import START, STRAND, random_bits, unit_interval
 
 if TYPE_CHECKING:
@@ -17,11 +18,17 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Bool, Int64
     from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.windows.splits import Part
+
+
+class Part(NamedTuple):
+    """Regions of a genome, merged and in its order."""
+
+    genome: ProbabilisticGenome
+    regions: list[Region]
 
 
 class Places(NamedTuple):
-    """Windows: indices of genome and of contig there, 0-based start on the forward strand, and whether it is read."""
+    """Windows: indices of genomes and of their contigs, 0-based starts on the forward strand, whether to reverse."""
 
     genome_B: Int64
     contig_B: Int64
@@ -32,16 +39,12 @@ class Places(NamedTuple):
 class WindowSampler:
     """Draw windows uniformly from every valid start, on the reverse strand with probability `reverse`.
 
-    A start is valid when the whole window lies in one of the regions, which do not overlap, and holds no N. Other IUPAC
-    codes are known bases with a distribution. Of several genomes, each has windows in proportion to its valid starts,
-    of which there are `valid_starts` together.
+    A start is valid when the whole window lies in one of the regions, which do not overlap, and holds no N; other IUPAC
+    codes are known bases. There are `valid_starts` in all genomes together.
     """
 
     def __init__(self, parts: Sequence[Part], length: int, *, seed: int, reverse: float = 0.0) -> None:
-        self.parts = list(parts)
-        self.length = length
-        self.seed = seed
-        self.reverse = reverse
+        self.parts, self.length, self.seed, self.reverse = list(parts), length, seed, reverse
         self._names = [list(part.genome.contigs) for part in self.parts]
         order = [{name: index for index, name in enumerate(names)} for names in self._names]
         stretches = [
@@ -52,11 +55,10 @@ class WindowSampler:
             if end - start >= length
         ]
         if not stretches:
+            paths = names_text(str(part.genome.path) for part in self.parts)
             where = names_text(str(region) for part in self.parts for region in part.regions)
-            raise InputError(
-                f"{names_text(str(part.genome.path) for part in self.parts)}: no stretch of {length} known bases in "
-                f"{where}; choose shorter windows or other regions"
-            )
+            problem = f"no stretch of {length} known bases in {where}; choose shorter windows or other regions"
+            raise InputError(f"{paths}: {problem}")
         self._genome, self._contig, self._start, starts = np.array(stretches, dtype=np.int64).T
         self._last = np.cumsum(starts)
         self._first = self._last - starts
@@ -64,11 +66,6 @@ class WindowSampler:
         for part in self.parts:
             # A first window makes the genome's index, which processes that fork from here then share.
             part.genome.windows(np.zeros(1, np.int64), np.zeros(1, np.int64), 1)
-
-    @property
-    def has_soft_mask(self) -> bool:
-        """Whether any base of any of the genomes is soft-masked."""
-        return any(part.genome.has_soft_mask for part in self.parts)
 
     def places(self, index_B: Int64) -> Places:
         """Return the places of the windows with these indices, (B,)."""
@@ -116,3 +113,77 @@ class WindowSampler:
         for number in np.unique(places.genome_B):
             rows = np.flatnonzero(places.genome_B == number)
             yield self.parts[number].genome, rows, places.contig_B[rows], places.start_B[rows]
+
+
+class Split(NamedTuple):
+    """Parts that share no base, in the order of the genomes; a genome without regions has none."""
+
+    train: list[Part]
+    held_out: list[Part]
+
+
+def split_genomes(genomes: Sequence[ProbabilisticGenome], train: Sequence[str], held_out: Sequence[str]) -> Split:
+    """Return the regions of both sides of a recipe's split; without `train`, all that is not held out is trained on.
+
+    An entry is a contig (``chr22``), a region (``chr22:101-200``, 1-based, both ends included) or a BED file (``*.bed``
+    or ``*.bed.gz``). Of several genomes, the one that is meant may come first, without ``.genome`` (``human:chr22``,
+    ``human:regions.bed``), and must where more than one has the entry.
+    """
+    names = [genome_name(genome) for genome in genomes]
+    if len(set(names)) < len(names):
+        raise InputError(f"two genomes are called {next(n for n in names if names.count(n) > 1)}; rename one store")
+    held = _select(genomes, held_out)
+    chosen = _select(genomes, train) if train else [select_regions(one, list(one.contigs)) for one in genomes]
+    kept = [subtract_regions(*both) for both in zip(chosen, held, strict=True)]
+    if train and kept != chosen:
+        regions, rest = next(both for both in zip(chosen, kept, strict=True) if both[0] != both[1])
+        shared = next(region for region in regions if region not in rest)
+        remedy = "take them out of one of the two, or leave train empty to train on all that is not held out"
+        raise InputError(f"train and held_out share bases in {shared}; {remedy}")
+    sides = ([Part(*both) for both in zip(genomes, side, strict=True) if both[1]] for side in (kept, held))
+    return Split(*sides)
+
+
+def genome_name(genome: ProbabilisticGenome) -> str:
+    """Return the name of a genome's store without ``.genome``."""
+    return genome.path.resolve().name.removesuffix(".genome")
+
+
+def _select(genomes: Sequence[ProbabilisticGenome], entries: Sequence[str]) -> list[list[Region]]:
+    """Return the regions of each genome, each entry going to the one that it names or that alone has it."""
+    by_name = {genome_name(genome): number for number, genome in enumerate(genomes)}
+    entries_of: list[list[str]] = [[] for _ in genomes]
+    for entry in entries:
+        name, _, rest = entry.partition(":")
+        having = [number for number, genome in enumerate(genomes) if _has(genome, entry)]
+        # A contig may be called as a genome is; of several genomes, the genome's name then has to come first.
+        is_contig = len(genomes) == 1 and match_contig(name, genomes[0].contigs) is not None and not _is_bed(rest)
+        if name in by_name and rest and not is_contig:
+            entries_of[by_name[name]].append(rest)
+        elif len(having) == 1 or len(genomes) == 1:
+            entries_of[having[0] if having else 0].append(entry)
+        else:
+            what = "more than one of the genomes has it" if having else "none of the genomes has it"
+            example = f"for example {next(iter(by_name))}:{entry} (there are {', '.join(by_name)})"
+            raise InputError(f"{entry}: {what}; put the name of one before it, {example}")
+    return [select_regions(genome, own) for genome, own in zip(genomes, entries_of, strict=True)]
+
+
+def _has(genome: ProbabilisticGenome, entry: str) -> bool:
+    """Return whether a genome can be meant; a BED file is any's."""
+    try:
+        return _is_bed(entry) or bool(Region.parse(entry, genome.lengths))
+    except InputError:
+        return False
+
+
+def _is_bed(entry: str) -> bool:
+    return entry.endswith((".bed", ".bed.gz"))
+
+
+def select_regions(genome: ProbabilisticGenome, entries: Sequence[str]) -> list[Region]:
+    """Return contigs, regions and BED files as regions, merged and in the genome's order."""
+    regions: list[Region] = []
+    for entry in entries:
+        regions += read_bed(Path(entry), genome.lengths) if _is_bed(entry) else [Region.parse(entry, genome.lengths)]
+    return merge_regions(regions, genome.contigs)
