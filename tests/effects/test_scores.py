@@ -310,7 +310,7 @@ def test_the_model_is_left_as_it_was(model, genome, sequences):
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"scores": ("lrr",)}, "'lrr'; give some of llr, unmasked, distance"),
+        ({"scores": ("lrr",)}, "'lrr'; use some of llr, unmasked, distance"),
         ({"scores": ()}, "none"),
         ({"context": 100}, "--rope-scaling dynamic:2"),
         ({"windows": "near"}, "centred, shared"),

@@ -45,8 +45,7 @@ class Reason(IntEnum):
     def __new__(cls, value: int, meaning: str = "") -> Self:
         """Return a member that carries its meaning."""
         member = int.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
+        member._value_, member.meaning = value, meaning
         return member
 
     @property
@@ -93,7 +92,6 @@ class Alleles:
     inserted: Texts
 
     def __len__(self) -> int:
-        """Return the number of alleles."""
         return len(self.record_A)
 
     def take(self, rows: Int64 | Bool) -> Alleles:
@@ -102,14 +100,9 @@ class Alleles:
 
 
 def find_alleles(
-    genome: ProbabilisticGenome,
-    contigs: Sequence[str],
-    positions: Sequence[int],
-    references: Sequence[str],
-    alternates: Sequence[str],
-    *,
-    longest: int = LONGEST,
-) -> Alleles:
+    genome: ProbabilisticGenome, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str],
+    alternates: Sequence[str], *, longest: int = LONGEST,
+) -> Alleles:  # fmt: skip
     """Return what each alternate allele of records changes.
 
     POS is 1-based and several alternates are separated by commas, as in VCF; contigs have either naming. Where the
@@ -120,9 +113,8 @@ def find_alleles(
     contig_of = {name: number.get(names.find(name) or "", -1) for name in set(contigs)}
     references = [text.upper() for text in references]
     rows: list[tuple[Any, ...]] = []
-    for record, (contig, position, reference, several) in enumerate(
-        zip(contigs, positions, references, alternates, strict=True)
-    ):
+    records = zip(contigs, positions, references, alternates, strict=True)
+    for record, (contig, position, reference, several) in enumerate(records):
         for alternate in several.upper().split(","):
             reason, kind, begin, end, inserted = _change(reference, alternate, longest)
             stretch = position - 1 + begin, position - 1 + end, reference[begin:end], inserted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -57,21 +56,13 @@ def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
 
 
 def write_vcf(
-    path: Path,
-    parts: list[Path],
-    vcf: Path,
-    region: Region,
-    prefix: str,
-    fields: Sequence[Field],
+    path: Path, parts: list[Path], vcf: Path, region: Region, prefix: str, fields: Sequence[Field],
     plan: Mapping[str, Any],
-) -> tuple[Path | None, str]:
+) -> tuple[Path | None, str]:  # fmt: skip
     """Write a VCF's records with the parts' scores in INFO; return the index, or None and why there is none."""
     header, columns = b"".join(read_lines(vcf, header=True)).decode("utf-8", "surrogateescape").rsplit("\n", 2)[:2]
-    contigs = {
-        name: None
-        for part in parts
-        for name in pl.read_parquet(part, columns=["chrom"])["chrom"].unique(maintain_order=True)
-    }
+    chroms = (pl.read_parquet(part, columns=["chrom"])["chrom"] for part in parts)
+    contigs = dict.fromkeys(name for chrom in chroms for name in chrom.unique(maintain_order=True))
     added = [
         f"##contig=<ID={name}>" for name in contigs if not re.search(f"##contig=<ID={re.escape(name)}[,>]", header)
     ]
@@ -92,8 +83,7 @@ def write_vcf(
                     file.write(_with_info(line, info.encode()))
             if written != aside:
                 with _quiet():
-                    view = "--no-version", "-Ob", "-o", os.fspath(aside), os.fspath(written)
-                    pysam.bcftools.view(*view, catch_stdout=False)
+                    pysam.bcftools.view("--no-version", "-Ob", "-o", str(aside), str(written), catch_stdout=False)
         except pysam.SamtoolsError:
             raise InputError(
                 f"{path}: its records cannot be BCF, which needs each contig, filter and field declared; write .vcf.gz"
@@ -107,10 +97,11 @@ def write_vcf(
 def _infos(part: pl.DataFrame, prefix: str, fields: Sequence[str]) -> Iterator[str]:
     """Yield of each record ``MUTBERT_LLR=-1.5,.;MUTBERT_WHY=.,symbolic``, without fields that no alternate has."""
     # Six digits, as htslib writes them.
-    columns = {name: [None if value is None else f"{value:.6g}" for value in part[name]] for name in fields}
-    texts = pl.DataFrame(
-        {"record": part["record"], **columns, "WHY": part["why"]}, schema_overrides=dict.fromkeys(fields, pl.String)
-    )
+    columns = [
+        pl.Series(name, [None if value is None else f"{value:.6g}" for value in part[name]], dtype=pl.String)
+        for name in fields
+    ]
+    texts = part.select("record", *columns, WHY="why")
     words = [
         pl.when(pl.col(name).is_not_null().any())
         .then(pl.lit(f"{prefix}_{name}=") + pl.col(name).fill_null(".").str.join(","))

@@ -16,9 +16,7 @@ import polars as pl
 from torch import distributed
 
 import mutbert
-from mutbert.effects.alleles import LONGEST
 from mutbert.effects.calibration import LEAST, Calibration, write_calibration
-from mutbert.effects.haplotypes import FLANK
 from mutbert.effects.outputs import TABLES, VCFS, check_outputs, write_table, write_vcf
 from mutbert.effects.parts import (
     PART_RECORDS,
@@ -77,7 +75,7 @@ def score_variants(
     model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome, vcf: str | Path,
     output: str | Path, *, scores: tuple[str, ...] = ("llr",), context: int | None = None, windows: str = "centred",
     strands: str = "both", surroundings: str = "reference", sample: str | None = None,
-    person_vcf: str | Path | None = None, flank: int = FLANK, longest: int = LONGEST,
+    person_vcf: str | Path | None = None, flank: int = ScoreSettings.flank, longest: int = ScoreSettings.longest,
     distance_bases: int | None = None, frequency_field: str | None = None, calibration: str | Path | None = None,
     calibrate: bool = False, table: str | Path | None = None, prefix: str = "MUTBERT", batch_size: int = 32,
     precision: str = "fp32", rope_scaling: Mapping[str, Any] | None = None, region: str | None = None,
