@@ -94,42 +94,16 @@ def test_every_allele_is_accounted_for(scored):
     assert found == [(at, ref) for name, at, ref in rows if name == "chr1" and at <= 300 and at - 1 + len(ref) > 100]
 
 
-@pytest.mark.parametrize("suffix", [".vcf", ".bcf", ".tsv", ".tsv.gz", ".parquet"])
-def test_every_format_holds_the_same(scored, score, tmp_path, suffix, records_of):
+@pytest.mark.parametrize("suffix", [".vcf", ".bcf"])
+def test_every_format_holds_the_same_records(scored, score, tmp_path, suffix, records_of):
     vcf, first = scored
-    table = None if suffix == ".vcf" else tmp_path / "table.parquet"
-    report = score(vcf, tmp_path / f"other{suffix}", table=table)
+    report = score(vcf, tmp_path / f"other{suffix}", table=tmp_path / "table.parquet")
     assert report.scored == first.scored
-    if suffix == ".vcf":
-        assert report.output.read_bytes() == gzip.decompress(first.output.read_bytes())
-        assert (report.index, report.why_no_index) == (None, ".vcf files have none")
-        return
-    if suffix == ".bcf":
-        assert records_of(report.output) == records_of(first.output)
-        assert report.index == report.output.with_name("other.bcf.csi")
-    else:
-        read = pl.read_parquet if suffix == ".parquet" else lambda path: pl.read_csv(path, separator="\t")
-        found, other = read(report.output), pl.read_parquet(table)
-        assert found.columns == other.columns
-        for name in found.columns:
-            assert found[name].cast(other[name].dtype).to_list() == other[name].to_list()
-    rows = iter(pl.read_parquet(table).rows(named=True))
-    for columns in records(first.output):
-        words = {name: text.split(",") for name, text in info(columns).items()}
-        for number, alternate in enumerate(columns[4].split(",")):
-            row = next(rows)
-            assert [row[key] for key in ("chrom", "id", "ref", "alt")] == [
-                columns[0],
-                columns[2],
-                columns[3],
-                alternate,
-            ]
-            assert row["pos"] == int(columns[1])
-            for name in ADDED:
-                value = row[name.removeprefix("MUTBERT_").replace("WHY", "why")]
-                text = words[name][number] if name in words else "."
-                assert text == ("." if value is None else value if isinstance(value, str) else f"{value:.6g}")
-    assert next(rows, None) is None
+    assert records_of(report.output) == records_of(first.output)
+    none = (None, ".vcf files have none")
+    assert (report.index, report.why_no_index) == (none if suffix == ".vcf" else (tmp_path / "other.bcf.csi", ""))
+    table = pl.read_parquet(report.table)
+    assert table["alt"].to_list() == [alt for columns in records(first.output) for alt in columns[4].split(",")]
 
 
 def test_positions_beyond_a_tbi_and_records_out_of_order(score, write, lines, tmp_path, records_of):

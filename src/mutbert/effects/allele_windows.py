@@ -63,7 +63,7 @@ class SnvWindows:
     def sides(
         self, plain: PaddedWindows, alleles: Alleles, bases: int | None
     ) -> tuple[PaddedWindows, Int64, Int64, Int64]:
-        """Return distinct windows with REF and with ALT, and stretches as `Haplotypes` has, the nearer of the SNV alone."""
+        """Return distinct windows with REF and with ALT, and stretches as in `Haplotypes`, the SNV's own alone."""
         window_A, column_A = self.window_P[self.position_A], self.column_P[self.position_A]
         varies = np.zeros(plain.code_NL.shape, dtype=np.bool_)
         varies[plain.row_M, plain.column_M] = True

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Texts = npt.NDArray[np.object_]
 
 LONGEST: Final = 50
-"""Changed bases of REF or ALT that are scored unless another number is asked for."""
 
 
 class Kind(IntEnum):
@@ -155,9 +154,8 @@ def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind,
         (Reason.NOT_A_CHANGE, alternate == reference),
         (Reason.TOO_LONG, max(end - begin, len(inserted)) > longest),
     )
-    for reason, is_so in faults:
-        if is_so:
-            return reason, Kind.NONE, 0, 0, ""
+    if reason := next((one for one, is_so in faults if is_so), Reason.SCORED):
+        return reason, Kind.NONE, 0, 0, ""
     kind = Kind.INDEL if end - begin != len(inserted) else Kind.SNV if len(inserted) == 1 else Kind.MNV
     return Reason.SCORED, kind, begin, end, inserted
 
