@@ -31,11 +31,8 @@ if TYPE_CHECKING:
 
     Region = tuple[str, int, int | None] | None
 
-PART_RECORDS: Final = 1000
-PART_PASSES: Final = 4000
-"""Records of a part at most, and about how many passes of the model, unless windows are shared."""
-EPSILON: Final = 1e-4
-"""Added to frequencies, so that an allele that was never seen has a ratio."""
+# Added to frequencies, so that an allele that was never seen has a ratio.
+_EPSILON: Final = 1e-4
 # A share of mismatches, and of how many compared records at least. On another assembly about three in four differ, as
 # by chance.
 _WARNED: Final = (0.1, 20)
@@ -49,12 +46,13 @@ REASON_TEXTS: Final = np.array([reason.text for reason in Reason], dtype=object)
 
 
 def cut_records(
-    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Region = None, size: int = PART_RECORDS,
-    passes: int = PART_PASSES,
+    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Region = None, size: int = 1000,
+    passes: int = 4000,
 ) -> Iterator[pl.DataFrame]:  # fmt: skip
     """Yield a file's records, numbered, in parts, at least one, which depend on them, the settings and the sizes alone.
 
-    With shared windows a part only begins with a record whose window has no base of REF of an earlier one.
+    A part has `size` records at most and about so many `passes` of the model. With shared windows it only begins with a
+    record whose window has no base of REF of an earlier one.
     """
     texts = dict.fromkeys(["ref", "alt", *fields], pl.String())
     held = pl.DataFrame(schema={"record": pl.Int64(), "contig": pl.String(), "position": pl.Int64(), **texts})
@@ -170,13 +168,13 @@ def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
         )
     # Rounded frequencies may add up to a little more than 1.
     reference_A = np.maximum(1 - np.bincount(record_A, frequency_A), 0)[record_A]
-    odds_A: Float64 = np.log((frequency_A + EPSILON) / (reference_A + EPSILON))
+    odds_A: Float64 = np.log((frequency_A + _EPSILON) / (reference_A + _EPSILON))
     return odds_A
 
 
 def adjusted_field(name: str) -> Field:
     """Return the field of LLR adjusted by the frequencies of an INFO field."""
-    ratio = f"ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g}))"
+    ratio = f"ln((f_ALT + {_EPSILON:g}) / (f_REF + {_EPSILON:g}))"
     text = f"LLR + {ratio}, with f_ALT of INFO field {name} and f_REF what its alternates leave of 1"
     return Field("AFLLR", f"LLR adjusted by allele frequencies, {text}", -1)
 

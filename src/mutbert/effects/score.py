@@ -18,15 +18,7 @@ from torch import distributed
 import mutbert
 from mutbert.effects.calibration import LEAST, Calibration, write_calibration
 from mutbert.effects.outputs import TABLES, VCFS, check_outputs, write_table, write_vcf
-from mutbert.effects.parts import (
-    PART_RECORDS,
-    REASON_TEXTS,
-    adjusted_field,
-    check_assembly,
-    cut_records,
-    log_odds,
-    score_part,
-)
+from mutbert.effects.parts import REASON_TEXTS, adjusted_field, check_assembly, cut_records, log_odds, score_part
 from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
@@ -79,7 +71,7 @@ def score_variants(
     distance_bases: int | None = None, frequency_field: str | None = None, calibration: str | Path | None = None,
     calibrate: bool = False, table: str | Path | None = None, prefix: str = "MUTBERT", batch_size: int = 32,
     precision: str = "fp32", rope_scaling: Mapping[str, Any] | None = None, region: str | None = None,
-    part_records: int = PART_RECORDS, resume: bool = False, force: bool = False, progress: bool = False,
+    part_records: int = 1000, resume: bool = False, force: bool = False, progress: bool = False,
 ) -> ScoreReport:  # fmt: skip
     """Score the alternate alleles of a VCF.
 
@@ -88,12 +80,9 @@ def score_variants(
 
     Parameters
     ----------
-    model : str, Path or MutBertForMaskedLM
-        A checkpoint, read to a GPU where there is one; or a loaded model, which runs where it is.
-    genome : str, Path or ProbabilisticGenome
-        The store of the VCF's assembly.
-    vcf : str or Path
-        VCF or BCF: plain, gzip or bgzip.
+    model, genome, vcf : str, Path, MutBertForMaskedLM or ProbabilisticGenome
+        A checkpoint, read to a GPU where there is one, or a loaded model, which runs where it is; the store of the
+        VCF's assembly; and a VCF or BCF: plain, gzip or bgzip.
     output, table : str or Path
         ``.vcf.gz``, ``.vcf`` or ``.bcf``: the records with ``MUTBERT_LLR`` and so on in INFO, and ``MUTBERT_WHY`` where
         an alternate has no score. ``.tsv``, ``.tsv.gz`` or ``.parquet``, also as a second output `table`: a row an
@@ -107,14 +96,11 @@ def score_variants(
     frequency_field : str, optional
         An INFO field with frequencies of alternate alleles: adds AFLLR, LLR + ln((f_alt + ε) / (f_ref + ε)) with
         ε = 1e-4 and f_ref = 1 − Σ f_alt, of SNVs.
-    calibration : str or Path, optional
+    calibration, calibrate : str or Path, optional, and bool
         A background: adds ``LLR_PCT`` and so on, the percentage of it that is less extreme. Windows must be centred.
-    calibrate : bool
-        Make a background of the VCF, such as of a population's common variants.
-    prefix : str
-        Of the names of INFO fields.
-    region : str, optional
-        ``chr1:1-1000000``: only records whose POS is in it, found by the file's index.
+        `calibrate` makes one of the VCF, such as of a population's common variants.
+    prefix, region : str
+        Of the names of INFO fields; ``chr1:1-1000000``: only records whose POS is in it, found by the file's index.
     part_records : int
         Most records of a part, which is what a stopped run loses, and what processes share.
     resume, force, progress : bool
@@ -123,7 +109,6 @@ def score_variants(
     Returns
     -------
     ScoreReport
-        What became of the records.
     """
     settings = ScoreSettings(
         tuple(scores), context, windows, strands, flank, longest, distance_bases, batch_size, precision, rope_scaling
