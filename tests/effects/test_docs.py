@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pysam
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from mutbert.cli.main import app
@@ -18,8 +17,6 @@ from mutbert.effects.alleles import Reason
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SAMPLE = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-# Options of the page that are of other programs.
-OF_OTHERS = {"--nproc-per-node"}
 
 
 @pytest.fixture(scope="module")
@@ -135,23 +132,6 @@ def test_samples_of_benchmarks_with_labels_run(folder):
     assert {"allele frequency", "splice distance"} < {row["predictor"] for row in reports[1]["parts"][0]["rows"]}
     assert {row["model"] for row in reports[1]["parts"][0]["rows"]} == {"a", "b", ""}
     assert [part["name"] for part in reports[1]["parts"]] == ["all variants", "intron", "missense"]
-
-
-def options_of(*names):
-    """The options of a command, and of those below it."""
-    command = typer.main.get_command(app)
-    for name in names:
-        command = command.commands[name]
-    below = [options_of(*names, name) for name in getattr(command, "commands", {})]
-    own = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    return own.union(*below)
-
-
-@pytest.mark.parametrize(("page", "command"), [("scoring.md", "score"), ("benchmarks.md", "bench")])
-def test_options_of_the_page_are_the_program_s(page, command):
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", (DOCS / page).read_text(encoding="utf-8")))
-    assert len(named) > 15
-    assert named - options_of(command) - OF_OTHERS == set()
 
 
 def test_reasons_of_the_page_are_those_of_files():

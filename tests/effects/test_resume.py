@@ -103,8 +103,8 @@ def test_killed_at_any_moment_a_run_goes_on_and_ends_the_same(killed, score, vcf
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({}, r"out\.tsv\.parts: holds a stopped run; give --resume to go on, or --force to start anew"),
-        ({"resume": True, "context": 20}, "cannot go on: context was 30 and is 20; .*; give the same, or --force"),
+        ({}, r"out\.tsv\.parts: has a stopped run; use --resume to continue it, or --force to start anew"),
+        ({"resume": True, "context": 20}, "cannot be resumed: context was 30 and is 20; .*; use the same, or --force"),
         ({"resume": True, "part_records": 6}, "part_records was 5 and is 6"),
         ({"resume": True, "scores": ("llr", "unmasked")}, r'scores was \["llr"\] and is \["llr", "unmasked"\]'),
     ],
@@ -119,7 +119,7 @@ def test_another_file_or_model_is_refused_and_force_starts_anew(again, tmp_path,
     plan = tmp_path / "out.tsv.parts" / "plan.json"
     values = json.loads(plan.read_text())
     plan.write_text(json.dumps(values | {"vcf": "0", "model": "1", "mutbert": "0"}))
-    with pytest.raises(InputError, match="the vcf is another; the model is another; mutbert was"):
+    with pytest.raises(InputError, match=r"mutbert was .*the vcf is another; the model is another"):
         again(resume=True)
     for path in plan.parent.glob("[0-9]*.parquet"):
         path.write_bytes(b"of a run before")
@@ -132,7 +132,7 @@ def test_a_folder_of_something_else_stays_and_two_runs_do_not_write_one_output(s
     with locked(folder), pytest.raises(InputError, match="another process is writing it"):
         score(vcf, tmp_path / "out.tsv")
     (folder / "mine.txt").touch()
-    with pytest.raises(InputError, match=r"out\.tsv\.parts: holds other things"):
+    with pytest.raises(InputError, match=r"out\.tsv\.parts: holds mine.txt, which mutbert did not write"):
         score(vcf, tmp_path / "out.tsv", force=True)
     assert (folder / "mine.txt").exists()
 
@@ -150,20 +150,10 @@ def test_processes_of_torchrun_share_one_output(command, whole, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
 
 
-def test_regions_joined_by_bcftools_are_the_whole(score, vcf, write, tmp_path):
-    expected = score(vcf, tmp_path / "whole.vcf.gz")
-    # A deletion across a boundary is in the region of its POS.
-    regions = ("chr1:1-150", "chr1:151-420", "chr1:421-600", "2")
-    pieces = [score(vcf, tmp_path / f"{number}.vcf.gz", region=one) for number, one in enumerate(regions)]
-    joined = pysam.bcftools.concat("--no-version", *(str(piece.output) for piece in pieces)).splitlines()
-    records = [line for line in joined if not line.startswith("#")]
-    assert records == pysam.bcftools.view("-H", "--no-version", str(expected.output)).splitlines()
-    assert sum(piece.records for piece in pieces) == expected.records == 399
+def test_a_region_needs_an_index_and_a_contig(score, vcf, write, tmp_path):
     with pytest.raises(InputError, match="region 'chr3': no such contig"):
         score(vcf, tmp_path / "x.vcf.gz", region="chr3")
-    with pytest.raises(
-        InputError, match=r"bare\.vcf: has no up-to-date index to find a region by; run 'bcftools index"
-    ):
+    with pytest.raises(InputError, match=r"bare\.vcf: has no up-to-date index to find a region by; run 'bcft"):
         score(write(tmp_path / "bare.vcf", []), tmp_path / "x.tsv", region="chr1")
 
 
@@ -178,12 +168,8 @@ def test_shared_windows_are_not_cut_by_parts(score, write, contigs, tmp_path):
     vcf = write(tmp_path / "in.vcf", lines)
     for context in (48, 60, 62):
         found = [
-            read(
-                score(
-                    vcf, tmp_path / f"{context}-{size}.tsv", windows="shared", context=context, part_records=size
-                ).output
-            )
-            for size in (3, 1000)
+            read(score(vcf, tmp_path / f"{context}-{n}.tsv", windows="shared", context=context, part_records=n).output)
+            for n in (3, 1000)
         ]
         assert_same(*found)
         assert len(found[0]) == len(lines)

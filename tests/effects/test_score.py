@@ -94,42 +94,16 @@ def test_every_allele_is_accounted_for(scored):
     assert found == [(at, ref) for name, at, ref in rows if name == "chr1" and at <= 300 and at - 1 + len(ref) > 100]
 
 
-@pytest.mark.parametrize("suffix", [".vcf", ".bcf", ".tsv", ".tsv.gz", ".parquet"])
-def test_every_format_holds_the_same(scored, score, tmp_path, suffix, records_of):
+@pytest.mark.parametrize("suffix", [".vcf", ".bcf"])
+def test_every_format_holds_the_same_records(scored, score, tmp_path, suffix, records_of):
     vcf, first = scored
-    table = None if suffix == ".vcf" else tmp_path / "table.parquet"
-    report = score(vcf, tmp_path / f"other{suffix}", table=table)
+    report = score(vcf, tmp_path / f"other{suffix}", table=tmp_path / "table.parquet")
     assert report.scored == first.scored
-    if suffix == ".vcf":
-        assert report.output.read_bytes() == gzip.decompress(first.output.read_bytes())
-        assert (report.index, report.why_no_index) == (None, ".vcf files have none")
-        return
-    if suffix == ".bcf":
-        assert records_of(report.output) == records_of(first.output)
-        assert report.index == report.output.with_name("other.bcf.csi")
-    else:
-        read = pl.read_parquet if suffix == ".parquet" else lambda path: pl.read_csv(path, separator="\t")
-        found, other = read(report.output), pl.read_parquet(table)
-        assert found.columns == other.columns
-        for name in found.columns:
-            assert found[name].cast(other[name].dtype).to_list() == other[name].to_list()
-    rows = iter(pl.read_parquet(table).rows(named=True))
-    for columns in records(first.output):
-        words = {name: text.split(",") for name, text in info(columns).items()}
-        for number, alternate in enumerate(columns[4].split(",")):
-            row = next(rows)
-            assert [row[key] for key in ("chrom", "id", "ref", "alt")] == [
-                columns[0],
-                columns[2],
-                columns[3],
-                alternate,
-            ]
-            assert row["pos"] == int(columns[1])
-            for name in ADDED:
-                value = row[name.removeprefix("MUTBERT_").replace("WHY", "why")]
-                text = words[name][number] if name in words else "."
-                assert text == ("." if value is None else value if isinstance(value, str) else f"{value:.6g}")
-    assert next(rows, None) is None
+    assert records_of(report.output) == records_of(first.output)
+    none = (None, ".vcf files have none")
+    assert (report.index, report.why_no_index) == (none if suffix == ".vcf" else (tmp_path / "other.bcf.csi", ""))
+    table = pl.read_parquet(report.table)
+    assert table["alt"].to_list() == [alt for columns in records(first.output) for alt in columns[4].split(",")]
 
 
 def test_positions_beyond_a_tbi_and_records_out_of_order(score, write, lines, tmp_path, records_of):
@@ -178,7 +152,7 @@ def compared(contigs, good, bad):
     ("good", "bad", "outcome"),
     [(18, 2, None), (17, 3, "warned"), (0, 19, None), (1, 98, "warned"), (50, 50, "warned"), (49, 51, "refused")],
 )
-def test_a_file_of_another_assembly_is_told_by_its_ref(score, write, contigs, tmp_path, capsys, good, bad, outcome):
+def test_a_file_of_another_assembly_is_told_by_its_ref(score, write, contigs, tmp_path, good, bad, outcome):
     vcf = write(tmp_path / "in.vcf", compared(contigs, good, bad))
     said = f"in.vcf: of {good + bad} alleles, {bad} have another REF than small.genome ({bad / (good + bad):.0%})"
     if outcome == "refused":
@@ -186,13 +160,10 @@ def test_a_file_of_another_assembly_is_told_by_its_ref(score, write, contigs, tm
             score(vcf, tmp_path / "out.vcf.gz", part_records=7)
         assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
         return
-    report = score(vcf, tmp_path / "out.vcf.gz", progress=True, part_records=7)
+    report = score(vcf, tmp_path / "out.vcf.gz", part_records=7)
     assert report.missing.get("reference_mismatch", 0) == bad
-    err = [line for line in capsys.readouterr().err.splitlines() if "another REF" in line]
-    assert err == [f"mutbert: {line}" for line in report.warnings]
-    assert len(err) == (outcome == "warned")
-    if outcome == "warned":
-        assert said in err[0]
+    assert len(report.warnings) == (outcome == "warned")
+    assert all(said in warning for warning in report.warnings)
 
 
 def test_what_is_not_a_number_is_said_to_be_none(loaded, genome, write, lines, tmp_path):
@@ -244,7 +215,7 @@ def test_the_frequency_adjusted_ratio_is_its_formula(score, write, contigs, tmp_
     [
         ("AF=1.5", "AF", r"in\.vcf, chr1:5: INFO field AF is 1\.5, but a frequency is from 0 to 1; correct it"),
         ("AF=-0.1", "AF", "a frequency is from 0 to 1"),
-        ("AF=0.1,0.2", "AF", "INFO field AF is 0.1,0.2, but each alternate allele has one value"),
+        ("AF=0.1,0.2", "AF", "INFO field AF is 0.1,0.2, but each alternate has one value"),
         (".", "EUR_AF", "declares no INFO field EUR_AF with Type=Float, but AF"),
         (".", "DB", "declares no INFO field DB with Type=Float"),
     ],
@@ -272,13 +243,13 @@ def test_a_scored_file_is_scored_again_under_another_prefix(scored, score, tmp_p
         ("out.txt", {}, r"must be one of \.vcf\.gz, \.vcf"),
         (".vcf.gz", {}, "must be one of"),
         ("out.vcf", {"calibrate": True}, r"must be one of \.json$"),
-        ("out.vcf", {"table": "out.vcf"}, "must be one of|another output too"),
+        ("out.vcf", {"table": "out.vcf"}, "must be one of"),
         ("out.json", {"calibrate": True, "frequency_field": "AF"}, "leave out"),
         ("out.json", {"calibrate": True, "windows": "shared"}, "windows are shared, .*; choose centred"),
-        ("absent/out.vcf", {}, "the folder .*absent does not exist"),
+        ("absent/out.vcf", {}, "the directory .*absent does not exist"),
         ("there.vcf", {}, "exists already"),
-        ("in.vcf", {"force": True}, "is an input or another output too"),
-        ("folder.vcf", {"force": True}, "is a folder"),
+        ("in.vcf", {"force": True}, "is the input .*in.vcf, which would be lost"),
+        ("folder.vcf", {"force": True}, "is not a regular file"),
         ("out.vcf", {"prefix": "a b"}, "prefix is 'a b'"),
         ("out.vcf", {"frequency_field": "AF", "scores": ("unmasked",)}, "add llr to scores"),
         ("out.vcf", {"calibration": "absent.json"}, r"absent\.json: is no background"),

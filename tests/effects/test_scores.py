@@ -257,18 +257,6 @@ def test_a_population_is_in_the_flanks_and_not_at_the_masked_position(model, gen
     assert np.abs(scores["LLR"] - plain["LLR"]).max() > 1e-3
 
 
-def test_neighbours_batches_and_order_change_nothing(model, genome, sequences):
-    records = [*random_snvs(sequences, 60, seed=3), ("one", 50, sequences["one"][50:53], "TTGA")]
-    settings = {"scores": ("llr", "unmasked", "distance"), "flank": 3}
-    _, whole = scored(scorer(model, genome, batch_size=8, **settings), records)
-    order = np.random.default_rng(0).permutation(len(records))
-    _, shuffled = scored(scorer(model, genome, batch_size=5, **settings), [records[row] for row in order])
-    _, first = scored(scorer(model, genome, batch_size=8, **settings), records[:20])
-    for name, values in whole.items():
-        np.testing.assert_allclose(shuffled[name], values[order], atol=1e-5, err_msg=name)
-        np.testing.assert_allclose(first[name], values[:20], atol=1e-5, err_msg=name)
-
-
 def test_shared_windows_mask_their_variants_together(model, genome, sequences):
     """Each cell of the grid by hand: half a context wide, in the middle of its window."""
     records = sorted({at for name, at, *_ in random_snvs(sequences, 400, seed=6) if name == "one" and at < 115})[:40]
@@ -310,7 +298,7 @@ def test_the_model_is_left_as_it_was(model, genome, sequences):
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"scores": ("lrr",)}, "'lrr'; give some of llr, unmasked, distance"),
+        ({"scores": ("lrr",)}, "'lrr'; use some of llr, unmasked, distance"),
         ({"scores": ()}, "none"),
         ({"context": 100}, "--rope-scaling dynamic:2"),
         ({"windows": "near"}, "centred, shared"),

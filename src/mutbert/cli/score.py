@@ -67,60 +67,37 @@ def score(
     from mutbert.effects.score import score_variants
 
     report = score_variants(
-        model,
-        genome,
-        vcf,
-        output,
-        scores=tuple(name.strip() for name in scores.split(",")),
-        context=bases,
-        windows=windows,
-        strands=strands,
-        surroundings=surroundings,
-        sample=sample,
-        person_vcf=person_vcf,
-        flank=flank,
-        longest=longest,
-        distance_bases=distance_bases,
-        frequency_field=frequency_field,
-        calibration=calibration,
-        calibrate=calibrate,
-        table=table,
-        prefix=prefix,
-        batch_size=batch_size,
-        precision=precision,
-        rope_scaling=scaling,
-        region=region,
-        part_records=part_records,
-        resume=resume,
-        force=force,
-        progress=True,
-    )
+        model, genome, vcf, output, scores=tuple(name.strip() for name in scores.split(",")), context=bases,
+        windows=windows, strands=strands, surroundings=surroundings, sample=sample, person_vcf=person_vcf, flank=flank,
+        longest=longest, distance_bases=distance_bases, frequency_field=frequency_field, calibration=calibration,
+        calibrate=calibrate, table=table, prefix=prefix, batch_size=batch_size, precision=precision,
+        rope_scaling=scaling, region=region, part_records=part_records, resume=resume, force=force, progress=True,
+    )  # fmt: skip
     if os.environ.get("RANK", "0") != "0":
         return
+    for warning in report.warnings:
+        typer.echo(f"mutbert: {warning}", err=True)
     if as_json:
-        paths = {
-            name: value and str(value) for name in ("output", "table", "index") for value in [getattr(report, name)]
-        }
-        print_json(asdict(report) | paths)
+        paths = ("output", "table", "index")
+        print_json(asdict(report) | {name: (path := getattr(report, name)) and str(path) for name in paths})
         return
     kinds = ", ".join(_counted(count, kind) for kind, count in report.scored.items()) or "none"
     found = f"{_counted(report.records, 'record')}, {_counted(report.alleles, 'alternate allele')}"
-    typer.echo(f"{report.output}: {found}; scored: {kinds}")
+    lines = [f"{report.output}: {found}; scored: {kinds}"]
     for reason, count in sorted(report.missing.items(), key=lambda item: -item[1]):
-        typer.echo(f"  not scored: {count:,} {reason}")
+        lines.append(f"  not scored: {count:,} {reason}")
     if report.without_frequency:
-        typer.echo(f"  without AFLLR: {report.without_frequency:,} whose record has no frequency")
-    if report.without_background:
-        typer.echo(
-            f"  without percentage: {report.without_background:,} scores of a kind that the background has too few of"
-        )
+        lines.append(f"  without AFLLR: {report.without_frequency:,} whose record has no frequency")
+    if count := report.without_background:
+        lines.append(f"  without percentage: {count:,} scores of a kind that the background has too few of")
     for reason, count in (report.person_not_used or {}).items():
-        typer.echo(f"  of the person's records not used: {count:,} {reason}")
-    typer.echo(f"fields: {', '.join(report.fields)}")
+        lines.append(f"  of the person's records not used: {count:,} {reason}")
+    lines.append(f"fields: {', '.join(report.fields)}")
     if report.table is not None:
-        typer.echo(f"table: {report.table}")
+        lines.append(f"table: {report.table}")
     if report.index is not None or report.why_no_index:
-        typer.echo(f"index: {report.index or f'none, as {report.why_no_index}'}")
+        lines.append(f"index: {report.index or f'none, as {report.why_no_index}'}")
+    typer.echo("\n".join(lines))
 
 
 def _counted(count: int, what: str) -> str:

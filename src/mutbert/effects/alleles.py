@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Texts = npt.NDArray[np.object_]
 
 LONGEST: Final = 50
-"""Changed bases of REF or ALT that are scored unless another number is asked for."""
 
 
 class Kind(IntEnum):
@@ -45,8 +44,7 @@ class Reason(IntEnum):
     def __new__(cls, value: int, meaning: str = "") -> Self:
         """Return a member that carries its meaning."""
         member = int.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
+        member._value_, member.meaning = value, meaning
         return member
 
     @property
@@ -93,7 +91,6 @@ class Alleles:
     inserted: Texts
 
     def __len__(self) -> int:
-        """Return the number of alleles."""
         return len(self.record_A)
 
     def take(self, rows: Int64 | Bool) -> Alleles:
@@ -102,14 +99,9 @@ class Alleles:
 
 
 def find_alleles(
-    genome: ProbabilisticGenome,
-    contigs: Sequence[str],
-    positions: Sequence[int],
-    references: Sequence[str],
-    alternates: Sequence[str],
-    *,
-    longest: int = LONGEST,
-) -> Alleles:
+    genome: ProbabilisticGenome, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str],
+    alternates: Sequence[str], *, longest: int = LONGEST,
+) -> Alleles:  # fmt: skip
     """Return what each alternate allele of records changes.
 
     POS is 1-based and several alternates are separated by commas, as in VCF; contigs have either naming. Where the
@@ -120,9 +112,8 @@ def find_alleles(
     contig_of = {name: number.get(names.find(name) or "", -1) for name in set(contigs)}
     references = [text.upper() for text in references]
     rows: list[tuple[Any, ...]] = []
-    for record, (contig, position, reference, several) in enumerate(
-        zip(contigs, positions, references, alternates, strict=True)
-    ):
+    records = zip(contigs, positions, references, alternates, strict=True)
+    for record, (contig, position, reference, several) in enumerate(records):
         for alternate in several.upper().split(","):
             reason, kind, begin, end, inserted = _change(reference, alternate, longest)
             stretch = position - 1 + begin, position - 1 + end, reference[begin:end], inserted
@@ -163,9 +154,8 @@ def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind,
         (Reason.NOT_A_CHANGE, alternate == reference),
         (Reason.TOO_LONG, max(end - begin, len(inserted)) > longest),
     )
-    for reason, is_so in faults:
-        if is_so:
-            return reason, Kind.NONE, 0, 0, ""
+    if reason := next((one for one, is_so in faults if is_so), Reason.SCORED):
+        return reason, Kind.NONE, 0, 0, ""
     kind = Kind.INDEL if end - begin != len(inserted) else Kind.SNV if len(inserted) == 1 else Kind.MNV
     return Reason.SCORED, kind, begin, end, inserted
 

@@ -20,6 +20,7 @@ from mutbert.effects.alleles import Kind
 from mutbert.effects.scores import Field
 from mutbert.errors import InputError, one_line
 from mutbert.files import write_json
+from mutbert.inference.resumable import differences
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Float64, UInt8
 
-FORMAT: Final = "mutbert calibration"
-VERSION: Final = 1
-QUANTILES: Final = 1001
+_FORMAT: Final = "mutbert calibration"
+_VERSION: Final = 1
+_QUANTILES: Final = 1001
 LEAST: Final = 100
 """Alleles of a kind that a background needs to serve that kind."""
-GROUPS: Final = {"snv": (Kind.SNV,), "mnv_indel": (Kind.MNV, Kind.INDEL)}
-"""Kinds of alleles whose scores are compared with one another."""
+# Kinds of alleles whose scores are compared with one another.
+_GROUPS: Final = {"snv": (Kind.SNV,), "mnv_indel": (Kind.MNV, Kind.INDEL)}
 # What the scores of a background depend on; other groups of scores may be asked for too.
 _SETTINGS: Final = (
     "context", "windows", "strands", "surroundings", "sample", "person_vcf", "flank", "longest", "distance_bases",
@@ -55,39 +56,34 @@ def write_calibration(
     found: dict[str, dict[str, Any]] = {}
     for field in [field for field in fields if field.extreme]:
         found[field.name] = {"extreme": field.extreme}
-        for group, kinds in GROUPS.items():
+        for group, kinds in _GROUPS.items():
             rows = pl.col("kind").is_in([kind.name.lower() for kind in kinds])
             scores = pl.scan_parquet(parts).filter(rows).select(field.name).collect().to_series().drop_nulls()
             own = quantiles(scores.to_numpy()).tolist() if len(scores) >= LEAST else None
             found[field.name][group] = {"alleles": len(scores), "quantiles": own}
-    head = {"format": FORMAT, "version": VERSION, "made_of": _made_of(plan), "created_by": mutbert.__version__}
+    head = {"format": _FORMAT, "version": _VERSION, "made_of": _made_of(plan), "created_by": mutbert.__version__}
     write_json(path, {**head, "vcf": vcf, "fields": found}, force=True)
 
 
 def quantiles(value_A: npt.NDArray[Any]) -> Float64:
-    """Return `QUANTILES` evenly spaced quantiles, extremes included, by NumPy's method ``linear``; fewer values sorted.
+    """Return 1,001 evenly spaced quantiles, extremes included, by NumPy's method ``linear``; fewer values sorted.
 
     They are rounded to float32, as scores are, so that ties with a score of the background are seen.
     """
-    if len(value_A) <= QUANTILES:
+    if len(value_A) <= _QUANTILES:
         return np.sort(value_A.astype(np.float64))
-    return np.quantile(value_A.astype(np.float64), np.linspace(0, 1, QUANTILES)).astype(np.float32).astype(np.float64)
+    return np.quantile(value_A.astype(np.float64), np.linspace(0, 1, _QUANTILES)).astype(np.float32).astype(np.float64)
 
 
 def percentage_below(quantile_Q: Float64, value_A: Float64) -> Float64:
-    """Return the percentage of a background below each value, the inverse of `quantiles`; NaN stays NaN.
+    """Return the percentage of a background below each value, the inverse of `quantiles`; NaN remains NaN.
 
     Linear between two quantiles; a value that equals several quantiles is at the middle of them.
     """
-    steps = len(quantile_Q) - 1
     left_A, right_A = (np.searchsorted(quantile_Q, value_A, side) for side in ("left", "right"))
-    below_A = np.clip(left_A - 1, 0, steps - 1)
-    low_A, high_A = quantile_Q[below_A], quantile_Q[below_A + 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between_A = below_A + (value_A - low_A) / (high_A - low_A)
+    between_A = np.interp(value_A, quantile_Q, np.arange(len(quantile_Q)))
     rank_A = np.where(left_A < right_A, (left_A + right_A - 1) / 2, between_A)
-    rank_A = np.where(value_A < quantile_Q[0], 0, np.where(value_A > quantile_Q[-1], steps, rank_A))
-    return np.where(np.isnan(value_A), np.nan, 100 * np.clip(rank_A, 0, steps) / steps)
+    return np.asarray(100 * rank_A / (len(quantile_Q) - 1))
 
 
 class Calibration:
@@ -97,19 +93,20 @@ class Calibration:
         self.path = path
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format"] != FORMAT or values["version"] > VERSION:
+            if values["format"] != _FORMAT or values["version"] > _VERSION:
                 raise ValueError(f"{values['format']} of version {values['version']}")
             self.made_of = dict(values["made_of"])
             self.fields: dict[str, dict[str, Any]] = values["fields"]
             self._quantile_Q = {
                 (name, group): np.array(field[group]["quantiles"], dtype=np.float64)
                 for name, field in self.fields.items()
-                for group in GROUPS
+                for group in _GROUPS
                 if field[group]["quantiles"] is not None
             }
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            said = f"is no background that can be read ({one_line(error)}); make it by --calibrate"
-            raise InputError(f"{path}: {said}") from None
+            raise InputError(
+                f"{path}: is no background that can be read ({one_line(error)}); make it by --calibrate"
+            ) from None
 
     def check(self, plan: Mapping[str, Any], fields: Sequence[Field]) -> None:
         """Raise an InputError where scores cannot be compared with the background."""
@@ -125,36 +122,22 @@ class Calibration:
     def added(self, fields: Sequence[Field]) -> list[Field]:
         """Return the fields that it adds to those of a scorer."""
         found = []
-        for field in fields:
-            sizes = [
-                f"{self.fields[name][group]['alleles']:,} {group}"
-                for name, group in self._quantile_Q
-                if name == field.name
-            ]
+        for name, _, extreme in fields:
+            groups = [group for known, group in self._quantile_Q if known == name]
+            sizes = ", ".join(f"{self.fields[name][group]['alleles']:,} {group}" for group in groups)
             description = (
-                f"Percentage, 0 to 100, of a background's alleles of its kind whose {field.name} is less extreme, thus "
-                f"{'higher' if field.extreme < 0 else 'lower'}; the background is {self.path.name}, {', '.join(sizes)}"
+                f"Percentage, 0 to 100, of a background's alleles of its kind whose {name} is less extreme, thus "
+                f"{'higher' if extreme < 0 else 'lower'}; the background is {self.path.name}, {sizes}"
             )
-            found += [Field(f"{field.name}_PCT", description, 0)] if sizes else []
+            found += [Field(f"{name}_PCT", description, 0)] if groups else []
         return found
 
     def percentage(self, name: str, value_A: Float64, kind_A: UInt8) -> Float64:
         """Return the percentage of the background that is less extreme, with two decimals; NaN where there is none."""
         found_A = np.full(len(value_A), np.nan)
-        for group, kinds in GROUPS.items():
+        for group, kinds in _GROUPS.items():
             if (name, group) in self._quantile_Q:
                 rows = np.isin(kind_A, kinds)
                 below_A = percentage_below(self._quantile_Q[name, group], value_A[rows])
                 found_A[rows] = below_A if self.fields[name]["extreme"] > 0 else 100 - below_A
         return found_A.round(2)
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return in words how two plans differ, thus what their results depend on; empty where they do not."""
-    found = [f"the {name} is another" for name in ("vcf", "model", "genome") if before.get(name) != now.get(name)]
-    old, new = ({"mutbert": plan.get("mutbert"), **plan["settings"]} for plan in (before, now))
-    return found + [
-        f"{name} was {json.dumps(old.get(name))} and is {json.dumps(new.get(name))}"
-        for name in dict.fromkeys([*old, *new])
-        if old.get(name) != new.get(name)
-    ]

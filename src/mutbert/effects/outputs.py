@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -30,26 +29,16 @@ _INFO: Final = 7
 
 
 def check_outputs(
-    output: Path, table: Path | None, inputs: Sequence[Path], folder: Path, *, background: bool, force: bool
+    output: Path, table: Path | None, inputs: Sequence[str | Path], *, background: bool, force: bool
 ) -> None:
-    """Raise an InputError for an output that cannot be written, or is an input; `folder` is that of parts."""
-    seen = {path.resolve() for path in inputs}
+    """Raise an InputError for an output that cannot be written, or is an input."""
     suffixes = {output: (".json",) if background else VCFS + TABLES} | ({} if table is None else {table: TABLES})
     for path, allowed in suffixes.items():
         if not path.name.endswith(allowed) or path.name in allowed:
             raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
-        if path.resolve() in seen or output == table:
-            raise InputError(f"{path}: is an input or another output too; choose another output")
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; choose another output")
-        check_output(path, force=force)
-        seen.add(path.resolve())
-    check_output(folder, force=True, directory=True)
-
-
-def part_files(folder: Path) -> list[Path]:
-    """Return the files of the parts in their order."""
-    return sorted(folder.glob("[0-9]*.parquet"))
+        check_output(path, force=force, inputs=inputs)
+    if table is not None and output.resolve() == table.resolve():
+        raise InputError(f"{table}: is the other output too; choose another table")
 
 
 def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
@@ -67,21 +56,13 @@ def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
 
 
 def write_vcf(
-    path: Path,
-    parts: list[Path],
-    vcf: Path,
-    region: Region,
-    prefix: str,
-    fields: Sequence[Field],
+    path: Path, parts: list[Path], vcf: Path, region: Region, prefix: str, fields: Sequence[Field],
     plan: Mapping[str, Any],
-) -> tuple[Path | None, str]:
+) -> tuple[Path | None, str]:  # fmt: skip
     """Write a VCF's records with the parts' scores in INFO; return the index, or None and why there is none."""
     header, columns = b"".join(read_lines(vcf, header=True)).decode("utf-8", "surrogateescape").rsplit("\n", 2)[:2]
-    contigs = {
-        name: None
-        for part in parts
-        for name in pl.read_parquet(part, columns=["chrom"])["chrom"].unique(maintain_order=True)
-    }
+    chroms = (pl.read_parquet(part, columns=["chrom"])["chrom"] for part in parts)
+    contigs = dict.fromkeys(name for chrom in chroms for name in chrom.unique(maintain_order=True))
     added = [
         f"##contig=<ID={name}>" for name in contigs if not re.search(f"##contig=<ID={re.escape(name)}[,>]", header)
     ]
@@ -102,8 +83,7 @@ def write_vcf(
                     file.write(_with_info(line, info.encode()))
             if written != aside:
                 with _quiet():
-                    view = "--no-version", "-Ob", "-o", os.fspath(aside), os.fspath(written)
-                    pysam.bcftools.view(*view, catch_stdout=False)
+                    pysam.bcftools.view("--no-version", "-Ob", "-o", str(aside), str(written), catch_stdout=False)
         except pysam.SamtoolsError:
             raise InputError(
                 f"{path}: its records cannot be BCF, which needs each contig, filter and field declared; write .vcf.gz"
@@ -117,10 +97,11 @@ def write_vcf(
 def _infos(part: pl.DataFrame, prefix: str, fields: Sequence[str]) -> Iterator[str]:
     """Yield of each record ``MUTBERT_LLR=-1.5,.;MUTBERT_WHY=.,symbolic``, without fields that no alternate has."""
     # Six digits, as htslib writes them.
-    columns = {name: [None if value is None else f"{value:.6g}" for value in part[name]] for name in fields}
-    texts = pl.DataFrame(
-        {"record": part["record"], **columns, "WHY": part["why"]}, schema_overrides=dict.fromkeys(fields, pl.String)
-    )
+    columns = [
+        pl.Series(name, [None if value is None else f"{value:.6g}" for value in part[name]], dtype=pl.String)
+        for name in fields
+    ]
+    texts = part.select("record", *columns, WHY="why")
     words = [
         pl.when(pl.col(name).is_not_null().any())
         .then(pl.lit(f"{prefix}_{name}=") + pl.col(name).fill_null(".").str.join(","))

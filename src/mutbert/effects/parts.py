@@ -31,11 +31,8 @@ if TYPE_CHECKING:
 
     Region = tuple[str, int, int | None] | None
 
-PART_RECORDS: Final = 1000
-PART_PASSES: Final = 4000
-"""Records of a part at most, and about how many passes of the model, unless windows are shared."""
-EPSILON: Final = 1e-4
-"""Added to frequencies, so that an allele that was never seen has a ratio."""
+# Added to frequencies, so that an allele that was never seen has a ratio.
+_EPSILON: Final = 1e-4
 # A share of mismatches, and of how many compared records at least. On another assembly about three in four differ, as
 # by chance.
 _WARNED: Final = (0.1, 20)
@@ -49,23 +46,21 @@ REASON_TEXTS: Final = np.array([reason.text for reason in Reason], dtype=object)
 
 
 def cut_records(
-    path: Path,
-    fields: Sequence[str],
-    scorer: Scorer,
-    *,
-    region: Region = None,
-    size: int = PART_RECORDS,
-    passes: int = PART_PASSES,
-) -> Iterator[pl.DataFrame]:
-    """Yield a file's records in parts, at least one, which depend on the records, the settings and the sizes alone.
+    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Region = None, size: int = 1000,
+    passes: int = 4000,
+) -> Iterator[pl.DataFrame]:  # fmt: skip
+    """Yield a file's records, numbered, in parts, at least one, which depend on them, the settings and the sizes alone.
 
-    With shared windows a part only ends before a record whose window holds no base of REF of an earlier one.
+    A part has `size` records at most and about so many `passes` of the model. With shared windows it only begins with a
+    record whose window has no base of REF of an earlier one.
     """
-    texts = dict.fromkeys(["ref", "alt", "filter", *fields], pl.String())
-    held = pl.DataFrame(schema={"contig": pl.String(), "position": pl.Int64(), **texts})
-    cuts = 0
+    texts = dict.fromkeys(["ref", "alt", *fields], pl.String())
+    held = pl.DataFrame(schema={"record": pl.Int64(), "contig": pl.String(), "position": pl.Int64(), **texts})
+    cuts = records = 0
     for frame in _weighed(path, fields, scorer, region):
-        held = pl.concat([held, frame]) if len(held) else frame
+        numbered = frame.with_columns(pl.int_range(records, records + pl.len(), dtype=pl.Int64).alias("record"))
+        records += len(frame)
+        held = pl.concat([held, numbered]) if len(held) else numbered
         total_N, free = held["passes"].cum_sum().to_numpy(), np.flatnonzero(held["free"].to_numpy())
         ends = [0]
         while ends[-1] < len(held):
@@ -93,18 +88,13 @@ def _weighed(path: Path, fields: Sequence[str], scorer: Scorer, region: Region) 
         .then((4 * settings.flank + letters) * (alt.str.count_matches(",", literal=True) + 1))
         .otherwise(0)
     ) * (2 if settings.strands == "both" else 1)
-    names, rank, last, reach = ContigNames(lengths), dict[str, int](), -1, -1
+    names, contigs, last, reach = ContigNames(lengths), dict[str, tuple[int, int]](), -1, -1
     for frame in read_records(path, fields, region=region):
         frame = frame.with_columns(passes.cast(pl.Int64).alias("passes"), free=pl.lit(value=True))
-        if scorer.stride is not None and settings.context is not None:
-            found = frame["contig"].unique(maintain_order=True).to_list()
-            for name in found:
-                rank.setdefault(name, len(rank))
-            own = {name: lengths.get(names.find(name) or "", 1 << 32) for name in found}
-            base_N, length_N = (
-                frame["contig"].replace_strict(table, return_dtype=pl.Int64).to_numpy() for table in (rank, own)
-            )
-            base_N = base_N << 32
+        if scorer.stride is not None:
+            for name in frame["contig"].unique(maintain_order=True):
+                contigs.setdefault(name, (len(contigs) << 32, lengths.get(names.find(name) or "", 1 << 32)))
+            base_N, length_N = np.array([contigs[name] for name in frame["contig"]], dtype=np.int64).T
             first_N = frame["position"].to_numpy()
             end_N = first_N + frame["ref"].str.len_chars().to_numpy().astype(np.int64) - 1
             unsorted = np.flatnonzero(np.diff(base_N + first_N, prepend=last) < 0)
@@ -115,7 +105,7 @@ def _weighed(path: Path, fields: Sequence[str], scorer: Scorer, region: Region) 
                 )
             last = int(base_N[-1] + first_N[-1])
             window_N, reached_N = (
-                base_N + place_windows(np.clip(one_N, 0, length_N - 1), length_N, settings.context, "shared").start_P
+                base_N + place_windows(np.clip(one_N, 0, length_N - 1), length_N, scorer.context, "shared").start_P
                 for one_N in (first_N, end_N)
             )
             reach_N = np.maximum.accumulate(np.append(reach, reached_N))
@@ -125,15 +115,9 @@ def _weighed(path: Path, fields: Sequence[str], scorer: Scorer, region: Region) 
 
 
 def score_part(
-    records: pl.DataFrame,
-    alleles: Alleles,
-    scorer: Scorer,
-    *,
-    first: int = 0,
-    odds_A: Float64 | None = None,
-    calibration: Calibration | None = None,
-    advance: Advance | None = None,
-) -> pl.DataFrame:
+    records: pl.DataFrame, alleles: Alleles, scorer: Scorer, odds_A: Float64 | None, calibration: Calibration | None,
+    advance: Advance,
+) -> pl.DataFrame:  # fmt: skip
     """Return a part's rows: record, which allele, kind, each field as float32, and why there is no score."""
     # Plus zero, so that none is written as -0.
     score_AF = scorer.score(alleles, advance) + np.float32(0)
@@ -141,8 +125,9 @@ def score_part(
     if odds_A is not None:
         columns["AFLLR"] = columns["LLR"] + odds_A
     if calibration is not None:
-        for name in [field.name.removesuffix("_PCT") for field in calibration.added(scorer.fields)]:
-            columns[f"{name}_PCT"] = calibration.percentage(name, columns[name], alleles.kind_A)
+        for field in calibration.added(scorer.fields):
+            name = field.name.removesuffix("_PCT")
+            columns[field.name] = calibration.percentage(name, columns[name], alleles.kind_A)
     meant_A = (alleles.kind_A == Kind.SNV) | bool({"llr", "distance"} & set(scorer.settings.scores))
     without_A = (alleles.reason_A == Reason.SCORED) & np.isnan(score_AF).all(axis=1)
     reason_A = np.where(
@@ -150,12 +135,7 @@ def score_part(
     )
     return (
         records.select(
-            pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias("record"),
-            chrom="contig",
-            pos=pl.col("position") + 1,
-            id="ID",
-            ref="ref",
-            alt=pl.col("alt").str.split(","),
+            "record", chrom="contig", pos=pl.col("position") + 1, id="ID", ref="ref", alt=pl.col("alt").str.split(",")
         )
         .explode("alt")
         .with_columns(
@@ -171,32 +151,30 @@ def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
 
     f_REF is what the alternates leave of 1; NaN where a frequency of the record is missing.
     """
-
-    def refuse(rows: pl.Series, fault: str) -> None:
-        for row in rows.to_list()[:1]:
-            place = f"{path}, {records['contig'][row]}:{records['position'][row] + 1}"
-            raise InputError(
-                f"{place}: INFO field {name} is {text[row]}, but {fault}; correct it, or choose another field"
-            )
-
-    text, count = records[f"INFO/{name}"], records["alt"].str.count_matches(",", literal=True) + 1
+    text, count_N = records[f"INFO/{name}"], records["alt"].str.count_matches(",", literal=True).to_numpy() + 1
     # One dot stands for all alternates.
-    given, parts = text != ".", text.str.split(",")
-    refuse((given & (parts.list.len() != count)).arg_true(), "each alternate allele has one value")
-    record_A = np.repeat(np.arange(len(records)), count.to_numpy())
+    given_N, parts = (text != ".").to_numpy(), text.str.split(",")
+    record_A = np.repeat(np.arange(len(records)), count_N)
     frequency_A = np.full(len(record_A), np.nan)
-    values = parts.filter(given).explode().cast(pl.Float64, strict=False).fill_null(np.nan)
-    frequency_A[given.to_numpy()[record_A]] = values.to_numpy()
-    refuse(pl.Series(record_A[(frequency_A < 0) | (frequency_A > 1)]), "a frequency is from 0 to 1")
+    faulty, fault = np.flatnonzero(given_N & (parts.list.len().to_numpy() != count_N)), "each alternate has one value"
+    if not len(faulty):
+        values = parts.filter(given_N).explode().cast(pl.Float64, strict=False)
+        frequency_A[given_N[record_A]] = values.fill_null(np.nan).to_numpy()
+        faulty, fault = record_A[(frequency_A < 0) | (frequency_A > 1)], "a frequency is from 0 to 1"
+    for row in faulty[:1].tolist():
+        raise InputError(
+            f"{path}, {records['contig'][row]}:{records['position'][row] + 1}: INFO field {name} is {text[row]}, but "
+            f"{fault}; correct it, or choose another field"
+        )
     # Rounded frequencies may add up to a little more than 1.
     reference_A = np.maximum(1 - np.bincount(record_A, frequency_A), 0)[record_A]
-    odds_A: Float64 = np.log((frequency_A + EPSILON) / (reference_A + EPSILON))
+    odds_A: Float64 = np.log((frequency_A + _EPSILON) / (reference_A + _EPSILON))
     return odds_A
 
 
 def adjusted_field(name: str) -> Field:
     """Return the field of LLR adjusted by the frequencies of an INFO field."""
-    ratio = f"ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g}))"
+    ratio = f"ln((f_ALT + {_EPSILON:g}) / (f_REF + {_EPSILON:g}))"
     text = f"LLR + {ratio}, with f_ALT of INFO field {name} and f_REF what its alternates leave of 1"
     return Field("AFLLR", f"LLR adjusted by allele frequencies, {text}", -1)
 

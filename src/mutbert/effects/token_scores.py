@@ -15,16 +15,14 @@ Shape suffixes: A alleles, N windows, B batch, T tokens, D hidden size, 4 bases 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 
 from mutbert import alphabet
-from mutbert.effects.alleles import Alleles, Kind, Reason, find_alleles
-from mutbert.effects.haplotypes import haplotype_passes
-from mutbert.effects.scores import DISTANCES, Field, ScoreSettings, distances, put_columns
-from mutbert.effects.snv_windows import around, unique_columns
+from mutbert.effects.allele_windows import around, haplotype_passes, unique_columns
+from mutbert.effects.scores import FIELDS, AlleleScorer, ScoreSettings, distances
 from mutbert.encoders.inputs import Sequences
 from mutbert.encoders.token_encoders import PeerEncoder, most_tokens
 from mutbert.errors import InputError
@@ -34,35 +32,19 @@ from mutbert.inference.surroundings import place_windows, read_windows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from mutbert.arrays import Bool, Float32, Int64
+    from mutbert.arrays import Bool, Float32, Float64, Int64
+    from mutbert.effects.alleles import Alleles
     from mutbert.effects.scores import Columns
     from mutbert.encoders.inputs import Batch, TokenInputs
     from mutbert.encoders.token_encoders import AutoEncoder
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.progress import Advance
 
-_LLR: Final = (
-    Field(
-        "LLR",
-        "Masked log-likelihood ratio of an SNV, ln P(token with ALT) - ln P(token with REF) with the token masked that "
-        "holds the position; negative where the model expects REF",
-        -1,
-    ),
-    Field("ENT", "Entropy in nats over the four tokens with A, C, G or T at an SNV's position, masked", 0),
-)
-_ULLR: Final = (
-    Field(
-        "ULLR",
-        "Unmasked log-likelihood ratio of an SNV, ln P(token with ALT) - ln P(token with REF), window as it is",
-        -1,
-    ),
-)
 # Of a model that is not known by name.
 _CONTEXT: Final = 512
-_BASES_AT_ONCE: Final = 1 << 22
 
 
-class TokenScorer:
+class TokenScorer(AlleleScorer):
     """Scores alleles of a genome's reference with a model that reads tokens, as `mutbert.effects.scores.Scorer` does.
 
     LLR, ENT and ULLR are of SNVs, and of models whose tokens stay tokens when a base is exchanged; distances are of all
@@ -76,55 +58,31 @@ class TokenScorer:
                 f"{encoder.name}: rope_scaling and shared windows are for MutBERT; leave them out for others"
             )
         peer = encoder if isinstance(encoder, PeerEncoder) else None
-        ratios = peer is not None and peer.likelihood
-        groups = {"llr": _LLR if ratios else (), "unmasked": _ULLR if ratios else (), "distance": DISTANCES}
-        self.fields = tuple(field for name, fields in groups.items() if name in settings.scores for field in fields)
+        ratios = {"llr", "unmasked"} & set(settings.scores) if peer is not None and peer.likelihood else set()
+        asked = ratios | ({"distance"} & set(settings.scores))
+        # An MNV or indel makes other tokens, which have no ratio.
+        every = (field for name in FIELDS if name in asked for field in FIELDS[name])
+        self.fields = tuple(field for field in every if field.name != "PLLR")
         if not self.fields:
             raise InputError(
                 f"{encoder.name}: has no likelihood ratio, as another base makes other tokens; add distance to --scores"
             )
-        self._context = settings.context or (_CONTEXT if peer is None else peer.context)
+        super().__init__(genome, settings, settings.context or (_CONTEXT if peer is None else peer.context))
         self.encoder = encoder
-        self.genome = genome
-        self.settings = settings.within(self._context)
         self._reference = genome.reference()
-        self._length = np.array(list(genome.lengths.values()), dtype=np.int64)
-        masked = any(field in _LLR + _ULLR for field in self.fields)
-        self.model = peer.masked(0) if peer is not None and masked else encoder.body(0)
+        self.model = peer.masked(0) if peer is not None and ratios else encoder.body(0)
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
-        self._body = self.model.base_model if masked else self.model
-        vocabulary = encoder.tokenizer.get_vocab().items() if masked else ()
+        self._body = self.model.base_model if ratios else self.model
+        vocabulary = encoder.tokenizer.get_vocab().items() if ratios else ()
         # Words of bases, of which the special tokens are none.
         self._words = {word: number for word, number in vocabulary if word and set(word) <= set(alphabet.BASES)}
 
-    def find(self, contigs: Any, positions: Any, references: Any, alternates: Any) -> Alleles:
-        """Return what each alternate allele changes, as `mutbert.effects.alleles.find_alleles` does."""
-        return find_alleles(self.genome, contigs, positions, references, alternates, longest=self.settings.longest)
-
-    def score(self, alleles: Alleles, advance: Advance | None = None) -> Float32:
-        """Return scores, shape (A, F), in the order of `fields`; NaN where an allele has no such score."""
-        score_AF = np.full((len(alleles), len(self.fields)), np.nan, dtype=np.float32)
-        scored_A, snv_A = alleles.reason_A == Reason.SCORED, alleles.kind_A == Kind.SNV
-        at_once = max(_BASES_AT_ONCE // self._context, 1)
-        for rows, score in (
-            (np.flatnonzero(scored_A & snv_A), self._snvs),
-            (np.flatnonzero(scored_A & ~snv_A), self._others),
-        ):
-            for first in range(0, len(rows), at_once):
-                part = rows[first : first + at_once]
-                put_columns(score_AF, part, self.fields, score(alleles.take(part)))
-                if advance is not None:
-                    advance(len(part))
-        if advance is not None:
-            advance(int((~scored_A).sum()))
-        return score_AF
-
-    def _snvs(self, alleles: Alleles) -> Columns:
-        placed = place_windows(alleles.start_A, self._length[alleles.contig_A], self._context)
+    def _snvs(self, alleles: Alleles, advance: Advance) -> Columns:
+        placed = place_windows(alleles.start_A, self._length[alleles.contig_A], self.context)
         windows = read_windows(self._reference, alleles.contig_A, placed.start_P, placed.length_P)
         every, column_A = np.arange(len(alleles)), alleles.start_A - placed.start_P
         sides = [windows.with_codes(every, column_A, code_A) for code_A in (alleles.reference_A, alleles.alternate_A)]
-        columns: Columns = {}
+        columns: dict[str, Float32 | Float64] = {}
         for name, group in (("LLR", "llr"), ("ULLR", "unmasked")):
             if self._words and group in self.settings.scores:
                 logit_A4 = self._logits(sides[0], column_A, masked=group == "llr")
@@ -135,27 +93,25 @@ class TokenScorer:
             near = column_A, column_A + 1
             spans = np.stack([*near, *around(*near, windows.length_N, self.settings.distance_bases)], axis=1)
             columns |= self._distances([(side, spans) for side in sides])
+        advance(len(alleles))
         return columns
 
-    def _others(self, alleles: Alleles) -> Columns:
+    def _others(self, alleles: Alleles, advance: Advance) -> Columns:
+        advance(len(alleles))
         if "distance" not in self.settings.scores:
             return {}
-        both = haplotype_passes(
-            self._reference, alleles, self._length, self._context, self.settings.flank, self.settings.distance_bases
-        )
+        flank, wide = self.settings.flank, self.settings.distance_bases
+        both = haplotype_passes(self._reference, alleles, self._length, self.context, flank, wide)
         # Of each allele: the variant and its surroundings with REF, then both with ALT.
-        row_4A, begin_4A, end_4A = (part.reshape(4, -1) for part in (both.row_S, both.begin_S, both.end_S))
+        row, begin, end = (part.reshape(4, -1) for part in (both.row_S, both.begin_S, both.end_S))
         return self._distances(
             [
-                (
-                    both.windows.take(row_4A[side]),
-                    np.stack([begin_4A[side], end_4A[side], begin_4A[side + 1], end_4A[side + 1]], axis=1),
-                )
-                for side in (0, 2)
+                (both.windows.take(row[one]), np.stack([begin[one], end[one], begin[one + 1], end[one + 1]], axis=1))
+                for one in (0, 2)
             ]
         )
 
-    def _distances(self, sides: list[tuple[PaddedWindows, Int64]]) -> Columns:
+    def _distances(self, sides: list[tuple[PaddedWindows, Int64]]) -> dict[str, Float64]:
         return distances(
             np.concatenate([state_AD for side in sides for state_AD in self._states(*side).swapaxes(0, 1)])
         )
@@ -165,13 +121,13 @@ class TokenScorer:
         most = most_tokens(self._body)
         for turned in (False, True)[: 1 + (self.settings.strands == "both")]:
             read = windows.reverse_complement() if turned else windows
-            inside_NL = np.arange(read.code_NL.shape[1]) < read.length_N[:, None]
-            inputs = self.encoder.inputs(Sequences(read.code_NL[inside_NL], np.append(0, np.cumsum(read.length_N))))
+            offsets = np.append(0, np.cumsum(read.length_N))
+            inputs = self.encoder.inputs(Sequences(read.code_NL[read.inside_NL], offsets))
             longest = int(inputs.length_N.max(initial=0))
             if most is not None and longest > most:
                 raise InputError(
-                    f"{self.encoder.name}: a window of {self._context:,} bases has {longest:,} tokens, where the model "
-                    f"has positions for {most:,}; give a smaller --context"
+                    f"{self.encoder.name}: a window of {self.context:,} bases has {longest:,} tokens, where the model "
+                    f"has positions for {most:,}; use a smaller --context"
                 )
             yield turned, inputs
 
@@ -179,19 +135,11 @@ class TokenScorer:
         """Return what `run` computes of some windows; its batches carry the columns of their rows."""
 
         def batch(rows: Int64, reverse: Bool | None = None) -> Batch:
-            return {
-                **inputs.batch(rows, reverse),
-                **{name: torch.from_numpy(one[rows]) for name, one in columns.items()},
-            }
+            return inputs.batch(rows, reverse) | {name: torch.from_numpy(one[rows]) for name, one in columns.items()}
 
-        return sequence_outputs(
-            self.model,
-            run,  # type: ignore[arg-type]
-            SimpleNamespace(length_N=inputs.length_N, batch=batch, tokens_at=inputs.tokens_at),
-            rows,
-            batch_size=self.settings.batch_size,
-            precision=self.settings.precision,
-        )
+        how = {"batch_size": self.settings.batch_size, "precision": self.settings.precision}
+        carrying = SimpleNamespace(length_N=inputs.length_N, batch=batch, tokens_at=inputs.tokens_at)
+        return sequence_outputs(self.model, run, carrying, rows, **how)  # type: ignore[arg-type]
 
     def _logits(self, windows: PaddedWindows, column_N: Int64, *, masked: bool) -> Float32:
         """Return the logits of the four tokens with each base at an offset, (N, 4), averaged over strands.

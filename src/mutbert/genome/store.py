@@ -6,6 +6,8 @@ A *slot* is a position in the whole genome, four to a byte of ``sequence.npy``.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -100,6 +102,11 @@ class ProbabilisticGenome:
     def lengths(self) -> dict[str, int]:
         """The contigs' lengths in bases."""
         return {name: contig.length for name, contig in self.contigs.items()}
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the manifest, which differs between any two stores of different content."""
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
 
     @property
     def has_soft_mask(self) -> bool:

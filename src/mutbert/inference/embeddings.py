@@ -20,7 +20,7 @@ from mutbert.errors import InputError
 from mutbert.files import atomic_file, check_output
 from mutbert.inference.embedding_files import WRITERS, Provenance, check_format, part_of
 from mutbert.inference.hidden_states import BaseStates, TokenStates, open_states
-from mutbert.inference.opening import check_run, model_name, rope_scaled, weights_hash
+from mutbert.inference.opening import check_run, model_hash, model_name, rope_scaled
 from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.inference.run import run_batches
 from mutbert.inference.sequences import open_source
@@ -136,7 +136,7 @@ def embed(
     with rope_scaled(config, rope_scaling) if isinstance(states, BaseStates) else nullcontext():
         unique = output if output.suffix == ".safetensors" and pooling == "none" else None
         records, bases, longest = _survey(source, states, unique, progress=progress)
-        plan = {**made._asdict(), **source.plan, "model": weights_hash(states.body), "precision": precision}
+        plan = {**made._asdict(), **source.plan, "model": model_hash(states.body), "precision": precision}
         plan |= {"rope_scaling": rope_scaling, "mutbert": mutbert.__version__}
         with (
             parts_folder(output, plan, resume=resume, force=force) as folder,

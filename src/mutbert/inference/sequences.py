@@ -20,7 +20,6 @@ from mutbert import alphabet
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.files import check_input, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.resumable import genome_hash
 from mutbert.inference.run import PaddedWindows
 from mutbert.inference.surroundings import open_surroundings, read_windows
 from mutbert.regions import names_text, read_bed
@@ -120,7 +119,7 @@ def _regions(
     return Source(
         lambda: (Record(region.name or str(region), region.contig, region.start, region.end) for region in regions),
         windows,
-        {"bed": sha256_of(bed), "genome": genome_hash(opened), "sample": sample, "person_vcf": vcf and sha256_of(vcf)},
+        {"bed": sha256_of(bed), "genome": opened.identity, "sample": sample, "person_vcf": vcf and sha256_of(vcf)},
         around.count_differing((number[region.contig], region.start, region.end) for region in regions),
         around.not_used,
     )
