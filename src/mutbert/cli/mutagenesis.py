@@ -44,8 +44,7 @@ def mutagenesis(
         from mutbert.reports.mutagenesis_figures import check_figures, draw_mutagenesis
 
         check_figures(figures, force=force)
-    from mutbert.inference.bases import PredictionSettings
-    from mutbert.inference.mutagenesis import mutate_region
+    from mutbert.inference.bases import PredictionSettings, mutate_region
 
     scaling = parse_rope_scaling(rope_scaling)
     report = mutate_region(
