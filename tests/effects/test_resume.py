@@ -103,8 +103,8 @@ def test_killed_at_any_moment_a_run_goes_on_and_ends_the_same(killed, score, vcf
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({}, r"out\.tsv\.parts: holds a stopped run; give --resume to go on, or --force to start anew"),
-        ({"resume": True, "context": 20}, "cannot go on: context was 30 and is 20; .*; give the same, or --force"),
+        ({}, r"out\.tsv\.parts: has a stopped run; use --resume to continue it, or --force to start anew"),
+        ({"resume": True, "context": 20}, "cannot be resumed: context was 30 and is 20; .*; use the same, or --force"),
         ({"resume": True, "part_records": 6}, "part_records was 5 and is 6"),
         ({"resume": True, "scores": ("llr", "unmasked")}, r'scores was \["llr"\] and is \["llr", "unmasked"\]'),
     ],
@@ -119,7 +119,7 @@ def test_another_file_or_model_is_refused_and_force_starts_anew(again, tmp_path,
     plan = tmp_path / "out.tsv.parts" / "plan.json"
     values = json.loads(plan.read_text())
     plan.write_text(json.dumps(values | {"vcf": "0", "model": "1", "mutbert": "0"}))
-    with pytest.raises(InputError, match="the vcf is another; the model is another; mutbert was"):
+    with pytest.raises(InputError, match=r"mutbert was .*the vcf is another; the model is another"):
         again(resume=True)
     for path in plan.parent.glob("[0-9]*.parquet"):
         path.write_bytes(b"of a run before")
@@ -132,7 +132,7 @@ def test_a_folder_of_something_else_stays_and_two_runs_do_not_write_one_output(s
     with locked(folder), pytest.raises(InputError, match="another process is writing it"):
         score(vcf, tmp_path / "out.tsv")
     (folder / "mine.txt").touch()
-    with pytest.raises(InputError, match=r"out\.tsv\.parts: holds other things"):
+    with pytest.raises(InputError, match=r"out\.tsv\.parts: holds mine.txt, which mutbert did not write"):
         score(vcf, tmp_path / "out.tsv", force=True)
     assert (folder / "mine.txt").exists()
 

@@ -178,7 +178,7 @@ def compared(contigs, good, bad):
     ("good", "bad", "outcome"),
     [(18, 2, None), (17, 3, "warned"), (0, 19, None), (1, 98, "warned"), (50, 50, "warned"), (49, 51, "refused")],
 )
-def test_a_file_of_another_assembly_is_told_by_its_ref(score, write, contigs, tmp_path, capsys, good, bad, outcome):
+def test_a_file_of_another_assembly_is_told_by_its_ref(score, write, contigs, tmp_path, good, bad, outcome):
     vcf = write(tmp_path / "in.vcf", compared(contigs, good, bad))
     said = f"in.vcf: of {good + bad} alleles, {bad} have another REF than small.genome ({bad / (good + bad):.0%})"
     if outcome == "refused":
@@ -186,13 +186,10 @@ def test_a_file_of_another_assembly_is_told_by_its_ref(score, write, contigs, tm
             score(vcf, tmp_path / "out.vcf.gz", part_records=7)
         assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
         return
-    report = score(vcf, tmp_path / "out.vcf.gz", progress=True, part_records=7)
+    report = score(vcf, tmp_path / "out.vcf.gz", part_records=7)
     assert report.missing.get("reference_mismatch", 0) == bad
-    err = [line for line in capsys.readouterr().err.splitlines() if "another REF" in line]
-    assert err == [f"mutbert: {line}" for line in report.warnings]
-    assert len(err) == (outcome == "warned")
-    if outcome == "warned":
-        assert said in err[0]
+    assert len(report.warnings) == (outcome == "warned")
+    assert all(said in warning for warning in report.warnings)
 
 
 def test_what_is_not_a_number_is_said_to_be_none(loaded, genome, write, lines, tmp_path):
@@ -272,13 +269,13 @@ def test_a_scored_file_is_scored_again_under_another_prefix(scored, score, tmp_p
         ("out.txt", {}, r"must be one of \.vcf\.gz, \.vcf"),
         (".vcf.gz", {}, "must be one of"),
         ("out.vcf", {"calibrate": True}, r"must be one of \.json$"),
-        ("out.vcf", {"table": "out.vcf"}, "must be one of|another output too"),
+        ("out.vcf", {"table": "out.vcf"}, "must be one of"),
         ("out.json", {"calibrate": True, "frequency_field": "AF"}, "leave out"),
         ("out.json", {"calibrate": True, "windows": "shared"}, "windows are shared, .*; choose centred"),
-        ("absent/out.vcf", {}, "the folder .*absent does not exist"),
+        ("absent/out.vcf", {}, "the directory .*absent does not exist"),
         ("there.vcf", {}, "exists already"),
-        ("in.vcf", {"force": True}, "is an input or another output too"),
-        ("folder.vcf", {"force": True}, "is a folder"),
+        ("in.vcf", {"force": True}, "is the input .*in.vcf, which would be lost"),
+        ("folder.vcf", {"force": True}, "is not a regular file"),
         ("out.vcf", {"prefix": "a b"}, "prefix is 'a b'"),
         ("out.vcf", {"frequency_field": "AF", "scores": ("unmasked",)}, "add llr to scores"),
         ("out.vcf", {"calibration": "absent.json"}, r"absent\.json: is no background"),

@@ -29,9 +29,9 @@ def test_finished_parts_are_kept_by_a_run_that_fails(tmp_path):
     with pytest.raises(RuntimeError):
         run(output, {"a": 1}, ["x", "y", "fail"], log)
     assert not output.exists()
-    with pytest.raises(InputError, match=r"out.parts: an unfinished run is there; give --resume .* or --force"):
+    with pytest.raises(InputError, match=r"out.parts: has a stopped run; use --resume .* or --force"):
         run(output, {"a": 1}, ["x"], log)
-    with pytest.raises(InputError, match=r'a was 1 and is 2; b was null and is "c"; give the same as before'):
+    with pytest.raises(InputError, match=r'a was 1 and is 2; b was null and is "c"; use the same'):
         run(output, {"a": 2, "b": "c"}, ["x"], log, resume=True)
     run(output, {"a": 1}, ["x", "y", "z"], log, resume=True)
     assert log == ["x", "y", "(x)", "(y)", "z"]

@@ -17,7 +17,6 @@ from mutbert.files import locked
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
 from mutbert.training.pretrain import pretrain
-from mutbert.training.provenance import genome_hash
 from mutbert.training.recipe import load_recipe
 from mutbert.windows.batches import expand_batch
 from mutbert.windows.dataset import WindowDataset
@@ -75,7 +74,7 @@ def test_what_a_run_was_made_with_stands_beside_its_model_and_checkpoints(unbrok
         assert json.loads((folder / "provenance.json").read_text()) == json.loads(provenance)
     made = json.loads(provenance)
     assert made["versions"]["torch"] == torch.__version__
-    assert made["genomes"] == {"small.genome": genome_hash(genome)}
+    assert made["genomes"] == {"small.genome": genome.identity}
     assert json.loads((unbroken.model / "genomes.json").read_text()) == {"genomes": {"small": genome.manifest}}
 
 

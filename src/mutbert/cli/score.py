@@ -97,6 +97,8 @@ def score(
     )
     if os.environ.get("RANK", "0") != "0":
         return
+    for warning in report.warnings:
+        typer.echo(f"mutbert: {warning}", err=True)
     if as_json:
         paths = {
             name: value and str(value) for name in ("output", "table", "index") for value in [getattr(report, name)]

@@ -30,26 +30,16 @@ _INFO: Final = 7
 
 
 def check_outputs(
-    output: Path, table: Path | None, inputs: Sequence[Path], folder: Path, *, background: bool, force: bool
+    output: Path, table: Path | None, inputs: Sequence[str | Path], *, background: bool, force: bool
 ) -> None:
-    """Raise an InputError for an output that cannot be written, or is an input; `folder` is that of parts."""
-    seen = {path.resolve() for path in inputs}
+    """Raise an InputError for an output that cannot be written, or is an input."""
     suffixes = {output: (".json",) if background else VCFS + TABLES} | ({} if table is None else {table: TABLES})
     for path, allowed in suffixes.items():
         if not path.name.endswith(allowed) or path.name in allowed:
             raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
-        if path.resolve() in seen or output == table:
-            raise InputError(f"{path}: is an input or another output too; choose another output")
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; choose another output")
-        check_output(path, force=force)
-        seen.add(path.resolve())
-    check_output(folder, force=True, directory=True)
-
-
-def part_files(folder: Path) -> list[Path]:
-    """Return the files of the parts in their order."""
-    return sorted(folder.glob("[0-9]*.parquet"))
+        check_output(path, force=force, inputs=inputs)
+    if table is not None and output.resolve() == table.resolve():
+        raise InputError(f"{table}: is the other output too; choose another table")
 
 
 def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:

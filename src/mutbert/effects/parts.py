@@ -49,23 +49,20 @@ REASON_TEXTS: Final = np.array([reason.text for reason in Reason], dtype=object)
 
 
 def cut_records(
-    path: Path,
-    fields: Sequence[str],
-    scorer: Scorer,
-    *,
-    region: Region = None,
-    size: int = PART_RECORDS,
+    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Region = None, size: int = PART_RECORDS,
     passes: int = PART_PASSES,
-) -> Iterator[pl.DataFrame]:
-    """Yield a file's records in parts, at least one, which depend on the records, the settings and the sizes alone.
+) -> Iterator[pl.DataFrame]:  # fmt: skip
+    """Yield a file's records, numbered, in parts, at least one, which depend on them, the settings and the sizes alone.
 
     With shared windows a part only ends before a record whose window holds no base of REF of an earlier one.
     """
-    texts = dict.fromkeys(["ref", "alt", "filter", *fields], pl.String())
-    held = pl.DataFrame(schema={"contig": pl.String(), "position": pl.Int64(), **texts})
-    cuts = 0
+    texts = dict.fromkeys(["ref", "alt", *fields], pl.String())
+    held = pl.DataFrame(schema={"record": pl.Int64(), "contig": pl.String(), "position": pl.Int64(), **texts})
+    cuts = records = 0
     for frame in _weighed(path, fields, scorer, region):
-        held = pl.concat([held, frame]) if len(held) else frame
+        numbered = frame.with_columns(pl.int_range(records, records + pl.len(), dtype=pl.Int64).alias("record"))
+        records += len(frame)
+        held = pl.concat([held, numbered]) if len(held) else numbered
         total_N, free = held["passes"].cum_sum().to_numpy(), np.flatnonzero(held["free"].to_numpy())
         ends = [0]
         while ends[-1] < len(held):
@@ -125,15 +122,9 @@ def _weighed(path: Path, fields: Sequence[str], scorer: Scorer, region: Region) 
 
 
 def score_part(
-    records: pl.DataFrame,
-    alleles: Alleles,
-    scorer: Scorer,
-    *,
-    first: int = 0,
-    odds_A: Float64 | None = None,
-    calibration: Calibration | None = None,
-    advance: Advance | None = None,
-) -> pl.DataFrame:
+    records: pl.DataFrame, alleles: Alleles, scorer: Scorer, odds_A: Float64 | None, calibration: Calibration | None,
+    advance: Advance,
+) -> pl.DataFrame:  # fmt: skip
     """Return a part's rows: record, which allele, kind, each field as float32, and why there is no score."""
     # Plus zero, so that none is written as -0.
     score_AF = scorer.score(alleles, advance) + np.float32(0)
@@ -141,8 +132,9 @@ def score_part(
     if odds_A is not None:
         columns["AFLLR"] = columns["LLR"] + odds_A
     if calibration is not None:
-        for name in [field.name.removesuffix("_PCT") for field in calibration.added(scorer.fields)]:
-            columns[f"{name}_PCT"] = calibration.percentage(name, columns[name], alleles.kind_A)
+        for field in calibration.added(scorer.fields):
+            name = field.name.removesuffix("_PCT")
+            columns[field.name] = calibration.percentage(name, columns[name], alleles.kind_A)
     meant_A = (alleles.kind_A == Kind.SNV) | bool({"llr", "distance"} & set(scorer.settings.scores))
     without_A = (alleles.reason_A == Reason.SCORED) & np.isnan(score_AF).all(axis=1)
     reason_A = np.where(
@@ -150,12 +142,7 @@ def score_part(
     )
     return (
         records.select(
-            pl.int_range(first, first + pl.len(), dtype=pl.Int64).alias("record"),
-            chrom="contig",
-            pos=pl.col("position") + 1,
-            id="ID",
-            ref="ref",
-            alt=pl.col("alt").str.split(","),
+            "record", chrom="contig", pos=pl.col("position") + 1, id="ID", ref="ref", alt=pl.col("alt").str.split(",")
         )
         .explode("alt")
         .with_columns(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import numpy as np
 
 from mutbert.effects.alleles import Alleles, Kind, Reason
-from mutbert.effects.scores import ScoreSettings, model_hash, open_scorer
+from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.effects.token_scores import TokenScorer
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.token_encoders import AutoEncoder
@@ -33,6 +33,7 @@ from mutbert.evaluation.vep_parts import (
 from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, LabelledVariants, VepColumns, read_labelled
 from mutbert.files import atomic_directory, check_output
 from mutbert.genome.store import ProbabilisticGenome
+from mutbert.inference.opening import model_hash
 from mutbert.inference.surroundings import place_windows
 from mutbert.progress import progress_bar
 from mutbert.regions import names_text

@@ -6,6 +6,8 @@ in the order A, C, G, T. A *slot* is a position in the whole genome, four to a b
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -130,6 +132,11 @@ class ProbabilisticGenome:
     def lengths(self) -> dict[str, int]:
         """The contigs' lengths in bases."""
         return {name: contig.length for name, contig in self.contigs.items()}
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the manifest, which differs between any two stores of different content."""
+        return hashlib.sha256(json.dumps(self.manifest, sort_keys=True).encode()).hexdigest()
 
     @property
     def has_soft_mask(self) -> bool:

@@ -28,11 +28,11 @@ from mutbert.files import atomic_file, check_output
 from mutbert.inference.opening import (
     check_length,
     check_run,
+    model_hash,
     model_name,
     open_model,
     paths_among,
     rope_scaled,
-    weights_hash,
 )  # fmt: skip
 from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.inference.run import batch_of, run_batches
@@ -129,7 +129,7 @@ def embed(
     made = _Provenance(model_name(model), pooling, chosen, strands, "sequence" if genome is None else surroundings)
     with rope_scaled(config, rope_scaling) if isinstance(states, BaseStates) else nullcontext():
         records, bases, longest = _survey(source, states, output, pooling, progress=progress)
-        plan = {**made._asdict(), **source.plan, "model": weights_hash(states.body), "precision": precision}
+        plan = {**made._asdict(), **source.plan, "model": model_hash(states.body), "precision": precision}
         plan |= {"rope_scaling": rope_scaling, "mutbert": mutbert.__version__}
         with (
             parts_folder(output, plan, resume=resume, force=force) as folder,

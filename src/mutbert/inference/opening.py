@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -45,9 +46,11 @@ def paths_among(*given: Any) -> list[str | Path]:
     return [one for one in given if isinstance(one, (str, Path))]
 
 
-def weights_hash(model: torch.nn.Module) -> str:
-    """Return the SHA-256 of a model's weights, whatever files they were read from."""
-    digest = hashlib.sha256()
+def model_hash(model: Any) -> str:
+    """Return the SHA-256 of a loaded model's configuration and weights, whatever files they were read from."""
+    origin = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
+    config = {name: value for name, value in model.config.to_dict().items() if name not in origin}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -1,92 +1,94 @@
 """A long run as parts, each a file that appears whole: a part that has its file is done and never computed again.
 
-The parts of ``OUTPUT`` are in the folder ``OUTPUT.parts``: ``000000.parquet``, ``000001.parquet``... and ``plan.json``,
-which holds all that their numbers depend on. The folder goes when the output is there.
+The parts of ``OUTPUT`` are in the directory ``OUTPUT.parts``: ``00000000.parquet`` and so on, and ``plan.json``, which
+holds all that their numbers depend on. It is removed when the output is written.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mutbert.errors import InputError
-from mutbert.files import atomic_file, locked, write_json
+from mutbert.files import atomic_file, check_output, locked, mark_directory, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from mutbert.genome.store import ProbabilisticGenome
-
 Item = TypeVar("Item")
 
-PLAN: Final = "plan.json"
+_PLAN: Final = "plan.json"
+_PARTS: Final = "[0-9]*"
+_DIGEST_LETTERS: Final = 64
+
+
+def parts_path(output: Path) -> Path:
+    """Path of the directory of an output's parts."""
+    return output.with_name(f"{output.name}.parts")
+
+
+def was_stopped(output: Path) -> bool:
+    """Return whether a run of this output can be resumed."""
+    return (parts_path(output) / _PLAN).exists()
 
 
 @contextmanager
 def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False, force: bool = False) -> Iterator[Path]:
-    """Yield the folder of an output's parts, which goes when the block ends well, or before any part is finished.
+    """Yield the directory of an output's parts, locked; removed when the block ends well, or without a finished part.
 
-    With `resume` an earlier run of the same plan goes on; with `force` it is thrown away. What differs is named.
+    With `resume` an earlier run of the same plan is continued; with `force` it is discarded.
     """
-    plan = json.loads(json.dumps(plan))
-    folder = output.with_name(f"{output.name}.parts")
+    folder = parts_path(output)
+    check_output(folder, force=True, directory=True)
     folder.mkdir(exist_ok=True)
     with locked(folder, output):
-        path = folder / PLAN
+        path = folder / _PLAN
         if path.exists() and resume:
-            before = json.loads(path.read_text(encoding="utf-8"))
-            if other := [
-                f"{name} was {json.dumps(before.get(name)):.80} and is {json.dumps(plan.get(name)):.80}"
-                for name in {**before, **plan}
-                if before.get(name) != plan.get(name)
-            ]:
-                raise InputError(
-                    f"{output}: cannot go on: {'; '.join(other)}; give the same as before, or --force to start anew"
-                )
+            if found := "; ".join(differences(json.loads(path.read_text(encoding="utf-8")), plan)):
+                raise InputError(f"{output}: cannot be resumed: {found}; use the same, or --force to start anew")
         elif path.exists() and not force:
-            raise InputError(
-                f"{folder}: an unfinished run is there; give --resume to go on with it, or --force to start anew"
-            )
+            raise InputError(f"{folder}: has a stopped run; use --resume to continue it, or --force to start anew")
         else:
+            mark_directory(folder, (_PLAN, _PARTS, ".*"))
             path.unlink(missing_ok=True)
-            for part in folder.glob("[0-9]*"):
+            for part in folder.glob(_PARTS):
                 part.unlink()
             write_json(path, plan)
         try:
             yield folder
         except BaseException:
-            if not any(folder.glob("[0-9]*")):
+            if not any(folder.glob(_PARTS)):
                 shutil.rmtree(folder)
             raise
         shutil.rmtree(folder)
 
 
 def run_parts(
-    folder: Path,
-    items: Iterable[tuple[int, Item]],
-    compute: Callable[[Item, Path], None],
-    *,
-    suffix: str = ".parquet",
-    skipped: Callable[[Item], None] = lambda _: None,
-) -> list[Path]:
-    """Return the files of numbered items, having ``compute(item, path)`` write those that are missing."""
+    folder: Path, items: Iterable[tuple[int, Item]], compute: Callable[[Item, Path], None], *, suffix: str = ".parquet",
+    skipped: Callable[[Item], None] = lambda _: None, rank: int = 0, ranks: int = 1,
+) -> list[Path]:  # fmt: skip
+    """Return the files of numbered items; ``compute(item, path)`` writes this process's share of those missing."""
     paths = []
     for number, item in items:
-        path = folder / f"{number:06d}{suffix}"
-        if path.exists():
+        paths.append(path := folder / f"{number:08d}{suffix}")
+        if path.exists() or number % ranks != rank:
             skipped(item)
         else:
             with atomic_file(path) as partial:
                 compute(item, partial)
-        paths.append(path)
     return paths
 
 
-def genome_hash(genome: ProbabilisticGenome) -> str:
-    """Return the SHA-256 of what a store's manifest holds of its arrays and contigs, checksums among it."""
-    held = [genome.manifest["arrays"], genome.manifest["contigs"]]
-    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words how two plans differ, with their nested ``settings``."""
+    old, new = ({**plan, **plan.get("settings", {})} for plan in json.loads(json.dumps([before, now])))
+    return [
+        f"the {name} is another"
+        if len(str(new.get(name))) == _DIGEST_LETTERS
+        else f"{name} was {json.dumps(old.get(name)):.80} and is {json.dumps(new.get(name)):.80}"
+        for name in {**old, **new}
+        if name != "settings" and old.get(name) != new.get(name)
+    ]

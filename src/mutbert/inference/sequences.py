@@ -16,7 +16,6 @@ from mutbert import alphabet
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.files import check_input, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.resumable import genome_hash
 from mutbert.inference.run import PaddedWindows
 from mutbert.inference.surroundings import open_surroundings, read_windows
 from mutbert.regions import names_text, read_bed
@@ -110,7 +109,7 @@ def _regions(
     return Source(
         lambda: (Record(region.name or str(region), region.contig, region.start, region.end) for region in regions),
         windows,
-        {"bed": sha256_of(bed), "genome": genome_hash(opened), **person},
+        {"bed": sha256_of(bed), "genome": opened.identity, **person},
         around.count_differing((number[region.contig], region.start, region.end) for region in regions),
         around.not_used,
     )

@@ -23,8 +23,8 @@ from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.bases import BasePredictor, Predicted, PredictionSettings
-from mutbert.inference.opening import paths_among, weights_hash
-from mutbert.inference.resumable import genome_hash, parts_folder, run_parts
+from mutbert.inference.opening import model_hash, paths_among
+from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.inference.surroundings import open_surroundings
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions, read_bed
@@ -113,7 +113,7 @@ def write_tracks(
     around = open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, contigs=contigs, progress=progress)
     predictor = BasePredictor(model, around.genome, settings)
     plan = {
-        "mutbert": mutbert.__version__, "model": weights_hash(predictor.model), "genome": genome_hash(genome),
+        "mutbert": mutbert.__version__, "model": model_hash(predictor.model), "genome": genome.identity,
         **asdict(settings), "context": predictor.context, "tracks": list(outputs), "regions": spans,
         "mask_every": mask_every, "surroundings": surroundings, "sample": sample,
         "person_vcf": person_vcf and sha256_of(Path(person_vcf)),

@@ -45,7 +45,7 @@ from mutbert.training.failures import SMALLER_SEQUENCES, explain_failures
 from mutbert.training.finetune_settings import FinetuneSettings
 from mutbert.training.folder import RunRecords, held_folder
 from mutbert.training.probe import as_classifier, embed_sequences, fit_probe
-from mutbert.training.provenance import genome_hash, provenance_of
+from mutbert.training.provenance import provenance_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -253,7 +253,7 @@ def finetune(
     encoder.body(max(int(part.inputs.length_N.max()) for part in parts.values()), rope_scaling=settings.rope_scaling)
     made_of = {name: source.sha256 for name, source in sources.items()} | {"model": encoder.identity()}
     if genome is not None:
-        made_of["genome"] = genome_hash(genome)
+        made_of["genome"] = genome.identity
     provenance = provenance_of([]) | {"data": made_of}
     records = RunRecords(settings_text(recipe), provenance, "data", {})
     given = (recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model)

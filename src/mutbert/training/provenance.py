@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
@@ -37,13 +35,8 @@ def provenance_of(genomes: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
             **{name: _version(name) for name in _LIBRARIES},
         },
         "commit": _commit(Path(mutbert.__file__).parent),
-        "genomes": {genome.path.name: genome_hash(genome) for genome in genomes},
+        "genomes": {genome.path.name: genome.identity for genome in genomes},
     }
-
-
-def genome_hash(genome: ProbabilisticGenome) -> str:
-    """Compute the SHA-256 of a store's manifest, which tells any two stores of different content apart."""
-    return hashlib.sha256(json.dumps(genome.manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _version(name: str) -> str | None:
