@@ -45,17 +45,10 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
 
     Parameters
     ----------
-    source : str or Path
-        A folder, or a repository of the Hub; weights as safetensors, or as ``.bin``, of which tensors alone are read.
-    output : str or Path
-        The folder to write.
+    source, output : str or Path
+        A folder, or a repository of the Hub; and the folder to write.
     force : bool
         Replace a model folder there.
-
-    Raises
-    ------
-    InputError
-        When any key is missing or left over, weights contradict each other, or the checkpoint is of another model.
     """
     output, folder = Path(output), local_folder(source)
     check_output(output, force=force, directory=True, inputs=[folder])
@@ -66,10 +59,10 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
 
 
 def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tuple[Any, int, list[str]]:
-    """Write a checkpoint into a folder; return the model, the number of tensors, and the keys that repeat another."""
+    """Return the model that was written, the number of its tensors, and the keys that repeated another."""
     check_folder(source)
     weights = read_weights(source)
-    # Each class takes its own part and refuses what none has a place for; the last one has most of them.
+    # Each class takes its own part, and none what has no place in it.
     model = [read_checkpoint(source, model_class) for model_class in _classes(source, weights)][-1]
     config = model.config
     _check_vocabulary(source, config.vocab_size)
@@ -102,10 +95,8 @@ def _tokenizer(source: Path, length: int) -> MutBertTokenizer:
 
 def _check_vocabulary(folder: Path, size: int) -> None:
     """Raise InputError for a checkpoint with another number of tokens, or whose tokenizer has other ids."""
-    if size != alphabet.VOCABULARY_SIZE:
-        raise InputError(
-            f"{folder}: has {size} tokens where MutBERT has {alphabet.VOCABULARY_SIZE}; it is of another model"
-        )
+    if size != (own := alphabet.VOCABULARY_SIZE):
+        raise InputError(f"{folder}: has {size} tokens where MutBERT has {own}; it is of another model")
     path = folder / "tokenizer.json"
     if not path.is_file():
         return
@@ -129,9 +120,8 @@ def _classes(folder: Path, weights: dict[str, Tensor]) -> list[type[models.MutBe
     heads = {"cls.": models.MutBertForMaskedLM, "classifier.": classifier}
     classes = [kind for head, kind in heads.items() if any(name.startswith(head) for name in weights)]
     if len(classes) > 1:
-        raise InputError(
-            f"{folder}: has a masked model's head and a classifier, which no one model has; convert a folder for each"
-        )
+        raise InputError(f"{folder}: has a masked model's head and a classifier, which no one model has; convert a "
+                         "folder for each")  # fmt: skip
     if not classes or any("pooler.dense." in name for name in weights):
         classes.insert(0, models.MutBertModel)
     return classes

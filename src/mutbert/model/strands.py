@@ -1,7 +1,4 @@
-"""The other strand of the same DNA: reverse complement of token ids and of distributions over tokens.
-
-Shape suffixes: B batch, L length in tokens, V vocabulary (9), C columns of probabilities (V, or the 4 bases).
-"""
+"""The other strand of the same DNA. Shape suffixes: B batch, L length in tokens, V vocabulary (9), X any."""
 
 from __future__ import annotations
 
@@ -21,8 +18,7 @@ _FRAME: Final = (alphabet.CLS_ID, alphabet.SEP_ID, alphabet.PAD_ID)
 def reverse_complement(tokens: Tensor, attention_mask: Tensor | None = None) -> Tensor:
     """Return ids (B, L), or distributions (B, L, V) or (B, L, 4), as they read on the other strand.
 
-    ``[CLS]``, ``[SEP]`` and padding stay where they are, and each part of a pair turns in its own place. The mask is
-    needed only where padding cannot be told by its tokens, as with 4 columns.
+    ``[CLS]``, ``[SEP]`` and padding stay where they are. The mask is needed only where there are 4 columns.
     """
     if not tokens.is_floating_point() and tokens.dim() == 2:
         complement = torch.tensor(alphabet.COMPLEMENT_OF_ID.tolist(), dtype=tokens.dtype, device=tokens.device)

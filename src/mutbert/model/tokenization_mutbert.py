@@ -1,7 +1,4 @@
-"""The tokenizer: one token a base, and distributions where ids cannot say enough.
-
-Shape suffixes: B batch, L length in tokens, V vocabulary (9).
-"""
+"""The tokenizer: one token a base. Shape suffixes: B batch, L length in tokens, V vocabulary (9)."""
 
 from __future__ import annotations
 
@@ -26,16 +23,14 @@ _SPECIAL: Final = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls
 class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ignore]
     """From DNA to token ids: ``[CLS] a [SEP]``, or ``[CLS] a [SEP] b [SEP]`` with token types 0 and 1 for a pair.
 
-    Every character is a token; white space is left out. A, C, G, T have ids 5 to 8, and what is no base, N and the
-    other IUPAC codes included, is ``[UNK]``. `encode_probabilities` keeps ambiguous codes as distributions.
+    A, C, G, T have ids 5 to 8, white space is left out, and any other character is ``[UNK]``. `encode_probabilities`
+    keeps ambiguous codes as distributions.
 
     Parameters
     ----------
     do_upper_case : bool
         Read the lower-case bases of a soft-masked FASTA as bases; to the published tokenizer they are ``[UNK]``.
-    model_max_length : int
-        Tokens to which ``truncation=True`` cuts, special ones included.
-    **kwargs
+    model_max_length, **kwargs
         As for any `transformers` tokenizer; the vocabulary is fixed.
     """
 
