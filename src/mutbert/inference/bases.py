@@ -17,7 +17,7 @@ from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import check_run, model_name, open_model, paths_among, resolve_context, rope_scaled
+from mutbert.inference.opening import check_run, model_name, on_disk, open_model, resolve_context, rope_scaled
 from mutbert.inference.run import MASKED, Queries, base_log_probabilities, entropy, run_windows
 from mutbert.inference.surroundings import open_surroundings, place_windows, read_windows
 from mutbert.model import MutBertForMaskedLM
@@ -138,9 +138,9 @@ class BasePredictor:
 
         def in_bases(windows: float, /, note: str = "") -> None:
             nonlocal done
-            before, done = done, done + windows
+            before, done = done, done + windows * share
             if advance is not None:
-                advance(round(done * share) - round(before * share), note)
+                advance(round(done) - round(before), note)
 
         run = {name: getattr(settings, name) for name in ("strands", "batch_size", "precision")}
         with rope_scaled(self.model.config, settings.rope_scaling):
@@ -192,7 +192,7 @@ def mutate_region(
         from pyarrow import parquet
     except ImportError:
         raise MissingExtraError("pyarrow", "embed") from None
-    check_output(output, force=force, inputs=paths_among(model, genome, sequence, person_vcf))
+    check_output(output, force=force, inputs=on_disk(model, genome, sequence, person_vcf))
     if sequence is not None and (surroundings != "reference" or sample or person_vcf):
         raise InputError(f"{sequence}: a sequence has no population and no persons; leave surroundings, sample and "
                          "person_vcf out")  # fmt: skip

@@ -25,15 +25,7 @@ from mutbert.encoders.inputs import Sequences
 from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output
-from mutbert.inference.opening import (
-    check_length,
-    check_run,
-    model_hash,
-    model_name,
-    open_model,
-    paths_among,
-    rope_scaled,
-)  # fmt: skip
+from mutbert.inference.opening import check_length, check_run, model_hash, model_name, on_disk, open_model, rope_scaled
 from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.inference.run import batch_of, run_batches
 from mutbert.inference.sequences import open_source
@@ -89,31 +81,28 @@ def embed(
     model : str, Path or model
         A checkpoint of MutBERT or any other model, or a name of ``mutbert bench list``, read to a GPU if there is one;
         or a loaded MutBERT, which runs where it is.
-    input, fasta, genome, bed : optional
+    input, fasta, genome, bed, sequence_column, name_column : optional
         A FASTA, FASTQ, CSV, TSV, Parquet or BED file, as its suffix names it; or a FASTA of any name; or regions of a
-        store. IUPAC codes are the distributions they stand for, N is ``[UNK]``.
+        store. IUPAC codes are the distributions they stand for, N is ``[UNK]``. The columns are a table's.
     surroundings, person_vcf, sample : optional
         What a position of `genome` is: its ``"reference"`` base, which models that read tokens take alone; the
         ``"population"``'s frequencies; or the genotype of one ``"person"``, `sample` of `person_vcf`.
-    sequence_column, name_column : str, optional
-        Of a table; ``sequence`` and, if there is one, ``name`` where left out.
     output : str or Path
         A ``.parquet``, ``.safetensors`` or ``.h5ad`` file, as ``docs/embeddings.md`` describes them.
     layers : int, sequence of int, or "all"
         0 is the embedding layer's output, i that of layer i; from the end -1 is the last layer.
     pooling : {"mean", "max", "cls", "none"}
         Over MutBERT's bases, or all tokens of other models; the state at ``[CLS]``; or one embedding a base or token.
-    strands, batch_size, precision, rope_scaling, trust_remote_code : optional
+    strands, batch_size, precision, rope_scaling, trust_remote_code, resume, force, progress : optional
         ``"forward"`` or the mean of ``"both"``; sequences at once; ``"fp32"`` or ``"bf16"`` autocast; MutBERT's
-        ``{"type": "linear" | "dynamic", "factor": f}``, for f times longer sequences; run a checkpoint's own code.
-    resume, force, progress : bool
-        Continue a run that was stopped; replace `output` where it exists; show progress on standard error.
+        ``{"type": "linear" | "dynamic", "factor": f}``, for f times longer sequences; run a checkpoint's own code;
+        continue a run that was stopped; replace `output` where it exists; show progress.
     """
     output = Path(output)
     if pooling not in POOLINGS:
         raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}")
     check_run(strands, precision, batch_size)
-    check_output(output, force=force, inputs=paths_among(model, input, fasta, genome, bed, person_vcf))
+    check_output(output, force=force, inputs=on_disk(model, input, fasta, genome, bed, person_vcf))
     _check_format(output, pooling)
     source = open_source(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
@@ -204,11 +193,10 @@ def _pool(states: Sequence[torch.Tensor], counts_BL: torch.Tensor, pooling: str)
 
 def _resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int, ...]:
     """Return the numbers, from 0, of the layers that are asked for, of a model that has so many."""
-    if isinstance(layers, str):
-        if layers != "all":
-            raise InputError(f"layers is {layers!r}; give numbers, or all")
-        return tuple(range(count + 1))
-    numbers = [int(number) for number in (layers if isinstance(layers, Iterable) else (layers,))]
+    if isinstance(layers, str) and layers != "all":
+        raise InputError(f"layers is {layers!r}; give numbers, or all")
+    every = range(count + 1) if layers == "all" else layers if isinstance(layers, Iterable) else (layers,)
+    numbers = [int(number) for number in every]
     for number in numbers:
         if not -count - 1 <= number <= count:
             raise InputError(f"layer {number}: the model has {count} layers; give 0 (the embedding layer) to {count}, "

@@ -41,7 +41,7 @@ def model_name(model: str | Path | MutBertPreTrainedModel) -> str:
     return str(getattr(model, "name_or_path", model)) or type(model).__name__
 
 
-def paths_among(*given: Any) -> list[str | Path]:
+def on_disk(*given: Any) -> list[str | Path]:
     """Return those inputs that are on the disk, and not in memory."""
     return [one for one in given if isinstance(one, (str, Path))]
 

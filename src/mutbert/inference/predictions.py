@@ -15,7 +15,7 @@ from mutbert.errors import InputError
 from mutbert.examples.files import read_examples
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import check_run, paths_among
+from mutbert.inference.opening import check_run, on_disk
 from mutbert.inference.run import base_outputs, sequence_outputs
 from mutbert.progress import progress_bar
 
@@ -54,20 +54,17 @@ def predict_table(
         ``.tsv``, ``.csv`` or ``.parquet``: a row a sequence in the order of the file, with ``name``, its region where
         that is known, ``predicted``, and the probability of each class (``p_CLASS``); of numbers a column each; of
         labels of bases the classes of all of them, separated by spaces.
-    columns : Columns
-        What the file's columns mean.
-    genome : str or Path, optional
-        A genome store, whose allele frequencies MutBERT reads where a sequence's region is known.
-    batch_size, precision, strands
-        Sequences at once; ``"fp32"`` or ``"bf16"`` autocast; ``"forward"`` or the mean of ``"both"``.
-    trust_remote_code, force, progress : bool
-        Run code that comes with the model; replace `output` where it exists; show progress on standard error.
+    columns, genome
+        What the file's columns mean; and a store, whose allele frequencies MutBERT reads where a region is known.
+    batch_size, precision, strands, trust_remote_code, force, progress : optional
+        Sequences at once; ``"fp32"`` or ``"bf16"`` autocast; ``"forward"`` or the mean of ``"both"``; run code that
+        comes with the model; replace `output` where it exists; show progress.
     """
     output = Path(output)
     if output.suffix not in _SEPARATORS:
         raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
     check_run(strands, precision, batch_size)
-    check_output(output, force=force, inputs=paths_among(model, sequences, genome))
+    check_output(output, force=force, inputs=on_disk(model, sequences, genome))
     examples, _ = read_examples(sequences, columns)
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     inputs = encoder.inputs(examples, genome=None if genome is None else ProbabilisticGenome.open(genome))

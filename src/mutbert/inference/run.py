@@ -36,9 +36,9 @@ STRANDS: Final = ("forward", "both")
 MASKED: Final = len(alphabet.IUPAC)
 """Base code that stands for ``[MASK]``."""
 _CLS, _SEP, _PAD = MASKED + 1, MASKED + 2, MASKED + 3
-_SPECIAL_IDS: Final = [alphabet.MASK_ID, alphabet.CLS_ID, alphabet.SEP_ID, alphabet.PAD_ID]
+_IDS: Final = [alphabet.MASK_ID, alphabet.CLS_ID, alphabet.SEP_ID, alphabet.PAD_ID]
 _TOKENS: Final = np.concatenate(
-    [alphabet.TOKEN_PROBABILITIES, np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)[_SPECIAL_IDS]]
+    [alphabet.TOKEN_PROBABILITIES, np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)[_IDS]]
 )
 _COMPLEMENT: Final = np.append(alphabet.COMPLEMENT_OF_CODE, np.uint8(MASKED))
 NO_ROWS: Final = np.zeros(0, dtype=np.int64)
@@ -130,15 +130,9 @@ def _members(row_X: Int64, rows_P: Int64) -> tuple[Int64, Int64]:
 
 
 def run_batches(
-    model: Any,
-    length_N: Int64,
-    predict: Predict,
-    *,
-    strands: str = "forward",
-    batch_size: int = 32,
-    precision: str = "fp32",
-    advance: Advance | None = None,
-) -> tuple[Int64, list[npt.NDArray[Any]]]:
+    model: Any, length_N: Int64, predict: Predict, *, strands: str = "forward", batch_size: int = 32,
+    precision: str = "fp32", advance: Advance | None = None,
+) -> tuple[Int64, list[npt.NDArray[Any]]]:  # fmt: skip
     """Return the order in which inputs were run, by length, and what `predict` returned for them, concatenated.
 
     ``predict(rows, reverse)`` returns tensors in the order of the forward strand, which are averaged over both. The

@@ -67,9 +67,7 @@ def open_source(
     """Return what is to be embedded; arguments as for `mutbert.inference.embeddings.embed`."""
     given = [(path, kind) for path, kind in ((input, None), (fasta, "FASTA"), (bed, "BED")) if path is not None]
     if len(given) != 1:
-        raise InputError(
-            "nothing or too much to embed; give one input file, or either a FASTA, or a genome and a BED of its regions"
-        )
+        raise InputError("nothing or too much to embed; give one input file, a FASTA, or a genome and a BED of it")
     path = Path(given[0][0])
     kind = given[0][1] or format_of(path)
     if kind not in (*_SEPARATORS, "Parquet") and (sequence_column or name_column):
@@ -79,10 +77,8 @@ def open_source(
             raise InputError(f"{path}: the regions of a BED are embedded from a genome; give it with --genome")
         return _regions(genome, path, surroundings, **person)
     if genome is not None or surroundings != "population" or person.get("person_vcf") or person.get("sample"):
-        raise InputError(
-            f"{path}: has sequences of its own, which are embedded as they are; leave genome, surroundings, sample and "
-            "person_vcf out, or give either a FASTA, or a genome and a BED of its regions"
-        )
+        raise InputError(f"{path}: has sequences of its own, which are embedded as they are; leave genome, "
+                         "surroundings, sample and person_vcf out, or give a BED in its place")  # fmt: skip
     check_input(path, kind)
     columns = sequence_column or "sequence", name_column
     return Source(
@@ -117,13 +113,11 @@ def _regions(
 
 def format_of(path: Path) -> str:
     """Return the format that a file's suffix names."""
-    name = PurePath(path.name.lower())
-    inner = PurePath(name.stem) if name.suffix == ".gz" else name
-    found = _SUFFIXES.get(inner.suffix)
-    if found is None or (found == "Parquet" and inner is not name):
-        raise InputError(
-            f"{path}: its name does not tell the format; it should end in {', '.join(_SUFFIXES)} (text also with .gz)"
-        )
+    name = path.name.lower()
+    found = _SUFFIXES.get(PurePath(name.removesuffix(".gz")).suffix)
+    if found is None or (found == "Parquet" and name.endswith(".gz")):
+        raise InputError(f"{path}: its name does not tell the format; it should end in {', '.join(_SUFFIXES)} (text "
+                         "also with .gz)")  # fmt: skip
     return found
 
 
@@ -187,9 +181,9 @@ def _read_parquet(path: Path, stack: ExitStack, *wanted: str | None) -> Iterator
 
 def _columns(path: Path, header: Sequence[str], sequence: str | None, name: str | None) -> tuple[str, str | None]:
     """Return the columns of sequences and, if there is one, of names."""
-    wanted = {"sequence": sequence, "name": name or ("name" if "name" in header else None)}
-    for option, column in wanted.items():
+    name = name or ("name" if "name" in header else None)
+    for option, column in (("sequence", sequence), ("name", name)):
         if column is not None and header.count(column) != 1:
             raise InputError(f"{path}: {header.count(column) or 'no'} columns {column!r}; there are "
                              f"{names_text(header, 20)}: choose one with --{option}-column")  # fmt: skip
-    return str(wanted["sequence"]), wanted["name"]
+    return str(sequence), name

@@ -45,9 +45,8 @@ def open_surroundings(
     if kind not in SURROUNDINGS:
         raise InputError(f"surroundings is {kind!r}; it must be one of {', '.join(SURROUNDINGS)}")
     if kind != "person":
-        for name, value in (("sample", sample), ("person_vcf", vcf)):
-            if value is not None:
-                raise InputError(f"{name} {value} is given, but the surroundings are the {kind}; choose person for it")
+        if given := [f"{name} {value}" for name, value in (("sample", sample), ("person_vcf", vcf)) if value]:
+            raise InputError(f"{given[0]} is given, but the surroundings are the {kind}; choose person for it")
         return Surroundings(kind, genome if kind == "population" else genome.reference(), {})
     if sample is None:
         raise InputError("the surroundings are a person, but no sample is named; give --sample NAME, as in its VCF")
@@ -81,17 +80,13 @@ def place_windows(position_P: Int64, contig_length_P: Int64, context: int, place
 
 def read_windows(genome: ProbabilisticGenome, contig_N: Int64, start_N: Int64, length_N: Int64) -> PaddedWindows:
     """Return windows of any lengths, by the numbers of their contigs in the genome's order and 0-based starts."""
-    order = np.argsort(length_N, kind="stable")
+    order, parts = np.argsort(length_N, kind="stable"), []
     lengths, first = np.unique(length_N[order], return_index=True)
-    parts = []
     for length, rows in zip(lengths.tolist(), np.split(order, first[1:]), strict=False):
         found = genome.windows(contig_N[rows], start_N[rows], length)
         # N is unknown, whatever a population has there.
         known_M = found.base_BL[found.row_N, found.column_N] != alphabet.UNKNOWN
         varies = (found.row_N[known_M], found.column_N[known_M], found.frequency_N4[known_M])
         parts.append(PaddedWindows(found.base_BL, length_N[rows], *varies))
-    if len(parts) <= 1:
-        return concatenate_windows(parts)
-    back_N = np.empty_like(order)
-    back_N[order] = np.arange(len(order))
-    return concatenate_windows(parts).take(back_N)
+    windows = concatenate_windows(parts)
+    return windows if len(parts) <= 1 else windows.take(np.argsort(order))

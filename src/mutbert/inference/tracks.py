@@ -23,7 +23,7 @@ from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.bases import BasePredictor, Predicted, PredictionSettings
-from mutbert.inference.opening import model_hash, paths_among
+from mutbert.inference.opening import model_hash, on_disk
 from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.inference.surroundings import open_surroundings
 from mutbert.progress import progress_bar
@@ -69,7 +69,7 @@ def write_tracks(
     sample: str | None = None, settings: PredictionSettings | None = None,
     resume: bool = False, force: bool = False, progress: bool = False,
 ) -> TracksReport:  # fmt: skip
-    """Write what a model predicts at every base of a genome, or of some regions of it, each base once.
+    """Write what a model predicts at every base of a genome, or of some regions of it.
 
     Parameters
     ----------
@@ -84,8 +84,8 @@ def write_tracks(
     regions, bed : optional
         As in ``chr22:101-200``, 1-based and both ends included, or ``chr22``; or a BED file. Else the whole genome.
     mask_every : int
-        1 masks one base at a time, in the middle of its window; K above 1 one base in K; 0 none. The default is close
-        to the share that is masked in training.
+        1 masks one base at a time, in the middle of its window; K above 1 one base in K, by default close to the share
+        that is masked in training; 0 none.
     surroundings, person_vcf, sample : optional
         What windows hold: the ``"reference"``, the ``"population"``'s frequencies, or the genotypes of one
         ``"person"``, `sample` of `person_vcf`.
@@ -97,7 +97,7 @@ def write_tracks(
     if mask_every < 0:
         raise InputError(f"mask_every is {mask_every}; give 0 for none, 1 for one base at a time, or more")
     for path in outputs.values():
-        check_output(path, force=force, inputs=paths_among(model, genome, bed, person_vcf))
+        check_output(path, force=force, inputs=on_disk(model, genome, bed, person_vcf))
     genome = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     lengths, names = genome.lengths, list(genome.lengths)
     if output.suffix.lower() in _BIGWIG and len(lengths) > _MOST_CONTIGS:
