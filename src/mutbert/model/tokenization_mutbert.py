@@ -14,8 +14,6 @@ from mutbert import alphabet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
 _ONE_HOT: Final = np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)
 _SPECIAL: Final = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
 
@@ -63,23 +61,13 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
             except ValueError as error:
                 raise ValueError(f"sequence {number}: {error}") from None
             probs_LV = alphabet.TOKEN_PROBABILITIES[codes]
-            rows.append(with_special_tokens(probs_LV) if add_special_tokens else probs_LV)
-        probs_BLV, mask_BL = pad(rows)
-        return BatchEncoding({"input_probs": probs_BLV, "attention_mask": mask_BL}, tensor_type="pt")
-
-
-def with_special_tokens(probs_LV: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return distributions (L, V) with one-hot rows for ``[CLS]`` before and ``[SEP]`` after them."""
-    return np.concatenate([_ONE_HOT[[alphabet.CLS_ID]], probs_LV, _ONE_HOT[[alphabet.SEP_ID]]])
-
-
-def pad(rows: Sequence[npt.NDArray[np.float32]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return distributions of several lengths as a batch (B, L, V) ending in ``[PAD]``, and its mask (B, L)."""
-    length_B = np.array([len(row) for row in rows], dtype=np.int64)
-    mask_BL = np.arange(length_B.max(initial=0)) < length_B[:, None]
-    probs_BLV = np.tile(_ONE_HOT[alphabet.PAD_ID], (*mask_BL.shape, 1))
-    probs_BLV[mask_BL] = np.concatenate([_ONE_HOT[:0], *rows])
-    return probs_BLV, mask_BL.astype(np.int64)
+            frame = (_ONE_HOT[[alphabet.CLS_ID]], _ONE_HOT[[alphabet.SEP_ID]]) if add_special_tokens else ()
+            rows.append(np.concatenate([*frame[:1], probs_LV, *frame[1:]]))
+        length_B = np.array([len(row) for row in rows], dtype=np.int64)
+        mask_BL = np.arange(length_B.max(initial=0)) < length_B[:, None]
+        probs_BLV = np.tile(_ONE_HOT[alphabet.PAD_ID], (*mask_BL.shape, 1))
+        probs_BLV[mask_BL] = np.concatenate([_ONE_HOT[:0], *rows])
+        return BatchEncoding({"input_probs": probs_BLV, "attention_mask": mask_BL.astype(np.int64)}, tensor_type="pt")
 
 
 def _backend(*, do_upper_case: bool) -> Tokenizer:
