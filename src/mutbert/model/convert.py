@@ -84,27 +84,24 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
 def _tokenizer(source: Path, length: int) -> MutBertTokenizer:
     """Return the checkpoint's own tokenizer where it is one of ours, whose settings stay; else one for the length."""
     path = source / "tokenizer_config.json"
-    if path.is_file() and b'"MutBertTokenizer"' in path.read_bytes():
-        try:
-            tokenizer: MutBertTokenizer = MutBertTokenizer.from_pretrained(source)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: cannot be read: {one_line(error, 300)}") from None
-        return tokenizer
-    return MutBertTokenizer(model_max_length=length)
+    if not path.is_file() or b'"MutBertTokenizer"' not in path.read_bytes():
+        return MutBertTokenizer(model_max_length=length)
+    try:
+        return MutBertTokenizer.from_pretrained(source)  # type: ignore[no-any-return]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read: {one_line(error, 300)}") from None
 
 
 def _check_vocabulary(folder: Path, size: int) -> None:
     """Raise InputError for a checkpoint with another number of tokens, or whose tokenizer has other ids."""
     if size != (own := alphabet.VOCABULARY_SIZE):
         raise InputError(f"{folder}: has {size} tokens where MutBERT has {own}; it is of another model")
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return
+    path, own_vocabulary = folder / "tokenizer.json", {token: number for number, token in enumerate(alphabet.TOKENS)}
     try:
-        vocabulary = Tokenizer.from_file(str(path)).get_vocab()
+        vocabulary = Tokenizer.from_file(str(path)).get_vocab() if path.is_file() else own_vocabulary
     except Exception as error:  # the library raises no narrower one
         raise InputError(f"{path}: cannot be read: {error}; remove it to go without") from None
-    if vocabulary != {token: number for number, token in enumerate(alphabet.TOKENS)}:
+    if vocabulary != own_vocabulary:
         raise InputError(f"{path}: its tokens are not {', '.join(alphabet.TOKENS)}; the checkpoint is of another model")
 
 
