@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from mutbert.genome.simulate import simulate_population
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.genome.verify import verify_genome
+    from mutbert.inference.bases import mutate_region
     from mutbert.inference.embeddings import embed
-    from mutbert.inference.mutagenesis import mutate_region
     from mutbert.inference.predictions import predict_table
     from mutbert.inference.tracks import write_tracks
     from mutbert.model import (
@@ -60,7 +60,7 @@ _HOME = {
     "export_model": "mutbert.export",
     "finetune": "mutbert.training.finetune",
     "merge_genomes": "mutbert.genome.merge",
-    "mutate_region": "mutbert.inference.mutagenesis",
+    "mutate_region": "mutbert.inference.bases",
     "predict_table": "mutbert.inference.predictions",
     "pretrain": "mutbert.training.pretrain",
     "report_benchmark": "mutbert.evaluation.summary",

@@ -257,14 +257,12 @@ REFUSED = [
     ("tracks", {"mask_every": -1}, "mask_every is -1"),
     ("tracks", {"regions": ["gap"]}, "all 40 bases that are asked for are N"),
     ("tracks", {"regions": ["one"], "bed": "some.bed"}, "as well as a BED file"),
-    ("tracks", {"surroundings": "person"}, "no sample is named"),
     ("mutate", {"output": "out.tsv"}, r"ends in \.parquet"),
     ("mutate", {"region": None}, "no region is given"),
     ("mutate", {"region": "four"}, "no such contig"),
     ("mutate", {"genome": None}, r"nothing to mutate is given; give either a genome \(--genome\)"),
     ("mutate", {"sequence": "also.fa"}, "both a genome and a sequence are given"),
     ("mutate", {"region": "two:45-50"}, "two:45-50: all 6 bases are N"),
-    ("mutate", {"person_vcf": "calls.vcf"}, "person_vcf calls.vcf is given, but the surroundings are the reference"),
     ("mutate", {"settings": PredictionSettings(strands="reverse")}, "strands is 'reverse'"),
 ]
 

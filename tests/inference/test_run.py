@@ -1,4 +1,4 @@
-"""The loop over batches, against the model run on one sequence at a time."""
+"""Windows and the loop over batches, against the model run on one sequence at a time; what a model is asked."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from mutbert import alphabet
 from mutbert.encoders.inputs import BaseInputs, Sequences
+from mutbert.errors import InputError
+from mutbert.inference.opening import resolve_context
 from mutbert.inference.run import (
     MASKED,
     PaddedWindows,
@@ -19,8 +21,14 @@ from mutbert.inference.run import (
     run_windows,
     sequence_outputs,
 )
-from mutbert.model import MutBertForMaskedLM, MutBertForSequenceClassification, MutBertForTokenClassification
+from mutbert.model import (
+    MutBertConfig,
+    MutBertForMaskedLM,
+    MutBertForSequenceClassification,
+    MutBertForTokenClassification,
+)
 
+DYNAMIC = {"type": "dynamic", "factor": 2}
 CLOSE = {"atol": 2e-5, "rtol": 1e-5}
 TABLE = np.concatenate([alphabet.TOKEN_PROBABILITIES, np.eye(9, dtype=np.float32)[[alphabet.MASK_ID]]])
 
@@ -193,3 +201,23 @@ def test_the_model_is_left_as_it_was(build, sequences, outputs):
         outputs(model, fail, inputs)
     assert [module.training for module in model.modules()] == modes
     assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize(
+    ("context", "scaling", "found"),
+    [
+        (None, None, 62), (1, None, 1), (62, None, 62), (None, DYNAMIC, 62), (126, DYNAMIC, 126),
+        (0, None, "context is 0; it must be at least 1"),
+        (63, None, "context: 63 bases are 65 tokens .*--rope-scaling dynamic:2"),
+        (127, DYNAMIC, "rope_scaling takes it to 128"),
+        (10, {"type": "round", "factor": 2}, "round"),
+    ],
+)  # fmt: skip
+def test_a_context_is_what_is_asked_for_or_what_the_model_is_trained_for(context, scaling, found):
+    config = MutBertConfig(max_position_embeddings=64)
+    if isinstance(found, int):
+        assert resolve_context(config, context, scaling) == found
+    else:
+        with pytest.raises(InputError, match=found):
+            resolve_context(config, context, scaling)
+    assert config.rope_scaling is None

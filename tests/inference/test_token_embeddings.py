@@ -88,12 +88,6 @@ def test_regions_of_a_genome_are_its_reference(peer_folders, tmp_path):
         np.testing.assert_allclose(columns_of(where["output"])[row], states.mean(axis=0), atol=2e-5)
 
 
-def test_scaling_is_of_mutbert_alone(peer_folders, fasta, tmp_path):
-    with pytest.raises(InputError, match="rope_scaling is for MutBERT"):
-        scaling = {"type": "dynamic", "factor": 2}
-        embed(peer_folders["ntv2-50m"], fasta=fasta, output=tmp_path / "out.parquet", rope_scaling=scaling)
-
-
 def test_a_sequence_longer_than_the_model_takes_is_named_before_anything_runs(peer_folders, tmp_path):
     most = open_encoder(peer_folders["nt-500m-1000g"]).body(0).config.max_position_embeddings - 2
     bases = 6 * most - 6
@@ -103,6 +97,9 @@ def test_a_sequence_longer_than_the_model_takes_is_named_before_anything_runs(pe
     assert [path.name for path in tmp_path.iterdir()] == ["long.fa"]
 
 
-def test_the_plain_network_has_nothing_to_embed_by(fasta, tmp_path):
+def test_what_is_of_mutbert_alone_and_a_network_without_weights(peer_folders, fasta, tmp_path):
+    given = {"fasta": fasta, "output": tmp_path / "out.parquet"}
+    with pytest.raises(InputError, match="rope_scaling is for MutBERT"):
+        embed(peer_folders["ntv2-50m"], **given, rope_scaling={"type": "dynamic", "factor": 2})
     with pytest.raises(InputError, match="has no weights before it is trained"):
-        embed("cnn", fasta=fasta, output=tmp_path / "out.parquet")
+        embed("cnn", **given)

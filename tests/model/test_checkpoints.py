@@ -1,26 +1,29 @@
-"""Checkpoints are read whole or refused in one line; the published layout is read at the first try."""
+"""Checkpoints, published or ours, are read and converted key by key, or refused in one line with nothing written."""
 
 import json
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from transformers import BertConfig, BertForMaskedLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
 
+from mutbert import convert_checkpoint
 from mutbert.errors import InputError
 from mutbert.model import (
+    MutBertConfig,
     MutBertForMaskedLM,
     MutBertForSequenceClassification,
     MutBertForTokenClassification,
     MutBertModel,
+    MutBertTokenizer,
     read_checkpoint,
 )
-from mutbert.model.convert import convert_checkpoint
 
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
 DECODER = "cls.predictions.decoder.weight"
 BIAS = "cls.predictions.bias"
+DECODER_BIAS = "cls.predictions.decoder.bias"
 CLASSIFIERS = (MutBertForSequenceClassification, MutBertForTokenClassification)
 
 
@@ -32,13 +35,9 @@ def refusal(call):
     return str(raised.value)
 
 
-@pytest.mark.shared
-def test_golden_keys_are_ours(shared):
-    golden = shared / "golden"
-    model = read_checkpoint(golden, MutBertForMaskedLM)
-    assert load_file(golden / "model.safetensors").keys() == model.state_dict().keys() - {DECODER}
-    classifier = read_checkpoint(golden / "classifier", MutBertForSequenceClassification)
-    assert load_file(golden / "classifier" / "model.safetensors").keys() == classifier.state_dict().keys()
+def ways(folder, tmp_path, model_class=MutBertForMaskedLM):
+    """The two ways of reading a checkpoint; the second one writes nothing where it fails."""
+    return lambda: read_checkpoint(folder, model_class), lambda: convert_checkpoint(folder, tmp_path / "ours")
 
 
 @pytest.mark.parametrize("load", [MutBertForMaskedLM.from_pretrained, lambda p: read_checkpoint(p, MutBertForMaskedLM)])
@@ -55,119 +54,103 @@ def test_published_layout_is_read_and_saved_as_ours(published, probs, tmp_path, 
     assert len(body(input_probs=probs(2, 10), output_attentions=True).attentions) == 2
 
 
-@pytest.mark.parametrize("model_class", CLASSIFIERS)
-@pytest.mark.parametrize("pooler_type", ["mean", "first_token_transform"])
-def test_fine_tuning_starts_with_a_new_classifier_and_reading_does_not(published, model_class, pooler_type):
-    folder, model = published(MutBertForMaskedLM)
-    fresh = read_checkpoint(folder, model_class, fresh_head=True, num_labels=3, pooler_type=pooler_type)
-    assert fresh.classifier.weight.shape == (3, 32)
-    assert torch.equal(fresh.bert.embeddings.word_embeddings.weight, model.bert.embeddings.word_embeddings.weight)
-    assert "has no" in refusal(lambda: read_checkpoint(folder, model_class))
-
-
-def test_a_missing_weight_is_refused_once(published, capfd):
-    folder, _ = published(MutBertForMaskedLM, lambda weights: weights.pop(EMBEDDING))
-    assert f"has no {EMBEDDING}" in refusal(lambda: read_checkpoint(folder, MutBertForMaskedLM))
-    assert "LOAD REPORT" not in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("model_class", [MutBertForMaskedLM, MutBertModel, MutBertForSequenceClassification])
 @pytest.mark.parametrize(
-    "key",
+    ("model_class", "architectures"),
     [
-        "bert.embeddings.position_embeddings.weight", "bert.encoder.layer.2.output.dense.bias",
-        "cls.predictions.extra.weight", "cls.seq_relationship.weight", "classifier.dense.weight",
-    ],
-)  # fmt: skip
-def test_a_left_over_weight_is_refused(published, key, model_class):
-    folder, _ = published(MutBertForMaskedLM, lambda weights: weights.update({key: torch.zeros(2)}))
-    assert f"has {key}, which" in refusal(lambda: read_checkpoint(folder, model_class, fresh_head=True))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda weight: weight > 0, "numbers of type torch.bool, and needs floats"),
-        (lambda weight: weight.int(), "numbers of type torch.int32, and needs floats"),
-        (lambda weight: weight.index_fill(0, torch.tensor([1]), torch.nan), "numbers that are not finite"),
-        (lambda weight: weight / 0, "numbers that are not finite"),
+        (MutBertModel, None),
+        (MutBertForMaskedLM, None),
+        (MutBertForSequenceClassification, None),
+        (MutBertForTokenClassification, ["RoPEBertForTokenClassification"]),
     ],
 )
-def test_weights_that_are_no_numbers_are_refused(published, tmp_path, change, message):
-    folder, _ = published(MutBertForMaskedLM, lambda weights: weights.update({EMBEDDING: change(weights[EMBEDDING])}))
-    for load in (lambda: read_checkpoint(folder, MutBertModel), lambda: convert_checkpoint(folder, tmp_path / "ours")):
-        assert f"model.safetensors: {EMBEDDING} has {message}" in refusal(load)
+@pytest.mark.parametrize("pooler_type", ["mean", "first_token_transform"])
+def test_every_kind_of_model_is_converted(published, probs, tmp_path, model_class, architectures, pooler_type):
+    values = {"architectures": architectures}
+    folder, model = published(model_class, None, values, pooler_type=pooler_type, num_labels=3)
+    done = convert_checkpoint(folder, tmp_path / "ours")
+    assert (done.model_class, done.repeated) == (model_class.__name__, ())
+    assert done.parameters == sum(parameter.numel() for parameter in model.parameters())
+    before, after = (load_file(where / "model.safetensors") for where in (folder, tmp_path / "ours"))
+    assert before.keys() == after.keys()
+    assert done.weights == len(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    values = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert (values["model_type"], values["architectures"]) == ("mutbert", [model_class.__name__])
+    assert "auto_map" not in values
+    again = model_class.from_pretrained(tmp_path / "ours")
+    assert torch.equal(again(input_probs=probs(2, 10))[-1], model(input_probs=probs(2, 10))[-1])
+    assert AutoTokenizer.from_pretrained(tmp_path / "ours")("ACgt")["input_ids"] == [1, 5, 6, 7, 8, 2]
 
 
-@pytest.mark.parametrize("model_class", CLASSIFIERS)
-@pytest.mark.parametrize("key", ["classifier.bias", "bert.pooler.dense", "bert.encoder.layer.0.output.dense.bias"])
-def test_of_a_classifier_nothing_may_be_missing(published, model_class, key):
-    """Whole parts are new in fine-tuning; one of which some is there is torn, and so is one without its pooler."""
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_second_names_are_left_out(published, tmp_path, kind):
+    """As a checkpoint of before safetensors has them: the tied decoder, and its bias under two names."""
 
-    def tear(weights):
-        for name in [name for name in weights if name.startswith(key)]:
-            del weights[name]
+    def repeat(weights):
+        weights[DECODER], weights[DECODER_BIAS] = weights[EMBEDDING].clone(), weights[BIAS].clone()
 
-    folder, _ = published(model_class, tear, pooler_type="first_token_transform")
-    if "pooler" in key and model_class is MutBertForTokenClassification:
-        assert read_checkpoint(folder, model_class, fresh_head=True), "it has none"
-    else:
-        assert f"has no {key}" in refusal(lambda: read_checkpoint(folder, model_class, fresh_head=True))
-
-
-@pytest.mark.parametrize("in_config", [True, False])
-def test_a_decoder_of_its_own_is_kept(published, probs, tmp_path, in_config):
-    """Whether or not the configuration has it so."""
-    folder, model = published(
-        MutBertForMaskedLM, None, {"tie_word_embeddings": not in_config}, tie_word_embeddings=False
-    )
-    for source, destination in ((folder, "ours"), (tmp_path / "ours", "again")):
-        loaded = read_checkpoint(source, MutBertForMaskedLM)
-        assert not loaded.config.tie_word_embeddings
-        assert torch.equal(loaded(input_probs=probs(2, 10)).logits, model(input_probs=probs(2, 10)).logits)
-        loaded.config.tie_word_embeddings = not in_config
-        loaded.save_pretrained(tmp_path / destination)
+    folder, model = published(MutBertForMaskedLM, repeat)
+    if kind == "bin":
+        weights = load_file(folder / "model.safetensors")
+        weights[DECODER] = weights[EMBEDDING]  # one storage, as torch saves a tied weight
+        (folder / "model.safetensors").unlink()
+        torch.save(weights, folder / "pytorch_model.bin")
+    done = convert_checkpoint(folder, tmp_path / "ours")
+    assert set(done.repeated) == {DECODER, DECODER_BIAS}
+    assert done.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert load_file(tmp_path / "ours" / "model.safetensors").keys() == model.state_dict().keys() - {DECODER}
 
 
-@pytest.mark.parametrize("word", ["first_token_transform", "cls"])
-def test_first_token_pooler(published, probs, word):
-    def of_a_body(weights):
-        weights.update({f"bert.{name}": weights.pop(name) for name in list(weights)})
+def test_a_masked_model_keeps_its_decoder_and_its_pooler(published, build, probs, tmp_path):
+    body = build(MutBertModel, pooler_type="first_token_transform")
 
-    settings = {"pooler_type": "first_token_transform"}
-    folder, model = published(MutBertModel, of_a_body, {"pooler_type": word}, **settings)
-    wanted = model(input_probs=probs(2, 10))
-    assert torch.equal(read_checkpoint(folder, MutBertModel)(input_probs=probs(2, 10)).pooler_output, wanted[1])
-    mean = read_checkpoint(folder, MutBertModel, pooler_type="mean")
-    assert torch.equal(mean(input_probs=probs(2, 10)).last_hidden_state, wanted[0])
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooler_type": "mean"}))
-    assert "pooler.dense" in refusal(lambda: read_checkpoint(folder, MutBertModel))
+    def add_pooler(weights):
+        weights.update({f"bert.pooler.{name}": value for name, value in body.pooler.state_dict().items()})
 
-
-def test_stock_bert_is_refused_by_its_config_and_by_its_weights(published, tmp_path):
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
-    stock = tmp_path / "stock"
-    BertForMaskedLM(BertConfig(vocab_size=9, pad_token_id=3, **sizes)).save_pretrained(stock)
-    assert "stock BERT" in refusal(lambda: read_checkpoint(stock, MutBertForMaskedLM))
-    (published(MutBertForMaskedLM)[0] / "config.json").replace(stock / "config.json")
-    assert "has bert.embeddings.position" in refusal(lambda: read_checkpoint(stock, MutBertForMaskedLM))
+    settings = {"pooler_type": "first_token_transform", "tie_word_embeddings": False}
+    folder, model = published(MutBertForMaskedLM, add_pooler, **settings)
+    done = convert_checkpoint(folder, tmp_path / "ours")
+    assert (done.model_class, done.repeated) == ("MutBertForMaskedLM", ())
+    again = MutBertForMaskedLM.from_pretrained(tmp_path / "ours")
+    assert torch.equal(again(input_probs=probs(1, 7)).logits, model(input_probs=probs(1, 7)).logits)
+    pooler = MutBertModel.from_pretrained(tmp_path / "ours").pooler
+    assert torch.equal(pooler.dense.weight, body.pooler.dense.weight)
 
 
-def test_what_is_no_checkpoint_is_refused(published, tmp_path):
-    folder, _ = published(MutBertForMaskedLM)
-    (tmp_path / "empty").mkdir()
-    (folder / "model.safetensors").write_bytes(b"not a tensor in here")
-    for path, message in (
-        (tmp_path / "nowhere", "no such model folder"),
-        (tmp_path / "empty", "it has no config.json"),
-        (folder, "model.safetensors: cannot be read"),
-    ):
-        text = refusal(lambda: read_checkpoint(path, MutBertForMaskedLM))  # noqa: B023
-        assert text.startswith(str(path))
-        assert message in text
-    (folder / "model.safetensors").unlink()
-    assert "holds no weights" in refusal(lambda: read_checkpoint(folder, MutBertForMaskedLM))
+def test_precision_and_tokenizer_are_kept(build, tmp_path):
+    build(MutBertForMaskedLM).bfloat16().save_pretrained(tmp_path / "half")
+    MutBertTokenizer(do_upper_case=False, model_max_length=100).save_pretrained(tmp_path / "half")
+    convert_checkpoint(tmp_path / "half", tmp_path / "ours")
+    assert {weight.dtype for weight in load_file(tmp_path / "ours" / "model.safetensors").values()} == {torch.bfloat16}
+    assert MutBertConfig.from_pretrained(tmp_path / "ours").dtype == torch.bfloat16
+    tokenizer = MutBertTokenizer.from_pretrained(tmp_path / "ours")
+    assert (tokenizer.do_upper_case, tokenizer.model_max_length) == (False, 100)
+
+
+def test_the_full_size_has_the_published_number_of_parameters():
+    with torch.device("meta"):
+        model = MutBertForMaskedLM(MutBertConfig())
+    model.tie_weights()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 85_656_585
+
+
+def test_parts_are_read_by_their_index(published, tmp_path):
+    """And other weights in the folder are not."""
+    folder, model = published(MutBertForMaskedLM)
+    weights = load_file(folder / "model.safetensors")
+    save_file({name: weight + 7 for name, weight in weights.items()}, folder / "model_backup.safetensors")
+    convert_checkpoint(folder, tmp_path / "ours")
+    model.save_pretrained(tmp_path / "parts", max_shard_size="20KB")
+    convert_checkpoint(tmp_path / "parts", tmp_path / "joined")
+    for name in ("ours", "joined"):
+        found = load_file(tmp_path / name / "model.safetensors")
+        assert all(torch.equal(found[key], weights[key]) for key in weights)
+    next((tmp_path / "parts").glob("model-*.safetensors")).unlink()
+    (tmp_path / "other").mkdir()
+    other = ways(tmp_path / "parts", tmp_path / "other")
+    assert "is missing, though model.safetensors.index.json names it" in refusal(other[1])
+    (tmp_path / "parts" / "model.safetensors.index.json").write_text("{}")
+    assert "is no index of weights" in refusal(other[1])
 
 
 @pytest.mark.parametrize("shards", [1, 3])
@@ -204,7 +187,7 @@ def test_a_bin_file_of_other_things_is_refused_and_not_run(published, tmp_path, 
     torch.save({EMBEDDING: Payload(trace)} if content == "code" else content, path)
     if content == "torn":
         path.write_bytes(path.read_bytes()[:100])
-    for load in (lambda: read_checkpoint(folder, MutBertModel), lambda: convert_checkpoint(folder, tmp_path / "ours")):
+    for load in ways(folder, tmp_path):
         text = refusal(load)
         assert text.startswith(f"{path}: ")
         assert "trust" not in text, "torch's own remedy"
@@ -212,8 +195,138 @@ def test_a_bin_file_of_other_things_is_refused_and_not_run(published, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"hidden_act": ["gelu"]}, {"dtype": "banana"}, {"id2label": [1]}, {"num_labels": "x"}, {"check": 1}]
+    # The first of `ways` that refuses it.
+    ("edit", "message", "first"),
+    [
+        (lambda w: w.pop("bert.encoder.layer.1.output.dense.bias"), "has no bert.encoder.layer.1.output.dense.b", 0),
+        (lambda w: w.pop(BIAS), "has no cls.predictions.bias", 0),
+        (lambda w: w.update(extra=torch.zeros(2)), "has extra, which MutBertForMaskedLM has no place for", 0),
+        (lambda w: w.update({EMBEDDING: torch.zeros(10, 32)}), "has shape (10, 32) where", 0),
+        (
+            lambda w: w.update({EMBEDDING: w[EMBEDDING] > 0}),
+            f"{EMBEDDING} has numbers of type torch.bool, and needs",
+            0,
+        ),
+        (lambda w: w.update({EMBEDDING: w[EMBEDDING].int()}), "numbers of type torch.int32, and needs floats", 0),
+        (lambda w: w.update({EMBEDDING: w[EMBEDDING] / 0}), f"{EMBEDDING} has numbers that are not finite", 0),
+        (lambda w: w.update({"bert.pooler.dense.weight": torch.zeros(32, 32)}), "pooler.dense.weight", 1),
+        (lambda w: w.update({DECODER_BIAS: torch.ones(9)}), "differ, where one is another name", 1),
+        (lambda w: w.update({"classifier.bias": torch.ones(2)}), "a masked model's head and a classifier", 1),
+    ],
 )
+def test_what_does_not_fit_is_refused_and_nothing_is_written(published, tmp_path, capfd, edit, message, first):
+    folder, _ = published(MutBertForMaskedLM, edit)
+    for load in ways(folder, tmp_path)[first:]:
+        assert message in refusal(load)
+    assert [path.name for path in tmp_path.iterdir()] == ["published"]
+    assert "LOAD REPORT" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("model_class", [MutBertForMaskedLM, MutBertModel, MutBertForSequenceClassification])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "bert.embeddings.position_embeddings.weight", "bert.encoder.layer.2.output.dense.bias",
+        "cls.predictions.extra.weight", "cls.seq_relationship.weight", "classifier.dense.weight",
+    ],
+)  # fmt: skip
+def test_a_left_over_weight_is_refused(published, key, model_class):
+    folder, _ = published(MutBertForMaskedLM, lambda weights: weights.update({key: torch.zeros(2)}))
+    assert f"has {key}, which" in refusal(lambda: read_checkpoint(folder, model_class, fresh_head=True))
+
+
+@pytest.mark.parametrize("model_class", CLASSIFIERS)
+@pytest.mark.parametrize("pooler_type", ["mean", "first_token_transform"])
+def test_fine_tuning_starts_with_a_new_classifier_and_reading_does_not(published, model_class, pooler_type):
+    folder, model = published(MutBertForMaskedLM)
+    fresh = read_checkpoint(folder, model_class, fresh_head=True, num_labels=3, pooler_type=pooler_type)
+    assert fresh.classifier.weight.shape == (3, 32)
+    assert torch.equal(fresh.bert.embeddings.word_embeddings.weight, model.bert.embeddings.word_embeddings.weight)
+    assert "has no" in refusal(lambda: read_checkpoint(folder, model_class))
+
+
+@pytest.mark.parametrize("model_class", CLASSIFIERS)
+@pytest.mark.parametrize("key", ["classifier.bias", "bert.pooler.dense", "bert.encoder.layer.0.output.dense.bias"])
+def test_of_a_classifier_nothing_may_be_missing(published, model_class, key):
+    """Whole parts are new in fine-tuning; one of which some is there is torn, and so is one without its pooler."""
+
+    def tear(weights):
+        for name in [name for name in weights if name.startswith(key)]:
+            del weights[name]
+
+    folder, _ = published(model_class, tear, pooler_type="first_token_transform")
+    if "pooler" in key and model_class is MutBertForTokenClassification:
+        assert read_checkpoint(folder, model_class, fresh_head=True), "it has none"
+    else:
+        assert f"has no {key}" in refusal(lambda: read_checkpoint(folder, model_class, fresh_head=True))
+
+
+@pytest.mark.parametrize("in_config", [True, False])
+def test_a_decoder_of_its_own_is_kept(published, probs, tmp_path, in_config):
+    """Whether or not the configuration has it so."""
+    tied = {"tie_word_embeddings": not in_config}
+    folder, model = published(MutBertForMaskedLM, None, tied, tie_word_embeddings=False)
+    for source, destination in ((folder, "ours"), (tmp_path / "ours", "again")):
+        loaded = read_checkpoint(source, MutBertForMaskedLM)
+        assert not loaded.config.tie_word_embeddings
+        assert torch.equal(loaded(input_probs=probs(2, 10)).logits, model(input_probs=probs(2, 10)).logits)
+        loaded.config.tie_word_embeddings = not in_config
+        loaded.save_pretrained(tmp_path / destination)
+
+
+@pytest.mark.parametrize("word", ["first_token_transform", "cls"])
+def test_first_token_pooler(published, probs, word):
+    def of_a_body(weights):
+        weights.update({f"bert.{name}": weights.pop(name) for name in list(weights)})
+
+    settings = {"pooler_type": "first_token_transform"}
+    folder, model = published(MutBertModel, of_a_body, {"pooler_type": word}, **settings)
+    wanted = model(input_probs=probs(2, 10))
+    assert torch.equal(read_checkpoint(folder, MutBertModel)(input_probs=probs(2, 10)).pooler_output, wanted[1])
+    mean = read_checkpoint(folder, MutBertModel, pooler_type="mean")
+    assert torch.equal(mean(input_probs=probs(2, 10)).last_hidden_state, wanted[0])
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pooler_type": "mean"}))
+    assert "pooler.dense" in refusal(lambda: read_checkpoint(folder, MutBertModel))
+
+
+def test_what_is_no_checkpoint_is_refused(published, tmp_path):
+    folder, _ = published(MutBertForMaskedLM)
+    (tmp_path / "empty").mkdir()
+    (folder / "model.safetensors").write_bytes(b"not a tensor in here")
+    for path, message in (
+        (tmp_path / "nowhere", "no such model folder"),
+        (tmp_path / "empty", "it has no config.json"),
+        (folder, "model.safetensors: cannot be read"),
+    ):
+        text = refusal(ways(path, tmp_path)[0])
+        assert text.startswith(str(path))
+        assert message in text
+    (folder / "model.safetensors").unlink()
+    assert "holds no weights" in refusal(ways(folder, tmp_path)[0])
+
+
+def test_other_models_are_refused_by_config_weights_and_vocabulary(build, published, tmp_path):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    stock = tmp_path / "stock"
+    BertForMaskedLM(BertConfig(vocab_size=9, pad_token_id=3, **sizes)).save_pretrained(stock)
+    assert "stock BERT" in refusal(ways(stock, tmp_path)[0])
+    folder, _ = published(MutBertForMaskedLM)
+    (stock / "config.json").write_bytes((folder / "config.json").read_bytes())
+    assert "has bert.embeddings.position" in refusal(ways(stock, tmp_path)[0])
+    MutBertTokenizer().save_pretrained(folder)
+    text = (folder / "tokenizer.json").read_text().replace('"A": 5', '"A": 6').replace('"C": 6', '"C": 5')
+    build(MutBertForMaskedLM, vocab_size=11).save_pretrained(tmp_path / "wide")
+    for source, content, message in (
+        (folder, text, "tokenizer.json: its tokens are not [UNK]"),
+        (folder, "{", "tokenizer.json: cannot be read"),
+        (tmp_path / "wide", "{", "has 11 tokens where MutBERT has 9"),
+    ):
+        (source / "tokenizer.json").write_text(content)
+        assert message in refusal(ways(source, tmp_path)[1])
+
+
+@pytest.mark.parametrize("changes", [{"hidden_act": ["gelu"]}, {"dtype": "banana"}, {"id2label": [1]}, {"check": 1}])
 def test_a_config_with_odd_values_is_refused(published, changes):
     folder, _ = published(MutBertForMaskedLM, None, changes)
     assert refusal(lambda: read_checkpoint(folder, MutBertForMaskedLM)).startswith(str(folder))

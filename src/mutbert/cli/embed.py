@@ -7,16 +7,7 @@ from pathlib import Path
 
 import typer
 
-from mutbert.cli.options import (
-    BatchSize,
-    PersonVcf,
-    Precision,
-    RopeScaling,
-    Sample,
-    Strands,
-    Surroundings,
-    parse_rope_scaling,
-)
+from mutbert.cli import options
 from mutbert.cli.printing import counted, print_json, print_person
 from mutbert.errors import InputError
 
@@ -31,9 +22,9 @@ def embed(
     fasta: Path | None = typer.Option(None, "--fasta", help="Embed each record of this FASTA."),
     genome: Path | None = typer.Option(None, "--genome", help="Embed regions of this probabilistic genome."),
     bed: Path | None = typer.Option(None, "--bed", help="The regions of the genome."),
-    surroundings: Surroundings = "population",
-    person_vcf: PersonVcf = None,
-    sample: Sample = None,
+    surroundings: options.Surroundings = "population",
+    person_vcf: options.PersonVcf = None,
+    sample: options.Sample = None,
     sequence_column: str | None = typer.Option(
         None, "--sequence-column", help="Of a table, the column of the sequences; sequence where left out."
     ),
@@ -47,10 +38,10 @@ def embed(
     pooling: str = typer.Option(
         "mean", "--pooling", help="mean or max over the bases, cls for the first token; none for one a base or token."
     ),
-    strands: Strands = "forward",
-    batch_size: BatchSize = 32,
-    precision: Precision = "fp32",
-    rope_scaling: RopeScaling = None,
+    strands: options.Strands = "forward",
+    batch_size: options.BatchSize = 32,
+    precision: options.Precision = "fp32",
+    rope_scaling: options.RopeScaling = None,
     trust_remote_code: bool = typer.Option(
         False, "--trust-remote-code", help="Run code that comes with a checkpoint; known models need none."
     ),
@@ -59,33 +50,16 @@ def embed(
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Embed the sequences of a file, or regions of a probabilistic genome."""
-    scaling = parse_rope_scaling(rope_scaling)
+    scaling = options.parse_rope_scaling(rope_scaling)
     wanted = _parse_layers(layers)
     from mutbert.inference.embeddings import embed
 
     report = embed(
-        model,
-        input=input_file,
-        fasta=fasta,
-        genome=genome,
-        bed=bed,
-        surroundings=surroundings,
-        person_vcf=person_vcf,
-        sample=sample,
-        sequence_column=sequence_column,
-        name_column=name_column,
-        output=output,
-        layers=wanted,
-        pooling=pooling,
-        strands=strands,
-        batch_size=batch_size,
-        precision=precision,
-        rope_scaling=scaling,
-        trust_remote_code=trust_remote_code,
-        resume=resume,
-        force=force,
-        progress=True,
-    )
+        model, input=input_file, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf,
+        sample=sample, sequence_column=sequence_column, name_column=name_column, output=output, layers=wanted,
+        pooling=pooling, strands=strands, batch_size=batch_size, precision=precision, rope_scaling=scaling,
+        trust_remote_code=trust_remote_code, resume=resume, force=force, progress=True,
+    )  # fmt: skip
     if as_json:
         print_json(asdict(report) | {"output": str(report.output)})
         return

@@ -7,17 +7,7 @@ from pathlib import Path
 
 import typer
 
-from mutbert.cli.options import (
-    BatchSize,
-    Context,
-    PersonVcf,
-    Precision,
-    RopeScaling,
-    Sample,
-    Strands,
-    Surroundings,
-    parse_rope_scaling,
-)
+from mutbert.cli import options
 from mutbert.cli.printing import counted, print_json, print_person
 
 
@@ -28,14 +18,14 @@ def mutagenesis(
     region: str | None = typer.Option(None, "--region", help="The region: chr22:101-200, both ends included."),
     output: Path = typer.Option(..., "--output", "-o", help="A .parquet file, with a row a position."),
     figures: list[Path] = typer.Option([], "--figure", help="Draw it, as .png or .svg; may be given again."),
-    surroundings: Surroundings = "reference",
-    person_vcf: PersonVcf = None,
-    sample: Sample = None,
-    context: Context = None,
-    strands: Strands = "both",
-    batch_size: BatchSize = 32,
-    precision: Precision = "fp32",
-    rope_scaling: RopeScaling = None,
+    surroundings: options.Surroundings = "reference",
+    person_vcf: options.PersonVcf = None,
+    sample: options.Sample = None,
+    context: options.Context = None,
+    strands: options.Strands = "both",
+    batch_size: options.BatchSize = 32,
+    precision: options.Precision = "fp32",
+    rope_scaling: options.RopeScaling = None,
     force: bool = typer.Option(False, "--force", help="Replace outputs where they exist."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
@@ -44,23 +34,14 @@ def mutagenesis(
         from mutbert.reports.mutagenesis_figures import check_figures, draw_mutagenesis
 
         check_figures(figures, force=force)
-    from mutbert.inference.bases import PredictionSettings
-    from mutbert.inference.mutagenesis import mutate_region
+    from mutbert.inference.bases import PredictionSettings, mutate_region
 
-    scaling = parse_rope_scaling(rope_scaling)
+    scaling = options.parse_rope_scaling(rope_scaling)
     report = mutate_region(
-        model,
-        output,
-        genome=genome,
-        sequence=sequence,
-        region=region,
-        surroundings=surroundings,
-        person_vcf=person_vcf,
-        sample=sample,
+        model, output, genome=genome, sequence=sequence, region=region, surroundings=surroundings,
+        person_vcf=person_vcf, sample=sample, force=force, progress=True,
         settings=PredictionSettings(context, strands, batch_size, precision, scaling),
-        force=force,
-        progress=True,
-    )
+    )  # fmt: skip
     if figures:
         draw_mutagenesis(report.output, figures, force=force)
     if as_json:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from mutbert.cli.options import BatchSize, Precision, Strands  # noqa: TC001 - typer reads them
+from mutbert.cli import options  # noqa: TC001 - typer reads it
 from mutbert.cli.printing import print_json
 
 
@@ -19,9 +19,9 @@ def predict(
     name: str | None = typer.Option(None, "--name", help="A column of names."),
     region: str | None = typer.Option(None, "--region", help="A column that says where a sequence lies (chr3:10-110)."),
     genome: Path | None = typer.Option(None, "--genome", help="A genome store: allele frequencies where it lies."),
-    strands: Strands = "forward",
-    batch_size: BatchSize = 32,
-    precision: Precision = "fp32",
+    strands: options.Strands = "forward",
+    batch_size: options.BatchSize = 32,
+    precision: options.Precision = "fp32",
     trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
@@ -31,18 +31,9 @@ def predict(
     from mutbert.inference.predictions import predict_table
 
     report = predict_table(
-        model,
-        sequences,
-        output,
-        columns=Columns(sequence, None, name, region),
-        genome=genome,
-        batch_size=batch_size,
-        precision=precision,
-        strands=strands,
-        trust_remote_code=trust_remote_code,
-        force=force,
-        progress=True,
-    )
+        model, sequences, output, columns=Columns(sequence, None, name, region), genome=genome, batch_size=batch_size,
+        precision=precision, strands=strands, trust_remote_code=trust_remote_code, force=force, progress=True,
+    )  # fmt: skip
     if as_json:
         print_json(asdict(report) | {"output": str(report.output)})
         return

@@ -7,17 +7,7 @@ from pathlib import Path
 
 import typer
 
-from mutbert.cli.options import (
-    BatchSize,
-    Context,
-    PersonVcf,
-    Precision,
-    RopeScaling,
-    Sample,
-    Strands,
-    Surroundings,
-    parse_rope_scaling,
-)
+from mutbert.cli import options
 from mutbert.cli.printing import counted, print_json, print_person
 
 
@@ -40,14 +30,14 @@ def tracks(
     mask_every: int = typer.Option(
         8, "--mask-every", min=0, help="Mask one base in so many at once; 1: each on its own, slow; 0: none."
     ),
-    surroundings: Surroundings = "reference",
-    person_vcf: PersonVcf = None,
-    sample: Sample = None,
-    context: Context = None,
-    strands: Strands = "both",
-    batch_size: BatchSize = 32,
-    precision: Precision = "fp32",
-    rope_scaling: RopeScaling = None,
+    surroundings: options.Surroundings = "reference",
+    person_vcf: options.PersonVcf = None,
+    sample: options.Sample = None,
+    context: options.Context = None,
+    strands: options.Strands = "both",
+    batch_size: options.BatchSize = 32,
+    precision: options.Precision = "fp32",
+    rope_scaling: options.RopeScaling = None,
     resume: bool = typer.Option(False, "--resume", help="Go on with a run that was stopped."),
     force: bool = typer.Option(False, "--force", help="Replace outputs where they exist."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
@@ -56,23 +46,13 @@ def tracks(
     from mutbert.inference.bases import PredictionSettings
     from mutbert.inference.tracks import write_tracks
 
-    scaling = parse_rope_scaling(rope_scaling)
+    scaling = options.parse_rope_scaling(rope_scaling)
     report = write_tracks(
-        model,
-        genome,
-        output,
-        tracks=track,
-        regions=[*contigs, *regions],
-        bed=bed,
-        mask_every=mask_every,
-        surroundings=surroundings,
-        person_vcf=person_vcf,
-        sample=sample,
+        model, genome, output, tracks=track, regions=[*contigs, *regions], bed=bed, mask_every=mask_every,
+        surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         settings=PredictionSettings(context, strands, batch_size, precision, scaling),
-        resume=resume,
-        force=force,
-        progress=True,
-    )
+        resume=resume, force=force, progress=True,
+    )  # fmt: skip
     if as_json:
         print_json(asdict(report) | {"outputs": {name: str(path) for name, path in report.outputs.items()}})
         return

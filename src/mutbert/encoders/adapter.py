@@ -15,7 +15,7 @@ from mutbert.encoders.cnn import CnnClassifier
 from mutbert.encoders.inputs import BaseInputs, Population
 from mutbert.encoders.known import RANDOM, resolve_model
 from mutbert.encoders.peers import find_peer
-from mutbert.encoders.token_encoders import AutoEncoder, PeerEncoder
+from mutbert.encoders.token_encoders import AutoEncoder, PeerEncoder, checkpoint_identity
 from mutbert.errors import InputError, one_line
 from mutbert.model import (
     MutBertConfig,
@@ -24,7 +24,7 @@ from mutbert.model import (
     MutBertModel,
     MutBertTokenizer,
 )
-from mutbert.model.checkpoints import check_folder, checkpoint_identity, library_bars_off, read_checkpoint
+from mutbert.model.checkpoints import check_folder, library_bars_off, read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

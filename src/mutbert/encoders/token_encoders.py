@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -14,7 +17,8 @@ from mutbert.encoders.known import RANDOM
 from mutbert.encoders.peers import load_model, make_model, read_config
 from mutbert.encoders.probe import PROBE, ProbedClassifier
 from mutbert.errors import InputError, one_line
-from mutbert.model.checkpoints import checkpoint_identity, library_bars_off, local_folder
+from mutbert.files import sha256_of
+from mutbert.model.checkpoints import library_bars_off, local_folder, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -259,3 +263,19 @@ def most_tokens(model: Any) -> int | None:
             # Where padding has a place of its own, the first token's is the one behind it.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return None
+
+
+def checkpoint_identity(place: str, revision: str | None = None, *, config_alone: bool = False) -> str:
+    """Return a line that differs where a checkpoint's configuration or weights do, or the configuration alone."""
+    folder = Path(place)
+    if not folder.is_dir():
+        return f"{place}@{revision or 'main'}"
+    files = [folder / "config.json", *([] if config_alone else weight_files(folder))]
+    digests = {path.name: _digest(path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001
+    """Return a file's digest, computed again where it has been written anew."""
+    return sha256_of(path)

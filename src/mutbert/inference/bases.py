@@ -1,4 +1,4 @@
-"""What a model predicts at single bases of a genome, masked one at a time, several at once, or not at all.
+"""What a model predicts at single bases of a genome, masked or not, and every substitution at every base of a region.
 
 Shape suffixes: P positions, W windows, N passes, L length in bases, E edits, 4 bases in the order A, C, G, T.
 """
@@ -6,39 +6,42 @@ Shape suffixes: P positions, W windows, N passes, L length in bases, E edits, 4 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from mutbert import alphabet
-from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
+from mutbert.errors import InputError, MissingExtraError
+from mutbert.files import atomic_file, check_output
+from mutbert.genome.fasta import read_fasta
+from mutbert.genome.store import ProbabilisticGenome
+from mutbert.inference.opening import check_run, model_name, on_disk, open_model, resolve_context, rope_scaled
 from mutbert.inference.run import MASKED, Queries, base_log_probabilities, entropy, run_windows
-from mutbert.inference.surroundings import place_windows, read_windows
+from mutbert.inference.surroundings import open_surroundings, place_windows, read_windows
 from mutbert.model import MutBertForMaskedLM
+from mutbert.progress import progress_bar
+from mutbert.regions import Region
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from mutbert.arrays import Float32, Int64, UInt8
-    from mutbert.genome.store import ProbabilisticGenome
     from mutbert.inference.run import PaddedWindows
     from mutbert.progress import Advance
 
 
 @dataclass(frozen=True)
 class PredictionSettings:
-    """How bases are predicted: bases of a window (as in training where left out), and how the model is run.
+    """How bases are predicted."""
 
-    `bases_at_once` bounds the windows that are held at once: many batches, and some tens of megabytes.
-    """
-
-    context: int | None = None
+    context: int | None = None  # bases of a window; as many as in training where left out
     strands: str = "both"
     batch_size: int = 32
     precision: str = "fp32"
     rope_scaling: Mapping[str, Any] | None = None
-    bases_at_once: int = 1 << 20
+    bases_at_once: int = 1 << 20  # of all windows that are held at once
 
 
 class Predicted(NamedTuple):
@@ -63,6 +66,12 @@ class Predicted(NamedTuple):
         """Return the probability of the reference base, shape (P,); NaN where it is no single base."""
         return self._at_reference(self.probabilities())
 
+    def best_alternate_ratios(self) -> Float32:
+        """Return the greatest of the log ratios but the reference's own, shape (P,)."""
+        ratio_P4, single = self.log_ratios(), np.flatnonzero(self.base_P < len(alphabet.BASES))
+        ratio_P4[single, self.base_P[single]] = -np.inf
+        return ratio_P4.max(axis=1)  # type: ignore[no-any-return]
+
     def _at_reference(self, value_P4: Float32) -> Float32:
         value_P = np.full(len(value_P4), np.nan, dtype=np.float32)
         single = np.flatnonzero(self.base_P < len(alphabet.BASES))
@@ -71,10 +80,7 @@ class Predicted(NamedTuple):
 
 
 class BasePredictor:
-    """Predicts bases of a genome as it is seen, independently of which other positions are asked for.
-
-    `stride` is the number of bases from one window of the grid to the next, where positions share windows.
-    """
+    """Predicts bases of a genome as it is seen, independently of which other positions are asked for."""
 
     def __init__(
         self, model: str | Path | MutBertForMaskedLM, genome: ProbabilisticGenome, settings: PredictionSettings
@@ -83,9 +89,7 @@ class BasePredictor:
         check_run(settings.strands, settings.precision, settings.batch_size)
         self.model = open_model(model, MutBertForMaskedLM)
         self.context = resolve_context(self.model.config, settings.context, settings.rope_scaling)
-        self.stride = max(self.context // 2, 1)
-        self._genome = genome
-        self._settings = settings
+        self._genome, self._settings = genome, settings
         self._length = np.array(list(genome.lengths.values()), dtype=np.int64)
 
     def windows_at_once(self, mask_every: int) -> int:
@@ -95,12 +99,11 @@ class BasePredictor:
     def predict(
         self, contig_P: Int64, position_P: Int64, mask_every: int = 1, advance: Advance | None = None
     ) -> Predicted:
-        """Predict the bases at 0-based positions of contigs, given by their numbers in the genome's order.
+        """Return predictions at 0-based positions of contigs, by the contigs' numbers in the genome's order.
 
-        With `mask_every` 1, each position is masked alone, in the middle of a window of its own. With K above 1,
-        windows lie on a grid half a context apart, with K passes each, of which pass r masks all positions whose
-        remainder by K is r; each position is read where it is masked. With 0, windows on the grid have one pass each,
-        and nothing is masked. N is never masked: it stays unknown.
+        With `mask_every` 1, each position is masked alone, in the middle of a window of its own. Else windows lie on a
+        grid half a context apart. With K above 1 they have K passes each, of which pass r masks all positions but N
+        whose remainder by K is r, and a position is read where it is masked; with 0, one pass, with nothing masked.
         """
         alone, phases = mask_every == 1, max(mask_every, 1)
         length_P = self._length[contig_P]
@@ -124,28 +127,126 @@ class BasePredictor:
                 passes = passes.with_codes(row_K, column_P[known], MASKED)
             elif mask_every > 1:
                 phase_N = (pass_N - start_W[pass_N // phases]) % phases
-                passes = passes.with_codes(*_every(passes, phase_N, phases), MASKED)
+                chosen_NL = (np.arange(passes.code_NL.shape[1]) - phase_N[:, None]) % phases == 0
+                row_E, column_E = np.nonzero(chosen_NL & (passes.code_NL != alphabet.UNKNOWN) & passes.inside_NL)
+                passes = passes.with_codes(row_E, column_E, MASKED)
             logit_P4[known] = self._run(passes, Queries(row_K, column_P[known]), advance)
         return Predicted(base_P, logit_P4)
 
     def _run(self, passes: PaddedWindows, queries: Queries, advance: Advance | None) -> Float32:
-        settings, done = self._settings, 0.0
+        settings, share, done = self._settings, len(queries.row_T) / len(passes), 0.0
 
         def in_bases(windows: float, /, note: str = "") -> None:
             nonlocal done
-            share, before = len(queries.row_T) / len(passes), done
-            done += windows
+            before, done = done, done + windows * share
             if advance is not None:
-                advance(round(done * share) - round(before * share), note)
+                advance(round(done) - round(before), note)
 
         run = {name: getattr(settings, name) for name in ("strands", "batch_size", "precision")}
         with rope_scaled(self.model.config, settings.rope_scaling):
             return run_windows(self.model, passes, queries, **run, advance=in_bases).logit_T4
 
 
-def _every(windows: PaddedWindows, phase_N: Int64, every: int) -> tuple[Int64, Int64]:
-    """Return the known bases of windows whose columns have the remainder `phase_N` by `every`."""
-    column_L = np.arange(windows.code_NL.shape[1])
-    chosen_NL = (column_L - phase_N[:, None]) % every == 0
-    row_E, column_E = np.nonzero(chosen_NL & (windows.code_NL != alphabet.UNKNOWN) & windows.inside_NL)
-    return row_E, column_E
+@dataclass(frozen=True)
+class MutagenesisReport:
+    """What `mutate_region` wrote: the table, its region, and its rows."""
+
+    output: Path
+    region: Region
+    positions: int
+    unknown: int  # N, without values
+    ambiguous: int  # another IUPAC code, with probabilities alone
+    differing: int | None  # in a person's windows, not the reference's
+    not_used: Mapping[str, int]  # of the person's records, by reason
+
+
+def mutate_region(
+    model: str | Path | MutBertForMaskedLM, output: str | Path, *,
+    genome: str | Path | ProbabilisticGenome | None = None, sequence: str | Path | None = None,
+    region: str | Region | None = None, surroundings: str = "reference", person_vcf: str | Path | None = None,
+    sample: str | None = None, settings: PredictionSettings | None = None, force: bool = False, progress: bool = False,
+) -> MutagenesisReport:  # fmt: skip
+    """Write a model's scores of every substitution at every position of a region, each position masked in turn.
+
+    Parameters
+    ----------
+    model : str, Path or MutBertForMaskedLM
+        A checkpoint, read to a GPU if there is one; or a loaded model, which runs where it is.
+    output : str or Path
+        A ``.parquet`` table with a row a position: ``contig``, ``start`` (0-based), ``reference`` (its base); ``llr_A``
+        to ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were no other
+        token; ``entropy`` of these, in nats. NaN where there is none.
+    genome, sequence, region : optional
+        A store and a region of it, as in ``chr22:101-200``, 1-based and both ends included; or a FASTA in its place,
+        of which the region may be left out if it has one record.
+    surroundings, person_vcf, sample : optional
+        What surrounds the position: the ``"reference"``, the ``"population"``'s frequencies, or the genotypes of one
+        ``"person"``, `sample` of `person_vcf`.
+    settings, force, progress : optional
+        How the model is run; replace `output` where it exists; show progress on standard error.
+    """
+    output, settings = Path(output), settings or PredictionSettings()
+    if output.suffix != ".parquet":
+        raise InputError(f"{output}: the table is Parquet; give a name that ends in .parquet")
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError("pyarrow", "embed") from None
+    check_output(output, force=force, inputs=on_disk(model, genome, sequence, person_vcf))
+    if sequence is not None and (surroundings != "reference" or sample or person_vcf):
+        raise InputError(f"{sequence}: a sequence has no population and no persons; leave surroundings, sample and "
+                         "person_vcf out")  # fmt: skip
+    opened, place = _open_region(genome, sequence, region)
+    around = open_surroundings(
+        opened, surroundings, vcf=person_vcf, sample=sample, contigs=[place.contig], progress=progress
+    )
+    predictor = BasePredictor(model, around.genome, settings)
+    number, at_once = list(opened.lengths).index(place.contig), predictor.windows_at_once(1)
+    frames = []
+    with progress_bar("mutagenesis", len(place), unit="positions", show=progress) as advance:
+        for first in range(place.start, place.end, at_once):
+            position_P = np.arange(first, min(first + at_once, place.end), dtype=np.int64)
+            predicted = predictor.predict(np.full_like(position_P, number), position_P, 1, advance)
+            frames.append(_table(place.contig, position_P, predicted))
+    table = pl.concat(frames)
+    metadata = {
+        "mutbert_mutagenesis": "1", "region": str(place), "model": model_name(model),
+        "surroundings": "sequence" if sequence is not None else surroundings, "context": str(predictor.context),
+        "strands": settings.strands, **({} if sample is None else {"sample": sample}),
+    }  # fmt: skip
+    with atomic_file(output, force=force) as partial:
+        parquet.write_table(table.to_arrow().replace_schema_metadata(metadata), partial)
+    unknown = int((table["reference"] == "N").sum())
+    ambiguous = int((~table["reference"].is_in(list(alphabet.BASES))).sum()) - unknown
+    ends = np.array([place.start, place.end - 1])
+    start_2, length_2 = place_windows(ends, np.full(2, opened.lengths[place.contig]), predictor.context)
+    differing = around.count_differing([(number, int(start_2[0]), int(start_2[1] + length_2[1]))])
+    return MutagenesisReport(output, place, len(place), unknown, ambiguous, differing, around.not_used)
+
+
+def _open_region(
+    genome: str | Path | ProbabilisticGenome | None, sequence: str | Path | None, region: str | Region | None
+) -> tuple[ProbabilisticGenome, Region]:
+    """Return a genome, or a FASTA as one, and the region of it."""
+    if (genome is None) == (sequence is None):
+        given = "nothing to mutate is" if genome is None else "both a genome and a sequence are"
+        raise InputError(f"{given} given; give either a genome (--genome) and a region of it (--region), or a FASTA "
+                         "(--sequence)")  # fmt: skip
+    if sequence is not None:
+        genome = ProbabilisticGenome.from_sequences(read_fasta(Path(sequence)), sequence)
+        region = region or (next(iter(genome.lengths)) if len(genome.lengths) == 1 else None)
+    elif not isinstance(genome, ProbabilisticGenome):
+        genome = ProbabilisticGenome.open(str(genome))
+    if region is None:
+        raise InputError(f"no region is given; give one, as in --region {next(iter(genome.lengths))}:101-200")
+    place = Region.parse(str(region), genome.lengths)
+    if not len(genome.known_runs(place.contig, place.start, place.end)):
+        raise InputError(f"{place}: all {len(place):,} bases are N, so that there is nothing to mutate")
+    return genome, place
+
+
+def _table(contig: str, position_P: Int64, predicted: Predicted) -> pl.DataFrame:
+    columns = {"start": position_P, "reference": np.array(list(alphabet.IUPAC))[predicted.base_P]}
+    for kind, value_P4 in (("llr", predicted.log_ratios()), ("probability", predicted.probabilities())):
+        columns |= {f"{kind}_{base}": value_P for base, value_P in zip(alphabet.BASES, value_P4.T, strict=True)}
+    return pl.DataFrame(columns).select(pl.lit(contig).alias("contig"), pl.all(), entropy=predicted.entropies())

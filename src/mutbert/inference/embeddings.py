@@ -1,43 +1,49 @@
 """Embeddings of sequences and of genome regions: of any layers and both strands, pooled or of every base.
 
-Shape suffixes: B batch, X vectors (one a sequence, or one a token), K layers, L length in tokens, D hidden size.
+Shape suffixes: B batch, X vectors (one a sequence, or one a token), K layers, L tokens, D hidden size.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import polars as pl
 import torch
+from safetensors.numpy import save_file
 
 import mutbert
-from mutbert.errors import InputError
+from mutbert.encoders.adapter import CNN, open_encoder
+from mutbert.encoders.inputs import Sequences
+from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
+from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output
-from mutbert.inference.embedding_files import WRITERS, Provenance, check_format, part_of
-from mutbert.inference.hidden_states import BaseStates, TokenStates, open_states
-from mutbert.inference.opening import check_run, model_hash, model_name, rope_scaled
+from mutbert.inference.opening import check_length, check_run, model_hash, model_name, on_disk, open_model, rope_scaled
 from mutbert.inference.resumable import parts_folder, run_parts
-from mutbert.inference.run import run_batches
+from mutbert.inference.run import batch_of, run_batches
 from mutbert.inference.sequences import open_source
+from mutbert.model import MutBertModel, MutBertPreTrainedModel
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from mutbert.arrays import Float32, Int64
+    from mutbert.encoders.inputs import TokenInputs
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.inference.run import PaddedWindows
     from mutbert.inference.sequences import Record, Source
-    from mutbert.model import MutBertPreTrainedModel
-    from mutbert.progress import Advance
 
-    States = BaseStates | TokenStates
+    LayerStates = tuple[Sequence[torch.Tensor], torch.Tensor]
 
+_COLUMNS: Final = ("name", "contig", "start", "end")
 POOLINGS: Final = ("mean", "max", "cls", "none")
 _RECORDS_AT_ONCE: Final = 1024
 _BYTES_AT_ONCE: Final = 256 << 20
@@ -45,7 +51,7 @@ _BYTES_AT_ONCE: Final = 256 << 20
 
 @dataclass(frozen=True)
 class EmbeddingReport:
-    """What `embed` wrote; `differing` and `not_used` count a person's positions in the regions, and unused records."""
+    """What `embed` wrote."""
 
     output: Path
     records: int
@@ -54,88 +60,64 @@ class EmbeddingReport:
     pooling: str
     layers: tuple[int, ...]
     strands: str
-    differing: int | None
-    not_used: Mapping[str, int]
+    differing: int | None  # positions of a person in the regions, not the reference's
+    not_used: Mapping[str, int]  # of the person's records, by reason
 
 
 def embed(
-    model: str | Path | MutBertPreTrainedModel,
-    *,
+    model: str | Path | MutBertPreTrainedModel, *,
     input: str | Path | None = None,  # noqa: A002 - the option's name
-    fasta: str | Path | None = None,
-    genome: str | Path | ProbabilisticGenome | None = None,
-    bed: str | Path | None = None,
-    surroundings: str = "population",
-    person_vcf: str | Path | None = None,
-    sample: str | None = None,
-    sequence_column: str | None = None,
-    name_column: str | None = None,
-    output: str | Path,
-    layers: int | str | Sequence[int] = -1,
-    pooling: str = "mean",
-    strands: str = "forward",
-    batch_size: int = 32,
-    precision: str = "fp32",
-    rope_scaling: Mapping[str, Any] | None = None,
-    trust_remote_code: bool = False,
-    resume: bool = False,
-    force: bool = False,
-    progress: bool = False,
-) -> EmbeddingReport:
+    fasta: str | Path | None = None, genome: str | Path | ProbabilisticGenome | None = None,
+    bed: str | Path | None = None, surroundings: str = "population", person_vcf: str | Path | None = None,
+    sample: str | None = None, sequence_column: str | None = None, name_column: str | None = None,
+    output: str | Path, layers: int | str | Sequence[int] = -1, pooling: str = "mean", strands: str = "forward",
+    batch_size: int = 32, precision: str = "fp32", rope_scaling: Mapping[str, Any] | None = None,
+    trust_remote_code: bool = False, resume: bool = False, force: bool = False, progress: bool = False,
+) -> EmbeddingReport:  # fmt: skip
     """Embed the sequences of a file, or regions of a probabilistic genome.
 
     Parameters
     ----------
     model : str, Path or model
         A checkpoint of MutBERT or any other model, or a name of ``mutbert bench list``, read to a GPU if there is one;
-        or a loaded MutBERT, which runs where it is and is left as it was. Heads are not used.
-    input, fasta : str or Path, optional
-        The sequences: a FASTA, FASTQ, CSV, TSV or Parquet file, or the BED of regions of `genome`, as its suffix names
-        it; or a FASTA of any name. IUPAC codes are the distributions they stand for, N is ``[UNK]``.
-    genome, bed : str or Path, optional
-        A store (or an open one), and the regions of it to embed.
-    surroundings, person_vcf, sample : str, optional
+        or a loaded MutBERT, which runs where it is.
+    input, fasta, genome, bed, sequence_column, name_column : optional
+        A FASTA, FASTQ, CSV, TSV, Parquet or BED file, as its suffix names it; or a FASTA of any name; or regions of a
+        store. IUPAC codes are the distributions they stand for, N is ``[UNK]``. The columns are a table's.
+    surroundings, person_vcf, sample : optional
         What a position of `genome` is: its ``"reference"`` base, which models that read tokens take alone; the
         ``"population"``'s frequencies; or the genotype of one ``"person"``, `sample` of `person_vcf`.
-    sequence_column, name_column : str, optional
-        Of a table; ``sequence`` and, if there is one, ``name`` where left out.
     output : str or Path
         A ``.parquet``, ``.safetensors`` or ``.h5ad`` file, as ``docs/embeddings.md`` describes them.
     layers : int, sequence of int, or "all"
         0 is the embedding layer's output, i that of layer i; from the end -1 is the last layer.
     pooling : {"mean", "max", "cls", "none"}
-        Over MutBERT's bases, or over all tokens of other models; the state at ``[CLS]``; or one embedding a base or
-        token.
-    strands, batch_size, precision, rope_scaling
-        ``"forward"`` or the mean of ``"both"``; sequences at once; ``"fp32"`` or ``"bf16"`` autocast; and MutBERT's
-        ``{"type": "linear" | "dynamic", "factor": f}``, for sequences up to f times longer than it is trained for.
-    trust_remote_code : bool
-        Run code that comes with a checkpoint.
-    resume, force, progress : bool
-        Continue a run that was stopped; replace `output` where it exists; show progress on standard error.
+        Over MutBERT's bases, or all tokens of other models; the state at ``[CLS]``; or one embedding a base or token.
+    strands, batch_size, precision, rope_scaling, trust_remote_code, resume, force, progress : optional
+        ``"forward"`` or the mean of ``"both"``; sequences at once; ``"fp32"`` or ``"bf16"`` autocast; MutBERT's
+        ``{"type": "linear" | "dynamic", "factor": f}``, for f times longer sequences; run a checkpoint's own code;
+        continue a run that was stopped; replace `output` where it exists; show progress.
     """
     output = Path(output)
     if pooling not in POOLINGS:
         raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}")
     check_run(strands, precision, batch_size)
-    check_output(output, force=force)
-    check_format(output, pooling)
+    check_output(output, force=force, inputs=on_disk(model, input, fasta, genome, bed, person_vcf))
+    _check_format(output, pooling)
     source = open_source(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         sequence_column=sequence_column, name_column=name_column, progress=progress,
     )  # fmt: skip
-    states = open_states(model, pooling, strands, trust_remote_code=trust_remote_code)
+    states = _open_states(model, pooling, strands, trust_remote_code=trust_remote_code)
     if isinstance(states, TokenStates) and rope_scaling is not None:
         raise InputError(f"{model}: rope_scaling is for MutBERT; leave it out for other models")
     if isinstance(states, TokenStates) and genome is not None and surroundings != "reference":
         raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
     config = states.body.config
-    chosen = resolve_layers(layers, config.num_hidden_layers)
-    seen = "sequence" if genome is None else surroundings
-    hidden_size, made = int(config.hidden_size), Provenance(model_name(model), pooling, chosen, strands, seen)
+    chosen, hidden_size = _resolve_layers(layers, config.num_hidden_layers), int(config.hidden_size)
+    made = _Provenance(model_name(model), pooling, chosen, strands, "sequence" if genome is None else surroundings)
     with rope_scaled(config, rope_scaling) if isinstance(states, BaseStates) else nullcontext():
-        unique = output if output.suffix == ".safetensors" and pooling == "none" else None
-        records, bases, longest = _survey(source, states, unique, progress=progress)
+        records, bases, longest = _survey(source, states, output, pooling, progress=progress)
         plan = {**made._asdict(), **source.plan, "model": model_hash(states.body), "precision": precision}
         plan |= {"rope_scaling": rope_scaling, "mutbert": mutbert.__version__}
         with (
@@ -144,49 +126,43 @@ def embed(
         ):
             vectors = _BYTES_AT_ONCE // (4 * len(chosen) * hidden_size)
             at_once = min(_RECORDS_AT_ONCE, max(vectors // (longest if pooling == "none" else 1), 1))
-            how = {"batch_size": batch_size, "precision": precision}
-            parts = _run(folder, source, at_once, states, made, advance, **how)
+            how = {"strands": strands, "batch_size": batch_size, "precision": precision, "advance": advance}
+            read = source.read()
+
+            def compute(group: Sequence[Record], path: Path) -> None:
+                vectors = _embed_windows(states, source.windows(group), chosen, pooling, **how)
+                _part_of(group, vectors, made).write_parquet(path, compression="uncompressed")
+
+            groups = enumerate(iter(lambda: list(islice(read, at_once)), []))
+            parts = run_parts(folder, groups, compute, skipped=lambda group: advance(len(group)))
             with atomic_file(output, force=force) as partial:
-                WRITERS[output.suffix](partial, parts, made)
+                _WRITERS[output.suffix](partial, parts, made)
     return EmbeddingReport(
         output, records, bases, hidden_size, pooling, chosen, strands, source.differing, source.not_used
     )
 
 
-def _run(
-    folder: Path, source: Source, at_once: int, states: States, made: Provenance, advance: Advance, **settings: Any
-) -> list[Path]:
-    """Embed so many records a part, and return the files of all parts."""
-    settings, read = settings | {"strands": made.strands, "advance": advance}, source.read()
-
-    def compute(group: Sequence[Record], path: Path) -> None:
-        vectors = embed_windows(states, source.windows(group), made.layers, made.pooling, **settings)
-        part_of(group, vectors, made).write_parquet(path, compression="uncompressed")
-
-    groups = enumerate(iter(lambda: list(islice(read, at_once)), []))
-    return run_parts(folder, groups, compute, skipped=lambda group: advance(len(group)))
-
-
-def _survey(source: Source, states: States, unique: Path | None, *, progress: bool) -> tuple[int, int, int]:
+def _survey(
+    source: Source, states: BaseStates | TokenStates, output: Path, pooling: str, *, progress: bool
+) -> tuple[int, int, int]:
     """Return the numbers of records and bases and the longest length, having found mistakes before the model runs."""
-    names: set[str] = set()
+    names: set[str] | None = set() if output.suffix == ".safetensors" and pooling == "none" else None
     records = bases = longest = 0
     with progress_bar("checking", None, unit="sequences", show=progress) as advance:
         for record in source.read():
             states.check(record, source)
-            if unique is not None and record.name in names:
-                raise InputError(
-                    f"{unique}: {record.name} comes twice, and names a tensor; rename one, or write .parquet"
-                )
-            if unique is not None:
+            if names is not None and record.name in names:
+                raise InputError(f"{output}: {record.name} comes twice, and names a tensor; rename one, or write "
+                                 ".parquet")  # fmt: skip
+            if names is not None:
                 names.add(record.name)
             records, bases, longest = records + 1, bases + record.length, max(longest, record.length)
             advance(1)
     return records, bases, longest
 
 
-def embed_windows(
-    states: States, windows: PaddedWindows, layers: Sequence[int], pooling: str, **settings: Any
+def _embed_windows(
+    states: BaseStates | TokenStates, windows: PaddedWindows, layers: Sequence[int], pooling: str, **settings: Any
 ) -> list[Float32]:
     """Return the vectors of each window, (1, K, D) or (tokens, K, D); `settings` as for `run_batches`."""
     inputs: Any = states.inputs(windows)
@@ -209,20 +185,18 @@ def _pool(states: Sequence[torch.Tensor], counts_BL: torch.Tensor, pooling: str)
     def pool(state_BLD: torch.Tensor) -> torch.Tensor:
         if pooling == "cls":
             return state_BLD[:, 0]
-        if pooling == "mean":
-            return state_BLD.float().masked_fill(left_out_BL1, 0).sum(dim=1) / count_B[:, None]
-        return state_BLD.float().masked_fill(left_out_BL1, -torch.inf).amax(dim=1)
+        kept_BLD = state_BLD.float().masked_fill(left_out_BL1, 0 if pooling == "mean" else -torch.inf)
+        return kept_BLD.sum(dim=1) / count_B[:, None] if pooling == "mean" else kept_BLD.amax(dim=1)
 
     return [torch.stack([pool(state_BLD) for state_BLD in states], dim=1), torch.ones_like(count_B)]
 
 
-def resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int, ...]:
+def _resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int, ...]:
     """Return the numbers, from 0, of the layers that are asked for, of a model that has so many."""
-    if isinstance(layers, str):
-        if layers != "all":
-            raise InputError(f"layers is {layers!r}; give numbers, or all")
-        return tuple(range(count + 1))
-    numbers = [int(number) for number in (layers if isinstance(layers, Iterable) else (layers,))]
+    if isinstance(layers, str) and layers != "all":
+        raise InputError(f"layers is {layers!r}; give numbers, or all")
+    every = range(count + 1) if layers == "all" else layers if isinstance(layers, Iterable) else (layers,)
+    numbers = [int(number) for number in every]
     for number in numbers:
         if not -count - 1 <= number <= count:
             raise InputError(f"layer {number}: the model has {count} layers; give 0 (the embedding layer) to {count}, "
@@ -231,3 +205,188 @@ def resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int, 
     if not found or len(set(found)) < len(found):
         raise InputError(f"layers is {layers}; give at least one, and each once")
     return found
+
+
+class BaseStates:
+    """Hidden states of MutBERT, which reads distributions; only those at bases count."""
+
+    def __init__(self, body: MutBertModel) -> None:
+        self.body = body
+
+    def inputs(self, windows: PaddedWindows) -> PaddedWindows:
+        """Return the windows as they are."""
+        return windows
+
+    def check(self, record: Record, _: Source) -> None:
+        """Raise where a record is longer than the model takes."""
+        check_length(self.body.config, record.length, record.name)
+
+    def states(self, inputs: PaddedWindows, rows: Int64, layers: Sequence[int], *, reverse: bool) -> LayerStates:
+        """Return the states of layers, each (B, L, D) in the order of the forward strand; and which count, (B, L)."""
+        batch = inputs.take(rows)
+        probs_BLV, mask_BL = (batch.reverse_complement() if reverse else batch).tokens(self.body.device)
+        encoder, whole = self.body.encoder, self.body.encoder.layer
+        try:
+            # Those after the last that is asked for need not run.
+            encoder.layer = whole[: max(layers)]
+            outputs = self.body(input_probs=probs_BLV, attention_mask=mask_BL, output_hidden_states=len(layers) > 1)
+        finally:
+            encoder.layer = whole
+        every = outputs.hidden_states
+        found = [outputs.last_hidden_state] if len(layers) == 1 else [every[layer] for layer in layers]
+        column_L = torch.arange(probs_BLV.shape[1], device=probs_BLV.device)
+        length_B1 = torch.from_numpy(batch.length_N).to(probs_BLV.device)[:, None]
+        base_BL = (column_L > 0) & (column_L <= length_B1)
+        if reverse:
+            place_BL = torch.where(base_BL, length_B1 + 1 - column_L, column_L)
+            found = [state_BLD.gather(1, place_BL[..., None].expand_as(state_BLD)) for state_BLD in found]
+        return found, base_BL
+
+
+class TokenStates:
+    """Hidden states of a model that reads tokens; as its paper has it, all count but padding, special ones included."""
+
+    def __init__(self, encoder: AutoEncoder, pooling: str, strands: str) -> None:
+        if pooling == "none" and strands == "both":
+            raise InputError(f"{encoder.name}: tokens of one strand do not cover the bases that those of the other do; "
+                             "give --strands forward for an embedding of each token")  # fmt: skip
+        if pooling == "cls" and (not encoder.special_tokens or encoder.tokenizer.cls_token_id is None):
+            raise InputError(f"{encoder.name}: has no class token before a sequence; give --pooling mean")
+        self._encoder = encoder
+        # Without pooling, only tokens that stand for bases count.
+        names = ("cls", "sep", "eos", "pad") if pooling == "none" else ()
+        self._left_out = [getattr(encoder.tokenizer, f"{name}_token_id") for name in names]
+        # How long sequences are is known only when they are read, and checked then.
+        self.body: Any = encoder.body(0).to("cuda" if torch.cuda.is_available() else "cpu")
+        self._most = most_tokens(self.body)
+
+    def inputs(self, windows: PaddedWindows) -> TokenInputs:
+        """Return the tokens of windows."""
+        codes = windows.code_NL[windows.inside_NL]
+        return self._encoder.inputs(Sequences(codes, np.append(0, np.cumsum(windows.length_N))))
+
+    def check(self, record: Record, source: Source) -> None:
+        """Raise where a record has more tokens than the model has positions."""
+        # No token is less than a base, but for special ones at either end.
+        if self._most is None or record.length <= self._most - 2:
+            return
+        if (found := int(self.inputs(source.windows([record])).length_N[0])) > self._most:
+            raise InputError(f"{record.name}: {record.length:,} bases are {found:,} tokens, and {self._encoder.name} "
+                             f"has positions for {self._most:,}; give shorter sequences")  # fmt: skip
+
+    def states(self, inputs: TokenInputs, rows: Int64, layers: Sequence[int], *, reverse: bool) -> LayerStates:
+        """Return the states of layers, each (B, L, D); and which count, (B, L)."""
+        batch = batch_of(inputs, rows, self.body, reverse=reverse)
+        counts_BL = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
+        for number in self._left_out:
+            if number is not None:
+                counts_BL = counts_BL & (batch["input_ids"] != number)
+        return self._encoder.layer_states(self.body, batch, layers), counts_BL
+
+
+def _open_states(
+    model: str | Path | MutBertPreTrainedModel, pooling: str, strands: str, *, trust_remote_code: bool
+) -> BaseStates | TokenStates:
+    """Return MutBERT or another model."""
+    if isinstance(model, MutBertPreTrainedModel):
+        return BaseStates(model.base_model)
+    encoder = open_encoder(model, trust_remote_code=trust_remote_code)
+    if encoder.family == CNN:
+        raise InputError(f"{model}: has no weights before it is trained, so nothing can be embedded by it")
+    if isinstance(encoder, AutoEncoder):
+        return TokenStates(encoder, pooling, strands)
+    # Its pooler is not used, so it need not have one.
+    return BaseStates(open_model(model, MutBertModel, pooler_type="mean"))
+
+
+class _Provenance(NamedTuple):
+    """How embeddings were made, as every file holds it."""
+
+    model: str
+    pooling: str
+    layers: tuple[int, ...]
+    strands: str
+    surroundings: str  # ``sequence`` without a genome
+
+    def named(self, stem: str) -> list[str]:
+        """Return each layer's name for something: the stem alone for one layer, ``STEM_LAYER`` for several."""
+        return [stem] if len(self.layers) == 1 else [f"{stem}_{layer}" for layer in self.layers]
+
+    def metadata(self) -> dict[str, str]:
+        """Return it as text."""
+        return self._asdict() | {"layers": json.dumps(self.layers), "version": mutbert.__version__}
+
+
+def _part_of(records: Sequence[Record], vectors: Sequence[Float32], made: _Provenance) -> pl.DataFrame:
+    """Return a row a record, with its vectors of each layer; given are (n, K, D) of each record."""
+    columns: dict[str, Any] = dict(zip(_COLUMNS, zip(*(record[:4] for record in records), strict=True), strict=True))
+    vector_XKD = np.concatenate(vectors)
+    layers = {name: vector_XKD[:, place] for place, name in enumerate(made.named("embedding"))}
+    frame = pl.DataFrame({name: np.ascontiguousarray(vector_XD) for name, vector_XD in layers.items()})
+    if made.pooling == "none":
+        record = pl.Series("record", np.repeat(np.arange(len(vectors)), [len(rows) for rows in vectors]))
+        frame = frame.group_by(record, maintain_order=True).agg(pl.all()).drop("record")
+    return pl.DataFrame(columns).hstack(frame)
+
+
+def _check_format(output: Path, pooling: str) -> None:
+    """Raise where an output cannot be written, before the model runs."""
+    if output.suffix not in _WRITERS:
+        raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_WRITERS)}")
+    if output.suffix == ".h5ad" and pooling == "none":
+        raise InputError(f"{output}: holds one embedding a sequence, and pooling none gives one a base; choose another "
+                         "pooling, or write .parquet or .safetensors")  # fmt: skip
+    library, extra = {".parquet": ("pyarrow", "embed"), ".h5ad": ("anndata", "h5ad")}.get(output.suffix, ("json", ""))
+    try:
+        import_module(library)
+    except ImportError:
+        raise MissingExtraError(library, extra) from None
+
+
+def _write_parquet(path: Path, parts: list[Path], made: _Provenance) -> None:
+    # Part by part, so that memory does not grow with their number.
+    from pyarrow import parquet
+
+    with ExitStack() as stack:
+        file: Any = None
+        for table in (pl.read_parquet(part).to_arrow().replace_schema_metadata(made.metadata()) for part in parts):
+            file = file or stack.enter_context(parquet.ParquetWriter(path, table.schema))
+            file.write_table(table)
+
+
+def _write_safetensors(path: Path, parts: list[Path], made: _Provenance) -> None:
+    frame = pl.read_parquet(parts)
+    tensors: dict[str, Float32] = {}
+    for layer, column in enumerate(made.named("embedding")):
+        if made.pooling == "none":
+            bounds = frame[column].list.len().cum_sum().to_numpy()[:-1]
+            for name, vector_LD in zip(
+                frame["name"], np.split(frame[column].explode().to_numpy(), bounds), strict=True
+            ):
+                tensors[made.named(name)[layer]] = np.ascontiguousarray(vector_LD)
+        else:
+            tensors[made.named("embeddings")[layer]] = np.ascontiguousarray(frame[column].to_numpy())
+    save_file(tensors, path, made.metadata() | {f"{name}s": json.dumps(frame[name].to_list()) for name in _COLUMNS})
+
+
+def _write_anndata(path: Path, parts: list[Path], made: _Provenance) -> None:
+    import anndata
+
+    frame = pl.read_parquet(parts)
+    layers = [frame[name].to_numpy().copy() for name in made.named("embedding")]
+    data = anndata.AnnData(
+        layers[0],
+        obs={"obs_names": list(map(str, range(len(frame)))), **frame.select(_COLUMNS).to_dict(as_series=False)},
+        obsm=dict(zip(made.named("X_layer"), layers, strict=True)) if len(layers) > 1 else None,
+        uns=made.metadata() | {"layers": np.array(made.layers)},
+    )
+    data.obs_names = frame["name"].to_list()
+    data.obs_names_make_unique()
+    data.write_h5ad(path)
+
+
+_WRITERS: Final[dict[str, Callable[[Path, list[Path], _Provenance], None]]] = {
+    ".parquet": _write_parquet,
+    ".safetensors": _write_safetensors,
+    ".h5ad": _write_anndata,
+}

@@ -1,11 +1,12 @@
-"""A trained model as inference uses it: on its device, with another RoPE scaling for the length of a call."""
+"""A trained model on its device, and how it is run."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
@@ -18,32 +19,31 @@ from mutbert.model.checkpoints import read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 Model = TypeVar("Model", bound=MutBertPreTrainedModel)
-
 _SPECIAL_TOKENS: Final = 2
 
 
 def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Model], **overrides: Any) -> Model:
-    """Return a trained model, read to a GPU if there is one (of several processes, each to its own).
-
-    A loaded model stays where it is. `overrides` as for `mutbert.model.checkpoints.read_checkpoint`.
-    """
+    """Return a loaded model as it is, or read one to a GPU if there is one (of several processes, each to its own)."""
     if isinstance(model, MutBertPreTrainedModel):
         if not isinstance(model, model_class):
             raise InputError(f"the model is a {type(model).__name__}; give a {model_class.__name__}")
         return model
     opened = read_checkpoint(resolve_model(model) if isinstance(model, str) else model, model_class, **overrides)
     if torch.cuda.is_available():
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        opened.to(f"cuda:{local % torch.cuda.device_count()}")
+        opened.to(f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}")
     return opened
 
 
 def model_name(model: str | Path | MutBertPreTrainedModel) -> str:
     """Return where a model was read from, or its class where that is unknown."""
     return str(getattr(model, "name_or_path", model)) or type(model).__name__
+
+
+def on_disk(*given: Any) -> list[str | Path]:
+    """Return those inputs that are on the disk, and not in memory."""
+    return [one for one in given if isinstance(one, (str, Path))]
 
 
 def model_hash(model: Any) -> str:
@@ -59,18 +59,17 @@ def model_hash(model: Any) -> str:
 
 @contextmanager
 def rope_scaled(config: Any, rope_scaling: Mapping[str, Any] | None) -> Iterator[None]:
-    """Replace a configuration's RoPE scaling for the length of the block, if there is another."""
+    """Yield with another RoPE scaling in a configuration, if one is given."""
     before = config.rope_scaling
-    try:
-        if rope_scaling is not None:
-            try:
+    with ExitStack() as stack:
+        stack.callback(setattr, config, "rope_scaling", before)
+        try:
+            if rope_scaling is not None:
                 config.rope_scaling = dict(rope_scaling)
                 config.check()
-            except ValueError as error:
-                raise InputError(str(error)) from None
+        except ValueError as error:
+            raise InputError(str(error)) from None
         yield
-    finally:
-        config.rope_scaling = before
 
 
 def check_length(config: Any, bases: int, name: str) -> None:
@@ -96,7 +95,7 @@ def resolve_context(config: Any, context: int | None, rope_scaling: Mapping[str,
 
 
 def check_run(strands: str, precision: str, batch_size: int) -> None:
-    """Raise an InputError where a model cannot be run so."""
+    """Raise InputError where a model cannot be run so."""
     for name, value, choices in (("strands", strands, STRANDS), ("precision", precision, PRECISIONS)):
         if value not in choices:
             raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")

@@ -1,7 +1,4 @@
-"""What a fine-tuned model predicts for sequences, as a table.
-
-Shape suffixes: N sequences, K outputs.
-"""
+"""What a fine-tuned model predicts for sequences, as a table. Shape suffixes: N sequences, K outputs."""
 
 from __future__ import annotations
 
@@ -18,75 +15,59 @@ from mutbert.errors import InputError
 from mutbert.examples.files import read_examples
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import check_run
+from mutbert.inference.opening import check_run, on_disk
 from mutbert.inference.run import base_outputs, sequence_outputs
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from mutbert.arrays import Float32
     from mutbert.examples.columns import Columns
     from mutbert.examples.table import Examples
 
-_SEPARATORS: Final = {".tsv": "\t", ".csv": ","}
-_FORMATS: Final = (*_SEPARATORS, ".parquet")
+_SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
 
 
 @dataclass(frozen=True)
 class PredictionReport:
-    """What `predict_table` wrote: rows, the problem that the model was fine-tuned for, and classes or other outputs."""
+    """What `predict_table` wrote."""
 
     output: Path
     sequences: int
-    problem: str
-    classes: tuple[str, ...]
+    problem: str  # that the model was fine-tuned for
+    classes: tuple[str, ...]  # or other outputs
 
 
 def predict_table(
-    model: str | Path,
-    sequences: str | Path,
-    output: str | Path,
-    *,
-    columns: Columns,
-    genome: str | Path | None = None,
-    batch_size: int = 32,
-    precision: str = "fp32",
-    strands: str = "forward",
-    trust_remote_code: bool = False,
-    force: bool = False,
-    progress: bool = False,
-) -> PredictionReport:
+    model: str | Path, sequences: str | Path, output: str | Path, *, columns: Columns,
+    genome: str | Path | None = None, batch_size: int = 32, precision: str = "fp32", strands: str = "forward",
+    trust_remote_code: bool = False, force: bool = False, progress: bool = False,
+) -> PredictionReport:  # fmt: skip
     """Write what a fine-tuned model predicts for each sequence of a file.
 
     Parameters
     ----------
-    model : str or Path
-        The folder of a fine-tuned model, or a repository of the Hub.
-    sequences : str or Path
-        CSV, TSV, Parquet or FASTA; labels are not needed.
+    model, sequences : str or Path
+        A model's folder, or a repository of the Hub; and CSV, TSV, Parquet or FASTA, of which labels are not needed.
     output : str or Path
         ``.tsv``, ``.csv`` or ``.parquet``: a row a sequence in the order of the file, with ``name``, its region where
         that is known, ``predicted``, and the probability of each class (``p_CLASS``); of numbers a column each; of
         labels of bases the classes of all of them, separated by spaces.
-    columns : Columns
-        What the file's columns mean.
-    genome : str or Path, optional
-        A genome store, whose allele frequencies MutBERT reads where a sequence's region is known.
-    batch_size, precision, strands
-        Sequences at once; ``"fp32"`` or ``"bf16"`` autocast; ``"forward"`` or the mean of ``"both"``.
-    trust_remote_code, force, progress : bool
-        Run code that comes with the model; replace `output` where it exists; show progress on standard error.
+    columns, genome
+        What the file's columns mean; and a store, whose allele frequencies MutBERT reads where a region is known.
+    batch_size, precision, strands, trust_remote_code, force, progress : optional
+        Sequences at once; ``"fp32"`` or ``"bf16"`` autocast; ``"forward"`` or the mean of ``"both"``; run code that
+        comes with the model; replace `output` where it exists; show progress.
     """
     output = Path(output)
-    if output.suffix not in _FORMATS:
-        raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_FORMATS)}")
+    if output.suffix not in _SEPARATORS:
+        raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
     check_run(strands, precision, batch_size)
-    check_output(output, force=force)
+    check_output(output, force=force, inputs=on_disk(model, sequences, genome))
     examples, _ = read_examples(sequences, columns)
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
-    opened = None if genome is None else ProbabilisticGenome.open(genome)
-    inputs = encoder.inputs(examples, genome=opened)
+    inputs = encoder.inputs(examples, genome=None if genome is None else ProbabilisticGenome.open(genome))
     classifier, each_token = encoder.trained_classifier(int(inputs.length_N.max(initial=0)))
     classifier.to("cuda" if torch.cuda.is_available() else "cpu")
     problem, classes = _meaning(classifier.config, each_token=each_token)
@@ -107,55 +88,48 @@ def prediction_columns(
     columns: dict[str, Any] = {"name": [name or str(row) for row, name in enumerate(examples.names)]}
     if any(region is not None for region in examples.regions):
         for part in ("contig", "start", "end"):
-            columns[part] = [None if region is None else getattr(region, part) for region in examples.regions]
-    observed = examples.labels if examples.problem == problem else None
-    if problem == "token":
-        if observed is not None:
-            columns["observed"] = [_words(labels, classes) for labels in np.split(observed, examples.offsets[1:-1])]
-        return pl.DataFrame(columns | {"predicted": [_words(one.argmax(axis=1), classes) for one in logits]})
-    value_NK = torch.from_numpy(np.asarray(logits, dtype=np.float64))
+            columns[part] = [getattr(region, part, None) for region in examples.regions]
+    labels: Any = examples.labels if examples.problem == problem else None
+    value_NK = torch.zeros(0, 0) if problem == "token" else torch.from_numpy(np.asarray(logits, dtype=np.float64))
     if problem == "regression":
         for number, name in enumerate(classes):
-            if observed is not None:
-                columns[f"observed_{name}"] = observed.reshape(value_NK.shape)[:, number].astype(np.float64)
+            if labels is not None:
+                columns[f"observed_{name}"] = labels.reshape(value_NK.shape)[:, number].astype(np.float64)
             columns[f"predicted_{name}"] = value_NK[:, number].numpy()
         return pl.DataFrame(columns)
-    if problem == "multilabel":
-        probability_NK = torch.sigmoid(value_NK)
-        chosen = [np.flatnonzero(row) for row in (value_NK > 0).numpy()]
-        known = None if observed is None else [np.flatnonzero(row) for row in observed]
+    if problem == "token":
+        observed: Any = None if labels is None else np.split(labels, examples.offsets[1:-1])
+        chosen: Any = [one.argmax(axis=1) for one in logits]
+    elif problem == "multilabel":
+        observed = None if labels is None else [np.flatnonzero(row) for row in labels]
+        chosen, value_NK = [np.flatnonzero(row) for row in (value_NK > 0).numpy()], torch.sigmoid(value_NK)
     else:
-        probability_NK = torch.softmax(value_NK, dim=1)
-        chosen = list(value_NK.argmax(dim=1).numpy()[:, None])
-        known = None if observed is None else list(observed[:, None])
-    if known is not None:
-        columns["observed"] = [_words(numbers, classes) for numbers in known]
-    columns["predicted"] = [_words(numbers, classes) for numbers in chosen]
-    columns |= {f"p_{name}": probability_NK[:, number].numpy() for number, name in enumerate(classes)}
+        observed = None if labels is None else labels[:, None]
+        chosen, value_NK = value_NK.argmax(dim=1)[:, None].numpy(), torch.softmax(value_NK, dim=1)
+    for column, rows in (("observed", observed), ("predicted", chosen)):
+        if rows is not None:
+            columns[column] = [" ".join(classes[one] if one >= 0 else str(one) for one in row) for row in rows]
+    if problem != "token":
+        columns |= {f"p_{name}": value_NK[:, number].numpy() for number, name in enumerate(classes)}
     return pl.DataFrame(columns)
 
 
 def write_predictions(path: Path, table: pl.DataFrame, *, force: bool = False) -> None:
     """Write a table in the format of its suffix; text has six digits."""
     with atomic_file(path, force=force) as file:
-        if path.suffix == ".parquet":
-            table.write_parquet(file)
-        else:
+        if separator := _SEPARATORS[path.suffix]:
             rounded = table.with_columns(pl.col(pl.Float64).round_sig_figs(6), pl.col(pl.String).replace("", None))
-            rounded.write_csv(file, separator=_SEPARATORS[path.suffix])
+            rounded.write_csv(file, separator=separator)
+        else:
+            table.write_parquet(file)
 
 
 def _meaning(config: Any, *, each_token: bool) -> tuple[str, tuple[str, ...]]:
     """Return the problem that a model was fine-tuned for, and its classes."""
     classes = tuple(str(config.id2label[number]) for number in range(config.num_labels))
-    if each_token:
-        return "token", classes
-    if config.problem_type == "multi_label_classification":
-        return "multilabel", classes
+    problem = "binary" if config.num_labels == 2 else "multiclass"
     if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
-        return "regression", classes
-    return "binary" if config.num_labels == 2 else "multiclass", classes
-
-
-def _words(numbers: Iterable[Any], classes: Sequence[str]) -> str:
-    return " ".join(classes[number] if number >= 0 else str(number) for number in numbers)
+        problem = "regression"
+    if config.problem_type == "multi_label_classification":
+        problem = "multilabel"
+    return "token" if each_token else problem, classes

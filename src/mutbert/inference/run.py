@@ -1,14 +1,13 @@
 """Windows of bases, and the one loop that runs a model over batches of them.
 
-Windows travel as one byte a base. On the model's device they become distributions over tokens, between ``[CLS]`` and
-``[SEP]`` as in training. Shape suffixes: N windows, L length in bases or tokens, B batch, M positions with a
-distribution of their own, T positions and S spans that are read out, P rows asked for, E edits, D features, V
-vocabulary (9), 4 bases in the order A, C, G, T.
+Windows are one byte a base until they are distributions over tokens on the model's device. Shape suffixes: N windows,
+L length in bases or tokens, B batch, M positions with a distribution of their own, T positions and S spans that are
+read out, P rows asked for, E edits, D features, V vocabulary (9), 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -21,7 +20,6 @@ from mutbert.genome.store import fixed_to_float
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     import numpy.typing as npt
 
@@ -38,9 +36,9 @@ STRANDS: Final = ("forward", "both")
 MASKED: Final = len(alphabet.IUPAC)
 """Base code that stands for ``[MASK]``."""
 _CLS, _SEP, _PAD = MASKED + 1, MASKED + 2, MASKED + 3
-_SPECIAL_IDS: Final = [alphabet.MASK_ID, alphabet.CLS_ID, alphabet.SEP_ID, alphabet.PAD_ID]
+_IDS: Final = [alphabet.MASK_ID, alphabet.CLS_ID, alphabet.SEP_ID, alphabet.PAD_ID]
 _TOKENS: Final = np.concatenate(
-    [alphabet.TOKEN_PROBABILITIES, np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)[_SPECIAL_IDS]]
+    [alphabet.TOKEN_PROBABILITIES, np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)[_IDS]]
 )
 _COMPLEMENT: Final = np.append(alphabet.COMPLEMENT_OF_CODE, np.uint8(MASKED))
 NO_ROWS: Final = np.zeros(0, dtype=np.int64)
@@ -48,16 +46,13 @@ NO_ROWS: Final = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class PaddedWindows:
-    """Windows of any lengths as base codes or `MASKED`; whatever follows a window's end is ignored.
+    """Windows of any lengths; what follows a window's end is ignored."""
 
-    Column `column_M` of window `row_M` is the distribution `frequency_M4`, in units of 1/65535, instead of its code.
-    """
-
-    code_NL: UInt8
+    code_NL: UInt8  # base codes, or `MASKED`
     length_N: Int64
     row_M: Int64
     column_M: Int64
-    frequency_M4: UInt16
+    frequency_M4: UInt16  # instead of the code, in units of 1/65535
 
     @classmethod
     def of(cls, codes: Sequence[UInt8]) -> PaddedWindows:
@@ -74,8 +69,7 @@ class PaddedWindows:
     @property
     def inside_NL(self) -> Bool:  # noqa: N802
         """Which columns are within their window."""
-        inside_NL: Bool = np.arange(self.code_NL.shape[1]) < self.length_N[:, None]
-        return inside_NL
+        return np.arange(self.code_NL.shape[1]) < self.length_N[:, None]
 
     def take(self, rows_P: Int64) -> PaddedWindows:
         """Return some of the windows in the order asked for, any of them repeatedly."""
@@ -90,8 +84,8 @@ class PaddedWindows:
         code_NL[row_E, column_E] = code_E
         width = code_NL.shape[1]
         kept_M = ~np.isin(self.row_M * width + self.column_M, row_E * width + column_E)
-        varies = (self.row_M[kept_M], self.column_M[kept_M], self.frequency_M4[kept_M])
-        return PaddedWindows(code_NL, self.length_N, *varies)
+        row_M, column_M = self.row_M[kept_M], self.column_M[kept_M]
+        return PaddedWindows(code_NL, self.length_N, row_M, column_M, self.frequency_M4[kept_M])
 
     def reverse_complement(self) -> PaddedWindows:
         """Return each window as the other strand reads."""
@@ -135,32 +129,22 @@ def _members(row_X: Int64, rows_P: Int64) -> tuple[Int64, Int64]:
     return row, order[place]
 
 
-# The loop
-
-
 def run_batches(
-    model: Any,
-    length_N: Int64,
-    predict: Predict,
-    *,
-    strands: str = "forward",
-    batch_size: int = 32,
-    precision: str = "fp32",
-    advance: Advance | None = None,
-) -> tuple[Int64, list[npt.NDArray[Any]]]:
+    model: Any, length_N: Int64, predict: Predict, *, strands: str = "forward", batch_size: int = 32,
+    precision: str = "fp32", advance: Advance | None = None,
+) -> tuple[Int64, list[npt.NDArray[Any]]]:  # fmt: skip
     """Return the order in which inputs were run, by length, and what `predict` returned for them, concatenated.
 
-    ``predict(rows, reverse)`` returns tensors whose first axes follow the rows; with both strands they are averaged, so
-    those of the reverse complement come in the order of the forward strand. The model runs where it is, in evaluation
-    mode and without gradients, and is left as it was.
+    ``predict(rows, reverse)`` returns tensors in the order of the forward strand, which are averaged over both. The
+    model runs where it is, in evaluation mode and without gradients, and is left as it was.
     """
     order = np.argsort(length_N, kind="stable")
     batches: list[list[npt.NDArray[Any]]] = []
     device = next(model.parameters()).device
-    with evaluating(model), torch.inference_mode():
+    with _evaluating(model), torch.inference_mode():
         for first in range(0, len(order), batch_size):
             rows = order[first : first + batch_size]
-            with autocast(device, precision):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 fields = [field.float() for field in predict(rows, False)]
                 if strands == "both":
                     others = predict(rows, True)
@@ -171,14 +155,9 @@ def run_batches(
     return order, [np.concatenate(field) for field in zip(*batches, strict=True)]
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    """Return the context in which a model runs in a precision of `PRECISIONS`."""
-    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Put all modules into evaluation mode, and each back into its own mode afterwards."""
+def _evaluating(model: Any) -> Iterator[None]:
+    """Yield with all modules in evaluation mode; afterwards each is back in its own."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -188,14 +167,8 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = True
 
 
-# Logits at positions, and mean states of spans
-
-
 class Queries(NamedTuple):
-    """What is read out: logits at column `column_T` of window `row_T`, and mean states of the spans of window `row_S`.
-
-    Spans are 0-based and half-open, from `begin_S` to `end_S`.
-    """
+    """What is read out: logits at columns of windows, and mean states of 0-based half-open spans of windows."""
 
     row_T: Int64
     column_T: Int64
@@ -214,8 +187,7 @@ class Results(NamedTuple):
 def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Queries, **settings: Any) -> Results:
     """Return logits and states of windows; `settings` as for `run_batches`.
 
-    The head runs at the positions that are read alone, in float32. The mean over both strands is that of logits, base
-    by base, which up to a constant is that of log-probabilities.
+    The head runs in float32, at the positions alone that are read. The mean over both strands is that of logits.
     """
 
     def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
@@ -260,18 +232,13 @@ def base_log_probabilities(logit_T4: Float32) -> Float64:
     """Return ln P of A, C, G and T, as if there were no other token, shape (T, 4)."""
     logit = logit_T4.astype(np.float64)
     logit -= logit.max(axis=1, keepdims=True)
-    normalised: Float64 = logit - np.log(np.exp(logit).sum(axis=1, keepdims=True))
-    return normalised
+    return logit - np.log(np.exp(logit).sum(axis=1, keepdims=True))  # type: ignore[no-any-return]
 
 
 def entropy(logit_T4: Float32) -> Float64:
     """Return the entropy of the distributions over A, C, G and T, −Σ p ln p, in nats, shape (T,)."""
     log_probability = base_log_probabilities(logit_T4)
-    value: Float64 = -(np.exp(log_probability) * log_probability).sum(axis=1)
-    return value
-
-
-# Outputs of any model of sequences
+    return -(np.exp(log_probability) * log_probability).sum(axis=1)  # type: ignore[no-any-return]
 
 
 def sequence_outputs(
@@ -284,10 +251,7 @@ def sequence_outputs(
         return [forward(batch_of(inputs, rows[chosen], model, reverse=reverse))]
 
     order, found = run_batches(model, inputs.length_N[rows], predict, **settings)
-    if not found:
-        return np.zeros((0, 0), dtype=np.float32)
-    output_ND: Float32 = found[0][np.argsort(order)]
-    return output_ND
+    return found[0][np.argsort(order)] if found else np.zeros((0, 0), dtype=np.float32)
 
 
 def base_outputs(

@@ -1,7 +1,4 @@
-"""What is embedded: the sequences of a file or the regions of a genome, one after the other, and their windows.
-
-Shape suffixes: L bases.
-"""
+"""What is embedded: the sequences of a file, or the regions of a genome. Shape suffixes: L bases."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import csv
 import gzip
 import zlib
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -29,7 +25,6 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import UInt8
 
-
 _SUFFIXES: Final = {
     ".fa": "FASTA", ".fasta": "FASTA", ".fna": "FASTA", ".fas": "FASTA", ".fq": "FASTQ", ".fastq": "FASTQ",
     ".csv": "CSV", ".tsv": "TSV", ".txt": "TSV", ".parquet": "Parquet", ".bed": "BED",
@@ -39,13 +34,13 @@ _ROWS_AT_ONCE: Final = 1024
 
 
 class Record(NamedTuple):
-    """A sequence to embed: its name, its contig, 0-based half-open bounds, and its base codes if it is of a file."""
+    """A sequence to embed, with 0-based half-open bounds."""
 
     name: str
     contig: str
     start: int
     end: int
-    code_L: UInt8 | None = None
+    code_L: UInt8 | None = None  # of a file's
 
     @property
     def length(self) -> int:
@@ -54,32 +49,25 @@ class Record(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Records that can be read again and again, and their windows; what both depend on; and a person's counts."""
+    """Records that can be read repeatedly, their windows, and what both depend on."""
 
     read: Callable[[], Iterator[Record]]
     windows: Callable[[Sequence[Record]], PaddedWindows]
     plan: Mapping[str, Any]
-    differing: int | None = None
+    differing: int | None = None  # positions of a person, and records that change nothing
     not_used: Mapping[str, int] = {}
 
 
 def open_source(
     input: str | Path | None = None,  # noqa: A002 - the option's name
-    *,
-    fasta: str | Path | None = None,
-    genome: str | Path | ProbabilisticGenome | None = None,
-    bed: str | Path | None = None,
-    sequence_column: str | None = None,
-    name_column: str | None = None,
-    surroundings: str = "population",
-    **person: Any,
-) -> Source:
-    """Open what is to be embedded; arguments as for `mutbert.inference.embeddings.embed`."""
+    *, fasta: str | Path | None = None, genome: str | Path | ProbabilisticGenome | None = None,
+    bed: str | Path | None = None, sequence_column: str | None = None, name_column: str | None = None,
+    surroundings: str = "population", **person: Any,
+) -> Source:  # fmt: skip
+    """Return what is to be embedded; arguments as for `mutbert.inference.embeddings.embed`."""
     given = [(path, kind) for path, kind in ((input, None), (fasta, "FASTA"), (bed, "BED")) if path is not None]
     if len(given) != 1:
-        raise InputError(
-            "nothing or too much to embed; give one input file, or either a FASTA, or a genome and a BED of its regions"
-        )
+        raise InputError("nothing or too much to embed; give one input file, a FASTA, or a genome and a BED of it")
     path = Path(given[0][0])
     kind = given[0][1] or format_of(path)
     if kind not in (*_SEPARATORS, "Parquet") and (sequence_column or name_column):
@@ -89,10 +77,8 @@ def open_source(
             raise InputError(f"{path}: the regions of a BED are embedded from a genome; give it with --genome")
         return _regions(genome, path, surroundings, **person)
     if genome is not None or surroundings != "population" or person.get("person_vcf") or person.get("sample"):
-        raise InputError(
-            f"{path}: has sequences of its own, which are embedded as they are; leave genome, surroundings, sample and "
-            "person_vcf out, or give either a FASTA, or a genome and a BED of its regions"
-        )
+        raise InputError(f"{path}: has sequences of its own, which are embedded as they are; leave genome, "
+                         "surroundings, sample and person_vcf out, or give a BED in its place")  # fmt: skip
     check_input(path, kind)
     columns = sequence_column or "sequence", name_column
     return Source(
@@ -108,9 +94,9 @@ def _regions(
 ) -> Source:  # fmt: skip
     opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     regions, number = read_bed(bed, opened.lengths), {name: index for index, name in enumerate(opened.lengths)}
-    vcf = None if person_vcf is None else Path(person_vcf)
     contigs = {region.contig for region in regions}
-    around = open_surroundings(opened, surroundings, vcf=vcf, sample=sample, contigs=contigs, progress=progress)
+    around = open_surroundings(opened, surroundings, vcf=person_vcf, sample=sample, contigs=contigs, progress=progress)
+    person = {"sample": sample, "person_vcf": person_vcf and sha256_of(Path(person_vcf))}
 
     def windows(records: Sequence[Record]) -> PaddedWindows:
         places = [(number[record.contig], record.start, record.length) for record in records]
@@ -119,7 +105,7 @@ def _regions(
     return Source(
         lambda: (Record(region.name or str(region), region.contig, region.start, region.end) for region in regions),
         windows,
-        {"bed": sha256_of(bed), "genome": opened.identity, "sample": sample, "person_vcf": vcf and sha256_of(vcf)},
+        {"bed": sha256_of(bed), "genome": opened.identity, **person},
         around.count_differing((number[region.contig], region.start, region.end) for region in regions),
         around.not_used,
     )
@@ -127,28 +113,25 @@ def _regions(
 
 def format_of(path: Path) -> str:
     """Return the format that a file's suffix names."""
-    name = PurePath(path.name.lower())
-    inner = PurePath(name.stem) if name.suffix == ".gz" else name
-    found = _SUFFIXES.get(inner.suffix)
-    if found is None or (found == "Parquet" and inner is not name):
-        raise InputError(
-            f"{path}: its name does not tell the format; it should end in {', '.join(_SUFFIXES)} (text also with .gz)"
-        )
+    name = path.name.lower()
+    found = _SUFFIXES.get(PurePath(name.removesuffix(".gz")).suffix)
+    if found is None or (found == "Parquet" and name.endswith(".gz")):
+        raise InputError(f"{path}: its name does not tell the format; it should end in {', '.join(_SUFFIXES)} (text "
+                         "also with .gz)")  # fmt: skip
     return found
 
 
 def read_sequences(
     path: Path, kind: str, sequence_column: str = "sequence", name_column: str | None = None
 ) -> Iterator[Record]:
-    """Yield the sequences of a file in its order, a few in memory at a time: IUPAC codes in either case, U as T.
+    """Yield a file's sequences, a few in memory at a time: IUPAC codes in either case, U as T.
 
-    A table's names are in the column ``name`` if there is one and no other is chosen. A row without a name has its
-    number, from 0.
+    A table's names are in the column ``name`` where no other is chosen; a row without one has its number, from 0.
     """
-    number = 0
+    number, read = 0, {"Parquet": _read_parquet, **dict.fromkeys(_SEPARATORS, _read_separated)}.get(kind, _read_fastx)
     try:
         with ExitStack() as stack:
-            for name, text in _READERS[kind](path, stack, sequence_column, name_column):
+            for name, text in read(path, stack, sequence_column, name_column):
                 if not name and kind.startswith("FAST"):
                     raise ValueError("the header has no name; write it right after the first character")
                 if not text:
@@ -165,17 +148,17 @@ def read_sequences(
         raise InputError(f"{path}: holds no {kind} records; give a file with sequences in it")
 
 
-def _read_fastx(path: Path, stack: ExitStack, *_: str | None) -> Iterator[tuple[str, str]]:
+def _read_fastx(path: Path, stack: ExitStack, *_: str | None) -> Iterator[tuple[str | None, str | None]]:
     stack.callback(pysam.set_verbosity, pysam.set_verbosity(0))
     for record in stack.enter_context(pysam.FastxFile(str(path))):
         yield record.name, record.sequence
 
 
-def _read_separated(path: Path, stack: ExitStack, *wanted: str | None, separator: str) -> Iterator[tuple[str, str]]:
+def _read_separated(path: Path, stack: ExitStack, *wanted: str | None) -> Iterator[tuple[str | None, str | None]]:
     with path.open("rb") as raw:
         opened: Any = gzip.open if raw.read(2) == b"\x1f\x8b" else open
     file = stack.enter_context(opened(path, "rt", encoding="utf-8-sig", newline=""))
-    reader = csv.DictReader(file, delimiter=separator, strict=True)
+    reader = csv.DictReader(file, delimiter=_SEPARATORS[format_of(path)], strict=True)
     sequence, name = _columns(path, list(reader.fieldnames or ()), *wanted)
     for row in reader:
         if None in row or None in row.values():
@@ -196,20 +179,11 @@ def _read_parquet(path: Path, stack: ExitStack, *wanted: str | None) -> Iterator
         yield from zip(columns[0] if name else [None] * len(batch), columns[1], strict=True)
 
 
-_READERS: Final[dict[str, Callable[..., Iterator[tuple[Any, Any]]]]] = {
-    "FASTA": _read_fastx,
-    "FASTQ": _read_fastx,
-    "CSV": partial(_read_separated, separator=","),
-    "TSV": partial(_read_separated, separator="\t"),
-    "Parquet": _read_parquet,
-}
-
-
 def _columns(path: Path, header: Sequence[str], sequence: str | None, name: str | None) -> tuple[str, str | None]:
     """Return the columns of sequences and, if there is one, of names."""
-    wanted = {"sequence": sequence, "name": name or ("name" if "name" in header else None)}
-    for option, column in wanted.items():
+    name = name or ("name" if "name" in header else None)
+    for option, column in (("sequence", sequence), ("name", name)):
         if column is not None and header.count(column) != 1:
             raise InputError(f"{path}: {header.count(column) or 'no'} columns {column!r}; there are "
                              f"{names_text(header, 20)}: choose one with --{option}-column")  # fmt: skip
-    return str(wanted["sequence"]), wanted["name"]
+    return str(sequence), name

@@ -1,10 +1,8 @@
-"""The genome that a model sees: the reference, a population's allele frequencies, or one person's; and windows of it.
-
-Shape suffixes: N windows, M positions with a distribution of their own, P positions.
-"""
+"""The genome that a model sees, and windows of it. Shape suffixes: N windows, P positions, M positions that vary."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -16,22 +14,20 @@ from mutbert.inference.run import PaddedWindows, concatenate_windows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
-    from pathlib import Path
 
     from mutbert.arrays import Int64
     from mutbert.genome.store import ProbabilisticGenome
-
 
 SURROUNDINGS: Final = ("reference", "population", "person")
 PLACEMENTS: Final = ("centred", "shared")
 
 
 class Surroundings(NamedTuple):
-    """A genome as it is seen, of one of the kinds `SURROUNDINGS`, and a person's records that change nothing."""
+    """A genome as it is seen."""
 
-    kind: str
+    kind: str  # one of `SURROUNDINGS`
     genome: ProbabilisticGenome
-    not_used: Mapping[str, int]
+    not_used: Mapping[str, int]  # a person's records that change nothing, by reason
 
     def count_differing(self, spans: Iterable[tuple[int, int, int]]) -> int | None:
         """Return at how many positions of spans (contig number, start, end) a person differs from the reference."""
@@ -42,37 +38,36 @@ class Surroundings(NamedTuple):
 
 
 def open_surroundings(
-    genome: ProbabilisticGenome, kind: str, *, vcf: Path | None = None, sample: str | None = None,
+    genome: ProbabilisticGenome, kind: str, *, vcf: str | Path | None = None, sample: str | None = None,
     contigs: Collection[str] | None = None, progress: bool = False,
 ) -> Surroundings:  # fmt: skip
     """Return a genome as it is to be seen; of a person, `sample` of `vcf`, on some contigs or all."""
     if kind not in SURROUNDINGS:
         raise InputError(f"surroundings is {kind!r}; it must be one of {', '.join(SURROUNDINGS)}")
     if kind != "person":
-        for name, value in (("sample", sample), ("person_vcf", vcf)):
-            if value is not None:
-                raise InputError(f"{name} {value} is given, but the surroundings are the {kind}; choose person for it")
+        if given := [f"{name} {value}" for name, value in (("sample", sample), ("person_vcf", vcf)) if value]:
+            raise InputError(f"{given[0]} is given, but the surroundings are the {kind}; choose person for it")
         return Surroundings(kind, genome if kind == "population" else genome.reference(), {})
     if sample is None:
         raise InputError("the surroundings are a person, but no sample is named; give --sample NAME, as in its VCF")
     if vcf is None:
         raise InputError(f"the surroundings are {sample}, but no genotypes are given; give --person-vcf FILE")
-    variants, not_used = read_person(genome, vcf, sample, contigs=contigs, progress=progress)
+    variants, not_used = read_person(genome, Path(vcf), sample, contigs=contigs, progress=progress)
     return Surroundings(kind, genome.with_variants(variants), not_used)
 
 
 class Placed(NamedTuple):
-    """Where windows lie: 0-based starts, and bases."""
+    """0-based starts of windows, and their bases."""
 
     start_P: Int64
     length_P: Int64
 
 
 def place_windows(position_P: Int64, contig_length_P: Int64, context: int, placement: str = "centred") -> Placed:
-    """Return the window of `context` bases (of a shorter contig all) in which each position is seen, a function of it.
+    """Return the window of `context` bases (of a shorter contig all) in which each position is seen.
 
-    Centred, the position is base ``context // 2``. Shared, windows lie on a grid half a context apart, and each
-    position has at least a quarter of the context, rounded down, on either side. At contigs' ends windows are shifted.
+    Centred, the position is base ``context // 2``. Shared, windows lie on a grid half a context apart, and a position
+    has at least a quarter of the context, rounded down, on either side. At contigs' ends windows are shifted.
     """
     if placement == "shared":
         stride = max(context // 2, 1)
@@ -85,17 +80,13 @@ def place_windows(position_P: Int64, contig_length_P: Int64, context: int, place
 
 def read_windows(genome: ProbabilisticGenome, contig_N: Int64, start_N: Int64, length_N: Int64) -> PaddedWindows:
     """Return windows of any lengths, by the numbers of their contigs in the genome's order and 0-based starts."""
-    order = np.argsort(length_N, kind="stable")
+    order, parts = np.argsort(length_N, kind="stable"), []
     lengths, first = np.unique(length_N[order], return_index=True)
-    parts = []
     for length, rows in zip(lengths.tolist(), np.split(order, first[1:]), strict=False):
         found = genome.windows(contig_N[rows], start_N[rows], length)
         # N is unknown, whatever a population has there.
         known_M = found.base_BL[found.row_N, found.column_N] != alphabet.UNKNOWN
         varies = (found.row_N[known_M], found.column_N[known_M], found.frequency_N4[known_M])
         parts.append(PaddedWindows(found.base_BL, length_N[rows], *varies))
-    if len(parts) <= 1:
-        return concatenate_windows(parts)
-    back_N = np.empty_like(order)
-    back_N[order] = np.arange(len(order))
-    return concatenate_windows(parts).take(back_N)
+    windows = concatenate_windows(parts)
+    return windows if len(parts) <= 1 else windows.take(np.argsort(order))

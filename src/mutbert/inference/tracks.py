@@ -1,6 +1,6 @@
 """A value at every base of a genome, for genome browsers: bigWig, or bedGraph, plain or bgzip.
 
-Shape suffixes: P positions, S spans, 4 bases in the order A, C, G, T.
+Shape suffixes: P positions, S spans.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ from mutbert.arrays import list_ranges
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.bases import BasePredictor, PredictionSettings
-from mutbert.inference.opening import model_hash
+from mutbert.inference.bases import BasePredictor, Predicted, PredictionSettings
+from mutbert.inference.opening import model_hash, on_disk
 from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.inference.surroundings import open_surroundings
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions, read_bed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from mutbert.arrays import Float32, Int64
-    from mutbert.inference.bases import Predicted
+    from mutbert.arrays import Int64
     from mutbert.model import MutBertForMaskedLM
     from mutbert.progress import Advance
 
-MASK_EVERY: Final = 8
-"""By default one base in so many is masked at once, close to the share that is masked in training."""
+_VALUES: Final = {
+    "entropy": Predicted.entropies,
+    "reference_probability": Predicted.reference_probabilities,
+    "best_alternate_llr": Predicted.best_alternate_ratios,
+}
+TRACKS: Final = tuple(_VALUES)
 _BIGWIG: Final = (".bw", ".bigwig")
 # The longest first: .bedgraph.gz is no .gz.
 _SUFFIXES: Final = (".bedgraph.gz", ".bedgraph", *_BIGWIG)
@@ -46,91 +49,59 @@ _SUFFIXES: Final = (".bedgraph.gz", ".bedgraph", *_BIGWIG)
 _MOST_CONTIGS: Final = (1 << 16) - 1
 
 
-def _best_alternate_llr(predicted: Predicted) -> Float32:
-    ratio_P4, base_P = predicted.log_ratios(), predicted.base_P
-    single = np.flatnonzero(base_P < len(alphabet.BASES))
-    ratio_P4[single, base_P[single]] = -np.inf
-    return ratio_P4.max(axis=1)  # type: ignore[no-any-return]
-
-
-_VALUES: Final[dict[str, Callable[[Predicted], Float32]]] = {
-    "entropy": lambda predicted: predicted.entropies(),
-    "reference_probability": lambda predicted: predicted.reference_probabilities(),
-    "best_alternate_llr": _best_alternate_llr,
-}
-TRACKS: Final = tuple(_VALUES)
-
-
 @dataclass(frozen=True)
 class TracksReport:
-    """What `write_tracks` wrote: the file of each track, and numbers of contigs and bases that were asked for.
-
-    Of the bases, `unknown` are N and have no value, `ambiguous` are another IUPAC code and have an entropy alone, and
-    `differing` are not the reference's in a person, of whose records `not_used` change nothing, by reason.
-    """
+    """What `write_tracks` wrote: the file of each track, and numbers of contigs and bases that were asked for."""
 
     outputs: Mapping[str, Path]
     contigs: int
     bases: int
-    unknown: int
-    ambiguous: int
-    differing: int | None
-    not_used: Mapping[str, int]
+    unknown: int  # N, without a value
+    ambiguous: int  # another IUPAC code, with an entropy alone
+    differing: int | None  # in a person, not the reference's
+    not_used: Mapping[str, int]  # of the person's records, by reason
 
 
 def write_tracks(
-    model: str | Path | MutBertForMaskedLM,
-    genome: str | Path | ProbabilisticGenome,
-    output: str | Path,
-    *,
-    tracks: Sequence[str] = ("entropy",),
-    regions: Sequence[str | Region] = (),
-    bed: str | Path | None = None,
-    mask_every: int = MASK_EVERY,
-    surroundings: str = "reference",
-    person_vcf: str | Path | None = None,
-    sample: str | None = None,
-    settings: PredictionSettings | None = None,
-    resume: bool = False,
-    force: bool = False,
-    progress: bool = False,
-) -> TracksReport:
-    """Write what a model predicts at every base of a genome, or of some regions of it, each base once.
-
-    A value is a function of the position, the surroundings and the settings; it does not depend on the regions.
+    model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome, output: str | Path, *,
+    tracks: Sequence[str] = ("entropy",), regions: Sequence[str | Region] = (), bed: str | Path | None = None,
+    mask_every: int = 8, surroundings: str = "reference", person_vcf: str | Path | None = None,
+    sample: str | None = None, settings: PredictionSettings | None = None,
+    resume: bool = False, force: bool = False, progress: bool = False,
+) -> TracksReport:  # fmt: skip
+    """Write what a model predicts at every base of a genome, or of some regions of it.
 
     Parameters
     ----------
-    model : str, Path or MutBertForMaskedLM
-        A checkpoint, read to a GPU if there is one; or a loaded model, which runs where it is.
-    genome : str, Path or ProbabilisticGenome
-        A store.
+    model, genome
+        A checkpoint, read to a GPU if there is one, or a loaded model, which runs where it is; and a store.
     output : str or Path
         A ``.bw`` or ``.bigwig`` (which need pyBigWig), ``.bedgraph`` or ``.bedgraph.gz`` file. Of several tracks each
         has its own, ``NAME.TRACK.bw``.
     tracks : sequence of str
         ``"entropy"`` of the distribution over A, C, G, T in nats; ``"reference_probability"``, that of the reference
         base; ``"best_alternate_llr"``, the greatest ln P(base) − ln P(reference base) of the other three.
-    regions, bed : sequence of str or Region, and str or Path, optional
+    regions, bed : optional
         As in ``chr22:101-200``, 1-based and both ends included, or ``chr22``; or a BED file. Else the whole genome.
     mask_every : int
-        1 masks one base at a time, in the middle of its window; K above 1 one base in K; 0 none.
-    surroundings, person_vcf, sample : str, optional
+        1 masks one base at a time, in the middle of its window; K above 1 one base in K, by default close to the share
+        that is masked in training; 0 none.
+    surroundings, person_vcf, sample : optional
         What windows hold: the ``"reference"``, the ``"population"``'s frequencies, or the genotypes of one
         ``"person"``, `sample` of `person_vcf`.
-    settings : PredictionSettings, optional
-        How the model is run.
-    resume, force, progress : bool
-        Continue a run that was stopped; replace outputs where they exist; show progress on standard error.
+    settings, resume, force, progress : optional
+        How the model is run; continue a run that was stopped; replace outputs where they exist; show progress.
     """
-    outputs, settings = _outputs(Path(output), tracks), settings or PredictionSettings()
+    output, settings = Path(output), settings or PredictionSettings()
+    outputs = _outputs(output, tracks)
     if mask_every < 0:
         raise InputError(f"mask_every is {mask_every}; give 0 for none, 1 for one base at a time, or more")
     for path in outputs.values():
-        check_output(path, force=force)
+        check_output(path, force=force, inputs=on_disk(model, genome, bed, person_vcf))
     genome = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     lengths, names = genome.lengths, list(genome.lengths)
-    _check_bigwig(Path(output), lengths)
+    if output.suffix.lower() in _BIGWIG and len(lengths) > _MOST_CONTIGS:
+        raise InputError(f"{output}: a bigWig takes {_MOST_CONTIGS:,} contigs at most; write .bedgraph.gz")
     if bed is not None and regions:
         raise InputError(f"{bed}: regions are given as well as a BED file; give one or the other")
     asked = [Region.parse(str(region), lengths) for region in regions or lengths]
@@ -139,71 +110,48 @@ def write_tracks(
     spans = [(names.index(region.contig), region.start, region.end) for region in merged]
     if not any(len(genome.known_runs(region.contig, region.start, region.end)) for region in merged):
         raise InputError(f"{output}: all {bases:,} bases that are asked for are N, so there is nothing to write")
-    vcf = None if person_vcf is None else Path(person_vcf)
-    around = open_surroundings(genome, surroundings, vcf=vcf, sample=sample, contigs=contigs, progress=progress)
+    around = open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, contigs=contigs, progress=progress)
     predictor = BasePredictor(model, around.genome, settings)
     plan = {
         "mutbert": mutbert.__version__, "model": model_hash(predictor.model), "genome": genome.identity,
         **asdict(settings), "context": predictor.context, "tracks": list(outputs), "regions": spans,
-        "mask_every": mask_every, "surroundings": surroundings, "sample": sample, "person_vcf": vcf and sha256_of(vcf),
+        "mask_every": mask_every, "surroundings": surroundings, "sample": sample,
+        "person_vcf": person_vcf and sha256_of(Path(person_vcf)),
     }  # fmt: skip
     with (
-        parts_folder(Path(output), plan, resume=resume, force=force) as folder,
+        parts_folder(output, plan, resume=resume, force=force) as folder,
         progress_bar("tracks", bases, unit="bases", show=progress) as advance,
     ):
         compute = partial(_predict, predictor, list(outputs), mask_every, advance)
-        stride = 1 if mask_every == 1 else predictor.stride
+        # Windows of the grid lie half a context apart.
+        stride = 1 if mask_every == 1 else max(predictor.context // 2, 1)
         chunks = enumerate(_chunks(spans, stride, predictor.windows_at_once(mask_every)))
         parts = run_parts(folder, chunks, compute, skipped=lambda chunk: advance(int((chunk[2] - chunk[1]).sum())))
         with ExitStack() as stack:
             for track, path in outputs.items():
-                aside = stack.enter_context(atomic_file(path, force=force))
-                _write(aside, track, lengths, _values(parts, track, names))
-        codes = pl.scan_parquet(parts).group_by("base").len().collect().rows()
-    unknown = sum(count for code, count in codes if code == alphabet.UNKNOWN)
-    ambiguous = sum(count for code, count in codes if code >= len(alphabet.BASES)) - unknown
+                _write(stack.enter_context(atomic_file(path, force=force)), parts, track, lengths)
+        codes = dict(pl.scan_parquet(parts).group_by("base").len().collect().iter_rows())
+    unknown = codes.pop(alphabet.UNKNOWN, 0)
+    ambiguous = sum(count for code, count in codes.items() if code >= len(alphabet.BASES))
     differing = around.count_differing(spans)
     return TracksReport(outputs, len(contigs), bases, unknown, ambiguous, differing, around.not_used)
 
 
-def _predict(
-    predictor: BasePredictor, tracks: Sequence[str], mask_every: int, advance: Advance, spans_3S: Int64, path: Path
-) -> None:
-    """Write the tracks' values at every base of some spans."""
-    span_P, position_P = list_ranges(*spans_3S[1:])
-    contig_P = spans_3S[0, span_P]
-    predicted = predictor.predict(contig_P, position_P, mask_every, advance)
-    values = {track: _VALUES[track](predicted) for track in tracks}
-    pl.DataFrame({"contig": contig_P, "position": position_P, "base": predicted.base_P, **values}).write_parquet(path)
-
-
-def _suffix(output: Path) -> str:
-    """Return the suffix that chooses the format, as it is written in the name."""
-    for suffix in _SUFFIXES:
-        if output.name.lower().endswith(suffix) and len(output.name) > len(suffix):
-            return output.name[-len(suffix) :]
-    raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_SUFFIXES)}")
-
-
 def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
-    suffix = _suffix(output)
+    """Return the file of each track."""
+    length = next((len(suffix) for suffix in _SUFFIXES if output.name.lower()[1:].endswith(suffix)), 0)
+    if not length:
+        raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_SUFFIXES)}")
     if not tracks or not set(tracks) <= set(TRACKS):
         raise InputError(f"tracks are {', '.join(tracks) or 'none'}; give some of {', '.join(TRACKS)}")
+    if output.suffix.lower() in _BIGWIG:
+        try:
+            import pyBigWig  # noqa: F401
+        except ImportError:
+            raise MissingExtraError("pyBigWig", "tracks") from None
     if len(set(tracks)) == 1:
         return {tracks[0]: output}
-    return {track: output.with_name(f"{output.name[: -len(suffix)]}.{track}{suffix}") for track in tracks}
-
-
-def _check_bigwig(output: Path, lengths: Mapping[str, int]) -> None:
-    """Raise where a bigWig cannot be written, before the model runs."""
-    if _suffix(output).lower() not in _BIGWIG:
-        return
-    try:
-        import pyBigWig  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("pyBigWig", "tracks") from None
-    if len(lengths) > _MOST_CONTIGS:
-        raise InputError(f"{output}: a bigWig takes {_MOST_CONTIGS:,} contigs at most; write .bedgraph.gz")
+    return {track: output.with_name(f"{output.name[:-length]}.{track}{output.name[-length:]}") for track in tracks}
 
 
 def _chunks(spans: Sequence[tuple[int, int, int]], stride: int, most: int) -> Iterator[Int64]:
@@ -223,22 +171,33 @@ def _chunks(spans: Sequence[tuple[int, int, int]], stride: int, most: int) -> It
         yield np.array(chunk, dtype=np.int64).T
 
 
-def _values(parts: Sequence[Path], track: str, names: Sequence[str]) -> Iterator[tuple[str, pl.DataFrame]]:
-    """Yield contigs and ascending positions of theirs with a value."""
-    for part in parts:
-        frame = pl.read_parquet(part, columns=["contig", "position", track]).rename({track: "value"})
-        there = frame.filter(pl.col("value").is_not_nan()).partition_by("contig", as_dict=True, maintain_order=True)
-        yield from ((names[contig], rows) for (contig,), rows in there.items())
+def _predict(
+    predictor: BasePredictor, tracks: Sequence[str], mask_every: int, advance: Advance, spans_3S: Int64, path: Path
+) -> None:
+    """Write the tracks' values at every base of some spans."""
+    span_P, position_P = list_ranges(*spans_3S[1:])
+    contig_P = spans_3S[0, span_P]
+    predicted = predictor.predict(contig_P, position_P, mask_every, advance)
+    values = {track: _VALUES[track](predicted) for track in tracks}
+    pl.DataFrame({"contig": contig_P, "position": position_P, "base": predicted.base_P, **values}).write_parquet(path)
 
 
-def _write(path: Path, track: str, lengths: Mapping[str, int], values: Iterable[tuple[str, pl.DataFrame]]) -> None:
-    """Write a track in the format that its name tells."""
+def _write(path: Path, parts: Sequence[Path], track: str, lengths: Mapping[str, int]) -> None:
+    """Write a track's values in the format that its name tells; bases without one are left out."""
+    names = list(lengths)
+
+    def values() -> Iterator[tuple[str, pl.DataFrame]]:
+        for part in parts:
+            frame = pl.read_parquet(part, columns=["contig", "position", track]).rename({track: "value"})
+            there = frame.filter(pl.col("value").is_not_nan()).partition_by("contig", as_dict=True, maintain_order=True)
+            yield from ((names[contig], rows) for (contig,), rows in there.items())
+
     if path.suffix.lower() in _BIGWIG:
         import pyBigWig
 
         with pyBigWig.open(str(path), "w") as file:
             file.addHeader(list(lengths.items()))
-            for contig, rows in values:
+            for contig, rows in values():
                 position_P, value_P = rows["position"].to_numpy(), rows["value"].to_numpy()
                 edges = np.flatnonzero(np.diff(position_P, prepend=-2, append=-2) != 1).tolist()
                 for first, end in pairwise(edges):
@@ -246,7 +205,7 @@ def _write(path: Path, track: str, lengths: Mapping[str, int], values: Iterable[
         return
     with pysam.BGZFile(str(path), "wb") if path.suffix.lower() == ".gz" else path.open("wb") as file:
         file.write(f'track type=bedGraph name="{track}"\n'.encode())
-        for contig, rows in values:
+        for contig, rows in values():
             # Each number is the shortest that is read as the same float32.
             lines = rows.select(pl.lit(contig), "position", end=pl.col("position") + 1, value="value")
             file.write(lines.write_csv(include_header=False, separator="\t").encode())

@@ -1,19 +1,15 @@
 """Checkpoints, published or ours, read completely or not at all.
 
-Both layouts hold the same weights under the same keys, those of BERT in `transformers` without positions:
-``bert.embeddings.*``, ``bert.encoder.layer.N.*``, ``bert.pooler.dense.*`` (of ``"first_token_transform"`` alone),
-``cls.predictions.*`` (``decoder.weight`` only where it is not the word embedding), ``classifier.*``.
-
-A published ``config.json`` says ``model_type: "bert"`` with an ``auto_map`` of its own classes, by which it is known.
-Weights are safetensors, or ``.bin`` files, which are pickles: of these nothing but tensors is read.
+Both layouts hold the weights of BERT in `transformers` without positions: ``bert.embeddings.*``,
+``bert.encoder.layer.N.*``, ``bert.pooler.dense.*`` (of ``"first_token_transform"`` alone), ``cls.predictions.*``
+(``decoder.weight`` only where it is not the word embedding), ``classifier.*``. A published ``config.json`` is known by
+``model_type: "bert"`` with an ``auto_map`` of its own classes. Of ``.bin`` files, nothing but tensors is read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
 
@@ -24,7 +20,6 @@ from safetensors.torch import load_file
 from transformers.utils import logging as transformers_logging
 
 from mutbert.errors import InputError, one_line
-from mutbert.files import sha256_of
 from mutbert.model.configuration_mutbert import MutBertConfig
 from mutbert.model.modeling_mutbert import MutBertPreTrainedModel
 
@@ -32,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Model = TypeVar("Model", bound=MutBertPreTrainedModel)
-
 # What the libraries raise for files that are damaged, or hold values of a wrong kind.
 BAD_FILES: Final = (
     OSError, ValueError, RuntimeError, AttributeError, TypeError, LookupError, ImportError, StrictDataclassError
@@ -40,11 +34,11 @@ BAD_FILES: Final = (
 
 
 def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: bool = False, **overrides: Any) -> Model:
-    """Return a trained model of `model_class` in evaluation mode; raise InputError for a checkpoint that is not whole.
+    """Return a trained model in evaluation mode, of a folder or a repository of the Hub, ours or published.
 
-    `path` is a folder or a repository of the Hub, ours or published. Every weight must come from it and have a place
-    in the model, but for heads that the model does not have; `fresh_head` lets a classifier that is missing start
-    with fresh weights, for fine-tuning. `overrides` are values of `MutBertConfig`, ``dtype`` and the like.
+    InputError is raised for a weight that is missing or has no place in the model, but for heads that it does not have;
+    `fresh_head` lets a classifier that is missing start with fresh weights. `overrides` are values of `MutBertConfig`,
+    ``dtype`` and the like.
     """
     check_folder(path)
     folder = local_folder(path, overrides.pop("revision", None))
@@ -65,22 +59,17 @@ def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: b
     if tied and torch.equal(decoder.weight, model.get_input_embeddings().weight):
         model.tie_weights()
     model.record_decoder()
-    trained: Model = model
-    return trained
+    return model  # type: ignore[no-any-return]
 
 
-def load_quietly(
-    kind: Any, config: Any, weights: dict[str, torch.Tensor], **settings: Any
-) -> tuple[Any, dict[str, Any]]:
+def load_quietly(kind: Any, config: Any, weights: dict[str, Any], **settings: Any) -> tuple[Any, dict[str, Any]]:
     """Return a model in evaluation mode, and what is missing, left over or of another shape among its weights."""
+    settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
         with library_bars_off():
-            model, info = kind.from_pretrained(
-                None, config=config, state_dict=weights, output_loading_info=True, ignore_mismatched_sizes=True,
-                **settings,
-            )  # fmt: skip
+            model, info = kind.from_pretrained(None, config=config, state_dict=weights, **settings)
     finally:
         transformers_logging.set_verbosity(before)
     return model.eval(), info
@@ -88,8 +77,11 @@ def load_quietly(
 
 def _misfit(model: Any, info: dict[str, Any], *, fresh_head: bool, ignore_pooler: bool) -> str:
     """Return what is wrong with a model whose loading gave `info`, or an empty text."""
-    name = type(model).__name__
-    missing, left_over = set(info["missing_keys"]), set(info["unexpected_keys"])
+
+    def some(names: set[str]) -> str:
+        return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+    name, missing, left_over = type(model).__name__, set(info["missing_keys"]), set(info["unexpected_keys"])
     for part in ("classifier.", "bert.pooler.") if fresh_head else ():
         weights = {weight for weight, _ in model.named_parameters() if weight.startswith(part)}
         if not weights <= missing:
@@ -98,17 +90,13 @@ def _misfit(model: Any, info: dict[str, Any], *, fresh_head: bool, ignore_pooler
     if missing:
         pooler = any("pooler.dense." in weight for weight in missing)
         remedy = 'give pooler_type="mean"' if pooler else "get it anew, or give a model that was fine-tuned for it"
-        return f"has no {_some(missing)}, which {name} needs; {remedy}"
+        return f"has no {some(missing)}, which {name} needs; {remedy}"
     if left_over := {weight for weight in left_over if not (ignore_pooler and "pooler.dense." in weight)}:
-        return f"has {_some(left_over)}, which {name} has no place for; it is of another model"
+        return f"has {some(left_over)}, which {name} has no place for; it is of another model"
     if mismatched := sorted(info["mismatched_keys"]):
         weight, found, expected = mismatched[0]
         return f"{weight} has shape {tuple(found)} where {name} has {tuple(expected)}; make its config agree"
     return ""
-
-
-def _some(names: set[str]) -> str:
-    return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def check_folder(path: str | Path) -> None:
@@ -145,7 +133,7 @@ def local_folder(source: str | Path, revision: str | None = None, *, weights: bo
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Return a checkpoint's tensors by name; raise InputError for files that are damaged or hold other things."""
+    """Return a checkpoint's tensors by name, of files that hold nothing else."""
     weights: dict[str, torch.Tensor] = {}
     for path in weight_files(folder):
         try:
@@ -166,7 +154,7 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files with a model's weights: a whole file or else the parts of an index, safetensors before .bin."""
+    """Return the files of a model's weights: a whole one or else the parts of an index, safetensors before .bin."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (folder / name).is_file():
             return [folder / name]
@@ -184,7 +172,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 @contextmanager
 def library_bars_off() -> Iterator[None]:
-    """Hide the progress bars of `transformers` for loading and saving, which take a moment."""
+    """Yield without the progress bars of `transformers`."""
     enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -192,19 +180,3 @@ def library_bars_off() -> Iterator[None]:
     finally:
         if enabled:
             transformers_logging.enable_progress_bar()
-
-
-def checkpoint_identity(place: str, revision: str | None = None, *, config_alone: bool = False) -> str:
-    """Return a line that differs where a checkpoint's configuration or weights do, or the configuration alone."""
-    folder = Path(place)
-    if not folder.is_dir():
-        return f"{place}@{revision or 'main'}"
-    files = [folder / "config.json", *([] if config_alone else weight_files(folder))]
-    digests = {path.name: _digest(path, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in files}
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-
-
-@cache
-def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001
-    """Return a file's digest, computed again where it has been written anew."""
-    return sha256_of(path)

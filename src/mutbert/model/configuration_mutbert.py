@@ -27,15 +27,14 @@ class MutBertConfig(PreTrainedConfig):
     Parameters
     ----------
     rope_theta, rope_scaling
-        Base of the rotary positions (Su et al. 2021, arXiv 2104.09864), and for inputs longer than the
-        `max_position_embeddings` tokens of training ``{"type": "linear" | "dynamic", "factor": f}``, f ≥ 1; formulas in
-        `modeling_mutbert.rotary_tables`. As in `transformers`, ``rope_parameters`` are both in one, and saved so.
+        Base of the rotary positions, and for inputs longer than `max_position_embeddings` ``{"type": "linear" |
+        "dynamic", "factor": f}``, f ≥ 1; see `modeling_mutbert.rotary_tables`. Saved in one, as ``rope_parameters``.
     pooler_type : str
         ``"mean"`` over the tokens, or ``"first_token_transform"`` (dense, tanh; also read from the older ``"cls"``).
     check_inputs : bool
         Whether probabilities in CPU memory must be distributions. Not saved.
     **kwargs
-        The other parameters, as for `transformers.BertConfig`. A, C, G, T are the last four tokens.
+        As for `transformers.BertConfig`. A, C, G, T are the last four tokens.
     """
 
     model_type = "mutbert"
@@ -62,8 +61,7 @@ class MutBertConfig(PreTrainedConfig):
         self.max_position_embeddings, self.initializer_range = max_position_embeddings, initializer_range
         self.hidden_dropout_prob, self.classifier_dropout = hidden_dropout_prob, classifier_dropout
         self.attention_probs_dropout_prob = attention_probs_dropout_prob
-        self.layer_norm_eps, self.check_inputs = layer_norm_eps, check_inputs
-        self.rope_theta = rope_theta
+        self.layer_norm_eps, self.check_inputs, self.rope_theta = layer_norm_eps, check_inputs, rope_theta
         self.rope_scaling = rope_scaling if rope_parameters is None else rope_parameters
         self.check()
 
@@ -100,7 +98,7 @@ class MutBertConfig(PreTrainedConfig):
         return int(self.hidden_size) // int(self.num_attention_heads)
 
     def check(self) -> None:
-        """Raise ValueError where a value is out of range; a model does so before it is built."""
+        """Raise ValueError where a value is out of range, as models do before they are built."""
 
         def require(names: tuple[str, ...], what: str, is_valid: Callable[[Any], bool]) -> None:
             for name in names:

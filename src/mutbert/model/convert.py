@@ -45,17 +45,10 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
 
     Parameters
     ----------
-    source : str or Path
-        A folder, or a repository of the Hub; weights as safetensors, or as ``.bin``, of which tensors alone are read.
-    output : str or Path
-        The folder to write.
+    source, output : str or Path
+        A folder, or a repository of the Hub; and the folder to write.
     force : bool
         Replace a model folder there.
-
-    Raises
-    ------
-    InputError
-        When any key is missing or left over, weights contradict each other, or the checkpoint is of another model.
     """
     output, folder = Path(output), local_folder(source)
     check_output(output, force=force, directory=True, inputs=[folder])
@@ -66,10 +59,10 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
 
 
 def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tuple[Any, int, list[str]]:
-    """Write a checkpoint into a folder; return the model, the number of tensors, and the keys that repeat another."""
+    """Return the model that was written, the number of its tensors, and the keys that repeated another."""
     check_folder(source)
     weights = read_weights(source)
-    # Each class takes its own part and refuses what none has a place for; the last one has most of them.
+    # Each class takes its own part, and none what has no place in it.
     model = [read_checkpoint(source, model_class) for model_class in _classes(source, weights)][-1]
     config = model.config
     _check_vocabulary(source, config.vocab_size)
@@ -91,29 +84,24 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
 def _tokenizer(source: Path, length: int) -> MutBertTokenizer:
     """Return the checkpoint's own tokenizer where it is one of ours, whose settings stay; else one for the length."""
     path = source / "tokenizer_config.json"
-    if path.is_file() and b'"MutBertTokenizer"' in path.read_bytes():
-        try:
-            tokenizer: MutBertTokenizer = MutBertTokenizer.from_pretrained(source)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"{path}: cannot be read: {one_line(error, 300)}") from None
-        return tokenizer
-    return MutBertTokenizer(model_max_length=length)
+    if not path.is_file() or b'"MutBertTokenizer"' not in path.read_bytes():
+        return MutBertTokenizer(model_max_length=length)
+    try:
+        return MutBertTokenizer.from_pretrained(source)  # type: ignore[no-any-return]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: cannot be read: {one_line(error, 300)}") from None
 
 
 def _check_vocabulary(folder: Path, size: int) -> None:
     """Raise InputError for a checkpoint with another number of tokens, or whose tokenizer has other ids."""
-    if size != alphabet.VOCABULARY_SIZE:
-        raise InputError(
-            f"{folder}: has {size} tokens where MutBERT has {alphabet.VOCABULARY_SIZE}; it is of another model"
-        )
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return
+    if size != (own := alphabet.VOCABULARY_SIZE):
+        raise InputError(f"{folder}: has {size} tokens where MutBERT has {own}; it is of another model")
+    path, own_vocabulary = folder / "tokenizer.json", {token: number for number, token in enumerate(alphabet.TOKENS)}
     try:
-        vocabulary = Tokenizer.from_file(str(path)).get_vocab()
+        vocabulary = Tokenizer.from_file(str(path)).get_vocab() if path.is_file() else own_vocabulary
     except Exception as error:  # the library raises no narrower one
         raise InputError(f"{path}: cannot be read: {error}; remove it to go without") from None
-    if vocabulary != {token: number for number, token in enumerate(alphabet.TOKENS)}:
+    if vocabulary != own_vocabulary:
         raise InputError(f"{path}: its tokens are not {', '.join(alphabet.TOKENS)}; the checkpoint is of another model")
 
 
@@ -129,9 +117,8 @@ def _classes(folder: Path, weights: dict[str, Tensor]) -> list[type[models.MutBe
     heads = {"cls.": models.MutBertForMaskedLM, "classifier.": classifier}
     classes = [kind for head, kind in heads.items() if any(name.startswith(head) for name in weights)]
     if len(classes) > 1:
-        raise InputError(
-            f"{folder}: has a masked model's head and a classifier, which no one model has; convert a folder for each"
-        )
+        raise InputError(f"{folder}: has a masked model's head and a classifier, which no one model has; convert a "
+                         "folder for each")  # fmt: skip
     if not classes or any("pooler.dense." in name for name in weights):
         classes.insert(0, models.MutBertModel)
     return classes

@@ -6,7 +6,7 @@ BERT (Devlin et al. 2019, arXiv 1810.04805) with two changes: rotary positions, 
 import nothing of their package but each other, so that they can travel with a checkpoint as the Hub's custom code.
 
 Shape suffixes: B batch, L length in tokens, V vocabulary, C columns of probabilities (V, or the 4 bases), D hidden
-size, H heads, K size of a head, N labels, T targets. ``1`` stands where a dimension is broadcast.
+size, H heads, K size of a head, N labels, T targets, 1 broadcast.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class MutBertPredictions(modeling_bert.BertLMPredictionHead):
 
 
 class MutBertPreTrainedModel(BertPreTrainedModel):
-    """What all MutBERT models share: fresh weights, loading and saving."""
+    """What all MutBERT models share."""
 
     config: Any
     config_class = MutBertConfig
@@ -166,7 +166,7 @@ class MutBertPreTrainedModel(BertPreTrainedModel):
         return True  # The library guesses from words in this file, others in other releases.
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *_: Any, **__: Any) -> nn.Embedding:
-        """Return the word embedding; raise ValueError for another size, as A, C, G and T are its last rows."""
+        """Return the word embedding, whose size is fixed, as A, C, G and T are its last rows."""
         embedding: nn.Embedding = self.get_input_embeddings()
         if new_num_tokens not in {None, embedding.num_embeddings}:
             raise ValueError(f"the vocabulary has {embedding.num_embeddings} tokens, A, C, G and T last; it stays so")
@@ -175,7 +175,7 @@ class MutBertPreTrainedModel(BertPreTrainedModel):
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], *args: Any, custom_code: bool = False, **kwargs: Any
     ) -> Any:
-        """Save as `transformers.PreTrainedModel`; with ``custom_code=True``, with the code that loads it."""
+        """Save as `transformers.PreTrainedModel`, with ``custom_code=True`` together with the code that loads it."""
         self.record_decoder()
         config = self.config
         if custom_code:
@@ -294,7 +294,7 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
         self._keys_to_ignore_on_save = set(self._tied_weights_keys) if config.tie_word_embeddings else set()
 
     def get_output_embeddings(self) -> Any:
-        """Return the decoder, whose weight has shape (V, D)."""
+        """Return the decoder."""
         return self.cls.predictions.decoder
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
@@ -374,11 +374,7 @@ class MutBertClassifier(MutBertPreTrainedModel):
 
 
 class MutBertForSequenceClassification(MutBertClassifier):
-    """Logits (B, N) of pooled features.
-
-    Labels are classes (B,), 0.0 and 1.0 (B, N) for several at once, or numbers (B,) or (B, N) to regress on. Where
-    ``problem_type`` is None, one output is a regression, and else the labels' type decides.
-    """
+    """Logits (B, N) of pooled features; labels as for `transformers.BertForSequenceClassification`."""
 
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [_MASKED_HEAD]
 

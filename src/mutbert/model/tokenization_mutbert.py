@@ -1,7 +1,4 @@
-"""The tokenizer: one token a base, and distributions where ids cannot say enough.
-
-Shape suffixes: B batch, L length in tokens, V vocabulary (9).
-"""
+"""The tokenizer: one token a base. Shape suffixes: B batch, L length in tokens, V vocabulary (9)."""
 
 from __future__ import annotations
 
@@ -17,8 +14,6 @@ from mutbert import alphabet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
 _ONE_HOT: Final = np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)
 _SPECIAL: Final = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
 
@@ -26,16 +21,14 @@ _SPECIAL: Final = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls
 class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ignore]
     """From DNA to token ids: ``[CLS] a [SEP]``, or ``[CLS] a [SEP] b [SEP]`` with token types 0 and 1 for a pair.
 
-    Every character is a token; white space is left out. A, C, G, T have ids 5 to 8, and what is no base, N and the
-    other IUPAC codes included, is ``[UNK]``. `encode_probabilities` keeps ambiguous codes as distributions.
+    A, C, G, T have ids 5 to 8, white space is left out, and any other character is ``[UNK]``. `encode_probabilities`
+    keeps ambiguous codes as distributions.
 
     Parameters
     ----------
     do_upper_case : bool
         Read the lower-case bases of a soft-masked FASTA as bases; to the published tokenizer they are ``[UNK]``.
-    model_max_length : int
-        Tokens to which ``truncation=True`` cuts, special ones included.
-    **kwargs
+    model_max_length, **kwargs
         As for any `transformers` tokenizer; the vocabulary is fixed.
     """
 
@@ -68,23 +61,13 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
             except ValueError as error:
                 raise ValueError(f"sequence {number}: {error}") from None
             probs_LV = alphabet.TOKEN_PROBABILITIES[codes]
-            rows.append(with_special_tokens(probs_LV) if add_special_tokens else probs_LV)
-        probs_BLV, mask_BL = pad(rows)
-        return BatchEncoding({"input_probs": probs_BLV, "attention_mask": mask_BL}, tensor_type="pt")
-
-
-def with_special_tokens(probs_LV: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return distributions (L, V) with one-hot rows for ``[CLS]`` before and ``[SEP]`` after them."""
-    return np.concatenate([_ONE_HOT[[alphabet.CLS_ID]], probs_LV, _ONE_HOT[[alphabet.SEP_ID]]])
-
-
-def pad(rows: Sequence[npt.NDArray[np.float32]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return distributions of several lengths as a batch (B, L, V) ending in ``[PAD]``, and its mask (B, L)."""
-    length_B = np.array([len(row) for row in rows], dtype=np.int64)
-    mask_BL = np.arange(length_B.max(initial=0)) < length_B[:, None]
-    probs_BLV = np.tile(_ONE_HOT[alphabet.PAD_ID], (*mask_BL.shape, 1))
-    probs_BLV[mask_BL] = np.concatenate([_ONE_HOT[:0], *rows])
-    return probs_BLV, mask_BL.astype(np.int64)
+            frame = (_ONE_HOT[[alphabet.CLS_ID]], _ONE_HOT[[alphabet.SEP_ID]]) if add_special_tokens else ()
+            rows.append(np.concatenate([*frame[:1], probs_LV, *frame[1:]]))
+        length_B = np.array([len(row) for row in rows], dtype=np.int64)
+        mask_BL = np.arange(length_B.max(initial=0)) < length_B[:, None]
+        probs_BLV = np.tile(_ONE_HOT[alphabet.PAD_ID], (*mask_BL.shape, 1))
+        probs_BLV[mask_BL] = np.concatenate([_ONE_HOT[:0], *rows])
+        return BatchEncoding({"input_probs": probs_BLV, "attention_mask": mask_BL.astype(np.int64)}, tensor_type="pt")
 
 
 def _backend(*, do_upper_case: bool) -> Tokenizer:
