@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NoReturn
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from mutbert.errors import InputError
-from mutbert.genome.positions import merge_alleles
+from mutbert.genome.population import Population
 from mutbert.genome.sources import check_samples
-from mutbert.genome.variants import (
-    REASONS,
-    Alleles,
-    Calls,
-    Reference,
-    Tally,
-    read_alleles,
-)  # fmt: skip
-from mutbert.genome.vcf import GENOTYPES, count_by_index, find_frequencies, read_header
-from mutbert.progress import progress_bar
+from mutbert.genome.variants import REASONS, Calls, Reference
+from mutbert.genome.vcf import GENOTYPES, find_frequencies, read_header
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from pathlib import Path
 
     from mutbert.arrays import Int64, UInt16
     from mutbert.genome.store import ProbabilisticGenome
@@ -58,33 +51,17 @@ def read_person(
     wanted = {name: contig for name, contig in genome.contigs.items() if contigs is None or name in contigs}
     sequence, ambiguity = genome.arrays["sequence.npy"], genome.arrays["ambiguity.npy"]
     reference = Reference(wanted, sequence, ambiguity, [name for name in genome.contigs if name not in wanted])
-    tally, index, regions, found = Tally.of(), count_by_index(vcf) or {}, [], []
-    for name, records in index.items():
-        if (contig := reference.find(calls, name)) >= 0:
-            regions.append((name, 0, None))
-        else:
-            tally.reasons[REASONS[-1 - contig]] += records
-    if regions or not index:
-        with progress_bar(f"genotypes of {sample}", None, unit="records", show=progress) as advance:
-            for read, alleles in read_alleles(calls, reference, tally, regions):
-                found.append(alleles)
-                advance(read)
-    if tally.reasons["compared"] >= _COMPARED and tally.reasons["mismatched"] > _SHARE * tally.reasons["compared"]:
-        calls.refuse_assembly(tally)
-    names = list(index or tally.contigs)
-    if names and all(reference.find(calls, name) == -1 for name in names):
-        raise InputError(
-            f"{vcf}: its contigs ({names_text(names)}) are none of {genome.path.name} ({names_text(genome.lengths)}); "
-            "use the genotypes that are of its assembly"
-        )
-
-    def refuse_sum(position: int, total: float) -> NoReturn:
-        name = reference.names[int(reference.contig_of(np.array([position]))[0])]
-        raise InputError(f"{vcf}: contig {name}: the alleles of {sample} at a position sum to {total:g}, more than 1")
-
-    position_V, frequency_V4, (merged,) = merge_alleles([Alleles.concatenate(found)], 0.0, refuse_sum)
-    tally.add(merged)
-    none = np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)
-    variants = dict.fromkeys(wanted, none)
-    variants |= {name: (place_V, rows_V4) for name, place_V, rows_V4 in reference.split(position_V, frequency_V4)}
+    with TemporaryDirectory(prefix="mutbert-person-") as folder:
+        found = Population(Path(folder), [calls], reference)
+        found.read(0.0, progress=progress)
+        tally = found.tallies[0]
+        if tally.reasons["compared"] >= _COMPARED:
+            calls.check_assembly(tally, _SHARE)
+        if found.unmatched and not found.names and not tally.reasons["contig not selected"]:
+            raise InputError(
+                f"{vcf}: its contigs ({names_text(found.unmatched)}) are none of {genome.path.name} "
+                f"({names_text(genome.lengths)}); use the genotypes that are of its assembly"
+            )
+        variants = dict.fromkeys(wanted, (np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)))
+        variants |= {name: (position_V, row_V4) for name, position_V, row_V4 in found.variants()}
     return variants, {_OF_A_PERSON.get(text, text): tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}
