@@ -117,14 +117,6 @@ def test_records_without_genotypes_have_no_frequency(tmp_path, write, fasta):
         build_genome(fasta, tmp_path / "z.genome", path, frequency_field="GT")
 
 
-@pytest.mark.parametrize("pos", [1001, 1005, 2**31 - 7])
-@pytest.mark.parametrize("field", ["AF", "GT"])
-def test_records_past_the_end_are_counted(tmp_path, write, fasta, pos, field):
-    report = build_genome(fasta, tmp_path / "y.genome", write([line(1), line(pos)]), frequency_field=field)
-    assert (report.records[0].used, report.records[0].not_used) == (1, {"outside the contig": 1})
-    assert ProbabilisticGenome.open(report.path).variants("chr1").position.tolist() == [0]
-
-
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("kind", ["plain", "index"])
 def test_two_names_of_one_contig_are_refused(tmp_path, run, write, fasta, kind, number):
@@ -240,14 +232,6 @@ def test_a_missing_folder_is_named(tmp_path, run, fasta):
     assert said == [
         f"mutbert: {tmp_path}/absent/x.genome: the directory {tmp_path}/absent does not exist; create it first"
     ]
-
-
-def test_pipes_are_refused(tmp_path, run, fasta):
-    os.mkfifo(tmp_path / "pipe")
-    for words in (["--fasta", tmp_path / "pipe"], ["--fasta", fasta, "--vcf", tmp_path / "pipe"]):
-        status, said = run(*words, "-o", tmp_path / "x.genome")
-        assert (status, len(said)) == (2, 1)
-        assert f"{tmp_path}/pipe: is not a regular file; save the " in said[0]
 
 
 def test_two_builders_of_one_output(tmp_path, run, fasta, write):

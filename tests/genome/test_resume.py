@@ -142,15 +142,6 @@ def test_other_settings_and_files_are_refused_and_lose_nothing(stopped, tmp_path
     assert (tmp_path / "x.genome.partial" / "work" / "plan.json").exists()
 
 
-def test_a_new_index_of_the_same_file_is_used(stopped, world, tmp_path):
-    fasta, output, vcfs = stopped
-    (vcfs[0].parent / f"{vcfs[0].name}.tbi").unlink()
-    report = build_genome(fasta, output, vcfs, resume=True)
-    pysam.tabix_index(str(vcfs[0]), preset="vcf")
-    assert report.records == build_genome(fasta, tmp_path / "y.genome", vcfs).records
-    assert bytes_of(output) == bytes_of(tmp_path / "y.genome")
-
-
 def test_a_finished_genome_is_left_as_it_is(world, tmp_path, as_version_1):
     folder, fasta, *_ = world
     vcf = write_vcf(folder / "small.vcf", ["chr1"], step=1000)

@@ -12,6 +12,8 @@ import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -20,16 +22,17 @@ from mutbert.errors import InputError
 from mutbert.files import atomic_file, write_json
 from mutbert.genome import variants as fates
 from mutbert.genome.format import float_to_fixed
+from mutbert.genome.sources import check_samples
 from mutbert.genome.variants import REASONS, SUM_TOLERANCE, Alleles, Calls, Reference, Tally, read_alleles
-from mutbert.genome.vcf import Region, count_by_index
+from mutbert.genome.vcf import GENOTYPES, Region, count_by_index, find_frequencies, read_header
 from mutbert.progress import progress_bar
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Iterator, Sequence
 
     from mutbert.arrays import Float64, Int64, UInt8, UInt16
+    from mutbert.genome.store import ProbabilisticGenome
     from mutbert.progress import Advance
 
 # Share of a file's compared records whose REF may differ from the FASTA before it is taken for a wrong assembly; and of
@@ -44,6 +47,16 @@ _MERGED_AT_ONCE: Final = 1 << 17  # merging takes some two hundred bytes an alle
 # A decimal that equals the minimum is not above it in float32, and neither is a sum of three; the next of 6 digits is.
 _ROUNDING: Final = 2.0**-23
 _MIX: Final = -7046029254386353131  # odd, so that different alleles of one base have different products
+# As of variants that are scored: another assembly, where of so many compared records so great a share differs.
+_COMPARED, _SHARE = 100, 0.5
+
+_OF_A_PERSON: Final = {
+    "contig not in the FASTA": "contig not in the genome",
+    "contig not selected": "contig not asked for",
+    "frequency missing": "no genotype called",
+    "reference base differs from the FASTA": "reference base differs from the genome",
+    "frequency not above the minimum": "as the reference",
+}
 
 
 class Unit(NamedTuple):
@@ -289,3 +302,37 @@ def _check_file(calls: Calls, tally: Tally) -> None:
             have, remedy = "a genotype of the samples", "choose other samples"
         raise InputError(f"{calls.path}: none of the {no_frequency:,} records that could be used has {have}; {remedy}")
     calls.check_assembly(tally, _MISMATCHES)
+
+
+def read_person(
+    genome: ProbabilisticGenome,
+    vcf: Path,
+    sample: str,
+    *,
+    contigs: Collection[str] | None = None,
+    progress: bool = False,
+) -> tuple[dict[str, tuple[Int64, UInt16]], dict[str, int]]:
+    """Return a person's variants by contig, positions (V,) and frequencies (V, 4), and records not used by reason.
+
+    Where the two chromosomes differ, each has half. Of contigs other than `contigs`, an indexed file is not read.
+    """
+    header = read_header(vcf)
+    check_samples([sample], {vcf: header.samples})
+    calls = Calls(vcf, "", find_frequencies(vcf, header, GENOTYPES, [sample]), ("PASS", "."))
+    wanted = {name: contig for name, contig in genome.contigs.items() if contigs is None or name in contigs}
+    sequence, ambiguity = genome.arrays["sequence.npy"], genome.arrays["ambiguity.npy"]
+    reference = Reference(wanted, sequence, ambiguity, [name for name in genome.contigs if name not in wanted])
+    with TemporaryDirectory(prefix="mutbert-person-") as folder:
+        found = Population(Path(folder), [calls], reference)
+        found.read(0.0, progress=progress)
+        tally = found.tallies[0]
+        if tally.reasons["compared"] >= _COMPARED:
+            calls.check_assembly(tally, _SHARE)
+        if found.unmatched and not found.names and not tally.reasons["contig not selected"]:
+            raise InputError(
+                f"{vcf}: its contigs ({names_text(found.unmatched)}) are none of {genome.path.name} "
+                f"({names_text(genome.lengths)}); use the genotypes that are of its assembly"
+            )
+        variants = dict.fromkeys(wanted, (np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)))
+        variants |= {name: (position_V, row_V4) for name, position_V, row_V4 in found.variants()}
+    return variants, {_OF_A_PERSON.get(text, text): tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}

@@ -180,7 +180,7 @@ def read_alleles(
                 "file is not sorted; sort it with 'bcftools sort' and index it anew"
             )
         last, last_position = records["contig"][-1], records["position"][-1]
-        tally.contigs.update(dict(records["contig"].value_counts().iter_rows()))
+        tally.contigs.update(dict(records.group_by("contig", maintain_order=True).len().iter_rows()))
         contig_N = records["contig"].replace_strict(numbers, return_dtype=pl.Int64).to_numpy()
         alleles = _find_alleles(calls, records, contig_N, reference, tally)
         yield len(records), alleles._replace(record_A=alleles.record_A + read)
