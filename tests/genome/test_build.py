@@ -5,11 +5,6 @@ import json
 import os
 import random
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,21 +71,6 @@ def test_several_files_make_one_genome(tmp_path, small):
         assert genome.variants(name).position.tolist() == [0, 5]
 
 
-def test_files_of_one_contig_add_up(tmp_path, write_fasta, write_vcf):
-    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 10, "chr2": "ACGT" * 10})
-    first = [("chr1", 1, "A", "C", 0.015), ("chr1", 5, "A", "C", 0.25), ("chr2", 1, "A", "T", 0.5)]
-    second = [("chr2", 1, "A", "T", 0.5), ("chr1", 1, "A", "G", 0.015), ("chr1", 5, "A", "C", 0.3)]
-    vcfs = [write_vcf(tmp_path / "a.vcf", first), write_vcf(tmp_path / "b.vcf", second)]
-    report = build_genome(fasta, tmp_path / "x.genome", vcfs)
-    genome = ProbabilisticGenome.open(tmp_path / "x.genome")
-    expected = [[0.97, 0.015, 0.015, 0], [0.75, 0.25, 0, 0]]
-    np.testing.assert_allclose(genome.variants("chr1").frequency, expected, atol=1 / FREQUENCY_ONE)
-    assert [(counts.used, counts.not_used) for counts in report.records] == [
-        (3, {}),
-        (1, {"duplicate record": 1, "conflicts with an earlier record": 1}),
-    ]
-
-
 def test_a_file_that_is_not_sorted_by_contig_is_refused(tmp_path, write_fasta, write_vcf):
     fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 10, "chr2": "ACGT" * 10})
     vcf = write_vcf(tmp_path / "x.vcf", [(name, 1, "A", "C", 0.5) for name in ("chr1", "chr2", "chr1")])
@@ -122,14 +102,6 @@ def test_a_reference_alone_makes_a_genome(tmp_path, small):
     genome = ProbabilisticGenome.open(tmp_path / "x.genome", check=True)
     assert alphabet.decode(genome.bases("chr1", 0, 8)) == "ACGTACGT"
     assert not len(genome.variants("chr1").position)
-
-
-def test_the_same_input_gives_the_same_bytes(tmp_path, small):
-    fastas, vcfs = small
-    for name in ("a", "b"):
-        build_genome(fastas, tmp_path / name, vcfs)
-    for file in (tmp_path / "a").iterdir():
-        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
 def test_the_manifest_says_where_a_genome_comes_from(tmp_path, small):
@@ -164,50 +136,6 @@ def test_an_existing_output_is_replaced_only_by_force(tmp_path, small):
     assert not ProbabilisticGenome.open(tmp_path / "x.genome").manifest["records"]
     build_genome(fastas, tmp_path / "x.genome", vcfs, force=True)
     assert ProbabilisticGenome.open(tmp_path / "x.genome", check=True).manifest["records"]
-
-
-@pytest.mark.parametrize("value", [-0.1, 1, float("nan")])
-def test_an_impossible_minimum_is_refused(tmp_path, small, value):
-    with pytest.raises(InputError, match="minimum frequency"):
-        build_genome(small[0], tmp_path / "x.genome", min_frequency=value)
-
-
-def test_a_fault_late_in_the_build_leaves_nothing(tmp_path, small):
-    fastas, vcfs = small
-    vcfs[1].write_text(vcfs[1].read_text().replace("AF=0.25", "AF=25"))
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(InputError, match="AF=25 is not a frequency"):
-        build_genome(fastas, tmp_path / "x.genome", vcfs[1:])
-    assert sorted(tmp_path.iterdir()) == before
-
-
-def test_a_killed_build_leaves_no_half_genome(tmp_path, write_fasta, write_vcf):
-    """SIGKILL at ten moments spread over a build: the output is not there, or whole."""
-    bases = np.random.default_rng(0).integers(0, 4, 4_000_000).astype(np.uint8)
-    sequence = alphabet.decode(bases)
-    fasta = write_fasta(tmp_path / "x.fa", {"chr1": sequence}, width=60)
-    records = [("chr1", p, sequence[p - 1], "CGTA"["ACGT".index(sequence[p - 1])], 0.25) for p in range(1, 80_000, 2)]
-    vcf = write_vcf(tmp_path / "x.vcf", records)
-    output = tmp_path / "x.genome"
-    program = "import sys; from mutbert import build_genome; build_genome(*sys.argv[1:], force=True)"
-    command = [sys.executable, "-P", "-c", program, str(fasta), str(output), str(vcf)]
-
-    begin = time.monotonic()
-    subprocess.run(command, check=True)
-    duration = time.monotonic() - begin
-    shutil.rmtree(output)
-    for moment in random.Random(0).sample(range(100), 10):
-        process = subprocess.Popen(command)
-        time.sleep(duration * (moment + 3) / 100)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if output.exists():
-            genome = ProbabilisticGenome.open(output, check=True)
-            assert genome.lengths == {"chr1": len(sequence)}
-            assert len(genome.variants("chr1").position) == len(records)
-    build_genome(fasta, output, vcf, force=True)
-    assert len(ProbabilisticGenome.open(output, check=True).variants("chr1").position) == len(records)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["x.fa", "x.genome", "x.vcf"]
 
 
 def test_an_index_that_is_older_than_its_file_is_not_used_and_named(tmp_path, small):

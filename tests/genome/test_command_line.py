@@ -7,7 +7,6 @@ import pytest
 from typer.testing import CliRunner
 
 from mutbert.cli.genome import app
-from mutbert.genome.store import ProbabilisticGenome
 
 RECORDS = [
     ("1", 1, "A", "C", 0.5),
@@ -53,24 +52,6 @@ def test_build_prints_what_was_made(tmp_path, command):
     assert "Reading" not in result.stdout
 
 
-def test_build_in_json(tmp_path, command):
-    result = json.loads(invoke(*command, "--json", "--contigs", "1,chr2").stdout)
-    assert result["path"] == str(tmp_path / "x.genome")
-    assert result["variants"] == 2
-    assert result["records"][0]["not_used"] == {"contig not in the FASTA": 1, "insertion or deletion": 1}
-    assert result["contig_names"] == {"chr1": "1"}
-    assert list(ProbabilisticGenome.open(tmp_path / "x.genome").contigs) == ["chr1", "chr2"]
-
-
-def test_options_reach_the_build(tmp_path, command):
-    invoke(*command, "--contigs", "1", "--min-frequency", "0.3")
-    genome = ProbabilisticGenome.open(tmp_path / "x.genome")
-    assert list(genome.contigs) == ["chr1"]
-    assert genome.variants("chr1").position.tolist() == [0]
-    invoke(*command, "--force")
-    assert list(ProbabilisticGenome.open(tmp_path / "x.genome").contigs) == ["chr1", "chr2"]
-
-
 def test_inspect_shows_what_a_genome_holds(tmp_path, command):
     invoke(*command)
     result = invoke("inspect", str(tmp_path / "x.genome"))
@@ -108,20 +89,6 @@ def test_inspect_in_json(tmp_path, command):
     assert len(result["spectrum"]) == 20
 
 
-def test_inspect_shows_the_soft_mask(tmp_path, write_fasta, as_version_1):
-    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACgtnnnnACGTAC", "chr2": "acGTAC"})
-    path = tmp_path / "x.genome"
-    invoke("build", "--fasta", str(fasta), "-o", str(path))
-    assert "of the bases are not N, 40.00% soft-masked" in invoke("inspect", str(path)).stdout
-    result = json.loads(invoke("inspect", str(path), "--json").stdout)
-    assert (result["version"], result["soft_masked"], result["soft_masked_share"]) == (2, 8, 0.4)
-    assert [one["soft_masked"] for one in result["contigs"]] == [6, 2]
-    as_version_1(path)
-    assert "format version 1, which does not keep the soft mask" in invoke("inspect", str(path)).stdout
-    lines = [" ".join(line.split()) for line in invoke("inspect", str(path), str(path)).stdout.splitlines()]
-    assert "soft-masked unknown unknown" in lines
-
-
 @pytest.fixture
 def three(tmp_path, inputs, command):
     """The same genome with three minima: 2, 1 and no variants; paths of their own names."""
@@ -156,13 +123,6 @@ def test_inspect_compares_genomes(three):
     # Rarer than in any of them is not shown, and nothing is wider than a usual terminal.
     assert not any(line.startswith("0.125") for line in lines)
     assert max(map(len, result.stdout.splitlines())) <= 80
-
-
-def test_inspect_compares_in_json(three):
-    result = json.loads(invoke("inspect", *three, "--json").stdout)
-    assert list(result) == ["genomes"]
-    assert [one["variants"] for one in result["genomes"]] == [2, 1, 0]
-    assert result["genomes"][0] == json.loads(invoke("inspect", three[0], "--json").stdout)
 
 
 def test_of_many_contigs_the_longest_are_shown(tmp_path, write_fasta):

@@ -53,18 +53,6 @@ def test_parts_make_the_same_store_as_one_build(tmp_path, inputs, indexed):
         assert genome.soft_masked(name, 0, len(sequence)).tolist() == [letter.islower() for letter in sequence]
 
 
-def test_a_part_of_version_1_has_no_soft_mask_to_give(tmp_path, inputs, as_version_1):
-    fasta, vcf = inputs
-    for name in ("1", "2", "3"):
-        build_genome(fasta, tmp_path / f"{name}.genome", vcf, contigs=[name])
-    as_version_1(tmp_path / "2.genome")
-    report = merge_genomes([tmp_path / f"{name}.genome" for name in "123"], tmp_path / "x.genome")
-    genome = ProbabilisticGenome.open(report.path, check=True)
-    for name in ("chr1", "chr2", "chr3"):
-        expected = [letter.islower() and name != "chr2" for letter in CONTIGS[name]]
-        assert genome.soft_masked(name, 0, len(CONTIGS[name])).tolist() == expected
-
-
 def test_contigs_that_no_part_selected_stay_counted(tmp_path, inputs):
     fasta, vcf = inputs
     for name in ("1", "4"):

@@ -1,6 +1,5 @@
 """Whose genotypes are counted: lists of names, panels with populations, one person; files that have some of them."""
 
-import gzip
 import hashlib
 import json
 
@@ -8,7 +7,7 @@ import pytest
 
 from mutbert.errors import InputError
 from mutbert.genome.build import build_genome
-from mutbert.genome.sources import describe_samples, read_samples
+from mutbert.genome.sources import read_samples
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
 
 PANEL = "sample\tpop\tsuper_pop\tgender\t\t\nHG1\tGBR\tEUR\tmale\nHG2\tFIN\tEUR\tfemale\nNA3\tYRI\tAFR\tmale\t\t\n"
@@ -57,17 +56,6 @@ def test_lists_and_panels_are_read(file, text, population, names):
 def test_lists_that_cannot_be_used_are_refused(file, text, population, message):
     with pytest.raises(InputError, match=f"samples.txt: {message}"):
         read_samples(file(text), population)
-
-
-def test_files_that_are_no_list_are_refused(tmp_path):
-    (tmp_path / "binary").write_bytes(gzip.compress(b"a\n"))
-    for path in (tmp_path / "absent", tmp_path, tmp_path / "binary"):
-        with pytest.raises(InputError, match="cannot be read as a list of samples"):
-            read_samples(path)
-
-
-def test_the_manifest_has_a_checksum_and_no_names():
-    assert describe_samples(["b", "a"]) == {"number": 2, "sha256": hashlib.sha256(b"a\nb").hexdigest()}
 
 
 def vcf_of(path, samples, rows):
@@ -150,13 +138,3 @@ def test_samples_that_cannot_be_counted_are_refused(tmp_path, files, options, me
         build_genome(fasta, tmp_path / "x.genome", vcfs, **options)
     assert "\n" not in str(refusal.value)
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_samples_without_genotypes_are_refused(tmp_path, files, write_vcf):
-    fasta, _ = files
-    with pytest.raises(InputError, match=r"x\.vcf: no sample HG1; there are none"):
-        build_genome(
-            fasta, tmp_path / "x.genome", write_vcf(tmp_path / "x.vcf", [("1", 1, "A", "C", 0.5)]), sample="HG1"
-        )
-    with pytest.raises(InputError, match="no VCF was given"):
-        build_genome(fasta, tmp_path / "x.genome", sample="HG1")

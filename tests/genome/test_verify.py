@@ -85,45 +85,7 @@ def check(tmp_path, write_fasta):
     return run
 
 
-@pytest.mark.parametrize("field", ["EUR_AF", "AC_nfe/AN_nfe"])
-def test_another_field(check, field):
-    records = ["1 1 A C AF=.1;EUR_AF=.5;AC_nfe=1;AN_nfe=2", "1 2 C T EUR_AF=.;AC_nfe=1;AN_nfe=0", "1 3 G T AF=.1"]
-    counts = counts_of(3, {"frequency missing": 2}, source=field)
-    assert check("ACGT", records, {1: "A C.5"}, counts, settings={"frequency_field": field}).agrees
-
-
 CALLS = ["1 1 A C . . GT 0|1 0/1 1|1 0|0", "1 2 C T . . GT:DP ./1:3 .:. 0 0|1|1"]
-
-
-def test_genotypes_of_all(check):
-    alternates = ",".join(["C", *("A" + "C" * length for length in range(1, 10)), "G"])
-    records = [
-        *CALLS,
-        "1 3 G A,T . . DP:GT 3:0/2 .:./. 1:1/0 9:1",
-        "1 4 T C . . DP 3 3 3 3",
-        "1 5 A C . . GT . ./. . .",
-    ]
-    records.append(f"1 6 A {alternates} . . GT 0/1 0/11 1/10 11|11")
-    variants = {1: "A C.5", 2: "C T.6", 3: "G A.4 T.2", 6: "A C.25 G.375"}
-    counts = counts_of(6, {"frequency missing": 2}, source="genotypes")
-    report = check("ACGTAA", records, variants, counts, people=SAMPLES, settings={"frequency_field": "GT"})
-    assert report.differences == []
-
-
-@pytest.mark.parametrize(
-    ("chosen", "expected", "not_used"),
-    [
-        (("ann", "dan"), {1: "A C.25", 2: "C T.75"}, {}),
-        (("cay",), {1: "A C1"}, {"frequency not above the minimum": 1}),
-        (("bob",), {1: "A C.5"}, {"frequency missing": 1}),
-    ],
-)
-def test_chosen_samples(check, tmp_path, chosen, expected, not_used):
-    (tmp_path / "names").write_text("# people\n" + "\n".join(reversed(chosen)) + "\n\n")
-    counts = counts_of(2, not_used, source="genotypes")
-    options = {"sample": chosen[0]} if chosen == ("bob",) else {"samples": tmp_path / "names"}
-    settings = {"samples": digest_of(*chosen)}
-    assert check("ACGT", CALLS, expected, counts, people=SAMPLES, settings=settings, **options).differences == []
 
 
 @pytest.mark.parametrize(
@@ -141,49 +103,6 @@ def test_other_samples_are_refused(check, chosen, options, message):
     with pytest.raises(InputError, match=message) as error:
         check("ACGT", CALLS[:1], {1: "A C.5"}, counts, people=SAMPLES, settings={"samples": chosen}, **options)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("filters", "expected"), [(["any"], {1, 2, 3, 4}), (["low"], {3, 4}), (["."], {1}), (["PASS", "q10"], {2, 4})]
-)
-def test_filters(check, filters, expected):
-    records = ["1 1 A C AF=.5 .", "1 2 C T AF=.5 PASS", "1 3 G T AF=.5 low", "1 4 T C AF=.5 q10;low"]
-    variants = {1: "A C.5", 2: "C T.5", 3: "G T.5", 4: "T C.5"}
-    not_used = {"filtered": 4 - len(expected)} if len(expected) < 4 else {}
-    kept = {place: variants[place] for place in expected}
-    assert check("ACGT", records, kept, counts_of(4, not_used), settings={"filter": filters}).agrees
-
-
-def test_prefixes_and_contigs_that_were_asked_for(tmp_path, write_fasta):
-    human = write_fasta(tmp_path / "h.fa", {"chr1": "ACGT", "chr2": "CCCC"})
-    mouse = write_fasta(tmp_path / "m.fa", {"chr1": "TTTT"})
-    first = write_records(tmp_path / "h.vcf", ["1 1 A C AF=.5", "X 1 A C AF=.5", "2 1 C T AF=.5"])
-    second = write_records(tmp_path / "m.vcf", ["1 1 T C AF=.25", "chr2 1 C T AF=.25"])
-    not_used = {"contig not in the FASTA": 1}
-    store = write_store(
-        tmp_path / "x.genome",
-        {"human.chr1": "ACGT", "mouse.chr1": "TTTT"},
-        {"human.chr1": {1: "A C.5"}, "mouse.chr1": {1: "T C.25"}},
-        records=[counts_of(3, {**not_used, "contig not selected": 1}), counts_of(2, not_used)],
-        settings={"contigs": ["human.1", "mouse.chr1"]},
-    )
-    report = verify_genome(store, [f"human={human}", f"mouse={mouse}"], [f"human={first}", f"mouse={second}"])
-    assert (report.differences, report.contigs, report.variants) == ([], 2, 2)
-    assert not verify_genome(store, [f"human={human}", f"mouse={mouse}"], [first, second]).agrees
-
-
-@pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip"])
-def test_the_order_of_files_counts_and_their_packing_does_not(tmp_path, write_fasta, compress, kind):
-    contigs = {"1": "ACGT" * 5, "2": "CCCC"}
-    fasta = write_fasta(tmp_path / "x.fa", contigs, kind=kind)
-    first = ["2 1 C T AF=.25", *(f"1 {place} A C AF=.25" for place in (1, 5, 9, 13))]
-    second = ["1 1 A G AF=.25", "2 2 C T AF=.25", "1 5 A C AF=.25"]
-    files = [compress(write_records(tmp_path / n, one), kind) for n, one in (("a.vcf", first), ("b.vcf", second))]
-    variants = {"1": {1: "A C.25 G.25", 5: "A C.25", 9: "A C.25", 13: "A C.25"}, "2": {1: "C T.25", 2: "C T.25"}}
-    records = [counts_of(5), counts_of(3, {"duplicate record": 1})]
-    store = write_store(tmp_path / "x.genome", contigs, variants, records=records)
-    assert verify_genome(store, fasta, files).differences == []
-    assert not verify_genome(store, fasta, files[::-1]).agrees
 
 
 SEQUENCES = {"1": "ACGTRACGTNNNACGT", "2": "CCCCCCcc"}
@@ -311,27 +230,6 @@ def test_a_vcf_that_nothing_was_built_from(check, tmp_path, record):
     assert str(error.value).startswith(f"{tmp_path / 'x.vcf'}: ")
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(b"ACGT\n", "is not FASTA"), (b">1\nAC!T\n", "contig 1, position 3: '!' is not")],
-)
-def test_a_fasta_that_nothing_was_built_from(tmp_path, write_fasta, content, message):
-    store, fasta, vcf = write_tampered(tmp_path, write_fasta)
-    fasta.write_bytes(content)
-    with pytest.raises(InputError, match=message) as error:
-        verify_genome(store, fasta, vcf)
-    assert str(error.value).startswith(f"{fasta}: ")
-
-
-def test_a_store_that_does_not_hold_how_it_was_made(tmp_path, write_fasta):
-    store, fasta, vcf = write_tampered(tmp_path, write_fasta)
-    manifest = json.loads((store / "manifest.json").read_text())
-    del manifest["settings"]
-    (store / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="does not say how the genome was built"):
-        verify_genome(store, fasta, vcf)
-
-
 @pytest.mark.shared
 def test_real_data_agree(shared, tmp_path):
     folder = shared / "data/human_grch37"
@@ -358,17 +256,6 @@ def program(monkeypatch, capsys):
         return stopped.value.code or 0, printed.out, printed.err
 
     return invoke
-
-
-def test_command_agrees(tmp_path, write_fasta, program):
-    store, fasta, vcf = write_tampered(tmp_path, write_fasta)
-    status, out, err = program(store, "--fasta", fasta, "--vcf", vcf)
-    assert status == 0
-    lines = [" ".join(line.split()) for line in out.splitlines()]
-    for line in ("contigs 2", "bases 24", "variants 3", "records 4", f"{fasta} fasta same"):
-        assert line in lines
-    assert lines[-1] == f"{store}: agrees with its sources"
-    assert "Reading the variants" in err
 
 
 def test_command_differs(tmp_path, write_fasta, program):

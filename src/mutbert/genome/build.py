@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from contextlib import contextmanager
@@ -33,7 +32,6 @@ MIN_FREQUENCY: Final = 0.02
 FILTERS: Final = ("PASS", ".")
 
 # What is finished, in the folder of an unfinished store; the plan is there once the reference is written.
-_WORK: Final = "work"
 _PLAN: Final = "plan.json"
 
 
@@ -88,41 +86,30 @@ def build_genome(
 
     Parameters
     ----------
-    fasta : path or sequence of paths
-        The reference: plain, gzip or bgzip. ``PREFIX=FILE`` puts a prefix before its contigs' names
+    fasta, vcf : path or sequence of paths
+        The reference and the population's variants, VCF or BCF; ``PREFIX=FILE`` puts a prefix before the contigs' names
         (``human.chr1``), so that one genome can hold several species.
     output : path
         The store to write, by custom ``NAME.genome``.
-    vcf : path or sequence of paths
-        The population's variants: VCF or BCF, with or without genotypes; with a prefix, those of that species. None at
-        all makes a store of the reference alone.
     min_frequency : float, optional
-        Strict: a frequency that equals it is not kept. 0 keeps every allele that occurs. By default the published one,
-        0.02; 0 for one person's genome.
+        A position is kept above it: by default the published 0.02, and 0 for one person's genome.
     frequency_field : str
         The INFO field with a frequency for each alternate allele; a quotient of two, such as ``AC/AN``; or ``GT``, to
-        count the genotypes. Where ``AF`` is asked for and a file's header does not declare it, ``AC/AN`` serves, and
-        after that the genotypes.
+        count the genotypes. Where ``AF`` is asked for and not declared, ``AC/AN`` serves, and after that the genotypes.
     samples : path or sequence of str, optional
         Count the genotypes of these samples: names, or a file with one a line, or a panel with their populations.
-    population : str, optional
-        Of the samples of a panel file, those of this population.
-    sample : str, optional
-        Count the genotypes of one sample: its diploid genome, heterozygous positions half and half.
+    population, sample : str, optional
+        Of a panel's samples, those of this population; or one sample, for its diploid genome.
     filters : sequence of str
         A record passes with one of these names in FILTER; ``.`` stands for an empty FILTER, ``any`` for every one.
     contigs : sequence of str, optional
         The contigs of the FASTA to keep, under either naming; all where left out.
     workers : int
-        Parts of the VCF files that are read at once: contigs and regions of one where there is an index, files where
-        there is none. The result does not depend on it.
+        Parts of the VCF files that are read at once. The result does not depend on it.
     resume : bool
-        Continue a build that was stopped: what is finished is not read again. The sources are compared first, by
-        size and checksum. A store that is finished and was built from the same is left as it is.
-    force : bool
-        Replace `output` where it exists.
-    progress : bool
-        Show progress on standard error.
+        Continue a build from the same files that was stopped. A finished one is left as it is.
+    force, progress : bool
+        Replace `output` where it exists; show progress on standard error.
 
     Returns
     -------
@@ -132,13 +119,12 @@ def build_genome(
     Raises
     ------
     InputError
-        When an input cannot be used, in one line that names the file, the place and the remedy. Finished contigs are
-        then kept for `resume`; without any, nothing is left.
+        When an input cannot be used. Finished contigs are then kept for `resume`; without any, nothing is left.
     """
     fastas, vcfs, output = parse_sources(fasta), parse_sources(vcf), Path(output)
     minimum = min_frequency if min_frequency is not None else MIN_FREQUENCY if sample is None else 0.0
     _check_options(output, fastas, vcfs, minimum, workers)
-    chosen = _choose_samples(samples, population, sample, frequency_field, vcfs)
+    chosen = _choose_samples(samples, population, sample, frequency_field, len(vcfs))
     calls = _find_calls(vcfs, frequency_field, chosen, tuple(filters))
     settings = {
         "min_frequency": minimum,
@@ -147,31 +133,31 @@ def build_genome(
         "filter": list(filters),
         "samples": None if chosen is None else describe_samples(chosen),
     }
-    if not (resume and (output / MANIFEST).exists()):
+    is_finished = resume and (output / MANIFEST).exists()
+    if not is_finished:
         check_output(output, force=force, directory=True, inputs=[source.path for source in (*fastas, *vcfs)])
     size = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
     with progress_bar("Checksums", size, unit="bytes", show=progress) as advance:
         sources = [one.describe("fasta", advance) for one in fastas] + [one.describe("vcf", advance) for one in vcfs]
     plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
-    if resume and (output / MANIFEST).exists():
+    if is_finished:
         manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
         if manifest["version"] == FORMAT_VERSION and all(manifest.get(key) == plan[key] for key in plan):
             return _read_report(output, vcfs)
-    partial = output.with_name(f"{output.name}.partial")
-    begun = _read_plan(output, partial / _WORK / _PLAN, plan) if resume else None
+    work = output.with_name(f"{output.name}.partial") / "work"
+    begun = _read_plan(output, work / _PLAN, plan) if resume else None
     with (
-        _explain_what_is_kept(output, partial),
-        atomic_directory(
-            output, force=force, resume=begun is not None, keep=lambda: _count_finished(partial) > 0
-        ) as folder,
+        _explain_what_is_kept(work),
+        atomic_directory(output, force=force, resume=begun is not None, keep=lambda: _has_finished(work)) as folder,
     ):
         lengths, not_selected = begun or _write_reference(folder, fastas, plan, progress=progress)
         sequence, ambiguity = (np.load(folder / name, mmap_mode="r") for name in ("sequence.npy", "ambiguity.npy"))
-        found = Population(folder / _WORK, calls, Reference(lengths, sequence, ambiguity, not_selected), workers)
+        found = Population(work, calls, Reference(lengths, sequence, ambiguity, not_selected), workers)
         found.read(minimum, progress=progress)
+        found.check()
         written = write_variants(folder, lengths, found.variants())
         write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
-        shutil.rmtree(folder / _WORK)
+        shutil.rmtree(work)
     return _read_report(output, vcfs)
 
 
@@ -196,11 +182,7 @@ def _check_options(
 
 
 def _choose_samples(
-    samples: str | Path | Sequence[str] | None,
-    population: str | None,
-    sample: str | None,
-    frequency_field: str,
-    vcfs: Sequence[Source],
+    samples: str | Path | Sequence[str] | None, population: str | None, sample: str | None, field: str, n_vcfs: int
 ) -> list[str] | None:
     """Return the names of the samples whose genotypes are counted; None where none are chosen."""
     if sample is not None and samples is not None:
@@ -209,11 +191,9 @@ def _choose_samples(
         raise InputError(f"population {population}: needs a panel file with the populations of samples (--samples)")
     if sample is None and samples is None:
         return None
-    if frequency_field not in {"AF", GENOTYPES}:
-        raise InputError(
-            f"frequency field {frequency_field}: samples are chosen, so genotypes are counted; use only one of both"
-        )
-    if not vcfs:
+    if field not in {"AF", GENOTYPES}:
+        raise InputError(f"frequency field {field}: samples are chosen, so genotypes are counted; use only one of both")
+    if not n_vcfs:
         raise InputError("samples are chosen, but no VCF was given; name one with genotypes")
     if samples is None:
         return [str(sample)]
@@ -274,8 +254,8 @@ def _write_reference(
             f"{names_text(str(source.path) for source in fastas)}: no contig {names_text(missing)}; there are "
             f"{names_text([*contigs, *not_selected])}"
         )
-    (folder / _WORK).mkdir()
-    write_json(folder / _WORK / _PLAN, {**plan, "reference": list(contigs.values()), "not_selected": not_selected})
+    (folder / "work").mkdir()
+    write_json(folder / "work" / _PLAN, {**plan, "reference": list(contigs.values()), "not_selected": not_selected})
     return contigs, not_selected
 
 
@@ -283,40 +263,33 @@ def _read_plan(output: Path, path: Path, now: Mapping[str, Any]) -> tuple[dict[s
     """Return what `_write_reference` of an unfinished build has returned; raise where it was begun with other input."""
     if not path.exists():
         return None
-    before = json.loads(path.read_text(encoding="utf-8"))
-    remedy = "use the same as before, or build anew without --resume"
+    before, remedy = json.loads(path.read_text(encoding="utf-8")), "use the same as before, or build without --resume"
     for key in ("created_by", "settings"):
         if before[key] != now[key]:
             raise InputError(
                 f"{output}: cannot be resumed, as its {key} were {before[key]} and are {now[key]}; {remedy}"
             )
-    files = [[(source["kind"], source["file"]) for source in plan["sources"]] for plan in (before, now)]
-    if files[0] != files[1]:
-        raise InputError(f"{output}: cannot be resumed, as it was begun with other files; {remedy}")
-    for old, new in zip(before["sources"], now["sources"], strict=True):
-        if old != new:
-            raise InputError(f"{new['file']}: has changed since {output} was begun with it; {remedy}")
+    names = [[(source["kind"], source["file"]) for source in plan["sources"]] for plan in (before, now)]
+    if before["sources"] != now["sources"]:
+        changed = [new["file"] for old, new in zip(before["sources"], now["sources"], strict=False) if old != new]
+        what = f"{changed[0]} has changed" if names[0] == names[1] else "it was begun with other files"
+        raise InputError(f"{output}: cannot be resumed, as {what}; {remedy}")
     contigs = [Contig(*one[:3], *map(tuple, one[3:])) for one in before["reference"]]
     return {contig.name: contig for contig in contigs}, before["not_selected"]
 
 
-def _count_finished(partial: Path) -> int:
-    return sum(1 for _ in (partial / _WORK / "parts").glob("[!.]*.npz"))
+def _has_finished(work: Path) -> bool:
+    return any(work.glob("parts/[!.]*.npz"))
 
 
 @contextmanager
-def _explain_what_is_kept(output: Path, partial: Path) -> Iterator[None]:
+def _explain_what_is_kept(work: Path) -> Iterator[None]:
     try:
         yield
-    except (InputError, OSError) as error:
-        message = str(error)
-        if isinstance(error, OSError):
-            if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-                raise
-            message = f"{output}: {error.strerror}; make room or choose another place"
-        if _count_finished(partial) and "--resume" not in message:
-            message += "; finished contigs are kept: continue with --resume"
-        raise InputError(message) from None
+    except InputError as error:
+        if not _has_finished(work) or "--resume" in str(error):
+            raise
+        raise InputError(f"{error}; finished contigs are kept: continue with --resume") from None
 
 
 def _describe(found: Population, contigs: Mapping[str, Contig], vcfs: Sequence[Source]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +16,20 @@ from mutbert.genome.variants import NO_CONTIG, NOT_SELECTED, REASONS, USED
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mutbert.arrays import UInt8
-    from mutbert.progress import Advance
 
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge made: lengths in the order of the parts, positions that vary, and counts of records by VCF file."""
+    """What a merge made."""
 
     path: Path
     parts: int
-    lengths: Mapping[str, int]
-    variants: int
-    records: Sequence[Mapping[str, Any]]
+    lengths: Mapping[str, int]  # in the order of the parts
+    variants: int  # positions that vary
+    records: Sequence[Mapping[str, Any]]  # what became of them, by VCF file
 
 
 def merge_genomes(
@@ -46,10 +46,8 @@ def merge_genomes(
         The stores, no contig in two of them, built with the same settings.
     output : path
         The store to write.
-    force : bool
-        Replace `output` where it exists.
-    progress : bool
-        Show progress on standard error.
+    force, progress : bool
+        Replace `output` where it exists; show progress on standard error.
 
     Returns
     -------
@@ -66,29 +64,34 @@ def merge_genomes(
         raise InputError(f"{output}: no genome was given; name at least one")
     check_output(output, force=force, directory=True, inputs=genomes)
     parts = [ProbabilisticGenome.open(path, check=True) for path in genomes]
-    found = {name: part for part in reversed(parts) for name in part.contigs}
+    found: dict[str, ProbabilisticGenome] = {}
     for part in parts:
-        for name in part.contigs:
-            if found[name] is not part:
-                raise InputError(
-                    f"{part.path}: contig {name} is in {found[name].path} too; leave out one of them, or build the "
-                    "parts with --contigs that do not overlap"
-                )
-    manifests = [part.manifest for part in parts]
-    provenance: dict[str, Any] = {
-        "created_by": f"mutbert {__version__}",
-        "sources": _unique(source for manifest in manifests for source in manifest.get("sources", [])),
-        "settings": _common_settings(parts),
-        "records": _sum_records(manifests),
-        "contig_names": _join_names(manifests),
-    }
+        if twice := [name for name in part.contigs if name in found]:
+            raise InputError(
+                f"{part.path}: contig {twice[0]} is in {found[twice[0]].path} too; leave out one of them, or build the "
+                "parts with --contigs that do not overlap"
+            )
+        found |= dict.fromkeys(part.contigs, part)
+    provenance = _merge_provenance(parts)
     total = sum(sum(part.lengths.values()) for part in parts)
     with (
         atomic_directory(output, force=force) as folder,
         progress_bar("Merging", total, unit="bases", show=progress) as advance,
     ):
-        contigs = write_reference(folder, _sequences(parts, advance))
-        written = write_variants(folder, contigs, _variants(parts))
+
+        def sequences() -> Iterator[tuple[str, UInt8, Any]]:
+            for name, part in found.items():
+                contig = part.contigs[name]
+                yield name, part.bases(name, 0, contig.length), part.arrays["soft_mask.npy"][slice(*contig.soft_mask)]
+                advance(contig.length)
+
+        def variants() -> Iterator[tuple[str, Any, Any]]:
+            for name, part in found.items():
+                position, frequency = (part.arrays[f"variant_{kind}.npy"] for kind in ("position", "frequency"))
+                here = slice(*part.contigs[name].variants)
+                yield name, position[here], frequency[here]
+
+        written = write_variants(folder, write_reference(folder, sequences()), variants())
         write_manifest(folder, written, **provenance)
     return MergeReport(
         path=output,
@@ -99,21 +102,8 @@ def merge_genomes(
     )
 
 
-def _sequences(parts: Iterable[ProbabilisticGenome], advance: Advance) -> Iterator[tuple[str, UInt8, Any]]:
-    for part in parts:
-        for name, contig in part.contigs.items():
-            yield name, part.bases(name, 0, contig.length), part.arrays["soft_mask.npy"][slice(*contig.soft_mask)]
-            advance(contig.length)
-
-
-def _variants(parts: Iterable[ProbabilisticGenome]) -> Iterator[tuple[str, Any, Any]]:
-    for part in parts:
-        position, frequency = part.arrays["variant_position.npy"], part.arrays["variant_frequency.npy"]
-        for name, contig in part.contigs.items():
-            yield name, position[slice(*contig.variants)], frequency[slice(*contig.variants)]
-
-
-def _common_settings(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
+def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
+    """Return what the manifest holds of sources, settings, records and names; raise where settings differ."""
     every = [part.manifest.get("settings", {}) for part in parts]
     for part, settings in zip(parts, every, strict=True):
         for key in every[0].keys() | settings.keys():
@@ -123,46 +113,39 @@ def _common_settings(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
                     f"{every[0].get(key)}; build the parts with the same settings"
                 )
     wanted = [settings.get("contigs") for settings in every]
-    return {**every[0], "contigs": None if None in wanted else [name for names in wanted for name in names]}
-
-
-def _sum_records(manifests: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the sums of what became of each file's records; each part has counted all, also of the others' contigs."""
+    names = [part.manifest.get("contig_names", {}) for part in parts]
+    vcf_name = {contig: name for one in names for contig, name in one.get("vcf_name", {}).items()}
+    # What one part did not have in its FASTA, another may have.
+    unmatched = dict.fromkeys(name for one in names for name in one.get("only_in_vcf", []))
     by_file: dict[str, list[Mapping[str, Any]]] = {}
-    for manifest in manifests:
-        vcfs = [source for source in manifest.get("sources", []) if source["kind"] == "vcf"]
-        for source, counts in zip(vcfs, manifest.get("records", []), strict=True):
-            by_file.setdefault(f"{source['sha256']} {source.get('prefix', '')}", []).append(counts)
-    return [_sum_of_file(counts) for counts in by_file.values()]
+    sources: dict[str, Any] = {}
+    for part in parts:
+        listed = part.manifest.get("sources", [])
+        sources |= {json.dumps(source): source for source in listed}
+        vcfs = [source for source in listed if source["kind"] == "vcf"]
+        for source, counts in zip(vcfs, part.manifest.get("records", []), strict=True):
+            by_file.setdefault(json.dumps(source), []).append(counts)
+    return {
+        "created_by": f"mutbert {__version__}",
+        "sources": list(sources.values()),
+        "settings": {**every[0], "contigs": None if None in wanted else [name for some in wanted for name in some]},
+        "records": [_sum_records(counts) for counts in by_file.values()],
+        "contig_names": {
+            "vcf_name": vcf_name,
+            "only_in_fasta": [contig for one in names for contig in one.get("only_in_fasta", [])],
+            "only_in_vcf": [name for name in unmatched if name not in vcf_name.values()],
+        },
+    }
 
 
-def _sum_of_file(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _sum_records(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what became of a file's records; each part has counted all, also of the others' contigs."""
     sums = {text: sum(part["not_used"].get(text, 0) for part in parts) for text in REASONS[NOT_SELECTED + 1 : USED]}
     used = sum(part["used"] for part in parts)
     # What no part has: of contigs that no part's FASTA has, or else of contigs that were not selected.
     rest = parts[0]["read"] - used - sum(sums.values())
     unknown = min(rest, *(part["not_used"].get(REASONS[NO_CONTIG], 0) for part in parts))
     not_used = {REASONS[NO_CONTIG]: unknown, REASONS[NOT_SELECTED]: rest - unknown, **sums}
-    return {
-        **parts[0],
-        "used": used,
-        "decomposed": sum(part.get("decomposed", 0) for part in parts),
-        "not_used": {text: count for text, count in not_used.items() if count},
-    }
-
-
-def _join_names(manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    every = [manifest.get("contig_names", {}) for manifest in manifests]
-    vcf_name = {contig: name for names in every for contig, name in names.get("vcf_name", {}).items()}
-    # What one part did not have in its FASTA, another may have.
-    unmatched = _unique(name for names in every for name in names.get("only_in_vcf", []))
-    return {
-        "vcf_name": vcf_name,
-        "only_in_fasta": [contig for names in every for contig in names.get("only_in_fasta", [])],
-        "only_in_vcf": [name for name in unmatched if name not in vcf_name.values()],
-    }
-
-
-def _unique(values: Iterable[Any]) -> list[Any]:
-    every = list(values)
-    return [value for number, value in enumerate(every) if value not in every[:number]]
+    decomposed = sum(part.get("decomposed", 0) for part in parts)
+    not_used = {text: count for text, count in not_used.items() if count}
+    return {**parts[0], "used": used, "decomposed": decomposed, "not_used": not_used}

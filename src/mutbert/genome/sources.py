@@ -109,9 +109,10 @@ def check_sources(
     listed: Sequence[Mapping[str, Any]], fastas: Sequence[Source], vcfs: Sequence[Source], *, progress: bool
 ) -> Iterator[SourceCheck]:
     """Compare the given files with the manifest's, each with the one in its place."""
-    for source, what in [*((one, "FASTA") for one in fastas), *((one, "VCF") for one in vcfs)]:
-        check_input(source.path, what)
-    total = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
+    every = [("fasta", one) for one in fastas] + [("vcf", one) for one in vcfs]
+    for kind, source in every:
+        check_input(source.path, kind.upper())
+    total = sum(source.path.stat().st_size for _, source in every)
     with progress_bar("Comparing checksums", total, unit="bytes", show=progress) as advance:
         for kind, given in (("fasta", fastas), ("vcf", vcfs)):
             for source, entry in zip_longest(given, [entry for entry in listed if entry.get("kind") == kind]):

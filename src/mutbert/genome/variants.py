@@ -8,7 +8,7 @@ an allele changes, V positions that vary, C contigs, 4 bases in the order A, C, 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,10 +21,8 @@ from mutbert.genome.vcf import Frequencies, Region, read_records
 from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
-
-    import numpy.typing as npt
 
     from mutbert.arrays import Float32, Float64, Int64, UInt8, UInt16
     from mutbert.genome.format import Contig
@@ -52,15 +50,11 @@ _CODE[np.frombuffer(alphabet.BASES.encode(), np.uint8)] = np.arange(4)
 
 
 class Tally(NamedTuple):
-    """What became of records.
+    """What became of a file's records."""
 
-    `reasons` counts those of each reason, `compared` and `mismatched` ones, and used ones `decomposed`; `contigs` those
-    of each contig of the file; `mismatches` describes some whose REF differs.
-    """
-
-    reasons: Counter[str]
+    reasons: Counter[str]  # also of those "compared", "mismatched" and "decomposed"
     contigs: Counter[str]
-    mismatches: list[str]
+    mismatches: list[str]  # some records whose REF differs
 
     @classmethod
     def of(cls, reasons: Any = (), contigs: Any = (), mismatches: Iterable[str] = ()) -> Tally:
@@ -79,16 +73,18 @@ class Tally(NamedTuple):
 
 
 class Calls(NamedTuple):
-    """A VCF file and how it is read; `prefix` comes before the names of its contigs in the genome."""
+    """A VCF file and how it is read."""
 
     path: Path
-    prefix: str
+    prefix: str  # of its contigs' names in the genome
     frequencies: Frequencies
     filters: tuple[str, ...]
 
-    def refuse_assembly(self, tally: Tally) -> NoReturn:
-        """Raise for a file whose REF differs too often."""
+    def check_assembly(self, tally: Tally, share: float) -> None:
+        """Raise where REF differs in more than a share of the records; one may be wrong by itself."""
         mismatched, compared = tally.reasons["mismatched"], tally.reasons["compared"]
+        if mismatched <= max(1, share * compared):
+            return
         raise InputError(
             f"{self.path}: REF differs from the FASTA in {mismatched:,} of {compared:,} records "
             f"({mismatched / compared:.1%}), first at {tally.mismatches[0]}; it was called on another assembly: use "
@@ -97,17 +93,14 @@ class Calls(NamedTuple):
 
 
 class Alleles(NamedTuple):
-    """Bases that alternate alleles change, in the order of the records.
-
-    `whole_A` is 0, or for a base of an allele of several what tells this base of this allele from others.
-    """
+    """Bases that alternate alleles change, in the order of the records."""
 
     position_A: Int64
     reference_A: UInt8
     alternate_A: UInt8
     frequency_A: Float32
     record_A: Int64
-    whole_A: Int64
+    whole_A: Int64  # for a base of an allele that changes several, a hash of this allele and this base; else 0
 
     def take(self, rows: Any) -> Alleles:
         """Return some of them."""
@@ -124,11 +117,7 @@ class Reference:
     """The sequences of a genome, to look single bases up; `not_selected` are contigs of the FASTA that it left out."""
 
     def __init__(
-        self,
-        contigs: Mapping[str, Contig],
-        sequence: UInt8,
-        ambiguity: npt.NDArray[Any],
-        not_selected: Collection[str] = (),
+        self, contigs: Mapping[str, Contig], sequence: UInt8, ambiguity: Any, not_selected: Collection[str] = ()
     ) -> None:
         self.names, self._sequence = list(contigs), np.asarray(sequence)
         self._selected, self.not_selected = ContigNames(contigs), ContigNames(not_selected)
@@ -148,8 +137,7 @@ class Reference:
 
     def contig_of(self, position_A: Int64) -> Int64:
         """Return the numbers of the contigs of positions of the genome."""
-        contig_A: Int64 = np.searchsorted(self.start_C, position_A, side="right") - 1
-        return contig_A
+        return np.searchsorted(self.start_C, position_A, side="right") - 1
 
     def codes_at(self, position_A: Int64) -> UInt8:
         """Return the base codes at positions of the genome."""
@@ -170,33 +158,30 @@ class Reference:
 
 
 def read_alleles(
-    calls: Calls, reference: Reference, tally: Tally, regions: Sequence[Region] = (), first_record: int = 0
+    calls: Calls, reference: Reference, tally: Tally, regions: list[Region] | None = None, first_record: int = 0
 ) -> Iterator[tuple[int, Alleles]]:
     """Yield the number of records and the alleles that agree with the reference, piece by piece of a file.
 
-    The records without such an allele are counted in `tally`, the others by `mutbert.genome.positions.merge_alleles`.
+    The records without such an allele are counted in `tally`, the others by `merge_alleles`.
     """
     fields = [f"INFO/{name}" for name in calls.frequencies.fields]
     numbers: dict[str, int] = {}
     last, last_position, read = "", -1, first_record
+    contig, position = pl.col("contig"), pl.col("position")
     for records in read_records(calls.path, fields, region=regions, samples=calls.frequencies.samples):
-        runs = records["contig"].rle().struct.unnest()
-        for place, (length, name) in enumerate(runs.iter_rows()):
-            tally.contigs[name] += length
-            if place or name != last:
-                _check_contig(calls, reference, name, numbers)
-        contig_N = np.repeat([numbers[name] for name in runs["value"]], runs["len"].to_numpy())
-        position_N = records["position"].to_numpy()
-        before_N = np.concatenate([[last_position if runs["value"][0] == last else -1], position_N[:-1]])
-        before_N[np.cumsum(runs["len"].to_numpy())[:-1]] = -1
-        if np.any(position_N < before_N):
-            wrong = int(np.argmax(position_N < before_N))
-            name = records["contig"][wrong]
+        names = records["contig"].rle().struct.field("value").to_list()
+        for name in names[names[0] == last :]:
+            _check_contig(calls, reference, name, numbers)
+        before = position.shift(1, fill_value=last_position)
+        wrong = records.filter((contig == contig.shift(1, fill_value=last)) & (position < before))
+        if len(wrong):
             raise InputError(
-                f"{calls.path}: {name}:{position_N[wrong] + 1} comes after {name}:{before_N[wrong] + 1}, so the file "
-                "is not sorted; sort it with 'bcftools sort' and index it anew"
+                f"{calls.path}: {wrong['contig'][0]}:{wrong['position'][0] + 1} comes after a later position, so the "
+                "file is not sorted; sort it with 'bcftools sort' and index it anew"
             )
-        last, last_position = runs["value"][-1], int(position_N[-1])
+        last, last_position = records["contig"][-1], records["position"][-1]
+        tally.contigs.update(dict(records.group_by("contig", maintain_order=True).len().iter_rows()))
+        contig_N = records["contig"].replace_strict(numbers, return_dtype=pl.Int64).to_numpy()
         alleles = _find_alleles(calls, records, contig_N, reference, tally)
         yield len(records), alleles._replace(record_A=alleles.record_A + read)
         read += len(records)
@@ -210,10 +195,9 @@ def _check_contig(calls: Calls, reference: Reference, name: str, numbers: dict[s
             "index it anew"
         )
     contig = reference.find(calls, name)
-    if contig >= 0 and contig in numbers.values():
-        other = next(one for one, number in numbers.items() if number == contig)
+    if contig >= 0 and (others := [other for other, number in numbers.items() if number == contig]):
         raise InputError(
-            f"{calls.path}: contigs {other} and {name} are both {reference.names[contig]} of the FASTA; rename or "
+            f"{calls.path}: contigs {others[0]} and {name} are both {reference.names[contig]} of the FASTA; rename or "
             "remove one"
         )
     numbers[name] = contig
@@ -266,11 +250,7 @@ def _split_alternates(records: pl.DataFrame, frequencies: Frequencies) -> pl.Dat
 
     A frequency below 0 stands for what is not one number for each alternate.
     """
-    above, below = "calls", "called"
-    if frequencies.samples is None:
-        above, below = f"INFO/{frequencies.fields[0]}", f"INFO/{frequencies.fields[-1]}"
-    else:
-        records = _count_genotypes(records, len(frequencies.samples))
+    above, below = f"INFO/{frequencies.fields[0]}", f"INFO/{frequencies.fields[-1]}"
     ref, alt, value = pl.col("ref"), pl.col("alt"), pl.col("value")
     rows = records.select("record", "ref", "alt", value=above, below=pl.col(below).cast(pl.Float64, strict=False))
     is_many = rows["alt"].str.contains(",", literal=True)
@@ -290,30 +270,6 @@ def _split_alternates(records: pl.DataFrame, frequencies: Frequencies) -> pl.Dat
         .when(ref.str.len_bytes() != alt.str.len_bytes()).then(INDEL).otherwise(USED)
     )  # fmt: skip
     return rows.select("record", "ref", "alt", frequency=frequency.fill_null(float("nan")), stage=stage.cast(pl.UInt8))
-
-
-def _count_genotypes(records: pl.DataFrame, samples: int) -> pl.DataFrame:
-    """Return the records with `calls` of each alternate, as an INFO field has them, and `called` alleles in all."""
-    genotypes, parts = pl.col("genotypes"), []
-    number = records["alt"].str.count_matches(",", literal=True) + 1
-    for (alternates,), every in records.with_columns(number=number).group_by("number"):
-        # Nearly always each allele is a separator and a digit, as of diploids, and the length says how many there are.
-        text, most = every["genotypes"], min(alternates, 9)
-        is_plain = (text.str.len_bytes() == 4 * samples) & ~text.str.contains(f"[{most + 1}-9]" if most < 9 else "^$")
-        if not is_plain.all():
-            is_plain = text.str.contains(rf"^([ |/][0-{most}.])*$")
-        is_plain &= alternates < 10
-        for is_simple, part in ((True, every.filter(is_plain)), (False, every.filter(~is_plain))):
-            words = [str(one) if is_simple else rf"\b{one}\b" for one in range(alternates + 1)]
-            counts = [genotypes.str.count_matches(word, literal=is_simple) for word in words[is_simple:]]
-            calls, called = pl.concat_str(counts[not is_simple :], separator=","), pl.sum_horizontal(counts)
-            if is_simple:
-                called = genotypes.str.len_bytes() // 2 - genotypes.str.count_matches(".", literal=True)
-            else:
-                is_right = called == genotypes.str.count_matches(r"[^ |/.]+")
-                calls = pl.when(is_right).then(calls).otherwise(pl.lit("none"))
-            parts.append(part.select("record", "ref", "alt", calls=calls, called=called.cast(pl.Float64)))
-    return pl.concat(parts).sort("record") if parts else records.with_columns(calls=pl.lit(""), called=pl.lit(0.0))
 
 
 def _find_changes(rows: pl.DataFrame, stage_M: UInt8) -> tuple[Int64, Int64, UInt8, UInt8, Int64]:
@@ -355,11 +311,9 @@ def _check_frequencies(
     is_wrong_M = (frequency_M < 0) | (frequency_M > 1) | (sum_N[record_M] > 1 + SUM_TOLERANCE)
     if len(wrong := np.intersect1d(record_M[is_wrong_M], wanted)):
         record = records.row(int(wrong[0]), named=True)
-        fault = "a genotype is not made of the record's alleles; mend or remove the record"
-        if calls.frequencies.samples is None:
-            values = ", ".join(f"{field}={record[f'INFO/{field}']}" for field in calls.frequencies.fields)
-            fault = (
-                f"{values} is not a frequency from 0 to 1 for each alternate allele, with a sum of at most 1; mend or "
-                "remove the record, or choose another field with --frequency-field"
-            )
-        raise InputError(f"{calls.path}: {record['contig']}:{record['position'] + 1}: {fault}")
+        values = ", ".join(f"{field}={record[f'INFO/{field}']}" for field in calls.frequencies.fields)
+        raise InputError(
+            f"{calls.path}: {record['contig']}:{record['position'] + 1}: {values} is not a frequency from 0 to 1 for "
+            "each alternate allele, with a sum of at most 1; mend or remove the record, or choose another field with "
+            "--frequency-field"
+        )

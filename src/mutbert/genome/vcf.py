@@ -7,8 +7,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import polars as pl
 
@@ -36,22 +36,23 @@ try:
 except pysam.SamtoolsError as error:
     sys.exit(str(error))
 """
+_LISTED: Final = "{listed}"  # in a command, the file with the names
 _DECLARED: Final = re.compile(r"^##(INFO|FORMAT|FILTER|contig)=<(.*)>$", re.MULTILINE)
 _ATTRIBUTE: Final = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^,]*)')
 
 
 class VcfHeader(NamedTuple):
-    """What a file declares: Number and Type of INFO fields, FORMAT fields, filters, contigs with lengths, samples."""
+    """What a file declares."""
 
-    info: Mapping[str, tuple[str, str]]
+    info: Mapping[str, tuple[str, str]]  # Number and Type
     formats: Collection[str]
     filters: Collection[str]
-    contigs: Mapping[str, int | None]
+    contigs: Mapping[str, int | None]  # with their lengths
     samples: Sequence[str]
 
 
 class Frequencies(NamedTuple):
-    """Where a file keeps allele frequencies: an INFO field, a quotient of two, or the genotypes of some samples."""
+    """Where a file keeps allele frequencies: an INFO field, or a quotient of two, counted anew from some samples."""
 
     fields: tuple[str, ...]
     samples: tuple[str, ...] | None = None
@@ -62,9 +63,14 @@ class Frequencies(NamedTuple):
 
 
 def read_header(path: Path) -> VcfHeader:
-    """Return what a VCF or BCF file declares, whatever its compression; raise InputError where it cannot be read."""
+    """Return what a VCF or BCF file declares, whatever its compression."""
     check_input(path, "VCF")
-    _check_last_line(path)
+    with path.open("rb") as file:
+        start = file.read(3)
+        file.seek(-1, os.SEEK_END)
+        # htslib would read plain text that was cut as far as it goes.
+        if start[:2] != b"\x1f\x8b" and start != b"BCF" and file.read(1) != b"\n":
+            raise InputError(f"{path}: ends in the middle of a line, so it may be cut short; copy it again")
     text = b"".join(read_lines(path, header=True)).decode("utf-8", "replace")
     declared: dict[str, dict[str, dict[str, str]]] = {"INFO": {}, "FORMAT": {}, "FILTER": {}, "contig": {}}
     for kind, body in _DECLARED.findall(text):
@@ -84,44 +90,80 @@ def read_records(
     path: Path,
     fields: Sequence[str] = (),
     *,
-    region: Region | Sequence[Region] | None = None,
+    region: Region | list[Region] | None = None,
     samples: Collection[str] | None = None,
 ) -> Generator[pl.DataFrame, None, None]:
     """Yield a file's records in its order, some megabytes of text at a time.
 
-    Columns are `contig`, `position` (0-based, -1 for POS 0), `ref`, `alt`, `filter`, a String for each of `fields`
-    (``ID``, ``INFO/AF``...; ``.`` where it is missing), and with `samples` `genotypes`: each one's, after a blank.
-    Of a `region` or several, contigs with 0-based start and end (None: its last record), the file's index finds the
-    records whose POS lies in one. Errors of htslib, such as a line that is no record, become one InputError.
+    Columns are `contig`, `position` (0-based, -1 for POS 0), `ref`, `alt`, `filter`, and a String for each of `fields`:
+    ``ID``, ``INFO/AF``..., ``.`` where it is missing. With `samples`, ``INFO/AC`` and ``INFO/AN`` are counted anew, or
+    else ``GT`` has each one's genotype after a blank. Of a `region` or several, contigs with 0-based start and end
+    (None: its last record), the file's index finds the records whose POS lies in one.
     """
-    columns = [*_COLUMNS, *fields] + ([] if samples is None else ["genotypes"])
-    words = [f"%{name}" for name in (*_COLUMNS.values(), *fields)] + ([] if samples is None else ["[ %GT]"])
-    query = ["query", "-f", "\\t".join(words) + "\\n"]
-    query += _of_region(region)
-    if samples is not None:
-        query += ["-S", "/dev/stdin"]
-    schema = {name: pl.Int64 if name == "position" else pl.String for name in columns}
-    for lines in _bcftools(path, *query, listed=samples or ()):
-        yield pl.read_csv(
-            lines,
-            has_header=False,
-            schema=schema,
-            separator="\t",
-            quote_char=None,
-            encoding="utf8-lossy",
-        ).with_columns(pl.col("position") - 1)
+    if samples is not None and "GT" not in fields:
+        yield from _count_records(path, region, samples)
+        return
+    words = [*(f"%{name}" for name in _COLUMNS.values()), *("[ %GT]" if one == "GT" else f"%{one}" for one in fields)]
+    command = ["query", "-f", "\\t".join(words) + "\\n", *_of_region(region)]
+    command += [] if samples is None else ["-S", _LISTED]
+    for lines in _bcftools(path, command, listed=samples or ()):
+        yield _parse(lines, [*_COLUMNS, *fields])
+
+
+def _count_records(
+    path: Path, region: Region | list[Region] | None, samples: Collection[str]
+) -> Generator[pl.DataFrame, None, None]:
+    done = 0
+    # Without genotypes, a record would keep the counts that it has.
+    cleared = ["annotate", "-x", "INFO/AC,INFO/AN", "-Ou", *_of_region(region)]
+    recounted = ["view", "-H", "--no-version", "-G", "-S", _LISTED]
+    counts = {f"INFO/{one}": pl.col("info").str.extract(f"(?:^|;){one}=([^;]*)").fill_null(".") for one in ("AC", "AN")}
+    try:
+        for lines in _bcftools(path, cleared, recounted, listed=samples):
+            records = _parse(lines, ["contig", "position", "id", "ref", "alt", "quality", "filter", "info"])
+            done += len(records)
+            yield records.select(*_COLUMNS, **counts)
+    except InputError as error:
+        # They take no record with something that the header does not declare, be it the contig.
+        if "cannot proceed" not in str(error):
+            raise
+        for records in read_records(path, ["GT"], region=region, samples=samples):
+            if len(records) > done:
+                yield count_genotypes(records[done:])
+            done = max(done - len(records), 0)
+
+
+def count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
+    """Return records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele."""
+    alternates = pl.when(pl.col("alt") == ".").then(0).otherwise(pl.col("alt").str.count_matches(",") + 1)
+    most = int(records.select(alternates.max()).item() or 0)
+    words = [str(one) if most < 10 else rf"\b{one}\b" for one in range(most + 1)]
+    calls = pl.concat_list([pl.col("GT").str.count_matches(word, literal=most < 10) for word in words])
+    calls = calls.list.head(alternates + 1)
+    is_known = pl.col("GT").str.count_matches(r"[^ |/.]+") == calls.list.sum()
+    texts = (
+        pl.when(is_known).then(calls.list.slice(1).cast(pl.List(pl.String)).list.join(",")).otherwise(pl.lit("none"))
+    )
+    return records.with_columns(texts.alias("INFO/AC"), calls.list.sum().cast(pl.String).alias("INFO/AN"))
+
+
+def _parse(lines: bytes, names: Sequence[str]) -> pl.DataFrame:
+    schema = {name: pl.Int64 if name == "position" else pl.String for name in names}
+    return pl.read_csv(
+        lines, has_header=False, schema=schema, separator="\t", quote_char=None, encoding="utf8-lossy"
+    ).with_columns(pl.col("position") - 1)
 
 
 def read_lines(
-    path: Path, *, header: bool = False, region: Region | Sequence[Region] | None = None
+    path: Path, *, header: bool = False, region: Region | list[Region] | None = None
 ) -> Generator[bytes, None, None]:
     """Yield whole lines of a file's header or of its records, many at a time, as ``bcftools view`` writes them."""
-    yield from _bcftools(path, "view", "-h" if header else "-H", "--no-version", *_of_region(region))
+    yield from _bcftools(path, ["view", "-h" if header else "-H", "--no-version", *_of_region(region)])
 
 
-def _of_region(region: Region | Sequence[Region] | None) -> list[str]:
-    several = cast("Sequence[Region]", [region] if region and isinstance(region[0], str) else region or [])
-    places = [f"{{{name}}}:{start + 1}-{'' if end is None else end}" for name, start, end in several]
+def _of_region(region: Region | list[Region] | None) -> list[str]:
+    regions = [region] if isinstance(region, tuple) else region or []
+    places = [f"{{{name}}}:{start + 1}-{'' if end is None else end}" for name, start, end in regions]
     return ["-r", ",".join(places), "--regions-overlap", "pos"] if places else []
 
 
@@ -132,30 +174,34 @@ def find_frequencies(path: Path, header: VcfHeader, wanted: str, samples: Collec
     declared, ``AC/AN`` serves, and where these are not declared, the genotypes. With `samples`, theirs are counted.
     """
     kinds = {name: kind for name, (_, kind) in header.info.items()}
+    has_genotypes = bool(header.samples) and GENOTYPES in header.formats
     if samples is not None or wanted == GENOTYPES:
-        return _genotypes(path, header, samples)
-    parts = tuple(wanted.split("/"))
-    types = ("Integer",) * 2 if len(parts) == 2 else ("Float",)
-    if len(parts) == len(types) and all(name in kinds for name in parts):
-        for name, kind in zip(parts, types, strict=True):
-            if kinds[name] != kind:
-                raise InputError(
-                    f"{path}: INFO field {name} is declared as {kinds[name]} and not as {kind}; choose another with "
-                    "--frequency-field"
-                )
-        return Frequencies(parts)
-    if wanted == "AF" and kinds.get("AC") == kinds.get("AN") == "Integer":
+        if not has_genotypes:
+            lacks = (
+                "declares no FORMAT field GT" if header.samples else "has no samples whose genotypes could be counted"
+            )
+            raise InputError(f"{path}: its header {lacks}; use a VCF with genotypes")
+    elif len(parts := wanted.split("/")) <= 2 and all(name in kinds for name in parts):
+        kind = "Float" if len(parts) == 1 else "Integer"
+        if wrong := [name for name in parts if kinds[name] != kind]:
+            raise InputError(
+                f"{path}: INFO field {wrong[0]} is declared as {kinds[wrong[0]]} and not as {kind}; choose another "
+                "with --frequency-field"
+            )
+        return Frequencies(tuple(parts))
+    elif wanted == "AF" and kinds.get("AC") == kinds.get("AN") == "Integer":
         return Frequencies(("AC", "AN"))
-    if wanted == "AF" and header.samples and GENOTYPES in header.formats:
-        return _genotypes(path, header, None)
-    floats = [name for name, kind in kinds.items() if kind == "Float"]
-    remedy = "choose one with --frequency-field" if floats else "it has to carry allele frequencies"
-    if header.samples and GENOTYPES in header.formats:
-        remedy += ", or --frequency-field GT to count its genotypes"
-    raise InputError(
-        f"{path}: its header declares no INFO field {wanted}{' (nor AC and AN)' if wanted == 'AF' else ''}; its number "
-        f"fields are: {names_text(floats, 30)}; {remedy}"
-    )
+    elif wanted != "AF" or not has_genotypes:
+        floats = [name for name, kind in kinds.items() if kind == "Float"]
+        remedy = "choose one with --frequency-field" if floats else "it has to carry allele frequencies"
+        if has_genotypes:
+            remedy += ", or --frequency-field GT to count its genotypes"
+        raise InputError(
+            f"{path}: its header declares no INFO field {wanted}{' (nor AC and AN)' if wanted == 'AF' else ''}; its "
+            f"number fields are: {names_text(floats, 30)}; {remedy}"
+        )
+    chosen = set(header.samples if samples is None else samples)
+    return Frequencies(("AC", "AN"), tuple(name for name in header.samples if name in chosen))
 
 
 def count_by_index(path: Path) -> dict[str, int] | None:
@@ -166,13 +212,14 @@ def count_by_index(path: Path) -> dict[str, int] | None:
     if not _indices(path) or older_index(path) is not None:
         return None
     verbosity = pysam.set_verbosity(0)
-    # An index without counts, of another kind, or damaged: the file is read as if it had none.
-    with suppress(pysam.SamtoolsError, OSError):
+    try:
         rows = [line.split("\t") for line in bcftools.index("--stats", os.fspath(path)).splitlines()]
+    # An index without counts, of another kind, or damaged: the file is read as if it had none.
+    except (pysam.SamtoolsError, OSError):
+        return None
+    finally:
         pysam.set_verbosity(verbosity)
-        return {name: int(number) for name, _, number in rows} or None
-    pysam.set_verbosity(verbosity)
-    return None
+    return {name: int(number) for name, _, number in rows} or None
 
 
 def older_index(path: Path) -> Path | None:
@@ -185,52 +232,36 @@ def _indices(path: Path) -> list[Path]:
     return [one for suffix in (".tbi", ".csi") if (one := path.with_name(path.name + suffix)).is_file()]
 
 
-def _genotypes(path: Path, header: VcfHeader, samples: Collection[str] | None) -> Frequencies:
-    if not header.samples:
-        raise InputError(f"{path}: has no samples whose genotypes could be counted; give a VCF with genotypes")
-    if GENOTYPES not in header.formats:
-        raise InputError(f"{path}: its header declares no FORMAT field GT; give a VCF with genotypes")
-    chosen = None if samples is None else set(samples)
-    return Frequencies((), tuple(name for name in header.samples if chosen is None or name in chosen))
-
-
-def _bcftools(path: Path, *words: str, listed: Collection[str] = ()) -> Generator[bytes, None, None]:
-    """Yield whole lines, many at a time, of what a command of bcftools prints of a file; `listed` is its input."""
-    # -P: nothing is imported from the working directory.
-    command = [sys.executable, "-P", "-c", _CHILD, *words, str(path.absolute())]
-    with tempfile.TemporaryFile() as names, tempfile.TemporaryFile() as errors:
+def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) -> Generator[bytes, None, None]:
+    """Yield whole lines, many at a time, of what commands of bcftools print of a file, one after the other."""
+    with tempfile.NamedTemporaryFile() as names, tempfile.TemporaryFile() as errors, ExitStack() as stack:
         names.write("".join(f"{name}\n" for name in listed).encode())
-        names.seek(0)
-        with subprocess.Popen(command, stdin=names, stdout=subprocess.PIPE, stderr=errors) as child:
-            assert child.stdout is not None
-            last, rest = b"", b""
-            try:
-                while block := child.stdout.read(_BLOCK_BYTES):
-                    lines, end, rest = (rest + block).rpartition(b"\n")
-                    if end:
-                        last = lines[lines.rfind(b"\n") + 1 :]
-                        yield lines + end
-                failed = child.wait()
-            finally:
-                child.kill()
-        if failed:
+        names.flush()
+        children: list[subprocess.Popen[bytes]] = []
+        for words in commands:
+            words = [names.name if one == _LISTED else one for one in words]
+            # -P: nothing is imported from the working directory.
+            command = [sys.executable, "-P", "-c", _CHILD, *words, "-" if children else str(path.absolute())]
+            given = children[-1].stdout if children else None
+            child = subprocess.Popen(command, stdin=given or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+            if given is not None:
+                given.close()  # so that a command ends where the next one has
+            children.append(stack.enter_context(child))
+            stack.callback(child.kill)
+        output, last, rest = children[-1].stdout, b"", b""
+        assert output is not None
+        while block := output.read(_BLOCK_BYTES):
+            lines, end, rest = (rest + block).rpartition(b"\n")
+            if end:
+                last = lines[lines.rfind(b"\n") + 1 :]
+                yield lines + end
+        if failed := [status for child in children if (status := child.wait())]:
             errors.seek(0)
-            said = errors.read().decode("utf-8", "replace").splitlines() or [f"it ended with status {failed}"]
-            why = next((line for line in said if line.startswith("[E::")), said[-1])
+            said = errors.read().decode("utf-8", "replace").splitlines() or [f"it ended with status {failed[0]}"]
+            why = next((line for line in said if line.startswith("[E::") or "stderr=" in line), said[-1])
             why = re.sub(r"^\[E::\w+\] |^.*stderr=|\\n'?$", "", why)
             after = b":".join(last.split(b"\t")[:2]).decode("utf-8", "replace")
             raise InputError(
                 f"{path}: cannot be read as VCF{f' after {after}' if after else ''} ({why}); check that it is one, and "
                 "complete"
-            )
-
-
-def _check_last_line(path: Path) -> None:
-    """Raise InputError for plain text that was cut in a line, which htslib reads as far as it goes."""
-    with path.open("rb") as file:
-        start = file.read(3)
-        file.seek(-1, os.SEEK_END)
-        if start[:2] != b"\x1f\x8b" and start != b"BCF" and file.read(1) != b"\n":
-            raise InputError(
-                f"{path}: ends in the middle of a line, so it may be cut short; copy it again, or end its last line"
             )

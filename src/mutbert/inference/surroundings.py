@@ -9,7 +9,7 @@ import numpy as np
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.genome.person import read_person
+from mutbert.genome.population import read_person
 from mutbert.inference.run import PaddedWindows, concatenate_windows
 
 if TYPE_CHECKING:
