@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from bars import PUBLISHED, Bar, draw_bars
 from measure import describe_machine, machine_text, run_script
-from model import LADDER, dropout_of, now
+from model import LADDER, now
 from mutbert import alphabet
 from mutbert.cli.printing import print_table
 from mutbert.encoders.inputs import BaseInputs
@@ -143,7 +143,7 @@ def measure(
             batch = published_batch(rows) if name == PUBLISHED else inputs.batch(rows)
             batch = {key: value.to(device) for key, value in batch.items()}
             precision = torch.autocast(device.type, dtype=torch.bfloat16, enabled=way.precision == "bf16")
-            with precision, dropout_of(way):
+            with precision:
                 logits = model(**batch).logits
             loss = functional.cross_entropy(logits.float(), labels[rows].to(device))
             if train:

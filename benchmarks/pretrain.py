@@ -27,7 +27,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from measure import describe_machine, machine_text, run_script
-from model import LADDER, Way, dropout_of, now
+from model import LADDER, Way, now
 from mutbert import alphabet
 from mutbert.cli.printing import print_table
 from mutbert.errors import InputError
@@ -267,12 +267,12 @@ def measure_step(
             batch = {name: tensor.to(device) for name, tensor in dense.items()}
             mask = torch.ones(batch["input_probs"].shape[:2], device=device)
             row_B1 = torch.arange(count, device=device)[:, None]
-            with precision, dropout_of(way):
+            with precision:
                 logits = model(input_probs=batch["input_probs"], attention_mask=mask).logits
                 loss = target_loss(logits[row_B1, batch["target_places"]], batch["labels"])
         else:
             compact = {name: tensor.to(device) for name, tensor in dataset.batch(indices).items()}
-            with precision, dropout_of(way):
+            with precision:
                 loss = model(**expand_batch(compact)).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
