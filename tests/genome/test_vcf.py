@@ -176,3 +176,20 @@ def test_nothing_is_imported_from_the_working_directory(tmp_path, write_vcf, mon
     (tmp_path / "pysam.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     assert len(read(path)) == len(RECORDS)
+
+
+@pytest.mark.parametrize("odd", ["z\t3", "c\t3"])
+def test_genotypes_are_counted_whatever_the_header_declares(tmp_path, odd):
+    """AC and AN of the file are not believed; what is not declared, a contig or a field, comes after many records."""
+    declared = "##contig=<ID=c>\n" + AC + AN + GT
+    lines = ["c\t1\t.\tA\tC\t.\t.\tAC=7;AN=9\tGT\t0|1\t.\t1"] * 2000 + [
+        "c\t2\t.\tA\tC,G\t.\t.\tAC=7,1;AN=9\tDP\t1\t2\t3"
+    ]
+    lines += [f"{odd}\t.\tA\tC,G\t.\t.\tXX=1\tGT\t0|1\t2\t1"]
+    path = tmp_path / "x.vcf"
+    path.write_text(FIELDS.format(declared, "\tFORMAT\ts\tt\tu") + "".join(f"{line}\n" for line in lines))
+    rows = [row[-2:] for row in read(path, "INFO/AC", "INFO/AN", samples=["u", "s"])]
+    assert len(rows) == 2002
+    assert set(rows[:2000]) == {("2", "3")}
+    assert rows[2001] == ("2,0", "3")
+    assert rows[2000] in ((".", "."), ("0,0", "0"))

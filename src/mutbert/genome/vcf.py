@@ -26,7 +26,7 @@ GENOTYPES: Final = "GT"
 """The frequency field that stands for counting genotypes."""
 
 _COLUMNS: Final = {"contig": "CHROM", "position": "POS", "ref": "REF", "alt": "ALT", "filter": "FILTER"}
-_BLOCK_BYTES: Final = 1 << 21
+_BLOCK_BYTES: Final = 1 << 19
 # bcftools holds the interpreter while it runs, and prints to the process's own standard output.
 _CHILD: Final = """
 import sys, pysam, pysam.bcftools
