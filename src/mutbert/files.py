@@ -211,8 +211,9 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         number, text = getattr(error, "errno", None), str(error)
-        # Libraries report a full disk by exceptions of their own.
+        # Libraries report a full disk by exceptions of their own, some of them without the reason.
         full = number in {errno.ENOSPC, errno.EDQUOT} or "No space left" in text
+        full = full or (isinstance(error, OSError) and shutil.disk_usage(path.parent).free < _BLOCK)
         if not full and number not in {errno.EIO, errno.EFBIG, errno.EROFS}:
             raise
         reason = "no space left on the device" if full else getattr(error, "strerror", None) or text

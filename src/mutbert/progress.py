@@ -18,10 +18,14 @@ _UNCOUNTED: Final = "{desc}: {n_fmt}{unit} in {elapsed}, {rate_noinv_fmt}{postfi
 
 
 class _Lines:
-    """Standard error, where each state of a bar is a line of its own."""
+    """Standard error, where each state of a bar is a line of its own, once."""
+
+    amount = ""
 
     def write(self, text: str) -> None:
-        if text.strip():
+        amount, _, _ = text.strip().partition(" in ")
+        if amount and amount != self.amount:
+            self.amount = amount
             sys.stderr.write(text.strip() + "\n")
 
     def flush(self) -> None:
