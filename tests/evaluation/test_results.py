@@ -107,7 +107,7 @@ def test_a_writer_that_is_killed_leaves_whole_cells_alone(tmp_path):
         with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as process:
             assert process.stdout.readline() == b"holds\n"
             # Meanwhile nobody else writes the same part, but another part is free.
-            with pytest.raises(InputError, match="1-of-1: another process is writing it just now"):
+            with pytest.raises(InputError, match="1-of-1: another process is writing it"):
                 write(tmp_path)
             write(tmp_path, shard=(2, 2))
             deadline = time.monotonic() + 60

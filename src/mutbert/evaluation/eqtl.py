@@ -8,7 +8,7 @@ features.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -365,7 +365,7 @@ class _CentreUnknown(ProbabilisticGenome):
 
     @classmethod
     def of(cls, genome: ProbabilisticGenome) -> _CentreUnknown:
-        return cls(*(getattr(genome, field.name) for field in fields(genome)))
+        return cls(genome.path, genome.contigs, genome.manifest, genome.arrays)
 
     def windows(self, contig_B: Int64, start_B: Int64, length: int) -> Windows:
         base_BL, row_N, column_N, frequency_N4 = super().windows(contig_B, start_B, length)
