@@ -137,7 +137,7 @@ def test_results_come_as_json(mutbert, mutbert_here, demo, tmp_path, monkeypatch
         ("transformers", ["export", "model", "-o", "x"], "mutbert[model]"),
         ("yaml", ["bench", "list"], "mutbert[bench]"),
         ("pyarrow", ["bench", "list"], "mutbert[bench]"),
-        ("pyarrow", ["genome", "export", "x.genome", "-o", "x.bed"], "mutbert[export]"),
+        ("pyarrow", ["genome", "export", "x.genome", "-o", "x.parquet"], "mutbert[export]"),
         ("matplotlib", ["genome", "inspect", "x.genome", "--plot", "x.svg"], "mutbert[report]"),
         ("msprime", ["simulate", "-o", "population"], "mutbert[simulate]"),
         ("matplotlib", ["demo"], "mutbert[report]"),
