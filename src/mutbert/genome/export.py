@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -102,6 +103,8 @@ def export_genome(
     """
     output = Path(output)
     kind = _kind_of(output, kind)
+    if kind == "parquet" and find_spec("pyarrow") is None:
+        raise MissingExtraError("pyarrow", "export")
     if not 0 <= min_frequency <= 1:
         raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
     if min_frequency and kind != "iupac":
@@ -239,10 +242,8 @@ def _bed(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _write_parquet(file: Path, genome: str, frames: Iterator[pl.DataFrame]) -> int:
     """Write Parquet, and return the number of rows."""
-    try:
-        from pyarrow.parquet import ParquetWriter
-    except ImportError:
-        raise MissingExtraError("pyarrow", "export") from None
+    from pyarrow.parquet import ParquetWriter
+
     tables = (frame.with_columns(pl.col(*alphabet.BASES).cast(pl.Float32)).to_arrow() for frame in frames)
     first = next(tables)
     rows = 0
