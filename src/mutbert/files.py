@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from contextlib import contextmanager
@@ -87,8 +88,12 @@ def _foreign(directory: Path, patterns: Iterable[str] = (), prefix: str = "") ->
     for entry in sorted(directory.iterdir()):
         if entry.is_dir() and not entry.is_symlink():
             yield from _foreign(entry, patterns, f"{prefix}{entry.name}/")
-        elif not any(fnmatchcase(prefix + entry.name, pattern) for pattern in (*patterns, f"*{MARKER}", f"*{_LOCK}")):
-            yield entry
+        else:
+            # A killed process leaves a file under its temporary name.
+            final = re.sub(r"^\.(.+)\.[0-9a-f]{8}(?=\.\w+$|$)", r"\1", entry.name)
+            names = [prefix + name for name in (entry.name, final)]
+            if not any(fnmatchcase(name, one) for name in names for one in (*patterns, f"*{MARKER}", f"*{_LOCK}")):
+                yield entry
 
 
 @contextmanager

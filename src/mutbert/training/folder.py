@@ -91,7 +91,7 @@ def held_folder(
             if state.is_main_process:
                 # One that holds nothing yet was made by a run that was killed right then.
                 if resume and output.is_dir() and not any(output.glob("[!.]*")):
-                    pass
+                    mark_directory(output, RUN_FILES)
                 elif resume and output.exists():
                     _same_run(output, records)
                 else:
