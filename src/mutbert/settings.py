@@ -1,252 +1,170 @@
-"""Settings: YAML into checked dataclasses, ``key=value`` on top, and back into YAML.
-
-Every key is checked; an unknown one is refused with the nearest that there is.
-"""
+"""Settings: pydantic models from YAML 1.2, with ``base:`` beneath and ``key=value`` on top, and back into YAML."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-import re
-import types
-import typing
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+import io
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeVar, get_args
 
-import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from mutbert.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from importlib.resources.abc import Traversable
 
-Kind = TypeVar("Kind")
+    from pydantic_core import ErrorDetails
+
+Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str | int) else value)]
+"""One word or several: ``train=chr1`` and ``train=[chr1, 2]``."""
+
+_BASE: Final = "base"
 
 
-class Readable(Protocol):
-    """A file of a folder or of an installed package."""
+class Settings(BaseModel):
+    """Frozen settings; an unknown key is an error. A word may look like a number, such as a contig's name."""
 
-    def read_text(self, encoding: str) -> str:
-        """Read all of it."""
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    def replace(self, **values: Any) -> Self:
+        """Return these settings with other values, validated."""
+        return self.model_validate({**self.model_dump(), **values})
+
+    def with_overrides(self, overrides: Sequence[str]) -> Self:
+        """Return these settings with ``key=value`` on top, as for `read_settings`."""
+        return _validated(type(self), _overridden(self.model_dump(), overrides), ", ".join(overrides))
+
+    def as_yaml(self) -> str:
+        """Return every setting as YAML, the defaults included."""
+        text = io.StringIO()
+        _yaml().dump(self.model_dump(mode="json"), text)
+        return text.getvalue()
 
 
-def read_settings(kind: type[Kind], source: Readable, overrides: Sequence[str] = (), *, remedy: str) -> Kind:
-    """Read a dataclass of settings from YAML.
+Kind = TypeVar("Kind", bound=Settings)
 
-    Parameters
-    ----------
-    kind : type
-        The dataclass; nested ones are nested keys.
-    source : Path or file of an installed package
-        Where the YAML is.
-    overrides : sequence of str
-        ``key=value`` with dots for nesting, for example ``training.max_steps=100``; values are YAML.
-    remedy : str
-        What to give in place of a file that cannot be read.
 
-    Returns
-    -------
-    kind
-        Types checked, and what its ``__post_init__`` checks.
+def read_settings(
+    kind: type[Kind], source: str | Path | None, overrides: Sequence[str] = (), *, shipped: str = ""
+) -> Kind:
+    """Return validated settings of a YAML file, with ``key=value`` on top, or of these alone.
 
-    Raises
-    ------
-    InputError
-        When the file cannot be read, or holds an unknown key or a value that cannot be; names the file.
+    `source` is a path or the name of a file in the package's directory `shipped`. A file's ``base`` is another such
+    name, or a path from the file on; its settings hold where the file has none of its own. Keys are nested by dots, and
+    values are YAML: ``training.max_steps=100``. Raises `InputError` with the file and the key.
     """
-    try:
-        tree = yaml.load(source.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - derives from SafeLoader
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{source}: cannot be read ({one_line(error)}); {remedy}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{source}: not YAML: {one_line(error)}") from None
-    if not isinstance(tree, dict):
-        raise InputError(f"{source}: holds no settings; expected lines of 'key: value'")
-    for entry in overrides:
-        _override(tree, entry)
-    try:
-        settings: Kind = _build(kind, tree, "")
-    except ValueError as error:
-        raise InputError(f"{source}: {error}") from None
-    return settings
+    tree = {} if source is None else _read(source, Path(), shipped)
+    return _validated(kind, _overridden(tree, overrides), "settings" if source is None else str(source))
 
 
-def with_overrides(settings: Kind, overrides: Sequence[str]) -> Kind:
-    """Change some of a dataclass's settings.
-
-    Parameters
-    ----------
-    settings : dataclass
-        As they are.
-    overrides : sequence of str
-        ``key=value``, as for `read_settings`.
-
-    Returns
-    -------
-    dataclass
-        Of the same kind, checked.
-
-    Raises
-    ------
-    InputError
-        When a key is unknown, or a value cannot be.
-    """
-    tree = _plain(dataclasses.asdict(settings))  # type: ignore[call-overload]
-    for entry in overrides:
-        _override(tree, entry)
-    try:
-        changed: Kind = _build(type(settings), tree, "")
-    except ValueError as error:
-        raise InputError(f"{', '.join(overrides)}: {error}") from None
-    return changed
+def shipped_names(directory: str) -> list[str]:
+    """Return the names of the settings that come with the package in a directory."""
+    return sorted(Path(entry.name).stem for entry in files("mutbert").joinpath(directory).iterdir())
 
 
-def with_values(settings: Kind, values: Mapping[str, Any], place: str = "") -> Kind:
-    """Change some of a dataclass's settings to values that were read already.
-
-    Parameters
-    ----------
-    settings : dataclass
-        As they are.
-    values : mapping
-        By name; nested settings are given whole.
-    place : str
-        What messages put before a name.
-
-    Returns
-    -------
-    dataclass
-        Of the same kind, checked.
-
-    Raises
-    ------
-    InputError
-        When a key is unknown, or a value is of another type.
-    ValueError
-        When a value cannot be.
-    """
-    tree = _plain(dataclasses.asdict(settings))  # type: ignore[call-overload]
-    changed: Kind = _build(type(settings), {**tree, **values}, place)
-    return changed
-
-
-def settings_text(settings: Any) -> str:
-    """Write a dataclass of settings as YAML, every setting, the defaults included."""
-    tree = _plain(dataclasses.asdict(settings))
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False)
-
-
-def check_keys(given: Iterable[str], known: Iterable[str], place: str) -> None:
-    """Refuse a key that is not known, and name the nearest that is.
-
-    Raises
-    ------
-    InputError
-        For the first unknown key.
-    """
+def check_keys(given: Iterable[str], known: Iterable[str], prefix: str) -> None:
+    """Raise `InputError` for the first unknown key."""
     known = list(known)
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            remedy = f"did you mean {place}{near[0]}?" if near else f"there are {', '.join(known)}"
-            raise InputError(f"unknown key {place}{key}; {remedy}")
+            raise InputError(f"unknown key {prefix}{key}; {_nearest(key, known, prefix)}")
 
 
-def _build(kind: Any, tree: Mapping[str, Any], place: str) -> Any:
-    """Make a dataclass of a mapping, with its types checked."""
-    types_of = typing.get_type_hints(kind)
-    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
-    check_keys(tree, fields, place)
-    for name, entry in fields.items():
-        required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-        if required and name not in tree:
-            raise InputError(f"{place}{name} is missing; add it to the recipe or give {place}{name}=...")
-    return kind(**{name: _value(types_of[name], value, place + name) for name, value in tree.items()})
+def _nearest(key: str, known: Sequence[str], prefix: str) -> str:
+    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+    return f"did you mean {prefix}{near[0]}?" if near else f"known keys are {', '.join(known)}"
 
 
-def _value(kind: Any, value: Any, place: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise InputError(f"{place} is {value!r}; expected nested keys")
-        return _build(kind, value, place + ".")
-    origin = typing.get_origin(kind)
-    if origin in {types.UnionType, typing.Union}:
-        # An optional value, of one kind.
-        (kind,) = (entry for entry in typing.get_args(kind) if entry is not types.NoneType)
-        return None if value is None else _value(kind, value, place)
-    if origin is tuple:
-        entries = [value] if isinstance(value, (str, int, float)) else value
-        if not isinstance(entries, list):
-            raise InputError(f"{place} is {value!r}; expected a list")
-        (entry_kind, *_) = typing.get_args(kind)
-        if dataclasses.is_dataclass(entry_kind):
-            return tuple(_value(entry_kind, entry, f"{place}[{number}]") for number, entry in enumerate(entries))
-        for number, entry in enumerate(entries):
-            if not isinstance(entry, (str, int, float)):
-                raise InputError(f"{place}[{number}] is {entry!r}; expected a word")
-        # A contig called 22 is a number to YAML.
-        return tuple(str(entry) for entry in entries)
-    if origin is Mapping:
-        if not isinstance(value, Mapping):
-            raise InputError(f"{place} is {value!r}; expected nested keys")
-        (_, entry_kind) = typing.get_args(kind)
-        if entry_kind is Any:
-            return dict(value)
-        return {key: _value(entry_kind, entry, f"{place}.{key}") for key, entry in value.items()}
-    if origin is Literal:
-        return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise InputError(f"{place} is {value!r}; expected {kind.__name__}")
-    return value
+def _yaml() -> YAML:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.width = 120
+    return yaml
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise InputError(f"{override!r} is not of the form key=value, for example training.max_steps=100")
-    *parents, name = key.split(".")
-    branch = tree
-    for parent in parents:
-        branch = branch.setdefault(parent, {})
-        if not isinstance(branch, dict):
-            raise InputError(f"{override!r}: {parent} holds no nested keys")
+def _read(source: str | Path, folder: Path, shipped: str) -> dict[str, Any]:
+    names = shipped_names(shipped) if shipped else []
+    file: Path | Traversable = folder / source
+    if str(source) in names:
+        file = files("mutbert").joinpath(shipped, f"{source}.yaml")
     try:
-        branch[name] = yaml.load(text, Loader=_Loader)  # noqa: S506 - derives from SafeLoader
-    except yaml.YAMLError as error:
-        raise InputError(f"{override!r}: the value is not YAML: {one_line(error)}") from None
+        tree = _yaml().load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        remedy = f"; {shipped} that come with the package: {', '.join(names)}" if names else ""
+        raise InputError(f"{source}: cannot be read ({one_line(error)}){remedy}") from None
+    except YAMLError as error:
+        raise InputError(f"{source}: not valid YAML: {one_line(error)}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{source}: contains no settings; expected lines of 'key: value'")
+    base = tree.pop(_BASE, None)
+    return tree if base is None else _merged(_read(str(base), Path(str(file)).parent, shipped), tree)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return [_plain(entry) for entry in value] if isinstance(value, (tuple, list)) else value
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    return below | {
+        key: _merged(below[key], value) if isinstance(value, dict) and isinstance(below.get(key), dict) else value
+        for key, value in above.items()
+    }
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 where it matters: 4e-4 is a number, no is a word and not false; and a key given twice is refused."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF"))
+def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise InputError(f"{override!r} is not of the form key=value, for example training.max_steps=100")
+        try:
+            value = _yaml().load(text)
+        except YAMLError as error:
+            raise InputError(f"{override!r}: the value is not valid YAML: {one_line(error)}") from None
+        tree = _set(tree, key.split("."), value, override)
+    return tree
 
 
-class _Dumper(yaml.SafeDumper):
-    """What the loader would take for a number is written in quotes where it is a word."""
+def _set(tree: dict[str, Any], names: Sequence[str], value: Any, override: str) -> dict[str, Any]:
+    first, *rest = names
+    if not rest:
+        return tree | {first: value}
+    below = tree.get(first) or {}
+    if not isinstance(below, dict):
+        raise InputError(f"{override!r}: {first} has no nested keys")
+    return tree | {first: _set(below, rest, value, override)}
 
 
-for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
-    )
+def _validated(kind: type[Kind], tree: dict[str, Any], source: str) -> Kind:
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_described(kind, error.errors()[0])}") from None
+
+
+def _described(kind: type[BaseModel], error: ErrorDetails) -> str:
+    """Return the key and what is wrong with it; of an unknown key, the nearest of its neighbours."""
+    *parents, last = error["loc"] or ("",)
+    prefix = "".join(f"{parent}." for parent in parents)
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        return f"unknown key {prefix}{last}; {_nearest(str(last), _fields(kind, parents), prefix)}"
+    if error["type"] == "missing":
+        return f"{prefix}{last} is missing; add it, or set {prefix}{last}=..."
+    place = f"{prefix}{last}: " if error["loc"] else ""
+    given = "" if isinstance(error["input"], dict | BaseModel) else f" (given: {error['input']!r})"
+    return f"{place}{message}{given}"
+
+
+def _fields(kind: type[BaseModel], parents: Iterable[str | int]) -> list[str]:
+    for parent in parents:
+        if parent in kind.model_fields:
+            kind = _model_in(kind.model_fields[str(parent)].annotation) or kind
+    return list(kind.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for one in get_args(annotation) if (found := _model_in(one))), None)

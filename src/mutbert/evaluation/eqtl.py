@@ -326,7 +326,7 @@ def evaluate_variants(
     def fit(rows: Int64, c: float) -> Any:
         return _fit(head, features(rows), table.label_N[rows], c)
 
-    penalties = sorted(protocol.penalties)
+    penalties = sorted(protocol.c)
     learnt_from, chosen_on = train, test
     if protocol.choose_c_on == "validation" and len(penalties) > 1:
         split = _hold_out(embeddings, table, train, task, seed)

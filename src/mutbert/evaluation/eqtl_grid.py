@@ -85,7 +85,7 @@ class EqtlWork:
     def made_of(self, cell: Cell) -> dict[str, str]:
         """Say what a cell depends on."""
         read, genome = self._data()
-        protocol = dataclasses.asdict(self._protocol(cell))
+        protocol = self._protocol(cell).model_dump()
         manifest = genome.manifest if isinstance(genome, ProbabilisticGenome) else None
         if self._reference_word is None:
             self._reference_word = fingerprint([manifest]) if manifest else sha256_of(Path(self._reference))[:16]
@@ -93,7 +93,7 @@ class EqtlWork:
         return {
             "data": fingerprint([read.source.sha256, manifest, self._eqtl.length]),
             "reference": self._reference_word,
-            "task": fingerprint([dataclasses.asdict(task), dataclasses.asdict(self._eqtl.columns)]),
+            "task": fingerprint([task.model_dump(), self._eqtl.columns.model_dump()]),
             "model": self._encoder(cell.model).identity(),
             "settings": fingerprint([protocol]),
         }

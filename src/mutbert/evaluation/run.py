@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import math
 from contextlib import ExitStack
@@ -31,7 +30,6 @@ from mutbert.evaluation.task_files import chosen_tasks, refuse_missing
 from mutbert.files import atomic_file
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
-from mutbert.settings import settings_text, with_overrides
 from mutbert.training.finetune_settings import METHODS
 from mutbert.training.provenance import provenance_of
 
@@ -167,7 +165,7 @@ def run_benchmark(
             # Under a name of its own first, as the other shards write the same.
             own_file = folder / SUITES / f".{suite.name}.{request.shard[0]}-of-{request.shard[1]}"
             with atomic_file(own_file, force=True) as file:
-                file.write_text(settings_text(suite), encoding="utf-8")
+                file.write_text(suite.as_yaml(), encoding="utf-8")
             own_file.replace(folder / SUITES / f"{suite.name}.yaml")
         advance = stack.enter_context(progress_bar("benchmark", len(own), unit="cells", show=progress))
         for job in grid.jobs(own):
@@ -355,12 +353,12 @@ def _changed(suite: Suite, request: GridRequest) -> Suite:
         chosen = [first] if first in PROTOCOLS else list(protocols)
         for name in chosen:
             if name in protocols:
-                protocols[name] = with_overrides(protocols[name], [rest if first in PROTOCOLS else setting])
+                protocols[name] = protocols[name].with_overrides([rest if first in PROTOCOLS else setting])
     for name in request.protocols:
         if name not in PROTOCOLS:
             raise InputError(f"protocol {name}: choose of {', '.join(PROTOCOLS)}")
-    changed = dataclasses.replace(parts, protocols=protocols)
-    return changed if suite.eqtl is None else dataclasses.replace(suite, eqtl=changed)
+    changed = parts.replace(protocols=protocols)
+    return changed if suite.eqtl is None else suite.replace(eqtl=changed)
 
 
 def _named(models: Sequence[str]) -> dict[str, str]:

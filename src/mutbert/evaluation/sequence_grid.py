@@ -5,7 +5,6 @@ What is prepared for one cell serves the next, as those of a task and model foll
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tempfile
 from pathlib import Path
@@ -116,14 +115,14 @@ class SequenceWork:
         """Say what a cell depends on."""
         suite, task = self._suite, self._tasks[cell.task]
         loaded = self._load(task, cell)
-        read_as = [task.problem, task.classes, dataclasses.asdict(suite.columns), suite.task_column]
+        read_as = [task.problem, task.classes, suite.columns.model_dump(), suite.task_column]
         data = {"data": loaded.identity, "task": fingerprint(read_as)}
         if cell.model == KMER:
             return {**data, "model": f"{KMER} 1", "settings": fingerprint([suite.metric_of(task)])}
         encoder = self._encoder(cell.model)
         settings = self.settings_of(task, cell, encoder)
         genome = self._genome_for(encoder)
-        used = [dataclasses.asdict(settings), suite.metric_of(task), genome and genome.manifest]
+        used = [settings.model_dump(), suite.metric_of(task), genome and genome.manifest]
         return {**data, "model": encoder.identity(), "settings": fingerprint(used)}
 
     def work(self, cell: Cell) -> tuple[dict[str, Any], Predictions]:
@@ -172,9 +171,8 @@ class SequenceWork:
         settings = self._suite.protocols[cell.protocol].settings_for(encoder.family)
         most = self._suite.max_tokens(task, cell.protocol, encoder.family)
         scaling = self._suite.rope_scaling(task, cell.protocol, encoder.family)
-        return dataclasses.replace(
-            settings,
-            method=cell.method,  # type: ignore[arg-type]
+        return settings.replace(
+            method=cell.method,
             max_tokens=settings.max_tokens if most is None else most,
             rope_scaling=settings.rope_scaling if scaling is None else scaling,
         )

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - the types of settings are looked at when they are read
-from dataclasses import dataclass, field
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias, get_args
+
+from pydantic import Field, model_validator
 
 from mutbert.encoders.known import Family
-from mutbert.errors import InputError
 from mutbert.examples.columns import TableColumns
-from mutbert.examples.table import PROBLEMS
-from mutbert.examples.task_data import SPLITS
 from mutbert.scoring.metrics import LOWER_IS_BETTER, metric_names
-from mutbert.settings import check_keys, read_settings, with_values
+from mutbert.settings import Settings, Words, read_settings, shipped_names
 from mutbert.training.finetune_settings import FinetuneSettings
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 PROTOCOLS: Final = ("published", "corrected")
-"""As it was done, mistakes included, so that numbers can be compared; and as it should be."""
+"""As published, known flaws included, so that numbers can be compared; and with these flaws fixed."""
 VERSION: Final = 1
 FAMILIES: Final = (*get_args(Family), "cnn")
 """Of models, and of the baseline that is trained; settings may differ by them."""
-_SHIPPED: Final = files("mutbert").joinpath("suites")
+
+_Families: TypeAlias = Literal[FAMILIES]  # type: ignore[valid-type]
+_Protocols: TypeAlias = Literal[PROTOCOLS]  # type: ignore[valid-type]
+_Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(Settings):
     """One task of a suite.
 
     Parameters
@@ -35,12 +35,12 @@ class Task:
         What it is called, in paths too.
     length : int
         Bases of its sequences, for lists; sequences of other lengths are taken as they are.
-    problem : str
-        One of `mutbert.examples.table.PROBLEMS`.
+    problem : {"binary", "multiclass", "multilabel", "regression", "token"}
+        What its labels are.
     classes : tuple of str
         Names of the classes in the order of their numbers, for problems with classes.
     published_tokens : mapping of str to int
-        What the published protocol cuts to, special tokens counted, by family of models; besides the protocol's own.
+        What the published protocol cuts to, special tokens counted, by family of models; overrides the protocol's own.
     published_rope_factor : float, optional
         Dynamic RoPE scaling of the published protocol.
     metric : str, optional
@@ -49,22 +49,14 @@ class Task:
 
     name: str
     length: int
-    problem: str = "binary"
-    classes: tuple[str, ...] = ("0", "1")
-    published_tokens: Mapping[str, int] = field(default_factory=dict)
+    problem: Literal["binary", "multiclass", "multilabel", "regression", "token"] = "binary"
+    classes: Words = ("0", "1")
+    published_tokens: dict[_Families, int] = {}
     published_rope_factor: float | None = None
     metric: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.problem not in PROBLEMS:
-            raise ValueError(f"task {self.name}: problem is {self.problem!r}; choose one of {', '.join(PROBLEMS)}")
-        if self.metric is not None:
-            check_metric(self.metric, self.problem, f"task {self.name}: ")
-        check_keys(self.published_tokens, FAMILIES, f"task {self.name}: published_tokens.")
 
-
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(Settings):
     """How models are fine-tuned and compared.
 
     Parameters
@@ -81,81 +73,53 @@ class Protocol:
     validation_share : float
         That share.
     max_train_rows : int, optional
-        At most so many training sequences, the same for every seed and model.
+        At most this many training sequences, the same for every seed and model.
     first_seed, seeds : int
         The seeds, one after the other.
     """
 
-    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
-    by_family: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    max_tokens: Mapping[str, int] = field(default_factory=dict)
+    finetune: FinetuneSettings = FinetuneSettings()
+    by_family: dict[_Families, dict[str, Any]] = {}
+    max_tokens: dict[_Families, int] = {}
     validation: Literal["file", "random", "grouped"] = "grouped"
-    validation_share: float = 0.1
-    max_train_rows: int | None = None
-    first_seed: int = 1
-    seeds: int = 5
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    max_train_rows: Annotated[int, Field(ge=2)] | None = None
+    first_seed: Annotated[int, Field(ge=0)] = 1
+    seeds: _Count = 5
 
-    def __post_init__(self) -> None:
-        if self.max_train_rows is not None and self.max_train_rows < 2:
-            raise ValueError(f"max_train_rows is {self.max_train_rows}; it must be at least 2")
-        if self.validation not in {"file", "random", "grouped"}:
-            raise ValueError(f"validation is {self.validation!r}; choose file, random or grouped")
-        if not 0 < self.validation_share < 1:
-            raise ValueError(f"validation_share is {self.validation_share}; it must be above 0 and below 1")
-        if self.seeds < 1 or self.first_seed < 0:
-            raise ValueError(f"seeds are {self.seeds} from {self.first_seed} on; give at least one, from 0 on")
-        check_keys(self.max_tokens, FAMILIES, "max_tokens.")
-        check_keys(self.by_family, FAMILIES, "by_family.")
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         for family in self.by_family:
             self.settings_for(family)
+        return self
 
     def settings_for(self, family: str) -> FinetuneSettings:
-        """Give the settings of a family of models."""
-        return with_values(self.finetune, self.by_family.get(family, {}), f"by_family.{family}.")
+        """Return the settings of a family of models."""
+        return self.finetune.replace(**self.by_family.get(family, {}))
 
 
-@dataclass(frozen=True)
-class EqtlColumns:
-    """Which columns of a table of variants mean what.
-
-    Parameters
-    ----------
-    contig, position, reference, alternate : str
-        The variant; positions are 1-based.
-    tissue, label, distance, split : str
-        The tissue; 1 where the variant is causal; the distance to the nearest transcription start site in bases; and
-        whether a row is for ``train`` or ``test``.
-    """
+class EqtlColumns(Settings):
+    """Which columns of a table of variants mean what; positions are 1-based, distances in bases."""
 
     contig: str = "CHROM"
     position: str = "POS"
     reference: str = "REF"
     alternate: str = "ALT"
     tissue: str = "tissue"
-    label: str = "label"
+    label: str = "label"  # 1 where the variant is causal
     distance: str = "distance_to_nearest_tss"
-    split: str = "split"
+    split: str = "split"  # train or test
 
 
-@dataclass(frozen=True)
-class EqtlTask:
-    """Variants at some distance from the nearest transcription start site.
-
-    Parameters
-    ----------
-    name : str
-        What it is called.
-    from_distance, to_distance : int
-        In bases, on either side; without an end where the second is left out.
-    """
+class EqtlTask(Settings):
+    """Variants at some distance from the nearest transcription start site, in bases on either side."""
 
     name: str
     from_distance: int
     to_distance: int | None = None
 
 
-@dataclass(frozen=True)
-class EqtlProtocol:
+class EqtlProtocol(Settings):
     """How variants are told apart by embeddings of the window around them.
 
     Parameters
@@ -167,90 +131,45 @@ class EqtlProtocol:
     scores : {"decision", "labels"}
         What the AUROC is computed of: decision values; or hard labels, as was published.
     tissue : {"one-hot", "number"}
-        How the tissue is told: a feature for each; or a number, as if tissues had an order.
+        How the tissue is encoded: a feature for each; or a number, as if tissues had an order.
     special_tokens : bool
         Put ``[CLS]`` and ``[SEP]`` around a window, as in training.
     edges : {"lower", "both"}
         Whether a variant exactly at the border of two tasks is in the farther one alone, or in both.
     max_train_rows : int
-        At most so many training variants, drawn by seed.
+        At most this many training variants, drawn by seed.
     rope_factor : float, optional
-        Dynamic RoPE scaling; as much as the window needs where left out.
+        Dynamic RoPE scaling; by default as much as the window needs.
     pooled_tokens : int
-        The window's embedding is the mean over so many tokens around the variant.
+        The window's embedding is the mean over this many tokens around the variant.
     first_seed, seeds : int
         The seeds, one after the other.
     """
 
-    c: tuple[str, ...]
+    c: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
     choose_c_on: Literal["validation", "test"]
     scores: Literal["decision", "labels"]
     tissue: Literal["one-hot", "number"]
     special_tokens: bool
     edges: Literal["lower", "both"]
-    max_train_rows: int = 5000
+    max_train_rows: Annotated[int, Field(ge=2)] = 5000
     rope_factor: float | None = None
-    pooled_tokens: int = 1536
-    first_seed: int = 1
-    seeds: int = 5
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("choose_c_on", ("validation", "test")),
-            ("scores", ("decision", "labels")),
-            ("tissue", ("one-hot", "number")),
-            ("edges", ("lower", "both")),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose {' or '.join(choices)}")
-        if self.max_train_rows < 2 or self.pooled_tokens < 1 or self.seeds < 1 or self.first_seed < 0:
-            raise ValueError("max_train_rows, pooled_tokens and seeds must be above 0, and first_seed at least 0")
-        if not self.penalties or not all(value > 0 for value in self.penalties):
-            raise ValueError(f"c is {self.c}; give numbers above 0")
-
-    @property
-    def penalties(self) -> tuple[float, ...]:
-        """The values of C as numbers."""
-        return tuple(float(value) for value in self.c)
+    pooled_tokens: _Count = 1536
+    first_seed: Annotated[int, Field(ge=0)] = 1
+    seeds: _Count = 5
 
 
-@dataclass(frozen=True)
-class EqtlSuite:
-    """A table of variants, told apart by embeddings.
+class EqtlSuite(Settings):
+    """A table of variants, told apart by embeddings of windows of `length` bases."""
 
-    Parameters
-    ----------
-    tasks : tuple of EqtlTask
-        Rows of the table by distance.
-    protocols : mapping of str to EqtlProtocol
-        See `PROTOCOLS`.
-    columns : EqtlColumns
-        What the table's columns are called.
-    length : int
-        Bases of a window.
-    """
-
-    tasks: tuple[EqtlTask, ...]
-    protocols: Mapping[str, EqtlProtocol]
-    columns: EqtlColumns = field(default_factory=EqtlColumns)
+    tasks: Annotated[tuple[EqtlTask, ...], Field(min_length=1)]
+    protocols: Annotated[dict[_Protocols, EqtlProtocol], Field(min_length=1)]
+    columns: EqtlColumns = EqtlColumns()
     length: int = 2048
 
 
-@dataclass(frozen=True)
-class PaperAverage:
-    """What the paper gives for a model: the suite's metric, averaged over its tasks.
-
-    Parameters
-    ----------
-    model : str
-        What the paper calls it.
-    name : str
-        What it is called here.
-    value : float
-        The average.
-    parameters : int
-        How many weights it has.
-    """
+class PaperAverage(Settings):
+    """What the paper reports for a model, `name` here: the suite's metric, averaged over its tasks."""
 
     model: str
     name: str
@@ -258,8 +177,7 @@ class PaperAverage:
     parameters: int
 
 
-@dataclass(frozen=True)
-class Suite:
+class Suite(Settings):
     """A suite of tasks.
 
     Parameters
@@ -272,7 +190,7 @@ class Suite:
         What models are compared by.
     files : tuple of str
         Where a task's files are below the folder or the data set on the Hub that the user names, ``{task}`` and
-        ``{split}`` filled in; the first that is there is taken.
+        ``{split}`` filled in; the first that exists is taken.
     splits : mapping of str to str
         What train, validation and test are called in these names.
     columns : TableColumns
@@ -286,120 +204,81 @@ class Suite:
     eqtl : EqtlSuite, optional
         In place of tasks and protocols.
     paper : tuple of PaperAverage
-        What the paper gives.
+        What the paper reports.
     """
 
-    version: int
-    name: str
+    version: Literal[1]
+    name: Annotated[str, Field(pattern="^[^/]+$")]
     title: str
     metric: str
     files: tuple[str, ...]
     source: str = ""
-    splits: Mapping[str, str] = field(default_factory=lambda: {"train": "train", "test": "test"})
-    columns: TableColumns = field(default_factory=TableColumns)
+    splits: dict[Literal["train", "validation", "test"], str] = {"train": "train", "test": "test"}
+    columns: TableColumns = TableColumns()
     task_column: str | None = None
     tasks: tuple[Task, ...] = ()
-    protocols: Mapping[str, Protocol] = field(default_factory=dict)
+    protocols: dict[_Protocols, Protocol] = {}
     eqtl: EqtlSuite | None = None
     paper: tuple[PaperAverage, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.version != VERSION:
-            raise ValueError(f"version is {self.version}, and this version of mutbert reads {VERSION}; update mutbert")
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         parts = self.eqtl or self
         names = [task.name for task in parts.tasks]
-        if not names:
-            raise ValueError("tasks is empty; give at least one")
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"task {name} is given twice")
-        unknown = sorted(parts.protocols.keys() - set(PROTOCOLS))
-        if unknown or not parts.protocols:
-            raise ValueError(f"protocols are {', '.join(unknown) or 'none'}; give {' or '.join(PROTOCOLS)}, or both")
+        if not names or not parts.protocols:
+            raise ValueError("has no tasks or no protocols; add at least one of each")
+        if len(set(names)) < len(names):
+            raise ValueError(f"task {max(names, key=names.count)} comes twice")
         if self.eqtl is not None:
-            check_metric(self.metric, "binary")
-            return
-        for task in self.tasks:
-            check_metric(task.metric or self.metric, task.problem, f"task {task.name}: ")
-        self._check_files()
-
-    def _check_files(self) -> None:
+            _check_metric(self.metric, "binary", "")
+            return self
         for pattern in self.files:
-            try:
-                paths = [pattern.format(task="", split=split) for split in ("a", "b")]
-            except (KeyError, IndexError, ValueError, AttributeError):
-                raise ValueError(f"files: {pattern!r} holds other braces than {{task}} and {{split}}") from None
-            if paths[0] == paths[1]:
-                # Training and test data would be the same file.
-                raise ValueError(f"files: {pattern!r} has no {{split}}, by which training and test data are told apart")
-        check_keys(self.splits, SPLITS, "splits.")
-        for split in ("train", "test"):
-            if split not in self.splits:
-                raise ValueError(f"splits.{split} is missing; say what it is called")
-        called = list(self.splits.values())
-        if len(set(called)) < len(called):
-            raise ValueError(f"splits are {', '.join(called)}; each has to be called something else")
+            _check_pattern(pattern)
+        if not {"train", "test"} <= self.splits.keys() or len(set(self.splits.values())) < len(self.splits):
+            raise ValueError("splits: name train and test, each differently")
+        for task in self.tasks:
+            _check_metric(task.metric or self.metric, task.problem, f"task {task.name}: ")
+        return self
 
     def metric_of(self, task: Task) -> str:
-        """Give what a task's models are compared by."""
+        """Return what a task's models are compared by."""
         return task.metric or self.metric
 
     def max_tokens(self, task: Task, protocol: str, family: str) -> int | None:
-        """Say what a family's sequences are cut to in a protocol; ``None`` where they are not."""
+        """Return what a family's sequences are cut to in a protocol; None where they are not."""
         most = self.protocols[protocol].max_tokens.get(family)
         return task.published_tokens.get(family, most) if protocol == "published" else most
 
     def rope_scaling(self, task: Task, protocol: str, family: str) -> dict[str, Any] | None:
-        """Give the RoPE scaling of a protocol; ``None`` for as much as is needed."""
+        """Return the RoPE scaling of a protocol; None for as much as is needed."""
         factor = task.published_rope_factor
         if protocol != "published" or family != "mutbert" or factor is None:
             return None
         return {"type": "dynamic", "factor": factor}
 
 
-def check_metric(metric: str, problem: str, place: str = "") -> None:
-    """Refuse a metric that a problem does not have, or by which models cannot be ranked.
+def _check_pattern(pattern: str) -> None:
+    try:
+        paths = [pattern.format(task="", split=split) for split in ("a", "b")]
+    except (KeyError, IndexError, ValueError, AttributeError):
+        raise ValueError(f"files: {pattern!r} contains other braces than {{task}} and {{split}}") from None
+    if paths[0] == paths[1]:
+        raise ValueError(f"files: {pattern!r} has no {{split}}, so training and test data would be the same file")
 
-    Raises
-    ------
-    ValueError
-        With those that it has.
-    """
+
+def _check_metric(metric: str, problem: str, prefix: str) -> None:
     names = metric_names("multiclass" if problem == "token" else problem)
     if metric not in names:
-        raise ValueError(f"{place}metric is {metric!r}; of {problem} problems there are {', '.join(names)}")
+        raise ValueError(f"{prefix}metric is {metric!r}; metrics of {problem} problems are {', '.join(names)}")
     if metric in LOWER_IS_BETTER:
-        raise ValueError(
-            f"{place}metric is {metric!r}, which is better where it is lower; choose one that is the reverse"
-        )
+        raise ValueError(f"{prefix}metric is {metric!r}, where lower is better; choose one where higher is better")
 
 
 def shipped_suites() -> list[str]:
-    """Name the suites that come with this package."""
-    return sorted(Path(entry.name).stem for entry in _SHIPPED.iterdir())
+    """Return the names of the suites that come with this package."""
+    return shipped_names("suites")
 
 
 def load_suite(name: str | Path) -> Suite:
-    """Read a suite.
-
-    Parameters
-    ----------
-    name : str or Path
-        The name of one that comes with this package, or a YAML file.
-
-    Returns
-    -------
-    Suite
-        Checked.
-
-    Raises
-    ------
-    InputError
-        When there is none of this name, or the file holds what cannot be.
-    """
-    shipped = shipped_suites()
-    source = _SHIPPED.joinpath(f"{name}.yaml") if str(name) in shipped else Path(name)
-    suite = read_settings(Suite, source, remedy=f"give a suite in YAML, or one of {', '.join(shipped)}")
-    if not suite.name or "/" in suite.name:
-        raise InputError(f"{name}: name is {suite.name!r}; give a word")
-    return suite
+    """Return the suite of a YAML file, or of a name that comes with this package."""
+    return read_settings(Suite, name, shipped="suites")

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from mutbert.errors import InputError, one_line
 from mutbert.regions import names_text
+from mutbert.settings import Settings, Words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -73,27 +74,14 @@ class Columns:
         return tuple(dict.fromkeys([self.sequence, *self.labels, *others, *self.where]))
 
 
-@dataclass(frozen=True)
-class TableColumns:
-    """`Columns` as a recipe or a suite says them.
-
-    Parameters
-    ----------
-    sequence : str
-        The sequences.
-    label : tuple of str
-        The labels, one column or several.
-    name, region : str, optional
-        A name for each sequence, and where it lies in a genome.
-    where : mapping of str to str
-        Only rows in which these columns have these values.
-    """
+class TableColumns(Settings):
+    """`Columns` as a recipe or a suite has them; ``where`` keeps the rows in which columns have these values."""
 
     sequence: str = "sequence"
-    label: tuple[str, ...] = ("label",)
+    label: Words = ("label",)
     name: str | None = None
     region: str | None = None
-    where: Mapping[str, str] = field(default_factory=dict)
+    where: dict[str, str] = {}
 
     def chosen(self, where: Mapping[str, str] | None = None) -> Columns:
         """Give them as they are read, with more conditions on the rows."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from mutbert.reports.drawing import COLOURS, INK, new_figure, style, svg_text
+from mutbert.reports.plots import COLOURS, INK, new_figure, style, svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -189,7 +189,7 @@ def task_figure(
         axes.tick_params(axis="x", labeltop=len(tasks) > 6, labelsize=9)
         axes.set_xlabel(metric)
         _legend(figure, handles, columns)
-        return svg_text(figure, title)
+        return svg(figure, title)
 
 
 def size_figure(title: str, panels: Sequence[Panel], look: Mapping[str, Look]) -> str:
@@ -237,7 +237,7 @@ def size_figure(title: str, panels: Sequence[Panel], look: Mapping[str, Look]) -
         figure.draw_without_rendering()
         for axes, panel in zip(rows[:, 0], panels, strict=True):
             _labels(axes, panel)
-        return svg_text(figure, title)
+        return svg(figure, title)
 
 
 def forest_figure(title: str, metric: str, groups: Mapping[str, Sequence[Difference]]) -> str:
@@ -279,7 +279,7 @@ def forest_figure(title: str, metric: str, groups: Mapping[str, Sequence[Differe
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labeltop=count > 20, labelsize=9)
         axes.set_xlabel(metric)
-        return svg_text(figure, title)
+        return svg(figure, title)
 
 
 def _points(axes: Any, points: Sequence[Point], rows: Sequence[float], look: Look) -> None:

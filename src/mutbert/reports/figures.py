@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mutbert.reports.drawing import COLOURS, logarithmic, new_figure, png_bytes, style, svg_text
+from mutbert.reports.plots import COLOURS, logarithmic, new_figure, png, style, svg
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ def spectrum_figure(edges: Sequence[float], counts: Sequence[int]) -> str:
         axes.set_xlabel("frequency of the alternate allele")
         axes.set_ylabel("alleles")
         axes.grid(visible=False, axis="x")
-        return svg_text(figure, "Frequency spectrum")
+        return svg(figure, "Frequency spectrum")
 
 
 def spectra_figure(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> str:
@@ -63,13 +63,13 @@ def spectra_figure(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) 
         SVG: bars for one genome, a line and an entry in the legend each for several.
     """
     with style():
-        return svg_text(_spectra(edges, counts), "Frequency spectra")
+        return svg(_spectra(edges, counts), "Frequency spectra")
 
 
 def spectra_image(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> bytes:
     """Draw what `spectra_figure` draws, as PNG on white, 200 dots an inch."""
     with style():
-        return png_bytes(_spectra(edges, counts))
+        return png(_spectra(edges, counts))
 
 
 def scatter_figure(
@@ -99,7 +99,7 @@ def scatter_figure(
         bar = figure.colorbar(drawn, ax=axes)
         bar.set_label(value_name)
         bar.outline.set_visible(False)
-        return svg_text(figure, f"Embeddings by {value_name}")
+        return svg(figure, f"Embeddings by {value_name}")
 
 
 def _spectra(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> Figure:

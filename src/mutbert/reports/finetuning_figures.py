@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 from matplotlib.colors import LogNorm
 
-from mutbert.reports.drawing import COLOURS, INK, legend_above, new_figure, style, svg_text
+from mutbert.reports.plots import COLOURS, INK, legend_above, new_figure, style, svg
 from mutbert.reports.training_figures import curve
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def finetuning_figure(history: Sequence[Mapping[str, float]], metric: str, metri
         figure.align_ylabels()
         named = {text: handle for axes in rows for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)}
         legend_above(figure, list(named.values()))
-        return svg_text(figure, "Training curve")
+        return svg(figure, "Training curve")
 
 
 def confusion_figure(names: Sequence[str], count_KK: npt.NDArray[np.int64]) -> str:
@@ -160,7 +160,7 @@ def confusion_figure(names: Sequence[str], count_KK: npt.NDArray[np.int64]) -> s
         axes.grid(visible=False)
         axes.set_xlabel("predicted class")
         axes.set_ylabel("true class")
-        return svg_text(figure, "Confusion matrix")
+        return svg(figure, "Confusion matrix")
 
 
 def roc_figure(found: Sweep, area: float) -> str:
@@ -187,7 +187,7 @@ def roc_figure(found: Sweep, area: float) -> str:
         _point(axes, false_G[at], true_G[at])
         _unit(axes, "false positive rate", "true positive rate")
         legend_above(figure, axes.get_legend_handles_labels()[0])
-        return svg_text(figure, "ROC curve")
+        return svg(figure, "ROC curve")
 
 
 def precision_recall_figure(found: Sweep, area: float) -> str:
@@ -216,7 +216,7 @@ def precision_recall_figure(found: Sweep, area: float) -> str:
             _point(axes, recall_G[at - 1], precision_G[at - 1])
         _unit(axes, "recall", "precision")
         legend_above(figure, axes.get_legend_handles_labels()[0])
-        return svg_text(figure, "Precision-recall curve")
+        return svg(figure, "Precision-recall curve")
 
 
 def agreement_figure(name: str, observed_N: npt.NDArray[Any], predicted_N: npt.NDArray[Any], *, points: bool) -> str:
@@ -267,7 +267,7 @@ def agreement_figure(name: str, observed_N: npt.NDArray[Any], predicted_N: npt.N
         axes.set_xlabel(f"{_short(name)}, observed")
         axes.set_ylabel(f"{_short(name)}, predicted")
         legend_above(figure, axes.get_legend_handles_labels()[0])
-        return svg_text(figure, f"Predicted against observed: {name}")
+        return svg(figure, f"Predicted against observed: {name}")
 
 
 def _line(axes: Any, points: Sequence[tuple[float, float]], **how: Any) -> None:

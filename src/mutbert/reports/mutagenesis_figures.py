@@ -15,7 +15,7 @@ import numpy as np
 
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output
-from mutbert.reports.drawing import COLOURS, INK, new_figure, png_bytes, style, svg_text
+from mutbert.reports.plots import COLOURS, INK, new_figure, png, style, svg
 
 try:
     from matplotlib import colormaps
@@ -130,7 +130,7 @@ def draw_mutagenesis(table: str | Path, outputs: Sequence[str | Path], *, force:
             figure, place = _overview(file, positions)
             title = f"Mutagenesis of {place}"
         for output in paths:
-            content = png_bytes(figure) if output.suffix.lower() == ".png" else svg_text(figure, title).encode()
+            content = png(figure) if output.suffix.lower() == ".png" else svg(figure, title).encode()
             with atomic_file(output, force=force) as partial:
                 partial.write_bytes(content)
 

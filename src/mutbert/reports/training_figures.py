@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from mutbert.reports.drawing import COLOURS, INK, legend_above, logarithmic, new_figure, style, svg_text
+from mutbert.reports.plots import COLOURS, INK, legend_above, logarithmic, new_figure, style, svg
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,7 +48,7 @@ def training_figure(history: Sequence[Mapping[str, float]], references: Mapping[
         axes.set_ylabel("cross-entropy, nats a target")
         _steps(axes, history)
         legend_above(figure, axes.get_legend_handles_labels()[0])
-        return svg_text(figure, "Training curve")
+        return svg(figure, "Training curve")
 
 
 def held_out_figure(history: Sequence[Mapping[str, float]], references: Mapping[str, Mapping[str, float]]) -> str:
@@ -80,7 +80,7 @@ def held_out_figure(history: Sequence[Mapping[str, float]], references: Mapping[
         figure.supylabel("cross-entropy, nats a target", fontsize=10)
         _steps(panels[-1, 0], history)
         legend_above(figure, panels[0, 0].get_legend_handles_labels()[0])
-        return svg_text(figure, "Held-out curves")
+        return svg(figure, "Held-out curves")
 
 
 def frequency_figure(
@@ -137,7 +137,7 @@ def frequency_figure(
         axes.grid(visible=False, axis="y")
         axes.set_xlabel("cross-entropy, nats a target")
         legend_above(figure, handles)
-        return svg_text(figure, "Cross-entropy by frequency")
+        return svg(figure, "Cross-entropy by frequency")
 
 
 def calibration_figure(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -> str:
@@ -179,7 +179,7 @@ def calibration_figure(curves: Mapping[str, Sequence[tuple[float, float, int]]])
         below.set_xlabel("predicted probability")
         figure.align_ylabels()
         legend_above(figure, axes.get_legend_handles_labels()[0])
-        return svg_text(figure, "Calibration")
+        return svg(figure, "Calibration")
 
 
 def optimiser_figure(history: Sequence[Mapping[str, float]]) -> str:
@@ -212,7 +212,7 @@ def optimiser_figure(history: Sequence[Mapping[str, float]]) -> str:
         below.set_ylabel("gradient norm")
         _steps(below, history)
         figure.align_ylabels()
-        return svg_text(figure, "Optimiser")
+        return svg(figure, "Optimiser")
 
 
 def curve(history: Sequence[Mapping[str, float]], key: str) -> list[tuple[float, float]]:

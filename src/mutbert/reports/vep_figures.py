@@ -14,8 +14,8 @@ from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
-from mutbert.reports.drawing import COLOURS, INK, new_figure, style, svg_text
 from mutbert.reports.finetuning_figures import sweep
+from mutbert.reports.plots import COLOURS, INK, new_figure, style, svg
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,7 +149,7 @@ def bar_figure(title: str, metric: str, chance: float, bars: Sequence[Bar]) -> s
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"{metric} (chance: {chance:g})")
-        return svg_text(figure, title)
+        return svg(figure, title)
 
 
 def roc_curves(label_C: npt.NDArray[np.int64], curves: Sequence[Curve]) -> str:
@@ -161,7 +161,7 @@ def roc_curves(label_C: npt.NDArray[np.int64], curves: Sequence[Curve]) -> str:
             axes.plot(*_thinned(*sweep(label_C, curve.score_C).roc()), label=_short(curve.label, 44), **look)
         _unit(axes, "share of negative variants above a threshold", "share of positive variants above it")
         _legend(figure, axes)
-        return svg_text(figure, "ROC curves")
+        return svg(figure, "ROC curves")
 
 
 def precision_recall_curves(label_C: npt.NDArray[np.int64], curves: Sequence[Curve]) -> str:
@@ -175,7 +175,7 @@ def precision_recall_curves(label_C: npt.NDArray[np.int64], curves: Sequence[Cur
             axes.plot(*points, drawstyle="steps-pre", label=_short(curve.label, 44), **look)
         _unit(axes, "recall", "precision")
         _legend(figure, axes)
-        return svg_text(figure, "Precision-recall curves")
+        return svg(figure, "Precision-recall curves")
 
 
 def histogram_figure(name: str, values: Mapping[str, Float64]) -> str:
@@ -216,7 +216,7 @@ def histogram_figure(name: str, values: Mapping[str, Float64]) -> str:
         axes.set_xlabel(f"{_short(name, 40)} (broken lines: medians)")
         axes.set_ylabel("variants of the class, %")
         _legend(figure, axes)
-        return svg_text(figure, f"{name} by class")
+        return svg(figure, f"{name} by class")
 
 
 def effect_figure(name: str, effect: str, value_C: Float64, effect_C: Float64) -> str:
@@ -257,7 +257,7 @@ def effect_figure(name: str, effect: str, value_C: Float64, effect_C: Float64) -
         bar.ax.yaxis.set_minor_formatter("")
         axes.set_xlabel(_short(name, 44))
         axes.set_ylabel(_short(effect, 36))
-        return svg_text(figure, f"{effect} against {name}")
+        return svg(figure, f"{effect} against {name}")
 
 
 def ladder_figure(title: str, metric: str, chance: float, rows: Sequence[Ladder]) -> str:
@@ -312,7 +312,7 @@ def ladder_figure(title: str, metric: str, chance: float, rows: Sequence[Ladder]
         ]  # fmt: skip
         handles.append(Line2D([], [], color=INK, linewidth=1.8, label="best baseline (its name below the part's)"))
         figure.legend(handles=handles, loc="outside upper left", ncols=1, frameon=False, fontsize=8.5)
-        return svg_text(figure, title)
+        return svg(figure, title)
 
 
 def _looks(curves: Sequence[Curve]) -> list[dict[str, Any]]:

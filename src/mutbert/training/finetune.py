@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import numpy as np
 import torch
 import transformers
 from accelerate import PartialState
+from pydantic import Field, model_validator
 
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.encoders.probe import ProbedClassifier
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.examples.columns import TableColumns
 from mutbert.examples.files import read_examples
-from mutbert.examples.table import PROBLEMS
 from mutbert.examples.task_data import SplitCount, TaskData, part_task
 from mutbert.files import atomic_directory, write_json
 from mutbert.genome.store import ProbabilisticGenome
@@ -27,7 +27,7 @@ from mutbert.model.checkpoints import library_bars_off
 from mutbert.run_folder import METRICS, MODEL, PREDICTIONS, PROVENANCE, RECIPE, REPORT
 from mutbert.scoring.metrics import evaluate, metric_names
 from mutbert.scoring.resampling import bootstrap_interval
-from mutbert.settings import read_settings, settings_text
+from mutbert.settings import Settings, Words, read_settings
 from mutbert.training.callbacks import PublishCheckpoints, WriteHistory
 from mutbert.training.classifier import (
     LabelledInputs,
@@ -46,6 +46,7 @@ from mutbert.training.finetune_settings import FinetuneSettings
 from mutbert.training.folder import RunRecords, held_folder
 from mutbert.training.probe import as_classifier, embed_sequences, fit_probe
 from mutbert.training.provenance import provenance_of
+from mutbert.training.recipe import Seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,8 +65,7 @@ _PROBLEM_TYPES: Final = {
 }
 
 
-@dataclass(frozen=True)
-class FinetuneRecipe:
+class FinetuneRecipe(Settings):
     """A fine-tuning run.
 
     Parameters
@@ -108,26 +108,22 @@ class FinetuneRecipe:
     output: str
     validation: str | None = None
     test: str | None = None
-    columns: TableColumns = field(default_factory=TableColumns)
+    columns: TableColumns = TableColumns()
     problem: Literal["binary", "multiclass", "multilabel", "regression", "token"] | None = None
-    classes: tuple[str, ...] = ()
-    validation_share: float = 0.1
+    classes: Words = ()
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     drop_leaks: bool = False
     genome: str | None = None
-    seed: int = 42
-    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    seed: Seed = 42
+    finetune: FinetuneSettings = FinetuneSettings()
     revision: str | None = None
     trust_remote_code: bool = False
 
-    def __post_init__(self) -> None:
-        if self.problem is not None and self.problem not in PROBLEMS:
-            raise ValueError(f"problem is {self.problem!r}; choose one of {', '.join(PROBLEMS)}")
-        if not 0 < self.validation_share < 1:
-            raise ValueError(f"validation_share is {self.validation_share}; it must be above 0 and below 1")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}; it must be from 0 to {2**32 - 1}")
+    @model_validator(mode="after")
+    def _check(self) -> Self:
         if self.genome is not None and self.columns.region is None:
             raise ValueError("genome is given, but not columns.region, which says where a sequence lies; give both")
+        return self
 
 
 @dataclass(frozen=True)
@@ -172,37 +168,8 @@ class FinetuneResult:
 
 
 def read_finetune_recipe(path: Path | None, overrides: Sequence[str] = ()) -> FinetuneRecipe:
-    """Read a recipe, or make one of settings alone.
-
-    Parameters
-    ----------
-    path : Path, optional
-        A YAML file.
-    overrides : sequence of str
-        ``key=value`` with dots for nesting; values are YAML.
-
-    Returns
-    -------
-    FinetuneRecipe
-        Checked.
-
-    Raises
-    ------
-    InputError
-        When the file cannot be read, or a key is unknown, missing, or has a value that cannot be.
-    """
-    source = _Nothing() if path is None else path
-    return read_settings(FinetuneRecipe, source, overrides, remedy="give a recipe in YAML, or key=value alone")
-
-
-class _Nothing:
-    """A recipe in which nothing is set."""
-
-    def read_text(self, encoding: str) -> str:  # noqa: ARG002
-        return "{}"
-
-    def __str__(self) -> str:
-        return "settings"
+    """Return the recipe of a YAML file with ``key=value`` on top, or of these alone."""
+    return read_settings(FinetuneRecipe, path, overrides)
 
 
 def finetune(
@@ -255,7 +222,7 @@ def finetune(
     if genome is not None:
         made_of["genome"] = genome.identity
     provenance = provenance_of([]) | {"data": made_of}
-    records = RunRecords(settings_text(recipe), provenance, "data", {})
+    records = RunRecords(recipe.as_yaml(), provenance, "data", {})
     given = (recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model)
     inputs = [path for path in given if path is not None]
     with (

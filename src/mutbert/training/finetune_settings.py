@@ -2,78 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - the types of settings are looked at when they are read
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from mutbert.inference.run import PRECISIONS, STRANDS
+from pydantic import Field
 
-METHODS = ("full", "lora", "probe")
+from mutbert.settings import Settings
+
+METHODS: Final = ("full", "lora", "probe")
 """Every weight; low-rank adapters; a linear model on frozen embeddings."""
 
-
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685); the defaults are the published ones.
-
-    Parameters
-    ----------
-    rank : int
-        Rank of the update of each weight matrix.
-    alpha : float
-        The update is scaled by ``alpha / rank``.
-    dropout : float
-        Dropout before the adapters.
-    """
-
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"lora.rank is {self.rank}; it must be at least 1")
-        if not self.alpha > 0:
-            raise ValueError(f"lora.alpha is {self.alpha}; it must be above 0")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"lora.dropout is {self.dropout}; it must be from 0 to below 1")
+_Count = Annotated[int, Field(ge=1)]
+_Positive = Annotated[float, Field(gt=0)]
+_NotNegative = Annotated[float, Field(ge=0)]
 
 
-@dataclass(frozen=True)
-class FinetuneSettings:
+class Lora(Settings):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), updates scaled by ``alpha / rank``; published defaults."""
+
+    rank: _Count = 8
+    alpha: _Positive = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
+
+class FinetuneSettings(Settings):
     """How a model is fine-tuned.
 
     Parameters
     ----------
     method : {"full", "lora", "probe"}
-        See `METHODS`. A probe uses no setting of the optimiser.
+        Every weight; low-rank adapters; or a linear model on frozen embeddings, which uses no optimiser setting.
     learning_rate, weight_decay, warmup_steps, max_grad_norm
         Of AdamW; the learning rate rises linearly over the warm-up and falls linearly to 0.
     epochs : float
-        Passes over the training data; one flows into the next.
+        Passes over the training data.
     max_steps : int, optional
-        Steps, in place of what `epochs` makes.
+        Steps; overrides `epochs`.
     batch_size : int
-        Sequences of a step, over all processes.
+        Sequences per step, over all processes.
     micro_batch_size : int, optional
-        At most so many of them at once, where memory is short; the result is the same.
+        Sequences in memory at once; lower it if memory is short. The result is the same.
     eval_steps : int, optional
-        Evaluate on the validation data every so many steps; once an epoch where left out.
+        Evaluate on the validation data every so many steps; once per epoch by default.
     patience : int, optional
-        Stop after so many evaluations without a better one.
+        Stop after this many evaluations without improvement.
     metric : str, optional
-        What the best step is chosen by; the task's own metric where left out.
+        What the best step is chosen by; the task's own metric by default.
     class_weights : {"none", "balanced"}
-        ``balanced`` weighs a class by how rare it is, ``n / (classes * count)``.
+        ``balanced`` weights a class by its rarity, ``n / (classes * count)``.
     reverse_complement : bool
         Read each training sequence on the other strand half of the time.
     strands : {"forward", "both"}
-        Where both, a prediction is the mean of those for the two strands.
+        With ``both``, predictions are averaged over the two strands.
     max_tokens : int, optional
-        Cut sequences at their end, special tokens counted. A part of every batch is padding only as far as its own
-        longest sequence, whatever this says.
+        Truncate sequences at their end, special tokens counted.
     rope_scaling : mapping, optional
-        ``{"type": "linear" | "dynamic", "factor": f}``; as much as the longest sequence needs where left out.
+        ``{"type": "linear" | "dynamic", "factor": f}``; by default as much as the longest sequence needs.
     precision : {"fp32", "bf16"}
         Of training and of predictions.
     lora : Lora
@@ -83,44 +66,22 @@ class FinetuneSettings:
     """
 
     method: Literal["full", "lora", "probe"] = "full"
-    learning_rate: float = 3e-5
-    weight_decay: float = 0.01
-    warmup_steps: int = 50
-    max_grad_norm: float = 1.0
-    epochs: float = 3.0
-    max_steps: int | None = None
-    batch_size: int = 32
-    micro_batch_size: int | None = None
-    eval_steps: int | None = None
-    patience: int | None = None
+    learning_rate: _Positive = 3e-5
+    weight_decay: _NotNegative = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    max_grad_norm: _NotNegative = 1.0
+    epochs: _Positive = 3.0
+    max_steps: _Count | None = None
+    batch_size: _Count = 32
+    micro_batch_size: _Count | None = None
+    eval_steps: _Count | None = None
+    patience: _Count | None = None
     metric: str | None = None
     class_weights: Literal["none", "balanced"] = "none"
     reverse_complement: bool = False
     strands: Literal["forward", "both"] = "forward"
-    max_tokens: int | None = None
-    rope_scaling: Mapping[str, Any] | None = None
+    max_tokens: Annotated[int, Field(ge=3)] | None = None
+    rope_scaling: dict[str, Any] | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
-    lora: Lora = field(default_factory=Lora)
-    training: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, choices in (
-            ("method", METHODS),
-            ("class_weights", ("none", "balanced")),
-            ("strands", STRANDS),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(choices)}")
-        for name in ("batch_size", "micro_batch_size", "max_steps", "eval_steps", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        for name in ("learning_rate", "epochs"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("weight_decay", "warmup_steps", "max_grad_norm"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
-        if self.max_tokens is not None and self.max_tokens < 3:
-            raise ValueError(f"max_tokens is {self.max_tokens}; less than one base is left beside [CLS] and [SEP]")
+    lora: Lora = Lora()
+    training: dict[str, Any] = {}

@@ -32,7 +32,7 @@ class CaduceusConfig(PreTrainedConfig):
     """Configuration of Caduceus; the defaults are the published Caduceus-PS."""
 
     model_type = "caduceus"
-    attribute_map = {"hidden_size": "d_model", "num_hidden_layers": "n_layer"}  # noqa: RUF012
+    attribute_map = {"hidden_size": "d_model", "num_hidden_layers": "n_layer"}
 
     def __init__(
         self,
