@@ -1,0 +1,308 @@
+"""Tables from files as polars frames of text: CSV, TSV, Parquet, FASTA and FASTQ, on the disk or on the Hub.
+
+Shape suffixes: B bytes, R rows.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
+
+import numpy as np
+import polars as pl
+import pysam
+
+from mutbert.errors import InputError, MissingExtraError, one_line
+from mutbert.files import check_input, sha256_of
+from mutbert.regions import names_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    Wanted = Callable[[list[str]], list[str]]  # the columns to read, of those in a header
+
+LINE: Final = "\0line"
+"""The column that holds a row's line in its file (UInt32); of Parquet the row, of FASTA the record, all from 1."""
+
+_SEPARATORS: Final = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
+_FASTX: Final = (".fa", ".fasta", ".fna", ".fas", ".fq", ".fastq")
+_FORMATS: Final = (*_SEPARATORS, *_FASTX, ".parquet")
+_HUB: Final = "hf://"
+_HUB_FILE: Final = re.compile(
+    r"hf://datasets/(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?/(?P<file>.+)"
+)
+_MISSING: Final = (".", "nan", "na", "n/a", "null", "none")
+NUMBER: Final = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+"""A number as text."""
+_POSITION: Final = r"^0*[1-9][0-9]{0,9}(?:\.0*)?$"
+_TRUTHS: Final = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file as it was read."""
+
+    place: str  # its path, or its address on the Hub
+    bytes: int  # compressed if it is
+    sha256: str
+    revision: str | None  # the commit, of a file from the Hub
+
+
+class NoSuchFileError(InputError):
+    """Error for a file that does not exist, where everything else is as it should be."""
+
+
+def find_file(place: str | Path) -> tuple[Path, SourceFile]:
+    """Return the path of a file, and what identifies it.
+
+    `place` is a path, or ``hf://datasets/OWNER/NAME/FILE`` with ``@REVISION`` after the name for another one than the
+    newest. A file of the Hub is downloaded once; a data set's script is never run.
+    """
+    name, revision = str(place), None
+    if name.startswith(_HUB):
+        path, revision = _download(name)
+    elif not (path := Path(place)).exists():
+        raise NoSuchFileError(f"{name}: no such file; check the path")
+    check_input(path, "data")
+    return path, SourceFile(name, path.stat().st_size, sha256_of(path), revision)
+
+
+def _download(place: str) -> tuple[Path, str]:
+    parts = _HUB_FILE.fullmatch(place)
+    if parts is None:
+        raise InputError(f"{place}: is no file of a data set; write hf://datasets/OWNER/NAME[@REVISION]/FILE")
+    if parts["file"].endswith(".py"):
+        raise InputError(f"{place}: is a script, and none is ever run; choose the file of data that it reads")
+    try:
+        from huggingface_hub import errors, hf_hub_download
+    except ImportError:
+        raise MissingExtraError("huggingface_hub", "all") from None
+    revision = parts["revision"] and unquote(parts["revision"])
+    try:
+        path = Path(hf_hub_download(parts["repository"], parts["file"], repo_type="dataset", revision=revision))
+    # What the client raises is not the same in all its versions.
+    except Exception as error:
+        offline = isinstance(error, errors.LocalEntryNotFoundError)
+        if isinstance(error, errors.EntryNotFoundError) and not offline:
+            raise NoSuchFileError(f"{place}: the data set has no file {parts['file']}; check its files") from None
+        reason = "is not in the cache and the Hub cannot be reached" if offline else "cannot be downloaded"
+        raise InputError(
+            f"{place}: {reason} ({one_line(error, 300)}); check the address, the network, and whether the data set "
+            "asks for a login"
+        ) from None
+    # The cache keeps the files of a commit in a directory of its name.
+    return path, path.parents[len(PurePosixPath(parts["file"]).parts) - 1].name
+
+
+def read_table(
+    place: str | Path,
+    columns: Sequence[str] | Callable[[list[str]], Sequence[str]],
+    where: Mapping[str, str] | None = None,
+) -> tuple[pl.DataFrame, SourceFile]:
+    """Return columns of a file in its order as text, with `LINE`, and what identifies the file.
+
+    Text is stripped, and null where it is empty; lists of whole numbers (Parquet) stay lists. A FASTA or FASTQ has the
+    columns ``sequence``, ``name`` and ``label``; where the label is wanted, it is what follows the last ``|`` of the
+    header, and the name what precedes it. `columns` may be a function of the header. `where` keeps the rows that have
+    these values.
+    """
+    path, source = find_file(place)
+    suffix = _suffix(source.place)
+    if suffix not in _FORMATS:
+        raise InputError(
+            f"{place}: its name does not tell the format; it should end in {', '.join(_FORMATS)} (text also with .gz)"
+        )
+    read = _read_parquet if suffix == ".parquet" else _read_fastx if suffix in _FASTX else _read_separated
+
+    def wanted(header: list[str]) -> list[str]:
+        chosen = list(dict.fromkeys([*(columns(header) if callable(columns) else columns), *(where or {})]))
+        _check_columns(source.place, header, chosen)
+        return chosen
+
+    frame = read(path, source.place, wanted)
+    texts = pl.col(pl.String).str.strip_chars()
+    frame = frame.with_columns(pl.when(texts != "").then(texts))
+    if frame.is_empty():
+        raise InputError(f"{place}: holds no rows; choose a file with data in it")
+    for name, value in (where or {}).items():
+        kept = frame.filter(texts_of(frame, source.place, name) == value)
+        if kept.is_empty():
+            values = frame[name].drop_nulls().unique().sort()
+            raise InputError(f"{place}: no row has {name!r} = {value!r}; there are {listed_names(values)}")
+        frame = kept
+    return frame, source
+
+
+def is_fasta(place: str) -> bool:
+    """Return whether a file's name is that of a FASTA or FASTQ."""
+    return _suffix(place) in _FASTX
+
+
+def _suffix(place: str) -> str:
+    return PurePosixPath(place.lower().removesuffix(".gz")).suffix
+
+
+def _check_columns(place: str, header: Sequence[str], wanted: Sequence[str]) -> None:
+    for name in wanted:
+        if name not in header:
+            names = {other.strip().lower(): other for other in header}
+            near = difflib.get_close_matches(name.lower(), names, n=1)
+            hint = f"did you mean {names[near[0]]!r}?" if near else "choose the column by its name"
+            raise InputError(f"{place}: no column {name!r}; there are {listed_names(header)}; {hint}")
+        if (count := header.count(name)) > 1:
+            raise InputError(f"{place}: column {name!r} comes {count} times; rename all but one")
+
+
+def listed_names(names: Iterable[str]) -> str:
+    """Return names for a message of one line, whatever they contain."""
+    return names_text((" ".join(name.split()) for name in names), 20)
+
+
+def _read_text(path: Path, place: str) -> bytes:
+    """Return a text, decompressed, with a line feed at the end of each line."""
+    data = path.read_bytes()
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise InputError(f"{place}: is damaged or cut short ({one_line(error)}); copy it again") from None
+    data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if not data.strip():
+        raise InputError(f"{place}: is empty; choose a file with data in it")
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{place}, line {line}: is not UTF-8 text; save the file as UTF-8") from None
+    return data if data.endswith(b"\n") else data + b"\n"
+
+
+def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
+    data, separator = _read_text(path, place), _SEPARATORS[_suffix(place)]
+    # Rows and their columns are counted here, as polars fills up short rows and does not tell the lines of long ones.
+    byte_B = np.frombuffer(data, dtype=np.uint8)
+    newline_B = byte_B == ord("\n")
+    quoted_B = np.logical_xor.accumulate(byte_B == ord('"'))
+    end_R = np.append(np.flatnonzero(newline_B & ~quoted_B), np.flatnonzero(quoted_B[-1:]) + len(data))
+    start_R = np.append(0, end_R[:-1] + 1)
+    blank_R = end_R == start_R
+    line_R = (np.searchsorted(np.flatnonzero(newline_B), start_R) + 1)[~blank_R]
+    column_R = np.searchsorted(np.flatnonzero((byte_B == ord(separator)) & ~quoted_B), end_R)
+    columns_R = (np.diff(column_R, prepend=0) + 1)[~blank_R]
+    wrong = np.flatnonzero(columns_R != columns_R[0])
+    if len(wrong) or quoted_B[-1]:
+        row = int(wrong[0]) if len(wrong) else -1
+        what = f"has {columns_R[row]} columns where the header has {columns_R[0]}"
+        what = what if len(wrong) else "a quotation mark is not closed"
+        by = "commas" if separator == "," else "tabs"
+        raise InputError(
+            f"{place}, line {line_R[row]}: {what}; separate columns by {by}, and quote values that have one"
+        )
+    data = np.delete(byte_B, end_R[blank_R]).tobytes()
+    try:
+        end = int((end_R - start_R)[~blank_R][0])
+        options: dict[str, Any] = {"separator": separator, "infer_schema": False}
+        names = wanted([name or "" for name in pl.read_csv(data[:end], has_header=False, **options).row(0)])
+        frame = pl.read_csv(data, columns=names, **options).select(names)
+        return frame.insert_column(0, pl.Series(LINE, line_R[1:], dtype=pl.UInt32))
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{place}: cannot be read as a table ({one_line(error, 300)}); check the file") from None
+
+
+def _read_parquet(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingExtraError("pyarrow", "all") from None
+    try:
+        with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(columns=wanted(file.schema_arrow.names))
+        table.validate(full=True)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{place}: is not Parquet or damaged ({one_line(error, 300)}); copy it again") from None
+    return pl.DataFrame([_text(place, one) for one in pl.DataFrame(pl.from_arrow(table))]).with_row_index(LINE, 1)
+
+
+def _text(place: str, column: pl.Series) -> pl.Series:
+    """Return a column of Parquet as text, or as lists of whole numbers."""
+    kind = column.dtype
+    if isinstance(kind, pl.List | pl.Array) and getattr(kind.inner, "is_integer", bool)():
+        return column.cast(pl.List(pl.Int64))
+    try:
+        if kind.is_nested():
+            raise pl.exceptions.InvalidOperationError
+        return column.cast(pl.UInt8 if kind == pl.Boolean else kind).cast(pl.String)
+    except pl.exceptions.PolarsError:
+        raise InputError(f"{place}: column {column.name} holds {kind}; expected text or numbers") from None
+
+
+def _read_fastx(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
+    names = wanted(["sequence", "name", "label"])
+    # htslib skips what precedes the first header.
+    if (start := _read_text(path, place).strip()[:10].decode("utf-8", "replace"))[0] not in ">@":
+        raise InputError(f"{place}: is not FASTA or FASTQ, it starts with {start!r}; choose another file")
+    try:
+        with pysam.FastxFile(str(path)) as file:
+            rows = [(one.sequence, f"{one.name or ''} {one.comment or ''}") for one in file]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{place}: is damaged or cut short ({one_line(error, 300)}); copy it again") from None
+    frame = pl.DataFrame(rows, schema={"sequence": pl.String, "name": pl.String}, orient="row").with_row_index(LINE, 1)
+    if "label" in names:
+        label = pl.col("name").str.extract(r"\|([^|]*)$")
+        frame = frame.with_columns(label.alias("label"), pl.col("name").str.replace(r"\|[^|]*$", ""))
+    return frame.select(pl.col(LINE).cast(pl.UInt32), *names)
+
+
+def reject(frame: pl.DataFrame, place: str, column: str, bad: pl.Expr | pl.Series, what: str) -> None:
+    """Raise InputError for the first row that is bad, with its line and value. A `LINE` of text is used as it is."""
+    wrong = frame.filter(bad).head(1)
+    if len(wrong):
+        line, value = wrong[LINE][0], wrong[column][0]
+        kind = "row" if _suffix(place) == ".parquet" else "record" if is_fasta(place) else "line"
+        at = line if isinstance(line, str) else f"{kind} {line}"
+        raise InputError(f"{place}, {at}: {column} is {'missing' if value is None else repr(value)}; {what}")
+
+
+def texts_of(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
+    """Return a column that has to hold text."""
+    if frame.schema[column] != pl.String:
+        raise InputError(f"{place}: column {column} holds lists; expected text or numbers")
+    return frame[column]
+
+
+def numbers(frame: pl.DataFrame, place: str, column: str, *, low: float = -np.inf, high: float = np.inf) -> pl.Series:
+    """Return a column of finite numbers (Float64), null where there is none."""
+    texts = _present(frame, place, column)
+    values = texts.str.strip_prefix("+").cast(pl.Float64, strict=False)
+    well = (texts.str.contains(NUMBER) & values.is_finite() & values.is_between(low, high)).fill_null(False)
+    between = "" if (low, high) == (-np.inf, np.inf) else f" from {low:g} to {high:g}"
+    reject(frame, place, column, texts.is_not_null() & ~well, f"expected a number{between}")
+    return values
+
+
+def positions(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
+    """Return a column of positions as the file has them, 1-based (Int64); none may be missing."""
+    texts = texts_of(frame, place, column)
+    well = texts.str.contains(_POSITION).fill_null(False)
+    reject(frame, place, column, ~well, "positions are whole numbers from 1 on")
+    return texts.str.extract("^([0-9]+)").cast(pl.Int64)
+
+
+def truths(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
+    """Return a column of truth values, 0 or 1 or false or true (Boolean), null where there is none."""
+    texts = _present(frame, place, column).str.to_lowercase()
+    reject(frame, place, column, texts.is_not_null() & ~texts.is_in(list(_TRUTHS)), "expected 0 or 1")
+    return texts.replace_strict(_TRUTHS, return_dtype=pl.Boolean)
+
+
+def _present(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
+    """Return a column of text, null where it has a word for a missing value."""
+    texts = texts_of(frame, place, column)
+    return texts.zip_with(~texts.str.to_lowercase().is_in(_MISSING).fill_null(True), pl.Series([None], dtype=pl.String))
