@@ -27,8 +27,7 @@ _COUNTS = ("examples", "duplicates", "in_train", "dropped")
 _INTERVAL = ("value", "low", "high")
 
 
-# Of a benchmark; the method is empty for k-mers.
-Cell = namedtuple("Cell", "suite task model method protocol seed")
+Cell = namedtuple("Cell", "suite task model method protocol seed")  # The method of k-mers is empty.
 
 
 def read_cells(folder: Path) -> dict[Cell, Answer]:
@@ -58,8 +57,8 @@ def write_cells(folder: Path, suites: Mapping[str, str], cells: Mapping[Cell, An
     with (folder / "shards" / "1-of-1" / "cells.jsonl").open("w", encoding="utf-8") as lines:
         for cell, values in cells.items():
             np.savez(_predictions(folder, cell), labels=values["labels"], scores=values["scores"])
-            known = {name: values[name] for name in ("problem", "metric")}
-            lines.write(json.dumps({**cell._asdict(), **rest, **known}) + "\n")
+            known = {**cell._asdict(), **rest, "problem": values["problem"], "metric": values["metric"]}
+            lines.write(json.dumps(known) + "\n")
 
 
 def _predictions(folder: Path, cell: Cell) -> Path:
