@@ -5,7 +5,6 @@ Where the layout of a folder or the home of a function changes, these functions 
 
 import contextlib
 import csv
-import dataclasses
 import hashlib
 import io
 import json
@@ -163,7 +162,7 @@ def resolved_recipes(settings: Sequence[str] = ()) -> Answer:
     from mutbert.training.recipe import load_recipe
 
     names = sorted(Path(entry.name).stem for entry in files("mutbert").joinpath("recipes").iterdir())
-    return {name: dataclasses.asdict(load_recipe(name, settings)) for name in names}
+    return {name: load_recipe(name, settings).model_dump() for name in names}
 
 
 def task_parts(train: Path, validation: Path | None, test: Path, **settings: Any) -> Answer:
