@@ -319,7 +319,7 @@ def test_other_models_are_refused_by_config_weights_and_vocabulary(build, publis
     build(MutBertForMaskedLM, vocab_size=11).save_pretrained(tmp_path / "wide")
     for source, content, message in (
         (folder, text, "tokenizer.json: its tokens are not [UNK]"),
-        (folder, "{", "tokenizer.json: cannot be read"),
+        (folder, "{", "published: its tokenizer cannot be read"),
         (tmp_path / "wide", "{", "has 11 tokens where MutBERT has 9"),
     ):
         (source / "tokenizer.json").write_text(content)

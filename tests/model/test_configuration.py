@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mutbert.model import MutBertConfig, MutBertModel
+from mutbert.model import MutBertConfig, MutBertForSequenceClassification, MutBertModel
 
 DYNAMIC = {"type": "dynamic", "factor": 2.0}
 
@@ -35,8 +35,8 @@ def test_defaults_are_the_published_model():
         ({"hidden_size": 36}, "even"),
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
         ({"num_hidden_layers": 2.5}, "num_hidden_layers"),
-        ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob"),
-        ({"classifier_dropout": -1}, "classifier_dropout"),
+        ({"hidden_dropout_prob": 1.5}, "dropout probability has to be between 0 and 1"),
+        ({"classifier_dropout": -1}, "dropout probability has to be between 0 and 1"),
         ({"layer_norm_eps": 0}, "layer_norm_eps"),
         ({"rope_theta": float("inf")}, "rope_theta"),
         ({"pooler_type": "max"}, "pooler_type is 'max'; it must be one of mean, first_token_transform$"),
@@ -46,7 +46,7 @@ def test_defaults_are_the_published_model():
 )
 def test_wrong_values_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        MutBertConfig(**{"hidden_size": 48, **changes})
+        MutBertForSequenceClassification(MutBertConfig(**{"hidden_size": 48, **changes}))
 
 
 @pytest.mark.parametrize(

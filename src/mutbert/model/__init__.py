@@ -28,9 +28,8 @@ except ModuleNotFoundError as error:
 transformers.AutoConfig.register(MutBertConfig.model_type, MutBertConfig)
 transformers.AutoTokenizer.register(MutBertConfig, MutBertTokenizer)
 transformers.AutoModel.register(MutBertConfig, MutBertModel)
-transformers.AutoModelForMaskedLM.register(MutBertConfig, MutBertForMaskedLM)
-transformers.AutoModelForSequenceClassification.register(MutBertConfig, MutBertForSequenceClassification)
-transformers.AutoModelForTokenClassification.register(MutBertConfig, MutBertForTokenClassification)
+for head in (MutBertForMaskedLM, MutBertForSequenceClassification, MutBertForTokenClassification):
+    getattr(transformers, head.__name__.replace("MutBert", "AutoModel")).register(MutBertConfig, head)
 
 __all__ = [
     "MutBertConfig", "MutBertForMaskedLM", "MutBertForSequenceClassification", "MutBertForTokenClassification",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
@@ -43,6 +43,8 @@ def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: b
     check_folder(path)
     folder = local_folder(path, overrides.pop("revision", None))
     weights = read_weights(folder)
+    if overrides.get("pooler_type") == "mean":
+        weights = {name: weight for name, weight in weights.items() if "pooler.dense." not in name}
     try:
         config, settings = MutBertConfig.from_pretrained(folder, **overrides, return_unused_kwargs=True)
         model, info = load_quietly(model_class, config, weights, **settings)
@@ -51,12 +53,11 @@ def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: b
         raise InputError(text if text.startswith(str(folder)) else f"{path}: cannot be loaded: {text}") from None
     # By which others find the configuration, such as peft when it saves adapters.
     model.name_or_path = model.config.name_or_path = str(path)
-    if problem := _misfit(model, info, fresh_head=fresh_head, ignore_pooler=overrides.get("pooler_type") == "mean"):
+    if problem := _misfit(model, info, fresh_head=fresh_head):
         raise InputError(f"{path}: {problem}")
-    decoder = model.get_output_embeddings()
+    decoder = model.get_output_embeddings() if model.config.tie_word_embeddings else None
     # A decoder that repeats the embedding is tied to it, which transformers before 5.4 leaves open.
-    tied = decoder is not None and model.config.tie_word_embeddings
-    if tied and torch.equal(decoder.weight, model.get_input_embeddings().weight):
+    if decoder is not None and torch.equal(decoder.weight, model.get_input_embeddings().weight):
         model.tie_weights()
     model.record_decoder()
     return model  # type: ignore[no-any-return]
@@ -75,13 +76,9 @@ def load_quietly(kind: Any, config: Any, weights: dict[str, Any], **settings: An
     return model.eval(), info
 
 
-def _misfit(model: Any, info: dict[str, Any], *, fresh_head: bool, ignore_pooler: bool) -> str:
+def _misfit(model: Any, info: dict[str, Any], *, fresh_head: bool) -> str:
     """Return what is wrong with a model whose loading gave `info`, or an empty text."""
-
-    def some(names: set[str]) -> str:
-        return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-    name, missing, left_over = type(model).__name__, set(info["missing_keys"]), set(info["unexpected_keys"])
+    name, missing = type(model).__name__, set(info["missing_keys"])
     for part in ("classifier.", "bert.pooler.") if fresh_head else ():
         weights = {weight for weight, _ in model.named_parameters() if weight.startswith(part)}
         if not weights <= missing:
@@ -90,11 +87,10 @@ def _misfit(model: Any, info: dict[str, Any], *, fresh_head: bool, ignore_pooler
     if missing:
         pooler = any("pooler.dense." in weight for weight in missing)
         remedy = 'give pooler_type="mean"' if pooler else "get it anew, or give a model that was fine-tuned for it"
-        return f"has no {some(missing)}, which {name} needs; {remedy}"
-    if left_over := {weight for weight in left_over if not (ignore_pooler and "pooler.dense." in weight)}:
-        return f"has {some(left_over)}, which {name} has no place for; it is of another model"
-    if mismatched := sorted(info["mismatched_keys"]):
-        weight, found, expected = mismatched[0]
+        return f"has no {', '.join(sorted(missing)[:3])}, which {name} needs; {remedy}"
+    if left_over := sorted(info["unexpected_keys"]):
+        return f"has {', '.join(left_over[:3])}, which {name} has no place for; it is of another model"
+    for weight, found, expected in info["mismatched_keys"]:
         return f"{weight} has shape {tuple(found)} where {name} has {tuple(expected)}; make its config agree"
     return ""
 
@@ -112,20 +108,22 @@ def check_folder(path: str | Path) -> None:
         raise InputError(f"{path}: {problem}; give one that save_pretrained has written")
 
 
-def _is_repository(source: str | Path) -> TypeGuard[str]:
-    return isinstance(source, str) and source.count("/") == 1 and not Path(source).is_absolute()
+def _is_repository(source: str | Path) -> bool:
+    return isinstance(source, str) and source.count("/") == 1 and not Path(source).exists() and source[0] != "/"
 
 
 def local_folder(source: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
     """Return a model's folder, fetched from the Hub where it is not on this machine, with its weights if asked for."""
-    if Path(source).exists() or not _is_repository(source):
+    if not _is_repository(source):
         return Path(source)
+    files = ["*.json", "*.yaml", "vocab.txt"]
     try:
-        patterns = ["*.json", "*.yaml", "vocab.txt", *(["model*.safetensors"] if weights else [])]
-        found = snapshot_download(source, revision=revision, allow_patterns=patterns)
+        found = snapshot_download(
+            str(source), revision=revision, allow_patterns=files + ["model*.safetensors"] * weights
+        )
         # Asked of the files and not of `weight_files`, as the index of a .bin in parts is there already.
         if weights and not any(Path(found).glob("model*.safetensors")):
-            found = snapshot_download(source, revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
+            found = snapshot_download(str(source), revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         text = one_line(error, 300)
         raise InputError(f"{source}: no such folder, and no repository of the Hub can be had: {text}") from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import torch
 from safetensors.torch import save_file
@@ -17,9 +17,6 @@ from mutbert.files import atomic_directory, check_output
 from mutbert.model import modeling_mutbert as models
 from mutbert.model.checkpoints import check_folder, local_folder, read_checkpoint, read_weights
 from mutbert.model.tokenization_mutbert import MutBertTokenizer
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _DECODER: Final = "cls.predictions.decoder.weight"
 # Two names of one weight in published code.
@@ -62,10 +59,10 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
     """Return the model that was written, the number of its tensors, and the keys that repeated another."""
     check_folder(source)
     weights = read_weights(source)
-    # Each class takes its own part, and none what has no place in it.
+    # Each class reads its own part, and raises for what does not fit.
     model = [read_checkpoint(source, model_class) for model_class in _classes(source, weights)][-1]
     config = model.config
-    _check_vocabulary(source, config.vocab_size)
+    tokenizer = _tokenizer(source, config)
     bias = weights.get(_BIAS, torch.empty(0))
     if not torch.equal(weights.get(_DECODER_BIAS, bias), bias):
         raise InputError(f"{source}: {_DECODER_BIAS} and {_BIAS} differ, where one is another name of the other")
@@ -77,35 +74,28 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
     if custom_code:
         models.add_code(config, folder)
     config.save_pretrained(folder)
-    _tokenizer(source, config.max_position_embeddings).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return model, len(kept), repeated
 
 
-def _tokenizer(source: Path, length: int) -> MutBertTokenizer:
-    """Return the checkpoint's own tokenizer where it is one of ours, whose settings stay; else one for the length."""
-    path = source / "tokenizer_config.json"
-    if not path.is_file() or b'"MutBertTokenizer"' not in path.read_bytes():
-        return MutBertTokenizer(model_max_length=length)
+def _tokenizer(source: Path, config: Any) -> MutBertTokenizer:
+    """Return the checkpoint's own tokenizer where it is one of ours; raise InputError where its ids are others."""
+    if config.vocab_size != (size := alphabet.VOCABULARY_SIZE):
+        raise InputError(f"{source}: has {config.vocab_size} tokens where MutBERT has {size}; it is of another model")
+    tokenizer = MutBertTokenizer(model_max_length=config.max_position_embeddings)
+    own, backend, settings = tokenizer.get_vocab(), source / "tokenizer.json", source / "tokenizer_config.json"
     try:
-        return MutBertTokenizer.from_pretrained(source)  # type: ignore[no-any-return]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read: {one_line(error, 300)}") from None
-
-
-def _check_vocabulary(folder: Path, size: int) -> None:
-    """Raise InputError for a checkpoint with another number of tokens, or whose tokenizer has other ids."""
-    if size != (own := alphabet.VOCABULARY_SIZE):
-        raise InputError(f"{folder}: has {size} tokens where MutBERT has {own}; it is of another model")
-    path, own_vocabulary = folder / "tokenizer.json", {token: number for number, token in enumerate(alphabet.TOKENS)}
-    try:
-        vocabulary = Tokenizer.from_file(str(path)).get_vocab() if path.is_file() else own_vocabulary
+        vocabulary = Tokenizer.from_file(str(backend)).get_vocab() if backend.is_file() else own
+        if settings.is_file() and b'"MutBertTokenizer"' in settings.read_bytes():
+            tokenizer = MutBertTokenizer.from_pretrained(source)
     except Exception as error:  # the library raises no narrower one
-        raise InputError(f"{path}: cannot be read: {error}; remove it to go without") from None
-    if vocabulary != own_vocabulary:
-        raise InputError(f"{path}: its tokens are not {', '.join(alphabet.TOKENS)}; the checkpoint is of another model")
+        raise InputError(f"{source}: its tokenizer cannot be read ({one_line(error)}); remove its files") from None
+    if vocabulary != own:
+        raise InputError(f"{backend}: its tokens are not {', '.join(alphabet.TOKENS)}; it is of another model")
+    return tokenizer
 
 
-def _classes(folder: Path, weights: dict[str, Tensor]) -> list[type[models.MutBertPreTrainedModel]]:
+def _classes(folder: Path, weights: dict[str, Any]) -> list[type[models.MutBertPreTrainedModel]]:
     """Return the models that the checkpoint has weights of; the last one has most of them."""
     try:
         # Of the file, as a published configuration loses its classes when it is read as one of ours.

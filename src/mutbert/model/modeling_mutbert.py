@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-# The keys of each head. A model that does not have the head ignores them when a checkpoint is loaded.
+# The keys of each head, which a model that does not have it leaves aside when a checkpoint is loaded.
 _MASKED_HEAD: Final = r"^cls\.predictions\.(bias|decoder\.(weight|bias)|transform\.(dense|LayerNorm)\.(weight|bias))$"
+_CLASSIFIER, _POOLER = r"^classifier\.(weight|bias)$", r"^bert\.pooler\.dense\.(weight|bias)$"
 # In published code a second name of `cls.predictions.bias`.
 _DECODER_BIAS: Final = r"^cls\.predictions\.decoder\.bias$"
-_CLASSIFIER: Final = r"^classifier\.(weight|bias)$"
-_POOLER: Final = r"^bert\.pooler\.dense\.(weight|bias)$"
 
 
 def rotary_tables(config: MutBertConfig, length: int, tokens_B1: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,19 +70,6 @@ def rotate(x_BLHK: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return turned_BLHK.to(x_BLHK.dtype)
 
 
-def eager_attention_forward(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float,
-    dropout: float = 0.0, **_: Any,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return mixed values (B, L, H, K) and attention weights before dropout (B, H, L, L); the mask is boolean."""
-    score_BHLL = (query * scaling) @ key.transpose(2, 3)
-    if attention_mask is not None:
-        score_BHLL = score_BHLL.masked_fill(~attention_mask, torch.finfo(score_BHLL.dtype).min)
-    weight_BHLL = score_BHLL.softmax(dim=-1).to(value.dtype)
-    mixed_BHLK = functional.dropout(weight_BHLL, dropout, module.training) @ value
-    return mixed_BHLK.transpose(1, 2), weight_BHLL
-
-
 class MutBertSelfAttention(nn.Module):
     """The layers of a BertSelfAttention, attending with rotary positions."""
 
@@ -96,16 +82,17 @@ class MutBertSelfAttention(nn.Module):
     def forward(
         self, hidden_BLD: Tensor, attention_mask: Tensor | None, rotary: tuple[Tensor, Tensor], **_: Any
     ) -> tuple[Tensor, Tensor | None]:
+        """Return mixed values (B, L, D), and attention weights where they are computed."""
         heads = (*hidden_BLD.shape[:-1], self.config.num_attention_heads, self.config.head_size)
         query_BHLK = rotate(self.query(hidden_BLD).view(heads), rotary).transpose(1, 2)
         key_BHLK = rotate(self.key(hidden_BLD).view(heads), rotary).transpose(1, 2)
         value_BHLK = self.value(hidden_BLD).view(heads).transpose(1, 2)
-        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         kind = self.config._attn_implementation
-        attend = eager_attention_forward if kind == "eager" else ALL_ATTENTION_FUNCTIONS[kind]
+        attend = modeling_bert.eager_attention_forward if kind == "eager" else ALL_ATTENTION_FUNCTIONS[kind]
         mixed_BLHK, weight_BHLL = attend(
-            self, query_BHLK, key_BHLK, value_BHLK, attention_mask, scaling=self.config.head_size**-0.5, dropout=dropout
-        )
+            self, query_BHLK, key_BHLK, value_BHLK, attention_mask, scaling=self.config.head_size**-0.5,
+            dropout=self.config.attention_probs_dropout_prob if self.training else 0.0,
+        )  # fmt: skip
         return mixed_BLHK.reshape(hidden_BLD.shape), weight_BHLL
 
 
@@ -121,6 +108,7 @@ class MutBertEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, inputs_embeds: Tensor, token_type_ids: Tensor | None = None, **_: Any) -> Tensor:
+        """Return hidden states of word embeddings (B, L, D)."""
         if token_type_ids is None:
             token_type_ids = torch.zeros(1, dtype=torch.long, device=inputs_embeds.device)
         hidden_BLD: Tensor = self.dropout(self.LayerNorm(inputs_embeds + self.token_type_embeddings(token_type_ids)))
@@ -145,6 +133,7 @@ class MutBertPredictions(modeling_bert.BertLMPredictionHead):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
+        """Return logits (B, L, V)."""
         logits_BLV: Tensor = self.decoder(self.transform(hidden_BLD)) + self.bias
         return logits_BLV
 
@@ -258,6 +247,9 @@ class MutBertModel(MutBertPreTrainedModel, BertModel):
             if kind in {"eager", "sdpa"}:
                 # The library would wait for the device to see whether anything is padded.
                 mask = mask[:, None, None, :]
+            if kind == "eager":  # It adds its mask to the scores.
+                dtype = self.embeddings.LayerNorm.weight.dtype
+                mask = (~mask).to(dtype) * torch.finfo(dtype).min
         outputs = super().forward(
             inputs_embeds=inputs_embeds, attention_mask=mask, token_type_ids=token_type_ids, return_dict=True,
             output_attentions=attentions, output_hidden_states=hidden_states,
@@ -296,10 +288,6 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
     def get_output_embeddings(self) -> Any:
         """Return the decoder."""
         return self.cls.predictions.decoder
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the decoder."""
-        self.cls.predictions.decoder = new_embeddings
 
     @can_return_tuple
     def forward(
@@ -417,9 +405,3 @@ def check_probabilities(name: str, probs_BLC: Tensor, config: MutBertConfig, mas
         row, position = (~right_BL).nonzero()[0].tolist()
         what = f"sums to {sum_BL[row, position]:.4g}, its lowest value is {lowest_BL[row, position]:.4g}"
         raise ValueError(f"{name}: row {row}, position {position} {what} (config.check_inputs = False lets it pass)")
-
-
-__all__ = [
-    "MutBertForMaskedLM", "MutBertForSequenceClassification", "MutBertForTokenClassification", "MutBertModel",
-    "MutBertPreTrainedModel",
-]  # fmt: skip
