@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         MutBertModel,
         MutBertTokenizer,
     )
-    from mutbert.model.convert import convert_checkpoint
+    from mutbert.model.checkpoints import convert_checkpoint
     from mutbert.regions import Region
     from mutbert.reports.mutagenesis_figures import draw_mutagenesis
     from mutbert.training.finetune import finetune
@@ -52,7 +52,7 @@ _HOME = {
     "Region": "mutbert.regions",
     "VepColumns": "mutbert.evaluation.vep_table",
     "build_genome": "mutbert.genome.build",
-    "convert_checkpoint": "mutbert.model.convert",
+    "convert_checkpoint": "mutbert.model.checkpoints",
     "draw_mutagenesis": "mutbert.reports.mutagenesis_figures",
     "embed": "mutbert.inference.embeddings",
     "evaluate_variant_effects": "mutbert.evaluation.vep",

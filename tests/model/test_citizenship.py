@@ -19,7 +19,7 @@ from mutbert.model import (
     MutBertTokenizer,
     read_checkpoint,
 )
-from mutbert.model.convert import convert_checkpoint
+from mutbert.model.checkpoints import convert_checkpoint
 
 DYNAMIC = {"type": "dynamic", "factor": 2.0}
 AUTO_CLASSES = {

@@ -86,7 +86,7 @@ def test_no_target_is_no_loss(build, probs, targets):
         (torch.ones(1, 5, 9) / 9, "labels have shape"),
         (torch.ones(1, 2, 3) / 3, "labels are floating-point of shape"),
         (torch.ones(1, 5, dtype=torch.long), "labels have shape"),
-        (torch.full((1, 2, 9), torch.nan), "labels: row 0, position 0 sums to nan"),
+        (torch.full((1, 2, 9), torch.nan), "labels: row 0, position 0 is no distribution"),
     ],
 )
 def test_wrong_labels_are_refused(build, probs, labels, message):

@@ -18,8 +18,7 @@ try:
         MutBertModel,
         MutBertPreTrainedModel,
     )
-    from mutbert.model.strands import reverse_complement
-    from mutbert.model.tokenization_mutbert import MutBertTokenizer
+    from mutbert.model.tokenization_mutbert import MutBertTokenizer, reverse_complement
 except ModuleNotFoundError as error:
     if error.name in {"torch", "transformers", "safetensors"}:
         raise MissingExtraError(error.name, "model") from error

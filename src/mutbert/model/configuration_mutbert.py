@@ -106,7 +106,7 @@ class MutBertConfig(PreTrainedConfig):
         """Return a configuration file's values, translated where published, and unused keyword arguments."""
         values, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if not isinstance(values, dict):
-            raise ValueError(f"{pretrained_model_name_or_path}: its config is no JSON object")  # noqa: TRY004
+            raise ValueError("its config is no JSON object")  # noqa: TRY004
         model_type = values.get("model_type", cls.model_type)
         named = json.dumps([values.get("auto_map"), values.get("architectures")])
         # The published layout says "bert", as any BERT does, and is recognised by the classes that it names.
@@ -115,8 +115,7 @@ class MutBertConfig(PreTrainedConfig):
             values["model_type"] = cls.model_type
         elif model_type != cls.model_type:
             found = "'bert' (a stock BERT, which has learned positions)" if model_type == "bert" else repr(model_type)
-            right = f"{cls.model_type!r}, or a published MutBERT checkpoint, whose auto_map names RoPEBert classes"
-            raise ValueError(f"{pretrained_model_name_or_path}: its config has model_type {found}; expected {right}")
+            raise ValueError(f"its config has model_type {found} and no RoPEBert classes; give a MutBERT checkpoint")
         return values, unused
 
 
