@@ -196,7 +196,7 @@ def test_a_run_s_directory_has_the_files_of_its_patterns(tmp_path):
     check_output(tmp_path / "run", force=True, directory=True)
     write(tmp_path / "run" / "model")
     # What a process leaves that is killed while it writes a file.
-    (tmp_path / "run" / ".history.d4626794.json").write_text("{")
+    (tmp_path / "run" / ".d4626794.history.json").write_text("{")
     check_output(tmp_path / "run", force=True, directory=True)
     (tmp_path / "run" / "model" / "notes.txt").write_text("precious")
     with pytest.raises(InputError, match=r"holds model/notes\.txt"):
