@@ -11,8 +11,8 @@ from mutbert.progress import progress_bar
     ("total", "settings", "start", "end"),
     [
         (10, {"show": False}, "", ""),
-        (4_000_000, {"unit": "bytes"}, "Work: 4.00M of 4.00MB in 00:0", "/s, loss 0.5\n"),
-        (None, {"unit": "sites"}, "Work: 4000000 of ? sites in 00:0", " sites/s, loss 0.5\n"),
+        (4_000_000, {"unit": "bytes"}, "Work: 4.00M of 4.00MB (100 %) in 00:0", "/s, loss 0.5\n"),
+        (None, {"unit": "sites"}, "Work: 4000000 sites in 00:0", " sites/s, loss 0.5\n"),
     ],
 )
 def test_short_work_is_one_line_in_a_log(capsys, total, settings, start, end):

@@ -9,7 +9,9 @@ from typing import Final, TypeAlias
 
 Advance: TypeAlias = Callable[..., None]
 """Adds an amount of work to a progress bar; the text `note` is shown after it."""
-_LINE: Final = "{desc}: {n_fmt} of {total_fmt}{unit} in {elapsed}, {remaining} left, {rate_noinv_fmt}{postfix}"
+_RATE: Final = "{rate_noinv_fmt}{postfix}"
+_COUNTED: Final = "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f} %) in {elapsed}, {remaining} left, " + _RATE
+_UNCOUNTED: Final = "{desc}: {n_fmt}{unit} in {elapsed}, " + _RATE
 
 
 class _Lines:
@@ -37,9 +39,10 @@ def progress_bar(description: str, total: float | None, *, unit: str = "", show:
         monitor_interval = 0  # a thread of its own would be forked into data loaders
 
     terminal = sys.stderr.isatty()
+    line = _UNCOUNTED if total is None else _COUNTED
     with Bar(
         desc=description, total=total, disable=not show, unit="B" if unit == "bytes" else f" {unit}",
-        unit_scale=unit == "bytes" or (total or 0) >= 1e6, bar_format=None if terminal else _LINE,
+        unit_scale=unit == "bytes" or (total or 0) >= 1e6, bar_format=None if terminal else line,
         mininterval=0.1 if terminal else 5.0, miniters=0, delay=0 if terminal else 1e-9, dynamic_ncols=terminal,
         file=sys.stderr if terminal else _Lines(),
     ) as bar:  # fmt: skip
