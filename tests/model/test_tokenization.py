@@ -33,25 +33,19 @@ def test_one_token_a_base_alone_and_in_pairs(first, second):
     assert PUBLISHED(first)["input_ids"] == reference_ids(first), "to which lower case is unknown"
 
 
-@given(st.text(alphabet="ACGTacgt"))
-def test_ids_are_the_alphabet_s_and_decode_to_the_bases(text):
-    ids = TOKENIZER(text, add_special_tokens=False)["input_ids"]
-    assert ids == alphabet.TOKEN_ID_OF_CODE[alphabet.encode(text)].tolist()
-    assert TOKENIZER.decode(ids) == text.upper()
-
-
-def test_what_is_no_base():
+def test_other_characters_padding_and_truncation():
     assert TOKENIZER("ACGU-é.1")["input_ids"] == [1, 5, 6, 7, 0, 0, 0, 0, 0, 2]
-    assert TOKENIZER("AC GT\n\tA")["input_ids"] == [1, 5, 6, 7, 8, 5, 2]
-    assert TOKENIZER("AC[MASK]T")["input_ids"] == [1, 5, 6, 4, 8, 2]
-    assert TOKENIZER.get_vocab() == IDS
-
-
-def test_padding_and_truncation():
+    assert TOKENIZER("AC GT\n\tA[MASK]")["input_ids"] == [1, 5, 6, 7, 8, 5, 4, 2]
+    assert TOKENIZER.decode(TOKENIZER("acGT", add_special_tokens=False)["input_ids"]) == "ACGT"
     encoded = TOKENIZER(["ACGT", "A"], padding=True, return_tensors="pt")
     assert encoded["input_ids"].tolist() == [[1, 5, 6, 7, 8, 2], [1, 5, 2, 3, 3, 3]]
     assert encoded["attention_mask"].tolist() == [[1] * 6, [1, 1, 1, 0, 0, 0]]
     assert len(TOKENIZER("A" * 1000, truncation=True)["input_ids"]) == TOKENIZER.model_max_length == 512
+    with pytest.raises(ValueError, match="sequence 1: 'X' at position 2 is not an IUPAC"):
+        TOKENIZER.encode_probabilities(["ACGT", "ACX"])
+    for tokens in (torch.ones(3, dtype=torch.long), torch.ones(2, 4), torch.ones(2, 4, 5)):
+        with pytest.raises(ValueError, match="give integer ids"):
+            reverse_complement(tokens)
 
 
 @pytest.mark.parametrize("do_upper_case", [True, False])
@@ -64,16 +58,9 @@ def test_saved_and_loaded(tmp_path, do_upper_case):
     # The last from the saved files alone, without this package.
     for each in (again, AutoTokenizer.from_pretrained(tmp_path), PreTrainedTokenizerFast.from_pretrained(tmp_path)):
         assert each("acgTN", "G") == tokenizer("acgTN", "G")
-
-
-@pytest.mark.xfail(
-    version.parse(transformers.__version__) < version.parse("5.3"),
-    reason="before 5.3, AutoTokenizer gives a plain tokenizer wherever the model is not the library's own",
-)
-def test_the_auto_class_gives_this_class(tmp_path):
-    MutBertTokenizer().save_pretrained(tmp_path)
-    MutBertConfig().save_pretrained(tmp_path)
-    assert type(AutoTokenizer.from_pretrained(tmp_path)) is MutBertTokenizer
+    # Before 5.3, AutoTokenizer returns a plain tokenizer wherever the model is not the library's own.
+    if version.parse(transformers.__version__) >= version.parse("5.3"):
+        assert type(AutoTokenizer.from_pretrained(tmp_path)) is MutBertTokenizer
 
 
 @given(st.lists(st.text(alphabet=alphabet.IUPAC, min_size=1, max_size=20), min_size=1, max_size=4), st.booleans())
@@ -87,11 +74,6 @@ def test_probabilities_are_those_of_the_alphabet(texts, special):
         bases = alphabet.TOKEN_PROBABILITIES[alphabet.encode(text)]
         wanted = [one_hot[1], *bases, one_hot[2]] if special else [*bases]
         np.testing.assert_array_equal(row, [*wanted, *[one_hot[3]] * (len(row) - len(wanted))])
-
-
-def test_probabilities_refuse_what_is_no_code():
-    with pytest.raises(ValueError, match="sequence 1: 'X' at position 2 is not an IUPAC"):
-        TOKENIZER.encode_probabilities(["ACGT", "ACX"])
 
 
 # The other strand
@@ -132,9 +114,3 @@ def test_masked_bases_turn_types_stay_and_four_columns_need_a_mask():
     found = reverse_complement(probs, torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]))
     assert torch.equal(found[1, :3], probs[1, :3].flip(0).flip(1))
     assert torch.equal(found[1, 3:], probs[1, 3:])
-
-
-@pytest.mark.parametrize("tokens", [torch.ones(3, dtype=torch.long), torch.ones(2, 4), torch.ones(2, 4, 5)])
-def test_other_shapes_are_refused(tokens):
-    with pytest.raises(ValueError, match="give integer ids"):
-        reverse_complement(tokens)
