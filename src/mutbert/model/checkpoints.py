@@ -40,9 +40,8 @@ _BIAS, _DECODER_BIAS = "cls.predictions.bias", "cls.predictions.decoder.bias"
 def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: bool = False, **overrides: Any) -> Model:
     """Return a trained model in evaluation mode, of a folder or a repository of the Hub, ours or published.
 
-    InputError is raised for a weight that is missing or has no place in the model, but for heads that it does not have;
-    `fresh_head` lets a classifier that is missing start with fresh weights. `overrides` are values of `MutBertConfig`,
-    ``dtype`` and the like.
+    InputError is raised for a weight that is missing or left over, but for heads that the model does not have;
+    `fresh_head` starts a missing classifier with fresh weights. `overrides` are values of `MutBertConfig`, or ``dtype``.
     """
     check_folder(path)
     folder = local_folder(path, overrides.pop("revision", None))
@@ -68,13 +67,8 @@ def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: b
 def load_quietly(kind: Any, config: Any, weights: dict[str, Any], **settings: Any) -> tuple[Any, dict[str, Any]]:
     """Return a model in evaluation mode, and what is missing, left over or of another shape among its weights."""
     settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        with library_bars_off():
-            model, info = kind.from_pretrained(None, config=config, state_dict=weights, **settings)
-    finally:
-        transformers_logging.set_verbosity(before)
+    with library_bars_off(warnings_too=True):
+        model, info = kind.from_pretrained(None, config=config, state_dict=weights, **settings)
     return model.eval(), info
 
 
@@ -116,11 +110,9 @@ def local_folder(source: str | Path, revision: str | None = None, *, weights: bo
     """Return a model's folder, fetched from the Hub where it is not on this machine, with its weights if asked for."""
     if not _is_repository(source):
         return Path(source)
-    files = ["*.json", "*.yaml", "vocab.txt"]
+    files = ["*.json", "*.yaml", "vocab.txt", *["model*.safetensors"] * weights]
     try:
-        found = snapshot_download(
-            str(source), revision=revision, allow_patterns=files + ["model*.safetensors"] * weights
-        )
+        found = snapshot_download(str(source), revision=revision, allow_patterns=files)
         # Asked of the files and not of `weight_files`, as the index of a .bin in parts is there already.
         if weights and not any(Path(found).glob("model*.safetensors")):
             found = snapshot_download(str(source), revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
@@ -169,13 +161,15 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def library_bars_off() -> Iterator[None]:
+def library_bars_off(*, warnings_too: bool = False) -> Iterator[None]:
     """Yield without the progress bars of `transformers`."""
-    enabled = transformers_logging.is_progress_bar_enabled()
+    enabled, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(transformers_logging.ERROR if warnings_too else verbosity)
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if enabled:
             transformers_logging.enable_progress_bar()
 

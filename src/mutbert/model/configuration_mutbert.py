@@ -121,16 +121,13 @@ class MutBertConfig(PreTrainedConfig):
 
 def _normalized_scaling(value: Any) -> dict[str, Any] | None:
     """Return a RoPE scaling in its one form ``{"type": ..., "factor": ...}``, or ``None`` where it scales nothing."""
-    given = value if isinstance(value, dict) else {}
-    kind: Any = given.get("rope_type", given.get("type"))
-    factor: Any = given.get("factor")
-    agree = kind == given.get("type", kind) and not given.keys() - {"type", "rope_type", "factor", "rope_theta"}
-    if agree and kind == "default":
-        return None
-    if not agree or kind not in {"linear", "dynamic"} or not _is_number(factor) or factor < 1:
+    given = {key: each for key, each in value.items() if key != "rope_theta"} if isinstance(value, dict) else {}
+    kinds = {given.pop("type", None), given.pop("rope_type", None)} - {None}
+    factor: Any = given.pop("factor", 1.0 if kinds == {"default"} else None)
+    if given or kinds not in ({"linear"}, {"dynamic"}, {"default"}) or not _is_number(factor) or factor < 1:
         right = '{"type": "linear" or "dynamic", "factor": a number of at least 1}'
         raise ValueError(f"rope_scaling is {value!r}; give {right}")
-    return None if factor == 1 else {"type": kind, "factor": float(factor)}
+    return None if factor == 1 or kinds == {"default"} else {"type": kinds.pop(), "factor": float(factor)}
 
 
 def _is_number(value: Any) -> bool:
