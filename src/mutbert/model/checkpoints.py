@@ -41,7 +41,7 @@ def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: b
     """Return a trained model in evaluation mode, of a folder or a repository of the Hub, ours or published.
 
     InputError is raised for a weight that is missing or left over, but for heads that the model does not have;
-    `fresh_head` starts a missing classifier with fresh weights. `overrides` are values of `MutBertConfig`, or ``dtype``.
+    `fresh_head` starts a missing classifier with fresh weights. `overrides` are values of `MutBertConfig`, or `dtype`.
     """
     check_folder(path)
     folder = local_folder(path, overrides.pop("revision", None))
