@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from mutbert import alphabet
-from mutbert.encoders.inputs import BaseInputs, Population, TokenInputs
+from mutbert.encoders.inputs import BaseInputs, TokenInputs
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertTokenizer
 from mutbert.regions import Region
@@ -69,7 +69,7 @@ def test_the_published_length_of_102_tokens_loses_the_last_of_101_bases(examples
     assert whole.shape == (1, 103)
     assert cut.tolist() == [[*whole[0, :101].tolist(), alphabet.SEP_ID]]
     assert inputs.tokens_at(np.array([0, 0, 0]), np.array([0, 99, 100])).tolist() == [1, 100, -1]
-    assert inputs.cut(0) == 1
+    assert inputs.cut_N.tolist() == [1]
     # Of the other strand the last base is lost as well, which is this one's first.
     backwards = inputs.batch(np.array([0]), np.array([True]))["input_ids"]
     assert backwards.tolist() == [OWN(turned(sequence)[:100])["input_ids"]]
@@ -99,9 +99,8 @@ PLACES = [(0, 12), (7, 8), (100, 140), (25, 40), (60, 72), (288, 300)]
 def test_frequencies_are_read_where_a_sequence_lies(examples_of, population_genome, max_tokens):
     sequences = [alphabet.decode(population_genome.bases("chr1", *place)) for place in PLACES]
     examples = examples_of(sequences, [Region("1", *place) for place in PLACES])
-    population = Population(examples, population_genome)
-    inputs = BaseInputs(examples, max_tokens=max_tokens, population=population)
-    assert (population.used, population.elsewhere, population.unlike) == (len(PLACES), 0, 0)
+    inputs = BaseInputs(examples, max_tokens=max_tokens, genome=population_genome)
+    assert set(inputs.unplaced.values()) == {0}
 
     rows = np.array([5, 2, 0, 1, 3, 4, 2])
     reverse = np.array([True, True, False, False, True, False, False])
@@ -133,11 +132,8 @@ def test_frequencies_of_other_places_are_not_used_and_counted(examples_of, popul
         Region("chr1", 100, 110), Region("chr1", 100, 110), None, Region("chr9", 100, 110), Region("chr1", 295, 305)
     ]  # fmt: skip
     examples = examples_of([own, other, own, own, own], regions)
-    population = Population(examples, population_genome)
-    inputs = BaseInputs(examples, population=population)
-
-    assert (population.used, population.elsewhere, population.unlike) == (1, 3, 1)
-    assert sum(inputs.unplaced.values()) == 4
+    inputs = BaseInputs(examples, genome=population_genome)
+    assert list(inputs.unplaced.values()) == [3, 1]
     assert "input_probs" in inputs.batch(np.array([0]))
     for row, sequence in enumerate([other, own, own, own], start=1):
         assert inputs.batch(np.array([row]))["input_ids"].tolist() == [OWN(sequence)["input_ids"]]
@@ -147,9 +143,8 @@ def test_a_variant_behind_the_cut_is_not_read(examples_of, population_genome):
     # The first position that varies is the third.
     sequence = alphabet.decode(population_genome.bases("chr1", 0, 5))
     examples = examples_of([sequence], [Region("chr1", 0, 5)])
-    population = Population(examples, population_genome)
     for max_tokens, name in ((4, "input_ids"), (5, "input_probs")):
-        assert name in BaseInputs(examples, max_tokens=max_tokens, population=population).batch(np.array([0]))
+        assert name in BaseInputs(examples, max_tokens=max_tokens, genome=population_genome).batch(np.array([0]))
 
 
 @pytest.fixture(scope="module", params=["esm", "bert"])

@@ -7,16 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert import alphabet
-from mutbert.encoders.inputs import BaseInputs, Sequences
+from mutbert.encoders.inputs import MASKED, BaseInputs, PaddedWindows, concatenate_windows
 from mutbert.errors import InputError
 from mutbert.inference.opening import resolve_context
 from mutbert.inference.run import (
-    MASKED,
-    PaddedWindows,
     Queries,
     base_log_probabilities,
     base_outputs,
-    concatenate_windows,
     entropy,
     run_windows,
     sequence_outputs,
@@ -134,7 +131,7 @@ def test_entropy_and_log_probabilities_in_closed_form():
 
 
 def inputs_of(sequences, **settings):
-    return BaseInputs(Sequences.of([alphabet.encode(sequence) for sequence in sequences]), **settings)
+    return BaseInputs(PaddedWindows.of([alphabet.encode(sequence) for sequence in sequences]), **settings)
 
 
 def turned(sequence):

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert import ProbabilisticGenome, alphabet, build_genome
+from mutbert.encoders.inputs import read_windows
 from mutbert.errors import InputError
 from mutbert.genome.simulate import simulate_population
-from mutbert.inference.surroundings import open_surroundings, place_windows, read_windows
+from mutbert.inference.surroundings import open_surroundings, place_windows
 
 
 @given(length=st.integers(1, 300), context=st.integers(1, 80), placement=st.sampled_from(["centred", "shared"]))

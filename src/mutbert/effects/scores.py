@@ -14,11 +14,12 @@ import numpy as np
 
 from mutbert.effects.allele_windows import SnvWindows, haplotype_passes
 from mutbert.effects.alleles import LONGEST, Alleles, Kind, Reason, find_alleles
+from mutbert.encoders.inputs import read_windows
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
-from mutbert.inference.run import NO_ROWS, PaddedWindows, Queries, Results, entropy, run_windows
-from mutbert.inference.surroundings import PLACEMENTS, open_surroundings, read_windows
+from mutbert.inference.run import NO_ROWS, Queries, Results, entropy, run_windows
+from mutbert.inference.surroundings import PLACEMENTS, open_surroundings
 from mutbert.model import MutBertForMaskedLM
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mutbert.arrays import Float32, Float64
+    from mutbert.encoders.inputs import PaddedWindows
     from mutbert.inference.surroundings import Surroundings
     from mutbert.progress import Advance
 

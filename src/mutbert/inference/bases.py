@@ -13,13 +13,14 @@ import numpy as np
 import polars as pl
 
 from mutbert import alphabet
+from mutbert.encoders.inputs import MASKED, read_windows
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.opening import check_run, model_name, on_disk, open_model, resolve_context, rope_scaled
-from mutbert.inference.run import MASKED, Queries, base_log_probabilities, entropy, run_windows
-from mutbert.inference.surroundings import open_surroundings, place_windows, read_windows
+from mutbert.inference.run import Queries, base_log_probabilities, entropy, run_windows
+from mutbert.inference.surroundings import open_surroundings, place_windows
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar
 from mutbert.regions import Region
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mutbert.arrays import Float32, Int64, UInt8
-    from mutbert.inference.run import PaddedWindows
+    from mutbert.encoders.inputs import PaddedWindows
     from mutbert.progress import Advance
 
 

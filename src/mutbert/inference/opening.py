@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -60,16 +60,19 @@ def model_hash(model: Any) -> str:
 @contextmanager
 def rope_scaled(config: Any, rope_scaling: Mapping[str, Any] | None) -> Iterator[None]:
     """Yield with another RoPE scaling in a configuration, if one is given."""
+    if rope_scaling is None:
+        yield
+        return
     before = config.rope_scaling
-    with ExitStack() as stack:
-        stack.callback(setattr, config, "rope_scaling", before)
+    try:
         try:
-            if rope_scaling is not None:
-                config.rope_scaling = dict(rope_scaling)
-                config.check()
+            config.rope_scaling = dict(rope_scaling)
+            config.check()
         except ValueError as error:
             raise InputError(str(error)) from None
         yield
+    finally:
+        config.rope_scaling = before
 
 
 def check_length(config: Any, bases: int, name: str) -> None:

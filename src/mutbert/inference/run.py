@@ -1,14 +1,12 @@
-"""Windows of bases, and the one loop that runs a model over batches of them.
+"""The one loop that runs a model over batches, and what is read out of its outputs.
 
-Windows are one byte a base until they are distributions over tokens on the model's device. Shape suffixes: N windows,
-L length in bases or tokens, B batch, M positions with a distribution of their own, T positions and S spans that are
-read out, P rows asked for, E edits, D features, V vocabulary (9), 4 bases in the order A, C, G, T.
+Shape suffixes: N windows, B batch, L length in tokens, T positions and S spans that are read out, K spans of a window,
+D features, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -16,117 +14,24 @@ import torch
 
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
-from mutbert.genome.store import fixed_to_float
+from mutbert.encoders.inputs import find_members
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
-    from mutbert.arrays import Bool, Float32, Float64, Int64, UInt8, UInt16
-    from mutbert.encoders.inputs import BaseInputs, Inputs
+    from mutbert.arrays import Float32, Float64, Int64
+    from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows
     from mutbert.model import MutBertForMaskedLM
     from mutbert.progress import Advance
 
     Predict = Callable[[Int64, bool], Sequence[torch.Tensor]]
-    Forward = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
+    Forward = Callable[[Batch], torch.Tensor]
 
 PRECISIONS: Final = ("fp32", "bf16")
 STRANDS: Final = ("forward", "both")
-MASKED: Final = len(alphabet.IUPAC)
-"""Base code that stands for ``[MASK]``."""
-_CLS, _SEP, _PAD = MASKED + 1, MASKED + 2, MASKED + 3
-_IDS: Final = [alphabet.MASK_ID, alphabet.CLS_ID, alphabet.SEP_ID, alphabet.PAD_ID]
-_TOKENS: Final = np.concatenate(
-    [alphabet.TOKEN_PROBABILITIES, np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)[_IDS]]
-)
-_COMPLEMENT: Final = np.append(alphabet.COMPLEMENT_OF_CODE, np.uint8(MASKED))
 NO_ROWS: Final = np.zeros(0, dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class PaddedWindows:
-    """Windows of any lengths; what follows a window's end is ignored."""
-
-    code_NL: UInt8  # base codes, or `MASKED`
-    length_N: Int64
-    row_M: Int64
-    column_M: Int64
-    frequency_M4: UInt16  # instead of the code, in units of 1/65535
-
-    @classmethod
-    def of(cls, codes: Sequence[UInt8]) -> PaddedWindows:
-        """Return sequences of base codes as windows, without distributions."""
-        length_N = np.array([len(code_L) for code_L in codes], dtype=np.int64)
-        code_NL = np.zeros((len(codes), int(length_N.max(initial=0))), dtype=np.uint8)
-        windows = cls(code_NL, length_N, NO_ROWS, NO_ROWS, np.zeros((0, len(alphabet.BASES)), dtype=np.uint16))
-        windows.code_NL[windows.inside_NL] = np.concatenate([np.zeros(0, np.uint8), *codes])
-        return windows
-
-    def __len__(self) -> int:
-        return len(self.length_N)
-
-    @property
-    def inside_NL(self) -> Bool:  # noqa: N802
-        """Which columns are within their window."""
-        return np.arange(self.code_NL.shape[1]) < self.length_N[:, None]
-
-    def take(self, rows_P: Int64) -> PaddedWindows:
-        """Return some of the windows in the order asked for, any of them repeatedly."""
-        length_P = self.length_N[rows_P]
-        code_PL = self.code_NL[rows_P, : int(length_P.max(initial=0))]
-        row_M, member_M = _members(self.row_M, rows_P)
-        return PaddedWindows(code_PL, length_P, row_M, self.column_M[member_M], self.frequency_M4[member_M])
-
-    def with_codes(self, row_E: Int64, column_E: Int64, code_E: UInt8 | int) -> PaddedWindows:
-        """Return the windows with other codes at some positions, which lose their distributions."""
-        code_NL = self.code_NL.copy()
-        code_NL[row_E, column_E] = code_E
-        width = code_NL.shape[1]
-        kept_M = ~np.isin(self.row_M * width + self.column_M, row_E * width + column_E)
-        row_M, column_M = self.row_M[kept_M], self.column_M[kept_M]
-        return PaddedWindows(code_NL, self.length_N, row_M, column_M, self.frequency_M4[kept_M])
-
-    def reverse_complement(self) -> PaddedWindows:
-        """Return each window as the other strand reads."""
-        source_NL = np.maximum(self.length_N[:, None] - 1 - np.arange(self.code_NL.shape[1]), 0)
-        code_NL = _COMPLEMENT[np.take_along_axis(self.code_NL, source_NL, axis=1)]
-        column_M = self.length_N[self.row_M] - 1 - self.column_M
-        # A, C, G, T backwards are their complements.
-        return PaddedWindows(code_NL, self.length_N, self.row_M, column_M, self.frequency_M4[:, ::-1])
-
-    def tokens(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return distributions over tokens with ``[CLS]`` and ``[SEP]``, and the attention mask if there is padding."""
-        longest = self.code_NL.shape[1]
-        framed_BL = np.full((len(self), longest + 2), _CLS, dtype=np.uint8)
-        framed_BL[:, 1:-1] = self.code_NL
-        framed_BL[np.arange(longest + 2) > self.length_N[:, None] + 1] = _PAD
-        framed_BL[np.arange(len(self)), self.length_N + 1] = _SEP
-        probs_BLV = torch.from_numpy(_TOKENS).to(device)[torch.from_numpy(framed_BL).to(device).long()]
-        frequency_M4 = torch.from_numpy(fixed_to_float(self.frequency_M4)).to(device)
-        row_M, column_M = (torch.from_numpy(one).to(device) for one in (self.row_M, self.column_M + 1))
-        probs_BLV[row_M, column_M] = torch.nn.functional.pad(frequency_M4, (alphabet.BASE_IDS.start, 0))
-        if (self.length_N == longest).all():
-            return probs_BLV, None
-        return probs_BLV, torch.from_numpy((framed_BL != _PAD).astype(np.int64)).to(device)
-
-
-def concatenate_windows(parts: Sequence[PaddedWindows]) -> PaddedWindows:
-    """Return all windows of several parts, in order."""
-    parts = [PaddedWindows.of([]), *parts]
-    width = max(part.code_NL.shape[1] for part in parts)
-    codes = [np.pad(part.code_NL, ((0, 0), (0, width - part.code_NL.shape[1]))) for part in parts]
-    rows = [part.row_M + first for part, first in zip(parts, np.cumsum([0, *map(len, parts[:-1])]), strict=True)]
-    lengths, columns, frequencies = zip(*((one.length_N, one.column_M, one.frequency_M4) for one in parts), strict=True)
-    return PaddedWindows(*map(np.concatenate, (codes, lengths, rows, columns, frequencies)))
-
-
-def _members(row_X: Int64, rows_P: Int64) -> tuple[Int64, Int64]:
-    """Return all members of the rows asked for, row by row: which of these rows each is in, and its index."""
-    order = np.argsort(row_X, kind="stable")
-    sorted_X = row_X[order]
-    row, place = list_ranges(np.searchsorted(sorted_X, rows_P), np.searchsorted(sorted_X, rows_P, "right"))
-    return row, order[place]
 
 
 def run_batches(
@@ -191,15 +96,14 @@ def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Quer
     """
 
     def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
-        (local_T, own_T), (local_S, own_S) = _members(queries.row_T, rows), _members(queries.row_S, rows)
+        (local_T, own_T), (local_S, own_S) = find_members(queries.row_T, rows), find_members(queries.row_S, rows)
         batch = windows.take(rows)
         column_T, begin_S, end_S = queries.column_T[own_T], queries.begin_S[own_S], queries.end_S[own_S]
         if reverse:
             batch = batch.reverse_complement()
             column_T = batch.length_N[local_T] - 1 - column_T
             begin_S, end_S = batch.length_N[local_S] - end_S, batch.length_N[local_S] - begin_S
-        probs_BLV, mask_BL = batch.tokens(model.device)
-        hidden_BLD = model.bert(input_probs=probs_BLV, attention_mask=mask_BL).last_hidden_state
+        hidden_BLD = model.bert(**batch.batch(model.device)).last_hidden_state
         with torch.autocast(model.device.type, enabled=False):
             at = tuple(torch.from_numpy(one).to(model.device) for one in (local_T, column_T + 1))
             logit_T4 = model.cls(hidden_BLD[at].to(model.dtype)).float()[:, alphabet.BASE_IDS]
@@ -210,7 +114,7 @@ def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Quer
     state_SD = np.zeros((len(queries.row_S), int(model.config.hidden_size)), dtype=np.float32)
     if len(windows):
         order, found = run_batches(model, windows.length_N, predict, **settings)
-        logit_T4[_members(queries.row_T, order)[1]], state_SD[_members(queries.row_S, order)[1]] = found
+        logit_T4[find_members(queries.row_T, order)[1]], state_SD[find_members(queries.row_S, order)[1]] = found
     return Results(logit_T4, state_SD)
 
 
@@ -263,8 +167,7 @@ def base_outputs(
     Bases that the reverse complement was cut before have their output on the forward strand alone.
     """
     rows = np.arange(len(inputs.length_N)) if rows is None else rows
-    bases_N = inputs.length_N[rows] - 2
-    cut_N = np.array([inputs.cut(int(row)) for row in rows], dtype=np.int64)
+    bases_N, cut_N = inputs.length_N[rows] - 2, inputs.cut_N[rows]
 
     def predict(chosen: Int64, _: bool) -> list[torch.Tensor]:
         local_T, column_T = list_ranges(np.zeros_like(chosen), bases_N[chosen])

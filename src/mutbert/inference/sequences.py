@@ -13,11 +13,11 @@ import numpy as np
 import pysam
 
 from mutbert import alphabet
+from mutbert.encoders.inputs import PaddedWindows, read_windows
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.files import check_input, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.run import PaddedWindows
-from mutbert.inference.surroundings import open_surroundings, read_windows
+from mutbert.inference.surroundings import open_surroundings
 from mutbert.regions import names_text, read_bed
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The genome that a model sees, and windows of it. Shape suffixes: N windows, P positions, M positions that vary."""
+"""The genome that a model sees, and where windows of it lie. Shape suffix: P positions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.genome.population import read_person
-from mutbert.inference.run import PaddedWindows, concatenate_windows
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -76,17 +74,3 @@ def place_windows(position_P: Int64, contig_length_P: Int64, context: int, place
         start_P = position_P - context // 2
     length_P = np.minimum(context, contig_length_P)
     return Placed(np.clip(start_P, 0, contig_length_P - length_P), length_P)
-
-
-def read_windows(genome: ProbabilisticGenome, contig_N: Int64, start_N: Int64, length_N: Int64) -> PaddedWindows:
-    """Return windows of any lengths, by the numbers of their contigs in the genome's order and 0-based starts."""
-    order, parts = np.argsort(length_N, kind="stable"), []
-    lengths, first = np.unique(length_N[order], return_index=True)
-    for length, rows in zip(lengths.tolist(), np.split(order, first[1:]), strict=False):
-        found = genome.windows(contig_N[rows], start_N[rows], length)
-        # N is unknown, whatever a population has there.
-        known_M = found.base_BL[found.row_N, found.column_N] != alphabet.UNKNOWN
-        varies = (found.row_N[known_M], found.column_N[known_M], found.frequency_N4[known_M])
-        parts.append(PaddedWindows(found.base_BL, length_N[rows], *varies))
-    windows = concatenate_windows(parts)
-    return windows if len(parts) <= 1 else windows.take(np.argsort(order))
