@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutbert import ProbabilisticGenome, alphabet, build_genome
-from mutbert.encoders.inputs import read_windows
+from mutbert import ProbabilisticGenome, Region, alphabet, build_genome
+from mutbert.encoders.inputs import place_windows, read_windows
 from mutbert.errors import InputError
 from mutbert.genome.simulate import simulate_population
-from mutbert.inference.surroundings import open_surroundings, place_windows
+from mutbert.inference.opening import open_surroundings
 
 
 @given(length=st.integers(1, 300), context=st.integers(1, 80), placement=st.sampled_from(["centred", "shared"]))
@@ -63,13 +63,13 @@ def test_windows_of_any_lengths_are_those_of_the_genome(population, genome, tmp_
         more = {"sample": "person5", "min_frequency": 0} if kind == "person" else {}
         build_genome(population.fasta, tmp_path / "alone.genome", *sources, **more)
         wanted = ProbabilisticGenome.open(tmp_path / "alone.genome")
+    (name,) = genome.lengths
     length = np.tile([30, 200, 7, 30], 100)
     start = np.linspace(0, 99_800, 400).astype(np.int64)
     found = distributions(read_windows(around.genome, np.zeros(400, dtype=np.int64), start, length))
-    (name,) = genome.lengths
     for one, first, last in zip(found, start, start + length, strict=True):
         np.testing.assert_array_equal(one, wanted.frequencies(name, first, last))
-    differing = around.count_differing([(0, 0, 50_000), (0, 50_000, 100_000)])
+    differing = around.count_differing([Region(name, 0, 50_000), Region(name, 50_000, 100_000)])
     assert differing == (len(wanted.variants(name).position) if kind == "person" else None)
     assert differing is None or differing > 20
 

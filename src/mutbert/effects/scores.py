@@ -14,12 +14,11 @@ import numpy as np
 
 from mutbert.effects.allele_windows import SnvWindows, haplotype_passes
 from mutbert.effects.alleles import LONGEST, Alleles, Kind, Reason, find_alleles
-from mutbert.encoders.inputs import read_windows
+from mutbert.encoders.inputs import PLACEMENTS, read_windows
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
+from mutbert.inference.opening import check_run, open_model, open_surroundings, resolve_context, rope_scaled
 from mutbert.inference.run import NO_ROWS, Queries, Results, entropy, run_windows
-from mutbert.inference.surroundings import PLACEMENTS, open_surroundings
 from mutbert.model import MutBertForMaskedLM
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Float32, Float64
     from mutbert.encoders.inputs import PaddedWindows
-    from mutbert.inference.surroundings import Surroundings
+    from mutbert.inference.opening import Surroundings
     from mutbert.progress import Advance
 
     Columns = Mapping[str, Float32 | Float64]
@@ -74,7 +73,7 @@ class ScoreSettings:
     scores: tuple[str, ...] = ("llr",)
     # Bases of a window, by default as many as the model is trained for.
     context: int | None = None
-    # As in `mutbert.inference.surroundings.place_windows`. SNVs of one shared window are masked together, at most as
+    # As in `mutbert.encoders.inputs.place_windows`. SNVs of one shared window are masked together, at most as
     # large a share of it as in training; MNVs and indels are centred either way.
     windows: str = "centred"
     # "both" for the mean over a window and its reverse complement, or "forward".

@@ -23,11 +23,10 @@ import torch
 from mutbert import alphabet
 from mutbert.effects.allele_windows import around, haplotype_passes, unique_columns
 from mutbert.effects.scores import FIELDS, AlleleScorer, ScoreSettings, distances
-from mutbert.encoders.inputs import read_windows
+from mutbert.encoders.inputs import place_windows, read_windows
 from mutbert.encoders.token_encoders import PeerEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.inference.run import entropy, sequence_outputs
-from mutbert.inference.surroundings import place_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -1,15 +1,15 @@
 """Sequences as a model reads them: whole batches at once, of either strand, padded to their longest alone.
 
-Bases are one byte each until they are token ids, or distributions over tokens, on the model's device. Shape suffixes: N
-sequences or windows, L length in bases or tokens, B batch, M positions with a distribution of their own, P rows asked
-for, E edits, X members of rows, 4 bases in the order A, C, G, T.
+Bases are one byte each until they are token ids, or distributions over tokens. Shape suffixes: N sequences or windows,
+L length in bases or tokens, B batch, M positions with a distribution of their own, P rows or positions asked for, E
+edits, X members of rows, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Batch = dict[str, torch.Tensor]
 
+PLACEMENTS: Final = ("centred", "shared")
 MASKED: Final = len(alphabet.IUPAC)
 """Base code that stands for ``[MASK]``."""
 _CLS, _SEP, _PAD = MASKED + 1, MASKED + 2, MASKED + 3
@@ -107,24 +108,28 @@ class PaddedWindows:
         frequency_M4 = np.where(turned_M[:, None], self.frequency_M4[:, ::-1], self.frequency_M4)
         return PaddedWindows(code_NL, self.length_N, self.row_M, column_M, frequency_M4)
 
-    def batch(self, device: torch.device | str = "cpu", *, special_tokens: bool = True) -> Batch:
+    def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
+        """Return `tokens` of some of the windows; of those chosen by `reverse`, (B,), the other strand's."""
+        windows = self.take(rows)
+        return (windows if reverse is None else windows.reverse_complement(reverse)).tokens()
+
+    def tokens(self, *, special_tokens: bool = True) -> Batch:
         """Return ``input_ids``, or ``input_probs`` where ids do not suffice, and a mask where there is padding."""
         code_NL = np.where(self.inside_NL, self.code_NL, np.uint8(_PAD))
         if special_tokens:
             code_NL = np.pad(code_NL, ((0, 0), (1, 1)), constant_values=_PAD)
             code_NL[:, 0] = _CLS
             code_NL[np.arange(len(self)), self.length_N + 1] = _SEP
-        index_NL = torch.from_numpy(code_NL).to(device).long()
         if len(self.row_M) or ((code_NL >= len(alphabet.BASES)) & (code_NL < alphabet.UNKNOWN)).any():
-            probs_NLV = torch.from_numpy(_PROBABILITIES).to(device)[index_NL]
-            frequency_M4 = torch.from_numpy(fixed_to_float(self.frequency_M4)).to(device)
-            at = (torch.from_numpy(one).to(device) for one in (self.row_M, self.column_M + int(special_tokens)))
-            probs_NLV[tuple(at)] = torch.nn.functional.pad(frequency_M4, (alphabet.BASE_IDS.start, 0))
-            batch = {"input_probs": probs_NLV}
+            probs_NLV = _PROBABILITIES[code_NL]
+            column_M, bases = self.column_M + int(special_tokens), alphabet.BASE_IDS
+            probs_NLV[self.row_M, column_M] = 0
+            probs_NLV[self.row_M, column_M, bases] = fixed_to_float(self.frequency_M4)
+            batch = {"input_probs": torch.from_numpy(probs_NLV)}
         else:
-            batch = {"input_ids": torch.from_numpy(_IDS).to(device)[index_NL]}
+            batch = {"input_ids": torch.from_numpy(_IDS[code_NL])}
         if (self.length_N != self.code_NL.shape[1]).any():
-            batch["attention_mask"] = (index_NL != _PAD).long()
+            batch["attention_mask"] = torch.from_numpy((code_NL != _PAD).astype(np.int64))
         return batch
 
 
@@ -144,6 +149,28 @@ def concatenate_windows(parts: Sequence[PaddedWindows]) -> PaddedWindows:
     rows = [part.row_M + first for part, first in zip(parts, np.cumsum([0, *map(len, parts[:-1])]), strict=True)]
     lengths, columns, frequencies = zip(*((one.length_N, one.column_M, one.frequency_M4) for one in parts), strict=True)
     return PaddedWindows(*map(np.concatenate, (codes, lengths, rows, columns, frequencies)))
+
+
+class Placed(NamedTuple):
+    """0-based starts of windows, and their bases."""
+
+    start_P: Int64
+    length_P: Int64
+
+
+def place_windows(position_P: Int64, contig_length_P: Int64, context: int, placement: str = "centred") -> Placed:
+    """Return the window of `context` bases (of a shorter contig all) in which each position is seen.
+
+    Centred, the position is base ``context // 2``. Shared, windows lie on a grid half a context apart, and a position
+    has at least a quarter of the context, rounded down, on either side. At contigs' ends windows are shifted.
+    """
+    if placement == "shared":
+        stride = max(context // 2, 1)
+        start_P = position_P // stride * stride - (context - stride) // 2
+    else:
+        start_P = position_P - context // 2
+    length_P = np.minimum(context, contig_length_P)
+    return Placed(np.clip(start_P, 0, contig_length_P - length_P), length_P)
 
 
 def read_windows(genome: ProbabilisticGenome, contig_N: Int64, start_N: Int64, length_N: Int64) -> PaddedWindows:
@@ -211,7 +238,7 @@ class BaseInputs:
             _codes_from(self._code, first_B, kept_B), kept_B, row_M, column_M, self._frequency_M4[member_M]
         )
         windows = windows if reverse is None else windows.reverse_complement(reverse)
-        return windows.batch(special_tokens=self._special)
+        return windows.tokens(special_tokens=self._special)
 
     def tokens_at(self, rows: Int64, place_B: Int64) -> Int64:
         """Return the offset, past ``[CLS]`` where there is one."""

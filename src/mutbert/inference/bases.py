@@ -13,14 +13,21 @@ import numpy as np
 import polars as pl
 
 from mutbert import alphabet
-from mutbert.encoders.inputs import MASKED, read_windows
+from mutbert.encoders.inputs import MASKED, place_windows, read_windows
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import check_run, model_name, on_disk, open_model, resolve_context, rope_scaled
+from mutbert.inference.opening import (
+    check_run,
+    model_name,
+    on_disk,
+    open_model,
+    open_surroundings,
+    resolve_context,
+    rope_scaled,
+)
 from mutbert.inference.run import Queries, base_log_probabilities, entropy, run_windows
-from mutbert.inference.surroundings import open_surroundings, place_windows
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar
 from mutbert.regions import Region
@@ -29,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mutbert.arrays import Float32, Int64, UInt8
-    from mutbert.encoders.inputs import PaddedWindows
     from mutbert.progress import Advance
 
 
@@ -69,15 +75,12 @@ class Predicted(NamedTuple):
 
     def best_alternate_ratios(self) -> Float32:
         """Return the greatest of the log ratios but the reference's own, shape (P,)."""
-        ratio_P4, single = self.log_ratios(), np.flatnonzero(self.base_P < len(alphabet.BASES))
-        ratio_P4[single, self.base_P[single]] = -np.inf
-        return ratio_P4.max(axis=1)  # type: ignore[no-any-return]
+        own_P4 = self.base_P[:, None] == np.arange(len(alphabet.BASES))
+        return np.where(own_P4, -np.inf, self.log_ratios()).max(axis=1)  # type: ignore[no-any-return]
 
     def _at_reference(self, value_P4: Float32) -> Float32:
-        value_P = np.full(len(value_P4), np.nan, dtype=np.float32)
-        single = np.flatnonzero(self.base_P < len(alphabet.BASES))
-        value_P[single] = value_P4[single, self.base_P[single]]
-        return value_P
+        value_P5 = np.pad(value_P4, ((0, 0), (0, 1)), constant_values=np.nan)
+        return value_P5[np.arange(len(value_P5)), np.minimum(self.base_P, len(alphabet.BASES))]
 
 
 class BasePredictor:
@@ -97,9 +100,7 @@ class BasePredictor:
         """Return how many windows' positions one call should ask for, so that its memory is bounded."""
         return max(self._settings.bases_at_once // (self.context * max(mask_every, 1)), 1)
 
-    def predict(
-        self, contig_P: Int64, position_P: Int64, mask_every: int = 1, advance: Advance | None = None
-    ) -> Predicted:
+    def predict(self, contig_P: Int64, position_P: Int64, mask_every: int, advance: Advance) -> Predicted:
         """Return predictions at 0-based positions of contigs, by the contigs' numbers in the genome's order.
 
         With `mask_every` 1, each position is masked alone, in the middle of a window of its own. Else windows lie on a
@@ -112,40 +113,36 @@ class BasePredictor:
         # Centred windows of two positions near a contig's end may be one, but have different masks.
         keys = np.stack([contig_P, start_P, position_P] if alone else [contig_P, start_P])
         (contig_W, start_W, *_), window_P = np.unique(keys, axis=1, return_inverse=True)
-        window_P = window_P.reshape(-1)
         windows = read_windows(self._genome, contig_W, start_W, np.minimum(self.context, self._length[contig_W]))
-        column_P = position_P - start_P
+        window_P, column_P = window_P.reshape(-1), position_P - start_P
         base_P = windows.code_NL[window_P, column_P]
         known = np.flatnonzero(base_P != alphabet.UNKNOWN)
         logit_P4 = np.full((len(position_P), len(alphabet.BASES)), np.nan, dtype=np.float32)
-        if advance is not None:
-            advance(len(position_P) - len(known))
-        if len(known):
-            # With one phase, the remainder is 0.
-            pass_N, row_K = np.unique(window_P[known] * phases + position_P[known] % phases, return_inverse=True)
-            passes = windows.take(pass_N // phases)
-            if alone:
-                passes = passes.with_codes(row_K, column_P[known], MASKED)
-            elif mask_every > 1:
-                phase_N = (pass_N - start_W[pass_N // phases]) % phases
-                chosen_NL = (np.arange(passes.code_NL.shape[1]) - phase_N[:, None]) % phases == 0
-                row_E, column_E = np.nonzero(chosen_NL & (passes.code_NL != alphabet.UNKNOWN) & passes.inside_NL)
-                passes = passes.with_codes(row_E, column_E, MASKED)
-            logit_P4[known] = self._run(passes, Queries(row_K, column_P[known]), advance)
-        return Predicted(base_P, logit_P4)
-
-    def _run(self, passes: PaddedWindows, queries: Queries, advance: Advance | None) -> Float32:
-        settings, share, done = self._settings, len(queries.row_T) / len(passes), 0.0
+        advance(len(position_P) - len(known))
+        if not len(known):
+            return Predicted(base_P, logit_P4)
+        # With one phase, the remainder is 0.
+        pass_N, row_K = np.unique(window_P[known] * phases + position_P[known] % phases, return_inverse=True)
+        passes = windows.take(pass_N // phases)
+        if alone:
+            passes = passes.with_codes(row_K, column_P[known], MASKED)
+        elif mask_every:
+            phase_N = (pass_N - start_W[pass_N // phases]) % phases
+            chosen_NL = (np.arange(passes.code_NL.shape[1]) - phase_N[:, None]) % phases == 0
+            row_E, column_E = np.nonzero(chosen_NL & (passes.code_NL != alphabet.UNKNOWN) & passes.inside_NL)
+            passes = passes.with_codes(row_E, column_E, MASKED)
+        share, done = len(known) / len(passes), 0.0
 
         def in_bases(windows: float, /, note: str = "") -> None:
             nonlocal done
             before, done = done, done + windows * share
-            if advance is not None:
-                advance(round(done) - round(before), note)
+            advance(round(done) - round(before), note)
 
-        run = {name: getattr(settings, name) for name in ("strands", "batch_size", "precision")}
-        with rope_scaled(self.model.config, settings.rope_scaling):
-            return run_windows(self.model, passes, queries, **run, advance=in_bases).logit_T4
+        run = {name: getattr(self._settings, name) for name in ("strands", "batch_size", "precision")}
+        with rope_scaled(self.model.config, self._settings.rope_scaling):
+            queries = Queries(row_K, column_P[known])
+            logit_P4[known] = run_windows(self.model, passes, queries, **run, advance=in_bases).logit_T4
+        return Predicted(base_P, logit_P4)
 
 
 @dataclass(frozen=True)
@@ -178,13 +175,13 @@ def mutate_region(
         to ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were no other
         token; ``entropy`` of these, in nats. NaN where there is none.
     genome, sequence, region : optional
-        A store and a region of it, as in ``chr22:101-200``, 1-based and both ends included; or a FASTA in its place,
-        of which the region may be left out if it has one record.
+        A store and a region of it, as in ``chr22:101-200``, 1-based and both ends included; or instead a FASTA, whose
+        region may be left out if it has one record.
     surroundings, person_vcf, sample : optional
         What surrounds the position: the ``"reference"``, the ``"population"``'s frequencies, or the genotypes of one
         ``"person"``, `sample` of `person_vcf`.
     settings, force, progress : optional
-        How the model is run; replace `output` where it exists; show progress on standard error.
+        How the model is run; replace `output` where it exists; show progress.
     """
     output, settings = Path(output), settings or PredictionSettings()
     if output.suffix != ".parquet":
@@ -198,9 +195,8 @@ def mutate_region(
         raise InputError(f"{sequence}: a sequence has no population and no persons; leave surroundings, sample and "
                          "person_vcf out")  # fmt: skip
     opened, place = _open_region(genome, sequence, region)
-    around = open_surroundings(
-        opened, surroundings, vcf=person_vcf, sample=sample, contigs=[place.contig], progress=progress
-    )
+    contigs = [place.contig]
+    around = open_surroundings(opened, surroundings, vcf=person_vcf, sample=sample, contigs=contigs, progress=progress)
     predictor = BasePredictor(model, around.genome, settings)
     number, at_once = list(opened.lengths).index(place.contig), predictor.windows_at_once(1)
     frames = []
@@ -221,7 +217,7 @@ def mutate_region(
     ambiguous = int((~table["reference"].is_in(list(alphabet.BASES))).sum()) - unknown
     ends = np.array([place.start, place.end - 1])
     start_2, length_2 = place_windows(ends, np.full(2, opened.lengths[place.contig]), predictor.context)
-    differing = around.count_differing([(number, int(start_2[0]), int(start_2[1] + length_2[1]))])
+    differing = around.count_differing([Region(place.contig, int(start_2[0]), int(start_2[1] + length_2[1]))])
     return MutagenesisReport(output, place, len(place), unknown, ambiguous, differing, around.not_used)
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from mutbert.arrays import Int64
-    from mutbert.encoders.inputs import PaddedWindows, TokenInputs
+    from mutbert.encoders.inputs import Batch, PaddedWindows, TokenInputs
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.inference.sequences import Record, Source
 
@@ -198,7 +198,8 @@ def _embed_records(
     inputs: Any = states.inputs(windows)
 
     def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
-        return _pool(*states.states(inputs, rows, layers, reverse=reverse), pooling, reverse=reverse)
+        batch = batch_of(inputs, rows, states.body, reverse=reverse)
+        return _pool(*states.states(batch, layers), pooling, reverse=reverse)
 
     order, (vector_XKD, count_B) = run_batches(states.body, inputs.length_N, predict, **settings)
     end_B, rows_N = np.cumsum(count_B, dtype=np.int64), np.argsort(order)
@@ -246,10 +247,9 @@ class BaseStates:
         """Raise where a record is longer than the model takes."""
         check_length(self.body.config, record.length, record.name)
 
-    def states(self, inputs: PaddedWindows, rows: Int64, layers: Sequence[int], *, reverse: bool) -> LayerStates:
+    def states(self, batch: Batch, layers: Sequence[int]) -> LayerStates:
         """Return the states of layers, each (B, L, D), and which of them count, (B, L)."""
-        windows, encoder, whole = inputs.take(rows), self.body.encoder, self.body.encoder.layer
-        batch = (windows.reverse_complement() if reverse else windows).batch(self.body.device)
+        encoder, whole = self.body.encoder, self.body.encoder.layer
         try:
             # Those after the last that is asked for need not run.
             encoder.layer = whole[: max(layers)]
@@ -257,8 +257,8 @@ class BaseStates:
         finally:
             encoder.layer = whole
         every, last_BLD = outputs.hidden_states, outputs.last_hidden_state
-        column_L = torch.arange(last_BLD.shape[1], device=last_BLD.device)
-        bases_BL = (column_L > 0) & (column_L <= torch.from_numpy(windows.length_N).to(last_BLD.device)[:, None])
+        # Not [CLS], and of the tokens that follow not the last.
+        bases_BL = torch.nn.functional.pad(_mask_of(batch)[:, 2:], (1, 1))
         return [last_BLD] if len(layers) == 1 else [every[layer] for layer in layers], bases_BL
 
 
@@ -276,9 +276,11 @@ class TokenStates:
         self._encoder = encoder
         # Without pooling, only tokens that stand for bases count.
         names = ("cls", "sep", "eos", "pad") if pooling == "none" else ()
-        self._left_out = [getattr(encoder.tokenizer, f"{name}_token_id") for name in names]
+        ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in names]
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._left_out = torch.tensor([one for one in ids if one is not None], dtype=torch.int64, device=device)
         # How long sequences are is known only when they are read, and checked then.
-        self.body: Any = encoder.body(0, rope_scaling=rope_scaling).to("cuda" if torch.cuda.is_available() else "cpu")
+        self.body: Any = encoder.body(0, rope_scaling=rope_scaling).to(device)
         self._most = most_tokens(self.body)
 
     def inputs(self, windows: PaddedWindows) -> TokenInputs:
@@ -294,14 +296,16 @@ class TokenStates:
             raise InputError(f"{record.name}: {record.length:,} bases are {found:,} tokens, and {self._encoder.name} "
                              f"has positions for {self._most:,}; give shorter sequences")  # fmt: skip
 
-    def states(self, inputs: TokenInputs, rows: Int64, layers: Sequence[int], *, reverse: bool) -> LayerStates:
+    def states(self, batch: Batch, layers: Sequence[int]) -> LayerStates:
         """Return the states of layers, each (B, L, D), and which of them count, (B, L)."""
-        batch = batch_of(inputs, rows, self.body, reverse=reverse)
-        counts_BL = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
-        for number in self._left_out:
-            if number is not None:
-                counts_BL = counts_BL & (batch["input_ids"] != number)
+        counts_BL = _mask_of(batch) & ~torch.isin(batch["input_ids"], self._left_out)
         return self._encoder.layer_states(self.body, batch, layers), counts_BL
+
+
+def _mask_of(batch: Batch) -> torch.Tensor:
+    """Return which tokens are no padding, (B, L)."""
+    tokens = next(iter(batch.values()))
+    return batch["attention_mask"].bool() if "attention_mask" in batch else tokens.new_ones(tokens.shape[:2]).bool()
 
 
 def _open_states(

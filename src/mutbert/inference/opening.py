@@ -1,4 +1,4 @@
-"""A trained model on its device, and how it is run."""
+"""A trained model on its device, how it is run, and the genome that it sees."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import torch
 
 from mutbert.encoders.known import resolve_model
 from mutbert.errors import InputError
+from mutbert.genome.population import read_person
 from mutbert.inference.run import PRECISIONS, STRANDS
 from mutbert.model import MutBertPreTrainedModel
 from mutbert.model.checkpoints import read_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from mutbert.genome.store import ProbabilisticGenome
+    from mutbert.regions import Region
 
 Model = TypeVar("Model", bound=MutBertPreTrainedModel)
+SURROUNDINGS: Final = ("reference", "population", "person")
 _SPECIAL_TOKENS: Final = 2
 
 
@@ -104,3 +109,36 @@ def check_run(strands: str, precision: str, batch_size: int) -> None:
             raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+
+
+class Surroundings(NamedTuple):
+    """A genome as it is seen."""
+
+    kind: str  # one of `SURROUNDINGS`
+    genome: ProbabilisticGenome
+    not_used: Mapping[str, int]  # a person's records that change nothing, by reason
+
+    def count_differing(self, regions: Iterable[Region]) -> int | None:
+        """Return at how many positions of regions a person differs from the reference."""
+        if self.kind != "person":
+            return None
+        return sum(len(self.genome.variants(one.contig, one.start, one.end).position) for one in regions)
+
+
+def open_surroundings(
+    genome: ProbabilisticGenome, kind: str, *, vcf: str | Path | None = None, sample: str | None = None,
+    contigs: Collection[str] | None = None, progress: bool = False,
+) -> Surroundings:  # fmt: skip
+    """Return a genome as it is to be seen; of a person, `sample` of `vcf`, on some contigs or all."""
+    if kind not in SURROUNDINGS:
+        raise InputError(f"surroundings is {kind!r}; it must be one of {', '.join(SURROUNDINGS)}")
+    if kind != "person":
+        if given := [f"{name} {value}" for name, value in (("sample", sample), ("person_vcf", vcf)) if value]:
+            raise InputError(f"{given[0]} is given, but the surroundings are the {kind}; choose person for it")
+        return Surroundings(kind, genome if kind == "population" else genome.reference(), {})
+    if sample is None:
+        raise InputError("the surroundings are a person, but no sample is named; give --sample NAME, as in its VCF")
+    if vcf is None:
+        raise InputError(f"the surroundings are {sample}, but no genotypes are given; give --person-vcf FILE")
+    variants, not_used = read_person(genome, Path(vcf), sample, contigs=contigs, progress=progress)
+    return Surroundings(kind, genome.with_variants(variants), not_used)

@@ -6,7 +6,6 @@ D features, 4 bases in the order A, C, G, T.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from mutbert.arrays import list_ranges
 from mutbert.encoders.inputs import find_members
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -46,30 +45,24 @@ def run_batches(
     order = np.argsort(length_N, kind="stable")
     batches: list[list[npt.NDArray[Any]]] = []
     device = next(model.parameters()).device
-    with _evaluating(model), torch.inference_mode():
-        for first in range(0, len(order), batch_size):
-            rows = order[first : first + batch_size]
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                fields = [field.float() for field in predict(rows, False)]
-                if strands == "both":
-                    others = predict(rows, True)
-                    fields = [(one + other.float()) / 2 for one, other in zip(fields, others, strict=True)]
-            batches.append([field.cpu().numpy() for field in fields])
-            if advance is not None:
-                advance(len(rows))
-    return order, [np.concatenate(field) for field in zip(*batches, strict=True)]
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Yield with all modules in evaluation mode; afterwards each is back in its own."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        yield
+        with torch.inference_mode():
+            for first in range(0, len(order), batch_size):
+                rows = order[first : first + batch_size]
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    fields = [field.float() for field in predict(rows, False)]
+                    if strands == "both":
+                        others = predict(rows, True)
+                        fields = [(one + other.float()) / 2 for one, other in zip(fields, others, strict=True)]
+                batches.append([field.cpu().numpy() for field in fields])
+                if advance is not None:
+                    advance(len(rows))
     finally:
         for module in training:
             module.training = True
+    return order, [np.concatenate(field) for field in zip(*batches, strict=True)]
 
 
 class Queries(NamedTuple):
@@ -97,13 +90,12 @@ def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Quer
 
     def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
         (local_T, own_T), (local_S, own_S) = find_members(queries.row_T, rows), find_members(queries.row_S, rows)
-        batch = windows.take(rows)
         column_T, begin_S, end_S = queries.column_T[own_T], queries.begin_S[own_S], queries.end_S[own_S]
         if reverse:
-            batch = batch.reverse_complement()
-            column_T = batch.length_N[local_T] - 1 - column_T
-            begin_S, end_S = batch.length_N[local_S] - end_S, batch.length_N[local_S] - begin_S
-        hidden_BLD = model.bert(**batch.batch(model.device)).last_hidden_state
+            length_B = windows.length_N[rows]
+            column_T = length_B[local_T] - 1 - column_T
+            begin_S, end_S = length_B[local_S] - end_S, length_B[local_S] - begin_S
+        hidden_BLD = model.bert(**batch_of(windows, rows, model, reverse=reverse)).last_hidden_state
         with torch.autocast(model.device.type, enabled=False):
             at = tuple(torch.from_numpy(one).to(model.device) for one in (local_T, column_T + 1))
             logit_T4 = model.cls(hidden_BLD[at].to(model.dtype)).float()[:, alphabet.BASE_IDS]
@@ -134,9 +126,7 @@ def _span_means(hidden_BLD: torch.Tensor, row_S: Int64, begin_S: Int64, end_S: I
 
 def base_log_probabilities(logit_T4: Float32) -> Float64:
     """Return ln P of A, C, G and T, as if there were no other token, shape (T, 4)."""
-    logit = logit_T4.astype(np.float64)
-    logit -= logit.max(axis=1, keepdims=True)
-    return logit - np.log(np.exp(logit).sum(axis=1, keepdims=True))  # type: ignore[no-any-return]
+    return torch.tensor(logit_T4, dtype=torch.float64).log_softmax(dim=1).numpy()
 
 
 def entropy(logit_T4: Float32) -> Float64:
@@ -188,7 +178,7 @@ def base_outputs(
     return [outputs[place] for place in np.argsort(order)]
 
 
-def batch_of(inputs: Inputs, rows: Int64, model: Any, *, reverse: bool = False) -> dict[str, torch.Tensor]:
+def batch_of(inputs: Inputs | PaddedWindows, rows: Int64, model: Any, *, reverse: bool = False) -> Batch:
     """Return prepared inputs of one strand, on the model's device."""
     batch = inputs.batch(rows, np.ones(len(rows), dtype=np.bool_) if reverse else None)
     device = next(model.parameters()).device

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,9 +22,8 @@ from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.bases import BasePredictor, Predicted, PredictionSettings
-from mutbert.inference.opening import model_hash, on_disk
+from mutbert.inference.opening import model_hash, on_disk, open_surroundings
 from mutbert.inference.resumable import parts_folder, run_parts
-from mutbert.inference.surroundings import open_surroundings
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions, read_bed
 
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Int64
     from mutbert.model import MutBertForMaskedLM
-    from mutbert.progress import Advance
 
 _VALUES: Final = {
     "entropy": Predicted.entropies,
@@ -107,14 +104,14 @@ def write_tracks(
     asked = [Region.parse(str(region), lengths) for region in regions or lengths]
     merged = merge_regions(asked if bed is None else read_bed(Path(bed), lengths), names)
     contigs, bases = {region.contig for region in merged}, sum(map(len, merged))
-    spans = [(names.index(region.contig), region.start, region.end) for region in merged]
+    span_S3 = np.array([(names.index(region.contig), region.start, region.end) for region in merged], dtype=np.int64)
     if not any(len(genome.known_runs(region.contig, region.start, region.end)) for region in merged):
         raise InputError(f"{output}: all {bases:,} bases that are asked for are N, so there is nothing to write")
     around = open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, contigs=contigs, progress=progress)
     predictor = BasePredictor(model, around.genome, settings)
     plan = {
         "mutbert": mutbert.__version__, "model": model_hash(predictor.model), "genome": genome.identity,
-        **asdict(settings), "context": predictor.context, "tracks": list(outputs), "regions": spans,
+        **asdict(settings), "context": predictor.context, "tracks": list(outputs), "regions": span_S3.tolist(),
         "mask_every": mask_every, "surroundings": surroundings, "sample": sample,
         "person_vcf": person_vcf and sha256_of(Path(person_vcf)),
     }  # fmt: skip
@@ -122,18 +119,25 @@ def write_tracks(
         parts_folder(output, plan, resume=resume, force=force) as folder,
         progress_bar("tracks", bases, unit="bases", show=progress) as advance,
     ):
-        compute = partial(_predict, predictor, list(outputs), mask_every, advance)
+
+        def compute(chunk_S3: Int64, path: Path) -> None:
+            span_P, position_P = list_ranges(chunk_S3[:, 1], chunk_S3[:, 2])
+            found = predictor.predict(contig_P := chunk_S3[span_P, 0], position_P, mask_every, advance)
+            values = {track: _VALUES[track](found) for track in outputs}
+            frame = pl.DataFrame({"contig": contig_P, "position": position_P, "base": found.base_P, **values})
+            frame.write_parquet(path)
+
         # Windows of the grid lie half a context apart.
         stride = 1 if mask_every == 1 else max(predictor.context // 2, 1)
-        chunks = enumerate(_chunks(spans, stride, predictor.windows_at_once(mask_every)))
-        parts = run_parts(folder, chunks, compute, skipped=lambda chunk: advance(int((chunk[2] - chunk[1]).sum())))
+        chunks = enumerate(_chunks(span_S3, stride, predictor.windows_at_once(mask_every)))
+        parts = run_parts(folder, chunks, compute, skipped=lambda chunk: advance(int(np.diff(chunk[:, 1:]).sum())))
         with ExitStack() as stack:
             for track, path in outputs.items():
                 _write(stack.enter_context(atomic_file(path, force=force)), parts, track, lengths)
         codes = dict(pl.scan_parquet(parts).group_by("base").len().collect().iter_rows())
     unknown = codes.pop(alphabet.UNKNOWN, 0)
     ambiguous = sum(count for code, count in codes.items() if code >= len(alphabet.BASES))
-    differing = around.count_differing(spans)
+    differing = around.count_differing(merged)
     return TracksReport(outputs, len(contigs), bases, unknown, ambiguous, differing, around.not_used)
 
 
@@ -154,43 +158,28 @@ def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
     return {track: output.with_name(f"{output.name[:-length]}.{track}{output.name[-length:]}") for track in tracks}
 
 
-def _chunks(spans: Sequence[tuple[int, int, int]], stride: int, most: int) -> Iterator[Int64]:
-    """Yield contigs, begins and ends (3, S) of spans in so many windows of the grid, cut where a window begins."""
-    chunk: list[tuple[int, int, int]] = []
-    windows = 0
-    for contig, start, end in spans:
-        while start < end:
-            stop = min((start // stride + most - windows) * stride, end)
-            chunk.append((contig, start, stop))
-            windows += -(-stop // stride) - start // stride
-            start = stop
-            if windows == most:
-                yield np.array(chunk, dtype=np.int64).T
-                chunk, windows = [], 0
-    if chunk:
-        yield np.array(chunk, dtype=np.int64).T
-
-
-def _predict(
-    predictor: BasePredictor, tracks: Sequence[str], mask_every: int, advance: Advance, spans_3S: Int64, path: Path
-) -> None:
-    """Write the tracks' values at every base of some spans."""
-    span_P, position_P = list_ranges(*spans_3S[1:])
-    contig_P = spans_3S[0, span_P]
-    predicted = predictor.predict(contig_P, position_P, mask_every, advance)
-    values = {track: _VALUES[track](predicted) for track in tracks}
-    pl.DataFrame({"contig": contig_P, "position": position_P, "base": predicted.base_P, **values}).write_parquet(path)
+def _chunks(span_S3: Int64, stride: int, most: int) -> Iterator[Int64]:
+    """Yield spans as (S, 3) of contig, start and end, of so many windows of the grid, cut where a window begins."""
+    start_S, end_S = span_S3[:, 1], span_S3[:, 2]
+    # Windows are numbered over all spans.
+    count_S = -(-end_S // stride) - start_S // stride
+    before_S = np.cumsum(count_S) - count_S
+    for first in range(0, int(count_S.sum()), most):
+        cut_S = (start_S // stride + first - before_S) * stride
+        part = np.flatnonzero((before_S < first + most) & (before_S + count_S > first))
+        bounds = np.maximum(start_S, cut_S), np.minimum(end_S, cut_S + most * stride)
+        yield np.column_stack([span_S3[:, 0], *bounds])[part]
 
 
 def _write(path: Path, parts: Sequence[Path], track: str, lengths: Mapping[str, int]) -> None:
-    """Write a track's values in the format that its name tells; bases without one are left out."""
+    """Write a track's values in the format of the suffix; bases without one are left out."""
     names = list(lengths)
 
     def values() -> Iterator[tuple[str, pl.DataFrame]]:
         for part in parts:
-            frame = pl.read_parquet(part, columns=["contig", "position", track]).rename({track: "value"})
-            there = frame.filter(pl.col("value").is_not_nan()).partition_by("contig", as_dict=True, maintain_order=True)
-            yield from ((names[contig], rows) for (contig,), rows in there.items())
+            frame = pl.read_parquet(part, columns=["contig", "position", track]).filter(pl.col(track).is_not_nan())
+            for (contig,), rows in frame.group_by("contig", maintain_order=True):
+                yield names[contig], rows.drop("contig")
 
     if path.suffix.lower() in _BIGWIG:
         import pyBigWig
@@ -198,7 +187,7 @@ def _write(path: Path, parts: Sequence[Path], track: str, lengths: Mapping[str, 
         with pyBigWig.open(str(path), "w") as file:
             file.addHeader(list(lengths.items()))
             for contig, rows in values():
-                position_P, value_P = rows["position"].to_numpy(), rows["value"].to_numpy()
+                position_P, value_P = (column.to_numpy() for column in rows)
                 edges = np.flatnonzero(np.diff(position_P, prepend=-2, append=-2) != 1).tolist()
                 for first, end in pairwise(edges):
                     file.addEntries(contig, int(position_P[first]), values=value_P[first:end], span=1, step=1)
@@ -207,5 +196,5 @@ def _write(path: Path, parts: Sequence[Path], track: str, lengths: Mapping[str, 
         file.write(f'track type=bedGraph name="{track}"\n'.encode())
         for contig, rows in values():
             # Each number is the shortest that is read as the same float32.
-            lines = rows.select(pl.lit(contig), "position", end=pl.col("position") + 1, value="value")
+            lines = rows.select(pl.lit(contig), "position", end=pl.col("position") + 1, value=track)
             file.write(lines.write_csv(include_header=False, separator="\t").encode())
