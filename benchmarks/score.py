@@ -36,7 +36,7 @@ from mutbert.errors import InputError
 from mutbert.files import write_json
 from mutbert.genome.build import build_genome
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import Surroundings
+from mutbert.inference.run import Surroundings
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 
 if TYPE_CHECKING:

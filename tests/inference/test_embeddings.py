@@ -227,9 +227,9 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, tmp
         ({"fasta": fasta, "output": tmp_path / "nowhere" / "out.parquet"}, "does not exist"),
         ({"fasta": fasta, "output": fasta, "force": True}, "is the input .*, which would be lost"),
         ({"fasta": fasta, "strands": "reverse"}, "strands is"),
-        ({"fasta": fasta, "layers": 3}, r"layer 3: the model has 2 layers; give 0 .* to 2, or .* to -3"),
-        ({"fasta": fasta, "layers": [1, 2, -1]}, r"layers is \[1, 2, -1\]; give at least one, and each once"),
-        ({"fasta": fasta, "layers": "last"}, "give numbers, or all"),
+        ({"fasta": fasta, "layers": 3}, r"layers is 3; the model has 2 layers: give .* 0 .* to 2, or from -1 .* to -3"),
+        ({"fasta": fasta, "layers": [1, 2, -1]}, r"layers is \[1, 2, -1\]; .*, each once; or all"),
+        ({"fasta": fasta, "layers": "last"}, "layers is 'last'; .* or all"),
         ({"fasta": fasta, "output": tmp_path / "out.h5ad", "pooling": "none"}, "one a base; choose another pooling"),
         (
             {"genome": genome, "bed": twice, "output": tmp_path / "out.safetensors", "pooling": "none"},

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from mutbert import alphabet
 from mutbert.encoders.inputs import MASKED, BaseInputs, PaddedWindows, concatenate_windows
 from mutbert.errors import InputError
-from mutbert.inference.opening import resolve_context
 from mutbert.inference.run import (
     Queries,
     base_log_probabilities,
     base_outputs,
     entropy,
+    resolve_context,
     run_windows,
     sequence_outputs,
 )

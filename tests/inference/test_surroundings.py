@@ -11,7 +11,7 @@ from mutbert import ProbabilisticGenome, Region, alphabet, build_genome
 from mutbert.encoders.inputs import place_windows, read_windows
 from mutbert.errors import InputError
 from mutbert.genome.simulate import simulate_population
-from mutbert.inference.opening import open_surroundings
+from mutbert.inference.run import open_surroundings
 
 
 @given(length=st.integers(1, 300), context=st.integers(1, 80), placement=st.sampled_from(["centred", "shared"]))

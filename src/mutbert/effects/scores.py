@@ -17,8 +17,18 @@ from mutbert.effects.alleles import LONGEST, Alleles, Kind, Reason, find_alleles
 from mutbert.encoders.inputs import PLACEMENTS, read_windows
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import check_run, open_model, open_surroundings, resolve_context, rope_scaled
-from mutbert.inference.run import NO_ROWS, Queries, Results, entropy, run_windows
+from mutbert.inference.run import (
+    NO_ROWS,
+    Queries,
+    Results,
+    check_run,
+    entropy,
+    open_model,
+    open_surroundings,
+    resolve_context,
+    rope_scaled,
+    run_windows,
+)
 from mutbert.model import MutBertForMaskedLM
 
 if TYPE_CHECKING:
@@ -27,7 +37,7 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Float32, Float64
     from mutbert.encoders.inputs import PaddedWindows
-    from mutbert.inference.opening import Surroundings
+    from mutbert.inference.run import Surroundings
     from mutbert.progress import Advance
 
     Columns = Mapping[str, Float32 | Float64]

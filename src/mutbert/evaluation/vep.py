@@ -34,7 +34,7 @@ from mutbert.evaluation.vep_parts import (
 from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, LabelledVariants, VepColumns, read_labelled
 from mutbert.files import atomic_directory, check_output
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import model_hash
+from mutbert.inference.run import model_hash
 from mutbert.progress import progress_bar
 from mutbert.regions import names_text
 from mutbert.reports.vep import METRIC_NAMES, write_vep_page, write_vep_table

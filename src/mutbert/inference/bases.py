@@ -7,27 +7,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from mutbert import alphabet
 from mutbert.encoders.inputs import MASKED, place_windows, read_windows
-from mutbert.errors import InputError, MissingExtraError
+from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import (
+from mutbert.inference.run import (
+    Queries,
+    base_log_probabilities,
     check_run,
+    entropy,
     model_name,
     on_disk,
     open_model,
     open_surroundings,
     resolve_context,
     rope_scaled,
+    run_windows,
 )
-from mutbert.inference.run import Queries, base_log_probabilities, entropy, run_windows
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar
 from mutbert.regions import Region
@@ -51,38 +54,6 @@ class PredictionSettings:
     bases_at_once: int = 1 << 20  # of all windows that are held at once
 
 
-class Predicted(NamedTuple):
-    """Base codes of the reference at P positions, and logits of A, C, G and T, NaN where the reference is N."""
-
-    base_P: UInt8
-    logit_P4: Float32
-
-    def log_ratios(self) -> Float32:
-        """Return ln P(base) − ln P(reference base), shape (P, 4); NaN where the reference is no single base."""
-        return self.logit_P4 - self._at_reference(self.logit_P4)[:, None]
-
-    def probabilities(self) -> Float32:
-        """Return the probabilities of A, C, G and T, as if there were no other token, shape (P, 4)."""
-        return np.exp(base_log_probabilities(self.logit_P4)).astype(np.float32)
-
-    def entropies(self) -> Float32:
-        """Return the entropies of these in nats, shape (P,)."""
-        return entropy(self.logit_P4).astype(np.float32)
-
-    def reference_probabilities(self) -> Float32:
-        """Return the probability of the reference base, shape (P,); NaN where it is no single base."""
-        return self._at_reference(self.probabilities())
-
-    def best_alternate_ratios(self) -> Float32:
-        """Return the greatest of the log ratios but the reference's own, shape (P,)."""
-        own_P4 = self.base_P[:, None] == np.arange(len(alphabet.BASES))
-        return np.where(own_P4, -np.inf, self.log_ratios()).max(axis=1)  # type: ignore[no-any-return]
-
-    def _at_reference(self, value_P4: Float32) -> Float32:
-        value_P5 = np.pad(value_P4, ((0, 0), (0, 1)), constant_values=np.nan)
-        return value_P5[np.arange(len(value_P5)), np.minimum(self.base_P, len(alphabet.BASES))]
-
-
 class BasePredictor:
     """Predicts bases of a genome as it is seen, independently of which other positions are asked for."""
 
@@ -100,8 +71,8 @@ class BasePredictor:
         """Return how many windows' positions one call should ask for, so that its memory is bounded."""
         return max(self._settings.bases_at_once // (self.context * max(mask_every, 1)), 1)
 
-    def predict(self, contig_P: Int64, position_P: Int64, mask_every: int, advance: Advance) -> Predicted:
-        """Return predictions at 0-based positions of contigs, by the contigs' numbers in the genome's order.
+    def predict(self, contig_P: Int64, position_P: Int64, mask_every: int, advance: Advance) -> pl.DataFrame:
+        """Return `score_bases` at 0-based positions of contigs, by the contigs' numbers in the genome's order.
 
         With `mask_every` 1, each position is masked alone, in the middle of a window of its own. Else windows lie on a
         grid half a context apart. With K above 1 they have K passes each, of which pass r masks all positions but N
@@ -120,7 +91,7 @@ class BasePredictor:
         logit_P4 = np.full((len(position_P), len(alphabet.BASES)), np.nan, dtype=np.float32)
         advance(len(position_P) - len(known))
         if not len(known):
-            return Predicted(base_P, logit_P4)
+            return score_bases(base_P, logit_P4)
         # With one phase, the remainder is 0.
         pass_N, row_K = np.unique(window_P[known] * phases + position_P[known] % phases, return_inverse=True)
         passes = windows.take(pass_N // phases)
@@ -142,7 +113,28 @@ class BasePredictor:
         with rope_scaled(self.model.config, self._settings.rope_scaling):
             queries = Queries(row_K, column_P[known])
             logit_P4[known] = run_windows(self.model, passes, queries, **run, advance=in_bases).logit_T4
-        return Predicted(base_P, logit_P4)
+        return score_bases(base_P, logit_P4)
+
+
+def score_bases(base_P: UInt8, logit_P4: Float32) -> pl.DataFrame:
+    """Return a row a position: the reference's ``base`` code, and the scores of `mutate_region` and `write_tracks`.
+
+    Logits of A, C, G and T are NaN where the reference is N, and so is all that compares with a reference that is no
+    single base.
+    """
+    probability_P4, bases = np.exp(base_log_probabilities(logit_P4)).astype(np.float32), len(alphabet.BASES)
+    # NaN past the four bases.
+    reference_P, chance_P = (
+        np.pad(value_P4, ((0, 0), (0, 1)), constant_values=np.nan)[np.arange(len(base_P)), np.minimum(base_P, bases)]
+        for value_P4 in (logit_P4, probability_P4)
+    )
+    ratio_P4 = logit_P4 - reference_P[:, None]
+    alternate_P = np.where(base_P[:, None] == np.arange(bases), -np.inf, ratio_P4).max(axis=1).astype(np.float32)
+    columns = {"base": base_P}
+    for kind, value_P4 in (("llr", ratio_P4), ("probability", probability_P4)):
+        columns |= {f"{kind}_{base}": value_P for base, value_P in zip(alphabet.BASES, value_P4.T, strict=True)}
+    columns |= {"entropy": entropy(logit_P4).astype(np.float32)}
+    return pl.DataFrame({**columns, "reference_probability": chance_P, "best_alternate_llr": alternate_P})
 
 
 @dataclass(frozen=True)
@@ -186,10 +178,7 @@ def mutate_region(
     output, settings = Path(output), settings or PredictionSettings()
     if output.suffix != ".parquet":
         raise InputError(f"{output}: the table is Parquet; give a name that ends in .parquet")
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "embed") from None
+    require("pyarrow", "embed")
     check_output(output, force=force, inputs=on_disk(model, genome, sequence, person_vcf))
     if sequence is not None and (surroundings != "reference" or sample or person_vcf):
         raise InputError(f"{sequence}: a sequence has no population and no persons; leave surroundings, sample and "
@@ -199,18 +188,23 @@ def mutate_region(
     around = open_surroundings(opened, surroundings, vcf=person_vcf, sample=sample, contigs=contigs, progress=progress)
     predictor = BasePredictor(model, around.genome, settings)
     number, at_once = list(opened.lengths).index(place.contig), predictor.windows_at_once(1)
-    frames = []
+    every_P = np.arange(place.start, place.end, dtype=np.int64)
     with progress_bar("mutagenesis", len(place), unit="positions", show=progress) as advance:
-        for first in range(place.start, place.end, at_once):
-            position_P = np.arange(first, min(first + at_once, place.end), dtype=np.int64)
-            predicted = predictor.predict(np.full_like(position_P, number), position_P, 1, advance)
-            frames.append(_table(place.contig, position_P, predicted))
-    table = pl.concat(frames)
+        frames = [
+            predictor.predict(np.full_like(position_P, number), position_P, 1, advance)
+            for position_P in np.split(every_P, range(at_once, len(place), at_once))
+        ]
+    scores = pl.concat(frames)
+    reference = np.array(list(alphabet.IUPAC))[scores["base"]]
+    table = pl.DataFrame({"contig": [place.contig] * len(place), "start": every_P, "reference": reference})
+    table = table.hstack(scores.select(pl.col("^llr_.$", "^probability_.$", "entropy")))
     metadata = {
         "mutbert_mutagenesis": "1", "region": str(place), "model": model_name(model),
         "surroundings": "sequence" if sequence is not None else surroundings, "context": str(predictor.context),
         "strands": settings.strands, **({} if sample is None else {"sample": sample}),
     }  # fmt: skip
+    from pyarrow import parquet
+
     with atomic_file(output, force=force) as partial:
         parquet.write_table(table.to_arrow().replace_schema_metadata(metadata), partial)
     unknown = int((table["reference"] == "N").sum())
@@ -240,10 +234,3 @@ def _open_region(
     if not len(genome.known_runs(place.contig, place.start, place.end)):
         raise InputError(f"{place}: all {len(place):,} bases are N, so that there is nothing to mutate")
     return genome, place
-
-
-def _table(contig: str, position_P: Int64, predicted: Predicted) -> pl.DataFrame:
-    columns = {"start": position_P, "reference": np.array(list(alphabet.IUPAC))[predicted.base_P]}
-    for kind, value_P4 in (("llr", predicted.log_ratios()), ("probability", predicted.probabilities())):
-        columns |= {f"{kind}_{base}": value_P for base, value_P in zip(alphabet.BASES, value_P4.T, strict=True)}
-    return pl.DataFrame(columns).select(pl.lit(contig).alias("contig"), pl.all(), entropy=predicted.entropies())

@@ -6,9 +6,7 @@ Shape suffixes: N records, B batch, X vectors (one a record, or one a token), K 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -22,11 +20,20 @@ import mutbert
 from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
-from mutbert.errors import InputError, MissingExtraError
+from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
-from mutbert.inference.opening import check_length, check_run, model_hash, model_name, on_disk, open_model, rope_scaled
 from mutbert.inference.resumable import parts_folder, run_parts
-from mutbert.inference.run import batch_of, run_batches
+from mutbert.inference.run import (
+    batch_of,
+    check_length,
+    check_run,
+    model_hash,
+    model_name,
+    on_disk,
+    open_model,
+    rope_scaled,
+    run_batches,
+)
 from mutbert.inference.sequences import open_source
 from mutbert.model import MutBertModel, MutBertPreTrainedModel
 from mutbert.progress import progress_bar
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from mutbert.arrays import Int64
-    from mutbert.encoders.inputs import Batch, PaddedWindows, TokenInputs
+    from mutbert.encoders.inputs import Batch, PaddedWindows
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.inference.sequences import Record, Source
 
@@ -101,7 +108,12 @@ def embed(
         raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}")
     check_run(strands, precision, batch_size)
     check_output(output, force=force, inputs=on_disk(model, input, fasta, genome, bed, person_vcf))
-    _check_format(output, pooling)
+    if output.suffix not in _FORMATS:
+        raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
+    if output.suffix == ".h5ad" and pooling == "none":
+        raise InputError(f"{output}: holds one embedding a sequence, and pooling none gives one a base; choose another "
+                         "pooling, or write .parquet or .safetensors")  # fmt: skip
+    require(*_FORMATS[output.suffix][1:])
     source = open_source(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         sequence_column=sequence_column, name_column=name_column, progress=progress,
@@ -141,34 +153,14 @@ def embed(
     )
 
 
-def _check_format(output: Path, pooling: str) -> None:
-    """Raise where an output cannot be written, before the model runs."""
-    if output.suffix not in _FORMATS:
-        raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
-    if output.suffix == ".h5ad" and pooling == "none":
-        raise InputError(f"{output}: holds one embedding a sequence, and pooling none gives one a base; choose another "
-                         "pooling, or write .parquet or .safetensors")  # fmt: skip
-    _, library, extra = _FORMATS[output.suffix]
-    try:
-        import_module(library)
-    except ImportError:
-        raise MissingExtraError(library, extra) from None
-
-
 def _resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int, ...]:
     """Return the numbers, from 0, of the layers that are asked for, of a model that has so many."""
-    if isinstance(layers, str) and layers != "all":
-        raise InputError(f"layers is {layers!r}; give numbers, or all")
-    every = range(count + 1) if layers == "all" else layers if isinstance(layers, Iterable) else (layers,)
-    numbers = [int(number) for number in every]
-    for number in numbers:
-        if not -count - 1 <= number <= count:
-            raise InputError(f"layer {number}: the model has {count} layers; give 0 (the embedding layer) to {count}, "
-                             f"or from the end -1 (the last) to {-count - 1}")  # fmt: skip
-    found = tuple(number % (count + 1) for number in numbers)
-    if not found or len(set(found)) < len(found):
-        raise InputError(f"layers is {layers}; give at least one, and each once")
-    return found
+    asked: Any = range(count + 1) if layers == "all" else (layers,) if isinstance(layers, int) else layers
+    found = [] if isinstance(asked, str) else [one % (count + 1) for one in asked if -count - 1 <= one <= count]
+    if not found or len(set(found)) < len(asked):
+        raise InputError(f"layers is {layers!r}; the model has {count} layers: give numbers from 0 (the embedding "
+                         f"layer) to {count}, or from -1 (the last) to {-count - 1}, each once; or all")  # fmt: skip
+    return tuple(found)
 
 
 def _survey(
@@ -217,31 +209,25 @@ def _pool(
     states: Sequence[torch.Tensor], counts_BL: torch.Tensor, pooling: str, *, reverse: bool
 ) -> list[torch.Tensor]:
     """Return the vectors of states, (X, K, D), and how many each sequence has, (B,)."""
-    count_B, kept_BL1 = counts_BL.sum(dim=1), counts_BL[..., None]
+    count_B, out_BL1 = counts_BL.sum(dim=1), ~counts_BL[..., None]
     if pooling == "none":
         # Of the other strand the last base comes first.
         order = [1] if reverse else []
-        every = [state_BLD.flip(order)[counts_BL.flip(order)] for state_BLD in states]
-        return [torch.stack(every, dim=1), count_B]
-
-    def pool(state_BLD: torch.Tensor) -> torch.Tensor:
-        if pooling == "cls":
-            return state_BLD[:, 0]
-        kept_BLD = state_BLD.float().masked_fill(~kept_BL1, 0 if pooling == "mean" else -torch.inf)
-        return kept_BLD.sum(dim=1) / count_B[:, None] if pooling == "mean" else kept_BLD.amax(dim=1)
-
-    return [torch.stack([pool(state_BLD) for state_BLD in states], dim=1), torch.ones_like(count_B)]
+        return [torch.stack([one.flip(order)[counts_BL.flip(order)] for one in states], dim=1), count_B]
+    if pooling == "cls":
+        found = [state_BLD[:, 0] for state_BLD in states]
+    elif pooling == "max":
+        found = [state_BLD.float().masked_fill(out_BL1, -torch.inf).amax(dim=1) for state_BLD in states]
+    else:
+        found = [state_BLD.float().masked_fill(out_BL1, 0).sum(dim=1) / count_B[:, None] for state_BLD in states]
+    return [torch.stack(found, dim=1), torch.ones_like(count_B)]
 
 
 class BaseStates:
     """Hidden states of MutBERT, which reads distributions; only those at bases count."""
 
     def __init__(self, body: MutBertModel) -> None:
-        self.body = body
-
-    def inputs(self, windows: PaddedWindows) -> PaddedWindows:
-        """Return the windows as they are."""
-        return windows
+        self.body, self.inputs = body, lambda windows: windows
 
     def check(self, record: Record, _: Source) -> None:
         """Raise where a record is longer than the model takes."""
@@ -273,7 +259,7 @@ class TokenStates:
                              "give --strands forward for an embedding of each token")  # fmt: skip
         if pooling == "cls" and (not encoder.special_tokens or encoder.tokenizer.cls_token_id is None):
             raise InputError(f"{encoder.name}: has no class token before a sequence; give --pooling mean")
-        self._encoder = encoder
+        self.inputs, self._encoder = encoder.inputs, encoder
         # Without pooling, only tokens that stand for bases count.
         names = ("cls", "sep", "eos", "pad") if pooling == "none" else ()
         ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in names]
@@ -282,10 +268,6 @@ class TokenStates:
         # How long sequences are is known only when they are read, and checked then.
         self.body: Any = encoder.body(0, rope_scaling=rope_scaling).to(device)
         self._most = most_tokens(self.body)
-
-    def inputs(self, windows: PaddedWindows) -> TokenInputs:
-        """Return the tokens of windows."""
-        return self._encoder.inputs(windows)
 
     def check(self, record: Record, source: Source) -> None:
         """Raise where a record has more tokens than the model has positions."""

@@ -15,8 +15,7 @@ from mutbert.errors import InputError
 from mutbert.examples.files import read_examples
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import check_run, on_disk
-from mutbert.inference.run import base_outputs, sequence_outputs
+from mutbert.inference.run import base_outputs, check_run, on_disk, sequence_outputs
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, check_output, locked, mark_directory, write_json
@@ -17,8 +17,6 @@ from mutbert.files import atomic_file, check_output, locked, mark_directory, wri
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
-
-Item = TypeVar("Item")
 
 _PLAN: Final = "plan.json"
 _PARTS: Final = "[0-9]*"
@@ -67,13 +65,13 @@ def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False,
 
 
 def run_parts(
-    folder: Path, items: Iterable[tuple[int, Item]], compute: Callable[[Item, Path], None], *, suffix: str = ".parquet",
-    skipped: Callable[[Item], None] = lambda _: None, rank: int = 0, ranks: int = 1,
+    folder: Path, items: Iterable[tuple[int, Any]], compute: Callable[[Any, Path], None], *,
+    skipped: Callable[[Any], None], rank: int = 0, ranks: int = 1,
 ) -> list[Path]:  # fmt: skip
     """Return the files of numbered items; ``compute(item, path)`` writes this process's share of those missing."""
     paths = []
     for number, item in items:
-        paths.append(path := folder / f"{number:08d}{suffix}")
+        paths.append(path := folder / f"{number:08d}.parquet")
         if path.exists() or number % ranks != rank:
             skipped(item)
         else:

@@ -15,7 +15,7 @@ from mutbert.examples.columns import Columns, MissingColumnError
 from mutbert.examples.files import read_examples
 from mutbert.files import check_input, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import open_surroundings
+from mutbert.inference.run import open_surroundings
 from mutbert.regions import read_bed
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ import pysam
 import mutbert
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
-from mutbert.errors import InputError, MissingExtraError
+from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.bases import BasePredictor, Predicted, PredictionSettings
-from mutbert.inference.opening import model_hash, on_disk, open_surroundings
+from mutbert.inference.bases import BasePredictor, PredictionSettings
 from mutbert.inference.resumable import parts_folder, run_parts
+from mutbert.inference.run import model_hash, on_disk, open_surroundings
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions, read_bed
 
@@ -33,12 +33,7 @@ if TYPE_CHECKING:
     from mutbert.arrays import Int64
     from mutbert.model import MutBertForMaskedLM
 
-_VALUES: Final = {
-    "entropy": Predicted.entropies,
-    "reference_probability": Predicted.reference_probabilities,
-    "best_alternate_llr": Predicted.best_alternate_ratios,
-}
-TRACKS: Final = tuple(_VALUES)
+TRACKS: Final = ("entropy", "reference_probability", "best_alternate_llr")
 _BIGWIG: Final = (".bw", ".bigwig")
 # The longest first: .bedgraph.gz is no .gz.
 _SUFFIXES: Final = (".bedgraph.gz", ".bedgraph", *_BIGWIG)
@@ -122,10 +117,9 @@ def write_tracks(
 
         def compute(chunk_S3: Int64, path: Path) -> None:
             span_P, position_P = list_ranges(chunk_S3[:, 1], chunk_S3[:, 2])
-            found = predictor.predict(contig_P := chunk_S3[span_P, 0], position_P, mask_every, advance)
-            values = {track: _VALUES[track](found) for track in outputs}
-            frame = pl.DataFrame({"contig": contig_P, "position": position_P, "base": found.base_P, **values})
-            frame.write_parquet(path)
+            scores = predictor.predict(contig_P := chunk_S3[span_P, 0], position_P, mask_every, advance)
+            located = pl.DataFrame({"contig": contig_P, "position": position_P})
+            located.hstack(scores.select("base", *outputs)).write_parquet(path)
 
         # Windows of the grid lie half a context apart.
         stride = 1 if mask_every == 1 else max(predictor.context // 2, 1)
@@ -149,10 +143,7 @@ def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
     if not tracks or not set(tracks) <= set(TRACKS):
         raise InputError(f"tracks are {', '.join(tracks) or 'none'}; give some of {', '.join(TRACKS)}")
     if output.suffix.lower() in _BIGWIG:
-        try:
-            import pyBigWig  # noqa: F401
-        except ImportError:
-            raise MissingExtraError("pyBigWig", "tracks") from None
+        require("pyBigWig", "tracks")
     if len(set(tracks)) == 1:
         return {tracks[0]: output}
     return {track: output.with_name(f"{output.name[:-length]}.{track}{output.name[-length:]}") for track in tracks}
