@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from mutbert import alphabet
-from mutbert.encoders.inputs import BaseInputs, TokenInputs
+from mutbert.encoders.inputs import BaseInputs, TokenInputs, place_windows
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertTokenizer
 from mutbert.regions import Region
@@ -203,3 +203,21 @@ def test_other_codes_are_read_as_n(examples_of, tokenizer):
     inputs, wanted = (TokenInputs(tokenizer, examples_of([text])) for text in ("ACRTYACGT", "ACNTNACGT"))
     rows, reverse = np.array([0, 0]), np.array([False, True])
     assert torch.equal(inputs.batch(rows, reverse)["input_ids"], wanted.batch(rows, reverse)["input_ids"])
+
+
+@given(length=st.integers(1, 300), context=st.integers(1, 80), placement=st.sampled_from(["centred", "shared"]))
+def test_windows_hold_their_position_and_lie_in_the_contig(length, context, placement):
+    position = np.arange(length)
+    start, bases = place_windows(position, np.full(length, length), context, placement)
+    assert (start >= 0).all()
+    assert (start + bases <= length).all()
+    assert (bases == min(context, length)).all()
+    assert ((start <= position) & (position < start + bases)).all()
+    inner = (start > 0) & (start + bases < length)
+    if placement == "centred":
+        assert (position - start)[inner].tolist() == [context // 2] * int(inner.sum())
+    elif context >= 4:
+        assert ((position - start)[inner] >= context // 4).all()
+        assert ((start + bases - 1 - position)[inner] >= context // 4).all()
+        # Neighbours share: half as many windows as half contexts, and those at the ends.
+        assert len(np.unique(start)) <= -(-length // (context // 2))

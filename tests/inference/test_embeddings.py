@@ -142,22 +142,14 @@ def test_layers_poolings_and_strands_in_every_format(build, sequences, fasta, tm
             assert_same(data.obsm[layer], wanted[int(layer[8:])])
 
 
-def test_anndata_names_are_made_unique(build, tmp_path):
-    (tmp_path / "x.fa").write_text("".join(f">{name}\nACGT\n" for name in ("a", "b", "a", "c", "a")))
-    embed(build(MutBertModel), fasta=tmp_path / "x.fa", output=tmp_path / "out.h5ad")
-    data = anndata.read_h5ad(tmp_path / "out.h5ad")
-    assert data.obs_names.tolist() == ["a", "b", "a-1", "c", "a-2"]
-
-
-def test_the_model_is_left_as_it_was_and_layers_that_are_not_wanted_do_not_run(build, fasta, tmp_path):
-    model = build(MutBertModel, num_hidden_layers=3).train()
+def test_layers_that_are_not_wanted_do_not_run(build, fasta, tmp_path):
+    model = build(MutBertModel, num_hidden_layers=3)
     layers, ran = model.encoder.layer, []
     for number, layer in enumerate(layers, start=1):
         layer.register_forward_hook(lambda *_, number=number: ran.append(number))
     embed(model, fasta=fasta, output=tmp_path / "out.parquet", layers=[0, 2])
     assert set(ran) == {1, 2}
     assert model.encoder.layer is layers
-    assert all(module.training for module in model.modules())
 
 
 def test_regions_of_a_genome(build, genome, bed, calls, tmp_path):

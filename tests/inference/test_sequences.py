@@ -6,7 +6,7 @@ import polars as pl
 import pysam
 import pytest
 
-from mutbert import alphabet
+from mutbert import Region, alphabet
 from mutbert.errors import InputError
 from mutbert.inference.sequences import open_source
 
@@ -27,8 +27,8 @@ def texts(sequences):
 
 def read(path, sequence=None, name=None):
     found = list(open_source(path, sequence_column=sequence, name_column=name).read())
-    assert all((record.contig, record.start, record.length) == (record.name, 0, record.end) for record in found)
-    return [(record.name, alphabet.decode(record.code_L)) for record in found]
+    assert all(region == Region(region.name, 0, len(code_L), region.name) for region, code_L in found)
+    return [(region.name, alphabet.decode(code_L)) for region, code_L in found]
 
 
 def upper(sequences):

@@ -1,35 +1,15 @@
-"""Where windows lie, and what is in them."""
+"""A genome as a reference, a population or a person."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mutbert import ProbabilisticGenome, Region, alphabet, build_genome
-from mutbert.encoders.inputs import place_windows, read_windows
+from mutbert.encoders.inputs import read_windows
 from mutbert.errors import InputError
 from mutbert.genome.simulate import simulate_population
 from mutbert.inference.run import open_surroundings
-
-
-@given(length=st.integers(1, 300), context=st.integers(1, 80), placement=st.sampled_from(["centred", "shared"]))
-def test_windows_hold_their_position_and_lie_in_the_contig(length, context, placement):
-    position = np.arange(length)
-    start, bases = place_windows(position, np.full(length, length), context, placement)
-    assert (start >= 0).all()
-    assert (start + bases <= length).all()
-    assert (bases == min(context, length)).all()
-    assert ((start <= position) & (position < start + bases)).all()
-    inner = (start > 0) & (start + bases < length)
-    if placement == "centred":
-        assert (position - start)[inner].tolist() == [context // 2] * int(inner.sum())
-    elif context >= 4:
-        assert ((position - start)[inner] >= context // 4).all()
-        assert ((start + bases - 1 - position)[inner] >= context // 4).all()
-        # Neighbours share: half as many windows as half contexts, and those at the ends.
-        assert len(np.unique(start)) <= -(-length // (context // 2))
 
 
 @pytest.fixture(scope="module")

@@ -19,21 +19,12 @@ from safetensors.numpy import save_file
 import mutbert
 from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import CNN, open_encoder
-from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
+from mutbert.encoders.states import BaseStates, TokenStates
+from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
+from mutbert.inference import run
 from mutbert.inference.resumable import parts_folder, run_parts
-from mutbert.inference.run import (
-    batch_of,
-    check_length,
-    check_run,
-    model_hash,
-    model_name,
-    on_disk,
-    open_model,
-    rope_scaled,
-    run_batches,
-)
 from mutbert.inference.sequences import open_source
 from mutbert.model import MutBertModel, MutBertPreTrainedModel
 from mutbert.progress import progress_bar
@@ -42,11 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from mutbert.arrays import Int64
-    from mutbert.encoders.inputs import Batch, PaddedWindows
+    from mutbert.encoders.inputs import PaddedWindows
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.inference.sequences import Record, Source
-
-    LayerStates = tuple[Sequence[torch.Tensor], torch.Tensor]
 
 POOLINGS: Final = ("mean", "max", "cls", "none")
 _COLUMNS: Final = ("name", "contig", "start", "end")
@@ -87,11 +76,11 @@ def embed(
         A checkpoint of MutBERT or any other model, or a name of ``mutbert bench list``, read to a GPU if there is one;
         or a loaded MutBERT, which runs where it is.
     input, fasta, genome, bed, sequence_column, name_column : optional
-        A FASTA, FASTQ, CSV, TSV, Parquet or BED file, as its suffix names it; or a FASTA of any name; or regions of a
-        store. IUPAC codes are the distributions they stand for, N is ``[UNK]``. The columns are a table's.
+        A FASTA, FASTQ, CSV, TSV, Parquet or BED file, as its suffix names it, and a table's columns; or a FASTA of any
+        name; or a store and regions of it. IUPAC codes are the distributions they stand for, N is ``[UNK]``.
     surroundings, person_vcf, sample : optional
-        What a position of `genome` is: its ``"reference"`` base, which models that read tokens take alone; the
-        ``"population"``'s frequencies; or the genotype of one ``"person"``, `sample` of `person_vcf`.
+        What a position of `genome` is: its ``"reference"`` base, all that models of tokens read; the ``"population"``'s
+        frequencies; or the genotype of one ``"person"``, `sample` of `person_vcf`.
     output : str or Path
         A ``.parquet``, ``.safetensors`` or ``.h5ad`` file, as ``docs/embeddings.md`` describes them.
     layers : int, sequence of int, or "all"
@@ -106,8 +95,8 @@ def embed(
     output = Path(output)
     if pooling not in POOLINGS:
         raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}")
-    check_run(strands, precision, batch_size)
-    check_output(output, force=force, inputs=on_disk(model, input, fasta, genome, bed, person_vcf))
+    run.check_run(strands, precision, batch_size)
+    check_output(output, force=force, inputs=run.on_disk(model, input, fasta, genome, bed, person_vcf))
     if output.suffix not in _FORMATS:
         raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
     if output.suffix == ".h5ad" and pooling == "none":
@@ -124,14 +113,14 @@ def embed(
     config = states.body.config
     chosen, hidden_size = _resolve_layers(layers, config.num_hidden_layers), int(config.hidden_size)
     metadata = {
-        "model": model_name(model), "pooling": pooling, "layers": json.dumps(chosen), "strands": strands,
+        "model": run.model_name(model), "pooling": pooling, "layers": json.dumps(chosen), "strands": strands,
         "surroundings": "sequence" if genome is None else surroundings, "version": mutbert.__version__,
     }  # fmt: skip
     how = {"strands": strands, "batch_size": batch_size, "precision": precision}
-    with rope_scaled(config, rope_scaling):
+    with run.rope_scaled(config, rope_scaling):
         records, bases, longest = _survey(source, states, output, pooling, progress=progress)
         plan = {**metadata, **source.plan, "precision": precision, "rope_scaling": rope_scaling}
-        plan["model"] = model_hash(states.body)
+        plan["model"] = run.model_hash(states.body)
         with (
             parts_folder(output, plan, resume=resume, force=force) as folder,
             progress_bar("embedding", records, unit="sequences", show=progress) as advance,
@@ -171,13 +160,14 @@ def _survey(
     records = bases = longest = 0
     with progress_bar("checking", None, unit="sequences", show=progress) as advance:
         for record in source.read():
-            states.check(record, source)
-            if record.name in names:
-                raise InputError(f"{output}: {record.name} comes twice, and names a tensor; rename one, or write "
+            region, _ = record
+            _check_length(states, record, source)
+            if region.name in names:
+                raise InputError(f"{output}: {region.name} comes twice, and names a tensor; rename one, or write "
                                  ".parquet")  # fmt: skip
             if output.suffix == ".safetensors" and pooling == "none":
-                names.add(record.name)
-            records, bases, longest = records + 1, bases + record.length, max(longest, record.length)
+                names.add(region.name)
+            records, bases, longest = records + 1, bases + len(region), max(longest, len(region))
             advance(1)
     return records, bases, longest
 
@@ -190,10 +180,10 @@ def _embed_records(
     inputs: Any = states.inputs(windows)
 
     def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
-        batch = batch_of(inputs, rows, states.body, reverse=reverse)
+        batch = run.batch_of(inputs, rows, states.body, reverse=reverse)
         return _pool(*states.states(batch, layers), pooling, reverse=reverse)
 
-    order, (vector_XKD, count_B) = run_batches(states.body, inputs.length_N, predict, **settings)
+    order, (vector_XKD, count_B) = run.run_batches(states.body, inputs.length_N, predict, **settings)
     end_B, rows_N = np.cumsum(count_B, dtype=np.int64), np.argsort(order)
     record_X, row_X = list_ranges((end_B - count_B.astype(np.int64))[rows_N], end_B[rows_N])
     suffixes = [f"_{layer}" for layer in layers] if len(layers) > 1 else [""]
@@ -201,8 +191,8 @@ def _embed_records(
     frame = pl.DataFrame({"record": record_X, **vectors})
     if pooling == "none":
         frame = frame.group_by("record", maintain_order=True).agg(pl.all())
-    columns = zip(_COLUMNS, zip(*(record[:4] for record in records), strict=True), strict=True)
-    return pl.DataFrame(dict(columns)).hstack(frame.drop("record"))
+    columns = {name: [getattr(region, name) for region, _ in records] for name in _COLUMNS}
+    return pl.DataFrame(columns).hstack(frame.drop("record"))
 
 
 def _pool(
@@ -223,71 +213,17 @@ def _pool(
     return [torch.stack(found, dim=1), torch.ones_like(count_B)]
 
 
-class BaseStates:
-    """Hidden states of MutBERT, which reads distributions; only those at bases count."""
-
-    def __init__(self, body: MutBertModel) -> None:
-        self.body, self.inputs = body, lambda windows: windows
-
-    def check(self, record: Record, _: Source) -> None:
-        """Raise where a record is longer than the model takes."""
-        check_length(self.body.config, record.length, record.name)
-
-    def states(self, batch: Batch, layers: Sequence[int]) -> LayerStates:
-        """Return the states of layers, each (B, L, D), and which of them count, (B, L)."""
-        encoder, whole = self.body.encoder, self.body.encoder.layer
-        try:
-            # Those after the last that is asked for need not run.
-            encoder.layer = whole[: max(layers)]
-            outputs = self.body(**batch, output_hidden_states=len(layers) > 1)
-        finally:
-            encoder.layer = whole
-        every, last_BLD = outputs.hidden_states, outputs.last_hidden_state
-        # Not [CLS], and of the tokens that follow not the last.
-        bases_BL = torch.nn.functional.pad(_mask_of(batch)[:, 2:], (1, 1))
-        return [last_BLD] if len(layers) == 1 else [every[layer] for layer in layers], bases_BL
-
-
-class TokenStates:
-    """Hidden states of a model that reads tokens; as its paper has it, all count but padding, special ones included."""
-
-    def __init__(
-        self, encoder: AutoEncoder, pooling: str, strands: str, rope_scaling: Mapping[str, Any] | None
-    ) -> None:
-        if pooling == "none" and strands == "both":
-            raise InputError(f"{encoder.name}: tokens of one strand do not cover the bases that those of the other do; "
-                             "give --strands forward for an embedding of each token")  # fmt: skip
-        if pooling == "cls" and (not encoder.special_tokens or encoder.tokenizer.cls_token_id is None):
-            raise InputError(f"{encoder.name}: has no class token before a sequence; give --pooling mean")
-        self.inputs, self._encoder = encoder.inputs, encoder
-        # Without pooling, only tokens that stand for bases count.
-        names = ("cls", "sep", "eos", "pad") if pooling == "none" else ()
-        ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in names]
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._left_out = torch.tensor([one for one in ids if one is not None], dtype=torch.int64, device=device)
-        # How long sequences are is known only when they are read, and checked then.
-        self.body: Any = encoder.body(0, rope_scaling=rope_scaling).to(device)
-        self._most = most_tokens(self.body)
-
-    def check(self, record: Record, source: Source) -> None:
-        """Raise where a record has more tokens than the model has positions."""
-        # No token is less than a base, but for special ones at either end.
-        if self._most is None or record.length <= self._most - 2:
-            return
-        if (found := int(self.inputs(source.windows([record])).length_N[0])) > self._most:
-            raise InputError(f"{record.name}: {record.length:,} bases are {found:,} tokens, and {self._encoder.name} "
-                             f"has positions for {self._most:,}; give shorter sequences")  # fmt: skip
-
-    def states(self, batch: Batch, layers: Sequence[int]) -> LayerStates:
-        """Return the states of layers, each (B, L, D), and which of them count, (B, L)."""
-        counts_BL = _mask_of(batch) & ~torch.isin(batch["input_ids"], self._left_out)
-        return self._encoder.layer_states(self.body, batch, layers), counts_BL
-
-
-def _mask_of(batch: Batch) -> torch.Tensor:
-    """Return which tokens are no padding, (B, L)."""
-    tokens = next(iter(batch.values()))
-    return batch["attention_mask"].bool() if "attention_mask" in batch else tokens.new_ones(tokens.shape[:2]).bool()
+def _check_length(states: BaseStates | TokenStates, record: Record, source: Source) -> None:
+    """Raise where a record is longer than the model takes."""
+    region, _ = record
+    if isinstance(states, BaseStates):
+        run.check_length(states.body.config, len(region), region.name)
+    # No token is less than a base, but for special ones at either end.
+    elif states.most is not None and len(region) > states.most - 2:
+        found = int(states.inputs(source.windows([record])).length_N[0])
+        if found > states.most:
+            raise InputError(f"{region.name}: {len(region):,} bases are {found:,} tokens, and {states.encoder.name} "
+                             f"has positions for {states.most:,}; give shorter sequences")  # fmt: skip
 
 
 def _open_states(
@@ -303,7 +239,7 @@ def _open_states(
     if isinstance(encoder, AutoEncoder):
         return TokenStates(encoder, pooling, strands, rope_scaling)
     # Its pooler is not used, so it need not have one.
-    return BaseStates(open_model(model, MutBertModel, pooler_type="mean"))
+    return BaseStates(run.open_model(model, MutBertModel, pooler_type="mean"))
 
 
 def _write_parquet(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:

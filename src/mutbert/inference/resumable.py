@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _PLAN: Final = "plan.json"
 _PARTS: Final = "[0-9]*"
-_DIGEST_LETTERS: Final = 64
 
 
 def parts_path(output: Path) -> Path:
@@ -85,7 +84,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = ({**plan, **plan.get("settings", {})} for plan in json.loads(json.dumps([before, now])))
     return [
         f"the {name} is another"
-        if len(str(new.get(name))) == _DIGEST_LETTERS
+        if len(str(new.get(name))) == 64  # letters of a SHA-256
         else f"{name} was {json.dumps(old.get(name)):.80} and is {json.dumps(new.get(name)):.80}"
         for name in {**old, **new}
         if name != "settings" and old.get(name) != new.get(name)

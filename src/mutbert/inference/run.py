@@ -146,7 +146,7 @@ class Surroundings(NamedTuple):
 
 
 def open_surroundings(
-    genome: ProbabilisticGenome, kind: str, *, vcf: str | Path | None = None, sample: str | None = None,
+    genome: ProbabilisticGenome, kind: str, vcf: str | Path | None = None, sample: str | None = None, *,
     contigs: Collection[str] | None = None, progress: bool = False,
 ) -> Surroundings:  # fmt: skip
     """Return a genome as it is to be seen; of a person, `sample` of `vcf`, on some contigs or all."""
@@ -168,10 +168,9 @@ def run_batches(
     model: Any, length_N: Int64, predict: Predict, *, strands: str = "forward", batch_size: int = 32,
     precision: str = "fp32", advance: Advance | None = None,
 ) -> tuple[Int64, list[npt.NDArray[Any]]]:  # fmt: skip
-    """Return the order in which inputs were run, by length, and what `predict` returned for them, concatenated.
+    """Return the order in which inputs were run, by length, and what ``predict(rows, reverse)`` returned, concatenated.
 
-    ``predict(rows, reverse)`` returns tensors in the order of the forward strand, which are averaged over both. The
-    model runs where it is, in evaluation mode and without gradients, and is left as it was.
+    Its tensors are in the order of the forward strand, and averaged over both. The model is left as it was.
     """
     order = np.argsort(length_N, kind="stable")
     batches: list[list[npt.NDArray[Any]]] = []

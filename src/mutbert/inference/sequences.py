@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,12 +17,14 @@ from mutbert.examples.files import read_examples
 from mutbert.files import check_input, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import open_surroundings
-from mutbert.regions import read_bed
+from mutbert.regions import Region, read_bed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mutbert.arrays import UInt8
+
+    Record = tuple[Region, UInt8 | None]
 
 _KINDS: Final = {
     ".fa": "FASTA", ".fasta": "FASTA", ".fna": "FASTA", ".fas": "FASTA", ".fq": "FASTQ", ".fastq": "FASTQ",
@@ -29,27 +32,12 @@ _KINDS: Final = {
 }  # fmt: skip
 
 
-class Record(NamedTuple):
-    """A sequence to embed, with 0-based half-open bounds."""
-
-    name: str
-    contig: str
-    start: int
-    end: int
-    code_L: UInt8 | None = None  # of a file's
-
-    @property
-    def length(self) -> int:
-        """Its bases."""
-        return self.end - self.start
-
-
 class Source(NamedTuple):
-    """Records that can be read repeatedly, their windows, and what both depend on."""
+    """What can be read repeatedly, named regions of a genome or of themselves with their codes, and its windows."""
 
     read: Callable[[], Iterator[Record]]
     windows: Callable[[Sequence[Record]], PaddedWindows]
-    plan: Mapping[str, Any]
+    plan: Mapping[str, Any]  # what both depend on
     differing: int | None = None  # positions of a person, and records that change nothing
     not_used: Mapping[str, int] = {}
 
@@ -82,7 +70,7 @@ def open_source(
     columns = sequence_column or "sequence", name_column
     return Source(
         _read_table(path, *columns) if kind == "table" else lambda: _read_records(path, kind),
-        lambda records: PaddedWindows.of([record.code_L for record in records if record.code_L is not None]),
+        lambda records: PaddedWindows.of([code_L for _, code_L in records if code_L is not None]),
         {"input": sha256_of(path), "columns": columns},
     )
 
@@ -92,22 +80,18 @@ def _regions(
     sample: str | None, *, progress: bool,
 ) -> Source:  # fmt: skip
     opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
-    regions, number = read_bed(bed, opened.lengths), {name: index for index, name in enumerate(opened.lengths)}
-    contigs = {region.contig for region in regions}
-    around = open_surroundings(opened, surroundings, vcf=person_vcf, sample=sample, contigs=contigs, progress=progress)
-    person = {"sample": sample, "person_vcf": person_vcf and sha256_of(Path(person_vcf))}
+    regions = [replace(one, name=one.name or str(one)) for one in read_bed(bed, opened.lengths)]
+    contigs, number = {one.contig for one in regions}, {name: index for index, name in enumerate(opened.lengths)}
+    around = open_surroundings(opened, surroundings, person_vcf, sample, contigs=contigs, progress=progress)
+    plan: dict[str, Any] = {"bed": sha256_of(bed), "genome": opened.identity, "sample": sample}
+    plan["person_vcf"] = person_vcf and sha256_of(Path(person_vcf))
 
     def windows(records: Sequence[Record]) -> PaddedWindows:
-        places = [(number[record.contig], record.start, record.length) for record in records]
+        places = [(number[region.contig], region.start, len(region)) for region, _ in records]
         return read_windows(around.genome, *np.array(places, dtype=np.int64).reshape(-1, 3).T)
 
-    return Source(
-        lambda: (Record(region.name or str(region), region.contig, region.start, region.end) for region in regions),
-        windows,
-        {"bed": sha256_of(bed), "genome": opened.identity, **person},
-        around.count_differing(regions),
-        around.not_used,
-    )
+    differing = around.count_differing(regions)
+    return Source(lambda: ((region, None) for region in regions), windows, plan, differing, around.not_used)
 
 
 def _read_records(path: Path, kind: str) -> Iterator[Record]:
@@ -121,7 +105,7 @@ def _read_records(path: Path, kind: str) -> Iterator[Record]:
                 if not record.sequence:
                     raise ValueError("the sequence is empty; remove the record, or add the bases")
                 code_L = alphabet.encode(record.sequence)
-                yield Record(record.name, record.name, 0, len(code_L), code_L)
+                yield Region(record.name, 0, len(code_L), record.name), code_L
                 number += 1
     except (OSError, ValueError) as error:
         raise InputError(f"{path}, record {number + 1}: {one_line(error, 300)}") from None
@@ -143,6 +127,6 @@ def _read_table(path: Path, sequence: str, name: str | None) -> Callable[[], Ite
     def read() -> Iterator[Record]:
         for row, code_L in enumerate(np.split(examples.base_codes, examples.offsets[1:-1])):
             name = examples.names[row] or str(row)
-            yield Record(name, name, 0, len(code_L), code_L)
+            yield Region(name, 0, len(code_L), name), code_L
 
     return read
