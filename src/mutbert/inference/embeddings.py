@@ -159,9 +159,8 @@ def _survey(
     names = set[str]()
     records = bases = longest = 0
     with progress_bar("checking", None, unit="sequences", show=progress) as advance:
-        for record in source.read():
-            region, _ = record
-            _check_length(states, record, source)
+        for region, code_L in source.read():
+            _check_length(states, (region, code_L), source)
             if region.name in names:
                 raise InputError(f"{output}: {region.name} comes twice, and names a tensor; rename one, or write "
                                  ".parquet")  # fmt: skip
