@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from mutbert.genome.simulate import simulate_population
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.genome.verify import verify_genome
-    from mutbert.inference.bases import mutate_region
+    from mutbert.inference.bases import mutate_region, write_tracks
     from mutbert.inference.embeddings import embed
     from mutbert.inference.predictions import predict_table
-    from mutbert.inference.tracks import write_tracks
     from mutbert.model import (
         MutBertConfig,
         MutBertForMaskedLM,
@@ -68,7 +67,7 @@ _HOME = {
     "score_variants": "mutbert.effects.score",
     "simulate_population": "mutbert.genome.simulate",
     "verify_genome": "mutbert.genome.verify",
-    "write_tracks": "mutbert.inference.tracks",
+    "write_tracks": "mutbert.inference.bases",
 }
 
 __all__ = [

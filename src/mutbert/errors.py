@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 
 class InputError(ValueError):
     """Input that cannot be used; its one line names the file, the position in it and the remedy."""
@@ -12,6 +14,14 @@ class MissingExtraError(ImportError):
 
     def __init__(self, library: str, extra: str) -> None:
         super().__init__(f"{library} is not installed; remedy: pip install 'mutbert[{extra}]'")
+
+
+def require(library: str, extra: str) -> None:
+    """Raise MissingExtraError where an optional library is not installed."""
+    try:
+        import_module(library)
+    except ImportError:
+        raise MissingExtraError(library, extra) from None
 
 
 def one_line(error: Exception, most: int = 1000) -> str:

@@ -19,9 +19,9 @@ import numpy as np
 
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
+from mutbert.encoders.inputs import MASKED, PaddedWindows, concatenate_windows, place_windows, read_windows
 from mutbert.genome.store import fixed_to_float
-from mutbert.inference.run import MASKED, PaddedWindows, base_log_probabilities, concatenate_windows
-from mutbert.inference.surroundings import place_windows, read_windows
+from mutbert.inference.run import base_log_probabilities
 
 if TYPE_CHECKING:
     from mutbert.arrays import Float32, Float64, Int64

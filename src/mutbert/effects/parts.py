@@ -13,9 +13,9 @@ import polars as pl
 
 from mutbert.effects.alleles import Kind, Reason
 from mutbert.effects.scores import Field
+from mutbert.encoders.inputs import place_windows
 from mutbert.errors import InputError
 from mutbert.genome.vcf import read_records
-from mutbert.inference.surroundings import place_windows
 from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
 from mutbert.genome.vcf import VcfHeader, count_by_index, read_header
-from mutbert.inference.opening import model_hash, model_name
 from mutbert.inference.resumable import parts_folder, parts_path, run_parts, was_stopped
+from mutbert.inference.run import model_hash, model_name
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, Region, names_text
 

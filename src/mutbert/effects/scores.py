@@ -14,11 +14,21 @@ import numpy as np
 
 from mutbert.effects.allele_windows import SnvWindows, haplotype_passes
 from mutbert.effects.alleles import LONGEST, Alleles, Kind, Reason, find_alleles
+from mutbert.encoders.inputs import PLACEMENTS, read_windows
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
-from mutbert.inference.run import NO_ROWS, PaddedWindows, Queries, Results, entropy, run_windows
-from mutbert.inference.surroundings import PLACEMENTS, open_surroundings, read_windows
+from mutbert.inference.run import (
+    NO_ROWS,
+    Queries,
+    Results,
+    check_run,
+    entropy,
+    open_model,
+    open_surroundings,
+    resolve_context,
+    rope_scaled,
+    run_windows,
+)
 from mutbert.model import MutBertForMaskedLM
 
 if TYPE_CHECKING:
@@ -26,7 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mutbert.arrays import Float32, Float64
-    from mutbert.inference.surroundings import Surroundings
+    from mutbert.encoders.inputs import PaddedWindows
+    from mutbert.inference.run import Surroundings
     from mutbert.progress import Advance
 
     Columns = Mapping[str, Float32 | Float64]
@@ -72,7 +83,7 @@ class ScoreSettings:
     scores: tuple[str, ...] = ("llr",)
     # Bases of a window, by default as many as the model is trained for.
     context: int | None = None
-    # As in `mutbert.inference.surroundings.place_windows`. SNVs of one shared window are masked together, at most as
+    # As in `mutbert.encoders.inputs.place_windows`. SNVs of one shared window are masked together, at most as
     # large a share of it as in training; MNVs and indels are centred either way.
     windows: str = "centred"
     # "both" for the mean over a window and its reverse complement, or "forward".

@@ -23,11 +23,10 @@ import torch
 from mutbert import alphabet
 from mutbert.effects.allele_windows import around, haplotype_passes, unique_columns
 from mutbert.effects.scores import FIELDS, AlleleScorer, ScoreSettings, distances
-from mutbert.encoders.inputs import Sequences
+from mutbert.encoders.inputs import place_windows, read_windows
 from mutbert.encoders.token_encoders import PeerEncoder, most_tokens
 from mutbert.errors import InputError
-from mutbert.inference.run import PaddedWindows, entropy, sequence_outputs
-from mutbert.inference.surroundings import place_windows, read_windows
+from mutbert.inference.run import entropy, sequence_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from mutbert.arrays import Bool, Float32, Float64, Int64
     from mutbert.effects.alleles import Alleles
     from mutbert.effects.scores import Columns
-    from mutbert.encoders.inputs import Batch, TokenInputs
+    from mutbert.encoders.inputs import Batch, PaddedWindows, TokenInputs
     from mutbert.encoders.token_encoders import AutoEncoder
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.progress import Advance
@@ -121,8 +120,7 @@ class TokenScorer(AlleleScorer):
         most = most_tokens(self._body)
         for turned in (False, True)[: 1 + (self.settings.strands == "both")]:
             read = windows.reverse_complement() if turned else windows
-            offsets = np.append(0, np.cumsum(read.length_N))
-            inputs = self.encoder.inputs(Sequences(read.code_NL[read.inside_NL], offsets))
+            inputs = self.encoder.inputs(read)
             longest = int(inputs.length_N.max(initial=0))
             if most is not None and longest > most:
                 raise InputError(
@@ -139,7 +137,7 @@ class TokenScorer(AlleleScorer):
 
         how = {"batch_size": self.settings.batch_size, "precision": self.settings.precision}
         carrying = SimpleNamespace(length_N=inputs.length_N, batch=batch, tokens_at=inputs.tokens_at)
-        return sequence_outputs(self.model, run, carrying, rows, **how)  # type: ignore[arg-type]
+        return sequence_outputs(self.model, run, carrying, rows, **how)
 
     def _logits(self, windows: PaddedWindows, column_N: Int64, *, masked: bool) -> Float32:
         """Return the logits of the four tokens with each base at an offset, (N, 4), averaged over strands.

@@ -17,6 +17,7 @@ from mutbert.effects.alleles import Alleles, Kind, Reason
 from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.effects.token_scores import TokenScorer
 from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.inputs import place_windows
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
 from mutbert.evaluation.vep_baselines import KIND_NAMES, Predictor, names_of, trivial_baselines
@@ -33,8 +34,7 @@ from mutbert.evaluation.vep_parts import (
 from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, LabelledVariants, VepColumns, read_labelled
 from mutbert.files import atomic_directory, check_output
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import model_hash
-from mutbert.inference.surroundings import place_windows
+from mutbert.inference.run import model_hash
 from mutbert.progress import progress_bar
 from mutbert.regions import names_text
 from mutbert.reports.vep import METRIC_NAMES, write_vep_page, write_vep_table

@@ -86,7 +86,7 @@ def read_examples(
     try:
         import pyarrow as pa  # noqa: F401
     except ImportError:
-        raise MissingExtraError("pyarrow", "bench") from None
+        raise MissingExtraError("pyarrow", "embed") from None
     columns = columns or Columns()
     if problem not in (None, *PROBLEMS) or (problem and not columns.labels):
         raise ValueError(f"problem {problem!r}: is one of {PROBLEMS}, and needs a column of labels")
