@@ -1,6 +1,6 @@
 """What each alternate allele of a variant changes, or why it cannot be scored.
 
-Shape suffixes: N records, A alternate alleles, R stretches that are compared, L bases.
+Shape suffixes: A alternate alleles, R those that are compared with the genome, B bases of these.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from mutbert import alphabet
+from mutbert.arrays import Bool, Int64, UInt8, list_ranges
 from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
 
-    from mutbert.arrays import Bool, Int64, UInt8
     from mutbert.genome.store import ProbabilisticGenome
 
     Texts = npt.NDArray[np.object_]
@@ -30,10 +30,7 @@ LONGEST: Final = 50
 class Kind(IntEnum):
     """What an alternate allele is, once bases that both ends of REF and ALT share are trimmed."""
 
-    NONE = 0
-    SNV = 1
-    MNV = 2
-    INDEL = 3
+    NONE, SNV, MNV, INDEL = range(4)
 
 
 class Reason(IntEnum):
@@ -41,8 +38,7 @@ class Reason(IntEnum):
 
     meaning: str
 
-    def __new__(cls, value: int, meaning: str = "") -> Self:
-        """Return a member that carries its meaning."""
+    def __new__(cls, value: int, meaning: str = "") -> Self:  # noqa: D102
         member = int.__new__(cls, value)
         member._value_, member.meaning = value, meaning
         return member
@@ -68,18 +64,18 @@ class Reason(IntEnum):
     NO_SCORE_OF_ITS_KIND = 13, "none of the requested scores applies to an allele of its kind"
 
 
+_CODES: Final = {base: code for code, base in enumerate(alphabet.BASES)}
 _OF_ALTERNATE: Final = (Reason.NO_ALTERNATE, Reason.SYMBOLIC, Reason.OVERLAPPING_DELETION)
 
 
 @dataclass(frozen=True)
 class Alleles:
-    """Alternate alleles of consecutive records, in order; a record without one has one row.
+    """Alternate alleles of consecutive records, in order; a record without alternate has one row.
 
     Of alleles that are scored, ``start_A`` to ``end_A`` are the reference bases that change, 0-based and half-open:
-    empty for a pure insertion. SNVs have base codes; MNVs and indels have upper-case text.
+    empty for a pure insertion. SNVs also have base codes.
     """
 
-    record_A: Int64
     reason_A: UInt8
     kind_A: UInt8
     contig_A: Int64
@@ -87,11 +83,11 @@ class Alleles:
     end_A: Int64
     reference_A: UInt8
     alternate_A: UInt8
-    removed: Texts
+    removed: Texts  # in upper case
     inserted: Texts
 
     def __len__(self) -> int:
-        return len(self.record_A)
+        return len(self.reason_A)
 
     def take(self, rows: Int64 | Bool) -> Alleles:
         """Return some of the alleles."""
@@ -107,37 +103,25 @@ def find_alleles(
     POS is 1-based and several alternates are separated by commas, as in VCF; contigs have either naming. Where the
     genome has an IUPAC code, each of its bases matches REF. More changed bases than `longest` are not scored.
     """
-    names = ContigNames(genome.lengths)
-    number = {name: index for index, name in enumerate(genome.lengths)}
-    contig_of = {name: number.get(names.find(name) or "", -1) for name in set(contigs)}
-    references = [text.upper() for text in references]
+    names, numbers = ContigNames(genome.lengths), {name: number for number, name in enumerate(genome.lengths)}
+    contig_of = {name: numbers.get(names.find(name) or "", -1) for name in set(contigs)}
     rows: list[tuple[Any, ...]] = []
-    records = zip(contigs, positions, references, alternates, strict=True)
-    for record, (contig, position, reference, several) in enumerate(records):
-        for alternate in several.upper().split(","):
-            reason, kind, begin, end, inserted = _change(reference, alternate, longest)
-            stretch = position - 1 + begin, position - 1 + end, reference[begin:end], inserted
-            rows.append((record, reason, kind, contig_of[contig], *stretch))
-    columns = list(zip(*rows, strict=True)) or [()] * 8
-    record_A, reason_A, kind_A, contig_A, start_A, end_A = (np.array(column, dtype=np.int64) for column in columns[:6])
-    removed, inserted_texts = (np.array(column, dtype=object) for column in columns[6:])
-    codes = np.full((2, len(rows)), alphabet.UNKNOWN, dtype=np.uint8)
-    for code_A, texts in zip(codes, (removed, inserted_texts), strict=True):
-        known_A = (kind_A == Kind.SNV) & np.isin(texts, list(alphabet.BASES))
-        code_A[known_A] = alphabet.encode("".join(texts[known_A]))
-        texts[kind_A <= Kind.SNV] = ""
-    small = reason_A.astype(np.uint8), kind_A.astype(np.uint8)
-    alleles = Alleles(record_A, *small, contig_A, start_A, end_A, codes[0], codes[1], removed, inserted_texts)
-    _compare(genome, alleles, np.array(positions, dtype=np.int64) - 1, references)
+    for contig, position, reference, several in zip(contigs, positions, references, alternates, strict=True):
+        locus = contig_of[contig], position - 1, reference.upper()
+        rows += [(*locus, *_change(locus[2], one, longest)) for one in several.upper().split(",")]
+    columns = list(zip(*rows, strict=True)) or [()] * 9
+    contig_A, first_A, begin_A, end_A = (np.array(columns[number], dtype=np.int64) for number in (0, 1, 5, 6))
+    reason_A, kind_A = (np.array(column, dtype=np.uint8) for column in columns[3:5])
+    whole, removed, inserted = (np.array(columns[number], dtype=object) for number in (2, 7, 8))
+    codes = (np.array([_CODES.get(text, alphabet.UNKNOWN) for text in one], np.uint8) for one in (removed, inserted))
+    start_A, end_A = first_A + begin_A, first_A + end_A
+    alleles = Alleles(reason_A, kind_A, contig_A, start_A, end_A, *codes, removed, inserted)
+    _compare(genome, alleles, first_A, whole)
     return alleles
 
 
-def _is_dna(text: str) -> bool:
-    return bool(text) and not text.strip(alphabet.BASES)
-
-
-def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind, int, int, str]:
-    """Return a reason, a kind, the bases of REF that change (half-open), and what replaces them."""
+def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind, int, int, str, str]:
+    """Return a reason, a kind, and the bases of REF that change: half-open, as text, and what replaces them."""
     # From the right first, as `bcftools norm` does, so that an allele of several is what it is in a record of its own.
     end, length = len(reference), len(alternate)
     while min(end, length) and reference[end - 1] == alternate[length - 1]:
@@ -150,46 +134,50 @@ def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind,
         (Reason.NO_ALTERNATE, alternate in {".", ""}),
         (Reason.OVERLAPPING_DELETION, alternate == "*"),
         (Reason.SYMBOLIC, not (alternate.isascii() and alternate.isalpha())),
-        (Reason.AMBIGUOUS_ALTERNATE, not _is_dna(alternate)),
+        (Reason.AMBIGUOUS_ALTERNATE, alternate.strip(alphabet.BASES) != ""),
         (Reason.NOT_A_CHANGE, alternate == reference),
         (Reason.TOO_LONG, max(end - begin, len(inserted)) > longest),
     )
     if reason := next((one for one, is_so in faults if is_so), Reason.SCORED):
-        return reason, Kind.NONE, 0, 0, ""
+        return reason, Kind.NONE, 0, 0, "", ""
     kind = Kind.INDEL if end - begin != len(inserted) else Kind.SNV if len(inserted) == 1 else Kind.MNV
-    return Reason.SCORED, kind, begin, end, inserted
+    return Reason.SCORED, kind, begin, end, reference[begin:end], inserted
 
 
-def _compare(genome: ProbabilisticGenome, alleles: Alleles, start_N: Int64, references: Sequence[str]) -> None:
+def _compare(genome: ProbabilisticGenome, alleles: Alleles, first_A: Int64, references: Texts) -> None:
     """Set the reasons that have to do with REF and the genome."""
-    record_A, reason_A = alleles.record_A, alleles.reason_A
-    length_C = np.array([*genome.lengths.values(), 0], dtype=np.int64)
-    contig_N = alleles.contig_A[np.unique(record_A, return_index=True)[1]]
-    end_N = start_N + np.array([len(text) for text in references], dtype=np.int64)
-    fault_N = np.where([_is_dna(text) for text in references], Reason.SCORED, Reason.AMBIGUOUS_REFERENCE)
-    fault_N[(start_N < 0) | (end_N > length_C[contig_N])] = Reason.OUTSIDE_CONTIG
-    fault_N[contig_N < 0] = Reason.CONTIG_NOT_IN_GENOME
-    own = np.flatnonzero(fault_N == Reason.SCORED)
-    code_B = alphabet.encode("".join([references[row] for row in own.tolist()]))
-    first_R = np.cumsum(end_N[own] - start_N[own]) - (end_N[own] - start_N[own])
-    for rows, found_RL in _read(genome, contig_N[own], start_N[own], end_N[own]):
-        own_RL = code_B[first_R[rows, None] + np.arange(found_RL.shape[1])]
-        matches_R = (alphabet.DISTRIBUTIONS[found_RL, own_RL] > 0).all(axis=1)
-        fault_N[own[rows[~matches_R]]] = Reason.REFERENCE_MISMATCH
+    reason_A, contig_A = alleles.reason_A, alleles.contig_A
+    length_A = np.array([*genome.lengths.values(), 0], dtype=np.int64)[contig_A]
+    last_A = first_A + np.array([len(text) for text in references], dtype=np.int64)
+    is_dna_A = [text != "" and not text.strip(alphabet.BASES) for text in references]
+    fault_A = np.where(is_dna_A, Reason.SCORED, Reason.AMBIGUOUS_REFERENCE)
+    fault_A[(first_A < 0) | (last_A > length_A)] = Reason.OUTSIDE_CONTIG
+    fault_A[contig_A < 0] = Reason.CONTIG_NOT_IN_GENOME
+    # REF with a base more on either side, which count for an insertion.
+    own = np.flatnonzero(fault_A == Reason.SCORED)
+    begin_R, end_R = np.maximum(first_A[own] - 1, 0), np.minimum(last_A[own] + 1, length_A[own])
+    code_B, offset_R = _read(genome, contig_A[own], begin_R, end_R)
+    row_B, at_B = list_ranges(offset_R + first_A[own] - begin_R, offset_R + last_A[own] - begin_R)
+    differs_B = alphabet.DISTRIBUTIONS[code_B[at_B], alphabet.encode("".join(references[own]))] == 0
+    fault_A[own[row_B[differs_B]]] = Reason.REFERENCE_MISMATCH
     # What an alternate is counts before what is wrong with its record.
-    faulty_A = (fault_N[record_A] != Reason.SCORED) & ~np.isin(reason_A, _OF_ALTERNATE)
-    reason_A[faulty_A] = fault_N[record_A[faulty_A]]
-    # Of an insertion, the bases on either side count.
-    scored = np.flatnonzero(reason_A == Reason.SCORED)
-    contig_R, start_R, end_R = alleles.contig_A[scored], alleles.start_A[scored], alleles.end_A[scored]
-    more_R = (start_R == end_R).astype(np.int64)
-    stretch = np.maximum(start_R - more_R, 0), np.minimum(end_R + more_R, length_C[contig_R])
-    for rows, found_RL in _read(genome, contig_R, *stretch):
-        reason_A[scored[rows[(found_RL == alphabet.UNKNOWN).any(axis=1)]]] = Reason.UNKNOWN_REFERENCE
+    faulty_A = (fault_A != Reason.SCORED) & ~np.isin(reason_A, _OF_ALTERNATE)
+    reason_A[faulty_A] = fault_A[faulty_A]
+    start_R, stop_R = alleles.start_A[own], alleles.end_A[own]
+    more_R = start_R == stop_R
+    near_R = (np.maximum(start_R - more_R, begin_R), np.minimum(stop_R + more_R, end_R)) - begin_R + offset_R
+    unknown = np.append(0, np.cumsum(code_B == alphabet.UNKNOWN))
+    unknown_R = (unknown[near_R[1]] > unknown[near_R[0]]) & (reason_A[own] == Reason.SCORED)
+    reason_A[own[unknown_R]] = Reason.UNKNOWN_REFERENCE
 
 
-def _read(genome: ProbabilisticGenome, contig_R: Int64, start_R: Int64, end_R: Int64) -> Iterator[tuple[Int64, UInt8]]:
-    """Yield the rows of stretches of each length with the genome's base codes."""
-    for length in np.unique(end_R - start_R).tolist():
-        rows = np.flatnonzero(end_R - start_R == length)
-        yield rows, genome.windows(contig_R[rows], start_R[rows], length).base_BL
+def _read(genome: ProbabilisticGenome, contig_R: Int64, start_R: Int64, end_R: Int64) -> tuple[UInt8, Int64]:
+    """Return the base codes of stretches, one after the other, and the offset of each."""
+    length_R = end_R - start_R
+    offset_R = np.cumsum(length_R) - length_R
+    code_B = np.zeros(int(length_R.sum()), dtype=np.uint8)
+    for length in np.unique(length_R).tolist():
+        rows = np.flatnonzero(length_R == length)
+        windows = genome.windows(contig_R[rows], start_R[rows], length)
+        code_B[offset_R[rows, None] + np.arange(length)] = windows.base_BL
+    return code_B, offset_R

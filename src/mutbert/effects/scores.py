@@ -1,7 +1,6 @@
 """What a model says of alternate alleles, as numbers: log-likelihood ratios, entropies, distances of embeddings.
 
-Shape suffixes: A alleles, F fields, P distinct positions, T bases that are read, S stretches that are read, D hidden
-size, 4 bases in the order A, C, G, T.
+Shape suffixes: A alleles, F fields, T bases and S spans that are read, D hidden size, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from mutbert.effects.allele_windows import SnvWindows, haplotype_passes
+from mutbert.effects.allele_windows import read_haplotypes, snv_windows
 from mutbert.effects.alleles import LONGEST, Alleles, Kind, Reason, find_alleles
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
-from mutbert.inference.run import NO_ROWS, PaddedWindows, Queries, Results, entropy, run_windows
-from mutbert.inference.surroundings import PLACEMENTS, open_surroundings, read_windows
+from mutbert.inference.run import PaddedWindows, Queries, Results, entropy, run_windows
+from mutbert.inference.surroundings import PLACEMENTS, Surroundings, open_surroundings
 from mutbert.model import MutBertForMaskedLM
 
 if TYPE_CHECKING:
@@ -26,13 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mutbert.arrays import Float32, Float64
-    from mutbert.inference.surroundings import Surroundings
     from mutbert.progress import Advance
 
-    Columns = Mapping[str, Float32 | Float64]
-
 _OTHERS_AT_ONCE: Final = 64
-_BASES_AT_ONCE: Final = 1 << 22
 
 
 class Field(NamedTuple):
@@ -89,8 +84,7 @@ class ScoreSettings:
     # Such as {"type": "dynamic", "factor": 2}, for a context longer than trained.
     rope_scaling: Mapping[str, Any] | None = None
 
-    def check(self) -> None:
-        """Raise an InputError where a setting is out of range."""
+    def __post_init__(self) -> None:
         unknown = [name for name in self.scores if name not in FIELDS]
         if unknown or not self.scores:
             raise InputError(f"scores has {unknown[0] if unknown else 'none'!r}; use some of {', '.join(FIELDS)}")
@@ -98,8 +92,7 @@ class ScoreSettings:
             raise InputError(f"windows is {self.windows!r}; it must be one of {', '.join(PLACEMENTS)}")
         check_run(self.strands, self.precision, self.batch_size)
         for name, least in (("flank", 0), ("longest", 1), ("distance_bases", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
+            if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
 
     def within(self, context: int) -> ScoreSettings:
@@ -113,15 +106,18 @@ class ScoreSettings:
 
 
 class AlleleScorer:
-    """What scorers have in common; those of a model have `_snvs` and `_others`, which return columns by field."""
+    """What scorers have in common: `fields` are the columns of `score`. Each kind of model reads windows in its way."""
 
-    fields: tuple[Field, ...]
     model: Any
+    # SNVs, and other alleles, whose windows are in memory together.
+    at_once: tuple[int, int]
 
-    def __init__(self, genome: ProbabilisticGenome, settings: ScoreSettings, context: int) -> None:
-        self.genome, self.settings, self.context = genome, settings.within(context), context
-        self._length = np.array(list(genome.lengths.values()), dtype=np.int64)
-        self._at_once = _BASES_AT_ONCE // context + 1, _BASES_AT_ONCE // context + 1
+    def __init__(
+        self, genome: ProbabilisticGenome, seen: ProbabilisticGenome, settings: ScoreSettings, context: int,
+        fields: Sequence[Field],
+    ) -> None:  # fmt: skip
+        self.genome, self.settings, self.context, self.fields = genome, settings.within(context), context, tuple(fields)
+        self._seen = seen
 
     def find(
         self, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str], alternates: Sequence[str]
@@ -135,20 +131,46 @@ class AlleleScorer:
         scored_A, snv_A = alleles.reason_A == Reason.SCORED, alleles.kind_A == Kind.SNV
         advance = advance or (lambda _, /, note="": None)  # noqa: ARG005
         advance(int((~scored_A).sum()))
-        kinds = ((scored_A & snv_A, self._snvs), (scored_A & ~snv_A, self._others))
-        for (chosen_A, score), at_once in zip(kinds, self._at_once, strict=True):
+        for chosen_A, at_once in zip((scored_A & snv_A, scored_A & ~snv_A), self.at_once, strict=True):
             every = np.flatnonzero(chosen_A)
-            for rows in np.split(every, range(at_once, len(every), at_once)):
-                columns = score(alleles.take(rows), advance) if len(rows) else {}
+            for rows in np.split(every, range(at_once, len(every), at_once)) if len(every) else ():
+                columns = self._columns(alleles.take(rows), advance)
                 for number, field in enumerate(self.fields):
                     if field.name in columns:
                         score_AF[rows, number] = columns[field.name]
         return score_AF
 
-    def _snvs(self, alleles: Alleles, advance: Advance) -> Columns:
+    def _columns(self, alleles: Alleles, advance: Advance) -> dict[str, Float32 | Float64]:
+        """Return the scores of SNVs, or of other alleles, by field."""
+        snvs, every = alleles.kind_A[0] == Kind.SNV, np.arange(len(alleles))
+        columns: dict[str, Float32 | Float64] = {}
+        groups = [name for name in FIELDS if set(FIELDS[name]) & set(self.fields)]
+        advance = scaled(advance, len(alleles) / len(groups))
+        for name in groups:
+            if name == "distance":
+                placement = self.settings.windows if snvs else "centred"
+                both = read_haplotypes(self._seen, alleles, self.context, placement)
+                columns |= distances(self._states(both.windows, both.spans(self.settings.distance_bases), advance))
+            elif snvs:
+                logit_A4 = self._logits(alleles, advance, masked=name == "llr")
+                ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
+                columns |= {"LLR": ratio_A, "ENT": entropy(logit_A4)} if name == "llr" else {"ULLR": ratio_A}
+            elif name == "llr":
+                columns["PLLR"] = self._pseudo_ratios(alleles, advance)
+            else:
+                advance(1)
+        return columns
+
+    def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
+        """Return logits of A, C, G and T at SNVs, (A, 4); `advance` gets the share of the work that is done."""
         raise NotImplementedError
 
-    def _others(self, alleles: Alleles, advance: Advance) -> Columns:
+    def _states(self, windows: PaddedWindows, queries: Queries, advance: Advance) -> Float32:
+        """Return the mean hidden states of spans as `Haplotypes.spans` returns them, (S, D)."""
+        raise NotImplementedError
+
+    def _pseudo_ratios(self, alleles: Alleles, advance: Advance) -> Float64:
+        """Return ratios of MNVs and indels, (A,)."""
         raise NotImplementedError
 
 
@@ -156,70 +178,45 @@ class Scorer(AlleleScorer):
     """Scores alleles of a genome with a model, which runs on its device and is left as it was.
 
     A score depends on its allele, the surroundings and the settings. With shared windows it also depends on which other
-    alleles of the window are scored in the same call, since they are masked together. `fields` are the columns of
-    `score`; `stride` is the step of the grid of shared windows, else ``None``.
+    alleles of the window are scored in the same call, since they are masked together.
     """
+
+    # SNVs of a shared window stay together; MNVs and indels have many windows each.
+    at_once = sys.maxsize, _OTHERS_AT_ONCE
 
     def __init__(
         self, model: MutBertForMaskedLM, genome: ProbabilisticGenome, surroundings: Surroundings,
         settings: ScoreSettings,
     ) -> None:  # fmt: skip
-        settings.check()
-        super().__init__(genome, settings, resolve_context(model.config, settings.context, settings.rope_scaling))
+        context = resolve_context(model.config, settings.context, settings.rope_scaling)
+        fields = [field for name in FIELDS if name in settings.scores for field in FIELDS[name]]
+        super().__init__(genome, surroundings.genome, settings, context, fields)
         self.model, self.surroundings = model, surroundings
-        self.fields = tuple(field for name in FIELDS if name in settings.scores for field in FIELDS[name])
-        self.stride = max(self.context // 2, 1) if settings.windows == "shared" else None
-        # SNVs of a shared window stay together; MNVs and indels have many windows each.
-        self._at_once = sys.maxsize, _OTHERS_AT_ONCE
 
-    def score(self, alleles: Alleles, advance: Advance | None = None) -> Float32:
-        """Return scores, shape (A, F), in the order of `fields`; NaN where an allele has no such score."""
-        with rope_scaled(self.model.config, self.settings.rope_scaling):
-            return super().score(alleles, advance)
+    def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
+        placement = self.settings.windows
+        passes, queries, position_A = snv_windows(self._seen, alleles, self.context, placement, masked=masked)
+        return self._run(passes, queries, advance).logit_T4[position_A]
 
-    def _snvs(self, alleles: Alleles, advance: Advance) -> Columns:
-        windows = SnvWindows(alleles, self._length, self.context, self.settings.windows)
-        plain = read_windows(self.surroundings.genome, windows.contig_W, windows.start_W, windows.length_W)
-        columns: dict[str, Float32 | Float64] = {}
-        every, share = np.arange(len(alleles)), len(alleles) / len(set(self.settings.scores))
-        for name in set(self.settings.scores):
-            if name == "distance":
-                passes, *stretches = windows.sides(plain, alleles, self.settings.distance_bases)
-                columns |= distances(self._run(passes, Queries(NO_ROWS, NO_ROWS, *stretches), share, advance).state_SD)
-                continue
-            passes, pass_P = plain, windows.window_P
-            if name == "llr":
-                passes, pass_P = windows.masked(plain, together=self.stride is not None)
-            logit_P4 = self._run(passes, Queries(pass_P, windows.column_P), share, advance).logit_T4
-            logit_A4 = logit_P4[windows.position_A]
-            ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
-            if name == "llr":
-                columns["ENT"] = entropy(logit_P4)[windows.position_A]
-            columns["LLR" if name == "llr" else "ULLR"] = ratio_A
-        return columns
+    def _states(self, windows: PaddedWindows, queries: Queries, advance: Advance) -> Float32:
+        return self._run(windows, queries, advance).state_SD
 
-    def _others(self, alleles: Alleles, advance: Advance) -> Columns:
-        asked = {"llr", "distance"} & set(self.settings.scores)
-        if not asked:
-            advance(len(alleles))
-            return {}
-        flank, wide, share = self.settings.flank, self.settings.distance_bases, len(alleles) / len(asked)
-        both = haplotype_passes(self.surroundings.genome, alleles, self._length, self.context, flank, wide)
-        columns: dict[str, Float32 | Float64] = {}
-        if "llr" in asked:
-            reads = Queries(np.arange(len(both.row_T)), both.column_T)
-            columns["PLLR"] = both.ratio(self._run(both.masked(), reads, share, advance).logit_T4)
-        if "distance" in asked:
-            reads = Queries(NO_ROWS, NO_ROWS, both.row_S, both.begin_S, both.end_S)
-            columns |= distances(self._run(both.windows, reads, share, advance).state_SD)
-        return columns
+    def _pseudo_ratios(self, alleles: Alleles, advance: Advance) -> Float64:
+        both = read_haplotypes(self._seen, alleles, self.context, "centred")
+        return both.pseudo_ratios(self.settings.flank, lambda *passes: self._run(*passes, advance).logit_T4)
 
-    def _run(self, passes: PaddedWindows, reads: Queries, share: float, advance: Advance) -> Results:
-        settings, share = self.settings, share / max(len(passes), 1)
-        return run_windows(
-            self.model, passes, reads, batch_size=settings.batch_size, precision=settings.precision,
-            strands=settings.strands, advance=lambda done, /, note="": advance(done * share, note),
-        )  # fmt: skip
+    def _run(self, passes: PaddedWindows, queries: Queries, advance: Advance) -> Results:
+        settings, advance = self.settings, scaled(advance, 1 / max(len(passes), 1))
+        with rope_scaled(self.model.config, settings.rope_scaling):
+            return run_windows(
+                self.model, passes, queries, batch_size=settings.batch_size, precision=settings.precision,
+                strands=settings.strands, advance=advance,
+            )  # fmt: skip
+
+
+def scaled(advance: Advance, factor: float) -> Advance:
+    """Return a callback that advances by `factor` for each unit."""
+    return lambda amount, /, note="": advance(amount * factor, note)
 
 
 def distances(state_SD: Float32) -> dict[str, Float64]:
@@ -245,7 +242,6 @@ def open_scorer(
     `surroundings` is ``"reference"``, ``"population"`` or ``"person"``, with the file of the person's genotypes and the
     sample's name in it.
     """
-    settings.check()
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
     around_variants = open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, progress=progress)
