@@ -213,9 +213,13 @@ def test_the_frequency_adjusted_ratio_is_its_formula(score, write, contigs, tmp_
 @pytest.mark.parametrize(
     ("text", "field", "message"),
     [
-        ("AF=1.5", "AF", r"in\.vcf, chr1:5: INFO field AF is 1\.5, but a frequency is from 0 to 1; correct it"),
-        ("AF=-0.1", "AF", "a frequency is from 0 to 1"),
-        ("AF=0.1,0.2", "AF", "INFO field AF is 0.1,0.2, but each alternate has one value"),
+        (
+            "AF=1.5",
+            "AF",
+            r"in\.vcf, chr1:5: INFO field AF is 1\.5, but each alternate has one frequency from 0 to 1; correct it",
+        ),
+        ("AF=-0.1", "AF", "each alternate has one frequency from 0 to 1"),
+        ("AF=0.1,0.2", "AF", "INFO field AF is 0.1,0.2, but each alternate has one frequency"),
         (".", "EUR_AF", "declares no INFO field EUR_AF with Type=Float, but AF"),
         (".", "DB", "declares no INFO field DB with Type=Float"),
     ],

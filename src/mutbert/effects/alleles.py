@@ -1,30 +1,35 @@
-"""What each alternate allele of a variant changes, or why it cannot be scored.
+"""What each alternate allele of a variant changes, or why it cannot be scored; and the windows in which it is scored.
 
-Shape suffixes: A alternate alleles, R those that are compared with the genome, B bases of these.
+Shape suffixes: A alternate alleles, P distinct positions, W distinct windows, H haplotypes (each allele's reference,
+then each allele's own), L length in bases, B bases, T those that are read, R readings of them or alleles that are
+compared with the genome, M positions with a distribution, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 
 from mutbert import alphabet
-from mutbert.arrays import Bool, Int64, UInt8, list_ranges
+from mutbert.arrays import Bool, Float64, Int64, UInt8, list_ranges
+from mutbert.genome.store import ProbabilisticGenome, fixed_to_float
+from mutbert.inference.run import MASKED, NO_ROWS, PaddedWindows, Queries, Results, base_log_probabilities
+from mutbert.inference.surroundings import place_windows, read_windows
 from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
-
-    from mutbert.genome.store import ProbabilisticGenome
 
     Texts = npt.NDArray[np.object_]
 
 LONGEST: Final = 50
+# Largest share of a window's bases that is masked at once, as in training.
+_MASKED_SHARE: Final = 0.15
 
 
 class Kind(IntEnum):
@@ -55,15 +60,17 @@ class Reason(IntEnum):
     CONTIG_NOT_IN_GENOME = 4, "the genome has no such contig"
     OUTSIDE_CONTIG = 5, "the record reaches outside the contig"
     AMBIGUOUS_REFERENCE = 6, "REF has letters other than A, C, G, T"
-    AMBIGUOUS_ALTERNATE = 7, "ALT has letters other than A, C, G, T"
-    UNKNOWN_REFERENCE = 8, "the genome has N where the allele changes it, or next to an insertion"
-    REFERENCE_MISMATCH = 9, "REF is not what the genome has there"
+    UNKNOWN_REFERENCE = 7, "the genome has N where the allele changes it, or next to an insertion"
+    REFERENCE_MISMATCH = 8, "REF is not what the genome has there"
+    AMBIGUOUS_ALTERNATE = 9, "ALT has letters other than A, C, G, T"
     NOT_A_CHANGE = 10, "ALT is REF"
     TOO_LONG = 11, "more bases change than --longest allows"
     NOT_A_NUMBER = 12, "the model gives no number"
     NO_SCORE_OF_ITS_KIND = 13, "none of the requested scores applies to an allele of its kind"
 
 
+COMPARED: Final = [reason for reason in Reason if not 0 < reason < Reason.REFERENCE_MISMATCH]
+"""Of alleles whose REF was compared with the genome's bases."""
 _CODES: Final = {base: code for code, base in enumerate(alphabet.BASES)}
 _OF_ALTERNATE: Final = (Reason.NO_ALTERNATE, Reason.SYMBOLIC, Reason.OVERLAPPING_DELETION)
 
@@ -113,9 +120,11 @@ def find_alleles(
     contig_A, first_A, begin_A, end_A = (np.array(columns[number], dtype=np.int64) for number in (0, 1, 5, 6))
     reason_A, kind_A = (np.array(column, dtype=np.uint8) for column in columns[3:5])
     whole, removed, inserted = (np.array(columns[number], dtype=object) for number in (2, 7, 8))
-    codes = (np.array([_CODES.get(text, alphabet.UNKNOWN) for text in one], np.uint8) for one in (removed, inserted))
+    before_A, after_A = (
+        np.array([_CODES.get(text, alphabet.UNKNOWN) for text in one], np.uint8) for one in columns[7:]
+    )
     start_A, end_A = first_A + begin_A, first_A + end_A
-    alleles = Alleles(reason_A, kind_A, contig_A, start_A, end_A, *codes, removed, inserted)
+    alleles = Alleles(reason_A, kind_A, contig_A, start_A, end_A, before_A, after_A, removed, inserted)
     _compare(genome, alleles, first_A, whole)
     return alleles
 
@@ -181,3 +190,126 @@ def _read(genome: ProbabilisticGenome, contig_R: Int64, start_R: Int64, end_R: I
         windows = genome.windows(contig_R[rows], start_R[rows], length)
         code_B[offset_R[rows, None] + np.arange(length)] = windows.base_BL
     return code_B, offset_R
+
+
+def snv_windows(
+    genome: ProbabilisticGenome, alleles: Alleles, context: int, placement: str, *, masked: bool
+) -> tuple[PaddedWindows, Queries, Int64]:
+    """Return windows to run for SNVs, queries of their P distinct positions, and the position of each allele.
+
+    `masked` repeats each window until every position is masked once: alone, or in shared windows as many together as in
+    training, of more with neighbours apart.
+    """
+    (contig_P, position_P), position_A = unique_columns(np.stack([alleles.contig_A, alleles.start_A]))
+    placed = place_windows(position_P, _lengths(genome)[contig_P], context, placement)
+    windows, window_P = unique_columns(np.stack([contig_P, placed.start_P, placed.length_P]))
+    plain, column_P = read_windows(genome, *windows), position_P - placed.start_P
+    if not masked:
+        return plain, Queries(window_P, column_P), position_A
+    count_W = np.bincount(window_P, minlength=len(plain))
+    at_once_W = np.maximum((plain.length_N * _MASKED_SHARE).astype(np.int64), 1) if placement == "shared" else 1
+    passes_W = -(-count_W // at_once_W)
+    # Positions are sorted, but at a contig's end those of a window need not be consecutive.
+    by_window = np.argsort(window_P, kind="stable")
+    rank_P = np.empty_like(window_P)
+    rank_P[by_window] = np.arange(len(by_window)) - (np.cumsum(count_W) - count_W)[window_P[by_window]]
+    pass_P = (np.cumsum(passes_W) - passes_W)[window_P] + rank_P % passes_W[window_P]
+    repeated = plain.take(np.repeat(np.arange(len(plain)), passes_W))
+    return repeated.with_codes(pass_P, column_P, MASKED), Queries(pass_P, column_P), position_A
+
+
+class Haplotypes(NamedTuple):
+    """Windows of both haplotypes of some alleles."""
+
+    windows: PaddedWindows
+    row_H: Int64  # The window of a haplotype, and which of its bases, 0-based and half-open, are the allele's.
+    begin_H: Int64
+    end_H: Int64
+    margin_H: Int64  # More bases on either side whose embeddings count: one of MNVs and indels.
+
+    def spans(self, bases: int | None) -> Queries:
+        """Return four spans an allele: what changes, `bases` around it (None: the window), then both with ALT."""
+        length_H = self.windows.length_N[self.row_H]
+        near = np.maximum(self.begin_H - self.margin_H, 0), np.minimum(self.end_H + self.margin_H, length_H)
+        wide = np.zeros_like(length_H), length_H
+        if bases is not None:
+            size_H = np.maximum(bases, near[1] - near[0])
+            first_H = np.clip((near[0] + near[1]) // 2 - size_H // 2, 0, np.maximum(length_H - size_H, 0))
+            wide = first_H, np.minimum(first_H + size_H, length_H)
+        spans = np.stack([(self.row_H, *near), (self.row_H, *wide)], axis=1).reshape(3, 2, 2, -1)
+        return Queries(NO_ROWS, NO_ROWS, *spans.swapaxes(1, 2).reshape(3, -1))
+
+    def pseudo_ratios(self, flank: int, run: Callable[[PaddedWindows, Queries], Results]) -> Float64:
+        """Return pseudo-log-likelihood ratios in nats, over distributions the mean, shape (A,).
+
+        The pseudo-log-likelihood of a sequence is the sum, over its bases, of the log-probability of each with that
+        base alone masked (Salazar et al. 2020, arXiv 1910.14659; for proteins with indels Brandes et al. 2023,
+        doi 10.1038/s41588-023-01465-0). Here it runs over the changed bases and `flank` more on either side, and each
+        counts ``ln P + ln 4``, its excess over the chance of one in four: otherwise the longer of two haplotypes would
+        lose by its length alone. For equal lengths ``ln 4`` cancels.
+        """
+        windows, width, alleles = self.windows, self.windows.code_NL.shape[1], len(self.row_H) // 2
+        stop_H = np.minimum(self.end_H + flank, windows.length_N[self.row_H])
+        haplotype_R, column_R = list_ranges(np.maximum(self.begin_H - flank, 0), stop_H)
+        known_R = windows.code_NL[self.row_H[haplotype_R], column_R] != alphabet.UNKNOWN
+        haplotype_R, column_R = haplotype_R[known_R], column_R[known_R]
+        (row_T, column_T), read_R = unique_columns(np.stack([self.row_H[haplotype_R], column_R]))
+        every_T = np.arange(len(row_T))
+        masked = windows.take(row_T).with_codes(every_T, column_T, MASKED)
+        logit_T4 = run(masked, Queries(every_T, column_T)).logit_T4
+        share_T4 = alphabet.DISTRIBUTIONS[windows.code_NL[row_T, column_T]].astype(np.float64)
+        keys = windows.row_M * width + windows.column_M, row_T * width + column_T
+        _, of_M, of_T = np.intersect1d(*keys, assume_unique=True, return_indices=True)
+        share_T4[of_T] = fixed_to_float(windows.frequency_M4[of_M])
+        excess_T = (share_T4 * base_log_probabilities(logit_T4)).sum(axis=1) + np.log(len(alphabet.BASES))
+        sign_R = np.where(haplotype_R < alleles, -1, 1)
+        return np.bincount(haplotype_R % alleles, sign_R * excess_T[read_R], alleles).astype(np.float64)
+
+
+def read_haplotypes(genome: ProbabilisticGenome, alleles: Alleles, context: int, placement: str) -> Haplotypes:
+    """Return windows of both haplotypes; `context` has room for each allele and both flanks.
+
+    Centred, the allele is in the middle of its window, between real bases on both haplotypes: past an insertion the
+    window holds fewer of the reference's, past a deletion more.
+    """
+    changes = [np.tile(one, 2) for one in (alleles.contig_A, alleles.start_A, alleles.end_A)]
+    # The bases that change are REF's, whatever the genome or a population has there.
+    texts, text_H = np.unique(np.append(alleles.removed, alleles.inserted).astype(np.str_), return_inverse=True)
+    (contig_W, start_W, end_W, text_W), row_H = unique_columns(np.stack([*changes, text_H.reshape(-1)]))
+    size_W = np.char.str_len(texts)[text_W]
+    gain_W = size_W - (end_W - start_W)
+    placed = place_windows(start_W + size_W // 2, _lengths(genome)[contig_W] + gain_W, context, placement)
+    source = read_windows(genome, contig_W, placed.start_P, placed.length_P - gain_W)
+    begin_W = start_W - placed.start_P
+    column_L = np.arange(int(placed.length_P.max(initial=0)))
+    from_WL = column_L - np.where(column_L >= (begin_W + size_W)[:, None], gain_W[:, None], 0)
+    code_WL = np.take_along_axis(source.code_NL, np.minimum(from_WL, source.code_NL.shape[1] - 1), axis=1)
+    row_B, column_B = list_ranges(begin_W, begin_W + size_W)
+    code_B = alphabet.encode("".join(texts[text_W]))
+    # Distributions within the removed bases go with them; those past it shift.
+    past_M = source.column_M >= (begin_W + size_W - gain_W)[source.row_M]
+    kept_M = past_M | (source.column_M < begin_W[source.row_M])
+    column_M = source.column_M + np.where(past_M, gain_W[source.row_M], 0)
+    changed_W = gain_W != 0
+    changed_W[row_B[code_WL[row_B, column_B] != code_B]] = True
+    changed_W[source.row_M[~kept_M]] = True
+    code_WL[row_B, column_B] = code_B
+    windows = PaddedWindows(
+        code_WL, placed.length_P, source.row_M[kept_M], column_M[kept_M], source.frequency_M4[kept_M]
+    )
+    # Windows that begin at one base are the same where they have what the genome has.
+    same = np.stack([contig_W, placed.start_P, np.where(changed_W, np.arange(len(changed_W)), -1)])
+    _, first, window_W = np.unique(same, axis=1, return_index=True, return_inverse=True)
+    margin_H = np.tile(alleles.kind_A != Kind.SNV, 2).astype(np.int64)
+    begin_H, row = begin_W[row_H], window_W.reshape(-1)[row_H]
+    return Haplotypes(windows.take(first), row, begin_H, begin_H + size_W[row_H], margin_H)
+
+
+def _lengths(genome: ProbabilisticGenome) -> Int64:
+    return np.array(list(genome.lengths.values()), dtype=np.int64)
+
+
+def unique_columns(columns: Int64) -> tuple[Int64, Int64]:
+    """Return the distinct columns in ascending order, and the index of each column among them."""
+    distinct, inverse = np.unique(columns, axis=1, return_inverse=True)
+    return distinct, inverse.reshape(-1)

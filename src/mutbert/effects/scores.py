@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from mutbert.effects.allele_windows import read_haplotypes, snv_windows
-from mutbert.effects.alleles import LONGEST, Alleles, Kind, Reason, find_alleles
+from mutbert.effects.alleles import (
+    LONGEST,
+    Alleles,
+    Haplotypes,
+    Kind,
+    Reason,
+    find_alleles,
+    read_haplotypes,
+    snv_windows,
+)  # fmt: skip
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
@@ -26,8 +35,6 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Float32, Float64
     from mutbert.progress import Advance
-
-_OTHERS_AT_ONCE: Final = 64
 
 
 class Field(NamedTuple):
@@ -63,24 +70,17 @@ FIELDS: Final = {
 class ScoreSettings:
     """How alleles are scored."""
 
-    # Groups of `FIELDS`.
-    scores: tuple[str, ...] = ("llr",)
-    # Bases of a window, by default as many as the model is trained for.
-    context: int | None = None
-    # As in `mutbert.inference.surroundings.place_windows`. SNVs of one shared window are masked together, at most as
-    # large a share of it as in training; MNVs and indels are centred either way.
+    scores: tuple[str, ...] = ("llr",)  # groups of `FIELDS`
+    context: int | None = None  # bases of a window, by default as many as the model is trained for
+    # As in `place_windows`. SNVs of one shared window are masked together, at most as large a share of it as in
+    # training; MNVs and indels are centred either way.
     windows: str = "centred"
-    # "both" for the mean over a window and its reverse complement, or "forward".
-    strands: str = "both"
-    # Bases on either side of an MNV or indel that PLLR counts.
-    flank: int = 8
-    # Changed bases of an MNV or indel that is scored; at most `context` less both flanks.
-    longest: int = LONGEST
-    # Around the variant, over which L2_WINDOW and COS_WINDOW take the mean; by default the whole window.
-    distance_bases: int | None = None
-    # Windows that run at once, and in which precision: "fp32" or "bf16".
-    batch_size: int = 32
-    precision: str = "fp32"
+    strands: str = "both"  # the mean over a window and its reverse complement, or "forward"
+    flank: int = 8  # bases on either side of an MNV or indel that PLLR counts
+    longest: int = LONGEST  # changed bases of an MNV or indel that is scored; at most `context` less both flanks
+    distance_bases: int | None = None  # around the variant, whose mean L2_WINDOW and COS_WINDOW compare; by default all
+    batch_size: int = 32  # windows
+    precision: str = "fp32"  # or "bf16"
     # Such as {"type": "dynamic", "factor": 2}, for a context longer than trained.
     rope_scaling: Mapping[str, Any] | None = None
 
@@ -105,19 +105,31 @@ class ScoreSettings:
         return replace(self, context=context, longest=min(self.longest, room))
 
 
-class AlleleScorer:
-    """What scorers have in common: `fields` are the columns of `score`. Each kind of model reads windows in its way."""
+class Scorer:
+    """Scores alleles of a genome with a model, which runs on its device and is left as it was.
 
-    model: Any
-    # SNVs, and other alleles, whose windows are in memory together.
-    at_once: tuple[int, int]
+    A score depends on its allele, the surroundings and the settings. With shared windows it also depends on which other
+    alleles of the window are scored in the same call, since they are masked together. `fields` are the columns of
+    `score`.
+    """
+
+    # SNVs, and other alleles, whose windows are in memory at once. SNVs of a shared window stay together.
+    at_once = sys.maxsize, 64
 
     def __init__(
-        self, genome: ProbabilisticGenome, seen: ProbabilisticGenome, settings: ScoreSettings, context: int,
-        fields: Sequence[Field],
+        self, model: MutBertForMaskedLM, genome: ProbabilisticGenome, surroundings: Surroundings,
+        settings: ScoreSettings,
     ) -> None:  # fmt: skip
-        self.genome, self.settings, self.context, self.fields = genome, settings.within(context), context, tuple(fields)
-        self._seen = seen
+        fields = [field for name in FIELDS if name in settings.scores for field in FIELDS[name]]
+        context = resolve_context(model.config, settings.context, settings.rope_scaling)
+        self._set(model, genome, surroundings, settings, context, fields)
+
+    def _set(
+        self, model: Any, genome: ProbabilisticGenome, surroundings: Surroundings, settings: ScoreSettings,
+        context: int, fields: Sequence[Field],
+    ) -> None:  # fmt: skip
+        self.model, self.genome, self.surroundings = model, genome, surroundings
+        self.settings, self.context, self.fields = settings.within(context), context, tuple(fields)
 
     def find(
         self, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str], alternates: Sequence[str]
@@ -145,73 +157,44 @@ class AlleleScorer:
         snvs, every = alleles.kind_A[0] == Kind.SNV, np.arange(len(alleles))
         columns: dict[str, Float32 | Float64] = {}
         groups = [name for name in FIELDS if set(FIELDS[name]) & set(self.fields)]
+        # Of a group of scores, 1 is all that there is to do.
         advance = scaled(advance, len(alleles) / len(groups))
         for name in groups:
             if name == "distance":
-                placement = self.settings.windows if snvs else "centred"
-                both = read_haplotypes(self._seen, alleles, self.context, placement)
+                both = self._haplotypes(alleles, self.settings.windows if snvs else "centred")
                 columns |= distances(self._states(both.windows, both.spans(self.settings.distance_bases), advance))
             elif snvs:
                 logit_A4 = self._logits(alleles, advance, masked=name == "llr")
                 ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
                 columns |= {"LLR": ratio_A, "ENT": entropy(logit_A4)} if name == "llr" else {"ULLR": ratio_A}
-            elif name == "llr":
-                columns["PLLR"] = self._pseudo_ratios(alleles, advance)
+            elif name == "llr" and any(field.name == "PLLR" for field in self.fields):
+                both = self._haplotypes(alleles, "centred")
+                columns["PLLR"] = both.pseudo_ratios(self.settings.flank, partial(self._run, advance=advance))
             else:
                 advance(1)
         return columns
 
-    def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
-        """Return logits of A, C, G and T at SNVs, (A, 4); `advance` gets the share of the work that is done."""
-        raise NotImplementedError
-
-    def _states(self, windows: PaddedWindows, queries: Queries, advance: Advance) -> Float32:
-        """Return the mean hidden states of spans as `Haplotypes.spans` returns them, (S, D)."""
-        raise NotImplementedError
-
-    def _pseudo_ratios(self, alleles: Alleles, advance: Advance) -> Float64:
-        """Return ratios of MNVs and indels, (A,)."""
-        raise NotImplementedError
-
-
-class Scorer(AlleleScorer):
-    """Scores alleles of a genome with a model, which runs on its device and is left as it was.
-
-    A score depends on its allele, the surroundings and the settings. With shared windows it also depends on which other
-    alleles of the window are scored in the same call, since they are masked together.
-    """
-
-    # SNVs of a shared window stay together; MNVs and indels have many windows each.
-    at_once = sys.maxsize, _OTHERS_AT_ONCE
-
-    def __init__(
-        self, model: MutBertForMaskedLM, genome: ProbabilisticGenome, surroundings: Surroundings,
-        settings: ScoreSettings,
-    ) -> None:  # fmt: skip
-        context = resolve_context(model.config, settings.context, settings.rope_scaling)
-        fields = [field for name in FIELDS if name in settings.scores for field in FIELDS[name]]
-        super().__init__(genome, surroundings.genome, settings, context, fields)
-        self.model, self.surroundings = model, surroundings
+    def _haplotypes(self, alleles: Alleles, placement: str) -> Haplotypes:
+        return read_haplotypes(self.surroundings.genome, alleles, self.context, placement)
 
     def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
-        placement = self.settings.windows
-        passes, queries, position_A = snv_windows(self._seen, alleles, self.context, placement, masked=masked)
+        """Return logits of A, C, G and T at SNVs, (A, 4)."""
+        where = self.context, self.settings.windows
+        passes, queries, position_A = snv_windows(self.surroundings.genome, alleles, *where, masked=masked)
         return self._run(passes, queries, advance).logit_T4[position_A]
 
     def _states(self, windows: PaddedWindows, queries: Queries, advance: Advance) -> Float32:
+        """Return the mean hidden states of the spans of `Haplotypes.spans`, (S, D)."""
         return self._run(windows, queries, advance).state_SD
 
-    def _pseudo_ratios(self, alleles: Alleles, advance: Advance) -> Float64:
-        both = read_haplotypes(self._seen, alleles, self.context, "centred")
-        return both.pseudo_ratios(self.settings.flank, lambda *passes: self._run(*passes, advance).logit_T4)
-
     def _run(self, passes: PaddedWindows, queries: Queries, advance: Advance) -> Results:
-        settings, advance = self.settings, scaled(advance, 1 / max(len(passes), 1))
-        with rope_scaled(self.model.config, settings.rope_scaling):
-            return run_windows(
-                self.model, passes, queries, batch_size=settings.batch_size, precision=settings.precision,
-                strands=settings.strands, advance=advance,
-            )  # fmt: skip
+        with rope_scaled(self.model.config, self.settings.rope_scaling):
+            return run_windows(self.model, passes, queries, **self._how(len(passes), advance))
+
+    def _how(self, passes: int, advance: Advance) -> dict[str, Any]:
+        """Return how batches are run."""
+        how = {name: getattr(self.settings, name) for name in ("strands", "batch_size", "precision")}
+        return how | {"advance": scaled(advance, 1 / max(passes, 1))}
 
 
 def scaled(advance: Advance, factor: float) -> Advance:

@@ -20,19 +20,18 @@ import numpy as np
 import torch
 
 from mutbert import alphabet
-from mutbert.effects.allele_windows import unique_columns
-from mutbert.effects.scores import FIELDS, AlleleScorer, ScoreSettings, scaled
+from mutbert.effects.alleles import Alleles, unique_columns
+from mutbert.effects.scores import FIELDS, Scorer, ScoreSettings
 from mutbert.encoders.inputs import Sequences
 from mutbert.encoders.token_encoders import PeerEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.inference.run import PaddedWindows, Queries, batch_of, run_batches
-from mutbert.inference.surroundings import place_windows, read_windows
+from mutbert.inference.surroundings import Surroundings, place_windows, read_windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mutbert.arrays import Float32, Float64, Int64
-    from mutbert.effects.alleles import Alleles
+    from mutbert.arrays import Float32, Int64
     from mutbert.encoders.inputs import Batch, TokenInputs
     from mutbert.encoders.token_encoders import AutoEncoder
     from mutbert.genome.store import ProbabilisticGenome
@@ -43,7 +42,7 @@ _CONTEXT: Final = 512
 _BASES_AT_ONCE: Final = 1 << 22
 
 
-class TokenScorer(AlleleScorer):
+class TokenScorer(Scorer):
     """Scores alleles of a genome's reference with a model that reads tokens, as `mutbert.effects.scores.Scorer` does.
 
     LLR, ENT and ULLR are of SNVs, and of models whose tokens stay tokens when a base is exchanged; distances are of all
@@ -65,11 +64,10 @@ class TokenScorer(AlleleScorer):
                 f"{encoder.name}: has no likelihood ratio, as another base makes other tokens; add distance to --scores"
             )
         context = settings.context or (_CONTEXT if peer is None else peer.context)
-        super().__init__(genome, genome.reference(), settings, context, every)
-        self.at_once = _BASES_AT_ONCE // context + 1, _BASES_AT_ONCE // context + 1
-        self.encoder = encoder
-        self.model = peer.masked(0) if peer is not None and ratios else encoder.body(0)
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model = peer.masked(0) if peer is not None and ratios else encoder.body(0)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        self._set(model, genome, Surroundings("reference", genome.reference(), {}), settings, context, every)
+        self.encoder, self.at_once = encoder, (_BASES_AT_ONCE // context + 1,) * 2
         self._body = self.model.base_model if ratios else self.model
 
     def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
@@ -85,7 +83,7 @@ class TokenScorer(AlleleScorer):
         length_A = np.array(list(self.genome.lengths.values()), dtype=np.int64)[alleles.contig_A]
         placed = place_windows(alleles.start_A, length_A, self.context)
         column_A = alleles.start_A - placed.start_P
-        windows = read_windows(self._seen, alleles.contig_A, placed.start_P, placed.length_P)
+        windows = read_windows(self.surroundings.genome, alleles.contig_A, placed.start_P, placed.length_P)
 
         def find(inputs: TokenInputs, reverse: bool) -> Int64:
             offset_A = placed.length_P - 1 - column_A if reverse else column_A
@@ -101,7 +99,7 @@ class TokenScorer(AlleleScorer):
                 batch["input_ids"][row_B, token_B] = peer.tokenizer.mask_token_id
             return peer.masked_logits(self.model, batch, token_B).gather(1, found_BK[:, 1:])
 
-        return self._run(windows.with_codes(every, column_A, alleles.reference_A), find, read, advance)
+        return self._read(windows.with_codes(every, column_A, alleles.reference_A), find, read, advance)
 
     def _states(self, windows: PaddedWindows, queries: Queries, advance: Advance) -> Float32:
         """Return the mean hidden states of the tokens that spans overlap; NaN where these are unknown."""
@@ -125,14 +123,10 @@ class TokenScorer(AlleleScorer):
                 means.append(total_BD / weight_BT.sum(dim=1, keepdim=True))
             return torch.cat(means, dim=1)
 
-        state_N2D = self._run(passes, find, read, advance)
+        state_N2D = self._read(passes, find, read, advance)
         return state_N2D.reshape(2, len(passes) // 2, 2, -1).swapaxes(1, 2).reshape(2 * len(passes), -1)
 
-    def _pseudo_ratios(self, alleles: Alleles, advance: Advance) -> Float64:
-        advance(1)
-        return np.full(len(alleles), np.nan)
-
-    def _run(
+    def _read(
         self, windows: PaddedWindows, find: Callable[[TokenInputs, bool], Int64],
         read: Callable[[Batch, torch.Tensor], torch.Tensor], advance: Advance,
     ) -> Float32:  # fmt: skip
@@ -140,8 +134,8 @@ class TokenScorer(AlleleScorer):
 
         ``find(inputs, reverse)`` returns what is read of a strand's tokens, (N, K), with a negative number for nothing.
         """
-        most, settings, strands = most_tokens(self._body), self.settings, []
-        for reverse in (False, True)[: 1 + (settings.strands == "both")]:
+        most, strands = most_tokens(self._body), []
+        for reverse in (False, True)[: 1 + (self.settings.strands == "both")]:
             own = windows.reverse_complement() if reverse else windows
             sequences = Sequences(own.code_NL[own.inside_NL], np.append(0, np.cumsum(own.length_N)))
             inputs = self.encoder.inputs(sequences)
@@ -158,10 +152,8 @@ class TokenScorer(AlleleScorer):
             batch = batch_of(inputs, rows[chosen], self.model)
             return [read(batch, torch.from_numpy(found_NK[rows[chosen]]).to(batch["input_ids"].device))]
 
-        order, found = run_batches(
-            self.model, strands[0][0].length_N[rows], predict, strands=settings.strands, precision=settings.precision,
-            batch_size=settings.batch_size, advance=scaled(advance, 1 / max(len(rows), 1)),
-        )  # fmt: skip
+        length_N = strands[0][0].length_N[rows]
+        order, found = run_batches(self.model, length_N, predict, **self._how(len(rows), advance))
         value_ND = np.full((len(windows), found[0].shape[1] if found else 4), np.nan, dtype=np.float32)
         if found:
             value_ND[rows[order]] = found[0]

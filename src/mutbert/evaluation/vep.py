@@ -258,7 +258,7 @@ def _open(
     settings: ScoreSettings,
     *,
     trust_remote_code: bool,
-) -> Scorer | TokenScorer:
+) -> Scorer:
     """Return what scores by a model, MutBERT or any other."""
     if isinstance(model, str | Path):
         encoder = open_encoder(model, name=name, trust_remote_code=trust_remote_code)
@@ -313,7 +313,7 @@ class _Found(NamedTuple):
     repeated: int
 
 
-def _find(table: LabelledVariants, scorer: Scorer | TokenScorer) -> _Found:
+def _find(table: LabelledVariants, scorer: Scorer) -> _Found:
     alleles = scorer.find(table.contigs, table.positions, table.references, table.alternates)
     assert len(alleles) == len(table), "a row has one alternate"
     reason_N = table.labels.reason_N.copy()
@@ -381,9 +381,7 @@ def _check_usable(table: LabelledVariants, found: _Found, genome: ProbabilisticG
         )
 
 
-def _scores(
-    name: str, scorer: Scorer | TokenScorer, alleles: Alleles, advance: Advance
-) -> tuple[list[Predictor], Float64]:
+def _scores(name: str, scorer: Scorer, alleles: Alleles, advance: Advance) -> tuple[list[Predictor], Float64]:
     """Score alleles; gives each field as a predictor, and what is made of them."""
     value_AF = _score_in_chunks(scorer, alleles, advance)
     snv, others = (Kind.SNV,), (Kind.MNV, Kind.INDEL)
@@ -415,7 +413,7 @@ def _scores(
     return [predictor for predictor, _ in columns], np.stack([value_A for _, value_A in columns], axis=1)
 
 
-def _score_in_chunks(scorer: Scorer | TokenScorer, alleles: Alleles, advance: Advance) -> Float64:
+def _score_in_chunks(scorer: Scorer, alleles: Alleles, advance: Advance) -> Float64:
     """Score alleles by their place in the genome, whatever the order of the table."""
     order = np.lexsort((alleles.start_A, alleles.contig_A))
     contig, start = alleles.contig_A[order], alleles.start_A[order]
