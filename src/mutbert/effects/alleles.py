@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 
     Texts = npt.NDArray[np.object_]
 
-LONGEST: Final = 50
-# Largest share of a window's bases that is masked at once, as in training.
-_MASKED_SHARE: Final = 0.15
-
 
 class Kind(IntEnum):
     """What an alternate allele is, once bases that both ends of REF and ALT share are trimmed."""
@@ -71,6 +67,8 @@ class Reason(IntEnum):
 
 COMPARED: Final = [reason for reason in Reason if not 0 < reason < Reason.REFERENCE_MISMATCH]
 """Of alleles whose REF was compared with the genome's bases."""
+# Of the columns of `Alleles`, and of the start and the text of REF.
+_TYPES: Final = (*[np.uint8] * 2, *[np.int64] * 3, *[np.uint8] * 2, *[np.object_] * 2, np.int64, np.object_)
 _CODES: Final = {base: code for code, base in enumerate(alphabet.BASES)}
 _OF_ALTERNATE: Final = (Reason.NO_ALTERNATE, Reason.SYMBOLIC, Reason.OVERLAPPING_DELETION)
 
@@ -103,7 +101,7 @@ class Alleles:
 
 def find_alleles(
     genome: ProbabilisticGenome, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str],
-    alternates: Sequence[str], *, longest: int = LONGEST,
+    alternates: Sequence[str], *, longest: int = 50,
 ) -> Alleles:  # fmt: skip
     """Return what each alternate allele of records changes.
 
@@ -114,23 +112,22 @@ def find_alleles(
     contig_of = {name: numbers.get(names.find(name) or "", -1) for name in set(contigs)}
     rows: list[tuple[Any, ...]] = []
     for contig, position, reference, several in zip(contigs, positions, references, alternates, strict=True):
-        locus = contig_of[contig], position - 1, reference.upper()
-        rows += [(*locus, *_change(locus[2], one, longest)) for one in several.upper().split(",")]
-    columns = list(zip(*rows, strict=True)) or [()] * 9
-    contig_A, first_A, begin_A, end_A = (np.array(columns[number], dtype=np.int64) for number in (0, 1, 5, 6))
-    reason_A, kind_A = (np.array(column, dtype=np.uint8) for column in columns[3:5])
-    whole, removed, inserted = (np.array(columns[number], dtype=object) for number in (2, 7, 8))
-    before_A, after_A = (
-        np.array([_CODES.get(text, alphabet.UNKNOWN) for text in one], np.uint8) for one in columns[7:]
-    )
-    start_A, end_A = first_A + begin_A, first_A + end_A
-    alleles = Alleles(reason_A, kind_A, contig_A, start_A, end_A, before_A, after_A, removed, inserted)
-    _compare(genome, alleles, first_A, whole)
+        reference, first = reference.upper(), position - 1
+        for alternate in several.upper().split(","):
+            reason, kind, begin, end, inserted = _change(reference, alternate, longest)
+            removed = reference[begin:end]
+            codes = (_CODES.get(text, alphabet.UNKNOWN) for text in (removed, inserted))
+            changed = contig_of[contig], first + begin, first + end, *codes, removed, inserted
+            rows.append((reason, kind, *changed, first, reference))
+    columns = zip(list(zip(*rows, strict=True)) or [()] * len(_TYPES), _TYPES, strict=True)
+    *own, first_A, whole_A = (np.array(column, dtype=kind) for column, kind in columns)
+    alleles = Alleles(*own)
+    _compare(genome, alleles, first_A, whole_A)
     return alleles
 
 
-def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind, int, int, str, str]:
-    """Return a reason, a kind, and the bases of REF that change: half-open, as text, and what replaces them."""
+def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind, int, int, str]:
+    """Return a reason, a kind, the bases of REF that change (half-open), and what replaces them."""
     # From the right first, as `bcftools norm` does, so that an allele of several is what it is in a record of its own.
     end, length = len(reference), len(alternate)
     while min(end, length) and reference[end - 1] == alternate[length - 1]:
@@ -148,9 +145,9 @@ def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind,
         (Reason.TOO_LONG, max(end - begin, len(inserted)) > longest),
     )
     if reason := next((one for one, is_so in faults if is_so), Reason.SCORED):
-        return reason, Kind.NONE, 0, 0, "", ""
+        return reason, Kind.NONE, 0, 0, ""
     kind = Kind.INDEL if end - begin != len(inserted) else Kind.SNV if len(inserted) == 1 else Kind.MNV
-    return Reason.SCORED, kind, begin, end, reference[begin:end], inserted
+    return Reason.SCORED, kind, begin, end, inserted
 
 
 def _compare(genome: ProbabilisticGenome, alleles: Alleles, first_A: Int64, references: Texts) -> None:
@@ -201,13 +198,15 @@ def snv_windows(
     training, of more with neighbours apart.
     """
     (contig_P, position_P), position_A = unique_columns(np.stack([alleles.contig_A, alleles.start_A]))
-    placed = place_windows(position_P, _lengths(genome)[contig_P], context, placement)
+    length_P = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_P]
+    placed = place_windows(position_P, length_P, context, placement)
     windows, window_P = unique_columns(np.stack([contig_P, placed.start_P, placed.length_P]))
     plain, column_P = read_windows(genome, *windows), position_P - placed.start_P
     if not masked:
         return plain, Queries(window_P, column_P), position_A
     count_W = np.bincount(window_P, minlength=len(plain))
-    at_once_W = np.maximum((plain.length_N * _MASKED_SHARE).astype(np.int64), 1) if placement == "shared" else 1
+    # At most 15 % of a window's bases at once, as in training.
+    at_once_W = np.maximum((plain.length_N * 0.15).astype(np.int64), 1) if placement == "shared" else 1
     passes_W = -(-count_W // at_once_W)
     # Positions are sorted, but at a contig's end those of a window need not be consecutive.
     by_window = np.argsort(window_P, kind="stable")
@@ -272,41 +271,34 @@ def read_haplotypes(genome: ProbabilisticGenome, alleles: Alleles, context: int,
     Centred, the allele is in the middle of its window, between real bases on both haplotypes: past an insertion the
     window holds fewer of the reference's, past a deletion more.
     """
-    changes = [np.tile(one, 2) for one in (alleles.contig_A, alleles.start_A, alleles.end_A)]
+    contig_H, start_H, end_H = (np.tile(one, 2) for one in (alleles.contig_A, alleles.start_A, alleles.end_A))
     # The bases that change are REF's, whatever the genome or a population has there.
     texts, text_H = np.unique(np.append(alleles.removed, alleles.inserted).astype(np.str_), return_inverse=True)
-    (contig_W, start_W, end_W, text_W), row_H = unique_columns(np.stack([*changes, text_H.reshape(-1)]))
-    size_W = np.char.str_len(texts)[text_W]
-    gain_W = size_W - (end_W - start_W)
-    placed = place_windows(start_W + size_W // 2, _lengths(genome)[contig_W] + gain_W, context, placement)
-    source = read_windows(genome, contig_W, placed.start_P, placed.length_P - gain_W)
-    begin_W = start_W - placed.start_P
+    size_H = np.char.str_len(texts)[text_H]
+    gain_H = size_H - (end_H - start_H)
+    length_H = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_H] + gain_H
+    placed = place_windows(start_H + size_H // 2, length_H, context, placement)
+    source = read_windows(genome, contig_H, placed.start_P, placed.length_P - gain_H)
+    begin_H = start_H - placed.start_P
     column_L = np.arange(int(placed.length_P.max(initial=0)))
-    from_WL = column_L - np.where(column_L >= (begin_W + size_W)[:, None], gain_W[:, None], 0)
-    code_WL = np.take_along_axis(source.code_NL, np.minimum(from_WL, source.code_NL.shape[1] - 1), axis=1)
-    row_B, column_B = list_ranges(begin_W, begin_W + size_W)
-    code_B = alphabet.encode("".join(texts[text_W]))
+    from_HL = column_L - np.where(column_L >= (begin_H + size_H)[:, None], gain_H[:, None], 0)
+    code_HL = np.take_along_axis(source.code_NL, np.minimum(from_HL, source.code_NL.shape[1] - 1), axis=1)
+    row_B, column_B = list_ranges(begin_H, begin_H + size_H)
+    code_B = alphabet.encode("".join(texts[text_H]))
     # Distributions within the removed bases go with them; those past it shift.
-    past_M = source.column_M >= (begin_W + size_W - gain_W)[source.row_M]
-    kept_M = past_M | (source.column_M < begin_W[source.row_M])
-    column_M = source.column_M + np.where(past_M, gain_W[source.row_M], 0)
-    changed_W = gain_W != 0
-    changed_W[row_B[code_WL[row_B, column_B] != code_B]] = True
-    changed_W[source.row_M[~kept_M]] = True
-    code_WL[row_B, column_B] = code_B
-    windows = PaddedWindows(
-        code_WL, placed.length_P, source.row_M[kept_M], column_M[kept_M], source.frequency_M4[kept_M]
-    )
-    # Windows that begin at one base are the same where they have what the genome has.
-    same = np.stack([contig_W, placed.start_P, np.where(changed_W, np.arange(len(changed_W)), -1)])
-    _, first, window_W = np.unique(same, axis=1, return_index=True, return_inverse=True)
+    row_M, past_M = source.row_M, source.column_M >= (begin_H + size_H - gain_H)[source.row_M]
+    kept_M = past_M | (source.column_M < begin_H[row_M])
+    column_M = source.column_M + np.where(past_M, gain_H[row_M], 0)
+    changed_H = gain_H != 0
+    changed_H[row_B[code_HL[row_B, column_B] != code_B]] = True
+    changed_H[row_M[~kept_M]] = True
+    code_HL[row_B, column_B] = code_B
+    windows = PaddedWindows(code_HL, placed.length_P, row_M[kept_M], column_M[kept_M], source.frequency_M4[kept_M])
+    # Haplotypes share a window with the same change in it, or where they are what the genome is.
+    changes = np.where(changed_H, [start_H, end_H, text_H], -1)
+    _, first, row_H = np.unique([contig_H, placed.start_P, *changes], axis=1, return_index=True, return_inverse=True)
     margin_H = np.tile(alleles.kind_A != Kind.SNV, 2).astype(np.int64)
-    begin_H, row = begin_W[row_H], window_W.reshape(-1)[row_H]
-    return Haplotypes(windows.take(first), row, begin_H, begin_H + size_W[row_H], margin_H)
-
-
-def _lengths(genome: ProbabilisticGenome) -> Int64:
-    return np.array(list(genome.lengths.values()), dtype=np.int64)
+    return Haplotypes(windows.take(first), row_H.reshape(-1), begin_H, begin_H + size_H, margin_H)
 
 
 def unique_columns(columns: Int64) -> tuple[Int64, Int64]:

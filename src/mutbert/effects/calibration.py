@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 _FORMAT: Final = "mutbert calibration"
 _VERSION: Final = 1
 _QUANTILES: Final = 1001
-LEAST: Final = 100
-"""Alleles of a kind that a background needs to serve that kind."""
+LEAST: Final = 100  # alleles of a kind that a background needs to serve that kind
 # Kinds of alleles whose scores are compared with one another.
 _GROUPS: Final = {"snv": (Kind.SNV,), "mnv_indel": (Kind.MNV, Kind.INDEL)}
 # Settings that a background's scores do not depend on.
@@ -47,14 +46,13 @@ def write_calibration(
 ) -> None:
     """Write a background's file from scored parts; the scores of one field at a time are in memory."""
     found: dict[str, dict[str, Any]] = {}
-    for name, _, extreme in fields:
-        if extreme:
-            found[name] = {"extreme": extreme}
-            for group, kinds in _GROUPS.items():
-                rows = pl.col("kind").is_in([kind.name.lower() for kind in kinds])
-                scores = pl.scan_parquet(parts).filter(rows).select(name).collect().to_series().drop_nulls().to_numpy()
-                own = quantiles(scores).tolist() if len(scores) >= LEAST else None
-                found[name][group] = {"alleles": len(scores), "quantiles": own}
+    for name, _, extreme in (field for field in fields if field.extreme):
+        found[name] = {"extreme": extreme}
+        for group, kinds in _GROUPS.items():
+            rows = pl.col("kind").is_in([kind.name.lower() for kind in kinds])
+            scores = pl.scan_parquet(parts).filter(rows).select(name).collect().to_series().drop_nulls().to_numpy()
+            own = quantiles(scores).tolist() if len(scores) >= LEAST else None
+            found[name][group] = {"alleles": len(scores), "quantiles": own}
     head = {"format": _FORMAT, "version": _VERSION, "made_of": _made_of(plan), "created_by": mutbert.__version__}
     write_json(path, {**head, "vcf": vcf, "fields": found}, force=True)
 
@@ -81,22 +79,18 @@ def percentage_below(quantile_Q: Float64, value_A: Float64) -> Float64:
 
 
 class Calibration:
-    """A background from its file, by `fields`; raises an InputError where that is missing, another or damaged."""
+    """A background from its file; raises an InputError where that is missing, another or damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format"] != _FORMAT or values["version"] > _VERSION:
+            if (values["format"], values["version"]) != (_FORMAT, _VERSION):
                 raise ValueError(f"{values['format']} of version {values['version']}")
             self.made_of, self.fields = dict(values["made_of"]), values["fields"]
-            self._quantile_Q = {
-                (name, group): np.array(field[group]["quantiles"], dtype=np.float64)
-                for name, field in self.fields.items()
-                for group in _GROUPS
-                if field[group]["quantiles"] is not None
-            }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            every = {(name, group): one[group]["quantiles"] for name, one in self.fields.items() for group in _GROUPS}
+            self._quantile_Q = {key: np.array(own, np.float64) for key, own in every.items() if own is not None}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}: is no background that can be read ({one_line(error)}); make it by --calibrate"
             ) from None
@@ -107,23 +101,18 @@ class Calibration:
             raise InputError(f"{self.path}: is of other scores: {'; '.join(found)}; make one by --calibrate")
         names = [field.name for field in fields if field.extreme]
         if not set(names) & set(self.fields):
-            raise InputError(
-                f"{self.path}: has no {' or '.join(names)}, but {', '.join(self.fields)}; make one by --calibrate with "
-                "the same --scores"
-            )
+            own, wanted = ", ".join(self.fields), " or ".join(names)
+            raise InputError(f"{self.path}: has no {wanted}, but {own}; make one by --calibrate with the same --scores")
 
     def added(self, fields: Sequence[Field]) -> list[Field]:
         """Return the fields that it adds to those of a scorer."""
-        found = []
-        for name, _, extreme in fields:
-            groups = [group for group in _GROUPS if (name, group) in self._quantile_Q]
-            sizes = ", ".join(f"{self.fields[name][group]['alleles']:,} {group}" for group in groups)
-            description = (
-                f"Percentage, 0 to 100, of a background's alleles of its kind whose {name} is less extreme, thus "
-                f"{'higher' if extreme < 0 else 'lower'}; the background is {self.path.name}, {sizes}"
-            )
-            found += [Field(f"{name}_PCT", description, 0)] if groups else []
-        return found
+        text = "Percentage, 0 to 100, of {}'s alleles of its kind whose {} is less extreme, thus {}"
+        known = {name for name, _ in self._quantile_Q}
+        return [
+            Field(f"{name}_PCT", text.format(self.path.name, name, "higher" if extreme < 0 else "lower"), 0)
+            for name, _, extreme in fields
+            if name in known
+        ]
 
     def percentages(self, columns: Mapping[str, Float64], kind_A: UInt8) -> dict[str, Float64]:
         """Return the percentages of the background that are less extreme, with two decimals; NaN where it has none."""

@@ -15,9 +15,8 @@ import pysam
 import pysam.bcftools
 
 from mutbert.effects.alleles import COMPARED
-from mutbert.effects.scores import Field, Scorer
 from mutbert.errors import InputError
-from mutbert.files import atomic_file, check_output
+from mutbert.files import atomic_file
 from mutbert.genome.vcf import Region, VcfHeader, read_lines, read_records
 from mutbert.inference.surroundings import place_windows
 from mutbert.regions import ContigNames
@@ -27,14 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from mutbert.arrays import Bool, Float64
+    from mutbert.arrays import Float64
+    from mutbert.effects.scores import Field, Scorer
 
 VCFS: Final = (".vcf.gz", ".vcf", ".bcf")
 TABLES: Final = (".tsv.gz", ".tsv", ".parquet")
-_LOCUS: Final = ("chrom", "pos", "id", "ref", "alt", "kind")
-_INFO: Final = 7
 # Added to frequencies, so that an allele that was never seen has a ratio.
-_EPSILON: Final = 1e-4
+EPSILON: Final = 1e-4
 
 
 def cut_records(
@@ -47,43 +45,36 @@ def cut_records(
     texts = dict.fromkeys(["contig", "ref", "alt", *fields], pl.String())
     held = pl.DataFrame(schema={"record": pl.Int64(), "part": pl.Int64(), "position": pl.Int64(), **texts})
     is_snv = (pl.col("ref").str.len_bytes() == 1) & pl.col("alt").str.contains("^.(,.)*$")
+    lengths, contig, position, reached = scorer.genome.lengths, "", 0, 0
     records = weight = first = 0
-    for frame, free_N in _with_free(path, fields, scorer, region):
+    for frame in read_records(path, fields, region=region):
         weight_N = frame.select(pl.when(is_snv).then(1).otherwise(10)).to_series().to_numpy().astype(np.int64)
-        first_N = np.maximum.accumulate(np.where(free_N, weight + np.cumsum(weight_N) - weight_N, first))
+        first_N = weight + np.cumsum(weight_N) - weight_N
+        if scorer.settings.windows == "shared":
+            names = ContigNames(lengths)
+            length_of = {name: lengths.get(names.find(name) or "", 1 << 32) for name in frame["contig"].unique()}
+            length_N = np.array([length_of[name] for name in frame["contig"]], dtype=np.int64)
+            begin_N, bases_N = frame["position"].to_numpy(), frame["ref"].str.len_bytes().to_numpy().astype(np.int64)
+            is_same_N = (frame["contig"] == frame["contig"].shift(1, fill_value=contig)).to_numpy()
+            for row in np.flatnonzero(is_same_N & (np.diff(begin_N, prepend=position) < 0))[:1].tolist():
+                raise InputError(
+                    f"{path}: {frame['contig'][row]}:{begin_N[row] + 1} comes too late, and shared windows need a "
+                    "sorted file; use 'bcftools sort' first, or choose --windows centred"
+                )
+            window_N, reached_N = (
+                place_windows(np.clip(one_N, 0, length_N - 1), length_N, scorer.context, "shared").start_P
+                for one_N in (begin_N, begin_N + bases_N - 1)
+            )
+            # No part begins in the window where the record before ends.
+            is_free_N = ~is_same_N | (window_N > np.append(reached, reached_N[:-1]))
+            first_N = np.maximum.accumulate(np.where(is_free_N, first_N, first))
+            contig, position, reached = frame["contig"][-1], int(begin_N[-1]), int(reached_N[-1])
         part, record = pl.Series(first_N // size), pl.int_range(records, records + pl.len(), dtype=pl.Int64)
         numbered = frame.with_columns(part=part, record=record).select(held.columns)
         records, weight, first = records + len(frame), weight + int(weight_N.sum()), int(first_N[-1])
         *whole, held = pl.concat([held, numbered]).partition_by("part", maintain_order=True)
         yield from whole
     yield held
-
-
-def _with_free(
-    path: Path, fields: Sequence[str], scorer: Scorer, region: Region | None
-) -> Iterator[tuple[pl.DataFrame, Bool]]:
-    """Yield records, and with which of them a part may begin: not in the shared window where the one before ends."""
-    lengths = scorer.genome.lengths
-    names, contig, position, reached = ContigNames(lengths), "", 0, 0
-    for frame in read_records(path, fields, region=region):
-        if scorer.settings.windows == "centred":
-            yield frame, np.ones(len(frame), dtype=np.bool_)
-            continue
-        length_of = {name: lengths.get(names.find(name) or "", 1 << 32) for name in frame["contig"].unique()}
-        length_N = np.array([length_of[name] for name in frame["contig"]], dtype=np.int64)
-        begin_N, bases_N = frame["position"].to_numpy(), frame["ref"].str.len_bytes().to_numpy().astype(np.int64)
-        is_same_N = (frame["contig"] == frame["contig"].shift(1, fill_value=contig)).to_numpy()
-        for row in np.flatnonzero(is_same_N & (np.diff(begin_N, prepend=position) < 0))[:1].tolist():
-            raise InputError(
-                f"{path}: {frame['contig'][row]}:{begin_N[row] + 1} comes too late, and shared windows need a sorted "
-                "file; use 'bcftools sort' first, or choose --windows centred"
-            )
-        window_N, reached_N = (
-            place_windows(np.clip(one_N, 0, length_N - 1), length_N, scorer.context, "shared").start_P
-            for one_N in (begin_N, begin_N + bases_N - 1)
-        )
-        yield frame, ~is_same_N | (window_N > np.append(reached, reached_N[:-1]))
-        contig, position, reached = frame["contig"][-1], int(begin_N[-1]), int(reached_N[-1])
 
 
 def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
@@ -108,15 +99,8 @@ def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
         )
     # Rounded frequencies may add up to a little more than 1.
     reference_A = np.maximum(1 - np.bincount(record_A, frequency_A), 0)[record_A]
-    odds_A: Float64 = np.log((frequency_A + _EPSILON) / (reference_A + _EPSILON))
+    odds_A: Float64 = np.log((frequency_A + EPSILON) / (reference_A + EPSILON))
     return odds_A
-
-
-def adjusted_field(name: str) -> Field:
-    """Return the field of LLR adjusted by the frequencies of an INFO field."""
-    ratio = f"ln((f_ALT + {_EPSILON:g}) / (f_REF + {_EPSILON:g}))"
-    text = f"LLR + {ratio}, with f_ALT of INFO field {name} and f_REF what its alternates leave of 1"
-    return Field("AFLLR", f"LLR adjusted by allele frequencies, {text}", -1)
 
 
 def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, ...]:
@@ -136,22 +120,9 @@ def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, 
     return (f"{text} and no score; see whether it is of another assembly",) if warned else ()
 
 
-def check_outputs(
-    output: Path, table: Path | None, inputs: Sequence[str | Path], *, background: bool, force: bool
-) -> None:
-    """Raise an InputError for an output that cannot be written, or is an input."""
-    suffixes = {output: (".json",) if background else VCFS + TABLES} | ({} if table is None else {table: TABLES})
-    for path, allowed in suffixes.items():
-        if not path.name.endswith(allowed) or path.name in allowed:
-            raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
-        check_output(path, force=force, inputs=inputs)
-    if table is not None and output.resolve() == table.resolve():
-        raise InputError(f"{table}: is the other output too; choose another table")
-
-
 def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
     """Write the parts as one table, a row an alternate allele."""
-    columns = [*_LOCUS, *fields, "why"]
+    columns = ["chrom", "pos", "id", "ref", "alt", "kind", *fields, "why"]
     with atomic_file(path, force=True) as aside:
         if path.suffix == ".parquet":
             pl.scan_parquet(parts).select(columns).sink_parquet(aside)
@@ -164,18 +135,19 @@ def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
 
 
 def write_vcf(
-    path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Region | None, prefix: str,
+    path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Region | None,
     fields: Sequence[Field], plan: Mapping[str, Any],
 ) -> tuple[Path | None, str]:  # fmt: skip
     """Write a VCF's records with the parts' scores in INFO; return the index, or None and why there is none."""
-    text, columns = b"".join(read_lines(vcf, header=True)).decode("utf-8", "surrogateescape").rsplit("\n", 2)[:2]
+    prefix = plan["prefix"]
+    text, names = b"".join(read_lines(vcf, header=True)).decode("utf-8", "surrogateescape").rsplit("\n", 2)[:2]
     chroms = (pl.read_parquet(part, columns=["chrom"])["chrom"] for part in parts)
     contigs = dict.fromkeys(name for chrom in chroms for name in chrom.unique(maintain_order=True))
     declared = [(f"{field.name},Number=A,Type=Float", field.description.replace('"', "_")) for field in fields]
     declared.append(("WHY,Number=.,Type=String", "Why an alternate allele has no score; . where it has"))
     added = [f"##contig=<ID={name}>" for name in contigs if name not in header.contigs]
     added += [f'##INFO=<ID={prefix}_{field},Description="{description}">' for field, description in declared]
-    head = "\n".join([text, *added, f"##mutbert_score={json.dumps({'prefix': prefix, **plan})}", columns, ""])
+    head = "\n".join([text, *added, f"##mutbert_score={json.dumps(plan)}", names, ""])
     lines = (line for block in read_lines(vcf, region=region) for line in block[:-1].split(b"\n"))
     infos = (info for part in parts for info in _infos(pl.read_parquet(part), prefix, [field.name for field in fields]))
     with atomic_file(path, force=True) as aside, ExitStack() as stack:
@@ -186,7 +158,9 @@ def write_vcf(
         with written.open("wb") if path.suffix == ".vcf" else pysam.BGZFile(str(written), "wb") as file:
             file.write(head.encode("utf-8", "surrogateescape"))
             for line, info in zip(lines, infos, strict=True):
-                file.write((_with_info(line, info.encode()) if info else line) + b"\n")
+                columns = line.split(b"\t", 8)
+                columns[7] = b";".join(word for word in (columns[7], info.encode()) if word not in {b".", b""}) or b"."
+                file.write(b"\t".join(columns) + b"\n")
         if path.suffix == ".bcf" and not _bcftools("view", "--no-version", "-Ob", "-o", str(aside), str(written)):
             raise InputError(
                 f"{path}: its records cannot be BCF, which needs each contig, filter and field declared; write .vcf.gz"
@@ -215,12 +189,6 @@ def _infos(part: pl.DataFrame, prefix: str, fields: Sequence[str]) -> Iterator[s
     ]
     infos = part.select("record", *texts, WHY="why").group_by("record", maintain_order=True).agg(words)
     yield from infos.select(pl.concat_str(pl.exclude("record"), separator=";", ignore_nulls=True)).to_series()
-
-
-def _with_info(line: bytes, info: bytes) -> bytes:
-    columns = line.split(b"\t", _INFO + 1)
-    columns[_INFO] = info if columns[_INFO] == b"." else columns[_INFO] + b";" + info
-    return b"\t".join(columns)
 
 
 def _bcftools(command: str, *words: str) -> bool:

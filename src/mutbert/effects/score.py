@@ -14,25 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
-from torch import distributed
 
 import mutbert
 from mutbert.effects.alleles import Kind, Reason
 from mutbert.effects.calibration import LEAST, Calibration, write_calibration
-from mutbert.effects.records import (
-    TABLES,
-    VCFS,
-    adjusted_field,
-    check_assembly,
-    check_outputs,
-    cut_records,
-    log_odds,
-    write_table,
-    write_vcf,
-)  # fmt: skip
-from mutbert.effects.scores import ScoreSettings, open_scorer, scaled
+from mutbert.effects.records import EPSILON, TABLES, VCFS, check_assembly, cut_records, log_odds, write_table, write_vcf
+from mutbert.effects.scores import Field, ScoreSettings, open_scorer, scaled
 from mutbert.errors import InputError
-from mutbert.files import sha256_of
+from mutbert.files import check_output, sha256_of
 from mutbert.genome.vcf import VcfHeader, count_by_index, read_header
 from mutbert.inference.opening import model_hash, model_name, on_disk
 from mutbert.inference.resumable import parts_folder, parts_path, run_parts, was_stopped
@@ -46,12 +35,8 @@ if TYPE_CHECKING:
     from mutbert.model import MutBertForMaskedLM
     from mutbert.progress import Advance
 
-__all__ = ["ScoreReport", "score_variants"]
-
 _KINDS: Final = np.array([kind.name.lower() for kind in Kind], dtype=object)
 _REASONS: Final = np.array([reason.text for reason in Reason], dtype=object)
-# Of a contig whose length the header does not have.
-_NO_END: Final = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -65,8 +50,8 @@ class ScoreReport:
     scored: Mapping[str, int]  # By kind.
     missing: Mapping[str, int]  # By reason.
     fields: tuple[str, ...]
-    index: Path | None
-    why_no_index: str
+    index: Path | None = None
+    why_no_index: str = "another process makes it"
     without_frequency: int = 0  # SNVs that have no AFLLR.
     without_background: int = 0  # Scores that have no percentage.
     person_not_used: Mapping[str, int] | None = None  # Records of the person's genotypes that change nothing.
@@ -86,34 +71,33 @@ def score_variants(
     """Score the alternate alleles of a VCF.
 
     Processes that ``torchrun`` starts share the work; the first writes the output. InputError is raised where REF
-    differs from the genome in more than half of at least 100 records.
+    differs from the genome in more than half of at least 100 alleles.
 
     Parameters
     ----------
-    model, genome, vcf : str, Path, MutBertForMaskedLM or ProbabilisticGenome
-        A checkpoint, read to a GPU where there is one, or a loaded model, which runs where it is; the store of the
-        VCF's assembly; and a VCF or BCF: plain, gzip or bgzip.
-    output, table : str or Path
+    model, genome, vcf
+        A checkpoint, read to a GPU if there is one, or a loaded model, which runs where it is; the store of the VCF's
+        assembly; a VCF or BCF.
+    output, table
         ``.vcf.gz``, ``.vcf`` or ``.bcf``: the records with ``MUTBERT_LLR`` and so on in INFO, and ``MUTBERT_WHY`` where
         an alternate has no score. ``.tsv``, ``.tsv.gz`` or ``.parquet``, also as a second output `table`: a row an
         alternate. ``.json``, with `calibrate`: a background.
     scores, context, windows, strands, flank, longest, distance_bases, batch_size, precision, rope_scaling
         As for `mutbert.effects.scores.ScoreSettings`.
-    surroundings : {"reference", "population", "person"}
-        The sequence around the variants.
-    sample, person_vcf : str and Path, optional
-        The person's name, and the file with the genotypes, by default `vcf`.
-    frequency_field : str, optional
+    surroundings, sample, person_vcf
+        The sequence around the variants: ``"reference"``, ``"population"``, or ``"person"``, with the person's name and
+        the file of the genotypes, by default `vcf`.
+    frequency_field
         An INFO field with frequencies of alternate alleles: adds AFLLR, LLR + ln((f_alt + ε) / (f_ref + ε)) with
         ε = 1e-4 and f_ref = 1 − Σ f_alt, of SNVs.
-    calibration, calibrate : str or Path, optional, and bool
-        A background: adds ``LLR_PCT`` and so on, the percentage of it that is less extreme. Windows must be centred.
-        `calibrate` makes one of the VCF, such as of a population's common variants.
-    prefix, region : str
+    calibration, calibrate
+        A background: adds ``LLR_PCT`` and so on, the percentage of it that is less extreme; `calibrate` makes one of
+        the VCF, such as of a population's common variants. Windows must be centred.
+    prefix, region
         Of the names of INFO fields; ``chr1:1-1000000``: only records whose POS is in it, found by the file's index.
-    part_records : int
+    part_records
         Most records of a part, which is what a stopped run loses, and what processes share.
-    resume, force, progress : bool
+    resume, force, progress
         Continue a run that was stopped; replace the output or start a stopped run anew; show progress.
 
     Returns
@@ -125,18 +109,20 @@ def score_variants(
     )
     second, person, background = (None if path is None else Path(path) for path in (table, person_vcf, calibration))
     run = _Run(
-        Path(vcf), Path(output), second, person, background, settings, surroundings, sample, frequency_field, calibrate,
-        prefix, region, part_records, progress and os.environ.get("RANK", "0") == "0",
+        model, genome, Path(vcf), Path(output), second, person, background, settings, surroundings, sample,
+        frequency_field, calibrate, prefix, region, part_records, progress and os.environ.get("RANK", "0") == "0",
     )  # fmt: skip
     inputs = on_disk(model, genome, vcf, person, background)
     run.check(inputs, force=force or (resume and was_stopped(run.output)))
-    return run.run(model, genome, resume=resume, force=force)
+    return run.run(resume=resume, force=force)
 
 
 @dataclass
 class _Run:
     """What is asked for, and what scores it once that is open."""
 
+    model: Any
+    genome: Any
     vcf: Path
     output: Path
     table: Path | None
@@ -158,7 +144,13 @@ class _Run:
 
     def check(self, inputs: list[str | Path], *, force: bool) -> None:
         """Raise an InputError for what is known to be wrong before the model is loaded."""
-        check_outputs(self.output, self.table, inputs, background=self.calibrate, force=force)
+        suffixes = {self.output: (".json",) if self.calibrate else VCFS + TABLES}
+        for path, allowed in (suffixes | ({} if self.table is None else {self.table: TABLES})).items():
+            if not path.name.endswith(allowed) or path.name in allowed:
+                raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
+            check_output(path, force=force, inputs=inputs)
+        if self.table is not None and self.output.resolve() == self.table.resolve():
+            raise InputError(f"{self.table}: is the other output too; choose another table")
         if re.fullmatch(r"[A-Za-z_][\w.]*", self.prefix, re.ASCII) is None:
             raise InputError(f"prefix is {self.prefix!r}; use letters, digits, _ and . that begin with a letter or _")
         if self.calibrate and (self.calibration or self.frequency_field or self.table):
@@ -180,11 +172,10 @@ class _Run:
         if self.surroundings == "person" and self.person_vcf is None:
             self.person_vcf = self.vcf
 
-    def run(
-        self, model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome, *, resume: bool,
-        force: bool,
-    ) -> ScoreReport:  # fmt: skip
+    def run(self, *, resume: bool, force: bool) -> ScoreReport:
         """Score what is not scored yet; the first process writes the outputs."""
+        from torch import distributed
+
         rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         with ExitStack() as stack:
             if ranks > 1:
@@ -192,7 +183,7 @@ class _Run:
                 distributed.init_process_group("gloo", timeout=timedelta(days=30))
                 stack.callback(distributed.destroy_process_group)
             barrier = distributed.barrier if ranks > 1 else lambda: None
-            self.open(model, genome)
+            self.open()
             plan, folder = self.plan() if rank == 0 else {}, parts_path(self.output)
             if rank == 0:
                 stack.enter_context(parts_folder(self.output, plan, resume=resume, force=force))
@@ -207,24 +198,36 @@ class _Run:
                     part.unlink()
                 raise
             barrier()
-            return self.write(parts, report, plan | {"model_name": model_name(model)}) if rank == 0 else report
+            if rank:
+                return report
+            index: tuple[Path | None, str] = None, ""
+            if self.calibrate:
+                write_calibration(self.output, parts, self.scorer.fields, plan, self.vcf.name)
+            elif self.output.name.endswith(VCFS):
+                made_by = {"prefix": self.prefix, **plan, "model_name": model_name(self.model)}
+                index = write_vcf(self.output, parts, self.vcf, self.header, self.stretch, self.fields, made_by)
+            for path in (self.output, self.table):
+                if path is not None and path.name.endswith(TABLES):
+                    write_table(path, parts, report.fields)
+            return replace(report, index=index[0], why_no_index=index[1])
 
-    def open(self, model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome) -> None:
+    def open(self) -> None:
         """Open the model and the genome, and locate the region."""
         self.scorer = open_scorer(
-            model, genome, surroundings=self.surroundings, person_vcf=self.person_vcf, sample=self.sample,
+            self.model, self.genome, surroundings=self.surroundings, person_vcf=self.person_vcf, sample=self.sample,
             settings=self.settings, progress=self.show,
         )  # fmt: skip
         self.fields = list(self.scorer.fields)
-        if self.frequency_field is not None:
-            self.fields.append(adjusted_field(self.frequency_field))
+        if (name := self.frequency_field) is not None:
+            text = f"LLR + ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g})), with f_ALT of INFO field {name} and f_REF"
+            self.fields.append(Field("AFLLR", f"{text} what its alternates leave of 1", -1))
         if self.known is not None:
             self.fields += self.known.added(self.scorer.fields)
         self.counted = count_by_index(self.vcf)
         if self.region is not None:
             if self.counted is None:
                 raise InputError(f"{self.vcf}: has no up-to-date index to find a region by; run 'bcftools index -f'")
-            lengths = {name: length or _NO_END for name, length in self.header.contigs.items()}
+            lengths = {name: length or 1 << 31 for name, length in self.header.contigs.items()}
             found = Region.parse(self.region, lengths or self.scorer.genome.lengths)
             self.stretch = found.contig, found.start, None if found.end == lengths.get(found.contig) else found.end
 
@@ -272,10 +275,9 @@ class _Run:
         without_A = (alleles.reason_A == Reason.SCORED) & np.isnan(score_AF).all(axis=1)
         whys = [without_A & meant_A, without_A], [Reason.NOT_A_NUMBER, Reason.NO_SCORE_OF_ITS_KIND]
         reasons = pl.Series("why", _REASONS[np.select(*whys, alleles.reason_A)], dtype=pl.String)
-        rows = records.select(
-            "record", chrom="contig", pos=pl.col("position") + 1, id="ID", ref="ref", alt=pl.col("alt").str.split(",")
-        ).explode("alt")
-        rows.with_columns(
+        alts = pl.col("alt").str.split(",")
+        rows = records.select("record", chrom="contig", pos=pl.col("position") + 1, id="ID", ref="ref", alt=alts)
+        rows.explode("alt").with_columns(
             pl.Series("kind", _KINDS[alleles.kind_A], dtype=pl.String),
             *(pl.Series(name, value_A.astype(np.float32), nan_to_null=True) for name, value_A in columns.items()),
             reasons.replace(Reason.SCORED.text, None),
@@ -286,14 +288,12 @@ class _Run:
         names = [one.name for one in self.fields]
         summary = pl.len(), pl.col("record").max(), pl.col(names).count(), pl.col("chrom").unique()
         counts = pl.concat([pl.read_parquet(path).group_by("kind", "why").agg(summary) for path in parts])
-        why = pl.col("why")
-        scored, missing = (
-            dict(counts.filter(rows).group_by(name).agg(pl.sum("len")).sort(name).rows())
-            for name, rows in (("kind", why.is_null()), ("why", why.is_not_null()))
-        )
+        scored, missing = Counter[str](), Counter[str]()
+        for kind, why, number in counts.select("kind", "why", "len").iter_rows():
+            (missing if why else scored)[why or kind] += number
         with_score = counts.select(pl.col(names).sum()).row(0, named=True)
         contigs = counts["chrom"].explode().drop_nulls().unique().sort()
-        genome, most = self.scorer.genome, max(scored.get("snv", 0), scored.get("mnv", 0) + scored.get("indel", 0))
+        genome, most = self.scorer.genome, max(scored["snv"], scored["mnv"] + scored["indel"])
         if len(contigs) and not any(map(ContigNames(genome.lengths).find, contigs)) and self.region is None:
             raise InputError(
                 f"{self.vcf}: its contigs ({names_text(contigs)}) are none of the genome's "
@@ -302,24 +302,12 @@ class _Run:
         if self.calibrate and most < LEAST:
             raise InputError(f"{self.vcf}: has {most} scored alleles of a kind; a background needs {LEAST}: use more")
         extreme = [] if self.known is None else [name for name in self.known.fields if with_score.get(name)]
-        around, by_reason = self.scorer.surroundings, Counter(missing) + Counter({".": sum(scored.values())})
+        around, by_reason = self.scorer.surroundings, missing + Counter({".": scored.total()})
         return ScoreReport(
             self.output, self.table, counts.select(pl.col("record").max().fill_null(-1)).item() + 1,
-            by_reason.total(), scored, missing, tuple(names), None, "another process makes it",
+            by_reason.total(), dict(sorted(scored.items())), dict(sorted(missing.items())), tuple(names),
             without_frequency=with_score["LLR"] - with_score["AFLLR"] if self.frequency_field else 0,
             without_background=sum(with_score[name] - with_score.get(f"{name}_PCT", 0) for name in extreme),
             person_not_used=dict(around.not_used) if around.kind == "person" else None,
             warnings=check_assembly(self.vcf, genome.path.name, by_reason),
         )  # fmt: skip
-
-    def write(self, parts: list[Path], report: ScoreReport, plan: dict[str, Any]) -> ScoreReport:
-        """Write the outputs."""
-        index: tuple[Path | None, str] = None, ""
-        if self.calibrate:
-            write_calibration(self.output, parts, self.scorer.fields, plan, self.vcf.name)
-        elif self.output.name.endswith(VCFS):
-            index = write_vcf(self.output, parts, self.vcf, self.header, self.stretch, self.prefix, self.fields, plan)
-        for path in (self.output, self.table):
-            if path is not None and path.name.endswith(TABLES):
-                write_table(path, parts, report.fields)
-        return replace(report, index=index[0], why_no_index=index[1])

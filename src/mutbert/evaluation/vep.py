@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import numpy as np
 
 from mutbert.effects.alleles import Alleles, Kind, Reason
-from mutbert.effects.scores import ScoreSettings, open_scorer
-from mutbert.effects.token_scores import TokenScorer
+from mutbert.effects.scores import ScoreSettings, TokenScorer, open_scorer
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
@@ -122,7 +121,7 @@ def evaluate_variant_effects(
     models : str, Path or MutBertForMaskedLM, or a sequence of these
         Checkpoints of MutBERT or any other model, or names of ``mutbert bench list``, ``NAME=PLACE`` to give one a
         name; or loaded models, which run where they are. Models that read tokens have the scores of
-        `mutbert.effects.token_scores`.
+        `mutbert.effects.scores.TokenScorer`.
     genome : str, Path or ProbabilisticGenome
         The store of the assembly that the variants are of.
     variants : str or Path
