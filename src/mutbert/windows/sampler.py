@@ -110,9 +110,10 @@ class WindowSampler:
 
     def _by_genome(self, places: Places) -> Iterator[tuple[ProbabilisticGenome, Int64, Int64, Int64]]:
         """Yield each genome that is read, its windows, and their contigs and starts."""
-        for number in np.unique(places.genome_B):
+        for number, part in enumerate(self.parts):
             rows = np.flatnonzero(places.genome_B == number)
-            yield self.parts[number].genome, rows, places.contig_B[rows], places.start_B[rows]
+            if len(rows):
+                yield part.genome, rows, places.contig_B[rows], places.start_B[rows]
 
 
 class Split(NamedTuple):
