@@ -23,16 +23,14 @@ DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
 """(17,) edges of bins that double. A population of constant size without selection has about as many alleles in each
 (Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show."""
 
-_OF_ALL: Final = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
-
 
 @dataclass(frozen=True)
 class GenomeSummary:
     """Numbers of a genome.
 
-    Spectra count alternate alleles by frequency: bin i of n is above ``i / n`` and up to ``(i + 1) / n``, or above
-    ``DOUBLING_EDGES[i]`` and up to the next. Diversity is the expected heterozygosity, the sum of 1 - Σ p² over the
-    positions that vary (Nei 1973, PNAS 70:3321); with all variants kept it is the nucleotide diversity.
+    Spectra count alternate alleles by frequency, in bins that are open below. Diversity is the expected heterozygosity,
+    the sum of 1 - Σ p² over the positions that vary (Nei 1973, PNAS 70:3321); with all variants kept it is the
+    nucleotide diversity.
     """
 
     contigs: pl.DataFrame  # in the FASTA's order: name, and each contig's numbers of the names below
@@ -64,12 +62,14 @@ def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
         rows.append(counts)
         alleles_U += np.bincount(fixed_A, minlength=len(alleles_U))
     contigs = pl.DataFrame(rows)
-    (whole,) = _with_ratios(contigs.drop("name").sum()).to_dicts()
+    whole = _with_ratios(contigs.drop("name").sum()).row(0, named=True)
     # An edge that is rounded up is still in its bin.
     edges = np.arange(SPECTRUM_BINS + 1) / SPECTRUM_BINS, np.array(DOUBLING_EDGES)
     below = [np.cumsum(alleles_U)[np.ceil(some * FREQUENCY_ONE).astype(np.int64)] for some in edges]
     return GenomeSummary(
-        _with_ratios(contigs).drop(_OF_ALL),
+        _with_ratios(contigs).drop(
+            "known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic"
+        ),
         **whole,
         spectrum=np.diff(below[0]).tolist(),
         doubling_spectrum=np.diff(below[1]).tolist(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Bool, Int64
     from mutbert.genome.store import ProbabilisticGenome
+
+
+_BED: Final = (".bed", ".bed.gz")
 
 
 class Part(NamedTuple):
@@ -57,8 +60,8 @@ class WindowSampler:
         if not stretches:
             paths = names_text(str(part.genome.path) for part in self.parts)
             where = names_text(str(region) for part in self.parts for region in part.regions)
-            problem = f"no stretch of {length} known bases in {where}; choose shorter windows or other regions"
-            raise InputError(f"{paths}: {problem}")
+            what = f"no stretch of {length} known bases in {where}; choose shorter windows or other regions"
+            raise InputError(f"{paths}: {what}")
         self._genome, self._contig, self._start, starts = np.array(stretches, dtype=np.int64).T
         self._last = np.cumsum(starts)
         self._first = self._last - starts
@@ -127,12 +130,13 @@ def split_genomes(genomes: Sequence[ProbabilisticGenome], train: Sequence[str], 
     """Return the regions of both sides of a recipe's split; without `train`, all that is not held out is trained on.
 
     An entry is a contig (``chr22``), a region (``chr22:101-200``, 1-based, both ends included) or a BED file (``*.bed``
-    or ``*.bed.gz``). Of several genomes, the one that is meant may come first, without ``.genome`` (``human:chr22``,
-    ``human:regions.bed``), and must where more than one has the entry.
+    or ``*.bed.gz``). A genome's name without ``.genome`` may precede it (``human:chr22``), and must where more than one
+    genome has the entry.
     """
     names = [genome_name(genome) for genome in genomes]
-    if len(set(names)) < len(names):
-        raise InputError(f"two genomes are called {next(n for n in names if names.count(n) > 1)}; rename one store")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two genomes are called {name}; rename one store")
     held = _select(genomes, held_out)
     chosen = _select(genomes, train) if train else [select_regions(one, list(one.contigs)) for one in genomes]
     kept = [subtract_regions(*both) for both in zip(chosen, held, strict=True)]
@@ -141,8 +145,7 @@ def split_genomes(genomes: Sequence[ProbabilisticGenome], train: Sequence[str], 
         shared = next(region for region in regions if region not in rest)
         remedy = "take them out of one of the two, or leave train empty to train on all that is not held out"
         raise InputError(f"train and held_out share bases in {shared}; {remedy}")
-    sides = ([Part(*both) for both in zip(genomes, side, strict=True) if both[1]] for side in (kept, held))
-    return Split(*sides)
+    return Split(*([Part(*both) for both in zip(genomes, side, strict=True) if both[1]] for side in (kept, held)))
 
 
 def genome_name(genome: ProbabilisticGenome) -> str:
@@ -158,7 +161,7 @@ def _select(genomes: Sequence[ProbabilisticGenome], entries: Sequence[str]) -> l
         name, _, rest = entry.partition(":")
         having = [number for number, genome in enumerate(genomes) if _has(genome, entry)]
         # A contig may be called as a genome is; of several genomes, the genome's name then has to come first.
-        is_contig = len(genomes) == 1 and match_contig(name, genomes[0].contigs) is not None and not _is_bed(rest)
+        is_contig = len(genomes) == 1 and match_contig(name, genomes[0].contigs) is not None and not rest.endswith(_BED)
         if name in by_name and rest and not is_contig:
             entries_of[by_name[name]].append(rest)
         elif len(having) == 1 or len(genomes) == 1:
@@ -173,18 +176,15 @@ def _select(genomes: Sequence[ProbabilisticGenome], entries: Sequence[str]) -> l
 def _has(genome: ProbabilisticGenome, entry: str) -> bool:
     """Return whether a genome can be meant; a BED file is any's."""
     try:
-        return _is_bed(entry) or bool(Region.parse(entry, genome.lengths))
+        return entry.endswith(_BED) or bool(Region.parse(entry, genome.lengths))
     except InputError:
         return False
-
-
-def _is_bed(entry: str) -> bool:
-    return entry.endswith((".bed", ".bed.gz"))
 
 
 def select_regions(genome: ProbabilisticGenome, entries: Sequence[str]) -> list[Region]:
     """Return contigs, regions and BED files as regions, merged and in the genome's order."""
     regions: list[Region] = []
     for entry in entries:
-        regions += read_bed(Path(entry), genome.lengths) if _is_bed(entry) else [Region.parse(entry, genome.lengths)]
+        is_bed, lengths = entry.endswith(_BED), genome.lengths
+        regions += read_bed(Path(entry), lengths) if is_bed else [Region.parse(entry, lengths)]
     return merge_regions(regions, genome.contigs)
