@@ -109,7 +109,7 @@ TAMPERED = [
     ({"contigs": {**SEQUENCES, "2": "C" * 8}}, 2, "2:8: c in the FASTA, C in the genome"),
     ({"contigs": {**SEQUENCES, "1": SEQUENCES["1"] + "A"}}, 1, "contig 1: 16 bases by the sources, 17"),
     ({"contigs": {**SEQUENCES, "2": SEQUENCES["2"][:-1]}}, 1, "contig 2: 8 bases by the sources, 7"),
-    ({"contigs": dict(reversed(SEQUENCES.items()))}, 1, "order of contigs: 1, 2 by the sources, 2, 1 in the genome"),
+    ({"contigs": dict(reversed(SEQUENCES.items()))}, 2, "contig number 1: 1 by the sources, 2 in the genome"),
     ({"contigs": {"1": SEQUENCES["1"]}}, 1, "contig 2: 8 bases by the sources, none in the genome"),
     ({"contigs": {**SEQUENCES, "3": "A"}}, 1, "contig 3: none by the sources, 1"),
     ({"variants": with_variant("1", 3, None)}, 1, "1:3: A, C, G, T are [0.5, 0.0, 0.375, 0.125] by the VCF, [0.0"),

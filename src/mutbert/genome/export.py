@@ -61,15 +61,12 @@ def export_genome(
 ) -> ExportReport:
     """Write a probabilistic genome, or regions of it, in an open format.
 
-    ============= ===================================================================================================
-    ``reference`` FASTA: the reference as it was, IUPAC codes and N included.
-    ``consensus`` FASTA: where the genome varies, the most frequent base; of equal ones the reference's, else the first.
-    ``iupac``     FASTA: where the genome varies, the IUPAC code of the bases of at least `min_frequency`, if any.
-    ``bed``       The 12 columns of BED, with the name ``A>G,T`` and as the score 1,000 times the share of bases other
-                  than the reference's; then the frequencies of A, C, G, T.
-    ``tsv``       contig, 1-based position, reference, A, C, G, T, with a header.
-    ``parquet``   contig, 0-based position (int64), reference, A, C, G, T (float32).
-    ============= ===================================================================================================
+    - ``reference``: FASTA of the reference as it was, IUPAC codes and N included.
+    - ``consensus``: FASTA; where the genome varies, the most frequent base, of equal ones the reference's or the first.
+    - ``iupac``: FASTA; where the genome varies, the IUPAC code of the bases of at least `min_frequency`, if any.
+    - ``bed``: the 12 columns of BED, with the name ``A>G,T`` and as the score 1,000 times the share of bases other than
+      the reference's; then the frequencies of A, C, G, T.
+    - ``tsv`` and ``parquet``: contig, position (1-based in TSV, 0-based in Parquet), reference, A, C, G, T.
 
     Frequencies count as equal, or as the minimum, within the 1/65535 to which a store keeps them.
 
@@ -78,10 +75,10 @@ def export_genome(
     genome, output : path
         The store, which may be open, and the file to write: text is compressed by bgzip where it ends in ``.gz``.
     kind : str, optional
-        One of the above; ``bed``, ``tsv`` and ``parquet`` may be left to the suffix of `output`.
+        One of the above; ``bed``, ``tsv`` and ``parquet`` are known by the suffix of `output`.
     regions : sequence of str or Region, optional
-        As ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. FASTA has them in this order, each
-        once, with such names. A table has each position once, in the genome's order.
+        As ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. FASTA has them in this order, a
+        table each position once, in the genome's order.
     min_frequency, soft_mask : float, bool
         The least frequency of a base, for ``iupac``; lower case where the genome is soft-masked, for FASTA.
     force, progress : bool
@@ -95,7 +92,7 @@ def export_genome(
     Raises
     ------
     InputError
-        When the store, the output, the kind or a region cannot be used; nothing is left behind.
+        When the store, the output, the kind or a region cannot be used.
     MissingExtraError
         When Parquet is wanted and pyarrow is not installed.
     """

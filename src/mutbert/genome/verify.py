@@ -1,7 +1,8 @@
 """Compare a genome with its sources, from which it is derived again by a path of its own.
 
 The text of pysam and htslib is all that this has in common with the builder: polars types and judges the alleles by
-``docs/genome.md``, so that a mistake has to be made twice to go unseen. Shape suffixes: L bases of a contig, R alleles.
+``docs/genome.md``, so that a mistake has to be made twice to go unseen. Shape suffixes: L bases of a contig, R alleles,
+V variants, U those of either side.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mutbert.genome.format import FREQUENCY_ONE
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import Frequencies, count_genotypes, find_frequencies, read_header, read_records
 from mutbert.progress import progress_bar
-from mutbert.regions import ContigNames, names_text
+from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -328,7 +329,8 @@ def _compare_numbers(
         stored |= {_WHAT.format(number, what): value for what, value in listed.items()}
     for side, of in ((derived, lengths), (stored, store.lengths)):
         side |= {f"contig {name}": f"{length:,} bases" for name, length in of.items()}
-        side["order of contigs"] = names_text(name for name in of if name in lengths and name in store.lengths)
+        order = [name for name in of if name in lengths and name in store.lengths]
+        side |= {f"contig number {number}": name for number, name in enumerate(order, 1)}
     pairs = {what: (derived.get(what) or "none", stored.get(what) or "none") for what in derived | stored}
     texts = [f"{what}: {one} by the sources, {two} in the genome" for what, (one, two) in pairs.items() if one != two]
     report.records = sum(value for what, value in counts.items() if what.endswith("read"))
