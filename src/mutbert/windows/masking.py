@@ -73,14 +73,16 @@ def choose_targets(variant_BL: Bool, bits_BD: UInt64, masking: Masking) -> UInt1
     # The lowest ranks are taken. The place itself fills a rank's lowest bits, so that no two of a window are equal.
     rank_BL = (bits_BD >> np.uint64(1)) & ~np.uint64((1 << _PLACE_BITS) - 1)
     if masking.policy == "variants_first":
-        rank_BL |= (~variant_BL).astype(np.uint64) << np.uint64(_TARGET_BITS)
+        rank_BL |= np.where(variant_BL, np.uint64(0), np.uint64(1 << _TARGET_BITS))
     elif masking.policy == "weighted":
         _hurry(rank_BL, variant_BL, masking.variant_weight)
     elif masking.policy == "spans":
         rank_BL = _earliest_span(rank_BL, masking.span_length)
     rank_BL |= np.arange(length, dtype=np.uint64)
-    lowest_BT = np.partition(rank_BL, count - 1, axis=1)[:, :count]
-    return np.sort(lowest_BT.astype(np.uint16), axis=1)
+    rank_BL.partition(count - 1, axis=1)
+    target_BT = rank_BL[:, :count].astype(np.uint16)
+    target_BT.sort(axis=1)
+    return target_BT
 
 
 def _hurry(rank_BL: UInt64, variant_BL: Bool, weight: float) -> None:

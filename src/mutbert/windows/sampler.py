@@ -99,9 +99,10 @@ class WindowSampler:
             column_N = np.where(reverse_N, self.length - 1 - column_N, column_N)
             # A C G T backwards is T G C A, their complements.
             frequency_N4 = np.where(reverse_N[:, None], frequency_N4[:, ::-1], frequency_N4)
-        # Reverse windows are backwards now, and those of one genome came before those of the next.
-        order_N = np.argsort(row_N * self.length + column_N)
-        return Windows(base_BL, row_N[order_N], column_N[order_N], frequency_N4[order_N])
+        # Reverse windows are backwards now, and those of one genome came before those of the next: runs, which a stable
+        # sort merges.
+        order_N = np.argsort(row_N * self.length + column_N, kind="stable")
+        return Windows(base_BL, row_N[order_N], column_N[order_N], frequency_N4.take(order_N, axis=0))
 
     def soft_masked(self, places: Places) -> Bool:
         """Return which bases of the windows at these places are soft-masked, (B, L)."""
