@@ -100,7 +100,7 @@ class WindowDataset(Dataset[Any]):
 
 
 def whole_batch(batch: Batch) -> Batch:
-    """Return the batch as it is: the dataset collates."""
+    """Return the batch as it is, for a loader: the dataset collates."""
     return batch
 
 

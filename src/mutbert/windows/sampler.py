@@ -88,7 +88,7 @@ class WindowSampler:
     def read(self, places: Places) -> Windows:
         """Return the windows at these places, each from its strand."""
         base_BL = np.empty((len(places.start_B), self.length), dtype=np.uint8)
-        parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4), np.uint16))]
+        parts = []
         for genome, rows, contig_B, start_B in self._by_genome(places):
             base_BL[rows], row_N, column_N, frequency_N4 = genome.windows(contig_B, start_B, self.length)
             parts.append((rows[row_N], column_N, frequency_N4))
@@ -99,13 +99,13 @@ class WindowSampler:
             column_N = np.where(reverse_N, self.length - 1 - column_N, column_N)
             # A C G T backwards is T G C A, their complements.
             frequency_N4 = np.where(reverse_N[:, None], frequency_N4[:, ::-1], frequency_N4)
-        # Reverse windows are backwards now, and those of one genome came before those of the next: runs, which a stable
-        # sort merges.
+        # Reverse windows are backwards now, and those of one genome came before those of the next: a stable sort is
+        # quick with such runs.
         order_N = np.argsort(row_N * self.length + column_N, kind="stable")
         return Windows(base_BL, row_N[order_N], column_N[order_N], frequency_N4.take(order_N, axis=0))
 
     def soft_masked(self, places: Places) -> Bool:
-        """Return which bases of the windows at these places are soft-masked, (B, L)."""
+        """Return which bases of the windows are soft-masked, (B, L)."""
         masked_BL = np.zeros((len(places.start_B), self.length), dtype=np.bool_)
         for genome, rows, contig_B, start_B in self._by_genome(places):
             masked_BL[rows] = genome.soft_masked_windows(contig_B, start_B, self.length)
