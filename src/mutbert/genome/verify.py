@@ -202,17 +202,19 @@ def _find_changes(records: pl.DataFrame) -> pl.DataFrame:
     }
     cases |= {fates.INDEL: alt.str.len_bytes() != ref.str.len_bytes(), fates.SAME: alt == ref}
     rows = rows.with_row_index("row").with_columns(_fate(cases), frequency=frequency)
-    still = pl.col("fate").is_null()
+    is_long = pl.col("fate").is_null() & (ref.str.len_bytes() > 1)
     letters = {"before": ref.str.split(""), "after": alt.str.split("")}
-    bases = rows.filter(still).with_columns(offset=pl.int_ranges(ref.str.len_bytes()), **letters)
+    bases = rows.filter(is_long).with_columns(offset=pl.int_ranges(ref.str.len_bytes()), **letters)
     bases = bases.explode("offset", "before", "after").filter(before != after)
     # An allele of several nucleotides is known by all that it changes.
     first, last = offset.min().over("row"), offset.max().over("row")
     trimmed = (text.str.slice(first, last - first + 1) for text in (ref, alt))
     whole = pl.concat_str(position + first, *trimmed, separator=" ")
     bases = bases.with_columns(position + offset, whole=pl.when(first < last).then(whole))
-    rows = pl.concat([rows.filter(~still), bases], how="diagonal")
-    rows = rows.with_columns(before.cast(_BASE, strict=False), after.cast(_BASE, strict=False))
+    rows = pl.concat([rows.filter(~is_long).with_columns(before=ref, after=alt), bases], how="diagonal")
+    rows = rows.sort("row", maintain_order=True).with_columns(
+        before.cast(_BASE, strict=False), after.cast(_BASE, strict=False)
+    )
     cases = {fates.UNKNOWN_REFERENCE: before, fates.ODD_ALTERNATE: after, fates.NO_FREQUENCY: pl.col("frequency")}
     return rows.with_columns(_fate({fate: column.is_null() for fate, column in cases.items()}))
 
@@ -262,6 +264,7 @@ def _find_variants(alleles: pl.DataFrame) -> tuple[Int64, Float64]:
     rest = (1 - pl.col("total").first()).clip(0)
     sites = alleles.filter(pl.col("fate") == fates.USED).group_by("position").agg(before.first(), rest=rest, **sums)
     sites = sites.with_columns(pl.when(before == base).then("rest").otherwise(base).alias(base) for base in bases)
+    sites = sites.sort("position")
     frequency_V4 = sites.select(bases).to_numpy()
     return sites["position"].to_numpy(), frequency_V4 / frequency_V4.sum(axis=1, keepdims=True)
 
