@@ -89,7 +89,7 @@ def decode(codes: npt.NDArray[np.uint8]) -> str:
 
 def reverse_complement(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return the reverse complement of base codes along the last axis."""
-    return COMPLEMENT_OF_CODE[codes][..., ::-1]
+    return COMPLEMENT_OF_CODE.take(codes)[..., ::-1]
 
 
 def iupac_of(bases: str) -> str:
