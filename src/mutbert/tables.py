@@ -37,7 +37,8 @@ _HUB: Final = "hf://"
 _HUB_FILE: Final = re.compile(
     r"hf://datasets/(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?/(?P<file>.+)"
 )
-_MISSING: Final = (".", "nan", "na", "n/a", "null", "none")
+MISSING: Final = (".", "nan", "na", "n/a", "null", "none")
+"""Words, in any case, for a value that is missing."""
 NUMBER: Final = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 """A number as text."""
 _POSITION: Final = r"^0*[1-9][0-9]{0,9}(?:\.0*)?$"
@@ -262,12 +263,18 @@ def _read_fastx(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
 
 def reject(frame: pl.DataFrame, place: str, column: str, bad: pl.Expr | pl.Series, what: str) -> None:
     """Raise InputError for the first row that is bad, with its line and value. A `LINE` of text is used as it is."""
-    wrong = frame.filter(bad).head(1)
+    wrong = frame.with_row_index("\0row").filter(bad)
     if len(wrong):
-        line, value = wrong[LINE][0], wrong[column][0]
-        kind = "row" if _suffix(place) == ".parquet" else "record" if is_fasta(place) else "line"
-        at = line if isinstance(line, str) else f"{kind} {line}"
-        raise InputError(f"{place}, {at}: {column} is {'missing' if value is None else repr(value)}; {what}")
+        value = wrong[column][0]
+        shown = "missing" if value is None else repr(value if len(value) < 100 else f"{value[:97]}...")
+        raise row_error(frame, place, wrong["\0row"][0], f"{column} is {shown}; {what}")
+
+
+def row_error(frame: pl.DataFrame, place: str, row: int, what: str) -> InputError:
+    """Return the error for a row of a frame, with its line in the file; a `LINE` of text is used as it is."""
+    line = frame[LINE][row]
+    kind = "row" if _suffix(place) == ".parquet" else "record" if is_fasta(place) else "line"
+    return InputError(f"{place}, {line if isinstance(line, str) else f'{kind} {line}'}: {what}")
 
 
 def texts_of(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
@@ -305,4 +312,4 @@ def truths(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
 def _present(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
     """Return a column of text, null where it has a word for a missing value."""
     texts = texts_of(frame, place, column)
-    return texts.zip_with(~texts.str.to_lowercase().is_in(_MISSING).fill_null(True), pl.Series([None], dtype=pl.String))
+    return texts.zip_with(~texts.str.to_lowercase().is_in(MISSING).fill_null(True), pl.Series([None], dtype=pl.String))

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.evaluation.kmer import LENGTHS, PENALTIES, kmer_baseline, kmer_features
-from mutbert.examples.columns import Columns
-from mutbert.examples.files import read_examples
+from mutbert.examples.files import Columns, read_examples
 from mutbert.examples.table import Examples
 from mutbert.scoring.metrics import evaluate
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert import alphabet
-from mutbert.examples import splits
 from mutbert.examples.files import read_examples
 from mutbert.examples.splits import Overlap, grouped_split, leaks, overlap, random_split, region_split, sequence_keys
 from mutbert.examples.table import Examples
@@ -65,13 +64,14 @@ def test_all_short_sequences_have_keys_of_their_own():
     assert len(np.unique(sequence_keys(make(every)))) == (4**8 + 4**4) // 2
 
 
-def test_keys_are_the_same_in_pieces_of_any_size(monkeypatch):
-    rng = np.random.default_rng(1)
-    examples = make([alphabet.decode(rng.integers(0, 15, n).astype(np.uint8)) for n in rng.integers(1, 50, 40)])
-    whole = sequence_keys(examples)
-    for size in (1, 7, 100):
-        monkeypatch.setattr(splits, "_BASES_AT_ONCE", size)
-        assert (sequence_keys(examples) == whole).all()
+def test_keys_are_the_same_in_pieces_and_when_rows_are_chosen():
+    # More bases than are computed at once.
+    texts = [text * 300 for text in draw_sequences(40, 30)]
+    examples = make(texts)
+    keys = examples.strand_keys
+    assert keys.T.tolist() == [make([text]).strand_keys[:, 0].tolist() for text in texts]
+    rows = np.array([7, 3, 3])
+    assert (examples.select(rows).strand_keys == keys[:, rows]).all()
 
 
 @given(SEQUENCES, SEQUENCES)

@@ -65,14 +65,6 @@ def test_selecting_is_what_a_list_of_rows_gives(problem, data, sequences):
     assert rows_of(examples.select(mask)) == [row for row, kept in zip(rows_of(examples), mask, strict=True) if kept]
 
 
-@problems
-@given(parts=st.lists(SEQUENCES, min_size=1, max_size=4))
-def test_putting_together_is_adding_lists(problem, parts):
-    made = [make(part, problem, seed=number) for number, part in enumerate(parts)]
-    together = Examples.concatenate(made)
-    assert rows_of(together) == [row for part in made for row in rows_of(part)]
-
-
 def test_a_row_from_the_end_and_one_that_is_not_there():
     examples = make(["ACGT", "GG"])
     assert examples.sequence(-1) == "GG"
@@ -80,15 +72,6 @@ def test_a_row_from_the_end_and_one_that_is_not_there():
         examples.sequence(2)
     with pytest.raises(IndexError):
         examples.select(np.array([2]))
-
-
-def test_labels_that_do_not_mean_the_same_are_not_put_together():
-    with pytest.raises(ValueError, match=r"\('b', 'a', 'c'\) do not go with"):
-        Examples.concatenate([make(["A"]), make(["C"], classes=("b", "a", "c"))])
-    with pytest.raises(ValueError, match="no problem"):
-        Examples.concatenate([make(["A"]), make(["C"], "")])
-    with pytest.raises(ValueError, match="no examples"):
-        Examples.concatenate([])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from mutbert.errors import InputError
-from mutbert.examples.columns import Columns
+from mutbert.examples.files import Columns
 from mutbert.export import export_model
 from mutbert.inference.predictions import predict_table
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
