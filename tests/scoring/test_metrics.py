@@ -120,29 +120,6 @@ def test_a_resample_that_is_constant_has_no_correlation_however_it_is_rounded(se
         assert np.isnan(weighted_metric("regression", metric, labels, scores)(weight_RN)).all()
 
 
-def test_what_is_not_defined_is_not_a_number_and_what_is_by_convention_is_zero():
-    labels, scores = np.array([0, 1, 1, 0]), np.array([-1.0, -2, -3, -4])
-    found = evaluate("binary", labels, scores)
-    assert (found["mcc"], found["precision"], found["recall"], found["f1"]) == (0, 0, 0, 0)
-    assert found["accuracy"] == 0.5
-    for one_class in (np.zeros(4, int), np.ones(4, int)):
-        alone = evaluate("binary", one_class, scores)
-        assert math.isnan(alone["auroc"])
-        assert math.isnan(alone["auprc"])
-        assert alone["mcc"] == 0
-
-
-def test_columns_and_classes_that_do_not_occur_are_left_out_of_areas_but_not_of_counts():
-    scores = np.array([[0.0, 2, 9], [1, 0, 8], [3, 1, 7]])
-    labels = np.array([1, 0, 0])
-    found = evaluate("multiclass", labels, scores, ["auroc", "recall"])
-    assert found["auroc"] == 1
-    # Everything is said to be of the last class, which does not occur.
-    assert found["recall"] == 0
-    columns = np.array([[1, 0, 0], [0, 0, 1], [0, 0, 1]])
-    assert evaluate("multilabel", columns, scores, ["auroc"]) == {"auroc": 0}
-
-
 def test_infinite_decision_values_have_their_place():
     labels, scores = np.array([0, 1, 0, 1]), np.array([-np.inf, np.inf, 1, 2])
     assert evaluate("binary", labels, scores, ["auroc", "auprc", "accuracy"]) == {
