@@ -36,7 +36,7 @@ def list_suites(
     loaded = [load_suite(name) for name in suites or shipped_suites()]
     if as_json:
         found = [model._asdict() | {"offline": is_offline(model)} for model in MODELS]
-        print_json({"suites": [asdict(suite) for suite in loaded], "models": found})
+        print_json({"suites": [suite.model_dump() for suite in loaded], "models": found})
         return
     for suite in loaded:
         _print_suite(suite)
