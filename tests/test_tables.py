@@ -175,5 +175,5 @@ def test_what_the_hub_does_not_have_is_refused(hub, monkeypatch):
         raise huggingface_hub.errors.EntryNotFoundError("404\nEntry Not Found")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    with pytest.raises(NoSuchFileError, match="the data set has no file sub/a.csv"):
+    with pytest.raises(NoSuchFileError, match="the data set has no file sub/a"):
         find_file("hf://datasets/owner/name/sub/a.csv")

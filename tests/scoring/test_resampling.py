@@ -259,8 +259,8 @@ def test_holm_rejects_step_by_step(p_values, level):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"resamples": 0}, "resamples must be at least 1, not 0"),
-        ({"permutations": 0}, "permutations must be at least 1, not 0"),
+        ({"resamples": 0}, "resamples and permutations at least 1"),
+        ({"permutations": 0}, "resamples and permutations at least 1"),
         ({"confidence": 1.0}, "confidence must be between 0 and 1"),
         ({"b": []}, "at least one seed"),
         ({"b": [[0.5]]}, "do not fit"),

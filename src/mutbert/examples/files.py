@@ -53,33 +53,18 @@ def read_examples(
     problem: str | None = None,
     classes: Sequence[str] | None = None,
 ) -> ReadExamples:
-    """Return the labelled sequences of a file in its order; see `mutbert.tables` for the formats.
+    """Return the labelled sequences of a file in its order; see `mutbert.tables` for places and formats.
 
-    Sequences are IUPAC codes in either case; U is read as T. Class labels that are all 0 to K - 1 keep their numbers,
-    and so do a file's in which 0 or 1 stands alone; other labels have the places that they have in `classes`, or are
-    numbered in sorted order (numbers by their size). Files of one task that may not all hold every class need
-    `classes`, the ones of the training set.
+    Sequences are IUPAC codes in either case; U is read as T. Where `problem`, one of `PROBLEMS`, is left out, whole
+    numbers or words make it ``binary`` when there are two of them and ``multiclass`` otherwise; other numbers
+    ``regression``; several columns ``multilabel`` when they hold 0 and 1 alone, and else ``regression``. For ``token``
+    a label is as many digits as the sequence has bases, or as many whole numbers with spaces or commas between them,
+    -100 where a base does not count.
 
-    Parameters
-    ----------
-    place, columns
-        A path or ``hf://datasets/OWNER/NAME/FILE``; and which columns mean what.
-    problem : str, optional
-        One of `mutbert.examples.table.PROBLEMS`. Where left out, whole numbers or words make it ``binary`` when there
-        are two of them and ``multiclass`` otherwise; other numbers ``regression``; several columns ``multilabel`` when
-        they hold 0 and 1 alone, and else ``regression``. For ``token`` a label is as many digits as the sequence has
-        bases, or as many whole numbers with spaces or commas between them, -100 where a base does not count.
-    classes : sequence of str, optional
-        The names of the classes in the order of their numbers, at least two. Labels are these names, or their numbers.
-        For ``multilabel`` and ``regression`` other names for the columns.
-
-    Raises
-    ------
-    InputError
-        For a file, column, sequence or label that cannot be used, with its line (of Parquet the row, of FASTA the
-        record).
-    ValueError
-        For a `problem` that is none of those, or without labels.
+    Class labels that are all 0 to K - 1 keep their numbers, and so do a file's in which 0 or 1 stands alone; others
+    have the places that they have in `classes`, or are numbered in sorted order (numbers by their size). Files of one
+    task that may not all hold every class need `classes`, the ones of the training set: at least two names, which are
+    the labels where these are not numbers. For ``multilabel`` and ``regression`` they are other names for the columns.
     """
     columns = columns or Columns()
     if problem not in (None, *PROBLEMS) or (problem and not columns.label):

@@ -102,9 +102,9 @@ def interval(
     Each resample draws as many test rows as there are with replacement, the same for all seeds, and as many seeds as
     there are with replacement; in each task independently. Resamples in which a metric is not defined, such as an AUROC
     with rows of one class alone, are left aside. With few seeds their part of the spread is underestimated: by
-    (S - 1) / S in variance for S seeds, and wholly for one. ValueError for no tasks, and for counts below 1.
+    (S - 1) / S in variance for S seeds, and wholly for one.
     """
-    _check(tasks, confidence=confidence, resamples=resamples)
+    _check(tasks, confidence, resamples)
     draws = [_bootstrap([one], seed, task, resamples)[0] for task, one in enumerate(tasks)]
     return Interval(float(np.mean([one.value for one in tasks])), *_percentiles(np.mean(draws, axis=0), confidence))
 
@@ -115,8 +115,7 @@ def difference(
 ) -> PairedDifference:  # fmt: skip
     """Return the difference of two models' metrics, mean over the same tasks, with its interval and p-value.
 
-    The interval is that of `interval` for the difference: a resample has the same rows for both models, and seeds are
-    drawn from each model's own.
+    The interval is that of `interval` for the difference, with the same rows for both models and seeds of each.
 
     The p-value is of a two-sided paired permutation test: were the models alike, then what one predicts for a row could
     as well have come from the other. Each permutation draws rows, half of them on average, and swaps the predictions
@@ -124,31 +123,30 @@ def difference(
     shorter list from its start again; a permutation swaps the same rows in all pairs. With D the mean difference over
     pairs, ``p = (1 + #{|D permuted| >= |D|}) / (1 + permutations)`` (Phipson and Smyth 2010).
 
-    Two models' decision values may be of different scales, so what is swapped depends on the metric: hard predictions
-    for ``mcc``, ``accuracy``, ``f1``, ``precision`` and ``recall``; for ``auroc``, ``auprc`` and ``spearman`` mid-ranks
-    among all rows of a model, seed and column, scaled to between 0 and 1, which leaves the metric as it was; the
-    predicted values for ``pearson`` and ``mse``.
+    As decision values of two models may be of different scales, hard predictions are swapped for `COUNTED` metrics, and
+    for `RANKED` ones mid-ranks among all rows of a model, seed and column, scaled to between 0 and 1.
     """
-    _check(a, confidence=confidence, resamples=resamples, permutations=permutations)
+    _check(a, confidence, resamples, permutations)
     draws, observed, permuted, rounding = [], [], [], 0.0
     for task, (one, other) in enumerate(zip(a, b, strict=True)):
         a_draw_R, b_draw_R = _bootstrap([one, other], seed, task, resamples)
         draws.append(a_draw_R - b_draw_R)
-        pairs = _stacked_pairs(one, other)
-        observed.append(_swapped(pairs, np.zeros((1, len(one.labels))))[0])
+        pairs, rows = _stacked_pairs(one, other), len(one.labels)
+        observed.append(_swapped(pairs, np.zeros((1, rows)))[0])
         # From a stream of its own, so that the p-value does not depend on what was drawn for the interval.
         rng = _generator(seed, task).spawn(1)[0]
-        swaps = (rng.integers(0, 2, (count, len(one.labels)), dtype=np.uint8).astype(np.float64)
-                 for count in _chunks(2 * len(one.labels), permutations))  # fmt: skip
-        permuted.append(np.concatenate([_swapped(pairs, swap_RN) for swap_RN in swaps]))
+        swaps = (rng.integers(0, 2, (count, rows), dtype=np.uint8) for count in _chunks(2 * rows, permutations))
+        permuted.append(np.concatenate([_swapped(pairs, swap_RN.astype(np.float64)) for swap_RN in swaps]))
         # All metrics but the squared error are at most 1 in size.
         rounding += _ROUNDING * (one.value + other.value if one.metric == "mse" else 1) / len(a)
-    return PairedDifference(
-        float(np.mean([one.value - other.value for one, other in zip(a, b, strict=True)])),
-        *_percentiles(np.mean(draws, axis=0), confidence),
-        _p_value(float(np.mean(observed)), np.mean(permuted, axis=0), rounding),
-        _method([one.metric for one in a]),
-    )
+    p_value, found = np.nan, float(np.mean(observed))
+    if not np.isnan(found):
+        # A permutation with no difference to compare counts as one that is as large, so that p is never too small.
+        smaller_R = np.abs(np.mean(permuted, axis=0)) < abs(found) - rounding
+        p_value = float((1 + (~smaller_R).sum()) / (1 + permutations))
+    value = float(np.mean([one.value - other.value for one, other in zip(a, b, strict=True)]))
+    low, high = _percentiles(np.mean(draws, axis=0), confidence)
+    return PairedDifference(value, low, high, p_value, _method([one.metric for one in a]))
 
 
 def bootstrap_interval(
@@ -193,14 +191,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _check(tasks: Sequence[object], *, confidence: float, **counts: int) -> None:
+def _check(tasks: Sequence[object], confidence: float, *counts: int) -> None:
     if not tasks:
         raise ValueError("there are no tasks to average over")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, not {confidence}")
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} must be at least 1, not {count}")
+    if not 0 < confidence < 1 or min(counts) < 1:
+        raise ValueError("confidence must be between 0 and 1, and resamples and permutations at least 1")
 
 
 def _generator(seed: int, task: int) -> np.random.Generator:
@@ -280,14 +275,6 @@ def _percentiles(value_R: Float64, confidence: float) -> tuple[float, float]:
         return np.nan, np.nan
     low, high = np.quantile(defined_R, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
-
-
-def _p_value(observed: float, permuted_R: Float64, rounding: float) -> float:
-    if np.isnan(observed):
-        return np.nan
-    # A permutation with no difference to compare counts as one that is as large, so that p is never too small.
-    smaller_R = np.abs(permuted_R) < abs(observed) - rounding
-    return float((1 + (~smaller_R).sum()) / (1 + len(permuted_R)))
 
 
 def _method(metrics: Sequence[str]) -> str:
