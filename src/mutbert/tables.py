@@ -189,7 +189,9 @@ def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
     # Rows and their columns are counted here, as polars fills up short rows and does not tell the lines of long ones.
     byte_B = np.frombuffer(data, dtype=np.uint8)
     newline_B = byte_B == ord("\n")
-    quoted_B = np.logical_xor.accumulate(byte_B == ord('"'))
+    quoted_B = byte_B == ord('"')
+    if quoted_B.any():
+        quoted_B = np.logical_xor.accumulate(quoted_B)
     end_R = np.append(np.flatnonzero(newline_B & ~quoted_B), np.flatnonzero(quoted_B[-1:]) + len(data))
     start_R = np.append(0, end_R[:-1] + 1)
     blank_R = end_R == start_R
