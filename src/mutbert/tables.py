@@ -123,7 +123,14 @@ def read_table(
 
     def wanted(header: list[str]) -> list[str]:
         chosen = list(dict.fromkeys([*(columns(header) if callable(columns) else columns), *(where or {})]))
-        _check_columns(source.place, header, chosen)
+        for name in chosen:
+            if (count := header.count(name)) > 1:
+                raise InputError(f"{place}: column {name!r} comes {count} times; rename all but one")
+            if not count:
+                names = {other.strip().lower(): other for other in header}
+                near = difflib.get_close_matches(name.lower(), names, n=1)
+                hint = f"did you mean {names[near[0]]!r}?" if near else "choose the column by its name"
+                raise InputError(f"{place}: no column {name!r}; there are {listed_names(header)}; {hint}")
         return chosen
 
     frame = read(path, source.place, wanted)
@@ -147,17 +154,6 @@ def is_fasta(place: str) -> bool:
 
 def _suffix(place: str) -> str:
     return PurePosixPath(place.lower().removesuffix(".gz")).suffix
-
-
-def _check_columns(place: str, header: Sequence[str], wanted: Sequence[str]) -> None:
-    for name in wanted:
-        if name not in header:
-            names = {other.strip().lower(): other for other in header}
-            near = difflib.get_close_matches(name.lower(), names, n=1)
-            hint = f"did you mean {names[near[0]]!r}?" if near else "choose the column by its name"
-            raise InputError(f"{place}: no column {name!r}; there are {listed_names(header)}; {hint}")
-        if (count := header.count(name)) > 1:
-            raise InputError(f"{place}: column {name!r} comes {count} times; rename all but one")
 
 
 def listed_names(names: Iterable[str]) -> str:
@@ -200,13 +196,10 @@ def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
     columns_R = (np.diff(column_R, prepend=0) + 1)[~blank_R]
     wrong = np.flatnonzero(columns_R != columns_R[0])
     if len(wrong) or quoted_B[-1]:
-        row = int(wrong[0]) if len(wrong) else -1
-        what = f"has {columns_R[row]} columns where the header has {columns_R[0]}"
-        what = what if len(wrong) else "a quotation mark is not closed"
-        by = "commas" if separator == "," else "tabs"
-        raise InputError(
-            f"{place}, line {line_R[row]}: {what}; separate columns by {by}, and quote values that have one"
-        )
+        row, by = int([*wrong, -1][0]), "commas" if separator == "," else "tabs"
+        ragged = f"has {columns_R[row]} columns where the header has {columns_R[0]}"
+        what = ragged if len(wrong) else "a quotation mark is not closed"
+        raise InputError(f"{place}, line {line_R[row]}: {what}; separate columns by {by}, and quote values with {by}")
     data = np.delete(byte_B, end_R[blank_R]).tobytes()
     try:
         end = int((end_R - start_R)[~blank_R][0])
