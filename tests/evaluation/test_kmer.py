@@ -179,7 +179,7 @@ def test_it_reaches_on_real_data_what_the_design_says(shared, monkeypatch):
     # The others take longer, and the validation data choose none of them.
     monkeypatch.setattr("mutbert.evaluation.kmer.PENALTIES", PENALTIES[2:4])
     folder = shared / "data" / "gue" / "tf" / "0"
-    columns = Columns("sequence", "label")
+    columns = Columns()
     parts = [
         read_examples(folder / f"{name}.csv.gz", columns, problem="binary", classes=("0", "1"))[0]
         for name in ("train", "dev", "test")
