@@ -116,9 +116,7 @@ def test_what_is_learnt_is_saved_and_predicted(model_path, tables, tmp_path, pro
         )
 
     # And by the command's own function, labels left aside.
-    report = predict_table(
-        result.model, tables / f"{problem}.csv", tmp_path / "again.tsv", columns=Columns(label=None)
-    )
+    report = predict_table(result.model, tables / f"{problem}.csv", tmp_path / "again.tsv", columns=Columns(label=None))
     assert (report.problem, report.sequences) == (problem, 120)
     again = read(tmp_path / "again.tsv")
     shared = [name for name in again[0] if name != "name"]

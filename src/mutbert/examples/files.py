@@ -72,15 +72,15 @@ def read_examples(
     name = columns.name or ("name" if is_fasta(str(place)) else None)
     wanted = [columns.sequence, *columns.label, *(one for one in (name, columns.region) if one is not None)]
     frame, source = read_table(place, wanted, columns.where)
-    base_codes, offsets = _encode(frame, source.place, columns.sequence)
+    base_codes, offsets = encode_sequences(frame, source.place, columns.sequence)
     labels, problem, titles = read_labels(frame, source.place, columns.label, offsets, problem, classes)
     regions, unplaced = _regions(frame, source.place, columns.region, np.diff(offsets))
     names = texts_of(frame, source.place, name).fill_null("").to_list() if name else [""] * len(frame)
     return ReadExamples(Examples(base_codes, offsets, labels, tuple(names), regions, problem, titles, unplaced), source)
 
 
-def _encode(frame: pl.DataFrame, place: str, column: str) -> tuple[UInt8, Int64]:
-    """Return the base codes of all sequences (T,), and where each begins (N + 1,)."""
+def encode_sequences(frame: pl.DataFrame, place: str, column: str) -> tuple[UInt8, Int64]:
+    """Return the base codes of a column of sequences (T,), and where each begins (N + 1,)."""
     texts = texts_of(frame, place, column)
     reject(frame, place, column, texts.is_null(), "remove the row, or add the bases")
     code_T = alphabet.CODE_OF_BYTE[np.frombuffer("".join(texts).encode(), dtype=np.uint8)]
