@@ -15,7 +15,8 @@ from mutbert.errors import InputError
 from mutbert.evaluation.results import DONE, FAILED, Cell, read_predictions, read_results
 from mutbert.evaluation.run import GridRequest, run_benchmark
 from mutbert.evaluation.summary import report_benchmark
-from mutbert.examples.files import Columns, read_examples
+from mutbert.examples.columns import Columns
+from mutbert.examples.files import read_examples
 from mutbert.reports.benchmark import COST_TITLE
 from mutbert.scoring.metrics import evaluate
 

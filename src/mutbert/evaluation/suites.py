@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlia
 from pydantic import Field, model_validator
 
 from mutbert.encoders.known import Family
-from mutbert.examples.files import Columns
+from mutbert.examples.columns import TableColumns
 from mutbert.scoring.metrics import LOWER_IS_BETTER, metric_names
 from mutbert.settings import Settings, Words, read_settings, shipped_names
 from mutbert.training.finetune_settings import FinetuneSettings
@@ -193,7 +193,7 @@ class Suite(Settings):
         ``{split}`` filled in; the first that exists is taken.
     splits : mapping of str to str
         What train, validation and test are called in these names.
-    columns : Columns
+    columns : TableColumns
         What their columns mean.
     task_column : str, optional
         Where all tasks are in one file, the column that tells them apart.
@@ -214,7 +214,7 @@ class Suite(Settings):
     files: tuple[str, ...]
     source: str = ""
     splits: dict[Literal["train", "validation", "test"], str] = {"train": "train", "test": "test"}
-    columns: Columns = Columns()
+    columns: TableColumns = TableColumns()
     task_column: str | None = None
     tasks: tuple[Task, ...] = ()
     protocols: dict[_Protocols, Protocol] = {}

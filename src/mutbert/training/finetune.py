@@ -17,7 +17,8 @@ from pydantic import Field, model_validator
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.encoders.probe import ProbedClassifier
 from mutbert.errors import InputError, MissingExtraError
-from mutbert.examples.files import Columns, read_examples
+from mutbert.examples.columns import TableColumns
+from mutbert.examples.files import read_examples
 from mutbert.examples.task_data import SplitCount, TaskData, part_task
 from mutbert.files import atomic_directory, write_json
 from mutbert.genome.store import ProbabilisticGenome
@@ -80,7 +81,7 @@ class FinetuneRecipe(Settings):
         What the best step is chosen on; a share of the training data where left out.
     test : str, optional
         What is reported on.
-    columns : Columns
+    columns : TableColumns
         What the tables' columns mean.
     problem : str, optional
         One of `mutbert.examples.table.PROBLEMS`; found out from the labels where left out.
@@ -107,7 +108,7 @@ class FinetuneRecipe(Settings):
     output: str
     validation: str | None = None
     test: str | None = None
-    columns: Columns = Columns()
+    columns: TableColumns = TableColumns()
     problem: Literal["binary", "multiclass", "multilabel", "regression", "token"] | None = None
     classes: Words = ()
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
