@@ -88,8 +88,9 @@ def _class_labels(
     number_of = {title: number for number, title in enumerate(titles)}
     if not any(re.match(_INTEGER, title) for title in titles) and texts.str.contains(_INTEGER).all():
         number_of = {str(number): number for number in range(len(titles))}
-    known = f"the classes are {listed_names(number_of)}; correct the label, or choose other classes"
-    reject(frame, place, name, ~texts.is_in(list(number_of)), known)
+    for row in (~texts.is_in(list(number_of))).arg_true()[:1]:
+        what = f"{frame[name][row]!r} is not one of the classes {listed_names(number_of)}"
+        raise row_error(frame, place, row, f"{name} {what}; correct it, or choose other classes")
     if problem == "binary" and len(titles) != 2:
         raise InputError(
             f"{place}: column {name} has {len(titles)} classes ({listed_names(titles)}) where a binary label has 2; "
