@@ -14,15 +14,15 @@ from mutbert.evaluation.eqtl_table import open_genome, read_variants
 from mutbert.evaluation.results import Cell, Predictions, fingerprint
 from mutbert.evaluation.task_files import HUB, found_file
 from mutbert.files import sha256_of
-from mutbert.genome.store import ProbabilisticGenome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from mutbert.encoders.adapter import Encoder
     from mutbert.evaluation.eqtl import VariantEmbeddings
-    from mutbert.evaluation.eqtl_table import Genome, ReadVariants
+    from mutbert.evaluation.eqtl_table import Variants
     from mutbert.evaluation.suites import EqtlProtocol, EqtlSuite, EqtlTask, Suite
+    from mutbert.genome.store import ProbabilisticGenome
 
 METHODS = tuple(f"{head}, {feature}" for head in HEADS for feature in FEATURES)
 """A head and what it sees: the mean of a window, or the variant's own token."""
@@ -77,8 +77,8 @@ class EqtlWork:
         self._root = root
         self._reference = reference
         self._encoder = encoder
-        self._read: ReadVariants | None = None
-        self._genome: Genome | None = None
+        self._read: Variants | None = None
+        self._genome: ProbabilisticGenome | None = None
         self._reference_word: str | None = None
         self._embedded: tuple[tuple[str, str], VariantEmbeddings, int] | None = None
 
@@ -86,7 +86,7 @@ class EqtlWork:
         """Say what a cell depends on."""
         read, genome = self._data()
         protocol = self._protocol(cell).model_dump()
-        manifest = genome.manifest if isinstance(genome, ProbabilisticGenome) else None
+        manifest = genome.manifest or None
         if self._reference_word is None:
             self._reference_word = fingerprint([manifest]) if manifest else sha256_of(Path(self._reference))[:16]
         task = next(task for task in self._eqtl.tasks if task.name == cell.task)
@@ -109,7 +109,7 @@ class EqtlWork:
         _, embeddings, parameters = self._embedded
         head, feature = cell.method.split(", ")
         task = next(task for task in self._eqtl.tasks if task.name == cell.task)
-        found = evaluate_variants(embeddings, read.table, task, protocol, head=head, feature=feature, seed=cell.seed)
+        found = evaluate_variants(embeddings, task, protocol, head=head, feature=feature, seed=cell.seed)
         values = {
             "problem": "binary",
             "metric": self._suite.metric,
@@ -122,7 +122,7 @@ class EqtlWork:
             "rows": {
                 "train": len(found.train_rows),
                 "test": len(found.test_rows),
-                "split_by": read.table.split_by,
+                "split_by": read.split_by,
                 "unused": dict(found.unused),
                 "windows_saved": embeddings.saved,
             },
@@ -144,7 +144,7 @@ class EqtlWork:
     def _protocol(self, cell: Cell) -> EqtlProtocol:
         return self._eqtl.protocols[cell.protocol]
 
-    def _data(self) -> tuple[ReadVariants, Genome]:
+    def _data(self) -> tuple[Variants, ProbabilisticGenome]:
         if self._read is None or self._genome is None:
             self._read = read_variants(found_file(self._suite, self._root), self._eqtl.columns)
             self._genome = open_genome(self._reference, self._read.table)
@@ -162,10 +162,7 @@ class EqtlWork:
         torch.manual_seed(protocol.first_seed)
         body = encoder.body(longest, rope_scaling=scaling)
         body.to("cuda" if torch.cuda.is_available() else "cpu")
-        frequencies = isinstance(genome, ProbabilisticGenome) and encoder.family == "mutbert"
-        embeddings = embed_variants(
-            encoder, body, read.table, genome, protocol, self._eqtl.length, frequencies=frequencies
-        )
+        embeddings = embed_variants(encoder, body, read, genome, protocol, self._eqtl.length)
         parameters = sum(parameter.numel() for parameter in body.parameters())
         self._embedded = (cell.model, cell.protocol), embeddings, parameters
-        return len(embeddings.window_UD) * longest
+        return len(embeddings.key_U) * longest
