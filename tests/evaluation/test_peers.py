@@ -92,20 +92,12 @@ def test_a_model_that_cannot_be_used_is_refused_in_one_line_and_nothing_is_writt
     damage(model)
     if verb == "embed":
         (tmp_path / "some.fa").write_text(">one\nACGTACGTTGCA\n")
-        words = [
-            "embed",
-            "--model",
-            str(model),
-            "--fasta",
-            str(tmp_path / "some.fa"),
-            "-o",
-            str(tmp_path / "out.parquet"),
-        ]
+        words = ["embed", "--model", model, "--fasta", tmp_path / "some.fa", "-o", tmp_path / "out.parquet"]
     else:
         train = grid / "data" / "first" / "train.csv"
         words = ["finetune", f"model={model}", f"train={train}", f"output={tmp_path / 'out'}", *FEW_STEPS]
     before = sorted(tmp_path.iterdir())
-    done = CliRunner().invoke(app, words)
+    done = CliRunner().invoke(app, list(map(str, words)))
     if damage is without_tokenizer and name == "caduceus-ps":
         # Its tokenizer is code, here as there.
         assert done.exit_code == 0

@@ -180,20 +180,6 @@ def test_k_mers_know_chance_only_where_a_split_by_seed_brings_it(tmp_path, suite
     assert (one != two).any()
 
 
-def test_eqtl_protocols_differ_in_six_ways():
-    published, corrected = (load_suite("eqtl").eqtl.protocols[name] for name in ("published", "corrected"))
-    assert (published.scores, corrected.scores) == ("labels", "decision")
-    assert (published.choose_c_on, corrected.choose_c_on) == ("test", "validation")
-    assert (published.tissue, corrected.tissue) == ("number", "one-hot")
-    assert (published.special_tokens, corrected.special_tokens) == (False, True)
-    assert (published.edges, corrected.edges) == ("both", "lower")
-    assert (published.rope_factor, corrected.rope_factor) == (4.0, None)
-    assert corrected.c == (0.001, 0.01, 0.1, 1.0, 10.0)
-    assert (published.max_train_rows, corrected.max_train_rows) == (5000, 5000)
-    assert (published.pooled_tokens, corrected.pooled_tokens) == (1536, 1536)
-    assert (published.seeds, corrected.seeds) == (5, 5)
-
-
 def test_models_with_different_tokenizers_get_each_their_own_tokens(suite, request_of, model_folders):
     """The published code handed one model's tokens to the next: what runs before a model changes nothing here."""
     kinds = ("esm", "bert", "mutbert")

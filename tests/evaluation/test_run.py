@@ -207,7 +207,7 @@ def test_cells_of_one_protocol_have_the_same_settings(suite, request_of):
     assert run_benchmark(folder, request).done == 2
     before = files_of(folder)
     other = dataclasses.replace(request, tasks=(), settings=("finetune.max_steps=3",))
-    with pytest.raises(InputError, match="cells of corrected were made with other settings; choose another folder"):
+    with pytest.raises(InputError, match="cells of corrected were made with other settings; use another folder"):
         run_benchmark(folder, other)
     assert files_of(folder) == before
     # Another protocol's may differ, and a number of seeds is none of the settings.

@@ -192,18 +192,6 @@ def test_comparisons_have_the_right_sign_and_are_adjusted_by_family(made):
     assert best["adjusted_p"] < 0.05
 
 
-def test_protocols_are_not_compared_with_each_other(made):
-    made.add("good")
-    made.add("good", protocol="published", seeds=(42,))
-    made.add("good", method="probe")
-    report = summarise(made.folder, resamples=RESAMPLES)
-    names = set(report.comparisons.select("first", "second", "protocol").rows())
-    assert names == {("good (probe)", "good (full)", "corrected")}
-    assert report.averages.select("protocol", "method").rows() == [
-        ("corrected", "full"), ("corrected", "probe"), ("published", "full")
-    ]  # fmt: skip
-
-
 def test_of_many_models_all_are_compared_with_the_best_and_the_baselines(made):
     made.add("kmer", ("a",), seeds=(1,))
     made.add("good", ("a",), seeds=(1,))

@@ -19,7 +19,7 @@ from mutbert.evaluation.eqtl import FEATURES, HEADS, embed_variants, evaluate_va
 from mutbert.evaluation.eqtl_table import open_genome, read_variants
 from mutbert.evaluation.kmer import kmer_baseline
 from mutbert.evaluation.results import Cell, fingerprint
-from mutbert.evaluation.task_files import eqtl_file, load_task
+from mutbert.evaluation.task_files import load_task, task_file
 from mutbert.files import sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.scoring.metrics import evaluate
@@ -236,8 +236,8 @@ class EqtlCells:
         embeddings, parameters, tokens = self._embedded(cell.model, cell.protocol)
         head, feature = cell.method.split(", ")
         found = evaluate_variants(embeddings, read.table, task, protocol, head=head, feature=feature, seed=cell.seed)
-        rows = {"train": found.train_rows, "test": found.test_rows}
-        none = {"duplicates": 0, "in_train": 0, "dropped": 0, "sha256": read.source.sha256}
+        rows = {"train": len(found.train_rows), "test": len(found.test_rows)}
+        same = {"duplicates": 0, "in_train": 0, "dropped": 0, "sha256": read.source.sha256}
         record = {
             "problem": "binary",
             "metric": self._suite.metric,
@@ -246,13 +246,8 @@ class EqtlCells:
             "parameters": parameters,
             "tokens": tokens if self._embedded.cache_info().misses > before else 0,
             "note": "",
-            "rows": {
-                **{name: len(own) for name, own in rows.items()},
-                "split_by": read.table.split_by,
-                "unused": dict(found.unused),
-                "windows_saved": embeddings.saved,
-            },
-            "splits": [{"split": name, "examples": len(own), **none} for name, own in rows.items()],
+            "rows": {**rows, "split_by": read.table.split_by, "unused": found.unused, "saved": embeddings.saved},
+            "splits": [{"split": name, "examples": count, **same} for name, count in rows.items()],
             "sources": [{"split": "all", **vars(read.source)}],
             "identity": {
                 "data": fingerprint([read.source.sha256, self._eqtl.length]),
@@ -265,7 +260,7 @@ class EqtlCells:
         return record, found.labels, found.scores
 
     def _read(self) -> tuple[Any, Any, str]:
-        read = read_variants(eqtl_file(self._suite, self._root), self._eqtl.columns)
+        read = read_variants(task_file(self._suite, self._root, "", "train") or "", self._eqtl.columns)
         genome = open_genome(self._reference, read.table)
         word = genome.identity if isinstance(genome, ProbabilisticGenome) else sha256_of(Path(self._reference))
         return read, genome, word

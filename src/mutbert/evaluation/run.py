@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
-from contextlib import ExitStack
+import resource
+import sys
+import time
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
 import numpy as np
+import torch
 
 from mutbert.encoders.adapter import Encoder, open_encoder
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.evaluation.cells import BASELINES, EqtlCells, SequenceCells, cells_of
-from mutbert.evaluation.cost import measured
 from mutbert.evaluation.results import REASON, SUITES, write_cell, write_failure
 from mutbert.evaluation.suites import PROTOCOLS, Suite, load_suite
 from mutbert.evaluation.task_files import check_files
@@ -27,7 +30,7 @@ from mutbert.training.finetune_settings import METHODS
 from mutbert.training.provenance import provenance_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mutbert.evaluation.cells import Made
     from mutbert.evaluation.results import Cell
@@ -141,7 +144,7 @@ def _made_once(
         if path.exists():
             return {"status": "before"}
         try:
-            with measured() as cost:
+            with _measured() as cost:
                 record, labels, scores = make(cell)
         except MissingExtraError:
             raise
@@ -159,6 +162,25 @@ def _made_once(
         record |= provenance
         write_cell(folder, cell, record, labels, scores)
         return {**cell._asdict(), **record, "status": "done"}
+
+
+@contextmanager
+def _measured() -> Iterator[dict[str, float]]:
+    """Yield a dict that has ``seconds`` and ``peak_memory`` afterwards: bytes of the accelerator or of the process."""
+    cost: dict[str, float] = {}
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        # Makes Linux look for the peak anew; without it, the peak is since the process began.
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    start = time.perf_counter()
+    yield cost
+    cost["seconds"] = time.perf_counter() - start
+    # In bytes on macOS, in kilobytes elsewhere.
+    of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    cost["peak_memory"] = torch.cuda.max_memory_allocated() if on_gpu else of_process
 
 
 def _note(cell: Cell, record: dict[str, Any]) -> str:
@@ -261,13 +283,12 @@ def _write_suite(folder: Path, suite: Suite, protocols: Sequence[str]) -> None:
         raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder of results") from None
     kept = dict(suite.grid.protocols)
     for name, before in load_suite(path).grid.protocols.items() if path.exists() else ():
-        cells = folder.glob(f"{quote(suite.name, safe=' ,+=@')}/*/*/{name}-*[0-9].json")
-        if name in protocols and _what_counts(kept.get(name)) != _what_counts(before) and any(cells):
-            raise InputError(f"{path}: cells of {name} were made with other settings; choose another folder of results")
-        kept[name] = kept[name] if name in protocols and name in kept else before
+        if name not in protocols or name not in kept:
+            kept[name] = before
+            continue
+        # How many seeds there are is none of the settings.
+        changed = kept[name].replace(seeds=1, first_seed=0) != before.replace(seeds=1, first_seed=0)
+        if changed and any(folder.glob(f"{quote(suite.name, safe=' ,+=@')}/*/*/{name}-*[0-9].json")):
+            raise InputError(f"{path}: cells of {name} were made with other settings; use another folder of results")
     with atomic_file(path, force=True) as file:
         file.write_text(suite.with_protocols(kept).as_yaml(), encoding="utf-8")
-
-
-def _what_counts(protocol: Any) -> Any:
-    return protocol and protocol.model_dump(exclude={"first_seed", "seeds"})

@@ -41,10 +41,7 @@ def load_task(suite: Suite, task: Task, root: str, protocol: Protocol, *, seed: 
     parts: dict[str, Examples] = {}
     sources: dict[str, SourceFile] = {}
     for split in suite.splits:
-        path = task_file(suite, root, task.name, split)
-        if path is None and split != "validation":
-            raise _missing(suite, root, task.name, split)
-        if path is not None:
+        if path := task_file(suite, root, task.name, split):
             parts[split], sources[split] = _read(suite, task, path)
     train, note = parts["train"], ""
     how = protocol.validation if "validation" not in parts else "file"
@@ -70,49 +67,37 @@ def load_task(suite: Suite, task: Task, root: str, protocol: Protocol, *, seed: 
 
 def check_files(suite: Suite, root: str, tasks: list[str]) -> None:
     """Raise InputError where a local file is missing; of files on the Hub nothing is known before they are read."""
-    if root.startswith(HUB):
-        return
     for task in [""] if suite.eqtl else tasks:
-        for split in ["train"] if suite.eqtl else [name for name in suite.splits if name != "validation"]:
-            if task_file(suite, root, task, split) is None:
-                raise _missing(suite, root, task, split)
-
-
-def eqtl_file(suite: Suite, root: str) -> str:
-    """Return the path of an eQTL suite's table, which may be `root` itself."""
-    path = task_file(suite, root, "", "train")
-    if path is None:
-        raise _missing(suite, root, "", "train")
-    return path
+        for split in suite.splits:
+            if split != "validation" and not root.startswith(HUB):
+                task_file(suite, root, task, split)
 
 
 def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
-    """Return the path of a task's file, plain or gzip; None where there is none."""
+    """Return the path of a task's file, plain or gzip, or `root` where that is an eQTL table.
+
+    None where there are no validation data; raise InputError for another file that is missing.
+    """
     if suite.eqtl and not root.startswith(HUB) and Path(root).is_file():
         return root
-    for path in _names(suite, task, split):
-        for name in (path, f"{path}.gz"):
-            place = f"{root.rstrip('/')}/{name}"
-            if not root.startswith(HUB):
-                if Path(place).is_file():
-                    return place
-            elif name == path:
-                try:
-                    find_file(place)
-                except NoSuchFileError:
-                    continue
+    called: str = suite.splits[split]  # type: ignore[index]
+    names = [pattern.format(task=task, split=called) for pattern in suite.files]
+    for name in names:
+        path = f"{root.rstrip('/')}/{name}"
+        if root.startswith(HUB):
+            try:
+                find_file(path)
+            except NoSuchFileError:
+                continue
+            return path
+        for place in (path, f"{path}.gz"):
+            if Path(place).is_file():
                 return place
-    return None
-
-
-def _names(suite: Suite, task: str, split: str) -> list[str]:
-    return [pattern.format(task=task, split=suite.splits.get(split, split)) for pattern in suite.files]  # type: ignore[call-overload]
-
-
-def _missing(suite: Suite, root: str, task: str, split: str) -> InputError:
-    return InputError(
-        f"{root}: has none of {', '.join(_names(suite, task, split))}; give the folder of the {suite.name} files by "
-        f"--data {suite.name}=..., or the tasks that there are by --task"
+    if split == "validation":
+        return None
+    raise InputError(
+        f"{root}: has none of {', '.join(names)}; give the folder of the {suite.name} files by --data "
+        f"{suite.name}=..., or the tasks that there are by --task"
     )
 
 

@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]
 
-BASELINES: Final = ("kmer", "cnn")
-"""Models that are trivial: what a language model has to beat."""
-COST_TITLE: Final = "What it cost"
-"""Heading of the one part that depends on the machine; it is the last."""
+BASELINES: Final = ("kmer", "cnn")  # trivial models, which a language model has to beat
+COST_TITLE: Final = "What it cost"  # the one part that depends on the machine; it is the last
 FILES: Final = ("report.html", "scores.csv", "averages.csv", "comparisons.csv")
 _METRICS: Final = {"mcc": "MCC", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
 _SIGNIFICANT: Final = 0.05
@@ -58,15 +56,8 @@ def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool
         check_output(path, force=force)
     keys = list(_grouped(_rows(report.averages), "suite", "protocol"))
     lead = " ".join(_verdict(report, *key) for key in keys) or "Nothing has an average."
-    sections = [
-        *_averages(report, keys),
-        *_tasks(report),
-        _differences(report),
-        _failures(report),
-        _data(report),
-        Section("What it was made of", facts=report.facts),
-        _costs(report),
-    ]
+    sections = [*_averages(report, keys), *_tasks(report), _differences(report), _failures(report), _data(report)]
+    sections += [Section("What it was made of", facts=report.facts), _costs(report)]
     write_page(page, f"Benchmark: {report.name}", lead, sections, notes=report.notes, force=force)
     per_seed = pl.col("^per_seed$").list.eval(pl.element().cast(pl.String)).list.join(" ")
     for path, frame in zip(tables, (report.scores, report.averages, report.comparisons), strict=True):
@@ -292,15 +283,12 @@ def _differences(report: BenchmarkReport) -> Section:
 
 
 def _failures(report: BenchmarkReport) -> Section:
-    header = ("suite", "task", "model", "protocol", "seed", "reason")
-    rows = _rows(report.failures)
+    header, rows = ("suite", "task", "model", "protocol", "seed", "reason"), _rows(report.failures)
+    if not rows:
+        return Section("Failures", "None: all that was run gave a score.")
     cells = [[row["suite"], row["task"], _label(row), *(row[name] for name in header[3:])] for row in rows]
     text = f"{counted(len(rows), 'run')} gave no score; averages are over what was left."
-    return Section(
-        "Failures",
-        text if rows else "None: all that was run gave a score.",
-        tables=[Table(header, cells)] if rows else (),
-    )
+    return Section("Failures", text, tables=[Table(header, cells)])
 
 
 def _data(report: BenchmarkReport) -> Section:
