@@ -71,7 +71,7 @@ class Case(NamedTuple):
 
 
 CASES: dict[str, Case] = {}
-ROOMS = ("genome", "model", "scores", "inference", "training")
+ROOMS = ("genome", "model", "scores", "inference", "training", "runs", "benchmark", "effects", "settings")
 
 
 def add(

@@ -1,8 +1,9 @@
-"""Write the stored answers of ``cases.py``: ``python tests/golden/make.py``, or of some: ``... make.py scores model``.
+"""Write the stored answers of ``cases.py`` and ``golden_runs.py``, or of some rooms: ``make.py scores model``.
 
-What is stored was made at commit 2811033. Answers are made again only where an output is meant to change; then this
-line says at which commit, and the commit's message says which answers changed and why. The model's weights are kept, as
-fresh ones may be drawn otherwise some day: they are made only where its folder is missing.
+What is stored was made at commit 2811033; the rooms of ``golden_runs.py`` at bcf0929. Answers are made again only where
+an output is meant to change; then this line says at which commit, and the commit's message says which answers changed
+and why. The model's weights are kept, as fresh ones may be drawn otherwise some day: they are made only where its
+folder is missing.
 """
 
 import sys
@@ -10,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import golden_runs  # noqa: F401 - adds its cases
 import torch
 from cases import CASES, ROOMS, make_model
 from golden_answers import differences, plain, store

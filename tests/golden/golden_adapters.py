@@ -1,0 +1,214 @@
+"""Numbers of what runs leave behind: each kind of result is read here, and only here.
+
+Where the layout of a folder or the home of a function changes, these functions follow; cases and stored answers stay.
+"""
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import re
+import runpy
+import sys
+from collections import namedtuple
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import yaml
+
+Answer = dict[str, Any]
+_COUNTS = ("examples", "duplicates", "in_train", "dropped")
+_INTERVAL = ("value", "low", "high")
+
+
+Cell = namedtuple("Cell", "suite task model method protocol seed")  # The method of k-mers is empty.
+
+
+def read_cells(folder: Path) -> dict[Cell, Answer]:
+    """Every finished cell: its metrics, what was chosen, counts of its data, labels and scores of the test."""
+    found = {}
+    for path in folder.glob("shards/*/cells.jsonl"):
+        for values in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            cell = Cell(*(values[name] for name in Cell._fields))
+            assert values["status"] == "done", (cell, values.get("reason"))
+            with np.load(_predictions(folder, cell), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in ("labels", "scores")}
+            splits = {one["split"]: [one[name] for name in _COUNTS] for one in values["splits"]}
+            kept = {name: values[name] for name in ("problem", "metric", "metrics", "validation", "chosen")}
+            found[cell] = {**kept, "splits": splits, **arrays}
+    return dict(sorted(found.items()))
+
+
+def write_cells(folder: Path, suites: Mapping[str, str], cells: Mapping[Cell, Answer]) -> None:
+    """Write suites as YAML and cells of which ``problem``, ``metric``, ``labels`` and ``scores`` are known."""
+    cost = {"seconds": 1.0, "peak_memory": 1, "tokens_per_second": None}
+    rest = {"version": 1, "status": "done", "made_of": {}, "metrics": {}, "splits": [], "cost": cost}
+    rest["versions"] = {"versions": {}, "commit": "", "genomes": {}}
+    for name in ("shards/1-of-1", "predictions", "suites"):
+        (folder / name).mkdir(parents=True)
+    for name, text in suites.items():
+        (folder / "suites" / f"{name}.yaml").write_text(text, encoding="utf-8")
+    with (folder / "shards" / "1-of-1" / "cells.jsonl").open("w", encoding="utf-8") as lines:
+        for cell, values in cells.items():
+            np.savez(_predictions(folder, cell), labels=values["labels"], scores=values["scores"])
+            known = {**cell._asdict(), **rest, "problem": values["problem"], "metric": values["metric"]}
+            lines.write(json.dumps(known) + "\n")
+
+
+def _predictions(folder: Path, cell: Cell) -> Path:
+    plain = re.sub(r"[^A-Za-z0-9.-]", "_", "-".join(map(str, cell)))
+    return folder / "predictions" / f"{plain[:100]}-{hashlib.sha256(json.dumps(cell).encode()).hexdigest()[:12]}.npz"
+
+
+def read_report(folder: Path) -> Answer:
+    """A report's tables: value and interval of each task, with its seeds' values; averages; comparisons."""
+    contestant = ("suite", "protocol", "model", "method", "metric")
+    pair = ("suite", "protocol", "first", "second", "metric", "task")
+    found: Answer = {}
+    for name, key, numbers in (
+        ("scores", (*contestant, "task"), _INTERVAL),
+        ("averages", contestant, (*_INTERVAL, "tasks", "of_tasks", "published")),
+        ("comparisons", pair, ("difference", "low", "high", "p_value", "adjusted_p")),
+    ):
+        with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            # Of an average, it says how many of the suite's tasks both have.
+            if name == "comparisons" and (not row["task"] or row["task"].endswith(" tasks")):
+                row["task"] = "all"
+        rows.sort(key=lambda row: [row[column] for column in key])
+        values = np.array([[float(row[column] or "nan") for column in numbers] for row in rows])
+        found[name] = {"rows": ["/".join(row[column] for column in key) for row in rows], "numbers": values}
+        if name == "scores":
+            found[name]["seeds"] = [[float(word) for word in row["per_seed"].split()] for row in rows]
+    return found
+
+
+def read_suite(results: Path, name: str) -> Answer:
+    """The suite that a grid was run with, the user's settings applied."""
+    return yaml.safe_load((results / "suites" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def read_history(run: Path) -> list[dict[str, float]]:
+    """What was logged, a dict with ``step`` each, of a pre-training or a fine-tuning run; a probe has none."""
+    path = run / "history.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def read_held_out(run: Path) -> Answer:
+    """The held-out table of a pre-training run, baselines included, and its calibration."""
+    found = json.loads((run / "held_out.json").read_text(encoding="utf-8"))
+    found["calibration"] = {
+        group: np.array([[one[name] for name in ("predicted", "observed", "pairs")] for one in bins])
+        for group, bins in found["calibration"].items()
+    }
+    return {name: found[name] for name in ("steps", "targets", "cross_entropy", "calibration")}
+
+
+def read_finetuned(run: Path) -> Answer:
+    """What a fine-tuning run reached, and how: metrics, best step, interval, counts of its data, recipe."""
+    found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    found["splits"] = {one["split"]: [one[name] for name in _COUNTS] for one in found["splits"]}
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
+    paths = ("model", "train", "validation", "test", "output", "genome")
+    return {**found, "recipe": {name: value for name, value in recipe.items() if name not in paths}}
+
+
+def read_predictions(run: Path) -> dict[str, list[str]]:
+    """The columns of a fine-tuned model's predictions of its test data, as text."""
+    with (run / "predictions.tsv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def checkpoint_of(run: Path, step: int) -> Path:
+    """Where a run's checkpoint of a step is once it is complete."""
+    return run / "checkpoints" / f"checkpoint-{step}"
+
+
+def read_vep(folder: Path) -> Answer:
+    """What a comparison of scores with labels found, by part: counts, each predictor's metrics, differences."""
+    found = json.loads((folder / "vep.json").read_text(encoding="utf-8"))
+    parts: Answer = {}
+    for part in found["parts"]:
+        rows = sorted(part["rows"], key=lambda row: row["predictor"])
+        metrics = list(rows[0]["measures"]) if rows else []
+        compared = {row["predictor"]: row["difference"] for row in rows if row["difference"]}
+        measures = [[[row["measures"][name][end] for end in _INTERVAL] for name in metrics] for row in rows]
+        numbers = ("difference", "low", "high", "p_value", "adjusted")
+        parts[f"{part['name']}: {part['target']}"] = {
+            **{name: part[name] for name in ("variants", "compared", "positives", "compared_positives", "empty")},
+            "predictors": [[row["predictor"], row["end"], row["missing"]] for row in rows],
+            "metrics": metrics,
+            "measures": np.array(measures, dtype=np.float64),
+            "alone": np.array([row["alone"] for row in rows], dtype=np.float64),
+            "baselines": {name: one["baseline"] for name, one in compared.items()},
+            "differences": np.array([[one[name] for name in numbers] for one in compared.values()], dtype=np.float64),
+        }
+    kept = ("problem", "classes", "rows", "used", "not_used", "left_out", "direction")
+    return {**{name: found[name] for name in kept}, "notes": len(found["notes"]), "parts": parts}
+
+
+# What the command line does not say: settings of shipped recipes, draws by seed, metrics
+
+
+def resolved_recipes(settings: Sequence[str] = ()) -> Answer:
+    """Every setting of each shipped pre-training recipe, the defaults included."""
+    from mutbert.training.recipe import load_recipe
+
+    names = sorted(Path(entry.name).stem for entry in files("mutbert").joinpath("recipes").iterdir())
+    return {name: load_recipe(name, settings).model_dump() for name in names}
+
+
+def task_parts(train: Path, validation: Path | None, test: Path, **settings: Any) -> Answer:
+    """Names of the sequences of each part of a task, and the counts."""
+    from mutbert.examples.columns import Columns
+    from mutbert.examples.files import read_examples
+    from mutbert.examples.task_data import part_task
+
+    places = {"train": train, "validation": validation, "test": test}
+    read = {name: read_examples(str(path), Columns(name="name")) for name, path in places.items() if path}
+    parts = [read[name][0] if name in read else None for name in places]
+    sources = {name: source for name, (_, source) in read.items()}
+    data = part_task(*parts, sources, **{"drop_leaks": False, **settings})
+    names = {name: " ".join(part.names) for name, part in data.parts.items()}
+    return {"names": names, "counts": {one.split: [getattr(one, name) for name in _COUNTS] for one in data.counts}}
+
+
+def contig_split(contigs: Sequence[str], share: float, seed: int) -> list[str]:
+    """The contigs that are held out of rows, one a row."""
+    from mutbert.examples.splits import region_split
+    from mutbert.regions import Region
+
+    found = region_split([Region(name, 0, 1) for name in contigs], share, seed)
+    return sorted({contigs[row] for row in found.validation})
+
+
+def sample_order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> np.ndarray:
+    """The sequence that each sample of a fine-tuning run is."""
+    from mutbert.training import classifier_data
+
+    return classifier_data.sample_order(np.array(lengths, dtype=np.int64), steps, batch_size, seed)
+
+
+def metrics_of(problem: str, labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    from mutbert.scoring.metrics import evaluate
+
+    return evaluate(problem, labels, scores)
+
+
+def run_program(*words: str) -> tuple[int, str]:
+    """Exit status of ``python -m mutbert``, and what it writes to standard error."""
+    error = io.StringIO()
+    arguments = mock.patch.object(sys, "argv", ["mutbert", *words])
+    with arguments, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(error):
+        try:
+            runpy.run_module("mutbert", run_name="__main__")
+        except SystemExit as stopped:
+            return int(stopped.code or 0), error.getvalue()
+    return 0, error.getvalue()
