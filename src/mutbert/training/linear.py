@@ -110,7 +110,10 @@ def fit_linear(
         return LinearModel(problem, classes, c, tuple(estimators))
 
     def value(model: LinearModel) -> float:
-        found = evaluate(problem, validation[1], model.scores(validation[0]), [metric])[metric]
+        scores = model.scores(validation[0])
+        # Ridge regression of one column predicts a flat array.
+        labels = validation[1].reshape(scores.shape) if problem == "regression" else validation[1]
+        found = evaluate(problem, labels, scores, [metric])[metric]
         return -found if metric in LOWER_IS_BETTER else found
 
     return choose_penalty(fit, value, penalties)
