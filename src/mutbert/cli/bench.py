@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mutbert.cli.options import AsJson, Force, TrustRemoteCode
 from mutbert.cli.printing import print_json, print_table
 from mutbert.cli.vep import vep
 from mutbert.errors import InputError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The published benchmarks, and one's own.", no_args_is_help=True)
 app.command("vep", no_args_is_help=True)(vep)
 
-_Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 _Output = Annotated[Path, typer.Option("--output", "-o", help="The results folder; an existing one is continued.")]
 _Suites = Annotated[
     list[str] | None, typer.Option("--suite", help="A shipped suite (tfbs, nt, eqtl) or a YAML file; may be repeated.")
@@ -46,13 +46,10 @@ _DropLeaks = Annotated[
     bool,
     typer.Option("--drop-leaks", help="Drop training sequences that validation or test data have, on either strand."),
 ]
-_Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run code that comes with a checkpoint; known models need none.")
-]
 
 
 @app.command("list")
-def list_suites(suites: _Suites = None, as_json: _Json = False) -> None:
+def list_suites(suites: _Suites = None, as_json: AsJson = False) -> None:
     """List suites, their tasks, and the models that are known by name."""
     from mutbert.encoders.known import MODELS, is_offline
     from mutbert.evaluation.suites import load_suite, shipped_suites
@@ -113,8 +110,8 @@ def run(
     fasta: _Fasta = None,
     drop_leaks: _DropLeaks = False,
     baselines: Annotated[bool, typer.Option("--baselines/--no-baselines", help="Run kmer and cnn too.")] = True,
-    trust_remote_code: _Trust = False,
-    as_json: _Json = False,
+    trust_remote_code: TrustRemoteCode = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run the cells of a grid of tasks, models and seeds that are missing; several processes may share a folder."""
     summary = _run(
@@ -148,7 +145,7 @@ def cell(
     genome: _Genome = None,
     fasta: _Fasta = None,
     drop_leaks: _DropLeaks = False,
-    trust_remote_code: _Trust = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Run one cell of a grid, for Snakemake and its like; a cell that is done is left as it is."""
     summary = _run(
@@ -166,8 +163,8 @@ def report(
         Path | None, typer.Option("--output", "-o", help="Where to write; the results folder if left out.")
     ] = None,
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Of intervals and p-values.")] = 2000,
-    force: Annotated[bool, typer.Option("--force", help="Replace a report in the output.")] = False,
-    as_json: _Json = False,
+    force: Force = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a grid's report: a page and CSV tables."""
     from mutbert.evaluation.summary import report_benchmark

@@ -30,7 +30,7 @@ from mutbert.training.classifier import (
     scores_and_labels,
     unplaced,
 )
-from mutbert.training.probe import embed_sequences, fit_probe
+from mutbert.training.linear import embed_sequences, fit_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,8 +116,9 @@ class SequenceCells:
         problem, labels = test.problem, test.known_labels
         if cell.model == KMER:
             identity["model"] = f"{KMER} 1"
-            scores, c, value = kmer_baseline(*loaded.data.parts.values(), metric=metric)
-            record |= {"problem": problem, "validation": value, "chosen": {"c": c}, "parameters": None}
+            model, validated, scores = kmer_baseline(*loaded.data.parts.values(), metric=metric)
+            value = evaluate(problem, loaded.data.validation.known_labels, validated, [metric])[metric]
+            record |= {"problem": problem, "validation": value, "chosen": {"c": model.c}, "parameters": None}
             return record, labels, scores
         encoder = self._encoder(cell.model)
         settings = self.settings_of(cell.task, cell.protocol, cell.method, encoder.family)
@@ -175,12 +176,19 @@ class SequenceCells:
         # Weights of a trained model are the same for every seed.
         fresh = self._encoder(cell.model).identity().startswith(RANDOM)
         embedded, parameters = self._embedded(part, cell.model, cell.seed if fresh else 0)
-        train, validation = ((parts[name].examples, embedded[name]) for name in ("train", "validation"))
-        probe = fit_probe(train, validation, metric=metric, class_weights=settings.class_weights)
+        train, validation = ((embedded[name], parts[name].examples.known_labels) for name in ("train", "validation"))
+        examples = parts["train"].examples
+        probe = fit_linear(
+            examples.problem,
+            train,
+            validation,
+            classes=len(examples.classes),
+            metric=metric,
+            class_weights=settings.class_weights,
+        )
         new = self._embedded.cache_info().misses > before
         tokens = sum(int(own.inputs.length_N.sum()) for own in parts.values()) if new else 0
-        examples, found = validation[0], probe.scores(validation[1])
-        value = evaluate(examples.problem, examples.known_labels, found, [metric])[metric]
+        value = evaluate(examples.problem, validation[1], probe.scores(validation[0]), [metric])[metric]
         values = {"validation": value, "chosen": {"c": probe.c}, "parameters": parameters, "tokens": tokens}
         return values, probe.scores(embedded["test"])
 

@@ -5,21 +5,16 @@ Shape suffixes: N sequences, F features.
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression, Ridge
 
 from mutbert.errors import InputError
-from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate
+from mutbert.training.linear import LinearModel, fit_linear
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy.typing as npt
 
     from mutbert.arrays import Float32
     from mutbert.examples.table import Examples
@@ -27,7 +22,6 @@ if TYPE_CHECKING:
 LENGTHS: Final = (4, 5, 6, 7)
 PENALTIES: Final = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 """Inverse penalties that are tried."""
-_ITERATIONS: Final = 300
 
 
 def kmer_features(examples: Examples) -> csr_matrix:
@@ -58,56 +52,24 @@ def kmer_features(examples: Examples) -> csr_matrix:
 
 def kmer_baseline(
     train: Examples, validation: Examples, test: Examples, *, metric: str, penalties: Sequence[float] = PENALTIES
-) -> tuple[Float32, float, float]:
-    """Return decision values of the test data, C, and the metric on the validation data, by which C is chosen.
+) -> tuple[LinearModel, Float32, Float32]:
+    """Return a linear model with C chosen on the validation data, and decision values of validation and test data.
 
-    The model is L2 logistic regression, of numbers ridge regression; of equals the strongest penalty is taken. It
-    depends on no seed.
+    It depends on no seed.
     """
-    problem = train.problem
-    if problem == "token":
-        raise InputError("kmer: labels of single bases cannot be learnt from k-mers")
     every = [kmer_features(part) for part in (train, validation, test)]
     used = np.flatnonzero(every[0].getnnz(axis=0))
-    if not len(used):
+    if train.problem != "token" and not len(used):
         raise InputError(f"kmer: no training sequence has {LENGTHS[0]} known bases in a row")
     train_NF, validation_NF, test_NF = (features[:, used] for features in every)
-    best: tuple[float, Any, float, float] | None = None
-    for c in penalties:
-        models = _fit(problem, train_NF, train.known_labels, c)
-        scores = _scores(models, problem, validation_NF, len(train.classes))
-        value = evaluate(problem, validation.known_labels, scores, [metric])[metric]
-        rank = -np.inf if np.isnan(value) else -value if metric in LOWER_IS_BETTER else value
-        if best is None or rank > best[0]:
-            best = rank, models, c, value
-    assert best is not None
-    return _scores(best[1], problem, test_NF, len(train.classes)), best[2], best[3]
-
-
-def _fit(problem: str, features_NF: Any, label: npt.NDArray[Any], c: float) -> list[Any]:
-    if problem == "regression":
-        return [Ridge(alpha=1 / c).fit(features_NF, label)]
-    models = []
-    for column in label.T if problem == "multilabel" else [label]:
-        if len(np.unique(column)) < 2:
-            raise InputError("kmer: the training data have one class alone")
-        with warnings.catch_warnings():
-            # One that has not converged in so many steps is compared like the others.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            models.append(LogisticRegression(C=c, max_iter=_ITERATIONS).fit(features_NF, column))
-    return models
-
-
-def _scores(models: list[Any], problem: str, features_NF: Any, classes: int) -> Float32:
-    if problem == "regression":
-        return np.asarray(models[0].predict(features_NF), dtype=np.float32)
-    found = [model.decision_function(features_NF) for model in models]
-    if problem == "multilabel":
-        return np.stack(found, axis=1).astype(np.float32)
-    if problem == "binary":
-        return np.asarray(found[0], dtype=np.float32)
-    # A class without an example in the training data is never predicted.
-    score_NK = np.full((features_NF.shape[0], classes), -1e4, dtype=np.float32)
-    present = models[0].classes_
-    score_NK[:, present] = np.stack([-found[0], found[0]], axis=1) / 2 if len(present) == 2 else found[0]
-    return score_NK
+    model = fit_linear(
+        train.problem,
+        (train_NF, train.known_labels),
+        (validation_NF, validation.known_labels),
+        classes=len(train.classes),
+        metric=metric,
+        penalties=penalties,
+        scale=False,
+        iterations=300,
+    )
+    return model, model.scores(validation_NF), model.scores(test_NF)

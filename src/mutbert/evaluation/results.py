@@ -2,7 +2,7 @@
 
 ``SUITE/TASK/MODEL-METHOD/PROTOCOL-SEED.json`` has the cell, its ``metrics`` and ``cost``, how the test data were split
 off, and ``identity``: words that differ where data, task, model or settings do. The Parquet file of the same name has
-columns ``label`` and ``score``, a row each test row, arrays where a row has several. ``PROTOCOL-SEED.failed.json`` has
+a row for each test row; see `mutbert.scoring.predictions`. ``PROTOCOL-SEED.failed.json`` has
 the ``reason`` why a cell failed. ``suites/SUITE.yaml`` is the suite as it was run.
 """
 
@@ -14,10 +14,9 @@ import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
-import polars as pl
-
 from mutbert.errors import InputError, one_line
-from mutbert.files import atomic_file, write_json
+from mutbert.files import write_json
+from mutbert.scoring import predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,8 +69,7 @@ def write_cell(
     path = cell.path(folder)
     record = {**record, "metrics": {name: _defined(value) for name, value in record["metrics"].items()}}
     record["validation"] = _defined(record.get("validation"))
-    with atomic_file(path.with_suffix(".parquet"), force=True) as file:
-        pl.DataFrame({"label": labels, "score": scores}).write_parquet(file)
+    predictions.write_predictions(path.with_suffix(".parquet"), labels, scores)
     _write_record(path, cell, record)
     path.with_suffix(_FAILED).unlink(missing_ok=True)
 
@@ -103,13 +101,14 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     for path in folder.glob("*/*/*/[!.]*.json"):
         try:
             record = json.loads(path.read_bytes())
-            version, cell = record["version"], cell_of(record)
-            _ = REASON in record or record["metrics"][record["metric"]]
+            if record["version"] != VERSION:
+                raise ValueError(f"version {record['version']}, of which mutbert reads {VERSION}; update mutbert")
+            cell, _ = cell_of(record), REASON in record or record["metrics"][record["metric"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {one_line(error, 160)}"
-            raise InputError(f"{path}: is no result of a cell ({reason}); remove it and run the grid again") from None
-        if version != VERSION:
-            raise InputError(f"{path}: is of version {version}, this mutbert reads {VERSION}; update mutbert")
+            raise InputError(
+                f"{path}: is no result of a cell ({reason}); or remove it and run the grid again"
+            ) from None
         if not (REASON in record and cell.path(folder).exists()):
             records.append(record)
     return sorted(records, key=cell_of)
@@ -117,14 +116,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 def read_predictions(folder: Path, cell: Cell) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return labels and scores of a finished cell's test rows."""
-    path = cell.path(folder).with_suffix(".parquet")
-    try:
-        frame = pl.read_parquet(path)
-        return frame["label"].to_numpy(), frame["score"].to_numpy()
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(
-            f"{path}: cannot be read ({one_line(error, 160)}); remove {cell.path(folder).name} and run the grid again"
-        ) from None
+    return predictions.read_predictions(cell.path(folder).with_suffix(".parquet"))
 
 
 def fingerprint(parts: Sequence[object]) -> str:
