@@ -221,7 +221,7 @@ def test_where_all_left_out_the_same_tasks_they_are_ranked_among_themselves(page
     assert "small (full) is best with MCC 0.600 over 1 of 5 tasks" in lead(text)
     assert "no average can be compared with the paper&#39;s" in text
     # In the table alone, and not in the figure.
-    assert text.count("DNABERT-2 (the paper)") == 1
+    assert text.count("DNABERT-2") == 1
     other = [score("small", "t", 0.6), score("kmer", "u", 0.5, "")]
     assert "nothing is ranked" in lead(page(averages=rows, scores=other))
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mutbert.cli.options import AsJson, Force, TrustRemoteCode
+from mutbert.cli.options import AsJson, Force, TrustRemoteCode  # noqa: TC001
 from mutbert.cli.printing import print_json, print_table
 from mutbert.cli.vep import vep
 from mutbert.errors import InputError

@@ -146,6 +146,8 @@ def _made_once(
         try:
             with _measured() as cost:
                 record, labels, scores = make(cell)
+            scores = np.asarray(scores, dtype=np.float32)
+            record["metrics"] = evaluate(record["problem"], labels, scores)
         except MissingExtraError:
             raise
         except Exception as error:
@@ -157,8 +159,6 @@ def _made_once(
             return {**cell._asdict(), "status": "failed", REASON: reason}
         tokens = record.pop("tokens", None)
         record["cost"] = {**cost, "tokens_per_second": tokens / cost["seconds"] if tokens else None}
-        scores = np.asarray(scores, dtype=np.float32)
-        record["metrics"] = evaluate(record["problem"], labels, scores)
         record |= provenance
         write_cell(folder, cell, record, labels, scores)
         return {**cell._asdict(), **record, "status": "done"}

@@ -148,7 +148,7 @@ def _averages(report: BenchmarkReport, keys: Sequence[tuple[str, str]]) -> list[
                 line[f"{_metric(row)}\nthe paper"] = _cell({"value": row["published"]}, of)
         for row in paper:
             shown = {f"{_metric(row)}\nthe paper": _number(row["value"])}
-            rows[f"{row['model']} (the paper)", _amount(row["parameters"])] = shown
+            rows[f"{row['model']} (paper)", _amount(row["parameters"])] = shown
         remarks = [_remarks(report, suite, protocol) for protocol in protocols]
         figures = [_size_figure(report, suite, protocol, paper) for protocol in protocols]
         table = _wide_table(("model", "parameters"), rows)
@@ -162,7 +162,7 @@ def _size_figure(report: BenchmarkReport, suite: str, protocol: str, paper: Sequ
     paper = [] if ranked and _of_tasks(ranked[0]) else paper
     sizes = [row["parameters"] for row in [*ranked, *paper] if row["parameters"] and not _trivial(row)]
     with style():
-        figure, axes = new_figure(WIDTH, 4.2)
+        figure, axes = new_figure(WIDTH, 3.5 + 0.09 * (len(ranked) + len(paper)))
         looks = product("os^DvPX", COLOURS)
         for row in ranked:
             if _trivial(row):
@@ -171,7 +171,7 @@ def _size_figure(report: BenchmarkReport, suite: str, protocol: str, paper: Sequ
             elif row["parameters"]:
                 _point(axes, row, next(looks), x=row["parameters"])
         for row in paper:
-            _point(axes, row | {"method": "the paper"}, next(looks), x=row["parameters"], face="white")
+            _point(axes, row | {"method": ""}, next(looks), x=row["parameters"], face="white")
         axes.set_xscale("log")
         if sizes:
             axes.set_xlim(min(sizes) / 2.5, max(sizes) * 2.5)
