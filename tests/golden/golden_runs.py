@@ -297,7 +297,7 @@ def suites(_: Inputs) -> Answer:
     said = json.loads(cli("bench", "list", *(word for name in names for word in ("--suite", name)), "--json"))
     for protocol in (one for suite in said["suites"] if suite["eqtl"] for one in suite["eqtl"]["protocols"].values()):
         protocol["c"] = [f"{float(c):g}" for c in protocol["c"]]
-    return {suite.pop("name"): {"task_column": None, **suite} for suite in said["suites"]}
+    return {suite.pop("name"): suite for suite in said["suites"]}
 
 
 def mistakes(inputs: Inputs) -> Answer:
