@@ -6,7 +6,6 @@ the tissue. Shape suffixes: N rows of the table, T training rows, U distinct win
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -14,7 +13,6 @@ import polars as pl
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -28,6 +26,7 @@ from mutbert.examples.table import Examples
 from mutbert.inference.run import batch_of, run_batches
 from mutbert.regions import Region
 from mutbert.scoring.metrics import evaluate
+from mutbert.training.linear import choose_penalty, fit_quietly
 from mutbert.windows.randomness import random_bits
 
 if TYPE_CHECKING:
@@ -196,18 +195,16 @@ def evaluate_variants(
 
     def fit(rows: Int64, c: float) -> Any:
         model = SVC(C=c, kernel="rbf") if head == "svm" else LogisticRegression(C=c, max_iter=500)
-        with warnings.catch_warnings():
-            # One that has not converged in so many steps is as good as it gets, and is compared like the others.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return make_pipeline(StandardScaler(), model).fit(features(rows), label_N[rows])
+        return fit_quietly(make_pipeline(StandardScaler(), model), features(rows), label_N[rows])
+
+    def area(found: tuple[float, Float64]) -> float:
+        return evaluate("binary", label_N[chosen_on], found[1], ["auroc"])["auroc"]
 
     learnt_from, chosen_on = train, test
     if protocol.choose_c_on == "validation" and len(protocol.c) > 1:
         split = hold_out(embeddings, train, task, seed)
         learnt_from, chosen_on = train[split.train], train[split.validation]
-    found = [(c, scores(fit(learnt_from, c), chosen_on)) for c in sorted(protocol.c)]
-    areas = [evaluate("binary", label_N[chosen_on], score_N, ["auroc"])["auroc"] for _, score_N in found]
-    c, score_N = found[int(np.argmax(areas))]
+    c, score_N = choose_penalty(lambda c: (c, scores(fit(learnt_from, c), chosen_on)), area, protocol.c)
     if chosen_on is not test:
         score_N = scores(fit(train, c), test)
     return EqtlResult(score_N, label_N[test], evaluate("binary", label_N[test], score_N), c, train, test, unused)
