@@ -109,10 +109,9 @@ def embed_variants(
     output_F2D = np.concatenate([output_B2D for output_B2D in outputs if len(output_B2D)])
     feature_U2D = np.full((len(start_U), output_F2D.shape[1]), np.nan, dtype=np.float32)
     feature_U2D[found_F] = output_F2D
-    lost = (~pl.col(f"{side}_window").is_in(found_F.tolist()) for side in ("reference", "alternate"))
-    reason = pl.coalesce("reason", pl.when(pl.any_horizontal(*lost)).then(pl.lit(TOKEN)))
+    lost = ~pl.all_horizontal(pl.col("reference_window", "alternate_window").is_in(found_F.tolist()))
+    table = table.with_columns(reason=pl.coalesce("reason", pl.when(lost).then(pl.lit(TOKEN))))
     features = dict(zip(FEATURES, np.split(feature_U2D, 2, axis=1), strict=True))
-    table = table.with_columns(reason.alias("reason"))
     return VariantEmbeddings(table, variants.source.place, length, np.concatenate(keys), features)
 
 
@@ -178,10 +177,8 @@ def evaluate_variants(
     label_N = table["label"].to_numpy()
     for name, rows in (("training", train), ("test", test)):
         if not _both_classes(label_N[rows]):
-            raise InputError(
-                f"{embeddings.place}: the {len(rows)} {name} rows of task {task.name} are not of both classes; add "
-                "rows, or choose another range of distances"
-            )
+            what = f"the {len(rows)} {name} rows of task {task.name} are not of both classes"
+            raise InputError(f"{embeddings.place}: {what}; add rows, or choose another range of distances")
     tissue_ND = encode_tissues(table["tissue"], train, protocol.tissue)
 
     def features(rows: Int64) -> Float64:
@@ -242,10 +239,8 @@ def hold_out(embeddings: VariantEmbeddings, train: Int64, task: EqtlTask, seed: 
     if split is None or not all(_both_classes(label_T[side]) for side in split):
         split = grouped_split(label_T, blocks(embeddings, train), 0.2, seed)
     if not all(_both_classes(label_T[side]) for side in split):
-        raise InputError(
-            f"{embeddings.place}: of the {len(train)} training rows of task {task.name} none of both classes can be "
-            "held out to choose C on; add rows, or set one value of c"
-        )
+        what = f"of the {len(train)} training rows of task {task.name} none of both classes can be held out"
+        raise InputError(f"{embeddings.place}: {what} to choose C on; add rows, or set one value of c")
     return split
 
 

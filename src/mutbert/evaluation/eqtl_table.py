@@ -38,8 +38,6 @@ REASONS: Final = (
 """Why rows are not used; of several reasons a row has the first."""
 _DISTANCE, _SPLIT, _ALLELES, _CONTIG, _WINDOW, _REFERENCE, TOKEN = REASONS
 _BASES: Final = {base: code for code, base in enumerate(alphabet.BASES)}
-# Two different genomes agree in every third or fourth base.
-_MOST_UNLIKE: Final = 0.5
 
 
 class Variants(NamedTuple):
@@ -104,16 +102,13 @@ def _by_contigs(place: str, column: str, contigs: pl.Series) -> pl.Series:
     if rows is None:
         only = f"no column {column!r}, and all variants are on contig {contigs[0]}"
         raise InputError(f"{place}: {only}; add a column with train or test")
-    split_N = np.full(len(contigs), "train")
-    split_N[rows.validation] = "test"
-    return pl.Series(split_N)
+    return pl.Series(np.where(np.isin(np.arange(len(contigs)), rows.validation), "test", "train"))
 
 
 def _first_reason(masks: Mapping[str, pl.Series | Bool], before: pl.Series | None = None) -> pl.Series:
     """Return the first reason that holds for each row, after those of `before`; null where none does."""
-    earlier = [] if before is None else [before]
     found = [pl.when(pl.Series(mask)).then(pl.lit(reason)) for reason, mask in masks.items()]
-    return pl.select(pl.coalesce(*earlier, *found).alias("reason")).to_series()
+    return pl.select(reason=pl.coalesce(*([] if before is None else [before]), *found)).to_series()
 
 
 def count_reasons(reasons: pl.Series) -> dict[str, int]:
@@ -152,11 +147,10 @@ def find_windows(
     base_B = genome.windows(contig_N[compared], position_N[compared], 1).base_BL[:, 0]
     unlike_N = np.zeros(len(table), dtype=np.bool_)
     unlike_N[compared] = base_B != table["reference"].to_numpy()[compared]
-    if unlike_N.sum() > _MOST_UNLIKE * len(compared):
-        raise InputError(
-            f"{place}: the reference base is not the genome's in {unlike_N.sum()} of {len(compared)} variants; "
-            "use the genome of the table's assembly"
-        )
+    # Two different genomes agree in every third or fourth base.
+    if unlike_N.sum() > len(compared) / 2:
+        wrong = f"the reference base is not the genome's in {unlike_N.sum()} of {len(compared)} variants"
+        raise InputError(f"{place}: {wrong}; use the genome of the table's assembly")
     reasons = _first_reason({_CONTIG: contig_N < 0, _WINDOW: ~inside_N, _REFERENCE: unlike_N}, table["reason"])
     used = np.flatnonzero(reasons.is_null())
     if not len(used):
@@ -167,7 +161,5 @@ def find_windows(
     # One integer for contig, start and allele; a contig is shorter than 2**40 and bases are four.
     key_U, window_2B = np.unique(((contig_N[used] << 40) + start_N[used]) * 4 + allele_2B, return_inverse=True)
     window_2N[:, used] = window_2B.reshape(2, -1)
-    numbered = table.with_columns(
-        reasons, reference_window=pl.Series(window_2N[0]), alternate_window=pl.Series(window_2N[1])
-    )
-    return numbered, (key_U >> 42, (key_U >> 2) & ((1 << 40) - 1), key_U & 3)
+    numbers = {"reference_window": pl.Series(window_2N[0]), "alternate_window": pl.Series(window_2N[1])}
+    return table.with_columns(reasons, **numbers), (key_U >> 42, (key_U >> 2) & ((1 << 40) - 1), key_U & 3)

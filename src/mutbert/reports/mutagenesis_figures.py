@@ -53,19 +53,17 @@ def check_figures(outputs: Sequence[Path], *, force: bool) -> None:
 def draw_mutagenesis(table: str | Path, outputs: Sequence[str | Path], *, force: bool = False) -> None:
     """Draw a table of `mutbert.mutate_region`.
 
-    Up to `MOST_DRAWN` positions are drawn base by base: a logo, of which a stack is as high as the information of the
-    masked distribution, 2 bits less its entropy, and a base has its probability's part of it; below it, a heat map of
-    the log-likelihood ratios, with a dot at the reference. Of more positions, the mean absolute ratio of the three
+    Up to 800 positions are drawn base by base: a logo, of which a stack is as high as the information of the masked
+    distribution, 2 bits less its entropy, and a base has its probability's part of it; below it, a heat map of the
+    log-likelihood ratios, with a dot at the reference. Of more positions, the mean absolute ratio of the three
     substitutions and the mean entropy are drawn, over so many bases a point that there are at most 400.
 
     Parameters
     ----------
-    table : str or Path
-        The Parquet file.
-    outputs : sequence of str or Path
-        The figures: ``.png``, 200 dots an inch, or ``.svg``, in which text is text.
+    table, outputs
+        The Parquet file, and the figures: ``.png``, 200 dots an inch, or ``.svg``, in which text is text.
     force : bool
-        Replace them where they exist.
+        Replace figures that exist.
     """
     paths = [Path(output) for output in outputs]
     check_figures(paths, force=force)
@@ -87,9 +85,8 @@ def mutagenesis_figure(table: Path) -> tuple[Figure, str]:
     how = {name.decode(): value.decode() for name, value in (read.schema.metadata or {}).items()}
     if not {"mutbert_mutagenesis", "surroundings", "model", "context", "strands"} <= how.keys() or not len(read):
         raise InputError(f"{table}: is no table of 'mutbert mutagenesis'; make one with it")
-    strands = "both strands" if how["strands"] == "both" else "forward strand"
     made = f"surroundings {how.get('sample', how['surroundings'])}, model {'/'.join(Path(how['model']).parts[-2:])}"
-    made += f", context {int(how['context']):,}, {strands}"
+    made += f", context {int(how['context']):,}, {'both strands' if how['strands'] == 'both' else 'forward strand'}"
     rows: Any = pl.from_arrow(read)
     contig, first = str(rows["contig"][0]), int(rows["start"][0]) + 1
     title = f"{contig}:{first:,}" + (f"–{first + len(rows) - 1:,}" if len(rows) > 1 else "")
@@ -125,9 +122,7 @@ def _base_by_base(rows: pl.DataFrame, made: str) -> tuple[Figure, Axes]:
     axes_R2 = figure.subplots(2 * count, squeeze=False, height_ratios=[0.62, 0.56] * count).reshape(count, 2)
     # Symmetric about 0, and not made pale by few outliers.
     size = np.abs(llr_P4[np.isfinite(llr_P4) & (llr_P4 != 0)])
-    limit = float(np.quantile(size, 0.99)) if len(size) else 1.0
-    step = 10.0 ** math.floor(math.log10(limit)) / 2
-    limit = math.ceil(limit / step) * step
+    limit = float(f"{np.quantile(size, 0.99):.1g}") if len(size) else 1.0
     for number, (logo, heat_map) in enumerate(axes_R2):
         part = slice(number * a_row, (number + 1) * a_row)
         first = int(rows["start"][part.start]) + 1
@@ -141,7 +136,6 @@ def _base_by_base(rows: pl.DataFrame, made: str) -> tuple[Figure, Axes]:
         for axes in (logo, heat_map):
             axes.set_xlim(first - 0.5, first + columns - 0.5)
             axes.grid(visible=False)
-            axes.tick_params(pad=2)
     axes_R2[0, 0].set_title("\n".join(words), loc="left", fontsize=8)
     bar = figure.colorbar(
         mesh, ax=[*axes_R2.flat], location="top", anchor=(0, 1), shrink=2 / width, aspect=14, pad=0.1 / height,
