@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +21,7 @@ from mutbert.inference.embeddings import embed
 from mutbert.reports.figures import scatter_figure, spectrum_figure
 from mutbert.reports.page import Section, html_table, write_page
 from mutbert.reports.training_figures import training_figure
-from mutbert.training.pretrain import PretrainResult, pretrain
+from mutbert.training.pretrain import pretrain
 from mutbert.training.recipe import load_recipe
 from mutbert.windows.sampler import select_regions
 
@@ -32,6 +32,8 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from mutbert.training.folder import RunResult
 
 _LENGTH: Final = 2_000_000
 _SAMPLES: Final = 500
@@ -116,7 +118,7 @@ def run_demo(
     announce(3, "pre-training a small model")
     recipe = load_recipe("demo", [f"genome={genome_path}", f"output={output / 'run'}"])
     if steps is not None:
-        recipe = replace(recipe, training={**recipe.training, "max_steps": steps})
+        recipe = recipe.replace(training={**recipe.training, "max_steps": steps})
     trained = pretrain(recipe, progress=progress)
 
     announce(4, "embedding windows of the held-out region")
@@ -140,13 +142,12 @@ def _write_report(
     path: Path,
     summary: GenomeSummary,
     samples: int,
-    trained: PretrainResult,
+    trained: RunResult,
     embeddings: Path,
     gc_share: npt.NDArray[np.float64],
 ) -> None:
-    references = {
-        name: value["all"] for name, value in trained.held_out.items() if name not in {"model", "entropy floor"}
-    }
+    cross_entropy = trained.metrics["cross_entropy"]
+    references = {name: one["all"] for name, one in cross_entropy.items() if name not in {"model", "entropy floor"}}
     vectors = np.array(pq.read_table(embeddings, columns=["embedding"])["embedding"].to_pylist())
     edges = np.linspace(0, 1, len(summary.spectrum) + 1).tolist()
     sections = [
@@ -166,13 +167,17 @@ def _write_report(
         ),
         Section(
             "Held-out table",
-            f"Cross-entropy in nats a target after {trained.steps:,} steps; lower is better, and nothing can go below "
-            "the entropy floor.",
+            f"Cross-entropy in nats per target after {trained.metrics['steps']:,} steps; lower is better, and nothing "
+            "can go below the entropy floor.",
             html_table(
-                ("targets", "number", *trained.held_out),
+                ("targets", "number", *cross_entropy),
                 (
-                    [group, f"{count:,}", *(f"{values[group]:.4f}" for values in trained.held_out.values())]
-                    for group, count in trained.targets.items()
+                    [
+                        group,
+                        f"{count:,}",
+                        *(f"{values[group]:.4f}" for values in cross_entropy.values()),
+                    ]
+                    for group, count in trained.metrics["targets"].items()
                     if count
                 ),
             ),

@@ -12,7 +12,7 @@ from mutbert.files import atomic_directory, check_output
 from mutbert.model.checkpoints import local_folder
 from mutbert.model.convert import write_model
 from mutbert.reports.model_card import ModelFacts, model_card
-from mutbert.run_folder import GENOMES, HELD_OUT, METRICS, MODEL, RECIPE
+from mutbert.run_folder import GENOMES, METRICS, MODEL, RECIPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ def export_model(
     if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():
         folder = folder / MODEL
     check_output(output, force=force, directory=True, inputs=[folder])
-    run = folder.parent if folder.name == MODEL else None
+    metrics = _values(folder.parent / METRICS, "kind") if folder.name == MODEL else None
     with atomic_directory(output, force=force) as partial:
         model, *_ = write_model(folder, partial, custom_code=True)
         facts = ModelFacts(
@@ -83,8 +83,8 @@ def export_model(
             licence=licence,
             recipe=_text(folder / RECIPE),
             genomes=_genomes(folder / GENOMES),
-            held_out=_values(run / HELD_OUT, "unit", "steps", "targets", "cross_entropy") if run else None,
-            finetuned=_values(run / METRICS, "problem", "metric", "metrics", "interval", "splits") if run else None,
+            held_out=metrics if metrics and metrics["kind"] == "pretrain" else None,
+            finetuned=metrics if metrics and metrics["kind"] == "finetune" else None,
         )
         (partial / CARD).write_text(model_card(facts), encoding="utf-8")
     known = {

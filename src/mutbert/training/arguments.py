@@ -1,10 +1,9 @@
-"""A recipe's settings for transformers, with what a run decides itself."""
+"""`transformers.TrainingArguments` of both trainings, from what a recipe may set and what the run sets."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import transformers
@@ -12,138 +11,73 @@ import transformers
 from mutbert.errors import InputError, one_line
 from mutbert.run_folder import WRITING
 from mutbert.settings import check_keys
-from mutbert.training.trainer import largest_divisor
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from mutbert.training.recipe import PretrainRecipe
-
-# What the run decides itself, and why a recipe cannot.
+# What would change results without a word, or break a run.
 _RESERVED: Final = {
-    "output_dir": "give output instead",
-    "seed": "give seed at the top of the recipe",
-    "data_seed": "give seed at the top of the recipe",
-    "resume_from_checkpoint": "give --resume instead",
-    "num_train_epochs": "windows are drawn for max_steps steps, there are no epochs",
-    "remove_unused_columns": "batches are made of what the model takes",
-    "label_names": "batches are made of what the model takes",
-    "train_sampling_strategy": "window i is drawn from (seed, i), so the order is already random",
-    "report_to": "TensorBoard files are always written",
-    "disable_tqdm": "progress is shown as for every verb",
-    "load_best_model_at_end": "the model of the last step is the result; the best checkpoint is kept beside it",
-    "label_smoothing_factor": "targets are distributions already",
-    "neftune_noise_alpha": "inputs are distributions, not embeddings of one token each",
-    "batch_eval_metrics": "the evaluation adds up window by window anyway",
-    "eval_do_concat_batches": "the evaluation adds up window by window anyway",
-    "include_for_metrics": "the evaluation adds up window by window anyway",
-    "use_liger_kernel": "there is none for this model",
-    "parallelism_config": "a model of this size is shared out by windows, or by fsdp",
-    "ignore_data_skip": "a resumed run goes on with the windows that come next",
-    "accelerator_config": "each process draws its own part of a batch, which accelerate could not cut",
-    "save_only_model": "a run could not go on from such a checkpoint as if nothing had been",
+    "accelerator_config": "each process draws its own part of a batch",
+    "auto_find_batch_size": "it changes the windows of a step; lower the batch size, and the result stays the same",
+    "group_by_length": "the order of samples follows from the seed",
+    "ignore_data_skip": "a resumed run continues with the samples that come next",
+    "label_smoothing_factor": "the loss is defined by the targets",
+    "neftune_noise_alpha": "inputs are distributions, not embeddings of single tokens",
+    "num_train_epochs": "set the number of steps",
     "push_to_hub": "share the finished model folder instead",
+    "resume_from_checkpoint": "use --resume",
+    "save_only_model": "a run cannot be resumed from such a checkpoint",
+    "train_sampling_strategy": "the order of samples follows from the seed",
 }
+_LEAST: Final = {
+    "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
+    "dataloader_num_workers": 0, "dataloader_prefetch_factor": 1,
+}  # fmt: skip
 
-_METRICS: Final = ("loss", "cross_entropy", "cross_entropy_variant", "cross_entropy_other")
 
-
-def training_arguments(recipe: PretrainRecipe, output: Path) -> transformers.TrainingArguments:
-    """Check a recipe's settings for the library, and complete them.
-
-    Parameters
-    ----------
-    recipe : PretrainRecipe
-        The recipe.
-    output : Path
-        The run's folder.
-
-    Returns
-    -------
-    transformers.TrainingArguments
-        Batch size and accumulation are such that all processes together take the recipe's ``windows_a_step``.
-
-    Raises
-    ------
-    InputError
-        When a setting is unknown, cannot be, or is not the recipe's to decide.
-    """
-    for key in recipe.training:
-        if key in _RESERVED:
-            raise InputError(f"training.{key} cannot be set: {_RESERVED[key]}")
-    known = [entry.name for entry in dataclasses.fields(transformers.TrainingArguments) if entry.name not in _RESERVED]
-    check_keys(recipe.training, known, "training.")
-    steps = recipe.training.get("max_steps", 0)
-    if not isinstance(steps, int) or steps < 1:
-        raise InputError(f"training.max_steps is {steps!r}; give the number of optimisation steps")
-    if recipe.training.get("save_strategy") == "best":
-        raise InputError(
-            "training.save_strategy cannot be best: the best of all checkpoints is kept anyway; give steps"
-        )
-    if recipe.windows_a_step is not None and "gradient_accumulation_steps" in recipe.training:
-        raise InputError("training.gradient_accumulation_steps follows from windows_a_step; give one of the two")
-    _check_numbers(recipe)
-    defaults = {
-        "logging_steps": 10,
-        "save_total_limit": 2,
-        "eval_strategy": "steps",
-        # Of cross-entropies, whatever they are called.
-        "greater_is_better": False,
-        # Every weight has a part in every loss, so that processes need not look for those that have not.
-        "ddp_find_unused_parameters": False,
-        # A loss that is no number stops the run; the library would leave it out of the mean.
-        "logging_nan_inf_filter": False,
-        # Half precision on the CPU is refused unless the CPU is asked for.
-        "use_cpu": not torch.accelerator.is_available(),
-    }
-    settings = {**defaults, **recipe.training}
-    sharding = settings.get("fsdp_config") or {}
-    if settings.get("fsdp") and isinstance(sharding, Mapping):
-        # A checkpoint of whole tensors is read without pickle, and by another number of processes too.
-        settings["fsdp_config"] = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT", **sharding}
+def trainer_arguments(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mapping[str, Any], run: Path
+) -> transformers.TrainingArguments:
+    """Return the arguments `given` by a recipe over `defaults`, with what is `fixed`; InputError names a wrong one."""
+    fixed = {
+        "output_dir": str(run / WRITING), "data_seed": None, "disable_tqdm": True, "label_names": ["labels"],
+        "logging_nan_inf_filter": False, "remove_unused_columns": False, "report_to": "none", **fixed,
+    }  # fmt: skip
+    for key in given:
+        if key in _RESERVED or key in fixed:
+            raise InputError(
+                f"training.{key} cannot be set: {_RESERVED.get(key, 'the run sets it by its own settings')}"
+            )
+    known = (field.name for field in dataclasses.fields(transformers.TrainingArguments))
+    check_keys(given, (name for name in known if name not in _RESERVED and name not in fixed), "training.")
+    for key, least in _LEAST.items():
+        value = given.get(key, least)
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"training.{key} is {value!r}; it must be an integer of at least {least}")
+    if given.get("save_strategy") == "best":
+        raise InputError("training.save_strategy cannot be best: the best checkpoint is always kept; choose steps")
     try:
         arguments = transformers.TrainingArguments(
-            **settings,
-            # A checkpoint is written here and renamed when it is complete.
-            output_dir=str(output / WRITING),
-            seed=recipe.seed,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            report_to="none",
-            disable_tqdm=True,
+            **{"use_cpu": not torch.accelerator.is_available(), **defaults, **given, **fixed}
         )
     except (ValueError, TypeError, RuntimeError, ImportError) as error:
         raise InputError(f"training: {one_line(error)}") from None
     if arguments.fp16 and arguments.device.type == "cpu":
-        raise InputError("training.fp16 needs a GPU; give training.bf16=true, or neither")
-    # Several accelerators are used by as many processes; one process of the library would copy the model each step.
+        raise InputError("training.fp16 needs a GPU; choose training.bf16=true, or neither")
+    # Several GPUs are used by as many processes; one process of the library would copy the model at each step.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    if recipe.windows_a_step is not None:
-        part, rest = divmod(recipe.windows_a_step, arguments.world_size)
-        if rest or not part:
-            raise InputError(
-                f"windows_a_step is {recipe.windows_a_step}, which {arguments.world_size} processes cannot divide; "
-                "choose a multiple of the number of processes"
-            )
-        batch = largest_divisor(part, arguments.per_device_train_batch_size)
-        arguments.per_device_train_batch_size = batch
-        arguments.gradient_accumulation_steps = part // batch
     return arguments
 
 
-def _check_numbers(recipe: PretrainRecipe) -> None:
-    """Refuse numbers that the library would take, and stumble over later."""
-    least = {
-        "per_device_train_batch_size": 1,
-        "per_device_eval_batch_size": 1,
-        "gradient_accumulation_steps": 1,
-        "dataloader_num_workers": 0,
-        "dataloader_prefetch_factor": 1,
-    }
-    for name, lowest in least.items():
-        value = recipe.training.get(name)
-        if value is not None and (not isinstance(value, int) or value < lowest):
-            raise InputError(f"training.{name} is {value!r}; give a whole number from {lowest} on")
-    metric = recipe.training.get("metric_for_best_model")
-    if metric is not None and str(metric).removeprefix("eval_") not in _METRICS:
-        raise InputError(f"training.metric_for_best_model is {metric!r}; choose one of {', '.join(_METRICS)}")
+def share_batch(arguments: transformers.TrainingArguments, total: int, most: int | None, name: str) -> None:
+    """Divide a step's samples among processes, and then into batches of at most so many, as equal as possible."""
+    part, rest = divmod(total, arguments.world_size)
+    if rest or not part:
+        processes = arguments.world_size
+        raise InputError(
+            f"{name} is {total}, which {processes} processes cannot divide; choose a multiple of {processes}"
+        )
+    batch = next(size for size in range(min(part, most or part), 0, -1) if part % size == 0)
+    arguments.per_device_train_batch_size = batch
+    arguments.gradient_accumulation_steps = part // batch

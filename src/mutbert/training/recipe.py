@@ -129,9 +129,3 @@ class PretrainRecipe(Settings):
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
     """Return the recipe of a YAML file or of a name that comes with this package (``small``), ``key=value`` on top."""
     return read_settings(PretrainRecipe, path, overrides, shipped="recipes")
-
-
-def resolved(recipe: PretrainRecipe, windows_a_step: int) -> PretrainRecipe:
-    """Return a recipe that has the windows of a step, so that it is the same for any number of processes."""
-    training = {name: value for name, value in recipe.training.items() if name != "gradient_accumulation_steps"}
-    return recipe.replace(windows_a_step=windows_a_step, training=training)
