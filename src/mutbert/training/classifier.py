@@ -17,11 +17,9 @@ from transformers.trainer_utils import EvalLoopOutput
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.examples.table import NOT_COUNTED
 from mutbert.inference.run import base_outputs, sequence_outputs
-from mutbert.model.checkpoints import library_bars_off
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate
-from mutbert.training.arguments import share_batch, trainer_arguments
+from mutbert.training import trainer as trainers
 from mutbert.training.classifier_data import ClassifierLoss, TrainingSamples, balanced_weights, decision_scores
-from mutbert.training.trainer import RunCallback, RunTrainer, build_trainer, history_of
 from mutbert.windows.dataset import whole_batch
 
 if TYPE_CHECKING:
@@ -78,17 +76,12 @@ def finetune_classifier(
         train, steps=arguments.max_steps, batch_size=settings.batch_size, seed=seed,
         reverse_complement=settings.reverse_complement,
     )  # fmt: skip
-    trainer = build_trainer(
+    trainer = trainers.build_trainer(
         ClassifierTrainer, arguments, loss=ClassifierLoss(train.problem, weights), validation=validation,
         settings=settings, model=model, train_dataset=samples, data_collator=whole_batch,
     )  # fmt: skip
-    shown = RunCallback(
-        folder, records or (lambda _: None), trainer.evaluate_between_steps, description="fine-tuning",
-        notes={"loss": "loss {:.4f}", f"eval_{metric}": f"{metric} {{:.4f}}"}, show=progress,
-    )  # fmt: skip
-    trainer.add_callback(shown)
-    with library_bars_off(), shown:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    notes = {"loss": "loss {:.4f}", f"eval_{metric}": f"{metric} {{:.4f}}"}
+    trainers.train(trainer, records or (lambda _: None), checkpoint, "fine-tuning", notes, show=progress)
     steps, best_step = trainer.state.global_step, trainer.state.best_global_step
     if best_step is None:
         raise InputError(
@@ -99,7 +92,7 @@ def finetune_classifier(
     if settings.method == "lora":
         trained = trained.merge_and_unload()
     tokens = samples.tokens() * steps // arguments.max_steps
-    return FinetunedModel(trained, best_step, steps, history_of(trainer.state.log_history), tokens)
+    return FinetunedModel(trained, best_step, steps, trainers.history_of(trainer.state.log_history), tokens)
 
 
 def check_classes(train: Examples, place: str = "") -> None:
@@ -160,7 +153,7 @@ def _token_labels(examples: Examples, logits: Logits) -> tuple[npt.NDArray[Any],
     return label_T, label_T != NOT_COUNTED
 
 
-class ClassifierTrainer(RunTrainer):
+class ClassifierTrainer(trainers.RunTrainer):
     """Trainer with the loss of the problem, and evaluations as predictions are made."""
 
     def __init__(
@@ -275,6 +268,6 @@ def _arguments(
         "save_only_model": not resumable, "load_best_model_at_end": True, "metric_for_best_model": metric,
         "greater_is_better": metric not in LOWER_IS_BETTER, "ddp_find_unused_parameters": False,
     }  # fmt: skip
-    arguments = trainer_arguments(settings.training, defaults, fixed, folder)
-    share_batch(arguments, settings.batch_size, settings.micro_batch_size, "batch_size")
+    arguments = trainers.trainer_arguments(settings.training, defaults, fixed, folder)
+    trainers.share_batch(arguments, settings.batch_size, settings.micro_batch_size, "batch_size")
     return arguments

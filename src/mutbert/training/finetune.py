@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
@@ -17,34 +16,17 @@ from mutbert.errors import InputError
 from mutbert.examples.columns import TableColumns
 from mutbert.examples.files import read_examples
 from mutbert.examples.task_data import TaskData, part_task
-from mutbert.files import write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model.checkpoints import library_bars_off
-from mutbert.run_folder import METRICS, MODEL, PREDICTIONS
+from mutbert.run_folder import PREDICTIONS
 from mutbert.scoring.metrics import evaluate, metric_names
 from mutbert.scoring.predictions import write_predictions
 from mutbert.scoring.resampling import bootstrap_interval
 from mutbert.settings import Settings, Words, read_settings
-from mutbert.training.classifier import (
-    FinetunedModel,
-    check_classes,
-    classifier_logits,
-    finetune_classifier,
-    names_of_scores,
-    scores_and_labels,
-    unplaced,
-)
+from mutbert.training import classifier
 from mutbert.training.classifier_data import LabelledInputs
 from mutbert.training.finetune_settings import FinetuneSettings
-from mutbert.training.folder import (
-    RunResult,
-    model_folder,
-    open_run,
-    plain,
-    provenance_facts,
-    write_page,
-    write_records,
-)
+from mutbert.training.folder import Run, RunResult, open_run, plain
 from mutbert.training.provenance import provenance_of
 from mutbert.training.recipe import Seed
 
@@ -58,55 +40,29 @@ _PROBLEM_TYPES: Final = {"multilabel": "multi_label_classification", "regression
 
 
 class FinetuneRecipe(Settings):
-    """A fine-tuning run.
+    """A fine-tuning run."""
 
-    Parameters
-    ----------
-    model : str
-        A model folder, a name of `mutbert.encoders.known`, or a repository of the Hub; ``random:`` before it for fresh
-        weights.
-    train, validation, test : str
-        CSV, TSV, Parquet or FASTA (``>name|label``), also of the Hub (``hf://datasets/...``). Without `validation`, a
-        share of the training data is held out to choose the best step on; `test` is optional.
-    output : str
-        The run's folder.
-    columns : TableColumns
-        Meaning of the tables' columns.
-    problem : str, optional
-        One of `mutbert.examples.table.PROBLEMS`; inferred from the labels by default.
-    classes : tuple of str
-        The classes in the order of their numbers; inferred from the training data by default.
-    validation_share : float
-        Share that is held out, of each class; equal sequences, also on the other strand, stay together.
-    drop_leaks : bool
-        Drop training sequences that validation or test data contain, on either strand.
-    genome : str, optional
-        A genome store, whose allele frequencies MutBERT reads where `columns.region` locates a sequence.
-    seed : int
-        Seed of order, fresh weights and dropout.
-    finetune : FinetuneSettings
-        How the model is fine-tuned.
-    revision : str, optional
-        A commit, tag or branch of the model's repository.
-    trust_remote_code : bool
-        Run code that comes with the model.
-    """
-
-    model: str
+    model: (
+        str  # folder, a name of mutbert.encoders.known, or repository of the Hub; random: before it for fresh weights
+    )
+    # CSV, TSV, Parquet or FASTA (>name|label), also of the Hub (hf://datasets/...). Without validation data, a share of
+    # the training data is held out to choose the best step on.
     train: str
-    output: str
+    output: str  # the run's folder
     validation: str | None = None
     test: str | None = None
-    columns: TableColumns = TableColumns()
+    columns: TableColumns = TableColumns()  # meaning of the tables' columns
+    # Inferred from the training data by default, as are the classes in the order of their numbers.
     problem: Literal["binary", "multiclass", "multilabel", "regression", "token"] | None = None
     classes: Words = ()
+    # Of each class; equal sequences, also on the other strand, stay together.
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    drop_leaks: bool = False
-    genome: str | None = None
-    seed: Seed = 42
+    drop_leaks: bool = False  # drop training sequences that validation or test data contain, on either strand
+    genome: str | None = None  # a store, whose frequencies MutBERT reads where columns.region locates a sequence
+    seed: Seed = 42  # of order, fresh weights and dropout
     finetune: FinetuneSettings = FinetuneSettings()
-    revision: str | None = None
-    trust_remote_code: bool = False
+    revision: str | None = None  # commit, tag or branch of the model's repository
+    trust_remote_code: bool = False  # run code that comes with the model
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -144,7 +100,7 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     """
     # First of all, since later calls would take this process for the only one.
     state = PartialState(cpu=not torch.accelerator.is_available())
-    run, settings = Path(recipe.output), recipe.finetune
+    settings = recipe.finetune
     if recipe.model == CNN:
         raise InputError("model cnn: is a baseline of 'mutbert bench'; choose a model folder or repository")
     data, identities = _data(recipe)
@@ -155,38 +111,31 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
         name: LabelledInputs(encoder.inputs(part, max_tokens=settings.max_tokens, genome=genome), part)
         for name, part in data.parts.items()
     }
+    longest = max(int(part.inputs.length_N.max()) for part in parts.values())
     # A model that cannot be loaded is an error before the folder is created, or replaced.
-    encoder.body(_longest(parts), rope_scaling=settings.rope_scaling)
-    identities["model"] = encoder.identity()
-    if genome is not None:
-        identities["genome"] = genome.identity
-    provenance = provenance_of() | {"data": identities}
-    given = (recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model)
+    encoder.body(longest, rope_scaling=settings.rope_scaling)
+    identities |= {"model": encoder.identity()} | ({} if genome is None else {"genome": genome.identity})
+    run = Run(Path(recipe.output), recipe, provenance_of() | {"data": identities})
     with open_run(
-        recipe, provenance, run, inputs=[path for path in given if path is not None], resume=resume, force=force,
-        if_short_of_memory="lower finetune.micro_batch_size (the result stays the same)",
+        run, inputs=[recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model], resume=resume,
+        force=force, if_short_of_memory="lower finetune.micro_batch_size (the result stays the same)",
     ) as (checkpoint, notes):  # fmt: skip
         if settings.method == "probe":
-            trained = _probed(encoder, parts, settings, metric, recipe.seed)
+            trained = _probed(encoder, parts, recipe, metric, longest)
         else:
-            trained = finetune_classifier(
-                encoder, parts["train"], parts["validation"], settings, run, metric=metric, seed=recipe.seed,
-                records=partial(write_records, recipe=recipe, provenance=provenance), checkpoint=checkpoint,
-                progress=progress,
+            trained = classifier.finetune_classifier(
+                encoder, parts["train"], parts["validation"], settings, run.folder, metric=metric, seed=recipe.seed,
+                records=run.write_records, checkpoint=checkpoint, progress=progress,
             )  # fmt: skip
-        metrics: dict[str, Any] = {}
-        report = None
+        metrics = {}
         if state.is_main_process:
             _describe(trained.model.config, data.train)
             # Published first, so that a failure from here on does not lose it.
-            with model_folder(run, recipe, provenance) as folder, library_bars_off():
+            with run.publish_model() as folder, library_bars_off():
                 trained.model.save_pretrained(folder)
-                encoder.save_tokenizer(folder, _longest(parts))
-            metrics = _metrics(trained, parts, data, recipe, provenance, metric)
-            metrics["notes"] = [*notes, *metrics["notes"]]
-            write_json(run / METRICS, metrics, force=True)
-            report = write_page("finetuning", run)
-    return RunResult(run / MODEL, metrics, trained.history, report)
+                encoder.save_tokenizer(folder, longest)
+            metrics = _metrics(trained, parts, data, recipe, metric, notes)
+        return run.finish("finetune", metrics, trained.history)
 
 
 def _data(recipe: FinetuneRecipe) -> tuple[TaskData, dict[str, str]]:
@@ -202,7 +151,7 @@ def _data(recipe: FinetuneRecipe) -> tuple[TaskData, dict[str, str]]:
         train, others["validation"], others["test"], sources, how="grouped", share=recipe.validation_share,
         seed=recipe.seed, drop_leaks=recipe.drop_leaks,
     )  # fmt: skip
-    check_classes(data.train, f"{recipe.train}: ")
+    classifier.check_classes(data.train, f"{recipe.train}: ")
     return data, {name: source.sha256 for name, source in sources.items()}
 
 
@@ -214,20 +163,16 @@ def _metric(recipe: FinetuneRecipe, train: Examples) -> str:
     return metric
 
 
-def _longest(parts: Mapping[str, LabelledInputs]) -> int:
-    return max(int(part.inputs.length_N.max()) for part in parts.values())
-
-
 def _probed(
-    encoder: Encoder, parts: Mapping[str, LabelledInputs], settings: FinetuneSettings, metric: str, seed: int
-) -> FinetunedModel:
+    encoder: Encoder, parts: Mapping[str, LabelledInputs], recipe: FinetuneRecipe, metric: str, longest: int
+) -> classifier.FinetunedModel:
     """Return a classifier on the frozen model, fitted to its embeddings."""
     from mutbert.training.linear import embed_sequences, fit_linear
 
-    train, own = parts["train"], encoder.family == "mutbert"
-    transformers.set_seed(seed)
+    train, own, settings = parts["train"], encoder.family == "mutbert", recipe.finetune
+    transformers.set_seed(recipe.seed)
     if own:
-        model = encoder.classifier(train.outputs, _longest(parts), rope_scaling=settings.rope_scaling)
+        model = encoder.classifier(train.outputs, longest, rope_scaling=settings.rope_scaling)
         if model.config.pooler_type != "mean":
             raise InputError(
                 f"{encoder.name}: its classifier reads the first token instead of the mean of all, so that it cannot "
@@ -235,7 +180,7 @@ def _probed(
             )
         body = model.base_model
     else:
-        body = encoder.body(_longest(parts), rope_scaling=settings.rope_scaling)
+        body = encoder.body(longest, rope_scaling=settings.rope_scaling)
     body.to("cuda" if torch.cuda.is_available() else "cpu")
     embedded = [
         (embed_sequences(encoder, body, parts[name].inputs, settings), parts[name].examples.known_labels)
@@ -245,11 +190,11 @@ def _probed(
     probe = fit_linear(train.problem, *embedded, classes=classes, metric=metric, class_weights=settings.class_weights)
     weight, bias = (torch.from_numpy(values).float().to(body.device) for values in probe.weights())
     if not own:
-        return FinetunedModel(ProbedClassifier(body, encoder.hidden_states, weight, bias), 0, 0, [], 0)
+        return classifier.FinetunedModel(ProbedClassifier(body, encoder.hidden_states, weight, bias), 0, 0, [], 0)
     with torch.no_grad():
         model.classifier.weight.copy_(weight)
         model.classifier.bias.copy_(bias)
-    return FinetunedModel(model.to(body.device), 0, 0, [], 0)
+    return classifier.FinetunedModel(model.to(body.device), 0, 0, [], 0)
 
 
 def _describe(config: Any, train: Examples) -> None:
@@ -263,8 +208,8 @@ def _describe(config: Any, train: Examples) -> None:
 
 
 def _metrics(
-    trained: FinetunedModel, parts: Mapping[str, LabelledInputs], data: TaskData, recipe: FinetuneRecipe,
-    provenance: Mapping[str, Any], metric: str,
+    trained: classifier.FinetunedModel, parts: Mapping[str, LabelledInputs], data: TaskData, recipe: FinetuneRecipe,
+    metric: str, notes: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Return the content of ``metrics.json``, and write the predictions of the test data, or of the validation data."""
     shown = "test" if "test" in parts else "validation"
@@ -276,22 +221,21 @@ def _metrics(
     interval = None
     for name in sorted({"validation", shown} - (found.keys() - {shown}), reverse=True):
         part = parts[name]
-        logits = classifier_logits(trained.model, part.inputs, recipe.finetune, each_token=part.problem == "token")
-        problem, labels, scores = scores_and_labels(part.examples, logits)
+        logits = classifier.classifier_logits(
+            trained.model, part.inputs, recipe.finetune, each_token=part.problem == "token"
+        )
+        problem, labels, scores = classifier.scores_and_labels(part.examples, logits)
         found[name] = evaluate(problem, labels, scores)
         if name == shown:
-            path, names = Path(recipe.output) / PREDICTIONS, names_of_scores(part.examples, logits)
+            path, names = Path(recipe.output) / PREDICTIONS, classifier.names_of_scores(part.examples, logits)
             write_predictions(path, labels, scores, classes=data.train.classes, names=names)
         if name == "test":
             interval = plain(bootstrap_interval(problem, metric, labels, [scores])._asdict())
     return {
-        "kind": "finetune", "version": 2, "name": Path(recipe.output).name, "problem": data.train.problem,
-        "metric": metric, "classes": list(data.train.classes), "best_step": trained.best_step, "steps": trained.steps,
+        "problem": data.train.problem, "metric": metric, "classes": list(data.train.classes),
+        "best_step": trained.best_step, "steps": trained.steps,
         "metrics": {name: plain(found[name]) for name in ("validation", "test") if name in found},
         "interval": interval, "shown": shown, "splits": [count._asdict() for count in data.counts],
-        "facts": {
-            "model": recipe.model, "method": recipe.finetune.method, "seed": str(recipe.seed),
-            **provenance_facts(provenance),
-        },
-        "notes": [f"{reason}: {count:,} sequences" for reason, count in unplaced(parts).items()],
+        "facts": {"model": recipe.model, "method": recipe.finetune.method, "seed": str(recipe.seed)},
+        "notes": notes + [f"{reason}: {count:,} sequences" for reason, count in classifier.unplaced(parts).items()],
     }  # fmt: skip

@@ -1,4 +1,7 @@
-"""The folder of a run: created or resumed, locked by one run at a time, alike for all of its processes."""
+"""The folder of a run: created or resumed, locked by one run at a time, alike for all of its processes.
+
+Checkpoints appear complete and are checked before use; the last few and the best are kept.
+"""
 
 from __future__ import annotations
 
@@ -10,26 +13,17 @@ import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast
 from accelerate.utils.memory import should_reduce_batch_size
 
+from mutbert import files
 from mutbert.errors import InputError, MissingExtraError, one_line
-from mutbert.files import (
-    atomic_directory,
-    atomic_file,
-    check_output,
-    locked,
-    mark_directory,
-    remove_directory,
-    write_json,
-)
-from mutbert.run_folder import MODEL, PROVENANCE, RECIPE, RUN_FILES, WRITING
+from mutbert.run_folder import CHECKPOINTS, METRICS, MODEL, PROVENANCE, RECIPE, RUN_FILES, WRITING
 from mutbert.settings import read_settings
-from mutbert.training.checkpoints import checkpoint_of, checkpoints_of, resumable_checkpoint, step_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +31,8 @@ if TYPE_CHECKING:
 
     from mutbert.settings import Settings
 
+FILES: Final = "files.json"
+"""In a checkpoint: the size in bytes of every other file, by its path."""
 # How a step is divided and what is kept may differ when a run is resumed; what a step is may not.
 _MAY_CHANGE: Final = (
     "training.per_device_train_batch_size", "training.per_device_eval_batch_size", "training.dataloader_",
@@ -44,13 +40,7 @@ _MAY_CHANGE: Final = (
 )  # fmt: skip
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # How torch and safetensors report a file that could not be written.
-_NOT_WRITTEN: Final = (
-    "No space left",
-    "PytorchStreamWriter failed",
-    "file write failed",
-    "unexpected pos",
-    "I/O error",
-)
+_NOT_WRITTEN: Final = ("No space left", "PytorchStreamWriter", "file write failed", "unexpected pos", "I/O error")
 
 
 @dataclass(frozen=True)
@@ -75,6 +65,42 @@ class RunResult:
     report: Path | None
 
 
+class Run(NamedTuple):
+    """A run: its folder, and what it is made of."""
+
+    folder: Path
+    recipe: Settings
+    provenance: Mapping[str, Any]
+
+    def write_records(self, folder: Path) -> None:
+        """Write the recipe and the provenance into a folder."""
+        with files.atomic_file(folder / RECIPE, force=True) as file:
+            file.write_text(self.recipe.as_yaml(), encoding="utf-8")
+        files.write_json(folder / PROVENANCE, self.provenance, force=True)
+
+    @contextmanager
+    def publish_model(self) -> Iterator[Path]:
+        """Yield the folder to write the trained model into, which then appears complete."""
+        with files.atomic_directory(self.folder / MODEL, force=True) as folder:
+            yield folder
+            self.write_records(folder)
+
+    def finish(self, kind: str, metrics: dict[str, Any], history: list[dict[str, float]]) -> RunResult:
+        """Return the result, with metrics and report written; of a process without metrics, without these."""
+        page = None
+        if metrics:
+            versions = ", ".join(f"{name} {number}" for name, number in self.provenance["versions"].items())
+            facts = {"versions": versions, "commit": self.provenance["commit"] or "not from a checkout"}
+            head = {"kind": kind, "version": 2, "name": self.folder.name}
+            metrics = {**head, **metrics, "facts": metrics["facts"] | facts}
+            files.write_json(self.folder / METRICS, metrics, force=True)
+            try:
+                page = import_module(f"mutbert.reports.{kind.removesuffix('e')}ing").write_page_of(self.folder, force=True)
+            except (MissingExtraError, AttributeError) as error:
+                print(f"no report was written: {error}", file=sys.stderr)  # noqa: T201
+        return RunResult(self.folder / MODEL, metrics, history, page)
+
+
 class TrainingStoppedError(InputError):
     """Error for a run that diverged; checkpoints from the step `spoilt_from` on are of no use."""
 
@@ -85,67 +111,34 @@ class TrainingStoppedError(InputError):
 
 @contextmanager
 def open_run(
-    recipe: Settings, provenance: Mapping[str, Any], run: Path, *, inputs: Sequence[str | Path], resume: bool,
-    force: bool, if_short_of_memory: str,
-) -> Iterator[tuple[Path | None, list[str]]]:  # fmt: skip
+    run: Run, *, inputs: Sequence[str | None], resume: bool, force: bool, if_short_of_memory: str
+) -> Iterator[tuple[Path | None, list[str]]]:
     """Yield the checkpoint to resume from and notes, with the run's folder created and locked for the block.
 
     Errors of the block for which a user can do something are raised as InputError.
     """
-    state = PartialState()
+    folder, state = run.folder, PartialState()
     with ExitStack() as held:
         checkpoint: Path | None = None
         notes: list[str] = []
-        with _all_or_none(state):
+        with _all_or_none(state), _explained(folder, if_short_of_memory):
             if state.is_main_process:
-                _create(run, recipe, provenance, inputs, resume=resume, force=force)
-                held.enter_context(locked(run))
-                shutil.rmtree(run / WRITING, ignore_errors=True)
-                with _explained(run, if_short_of_memory):
-                    write_records(run, recipe, provenance)
+                _create(run, [path for path in inputs if path is not None], resume=resume, force=force)
+                held.enter_context(files.locked(folder))
+                shutil.rmtree(folder / WRITING, ignore_errors=True)
+                run.write_records(folder)
                 if resume:
-                    checkpoint, notes = resumable_checkpoint(run)
+                    checkpoint, notes = resumable_checkpoint(folder)
         for note in notes:
             print(note, file=sys.stderr)  # noqa: T201
         own = torch.tensor([step_of(checkpoint) if checkpoint else 0], device=state.device)
         step = int(broadcast(own)[0])
-        with _explained(run, if_short_of_memory):
-            yield (checkpoint_of(run, step) if step else None), notes
+        with _explained(folder, if_short_of_memory):
+            yield (checkpoint_of(folder, step) if step else None), notes
             if state.is_main_process:
-                shutil.rmtree(run / WRITING, ignore_errors=True)
+                shutil.rmtree(folder / WRITING, ignore_errors=True)
         # A process that ended now would take the main one with it, which may still be writing.
         state.wait_for_everyone()
-
-
-def write_records(folder: Path, recipe: Settings, provenance: Mapping[str, Any]) -> None:
-    """Write the recipe and the provenance."""
-    with atomic_file(folder / RECIPE, force=True) as file:
-        file.write_text(recipe.as_yaml(), encoding="utf-8")
-    write_json(folder / PROVENANCE, provenance, force=True)
-
-
-@contextmanager
-def model_folder(run: Path, recipe: Settings, provenance: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the folder to write the trained model into, which is published with the recipe and the provenance."""
-    with atomic_directory(run / MODEL, force=True) as folder:
-        yield folder
-        write_records(folder, recipe, provenance)
-
-
-def provenance_facts(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Return versions and commit as a report shows them."""
-    versions = ", ".join(f"{name} {number}" for name, number in provenance["versions"].items())
-    return {"versions": versions, "commit": provenance["commit"] or "not from a checkout"}
-
-
-def write_page(kind: str, run: Path) -> Path | None:
-    """Return the HTML page of a run's folder, written by `mutbert.reports`; None without matplotlib."""
-    try:
-        page: Path = import_module(f"mutbert.reports.{kind}").write_page_of(run, force=True)
-    except (MissingExtraError, AttributeError) as error:
-        print(f"no report was written: {error}", file=sys.stderr)  # noqa: T201
-        return None
-    return page
 
 
 def plain(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -153,51 +146,43 @@ def plain(values: Mapping[str, float]) -> dict[str, float | None]:
     return {name: None if math.isnan(value) else float(value) for name, value in values.items()}
 
 
-def _create(
-    run: Path,
-    recipe: Settings,
-    provenance: Mapping[str, Any],
-    inputs: Sequence[str | Path],
-    *,
-    resume: bool,
-    force: bool,
-) -> None:
+def _create(run: Run, inputs: Sequence[str], *, resume: bool, force: bool) -> None:
+    folder = run.folder
     try:
         # One that holds nothing yet was created by a run that was killed right then.
-        if resume and run.is_dir() and not any(run.glob("[!.]*")):
-            mark_directory(run, RUN_FILES)
-            return
-        if resume and run.exists():
-            _check_same_run(run, recipe, provenance)
-            return
-        run.parent.mkdir(parents=True, exist_ok=True)
-        check_output(run, force=force, directory=True, inputs=inputs)
-        if run.exists():
-            with locked(run):
-                remove_directory(run)
-        run.mkdir()
-        mark_directory(run, RUN_FILES)
+        if resume and folder.is_dir() and not any(folder.glob("[!.]*")):
+            files.mark_directory(folder, RUN_FILES)
+        elif resume and folder.exists():
+            _check_same(run)
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            files.check_output(folder, force=force, directory=True, inputs=inputs)
+            if folder.exists():
+                with files.locked(folder):
+                    files.remove_directory(folder)
+            folder.mkdir()
+            files.mark_directory(folder, RUN_FILES)
     except OSError as error:
-        raise InputError(f"{run}: cannot be created ({one_line(error)}); choose another output") from None
+        raise InputError(f"{folder}: cannot be created ({one_line(error)}); choose another output") from None
 
 
-def _check_same_run(run: Path, recipe: Settings, provenance: Mapping[str, Any]) -> None:
+def _check_same(run: Run) -> None:
     """Raise InputError where a run was started with another recipe or other data."""
-    if not (run / RECIPE).is_file():
-        raise InputError(f"{run / RECIPE}: there is no run to resume; omit --resume, or choose the folder of a run")
-    before = read_settings(type(recipe), run / RECIPE).model_dump(mode="json")
-    for key, was, now in _differences(before, recipe.model_dump(mode="json")):
+    path, recipe = run.folder / RECIPE, run.recipe
+    if not path.is_file():
+        raise InputError(f"{path}: there is no run to resume; omit --resume, or choose the folder of a run")
+    started = read_settings(type(recipe), path).model_dump(mode="json")
+    for key, was, now in _differences(started, recipe.model_dump(mode="json")):
         if not key.startswith(_MAY_CHANGE):
-            raise InputError(
-                f"{run / RECIPE}: the run was started with '{key}: {was}', the recipe now has '{key}: {now}'"
-            )
-    path = run / PROVENANCE
+            raise InputError(f"{path}: the run was started with '{key}: {was}', the recipe now has '{key}: {now}'")
+    path = run.folder / PROVENANCE
+    identities = {key: value for key, value in run.provenance.items() if key not in {"versions", "commit"}}
     try:
-        started = json.loads(path.read_text(encoding="utf-8"))
-        made = {key: started[key] for key in provenance.keys() - {"versions", "commit"}}
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found = {key: found[key] for key in identities}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: cannot be read ({one_line(error, 160)}); start the run anew") from None
-    for key, _, _ in _differences(made, {key: provenance[key] for key in made}):
+    for key, _, _ in _differences(found, identities):
         raise InputError(f"{path}: {key} is not what the run was started with; resume with the same, or start anew")
 
 
@@ -249,3 +234,59 @@ def _left(run: Path, before: float = math.inf) -> str:
     if not found:
         return "no checkpoint was saved yet" if before == math.inf else "there is no checkpoint from before that"
     return f"the last {'good ' * (before != math.inf)}checkpoint is {found[-1]}"
+
+
+def publish_checkpoint(writing: Path, run: Path) -> None:
+    """Give a complete checkpoint ``checkpoint-STEP`` its final name."""
+    (run / CHECKPOINTS).mkdir(exist_ok=True)
+    files.write_json(writing / FILES, _sizes(writing), force=True)
+    files.rename_directory(writing, run / CHECKPOINTS / writing.name)
+
+
+def checkpoint_of(run: Path, step: int) -> Path:
+    """Path of the checkpoint of a step."""
+    return run / CHECKPOINTS / f"checkpoint-{step}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """Step in a checkpoint's name."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """Return the checkpoints of a run by step; one that a killed process was removing has another name."""
+    return sorted((run / CHECKPOINTS).glob("checkpoint-*[0-9]"), key=step_of)
+
+
+def resumable_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
+    """Return the last complete checkpoint, and a line for each later one, which is removed."""
+    notes: list[str] = []
+    for checkpoint in reversed(checkpoints_of(run)):
+        try:
+            problem = _difference(json.loads((checkpoint / FILES).read_text(encoding="utf-8")), _sizes(checkpoint))
+        except (OSError, ValueError, AttributeError) as error:
+            problem = f"{FILES} cannot be read ({' '.join(str(error).split())})"
+        if not problem:
+            return checkpoint, notes
+        notes.append(f"{checkpoint}: {problem}; it was removed")
+        files.remove_directory(checkpoint)
+    return None, notes
+
+
+def prune_checkpoints(run: Path, last: int, best: str | None) -> None:
+    """Remove all checkpoints but the last few and the best."""
+    for checkpoint in checkpoints_of(run)[:-last]:
+        if str(checkpoint) != best:
+            files.remove_directory(checkpoint)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    every = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != FILES)
+    return {str(file.relative_to(folder)): file.stat().st_size for file in every}
+
+
+def _difference(expected: dict[str, int], found: dict[str, int]) -> str:
+    for name, size in expected.items():
+        if found.get(name) != size:
+            return f"{name} has {found[name]} bytes instead of {size}" if name in found else f"{name} is missing"
+    return ""

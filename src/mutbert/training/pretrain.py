@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,23 +17,14 @@ from mutbert.files import atomic_file, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.model.checkpoints import library_bars_off, read_checkpoint
-from mutbert.run_folder import EVALUATED, GENOMES, METRICS, MODEL
+from mutbert.run_folder import EVALUATED, GENOMES
 from mutbert.settings import check_keys
-from mutbert.training.arguments import share_batch, trainer_arguments
+from mutbert.training import trainer as trainers
 from mutbert.training.baselines import FLOOR, evaluate_baselines, fit_baselines
-from mutbert.training.folder import (
-    RunResult,
-    model_folder,
-    open_run,
-    plain,
-    provenance_facts,
-    write_page,
-    write_records,
-)
+from mutbert.training.folder import Run, RunResult, open_run, plain
 from mutbert.training.held_out import held_out_windows
 from mutbert.training.provenance import provenance_of
 from mutbert.training.recipe import PretrainRecipe, load_recipe
-from mutbert.training.trainer import PretrainTrainer, RunCallback, build_trainer, history_of
 from mutbert.windows.dataset import WindowDataset, whole_batch
 from mutbert.windows.masking import Tempering
 from mutbert.windows.sampler import WindowSampler, genome_name, split_genomes
@@ -79,12 +69,12 @@ def pretrain(
     """
     if not isinstance(recipe, PretrainRecipe):
         recipe = load_recipe(recipe, overrides)
-    run, state = Path(recipe.output), PartialState()
+    state, folder = PartialState(), Path(recipe.output)
     # Checksums are verified by one process of each machine.
     genomes = [ProbabilisticGenome.open(path, check=state.is_local_main_process) for path in recipe.genome]
     split = split_genomes(genomes, recipe.train, recipe.held_out)
     train_data, held_out_data = _datasets(recipe, split)
-    arguments, windows = _arguments(recipe, run)
+    arguments, windows = _arguments(recipe, folder)
     # The same recipe for any number of processes.
     training = {name: value for name, value in recipe.training.items() if name != "gradient_accumulation_steps"}
     recipe = recipe.replace(windows_a_step=windows, training=training)
@@ -92,49 +82,36 @@ def pretrain(
     model = _initial_model(recipe)
     # One epoch is the whole run, so that a window is never drawn twice.
     train_data.size = arguments.max_steps * windows
-    provenance = provenance_of(genomes)
-    trainer = build_trainer(
-        PretrainTrainer, arguments, dropout=recipe.dropout, model=model, train_dataset=train_data,
+    trainer = trainers.build_trainer(
+        trainers.PretrainTrainer, arguments, dropout=recipe.dropout, model=model, train_dataset=train_data,
         eval_dataset=held_out_data, data_collator=whole_batch, if_diverged="try a lower training.learning_rate, more "
         "training.warmup_steps, training.max_grad_norm=1.0, or bf16 and not fp16",
     )  # fmt: skip
+    run = Run(folder, recipe, provenance_of(genomes))
     with open_run(
-        recipe, provenance, run, inputs=[*recipe.genome, *filter(None, [recipe.initial_model])], resume=resume,
-        force=force, if_short_of_memory="lower training.per_device_train_batch_size (the result stays the same)",
+        run, inputs=[*recipe.genome, recipe.initial_model], resume=resume, force=force,
+        if_short_of_memory="lower training.per_device_train_batch_size (the result stays the same)",
     ) as (checkpoint, notes):  # fmt: skip
         if state.is_main_process:
-            with atomic_file(run / EVALUATED, force=True) as file:
+            with atomic_file(folder / EVALUATED, force=True) as file:
                 file.write_text(held_out_windows(held_out_data), encoding="utf-8")
-            trainer.add_callback(TensorBoardCallback(SummaryWriter(run / "tensorboard")))
+            trainer.add_callback(TensorBoardCallback(SummaryWriter(folder / "tensorboard")))
         # An evaluation before the first step belongs to the run that has taken it.
         arguments.eval_on_start = arguments.eval_on_start and checkpoint is None
-        shown = RunCallback(
-            run, partial(write_records, recipe=recipe, provenance=provenance), trainer.evaluate_between_steps,
-            description="pre-training", notes={"loss": "loss {:.4f}", "eval_loss": "held out {:.4f}"}, show=progress,
-        )  # fmt: skip
-        trainer.add_callback(shown)
-        with library_bars_off(), shown:
-            speed = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None).metrics
-            _save_model(trainer, recipe, genomes, provenance, run)
-            trained = trainer.held_out()
-        metrics: dict[str, Any] = {}
-        report = None
+        notes_of_bar = {"loss": "loss {:.4f}", "eval_loss": "held out {:.4f}"}
+        speed = trainers.train(trainer, run.write_records, checkpoint, "pre-training", notes_of_bar, show=progress)
+        _publish(trainer, run, genomes)
+        trained, metrics = trainer.held_out(), {}
         if state.is_main_process:
             baselines = evaluate_baselines(fit_baselines(split.train, progress=progress), held_out_data)
             floor = baselines.pop(FLOOR)
+            table = {**baselines, "model": trained, FLOOR: floor}
             metrics = {
-                "kind": "pretrain", "version": 2, "name": run.name, "steps": trainer.state.global_step,
-                "unit": "nats per target", "targets": trained.targets,
-                "cross_entropy": {
-                    name: plain(found.cross_entropy)
-                    for name, found in {**baselines, "model": trained, FLOOR: floor}.items()
-                },
-                "calibration": trained.calibration,
-                "facts": _facts(trainer, recipe, speed) | provenance_facts(provenance), "notes": notes,
+                "steps": trainer.state.global_step, "unit": "nats per target", "targets": trained.targets,
+                "cross_entropy": {name: plain(found.cross_entropy) for name, found in table.items()},
+                "calibration": trained.calibration, "facts": _facts(trainer, recipe, speed), "notes": notes,
             }  # fmt: skip
-            write_json(run / METRICS, metrics, force=True)
-            report = write_page("pretraining", run)
-    return RunResult(run / MODEL, metrics, history_of(trainer.state.log_history), report)
+        return run.finish("pretrain", metrics, trainers.history_of(trainer.state.log_history))
 
 
 def is_main_process() -> bool:
@@ -176,10 +153,10 @@ def _arguments(recipe: PretrainRecipe, run: Path) -> tuple[transformers.Training
         "seed": recipe.seed, "load_best_model_at_end": False, "metric_for_best_model": "loss",
         "greater_is_better": False,
     }  # fmt: skip
-    arguments = trainer_arguments(given, defaults, fixed, run)
+    arguments = trainers.trainer_arguments(given, defaults, fixed, run)
     batch, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
     windows = recipe.windows_a_step or batch * parts * arguments.world_size
-    share_batch(arguments, windows, batch, "windows_a_step")
+    trainers.share_batch(arguments, windows, batch, "windows_a_step")
     return arguments, windows
 
 
@@ -207,22 +184,20 @@ def _initial_model(recipe: PretrainRecipe) -> MutBertForMaskedLM:
     return model
 
 
-def _save_model(
-    trainer: PretrainTrainer, recipe: PretrainRecipe, genomes: Sequence[ProbabilisticGenome],
-    provenance: dict[str, Any], run: Path,
-) -> None:  # fmt: skip
+def _publish(trainer: trainers.PretrainTrainer, run: Run, genomes: Sequence[ProbabilisticGenome]) -> None:
     """Publish the trained model before it is evaluated, so that a failure there does not lose it."""
     # Processes that each hold a part of the weights collect them together.
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        with model_folder(run, recipe, provenance) as folder:
-            trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder, state_dict=weights)
-            MutBertTokenizer(model_max_length=recipe.window_length + 2).save_pretrained(folder)
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        with run.publish_model() as folder, library_bars_off():
+            model.save_pretrained(folder, state_dict=weights)
+            MutBertTokenizer(model_max_length=model.config.max_position_embeddings).save_pretrained(folder)
             write_json(folder / GENOMES, {"genomes": {genome_name(genome): genome.manifest for genome in genomes}})
 
 
-def _facts(trainer: PretrainTrainer, recipe: PretrainRecipe, speed: dict[str, float]) -> dict[str, str]:
+def _facts(trainer: trainers.PretrainTrainer, recipe: PretrainRecipe, speed: dict[str, float]) -> dict[str, str]:
     """Return what a report says of a run, in words."""
     arguments, state, length = trainer.args, trainer.state, recipe.window_length
     windows = recipe.windows_a_step or 0

@@ -5,11 +5,12 @@ Shape suffixes: B windows, T targets of a window, V tokens, S sums.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 import transformers
@@ -18,10 +19,11 @@ from accelerate import PartialState
 from mutbert import alphabet
 from mutbert.errors import InputError, one_line
 from mutbert.files import write_json
+from mutbert.model.checkpoints import library_bars_off
 from mutbert.progress import progress_bar
-from mutbert.run_folder import HISTORY
-from mutbert.training.checkpoints import checkpoint_of, prune_checkpoints, publish_checkpoint
-from mutbert.training.folder import TrainingStoppedError
+from mutbert.run_folder import HISTORY, WRITING
+from mutbert.settings import check_keys
+from mutbert.training.folder import TrainingStoppedError, checkpoint_of, prune_checkpoints, publish_checkpoint
 from mutbert.training.held_out import GROUPS, held_out_sums, summarise_sums
 from mutbert.windows.dataset import expand_batch, targets_of
 
@@ -32,6 +34,24 @@ if TYPE_CHECKING:
     from mutbert.training.recipe import Dropout
 
 
+# What would change results without a word, or break a run.
+_RESERVED: Final = {
+    "accelerator_config": "each process draws its own part of a batch",
+    "auto_find_batch_size": "it changes the windows of a step; lower the batch size, and the result stays the same",
+    "group_by_length": "the order of samples follows from the seed",
+    "ignore_data_skip": "a resumed run continues with the samples that come next",
+    "label_smoothing_factor": "the loss is defined by the targets",
+    "neftune_noise_alpha": "inputs are distributions, not embeddings of single tokens",
+    "num_train_epochs": "set the number of steps",
+    "push_to_hub": "share the finished model folder instead",
+    "resume_from_checkpoint": "use --resume",
+    "save_only_model": "a run cannot be resumed from such a checkpoint",
+    "train_sampling_strategy": "the order of samples follows from the seed",
+}
+_LEAST: Final = {
+    "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
+    "dataloader_num_workers": 0, "dataloader_prefetch_factor": 1,
+}  # fmt: skip
 Kind = TypeVar("Kind", bound="RunTrainer")
 # What the library and torch raise for settings that they cannot take.
 _OF_SETTINGS: Final = (
@@ -77,10 +97,6 @@ class RunTrainer(transformers.Trainer):
             self.state.best_model_checkpoint = str(best)
         return metrics
 
-    def evaluate_between_steps(self) -> None:
-        """Evaluate with all that follows from it, such as a lower learning rate."""
-        self._evaluate(None, None)
-
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log; raise TrainingStoppedError for a loss that is not finite, in all processes alike."""
         if not math.isfinite(logs.get("loss", logs.get("train_loss", 0.0))):
@@ -108,6 +124,20 @@ def build_trainer(kind: type[Kind], arguments: transformers.TrainingArguments, *
     arguments.output_dir = output
     trainer.optimizer = trainer.lr_scheduler = None
     return trainer
+
+
+def train(
+    trainer: RunTrainer, records: Callable[[Path], None], checkpoint: Path | None, description: str,
+    notes: Mapping[str, str], *, show: bool,
+) -> dict[str, float]:  # fmt: skip
+    """Train, from a checkpoint if there is one, and return the library's measures of the training.
+
+    `records` writes the recipe and the like into a checkpoint; `notes` are formats of logged values to show.
+    """
+    with ExitStack() as bar, library_bars_off():
+        trainer.add_callback(_RunCallback(trainer, records, bar, description, notes, show=show))
+        measured: dict[str, float] = trainer.train(str(checkpoint) if checkpoint else None).metrics
+    return measured
 
 
 class PretrainTrainer(RunTrainer):
@@ -152,34 +182,21 @@ class PretrainTrainer(RunTrainer):
         return {name: value for name, value in named.items() if not math.isnan(value)}
 
 
-class RunCallback(transformers.TrainerCallback):
-    """Publishes checkpoints, writes the history and shows progress.
-
-    Parameters
-    ----------
-    run : Path
-        The run's folder.
-    records : callable
-        Writes the recipe and the like into a checkpoint.
-    evaluate : callable
-        Evaluates, where a run was stopped after a checkpoint and before the evaluation of the same step.
-    description, notes : str, mapping of str to str
-        Of the progress bar, and formats of logged values to show beside it.
-    """
+class _RunCallback(transformers.TrainerCallback):
+    """Publishes checkpoints, writes the history and shows progress."""
 
     def __init__(
-        self, run: Path, records: Callable[[Path], None], evaluate: Callable[[], None], *, description: str,
-        notes: Mapping[str, str], show: bool,
+        self, trainer: RunTrainer, records: Callable[[Path], None], bar: ExitStack, description: str,
+        notes: Mapping[str, str], *, show: bool,
     ) -> None:  # fmt: skip
-        self.run, self.records, self.evaluate = run, records, evaluate
-        self.description, self.notes, self.show = description, notes, show
+        self.trainer, self.run = trainer, Path(trainer.args.output_dir).parent
+        self.records, self.bar, self.description, self.notes, self.show = records, bar, description, notes, show
         self.latest: dict[str, float] = {}
-        self._bar = ExitStack()
-        self._advance: Any = None
+        self.advance: Any = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: D102
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step, show = state.global_step, self.show and state.is_world_process_zero
-        self._advance = self._bar.enter_context(
+        self.advance = self.bar.enter_context(
             progress_bar(self.description, state.max_steps - step, unit="steps", show=show)
         )
         # Where the run was started, its folder may have had another path.
@@ -189,21 +206,22 @@ class RunCallback(transformers.TrainerCallback):
         if step and due and step >= args.eval_delay and not any(
             entry["step"] == step and "eval_loss" in entry for entry in state.log_history
         ):  # fmt: skip
+            # It was stopped after the checkpoint and before the evaluation of the same step, with all that follows.
             control.should_save = False
-            self.evaluate()
+            self.trainer._evaluate(None, None)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002, D102
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         # A checkpoint does not hold the losses since the last log, so that a resumed run would not know them.
         control.should_log = control.should_log or control.should_save
         written = (text.format(self.latest[name]) for name, text in self.notes.items() if name in self.latest)
-        self._advance(1, ", ".join(written))
+        self.advance(1, ", ".join(written))
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002, D102
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
         self.latest |= logs or {}
         if state.is_world_process_zero:
             write_json(self.run / HISTORY, history_of(state.log_history), force=True)
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002, D102
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         processes = PartialState()
         processes.wait_for_everyone()
         if state.is_world_process_zero:
@@ -215,12 +233,6 @@ class RunCallback(transformers.TrainerCallback):
             if (args.save_total_limit or 0) > 0:
                 prune_checkpoints(self.run, args.save_total_limit, state.best_model_checkpoint)
         processes.wait_for_everyone()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
 
 
 def history_of(log: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
@@ -234,3 +246,50 @@ def history_of(log: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
             numbers = {name: entry[name] for name in kept if not name.endswith(timed)}
             history.append({"step": int(entry["step"]), **numbers})
     return history
+
+
+def trainer_arguments(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mapping[str, Any], run: Path
+) -> transformers.TrainingArguments:
+    """Return the arguments `given` by a recipe over `defaults`, with what is `fixed`; InputError names a wrong one."""
+    fixed = {
+        "output_dir": str(run / WRITING), "data_seed": None, "disable_tqdm": True, "label_names": ["labels"],
+        "logging_nan_inf_filter": False, "remove_unused_columns": False, "report_to": "none", **fixed,
+    }  # fmt: skip
+    for key in given:
+        if key in _RESERVED or key in fixed:
+            raise InputError(
+                f"training.{key} cannot be set: {_RESERVED.get(key, 'the run sets it by its own settings')}"
+            )
+    known = (field.name for field in dataclasses.fields(transformers.TrainingArguments))
+    check_keys(given, (name for name in known if name not in _RESERVED and name not in fixed), "training.")
+    for key, least in _LEAST.items():
+        value = given.get(key, least)
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"training.{key} is {value!r}; it must be an integer of at least {least}")
+    if given.get("save_strategy") == "best":
+        raise InputError("training.save_strategy cannot be best: the best checkpoint is always kept; choose steps")
+    try:
+        arguments = transformers.TrainingArguments(
+            **{"use_cpu": not torch.accelerator.is_available(), **defaults, **given, **fixed}
+        )
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise InputError(f"training: {one_line(error)}") from None
+    if arguments.fp16 and arguments.device.type == "cpu":
+        raise InputError("training.fp16 needs a GPU; choose training.bf16=true, or neither")
+    # Several GPUs are used by as many processes; one process of the library would copy the model at each step.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def share_batch(arguments: transformers.TrainingArguments, total: int, most: int | None, name: str) -> None:
+    """Divide a step's samples among processes, and then into batches of at most so many, as equal as possible."""
+    part, rest = divmod(total, arguments.world_size)
+    if rest or not part:
+        processes = arguments.world_size
+        raise InputError(
+            f"{name} is {total}, which {processes} processes cannot divide; choose a multiple of {processes}"
+        )
+    batch = next(size for size in range(min(part, most or part), 0, -1) if part % size == 0)
+    arguments.per_device_train_batch_size = batch
+    arguments.gradient_accumulation_steps = part // batch
