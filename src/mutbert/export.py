@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mutbert.errors import InputError
 from mutbert.files import atomic_directory, check_output
-from mutbert.model.checkpoints import local_folder
-from mutbert.model.convert import write_model
+from mutbert.model.checkpoints import local_folder, write_model
 from mutbert.reports.model_card import ModelFacts, model_card
 from mutbert.run_folder import GENOMES, METRICS, MODEL, RECIPE
 

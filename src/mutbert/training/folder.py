@@ -94,8 +94,9 @@ class Run(NamedTuple):
             head = {"kind": kind, "version": 2, "name": self.folder.name}
             metrics = {**head, **metrics, "facts": metrics["facts"] | facts}
             files.write_json(self.folder / METRICS, metrics, force=True)
+            name = {"pretrain": "pretraining", "finetune": "finetuning"}[kind]
             try:
-                page = import_module(f"mutbert.reports.{kind.removesuffix('e')}ing").write_page_of(self.folder, force=True)
+                page = import_module(f"mutbert.reports.{name}").write_page_of(self.folder, force=True)
             except (MissingExtraError, AttributeError) as error:
                 print(f"no report was written: {error}", file=sys.stderr)  # noqa: T201
         return RunResult(self.folder / MODEL, metrics, history, page)

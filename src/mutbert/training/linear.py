@@ -150,6 +150,6 @@ def embed_sequences(
         return mean_over_tokens(encoder.hidden_states(body, batch), batch)
 
     return sequence_outputs(
-        body, run, inputs, batch_size=2 * (settings.micro_batch_size or settings.batch_size),  # type: ignore[arg-type]
+        body, run, inputs, batch_size=2 * (settings.micro_batch_size or settings.batch_size),
         precision=settings.precision, strands=settings.strands, advance=advance,
     )  # fmt: skip

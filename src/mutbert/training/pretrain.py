@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from mutbert.files import atomic_file, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.model.checkpoints import library_bars_off, read_checkpoint
+from mutbert.model.configuration_mutbert import DEFAULTS
 from mutbert.run_folder import EVALUATED, GENOMES
 from mutbert.settings import check_keys
 from mutbert.training import trainer as trainers
@@ -73,20 +73,8 @@ def pretrain(
     # Checksums are verified by one process of each machine.
     genomes = [ProbabilisticGenome.open(path, check=state.is_local_main_process) for path in recipe.genome]
     split = split_genomes(genomes, recipe.train, recipe.held_out)
-    train_data, held_out_data = _datasets(recipe, split)
-    arguments, windows = _arguments(recipe, folder)
-    # The same recipe for any number of processes.
-    training = {name: value for name, value in recipe.training.items() if name != "gradient_accumulation_steps"}
-    recipe = recipe.replace(windows_a_step=windows, training=training)
-    transformers.set_seed(recipe.seed)
-    model = _initial_model(recipe)
-    # One epoch is the whole run, so that a window is never drawn twice.
-    train_data.size = arguments.max_steps * windows
-    trainer = trainers.build_trainer(
-        trainers.PretrainTrainer, arguments, dropout=recipe.dropout, model=model, train_dataset=train_data,
-        eval_dataset=held_out_data, data_collator=whole_batch, if_diverged="try a lower training.learning_rate, more "
-        "training.warmup_steps, training.max_grad_norm=1.0, or bf16 and not fp16",
-    )  # fmt: skip
+    trainer, recipe = _trainer(recipe, split, folder)
+    held_out_data = trainer.eval_dataset
     run = Run(folder, recipe, provenance_of(genomes))
     with open_run(
         run, inputs=[*recipe.genome, recipe.initial_model], resume=resume, force=force,
@@ -97,9 +85,9 @@ def pretrain(
                 file.write_text(held_out_windows(held_out_data), encoding="utf-8")
             trainer.add_callback(TensorBoardCallback(SummaryWriter(folder / "tensorboard")))
         # An evaluation before the first step belongs to the run that has taken it.
-        arguments.eval_on_start = arguments.eval_on_start and checkpoint is None
-        notes_of_bar = {"loss": "loss {:.4f}", "eval_loss": "held out {:.4f}"}
-        speed = trainers.train(trainer, run.write_records, checkpoint, "pre-training", notes_of_bar, show=progress)
+        trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
+        shown = {"loss": "loss {:.4f}", "eval_loss": "held out {:.4f}"}
+        speed = trainers.train(trainer, run.write_records, checkpoint, "pre-training", shown, show=progress)
         _publish(trainer, run, genomes)
         trained, metrics = trainer.held_out(), {}
         if state.is_main_process:
@@ -122,6 +110,24 @@ def is_main_process() -> bool:
 def leave_other_processes() -> None:
     """End what this process shares with others, as a program of several has to before it ends itself."""
     PartialState().destroy_process_group()
+
+
+def _trainer(recipe: PretrainRecipe, split: Split, folder: Path) -> tuple[trainers.PretrainTrainer, PretrainRecipe]:
+    """Return the trainer, and the recipe as it is for any number of processes."""
+    train_data, held_out_data = _datasets(recipe, split)
+    arguments, windows = _arguments(recipe, folder)
+    training = {name: value for name, value in recipe.training.items() if name != "gradient_accumulation_steps"}
+    recipe = recipe.replace(windows_a_step=windows, training=training)
+    transformers.set_seed(recipe.seed)
+    model = _initial_model(recipe)
+    # One epoch is the whole run, so that a window is never drawn twice.
+    train_data.size = arguments.max_steps * windows
+    trainer = trainers.build_trainer(
+        trainers.PretrainTrainer, arguments, dropout=recipe.dropout, model=model, train_dataset=train_data,
+        eval_dataset=held_out_data, data_collator=whole_batch, if_diverged="try a lower training.learning_rate, more "
+        "training.warmup_steps, training.max_grad_norm=1.0, or bf16 and not fp16",
+    )  # fmt: skip
+    return trainer, recipe
 
 
 def _datasets(recipe: PretrainRecipe, split: Split) -> tuple[WindowDataset, WindowDataset]:
@@ -161,8 +167,7 @@ def _arguments(recipe: PretrainRecipe, run: Path) -> tuple[transformers.Training
 
 
 def _initial_model(recipe: PretrainRecipe) -> MutBertForMaskedLM:
-    known = [name for name in inspect.signature(MutBertConfig.__init__).parameters if name not in {"self", "kwargs"}]
-    check_keys(recipe.model, known, "model.")
+    check_keys(recipe.model, [*DEFAULTS, "rope_scaling", "rope_parameters"], "model.")
     needed = recipe.window_length + 2
     try:
         if recipe.initial_model is None:
