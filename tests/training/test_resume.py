@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import subprocess
 import time
 from pathlib import Path
@@ -63,7 +62,7 @@ def test_interrupted_at_any_write_a_run_is_resumed_as_if_it_were_unbroken(recipe
     words = ["training.max_steps=4", "training.eval_steps=2"]
     pretrain(recipes[0], words)
     whole, parts = tmp_path / "whole" / "run", tmp_path / "parts" / "run"
-    for count in range(0, 1000, 3):
+    for count in range(0, 1000, 5):
         again = interrupted(lambda: pretrain(recipes[1], words, force=True), monkeypatch, count)
         for path in [parts / "model", *(parts / "checkpoints").glob("checkpoint-*[0-9]")]:
             if path.exists():
@@ -269,7 +268,7 @@ def test_a_folder_that_was_moved_is_resumed(recipes, tmp_path, fail, monkeypatch
         pretrain(recipes[1], words)
     monkeypatch.undo()
     (tmp_path / "moved").mkdir()
-    os.rename(tmp_path / "parts" / "run", tmp_path / "moved" / "run")
+    (tmp_path / "parts" / "run").rename(tmp_path / "moved" / "run")
     monkeypatch.chdir(tmp_path / "moved")
     result = pretrain(recipes[1], words, resume=True)
     losses = {entry["step"]: entry["eval_loss"] for entry in result.history if "eval_loss" in entry}
