@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.evaluation.kmer import LENGTHS, PENALTIES, kmer_baseline, kmer_features
-from mutbert.examples.columns import Columns
-from mutbert.examples.files import read_examples
+from mutbert.examples.files import Columns, read_examples
 from mutbert.examples.table import Examples
 from mutbert.scoring.metrics import evaluate
 
@@ -180,7 +179,7 @@ def test_it_reaches_on_real_data_what_the_design_says(shared, monkeypatch):
     # The others take longer, and the validation data choose none of them.
     monkeypatch.setattr("mutbert.evaluation.kmer.PENALTIES", PENALTIES[2:4])
     folder = shared / "data" / "gue" / "tf" / "0"
-    columns = Columns("sequence", "label")
+    columns = Columns()
     parts = [
         read_examples(folder / f"{name}.csv.gz", columns, problem="binary", classes=("0", "1"))[0]
         for name in ("train", "dev", "test")

@@ -198,8 +198,7 @@ def resolved_recipes(settings: Sequence[str] = ()) -> Answer:
 
 def task_parts(train: Path, validation: Path | None, test: Path, **settings: Any) -> Answer:
     """Names of the sequences of each part of a task, and the counts."""
-    from mutbert.examples.columns import Columns
-    from mutbert.examples.files import read_examples
+    from mutbert.examples.files import Columns, read_examples
     from mutbert.examples.task_data import part_task
 
     places = {"train": train, "validation": validation, "test": test}

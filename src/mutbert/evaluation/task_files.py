@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -213,7 +213,7 @@ def _read(suite: Suite, task: Task, place: str, where: dict[str, str] | None = N
     wanted = suite.columns.chosen(where)
     if is_fasta(place):
         # Of a FASTA the names of columns are given.
-        wanted = replace(wanted, sequence="sequence", label="label", name="name", region="name")
+        wanted = wanted.replace(sequence="sequence", label="label", name="name", region="name")
     has_classes = task.problem in {"binary", "multiclass", "token"}
     return read_examples(place, wanted, problem=task.problem, classes=task.classes if has_classes else None)
 
