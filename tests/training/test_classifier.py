@@ -24,7 +24,6 @@ from mutbert.training.classifier_data import ClassifierLoss, LabelledInputs, Tra
 from mutbert.training.finetune_settings import FinetuneSettings, Lora
 
 MOTIFS = ("ACCTGA", "GTGACA", "CTTTAG")
-KINDS = ("mutbert", "esm", "bert", "cnn")
 
 
 def make_examples(sequences, labels, problem, classes):
@@ -192,43 +191,21 @@ def test_balanced_weights_are_closed_forms():
         data_of.balanced_weights("regression", np.zeros(3, np.float32), 1)
 
 
-def test_scores_decide_as_logits_do():
-    logits = np.array([[1.0, 3.0], [2.0, -1.0]], dtype=np.float32)
-    assert data_of.decision_scores("binary", logits).tolist() == [2, -3]
-    assert data_of.decision_scores("regression", logits[:, :1]).tolist() == [1, 2]
-    assert data_of.decision_scores("multiclass", logits) is logits
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_plain_problem_is_learnt(tune, kind):
-    result, validation, settings = tune(kind)
+@pytest.mark.parametrize(
+    ("kind", "problem", "metric"),
+    [*((kind, "binary", "mcc") for kind in ("mutbert", "esm", "bert", "cnn")), ("mutbert", "multiclass", "mcc"),
+     ("mutbert", "multilabel", "auroc"), ("mutbert", "regression", "pearson"), ("mutbert", "token", "mcc")],
+)  # fmt: skip
+def test_every_kind_of_labels_is_learnt(tune, kind, problem, metric):
+    result, validation, settings = tune(kind, problem, metric=metric, reverse_complement=problem == "token")
     losses = [entry["loss"] for entry in result.history if "loss" in entry]
     assert losses[-1] < losses[0] / 2
-    assert result.steps == 40
-    assert measured(result, validation, settings)["mcc"] > 0.9
-    assert sorted(evaluations(result)) == [10, 20, 30, 40]
-
-
-@pytest.mark.parametrize(
-    ("problem", "metric", "least"),
-    [("multiclass", "mcc", 0.9), ("multilabel", "auroc", 0.95), ("regression", "pearson", 0.9), ("token", "mcc", 0.9)],
-)
-@pytest.mark.parametrize("kind", ["mutbert"])
-def test_every_kind_of_labels_is_learnt(tune, kind, problem, metric, least):
-    result, validation, settings = tune(kind, problem, metric=metric, reverse_complement=problem == "token")
     found = measured(result, validation, settings)
-    assert found[metric] > least
+    assert found[metric] > 0.9
     # The model is that of the best step.
+    assert result.steps == 40
+    assert sorted(evaluations(result, metric)) == [10, 20, 30, 40]
     assert evaluations(result, metric)[result.best_step] == pytest.approx(found[metric], abs=1e-6)
-
-
-def test_one_column_of_numbers_is_as_good_as_none(tune):
-    flat = draw("regression", 5)
-    column = make_examples([flat.sequence(row) for row in range(48)], flat.labels[:, None], "regression", ("y",))
-    results = [
-        tune("cnn", metric="mse", train=part, validation=part, max_steps=4, eval_steps=2)[0] for part in (flat, column)
-    ]
-    assert results[0].history == results[1].history
 
 
 def noise(seed):
@@ -252,12 +229,6 @@ def test_the_first_of_the_best_steps_is_returned(tune, metric, method):
     entry = next(line for line in result.history if line["step"] == result.best_step and "eval_loss" in line)
     for name, value in again.items():
         assert entry[f"eval_{name}"] == pytest.approx(value, abs=1e-4), name
-
-
-def test_of_equal_steps_the_first_is_the_best(tune):
-    result, _, _ = tune("cnn", learning_rate=1e-20, max_steps=20, eval_steps=2, patience=2)
-    assert len(set(evaluations(result).values())) == 1
-    assert (result.best_step, result.steps) == (2, 6)
 
 
 def test_of_errors_the_lowest_is_the_best(tune):
@@ -343,18 +314,6 @@ def test_adapters_are_all_that_is_trained(tune, model_folders, kind):
         assert torch.linalg.matrix_rank(difference, rtol=1e-3) <= 2
 
 
-def test_the_cut_of_a_sequence_is_no_part_of_it(tune):
-    result, validation, settings = tune("mutbert", "token", max_tokens=16, max_steps=10)
-    assert validation.inputs.length_N.max() == 16
-    logits = classifier_logits(result.model, validation.inputs, settings, each_token=True)
-    assert [len(row) for row in logits] == [14] * len(validation.examples)
-    known, begin = validation.examples.known_labels, validation.examples.offsets[:-1]
-    labels = np.concatenate([known[first : first + 14] for first in begin])
-    score = np.concatenate([row[:, 1] - row[:, 0] for row in logits])
-    wanted = evaluate("binary", labels[labels != IGNORED], score[labels != IGNORED])
-    assert measured(result, validation, settings) == pytest.approx(wanted)
-
-
 @pytest.mark.parametrize("settings", [{"eval_steps": 3}, {"eval_steps": 8, "training": {"logging_steps": 1}}])
 def test_a_loss_that_is_no_number_stops_the_run(tune, settings):
     with pytest.raises(InputError, match=r"\A[^\n]+not (a )?finite numbers? [^\n]+ lower learning_rate\Z"):
@@ -383,12 +342,6 @@ def test_validation_data_of_one_class_have_no_area(tune):
 def test_what_cannot_be_is_said_in_one_line(tune, settings, message):
     with pytest.raises(InputError, match=rf"\A[^\n]*{message}[^\n]*\Z"):
         tune(**settings)
-
-
-def test_adapters_need_layers_of_their_names(tune, monkeypatch):
-    monkeypatch.setattr("mutbert.encoders.adapter.MutBertEncoder.lora_targets", ("Wqkv",))
-    with pytest.raises(InputError, match="has none of the layers Wqkv; choose method=full"):
-        tune(method="lora")
 
 
 def test_settings_give_steps_and_evaluations(tune):

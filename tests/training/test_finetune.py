@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mutbert.errors import InputError
-from mutbert.examples.columns import Columns
+from mutbert.examples.files import Columns
 from mutbert.inference.predictions import predict_table
 from mutbert.model import MutBertForSequenceClassification
 from mutbert.scoring.metrics import evaluate
@@ -68,7 +68,7 @@ def test_what_is_learnt_is_saved_and_predicted(run, tables, tmp_path, problem):
 
     # And by the function of the command, labels left aside.
     report = predict_table(
-        result.model, tables / f"{problem}.csv", tmp_path / "again.parquet", columns=Columns("sequence", None)
+        result.model, tables / f"{problem}.csv", tmp_path / "again.parquet", columns=Columns(label=())
     )
     assert (report.problem, report.classes) == (problem, tuple(metrics["classes"]))
     again = pl.read_parquet(tmp_path / "again.parquet")
@@ -107,7 +107,7 @@ def test_other_methods_leave_a_whole_model(run, model_folders, tables, tmp_path,
         set() if method == "probe" else {"query", "key", "value", "dense"}
     )
     report = predict_table(
-        result.model, tables / "binary.csv", tmp_path / "x.tsv", columns=Columns("sequence", None), batch_size=7
+        result.model, tables / "binary.csv", tmp_path / "x.tsv", columns=Columns(label=()), batch_size=7
     )
     assert report.classes == ("poor", "rich")
 
@@ -219,5 +219,5 @@ def test_one_class_alone_is_an_error(run, tables, tmp_path, method):
     text = (tables / "binary.csv").read_text()
     (tmp_path / "one.csv").write_text(text.replace("rich", "0").replace("poor", "0"))
     with pytest.raises(InputError, match=r"one\.csv: the training data have one class alone"):
-        run("binary", f"train={tmp_path / 'one.csv'}", f"finetune.method={method}")
+        run("binary", f"train={tmp_path / 'one.csv'}", "test=null", f"finetune.method={method}")
     assert not (tmp_path / "run").exists()
