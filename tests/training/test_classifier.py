@@ -238,13 +238,6 @@ def test_of_errors_the_lowest_is_the_best(tune):
     assert measured(result, validation, settings)["mse"] == pytest.approx(found[result.best_step], rel=1e-4)
 
 
-def test_patience_stops_a_run_that_gets_no_better(tune):
-    result, _, _ = tune(train=noise(1), validation=noise(2), eval_steps=2, max_steps=60, patience=3)
-    assert result.steps < 60
-    assert result.steps == result.best_step + 3 * 2
-    assert result.tokens > 0
-
-
 def test_a_seed_is_a_result(tune, model_folders):
     kind = f"random:{model_folders['mutbert']}"
     settings = {"max_steps": 6, "eval_steps": 3, "reverse_complement": True}

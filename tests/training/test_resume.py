@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import subprocess
 import time
 from pathlib import Path
 
@@ -201,31 +200,6 @@ def test_a_run_that_diverges_is_stopped(recipe_path, tmp_path, fail, words, at, 
     with pytest.raises(InputError, match=rf"\A[^\n]*{message}\Z"):
         pretrain(recipe_path, words)
     assert not (tmp_path / "run" / "model").exists()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of a few hundred kilobytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", folder]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs the right to")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def test_a_full_disk_loses_nothing(small_disk, write_recipe, recipe_path, tmp_path, same_weights):
-    words = ["training.max_steps=8", "training.save_total_limit=20"]
-    pretrain(recipe_path, words)
-    recipe, filler = write_recipe(small_disk), small_disk / "filler"
-    filler.write_bytes(bytes(900 * 1024 - 8192 * 4 - 420 * 1024))
-    with pytest.raises(InputError, match=r"\A[^\n]*disk is full[^\n]*make room and use --resume[^\n]*\Z"):
-        pretrain(recipe, words)
-    filler.unlink()
-    result = pretrain(recipe, words, resume=True)
-    assert not result.metrics["notes"]
-    assert same_weights(result.model, tmp_path / "run" / "model")
 
 
 def test_another_run_is_not_resumed(recipe_path, genome_path, tmp_path):
