@@ -28,7 +28,7 @@ from measure import describe_machine, machine_text, run_script
 from model import now
 from mutbert.cli.printing import print_table
 from mutbert.encoders.adapter import open_encoder
-from mutbert.encoders.inputs import Sequences
+from mutbert.encoders.inputs import PaddedWindows
 from mutbert.files import write_json
 from mutbert.model import MutBertConfig
 
@@ -100,7 +100,7 @@ def measure_speed(arguments: argparse.Namespace, device: torch.device) -> list[d
     code = np.random.default_rng(0).integers(0, 4, (arguments.batch, arguments.length)).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         contenders = [
-            contender(name, Path(folder) / name, Sequences.of(list(code)), arguments, device) for name in MEASURED
+            contender(name, Path(folder) / name, PaddedWindows.of(list(code)), arguments, device) for name in MEASURED
         ]
     best: dict[tuple[str, str, str], float] = {}
     for number in range(arguments.repeats + 1):
@@ -130,7 +130,7 @@ def measure_speed(arguments: argparse.Namespace, device: torch.device) -> list[d
 
 
 def contender(
-    name: str, folder: Path, sequences: Sequences, arguments: argparse.Namespace, device: torch.device
+    name: str, folder: Path, sequences: PaddedWindows, arguments: argparse.Namespace, device: torch.device
 ) -> Contender:
     """Write a model's files and open it."""
     if name == "mutbert":

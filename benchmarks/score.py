@@ -31,11 +31,12 @@ from mutbert import alphabet
 from mutbert.cli.printing import print_table
 from mutbert.effects.alleles import Kind, Reason, find_alleles
 from mutbert.effects.scores import Scorer, ScoreSettings
+from mutbert.encoders.inputs import place_windows
 from mutbert.errors import InputError
 from mutbert.files import write_json
 from mutbert.genome.build import build_genome
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.surroundings import Surroundings, place_windows
+from mutbert.inference.run import Surroundings
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-import mutbert
 from mutbert import files
 from mutbert.errors import InputError
 from mutbert.files import (
@@ -21,10 +20,6 @@ from mutbert.files import (
     remove_directory,
     sha256_of,
 )
-
-
-def names(folder):
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
 def everything(folder):
@@ -42,23 +37,51 @@ def write(path, text="new", **settings):
         (folder / "deep" / "file").write_text(text)
 
 
-def test_a_directory_appears_when_the_block_ends(tmp_path):
+def names(folder):
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
+def test_a_directory_appears_when_the_block_ends_without_an_error(tmp_path):
     with atomic_directory(tmp_path / "out") as folder:
         (folder / "file").write_text("text")
         assert not (tmp_path / "out").exists()
-    assert everything(tmp_path / "out") == {"file": "text"}
-    assert names(tmp_path) == ["out"]
-
-
-def test_an_error_leaves_nothing_and_what_was_there(tmp_path):
-    write(tmp_path / "out", "old")
-    for force in (False, True):
-        with pytest.raises((KeyboardInterrupt, InputError)), atomic_directory(tmp_path / "out", force=force) as folder:
-            (folder / "file").write_text("text")
+    for settings in ({}, {"force": True}):
+        with pytest.raises((KeyboardInterrupt, InputError)), atomic_directory(tmp_path / "out", **settings) as folder:
+            (folder / "file").write_text("other")
             raise KeyboardInterrupt
-    assert everything(tmp_path) == {"out/deep/file": "old"}
+    assert everything(tmp_path) == {"out/file": "text"}
     write(tmp_path / "out", "new", force=True)
     assert everything(tmp_path) == {"out/deep/file": "new"}
+    with pytest.raises(InputError, match="exists already"), atomic_directory(tmp_path / "meanwhile"):
+        (tmp_path / "meanwhile").mkdir()
+    with pytest.raises(RuntimeError), atomic_directory(tmp_path / "kept", keep=lambda: True) as folder:
+        (folder / "part").write_text("done")
+        raise RuntimeError
+    assert everything(tmp_path / "kept.partial") == {"part": "done"}
+
+
+@pytest.mark.parametrize("name", ["out", "out.txt", "out.vcf.gz"])
+def test_a_file_appears_when_the_block_ends_without_an_error(tmp_path, name):
+    out = tmp_path / name
+    before = os.umask(0o027)
+    try:
+        with atomic_file(out) as partial:
+            assert partial.name.endswith(name)
+            partial.write_text("text")
+            assert not out.exists()
+    finally:
+        os.umask(before)
+    assert out.stat().st_mode & 0o777 == 0o640
+    with pytest.raises(InputError, match=r"exists already; .*--force"), atomic_file(out):
+        pass
+    with pytest.raises(InputError, match="exists already"), atomic_file(tmp_path / "meanwhile"):
+        (tmp_path / "meanwhile").touch()
+    (tmp_path / "meanwhile").unlink()
+    with pytest.raises(RuntimeError), atomic_file(out, force=True) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert out.read_text() == "text"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_killed_process_leaves_what_a_resumed_one_goes_on_with(tmp_path):
@@ -76,16 +99,6 @@ def test_a_killed_process_leaves_what_a_resumed_one_goes_on_with(tmp_path):
         assert not out.with_name(f"{out.name}.partial").exists()
 
 
-def test_what_is_kept_after_an_error_is_kept(tmp_path):
-    with (
-        pytest.raises(RuntimeError),
-        atomic_directory(tmp_path / "out", keep=lambda: True) as folder,
-    ):
-        (folder / "part").write_text("done")
-        raise RuntimeError
-    assert everything(tmp_path) == {"out.partial/part": "done"}
-
-
 def test_a_second_writer_is_refused(tmp_path):
     program = "import sys; from pathlib import Path; from mutbert.files import atomic_directory\n"
     program += "with atomic_directory(Path(sys.argv[1])): pass"
@@ -100,92 +113,37 @@ def test_a_second_writer_is_refused(tmp_path):
         pass
 
 
-def test_an_output_that_appears_meanwhile_is_not_replaced(tmp_path):
-    with pytest.raises(InputError, match="exists already"), atomic_directory(tmp_path / "out"):
-        (tmp_path / "out").mkdir()
-    with pytest.raises(InputError, match="exists already"), atomic_file(tmp_path / "file") as partial:
-        partial.write_text("mine")
-        (tmp_path / "file").write_text("other")
-    assert (tmp_path / "file").read_text() == "other"
-    assert names(tmp_path) == ["file", "out"]
-
-
-@pytest.mark.parametrize("name", ["out", "out.txt", "out.vcf.gz"])
-def test_a_file_appears_when_the_block_ends(tmp_path, name):
-    out = tmp_path / name
-    os.umask(umask := os.umask(0o027))
-    os.umask(0o027)
-    try:
-        with atomic_file(out) as partial:
-            assert partial.suffix == out.suffix or not out.suffix
-            partial.write_text("text")
-            assert not out.exists()
-    finally:
-        os.umask(umask)
-    assert out.stat().st_mode & 0o777 == 0o640
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-    with pytest.raises(InputError, match=r"exists already; .*--force"), atomic_file(out):
-        pass
-    with pytest.raises(RuntimeError), atomic_file(out, force=True) as partial:
-        partial.write_text("half")
-        raise RuntimeError
-    assert out.read_text() == "text"
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_a_link_is_replaced_and_not_followed(tmp_path):
-    (tmp_path / "target").write_text("precious")
-    (tmp_path / "link").symlink_to("target")
-    with atomic_file(tmp_path / "link", force=True) as partial:
-        partial.write_text("new")
-    assert (tmp_path / "target").read_text() == "precious"
-    assert (tmp_path / "link").read_text() == "new"
-    write(tmp_path / "folder")
-    (tmp_path / "linked").symlink_to("folder")
-    with pytest.raises(InputError, match="not a regular directory"), atomic_directory(tmp_path / "linked", force=True):
-        pass
-
-
 @pytest.mark.parametrize("where", ["out", "out.partial", "out/deep"])
-@pytest.mark.parametrize("linked", [False, True])
-def test_nothing_foreign_is_removed(tmp_path, where, linked):
-    """Neither a file that somebody put there, nor what a link leads to."""
+@pytest.mark.parametrize("name", ["thesis", "manifest.json", ".git/HEAD", "link"])
+def test_nothing_foreign_is_removed(tmp_path, where, name):
+    """Neither a file that somebody wrote there, whatever its name, nor what a link leads to."""
     write(tmp_path / "out", "old")
-    (tmp_path / where).mkdir(exist_ok=True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "thesis").write_text("precious")
-    if linked:
-        (tmp_path / where / "data").symlink_to(tmp_path / "elsewhere")
+    path = tmp_path / where / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if name == "link":
+        path.symlink_to(tmp_path / "elsewhere")
     else:
-        (tmp_path / where / "thesis").write_text("precious")
+        path.write_text("precious")
     before = everything(tmp_path)
     with pytest.raises(InputError, match=r"mutbert did not write|not written by mutbert"):
         write(tmp_path / "out", force=True)
     assert everything(tmp_path) == before
 
 
-def test_a_partial_directory_that_is_a_link_is_not_followed(tmp_path):
-    (tmp_path / "data").mkdir()
-    mark_directory(tmp_path / "data")
-    (tmp_path / "data" / "thesis").write_text("precious")
-    (tmp_path / "out.partial").symlink_to("data")
-    with pytest.raises(InputError, match="not written by mutbert"):
-        write(tmp_path / "out")
-    assert everything(tmp_path / "data") == {"thesis": "precious"}
-
-
-@pytest.mark.parametrize("marker", ["manifest.json", "recipe.yaml", "config.json", ".git/HEAD", ".mutbert.json"])
-def test_a_directory_that_only_looks_like_an_output_is_not_replaced(tmp_path, marker):
-    (tmp_path / "out" / marker).parent.mkdir(parents=True)
-    (tmp_path / "out" / marker).write_text("{}")
-    (tmp_path / "out" / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match="mutbert did not write"):
-        check_output(tmp_path / "out", force=True, directory=True)
-    fasta = tmp_path / "ref.fa"
-    fasta.write_text(">1\nACGT\n")
-    with pytest.raises(InputError, match="mutbert did not write"):
-        mutbert.build_genome(fasta, tmp_path / "out", force=True)
-    assert (tmp_path / "out" / "thesis.tex").read_text() == "precious"
+def test_links_are_not_followed(tmp_path):
+    write(tmp_path / "folder")
+    (tmp_path / "target").write_text("precious")
+    for link, to in (("link", "target"), ("linked", "folder"), ("new.partial", "folder")):
+        (tmp_path / link).symlink_to(to)
+    with atomic_file(tmp_path / "link", force=True) as partial:
+        partial.write_text("new")
+    assert ((tmp_path / "target").read_text(), (tmp_path / "link").read_text()) == ("precious", "new")
+    for name, message in (("linked", "not a regular directory"), ("new", "not written by mutbert")):
+        with pytest.raises(InputError, match=message):
+            write(tmp_path / name, force=True)
+    assert everything(tmp_path / "folder") == {"deep/file": "new"}
 
 
 def test_a_run_s_directory_has_the_files_of_its_patterns(tmp_path):
@@ -196,7 +154,7 @@ def test_a_run_s_directory_has_the_files_of_its_patterns(tmp_path):
     check_output(tmp_path / "run", force=True, directory=True)
     write(tmp_path / "run" / "model")
     # What a process leaves that is killed while it writes a file.
-    (tmp_path / "run" / ".history.d4626794.json").write_text("{")
+    (tmp_path / "run" / ".d4626794.history.json").write_text("{")
     check_output(tmp_path / "run", force=True, directory=True)
     (tmp_path / "run" / "model" / "notes.txt").write_text("precious")
     with pytest.raises(InputError, match=r"holds model/notes\.txt"):
@@ -217,14 +175,11 @@ def test_an_output_that_would_cost_an_input_is_refused(tmp_path, output, source,
     write(tmp_path / "store")
     (tmp_path / "store" / "ref.fa").write_text(">1\nACGT\n")
     (tmp_path / "link").symlink_to("store")
-    with pytest.raises(InputError, match=rf"{relation} the input .*{source}"):
-        check_output(tmp_path / output, force=True, directory=True, inputs=[tmp_path / source])
-
-
-def test_outputs_apart_from_the_inputs_are_accepted(tmp_path):
     (tmp_path / "run").mkdir()
     mark_directory(tmp_path / "run", ("model/*",))
     check_output(tmp_path / "run" / "predictions.tsv", force=False, inputs=[tmp_path / "run", "name/of-a-model"])
+    with pytest.raises(InputError, match=rf"{relation} the input .*{source}"):
+        check_output(tmp_path / output, force=True, directory=True, inputs=[tmp_path / source])
 
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "replace", "mkdir", "open"])
@@ -269,15 +224,16 @@ def test_a_write_that_fails_is_one_line_and_loses_nothing(tmp_path, monkeypatch,
     assert names(tmp_path) == ["out.txt"]
 
 
-def test_directories_that_cannot_take_an_output_are_refused(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="does not exist; create it first"):
-        check_output(tmp_path / "no" / "out", force=False)
+def test_what_cannot_take_an_output_is_refused(tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(InputError, match="not a regular file"):
-        check_output(tmp_path / "folder", force=True)
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(InputError, match="not a regular file"):
-        check_output(tmp_path / "fifo", force=True)
+    for name, message in (
+        ("no/out", "does not exist; create it first"),
+        ("folder", "not a regular file"),
+        ("fifo", "not a regular file"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_output(tmp_path / name, force=True)
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="not writable"):
         check_output(tmp_path / "out", force=False)
@@ -294,26 +250,20 @@ def test_a_file_system_without_locks_has_files_for_them(tmp_path, monkeypatch):
         pass
 
 
-def test_a_checksum_is_that_of_the_content(tmp_path):
-    content = os.urandom(3_000_000)
-    (tmp_path / "file").write_bytes(content)
-    amounts = []
-    assert sha256_of(tmp_path / "file", amounts.append) == hashlib.sha256(content).hexdigest()
-    assert sum(amounts) == len(content)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "no such VCF file"),
-        (b"", "is empty"),
-        (bytes.fromhex("1f8b08040000000000ff060042430200") + bytes(40), "end marker is missing"),
-    ],
-)
-def test_inputs_that_cannot_be_read_are_refused(tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "file").write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        check_input(tmp_path / "file", "VCF")
+def test_inputs_are_checked_and_their_content_has_a_checksum(tmp_path):
+    file = tmp_path / "file"
+    content, amounts = os.urandom(3_000_000), []
+    for message, text in (
+        ("no such VCF file", None),
+        ("is empty", b""),
+        ("end marker is missing", bytes.fromhex("1f8b08040000000000ff060042430200") + bytes(40)),
+    ):
+        if text is not None:
+            file.write_bytes(text)
+        with pytest.raises(InputError, match=message):
+            check_input(file, "VCF")
     with pytest.raises(InputError, match="is a directory"):
         check_input(tmp_path, "VCF")
+    file.write_bytes(content)
+    assert sha256_of(file, amounts.append) == hashlib.sha256(content).hexdigest()
+    assert sum(amounts) == len(content)

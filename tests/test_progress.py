@@ -2,30 +2,29 @@
 
 import sys
 
+import pytest
+
 from mutbert.progress import progress_bar
 
 
-def test_nothing_is_shown_unless_wanted(capsys):
-    with progress_bar("Work", 10, show=False) as advance:
-        advance(10)
-    assert capsys.readouterr() == ("", "")
-
-
-def test_short_work_is_one_line_in_a_log(capsys):
-    with progress_bar("Work", 4_000_000, unit="bytes") as advance:
+@pytest.mark.parametrize(
+    ("total", "settings", "start", "end"),
+    [
+        (10, {"show": False}, "", ""),
+        (4_000_000, {"unit": "bytes"}, "Work: 4.00M of 4.00MB (100 %) in 00:0", "/s, loss 0.5\n"),
+        (None, {"unit": "sites"}, "Work: 4000000 sites in 00:0", " sites/s, loss 0.5\n"),
+    ],
+)
+def test_short_work_is_one_line_in_a_log(capsys, total, settings, start, end):
+    with progress_bar("Work", total, **settings) as advance:
         for _ in range(1000):
             advance(4_000, note="loss 0.5")
     printed = capsys.readouterr()
     assert printed.out == ""
-    (line,) = printed.err.splitlines()
-    assert line.startswith("Work: 4.00M of 4.00MB (100 %) in 00:0")
-    assert line.endswith("/s, loss 0.5")
-
-
-def test_work_of_unknown_size_is_counted(capsys):
-    with progress_bar("Work", None, unit="sites") as advance:
-        advance(1000)
-    assert capsys.readouterr().err.startswith("Work: 1000 sites in 00:0")
+    assert printed.err.startswith(start)
+    assert printed.err.endswith(end)
+    assert printed.err.count("\n") == bool(start)
+    assert "  " not in printed.err
 
 
 def test_a_terminal_gets_a_bar(capsys, monkeypatch):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert.errors import InputError
-from mutbert.regions import Region, match_contig, names_text, read_bed
+from mutbert.regions import Region, match_contig, merge_regions, read_bed, subtract_regions
 
 LENGTHS = {"chr22": 1000, "chrM": 50, "HLA-A*01:01": 30, "7": 10}
 
@@ -20,33 +20,15 @@ def test_what_is_written_is_parsed(start, data):
     assert len(region) == region.end - region.start
 
 
-@pytest.mark.parametrize(
-    ("text", "region"),
-    [
+def test_either_naming_is_parsed():
+    for text, region in (
         ("chr22", Region("chr22", 0, 1000)),
         ("MT:5", Region("chrM", 4, 5)),
         ("HLA-A*01:01", Region("HLA-A*01:01", 0, 30)),
         ("HLA-A*01:01:2-3", Region("HLA-A*01:01", 1, 3)),
         ("chr7:1-10", Region("7", 0, 10)),
-    ],
-)
-def test_either_naming_is_parsed(text, region):
-    assert Region.parse(text, LENGTHS) == region
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("chr9:1-5", "no such contig; there are chr22, chrM"),
-        ("", "no such contig"),
-        ("chr22:0-5", "positions are 1-based"),
-        ("chr22:5-4", "not within chr22:1-1000"),
-        ("chr22:1-1001", "not within chr22:1-1000"),
-    ],
-)
-def test_what_is_no_region_is_refused(text, message):
-    with pytest.raises(InputError, match=message):
-        Region.parse(text, LENGTHS)
+    ):
+        assert Region.parse(text, LENGTHS) == region
 
 
 @pytest.mark.parametrize(
@@ -68,12 +50,6 @@ def test_names_match_under_either_naming(name, available, found):
     assert match_contig(name, available) == found
     assert match_contig(name, iter(available)) == found
     assert match_contig(name, dict.fromkeys(available)) == found
-
-
-def test_names_are_listed_shortly():
-    assert names_text([]) == "none"
-    assert names_text("abc") == "a, b, c"
-    assert names_text("abcdefgh") == "a, b, c, d, e and 3 more"
 
 
 BED = "# comment\ntrack name=x\nbrowser position\nchr22\t0\t10\tfirst\n\n22 5 6\nMT\t0\t50\t\t+\r\n"
@@ -106,18 +82,46 @@ def test_a_wrong_bed_line_is_named(tmp_path, line, message):
     assert "\n" not in str(refusal.value)
 
 
-def test_files_that_are_no_bed_are_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be read as BED"):
-        read_bed(tmp_path / "absent.bed", LENGTHS)
-    empty = tmp_path / "empty.bed"
-    empty.write_text("# nothing\n")
-    with pytest.raises(InputError, match="holds no regions"):
-        read_bed(empty, LENGTHS)
-    cut = tmp_path / "cut.bed.gz"
-    cut.write_bytes(gzip.compress(BED.encode())[:-12])
-    with pytest.raises(InputError, match="cannot be read as BED"):
-        read_bed(cut, LENGTHS)
-    binary = tmp_path / "binary.bed"
-    binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot be read as BED"):
-        read_bed(binary, LENGTHS)
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("chr9:1-5", "no such contig; there are chr22, chrM"),
+        ("", "no such contig"),
+        ("chr22:0-5", "positions are 1-based"),
+        ("chr22:5-4", "not within chr22:1-1000"),
+        ("chr22:1-1001", "not within chr22:1-1000"),
+    ],
+)
+def test_what_is_no_region_is_refused(text, message):
+    with pytest.raises(InputError, match=message):
+        Region.parse(text, LENGTHS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.bed", None, "cannot be read as BED"),
+        ("empty.bed", b"# nothing\n", "holds no regions"),
+        ("cut.bed.gz", gzip.compress(BED.encode())[:-12], "cannot be read as BED"),
+        ("binary.bed", b"\xff\xfe\x00", "cannot be read as BED"),
+    ],
+)
+def test_files_that_are_no_bed_are_refused(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_bed(tmp_path / name, LENGTHS)
+
+
+PLACES = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30), st.integers(1, 12)), max_size=5)
+
+
+@given(PLACES, PLACES)
+def test_merging_and_subtracting_are_those_of_sets_of_positions(first, second):
+    def positions(regions):
+        return [(one.contig, position) for one in regions for position in range(one.start, one.end)]
+
+    sides = [[Region(contig, start, start + length) for contig, start, length in side] for side in (first, second)]
+    kept, holes = (merge_regions(side, "ab") for side in sides)
+    assert positions(kept) == sorted(set(positions(sides[0])))
+    assert positions(subtract_regions(kept, holes)) == sorted({*positions(kept)} - {*positions(holes)})

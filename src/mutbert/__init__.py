@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from mutbert.genome.simulate import simulate_population
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.genome.verify import verify_genome
-    from mutbert.inference.bases import mutate_region
+    from mutbert.inference.bases import mutate_region, write_tracks
     from mutbert.inference.embeddings import embed
     from mutbert.inference.predictions import predict_table
-    from mutbert.inference.tracks import write_tracks
     from mutbert.model import (
         MutBertConfig,
         MutBertForMaskedLM,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
         MutBertModel,
         MutBertTokenizer,
     )
-    from mutbert.model.convert import convert_checkpoint
+    from mutbert.model.checkpoints import convert_checkpoint
     from mutbert.regions import Region
     from mutbert.reports.mutagenesis_figures import draw_mutagenesis
     from mutbert.training.finetune import finetune
@@ -52,7 +51,7 @@ _HOME = {
     "Region": "mutbert.regions",
     "VepColumns": "mutbert.evaluation.vep_table",
     "build_genome": "mutbert.genome.build",
-    "convert_checkpoint": "mutbert.model.convert",
+    "convert_checkpoint": "mutbert.model.checkpoints",
     "draw_mutagenesis": "mutbert.reports.mutagenesis_figures",
     "embed": "mutbert.inference.embeddings",
     "evaluate_variant_effects": "mutbert.evaluation.vep",
@@ -68,7 +67,7 @@ _HOME = {
     "score_variants": "mutbert.effects.score",
     "simulate_population": "mutbert.genome.simulate",
     "verify_genome": "mutbert.genome.verify",
-    "write_tracks": "mutbert.inference.tracks",
+    "write_tracks": "mutbert.inference.bases",
 }
 
 __all__ = [

@@ -72,46 +72,29 @@ for _table in (
 
 
 def encode(sequence: str | bytes) -> npt.NDArray[np.uint8]:
-    """Turn a DNA or RNA sequence into base codes.
-
-    Parameters
-    ----------
-    sequence : str or bytes
-        IUPAC codes in upper or lower case; U is read as T.
-
-    Returns
-    -------
-    ndarray of uint8, shape (L,)
-        Indices into `IUPAC`.
-
-    Raises
-    ------
-    ValueError
-        When a character is no IUPAC code; the message names it and its 0-based place.
-    """
+    """Return the base codes (L,) of a DNA or RNA sequence in upper or lower case, U read as T; raise ValueError."""
     data = sequence.encode("ascii", "replace") if isinstance(sequence, str) else sequence
     codes = CODE_OF_BYTE[np.frombuffer(data, dtype=np.uint8)]
     wrong = np.flatnonzero(codes == NOT_A_BASE)
     if wrong.size:
-        place = int(wrong[0])
-        raise ValueError(f"{sequence[place : place + 1]!r} at position {place} is not an IUPAC nucleotide code")
+        first = int(wrong[0])
+        raise ValueError(f"{sequence[first : first + 1]!r} at position {first} is not an IUPAC nucleotide code")
     return codes
 
 
 def decode(codes: npt.NDArray[np.uint8]) -> str:
-    """Turn base codes, shape (L,), into an upper-case string of IUPAC codes."""
+    """Return base codes, shape (L,), as an upper-case string of IUPAC codes."""
     return BYTE_OF_CODE[codes].tobytes().decode("ascii")
 
 
 def reverse_complement(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Reverse-complement base codes along the last axis."""
-    return COMPLEMENT_OF_CODE[codes][..., ::-1]
+    """Return the reverse complement of base codes along the last axis."""
+    return COMPLEMENT_OF_CODE.take(codes)[..., ::-1]
 
 
 def iupac_of(bases: str) -> str:
-    """Give the IUPAC code of a set of bases, for example ``R`` for ``"AG"``."""
-    wanted = frozenset(bases.upper())
+    """Return the IUPAC code of a set of bases, for example ``R`` for ``"AG"``."""
     for letter, members in _SETS.items():
-        if frozenset(members) == wanted:
+        if set(members) == set(bases.upper()):
             return letter
     raise ValueError(f"{bases!r} is not a set of A, C, G, T")

@@ -11,8 +11,7 @@ from jinja2 import TemplateError
 
 from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_directory, check_output
-from mutbert.model.checkpoints import local_folder
-from mutbert.model.convert import write_model
+from mutbert.model.checkpoints import local_folder, write_model
 from mutbert.reports.model_card import model_card
 from mutbert.run_folder import GENOMES, METRICS, MODEL, RECIPE
 

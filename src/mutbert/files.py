@@ -18,16 +18,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from mutbert.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-MARKER: Final = ".mutbert.json"
-"""In every directory that this program writes: the patterns of its files' paths."""
-_LOCK: Final = ".lock"
+_MARKER, _LOCK = ".mutbert.json", ".lock"
 _BLOCK: Final = 1 << 20
 # The empty block that ends every complete BGZF file (SAM specification, section 4.1.2).
 _BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -39,44 +37,43 @@ def check_output(path: Path, *, force: bool, directory: bool = False, inputs: It
     With `force` it may exist: a regular file, or a directory with nothing in it that this program did not write.
     """
     for source in map(Path, inputs):
-        if source.exists():
-            _check_apart(path, source)
+        if source.exists() and (relation := _relation(path.resolve(), source.resolve())):
+            raise InputError(f"{path}: {relation} the input {source}, which would be lost; choose another output")
     if os.path.lexists(path):
         if not force:
             raise InputError(f"{path}: exists already; choose another output or give --force to replace it")
-        kind = "directory" if directory else "file"
         if (path.is_symlink() and directory) or not (path.is_dir() if directory else path.is_file()):
+            kind = "directory" if directory else "file"
             raise InputError(f"{path}: is not a regular {kind}; choose another output")
-        if directory and (foreign := next(_foreign(path), None)) is not None:
-            raise InputError(
-                f"{path}: holds {foreign.relative_to(path)}, which mutbert did not write, so --force does not replace "
-                "it; choose another output, or remove it yourself"
-            )
+        if directory and (foreign := next(_foreign(path), None)):
+            what = f"{foreign.relative_to(path)}, which mutbert did not write"
+            raise InputError(f"{path}: holds {what}; choose another output, or remove it yourself")
     if not path.parent.is_dir():
         raise InputError(f"{path}: the directory {path.parent} does not exist; create it first")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{path}: the directory {path.parent} is not writable; choose another output")
 
 
-def _check_apart(path: Path, source: Path) -> None:
-    output, given = path.resolve(), source.resolve()
+def _relation(output: Path, given: Path) -> str:
+    """Return how an output would replace an input, or an empty text."""
+    if output == given:
+        return "is"
+    if output in given.parents:
+        return "holds"
     # Writing into a run's directory is fine, into one whose files are complete is not.
-    complete = given in output.parents and "*" not in "".join(_patterns(given) or ["*"])
-    if output == given or output in given.parents or complete:
-        relation = "is" if output == given else "lies in" if complete else "holds"
-        raise InputError(f"{path}: {relation} the input {source}, which would be lost; choose another output")
+    return "lies in" if given in output.parents and "*" not in "".join(_patterns(given) or "*") else ""
 
 
 def mark_directory(path: Path, patterns: Iterable[str] = ("*",)) -> None:
     """Record that a directory is this program's, with the patterns of its files' paths; ``*`` matches ``/`` too."""
     text = json.dumps({"program": "mutbert", "files": list(patterns)}, indent=1)
-    (path / MARKER).write_text(text + "\n", encoding="utf-8")
+    (path / _MARKER).write_text(text + "\n", encoding="utf-8")
 
 
 def _patterns(path: Path) -> list[str] | None:
     """Patterns of a directory's own files; ``None`` where it has no marker."""
     try:
-        return [str(pattern) for pattern in json.loads((path / MARKER).read_text(encoding="utf-8"))["files"]]
+        return [str(pattern) for pattern in json.loads((path / _MARKER).read_text(encoding="utf-8"))["files"]]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
@@ -90,9 +87,8 @@ def _foreign(directory: Path, patterns: Iterable[str] = (), prefix: str = "") ->
             yield from _foreign(entry, patterns, f"{prefix}{entry.name}/")
         else:
             # A killed process leaves a file under its temporary name.
-            final = re.sub(r"^\.(.+)\.[0-9a-f]{8}(?=\.\w+$|$)", r"\1", entry.name)
-            names = [prefix + name for name in (entry.name, final)]
-            if not any(fnmatchcase(name, one) for name in names for one in (*patterns, f"*{MARKER}", f"*{_LOCK}")):
+            name = prefix + re.sub(r"^\.[0-9a-f]{8}\.", "", entry.name)
+            if not any(fnmatchcase(name, pattern) for pattern in (*patterns, f"*{_MARKER}", f"*{_LOCK}")):
                 yield entry
 
 
@@ -105,51 +101,41 @@ def atomic_directory(
     It is ``NAME.partial`` and locked. After an error it stays where `keep` returns true; `resume` starts from it.
     """
     check_output(path, force=force, directory=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.partial")
+    if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir() or any(_foreign(partial))):
+        raise InputError(f"{partial}: was not written by mutbert; move it away, or choose another output")
     with _explained(path):
-        try:
-            partial.mkdir()
-        except FileExistsError:
-            if partial.is_symlink() or not partial.is_dir() or next(_foreign(partial), None) is not None:
-                raise InputError(
-                    f"{partial}: was not written by mutbert; move it away, or choose another output"
-                ) from None
-    with locked(partial, path), _explained(path):
-        try:
-            if not resume:
-                _clear(partial)
-            mark_directory(partial)
-            yield partial
-            files = sorted(file for file in partial.rglob("*") if file.is_file() and file.name not in {MARKER, _LOCK})
-            mark_directory(partial, [str(file.relative_to(partial)) for file in files])
-            for file in files:
-                _sync(file)
-            check_output(path, force=force, directory=True)
-            (partial / _LOCK).unlink(missing_ok=True)
-            rename_directory(partial, path)
-        except BaseException:
-            if not keep():
-                shutil.rmtree(partial, ignore_errors=True)
-            raise
-
-
-def _clear(directory: Path) -> None:
-    for entry in directory.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        elif entry.name != _LOCK:
-            entry.unlink()
+        partial.mkdir(exist_ok=True)
+        with locked(partial, path):
+            try:
+                for entry in [] if resume else [entry for entry in partial.iterdir() if entry.name != _LOCK]:
+                    if entry.is_dir() and not entry.is_symlink():
+                        shutil.rmtree(entry)
+                    else:
+                        entry.unlink()
+                mark_directory(partial)
+                yield partial
+                files = sorted(one for one in partial.rglob("*") if one.is_file() and one.name not in {_MARKER, _LOCK})
+                mark_directory(partial, [str(file.relative_to(partial)) for file in files])
+                for file in files:
+                    _sync(file)
+                check_output(path, force=force, directory=True)
+                (partial / _LOCK).unlink(missing_ok=True)
+                rename_directory(partial, path)
+            except BaseException:
+                if not keep():
+                    shutil.rmtree(partial, ignore_errors=True)
+                raise
 
 
 @contextmanager
 def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a file to write, which becomes `path` in one rename when the block ends without an error."""
     check_output(path, force=force)
-    # The suffix stays last, because some writers choose the format by it.
-    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    partial = path.with_name(f".{secrets.token_hex(4)}.{path.name}")
     with _explained(path):
         try:
-            os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            partial.touch(exist_ok=False)
             yield partial
             check_output(path, force=force)
             _sync(partial)
@@ -167,46 +153,40 @@ def write_json(path: Path, value: Any, *, force: bool = False) -> None:
 @contextmanager
 def locked(directory: Path, output: Path | None = None) -> Iterator[None]:
     """Hold a directory for this process alone; a killed process holds it no longer."""
-    lock: BaseFileLock = FileLock(directory / _LOCK, timeout=0)
     try:
         try:
-            lock.acquire()
-        except (OSError, NotImplementedError) as error:
-            if isinstance(error, Timeout):
-                raise
+            held = FileLock(directory / _LOCK, timeout=0).acquire()
+        except Timeout:
+            raise
+        except (OSError, NotImplementedError):
             # Some network file systems have no locks; a file that is there is the next best.
-            lock = SoftFileLock(directory / f"{_LOCK}.soft", timeout=0)
-            lock.acquire()
+            held = SoftFileLock(directory / f"{_LOCK}.soft", timeout=0).acquire()
     except Timeout:
-        raise InputError(
-            f"{output or directory}: another process is writing it; wait for it or choose another output"
-        ) from None
-    try:
+        raise InputError(f"{output or directory}: another process is writing it; wait until it is done") from None
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def rename_directory(partial: Path, path: Path) -> None:
     """Rename a complete directory to its final name; what had that name is removed once the new one has it."""
-    replaced = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    if exists := path.exists():
-        path.rename(replaced)
+    replaced = _move_aside(path) if path.exists() else None
     try:
         partial.rename(path)
     except BaseException:
-        if exists:
+        if replaced is not None:
             replaced.rename(path)
         raise
-    if exists:
+    if replaced is not None:
         shutil.rmtree(replaced)
 
 
 def remove_directory(path: Path) -> None:
     """Remove a directory; it loses its name first, so that no half of it ever has it."""
-    removed = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    path.rename(removed)
-    shutil.rmtree(removed)
+    shutil.rmtree(_move_aside(path))
+
+
+def _move_aside(path: Path) -> Path:
+    return path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))
 
 
 @contextmanager
@@ -227,11 +207,8 @@ def _explained(path: Path) -> Iterator[None]:
 
 def _sync(file: Path) -> None:
     """Flush a file to the disk, so that a rename never outruns the data."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
 def sha256_of(path: Path, advance: Callable[[float], None] | None = None) -> str:
@@ -247,12 +224,10 @@ def sha256_of(path: Path, advance: Callable[[float], None] | None = None) -> str
 
 def check_input(path: Path, what: str) -> bool:
     """Return whether a file is compressed by gzip or bgzip; raise InputError where it cannot be read or was cut."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory; give the {what} file itself")
-    if not path.exists():
-        raise InputError(f"{path}: no such {what} file; check the path")
     if not path.is_file():
-        raise InputError(f"{path}: is not a regular file; save the {what} first, as it is read more than once")
+        kind = "is a directory" if path.is_dir() else "is not a regular file"
+        problem = kind if path.exists() else f"no such {what} file"
+        raise InputError(f"{path}: {problem}; give the {what} file itself, which is read more than once")
     try:
         with path.open("rb") as file:
             head = file.read(18)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_SECONDS_BETWEEN_LINES: Final = 5.0
-_COUNTED: Final = (
-    "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f} %) in {elapsed}, {remaining} left, "
-    "{rate_noinv_fmt}{postfix}"
-)
-_UNCOUNTED: Final = "{desc}: {n_fmt}{unit} in {elapsed}, {rate_noinv_fmt}{postfix}"
+Advance: TypeAlias = Callable[..., None]
+"""Adds an amount of work to a progress bar; the text `note` is shown after it."""
+_RATE: Final = "{rate_noinv_fmt}{postfix}"
+_COUNTED: Final = "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f} %) in {elapsed}, {remaining} left, " + _RATE
+_UNCOUNTED: Final = "{desc}: {n_fmt}{unit} in {elapsed}, " + _RATE
 
 
 class _Lines:
@@ -23,50 +20,35 @@ class _Lines:
     amount = ""
 
     def write(self, text: str) -> None:
-        amount, _, _ = text.strip().partition(" in ")
-        if amount and amount != self.amount:
+        line = " ".join(text.split())  # without the padding of rates
+        amount = line.partition(" in ")[0]
+        if amount not in {"", self.amount}:
             self.amount = amount
-            sys.stderr.write(text.strip() + "\n")
+            sys.stderr.write(line + "\n")
 
     def flush(self) -> None:
         sys.stderr.flush()
 
 
-class Advance(Protocol):
-    """Adds the amount of work done since the last call to a progress bar; `note` is shown after it."""
-
-    def __call__(self, amount: float, /, note: str = "") -> None: ...  # noqa: D102
-
-
 @contextmanager
 def progress_bar(description: str, total: float | None, *, unit: str = "", show: bool = True) -> Iterator[Advance]:
     """Yield a function to call with the amount of work done since its last call; `unit` may be ``"bytes"``."""
-    if not show:
-        yield lambda _, /, note="": None  # noqa: ARG005
-        return
     from tqdm import tqdm
 
     class Bar(tqdm):
         monitor_interval = 0  # a thread of its own would be forked into data loaders
 
     terminal = sys.stderr.isatty()
-    form = None if terminal else _UNCOUNTED if total is None else _COUNTED
+    line = _UNCOUNTED if total is None else _COUNTED
     with Bar(
-        desc=description,
-        total=total,
-        unit="B" if unit == "bytes" else f" {unit}",
-        unit_scale=unit == "bytes" or (total or 0) >= 1e6,
-        mininterval=0.1 if terminal else _SECONDS_BETWEEN_LINES,
-        miniters=0,
-        dynamic_ncols=terminal,
-        bar_format=form,
-        delay=0 if terminal else 1e-9,
+        desc=description, total=total, disable=not show, unit="B" if unit == "bytes" else f" {unit}",
+        unit_scale=unit == "bytes" or (total or 0) >= 1e6, bar_format=None if terminal else line,
+        mininterval=0.1 if terminal else 5.0, miniters=0, delay=0 if terminal else 1e-9, dynamic_ncols=terminal,
         file=sys.stderr if terminal else _Lines(),
-    ) as bar:
+    ) as bar:  # fmt: skip
 
-        def advance(amount: float, /, note: str = "") -> None:
-            if note:
-                bar.set_postfix_str(note, refresh=False)
+        def advance(amount: float, note: str = "") -> None:
+            bar.set_postfix_str(note, refresh=False)
             bar.update(amount)
 
         yield advance

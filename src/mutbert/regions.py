@@ -14,22 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-_REGION = re.compile(r"(?P<contig>.+?)(?::(?P<start>[\d,]+)(?:-(?P<end>[\d,]+))?)?")
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Region:
-    """A stretch of a contig, 0-based and half-open.
-
-    Parameters
-    ----------
-    contig : str
-        The contig's name.
-    start, end : int
-        0-based positions of the first base and after the last one.
-    name : str
-        The name in a BED file; empty where there is none.
-    """
+    """A stretch of a contig, 0-based and half-open; `name` is that of a BED file."""
 
     contig: str
     start: int
@@ -37,11 +25,9 @@ class Region:
     name: str = ""
 
     def __len__(self) -> int:
-        """Number of bases."""
         return self.end - self.start
 
     def __str__(self) -> str:
-        """``chr22:101-200``: 1-based, both ends included."""
         return f"{self.contig}:{self.start + 1}-{self.end}"
 
     @classmethod
@@ -55,28 +41,16 @@ class Region:
             whole name.
         lengths : mapping
             The contigs' lengths in bases. Either naming is accepted.
-
-        Returns
-        -------
-        Region
-            With the contig's name in `lengths`.
-
-        Raises
-        ------
-        InputError
-            When the text is not a region of these contigs.
         """
         whole = match_contig(text, lengths)
-        if whole is not None:
-            return cls(whole, 0, lengths[whole])
-        parts = _REGION.fullmatch(text)
-        contig = match_contig(parts["contig"], lengths) if parts else None
+        parts = re.fullmatch(r"(.+?)(?::([\d,]+)(?:-([\d,]+))?)?", text)
+        contig = whole or (match_contig(parts[1], lengths) if parts else None)
         if parts is None or contig is None:
             raise InputError(f"region {text!r}: no such contig; there are {names_text(lengths)}")
-        if parts["start"] is None:
+        if whole or parts[2] is None:
             return cls(contig, 0, lengths[contig])
-        start = int(parts["start"].replace(",", "")) - 1
-        end = int(parts["end"].replace(",", "")) if parts["end"] else start + 1
+        start = int(parts[2].replace(",", "")) - 1
+        end = int(parts[3].replace(",", "")) if parts[3] else start + 1
         if not 0 <= start < end <= lengths[contig]:
             raise InputError(
                 f"region {text!r}: not within {contig}:1-{lengths[contig]}; positions are 1-based, both ends included"
@@ -85,13 +59,14 @@ class Region:
 
 
 def read_bed(path: Path, lengths: Mapping[str, int]) -> list[Region]:
-    """Regions of a BED file, plain or gzip, in its order, with the contigs' names in `lengths`."""
+    """Return the regions of a BED file, plain or gzip, in its order, with the contigs' names in `lengths`."""
     regions = []
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             for number, line in enumerate(file, start=1):
                 if line.strip() and not line.startswith(("#", "track", "browser")):
-                    regions.append(_bed_region(line, f"{path}, line {number}", lengths))
+                    fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+                    regions.append(_bed_region(fields, f"{path}, line {number}", lengths))
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"{path}: cannot be read as BED ({error}); check the path and that it is complete") from None
     if not regions:
@@ -99,51 +74,44 @@ def read_bed(path: Path, lengths: Mapping[str, int]) -> list[Region]:
     return regions
 
 
-def _bed_region(line: str, place: str, lengths: Mapping[str, int]) -> Region:
-    fields = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
+def _bed_region(fields: list[str], place: str, lengths: Mapping[str, int]) -> Region:
     try:
-        start, end = int(fields[1]), int(fields[2])
+        name, start, end = fields[0], int(fields[1]), int(fields[2])
     except (IndexError, ValueError):
-        raise InputError(f"{place}: expected contig, start, end; found {line.strip()!r}") from None
-    contig = match_contig(fields[0], lengths)
+        raise InputError(f"{place}: expected contig, start, end; found {' '.join(fields)!r}") from None
+    contig = match_contig(name, lengths)
     if contig is None:
-        raise InputError(f"{place}: no contig {fields[0]!r}; there are {names_text(lengths)}")
+        raise InputError(f"{place}: no contig {name!r}; there are {names_text(lengths)}")
     if not 0 <= start < end <= lengths[contig]:
-        raise InputError(
-            f"{place}: {fields[0]}\t{start}\t{end} is not within the contig's 0 to {lengths[contig]} "
-            "(BED is 0-based, end excluded)"
-        )
-    return Region(contig, start, end, fields[3] if len(fields) > 3 else "")
+        right = f"within the contig's 0 to {lengths[contig]} (BED is 0-based, end excluded)"
+        raise InputError(f"{place}: {name} {start} {end} is not {right}")
+    return Region(contig, start, end, *fields[3:4])
 
 
 def merge_regions(regions: Iterable[Region], order: Iterable[str]) -> list[Region]:
-    """Regions in the order of the contigs `order`, without names; overlapping and adjacent ones are one."""
+    """Return regions in the order of the contigs `order`, without names; overlapping and adjacent ones are one."""
     rank = {name: number for number, name in enumerate(order)}
     merged: list[Region] = []
     for region in sorted(regions, key=lambda region: (rank[region.contig], region.start)):
-        last = merged[-1] if merged else None
-        if last is not None and last.contig == region.contig and region.start <= last.end:
-            merged[-1] = Region(last.contig, last.start, max(last.end, region.end))
-        else:
-            merged.append(Region(region.contig, region.start, region.end))
+        start, end = region.start, region.end
+        if merged and merged[-1].contig == region.contig and start <= merged[-1].end:
+            last = merged.pop()
+            start, end = last.start, max(last.end, end)
+        merged.append(Region(region.contig, start, end))
     return merged
 
 
 def subtract_regions(regions: Iterable[Region], holes: Iterable[Region]) -> list[Region]:
-    """Parts of regions that lie in none of the holes, which are merged."""
+    """Return the parts of regions that lie in none of the holes, which are merged."""
     by_contig: dict[str, list[Region]] = {}
     for hole in holes:
         by_contig.setdefault(hole.contig, []).append(hole)
     kept = []
     for region in regions:
-        start = region.start
-        for hole in by_contig.get(region.contig, []):
-            if hole.start < region.end and hole.end > start:
-                if hole.start > start:
-                    kept.append(Region(region.contig, start, hole.start))
-                start = hole.end
-        if start < region.end:
-            kept.append(Region(region.contig, start, region.end))
+        here = by_contig.get(region.contig, [])
+        starts = [region.start, *(max(hole.end, region.start) for hole in here)]
+        ends = [*(min(hole.start, region.end) for hole in here), region.end]
+        kept += [Region(region.contig, *place) for place in zip(starts, ends, strict=True) if place[0] < place[1]]
     return kept
 
 
@@ -152,16 +120,14 @@ class ContigNames:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = dict.fromkeys(names)
-        self._by_normalised: dict[str, str] = {}
-        for name in self._names:
-            self._by_normalised.setdefault(_normalised(name), name)
+        self._by_normalized = {_normalized(name): name for name in reversed(self._names)}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def find(self, name: str) -> str | None:
         """Return the same name, or else the first that matches it."""
-        return name if name in self._names else self._by_normalised.get(_normalised(name))
+        return name if name in self._names else self._by_normalized.get(_normalized(name))
 
 
 def match_contig(name: str, available: Iterable[str]) -> str | None:
@@ -170,18 +136,15 @@ def match_contig(name: str, available: Iterable[str]) -> str | None:
 
 
 def names_text(names: Iterable[str], most: int = 5) -> str:
-    """Some names for a message, for example ``chr1, chr2, chr3 and 22 more``."""
+    """Return some names for a message, for example ``chr1, chr2, chr3 and 22 more``."""
     every = list(names)
-    if not every:
-        return "none"
-    text = ", ".join(every[:most])
-    return text if len(every) <= most else f"{text} and {len(every) - most} more"
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more or "none"
 
 
-def _normalised(name: str) -> str:
+def _normalized(name: str) -> str:
     # Where the contigs of several species are in one genome, a prefix keeps them apart.
-    prefix, dot, contig = name.partition(".")
-    return f"{_bare(prefix)}.{_bare(contig)}" if dot else _bare(name)
+    return ".".join(map(_bare, name.split(".", 1)))
 
 
 def _bare(name: str) -> str:

@@ -7,7 +7,7 @@ import pysam.bcftools
 import pytest
 import torch
 
-from mutbert import build_genome, score_variants
+from mutbert import MutBertForMaskedLM, build_genome, score_variants
 
 HEADER = """##fileformat=VCFv4.2
 ##FILTER=<ID=low,Description="Low quality">
@@ -17,6 +17,7 @@ HEADER = """##fileformat=VCFv4.2
 ##contig=<ID=chr1,length=600>
 ##contig=<ID=chr2,length=300>
 """
+USUAL = {"context": 30, "strands": "forward", "flank": 2}
 COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
 
 
@@ -60,17 +61,13 @@ def header():
 def write():
     """Write a VCF of lines; its suffix says whether it is compressed by bgzip, or BCF."""
 
-    def write(path, lines, *, header=HEADER, columns=COLUMNS):
-        text = header + columns + "\n" + "".join(line + "\n" for line in lines)
-        if path.suffix == ".gz":
-            with pysam.BGZFile(str(path), "wb") as file:
-                file.write(text.encode())
-        elif path.suffix == ".bcf":
-            plain = path.with_suffix(".vcf")
-            plain.write_text(text)
+    def write(path, lines, *, header=HEADER):
+        text = "\n".join([header.rstrip("\n"), COLUMNS, *lines, ""])
+        with pysam.BGZFile(str(path), "wb") if path.suffix != ".vcf" else path.open("wb") as file:
+            file.write(text.encode())
+        if path.suffix == ".bcf":
+            plain = path.rename(path.with_suffix(".vcf.gz"))
             pysam.bcftools.view("-Ob", "-o", str(path), str(plain), catch_stdout=False)
-        else:
-            path.write_text(text)
         return path
 
     return write
@@ -81,27 +78,23 @@ def lines(contigs):
     """Records of all kinds in their order: SNVs, several alternates, MNVs, insertions and deletions."""
 
     def lines(count, seed=0):
-        generator = random.Random(seed)
-        places = sorted(
-            (name, generator.randint(1, len(sequence) - 4))
-            for name, sequence in contigs.items()
-            for _ in range(count * len(sequence) // sum(map(len, contigs.values())))
-        )
+        generator, total = random.Random(seed), sum(map(len, contigs.values()))
+        names = [name for name, text in contigs.items() for _ in range(count * len(text) // total)]
+        places = sorted((name, generator.randint(1, len(contigs[name]) - 4)) for name in names)
         found = []
         for number, (name, position) in enumerate(places):
             reference = contigs[name][position - 1 : position + 3]
             others = [base for base in "ACGT" if base != reference[0]]
-            ref, alt, info = generator.choice(
-                [
-                    (reference[0], others[0], "AF=0.25"),
-                    (reference[0], others[1], "DB"),
-                    (reference[0], ",".join(others[:2]), "AF=0.1,0.02;DB"),
-                    (reference[:2], others[2] + reference[1:2].translate(str.maketrans("ACGT", "CGTA")), "."),
-                    (reference[0], reference[0] + "TTG", "AF=0.5"),
-                    (reference[:3], reference[0], "AF=."),
-                    (reference[0], "<DEL>", "AF=0.001"),
-                ]
-            )
+            kinds = [
+                (reference[0], others[0], "AF=0.25"),
+                (reference[0], others[1], "DB"),
+                (reference[0], ",".join(others[:2]), "AF=0.1,0.02;DB"),
+                (reference[:2], others[2] + reference[1:2].translate(str.maketrans("ACGT", "CGTA")), "."),
+                (reference[0], reference[0] + "TTG", "AF=0.5"),
+                (reference[:3], reference[0], "AF=."),
+                (reference[0], "<DEL>", "AF=0.001"),
+            ]
+            ref, alt, info = generator.choice(kinds)
             found.append(f"{name}\t{position}\trs{number}\t{ref}\t{alt}\t{number}\tPASS\t{info}")
         return found
 
@@ -110,15 +103,12 @@ def lines(contigs):
 
 @pytest.fixture(scope="session")
 def model(model_folders):
-    """The folder of the tiny model, with the name that headers have."""
+    """The folder of the tiny model."""
     return model_folders["mutbert"]
 
 
 @pytest.fixture(scope="session")
 def loaded(model):
-    """The tiny model, loaded once."""
-    from mutbert import MutBertForMaskedLM
-
     return MutBertForMaskedLM.from_pretrained(model)
 
 
@@ -127,9 +117,7 @@ def score(loaded, genome):
     """Score a VCF with the tiny model: forward, short windows and flanks, unless something else is asked for."""
 
     def score(vcf, output, **settings):
-        return score_variants(
-            loaded, genome, vcf, output, **{"context": 30, "strands": "forward", "flank": 2, **settings}
-        )
+        return score_variants(loaded, genome, vcf, output, **(USUAL | settings))
 
     return score
 

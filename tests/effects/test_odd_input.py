@@ -11,6 +11,7 @@ from mutbert.errors import InputError
 # Positions of chr1, 1-based: 401 to 410 are N, 501 is R, 600 is the last.
 START = "##fileformat=VCFv4.2\n"
 CHROM = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
+NAMES = ("MUTBERT_LLR", "MUTBERT_PLLR", "MUTBERT_WHY")
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +46,10 @@ def outcome(score, tmp_path, capfd, records_of):
             if not line.startswith("#"):
                 columns = line.split("\t")
                 words = dict(word.partition("=")[::2] for word in columns[7].split(";"))
-                count = columns[4].count(",") + 1
-                why = words.get("MUTBERT_WHY", ",".join("." * count)).split(",")
-                values = {
-                    name: words.get(f"MUTBERT_{name}", ",".join("." * count)).split(",") for name in ("LLR", "PLLR")
-                }
-                assert {len(why), *map(len, values.values())} == {count}
-                for number in range(count):
-                    named = [name for name, texts in values.items() if texts[number] != "."]
-                    assert bool(named) == (why[number] == ".")
-                    found.append(named[0] if named else why[number])
+                none = ",".join("." * (columns[4].count(",") + 1))
+                for llr, pllr, why in zip(*(words.get(name, none).split(",") for name in NAMES), strict=True):
+                    assert (llr, pllr, why).count(".") == 2
+                    found.append("LLR" if llr != "." else "PLLR" if pllr != "." else why)
         assert len(found) == report.alleles == sum(report.scored.values()) + sum(report.missing.values())
         return found
 
@@ -62,125 +57,94 @@ def outcome(score, tmp_path, capfd, records_of):
 
 
 def alleles(at):
-    """Give odd alleles: what they are called, POS, REF, ALT, and what comes of each alternate."""
+    """Odd alleles: POS, REF, ALT, and what comes of each alternate."""
     a = at(50)
     b = "ACGT"["ACGT".index(a) - 1]
-    c = "ACGT"["ACGT".index(a) - 2]
-    long = "A" * 60
     return [
-        ("an SNV", 50, a, b, ["LLR"]),
-        ("two alternates", 50, a, f"{b},{c}", ["LLR", "LLR"]),
-        ("an SNV and indels", 50, at(50, 2), f"{b}{at(51)},{a},{at(50, 2)}T", ["LLR", "PLLR", "PLLR"]),
-        ("no alternate", 50, a, ".", ["no_alternate"]),
-        ("a missing one among others", 50, a, f"{b},.", ["LLR", "no_alternate"]),
-        ("a deletion from upstream", 50, a, "*", ["overlapping_deletion"]),
-        ("a symbolic deletion", 50, a, "<DEL>", ["symbolic"]),
-        ("an SNV of GVCF", 50, a, f"{b},<NON_REF>", ["LLR", "symbolic"]),
-        ("a breakend", 50, a, f"{a}]chr2:20]", ["symbolic"]),
-        ("a single breakend", 50, a, f".{a}", ["symbolic"]),
-        ("ALT is REF", 50, a, a, ["not_a_change"]),
-        ("REF is another base", 50, b, a, ["reference_mismatch"]),
-        ("an IUPAC code in ALT", 50, a, "R", ["ambiguous_alternate"]),
-        ("N in REF where there is a base", 50, "N", b, ["ambiguous_reference"]),
-        ("a base in REF where there is N", 405, "A", "C", ["unknown_reference"]),
-        ("a base that the IUPAC code has", 501, "A", "C", ["LLR"]),
-        ("a base that the IUPAC code does not have", 501, "C", "T", ["reference_mismatch"]),
-        ("the first base", 1, at(1), "A" if at(1) != "A" else "C", ["LLR"]),
-        ("the last base", 600, at(600), "A" if at(600) != "A" else "C", ["LLR"]),
-        ("an insertion behind the last base", 600, at(600), at(600) + "ACG", ["PLLR"]),
-        ("before the first base", 0, "N", "A", ["outside_contig"]),
-        ("behind the last base", 601, "A", "C", ["outside_contig"]),
-        ("far behind", 2_000_000_000, "A", "C", ["outside_contig"]),
-        ("a long insertion", 50, a, a + long, ["too_long"]),
-        ("an MNV", 50, at(50, 2), b + ("A" if at(51) != "A" else "C"), ["PLLR"]),
-        ("bases exchanged for fewer", 50, at(50, 3), b + b, None),
+        (50, a, b, ["LLR"]),
+        (50, at(50, 2), f"{b}{at(51)},{a},{at(50, 2)}T", ["LLR", "PLLR", "PLLR"]),
+        (50, a, ".", ["no_alternate"]),
+        (50, a, f"{b},.", ["LLR", "no_alternate"]),
+        (50, a, "*", ["overlapping_deletion"]),
+        (50, a, "<DEL>", ["symbolic"]),
+        (50, a, f"{b},<NON_REF>", ["LLR", "symbolic"]),
+        (50, a, f"{a}]chr2:20]", ["symbolic"]),
+        (50, a, f".{a}", ["symbolic"]),
+        (50, a, a, ["not_a_change"]),
+        (50, b, a, ["reference_mismatch"]),
+        (50, a, "R", ["ambiguous_alternate"]),
+        (50, "N", b, ["ambiguous_reference"]),
+        (405, "A", "C", ["unknown_reference"]),
+        (501, "A", "C", ["LLR"]),
+        (501, "C", "T", ["reference_mismatch"]),
+        (1, at(1), "A" if at(1) != "A" else "C", ["LLR"]),
+        (600, at(600), "A" if at(600) != "A" else "C", ["LLR"]),
+        (600, at(600), at(600) + "ACG", ["PLLR"]),
+        (0, "N", "A", ["outside_contig"]),
+        (601, "A", "C", ["outside_contig"]),
+        (2_000_000_000, "A", "C", ["outside_contig"]),
+        (50, a, a + "A" * 60, ["too_long"]),
+        (50, at(50, 2), b + ("A" if at(51) != "A" else "C"), ["PLLR"]),
+        (50, at(50, 3), b + ("A" if at(52) != "A" else "C"), ["PLLR"]),
     ]  # fmt: skip
 
 
 def test_all_of_them_in_one_file(outcome, write, tmp_path, at):
-    cases = sorted(alleles(at), key=lambda case: case[1])
-    vcf = write(
-        tmp_path / "in.vcf.gz", [f"chr1\t{position}\t.\t{ref}\t{alt}\t.\t.\t." for _, position, ref, alt, _ in cases]
-    )
-    found = outcome(vcf)
-    for _, _, _, alternate, expected in cases:
-        own, found = found[: alternate.count(",") + 1], found[alternate.count(",") + 1 :]
-        assert expected is None or own == expected
-    assert not found
-
-
-def odd_lines(at):
-    """Give odd records of which the allele is an SNV: what is odd, header lines, and the record."""
-    base = at(50)
-    other = "A" if base != "A" else "C"
-    snv = f"chr1\t50\t.\t{base}\t{other}"
-    declared = START + "##contig=<ID=chr1,length=600>\n"
-    quoted = START + '##INFO=<ID=A,Number=1,Type=String,Description="a, \\"b\\" <c>">\n'
-    described = declared + '##INFO=<ID=A,Number=1,Type=Integer,Description="a">\n'
-    return [
-        ("no meta lines but the first", START, [f"{snv}\t.\t.\t."]),
-        ("an empty INFO", declared, [f"{snv}\t.\t.\t"]),
-        ("a semicolon at the end of INFO", described, [f"{snv}\t.\t.\tA=1;"]),
-        ("fields that no line declares", declared, [f"{snv}\t.\tfar\tNEW=1;FLAG"]),
-        ("a field twice", described, [f"{snv}\t.\t.\tA=1;A=2"]),
-        ("INFO of 200 kB", declared, [f"{snv}\t.\t.\tLONG={'x' * 200_000}"]),
-        ("several IDs", declared, [snv.replace("\t.\t", "\trs1;rs2\t", 1) + "\t.\t.\t."]),
-        ("QUAL in exponents", declared, [f"{snv}\t1.5e3\tPASS\t."]),
-        ("letters of other languages", described, [f"{snv}\t.\t.\tNOTE=ge\u00f6ffnet"]),
-        ("the same record thrice", declared, [f"{snv}\t.\t.\t."] * 3),
-        ("quotes and commas in a description", quoted, [f"{snv}\t.\t.\tA=x"]),
-        ("a contig of another length", START + "##contig=<ID=chr1,length=7>\n", [f"{snv}\t.\t.\t."]),
-        ("a version that is new", START.replace("4.2", "4.4") + "##contig=<ID=chr1>\n", [f"{snv}\t.\t.\t."]),
-    ]  # fmt: skip
+    cases = sorted(alleles(at), key=lambda case: case[0])
+    lines = [f"chr1\t{position}\t.\t{ref}\t{alt}\t.\t.\t." for position, ref, alt, _ in cases]
+    found = outcome(write(tmp_path / "in.vcf.gz", lines))
+    assert found == [one for *_, expected in cases for one in expected]
 
 
 def test_odd_lines(outcome, write, tmp_path, at):
-    for number, (name, header, lines) in enumerate(odd_lines(at)):
+    snv = f"chr1\t50\t.\t{at(50)}\t{'AC'[at(50) == 'A']}"
+    declared = START + "##contig=<ID=chr1,length=7>\n"
+    described = declared + '##INFO=<ID=A,Number=1,Type=Integer,Description="a, \\"b\\" <c>">\n'
+    cases = [
+        (START, [f"{snv}\t.\t.\t."]),
+        (declared, [f"{snv}\t.\t.\t"]),
+        (described, [f"{snv}\t.\t.\tA=1;"]),
+        (declared, [f"{snv}\t.\tfar\tNEW=1;FLAG"]),
+        (described, [f"{snv}\t.\t.\tA=1;A=2"]),
+        (declared, [f"{snv}\t.\t.\tLONG={'x' * 200_000}"]),
+        (declared, [snv.replace("\t.\t", "\trs1;rs2\t", 1) + "\t1.5e3\tPASS\tNOTE=ge\u00f6ffnet"] * 3),
+        (START.replace("4.2", "4.4") + "##contig=<ID=chr1>\n", [f"{snv}\t.\t.\t."]),
+    ]
+    for number, (header, lines) in enumerate(cases):
         vcf = write(tmp_path / f"{number}.vcf", lines, header=header)
-        assert outcome(vcf) == ["LLR"] * len(lines), name
+        packed = tmp_path / f"{number}.vcf.gz"
+        packed.write_bytes(gzip.compress(vcf.read_bytes()))
+        assert outcome(packed) == ["LLR"] * len(lines), number
 
 
 def test_a_contig_that_the_genome_does_not_have(outcome, write, tmp_path):
     header = START + "##contig=<ID=chrUn>\n##contig=<ID=chr1>\n"
-    vcf = write(
-        tmp_path / "in.vcf", [f"{name}\t5\t.\tN\tC,<DEL>\t.\t.\t." for name in ("chrUn", "chr1")], header=header
-    )
-    assert outcome(vcf) == ["contig_not_in_genome", "symbolic", "ambiguous_reference", "symbolic"]
+    lines = [f"{name}\t5\t.\tN\tC,<DEL>\t.\t.\t." for name in ("chrUn", "chr1")]
+    found = outcome(write(tmp_path / "in.vcf", lines, header=header))
+    assert found == ["contig_not_in_genome", "symbolic", "ambiguous_reference", "symbolic"]
 
 
-def test_gzip_that_is_not_bgzip(outcome, write, tmp_path, at):
-    vcf = write(tmp_path / "plain.vcf", [f"chr1\t50\t.\t{at(50)}\t<DEL>\t.\t.\t."])
-    packed = tmp_path / "in.vcf.gz"
-    packed.write_bytes(gzip.compress(vcf.read_bytes()))
-    assert outcome(packed) == ["symbolic"]
+HEAD = (START + CHROM + "\n").encode()
+LINE = b"chr1\t50\t.\tA\tC\t.\t.\t.\n"
 
 
-def malformed():
-    """Give what is no VCF: what it is, the bytes, and what is said of it, by htslib but for what it takes."""
-    head = (START + CHROM + "\n").encode()
-    samples = (START + CHROM + "\tFORMAT\tann\tbob\n").encode()
-    line = b"chr1\t50\t.\tA\tC\t.\t.\t.\n"
-    return [
-        ("nothing", b"", "is empty"),
-        ("a FASTA", b">chr1\nACGT\n", "cannot be read as VCF"),
-        ("no line of columns", START.encode() + line, "No sample line"),
-        ("spaces for tabs", head + b"chr1 50 . A C . . .\n", "VCF parse error"),
-        ("too few columns", head + b"chr1\t50\t.\tA\n", "VCF parse error"),
-        ("a position in words", head + line + line.replace(b"50", b"fifty"), "position 'fifty'"),
-        ("a position without end", head + line.replace(b"50", b"9" * 30), "too large"),
-        ("a sample twice", samples.replace(b"bob", b"ann"), "Duplicated sample name"),
-        ("a line that is cut", head + line + line[:-4], "middle of a line"),
-        ("gzip that is cut", gzip.compress(head + line * 500)[:-30], "truncated"),
-        (
-            "contigs of which the genome has none",
-            head + line.replace(b"chr1", b"NC_1"),
-            r"contigs \(NC_1\) are none of",
-        ),
-    ]
-
-
-@pytest.mark.parametrize(("what", "content", "message"), malformed(), ids=[case[0] for case in malformed()])
-def test_what_is_no_vcf_is_refused_in_one_line(score, tmp_path, capfd, what, content, message):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b">chr1\nACGT\n", "cannot be read as VCF"),
+        (START.encode() + LINE, "No sample line"),
+        (HEAD + b"chr1 50 . A C . . .\n", "VCF parse error"),
+        (HEAD + b"chr1\t50\t.\tA\n", "VCF parse error"),
+        (HEAD + LINE + LINE.replace(b"50", b"fifty"), "position 'fifty'"),
+        (HEAD + LINE.replace(b"50", b"9" * 30), "too large"),
+        ((START + CHROM + "\tFORMAT\tann\tann\n").encode(), "Duplicated sample name"),
+        (HEAD + LINE + LINE[:-4], "middle of a line"),
+        (gzip.compress(HEAD + LINE * 500)[:-30], "truncated"),
+        (HEAD + LINE.replace(b"chr1", b"NC_1"), r"contigs \(NC_1\) are none of"),
+    ],
+)
+def test_what_is_no_vcf_is_refused_in_one_line(score, tmp_path, capfd, content, message):
     vcf = tmp_path / "in.vcf"
     vcf.write_bytes(content)
     with pytest.raises(InputError, match=message) as caught:

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from mutbert import build_genome
-from mutbert.effects.scores import ScoreSettings
-from mutbert.effects.token_scores import TokenScorer
+from mutbert.effects.scores import ScoreSettings, TokenScorer
 from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
@@ -74,11 +73,8 @@ def one_at_a_time(encoder, model, text, place, *, masked):
     """The log-probabilities of the four tokens with each base at a place."""
     tokenizer = encoder.tokenizer
     ids, words = words_of(tokenizer, text, special=encoder.special_tokens)
-    at = next(
-        number
-        for number, (word, begin) in enumerate(words)
-        if set(word) <= set("ACGTN") and begin <= place < begin + len(word)
-    )
+    bases = [number for number, (word, _) in enumerate(words) if set(word) <= set("ACGTN")]
+    at = next(number for number in bases if words[number][1] <= place < words[number][1] + len(words[number][0]))
     word, begin = words[at]
     ids = torch.tensor([ids])
     if masked:
@@ -117,21 +113,15 @@ def test_distances_are_those_of_one_window_at_a_time(peer_folders, opened, conti
     found = scored(scorer_of(peer_folders[name], opened, scores=("distance",), strands="forward"), snvs)
     encoder = open_encoder(peer_folders[name])
     body = encoder.body(0)
-    for row, (contig, position, reference, alternate) in enumerate(snvs):
+    for row, (contig, position, *alleles) in enumerate(snvs):
         at, over = [], []
-        for allele in (reference, alternate):
+        for allele in alleles:
             text, place = window_of(contigs, contig, position, allele)
             ids, words = words_of(encoder.tokenizer, text, special=encoder.special_tokens)
-            ids = torch.tensor([ids])
             with torch.inference_mode():
-                states = encoder.hidden_states(body, {"input_ids": ids})[0].double().numpy()
+                states = encoder.hidden_states(body, {"input_ids": torch.tensor([ids])})[0].double().numpy()
             bases = [number for number, (word, _) in enumerate(words) if set(word) <= set("ACGTN")]
-            own = next(
-                number
-                for number in bases
-                if words[number][1] <= place < sum(map(len, words[number][:1]), words[number][1])
-            )
-            at.append(states[own])
+            at.append(states[next(n for n in bases if words[n][1] <= place < words[n][1] + len(words[n][0]))])
             over.append(states[bases].mean(axis=0))
         for field, (one, other) in (("L2", at), ("L2_WINDOW", over)):
             assert found[field][row] == pytest.approx(np.linalg.norm(one - other), rel=1e-3, abs=1e-5)

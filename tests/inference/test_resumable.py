@@ -20,7 +20,7 @@ def run(output, plan, items=(), log=None, **settings):
         path.write_text(item)
 
     with parts_folder(output, plan, **settings) as folder:
-        paths = run_parts(folder, enumerate(items), compute, suffix=".txt", skipped=lambda one: log.append(f"({one})"))
+        paths = run_parts(folder, enumerate(items), compute, skipped=lambda one: log.append(f"({one})"))
         output.write_text("".join(path.read_text() for path in paths))
 
 

@@ -1,23 +1,18 @@
-"""Windows and the loop over batches, against the model run on one sequence at a time; what a model is asked."""
+"""The loop over batches, against the model run on one sequence at a time; what a model is asked."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mutbert import alphabet
-from mutbert.encoders.inputs import BaseInputs, Sequences
+from mutbert.encoders.inputs import MASKED, BaseInputs, PaddedWindows, concatenate_windows
 from mutbert.errors import InputError
-from mutbert.inference.opening import resolve_context
 from mutbert.inference.run import (
-    MASKED,
-    PaddedWindows,
     Queries,
     base_log_probabilities,
     base_outputs,
-    concatenate_windows,
     entropy,
+    resolve_context,
     run_windows,
     sequence_outputs,
 )
@@ -31,59 +26,6 @@ from mutbert.model import (
 DYNAMIC = {"type": "dynamic", "factor": 2}
 CLOSE = {"atol": 2e-5, "rtol": 1e-5}
 TABLE = np.concatenate([alphabet.TOKEN_PROBABILITIES, np.eye(9, dtype=np.float32)[[alphabet.MASK_ID]]])
-
-
-def windows_of(lengths, seed=0, mixed=2):
-    """Random windows, of which some positions are distributions."""
-    generator = np.random.default_rng(seed)
-    code_NL = generator.integers(0, len(alphabet.IUPAC), (len(lengths), max(lengths))).astype(np.uint8)
-    places = {(row, int(generator.integers(length))) for row, length in enumerate(lengths) for _ in range(mixed)}
-    row_M, column_M = np.array(sorted(places), dtype=np.int64).reshape(-1, 2).T
-    frequency_M4 = np.zeros((len(places), 4), dtype=np.uint16)
-    frequency_M4[:, 1] = generator.integers(0, 65536, len(places))
-    frequency_M4[:, 3] = 65535 - frequency_M4[:, 1]
-    return PaddedWindows(code_NL, np.array(lengths, dtype=np.int64), row_M, column_M, frequency_M4)
-
-
-def rows_of(windows):
-    """The distributions over tokens that the windows stand for, written out one position after the other."""
-    rows = [TABLE[code_L[:length]].copy() for code_L, length in zip(windows.code_NL, windows.length_N, strict=True)]
-    for row, column, frequency in zip(windows.row_M, windows.column_M, windows.frequency_M4, strict=True):
-        rows[row][column] = [0, 0, 0, 0, 0, *(frequency / np.float32(65535))]
-    return rows
-
-
-def other_strand(probs_LV):
-    return probs_LV[::-1][:, alphabet.COMPLEMENT_OF_ID]
-
-
-def assert_equal(found, wanted):
-    assert len(found) == len(wanted)
-    for one, other in zip(found, wanted, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
-
-
-@given(LENGTHS, st.integers(0, 5), st.data())
-def test_windows_are_taken_turned_and_concatenated(lengths, seed, data):
-    windows = windows_of(lengths, seed)
-    rows = rows_of(windows)
-    chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=8))
-    assert_equal(rows_of(windows.take(np.array(chosen, dtype=np.int64))), [rows[row] for row in chosen])
-    assert_equal(rows_of(windows.reverse_complement()), [other_strand(row) for row in rows])
-    other = windows_of([3, 1], seed)
-    assert_equal(rows_of(concatenate_windows([windows, other, windows])), [*rows, *rows_of(other), *rows])
-    assert_equal(rows_of(PaddedWindows.of([code_L[:3] for code_L in windows.code_NL])), TABLE[windows.code_NL[:, :3]])
-
-
-def test_a_code_replaces_a_distribution():
-    windows = PaddedWindows(
-        np.zeros((1, 4), np.uint8), np.array([4]), np.array([0, 0]), np.array([1, 2]), np.full((2, 4), 16383, np.uint16)
-    )
-    edited = windows.with_codes(np.array([0]), np.array([1]), 2)
-    assert (edited.column_M.tolist(), edited.code_NL[0, 1], windows.column_M.tolist()) == ([2], 2, [1, 2])
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +45,16 @@ def alone(model, probs_LV):
 @pytest.mark.parametrize("strands", ["forward", "both"])
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_logits_and_states_of_windows(model, strands, batch_size):
-    windows = windows_of([7, 20, 20, 1, 13]).with_codes(np.array([1, 2]), np.array([5, 19]), MASKED)
+    generator = np.random.default_rng(0)
+    codes = [generator.integers(0, MASKED + 1, length).astype(np.uint8) for length in (7, 20, 20, 1, 13)]
+    windows = PaddedWindows.of(codes)
     row_T, column_T = np.array([1, 0, 2, 1, 4, 3]), np.array([5, 0, 19, 7, 12, 0])
     row_S, begin_S, end_S = np.array([2, 0, 2, 2]), np.array([0, 3, 5, 19]), np.array([20, 7, 6, 20])
     queries, done = Queries(row_T, column_T, row_S, begin_S, end_S), []
     found = run_windows(model, windows, queries, batch_size=batch_size, strands=strands, advance=done.append)
-    logits, states = zip(*(alone(model, row) for row in rows_of(windows)), strict=True)
+    logits, states = zip(*(alone(model, TABLE[code_L]) for code_L in codes), strict=True)
     if strands == "both":
-        turned = [alone(model, other_strand(row)) for row in rows_of(windows)]
+        turned = [alone(model, TABLE[code_L][::-1, alphabet.COMPLEMENT_OF_ID]) for code_L in codes]
         logits = [(one + other[::-1, ::-1]) / 2 for one, (other, _) in zip(logits, turned, strict=True)]
         states = [(one + other[::-1]) / 2 for one, (_, other) in zip(states, turned, strict=True)]
     np.testing.assert_allclose(found.logit_T4, [logits[r][c] for r, c in zip(row_T, column_T, strict=True)], **CLOSE)
@@ -134,7 +78,7 @@ def test_entropy_and_log_probabilities_in_closed_form():
 
 
 def inputs_of(sequences, **settings):
-    return BaseInputs(Sequences.of([alphabet.encode(sequence) for sequence in sequences]), **settings)
+    return BaseInputs(PaddedWindows.of([alphabet.encode(sequence) for sequence in sequences]), **settings)
 
 
 def turned(sequence):

@@ -1,34 +1,15 @@
-"""Where windows lie, and what is in them."""
+"""A genome as a reference, a population or a person."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mutbert import ProbabilisticGenome, alphabet, build_genome
+from mutbert import ProbabilisticGenome, Region, alphabet, build_genome
+from mutbert.encoders.inputs import read_windows
 from mutbert.errors import InputError
 from mutbert.genome.simulate import simulate_population
-from mutbert.inference.surroundings import open_surroundings, place_windows, read_windows
-
-
-@given(length=st.integers(1, 300), context=st.integers(1, 80), placement=st.sampled_from(["centred", "shared"]))
-def test_windows_hold_their_position_and_lie_in_the_contig(length, context, placement):
-    position = np.arange(length)
-    start, bases = place_windows(position, np.full(length, length), context, placement)
-    assert (start >= 0).all()
-    assert (start + bases <= length).all()
-    assert (bases == min(context, length)).all()
-    assert ((start <= position) & (position < start + bases)).all()
-    inner = (start > 0) & (start + bases < length)
-    if placement == "centred":
-        assert (position - start)[inner].tolist() == [context // 2] * int(inner.sum())
-    elif context >= 4:
-        assert ((position - start)[inner] >= context // 4).all()
-        assert ((start + bases - 1 - position)[inner] >= context // 4).all()
-        # Neighbours share: half as many windows as half contexts, and those at the ends.
-        assert len(np.unique(start)) <= -(-length // (context // 2))
+from mutbert.inference.run import open_surroundings
 
 
 @pytest.fixture(scope="module")
@@ -62,13 +43,13 @@ def test_windows_of_any_lengths_are_those_of_the_genome(population, genome, tmp_
         more = {"sample": "person5", "min_frequency": 0} if kind == "person" else {}
         build_genome(population.fasta, tmp_path / "alone.genome", *sources, **more)
         wanted = ProbabilisticGenome.open(tmp_path / "alone.genome")
+    (name,) = genome.lengths
     length = np.tile([30, 200, 7, 30], 100)
     start = np.linspace(0, 99_800, 400).astype(np.int64)
     found = distributions(read_windows(around.genome, np.zeros(400, dtype=np.int64), start, length))
-    (name,) = genome.lengths
     for one, first, last in zip(found, start, start + length, strict=True):
         np.testing.assert_array_equal(one, wanted.frequencies(name, first, last))
-    differing = around.count_differing([(0, 0, 50_000), (0, 50_000, 100_000)])
+    differing = around.count_differing([Region(name, 0, 50_000), Region(name, 50_000, 100_000)])
     assert differing == (len(wanted.variants(name).position) if kind == "person" else None)
     assert differing is None or differing > 20
 

@@ -80,8 +80,14 @@ def test_regions_of_a_genome_are_its_reference(peer_folders, tmp_path):
     (tmp_path / "some.bed").write_text("chr1\t5\t41\nchr1\t60\t90\n")
     build_genome(tmp_path / "ref.fa", tmp_path / "ref.genome")
     where = {"genome": tmp_path / "ref.genome", "bed": tmp_path / "some.bed", "output": tmp_path / "out.parquet"}
-    with pytest.raises(InputError, match="reads tokens, not allele frequencies; give --surroundings reference"):
-        embed(peer_folders["ntv2-50m"], **where)
+    scaling = {"type": "dynamic", "factor": 2}
+    for model, more, message in (
+        (peer_folders["ntv2-50m"], {}, "reads tokens, not allele frequencies; give --surroundings reference"),
+        (peer_folders["ntv2-50m"], {"rope_scaling": scaling}, "rope_scaling is for MutBERT"),
+        ("cnn", {}, "has no weights before it is trained"),
+    ):
+        with pytest.raises(InputError, match=message):
+            embed(model, **where, **more)
     embed(peer_folders["ntv2-50m"], **where, surroundings="reference")
     for row, text in enumerate((sequence[5:41], sequence[60:90])):
         states, _, _ = states_of(peer_folders["ntv2-50m"], text, 2)
@@ -95,11 +101,3 @@ def test_a_sequence_longer_than_the_model_takes_is_named_before_anything_runs(pe
     with pytest.raises(InputError, match=rf"\Alonger: {bases + 1:,} bases are {most + 1:,} tokens, [^\n]+\Z"):
         embed(peer_folders["nt-500m-1000g"], fasta=tmp_path / "long.fa", output=tmp_path / "out.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["long.fa"]
-
-
-def test_what_is_of_mutbert_alone_and_a_network_without_weights(peer_folders, fasta, tmp_path):
-    given = {"fasta": fasta, "output": tmp_path / "out.parquet"}
-    with pytest.raises(InputError, match="rope_scaling is for MutBERT"):
-        embed(peer_folders["ntv2-50m"], **given, rope_scaling={"type": "dynamic", "factor": 2})
-    with pytest.raises(InputError, match="has no weights before it is trained"):
-        embed("cnn", **given)

@@ -1,4 +1,7 @@
-"""The models compile whole, for any length at once; export to ONNX; and never make the host wait for a device."""
+"""The models compile whole, for any length at once; export to ONNX; and never make the host wait for a device.
+
+On a GPU, where there is one, they have the numbers of the CPU, in half precision too.
+"""
 
 import shutil
 
@@ -10,6 +13,7 @@ from torch.export import Dim
 from mutbert.model import MutBertForMaskedLM
 
 DYNAMIC = {"type": "dynamic", "factor": 2.0}
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile for a CPU needs a C++ compiler")
 
 
@@ -98,3 +102,22 @@ def test_onnx_has_the_same_numbers(build, probs, tmp_path):
             wanted = model(**inputs).logits
         keep = inputs["attention_mask"].bool()
         torch.testing.assert_close(torch.from_numpy(found)[keep], wanted[keep], atol=1e-4, rtol=1e-3)
+
+
+@needs_gpu
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_numbers_of_a_gpu_are_those_of_the_cpu(build, probs, attention, dtype):
+    model, inputs = build(MutBertForMaskedLM, attention=attention, rope_scaling=DYNAMIC), batch(probs, 4, 40)
+    wanted = model(**inputs)
+    wanted.loss.backward()
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    model.zero_grad()
+    exact = dtype == torch.float32
+    with torch.autocast("cuda", dtype=dtype, enabled=not exact):
+        found = model.cuda()(**{name: value.cuda() for name, value in inputs.items()})
+    torch.testing.assert_close(found.logits.float().cpu(), wanted.logits, atol=1e-3 if exact else 0.2, rtol=1e-3)
+    if exact:
+        found.loss.backward()
+        for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+            torch.testing.assert_close(parameter.grad.cpu(), gradient, atol=1e-3, rtol=1e-2)

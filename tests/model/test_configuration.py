@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from mutbert.model import MutBertConfig, MutBertModel
+from mutbert.model import MutBertConfig, MutBertForSequenceClassification, MutBertModel
 
 DYNAMIC = {"type": "dynamic", "factor": 2.0}
+SCALING = r'rope_scaling is .* give {"type": "linear" or "dynamic", "factor"'
 
 
 def saved(config, folder, **changes):
@@ -32,58 +33,35 @@ def test_defaults_are_the_published_model():
     ("changes", "message"),
     [
         ({"hidden_size": 50}, "even whole number of at least 2"),
-        ({"hidden_size": 36}, "even"),
         ({"num_hidden_layers": 0}, "num_hidden_layers"),
         ({"num_hidden_layers": 2.5}, "num_hidden_layers"),
-        ({"hidden_dropout_prob": 1.5}, "hidden_dropout_prob"),
-        ({"classifier_dropout": -1}, "classifier_dropout"),
+        ({"hidden_dropout_prob": 1.5}, "dropout probability has to be between 0 and 1"),
         ({"layer_norm_eps": 0}, "layer_norm_eps"),
         ({"rope_theta": float("inf")}, "rope_theta"),
         ({"pooler_type": "max"}, "pooler_type is 'max'; it must be one of mean, first_token_transform$"),
         ({"pad_token_id": 9}, "pad_token_id"),
         ({"hidden_size": 24, "rope_scaling": DYNAMIC}, "at least 4"),
+        ({"rope_scaling": "dynamic"}, SCALING),
+        ({"rope_scaling": {}}, SCALING),
+        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, SCALING),
+        ({"rope_scaling": {"type": "linear", "factor": 0.5}}, SCALING),
+        ({"rope_scaling": {"type": "linear", "factor": True}}, SCALING),
+        ({"rope_scaling": {"type": "linear", "rope_type": "dynamic", "factor": 2.0}}, SCALING),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "beta_fast": 32}}, SCALING),
     ],
 )
 def test_wrong_values_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        MutBertConfig(**{"hidden_size": 48, **changes})
+        MutBertForSequenceClassification(MutBertConfig(**{"hidden_size": 48, **changes}))
 
 
-@pytest.mark.parametrize(
-    "scaling",
-    [
-        "dynamic",
-        {},
-        {"factor": 2.0},
-        {"type": "yarn", "factor": 2.0},
-        {"type": "linear"},
-        {"type": "linear", "factor": 0.5},
-        {"type": "linear", "factor": True},
-        {"type": "linear", "rope_type": "dynamic", "factor": 2.0},
-        {"type": "linear", "factor": 2.0, "beta_fast": 32},
-    ],
-)
-def test_wrong_rope_scaling_is_refused_with_the_remedy(scaling):
-    with pytest.raises(ValueError, match=r'rope_scaling is .* give {"type": "linear" or "dynamic", "factor"'):
-        MutBertConfig(rope_scaling=scaling)
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [
-        (None, None),
-        (DYNAMIC, DYNAMIC),
-        ({"rope_type": "linear", "factor": 4}, {"type": "linear", "factor": 4.0}),
+def test_rope_scaling_has_one_form_under_either_name(tmp_path):
+    for given, kept in (
         ({"type": "linear", "rope_type": "linear", "factor": 4}, {"type": "linear", "factor": 4.0}),
         ({"type": "dynamic", "factor": 1.0}, None),
         ({"rope_type": "default"}, None),
-    ],
-)
-def test_rope_scaling_has_one_form(given, kept):
-    assert MutBertConfig(rope_scaling=given).rope_scaling == kept
-
-
-def test_rope_scaling_is_set_overridden_and_saved_under_either_name(tmp_path):
+    ):
+        assert MutBertConfig(rope_scaling=given).rope_scaling == kept
     saved(MutBertConfig(hidden_size=48), tmp_path / "plain")
     given = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 500.0}
     loaded, unused = MutBertConfig.from_pretrained(tmp_path / "plain", rope_parameters=given, return_unused_kwargs=True)
@@ -97,8 +75,6 @@ def test_rope_scaling_is_set_overridden_and_saved_under_either_name(tmp_path):
     assert values["rope_parameters"] == {"rope_type": "dynamic", "factor": 2.0}
     assert MutBertConfig.from_pretrained(tmp_path / "scaled").rope_scaling == DYNAMIC
     assert MutBertConfig.from_pretrained(tmp_path / "scaled", rope_scaling=None).rope_scaling is None
-    with pytest.raises(ValueError, match="rope_scaling is"):
-        MutBertConfig.from_pretrained(tmp_path / "scaled", rope_scaling={"type": "longrope", "factor": 2.0})
 
 
 def test_a_model_checks_what_was_changed_after_its_configuration(config):
@@ -107,18 +83,11 @@ def test_a_model_checks_what_was_changed_after_its_configuration(config):
         MutBertModel(config)
 
 
-def test_a_published_configuration_is_recognised(tmp_path):
-    published = {
-        "model_type": "bert",
-        "architectures": ["RoPEBertForMaskedLM"],
-        "auto_map": {"AutoConfig": "JadenLong/MutBERT--modeling_mutbert.RoPEBertConfig"},
-    }
+def test_a_published_configuration_is_recognised_and_others_are_refused(tmp_path):
+    published = {"model_type": "bert", "auto_map": {"AutoConfig": "JadenLong/MutBERT--modeling_mutbert.RoPEBertConfig"}}
     config = MutBertConfig.from_pretrained(saved(MutBertConfig(hidden_size=48), tmp_path, **published))
     assert (config.model_type, config.hidden_size) == ("mutbert", 48)
     assert "auto_map" not in config.to_dict()
-
-
-@pytest.mark.parametrize(("kind", "message"), [("bert", "stock BERT"), ("esm", "model_type 'esm'")])
-def test_other_models_are_refused(tmp_path, kind, message):
-    with pytest.raises(ValueError, match=message):
-        MutBertConfig.from_pretrained(saved(MutBertConfig(), tmp_path, model_type=kind))
+    for kind, message in (("bert", "stock BERT"), ("esm", "model_type 'esm'")):
+        with pytest.raises(ValueError, match=message):
+            MutBertConfig.from_pretrained(saved(MutBertConfig(), tmp_path, model_type=kind))

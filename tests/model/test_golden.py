@@ -1,7 +1,6 @@
 """What the published model code answered, for a tiny checkpoint in the published layout."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -12,7 +11,6 @@ from mutbert.model import read_checkpoint
 from mutbert.model.modeling_mutbert import target_loss
 
 CASES = ("plain", "padded", "longer_than_trained", "linear", "dynamic")
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile for a CPU needs a C++ compiler")
 
 pytestmark = pytest.mark.shared
 
@@ -31,16 +29,12 @@ def expected(golden):
     }
 
 
-def test_every_case_is_covered(golden):
-    assert tuple(json.loads((golden / "cases.json").read_text())) == CASES
-
-
-@pytest.mark.parametrize("way", ["eager", "sdpa", pytest.param("compiled", marks=[pytest.mark.slow, needs_compiler])])
+@pytest.mark.parametrize("way", ["eager", "sdpa"])
 @pytest.mark.parametrize("case", CASES)
 def test_published_numbers(golden, expected, case, way):
     settings = {
         "rope_scaling": json.loads((golden / "cases.json").read_text())[case]["rope_scaling"],
-        "attn_implementation": "eager" if way == "eager" else "sdpa",
+        "attn_implementation": way,
     }
     wanted = expected[case]
     mask = wanted["attention_mask"]
@@ -48,11 +42,6 @@ def test_published_numbers(golden, expected, case, way):
     masked_model = read_checkpoint(golden, MutBertForMaskedLM, **settings)
     body = read_checkpoint(golden, MutBertModel, **settings)
     classifier = read_checkpoint(golden / "classifier", MutBertForSequenceClassification, **settings)
-    if way == "compiled":
-        torch.compiler.reset()
-        # The library hooks layers when it is first asked for what they give, which does not compile.
-        masked_model(input_probs=wanted["input_probs"], output_hidden_states=True)
-        masked_model, body, classifier = (torch.compile(m, fullgraph=True) for m in (masked_model, body, classifier))
     with torch.no_grad():
         answer = masked_model(input_probs=wanted["input_probs"], attention_mask=mask, output_hidden_states=True)
         clean = body(input_probs=wanted["clean_probs"], attention_mask=mask)

@@ -1,5 +1,6 @@
 """The encoder and its heads, on a tiny model with random weights."""
 
+import math
 import shutil
 
 import pytest
@@ -9,10 +10,9 @@ from mutbert.model import (
     MutBertConfig,
     MutBertForMaskedLM,
     MutBertForSequenceClassification,
-    MutBertForTokenClassification,
     MutBertModel,
 )
-from mutbert.model.modeling_mutbert import rotary_tables
+from mutbert.model.modeling_mutbert import rotary_tables, target_loss
 
 SCALINGS = [None, {"type": "linear", "factor": 2.0}, {"type": "dynamic", "factor": 2.0}]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile for a CPU needs a C++ compiler")
@@ -42,13 +42,6 @@ def test_ids_are_one_hot_probabilities(build, attention):
     torch.testing.assert_close(*embedded, rtol=0, atol=0)
 
 
-def test_four_columns_are_the_bases(build, probs):
-    model = build(MutBertModel)
-    bases = probs(2, 10, columns=4)
-    widened = torch.cat((torch.zeros(2, 10, 5), bases), dim=-1)
-    torch.testing.assert_close(model(input_probs=bases).last_hidden_state, model(input_probs=widened).last_hidden_state)
-
-
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -56,46 +49,36 @@ def test_four_columns_are_the_bases(build, probs):
         ({"input_ids": torch.ones(1, 4, dtype=torch.long), "input_probs": torch.ones(1, 4, 9)}, "exactly one"),
         ({"input_ids": torch.ones(1, 4)}, "input_probs are floating-point of shape"),
         ({"input_probs": torch.ones(1, 4, 5)}, "input_probs are floating-point of shape"),
-        ({"input_probs": torch.ones(1, 4, 9, dtype=torch.long)}, "input_probs are floating-point of shape"),
         ({"input_probs": torch.ones(1, 4, 9) / 9, "attention_mask": torch.ones(1, 5)}, "attention_mask has shape"),
         ({"input_probs": torch.ones(1, 4, 9), "output_attentions": True}, 'attn_implementation="eager"'),
+        ({"input_probs": torch.ones(1, 4, 9)}, "input_probs: row 0, position 0 is no distribution"),
+        ({"labels": torch.ones(1, 5, 9) / 9}, "labels have shape"),
+        ({"labels": torch.ones(1, 2, 3) / 3}, "labels are floating-point of shape"),
+        ({"labels": torch.full((1, 2, 9), torch.nan)}, "labels: row 0, position 0 is no distribution"),
     ],
 )
-def test_wrong_inputs_are_refused(build, inputs, message):
+def test_wrong_inputs_are_refused(build, probs, inputs, message):
+    if "labels" in inputs:
+        inputs |= {"input_probs": probs(1, 5), "target_places": torch.tensor([[1, 2]])}
     with pytest.raises(ValueError, match=message):
-        build(MutBertModel)(**inputs)
+        build(MutBertForMaskedLM)(**inputs)
 
 
 @pytest.mark.parametrize("columns", [9, 4])
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (float("nan"), "row 1, position 3 sums to nan"),
-        (2.0, "row 1, position 3 sums to 2"),
-        (-0.5, "row 1, position 3 .*its lowest value is -0.5"),
-    ],
-)
-def test_rows_that_are_no_distributions_are_refused(build, probs, columns, value, message):
-    wrong = probs(2, 6, columns=columns)
-    wrong[1, 3, 5 % columns] = value
-    with pytest.raises(ValueError, match=f"input_probs: {message}"):
-        build(MutBertModel)(input_probs=wrong)
-
-
-def test_padding_may_be_zeros_and_checks_be_off(build, probs, tmp_path):
-    model = build(MutBertModel)
-    inputs = probs(1, 6)
-    inputs[0, 4:] = 0
-    with pytest.raises(ValueError, match="position 4 sums to 0"):
+@pytest.mark.parametrize("value", [float("nan"), 2.0, -0.5])
+def test_probabilities_are_checked_where_nothing_is_padded(build, probs, tmp_path, columns, value):
+    model, inputs = build(MutBertModel), probs(2, 6, columns=columns)
+    inputs[1, 3, 5 % columns] = value
+    with pytest.raises(ValueError, match=rf"input_probs: row 1, position 3 is no distribution: .*{value}"):
         model(input_probs=inputs)
-    mask = torch.tensor([[1, 1, 1, 1, 0, 0]])
-    padded = model(input_probs=inputs, attention_mask=mask).last_hidden_state[:, :4]
-    torch.testing.assert_close(padded, model(input_probs=inputs[:, :4]).last_hidden_state)
+    if value == value:
+        mask = torch.tensor([[1] * 6, [1, 1, 1, 0, 0, 0]])
+        padded = model(input_probs=inputs, attention_mask=mask).last_hidden_state[1, :3]
+        assert_near(padded, model(input_probs=inputs[1:, :3]).last_hidden_state[0])
     model.config.check_inputs = False
-    assert model(input_probs=inputs).last_hidden_state.isfinite().all()
+    model(input_probs=inputs)
     model.save_pretrained(tmp_path)
     assert MutBertModel.from_pretrained(tmp_path).config.check_inputs, "it is not saved"
-    assert not MutBertModel.from_pretrained(tmp_path, check_inputs=False).config.check_inputs
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -193,12 +176,55 @@ def test_sequence_classification(build, probs, num_labels, problem, labels, refe
     assert model.config.problem_type == problem, "a loss changes no configuration"
 
 
-def test_token_classification(build, probs):
-    model = build(MutBertForTokenClassification, num_labels=3)
-    labels = torch.tensor([[0, 1, 2, -100, -100]])
-    outputs = model(input_probs=probs(1, 5), labels=labels)
-    wanted = torch.nn.functional.cross_entropy(outputs.logits[0, :3], labels[0, :3])
-    torch.testing.assert_close(outputs.loss, wanted)
+# Targets: the head runs at them alone, and the loss is the mean of their cross-entropies
+
+PLACES = torch.tensor([[2, 5, 11], [0, 7, 8], [3, 1, 10]])
+ROWS = torch.arange(3)[:, None]
+
+
+def cross_entropy(logits, labels):
+    """One number at a time."""
+    logits = logits.detach()
+    log_sum = math.log(sum(math.exp(x) for x in logits.tolist()))
+    tokens = range(9 - len(labels), 9)
+    return sum(p * (log_sum - float(logits[v])) for p, v in zip(labels.tolist(), tokens, strict=True))
+
+
+@pytest.mark.parametrize("columns", [9, 4])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_logits_and_loss_of_the_targets_are_those_of_the_whole(build, probs, columns, weighted):
+    model = build(MutBertForMaskedLM).train()
+    inputs, labels = probs(3, 12), probs(3, 3, columns=columns, seed=7)
+    weights = torch.rand(3, 3, generator=torch.Generator().manual_seed(5)) * 3 if weighted else None
+    whole = model(input_probs=inputs).logits[ROWS, PLACES]
+    found = model(input_probs=inputs, labels=labels, target_places=PLACES, target_weights=weights)
+    assert found.logits.shape == (3, 3, 9)
+    torch.testing.assert_close(found.logits, whole)
+    factors = torch.ones(9) if weights is None else weights.flatten()
+    pairs = zip(whole.flatten(0, 1), labels.flatten(0, 1), factors.tolist(), strict=True)
+    wanted = sum(factor * cross_entropy(*pair) for *pair, factor in pairs) / 9
+    assert found.loss.item() == pytest.approx(wanted, abs=1e-5)
+    parameters = tuple(model.parameters())
+    torch.testing.assert_close(
+        torch.autograd.grad(found.loss, parameters),
+        torch.autograd.grad(target_loss(whole, labels, weights), parameters),
+    )
+
+
+def test_ids_are_one_hot_distributions_and_no_target_is_no_loss(build, probs):
+    model = build(MutBertForMaskedLM)
+    ids = torch.randint(5, 9, (3, 12), generator=torch.Generator().manual_seed(3))
+    at_places = ids[ROWS, PLACES]
+    elsewhere = torch.full_like(ids, -100).index_put((ROWS, PLACES), at_places)
+    whole = model(input_probs=probs(3, 12), labels=elsewhere)
+    wanted = torch.nn.functional.cross_entropy(whole.logits.flatten(0, 1), elsewhere.flatten())
+    torch.testing.assert_close(whole.loss, wanted)
+    for labels in (at_places, torch.nn.functional.one_hot(at_places, 9).float()):
+        found = model(input_probs=probs(3, 12), labels=labels, target_places=PLACES)
+        torch.testing.assert_close(found.loss, wanted)
+    loss = model(input_probs=probs(1, 5), labels=torch.full((1, 5), -100)).loss
+    assert loss.item() == 0
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, tuple(model.parameters())))
 
 
 # Training

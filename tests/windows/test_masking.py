@@ -19,7 +19,7 @@ from mutbert.windows.masking import (
     choose_targets,
     corrupt,
     temper,
-)  # fmt: skip
+)
 from mutbert.windows.randomness import random_bits
 
 POLICIES = get_args(Policy)
@@ -39,9 +39,8 @@ def variants(draw):
     return np.random.default_rng(draw(st.integers(0, 1000))).random((rows, length)) < density
 
 
-def choose(variant, seed, masking):
-    bits = random_bits(seed, 2, np.arange(len(variant)), masking.draws(variant.shape[1]))
-    return choose_targets(variant, bits, masking)
+def draw_bits(variant, seed, masking):
+    return random_bits(seed, 2, np.arange(len(variant)), masking.draws(variant.shape[1]))
 
 
 def turns(variant, times, masking):
@@ -61,31 +60,25 @@ def turns(variant, times, masking):
     return sorted(range(length), key=key)
 
 
-def check_turns(variant, seed, masking):
-    length = variant.shape[1]
-    count = masking.targets(length)
-    bits = random_bits(seed, 2, np.arange(len(variant)), masking.draws(length))
-    assert bits.shape[1] == length + (masking.span_length - 1) * (masking.policy == "spans")
+@given(variants(), st.integers(0, 1000), MASKINGS)
+def test_the_targets_are_those_whose_turn_comes_first(variant, seed, masking):
+    count, bits = masking.targets(variant.shape[1]), draw_bits(variant, seed, masking)
+    assert bits.shape[1] == variant.shape[1] + (masking.span_length - 1) * (masking.policy == "spans")
     found = choose_targets(variant, bits, masking)
     for window, flag, bit in zip(found.tolist(), variant.tolist(), bits.tolist(), strict=True):
         times = [(one >> 17) / 2**47 for one in bit]
         assert window == sorted(turns(flag, times, masking)[:count])
 
 
-@given(variants(), st.integers(0, 1000), MASKINGS)
-def test_the_targets_are_those_whose_turn_comes_first(variant, seed, masking):
-    check_turns(variant, seed, masking)
-
-
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_longest_window_and_a_share_of_none_and_all(policy):
     variant = np.arange(LONGEST_WINDOW)[None] % 50 == 0
-    every = choose(variant, 0, Masking(policy, 1.0))
-    np.testing.assert_array_equal(every, np.arange(LONGEST_WINDOW)[None])
-    half = choose(variant, 0, Masking(policy, 0.5))
+    bits = draw_bits(variant, 0, Masking(policy))
+    np.testing.assert_array_equal(choose_targets(variant, bits, Masking(policy, 1.0)), np.arange(LONGEST_WINDOW)[None])
+    half = choose_targets(variant, bits, Masking(policy, 0.5))
     assert len(np.unique(half)) == LONGEST_WINDOW // 2
     assert half.max() > LONGEST_WINDOW - 100
-    assert choose(variant[:, :5], 0, Masking(policy, 0.15)).shape == (1, 0)
+    assert choose_targets(variant[:, :5], bits[:, :5], Masking(policy, 0.15)).shape == (1, 0)
     with pytest.raises(AssertionError, match="16 bits"):
         choose_targets(np.zeros((1, LONGEST_WINDOW + 1), bool), np.zeros((1, LONGEST_WINDOW + 6), np.uint64), Masking())
 
@@ -109,26 +102,15 @@ ROWS = st.lists(st.lists(st.integers(0, 65535), min_size=4, max_size=4).filter(a
 )
 
 
-@given(ROWS, st.sampled_from(["none", "log", "published"]), st.floats(0.05, 5))
-def test_tempered_rows_are_distributions_and_no_allele_appears(frequency, kind, temperature):
-    tempered = temper(frequency, Tempering(kind, temperature))
-    np.testing.assert_allclose(tempered.sum(axis=1), 1, atol=1e-5)
-    assert not (tempered[frequency == 0] > 0).any()
-    assert tempered.dtype == np.float32
-
-
 @given(ROWS, st.floats(0.1, 3))
-def test_log_tempering_is_a_normalised_power(frequency, temperature):
+def test_tempering_is_its_formula(frequency, temperature):
     power = frequency.astype(float) ** (1 / temperature)
-    expected = power / power.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(temper(frequency, Tempering("log", temperature)), expected, atol=1e-5)
-
-
-@given(ROWS, st.floats(0.1, 3))
-def test_published_tempering_is_the_softmax_of_what_is_present(frequency, temperature):
-    expected = np.where(frequency > 0, np.exp(frequency.astype(float) / temperature), 0)
-    expected /= expected.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(temper(frequency, Tempering("published", temperature)), expected, atol=1e-5)
+    softmax = np.where(frequency > 0, np.exp(frequency.astype(float) / temperature), 0)
+    for kind, weight in (("none", frequency), ("log", power), ("published", softmax)):
+        tempered = temper(frequency, Tempering(kind, temperature))
+        assert tempered.dtype == np.float32
+        np.testing.assert_allclose(tempered, weight / weight.sum(axis=1, keepdims=True), atol=1e-5)
+        assert not (tempered[frequency == 0] > 0).any()
 
 
 @pytest.mark.parametrize("kind", ["log", "published"])
@@ -141,22 +123,16 @@ def test_a_low_temperature_leaves_the_most_frequent_allele(kind):
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (Masking, {"policy": "variants"}, "policy is 'variants'; choose variants_first, uniform, weighted, spans"),
+        (Masking, {"policy": "variants"}, "policy is 'variants'; it must be one of variants_first, uniform, weighted"),
         (Masking, {"share": 0}, "share is 0; it must be above 0 and at most 1"),
-        (Masking, {"share": 1.5}, "share is 1.5; it must be above 0 and at most 1"),
         (Masking, {"share": math.nan}, "share is nan; it must be above 0 and at most 1"),
-        (Masking, {"keep": 0.3}, "replace, random and keep are (0.8, 0.0, 0.3); they must sum to 1, none below 0"),
-        (Masking, {"random": -0.2, "keep": 0.4}, "replace, random and keep are (0.8, -0.2, 0.4); they must sum to 1, "),
-        (Masking, {"keep": math.nan}, "replace, random and keep are (0.8, 0.0, nan); they must sum to 1, none below 0"),
-        (Masking, {"variant_weight": 0}, "variant_weight is 0; it must be above 0 and finite"),
+        (Masking, {"keep": 0.3}, "(replace, random, keep) is (0.8, 0.0, 0.3); it must sum to 1, none below 0"),
+        (Masking, {"random": -0.2, "keep": 0.4}, "(replace, random, keep) is (0.8, -0.2, 0.4); it must sum to 1"),
         (Masking, {"variant_weight": math.inf}, "variant_weight is inf; it must be above 0 and finite"),
         (Masking, {"span_length": 0}, "span_length is 0; it must be at least 1"),
-        (Tempering, {"kind": "softmax"}, "kind is 'softmax'; choose none, log or published"),
+        (Tempering, {"kind": "softmax"}, "kind is 'softmax'; it must be none, log or published"),
         (Tempering, {"temperature": 0}, "temperature is 0; it must be above 0 and finite"),
-        (Tempering, {"temperature": math.nan}, "temperature is nan; it must be above 0 and finite"),
-        (Tempering, {"temperature": math.inf}, "temperature is inf; it must be above 0 and finite"),
         (Weighting, {"variant": -1e-9}, "variant is -1e-09; it must be 0 or more, and finite"),
-        (Weighting, {"soft_masked": math.inf}, "soft_masked is inf; it must be 0 or more, and finite"),
         (Weighting, {"soft_masked": math.nan}, "soft_masked is nan; it must be 0 or more, and finite"),
     ],
 )

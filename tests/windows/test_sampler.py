@@ -60,7 +60,7 @@ def test_windows_come_from_exactly_the_valid_starts(make_genome, sequences, leng
             parts[number] = part._replace(regions=[Region(*half) for half in some if half[1] < half[2]])
     expected = valid_places(genomes, parts, length)
     if not expected:
-        with pytest.raises(InputError, match=f"no stretch of {length} known bases"):
+        with pytest.raises(InputError, match=f"no stretch of {length} known bases in .*; choose shorter windows"):
             WindowSampler(parts, length, seed=seed, reverse=reverse)
         return
     sampler = WindowSampler(parts, length, seed=seed, reverse=reverse)
@@ -82,17 +82,6 @@ def test_windows_come_from_exactly_the_valid_starts(make_genome, sequences, leng
         list(genomes[genome].values())[contig][start : start + length] for genome, contig, start in drawn[:20]
     ]
     assert sampler.contig_names(some) == [f"c{contig}" for _, contig, _ in drawn[:20]]
-
-
-def test_stretches_that_are_too_short_are_named(make_genome):
-    genomes = [make_genome({"a": "ACGTN" * 4}, name="one.genome"), make_genome({"b": "ACGTN" * 4}, name="two.genome")]
-    with pytest.raises(InputError) as caught:
-        WindowSampler([whole(genome) for genome in genomes], 5, seed=0)
-    assert str(caught.value) == (
-        f"{genomes[0].path}, {genomes[1].path}: no stretch of 5 known bases in a:1-20, b:1-20; choose shorter windows "
-        "or other regions"
-    )
-    assert WindowSampler([whole(genome) for genome in genomes], 4, seed=0).valid_starts == 8
 
 
 @pytest.fixture(scope="module")
@@ -219,28 +208,14 @@ def test_both_sides_have_their_bases_and_share_none(human, train, held_out):
             assert bases(part.regions) == meant
 
 
-def test_a_base_on_both_sides_is_refused(human, mouse):
-    with pytest.raises(InputError) as caught:
-        split_genomes([human], ["chr1:1-50", "chr2"], ["chr1:50-60"])
-    assert str(caught.value) == (
-        "train and held_out share bases in chr1:1-50; take them out of one of the two, or leave train empty to train "
-        "on all that is not held out"
-    )
-    split = split_genomes([human], ["chr1:1-50"], ["chr1:51-60", "chr2"])
-    assert split.train == [Part(human, [Region("chr1", 0, 50)])]
-    with pytest.raises(InputError, match="share bases in chr7:1-20"):
+def test_entries_that_do_not_fit_are_refused(human, mouse):
+    with pytest.raises(InputError, match="share bases in chr7:1-20; take them out of one of the two, or leave train"):
         split_genomes([human, mouse], ["human:chr1", "chr7"], ["mouse:chr1", "mouse:chr7:20"])
-    # The same place of another genome is another place.
-    split = split_genomes([human, mouse], ["human:chr1"], ["mouse:chr1"])
-    assert split == ([Part(human, [Region("chr1", 0, 100)])], [Part(mouse, [Region("chr1", 0, 60)])])
-
-
-def test_an_unknown_contig_is_refused(human):
+    with pytest.raises(InputError, match="two genomes are called human; rename one store"):
+        split_genomes([human, human], [], ["human:chr1"])
     for entry in ("chr7", "chr7:1-10", "human:chr7", "mouse:chr1"):
         with pytest.raises(InputError, match="no such contig"):
             split_genomes([human], [], [entry])
-        with pytest.raises(InputError, match="no such contig"):
-            split_genomes([human], [entry], [])
     with pytest.raises(InputError, match="not within chr1:1-100"):
         split_genomes([human], ["human:chr1:90-101"], [])
 
@@ -282,9 +257,7 @@ def test_of_several_genomes_all_that_is_not_held_out_is_trained_on(human, mouse)
     ("entry", "said"),
     [
         ("chr1", "more than one of the genomes has it"),
-        ("1:1-10", "more than one of the genomes has it"),
         ("some.bed", "more than one of the genomes has it"),
-        ("chr9", "none of the genomes has it"),
         ("yeast:chr1", "none of the genomes has it"),
         # Too long for the mouse, but human.
         ("chr2:30-41", "none of the genomes has it"),
@@ -292,12 +265,10 @@ def test_of_several_genomes_all_that_is_not_held_out_is_trained_on(human, mouse)
     ],
 )
 def test_an_entry_that_is_not_clear_is_refused(human, mouse, entry, said):
-    for train, held_out in (([entry], []), ([], [entry])):
-        with pytest.raises(InputError) as caught:
-            split_genomes([human, mouse], train, held_out)
-        assert str(caught.value) == (
-            f"{entry}: {said}; put the name of one before it, for example human:{entry} (there are human, mouse)"
-        )
+    with pytest.raises(InputError) as caught:
+        split_genomes([human, mouse], [], [entry])
+    remedy = f"put the name of one before it, for example human:{entry} (there are human, mouse)"
+    assert str(caught.value) == f"{entry}: {said}; {remedy}"
 
 
 @pytest.mark.parametrize("name", ["chr22.genome", "22.genome"])
@@ -309,12 +280,3 @@ def test_a_genome_that_is_called_as_its_contig(make_genome, tmp_path, name, cont
     split = split_genomes([genome], ["chr22:1-10", "22:21"], [f"{genome_name(genome)}:{bed}"])
     assert split.train == [Part(genome, [Region(contig, 0, 10), Region(contig, 20, 21)])]
     assert split.held_out == [Part(genome, [Region(contig, 30, 40)])]
-
-
-def test_two_genomes_of_one_name_are_refused(human, make_genome):
-    other = make_genome({"chr5": "ACGT"}, name="human")
-    with pytest.raises(InputError) as caught:
-        split_genomes([human, other], [], ["chr5"])
-    assert str(caught.value) == "two genomes are called human; rename one store"
-    with pytest.raises(InputError, match="two genomes are called human"):
-        split_genomes([human, human], [], ["human:chr1"])

@@ -17,7 +17,7 @@ def convert(
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Turn a published checkpoint into one of ours, key by key; any missing or left-over key is refused."""
-    from mutbert.model.convert import convert_checkpoint
+    from mutbert.model.checkpoints import convert_checkpoint
 
     done = convert_checkpoint(source, destination, force=force)
     if as_json:

@@ -42,12 +42,10 @@ def embed(
     batch_size: options.BatchSize = 32,
     precision: options.Precision = "fp32",
     rope_scaling: options.RopeScaling = None,
-    trust_remote_code: bool = typer.Option(
-        False, "--trust-remote-code", help="Run code that comes with a checkpoint; known models need none."
-    ),
-    resume: bool = typer.Option(False, "--resume", help="Go on with a run that was stopped."),
-    force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
+    trust_remote_code: options.TrustRemoteCode = False,
+    resume: options.Resume = False,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Embed the sequences of a file, or regions of a probabilistic genome."""
     scaling = options.parse_rope_scaling(rope_scaling)

@@ -12,9 +12,9 @@ from mutbert.cli.printing import counted, print_json, print_person
 
 
 def mutagenesis(
-    model: str = typer.Option(..., "--model", help="A model folder, ours or published, or a repository of the Hub."),
+    model: options.Model,
     genome: Path | None = typer.Option(None, "--genome", help="The genome store that the region is of."),
-    sequence: Path | None = typer.Option(None, "--sequence", help="A FASTA in its place, say of a designed sequence."),
+    sequence: Path | None = typer.Option(None, "--sequence", help="A FASTA instead, such as of a designed sequence."),
     region: str | None = typer.Option(None, "--region", help="The region: chr22:101-200, both ends included."),
     output: Path = typer.Option(..., "--output", "-o", help="A .parquet file, with a row a position."),
     figures: list[Path] = typer.Option([], "--figure", help="Draw it, as .png or .svg; may be given again."),
@@ -26,10 +26,10 @@ def mutagenesis(
     batch_size: options.BatchSize = 32,
     precision: options.Precision = "fp32",
     rope_scaling: options.RopeScaling = None,
-    force: bool = typer.Option(False, "--force", help="Replace outputs where they exist."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
+    force: options.Force = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Ask a model for every substitution at every position of a region."""
+    """Score every substitution at every position of a region."""
     if figures:
         from mutbert.reports.mutagenesis_figures import check_figures, draw_mutagenesis
 

@@ -10,10 +10,16 @@ import typer
 
 from mutbert.errors import InputError
 
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sequences or windows a batch.")]
 Context = Annotated[int | None, typer.Option("--context", min=1, help="Bases of a window; else as in training.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace outputs where they exist.")]
+Model = Annotated[
+    str, typer.Option("--model", help="A model folder, ours or published, or a repository of the Hugging Face Hub.")
+]
 PersonVcf = Annotated[Path | None, typer.Option("--person-vcf", help="The genotypes of the person.")]
 Precision = Annotated[str, typer.Option("--precision", help="fp32, or bf16 for bfloat16 autocast.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue a run that was stopped.")]
 RopeScaling = Annotated[
     str | None,
     typer.Option(
@@ -27,10 +33,13 @@ Strands = Annotated[str, typer.Option("--strands", help="forward, or both for th
 Surroundings = Annotated[
     str, typer.Option("--surroundings", help="What a genome is seen as: reference, population or person.")
 ]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with a checkpoint; known models need none.")
+]
 
 
 def parse_rope_scaling(text: str | None) -> dict[str, Any] | None:
-    """Take ``dynamic:2`` apart; nothing stays nothing."""
+    """Return ``dynamic:2`` as the settings of `MutBertConfig`."""
     if text is None:
         return None
     kind, _, factor = text.partition(":")
@@ -41,7 +50,7 @@ def parse_rope_scaling(text: str | None) -> dict[str, Any] | None:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """Take ``1/4`` apart."""
+    """Return ``1/4`` as numbers."""
     part = re.fullmatch(r"(\d+)/(\d+)", text)
     if part is None:
         raise InputError(f"--shard {text}: give I/N, for example 1/4")

@@ -22,11 +22,11 @@ def predict(
     strands: options.Strands = "forward",
     batch_size: options.BatchSize = 32,
     precision: options.Precision = "fp32",
-    trust_remote_code: bool = typer.Option(False, "--trust-remote-code", help="Run code that comes with the model."),
-    force: bool = typer.Option(False, "--force", help="Replace the output where it exists."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
+    trust_remote_code: options.TrustRemoteCode = False,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
 ) -> None:
-    """Write what a fine-tuned model says of each sequence of a table or a FASTA."""
+    """Write a fine-tuned model's predictions for the sequences of a table or a FASTA."""
     from mutbert.examples.columns import Columns
     from mutbert.inference.predictions import predict_table
 

@@ -62,7 +62,7 @@ def score(
     force: bool = typer.Option(False, "--force", help="Replace the output where it exists; start a stopped run anew."),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
-    """Write a VCF's records with what a model says of each alternate allele; why not, where it says nothing."""
+    """Score each alternate allele of a VCF; write its records with the scores, or the reason where there is none."""
     scaling = parse_rope_scaling(rope_scaling)
     from mutbert.effects.score import score_variants
 

@@ -12,7 +12,7 @@ from mutbert.cli.printing import counted, print_json, print_person
 
 
 def tracks(
-    model: str = typer.Option(..., "--model", help="A model folder, ours or published, or a repository of the Hub."),
+    model: options.Model,
     genome: Path = typer.Option(..., "--genome", help="A genome store."),
     output: Path = typer.Option(
         ..., "--output", "-o", help="A .bw, .bigwig, .bedgraph or .bedgraph.gz file; of several tracks NAME.TRACK.bw."
@@ -38,13 +38,12 @@ def tracks(
     batch_size: options.BatchSize = 32,
     precision: options.Precision = "fp32",
     rope_scaling: options.RopeScaling = None,
-    resume: bool = typer.Option(False, "--resume", help="Go on with a run that was stopped."),
-    force: bool = typer.Option(False, "--force", help="Replace outputs where they exist."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
+    resume: options.Resume = False,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Write what a model predicts at every base, for genome browsers."""
-    from mutbert.inference.bases import PredictionSettings
-    from mutbert.inference.tracks import write_tracks
+    from mutbert.inference.bases import PredictionSettings, write_tracks
 
     scaling = options.parse_rope_scaling(rope_scaling)
     report = write_tracks(

@@ -1,39 +1,37 @@
-"""What each alternate allele of a variant changes, or why it cannot be scored.
+"""What each alternate allele of a variant changes, or why it cannot be scored; and the windows in which it is scored.
 
-Shape suffixes: N records, A alternate alleles, R stretches that are compared, L bases.
+Shape suffixes: A alternate alleles, P distinct positions, W distinct windows, H haplotypes (each allele's reference,
+then each allele's own), L length in bases, B bases, T those that are read, R readings of them or alleles that are
+compared with the genome, M positions with a distribution, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 
 from mutbert import alphabet
+from mutbert.arrays import Bool, Float64, Int64, UInt8, list_ranges
+from mutbert.encoders.inputs import MASKED, PaddedWindows, place_windows, read_windows
+from mutbert.genome.store import ProbabilisticGenome, fixed_to_float
+from mutbert.inference.run import NO_ROWS, Queries, Results, base_log_probabilities
 from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
-    from mutbert.arrays import Bool, Int64, UInt8
-    from mutbert.genome.store import ProbabilisticGenome
-
     Texts = npt.NDArray[np.object_]
-
-LONGEST: Final = 50
 
 
 class Kind(IntEnum):
     """What an alternate allele is, once bases that both ends of REF and ALT share are trimmed."""
 
-    NONE = 0
-    SNV = 1
-    MNV = 2
-    INDEL = 3
+    NONE, SNV, MNV, INDEL = range(4)
 
 
 class Reason(IntEnum):
@@ -41,8 +39,7 @@ class Reason(IntEnum):
 
     meaning: str
 
-    def __new__(cls, value: int, meaning: str = "") -> Self:
-        """Return a member that carries its meaning."""
+    def __new__(cls, value: int, meaning: str = "") -> Self:  # noqa: D102
         member = int.__new__(cls, value)
         member._value_, member.meaning = value, meaning
         return member
@@ -59,27 +56,31 @@ class Reason(IntEnum):
     CONTIG_NOT_IN_GENOME = 4, "the genome has no such contig"
     OUTSIDE_CONTIG = 5, "the record reaches outside the contig"
     AMBIGUOUS_REFERENCE = 6, "REF has letters other than A, C, G, T"
-    AMBIGUOUS_ALTERNATE = 7, "ALT has letters other than A, C, G, T"
-    UNKNOWN_REFERENCE = 8, "the genome has N where the allele changes it, or next to an insertion"
-    REFERENCE_MISMATCH = 9, "REF is not what the genome has there"
+    UNKNOWN_REFERENCE = 7, "the genome has N where the allele changes it, or next to an insertion"
+    REFERENCE_MISMATCH = 8, "REF is not what the genome has there"
+    AMBIGUOUS_ALTERNATE = 9, "ALT has letters other than A, C, G, T"
     NOT_A_CHANGE = 10, "ALT is REF"
     TOO_LONG = 11, "more bases change than --longest allows"
     NOT_A_NUMBER = 12, "the model gives no number"
     NO_SCORE_OF_ITS_KIND = 13, "none of the requested scores applies to an allele of its kind"
 
 
+COMPARED: Final = [reason for reason in Reason if not 0 < reason < Reason.REFERENCE_MISMATCH]
+"""Of alleles whose REF was compared with the genome's bases."""
+# Of the columns of `Alleles`, and of the start and the text of REF.
+_TYPES: Final = (*[np.uint8] * 2, *[np.int64] * 3, *[np.uint8] * 2, *[np.object_] * 2, np.int64, np.object_)
+_CODES: Final = {base: code for code, base in enumerate(alphabet.BASES)}
 _OF_ALTERNATE: Final = (Reason.NO_ALTERNATE, Reason.SYMBOLIC, Reason.OVERLAPPING_DELETION)
 
 
 @dataclass(frozen=True)
 class Alleles:
-    """Alternate alleles of consecutive records, in order; a record without one has one row.
+    """Alternate alleles of consecutive records, in order; a record without alternate has one row.
 
     Of alleles that are scored, ``start_A`` to ``end_A`` are the reference bases that change, 0-based and half-open:
-    empty for a pure insertion. SNVs have base codes; MNVs and indels have upper-case text.
+    empty for a pure insertion. SNVs also have base codes.
     """
 
-    record_A: Int64
     reason_A: UInt8
     kind_A: UInt8
     contig_A: Int64
@@ -87,11 +88,11 @@ class Alleles:
     end_A: Int64
     reference_A: UInt8
     alternate_A: UInt8
-    removed: Texts
+    removed: Texts  # in upper case
     inserted: Texts
 
     def __len__(self) -> int:
-        return len(self.record_A)
+        return len(self.reason_A)
 
     def take(self, rows: Int64 | Bool) -> Alleles:
         """Return some of the alleles."""
@@ -100,40 +101,29 @@ class Alleles:
 
 def find_alleles(
     genome: ProbabilisticGenome, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str],
-    alternates: Sequence[str], *, longest: int = LONGEST,
+    alternates: Sequence[str], *, longest: int = 50,
 ) -> Alleles:  # fmt: skip
     """Return what each alternate allele of records changes.
 
     POS is 1-based and several alternates are separated by commas, as in VCF; contigs have either naming. Where the
     genome has an IUPAC code, each of its bases matches REF. More changed bases than `longest` are not scored.
     """
-    names = ContigNames(genome.lengths)
-    number = {name: index for index, name in enumerate(genome.lengths)}
-    contig_of = {name: number.get(names.find(name) or "", -1) for name in set(contigs)}
-    references = [text.upper() for text in references]
+    names, numbers = ContigNames(genome.lengths), {name: number for number, name in enumerate(genome.lengths)}
+    contig_of = {name: numbers.get(names.find(name) or "", -1) for name in set(contigs)}
     rows: list[tuple[Any, ...]] = []
-    records = zip(contigs, positions, references, alternates, strict=True)
-    for record, (contig, position, reference, several) in enumerate(records):
+    for contig, position, reference, several in zip(contigs, positions, references, alternates, strict=True):
+        reference, first = reference.upper(), position - 1
         for alternate in several.upper().split(","):
             reason, kind, begin, end, inserted = _change(reference, alternate, longest)
-            stretch = position - 1 + begin, position - 1 + end, reference[begin:end], inserted
-            rows.append((record, reason, kind, contig_of[contig], *stretch))
-    columns = list(zip(*rows, strict=True)) or [()] * 8
-    record_A, reason_A, kind_A, contig_A, start_A, end_A = (np.array(column, dtype=np.int64) for column in columns[:6])
-    removed, inserted_texts = (np.array(column, dtype=object) for column in columns[6:])
-    codes = np.full((2, len(rows)), alphabet.UNKNOWN, dtype=np.uint8)
-    for code_A, texts in zip(codes, (removed, inserted_texts), strict=True):
-        known_A = (kind_A == Kind.SNV) & np.isin(texts, list(alphabet.BASES))
-        code_A[known_A] = alphabet.encode("".join(texts[known_A]))
-        texts[kind_A <= Kind.SNV] = ""
-    small = reason_A.astype(np.uint8), kind_A.astype(np.uint8)
-    alleles = Alleles(record_A, *small, contig_A, start_A, end_A, codes[0], codes[1], removed, inserted_texts)
-    _compare(genome, alleles, np.array(positions, dtype=np.int64) - 1, references)
+            removed = reference[begin:end]
+            codes = (_CODES.get(text, alphabet.UNKNOWN) for text in (removed, inserted))
+            changed = contig_of[contig], first + begin, first + end, *codes, removed, inserted
+            rows.append((reason, kind, *changed, first, reference))
+    columns = zip(list(zip(*rows, strict=True)) or [()] * len(_TYPES), _TYPES, strict=True)
+    *own, first_A, whole_A = (np.array(column, dtype=kind) for column, kind in columns)
+    alleles = Alleles(*own)
+    _compare(genome, alleles, first_A, whole_A)
     return alleles
-
-
-def _is_dna(text: str) -> bool:
-    return bool(text) and not text.strip(alphabet.BASES)
 
 
 def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind, int, int, str]:
@@ -150,7 +140,7 @@ def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind,
         (Reason.NO_ALTERNATE, alternate in {".", ""}),
         (Reason.OVERLAPPING_DELETION, alternate == "*"),
         (Reason.SYMBOLIC, not (alternate.isascii() and alternate.isalpha())),
-        (Reason.AMBIGUOUS_ALTERNATE, not _is_dna(alternate)),
+        (Reason.AMBIGUOUS_ALTERNATE, alternate.strip(alphabet.BASES) != ""),
         (Reason.NOT_A_CHANGE, alternate == reference),
         (Reason.TOO_LONG, max(end - begin, len(inserted)) > longest),
     )
@@ -160,36 +150,158 @@ def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind,
     return Reason.SCORED, kind, begin, end, inserted
 
 
-def _compare(genome: ProbabilisticGenome, alleles: Alleles, start_N: Int64, references: Sequence[str]) -> None:
+def _compare(genome: ProbabilisticGenome, alleles: Alleles, first_A: Int64, references: Texts) -> None:
     """Set the reasons that have to do with REF and the genome."""
-    record_A, reason_A = alleles.record_A, alleles.reason_A
-    length_C = np.array([*genome.lengths.values(), 0], dtype=np.int64)
-    contig_N = alleles.contig_A[np.unique(record_A, return_index=True)[1]]
-    end_N = start_N + np.array([len(text) for text in references], dtype=np.int64)
-    fault_N = np.where([_is_dna(text) for text in references], Reason.SCORED, Reason.AMBIGUOUS_REFERENCE)
-    fault_N[(start_N < 0) | (end_N > length_C[contig_N])] = Reason.OUTSIDE_CONTIG
-    fault_N[contig_N < 0] = Reason.CONTIG_NOT_IN_GENOME
-    own = np.flatnonzero(fault_N == Reason.SCORED)
-    code_B = alphabet.encode("".join([references[row] for row in own.tolist()]))
-    first_R = np.cumsum(end_N[own] - start_N[own]) - (end_N[own] - start_N[own])
-    for rows, found_RL in _read(genome, contig_N[own], start_N[own], end_N[own]):
-        own_RL = code_B[first_R[rows, None] + np.arange(found_RL.shape[1])]
-        matches_R = (alphabet.DISTRIBUTIONS[found_RL, own_RL] > 0).all(axis=1)
-        fault_N[own[rows[~matches_R]]] = Reason.REFERENCE_MISMATCH
+    reason_A, contig_A = alleles.reason_A, alleles.contig_A
+    length_A = np.array([*genome.lengths.values(), 0], dtype=np.int64)[contig_A]
+    last_A = first_A + np.array([len(text) for text in references], dtype=np.int64)
+    is_dna_A = [text != "" and not text.strip(alphabet.BASES) for text in references]
+    fault_A = np.where(is_dna_A, Reason.SCORED, Reason.AMBIGUOUS_REFERENCE)
+    fault_A[(first_A < 0) | (last_A > length_A)] = Reason.OUTSIDE_CONTIG
+    fault_A[contig_A < 0] = Reason.CONTIG_NOT_IN_GENOME
+    # REF with a base more on either side, which count for an insertion.
+    own = np.flatnonzero(fault_A == Reason.SCORED)
+    begin_R, end_R = np.maximum(first_A[own] - 1, 0), np.minimum(last_A[own] + 1, length_A[own])
+    code_B, offset_R = _read(genome, contig_A[own], begin_R, end_R)
+    row_B, at_B = list_ranges(offset_R + first_A[own] - begin_R, offset_R + last_A[own] - begin_R)
+    differs_B = alphabet.DISTRIBUTIONS[code_B[at_B], alphabet.encode("".join(references[own]))] == 0
+    fault_A[own[row_B[differs_B]]] = Reason.REFERENCE_MISMATCH
     # What an alternate is counts before what is wrong with its record.
-    faulty_A = (fault_N[record_A] != Reason.SCORED) & ~np.isin(reason_A, _OF_ALTERNATE)
-    reason_A[faulty_A] = fault_N[record_A[faulty_A]]
-    # Of an insertion, the bases on either side count.
-    scored = np.flatnonzero(reason_A == Reason.SCORED)
-    contig_R, start_R, end_R = alleles.contig_A[scored], alleles.start_A[scored], alleles.end_A[scored]
-    more_R = (start_R == end_R).astype(np.int64)
-    stretch = np.maximum(start_R - more_R, 0), np.minimum(end_R + more_R, length_C[contig_R])
-    for rows, found_RL in _read(genome, contig_R, *stretch):
-        reason_A[scored[rows[(found_RL == alphabet.UNKNOWN).any(axis=1)]]] = Reason.UNKNOWN_REFERENCE
+    faulty_A = (fault_A != Reason.SCORED) & ~np.isin(reason_A, _OF_ALTERNATE)
+    reason_A[faulty_A] = fault_A[faulty_A]
+    start_R, stop_R = alleles.start_A[own], alleles.end_A[own]
+    more_R = start_R == stop_R
+    near_R = (np.maximum(start_R - more_R, begin_R), np.minimum(stop_R + more_R, end_R)) - begin_R + offset_R
+    unknown = np.append(0, np.cumsum(code_B == alphabet.UNKNOWN))
+    unknown_R = (unknown[near_R[1]] > unknown[near_R[0]]) & (reason_A[own] == Reason.SCORED)
+    reason_A[own[unknown_R]] = Reason.UNKNOWN_REFERENCE
 
 
-def _read(genome: ProbabilisticGenome, contig_R: Int64, start_R: Int64, end_R: Int64) -> Iterator[tuple[Int64, UInt8]]:
-    """Yield the rows of stretches of each length with the genome's base codes."""
-    for length in np.unique(end_R - start_R).tolist():
-        rows = np.flatnonzero(end_R - start_R == length)
-        yield rows, genome.windows(contig_R[rows], start_R[rows], length).base_BL
+def _read(genome: ProbabilisticGenome, contig_R: Int64, start_R: Int64, end_R: Int64) -> tuple[UInt8, Int64]:
+    """Return the base codes of stretches, one after the other, and the offset of each."""
+    length_R = end_R - start_R
+    offset_R = np.cumsum(length_R) - length_R
+    code_B = np.zeros(int(length_R.sum()), dtype=np.uint8)
+    for length in np.unique(length_R).tolist():
+        rows = np.flatnonzero(length_R == length)
+        windows = genome.windows(contig_R[rows], start_R[rows], length)
+        code_B[offset_R[rows, None] + np.arange(length)] = windows.base_BL
+    return code_B, offset_R
+
+
+def snv_windows(
+    genome: ProbabilisticGenome, alleles: Alleles, context: int, placement: str, *, masked: bool
+) -> tuple[PaddedWindows, Queries, Int64]:
+    """Return windows to run for SNVs, queries of their P distinct positions, and the position of each allele.
+
+    `masked` repeats each window until every position is masked once: alone, or in shared windows as many together as in
+    training, of more with neighbours apart.
+    """
+    (contig_P, position_P), position_A = unique_columns(np.stack([alleles.contig_A, alleles.start_A]))
+    length_P = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_P]
+    placed = place_windows(position_P, length_P, context, placement)
+    windows, window_P = unique_columns(np.stack([contig_P, placed.start_P, placed.length_P]))
+    plain, column_P = read_windows(genome, *windows), position_P - placed.start_P
+    if not masked:
+        return plain, Queries(window_P, column_P), position_A
+    count_W = np.bincount(window_P, minlength=len(plain))
+    # At most 15 % of a window's bases at once, as in training.
+    at_once_W = np.maximum((plain.length_N * 0.15).astype(np.int64), 1) if placement == "shared" else 1
+    passes_W = -(-count_W // at_once_W)
+    # Positions are sorted, but at a contig's end those of a window need not be consecutive.
+    by_window = np.argsort(window_P, kind="stable")
+    rank_P = np.empty_like(window_P)
+    rank_P[by_window] = np.arange(len(by_window)) - (np.cumsum(count_W) - count_W)[window_P[by_window]]
+    pass_P = (np.cumsum(passes_W) - passes_W)[window_P] + rank_P % passes_W[window_P]
+    repeated = plain.take(np.repeat(np.arange(len(plain)), passes_W))
+    return repeated.with_codes(pass_P, column_P, MASKED), Queries(pass_P, column_P), position_A
+
+
+class Haplotypes(NamedTuple):
+    """Windows of both haplotypes of some alleles."""
+
+    windows: PaddedWindows
+    row_H: Int64  # The window of a haplotype, and which of its bases, 0-based and half-open, are the allele's.
+    begin_H: Int64
+    end_H: Int64
+    margin_H: Int64  # More bases on either side whose embeddings count: one of MNVs and indels.
+
+    def spans(self, bases: int | None) -> Queries:
+        """Return four spans an allele: what changes, `bases` around it (None: the window), then both with ALT."""
+        length_H = self.windows.length_N[self.row_H]
+        near = np.maximum(self.begin_H - self.margin_H, 0), np.minimum(self.end_H + self.margin_H, length_H)
+        wide = np.zeros_like(length_H), length_H
+        if bases is not None:
+            size_H = np.maximum(bases, near[1] - near[0])
+            first_H = np.clip((near[0] + near[1]) // 2 - size_H // 2, 0, np.maximum(length_H - size_H, 0))
+            wide = first_H, np.minimum(first_H + size_H, length_H)
+        spans = np.stack([(self.row_H, *near), (self.row_H, *wide)], axis=1).reshape(3, 2, 2, -1)
+        return Queries(NO_ROWS, NO_ROWS, *spans.swapaxes(1, 2).reshape(3, -1))
+
+    def pseudo_ratios(self, flank: int, run: Callable[[PaddedWindows, Queries], Results]) -> Float64:
+        """Return pseudo-log-likelihood ratios in nats, over distributions the mean, shape (A,).
+
+        The pseudo-log-likelihood of a sequence is the sum, over its bases, of the log-probability of each with that
+        base alone masked (Salazar et al. 2020, arXiv 1910.14659; for proteins with indels Brandes et al. 2023,
+        doi 10.1038/s41588-023-01465-0). Here it runs over the changed bases and `flank` more on either side, and each
+        counts ``ln P + ln 4``, its excess over the chance of one in four: otherwise the longer of two haplotypes would
+        lose by its length alone. For equal lengths ``ln 4`` cancels.
+        """
+        windows, width, alleles = self.windows, self.windows.code_NL.shape[1], len(self.row_H) // 2
+        stop_H = np.minimum(self.end_H + flank, windows.length_N[self.row_H])
+        haplotype_R, column_R = list_ranges(np.maximum(self.begin_H - flank, 0), stop_H)
+        known_R = windows.code_NL[self.row_H[haplotype_R], column_R] != alphabet.UNKNOWN
+        haplotype_R, column_R = haplotype_R[known_R], column_R[known_R]
+        (row_T, column_T), read_R = unique_columns(np.stack([self.row_H[haplotype_R], column_R]))
+        every_T = np.arange(len(row_T))
+        masked = windows.take(row_T).with_codes(every_T, column_T, MASKED)
+        logit_T4 = run(masked, Queries(every_T, column_T)).logit_T4
+        share_T4 = alphabet.DISTRIBUTIONS[windows.code_NL[row_T, column_T]].astype(np.float64)
+        keys = windows.row_M * width + windows.column_M, row_T * width + column_T
+        _, of_M, of_T = np.intersect1d(*keys, assume_unique=True, return_indices=True)
+        share_T4[of_T] = fixed_to_float(windows.frequency_M4[of_M])
+        excess_T = (share_T4 * base_log_probabilities(logit_T4)).sum(axis=1) + np.log(len(alphabet.BASES))
+        sign_R = np.where(haplotype_R < alleles, -1, 1)
+        return np.bincount(haplotype_R % alleles, sign_R * excess_T[read_R], alleles).astype(np.float64)
+
+
+def read_haplotypes(genome: ProbabilisticGenome, alleles: Alleles, context: int, placement: str) -> Haplotypes:
+    """Return windows of both haplotypes; `context` has room for each allele and both flanks.
+
+    Centred, the allele is in the middle of its window, between real bases on both haplotypes: past an insertion the
+    window holds fewer of the reference's, past a deletion more.
+    """
+    contig_H, start_H, end_H = (np.tile(one, 2) for one in (alleles.contig_A, alleles.start_A, alleles.end_A))
+    # The bases that change are REF's, whatever the genome or a population has there.
+    texts, text_H = np.unique(np.append(alleles.removed, alleles.inserted).astype(np.str_), return_inverse=True)
+    size_H = np.char.str_len(texts)[text_H]
+    gain_H = size_H - (end_H - start_H)
+    length_H = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_H] + gain_H
+    placed = place_windows(start_H + size_H // 2, length_H, context, placement)
+    source = read_windows(genome, contig_H, placed.start_P, placed.length_P - gain_H)
+    begin_H = start_H - placed.start_P
+    column_L = np.arange(int(placed.length_P.max(initial=0)))
+    from_HL = column_L - np.where(column_L >= (begin_H + size_H)[:, None], gain_H[:, None], 0)
+    code_HL = np.take_along_axis(source.code_NL, np.minimum(from_HL, source.code_NL.shape[1] - 1), axis=1)
+    row_B, column_B = list_ranges(begin_H, begin_H + size_H)
+    code_B = alphabet.encode("".join(texts[text_H]))
+    # Distributions within the removed bases go with them; those past it shift.
+    row_M, past_M = source.row_M, source.column_M >= (begin_H + size_H - gain_H)[source.row_M]
+    kept_M = past_M | (source.column_M < begin_H[row_M])
+    column_M = source.column_M + np.where(past_M, gain_H[row_M], 0)
+    changed_H = gain_H != 0
+    changed_H[row_B[code_HL[row_B, column_B] != code_B]] = True
+    changed_H[row_M[~kept_M]] = True
+    code_HL[row_B, column_B] = code_B
+    windows = PaddedWindows(code_HL, placed.length_P, row_M[kept_M], column_M[kept_M], source.frequency_M4[kept_M])
+    # Haplotypes share a window with the same change in it, or where they are what the genome is.
+    changes = np.where(changed_H, [start_H, end_H, text_H], -1)
+    _, first, row_H = np.unique([contig_H, placed.start_P, *changes], axis=1, return_index=True, return_inverse=True)
+    margin_H = np.tile(alleles.kind_A != Kind.SNV, 2).astype(np.int64)
+    return Haplotypes(windows.take(first), row_H.reshape(-1), begin_H, begin_H + size_H, margin_H)
+
+
+def unique_columns(columns: Int64) -> tuple[Int64, Int64]:
+    """Return the distinct columns in ascending order, and the index of each column among them."""
+    distinct, inverse = np.unique(columns, axis=1, return_inverse=True)
+    return distinct, inverse.reshape(-1)

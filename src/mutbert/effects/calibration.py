@@ -2,9 +2,7 @@
 
 The file of a background is JSON: ``format`` and ``version``; ``made_of``, the model, genome and settings it was scored
 with; and of each of ``fields``, for SNVs and for other alleles, how many ``alleles`` there were and ``quantiles`` of
-their scores.
-
-Shape suffixes: A alternate alleles, Q quantiles.
+their scores. Shape suffixes: A alternate alleles, Q quantiles.
 """
 
 from __future__ import annotations
@@ -26,26 +24,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
-
     from mutbert.arrays import Float64, UInt8
 
 _FORMAT: Final = "mutbert calibration"
 _VERSION: Final = 1
 _QUANTILES: Final = 1001
-LEAST: Final = 100
-"""Alleles of a kind that a background needs to serve that kind."""
+LEAST: Final = 100  # alleles of a kind that a background needs to serve that kind
 # Kinds of alleles whose scores are compared with one another.
 _GROUPS: Final = {"snv": (Kind.SNV,), "mnv_indel": (Kind.MNV, Kind.INDEL)}
-# What the scores of a background depend on; other groups of scores may be asked for too.
-_SETTINGS: Final = (
-    "context", "windows", "strands", "surroundings", "sample", "person_vcf", "flank", "longest", "distance_bases",
-    "precision", "rope_scaling",
-)  # fmt: skip
+# Settings that a background's scores do not depend on.
+_OTHER_SETTINGS: Final = {"scores", "frequency_field", "calibration", "region", "part_records"}
 
 
 def _made_of(plan: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {name: plan["settings"][name] for name in _SETTINGS}
+    settings = {name: value for name, value in plan["settings"].items() if name not in _OTHER_SETTINGS}
     return {"model": plan["model"], "genome": plan["genome"], "settings": settings}
 
 
@@ -54,18 +46,18 @@ def write_calibration(
 ) -> None:
     """Write a background's file from scored parts; the scores of one field at a time are in memory."""
     found: dict[str, dict[str, Any]] = {}
-    for field in [field for field in fields if field.extreme]:
-        found[field.name] = {"extreme": field.extreme}
+    for name, _, extreme in (field for field in fields if field.extreme):
+        found[name] = {"extreme": extreme}
         for group, kinds in _GROUPS.items():
             rows = pl.col("kind").is_in([kind.name.lower() for kind in kinds])
-            scores = pl.scan_parquet(parts).filter(rows).select(field.name).collect().to_series().drop_nulls()
-            own = quantiles(scores.to_numpy()).tolist() if len(scores) >= LEAST else None
-            found[field.name][group] = {"alleles": len(scores), "quantiles": own}
+            scores = pl.scan_parquet(parts).filter(rows).select(name).collect().to_series().drop_nulls().to_numpy()
+            own = quantiles(scores).tolist() if len(scores) >= LEAST else None
+            found[name][group] = {"alleles": len(scores), "quantiles": own}
     head = {"format": _FORMAT, "version": _VERSION, "made_of": _made_of(plan), "created_by": mutbert.__version__}
     write_json(path, {**head, "vcf": vcf, "fields": found}, force=True)
 
 
-def quantiles(value_A: npt.NDArray[Any]) -> Float64:
+def quantiles(value_A: Float64) -> Float64:
     """Return 1,001 evenly spaced quantiles, extremes included, by NumPy's method ``linear``; fewer values sorted.
 
     They are rounded to float32, as scores are, so that ties with a score of the background are seen.
@@ -87,23 +79,18 @@ def percentage_below(quantile_Q: Float64, value_A: Float64) -> Float64:
 
 
 class Calibration:
-    """A background from its file, by `fields`; raises an InputError where that is missing, another or damaged."""
+    """A background from its file; raises an InputError where that is missing, another or damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            if values["format"] != _FORMAT or values["version"] > _VERSION:
+            if (values["format"], values["version"]) != (_FORMAT, _VERSION):
                 raise ValueError(f"{values['format']} of version {values['version']}")
-            self.made_of = dict(values["made_of"])
-            self.fields: dict[str, dict[str, Any]] = values["fields"]
-            self._quantile_Q = {
-                (name, group): np.array(field[group]["quantiles"], dtype=np.float64)
-                for name, field in self.fields.items()
-                for group in _GROUPS
-                if field[group]["quantiles"] is not None
-            }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.made_of, self.fields = dict(values["made_of"]), values["fields"]
+            every = {(name, group): one[group]["quantiles"] for name, one in self.fields.items() for group in _GROUPS}
+            self._quantile_Q = {key: np.array(own, np.float64) for key, own in every.items() if own is not None}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{path}: is no background that can be read ({one_line(error)}); make it by --calibrate"
             ) from None
@@ -114,30 +101,26 @@ class Calibration:
             raise InputError(f"{self.path}: is of other scores: {'; '.join(found)}; make one by --calibrate")
         names = [field.name for field in fields if field.extreme]
         if not set(names) & set(self.fields):
-            raise InputError(
-                f"{self.path}: has no {' or '.join(names)}, but {', '.join(self.fields)}; make one by --calibrate with "
-                "the same --scores"
-            )
+            own, wanted = ", ".join(self.fields), " or ".join(names)
+            raise InputError(f"{self.path}: has no {wanted}, but {own}; make one by --calibrate with the same --scores")
 
     def added(self, fields: Sequence[Field]) -> list[Field]:
         """Return the fields that it adds to those of a scorer."""
-        found = []
-        for name, _, extreme in fields:
-            groups = [group for known, group in self._quantile_Q if known == name]
-            sizes = ", ".join(f"{self.fields[name][group]['alleles']:,} {group}" for group in groups)
-            description = (
-                f"Percentage, 0 to 100, of a background's alleles of its kind whose {name} is less extreme, thus "
-                f"{'higher' if extreme < 0 else 'lower'}; the background is {self.path.name}, {sizes}"
-            )
-            found += [Field(f"{name}_PCT", description, 0)] if groups else []
-        return found
+        text = "Percentage, 0 to 100, of {}'s alleles of its kind whose {} is less extreme, thus {}"
+        known = {name for name, _ in self._quantile_Q}
+        return [
+            Field(f"{name}_PCT", text.format(self.path.name, name, "higher" if extreme < 0 else "lower"), 0)
+            for name, _, extreme in fields
+            if name in known
+        ]
 
-    def percentage(self, name: str, value_A: Float64, kind_A: UInt8) -> Float64:
-        """Return the percentage of the background that is less extreme, with two decimals; NaN where there is none."""
-        found_A = np.full(len(value_A), np.nan)
-        for group, kinds in _GROUPS.items():
-            if (name, group) in self._quantile_Q:
-                rows = np.isin(kind_A, kinds)
-                below_A = percentage_below(self._quantile_Q[name, group], value_A[rows])
-                found_A[rows] = below_A if self.fields[name]["extreme"] > 0 else 100 - below_A
-        return found_A.round(2)
+    def percentages(self, columns: Mapping[str, Float64], kind_A: UInt8) -> dict[str, Float64]:
+        """Return the percentages of the background that are less extreme, with two decimals; NaN where it has none."""
+        found: dict[str, Float64] = {}
+        for (name, group), quantile_Q in self._quantile_Q.items():
+            if name in columns:
+                rows = np.isin(kind_A, _GROUPS[group])
+                below_A = percentage_below(quantile_Q, columns[name][rows])
+                value_A = found.setdefault(f"{name}_PCT", np.full(len(kind_A), np.nan))
+                value_A[rows] = (below_A if self.fields[name]["extreme"] > 0 else 100 - below_A).round(2)
+        return found

@@ -1,38 +1,48 @@
 """What a model says of alternate alleles, as numbers: log-likelihood ratios, entropies, distances of embeddings.
 
-Shape suffixes: A alleles, F fields, P distinct positions, T bases that are read, S stretches that are read, D hidden
-size, 4 bases in the order A, C, G, T.
+Shape suffixes: A alleles, F fields, N windows, B batch, T tokens and S spans that are read, K columns, D hidden size,
+4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import torch
 
-from mutbert.effects.allele_windows import SnvWindows, haplotype_passes
-from mutbert.effects.alleles import LONGEST, Alleles, Kind, Reason, find_alleles
+from mutbert import alphabet
+from mutbert.effects.alleles import Alleles, Haplotypes, Kind, Reason, find_alleles, read_haplotypes, snv_windows
+from mutbert.encoders.inputs import PLACEMENTS, PaddedWindows
+from mutbert.encoders.token_encoders import AutoEncoder, PeerEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import check_run, open_model, resolve_context, rope_scaled
-from mutbert.inference.run import NO_ROWS, PaddedWindows, Queries, Results, entropy, run_windows
-from mutbert.inference.surroundings import PLACEMENTS, open_surroundings, read_windows
+from mutbert.inference.run import (
+    Queries,
+    Results,
+    Surroundings,
+    batch_of,
+    check_run,
+    entropy,
+    open_model,
+    open_surroundings,
+    resolve_context,
+    rope_scaled,
+    run_batches,
+    run_windows,
+)
 from mutbert.model import MutBertForMaskedLM
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from mutbert.arrays import Float32, Float64
-    from mutbert.inference.surroundings import Surroundings
+    from mutbert.arrays import Float32, Float64, Int64
+    from mutbert.encoders.inputs import Batch, TokenInputs
     from mutbert.progress import Advance
-
-    Columns = Mapping[str, Float32 | Float64]
-
-_OTHERS_AT_ONCE: Final = 64
-_BASES_AT_ONCE: Final = 1 << 22
 
 
 class Field(NamedTuple):
@@ -61,36 +71,24 @@ FIELDS: Final = {
         Field("COS_WINDOW", "Cosine distance of the mean embeddings of the window with ALT and with REF", 1),
     ),
 }  # fmt: skip
-"""What each group of scores that can be asked for adds."""
 
 
 @dataclass(frozen=True)
 class ScoreSettings:
     """How alleles are scored."""
 
-    # Groups of `FIELDS`.
-    scores: tuple[str, ...] = ("llr",)
-    # Bases of a window, by default as many as the model is trained for.
-    context: int | None = None
-    # As in `mutbert.inference.surroundings.place_windows`. SNVs of one shared window are masked together, at most as
-    # large a share of it as in training; MNVs and indels are centred either way.
-    windows: str = "centred"
-    # "both" for the mean over a window and its reverse complement, or "forward".
-    strands: str = "both"
-    # Bases on either side of an MNV or indel that PLLR counts.
-    flank: int = 8
-    # Changed bases of an MNV or indel that is scored; at most `context` less both flanks.
-    longest: int = LONGEST
-    # Around the variant, over which L2_WINDOW and COS_WINDOW take the mean; by default the whole window.
-    distance_bases: int | None = None
-    # Windows that run at once, and in which precision: "fp32" or "bf16".
-    batch_size: int = 32
-    precision: str = "fp32"
-    # Such as {"type": "dynamic", "factor": 2}, for a context longer than trained.
-    rope_scaling: Mapping[str, Any] | None = None
+    scores: tuple[str, ...] = ("llr",)  # groups of `FIELDS`
+    context: int | None = None  # bases of a window, by default as many as the model is trained for
+    windows: str = "centred"  # as in `place_windows`; those of MNVs and indels are centred either way
+    strands: str = "both"  # the mean over a window and its reverse complement, or "forward"
+    flank: int = 8  # bases on either side of an MNV or indel that PLLR counts
+    longest: int = 50  # changed bases of an MNV or indel that is scored; at most `context` less both flanks
+    distance_bases: int | None = None  # around the variant, whose mean L2_WINDOW and COS_WINDOW compare; by default all
+    batch_size: int = 32  # windows
+    precision: str = "fp32"  # or "bf16"
+    rope_scaling: Mapping[str, Any] | None = None  # such as {"type": "dynamic", "factor": 2}, for a longer context
 
-    def check(self) -> None:
-        """Raise an InputError where a setting is out of range."""
+    def __post_init__(self) -> None:
         unknown = [name for name in self.scores if name not in FIELDS]
         if unknown or not self.scores:
             raise InputError(f"scores has {unknown[0] if unknown else 'none'!r}; use some of {', '.join(FIELDS)}")
@@ -98,30 +96,31 @@ class ScoreSettings:
             raise InputError(f"windows is {self.windows!r}; it must be one of {', '.join(PLACEMENTS)}")
         check_run(self.strands, self.precision, self.batch_size)
         for name, least in (("flank", 0), ("longest", 1), ("distance_bases", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
+            if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
 
-    def within(self, context: int) -> ScoreSettings:
-        """Return the settings for windows of so many bases, with `longest` bounded by the room between flanks."""
-        room = context - 2 * self.flank
-        if room < 1:
-            raise InputError(
-                f"flank is {self.flank}, which leaves no room in a context of {context} bases; use a smaller one"
-            )
-        return replace(self, context=context, longest=min(self.longest, room))
 
+class Scorer:
+    """Scores alleles of a genome with a model, which runs on its device and is left as it was.
 
-class AlleleScorer:
-    """What scorers have in common; those of a model have `_snvs` and `_others`, which return columns by field."""
+    A score depends on its allele, the surroundings and the settings; with shared windows also on which other SNVs of a
+    window are scored in the same call, since they are masked together. `fields` are the columns of `score`.
+    """
 
-    fields: tuple[Field, ...]
-    model: Any
+    # SNVs, and other alleles, whose windows are in memory at once. SNVs of a shared window stay together.
+    at_once = sys.maxsize, 64
 
-    def __init__(self, genome: ProbabilisticGenome, settings: ScoreSettings, context: int) -> None:
-        self.genome, self.settings, self.context = genome, settings.within(context), context
-        self._length = np.array(list(genome.lengths.values()), dtype=np.int64)
-        self._at_once = _BASES_AT_ONCE // context + 1, _BASES_AT_ONCE // context + 1
+    def __init__(
+        self, model: Any, genome: ProbabilisticGenome, surroundings: Surroundings, settings: ScoreSettings,
+        context: int | None = None,
+    ) -> None:  # fmt: skip
+        self.context = context or resolve_context(model.config, settings.context, settings.rope_scaling)
+        self.model, self.genome, self.surroundings = model, genome, surroundings
+        if (room := self.context - 2 * settings.flank) < 1:
+            text = f"flank is {settings.flank}, which leaves no room in a context of {self.context} bases"
+            raise InputError(f"{text}; use a smaller one")
+        self.settings = replace(settings, context=self.context, longest=min(settings.longest, room))
+        self.fields = tuple(field for name in FIELDS if name in settings.scores for field in FIELDS[name])
 
     def find(
         self, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str], alternates: Sequence[str]
@@ -135,91 +134,176 @@ class AlleleScorer:
         scored_A, snv_A = alleles.reason_A == Reason.SCORED, alleles.kind_A == Kind.SNV
         advance = advance or (lambda _, /, note="": None)  # noqa: ARG005
         advance(int((~scored_A).sum()))
-        kinds = ((scored_A & snv_A, self._snvs), (scored_A & ~snv_A, self._others))
-        for (chosen_A, score), at_once in zip(kinds, self._at_once, strict=True):
+        for chosen_A, at_once in zip((scored_A & snv_A, scored_A & ~snv_A), self.at_once, strict=True):
             every = np.flatnonzero(chosen_A)
-            for rows in np.split(every, range(at_once, len(every), at_once)):
-                columns = score(alleles.take(rows), advance) if len(rows) else {}
-                for number, field in enumerate(self.fields):
-                    if field.name in columns:
-                        score_AF[rows, number] = columns[field.name]
+            for rows in np.split(every, range(at_once, len(every), at_once)) if len(every) else ():
+                columns, missing_A = self._columns(alleles.take(rows), advance), np.full(len(rows), np.nan)
+                score_AF[rows] = np.stack([columns.get(field.name, missing_A) for field in self.fields], axis=1)
         return score_AF
 
-    def _snvs(self, alleles: Alleles, advance: Advance) -> Columns:
-        raise NotImplementedError
+    def _columns(self, alleles: Alleles, advance: Advance) -> dict[str, Float32 | Float64]:
+        """Return the scores of SNVs, or of other alleles, by field."""
+        snvs, every = alleles.kind_A[0] == Kind.SNV, np.arange(len(alleles))
+        columns: dict[str, Float32 | Float64] = {}
+        groups = [name for name in FIELDS if set(FIELDS[name]) & set(self.fields)]
+        # Of a group of scores, 1 is all that there is to do.
+        advance = scaled(advance, len(alleles) / len(groups))
+        for name in groups:
+            if name == "distance":
+                both = self._haplotypes(alleles, self.settings.windows if snvs else "centred")
+                columns |= distances(self._states(both.windows, both.spans(self.settings.distance_bases), advance))
+            elif snvs:
+                logit_A4 = self._logits(alleles, advance, masked=name == "llr")
+                ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
+                columns |= {"LLR": ratio_A, "ENT": entropy(logit_A4)} if name == "llr" else {"ULLR": ratio_A}
+            elif name == "llr" and any(field.name == "PLLR" for field in self.fields):
+                both = self._haplotypes(alleles, "centred")
+                columns["PLLR"] = both.pseudo_ratios(self.settings.flank, partial(self._run, advance=advance))
+            else:
+                advance(1)
+        return columns
 
-    def _others(self, alleles: Alleles, advance: Advance) -> Columns:
-        raise NotImplementedError
+    def _haplotypes(self, alleles: Alleles, placement: str) -> Haplotypes:
+        return read_haplotypes(self.surroundings.genome, alleles, self.context, placement)
+
+    def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
+        """Return logits of A, C, G and T at SNVs, (A, 4)."""
+        where = self.context, self.settings.windows
+        passes, queries, position_A = snv_windows(self.surroundings.genome, alleles, *where, masked=masked)
+        return self._run(passes, queries, advance).logit_T4[position_A]
+
+    def _states(self, windows: PaddedWindows, queries: Queries, advance: Advance) -> Float32:
+        """Return the mean hidden states of the spans of `Haplotypes.spans`, (S, D)."""
+        return self._run(windows, queries, advance).state_SD
+
+    def _run(self, passes: PaddedWindows, queries: Queries, advance: Advance) -> Results:
+        with rope_scaled(self.model.config, self.settings.rope_scaling):
+            return run_windows(self.model, passes, queries, **self._how(len(passes), advance))
+
+    def _how(self, passes: int, advance: Advance) -> dict[str, Any]:
+        """Return how batches are run."""
+        how = {name: getattr(self.settings, name) for name in ("strands", "batch_size", "precision")}
+        return how | {"advance": scaled(advance, 1 / max(passes, 1))}
 
 
-class Scorer(AlleleScorer):
-    """Scores alleles of a genome with a model, which runs on its device and is left as it was.
+class TokenScorer(Scorer):
+    """Scores alleles of a genome's reference with a model that reads tokens: 6-mers, byte pairs, single letters.
 
-    A score depends on its allele, the surroundings and the settings. With shared windows it also depends on which other
-    alleles of the window are scored in the same call, since they are masked together. `fields` are the columns of
-    `score`; `stride` is the step of the grid of shared windows, else ``None``.
+    With w(b) the token that holds an SNV's position, masked, with base b in place of the variant's,
+    LLR = ln P(w(ALT)) − ln P(w(REF)). For one letter a token that is MutBERT's, and for 6-mers it is conditional on the
+    five other bases (as in Dalla-Torre et al. 2023). Which bases share the token follows from the window's start, since
+    6-mers are counted from there and from the end of every run of N. Models whose tokens do not stay tokens when a base
+    is exchanged have distances alone; there is no PLLR.
     """
 
-    def __init__(
-        self, model: MutBertForMaskedLM, genome: ProbabilisticGenome, surroundings: Surroundings,
-        settings: ScoreSettings,
-    ) -> None:  # fmt: skip
-        settings.check()
-        super().__init__(genome, settings, resolve_context(model.config, settings.context, settings.rope_scaling))
-        self.model, self.surroundings = model, surroundings
-        self.fields = tuple(field for name in FIELDS if name in settings.scores for field in FIELDS[name])
-        self.stride = max(self.context // 2, 1) if settings.windows == "shared" else None
-        # SNVs of a shared window stay together; MNVs and indels have many windows each.
-        self._at_once = sys.maxsize, _OTHERS_AT_ONCE
+    def __init__(self, encoder: AutoEncoder, genome: ProbabilisticGenome, settings: ScoreSettings) -> None:
+        if settings.rope_scaling is not None or settings.windows != "centred":
+            raise InputError(
+                f"{encoder.name}: rope_scaling and shared windows are for MutBERT; leave them out for others"
+            )
+        peer = encoder if isinstance(encoder, PeerEncoder) else None
+        ratios = {"llr", "unmasked"} & set(settings.scores) if peer is not None and peer.likelihood else set()
+        asked = ratios | ({"distance"} & set(settings.scores))
+        # An MNV or indel makes other tokens, which have no ratio.
+        fields = tuple(one for name in FIELDS if name in asked for one in FIELDS[name] if one.name != "PLLR")
+        if not fields:
+            raise InputError(
+                f"{encoder.name}: has no likelihood ratio, as another base makes other tokens; add distance to --scores"
+            )
+        context = settings.context or (512 if peer is None else peer.context)
+        model = peer.masked(0) if peer is not None and ratios else encoder.body(0)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        super().__init__(model, genome, Surroundings("reference", genome.reference(), {}), settings, context)
+        self.encoder, self.fields, self.at_once = encoder, fields, ((1 << 22) // context + 1,) * 2
+        self._body = self.model.base_model if ratios else self.model
 
-    def score(self, alleles: Alleles, advance: Advance | None = None) -> Float32:
-        """Return scores, shape (A, F), in the order of `fields`; NaN where an allele has no such score."""
-        with rope_scaled(self.model.config, self.settings.rope_scaling):
-            return super().score(alleles, advance)
+    def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
+        # They are log-probabilities up to a constant; NaN where the SNV is in no token, or one of the four is none.
+        peer = self.encoder
+        assert isinstance(peer, PeerEncoder)
+        # Words of bases, of which the special tokens are none.
+        vocabulary = peer.tokenizer.get_vocab().items()
+        words = {word: number for word, number in vocabulary if word and set(word) <= set(alphabet.BASES)}
+        both, every = self._haplotypes(alleles, "centred"), np.arange(len(alleles))
+        windows, column_A = both.windows.take(both.row_H[every]), both.begin_H[every]
 
-    def _snvs(self, alleles: Alleles, advance: Advance) -> Columns:
-        windows = SnvWindows(alleles, self._length, self.context, self.settings.windows)
-        plain = read_windows(self.surroundings.genome, windows.contig_W, windows.start_W, windows.length_W)
-        columns: dict[str, Float32 | Float64] = {}
-        every, share = np.arange(len(alleles)), len(alleles) / len(set(self.settings.scores))
-        for name in set(self.settings.scores):
-            if name == "distance":
-                passes, *stretches = windows.sides(plain, alleles, self.settings.distance_bases)
-                columns |= distances(self._run(passes, Queries(NO_ROWS, NO_ROWS, *stretches), share, advance).state_SD)
-                continue
-            passes, pass_P = plain, windows.window_P
-            if name == "llr":
-                passes, pass_P = windows.masked(plain, together=self.stride is not None)
-            logit_P4 = self._run(passes, Queries(pass_P, windows.column_P), share, advance).logit_T4
-            logit_A4 = logit_P4[windows.position_A]
-            ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
-            if name == "llr":
-                columns["ENT"] = entropy(logit_P4)[windows.position_A]
-            columns["LLR" if name == "llr" else "ULLR"] = ratio_A
-        return columns
+        def find(inputs: TokenInputs, reverse: bool) -> Int64:
+            offset_A = windows.length_N - 1 - column_A if reverse else column_A
+            token_A, id_A, within_A = inputs.locate(every, offset_A)
+            choice_A4 = _with_bases(words, id_A, within_A)
+            # Complements are the order A, C, G, T reversed.
+            return np.column_stack([token_A, choice_A4[:, ::-1] if reverse else choice_A4])
 
-    def _others(self, alleles: Alleles, advance: Advance) -> Columns:
-        asked = {"llr", "distance"} & set(self.settings.scores)
-        if not asked:
-            advance(len(alleles))
-            return {}
-        flank, wide, share = self.settings.flank, self.settings.distance_bases, len(alleles) / len(asked)
-        both = haplotype_passes(self.surroundings.genome, alleles, self._length, self.context, flank, wide)
-        columns: dict[str, Float32 | Float64] = {}
-        if "llr" in asked:
-            reads = Queries(np.arange(len(both.row_T)), both.column_T)
-            columns["PLLR"] = both.ratio(self._run(both.masked(), reads, share, advance).logit_T4)
-        if "distance" in asked:
-            reads = Queries(NO_ROWS, NO_ROWS, both.row_S, both.begin_S, both.end_S)
-            columns |= distances(self._run(both.windows, reads, share, advance).state_SD)
-        return columns
+        def read(batch: Batch, found_BK: torch.Tensor) -> torch.Tensor:
+            token_B = found_BK[:, 0]
+            if masked:
+                row_B = torch.arange(len(token_B), device=token_B.device)
+                batch["input_ids"][row_B, token_B] = peer.tokenizer.mask_token_id
+            return peer.masked_logits(self.model, batch, token_B).gather(1, found_BK[:, 1:])
 
-    def _run(self, passes: PaddedWindows, reads: Queries, share: float, advance: Advance) -> Results:
-        settings, share = self.settings, share / max(len(passes), 1)
-        return run_windows(
-            self.model, passes, reads, batch_size=settings.batch_size, precision=settings.precision,
-            strands=settings.strands, advance=lambda done, /, note="": advance(done * share, note),
-        )  # fmt: skip
+        return self._read(windows, find, read, advance)
+
+    def _states(self, windows: PaddedWindows, queries: Queries, advance: Advance) -> Float32:
+        """Return the mean hidden states of the tokens that spans overlap; NaN where these are unknown."""
+        # A row for each haplotype, with begin and end of both its spans.
+        passes = windows.take(queries.row_S.reshape(2, 2, -1)[:, 0].reshape(-1))
+        spans = np.stack([queries.begin_S, queries.end_S]).reshape(2, 2, 2, -1)
+        span_N4, every = spans.transpose(1, 3, 2, 0).reshape(-1, 4), np.arange(len(passes))
+
+        def find(inputs: TokenInputs, reverse: bool) -> Int64:
+            own_N4 = passes.length_N[:, None] - span_N4[:, [1, 0, 3, 2]] if reverse else span_N4
+            return np.stack([inputs.tokens_at(every, own_N4[:, side] - side % 2) for side in range(4)], axis=1)
+
+        def read(batch: Batch, found_B4: torch.Tensor) -> torch.Tensor:
+            states_BTD = self.encoder.hidden_states(self._body, batch).float()
+            index_T = torch.arange(states_BTD.shape[1], device=states_BTD.device)
+            means = []
+            for first in (0, 2):
+                weight_BT = (index_T >= found_B4[:, first, None]) & (index_T <= found_B4[:, first + 1, None])
+                # No matrix product, which autocast would compute in less precision.
+                total_BD = (weight_BT[..., None].float() * states_BTD).sum(dim=1)
+                means.append(total_BD / weight_BT.sum(dim=1, keepdim=True))
+            return torch.cat(means, dim=1)
+
+        states = self._read(passes, find, read, advance).reshape(2, len(passes) // 2, 2, -1)
+        return states.swapaxes(1, 2).reshape(2 * len(passes), -1)
+
+    def _read(
+        self, windows: PaddedWindows, find: Callable[[TokenInputs, bool], Int64],
+        read: Callable[[Batch, torch.Tensor], torch.Tensor], advance: Advance,
+    ) -> Float32:  # fmt: skip
+        """Return what `read` computes of windows, (N, D), averaged over strands; NaN where there is nothing to read.
+
+        ``find(inputs, reverse)`` returns what is read of a strand's tokens, (N, K), with a negative number for nothing.
+        """
+        most, strands = most_tokens(self._body), []
+        for reverse in (False, True)[: 1 + (self.settings.strands == "both")]:
+            own = windows.reverse_complement() if reverse else windows
+            inputs = self.encoder.inputs(own)
+            if most is not None and (longest := int(inputs.length_N.max(initial=0))) > most:
+                raise InputError(
+                    f"{self.encoder.name}: a window of {self.context:,} bases has {longest:,} tokens, where the model "
+                    f"has positions for {most:,}; use a smaller --context"
+                )
+            strands.append((inputs, find(inputs, reverse)))
+        rows = np.flatnonzero(np.all([(found_NK >= 0).all(axis=1) for _, found_NK in strands], axis=0))
+
+        def predict(chosen: Int64, reverse: bool) -> list[torch.Tensor]:
+            inputs, found_NK = strands[reverse]
+            batch = batch_of(inputs, rows[chosen], self.model)
+            return [read(batch, torch.from_numpy(found_NK[rows[chosen]]).to(batch["input_ids"].device))]
+
+        length_N = strands[0][0].length_N[rows]
+        order, found = run_batches(self.model, length_N, predict, **self._how(len(rows), advance))
+        value_ND = np.full((len(windows), found[0].shape[1] if found else 4), np.nan, dtype=np.float32)
+        if found:
+            value_ND[rows[order]] = found[0]
+        return value_ND
+
+
+def scaled(advance: Advance, factor: float) -> Advance:
+    """Return a callback that advances by `factor` for each unit."""
+    return lambda amount, /, note="": advance(amount * factor, note)
 
 
 def distances(state_SD: Float32) -> dict[str, Float64]:
@@ -235,18 +319,25 @@ def distances(state_SD: Float32) -> dict[str, Float64]:
     return dict(zip(names, values, strict=True))
 
 
+def _with_bases(words: Mapping[str, int], id_N: Int64, offset_N: Int64) -> Int64:
+    """Return the ids of tokens with A, C, G and T at an offset in each, (N, 4); -1 where one is no token."""
+    texts = {number: word for word, number in words.items()}
+    pairs, pair_N = np.unique([id_N, offset_N], axis=1, return_inverse=True)
+    ids = np.full((pairs.shape[1], len(alphabet.BASES)), -1, dtype=np.int64)
+    for row, (number, offset) in enumerate(pairs.T.tolist()):
+        word = texts.get(number, "")
+        if 0 <= offset < len(word):
+            ids[row] = [words.get(word[:offset] + base + word[offset + 1 :], -1) for base in alphabet.BASES]
+    return ids[pair_N.reshape(-1)]
+
+
 def open_scorer(
     model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome, *,
     surroundings: str = "reference", person_vcf: Path | None = None, sample: str | None = None,
     settings: ScoreSettings = ScoreSettings(), progress: bool = False,
 ) -> Scorer:  # fmt: skip
-    """Return a scorer; a checkpoint is read to a GPU where there is one, a loaded model runs where it is.
-
-    `surroundings` is ``"reference"``, ``"population"`` or ``"person"``, with the file of the person's genotypes and the
-    sample's name in it.
-    """
-    settings.check()
+    """Return a scorer; a checkpoint is read to a GPU where there is one, a loaded model runs where it is."""
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
-    around_variants = open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, progress=progress)
-    return Scorer(open_model(model, MutBertForMaskedLM), genome, around_variants, settings)
+    seen = open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, progress=progress)
+    return Scorer(open_model(model, MutBertForMaskedLM), genome, seen, settings)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import transformers
 
 from mutbert.encoders.cnn import CnnClassifier
-from mutbert.encoders.inputs import BaseInputs, Population
+from mutbert.encoders.inputs import BaseInputs
 from mutbert.encoders.known import RANDOM, resolve_model
 from mutbert.encoders.peers import find_peer
 from mutbert.encoders.token_encoders import AutoEncoder, PeerEncoder, checkpoint_identity
@@ -212,8 +212,7 @@ class _ReadsBases:
         special_tokens: bool = True,
     ) -> BaseInputs:
         """Prepare sequences; see `Encoder.inputs`."""
-        population = None if genome is None else Population(examples, genome)
-        return BaseInputs(examples, max_tokens=max_tokens, population=population, special_tokens=special_tokens)
+        return BaseInputs(examples, max_tokens=max_tokens, genome=genome, special_tokens=special_tokens)
 
 
 class MutBertEncoder(_ReadsBases):

@@ -1,10 +1,13 @@
-"""Sequences as a model takes them: whole batches at once, of either strand, padded to their longest alone.
+"""Sequences as a model reads them: whole batches at once, of either strand, padded to their longest alone.
 
-Shape suffixes: N sequences, B those of a batch, L positions, V variant positions.
+Bases are one byte each until they are token ids, or distributions over tokens. Shape suffixes: N sequences or windows,
+L length in bases or tokens, B batch, M positions with a distribution of their own, P rows or positions asked for, E
+edits, X members of rows, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -12,283 +15,290 @@ import numpy as np
 import torch
 
 from mutbert import alphabet
+from mutbert.arrays import list_ranges
 from mutbert.genome.store import fixed_to_float
-from mutbert.regions import match_contig
+from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy.typing as npt
-
-    from mutbert.arrays import Bool, Float32, Int64
+    from mutbert.arrays import Bool, Int64, UInt8, UInt16
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
 
     Batch = dict[str, torch.Tensor]
 
-# Behind the base codes, so that one table says what each place of a batch is.
-_PAD, _CLS, _SEP = range(len(alphabet.IUPAC), len(alphabet.IUPAC) + 3)
-_ID_OF_CODE: Final = torch.from_numpy(
-    np.append(alphabet.TOKEN_ID_OF_CODE, [alphabet.PAD_ID, alphabet.CLS_ID, alphabet.SEP_ID])
+PLACEMENTS: Final = ("centred", "shared")
+MASKED: Final = len(alphabet.IUPAC)
+"""Base code that stands for ``[MASK]``."""
+_CLS, _SEP, _PAD = MASKED + 1, MASKED + 2, MASKED + 3
+_IDS: Final = np.append(
+    alphabet.TOKEN_ID_OF_CODE, [alphabet.MASK_ID, alphabet.CLS_ID, alphabet.SEP_ID, alphabet.PAD_ID]
 )
-_PROBABILITIES_OF_CODE: Final = torch.from_numpy(
-    np.concatenate(
-        [
-            alphabet.TOKEN_PROBABILITIES,
-            np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)[[alphabet.PAD_ID, alphabet.CLS_ID, alphabet.SEP_ID]],
-        ]
-    )
+_PROBABILITIES: Final = np.concatenate(
+    [alphabet.TOKEN_PROBABILITIES, np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)[_IDS[MASKED:]]]
 )
-_N: Final = alphabet.UNKNOWN
-_LETTERS: Final = frozenset("ACGTN")
+_COMPLEMENT: Final = np.append(alphabet.COMPLEMENT_OF_CODE, np.uint8(MASKED))
+_ROWS_AT_ONCE: Final = 1024
 
 
-class Sequences(NamedTuple):
-    """Sequences without labels: their base codes one after the other, and where each begins and the last ends."""
+@dataclass(frozen=True)
+class PaddedWindows:
+    """Windows of any lengths; what follows a window's end is ignored."""
 
-    base_codes: npt.NDArray[np.uint8]
-    offsets: Int64
+    code_NL: UInt8  # base codes, or `MASKED`
+    length_N: Int64
+    row_M: Int64
+    column_M: Int64
+    frequency_M4: UInt16  # instead of the code, in units of 1/65535
 
     @classmethod
-    def of(cls, codes: Sequence[npt.NDArray[np.uint8]]) -> Sequences:
-        """Return sequences, each given as its base codes."""
-        return cls(np.concatenate([np.zeros(0, np.uint8), *codes]), np.cumsum([0, *map(len, codes)], dtype=np.int64))
+    def of(cls, codes: Sequence[UInt8]) -> PaddedWindows:
+        """Return sequences of base codes as windows, without distributions."""
+        length_N, none = np.array([len(code_L) for code_L in codes], dtype=np.int64), np.zeros(0, dtype=np.int64)
+        code_NL = np.zeros((len(codes), int(length_N.max(initial=0))), dtype=np.uint8)
+        windows = cls(code_NL, length_N, none, none, np.zeros((0, len(alphabet.BASES)), dtype=np.uint16))
+        code_NL[windows.inside_NL] = np.concatenate([np.zeros(0, np.uint8), *codes])
+        return windows
+
+    def __len__(self) -> int:
+        return len(self.length_N)
+
+    @property
+    def inside_NL(self) -> Bool:  # noqa: N802
+        """Which columns are within their window."""
+        return np.arange(self.code_NL.shape[1]) < self.length_N[:, None]
+
+    @property
+    def base_codes(self) -> UInt8:
+        """Codes of all windows, one window after the other."""
+        return self.code_NL[self.inside_NL]
+
+    @property
+    def offsets(self) -> Int64:
+        """Where each window starts in `base_codes`, and the end of the last."""
+        return np.append(0, np.cumsum(self.length_N))
+
+    def take(self, rows_P: Int64) -> PaddedWindows:
+        """Return some of the windows in the order asked for, any of them repeatedly."""
+        length_P = self.length_N[rows_P]
+        code_PL = self.code_NL[rows_P, : int(length_P.max(initial=0))]
+        row_M, member_M = find_members(self.row_M, rows_P)
+        return PaddedWindows(code_PL, length_P, row_M, self.column_M[member_M], self.frequency_M4[member_M])
+
+    def with_codes(self, row_E: Int64, column_E: Int64, code_E: UInt8 | int) -> PaddedWindows:
+        """Return the windows with other codes at some positions, which lose their distributions."""
+        code_NL = self.code_NL.copy()
+        code_NL[row_E, column_E] = code_E
+        width = code_NL.shape[1]
+        kept_M = ~np.isin(self.row_M * width + self.column_M, row_E * width + column_E)
+        row_M, column_M = self.row_M[kept_M], self.column_M[kept_M]
+        return PaddedWindows(code_NL, self.length_N, row_M, column_M, self.frequency_M4[kept_M])
+
+    def reverse_complement(self, turned_N: Bool | None = None) -> PaddedWindows:
+        """Return the windows, or the chosen ones of them, as the other strand reads."""
+        turned_N = np.ones(len(self), dtype=np.bool_) if turned_N is None else turned_N
+        turned_N1, column_L = turned_N[:, None], np.arange(self.code_NL.shape[1])
+        source_NL = np.where(turned_N1, np.maximum(self.length_N[:, None] - 1 - column_L, 0), column_L)
+        code_NL = np.take_along_axis(self.code_NL, source_NL, axis=1)
+        code_NL = np.where(turned_N1, _COMPLEMENT[code_NL], code_NL)
+        turned_M = turned_N[self.row_M]
+        column_M = np.where(turned_M, self.length_N[self.row_M] - 1 - self.column_M, self.column_M)
+        # A, C, G, T backwards are their complements.
+        frequency_M4 = np.where(turned_M[:, None], self.frequency_M4[:, ::-1], self.frequency_M4)
+        return PaddedWindows(code_NL, self.length_N, self.row_M, column_M, frequency_M4)
+
+    def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
+        """Return `tokens` of some of the windows; of those chosen by `reverse`, (B,), the other strand's."""
+        windows = self.take(rows)
+        return (windows if reverse is None else windows.reverse_complement(reverse)).tokens()
+
+    def tokens(self, *, special_tokens: bool = True) -> Batch:
+        """Return ``input_ids``, or ``input_probs`` where ids do not suffice, and a mask where there is padding."""
+        code_NL = np.where(self.inside_NL, self.code_NL, np.uint8(_PAD))
+        if special_tokens:
+            code_NL = np.pad(code_NL, ((0, 0), (1, 1)), constant_values=_PAD)
+            code_NL[:, 0] = _CLS
+            code_NL[np.arange(len(self)), self.length_N + 1] = _SEP
+        if len(self.row_M) or ((code_NL >= len(alphabet.BASES)) & (code_NL < alphabet.UNKNOWN)).any():
+            probs_NLV = _PROBABILITIES[code_NL]
+            column_M, bases = self.column_M + int(special_tokens), alphabet.BASE_IDS
+            probs_NLV[self.row_M, column_M] = 0
+            probs_NLV[self.row_M, column_M, bases] = fixed_to_float(self.frequency_M4)
+            batch = {"input_probs": torch.from_numpy(probs_NLV)}
+        else:
+            batch = {"input_ids": torch.from_numpy(_IDS[code_NL])}
+        if (self.length_N != self.code_NL.shape[1]).any():
+            batch["attention_mask"] = torch.from_numpy((code_NL != _PAD).astype(np.int64))
+        return batch
+
+
+def find_members(row_X: Int64, rows_P: Int64) -> tuple[Int64, Int64]:
+    """Return all members of the rows asked for, row by row: which of these rows each is in, and its index."""
+    order = np.argsort(row_X, kind="stable")
+    sorted_X = row_X[order]
+    row, place = list_ranges(np.searchsorted(sorted_X, rows_P), np.searchsorted(sorted_X, rows_P, "right"))
+    return row, order[place]
+
+
+def concatenate_windows(parts: Sequence[PaddedWindows]) -> PaddedWindows:
+    """Return all windows of several parts, in order."""
+    parts = [PaddedWindows.of([]), *parts]
+    width = max(part.code_NL.shape[1] for part in parts)
+    codes = [np.pad(part.code_NL, ((0, 0), (0, width - part.code_NL.shape[1]))) for part in parts]
+    rows = [part.row_M + first for part, first in zip(parts, np.cumsum([0, *map(len, parts[:-1])]), strict=True)]
+    lengths, columns, frequencies = zip(*((one.length_N, one.column_M, one.frequency_M4) for one in parts), strict=True)
+    return PaddedWindows(*map(np.concatenate, (codes, lengths, rows, columns, frequencies)))
+
+
+class Placed(NamedTuple):
+    """0-based starts of windows, and their bases."""
+
+    start_P: Int64
+    length_P: Int64
+
+
+def place_windows(position_P: Int64, contig_length_P: Int64, context: int, placement: str = "centred") -> Placed:
+    """Return the window of `context` bases (of a shorter contig all) in which each position is seen.
+
+    Centred, the position is base ``context // 2``. Shared, windows lie on a grid half a context apart, and a position
+    has at least a quarter of the context, rounded down, on either side. At contigs' ends windows are shifted.
+    """
+    if placement == "shared":
+        stride = max(context // 2, 1)
+        start_P = position_P // stride * stride - (context - stride) // 2
+    else:
+        start_P = position_P - context // 2
+    length_P = np.minimum(context, contig_length_P)
+    return Placed(np.clip(start_P, 0, contig_length_P - length_P), length_P)
+
+
+def read_windows(genome: ProbabilisticGenome, contig_N: Int64, start_N: Int64, length_N: Int64) -> PaddedWindows:
+    """Return windows of any lengths, by the numbers of their contigs in the genome's order and 0-based starts."""
+    order, parts = np.argsort(length_N, kind="stable"), []
+    lengths, first = np.unique(length_N[order], return_index=True)
+    for length, rows in zip(lengths.tolist(), np.split(order, first[1:]), strict=False):
+        found = genome.windows(contig_N[rows], start_N[rows], length)
+        # N is unknown, whatever a population has there.
+        known_M = found.base_BL[found.row_N, found.column_N] != alphabet.UNKNOWN
+        varies = (found.row_N[known_M], found.column_N[known_M], found.frequency_N4[known_M])
+        parts.append(PaddedWindows(found.base_BL, length_N[rows], *varies))
+    windows = concatenate_windows(parts)
+    return windows if len(parts) <= 1 else windows.take(np.argsort(order))
 
 
 class Inputs(Protocol):
     """Sequences, prepared once for a model."""
 
-    length_N: Int64
-    """Tokens of each sequence, special ones included."""
+    length_N: Int64  # tokens, special ones included
 
     def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
-        """Give what the model takes for some of them.
+        """Return what the model takes for some rows, of those chosen by `reverse`, (B,), the other strand.
 
-        Parameters
-        ----------
-        rows : ndarray of int64, shape (B,)
-            Which.
-        reverse : ndarray of bool, shape (B,), optional
-            Which of these to read on the other strand.
-
-        Returns
-        -------
-        dict of str to Tensor
-            Arguments of the model, each (B, L, ...), and ``attention_mask`` where there is padding.
+        Arguments of the model, each (B, L, ...), with ``attention_mask`` where there is padding.
         """
 
     def tokens_at(self, rows: Int64, place_B: Int64) -> Int64:
-        """Find the token that a base of each of some sequences is in, as read forward.
+        """Return the token, (B,), that holds the base at an offset of each row's forward strand.
 
-        Parameters
-        ----------
-        rows : ndarray of int64, shape (B,)
-            Which.
-        place_B : ndarray of int64, shape (B,)
-            0-based place of the base in its sequence.
-
-        Returns
-        -------
-        ndarray of int64, shape (B,)
-            Its index among the sequence's tokens; -1 where the sequence was cut before it, or the tokens do not say
-            which bases they stand for.
+        It is -1 where the sequence was cut before it, or tokens do not tell which bases they stand for.
         """
-
-
-class Population:
-    """The allele frequencies of a population at the places where sequences come from.
-
-    Parameters
-    ----------
-    examples : Examples
-        The sequences, with regions.
-    genome : ProbabilisticGenome
-        The population's genome.
-
-    Attributes
-    ----------
-    place_V : ndarray of int64
-        Where positions vary, as indices into ``examples.base_codes``, ascending.
-    frequency_V4 : ndarray of float32
-        What is found there.
-    used, elsewhere, unlike : int
-        Sequences whose places the genome has; without a place in it; and with other bases than it has there, whose
-        frequencies are not used.
-    """
-
-    def __init__(self, examples: Examples, genome: ProbabilisticGenome) -> None:
-        self.used = self.elsewhere = self.unlike = 0
-        names = list(genome.lengths)
-        found = {
-            contig: match_contig(contig, names) for contig in {place.contig for place in examples.regions if place}
-        }
-        rows_by_length: dict[int, list[tuple[int, int, int]]] = {}
-        for row, region in enumerate(examples.regions):
-            contig = found[region.contig] if region is not None else None
-            if region is None or contig is None or not region.start < region.end <= genome.lengths[contig]:
-                self.elsewhere += 1
-                continue
-            rows_by_length.setdefault(len(region), []).append((row, names.index(contig), region.start))
-        places, frequencies = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.float32)]
-        for length, entries in rows_by_length.items():
-            row_B, contig_B, start_B = np.array(entries, dtype=np.int64).T
-            windows = genome.windows(contig_B, start_B, length)
-            first_B = examples.offsets[row_B]
-            own_BL = examples.base_codes[first_B[:, None] + np.arange(length)]
-            like_B = ((own_BL == windows.base_BL) | (own_BL == _N) | (windows.base_BL == _N)).all(axis=1)
-            self.used += int(like_B.sum())
-            self.unlike += int((~like_B).sum())
-            kept = like_B[windows.row_N]
-            places.append((first_B[windows.row_N] + windows.column_N)[kept])
-            frequencies.append(fixed_to_float(windows.frequency_N4[kept]))
-        place_V = np.concatenate(places)
-        order = np.argsort(place_V, kind="stable")
-        self.place_V = place_V[order]
-        self.frequency_V4 = np.concatenate(frequencies)[order]
 
 
 class BaseInputs:
-    """One token a base with ``[CLS]`` and ``[SEP]`` around, as MutBERT reads; ambiguous codes are distributions.
+    """One token a base between ``[CLS]`` and ``[SEP]``, as MutBERT reads; ambiguous codes are distributions.
 
-    Parameters
-    ----------
-    examples : Examples
-        The sequences.
-    max_tokens : int, optional
-        Cut longer ones at their end, special tokens counted.
-    population : Population, optional
-        Read positions that vary as the population's distribution.
-    special_tokens : bool
-        Put ``[CLS]`` and ``[SEP]`` around, as in training.
+    Sequences are cut at their end to `max_tokens`, special ones included. With `genome`, sequences whose region it has
+    are read with the population's frequencies; `unplaced` counts the others by reason.
     """
 
     def __init__(
-        self,
-        examples: Examples,
-        *,
-        max_tokens: int | None = None,
-        population: Population | None = None,
-        special_tokens: bool = True,
-    ) -> None:
-        self._code = examples.base_codes
-        self._offset = examples.offsets
-        # Tokens before the first base, and as many behind the last.
-        self._frame = int(special_tokens)
-        self._kept_N = np.diff(examples.offsets)
-        if max_tokens is not None:
-            self._kept_N = np.minimum(self._kept_N, max_tokens - 2 * self._frame)
-        self._population = population
-        self.length_N = self._kept_N + 2 * self._frame
-
-    @property
-    def unplaced(self) -> dict[str, int]:
-        """How many sequences are read without the population's frequencies that were asked for, by reason."""
-        population = self._population
-        if population is None:
-            return {}
-        return {
-            "no place in the genome": population.elsewhere,
-            "other bases than the genome has there": population.unlike,
-        }
+        self, examples: Examples | PaddedWindows, *, max_tokens: int | None = None,
+        genome: ProbabilisticGenome | None = None, special_tokens: bool = True,
+    ) -> None:  # fmt: skip
+        self._code, self._offset, self._special = examples.base_codes, examples.offsets, special_tokens
+        bases_N = np.diff(self._offset)
+        self._kept_N = bases_N if max_tokens is None else np.minimum(bases_N, max_tokens - 2 * special_tokens)
+        self.cut_N: Int64 = bases_N - self._kept_N
+        self.length_N: Int64 = self._kept_N + 2 * special_tokens
+        self._place_M, self._frequency_M4 = np.zeros(0, np.int64), np.zeros((0, len(alphabet.BASES)), np.uint16)
+        self.unplaced: dict[str, int] = {}
+        if genome is not None:
+            self._place_M, self._frequency_M4, self.unplaced = _population(examples, genome)  # type: ignore[arg-type]
 
     def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
-        """Give ``input_ids``, or ``input_probs`` where an id cannot say enough; see `Inputs.batch`."""
-        reverse_B = np.zeros(len(rows), dtype=np.bool_) if reverse is None else reverse
-        kept_B = self._kept_N[rows]
-        place_BL = np.arange(kept_B.max(initial=0))[None]
-        inside_BL = place_BL < kept_B[:, None]
-        source_BL = np.where(
-            reverse_B[:, None], self._offset[rows + 1][:, None] - 1 - place_BL, self._offset[rows][:, None] + place_BL
+        """Return ``input_ids``, or ``input_probs`` where ids do not suffice."""
+        kept_B, first_B = self._kept_N[rows], self._offset[rows]
+        if reverse is not None:
+            # The other strand is cut at this one's start.
+            first_B = first_B + np.where(reverse, self.cut_N[rows], 0)
+        row_M, member_M = list_ranges(*np.searchsorted(self._place_M, [first_B, first_B + kept_B]))
+        column_M = self._place_M[member_M] - first_B[row_M]
+        windows = PaddedWindows(
+            _codes_from(self._code, first_B, kept_B), kept_B, row_M, column_M, self._frequency_M4[member_M]
         )
-        code_BL = self._code[np.where(inside_BL, source_BL, 0)]
-        code_BL = np.where(reverse_B[:, None], alphabet.COMPLEMENT_OF_CODE[code_BL], code_BL)
-        framed_BL = np.where(inside_BL, code_BL, np.uint8(_PAD))
-        if self._frame:
-            framed_BL = np.pad(framed_BL, ((0, 0), (1, 1)), constant_values=_PAD)
-            framed_BL[:, 0] = _CLS
-            framed_BL[np.arange(len(rows)), kept_B + 1] = _SEP
-        framed = torch.from_numpy(framed_BL).long()
-
-        batch: Batch = {}
-        variants = self._variants(rows, reverse_B)
-        if len(variants[0]) or ((code_BL >= len(alphabet.BASES)) & (code_BL != _N) & inside_BL).any():
-            batch["input_probs"] = _PROBABILITIES_OF_CODE[framed]
-            row_V, column_V, frequency_V4 = variants
-            token_V = column_V + self._frame
-            batch["input_probs"][row_V, token_V] = 0
-            batch["input_probs"][row_V, token_V, alphabet.BASE_IDS] = torch.from_numpy(frequency_V4)
-        else:
-            batch["input_ids"] = _ID_OF_CODE[framed]
-        if (kept_B != kept_B.max(initial=0)).any():
-            batch["attention_mask"] = (framed != _PAD).long()
-        return batch
+        windows = windows if reverse is None else windows.reverse_complement(reverse)
+        return windows.tokens(special_tokens=self._special)
 
     def tokens_at(self, rows: Int64, place_B: Int64) -> Int64:
-        """Give the place, behind ``[CLS]`` where there is one; see `Inputs.tokens_at`."""
-        return np.where(place_B < self._kept_N[rows], place_B + self._frame, -1)
+        """Return the offset, past ``[CLS]`` where there is one."""
+        return np.where(place_B < self._kept_N[rows], place_B + self._special, -1)
 
-    def cut(self, row: int) -> int:
-        """Count the bases of a sequence that were cut off."""
-        return int(self._offset[row + 1] - self._offset[row] - self._kept_N[row])
 
-    def _variants(self, rows: Int64, reverse_B: Bool) -> tuple[Int64, Int64, Float32]:
-        """Find the positions of a batch that vary: row, column and frequencies, as read on the strand asked for."""
-        if self._population is None:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4), np.float32)
-        place_V = self._population.place_V
-        first_B, last_B = (np.searchsorted(place_V, self._offset[rows + behind]) for behind in (0, 1))
-        count_B = last_B - first_B
-        row_V = np.repeat(np.arange(len(rows)), count_B)
-        number_V = np.arange(count_B.sum()) + np.repeat(first_B - (np.cumsum(count_B) - count_B), count_B)
-        turned_V = reverse_B[row_V]
-        column_V = np.where(
-            turned_V,
-            self._offset[rows + 1][row_V] - 1 - place_V[number_V],
-            place_V[number_V] - self._offset[rows][row_V],
-        )
-        frequency_V4 = self._population.frequency_V4[number_V]
-        # A C G T backwards are their complements.
-        frequency_V4 = np.where(turned_V[:, None], frequency_V4[:, ::-1], frequency_V4)
-        kept = column_V < self._kept_N[rows][row_V]
-        return row_V[kept], column_V[kept], np.ascontiguousarray(frequency_V4[kept])
+def _codes_from(codes: UInt8, first_B: Int64, length_B: Int64) -> UInt8:
+    """Return codes (B, L) from where each row starts; past a row's end they mean nothing."""
+    return codes.take(first_B[:, None] + np.arange(length_B.max(initial=0)), mode="clip")
+
+
+def _population(examples: Examples, genome: ProbabilisticGenome) -> tuple[Int64, UInt16, dict[str, int]]:
+    """Return where in `base_codes` a population varies, its frequencies, and counts of sequences it is not used for."""
+    names, number = ContigNames(genome.lengths), {name: index for index, name in enumerate(genome.lengths)}
+    located = [
+        (row, number[contig], region.start, len(region))
+        for row, region in enumerate(examples.regions)
+        if region and (contig := names.find(region.contig)) and region.start < region.end <= genome.lengths[contig]
+    ]
+    table_N4, other = np.array(located, dtype=np.int64).reshape(-1, 4), 0
+    table_N4 = table_N4[np.argsort(table_N4[:, 3], kind="stable")]
+    places, frequencies = [np.zeros(0, np.int64)], [np.zeros((0, len(alphabet.BASES)), np.uint16)]
+    for first in range(0, len(table_N4), _ROWS_AT_ONCE):
+        row_B, contig_B, start_B, length_B = table_N4[first : first + _ROWS_AT_ONCE].T
+        windows, first_B = read_windows(genome, contig_B, start_B, length_B), examples.offsets[row_B]
+        own_BL, code_BL = _codes_from(examples.base_codes, first_B, length_B), windows.code_NL
+        unknown_BL = (own_BL == alphabet.UNKNOWN) | (code_BL == alphabet.UNKNOWN)
+        alike_B = ((own_BL == code_BL) | unknown_BL | ~windows.inside_NL).all(axis=1)
+        other += int((~alike_B).sum())
+        kept_M = alike_B[windows.row_M]
+        places.append((first_B[windows.row_M] + windows.column_M)[kept_M])
+        frequencies.append(windows.frequency_M4[kept_M])
+    place_M = np.concatenate(places)
+    order = np.argsort(place_M, kind="stable")
+    unplaced = {
+        "no place in the genome": len(examples.regions) - len(table_N4),
+        "other bases than the genome has there": other,
+    }
+    return place_M[order], np.concatenate(frequencies)[order], unplaced
 
 
 class TokenInputs:
-    """Whatever tokens a tokenizer of `transformers` makes: 6-mers, byte pairs, single bases.
+    """Tokens of a tokenizer of `transformers`: 6-mers, byte pairs, single bases.
 
-    Such tokenizers know A, C, G, T and N; other IUPAC codes are read as N.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerBase
-        The model's own.
-    examples : Examples or Sequences
-        The sequences.
-    max_tokens : int, optional
-        Cut longer ones at their end, special tokens counted.
-    special_tokens : bool
-        Let the tokenizer put its special tokens around.
+    Such tokenizers know A, C, G, T and N; other IUPAC codes are read as N. Sequences are cut at their end to
+    `max_tokens`, special ones included.
     """
 
     def __init__(
-        self,
-        tokenizer: Any,
-        examples: Examples | Sequences,
-        *,
-        max_tokens: int | None = None,
+        self, tokenizer: Any, examples: Examples | PaddedWindows, *, max_tokens: int | None = None,
         special_tokens: bool = True,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self._max_tokens = max_tokens
-        self._special_tokens = special_tokens
-        self._code = np.where(examples.base_codes < len(alphabet.BASES), examples.base_codes, _N).astype(np.uint8)
-        self._offset = examples.offsets
-        self._forward = self._tokens(self._code, self._offset)
-        self._reverse: tuple[Int64, Int64] | None = None
-        self.length_N = np.diff(self._forward[1])
+    ) -> None:  # fmt: skip
+        self._tokenizer, self._max_tokens, self._special_tokens = tokenizer, max_tokens, special_tokens
+        code, self._offset = examples.base_codes, examples.offsets
+        self._code = np.where(code < len(alphabet.BASES), code, np.uint8(alphabet.UNKNOWN))
+        # Token ids of all sequences, and how many each has; the other strand's follow once they are asked for.
+        self._ids, self.length_N = self._tokens(self._code, self._offset)
+        self._bounds = np.append(0, np.cumsum(self.length_N))
 
-    def _tokens(self, code: npt.NDArray[np.uint8], offset: Int64) -> tuple[Int64, Int64]:
-        """Tokenise every sequence, once: all token ids one after the other, and where each sequence begins."""
+    def _tokens(self, code: UInt8, offset: Int64) -> tuple[Int64, Int64]:
         text = alphabet.decode(code)
         ids = self._tokenizer(
             [text[start:end] for start, end in pairwise(offset)],
@@ -296,71 +306,58 @@ class TokenInputs:
             max_length=self._max_tokens,
             add_special_tokens=self._special_tokens,
             return_attention_mask=False,
-            # A sequence longer than the model is trained for is refused where that is known better.
+            # Callers have a better message for a sequence longer than the model is trained for.
             verbose=False,
         )["input_ids"]
         length_N = np.fromiter(map(len, ids), np.int64, len(ids))
-        flat = np.fromiter((token for row in ids for token in row), np.int64, int(length_N.sum()))
-        return flat, np.append(0, np.cumsum(length_N))
+        return np.fromiter((token for row in ids for token in row), np.int64, int(length_N.sum())), length_N
 
     def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
-        """Give ``input_ids``; see `Inputs.batch`."""
-        reverse_B = np.zeros(len(rows), dtype=np.bool_) if reverse is None else reverse
-        if reverse_B.any() and self._reverse is None:
-            # All of it backwards is every sequence backwards, the last one first.
-            length_N = np.diff(self._offset)
-            self._reverse = self._tokens(
-                alphabet.reverse_complement(self._code), np.append(0, np.cumsum(length_N[::-1]))
-            )
-        strands = (self._forward, self._forward if self._reverse is None else self._reverse)
-        count = len(rows)
-        row_B = np.where(reverse_B, len(self.length_N) - 1 - rows, rows)
-        start_B = np.where(reverse_B, strands[1][1][row_B], strands[0][1][row_B])
-        length_B = np.where(reverse_B, strands[1][1][row_B + 1], strands[0][1][row_B + 1]) - start_B
-        place_BL = np.arange(length_B.max(initial=0))[None]
-        inside_BL = place_BL < length_B[:, None]
-        id_BL = np.full((count, place_BL.shape[1]), self._tokenizer.pad_token_id, dtype=np.int64)
-        for turned, (flat, _) in enumerate(strands):
-            chosen_BL = inside_BL & (reverse_B == bool(turned))[:, None]
-            id_BL[chosen_BL] = flat[(start_B[:, None] + place_BL)[chosen_BL]]
+        """Return ``input_ids``."""
+        count = len(self.length_N)
+        if reverse is not None and reverse.any():
+            if len(self._bounds) == count + 1:
+                # The reverse complement of all bases has the last sequence first.
+                turned = alphabet.reverse_complement(self._code), self._offset[-1] - self._offset[::-1]
+                ids, length_N = self._tokens(*turned)
+                self._ids = np.append(self._ids, ids)
+                self._bounds = np.append(self._bounds, self._bounds[-1] + np.cumsum(length_N))
+            rows = np.where(reverse, 2 * count - 1 - rows, rows)
+        start_B, end_B = self._bounds[rows], self._bounds[rows + 1]
+        row, place = list_ranges(start_B, end_B)
+        width = int((end_B - start_B).max(initial=0))
+        id_BL = np.full((len(rows), width), self._tokenizer.pad_token_id, dtype=np.int64)
+        id_BL[row, place - start_B[row]] = self._ids[place]
         batch = {"input_ids": torch.from_numpy(id_BL)}
-        if not inside_BL.all():
-            batch["attention_mask"] = torch.from_numpy(inside_BL.astype(np.int64))
+        if len(place) < id_BL.size:
+            batch["attention_mask"] = torch.from_numpy((np.arange(width) < (end_B - start_B)[:, None]).astype(np.int64))
         return batch
 
     def tokens_at(self, rows: Int64, place_B: Int64) -> Int64:
-        """Return the first of what `locate` gives; see `Inputs.tokens_at`."""
+        """Return the first of what `locate` returns."""
         return self.locate(rows, place_B)[0]
 
     def locate(self, rows: Int64, place_B: Int64) -> tuple[Int64, Int64, Int64]:
-        """Find the token that a base of each of some sequences is in, by counting the bases of those before.
-
-        Returns
-        -------
-        tuple of ndarray of int64, each of shape (B,)
-            Its index, as `Inputs.tokens_at` has it; its id; and how many bases of it come before the one looked for.
-        """
-        flat, offset = self._forward
-        behind = np.append(0, np.cumsum(self._width_of_id()[flat]))
-        read_B = behind[offset[rows + 1]] - behind[offset[rows]]
-        whole_B = read_B == self._offset[rows + 1] - self._offset[rows]
+        """Return `Inputs.tokens_at`, the tokens' ids, and how many bases of each token precede the base, (B,) each."""
+        bases = np.append(0, np.cumsum(self._width_of_id()[self._ids]))
+        first_B, end_B = self._bounds[rows], self._bounds[rows + 1]
+        whole_B = bases[end_B] - bases[first_B] == self._offset[rows + 1] - self._offset[rows]
         if self._max_tokens is not None:
             whole_B |= self.length_N[rows] == self._max_tokens
-        # The first token at whose end more bases were read than lie before the one looked for.
-        wanted_B = behind[offset[rows]] + place_B
-        at_B = np.searchsorted(behind[1:], wanted_B, side="right")
-        # Of a tokenizer that makes one token of several unknown bases, or none, no place is certain.
-        found_B = np.where(whole_B & (at_B < offset[rows + 1]), at_B - offset[rows], -1)
-        at_B = np.minimum(at_B, len(flat) - 1)
-        return found_B, flat[at_B], wanted_B - behind[at_B]
+        # The first token at whose end more bases were read than precede the one looked for.
+        wanted_B = bases[first_B] + place_B
+        at_B = np.searchsorted(bases[1:], wanted_B, side="right")
+        # Where a tokenizer makes one token of several unknown bases, or none, no position is certain.
+        found_B = np.where(whole_B & (at_B < end_B), at_B - first_B, -1)
+        at_B = np.minimum(at_B, len(self._ids) - 1)
+        return found_B, self._ids[at_B], wanted_B - bases[at_B]
 
     def _width_of_id(self) -> Int64:
-        """Say how many bases each token of the vocabulary stands for."""
-        vocabulary = self._tokenizer.get_vocab()
+        """Return how many bases each token of the vocabulary stands for."""
+        vocabulary, special = self._tokenizer.get_vocab(), set(self._tokenizer.all_special_ids)
         width = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
-        special = set(self._tokenizer.all_special_ids)
         for token, number in vocabulary.items():
-            width[number] = 0 if number in special else sum(letter in _LETTERS for letter in token)
+            width[number] = 0 if number in special else sum(map(token.count, alphabet.BASES + "N"))
         if self._tokenizer.unk_token_id is not None:
             # What N becomes where the vocabulary has none.
             width[self._tokenizer.unk_token_id] = 1

@@ -23,7 +23,7 @@ from mutbert.model.checkpoints import library_bars_off, local_folder, weight_fil
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mutbert.encoders.inputs import Sequences
+    from mutbert.encoders.inputs import PaddedWindows
     from mutbert.encoders.peers import Peer
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
@@ -71,7 +71,7 @@ class AutoEncoder:
 
     def inputs(
         self,
-        examples: Examples | Sequences,
+        examples: Examples | PaddedWindows,
         *,
         max_tokens: int | None = None,
         genome: ProbabilisticGenome | None = None,

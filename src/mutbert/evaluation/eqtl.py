@@ -215,7 +215,7 @@ def embed_variants(
     for part in parts:
         output_B2D = sequence_outputs(
             body,
-            run,  # type: ignore[arg-type]
+            run,
             part,
             np.flatnonzero(part.found_N),
             batch_size=batch_size,

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 import numpy as np
 
 from mutbert.effects.alleles import Alleles, Kind, Reason
-from mutbert.effects.scores import ScoreSettings, open_scorer
-from mutbert.effects.token_scores import TokenScorer
+from mutbert.effects.scores import ScoreSettings, TokenScorer, open_scorer
 from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.inputs import place_windows
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
 from mutbert.evaluation.vep_baselines import KIND_NAMES, Predictor, names_of, trivial_baselines
@@ -33,8 +33,7 @@ from mutbert.evaluation.vep_parts import (
 from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, LabelledVariants, VepColumns, read_labelled
 from mutbert.files import atomic_directory, check_output
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import model_hash
-from mutbert.inference.surroundings import place_windows
+from mutbert.inference.run import model_hash
 from mutbert.progress import progress_bar
 from mutbert.regions import names_text
 from mutbert.reports.vep import METRIC_NAMES, write_vep_page, write_vep_table
@@ -122,7 +121,7 @@ def evaluate_variant_effects(
     models : str, Path or MutBertForMaskedLM, or a sequence of these
         Checkpoints of MutBERT or any other model, or names of ``mutbert bench list``, ``NAME=PLACE`` to give one a
         name; or loaded models, which run where they are. Models that read tokens have the scores of
-        `mutbert.effects.token_scores`.
+        `mutbert.effects.scores.TokenScorer`.
     genome : str, Path or ProbabilisticGenome
         The store of the assembly that the variants are of.
     variants : str or Path
@@ -258,7 +257,7 @@ def _open(
     settings: ScoreSettings,
     *,
     trust_remote_code: bool,
-) -> Scorer | TokenScorer:
+) -> Scorer:
     """Return what scores by a model, MutBERT or any other."""
     if isinstance(model, str | Path):
         encoder = open_encoder(model, name=name, trust_remote_code=trust_remote_code)
@@ -313,7 +312,7 @@ class _Found(NamedTuple):
     repeated: int
 
 
-def _find(table: LabelledVariants, scorer: Scorer | TokenScorer) -> _Found:
+def _find(table: LabelledVariants, scorer: Scorer) -> _Found:
     alleles = scorer.find(table.contigs, table.positions, table.references, table.alternates)
     assert len(alleles) == len(table), "a row has one alternate"
     reason_N = table.labels.reason_N.copy()
@@ -381,9 +380,7 @@ def _check_usable(table: LabelledVariants, found: _Found, genome: ProbabilisticG
         )
 
 
-def _scores(
-    name: str, scorer: Scorer | TokenScorer, alleles: Alleles, advance: Advance
-) -> tuple[list[Predictor], Float64]:
+def _scores(name: str, scorer: Scorer, alleles: Alleles, advance: Advance) -> tuple[list[Predictor], Float64]:
     """Score alleles; gives each field as a predictor, and what is made of them."""
     value_AF = _score_in_chunks(scorer, alleles, advance)
     snv, others = (Kind.SNV,), (Kind.MNV, Kind.INDEL)
@@ -415,7 +412,7 @@ def _scores(
     return [predictor for predictor, _ in columns], np.stack([value_A for _, value_A in columns], axis=1)
 
 
-def _score_in_chunks(scorer: Scorer | TokenScorer, alleles: Alleles, advance: Advance) -> Float64:
+def _score_in_chunks(scorer: Scorer, alleles: Alleles, advance: Advance) -> Float64:
     """Score alleles by their place in the genome, whatever the order of the table."""
     order = np.lexsort((alleles.start_A, alleles.contig_A))
     contig, start = alleles.contig_A[order], alleles.start_A[order]

@@ -11,7 +11,7 @@ import numpy as np
 
 from mutbert import alphabet
 from mutbert.effects.alleles import Kind
-from mutbert.inference.surroundings import place_windows
+from mutbert.encoders.inputs import place_windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

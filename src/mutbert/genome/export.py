@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,18 +20,18 @@ from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mutbert.arrays import UInt8
     from mutbert.progress import Advance
 
-    Piece = tuple[Region, int, int]
+    Piece = tuple[str, str, int, int]  # what goes before it, contig, start, end
 
 TABLE_KINDS: Final = ("bed", "tsv", "parquet")
-KINDS: Final = ("reference", "consensus", "iupac", *TABLE_KINDS)
+_FASTA: Final = ("reference", "consensus", "iupac")
+KINDS: Final = (*_FASTA, *TABLE_KINDS)
 
 _PIECE_BASES: Final = LINE_BASES << 14  # of memory at once; every piece but the last ends a line
-_ROWS_AT_ONCE: Final = 1 << 18
 _CODES: Final = np.array([(row > 0) @ [1, 2, 4, 8] for row in alphabet.DISTRIBUTIONS]).argsort()
 """(15,) a set of bases (bit 0 is A, bit 3 is T) less one, to its IUPAC base code."""
 
@@ -63,15 +61,12 @@ def export_genome(
 ) -> ExportReport:
     """Write a probabilistic genome, or regions of it, in an open format.
 
-    ============= ===================================================================================================
-    ``reference`` FASTA: the reference as it was, IUPAC codes and N included.
-    ``consensus`` FASTA: where the genome varies, the most frequent base; of equal ones the reference's, else the first.
-    ``iupac``     FASTA: where the genome varies, the IUPAC code of the bases of at least `min_frequency`, if any.
-    ``bed``       The 12 columns of BED, with the name ``A>G,T`` and as the score 1,000 times the share of bases other
-                  than the reference's; then the frequencies of A, C, G, T.
-    ``tsv``       contig, 1-based position, reference, A, C, G, T, with a header.
-    ``parquet``   contig, 0-based position (int64), reference, A, C, G, T (float32).
-    ============= ===================================================================================================
+    - ``reference``: FASTA of the reference as it was, IUPAC codes and N included.
+    - ``consensus``: FASTA; where the genome varies, the most frequent base, of equal ones the reference's or the first.
+    - ``iupac``: FASTA; where the genome varies, the IUPAC code of the bases of at least `min_frequency`, if any.
+    - ``bed``: the 12 columns of BED, with the name ``A>G,T`` and as the score 1,000 times the share of bases other than
+      the reference's; then the frequencies of A, C, G, T.
+    - ``tsv`` and ``parquet``: contig, position (1-based in TSV, 0-based in Parquet), reference, A, C, G, T.
 
     Frequencies count as equal, or as the minimum, within the 1/65535 to which a store keeps them.
 
@@ -80,10 +75,10 @@ def export_genome(
     genome, output : path
         The store, which may be open, and the file to write: text is compressed by bgzip where it ends in ``.gz``.
     kind : str, optional
-        One of the above; ``bed``, ``tsv`` and ``parquet`` may be left to the suffix of `output`.
+        One of the above; ``bed``, ``tsv`` and ``parquet`` are known by the suffix of `output`.
     regions : sequence of str or Region, optional
-        As ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. FASTA has them in this order, each
-        once, with such names. A table has each position once, in the genome's order.
+        As ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. FASTA has them in this order, a
+        table each position once, in the genome's order.
     min_frequency, soft_mask : float, bool
         The least frequency of a base, for ``iupac``; lower case where the genome is soft-masked, for FASTA.
     force, progress : bool
@@ -97,7 +92,7 @@ def export_genome(
     Raises
     ------
     InputError
-        When the store, the output, the kind or a region cannot be used; nothing is left behind.
+        When the store, the output, the kind or a region cannot be used.
     MissingExtraError
         When Parquet is wanted and pyarrow is not installed.
     """
@@ -107,10 +102,9 @@ def export_genome(
         raise MissingExtraError("pyarrow", "export")
     if not 0 <= min_frequency <= 1:
         raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
-    if min_frequency and kind != "iupac":
-        raise InputError(f"minimum frequency {min_frequency:g}: is for iupac alone; leave it out for {kind}")
-    if soft_mask and kind in TABLE_KINDS:
-        raise InputError(f"soft mask: is for FASTA alone; leave it out for {kind}")
+    for option, is_given, kinds in (("minimum frequency", min_frequency, ["iupac"]), ("soft mask", soft_mask, _FASTA)):
+        if is_given and kind not in kinds:
+            raise InputError(f"{option}: is for {', '.join(kinds)} alone; leave it out for {kind}")
     check_output(output, force=force, inputs=[genome.path if isinstance(genome, ProbabilisticGenome) else genome])
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
@@ -123,22 +117,20 @@ def export_genome(
     chosen = list(dict.fromkeys(Region.parse(str(one), lengths) for one in (lengths if regions is None else regions)))
     if kind in TABLE_KINDS:
         chosen = merge_regions(chosen, genome.contigs)
-    bases = sum(map(len, chosen))
+    bases, variants, changed = sum(map(len, chosen)), 0, 0
     with (
         atomic_file(output, force=force) as file,
         progress_bar(f"Writing {kind}", bases, unit="bases", show=progress) as advance,
     ):
-        pieces = _pieces(chosen, advance)
+        pieces = _pieces(chosen, lengths, advance)
         if kind == "parquet":
-            variants, changed = _write_parquet(file, genome.path.name, _frames(genome, pieces)), 0
+            variants = _write_parquet(file, genome, pieces)
         else:
             is_table = kind in TABLE_KINDS
-            letters = partial(_letters, kind=kind, min_frequency=min_frequency)
-            texts = _table(_frames(genome, pieces), kind) if is_table else _fasta(genome, pieces, letters, soft_mask)
-            variants = changed = 0
-            with pysam.BGZFile(str(file), "wb") if file.suffix == ".gz" else file.open("wb") as text:
-                for part, more, different in texts:
-                    text.write(part)
+            texts = _table(genome, pieces, kind) if is_table else _fasta(genome, pieces, kind, min_frequency, soft_mask)
+            with pysam.BGZFile(str(file), "wb") if file.suffix == ".gz" else file.open("wb") as output_file:
+                for text, more, different in texts:
+                    output_file.write(text)
                     variants, changed = variants + more, changed + different
     return ExportReport(output, kind, len(chosen), bases, variants, changed)
 
@@ -148,39 +140,36 @@ def _kind_of(output: Path, kind: str | None) -> str:
     suffix = Path(output.stem).suffix if output.suffix == ".gz" else output.suffix
     by_suffix = suffix[1:] if suffix[1:] in TABLE_KINDS else None
     chosen = kind or by_suffix
-    if chosen is None:
-        raise InputError(f"{output}: its suffix does not say what to write; give --as with one of {', '.join(KINDS)}")
     if chosen not in KINDS:
-        raise InputError(f"kind {kind!r}: there is no such kind; choose one of {', '.join(KINDS)}")
-    if by_suffix not in {None, chosen} or (suffix in {".fa", ".fasta", ".fna"} and chosen in TABLE_KINDS):
+        what = "its suffix does not say what to write" if chosen is None else f"there is no kind {kind!r}"
+        raise InputError(f"{output}: {what}; give --as with one of {', '.join(KINDS)}")
+    is_other = by_suffix not in {None, chosen} or (suffix in {".fa", ".fasta", ".fna"} and chosen in TABLE_KINDS)
+    if is_other or (chosen == "parquet" and output.suffix == ".gz"):
         raise InputError(f"{output}: its suffix is not that of {chosen}; choose another name or another kind")
-    if chosen == "parquet" and output.suffix == ".gz":
-        raise InputError(f"{output}: Parquet is compressed in itself; leave out the .gz")
     return chosen
 
 
-def _pieces(regions: Iterable[Region], advance: Advance) -> Iterator[Piece]:
+def _pieces(regions: Iterable[Region], lengths: Mapping[str, int], advance: Advance) -> Iterator[Piece]:
     for region in regions:
+        name = region.contig if len(region) == lengths[region.contig] else str(region)
         for start in range(region.start, region.end, _PIECE_BASES):
             end = min(start + _PIECE_BASES, region.end)
-            yield region, start, end
+            yield f">{name}\n" if start == region.start else "", region.contig, start, end
             advance(end - start)
 
 
 def _fasta(
-    genome: ProbabilisticGenome, pieces: Iterable[Piece], letters: Callable[[Variants], UInt8], soft_mask: bool
+    genome: ProbabilisticGenome, pieces: Iterable[Piece], kind: str, min_frequency: float, soft_mask: bool
 ) -> Iterator[tuple[bytes, int, int]]:
     """Yield text, how many positions vary there, and how many of its letters are not the reference's."""
-    for region, start, end in pieces:
-        name = region.contig if len(region) == genome.contigs[region.contig].length else str(region)
-        head = f">{name}\n" if start == region.start else ""
-        code_L = genome.bases(region.contig, start, end)
-        found = genome.variants(region.contig, start, end)
-        code_V = letters(found)
+    for head, contig, start, end in pieces:
+        place = contig, start, end
+        code_L, found = genome.bases(*place), genome.variants(*place)
+        code_V = _letters(found, kind, min_frequency)
         code_L[found.position - start] = code_V
         letter_L = alphabet.BYTE_OF_CODE[code_L]
         if soft_mask:
-            letter_L |= genome.soft_masked(region.contig, start, end) * np.uint8(ord("a") ^ ord("A"))
+            letter_L |= genome.soft_masked(*place) * np.uint8(ord("a") ^ ord("A"))
         yield head.encode() + fasta_lines(letter_L), len(code_V), int((code_V != found.reference).sum())
 
 
@@ -202,31 +191,23 @@ def _letters(variants: Variants, kind: str, min_frequency: float) -> UInt8:
 
 
 def _frames(genome: ProbabilisticGenome, pieces: Iterable[Piece]) -> Iterator[pl.DataFrame]:
-    """Yield the positions that vary, some hundred thousand rows at once however far apart they lie; one at least."""
+    """Yield the positions that vary, with their frequencies to full precision again, so that they round as stored."""
     letters = pl.Series(list(alphabet.IUPAC))
-    waiting: list[pl.DataFrame] = []
-    for region, start, end in pieces:
-        found = genome.variants(region.contig, start, end)
-        # To full precision again, so that they round as what is stored.
+    for _, contig, start, end in pieces:
+        found = genome.variants(contig, start, end)
         frequency_V4 = np.rint(found.frequency * np.float64(FREQUENCY_ONE)) / FREQUENCY_ONE
         columns = {"position": found.position, "reference": letters[found.reference]}
         columns |= zip(alphabet.BASES, frequency_V4.T, strict=True)
-        waiting.append(pl.DataFrame(columns).select(pl.lit(region.contig).alias("contig"), pl.all()))
-        if sum(map(len, waiting)) >= _ROWS_AT_ONCE:
-            yield pl.concat(waiting)
-            waiting = []
-    if waiting:
-        yield pl.concat(waiting)
+        yield pl.DataFrame(columns).select(pl.lit(contig).alias("contig"), pl.all())
 
 
-def _table(frames: Iterable[pl.DataFrame], kind: str) -> Iterator[tuple[bytes, int, int]]:
+def _table(genome: ProbabilisticGenome, pieces: Iterable[Piece], kind: str) -> Iterator[tuple[bytes, int, int]]:
     """Yield text of BED or TSV, how many positions vary there, and 0."""
-    has_header = kind == "tsv"
-    for frame in frames:
+    for number, frame in enumerate(_frames(genome, pieces)):
         lines = _bed(frame) if kind == "bed" else frame.with_columns(pl.col("position") + 1)
+        has_header = kind == "tsv" and number == 0
         csv = lines.write_csv(include_header=has_header, separator="\t", quote_style="never", float_precision=6)
         yield csv.encode(), len(frame), 0
-        has_header = False
 
 
 def _bed(frame: pl.DataFrame) -> pl.DataFrame:
@@ -240,18 +221,21 @@ def _bed(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(*(column.alias(str(number)) for number, column in enumerate(twelve)), *alphabet.BASES)
 
 
-def _write_parquet(file: Path, genome: str, frames: Iterator[pl.DataFrame]) -> int:
+def _write_parquet(file: Path, genome: ProbabilisticGenome, pieces: Iterable[Piece]) -> int:
     """Write Parquet, and return the number of rows."""
+    import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    tables = (frame.with_columns(pl.col(*alphabet.BASES).cast(pl.Float32)).to_arrow() for frame in frames)
-    first = next(tables)
+    floats = pl.col(*alphabet.BASES).cast(pl.Float32)
+    kinds = {"contig": pa.string(), "position": pa.int64(), "reference": pa.string()}
+    about = {"created_by": f"mutbert {__version__}", "genome": genome.path.name, "position": "0-based"}
+    about |= {"frequencies": "of A, C, G, T in the population; kept to 1/65535"}
+    schema = pa.schema(kinds | dict.fromkeys(alphabet.BASES, pa.float32()))
     rows = 0
     # Without its own schema in the file, strings are read as those of any other program.
-    with ParquetWriter(file, first.schema, compression="zstd", store_schema=False) as writer:
-        about = {"created_by": f"mutbert {__version__}", "genome": genome, "position": "0-based"}
-        writer.add_key_value_metadata(about | {"frequencies": "of A, C, G, T in the population; kept to 1/65535"})
-        for table in chain([first], tables):
-            writer.write_table(table)
-            rows += len(table)
+    with ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
+        writer.add_key_value_metadata(about)
+        for frame in _frames(genome, pieces):
+            writer.write_table(frame.with_columns(floats).to_arrow().cast(schema))
+            rows += len(frame)
     return rows

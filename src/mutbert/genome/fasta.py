@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import UInt8
 
-LINE_BASES: Final = 60
-"""Bases on a line that is written."""
+LINE_BASES: Final = 60  # of what is written
 
 _LOWER: Final = np.uint8(16)
 _PIECE_BASES: Final = 1 << 20
@@ -30,28 +29,25 @@ _CODES: Final = (alphabet.CODE_OF_BYTE | _LOWER * _IS_LOWER).tobytes()
 
 
 def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
-    """Yield each contig's name, base codes (L,) and runs of lower case (`SOFT_MASK`), one contig in memory at a time.
-
-    The name is the first word of the header; U is read as T. `InputError` has the file, contig and position of what is
-    not FASTA, not IUPAC, empty, or there twice.
-    """
+    """Yield each contig's name, base codes (L,) and runs of lower case (`SOFT_MASK`); U is read as T."""
     check_input(path, "FASTA")
-    seen: dict[str, None] = {}
+    seen: set[str] = set()
     verbosity = pysam.set_verbosity(0)
     try:
         _check_text(path)
         with pysam.FastxFile(str(path), persist=False) as records:
             for record in records:
                 name = record.name
-                if not name:
-                    after = f"the header after contig {[*seen][-1]}" if seen else "the first header"
-                    raise InputError(f"{path}: {after} has no name; write the contig's name right after the '>'")
-                if name in seen:
-                    raise InputError(f"{path}: contig {name} comes twice; rename or remove one")
-                if record.quality is not None:
-                    raise InputError(f"{path}: contig {name} has a line that starts with '+'; use a FASTA file")
-                seen[name] = None
-                yield name, *_encode(f"{path}: contig {name}", record.sequence or "")
+                for wrong, problem in (
+                    (not name, f"header {len(seen) + 1} has no name; write the contig's name right after the '>'"),
+                    (name in seen, f"contig {name} comes twice; rename or remove one"),
+                    (record.quality is not None, f"contig {name} has a line that starts with '+'; use a FASTA file"),
+                    (not record.sequence, f"contig {name} has no sequence; remove its header or add the bases"),
+                ):
+                    if wrong:
+                        raise InputError(f"{path}: {problem}")
+                seen.add(name)
+                yield name, *_encode(f"{path}: contig {name}", record.sequence)
     except (ValueError, OSError) as error:
         if isinstance(error, InputError):
             raise
@@ -76,8 +72,6 @@ def _check_text(path: Path) -> None:
 
 def _encode(where: str, sequence: str) -> tuple[UInt8, npt.NDArray[Any]]:
     """Return base codes and runs of lower case."""
-    if not sequence:
-        raise InputError(f"{where} has no sequence; remove its header or add the bases")
     code_L = np.empty(len(sequence), dtype=np.uint8)
     # By pieces, as a chromosome and each copy of it take hundreds of megabytes.
     for start in range(0, len(sequence), _PIECE_BASES):
@@ -85,8 +79,7 @@ def _encode(where: str, sequence: str) -> tuple[UInt8, npt.NDArray[Any]]:
         code_L[start : start + _PIECE_BASES] = np.frombuffer(piece, dtype=np.uint8)
     if code_L.max() == alphabet.NOT_A_BASE:
         wrong = int(np.argmax(code_L == alphabet.NOT_A_BASE))
-        what = f"{sequence[wrong]!r} is not an IUPAC nucleotide code"
-        raise InputError(f"{where}, position {wrong + 1}: {what}; use a FASTA of DNA")
+        raise InputError(f"{where}, position {wrong + 1}: {sequence[wrong]!r} is not an IUPAC code; use a FASTA of DNA")
     soft_mask = find_runs(code_L, SOFT_MASK, lambda code: code & _LOWER)
     code_L &= np.uint8(15)
     return code_L, soft_mask

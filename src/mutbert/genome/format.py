@@ -193,18 +193,18 @@ def read_store(path: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Co
         if manifest["version"] > FORMAT_VERSION:
             raise GenomeError(f"{file}: format version {manifest['version']} is newer; install a newer mutbert")
         arrays = {name: _open_array(path / name, manifest, check=check) for name in ARRAYS}
-        contigs = [_read_contig(file, one, manifest["version"], arrays) for one in manifest["contigs"]]
+        contigs = [_read_contig(one, manifest["version"], arrays) for one in manifest["contigs"]]
         found = {contig.name: contig for contig in contigs}
+        if len(found) < max(len(contigs), 1):
+            raise ValueError("it has no contigs, or two of one name")
     except (KeyError, TypeError, OSError, ValueError, IndexError, RecursionError) as error:
         if isinstance(error, GenomeError):
             raise
-        raise GenomeError(f"{file}: cannot be read ({error!r}); copy or build the store again") from None
-    if len(found) < max(len(contigs), 1):
-        raise GenomeError(f"{file}: has no contigs, or two of one name; copy or build the store again")
+        raise GenomeError(f"{file}: cannot be read ({error}); copy or build the store again") from None
     return manifest, found, arrays
 
 
-def _read_contig(file: Path, entry: Mapping[str, Any], version: int, arrays: Mapping[str, Rows]) -> Contig:
+def _read_contig(entry: Mapping[str, Any], version: int, arrays: Mapping[str, Rows]) -> Contig:
     # Stores of version 1 keep no soft mask.
     ranges = entry["ambiguity"], entry["soft_mask"] if version > 1 else (0, 0), entry["variants"]
     contig = Contig(entry["name"], entry["length"], entry["offset"], *map(tuple, ranges))
@@ -212,7 +212,7 @@ def _read_contig(file: Path, entry: Mapping[str, Any], version: int, arrays: Map
     whole = isinstance(contig.name, str) and all(type(one) is int for one in (contig.length, *chain(*parts)))
     inside = all(0 <= a <= b <= len(array) for (a, b), array in zip(parts, arrays.values(), strict=False))
     if not whole or not inside or not 1 <= contig.length <= LONGEST_CONTIG:
-        raise GenomeError(f"{file}: contig {contig.name} does not fit the arrays; copy or build the store again")
+        raise ValueError(f"contig {contig.name} does not fit the arrays")
     return contig
 
 
@@ -220,16 +220,13 @@ def _open_array(file: Path, manifest: Mapping[str, Any], *, check: bool) -> Rows
     dtype, tail = ARRAYS[file.name]
     if file.name == "soft_mask.npy" and manifest["version"] == 1:
         return np.empty(0, dtype)
-    try:
-        expected, size = manifest["arrays"][file.name], file.stat().st_size
-        if size != expected["bytes"]:
-            raise ValueError(f"{size} bytes where the manifest has {expected['bytes']}: it was cut short or changed")
-        if check and sha256_of(file) != expected["sha256"]:
-            raise ValueError("its SHA-256 is not the manifest's, so it is damaged")
-        # A plain array over the memory map: subclass bookkeeping would cost more than the reads themselves.
-        array: Rows = np.asarray(np.lib.format.open_memmap(file, mode="r"))
-        if array.dtype != dtype or array.shape[1:] != tail:
-            raise ValueError(f"holds {array.dtype} {array.shape}, not the format's array")
-    except (OSError, ValueError) as error:
-        raise GenomeError(f"{file}: {error}; copy or build the store again") from None
+    expected, size = manifest["arrays"][file.name], file.stat().st_size
+    if size != expected["bytes"]:
+        raise ValueError(f"{file.name}: {size} bytes, {expected['bytes']} in the manifest")
+    if check and sha256_of(file) != expected["sha256"]:
+        raise ValueError(f"{file.name}: its SHA-256 is not the manifest's, so it is damaged")
+    # A plain array over the memory map: subclass bookkeeping would cost more than the reads themselves.
+    array: Rows = np.asarray(np.lib.format.open_memmap(file, mode="r"))
+    if array.dtype != dtype or array.shape[1:] != tail:
+        raise ValueError(f"{file.name}: holds {array.dtype} {array.shape}, not the format's array")
     return array

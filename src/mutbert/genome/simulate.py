@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pysam
 
 from mutbert import __version__, alphabet
-from mutbert.arrays import list_ranges
+from mutbert.arrays import UInt8, list_ranges
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_directory
 from mutbert.genome.fasta import fasta_lines
@@ -19,12 +20,6 @@ from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from mutbert.arrays import UInt8
-
-
-FASTA_NAME: Final = "ref.fa"
-VCF_NAME: Final = "population.vcf.gz"
 
 _HEADER: Final = """\
 ##fileformat=VCFv4.2
@@ -66,19 +61,17 @@ def simulate_population(
     """Simulate a population and write its reference and genotypes.
 
     The reference has structure that a small language model can learn. The population grew exponentially; its sites may
-    have several alternate alleles, and the reference base is the ancestral one. The same arguments give the same files,
-    for one version of msprime.
+    have several alternate alleles, and the reference base is the ancestral one. The same arguments produce the same
+    files, for one version of msprime.
 
     Parameters
     ----------
     output : path
         The folder to write: ``ref.fa`` (and ``.fai``), ``population.vcf.gz`` (and ``.tbi``).
-    length, samples : int
-        Bases, 1,000 to 536,870,912; diploid people, at least 1.
-    seed, contig : int, str
-        From 0; the name of the one contig.
-    mutation_rate : float
-        Mutations per base and generation, above 0 and up to 1e-6: how densely the genome varies.
+    length, samples, seed : int
+        Bases, 1,000 to 536,870,912; diploid people, at least 1; from 0.
+    contig, mutation_rate : str, float
+        The name of the one contig; mutations per base and generation, above 0 and up to 1e-6.
     force, progress : bool
         Replace `output` where it exists; show progress on standard error.
 
@@ -95,19 +88,18 @@ def simulate_population(
         When msprime is not installed.
     """
     output = Path(output)
-    named = contig and not any(character.isspace() or character in "<>,:;" for character in contig)
     for fits, problem in (
-        (1_000 <= length <= 2**29, f"length {length}: is not within 1,000 and {2**29:,}, the most of a .tbi index"),
+        (1_000 <= length <= 2**29, f"length {length}: is not from 1,000 to {2**29:,}, the most of a .tbi index"),
         (samples >= 1, f"samples {samples}: must be at least 1"),
         (seed >= 0, f"seed {seed}: must be at least 0"),
         (0 < mutation_rate <= 1e-6, f"mutation rate {mutation_rate:g}: is not above 0 and up to 1e-06"),
-        (named, f"contig {contig!r}: must be a name without blanks and without any of <>,:;"),
+        (re.fullmatch(r"[^\s<>,:;]+", contig), f"contig {contig!r}: must be a name without blanks or any of <>,:;"),
     ):
         if not fits:
             raise InputError(problem)
     seeds = [int(word) % (2**31 - 1) + 1 for word in np.random.SeedSequence(seed).generate_state(3)]
     with atomic_directory(output, force=force) as folder:
-        fasta, vcf = folder / FASTA_NAME, folder / VCF_NAME
+        fasta, vcf = folder / "ref.fa", folder / "population.vcf.gz"
         ancestry = _simulate_ancestry(length, samples, seeds[1:], mutation_rate)
         base_L = simulate_reference(length, np.random.default_rng(seeds[0]))
         fasta.write_bytes(f">{contig}\n".encode() + fasta_lines(alphabet.BYTE_OF_CODE[base_L]))
@@ -125,7 +117,7 @@ def simulate_population(
                 file.write(record)
                 advance(1)
         pysam.tabix_index(str(vcf), preset="vcf", force=True)
-    return SimulationReport(output, output / FASTA_NAME, output / VCF_NAME, contig, length, samples, records)
+    return SimulationReport(output, output / fasta.name, output / vcf.name, contig, length, samples, records)
 
 
 def simulate_reference(length: int, random: np.random.Generator) -> UInt8:
@@ -139,7 +131,7 @@ def simulate_reference(length: int, random: np.random.Generator) -> UInt8:
     lengths = random.integers(150, 600, size=8, endpoint=True)
     elements = [_markov(int(size), cumulative, random) for size in lengths]
     for element, divergence in zip(elements, random.uniform(0.01, 0.08, size=8), strict=True):
-        _plant(base_L, element, float(divergence), -np.log1p(-0.3) / 8, random)
+        _plant(base_L, element, float(divergence), random)
     return base_L
 
 
@@ -157,10 +149,10 @@ def _markov(length: int, cumulative: npt.NDArray[np.float64], random: np.random.
     return base_SC.T.reshape(-1)[:length]
 
 
-def _plant(base_L: UInt8, element: UInt8, divergence: float, density: float, random: np.random.Generator) -> None:
-    """Copy a repeat element all over a sequence, in place; `density` is copied bases per base of the sequence."""
+def _plant(base_L: UInt8, element: UInt8, divergence: float, random: np.random.Generator) -> None:
+    """Copy a repeat element, one of eight, all over a sequence, in place."""
     size = len(element)
-    copies = round(density * len(base_L) / (size * 2 / 3))
+    copies = round(-np.log1p(-0.3) / 8 * len(base_L) / (size * 2 / 3))
     start_R = random.integers(0, len(base_L), size=copies)
     # A third of the element at least; what is cut off is its start.
     skipped_R = size - random.integers(size // 3, size, size=copies, endpoint=True)

@@ -57,9 +57,8 @@ class Windows(NamedTuple):
 class ProbabilisticGenome:
     """A reference genome with a population's allele frequencies.
 
-    `open` reads a store, whose pages in memory all processes share; `from_sequences` holds sequences in memory. All
-    coordinates are 0-based and half-open, every contig may be named either way (``chr22`` or ``22``), and what there is
-    not raises `GenomeError`.
+    `open` reads a store, whose pages in memory all processes share; `from_sequences` holds sequences in memory.
+    Coordinates are 0-based and half-open; contigs have either name (``chr22`` or ``22``); others raise `GenomeError`.
     """
 
     path: Path  # the store's folder, or the name of sequences in memory in messages

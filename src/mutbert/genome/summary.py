@@ -23,19 +23,21 @@ DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
 """(17,) edges of bins that double. A population of constant size without selection has about as many alleles in each
 (Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show."""
 
-_OF_ALL: Final = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
-
 
 @dataclass(frozen=True)
 class GenomeSummary:
     """Numbers of a genome.
 
-    Spectra count alternate alleles by frequency: bin i of n is above ``i / n`` and up to ``(i + 1) / n``, or above
-    ``DOUBLING_EDGES[i]`` and up to the next. Diversity is the expected heterozygosity, the sum of 1 - Σ p² over the
-    positions that vary (Nei 1973, PNAS 70:3321); with all variants kept it is the nucleotide diversity.
+    Spectra count alternate alleles by frequency, in bins that are open below. Diversity is the expected heterozygosity,
+    the sum of 1 - Σ p² over the positions that vary (Nei 1973, PNAS 70:3321); with all variants kept it is the
+    nucleotide diversity.
     """
 
     contigs: pl.DataFrame  # in the FASTA's order: name, and each contig's numbers of the names below
+    spectrum: Sequence[int]
+    doubling_spectrum: Sequence[int]
+    bytes_on_disk: int
+    bytes_per_base: float
     length: int
     known: int  # bases that are not N
     known_share: float
@@ -48,34 +50,21 @@ class GenomeSummary:
     transitions: int  # as transversions, of alleles whose reference is A, C, G or T
     transversions: int
     ti_tv: float | None  # None without transversions
-    spectrum: Sequence[int]
-    doubling_spectrum: Sequence[int]
     mean_alternate_frequency: float | None
     diversity_per_kilobase: float
-    bytes_on_disk: int
-    bytes_per_base: float
 
 
 def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
     """Return the numbers of a genome, counted with one contig in memory at a time."""
-    rows, alleles_U = [], np.zeros(FREQUENCY_ONE + 1, dtype=np.int64)
-    for name in genome.contigs:
-        counts, fixed_A = _count_contig(genome, name)
-        rows.append(counts)
-        alleles_U += np.bincount(fixed_A, minlength=len(alleles_U))
-    contigs = pl.DataFrame(rows)
-    (whole,) = _with_ratios(contigs.drop("name").sum()).to_dicts()
+    alleles_U = np.zeros(FREQUENCY_ONE + 1, dtype=np.int64)
+    contigs = pl.DataFrame([_count_contig(genome, name, alleles_U) for name in genome.contigs])
+    whole = _with_ratios(contigs.drop("name").sum()).row(0, named=True)
     # An edge that is rounded up is still in its bin.
     edges = np.arange(SPECTRUM_BINS + 1) / SPECTRUM_BINS, np.array(DOUBLING_EDGES)
-    below = [np.cumsum(alleles_U)[np.ceil(some * FREQUENCY_ONE).astype(np.int64)] for some in edges]
-    return GenomeSummary(
-        _with_ratios(contigs).drop(_OF_ALL),
-        **whole,
-        spectrum=np.diff(below[0]).tolist(),
-        doubling_spectrum=np.diff(below[1]).tolist(),
-        bytes_on_disk=genome.bytes_on_disk,
-        bytes_per_base=genome.bytes_on_disk / whole["length"],
-    )
+    even, doubling = (np.diff(alleles_U.cumsum()[np.ceil(some * FREQUENCY_ONE).astype(int)]).tolist() for some in edges)
+    only_whole = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
+    contigs = _with_ratios(contigs).drop(only_whole)
+    return GenomeSummary(contigs, even, doubling, size := genome.bytes_on_disk, size / whole["length"], **whole)
 
 
 def _with_ratios(counts: pl.DataFrame) -> pl.DataFrame:
@@ -92,8 +81,8 @@ def _with_ratios(counts: pl.DataFrame) -> pl.DataFrame:
     ).drop("differences", "frequencies")
 
 
-def _count_contig(genome: ProbabilisticGenome, name: str) -> tuple[dict[str, Any], Int64]:
-    """Return a contig's numbers, and the frequencies of its alternate alleles in fixed point, (A,)."""
+def _count_contig(genome: ProbabilisticGenome, name: str, alleles_U: Int64) -> dict[str, Any]:
+    """Return a contig's numbers, and add its alternate alleles to those of each frequency in fixed point."""
     contig = genome.contigs[name]
     runs = genome.arrays["ambiguity.npy"][slice(*contig.ambiguity)]
     masked = genome.arrays["soft_mask.npy"][slice(*contig.soft_mask)]
@@ -106,7 +95,8 @@ def _count_contig(genome: ProbabilisticGenome, name: str) -> tuple[dict[str, Any
     # Base codes A C G T are 0 1 2 3, so that XOR 2 is the transition.
     change_A = (reference_V[row_A] ^ base_A)[~is_code_V[row_A]]
     frequency_A = frequency_V4[allele_V4].astype(np.float64)
-    counts = {
+    alleles_U += np.bincount(np.rint(frequency_A * FREQUENCY_ONE).astype(np.int64), minlength=len(alleles_U))
+    return {
         "name": name,
         "length": contig.length,
         "known": contig.length - int(runs["length"][runs["code"] == UNKNOWN].sum(dtype=np.int64)),
@@ -119,4 +109,3 @@ def _count_contig(genome: ProbabilisticGenome, name: str) -> tuple[dict[str, Any
         "differences": float((1 - np.square(frequency_V4, dtype=np.float64).sum(axis=1)).sum()),
         "frequencies": float(frequency_A.sum()),
     }
-    return counts, np.rint(frequency_A * FREQUENCY_ONE).astype(np.int64)

@@ -2,5 +2,5 @@
 
 from __future__ import annotations
 
-# Imported first, so that where torch is missing, what is said is the extra that brings it.
+# Imported first, so that without torch the message names the extra that has it.
 import mutbert.model  # noqa: F401

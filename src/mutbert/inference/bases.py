@@ -1,35 +1,44 @@
-"""What a model predicts at single bases of a genome, masked or not, and every substitution at every base of a region.
+"""What a model predicts at single bases of a genome: every substitution in a region, and tracks for genome browsers.
 
-Shape suffixes: P positions, W windows, N passes, L length in bases, E edits, 4 bases in the order A, C, G, T.
+Shape suffixes: P positions, W windows, N passes, L length in bases, E edits, S spans, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
+import pysam
 
+import mutbert
 from mutbert import alphabet
-from mutbert.errors import InputError, MissingExtraError
-from mutbert.files import atomic_file, check_output
+from mutbert.arrays import list_ranges
+from mutbert.encoders.inputs import MASKED, place_windows, read_windows
+from mutbert.errors import InputError, require
+from mutbert.files import atomic_file, check_output, sha256_of
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import check_run, model_name, on_disk, open_model, resolve_context, rope_scaled
-from mutbert.inference.run import MASKED, Queries, base_log_probabilities, entropy, run_windows
-from mutbert.inference.surroundings import open_surroundings, place_windows, read_windows
+from mutbert.inference import run
+from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar
-from mutbert.regions import Region
+from mutbert.regions import Region, merge_regions, read_bed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mutbert.arrays import Float32, Int64, UInt8
-    from mutbert.inference.run import PaddedWindows
     from mutbert.progress import Advance
+
+TRACKS: Final = ("entropy", "reference_probability", "best_alternate_llr")
+_BIGWIG: Final = (".bw", ".bigwig")
+_SUFFIXES: Final = (".bedgraph.gz", ".bedgraph", *_BIGWIG)
+_MOST_CONTIGS: Final = (1 << 16) - 1  # which a bigWig counts by two bytes
 
 
 @dataclass(frozen=True)
@@ -44,41 +53,6 @@ class PredictionSettings:
     bases_at_once: int = 1 << 20  # of all windows that are held at once
 
 
-class Predicted(NamedTuple):
-    """Base codes of the reference at P positions, and logits of A, C, G and T, NaN where the reference is N."""
-
-    base_P: UInt8
-    logit_P4: Float32
-
-    def log_ratios(self) -> Float32:
-        """Return ln P(base) − ln P(reference base), shape (P, 4); NaN where the reference is no single base."""
-        return self.logit_P4 - self._at_reference(self.logit_P4)[:, None]
-
-    def probabilities(self) -> Float32:
-        """Return the probabilities of A, C, G and T, as if there were no other token, shape (P, 4)."""
-        return np.exp(base_log_probabilities(self.logit_P4)).astype(np.float32)
-
-    def entropies(self) -> Float32:
-        """Return the entropies of these in nats, shape (P,)."""
-        return entropy(self.logit_P4).astype(np.float32)
-
-    def reference_probabilities(self) -> Float32:
-        """Return the probability of the reference base, shape (P,); NaN where it is no single base."""
-        return self._at_reference(self.probabilities())
-
-    def best_alternate_ratios(self) -> Float32:
-        """Return the greatest of the log ratios but the reference's own, shape (P,)."""
-        ratio_P4, single = self.log_ratios(), np.flatnonzero(self.base_P < len(alphabet.BASES))
-        ratio_P4[single, self.base_P[single]] = -np.inf
-        return ratio_P4.max(axis=1)  # type: ignore[no-any-return]
-
-    def _at_reference(self, value_P4: Float32) -> Float32:
-        value_P = np.full(len(value_P4), np.nan, dtype=np.float32)
-        single = np.flatnonzero(self.base_P < len(alphabet.BASES))
-        value_P[single] = value_P4[single, self.base_P[single]]
-        return value_P
-
-
 class BasePredictor:
     """Predicts bases of a genome as it is seen, independently of which other positions are asked for."""
 
@@ -86,9 +60,9 @@ class BasePredictor:
         self, model: str | Path | MutBertForMaskedLM, genome: ProbabilisticGenome, settings: PredictionSettings
     ) -> None:
         # Before a large model is read.
-        check_run(settings.strands, settings.precision, settings.batch_size)
-        self.model = open_model(model, MutBertForMaskedLM)
-        self.context = resolve_context(self.model.config, settings.context, settings.rope_scaling)
+        run.check_run(settings.strands, settings.precision, settings.batch_size)
+        self.model = run.open_model(model, MutBertForMaskedLM)
+        self.context = run.resolve_context(self.model.config, settings.context, settings.rope_scaling)
         self._genome, self._settings = genome, settings
         self._length = np.array(list(genome.lengths.values()), dtype=np.int64)
 
@@ -96,10 +70,8 @@ class BasePredictor:
         """Return how many windows' positions one call should ask for, so that its memory is bounded."""
         return max(self._settings.bases_at_once // (self.context * max(mask_every, 1)), 1)
 
-    def predict(
-        self, contig_P: Int64, position_P: Int64, mask_every: int = 1, advance: Advance | None = None
-    ) -> Predicted:
-        """Return predictions at 0-based positions of contigs, by the contigs' numbers in the genome's order.
+    def predict(self, contig_P: Int64, position_P: Int64, mask_every: int, advance: Advance) -> pl.DataFrame:
+        """Return `score_bases` at 0-based positions of contigs, by the contigs' numbers in the genome's order.
 
         With `mask_every` 1, each position is masked alone, in the middle of a window of its own. Else windows lie on a
         grid half a context apart. With K above 1 they have K passes each, of which pass r masks all positions but N
@@ -111,40 +83,55 @@ class BasePredictor:
         # Centred windows of two positions near a contig's end may be one, but have different masks.
         keys = np.stack([contig_P, start_P, position_P] if alone else [contig_P, start_P])
         (contig_W, start_W, *_), window_P = np.unique(keys, axis=1, return_inverse=True)
-        window_P = window_P.reshape(-1)
         windows = read_windows(self._genome, contig_W, start_W, np.minimum(self.context, self._length[contig_W]))
-        column_P = position_P - start_P
+        window_P, column_P = window_P.reshape(-1), position_P - start_P
         base_P = windows.code_NL[window_P, column_P]
         known = np.flatnonzero(base_P != alphabet.UNKNOWN)
         logit_P4 = np.full((len(position_P), len(alphabet.BASES)), np.nan, dtype=np.float32)
-        if advance is not None:
-            advance(len(position_P) - len(known))
-        if len(known):
-            # With one phase, the remainder is 0.
-            pass_N, row_K = np.unique(window_P[known] * phases + position_P[known] % phases, return_inverse=True)
-            passes = windows.take(pass_N // phases)
-            if alone:
-                passes = passes.with_codes(row_K, column_P[known], MASKED)
-            elif mask_every > 1:
-                phase_N = (pass_N - start_W[pass_N // phases]) % phases
-                chosen_NL = (np.arange(passes.code_NL.shape[1]) - phase_N[:, None]) % phases == 0
-                row_E, column_E = np.nonzero(chosen_NL & (passes.code_NL != alphabet.UNKNOWN) & passes.inside_NL)
-                passes = passes.with_codes(row_E, column_E, MASKED)
-            logit_P4[known] = self._run(passes, Queries(row_K, column_P[known]), advance)
-        return Predicted(base_P, logit_P4)
-
-    def _run(self, passes: PaddedWindows, queries: Queries, advance: Advance | None) -> Float32:
-        settings, share, done = self._settings, len(queries.row_T) / len(passes), 0.0
+        advance(len(position_P) - len(known))
+        if not len(known):
+            return score_bases(base_P, logit_P4)
+        pass_N, row_K = np.unique(window_P[known] * phases + position_P[known] % phases, return_inverse=True)
+        passes = windows.take(pass_N // phases)
+        if alone:
+            passes = passes.with_codes(row_K, column_P[known], MASKED)
+        elif mask_every:
+            phase_N = (pass_N - start_W[pass_N // phases]) % phases
+            chosen_NL = (np.arange(passes.code_NL.shape[1]) - phase_N[:, None]) % phases == 0
+            row_E, column_E = np.nonzero(chosen_NL & (passes.code_NL != alphabet.UNKNOWN) & passes.inside_NL)
+            passes = passes.with_codes(row_E, column_E, MASKED)
+        share, done = len(known) / len(passes), 0.0
 
         def in_bases(windows: float, /, note: str = "") -> None:
             nonlocal done
             before, done = done, done + windows * share
-            if advance is not None:
-                advance(round(done) - round(before), note)
+            advance(round(done) - round(before), note)
 
-        run = {name: getattr(settings, name) for name in ("strands", "batch_size", "precision")}
-        with rope_scaled(self.model.config, settings.rope_scaling):
-            return run_windows(self.model, passes, queries, **run, advance=in_bases).logit_T4
+        how = {name: getattr(self._settings, name) for name in ("strands", "batch_size", "precision")}
+        with run.rope_scaled(self.model.config, self._settings.rope_scaling):
+            queries = run.Queries(row_K, column_P[known])
+            logit_P4[known] = run.run_windows(self.model, passes, queries, **how, advance=in_bases).logit_T4
+        return score_bases(base_P, logit_P4)
+
+
+def score_bases(base_P: UInt8, logit_P4: Float32) -> pl.DataFrame:
+    """Return a row a position: the reference's ``base`` code, and the scores of `mutate_region` and `write_tracks`.
+
+    Logits of A, C, G, T are NaN where the reference is N, and comparisons also where it is another ambiguous code.
+    """
+    probability_P4, bases = np.exp(run.base_log_probabilities(logit_P4)).astype(np.float32), len(alphabet.BASES)
+    # NaN past the four bases.
+    reference_P, chance_P = (
+        np.pad(value_P4, ((0, 0), (0, 1)), constant_values=np.nan)[np.arange(len(base_P)), np.minimum(base_P, bases)]
+        for value_P4 in (logit_P4, probability_P4)
+    )
+    ratio_P4 = logit_P4 - reference_P[:, None]
+    alternate_P = np.where(base_P[:, None] == np.arange(bases), -np.inf, ratio_P4).max(axis=1).astype(np.float32)
+    columns = {"base": base_P}
+    for kind, value_P4 in (("llr", ratio_P4), ("probability", probability_P4)):
+        columns |= {f"{kind}_{base}": value_P for base, value_P in zip(alphabet.BASES, value_P4.T, strict=True)}
+    columns |= {"entropy": run.entropy(logit_P4).astype(np.float32)}
+    return pl.DataFrame({**columns, "reference_probability": chance_P, "best_alternate_llr": alternate_P})
 
 
 @dataclass(frozen=True)
@@ -177,50 +164,50 @@ def mutate_region(
         to ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were no other
         token; ``entropy`` of these, in nats. NaN where there is none.
     genome, sequence, region : optional
-        A store and a region of it, as in ``chr22:101-200``, 1-based and both ends included; or a FASTA in its place,
-        of which the region may be left out if it has one record.
+        A store and a region of it, as in ``chr22:101-200``, 1-based and both ends included; or instead a FASTA, whose
+        region may be left out if it has one record.
     surroundings, person_vcf, sample : optional
         What surrounds the position: the ``"reference"``, the ``"population"``'s frequencies, or the genotypes of one
         ``"person"``, `sample` of `person_vcf`.
     settings, force, progress : optional
-        How the model is run; replace `output` where it exists; show progress on standard error.
+        How the model is run; replace `output` where it exists; show progress.
     """
     output, settings = Path(output), settings or PredictionSettings()
     if output.suffix != ".parquet":
         raise InputError(f"{output}: the table is Parquet; give a name that ends in .parquet")
-    try:
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "embed") from None
-    check_output(output, force=force, inputs=on_disk(model, genome, sequence, person_vcf))
+    require("pyarrow", "embed")
+    check_output(output, force=force, inputs=run.on_disk(model, genome, sequence, person_vcf))
     if sequence is not None and (surroundings != "reference" or sample or person_vcf):
         raise InputError(f"{sequence}: a sequence has no population and no persons; leave surroundings, sample and "
                          "person_vcf out")  # fmt: skip
     opened, place = _open_region(genome, sequence, region)
-    around = open_surroundings(
-        opened, surroundings, vcf=person_vcf, sample=sample, contigs=[place.contig], progress=progress
-    )
+    around = run.open_surroundings(opened, surroundings, person_vcf, sample, contigs=[place.contig], progress=progress)
     predictor = BasePredictor(model, around.genome, settings)
     number, at_once = list(opened.lengths).index(place.contig), predictor.windows_at_once(1)
-    frames = []
+    every_P = np.arange(place.start, place.end, dtype=np.int64)
     with progress_bar("mutagenesis", len(place), unit="positions", show=progress) as advance:
-        for first in range(place.start, place.end, at_once):
-            position_P = np.arange(first, min(first + at_once, place.end), dtype=np.int64)
-            predicted = predictor.predict(np.full_like(position_P, number), position_P, 1, advance)
-            frames.append(_table(place.contig, position_P, predicted))
-    table = pl.concat(frames)
+        frames = [
+            predictor.predict(np.full_like(position_P, number), position_P, 1, advance)
+            for position_P in np.split(every_P, range(at_once, len(place), at_once))
+        ]
+    scores = pl.concat(frames)
+    reference = np.array(list(alphabet.IUPAC))[scores["base"]]
+    table = pl.DataFrame({"contig": [place.contig] * len(place), "start": every_P, "reference": reference})
+    table = table.hstack(scores.select(pl.col("^llr_.$", "^probability_.$", "entropy")))
     metadata = {
-        "mutbert_mutagenesis": "1", "region": str(place), "model": model_name(model),
+        "mutbert_mutagenesis": "1", "region": str(place), "model": run.model_name(model),
         "surroundings": "sequence" if sequence is not None else surroundings, "context": str(predictor.context),
         "strands": settings.strands, **({} if sample is None else {"sample": sample}),
     }  # fmt: skip
+    from pyarrow import parquet
+
     with atomic_file(output, force=force) as partial:
         parquet.write_table(table.to_arrow().replace_schema_metadata(metadata), partial)
-    unknown = int((table["reference"] == "N").sum())
-    ambiguous = int((~table["reference"].is_in(list(alphabet.BASES))).sum()) - unknown
     ends = np.array([place.start, place.end - 1])
     start_2, length_2 = place_windows(ends, np.full(2, opened.lengths[place.contig]), predictor.context)
-    differing = around.count_differing([(number, int(start_2[0]), int(start_2[1] + length_2[1]))])
+    differing = around.count_differing([Region(place.contig, int(start_2[0]), int(start_2[1] + length_2[1]))])
+    unknown = int((scores["base"] == alphabet.UNKNOWN).sum())
+    ambiguous = int((scores["base"] >= len(alphabet.BASES)).sum()) - unknown
     return MutagenesisReport(output, place, len(place), unknown, ambiguous, differing, around.not_used)
 
 
@@ -229,9 +216,7 @@ def _open_region(
 ) -> tuple[ProbabilisticGenome, Region]:
     """Return a genome, or a FASTA as one, and the region of it."""
     if (genome is None) == (sequence is None):
-        given = "nothing to mutate is" if genome is None else "both a genome and a sequence are"
-        raise InputError(f"{given} given; give either a genome (--genome) and a region of it (--region), or a FASTA "
-                         "(--sequence)")  # fmt: skip
+        raise InputError("give either a genome (--genome) and a region of it (--region), or a FASTA (--sequence)")
     if sequence is not None:
         genome = ProbabilisticGenome.from_sequences(read_fasta(Path(sequence)), sequence)
         region = region or (next(iter(genome.lengths)) if len(genome.lengths) == 1 else None)
@@ -245,8 +230,151 @@ def _open_region(
     return genome, place
 
 
-def _table(contig: str, position_P: Int64, predicted: Predicted) -> pl.DataFrame:
-    columns = {"start": position_P, "reference": np.array(list(alphabet.IUPAC))[predicted.base_P]}
-    for kind, value_P4 in (("llr", predicted.log_ratios()), ("probability", predicted.probabilities())):
-        columns |= {f"{kind}_{base}": value_P for base, value_P in zip(alphabet.BASES, value_P4.T, strict=True)}
-    return pl.DataFrame(columns).select(pl.lit(contig).alias("contig"), pl.all(), entropy=predicted.entropies())
+@dataclass(frozen=True)
+class TracksReport:
+    """What `write_tracks` wrote: the file of each track, and numbers of contigs and bases that were asked for."""
+
+    outputs: Mapping[str, Path]
+    contigs: int
+    bases: int
+    unknown: int  # N, without a value
+    ambiguous: int  # another IUPAC code, with an entropy alone
+    differing: int | None  # in a person, not the reference's
+    not_used: Mapping[str, int]  # of the person's records, by reason
+
+
+def write_tracks(
+    model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome, output: str | Path, *,
+    tracks: Sequence[str] = ("entropy",), regions: Sequence[str | Region] = (), bed: str | Path | None = None,
+    mask_every: int = 8, surroundings: str = "reference", person_vcf: str | Path | None = None,
+    sample: str | None = None, settings: PredictionSettings | None = None,
+    resume: bool = False, force: bool = False, progress: bool = False,
+) -> TracksReport:  # fmt: skip
+    """Write what a model predicts at every base of a genome, or of some regions of it.
+
+    Parameters
+    ----------
+    model, genome
+        A checkpoint, read to a GPU if there is one, or a loaded model, which runs where it is; and a store.
+    output : str or Path
+        A ``.bw`` or ``.bigwig`` (which need pyBigWig), ``.bedgraph`` or ``.bedgraph.gz`` file. Of several tracks each
+        has its own, ``NAME.TRACK.bw``.
+    tracks : sequence of str
+        ``"entropy"`` of the distribution over A, C, G, T in nats; ``"reference_probability"``, that of the reference
+        base; ``"best_alternate_llr"``, the greatest ln P(base) − ln P(reference base) of the other three.
+    regions, bed : optional
+        As in ``chr22:101-200``, 1-based and both ends included, or ``chr22``; or a BED file. Else the whole genome.
+    mask_every : int
+        1 masks one base at a time, in the middle of its window; K above 1 one base in K, by default close to the share
+        that is masked in training; 0 none.
+    surroundings, person_vcf, sample : optional
+        What windows hold: the ``"reference"``, the ``"population"``'s frequencies, or the genotypes of one
+        ``"person"``, `sample` of `person_vcf`.
+    settings, resume, force, progress : optional
+        How the model is run; continue a run that was stopped; replace outputs where they exist; show progress.
+    """
+    output, settings = Path(output), settings or PredictionSettings()
+    outputs = _outputs(output, tracks)
+    if mask_every < 0:
+        raise InputError(f"mask_every is {mask_every}; give 0 for none, 1 for one base at a time, or more")
+    for path in outputs.values():
+        check_output(path, force=force, inputs=run.on_disk(model, genome, bed, person_vcf))
+    genome = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
+    lengths, names = genome.lengths, list(genome.lengths)
+    if output.suffix.lower() in _BIGWIG and len(lengths) > _MOST_CONTIGS:
+        raise InputError(f"{output}: a bigWig takes {_MOST_CONTIGS:,} contigs at most; write .bedgraph.gz")
+    if bed is not None and regions:
+        raise InputError(f"{bed}: regions are given as well as a BED file; give one or the other")
+    asked = [Region.parse(str(region), lengths) for region in regions or lengths]
+    merged = merge_regions(asked if bed is None else read_bed(Path(bed), lengths), names)
+    contigs, bases = {region.contig for region in merged}, sum(map(len, merged))
+    span_S3 = np.array([(names.index(region.contig), region.start, region.end) for region in merged], dtype=np.int64)
+    if not any(len(genome.known_runs(region.contig, region.start, region.end)) for region in merged):
+        raise InputError(f"{output}: all {bases:,} bases that are asked for are N, so there is nothing to write")
+    around = run.open_surroundings(genome, surroundings, person_vcf, sample, contigs=contigs, progress=progress)
+    predictor = BasePredictor(model, around.genome, settings)
+    plan = {
+        "mutbert": mutbert.__version__, "model": run.model_hash(predictor.model), "genome": genome.identity,
+        **asdict(settings), "context": predictor.context, "tracks": list(outputs), "regions": span_S3.tolist(),
+        "mask_every": mask_every, "surroundings": surroundings, "sample": sample,
+        "person_vcf": person_vcf and sha256_of(Path(person_vcf)),
+    }  # fmt: skip
+    with (
+        parts_folder(output, plan, resume=resume, force=force) as folder,
+        progress_bar("tracks", bases, unit="bases", show=progress) as advance,
+    ):
+
+        def compute(chunk_S3: Int64, path: Path) -> None:
+            span_P, position_P = list_ranges(chunk_S3[:, 1], chunk_S3[:, 2])
+            scores = predictor.predict(contig_P := chunk_S3[span_P, 0], position_P, mask_every, advance)
+            located = pl.DataFrame({"contig": contig_P, "position": position_P})
+            located.hstack(scores.select("base", *outputs)).write_parquet(path)
+
+        # Windows of the grid lie half a context apart.
+        stride = 1 if mask_every == 1 else max(predictor.context // 2, 1)
+        chunks = enumerate(_chunks(span_S3, stride, predictor.windows_at_once(mask_every)))
+        parts = run_parts(folder, chunks, compute, skipped=lambda chunk: advance(int(np.diff(chunk[:, 1:]).sum())))
+        with ExitStack() as stack:
+            for track, path in outputs.items():
+                _write(stack.enter_context(atomic_file(path, force=force)), parts, track, lengths)
+        codes = dict(pl.scan_parquet(parts).group_by("base").len().collect().iter_rows())
+    unknown = codes.pop(alphabet.UNKNOWN, 0)
+    ambiguous = sum(count for code, count in codes.items() if code >= len(alphabet.BASES))
+    numbers = len(contigs), bases, unknown, ambiguous, around.count_differing(merged)
+    return TracksReport(outputs, *numbers, around.not_used)
+
+
+def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
+    """Return the file of each track."""
+    length = next((len(suffix) for suffix in _SUFFIXES if output.name.lower()[1:].endswith(suffix)), 0)
+    if not length:
+        raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_SUFFIXES)}")
+    if not tracks or not set(tracks) <= set(TRACKS):
+        raise InputError(f"tracks are {', '.join(tracks) or 'none'}; give some of {', '.join(TRACKS)}")
+    if output.suffix.lower() in _BIGWIG:
+        require("pyBigWig", "tracks")
+    if len(set(tracks)) == 1:
+        return {tracks[0]: output}
+    return {track: output.with_name(f"{output.name[:-length]}.{track}{output.name[-length:]}") for track in tracks}
+
+
+def _chunks(span_S3: Int64, stride: int, most: int) -> Iterator[Int64]:
+    """Yield spans as (S, 3) of contig, start and end, of so many windows of the grid, cut where a window begins."""
+    start_S, end_S = span_S3[:, 1], span_S3[:, 2]
+    # Windows are numbered over all spans.
+    count_S = -(-end_S // stride) - start_S // stride
+    before_S = np.cumsum(count_S) - count_S
+    for first in range(0, int(count_S.sum()), most):
+        cut_S = (start_S // stride + first - before_S) * stride
+        part = np.flatnonzero((before_S < first + most) & (before_S + count_S > first))
+        bounds = np.maximum(start_S, cut_S), np.minimum(end_S, cut_S + most * stride)
+        yield np.column_stack([span_S3[:, 0], *bounds])[part]
+
+
+def _write(path: Path, parts: Sequence[Path], track: str, lengths: Mapping[str, int]) -> None:
+    """Write a track's values in the format of the suffix; bases without one are left out."""
+    names = list(lengths)
+
+    def values() -> Iterator[tuple[str, pl.DataFrame]]:
+        for part in parts:
+            frame = pl.read_parquet(part, columns=["contig", "position", track]).filter(pl.col(track).is_not_nan())
+            for (contig,), rows in frame.group_by("contig", maintain_order=True):
+                yield names[contig], rows.drop("contig")
+
+    if path.suffix.lower() in _BIGWIG:
+        import pyBigWig
+
+        with pyBigWig.open(str(path), "w") as file:
+            file.addHeader(list(lengths.items()))
+            for contig, rows in values():
+                position_P, value_P = (column.to_numpy() for column in rows)
+                edges = np.flatnonzero(np.diff(position_P, prepend=-2, append=-2) != 1).tolist()
+                for first, end in pairwise(edges):
+                    file.addEntries(contig, int(position_P[first]), values=value_P[first:end], span=1, step=1)
+        return
+    with pysam.BGZFile(str(path), "wb") if path.suffix.lower() == ".gz" else path.open("wb") as file:
+        file.write(f'track type=bedGraph name="{track}"\n'.encode())
+        for contig, rows in values():
+            # Each number is the shortest that is read as the same float32.
+            lines = rows.select(pl.lit(contig), "position", end=pl.col("position") + 1, value=track)
+            file.write(lines.write_csv(include_header=False, separator="\t").encode())

@@ -1,18 +1,15 @@
 """Embeddings of sequences and of genome regions: of any layers and both strands, pooled or of every base.
 
-Shape suffixes: B batch, X vectors (one a sequence, or one a token), K layers, L tokens, D hidden size.
+Shape suffixes: N records, B batch, X vectors (one a record, or one a token), K layers, L tokens, D hidden size.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -20,14 +17,14 @@ import torch
 from safetensors.numpy import save_file
 
 import mutbert
+from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import CNN, open_encoder
-from mutbert.encoders.inputs import Sequences
-from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
-from mutbert.errors import InputError, MissingExtraError
+from mutbert.encoders.states import BaseStates, TokenStates
+from mutbert.encoders.token_encoders import AutoEncoder
+from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
-from mutbert.inference.opening import check_length, check_run, model_hash, model_name, on_disk, open_model, rope_scaled
+from mutbert.inference import run
 from mutbert.inference.resumable import parts_folder, run_parts
-from mutbert.inference.run import batch_of, run_batches
 from mutbert.inference.sequences import open_source
 from mutbert.model import MutBertModel, MutBertPreTrainedModel
 from mutbert.progress import progress_bar
@@ -35,16 +32,13 @@ from mutbert.progress import progress_bar
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from mutbert.arrays import Float32, Int64
-    from mutbert.encoders.inputs import TokenInputs
+    from mutbert.arrays import Int64
+    from mutbert.encoders.inputs import PaddedWindows
     from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.inference.run import PaddedWindows
     from mutbert.inference.sequences import Record, Source
 
-    LayerStates = tuple[Sequence[torch.Tensor], torch.Tensor]
-
-_COLUMNS: Final = ("name", "contig", "start", "end")
 POOLINGS: Final = ("mean", "max", "cls", "none")
+_COLUMNS: Final = ("name", "contig", "start", "end")
 _RECORDS_AT_ONCE: Final = 1024
 _BYTES_AT_ONCE: Final = 256 << 20
 
@@ -82,11 +76,11 @@ def embed(
         A checkpoint of MutBERT or any other model, or a name of ``mutbert bench list``, read to a GPU if there is one;
         or a loaded MutBERT, which runs where it is.
     input, fasta, genome, bed, sequence_column, name_column : optional
-        A FASTA, FASTQ, CSV, TSV, Parquet or BED file, as its suffix names it; or a FASTA of any name; or regions of a
-        store. IUPAC codes are the distributions they stand for, N is ``[UNK]``. The columns are a table's.
+        A FASTA, FASTQ, CSV, TSV, Parquet or BED file, as its suffix names it, and a table's columns; or a FASTA of any
+        name; or a store and regions of it. IUPAC codes are the distributions they stand for, N is ``[UNK]``.
     surroundings, person_vcf, sample : optional
-        What a position of `genome` is: its ``"reference"`` base, which models that read tokens take alone; the
-        ``"population"``'s frequencies; or the genotype of one ``"person"``, `sample` of `person_vcf`.
+        What a position of `genome` is: its ``"reference"`` base, all that models of tokens read; the ``"population"``'s
+        frequencies; or the genotype of one ``"person"``, `sample` of `person_vcf`.
     output : str or Path
         A ``.parquet``, ``.safetensors`` or ``.h5ad`` file, as ``docs/embeddings.md`` describes them.
     layers : int, sequence of int, or "all"
@@ -101,192 +95,140 @@ def embed(
     output = Path(output)
     if pooling not in POOLINGS:
         raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}")
-    check_run(strands, precision, batch_size)
-    check_output(output, force=force, inputs=on_disk(model, input, fasta, genome, bed, person_vcf))
-    _check_format(output, pooling)
+    run.check_run(strands, precision, batch_size)
+    check_output(output, force=force, inputs=run.on_disk(model, input, fasta, genome, bed, person_vcf))
+    if output.suffix not in _FORMATS:
+        raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
+    if output.suffix == ".h5ad" and pooling == "none":
+        raise InputError(f"{output}: holds one embedding a sequence, and pooling none gives one a base; choose another "
+                         "pooling, or write .parquet or .safetensors")  # fmt: skip
+    require(*_FORMATS[output.suffix][1:])
     source = open_source(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         sequence_column=sequence_column, name_column=name_column, progress=progress,
     )  # fmt: skip
-    states = _open_states(model, pooling, strands, trust_remote_code=trust_remote_code)
-    if isinstance(states, TokenStates) and rope_scaling is not None:
-        raise InputError(f"{model}: rope_scaling is for MutBERT; leave it out for other models")
+    states = _open_states(model, pooling, strands, rope_scaling, trust_remote_code=trust_remote_code)
     if isinstance(states, TokenStates) and genome is not None and surroundings != "reference":
         raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
     config = states.body.config
     chosen, hidden_size = _resolve_layers(layers, config.num_hidden_layers), int(config.hidden_size)
-    made = _Provenance(model_name(model), pooling, chosen, strands, "sequence" if genome is None else surroundings)
-    with rope_scaled(config, rope_scaling) if isinstance(states, BaseStates) else nullcontext():
+    metadata = {
+        "model": run.model_name(model), "pooling": pooling, "layers": json.dumps(chosen), "strands": strands,
+        "surroundings": "sequence" if genome is None else surroundings, "version": mutbert.__version__,
+    }  # fmt: skip
+    how = {"strands": strands, "batch_size": batch_size, "precision": precision}
+    with run.rope_scaled(config, rope_scaling):
         records, bases, longest = _survey(source, states, output, pooling, progress=progress)
-        plan = {**made._asdict(), **source.plan, "model": model_hash(states.body), "precision": precision}
-        plan |= {"rope_scaling": rope_scaling, "mutbert": mutbert.__version__}
+        plan = {**metadata, **source.plan, "precision": precision, "rope_scaling": rope_scaling}
+        plan["model"] = run.model_hash(states.body)
         with (
             parts_folder(output, plan, resume=resume, force=force) as folder,
             progress_bar("embedding", records, unit="sequences", show=progress) as advance,
         ):
             vectors = _BYTES_AT_ONCE // (4 * len(chosen) * hidden_size)
             at_once = min(_RECORDS_AT_ONCE, max(vectors // (longest if pooling == "none" else 1), 1))
-            how = {"strands": strands, "batch_size": batch_size, "precision": precision, "advance": advance}
             read = source.read()
 
             def compute(group: Sequence[Record], path: Path) -> None:
-                vectors = _embed_windows(states, source.windows(group), chosen, pooling, **how)
-                _part_of(group, vectors, made).write_parquet(path, compression="uncompressed")
+                frame = _embed_records(states, group, source.windows(group), chosen, pooling, **how, advance=advance)
+                frame.write_parquet(path, compression="uncompressed")
 
             groups = enumerate(iter(lambda: list(islice(read, at_once)), []))
             parts = run_parts(folder, groups, compute, skipped=lambda group: advance(len(group)))
             with atomic_file(output, force=force) as partial:
-                _WRITERS[output.suffix](partial, parts, made)
+                _FORMATS[output.suffix][0](partial, parts, metadata)
     return EmbeddingReport(
         output, records, bases, hidden_size, pooling, chosen, strands, source.differing, source.not_used
     )
+
+
+def _resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int, ...]:
+    """Return the numbers, from 0, of the layers that are asked for, of a model that has so many."""
+    asked: Any = range(count + 1) if layers == "all" else (layers,) if isinstance(layers, int) else layers
+    found = [] if isinstance(asked, str) else [one % (count + 1) for one in asked if -count - 1 <= one <= count]
+    if not found or len(set(found)) < len(asked):
+        raise InputError(f"layers is {layers!r}; the model has {count} layers: give numbers from 0 (the embedding "
+                         f"layer) to {count}, or from -1 (the last) to {-count - 1}, each once; or all")  # fmt: skip
+    return tuple(found)
 
 
 def _survey(
     source: Source, states: BaseStates | TokenStates, output: Path, pooling: str, *, progress: bool
 ) -> tuple[int, int, int]:
     """Return the numbers of records and bases and the longest length, having found mistakes before the model runs."""
-    names: set[str] | None = set() if output.suffix == ".safetensors" and pooling == "none" else None
+    names = set[str]()
     records = bases = longest = 0
     with progress_bar("checking", None, unit="sequences", show=progress) as advance:
-        for record in source.read():
-            states.check(record, source)
-            if names is not None and record.name in names:
-                raise InputError(f"{output}: {record.name} comes twice, and names a tensor; rename one, or write "
+        for region, code_L in source.read():
+            _check_length(states, (region, code_L), source)
+            if region.name in names:
+                raise InputError(f"{output}: {region.name} comes twice, and names a tensor; rename one, or write "
                                  ".parquet")  # fmt: skip
-            if names is not None:
-                names.add(record.name)
-            records, bases, longest = records + 1, bases + record.length, max(longest, record.length)
+            if output.suffix == ".safetensors" and pooling == "none":
+                names.add(region.name)
+            records, bases, longest = records + 1, bases + len(region), max(longest, len(region))
             advance(1)
     return records, bases, longest
 
 
-def _embed_windows(
-    states: BaseStates | TokenStates, windows: PaddedWindows, layers: Sequence[int], pooling: str, **settings: Any
-) -> list[Float32]:
-    """Return the vectors of each window, (1, K, D) or (tokens, K, D); `settings` as for `run_batches`."""
+def _embed_records(
+    states: BaseStates | TokenStates, records: Sequence[Record], windows: PaddedWindows, layers: Sequence[int],
+    pooling: str, **settings: Any,
+) -> pl.DataFrame:  # fmt: skip
+    """Return a row a record, with its vectors of each layer; `settings` as for `run_batches`."""
     inputs: Any = states.inputs(windows)
 
     def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
-        return _pool(*states.states(inputs, rows, layers, reverse=reverse), pooling)
+        batch = run.batch_of(inputs, rows, states.body, reverse=reverse)
+        return _pool(*states.states(batch, layers), pooling, reverse=reverse)
 
-    order, (vector_XKD, count_B) = run_batches(states.body, inputs.length_N, predict, **settings)
-    found = np.split(vector_XKD, np.cumsum(count_B.astype(np.int64))[:-1])
-    return [found[place] for place in np.argsort(order)]
-
-
-def _pool(states: Sequence[torch.Tensor], counts_BL: torch.Tensor, pooling: str) -> list[torch.Tensor]:
-    """Return the vectors of states, (X, K, D), and how many each sequence has, (B,)."""
-    count_B = counts_BL.sum(dim=1)
+    order, (vector_XKD, count_B) = run.run_batches(states.body, inputs.length_N, predict, **settings)
+    end_B, rows_N = np.cumsum(count_B, dtype=np.int64), np.argsort(order)
+    record_X, row_X = list_ranges((end_B - count_B.astype(np.int64))[rows_N], end_B[rows_N])
+    suffixes = [f"_{layer}" for layer in layers] if len(layers) > 1 else [""]
+    vectors = {f"embedding{suffix}": vector_XKD[row_X, layer] for layer, suffix in enumerate(suffixes)}
+    frame = pl.DataFrame({"record": record_X, **vectors})
     if pooling == "none":
-        return [torch.stack([state_BLD[counts_BL] for state_BLD in states], dim=1), count_B]
-    left_out_BL1 = ~counts_BL[..., None]
-
-    def pool(state_BLD: torch.Tensor) -> torch.Tensor:
-        if pooling == "cls":
-            return state_BLD[:, 0]
-        kept_BLD = state_BLD.float().masked_fill(left_out_BL1, 0 if pooling == "mean" else -torch.inf)
-        return kept_BLD.sum(dim=1) / count_B[:, None] if pooling == "mean" else kept_BLD.amax(dim=1)
-
-    return [torch.stack([pool(state_BLD) for state_BLD in states], dim=1), torch.ones_like(count_B)]
+        frame = frame.group_by("record", maintain_order=True).agg(pl.all())
+    columns = {name: [getattr(region, name) for region, _ in records] for name in _COLUMNS}
+    return pl.DataFrame(columns).hstack(frame.drop("record"))
 
 
-def _resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int, ...]:
-    """Return the numbers, from 0, of the layers that are asked for, of a model that has so many."""
-    if isinstance(layers, str) and layers != "all":
-        raise InputError(f"layers is {layers!r}; give numbers, or all")
-    every = range(count + 1) if layers == "all" else layers if isinstance(layers, Iterable) else (layers,)
-    numbers = [int(number) for number in every]
-    for number in numbers:
-        if not -count - 1 <= number <= count:
-            raise InputError(f"layer {number}: the model has {count} layers; give 0 (the embedding layer) to {count}, "
-                             f"or from the end -1 (the last) to {-count - 1}")  # fmt: skip
-    found = tuple(number % (count + 1) for number in numbers)
-    if not found or len(set(found)) < len(found):
-        raise InputError(f"layers is {layers}; give at least one, and each once")
-    return found
+def _pool(
+    states: Sequence[torch.Tensor], counts_BL: torch.Tensor, pooling: str, *, reverse: bool
+) -> list[torch.Tensor]:
+    """Return the vectors of states, (X, K, D), and how many each sequence has, (B,)."""
+    count_B, out_BL1 = counts_BL.sum(dim=1), ~counts_BL[..., None]
+    if pooling == "none":
+        # Of the other strand the last base comes first.
+        order = [1] if reverse else []
+        return [torch.stack([one.flip(order)[counts_BL.flip(order)] for one in states], dim=1), count_B]
+    if pooling == "cls":
+        found = [state_BLD[:, 0] for state_BLD in states]
+    elif pooling == "max":
+        found = [state_BLD.float().masked_fill(out_BL1, -torch.inf).amax(dim=1) for state_BLD in states]
+    else:
+        found = [state_BLD.float().masked_fill(out_BL1, 0).sum(dim=1) / count_B[:, None] for state_BLD in states]
+    return [torch.stack(found, dim=1), torch.ones_like(count_B)]
 
 
-class BaseStates:
-    """Hidden states of MutBERT, which reads distributions; only those at bases count."""
-
-    def __init__(self, body: MutBertModel) -> None:
-        self.body = body
-
-    def inputs(self, windows: PaddedWindows) -> PaddedWindows:
-        """Return the windows as they are."""
-        return windows
-
-    def check(self, record: Record, _: Source) -> None:
-        """Raise where a record is longer than the model takes."""
-        check_length(self.body.config, record.length, record.name)
-
-    def states(self, inputs: PaddedWindows, rows: Int64, layers: Sequence[int], *, reverse: bool) -> LayerStates:
-        """Return the states of layers, each (B, L, D) in the order of the forward strand; and which count, (B, L)."""
-        batch = inputs.take(rows)
-        probs_BLV, mask_BL = (batch.reverse_complement() if reverse else batch).tokens(self.body.device)
-        encoder, whole = self.body.encoder, self.body.encoder.layer
-        try:
-            # Those after the last that is asked for need not run.
-            encoder.layer = whole[: max(layers)]
-            outputs = self.body(input_probs=probs_BLV, attention_mask=mask_BL, output_hidden_states=len(layers) > 1)
-        finally:
-            encoder.layer = whole
-        every = outputs.hidden_states
-        found = [outputs.last_hidden_state] if len(layers) == 1 else [every[layer] for layer in layers]
-        column_L = torch.arange(probs_BLV.shape[1], device=probs_BLV.device)
-        length_B1 = torch.from_numpy(batch.length_N).to(probs_BLV.device)[:, None]
-        base_BL = (column_L > 0) & (column_L <= length_B1)
-        if reverse:
-            place_BL = torch.where(base_BL, length_B1 + 1 - column_L, column_L)
-            found = [state_BLD.gather(1, place_BL[..., None].expand_as(state_BLD)) for state_BLD in found]
-        return found, base_BL
-
-
-class TokenStates:
-    """Hidden states of a model that reads tokens; as its paper has it, all count but padding, special ones included."""
-
-    def __init__(self, encoder: AutoEncoder, pooling: str, strands: str) -> None:
-        if pooling == "none" and strands == "both":
-            raise InputError(f"{encoder.name}: tokens of one strand do not cover the bases that those of the other do; "
-                             "give --strands forward for an embedding of each token")  # fmt: skip
-        if pooling == "cls" and (not encoder.special_tokens or encoder.tokenizer.cls_token_id is None):
-            raise InputError(f"{encoder.name}: has no class token before a sequence; give --pooling mean")
-        self._encoder = encoder
-        # Without pooling, only tokens that stand for bases count.
-        names = ("cls", "sep", "eos", "pad") if pooling == "none" else ()
-        self._left_out = [getattr(encoder.tokenizer, f"{name}_token_id") for name in names]
-        # How long sequences are is known only when they are read, and checked then.
-        self.body: Any = encoder.body(0).to("cuda" if torch.cuda.is_available() else "cpu")
-        self._most = most_tokens(self.body)
-
-    def inputs(self, windows: PaddedWindows) -> TokenInputs:
-        """Return the tokens of windows."""
-        codes = windows.code_NL[windows.inside_NL]
-        return self._encoder.inputs(Sequences(codes, np.append(0, np.cumsum(windows.length_N))))
-
-    def check(self, record: Record, source: Source) -> None:
-        """Raise where a record has more tokens than the model has positions."""
-        # No token is less than a base, but for special ones at either end.
-        if self._most is None or record.length <= self._most - 2:
-            return
-        if (found := int(self.inputs(source.windows([record])).length_N[0])) > self._most:
-            raise InputError(f"{record.name}: {record.length:,} bases are {found:,} tokens, and {self._encoder.name} "
-                             f"has positions for {self._most:,}; give shorter sequences")  # fmt: skip
-
-    def states(self, inputs: TokenInputs, rows: Int64, layers: Sequence[int], *, reverse: bool) -> LayerStates:
-        """Return the states of layers, each (B, L, D); and which count, (B, L)."""
-        batch = batch_of(inputs, rows, self.body, reverse=reverse)
-        counts_BL = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).bool()
-        for number in self._left_out:
-            if number is not None:
-                counts_BL = counts_BL & (batch["input_ids"] != number)
-        return self._encoder.layer_states(self.body, batch, layers), counts_BL
+def _check_length(states: BaseStates | TokenStates, record: Record, source: Source) -> None:
+    """Raise where a record is longer than the model takes."""
+    region, _ = record
+    if isinstance(states, BaseStates):
+        run.check_length(states.body.config, len(region), region.name)
+    # No token is less than a base, but for special ones at either end.
+    elif states.most is not None and len(region) > states.most - 2:
+        found = int(states.inputs(source.windows([record])).length_N[0])
+        if found > states.most:
+            raise InputError(f"{region.name}: {len(region):,} bases are {found:,} tokens, and {states.encoder.name} "
+                             f"has positions for {states.most:,}; give shorter sequences")  # fmt: skip
 
 
 def _open_states(
-    model: str | Path | MutBertPreTrainedModel, pooling: str, strands: str, *, trust_remote_code: bool
-) -> BaseStates | TokenStates:
+    model: str | Path | MutBertPreTrainedModel, pooling: str, strands: str, rope_scaling: Mapping[str, Any] | None, *,
+    trust_remote_code: bool,
+) -> BaseStates | TokenStates:  # fmt: skip
     """Return MutBERT or another model."""
     if isinstance(model, MutBertPreTrainedModel):
         return BaseStates(model.base_model)
@@ -294,99 +236,52 @@ def _open_states(
     if encoder.family == CNN:
         raise InputError(f"{model}: has no weights before it is trained, so nothing can be embedded by it")
     if isinstance(encoder, AutoEncoder):
-        return TokenStates(encoder, pooling, strands)
+        return TokenStates(encoder, pooling, strands, rope_scaling)
     # Its pooler is not used, so it need not have one.
-    return BaseStates(open_model(model, MutBertModel, pooler_type="mean"))
+    return BaseStates(run.open_model(model, MutBertModel, pooler_type="mean"))
 
 
-class _Provenance(NamedTuple):
-    """How embeddings were made, as every file holds it."""
-
-    model: str
-    pooling: str
-    layers: tuple[int, ...]
-    strands: str
-    surroundings: str  # ``sequence`` without a genome
-
-    def named(self, stem: str) -> list[str]:
-        """Return each layer's name for something: the stem alone for one layer, ``STEM_LAYER`` for several."""
-        return [stem] if len(self.layers) == 1 else [f"{stem}_{layer}" for layer in self.layers]
-
-    def metadata(self) -> dict[str, str]:
-        """Return it as text."""
-        return self._asdict() | {"layers": json.dumps(self.layers), "version": mutbert.__version__}
-
-
-def _part_of(records: Sequence[Record], vectors: Sequence[Float32], made: _Provenance) -> pl.DataFrame:
-    """Return a row a record, with its vectors of each layer; given are (n, K, D) of each record."""
-    columns: dict[str, Any] = dict(zip(_COLUMNS, zip(*(record[:4] for record in records), strict=True), strict=True))
-    vector_XKD = np.concatenate(vectors)
-    layers = {name: vector_XKD[:, place] for place, name in enumerate(made.named("embedding"))}
-    frame = pl.DataFrame({name: np.ascontiguousarray(vector_XD) for name, vector_XD in layers.items()})
-    if made.pooling == "none":
-        record = pl.Series("record", np.repeat(np.arange(len(vectors)), [len(rows) for rows in vectors]))
-        frame = frame.group_by(record, maintain_order=True).agg(pl.all()).drop("record")
-    return pl.DataFrame(columns).hstack(frame)
-
-
-def _check_format(output: Path, pooling: str) -> None:
-    """Raise where an output cannot be written, before the model runs."""
-    if output.suffix not in _WRITERS:
-        raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_WRITERS)}")
-    if output.suffix == ".h5ad" and pooling == "none":
-        raise InputError(f"{output}: holds one embedding a sequence, and pooling none gives one a base; choose another "
-                         "pooling, or write .parquet or .safetensors")  # fmt: skip
-    library, extra = {".parquet": ("pyarrow", "embed"), ".h5ad": ("anndata", "h5ad")}.get(output.suffix, ("json", ""))
-    try:
-        import_module(library)
-    except ImportError:
-        raise MissingExtraError(library, extra) from None
-
-
-def _write_parquet(path: Path, parts: list[Path], made: _Provenance) -> None:
-    # Part by part, so that memory does not grow with their number.
+def _write_parquet(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
     from pyarrow import parquet
 
-    with ExitStack() as stack:
-        file: Any = None
-        for table in (pl.read_parquet(part).to_arrow().replace_schema_metadata(made.metadata()) for part in parts):
-            file = file or stack.enter_context(parquet.ParquetWriter(path, table.schema))
-            file.write_table(table)
+    schema = pl.read_parquet(parts[0], n_rows=0).to_arrow().schema.with_metadata(metadata)
+    with parquet.ParquetWriter(path, schema) as file:
+        # Part by part, so that memory does not grow with their number.
+        for part in parts:
+            file.write_table(pl.read_parquet(part).to_arrow())
 
 
-def _write_safetensors(path: Path, parts: list[Path], made: _Provenance) -> None:
-    frame = pl.read_parquet(parts)
-    tensors: dict[str, Float32] = {}
-    for layer, column in enumerate(made.named("embedding")):
-        if made.pooling == "none":
-            bounds = frame[column].list.len().cum_sum().to_numpy()[:-1]
-            for name, vector_LD in zip(
-                frame["name"], np.split(frame[column].explode().to_numpy(), bounds), strict=True
-            ):
-                tensors[made.named(name)[layer]] = np.ascontiguousarray(vector_LD)
+def _write_safetensors(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
+    frame, tensors = pl.read_parquet(parts), dict[str, Any]()
+    for vectors in frame.drop(_COLUMNS):
+        suffix = vectors.name.removeprefix("embedding")
+        if metadata["pooling"] == "none":
+            tensors |= {f"{name}{suffix}": one.to_numpy() for name, one in zip(frame["name"], vectors, strict=True)}
         else:
-            tensors[made.named("embeddings")[layer]] = np.ascontiguousarray(frame[column].to_numpy())
-    save_file(tensors, path, made.metadata() | {f"{name}s": json.dumps(frame[name].to_list()) for name in _COLUMNS})
+            tensors[f"embeddings{suffix}"] = vectors.to_numpy()
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    save_file(tensors, path, metadata | {f"{name}s": json.dumps(frame[name].to_list()) for name in _COLUMNS})
 
 
-def _write_anndata(path: Path, parts: list[Path], made: _Provenance) -> None:
+def _write_anndata(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
     import anndata
 
     frame = pl.read_parquet(parts)
-    layers = [frame[name].to_numpy().copy() for name in made.named("embedding")]
+    layers = {column.name.replace("embedding", "X_layer"): column.to_numpy().copy() for column in frame.drop(_COLUMNS)}
     data = anndata.AnnData(
-        layers[0],
+        next(iter(layers.values())),
         obs={"obs_names": list(map(str, range(len(frame)))), **frame.select(_COLUMNS).to_dict(as_series=False)},
-        obsm=dict(zip(made.named("X_layer"), layers, strict=True)) if len(layers) > 1 else None,
-        uns=made.metadata() | {"layers": np.array(made.layers)},
+        obsm=layers if len(layers) > 1 else None,
+        uns=metadata | {"layers": np.array(json.loads(metadata["layers"]))},
     )
     data.obs_names = frame["name"].to_list()
     data.obs_names_make_unique()
     data.write_h5ad(path)
 
 
-_WRITERS: Final[dict[str, Callable[[Path, list[Path], _Provenance], None]]] = {
-    ".parquet": _write_parquet,
-    ".safetensors": _write_safetensors,
-    ".h5ad": _write_anndata,
+# By suffix, what writes it, and the library and the extra that it needs.
+_FORMATS: Final[dict[str, tuple[Callable[[Path, list[Path], dict[str, str]], None], str, str]]] = {
+    ".parquet": (_write_parquet, "pyarrow", "embed"),
+    ".safetensors": (_write_safetensors, "safetensors", ""),
+    ".h5ad": (_write_anndata, "anndata", "h5ad"),
 }

@@ -15,8 +15,7 @@ from mutbert.errors import InputError
 from mutbert.examples.files import read_examples
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.opening import check_run, on_disk
-from mutbert.inference.run import base_outputs, sequence_outputs
+from mutbert.inference.run import base_outputs, check_run, on_disk, sequence_outputs
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -72,11 +71,9 @@ def predict_table(
     classifier.to("cuda" if torch.cuda.is_available() else "cpu")
     problem, classes = _meaning(classifier.config, each_token=each_token)
     outputs: Any = base_outputs if each_token else sequence_outputs
+    how = {"batch_size": batch_size, "precision": precision, "strands": strands}
     with progress_bar("predicting", len(examples), unit="sequences", show=progress) as advance:
-        logits = outputs(
-            classifier, lambda batch: classifier(**batch).logits, inputs,
-            batch_size=batch_size, precision=precision, strands=strands, advance=advance,
-        )  # fmt: skip
+        logits = outputs(classifier, lambda batch: classifier(**batch).logits, inputs, **how, advance=advance)
     write_predictions(output, prediction_columns(examples, logits, problem, classes), force=force)
     return PredictionReport(output, len(examples), problem, classes)
 
@@ -127,9 +124,6 @@ def write_predictions(path: Path, table: pl.DataFrame, *, force: bool = False) -
 def _meaning(config: Any, *, each_token: bool) -> tuple[str, tuple[str, ...]]:
     """Return the problem that a model was fine-tuned for, and its classes."""
     classes = tuple(str(config.id2label[number]) for number in range(config.num_labels))
-    problem = "binary" if config.num_labels == 2 else "multiclass"
-    if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
-        problem = "regression"
-    if config.problem_type == "multi_label_classification":
-        problem = "multilabel"
+    named = {"regression": "regression", "multi_label_classification": "multilabel"}.get(config.problem_type)
+    problem = named or {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
     return "token" if each_token else problem, classes

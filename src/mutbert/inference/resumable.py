@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, check_output, locked, mark_directory, write_json
@@ -18,11 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-Item = TypeVar("Item")
-
 _PLAN: Final = "plan.json"
 _PARTS: Final = "[0-9]*"
-_DIGEST_LETTERS: Final = 64
 
 
 def parts_path(output: Path) -> Path:
@@ -67,13 +64,13 @@ def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False,
 
 
 def run_parts(
-    folder: Path, items: Iterable[tuple[int, Item]], compute: Callable[[Item, Path], None], *, suffix: str = ".parquet",
-    skipped: Callable[[Item], None] = lambda _: None, rank: int = 0, ranks: int = 1,
+    folder: Path, items: Iterable[tuple[int, Any]], compute: Callable[[Any, Path], None], *,
+    skipped: Callable[[Any], None], rank: int = 0, ranks: int = 1,
 ) -> list[Path]:  # fmt: skip
     """Return the files of numbered items; ``compute(item, path)`` writes this process's share of those missing."""
     paths = []
     for number, item in items:
-        paths.append(path := folder / f"{number:08d}{suffix}")
+        paths.append(path := folder / f"{number:08d}.parquet")
         if path.exists() or number % ranks != rank:
             skipped(item)
         else:
@@ -87,7 +84,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     old, new = ({**plan, **plan.get("settings", {})} for plan in json.loads(json.dumps([before, now])))
     return [
         f"the {name} is another"
-        if len(str(new.get(name))) == _DIGEST_LETTERS
+        if len(str(new.get(name))) == 64  # letters of a SHA-256
         else f"{name} was {json.dumps(old.get(name)):.80} and is {json.dumps(new.get(name)):.80}"
         for name in {**old, **new}
         if name != "settings" and old.get(name) != new.get(name)

@@ -1,170 +1,198 @@
-"""Windows of bases, and the one loop that runs a model over batches of them.
+"""A trained model on its device, the genome that it sees, and the one loop that runs it over batches.
 
-Windows are one byte a base until they are distributions over tokens on the model's device. Shape suffixes: N windows,
-L length in bases or tokens, B batch, M positions with a distribution of their own, T positions and S spans that are
-read out, P rows asked for, E edits, D features, V vocabulary (9), 4 bases in the order A, C, G, T.
+Shape suffixes: N windows, B batch, L length in tokens, T positions and S spans that are read out, K spans of a window,
+D features, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
-from mutbert.genome.store import fixed_to_float
+from mutbert.encoders.inputs import find_members
+from mutbert.encoders.known import resolve_model
+from mutbert.errors import InputError
+from mutbert.genome.population import read_person
+from mutbert.model import MutBertPreTrainedModel
+from mutbert.model.checkpoints import read_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from mutbert.arrays import Bool, Float32, Float64, Int64, UInt8, UInt16
-    from mutbert.encoders.inputs import BaseInputs, Inputs
+    from mutbert.arrays import Float32, Float64, Int64
+    from mutbert.encoders.inputs import BaseInputs, Batch, Inputs, PaddedWindows
+    from mutbert.genome.store import ProbabilisticGenome
     from mutbert.model import MutBertForMaskedLM
     from mutbert.progress import Advance
+    from mutbert.regions import Region
 
     Predict = Callable[[Int64, bool], Sequence[torch.Tensor]]
-    Forward = Callable[[Mapping[str, torch.Tensor]], torch.Tensor]
+    Forward = Callable[[Batch], torch.Tensor]
+
+Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 
 PRECISIONS: Final = ("fp32", "bf16")
 STRANDS: Final = ("forward", "both")
-MASKED: Final = len(alphabet.IUPAC)
-"""Base code that stands for ``[MASK]``."""
-_CLS, _SEP, _PAD = MASKED + 1, MASKED + 2, MASKED + 3
-_IDS: Final = [alphabet.MASK_ID, alphabet.CLS_ID, alphabet.SEP_ID, alphabet.PAD_ID]
-_TOKENS: Final = np.concatenate(
-    [alphabet.TOKEN_PROBABILITIES, np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)[_IDS]]
-)
-_COMPLEMENT: Final = np.append(alphabet.COMPLEMENT_OF_CODE, np.uint8(MASKED))
+SURROUNDINGS: Final = ("reference", "population", "person")
 NO_ROWS: Final = np.zeros(0, dtype=np.int64)
+_SPECIAL_TOKENS: Final = 2
 
 
-@dataclass(frozen=True)
-class PaddedWindows:
-    """Windows of any lengths; what follows a window's end is ignored."""
-
-    code_NL: UInt8  # base codes, or `MASKED`
-    length_N: Int64
-    row_M: Int64
-    column_M: Int64
-    frequency_M4: UInt16  # instead of the code, in units of 1/65535
-
-    @classmethod
-    def of(cls, codes: Sequence[UInt8]) -> PaddedWindows:
-        """Return sequences of base codes as windows, without distributions."""
-        length_N = np.array([len(code_L) for code_L in codes], dtype=np.int64)
-        code_NL = np.zeros((len(codes), int(length_N.max(initial=0))), dtype=np.uint8)
-        windows = cls(code_NL, length_N, NO_ROWS, NO_ROWS, np.zeros((0, len(alphabet.BASES)), dtype=np.uint16))
-        windows.code_NL[windows.inside_NL] = np.concatenate([np.zeros(0, np.uint8), *codes])
-        return windows
-
-    def __len__(self) -> int:
-        return len(self.length_N)
-
-    @property
-    def inside_NL(self) -> Bool:  # noqa: N802
-        """Which columns are within their window."""
-        return np.arange(self.code_NL.shape[1]) < self.length_N[:, None]
-
-    def take(self, rows_P: Int64) -> PaddedWindows:
-        """Return some of the windows in the order asked for, any of them repeatedly."""
-        length_P = self.length_N[rows_P]
-        code_PL = self.code_NL[rows_P, : int(length_P.max(initial=0))]
-        row_M, member_M = _members(self.row_M, rows_P)
-        return PaddedWindows(code_PL, length_P, row_M, self.column_M[member_M], self.frequency_M4[member_M])
-
-    def with_codes(self, row_E: Int64, column_E: Int64, code_E: UInt8 | int) -> PaddedWindows:
-        """Return the windows with other codes at some positions, which lose their distributions."""
-        code_NL = self.code_NL.copy()
-        code_NL[row_E, column_E] = code_E
-        width = code_NL.shape[1]
-        kept_M = ~np.isin(self.row_M * width + self.column_M, row_E * width + column_E)
-        row_M, column_M = self.row_M[kept_M], self.column_M[kept_M]
-        return PaddedWindows(code_NL, self.length_N, row_M, column_M, self.frequency_M4[kept_M])
-
-    def reverse_complement(self) -> PaddedWindows:
-        """Return each window as the other strand reads."""
-        source_NL = np.maximum(self.length_N[:, None] - 1 - np.arange(self.code_NL.shape[1]), 0)
-        code_NL = _COMPLEMENT[np.take_along_axis(self.code_NL, source_NL, axis=1)]
-        column_M = self.length_N[self.row_M] - 1 - self.column_M
-        # A, C, G, T backwards are their complements.
-        return PaddedWindows(code_NL, self.length_N, self.row_M, column_M, self.frequency_M4[:, ::-1])
-
-    def tokens(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return distributions over tokens with ``[CLS]`` and ``[SEP]``, and the attention mask if there is padding."""
-        longest = self.code_NL.shape[1]
-        framed_BL = np.full((len(self), longest + 2), _CLS, dtype=np.uint8)
-        framed_BL[:, 1:-1] = self.code_NL
-        framed_BL[np.arange(longest + 2) > self.length_N[:, None] + 1] = _PAD
-        framed_BL[np.arange(len(self)), self.length_N + 1] = _SEP
-        probs_BLV = torch.from_numpy(_TOKENS).to(device)[torch.from_numpy(framed_BL).to(device).long()]
-        frequency_M4 = torch.from_numpy(fixed_to_float(self.frequency_M4)).to(device)
-        row_M, column_M = (torch.from_numpy(one).to(device) for one in (self.row_M, self.column_M + 1))
-        probs_BLV[row_M, column_M] = torch.nn.functional.pad(frequency_M4, (alphabet.BASE_IDS.start, 0))
-        if (self.length_N == longest).all():
-            return probs_BLV, None
-        return probs_BLV, torch.from_numpy((framed_BL != _PAD).astype(np.int64)).to(device)
+def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Model], **overrides: Any) -> Model:
+    """Return a loaded model as it is, or read one to a GPU if there is one (of several processes, each to its own)."""
+    if isinstance(model, MutBertPreTrainedModel):
+        if not isinstance(model, model_class):
+            raise InputError(f"the model is a {type(model).__name__}; give a {model_class.__name__}")
+        return model
+    opened = read_checkpoint(resolve_model(model) if isinstance(model, str) else model, model_class, **overrides)
+    if torch.cuda.is_available():
+        opened.to(f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}")
+    return opened
 
 
-def concatenate_windows(parts: Sequence[PaddedWindows]) -> PaddedWindows:
-    """Return all windows of several parts, in order."""
-    parts = [PaddedWindows.of([]), *parts]
-    width = max(part.code_NL.shape[1] for part in parts)
-    codes = [np.pad(part.code_NL, ((0, 0), (0, width - part.code_NL.shape[1]))) for part in parts]
-    rows = [part.row_M + first for part, first in zip(parts, np.cumsum([0, *map(len, parts[:-1])]), strict=True)]
-    lengths, columns, frequencies = zip(*((one.length_N, one.column_M, one.frequency_M4) for one in parts), strict=True)
-    return PaddedWindows(*map(np.concatenate, (codes, lengths, rows, columns, frequencies)))
+def model_name(model: str | Path | MutBertPreTrainedModel) -> str:
+    """Return where a model was read from, or its class where that is unknown."""
+    return str(getattr(model, "name_or_path", model)) or type(model).__name__
 
 
-def _members(row_X: Int64, rows_P: Int64) -> tuple[Int64, Int64]:
-    """Return all members of the rows asked for, row by row: which of these rows each is in, and its index."""
-    order = np.argsort(row_X, kind="stable")
-    sorted_X = row_X[order]
-    row, place = list_ranges(np.searchsorted(sorted_X, rows_P), np.searchsorted(sorted_X, rows_P, "right"))
-    return row, order[place]
+def on_disk(*given: Any) -> list[str | Path]:
+    """Return those inputs that are on the disk, and not in memory."""
+    return [one for one in given if isinstance(one, (str, Path))]
+
+
+def model_hash(model: Any) -> str:
+    """Return the SHA-256 of a loaded model's configuration and weights, whatever files they were read from."""
+    origin = {"_name_or_path", "architectures", "auto_map", "dtype", "torch_dtype", "transformers_version"}
+    config = {name: value for name, value in model.config.to_dict().items() if name not in origin}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@contextmanager
+def rope_scaled(config: Any, rope_scaling: Mapping[str, Any] | None) -> Iterator[None]:
+    """Yield with another RoPE scaling in a configuration, if one is given."""
+    if rope_scaling is None:
+        yield
+        return
+    before = config.rope_scaling
+    try:
+        try:
+            config.rope_scaling = dict(rope_scaling)
+            config.check()
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        yield
+    finally:
+        config.rope_scaling = before
+
+
+def check_length(config: Any, bases: int, name: str) -> None:
+    """Raise where a model does not take so many bases, with the RoPE scaling that it has now."""
+    trained, scaling = config.max_position_embeddings, config.rope_scaling or {"type": "dynamic", "factor": 1.0}
+    tokens, most = bases + _SPECIAL_TOKENS, int(trained * scaling["factor"])
+    if tokens > most:
+        scaled = f" and rope_scaling takes it to {most}" if config.rope_scaling else ""
+        raise InputError(
+            f"{name}: {bases} bases are {tokens} tokens with [CLS] and [SEP], and the model is trained for {trained}"
+            f"{scaled}; give fewer, or --rope-scaling {scaling['type']}:{-(-tokens // trained)}"
+        )
+
+
+def resolve_context(config: Any, context: int | None, rope_scaling: Mapping[str, Any] | None) -> int:
+    """Return the bases of a window: `context`, or as many as the model is trained for."""
+    if context is not None and context < 1:
+        raise InputError(f"context is {context}; it must be at least 1")
+    bases = int(config.max_position_embeddings) - _SPECIAL_TOKENS if context is None else context
+    with rope_scaled(config, rope_scaling):
+        check_length(config, bases, "context")
+    return bases
+
+
+def check_run(strands: str, precision: str, batch_size: int) -> None:
+    """Raise InputError where a model cannot be run so."""
+    for name, value, choices in (("strands", strands, STRANDS), ("precision", precision, PRECISIONS)):
+        if value not in choices:
+            raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; it must be at least 1")
+
+
+class Surroundings(NamedTuple):
+    """A genome as it is seen."""
+
+    kind: str  # one of `SURROUNDINGS`
+    genome: ProbabilisticGenome
+    not_used: Mapping[str, int]  # a person's records that change nothing, by reason
+
+    def count_differing(self, regions: Iterable[Region]) -> int | None:
+        """Return at how many positions of regions a person differs from the reference."""
+        if self.kind != "person":
+            return None
+        return sum(len(self.genome.variants(one.contig, one.start, one.end).position) for one in regions)
+
+
+def open_surroundings(
+    genome: ProbabilisticGenome, kind: str, vcf: str | Path | None = None, sample: str | None = None, *,
+    contigs: Collection[str] | None = None, progress: bool = False,
+) -> Surroundings:  # fmt: skip
+    """Return a genome as it is to be seen; of a person, `sample` of `vcf`, on some contigs or all."""
+    if kind not in SURROUNDINGS:
+        raise InputError(f"surroundings is {kind!r}; it must be one of {', '.join(SURROUNDINGS)}")
+    if kind != "person":
+        if given := [f"{name} {value}" for name, value in (("sample", sample), ("person_vcf", vcf)) if value]:
+            raise InputError(f"{given[0]} is given, but the surroundings are the {kind}; choose person for it")
+        return Surroundings(kind, genome if kind == "population" else genome.reference(), {})
+    if sample is None:
+        raise InputError("the surroundings are a person, but no sample is named; give --sample NAME, as in its VCF")
+    if vcf is None:
+        raise InputError(f"the surroundings are {sample}, but no genotypes are given; give --person-vcf FILE")
+    variants, not_used = read_person(genome, Path(vcf), sample, contigs=contigs, progress=progress)
+    return Surroundings(kind, genome.with_variants(variants), not_used)
 
 
 def run_batches(
     model: Any, length_N: Int64, predict: Predict, *, strands: str = "forward", batch_size: int = 32,
     precision: str = "fp32", advance: Advance | None = None,
 ) -> tuple[Int64, list[npt.NDArray[Any]]]:  # fmt: skip
-    """Return the order in which inputs were run, by length, and what `predict` returned for them, concatenated.
+    """Return the order in which inputs were run, by length, and what ``predict(rows, reverse)`` returned, concatenated.
 
-    ``predict(rows, reverse)`` returns tensors in the order of the forward strand, which are averaged over both. The
-    model runs where it is, in evaluation mode and without gradients, and is left as it was.
+    Its tensors are in the order of the forward strand, and averaged over both. The model is left as it was.
     """
     order = np.argsort(length_N, kind="stable")
     batches: list[list[npt.NDArray[Any]]] = []
     device = next(model.parameters()).device
-    with _evaluating(model), torch.inference_mode():
-        for first in range(0, len(order), batch_size):
-            rows = order[first : first + batch_size]
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                fields = [field.float() for field in predict(rows, False)]
-                if strands == "both":
-                    others = predict(rows, True)
-                    fields = [(one + other.float()) / 2 for one, other in zip(fields, others, strict=True)]
-            batches.append([field.cpu().numpy() for field in fields])
-            if advance is not None:
-                advance(len(rows))
-    return order, [np.concatenate(field) for field in zip(*batches, strict=True)]
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Yield with all modules in evaluation mode; afterwards each is back in its own."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        yield
+        with torch.inference_mode():
+            for first in range(0, len(order), batch_size):
+                rows = order[first : first + batch_size]
+                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                    fields = [field.float() for field in predict(rows, False)]
+                    if strands == "both":
+                        others = predict(rows, True)
+                        fields = [(one + other.float()) / 2 for one, other in zip(fields, others, strict=True)]
+                batches.append([field.cpu().numpy() for field in fields])
+                if advance is not None:
+                    advance(len(rows))
     finally:
         for module in training:
             module.training = True
+    return order, [np.concatenate(field) for field in zip(*batches, strict=True)]
 
 
 class Queries(NamedTuple):
@@ -191,15 +219,13 @@ def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Quer
     """
 
     def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
-        (local_T, own_T), (local_S, own_S) = _members(queries.row_T, rows), _members(queries.row_S, rows)
-        batch = windows.take(rows)
+        (local_T, own_T), (local_S, own_S) = find_members(queries.row_T, rows), find_members(queries.row_S, rows)
         column_T, begin_S, end_S = queries.column_T[own_T], queries.begin_S[own_S], queries.end_S[own_S]
         if reverse:
-            batch = batch.reverse_complement()
-            column_T = batch.length_N[local_T] - 1 - column_T
-            begin_S, end_S = batch.length_N[local_S] - end_S, batch.length_N[local_S] - begin_S
-        probs_BLV, mask_BL = batch.tokens(model.device)
-        hidden_BLD = model.bert(input_probs=probs_BLV, attention_mask=mask_BL).last_hidden_state
+            length_B = windows.length_N[rows]
+            column_T = length_B[local_T] - 1 - column_T
+            begin_S, end_S = length_B[local_S] - end_S, length_B[local_S] - begin_S
+        hidden_BLD = model.bert(**batch_of(windows, rows, model, reverse=reverse)).last_hidden_state
         with torch.autocast(model.device.type, enabled=False):
             at = tuple(torch.from_numpy(one).to(model.device) for one in (local_T, column_T + 1))
             logit_T4 = model.cls(hidden_BLD[at].to(model.dtype)).float()[:, alphabet.BASE_IDS]
@@ -210,7 +236,7 @@ def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Quer
     state_SD = np.zeros((len(queries.row_S), int(model.config.hidden_size)), dtype=np.float32)
     if len(windows):
         order, found = run_batches(model, windows.length_N, predict, **settings)
-        logit_T4[_members(queries.row_T, order)[1]], state_SD[_members(queries.row_S, order)[1]] = found
+        logit_T4[find_members(queries.row_T, order)[1]], state_SD[find_members(queries.row_S, order)[1]] = found
     return Results(logit_T4, state_SD)
 
 
@@ -230,9 +256,7 @@ def _span_means(hidden_BLD: torch.Tensor, row_S: Int64, begin_S: Int64, end_S: I
 
 def base_log_probabilities(logit_T4: Float32) -> Float64:
     """Return ln P of A, C, G and T, as if there were no other token, shape (T, 4)."""
-    logit = logit_T4.astype(np.float64)
-    logit -= logit.max(axis=1, keepdims=True)
-    return logit - np.log(np.exp(logit).sum(axis=1, keepdims=True))  # type: ignore[no-any-return]
+    return torch.tensor(logit_T4, dtype=torch.float64).log_softmax(dim=1).numpy()
 
 
 def entropy(logit_T4: Float32) -> Float64:
@@ -263,8 +287,7 @@ def base_outputs(
     Bases that the reverse complement was cut before have their output on the forward strand alone.
     """
     rows = np.arange(len(inputs.length_N)) if rows is None else rows
-    bases_N = inputs.length_N[rows] - 2
-    cut_N = np.array([inputs.cut(int(row)) for row in rows], dtype=np.int64)
+    bases_N, cut_N = inputs.length_N[rows] - 2, inputs.cut_N[rows]
 
     def predict(chosen: Int64, _: bool) -> list[torch.Tensor]:
         local_T, column_T = list_ranges(np.zeros_like(chosen), bases_N[chosen])
@@ -285,7 +308,7 @@ def base_outputs(
     return [outputs[place] for place in np.argsort(order)]
 
 
-def batch_of(inputs: Inputs, rows: Int64, model: Any, *, reverse: bool = False) -> dict[str, torch.Tensor]:
+def batch_of(inputs: Inputs | PaddedWindows, rows: Int64, model: Any, *, reverse: bool = False) -> Batch:
     """Return prepared inputs of one strand, on the model's device."""
     batch = inputs.batch(rows, np.ones(len(rows), dtype=np.bool_) if reverse else None)
     device = next(model.parameters()).device

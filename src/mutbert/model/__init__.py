@@ -18,8 +18,7 @@ try:
         MutBertModel,
         MutBertPreTrainedModel,
     )
-    from mutbert.model.strands import reverse_complement
-    from mutbert.model.tokenization_mutbert import MutBertTokenizer
+    from mutbert.model.tokenization_mutbert import MutBertTokenizer, reverse_complement
 except ModuleNotFoundError as error:
     if error.name in {"torch", "transformers", "safetensors"}:
         raise MissingExtraError(error.name, "model") from error
@@ -28,9 +27,8 @@ except ModuleNotFoundError as error:
 transformers.AutoConfig.register(MutBertConfig.model_type, MutBertConfig)
 transformers.AutoTokenizer.register(MutBertConfig, MutBertTokenizer)
 transformers.AutoModel.register(MutBertConfig, MutBertModel)
-transformers.AutoModelForMaskedLM.register(MutBertConfig, MutBertForMaskedLM)
-transformers.AutoModelForSequenceClassification.register(MutBertConfig, MutBertForSequenceClassification)
-transformers.AutoModelForTokenClassification.register(MutBertConfig, MutBertForTokenClassification)
+for head in (MutBertForMaskedLM, MutBertForSequenceClassification, MutBertForTokenClassification):
+    getattr(transformers, head.__name__.replace("MutBert", "AutoModel")).register(MutBertConfig, head)
 
 __all__ = [
     "MutBertConfig", "MutBertForMaskedLM", "MutBertForSequenceClassification", "MutBertForTokenClassification",

@@ -1,4 +1,4 @@
-"""Checkpoints, published or ours, read completely or not at all.
+"""Checkpoints, published or ours, read completely or not at all, and converted key by key.
 
 Both layouts hold the weights of BERT in `transformers` without positions: ``bert.embeddings.*``,
 ``bert.encoder.layer.N.*``, ``bert.pooler.dense.*`` (of ``"first_token_transform"`` alone), ``cls.predictions.*``
@@ -10,53 +10,55 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, StrictDataclassError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import load_file
+from tokenizers import Tokenizer
 from transformers.utils import logging as transformers_logging
 
+from mutbert import alphabet
 from mutbert.errors import InputError, one_line
+from mutbert.files import atomic_directory, check_output
+from mutbert.model import modeling_mutbert as models
 from mutbert.model.configuration_mutbert import MutBertConfig
-from mutbert.model.modeling_mutbert import MutBertPreTrainedModel
+from mutbert.model.tokenization_mutbert import MutBertTokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Model = TypeVar("Model", bound=MutBertPreTrainedModel)
-# What the libraries raise for files that are damaged, or hold values of a wrong kind.
-BAD_FILES: Final = (
-    OSError, ValueError, RuntimeError, AttributeError, TypeError, LookupError, ImportError, StrictDataclassError
-)  # fmt: skip
+Model = TypeVar("Model", bound=models.MutBertPreTrainedModel)
+_DECODER: Final = "cls.predictions.decoder.weight"
+# Two names of one weight in published code.
+_BIAS, _DECODER_BIAS = "cls.predictions.bias", "cls.predictions.decoder.bias"
 
 
 def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: bool = False, **overrides: Any) -> Model:
     """Return a trained model in evaluation mode, of a folder or a repository of the Hub, ours or published.
 
-    InputError is raised for a weight that is missing or has no place in the model, but for heads that it does not have;
-    `fresh_head` lets a classifier that is missing start with fresh weights. `overrides` are values of `MutBertConfig`,
-    ``dtype`` and the like.
+    InputError is raised for a weight that is missing or left over, but for heads that the model does not have;
+    `fresh_head` starts a missing classifier with fresh weights. `overrides` are values of `MutBertConfig`, or `dtype`.
     """
     check_folder(path)
     folder = local_folder(path, overrides.pop("revision", None))
     weights = read_weights(folder)
+    if overrides.get("pooler_type") == "mean":
+        weights = {name: weight for name, weight in weights.items() if "pooler.dense." not in name}
     try:
         config, settings = MutBertConfig.from_pretrained(folder, **overrides, return_unused_kwargs=True)
         model, info = load_quietly(model_class, config, weights, **settings)
-    except BAD_FILES as error:
-        text = one_line(error)
-        raise InputError(text if text.startswith(str(folder)) else f"{path}: cannot be loaded: {text}") from None
+    except Exception as error:  # of several libraries, which raise many kinds
+        raise InputError(f"{path}: cannot be loaded: {one_line(error)}") from None
     # By which others find the configuration, such as peft when it saves adapters.
     model.name_or_path = model.config.name_or_path = str(path)
-    if problem := _misfit(model, info, fresh_head=fresh_head, ignore_pooler=overrides.get("pooler_type") == "mean"):
-        raise InputError(f"{path}: {problem}")
-    decoder = model.get_output_embeddings()
+    _check_fit(path, model, info, fresh_head=fresh_head)
+    decoder = model.get_output_embeddings() if model.config.tie_word_embeddings else None
     # A decoder that repeats the embedding is tied to it, which transformers before 5.4 leaves open.
-    tied = decoder is not None and model.config.tie_word_embeddings
-    if tied and torch.equal(decoder.weight, model.get_input_embeddings().weight):
+    if decoder is not None and torch.equal(decoder.weight, model.get_input_embeddings().weight):
         model.tie_weights()
     model.record_decoder()
     return model  # type: ignore[no-any-return]
@@ -65,38 +67,26 @@ def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: b
 def load_quietly(kind: Any, config: Any, weights: dict[str, Any], **settings: Any) -> tuple[Any, dict[str, Any]]:
     """Return a model in evaluation mode, and what is missing, left over or of another shape among its weights."""
     settings |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
-    before = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    try:
-        with library_bars_off():
-            model, info = kind.from_pretrained(None, config=config, state_dict=weights, **settings)
-    finally:
-        transformers_logging.set_verbosity(before)
+    with library_bars_off(warnings_too=True):
+        model, info = kind.from_pretrained(None, config=config, state_dict=weights, **settings)
     return model.eval(), info
 
 
-def _misfit(model: Any, info: dict[str, Any], *, fresh_head: bool, ignore_pooler: bool) -> str:
-    """Return what is wrong with a model whose loading gave `info`, or an empty text."""
-
-    def some(names: set[str]) -> str:
-        return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-    name, missing, left_over = type(model).__name__, set(info["missing_keys"]), set(info["unexpected_keys"])
+def _check_fit(path: str | Path, model: Any, info: dict[str, Any], *, fresh_head: bool) -> None:
+    """Raise InputError for a model whose loading gave `info`, where its checkpoint does not fit."""
+    name, missing = type(model).__name__, set(info["missing_keys"])
     for part in ("classifier.", "bert.pooler.") if fresh_head else ():
         weights = {weight for weight, _ in model.named_parameters() if weight.startswith(part)}
         if not weights <= missing:
             break  # Torn; and a pooler is not new where its classifier is not.
         missing -= weights
     if missing:
-        pooler = any("pooler.dense." in weight for weight in missing)
-        remedy = 'give pooler_type="mean"' if pooler else "get it anew, or give a model that was fine-tuned for it"
-        return f"has no {some(missing)}, which {name} needs; {remedy}"
-    if left_over := {weight for weight in left_over if not (ignore_pooler and "pooler.dense." in weight)}:
-        return f"has {some(left_over)}, which {name} has no place for; it is of another model"
-    if mismatched := sorted(info["mismatched_keys"]):
-        weight, found, expected = mismatched[0]
-        return f"{weight} has shape {tuple(found)} where {name} has {tuple(expected)}; make its config agree"
-    return ""
+        remedy = 'give pooler_type="mean"' if "pooler.dense." in str(missing) else "give a model fine-tuned for it"
+        raise InputError(f"{path}: has no {', '.join(sorted(missing)[:3])}, which {name} needs; {remedy}")
+    if left_over := sorted(info["unexpected_keys"]):
+        raise InputError(f"{path}: has {', '.join(left_over[:3])}, which {name} does not; it is of another model")
+    for weight, found, expected in info["mismatched_keys"]:
+        raise InputError(f"{path}: {weight} has shape {tuple(found)} where {name} has {tuple(expected)}; get it anew")
 
 
 def check_folder(path: str | Path) -> None:
@@ -112,20 +102,20 @@ def check_folder(path: str | Path) -> None:
         raise InputError(f"{path}: {problem}; give one that save_pretrained has written")
 
 
-def _is_repository(source: str | Path) -> TypeGuard[str]:
-    return isinstance(source, str) and source.count("/") == 1 and not Path(source).is_absolute()
+def _is_repository(source: str | Path) -> bool:
+    return isinstance(source, str) and source.count("/") == 1 and not Path(source).exists() and source[0] != "/"
 
 
 def local_folder(source: str | Path, revision: str | None = None, *, weights: bool = True) -> Path:
     """Return a model's folder, fetched from the Hub where it is not on this machine, with its weights if asked for."""
-    if Path(source).exists() or not _is_repository(source):
+    if not _is_repository(source):
         return Path(source)
+    files = ["*.json", "*.yaml", "vocab.txt", *["model*.safetensors"] * weights]
     try:
-        patterns = ["*.json", "*.yaml", "vocab.txt", *(["model*.safetensors"] if weights else [])]
-        found = snapshot_download(source, revision=revision, allow_patterns=patterns)
+        found = snapshot_download(str(source), revision=revision, allow_patterns=files)
         # Asked of the files and not of `weight_files`, as the index of a .bin in parts is there already.
         if weights and not any(Path(found).glob("model*.safetensors")):
-            found = snapshot_download(source, revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
+            found = snapshot_download(str(source), revision=revision, allow_patterns=["*.json", "pytorch_model*.bin"])
     except (OSError, HfHubHTTPError, HFValidationError) as error:
         text = one_line(error, 300)
         raise InputError(f"{source}: no such folder, and no repository of the Hub can be had: {text}") from None
@@ -171,12 +161,100 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def library_bars_off() -> Iterator[None]:
+def library_bars_off(*, warnings_too: bool = False) -> Iterator[None]:
     """Yield without the progress bars of `transformers`."""
-    enabled = transformers_logging.is_progress_bar_enabled()
+    enabled, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity(transformers_logging.ERROR if warnings_too else verbosity)
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if enabled:
             transformers_logging.enable_progress_bar()
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert_checkpoint` wrote."""
+
+    output: Path
+    model_class: str
+    parameters: int  # a tied decoder does not count twice
+    weights: int
+    repeated: tuple[str, ...]  # keys that only repeated another and were left out
+
+
+def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = False) -> Conversion:
+    """Write a published checkpoint, or one of ours, as a model folder of this package.
+
+    Every weight keeps its key and its precision; ``config.json`` is translated, and a tokenizer is added. A decoder
+    that only repeats the embedding is tied to it.
+
+    Parameters
+    ----------
+    source, output : str or Path
+        A folder, or a repository of the Hub; and the folder to write.
+    force : bool
+        Replace a model folder there.
+    """
+    output, folder = Path(output), local_folder(source)
+    check_output(output, force=force, directory=True, inputs=[folder])
+    with atomic_directory(output, force=force) as partial:
+        model, weights, repeated = write_model(folder, partial)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Conversion(output, type(model).__name__, parameters, weights, tuple(repeated))
+
+
+def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tuple[Any, int, list[str]]:
+    """Return the model that was written, the number of its tensors, and the keys that repeated another."""
+    check_folder(source)
+    weights = read_weights(source)
+    # Each class reads its own part, and raises for what does not fit.
+    model = [read_checkpoint(source, model_class) for model_class in _classes(source, weights)][-1]
+    tokenizer = _tokenizer(source, model.config)
+    bias = weights.get(_BIAS, torch.empty(0))
+    if not torch.equal(weights.get(_DECODER_BIAS, bias), bias):
+        raise InputError(f"{source}: {_DECODER_BIAS} and {_BIAS} differ, where one is another name of the other")
+    repeated = [name for name in (_DECODER_BIAS, *[_DECODER] * model.config.tie_word_embeddings) if name in weights]
+    # Each in memory of its own, as the format wants it; a pickle may have two names for one.
+    kept = {name: weight.clone() for name, weight in weights.items() if name not in repeated}
+    with library_bars_off():
+        model.save_pretrained(folder, state_dict=dict(kept), custom_code=custom_code)
+    tokenizer.save_pretrained(folder)
+    return model, len(kept), repeated
+
+
+def _tokenizer(source: Path, config: Any) -> MutBertTokenizer:
+    """Return the checkpoint's own tokenizer where it is one of ours; raise InputError where its ids are others."""
+    if config.vocab_size != (size := alphabet.VOCABULARY_SIZE):
+        raise InputError(f"{source}: has {config.vocab_size} tokens where MutBERT has {size}; it is of another model")
+    tokenizer = MutBertTokenizer(model_max_length=config.max_position_embeddings)
+    own, backend, settings = tokenizer.get_vocab(), source / "tokenizer.json", source / "tokenizer_config.json"
+    try:
+        vocabulary = Tokenizer.from_file(str(backend)).get_vocab() if backend.is_file() else own
+        if settings.is_file() and b'"MutBertTokenizer"' in settings.read_bytes():
+            tokenizer = MutBertTokenizer.from_pretrained(source)
+    except Exception as error:  # the library raises no narrower one
+        raise InputError(f"{source}: its tokenizer cannot be read ({one_line(error)}); remove its files") from None
+    if vocabulary != own:
+        raise InputError(f"{backend}: its tokens are not {', '.join(alphabet.TOKENS)}; it is of another model")
+    return tokenizer
+
+
+def _classes(folder: Path, weights: dict[str, Any]) -> list[type[models.MutBertPreTrainedModel]]:
+    """Return the models that the checkpoint has weights of; the last one has most of them."""
+    try:
+        # Of the file, as a published configuration loses its classes when it is read as one of ours.
+        named = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
+    except (ValueError, LookupError, TypeError):
+        named = ()  # Whoever reads it next raises what is wrong.
+    by_token = "ForTokenClassification" in str(named)
+    classifier = models.MutBertForTokenClassification if by_token else models.MutBertForSequenceClassification
+    heads = {"cls.": models.MutBertForMaskedLM, "classifier.": classifier}
+    classes = [kind for head, kind in heads.items() if any(name.startswith(head) for name in weights)]
+    if len(classes) > 1:
+        raise InputError(f"{folder}: has a masked model's head and a classifier; convert a folder for each")
+    if not classes or any("pooler.dense." in name for name in weights):
+        classes.insert(0, models.MutBertModel)
+    return classes

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from transformers import PreTrainedConfig
 
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Mapping
-
+DEFAULTS: Final[dict[str, Any]] = {
+    "vocab_size": 9, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1, "classifier_dropout": None,
+    "max_position_embeddings": 512, "type_vocab_size": 2, "initializer_range": 0.02, "layer_norm_eps": 1e-12,
+    "pad_token_id": 3, "rope_theta": 10000.0, "pooler_type": "mean", "tie_word_embeddings": True, "check_inputs": True,
+}  # fmt: skip
 _POOLER_TYPES: Final = ("mean", "first_token_transform")
 _COUNTS: Final = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
@@ -42,26 +44,11 @@ class MutBertConfig(PreTrainedConfig):
     rope_scaling = None
     is_decoder = add_cross_attention = False  # What BERT of `transformers` asks for.
 
-    def __init__(
-        self, vocab_size: int = 9, hidden_size: int = 768, num_hidden_layers: int = 12, num_attention_heads: int = 12,
-        intermediate_size: int = 3072, hidden_act: str = "gelu", hidden_dropout_prob: float = 0.1,
-        attention_probs_dropout_prob: float = 0.1, max_position_embeddings: int = 512, type_vocab_size: int = 2,
-        initializer_range: float = 0.02, layer_norm_eps: float = 1e-12, pad_token_id: int = 3,
-        rope_theta: float = 10000.0, rope_scaling: Mapping[str, Any] | None = None, pooler_type: str = "mean",
-        classifier_dropout: float | None = None, tie_word_embeddings: bool = True,
-        rope_parameters: Mapping[str, Any] | None = None, check_inputs: bool = True, **kwargs: Any,
-    ) -> None:  # fmt: skip
+    def __init__(self, *, rope_scaling: Any = None, rope_parameters: Any = None, **kwargs: Any) -> None:
         if not type(self).__module__.startswith("transformers_modules"):
             # Names the code that came with a checkpoint, where this class did not come with it itself.
             kwargs.pop("auto_map", None)
-        super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **kwargs)
-        self.vocab_size, self.type_vocab_size, self.pooler_type = vocab_size, type_vocab_size, pooler_type
-        self.hidden_size, self.intermediate_size, self.hidden_act = hidden_size, intermediate_size, hidden_act
-        self.num_hidden_layers, self.num_attention_heads = num_hidden_layers, num_attention_heads
-        self.max_position_embeddings, self.initializer_range = max_position_embeddings, initializer_range
-        self.hidden_dropout_prob, self.classifier_dropout = hidden_dropout_prob, classifier_dropout
-        self.attention_probs_dropout_prob = attention_probs_dropout_prob
-        self.layer_norm_eps, self.check_inputs, self.rope_theta = layer_norm_eps, check_inputs, rope_theta
+        super().__init__(**{**DEFAULTS, **kwargs})
         self.rope_scaling = rope_scaling if rope_parameters is None else rope_parameters
         self.check()
 
@@ -99,33 +86,27 @@ class MutBertConfig(PreTrainedConfig):
 
     def check(self) -> None:
         """Raise ValueError where a value is out of range, as models do before they are built."""
-
-        def require(names: tuple[str, ...], what: str, is_valid: Callable[[Any], bool]) -> None:
+        for names, what, is_valid in (
+            (_COUNTS, "a whole number of at least 1", lambda x: isinstance(x, int) and x >= 1),
+            (_SCALES, "a number above 0", lambda x: _is_number(x) and x > 0),
+            (("hidden_act",), "the name of an activation", lambda x: isinstance(x, str)),
+            (("pad_token_id",), "a token id", lambda x: isinstance(x, int) and 0 <= x < self.vocab_size),
+            (("pooler_type",), f"one of {', '.join(_POOLER_TYPES)}", lambda x: x in _POOLER_TYPES),
+        ):
             for name in names:
                 if not is_valid(value := getattr(self, name)):
                     raise ValueError(f"{name} is {value!r}; it must be {what}")
-
-        classifier_dropout = () if self.classifier_dropout is None else ("classifier_dropout",)
-        dropouts = ("hidden_dropout_prob", "attention_probs_dropout_prob", *classifier_dropout)
-        require(_COUNTS, "a whole number of at least 1", lambda x: isinstance(x, int) and x >= 1)
-        require(dropouts, "a number in 0 to 1", lambda x: _is_number(x) and 0 <= x <= 1)
-        require(_SCALES, "a number above 0", lambda x: _is_number(x) and x > 0)
-        require(("hidden_act",), "the name of an activation", lambda x: isinstance(x, str))
-        require(("pad_token_id",), "a token id", lambda x: isinstance(x, int) and 0 <= x < self.vocab_size)
-        require(("pooler_type",), f"one of {', '.join(_POOLER_TYPES)}", lambda x: x in _POOLER_TYPES)
         smallest = 4 if self.rope_scaling is not None and self.rope_scaling["type"] == "dynamic" else 2
         if self.hidden_size % self.num_attention_heads or self.head_size % 2 or self.head_size < smallest:
             what = f"hidden_size {self.hidden_size} over num_attention_heads {self.num_attention_heads}"
             raise ValueError(f"{what} must be an even whole number of at least {smallest}, for rotary positions")
 
     @classmethod
-    def get_config_dict(
-        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
-    ) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], Any]:
         """Return a configuration file's values, translated where published, and unused keyword arguments."""
         values, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if not isinstance(values, dict):
-            raise ValueError(f"{pretrained_model_name_or_path}: its config is no JSON object")  # noqa: TRY004
+            raise ValueError("its config is no JSON object")  # noqa: TRY004
         model_type = values.get("model_type", cls.model_type)
         named = json.dumps([values.get("auto_map"), values.get("architectures")])
         # The published layout says "bert", as any BERT does, and is recognised by the classes that it names.
@@ -134,23 +115,19 @@ class MutBertConfig(PreTrainedConfig):
             values["model_type"] = cls.model_type
         elif model_type != cls.model_type:
             found = "'bert' (a stock BERT, which has learned positions)" if model_type == "bert" else repr(model_type)
-            right = f"{cls.model_type!r}, or a published MutBERT checkpoint, whose auto_map names RoPEBert classes"
-            raise ValueError(f"{pretrained_model_name_or_path}: its config has model_type {found}; expected {right}")
+            raise ValueError(f"its config has model_type {found} and no RoPEBert classes; give a MutBERT checkpoint")
         return values, unused
 
 
 def _normalized_scaling(value: Any) -> dict[str, Any] | None:
     """Return a RoPE scaling in its one form ``{"type": ..., "factor": ...}``, or ``None`` where it scales nothing."""
-    given = value if isinstance(value, dict) else {}
-    kind: Any = given.get("rope_type", given.get("type"))
-    factor: Any = given.get("factor")
-    agree = kind == given.get("type", kind) and not given.keys() - {"type", "rope_type", "factor", "rope_theta"}
-    if agree and kind == "default":
-        return None
-    if not agree or kind not in {"linear", "dynamic"} or not _is_number(factor) or factor < 1:
+    given = {key: each for key, each in value.items() if key != "rope_theta"} if isinstance(value, dict) else {}
+    kinds = {given.pop("type", None), given.pop("rope_type", None)} - {None}
+    factor: Any = given.pop("factor", 1.0 if kinds == {"default"} else None)
+    if given or kinds not in ({"linear"}, {"dynamic"}, {"default"}) or not _is_number(factor) or factor < 1:
         right = '{"type": "linear" or "dynamic", "factor": a number of at least 1}'
         raise ValueError(f"rope_scaling is {value!r}; give {right}")
-    return None if factor == 1 else {"type": kind, "factor": float(factor)}
+    return None if factor == 1 or kinds == {"default"} else {"type": kinds.pop(), "factor": float(factor)}
 
 
 def _is_number(value: Any) -> bool:

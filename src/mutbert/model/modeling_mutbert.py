@@ -33,12 +33,17 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-# The keys of each head. A model that does not have the head ignores them when a checkpoint is loaded.
+# The keys of each head, which a model that does not have it leaves aside when a checkpoint is loaded.
 _MASKED_HEAD: Final = r"^cls\.predictions\.(bias|decoder\.(weight|bias)|transform\.(dense|LayerNorm)\.(weight|bias))$"
+_CLASSIFIER, _POOLER = r"^classifier\.(weight|bias)$", r"^bert\.pooler\.dense\.(weight|bias)$"
 # In published code a second name of `cls.predictions.bias`.
 _DECODER_BIAS: Final = r"^cls\.predictions\.decoder\.bias$"
-_CLASSIFIER: Final = r"^classifier\.(weight|bias)$"
-_POOLER: Final = r"^bert\.pooler\.dense\.(weight|bias)$"
+# Classes that the code saved with a checkpoint has.
+_AUTO_MAP: Final = {
+    "AutoConfig": "configuration_mutbert.MutBertConfig", "AutoModel": "modeling_mutbert.MutBertModel",
+    **{f"AutoModel{head}": f"modeling_mutbert.MutBert{head}"
+       for head in ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")},
+}  # fmt: skip
 
 
 def rotary_tables(config: MutBertConfig, length: int, tokens_B1: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,19 +76,6 @@ def rotate(x_BLHK: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return turned_BLHK.to(x_BLHK.dtype)
 
 
-def eager_attention_forward(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float,
-    dropout: float = 0.0, **_: Any,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Return mixed values (B, L, H, K) and attention weights before dropout (B, H, L, L); the mask is boolean."""
-    score_BHLL = (query * scaling) @ key.transpose(2, 3)
-    if attention_mask is not None:
-        score_BHLL = score_BHLL.masked_fill(~attention_mask, torch.finfo(score_BHLL.dtype).min)
-    weight_BHLL = score_BHLL.softmax(dim=-1).to(value.dtype)
-    mixed_BHLK = functional.dropout(weight_BHLL, dropout, module.training) @ value
-    return mixed_BHLK.transpose(1, 2), weight_BHLL
-
-
 class MutBertSelfAttention(nn.Module):
     """The layers of a BertSelfAttention, attending with rotary positions."""
 
@@ -96,16 +88,17 @@ class MutBertSelfAttention(nn.Module):
     def forward(
         self, hidden_BLD: Tensor, attention_mask: Tensor | None, rotary: tuple[Tensor, Tensor], **_: Any
     ) -> tuple[Tensor, Tensor | None]:
+        """Return mixed values (B, L, D), and attention weights where they are computed."""
         heads = (*hidden_BLD.shape[:-1], self.config.num_attention_heads, self.config.head_size)
         query_BHLK = rotate(self.query(hidden_BLD).view(heads), rotary).transpose(1, 2)
         key_BHLK = rotate(self.key(hidden_BLD).view(heads), rotary).transpose(1, 2)
         value_BHLK = self.value(hidden_BLD).view(heads).transpose(1, 2)
-        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         kind = self.config._attn_implementation
-        attend = eager_attention_forward if kind == "eager" else ALL_ATTENTION_FUNCTIONS[kind]
+        attend = modeling_bert.eager_attention_forward if kind == "eager" else ALL_ATTENTION_FUNCTIONS[kind]
         mixed_BLHK, weight_BHLL = attend(
-            self, query_BHLK, key_BHLK, value_BHLK, attention_mask, scaling=self.config.head_size**-0.5, dropout=dropout
-        )
+            self, query_BHLK, key_BHLK, value_BHLK, attention_mask, scaling=self.config.head_size**-0.5,
+            dropout=self.config.attention_probs_dropout_prob if self.training else 0.0,
+        )  # fmt: skip
         return mixed_BLHK.reshape(hidden_BLD.shape), weight_BHLL
 
 
@@ -121,6 +114,7 @@ class MutBertEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, inputs_embeds: Tensor, token_type_ids: Tensor | None = None, **_: Any) -> Tensor:
+        """Return hidden states of word embeddings (B, L, D)."""
         if token_type_ids is None:
             token_type_ids = torch.zeros(1, dtype=torch.long, device=inputs_embeds.device)
         hidden_BLD: Tensor = self.dropout(self.LayerNorm(inputs_embeds + self.token_type_embeddings(token_type_ids)))
@@ -145,6 +139,7 @@ class MutBertPredictions(modeling_bert.BertLMPredictionHead):
         self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def forward(self, hidden_BLD: Tensor) -> Tensor:
+        """Return logits (B, L, V)."""
         logits_BLV: Tensor = self.decoder(self.transform(hidden_BLD)) + self.bias
         return logits_BLV
 
@@ -177,13 +172,16 @@ class MutBertPreTrainedModel(BertPreTrainedModel):
     ) -> Any:
         """Save as `transformers.PreTrainedModel`, with ``custom_code=True`` together with the code that loads it."""
         self.record_decoder()
-        config = self.config
+        config, folder = self.config, Path(save_directory)
         if custom_code:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("configuration_mutbert.py", "modeling_mutbert.py"):
+                shutil.copyfile(Path(__file__).with_name(name), folder / name)
             self.config = copy(config)
-            add_code(self.config, Path(save_directory))
+            self.config.auto_map = _AUTO_MAP
         try:
             # Releases before 5.4 would write old names of layer norms as the "original format".
-            return super().save_pretrained(save_directory, *args, **{"save_original_format": False, **kwargs})
+            return super().save_pretrained(folder, *args, **{"save_original_format": False, **kwargs})
         finally:
             self.config = config
 
@@ -194,17 +192,6 @@ class MutBertPreTrainedModel(BertPreTrainedModel):
             tied = decoder.weight is self.get_input_embeddings().weight
             self.config.tie_word_embeddings = tied
             self._keys_to_ignore_on_save = set(self._tied_weights_keys or ()) if tied else set()
-
-
-def add_code(config: MutBertConfig, folder: Path) -> None:
-    """Copy this code into a model folder, and name its classes in the configuration to be saved there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("configuration_mutbert.py", "modeling_mutbert.py"):
-        shutil.copyfile(Path(__file__).with_name(name), folder / name)
-    heads = ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
-    config.auto_map = {f"AutoModel{head}": f"modeling_mutbert.MutBert{head}" for head in heads}
-    config.auto_map["AutoModel"] = "modeling_mutbert.MutBertModel"
-    config.auto_map["AutoConfig"] = "configuration_mutbert.MutBertConfig"
 
 
 class MutBertModel(MutBertPreTrainedModel, BertModel):
@@ -258,6 +245,9 @@ class MutBertModel(MutBertPreTrainedModel, BertModel):
             if kind in {"eager", "sdpa"}:
                 # The library would wait for the device to see whether anything is padded.
                 mask = mask[:, None, None, :]
+            if kind == "eager":  # It adds its mask to the scores.
+                dtype = self.embeddings.LayerNorm.weight.dtype
+                mask = (~mask).to(dtype) * torch.finfo(dtype).min
         outputs = super().forward(
             inputs_embeds=inputs_embeds, attention_mask=mask, token_type_ids=token_type_ids, return_dict=True,
             output_attentions=attentions, output_hidden_states=hidden_states,
@@ -296,10 +286,6 @@ class MutBertForMaskedLM(MutBertPreTrainedModel):
     def get_output_embeddings(self) -> Any:
         """Return the decoder."""
         return self.cls.predictions.decoder
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        """Replace the decoder."""
-        self.cls.predictions.decoder = new_embeddings
 
     @can_return_tuple
     def forward(
@@ -408,18 +394,12 @@ def check_probabilities(name: str, probs_BLC: Tensor, config: MutBertConfig, mas
         return
     # For numbers rounded to half precision, or frequencies printed with few digits.
     tolerance = max(1e-3, 4 * torch.finfo(probs_BLC.dtype).eps)
-    sum_BL, lowest_BL = probs_BLC.sum(dim=-1, dtype=torch.float32), probs_BLC.amin(dim=-1)
+    sum_BL = probs_BLC.sum(dim=-1, dtype=torch.float32)
     # Written so that NaN is wrong.
-    right_BL = ((sum_BL - 1).abs() <= tolerance) & (lowest_BL >= -tolerance)
+    right_BL = ((sum_BL - 1).abs() <= tolerance) & (probs_BLC.amin(dim=-1) >= -tolerance)
     if mask_BL is not None:
         right_BL = right_BL | (~mask_BL.bool() & sum_BL.isfinite())
     if not right_BL.all():
         row, position = (~right_BL).nonzero()[0].tolist()
-        what = f"sums to {sum_BL[row, position]:.4g}, its lowest value is {lowest_BL[row, position]:.4g}"
-        raise ValueError(f"{name}: row {row}, position {position} {what} (config.check_inputs = False lets it pass)")
-
-
-__all__ = [
-    "MutBertForMaskedLM", "MutBertForSequenceClassification", "MutBertForTokenClassification", "MutBertModel",
-    "MutBertPreTrainedModel",
-]  # fmt: skip
+        found = [round(value, 4) for value in probs_BLC[row, position].tolist()]
+        raise ValueError(f"{name}: row {row}, position {position} is no distribution: {found}")

@@ -1,10 +1,14 @@
-"""The tokenizer: one token a base. Shape suffixes: B batch, L length in tokens, V vocabulary (9)."""
+"""The tokenizer: one token a base; and tokens as they read on the other strand.
+
+Shape suffixes: B batch, L length in tokens, V vocabulary (9), C columns of probabilities (9 or 4).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE
 from transformers import BatchEncoding, PreTrainedTokenizerFast
@@ -14,7 +18,11 @@ from mutbert import alphabet
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_ONE_HOT: Final = np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)
+# Distributions over tokens: of the base codes, and then of the tokens themselves.
+_CODES: Final = len(alphabet.IUPAC)
+_PROBS: Final = np.concatenate([alphabet.TOKEN_PROBABILITIES, np.eye(alphabet.VOCABULARY_SIZE, dtype=np.float32)])
+# Tokens that keep their positions on the other strand; [MASK] and [UNK] stand for bases.
+_FRAME: Final = [alphabet.CLS_ID, alphabet.SEP_ID, alphabet.PAD_ID]
 _SPECIAL: Final = {f"{name}_token": f"[{name.upper()}]" for name in ("unk", "cls", "sep", "pad", "mask")}
 
 
@@ -54,20 +62,46 @@ class MutBertTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc, unused-ig
 
         Sequences are of IUPAC codes in upper or lower case: R is half A and half G, N is ``[UNK]``, U is T.
         """
+        opening, closing, padding = (_CODES + token for token in _FRAME)
         rows = []
         for number, sequence in enumerate([sequences] if isinstance(sequences, str) else sequences):
             try:
-                codes = alphabet.encode(sequence)
+                codes = alphabet.encode(sequence).tolist()
             except ValueError as error:
                 raise ValueError(f"sequence {number}: {error}") from None
-            probs_LV = alphabet.TOKEN_PROBABILITIES[codes]
-            frame = (_ONE_HOT[[alphabet.CLS_ID]], _ONE_HOT[[alphabet.SEP_ID]]) if add_special_tokens else ()
-            rows.append(np.concatenate([*frame[:1], probs_LV, *frame[1:]]))
-        length_B = np.array([len(row) for row in rows], dtype=np.int64)
-        mask_BL = np.arange(length_B.max(initial=0)) < length_B[:, None]
-        probs_BLV = np.tile(_ONE_HOT[alphabet.PAD_ID], (*mask_BL.shape, 1))
-        probs_BLV[mask_BL] = np.concatenate([_ONE_HOT[:0], *rows])
-        return BatchEncoding({"input_probs": probs_BLV, "attention_mask": mask_BL.astype(np.int64)}, tensor_type="pt")
+            rows.append([opening, *codes, closing] if add_special_tokens else codes)
+        length = max(map(len, rows), default=0)
+        code_BL = np.array([row + [padding] * (length - len(row)) for row in rows], np.int64).reshape(-1, length)
+        values = {"input_probs": _PROBS[code_BL], "attention_mask": (code_BL != padding).astype(np.int64)}
+        return BatchEncoding(values, tensor_type="pt")
+
+
+def reverse_complement(tokens: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Return ids (B, L), or distributions (B, L, 9) or (B, L, 4), as they read on the other strand.
+
+    ``[CLS]``, ``[SEP]`` and padding keep their positions. The mask is needed only where there are 4 columns.
+    """
+    size, is_ids = alphabet.VOCABULARY_SIZE, tokens.dim() == 2 and not tokens.is_floating_point()
+    probs_BLC = torch.nn.functional.one_hot(tokens.long(), size) if is_ids else tokens
+    columns = probs_BLC.shape[-1]
+    if probs_BLC.dim() != 3 or columns not in {size, 4}:
+        right = f"integer ids (batch, length), or distributions (batch, length, {size}) or (batch, length, 4)"
+        raise ValueError(f"tokens are {tokens.dtype} of shape {tuple(tokens.shape)}; give {right}")
+    frame_BL = torch.zeros(probs_BLC.shape[:2], dtype=torch.bool, device=tokens.device)
+    if columns == size:
+        frame_BL = probs_BLC[..., _FRAME].sum(dim=-1) > 0.5
+    if attention_mask is not None:
+        frame_BL = frame_BL | ~attention_mask.bool()
+    # Runs of bases are reversed: each between the last frame token before it and the first one after it.
+    length = frame_BL.shape[1]
+    position_BL = torch.arange(length, device=frame_BL.device).expand_as(frame_BL)
+    before_BL = position_BL.masked_fill(~frame_BL, -1).cummax(dim=1).values
+    after_BL = position_BL.masked_fill(~frame_BL, length).flip(1).cummin(dim=1).values.flip(1)
+    from_BL1 = (before_BL + after_BL - position_BL)[..., None]
+    complement = torch.tensor(alphabet.COMPLEMENT_OF_ID[-columns:] - (size - columns), device=tokens.device)
+    turned_BLC = probs_BLC.gather(1, from_BL1.expand_as(probs_BLC))[..., complement]
+    turned_BLC = torch.where(frame_BL[..., None], probs_BLC, turned_BLC)
+    return turned_BLC.argmax(dim=-1).to(tokens.dtype) if is_ids else turned_BLC
 
 
 def _backend(*, do_upper_case: bool) -> Tokenizer:

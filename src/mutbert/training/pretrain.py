@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import shutil
 import sys
@@ -22,6 +21,7 @@ from mutbert.files import atomic_directory, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.model.checkpoints import library_bars_off, read_checkpoint
+from mutbert.model.configuration_mutbert import DEFAULTS
 from mutbert.run_folder import EVALUATED, GENOMES, HELD_OUT, MODEL, PROVENANCE, RECIPE, REPORT, WRITING
 from mutbert.settings import check_keys
 from mutbert.training.arguments import training_arguments
@@ -229,8 +229,7 @@ def _datasets(recipe: PretrainRecipe, split: Split) -> tuple[WindowDataset, Wind
 
 
 def _initial_model(recipe: PretrainRecipe) -> MutBertForMaskedLM:
-    known = [name for name in inspect.signature(MutBertConfig.__init__).parameters if name not in {"self", "kwargs"}]
-    check_keys(recipe.model, known, "model.")
+    check_keys(recipe.model, [*DEFAULTS, "rope_scaling", "rope_parameters"], "model.")
     needed = recipe.window_length + 2
     try:
         if recipe.initial_model is None:

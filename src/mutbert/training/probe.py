@@ -78,7 +78,7 @@ def embed_sequences(
 
     return sequence_outputs(
         body,
-        run,  # type: ignore[arg-type]
+        run,
         inputs,
         batch_size=2 * (settings.micro_batch_size or settings.batch_size),
         precision=settings.precision,

@@ -35,7 +35,7 @@ def matrix_operations(config: MutBertConfig, windows: int, length: int, targets:
     tokens, size = windows * length, config.hidden_size
     layer = tokens * (4 * size * size + 2 * size * config.intermediate_size) + 2 * tokens * length * size
     ends = tokens * config.vocab_size * size + targets * (size * size + size * config.vocab_size)
-    return 2.0 * (config.num_hidden_layers * layer + ends)
+    return float(2 * (config.num_hidden_layers * layer + ends))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""A torch Dataset of masked windows in compact batches, and what a model takes, made of them on its device.
+"""A torch Dataset of masked windows in compact batches, which are expanded on the model's device.
 
 Shape suffixes: B windows, L positions without ``[CLS]`` and ``[SEP]``, P = L + 2 with them, T targets of a window,
 N positions of the batch that vary, V tokens.
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
 class WindowDataset(Dataset[Any]):
     """Masked windows for pre-training; item i is a pure function of (the sampler's seed, i).
 
-    A batch is compact, some 800 bytes for a window of 510 bases in place of 22,000, so that a process with its workers
-    can feed several accelerators; `expand_batch` expands it for the model. It holds
+    A batch is compact, some 800 bytes for a window of 510 bases in place of 22,000; `expand_batch` expands it. It holds
 
     - ``base_codes`` uint8 (B, L): the reference, as base codes;
     - ``variant_places`` int32 (N,): the positions that vary, ``row * L + column``;
@@ -72,8 +71,7 @@ class WindowDataset(Dataset[Any]):
     def batch(self, indices: Sequence[int]) -> Batch:
         """Return the windows with these indices, tempered and masked."""
         seed, length, index_B = self.sampler.seed, self.sampler.length, np.asarray(indices, dtype=np.int64)
-        places = self.sampler.places(index_B)
-        windows = self.sampler.read(places)
+        windows = self.sampler.read(places := self.sampler.places(index_B))
         variant_N = windows.row_N * length + windows.column_N
         variant_BL = np.zeros(windows.base_BL.shape, dtype=np.bool_)
         variant_BL.ravel()[variant_N] = True
@@ -102,12 +100,12 @@ class WindowDataset(Dataset[Any]):
 
 
 def whole_batch(batch: Batch) -> Batch:
-    """Return the batch as it is: the dataset collates."""
+    """Return the batch as it is, for a loader: the dataset collates."""
     return batch
 
 
 class Targets(NamedTuple):
-    """What is at the targets, for an evaluation."""
+    """Targets of a batch, for an evaluation."""
 
     place_BT: torch.Tensor  # their positions among the P of the model's input
     frequency_BT4: torch.Tensor  # their distributions over A, C, G, T without corruption
@@ -136,7 +134,7 @@ def expand_batch(batch: Mapping[str, torch.Tensor]) -> Batch:
 
 
 def targets_of(batch: Mapping[str, torch.Tensor], labels_BTV: torch.Tensor | None = None) -> Targets:
-    """Return what is at the targets of a compact batch; `labels_BTV` are those of `expand_batch`, where at hand."""
+    """Return the targets of a compact batch; `labels_BTV` are those of `expand_batch`, where at hand."""
     codes_BL = batch["base_codes"].long()
     row_B1, place_BT = _target_index(batch)
     labels_BTV = _distributions(batch)[row_B1, place_BT] if labels_BTV is None else labels_BTV

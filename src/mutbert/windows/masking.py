@@ -1,7 +1,4 @@
-"""Which positions are predicted, what the model sees there, and what they count: pure functions of random numbers.
-
-Shape suffixes: B windows, L positions, T targets of a window, N positions that vary.
-"""
+"""Which positions are predicted, what the model sees there, and what they count: pure functions of random numbers."""
 
 from __future__ import annotations
 
@@ -24,15 +21,19 @@ _TARGET_BITS: Final = 63
 Policy = Literal["variants_first", "uniform", "weighted", "spans"]
 
 
+def _check(name: str, value: object, fits: bool, remedy: str) -> None:
+    if not fits:
+        raise ValueError(f"{name} is {value!r}; it must {remedy}")
+
+
 @dataclass(frozen=True)
 class Masking:
     """How ``int(length * share)`` positions of a window are chosen and corrupted.
 
     ``variants_first`` takes the positions that vary, in random order, before any other (as published); ``uniform``
-    takes every position with the same probability; ``weighted`` draws one after another, a position that varies
-    `variant_weight` times as likely as one that does not; ``spans`` takes whole spans of `span_length` neighbours,
-    the last one cut to fit. `replace`, `random` and `keep` are the shares of them that become ``[MASK]``, become a
-    random base, and stay.
+    takes all alike; ``weighted`` draws one after another, a position that varies `variant_weight` times as likely as
+    one that does not; ``spans`` takes whole spans of `span_length` neighbours, the last one cut to fit. `replace`,
+    `random` and `keep` are the shares of them that become ``[MASK]``, become a random base, and stay.
     """
 
     policy: Policy = "variants_first"
@@ -44,17 +45,14 @@ class Masking:
     span_length: int = 6
 
     def __post_init__(self) -> None:
-        if self.policy not in get_args(Policy):
-            raise ValueError(f"masking.policy is {self.policy!r}; choose {', '.join(get_args(Policy))}")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"masking.share is {self.share}; it must be above 0 and at most 1")
-        shares = (self.replace, self.random, self.keep)
-        if not (min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):
-            raise ValueError(f"masking.replace, random and keep are {shares}; they must sum to 1, none below 0")
-        if not 0 < self.variant_weight < np.inf:
-            raise ValueError(f"masking.variant_weight is {self.variant_weight}; it must be above 0 and finite")
-        if not self.span_length >= 1:
-            raise ValueError(f"masking.span_length is {self.span_length}; it must be at least 1")
+        shares, weight = (self.replace, self.random, self.keep), self.variant_weight
+        fits = min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6
+        policies = get_args(Policy)
+        _check("masking.policy", self.policy, self.policy in policies, f"be one of {', '.join(policies)}")
+        _check("masking.share", self.share, 0 < self.share <= 1, "be above 0 and at most 1")
+        _check("masking.(replace, random, keep)", shares, fits, "sum to 1, none below 0")
+        _check("masking.variant_weight", weight, 0 < weight < np.inf, "be above 0 and finite")
+        _check("masking.span_length", self.span_length, self.span_length >= 1, "be at least 1")
 
     def targets(self, length: int) -> int:
         """Return the number of targets of a window of so many positions."""
@@ -75,14 +73,16 @@ def choose_targets(variant_BL: Bool, bits_BD: UInt64, masking: Masking) -> UInt1
     # The lowest ranks are taken. The place itself fills a rank's lowest bits, so that no two of a window are equal.
     rank_BL = (bits_BD >> np.uint64(1)) & ~np.uint64((1 << _PLACE_BITS) - 1)
     if masking.policy == "variants_first":
-        rank_BL |= (~variant_BL).astype(np.uint64) << np.uint64(_TARGET_BITS)
+        rank_BL |= np.where(variant_BL, np.uint64(0), np.uint64(1 << _TARGET_BITS))
     elif masking.policy == "weighted":
         _hurry(rank_BL, variant_BL, masking.variant_weight)
     elif masking.policy == "spans":
         rank_BL = _earliest_span(rank_BL, masking.span_length)
     rank_BL |= np.arange(length, dtype=np.uint64)
-    lowest_BT = np.partition(rank_BL, count - 1, axis=1)[:, :count]
-    return np.sort(lowest_BT.astype(np.uint16), axis=1)
+    rank_BL.partition(count - 1, axis=1)
+    target_BT = rank_BL[:, :count].astype(np.uint16)
+    target_BT.sort(axis=1)
+    return target_BT
 
 
 def _hurry(rank_BL: UInt64, variant_BL: Bool, weight: float) -> None:
@@ -130,12 +130,11 @@ class Weighting:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 <= value < np.inf:
-                raise ValueError(f"weighting.{name} is {value}; it must be 0 or more, and finite")
+            _check(f"weighting.{name}", value, 0 <= value < np.inf, "be 0 or more, and finite")
 
     @property
     def is_even(self) -> bool:
-        """Whether every target counts the same."""
+        """Whether all targets count the same."""
         return self.variant == self.soft_masked == 1
 
     def weigh(self, variant_BT: Bool, soft_masked_BT: Bool) -> Float32:
@@ -156,10 +155,8 @@ class Tempering:
     temperature: float = 0.7
 
     def __post_init__(self) -> None:
-        if self.kind not in {"none", "log", "published"}:
-            raise ValueError(f"tempering.kind is {self.kind!r}; choose none, log or published")
-        if not 0 < self.temperature < np.inf:
-            raise ValueError(f"tempering.temperature is {self.temperature}; it must be above 0 and finite")
+        _check("tempering.kind", self.kind, self.kind in {"none", "log", "published"}, "be none, log or published")
+        _check("tempering.temperature", self.temperature, 0 < self.temperature < np.inf, "be above 0 and finite")
 
 
 def temper(frequency_N4: Float32, tempering: Tempering) -> Float32:
@@ -172,5 +169,4 @@ def temper(frequency_N4: Float32, tempering: Tempering) -> Float32:
     # The largest score is taken off first, so that a low temperature cannot overflow.
     score = np.where(present, score, -np.inf) / np.float32(tempering.temperature)
     weight = np.exp(score - score.max(axis=1, keepdims=True))
-    tempered: Float32 = (weight / weight.sum(axis=1, keepdims=True)).astype(np.float32)
-    return tempered
+    return np.asarray(weight / weight.sum(axis=1, keepdims=True), dtype=np.float32)

@@ -6,6 +6,7 @@ So it does not matter in which order or process a sample is drawn. The function 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -31,10 +32,14 @@ def random_bits(seed: int, stream: int, index_B: Int64, count: int) -> UInt64:
 
 def random_bits_at(seed: int, stream: int, index_B: Int64, place_BT: npt.NDArray[np.integer[Any]]) -> UInt64:
     """Return what `random_bits` has at the given places of each index, uint64 (B, T); places are (B, T) or (1, T)."""
-    key = _mix(np.array([seed], dtype=np.uint64) + _GOLDEN)
-    state_B = _mix(index_B.astype(np.uint64) * _GOLDEN + _mix(key ^ np.uint64(stream)))
+    state_B = _mix(index_B.astype(np.uint64) * _GOLDEN + _stream_key(seed, stream))
     steps_BT = (place_BT.astype(np.uint64) + np.uint64(1)) * _GOLDEN
     return _mix(state_B[:, None] + steps_BT)
+
+
+@cache
+def _stream_key(seed: int, stream: int) -> UInt64:
+    return _mix(_mix(np.array([seed], dtype=np.uint64) + _GOLDEN) ^ np.uint64(stream))
 
 
 def unit_interval(bits: UInt64) -> Float64:
@@ -43,8 +48,10 @@ def unit_interval(bits: UInt64) -> Float64:
 
 
 def _mix(value: UInt64) -> UInt64:
-    mixed = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed ^= mixed >> np.uint64(27)
-    mixed *= np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
+    """Return mixed bits, in place, as new memory would take longer than the arithmetic."""
+    value ^= value >> np.uint64(30)
+    value *= np.uint64(0xBF58476D1CE4E5B9)
+    value ^= value >> np.uint64(27)
+    value *= np.uint64(0x94D049BB133111EB)
+    value ^= value >> np.uint64(31)
+    return value

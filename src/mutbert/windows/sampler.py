@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Bool, Int64
     from mutbert.genome.store import ProbabilisticGenome
+
+
+_BED: Final = (".bed", ".bed.gz")
 
 
 class Part(NamedTuple):
@@ -57,8 +60,8 @@ class WindowSampler:
         if not stretches:
             paths = names_text(str(part.genome.path) for part in self.parts)
             where = names_text(str(region) for part in self.parts for region in part.regions)
-            problem = f"no stretch of {length} known bases in {where}; choose shorter windows or other regions"
-            raise InputError(f"{paths}: {problem}")
+            what = f"no stretch of {length} known bases in {where}; choose shorter windows or other regions"
+            raise InputError(f"{paths}: {what}")
         self._genome, self._contig, self._start, starts = np.array(stretches, dtype=np.int64).T
         self._last = np.cumsum(starts)
         self._first = self._last - starts
@@ -85,7 +88,7 @@ class WindowSampler:
     def read(self, places: Places) -> Windows:
         """Return the windows at these places, each from its strand."""
         base_BL = np.empty((len(places.start_B), self.length), dtype=np.uint8)
-        parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4), np.uint16))]
+        parts = []
         for genome, rows, contig_B, start_B in self._by_genome(places):
             base_BL[rows], row_N, column_N, frequency_N4 = genome.windows(contig_B, start_B, self.length)
             parts.append((rows[row_N], column_N, frequency_N4))
@@ -96,12 +99,13 @@ class WindowSampler:
             column_N = np.where(reverse_N, self.length - 1 - column_N, column_N)
             # A C G T backwards is T G C A, their complements.
             frequency_N4 = np.where(reverse_N[:, None], frequency_N4[:, ::-1], frequency_N4)
-        # Reverse windows are backwards now, and those of one genome came before those of the next.
-        order_N = np.argsort(row_N * self.length + column_N)
-        return Windows(base_BL, row_N[order_N], column_N[order_N], frequency_N4[order_N])
+        # Reverse windows are backwards now, and those of one genome came before those of the next: a stable sort is
+        # quick with such runs.
+        order_N = np.argsort(row_N * self.length + column_N, kind="stable")
+        return Windows(base_BL, row_N[order_N], column_N[order_N], frequency_N4.take(order_N, axis=0))
 
     def soft_masked(self, places: Places) -> Bool:
-        """Return which bases of the windows at these places are soft-masked, (B, L)."""
+        """Return which bases of the windows are soft-masked, (B, L)."""
         masked_BL = np.zeros((len(places.start_B), self.length), dtype=np.bool_)
         for genome, rows, contig_B, start_B in self._by_genome(places):
             masked_BL[rows] = genome.soft_masked_windows(contig_B, start_B, self.length)
@@ -110,9 +114,10 @@ class WindowSampler:
 
     def _by_genome(self, places: Places) -> Iterator[tuple[ProbabilisticGenome, Int64, Int64, Int64]]:
         """Yield each genome that is read, its windows, and their contigs and starts."""
-        for number in np.unique(places.genome_B):
+        for number, part in enumerate(self.parts):
             rows = np.flatnonzero(places.genome_B == number)
-            yield self.parts[number].genome, rows, places.contig_B[rows], places.start_B[rows]
+            if len(rows):
+                yield part.genome, rows, places.contig_B[rows], places.start_B[rows]
 
 
 class Split(NamedTuple):
@@ -126,12 +131,13 @@ def split_genomes(genomes: Sequence[ProbabilisticGenome], train: Sequence[str], 
     """Return the regions of both sides of a recipe's split; without `train`, all that is not held out is trained on.
 
     An entry is a contig (``chr22``), a region (``chr22:101-200``, 1-based, both ends included) or a BED file (``*.bed``
-    or ``*.bed.gz``). Of several genomes, the one that is meant may come first, without ``.genome`` (``human:chr22``,
-    ``human:regions.bed``), and must where more than one has the entry.
+    or ``*.bed.gz``). A genome's name without ``.genome`` may precede it (``human:chr22``), and must where more than one
+    genome has the entry.
     """
     names = [genome_name(genome) for genome in genomes]
-    if len(set(names)) < len(names):
-        raise InputError(f"two genomes are called {next(n for n in names if names.count(n) > 1)}; rename one store")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"two genomes are called {name}; rename one store")
     held = _select(genomes, held_out)
     chosen = _select(genomes, train) if train else [select_regions(one, list(one.contigs)) for one in genomes]
     kept = [subtract_regions(*both) for both in zip(chosen, held, strict=True)]
@@ -140,8 +146,7 @@ def split_genomes(genomes: Sequence[ProbabilisticGenome], train: Sequence[str], 
         shared = next(region for region in regions if region not in rest)
         remedy = "take them out of one of the two, or leave train empty to train on all that is not held out"
         raise InputError(f"train and held_out share bases in {shared}; {remedy}")
-    sides = ([Part(*both) for both in zip(genomes, side, strict=True) if both[1]] for side in (kept, held))
-    return Split(*sides)
+    return Split(*([Part(*both) for both in zip(genomes, side, strict=True) if both[1]] for side in (kept, held)))
 
 
 def genome_name(genome: ProbabilisticGenome) -> str:
@@ -157,7 +162,7 @@ def _select(genomes: Sequence[ProbabilisticGenome], entries: Sequence[str]) -> l
         name, _, rest = entry.partition(":")
         having = [number for number, genome in enumerate(genomes) if _has(genome, entry)]
         # A contig may be called as a genome is; of several genomes, the genome's name then has to come first.
-        is_contig = len(genomes) == 1 and match_contig(name, genomes[0].contigs) is not None and not _is_bed(rest)
+        is_contig = len(genomes) == 1 and match_contig(name, genomes[0].contigs) is not None and not rest.endswith(_BED)
         if name in by_name and rest and not is_contig:
             entries_of[by_name[name]].append(rest)
         elif len(having) == 1 or len(genomes) == 1:
@@ -172,18 +177,15 @@ def _select(genomes: Sequence[ProbabilisticGenome], entries: Sequence[str]) -> l
 def _has(genome: ProbabilisticGenome, entry: str) -> bool:
     """Return whether a genome can be meant; a BED file is any's."""
     try:
-        return _is_bed(entry) or bool(Region.parse(entry, genome.lengths))
+        return entry.endswith(_BED) or bool(Region.parse(entry, genome.lengths))
     except InputError:
         return False
-
-
-def _is_bed(entry: str) -> bool:
-    return entry.endswith((".bed", ".bed.gz"))
 
 
 def select_regions(genome: ProbabilisticGenome, entries: Sequence[str]) -> list[Region]:
     """Return contigs, regions and BED files as regions, merged and in the genome's order."""
     regions: list[Region] = []
     for entry in entries:
-        regions += read_bed(Path(entry), genome.lengths) if _is_bed(entry) else [Region.parse(entry, genome.lengths)]
+        is_bed, lengths = entry.endswith(_BED), genome.lengths
+        regions += read_bed(Path(entry), lengths) if is_bed else [Region.parse(entry, lengths)]
     return merge_regions(regions, genome.contigs)

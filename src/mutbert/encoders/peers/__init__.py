@@ -36,7 +36,7 @@ from mutbert.encoders.peers.nt import (
     NtV2Model,
 )
 from mutbert.errors import InputError, one_line
-from mutbert.model.checkpoints import BAD_FILES, load_quietly, read_weights
+from mutbert.model.checkpoints import load_quietly, read_weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -235,7 +235,7 @@ def read_config(peer: Peer, values: Mapping[str, Any], place: str, **overrides: 
     kept = {name: value for name, value in values.items() if name not in left_out}
     try:
         return peer.config(**{**kept, **overrides})
-    except BAD_FILES as error:
+    except Exception as error:
         raise InputError(f"{place}: its config.json cannot be used: {one_line(error)}") from None
 
 
@@ -249,7 +249,7 @@ def make_model(kind: Any, config: Any, place: str) -> Any:
     """
     try:
         return kind(config)
-    except BAD_FILES as error:
+    except Exception as error:
         raise InputError(f"{place}: its config.json cannot be used: {one_line(error)}") from None
 
 
@@ -301,7 +301,7 @@ def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: 
     own = {name.removeprefix(prefix if is_body else ""): state[name] for name in shapes if name in state}
     try:
         return load_quietly(kind, config, own, dtype=torch.float32)[0]
-    except BAD_FILES as error:
+    except Exception as error:
         raise InputError(f"{folder}: cannot be loaded: {one_line(error)}") from None
 
 

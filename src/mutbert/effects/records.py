@@ -1,0 +1,200 @@
+"""Variant records of a run: read in parts, with what they say of frequencies and the assembly, and written with scores.
+
+Shape suffixes: N records, A alternate alleles.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+import pysam
+import pysam.bcftools
+
+from mutbert.effects.alleles import COMPARED
+from mutbert.encoders.inputs import place_windows
+from mutbert.errors import InputError
+from mutbert.files import atomic_file
+from mutbert.genome.vcf import Region, VcfHeader, read_lines, read_records
+from mutbert.regions import ContigNames
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from mutbert.arrays import Float64
+    from mutbert.effects.scores import Field, Scorer
+
+VCFS: Final = (".vcf.gz", ".vcf", ".bcf")
+TABLES: Final = (".tsv.gz", ".tsv", ".parquet")
+# Added to frequencies, so that an allele that was never seen has a ratio.
+EPSILON: Final = 1e-4
+
+
+def cut_records(
+    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Region | None = None, size: int = 1000
+) -> Iterator[pl.DataFrame]:
+    """Yield a file's records, numbered, in parts, at least one, of at most `size`; one that is no SNV counts as ten.
+
+    SNVs of one shared window are in one part, which may then have more.
+    """
+    texts = dict.fromkeys(["contig", "ref", "alt", *fields], pl.String())
+    held = pl.DataFrame(schema={"record": pl.Int64(), "part": pl.Int64(), "position": pl.Int64(), **texts})
+    is_snv = (pl.col("ref").str.len_bytes() == 1) & pl.col("alt").str.contains("^.(,.)*$")
+    lengths, contig, position, reached = scorer.genome.lengths, "", 0, 0
+    records = weight = first = 0
+    for frame in read_records(path, fields, region=region):
+        weight_N = frame.select(pl.when(is_snv).then(1).otherwise(10)).to_series().to_numpy().astype(np.int64)
+        first_N = weight + np.cumsum(weight_N) - weight_N
+        if scorer.settings.windows == "shared":
+            names = ContigNames(lengths)
+            length_of = {name: lengths.get(names.find(name) or "", 1 << 32) for name in frame["contig"].unique()}
+            length_N = np.array([length_of[name] for name in frame["contig"]], dtype=np.int64)
+            begin_N, bases_N = frame["position"].to_numpy(), frame["ref"].str.len_bytes().to_numpy().astype(np.int64)
+            is_same_N = (frame["contig"] == frame["contig"].shift(1, fill_value=contig)).to_numpy()
+            for row in np.flatnonzero(is_same_N & (np.diff(begin_N, prepend=position) < 0))[:1].tolist():
+                raise InputError(
+                    f"{path}: {frame['contig'][row]}:{begin_N[row] + 1} comes too late, and shared windows need a "
+                    "sorted file; use 'bcftools sort' first, or choose --windows centred"
+                )
+            window_N, reached_N = (
+                place_windows(np.clip(one_N, 0, length_N - 1), length_N, scorer.context, "shared").start_P
+                for one_N in (begin_N, begin_N + bases_N - 1)
+            )
+            # No part begins in the window where the record before ends.
+            is_free_N = ~is_same_N | (window_N > np.append(reached, reached_N[:-1]))
+            first_N = np.maximum.accumulate(np.where(is_free_N, first_N, first))
+            contig, position, reached = frame["contig"][-1], int(begin_N[-1]), int(reached_N[-1])
+        part, record = pl.Series(first_N // size), pl.int_range(records, records + pl.len(), dtype=pl.Int64)
+        numbered = frame.with_columns(part=part, record=record).select(held.columns)
+        records, weight, first = records + len(frame), weight + int(weight_N.sum()), int(first_N[-1])
+        *whole, held = pl.concat([held, numbered]).partition_by("part", maintain_order=True)
+        yield from whole
+    yield held
+
+
+def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
+    """Return ln((f_ALT + ε) / (f_REF + ε)) of each alternate allele with frequencies of an INFO field, shape (A,).
+
+    f_REF is what the alternates leave of 1; NaN where a frequency of the record is missing.
+    """
+    text, count_N = records[f"INFO/{name}"], records["alt"].str.count_matches(",", literal=True).to_numpy() + 1
+    # One dot stands for all alternates.
+    given_N, values = (text != ".").to_numpy(), text.str.split(",")
+    record_A = np.repeat(np.arange(len(records)), count_N)
+    frequency_A = np.full(len(record_A), np.nan)
+    faulty_N = given_N & (values.list.len().to_numpy() != count_N)
+    if not faulty_N.any():
+        numbers = values.filter(given_N).explode().cast(pl.Float64, strict=False)
+        frequency_A[given_N[record_A]] = numbers.fill_null(np.nan).to_numpy()
+        faulty_N[record_A[(frequency_A < 0) | (frequency_A > 1)]] = True
+    for row in np.flatnonzero(faulty_N)[:1].tolist():
+        raise InputError(
+            f"{path}, {records['contig'][row]}:{records['position'][row] + 1}: INFO field {name} is {text[row]}, but "
+            "each alternate has one frequency from 0 to 1; correct it, or choose another field"
+        )
+    # Rounded frequencies may add up to a little more than 1.
+    reference_A = np.maximum(1 - np.bincount(record_A, frequency_A), 0)[record_A]
+    odds_A: Float64 = np.log((frequency_A + EPSILON) / (reference_A + EPSILON))
+    return odds_A
+
+
+def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, ...]:
+    """Return a warning where REF often differs from the genome; raise an InputError where it mostly does.
+
+    `counts` are alternate alleles by reason. On another assembly about three in four differ, as by chance.
+    """
+    count, differing = sum(counts[reason.text] for reason in COMPARED), counts["reference_mismatch"]
+    share = f"{differing / max(count, 1):.0%}"
+    text = f"{path}: of {count:,} alleles, {differing:,} have another REF than {genome} ({share})"
+    if count >= 100 and differing > 0.5 * count:
+        raise InputError(
+            f"{text}, so it is of another assembly; give the genome that it is of, or remove such records by 'bcftools "
+            "norm --check-ref x'"
+        )
+    warned = count >= 20 and differing > 0.1 * count
+    return (f"{text} and no score; see whether it is of another assembly",) if warned else ()
+
+
+def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
+    """Write the parts as one table, a row an alternate allele."""
+    columns = ["chrom", "pos", "id", "ref", "alt", "kind", *fields, "why"]
+    with atomic_file(path, force=True) as aside:
+        if path.suffix == ".parquet":
+            pl.scan_parquet(parts).select(columns).sink_parquet(aside)
+            return
+        with pysam.BGZFile(str(aside), "wb") if path.suffix == ".gz" else aside.open("wb") as file:
+            file.write(("\t".join(columns) + "\n").encode())
+            for part in parts:
+                rows = pl.read_parquet(part, columns=columns)
+                file.write(rows.write_csv(separator="\t", include_header=False, quote_style="never").encode())
+
+
+def write_vcf(
+    path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Region | None,
+    fields: Sequence[Field], plan: Mapping[str, Any],
+) -> tuple[Path | None, str]:  # fmt: skip
+    """Write a VCF's records with the parts' scores in INFO; return the index, or None and why there is none."""
+    prefix = plan["prefix"]
+    text, names = b"".join(read_lines(vcf, header=True)).decode("utf-8", "surrogateescape").rsplit("\n", 2)[:2]
+    chroms = (pl.read_parquet(part, columns=["chrom"])["chrom"] for part in parts)
+    contigs = dict.fromkeys(name for chrom in chroms for name in chrom.unique(maintain_order=True))
+    declared = [(f"{field.name},Number=A,Type=Float", field.description.replace('"', "_")) for field in fields]
+    declared.append(("WHY,Number=.,Type=String", "Why an alternate allele has no score; . where it has"))
+    added = [f"##contig=<ID={name}>" for name in contigs if name not in header.contigs]
+    added += [f'##INFO=<ID={prefix}_{field},Description="{description}">' for field, description in declared]
+    head = "\n".join([text, *added, f"##mutbert_score={json.dumps(plan)}", names, ""])
+    lines = (line for block in read_lines(vcf, region=region) for line in block[:-1].split(b"\n"))
+    infos = (info for part in parts for info in _infos(pl.read_parquet(part), prefix, [field.name for field in fields]))
+    with atomic_file(path, force=True) as aside, ExitStack() as stack:
+        written = aside
+        if path.suffix == ".bcf":
+            written = aside.with_name(f"{aside.name}.vcf.gz")
+            stack.callback(written.unlink, missing_ok=True)
+        with written.open("wb") if path.suffix == ".vcf" else pysam.BGZFile(str(written), "wb") as file:
+            file.write(head.encode("utf-8", "surrogateescape"))
+            for line, info in zip(lines, infos, strict=True):
+                columns = line.split(b"\t", 8)
+                columns[7] = b";".join(word for word in (columns[7], info.encode()) if word not in {b".", b""}) or b"."
+                file.write(b"\t".join(columns) + b"\n")
+        if path.suffix == ".bcf" and not _bcftools("view", "--no-version", "-Ob", "-o", str(aside), str(written)):
+            raise InputError(
+                f"{path}: its records cannot be BCF, which needs each contig, filter and field declared; write .vcf.gz"
+            )
+    for kind in ("tbi", "csi"):
+        path.with_name(f"{path.name}.{kind}").unlink(missing_ok=True)
+    # A .tbi file cannot hold positions from 2^29 on.
+    for kind in {".vcf": (), ".bcf": ("csi",)}.get(path.suffix, ("tbi", "csi")):
+        if _bcftools("index", f"--{kind}", str(path)):
+            return path.with_name(f"{path.name}.{kind}"), ""
+    return None, ".vcf files have none" if path.suffix == ".vcf" else "the records are not in order"
+
+
+def _infos(part: pl.DataFrame, prefix: str, fields: Sequence[str]) -> Iterator[str]:
+    """Yield of each record ``MUTBERT_LLR=-1.5,.;MUTBERT_WHY=.,symbolic``, without fields that no alternate has."""
+    # Six digits, as htslib writes them.
+    texts = [
+        pl.Series(name, [None if value is None else f"{value:.6g}" for value in part[name]], dtype=pl.String)
+        for name in fields
+    ]
+    words = [
+        pl.when(pl.col(name).is_not_null().any())
+        .then(pl.lit(f"{prefix}_{name}=") + pl.col(name).fill_null(".").str.join(","))
+        .alias(name)
+        for name in (*fields, "WHY")
+    ]
+    infos = part.select("record", *texts, WHY="why").group_by("record", maintain_order=True).agg(words)
+    yield from infos.select(pl.concat_str(pl.exclude("record"), separator=";", ignore_nulls=True)).to_series()
+
+
+def _bcftools(command: str, *words: str) -> bool:
+    """Return whether a command ended well; htslib prints nothing."""
+    with ExitStack() as stack, suppress(pysam.SamtoolsError):
+        stack.callback(pysam.set_verbosity, pysam.set_verbosity(0))
+        getattr(pysam.bcftools, command)(*words, catch_stdout=False)
+        return True
+    return False
