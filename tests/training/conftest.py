@@ -1,3 +1,4 @@
+import itertools
 import os
 import signal
 import subprocess
@@ -5,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mutbert import alphabet
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
@@ -64,17 +67,55 @@ def recipe_path(write_recipe, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _plain_page(request, monkeypatch):
-    """Write a page without drawing it, where no test looks at it: drawing takes longer than such a run."""
-    if "unbroken" not in request.fixturenames:
-        monkeypatch.setattr(
-            "mutbert.reports.pretraining.write_pretraining_page",
-            lambda path, report, **_settings: path.write_text(report.name),
-        )
+    """Leave the page out where no test looks at it: drawing takes longer than such a run."""
+    if "page" not in request.keywords:
+        for name in ("pretraining", "finetuning"):
+            monkeypatch.setattr(f"mutbert.reports.{name}.write_page_of", lambda _, *, force: None, raising=False)  # noqa: ARG005
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Models this small run slower on several threads than on one."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def fail(monkeypatch):
+    """Have the model fail in training steps: raise an error in one, or return a loss that is no number."""
+
+    def inject(model, *, at, error=None):
+        forward, calls = model.forward, itertools.count(1)
+
+        def failing(self, *args, **inputs):
+            output = forward(self, *args, **inputs)
+            if not self.training or next(calls) != at:
+                return output
+            if error is not None:
+                raise error
+            output.loss = output.loss * float("nan")
+            output.logits = output.logits * float("nan")
+            return output
+
+        monkeypatch.setattr(model, "forward", failing)
+
+    yield inject
+    monkeypatch.undo()
+
+
+@pytest.fixture(scope="session")
+def same_weights():
+    """Whether two model folders have equal weights."""
+
+    def equal(first, second):
+        one, other = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+        return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+    return equal
 
 
 @pytest.fixture(scope="session")
 def launch():
-    """Run the command line in several processes, as torchrun does it; give its standard output."""
+    """Run the command line in several processes, as torchrun does it."""
 
     def run(count, *words, program="mutbert", timeout=240):
         command = [

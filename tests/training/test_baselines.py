@@ -5,7 +5,6 @@ import pytest
 
 from mutbert import alphabet
 from mutbert.regions import Region
-from mutbert.training import baselines as module
 from mutbert.training.baselines import evaluate_baselines, fit_baselines
 from mutbert.windows.dataset import WindowDataset
 from mutbert.windows.masking import Masking, Tempering
@@ -27,9 +26,8 @@ def count_one_by_one(genome):
 
 
 @pytest.mark.parametrize("chunk", [1 << 22, 97])
-def test_fitted_counts_are_those_of_a_plain_loop(genome, monkeypatch, chunk):
-    monkeypatch.setattr(module, "_CHUNK", chunk)
-    fitted = fit_baselines([Part(genome, REGIONS)])
+def test_fitted_counts_are_those_of_a_plain_loop(genome, chunk):
+    fitted = fit_baselines([Part(genome, REGIONS)], chunk=chunk)
     composition, markov = count_one_by_one(genome)
     np.testing.assert_allclose(fitted.composition, composition, rtol=1e-6)
     np.testing.assert_allclose(fitted.markov, markov, rtol=1e-6)

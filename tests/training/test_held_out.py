@@ -68,7 +68,7 @@ def test_cross_entropy_and_calibration_are_those_of_plain_loops(seed, windows, c
         expected = [(*np.mean(inside, axis=0), len(inside)) for inside in pairs[name] if inside]
         assert len(found.calibration[name]) == len(expected)
         for entry, wanted in zip(found.calibration[name], expected, strict=True):
-            assert entry == pytest.approx(wanted, abs=1e-5)
+            assert tuple(entry.values()) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_a_certain_predictor_is_penalised_where_it_is_wrong_alone():

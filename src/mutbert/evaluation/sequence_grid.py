@@ -20,13 +20,13 @@ from mutbert.evaluation.results import Cell, Predictions, fingerprint
 from mutbert.evaluation.task_files import load_task
 from mutbert.scoring.metrics import evaluate
 from mutbert.training.classifier import (
-    LabelledInputs,
     classifier_logits,
     finetune_classifier,
     scores_and_labels,
     unplaced,
 )
-from mutbert.training.probe import embed_sequences, fit_probe
+from mutbert.training.classifier_data import LabelledInputs
+from mutbert.training.linear import embed_sequences, fit_linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -215,9 +215,11 @@ class SequenceWork:
             self._embeddings = _frozen(key), {"parameters": parameters, **found}
             tokens = int(sum(part.inputs.length_N.sum() for part in parts.values()))
         embedded = self._embeddings[1]
-        probe = fit_probe(
-            (parts["train"].examples, embedded["train"]),
-            (parts["validation"].examples, embedded["validation"]),
+        probe = fit_linear(
+            parts["train"].problem,
+            (embedded["train"], parts["train"].examples.known_labels),
+            (embedded["validation"], parts["validation"].examples.known_labels),
+            classes=len(parts["train"].examples.classes),
             metric=metric,
             class_weights=settings.class_weights,
         )

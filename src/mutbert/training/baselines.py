@@ -1,12 +1,12 @@
-"""What trivial predictors reach on the targets that the model is evaluated on.
+"""Trivial predictors on the targets that the model is evaluated on.
 
 Shape suffixes: B windows, L positions, T targets of a window, 4 bases.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -27,41 +27,31 @@ if TYPE_CHECKING:
 
 
 ORDER: Final = 5
-"""Bases before a position that the Markov chain looks at."""
+"""Bases before a position that the Markov chain reads."""
 FLOOR: Final = "entropy floor"
-"""What predicting the target itself is called."""
+"""Name of predicting the target itself."""
 _CONTEXTS: Final = 4**ORDER
-_CHUNK: Final = 1 << 22
 _EVALUATION_BATCH: Final = 256
 
 
-@dataclass(frozen=True)
-class Baselines:
-    """Predictors fitted on the training regions.
+class Baselines(NamedTuple):
+    """Predictors fitted on the training regions."""
 
-    Parameters
-    ----------
-    composition : ndarray of float64, shape (4,)
-        Share of each base, the population's frequencies counted as such.
-    markov : ndarray of float64, shape (1024, 4)
-        Distribution of the next base after each run of five, A = 0 to T = 3, the first base the most significant.
-    """
-
-    composition: Float64
-    markov: Float64
+    composition: Float64  # (4,), share of each base, the population's frequencies counted as such
+    markov: Float64  # (1024, 4), distribution of the base after each five, A = 0 to T = 3, the first most significant
 
 
-def fit_baselines(parts: Sequence[Part], *, progress: bool = False) -> Baselines:
-    """Count bases, and bases after every run of five, in the training regions of all genomes.
+def fit_baselines(parts: Sequence[Part], *, chunk: int = 1 << 22, progress: bool = False) -> Baselines:
+    """Return shares of bases, and of bases after every five, in the training regions of all genomes.
 
-    A position that varies adds its allele frequencies, so that counts are expected counts in the population; the
-    five bases before are the reference's. One is added to every count of a run (Laplace).
+    A position that varies adds its allele frequencies, so that counts are expected counts in the population; the five
+    bases before are the reference's. One is added to every count after five bases (Laplace).
     """
     composition = np.zeros(4)
     markov = np.ones((_CONTEXTS, 4))
     total = sum(len(region) for part in parts for region in part.regions)
     with progress_bar("counting bases", total, unit="bases", show=progress) as advance:
-        for genome, region in _chunks(parts):
+        for genome, region in _chunks(parts, chunk):
             base = genome.bases(region.contig, region.start, region.end)
             frequency = genome.frequencies(region.contig, region.start, region.end)
             known = base < 4
@@ -70,25 +60,17 @@ def fit_baselines(parts: Sequence[Part], *, progress: bool = False) -> Baselines
             usable = known & (context >= 0)
             composition += frequency[known].sum(axis=0, dtype=np.float64)
             for letter in range(4):
-                markov[:, letter] += np.bincount(
-                    context[usable], weights=frequency[usable, letter], minlength=_CONTEXTS
-                )
+                weights = frequency[usable, letter]
+                markov[:, letter] += np.bincount(context[usable], weights=weights, minlength=_CONTEXTS)
             advance(len(region))
     return Baselines(composition / composition.sum(), markov / markov.sum(axis=1, keepdims=True))
 
 
 def evaluate_baselines(baselines: Baselines, dataset: WindowDataset) -> dict[str, HeldOut]:
-    """Evaluate trivial predictors on a dataset's targets.
+    """Return what trivial predictors achieve on a dataset's targets, by name, with `FLOOR` last.
 
-    The Markov chain sees the true five bases before each target, even those that are hidden from the model, so it
-    knows more than the model does on that side. Where one of the five is not known, it falls back to the
-    composition.
-
-    Returns
-    -------
-    dict of str to HeldOut
-        ``uniform``, ``base composition``, ``order-5 Markov chain``, and `FLOOR`: predicting the target itself, below
-        which nothing can go.
+    The Markov chain reads the true five bases before each target, even those that are hidden from the model, so it
+    knows more than the model there. Where one of the five is unknown, it predicts the composition.
     """
     sums: dict[str, list[Float32]] = {}
     sampler = dataset.sampler
@@ -96,13 +78,9 @@ def evaluate_baselines(baselines: Baselines, dataset: WindowDataset) -> dict[str
         indices = np.arange(first, min(first + _EVALUATION_BATCH, len(dataset)))
         targets = targets_of(dataset.batch(indices.tolist()))
         places = sampler.places(indices)
+        located = zip(places.genome_B, sampler.contig_names(places), places.start_B, strict=True)
         context_BL = np.stack(
-            [
-                _contexts(sampler.parts[genome].genome, name, start, start + sampler.length)
-                for genome, name, start in zip(
-                    places.genome_B, sampler.contig_names(places), places.start_B, strict=True
-                )
-            ]
+            [_contexts(sampler.parts[one].genome, name, at, at + sampler.length) for one, name, at in located]
         )
         context_BT = np.take_along_axis(context_BL, targets.place_BT.numpy() - 1, axis=1)
         markov_BT4 = np.where((context_BT >= 0)[..., None], baselines.markov[context_BT], baselines.composition)
@@ -120,7 +98,7 @@ def evaluate_baselines(baselines: Baselines, dataset: WindowDataset) -> dict[str
 
 
 def _contexts(genome: ProbabilisticGenome, contig: str, start: int, end: int) -> Int64:
-    """Give the number of the run of five bases before each position of a stretch; -1 where one is ambiguous."""
+    """Return the number of the five bases before each position of a region; -1 where one is ambiguous."""
     before = min(ORDER, start)
     base = np.full(ORDER + end - start, 4, dtype=np.int64)
     base[ORDER - before :] = genome.bases(contig, start - before, end)
@@ -134,8 +112,8 @@ def _contexts(genome: ProbabilisticGenome, contig: str, start: int, end: int) ->
     return context
 
 
-def _chunks(parts: Sequence[Part]) -> Iterator[tuple[ProbabilisticGenome, Region]]:
+def _chunks(parts: Sequence[Part], chunk: int) -> Iterator[tuple[ProbabilisticGenome, Region]]:
     for genome, regions in parts:
         for region in regions:
-            for start in range(region.start, region.end, _CHUNK):
-                yield genome, replace(region, start=start, end=min(start + _CHUNK, region.end))
+            for start in range(region.start, region.end, chunk):
+                yield genome, replace(region, start=start, end=min(start + chunk, region.end))
