@@ -124,8 +124,8 @@ def _embeddings(vectors_ND: Any, gc_share_N: Any) -> Section:
     from sklearn.decomposition import PCA
 
     text = (
-        f"Mean embeddings of {len(vectors_ND):,} held-out windows with {vectors_ND.shape[1]} features each, on their first "
-        "two principal components and coloured by the share of G and C, which the model never saw."
+        f"Mean embeddings of {len(vectors_ND):,} held-out windows with {vectors_ND.shape[1]} features each, on their "
+        "first two principal components and coloured by the share of G and C, which the model never saw."
     )
     points_N2 = PCA(2, svd_solver="full").fit_transform(vectors_ND)
     return Section("Embeddings", text, scatter_figure(points_N2, gc_share_N, "share of G and C"))

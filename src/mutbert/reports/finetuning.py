@@ -14,27 +14,8 @@ import polars as pl
 
 from mutbert.errors import InputError
 from mutbert.reports.page import Section, Table, counted, write_page
-from mutbert.reports.plots import (
-    COLOURS,
-    INK,
-    WIDTH,
-    binary_curves,
-    legend_above,
-    new_figure,
-    shortened,
-    style,
-    svg,
-)
-from mutbert.reports.run_parts import (
-    Panel,
-    calibration_section,
-    closing_sections,
-    curve,
-    known,
-    left_out,
-    read_run,
-    steps_figure,
-)
+from mutbert.reports.plots import COLOURS, INK, WIDTH, binary_curves, legend_above, new_figure, shortened, style, svg
+from mutbert.reports.run_parts import Panel, calibration_section, closing_sections, curves_section, known, read_run
 from mutbert.run_folder import PREDICTIONS, REPORT
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names, predicted
 from mutbert.scoring.predictions import read_predictions
@@ -79,14 +60,19 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         run = _Run(metrics, problem, labels, scores, names, constant_guess(problem, labels, scores))
     except ValueError as error:
         raise InputError(f"{folder / PREDICTIONS}: {error}; repeat the run that wrote it") from None
-    closing = closing_sections(history, metrics["facts"], recipe)
+    metric = _name(metrics["metric"])
+    panels = [
+        Panel("loss", {"training loss": "loss", "validation loss": "eval_loss"}, height=2.6),
+        Panel(metric, {f"validation {metric}": f"eval_{metrics['metric']}"}, height=1.9),
+    ]
+    text = f"The loss on training and validation data, and the {metric} on the validation data."
+    training = curves_section("Training curve", history, panels, text, best_step=metrics["best_step"])
     if not metrics["steps"]:
-        closing[0] = Section("Optimiser", "A probe has none.")
-    sections = [_metrics(run), _training(metrics, history), *_errors(run), _data(metrics), *closing]
+        training = Section("Training curve", "A probe is fitted at once, so that there are no steps to show.")
+    closing = closing_sections(history, metrics["facts"], recipe)
+    sections = [_metrics(run), training, *_errors(run), _data(metrics["splits"]), *closing]
     notes = [*metrics["notes"], *_warnings(run)]
-    write_page(
-        folder / REPORT, f"Fine-tuning: {metrics['name']}", _headline(run), sections, notes=notes, force=force
-    )
+    write_page(folder / REPORT, f"Fine-tuning: {metrics['name']}", _headline(run), sections, notes=notes, force=force)
     return folder / REPORT
 
 
@@ -154,8 +140,8 @@ def _warnings(run: _Run) -> Iterator[str]:
         if split["in_train"] and not any(one["dropped"] for one in splits):
             yield (
                 f"{split['in_train']:,} of {split['examples']:,} {split['split']} sequences "
-                f"({100 * split['in_train'] / split['examples']:.3g}%) are in the training data too, so that the metrics "
-                f"on the {split['split']} data may be optimistic; drop_leaks: true drops them from the training data."
+                f"({100 * split['in_train'] / split['examples']:.3g}%) are in the training data too, so that metrics "
+                "on them may be optimistic; drop_leaks: true drops them from the training data."
             )
     if run.problem in {"binary", "multiclass"} and len(np.unique(run.labels)) == 1:
         yield f"All {shown} labels are of one class, {run.names[run.labels[0]]}: most metrics are not meaningful."
@@ -164,9 +150,9 @@ def _warnings(run: _Run) -> Iterator[str]:
 def _metrics(run: _Run) -> Section:
     metrics, shown = run.metrics, run.metrics["shown"]
     text = (
-        f"The {_name(metrics['metric'])} on the validation data chose the {'step' if metrics['steps'] else 'probe'}, so "
-        "that numbers on these data are optimistic. The constant guess is the best one for each metric on the "
-        f"{shown} data. – marks a metric that is not defined."
+        f"The validation data also chose the {'step' if metrics['steps'] else 'probe'}, so that numbers on these data "
+        f"are optimistic. The constant guess is the best one for each metric on the {shown} data. – marks a metric "
+        "that is not defined."
     )
     if run.problem == "multiclass":
         text += " Precision, recall, F1, AUROC and AUPRC are means over the classes."
@@ -186,20 +172,6 @@ def _metrics(run: _Run) -> Section:
     ]
     table = Table(["metric", *parts, "constant\nguess"], rows, marked=_name(metrics["metric"]))
     return Section("Metrics", text, tables=[table])
-
-
-def _training(metrics: dict[str, Any], history: Sequence[dict[str, float]]) -> Section:
-    title, name, key = "Training curve", _name(metrics["metric"]), f"eval_{metrics['metric']}"
-    if not metrics["steps"]:
-        return Section(title, "A probe is fitted at once, so that there are no steps to show.")
-    missing = left_out(history, "loss", "eval_loss", key)
-    panels = [Panel("loss", {"training loss": "loss", "validation loss": "eval_loss"}, height=2.6)]
-    panels = [panel for panel in [*panels, Panel(name, {f"validation {name}": key}, height=1.9)]
-              if any(curve(history, one) for one in panel.curves.values())]  # fmt: skip
-    if not panels:
-        return Section(title, missing.strip() or "Nothing was logged.")
-    text = f"The loss on training and validation data, and the {name} on the validation data.{missing}"
-    return Section(title, text, steps_figure(title, history, panels, best_step=metrics["best_step"]))
 
 
 def _errors(run: _Run) -> Iterator[Section]:
@@ -284,8 +256,8 @@ def _by_class(run: _Run) -> Section:
     with np.errstate(invalid="ignore"):
         share_K3 = np.stack([hit_K / guess_K, hit_K / label_K, 2 * hit_K / (label_K + guess_K)], axis=1)
     text = (
-        f"Each {kind} against all else, {run.metrics['shown']} data. – marks a division by zero; such precision, recall "
-        "and F1 count as 0 in the means above."
+        f"Each {kind} against all else, {run.metrics['shown']} data. – marks a division by zero; such precision, "
+        "recall and F1 count as 0 in the means above."
     )
     if len(names) > _ROWS:
         every_K = np.sort(np.argsort(-label_K, kind="stable")[:_ROWS])
@@ -361,15 +333,15 @@ def _agreement_figure(name: str, observed_N: Any, predicted_N: Any, *, points: b
         return svg(figure, f"Predicted against observed: {name}")
 
 
-def _data(metrics: dict[str, Any]) -> Section:
-    if not metrics["splits"]:
+def _data(splits: Sequence[dict[str, Any]]) -> Section:
+    if not splits:
         return Section("Data", "Not known.")
     text = (
         "Duplicates repeat a sequence of the same part. In training: sequences that the training data contain too, on "
         "either strand, before any were dropped from these. SHA-256: the first 12 digits of the file's."
     )
     names = "examples", "duplicates", "in_train", "dropped"
-    rows = [[one["split"], *(f"{one[name]:,}" for name in names), one["sha256"][:12]] for one in metrics["splits"]]
+    rows = [[one["split"], *(f"{one[name]:,}" for name in names), one["sha256"][:12]] for one in splits]
     header = ["part", "sequences", "duplicates", "in\ntraining", "dropped", "SHA-256"]
     return Section("Data", text, tables=[Table(header, rows)])
 

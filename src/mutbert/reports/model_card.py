@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,12 +36,12 @@ def model_card(
     name: str, model: Any, *, licence: str | None, recipe: str | None, genomes: Mapping[str, Any] | None,
     metrics: Mapping[str, Any] | None,
 ) -> str:  # fmt: skip
-    """Return the card of a model with the recipe, the genomes' manifests and the ``metrics.json`` of its run, if known."""
+    """Return the card of a model, with its recipe, the manifests of its genomes and its run's ``metrics.json``."""
     auto, task, output = _KINDS[type(model).__name__]
     results = list(_results(metrics, task)) if metrics else []
     head = ModelCardData(
         license=licence, library_name="transformers", pipeline_tag=task, tags=["mutbert", "dna", "genomics", "biology"],
-        **({"model_name": name, "eval_results": results} if results else {}),
+        model_name=name if results else None, eval_results=results or None,
     )  # fmt: skip
     # A fence longer than any in the recipe, so that none ends it.
     longest = max(map(len, re.findall("`+", recipe or "")), default=0)
@@ -66,17 +67,17 @@ def model_card(
 def _results(metrics: Mapping[str, Any], task: str) -> Iterator[EvalResult]:
     """Yield the metrics on test data or, of pre-training, on held-out targets."""
     if metrics["kind"] == "pretrain":
-        found = {group: value for group, value in metrics["cross_entropy"].get("model", {}).items() if value is not None}
+        part, found = "held out", metrics["cross_entropy"].get("model", {})
         kinds = {group: ("cross_entropy", f"cross-entropy, {group} targets, {metrics['unit']}") for group in found}
-        part = "held out"
     else:
-        found = {name: value for name, value in metrics["metrics"].get("test", {}).items() if value is not None}
-        kinds, part = {name: (_METRICS.get(name, name), name) for name in found}, "test"
+        part, found = "test", metrics["metrics"].get("test", {})
+        kinds = {name: (_METRICS.get(name, name), name) for name in found}
     for key, value in found.items():
-        yield EvalResult(
-            task_type=task, dataset_type="own", dataset_name=metrics["name"], dataset_split=part,
-            metric_type=kinds[key][0], metric_name=kinds[key][1], metric_value=value,
-        )  # fmt: skip
+        if value is not None and math.isfinite(value):
+            yield EvalResult(
+                task_type=task, dataset_type="own", dataset_name=metrics["name"], dataset_split=part,
+                metric_type=kinds[key][0], metric_name=kinds[key][1], metric_value=value,
+            )  # fmt: skip
 
 
 def _escaped(value: object) -> str:

@@ -13,9 +13,8 @@ from mutbert.reports.run_parts import (
     Panel,
     calibration_section,
     closing_sections,
-    curve,
+    curves_section,
     known,
-    left_out,
     read_run,
     steps_figure,
 )
@@ -33,24 +32,24 @@ _FLOOR: Final = "entropy floor"
 _MARKOV: Final = "order-5 Markov chain"
 _WHERE: Final = {"variant": "positions that vary in the population", "other": "positions that do not vary"}
 _UNIT: Final = "cross-entropy, nats per target"
+_DASHED: Final = " Dashed: trivial predictors on the same held-out targets."
 
 
 def write_page_of(folder: Path, *, force: bool = True) -> Path:
     """Return the page of a pre-training run, written from its folder alone."""
     metrics, history, recipe = read_run(folder)
     values = {name: known(of_group) for name, of_group in metrics["cross_entropy"].items()}
-    targets = metrics["targets"]
+    targets, levels = metrics["targets"], trivial_predictors(values, "all")
+    text = "The loss on training windows, and the cross-entropy on held-out targets, all hidden."
     sections = [
-        _training(history, values),
+        curves_section("Training curve", history, [_loss_panel(levels)], text + _DASHED * bool(levels)),
         _held_out_curves(history, values, targets),
         *_held_out(metrics["steps"], values, targets),
         _calibration(metrics["calibration"]),
         *closing_sections(history, metrics["facts"], recipe),
     ]
     lead = _headline(metrics["steps"], values, targets)
-    write_page(
-        folder / REPORT, f"Pre-training: {metrics['name']}", lead, sections, notes=metrics["notes"], force=force
-    )
+    write_page(folder / REPORT, f"Pre-training: {metrics['name']}", lead, sections, notes=metrics["notes"], force=force)
     return folder / REPORT
 
 
@@ -61,8 +60,11 @@ def trivial_predictors(values: Values, group: str) -> dict[str, float]:
 
 def loss_figure(history: History, levels: Mapping[str, float]) -> str:
     """Return training loss and held-out cross-entropy over the steps as SVG, with other predictors dashed."""
-    curves = {"training loss": "loss", "held out": "eval_loss"}
-    return steps_figure("Training curve", history, [Panel(_UNIT, curves, levels, 2.7)])
+    return steps_figure("Training curve", history, [_loss_panel(levels)])
+
+
+def _loss_panel(levels: Mapping[str, float]) -> Panel:
+    return Panel(_UNIT, {"training loss": "loss", "held out": "eval_loss"}, levels, 2.7)
 
 
 def _headline(steps: int, values: Values, targets: Mapping[str, int]) -> str:
@@ -96,33 +98,17 @@ def _comparison(values: Values, group: str) -> str:
     return f"{text}, {'better' if difference > 0 else 'worse'} than {other} by {abs(difference):.4f}{share}"
 
 
-def _training(history: History, values: Values) -> Section:
-    missing = left_out(history, "loss", "eval_loss")
-    levels = trivial_predictors(values, "all")
-    if not (curve(history, "loss") or curve(history, "eval_loss")):
-        return Section("Training curve", missing.strip() or "No loss was logged.")
-    text = "The loss on training windows"
-    text += ", and the cross-entropy on held-out targets, all hidden." if curve(history, "eval_loss") else "."
-    text += " Dashed: trivial predictors on the held-out targets." if levels else ""
-    return Section("Training curve", text + missing, loss_figure(history, levels))
-
-
 def _held_out_curves(history: History, values: Values, targets: Mapping[str, int]) -> Section:
     # Without targets their cross-entropy is not a number, and nothing is missing from the figure.
-    keys = {group: f"eval_loss_{group}" for group in _WHERE if targets.get(group) != 0}
-    missing = left_out(history, *keys.values())
-    evaluations = {group: len(curve(history, key)) for group, key in keys.items()}
+    groups = [group for group in _WHERE if targets.get(group) != 0]
     panels = [
-        Panel(f"{group} targets", {_MODEL: keys[group]}, trivial_predictors(values, group))
-        for group, count in evaluations.items()
-        if count
+        Panel(f"{group} targets", {_MODEL: f"eval_loss_{group}"}, trivial_predictors(values, group)) for group in groups
     ]
-    if not panels:
-        return Section("Held-out curves", missing.strip() or "No evaluation was logged.")
-    text = f"{counted(max(evaluations.values()), 'evaluation')}, at {' and at '.join(_WHERE[group] for group in keys)}, "
-    text += "in nats per target."
-    text += " Dashed: trivial predictors on the same targets." if trivial_predictors(values, "all") else ""
-    return Section("Held-out curves", text + missing, steps_figure("Held-out curves", history, panels))
+    count = sum("eval_loss" in entry for entry in history)
+    text = (
+        f"{counted(count, 'evaluation')}, at {' and at '.join(_WHERE[group] for group in groups)}, in nats per target."
+    )
+    return curves_section("Held-out curves", history, panels, text + _DASHED * bool(trivial_predictors(values, "all")))
 
 
 def _held_out(steps: int, values: Values, targets: Mapping[str, int]) -> list[Section]:
@@ -131,7 +117,9 @@ def _held_out(steps: int, values: Values, targets: Mapping[str, int]) -> list[Se
     if not values:
         return [Section(title, "There are no held-out figures.") for title in titles]
     groups = list(dict.fromkeys([*targets, *(group for found in values.values() for group in found)]))
-    text = f"Cross-entropy in nats per target after {counted(steps, 'step')}, below each group the number of its targets; "
+    text = (
+        f"Cross-entropy in nats per target after {counted(steps, 'step')}, below each group the number of its targets; "
+    )
     text += "lower is better" + (f", and nothing can be below the {_FLOOR}." if _FLOOR in values else ".")
     if _MARKOV in values:
         text += " The Markov chain sees the five true bases before each target, even those hidden from the model."
@@ -179,13 +167,17 @@ def _frequency_figure(groups: Sequence[str], predictors: Sequence[str], value_PG
         axes.set_xlim(left=0)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
-        legend_above(figure, axes.get_legend_handles_labels()[0])
+        legend_above(figure, axes.get_legend_handles_labels()[0][::-1])
         return svg(figure, "Cross-entropy by frequency")
 
 
 def _calibration(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> Section:
     drawn = {
-        name: [(one["predicted"], one["observed"], one["pairs"]) for one in bins if one["pairs"]]
+        name: [
+            (one["predicted"], one["observed"], one["pairs"])
+            for one in map(known, bins)
+            if one["pairs"] and math.isfinite(one["predicted"] + one["observed"])
+        ]
         for name, bins in sets.items()
     }
     drawn = {name: bins for name, bins in drawn.items() if bins}

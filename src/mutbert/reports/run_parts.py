@@ -23,25 +23,24 @@ _DENSE: Final = 60  # points that hide their line
 
 def read_record(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file that begins with ``kind`` and ``version``."""
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        known = record.get("version", 1), record.get("kind")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error)}); choose the folder of a finished run") from None
-    if known[0] != VERSION or known[1] is None:
+    record = _read(path)
+    if not isinstance(record, dict) or record.get("version") != VERSION or "kind" not in record:
         raise InputError(f"{path}: was written by another version of mutbert; repeat the run that wrote it")
     return record
 
 
 def read_run(folder: Path) -> tuple[dict[str, Any], History, str]:
     """Return metrics, history and recipe of a training run."""
-    metrics = read_record(folder / METRICS)
+    history = _read(folder / HISTORY) if (folder / HISTORY).exists() else []
+    recipe = (folder / RECIPE).read_text(encoding="utf-8") if (folder / RECIPE).exists() else ""
+    return read_record(folder / METRICS), history, recipe
+
+
+def _read(path: Path) -> Any:
     try:
-        history = json.loads((folder / HISTORY).read_text(encoding="utf-8")) if (folder / HISTORY).exists() else []
-        recipe = (folder / RECIPE).read_text(encoding="utf-8") if (folder / RECIPE).exists() else ""
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: cannot be read ({one_line(error)}); choose the folder of a finished run") from None
-    return metrics, history, recipe
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); choose the folder of a finished run") from None
 
 
 def known(values: Mapping[str, float | None]) -> dict[str, float]:
@@ -50,7 +49,7 @@ def known(values: Mapping[str, float | None]) -> dict[str, float]:
 
 
 class Panel(NamedTuple):
-    """A panel of `steps_figure`: its vertical axis, keys of the history by name, constants by name, and its height."""
+    """A panel of curves over the steps: its vertical axis, keys of the history and constants by name, its height."""
 
     label: str
     curves: Mapping[str, str]
@@ -59,14 +58,23 @@ class Panel(NamedTuple):
 
 
 def curve(history: History, key: str) -> list[tuple[float, float]]:
-    """Return the steps and the finite values of one of a history's keys."""
-    return [(entry["step"], entry[key]) for entry in history if key in entry and math.isfinite(entry[key])]
+    """Return the steps and the values of one of a history's keys, as far as they can be drawn."""
+    shown = ((entry["step"], entry[key]) for entry in history if key in entry and math.isfinite(entry[key]))
+    return [(step, value) for step, value in shown if value or key != "grad_norm"]
 
 
-def left_out(history: History, *keys: str) -> str:
-    """Return a sentence on the logged values that a figure cannot show, if there are any."""
-    count = sum(not math.isfinite(entry[key]) for entry in history for key in keys if key in entry)
-    return f" {counted(count, 'value')} {'are' if count != 1 else 'is'} not finite and could not be drawn." * (count > 0)
+def curves_section(
+    title: str, history: History, panels: Sequence[Panel], text: str, *, best_step: int | None = None
+) -> Section:
+    """Return the figure of panels, without those that are empty."""
+    keys = [key for panel in panels for key in panel.curves.values()]
+    count = sum(key in entry for key in keys for entry in history) - sum(len(curve(history, key)) for key in keys)
+    are = "is" if count == 1 else "are"
+    missing = f" {counted(count, 'value')} {are} not drawn: not finite, or a norm of 0." if count else ""
+    panels = [panel for panel in panels if any(curve(history, key) for key in panel.curves.values())]
+    if not panels:
+        return Section(title, missing.strip() or "Nothing was logged.")
+    return Section(title, text + missing, steps_figure(title, history, panels, best_step=best_step))
 
 
 def steps_figure(title: str, history: History, panels: Sequence[Panel], *, best_step: int | None = None) -> str:
@@ -79,64 +87,63 @@ def steps_figure(title: str, history: History, panels: Sequence[Panel], *, best_
     with style():
         figure, axes_P = new_figure(WIDTH, 1 + sum(heights), len(panels), squeeze=False, height_ratios=heights)
         for row, (axes, panel) in enumerate(zip(axes_P[:, 0], panels, strict=True)):
-            drawn = [_curve(axes, history, name, key, COLOURS[row]) for name, key in panel.curves.items()]
+            drawn = [points for key in panel.curves.values() if (points := curve(history, key))]
+            for name, key in panel.curves.items():
+                _draw(axes, curve(history, key), name, key, COLOURS[0 if panel.levels else row])
             levels = {name: value for name, value in panel.levels.items() if math.isfinite(value)}
             for index, (name, value) in enumerate(levels.items()):
                 axes.axhline(value, color=COLOURS[1 + index % 5], linestyle="--", linewidth=1.2, label=name)
-            values = [value for points in drawn for _, value in points]
             if levels:
-                low = min(*levels.values(), *values)
-                high = max([*levels.values(), *(points[-1][1] for points in drawn if points)])
+                low = min([*levels.values(), *(value for points in drawn for _, value in points)])
+                high = max([*levels.values(), *(points[-1][1] for points in drawn)])
                 axes.set_ylim(low - 0.15 * (high - low) - 1e-3, high + 0.25 * (high - low) + 1e-3)
-            if "learning_rate" in panel.curves.values():
-                axes.set_ylim(bottom=0)
-            if "grad_norm" in panel.curves.values() and any(values):
-                norms = [value for value in values if value > 0]
-                logarithmic(axes, norms)
-                # Wide enough that there is a tick, even where all norms are about the same.
-                axes.set_ylim(min(norms) / 2, max(norms) * 2)
-            if best_step is None:
-                axes.yaxis.set_major_formatter("{x:.4g}")
-            else:
+            if best_step is not None:
                 axes.axvline(best_step, color=INK, linestyle=":", linewidth=1.3, label="best step")
             axes.set_ylabel(panel.label)
             legend |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
         # The whole history, so that a curve is seen to end early.
         steps = [entry["step"] for entry in history] or [0]
         margin = 0.04 * (max(steps) - min(steps)) or 1
-        axes.set_xlim(min(steps) - margin, max(steps) + margin)
-        axes.set_xlabel("optimisation step")
+        axes.set(xlim=(min(steps) - margin, max(steps) + margin), xlabel="optimisation step")
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6, min_n_ticks=1)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         figure.align_ylabels()
-        legend_above(figure, list(legend.values()) if len(legend) > 2 or best_step else [])
+        if list(legend) != [panel.label for panel in panels]:
+            legend_above(figure, list(legend.values()))
         return svg(figure, title)
 
 
-def _curve(axes: Any, history: History, name: str, key: str, colour: str) -> list[tuple[float, float]]:
-    points = curve(history, key)
-    if points:
-        # A single point has no line that could be seen.
-        marker = "o" if len(points) == 1 or (key.startswith("eval_") and len(points) < _DENSE) else None
-        look = {"alpha": 0.45, "linewidth": 1} if key == "loss" else {"linewidth": 1.5}
-        axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3, label=name, **look)
-    return points
+def _draw(axes: Any, points: Sequence[tuple[float, float]], name: str, key: str, colour: str) -> None:
+    if not points:
+        return
+    # A single point has no line that could be seen.
+    marker = "o" if len(points) == 1 or (key.startswith("eval_") and len(points) < _DENSE) else None
+    look = {"alpha": 0.45, "linewidth": 1} if key == "loss" else {"linewidth": 1.5}
+    axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3, label=name, **look)
+    values = [value for _, value in points]
+    if key == "learning_rate":
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter("{x:g}")
+    elif key == "grad_norm":
+        logarithmic(axes, values)
+        # Wide enough that there is a tick, even where all norms are about the same.
+        axes.set_ylim(min(values) / 2, max(values) * 2)
+        axes.yaxis.set_major_formatter("{x:g}")
 
 
-def calibration_section(sets: Mapping[str, Sequence[tuple[float, float, int]]], text: str) -> Section:
+def calibration_section(sets: Mapping[str, Sequence[tuple[float, float, float]]], text: str) -> Section:
     """Return bins of mean predicted probability, observed share and number of pairs, by the name of a set of pairs."""
-    distances = []
+    distances, counts = [], [count for bins in sets.values() for *_, count in bins]
     with style():
         figure, (axes, below) = new_figure(WIDTH, 5.8, 2, height_ratios=(3.2, 1))
         axes.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1, label="perfectly calibrated")
         for colour, (name, bins) in zip(COLOURS, sets.items(), strict=False):
             predicted, observed, pairs = zip(*sorted(bins), strict=True)
-            look = {"color": colour, "marker": "o", "markersize": 4}
+            look: Any = {"color": colour, "marker": "o", "markersize": 4}
             axes.plot(predicted, observed, linewidth=1.4, label=name, **look)
             below.plot(predicted, pairs, linewidth=1, linestyle=":", **look)
             off = sum(count * abs(x - y) for x, y, count in bins) / sum(pairs)
             distances.append(f"{off:.4f} for {name}")
-        counts = [count for bins in sets.values() for *_, count in bins]
         logarithmic(below, counts, decades=1)
         below.set_ylim(min(counts) / 4, max(counts) * 4)
         below.yaxis.set_major_formatter("{x:,.0f}")
@@ -145,30 +152,19 @@ def calibration_section(sets: Mapping[str, Sequence[tuple[float, float, int]]], 
         figure.align_ylabels()
         legend_above(figure, axes.get_legend_handles_labels()[0])
         drawing = svg(figure, "Calibration")
-    text += (
-        " Pairs are binned by probability; the lower panel shows how many there are. The mean distance to the diagonal, "
-        f"weighted by pairs, is {', '.join(distances)}."
-    )
+    text += " Pairs are binned by probability; the lower panel shows how many there are. The mean distance to the "
+    text += f"diagonal, weighted by pairs, is {', '.join(distances)}."
     return Section("Calibration", text, drawing)
 
 
 def closing_sections(history: History, facts: Mapping[str, str], recipe: str) -> list[Section]:
     """Return the optimiser as far as it was logged, facts about the run, and its recipe folded away."""
-    zeros = sum(norm == 0 for _, norm in curve(history, "grad_norm"))
-    missing = f" {counted(zeros, 'norm')} of 0 could not be drawn." * (zeros > 0)
-    missing += left_out(history, "learning_rate", "grad_norm")
-    if curve(history, "learning_rate") or curve(history, "grad_norm"):
-        panels = [Panel(name, {name: key}) for name, key in _OPTIMISER.items()]
-        text = "Learning rate, and the gradient's norm before clipping on a logarithmic axis." + missing
-        optimiser = Section("Optimiser", text, steps_figure("Optimiser", history, panels))
-    else:
-        optimiser = Section("Optimiser", missing.strip() or "Neither learning rate nor gradient norm was logged.")
+    keys = {"learning rate": "learning_rate", "gradient norm": "grad_norm"}
+    panels = [Panel(name, {name: key}) for name, key in keys.items()]
+    text = "Learning rate, and the gradient's norm before clipping on a logarithmic axis."
+    details = {"recipe.yaml": recipe} if recipe else {}
     return [
-        optimiser,
+        curves_section("Optimiser", history, panels, text),
         Section("Run details", "" if facts else "Not known.", facts=facts),
-        Section("Recipe", "Every setting of the run." if recipe else "Not known.",
-                details={"recipe.yaml": recipe} if recipe else {}),
-    ]  # fmt: skip
-
-
-_OPTIMISER: Final = {"learning rate": "learning_rate", "gradient norm": "grad_norm"}
+        Section("Recipe", "Every setting of the run." if recipe else "Not known.", details=details),
+    ]
