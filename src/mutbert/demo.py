@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -19,14 +19,11 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.summary import GenomeSummary, summarise_genome
 from mutbert.inference.embeddings import embed
 from mutbert.reports.figures import scatter_figure, spectrum_figure
-from mutbert.reports.page import Section, Table, write_page
-from mutbert.reports.pretraining import loss_figure, trivial_predictors
+from mutbert.reports.page import Section, write_page
+from mutbert.reports.pretraining import held_out_section, training_section
 from mutbert.training.pretrain import pretrain
 from mutbert.training.recipe import load_recipe
 from mutbert.windows.sampler import select_regions
-
-if TYPE_CHECKING:
-    from mutbert.training.folder import RunResult
 
 _LENGTH: Final = 2_000_000
 _SAMPLES: Final = 500
@@ -86,7 +83,12 @@ def run_demo(
     windows = genome.windows(np.full(len(starts), contig), starts, recipe.window_length)
     gc_share = np.isin(windows.base_BL, (alphabet.IUPAC.index("G"), alphabet.IUPAC.index("C"))).mean(axis=1)
     vectors = np.array(pl.read_parquet(embeddings, columns=["embedding"])["embedding"].to_list())
-    sections = [_spectrum(summarise_genome(genome)), *_training(trained), _embeddings(vectors, gc_share)]
+    sections = [
+        _spectrum(summarise_genome(genome)),
+        training_section(trained.metrics, trained.history),
+        held_out_section(trained.metrics),
+        _embeddings(vectors, gc_share),
+    ]
     report = output / "report.html"
     write_page(report, "MutBERT demo", "A simulated population, from FASTA and VCF to a trained model.", sections)
     return DemoResult(report, trained.model, genome_path, embeddings, time.monotonic() - start)
@@ -100,24 +102,6 @@ def _spectrum(genome: GenomeSummary) -> Section:
     )
     edges = np.linspace(0, 1, len(genome.spectrum) + 1).tolist()
     return Section("Frequency spectrum", text, spectrum_figure(edges, genome.spectrum))
-
-
-def _training(trained: RunResult) -> list[Section]:
-    metrics, values = trained.metrics, trained.metrics["cross_entropy"]
-    curve = loss_figure(trained.history, trivial_predictors(values, "all"))
-    rows = [
-        [group, f"{count:,}", *(f"{found[group]:.4f}" for found in values.values())]
-        for group, count in metrics["targets"].items()
-        if count
-    ]
-    text = "Every target of the held-out region is hidden from the model. Dashed: trivial predictors; the Markov chain "
-    text += "sees the five true bases before each target."
-    below = f"Cross-entropy in {metrics['unit']} after {metrics['steps']:,} steps; lower is better, and nothing can be "
-    below += "below the entropy floor."
-    return [
-        Section("Training curve", text, curve),
-        Section("Held-out table", below, tables=[Table(["targets", "number", *values], rows)]),
-    ]
 
 
 def _embeddings(vectors_ND: Any, gc_share_N: Any) -> Section:

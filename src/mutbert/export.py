@@ -16,7 +16,7 @@ from mutbert.reports.model_card import model_card
 from mutbert.run_folder import GENOMES, METRICS, MODEL, RECIPE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
 CARD: Final = "README.md"
 
@@ -71,11 +71,10 @@ def export_model(
     if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():
         folder = folder / MODEL
     check_output(output, force=force, directory=True, inputs=[folder])
-    metrics = _values(folder.parent / METRICS) if folder.name == MODEL else None
-    # Of version 1, which a card cannot show.
+    recipe, genomes = _content(folder / RECIPE, str), _content(folder / GENOMES, json.loads)
+    metrics = _content(folder.parent / METRICS, json.loads) if folder.name == MODEL else None
+    # A card cannot show those of version 1.
     metrics = metrics if metrics and metrics.get("version") == 2 else None
-    genomes = _values(folder / GENOMES)
-    recipe = _text(folder / RECIPE)
     with atomic_directory(output, force=force) as partial:
         model, *_ = write_model(folder, partial, custom_code=True)
         try:
@@ -85,7 +84,7 @@ def export_model(
             )  # fmt: skip
         except (TemplateError, LookupError, TypeError, AttributeError, ValueError) as error:
             files = f"{GENOMES} or {METRICS}"
-            raise InputError(f"{folder}: {files} cannot be read ({one_line(error)}); remove it to go without") from None
+            raise InputError(f"{folder}: {files} lacks values ({one_line(error)}); remove it to go without") from None
         (partial / CARD).write_text(card, encoding="utf-8")
     finetuned = metrics is not None and metrics["kind"] == "finetune"
     known = {"licence": licence, "recipe": recipe, "data": finetuned or genomes, "held-out figures": metrics}
@@ -94,18 +93,9 @@ def export_model(
     return ExportReport(output, type(model).__name__, parameters, missing)
 
 
-def _text(path: Path) -> str | None:
+def _content(path: Path, parse: Callable[[str], Any]) -> Any:
+    """Return the content of a file, or None where there is none."""
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no text ({error}); remove it to go without") from None
-
-
-def _values(path: Path) -> Mapping[str, Any] | None:
-    """Return the content of a JSON file, or None where there is none."""
-    text = _text(path)
-    try:
-        values: Mapping[str, Any] | None = text if text is None else json.loads(text)
+        return parse(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
-        raise InputError(f"{path}: is no JSON ({error}); remove it to go without") from None
-    return values
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); remove it to go without") from None

@@ -59,7 +59,7 @@ def test_a_page_shows_text_as_text(tmp_path, read_page):
     table = Table(["name", "value"], [["a<b", 1], ["model", None]], marked="model")
     write_page(path, "A & B", "<lead>", [Section("One <b>", "x < y", "<svg aria-label='x'></svg>", [table])])
     page = read_page(path)
-    assert page.texts["h1"] + page.texts["p"] + page.texts["h2"] == ["A & B", "<lead>", "x < y", "One <b>"]
+    assert page.texts("h1") + page.texts("p") + page.texts("h2") == ["A & B", "<lead>", "x < y", "One <b>"]
     assert page.tables == [[["name", "value"], ["a<b", "1"], ["model", "–"]]]
     assert page.source.count('class="marked"') == 1
     with pytest.raises(InputError, match="exists already"):

@@ -111,7 +111,7 @@ def test_every_problem_has_its_parts(write, problem):
     changes = {"history": logged("pearson" if problem == "regression" else "mcc")}
     page = write(problem, labels, scores, **changes)
     assert page.titles == ["Metrics", "Training curve", *PARTS[problem], "Data", "Optimiser", "Run details", "Recipe"]
-    assert page.texts["h1"] == ["Fine-tuning: promoters"]
+    assert page.texts("h1") == ["Fine-tuning: promoters"]
     assert all(page.drawings.values())
     page.check_alone()
     table = page.table("metric")
@@ -129,8 +129,8 @@ def test_the_headline_says_how_good_that_is(write, tmp_path):
     score[:10] = 1
     interval = {"value": 0.9, "low": 0.85, "high": 0.95}
     assert write(labels=label, scores=score, metric="accuracy", interval=interval).lead == (
-        "On the test data, the accuracy is 0.9000 (95% interval 0.8500 to 0.9500), better than the best constant guess, "
-        "which reaches 0.7000. The most frequent class, background, is 70.0% of 100 labels. The best step is 20 of 30."
+        "On the test data, the accuracy is 0.9000 (95% interval 0.8500 to 0.9500), better than the best constant guess,"
+        " which reaches 0.7000. The most frequent class, background, is 70.0% of 100 labels. The best step is 20 of 30."
     )
     found = {"test": {"mcc": 0.0, "accuracy": 0.9}}
     lead = write(labels=label, scores=score, metrics=found, interval={"value": 0, "low": -0.1, "high": 0.1}).lead
@@ -212,7 +212,7 @@ def test_the_matrix_has_its_counts(write):
     label, score = drawn("multiclass", 300, 30)
     page = write("multiclass", label, score, classes=[f"c{k}" for k in range(30)])
     assert "6 others" in page.drawings["Confusion matrix"]
-    rows = [line.split("\t") for line in page.texts["pre"][0].strip("\n").split("\n")]
+    rows = [line.split("\t") for line in page.texts("pre")[0].strip("\n").split("\n")]
     names = rows[0][1:]
     number = [names.index(f"c{k}") if f"c{k}" in names else 24 for k in range(30)]
     expected = sklearn.metrics.confusion_matrix(np.take(number, label), np.take(number, score.argmax(axis=1)))
@@ -268,7 +268,7 @@ def test_what_is_missing_is_said(write):
     assert page.lead.startswith("On the test data, the MCC is –. ")
     assert page.source.count("Nothing was logged.") == 1
     assert page.source.count("Not known.") == 3
-    rows = write("multiclass", classes=["a"]).table("class")[1:]
+    rows = write("multiclass", classes=[]).table("class")[1:]
     assert [row[0] for row in rows] == ["LABEL_0", "LABEL_1", "LABEL_2"]
 
 
@@ -277,9 +277,9 @@ def test_all_text_is_text(write, problem, evil):
     classes = [f"{evil}{k}" for k in range(len(NAMES[problem]))]
     splits = [split(evil, 120, sha256="<b>")]
     page = write(problem, name=evil, classes=classes, facts={evil: evil}, recipe=evil, notes=[evil], splits=splits)
-    assert not {"script", "b"} & set(page.tags)
-    assert page.texts["h1"] == [f"Fine-tuning: {evil}"]
-    assert page.texts["pre"][-1] == "\n" + evil
+    assert not re.search("<(script|b)>", page.source)
+    assert page.texts("h1") == [f"Fine-tuning: {evil}"]
+    assert page.texts("pre")[-1] == "\n" + evil
     assert page.table("part")[1][0] == evil
 
 

@@ -52,7 +52,7 @@ def model_card(
         quoted=json.dumps(name),
         auto=auto,
         output=output.format(hidden=model.config.hidden_size, labels=model.config.num_labels),
-        config=model.config,
+        config=model.config.to_dict(),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         licence=licence,
         recipe=recipe,
@@ -68,7 +68,7 @@ def _results(metrics: Mapping[str, Any], task: str) -> Iterator[EvalResult]:
     """Yield the metrics on test data or, of pre-training, on held-out targets."""
     if metrics["kind"] == "pretrain":
         part, found = "held out", metrics["cross_entropy"].get("model", {})
-        kinds = {group: ("cross_entropy", f"cross-entropy, {group} targets, {metrics['unit']}") for group in found}
+        kinds = {group: ("cross_entropy", f"cross-entropy ({group}), {metrics['unit']}") for group in found}
     else:
         part, found = "test", metrics["metrics"].get("test", {})
         kinds = {name: (_METRICS.get(name, name), name) for name in found}
