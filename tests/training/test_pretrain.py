@@ -43,6 +43,7 @@ def test_a_run_leaves_a_model_that_loads_and_its_metrics(unbroken):
     assert list((run / "tensorboard").glob("events.*"))
     assert not list(run.rglob("training_args.bin"))
     assert not (run / ".writing").exists()
+    assert "order-5 Markov chain" in unbroken.report.read_text()
     history = json.loads((run / "history.json").read_text())
     assert history == unbroken.history
     keys = [list(entry) for entry in history]
