@@ -28,7 +28,7 @@ def finetune(
     for text in overrides:
         if "=" not in text:
             raise InputError(f"{text!r} is not of the form key=value, for example finetune.epochs=5")
-    from mutbert.training.finetune import finetune, finetune_summary, read_finetune_recipe
+    from mutbert.training.finetune import finetune, read_finetune_recipe
     from mutbert.training.pretrain import is_main_process, leave_other_processes
 
     result = finetune(read_finetune_recipe(recipe_path, overrides), resume=resume, force=force, progress=True)
@@ -38,38 +38,33 @@ def finetune(
         return
     if as_json:
         paths = {"model": str(result.model), "report": str(result.report) if result.report else None}
-        print_json({**paths, **finetune_summary(result), "history": result.history})
+        print_json({**paths, **result.metrics, "history": result.history})
         return
-    names = list(next(iter(result.metrics.values())))
+    found = result.metrics["metrics"]
+    names = list(next(iter(found.values())))
     print_table(
         ("part", "sequences", *names),
         [
-            [
-                count.split,
-                f"{count.examples:,}",
-                *(_written(result.metrics.get(count.split, {}), name) for name in names),
-            ]
-            for count in result.counts
+            [one["split"], f"{one['examples']:,}", *(_written(found.get(one["split"], {}), name) for name in names)]
+            for one in result.metrics["splits"]
         ],
     )
-    for count in result.counts:
-        if count.in_train:
+    for one in result.metrics["splits"]:
+        if one["in_train"]:
             typer.echo(
-                f"{count.in_train:,} {count.split} sequences are in the training data too; drop_leaks=true drops them "
-                "from these"
+                f"{one['in_train']:,} {one['split']} sequences are in the training data too; drop_leaks=true drops "
+                "them from these"
             )
-    for reason, number in result.unplaced.items():
-        typer.echo(f"{number:,} sequences without allele frequencies: {reason}")
-    if result.interval is not None:
-        low, high = result.interval.low, result.interval.high
-        typer.echo(
-            f"{result.metric} on the test data: {result.interval.value:.3f} (95 % interval {low:.3f} to {high:.3f})"
-        )
+    for note in result.metrics["notes"]:
+        typer.echo(note)
+    if interval := result.metrics["interval"]:
+        name, ends = result.metrics["metric"], f"{interval['low']:.3f} to {interval['high']:.3f}"
+        typer.echo(f"{name} on the test data: {interval['value']:.3f} (95% CI {ends})")
     typer.echo(f"model: {result.model}")
     if result.report:
         typer.echo(f"report: {result.report}")
 
 
-def _written(values: dict[str, float] | object, name: str) -> str:
-    value = values.get(name) if isinstance(values, dict) else None
+def _written(values: dict[str, float], name: str) -> str:
+    value = values.get(name)
     return "" if value is None else f"{value:.3f}"

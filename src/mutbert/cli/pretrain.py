@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import typer
 
 from mutbert.cli.printing import print_json, print_table
-from mutbert.run_folder import HELD_OUT
 
 
 def pretrain(
@@ -28,16 +25,16 @@ def pretrain(
     if not speaks:
         return
     if as_json:
-        written = json.loads((result.model.parent / HELD_OUT).read_text(encoding="utf-8"))
         paths = {"model": str(result.model), "report": str(result.report) if result.report else None}
-        print_json({**paths, **written, "history": list(result.history), "notes": list(result.notes)})
+        print_json({**paths, **result.metrics, "history": result.history})
         return
-    typer.echo(f"held-out cross-entropy in nats a target, after {result.steps:,} steps")
+    found, targets = result.metrics["cross_entropy"], result.metrics["targets"]
+    typer.echo(f"held-out cross-entropy in nats per target, after {result.metrics['steps']:,} steps")
     print_table(
-        ("targets", "number", *result.held_out),
+        ("targets", "number", *found),
         (
-            [group, f"{count:,}", *(f"{values[group]:.4f}" for values in result.held_out.values())]
-            for group, count in result.targets.items()
+            [group, f"{count:,}", *(f"{values[group]:.4f}" for values in found.values())]
+            for group, count in targets.items()
             if count
         ),
     )
