@@ -1,5 +1,6 @@
 import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -66,11 +67,10 @@ def recipe_path(write_recipe, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _plain_page(request, monkeypatch):
-    """Leave the page out where no test looks at it: drawing takes longer than such a run."""
-    if "page" not in request.keywords:
-        for name in ("pretraining", "finetuning"):
-            monkeypatch.setattr(f"mutbert.reports.{name}.write_page_of", lambda _, *, force: None, raising=False)  # noqa: ARG005
+def _without_page(monkeypatch):
+    """Leave the page out, but for runs of fixtures: drawing takes longer than such a run."""
+    for name in ("pretraining", "finetuning"):
+        monkeypatch.setattr(f"mutbert.reports.{name}.write_page_of", lambda folder, **_: None)  # noqa: ARG005
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -111,6 +111,28 @@ def same_weights():
         return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
     return equal
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory):
+    """The same sequences of differing lengths, half of them rich in G and C, with labels of each kind."""
+    folder, rng = tmp_path_factory.mktemp("tables"), random.Random(1)
+    texts = [
+        "".join(rng.choices("ACGT", weights=[1, 4, 4, 1] if number % 2 else [4, 1, 1, 4], k=rng.randint(20, 40)))
+        for number in range(120)
+    ]
+    share = [sum(base in "GC" for base in text) / len(text) for text in texts]
+    for name, values in {
+        "binary": ["rich" if value > 0.5 else "poor" for value in share],
+        "multiclass": [str(min(2, int(3 * value))) for value in share],
+        "multilabel": [f"{int(value > 0.5)},{int('ACG' in text)}" for text, value in zip(texts, share, strict=True)],
+        "regression": [f"{value:.4f}" for value in share],
+        "token": ["".join(str(int(base in "GC")) for base in text) for text in texts],
+    }.items():
+        title = "rich,acg" if name == "multilabel" else "label"
+        lines = [f"sequence,{title}", *(f"{text},{value}" for text, value in zip(texts, values, strict=True))]
+        (folder / f"{name}.csv").write_text("\n".join(lines))
+    return folder
 
 
 @pytest.fixture(scope="session")

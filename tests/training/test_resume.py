@@ -2,8 +2,6 @@
 
 import json
 import multiprocessing
-import os
-import subprocess
 import time
 from pathlib import Path
 
@@ -63,7 +61,7 @@ def test_interrupted_at_any_write_a_run_is_resumed_as_if_it_were_unbroken(recipe
     words = ["training.max_steps=4", "training.eval_steps=2"]
     pretrain(recipes[0], words)
     whole, parts = tmp_path / "whole" / "run", tmp_path / "parts" / "run"
-    for count in range(0, 1000, 3):
+    for count in range(0, 1000, 5):
         again = interrupted(lambda: pretrain(recipes[1], words, force=True), monkeypatch, count)
         for path in [parts / "model", *(parts / "checkpoints").glob("checkpoint-*[0-9]")]:
             if path.exists():
@@ -204,31 +202,6 @@ def test_a_run_that_diverges_is_stopped(recipe_path, tmp_path, fail, words, at, 
     assert not (tmp_path / "run" / "model").exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of a few hundred kilobytes."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=900k", "tmpfs", folder]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk needs the right to")
-    yield folder
-    subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def test_a_full_disk_loses_nothing(small_disk, write_recipe, recipe_path, tmp_path, same_weights):
-    words = ["training.max_steps=8", "training.save_total_limit=20"]
-    pretrain(recipe_path, words)
-    recipe, filler = write_recipe(small_disk), small_disk / "filler"
-    filler.write_bytes(bytes(900 * 1024 - 8192 * 4 - 420 * 1024))
-    with pytest.raises(InputError, match=r"\A[^\n]*disk is full[^\n]*make room and use --resume[^\n]*\Z"):
-        pretrain(recipe, words)
-    filler.unlink()
-    result = pretrain(recipe, words, resume=True)
-    assert not result.metrics["notes"]
-    assert same_weights(result.model, tmp_path / "run" / "model")
-
-
 def test_another_run_is_not_resumed(recipe_path, genome_path, tmp_path):
     copy = tmp_path / "copied.genome"
     copy.mkdir()
@@ -269,7 +242,7 @@ def test_a_folder_that_was_moved_is_resumed(recipes, tmp_path, fail, monkeypatch
         pretrain(recipes[1], words)
     monkeypatch.undo()
     (tmp_path / "moved").mkdir()
-    os.rename(tmp_path / "parts" / "run", tmp_path / "moved" / "run")
+    (tmp_path / "parts" / "run").rename(tmp_path / "moved" / "run")
     monkeypatch.chdir(tmp_path / "moved")
     result = pretrain(recipes[1], words, resume=True)
     losses = {entry["step"]: entry["eval_loss"] for entry in result.history if "eval_loss" in entry}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -106,11 +107,8 @@ def check_classes(train: Examples, place: str = "") -> None:
 
 def unplaced(parts: Mapping[str, LabelledInputs]) -> dict[str, int]:
     """Return the number of sequences that are read without the population's frequencies, by reason."""
-    counts: dict[str, int] = {}
-    for part in parts.values():
-        for reason, count in getattr(part.inputs, "unplaced", {}).items():
-            counts[reason] = counts.get(reason, 0) + count
-    return {reason: count for reason, count in counts.items() if count}
+    counts = sum((Counter(getattr(part.inputs, "unplaced", {})) for part in parts.values()), Counter[str]())
+    return dict(counts)
 
 
 def classifier_logits(
@@ -212,19 +210,18 @@ class ClassifierTrainer(trainers.RunTrainer):
         labels = data.examples.known_labels
         if each_token:
             every, labels = every[None], _token_labels(data.examples, logits)[0][None]
-        loss = float(self._loss(every, torch.from_numpy(labels)))
+        loss = float(self._loss(every, torch.tensor(labels)))
         metrics = {"loss": loss, **evaluate(*scores_and_labels(data.examples, logits))}
         return EvalLoopOutput(every, None, {f"eval_{name}": value for name, value in metrics.items()}, count)
 
     def _gathered(self, logits: Logits, count: int) -> Logits:
         """Return the logits of all processes, which have the rows in turn."""
         length_N = self._validation.inputs.length_N - 2
-        own = np.asarray(logits) if isinstance(logits, np.ndarray) else np.zeros((len(logits), max(length_N), 0))
-        if isinstance(logits, list):
-            own = np.stack([np.pad(one, ((0, max(length_N) - len(one)), (0, 0))) for one in logits])
-        every = self.accelerator.gather(torch.from_numpy(own).to(self.args.device)[None])
+        bases = isinstance(logits, list)
+        own = np.stack([np.pad(one, ((0, max(length_N) - len(one)), (0, 0))) for one in logits]) if bases else logits
+        every = self.accelerator.gather(torch.tensor(own, device=self.args.device)[None])
         found: Float32 = every.transpose(0, 1).flatten(0, 1)[:count].cpu().numpy()
-        return found if isinstance(logits, np.ndarray) else [one[:n] for one, n in zip(found, length_N, strict=True)]
+        return [one[:length] for one, length in zip(found, length_N, strict=True)] if bases else found
 
 
 def _with_adapters(model: Any, encoder: Encoder, settings: FinetuneSettings) -> Any:

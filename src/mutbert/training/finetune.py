@@ -13,8 +13,7 @@ from pydantic import Field, model_validator
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.encoders.probe import ProbedClassifier
 from mutbert.errors import InputError
-from mutbert.examples.columns import TableColumns
-from mutbert.examples.files import read_examples
+from mutbert.examples.files import Columns, read_examples
 from mutbert.examples.task_data import TaskData, part_task
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model.checkpoints import library_bars_off
@@ -51,7 +50,7 @@ class FinetuneRecipe(Settings):
     output: str  # the run's folder
     validation: str | None = None
     test: str | None = None
-    columns: TableColumns = TableColumns()  # meaning of the tables' columns
+    columns: Columns = Columns()  # meaning of the tables' columns
     # Inferred from the training data by default, as are the classes in the order of their numbers.
     problem: Literal["binary", "multiclass", "multilabel", "regression", "token"] | None = None
     classes: Words = ()

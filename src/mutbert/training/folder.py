@@ -97,7 +97,7 @@ class Run(NamedTuple):
             name = {"pretrain": "pretraining", "finetune": "finetuning"}[kind]
             try:
                 page = import_module(f"mutbert.reports.{name}").write_page_of(self.folder, force=True)
-            except (MissingExtraError, AttributeError) as error:
+            except MissingExtraError as error:
                 print(f"no report was written: {error}", file=sys.stderr)  # noqa: T201
         return RunResult(self.folder / MODEL, metrics, history, page)
 

@@ -20,9 +20,8 @@ from mutbert.model.configuration_mutbert import DEFAULTS
 from mutbert.run_folder import EVALUATED, GENOMES
 from mutbert.settings import check_keys
 from mutbert.training import trainer as trainers
-from mutbert.training.baselines import FLOOR, evaluate_baselines, fit_baselines
 from mutbert.training.folder import Run, RunResult, open_run, plain
-from mutbert.training.held_out import held_out_windows
+from mutbert.training.held_out import FLOOR, evaluate_baselines, fit_baselines, held_out_windows
 from mutbert.training.provenance import provenance_of
 from mutbert.training.recipe import PretrainRecipe, load_recipe
 from mutbert.windows.dataset import WindowDataset, whole_batch

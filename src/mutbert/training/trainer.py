@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -48,10 +49,6 @@ _RESERVED: Final = {
     "save_only_model": "a run cannot be resumed from such a checkpoint",
     "train_sampling_strategy": "the order of samples follows from the seed",
 }
-_LEAST: Final = {
-    "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
-    "dataloader_num_workers": 0, "dataloader_prefetch_factor": 1,
-}  # fmt: skip
 Kind = TypeVar("Kind", bound="RunTrainer")
 # What the library and torch raise for settings that they cannot take.
 _OF_SETTINGS: Final = (
@@ -112,13 +109,14 @@ class RunTrainer(transformers.Trainer):
 
 
 def build_trainer(kind: type[Kind], arguments: transformers.TrainingArguments, **settings: Any) -> Kind:
-    """Return a trainer; raise InputError for settings that its optimizer or scheduler cannot take."""
+    """Return a trainer; raise InputError for settings that its optimizer, scheduler or loaders cannot take."""
     output = arguments.output_dir
     # The library creates this folder, which may only exist once everything is known to be right.
     with tempfile.TemporaryDirectory() as arguments.output_dir:
         try:
             trainer = kind(args=arguments, **settings)
             trainer.create_optimizer_and_scheduler(arguments.max_steps)
+            trainer.get_train_dataloader(), trainer.get_eval_dataloader()
         except _OF_SETTINGS as error:
             raise InputError(f"training: {one_line(error)}") from None
     arguments.output_dir = output
@@ -239,12 +237,10 @@ def history_of(log: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """Return the numbers of a Trainer's log that follow from the recipe alone."""
     history = []
     for entry in log:
-        # In an order of its own, as a checkpoint sorts what was logged.
-        kept = [name for name in sorted(entry) if name in {"loss", "grad_norm", "learning_rate"} or name[:5] == "eval_"]
-        timed = ("_runtime", "_per_second", "_time")
         if "loss" in entry or "eval_loss" in entry:
-            numbers = {name: entry[name] for name in kept if not name.endswith(timed)}
-            history.append({"step": int(entry["step"]), **numbers})
+            # In an order of its own, as a checkpoint sorts what was logged.
+            names = [name for name in sorted(entry) if not re.search("epoch|flos|step|_per_second|time$", name)]
+            history.append({"step": int(entry["step"]), **{name: entry[name] for name in names}})
     return history
 
 
@@ -258,15 +254,9 @@ def trainer_arguments(
     }  # fmt: skip
     for key in given:
         if key in _RESERVED or key in fixed:
-            raise InputError(
-                f"training.{key} cannot be set: {_RESERVED.get(key, 'the run sets it by its own settings')}"
-            )
+            raise InputError(f"training.{key} cannot be set: {_RESERVED.get(key, 'other settings decide it')}")
     known = (field.name for field in dataclasses.fields(transformers.TrainingArguments))
     check_keys(given, (name for name in known if name not in _RESERVED and name not in fixed), "training.")
-    for key, least in _LEAST.items():
-        value = given.get(key, least)
-        if not isinstance(value, int) or value < least:
-            raise InputError(f"training.{key} is {value!r}; it must be an integer of at least {least}")
     if given.get("save_strategy") == "best":
         raise InputError("training.save_strategy cannot be best: the best checkpoint is always kept; choose steps")
     try:
@@ -286,10 +276,8 @@ def share_batch(arguments: transformers.TrainingArguments, total: int, most: int
     """Divide a step's samples among processes, and then into batches of at most so many, as equal as possible."""
     part, rest = divmod(total, arguments.world_size)
     if rest or not part:
-        processes = arguments.world_size
-        raise InputError(
-            f"{name} is {total}, which {processes} processes cannot divide; choose a multiple of {processes}"
-        )
+        processes = f"which {arguments.world_size} processes cannot divide; choose a multiple of their number"
+        raise InputError(f"{name} is {total}, {processes}")
     batch = next(size for size in range(min(part, most or part), 0, -1) if part % size == 0)
     arguments.per_device_train_batch_size = batch
     arguments.gradient_accumulation_steps = part // batch
