@@ -64,7 +64,7 @@ class DemoResult:
 
 
 def run_demo(
-    output: str | Path, *, seed: int = 1, steps: int | None = None, force: bool = False, progress: bool = False
+    output: str | Path = "demo", *, seed: int = 1, steps: int | None = None, force: bool = False, progress: bool = False
 ) -> DemoResult:
     """Simulate a population, build its genome, pre-train a small model, embed, and report.
 

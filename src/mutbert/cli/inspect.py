@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mutbert.cli.printing import print_json, print_table
+from mutbert.cli.printing import print_records, print_table
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, check_output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    Genomes = Sequence[Mapping[str, Any]]
 
 _WIDEST_BAR = 50
 _MOST_CONTIGS = 30
@@ -42,34 +44,28 @@ _FACTS = (
 )
 
 
-def inspect(
-    paths: list[Path] = typer.Argument(
-        ..., metavar="GENOME...", help="Stores made by 'mutbert genome build'; several are compared."
-    ),
-    plot: list[Path] = typer.Option(
-        [], "--plot", metavar="FILE", help="Draw the frequency spectra, as .svg or .png; may be repeated."
-    ),
-    force: bool = typer.Option(False, "--force", help="Replace a plot where it exists."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
-) -> None:
-    """Show what genomes hold, and what was not used and why; their checksums are verified."""
-    for file in plot:
+def inspect_genomes(
+    genomes: Sequence[str | Path], *, plot: Sequence[str | Path] = (), force: bool = False
+) -> list[dict[str, Any]]:
+    """Show what genomes hold, and what was not used and why; their checksums are verified.
+
+    Parameters
+    ----------
+    genomes, plot, force
+        Stores made by 'mutbert genome build', of which several are compared; draw the frequency spectra, as .svg or
+        .png, may be repeated; replace a plot where it exists.
+    """
+    paths, files = [Path(path) for path in genomes], [Path(path) for path in plot]
+    for file in files:
         if file.suffix not in {".svg", ".png"}:
             raise InputError(f"{file}: the suffix chooses the format; it must be .svg or .png")
         check_output(file, force=force, inputs=paths)
-    if plot:
+    if files:
         import mutbert.reports.figures  # noqa: F401 - raises where its library is not installed
-    short = [path.resolve().name.removesuffix(".genome") for path in paths]
-    names = short if len(set(short)) == len(paths) else list(map(str, paths))
-    genomes = list(zip(names, map(_read, paths), strict=True))
-    for file in plot:
-        _draw(file, genomes, force=force)
-    if as_json:
-        print_json({"genomes": [genome for _, genome in genomes]} if len(paths) > 1 else genomes[0][1])
-    elif len(paths) > 1:
-        _print_comparison(genomes)
-    else:
-        _print_one(*genomes[0])
+    found = [_read(path) for path in paths]
+    for file in files:
+        _draw(file, found, force=force)
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -89,26 +85,50 @@ def _read(path: Path) -> dict[str, Any]:
     }
 
 
+def print_inspected(genomes: Genomes) -> None:
+    """Print one genome in full, or several side by side, as many as the terminal has room for."""
+    if len(genomes) == 1:
+        _print_one(genomes[0])
+        return
+    typer.echo(f"{len(genomes)} genomes: checksums are right\n")
+    most = max(max(genome["doubling_spectrum"]) for genome in genomes)
+    abreast = max(1, (_terminal_width() - 24) // 18)
+    named = list(zip(_names(genomes), genomes, strict=True))
+    for start in range(0, len(genomes), abreast):
+        group = named[start : start + abreast]
+        heads = ["contigs", *(fact[0] for fact in _FACTS), "frequencies", "minimum"]
+        columns = ([name, *_facts(genome)] for name, genome in group)
+        header, *rows = zip(["", *heads], *columns, strict=True)
+        print_table(header, rows)
+        typer.echo()
+        _print_spectra(group, most)
+
+
+def _names(genomes: Genomes) -> list[str]:
+    short = [Path(genome["path"]).resolve().name.removesuffix(".genome") for genome in genomes]
+    return short if len(set(short)) == len(genomes) else [genome["path"] for genome in genomes]
+
+
 def _text(numbers: Mapping[str, Any], key: str, form: str) -> str:
     return "none" if numbers[key] is None else format(numbers[key], form)
 
 
-def _print_one(name: str, genome: dict[str, Any]) -> None:
+def _print_one(genome: Mapping[str, Any]) -> None:
     typer.echo(f"{genome['path']}: checksums are right\n")
     contigs = genome["contigs"]
     longest = sorted(range(len(contigs)), key=lambda index: -contigs[index]["length"])[:_MOST_CONTIGS]
-    rows = [contigs[index] for index in sorted(longest)] + ([genome | {"name": "all"}] if len(contigs) > 1 else [])
+    rows = [contigs[index] for index in sorted(longest)] + ([{**genome, "name": "all"}] if len(contigs) > 1 else [])
     for row in rows:
         row["ti_tv"] = row["transitions"] / row["transversions"] if row["transversions"] else None
     print_table([head for head, *_ in _COLUMNS], [[_text(row, *column[1:]) for column in _COLUMNS] for row in rows])
     if len(contigs) > _MOST_CONTIGS:
         typer.echo(f"and {len(contigs) - _MOST_CONTIGS:,} more, all of them shorter; --json lists every contig")
     text = """
-{bytes_on_disk:,} bytes on disk, {bytes_per_base:.4f} a base; {known_share:.2%} of the bases are not N, \
+{bytes_on_disk:,} bytes on disk, {bytes_per_base:.4f} per base; {known_share:.2%} of the bases are not N, \
 {soft_masked_share:.2%} soft-masked
 {alternates:,} alternate alleles; {multi_allelic:,} positions with more than one; {transitions:,} transitions, \
 {transversions:,} transversions, ratio {ratio}
-mean frequency of an alternate allele {mean}; expected heterozygosity {diversity_per_kilobase:.3f} a kilobase
+mean frequency of an alternate allele {mean}; expected heterozygosity {diversity_per_kilobase:.3f} per kilobase
 """
     mean = _text(genome, "mean_alternate_frequency", ".4f")
     typer.echo(text.format(**genome, ratio=_text(genome, "ti_tv", ".2f"), mean=mean))
@@ -121,33 +141,21 @@ mean frequency of an alternate allele {mean}; expected heterozygosity {diversity
         typer.echo()
         # Where most alleles are in the rarest twentieth, that table shows little of them.
         if spectrum[0] > genome["alternates"] / 2:
-            _print_spectra([(name, genome)], max(genome["doubling_spectrum"]))
+            _print_spectra(list(zip(_names([genome]), [genome], strict=True)), max(genome["doubling_spectrum"]))
     if genome["version"] == 1:
         typer.echo("format version 1, which does not keep the soft mask; build the genome again to have it\n")
     print_records(genome["records"] or [])
+    from mutbert.regions import names_text
+
     one_sided = genome["contig_names"] or {}
-    print_names(one_sided.get("only_in_fasta", []), one_sided.get("only_in_vcf", []))
+    for key in ("only_in_fasta", "only_in_vcf"):
+        typer.echo(f"contigs {key.replace('_', ' ')}: {names_text(one_sided.get(key, []))}")
     settings = [(key, value) for key, value in (genome["settings"] or {}).items() if value is not None]
     shown = ", ".join(f"{key} {_setting_text(value)}" for key, value in settings)
     typer.echo(f"made by {genome['created_by'] or 'an unknown program'} with {shown or 'no settings'}")
     for source in genome["sources"] or []:
         file = f"{source['prefix']}={source['file']}" if source.get("prefix") else source["file"]
         typer.echo(f"{source['kind']:>5} {file}, {source['bytes']:,} bytes, SHA-256 {source['sha256']}")
-
-
-def _print_comparison(genomes: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Print genomes side by side, as many as the terminal has room for, then the next."""
-    typer.echo(f"{len(genomes)} genomes: checksums are right\n")
-    most = max(max(genome["doubling_spectrum"]) for _, genome in genomes)
-    beside = max(1, (_terminal_width() - 24) // 18)
-    for start in range(0, len(genomes), beside):
-        group = genomes[start : start + beside]
-        heads = ["contigs", *(fact[0] for fact in _FACTS), "frequencies", "minimum"]
-        columns = ([name, *_facts(genome)] for name, genome in group)
-        header, *rows = zip(["", *heads], *columns, strict=True)
-        print_table(header, rows)
-        typer.echo()
-        _print_spectra(group, most)
 
 
 def _facts(genome: Mapping[str, Any]) -> list[str]:
@@ -162,7 +170,7 @@ def _facts(genome: Mapping[str, Any]) -> list[str]:
     return [f"{len(genome['contigs']):,}", *facts.values(), frequencies, least]
 
 
-def _print_spectra(genomes: Sequence[tuple[str, dict[str, Any]]], most: int) -> None:
+def _print_spectra(genomes: Sequence[tuple[str, Mapping[str, Any]]], most: int) -> None:
     """Print spectra side by side, over bins that double and with one scale for all bars."""
     spectra = [genome["doubling_spectrum"] for _, genome in genomes]
     # Rarer than anything in any of the genomes is nothing to show.
@@ -190,37 +198,16 @@ def _terminal_width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
-def _draw(file: Path, genomes: Sequence[tuple[str, dict[str, Any]]], *, force: bool) -> None:
+def _draw(file: Path, genomes: Genomes, *, force: bool) -> None:
     from mutbert.genome.summary import DOUBLING_EDGES
     from mutbert.reports.figures import spectra_figure, spectra_image
 
-    spectra = {name: genome["doubling_spectrum"] for name, genome in genomes}
+    spectra = {name: genome["doubling_spectrum"] for name, genome in zip(_names(genomes), genomes, strict=True)}
     with atomic_file(file, force=force) as partial:
         if file.suffix == ".png":
             partial.write_bytes(spectra_image(DOUBLING_EDGES, spectra))
         else:
             partial.write_text(spectra_figure(DOUBLING_EDGES, spectra), encoding="utf-8")
-
-
-def print_records(records: Sequence[Mapping[str, Any]]) -> None:
-    """Print what became of the records of each VCF file."""
-    for counts in records:
-        typer.echo(f"{counts['file']}, frequencies from {counts['frequency_from']}")
-        rows = {name: counts[name] for name in ("read", "used")} | counts["not_used"]
-        shares = ((name, f"{number:,}", f"{number / max(counts['read'], 1):.2%}") for name, number in rows.items())
-        print_table(("records", "number", "share"), shares)
-        # Stores that were made before records were taken apart do not say.
-        if counts.get("decomposed"):
-            typer.echo(f"of the used, {counts['decomposed']:,} of several nucleotides, taken apart")
-        typer.echo()
-
-
-def print_names(only_in_fasta: Iterable[str], only_in_vcf: Iterable[str]) -> None:
-    """Print the contigs that only one side has."""
-    from mutbert.regions import names_text
-
-    typer.echo(f"contigs of the FASTA without records: {names_text(only_in_fasta)}")
-    typer.echo(f"contigs of the VCF that the FASTA does not have: {names_text(only_in_vcf)}")
 
 
 def _setting_text(value: Any) -> str:
