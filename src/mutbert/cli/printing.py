@@ -19,6 +19,8 @@ def record_of(result: Any) -> dict[str, Any]:
     """Return the values of a result by their names."""
     if isinstance(result, Mapping):
         return dict(result)
+    if hasattr(result, "_asdict"):
+        return dict(result._asdict())
     return {**vars(result), **({"agrees": result.agrees} if hasattr(result, "agrees") else {})}
 
 
@@ -42,7 +44,14 @@ def print_result(result: Any) -> None:
             print_table((label, *value), rows)
         elif isinstance(value, Mapping) and value:
             total = f" {sum(value.values()):,}" if isinstance(first, int) else ""
-            _print_entries(f"{label}:{total}", [f"{key}: {_text(number)}" for key, number in value.items()])
+            _print_entries(
+                f"{label}:{total}",
+                [
+                    f"{str(key).replace('_', ' ')}: {_text(number)}"
+                    for key, number in value.items()
+                    if number is not None
+                ],
+            )
         elif isinstance(first, Mapping) or is_dataclass(first):
             records = [one if isinstance(one, Mapping) else vars(one) for one in value]
             print_table(records[0], (list(map(_text, one.values())) for one in records))

@@ -16,13 +16,7 @@ if TYPE_CHECKING:
 def with_regions(
     function: Function, *, contigs: Sequence[str] = (), regions: Sequence[str] = (), **options: Any
 ) -> Any:
-    """Call a function of regions, with whole contigs among them.
-
-    Parameters
-    ----------
-    contigs, regions
-        Whole contigs, comma-separated or repeated; regions such as chr22:101-200, 1-based and inclusive, repeated.
-    """
+    """Call a function of regions, with whole contigs among them."""
     located = {"regions": (*contigs, *regions)} if contigs or regions else {}
     return function(**options, **located)
 
@@ -35,26 +29,14 @@ def with_columns(
     region: str | None = None,
     **options: Any,
 ) -> Any:
-    """Call a function of a table's columns.
-
-    Parameters
-    ----------
-    sequence, name, region
-        Column of the sequences; column of names; column of regions such as chr3:10-110.
-    """
+    """Call a function of a table's columns."""
     from mutbert.examples.files import Columns
 
     return function(**options, columns=Columns(sequence=sequence, label=(), name=name, region=region))
 
 
 def with_figures(function: Function, *, figures: Sequence[str] = (), force: bool = False, **options: Any) -> Any:
-    """Call a function that writes a table, and draw it.
-
-    Parameters
-    ----------
-    figures
-        Also draw the table, as .png or .svg; may be repeated.
-    """
+    """Call a function that writes a table, and draw it."""
     if figures:
         from mutbert.reports.mutagenesis_figures import check_figures, draw_mutagenesis
 
@@ -66,13 +48,7 @@ def with_figures(function: Function, *, figures: Sequence[str] = (), force: bool
 
 
 def with_layers(function: Function, *, layers: str = "-1", **options: Any) -> Any:
-    """Call a function of a model's layers.
-
-    Parameters
-    ----------
-    layers
-        0 is the embedding layer, -1 the last: one or several (4,8,-1), or all.
-    """
+    """Call a function of a model's layers."""
     numbers = layers.split(",")
     if layers != "all" and not all(number.strip().removeprefix("-").isdecimal() for number in numbers):
         raise InputError(f"--layers {layers}: must be numbers separated by commas, such as 4,8,-1, or all")
@@ -80,13 +56,7 @@ def with_layers(function: Function, *, layers: str = "-1", **options: Any) -> An
 
 
 def with_settings(function: Function, *, settings: Sequence[str], **options: Any) -> Any:
-    """Call a function of a recipe.
-
-    Parameters
-    ----------
-    settings
-        A recipe, settings, or both: model=, train=, output= and more.
-    """
+    """Call a function of a recipe."""
     recipe = None if "=" in settings[0] else Path(settings[0])
     overrides = settings if recipe is None else settings[1:]
     for text in overrides:

@@ -161,8 +161,8 @@ def mutate_region(
         A checkpoint, run on a GPU if there is one (in Python also a loaded model).
     output : str or Path
         A ``.parquet`` table with a row per position: ``contig``, ``start`` (0-based), ``reference`` (its base);
-        ``llr_A`` to ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were no
-        other token; ``entropy`` of these, in nats. NaN where there is none.
+        ``llr_A`` to ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were
+        no other token; ``entropy`` of these, in nats. NaN where there is none.
     genome, sequence, region : optional
         The store that the region is in; a FASTA instead, such as of a designed sequence; the region, such as
         ``chr22:101-200``, 1-based and inclusive, which a FASTA of one record may go without.
