@@ -28,7 +28,7 @@ from mutbert.windows.sampler import select_regions
 try:
     import pyarrow.parquet as pq
 except ImportError as error:
-    raise MissingExtraError("pyarrow", "embed") from error
+    raise MissingExtraError("pyarrow") from error
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -221,7 +221,7 @@ def test_outputs_that_exist_are_kept_and_missing_libraries_named(model, genome, 
         write(model, genome, tmp_path / "a.bw")
     assert there.read_text() == "mine"
     monkeypatch.setitem(sys.modules, "pyBigWig", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'mutbert\[tracks\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'mutbert\[all\]'"):
         write(model, genome, tmp_path / "b.bw")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match="pyarrow"):

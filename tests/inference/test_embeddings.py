@@ -239,7 +239,7 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, tmp
         embed(model, fasta=fasta, output=out)
     assert out.read_text() == "mine"
     monkeypatch.setitem(sys.modules, "anndata", None)
-    with pytest.raises(MissingExtraError, match=r"anndata is not installed.*mutbert\[h5ad\]"):
+    with pytest.raises(MissingExtraError, match=r"anndata is not installed.*mutbert\[all\]"):
         embed(model, fasta=fasta, output=tmp_path / "x.h5ad")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 RANDOM: Final = "random:"
 """Before a model's name or path: the same model with fresh weights."""
@@ -26,10 +26,10 @@ class KnownModel(NamedTuple):
     also: tuple[str, ...] = ()  # other names of the repository
 
 
-_MUTBERT = ("mutbert", 85_656_585, "not stated", "base", "510 bases, RoPE scaling", ())
-_NT_500M = ("nt", 485_699_306, "CC BY-NC-SA 4.0", "6-mer", "1,000 tokens, 6 kb", ("vocab.txt",))
-_NT_2500M = ("nt", 2_547_801_226, *_NT_500M[2:])
-_CADUCEUS = ("caduceus", 7_725_312, "Apache-2.0", "base", "131,072 bases")
+_MUTBERT: Final[tuple[Any, ...]] = ("mutbert", 85_656_585, "not stated", "base", "510 bases, RoPE scaling", ())
+_NT_500M: Final[tuple[Any, ...]] = ("nt", 485_699_306, "CC BY-NC-SA 4.0", "6-mer", "1,000 tokens, 6 kb", ("vocab.txt",))
+_NT_2500M: Final[tuple[Any, ...]] = ("nt", 2_547_801_226, *_NT_500M[2:])
+_CADUCEUS: Final[tuple[Any, ...]] = ("caduceus", 7_725_312, "Apache-2.0", "base", "131,072 bases")
 _NT, _SEQLEN = "InstaDeepAI/nucleotide-transformer", "seqlen-131k_d_model-256_n_layer-16"
 _NTV2 = {50: 54_855_372, 100: 96_839_532, 250: 233_546_380, 500: 496_246_236}
 

@@ -36,8 +36,8 @@ class AutoEncoder(Encoder):
     """Any other model of transformers, through its Auto classes and its own tokenizer."""
 
     family = "other"
-    lora_targets = ("query", "key", "value", "dense")
-    fresh_modules = ("classifier", "score")
+    lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")
+    fresh_modules: tuple[str, ...] = ("classifier", "score")
     one_token_a_base = False
     special_tokens = True
 

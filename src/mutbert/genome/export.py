@@ -100,7 +100,7 @@ def export_genome(
     output = Path(output)
     kind = _kind_of(output, kind)
     if kind == "parquet" and find_spec("pyarrow") is None:
-        raise MissingExtraError("pyarrow", "export")
+        raise MissingExtraError("pyarrow")
     if not 0 <= min_frequency <= 1:
         raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
     for option, is_given, kinds in (("minimum frequency", min_frequency, ["iupac"]), ("soft mask", soft_mask, _FASTA)):

@@ -171,7 +171,7 @@ def _simulate_ancestry(length: int, samples: int, seeds: Sequence[int], mutation
     try:
         import msprime
     except ImportError:
-        raise MissingExtraError("msprime", "simulate") from None
+        raise MissingExtraError("msprime") from None
     # Human-like: 10,000 diploids until 1,000 generations ago, then growth to 100,000, which gives the excess of rare
     # variants that large panels show.
     demography = msprime.Demography()

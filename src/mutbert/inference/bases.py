@@ -175,7 +175,7 @@ def mutate_region(
     output, settings = Path(output), settings or PredictionSettings()
     if output.suffix != ".parquet":
         raise InputError(f"{output}: the table is Parquet; give a name that ends in .parquet")
-    require("pyarrow", "embed")
+    require("pyarrow")
     check_output(output, force=force, inputs=run.on_disk(model, genome, sequence, person_vcf))
     if sequence is not None and (surroundings != "reference" or sample or person_vcf):
         raise InputError(f"{sequence}: a sequence has no population and no persons; leave surroundings, sample and "
@@ -333,7 +333,7 @@ def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
     if not tracks or not set(tracks) <= set(TRACKS):
         raise InputError(f"tracks are {', '.join(tracks) or 'none'}; give some of {', '.join(TRACKS)}")
     if output.suffix.lower() in _BIGWIG:
-        require("pyBigWig", "tracks")
+        require("pyBigWig")
     if len(set(tracks)) == 1:
         return {tracks[0]: output}
     return {track: output.with_name(f"{output.name[:-length]}.{track}{output.name[-length:]}") for track in tracks}

@@ -102,7 +102,7 @@ def embed(
     if output.suffix == ".h5ad" and pooling == "none":
         raise InputError(f"{output}: holds one embedding a sequence, and pooling none gives one a base; choose another "
                          "pooling, or write .parquet or .safetensors")  # fmt: skip
-    require(*_FORMATS[output.suffix][1:])
+    require(_FORMATS[output.suffix][1])
     source = open_source(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         sequence_column=sequence_column, name_column=name_column, progress=progress,
@@ -279,9 +279,9 @@ def _write_anndata(path: Path, parts: list[Path], metadata: dict[str, str]) -> N
     data.write_h5ad(path)
 
 
-# By suffix, what writes it, and the library and the extra that it needs.
-_FORMATS: Final[dict[str, tuple[Callable[[Path, list[Path], dict[str, str]], None], str, str]]] = {
-    ".parquet": (_write_parquet, "pyarrow", "embed"),
-    ".safetensors": (_write_safetensors, "safetensors", ""),
-    ".h5ad": (_write_anndata, "anndata", "h5ad"),
+# By suffix, what writes it, and the library that it needs.
+_FORMATS: Final[dict[str, tuple[Callable[[Path, list[Path], dict[str, str]], None], str]]] = {
+    ".parquet": (_write_parquet, "pyarrow"),
+    ".safetensors": (_write_safetensors, "safetensors"),
+    ".h5ad": (_write_anndata, "anndata"),
 }

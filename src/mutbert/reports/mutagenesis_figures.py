@@ -28,7 +28,7 @@ try:
     from matplotlib.path import Path as Outline
     from matplotlib.textpath import TextPath
 except ImportError as error:
-    raise MissingExtraError("matplotlib", "report") from error
+    raise MissingExtraError("matplotlib") from error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -140,7 +140,7 @@ def _opened(table: Path) -> Any:
         import pyarrow as pa
         from pyarrow import parquet
     except ImportError:
-        raise MissingExtraError("pyarrow", "embed") from None
+        raise MissingExtraError("pyarrow") from None
     try:
         file = parquet.ParquetFile(table)
     except (OSError, pa.ArrowInvalid) as error:
