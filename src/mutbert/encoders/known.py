@@ -26,28 +26,28 @@ class KnownModel(NamedTuple):
     also: tuple[str, ...] = ()  # other names of the repository
 
 
-_MUTBERT: Final[tuple[Any, ...]] = ("mutbert", 85_656_585, "not stated", "base", "510 bases, RoPE scaling", ())
-_NT_500M: Final[tuple[Any, ...]] = ("nt", 485_699_306, "CC BY-NC-SA 4.0", "6-mer", "1,000 tokens, 6 kb", ("vocab.txt",))
-_NT_2500M: Final[tuple[Any, ...]] = ("nt", 2_547_801_226, *_NT_500M[2:])
-_CADUCEUS: Final[tuple[Any, ...]] = ("caduceus", 7_725_312, "Apache-2.0", "base", "131,072 bases")
+_MUTBERT = ("mutbert", 85_656_585, "not stated", "base", "510 bases, RoPE scaling", ())
+_NT_500M = ("nt", 485_699_306, "CC BY-NC-SA 4.0", "6-mer", "1,000 tokens, 6 kb", ("vocab.txt",))
+_NT_2500M = ("nt", 2_547_801_226, *_NT_500M[2:])
+_CADUCEUS = ("caduceus", 7_725_312, "Apache-2.0", "base", "131,072 bases")
 _NT, _SEQLEN = "InstaDeepAI/nucleotide-transformer", "seqlen-131k_d_model-256_n_layer-16"
 _NTV2 = {50: 54_855_372, 100: 96_839_532, 250: 233_546_380, 500: 496_246_236}
-
-MODELS: Final = (
-    KnownModel("mutbert", "CompBioDSA/MutBERT", *_MUTBERT, ("JadenLong/MutBERT",)),
-    KnownModel("mutbert-ref", "CompBioDSA/MutBERT-Human-Ref", *_MUTBERT, ("JadenLong/MutBERT-Human-Ref",)),
-    KnownModel("mutbert-multi", "CompBioDSA/MutBERT-Multi", *_MUTBERT, ("JadenLong/MutBERT-Multi",)),
-    KnownModel("dnabert2", "zhihan1996/DNABERT-2-117M", "dnabert2", 117_074_176, "Apache-2.0", "byte pair",
-               "no limit (ALiBi)", ("tokenizer.json",)),
-    KnownModel("nt-500m-1000g", f"{_NT}-500m-1000g", *_NT_500M),
-    KnownModel("nt-500m-human", f"{_NT}-500m-human-ref", *_NT_500M),
-    KnownModel("nt-2.5b-1000g", f"{_NT}-2.5b-1000g", *_NT_2500M),
-    KnownModel("nt-2.5b-multi", f"{_NT}-2.5b-multi-species", *_NT_2500M),
-    *(KnownModel(f"ntv2-{size}m", f"{_NT}-v2-{size}m-multi-species", "ntv2", parameters, "CC BY-NC-SA 4.0", "6-mer",
-                 "2,048 tokens, 12 kb", ("vocab.txt",)) for size, parameters in _NTV2.items()),
-    KnownModel("caduceus-ph", f"kuleshov-group/caduceus-ph_{_SEQLEN}", *_CADUCEUS),
-    KnownModel("caduceus-ps", f"kuleshov-group/caduceus-ps_{_SEQLEN}", *_CADUCEUS),
+_ROWS: Final[tuple[tuple[Any, ...], ...]] = (
+    ("mutbert", "CompBioDSA/MutBERT", *_MUTBERT, ("JadenLong/MutBERT",)),
+    ("mutbert-ref", "CompBioDSA/MutBERT-Human-Ref", *_MUTBERT, ("JadenLong/MutBERT-Human-Ref",)),
+    ("mutbert-multi", "CompBioDSA/MutBERT-Multi", *_MUTBERT, ("JadenLong/MutBERT-Multi",)),
+    ("dnabert2", "zhihan1996/DNABERT-2-117M", "dnabert2", 117_074_176, "Apache-2.0", "byte pair", "no limit (ALiBi)",
+     ("tokenizer.json",)),
+    ("nt-500m-1000g", f"{_NT}-500m-1000g", *_NT_500M),
+    ("nt-500m-human", f"{_NT}-500m-human-ref", *_NT_500M),
+    ("nt-2.5b-1000g", f"{_NT}-2.5b-1000g", *_NT_2500M),
+    ("nt-2.5b-multi", f"{_NT}-2.5b-multi-species", *_NT_2500M),
+    *((f"ntv2-{size}m", f"{_NT}-v2-{size}m-multi-species", "ntv2", parameters, "CC BY-NC-SA 4.0", "6-mer",
+       "2,048 tokens, 12 kb", ("vocab.txt",)) for size, parameters in _NTV2.items()),
+    ("caduceus-ph", f"kuleshov-group/caduceus-ph_{_SEQLEN}", *_CADUCEUS),
+    ("caduceus-ps", f"kuleshov-group/caduceus-ps_{_SEQLEN}", *_CADUCEUS),
 )  # fmt: skip
+MODELS: Final = tuple(KnownModel(*row) for row in _ROWS)
 """The models of the paper, and Caduceus."""
 
 
