@@ -37,7 +37,8 @@ _HUB: Final = "hf://"
 _HUB_FILE: Final = re.compile(
     r"hf://datasets/(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?/(?P<file>.+)"
 )
-_MISSING: Final = (".", "nan", "na", "n/a", "null", "none")
+MISSING: Final = (".", "nan", "na", "n/a", "null", "none")
+"""Words, in any case, for a value that is missing."""
 NUMBER: Final = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 """A number as text."""
 _POSITION: Final = r"^0*[1-9][0-9]{0,9}(?:\.0*)?$"
@@ -305,4 +306,4 @@ def truths(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
 def _present(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
     """Return a column of text, null where it has a word for a missing value."""
     texts = texts_of(frame, place, column)
-    return texts.zip_with(~texts.str.to_lowercase().is_in(_MISSING).fill_null(True), pl.Series([None], dtype=pl.String))
+    return texts.zip_with(~texts.str.to_lowercase().is_in(MISSING).fill_null(True), pl.Series([None], dtype=pl.String))

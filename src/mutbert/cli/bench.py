@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -224,8 +223,9 @@ def vep(
     """Compare scores of variants with labels, next to trivial baselines: a page, JSON, Parquet and CSV."""
     scaling = parse_rope_scaling(rope_scaling)
     from mutbert.effects.scores import ScoreSettings
-    from mutbert.evaluation.vep import REPORT, RESULT, evaluate_variant_effects
+    from mutbert.evaluation.vep import evaluate_variant_effects
     from mutbert.evaluation.vep_table import VepColumns, columns_of
+    from mutbert.reports.vep import REPORT
 
     result = evaluate_variant_effects(
         models,
@@ -263,36 +263,36 @@ def vep(
         progress=True,
     )
     if as_json:
-        print_json(json.loads((output / RESULT).read_text(encoding="utf-8")) | {"output": str(output)})
+        print_json(result | {"output": str(output)})
         return
-    report = result.report
-    first = [part for part in report.parts if part.name == report.parts[0].name]
-    for part in first:
-        compared = f"{part.compared:,} of {part.variants:,} variants are compared"
-        positives = "" if part.compared_positives is None else f", {part.compared_positives:,} are {part.target}"
-        typer.echo(f"{part.target}: {compared}{positives}" + (f"; {part.why}" if part.why else ""))
-        if part.rows:
-            print_table(
-                ("predictor", "end", *(word for metric in report.metrics for word in (metric, "95 % interval"))),
-                [
-                    (
-                        row.predictor,
-                        row.end,
-                        *(
-                            word
-                            for metric in report.metrics
-                            for value, low, high in [row.measures[metric]]
-                            for word in (f"{value:.3f}", f"{low:.3f} to {high:.3f}")
-                        ),
-                    )
-                    for row in part.rows
-                ],
-            )
-    what = "higher numbers" if report.problem == "regression" else "the class"
-    typer.echo(f"end: whether low or high values of a predictor speak for {what}")
-    for reason, count in report.not_used.items():
+    metrics = result["metrics"]
+    for part in result["parts"]:
+        if part["name"] != result["parts"][0]["name"]:
+            continue
+        positives = part["compared_positives"]
+        which = "" if positives is None else f", {positives:,} are {part['target']}"
+        typer.echo(
+            f"{part['target']}: {part['compared']:,} of {part['variants']:,} variants are compared{which}"
+            + (f"; {part['why']}" if part["why"] else "")
+        )
+        rows = [
+            [
+                "–" if row[name] is None else row[name] if isinstance(row[name], str) else f"{row[name]:.3f}"
+                for name in (
+                    "predictor",
+                    "end",
+                    *(f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high")),
+                )
+            ]
+            for row in part["rows"]
+        ]
+        if rows:
+            print_table(("predictor", "end", *(word for metric in metrics for word in (metric, "low", "high"))), rows)
+    what = "higher numbers" if result["problem"] == "regression" else "the class"
+    typer.echo(f"end: whether low or high values of a predictor suggest {what}; low and high: 95 % interval")
+    for reason, count in result["not_used"].items():
         typer.echo(f"not used: {count:,} {reason}")
-    for note in report.notes:
+    for note in result["notes"]:
         typer.echo(f"note: {note}")
     typer.echo(f"report: {output / REPORT}")
 

@@ -1,282 +1,199 @@
-"""How well predictors tell labels, in all variants and in parts of them, with intervals and comparisons.
+"""How well predictors predict labels, in all variants and in parts of them, with intervals and comparisons.
 
-Within a part all predictors are measured on the same variants: those for which each has a value. Shape suffixes: A
-alleles that are scored and labelled, P predictors, C those of a part that are compared.
+Within a part all predictors are measured on the same variants: those with a value of each. Shape suffix: C variants of
+a part that are compared.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+import math
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import polars as pl
 
-from mutbert.evaluation.vep_baselines import KIND_NAMES, names_of
-from mutbert.reports.vep_results import Measure, VepDifference, VepPart, VepRow
+from mutbert.effects.alleles import Kind
 from mutbert.scoring.metrics import evaluate
 from mutbert.scoring.resampling import bootstrap_interval, compare, holm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
-    from mutbert.arrays import Bool, Float64, UInt8
+    from mutbert.arrays import Float64
     from mutbert.evaluation.vep_baselines import Predictor
     from mutbert.progress import Advance
 
-
 ALL: Final = "all variants"
+KIND_NAMES: Final = {"SNV": Kind.SNV, "MNV": Kind.MNV, "indel": Kind.INDEL}
+"""The column ``kind``."""
 DIRECTIONS: Final = ("damaging", "tolerated", "either")
-METRICS: Final = {"binary": ("auroc", "auprc"), "regression": ("spearman", "pearson")}
-"""What is measured; the first decides and is compared."""
-MOST_GROUPS: Final = 20
 
+_MOST_GROUPS: Final = 20
 _FEWEST: Final = {"binary": 2, "regression": 3}
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """Labelled variants with the values of all predictors.
+def metrics_of(problem: str) -> tuple[str, str]:
+    """Return what is measured; the first decides and is compared."""
+    return ("spearman", "pearson") if problem == "regression" else ("auroc", "auprc")
 
-    Parameters
-    ----------
-    predictors : tuple of Predictor
-        Models' and trivial ones.
-    value_AP : ndarray of float64, shape (A, P)
-        Not a number where a variant has none.
-    kind_A : ndarray of uint8, shape (A,)
-        `Kind`.
-    target_A : ndarray of float64, shape (A,)
-        Labels: 0 or 1, the number of a class, or a number.
-    problem : {"binary", "multiclass", "regression"}
-        What they are.
-    classes : tuple of str
-        What classes are called.
-    groups : list of str or None
-        What results are also split by; empty where a variant has none.
+
+def split_parts(variants: pl.DataFrame) -> tuple[list[tuple[str, pl.DataFrame]], list[str]]:
+    """Return all variants, those of each kind where there are several, and the largest groups first, by name.
+
+    With a note where there are more groups than are measured.
     """
-
-    predictors: tuple[Predictor, ...]
-    value_AP: Float64
-    kind_A: UInt8
-    target_A: Float64
-    problem: str
-    classes: tuple[str, ...]
-    groups: list[str] | None
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """How.
-
-    Parameters
-    ----------
-    direction : str
-        Of `DIRECTIONS`: which variants are positive; ``"either"`` turns each predictor to where it is better.
-    resamples : int
-        Of intervals and p-values.
-    seed : int
-        Of the random draws.
-    """
-
-    direction: str
-    resamples: int
-    seed: int
-
-
-class Split(NamedTuple):
-    """Some of the variants, under a name."""
-
-    name: str
-    inside_A: Bool
-
-
-def split_parts(measured: Measured) -> tuple[list[Split], str]:
-    """Give all variants, those of each kind where there are several, and those of each group, the largest first.
-
-    Returns
-    -------
-    tuple of (list of Split, str)
-        The parts, and a note where there are more groups than are looked at.
-    """
-    count = len(measured.kind_A)
-    parts = [Split(ALL, np.ones(count, dtype=np.bool_))]
-    kinds = [kind for kind in KIND_NAMES if (measured.kind_A == kind).any()]
+    parts, kinds = [(ALL, variants)], variants.partition_by("kind", as_dict=True)
     if len(kinds) > 1:
-        parts += [Split(KIND_NAMES[kind], measured.kind_A == kind) for kind in kinds]
-    if measured.groups is None:
-        return parts, ""
-    group_A = np.array(measured.groups, dtype=str)
-    names, count_G = np.unique(group_A, return_counts=True)
-    order = [place for place in np.argsort(-count_G, kind="stable").tolist() if names[place]]
-    parts += [Split(str(names[place]), group_A == names[place]) for place in order[:MOST_GROUPS]]
-    left = len(order) - MOST_GROUPS
-    return parts, f"There are {left:,} more groups, which have fewer variants and are not shown." if left > 0 else ""
+        parts += [(name, kinds[name,]) for name in KIND_NAMES if (name,) in kinds]
+    if "group" not in variants:
+        return parts, []
+    grouped = variants.filter(pl.col("group") != "")
+    sizes = grouped.group_by("group").len().sort("len", "group", descending=[True, False])
+    groups = grouped.partition_by("group", as_dict=True)
+    parts += [(name, groups[name,]) for name in sizes["group"].head(_MOST_GROUPS)]
+    left = len(sizes) - _MOST_GROUPS
+    return parts, [f"There are {left:,} more groups, with fewer variants; they are not shown."] if left > 0 else []
 
 
-def targets_of(measured: Measured) -> list[tuple[str, str, Float64]]:
-    """Give the questions that labels pose: name, problem, labels. Of several classes, each against all else."""
-    if measured.problem == "multiclass":
-        return [
-            (name, "binary", (measured.target_A == number).astype(np.float64))
-            for number, name in enumerate(measured.classes)
-        ]
-    name = measured.classes[-1] if measured.problem == "binary" else measured.classes[0]
-    return [(name, measured.problem, measured.target_A)]
+def targets_of(problem: str, classes: Sequence[str]) -> Iterator[tuple[str, str, pl.Expr]]:
+    """Yield the name, problem and values of each target; of several classes, each against all others."""
+    if problem != "multiclass":
+        yield classes[-1], problem, pl.col("target")
+        return
+    for index, name in enumerate(classes):
+        yield name, "binary", (pl.col("target") == index).cast(pl.Float64)
 
 
-def count_steps(measured: Measured) -> int:
-    """Count what `measure_parts` tells its progress of, at most."""
-    return len(split_parts(measured)[0]) * len(targets_of(measured)) * len(measured.predictors)
+def measure_parts(
+    variants: pl.DataFrame, predictors: Mapping[str, Predictor], problem: str, classes: Sequence[str], advance: Advance,
+    *, direction: str, resamples: int, seed: int,
+) -> tuple[list[dict[str, Any]], str, list[str]]:  # fmt: skip
+    """Return every part as ``vep.json`` has it, the method of comparison, and the notes of `split_parts`.
 
-
-def measure_parts(measured: Measured, how: Measuring, advance: Advance) -> tuple[list[VepPart], str]:
-    """Measure every part.
-
-    Returns
-    -------
-    tuple of (list of VepPart, str)
-        The parts, with p-values adjusted within each; and the note of `split_parts`.
+    `variants` has the columns ``kind``, ``target``, perhaps ``group``, and one for each predictor. `advance` is called
+    with the fraction of all that is done.
     """
-    parts, note = split_parts(measured)
-    found = [_measure(measured, how, part, target, advance) for part in parts for target in targets_of(measured)]
-    return found, note
+    split, notes = split_parts(variants)
+    targets = list(targets_of(problem, classes))
+    draws = {"resamples": resamples, "seed": seed}
+    parts, methods = [], []
+    for name, inside in split:
+        for target, own, values in targets:
+            part = {"name": name, "target": target}
+            measured, method = _measure(
+                inside.with_columns(values.alias("target")), predictors, target, own, direction, draws,
+                lambda share: advance(share / len(split) / len(targets)),
+            )  # fmt: skip
+            parts.append(part | measured)
+            methods.append(method)
+    return parts, next(filter(None, methods), ""), notes
 
 
-def compared_columns(measured: Measured, part: Split) -> tuple[list[int], list[str], Bool]:
-    """Choose the predictors of a part that are compared.
+def choose(inside: pl.DataFrame, predictors: Mapping[str, Predictor]) -> tuple[list[str], list[str], pl.DataFrame]:
+    """Return the predictors of a part that are compared, those that would apply but vary in nothing, and the variants.
 
-    A baseline that is the same everywhere in the part, as the order of substitutions is among indels, tells nothing and
-    takes no part.
-
-    Returns
-    -------
-    tuple of (list of int, list of str, ndarray of bool (A,))
-        Numbers of the predictors; the names of those that would apply, but have no values in the part, or of a baseline
-        one alone; and the variants of the part that all have.
+    A baseline that is the same everywhere in the part, as the order of substitutions is among indels, is not compared,
+    nor is a model's score without values.
     """
-    kinds = {int(kind) for kind in np.unique(measured.kind_A[part.inside_A])}
-    names = names_of(measured.predictors)
-    chosen: list[int] = []
-    empty: list[int] = []
-    for number, predictor in enumerate(measured.predictors):
+    kinds = {int(KIND_NAMES[name]) for name in inside["kind"].unique()}
+    chosen: list[str] = []
+    empty: list[str] = []
+    for name, predictor in predictors.items():
         if predictor.applies(kinds):
-            value_C = measured.value_AP[part.inside_A, number]
-            different = len(np.unique(value_C[np.isfinite(value_C)]))
-            (chosen if different > (not predictor.model) else empty).append(number)
-    common_A = part.inside_A & np.isfinite(measured.value_AP[:, chosen]).all(axis=1)
-    return chosen, [names[number] for number in empty], common_A
-
-
-def turned(raw_C: Float64, target_C: Float64, problem: str, direction: str, extreme: int) -> int:
-    """Say by what raw values are multiplied so that high ones speak for positive labels: 1 or −1."""
-    if direction != "either":
-        return extreme if direction == "damaging" else -extreme
-    metric = METRICS[problem][0]
-    value = evaluate(problem, _labels(target_C, problem), raw_C, [metric])[metric]
-    return -1 if value < (0.5 if problem == "binary" else 0.0) else 1
-
-
-def _labels(target_C: Float64, problem: str) -> npt.NDArray[np.int64] | Float64:
-    return target_C.astype(np.int64) if problem == "binary" else target_C
+            (chosen if inside[name].drop_nulls().n_unique() > (not predictor.model) else empty).append(name)
+    return chosen, empty, inside.drop_nulls(chosen) if chosen else inside
 
 
 def _measure(
-    measured: Measured, how: Measuring, part: Split, target: tuple[str, str, Float64], advance: Advance
-) -> VepPart:
-    name, problem, target_A = target
-    chosen, empty, common_A = compared_columns(measured, part)
-    target_C = target_A[common_A]
-    positives = int(target_A[part.inside_A].sum()) if problem == "binary" else None
-    made = VepPart(
-        part.name,
-        name,
-        int(part.inside_A.sum()),
-        int(common_A.sum()),
-        positives,
-        None if positives is None else int(target_C.sum()),
-        (),
-        tuple(empty),
-        "",
-    )
-    why = _unusable(target_C, problem, name)
-    if why:
-        advance(len(measured.predictors))
-        return replace(made, why=why)
-    labels = _labels(target_C, problem)
-    metrics = METRICS[problem]
-    names = names_of(measured.predictors)
-    score_of: dict[int, Float64] = {}
-    rows: dict[int, VepRow] = {}
-    for number in chosen:
-        predictor = measured.predictors[number]
-        raw_C = measured.value_AP[common_A, number]
-        turn = turned(raw_C, target_C, problem, how.direction, predictor.extreme)
-        score_of[number] = turn * raw_C
-        measures = {}
+    inside: pl.DataFrame, predictors: Mapping[str, Predictor], target: str, problem: str, direction: str,
+    draws: Mapping[str, int], advance: Advance,
+) -> tuple[dict[str, Any], str]:  # fmt: skip
+    """Return the counts and rows of a part, and the method of comparison."""
+    chosen, empty, common = choose(inside, predictors)
+    target_C = common["target"].to_numpy()
+    positives = None if problem == "regression" else int(inside["target"].sum())
+    part: dict[str, Any] = {
+        "variants": len(inside),
+        "compared": len(common),
+        "positives": positives,
+        "compared_positives": None if positives is None else int(target_C.sum()),
+        "empty": empty,
+        "why": _unusable(target_C, problem, target),
+        "rows": [],
+    }
+    if part["why"]:
+        advance(1)
+        return part, ""
+    labels, metrics = _labels(target_C, problem), metrics_of(problem)
+    scores: dict[str, list[Float64]] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for name in chosen:
+        raw_C = common[name].to_numpy()
+        turn = _turn(labels, raw_C, problem, direction, predictors[name].extreme)
+        scores[name] = [turn * raw_C]
+        row: dict[str, Any] = {"predictor": name, "model": predictors[name].model, "end": "low" if turn < 0 else "high"}
+        row["missing"] = inside[name].null_count()
         for metric in metrics:
-            value = bootstrap_interval(
-                problem, metric, labels, [score_of[number]], resamples=how.resamples, seed=how.seed
-            )
-            # A correlation is that of the number as it is, with its sign.
-            ends = sorted((turn * value.low, turn * value.high))
-            measures[metric] = Measure(turn * value.value, *ends) if problem == "regression" else Measure(*value)
-        own_A = part.inside_A & np.isfinite(measured.value_AP[:, number])
-        alone = evaluate(
-            problem,
-            _labels(target_A[own_A], problem),
-            (1 if problem == "regression" else turn) * measured.value_AP[own_A, number],
-            metrics[:1],
-        )[metrics[0]]
-        rows[number] = VepRow(
-            names[number],
-            predictor.model,
-            predictor.description,
-            "low" if turn < 0 else "high",
-            measures,
-            int(part.inside_A.sum() - own_A.sum()),
-            alone,
-            None,
-        )
-        advance(0.4)
-    differences: dict[int, VepDifference] = {}
-    best = _best([number for number in chosen if not measured.predictors[number].model], rows, metrics[0], problem)
-    for number in chosen:
-        if best is not None and measured.predictors[number].model:
-            found = compare(
-                problem,
-                metrics[0],
-                labels,
-                [score_of[number]],
-                [score_of[best]],
-                resamples=how.resamples,
-                permutations=how.resamples,
-                seed=how.seed,
-            )
-            difference = VepDifference(
-                names[best], found.difference, found.low, found.high, found.p_value, found.p_value, found.method
-            )
-            differences[number] = difference
-        advance(0.6)
-    advance(len(measured.predictors) - len(chosen))
-    p_values = holm([difference.p_value for difference in differences.values()])
-    for (number, difference), p_value in zip(differences.items(), p_values, strict=True):
-        rows[number] = replace(rows[number], difference=difference._replace(adjusted=p_value))
-    return replace(made, rows=tuple(rows.values()))
+            value, *ends = bootstrap_interval(problem, metric, labels, scores[name], **draws)
+            if problem == "regression":
+                # A correlation is that of the values as they are, with its sign.
+                value, ends = turn * value, sorted(turn * end for end in ends)
+            row |= {metric: value, f"{metric}_low": ends[0], f"{metric}_high": ends[1]}
+        own = inside.drop_nulls(name)
+        own_labels = _labels(own["target"].to_numpy(), problem)
+        sign = 1 if problem == "regression" else turn
+        row["alone"] = evaluate(problem, own_labels, sign * own[name].to_numpy(), metrics[:1])[metrics[0]]
+        rows[name] = row
+        advance(0.5 / len(chosen))
+    method = _compare(rows, scores, labels, problem, draws, advance)
+    part["rows"] = [
+        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+        for row in rows.values()
+    ]
+    return part, method
 
 
-def _best(numbers: Sequence[int], rows: dict[int, VepRow], metric: str, problem: str) -> int | None:
-    """Choose the best of some predictors; the first of equals."""
-    values = {number: rows[number].measures[metric].value for number in numbers}
-    strengths = {number: abs(value) if problem == "regression" else value for number, value in values.items()}
-    return max(
-        (number for number in numbers if not np.isnan(strengths[number])), key=strengths.__getitem__, default=None
-    )
+def _compare(
+    rows: Mapping[str, dict[str, Any]], scores: Mapping[str, list[Float64]], labels: npt.NDArray[Any], problem: str,
+    draws: Mapping[str, int], advance: Advance,
+) -> str:  # fmt: skip
+    """Add the difference of each model's predictor from the best baseline to its row; return how it was computed."""
+    metric, method, compared = metrics_of(problem)[0], "", []
+    strength = {name: abs(row[metric]) if problem == "regression" else row[metric] for name, row in rows.items()}
+    baselines = [name for name, row in rows.items() if not row["model"] and not math.isnan(strength[name])]
+    best = max(baselines, key=strength.__getitem__, default=None)
+    for name, row in rows.items():
+        row |= dict.fromkeys(("baseline", "difference", "difference_low", "difference_high", "p", "p_holm"))
+        if best is not None and row["model"]:
+            *values, method = compare(
+                problem, metric, labels, scores[name], scores[best], permutations=draws["resamples"], **draws
+            )
+            row |= dict(zip(("difference", "difference_low", "difference_high", "p"), values, strict=True))
+            row["baseline"] = best
+            compared.append(row)
+        advance(0.5 / len(rows))
+    for row, adjusted in zip(compared, holm([row["p"] for row in compared]), strict=True):
+        row["p_holm"] = adjusted
+    return method
+
+
+def _labels(target_C: Float64, problem: str) -> npt.NDArray[Any]:
+    return target_C.astype(np.int64) if problem == "binary" else target_C
+
+
+def _turn(labels: npt.NDArray[Any], raw_C: Float64, problem: str, direction: str, extreme: int) -> int:
+    """Return the factor, 1 or −1, that makes high values suggest positive labels."""
+    if direction != "either":
+        return extreme if direction == "damaging" else -extreme
+    metric = metrics_of(problem)[0]
+    value = evaluate(problem, labels, raw_C, [metric])[metric]
+    return -1 if value < (0.5 if problem == "binary" else 0.0) else 1
 
 
 def _unusable(target_C: Float64, problem: str, name: str) -> str:
-    """Say why labels cannot be told apart; nothing where they can."""
+    """Return why nothing can be measured; empty where it can."""
     if len(target_C) < _FEWEST[problem]:
         return f"{len(target_C)} variants have a value of every predictor, which is too few"
     if len(np.unique(target_C)) == 1:
