@@ -260,7 +260,7 @@ def test_shuffled_labels_are_not_told(ratios):
     for _ in range(40):
         shuffled = variants.with_columns(target=rng.permutation([0.0, 1.0] * 80))
         how = {"direction": "damaging", "resamples": 200, "seed": 0}
-        (part,), _, notes = measure_parts(shuffled, predictors, "binary", ("0", "1"), lambda _: None, **how)
+        (part,), notes = measure_parts(shuffled, predictors, "binary", ("0", "1"), lambda _: None, **how)
         low, high = part["rows"][0]["auroc_low"], part["rows"][0]["auroc_high"]
         assert 0.1 < high - low < 0.25
         held += low < 0.5 < high
@@ -443,8 +443,10 @@ def test_what_is_too_long_for_one_model_is_scored_by_none_in_any_order(tmp_path,
         result = evaluate(rows, output=f"out{len(found)}", models=order, settings=ScoreSettings(strands="forward"))
         assert result["not_used"] == {"too_long": 4}
         assert result["reasons"] == {"too_long": "more than 14 bases change"}
-        assert "longest 14" in result["facts"]["scoring"]
-        assert [result["facts"][f"model {name}"].rpartition(" ")[2] for name in ("long", "short")] == ["62", "30"]
+        settings = {name: one["settings"] for name, one in result["provenance"]["models"].items()}
+        assert {name: (one["context"], one["longest"]) for name, one in settings.items()} == {
+            "long": (62, 14), "short": (30, 14)
+        }  # fmt: skip
         found.append([sorted(part["rows"], key=lambda row: row["predictor"]) for part in result["parts"]])
     assert found[0] == found[1]
     with pytest.raises(InputError, match="two models are called mutbert"):
@@ -585,7 +587,7 @@ LABEL = {"label": "label"}
         (relabelled("2.5"), {"effect": "label"}, "are one, 2.5"),
         (relabelled("is {4}"), LABEL, "name one, such as --positive is 1"),
         (None, LABEL | {"positive": ("yes",)}, "label is nowhere yes; there are 0, 1"),
-        (relabelled("Pathogenic"), LABEL | {"positive": ("pathogenc",)}, "(did you mean Pathogenic?); there"),
+        (relabelled("Pathogenic"), LABEL | {"positive": ("pathogenc",)}, "nowhere pathogenc; there are Pathogenic"),
         (relabelled("{0}{1}{3}"), LABEL, "use --effect label"),
         (relabelled(""), LABEL, "no variant can be used: no_label (160)"),
         (elsewhere("Q", 0), LABEL, "none of its contigs (Qchr1, Qchr2)"),

@@ -20,7 +20,7 @@ from mutbert.encoders.inputs import place_windows
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
 from mutbert.evaluation.vep_baselines import Predictor, only_snvs, trivial_baselines
-from mutbert.evaluation.vep_parts import DIRECTIONS, KIND_NAMES, measure_parts, metrics_of
+from mutbert.evaluation.vep_parts import KIND_NAMES, measure_parts, metrics_of
 from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, VARIANT_COLUMNS, Labels, VepColumns, read_labelled
 from mutbert.files import atomic_directory, check_output, write_json
 from mutbert.genome.store import ProbabilisticGenome
@@ -32,7 +32,7 @@ from mutbert.scoring.resampling import INTERVAL_METHOD
 from mutbert.training.provenance import provenance_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mutbert.arrays import Float64
     from mutbert.effects.scores import Scorer
@@ -56,26 +56,21 @@ _MOST_MISMATCHES: Final = 0.1
 # Below this share of the labelled variants that are compared, the report has a note.
 _FEW_COMPARED: Final = 0.9
 # From here on, labels may have been made from a baseline; where there are so many variants on either side.
-_FOLLOWED: Final = {"auroc": 0.99, "spearman": 0.99}
+_FOLLOWED: Final = 0.99
 _ENOUGH: Final = 5
+_APPLIES: Final[dict[str, Callable[[set[int]], bool]]] = {
+    **dict.fromkeys(("LLR", "ENT", "ULLR"), only_snvs),
+    "PLLR": lambda kinds: Kind.SNV not in kinds,
+    "LLR or PLLR": lambda kinds: {Kind.SNV} < kinds,
+}
 
 
 def evaluate_variant_effects(
-    models: Model | Sequence[Model],
-    genome: str | Path | ProbabilisticGenome,
-    variants: str | Path,
-    output: str | Path,
-    *,
-    columns: VepColumns,
-    settings: ScoreSettings | None = None,
-    surroundings: str = "reference",
-    direction: str | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-    trust_remote_code: bool = False,
-    force: bool = False,
-    progress: bool = False,
-) -> dict[str, Any]:
+    models: Model | Sequence[Model], genome: str | Path | ProbabilisticGenome, variants: str | Path, output: str | Path,
+    *, columns: VepColumns, settings: ScoreSettings | None = None, surroundings: str = "reference",
+    direction: str | None = None, resamples: int = 1000, seed: int = 0, trust_remote_code: bool = False,
+    force: bool = False, progress: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Measure how well a model's scores predict labels of variants, next to trivial baselines.
 
     Parameters
@@ -130,31 +125,34 @@ def evaluate_variant_effects(
     table, repeated = _with_reasons(table, alleles, labels.problem)
     counts = _counts(table, shortest.settings.longest)
     _check_usable(table, alleles, labels, store, counts["not_used"])
-
     used = table.filter(pl.col("reason").is_null())
-    alleles = alleles.take(used["row"].to_numpy().astype(np.int64))
-    used, predictors, lacking = _with_predictors(used, alleles, scorers, store, labels.problem, progress=progress)
+    found, lacking = _predict(used, alleles.take(used["row"].to_numpy()), scorers, store, labels.problem, progress)
+    values = {name: np.where(np.isfinite(value_A), value_A, np.nan) for name, (_, value_A) in found.items()}
+    used = used.with_columns(pl.Series(name, value_A, nan_to_null=True) for name, value_A in values.items())
+    predictors = {name: predictor for name, (predictor, _) in found.items()}
     draws = {"resamples": resamples, "seed": seed}
     with progress_bar("resampling", 1, show=progress) as advance:
-        parts, comparisons, more = measure_parts(
+        parts, more = measure_parts(
             used, predictors, labels.problem, labels.classes, advance, direction=direction, **draws
         )
+    numbers = _table(parts)
     result = {
         "kind": "vep", "version": 2, "name": Path(labels.source.place).name, "problem": labels.problem,
-        "classes": list(labels.classes), "metrics": list(metrics_of(labels.problem)), "direction": direction,
-        **counts, "notes": [*labels.notes, *_notes(parts, labels.problem, repeated), *lacking, *more],
+        "classes": list(labels.classes), "metrics": list(metrics_of(labels.problem)), "direction": direction, **counts,
+        "notes": [*labels.notes, *_notes(parts, numbers, repeated), *lacking, *more], "intervals": INTERVAL_METHOD,
         "predictors": {name: {"model": one.model, "description": one.description} for name, one in predictors.items()},
-        "parts": parts, "methods": {"intervals": INTERVAL_METHOD, "comparisons": comparisons},
-        **_origin(labels, columns, store, scorers, {"surroundings": surroundings, **draws}),
+        "parts": parts,
+        "provenance": {
+            "variants": asdict(labels.source), "columns": {key: one for key, one in asdict(columns).items() if one},
+            "models": {name: _identity(one, shortest) for name, one in scorers.items()}, "surroundings": surroundings,
+            **draws, **provenance_of([store]),
+        },
     }  # fmt: skip
     whole = pl.concat([used, table.filter(pl.col("reason").is_not_null())], how="diagonal").sort("row")
-    group = ["group"] if columns.group else []
-    whole = whole.select(
-        *VARIANT_COLUMNS, "kind", "label", "target", *group, *predictors, pl.col("reason").fill_null("")
-    )
+    shown = [*VARIANT_COLUMNS, "kind", "label", "target", *["group"] * ("group" in whole), *predictors]
     with atomic_directory(folder, force=force) as partial:
-        whole.write_parquet(partial / SCORES)
-        _table(parts).write_csv(partial / TABLE)
+        whole.select(*shown, pl.col("reason").fill_null("")).write_parquet(partial / SCORES)
+        numbers.write_csv(partial / TABLE)
         write_json(partial / RESULT, result)
         write_page_of(partial)
     return result
@@ -200,8 +198,8 @@ def _named(models: Sequence[Model]) -> dict[str, Model]:
 
 def _direction(direction: str | None, problem: str) -> str:
     """Return the direction to use."""
-    if direction is not None and direction not in DIRECTIONS:
-        raise InputError(f"direction is {direction!r}; it must be one of {', '.join(DIRECTIONS)}")
+    if direction not in {None, "damaging", "tolerated", "either"}:
+        raise InputError(f"direction is {direction!r}; it must be damaging, tolerated or either")
     if problem != "binary" and direction not in {None, "either"}:
         raise InputError(f"direction is {direction}, which is for two classes; leave it out")
     return direction or ("damaging" if problem == "binary" else "either")
@@ -294,85 +292,52 @@ def score_alleles(scorer: Scorer, alleles: Alleles, advance: Advance, at_once: i
     return value_AF
 
 
-def _with_predictors(
-    used: pl.DataFrame, alleles: Alleles, scorers: Mapping[str, Scorer], genome: ProbabilisticGenome, problem: str, *,
+def _predict(
+    used: pl.DataFrame, alleles: Alleles, scorers: Mapping[str, Scorer], genome: ProbabilisticGenome, problem: str,
     progress: bool,
-) -> tuple[pl.DataFrame, dict[str, Predictor], list[str]]:  # fmt: skip
-    """Return the variants with a column for each predictor, the predictors, and notes on those that are missing."""
+) -> tuple[dict[str, tuple[Predictor, Float64]], list[str]]:  # fmt: skip
+    """Return all predictors with their values, models first, and notes on those that are missing."""
     found: dict[str, tuple[Predictor, Float64]] = {}
     with progress_bar("scoring", len(scorers) * len(alleles), unit="alleles", show=progress) as advance:
         for name, scorer in scorers.items():
             found |= _predictors(name, scorer, alleles, score_alleles(scorer, alleles, advance))
     context = max(scorer.context for scorer in scorers.values())
     baselines, notes = trivial_baselines(genome, alleles, used, problem, context)
-    found |= baselines
-    values = {name: np.where(np.isfinite(value_A), value_A, np.nan) for name, (_, value_A) in found.items()}
-    used = used.with_columns(pl.Series(name, value_A, nan_to_null=True) for name, value_A in values.items())
-    return used, {name: predictor for name, (predictor, _) in found.items()}, notes
+    return found | baselines, notes
 
 
 def _predictors(name: str, scorer: Scorer, alleles: Alleles, value_AF: Float64) -> dict[str, tuple[Predictor, Float64]]:
     """Return each of a model's scores, and what is derived from them, as a predictor with its values."""
-
-    def no_snvs(kinds: set[int]) -> bool:
-        return Kind.SNV not in kinds
-
-    def mixed(kinds: set[int]) -> bool:
-        return Kind.SNV in kinds and len(kinds) > 1
-
     there = set(alleles.kind_A.tolist())
-    values = {field.name: value_AF[:, index] for index, field in enumerate(scorer.fields)}
-    described = {field.name: (field.description, field.extreme or -1) for field in scorer.fields}
-    only = {"LLR": only_snvs, "ENT": only_snvs, "ULLR": only_snvs, "PLLR": no_snvs, "LLR or PLLR": mixed}
-    if "PLLR" in values:
-        both_A = np.where(alleles.kind_A == Kind.SNV, values["LLR"], values["PLLR"])
-        values = {"LLR or PLLR": both_A, **values}
-        described["LLR or PLLR"] = "LLR of SNVs and PLLR of MNVs and indels, which are not on one scale", -1
+    columns = {
+        field.name: (field.description, field.extreme or -1, value_AF[:, index])
+        for index, field in enumerate(scorer.fields)
+    }
+    if "PLLR" in columns:
+        both_A = np.where(alleles.kind_A == Kind.SNV, columns["LLR"][2], columns["PLLR"][2])
+        words = "LLR of SNVs and PLLR of MNVs and indels, which are not on one scale"
+        columns = {"LLR or PLLR": (words, -1, both_A), **columns}
     found = {}
-    for field, value_A in values.items():
-        applies = only.get(field, lambda _: True)
-        # Such as PLLR where all are SNVs.
-        if not any(applies(kinds) for kinds in (there, *({kind} for kind in there))):
-            continue
-        words, extreme = described[field]
-        found[f"{name} {field}"] = Predictor(name, words, extreme, applies), value_A
-        if field.endswith("LLR"):
-            words = f"absolute value of {words if ' ' in field else field}"
-            found[f"{name} |{field}|"] = Predictor(name, words, 1, applies), np.abs(value_A)
+    for field, (words, extreme, value_A) in columns.items():
+        applies = _APPLIES.get(field, bool)
+        # Not PLLR where all are SNVs.
+        if any(applies(kinds) for kinds in (there, *({kind} for kind in there))):
+            found[f"{name} {field}"] = Predictor(name, words, extreme, applies), value_A
+            if field.endswith("LLR"):
+                found[f"{name} |{field}|"] = Predictor(name, f"absolute value of {field}", 1, applies), np.abs(value_A)
     return found
 
 
-def _origin(
-    labels: Labels, columns: VepColumns, genome: ProbabilisticGenome, scorers: Mapping[str, Scorer],
-    how: Mapping[str, Any],
-) -> dict[str, Any]:  # fmt: skip
-    """Return what the numbers come from, in a few words for the page and in full."""
-    facts = {"variants": f"{labels.source.place}, SHA-256 {labels.source.sha256[:12]}", "genome": genome.path.name}
-    models: dict[str, dict[str, Any]] = {}
-    longest = min(scorer.settings.longest for scorer in scorers.values())
-    for name, scorer in scorers.items():
-        # The size of batches changes nothing but the time.
-        settings = {key: value for key, value in asdict(scorer.settings).items() if key != "batch_size"}
-        models[name] = {"sha256": model_hash(scorer.model), "settings": settings | {"longest": longest}}
-        facts[f"model {name}"] = f"SHA-256 {models[name]['sha256'][:12]}, context {scorer.context}"
-    shown = {key: value for key, value in settings.items() if value is not None and key != "context"}
-    shown |= {"scores": " and ".join(settings["scores"]), "longest": longest}
-    facts["scoring"] = ", ".join(f"{key} {value}" for key, value in shown.items())
-    facts |= {"surroundings": how["surroundings"], "resamples, seed": f"{how['resamples']:,}, {how['seed']}"}
-    named = {name: value for name, value in asdict(columns).items() if value}
-    provenance = {
-        "variants": asdict(labels.source),
-        "columns": named,
-        "models": models,
-        **how,
-        **provenance_of([genome]),
-    }
-    return {"facts": facts, "provenance": provenance}
+def _identity(scorer: Scorer, shortest: Scorer) -> dict[str, Any]:
+    """Return what identifies a model and its scores."""
+    settings = asdict(scorer.settings) | {"longest": shortest.settings.longest}
+    del settings["batch_size"]  # which changes the time alone
+    return {"sha256": model_hash(scorer.model), "settings": settings}
 
 
-def _notes(parts: Sequence[dict[str, Any]], problem: str, repeated: int) -> Iterator[str]:
+def _notes(parts: Sequence[dict[str, Any]], numbers: pl.DataFrame, repeated: int) -> Iterator[str]:
     """Yield what the reader should know first: variants that are not compared or repeat, labels like a baseline."""
-    first, metric = parts[0], metrics_of(problem)[0]
+    first = parts[0]
     if first["rows"] and first["compared"] < _FEW_COMPARED * first["variants"]:
         lacking = ", ".join(f"{row['predictor']} ({row['missing']:,})" for row in first["rows"] if row["missing"])
         yield (
@@ -381,30 +346,23 @@ def _notes(parts: Sequence[dict[str, Any]], problem: str, repeated: int) -> Iter
             "variants."
         )
     if repeated:
+        yield f"{repeated:,} rows are of an allele that came before; they are used, so that intervals are too narrow."
+    if numbers.is_empty():
+        return
+    metric = "auroc" if "auroc" in numbers else "spearman"
+    either = pl.min_horizontal("compared", "positives", pl.col("compared") - pl.col("positives")) >= _ENOUGH
+    followed = numbers.filter((pl.col("model") == "") & (pl.col(metric).abs() >= _FOLLOWED) & either)
+    followed = followed.unique("predictor", keep="first", maintain_order=True)
+    for name, part, target, value in followed.select("predictor", "part", "target", metric).iter_rows():
         yield (
-            f"{repeated:,} rows are of an allele that came before; they are used, but not independent, so that "
-            "intervals are too narrow."
+            f"Labels follow the trivial baseline {name} ({part}, {target}: {METRIC_NAMES[metric]} {value:.3f}). They "
+            "may have been made from it, or the variants chosen by it; how a model compares with it then means little."
         )
-    followed = set()
-    for part in parts:
-        positives = part["compared_positives"]
-        sides = [part["compared"]] if positives is None else [positives, part["compared"] - positives]
-        for row in part["rows"] if min(sides) >= _ENOUGH else ():
-            name, value = row["predictor"], row[metric]
-            if not row["model"] and name not in followed and value is not None and abs(value) >= _FOLLOWED[metric]:
-                followed.add(name)
-                yield (
-                    f"Labels follow the trivial baseline {name} ({part['name']}, {part['target']}: "
-                    f"{METRIC_NAMES[metric]} {value:.3f}). They may have been made from it, or the variants chosen by "
-                    "it; how a model compares with it then means little."
-                )
 
 
 def _table(parts: Sequence[dict[str, Any]]) -> pl.DataFrame:
     """Return every number of the parts, a row for each part, target and predictor."""
-    rows = []
-    for part in parts:
-        own = {"part": part["name"], "target": part["target"], "variants": part["variants"]}
-        own |= {"compared": part["compared"], "positives": part["compared_positives"]}
-        rows += [own | row for row in part["rows"]]
+    names = {"name": "part", "target": "target", "variants": "variants", "compared": "compared"}
+    names |= {"compared_positives": "positives"}
+    rows = [{names[key]: part[key] for key in names} | row for part in parts for row in part["rows"]]
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col(pl.Float64).round(9))

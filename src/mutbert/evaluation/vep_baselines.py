@@ -43,7 +43,7 @@ class Predictor(NamedTuple):
     model: str  # empty for a trivial baseline
     description: str
     extreme: int  # −1 where low values suggest an effect, 1 where high ones do
-    applies: Callable[[set[int]], bool] = lambda _: True  # whether it is compared among variants of these kinds
+    applies: Callable[[set[int]], bool] = bool  # whether it is compared among variants of these kinds
 
 
 def only_snvs(kinds: set[int]) -> bool:
@@ -62,38 +62,35 @@ def trivial_baselines(
     """
     found: dict[str, tuple[Predictor, Float64]] = {}
     notes = []
+
+    def add(name: str, values: Float64, extreme: int, words: str, applies: Callable[[set[int]], bool] = bool) -> None:
+        found[name] = Predictor("", words, extreme, applies), values
+
     if "frequency" in variants:
-        words = "allele frequency, from the table"
-        found["allele frequency"] = Predictor("", words, -1), _floats(variants, "frequency")
+        add("allele frequency", _floats(variants, "frequency"), -1, "allele frequency, from the table")
     elif len(genome.arrays["variant_position.npy"]):
         words = "frequency of the alternate base in the genome store, SNVs"
-        found["allele frequency"] = Predictor("", words, -1, only_snvs), store_frequencies(genome, alleles)
+        add("allele frequency", store_frequencies(genome, alleles), -1, words, only_snvs)
     else:
         notes.append("Allele frequency is not a baseline: the genome store has no variants, and no column was named.")
-    change_A = changes(genome, alleles)
-    found["substitution order"] = Predictor("", _ORDER, 1), _RANK_K[change_A]
+    change_A, (fold_A, by) = changes(genome, alleles), make_folds(alleles)
+    add("substitution order", _RANK_K[change_A], 1, _ORDER)
     if problem != "multiclass":
-        fold_A, by = make_folds(alleles)
         learnt_A = cross_validated(change_A, _floats(variants, "target"), fold_A, problem)
         if learnt_A is None:
-            notes.append(
-                "Substitution class is not a baseline: there are too few variants of both classes to predict each part "
-                "from the others."
-            )
+            notes.append("Substitution class is not a baseline: too few variants of both classes to learn it from.")
         else:
+            model, folds = "logistic" if problem == "binary" else "ridge", int(fold_A.max()) + 1
             words = (
-                f"{'logistic' if problem == 'binary' else 'ridge'} regression on {len(CHANGES)} classes of changes, "
-                f"predicted for each of {int(fold_A.max()) + 1} parts ({by}) from the others"
+                f"{model} regression on {len(CHANGES)} classes of changes, each of {folds} parts ({by}) from the others"
             )
-            found["substitution class"] = Predictor("", words, 1), learnt_A
-    words = f"share of G and C in {context:,} bases around"
-    found["GC content"] = Predictor("", words, 1), gc(genome, alleles, context)
+            add("substitution class", learnt_A, 1, words)
+    add("GC content", gc(genome, alleles, context), 1, f"share of G and C in {context:,} bases around")
     if "splice" in variants:
-        words = "bases to the nearest splice site, from the table"
-        found["splice distance"] = Predictor("", words, -1), _floats(variants, "splice")
+        add("splice distance", _floats(variants, "splice"), -1, "bases to the nearest splice site, from the table")
     if (alleles.kind_A == Kind.INDEL).any():
         words = "bases that an indel inserts or deletes, 0 of others"
-        found["indel length"] = Predictor("", words, 1, lambda kinds: Kind.INDEL in kinds), indel_lengths(alleles)
+        add("indel length", indel_lengths(alleles), 1, words, lambda kinds: Kind.INDEL in kinds)
     return found, notes
 
 

@@ -14,21 +14,20 @@ import polars as pl
 
 from mutbert.effects.alleles import Kind
 from mutbert.scoring.metrics import evaluate
-from mutbert.scoring.resampling import bootstrap_interval, compare, holm
+from mutbert.scoring.resampling import TaskScores, bootstrap_interval, difference, holm, interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    import numpy.typing as npt
-
-    from mutbert.arrays import Float64
+    from mutbert.arrays import Float64, Int64
     from mutbert.evaluation.vep_baselines import Predictor
     from mutbert.progress import Advance
+
+    Row = dict[str, Any]
 
 ALL: Final = "all variants"
 KIND_NAMES: Final = {"SNV": Kind.SNV, "MNV": Kind.MNV, "indel": Kind.INDEL}
 """The column ``kind``."""
-DIRECTIONS: Final = ("damaging", "tolerated", "either")
 
 _MOST_GROUPS: Final = 20
 _FEWEST: Final = {"binary": 2, "regression": 3}
@@ -40,163 +39,132 @@ def metrics_of(problem: str) -> tuple[str, str]:
 
 
 def split_parts(variants: pl.DataFrame) -> tuple[list[tuple[str, pl.DataFrame]], list[str]]:
-    """Return all variants, those of each kind where there are several, and the largest groups first, by name.
-
-    With a note where there are more groups than are measured.
-    """
+    """Return all variants, those of each kind where there are several, and the largest groups first; and notes."""
     parts, kinds = [(ALL, variants)], variants.partition_by("kind", as_dict=True)
     if len(kinds) > 1:
         parts += [(name, kinds[name,]) for name in KIND_NAMES if (name,) in kinds]
     if "group" not in variants:
         return parts, []
-    grouped = variants.filter(pl.col("group") != "")
-    sizes = grouped.group_by("group").len().sort("len", "group", descending=[True, False])
-    groups = grouped.partition_by("group", as_dict=True)
-    parts += [(name, groups[name,]) for name in sizes["group"].head(_MOST_GROUPS)]
-    left = len(sizes) - _MOST_GROUPS
+    groups = variants.filter(pl.col("group") != "").partition_by("group", as_dict=True)
+    order = sorted(groups, key=lambda key: (-len(groups[key]), key))
+    parts += [(str(key[0]), groups[key]) for key in order[:_MOST_GROUPS]]
+    left = len(order) - _MOST_GROUPS
     return parts, [f"There are {left:,} more groups, with fewer variants; they are not shown."] if left > 0 else []
-
-
-def targets_of(problem: str, classes: Sequence[str]) -> Iterator[tuple[str, str, pl.Expr]]:
-    """Yield the name, problem and values of each target; of several classes, each against all others."""
-    if problem != "multiclass":
-        yield classes[-1], problem, pl.col("target")
-        return
-    for index, name in enumerate(classes):
-        yield name, "binary", (pl.col("target") == index).cast(pl.Float64)
 
 
 def measure_parts(
     variants: pl.DataFrame, predictors: Mapping[str, Predictor], problem: str, classes: Sequence[str], advance: Advance,
     *, direction: str, resamples: int, seed: int,
-) -> tuple[list[dict[str, Any]], str, list[str]]:  # fmt: skip
-    """Return every part as ``vep.json`` has it, the method of comparison, and the notes of `split_parts`.
+) -> tuple[list[Row], list[str]]:  # fmt: skip
+    """Return every part as ``vep.json`` has it, and notes; of several classes, each is compared with all others.
 
     `variants` has the columns ``kind``, ``target``, perhaps ``group``, and one for each predictor. `advance` is called
     with the fraction of all that is done.
     """
+    targets = {classes[-1]: pl.col("target")}
+    if problem == "multiclass":
+        problem = "binary"
+        targets = {name: (pl.col("target") == index).cast(pl.Float64) for index, name in enumerate(classes)}
     split, notes = split_parts(variants)
-    targets = list(targets_of(problem, classes))
-    draws = {"resamples": resamples, "seed": seed}
-    parts, methods = [], []
+    parts, draws = [], {"resamples": resamples, "seed": seed}
     for name, inside in split:
-        for target, own, values in targets:
-            part = {"name": name, "target": target}
-            measured, method = _measure(
-                inside.with_columns(values.alias("target")), predictors, target, own, direction, draws,
+        for target, values in targets.items():
+            measured = _measure(
+                inside.with_columns(target=values), predictors, target, problem, direction, draws,
                 lambda share: advance(share / len(split) / len(targets)),
             )  # fmt: skip
-            parts.append(part | measured)
-            methods.append(method)
-    return parts, next(filter(None, methods), ""), notes
-
-
-def choose(inside: pl.DataFrame, predictors: Mapping[str, Predictor]) -> tuple[list[str], list[str], pl.DataFrame]:
-    """Return the predictors of a part that are compared, those that would apply but vary in nothing, and the variants.
-
-    A baseline that is the same everywhere in the part, as the order of substitutions is among indels, is not compared,
-    nor is a model's score without values.
-    """
-    kinds = {int(KIND_NAMES[name]) for name in inside["kind"].unique()}
-    chosen: list[str] = []
-    empty: list[str] = []
-    for name, predictor in predictors.items():
-        if predictor.applies(kinds):
-            (chosen if inside[name].drop_nulls().n_unique() > (not predictor.model) else empty).append(name)
-    return chosen, empty, inside.drop_nulls(chosen) if chosen else inside
+            parts.append({"name": name, "target": target} | measured)
+    return parts, notes
 
 
 def _measure(
     inside: pl.DataFrame, predictors: Mapping[str, Predictor], target: str, problem: str, direction: str,
     draws: Mapping[str, int], advance: Advance,
-) -> tuple[dict[str, Any], str]:  # fmt: skip
-    """Return the counts and rows of a part, and the method of comparison."""
-    chosen, empty, common = choose(inside, predictors)
-    target_C = common["target"].to_numpy()
-    positives = None if problem == "regression" else int(inside["target"].sum())
-    part: dict[str, Any] = {
-        "variants": len(inside),
-        "compared": len(common),
-        "positives": positives,
-        "compared_positives": None if positives is None else int(target_C.sum()),
-        "empty": empty,
-        "why": _unusable(target_C, problem, target),
-        "rows": [],
-    }
+) -> Row:  # fmt: skip
+    """Return the counts and rows of a part."""
+    kinds = {int(KIND_NAMES[name]) for name in inside["kind"].unique()}
+    distinct = {name: inside[name].drop_nulls().n_unique() for name, one in predictors.items() if one.applies(kinds)}
+    # A baseline that is the same everywhere, as the order of substitutions is among indels, is not compared.
+    chosen = [name for name, count in distinct.items() if count > (not predictors[name].model)]
+    common = inside.drop_nulls(chosen) if chosen else inside
+    labels, binary = _labels(common, problem), problem == "binary"
+    part: Row = {
+        "variants": len(inside), "compared": len(common),
+        "positives": int(inside["target"].sum()) if binary else None,
+        "compared_positives": int(labels.sum()) if binary else None,
+        "empty": [name for name in distinct if name not in chosen],
+        "why": _unusable(labels, problem, target), "comparison": "", "rows": [],
+    }  # fmt: skip
     if part["why"]:
         advance(1)
-        return part, ""
-    labels, metrics = _labels(target_C, problem), metrics_of(problem)
-    scores: dict[str, list[Float64]] = {}
-    rows: dict[str, dict[str, Any]] = {}
+        return part
+    scores: dict[str, TaskScores] = {}
+    metrics = metrics_of(problem)
     for name in chosen:
-        raw_C = common[name].to_numpy()
+        raw_C, own = common[name].to_numpy(), inside.drop_nulls(name)
         turn = _turn(labels, raw_C, problem, direction, predictors[name].extreme)
-        scores[name] = [turn * raw_C]
-        row: dict[str, Any] = {"predictor": name, "model": predictors[name].model, "end": "low" if turn < 0 else "high"}
-        row["missing"] = inside[name].null_count()
-        for metric in metrics:
-            value, *ends = bootstrap_interval(problem, metric, labels, scores[name], **draws)
-            if problem == "regression":
-                # A correlation is that of the values as they are, with its sign.
-                value, ends = turn * value, sorted(turn * end for end in ends)
-            row |= {metric: value, f"{metric}_low": ends[0], f"{metric}_high": ends[1]}
-        own = inside.drop_nulls(name)
-        own_labels = _labels(own["target"].to_numpy(), problem)
-        sign = 1 if problem == "regression" else turn
-        row["alone"] = evaluate(problem, own_labels, sign * own[name].to_numpy(), metrics[:1])[metrics[0]]
-        rows[name] = row
+        scores[name] = TaskScores(problem, metrics[0], labels, [turn * raw_C])
+        row: Row = {"predictor": name, "model": predictors[name].model, "end": "low" if turn < 0 else "high"}
+        first, second = (
+            interval([scores[name]], **draws),
+            bootstrap_interval(problem, metrics[1], labels, [turn * raw_C], **draws),
+        )
+        for metric, (value, *ends) in zip(metrics, (first, second), strict=True):
+            # A correlation is that of the values as they are, with its sign.
+            value, low, high = (value, *ends) if binary else (turn * value, *sorted(turn * end for end in ends))
+            row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+        values = own[name].to_numpy() * (turn if binary else 1)
+        row["alone"] = evaluate(problem, _labels(own, problem), values, metrics[:1])[metrics[0]]
+        part["rows"].append(row | {"missing": len(inside) - len(own)})
         advance(0.5 / len(chosen))
-    method = _compare(rows, scores, labels, problem, draws, advance)
-    part["rows"] = [
-        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-        for row in rows.values()
-    ]
-    return part, method
+    part["comparison"] = _compare(part["rows"], scores, metrics[0], draws, advance)
+    part["rows"] = [{key: _defined(value) for key, value in row.items()} for row in part["rows"]]
+    return part
 
 
 def _compare(
-    rows: Mapping[str, dict[str, Any]], scores: Mapping[str, list[Float64]], labels: npt.NDArray[Any], problem: str,
-    draws: Mapping[str, int], advance: Advance,
-) -> str:  # fmt: skip
+    rows: list[Row], scores: Mapping[str, TaskScores], metric: str, draws: Mapping[str, int], advance: Advance
+) -> str:
     """Add the difference of each model's predictor from the best baseline to its row; return how it was computed."""
-    metric, method, compared = metrics_of(problem)[0], "", []
-    strength = {name: abs(row[metric]) if problem == "regression" else row[metric] for name, row in rows.items()}
-    baselines = [name for name, row in rows.items() if not row["model"] and not math.isnan(strength[name])]
-    best = max(baselines, key=strength.__getitem__, default=None)
-    for name, row in rows.items():
+    strength = {row["predictor"]: abs(row[metric]) if metric == "spearman" else row[metric] for row in rows}
+    baselines = [row["predictor"] for row in rows if not row["model"] and not math.isnan(strength[row["predictor"]])]
+    best, method = max(baselines, key=strength.__getitem__, default=None), ""
+    for row in rows:
         row |= dict.fromkeys(("baseline", "difference", "difference_low", "difference_high", "p", "p_holm"))
         if best is not None and row["model"]:
-            *values, method = compare(
-                problem, metric, labels, scores[name], scores[best], permutations=draws["resamples"], **draws
-            )
-            row |= dict(zip(("difference", "difference_low", "difference_high", "p"), values, strict=True))
-            row["baseline"] = best
-            compared.append(row)
+            found = difference([scores[row["predictor"]]], [scores[best]], permutations=draws["resamples"], **draws)
+            row |= {"baseline": best, "difference": found.difference, "difference_low": found.low}
+            row |= {"difference_high": found.high, "p": found.p_value}
+            method = found.method
         advance(0.5 / len(rows))
+    compared = [row for row in rows if row["baseline"] is not None]
     for row, adjusted in zip(compared, holm([row["p"] for row in compared]), strict=True):
         row["p_holm"] = adjusted
     return method
 
 
-def _labels(target_C: Float64, problem: str) -> npt.NDArray[Any]:
+def _labels(variants: pl.DataFrame, problem: str) -> Float64 | Int64:
+    target_C: Float64 = variants["target"].to_numpy()
     return target_C.astype(np.int64) if problem == "binary" else target_C
 
 
-def _turn(labels: npt.NDArray[Any], raw_C: Float64, problem: str, direction: str, extreme: int) -> int:
+def _defined(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _turn(labels: Float64 | Int64, raw_C: Float64, problem: str, direction: str, extreme: int) -> int:
     """Return the factor, 1 or −1, that makes high values suggest positive labels."""
     if direction != "either":
         return extreme if direction == "damaging" else -extreme
     metric = metrics_of(problem)[0]
-    value = evaluate(problem, labels, raw_C, [metric])[metric]
-    return -1 if value < (0.5 if problem == "binary" else 0.0) else 1
+    return -1 if evaluate(problem, labels, raw_C, [metric])[metric] < (0.5 if problem == "binary" else 0) else 1
 
 
-def _unusable(target_C: Float64, problem: str, name: str) -> str:
+def _unusable(labels: Float64 | Int64, problem: str, name: str) -> str:
     """Return why nothing can be measured; empty where it can."""
-    if len(target_C) < _FEWEST[problem]:
-        return f"{len(target_C)} variants have a value of every predictor, which is too few"
-    if len(np.unique(target_C)) == 1:
-        value = "of one value" if problem == "regression" else f"{'all' if target_C[0] else 'none are'} {name}"
-        return f"the labels of the {len(target_C):,} variants that are compared are {value}"
+    if len(labels) < _FEWEST[problem]:
+        return f"{len(labels)} variants have a value of every predictor, which is too few"
+    if len(np.unique(labels)) == 1:
+        value = "of one value" if problem == "regression" else f"{'all' if labels[0] else 'none are'} {name}"
+        return f"the labels of the {len(labels):,} variants that are compared are {value}"
     return ""

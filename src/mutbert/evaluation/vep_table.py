@@ -7,7 +7,6 @@ Its columns are `chromosome`, `position` (1-based), `ref`, `alt` and `label` as 
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,22 +15,12 @@ import polars as pl
 from mutbert.errors import InputError
 from mutbert.genome.vcf import read_header, read_records
 from mutbert.regions import names_text
-from mutbert.tables import (
-    LINE,
-    MISSING,
-    SourceFile,
-    find_file,
-    listed_names,
-    numbers,
-    positions,
-    read_table,
-    reject,
-    texts_of,
-)
+from mutbert.tables import LINE, MISSING, find_file, listed_names, numbers, positions, read_table, reject, texts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
+
+    from mutbert.tables import SourceFile
 
 NO_LABEL: Final = "no_label"
 LEFT_OUT: Final = "left_out"
@@ -52,15 +41,15 @@ _MOST_CLASSES: Final = 30
 class VepColumns:
     """The meaning of a table's columns, or of a VCF's INFO fields."""
 
-    label: str | None = None  # classes, or else
-    effect: str | None = None  # numbers
-    positive: tuple[str, ...] = ()  # values of the label
-    negative: tuple[str, ...] = ()  # by default all others; with it, others are left out
+    label: str | None = None  # column, or INFO field, of classes
+    effect: str | None = None  # instead of --label: one of numbers
+    positive: tuple[str, ...] = ()  # values of the label that are positive; others are negative
+    negative: tuple[str, ...] = ()  # values that are negative; with it, others are left out
     exclude: tuple[str, ...] = ()  # values to leave out
-    frequency: str | None = None  # of the alternate allele, from 0 to 1
-    splice_distance: str | None = None  # bases to the nearest splice site, on either side
-    group: str | None = None  # by which results are also split
-    chromosome: str | None = None  # of a table without one of the usual names
+    frequency: str | None = None  # column of allele frequencies, from 0 to 1; by default the genome store's
+    splice_distance: str | None = None  # column of bases to the nearest splice site, on either side
+    group: str | None = None  # column by which results are also split
+    chromosome: str | None = None  # columns of a table without the usual names
     position: str | None = None
     ref: str | None = None
     alt: str | None = None
@@ -85,13 +74,11 @@ class VepColumns:
 
 def columns_of(text: str | None, columns: VepColumns) -> VepColumns:
     """Return columns with what ``chromosome=CHR,position=POS`` sets of `VARIANT_COLUMNS`."""
-    named: dict[str, Any] = {}
-    for entry in text.split(",") if text else ():
-        what, _, name = (word.strip() for word in entry.partition("="))
-        if what not in VARIANT_COLUMNS or not name:
-            options = ",".join(f"{what}=NAME" for what in VARIANT_COLUMNS)
-            raise InputError(f"--columns {text}: use {options}, or some of them")
-        named[what] = name
+    entries = [entry.partition("=") for entry in text.split(",")] if text else []
+    named: dict[str, Any] = {what.strip(): name.strip() for what, _, name in entries}
+    if not (named.keys() <= VARIANT_COLUMNS.keys() and all(named.values())):
+        options = ",".join(f"{what}=NAME" for what in VARIANT_COLUMNS)
+        raise InputError(f"--columns {text}: use {options}, or some of them")
     return replace(columns, **named)
 
 
@@ -120,14 +107,12 @@ def read_labelled(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame,
     if columns.splice_distance is not None:
         frame = frame.with_columns(splice=numbers(texts, name, columns.splice_distance).abs())
     if columns.group is not None:
-        frame = frame.with_columns(group=texts.select(_known(columns.group).fill_null("")).to_series())
-    if columns.effect is not None:
-        target = numbers(texts, name, columns.effect)
-        frame = frame.with_columns(target=target).with_columns(
-            reason=pl.when(pl.col("target").is_null()).then(pl.lit(NO_LABEL))
-        )
-        return frame, Labels(source, "regression", (columns.effect,))
-    return _with_classes(frame, source, columns)
+        frame = frame.with_columns(texts.select(_known(columns.group).fill_null("").alias("group")))
+    if columns.effect is None:
+        return _with_classes(frame, source, columns)
+    target = numbers(texts, name, columns.effect)
+    reason = pl.when(target.is_null()).then(pl.lit(NO_LABEL))
+    return frame.with_columns(target=target, reason=reason), Labels(source, "regression", (columns.effect,))
 
 
 def _from_table(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, pl.DataFrame, SourceFile]:
@@ -205,14 +190,12 @@ def _with_classes(frame: pl.DataFrame, source: SourceFile, columns: VepColumns) 
     """Return the frame with targets of classes."""
     label, place = columns.label, source.place
     values: list[str] = frame.select(_known("label").drop_nulls().unique().sort()).to_series().to_list()
-    named = (*columns.positive, *columns.negative, *columns.exclude)
     excluded = set(columns.exclude)
     if columns.negative:
         excluded |= set(values) - set(columns.positive) - set(columns.negative)
     there = [value for value in values if value not in excluded]
-    unnamed = [value for value in values if value not in named]
     notes = tuple(
-        f"No variant has the value {value} that --{option} names{_meant(value, unnamed)}."
+        f"No variant has the value {value} that --{option} names."
         for option in ("positive", "negative", "exclude")
         for value in getattr(columns, option)
         if value not in values
@@ -220,12 +203,11 @@ def _with_classes(frame: pl.DataFrame, source: SourceFile, columns: VepColumns) 
     if columns.positive:
         if not set(columns.positive) & set(there):
             raise InputError(
-                f"{place}: {label} is nowhere {' or '.join(columns.positive)}{_meant(columns.positive[0], unnamed)}; "
-                f"there are {listed_names(values)}"
+                f"{place}: {label} is nowhere {' or '.join(columns.positive)}; there are {listed_names(values)}"
             )
         problem, target_of = "binary", {value: float(value in columns.positive) for value in there}
         others = [value for value in there if value not in columns.positive]
-        classes: tuple[str, ...] = (_joined(others), _joined(columns.positive))
+        classes: tuple[str, ...] = (_joined(others), _joined(list(columns.positive)))
     elif all(value.lower() in _TRUTHS for value in there):
         problem, classes = "binary", ("0", "1")
         target_of = {value: _TRUTHS[value.lower()] for value in there}
@@ -248,12 +230,5 @@ def _with_classes(frame: pl.DataFrame, source: SourceFile, columns: VepColumns) 
     return frame, Labels(source, problem, classes, notes)
 
 
-def _meant(value: str, there: Sequence[str]) -> str:
-    """Return a question for the most similar value, if there is one."""
-    by_lower = {other.lower(): other for other in there}
-    near = difflib.get_close_matches(value.lower(), by_lower, n=1, cutoff=0.8)
-    return f" (did you mean {by_lower[near[0]]}?)" if near else ""
-
-
-def _joined(values: Sequence[str]) -> str:
+def _joined(values: list[str]) -> str:
     return names_text(values, 3).replace(", ", " / ") if len(values) != 1 else values[0]

@@ -13,20 +13,9 @@ import numpy as np
 import polars as pl
 from matplotlib.colors import LogNorm
 
-from mutbert.errors import InputError
+from mutbert.errors import InputError, one_line
+from mutbert.reports import plots
 from mutbert.reports.page import Section, Table, counted, write_page
-from mutbert.reports.plots import (
-    COLOURS,
-    INK,
-    WIDTH,
-    binary_curves,
-    forest,
-    legend_above,
-    new_figure,
-    shortened,
-    style,
-    svg,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,8 +23,7 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Float64
 
-    Part = dict[str, Any]
-    Row = Mapping[str, Any]
+    Record = Mapping[str, Any]
 
 RESULT: Final = "vep.json"
 SCORES: Final = "scores.parquet"
@@ -66,15 +54,14 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
     """Write the page of a folder of ``mutbert bench vep``; return its path."""
     try:
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        if result.get("version") != 2:
-            raise InputError(f"{folder / RESULT}: is of another version; make it again with 'mutbert bench vep'")
         variants = pl.read_parquet(folder / SCORES).filter(pl.col("reason") == "")
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{folder}: is not a complete folder of 'mutbert bench vep' ({error})") from None
+        raise InputError(f"{folder}: is no folder of 'mutbert bench vep', or damaged ({one_line(error)})") from None
+    if result["version"] != 2:
+        raise InputError(f"{folder / RESULT}: is of another version; make it again with 'mutbert bench vep'")
     parts, first = result["parts"], result["parts"][0]
     whole = [part for part in parts if part["name"] == first["name"]]
     others = [part for part in parts if part["name"] != first["name"]]
-    used = ", ".join(counted(count, kind) for kind, count in result["used"].items())
     sections = [
         *(_overview(result, part) for part in whole),
         *_curves(result, first, variants),
@@ -82,60 +69,61 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         *_by_part(result, others),
         _differences(result),
         _not_used(result),
-        *(Section(f"Numbers: {_where(result, part)}", **_numbers(result, part)) for part in others if part["rows"]),
+        *(Section(f"Numbers: {_where(result, part)}", *_numbers(result, part)) for part in others if part["rows"]),
         Section("How it was measured", facts=_methods(result)),
-        Section("Provenance", facts=result["facts"]),
+        _provenance(result["provenance"]),
     ]
+    used = ", ".join(counted(count, kind) for kind, count in result["used"].items())
     lead = f"{counted(result['rows'], 'row')}; used: {used}."
     path = folder / REPORT
     write_page(path, f"Variant effects: {result['name']}", lead, sections, notes=result["notes"], force=force)
     return path
 
 
-def _where(result: Mapping[str, Any], part: Part) -> str:
+def _where(result: Record, part: Record) -> str:
     return f"{part['name']}, {part['target']}" if result["problem"] == "multiclass" else str(part["name"])
 
 
-def _overview(result: Mapping[str, Any], part: Part) -> Section:
+def _firsts(part: Record) -> list[Record]:
+    """Return the first score of each model, which was asked for and did not come out best of many."""
+    return list({row["model"]: row for row in reversed(part["rows"]) if row["model"]}.values())[::-1]
+
+
+def _best(part: Record) -> list[Record]:
+    """Return the baseline that models are compared with, if there is one."""
+    names = {row["baseline"] for row in part["rows"]}
+    return [row for row in part["rows"] if row["predictor"] in names]
+
+
+def _overview(result: Record, part: Record) -> Section:
     metric = result["metrics"][0]
-    against = f": {part['target']} against all others" if result["problem"] == "multiclass" else ""
-    title = METRIC_NAMES[metric] + against
+    title = METRIC_NAMES[metric] + f": {part['target']} against all others" * (result["problem"] == "multiclass")
     if not part["rows"]:
         return Section(title, f"Not measured: {part['why']}.")
-    numbers = _numbers(result, part)
-    models = [row for row in part["rows"] if row["model"]]
     text = ""
-    if models and models[0]["baseline"] is not None:
-        # The score that was asked for, not the one that came out best of many.
-        row = models[0]
-        best = next(one for one in part["rows"] if one["predictor"] == row["baseline"])
+    for row, best in zip(_firsts(part)[:1], _best(part), strict=False):
         text = (
             f"{row['predictor']} has {_number(row[metric])} ({_interval(row, metric)}); the best trivial baseline, "
-            f"{row['baseline']}, has {_number(best[metric])}. The difference is {_number(row['difference'], '+')} "
-            f"({_interval(row, 'difference', '+')}; {_p_text(row['p_holm'])}, adjusted). "
+            f"{best['predictor']}, has {_number(best[metric])}. The difference is {_number(row['difference'], '+')} "
+            f"({_interval(row, 'difference', '+')}; {_p(row['p_holm'], 'p = ')}, adjusted). "
         )
-    text += "Models are blue, trivial baselines, which need no model, orange; lines are 95 % intervals."
-    rows = [(row["predictor"], *_ends(row, metric)) for row in part["rows"]]
-    name = METRIC_NAMES[metric]
-    figure = forest(
-        title, {"": rows}, f"{name} (chance: {_CHANCE[metric]:g})", reference=_CHANCE[metric],
-        highlighted=[row["predictor"] for row in models],
-    )  # fmt: skip
-    return Section(title, f"{text} {numbers['text']}", figure, numbers["tables"])
+    text += "Models are blue, trivial baselines, which need no model, orange; lines are 95 % intervals. "
+    numbers, _, tables = _numbers(result, part)
+    models = [row["predictor"] for row in part["rows"] if row["model"]]
+    rows, chance = [(row["predictor"], *_ends(row, metric)) for row in part["rows"]], _CHANCE[metric]
+    xlabel = f"{METRIC_NAMES[metric]} (chance: {chance:g})"
+    figure = plots.forest(title, {"": rows}, xlabel, reference=chance, highlighted=models)
+    return Section(title, text + numbers, figure, tables)
 
 
-def _numbers(result: Mapping[str, Any], part: Part) -> dict[str, Any]:
-    """Return text and table of a part's numbers."""
-    metrics = result["metrics"]
+def _numbers(result: Record, part: Record) -> tuple[str, tuple[str, ...], list[Table]]:
+    """Return text, no figures and the table of a part's numbers."""
+    metrics, positives = result["metrics"], part["compared_positives"]
     text = f"{part['compared']:,} of {counted(part['variants'], 'variant')} have a value of every predictor"
-    positives = part["compared_positives"]
-    if positives is None:
-        text += "."
-    else:
-        share = positives / part["compared"]
-        text += (
-            f"; {positives:,} are {part['target']}, so that chance is an AUROC of 0.5 and an AUPRC of {_number(share)}."
-        )
+    if positives is not None:
+        share = _number(positives / part["compared"])
+        text += f"; {positives:,} are {part['target']}, so that chance is an AUROC of 0.5 and an AUPRC of {share}"
+    text += "."
     if part["empty"]:
         text += f" Not compared, as it has no value here, or a baseline one alone: {', '.join(part['empty'])}."
     header = ["predictor", f"end that\nsuggests {'more' if positives is None else 'it'}"]
@@ -146,30 +134,23 @@ def _numbers(result: Mapping[str, Any], part: Part) -> dict[str, Any]:
          f"{row['missing']:,}", _number(row["alone"])]
         for row in part["rows"]
     ]  # fmt: skip
-    return {"text": text, "tables": [Table([*header, "missing", "alone"], rows)]}
+    return text, (), [Table([*header, "missing", "alone"], rows)]
 
 
-def _curves(result: Mapping[str, Any], part: Part, variants: pl.DataFrame) -> Iterator[Section]:
+def _curves(result: Record, part: Record, variants: pl.DataFrame) -> Iterator[Section]:
     if result["problem"] != "binary" or not part["rows"]:
         return
-    models = [row for row in part["rows"] if row["model"]]
-    # The first of each model, or several of one.
-    firsts = list({row["model"]: row for row in reversed(models)}.values())[::-1]
-    baselines = [row for row in part["rows"] if not row["model"]]
-    baselines.sort(key=lambda row: -math.inf if row["auroc"] is None else row["auroc"], reverse=True)
-    drawn = [*(firsts if len(firsts) > 1 else models)[:_CURVES], *baselines[:_BASELINE_CURVES]]
-    compared = variants.drop_nulls([row["predictor"] for row in part["rows"]])
+    firsts, baselines = _firsts(part), [row for row in part["rows"] if not row["model"]]
+    baselines.sort(key=lambda row: row["auroc"] or 0, reverse=True)
+    models = firsts if len(firsts) > 1 else [row for row in part["rows"] if row["model"]]
+    drawn = [*models[:_CURVES], *baselines[:_BASELINE_CURVES]]
+    compared, figures = variants.drop_nulls([row["predictor"] for row in part["rows"]]), []
     label_C = compared["target"].to_numpy().astype(np.int64)
-    curves: list[tuple[str, Any, str]] = [("ROC curves", "roc", "auroc")]
-    curves.append(("Precision-recall curves", "precision_recall", "auprc"))
-    figures = []
-    for title, kind, metric in curves:
-        scores = {
-            f"{_number(row[metric])} {row['predictor']}": (-1 if row["end"] == "low" else 1)
-            * compared[row["predictor"]].to_numpy()
-            for row in drawn
-        }
-        figures.append(binary_curves(title, kind, label_C, scores))
+    turned = [compared[row["predictor"]].to_numpy() * (-1 if row["end"] == "low" else 1) for row in drawn]
+    for metric, title in (("auroc", "ROC curves"), ("auprc", "Precision-recall curves")):
+        names = [f"{_number(row[metric])} {row['predictor']}" for row in drawn]
+        scores = dict(zip(names, turned, strict=True))
+        figures.append(plots.binary_curves(title, "roc" if metric == "auroc" else "precision_recall", label_C, scores))
     text = (
         f"All thresholds, {part['name']}: a model's scores and the best trivial baselines, with the area before each "
         "name. Broken lines are chance."
@@ -177,23 +158,21 @@ def _curves(result: Mapping[str, Any], part: Part, variants: pl.DataFrame) -> It
     yield Section("ROC and precision-recall curves", text, figures)
 
 
-def _spread(result: Mapping[str, Any], variants: pl.DataFrame) -> Iterator[Section]:
+def _spread(result: Record, variants: pl.DataFrame) -> Iterator[Section]:
     """Yield how the ratios of models are distributed."""
     scores = {name: name.removeprefix(f"{one['model']} ") for name, one in result["predictors"].items() if one["model"]}
     masked = {"LLR", "PLLR"} if {"LLR", "PLLR"} & {*scores.values()} else {"ULLR"}
-    names, classes, figures = [name for name, score in scores.items() if score in masked], result["classes"], []
-    for name in names:
+    classes, figures = result["classes"], []
+    for name in [name for name, score in scores.items() if score in masked]:
         own = variants.drop_nulls(name)
-        if not len(own):
-            continue
         value_C, target_C = own[name].to_numpy(), own["target"].to_numpy()
         if result["problem"] == "regression":
-            figures.append(_effect_figure(name, classes[0], value_C, target_C))
+            figures += [_effect_figure(name, classes[0], value_C, target_C)] * (len(own) > 0)
             continue
         count_K = np.bincount(target_C.astype(np.int64), minlength=len(classes))
         largest = sorted(np.argsort(-count_K, kind="stable")[:_CLASSES_DRAWN].tolist())
         by_class = {classes[index]: value_C[target_C == index] for index in largest if count_K[index]}
-        figures.append(_histogram(name, by_class))
+        figures += [_histogram(name, by_class)] * (len(own) > 0)
     if figures and result["problem"] == "regression":
         yield Section("Ratio and effect", "Brighter cells hold more variants.", figures)
     elif figures:
@@ -205,24 +184,19 @@ def _spread(result: Mapping[str, Any], variants: pl.DataFrame) -> Iterator[Secti
         yield Section("Ratio by class", text + few, figures)
 
 
-def _by_part(result: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[Section]:
+def _by_part(result: Record, parts: Sequence[Record]) -> Iterator[Section]:
     metric, figures = result["metrics"][0], []
-    for target in dict.fromkeys(part["target"] for part in parts):
-        panels, highlighted = {}, set()
-        for part in parts:
-            if part["target"] != target or not part["rows"]:
-                continue
-            models = [row for row in part["rows"] if row["model"]]
-            firsts = list({row["model"]: row for row in reversed(models)}.values())[::-1]
-            best = [row for row in part["rows"] if row["predictor"] == (models or [{"baseline": ""}])[0]["baseline"]]
-            highlighted |= {row["predictor"] for row in firsts}
-            rows = [(row["predictor"], *_ends(row, metric)) for row in (*firsts, *best)]
-            panels[f"{part['name']} ({part['compared']:,})"] = rows
-        if panels:
-            name = METRIC_NAMES[metric]
-            title = f"{name} by part" + (f": {target}" if result["problem"] == "multiclass" else "")
-            reference = _CHANCE[metric]
-            figures.append(forest(title, panels, title, reference=reference, highlighted=highlighted))
+    for target in dict.fromkeys(part["target"] for part in parts if part["rows"]):
+        own = [part for part in parts if part["target"] == target and part["rows"]]
+        panels = {
+            f"{part['name']} ({part['compared']:,})": [
+                (row["predictor"], *_ends(row, metric)) for row in (*_firsts(part), *_best(part))
+            ]
+            for part in own
+        }
+        models = {row["predictor"] for part in own for row in _firsts(part)}
+        title = f"{METRIC_NAMES[metric]} by part" + f": {target}" * (result["problem"] == "multiclass")
+        figures.append(plots.forest(title, panels, title, reference=_CHANCE[metric], highlighted=models))
     if parts:
         text = (
             "By kind of variant and by group, with the number of variants: the first score of each model, and the "
@@ -232,7 +206,7 @@ def _by_part(result: Mapping[str, Any], parts: Sequence[Part]) -> Iterator[Secti
         yield Section("By part", text + (f" Not measured: {'; '.join(without)}." if without else ""), figures)
 
 
-def _differences(result: Mapping[str, Any]) -> Section:
+def _differences(result: Record) -> Section:
     metric = METRIC_NAMES[result["metrics"][0]]
     rows = [
         [_where(result, part), row["predictor"], row["baseline"], _number(row["difference"], "+"),
@@ -254,7 +228,7 @@ def _differences(result: Mapping[str, Any]) -> Section:
     return Section(title, text, tables=[Table(header, rows)])
 
 
-def _not_used(result: Mapping[str, Any]) -> Section:
+def _not_used(result: Record) -> Section:
     title, total = "What was not used", counted(result["rows"], "row")
     if not result["not_used"]:
         return Section(title, f"All of {total} are used.")
@@ -266,16 +240,27 @@ def _not_used(result: Mapping[str, Any]) -> Section:
     return Section(title, text, facts={one: f"{count:,}: {result['reasons'][one]}" for one, count in counts})
 
 
-def _methods(result: Mapping[str, Any]) -> dict[str, str]:
-    compared = {row["predictor"]: "" for part in result["parts"] for row in part["rows"]}
-    descriptions = {name: result["predictors"][name]["description"] for name in compared}
-    methods = {name: text for name, text in result["methods"].items() if text}
-    columns = {
+def _methods(result: Record) -> dict[str, str]:
+    compared = dict.fromkeys(row["predictor"] for part in result["parts"] for row in part["rows"])
+    return {
+        "direction": _DIRECTIONS[result["direction"]],
+        "intervals": result["intervals"],
+        "comparisons": next((part["comparison"] for part in result["parts"] if part["comparison"]), "none"),
         "end": "whether low or high values of a predictor suggest the class, or higher numbers",
         "missing": "variants of the part without a value, which are not compared",
         "alone": f"{METRIC_NAMES[result['metrics'][0]]} on all variants with a value of this predictor",
+        **{name: result["predictors"][name]["description"] for name in compared},
     }
-    return {"direction": _DIRECTIONS[result["direction"]], **methods, **columns, **descriptions}
+
+
+def _provenance(origin: Record) -> Section:
+    facts = {"variants": origin["variants"]["place"], "genome": ", ".join(origin["genomes"])}
+    for name, model in origin["models"].items():
+        settings = {key: value for key, value in model["settings"].items() if value is not None}
+        words = ", ".join(f"{key} {' '.join(value) if key == 'scores' else value}" for key, value in settings.items())
+        facts[f"model {name}"] = f"SHA-256 {model['sha256'][:12]}, {words}"
+    facts |= {name: str(origin[name]) for name in ("surroundings", "resamples", "seed")}
+    return Section("Provenance", facts=facts, details={"All of it": json.dumps(origin, indent=1)})
 
 
 def _histogram(name: str, values: Mapping[str, Float64]) -> str:
@@ -283,38 +268,38 @@ def _histogram(name: str, values: Mapping[str, Float64]) -> str:
     low, high = _range(np.concatenate(list(values.values())))
     # As many as the smallest class has values enough for.
     bins = int(np.clip(1.5 * math.sqrt(min(map(len, values.values()))), 8, 50))
-    with style():
-        figure, axes = new_figure(WIDTH, 3.1)
+    with plots.style():
+        figure, axes = plots.new_figure(plots.WIDTH, 3.1)
         for index, (label, value_C) in enumerate(values.items()):
             count, edges = np.histogram(np.clip(value_C, low, high), bins=bins, range=(low, high))
-            share, colour = 100 * count / len(value_C), COLOURS[index % len(COLOURS)]
-            label = f"{shortened(label)} ({len(value_C):,})"
+            share, colour = 100 * count / len(value_C), plots.COLOURS[index % len(plots.COLOURS)]
+            label = f"{plots.shortened(label)} ({len(value_C):,})"
             axes.stairs(share, edges, color=colour, linewidth=1.4, label=label)
             if len(values) <= 3:
                 axes.stairs(share, edges, color=colour, alpha=0.2, fill=True, linewidth=0)
             axes.axvline(float(np.median(value_C)), color=colour, linewidth=1, linestyle="--")
         if low < 0 < high:
-            axes.axvline(0, color=INK, linewidth=0.8, alpha=0.6)
-        axes.set_xlabel(f"{shortened(name, 40)} (broken lines: medians)")
+            axes.axvline(0, color=plots.INK, linewidth=0.8, alpha=0.6)
+        axes.set_xlabel(f"{plots.shortened(name, 40)} (broken lines: medians)")
         axes.set_ylabel("variants of the class, %")
-        legend_above(figure, axes.get_legend_handles_labels()[0])
-        return svg(figure, f"{name} by class")
+        plots.legend_above(figure, axes.get_legend_handles_labels()[0])
+        return plots.svg(figure, f"{name} by class")
 
 
 def _effect_figure(name: str, effect: str, value_C: Float64, effect_C: Float64) -> str:
     """Return an effect against a score, as cells coloured by how many variants they hold."""
     ranges = [_range(value_C), _range(effect_C)]
     clipped = [np.clip(values, *ends) for values, ends in zip((value_C, effect_C), ranges, strict=True)]
-    with style():
-        figure, axes = new_figure(WIDTH, 4.0)
+    with plots.style():
+        figure, axes = plots.new_figure(plots.WIDTH, 4.0)
         *_, drawn = axes.hist2d(*clipped, bins=40, range=ranges, cmin=1, cmap="viridis", rasterized=True)
         drawn.set_norm(LogNorm(1, max(float(np.nanmax(drawn.get_array())), 2)))
         bar = figure.colorbar(drawn, ax=axes, label="variants per cell", format="{x:,.0f}")
         bar.outline.set_visible(False)
         bar.ax.yaxis.set_minor_formatter("")
-        axes.set_xlabel(shortened(name, 44))
-        axes.set_ylabel(shortened(effect, 36))
-        return svg(figure, f"{effect} against {name}")
+        axes.set_xlabel(plots.shortened(name, 44))
+        axes.set_ylabel(plots.shortened(effect, 36))
+        return plots.svg(figure, f"{effect} against {name}")
 
 
 def _range(value_C: Float64) -> tuple[float, float]:
@@ -323,14 +308,14 @@ def _range(value_C: Float64) -> tuple[float, float]:
     return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
-def _ends(row: Row, metric: str) -> tuple[float, float, float]:
+def _ends(row: Record, metric: str) -> tuple[float, float, float]:
     value, low, high = (
         math.nan if row[one] is None else row[one] for one in (metric, f"{metric}_low", f"{metric}_high")
     )
     return value, low, high
 
 
-def _interval(row: Row, name: str, sign: str = "") -> str:
+def _interval(row: Record, name: str, sign: str = "") -> str:
     return f"{_number(row[f'{name}_low'], sign)} to {_number(row[f'{name}_high'], sign)}"
 
 
@@ -338,10 +323,7 @@ def _number(value: float | None, sign: str = "") -> str:
     return "–" if value is None else f"{value:{sign}z.3f}"
 
 
-def _p(value: float | None) -> str:
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _p_text(value: float | None) -> str:
-    text = _p(value)
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
+def _p(value: float | None, equals: str = "") -> str:
+    if value is None:
+        return "–"
+    return f"{equals.rstrip('= ')} < 0.001".strip() if value < 0.001 else f"{equals}{value:.3f}"
