@@ -1,15 +1,20 @@
 """Tables of every format, and what is wrong with a file in one line with its place."""
 
 import gzip
+import hashlib
 
+import huggingface_hub
+import huggingface_hub.constants
+import huggingface_hub.errors
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pysam
 import pytest
 
 from mutbert.errors import InputError
-from mutbert.tables import LINE, numbers, positions, read_table, reject, truths
+from mutbert.tables import LINE, NoSuchFileError, SourceFile, find_file, numbers, positions, read_table, reject, truths
 
 
 def write(path, text):
@@ -124,3 +129,51 @@ def test_files_that_are_none_are_refused(tmp_path):
     assert refused(read_table, tmp_path / "a.csv", ["a"]).endswith("a.csv: no such file; check the path")
     assert "is a directory" in refused(read_table, tmp_path, ["a"])
     assert "does not tell the format" in refused(read_table, write(tmp_path / "a.xlsx", "a\n1\n"), ["a"])
+    with pysam.BGZFile(str(tmp_path / "b.csv.gz"), "w") as file:
+        file.write(b"a\n" + b"1234567890\n" * 20_000)
+    assert len(read_table(tmp_path / "b.csv.gz", ["a"])[0]) == 20_000
+    write(tmp_path / "c.csv", (tmp_path / "b.csv.gz").read_bytes()[:-28])
+    assert "cut short" in refused(read_table, tmp_path / "c.csv", ["a"])
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub that cannot be reached, and its cache with one commit of a data set."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    folder = tmp_path / "hub" / "datasets--owner--name"
+    files = folder / "snapshots" / COMMIT
+    (files / "sub").mkdir(parents=True)
+    write(files / "sub/a.csv.gz", "a,b\n1,2\n")
+    for name in ("main", "v1", "refs/convert/parquet"):
+        (folder / "refs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "refs" / name).write_text(COMMIT)
+    return files
+
+
+@pytest.mark.parametrize("at", ["", "@v1", "@main", f"@{COMMIT}", "@refs/convert/parquet", "@refs%2Fconvert%2Fparquet"])
+def test_a_file_of_the_hub_has_its_commit(hub, at):
+    place = f"hf://datasets/owner/name{at}/sub/a.csv.gz"
+    frame, source = read_table(place, ["a"])
+    assert frame.rows() == [(2, "1")]
+    data = (hub / "sub/a.csv.gz").read_bytes()
+    assert source == SourceFile(place, len(data), hashlib.sha256(data).hexdigest(), COMMIT)
+
+
+def test_what_the_hub_does_not_have_is_refused(hub, monkeypatch):
+    for name in ("name/none.csv", "other/a.csv"):
+        assert "the Hub cannot be reached" in refused(find_file, f"hf://datasets/owner/{name}")
+    assert "is a script, and none is ever run" in refused(find_file, "hf://datasets/owner/name/name.py")
+    for wrong in ("hf://owner/name/a.csv", "hf://datasets/name/a.csv", "hf://datasets/owner/name", "hf://models/a/b/c"):
+        assert "write hf://datasets/OWNER/NAME[@REVISION]/FILE" in refused(find_file, wrong)
+    assert "cannot be downloaded" in refused(find_file, "hf://datasets/own er/name/a.csv")
+
+    def fail(*_, **__):
+        raise huggingface_hub.errors.EntryNotFoundError("404\nEntry Not Found")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(NoSuchFileError, match="the data set has no file sub/a"):
+        find_file("hf://datasets/owner/name/sub/a.csv")

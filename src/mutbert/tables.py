@@ -37,7 +37,8 @@ _HUB: Final = "hf://"
 _HUB_FILE: Final = re.compile(
     r"hf://datasets/(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?/(?P<file>.+)"
 )
-_MISSING: Final = (".", "nan", "na", "n/a", "null", "none")
+MISSING: Final = (".", "nan", "na", "n/a", "null", "none")
+"""Words, in any case, for a value that is missing."""
 NUMBER: Final = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 """A number as text."""
 _POSITION: Final = r"^0*[1-9][0-9]{0,9}(?:\.0*)?$"
@@ -122,7 +123,14 @@ def read_table(
 
     def wanted(header: list[str]) -> list[str]:
         chosen = list(dict.fromkeys([*(columns(header) if callable(columns) else columns), *(where or {})]))
-        _check_columns(source.place, header, chosen)
+        for name in chosen:
+            if (count := header.count(name)) > 1:
+                raise InputError(f"{place}: column {name!r} comes {count} times; rename all but one")
+            if not count:
+                names = {other.strip().lower(): other for other in header}
+                near = difflib.get_close_matches(name.lower(), names, n=1)
+                hint = f"did you mean {names[near[0]]!r}?" if near else "choose the column by its name"
+                raise InputError(f"{place}: no column {name!r}; there are {listed_names(header)}; {hint}")
         return chosen
 
     frame = read(path, source.place, wanted)
@@ -146,17 +154,6 @@ def is_fasta(place: str) -> bool:
 
 def _suffix(place: str) -> str:
     return PurePosixPath(place.lower().removesuffix(".gz")).suffix
-
-
-def _check_columns(place: str, header: Sequence[str], wanted: Sequence[str]) -> None:
-    for name in wanted:
-        if name not in header:
-            names = {other.strip().lower(): other for other in header}
-            near = difflib.get_close_matches(name.lower(), names, n=1)
-            hint = f"did you mean {names[near[0]]!r}?" if near else "choose the column by its name"
-            raise InputError(f"{place}: no column {name!r}; there are {listed_names(header)}; {hint}")
-        if (count := header.count(name)) > 1:
-            raise InputError(f"{place}: column {name!r} comes {count} times; rename all but one")
 
 
 def listed_names(names: Iterable[str]) -> str:
@@ -188,7 +185,9 @@ def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
     # Rows and their columns are counted here, as polars fills up short rows and does not tell the lines of long ones.
     byte_B = np.frombuffer(data, dtype=np.uint8)
     newline_B = byte_B == ord("\n")
-    quoted_B = np.logical_xor.accumulate(byte_B == ord('"'))
+    quoted_B = byte_B == ord('"')
+    if quoted_B.any():
+        quoted_B = np.logical_xor.accumulate(quoted_B)
     end_R = np.append(np.flatnonzero(newline_B & ~quoted_B), np.flatnonzero(quoted_B[-1:]) + len(data))
     start_R = np.append(0, end_R[:-1] + 1)
     blank_R = end_R == start_R
@@ -197,13 +196,10 @@ def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
     columns_R = (np.diff(column_R, prepend=0) + 1)[~blank_R]
     wrong = np.flatnonzero(columns_R != columns_R[0])
     if len(wrong) or quoted_B[-1]:
-        row = int(wrong[0]) if len(wrong) else -1
-        what = f"has {columns_R[row]} columns where the header has {columns_R[0]}"
-        what = what if len(wrong) else "a quotation mark is not closed"
-        by = "commas" if separator == "," else "tabs"
-        raise InputError(
-            f"{place}, line {line_R[row]}: {what}; separate columns by {by}, and quote values that have one"
-        )
+        row, by = int([*wrong, -1][0]), "commas" if separator == "," else "tabs"
+        ragged = f"has {columns_R[row]} columns where the header has {columns_R[0]}"
+        what = ragged if len(wrong) else "a quotation mark is not closed"
+        raise InputError(f"{place}, line {line_R[row]}: {what}; separate columns by {by}, and quote values with {by}")
     data = np.delete(byte_B, end_R[blank_R]).tobytes()
     try:
         end = int((end_R - start_R)[~blank_R][0])
@@ -262,12 +258,18 @@ def _read_fastx(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
 
 def reject(frame: pl.DataFrame, place: str, column: str, bad: pl.Expr | pl.Series, what: str) -> None:
     """Raise InputError for the first row that is bad, with its line and value. A `LINE` of text is used as it is."""
-    wrong = frame.filter(bad).head(1)
+    wrong = frame.with_row_index("\0row").filter(bad)
     if len(wrong):
-        line, value = wrong[LINE][0], wrong[column][0]
-        kind = "row" if _suffix(place) == ".parquet" else "record" if is_fasta(place) else "line"
-        at = line if isinstance(line, str) else f"{kind} {line}"
-        raise InputError(f"{place}, {at}: {column} is {'missing' if value is None else repr(value)}; {what}")
+        value = wrong[column][0]
+        shown = "missing" if value is None else repr(value if len(value) < 100 else f"{value[:97]}...")
+        raise row_error(frame, place, wrong["\0row"][0], f"{column} is {shown}; {what}")
+
+
+def row_error(frame: pl.DataFrame, place: str, row: int, what: str) -> InputError:
+    """Return the error for a row of a frame, with its line in the file; a `LINE` of text is used as it is."""
+    line = frame[LINE][row]
+    kind = "row" if _suffix(place) == ".parquet" else "record" if is_fasta(place) else "line"
+    return InputError(f"{place}, {line if isinstance(line, str) else f'{kind} {line}'}: {what}")
 
 
 def texts_of(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
@@ -305,4 +307,4 @@ def truths(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
 def _present(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
     """Return a column of text, null where it has a word for a missing value."""
     texts = texts_of(frame, place, column)
-    return texts.zip_with(~texts.str.to_lowercase().is_in(_MISSING).fill_null(True), pl.Series([None], dtype=pl.String))
+    return texts.zip_with(~texts.str.to_lowercase().is_in(MISSING).fill_null(True), pl.Series([None], dtype=pl.String))

@@ -1,28 +1,37 @@
-"""Keys against sets of strings; splits against what they promise."""
+"""Keys against sets of strings; splits against what they promise; the parts of a task and what they share."""
 
 from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutbert import alphabet
-from mutbert.examples import splits
+from mutbert.errors import InputError
 from mutbert.examples.files import read_examples
 from mutbert.examples.splits import Overlap, grouped_split, leaks, overlap, random_split, region_split, sequence_keys
 from mutbert.examples.table import Examples
+from mutbert.examples.task_data import SPLITS, part_task
 from mutbert.regions import Region
+from mutbert.tables import SourceFile
 
+modest = settings(max_examples=40)
 COMPLEMENT = str.maketrans("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN")
 # Short ones of few letters, so that equal and reversed ones come often.
 SEQUENCES = st.lists(st.text("ACGTN", min_size=1, max_size=4), max_size=30)
 
 
-def make(sequences):
-    count = len(sequences)
-    offsets = np.cumsum([0, *map(len, sequences)])
-    return Examples(alphabet.encode("".join(sequences)), offsets, None, ("",) * count, (None,) * count, "", ())
+def make(sequences, labels=None):
+    offsets, count = np.cumsum([0, *map(len, sequences)]), len(sequences)
+    names, problem = ("",) * count, "" if labels is None else "binary"
+    classes = () if labels is None else ("0", "1")
+    codes = alphabet.encode("".join(sequences))
+    return Examples(codes, offsets, labels, names, (None,) * count, problem, classes)
+
+
+def examples(sequences, labels=None):
+    return make(sequences, np.arange(len(sequences)) % 2 if labels is None else np.array(labels))
 
 
 def reverse(sequence):
@@ -34,25 +43,15 @@ def draw_sequences(count, length, seed=0):
     return [alphabet.decode(row) for row in codes]
 
 
+@modest
 @given(SEQUENCES)
 def test_keys_are_equal_where_sequences_are(sequences):
     keys = sequence_keys(make(sequences), strands=False)
     assert (keys[:, None] == keys).tolist() == [[one == other for other in sequences] for one in sequences]
-
-
-@given(SEQUENCES)
-def test_keys_of_both_strands_are_equal_where_a_strand_is(sequences):
     keys = sequence_keys(make(sequences))
     expected = [[one in (other, reverse(other)) for other in sequences] for one in sequences]
     assert (keys[:, None] == keys).tolist() == expected
     assert (keys == sequence_keys(make([reverse(text) for text in sequences]))).all()
-
-
-@given(st.text("ACGTRYSWKMBDHVN", min_size=1, max_size=40))
-def test_a_key_depends_on_its_own_sequence_alone(sequence):
-    alone = sequence_keys(make([sequence]))
-    among = sequence_keys(make(["ACGT" * 30, sequence, "N"]))
-    assert alone[0] == among[1]
 
 
 def test_all_short_sequences_have_keys_of_their_own():
@@ -65,15 +64,17 @@ def test_all_short_sequences_have_keys_of_their_own():
     assert len(np.unique(sequence_keys(make(every)))) == (4**8 + 4**4) // 2
 
 
-def test_keys_are_the_same_in_pieces_of_any_size(monkeypatch):
-    rng = np.random.default_rng(1)
-    examples = make([alphabet.decode(rng.integers(0, 15, n).astype(np.uint8)) for n in rng.integers(1, 50, 40)])
-    whole = sequence_keys(examples)
-    for size in (1, 7, 100):
-        monkeypatch.setattr(splits, "_BASES_AT_ONCE", size)
-        assert (sequence_keys(examples) == whole).all()
+def test_keys_are_the_same_in_pieces_and_when_rows_are_chosen():
+    # More bases than are computed at once.
+    texts = [text * 300 for text in draw_sequences(40, 30)]
+    examples = make(texts)
+    keys = examples.strand_keys
+    assert keys.T.tolist() == [make([text]).strand_keys[:, 0].tolist() for text in texts]
+    rows = np.array([7, 3, 3])
+    assert (examples.select(rows).strand_keys == keys[:, rows]).all()
 
 
+@modest
 @given(SEQUENCES, SEQUENCES)
 def test_overlap_and_leaks_are_those_of_sets(train, other):
     in_train = [text in train for text in other]
@@ -107,6 +108,7 @@ def check_partition(split, count):
     assert sorted([*split.train.tolist(), *split.validation.tolist()]) == list(range(count))
 
 
+@modest
 @given(st.integers(2, 300), st.floats(0.001, 0.999), st.integers(0, 2**62))
 def test_a_random_split_holds_out_the_share(count, share, seed):
     split = random_split(count, share, seed)
@@ -117,16 +119,7 @@ def test_a_random_split_holds_out_the_share(count, share, seed):
     assert again.validation.tolist() == split.validation.tolist()
 
 
-def test_random_splits_are_random():
-    assert len(random_split(30_000, 0.1, 1).validation) == 3000
-    held = np.zeros(50)
-    for seed in range(400):
-        held[random_split(50, 0.2, seed).validation] += 1
-    # Each row is held out 80 times of 400, with a standard deviation of 8.
-    assert np.abs(held - 80).max() < 40
-    assert 4 < held.std() < 12
-
-
+@modest
 @given(st.data(), st.integers(1, 60), st.sampled_from([0.1, 0.25, 0.5, 0.8]), st.integers(0, 1000))
 def test_groups_stay_together(data, count, share, seed):
     pool = draw_sequences(20, 10)
@@ -161,23 +154,9 @@ def test_a_grouped_split_does_not_depend_on_the_order_of_rows():
     held = {sequences[row] for row in grouped_split(labels, keys, 0.2, 9).validation}
     assert held == {shuffled[row] for row in grouped_split(labels[order], keys_shuffled, 0.2, 9).validation}
     assert held != {sequences[row] for row in grouped_split(labels, keys, 0.2, 10).validation}
-    # Without a few rows, it is nearly the same.
-    fewer = {sequences[:-60][row] for row in grouped_split(labels[:-60], keys[:-60], 0.2, 9).validation}
-    assert len(held & fewer) > 0.7 * len(held)
 
 
-def test_what_cannot_be_held_out_is_trained_on():
-    one_group = grouped_split(None, sequence_keys(make(["ACGT"] * 10)), 0.3, 0)
-    assert (len(one_group.train), len(one_group.validation)) == (10, 0)
-    # The only row of a class is never held out; of mixed groups the most frequent label counts.
-    sequences = [*draw_sequences(20, 15), "A" * 15]
-    split = grouped_split(np.array([0] * 20 + [1]), sequence_keys(make(sequences)), 0.5, 0)
-    assert 20 in split.train.tolist()
-    mixed = np.array([0, 0, 1] * 5)
-    split = grouped_split(mixed, sequence_keys(make(np.repeat(draw_sequences(5, 15), 3).tolist())), 0.2, 1)
-    assert len(split.validation) == 3
-
-
+@modest
 @given(st.lists(st.integers(0, 7), min_size=2, max_size=200), st.sampled_from([0.1, 0.3, 0.6]), st.integers(0, 50))
 def test_contigs_are_held_out_whole(numbers, share, seed):
     names = [f"chr{number}" for number in numbers]
@@ -195,35 +174,97 @@ def test_contigs_are_held_out_whole(numbers, share, seed):
     assert len(train) == 1 or all(abs(off + sizes[name]) >= abs(off) for name in train)
 
 
-def test_contigs_about_the_share_are_held_out_and_seeds_differ():
-    regions = [Region(f"chr{number % 20}", number, number + 5) for number in range(2000)]
-    chosen = set()
-    for seed in range(10):
-        split = region_split(regions, 0.1, seed)
-        assert len(split.validation) == 200
-        chosen.add(tuple(split.validation[:2].tolist()))
-        assert region_split(regions, 0.1, seed).validation.tolist() == split.validation.tolist()
-    assert len(chosen) > 5
-    assert region_split([*regions, None], 0.1, 0) is None
-    assert region_split([], 0.1, 0) is None
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, -1, float("nan")])
-def test_a_share_that_is_none_is_refused(share):
+def test_what_does_not_fit_is_refused():
     keys = sequence_keys(make(["A", "C"]))
-    for call in (
-        lambda: random_split(10, share, 0),
-        lambda: grouped_split(None, keys, share, 0),
-        lambda: region_split([Region("a", 0, 1)], share, 0),
-    ):
-        with pytest.raises(ValueError, match="not between 0 and 1"):
-            call()
-
-
-def test_rows_and_labels_that_do_not_fit_are_refused():
+    for share in (0.0, 1.0, float("nan")):
+        for call in (
+            lambda share=share: random_split(10, share, 0),
+            lambda share=share: grouped_split(None, keys, share, 0),
+            lambda share=share: region_split([Region("a", 0, 1)], share, 0),
+        ):
+            with pytest.raises(ValueError, match="not between 0 and 1"):
+                call()
     with pytest.raises(ValueError, match="1 rows cannot be split"):
         random_split(1, 0.5, 0)
-    keys = sequence_keys(make(["A", "C"]))
     for labels in (np.zeros(3, dtype=np.int64), np.zeros(2), np.zeros((2, 1), dtype=np.int64)):
         with pytest.raises(ValueError, match="one class number a key"):
             grouped_split(labels, keys, 0.5, 0)
+
+
+def test_what_cannot_be_held_out_is_trained_on():
+    one_group = grouped_split(None, sequence_keys(make(["ACGT"] * 10)), 0.3, 0)
+    assert (len(one_group.train), len(one_group.validation)) == (10, 0)
+    # The only row of a class is never held out.
+    sequences = [*draw_sequences(20, 15), "A" * 15]
+    split = grouped_split(np.array([0] * 20 + [1]), sequence_keys(make(sequences)), 0.5, 0)
+    assert 20 in split.train.tolist()
+    assert region_split([Region("a", 0, 1), None], 0.1, 0) is None
+
+
+SOURCES = {name: SourceFile(f"{name}.csv", 1, f"sha of {name}", None) for name in SPLITS}
+
+
+def part(train, validation=None, test=None, *, how="random", share=0.1, drop_leaks=False):
+    return part_task(train, validation, test, SOURCES, how=how, share=share, seed=3, drop_leaks=drop_leaks)
+
+
+def written(part):
+    return [part.sequence(row) for row in range(len(part))]
+
+
+A, B, C, D = draw_sequences(4, 30, seed=9)
+TRAIN = [A, A, reverse(A), B, C, D]
+VALIDATION = [reverse(B), "ACGTAACC"]
+TEST = [A, A, reverse(C), "TTTTGGA"]
+
+
+def test_what_is_shared_is_counted_by_part():
+    data = part(examples(TRAIN), examples(VALIDATION), examples(TEST), how="file")
+    assert [tuple(count) for count in data.counts] == [
+        ("train", 6, 1, 0, 0, "sha of train"),
+        ("validation", 2, 0, 1, 0, "sha of validation"),
+        ("test", 4, 1, 3, 0, "sha of test"),
+    ]
+    assert [written(data.parts[name]) for name in SPLITS] == [TRAIN, VALIDATION, TEST]
+
+
+def test_leaks_are_dropped_from_the_training_data_alone_on_either_strand():
+    data = part(examples(TRAIN), examples(VALIDATION), examples(TEST), how="file", drop_leaks=True)
+    assert written(data.train) == [D]
+    assert (written(data.validation), written(data.test)) == (VALIDATION, TEST)
+    assert [tuple(count) for count in data.counts] == [
+        ("train", 1, 0, 0, 5, "sha of train"),
+        # What was shared is counted as it was.
+        ("validation", 2, 0, 1, 0, "sha of validation"),
+        ("test", 4, 1, 3, 0, "sha of test"),
+    ]
+    # Its label went with it.
+    assert data.train.known_labels.tolist() == [1]
+
+
+def test_a_grouped_share_parts_no_equal_sequences_and_keeps_the_classes():
+    distinct = draw_sequences(60, 30)
+    # Each three times, once of them reverse; the label goes with the sequence.
+    sequences = [turn(sequence) for sequence in distinct for turn in (str, str, reverse)]
+    labels = np.repeat(np.arange(60) % 3 == 0, 3).astype(np.int64)
+    data = part(examples(sequences, labels), how="grouped", share=0.2)
+    assert not np.isin(sequence_keys(data.validation), sequence_keys(data.train)).any()
+    assert len(data.train) + len(data.validation) == 180
+    assert data.validation.known_labels.sum() == 12
+    assert len(data.validation) == 36
+    counts = {count.split: count for count in data.counts}
+    assert counts["validation"].in_train == 0
+    assert counts["validation"].duplicates == 12
+
+
+def test_what_cannot_be_parted_is_refused():
+    with pytest.raises(InputError, match=r"train\.csv: there is no file of validation data"):
+        part(examples(TRAIN), how="file")
+    for how in ("random", "grouped"):
+        with pytest.raises(InputError, match=r"train\.csv: 1 sequences are too few to hold some out"):
+            part(examples([A]), how=how)
+    # All of one group: no side may stay empty.
+    with pytest.raises(InputError, match=r"train\.csv: 5 sequences are too few"):
+        part(examples([A] * 5, [0] * 5), how="grouped")
+    with pytest.raises(InputError, match=r"train\.csv: all of its sequences are in the validation or test data"):
+        part(examples([A, B]), examples([reverse(A)]), examples([B]), how="file", drop_leaks=True)

@@ -295,6 +295,8 @@ def recipes(_: Inputs) -> Answer:
 def suites(_: Inputs) -> Answer:
     names = ("tfbs", "nt", "eqtl", HERE / "inputs" / "own.yaml")
     said = json.loads(cli("bench", "list", *(word for name in names for word in ("--suite", name)), "--json"))
+    for protocol in (one for suite in said["suites"] if suite["eqtl"] for one in suite["eqtl"]["protocols"].values()):
+        protocol["c"] = [f"{float(c):g}" for c in protocol["c"]]
     return {suite.pop("name"): suite for suite in said["suites"]}
 
 

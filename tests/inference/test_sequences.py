@@ -69,10 +69,10 @@ BAD = [
     ("x.fq", "@a\nAC\n+\nII\n@b\nAC\n+\nI\n", "record 2: truncated quality"),
     ("x.fq", "@a\nAC\n+\nII\n@b\n", "record 2: the sequence is empty"),
     ("x.fa.gz", gzip.compress(b">a\nACGT\n" * 99, mtime=0)[:-9], "problem parsing"),
-    ("x.csv", "name,sequence\na,AC\nb,\n", "line 3: the sequence is empty"),
+    ("x.csv", "name,sequence\na,AC\nb,\n", "line 3: sequence is missing"),
     ("x.csv", "name,dna\na,ACGT\n", "no column 'sequence'; there are name, dna"),
     ("x.doc", ">a\nA\n", r"names no format; it should be one of \.fa, .*\.fastq, .*\.parquet, \.bed"),
-    ("x.parquet.gz", "PAR1", "does not tell the format"),
+    ("x.parquet", "PAR1", "is not Parquet or damaged"),
     ("x.bed", "chr1\t0\t5\n", "embedded from a genome; give it with --genome"),
 ]
 

@@ -6,19 +6,10 @@ import numpy as np
 import pytest
 import scipy.stats
 import sklearn.metrics as sk
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mutbert.scoring.metrics import (
-    COUNTED,
-    LOWER_IS_BETTER,
-    PROBLEMS,
-    RANKED,
-    evaluate,
-    metric_names,
-    predicted,
-    weighted_metric,
-)
+from mutbert.scoring.metrics import PROBLEMS, evaluate, metric_names, predicted, weighted_metric
 
 CASES = [(problem, metric) for problem in PROBLEMS for metric in metric_names(problem)]
 
@@ -78,6 +69,7 @@ def oracle(problem, metric, labels, scores):
 
 @pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
 @pytest.mark.parametrize("problem", PROBLEMS)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 40), columns=st.integers(2, 5))
 def test_metrics_are_those_of_scikit_learn_and_scipy(problem, seed, rows, columns):
     labels, scores = draw(problem, seed, rows, columns)
@@ -88,6 +80,7 @@ def test_metrics_are_those_of_scikit_learn_and_scipy(problem, seed, rows, column
 
 
 @pytest.mark.parametrize(("problem", "metric"), CASES)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 25), weightings=st.integers(1, 4))
 def test_a_weight_is_a_row_that_stands_there_as_often(problem, metric, seed, rows, weightings):
     labels, scores = draw(problem, seed, rows)
@@ -98,17 +91,6 @@ def test_a_weight_is_a_row_that_stands_there_as_often(problem, metric, seed, row
     for value, weight_N in zip(found, weight_RN, strict=True):
         repeated = evaluate(problem, np.repeat(labels, weight_N, axis=0), np.repeat(scores, weight_N, axis=0), [metric])
         assert value == pytest.approx(repeated[metric], abs=1e-10, nan_ok=True)
-
-
-@pytest.mark.parametrize(("problem", "metric"), CASES)
-def test_weights_are_left_as_they_were(problem, metric):
-    labels, scores = draw(problem, 1, 20)
-    scores = scores + np.linspace(0, 0.1, scores.size).reshape(scores.shape)
-    weight_RN = np.ones((2, 20))
-    metric_of = weighted_metric(problem, metric, labels, scores)
-    first = metric_of(weight_RN)
-    assert (weight_RN == 1).all()
-    np.testing.assert_array_equal(metric_of(weight_RN), first)
 
 
 @given(st.integers(0, 10_000), st.sampled_from([1e-9, 1.0, 1e9]), st.sampled_from([0.0, 1e3, -1e6]))
@@ -138,29 +120,6 @@ def test_a_resample_that_is_constant_has_no_correlation_however_it_is_rounded(se
         assert np.isnan(weighted_metric("regression", metric, labels, scores)(weight_RN)).all()
 
 
-def test_what_is_not_defined_is_not_a_number_and_what_is_by_convention_is_zero():
-    labels, scores = np.array([0, 1, 1, 0]), np.array([-1.0, -2, -3, -4])
-    found = evaluate("binary", labels, scores)
-    assert (found["mcc"], found["precision"], found["recall"], found["f1"]) == (0, 0, 0, 0)
-    assert found["accuracy"] == 0.5
-    for one_class in (np.zeros(4, int), np.ones(4, int)):
-        alone = evaluate("binary", one_class, scores)
-        assert math.isnan(alone["auroc"])
-        assert math.isnan(alone["auprc"])
-        assert alone["mcc"] == 0
-
-
-def test_columns_and_classes_that_do_not_occur_are_left_out_of_areas_but_not_of_counts():
-    scores = np.array([[0.0, 2, 9], [1, 0, 8], [3, 1, 7]])
-    labels = np.array([1, 0, 0])
-    found = evaluate("multiclass", labels, scores, ["auroc", "recall"])
-    assert found["auroc"] == 1
-    # Everything is said to be of the last class, which does not occur.
-    assert found["recall"] == 0
-    columns = np.array([[1, 0, 0], [0, 0, 1], [0, 0, 1]])
-    assert evaluate("multilabel", columns, scores, ["auroc"]) == {"auroc": 0}
-
-
 def test_infinite_decision_values_have_their_place():
     labels, scores = np.array([0, 1, 0, 1]), np.array([-np.inf, np.inf, 1, 2])
     assert evaluate("binary", labels, scores, ["auroc", "auprc", "accuracy"]) == {
@@ -175,42 +134,24 @@ def test_hard_predictions():
         predicted("regression", [1.0])
 
 
-def test_names():
-    assert metric_names("binary") == ("mcc", "accuracy", "f1", "precision", "recall", "auroc", "auprc")
-    assert metric_names("regression") == ("pearson", "spearman", "mse")
-    known = {*metric_names("binary"), *metric_names("regression")}
-    assert {*COUNTED, *RANKED, *LOWER_IS_BETTER} <= known
-    with pytest.raises(ValueError, match="problem 'ranking' is not known"):
-        metric_names("ranking")
-
-
 @pytest.mark.parametrize(
     ("problem", "labels", "scores", "said"),
     [
-        ("binary", [0, 1], [0.5], r"labels of shape \(2,\) do not agree with scores of shape \(1,\) for binary"),
-        ("binary", [0, 1], [[0.5], [1]], r"scores for binary must have the shape \(n,\), not \(2, 1\)"),
-        ("multiclass", [0, 1], [0.5, 1], r"scores for multiclass must have the shape \(n, K\)"),
+        ("binary", [0, 1], [0.5], r"labels of shape \(2,\) and scores of shape \(1,\) do not fit binary"),
+        ("multiclass", [0, 1], [0.5, 1], "do not fit multiclass"),
         ("multiclass", [0, 0], [[1.0], [2]], "nothing to score"),
-        ("multilabel", [0, 1], [[0.5, 1], [0, 1]], "do not agree"),
-        ("regression", [0.0, 1], [[0.5], [1]], "do not agree"),
-        ("regression", [[[0.0]]], [[[0.5]]], r"\(n,\) or \(n, K\)"),
         ("binary", [], [], "nothing to score"),
-        ("regression", np.empty((0, 3)), np.empty((0, 3)), "nothing to score"),
         ("binary", [0, 1, 1], [0.5, np.nan, np.nan], "not a number in 2 places, first in row 1"),
         ("regression", [0.0, np.nan], [0.5, 1], "must be finite"),
-        ("regression", [0.0, 1], [0.5, np.inf], "must be finite"),
-        ("binary", [0, 2], [0.5, 1], "must be from 0 to 1, not from 0 to 2"),
-        ("multiclass", [0, 2], [[0.5, 1], [0, 1]], "must be from 0 to 1, not from 0 to 2"),
-        ("multilabel", [[0, -1]], [[0.5, 1]], "must be from 0 to 1, not from -1 to 0"),
-        ("binary", [0.0, 1], [0.5, 1], "must be integers, not float64"),
+        ("binary", [0, 2], [0.5, 1], "must be integers from 0 to 1, not int64 from 0 to 2"),
+        ("multilabel", [[0, -1]], [[0.5, 1]], "must be integers from 0 to 1"),
+        ("binary", [0.0, 1], [0.5, 1], "must be integers from 0 to 1, not float64"),
+        ("ranking", [0, 1], [0.5, 1], "problem 'ranking' is not known"),
     ],
 )
 def test_what_cannot_be_scored_is_refused_in_one_line(problem, labels, scores, said):
     with pytest.raises(ValueError, match=said) as refusal:
         evaluate(problem, labels, scores)
     assert "\n" not in str(refusal.value)
-
-
-def test_an_unknown_metric_is_refused():
     with pytest.raises(ValueError, match="binary has no metric 'mse'; it must be one of mcc, accuracy"):
         evaluate("binary", [0, 1], [0.5, 1], ["mse"])

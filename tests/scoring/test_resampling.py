@@ -10,17 +10,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutbert.scoring import resampling
 from mutbert.scoring.metrics import PROBLEMS, evaluate, metric_names
-from mutbert.scoring.resampling import (
-    INTERVAL_METHOD,
-    Interval,
-    average_interval,
-    bootstrap_interval,
-    compare,
-    compare_average,
-    holm,
-)
+from mutbert.scoring.resampling import INTERVAL_METHOD, Interval, TaskScores, difference, holm, interval
 
 CASES = [(problem, metric) for problem in PROBLEMS for metric in metric_names(problem)]
 
@@ -39,40 +30,32 @@ def draw(problem, seed, rows, models=1, noise=1.0):
     return labels, [signal + rng.normal(0, noise, signal.shape) for _ in range(models)]
 
 
-def coverage(truth, metric, sample, times=300):
-    hits = 0
-    for seed in range(times):
-        labels, scores = sample(np.random.default_rng(seed))
-        found = bootstrap_interval(metric[0], metric[1], labels, [scores], resamples=300, seed=seed, confidence=0.9)
-        assert found.low <= found.value <= found.high
-        hits += found.low <= truth <= found.high
-    return hits / times
+def interval_of(problem, metric, labels, scores, **options):
+    return interval([TaskScores(problem, metric, labels, scores)], **options)
+
+
+def compare(problem, metric, labels, a, b, **options):
+    return difference(*([TaskScores(problem, metric, labels, scores)] for scores in (a, b)), **options)
 
 
 # With 300 samples, the standard error of a coverage of 0.9 is 0.017.
-def test_an_interval_of_accuracy_covers_the_truth_as_often_as_it_says():
-    def sample(rng):
-        labels = rng.integers(0, 2, 150)
-        right = rng.random(150) < 0.75
-        return labels, np.where(right, labels, 1 - labels) - 0.5
-
-    assert coverage(0.75, ("binary", "accuracy"), sample) == pytest.approx(0.9, abs=0.05)
-
-
-def test_an_interval_of_auroc_covers_the_truth_as_often_as_it_says():
-    def sample(rng):
-        labels = rng.integers(0, 2, 150)
-        return labels, labels + rng.normal(size=150)
-
-    assert coverage(scipy.stats.norm.cdf(1 / math.sqrt(2)), ("binary", "auroc"), sample) == pytest.approx(0.9, abs=0.05)
-
-
-def test_an_interval_of_correlation_covers_the_truth_as_often_as_it_says():
-    def sample(rng):
-        labels = rng.normal(size=150)
-        return labels, labels + rng.normal(size=150)
-
-    assert coverage(math.sqrt(0.5), ("regression", "pearson"), sample) == pytest.approx(0.9, abs=0.05)
+@pytest.mark.parametrize(
+    ("problem", "metric", "truth"),
+    [("binary", "accuracy", 0.75), ("binary", "auroc", scipy.stats.norm.cdf(math.sqrt(0.5))),
+     ("regression", "pearson", math.sqrt(0.5))],
+)  # fmt: skip
+def test_an_interval_covers_the_truth_as_often_as_it_says(problem, metric, truth):
+    hits = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 2, 150) if problem == "binary" else rng.normal(size=150)
+        scores = labels + rng.normal(size=150)
+        if metric == "accuracy":
+            scores = np.where(rng.random(150) < truth, labels, 1 - labels) - 0.5
+        found = interval_of(problem, metric, labels, [scores], resamples=300, seed=seed, confidence=0.9)
+        assert found.low <= found.value <= found.high
+        hits += found.low <= truth <= found.high
+    assert hits / 300 == pytest.approx(0.9, abs=0.05)
 
 
 def test_an_interval_over_seeds_is_as_wide_as_two_stages_of_drawing_say():
@@ -82,7 +65,7 @@ def test_an_interval_over_seeds_is_as_wide_as_two_stages_of_drawing_say():
     errors = 1 + rng.random(400)
     labels = np.zeros(400)
     scores = [np.sqrt(errors + level) for level in levels]
-    found = bootstrap_interval("regression", "mse", labels, scores, resamples=4000)
+    found = interval_of("regression", "mse", labels, scores, resamples=4000)
     spread = math.sqrt(levels.var() / 20 + errors.var() / 400)
     assert found.value == pytest.approx(errors.mean() + levels.mean())
     assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.08)
@@ -93,51 +76,46 @@ def test_an_average_over_tasks_draws_rows_in_each_independently():
     rng = np.random.default_rng(1)
     labels = np.zeros(500)
     parts = [("regression", "mse", labels, [np.sqrt(1 + rng.random(500))]) for _ in range(4)]
-    found = average_interval(parts, resamples=4000)
-    singles = [bootstrap_interval(*part, resamples=4000) for part in parts]
+    tasks = [TaskScores(*part) for part in parts]
+    found = interval(tasks, resamples=4000)
+    singles = [interval([task], resamples=4000) for task in tasks]
     assert found.value == pytest.approx(np.mean([single.value for single in singles]))
     width = math.sqrt(sum((single.high - single.low) ** 2 for single in singles)) / 4
     assert found.high - found.low == pytest.approx(width, rel=0.08)
     # The same task twice is not drawn in step either.
-    twice = average_interval([parts[0]] * 2, resamples=4000)
+    twice = interval([tasks[0]] * 2, resamples=4000)
     assert twice.high - twice.low == pytest.approx((singles[0].high - singles[0].low) / math.sqrt(2), rel=0.08)
 
 
 @pytest.mark.parametrize(("problem", "metric"), CASES)
 def test_intervals_hold_the_mean_over_seeds_and_depend_on_the_seed_alone(problem, metric):
     labels, scores = draw(problem, 3, 60, models=3)
-    found = bootstrap_interval(problem, metric, labels, scores, resamples=200, seed=5)
+    found = interval_of(problem, metric, labels, scores, resamples=200, seed=5)
     assert isinstance(found, Interval)
     assert found.value == pytest.approx(np.mean([evaluate(problem, labels, each, [metric])[metric] for each in scores]))
     assert found.low < found.value < found.high
-    assert bootstrap_interval(problem, metric, labels, scores, resamples=200, seed=5) == found
-    assert bootstrap_interval(problem, metric, labels, scores, resamples=200, seed=6) != found
-    narrow = bootstrap_interval(problem, metric, labels, scores, resamples=200, seed=5, confidence=0.5)
+    assert interval_of(problem, metric, labels, scores, resamples=200, seed=5) == found
+    assert interval_of(problem, metric, labels, scores, resamples=200, seed=6) != found
+    narrow = interval_of(problem, metric, labels, scores, resamples=200, seed=5, confidence=0.5)
     assert found.low < narrow.low < narrow.high < found.high
-
-
-def test_seeds_that_agree_add_no_spread():
-    labels, (scores,) = draw("binary", 4, 80)
-    one = bootstrap_interval("binary", "auroc", labels, [scores], resamples=100)
-    assert bootstrap_interval("binary", "auroc", labels, [scores] * 4, resamples=100) == pytest.approx(one)
 
 
 def test_resamples_without_a_value_are_left_aside():
     labels, scores = np.array([0, 0, 0, 1]), np.array([1.0, 2, 3, 2.5])
     # About a third of the resamples have no row of class 1.
-    found = bootstrap_interval("binary", "auroc", labels, [scores], resamples=500)
+    found = interval_of("binary", "auroc", labels, [scores], resamples=500)
     assert found.value == pytest.approx(2 / 3)
     assert 0 <= found.low < found.high <= 1
-    nothing = bootstrap_interval("binary", "auroc", np.zeros(4, int), [scores], resamples=50)
+    nothing = interval_of("binary", "auroc", np.zeros(4, int), [scores], resamples=50)
     assert all(math.isnan(number) for number in nothing)
-    perfect = bootstrap_interval("binary", "mcc", np.array([0, 1] * 20), [np.tile([-1.0, 1], 20)], resamples=50)
+    perfect = interval_of("binary", "mcc", np.array([0, 1] * 20), [np.tile([-1.0, 1], 20)], resamples=50)
     assert perfect == (1, 1, 1)
 
 
 def test_a_seed_that_was_not_drawn_has_no_say():
     # The second seed's constant predictions have no correlation: what is left are the resamples without it.
     labels = np.arange(30.0)
-    found = bootstrap_interval("regression", "spearman", labels, [labels**2, np.ones(30)], resamples=200)
+    found = interval_of("regression", "spearman", labels, [labels**2, np.ones(30)], resamples=200)
     assert math.isnan(found.value)
     assert (found.low, found.high) == (pytest.approx(1), pytest.approx(1))
 
@@ -145,43 +123,11 @@ def test_a_seed_that_was_not_drawn_has_no_say():
 def test_memory_does_not_grow_with_rows_times_resamples():
     labels, (scores,) = draw("regression", 0, 30_000)
     tracemalloc.start()
-    bootstrap_interval("regression", "spearman", labels, [scores], resamples=100)
+    interval_of("regression", "spearman", labels, [scores], resamples=100)
     compare("regression", "spearman", labels, [scores], [scores], resamples=1, permutations=60)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 150e6
-
-
-def test_how_much_is_computed_at_once_does_not_matter(monkeypatch):
-    labels, scores = draw("binary", 2, 50, models=2)
-    found = compare("binary", "auroc", labels, scores[:1], scores[1:], resamples=97, permutations=97)
-    monkeypatch.setattr(resampling, "_ENTRIES_AT_ONCE", 1)
-    one_by_one = compare("binary", "auroc", labels, scores[:1], scores[1:], resamples=97, permutations=97)
-    # The random draws may be others, but there are as many of them.
-    assert round(one_by_one.p_value * 98) == pytest.approx(one_by_one.p_value * 98)
-    assert one_by_one.difference == found.difference
-    assert one_by_one.p_value == pytest.approx(found.p_value, abs=0.25)
-
-
-@pytest.mark.parametrize(
-    ("problem", "metric"), [("multilabel", "mcc"), ("multiclass", "f1"), ("regression", "pearson")]
-)
-def test_how_many_seeds_are_computed_at_once_does_not_matter(monkeypatch, problem, metric):
-    labels, scores = draw(problem, 2, 50, models=5)
-    found = compare(problem, metric, labels, scores[:3], scores[3:], resamples=50, permutations=50)
-    monkeypatch.setattr(resampling, "_COLUMNS_AT_ONCE", 1)
-    one_by_one = compare(problem, metric, labels, scores[:3], scores[3:], resamples=50, permutations=50)
-    assert one_by_one[:4] == pytest.approx(found[:4])
-    assert one_by_one.p_value == found.p_value
-
-
-@pytest.mark.parametrize(("problem", "metric"), CASES)
-def test_a_model_is_no_better_than_itself(problem, metric):
-    labels, scores = draw(problem, 7, 40, models=2)
-    found = compare(problem, metric, labels, scores[:1], scores[:1], resamples=50, permutations=50)
-    assert found[:4] == (0, 0, 0, 1)
-    # The interval has the spread of each model's own seeds.
-    assert compare(problem, metric, labels, scores, scores, resamples=50, permutations=50)[0::3] == (0, 1)
 
 
 @pytest.mark.parametrize(("problem", "metric"), CASES)
@@ -199,6 +145,9 @@ def test_the_other_way_round_the_difference_has_the_other_sign(problem, metric):
                   for pair in ((a[:1], b[:1]), (b[:1], a[:1])))  # fmt: skip
     assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
     assert forth == compare(problem, metric, labels, a, b, resamples=200, permutations=100)
+    # The interval has the spread of each model's own seeds.
+    assert compare(problem, metric, labels, a, a, resamples=50, permutations=50)[0::3] == (0, 1)
+    assert compare(problem, metric, labels, a[:1], a[:1], resamples=50, permutations=50)[:4] == (0, 0, 0, 1)
 
 
 def ranks(scores):
@@ -240,16 +189,6 @@ def test_p_values_of_models_that_are_alike_are_uniform(problem, metric):
     assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.01
 
 
-def test_p_values_of_hard_predictions_that_are_alike_are_not_too_small():
-    # They are coarse, as only rows in which the models differ count.
-    p_values = []
-    for seed in range(300):
-        labels, (a, b) = draw("binary", seed, 80, models=2)
-        p_values.append(compare("binary", "mcc", labels, [a], [b], resamples=1, permutations=199, seed=seed).p_value)
-    for level in (0.05, 0.1, 0.25, 0.5):
-        assert np.mean(np.array(p_values) <= level) <= level + 2.5 * math.sqrt(level * (1 - level) / 300)
-
-
 @pytest.mark.parametrize(("problem", "metric"), CASES)
 def test_a_model_that_is_much_better_has_the_smallest_p_value_possible(problem, metric):
     labels, (good,) = draw(problem, 12, 200, noise=0.1)
@@ -259,69 +198,22 @@ def test_a_model_that_is_much_better_has_the_smallest_p_value_possible(problem, 
     assert (found.high < 0) if metric == "mse" else (found.low > 0)
 
 
-@pytest.mark.parametrize("metric", ["auroc", "auprc", "mcc"])
-def test_scales_of_decision_values_do_not_matter(metric):
-    labels, (a, b) = draw("binary", 14, 60, models=2)
-    found = compare("binary", metric, labels, [a], [b], resamples=50, permutations=200)
-    assert compare("binary", metric, labels, [a], [1000 * b], resamples=50, permutations=200) == found
-
-
-def test_a_shared_test_set_makes_the_interval_of_a_difference_narrow():
-    labels, (a,) = draw("binary", 15, 300)
-    b = a.copy()
-    b[:5] *= -1
-    single = bootstrap_interval("binary", "accuracy", labels, [a])
-    paired = compare("binary", "accuracy", labels, [a], [b])
-    assert paired.high - paired.low < 0.5 * (single.high - single.low)
-
-
-def test_an_average_of_one_task_is_the_task():
-    labels, (a, b) = draw("multiclass", 16, 50, models=2)
-    counts = {"resamples": 80, "permutations": 80, "seed": 3}
-    one = compare("multiclass", "mcc", labels, [a], [b], **counts)
-    assert compare_average([("multiclass", "mcc", labels, [a], [b])], **counts) == one
-    assert average_interval([("multiclass", "mcc", labels, [a])], seed=3) == bootstrap_interval(
-        "multiclass", "mcc", labels, [a], seed=3)  # fmt: skip
-
-
 def test_small_differences_in_many_tasks_add_up():
     parts = []
     for seed in range(12):
         labels, (a, b) = draw("binary", seed, 150, models=2)
-        parts.append(("binary", "auroc", labels, [a + 0.4 * labels], [b]))
-    alone = [compare(*part, resamples=300, permutations=300) for part in parts]
-    found = compare_average(parts, resamples=300, permutations=300)
+        parts.append([TaskScores("binary", "auroc", labels, [scores]) for scores in (a + 0.4 * labels, b)])
+    alone = [difference([one], [other], resamples=300, permutations=300) for one, other in parts]
+    found = difference(*zip(*parts, strict=True), resamples=300, permutations=300)
     assert found.difference == pytest.approx(np.mean([each.difference for each in alone]))
     assert found.p_value == 1 / 301
     assert np.median([each.p_value for each in alone]) > 0.01
     assert 0 < found.low < found.difference < found.high
 
 
-def test_p_values_of_averages_of_models_that_are_alike_are_uniform():
-    p_values = []
-    for seed in range(150):
-        parts = []
-        for task, rows in enumerate((30, 60)):
-            labels, (a, b) = draw("regression", 1000 * task + seed, rows, models=2)
-            parts.append(("regression", "mse", labels, [a], [b]))
-        p_values.append(compare_average(parts, resamples=1, permutations=199, seed=seed).p_value)
-    assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.01
-
-
-def test_what_cannot_be_compared_has_no_p_value():
-    labels = np.zeros(10, int)
-    found = compare("binary", "auroc", labels, [np.arange(10.0)], [np.ones(10)], resamples=20, permutations=20)
-    assert all(math.isnan(number) for number in found[:4])
-
-
 def test_the_method_says_what_was_swapped():
-    labels, (a, b) = draw("binary", 0, 20, models=2)
-    counts = {"resamples": 2, "permutations": 2}
-    methods = {metric: compare("binary", metric, labels, [a], [b], **counts).method for metric in ("mcc", "auroc")}
-    assert "hard predictions of the two models swapped row by row, " in methods["mcc"]
-    assert "ranks of the two models swapped row by row, " in methods["auroc"]
-    parts = [("binary", metric, labels, [a], [b]) for metric in ("mcc", "auroc", "mcc")]
-    both = compare_average(parts, **counts).method
+    tasks = [TaskScores("binary", metric, [0, 1], [[1.0, 2.0]]) for metric in ("mcc", "auroc", "mcc")]
+    both = difference(tasks, tasks, resamples=2, permutations=2).method
     assert "hard predictions or ranks of the two models swapped row by row in all tasks at once" in both
     assert INTERVAL_METHOD in both
 
@@ -347,25 +239,25 @@ def test_holm_rejects_step_by_step(p_values, level):
     assert {place for place, value in enumerate(holm(p_values)) if value <= level} == rejected
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"resamples": 0}, "resamples must be at least 1, not 0"),
-        ({"permutations": 0}, "permutations must be at least 1, not 0"),
-        ({"confidence": 1.0}, "confidence must be between 0 and 1"),
-        ({"scores_b_by_seed": []}, "at least one seed"),
-        ({"scores_b_by_seed": [[0.5]]}, "do not agree"),
-        ({"metric": "mse"}, "no metric 'mse'"),
-    ],
-)
-def test_wrong_arguments_are_refused(change, said):
-    arguments = {"problem": "binary", "metric": "mcc", "labels": [0, 1], "scores_a_by_seed": [[0.1, 0.2]],
-                 "scores_b_by_seed": [[0.1, 0.2]]} | change  # fmt: skip
-    with pytest.raises(ValueError, match=said):
-        compare(**arguments)
+def test_wrong_arguments_are_refused():
+    task, counts = TaskScores("binary", "mcc", [0, 1], [[0.1, 0.2]]), "resamples and permutations at least 1"
+    for options in ({"resamples": 0}, {"permutations": 0}, {"confidence": 1.0}):
+        with pytest.raises(ValueError, match=counts):
+            difference([task], [task], **options)
+    with pytest.raises(ValueError, match="no tasks"):
+        interval([])
+    with pytest.raises(ValueError, match="at least one seed"):
+        TaskScores("binary", "mcc", [0, 1], [])
+    with pytest.raises(ValueError, match="do not fit"):
+        TaskScores("binary", "mcc", [0, 1], [[0.5]])
 
 
-def test_no_tasks_are_refused():
-    for function in (average_interval, compare_average):
-        with pytest.raises(ValueError, match="no tasks"):
-            function([])
+@pytest.mark.parametrize(("problem", "metric"), CASES)
+def test_scores_that_were_prepared_once_are_compared_as_new_ones(problem, metric):
+    labels, scores = draw(problem, 21, 30, models=6)
+    counts = {"resamples": 40, "permutations": 40, "seed": 9}
+    prepared = [TaskScores(problem, metric, labels, scores[first : first + 2]) for first in (0, 2, 4)]
+    interval(prepared[:1], resamples=40, seed=9)
+    for one, other in ((0, 1), (2, 0), (1, 2)):
+        fresh = compare(problem, metric, labels, prepared[one].by_seed, prepared[other].by_seed, **counts)
+        assert difference([prepared[one]], [prepared[other]], **counts) == fresh

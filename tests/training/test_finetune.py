@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from mutbert.errors import InputError
-from mutbert.examples.columns import Columns
+from mutbert.examples.files import Columns
 from mutbert.export import export_model
 from mutbert.inference.predictions import predict_table
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
@@ -116,9 +116,7 @@ def test_what_is_learnt_is_saved_and_predicted(model_path, tables, tmp_path, pro
         )
 
     # And by the command's own function, labels left aside.
-    report = predict_table(
-        result.model, tables / f"{problem}.csv", tmp_path / "again.tsv", columns=Columns("sequence", None)
-    )
+    report = predict_table(result.model, tables / f"{problem}.csv", tmp_path / "again.tsv", columns=Columns(label=None))
     assert (report.problem, report.sequences) == (problem, 120)
     again = read(tmp_path / "again.tsv")
     shared = [name for name in again[0] if name != "name"]
@@ -131,7 +129,7 @@ def test_labels_of_bases(model_path, tables, tmp_path):
     assert result.metrics["test"]["mcc"] > 0.9
     model = AutoModelForTokenClassification.from_pretrained(result.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(result.model)
-    predict_table(result.model, tables / "token.csv", tmp_path / "x.tsv", columns=Columns("sequence", None))
+    predict_table(result.model, tables / "token.csv", tmp_path / "x.tsv", columns=Columns(label=None))
     for row, source in zip(read(tmp_path / "x.tsv"), read(tables / "token.csv"), strict=True):
         with torch.no_grad():
             logits = model(**tokenizer(source["sequence"], return_tensors="pt")).logits[0, 1:-1]
@@ -157,7 +155,7 @@ def test_a_probe_is_a_classifier_on_frozen_weights(model_path, tables, tmp_path)
         if not name.startswith("classifier"):
             assert torch.equal(value, before[name]), name
     report = predict_table(
-        result.model, tables / "binary.csv", tmp_path / "x.tsv", columns=Columns("sequence", None), batch_size=7
+        result.model, tables / "binary.csv", tmp_path / "x.tsv", columns=Columns(label=None), batch_size=7
     )
     assert report.classes == ("poor", "rich")
 

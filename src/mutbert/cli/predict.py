@@ -27,11 +27,12 @@ def predict(
     as_json: options.AsJson = False,
 ) -> None:
     """Write a fine-tuned model's predictions for the sequences of a table or a FASTA."""
-    from mutbert.examples.columns import Columns
+    from mutbert.examples.files import Columns
     from mutbert.inference.predictions import predict_table
 
+    columns = Columns(sequence=sequence, label=(), name=name, region=region)
     report = predict_table(
-        model, sequences, output, columns=Columns(sequence, None, name, region), genome=genome, batch_size=batch_size,
+        model, sequences, output, columns=columns, genome=genome, batch_size=batch_size,
         precision=precision, strands=strands, trust_remote_code=trust_remote_code, force=force, progress=True,
     )  # fmt: skip
     if as_json:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mutbert.encoders.inputs import Inputs
     from mutbert.evaluation.eqtl_table import Genome, VariantTable
     from mutbert.evaluation.suites import EqtlProtocol, EqtlTask
-    from mutbert.examples.splits import Keys
+    from mutbert.examples.table import Keys
     from mutbert.progress import Advance
 
     Int8 = npt.NDArray[np.int8]

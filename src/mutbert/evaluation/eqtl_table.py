@@ -6,7 +6,6 @@ U different windows, B some of these, L bases of a window.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -219,7 +218,7 @@ def read_variants(place: str | Path, columns: EqtlColumns | None = None) -> Read
         raise MissingExtraError("pyarrow", "bench") from None
     columns = columns or EqtlColumns()
     path, source = find_file(place)
-    names = [getattr(columns, field.name) for field in dataclasses.fields(columns) if field.name != "split"]
+    names = [name for key, name in columns if key != "split"]
     file = read_table(path, source.place, names)
     if not len(file.row_N):
         raise InputError(f"{file.place}: holds no rows; give a table with variants in it")

@@ -8,8 +8,7 @@ from __future__ import annotations
 import difflib
 import gzip
 import zlib
-from collections.abc import Mapping  # noqa: TC003 - the types of settings are looked at when they are read
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mutbert.errors import InputError, one_line
+from mutbert.examples.files import Columns
 from mutbert.regions import names_text
-from mutbert.settings import Settings, Words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import pyarrow as pa
 
@@ -37,56 +36,7 @@ _BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b000300000000
 _LARGEST_BLOCK: Final = 1 << 30
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of a table mean what; a FASTA has the columns ``sequence``, ``name`` and ``label``.
-
-    Parameters
-    ----------
-    sequence : str
-        The sequences.
-    label : str, tuple of str or None
-        The labels; several columns where a sequence has several labels; ``None`` where there are none.
-    name : str, optional
-        A name for each sequence. A FASTA's are read without it.
-    region : str, optional
-        Where a sequence lies, as ``chr3:32091651-32092651`` and anything behind a ``|``: 0-based and half-open, as
-        the Nucleotide Transformer's sets have it.
-    where : mapping of str to str
-        Keep the rows alone that have this text in this column.
-    """
-
-    sequence: str = "sequence"
-    label: str | tuple[str, ...] | None = "label"
-    name: str | None = None
-    region: str | None = None
-    where: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The columns of labels, any number of them."""
-        return (self.label,) if isinstance(self.label, str) else self.label or ()
-
-    @property
-    def wanted(self) -> tuple[str, ...]:
-        """Every column that is read, each once."""
-        others = [column for column in (self.name, self.region) if column is not None]
-        return tuple(dict.fromkeys([self.sequence, *self.labels, *others, *self.where]))
-
-
-class TableColumns(Settings):
-    """`Columns` as a recipe or a suite has them; ``where`` keeps the rows in which columns have these values."""
-
-    sequence: str = "sequence"
-    label: Words = ("label",)
-    name: str | None = None
-    region: str | None = None
-    where: dict[str, str] = {}
-
-    def chosen(self, where: Mapping[str, str] | None = None) -> Columns:
-        """Give them as they are read, with more conditions on the rows."""
-        label = self.label[0] if len(self.label) == 1 else self.label
-        return Columns(self.sequence, label, self.name, self.region, {**self.where, **(where or {})})
+TableColumns = Columns
 
 
 class MissingColumnError(InputError):

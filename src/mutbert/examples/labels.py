@@ -1,223 +1,136 @@
-"""What the labels of a table say: classes, several labels, numbers, or a class for each base.
+"""Labels of a table: classes, several labels, numbers, or a class for each base.
 
-Shape suffixes: N sequences, K columns of labels, T bases of all sequences together, U different labels.
+Shape suffixes: N sequences, K columns of labels, T bases of all sequences together.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from mutbert.errors import InputError
-from mutbert.examples.columns import bytes_of, listed_names
 from mutbert.examples.table import NOT_COUNTED
+from mutbert.tables import MISSING, NUMBER, is_fasta, listed_names, numbers, reject, row_error, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mutbert.arrays import Int64
-    from mutbert.examples.columns import Columns, FileTable
 
+Labels: TypeAlias = "tuple[npt.NDArray[Any] | None, str, tuple[str, ...]]"
+"""Values, problem and classes; see `mutbert.examples.table.Examples`."""
 
-_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}")
-_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-# What programs write where a number is missing.
-_NO_NUMBER: Final = frozenset({"nan", "na", "n/a", "null", "none"})
-
-
-class Labels(NamedTuple):
-    """What labels say; see `mutbert.examples.table.Examples`."""
-
-    values: npt.NDArray[Any] | None
-    problem: str
-    classes: tuple[str, ...]
-
-
-class _Distinct(NamedTuple):
-    """A column as its different texts, in the order of their first rows, and which of them each row has."""
-
-    texts: list[str]
-    index_N: Int64
+_INTEGER: Final = r"^[+-]?[0-9]{1,18}$"
+_WHOLE: Final = r"^[+-]?[0-9]{1,18}(?:\.0*)?$"
+_LARGEST: Final = 3.4028235677973362e38  # that rounds to the largest of float32
 
 
 def read_labels(
-    table: FileTable, columns: Columns, offsets: Int64, problem: str | None, classes: Sequence[str] | None
-) -> Labels:
-    """Read the labels of a table's rows; parameters and errors as for `mutbert.examples.files.read_examples`.
-
-    Parameters
-    ----------
-    table : FileTable
-        With the columns of labels.
-    columns : Columns
-        Which those are.
-    offsets : ndarray of int64
-        Where each row's sequence begins, for labels of bases.
-    problem : str, optional
-        What they say; found out where left out.
-    classes : sequence of str, optional
-        The classes in the order of their numbers.
-
-    Returns
-    -------
-    Labels
-    """
-    names = columns.labels
+    frame: pl.DataFrame, place: str, names: Sequence[str], offsets: Int64, problem: str | None,
+    classes: Sequence[str] | None,
+) -> Labels:  # fmt: skip
+    """Return the labels in these columns; `problem` and `classes` as for `mutbert.examples.files.read_examples`."""
     if not names:
-        return Labels(None, "", ())
+        return None, "", ()
     if problem == "token":
         if len(names) > 1:
-            raise InputError(f"{table.place}: a label for each base is one column, not {len(names)}; name one")
-        return _token_labels(table, names[0], offsets, classes)
-    distinct = [_distinct(table, name, classes or ()) for name in names]
-    if isinstance(columns.label, str) and problem in (None, "binary", "multiclass"):
-        texts = distinct[0].texts
-        numbers = names[0] in table.floating or not all(map(_INTEGER.fullmatch, texts))
-        if problem or not (numbers and all(map(_NUMBER.fullmatch, texts))):
-            return _class_labels(table, names[0], distinct[0], problem, classes)
+            raise InputError(f"{place}: a label for each base is one column, not {len(names)}; name one")
+        return _token_labels(frame, place, names[0], offsets, classes)
+    texts = [_present(frame, place, name, classes or ()) for name in names]
+    if len(names) == 1 and problem in (None, "binary", "multiclass"):
+        whole, number = texts[0].str.contains(_INTEGER).all(), texts[0].str.contains(NUMBER).all()
+        if problem or whole or not number:
+            return _class_labels(frame, place, texts[0], problem, classes)
     if problem in ("binary", "multiclass"):
-        raise InputError(f"{table.place}: a {problem} label is one column, not {len(names)}; name one")
-
-    value_NK = np.stack([_numbers(table, *pair) for pair in zip(names, distinct, strict=True)], axis=1)
-    other = (value_NK != 0) & (value_NK != 1)
+        raise InputError(f"{place}: a {problem} label is one column, not {len(names)}; name one")
+    columns = [numbers(frame, place, name, low=-_LARGEST, high=_LARGEST) for name in names]
+    others = [~column.is_in([0.0, 1.0]) for column in columns]
     if problem is None:
-        problem = "multilabel" if not isinstance(columns.label, str) and not other.any() else "regression"
+        problem = "multilabel" if len(names) > 1 and not any(map(any, others)) else "regression"
     titles = tuple(classes or names)
     if len(titles) != len(names):
-        raise InputError(f"{table.place}: {len(titles)} classes for {len(names)} columns of labels; give one for each")
+        raise InputError(f"{place}: {len(titles)} classes for {len(names)} columns of labels; name one for each")
+    value_NK = np.stack([column.to_numpy() for column in columns], axis=1).astype(np.float32)
     if problem == "regression":
-        return Labels(value_NK[:, 0] if isinstance(columns.label, str) else value_NK, problem, titles)
-    if other.any():
-        row, column = np.argwhere(other)[0].tolist()
-        text = distinct[column].texts[distinct[column].index_N[row]]
-        raise table.wrong(row, f"{names[column]} is {text!r}; where a sequence has several labels each is 0 or 1")
-    return Labels(value_NK.astype(np.uint8), problem, titles)
+        return value_NK[:, 0] if len(names) == 1 else value_NK, problem, titles
+    for name, other in zip(names, others, strict=True):
+        reject(frame, place, name, other, "where a sequence has several labels, each is 0 or 1")
+    return value_NK.astype(np.uint8), problem, titles
 
 
-def _distinct(table: FileTable, name: str, classes: Sequence[str]) -> _Distinct:
-    """Tell the different labels of a column apart, and refuse missing ones."""
-    import pyarrow.compute as pc
-
-    if table.columns[name].type != "large_string":
-        raise InputError(f"{table.place}: column {name} holds lists; only the problem 'token' has them as labels")
-    coded = pc.dictionary_encode(pc.utf8_trim_whitespace(table.columns[name].fill_null("")))
-    found = _Distinct(coded.dictionary.to_pylist(), np.asarray(coded.indices).astype(np.int64))
-    lacking = [not text or (text.lower() in _NO_NUMBER and text not in classes) for text in found.texts]
+def _present(frame: pl.DataFrame, place: str, name: str, classes: Sequence[str]) -> pl.Series:
+    """Return a column of labels, none of them missing."""
+    texts = texts_of(frame, place, name)
+    missing = texts.str.to_lowercase().is_in(MISSING) & ~texts.is_in(list(classes))
     # Among words, such a word may be a class.
-    if not all(lacks or _NUMBER.fullmatch(text) for lacks, text in zip(lacking, found.texts, strict=True)):
-        lacking = [not text for text in found.texts]
-    if any(lacking):
-        row = _first_row(found, lacking)
-        raise table.wrong(row, f"the label in column {name} is missing; fill it in, or remove the row")
-    return found
-
-
-def _first_row(distinct: _Distinct, marked: Sequence[bool]) -> int:
-    """Give the first row whose text is marked."""
-    return int(np.argmax(np.array(marked, dtype=bool)[distinct.index_N]))
-
-
-def _numbers(table: FileTable, name: str, distinct: _Distinct) -> npt.NDArray[np.float32]:
-    """Read a column of labels as numbers, float32 (N,)."""
-    wrong = [not _NUMBER.fullmatch(text) for text in distinct.texts]
-    if not any(wrong):
-        with np.errstate(over="ignore"):
-            value_U = np.array(distinct.texts, dtype=str).astype(np.float64).astype(np.float32)
-        wrong = (~np.isfinite(value_U)).tolist()
-    if any(wrong):
-        row = _first_row(distinct, wrong)
-        text = distinct.texts[distinct.index_N[row]]
-        raise table.wrong(row, f"the label {text!r} in column {name} is not a number of float32; correct it")
-    values: npt.NDArray[np.float32] = value_U[distinct.index_N]
-    return values
+    if not (missing | texts.str.contains(NUMBER)).all():
+        missing = pl.repeat(False, len(texts), eager=True)
+    remedy = "write it after a '|' at the end of the header, as in >name|1" if is_fasta(place) else "fill in the label"
+    reject(frame, place, name, texts.is_null() | missing, f"{remedy}, or remove the row")
+    return texts
 
 
 def _class_labels(
-    table: FileTable, name: str, distinct: _Distinct, problem: str | None, classes: Sequence[str] | None
+    frame: pl.DataFrame, place: str, texts: pl.Series, problem: str | None, classes: Sequence[str] | None
 ) -> Labels:
-    texts = distinct.texts
-    if all(map(_INTEGER.fullmatch, texts)):
-        texts = [str(int(text)) for text in texts]
-    titles = tuple(classes) if classes is not None else _titles(texts)
+    name = texts.name
+    if texts.str.contains(_WHOLE).all() and not (classes and texts.is_in(list(classes)).all()):
+        texts = texts.str.extract(r"^\+?(-?[0-9]+)").cast(pl.Int64).cast(pl.String)
+    titles = _titles(texts.unique().to_list()) if classes is None else tuple(classes)
     if len(set(titles)) < max(len(titles), 2):
         if classes is None:
-            raise InputError(
-                f"{table.place}: every label in column {name} is {titles[0]!r}; give the classes that there are, or "
-                "rows of another one"
-            )
-        raise InputError(f"{table.place}: the classes {listed_names(titles)} are not two or more different ones")
+            raise InputError(f"{place}: every label in column {name} is {titles[0]!r}; choose classes, or other rows")
+        raise InputError(f"{place}: the classes {listed_names(titles)} are not two or more different ones")
     number_of = {title: number for number, title in enumerate(titles)}
-    if not any(map(_INTEGER.fullmatch, titles)) and all(map(_INTEGER.fullmatch, texts)):
+    if not any(re.match(_INTEGER, title) for title in titles) and texts.str.contains(_INTEGER).all():
         number_of = {str(number): number for number in range(len(titles))}
-    unknown = [text not in number_of for text in texts]
-    if any(unknown):
-        row = _first_row(distinct, unknown)
-        raise table.wrong(
-            row,
-            f"the label {distinct.texts[distinct.index_N[row]]!r} is not one of the classes "
-            f"{listed_names(number_of)}; correct it, or give the classes that there are",
-        )
+    for row in (~texts.is_in(list(number_of))).arg_true()[:1]:
+        what = f"{frame[name][row]!r} is not one of the classes {listed_names(number_of)}"
+        raise row_error(frame, place, row, f"{name} {what}; correct it, or choose other classes")
     if problem == "binary" and len(titles) != 2:
         raise InputError(
-            f"{table.place}: column {name} has {len(titles)} classes ({listed_names(titles)}) where a binary label has "
-            "2; call it multiclass, or choose rows"
+            f"{place}: column {name} has {len(titles)} classes ({listed_names(titles)}) where a binary label has 2; "
+            "call it multiclass, or choose rows"
         )
-    number_U = np.array([number_of[text] for text in texts], dtype=np.int64)
-    return Labels(number_U[distinct.index_N], problem or ("binary" if len(titles) == 2 else "multiclass"), titles)
+    values = texts.replace_strict(number_of, return_dtype=pl.Int64).to_numpy()
+    return values, problem or ("binary" if len(titles) == 2 else "multiclass"), titles
 
 
 def _titles(texts: Sequence[str]) -> tuple[str, ...]:
-    """Give the classes of the labels that there are, in the order of their numbers."""
-    if not all(map(_INTEGER.fullmatch, texts)):
-        return tuple(sorted(set(texts)))
-    numbers = {int(text) for text in texts}
-    return tuple(map(str, sorted(numbers | {0, 1} if numbers <= {0, 1} else numbers)))
+    """Return the classes of labels in the order of their numbers."""
+    if not all(re.match(_INTEGER, text) for text in texts):
+        return tuple(sorted(texts))
+    numbers_there = {int(text) for text in texts}
+    return tuple(map(str, sorted(numbers_there | {0, 1} if numbers_there <= {0, 1} else numbers_there)))
 
 
-def _token_labels(table: FileTable, name: str, offsets: Int64, classes: Sequence[str] | None) -> Labels:
-    """Read a label for each base; see `read_examples` for how it may be written."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column, length_N = table.columns[name], np.diff(offsets)
-    if column.type == "large_string":
-        text = pc.utf8_trim(column.fill_null(""), characters="[] \t")
-        digits_N = np.asarray(pc.match_substring_regex(text, "^[0-9]+$")) & (
-            np.asarray(pc.utf8_length(text)) == length_N
-        )
-        listed = pc.split_pattern_regex(pc.if_else(pa.array(digits_N), "", text), r"\s*[\s,]\s*")
-        well = pc.match_substring_regex(text, r"^-?[0-9]{1,9}(\s*[\s,]\s*-?[0-9]{1,9})*$")
-        bad = ~(digits_N | np.asarray(well))
-        if bad.any():
-            raise table.wrong(
-                int(np.argmax(bad)),
-                f"the labels in column {name} are neither digits nor whole numbers with spaces or commas between them",
-            )
-        count_N = np.where(digits_N, length_N, np.asarray(pc.list_value_length(listed)))
-        given = pc.cast(pc.list_flatten(listed.filter(pa.array(~digits_N))), "int64")
-        value_T = np.empty(count_N.sum(), dtype=np.int64)
-        is_digit_T = np.repeat(digits_N, count_N)
-        value_T[is_digit_T] = bytes_of(text.filter(pa.array(digits_N)))[0] - np.uint8(ord("0"))
-        value_T[~is_digit_T] = np.asarray(given)
-    else:
-        count_N = np.asarray(pc.fill_null(pc.list_value_length(column), 0))
-        # A missing number is a label below all that there are, and refused as such.
-        value_T = np.asarray(pc.fill_null(pc.list_flatten(column), NOT_COUNTED - 1))
-    differs = count_N != length_N
-    if differs.any():
-        row = int(np.argmax(differs))
-        raise table.wrong(row, f"column {name} has {count_N[row]} labels for {length_N[row]} bases; give one for each")
+def _token_labels(frame: pl.DataFrame, place: str, name: str, offsets: Int64, classes: Sequence[str] | None) -> Labels:
+    """Return a label for each base; see `read_examples` for how they are written."""
+    column, length_N = frame[name], np.diff(offsets)
+    if column.dtype == pl.String:
+        texts = column.str.strip_chars("[] \t")
+        digits = texts.str.contains("^[0-9]+$") & (texts.str.len_chars() == pl.Series(length_N))
+        well = digits | texts.str.contains(r"^-?[0-9]{1,9}(\s*[\s,]\s*-?[0-9]{1,9})*$")
+        reject(frame, place, name, ~well.fill_null(False), "expected digits, or whole numbers with spaces or commas")
+        many = texts.str.extract_all("-?[0-9]+").zip_with(~digits, texts.str.extract_all("[0-9]"))
+        column = many.cast(pl.List(pl.Int64))
+    count_N = column.list.len().fill_null(0).to_numpy()
+    if (count_N != length_N).any():
+        row = int(np.argmax(count_N != length_N))
+        what = f"column {name} has {count_N[row]} labels for {length_N[row]} bases; expected one for each"
+        raise row_error(frame, place, row, what)
+    # A missing number is a label below all that there are, and rejected as such.
+    value_T = column.explode().fill_null(NOT_COUNTED - 1).to_numpy()
     titles = tuple(classes or map(str, range(max(int(value_T.max()) + 1, 2))))
     outside = (value_T != NOT_COUNTED) & ((value_T < 0) | (value_T >= len(titles)))
     if outside.any():
-        place = int(np.argmax(outside))
-        row = int(np.searchsorted(offsets, place, side="right")) - 1
-        raise table.wrong(
-            row,
-            f"the label of base {place - offsets[row]} (the first is 0) is {value_T[place]}; it should be 0 to "
-            f"{len(titles) - 1}, or {NOT_COUNTED} where the base does not count",
-        )
-    return Labels(value_T, "token", titles)
+        first = int(np.argmax(outside))
+        row = int(np.searchsorted(offsets, first, side="right")) - 1
+        what = f"the label of base {first - offsets[row]} (the first is 0) is {value_T[first]}"
+        known = f"expected 0 to {len(titles) - 1}, or {NOT_COUNTED} where the base does not count"
+        raise row_error(frame, place, row, f"{what}; {known}")
+    return value_T, "token", titles

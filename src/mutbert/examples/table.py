@@ -1,73 +1,52 @@
-"""Labelled sequences as arrays: all bases one after the other, and where each sequence begins.
+"""Labelled sequences as arrays: the bases of all sequences concatenated, and where each sequence begins.
 
-Shape suffixes: N sequences, K columns of labels, T bases of all sequences together.
+Shape suffixes: N sequences, K columns of labels, L places in a sequence, T bases of all sequences together.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from mutbert import alphabet
+from mutbert.windows.randomness import random_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from mutbert.arrays import Int64, UInt8
     from mutbert.regions import Region
 
+    Keys = npt.NDArray[np.void]
 
 PROBLEMS: Final = ("binary", "multiclass", "multilabel", "regression", "token")
-"""What labels may say: one of two classes, one of several, any of several, numbers, a class for each base."""
-
+"""What labels are: one of two classes, one of several, any of several, numbers, a class for each base."""
 NOT_COUNTED: Final = -100
 """The label of a base that does not count, where each base has one; torch's cross-entropy leaves it out."""
+
+_KEYS: Final = 101  # a stream of random numbers; others are in `mutbert.windows.randomness`
+# What is computed of this many bases stays in the processor's cache.
+_BASES_AT_ONCE: Final = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Sequences of any lengths, and what is known of each.
+    """Sequences of any lengths, and what is known of each; ValueError where the parts do not fit each other."""
 
-    Parameters
-    ----------
-    base_codes : ndarray of uint8, shape (T,)
-        The base codes of all sequences (indices into `mutbert.alphabet.IUPAC`), one sequence after the other.
-    offsets : ndarray of int64, shape (N + 1,)
-        Sequence i is ``base_codes[offsets[i]:offsets[i + 1]]``.
-    labels : ndarray or None
-        int64 (N,) for ``binary`` and ``multiclass``: the class's number. uint8 (N, K) for ``multilabel``: 0 or 1.
-        float32 (N,) or (N, K) for ``regression``. int64 (T,) along `base_codes` for ``token``, `NOT_COUNTED` where a
-        base does not count. ``None`` where there are none.
-    names : tuple of str
-        A name for each sequence; empty where it has none.
-    regions : tuple of Region or None
-        Where each sequence lies in a genome, 0-based and half-open, where that is known.
-    problem : str
-        One of `PROBLEMS`; empty where there are no labels.
-    classes : tuple of str
-        The names of the classes in the order of their numbers; the names of the columns for ``multilabel`` and
-        ``regression``.
-    unplaced : mapping of str to int
-        Of sequences that were read with a column of regions: how many have none, by reason. What `select` and
-        `concatenate` give does not carry it.
-
-    Raises
-    ------
-    ValueError
-        When the parts do not fit each other.
-    """
-
-    base_codes: UInt8
-    offsets: Int64
+    base_codes: UInt8  # (T,), indices into `mutbert.alphabet.IUPAC`
+    offsets: Int64  # (N + 1,): sequence i is base_codes[offsets[i]:offsets[i + 1]]
+    # int64 (N,) class numbers (binary, multiclass); uint8 (N, K) 0 or 1 (multilabel); float32 (N,) or (N, K)
+    # (regression); int64 (T,) along base_codes (token)
     labels: npt.NDArray[Any] | None
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # empty where a sequence has none
     regions: tuple[Region | None, ...]
-    problem: str
-    classes: tuple[str, ...]
-    unplaced: Mapping[str, int] = field(default_factory=dict)
+    problem: str  # one of PROBLEMS; empty without labels
+    classes: tuple[str, ...]  # in the order of their numbers; the columns of multilabel and regression
+    unplaced: Mapping[str, int] = field(default_factory=dict)  # of those read: sequences without a region by reason
 
     def __post_init__(self) -> None:
         count = len(self.offsets) - 1
@@ -82,97 +61,68 @@ class Examples:
             raise ValueError(f"{len(self.labels)} labels where {wanted} belong")
 
     def __len__(self) -> int:
-        """Count the sequences."""
+        """Number of sequences."""
         return len(self.offsets) - 1
 
     @property
     def lengths(self) -> Int64:
-        """The bases of each sequence, int64 (N,)."""
+        """Bases of each sequence, int64 (N,)."""
         return np.diff(self.offsets)
 
     @property
     def known_labels(self) -> npt.NDArray[Any]:
-        """The labels, of sequences that have some."""
-        assert self.labels is not None, "whoever asks has read them with labels"
+        """Labels of sequences that have some."""
+        assert self.labels is not None, "read with labels"
         return self.labels
 
     def sequence(self, index: int) -> str:
-        """Write a sequence as an upper-case string of IUPAC codes; an index below 0 counts from the end."""
+        """Return a sequence as an upper-case string of IUPAC codes; an index below 0 counts from the end."""
         index = range(len(self))[index]
         return alphabet.decode(self.base_codes[self.offsets[index] : self.offsets[index + 1]])
 
     def select(self, rows: npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]) -> Examples:
-        """Take some of the sequences.
-
-        Parameters
-        ----------
-        rows : ndarray of integer or of bool, shape (M,) or (N,)
-            Their indices from 0, in the order wanted, any of them more than once; or a mask over all.
-
-        Returns
-        -------
-        selected : Examples
-            Of M sequences.
-
-        Raises
-        ------
-        IndexError
-            When a row is not there.
-        """
+        """Return the sequences of these indices, in their order and any number of times, or of a mask."""
         row_M = np.arange(len(self))[rows]
         length_M = self.lengths[row_M]
         offsets = np.concatenate([[0], np.cumsum(length_M)])
-        # The place of each base that is taken: as far behind its sequence's old start as behind the new one.
-        place_T = np.arange(offsets[-1]) + np.repeat(self.offsets[row_M] - offsets[:-1], length_M)
+        index_T = np.arange(offsets[-1]) + np.repeat(self.offsets[row_M] - offsets[:-1], length_M)
         labels = self.labels
         if labels is not None:
-            labels = labels[place_T if self.problem == "token" else row_M]
-        taken = row_M.tolist()
-        return Examples(
-            self.base_codes[place_T],
-            offsets,
-            labels,
-            tuple(self.names[row] for row in taken),
-            tuple(self.regions[row] for row in taken),
-            self.problem,
-            self.classes,
-        )
+            labels = labels[index_T if self.problem == "token" else row_M]
+        names, regions = (tuple(every[row] for row in row_M.tolist()) for every in (self.names, self.regions))
+        chosen = Examples(self.base_codes[index_T], offsets, labels, names, regions, self.problem, self.classes)
+        if "strand_keys" in self.__dict__:
+            chosen.__dict__["strand_keys"] = self.strand_keys[:, row_M]
+        return chosen
 
-    @staticmethod
-    def concatenate(parts: Sequence[Examples]) -> Examples:
-        """Put sets of sequences one after the other.
+    @cached_property
+    def strand_keys(self) -> Keys:
+        """Keys of 128 bits of the sequences and of their reverse complements, void of 16 bytes (2, N).
 
-        Parameters
-        ----------
-        parts : sequence of Examples
-            At least one, all of the same problem and classes.
-
-        Returns
-        -------
-        together : Examples
-            The sequences of all parts in their order.
-
-        Raises
-        ------
-        ValueError
-            When there are no parts, or their labels do not mean the same.
+        Equal sequences have equal keys, and a key depends on its own sequence alone. A lane of the key is
+        ``sum(a[i] * (code[i] + 1))`` modulo 2**64 with random ``a`` (multilinear hashing, Carter and Wegman 1979,
+        "Universal classes of hash functions", J. Comput. Syst. Sci. 18). Of a million different sequences, two share a
+        key with a probability below 10**-24.
         """
-        if not parts:
-            raise ValueError("there are no examples to put together")
-        first = parts[0]
-        for part in parts[1:]:
-            if (part.problem, part.classes) != (first.problem, first.classes):
-                raise ValueError(
-                    f"labels of {part.problem or 'no'} problem with {part.classes} do not go with those of "
-                    f"{first.problem or 'no'} problem with {first.classes}"
-                )
-        labels = [part.labels for part in parts if part.labels is not None]
-        return Examples(
-            np.concatenate([part.base_codes for part in parts]),
-            np.concatenate([[0], np.cumsum(np.concatenate([part.lengths for part in parts]))]),
-            np.concatenate(labels) if labels else None,
-            tuple(name for part in parts for name in part.names),
-            tuple(region for part in parts for region in part.regions),
-            first.problem,
-            first.classes,
-        )
+        offsets, longest = self.offsets, int(self.lengths.max(initial=0))
+        factor_2L = np.ascontiguousarray(random_bits(0, _KEYS, np.arange(longest), 2).T)
+        keys = np.zeros((2, len(self), 2), dtype=np.uint64)
+        first = 0
+        while first < len(self):
+            # At least one sequence, whatever its length.
+            last = max(int(np.searchsorted(offsets, offsets[first] + _BASES_AT_ONCE, side="right")) - 1, first + 1)
+            length_M, bounds = self.lengths[first:last], offsets[first : last + 1] - offsets[first]
+            index_T = np.arange(bounds[-1]) - np.repeat(bounds[:-1], length_M)
+            code_T = self.base_codes[offsets[first] : offsets[last]]
+            strands = (
+                (code_T, index_T),
+                (alphabet.COMPLEMENT_OF_CODE[code_T], np.repeat(length_M, length_M) - 1 - index_T),
+            )
+            for strand, (strand_T, place_T) in enumerate(strands):
+                value_T = strand_T.astype(np.uint64) + np.uint64(1)
+                for lane in range(2):
+                    # Sums wrap around at 2**64, so that differences of running ones are right.
+                    running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(factor_2L[lane][place_T] * value_T)])
+                    keys[strand, first:last, lane] = np.diff(running[bounds])
+            first = last
+        return keys.view(np.dtype("V16"))[:, :, 0]

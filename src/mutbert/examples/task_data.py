@@ -13,54 +13,27 @@ from mutbert.examples.splits import grouped_split, leaks, overlap, random_split,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mutbert.examples.places import SourceFile
-    from mutbert.examples.splits import SplitRows
     from mutbert.examples.table import Examples
+    from mutbert.tables import SourceFile
 
 Validation = Literal["file", "random", "grouped"]
 SPLITS: Final = ("train", "validation", "test")
 
 
 class SplitCount(NamedTuple):
-    """What a part of a task holds.
-
-    Parameters
-    ----------
-    split : str
-        ``train``, ``validation`` or ``test``.
-    examples : int
-        Sequences that are used.
-    duplicates : int
-        Of these, sequences that came before in the same part.
-    in_train : int
-        Sequences that the training data hold too, on either strand; before any were dropped.
-    dropped : int
-        Sequences that were dropped, since a part that is tested on holds them.
-    sha256 : str
-        Of the file that they were read from.
-    """
+    """What a part of a task holds."""
 
     split: str
-    examples: int
-    duplicates: int
-    in_train: int
-    dropped: int
-    sha256: str
+    examples: int  # that are used
+    duplicates: int  # of these, sequences that came before in the same part
+    in_train: int  # that are in the training data too, on either strand, before any were dropped
+    dropped: int  # since a part that is tested on holds them
+    sha256: str  # of the file
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """The parts of a task.
-
-    Parameters
-    ----------
-    train, validation : Examples
-        What is learnt from, and what settings and steps are chosen on.
-    test : Examples or None
-        What is reported; ``None`` where there is none.
-    counts : tuple of SplitCount
-        One for each part.
-    """
+    """The parts of a task, and what each holds."""
 
     train: Examples
     validation: Examples
@@ -75,82 +48,41 @@ class TaskData:
 
 
 def part_task(
-    train: Examples,
-    validation: Examples | None,
-    test: Examples | None,
-    sources: Mapping[str, SourceFile],
-    *,
-    how: Validation,
-    share: float,
-    seed: int,
-    drop_leaks: bool,
-) -> TaskData:
-    """Keep the parts of a task apart, and count what they share.
+    train: Examples, validation: Examples | None, test: Examples | None, sources: Mapping[str, SourceFile], *,
+    how: Validation, share: float, seed: int, drop_leaks: bool,
+) -> TaskData:  # fmt: skip
+    """Return the parts of a task, with counts of what they share; the test data are always as they were read.
 
-    Parameters
-    ----------
-    train, validation, test : Examples or None
-        As they were read.
-    sources : mapping of str to SourceFile
-        Where each was read from.
-    how : {"file", "random", "grouped"}
-        How validation data are taken from the training data where `validation` is ``None``; with ``file`` they have to
-        be given.
-    share : float
-        The share that is taken.
-    seed : int
-        What that depends on.
-    drop_leaks : bool
-        Drop sequences of the training data that validation or test data hold, on either strand.
-
-    Returns
-    -------
-    TaskData
-        The test data are always as they were read.
-
-    Raises
-    ------
-    InputError
-        When a part is missing, or nothing is left of it.
+    Where there are no validation data, a `share` of the training data is held out, at `how` "random" or "grouped", by
+    `seed`. `drop_leaks` drops training sequences that the other parts hold, on either strand. InputError where a part
+    is missing, or nothing is left of it.
     """
     place = sources["train"].place
     if validation is None:
         if how == "file":
-            raise InputError(f"{place}: there is no file of validation data beside it, which this protocol needs")
-        rows = _validation_rows(train, how, share, seed)
-        if not len(rows.validation) or not len(rows.train):
-            raise InputError(f"{place}: {len(train)} sequences are too few to hold some out; give validation data")
-        train, validation = train.select(rows.train), train.select(rows.validation)
-    others = {"validation": validation, "test": test}
-    shared = {name: overlap(train, part) for name, part in others.items() if part is not None}
+            raise InputError(f"{place}: there is no file of validation data for it, which this protocol needs")
+        rows_train, rows_held = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        if len(train) > 1 and how == "random":
+            rows_train, rows_held = random_split(len(train), share, seed)
+        elif len(train) > 1:
+            by_class = train.problem in {"binary", "multiclass"}
+            labels = train.known_labels if by_class else None
+            rows_train, rows_held = grouped_split(labels, sequence_keys(train), share, seed)
+        if not len(rows_held) or not len(rows_train):
+            raise InputError(f"{place}: {len(train)} sequences are too few to hold some out; add validation data")
+        train, validation = train.select(rows_train), train.select(rows_held)
+    others = {"validation": validation} | ({} if test is None else {"test": test})
+    shared = {name: overlap(train, part) for name, part in others.items()}
     dropped = np.zeros(len(train), dtype=np.bool_)
     if drop_leaks:
         for part in others.values():
-            if part is not None:
-                dropped |= leaks(train, part)
+            dropped |= leaks(train, part)
         if dropped.all():
             raise InputError(f"{place}: all of its sequences are in the validation or test data, so that none are left")
         train = train.select(~dropped)
-    counts = [
-        SplitCount(
-            "train", len(train), overlap(train, train).duplicates, 0, int(dropped.sum()), sources["train"].sha256
-        )
-    ]
+    duplicates = overlap(train, train).duplicates
+    counts = [SplitCount("train", len(train), duplicates, 0, int(dropped.sum()), sources["train"].sha256)]
     for name, found in shared.items():
-        part = others[name]
-        assert part is not None
-        source = sources.get(name, sources["train"])
-        counts.append(
-            SplitCount(name, len(part), found.duplicates, found.in_train + found.in_train_reversed, 0, source.sha256)
-        )
+        in_train, sha256 = found.in_train + found.in_train_reversed, sources.get(name, sources["train"]).sha256
+        counts.append(SplitCount(name, len(others[name]), found.duplicates, in_train, 0, sha256))
     return TaskData(train, validation, test, tuple(counts))
-
-
-def _validation_rows(train: Examples, how: Validation, share: float, seed: int) -> SplitRows:
-    if len(train) < 2:
-        nothing = np.zeros(0, dtype=np.int64)
-        return random_split(2, share, seed)._replace(train=nothing)
-    if how == "random":
-        return random_split(len(train), share, seed)
-    by_class = train.problem in {"binary", "multiclass"}
-    return grouped_split(train.known_labels if by_class else None, sequence_keys(train), share, seed)

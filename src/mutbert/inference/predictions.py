@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mutbert.arrays import Float32
-    from mutbert.examples.columns import Columns
+    from mutbert.examples.files import Columns
     from mutbert.examples.table import Examples
 
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}

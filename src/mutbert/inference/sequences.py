@@ -12,12 +12,12 @@ import pysam
 from mutbert import alphabet
 from mutbert.encoders.inputs import PaddedWindows, read_windows
 from mutbert.errors import InputError, one_line
-from mutbert.examples.columns import Columns, MissingColumnError
-from mutbert.examples.files import read_examples
+from mutbert.examples.files import encode_sequences
 from mutbert.files import check_input, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import open_surroundings
 from mutbert.regions import Region, read_bed
+from mutbert.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -117,16 +117,13 @@ def _read_records(path: Path, kind: str) -> Iterator[Record]:
 
 def _read_table(path: Path, sequence: str, name: str | None) -> Callable[[], Iterator[Record]]:
     """Return what yields a table's sequences; a row without a name has its number, from 0."""
-    try:
-        examples, _ = read_examples(path, Columns(sequence, None, name or "name"))
-    except MissingColumnError:
-        if name is not None:
-            raise
-        examples, _ = read_examples(path, Columns(sequence, None))
+    chosen = [sequence] if name is None else [sequence, name]
+    frame, source = read_table(path, lambda header: [*chosen, *["name"] * (name is None and "name" in header)])
+    code_T, offsets = encode_sequences(frame, source.place, sequence)
+    names = frame[name or "name"] if len(frame.columns) > 2 else [None] * len(frame)
 
     def read() -> Iterator[Record]:
-        for row, code_L in enumerate(np.split(examples.base_codes, examples.offsets[1:-1])):
-            name = examples.names[row] or str(row)
-            yield Region(name, 0, len(code_L), name), code_L
+        for row, (one, code_L) in enumerate(zip(names, np.split(code_T, offsets[1:-1]), strict=True)):
+            yield Region(one or str(row), 0, len(code_L), one or str(row)), code_L
 
     return read

@@ -1,35 +1,33 @@
-"""Metrics of classification and regression, on rows that may bear weights.
+"""Metrics of classification and regression, on rows that may have weights.
 
 One implementation serves both a plain evaluation, where every row weighs one, and resampling, where a row weighs as
-often as it was drawn. Shape suffixes: N rows, K classes or columns, R weightings (resamples), G groups of equal scores.
+often as it was drawn. Shape suffixes: N rows, K classes or columns, M numbers that are summed, R weightings
+(resamples), G groups of equal scores.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Any
 
     import numpy.typing as npt
 
-    Floats = npt.NDArray[np.float64]
-    Bools = npt.NDArray[np.bool_]
-    WeightedMetric = Callable[[Floats], Floats]
+    from mutbert.arrays import Bool, Float64, Int64
+
+    WeightedMetric = Callable[[Float64], Float64]  # of weights (R, N), whole numbers from 0 on, to (R,)
 
 PROBLEMS: Final = ("binary", "multiclass", "multilabel", "regression")
 COUNTED: Final = ("mcc", "accuracy", "f1", "precision", "recall")
 """Metrics of hard predictions."""
 RANKED: Final = ("auroc", "auprc", "spearman")
-"""Metrics that look at the order of the scores alone."""
+"""Metrics of the order of the scores alone."""
 LOWER_IS_BETTER: Final = frozenset({"mse"})
 
-_CLASSIFICATION: Final = (*COUNTED, "auroc", "auprc")
-_REGRESSION: Final = ("pearson", "spearman", "mse")
 _ENTRIES_AT_ONCE: Final = 2**20
 # A variance below this part of the mean square is rounding, as double precision leaves about 1e-16 of it.
 _CONSTANT: Final = 1e-13
@@ -37,39 +35,18 @@ _CONSTANT: Final = 1e-13
 
 @dataclass(frozen=True)
 class SumMetric:
-    """A metric that weights enter through sums alone, so that many can be computed in one product of matrices.
+    """A metric that weights enter through sums alone, so that many are computed in one product of matrices."""
 
-    Parameters
-    ----------
-    kind_NM : array of bool or float64
-        What is summed up of each row, M numbers.
-    value : callable
-        From the weighted sums, shape (R, M), to the metric, shape (R,).
-    """
+    kind_NM: Bool | Float64  # what is summed of each row
+    value: Callable[[Float64], Float64]  # of the weighted sums (R, M), the metric (R,)
 
-    kind_NM: Bools | Floats
-    value: Callable[[Floats], Floats]
-
-    def __call__(self, weight_RN: Floats) -> Floats:
-        """Compute the metric under each weighting."""
+    def __call__(self, weight_RN: Float64) -> Float64:
+        """Return the metric under each weighting."""
         return self.value(weighted_sums(weight_RN, self.kind_NM))
 
 
-def weighted_sums(weight_RN: Floats, kind_NM: npt.NDArray[Any]) -> Floats:
-    """Sum up what rows hold under many weightings.
-
-    Parameters
-    ----------
-    weight_RN : array of float64
-        Weights.
-    kind_NM : array
-        Truth values or numbers, M a row.
-
-    Returns
-    -------
-    array of float64
-        Shape (R, M).
-    """
+def weighted_sums(weight_RN: Float64, kind_NM: npt.NDArray[Any]) -> Float64:
+    """Return sums over the rows under many weightings, (R, M)."""
     # Some columns at a time, as truth values take eight times the memory as numbers.
     at_once = max(1, _ENTRIES_AT_ONCE // len(kind_NM))
     parts = [
@@ -80,85 +57,39 @@ def weighted_sums(weight_RN: Floats, kind_NM: npt.NDArray[Any]) -> Floats:
 
 
 def metric_names(problem: str) -> tuple[str, ...]:
-    """Name the metrics of a problem, one of `PROBLEMS`.
-
-    Raises
-    ------
-    ValueError
-        When there is no such problem.
-    """
+    """Return the metrics of a problem, one of `PROBLEMS`; ValueError for another."""
     if problem not in PROBLEMS:
         raise ValueError(f"problem {problem!r} is not known; it must be one of {', '.join(PROBLEMS)}")
-    return _REGRESSION if problem == "regression" else _CLASSIFICATION
+    return ("pearson", "spearman", "mse") if problem == "regression" else (*COUNTED, "auroc", "auprc")
 
 
-def predicted(problem: str, scores: npt.ArrayLike) -> npt.NDArray[np.int64]:
-    """Make hard predictions of scores.
-
-    Parameters
-    ----------
-    problem : str
-        One of `PROBLEMS`, but not ``regression``.
-    scores : array of float
-        Decision values: shape (N,) for ``binary``, (N, K) otherwise.
-
-    Returns
-    -------
-    array of int64
-        ``binary``, shape (N,), and ``multilabel``, shape (N, K): 1 where the score is above 0, else 0. ``multiclass``,
-        shape (N,): the class with the highest score, the first of them where several have it.
-
-    Raises
-    ------
-    ValueError
-        For regression, and for scores that are not of such a shape or are not a number.
-    """
+def predicted(problem: str, scores: npt.ArrayLike) -> Int64:
+    """Return 1 where a decision value is above 0, else 0; for ``multiclass`` the first class with the highest one."""
     if "mcc" not in metric_names(problem):
         raise ValueError(f"{problem} has no hard predictions; its scores are what it predicts")
-    values = _checked_scores(problem, scores)
+    values = np.asarray(scores, dtype=np.float64)
     return values.argmax(axis=1).astype(np.int64) if problem == "multiclass" else (values > 0).astype(np.int64)
 
 
 def evaluate(
     problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike, metrics: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """Say how well scores fit labels.
+    """Return metrics of scores by name, in the order asked for; by default all of `metric_names`.
 
-    Parameters
-    ----------
-    problem : str
-        One of `PROBLEMS`.
-    labels : array
-        ``binary``: integers 0 or 1, shape (N,). ``multiclass``: integers from 0 to K - 1, shape (N,). ``multilabel``:
-        integers 0 or 1, shape (N, K). ``regression``: numbers, shape (N,) or (N, K).
-    scores : array of float
-        Decision values of shape (N,) for ``binary``, of shape (N, K) for ``multiclass`` and ``multilabel``; see
-        `predicted`. For ``regression`` predictions of the labels' shape.
-    metrics : sequence of str, optional
-        Those to compute, of `metric_names`; by default all.
+    `labels` are integers: 0 or 1 (N,) for ``binary``, 0 to K - 1 (N,) for ``multiclass``, 0 or 1 (N, K) for
+    ``multilabel``; or numbers (N,) or (N, K) for ``regression``. `scores` are decision values (N,) for ``binary`` and
+    (N, K) for several classes or labels, and predictions for ``regression``. ValueError for what does not fit.
 
-    Returns
-    -------
-    dict of str to float
-        By metric, in the order asked for.
+    - ``mcc``: Matthews' correlation; for several classes Gorodkin's (2004). 0 where a side is constant.
+    - ``accuracy``; ``precision``, ``recall``, ``f1``, which are 0 where they would be 0 / 0. For ``multiclass`` the
+      last three are means over all K classes, also over those that do not occur.
+    - ``auroc``: area under the ROC curve, ties counted half; ``auprc``: average precision, the sum of precision times
+      gain of recall over the distinct scores. For ``multiclass`` they are one-vs-rest means. A class or column without
+      positive or without negative rows is left out of the mean; where none is left, the result is not a number.
+    - ``pearson``, ``spearman`` (with mid-ranks) and ``mse``, the mean squared error. Correlations are not a number
+      where a column of labels or scores is constant.
 
-        - ``mcc``: Matthews' correlation; for several classes Gorodkin's (2004). 0 where a side is constant.
-        - ``accuracy``; ``precision``, ``recall``, ``f1``, which are 0 where they would be 0 / 0. For ``multiclass``
-          the last three are means over all K classes, also over those that do not occur.
-        - ``auroc``: area under the ROC curve, ties counted half; ``auprc``: average precision, the sum of precision
-          times gain of recall over the distinct scores. For ``multiclass`` they are one-vs-rest means. A class or
-          column that has no positive or no negative rows has neither, and is left out of the mean; where none is left,
-          the result is not a number.
-        - ``pearson``, ``spearman`` (with mid-ranks) and ``mse``, the mean squared error. Correlations are not a number
-          where a column of labels or scores is constant.
-
-        For ``multilabel`` and for regression on several columns, each metric is the mean over the columns.
-
-    Raises
-    ------
-    ValueError
-        For an unknown problem or metric, for shapes that do not agree, for no rows, for labels that are none, and for
-        scores that are not a number.
+    For ``multilabel`` and for regression on several columns, each metric is the mean over the columns.
     """
     names = metric_names(problem) if metrics is None else metrics
     weight_1N = np.ones((1, len(np.atleast_1d(np.asarray(labels)))))
@@ -166,24 +97,9 @@ def evaluate(
 
 
 def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> WeightedMetric:
-    """Prepare a metric for many weightings of the same rows.
+    """Return a metric of many weightings of the same rows; arguments and errors as for `evaluate`.
 
-    Parameters
-    ----------
-    problem, metric, labels, scores
-        As for `evaluate`.
-
-    Returns
-    -------
-    callable
-        From weights, float64 of shape (R, N), whole numbers from 0 on, to the metric under each, shape (R,): what
-        `evaluate` gives when each row stands there as often as its weight says. It holds a few arrays of the weights'
-        size while it computes.
-
-    Raises
-    ------
-    ValueError
-        As `evaluate`.
+    It has the values of `evaluate` with each row as often as its weight, and holds a few arrays of the weights' size.
     """
     names = metric_names(problem)
     if metric not in names:
@@ -193,13 +109,12 @@ def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: np
         return _counted(problem, metric, label_values, score_values)
     rows = len(label_values)
     if problem == "multiclass":
-        label_values = _one_hot(label_values, score_values.shape[1])
+        label_values = label_values[:, None] == np.arange(score_values.shape[1])
     pairs = list(zip(label_values.reshape(rows, -1).T, score_values.reshape(rows, -1).T, strict=True))
     if problem == "regression":
-        makers: dict[str, Callable[[Floats, Floats], WeightedMetric]]
+        makers: dict[str, Callable[[Float64, Float64], WeightedMetric]]
         makers = {"pearson": _pearson, "spearman": _spearman, "mse": _mse}
-        make = makers[metric]
-        columns = [make(label_N, score_N) for label_N, score_N in pairs]
+        columns = [makers[metric](label_N, score_N) for label_N, score_N in pairs]
         if len(columns) == 1:
             return columns[0]
         return lambda weight_RN: np.mean([column(weight_RN) for column in columns], axis=0)
@@ -207,68 +122,54 @@ def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: np
     return lambda weight_RN: _mean_of_defined(np.stack([area(weight_RN) for area in areas]))
 
 
-def _checked_scores(problem: str, scores: npt.ArrayLike) -> Floats:
+def _checked(problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[Any], Float64]:
+    """Return labels and scores as arrays that fit each other and the problem."""
+    label_values: npt.NDArray[Any] = np.asarray(labels)
     values = np.asarray(scores, dtype=np.float64)
-    dimensions = {"binary": (1,), "multiclass": (2,), "multilabel": (2,), "regression": (1, 2)}[problem]
-    if values.ndim not in dimensions:
-        wanted = " or ".join({1: "(n,)", 2: "(n, K)"}[number] for number in dimensions)
-        raise ValueError(f"scores for {problem} must have the shape {wanted}, not {values.shape}")
-    if not values.size or (problem == "multiclass" and values.shape[1] == 1):
-        raise ValueError(f"there is nothing to score: scores for {problem} have the shape {values.shape}")
+    shape = values.shape
+    fits = len(shape) in {"binary": (1,), "regression": (1, 2)}.get(problem, (2,))
+    if not fits or label_values.shape != (shape[:1] if problem == "multiclass" else shape):
+        raise ValueError(f"labels of shape {label_values.shape} and scores of shape {shape} do not fit {problem}")
+    if not values.size or (problem == "multiclass" and shape[1] == 1):
+        raise ValueError(f"there is nothing to score: scores for {problem} have the shape {shape}")
     if np.isnan(values).any():
         row = int(np.argwhere(np.isnan(values))[0, 0])
         raise ValueError(f"scores are not a number in {np.isnan(values).sum()} places, first in row {row}")
-    return values
-
-
-def _checked(problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[Any], Floats]:
-    """Check labels and scores, and give them as arrays."""
-    score_values = _checked_scores(problem, scores)
-    label_values: npt.NDArray[Any] = np.asarray(labels)
-    wanted = score_values.shape[:1] if problem == "multiclass" else score_values.shape
-    if label_values.shape != wanted:
-        raise ValueError(
-            f"labels of shape {label_values.shape} do not agree with scores of shape {score_values.shape} for {problem}"
-        )
     if problem == "regression":
         label_values = label_values.astype(np.float64)
-        if not (np.isfinite(label_values).all() and np.isfinite(score_values).all()):
+        if not (np.isfinite(label_values).all() and np.isfinite(values).all()):
             raise ValueError("labels and scores for regression must be finite")
-        return label_values, score_values
-    if label_values.dtype.kind not in "biu":
-        raise ValueError(f"labels for {problem} must be integers, not {label_values.dtype}")
-    highest = score_values.shape[1] - 1 if problem == "multiclass" else 1
-    if label_values.min() < 0 or label_values.max() > highest:
-        raise ValueError(
-            f"labels for {problem} must be from 0 to {highest}, not from {label_values.min()} to {label_values.max()}"
-        )
-    return label_values, score_values
+        return label_values, values
+    highest = shape[1] - 1 if problem == "multiclass" else 1
+    if label_values.dtype.kind not in "biu" or label_values.min() < 0 or label_values.max() > highest:
+        found = f"{label_values.dtype} from {label_values.min()} to {label_values.max()}"
+        raise ValueError(f"labels for {problem} must be integers from 0 to {highest}, not {found}")
+    return label_values, values
 
 
-def _one_hot(label_N: npt.NDArray[Any], classes: int) -> Bools:
-    hot_NK: Bools = label_N[:, None] == np.arange(classes)
-    return hot_NK
-
-
-def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Floats) -> SumMetric:
-    """Prepare a metric of hard predictions, from weighted counts of hits, of what is so, and of what was said to be."""
-    rows = len(labels)
-    guesses = predicted(problem, scores)
-    several = problem == "multiclass"
+def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Float64) -> SumMetric:
+    """Return a metric of hard predictions, from weighted counts of hits, of labels and of predictions."""
+    guesses, several = predicted(problem, scores), problem == "multiclass"
     if several:
-        actual_NK, guess_NK = _one_hot(labels, scores.shape[1]), _one_hot(guesses, scores.shape[1])
+        actual_NK, guess_NK = (one[:, None] == np.arange(scores.shape[1]) for one in (labels, guesses))
     else:
-        actual_NK, guess_NK = labels.reshape(rows, -1).astype(bool), guesses.reshape(rows, -1).astype(bool)
-    kind_NM = np.concatenate([actual_NK & guess_NK, actual_NK, guess_NK, np.ones((rows, 1), dtype=bool)], axis=1)
+        actual_NK, guess_NK = (one.reshape(len(labels), -1).astype(bool) for one in (labels, guesses))
+    kind_NM = np.concatenate([actual_NK & guess_NK, actual_NK, guess_NK, np.ones((len(labels), 1), bool)], axis=1)
 
-    def value(sum_RM: Floats) -> Floats:
+    def folded(value_RK: Float64) -> Float64:
+        return value_RK.sum(axis=1, keepdims=True) if several else value_RK
+
+    def value(sum_RM: Float64) -> Float64:
         hit_RK, actual_RK, guess_RK = np.split(sum_RM[:, :-1], 3, axis=1)
         total_R1 = sum_RM[:, -1:]
         if metric == "accuracy":
-            right_RK = hit_RK.sum(axis=1, keepdims=True) if several else total_R1 - actual_RK - guess_RK + 2 * hit_RK
+            right_RK = folded(hit_RK) if several else total_R1 - actual_RK - guess_RK + 2 * hit_RK
             value_RK = right_RK / total_R1
         elif metric == "mcc":
-            value_RK = _mcc(hit_RK, actual_RK, guess_RK, total_R1, several=several)
+            # Counts are whole numbers far below 2**53, so that a variance of zero is exactly zero.
+            covariance = folded(hit_RK * total_R1 - actual_RK * guess_RK)
+            variances = (folded(one_RK * (total_R1 - one_RK)) for one_RK in (actual_RK, guess_RK))
+            value_RK = _ratio(covariance, np.sqrt(np.multiply(*variances)), otherwise=0.0)
         else:
             over, under = {
                 "precision": (hit_RK, guess_RK),
@@ -276,32 +177,19 @@ def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Floats
                 "f1": (2 * hit_RK, actual_RK + guess_RK),
             }[metric]
             value_RK = _ratio(over, under, otherwise=0.0)
-        mean_R: Floats = value_RK.mean(axis=1)
+        mean_R: Float64 = value_RK.mean(axis=1)
         return mean_R
 
     return SumMetric(kind_NM, value)
 
 
-def _mcc(hit_RK: Floats, actual_RK: Floats, guess_RK: Floats, total_R1: Floats, *, several: bool) -> Floats:
-    """Give Matthews' correlation by column, or Gorodkin's for several classes, shape (R, 1)."""
-    # Counts are whole numbers far below 2**53, so that a variance of zero is exactly zero.
-    if several:
-        covariance = (hit_RK * total_R1 - actual_RK * guess_RK).sum(axis=1, keepdims=True)
-        actual = (actual_RK * (total_R1 - actual_RK)).sum(axis=1, keepdims=True)
-        guess = (guess_RK * (total_R1 - guess_RK)).sum(axis=1, keepdims=True)
-    else:
-        covariance = hit_RK * total_R1 - actual_RK * guess_RK
-        actual, guess = actual_RK * (total_R1 - actual_RK), guess_RK * (total_R1 - guess_RK)
-    return _ratio(covariance, np.sqrt(actual * guess), otherwise=0.0)
-
-
-def _area(metric: str, actual_N: Bools, score_N: Floats) -> WeightedMetric:
-    """Prepare the area under a column's ROC or precision-recall curve."""
+def _area(metric: str, actual_N: Bool, score_N: Float64) -> WeightedMetric:
+    """Return the area under a column's ROC or precision-recall curve."""
     # From the highest score down, as a threshold goes.
     order_N, start_G, _ = _groups(-score_N)
     actual_N = actual_N[order_N]
 
-    def area(weight_RN: Floats) -> Floats:
+    def area(weight_RN: Float64) -> Float64:
         sorted_RN = weight_RN[:, order_N]
         all_RG, hit_RG = _group_sums(sorted_RN, start_G), _group_sums(sorted_RN * actual_N, start_G)
         hits_RG = hit_RG.cumsum(axis=1)
@@ -320,13 +208,13 @@ def _area(metric: str, actual_N: Bools, score_N: Floats) -> WeightedMetric:
     return area
 
 
-def _pearson(label_N: Floats, score_N: Floats) -> SumMetric:
-    """Prepare Pearson's correlation from weighted moments."""
+def _pearson(label_N: Float64, score_N: Float64) -> SumMetric:
+    """Return Pearson's correlation from weighted moments."""
     # Moments of what is already about centred and scaled lose no digits.
     x_N, y_N = _standardised(label_N), _standardised(score_N)
     moments_N6 = np.stack([x_N, y_N, x_N * x_N, y_N * y_N, x_N * y_N, np.ones_like(x_N)], axis=1)
 
-    def correlation(sum_R6: Floats) -> Floats:
+    def correlation(sum_R6: Float64) -> Float64:
         x_R, y_R, xx_R, yy_R, xy_R = (sum_R6[:, :5] / sum_R6[:, 5:]).T
         x_variance_R, y_variance_R = xx_R - x_R * x_R, yy_R - y_R * y_R
         varies_R = (x_variance_R > _CONSTANT * xx_R) & (y_variance_R > _CONSTANT * yy_R)
@@ -336,11 +224,11 @@ def _pearson(label_N: Floats, score_N: Floats) -> SumMetric:
     return SumMetric(moments_N6, correlation)
 
 
-def _spearman(label_N: Floats, score_N: Floats) -> WeightedMetric:
-    """Prepare Spearman's correlation: Pearson's of the mid-ranks that the rows have under a weighting."""
+def _spearman(label_N: Float64, score_N: Float64) -> WeightedMetric:
+    """Return Spearman's correlation: Pearson's of the mid-ranks that the rows have under a weighting."""
     groups = (_groups(label_N), _groups(score_N))
 
-    def correlation(weight_RN: Floats) -> Floats:
+    def correlation(weight_RN: Float64) -> Float64:
         total_R1 = weight_RN.sum(axis=1, keepdims=True)
         product_RN = weight_RN
         under_R = np.ones(len(weight_RN))
@@ -355,14 +243,14 @@ def _spearman(label_N: Floats, score_N: Floats) -> WeightedMetric:
     return correlation
 
 
-def _mse(label_N: Floats, score_N: Floats) -> SumMetric:
-    """Prepare the mean squared error."""
+def _mse(label_N: Float64, score_N: Float64) -> SumMetric:
+    """Return the mean squared error."""
     square_N2 = np.stack([(label_N - score_N) ** 2, np.ones_like(label_N)], axis=1)
     return SumMetric(square_N2, lambda sum_R2: sum_R2[:, 0] / sum_R2[:, 1])
 
 
-def _groups(value_N: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Give the ascending order of values, where in it each group of equal ones starts, and each row's group."""
+def _groups(value_N: Float64) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return the ascending order of values, where in it each group of equal ones starts, and each row's group."""
     order_N = np.argsort(value_N, kind="stable")
     sorted_N = value_N[order_N]
     first_N = np.concatenate([[True], sorted_N[1:] != sorted_N[:-1]])
@@ -371,30 +259,30 @@ def _groups(value_N: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]
     return order_N, np.flatnonzero(first_N), place_N
 
 
-def _group_sums(sorted_RN: Floats, start_G: npt.NDArray[np.intp]) -> Floats:
+def _group_sums(sorted_RN: Float64, start_G: npt.NDArray[np.intp]) -> Float64:
     if len(start_G) == sorted_RN.shape[1]:
         return sorted_RN
-    sum_RG: Floats = np.add.reduceat(sorted_RN, start_G, axis=1)
+    sum_RG: Float64 = np.add.reduceat(sorted_RN, start_G, axis=1)
     return sum_RG
 
 
-def _standardised(value_N: Floats) -> Floats:
+def _standardised(value_N: Float64) -> Float64:
     # The mean of equal numbers may differ from them by rounding.
     if value_N.min() == value_N.max():
         return np.zeros_like(value_N)
     # Scaled first, as a mean or a square of very large numbers may overflow.
-    centred_N: Floats = value_N / np.abs(value_N).max()
+    centred_N: Float64 = value_N / np.abs(value_N).max()
     centred_N -= centred_N.mean()
     widest = float(np.abs(centred_N).max())
     return centred_N / (widest or 1)
 
 
-def _ratio(over: Floats, under: Floats, *, otherwise: float) -> Floats:
-    """Divide, and give something else where there is nothing to divide by."""
-    result: Floats = np.divide(over, under, out=np.full(over.shape, otherwise), where=under > 0)
+def _ratio(over: Float64, under: Float64, *, otherwise: float) -> Float64:
+    """Return a quotient, and something else where there is nothing to divide by."""
+    result: Float64 = np.divide(over, under, out=np.full(over.shape, otherwise), where=under > 0)
     return result
 
 
-def _mean_of_defined(value_KR: Floats) -> Floats:
+def _mean_of_defined(value_KR: Float64) -> Float64:
     defined_KR = ~np.isnan(value_KR)
     return _ratio(np.where(defined_KR, value_KR, 0).sum(axis=0), defined_KR.sum(axis=0) * 1.0, otherwise=np.nan)
