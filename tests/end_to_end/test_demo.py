@@ -1,8 +1,11 @@
 import json
 
+import pytest
+
 from mutbert import MutBertForMaskedLM, ProbabilisticGenome
 
 
+@pytest.mark.slow
 def test_the_demo_makes_everything_it_promises(demo):
     assert ProbabilisticGenome.open(demo / "population.genome", check=True).lengths == {"chr1": 2_000_000}
     MutBertForMaskedLM.from_pretrained(demo / "run" / "model")
@@ -17,6 +20,7 @@ def test_the_demo_makes_everything_it_promises(demo):
     assert "http" not in page.replace("http://www.w3.org/", "")
 
 
+@pytest.mark.slow
 def test_the_demo_is_not_overwritten_unless_forced(demo, mutbert_here):
     done = mutbert_here("demo", "--output", demo, status=2)
     assert "exists already" in done.stderr
