@@ -166,7 +166,6 @@ def test_a_file_of_the_hub_has_its_commit(hub, at):
 def test_what_the_hub_does_not_have_is_refused(hub, monkeypatch):
     for name in ("name/none.csv", "other/a.csv"):
         assert "the Hub cannot be reached" in refused(find_file, f"hf://datasets/owner/{name}")
-    assert "is a script, and none is ever run" in refused(find_file, "hf://datasets/owner/name/name.py")
     for wrong in ("hf://owner/name/a.csv", "hf://datasets/name/a.csv", "hf://datasets/owner/name", "hf://models/a/b/c"):
         assert "write hf://datasets/OWNER/NAME[@REVISION]/FILE" in refused(find_file, wrong)
     assert "cannot be downloaded" in refused(find_file, "hf://datasets/own er/name/a.csv")
