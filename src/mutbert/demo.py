@@ -42,9 +42,15 @@ class DemoResult:
 
 
 def run_demo(
-    output: str | Path, *, seed: int = 1, steps: int | None = None, force: bool = False, progress: bool = False
+    output: str | Path = "demo", *, seed: int = 1, steps: int | None = None, force: bool = False, progress: bool = False
 ) -> DemoResult:
-    """Simulate a population by `seed`, build its genome, pre-train a small model for `steps`, embed, and report."""
+    """Simulate a population, build its genome, pre-train a small model, embed, and report.
+
+    Parameters
+    ----------
+    output, seed, steps
+        Folder for all of it; seed of the simulated population; training steps, by default the recipe's 300.
+    """
     start = time.monotonic()
     output = Path(output)
     # The first thing that a demo writes, finished or not.

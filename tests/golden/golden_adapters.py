@@ -168,10 +168,10 @@ def read_vep(folder: Path) -> Answer:
     parts: Answer = {}
     for part in found["parts"]:
         rows = sorted(part["rows"], key=lambda row: row["predictor"])
-        metrics = list(rows[0]["measures"]) if rows else []
-        compared = {row["predictor"]: row["difference"] for row in rows if row["difference"]}
-        measures = [[[row["measures"][name][end] for end in _INTERVAL] for name in metrics] for row in rows]
-        numbers = ("difference", "low", "high", "p_value", "adjusted")
+        metrics = found["metrics"] if rows else []
+        compared = {row["predictor"]: row for row in rows if row["baseline"]}
+        measures = [[[row[f"{name}{end}"] for end in ("", "_low", "_high")] for name in metrics] for row in rows]
+        numbers = ("difference", "difference_low", "difference_high", "p", "p_holm")
         parts[f"{part['name']}: {part['target']}"] = {
             **{name: part[name] for name in ("variants", "compared", "positives", "compared_positives", "empty")},
             "predictors": [[row["predictor"], row["end"], row["missing"]] for row in rows],
