@@ -58,7 +58,7 @@ def test_a_run_is_exported_with_all_that_is_known_of_it(demo, mutbert, tmp_path)
     for reason, count in manifest["records"][0]["not_used"].items():
         assert f"{count:,} {reason}" in card
     assert (demo / "run" / "model" / "recipe.yaml").read_text().rstrip() in card
-    table = json.loads((demo / "run" / "held_out.json").read_text())
+    table = json.loads((demo / "run" / "metrics.json").read_text())
     for group in ("all", "variant", "other"):
         cells = " | ".join(f"{values[group]:.4f}" for values in table["cross_entropy"].values())
         assert f"| {group} | {table['targets'][group]:,} | {cells} |" in card
