@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mutbert.evaluation.results import read_predictions, read_results
+from mutbert.evaluation.results import cell_of, read_predictions, read_records
 from mutbert.scoring.resampling import bootstrap_interval
 
 ROOT = Path(__file__).parents[2]
@@ -33,16 +33,15 @@ def tables():
 
 def test_the_table_of_binding_sites_is_what_its_results_say():
     seeds = {}
-    for cell in sorted(read_results(RESULTS), key=lambda cell: cell.seed):
-        name = f"{cell.model} ({cell.method})" if cell.method else cell.model
-        seeds.setdefault((name, cell.task, cell.protocol), []).append(cell)
+    for cell in map(cell_of, read_records(RESULTS)):
+        seeds.setdefault((cell.label, cell.task, cell.protocol), []).append(cell)
     said, differences = tables()
     assert said.keys() == seeds.keys()
     values = {}
     for key, cells in seeds.items():
         predictions = [read_predictions(RESULTS, cell) for cell in cells]
-        scores = [entry.scores for entry in predictions]
-        found = bootstrap_interval("binary", "mcc", predictions[0].labels, scores)
+        scores = [scores for _, scores in predictions]
+        found = bootstrap_interval("binary", "mcc", predictions[0][0], scores)
         assert said[key] == pytest.approx(found, abs=0.0006), key
         assert len(cells) == (1 if key[0] == "kmer" else 5), key
         values[key] = found[0]

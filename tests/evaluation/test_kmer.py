@@ -54,23 +54,6 @@ def test_features_are_those_of_a_slow_loop(sequences):
     assert (found.toarray() == slow_features(sequences)).all()
 
 
-@pytest.mark.parametrize("length", range(9))
-def test_sequences_shorter_than_a_word_hold_none(length):
-    sequence = "ACCGTGCA"[:length]
-    for sequences in ([sequence], [sequence, "", "ACGTACGT"], ["GGGGGGG", sequence]):
-        assert (kmer_features(examples(sequences)).toarray() == slow_features(sequences)).all()
-    assert kmer_features(examples([sequence])).nnz == len(
-        {min(sequence[i : i + k], backwards(sequence[i : i + k])) for k in LENGTHS for i in range(length - k + 1)}
-    )
-
-
-@given(st.lists(st.text("ACGTN", min_size=1, max_size=40), min_size=1, max_size=6))
-def test_both_strands_hold_the_same(sequences):
-    forward = kmer_features(examples(sequences))
-    reverse = kmer_features(examples([backwards(sequence) for sequence in sequences]))
-    assert (forward != reverse).nnz == 0
-
-
 def planted(count, words, seed, length=60, low=None):
     """Random sequences that hold the word of their class, on either strand."""
     rng = np.random.default_rng(seed)
@@ -87,32 +70,23 @@ def planted(count, words, seed, length=60, low=None):
 
 def test_a_planted_word_is_found():
     parts = [examples(*planted(count, ["", "GATTACA"], seed)) for seed, count in enumerate((800, 100, 200))]
-    found = kmer_baseline(*parts, metric="mcc")
-    assert evaluate("binary", parts[2].known_labels, found.test, ["mcc"])["mcc"] > 0.95
-    assert found.validation.shape == (100,)
-    assert found.test.dtype == np.float32
-    assert found.features == np.count_nonzero(slow_features([parts[0].sequence(row) for row in range(800)]).any(axis=0))
+    _, validated, found = kmer_baseline(*parts, metric="mcc")
+    value = evaluate("binary", parts[1].known_labels, validated, ["mcc"])["mcc"]
+    assert evaluate("binary", parts[2].known_labels, found, ["mcc"])["mcc"] > 0.95
+    assert value > 0.95
+    assert found.dtype == np.float32
     # It knows no chance, and no strand.
-    again = kmer_baseline(*parts, metric="mcc")
-    assert (again.test == found.test).all()
+    assert (kmer_baseline(*parts, metric="mcc")[2] == found).all()
     turned = [
         examples([backwards(part.sequence(row)) for row in range(len(part))], part.known_labels) for part in parts
     ]
-    assert (kmer_baseline(*turned, metric="mcc").test == found.test).all()
-
-
-def test_labels_of_chance_are_not_learnt():
-    rng = np.random.default_rng(5)
-    parts = [examples(planted(count, [""], seed, low=1)[0], rng.integers(2, size=count)) for seed, count in
-             enumerate((200, 60, 200))]  # fmt: skip
-    found = kmer_baseline(*parts, metric="mcc")
-    assert abs(evaluate("binary", parts[2].known_labels, found.test, ["mcc"])["mcc"]) < 0.2
+    assert (kmer_baseline(*turned, metric="mcc")[2] == found).all()
 
 
 def test_of_equals_the_strongest_penalty_is_chosen():
     labels = np.arange(40) % 2
     part = examples([("GGGGGGGG", "CATCATCA")[label] for label in labels], labels)
-    assert kmer_baseline(part, part, part, metric="mcc").c == PENALTIES[0] == min(PENALTIES)
+    assert kmer_baseline(part, part, part, metric="mcc")[0].c == PENALTIES[0] == min(PENALTIES)
 
 
 def test_several_classes_and_one_that_is_not_there():
@@ -122,13 +96,13 @@ def test_several_classes_and_one_that_is_not_there():
         return examples(*planted(count, words, seed, low=low), "multiclass", classes)
 
     train, validation, test = part(400, 0), part(100, 1), part(200, 2)
-    found = kmer_baseline(train, validation, test, metric="mcc")
-    assert found.test.shape == (200, 3)
-    assert evaluate("multiclass", test.known_labels, found.test, ["mcc"])["mcc"] > 0.95
+    *_, found = kmer_baseline(train, validation, test, metric="mcc")
+    assert found.shape == (200, 3)
+    assert evaluate("multiclass", test.known_labels, found, ["mcc"])["mcc"] > 0.95
     # The third class is not in the training data, so that it is never said.
-    few = kmer_baseline(part(400, 0, low=2), validation, test, metric="mcc")
-    assert few.test.shape == (200, 3)
-    guess = few.test.argmax(axis=1)
+    *_, few = kmer_baseline(part(400, 0, low=2), validation, test, metric="mcc")
+    assert few.shape == (200, 3)
+    guess = few.argmax(axis=1)
     assert set(guess) == {0, 1}
     known = test.known_labels < 2
     assert (guess[known] == test.known_labels[known]).mean() > 0.95
@@ -145,44 +119,43 @@ def test_several_labels_and_numbers():
 
     rows = [part(400, 0), part(100, 1), part(200, 2)]
     several = [examples(sequences, labels.astype(np.uint8), "multilabel", ("p", "q")) for sequences, labels in rows]
-    found = kmer_baseline(*several, metric="mcc")
-    assert found.test.shape == (200, 2)
-    assert evaluate("multilabel", several[2].known_labels, found.test, ["mcc"])["mcc"] > 0.9
+    *_, found = kmer_baseline(*several, metric="mcc")
+    assert found.shape == (200, 2)
+    assert evaluate("multilabel", several[2].known_labels, found, ["mcc"])["mcc"] > 0.9
     for columns in (0, [0, 1]):
         numbers = [
             examples(sequences, (2 * labels[:, columns] + 1).astype(np.float32), "regression", ())
             for sequences, labels in rows
         ]
         for metric, good in (("pearson", lambda value: value > 0.8), ("mse", lambda value: value < 0.4)):
-            found = kmer_baseline(*numbers, metric=metric)
-            assert found.test.shape == numbers[2].known_labels.shape
-            assert good(evaluate("regression", numbers[2].known_labels, found.test, [metric])[metric])
+            *_, found = kmer_baseline(*numbers, metric=metric)
+            assert found.shape == numbers[2].known_labels.shape
+            assert good(evaluate("regression", numbers[2].known_labels, found, [metric])[metric])
 
 
 def test_what_cannot_be_learnt_is_refused():
     good = examples(["ACGTACGT", "GGGGGGGG"], [0, 1])
     token = examples(["ACGT"], [0, 1, 0, 1], "token")
     one = examples(["ACGTACGT", "GGGGGGGG"], np.array([[0, 1], [1, 1]], np.uint8), "multilabel")
-    with pytest.raises(InputError, match="knows no single bases"):
+    with pytest.raises(InputError, match="labels of bases"):
         kmer_baseline(token, token, token, metric="mcc")
-    with pytest.raises(InputError, match="have one class alone"):
+    with pytest.raises(InputError, match="one class alone"):
         kmer_baseline(examples(["ACGTACGT", "GGGGGGGG"], [1, 1]), good, good, metric="mcc")
-    with pytest.raises(InputError, match="have one class alone"):
+    with pytest.raises(InputError, match="one class alone"):
         kmer_baseline(one, one, one, metric="mcc")
-    with pytest.raises(InputError, match="has 4 bases in a row that are known"):
+    with pytest.raises(InputError, match="has 4 known bases in a row"):
         kmer_baseline(examples(["ACG", "NNNNNNNN"], [0, 1]), good, good, metric="mcc")
 
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_it_reaches_on_real_data_what_the_design_says(shared, monkeypatch):
-    # The others take longer, and the validation data choose none of them.
-    monkeypatch.setattr("mutbert.evaluation.kmer.PENALTIES", PENALTIES[2:4])
+def test_it_reaches_on_real_data_what_the_design_says(shared):
     folder = shared / "data" / "gue" / "tf" / "0"
     columns = Columns()
     parts = [
         read_examples(folder / f"{name}.csv.gz", columns, problem="binary", classes=("0", "1"))[0]
         for name in ("train", "dev", "test")
     ]
-    found = kmer_baseline(*parts, metric="mcc")
-    assert evaluate("binary", parts[2].known_labels, found.test, ["mcc"])["mcc"] >= 0.62
+    # The others take longer, and the validation data choose none of them.
+    *_, found = kmer_baseline(*parts, metric="mcc", penalties=PENALTIES[2:4])
+    assert evaluate("binary", parts[2].known_labels, found, ["mcc"])["mcc"] >= 0.62

@@ -5,10 +5,8 @@ Where the layout of a folder or the home of a function changes, these functions 
 
 import contextlib
 import csv
-import hashlib
 import io
 import json
-import re
 import runpy
 import sys
 from collections import namedtuple
@@ -21,6 +19,8 @@ from unittest import mock
 import numpy as np
 import yaml
 
+import mutbert.scoring.predictions as stored
+
 Answer = dict[str, Any]
 _COUNTS = ("examples", "duplicates", "in_train", "dropped")
 _INTERVAL = ("value", "low", "high")
@@ -32,37 +32,32 @@ Cell = namedtuple("Cell", "suite task model method protocol seed")  # The method
 def read_cells(folder: Path) -> dict[Cell, Answer]:
     """Every finished cell: its metrics, what was chosen, counts of its data, labels and scores of the test."""
     found = {}
-    for path in folder.glob("shards/*/cells.jsonl"):
-        for values in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
-            cell = Cell(*(values[name] for name in Cell._fields))
-            assert values["status"] == "done", (cell, values.get("reason"))
-            with np.load(_predictions(folder, cell), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("labels", "scores")}
-            splits = {one["split"]: [one[name] for name in _COUNTS] for one in values["splits"]}
-            kept = {name: values[name] for name in ("problem", "metric", "metrics", "validation", "chosen")}
-            found[cell] = {**kept, "splits": splits, **arrays}
+    for path in folder.glob("*/*/*/[!.]*.json"):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        cell = Cell(*(values[name] for name in Cell._fields))
+        assert "reason" not in values, (cell, values["reason"])
+        labels, scores = stored.read_predictions(path.with_suffix(".parquet"))
+        splits = {one["split"]: [one[name] for name in _COUNTS] for one in values["splits"]}
+        kept = {name: values[name] for name in ("problem", "metric", "metrics", "validation", "chosen")}
+        found[cell] = {**kept, "splits": splits, "labels": labels, "scores": scores}
     return dict(sorted(found.items()))
 
 
 def write_cells(folder: Path, suites: Mapping[str, str], cells: Mapping[Cell, Answer]) -> None:
     """Write suites as YAML and cells of which ``problem``, ``metric``, ``labels`` and ``scores`` are known."""
     cost = {"seconds": 1.0, "peak_memory": 1, "tokens_per_second": None}
-    rest = {"version": 1, "status": "done", "made_of": {}, "metrics": {}, "splits": [], "cost": cost}
-    rest["versions"] = {"versions": {}, "commit": "", "genomes": {}}
-    for name in ("shards/1-of-1", "predictions", "suites"):
-        (folder / name).mkdir(parents=True)
+    rest = {"kind": "cell", "version": 2, "identity": {}, "note": "", "splits": [], "parameters": None, "cost": cost}
+    (folder / "suites").mkdir(parents=True)
     for name, text in suites.items():
         (folder / "suites" / f"{name}.yaml").write_text(text, encoding="utf-8")
-    with (folder / "shards" / "1-of-1" / "cells.jsonl").open("w", encoding="utf-8") as lines:
-        for cell, values in cells.items():
-            np.savez(_predictions(folder, cell), labels=values["labels"], scores=values["scores"])
-            known = {**cell._asdict(), **rest, "problem": values["problem"], "metric": values["metric"]}
-            lines.write(json.dumps(known) + "\n")
-
-
-def _predictions(folder: Path, cell: Cell) -> Path:
-    plain = re.sub(r"[^A-Za-z0-9.-]", "_", "-".join(map(str, cell)))
-    return folder / "predictions" / f"{plain[:100]}-{hashlib.sha256(json.dumps(cell).encode()).hexdigest()[:12]}.npz"
+    for cell, values in cells.items():
+        model = f"{cell.model}-{cell.method}" if cell.method else cell.model
+        path = folder / cell.suite / cell.task / model / f"{cell.protocol}-{cell.seed}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stored.write_predictions(path.with_suffix(".parquet"), values["labels"], values["scores"])
+        metrics = metrics_of(values["problem"], values["labels"], values["scores"])
+        known = {"problem": values["problem"], "metric": values["metric"], "metrics": metrics}
+        path.write_text(json.dumps({**rest, **cell._asdict(), **known, "versions": {}, "commit": ""}))
 
 
 def read_report(folder: Path) -> Answer:
@@ -91,7 +86,12 @@ def read_report(folder: Path) -> Answer:
 
 def read_suite(results: Path, name: str) -> Answer:
     """The suite that a grid was run with, the user's settings applied."""
-    return yaml.safe_load((results / "suites" / f"{name}.yaml").read_text(encoding="utf-8"))
+    found = yaml.safe_load((results / "suites" / f"{name}.yaml").read_text(encoding="utf-8"))
+    for protocol in ((found["eqtl"] or {}).get("protocols") or {}).values():
+        # They were kept as words.
+        protocol["c"] = [f"{c:g}" for c in protocol["c"]]
+    # All tasks in one file, told apart by a column, is no more.
+    return {"task_column": None, **found}
 
 
 def read_history(run: Path) -> list[dict[str, float]]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from mutbert.encoders.inputs import Inputs
+    from mutbert.encoders.inputs import Inputs, PaddedWindows
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
 
@@ -67,13 +67,13 @@ class Encoder(Protocol):
 
     def inputs(
         self,
-        examples: Examples,
+        examples: Examples | PaddedWindows,
         *,
         max_tokens: int | None = None,
         genome: ProbabilisticGenome | None = None,
         special_tokens: bool = True,
     ) -> Inputs:
-        """Prepare sequences; `genome` gives allele frequencies to models that can read them.
+        """Prepare sequences; `genome` gives allele frequencies to models that can read them, and so do windows.
 
         Special tokens are put around a sequence, as in training, unless `special_tokens` says otherwise.
 
@@ -205,7 +205,7 @@ class _ReadsBases:
 
     def inputs(
         self,
-        examples: Examples,
+        examples: Examples | PaddedWindows,
         *,
         max_tokens: int | None = None,
         genome: ProbabilisticGenome | None = None,

@@ -6,6 +6,6 @@ from importlib.util import find_spec
 
 from mutbert.errors import MissingExtraError
 
-for _module, _library in (("torch", "torch"), ("yaml", "yaml"), ("pyarrow", "pyarrow"), ("sklearn", "scikit-learn")):
+for _module, _library in (("torch", "torch"), ("sklearn", "scikit-learn")):
     if find_spec(_module) is None:
-        raise MissingExtraError(_library, "bench")
+        raise MissingExtraError(_library, "all")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 PROTOCOLS: Final = ("published", "corrected")
 """As published, known flaws included, so that numbers can be compared; and with these flaws fixed."""
-VERSION: Final = 1
 FAMILIES: Final = (*get_args(Family), "cnn")
 """Of models, and of the baseline that is trained; settings may differ by them."""
 
@@ -27,63 +26,28 @@ _Count = Annotated[int, Field(ge=1)]
 
 
 class Task(Settings):
-    """One task of a suite.
-
-    Parameters
-    ----------
-    name : str
-        What it is called, in paths too.
-    length : int
-        Bases of its sequences, for lists; sequences of other lengths are taken as they are.
-    problem : {"binary", "multiclass", "multilabel", "regression", "token"}
-        What its labels are.
-    classes : tuple of str
-        Names of the classes in the order of their numbers, for problems with classes.
-    published_tokens : mapping of str to int
-        What the published protocol cuts to, special tokens counted, by family of models; overrides the protocol's own.
-    published_rope_factor : float, optional
-        Dynamic RoPE scaling of the published protocol.
-    metric : str, optional
-        In place of the suite's.
-    """
+    """One task of a suite."""
 
     name: str
-    length: int
+    length: int  # bases of its sequences, for lists; others are taken as they are
     problem: Literal["binary", "multiclass", "multilabel", "regression", "token"] = "binary"
-    classes: Words = ("0", "1")
-    published_tokens: dict[_Families, int] = {}
-    published_rope_factor: float | None = None
-    metric: str | None = None
+    classes: Words = ("0", "1")  # in the order of their numbers
+    published_tokens: dict[_Families, int] = {}  # in place of the published protocol's max_tokens
+    published_rope_factor: float | None = None  # dynamic RoPE scaling of the published protocol
+    metric: str | None = None  # in place of the suite's
 
 
 class Protocol(Settings):
-    """How models are fine-tuned and compared.
-
-    Parameters
-    ----------
-    finetune : FinetuneSettings
-        How a model is fine-tuned; the method is the user's choice.
-    by_family : mapping of str to mapping
-        What differs for a family of models, such as the learning rate of a network without pre-training.
-    max_tokens : mapping of str to int
-        What longer sequences are cut to, by family of models.
-    validation : {"file", "random", "grouped"}
-        A file of its own; a random share of the training data; or a share of each class in which equal sequences, of
-        either strand, stay on one side.
-    validation_share : float
-        That share.
-    max_train_rows : int, optional
-        At most this many training sequences, the same for every seed and model.
-    first_seed, seeds : int
-        The seeds, one after the other.
-    """
+    """How models are fine-tuned and compared; the method is the user's choice."""
 
     finetune: FinetuneSettings = FinetuneSettings()
-    by_family: dict[_Families, dict[str, Any]] = {}
-    max_tokens: dict[_Families, int] = {}
+    by_family: dict[_Families, dict[str, Any]] = {}  # what differs, such as a CNN's learning rate
+    max_tokens: dict[_Families, int] = {}  # longer sequences are cut, special tokens counted
+    # A file of its own; a random share of the training data; or one in which equal sequences, of either strand, stay on
+    # one side.
     validation: Literal["file", "random", "grouped"] = "grouped"
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    max_train_rows: Annotated[int, Field(ge=2)] | None = None
+    max_train_rows: Annotated[int, Field(ge=2)] | None = None  # the same for every seed and model
     first_seed: Annotated[int, Field(ge=0)] = 1
     seeds: _Count = 5
 
@@ -120,41 +84,17 @@ class EqtlTask(Settings):
 
 
 class EqtlProtocol(Settings):
-    """How variants are told apart by embeddings of the window around them.
+    """How variants are classified by embeddings of the window around them."""
 
-    Parameters
-    ----------
-    c : tuple
-        Inverse penalties of the head that are tried.
-    choose_c_on : {"validation", "test"}
-        On contigs held out of the training data; or on the test data, as was published.
-    scores : {"decision", "labels"}
-        What the AUROC is computed of: decision values; or hard labels, as was published.
-    tissue : {"one-hot", "number"}
-        How the tissue is encoded: a feature for each; or a number, as if tissues had an order.
-    special_tokens : bool
-        Put ``[CLS]`` and ``[SEP]`` around a window, as in training.
-    edges : {"lower", "both"}
-        Whether a variant exactly at the border of two tasks is in the farther one alone, or in both.
-    max_train_rows : int
-        At most this many training variants, drawn by seed.
-    rope_factor : float, optional
-        Dynamic RoPE scaling; by default as much as the window needs.
-    pooled_tokens : int
-        The window's embedding is the mean over this many tokens around the variant.
-    first_seed, seeds : int
-        The seeds, one after the other.
-    """
-
-    c: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
-    choose_c_on: Literal["validation", "test"]
-    scores: Literal["decision", "labels"]
-    tissue: Literal["one-hot", "number"]
-    special_tokens: bool
-    edges: Literal["lower", "both"]
-    max_train_rows: Annotated[int, Field(ge=2)] = 5000
-    rope_factor: float | None = None
-    pooled_tokens: _Count = 1536
+    c: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]  # inverse penalties to try
+    choose_c_on: Literal["validation", "test"]  # on contigs held out of the training data; or as published
+    scores: Literal["decision", "labels"]  # the AUROC is of decision values; or of hard labels, as published
+    tissue: Literal["one-hot", "number"]  # a feature for each; or a number, as if tissues had an order
+    special_tokens: bool  # [CLS] and [SEP] around a window, as in training
+    edges: Literal["lower", "both"]  # a variant at the border of two tasks is in the farther one; or in both
+    max_train_rows: Annotated[int, Field(ge=2)] = 5000  # drawn by seed
+    rope_factor: float | None = None  # dynamic RoPE scaling; as much as the window needs where left out
+    pooled_tokens: _Count = 1536  # the window's embedding is the mean over these around the variant
     first_seed: Annotated[int, Field(ge=0)] = 1
     seeds: _Count = 5
 
@@ -178,44 +118,16 @@ class PaperAverage(Settings):
 
 
 class Suite(Settings):
-    """A suite of tasks.
+    """A suite of tasks, of labelled sequences or, with `eqtl`, of variants."""
 
-    Parameters
-    ----------
-    version : int
-        Of the form of this file.
-    name, title, source : str
-        What it is called, in words too, and where it comes from.
-    metric : str
-        What models are compared by.
-    files : tuple of str
-        Where a task's files are below the folder or the data set on the Hub that the user names, ``{task}`` and
-        ``{split}`` filled in; the first that exists is taken.
-    splits : mapping of str to str
-        What train, validation and test are called in these names.
-    columns : TableColumns
-        What their columns mean.
-    task_column : str, optional
-        Where all tasks are in one file, the column that tells them apart.
-    tasks : tuple of Task
-        The tasks.
-    protocols : mapping of str to Protocol
-        See `PROTOCOLS`.
-    eqtl : EqtlSuite, optional
-        In place of tasks and protocols.
-    paper : tuple of PaperAverage
-        What the paper reports.
-    """
-
-    version: Literal[1]
+    version: Literal[1]  # of the form of this file
     name: Annotated[str, Field(pattern="^[^/]+$")]
     title: str
-    metric: str
-    files: tuple[str, ...]
+    metric: str  # models are compared by it
+    files: tuple[str, ...]  # a task's, with {task} and {split}, below --data; the first that exists is read
     source: str = ""
-    splits: dict[Literal["train", "validation", "test"], str] = {"train": "train", "test": "test"}
+    splits: dict[Literal["train", "validation", "test"], str] = {"train": "train", "test": "test"}  # names in `files`
     columns: TableColumns = TableColumns()
-    task_column: str | None = None
     tasks: tuple[Task, ...] = ()
     protocols: dict[_Protocols, Protocol] = {}
     eqtl: EqtlSuite | None = None
@@ -223,9 +135,8 @@ class Suite(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        parts = self.eqtl or self
-        names = [task.name for task in parts.tasks]
-        if not names or not parts.protocols:
+        names = self.task_names
+        if not names or not self.grid.protocols:
             raise ValueError("has no tasks or no protocols; add at least one of each")
         if len(set(names)) < len(names):
             raise ValueError(f"task {max(names, key=names.count)} comes twice")
@@ -239,6 +150,26 @@ class Suite(Settings):
         for task in self.tasks:
             _check_metric(task.metric or self.metric, task.problem, f"task {task.name}: ")
         return self
+
+    @property
+    def grid(self) -> Any:
+        """The part that has tasks and protocols: the suite itself, or that of variants."""
+        return self.eqtl or self
+
+    @property
+    def task_names(self) -> list[str]:
+        """Names of the tasks."""
+        return [task.name for task in self.grid.tasks]
+
+    def task(self, name: str) -> Any:
+        """Return a task by its name."""
+        return next(task for task in self.grid.tasks if task.name == name)
+
+    def with_protocols(self, protocols: dict[Any, Any]) -> Self:
+        """Return the suite with other protocols."""
+        if self.eqtl is None:
+            return self.replace(protocols=protocols)
+        return self.replace(eqtl=self.eqtl.replace(protocols=protocols))
 
     def metric_of(self, task: Task) -> str:
         """Return what a task's models are compared by."""

@@ -1,629 +1,392 @@
 """The report of a benchmark: which model is best at what, by how much, and what may be wrong with the comparison.
 
-A page, the same as Markdown, and the figures as CSV. Every metric is taken to be better where it is higher.
+A page, and its numbers as CSV. Every metric is taken to be better where it is higher.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from mutbert.errors import InputError
+import polars as pl
+from markupsafe import Markup, escape
+from matplotlib.ticker import LogLocator
+
 from mutbert.files import atomic_file, check_output
-from mutbert.reports.benchmark_figures import (
-    Difference,
-    Look,
-    Panel,
-    Point,
-    Sized,
-    amount,
-    forest_figure,
-    looks,
-    size_figure,
-    task_figure,
-)
-from mutbert.reports.benchmark_results import (
-    Average,
-    BenchmarkReport,
-    Comparison,
-    Cost,
-    Failure,
-    PaperRow,
-    Score,
-)
-from mutbert.reports.benchmark_tables import Block, Part, Table, TableCell, csv_text, html_section, markdown_page
-from mutbert.reports.page import counted, write_page
+from mutbert.reports.page import Section, Table, counted, write_page
+from mutbert.reports.plots import COLOURS, DASHES, INK, WIDTH, forest, legend_above, new_figure, shortened, style, svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-BASELINES: Final = frozenset({"kmer", "cnn"})
-"""Models that are trivial: what a language model has to beat."""
-COST_TITLE: Final = "What it cost"
-"""Heading of the part that depends on the machine and not on the results alone; it is the last one."""
-FILES: Final = ("report.html", "report.md", "scores.csv", "averages.csv", "comparisons.csv")
-"""What a report is made of."""
+    Row = dict[str, Any]
+
+BASELINES: Final = ("kmer", "cnn")  # trivial models, which a language model has to beat
+COST_TITLE: Final = "What it cost"  # the one part that depends on the machine; it is the last
+FILES: Final = ("report.html", "scores.csv", "averages.csv", "comparisons.csv")
 _METRICS: Final = {"mcc": "MCC", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
 _SIGNIFICANT: Final = 0.05
-_WIDE: Final = 8
-_T = TypeVar("_T")
-_Rows = list[list[str | TableCell]]
-_Result = TypeVar("_Result", Score, Average)
+_WIDE: Final = 8  # columns; more tasks than these are rows
+_MOST_ROWS: Final = 60  # of a figure of differences; beyond, those over whole suites alone
+_BOLD: Final = Markup("<b>{}</b>")
+_SMALL: Final = Markup("<br><small>{}</small>")
+
+
+class BenchmarkReport(NamedTuple):
+    """What a report shows: frames, whose order is that of tables and figures."""
+
+    name: str
+    scores: pl.DataFrame  # suite, protocol, task, model, method, metric, value, low, high, per_seed
+    averages: pl.DataFrame  # the same without task and per_seed, and tasks, of_tasks, parameters, published
+    comparisons: pl.DataFrame  # suite, protocol, task, first, second, metric, difference, low, high, p_value, ...
+    paper: pl.DataFrame  # suite, metric, model, value, parameters
+    failures: pl.DataFrame  # suite, task, model, method, protocol, seed, reason
+    costs: pl.DataFrame  # suite, protocol, model, method, cells, seconds, tokens_per_second, peak_memory
+    splits: pl.DataFrame  # suite, task, split, examples, duplicates, in_train, dropped, sha256
+    facts: Mapping[str, str]
+    notes: Sequence[str]
 
 
 def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool = False) -> tuple[Path, ...]:
-    """Write the report of a benchmark: a page that fetches nothing, the same as Markdown, and three CSV files.
-
-    The same results give the same bytes; costs, which never come out the same twice, are in the last part of page and
-    Markdown alone.
-
-    Parameters
-    ----------
-    folder : Path
-        Where `FILES` are written; it is made where it does not exist.
-    report : BenchmarkReport
-        What it says. What is missing or empty in it, the report says is.
-    force : bool
-        Replace the files where they exist.
-
-    Returns
-    -------
-    tuple of Path
-        The files, as in `FILES`.
-
-    Raises
-    ------
-    InputError
-        When one of the files exists and `force` is false, or the folder cannot be made.
-    ValueError
-        When two scores or two averages are of the same.
-    """
-    _refuse_twice([(s.suite, s.task, s.model, s.method, s.protocol, s.metric) for s in report.scores])
-    _refuse_twice([(a.suite, a.model, a.method, a.protocol, a.metric) for a in report.averages])
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file and not a folder; choose another output")
-    if not folder.exists():
-        check_output(folder, force=force)
-        folder.mkdir()
-    page, markdown, *tables = paths = tuple(folder / name for name in FILES)
+    """Write `FILES`; the same results give the same bytes, but for the cost at the page's end."""
+    page, *tables = paths = tuple(folder / name for name in FILES)
     for path in paths:
         check_output(path, force=force)
-    parts = _parts(report)
-    title, lead = f"Benchmark: {report.name}", _headline(report)
-    write_page(page, title, lead, [html_section(part) for part in parts], notes=report.notes, force=force)
-    texts = [
-        markdown_page(title, lead, report.notes, parts),
-        csv_text(Score, report.scores),
-        csv_text(Average, report.averages),
-        csv_text(Comparison, report.comparisons),
-    ]
-    for path, text in zip((markdown, *tables), texts, strict=True):
+    keys = list(_grouped(_rows(report.averages), "suite", "protocol"))
+    lead = " ".join(_verdict(report, *key) for key in keys) or "Nothing has an average."
+    sections = [*_averages(report, keys), *_tasks(report), _differences(report), _failures(report), _data(report)]
+    sections += [Section("What it was made of", facts=report.facts), _costs(report)]
+    write_page(page, f"Benchmark: {report.name}", lead, sections, notes=report.notes, force=force)
+    per_seed = pl.col("^per_seed$").list.eval(pl.element().cast(pl.String)).list.join(" ")
+    for path, frame in zip(tables, (report.scores, report.averages, report.comparisons), strict=True):
         with atomic_file(path, force=force) as file:
-            file.write_text(text, encoding="utf-8", newline="")
+            frame.with_columns(per_seed).write_csv(file)
     return paths
 
 
-class _Ranking(NamedTuple):
-    """The averages of a suite and protocol that are over the same tasks, and those that cannot stand beside them."""
-
-    metric: str
-    ranked: Sequence[Average]
-    others: Sequence[Average]
-
-    @property
-    def partial(self) -> bool:
-        return any(average.tasks < average.of_tasks for average in self.ranked)
-
-
-def _parts(report: BenchmarkReport) -> list[Part]:
-    entries: list[Score | Average] = [*report.averages, *report.scores]
-    look = looks(_ordered(_label(entry) for entry in entries if not _trivial(entry)))
-    return [
-        _averages(report),
-        _tasks(report, look),
-        _sizes(report, look),
-        _comparisons(report),
-        _failures(report),
-        _data(report),
-        Part("What it was made of", "", facts=report.facts)
-        if report.facts
-        else Part("What it was made of", "Not known."),
-        _costs(report),
-    ]
-
-
-def _headline(report: BenchmarkReport) -> str:
-    pairs = _ordered((average.suite, average.protocol) for average in report.averages)
-    return " ".join(_verdict(report, suite, protocol) for suite, protocol in pairs) or "Nothing has an average."
+def _ranking(report: BenchmarkReport, suite: str, protocol: str) -> tuple[list[Row], list[Row]]:
+    """Return the averages over the same tasks, and those that cannot be compared with them."""
+    entries = _rows(report.averages, suite=suite, protocol=protocol)
+    finite = [entry for entry in entries if math.isfinite(entry["value"])]
+    ranked = [entry for entry in finite if entry["tasks"] >= entry["of_tasks"]]
+    if not ranked:
+        # In a run that left tasks out for all alike, they can be compared with each other, if not with the paper.
+        scores = _grouped(_rows(report.scores, suite=suite, protocol=protocol), "model", "method")
+        done = {frozenset(row["task"] for row in scores[entry["model"], entry["method"]]) for entry in finite}
+        ranked = finite if len(done) == 1 else []
+    return ranked, [entry for entry in entries if entry not in ranked]
 
 
 def _verdict(report: BenchmarkReport, suite: str, protocol: str) -> str:
-    """Say who is best, and whether a trivial baseline is beaten; numbers are compared as they are printed."""
-    where = f"{suite} ({protocol})" if protocol else suite
-    ranking = _rank(report, suite, protocol)
-    if not ranking.ranked:
-        return f"{where}: nothing is ranked, as no two averages are known to be over the same tasks."
-    metric = _metric(ranking.metric)
-    first = ranking.ranked[0]
-    over = f" over {first.tasks} of {first.of_tasks} tasks" if ranking.partial else ""
-    models, model = _best(average for average in ranking.ranked if not _trivial(average))
-    baselines, baseline = _best(average for average in ranking.ranked if _trivial(average))
-    known = f"the trivial baseline {_listed(baselines)}"
-    if model is None or baseline is None:
-        if baseline is not None:
-            return f"{where}: there is no language model to rank; {known} has {metric} {_number(baseline.value)}{over}."
-        assert model is not None
-        best = f"{_listed(models)} {'is best with' if len(ranking.ranked) > 1 else 'is the only one, with'} {metric}"
-        return f"{where}: {best} {_number(model.value)}{over}; there is no trivial baseline to compare it with."
-    reached, trivial = _number(model.value), _number(baseline.value)
-    if float(reached) > float(trivial):
-        overlap = "; their intervals overlap" if model.low <= baseline.high else ""
-        return (
-            f"{where}: {_listed(models)} is best with {metric} {reached}{over}, above {known} with {trivial}{overlap}."
-        )
-    if reached == trivial:
-        same = f"the best, {_listed(models)}, has the same {metric}, {reached}{over}"
-        return f"{where}: no language model beats {known}; {same}."
-    return (
-        f"{where}: no language model beats {known}, which is best with {metric} {trivial}{over}; the best of them, "
-        f"{_listed(models)}, has {reached}."
-    )
-
-
-def _rank(report: BenchmarkReport, suite: str, protocol: str) -> _Ranking:
-    entries = [entry for entry in report.averages if (entry.suite, entry.protocol) == (suite, protocol)]
-    if not entries:
-        return _Ranking("", (), ())
-    metric = entries[0].metric
-    entries = [entry for entry in entries if entry.metric == metric]
-    finite = [entry for entry in entries if math.isfinite(entry.value)]
-    ranked = [entry for entry in finite if entry.tasks >= entry.of_tasks]
+    """Return who is best, and whether a trivial baseline is beaten; numbers are compared as they are printed."""
+    where = f"{suite} ({protocol}): "
+    ranked, _ = _ranking(report, suite, protocol)
     if not ranked:
-        # In a run that left tasks out for all alike, they can be compared with each other, if not with the paper.
-        done = {
-            (entry.tasks, frozenset(score.task for score in report.scores if _key(score) == _key(entry)))
-            for entry in finite
-        }
-        ranked = finite if len(done) == 1 and all(len(tasks) == count for count, tasks in done) else []
-    return _Ranking(metric, ranked, [entry for entry in entries if entry not in ranked])
-
-
-def _averages(report: BenchmarkReport) -> Part:
-    title = "Averages"
-    suites = _ordered([*(entry.suite for entry in report.averages), *(row.suite for row in report.paper)])
-    if not suites:
-        return Part(title, "There are none.")
-    text = (
-        f"The mean over each suite's tasks, below it its 95 % interval ({report.interval_method}); bold is the best of "
-        "a column among what is over the same tasks. The paper's numbers stand in a column of their own: they are over "
-        "all tasks of a suite."
-    )
-    return Part(title, text, [_suite_averages(report, suite) for suite in suites])
-
-
-def _suite_averages(report: BenchmarkReport, suite: str) -> Block:
-    entries = [entry for entry in report.averages if entry.suite == suite]
-    paper = [row for row in report.paper if row.suite == suite]
-    columns = _ordered((entry.metric, entry.protocol) for entry in entries)
-    published = [
-        metric
-        for metric in _ordered([*(entry.metric for entry in entries), *(row.metric for row in paper)])
-        if any(row.metric == metric for row in paper)
-        or any(entry.metric == metric and entry.published is not None for entry in entries)
-    ]
-    best = {
-        id(entry)
-        for metric, protocol in columns
-        for entry in _leaders(
-            [e for e in entries if (e.metric, e.protocol) == (metric, protocol) and e.tasks >= e.of_tasks]
-            or [e for e in _rank(report, suite, protocol).ranked if e.metric == metric]
-        )
-    }
-    rows: _Rows = []
-    for label in _ordered(_label(entry) for entry in entries):
-        of_label = [entry for entry in entries if _label(entry) == label]
-        cells = {(e.metric, e.protocol): _average_cell(e, bold=id(e) in best) for e in of_label}
-        sizes = _ordered(entry.parameters for entry in of_label if entry.parameters is not None)
-        rows.append(
-            [
-                label,
-                ", ".join(map(amount, sizes)) or "–",
-                *(cells.get(column, "–") for column in columns),
-                *(_paper_cell([entry for entry in of_label if entry.metric == metric]) for metric in published),
-            ]
-        )
-    rows += [
-        [
-            f"{row.model} (the paper)",
-            "–" if row.parameters is None else amount(row.parameters),
-            *("–" for _ in columns),
-            *(_number(row.value) if row.metric == metric else "–" for metric in published),
-        ]
-        for row in paper
-    ]
-    header = [
-        "model",
-        "parameters",
-        *(f"{_metric(metric)}\n{protocol}" for metric, protocol in columns),
-        *(f"{_metric(metric)}\nthe paper" for metric in published),
-    ]
-    protocols = _ordered(entry.protocol for entry in entries)
-    text = " ".join(filter(None, (_remarks(report, suite, protocol) for protocol in protocols)))
-    return Block(suite, text or "" if entries else "Nothing of it was run here.", table=Table(header, rows))
-
-
-def _average_cell(entry: Average, *, bold: bool) -> TableCell:
-    part = f"{entry.tasks} of {entry.of_tasks} tasks" if entry.tasks < entry.of_tasks else ""
-    return TableCell(_number(entry.value), _details(_interval(entry), part), bold)
-
-
-def _paper_cell(entries: Sequence[Average]) -> TableCell:
-    numbers = _ordered(_number(entry.published) for entry in entries if entry.published is not None)
-    partial = [entry.of_tasks for entry in entries if entry.tasks < entry.of_tasks]
-    # Whoever reads a partial average and the paper's number in one row is told that they are not of the same tasks.
-    return TableCell(", ".join(numbers) or "–", _details(f"of all {partial[0]} tasks" if numbers and partial else ""))
+        return f"{where}nothing is ranked, as no two averages are known to be over the same tasks."
+    metric = _metric(ranked[0])
+    over = f" over {_of_tasks(ranked[0])}" if _of_tasks(ranked[0]) else ""
+    models, model = _best(ranked, trivial=False)
+    baselines, baseline = _best(ranked, trivial=True)
+    reached, trivial = (entry and _number(entry["value"]) for entry in (model, baseline))
+    known = f"the trivial baseline {baselines}"
+    if model is None:
+        return f"{where}there is no language model to rank; {known} has {metric} {trivial}{over}."
+    best = f"{models} is best with {metric} {reached}{over}"
+    if baseline is None:
+        return f"{where}{best}; there is no trivial baseline to compare it with."
+    if float(reached) > float(trivial):
+        overlap = "; their intervals overlap" if model["low"] <= baseline["high"] else ""
+        return f"{where}{best}, above {known} with {trivial}{overlap}."
+    if reached == trivial:
+        return f"{where}no language model beats {known}; the best, {models}, has the same {metric}, {reached}{over}."
+    first = f"no language model beats {known}, which is best with {metric} {trivial}{over}"
+    return f"{where}{first}; the best of them, {models}, has {reached}."
 
 
 def _remarks(report: BenchmarkReport, suite: str, protocol: str) -> str:
-    """Say what is not ranked, and on how many tasks a trivial baseline is not beaten."""
-    ranking = _rank(report, suite, protocol)
-    told = []
-    if ranking.partial:
-        first = ranking.ranked[0]
-        told.append(
-            f"only {first.tasks} of {first.of_tasks} tasks were done, the same by all, so that no average can be "
-            "compared with the paper's"
-        )
-    if ranking.others:
-        names = _listed([_label(entry) for entry in ranking.others])
-        told.append(f"not ranked, as not known to be over the same tasks as the others, are {names}")
-    scores = [s for s in report.scores if (s.suite, s.protocol, s.metric) == (suite, protocol, ranking.metric)]
-    compared, unbeaten = 0, []
-    for task in _ordered(score.task for score in scores):
-        of_task = [score for score in scores if score.task == task]
-        _, model = _best(score for score in of_task if not _trivial(score))
-        _, baseline = _best(score for score in of_task if _trivial(score))
-        if model is not None and baseline is not None:
-            compared += 1
-            if float(_number(model.value)) <= float(_number(baseline.value)):
-                unbeaten.append(task)
+    """Return what is not ranked, and on how many tasks a trivial baseline is not beaten."""
+    ranked, others = _ranking(report, suite, protocol)
+    parts = []
+    if ranked and (of := _of_tasks(ranked[0])):
+        parts.append(f"only {of} were done, the same by all, so that no average can be compared with the paper's")
+    if others:
+        names = _listed([_label(entry) for entry in others])
+        parts.append(f"not ranked, as not known to be over the same tasks as the others, are {names}")
+    beaten: dict[str, bool] = {}
+    for task, scores in _grouped(_rows(report.scores, suite=suite, protocol=protocol), "task").items():
+        model, baseline = (_best(scores, trivial=trivial)[1] for trivial in (False, True))
+        if model and baseline:
+            beaten[task] = float(_number(model["value"])) > float(_number(baseline["value"]))
+    unbeaten = [task for task, won in beaten.items() if not won]
     if unbeaten:
-        told.append(
-            f"no language model beats the trivial baselines on {len(unbeaten)} of {counted(compared, 'task')} "
-            f"({_listed(unbeaten)})"
-        )
-    elif compared:
-        told.append(f"a language model beats the trivial baselines on {'each' if compared > 1 else 'the one'} task")
-    text = "; ".join(told)
-    start = f"{protocol}: " if protocol else ""
-    return f"{start}{text}."[:1].upper() + f"{start}{text}."[1:] if text else ""
+        of = f"{len(unbeaten)} of {counted(len(beaten), 'task')} ({_listed(unbeaten)})"
+        parts.append(f"no language model beats the trivial baselines on {of}")
+    elif beaten:
+        parts.append(f"a language model beats the trivial baselines on {len(beaten)} of {counted(len(beaten), 'task')}")
+    return f"{protocol.capitalize()}: {'; '.join(parts)}." if parts else ""
 
 
-def _tasks(report: BenchmarkReport, look: Mapping[str, Look]) -> Part:
-    title = "Tasks"
-    if not report.scores:
-        return Part(title, "Nothing was scored.")
+def _averages(report: BenchmarkReport, keys: Sequence[tuple[str, str]]) -> list[Section]:
     text = (
-        "The mean over seeds, below it its 95 % interval and, where there is one, the paper's number. Bold is the best "
-        "of a task and protocol. In the figures, lines and the grey fields beside them are trivial baselines."
+        "The mean over the tasks with its 95 % interval; bold is the best of a column among averages over the same "
+        "tasks. The paper's numbers are over all tasks, by its own protocol; in the figures they are hollow, and "
+        "dashed lines are trivial baselines."
     )
-    blocks: list[Block] = []
-    for suite in _ordered(score.suite for score in report.scores):
-        scores = [score for score in report.scores if score.suite == suite]
-        drawings = []
-        for protocol in _ordered(score.protocol for score in scores):
-            metric = _rank(report, suite, protocol).metric
-            of_protocol = [score for score in scores if score.protocol == protocol]
-            metric = metric if any(s.metric == metric for s in of_protocol) else of_protocol[0].metric
-            drawings.append(_task_drawing(suite, protocol, [s for s in of_protocol if s.metric == metric], look))
-        metrics = _ordered(score.metric for score in scores)
-        for place, metric in enumerate(metrics):
-            of_metric = [score for score in scores if score.metric == metric]
-            table = _task_table(of_metric)
-            heading = f"{suite}, {_metric(metric)}" if len(metrics) > 1 else suite
-            blocks.append(Block(heading, _seeds(of_metric), () if place else drawings, table))
-    return Part(title, text, blocks)
+    sections = []
+    for suite in dict.fromkeys(row["suite"] for row in [*_rows(report.averages), *_rows(report.paper)]):
+        protocols, paper = [key[1] for key in keys if key[0] == suite], _rows(report.paper, suite=suite)
+        best = [row for protocol in protocols for row in _leaders(_ranking(report, suite, protocol)[0])]
+        rows: dict[tuple[str, ...], dict[str, Any]] = {}
+        for row in _rows(report.averages, suite=suite):
+            line = rows.setdefault((_label(row), _amount(row["parameters"])), {})
+            line[f"{_metric(row)}\n{row['protocol']}"] = _cell(row, _of_tasks(row), bold=row in best)
+            if row["published"] is not None:
+                # Whoever reads a partial average next to it learns that they are not of the same tasks.
+                of = f"of all {row['of_tasks']} tasks" if _of_tasks(row) else ""
+                line[f"{_metric(row)}\nthe paper"] = _cell({"value": row["published"]}, of)
+        for row in paper:
+            shown = {f"{_metric(row)}\nthe paper": _number(row["value"])}
+            rows[f"{row['model']} (paper)", _amount(row["parameters"])] = shown
+        remarks = [_remarks(report, suite, protocol) for protocol in protocols]
+        figures = [_size_figure(report, suite, protocol, paper) for protocol in protocols]
+        table = _wide_table(("model", "parameters"), rows)
+        sections.append(Section(f"Averages: {suite}", " ".join([*remarks, text]), figures, [table]))
+    return sections
 
 
-def _task_drawing(suite: str, protocol: str, scores: Sequence[Score], look: Mapping[str, Look]) -> str:
-    tasks = _ordered(score.task for score in scores)
-    points: dict[bool, dict[str, list[Point]]] = {True: {}, False: {}}
-    for score in scores:
-        of_model = points[_trivial(score)].setdefault(_label(score), [Point()] * len(tasks))
-        of_model[tasks.index(score.task)] = _point(score)
-    title = f"{suite}, {protocol}: scores by task"
-    metric = f"{_metric(scores[0].metric)}, {protocol}" if protocol else _metric(scores[0].metric)
-    return task_figure(title, metric, tasks, points[False], points[True], look)
+def _size_figure(report: BenchmarkReport, suite: str, protocol: str, paper: Sequence[Row]) -> str:
+    """Return averages by number of parameters as SVG, with the paper's where they are of the same tasks."""
+    ranked, _ = _ranking(report, suite, protocol)
+    paper = [] if ranked and _of_tasks(ranked[0]) else paper
+    sizes = [row["parameters"] for row in [*ranked, *paper] if row["parameters"] and not _trivial(row)]
+    with style():
+        figure, axes = new_figure(WIDTH, 3.5 + 0.09 * (len(ranked) + len(paper)))
+        looks = product("os^DvPX", COLOURS)
+        for row in ranked:
+            if _trivial(row):
+                dash = DASHES[1 + BASELINES.index(row["model"])]
+                axes.axhline(row["value"], color=INK, linestyle=dash, linewidth=1, label=_label(row))
+            elif row["parameters"]:
+                _point(axes, row, next(looks), x=row["parameters"])
+        for row in paper:
+            _point(axes, row | {"method": ""}, next(looks), x=row["parameters"], face="white")
+        axes.set_xscale("log")
+        if sizes:
+            axes.set_xlim(min(sizes) / 2.5, max(sizes) * 2.5)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if sizes and max(sizes) > 30 * min(sizes) else (1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _place: _amount(value))
+        axes.xaxis.set_minor_formatter("")
+        axes.set_xlabel("parameters")
+        axes.set_ylabel(f"{_metric(ranked[0])}, {protocol}" if ranked else protocol)
+        legend_above(figure, axes.get_legend_handles_labels()[0])
+        return svg(figure, f"{suite}, {protocol}: averages by number of parameters")
 
 
-def _task_table(scores: Sequence[Score]) -> Table:
-    """Give a table with models in its rows, or tasks where they are too many for columns."""
-    cells = {(_label(score), score.task, score.protocol): score for score in scores}
-    labels = _ordered(_label(score) for score in scores)
-    present = {(score.task, score.protocol) for score in scores}
-    protocols = _ordered(score.protocol for score in scores)
-    tasks = _ordered(score.task for score in scores)
-    columns = [(task, protocol) for task in tasks for protocol in protocols if (task, protocol) in present]
-    best = {
-        id(score)
-        for column in columns
-        for score in _leaders([score for score in scores if (score.task, score.protocol) == column])
-    }
-    most = {label: max(len(score.per_seed) for score in scores if _label(score) == label) for label in labels}
-
-    def cell(label: str, column: tuple[str, str]) -> str | TableCell:
-        score = cells.get((label, *column))
-        if score is None:
-            return "–"
-        seeds = len(score.per_seed)
-        fewer = f"{seeds} of {most[label]} seeds" if seeds < most[label] else ""
-        paper = "" if score.published is None else f"paper {_number(score.published)}"
-        return TableCell(_number(score.value), _details(_interval(score), paper, fewer), id(score) in best)
-
-    if len(columns) > _WIDE and len(columns) > len(labels):
-        rows = [[task, protocol, *(cell(label, (task, protocol)) for label in labels)] for task, protocol in columns]
-        return Table(["task", "protocol", *labels], rows, names=2)
-    header = [f"{task}\n{protocol}" for task, protocol in columns]
-    return Table(["model", *header], [[label, *(cell(label, column) for column in columns)] for label in labels])
-
-
-def _seeds(scores: Sequence[Score]) -> str:
-    seeds: dict[int, list[str]] = {}
-    for label in _ordered(_label(score) for score in scores):
-        most = max(len(score.per_seed) for score in scores if _label(score) == label)
-        seeds.setdefault(most, []).append(label)
-    if len(seeds) == 1:
-        return f"{counted(next(iter(seeds)), 'seed')} each."
-    told = "; ".join(
-        f"{counted(count, 'seed')}: {', '.join(labels)}" for count, labels in sorted(seeds.items(), reverse=True)
-    )
-    return f"{told}."
-
-
-def _sizes(report: BenchmarkReport, look: Mapping[str, Look]) -> Part:
-    title = "Score by size"
-    blocks = []
-    for suite in _ordered([*(entry.suite for entry in report.averages), *(row.suite for row in report.paper)]):
-        protocols = _ordered(entry.protocol for entry in report.averages if entry.suite == suite)
-        paper = [row for row in report.paper if row.suite == suite]
-        panels, left_out = [], []
-        for protocol in protocols:
-            panel, without = _panel(_rank(report, suite, protocol), protocol, paper)
-            if panel.models or panel.levels:
-                panels.append(panel)
-            if without:
-                where = f" ({protocol})" if protocol else ""
-                left_out.append(f"Not drawn, as over other tasks or of no known size{where}: {_listed(without)}.")
-        text = " ".join(left_out)
-        if any(panel.models for panel in panels):
-            blocks.append(Block(suite, text, [size_figure(f"{suite}: averages by number of parameters", panels, look)]))
-        else:
-            blocks.append(Block(suite, f"No average here is of a model of known size. {text}".strip()))
-    if not blocks:
-        return Part(title, "There are no averages.")
+def _tasks(report: BenchmarkReport) -> list[Section]:
     text = (
-        "Averages over each suite's tasks against the number of parameters: filled with their intervals what was run "
-        "here, hollow the paper's, by its own protocol. Dashed: trivial baselines."
+        "The mean over seeds with its 95 % interval; bold is the best of a task and protocol. In the figures, lines "
+        "and the grey fields around them are trivial baselines."
     )
-    return Part(title, text, blocks)
+    sections = []
+    for suite, scores in _grouped(_rows(report.scores), "suite").items():
+        columns, contestants = _grouped(scores, "task", "protocol"), _grouped(scores, "model", "method").values()
+        best = [row for rows in columns.values() for row in _leaders(rows)]
+        most = {_label(rows[0]): max(len(row["per_seed"]) for row in rows) for rows in contestants}
+        # Models are in the rows, or tasks where they are too many for columns.
+        wide = len(columns) > max(_WIDE, len(most))
+        cells: dict[tuple[str, ...], dict[str, Any]] = {}
+        for (task, protocol), rows in columns.items():
+            for row in rows:
+                label, seeds = _label(row), len(row["per_seed"])
+                fewer = f"{seeds} of {most[label]} seeds" if seeds < most[label] else ""
+                other = _metric(row) if row["metric"] != scores[0]["metric"] else ""
+                key, column = ((task, protocol), label) if wide else ((label,), f"{task}\n{protocol}")
+                cells.setdefault(key, {})[column] = _cell(row, other, fewer, bold=row in best)
+        seeds_of = [
+            f"{counted(count, 'seed')}: {', '.join(label for label in most if most[label] == count)}"
+            for count in sorted(set(most.values()), reverse=True)
+        ]
+        figures = [_task_figure(suite, key[0], rows) for key, rows in _grouped(scores, "protocol", "metric").items()]
+        table = _wide_table(("task", "protocol") if wide else ("model",), cells)
+        sections.append(Section(f"Tasks: {suite}", f"{text} {'; '.join(seeds_of)}.", figures, [table]))
+    return sections
 
 
-def _panel(ranking: _Ranking, protocol: str, paper: Sequence[PaperRow]) -> tuple[Panel, list[str]]:
-    """Give what is drawn of a suite and protocol, and the names of what is not."""
-    models, levels = [], {}
-    left_out = [_label(entry) for entry in ranking.others]
-    for entry in ranking.ranked:
-        label = _label(entry)
-        if entry.parameters:
-            point = _point(entry)
-            # The paper's number is of all tasks, and so is no companion for an average over some.
-            models.append(
-                Sized(label, entry.parameters, point._replace(published=math.nan) if ranking.partial else point)
-            )
-        elif _trivial(entry):
-            levels[label] = entry.value
-        else:
-            left_out.append(label)
-    rows = [] if ranking.partial else [row for row in paper if row.metric == ranking.metric]
-    left_out += ["the paper's"] if ranking.partial and paper else []
-    left_out += [f"{row.model} (the paper)" for row in rows if not row.parameters or not math.isfinite(row.value)]
-    models += [
-        Sized(row.model, row.parameters, Point(published=row.value))
-        for row in rows
-        if row.parameters and math.isfinite(row.value)
-    ]
-    return Panel(protocol, _metric(ranking.metric), models, levels), left_out
+def _task_figure(suite: str, protocol: str, scores: Sequence[Row]) -> str:
+    """Return scores as SVG: tasks from the top down, and in each the models under each other."""
+    tasks = list(_grouped(scores, "task"))
+    models = _grouped([row for row in scores if not _trivial(row)], "model", "method").values()
+    with style():
+        figure, axes = new_figure(WIDTH, 1.2 + max(0.32, 0.13 + 0.095 * len(models)) * len(tasks))
+        for row in filter(_trivial, scores):
+            ends = tasks.index(row["task"]) - 0.46, tasks.index(row["task"]) + 0.46
+            dash = DASHES[BASELINES.index(row["model"])]
+            axes.fill_betweenx(ends, row["low"], row["high"], color=INK, alpha=0.09, linewidth=0)
+            axes.plot([row["value"]] * 2, ends, dash, color=INK, linewidth=1.6, label=_label(row))
+        for index, (look, rows) in enumerate(zip(product("os^DvPX", COLOURS), models, strict=False)):
+            for row in rows:
+                _point(axes, row, look, y=tasks.index(row["task"]) - 0.42 + 0.84 * (index + 0.5) / len(models))
+        axes.set_yticks(range(len(tasks)), [shortened(task) for task in tasks])
+        axes.set_ylim(len(tasks) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(f"{_metric(scores[0])}, {protocol}")
+        handles = {handle.get_label(): handle for handle in axes.get_legend_handles_labels()[0]}
+        legend_above(figure, list(handles.values()))
+        return svg(figure, f"{suite}, {protocol}: {_metric(scores[0])} by task")
 
 
-def _comparisons(report: BenchmarkReport) -> Part:
-    title = "Paired differences"
-    if not report.comparisons:
-        return Part(title, "Nothing was compared in pairs.")
-    methods = _ordered(entry.method for entry in report.comparisons)
-    clear = sum(entry.adjusted_p < _SIGNIFICANT for entry in report.comparisons)
+def _point(axes: Any, row: Row, look: tuple[str, str], *, face: str | None = None, **other: float) -> None:
+    """Draw a value and its interval along one axis, at a place on the `other`."""
+    value, along = row["value"], "y" if "x" in other else "x"
+    ends = (value - row["low"], row["high"] - value) if "low" in row else (math.nan, math.nan)
+    error = [[max(end, 0)] for end in ends] if math.isfinite(sum(ends)) else None
+    axes.errorbar(
+        **other, **{along: value, f"{along}err": error}, fmt=look[0], color=look[1], markerfacecolor=face,
+        markersize=4.2, linewidth=1.1, label=shortened(_label(row)),
+    )  # fmt: skip
+
+
+def _differences(report: BenchmarkReport) -> Section:
+    rows = _rows(report.comparisons)
+    if not rows:
+        return Section("Paired differences", "Nothing was compared in pairs.")
+    methods = list(_grouped(rows, "method"))
+    clear = sum(row["adjusted_p"] < _SIGNIFICANT for row in rows)
     text = (
         "The first minus the second on the same examples, with its 95 % interval: above 0, the first is better. "
-        f"{clear} of {counted(len(report.comparisons), 'difference')} "
-        f"{'has' if clear == 1 else 'have'} an adjusted p below {_SIGNIFICANT:g}; these are filled in the figures and "
-        "bold in the tables."
+        f"{clear} of {counted(len(rows), 'difference')} {'has' if clear == 1 else 'have'} an adjusted p (Holm) below "
+        f"{_SIGNIFICANT:g}; these have a star in the figures and are bold in the tables."
     )
-    # A method takes some lines, and most rows share theirs.
-    several = len(methods) > 1
-    text += "".join(f" Method{f' {n}' if several else ''}: {method}." for n, method in enumerate(methods, start=1))
-    blocks = []
-    for suite, protocol, metric in _ordered((c.suite, c.protocol, c.metric) for c in report.comparisons):
-        entries = [c for c in report.comparisons if (c.suite, c.protocol, c.metric) == (suite, protocol, metric)]
-        heading = ", ".join(filter(None, (suite, protocol, _metric(metric))))
-        groups: dict[str, list[Difference]] = {}
-        for entry in entries:
-            point = Point(entry.difference, entry.low, entry.high)
-            row = Difference(entry.task or "whole suite", point, entry.adjusted_p < _SIGNIFICANT)
-            groups.setdefault(f"{entry.first} − {entry.second}", []).append(row)
-        drawing = forest_figure(f"{heading}: paired differences", f"difference of {_metric(metric)}", groups)
-        rows: _Rows = [
-            [
-                entry.task or "whole suite",
-                entry.first,
-                entry.second,
-                TableCell(_signed(entry.difference), _details(_interval(entry)), entry.adjusted_p < _SIGNIFICANT),
-                _probability(entry.p_value),
-                _probability(entry.adjusted_p),
-                *([str(1 + methods.index(entry.method))] if several else []),
-            ]
-            for entry in entries
-        ]
-        header = ["task", "first", "second", "difference", "p", "adjusted p", *(["method"] if several else [])]
-        blocks.append(Block(heading, "", [drawing], Table(header, rows, names=3)))
-    return Part(title, text, blocks)
+    figures, tables = [], []
+    for (suite, protocol, _), entries in _grouped(rows, "suite", "protocol", "metric").items():
+        panels: dict[str, list[tuple[str, float, float, float]]] = {}
+        cells, stars = [], {"*"}
+        for row in entries:
+            clear, task = row["adjusted_p"] < _SIGNIFICANT, row["task"] or "whole suite"
+            shown = _cell(row | {"value": row["difference"]}, bold=clear, form="{:+z.3f}")
+            p_values = (f"{row[name]:.2g}" if math.isfinite(row[name]) else "–" for name in ("p_value", "adjusted_p"))
+            cells.append([task, row["first"], row["second"], shown, *p_values, methods.index(row["method"]) + 1])
+            name = f"{task} *" if clear else task
+            stars |= {name} if clear else set()
+            if len(entries) <= _MOST_ROWS or row["task"] == entries[0]["task"]:
+                panel = panels.setdefault(f"{row['first']} − {row['second']}", [])
+                panel.append((name, row["difference"], row["low"], row["high"]))
+        caption, xlabel = f"{suite}, {protocol}, {_metric(row)}", f"difference of {_metric(row)}"
+        figures.append(forest(f"{caption}: paired differences", panels, xlabel, reference=0, highlighted=stars))
+        header = ("task", "first", "second", "difference", "p", "adjusted p", "method")
+        tables.append(Table(header, cells, caption))
+    facts = {f"method {number}": method for number, method in enumerate(methods, start=1)}
+    return Section("Paired differences", text, figures, tables, facts)
 
 
-def _failures(report: BenchmarkReport) -> Part:
-    title = "Failures"
-    if not report.failures:
-        return Part(title, "None: all that was run gave a score.")
-    rows: _Rows = [
-        [entry.suite, entry.task, _label(entry), entry.protocol, str(entry.seed), entry.reason]
-        for entry in report.failures
-    ]
-    header = ["suite", "task", "model", "protocol", "seed", "reason"]
+def _failures(report: BenchmarkReport) -> Section:
+    header, rows = ("suite", "task", "model", "protocol", "seed", "reason"), _rows(report.failures)
+    if not rows:
+        return Section("Failures", "None: all that was run gave a score.")
+    cells = [[row["suite"], row["task"], _label(row), *(row[name] for name in header[3:])] for row in rows]
     text = f"{counted(len(rows), 'run')} gave no score; averages are over what was left."
-    return Part(title, text, [Block(table=Table(header, rows, names=4, text=5))])
+    return Section("Failures", text, tables=[Table(header, cells)])
 
 
-def _data(report: BenchmarkReport) -> Part:
-    title = "Data"
-    if not report.splits:
-        return Part(title, "Not known.")
-    leaked = sum(split.in_train for split in report.splits)
-    copies = sum(split.duplicates for split in report.splits)
-    dropped = sum(split.dropped for split in report.splits)
-    examples = sum(split.examples for split in report.splits)
+def _data(report: BenchmarkReport) -> Section:
+    frame = report.splits
+    if not len(frame):
+        return Section("Data", "Not known.")
+    total = frame.sum().row(0, named=True)
     text = (
-        f"{counted(examples, 'example')} in {counted(len(report.splits), 'split')}. "
-        f"{counted(copies, 'example')} {'is' if copies == 1 else 'are'} in the same split twice; {leaked:,} of other "
-        f"splits {'is' if leaked == 1 else 'are'} in the training split too; {dropped:,} "
-        f"{'was' if dropped == 1 else 'were'} dropped. Of each SHA-256 stand the first 12 digits."
+        f"{counted(total['examples'], 'example')} in {counted(len(frame), 'split')}: {total['duplicates']:,} are in "
+        f"the same split twice, {total['in_train']:,} of other splits are in the training split too, and "
+        f"{total['dropped']:,} were dropped. Of each SHA-256, the first 12 digits."
     )
-    rows: _Rows = [
-        [
-            split.suite,
-            split.task,
-            split.split,
-            f"{split.examples:,}",
-            f"{split.duplicates:,}",
-            TableCell(f"{split.in_train:,}", bold=split.in_train > 0),
-            f"{split.dropped:,}",
-            split.sha256[:12],
-        ]
-        for split in report.splits
-    ]
-    header = ["suite", "task", "split", "examples", "duplicates", "in train", "dropped", "SHA-256"]
-    return Part(title, text, [Block(table=Table(header, rows, names=3))])
+    shown = frame.with_columns(pl.col("sha256").str.head(12)).rename({"in_train": "in train", "sha256": "SHA-256"})
+    return Section("Data", text, tables=[Table.of(shown)])
 
 
-def _costs(report: BenchmarkReport) -> Part:
-    if not report.costs:
-        return Part(COST_TITLE, "Not known.")
-    cells, seconds = sum(cost.cells for cost in report.costs), math.fsum(cost.seconds for cost in report.costs)
-    text = f"{counted(cells, 'run')}, one a task and seed, in {_duration(seconds)}."
-    rows: _Rows = [
-        [
-            cost.suite,
-            _label(cost),
-            cost.protocol,
-            f"{cost.cells:,}",
-            _duration(cost.seconds),
-            "–" if cost.tokens_per_second is None else f"{cost.tokens_per_second:,.0f}",
-            "–" if cost.peak_memory is None else f"{cost.peak_memory / 2**30:,.2f} GiB",
-        ]
-        for cost in report.costs
-    ]
-    header = ["suite", "model", "protocol", "runs", "time", "tokens a second", "peak memory"]
-    return Part(COST_TITLE, text, [Block(table=Table(header, rows, names=3))])
+def _costs(report: BenchmarkReport) -> Section:
+    frame = report.costs.filter(pl.col("cells") > 0)
+    runs, hours = counted(int(frame["cells"].sum()), "run"), frame["seconds"].sum() / 3600
+    text = f"{runs}, one a task and seed, in {hours:,.2f} hours."
+    shown = frame.select(
+        "suite",
+        pl.Series("model", [_label(row) for row in _rows(frame)], dtype=pl.String),
+        "protocol",
+        pl.col("cells").alias("runs"),
+        pl.col("seconds").round(1),
+        pl.col("tokens_per_second").round().cast(pl.Int64).alias("tokens a second"),
+        (pl.col("peak_memory") / 2**30).round(2).alias("peak memory, GiB"),
+    )
+    return Section(COST_TITLE, text, tables=[Table.of(shown)])
 
 
-def _refuse_twice(keys: Sequence[tuple[str, ...]]) -> None:
-    seen: set[tuple[str, ...]] = set()
-    for key in keys:
-        if key in seen:
-            raise ValueError(f"there are two results of {', '.join(filter(None, key))}")
-        seen.add(key)
+def _rows(frame: pl.DataFrame, **where: str) -> list[Row]:
+    return frame.filter(**where).to_dicts() if len(frame) else []
 
 
-def _ordered(values: Iterable[_T]) -> list[_T]:
-    return list(dict.fromkeys(values))
+def _grouped(rows: Iterable[Row], *names: str) -> dict[Any, list[Row]]:
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names) if len(names) > 1 else row[names[0]], []).append(row)
+    return groups
 
 
-def _label(entry: Score | Average | Failure | Cost) -> str:
-    return f"{entry.model} ({entry.method})" if entry.method else entry.model
+def _wide_table(names: Sequence[str], rows: Mapping[tuple[str, ...], Mapping[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    return Table([*names, *columns], [[*key, *(row.get(column) for column in columns)] for key, row in rows.items()])
 
 
-def _key(entry: Score | Average) -> tuple[str, ...]:
-    return entry.suite, entry.model, entry.method, entry.protocol, entry.metric
+def _cell(row: Row, *details: str, bold: bool = False, form: str = "{:z.3f}") -> Markup:
+    """Return a value as a table shows it, with its interval and details below."""
+    known = math.isfinite(row.get("low", math.nan) + row.get("high", math.nan))
+    lines = [f"[{_number(row['low'])}, {_number(row['high'])}]" if known else "", *details]
+    text = _BOLD.format(_number(row["value"], form)) if bold else escape(_number(row["value"], form))
+    return text + Markup("").join(_SMALL.format(line) for line in lines if line)
 
 
-def _trivial(entry: Score | Average) -> bool:
-    return entry.model in BASELINES
+def _label(row: Row) -> str:
+    return f"{row['model']} ({row['method']})" if row["method"] else str(row["model"])
 
 
-def _point(entry: Score | Average) -> Point:
-    published = math.nan if entry.published is None else entry.published
-    return Point(entry.value, entry.low, entry.high, published)
+def _trivial(row: Row) -> bool:
+    return row["model"] in BASELINES
 
 
-def _leaders(entries: Sequence[_Result]) -> list[_Result]:
-    """Give those that are best as printed; none where there is nothing to be better than."""
-    finite = [entry for entry in entries if math.isfinite(entry.value)]
-    if len(finite) < 2:
-        return []
-    best = max(float(_number(entry.value)) for entry in finite)
-    return [entry for entry in finite if float(_number(entry.value)) == best]
+def _of_tasks(row: Row) -> str:
+    """Return how many tasks a partial average is over; empty for a whole one."""
+    return f"{row['tasks']} of {row['of_tasks']} tasks" if row["tasks"] < row["of_tasks"] else ""
 
 
-def _best(entries: Iterable[_Result]) -> tuple[list[str], _Result | None]:
-    """Give the names of those that are best as printed, and one of them."""
-    finite = [entry for entry in entries if math.isfinite(entry.value)]
+def _leaders(rows: Iterable[Row]) -> list[Row]:
+    """Return those that are best as printed; none where there is nothing to be better than."""
+    finite = [row for row in rows if math.isfinite(row["value"])]
+    best = max((_number(row["value"]) for row in finite), key=float, default="")
+    return [row for row in finite if _number(row["value"]) == best] if len(finite) > 1 else []
+
+
+def _best(rows: Iterable[Row], *, trivial: bool) -> tuple[str, Any]:
+    """Return the names of those that are best as printed, and one of them; None where there is none."""
+    finite = [row for row in rows if math.isfinite(row["value"]) and _trivial(row) is trivial]
     best = _leaders(finite) or finite
-    return [_label(entry) for entry in best], max(best, key=lambda entry: entry.value, default=None)
+    return _listed([_label(row) for row in best]), max(best, key=lambda row: row["value"], default=None)
 
 
-def _details(*lines: str) -> tuple[str, ...]:
-    return tuple(line for line in lines if line)
+def _number(value: float, form: str = "{:z.3f}") -> str:
+    return form.format(value) if math.isfinite(value) else "not a number"
 
 
-def _interval(entry: Score | Average | Comparison) -> str:
-    if math.isnan(entry.low) or math.isnan(entry.high):
-        return ""
-    return f"[{_number(entry.low)}, {_number(entry.high)}]"
+def _amount(number: float | None) -> str:
+    """Return a number of parameters in thousands, millions or thousand millions: ``86.1 M``."""
+    for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if number and number >= unit:
+            return f"{number / unit:.1f}".removesuffix(".0") + name
+    return f"{number:g}" if number else "–"
 
 
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "not a number"
-    return f"{value:z.3f}" if math.isfinite(value) else "infinite"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+z.3f}" if math.isfinite(value) else _number(value)
-
-
-def _probability(value: float) -> str:
-    return f"{value:.2g}" if math.isfinite(value) else "–"
-
-
-def _metric(name: str) -> str:
-    return _METRICS.get(name, name)
+def _metric(row: Row) -> str:
+    return _METRICS.get(row["metric"], str(row["metric"]))
 
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
-
-
-def _duration(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return _number(seconds)
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60:,} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

@@ -64,6 +64,9 @@ def legend_above(figure: Figure, handles: Sequence[Any]) -> None:
     if handles:
         # Two rows, filled column by column, as far as three columns have room.
         columns = 3 if len(handles) < 4 else min(3, (len(handles) + 1) // 2)
+        # A character takes about 5.2 points, and a handle 34.
+        longest = max(len(str(handle.get_label())) for handle in handles)
+        columns = max(1, min(columns, int(72 * figure.get_figwidth() // (5.2 * longest + 34))))
         figure.legend(
             handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9, columnspacing=1.2,
             handlelength=1.6,
