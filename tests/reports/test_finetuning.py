@@ -29,36 +29,25 @@ NAMES = {
 
 def drawn(problem, n=120, k=None, seed=0):
     """Labels, and scores that are better than chance."""
-    chance = np.random.default_rng(seed)
-    k = k or len(NAMES[problem])
-    if problem == "binary":
-        label = chance.integers(0, 2, n)
-        return label, (2 * label - 1 + chance.normal(0, 1.5, n)).astype(np.float32)
+    chance, k = np.random.default_rng(seed), k or len(NAMES[problem])
+    if problem == "regression":
+        label = chance.normal(5, 2, (n, k)).astype(np.float32)
+        return label, (label + chance.normal(size=(n, k))).astype(np.float32)
     if problem == "multiclass":
         label = chance.integers(0, k, n)
         return label, (chance.normal(size=(n, k)) + 2 * (label[:, None] == np.arange(k))).astype(np.float32)
-    if problem == "multilabel":
-        label = chance.integers(0, 2, (n, k)).astype(np.uint8)
-        return label, (2.0 * label - 1 + chance.normal(0, 1.5, (n, k))).astype(np.float32)
-    label = chance.normal(5, 2, (n, k)).astype(np.float32)
-    return label, (label + chance.normal(size=(n, k))).astype(np.float32)
+    label = chance.integers(0, 2, n if problem == "binary" else (n, k)).astype(np.uint8)
+    return label, (2.0 * label - 1 + chance.normal(0, 1.5, label.shape)).astype(np.float32)
 
 
 def logged(metric):
-    return [
-        entry
-        for step in (10, 20, 30)
-        for entry in (
-            {"step": step, "loss": 0.3 + 2 / step, "grad_norm": 1 / step, "learning_rate": 1e-5},
-            {"step": step, "eval_loss": 0.4 + 2 / step, f"eval_{metric}": 0.5 + step / 100},
-        )
-    ]
+    trained = [{"step": s, "loss": 0.3 + 2 / s, "grad_norm": 1 / s, "learning_rate": 1e-5} for s in (10, 20, 30)]
+    return trained + [{"step": s, "eval_loss": 0.4 + 2 / s, f"eval_{metric}": 0.5 + s / 100} for s in (10, 20, 30)]
 
 
-def split(name, examples, **changes):
-    return {
-        "split": name, "examples": examples, "duplicates": 0, "in_train": 0, "dropped": 0, "sha256": f"{examples:064x}"
-    } | changes  # fmt: skip
+def split(name, examples, in_train=0, dropped=0, sha256="0123456789abcdef"):
+    values = name, examples, 0, in_train, dropped, sha256
+    return dict(zip(("split", "examples", "duplicates", "in_train", "dropped", "sha256"), values, strict=True))
 
 
 def plain(values):
@@ -72,17 +61,15 @@ def write(page_of, tmp_path):
         if labels is None:
             labels, scores = drawn(problem)
         metric = changes.get("metric", "pearson" if problem == "regression" else "mcc")
-        found = evaluate(problem, labels, scores)
-        interval = found[metric], found[metric] - 0.0625, found[metric] + 0.0625
+        found = evaluate("binary" if problem == "token" else problem, labels, scores)
         metrics = {
             "kind": "finetune", "version": 2, "name": "promoters", "problem": problem, "metric": metric,
-            "classes": NAMES[problem], "best_step": 20, "steps": 30,
-            "metrics": {"validation": dict.fromkeys(metric_names(problem), 0.625), "test": plain(found)},
-            "interval": plain(dict(zip(("value", "low", "high"), interval, strict=True))), "shown": "test",
+            "classes": NAMES.get(problem, NAMES["binary"]), "best_step": 20, "steps": 30,
+            "metrics": {"validation": dict.fromkeys(found, 0.625), "test": plain(found)},
+            "interval": plain({"value": found[metric], "low": found[metric] - 0.0625, "high": found[metric] + 0.0625}),
+            "shown": "test", "facts": {"model": "mutbert"}, "notes": [],
             "splits": [split("train", 900), split("validation", 100), split("test", len(labels))],
-            "facts": {"model": "mutbert", "seed": "42"}, "notes": [],
-        }  # fmt: skip
-        metrics |= changes
+        } | changes  # fmt: skip
         write_predictions(tmp_path / "predictions.parquet", labels, scores, classes=metrics["classes"])
         return page_of(metrics, list(history), recipe)
 
@@ -171,7 +158,7 @@ def test_leaks_are_warned_of(write):
     notes = re.search(r'<div class="notes">(.*?)</div>', page.source)[1]
     assert notes.startswith("<p>by hand</p><p>1 of 100 validation sequences (1%) are")
     assert "<p>30 of 120 test sequences (25%) are in the training data too" in notes
-    assert page.table("part")[3] == ["test", "120", "0", "30", "0", f"{120:064x}"[:12]]
+    assert page.table("part")[3] == ["test", "120", "0", "30", "0", "0123456789ab"]
     # They are in them no more.
     splits[0]["dropped"] = 31
     assert 'class="notes"' not in write(splits=splits).source
@@ -255,11 +242,6 @@ def test_numbers_of_one_column_and_constants(write):
     assert "no better than the best constant guess, which reaches 0.0000" in page.lead
 
 
-def test_labels_of_bases_are_not_taken_for_sequences(write):
-    page = write(problem="binary", splits=[split("test", 10)])
-    assert "120 in 10 sequences. Bases of one sequence are not independent" in page.source
-
-
 def test_what_is_missing_is_said(write):
     history = [{"step": 2, "loss": 0.5}, {"step": 2, "eval_loss": NAN, "eval_mcc": NAN}]
     page = write(history=history, metrics={"test": {"mcc": None}}, interval=None, splits=[], facts={}, recipe="")
@@ -270,6 +252,8 @@ def test_what_is_missing_is_said(write):
     assert page.source.count("Not known.") == 3
     rows = write("multiclass", classes=[]).table("class")[1:]
     assert [row[0] for row in rows] == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    page = write(problem="token", labels=drawn("binary")[0], scores=drawn("binary")[1], splits=[split("test", 10)])
+    assert "120 in 10 sequences. Bases of one sequence are not independent" in page.source
 
 
 @pytest.mark.parametrize("problem", PARTS)

@@ -23,12 +23,12 @@ from mutbert.evaluation.task_files import load_task, task_file
 from mutbert.files import sha256_of
 from mutbert.scoring.metrics import evaluate
 from mutbert.training.classifier import (
-    LabelledInputs,
     classifier_logits,
     finetune_classifier,
     scores_and_labels,
     unplaced,
 )
+from mutbert.training.classifier_data import LabelledInputs
 from mutbert.training.linear import embed_sequences, fit_linear
 
 if TYPE_CHECKING:

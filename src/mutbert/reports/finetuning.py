@@ -62,8 +62,8 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         raise InputError(f"{folder / PREDICTIONS}: {error}; repeat the run that wrote it") from None
     metric = _name(metrics["metric"])
     panels = [
-        Panel("loss", {"training loss": "loss", "validation loss": "eval_loss"}, height=2.6),
-        Panel(metric, {f"validation {metric}": f"eval_{metrics['metric']}"}, height=1.9),
+        Panel("loss", {"training loss": "loss", "validation loss": "eval_loss"}),
+        Panel(metric, {f"validation {metric}": f"eval_{metrics['metric']}"}),
     ]
     text = f"The loss on training and validation data, and the {metric} on the validation data."
     training = curves_section("Training curve", history, panels, text, best_step=metrics["best_step"])

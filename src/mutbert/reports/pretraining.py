@@ -47,7 +47,7 @@ def training_section(metrics: Metrics, history: History) -> Section:
     """Return training loss and held-out cross-entropy over the steps, with trivial predictors dashed."""
     text = "The loss on training windows, and the cross-entropy on held-out targets, all hidden."
     levels = _trivial(metrics, "all")
-    panel = Panel(_UNIT, {"training loss": "loss", "held out": "eval_loss"}, levels, 2.7)
+    panel = Panel(_UNIT, {"training loss": "loss", "held out": "eval_loss"}, levels)
     return curves_section("Training curve", history, [panel], text + _DASHED * bool(levels))
 
 

@@ -49,12 +49,11 @@ def known(values: Mapping[str, float | None]) -> dict[str, float]:
 
 
 class Panel(NamedTuple):
-    """A panel of curves over the steps: its vertical axis, keys of the history and constants by name, its height."""
+    """A panel of curves over the steps: its vertical axis, and keys of the history and constants by name."""
 
     label: str
     curves: Mapping[str, str]
     levels: Mapping[str, float] = {}
-    height: float = 2.2
 
 
 def curve(history: History, key: str) -> list[tuple[float, float]]:
@@ -74,18 +73,17 @@ def curves_section(
     panels = [panel for panel in panels if any(curve(history, key) for key in panel.curves.values())]
     if not panels:
         return Section(title, missing.strip() or "Nothing was logged.")
-    return Section(title, text + missing, steps_figure(title, history, panels, best_step=best_step))
+    return Section(title, text + missing, _steps_figure(title, history, panels, best_step))
 
 
-def steps_figure(title: str, history: History, panels: Sequence[Panel], *, best_step: int | None = None) -> str:
+def _steps_figure(title: str, history: History, panels: Sequence[Panel], best_step: int | None) -> str:
     """Return logged values over the steps as SVG, with constants dashed and the best step dotted.
 
     Next to constants, the vertical axis shows these and the last values: an untrained model's first ones lie far above.
     """
-    heights = [panel.height for panel in panels]
     legend: dict[str, Any] = {}
     with style():
-        figure, axes_P = new_figure(WIDTH, 1 + sum(heights), len(panels), squeeze=False, height_ratios=heights)
+        figure, axes_P = new_figure(WIDTH, 1 + 2.2 * len(panels), len(panels), squeeze=False)
         for row, (axes, panel) in enumerate(zip(axes_P[:, 0], panels, strict=True)):
             drawn = [points for key in panel.curves.values() if (points := curve(history, key))]
             for name, key in panel.curves.items():
