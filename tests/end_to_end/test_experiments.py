@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mutbert.evaluation.results import cell_of, read_predictions, read_records
-from mutbert.scoring.resampling import bootstrap_interval
+from mutbert.scoring.resampling import TaskScores, interval
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "experiments" / "gue_tf" / "results"
@@ -41,7 +41,7 @@ def test_the_tables_of_binding_sites_show_the_results():
     for key, cells in seeds.items():
         predictions = [read_predictions(RESULTS, cell) for cell in cells]
         scores = [scores for _, scores in predictions]
-        found = bootstrap_interval("binary", "mcc", predictions[0][0], scores)
+        found = interval([TaskScores("binary", "mcc", predictions[0][0], scores)])
         assert shown[key] == pytest.approx(found, abs=0.0006), key
         assert len(cells) == (1 if key[0] == "kmer" else 5), key
         values[key] = found[0]
