@@ -76,10 +76,6 @@ def test_the_published_length_of_102_tokens_loses_the_last_of_101_bases(examples
     assert backwards.tolist() == [OWN(turned(sequence)[:100])["input_ids"]]
 
 
-def test_nothing_asked_for_is_nothing_given(examples_of):
-    assert BaseInputs(examples_of(["ACGT"])).batch(np.zeros(0, np.int64))["input_ids"].shape[0] == 0
-
-
 @pytest.fixture(scope="module")
 def population_genome(tmp_path_factory, write_genome):
     """A contig of 300 bases, in which every fifth position varies among all four bases."""
@@ -140,22 +136,9 @@ def test_frequencies_of_other_places_are_not_used_and_counted(examples_of, popul
         assert inputs.batch(np.array([row]))["input_ids"].tolist() == [OWN(sequence)["input_ids"]]
 
 
-def test_a_variant_behind_the_cut_is_not_read(examples_of, population_genome):
-    # The first position that varies is the third.
-    sequence = alphabet.decode(population_genome.bases("chr1", 0, 5))
-    examples = examples_of([sequence], [Region("chr1", 0, 5)])
-    for max_tokens, name in ((4, "input_ids"), (5, "input_probs")):
-        assert name in BaseInputs(examples, max_tokens=max_tokens, genome=population_genome).batch(np.array([0]))
-
-
 @pytest.fixture(scope="module", params=["esm", "bert"])
 def tokenizer(request, model_folders):
     return AutoTokenizer.from_pretrained(model_folders[request.param])
-
-
-def test_six_mers_are_followed_by_single_bases(model_folders):
-    tokenizer = AutoTokenizer.from_pretrained(model_folders["esm"])
-    assert tokenizer.tokenize("ACGTACGTA") == ["ACGTAC", "G", "T", "A"]
 
 
 @given(PLAIN, st.none() | st.integers(3, 12), st.booleans())

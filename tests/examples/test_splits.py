@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.examples.files import read_examples
 from mutbert.examples.splits import grouped_split, leaks, overlap, random_split, region_split, sequence_keys
 from mutbert.examples.table import Examples
 from mutbert.examples.task_data import SPLITS, part_task
@@ -67,11 +66,9 @@ def test_all_short_sequences_have_keys_of_their_own():
 def test_keys_are_the_same_in_pieces_and_when_rows_are_chosen():
     # More bases than are computed at once.
     texts = [text * 300 for text in draw_sequences(40, 30)]
-    examples = make(texts)
-    keys = examples.strand_keys
-    assert keys.T.tolist() == [make([text]).strand_keys[:, 0].tolist() for text in texts]
-    rows = np.array([7, 3, 3])
-    assert (examples.select(rows).strand_keys == keys[:, rows]).all()
+    several = make(texts)
+    assert several.strand_keys.T.tolist() == [make([text]).strand_keys[:, 0].tolist() for text in texts]
+    assert (several.select(np.array([7, 3, 3])).strand_keys == several.strand_keys[:, [7, 3, 3]]).all()
 
 
 @modest
@@ -82,20 +79,9 @@ def test_overlap_and_leaks_are_those_of_sets(train, other):
     assert leaks(make(train), make(other)).tolist() == [text in other or reverse(text) in other for text in train]
 
 
-@pytest.mark.parametrize(("task", "shared_rows"), [(0, 1), (1, 0), (2, 19)])
-def test_published_sets_overlap_as_counted_before(shared, task, shared_rows):
-    train, dev = (read_examples(shared / f"data/gue/tf/{task}/{part}.csv.gz")[0] for part in ("train", "dev"))
-    texts = [{part.sequence(row) for row in range(len(part))} for part in (train, dev)]
-    reversed_rows = len({reverse(text) for text in texts[1]} & texts[0] - texts[1])
-    assert overlap(train, dev) == (len(dev) - len(texts[1]), shared_rows + reversed_rows)
-    assert overlap(train.select(~leaks(train, dev)), dev)[1] == 0
-
-
 def check_partition(split, count):
-    assert split.train.dtype == split.validation.dtype == np.int64
-    assert (np.diff(split.train) > 0).all()
-    assert (np.diff(split.validation) > 0).all()
-    assert sorted([*split.train.tolist(), *split.validation.tolist()]) == list(range(count))
+    assert all((np.diff(side) > 0).all() for side in split)
+    assert sorted(np.concatenate(split).tolist()) == list(range(count))
 
 
 @modest
@@ -105,8 +91,6 @@ def test_a_random_split_holds_out_the_share(count, share, seed):
     check_partition(split, count)
     assert len(split.train) > 0
     assert share * count - 1 <= len(split.validation) <= share * count + 1
-    again = random_split(count, share, seed)
-    assert again.validation.tolist() == split.validation.tolist()
 
 
 @modest
@@ -156,9 +140,7 @@ def test_contigs_are_held_out_whole(numbers, share, seed):
         return
     check_partition(split, len(names))
     train, held = ({names[row] for row in rows} for rows in split)
-    assert train
-    assert held
-    assert not train & held
+    assert min(map(len, (train, held))) > len(train & held) == 0
     # No contig that is trained on would bring it nearer, where another one stays.
     sizes, off = Counter(names), len(split.validation) - share * len(names)
     assert len(train) == 1 or all(abs(off + sizes[name]) >= abs(off) for name in train)
@@ -231,13 +213,16 @@ def test_a_grouped_share_parts_no_equal_sequences_and_keeps_the_classes():
 
 
 def test_what_cannot_be_parted_is_refused():
-    with pytest.raises(InputError, match=r"train\.csv: there is no file of validation data"):
-        part(examples(TRAIN), how="file")
-    for how in ("random", "grouped"):
-        with pytest.raises(InputError, match=r"train\.csv: 1 sequences are too few to hold some out"):
-            part(examples([A]), how=how)
-    # All of one group: no side may stay empty.
-    with pytest.raises(InputError, match=r"train\.csv: 5 sequences are too few"):
-        part(examples([A] * 5, [0] * 5), how="grouped")
-    with pytest.raises(InputError, match=r"train\.csv: all of its sequences are in the validation or test data"):
-        part(examples([A, B]), examples([reverse(A)]), examples([B]), how="file", drop_leaks=True)
+    for parts, options, message in (
+        ([examples(TRAIN)], {"how": "file"}, "there is no file of validation data"),
+        ([examples([A])], {"how": "random"}, "1 sequences are too few to hold some out"),
+        # All of one group: no side may stay empty.
+        ([examples([A] * 5, [0] * 5)], {"how": "grouped"}, "5 sequences are too few"),
+        (
+            map(examples, ([A, B], [reverse(A)], [B])),
+            {"drop_leaks": True},
+            "all of its sequences are in the validation",
+        ),
+    ):
+        with pytest.raises(InputError, match=rf"train\.csv: {message}"):
+            part(*parts, **options)
