@@ -173,11 +173,13 @@ def test_all_text_is_text(write, evil):
         ({"metrics.json": '{"kind": "x", "version": 2}'}, "kind is 'x'; it must be one of pretrain, finetune, vep"),
         ({"metrics.json": '{"problem": "binary"}'}, "written by another version of mutbert; repeat the run"),
         ({"vep.json": "[]"}, "vep.json: was written by another version of mutbert; repeat the run"),
+        ({"suites/x.yaml": ""}, "has no results"),
         ({"held_out.json": "{}"}, "held_out.json: was written by another version of mutbert; repeat the run"),
     ],
 )
 def test_folders_without_a_page_are_one_line(tmp_path, files, message):
     for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message) as raised:
         report(tmp_path)

@@ -13,7 +13,6 @@ from mutbert.run_folder import METRICS
 
 _PAGES: Final = {"pretrain": "pretraining", "finetune": "finetuning", "vep": "vep"}
 _RECORDS: Final = (METRICS, "vep.json")
-_EARLIER: Final = ("held_out.json", "shards")  # of version 1
 
 
 def report(folder: str | Path, *, force: bool = True) -> Path:
@@ -44,9 +43,8 @@ def report(folder: str | Path, *, force: bool = True) -> Path:
                 raise InputError(f"{path}: kind is {kind!r}; it must be one of {', '.join(_PAGES)}")
             page: Path = import_module(f"mutbert.reports.{_PAGES[kind]}").write_page_of(folder, force=force)
             return page
-    for path in (folder / name for name in _EARLIER):
-        if path.exists():
-            raise InputError(f"{path}: was written by another version of mutbert; repeat the run that wrote it")
+    if (earlier := folder / "held_out.json").exists():
+        raise InputError(f"{earlier}: was written by another version of mutbert; repeat the run that wrote it")
     if (folder / "suites").is_dir():
         return mutbert.report_benchmark(folder, force=force)[1][0]
     raise InputError(f"{folder}: has no {' or '.join(_RECORDS)} and no suites; choose the folder of a finished run")
