@@ -138,7 +138,8 @@ def test_results_come_as_json(mutbert, mutbert_here, demo, tmp_path, monkeypatch
     "words",
     [
         ["pretrain", "small"], ["embed", "--model", "m", "--fasta", "f.fa", "-o", "x.parquet"],
-        ["convert", "model", "x"], ["export", "model", "-o", "x"], ["bench", "list"], ["genome", "export", "x.genome", "-o", "x.parquet"],
+        ["convert", "model", "x"], ["export", "model", "-o", "x"], ["bench", "list"],
+        ["genome", "export", "x.genome", "-o", "x.parquet"],
         ["genome", "inspect", "x.genome", "--plot", "x.svg"], ["simulate", "-o", "population"], ["demo"],
         ["finetune", "model=m", "train=t.csv"], ["report", "x"],
     ],

@@ -65,6 +65,8 @@ def run_cell(function: Function, **options: Any) -> dict[str, Any]:
     for name in ("suites", "tasks", "models", "protocols", "methods"):
         if len(getattr(request, name)) != 1:
             raise InputError(f"bench cell: needs exactly one --{name.removesuffix('s')}")
+    if request.first_seed is None:
+        raise InputError("bench cell: needs a --seed")
     return run_grid(function, request=replace(request, seeds=1, baselines=False), **options)
 
 
