@@ -42,14 +42,12 @@ if TYPE_CHECKING:
     Model = str | Path | MutBertForMaskedLM
 
 TABLE: Final = "table.csv"
-DUPLICATE: Final = "duplicate"
-CONTRADICTORY: Final = "contradictory"
 
 _REASONS: Final = {
     NO_LABEL: "the row has no label",
     LEFT_OUT: "its label is one that was to be left out",
-    DUPLICATE: "the same allele with the same label came before",
-    CONTRADICTORY: "the same allele has different labels in different rows",
+    "duplicate": "the same allele with the same label came before",
+    "contradictory": "the same allele has different labels in different rows",
     **{reason.text: reason.meaning for reason in Reason},
 }
 _MOST_MISMATCHES: Final = 0.1
@@ -227,8 +225,8 @@ def _with_reasons(table: pl.DataFrame, alleles: Alleles, problem: str) -> tuple[
     if problem == "regression":
         return table, int((used & repeats).sum())
     differs = same.select(pl.col("target").n_unique().over(key) > 1).to_series()
-    reason = pl.when(~used).then("reason").when(differs).then(pl.lit(CONTRADICTORY))
-    return table.with_columns(reason=reason.when(repeats).then(pl.lit(DUPLICATE))), 0
+    reason = pl.when(~used).then("reason").when(differs).then(pl.lit("contradictory"))
+    return table.with_columns(reason=reason.when(repeats).then(pl.lit("duplicate"))), 0
 
 
 def _counts(table: pl.DataFrame, longest: int) -> dict[str, Any]:
