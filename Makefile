@@ -1,22 +1,29 @@
-# Everything runs in .venv, which is made at the first call, with the versions of constraints.txt.
-#   make demo    the whole way on a simulated population, ending with demo/report.html
-#   make test    lint, types, import contracts and tests: what CI runs
-#   make lint    the quick part of it
-#   make clean   remove .venv and what the demo made
+# Everything runs in .venv, created on first use with the versions of constraints.txt.
+#   make demo       the full pipeline on a simulated population; writes demo/report.html
+#   make test       lint, types, import contracts and tests, without those marked nightly
+#   make test-all   the same with nightly tests: compilers, ONNX, transformers' own tests, speed scripts, documentation
+#   make lint       lint, types and import contracts alone
+#   make clean      remove .venv and the demo
 
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# Modules are compiled when they are first imported: compiling all of them takes longer than installing them.
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+INSTALL := $(PIP) install --no-compile --constraint constraints.txt --editable
+# At most two processes, since each holds the libraries in memory and some tests start others. One thread each, so that
+# they do not compete.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 2 --dist worksteal
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-all lint clean
 
 demo: .venv/all
 	$(BIN)/mutbert demo --output demo --force
 
-# As many processes as there are cores, but two at most: each holds the libraries in memory, and some tests start
-# others. Each computes with one thread, so that they do not wait for each other.
-test: lint .venv/transformers-tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 2 --dist worksteal
+test: lint
+	$(PYTEST) -m "not nightly"
+
+test-all: lint .venv/transformers-tests
+	$(PYTEST)
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .
@@ -29,20 +36,20 @@ clean:
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "$(PYTHON) is older than Python 3.11; give a newer one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	  { echo "$(PYTHON) is older than Python 3.11; use a newer one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 
 .venv/all: .venv/bin/python pyproject.toml constraints.txt
-	@echo "installing into .venv; this takes some minutes the first time" >&2
-	$(PIP) --editable '.[all]'
+	@echo "installing into .venv; this takes a minute or two the first time" >&2
+	$(INSTALL) '.[all]'
 	@touch $@
 
 .venv/dev: .venv/bin/python pyproject.toml constraints.txt
-	@echo "installing into .venv; this takes some minutes the first time" >&2
-	$(PIP) --editable '.[dev]'
-	@touch $@
+	@echo "installing into .venv; this takes a minute or two the first time" >&2
+	$(INSTALL) '.[dev]'
+	@touch .venv/all $@
 
-# The library's own tests of models, which no wheel has. Where they cannot be had, ours that use them are skipped.
+# The library's own tests of models are not part of its wheel. Without them, the tests that use them are skipped.
 .venv/transformers-tests: .venv/dev
 	@mkdir -p $@ && cd $@ && rm -rf ./* && \
 	  version=$$(../bin/python -c 'import transformers; print(transformers.__version__)') && \
@@ -50,5 +57,5 @@ clean:
 	    --no-binary transformers "transformers==$$version" && \
 	  tar -xzf transformers-*.tar.gz --strip-components 2 --wildcards --no-wildcards-match-slash '*/tests/*.py' && \
 	  rm transformers-*.tar.gz && touch __init__.py "$$version" || \
-	  echo "the tests of transformers could not be had, so ours that use them are skipped" >&2
+	  echo "transformers' own tests could not be downloaded; the tests that use them are skipped" >&2
 	@touch $@

@@ -1,4 +1,4 @@
-"""A picture of what was measured: a bar for each way, the published one in grey."""
+"""Bar charts of measurements, the published way in grey."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BLUE: Final = "#0072B2"
 
 
 class Bar(NamedTuple):
-    """One way of doing a thing."""
+    """A contender with its value."""
 
     name: str
     value: float

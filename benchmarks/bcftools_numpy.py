@@ -9,7 +9,7 @@ keep SNPs, join the records of a position, list them. Then, for each contig, a o
 As documented, genotypes travel through all steps. ``--no-genotypes`` drops them in the first one, which nobody has
 documented, but a careful user would do.
 
-Left out for its sake: the published code goes on from here to 43 bytes a base on the disk; this stops at 16. Like it,
+In its favour, this stops at 16 bytes per base; the published code continues to 43 bytes per base on disk. Like it,
 this loses sites of several alternate alleles, and never compares REF with the FASTA.
 """
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def run_bcftools(vcf: Path, folder: Path, *, genotypes: bool) -> Path:
-    """Run the steps; give the table of sites."""
+    """Run the steps; return the table of sites."""
     last = vcf
     if not genotypes:
         last = folder / "sites.vcf.gz"

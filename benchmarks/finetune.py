@@ -1,4 +1,4 @@
-"""Measure fine-tuning steps of the full-size model against the published trainer's way.
+"""Measure fine-tuning steps of the full-size model against the published trainer.
 
     python benchmarks/finetune.py
 
@@ -45,7 +45,7 @@ def main() -> None:
     """Read the command line, measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--length", type=int, default=510, help="bases of the longest sequence (%(default)s)")
-    parser.add_argument("--batch", type=int, default=32, help="sequences of a step (%(default)s)")
+    parser.add_argument("--batch", type=int, default=32, help="sequences per step (%(default)s)")
     parser.add_argument("--steps", type=int, default=2, help="steps of a round (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s)")
     parser.add_argument("--layers", type=int, default=12, help="layers of the model (%(default)s)")
@@ -78,9 +78,9 @@ def main() -> None:
         examples = random_examples(arguments.batch * arguments.steps, shortest, arguments.length)
         rows = measure(model, examples, arguments, device)
         figures["cases"].append({"case": case, "ways": rows})
-        print(f"\n{case}: {arguments.batch} sequences of {shortest} to {arguments.length} bases a step")
+        print(f"\n{case}: {arguments.batch} sequences of {shortest} to {arguments.length} bases per step")
         print_table(
-            ("way", "s a step", "× published way", "sequences/s", "bases/s"),
+            ("way", "s per step", "× published way", "sequences/s", "bases/s"),
             [
                 (
                     row["way"],
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def random_examples(count: int, shortest: int, longest: int) -> Examples:
-    """Draw sequences of lengths from one to the other, with two classes; one is as long as can be."""
+    """Return random sequences of two classes with lengths in a range; one has the maximum length."""
     generator = np.random.default_rng(0)
     length = generator.integers(shortest, longest + 1, count)
     length[0] = longest
@@ -176,7 +176,7 @@ def measure(
 
 
 def check(model: MutBertForSequenceClassification, round_of: Callable[..., list[Tensor]]) -> None:
-    """Stop when the ways give other losses than precision accounts for; without dropout."""
+    """Stop if the losses of both ways differ by more than precision explains; without dropout."""
     model.eval()
     with torch.no_grad():
         pairs = list(zip(round_of(PUBLISHED, train=False), round_of(OURS, train=False), strict=True))
@@ -197,7 +197,7 @@ def draw(figures: dict[str, Any], folder: Path, title: str) -> None:
         for case in figures["cases"]
         for row in case["ways"]
     ]
-    draw_bars(folder / "finetune", title, "bases a second", bars)
+    draw_bars(folder / "finetune", title, "bases per second", bars)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ TOLERANCE: Final = 2e-5
 
 
 class Contender(NamedTuple):
-    """One way, and why it is left out here, where it is."""
+    """A contender, with the reason if it is left out."""
 
     name: str
     command: tuple[str | Path, ...]
@@ -116,7 +116,7 @@ def main() -> None:
 
 
 def find_data(arguments: argparse.Namespace) -> tuple[Path, Path]:
-    """Give FASTA and VCF, simulated where none were given, and read once so that they are in the cache."""
+    """Return FASTA and VCF, simulated if none are given, read once so that they are in the page cache."""
     if arguments.fasta:
         fasta, vcf = arguments.fasta, arguments.vcf
     else:
@@ -141,7 +141,7 @@ def find_data(arguments: argparse.Namespace) -> tuple[Path, Path]:
 
 
 def list_contenders(fasta: Path, vcf: Path, work: Path) -> list[Contender]:
-    """List the ways; each writes into a folder of its own under `work`."""
+    """Return the contenders; each writes into its own folder under `work`."""
     words = subprocess.run(
         [*MUTBERT, "genome", "build", "--help"],
         check=True,
@@ -182,7 +182,7 @@ def list_contenders(fasta: Path, vcf: Path, work: Path) -> list[Contender]:
 
 
 def measure(contenders: Sequence[Contender], work: Path, repeats: int) -> dict[str, list[Measurement]]:
-    """Let the contenders take turns, the first of them watched; what the last turn wrote is left in their folders."""
+    """Let the contenders take turns, the first turn watched; the output of the last one stays in their folders."""
     taken: dict[str, list[Measurement]] = {one.name: [] for one in contenders if not one.missing}
     for turn in range(repeats + 1):
         for contender in contenders:
@@ -198,7 +198,7 @@ def measure(contenders: Sequence[Contender], work: Path, repeats: int) -> dict[s
 
 
 def summarise(taken: dict[str, list[Measurement]], bases: int) -> list[dict[str, Any]]:
-    """Give each contender's best and median, and its ratios to the bare loop and to our build.
+    """Return each contender's best and median, and its ratios to the bare loop and to our build.
 
     Time is of the turns that were not watched, memory and disk of the one that was.
     """
@@ -247,7 +247,7 @@ def compare(work: Path) -> dict[str, int]:
 def print_rows(rows: Sequence[dict[str, Any]], missing: dict[str, str]) -> None:
     """Print the figures as a table, and what was left out."""
     print_table(
-        ("contender", "s", "× loop", "× build", "CPU s", "peak memory", "peak disk", "final disk", "B a base"),
+        ("contender", "s", "× loop", "× build", "CPU s", "peak memory", "peak disk", "final disk", "B per base"),
         (
             (
                 row["name"],
@@ -278,7 +278,7 @@ def draw(rows: Sequence[dict[str, Any]], folder: Path, title: str) -> None:
         times = [f"{row['seconds']:.2f} s, {row['times_loop']:.2f}×" for row in rows]
         memory = [f"{row['peak_memory'] / 1e6:,.0f} MB" for row in rows]
         disk = [
-            f"{row['peak_disk'] / 1e6:,.1f} MB, {row['bytes_per_base']:.2f} B a base" if row["peak_disk"] else ""
+            f"{row['peak_disk'] / 1e6:,.1f} MB, {row['bytes_per_base']:.2f} B per base" if row["peak_disk"] else ""
             for row in rows
         ]
         for axes, label, key, texts in (

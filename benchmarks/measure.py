@@ -1,4 +1,4 @@
-"""What the benchmarks share: a command as a fresh process with what it took, what the machine is, one-line errors."""
+"""Shared by the benchmarks: resources of a command in a fresh process, the machine, one-line errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SECONDS_BETWEEN_LOOKS: Final = 0.05
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main function, and say what a user can mend in one line, with exit status 2."""
+    """Run a script's main function; a user's mistake is one line and exit status 2."""
     try:
         main()
     except (InputError, MissingExtraError, CommandError) as error:
@@ -34,22 +34,22 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 class CommandError(RuntimeError):
-    """A command that was to be measured has failed; the message is the end of what it printed."""
+    """Error for a measured command that failed, with the end of its output."""
 
 
 class Measurement(NamedTuple):
-    """What a command took.
+    """Resources that a command took.
 
     Parameters
     ----------
     seconds : float
-        From its start to its end, by the clock.
+        Wall time.
     cpu_seconds : float
         Processor time, user and system, of it and all its children.
     peak_memory : int
         Most resident bytes of it and its children together. Pages that several of them share count once for each.
     peak_disk, final_disk : int
-        Most bytes that lay in its folder, and those at its end.
+        Most bytes in its folder at any time, and at the end.
     """
 
     seconds: float
@@ -67,14 +67,14 @@ def measure_command(command: Sequence[str | Path], folder: Path, *, watched: boo
     command : sequence of str or Path
         Program and arguments; no shell.
     folder : Path
-        Where the command writes all that it writes.
+        The only folder that the command writes to.
     watched : bool
         Look at its memory and disk while it runs, which takes some time of a core that it may want itself.
 
     Returns
     -------
     Measurement
-        Peaks are the highest of 20 looks a second, and 0 where it was not watched.
+        Peaks are the highest of 20 samples per second, and 0 if it was not watched.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def measure_command(command: Sequence[str | Path], folder: Path, *, watched: boo
 
 
 class _Watch:
-    """A thread that looks at a process and its folder until told to stop."""
+    """A thread that watches a process and its folder until it is stopped."""
 
     def __init__(self, pid: int, folder: Path) -> None:
         self.peak_memory = self.peak_disk = 0
@@ -133,7 +133,7 @@ def _resident_bytes(process: psutil.Process) -> int:
 
 
 def bytes_in(folder: Path) -> int:
-    """Add up the sizes of a folder's files, some of which may vanish meanwhile."""
+    """Return the size of a folder's files, some of which may vanish meanwhile."""
     total = 0
     for where, _, names in os.walk(folder):
         for name in names:
@@ -145,7 +145,7 @@ def bytes_in(folder: Path) -> int:
 
 
 def describe_machine(libraries: Sequence[str] = ("numpy", "pysam")) -> dict[str, Any]:
-    """Say what figures depend on: processor, memory, system, versions of the libraries that do the work."""
+    """Return what figures depend on: processor, memory, system, versions of libraries."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
@@ -169,7 +169,7 @@ def _processor() -> str:
 
 
 def machine_text(machine: dict[str, Any]) -> str:
-    """Write the machine in one line."""
+    """Return the machine in one line."""
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     memory = f"{machine['memory'] / 2**30:.0f} GiB"
     return f"{machine['processor']}, {machine['cores']} cores, {memory}; {machine['system']}; {versions}"

@@ -28,7 +28,7 @@ from mutbert.cli.printing import print_table
 from mutbert.files import atomic_file, write_json
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.model.modeling_mutbert import rotary_tables, target_loss
-from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
+from throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -230,7 +230,7 @@ def prepared(
 
 
 def check(runs: dict[Way, Callable[[], Tensor]], what: str) -> None:
-    """Exit where ways differ by more than precision and, in training, the luck of dropout account for."""
+    """Exit if ways differ by more than precision and, in training, random dropout explain."""
     reference, *others = (run() for run in runs.values())
     for way, other in zip(list(runs)[1:], others, strict=True):
         tolerance = 0.1 if what == "step" else 0.02 if way.precision == "bf16" else 1e-4
@@ -260,7 +260,7 @@ def row(
 
 
 def rotary_share(model: MutBertForMaskedLM, batch: Batch, rounds: int = 20) -> float:
-    """Return the part of a forward pass that goes into the rotary tables."""
+    """Return the share of a forward pass spent on rotary tables."""
     length = batch.target.shape[1]
     device = batch.probs.device
 

@@ -1,4 +1,4 @@
-"""Write a checkpoint of one of the models that MutBERT is compared with, as published but with random weights.
+"""Write a checkpoint of a peer in its published layout, with random weights.
 
     python benchmarks/peer_files.py ntv2-500m --output DIR --size published
 
@@ -6,7 +6,7 @@ The folder has all that loading takes: ``config.json`` with the published values
 and the tokenizer's files. With ``--size tiny`` the same layout has a width of 24 and two layers.
 
 Names and shapes are written out from descriptions of the published files, a function a family, and owe nothing to the
-code that loads them, so that the two can be held against each other. They can also be counted: `count`.
+code that loads them, so that the two can be compared. They can also be counted: `count`.
 
 Tensors have random numbers of their own, so the same arguments give the same files. Memory is all weights at once.
 """
@@ -69,7 +69,7 @@ _DNABERT2: Final[Config] = {
 
 
 def _esm(hidden: int, layers: int, heads: int, intermediate: int) -> dict[str, Any]:
-    """Give what both versions of Nucleotide Transformer have in their configuration."""
+    """Return what both versions of Nucleotide Transformer have in their configuration."""
     return {
         "attention_probs_dropout_prob": 0.0,
         "emb_layer_norm_before": False,
@@ -240,7 +240,7 @@ def write(name: str, folder: Path, size: str = "tiny", *, seed: int = 0) -> None
 
 
 def tiny(config: Config) -> dict[str, Any]:
-    """Give the same configuration with a width of 24 and two layers.
+    """Return the same configuration with a width of 24 and two layers.
 
     Positions, and vocabularies that are no matter of training, stay as they are. Three heads are no power of two, as
     the published numbers are not, which ALiBi's slopes depend on.
@@ -252,7 +252,7 @@ def tiny(config: Config) -> dict[str, Any]:
 
 
 def count(name: str) -> int:
-    """Count the parameters of a published masked model: each weight once, and no constants nor what is never read."""
+    """Return the number of parameters of a published masked model: each weight once, no constants, nothing unused."""
     config = PUBLISHED[name]
     return sum(
         math.prod(shape)
@@ -262,14 +262,14 @@ def count(name: str) -> int:
 
 
 def shapes_of(config: Config) -> Shapes:
-    """Give the shape of each tensor of a checkpoint by its published name; tied ones under all their names."""
+    """Return the shape of each tensor of a checkpoint by its published name; tied ones under all their names."""
     if _is_dnabert2(config):
         return dnabert2_shapes(config)
     return caduceus_shapes(config) if _is_caduceus(config) else nt_shapes(config)
 
 
 def tied_to(key: str) -> str | None:
-    """Give the first name of a weight of which this is the second; None for all others."""
+    """Return the first name of a weight of which this is the second; None for all others."""
     for pattern, first in _TIED.items():
         if re.search(pattern, key):
             return re.sub(pattern, first, key)
@@ -282,7 +282,7 @@ def is_unused(key: str, config: Config) -> bool:
 
 
 def dnabert2_shapes(config: Config) -> Shapes:
-    """Give names and shapes of DNABERT-2."""
+    """Return names and shapes of DNABERT-2."""
     width, inner, words = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     shapes: Shapes = {
         "bert.embeddings.word_embeddings.weight": (words, width),
@@ -308,7 +308,7 @@ def dnabert2_shapes(config: Config) -> Shapes:
 
 
 def nt_shapes(config: Config) -> Shapes:
-    """Give names and shapes of Nucleotide Transformer, of either version."""
+    """Return names and shapes of Nucleotide Transformer, of either version."""
     width, inner, words = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
     second = "add_bias_fnn" in config
@@ -341,7 +341,7 @@ def nt_shapes(config: Config) -> Shapes:
 
 
 def caduceus_shapes(config: Config) -> Shapes:
-    """Give names and shapes of Caduceus, for one strand (Ph) or both (PS)."""
+    """Return names and shapes of Caduceus, for one strand (Ph) or both (PS)."""
     width, words, both = config["d_model"], config["vocab_size"], config["rcps"]
     settings = config["ssm_cfg"]
     inner, states, kernel = settings["expand"] * width, settings["d_state"], settings["d_conv"]
@@ -372,7 +372,7 @@ def caduceus_shapes(config: Config) -> Shapes:
 
 
 def make_weights(config: Config, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Make the tensors of a checkpoint, by all their names; those of one weight are one tensor."""
+    """Return the tensors of a checkpoint by all their names; tied names share a tensor."""
     generator = torch.Generator().manual_seed(seed)
     weights: dict[str, torch.Tensor] = {}
     for key, shape in shapes_of(config).items():
@@ -447,7 +447,7 @@ def _write_byte_pairs(folder: Path, size: int) -> None:
 
 
 def _write_six_mers(folder: Path, config: Config) -> None:
-    """Write Nucleotide Transformer's tokenizer: all 6-mers, and single bases for what is left over."""
+    """Write Nucleotide Transformer's tokenizer: all 6-mers, and single bases for the rest."""
     second = "add_bias_fnn" in config
     special = ["<unk>", "<pad>", "<mask>", "<cls>", *(["<eos>", "<bos>"] if second else [])]
     words = [*special, *map("".join, itertools.product("ATCG", repeat=6)), *"ATCGN"]
@@ -464,7 +464,7 @@ def _write_six_mers(folder: Path, config: Config) -> None:
 
 
 def _write_letters(folder: Path) -> None:
-    """Write what Caduceus' repositories have of its tokenizer, whose vocabulary is in code."""
+    """Write the tokenizer files of Caduceus' repositories; the vocabulary is in code."""
     special = ("[CLS]", "[SEP]", "[BOS]", "[MASK]", "[PAD]", None, "[UNK]")
     flags = dict.fromkeys(("lstrip", "normalized", "rstrip", "single_word"), False)
     names = {f"{name}_token": f"[{name.upper()}]" for name in ("bos", "cls", "mask", "pad", "sep", "unk")}

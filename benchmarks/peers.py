@@ -1,4 +1,4 @@
-"""Measure the models that MutBERT is compared with, at full size with random weights.
+"""Measure the peers of MutBERT at full size with random weights.
 
     python benchmarks/peers.py
     python benchmarks/peers.py --loading
@@ -41,7 +41,7 @@ LOADED: Final = tuple(name for name in peer_files.PUBLISHED if "2.5b" not in nam
 
 
 class Contender(NamedTuple):
-    """A model with what it reads."""
+    """A model with its input."""
 
     name: str
     encoder: Encoder
@@ -55,7 +55,7 @@ def main() -> None:
     """Read the command line, measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--length", type=int, default=510, help="bases of a sequence (%(default)s)")
-    parser.add_argument("--batch", type=int, default=8, help="sequences of a step (%(default)s)")
+    parser.add_argument("--batch", type=int, default=8, help="sequences per step (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s)")
     parser.add_argument("--size", choices=peer_files.SIZES, default="published", help="of the models (%(default)s)")
     parser.add_argument("--loading", action="store_true", help="measure loading instead")

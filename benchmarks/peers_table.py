@@ -1,8 +1,8 @@
-"""Write the table of what every known model can do, each verb run on a tiny checkpoint in the model's published layout.
+"""Write the table of what each known model supports: every command is run on a tiny checkpoint in its published layout.
 
     python benchmarks/peers_table.py
 
-The table stands in docs/benchmarks.md. Models of one layout differ in size alone and share a checkpoint.
+The table is part of docs/benchmarks.md. Models of one layout differ in size alone and share a checkpoint.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def table(folder: Path) -> str:
 
 
 def _verbs(model: KnownModel, folder: Path, data: Path) -> tuple[str, ...]:
-    """Run every verb on a tiny checkpoint, and say what came of it."""
+    """Return the outcome of every command on a tiny checkpoint."""
     place = folder / "checkpoint"
     if model.family == "mutbert":
         size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

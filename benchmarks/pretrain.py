@@ -2,7 +2,7 @@
 
     python benchmarks/pretrain.py human.genome
 
-*Loader*: windows a second on one core, with variants first, 80/0/20 and log tempering. The published way takes one
+*Loader*: windows per second on one core, with variants first, 80/0/20 and log tempering. The published way takes one
 window at a time: dense frequencies, tempered over the whole matrix, targets by a permutation of the positions that
 vary and of the others, one-hot matrices of inputs and labels, stacked into a batch. Ours takes a batch at once and
 keeps it compact; *dense* expands it too, as is done on the device in training; *workers* are torch's, counted where
@@ -35,10 +35,10 @@ from mutbert.files import atomic_file, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.model.modeling_mutbert import target_loss
-from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 from mutbert.windows.dataset import WindowDataset, expand_batch, whole_batch
 from mutbert.windows.masking import LONGEST_WINDOW, Masking, Tempering
 from mutbert.windows.sampler import WindowSampler, split_genomes
+from throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,8 +60,8 @@ def main() -> None:
         "--windows", type=int, default=20_000, help="windows that the loader makes a turn (%(default)s)"
     )
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="worker processes to try")
-    parser.add_argument("--length", type=int, default=510, help="bases of a window (%(default)s)")
-    parser.add_argument("--batch", type=int, help="windows of a step (4; on a GPU 128)")
+    parser.add_argument("--length", type=int, default=510, help="bases per window (%(default)s)")
+    parser.add_argument("--batch", type=int, help="windows per step (4; on a GPU 128)")
     parser.add_argument("--layers", type=int, default=12, help="layers of the model (%(default)s)")
     parser.add_argument("--hidden", type=int, default=768, help="its features, in heads of 64 (%(default)s)")
     parser.add_argument("--what", choices=("loader", "step", "both"), default="both")
@@ -87,7 +87,7 @@ def main() -> None:
         figures["loader"] = measure_loader(dataset, arguments.workers, arguments.repeats)
         print(f"\nloader, windows of {arguments.length} bases, one core but for workers")
         print_table(
-            ("way", "windows/s", "× published way", "bytes a window"),
+            ("way", "windows/s", "× published way", "bytes per window"),
             (
                 (row["way"], f"{row['rate']:,.0f}", f"{row['speedup']:.1f}", f"{row['bytes']:,.0f}")
                 for row in figures["loader"]
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 def check_sizes(arguments: argparse.Namespace) -> None:
-    """Stop at what cannot be measured."""
+    """Stop at sizes that cannot be measured."""
     for name, least in {"windows": 1, "length": 1, "batch": 1, "layers": 1, "hidden": 64, "repeats": 1}.items():
         value = getattr(arguments, name)
         if value is not None and value < least:
@@ -139,7 +139,7 @@ def check_sizes(arguments: argparse.Namespace) -> None:
 
 
 def published_batch(dataset: WindowDataset, indices: range, generator: np.random.Generator) -> Dense:
-    """Make a dense batch one window after another, as the published code does."""
+    """Return a dense batch made one window after another, as the published code does."""
     places = dataset.sampler.places(np.asarray(indices))
     windows = []
     for genome, name, start in zip(places.genome_B, dataset.sampler.contig_names(places), places.start_B, strict=True):
@@ -150,7 +150,7 @@ def published_batch(dataset: WindowDataset, indices: range, generator: np.random
 def published_window(
     dataset: WindowDataset, genome: int, contig: str, start: int, generator: np.random.Generator
 ) -> Dense:
-    """Make the matrices of one window."""
+    """Return the matrices of one window."""
     length = dataset.sampler.length
     store = dataset.sampler.parts[genome].genome
     frequency_L4 = store.frequencies(contig, start, start + length)
@@ -177,7 +177,7 @@ def published_window(
 
 
 def check_windows(dataset: WindowDataset, count: int = 128) -> None:
-    """Stop when the ways' windows differ anywhere but at targets, in so many that some positions vary."""
+    """Stop if the ways' windows differ anywhere but at targets, in enough windows that some positions vary."""
     batches = (
         published_batch(dataset, range(count), np.random.default_rng(1)),
         expand_batch(dataset.batch(range(count))),
@@ -190,7 +190,7 @@ def check_windows(dataset: WindowDataset, count: int = 128) -> None:
 
 
 def measure_loader(dataset: WindowDataset, workers: list[int], repeats: int) -> list[dict[str, Any]]:
-    """Count the windows a second of each way; of those in this process, on one core."""
+    """Return the windows per second of each way; of those in this process, on one core."""
     generator = np.random.default_rng(1)
     windows = dataset.size
     one_by_one = min(windows, 2048)
@@ -252,7 +252,7 @@ def measure_loader(dataset: WindowDataset, workers: list[int], repeats: int) -> 
 def measure_step(
     config: MutBertConfig, dataset: WindowDataset, count: int, device: torch.device, repeats: int
 ) -> list[dict[str, Any]]:
-    """Time a step of each way, its batch included."""
+    """Return the time of a step of each way, its batch included."""
     torch.manual_seed(0)
     model = MutBertForMaskedLM(config).to(device).train()
     # So slow that both ways have the same weights.
@@ -320,14 +320,14 @@ def draw(figures: dict[str, Any], folder: Path, title: str) -> None:
     if "loader" in figures:
         rows = figures["loader"]
         panels.append((
-            "loader", "windows a second", [row["way"] for row in rows], [row["rate"] for row in rows],
+            "loader", "windows per second", [row["way"] for row in rows], [row["rate"] for row in rows],
             [f"{row['rate']:,.0f}, {row['speedup']:.1f}×" for row in rows],
         ))  # fmt: skip
     if "step" in figures:
         rows = figures["step"]
         panels.append((
             "training step",
-            "tokens a second",
+            "tokens per second",
             [row["way"] for row in rows],
             [row["tokens_per_second"] for row in rows],
             [

@@ -1,4 +1,4 @@
-"""Measure how many random windows a second one core reads from a genome.
+"""Measure how many random windows per second one core reads from a genome.
 
     python benchmarks/random_access.py NAME.genome
 
@@ -7,10 +7,10 @@ anywhere, also where the reference is N, and are drawn before the clock starts. 
 
 - cold: in batches, once, after the system was asked to forget the store's pages (a network disk or a virtual
   machine's host may still hold them);
-- one by one: `ProbabilisticGenome.frequencies`, which gives a dense distribution instead;
+- one by one: `ProbabilisticGenome.frequencies`, which returns a dense distribution instead;
 - in batches: `ProbabilisticGenome.windows`, and ids through the table of `mutbert.alphabet`.
 
-The last two come after every page was touched, and take turns; the best and the median of the rounds are told.
+The last two run after every page was read, and take turns; best and median of the rounds are reported.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Places(NamedTuple):
-    """Where windows lie: index of the contig and 0-based start, each of shape (B,)."""
+    """Positions of windows: index of the contig and 0-based start, each of shape (B,)."""
 
     contig_B: npt.NDArray[np.int64]
     start_B: npt.NDArray[np.int64]
@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("genome", type=Path, metavar="GENOME", help="made by 'mutbert genome build'")
     parser.add_argument("--windows", type=int, default=1_000_000, help="different windows (%(default)s)")
-    parser.add_argument("--length", type=int, default=510, help="bases of a window (%(default)s)")
+    parser.add_argument("--length", type=int, default=510, help="bases per window (%(default)s)")
     parser.add_argument("--batch", type=int, nargs="+", default=[256, 1024, 4096], help="windows a batch (%(default)s)")
     parser.add_argument("--seconds", type=float, default=10, help="longest round of one way (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s)")
@@ -87,7 +87,7 @@ def main() -> None:
     ]
     variants = sum(last - first for first, last in (contig.variants for contig in genome.contigs.values()))
     print(f"{arguments.genome}: {sum(genome.lengths.values()):,} bases, {variants:,} variants")
-    print(f"windows of {arguments.length} bases a second, on one core; {machine_text(machine)}\n")
+    print(f"windows of {arguments.length} bases per second, on one core; {machine_text(machine)}\n")
     print_table(("way", "best", "median", "× one by one"), rows)
     if arguments.output:
         figures = {"machine": machine, "length": arguments.length, "cold": cold, "warm": rates}
@@ -104,7 +104,7 @@ def forget_pages(store: Path) -> None:
 
 
 def touch_pages(store: Path) -> None:
-    """Read a store's files once, so that they lie in the system's cache where memory allows it."""
+    """Read a store's files once, so that they are in the page cache if memory allows."""
     for path in store.iterdir():
         with path.open("rb") as file:
             while file.read(1 << 24):
@@ -112,7 +112,7 @@ def touch_pages(store: Path) -> None:
 
 
 def draw_places(genome: ProbabilisticGenome, count: int, length: int, seed: int) -> Places:
-    """Draw windows, every start in the genome as likely as another."""
+    """Return random windows, every start in the genome equally likely."""
     random = np.random.default_rng(seed)
     starts = np.maximum(np.array(list(genome.lengths.values())) - length + 1, 0)
     contig_B = random.choice(len(starts), size=count, p=starts / starts.sum())
@@ -122,26 +122,26 @@ def draw_places(genome: ProbabilisticGenome, count: int, length: int, seed: int)
 def read_batch(
     genome: ProbabilisticGenome, places: Places, first: int, last: int, length: int
 ) -> npt.NDArray[np.int64]:
-    """Read consecutive windows of the draw; give their token ids, as the variants' rows need no conversion."""
+    """Return the token ids of consecutive windows of the draw; the variants' rows need no conversion."""
     windows = genome.windows(places.contig_B[first:last], places.start_B[first:last], length)
     return alphabet.TOKEN_ID_OF_CODE[windows.base_BL]
 
 
 def read_one(genome: ProbabilisticGenome, places: Places, index: int, length: int) -> npt.NDArray[np.float32]:
-    """Read one window of the draw."""
+    """Return one window of the draw."""
     start = int(places.start_B[index])
     return genome.frequencies(list(genome.contigs)[places.contig_B[index]], start, start + length)
 
 
 def check(genome: ProbabilisticGenome, places: Places, length: int, count: int = 100) -> None:
-    """Stop when the two ways differ."""
+    """Stop if the two ways differ."""
     windows = genome.windows(places.contig_B[:count], places.start_B[:count], length)
     for index, dense in enumerate(windows.distributions()):
         np.testing.assert_array_equal(dense, read_one(genome, places, index, length))
 
 
 def rate(read: Callable[[int, int], object], places: Places, size: int, seconds: float) -> float:
-    """Give the windows a second of going through the draw, or through as much of it as the time allows."""
+    """Return windows per second over the draw, or over as much of it as the time allows."""
     total = len(places.start_B)
     done = 0
     start = time.perf_counter()

@@ -48,7 +48,7 @@ FRAME: Final = 2
 
 
 class Case(NamedTuple):
-    """Variants, and how ours scores them."""
+    """Variants, and how we score them."""
 
     name: str
     alleles: Alleles
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--dense", type=int, default=256, help="variants that are close together (%(default)s)")
     parser.add_argument("--genome", type=Path, help="a store, for real variants that are close together")
     parser.add_argument("--vcf", type=Path, help="the panel that they are taken from")
-    parser.add_argument("--context", type=int, default=510, help="bases of a window (%(default)s)")
+    parser.add_argument("--context", type=int, default=510, help="bases per window (%(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="windows at once (%(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="rounds (%(default)s)")
     parser.add_argument("--layers", type=int, default=12, help="layers of the model (%(default)s)")
@@ -115,7 +115,7 @@ def main() -> None:
 def find_variants(
     arguments: argparse.Namespace, folder: Path
 ) -> tuple[tuple[ProbabilisticGenome, Alleles], tuple[ProbabilisticGenome, Alleles]]:
-    """Give a genome and SNVs of it for each case."""
+    """Return a genome and its SNVs for each case."""
     generator = np.random.default_rng(0)
     length = max(arguments.spread * 2 * arguments.context, arguments.dense * SPACING * 2) + 2 * arguments.context
     bases = alphabet.decode(generator.integers(0, len(alphabet.BASES), length).astype(np.uint8))
@@ -145,7 +145,7 @@ def find_variants(
 
 
 def snvs(genome: ProbabilisticGenome, places: list[tuple[str, int]], generator: np.random.Generator) -> Alleles:
-    """Give a random SNV at each place, 0-based."""
+    """Return a random SNV at each 0-based position."""
     before = [int(genome.bases(contig, at, at + 1)[0]) for contig, at in places]
     after = [(code + int(step)) % 4 for code, step in zip(before, generator.integers(1, 4, len(before)), strict=True)]
     return find_alleles(
@@ -160,7 +160,7 @@ def snvs(genome: ProbabilisticGenome, places: list[tuple[str, int]], generator: 
 def scorer_of(
     model: MutBertForMaskedLM, genome: ProbabilisticGenome, arguments: argparse.Namespace, **settings: Any
 ) -> Scorer:
-    """Give what ``mutbert score`` scores with, on one strand."""
+    """Return the scorer of ``mutbert score``, on one strand."""
     given = {"context": arguments.context, "strands": "forward", "batch_size": arguments.batch} | settings
     return Scorer(model, genome, Surroundings("reference", genome.reference(), {}), ScoreSettings(**given))
 
@@ -168,7 +168,7 @@ def scorer_of(
 def measure(
     model: MutBertForMaskedLM, genome: ProbabilisticGenome, case: Case, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Time a round of each way. Of many variants, the published way is given the first ones alone."""
+    """Return the time of a round of each way; of many variants, the published way scores the first ones only."""
     few = case.alleles.take(np.arange(min(len(case.alleles), arguments.spread)))
     tokenizer = MutBertTokenizer(model_max_length=arguments.context + FRAME)
     length = np.array(list(genome.lengths.values()))
@@ -181,7 +181,7 @@ def measure(
     columns = few.start_A - placed.start_P
 
     def published() -> torch.Tensor:
-        """Embed both windows of each variant; the distance of the means."""
+        """Return the distance of the mean embeddings of both windows of each variant."""
         distances = []
         for first in range(0, len(few), arguments.batch):
             rows = range(first, min(first + arguments.batch, len(few)))
@@ -227,7 +227,7 @@ def measure(
 
 
 def check(distance: torch.Tensor, scorer: Scorer, alleles: Alleles) -> None:
-    """Stop when the published way does not give the distances that ours gives in float32."""
+    """Stop if the distances of the published way differ from ours in float32."""
     names = [field.name for field in scorer.fields]
     ours = scorer.score(alleles)[:, names.index("L2_WINDOW")]
     if not np.allclose(distance.numpy(), ours, atol=1e-3):
@@ -246,7 +246,7 @@ def draw(figures: dict[str, Any], folder: Path, title: str) -> None:
         for case in figures["cases"]
         for row in case["ways"]
     ]
-    draw_bars(folder / "score", title, "variants a second", bars)
+    draw_bars(folder / "score", title, "variants per second", bars)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Measure what memory ``mutbert score`` takes as files grow.
+"""Measure the memory of ``mutbert score`` as files grow.
 
     python benchmarks/score_memory.py
 

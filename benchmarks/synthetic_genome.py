@@ -116,7 +116,7 @@ def main() -> None:
 def generate(
     folder: Path, bases: int, records: int, *, seed: int, bgzip: bool = False, per_contig: bool = False
 ) -> dict[str, int]:
-    """Write the files into an empty folder; give the number of sites of each kind."""
+    """Write the files into an empty folder; return the number of sites of each kind."""
     lengths = dict(zip(HUMAN_LENGTHS, _apportion(bases, HUMAN_LENGTHS.values()), strict=True))
     sites = dict(zip(lengths, _apportion(records, lengths.values()), strict=True))
     truth: Counter[str] = Counter()
@@ -141,7 +141,7 @@ def generate(
 
 
 def _apportion(total: int, weights: Iterable[int]) -> list[int]:
-    """Divide a number in proportion to some weights; the parts sum to it."""
+    """Return a number divided in proportion to weights; the parts sum to it."""
     edges = np.cumsum([0, *weights])
     parts: list[int] = np.diff(np.round(edges / edges[-1] * total).astype(np.int64)).tolist()
     return parts
@@ -152,7 +152,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _known(length: int) -> list[tuple[int, int]]:
-    """Give the two stretches of a contig without N: between the telomeres and the centromere in the middle."""
+    """Return the two regions of a contig without N: between the telomeres and the centromere in the middle."""
     telomere = min(TELOMERE, length // 100)
     centromere = round(CENTROMERE_SHARE * length)
     middle = (length - centromere) // 2
@@ -162,7 +162,7 @@ def _known(length: int) -> list[tuple[int, int]]:
 def _write_contig(
     file: BinaryIO, name: str, length: int, known: list[tuple[int, int]], random: np.random.Generator
 ) -> UInt8:
-    """Write a contig's bases; give them as upper-case letters, shape (L,)."""
+    """Write a contig's bases; return them as upper-case letters, shape (L,)."""
     letter_L: UInt8 = LETTERS_OF_BYTE[np.frombuffer(random.bytes(-(-length // 4)), dtype=np.uint8)].view(np.uint8)[
         :length
     ]
@@ -202,7 +202,7 @@ def _header(lengths: dict[str, int]) -> bytes:
 def _sites(
     name: str, letter_L: UInt8, known: list[tuple[int, int]], count: int, random: np.random.Generator
 ) -> Iterator[tuple[bytes, Counter[str]]]:
-    """Give the lines of a contig's sites in pieces, and how many of each kind they are."""
+    """Yield the lines of a contig's sites in pieces, with the number of each kind."""
     for (start, end), sites in zip(known, _apportion(count, (end - start for start, end in known)), strict=True):
         pieces = -(-sites // SITES_OF_A_PIECE)
         edges = np.linspace(start, end, pieces + 1).astype(np.int64)
@@ -214,7 +214,7 @@ def _sites(
 
 
 def _lines(name: str, letter_L: UInt8, position_N: Int64, random: np.random.Generator) -> tuple[bytes, Counter[str]]:
-    """Write sites as text: column by column, and then all columns side by side."""
+    """Return sites as text: column by column, then all columns joined."""
     count = len(position_N)
     kind_N = np.searchsorted(np.cumsum(list(SHARES.values())), random.random(count), side="right")
     is_insertion_N, is_deletion_N, is_several_N, has_two_N = (kind_N == index for index in range(len(SHARES)))
@@ -267,13 +267,13 @@ def _lines(name: str, letter_L: UInt8, position_N: Int64, random: np.random.Gene
 
 
 def _changed(letter_N: UInt8, change_N: Int64) -> UInt8:
-    """Give other bases, as letters; a change is 1, 2 or 3, and 2 is the transition."""
+    """Return other bases, as letters; a change is 1, 2 or 3, and 2 is the transition."""
     changed_N: UInt8 = LETTERS[CODE_OF_LETTER[letter_N] ^ change_N]
     return changed_N
 
 
 def _strings(length_N: Int64, letter_T: UInt8) -> pa.StringArray:
-    """Cut letters into strings of some lengths."""
+    """Return letters cut into strings of given lengths."""
     offsets = np.concatenate([[0], np.cumsum(length_N)]).astype(np.int32)
     return pa.StringArray.from_buffers(len(length_N), pa.py_buffer(offsets), pa.py_buffer(letter_T))
 

@@ -2,7 +2,7 @@
 
     python benchmarks/whole_genome.py runs/synthetic -o runs/whole
 
-The first folder is one that ``synthetic_genome.py`` has written. Each contender is a fresh process that is watched:
+The first folder is the output of ``synthetic_genome.py``. Each contender is a fresh process that is watched:
 time, and memory of all its processes together. The last one's store is left as ``store/x.genome`` in the output folder.
 """
 

@@ -4,26 +4,70 @@ import importlib.util
 import itertools
 import os
 import random
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+# Models as small as those of the tests are slower on several threads than on one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # `ci` is quick and repeats itself; `long` (HYPOTHESIS_PROFILE=long) searches further.
-settings.register_profile("ci", max_examples=50, deadline=None, derandomize=True)
-settings.register_profile("long", max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("long", max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+SAMPLE = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="session")
 def shared():
-    """The folder of numerical fixtures and real data, beside the checkout; the test is skipped without it."""
-    folder = Path(__file__).resolve().parents[2] / "shared"
+    """The folder of numerical fixtures and real data, next to the checkout; without it the test is skipped."""
+    folder = ROOT.parent / "shared"
     if not (folder / "data").is_dir():
-        pytest.skip(f"{folder} is not there")
+        pytest.skip(f"{folder} does not exist")
     return folder
+
+
+@pytest.fixture(scope="session")
+def read_page():
+    """Text of a page of documentation by its path, or of one section by its heading."""
+
+    def read_page(path, heading=""):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        return re.search(rf"^{heading}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)[1] if heading else text
+
+    return read_page
+
+
+@pytest.fixture(scope="session")
+def run_samples():
+    """Run the samples of a text in this folder and process; return the namespace of Python and the commands."""
+    from typer.testing import CliRunner
+
+    from mutbert.cli.main import app
+
+    def run_samples(text, languages=("python", "bash"), change=lambda words: words):
+        namespace, commands = {}, []
+        samples = [(language, sample) for language, sample in SAMPLE.findall(text) if language in languages]
+        assert samples
+        for language, sample in samples:
+            if language == "python":
+                exec(compile(sample, "sample", "exec"), namespace)
+                continue
+            for line in sample.replace("\\\n", " ").splitlines():
+                program, *words = shlex.split(line, comments=True)
+                assert program == "mutbert"
+                done = CliRunner().invoke(app, change(words))
+                assert done.exit_code == 0, f"{line}\n{done.output}\n{done.exception}"
+                commands.append(words)
+        return namespace, commands
+
+    return run_samples
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +100,7 @@ def write_genome():
 
 
 def _six_mer_tokenizer(folder):
-    """As Nucleotide Transformers have it: 6-mers, and single bases for what is left over."""
+    """Tokenizer of Nucleotide Transformers: 6-mers, and single bases for the rest."""
     from transformers import EsmTokenizer
 
     words = map("".join, itertools.product("ACGT", repeat=6))
@@ -66,7 +110,7 @@ def _six_mer_tokenizer(folder):
 
 
 def _byte_pair_tokenizer():
-    """As DNABERT-2 has it: byte pairs, of which none has N."""
+    """Tokenizer of DNABERT-2: byte pairs, none with N."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -89,10 +133,7 @@ def _byte_pair_tokenizer():
 
 @pytest.fixture(scope="session")
 def model_folders(tmp_path_factory):
-    """Folders of small masked models with random weights, dropout off, by their kind: mutbert, esm and bert.
-
-    esm is as a Nucleotide Transformer, with 6-mers; bert has byte pairs, and 64 learned positions.
-    """
+    """Folders of small masked models with random weights, without dropout: mutbert, esm (6-mers), bert (byte pairs)."""
     import torch
     from transformers import BertConfig, BertForMaskedLM, EsmConfig, EsmForMaskedLM
 
@@ -134,7 +175,7 @@ def peer_files():
     spec = importlib.util.spec_from_file_location("peer_files", BENCHMARKS / "peer_files.py")
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        # It imports another script from beside it.
+        # It imports another script of its folder.
         patch.syspath_prepend(str(BENCHMARKS))
         spec.loader.exec_module(module)
     return module

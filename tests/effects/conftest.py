@@ -5,7 +5,6 @@ import random
 import pysam
 import pysam.bcftools
 import pytest
-import torch
 
 from mutbert import MutBertForMaskedLM, build_genome, score_variants
 
@@ -19,15 +18,6 @@ HEADER = """##fileformat=VCFv4.2
 """
 USUAL = {"context": 30, "strands": "forward", "flank": 2}
 COLUMNS = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Models this small run slower on several threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

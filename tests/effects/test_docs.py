@@ -1,11 +1,9 @@
-"""What the pages about scoring variants say is so: their samples run, and their names are the program's."""
+"""The pages about scoring variants are correct: their samples run, and their names are those of files."""
 
 import json
 import random
 import re
-import shlex
 import shutil
-from pathlib import Path
 
 import polars as pl
 import pysam
@@ -14,9 +12,6 @@ from typer.testing import CliRunner
 
 from mutbert.cli.main import app
 from mutbert.effects.alleles import Reason
-
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-SAMPLE = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +30,7 @@ def snvs(contigs):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, model, genome, lines, write, header, snvs):
-    """What the samples take as given."""
+    """The files that the samples use."""
     for name in ("model", "runs/a/model", "runs/b/model"):
         shutil.copytree(model, tmp_path / name)
     shutil.copytree(genome, tmp_path / "population.genome")
@@ -61,26 +56,9 @@ def folder(tmp_path, monkeypatch, model, genome, lines, write, header, snvs):
     return tmp_path
 
 
-def run_samples(page, text):
-    """Run every sample of a page, or of a part of it, in this folder; gives what was printed."""
-    names, printed = {}, []
-    samples = SAMPLE.findall(text)
-    assert samples
-    for language, sample in samples:
-        if language == "python":
-            exec(compile(sample, page, "exec"), names)
-            continue
-        for line in sample.replace("\\\n", " ").splitlines():
-            program, *words = shlex.split(line, comments=True)
-            assert program == "mutbert"
-            done = CliRunner().invoke(app, words)
-            assert done.exit_code == 0, f"{line}\n{done.output}"
-            printed.append(done.output)
-    return names, printed
-
-
-def test_samples_of_scoring_run(folder):
-    names, _ = run_samples("scoring.md", (DOCS / "scoring.md").read_text(encoding="utf-8"))
+@pytest.mark.nightly
+def test_samples_of_scoring_run(folder, read_page, run_samples):
+    names, _ = run_samples(read_page("docs/scoring.md"))
     found = {}
     for name in ("scored", "again", "percent"):
         with pysam.VariantFile(str(folder / f"{name}.vcf.gz")) as file:
@@ -103,11 +81,10 @@ def test_samples_of_scoring_run(folder):
     assert not any("MUTBERT_LLR_PCT" in info for info in found["scored"])
 
 
-def test_samples_of_benchmarks_with_labels_run(folder):
-    page = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
-    section = re.search(r"^## Variant effects\n(.*?)^## ", page, re.DOTALL | re.MULTILINE)[1]
-    _, printed = run_samples("benchmarks.md", section)
-    assert len(printed) == 3
+@pytest.mark.nightly
+def test_samples_of_benchmarks_with_labels_run(folder, read_page, run_samples):
+    _, commands = run_samples(read_page("docs/benchmarks.md", "## Variant effects"))
+    assert len(commands) == 3
     reports = [json.loads((folder / name / "vep.json").read_text()) for name in ("vep", "two", "mpra")]
     assert [report["problem"] for report in reports] == ["binary", "binary", "regression"]
     assert reports[0]["left_out"] == {"Conflicting_classifications_of_pathogenicity": 15, "Uncertain_significance": 15}
@@ -117,18 +94,14 @@ def test_samples_of_benchmarks_with_labels_run(folder):
     assert [part["name"] for part in reports[1]["parts"]] == ["all variants", "intron", "missense"]
 
 
-def test_reasons_of_the_page_are_those_of_files():
-    page = (DOCS / "scoring.md").read_text(encoding="utf-8")
-    section = re.search(r"^## Alleles without a score\n(.*?)^## ", page, re.DOTALL | re.MULTILINE)[1]
-    named = [
-        name for row in re.findall(r"^\| (`.*?) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)
-    ]
+def test_reasons_of_the_page_are_those_of_files(read_page):
+    rows = re.findall(r"^\| (`.*?) \|", read_page("docs/scoring.md", "## Alleles without a score"), re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
     assert sorted(named) == sorted(reason.text for reason in Reason if reason != Reason.SCORED)
 
 
-def test_fields_of_the_page_are_those_of_files(folder):
-    page = (DOCS / "scoring.md").read_text(encoding="utf-8")
-    section = re.search(r"^## The scores\n(.*?)^## ", page, re.DOTALL | re.MULTILINE)[1]
+def test_fields_of_the_page_are_those_of_files(folder, read_page):
+    section = read_page("docs/scoring.md", "## The scores")
     words = "score --model model --genome population.genome --vcf variants.vcf.gz --scores llr,unmasked,distance"
     done = CliRunner().invoke(app, [*words.split(), "--frequency-field", "AF", "-o", "all.vcf"])
     assert done.exit_code == 0, done.output

@@ -20,7 +20,6 @@ def bcftools(*words):
     return done.stdout, done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.shared
 def test_sites_of_1_mb_of_chromosome_20(shared, model_folders, tmp_path):
     data, genome, output = shared / "data" / "human_grch37", tmp_path / "z.genome", tmp_path / "out.vcf.gz"

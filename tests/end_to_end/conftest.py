@@ -1,14 +1,18 @@
+import os
 import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
+from typer.testing import CliRunner
 
+from mutbert.cli.main import app
 from mutbert.cli.main import run as run_program
 
 
 @pytest.fixture(scope="session")
 def mutbert():
-    """Run the installed program as a user does; give its completed process."""
+    """Run the installed program as a user does, and return its completed process."""
 
     def run(*words, status=0, **settings):
         done = subprocess.run(
@@ -23,7 +27,7 @@ def mutbert():
 
 @pytest.fixture
 def mutbert_here(monkeypatch, capfd):
-    """Run the program in this process, where the libraries are imported already; give what `mutbert` gives."""
+    """Run the program in this process, which has imported the libraries, and return what `mutbert` returns."""
 
     def run(*words, status=0):
         words = ["mutbert", *map(str, words)]
@@ -39,8 +43,13 @@ def mutbert_here(monkeypatch, capfd):
 
 
 @pytest.fixture(scope="session")
-def demo(mutbert, tmp_path_factory):
-    """The demo's folder, made with a few steps only."""
-    folder = tmp_path_factory.mktemp("work") / "demo"
-    mutbert("demo", "--output", folder, "--steps", "4")
-    return folder
+def demo(tmp_path_factory):
+    """The folder of the demo with a few steps, made once for all processes of the tests."""
+    root = tmp_path_factory.getbasetemp()
+    root = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "work"
+    root.mkdir(exist_ok=True)
+    with FileLock(root / "lock"):
+        if not (root / "demo").exists():
+            done = CliRunner().invoke(app, ["demo", "--output", str(root / "demo"), "--steps", "4"])
+            assert done.exit_code == 0, f"{done.output}\n{done.exception}"
+    return root / "demo"

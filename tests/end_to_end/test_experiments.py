@@ -1,4 +1,4 @@
-"""The numbers in the docs are those of the results that lie beside them."""
+"""The numbers in the documentation are those of the published results."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ CELL = re.compile(r"([-+]?\d\.\d{3}) \[(-?\d\.\d{3}), (-?\d\.\d{3})\]")
 
 
 def tables():
-    """Give the values of the docs' two tables: of model, task and protocol; of two models and protocol."""
+    """Return the values of the two tables: by model, task and protocol; by two models and protocol."""
     section = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8").partition(HEADING)[2].partition("\n## ")[0]
     found = []
     for names, block in zip((1, 2), re.findall(r"(?:^\|.*\n)+", section, flags=re.MULTILINE), strict=True):
@@ -31,18 +31,18 @@ def tables():
     return found
 
 
-def test_the_table_of_binding_sites_is_what_its_results_say():
+def test_the_tables_of_binding_sites_show_the_results():
     seeds = {}
     for cell in map(cell_of, read_records(RESULTS)):
         seeds.setdefault((cell.label, cell.task, cell.protocol), []).append(cell)
-    said, differences = tables()
-    assert said.keys() == seeds.keys()
+    shown, differences = tables()
+    assert shown.keys() == seeds.keys()
     values = {}
     for key, cells in seeds.items():
         predictions = [read_predictions(RESULTS, cell) for cell in cells]
         scores = [scores for _, scores in predictions]
         found = bootstrap_interval("binary", "mcc", predictions[0][0], scores)
-        assert said[key] == pytest.approx(found, abs=0.0006), key
+        assert shown[key] == pytest.approx(found, abs=0.0006), key
         assert len(cells) == (1 if key[0] == "kmer" else 5), key
         values[key] = found[0]
     models, protocols = {key[0] for key in values}, ("corrected", "published")

@@ -1,44 +1,43 @@
-"""The README works as written: its Python runs, its commands run."""
+"""The README works as written: its Python and its commands."""
 
 import gzip
 import itertools
 import random
 import re
-import shlex
 import shutil
-from pathlib import Path
 
-import pytest
+# Of the recipe and the suite as little as shows that they run: one contig, one task, two steps.
+FEW = {
+    "pretrain": [
+        "train=chr1:1-100000", "held_out=chr1:100001-200000", "training.max_steps=2", "evaluation.windows=4",
+        "training.per_device_train_batch_size=8",
+    ],
+    "finetune": ["finetune.max_steps=2"],
+    "bench run": ["--task", "0", "--seeds", "1", "--protocol", "corrected", "--set", "finetune.max_steps=2"],
+}  # fmt: skip
+MADE = """
+human.genome/manifest.json consensus.fa.gz population/ref.fa runs/small/model runs/small/report.html
+converted/config.json to-share/README.md scored.vcf.gz.tbi region.png entropy.bw regions.parquet sequences.safetensors
+runs/mine/metrics.json predictions.tsv results/tfbs/0/mine-full/corrected-1.json results/report.html
+"""
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
-
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-
-
-@pytest.mark.slow
-def test_the_quick_start_runs(demo, monkeypatch):
+def test_the_quick_start_runs(demo, read_page, run_samples, monkeypatch):
     monkeypatch.chdir(demo.parent)
-    namespace = {}
-    samples = blocks("python")
-    assert len(samples) == 2
-    for sample in samples:
-        exec(compile(sample, "README.md", "exec"), namespace)
-    size = namespace["model"].config.hidden_size
-    assert namespace["ids"].tolist() == [[1, 5, 6, 7, 8, 8, 7, 6, 5, 5, 6, 7, 8, 0, 2]]
-    assert namespace["probabilities"].shape == (1, 16, 9)
-    assert namespace["embedding_mean"].shape == namespace["embedding_max"].shape == (1, size)
-    assert namespace["longer"].config.rope_scaling == {"type": "dynamic", "factor": 4.0}
-    assert namespace["genome"].frequencies("1", 1000, 1510).shape == (510, 4)
+    found, _ = run_samples(read_page("README.md"), ["python"])
+    size = found["model"].config.hidden_size
+    assert found["ids"].tolist() == [[1, 5, 6, 7, 8, 8, 7, 6, 5, 5, 6, 7, 8, 0, 2]]
+    assert found["probabilities"].shape == (1, 16, 9)
+    assert found["embedding_mean"].shape == found["embedding_max"].shape == (1, size)
+    assert found["longer"].config.rope_scaling == {"type": "dynamic", "factor": 4.0}
+    assert found["genome"].frequencies("1", 1000, 1510).shape == (510, 4)
 
 
-@pytest.mark.slow
-def test_the_commands_run(demo, mutbert, tmp_path):
-    shutil.copy(demo / "population" / "ref.fa", tmp_path / "hg38.fa.gz")
-    shutil.copy(demo / "population" / "population.vcf.gz", tmp_path / "panel.vcf.gz")
-    with gzip.open(tmp_path / "panel.vcf.gz", "rt") as panel, gzip.open(tmp_path / "variants.vcf.gz", "wt") as some:
+def test_the_commands_run(demo, read_page, run_samples, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(demo / "population" / "ref.fa", "hg38.fa.gz")
+    shutil.copy(demo / "population" / "population.vcf.gz", "panel.vcf.gz")
+    with gzip.open("panel.vcf.gz", "rt") as panel, gzip.open("variants.vcf.gz", "wt") as some:
         some.writelines(itertools.islice(panel, 100))
     (tmp_path / "regions.bed").write_text("chr1\t10\t60\tone\n1\t100\t160\n")
     (tmp_path / "sequences.fa").write_text(">a\nACGTN\n>b\nacgt\n")
@@ -47,49 +46,21 @@ def test_the_commands_run(demo, mutbert, tmp_path):
     for name in ("train.csv", "test.csv", "GUE/0/train.csv", "GUE/0/dev.csv", "GUE/0/test.csv"):
         rows = ["".join(rng.choices("ACGT", k=30)) + f",{number % 2}" for number in range(40)]
         (tmp_path / name).write_text("\n".join(["sequence,label", *rows]) + "\n")
-    (commands,) = blocks("bash")
-    verbs = []
-    for line in commands.splitlines():
-        program, *words = shlex.split(line, comments=True)
-        assert program == "mutbert"
-        verbs.append(words[0])
-        if words[0] == "pretrain":
-            # One contig is all that there is here, and two steps are enough to see that it runs.
-            words = [word for word in words if not word.startswith(("train=", "held_out="))]
-            words += [
-                "train=chr1:1-100000",
-                "held_out=chr1:100001-200000",
-                "training.max_steps=2",
-                "evaluation.windows=4",
-            ]
-        elif words[0] == "finetune":
-            words.append("finetune.max_steps=2")
-        elif words[:2] == ["bench", "run"]:
-            # One task of five, of one seed.
-            words += ["--task", "0", "--seeds", "1", "--protocol", "corrected", "--set", "finetune.max_steps=2"]
-        mutbert(*words, cwd=tmp_path)
-    assert set(verbs) == {
-        "genome", "pretrain", "finetune", "predict", "bench", "embed", "simulate", "convert", "export", "score",
-        "mutagenesis", "tracks",
+
+    def change(words):
+        return words + FEW.get(words[0], FEW.get(" ".join(words[:2]), []))
+
+    _, commands = run_samples(read_page("README.md"), ["bash"], change)
+    assert {words[0] for words in commands} == {
+        "genome", "pretrain", "report", "finetune", "predict", "bench", "embed", "simulate", "convert", "export",
+        "score", "mutagenesis", "tracks",
     }  # fmt: skip
-    for name in (
-        "human.genome",
-        "runs/small/model",
-        "converted/config.json",
-        "to-share/README.md",
-        "regions.parquet",
-        "sequences.safetensors",
-        "population/ref.fa",
-        "predictions.tsv",
-        "scored.vcf.gz.tbi",
-        "region.png",
-        "entropy.bw",
-        "results/shards/1-of-1/cells.jsonl",
-    ):
+    for name in MADE.split():
         assert (tmp_path / name).exists(), name
 
 
-def test_make_knows_the_commands_of_the_readme():
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+def test_make_knows_the_commands_of_the_readme(read_page):
+    targets = re.findall(r"^make ([\w-]+)", read_page("README.md") + read_page("CONTRIBUTING.md"), re.MULTILINE)
+    assert {"demo", "test", "test-all"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", read_page("Makefile"), re.MULTILINE)

@@ -1,73 +1,31 @@
-"""The tutorial runs as it stands, and finds what was planted."""
-
-import re
-import shlex
-from pathlib import Path
+"""The tutorial runs as written and finds the planted motif."""
 
 import numpy as np
 import pyarrow.parquet as pq
 import pysam
 import pytest
-from typer.testing import CliRunner
 
-from mutbert.cli.main import app
 from mutbert.scoring.metrics import evaluate
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "tutorial.md"
-SAMPLE = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+def auroc(inside, score):
+    return evaluate("binary", inside.astype(int), score, ["auroc"])["auroc"]
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    """The folder in which every sample has run, and what the Python ones have made."""
-    folder = tmp_path_factory.mktemp("tutorial")
-    names = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for language, sample in SAMPLE.findall(PAGE.read_text(encoding="utf-8")):
-            if language == "python":
-                exec(compile(sample, PAGE.name, "exec"), names)
-                continue
-            for line in sample.splitlines():
-                program, *words = shlex.split(line)
-                assert program == "mutbert"
-                result = CliRunner().invoke(app, words)
-                assert result.exit_code == 0, f"{line}\n{result.output}"
-    return folder, names
-
-
-@pytest.mark.slow
-def test_the_ratio_of_variants_finds_the_motif(done):
-    _, names = done
+@pytest.mark.nightly
+def test_scores_mutagenesis_and_tracks_find_the_motif(read_page, run_samples, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names, _ = run_samples(read_page("docs/tutorial.md"))
     assert names["auroc"] > 0.95
     assert 0.2 < names["inside"].mean() < 0.5
-
-
-@pytest.mark.slow
-def test_the_scored_file_has_all_records_with_scores(done):
-    folder, _ = done
-    with pysam.VariantFile(str(folder / "scored.vcf.gz")) as file:
+    with pysam.VariantFile(str(tmp_path / "scored.vcf.gz")) as file:
         scores = [record.info["MUTBERT_LLR"][0] for record in file.fetch("chr1", 190_000, 200_000)]
-    lines = (folder / "variants.vcf").read_text().count("\nchr1\t")
-    assert len(scores) == lines
+    assert len(scores) == (tmp_path / "variants.vcf").read_text().count("\nchr1\t")
     assert np.isfinite(scores).all()
-
-
-@pytest.mark.slow
-def test_mutagenesis_finds_the_motif(done):
-    folder, names = done
-    table = pq.read_table(folder / "region.parquet")
-    ratios = np.stack([table[f"llr_{base}"].to_numpy() for base in "ACGT"])
-    worst = ratios.min(axis=0)
-    inside = names["in_site"][195_000:195_120]
-    assert evaluate("binary", inside.astype(int), -worst, ["auroc"])["auroc"] > 0.95
-    assert (folder / "region.png").read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in (folder / "region.svg").read_text()
-
-
-@pytest.mark.slow
-def test_the_track_finds_the_motif(done):
-    _, names = done
-    inside = names["in_site"][190_000:]
-    # Of tracks every eighth base is masked at once, and windows are not centred.
-    assert evaluate("binary", inside.astype(int), -names["entropy"], ["auroc"])["auroc"] > 0.9
+    table = pq.read_table(tmp_path / "region.parquet")
+    worst = np.min([table[f"llr_{base}"].to_numpy() for base in "ACGT"], axis=0)
+    assert auroc(names["in_site"][195_000:195_120], -worst) > 0.95
+    assert (tmp_path / "region.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "region.svg").read_text()
+    # For tracks every eighth base is masked at once, and windows are not centred.
+    assert auroc(names["in_site"][190_000:], -names["entropy"]) > 0.9

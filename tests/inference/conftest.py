@@ -8,15 +8,6 @@ import torch
 from mutbert.model import MutBertConfig
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Models this small run slower on several threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def build():
     """Build a model of a class with seeded weights, dropout on, in evaluation mode."""

@@ -70,8 +70,7 @@ def kill(words, folder, parts):
     return {path.name: path.stat().st_mtime_ns for path in folder.glob("0*")}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("verb", ["embed", "tracks"])
+@pytest.mark.parametrize("verb", ["tracks", pytest.param("embed", marks=pytest.mark.nightly)])
 def test_runs_survive_sigkill(model_folders, tmp_path, verb):
     sequence = "ACGTTGCATGCCTAGGATCCATTAGACATTGACCAGTAGGTCAATG" * 4000
     (tmp_path / "ref.fa").write_text(f">chr1\n{sequence}\n")

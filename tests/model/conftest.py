@@ -9,15 +9,6 @@ from safetensors.torch import load_file, save_file
 from mutbert.model import MutBertConfig
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Models this small run slower on several threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def config():
     """Small enough to be quick, with every part in place; dropout off."""

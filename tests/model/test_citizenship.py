@@ -67,7 +67,7 @@ def test_the_auto_classes_find_models_and_take_overrides(folder, probs, tmp_path
 def test_a_missing_library_is_named_with_its_extra(library):
     program = f"import sys; sys.modules[{library!r}] = None; import mutbert.model"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert f"{library} is not installed; remedy: pip install 'mutbert[model]'" in done.stderr
+    assert f"{library} is not installed; remedy: pip install 'mutbert[all]'" in done.stderr
 
 
 def test_fill_mask(folder):
@@ -126,7 +126,6 @@ def run_without_mutbert(inputs_of, autos, tmp_path):
     return [load_file(f"{folder}.out") for folder in inputs_of]
 
 
-@pytest.mark.slow
 def test_saved_with_its_code_it_loads_where_this_package_is_not(build, probs, tmp_path):
     model = build(MutBertForMaskedLM, rope_scaling=DYNAMIC)
     model.save_pretrained(tmp_path / "model", custom_code=True)
@@ -153,7 +152,6 @@ CASES = {
 
 
 @pytest.mark.shared
-@pytest.mark.slow
 @pytest.mark.parametrize("part", ["", "classifier"])
 def test_published_numbers_at_the_end_of_the_way(shared, tmp_path, part):
     """Published, converted, loaded, saved, exported, and loaded by remote code without this package."""

@@ -33,6 +33,7 @@ def batch(probs, rows, length, *, labels=True):
     return inputs
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("scaling", [None, DYNAMIC])
 def test_one_graph_serves_every_length(build, probs, training, scaling):
@@ -52,7 +53,7 @@ def test_one_graph_serves_every_length(build, probs, training, scaling):
     assert len(graphs) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @needs_compiler
 def test_compiled_numbers_are_the_same(build, probs):
     model = build(MutBertForMaskedLM, rope_scaling=DYNAMIC).train()
@@ -74,7 +75,7 @@ def test_the_host_never_waits(build, probs, attention):
     assert loss.device.type == "meta"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 # torch's exporter uses what torch has deprecated.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_onnx_has_the_same_numbers(build, probs, tmp_path):

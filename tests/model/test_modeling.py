@@ -106,7 +106,9 @@ def test_padding_and_batch_change_nothing(build, probs, attention, scaling):
             assert_near(together.pooler_output[row], alone.pooler_output[0])
 
 
-@pytest.mark.parametrize("other", ["eager", pytest.param("flex_attention", marks=[pytest.mark.slow, needs_compiler])])
+@pytest.mark.parametrize(
+    "other", ["eager", pytest.param("flex_attention", marks=[pytest.mark.nightly, needs_compiler])]
+)
 @pytest.mark.parametrize("scaling", SCALINGS)
 # Block masks are made by transformers, in a way that torch has deprecated, and torch does so by another such.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

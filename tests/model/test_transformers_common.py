@@ -1,7 +1,7 @@
 """The tests that `transformers` has for each of its own models, run on ours.
 
-They are in no wheel: ``make`` unpacks them from the source distribution into ``.venv/transformers-tests``, and without
-them these are skipped.
+They are in no wheel: ``make test-all`` unpacks them from the source distribution into ``.venv/transformers-tests``,
+and without them these are skipped.
 """
 
 import fnmatch
@@ -109,6 +109,7 @@ class ModelTester:
         return self.get_config(), {"input_ids": ids, "attention_mask": mask, "token_type_ids": types_of_tokens}
 
 
+@pytest.mark.nightly
 class TestMutBert(common.ModelTesterMixin, unittest.TestCase):
     all_model_classes = (ours.MutBertModel, *(getattr(ours, f"MutBert{head}") for head in HEADS.values()))
     additional_model_inputs = ("token_type_ids",)
