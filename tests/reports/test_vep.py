@@ -116,5 +116,5 @@ def test_the_folder_alone_makes_the_page(made, tmp_path):
     assert "Nothing could be compared." in page.text
     assert not re.search(r"\bnan\b", page.text)
     (tmp_path / "vep.json").write_text(json.dumps(result | {"version": 1}))
-    with pytest.raises(InputError, match="make it again with 'mutbert bench vep'"):
+    with pytest.raises(InputError, match="another version of mutbert; repeat the run"):
         write_page_of(tmp_path)

@@ -74,23 +74,23 @@ def evaluate_variant_effects(
     Parameters
     ----------
     models : str, Path or MutBertForMaskedLM, or a sequence of these
-        Checkpoints of MutBERT or any other model, or names of ``mutbert bench list``; ``NAME=PATH`` names one. Loaded
-        models run where they are. Models that read tokens have the scores of `mutbert.effects.scores.TokenScorer`.
+        Checkpoints of MutBERT or any other model, or names of ``mutbert bench list``, as PATH or ``NAME=PATH``. Models
+        that read tokens have the scores of `mutbert.effects.scores.TokenScorer`; a loaded model runs where it is.
     genome : str, Path or ProbabilisticGenome
         The store of the variants' assembly.
     variants, output : str or Path
-        CSV, TSV, Parquet, VCF or BCF, or ``hf://...``, positions 1-based; and the folder to make.
+        CSV, TSV, Parquet, VCF or BCF, or ``hf://...``, positions 1-based; the folder to make.
     columns : VepColumns
         The meaning of columns or INFO fields.
     settings : ScoreSettings, optional
         How alleles are scored, the same for all models.
     surroundings : {"reference", "population"}
-        The sequence around variants.
+        The sequence around variants: reference or population.
     direction : {"damaging", "tolerated", "either"}, optional
-        Which variants are positive: those that a model finds unusual, those that it finds usual; or each predictor is
-        turned to where it is better. By default the first for two classes, otherwise the last, the only one possible.
+        Which variants are positive: damaging, those that a model finds unusual, or tolerated, those that it finds
+        usual; either turns each predictor to where it is better. By default damaging for two classes, else either.
     resamples, seed : int
-        Of intervals and p-values; the same seed results in the same files.
+        Resamples of intervals and p-values; the same seed results in the same files.
     trust_remote_code, force, progress : bool
         Run code that comes with a checkpoint; replace the folder where it exists; show progress on standard error.
 

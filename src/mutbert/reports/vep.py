@@ -17,6 +17,7 @@ from matplotlib.ticker import LogLocator
 from mutbert.errors import InputError, one_line
 from mutbert.reports import plots
 from mutbert.reports.page import Section, Table, counted, write_page
+from mutbert.reports.run_parts import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -53,13 +54,11 @@ _TAIL: Final = 0.002
 
 def write_page_of(folder: Path, *, force: bool = True) -> Path:
     """Write the page of a folder of ``mutbert bench vep``; return its path."""
+    result = read_record(folder / RESULT)
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         variants = pl.read_parquet(folder / SCORES).filter(pl.col("reason") == "")
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{folder}: is no folder of 'mutbert bench vep', or damaged ({one_line(error)})") from None
-    if result["version"] != 2:
-        raise InputError(f"{folder / RESULT}: is of another version; make it again with 'mutbert bench vep'")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{folder / SCORES}: cannot be read ({one_line(error)}); repeat the run") from None
     parts, first = result["parts"], result["parts"][0]
     whole = [part for part in parts if part["name"] == first["name"]]
     others = [part for part in parts if part["name"] != first["name"]]
