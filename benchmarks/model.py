@@ -28,7 +28,7 @@ from mutbert.cli.printing import print_table
 from mutbert.files import atomic_file, write_json
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.model.modeling_mutbert import rotary_tables, target_loss
-from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
+from throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

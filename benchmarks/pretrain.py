@@ -35,10 +35,10 @@ from mutbert.files import atomic_file, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.model.modeling_mutbert import target_loss
-from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 from mutbert.windows.dataset import WindowDataset, expand_batch, whole_batch
 from mutbert.windows.masking import LONGEST_WINDOW, Masking, Tempering
 from mutbert.windows.sampler import WindowSampler, split_genomes
+from throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -5,101 +5,51 @@ Importing this package is quick and has no side effects; every name below is loa
 
 from __future__ import annotations
 
+import ast
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mutbert.effects.score import score_variants
-    from mutbert.evaluation.run import run_benchmark
-    from mutbert.evaluation.summary import report_benchmark
-    from mutbert.evaluation.vep import evaluate_variant_effects
-    from mutbert.evaluation.vep_table import VepColumns
-    from mutbert.export import export_model
-    from mutbert.genome.build import build_genome
-    from mutbert.genome.export import export_genome
-    from mutbert.genome.merge import merge_genomes
-    from mutbert.genome.simulate import simulate_population
-    from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.genome.verify import verify_genome
-    from mutbert.inference.bases import mutate_region, write_tracks
-    from mutbert.inference.embeddings import embed
-    from mutbert.inference.predictions import predict_table
-    from mutbert.model import (
-        MutBertConfig,
-        MutBertForMaskedLM,
-        MutBertForSequenceClassification,
-        MutBertForTokenClassification,
-        MutBertModel,
-        MutBertTokenizer,
-    )
-    from mutbert.model.checkpoints import convert_checkpoint
-    from mutbert.regions import Region
-    from mutbert.reports.mutagenesis_figures import draw_mutagenesis
-    from mutbert.training.finetune import finetune
-    from mutbert.training.pretrain import pretrain
+    from mutbert.effects.score import score_variants as score_variants
+    from mutbert.evaluation.run import run_benchmark as run_benchmark
+    from mutbert.evaluation.summary import report_benchmark as report_benchmark
+    from mutbert.evaluation.vep import evaluate_variant_effects as evaluate_variant_effects
+    from mutbert.evaluation.vep_table import VepColumns as VepColumns
+    from mutbert.export import export_model as export_model
+    from mutbert.genome.build import build_genome as build_genome
+    from mutbert.genome.export import export_genome as export_genome
+    from mutbert.genome.merge import merge_genomes as merge_genomes
+    from mutbert.genome.simulate import simulate_population as simulate_population
+    from mutbert.genome.store import ProbabilisticGenome as ProbabilisticGenome
+    from mutbert.genome.verify import verify_genome as verify_genome
+    from mutbert.inference.bases import mutate_region as mutate_region
+    from mutbert.inference.bases import write_tracks as write_tracks
+    from mutbert.inference.embeddings import embed as embed
+    from mutbert.inference.predictions import predict_table as predict_table
+    from mutbert.model import MutBertConfig as MutBertConfig
+    from mutbert.model import MutBertForMaskedLM as MutBertForMaskedLM
+    from mutbert.model import MutBertForSequenceClassification as MutBertForSequenceClassification
+    from mutbert.model import MutBertForTokenClassification as MutBertForTokenClassification
+    from mutbert.model import MutBertModel as MutBertModel
+    from mutbert.model import MutBertTokenizer as MutBertTokenizer
+    from mutbert.model.checkpoints import convert_checkpoint as convert_checkpoint
+    from mutbert.regions import Region as Region
+    from mutbert.reports.folder import report as report
+    from mutbert.reports.mutagenesis_figures import draw_mutagenesis as draw_mutagenesis
+    from mutbert.training.finetune import finetune as finetune
+    from mutbert.training.pretrain import pretrain as pretrain
 
 __version__ = "0.1.0"
 
+# The imports above are the one list of public names, read here as type checkers read it.
 _HOME = {
-    "MutBertConfig": "mutbert.model",
-    "MutBertForMaskedLM": "mutbert.model",
-    "MutBertForSequenceClassification": "mutbert.model",
-    "MutBertForTokenClassification": "mutbert.model",
-    "MutBertModel": "mutbert.model",
-    "MutBertTokenizer": "mutbert.model",
-    "ProbabilisticGenome": "mutbert.genome.store",
-    "Region": "mutbert.regions",
-    "VepColumns": "mutbert.evaluation.vep_table",
-    "build_genome": "mutbert.genome.build",
-    "convert_checkpoint": "mutbert.model.checkpoints",
-    "draw_mutagenesis": "mutbert.reports.mutagenesis_figures",
-    "embed": "mutbert.inference.embeddings",
-    "evaluate_variant_effects": "mutbert.evaluation.vep",
-    "export_genome": "mutbert.genome.export",
-    "export_model": "mutbert.export",
-    "finetune": "mutbert.training.finetune",
-    "merge_genomes": "mutbert.genome.merge",
-    "mutate_region": "mutbert.inference.bases",
-    "predict_table": "mutbert.inference.predictions",
-    "pretrain": "mutbert.training.pretrain",
-    "report_benchmark": "mutbert.evaluation.summary",
-    "run_benchmark": "mutbert.evaluation.run",
-    "score_variants": "mutbert.effects.score",
-    "simulate_population": "mutbert.genome.simulate",
-    "verify_genome": "mutbert.genome.verify",
-    "write_tracks": "mutbert.inference.bases",
+    alias.name: node.module
+    for node in ast.walk(ast.parse(Path(__file__).read_text(encoding="utf-8")))
+    if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mutbert.")
+    for alias in node.names
 }
-
-__all__ = [
-    "MutBertConfig",
-    "MutBertForMaskedLM",
-    "MutBertForSequenceClassification",
-    "MutBertForTokenClassification",
-    "MutBertModel",
-    "MutBertTokenizer",
-    "ProbabilisticGenome",
-    "Region",
-    "VepColumns",
-    "__version__",
-    "build_genome",
-    "convert_checkpoint",
-    "draw_mutagenesis",
-    "embed",
-    "evaluate_variant_effects",
-    "export_genome",
-    "export_model",
-    "finetune",
-    "merge_genomes",
-    "mutate_region",
-    "predict_table",
-    "pretrain",
-    "report_benchmark",
-    "run_benchmark",
-    "score_variants",
-    "simulate_population",
-    "verify_genome",
-    "write_tracks",
-]
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604 - all of it is text
 
 
 def __getattr__(name: str) -> Any:

@@ -10,13 +10,13 @@ class InputError(ValueError):
 
 
 class MissingExtraError(ImportError):
-    """An optional library is not installed; `extra` is the extra of this package that includes it."""
+    """A library of an extra of this package is not installed."""
 
-    def __init__(self, library: str, extra: str) -> None:
+    def __init__(self, library: str, extra: str = "all") -> None:
         super().__init__(f"{library} is not installed; remedy: pip install 'mutbert[{extra}]'")
 
 
-def require(library: str, extra: str) -> None:
+def require(library: str, extra: str = "all") -> None:
     """Raise MissingExtraError where an optional library is not installed."""
     try:
         import_module(library)

@@ -7,21 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from mutbert.errors import InputError
+from jinja2 import TemplateError
+
+from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_directory, check_output
 from mutbert.model.checkpoints import local_folder, write_model
-from mutbert.reports.model_card import ModelFacts, model_card
-from mutbert.run_folder import GENOMES, HELD_OUT, METRICS, MODEL, RECIPE
+from mutbert.reports.model_card import model_card
+from mutbert.run_folder import GENOMES, METRICS, MODEL, RECIPE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
 CARD: Final = "README.md"
 
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export_model` wrote, and what the card could not say: licence, recipe, data, held-out figures."""
+    """What `export_model` wrote, and what the card lacks: licence, recipe, data, held-out figures."""
 
     output: Path
     model_class: str
@@ -40,7 +42,7 @@ def export_model(
     """Write a model folder that needs nothing of this package.
 
     The Auto classes of `transformers` load it with ``trust_remote_code=True``; where this package is installed,
-    without. Its card, ``README.md``, says how to use it, what it was trained on and how, and what it reaches.
+    without. Its card, ``README.md``, shows how to use it, its data, recipe and metrics, which the Hub displays.
 
     Parameters
     ----------
@@ -49,8 +51,7 @@ def export_model(
     output : str or Path
         The folder to write.
     name : str, optional
-        What the card calls the model and its examples load, such as the repository that it is going to;
-        the folder's name where left out.
+        The name in the card and in its examples, such as the repository that it is going to; by default the folder's.
     licence : str, optional
         The licence, as the Hub names it (``"cc-by-4.0"``).
     force : bool
@@ -59,7 +60,7 @@ def export_model(
     Returns
     -------
     ExportReport
-        What was written, and what the card could not say.
+        What was written, and what the card lacks.
 
     Raises
     ------
@@ -70,63 +71,31 @@ def export_model(
     if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():
         folder = folder / MODEL
     check_output(output, force=force, directory=True, inputs=[folder])
-    run = folder.parent if folder.name == MODEL else None
+    recipe, genomes = _content(folder / RECIPE, str), _content(folder / GENOMES, json.loads)
+    metrics = _content(folder.parent / METRICS, json.loads) if folder.name == MODEL else None
+    # A card cannot show those of version 1.
+    metrics = metrics if metrics and metrics.get("version") == 2 else None
     with atomic_directory(output, force=force) as partial:
         model, *_ = write_model(folder, partial, custom_code=True)
-        facts = ModelFacts(
-            name=name or output.name,
-            model_class=type(model).__name__,
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            config=model.config.to_dict(),
-            num_labels=model.config.num_labels,
-            licence=licence,
-            recipe=_text(folder / RECIPE),
-            genomes=_genomes(folder / GENOMES),
-            held_out=_values(run / HELD_OUT, "unit", "steps", "targets", "cross_entropy") if run else None,
-            finetuned=_values(run / METRICS, "problem", "metric", "metrics", "interval", "splits") if run else None,
-        )
-        (partial / CARD).write_text(model_card(facts), encoding="utf-8")
-    known = {
-        "licence": licence,
-        "recipe": facts.recipe,
-        "data": facts.finetuned or facts.genomes,
-        "held-out figures": facts.finetuned or facts.held_out,
-    }
-    missing = tuple(what for what, value in known.items() if value is None)
-    return ExportReport(output, facts.model_class, facts.parameters, missing)
+        try:
+            card = model_card(
+                name or output.name, model, licence=licence, recipe=recipe,
+                genomes=genomes and genomes["genomes"], metrics=metrics,
+            )  # fmt: skip
+        except (TemplateError, LookupError, TypeError, AttributeError, ValueError) as error:
+            files = f"{GENOMES} or {METRICS}"
+            raise InputError(f"{folder}: {files} lacks values ({one_line(error)}); remove it to go without") from None
+        (partial / CARD).write_text(card, encoding="utf-8")
+    finetuned = metrics is not None and metrics["kind"] == "finetune"
+    known = {"licence": licence, "recipe": recipe, "data": finetuned or genomes, "held-out figures": metrics}
+    missing = tuple(what for what, value in known.items() if not value)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return ExportReport(output, type(model).__name__, parameters, missing)
 
 
-def _genomes(path: Path) -> Mapping[str, Any] | None:
-    """Return the manifests of the genomes that a model was trained on, by name."""
-    values = _values(path, "genomes")
-    if values is None:
-        return None
-    for manifest in values["genomes"].values() if isinstance(values["genomes"], dict) else (None,):
-        _require(path, manifest, "contigs", "settings", "sources", "records")
-    genomes: Mapping[str, Any] = values["genomes"]
-    return genomes
-
-
-def _text(path: Path) -> str | None:
+def _content(path: Path, parse: Callable[[str], Any]) -> Any:
+    """Return the content of a file, or None where there is none."""
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no text ({error}); remove it to go without") from None
-
-
-def _values(path: Path, *keys: str) -> Mapping[str, Any] | None:
-    """Return what a JSON file holds, or None where there is none."""
-    text = _text(path)
-    if text is None:
-        return None
-    try:
-        values: Mapping[str, Any] = json.loads(text)
+        return parse(path.read_text(encoding="utf-8")) if path.is_file() else None
     except ValueError as error:
-        raise InputError(f"{path}: is no JSON ({error}); remove it to go without") from None
-    _require(path, values, *keys)
-    return values
-
-
-def _require(path: Path, values: Any, *keys: str) -> None:
-    if not isinstance(values, dict) or not values.keys() >= set(keys):
-        raise InputError(f"{path}: has not all of {', '.join(keys)}; remove it to go without")
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); remove it to go without") from None

@@ -1,33 +1,33 @@
-"""The names of what a training run's folder holds, for who writes it and who reads it."""
+"""Names of the files of a training run's folder.
+
+``metrics.json`` holds all numbers and facts of the report: its ``kind`` is "pretrain" or "finetune", its ``version`` 2.
+``history.json`` is a list of ``{step, loss, grad_norm, learning_rate}`` and ``{step, eval_loss, eval_METRIC...}``.
+"""
 
 from __future__ import annotations
 
 from typing import Final
 
 RECIPE: Final = "recipe.yaml"
-"""Every setting of the run; in the run's folder, in its model's and in each checkpoint."""
+"""Every setting; also in the model's folder and in each checkpoint."""
 PROVENANCE: Final = "provenance.json"
-"""Versions, commit and genomes that the run is made with; likewise."""
+"""Versions, commit and checksums of the inputs; likewise."""
 MODEL: Final = "model"
-"""The trained model's folder."""
+"""Folder of the trained model."""
 GENOMES: Final = "genomes.json"
 """In the model's folder: the manifests of the genomes that it was trained on, by name."""
-HELD_OUT: Final = "held_out.json"
-"""The held-out table and the calibration."""
 EVALUATED: Final = "held_out_windows.tsv"
-"""The held-out windows and their targets."""
+"""Held-out windows and their targets, of pre-training."""
 METRICS: Final = "metrics.json"
-"""What a fine-tuned model reaches."""
-PREDICTIONS: Final = "predictions.tsv"
-"""What it says of the test data, and what is so."""
+HISTORY: Final = "history.json"
+PREDICTIONS: Final = "predictions.parquet"
+"""Labels and scores of the test data, or else of the validation data, of fine-tuning."""
 REPORT: Final = "report.html"
-"""The page to look at."""
+CHECKPOINTS: Final = "checkpoints"
 WRITING: Final = ".writing"
 """Where a checkpoint is until it is complete."""
-HISTORY: Final = "history.json"
-"""The measures of each step."""
 RUN_FILES: Final = (
-    RECIPE, PROVENANCE, HELD_OUT, EVALUATED, METRICS, PREDICTIONS, REPORT, HISTORY, f"{MODEL}/*", f"{WRITING}/*",
-    "checkpoints/*", "tensorboard/*", "best.safetensors", "best.json",
+    RECIPE, PROVENANCE, EVALUATED, METRICS, PREDICTIONS, REPORT, HISTORY, f"{MODEL}/*", f"{WRITING}/*",
+    f"{CHECKPOINTS}/*", "tensorboard/*",
 )  # fmt: skip
-"""Every file of a run, as patterns: a directory that holds others is not replaced."""
+"""Patterns of every file of a run: `force` replaces no folder with others."""

@@ -139,7 +139,7 @@ def test_processes_of_torchrun_share_one_output(command, whole, tmp_path):
         [sys.executable, *map(str, words)],
         check=True, capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert done.stdout.count("out.tsv: 399 records") == 1
+    assert done.stdout.count("records: 399\n") == 1
     assert_same(read(tmp_path / "out.tsv"), whole[1])
     assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
 

@@ -424,7 +424,7 @@ def test_what_does_not_fit_is_refused_in_one_line(name, kind, copied):
             load(2, LONGEST) if kind == "classifier" else load(LONGEST)
 
     write_weights(folder, {key: weight for key, weight in weights.items() if key != inside})
-    refused("has no .*; give a model that")
+    refused("has no .*; choose a model that")
     left_over = inside.replace(".1.", ".2.")
     write_weights(folder, {**weights, left_over: weights[inside]})
     refused(f"which no {FAMILIES[name]} model has; get it anew")
@@ -626,7 +626,7 @@ def test_rotary_frequencies_are_the_files(copied, logits_of):
     with pytest.raises(InputError, match=r"\A[^\n]+ are two names of one weight and have different values[^\n]+\Z"):
         open_encoder(folder).body(LONGEST)
     write_weights(folder, {key: weight for key, weight in read_weights(folder).items() if key not in read})
-    with pytest.raises(InputError, match=r"\A[^\n]+ has no [^\n]*inv_freq; give a model that is whole\Z"):
+    with pytest.raises(InputError, match=r"\A[^\n]+ has no [^\n]*inv_freq; choose a model that is whole\Z"):
         open_encoder(folder).body(LONGEST)
     # Without turning there are no positions: tokens in another order have the same states in that order.
     change_weights(folder, **{key: torch.zeros_like(value) for key, value in read.items()})
@@ -771,7 +771,7 @@ def test_a_fine_tuned_model_is_loaded_whole(name, folder, tmp_path, examples_of,
         encoder.trained_classifier(LONGEST)
     # But for Caduceus, whose decoder is its embedding, no fine-tuned model has what predicts tokens.
     if encoder.family != "caduceus":
-        with pytest.raises(InputError, match=r"\A[^\n]+ has no (lm_head|cls)\.[^\n]+; give a model that is whole\Z"):
+        with pytest.raises(InputError, match=r"\A[^\n]+ has no (lm_head|cls)\.[^\n]+; choose a model that is whole\Z"):
             again.masked(LONGEST)
 
 

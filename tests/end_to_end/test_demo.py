@@ -9,7 +9,7 @@ from mutbert import MutBertForMaskedLM, ProbabilisticGenome
 def test_the_demo_makes_everything_it_promises(demo):
     assert ProbabilisticGenome.open(demo / "population.genome", check=True).lengths == {"chr1": 2_000_000}
     MutBertForMaskedLM.from_pretrained(demo / "run" / "model")
-    table = json.loads((demo / "run" / "held_out.json").read_text())
+    table = json.loads((demo / "run" / "metrics.json").read_text())
     assert table["steps"] == 4
     page = (demo / "report.html").read_text()
     for part in ("Frequency spectrum", "Training curve", "Held-out table", "Embeddings"):

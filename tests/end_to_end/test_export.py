@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -44,7 +45,13 @@ def test_a_run_is_exported_with_all_that_is_known_of_it(demo, mutbert, tmp_path)
     }  # fmt: skip
 
     card = (tmp_path / "shared" / "README.md").read_text()
-    assert head_of(card) == {
+    head = head_of(card)
+    table = json.loads((demo / "run" / "metrics.json").read_text())
+    (results,) = head.pop("model-index")[0]["results"]
+    # What the Hub shows.
+    known = [value for value in table["cross_entropy"]["model"].values() if value is not None]
+    assert [metric["value"] for metric in results["metrics"]] == known
+    assert head == {
         "license": "cc-by-4.0",
         "library_name": "transformers",
         "pipeline_tag": "fill-mask",
@@ -58,7 +65,6 @@ def test_a_run_is_exported_with_all_that_is_known_of_it(demo, mutbert, tmp_path)
     for reason, count in manifest["records"][0]["not_used"].items():
         assert f"{count:,} {reason}" in card
     assert (demo / "run" / "model" / "recipe.yaml").read_text().rstrip() in card
-    table = json.loads((demo / "run" / "held_out.json").read_text())
     for group in ("all", "variant", "other"):
         cells = " | ".join(f"{values[group]:.4f}" for values in table["cross_entropy"].values())
         assert f"| {group} | {table['targets'][group]:,} | {cells} |" in card
@@ -93,16 +99,26 @@ def test_what_is_not_known_is_said(demo, mutbert_here, tmp_path):
     mutbert_here("export", tmp_path / "bare", "-o", tmp_path / "shared", "--force")
     (tmp_path / "bare" / "genomes.json").write_text("{")
     refused = mutbert_here("export", tmp_path / "bare", "-o", tmp_path / "other", status=2)
-    assert "genomes.json: is no JSON" in refused.stderr
+    assert "genomes.json: cannot be read" in refused.stderr
     assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.slow
-def test_odd_names_and_licences_stay_text(demo, mutbert_here, tmp_path):
+def test_odd_names_licences_and_recipes_stay_text(demo, mutbert_here, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(demo / "run" / "model", folder)
+    recipe = "name: |\n  ```\n  # not a heading\n"
+    (folder / "recipe.yaml").write_text(recipe)
+    genomes = json.loads((folder / "genomes.json").read_text())
+    genomes["genomes"] = {"a|b\n# c": genomes["genomes"]["population"]}
+    (folder / "genomes.json").write_text(json.dumps(genomes))
     named = ("--name", 'a"b\\c', "--license", "other: [x")
-    mutbert_here("export", demo / "run" / "model", "-o", tmp_path / "shared", *named)
+    mutbert_here("export", folder, "-o", tmp_path / "shared", *named)
     card = (tmp_path / "shared" / "README.md").read_text()
     assert head_of(card)["license"] == "other: [x"
     (example,) = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
     compile(example, "README.md", "exec")
     assert r'from_pretrained("a\"b\\c"' in example
+    # The fence of a recipe is longer than any in it.
+    assert f"````yaml\n{recipe}````\n" in card
+    assert "a\\|b # c, a probabilistic genome" in card

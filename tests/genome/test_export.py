@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from mutbert import alphabet
-from mutbert.cli.genome import app
+from mutbert.cli.main import genome as app
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome.build import build_genome
 from mutbert.genome.export import export_genome
@@ -257,7 +257,7 @@ def test_only_parquet_needs_pyarrow(tmp_path, monkeypatch, genome):
 def test_the_command_line(tmp_path, genome):
     words = ["export", str(genome.path), "-o", str(tmp_path / "x.fa"), "--as"]
     result = CliRunner().invoke(app, [*words, "iupac", "--min-frequency", "0.25"])
-    assert "x.fa: iupac, 2 contigs or regions, 195 bases, 9 variants, 8 letters that are not" in result.stdout
+    assert "kind: iupac\nregions: 2\nbases: 195\nvariants: 9\nchanged: 8" in result.stdout
     more = ["--force", "--soft-mask", "--contigs", "2", "--region", "1:3-4", "--region", "1:1-2", "--json"]
     result = json.loads(CliRunner().invoke(app, [*words, "reference", *more]).stdout)
     assert (result["regions"], result["bases"], result["variants"], result["changed"]) == (3, 67, 6, 0)

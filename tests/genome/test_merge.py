@@ -7,7 +7,7 @@ import pysam
 import pytest
 from typer.testing import CliRunner
 
-from mutbert.cli.genome import app
+from mutbert.cli.main import genome as app
 from mutbert.errors import InputError
 from mutbert.genome.build import build_genome
 from mutbert.genome.format import ARRAYS, MANIFEST
@@ -99,6 +99,6 @@ def test_the_command(tmp_path, inputs):
         build_genome(fasta, tmp_path / f"{name}.genome", vcf, contigs=[name])
     command = ["merge", str(tmp_path / "1.genome"), str(tmp_path / "2.genome"), "-o", str(tmp_path / "x.genome")]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
-    assert "x.genome: 2 parts, 2 contigs, 43 bases" in result.stdout
+    assert "parts: 2\nlengths: 43\n  chr1: 22\n  chr2: 21" in result.stdout
     report = json.loads(CliRunner().invoke(app, [*command, "--force", "--json"], catch_exceptions=False).stdout)
     assert report["lengths"] == {"chr1": 22, "chr2": 21}

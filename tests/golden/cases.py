@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import golden_adapters
 import numpy as np
 import polars as pl
 import pyarrow.parquet
@@ -1016,12 +1017,12 @@ def pretrained(inputs: Inputs, name: str, *, by_command: bool) -> Answer:
     recipe = inputs.write(f"{output.name}.yaml", text)
     settings = [one.format(whole=inputs.whole, small=inputs.small) for one in PRETRAINING[name]]
     if by_command:
-        history = json.loads(cli("pretrain", recipe, *settings, "--json"))["history"]
+        cli("pretrain", recipe, *settings, "--json")
     else:
-        history = mutbert.pretrain(recipe, settings).history
-    table = json.loads((output / "held_out.json").read_text(encoding="utf-8"))
+        mutbert.pretrain(recipe, settings)
+    table = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     return {
-        "history": numbers_by_step(history),
+        "history": numbers_by_step(golden_adapters.read_history(output)),
         "windows": digest((output / "held_out_windows.tsv").read_bytes()),
         "targets": table["targets"],
         "cross_entropy": table["cross_entropy"],
@@ -1054,18 +1055,21 @@ def finetuned(inputs: Inputs, *words: str) -> Answer:
     return {
         **{name: said[name] for name in ("problem", "metric", "best_step", "steps", "metrics", "interval", "splits")},
         "history": numbers_by_step(said["history"]),
-        "predictions": predictions_of(output / "predictions.tsv"),
-        "predicted": predictions_of(path),
+        "predictions": predictions_of(golden_adapters.read_predictions(output)),
+        "predicted": predictions_of(columns_of_text(path)),
     }
 
 
-def predictions_of(path: Path) -> Answer:
-    """Read predictions: probabilities as numbers, the rest as text."""
+def columns_of_text(path: Path) -> dict[str, list[str]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
-    found: Answer = {"columns": list(rows[0])}
-    for name in rows[0]:
-        column = [row[name] for row in rows]
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def predictions_of(columns: Mapping[str, list[str]]) -> Answer:
+    """Predictions: probabilities as numbers, the rest as text."""
+    found: Answer = {"columns": list(columns)}
+    for name, column in columns.items():
         if name.startswith("p_"):
             found[name] = np.array(column, dtype=np.float32)
         elif name == "name":
@@ -1078,7 +1082,7 @@ def predictions_of(path: Path) -> Answer:
 def predicted(inputs: Inputs, folder: Path, *words: Any) -> Answer:
     path = inputs.output(".tsv")
     cli("predict", inputs.sequences, "--model", folder, "-o", path, *words)
-    return predictions_of(path)
+    return predictions_of(columns_of_text(path))
 
 
 def add_training() -> None:

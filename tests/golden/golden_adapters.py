@@ -96,13 +96,17 @@ def read_suite(results: Path, name: str) -> Answer:
 
 def read_history(run: Path) -> list[dict[str, float]]:
     """What was logged, a dict with ``step`` each, of a pre-training or a fine-tuning run; a probe has none."""
-    path = run / "history.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    if not (run / "history.json").exists():
+        return []
+    history = json.loads((run / "history.json").read_text(encoding="utf-8"))
+    if json.loads((run / "metrics.json").read_text(encoding="utf-8"))["kind"] == "finetune":
+        return history
+    return [{name.replace("eval_loss", "eval_cross_entropy"): one[name] for name in one} for one in history]
 
 
 def read_held_out(run: Path) -> Answer:
     """The held-out table of a pre-training run, baselines included, and its calibration."""
-    found = json.loads((run / "held_out.json").read_text(encoding="utf-8"))
+    found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     found["calibration"] = {
         group: np.array([[one[name] for name in ("predicted", "observed", "pairs")] for one in bins])
         for group, bins in found["calibration"].items()
@@ -114,16 +118,43 @@ def read_finetuned(run: Path) -> Answer:
     """What a fine-tuning run reached, and how: metrics, best step, interval, counts of its data, recipe."""
     found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     found["splits"] = {one["split"]: [one[name] for name in _COUNTS] for one in found["splits"]}
+    found["unplaced"] = dict(note.split(": ") for note in found["notes"])
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     paths = ("model", "train", "validation", "test", "output", "genome")
-    return {**found, "recipe": {name: value for name, value in recipe.items() if name not in paths}}
+    kept = ("problem", "metric", "best_step", "steps", "metrics", "interval", "splits", "unplaced")
+    settings = {name: value for name, value in recipe.items() if name not in paths}
+    return {**{name: found[name] for name in kept}, "recipe": settings}
 
 
 def read_predictions(run: Path) -> dict[str, list[str]]:
-    """The columns of a fine-tuned model's predictions of its test data, as text."""
-    with (run / "predictions.tsv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    """What a fine-tuned model predicts of its test data, as text: names, labels, predictions, probabilities."""
+    import polars as pl
+
+    from mutbert.scoring.predictions import read_predictions
+
+    found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    problem, classes = found["problem"], found["classes"]
+    labels, scores = read_predictions(run / "predictions.parquet")
+    names = pl.read_parquet(run / "predictions.parquet")["name"].to_list()
+    columns: dict[str, list[Any]] = {"name": list(dict.fromkeys(names))}
+    if problem == "regression":
+        columns |= {"observed_label": list(labels), "predicted_label": list(scores)}
+    elif problem == "multilabel":
+        for column, values in (("observed", labels > 0), ("predicted", scores > 0)):
+            columns[column] = [" ".join(np.array(classes)[row]) for row in values]
+        columns |= {f"p_{name}": list(1 / (1 + np.exp(-score))) for name, score in zip(classes, scores.T, strict=True)}
+    else:
+        scores = np.stack([-scores / 2, scores / 2], axis=1) if scores.ndim == 1 else scores
+        for column, values in (("observed", labels), ("predicted", scores.argmax(axis=1))):
+            by_name: dict[str, list[str]] = {}
+            for name, value in zip(names, values, strict=True):
+                by_name.setdefault(name, []).append(classes[value])
+            columns[column] = [" ".join(words) for words in by_name.values()]
+        if problem != "token":
+            shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+            shares /= shares.sum(axis=1, keepdims=True)
+            columns |= {f"p_{name}": list(share) for name, share in zip(classes, shares.T, strict=True)}
+    return {name: [str(value) for value in column] for name, column in columns.items()}
 
 
 def checkpoint_of(run: Path, step: int) -> Path:
@@ -137,10 +168,10 @@ def read_vep(folder: Path) -> Answer:
     parts: Answer = {}
     for part in found["parts"]:
         rows = sorted(part["rows"], key=lambda row: row["predictor"])
-        metrics = list(rows[0]["measures"]) if rows else []
-        compared = {row["predictor"]: row["difference"] for row in rows if row["difference"]}
-        measures = [[[row["measures"][name][end] for end in _INTERVAL] for name in metrics] for row in rows]
-        numbers = ("difference", "low", "high", "p_value", "adjusted")
+        metrics = found["metrics"] if rows else []
+        compared = {row["predictor"]: row for row in rows if row["baseline"]}
+        measures = [[[row[f"{name}{end}"] for end in ("", "_low", "_high")] for name in metrics] for row in rows]
+        numbers = ("difference", "difference_low", "difference_high", "p", "p_holm")
         parts[f"{part['name']}: {part['target']}"] = {
             **{name: part[name] for name in ("variants", "compared", "positives", "compared_positives", "empty")},
             "predictors": [[row["predictor"], row["end"], row["missing"]] for row in rows],

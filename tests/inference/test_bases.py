@@ -8,12 +8,10 @@ import pyarrow.parquet
 import pyBigWig
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
 from mutbert import MutBertForMaskedLM, ProbabilisticGenome, Region, alphabet, build_genome, mutate_region, write_tracks
-from mutbert.cli import mutagenesis as mutagenesis_command
-from mutbert.cli import tracks as tracks_command
+from mutbert.cli.main import app
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.inference.bases import TRACKS, PredictionSettings
 
@@ -223,7 +221,7 @@ def test_outputs_that_exist_are_kept_and_missing_libraries_named(model, genome, 
         write(model, genome, tmp_path / "a.bw")
     assert there.read_text() == "mine"
     monkeypatch.setitem(sys.modules, "pyBigWig", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'mutbert\[tracks\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'mutbert\[all\]'"):
         write(model, genome, tmp_path / "b.bw")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match="pyarrow"):
@@ -231,22 +229,17 @@ def test_outputs_that_exist_are_kept_and_missing_libraries_named(model, genome, 
 
 
 def test_the_commands(model_folders, genome, tmp_path):
-    app = typer.Typer()
-    app.command("tracks")(tracks_command.tracks)
-    app.command("mutagenesis")(mutagenesis_command.mutagenesis)
-
     def run(verb, output, *words):
         given = ["--model", model_folders["mutbert"], "--genome", genome.path, "--context", CONTEXT]
         return CliRunner().invoke(app, list(map(str, [verb, *given, "-o", tmp_path / output, *words])))
 
     done = run("tracks", "a.bw", "--region", "two:1-9", "--contig", "one")
     assert done.exit_code == 0, done.output
-    assert "entropy of 16 bases\nwithout a value, as they are N: 3\n" in done.stdout
+    assert "bases: 16\nunknown: 3\n" in done.stdout
     assert "tracks: 16 of 16 bases (100 %)" in done.stderr
     figure, wrong = tmp_path / "out.svg", tmp_path / "out.pdf"
     done = run("mutagenesis", "out.parquet", "--region", "two:55-95", "--figure", figure)
-    assert "two:55-95, 41 positions\nwithout values, as they are N: 6" in done.stdout
-    assert "as they are another IUPAC code: 1" in done.stdout
+    assert "region: two:55-95\npositions: 41\nunknown: 6\nambiguous: 1\n" in done.stdout
     assert "<svg" in figure.read_text()
     # A figure that cannot be written is refused before the model runs.
     assert "out.pdf" in str(run("mutagenesis", "x.parquet", "--region", "two", "--figure", wrong).exception)

@@ -67,7 +67,7 @@ def test_the_auto_classes_find_models_and_take_overrides(folder, probs, tmp_path
 def test_a_missing_library_is_named_with_its_extra(library):
     program = f"import sys; sys.modules[{library!r}] = None; import mutbert.model"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert f"{library} is not installed; remedy: pip install 'mutbert[model]'" in done.stderr
+    assert f"{library} is not installed; remedy: pip install 'mutbert[all]'" in done.stderr
 
 
 def test_fill_mask(folder):

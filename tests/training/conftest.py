@@ -1,10 +1,14 @@
+import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from mutbert import alphabet
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
@@ -63,18 +67,77 @@ def recipe_path(write_recipe, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _plain_page(request, monkeypatch):
-    """Write a page without drawing it, where no test looks at it: drawing takes longer than such a run."""
-    if "unbroken" not in request.fixturenames:
-        monkeypatch.setattr(
-            "mutbert.reports.pretraining.write_pretraining_page",
-            lambda path, report, **_settings: path.write_text(report.name),
-        )
+def _without_page(monkeypatch):
+    """Leave the page out, but for runs of fixtures: drawing takes longer than such a run."""
+    for name in ("pretraining", "finetuning"):
+        monkeypatch.setattr(f"mutbert.reports.{name}.write_page_of", lambda folder, **_: None)  # noqa: ARG005
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Models this small run slower on several threads than on one."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def fail(monkeypatch):
+    """Have the model fail in training steps: raise an error in one, or return a loss that is no number."""
+
+    def inject(model, *, at, error=None):
+        forward, calls = model.forward, itertools.count(1)
+
+        def failing(self, *args, **inputs):
+            output = forward(self, *args, **inputs)
+            if not self.training or next(calls) != at:
+                return output
+            if error is not None:
+                raise error
+            output.loss = output.loss * float("nan")
+            output.logits = output.logits * float("nan")
+            return output
+
+        monkeypatch.setattr(model, "forward", failing)
+
+    yield inject
+    monkeypatch.undo()
+
+
+@pytest.fixture(scope="session")
+def same_weights():
+    """Whether two model folders have equal weights."""
+
+    def equal(first, second):
+        one, other = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+        return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+    return equal
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory):
+    """The same sequences of differing lengths, half of them rich in G and C, with labels of each kind."""
+    folder, rng = tmp_path_factory.mktemp("tables"), random.Random(1)
+    texts = [
+        "".join(rng.choices("ACGT", weights=[1, 4, 4, 1] if number % 2 else [4, 1, 1, 4], k=rng.randint(20, 40)))
+        for number in range(120)
+    ]
+    share = [sum(base in "GC" for base in text) / len(text) for text in texts]
+    for name, values in {
+        "binary": ["rich" if value > 0.5 else "poor" for value in share],
+        "multiclass": [str(min(2, int(3 * value))) for value in share],
+        "multilabel": [f"{int(value > 0.5)},{int('ACG' in text)}" for text, value in zip(texts, share, strict=True)],
+        "regression": [f"{value:.4f}" for value in share],
+        "token": ["".join(str(int(base in "GC")) for base in text) for text in texts],
+    }.items():
+        title = "rich,acg" if name == "multilabel" else "label"
+        lines = [f"sequence,{title}", *(f"{text},{value}" for text, value in zip(texts, values, strict=True))]
+        (folder / f"{name}.csv").write_text("\n".join(lines))
+    return folder
 
 
 @pytest.fixture(scope="session")
 def launch():
-    """Run the command line in several processes, as torchrun does it; give its standard output."""
+    """Run the command line in several processes, as torchrun does it."""
 
     def run(count, *words, program="mutbert", timeout=240):
         command = [

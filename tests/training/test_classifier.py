@@ -15,29 +15,15 @@ from mutbert import alphabet
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.inputs import BaseInputs
 from mutbert.errors import InputError
+from mutbert.examples.table import NOT_COUNTED as IGNORED
 from mutbert.examples.table import Examples
 from mutbert.scoring.metrics import evaluate
-from mutbert.training.classifier import (
-    LabelledInputs,
-    classifier_logits,
-    finetune_classifier,
-    scores_and_labels,
-)
-from mutbert.training.classifier_data import IGNORED, Targets, TrainingSamples, sample_order
-from mutbert.training.classifier_loss import ClassifierLoss, balanced_weights, decision_scores, outputs_needed
+from mutbert.training import classifier_data as data_of
+from mutbert.training.classifier import classifier_logits, finetune_classifier, scores_and_labels
+from mutbert.training.classifier_data import ClassifierLoss, LabelledInputs, TrainingSamples, sample_order
 from mutbert.training.finetune_settings import FinetuneSettings, Lora
 
 MOTIFS = ("ACCTGA", "GTGACA", "CTTTAG")
-KINDS = ("mutbert", "esm", "bert", "cnn")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Models this small run slower on several threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_examples(sequences, labels, problem, classes):
@@ -132,22 +118,14 @@ def test_a_step_has_similar_lengths(lengths, steps, batch_size):
     assert all(before[1] <= behind[0] for before, behind in itertools.pairwise(spans))
 
 
-def test_a_longer_run_begins_alike_in_whole_blocks_of_steps():
-    same, mixed = np.full(50, 9), np.arange(50)
-    for length, steps in ((same, 70), (mixed, 64)):
-        longer = sample_order(length, 200, 4, 1)
-        assert np.array_equal(longer[: steps * 4], sample_order(length, steps, 4, 1))
-    assert not np.array_equal(longer, sample_order(length, 200, 4, 2))
-
-
 def test_samples_are_the_sequences_with_their_labels_on_either_strand():
     examples = draw("token", 3)
-    inputs, targets = BaseInputs(examples), Targets(examples.known_labels, examples.offsets)
+    data = LabelledInputs(BaseInputs(examples), examples)
     settings = {"steps": 30, "batch_size": 8, "seed": 4}
-    samples = TrainingSamples(inputs, targets, reverse_complement=True, **settings)
+    samples = TrainingSamples(data, reverse_complement=True, **settings)
     assert len(samples) == 240
     assert 0.35 < samples.reverse_S.mean() < 0.65
-    assert not TrainingSamples(inputs, targets, reverse_complement=False, **settings).reverse_S.any()
+    assert not TrainingSamples(data, reverse_complement=False, **settings).reverse_S.any()
     assert samples.tokens() == sum(examples.lengths[row] + 2 for row in samples.row_S)
     batch = samples.__getitems__(range(8, 16))
     for row, sample in enumerate(range(8, 16)):
@@ -165,9 +143,8 @@ def test_samples_are_the_sequences_with_their_labels_on_either_strand():
 
 def test_labels_of_bases_that_were_cut_are_left_out():
     examples = make_examples(["ACGTAC"], np.arange(6), "token", tuple("abcdef"))
-    targets = Targets(examples.known_labels, examples.offsets)
-    rows = np.array([0, 0])
-    found = targets.batch(rows, np.array([False, True]), 6)
+    data = LabelledInputs(BaseInputs(examples), examples)
+    found = data.labels(np.array([0, 0]), np.array([False, True]), 6)
     assert found.tolist() == [[IGNORED, 0, 1, 2, 3, IGNORED], [IGNORED, 5, 4, 3, 2, IGNORED]]
 
 
@@ -207,56 +184,28 @@ def test_a_batch_without_a_base_that_counts_has_no_loss():
 
 def test_balanced_weights_are_closed_forms():
     label = np.array([0, 0, 0, 2, IGNORED, 2, 0, 0])
-    assert balanced_weights("token", label, 3).tolist() == pytest.approx([7 / 15, 0, 7 / 6])
+    assert data_of.balanced_weights("token", label, 3).tolist() == pytest.approx([7 / 15, 0, 7 / 6])
     several = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]], dtype=np.uint8)
-    assert balanced_weights("multilabel", several, 3).tolist() == [1, 3, 1]
+    assert data_of.balanced_weights("multilabel", several, 3).tolist() == [1, 3, 1]
     with pytest.raises(InputError, match="labels are numbers"):
-        balanced_weights("regression", np.zeros(3, np.float32), 1)
-
-
-def test_scores_decide_as_logits_do():
-    logits = np.array([[1.0, 3.0], [2.0, -1.0]], dtype=np.float32)
-    assert decision_scores("binary", logits).tolist() == [2, -3]
-    assert decision_scores("regression", logits[:, :1]).tolist() == [1, 2]
-    for problem in ("multiclass", "multilabel", "regression"):
-        assert decision_scores(problem, logits) is logits
-
-
-def test_outputs_are_as_many_as_labels_need():
-    assert outputs_needed("multilabel", np.zeros((4, 3)), 3) == outputs_needed("multiclass", np.zeros(4), 3) == 3
-    assert outputs_needed("regression", np.zeros(4), 1) == outputs_needed("regression", np.zeros((4, 1)), 1) == 1
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_plain_problem_is_learnt(tune, kind):
-    result, validation, settings = tune(kind)
-    losses = [entry["loss"] for entry in result.history if "loss" in entry]
-    assert losses[-1] < losses[0] / 2
-    assert result.steps == 40
-    assert measured(result, validation, settings)["mcc"] > 0.9
-    assert sorted(evaluations(result)) == [10, 20, 30, 40]
+        data_of.balanced_weights("regression", np.zeros(3, np.float32), 1)
 
 
 @pytest.mark.parametrize(
-    ("problem", "metric", "least"),
-    [("multiclass", "mcc", 0.9), ("multilabel", "auroc", 0.95), ("regression", "pearson", 0.9), ("token", "mcc", 0.9)],
-)
-@pytest.mark.parametrize("kind", ["mutbert", "cnn"])
-def test_every_kind_of_labels_is_learnt(tune, kind, problem, metric, least):
+    ("kind", "problem", "metric"),
+    [*((kind, "binary", "mcc") for kind in ("mutbert", "esm", "bert", "cnn")), ("mutbert", "multiclass", "mcc"),
+     ("mutbert", "multilabel", "auroc"), ("mutbert", "regression", "pearson"), ("mutbert", "token", "mcc")],
+)  # fmt: skip
+def test_every_kind_of_labels_is_learnt(tune, kind, problem, metric):
     result, validation, settings = tune(kind, problem, metric=metric, reverse_complement=problem == "token")
+    losses = [entry["loss"] for entry in result.history if "loss" in entry]
+    assert losses[-1] < losses[0] / 2
     found = measured(result, validation, settings)
-    assert found[metric] > least
+    assert found[metric] > 0.9
     # The model is that of the best step.
+    assert result.steps == 40
+    assert sorted(evaluations(result, metric)) == [10, 20, 30, 40]
     assert evaluations(result, metric)[result.best_step] == pytest.approx(found[metric], abs=1e-6)
-
-
-def test_one_column_of_numbers_is_as_good_as_none(tune):
-    flat = draw("regression", 5)
-    column = make_examples([flat.sequence(row) for row in range(48)], flat.labels[:, None], "regression", ("y",))
-    results = [
-        tune("cnn", metric="mse", train=part, validation=part, max_steps=4, eval_steps=2)[0] for part in (flat, column)
-    ]
-    assert results[0].history == results[1].history
 
 
 def noise(seed):
@@ -267,18 +216,12 @@ def noise(seed):
     return make_examples([examples.sequence(row) for row in range(48)], label, "binary", ("a", "b"))
 
 
-@pytest.mark.parametrize("metric", ["mcc", "auroc"])
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_the_first_of_the_best_steps_is_given(tune, metric, method):
+@pytest.mark.parametrize(("method", "metric"), [("full", "auroc"), ("lora", "mcc")])
+def test_the_first_of_the_best_steps_is_returned(tune, metric, method):
     result, validation, settings = tune(
-        train=noise(1),
-        validation=noise(2),
-        metric=metric,
-        eval_steps=2,
-        max_steps=20,
-        method=method,
+        train=noise(1), validation=noise(2), metric=metric, eval_steps=2, max_steps=20, method=method,
         learning_rate=3e-3,
-    )
+    )  # fmt: skip
     found = evaluations(result, metric)
     assert result.best_step == max(found, key=lambda step: (found[step], -step))
     assert len(set(found.values())) > 2
@@ -288,12 +231,6 @@ def test_the_first_of_the_best_steps_is_given(tune, metric, method):
         assert entry[f"eval_{name}"] == pytest.approx(value, abs=1e-4), name
 
 
-def test_of_equal_steps_the_first_is_the_best(tune):
-    result, _, _ = tune("cnn", learning_rate=1e-20, max_steps=20, eval_steps=2, patience=2)
-    assert len(set(evaluations(result).values())) == 1
-    assert (result.best_step, result.steps) == (2, 6)
-
-
 def test_of_errors_the_lowest_is_the_best(tune):
     result, validation, settings = tune("cnn", "regression", metric="mse", eval_steps=5)
     found = evaluations(result, "mse")
@@ -301,17 +238,8 @@ def test_of_errors_the_lowest_is_the_best(tune):
     assert measured(result, validation, settings)["mse"] == pytest.approx(found[result.best_step], rel=1e-4)
 
 
-def test_patience_stops_a_run_that_gets_no_better(tune):
-    result, _, _ = tune(train=noise(1), validation=noise(2), eval_steps=2, max_steps=60, patience=3)
-    assert result.steps < 60
-    assert result.steps == result.best_step + 3 * 2
-    assert result.tokens > 0
-
-
-@pytest.mark.parametrize("kind", ["random:mutbert", "cnn"])
-def test_a_seed_is_a_result(tune, model_folders, kind):
-    if kind != "cnn":
-        kind = f"random:{model_folders['mutbert']}"
+def test_a_seed_is_a_result(tune, model_folders):
+    kind = f"random:{model_folders['mutbert']}"
     settings = {"max_steps": 6, "eval_steps": 3, "reverse_complement": True}
     states = [tune(kind, seed=seed, **settings)[0].model.state_dict() for seed in (1, 1, 2)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -343,23 +271,6 @@ def test_parts_of_a_batch_give_what_the_batch_gives(tune, problem, class_weights
         assert parts == pytest.approx(whole, rel=2e-3, abs=1e-6)
 
 
-def test_classes_are_weighed_by_how_rare_they_are(tune, model_folders):
-    train = unequal("binary")
-    settings = {"train": train, "validation": train, "max_steps": 1, "batch_size": len(train), "eval_steps": 1}
-    training = {"training": {"logging_steps": 1}}
-    losses = [tune(class_weights=weights, **settings, **training)[0].history for weights in ("none", "balanced")]
-    torch.manual_seed(1)
-    encoder = open_encoder(model_folders["mutbert"])
-    model = encoder.classifier(2, int(train.lengths.max()) + 2)
-    with torch.no_grad():
-        logits = model(**encoder.inputs(train).batch(np.arange(len(train)))).logits
-    label = torch.from_numpy(train.labels)
-    count = torch.bincount(label)
-    for history, weight in zip(losses, (None, len(train) / (2 * count)), strict=True):
-        assert history[0]["loss"] == pytest.approx(functional.cross_entropy(logits, label, weight).item(), abs=1e-4)
-    assert losses[0][0]["loss"] != losses[1][0]["loss"]
-
-
 def test_predictions_of_both_strands_decide_where_they_are_asked_for(tune):
     result, validation, settings = tune(strands="both", reverse_complement=True)
     again = measured(result, validation, settings)
@@ -375,7 +286,7 @@ def test_predictions_of_both_strands_decide_where_they_are_asked_for(tune):
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["mutbert", "esm", "bert"])
+@pytest.mark.parametrize("kind", ["mutbert", "esm"])
 def test_adapters_are_all_that_is_trained(tune, model_folders, kind):
     result, validation, settings = tune(kind, method="lora", lora=Lora(rank=2), learning_rate=3e-2)
     assert measured(result, validation, settings)["mcc"] > 0.8
@@ -396,21 +307,9 @@ def test_adapters_are_all_that_is_trained(tune, model_folders, kind):
         assert torch.linalg.matrix_rank(difference, rtol=1e-3) <= 2
 
 
-def test_the_cut_of_a_sequence_is_no_part_of_it(tune):
-    result, validation, settings = tune("mutbert", "token", max_tokens=16, max_steps=10)
-    assert validation.inputs.length_N.max() == 16
-    logits = classifier_logits(result.model, validation.inputs, settings, each_token=True)
-    assert [len(row) for row in logits] == [14] * len(validation.examples)
-    known, begin = validation.examples.known_labels, validation.examples.offsets[:-1]
-    labels = np.concatenate([known[first : first + 14] for first in begin])
-    score = np.concatenate([row[:, 1] - row[:, 0] for row in logits])
-    wanted = evaluate("binary", labels[labels != IGNORED], score[labels != IGNORED])
-    assert measured(result, validation, settings) == pytest.approx(wanted)
-
-
 @pytest.mark.parametrize("settings", [{"eval_steps": 3}, {"eval_steps": 8, "training": {"logging_steps": 1}}])
 def test_a_loss_that_is_no_number_stops_the_run(tune, settings):
-    with pytest.raises(InputError, match=r"\A[^\n]+ not a finite number up to step \d, [^\n]+ lower learning_rate\Z"):
+    with pytest.raises(InputError, match=r"\A[^\n]+not (a )?finite numbers? [^\n]+ lower learning_rate\Z"):
         tune(learning_rate=1e38, max_steps=8, warmup_steps=0, **settings)
 
 
@@ -424,8 +323,8 @@ def test_validation_data_of_one_class_have_no_area(tune):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"training": {"learning_rate": 1}}, "training.learning_rate cannot be set: give learning_rate beside"),
-        ({"training": {"bf16": True}}, "training.bf16 cannot be set: give precision"),
+        ({"training": {"learning_rate": 1}}, "training.learning_rate cannot be set"),
+        ({"training": {"bf16": True}}, "training.bf16 cannot be set"),
         ({"training": {"loging_steps": 1}}, "loging_steps"),
         ({"training": {"optim": "none"}}, "training: "),
         ({"method": "lora", "kind": "cnn"}, "has no layers for low-rank adapters"),
@@ -438,16 +337,8 @@ def test_what_cannot_be_is_said_in_one_line(tune, settings, message):
         tune(**settings)
 
 
-def test_adapters_need_layers_of_their_names(tune, monkeypatch):
-    monkeypatch.setattr("mutbert.encoders.adapter.MutBertEncoder.lora_targets", ("Wqkv",))
-    with pytest.raises(InputError, match="has none of the layers Wqkv; give method=full"):
-        tune(method="lora")
-
-
 def test_settings_give_steps_and_evaluations(tune):
     result, _, _ = tune("cnn", max_steps=None, epochs=2.5, batch_size=10, eval_steps=None)
     # 48 sequences make 12 steps of 10, and a pass ends with the fifth; the last step is always looked at.
     assert result.steps == 12
     assert sorted(evaluations(result)) == [5, 10, 12]
-    with pytest.raises(ValueError, match="batch_size is 0"):
-        FinetuneSettings(batch_size=0)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy import sparse
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -79,14 +78,6 @@ def test_a_class_without_an_example_is_never_chosen():
     assert set((feature @ weight_KF.T + bias_K).argmax(axis=1)) == {0, 2}
     wanted = pipeline_scores("multiclass", train, feature, model.c, None)
     np.testing.assert_allclose(scores[:, 2] - scores[:, 0], wanted, atol=5e-3, rtol=5e-3)
-
-
-def test_sparse_features_are_not_scaled():
-    feature, label = draw("binary", 0)
-    held = sparse.csr_matrix(feature > 5, dtype=np.float32)
-    model = fit_linear("binary", (held, label), (held, label), classes=2, metric="mcc", scale=False, penalties=(0.1,))
-    wanted = LogisticRegression(C=0.1).fit(held, label).decision_function(held)
-    np.testing.assert_allclose(model.scores(held), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(("problem", "metric"), [("multilabel", "auroc"), ("regression", "pearson")])

@@ -1,9 +1,9 @@
 """Every recipe that comes with the package: its values, and a scaled-down run of each."""
 
-import json
 import math
-from dataclasses import replace
+import re
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,27 +13,15 @@ from mutbert.errors import InputError
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.training.pretrain import pretrain
 from mutbert.training.recipe import Dropout, load_recipe
-from mutbert.training.trainer import PretrainTrainer
 
 RECIPES = sorted(entry.name.removesuffix(".yaml") for entry in files("mutbert").joinpath("recipes").iterdir())
 PUBLISHED = ["mutbert", "mutbert-multi", "mutbert-ref"]
 SCALED_DOWN = (
-    "held_out=[chr2]",
-    "train=[chr1]",
-    "window_length=30",
-    "evaluation.windows=8",
-    "model.hidden_size=16",
-    "model.num_hidden_layers=2",
-    "model.num_attention_heads=2",
-    "model.intermediate_size=32",
-    "training.max_steps=3",
-    "training.per_device_train_batch_size=4",
-    "training.per_device_eval_batch_size=4",
-    "training.warmup_steps=1",
-    "training.logging_steps=1",
-    "training.eval_steps=3",
-    "training.save_steps=3",
-)
+    "held_out=[chr2]", "train=[chr1]", "window_length=30", "evaluation.windows=8", "model.hidden_size=16",
+    "model.num_hidden_layers=2", "model.num_attention_heads=2", "model.intermediate_size=32", "training.max_steps=3",
+    "training.per_device_train_batch_size=4", "training.per_device_eval_batch_size=4", "training.warmup_steps=1",
+    "training.logging_steps=1", "training.eval_steps=3", "training.save_steps=3",
+)  # fmt: skip
 
 
 def test_all_of_them_are_here():
@@ -49,12 +37,12 @@ def test_a_scaled_down_run_of_each_passes(name, genome_path, tmp_path):
         other = other_genome(genome_path, tmp_path)
         words += [f"genome=[{genome_path}, {other}]", "train=['small:chr1', 'other:chr1']", "held_out=['small:chr2']"]
     result = pretrain(name, words)
-    assert result.steps == 3
+    assert result.metrics["steps"] == 3
     assert all(math.isfinite(entry["loss"]) for entry in result.history if "loss" in entry)
     MutBertForMaskedLM.from_pretrained(result.model)
     # What a run writes down is a recipe, and that of this run.
     recipe = load_recipe(name, words)
-    assert load_recipe(tmp_path / "run" / "recipe.yaml") == replace(recipe, windows_a_step=recipe.windows_a_step or 4)
+    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe.replace(windows_a_step=recipe.windows_a_step or 4)
 
 
 def other_genome(genome_path, folder):
@@ -130,112 +118,33 @@ def test_published_dropout_is_off_for_97_percent_of_the_steps():
     assert all(Dropout().is_on(step) for step in range(0, 120_000, 97))
 
 
-def test_dropout_is_on_when_the_recipe_says_so(recipe_path, monkeypatch):
-    seen = []
-    compute = PretrainTrainer.compute_loss
-
-    def spy(self, model, *arguments, **settings):
-        loss = compute(self, model, *arguments, **settings)
-        seen.append(model.training)
-        return loss
-
-    monkeypatch.setattr(PretrainTrainer, "compute_loss", spy)
-    pretrain(recipe_path, ["dropout={schedule: epoch_start, on_steps: 1, epoch_steps: 4}"])
-    assert seen == [True, False, False, False, True, False]
+def test_a_recipe_is_read_and_written_with_every_default(recipe_path, tmp_path):
+    recipe = load_recipe(recipe_path)
+    assert (recipe.training["learning_rate"], recipe.masking.policy) == (1e-3, "variants_first")
+    again = tmp_path / "resolved.yaml"
+    again.write_text(recipe.as_yaml())
+    assert load_recipe(again) == recipe
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"schedule": "never"}, "choose throughout or epoch_start"),
-        ({"on_steps": -1}, "the first must be from 0 to the second"),
-        ({"on_steps": 3, "epoch_steps": 2}, "the first must be from 0 to the second"),
-        ({"on_steps": 0, "epoch_steps": 0}, "the first must be from 0 to the second"),
-    ],
-)
-def test_a_dropout_that_cannot_be_is_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
-        Dropout(**settings)
-
-
-def test_a_model_is_trained_on_from_another(recipe_path, tmp_path):
-    first = pretrain(recipe_path)
-    words = [f"output={tmp_path / 'second'}", f"initial_model={first.model}", "model={}", "training.max_steps=1",
-             "training.learning_rate=1e-12", "training.weight_decay=0.0"]  # fmt: skip
-    second = pretrain(recipe_path, words)
-    before, after = (MutBertForMaskedLM.from_pretrained(result.model) for result in (first, second))
-    assert before.config.hidden_size == after.config.hidden_size
-    for one, other in zip(before.parameters(), after.parameters(), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["initial_model=absent"], "initial_model absent: no such model folder"),
-        (["windows_a_step=8", "training.gradient_accumulation_steps=2"], "give one of the two"),
-        (["weighting.soft_masked=0.5"], "no soft-masked bases"),
-        (["genome=[absent.genome]"], "no such genome store"),
-        (["masking={policy: spans, span_length: 31}"], "longer than a window of 30"),
-        (["evaluation.share=.inf"], r"evaluation\.share is inf"),
-        (["evaluation.share=0"], r"evaluation\.share is 0"),
-        (["model.vocab_size=12"], r"model\.vocab_size is 12; windows are made of 9"),
-        (["training.fp16=true"], r"training\.fp16 needs a GPU"),
-        (["training.learning_rate=-1"], "training: "),
-        (["training.learning_rate=abc"], "training: "),
-        (["training.adam_beta1=2"], "training: "),
-        (["training.optim=lomo"], "training: "),
-        (["training.lr_scheduler_type=cosine_with_min_lr"], "training: "),
-        (["training.lr_scheduler_kwargs={foo: 1}"], "training: "),
-        (["training.per_device_train_batch_size=0"], "give a whole number from 1 on"),
-        (["training.per_device_eval_batch_size=none"], "give a whole number from 1 on"),
-        (["training.gradient_accumulation_steps=0"], "give a whole number from 1 on"),
-        (["training.dataloader_num_workers=-1"], "give a whole number from 0 on"),
-        (["training.dataloader_num_workers=1", "training.dataloader_prefetch_factor=0"], "number from 1 on"),
-        (["training.metric_for_best_model=nonsense"], "choose one of loss, cross_entropy"),
-        (["training.use_liger_kernel=true"], "there is none for this model"),
-    ],
-)
-def test_what_does_not_go_together_is_refused(recipe_path, tmp_path, words, message):
-    """And before an old run is replaced."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "recipe.yaml").write_text("of an old run")
-    with pytest.raises(InputError, match=message) as caught:
-        pretrain(recipe_path, words, force=True)
+    "override",
+    ["sed=1", "masking.shares=0.1", "masking.policy=random_first", "masking.share=0.001", "seed=-1", "seed=one",
+     "weighting.variant=-1", "dropout.schedule=never", "reverse_complement=1.5", "windows_a_step=0", "genome=[]",
+     "window_length=0", "held_out=[]", "evaluation.share=0"],
+)  # fmt: skip
+def test_a_wrong_value_is_named_in_one_line(recipe_path, override):
+    with pytest.raises(InputError, match=re.escape(override.split("=")[0])) as caught:
+        load_recipe(recipe_path, [override])
     assert "\n" not in str(caught.value)
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
 
 
-def test_another_genome_of_the_same_name_is_not_gone_on_with(recipe_path, genome_path, tmp_path):
-    copy = tmp_path / "copied.genome"
-    copy.mkdir()
-    for file in genome_path.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
-    words = [f"genome={copy}", "training.max_steps=2"]
-    pretrain(recipe_path, words)
-    manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["changed"] = True
-    (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match=r"copied\.genome is not what the run was started with"):
-        pretrain(recipe_path, words, resume=True)
-
-
-def test_other_held_out_windows_are_not_gone_on_with(recipe_path, tmp_path):
-    pretrain(recipe_path, ["training.max_steps=2"])
-    path = tmp_path / "run" / "held_out_windows.tsv"
-    path.write_text(path.read_text().replace("\t", " ", 1))
-    with pytest.raises(InputError, match=r"held_out_windows\.tsv: is not what the run was started with"):
-        pretrain(recipe_path, ["training.max_steps=2"], resume=True)
-
-
-def test_the_reference_alone_is_trained_on_and_frequencies_are_evaluated(write_recipe, tmp_path):
-    results = {}
-    for frequencies in ("population", "reference"):
-        (tmp_path / frequencies).mkdir()
-        recipe = write_recipe(tmp_path / frequencies)
-        results[frequencies] = pretrain(recipe, [f"frequencies={frequencies}", "masking.policy=uniform"])
-    first, second = results.values()
-    assert first.targets == second.targets
-    for name in ("uniform", "entropy floor"):
-        assert first.held_out[name] == second.held_out[name]
-    assert first.history[0]["loss"] != second.history[0]["loss"]
+def test_the_recipe_of_the_guide_is_one_and_shows_the_published_values(tmp_path):
+    guide = Path(__file__).resolve().parents[2] / "docs" / "pretraining.md"
+    (sample,) = re.findall(r"^```yaml\n(.*?)^```$", guide.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(sample)
+    recipe = load_recipe(path)
+    path.write_text("genome: g\noutput: o\nheld_out: [chr22]\n")
+    defaults = load_recipe(path)
+    for name in ("seed", "window_length", "masking", "tempering", "evaluation"):
+        assert getattr(recipe, name) == getattr(defaults, name)

@@ -9,67 +9,51 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mutbert.cli.printing import print_json, print_table
+from mutbert.cli.printing import print_result, print_table
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, check_output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    Genomes = Sequence[Mapping[str, Any]]
 
 _WIDEST_BAR = 50
 _MOST_CONTIGS = 30
 # Of tables of contigs and of genomes: the header, which number it is, and its format.
 _COLUMNS = (
-    ("contig", "name", ""),
-    ("bases", "length", ","),
-    ("not N", "known", ","),
-    ("variants", "variants", ","),
-    ("per kb", "per_kilobase", ".2f"),
-    ("ti/tv", "ti_tv", ".2f"),
-    ("het per kb", "diversity_per_kilobase", ".3f"),
-)
+    ("contig", "name", ""), ("bases", "length", ","), ("not N", "known", ","), ("variants", "variants", ","),
+    ("per kb", "per_kilobase", ".2f"), ("ti/tv", "ti_tv", ".2f"), ("het per kb", "diversity_per_kilobase", ".3f"),
+)  # fmt: skip
 _FACTS = (
-    *_COLUMNS[1:3],
-    ("share not N", "known_share", ".2%"),
-    ("soft-masked", "soft_masked_share", ".2%"),
-    *_COLUMNS[3:5],
-    ("alternate alleles", "alternates", ","),
-    ("multi-allelic", "multi_allelic", ","),
-    _COLUMNS[5],
-    ("mean frequency", "mean_alternate_frequency", ".4f"),
-    _COLUMNS[6],
-    ("bytes a base", "bytes_per_base", ".4f"),
-)
+    *_COLUMNS[1:3], ("share not N", "known_share", ".2%"), ("soft-masked", "soft_masked_share", ".2%"), *_COLUMNS[3:5],
+    ("alternate alleles", "alternates", ","), ("multi-allelic", "multi_allelic", ","), _COLUMNS[5],
+    ("mean frequency", "mean_alternate_frequency", ".4f"), _COLUMNS[6], ("bytes per base", "bytes_per_base", ".4f"),
+)  # fmt: skip
 
 
-def inspect(
-    paths: list[Path] = typer.Argument(
-        ..., metavar="GENOME...", help="Stores made by 'mutbert genome build'; several are compared."
-    ),
-    plot: list[Path] = typer.Option(
-        [], "--plot", metavar="FILE", help="Draw the frequency spectra, as .svg or .png; may be repeated."
-    ),
-    force: bool = typer.Option(False, "--force", help="Replace a plot where it exists."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
-) -> None:
-    """Show what genomes hold, and what was not used and why; their checksums are verified."""
-    for file in plot:
+def inspect_genomes(
+    genomes: Sequence[str | Path], *, plot: Sequence[str | Path] = (), force: bool = False
+) -> list[dict[str, Any]]:
+    """Show what genomes hold, and what was not used and why; their checksums are verified.
+
+    Parameters
+    ----------
+    genomes, plot, force
+        Stores made by 'mutbert genome build', of which several are compared; draw the frequency spectra, as .svg or
+        .png, may be repeated; replace a plot where it exists.
+    """
+    paths, files = [Path(path) for path in genomes], [Path(path) for path in plot]
+    for file in files:
         if file.suffix not in {".svg", ".png"}:
             raise InputError(f"{file}: the suffix chooses the format; it must be .svg or .png")
         check_output(file, force=force, inputs=paths)
-    if plot:
+    if files:
         import mutbert.reports.figures  # noqa: F401 - raises where its library is not installed
-    short = [path.resolve().name.removesuffix(".genome") for path in paths]
-    names = short if len(set(short)) == len(paths) else list(map(str, paths))
-    genomes = list(zip(names, map(_read, paths), strict=True))
-    for file in plot:
-        _draw(file, genomes, force=force)
-    if as_json:
-        print_json({"genomes": [genome for _, genome in genomes]} if len(paths) > 1 else genomes[0][1])
-    elif len(paths) > 1:
-        _print_comparison(genomes)
-    else:
-        _print_one(*genomes[0])
+    found = [_read(path) for path in paths]
+    for file in files:
+        _draw(file, found, force=force)
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -89,65 +73,61 @@ def _read(path: Path) -> dict[str, Any]:
     }
 
 
+def print_inspected(genomes: Genomes) -> None:
+    """Print one genome in full, or several side by side, as many as the terminal has room for."""
+    typer.echo(f"{genomes[0]['path'] if len(genomes) == 1 else f'{len(genomes)} genomes'}: checksums are right\n")
+    if len(genomes) == 1:
+        _print_contigs(genomes[0])
+    columns = shutil.get_terminal_size((80, 24)).columns
+    most = max(max(genome["doubling_spectrum"]) for genome in genomes)
+    abreast = max(1, (columns - 24) // 18)
+    named = list(zip(_names(genomes), genomes, strict=True))
+    for start in range(0, len(genomes), abreast):
+        group = named[start : start + abreast]
+        heads = ["contigs", *(fact[0] for fact in _FACTS), "frequencies", "minimum"]
+        header, *rows = zip(["", *heads], *([name, *_facts(genome)] for name, genome in group), strict=True)
+        print_table(header, rows)
+        typer.echo()
+        _print_spectra(group, most, columns)
+    if len(genomes) == 1:
+        _print_origin(genomes[0])
+
+
+def _names(genomes: Genomes) -> list[str]:
+    short = [Path(genome["path"]).resolve().name.removesuffix(".genome") for genome in genomes]
+    return short if len(set(short)) == len(genomes) else [genome["path"] for genome in genomes]
+
+
 def _text(numbers: Mapping[str, Any], key: str, form: str) -> str:
     return "none" if numbers[key] is None else format(numbers[key], form)
 
 
-def _print_one(name: str, genome: dict[str, Any]) -> None:
-    typer.echo(f"{genome['path']}: checksums are right\n")
+def _print_contigs(genome: Mapping[str, Any]) -> None:
     contigs = genome["contigs"]
     longest = sorted(range(len(contigs)), key=lambda index: -contigs[index]["length"])[:_MOST_CONTIGS]
-    rows = [contigs[index] for index in sorted(longest)] + ([genome | {"name": "all"}] if len(contigs) > 1 else [])
-    for row in rows:
-        row["ti_tv"] = row["transitions"] / row["transversions"] if row["transversions"] else None
+    rows = [
+        {**row, "ti_tv": row["transitions"] / row["transversions"] if row["transversions"] else None}
+        for row in [*(contigs[index] for index in sorted(longest)), *[{**genome, "name": "all"}] * (len(contigs) > 1)]
+    ]
     print_table([head for head, *_ in _COLUMNS], [[_text(row, *column[1:]) for column in _COLUMNS] for row in rows])
     if len(contigs) > _MOST_CONTIGS:
         typer.echo(f"and {len(contigs) - _MOST_CONTIGS:,} more, all of them shorter; --json lists every contig")
-    text = """
-{bytes_on_disk:,} bytes on disk, {bytes_per_base:.4f} a base; {known_share:.2%} of the bases are not N, \
-{soft_masked_share:.2%} soft-masked
-{alternates:,} alternate alleles; {multi_allelic:,} positions with more than one; {transitions:,} transitions, \
-{transversions:,} transversions, ratio {ratio}
-mean frequency of an alternate allele {mean}; expected heterozygosity {diversity_per_kilobase:.3f} a kilobase
-"""
-    mean = _text(genome, "mean_alternate_frequency", ".4f")
-    typer.echo(text.format(**genome, ratio=_text(genome, "ti_tv", ".2f"), mean=mean))
-    if genome["alternates"]:
-        spectrum = genome["spectrum"]
-        typer.echo("Alternate alleles by frequency")
-        for index, count in enumerate(spectrum):
-            edges = f"{index / len(spectrum):5.2f} to {(index + 1) / len(spectrum):4.2f}"
-            typer.echo(f"{edges} {count:>12,} {_bar(count / max(spectrum), _WIDEST_BAR)}")
-        typer.echo()
-        # Where most alleles are in the rarest twentieth, that table shows little of them.
-        if spectrum[0] > genome["alternates"] / 2:
-            _print_spectra([(name, genome)], max(genome["doubling_spectrum"]))
+    typer.echo()
+
+
+def _print_origin(genome: Mapping[str, Any]) -> None:
+    """Print what a genome was built from, and what became of it."""
     if genome["version"] == 1:
         typer.echo("format version 1, which does not keep the soft mask; build the genome again to have it\n")
-    print_records(genome["records"] or [])
-    one_sided = genome["contig_names"] or {}
-    print_names(one_sided.get("only_in_fasta", []), one_sided.get("only_in_vcf", []))
-    settings = [(key, value) for key, value in (genome["settings"] or {}).items() if value is not None]
-    shown = ", ".join(f"{key} {_setting_text(value)}" for key, value in settings)
-    typer.echo(f"made by {genome['created_by'] or 'an unknown program'} with {shown or 'no settings'}")
-    for source in genome["sources"] or []:
-        file = f"{source['prefix']}={source['file']}" if source.get("prefix") else source["file"]
-        typer.echo(f"{source['kind']:>5} {file}, {source['bytes']:,} bytes, SHA-256 {source['sha256']}")
-
-
-def _print_comparison(genomes: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Print genomes side by side, as many as the terminal has room for, then the next."""
-    typer.echo(f"{len(genomes)} genomes: checksums are right\n")
-    most = max(max(genome["doubling_spectrum"]) for _, genome in genomes)
-    beside = max(1, (_terminal_width() - 24) // 18)
-    for start in range(0, len(genomes), beside):
-        group = genomes[start : start + beside]
-        heads = ["contigs", *(fact[0] for fact in _FACTS), "frequencies", "minimum"]
-        columns = ([name, *_facts(genome)] for name, genome in group)
-        header, *rows = zip(["", *heads], *columns, strict=True)
-        print_table(header, rows)
-        typer.echo()
-        _print_spectra(group, most)
+    settings = {
+        # The chosen people are kept as their number and a checksum of their names.
+        key: f"{value['number']:,} (SHA-256 of their names {value['sha256']})" if isinstance(value, dict) else value
+        for key, value in (genome["settings"] or {}).items()
+    }
+    sources = [{key: one.get(key) for key in ("kind", "prefix", "file", "bytes", "sha256")}
+               for one in genome["sources"] or []]  # fmt: skip
+    print_result({"records": genome["records"], **(genome["contig_names"] or {}), "settings": settings})
+    print_result({"sources": sources, "created_by": genome["created_by"]})
 
 
 def _facts(genome: Mapping[str, Any]) -> list[str]:
@@ -157,12 +137,12 @@ def _facts(genome: Mapping[str, Any]) -> list[str]:
     settings = genome["settings"] or {}
     fields = dict.fromkeys(counts["frequency_from"] for counts in genome["records"] or [])
     people = f" of {settings['samples']['number']:,}" if settings.get("samples") else ""
-    frequencies, minimum = (", ".join(fields) or "none") + people, settings.get("min_frequency")
+    minimum = settings.get("min_frequency")
     least = "unknown" if minimum is None else f"{minimum:g}"
-    return [f"{len(genome['contigs']):,}", *facts.values(), frequencies, least]
+    return [f"{len(genome['contigs']):,}", *facts.values(), (", ".join(fields) or "none") + people, least]
 
 
-def _print_spectra(genomes: Sequence[tuple[str, dict[str, Any]]], most: int) -> None:
+def _print_spectra(genomes: Sequence[tuple[str, Mapping[str, Any]]], most: int, columns: int) -> None:
     """Print spectra side by side, over bins that double and with one scale for all bars."""
     spectra = [genome["doubling_spectrum"] for _, genome in genomes]
     # Rarer than anything in any of the genomes is nothing to show.
@@ -172,61 +152,24 @@ def _print_spectra(genomes: Sequence[tuple[str, dict[str, Any]]], most: int) -> 
     edges = [f"{edge:.3g}" for edge in genomes[0][1]["doubling_edges"][1:]]
     digits, label = len(f"{most:,}"), max(map(len, [*edges[shown[0] :], "up to"]))
     # Each genome has two blanks, the number, a blank, and its bar.
-    width = min(max((_terminal_width() - label) // len(spectra) - digits - 3, 6), _WIDEST_BAR)
-    typer.echo("Alternate alleles by frequency, each line twice as far as the one before")
+    width = min(max((columns - label) // len(spectra) - digits - 3, 6), _WIDEST_BAR)
+    typer.echo("Alternate alleles by frequency, in bins that double")
     room = digits + 1 + width
     typer.echo((f"{'up to':>{label}}" + "".join(f"  {name[-room:]:<{room}}" for name, _ in genomes)).rstrip())
     for index in range(shown[0], len(edges)):
-        cells = (f"  {one[index]:>{digits},} {_bar(one[index] / most, width):<{width}}" for one in spectra)
+        bars = ("█" * math.ceil(one[index] / most * width) for one in spectra)
+        cells = (f"  {one[index]:>{digits},} {bar:<{width}}" for one, bar in zip(spectra, bars, strict=True))
         typer.echo((f"{edges[index]:>{label}}" + "".join(cells)).rstrip())
     typer.echo()
 
 
-def _bar(share: float, width: int) -> str:
-    return "█" * math.ceil(share * width)
-
-
-def _terminal_width() -> int:
-    return shutil.get_terminal_size((80, 24)).columns
-
-
-def _draw(file: Path, genomes: Sequence[tuple[str, dict[str, Any]]], *, force: bool) -> None:
+def _draw(file: Path, genomes: Genomes, *, force: bool) -> None:
     from mutbert.genome.summary import DOUBLING_EDGES
     from mutbert.reports.figures import spectra_figure, spectra_image
 
-    spectra = {name: genome["doubling_spectrum"] for name, genome in genomes}
+    spectra = {name: genome["doubling_spectrum"] for name, genome in zip(_names(genomes), genomes, strict=True)}
     with atomic_file(file, force=force) as partial:
         if file.suffix == ".png":
             partial.write_bytes(spectra_image(DOUBLING_EDGES, spectra))
         else:
             partial.write_text(spectra_figure(DOUBLING_EDGES, spectra), encoding="utf-8")
-
-
-def print_records(records: Sequence[Mapping[str, Any]]) -> None:
-    """Print what became of the records of each VCF file."""
-    for counts in records:
-        typer.echo(f"{counts['file']}, frequencies from {counts['frequency_from']}")
-        rows = {name: counts[name] for name in ("read", "used")} | counts["not_used"]
-        shares = ((name, f"{number:,}", f"{number / max(counts['read'], 1):.2%}") for name, number in rows.items())
-        print_table(("records", "number", "share"), shares)
-        # Stores that were made before records were taken apart do not say.
-        if counts.get("decomposed"):
-            typer.echo(f"of the used, {counts['decomposed']:,} of several nucleotides, taken apart")
-        typer.echo()
-
-
-def print_names(only_in_fasta: Iterable[str], only_in_vcf: Iterable[str]) -> None:
-    """Print the contigs that only one side has."""
-    from mutbert.regions import names_text
-
-    typer.echo(f"contigs of the FASTA without records: {names_text(only_in_fasta)}")
-    typer.echo(f"contigs of the VCF that the FASTA does not have: {names_text(only_in_vcf)}")
-
-
-def _setting_text(value: Any) -> str:
-    if isinstance(value, list):
-        return ",".join(map(str, value))
-    # The chosen people are kept as their number and a checksum of their names.
-    if isinstance(value, dict) and {"number", "sha256"} <= value.keys():
-        return f"{value['number']:,} (SHA-256 of their names {value['sha256']})"
-    return str(value)

@@ -1,42 +1,139 @@
-"""The program ``mutbert``: every verb, and what its exit status means.
+"""The program ``mutbert``: every command, and what its exit status means.
 
 0: done. 1: done, but parts of it failed, which are named (``mutbert bench run``). 2: the input or the command cannot be
-used, said in one line. 130: interrupted.
+used; one line explains why. 130: interrupted.
 """
 
 from __future__ import annotations
 
 import errno
 import sys
+from typing import Any
 
 import typer
 
 from mutbert import __version__
-from mutbert.cli import (
-    bench,
-    convert,
-    demo,
-    embed,
-    export_model,
-    finetune,
-    genome,
-    mutagenesis,
-    predict,
-    pretrain,
-    score,
-    simulate,
-    tracks,
-)
+from mutbert.cli import bench
+from mutbert.cli.command import Verb, make_app
+from mutbert.cli.inspect import print_inspected
 from mutbert.errors import InputError, MissingExtraError
 
-app = typer.Typer(
-    name="mutbert",
-    help="DNA language models that know how a population varies.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-)
+_WRAPPERS = "mutbert.cli.wrappers"
+_SOURCES = {"fasta": "--fasta [PREFIX=]FILE", "vcf": "--vcf [PREFIX=]FILE"}
+_PREDICTION = {"settings": "mutbert.inference.bases:PredictionSettings"}
+
+
+def _run_data(result: Any) -> dict[str, Any]:
+    return {"model": result.model, "report": result.report, **result.metrics, "history": result.history}
+
+
+def _run_text(result: Any) -> dict[str, Any]:
+    names = ("steps", "cross_entropy", "metrics", "splits", "interval", "notes")
+    return {name: result.metrics.get(name) for name in names} | {"model": result.model, "report": result.report}
+
+
+_GENOME_VERBS = {
+    "build": Verb(
+        "mutbert.genome.build:build_genome",
+        "mutbert genome build --fasta ref.fa.gz --vcf population.vcf.gz -o human.genome",
+        {**_SOURCES, "filters": "--filter"},
+    ),
+    "inspect": Verb(
+        "mutbert.cli.inspect:inspect_genomes",
+        "mutbert genome inspect europe.genome africa.genome --plot spectra.svg",
+        {"genomes": "GENOME"},
+        show=print_inspected,
+        data=lambda genomes: {"genomes": genomes} if len(genomes) > 1 else genomes[0],
+    ),
+    "verify": Verb(
+        "mutbert.genome.verify:verify_genome",
+        "mutbert genome verify human.genome --fasta ref.fa.gz --vcf population.vcf.gz",
+        {**_SOURCES, "genome": "GENOME"},
+    ),
+    "export": Verb(
+        "mutbert.genome.export:export_genome",
+        "mutbert genome export human.genome -o consensus.fa.gz --as consensus",
+        {"genome": "GENOME", "kind": "--as KIND", "regions": "--region"},
+        wrapper=f"{_WRAPPERS}:with_regions",
+    ),
+    "merge": Verb(
+        "mutbert.genome.merge:merge_genomes",
+        "mutbert genome merge chr21.genome chr22.genome -o human.genome",
+        {"genomes": "GENOME"},
+    ),
+}
+_VERBS = {
+    "simulate": Verb("mutbert.genome.simulate:simulate_population", "mutbert simulate -o population"),
+    "score": Verb(
+        "mutbert.effects.score:score_variants",
+        "mutbert score --model model --genome human.genome --vcf variants.vcf.gz -o scored.vcf.gz",
+        {"region": "--region CHR:START-END"},
+    ),
+    "pretrain": Verb(
+        "mutbert.training.pretrain:pretrain",
+        "mutbert pretrain small genome=human.genome 'train=[chr1]' 'held_out=[chr2]'",
+        {"recipe": "RECIPE", "overrides": "KEY=VALUE"},
+        wrapper=f"{_WRAPPERS}:in_processes",
+        text=_run_text,
+        data=_run_data,
+    ),
+    "finetune": Verb(
+        "mutbert.training.finetune:finetune",
+        "mutbert finetune model=runs/small/model train=train.csv test=test.csv output=runs/mine",
+        {"recipe": "", "settings": "SETTING"},
+        wrapper=f"{_WRAPPERS}:with_settings",
+        text=_run_text,
+        data=_run_data,
+    ),
+    "predict": Verb(
+        "mutbert.inference.predictions:predict_table",
+        "mutbert predict sequences.fa --model runs/mine/model -o predictions.tsv",
+        {"sequences": "SEQUENCES", "columns": ""},
+        wrapper=f"{_WRAPPERS}:with_columns",
+    ),
+    "embed": Verb(
+        "mutbert.inference.embeddings:embed",
+        "mutbert embed --model model --genome human.genome --bed regions.bed -o regions.parquet",
+        wrapper=f"{_WRAPPERS}:with_layers",
+    ),
+    "mutagenesis": Verb(
+        "mutbert.inference.bases:mutate_region",
+        "mutbert mutagenesis --model model --genome human.genome --region chr1:1001-1120 -o region.parquet",
+        {"figures": "--figure"},
+        settings=_PREDICTION,
+        wrapper=f"{_WRAPPERS}:with_figures",
+    ),
+    "tracks": Verb(
+        "mutbert.inference.bases:write_tracks",
+        "mutbert tracks --model model --genome human.genome --region chr1:1-20000 -o entropy.bw",
+        {"tracks": "--track", "contigs": "--contig", "regions": "--region"},
+        settings=_PREDICTION,
+        wrapper=f"{_WRAPPERS}:with_regions",
+    ),
+    "convert": Verb(
+        "mutbert.model.checkpoints:convert_checkpoint",
+        "mutbert convert JadenLong/MutBERT model",
+        {"source": "SOURCE", "output": "DESTINATION"},
+    ),
+    "export": Verb(
+        "mutbert.export:export_model",
+        "mutbert export runs/small -o to-share --name someone/my-model --license cc-by-4.0",
+        {"source": "MODEL", "licence": "--license ID"},
+    ),
+    "report": Verb(
+        "mutbert.reports.folder:report",
+        "mutbert report runs/small",
+        {"folder": "FOLDER", "force": ""},
+        text=lambda path: {"report": path},
+        data=lambda path: {"report": path},
+    ),
+    "demo": Verb("mutbert.demo:run_demo", "mutbert demo -o demo"),
+}
+
+app = make_app(_VERBS, "DNA language models that know how a population varies.", name="mutbert")
+genome = make_app(_GENOME_VERBS, "Build, inspect, verify, export and merge probabilistic genomes.")
+app.add_typer(genome, name="genome")
+app.add_typer(bench.app, name="bench")
 
 
 def _print_version(value: bool) -> None:
@@ -52,23 +149,8 @@ def _global_options(
     """DNA language models that know how a population varies."""
 
 
-app.add_typer(genome.app, name="genome")
-app.add_typer(bench.app, name="bench")
-app.command("simulate")(simulate.simulate)
-app.command("score", no_args_is_help=True)(score.score)
-app.command("pretrain", no_args_is_help=True)(pretrain.pretrain)
-app.command("finetune", no_args_is_help=True)(finetune.finetune)
-app.command("predict", no_args_is_help=True)(predict.predict)
-app.command("embed", no_args_is_help=True)(embed.embed)
-app.command("mutagenesis", no_args_is_help=True)(mutagenesis.mutagenesis)
-app.command("tracks", no_args_is_help=True)(tracks.tracks)
-app.command("convert", no_args_is_help=True)(convert.convert)
-app.command("export", no_args_is_help=True)(export_model.export)
-app.command("demo")(demo.demo)
-
-
 def run() -> None:
-    """Run the program, and say what a user can mend in one line."""
+    """Run the program, and print what a user can mend in one line."""
     try:
         app()
     except (InputError, MissingExtraError) as error:
@@ -79,10 +161,10 @@ def run() -> None:
             sys.stderr.close()
             sys.exit(0)
         if error.errno in {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST}:
-            _stop(f"{error.filename or 'output'}: {error.strerror}; choose another name or place")
+            _stop(f"{error.filename or 'output'}: {error.strerror}; choose another name or directory")
         if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
             raise
-        _stop(f"{error.filename or 'output'}: {error.strerror}; make room or choose another place")
+        _stop(f"{error.filename or 'output'}: {error.strerror}; make room or choose another directory")
 
 
 def _stop(message: str) -> None:

@@ -62,7 +62,7 @@ def score_variants(
     model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome, vcf: str | Path,
     output: str | Path, *, scores: tuple[str, ...] = ("llr",), context: int | None = None, windows: str = "centred",
     strands: str = "both", surroundings: str = "reference", sample: str | None = None,
-    person_vcf: str | Path | None = None, flank: int = ScoreSettings.flank, longest: int = ScoreSettings.longest,
+    person_vcf: str | Path | None = None, flank: int = 8, longest: int = 50,
     distance_bases: int | None = None, frequency_field: str | None = None, calibration: str | Path | None = None,
     calibrate: bool = False, table: str | Path | None = None, prefix: str = "MUTBERT", batch_size: int = 32,
     precision: str = "fp32", rope_scaling: Mapping[str, Any] | None = None, region: str | None = None,
@@ -70,35 +70,38 @@ def score_variants(
 ) -> ScoreReport:  # fmt: skip
     """Score the alternate alleles of a VCF.
 
-    Processes that ``torchrun`` starts share the work; the first writes the output. InputError is raised where REF
-    differs from the genome in more than half of at least 100 alleles.
+    Processes that ``torchrun`` starts share the work, and the first writes the output. A VCF of another assembly, whose
+    REF differs from the genome in more than half of at least 100 alleles, raises InputError.
 
     Parameters
     ----------
     model, genome, vcf
-        A checkpoint, read to a GPU if there is one, or a loaded model, which runs where it is; the store of the VCF's
+        A checkpoint, run on a GPU if there is one (in Python also a loaded model); the store of the VCF's
         assembly; a VCF or BCF.
-    output, table
-        ``.vcf.gz``, ``.vcf`` or ``.bcf``: the records with ``MUTBERT_LLR`` and so on in INFO, and ``MUTBERT_WHY`` where
-        an alternate has no score. ``.tsv``, ``.tsv.gz`` or ``.parquet``, also as a second output `table`: a row an
-        alternate. ``.json``, with `calibrate`: a background.
-    scores, context, windows, strands, flank, longest, distance_bases, batch_size, precision, rope_scaling
-        As for `mutbert.effects.scores.ScoreSettings`.
+    output
+        ``.vcf.gz``, ``.vcf`` or ``.bcf``: the records with ``MUTBERT_LLR`` and so on in INFO, and ``MUTBERT_WHY`` for
+        an alternate without a score. ``.tsv``, ``.tsv.gz`` or ``.parquet``: a row per alternate. ``.json``, with
+        `calibrate`: a background.
+    scores, windows, flank, longest, distance_bases
+        Any of ``llr``, ``unmasked`` and ``distance``; ``centred``, or ``shared`` by neighbours, which is faster; bases
+        on either side of an MNV or indel that count; length of the longest MNV or indel that is scored; bases around a
+        variant whose embeddings are compared, by default the whole window.
     surroundings, sample, person_vcf
-        The sequence around the variants: ``"reference"``, ``"population"``, or ``"person"``, with the person's name and
-        the file of the genotypes, by default `vcf`.
+        Sequence around a variant: ``reference``, ``population`` or ``person``; name of the person; VCF with the
+        person's genotypes, by default `vcf`.
     frequency_field
-        An INFO field with frequencies of alternate alleles: adds AFLLR, LLR + ln((f_alt + ε) / (f_ref + ε)) with
-        ε = 1e-4 and f_ref = 1 − Σ f_alt, of SNVs.
+        INFO field with frequencies of alternate alleles: adds AFLLR = LLR + ln((f_alt + ε) / (f_ref + ε)) for SNVs,
+        with ε = 1e-4 and f_ref = 1 − Σ f_alt.
     calibration, calibrate
-        A background: adds ``LLR_PCT`` and so on, the percentage of it that is less extreme; `calibrate` makes one of
-        the VCF, such as of a population's common variants. Windows must be centred.
-    prefix, region
-        Of the names of INFO fields; ``chr1:1-1000000``: only records whose POS is in it, found by the file's index.
+        Background: adds ``LLR_PCT`` and so on, the percentage of it that is less extreme (windows must be centred);
+        make a background of the VCF, such as of a population's common variants.
+    table, prefix, region
+        Second output, ``.tsv``, ``.tsv.gz`` or ``.parquet``; prefix of INFO fields; score only records whose POS is in
+        this region, such as ``chr1:1-1000000``, which needs an index.
     part_records
-        Most records of a part, which is what a stopped run loses, and what processes share.
-    resume, force, progress
-        Continue a run that was stopped; replace the output or start a stopped run anew; show progress.
+        Records per part; a stopped run loses at most one part, and processes share parts.
+    context, strands, batch_size, precision, rope_scaling, resume, force, progress
+        As for the other commands that run a model.
 
     Returns
     -------

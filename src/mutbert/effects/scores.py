@@ -77,9 +77,9 @@ FIELDS: Final = {
 class ScoreSettings:
     """How alleles are scored."""
 
-    scores: tuple[str, ...] = ("llr",)  # groups of `FIELDS`
+    scores: tuple[str, ...] = ("llr",)  # any of llr, unmasked and distance
     context: int | None = None  # bases of a window, by default as many as the model is trained for
-    windows: str = "centred"  # as in `place_windows`; those of MNVs and indels are centred either way
+    windows: str = "centred"  # centred, or of SNVs shared by neighbours, which is faster
     strands: str = "both"  # the mean over a window and its reverse complement, or "forward"
     flank: int = 8  # bases on either side of an MNV or indel that PLLR counts
     longest: int = 50  # changed bases of an MNV or indel that is scored; at most `context` less both flanks

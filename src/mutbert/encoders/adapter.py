@@ -6,8 +6,11 @@ means the same model with fresh weights.
 
 from __future__ import annotations
 
+import hashlib
+import json
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import transformers
 
@@ -15,8 +18,8 @@ from mutbert.encoders.cnn import CnnClassifier
 from mutbert.encoders.inputs import BaseInputs
 from mutbert.encoders.known import RANDOM, resolve_model
 from mutbert.encoders.peers import find_peer
-from mutbert.encoders.token_encoders import AutoEncoder, PeerEncoder, checkpoint_identity
 from mutbert.errors import InputError, one_line
+from mutbert.files import sha256_of
 from mutbert.model import (
     MutBertConfig,
     MutBertForSequenceClassification,
@@ -24,316 +27,208 @@ from mutbert.model import (
     MutBertModel,
     MutBertTokenizer,
 )
-from mutbert.model.checkpoints import check_folder, library_bars_off, read_checkpoint
+from mutbert.model.checkpoints import check_folder, library_bars_off, read_checkpoint, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import torch
 
-    from mutbert.encoders.inputs import Inputs
+    from mutbert.encoders.inputs import Inputs, PaddedWindows
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
 
+    RopeScaling = Mapping[str, Any] | None
+
 CNN: Final = "cnn"
-_OWN_TYPE: Final = "mutbert"
 
 
-class Encoder(Protocol):
-    """A model to compare or to fine-tune.
+class Encoder:
+    """A model to compare or to fine-tune; here what models share that read single bases or distributions over them."""
 
-    Attributes
-    ----------
-    name : str
-        What it is called in tables.
-    family : str
-        See `mutbert.encoders.known.KnownModel`.
-    lora_targets : tuple of str
-        Layers for low-rank adapters; empty where there can be none.
-    fresh_modules : tuple of str
-        Modules of its classifier that start from fresh weights, so that they are trained beside adapters.
-    pretrained : bool
-        Whether it has anything that a linear probe could use without training.
-    one_token_a_base : bool
-        Whether labels of single bases can be learnt.
-    """
+    family: str  # as in `mutbert.encoders.known.KnownModel`
+    lora_targets: tuple[str, ...] = ()  # layers for low-rank adapters; empty where there can be none
+    fresh_modules: tuple[str, ...] = ()  # modules of its classifier that start from fresh weights
+    pretrained = True  # whether a linear probe has anything to use
+    one_token_a_base = True  # whether labels of single bases can be learnt
 
-    name: str
-    family: str
-    lora_targets: tuple[str, ...]
-    fresh_modules: tuple[str, ...]
-    pretrained: bool
-    one_token_a_base: bool
+    def __init__(self, name: str, path: str, settings: Mapping[str, Any], *, fresh: bool) -> None:
+        self.name = name  # in tables
+        self._path, self._settings, self._fresh = path, settings, fresh
 
     def inputs(
-        self,
-        examples: Examples,
-        *,
-        max_tokens: int | None = None,
-        genome: ProbabilisticGenome | None = None,
-        special_tokens: bool = True,
-    ) -> Inputs:
-        """Prepare sequences; `genome` gives allele frequencies to models that can read them.
-
-        Special tokens are put around a sequence, as in training, unless `special_tokens` says otherwise.
-
-        Raises
-        ------
-        InputError
-            When the tokenizer cannot be loaded, or frequencies are asked for and cannot be used.
-        """
+        self, examples: Examples | PaddedWindows, *, max_tokens: int | None = None,
+        genome: ProbabilisticGenome | None = None, special_tokens: bool = True,
+    ) -> Inputs:  # fmt: skip
+        """Return sequences as the model reads them, with special tokens as in training and a genome's frequencies."""
+        return BaseInputs(examples, max_tokens=max_tokens, genome=genome, special_tokens=special_tokens)
 
     def classifier(
-        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: Mapping[str, Any] | None = None
+        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: RopeScaling = None
     ) -> Any:
-        """Load the model with a fresh classifier, whose weights come from torch's generator.
+        """Return the model with a fresh classifier, whose weights come from torch's generator.
 
-        Parameters
-        ----------
-        outputs : int
-            Numbers that it gives.
-        longest : int
-            Tokens of the longest sequence that it will be given.
-        each_token : bool
-            Whether it gives them for every token, and not for a sequence.
-        rope_scaling : mapping, optional
-            For models with rotary positions; as much as `longest` needs where left out.
-
-        Returns
-        -------
-        nn.Module
-            It takes a batch of `Inputs` and gives an output with ``logits``.
-
-        Raises
-        ------
-        InputError
-            When it cannot be loaded, or is trained for shorter sequences.
+        It has `outputs` numbers for a sequence of at most `longest` tokens, or for every token. Without `rope_scaling`,
+        rotary positions are scaled as far as `longest` needs.
         """
+        raise NotImplementedError
 
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:
-        """Load a fine-tuned model, all of it.
+        """Return a fine-tuned model in evaluation mode, and whether it has an output for every token."""
+        raise NotImplementedError
 
-        Returns
-        -------
-        tuple of (nn.Module, bool)
-            The model, in evaluation mode, and whether it has an output for every token.
-
-        Raises
-        ------
-        InputError
-            When it was not fine-tuned, or weights are missing.
-        """
-
-    def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:
-        """Load the model without a head; arguments as for `classifier`."""
+    def body(self, longest: int, *, rope_scaling: RopeScaling = None) -> Any:
+        """Return the model without a head."""
+        raise NotImplementedError
 
     def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Run it, and give the last hidden states, (B, L, D)."""
+        """Return the last hidden states, (B, L, D)."""
+        # Remote code often returns a plain tuple.
+        states: torch.Tensor = body(**batch)[0]
+        return states
 
     def save_tokenizer(self, folder: Path, longest: int) -> None:
-        """Put the tokenizer into a model's folder, where there is one; `longest` is the tokens that it cuts to."""
+        """Write the tokenizer, if any, which cuts to `longest` tokens, to a model's folder."""
 
     def identity(self) -> str:
-        """Say in one line which weights these are, so that results of others are not taken for theirs."""
+        """Return a line that differs where the weights do, or of fresh ones the configuration."""
+        identity = _checkpoint_identity(self._path, self._settings.get("revision"), config_alone=self._fresh)
+        return (RANDOM if self._fresh else "") + identity
 
 
 def open_encoder(
     model: str | Path, *, name: str = "", revision: str | None = None, trust_remote_code: bool = False
 ) -> Encoder:
-    """Make the adapter of a model.
+    """Return the adapter of a model, of which nothing but the configuration is read yet.
 
-    Parameters
-    ----------
-    model : str or Path
-        A known name, a folder, or a repository of the Hub, with ``random:`` before it for fresh weights; or ``cnn``.
-    name : str
-        What to call it; the model as given where left out.
-    revision : str, optional
-        A commit, tag or branch of the repository.
-    trust_remote_code : bool
-        Run code that comes with a checkpoint.
-
-    Returns
-    -------
-    Encoder
-        Nothing but its configuration is read yet.
-
-    Raises
-    ------
-    InputError
-        When there is no such model, or it needs remote code that may not run.
+    The model is a known name, a folder, or a repository of the Hub, with ``random:`` before it for fresh weights; or
+    ``cnn``. InputError is raised where there is none, or it needs remote code that may not run.
     """
+    from mutbert.encoders.token_encoders import AutoEncoder, PeerEncoder
+
     text = str(model)
     if text == CNN:
-        return CnnEncoder(name or CNN)
-    fresh = text.startswith(RANDOM)
-    place = text.removeprefix(RANDOM)
-    place = resolve_model(place)
+        return CnnEncoder(name or CNN, CNN, {}, fresh=True)
+    fresh, path = text.startswith(RANDOM), resolve_model(text.removeprefix(RANDOM))
     if not fresh:
-        check_folder(place)
-    elif Path(place).is_dir() and not (Path(place) / "config.json").is_file():
-        raise InputError(f"{place}: has no config.json, which random weights are made by; give a model folder")
+        check_folder(path)
+    elif Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise InputError(f"{path}: has no config.json, which random weights need; choose a model folder")
     settings = {"revision": revision} if revision else {}
-    values, own = _config_values(place, settings)
+    values, own = _config_values(path, settings)
     if own:
-        return MutBertEncoder(name or text, place, settings, fresh=fresh)
-    if peer := find_peer(values, place):
-        return PeerEncoder(name or text, place, settings, peer, values, fresh=fresh)
+        return MutBertEncoder(name or text, path, settings, fresh=fresh)
+    if peer := find_peer(values, path):
+        return PeerEncoder(name or text, path, settings, peer, values, fresh=fresh)
     if values.get("auto_map") and not trust_remote_code:
         # The library would make a stock model of the same type instead, of whatever weights happen to fit.
-        raise InputError(f"{place}: needs code that comes with the checkpoint; give --trust-remote-code to run it")
-    return AutoEncoder(name or text, place, settings, fresh=fresh, trust_remote_code=trust_remote_code)
+        raise InputError(f"{path}: needs code that comes with the checkpoint; use --trust-remote-code to run it")
+    # Explicit, since the library would ask at the terminal otherwise.
+    return AutoEncoder(name or text, path, {**settings, "trust_remote_code": trust_remote_code}, fresh=fresh)
 
 
-def _config_values(place: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Read a configuration, and say whether it is MutBERT's."""
+def _config_values(path: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return a configuration, and whether it is MutBERT's."""
     try:
-        values, _ = transformers.PreTrainedConfig.get_config_dict(place, **settings)
+        values, _ = transformers.PreTrainedConfig.get_config_dict(path, **settings)
     except (OSError, ValueError) as error:
-        raise InputError(f"{place}: cannot be loaded: {one_line(error)}") from None
+        raise InputError(f"{path}: cannot be loaded: {one_line(error)}") from None
     try:
-        MutBertConfig.get_config_dict(place, **settings)
+        MutBertConfig.get_config_dict(path, **settings)
     except ValueError:
         return values, False
-    return values, values.get("model_type") in {_OWN_TYPE, "bert"}
+    return values, values.get("model_type") in {"mutbert", "bert"}
 
 
-class _ReadsBases:
-    """What models share that read single bases, or distributions over them."""
-
-    one_token_a_base = True
-
-    def inputs(
-        self,
-        examples: Examples,
-        *,
-        max_tokens: int | None = None,
-        genome: ProbabilisticGenome | None = None,
-        special_tokens: bool = True,
-    ) -> BaseInputs:
-        """Prepare sequences; see `Encoder.inputs`."""
-        return BaseInputs(examples, max_tokens=max_tokens, genome=genome, special_tokens=special_tokens)
-
-
-class MutBertEncoder(_ReadsBases):
+class MutBertEncoder(Encoder):
     """MutBERT, published or one's own."""
 
     family = "mutbert"
-    lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")
-    fresh_modules: tuple[str, ...] = ("classifier",)
-    pretrained = True
-
-    def __init__(self, name: str, place: str, settings: Mapping[str, Any], *, fresh: bool) -> None:
-        self.name = name
-        self._place = place
-        self._settings = settings
-        self._fresh = fresh
+    lora_targets = ("query", "key", "value", "dense")
+    fresh_modules = ("classifier",)
 
     def classifier(
-        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: Mapping[str, Any] | None = None
+        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: RopeScaling = None
     ) -> Any:
-        """Load it; see `Encoder.classifier`."""
+        """Return the model with a fresh classifier."""
         kind: Any = MutBertForTokenClassification if each_token else MutBertForSequenceClassification
         return self._load(kind, longest, rope_scaling, num_labels=outputs)
 
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:
-        """Load it; see `Encoder.trained_classifier`."""
-        config = MutBertConfig.from_pretrained(self._place, **self._settings)
+        """Return a fine-tuned model, of sequences or of bases."""
+        config = MutBertConfig.from_pretrained(self._path, **self._settings)
         each_token = MutBertForTokenClassification.__name__ in (config.architectures or ())
         kind: Any = MutBertForTokenClassification if each_token else MutBertForSequenceClassification
         return self._load(kind, longest, None, fresh_head=False).eval(), each_token
 
-    def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:
-        """Load it; see `Encoder.body`."""
+    def body(self, longest: int, *, rope_scaling: RopeScaling = None) -> Any:
+        """Return the model without a head."""
         return self._load(MutBertModel, longest, rope_scaling, pooler_type="mean")
 
-    def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Run it; see `Encoder.hidden_states`."""
-        states: torch.Tensor = body(**batch).last_hidden_state
-        return states
-
     def save_tokenizer(self, folder: Path, longest: int) -> None:
-        """Save it; see `Encoder.save_tokenizer`."""
+        """Write the tokenizer."""
         MutBertTokenizer(model_max_length=longest).save_pretrained(folder)
 
-    def identity(self) -> str:
-        """Say which weights these are; see `Encoder.identity`."""
-        identity = checkpoint_identity(self._place, self._settings.get("revision"), config_alone=self._fresh)
-        return (RANDOM if self._fresh else "") + identity
-
     def _load(
-        self,
-        kind: Any,
-        longest: int,
-        rope_scaling: Mapping[str, Any] | None,
-        *,
-        fresh_head: bool = True,
-        **overrides: Any,
+        self, kind: Any, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any
     ) -> Any:
-        config = MutBertConfig.from_pretrained(self._place, **self._settings)
+        config = MutBertConfig.from_pretrained(self._path, **self._settings)
         trained = config.max_position_embeddings
         if rope_scaling:
             try:
                 config.rope_scaling = dict(rope_scaling)
             except ValueError as error:
                 raise InputError(f"{self.name}: {error}") from None
-        scaling = config.rope_scaling
-        factor = scaling["factor"] if scaling else 1.0
+        factor = config.rope_scaling["factor"] if config.rope_scaling else 1.0
         if longest > trained * factor:
             if rope_scaling:
-                raise InputError(
-                    f"{self.name}: {longest} tokens are more than {trained} times {factor:g}; raise the factor of "
-                    "rope_scaling"
-                )
-            scaling = {"type": "dynamic", "factor": longest / trained}
+                more = f"{longest} tokens are more than {trained} times {factor:g}"
+                raise InputError(f"{self.name}: {more}; raise the factor of rope_scaling")
+            config.rope_scaling = {"type": "dynamic", "factor": longest / trained}
         if not self._fresh:
+            settings = {**overrides, **self._settings, "rope_scaling": config.rope_scaling}
             with library_bars_off():
-                return read_checkpoint(
-                    self._place, kind, fresh_head=fresh_head, rope_scaling=scaling, **overrides, **self._settings
-                )
-        config.rope_scaling = scaling
+                return read_checkpoint(self._path, kind, fresh_head=fresh_head, **settings)
         for key, value in overrides.items():
             setattr(config, key, value)
         return kind(config).eval()
 
 
-class CnnEncoder(_ReadsBases):
-    """A plain convolutional network, so that nobody takes for the merit of pre-training what is not."""
+class CnnEncoder(Encoder):
+    """A plain convolutional network, which shows what is not due to pre-training."""
 
     family = "cnn"
-    lora_targets: tuple[str, ...] = ()
-    fresh_modules: tuple[str, ...] = ()
     pretrained = False
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-
     def classifier(
-        self,
-        outputs: int,
-        longest: int,  # noqa: ARG002
-        *,
-        each_token: bool = False,
-        rope_scaling: Mapping[str, Any] | None = None,  # noqa: ARG002
-    ) -> CnnClassifier:
-        """Make it; see `Encoder.classifier`."""
+        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: RopeScaling = None  # noqa: ARG002
+    ) -> CnnClassifier:  # fmt: skip
+        """Return a network of fresh weights."""
         return CnnClassifier(outputs, each_token=each_token)
 
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:  # noqa: ARG002
-        """Refuse; see `Encoder.trained_classifier`."""
-        raise InputError(f"{self.name}: is there to compare with, and not kept once it is trained")
+        """Raise InputError."""
+        raise InputError(f"{self.name}: is a baseline, which is not kept once it is trained")
 
-    def body(self, longest: int, *, rope_scaling: Mapping[str, Any] | None = None) -> Any:  # noqa: ARG002
-        """Refuse; see `Encoder.body`."""
+    def body(self, longest: int, *, rope_scaling: RopeScaling = None) -> Any:  # noqa: ARG002
+        """Raise InputError."""
         raise InputError(f"{self.name}: has no weights before it is trained, so nothing can be embedded by it")
-
-    def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:  # noqa: ARG002
-        """Refuse; see `Encoder.hidden_states`."""
-        raise InputError(f"{self.name}: has no weights before it is trained, so nothing can be embedded by it")
-
-    def save_tokenizer(self, folder: Path, longest: int) -> None:
-        """Do nothing; see `Encoder.save_tokenizer`."""
 
     def identity(self) -> str:
-        """Say which weights these are; see `Encoder.identity`."""
+        """Return the network's version."""
         return f"{CNN} 1"
+
+
+def _checkpoint_identity(path: str, revision: str | None, *, config_alone: bool) -> str:
+    folder = Path(path)
+    if not folder.is_dir():
+        return f"{path}@{revision or 'main'}"
+    files = [folder / "config.json", *([] if config_alone else weight_files(folder))]
+    digests = {file.name: _digest(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def _digest(path: Path, size: int, modified: int) -> str:  # noqa: ARG001
+    """Return a file's digest, computed again where it has been written anew."""
+    return sha256_of(path)

@@ -18,59 +18,35 @@ if TYPE_CHECKING:
 
 _CHANNELS: Final = 64
 _WIDTHS: Final = (15, 7, 7)
-_DROPOUT: Final = 0.1
 
 
 class CnnClassifier(nn.Module):
-    """Three convolutions with normalisation, the maximum and mean over the sequence, and a linear layer.
-
-    Parameters
-    ----------
-    outputs : int
-        Numbers that it gives.
-    each_token : bool
-        Give them for every token, without pooling.
-    """
+    """Three normalised convolutions, the maximum and mean over the sequence or each token, and a linear layer."""
 
     def __init__(self, outputs: int, *, each_token: bool = False) -> None:
         super().__init__()
         channels = [len(alphabet.BASES), *[_CHANNELS] * len(_WIDTHS)]
         self.convolutions = nn.ModuleList(
-            nn.Conv1d(before, behind, width, padding=width // 2)
-            for before, behind, width in zip(channels, channels[1:], _WIDTHS, strict=False)
+            nn.Conv1d(before, after, width, padding=width // 2)
+            for before, after, width in zip(channels, channels[1:], _WIDTHS, strict=False)
         )
         self.norms = nn.ModuleList(nn.LayerNorm(_CHANNELS) for _ in _WIDTHS)
-        self.dropout = nn.Dropout(_DROPOUT)
+        self.dropout = nn.Dropout(0.1)
         self.each_token = each_token
         self.classifier = nn.Linear(_CHANNELS if each_token else 2 * _CHANNELS, outputs)
 
     def forward(
         self, input_ids: Tensor | None = None, input_probs: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> SequenceClassifierOutput:
-        """Classify sequences.
-
-        Parameters
-        ----------
-        input_ids : Tensor of int64, shape (B, L), optional
-            Token ids; exactly one of the two is given.
-        input_probs : Tensor of float32, shape (B, L, 9), optional
-            Distributions over tokens.
-        attention_mask : Tensor, shape (B, L), optional
-            0 at padding.
-
-        Returns
-        -------
-        SequenceClassifierOutput
-            ``logits`` (B, N), or (B, L, N).
-        """
+        """Return ``logits``, (B, N) or (B, L, N), of token ids, (B, L), or distributions over tokens, (B, L, 9)."""
         if input_probs is None:
             assert input_ids is not None
             input_probs = nn.functional.one_hot(input_ids, alphabet.VOCABULARY_SIZE).to(self.classifier.weight.dtype)
-        # What is no base, padding included, is nothing.
+        # Tokens other than bases, padding included, are zeros.
         x_BCL = input_probs[..., alphabet.BASE_IDS].transpose(1, 2)
         keep_BL = torch.ones_like(x_BCL[:, 0]) if attention_mask is None else attention_mask.to(x_BCL.dtype)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            # Normalised at each position, so that padding has no part in it.
+            # Normalised at each position, so that padding does not count.
             step_BCL = norm(convolution(x_BCL).transpose(1, 2)).transpose(1, 2)
             step_BCL = nn.functional.gelu(step_BCL) * keep_BL[:, None]
             x_BCL = x_BCL + step_BCL if x_BCL.shape == step_BCL.shape else step_BCL

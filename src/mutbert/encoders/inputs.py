@@ -208,8 +208,9 @@ class Inputs(Protocol):
 class BaseInputs:
     """One token a base between ``[CLS]`` and ``[SEP]``, as MutBERT reads; ambiguous codes are distributions.
 
-    Sequences are cut at their end to `max_tokens`, special ones included. With `genome`, sequences whose region it has
-    are read with the population's frequencies; `unplaced` counts the others by reason.
+    Sequences are cut at their end to `max_tokens`, special ones included. Windows keep their distributions. With
+    `genome`, examples whose region it has are read with the population's frequencies; `unplaced` counts the others by
+    reason.
     """
 
     def __init__(
@@ -223,8 +224,12 @@ class BaseInputs:
         self.length_N: Int64 = self._kept_N + 2 * special_tokens
         self._place_M, self._frequency_M4 = np.zeros(0, np.int64), np.zeros((0, len(alphabet.BASES)), np.uint16)
         self.unplaced: dict[str, int] = {}
-        if genome is not None:
-            self._place_M, self._frequency_M4, self.unplaced = _population(examples, genome)  # type: ignore[arg-type]
+        if isinstance(examples, PaddedWindows):
+            place_M = self._offset[examples.row_M] + examples.column_M
+            order = np.argsort(place_M, kind="stable")
+            self._place_M, self._frequency_M4 = place_M[order], examples.frequency_M4[order]
+        elif genome is not None:
+            self._place_M, self._frequency_M4, self.unplaced = _population(examples, genome)
 
     def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
         """Return ``input_ids``, or ``input_probs`` where ids do not suffice."""

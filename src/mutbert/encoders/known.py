@@ -4,96 +4,50 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 RANDOM: Final = "random:"
-"""Before a model's name or place: the same model with fresh weights."""
+"""Before a model's name or path: the same model with fresh weights."""
 
 Family = Literal["mutbert", "nt", "ntv2", "dnabert2", "caduceus", "other"]
 
 
 class KnownModel(NamedTuple):
-    """A model of the paper, or Caduceus.
-
-    Parameters
-    ----------
-    name : str
-        What it is called here and in tables.
-    place : str
-        Its repository of the Hub.
-    family : str
-        Models of a family share everything but their size: the settings of a suite name families.
-    parameters : int
-        Weights of the masked model, each counted once.
-    licence : str
-        Of the weights.
-    tokens : str
-        What a token is.
-    longest : str
-        The longest input.
-    files : tuple of str
-        What a repository must hold besides ``config.json`` and weights.
-    also : tuple of str
-        Other names of the repository.
-    """
+    """A model of the paper, or Caduceus."""
 
     name: str
-    place: str
-    family: Family
-    parameters: int
-    licence: str
-    tokens: str
-    longest: str
-    files: tuple[str, ...] = ()
-    also: tuple[str, ...] = ()
+    place: str  # its repository of the Hub
+    family: Family  # whose models share everything but their size; the settings of a suite name families
+    parameters: int  # weights of the masked model, each counted once
+    licence: str  # of the weights
+    tokens: str  # what a token is
+    longest: str  # the longest input
+    files: tuple[str, ...] = ()  # what a repository must have besides config.json and weights
+    also: tuple[str, ...] = ()  # other names of the repository
 
 
-def _mutbert(name: str, repository: str) -> KnownModel:
-    also = (repository.replace("CompBioDSA", "JadenLong"),)
-    longest = "510 bases, RoPE scaling"
-    return KnownModel(name, repository, "mutbert", 85_656_585, "not stated", "base", longest, also=also)
-
-
-def _nt(name: str, repository: str, parameters: int) -> KnownModel:
-    place, longest = f"InstaDeepAI/nucleotide-transformer-{repository}", "1,000 tokens, 6 kb"
-    return KnownModel(name, place, "nt", parameters, "CC BY-NC-SA 4.0", "6-mer", longest, ("vocab.txt",))
-
-
-def _ntv2(size: int, parameters: int) -> KnownModel:
-    place, longest = f"InstaDeepAI/nucleotide-transformer-v2-{size}m-multi-species", "2,048 tokens, 12 kb"
-    return KnownModel(f"ntv2-{size}m", place, "ntv2", parameters, "CC BY-NC-SA 4.0", "6-mer", longest, ("vocab.txt",))
-
-
-def _caduceus(kind: str) -> KnownModel:
-    place = f"kuleshov-group/caduceus-{kind}_seqlen-131k_d_model-256_n_layer-16"
-    return KnownModel(f"caduceus-{kind}", place, "caduceus", 7_725_312, "Apache-2.0", "base", "131,072 bases")
-
-
-MODELS: Final = (
-    _mutbert("mutbert", "CompBioDSA/MutBERT"),
-    _mutbert("mutbert-ref", "CompBioDSA/MutBERT-Human-Ref"),
-    _mutbert("mutbert-multi", "CompBioDSA/MutBERT-Multi"),
-    KnownModel(
-        "dnabert2",
-        "zhihan1996/DNABERT-2-117M",
-        "dnabert2",
-        117_074_176,
-        "Apache-2.0",
-        "byte pair",
-        "no limit (ALiBi)",
-        ("tokenizer.json",),
-    ),
-    _nt("nt-500m-1000g", "500m-1000g", 485_699_306),
-    _nt("nt-500m-human", "500m-human-ref", 485_699_306),
-    _nt("nt-2.5b-1000g", "2.5b-1000g", 2_547_801_226),
-    _nt("nt-2.5b-multi", "2.5b-multi-species", 2_547_801_226),
-    _ntv2(50, 54_855_372),
-    _ntv2(100, 96_839_532),
-    _ntv2(250, 233_546_380),
-    _ntv2(500, 496_246_236),
-    _caduceus("ph"),
-    _caduceus("ps"),
-)
+_MUTBERT = ("mutbert", 85_656_585, "not stated", "base", "510 bases, RoPE scaling", ())
+_NT_500M = ("nt", 485_699_306, "CC BY-NC-SA 4.0", "6-mer", "1,000 tokens, 6 kb", ("vocab.txt",))
+_NT_2500M = ("nt", 2_547_801_226, *_NT_500M[2:])
+_CADUCEUS = ("caduceus", 7_725_312, "Apache-2.0", "base", "131,072 bases")
+_NT, _SEQLEN = "InstaDeepAI/nucleotide-transformer", "seqlen-131k_d_model-256_n_layer-16"
+_NTV2 = {50: 54_855_372, 100: 96_839_532, 250: 233_546_380, 500: 496_246_236}
+_ROWS: Final[tuple[tuple[Any, ...], ...]] = (
+    ("mutbert", "CompBioDSA/MutBERT", *_MUTBERT, ("JadenLong/MutBERT",)),
+    ("mutbert-ref", "CompBioDSA/MutBERT-Human-Ref", *_MUTBERT, ("JadenLong/MutBERT-Human-Ref",)),
+    ("mutbert-multi", "CompBioDSA/MutBERT-Multi", *_MUTBERT, ("JadenLong/MutBERT-Multi",)),
+    ("dnabert2", "zhihan1996/DNABERT-2-117M", "dnabert2", 117_074_176, "Apache-2.0", "byte pair", "no limit (ALiBi)",
+     ("tokenizer.json",)),
+    ("nt-500m-1000g", f"{_NT}-500m-1000g", *_NT_500M),
+    ("nt-500m-human", f"{_NT}-500m-human-ref", *_NT_500M),
+    ("nt-2.5b-1000g", f"{_NT}-2.5b-1000g", *_NT_2500M),
+    ("nt-2.5b-multi", f"{_NT}-2.5b-multi-species", *_NT_2500M),
+    *((f"ntv2-{size}m", f"{_NT}-v2-{size}m-multi-species", "ntv2", parameters, "CC BY-NC-SA 4.0", "6-mer",
+       "2,048 tokens, 12 kb", ("vocab.txt",)) for size, parameters in _NTV2.items()),
+    ("caduceus-ph", f"kuleshov-group/caduceus-ph_{_SEQLEN}", *_CADUCEUS),
+    ("caduceus-ps", f"kuleshov-group/caduceus-ps_{_SEQLEN}", *_CADUCEUS),
+)  # fmt: skip
+MODELS: Final = tuple(KnownModel(*row) for row in _ROWS)
 """The models of the paper, and Caduceus."""
 
 
@@ -117,13 +71,9 @@ def is_offline(model: KnownModel) -> bool:
         return Path(found) if isinstance(found, str) else None
 
     def has_weights(name: str) -> bool:
-        if cached(name):
-            return True
-        index = cached(f"{name}.index.json")
-        return index is not None and all(
-            cached(part) for part in set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        )
+        if (index := cached(f"{name}.index.json")) is None:
+            return cached(name) is not None
+        return all(map(cached, set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
 
-    return all(cached(name) for name in ("config.json", *model.files)) and any(
-        has_weights(name) for name in ("model.safetensors", "pytorch_model.bin")
-    )
+    files = all(map(cached, ("config.json", *model.files)))
+    return files and any(map(has_weights, ("model.safetensors", "pytorch_model.bin")))

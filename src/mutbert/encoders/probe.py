@@ -1,6 +1,6 @@
 """A linear probe kept with the model that it reads, so that the two predict together.
 
-The folder is the model's own checkpoint and a file beside it: ``probe.safetensors``, with ``weight`` (K, D) and
+The folder is the model's own checkpoint and ``probe.safetensors``, with ``weight`` (K, D) and
 ``bias`` (K,). Shape suffixes: B batch, L tokens, D features, K outputs.
 """
 
@@ -26,17 +26,7 @@ PROBE: Final = "probe.safetensors"
 
 
 class ProbedClassifier(nn.Module):
-    """A frozen model with a linear layer on the mean of its hidden states over all tokens.
-
-    Parameters
-    ----------
-    body : nn.Module
-        A model of transformers, without a head.
-    hidden_states : callable
-        From the body and a batch to hidden states, (B, L, D).
-    weight_KD, bias_K : Tensor
-        The probe.
-    """
+    """A frozen model of transformers with a linear layer on the mean of its hidden states over all tokens."""
 
     def __init__(self, body: Any, hidden_states: HiddenStates, weight_KD: torch.Tensor, bias_K: torch.Tensor) -> None:
         super().__init__()
@@ -61,30 +51,17 @@ class ProbedClassifier(nn.Module):
 
     @classmethod
     def read(cls, folder: Path, body: Any, hidden_states: HiddenStates) -> ProbedClassifier:
-        """Read the probe of a folder whose body is loaded.
-
-        Raises
-        ------
-        InputError
-            When the file is damaged.
-        """
+        """Return the probe of a folder whose body is loaded."""
         try:
             parts = load_file(folder / PROBE)
             return cls(body, hidden_states, parts["weight"], parts["bias"]).eval()
         except (OSError, KeyError, SafetensorError) as error:
-            raise InputError(
-                f"{folder / PROBE}: cannot be read ({one_line(error)}); fine-tune the model again"
-            ) from None
+            message = f"{folder / PROBE}: cannot be read ({one_line(error)}); fine-tune the model again"
+            raise InputError(message) from None
 
 
 def mean_over_tokens(states_BLD: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Average hidden states over all tokens that are no padding, special ones included, as the published pooling does.
-
-    Returns
-    -------
-    Tensor
-        float32 (B, D).
-    """
+    """Return the mean over all tokens but padding, special ones included, as published: float32 (B, D)."""
     states_BLD = states_BLD.float()
     mask_BL = batch.get("attention_mask")
     if mask_BL is None:

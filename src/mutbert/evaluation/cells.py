@@ -21,15 +21,14 @@ from mutbert.evaluation.kmer import kmer_baseline
 from mutbert.evaluation.results import Cell, fingerprint
 from mutbert.evaluation.task_files import load_task, task_file
 from mutbert.files import sha256_of
-from mutbert.genome.store import ProbabilisticGenome
 from mutbert.scoring.metrics import evaluate
 from mutbert.training.classifier import (
-    LabelledInputs,
     classifier_logits,
     finetune_classifier,
     scores_and_labels,
     unplaced,
 )
+from mutbert.training.classifier_data import LabelledInputs
 from mutbert.training.linear import embed_sequences, fit_linear
 
 if TYPE_CHECKING:
@@ -38,9 +37,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mutbert.encoders.adapter import Encoder
+    from mutbert.evaluation.eqtl import VariantEmbeddings
+    from mutbert.evaluation.eqtl_table import Variants
     from mutbert.evaluation.run import GridRequest
     from mutbert.evaluation.suites import Suite
     from mutbert.evaluation.task_files import LoadedTask
+    from mutbert.genome.store import ProbabilisticGenome
     from mutbert.training.finetune_settings import FinetuneSettings
 
     Made = tuple[dict[str, Any], npt.NDArray[Any], npt.NDArray[Any]]
@@ -243,7 +245,7 @@ class EqtlCells:
         before = self._embedded.cache_info().misses
         embeddings, parameters, tokens = self._embedded(cell.model, cell.protocol)
         head, feature = cell.method.split(", ")
-        found = evaluate_variants(embeddings, read.table, task, protocol, head=head, feature=feature, seed=cell.seed)
+        found = evaluate_variants(embeddings, task, protocol, head=head, feature=feature, seed=cell.seed)
         rows = {"train": len(found.train_rows), "test": len(found.test_rows)}
         same = {"duplicates": 0, "in_train": 0, "dropped": 0, "sha256": read.source.sha256}
         record = {
@@ -254,7 +256,7 @@ class EqtlCells:
             "parameters": parameters,
             "tokens": tokens if self._embedded.cache_info().misses > before else 0,
             "note": "",
-            "rows": {**rows, "split_by": read.table.split_by, "unused": found.unused, "saved": embeddings.saved},
+            "rows": {**rows, "split_by": read.split_by, "unused": found.unused, "saved": embeddings.saved},
             "splits": [{"split": name, "examples": count, **same} for name, count in rows.items()],
             "sources": [{"split": "all", **vars(read.source)}],
             "identity": {
@@ -267,13 +269,13 @@ class EqtlCells:
         }
         return record, found.labels, found.scores
 
-    def _read(self) -> tuple[Any, Any, str]:
+    def _read(self) -> tuple[Variants, ProbabilisticGenome, str]:
         read = read_variants(task_file(self._suite, self._root, "", "train") or "", self._eqtl.columns)
         genome = open_genome(self._reference, read.table)
-        word = genome.identity if isinstance(genome, ProbabilisticGenome) else sha256_of(Path(self._reference))
+        word = genome.identity if genome.manifest else sha256_of(Path(self._reference))
         return read, genome, word
 
-    def _embed(self, model: str, name: str) -> tuple[Any, int, int]:
+    def _embed(self, model: str, name: str) -> tuple[VariantEmbeddings, int, int]:
         read, genome, _ = self._data()
         encoder, protocol = self._encoder(model), self._eqtl.protocols[name]
         longest = self._eqtl.length + 2 * protocol.special_tokens
@@ -281,8 +283,5 @@ class EqtlCells:
         scaling = {"type": "dynamic", "factor": protocol.rope_factor} if own and protocol.rope_factor else None
         # All seeds of a protocol share what is embedded, so fresh weights are those of the first.
         body, parameters = _body(encoder, longest, scaling, protocol.first_seed)
-        frequencies = own and isinstance(genome, ProbabilisticGenome)
-        embeddings = embed_variants(
-            encoder, body, read.table, genome, protocol, self._eqtl.length, frequencies=frequencies
-        )
-        return embeddings, parameters, len(embeddings.window_UD) * longest
+        embeddings = embed_variants(encoder, body, read, genome, protocol, self._eqtl.length)
+        return embeddings, parameters, len(embeddings.key_U) * longest

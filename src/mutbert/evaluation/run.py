@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -42,18 +43,18 @@ _FULL_DISK: Final = {errno.ENOSPC, errno.EDQUOT}
 class GridRequest:
     """What to run."""
 
-    suites: tuple[str, ...]  # names of shipped suites, or YAML files
-    data: Mapping[str, str]  # by the suite's name, its folder or hf://datasets/OWNER/NAME[@REVISION]
-    models: tuple[str, ...] = ()  # PATH or NAME=PATH, as for `open_encoder`
-    methods: tuple[str, ...] = ("full",)
-    protocols: tuple[str, ...] = PROTOCOLS
+    suites: tuple[str, ...] = ()  # names of shipped suites (tfbs, nt, eqtl), or YAML files
+    data: Mapping[str, str] = MappingProxyType({})  # of each suite, a folder or hf://datasets/OWNER/NAME[@REVISION]
+    models: tuple[str, ...] = ()  # known names, folders or repositories; random:PATH for fresh weights
+    methods: tuple[str, ...] = ("full",)  # full, lora or probe
+    protocols: tuple[str, ...] = PROTOCOLS  # published or corrected; by default both
     tasks: tuple[str, ...] = ()  # TASK or SUITE/TASK; all where empty
     seeds: int | None = None  # how many, in place of the protocols' own number
-    first_seed: int | None = None  # in place of the protocols'
-    settings: tuple[str, ...] = ()  # PROTOCOL.KEY=VALUE changes a protocol, KEY=VALUE both
-    baselines: bool = True  # k-mers and a CNN too
-    drop_leaks: bool = False  # training sequences that validation or test data have
-    genome: str | None = None  # its allele frequencies for MutBERT; for eQTL the reference too
+    first_seed: int | None = None  # the first seed, in place of the protocols'
+    settings: tuple[str, ...] = ()  # changes of protocols, such as corrected.finetune.learning_rate=1e-4
+    baselines: bool = True  # run k-mers and a CNN too
+    drop_leaks: bool = False  # drop training sequences that validation or test data have, on either strand
+    genome: str | None = None  # a store: allele frequencies for MutBERT; for eQTL the reference too
     fasta: str | None = None  # for eQTL, the reference
     trust_remote_code: bool = False
 

@@ -1,67 +1,47 @@
 """``mutbert bench vep``: a model's scores of labelled variants, next to what needs no model.
 
-Shape suffixes: N rows of the table, A those that are scored and labelled, P predictors, F fields of a scorer.
+The folder has ``vep.json``, all numbers and their origin; ``scores.parquet``, a row for each of the table's, with all
+predictors; ``table.csv``, the numbers; and ``report.html``. Shape suffixes: A alleles, F fields of a scorer.
 """
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
+import polars as pl
 
-from mutbert.effects.alleles import Alleles, Kind, Reason
+from mutbert.effects.alleles import COMPARED, Alleles, Kind, Reason
 from mutbert.effects.scores import ScoreSettings, TokenScorer, open_scorer
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.inputs import place_windows
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
-from mutbert.evaluation.vep_baselines import KIND_NAMES, Predictor, names_of, trivial_baselines
-from mutbert.evaluation.vep_parts import (
-    ALL,
-    DIRECTIONS,
-    Measured,
-    Measuring,
-    Split,
-    compared_columns,
-    count_steps,
-    measure_parts,
-)
-from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, LabelledVariants, VepColumns, read_labelled
-from mutbert.files import atomic_directory, check_output
+from mutbert.evaluation.vep_baselines import Predictor, only_snvs, trivial_baselines
+from mutbert.evaluation.vep_parts import KIND_NAMES, measure_parts, metrics_of
+from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, VARIANT_COLUMNS, Labels, VepColumns, read_labelled
+from mutbert.files import atomic_directory, check_output, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import model_hash
 from mutbert.progress import progress_bar
 from mutbert.regions import names_text
-from mutbert.reports.vep import METRIC_NAMES, write_vep_page, write_vep_table
-from mutbert.reports.vep_results import Shown, VepPart, VepReport
+from mutbert.reports.vep import METRIC_NAMES, RESULT, SCORES, write_page_of
 from mutbert.scoring.resampling import INTERVAL_METHOD
 from mutbert.training.provenance import provenance_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import numpy.typing as npt
-
-    from mutbert.arrays import Float64, Int64
+    from mutbert.arrays import Float64
     from mutbert.effects.scores import Scorer
     from mutbert.model import MutBertForMaskedLM
     from mutbert.progress import Advance
 
-    Texts = npt.NDArray[np.object_]
     Model = str | Path | MutBertForMaskedLM
 
-VERSION: Final = 1
-"""Of ``vep.json``."""
-RESULT: Final = "vep.json"
-SCORES: Final = "scores.parquet"
 TABLE: Final = "table.csv"
-REPORT: Final = "report.html"
-RESAMPLES: Final = 1000
-
 DUPLICATE: Final = "duplicate"
 CONTRADICTORY: Final = "contradictory"
 
@@ -73,487 +53,316 @@ _REASONS: Final = {
     **{reason.text: reason.meaning for reason in Reason},
 }
 _MOST_MISMATCHES: Final = 0.1
-# Rounded up to whole windows where these are shared.
-_ALLELES_AT_ONCE: Final = 2000
-# Below this share of the labelled variants that are compared, the reader is told.
+# Below this share of the labelled variants that are compared, the report has a note.
 _FEW_COMPARED: Final = 0.9
-# From here on, labels may have been made from a baseline; where so many variants of either side say so.
-_FOLLOWED: Final = {"auroc": 0.99, "spearman": 0.99}
+# From here on, labels may have been made from a baseline; where there are so many variants on either side.
+_FOLLOWED: Final = 0.99
 _ENOUGH: Final = 5
-
-
-@dataclass(frozen=True)
-class VepResult:
-    """What `evaluate_variant_effects` gives.
-
-    Parameters
-    ----------
-    output : Path
-        The folder.
-    report : VepReport
-        Every number of the report.
-    """
-
-    output: Path
-    report: VepReport
+_APPLIES: Final[dict[str, Callable[[set[int]], bool]]] = {
+    **dict.fromkeys(("LLR", "ENT", "ULLR"), only_snvs),
+    "PLLR": lambda kinds: Kind.SNV not in kinds,
+    "LLR or PLLR": lambda kinds: {Kind.SNV} < kinds,
+}
 
 
 def evaluate_variant_effects(
-    models: Model | Sequence[Model],
-    genome: str | Path | ProbabilisticGenome,
-    variants: str | Path,
-    output: str | Path,
-    *,
-    columns: VepColumns,
-    settings: ScoreSettings | None = None,
-    surroundings: str = "reference",
-    direction: str | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    trust_remote_code: bool = False,
-    force: bool = False,
-    progress: bool = False,
-) -> VepResult:
-    """Measure how well a model's scores tell labels of variants, next to trivial baselines.
+    models: Model | Sequence[Model], genome: str | Path | ProbabilisticGenome, variants: str | Path, output: str | Path,
+    *, columns: VepColumns, settings: ScoreSettings | None = None, surroundings: str = "reference",
+    direction: str | None = None, resamples: int = 1000, seed: int = 0, trust_remote_code: bool = False,
+    force: bool = False, progress: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure how well a model's scores predict labels of variants, next to trivial baselines.
 
     Parameters
     ----------
     models : str, Path or MutBertForMaskedLM, or a sequence of these
-        Checkpoints of MutBERT or any other model, or names of ``mutbert bench list``, ``NAME=PLACE`` to give one a
-        name; or loaded models, which run where they are. Models that read tokens have the scores of
-        `mutbert.effects.scores.TokenScorer`.
+        Checkpoints of MutBERT or any other model, or names of ``mutbert bench list``; ``NAME=PATH`` names one. Loaded
+        models run where they are. Models that read tokens have the scores of `mutbert.effects.scores.TokenScorer`.
     genome : str, Path or ProbabilisticGenome
-        The store of the assembly that the variants are of.
-    variants : str or Path
-        As for `mutbert.evaluation.vep_table.read_labelled`.
-    output : str or Path
-        The folder to make: ``vep.json``, ``scores.parquet``, ``table.csv`` and ``report.html``.
+        The store of the variants' assembly.
+    variants, output : str or Path
+        CSV, TSV, Parquet, VCF or BCF, or ``hf://...``, positions 1-based; and the folder to make.
     columns : VepColumns
-        Which columns or INFO fields mean what.
+        The meaning of columns or INFO fields.
     settings : ScoreSettings, optional
         How alleles are scored, the same for all models.
     surroundings : {"reference", "population"}
-        What stands around variants.
+        The sequence around variants.
     direction : {"damaging", "tolerated", "either"}, optional
-        Which variants are positive: those that a model finds unusual, those that it finds usual; or each score and
-        each baseline is turned to where it is better. By default the first for two classes, and the last for several
-        and for numbers, where nothing else is possible.
-    resamples : int
-        Of intervals and p-values.
-    seed : int
-        Of the random draws; the same one gives the same files.
-    trust_remote_code : bool
-        Run code that comes with a checkpoint; no model that is known by name needs any.
-    force : bool
-        Replace the folder where it exists.
-    progress : bool
-        Show progress on standard error.
+        Which variants are positive: those that a model finds unusual, those that it finds usual; or each predictor is
+        turned to where it is better. By default the first for two classes, otherwise the last, the only one possible.
+    resamples, seed : int
+        Of intervals and p-values; the same seed results in the same files.
+    trust_remote_code, force, progress : bool
+        Run code that comes with a checkpoint; replace the folder where it exists; show progress on standard error.
 
     Returns
     -------
-    VepResult
+    dict
+        The content of ``vep.json``.
 
     Raises
     ------
     InputError
-        When something cannot be opened or read, a column is missing, labels are of one class, no variant can be used,
-        or more than a tenth of the reference alleles are not the genome's.
-    MissingExtraError
-        When a library is needed and not installed.
+        When an input cannot be used, labels are of one class, or over a tenth of REF alleles are not the genome's.
     """
     folder = Path(output)
-    columns.check()
     if surroundings not in {"reference", "population"}:
         raise InputError(f"surroundings is {surroundings!r}; it must be reference or population")
     if resamples < 1 or seed < 0:
-        raise InputError(f"resamples is {resamples} and seed {seed}; give at least 1, and a seed from 0 on")
-    named = _named(cast("Sequence[Model]", models) if isinstance(models, list | tuple) else [cast("Model", models)])
+        raise InputError(f"resamples is {resamples} and seed {seed}; use at least 1, and a seed from 0 on")
+    named = _named(list(models) if isinstance(models, list | tuple) else [cast("Model", models)])
     inputs = [path for path in (genome, variants, *named.values()) if isinstance(path, str | Path)]
     check_output(folder, force=force, directory=True, inputs=inputs)
-    table = read_labelled(variants, columns)
-    direction = _direction(direction, table.labels.problem)
-    opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
-    scorers = {
-        name: _open(name, model, opened, surroundings, settings or ScoreSettings(), trust_remote_code=trust_remote_code)
-        for name, model in named.items()
-    }
+    table, labels = read_labelled(variants, columns)
+    direction = _direction(direction, labels.problem)
+    store = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
+    settings, trust = settings or ScoreSettings(), {"trust_remote_code": trust_remote_code}
+    scorers = {name: _open(name, model, store, surroundings, settings, **trust) for name, model in named.items()}
     # What is too long for one of them is scored by none, so that all are compared on the same variants.
     shortest = min(scorers.values(), key=lambda scorer: scorer.settings.longest)
-    found = _find(table, shortest)
-    _check_usable(table, found, opened)
-
-    used = np.flatnonzero(found.reason_N == "")
-    alleles = found.alleles.take(used)
-    predictors: list[Predictor] = []
-    values: list[Float64] = []
-    made_of: dict[str, Any] = {}
-    with progress_bar("scoring", len(named) * len(alleles), unit="alleles", show=progress) as advance:
-        for name, scorer in scorers.items():
-            own, value_AF = _scores(name, scorer, alleles, advance)
-            predictors += own
-            values.append(value_AF)
-            used_settings = replace(scorer.settings, longest=shortest.settings.longest)
-            made_of[name] = {"sha256": model_hash(scorer.model), "settings": _said(used_settings)}
-    context = max(entry["settings"]["context"] for entry in made_of.values())
-    baselines = trivial_baselines(
-        opened,
-        alleles,
-        context,
-        table.labels.label_N[used],
-        table.labels.problem,
-        frequency_A=None if table.frequency_N is None else table.frequency_N[used],
-        splice_A=None if table.splice_N is None else table.splice_N[used],
-    )
-    measured = Measured(
-        (*predictors, *baselines.predictors),
-        np.concatenate([*values, baselines.value_AP], axis=1),
-        alleles.kind_A,
-        table.labels.label_N[used],
-        table.labels.problem,
-        table.labels.classes,
-        None if table.groups is None else [table.groups[row] for row in used.tolist()],
-    )
-    with progress_bar("resampling", count_steps(measured), unit="comparisons", show=progress) as advance:
-        parts, note = measure_parts(measured, Measuring(direction, resamples, seed), advance)
-    meanings = _REASONS | {Reason.TOO_LONG.text: f"more than {shortest.settings.longest:,} bases change"}
-    report = VepReport(
-        Path(table.source.place).name,
-        table.labels.problem,
-        table.labels.classes,
-        len(table),
-        {name: int(count) for kind, name in KIND_NAMES.items() if (count := (alleles.kind_A == kind).sum())},
-        found.counts,
-        {reason: meanings[reason] for reason in found.counts},
-        _left_out(table, found),
-        tuple(parts),
-        _facts(table, opened, made_of, surroundings, resamples, seed),
-        (*_notes(parts, table, found), *baselines.notes, *([note] if note else [])),
-        INTERVAL_METHOD,
-        direction,
-    )
-    made = {
-        "variants": asdict(table.source),
-        "columns": {name: value for name, value in asdict(columns).items() if value},
-        "models": made_of,
-        "surroundings": surroundings,
-        "resamples": resamples,
-        "seed": seed,
-        **provenance_of([opened]),
-    }
+    alleles = shortest.find(*(table[name].to_list() for name in VARIANT_COLUMNS))
+    table, repeated = _with_reasons(table, alleles, labels.problem)
+    counts = _counts(table, shortest.settings.longest)
+    _check_usable(table, alleles, labels, store, counts["not_used"])
+    used = table.filter(pl.col("reason").is_null())
+    found, lacking = _predict(used, alleles.take(used["row"].to_numpy()), scorers, store, labels.problem, progress)
+    values = {name: np.where(np.isfinite(value_A), value_A, np.nan) for name, (_, value_A) in found.items()}
+    used = used.with_columns(pl.Series(name, value_A, nan_to_null=True) for name, value_A in values.items())
+    predictors = {name: predictor for name, (predictor, _) in found.items()}
+    draws = {"resamples": resamples, "seed": seed}
+    with progress_bar("resampling", 1, show=progress) as advance:
+        parts, more = measure_parts(
+            used, predictors, labels.problem, labels.classes, advance, direction=direction, **draws
+        )
+    numbers = _table(parts)
+    result = {
+        "kind": "vep", "version": 2, "name": Path(labels.source.place).name, "problem": labels.problem,
+        "classes": list(labels.classes), "metrics": list(metrics_of(labels.problem)), "direction": direction, **counts,
+        "notes": [*labels.notes, *_notes(parts, numbers, repeated), *lacking, *more], "intervals": INTERVAL_METHOD,
+        "predictors": {name: {"model": one.model, "description": one.description} for name, one in predictors.items()},
+        "parts": parts,
+        "provenance": {
+            "variants": asdict(labels.source), "columns": {key: one for key, one in asdict(columns).items() if one},
+            "models": {name: _identity(one, shortest) for name, one in scorers.items()}, "surroundings": surroundings,
+            **draws, **provenance_of([store]),
+        },
+    }  # fmt: skip
+    whole = pl.concat([used, table.filter(pl.col("reason").is_not_null())], how="diagonal").sort("row")
+    shown = [*VARIANT_COLUMNS, "kind", "label", "target", *["group"] * ("group" in whole), *predictors]
     with atomic_directory(folder, force=force) as partial:
-        _write_scores(partial / SCORES, table, found, measured, used)
-        write_vep_table(partial / TABLE, report)
-        write_vep_page(partial / REPORT, report, _shown(measured))
-        whole = {"version": VERSION, **asdict(report), "made_of": made}
-        (partial / RESULT).write_text(json.dumps(_plain(whole), indent=1) + "\n", encoding="utf-8")
-    return VepResult(folder, report)
+        whole.select(*shown, pl.col("reason").fill_null("")).write_parquet(partial / SCORES)
+        numbers.write_csv(partial / TABLE)
+        write_json(partial / RESULT, result)
+        write_page_of(partial)
+    return result
 
 
 def _open(
-    name: str,
-    model: Model,
-    genome: ProbabilisticGenome,
-    surroundings: str,
-    settings: ScoreSettings,
-    *,
+    name: str, model: Model, genome: ProbabilisticGenome, surroundings: str, settings: ScoreSettings, *,
     trust_remote_code: bool,
-) -> Scorer:
-    """Return what scores by a model, MutBERT or any other."""
+) -> Scorer:  # fmt: skip
+    """Return the scorer of a model, MutBERT or any other."""
     if isinstance(model, str | Path):
         encoder = open_encoder(model, name=name, trust_remote_code=trust_remote_code)
         if isinstance(encoder, AutoEncoder):
             if surroundings != "reference":
-                raise InputError(f"{name}: reads tokens, not allele frequencies; give --surroundings reference")
+                raise InputError(f"{name}: reads tokens, not allele frequencies; use --surroundings reference")
             return TokenScorer(encoder, genome, settings)
     return open_scorer(model, genome, surroundings=surroundings, settings=settings)
 
 
 def _named(models: Sequence[Model]) -> dict[str, Model]:
-    """Give each model its name."""
+    """Return models by their names."""
     if not models:
-        raise InputError("no model was given; give --model FOLDER")
+        raise InputError("there is no model; add --model FOLDER")
     named: dict[str, Model] = {}
     for model in models:
-        place = model
-        if isinstance(model, str | Path):
-            name, equals, rest = str(model).partition("=")
-            # A folder may have the sign in its name.
-            if equals and not Path(str(model)).exists():
-                place = rest
-            else:
-                name = Path(str(model)).resolve().name if Path(str(model)).exists() else str(model)
-        else:
+        path = model
+        if not isinstance(model, str | Path):
             name = Path(str(model.config.name_or_path or type(model).__name__)).name
+        elif Path(model).exists():
+            # A folder may have the sign in its name.
+            name = Path(model).resolve().name
+        else:
+            name, equals, rest = str(model).partition("=")
+            path = rest if equals else model
         name = " ".join(name.split())
         if not name:
-            raise InputError(f"--model {model}: the name before = is empty; give NAME=PLACE")
+            raise InputError(f"--model {model}: the name before = is empty; write NAME=PATH")
         if name in named:
-            raise InputError(f"two models are called {name}; name one with --model NAME=PLACE")
-        named[name] = place
+            raise InputError(f"two models are called {name}; name one with --model NAME=PATH")
+        named[name] = path
     return named
 
 
 def _direction(direction: str | None, problem: str) -> str:
-    if direction is not None and direction not in DIRECTIONS:
-        raise InputError(f"direction is {direction!r}; it must be one of {', '.join(DIRECTIONS)}")
-    if problem == "binary":
-        return direction or "damaging"
-    if direction not in {None, "either"}:
+    """Return the direction to use."""
+    if direction not in {None, "damaging", "tolerated", "either"}:
+        raise InputError(f"direction is {direction!r}; it must be damaging, tolerated or either")
+    if problem != "binary" and direction not in {None, "either"}:
         raise InputError(f"direction is {direction}, which is for two classes; leave it out")
-    return "either"
+    return direction or ("damaging" if problem == "binary" else "either")
 
 
-class _Found(NamedTuple):
-    """The alleles of rows, and why some are not used; the reason is empty where they are."""
+def _with_reasons(table: pl.DataFrame, alleles: Alleles, problem: str) -> tuple[pl.DataFrame, int]:
+    """Return the table with each row's kind and why it is not used, and how many of the used repeat an allele.
 
-    alleles: Alleles
-    reason_N: Texts
-    counts: Mapping[str, int]
-    repeated: int
-
-
-def _find(table: LabelledVariants, scorer: Scorer) -> _Found:
-    alleles = scorer.find(table.contigs, table.positions, table.references, table.alternates)
+    Of effects, repeated alleles are used; of classes, the first alone, and none where their labels differ.
+    """
     assert len(alleles) == len(table), "a row has one alternate"
-    reason_N = table.labels.reason_N.copy()
-    words = np.array(["" if reason == Reason.SCORED else reason.text for reason in Reason], dtype=object)
-    # What is wrong with the variant is said before that it has no label.
-    reason_N = np.where(alleles.reason_A == Reason.SCORED, reason_N, words[alleles.reason_A]).astype(object)
-    repeated = _mark_repeated(table, alleles, reason_N)
-    counts = Counter(str(reason) for reason in reason_N.tolist() if reason)
-    return _Found(alleles, reason_N, dict(sorted(counts.items())), repeated)
+    kinds, reasons = np.array(["", *KIND_NAMES]), np.array([reason.text for reason in Reason])
+    fault = pl.Series("reason", reasons[alleles.reason_A]).replace(Reason.SCORED.text, None)
+    # What is wrong with the variant counts before what is wrong with its label.
+    table = table.with_row_index("row").with_columns(
+        pl.Series("kind", np.where(alleles.reason_A == Reason.SCORED, kinds[alleles.kind_A], "")),
+        reason=pl.coalesce(fault, "reason"),
+    )
+    columns = {"contig": alleles.contig_A, "start": alleles.start_A, "end": alleles.end_A}
+    same = table.select("reason", "target", pl.Series("inserted", alleles.inserted, dtype=pl.String)).with_columns(
+        pl.Series(name, value_A) for name, value_A in columns.items()
+    )
+    key = ["reason", "inserted", *columns]
+    used, repeats = same["reason"].is_null(), ~same.select(pl.struct(key).is_first_distinct()).to_series()
+    if problem == "regression":
+        return table, int((used & repeats).sum())
+    differs = same.select(pl.col("target").n_unique().over(key) > 1).to_series()
+    reason = pl.when(~used).then("reason").when(differs).then(pl.lit(CONTRADICTORY))
+    return table.with_columns(reason=reason.when(repeats).then(pl.lit(DUPLICATE))), 0
 
 
-def _mark_repeated(table: LabelledVariants, alleles: Alleles, reason_N: Texts) -> int:
-    """Mark rows of an allele that came before; of effects, such rows stay, and are counted."""
-    used = np.flatnonzero(reason_N == "")
-    if not len(used):
-        return 0
-    inserted = np.array([alleles.inserted[row] for row in used.tolist()], dtype=str)
-    columns = (alleles.contig_A, alleles.start_A, alleles.end_A, alleles.alternate_A)
-    _, text_U = np.unique(inserted, return_inverse=True)
-    key_U5 = np.stack([*(column[used].astype(np.int64) for column in columns), text_U], axis=1)
-    _, first, group_U = np.unique(key_U5, axis=0, return_index=True, return_inverse=True)
-    group_U = group_U.reshape(-1)
-    if table.labels.problem == "regression":
-        return len(used) - len(first)
-    label_U = table.labels.label_N[used]
-    differs_G = np.zeros(len(first), dtype=np.bool_)
-    differs_G[group_U[label_U != label_U[first][group_U]]] = True
-    later_U = np.arange(len(used)) != first[group_U]
-    reason_N[used[later_U]] = DUPLICATE
-    reason_N[used[differs_G[group_U]]] = CONTRADICTORY
-    return 0
+def _counts(table: pl.DataFrame, longest: int) -> dict[str, Any]:
+    """Return how many rows are used, by kind, and are not, by reason and by the label that was to be left out."""
+    used, left_out = table.filter(pl.col("reason").is_null()), table.filter(pl.col("reason") == LEFT_OUT)
+    reasons = table["reason"].drop_nulls().value_counts().sort("reason")
+    meanings = _REASONS | {Reason.TOO_LONG.text: f"more than {longest:,} bases change"}
+    return {
+        "rows": len(table),
+        "used": {name: count for name in KIND_NAMES if (count := int((used["kind"] == name).sum()))},
+        "not_used": dict(reasons.iter_rows()),
+        "reasons": {reason: meanings[reason] for reason in reasons["reason"]},
+        "left_out": dict(left_out["label"].value_counts().sort("label").iter_rows()),
+    }
 
 
-def _left_out(table: LabelledVariants, found: _Found) -> dict[str, int]:
-    """Count rows that were to be left out, by the label's value."""
-    return dict(sorted(Counter(table.texts[row] for row in np.flatnonzero(found.reason_N == LEFT_OUT)).items()))
-
-
-def _check_usable(table: LabelledVariants, found: _Found, genome: ProbabilisticGenome) -> None:
-    place, reason_A = table.source.place, found.alleles.reason_A
+def _check_usable(
+    table: pl.DataFrame, alleles: Alleles, labels: Labels, genome: ProbabilisticGenome, not_used: Mapping[str, int]
+) -> None:
+    """Raise an InputError where the genome is another one, or nothing can be compared."""
+    place, reason_A = labels.source.place, alleles.reason_A
     if (reason_A == Reason.CONTIG_NOT_IN_GENOME).all():
         raise InputError(
-            f"{place}: none of its contigs ({names_text(dict.fromkeys(table.contigs))}) is in {genome.path} "
-            f"({names_text(genome.contigs)}); give the genome of the table's species and assembly"
+            f"{place}: none of its contigs ({names_text(table['chromosome'].unique(maintain_order=True))}) is in "
+            f"{genome.path} ({names_text(genome.contigs)}); use the genome of the table's species and assembly"
         )
     wrong = int((reason_A == Reason.REFERENCE_MISMATCH).sum())
-    compared = int(np.isin(reason_A, [Reason.SCORED, Reason.REFERENCE_MISMATCH, Reason.NOT_A_CHANGE]).sum())
+    compared = int(np.isin(reason_A, COMPARED).sum())
     if wrong > _MOST_MISMATCHES * compared:
         raise InputError(
             f"{place}: the reference allele is not what {genome.path} has in {wrong:,} of {compared:,} variants, more "
-            f"than {100 * _MOST_MISMATCHES:.0f} %; give the genome of the table's assembly, and 1-based positions"
+            f"than {100 * _MOST_MISMATCHES:.0f} %; use the genome of the table's assembly, and 1-based positions"
         )
-    used = np.flatnonzero(found.reason_N == "")
-    said = ", ".join(f"{reason} ({count:,})" for reason, count in found.counts.items())
-    if not len(used):
-        raise InputError(f"{place}: no variant can be used: {said}; give other variants, or another genome")
-    label_U = table.labels.label_N[used]
-    if len(np.unique(label_U)) == 1:
-        classes = table.labels.classes
-        value = f"{label_U[0]:g}" if table.labels.problem == "regression" else classes[int(label_U[0])]
+    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in not_used.items())
+    targets = table.filter(pl.col("reason").is_null())["target"]
+    if not len(targets):
+        raise InputError(f"{place}: no variant can be used: {reasons}; use other variants, or another genome")
+    if targets.n_unique() == 1:
+        value = f"{targets[0]:g}" if labels.problem == "regression" else labels.classes[int(targets[0])]
         raise InputError(
-            f"{place}: the labels of all {len(used):,} variants that can be used are one, {value}"
-            + (f" (not used: {said})" if said else "")
-            + "; give variants of both classes, or name others with --positive"
+            f"{place}: the labels of all {len(targets):,} variants that can be used are one, {value} (not used: "
+            f"{reasons or 'none'}); add variants of other classes, or name others with --positive"
         )
 
 
-def _scores(name: str, scorer: Scorer, alleles: Alleles, advance: Advance) -> tuple[list[Predictor], Float64]:
-    """Score alleles; gives each field as a predictor, and what is made of them."""
-    value_AF = _score_in_chunks(scorer, alleles, advance)
-    snv, others = (Kind.SNV,), (Kind.MNV, Kind.INDEL)
-    columns: list[tuple[Predictor, Float64]] = []
-    by_name = {field.name: value_AF[:, number] for number, field in enumerate(scorer.fields)}
-    for field in scorer.fields:
-        kinds = {"LLR": snv, "ENT": snv, "ULLR": snv, "PLLR": others}.get(field.name, (*snv, *others))
-        # The lower its entropy, the more a position is expected to be what it is.
-        extreme = field.extreme or -1
-        columns.append((Predictor(field.name, name, field.description, extreme, kinds), by_name[field.name]))
-        if field.name in {"LLR", "PLLR", "ULLR"}:
-            words = f"absolute value of {field.name}"
-            columns.append((Predictor(f"|{field.name}|", name, words, 1, kinds), np.abs(by_name[field.name])))
-    if "PLLR" in by_name:
-        both_A = np.where(alleles.kind_A == Kind.SNV, by_name["LLR"], by_name["PLLR"])
-        words = "LLR of SNVs and PLLR of MNVs and indels, which are not on one scale"
-        mixed = [
-            (Predictor("LLR or PLLR", name, words, -1, mixed=True), both_A),
-            (Predictor("|LLR or PLLR|", name, f"absolute value of {words}", 1, mixed=True), np.abs(both_A)),
-        ]
-        columns = [*mixed, *columns]
-    there = {int(kind) for kind in np.unique(alleles.kind_A)}
-    # Such as PLLR where all are SNVs.
-    columns = [
-        (predictor, value_A)
-        for predictor, value_A in columns
-        if there & set(predictor.kinds) and (not predictor.mixed or len(there) > 1)
-    ]
-    return [predictor for predictor, _ in columns], np.stack([value_A for _, value_A in columns], axis=1)
+def score_alleles(scorer: Scorer, alleles: Alleles, advance: Advance, at_once: int = 2000) -> Float64:
+    """Return scores (A, F), computed for some alleles at once in the order of the genome, whatever that of the table.
 
-
-def _score_in_chunks(scorer: Scorer, alleles: Alleles, advance: Advance) -> Float64:
-    """Score alleles by their place in the genome, whatever the order of the table."""
+    `at_once` is rounded up to whole windows, whose alleles may be masked together.
+    """
     order = np.lexsort((alleles.start_A, alleles.contig_A))
     contig, start = alleles.contig_A[order], alleles.start_A[order]
     length = np.array(list(scorer.genome.lengths.values()), dtype=np.int64)[contig]
-    context, windows = scorer.settings.context, scorer.settings.windows
-    assert context is not None, "a scorer fills it in"
-    # A chunk ends between windows, whose alleles may be masked together. At a contig's end several cells of the grid
-    # have one window.
-    window = place_windows(start, length, context, windows).start_P
-    new = np.flatnonzero((np.diff(contig) != 0) | (np.diff(window) != 0)) + 1
-    ends: list[int] = []
-    for end in [*new.tolist(), len(order)]:
-        if end - (ends[-1] if ends else 0) >= _ALLELES_AT_ONCE or end == len(order):
-            ends.append(end)
+    # At a contig's end several cells of the grid have one window.
+    window = place_windows(start, length, scorer.context, scorer.settings.windows).start_P
+    is_new = np.diff(contig, prepend=-1).astype(bool) | np.diff(window, prepend=-1).astype(bool)
+    first = np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))
     value_AF = np.full((len(alleles), len(scorer.fields)), np.nan)
-    for begin, end in zip([0, *ends[:-1]], ends, strict=True):
-        rows = order[begin:end]
+    for rows in np.split(order, np.flatnonzero(np.diff(first // at_once)) + 1):
         value_AF[rows] = scorer.score(alleles.take(rows), advance)
     return value_AF
 
 
-def _said(settings: ScoreSettings) -> dict[str, Any]:
-    said = asdict(settings)
-    # It changes nothing but how long it takes.
-    said.pop("batch_size")
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in said.items()}
+def _predict(
+    used: pl.DataFrame, alleles: Alleles, scorers: Mapping[str, Scorer], genome: ProbabilisticGenome, problem: str,
+    progress: bool,
+) -> tuple[dict[str, tuple[Predictor, Float64]], list[str]]:  # fmt: skip
+    """Return all predictors with their values, models first, and notes on those that are missing."""
+    found: dict[str, tuple[Predictor, Float64]] = {}
+    with progress_bar("scoring", len(scorers) * len(alleles), unit="alleles", show=progress) as advance:
+        for name, scorer in scorers.items():
+            found |= _predictors(name, scorer, alleles, score_alleles(scorer, alleles, advance))
+    context = max(scorer.context for scorer in scorers.values())
+    baselines, notes = trivial_baselines(genome, alleles, used, problem, context)
+    return found | baselines, notes
 
 
-def _facts(
-    table: LabelledVariants,
-    genome: ProbabilisticGenome,
-    made_of: Mapping[str, Any],
-    surroundings: str,
-    resamples: int,
-    seed: int,
-) -> dict[str, str]:
-    facts = {"variants": f"{table.source.place}, SHA-256 {table.source.sha256[:12]}", "genome": genome.path.name}
-    for name, entry in made_of.items():
-        bases = f", context {entry['settings']['context']}" if len(made_of) > 1 else ""
-        facts[f"model {name}"] = f"SHA-256 {entry['sha256'][:12]}{bases}"
-    said = next(iter(made_of.values()))["settings"]
-    facts["scoring"] = ", ".join(
-        f"{key} {', '.join(value) if isinstance(value, list) else value}"
-        for key, value in said.items()
-        if value is not None and (key != "context" or len(made_of) == 1)
-    )
-    facts["surroundings"] = surroundings
-    facts["resamples, seed"] = f"{resamples:,}, {seed}"
-    return facts
-
-
-def _notes(parts: Sequence[VepPart], table: LabelledVariants, found: _Found) -> list[str]:
-    notes = list(table.labels.notes)
-    first = parts[0]
-    if first.rows and first.compared < _FEW_COMPARED * first.variants:
-        lacking = [f"{row.predictor} ({row.missing:,})" for row in first.rows if row.missing]
-        notes.append(
-            f"Only {first.compared:,} of {first.variants:,} variants are compared, since others lack "
-            f"{', '.join(lacking)}. If values are missing for a reason that has to do with the label, this is another "
-            "question than that of all variants."
-        )
-    if found.repeated:
-        notes.append(
-            f"{found.repeated:,} rows are of an allele that came before; they stay, but are not independent, so that "
-            "intervals are too narrow."
-        )
-    return [*notes, *_followed(parts)]
-
-
-def _followed(parts: Sequence[VepPart]) -> list[str]:
-    """Say which baselines labels follow, each where it is seen first."""
-    notes: dict[str, str] = {}
-    for part in parts:
-        positives = part.compared_positives
-        sides = [part.compared] if positives is None else [positives, part.compared - positives]
-        if min(sides) < _ENOUGH:
-            continue
-        for row in part.rows:
-            metric, measure = next(iter(row.measures.items()))
-            if not row.model and abs(measure.value) >= _FOLLOWED[metric]:
-                notes.setdefault(
-                    row.predictor,
-                    f"Labels follow the trivial baseline {row.predictor} ({part.name}, {part.target}: "
-                    f"{METRIC_NAMES[metric]} {measure.value:.3f}). They may have been made from it, or the variants "
-                    "chosen by it; how a model compares with it then says little.",
-                )
-    return list(notes.values())
-
-
-def _shown(measured: Measured) -> Shown:
-    everything = Split(ALL, np.ones(len(measured.kind_A), dtype=np.bool_))
-    chosen, _, common_A = compared_columns(measured, everything)
-    names = names_of(measured.predictors)
-    histograms = {}
-    masked = any(predictor.name in {"LLR", "PLLR"} for predictor in measured.predictors)
-    drawn = {"LLR", "PLLR"} if masked else {"ULLR"}
-    for number, predictor in enumerate(measured.predictors):
-        if predictor.model and predictor.name in drawn:
-            has_A = np.isfinite(measured.value_AP[:, number])
-            if has_A.any():
-                histograms[names[number]] = (measured.value_AP[has_A, number], measured.target_A[has_A])
-    scores = {names[number]: measured.value_AP[common_A, number] for number in chosen}
-    return Shown(measured.target_A[common_A], scores, histograms)
-
-
-def _write_scores(path: Path, table: LabelledVariants, found: _Found, measured: Measured, used: Int64) -> None:
-    """Write a row for each row of the table, with every predictor, and why one is not used."""
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    kinds = np.array(["", *KIND_NAMES.values()], dtype=object)[found.alleles.kind_A]
-    kinds[found.alleles.reason_A != Reason.SCORED] = ""
-    columns: dict[str, Any] = {
-        "chromosome": pa.array(table.contigs, pa.string()),
-        "position": pa.array(table.positions, pa.int64()),
-        "ref": pa.array(table.references, pa.string()),
-        "alt": pa.array(table.alternates, pa.string()),
-        "kind": pa.array(kinds.tolist(), pa.string()),
-        "label": pa.array(table.texts, pa.string()),
-        "target": pa.array(table.labels.label_N, from_pandas=True),
+def _predictors(name: str, scorer: Scorer, alleles: Alleles, value_AF: Float64) -> dict[str, tuple[Predictor, Float64]]:
+    """Return each of a model's scores, and what is derived from them, as a predictor with its values."""
+    there = set(alleles.kind_A.tolist())
+    columns = {
+        field.name: (field.description, field.extreme or -1, value_AF[:, index])
+        for index, field in enumerate(scorer.fields)
     }
-    if table.groups is not None:
-        columns["group"] = pa.array(table.groups, pa.string())
-    for number, name in enumerate(names_of(measured.predictors)):
-        value_N = np.full(len(table), np.nan)
-        value_N[used] = measured.value_AP[:, number]
-        columns[name] = pa.array(value_N, from_pandas=True)
-    columns["reason"] = pa.array(found.reason_N.tolist(), pa.string())
-    pa.parquet.write_table(pa.table(columns), path)
+    if "PLLR" in columns:
+        both_A = np.where(alleles.kind_A == Kind.SNV, columns["LLR"][2], columns["PLLR"][2])
+        words = "LLR of SNVs and PLLR of MNVs and indels, which are not on one scale"
+        columns = {"LLR or PLLR": (words, -1, both_A), **columns}
+    found = {}
+    for field, (words, extreme, value_A) in columns.items():
+        applies = _APPLIES.get(field, bool)
+        # Not PLLR where all are SNVs.
+        if any(applies(kinds) for kinds in (there, *({kind} for kind in there))):
+            found[f"{name} {field}"] = Predictor(name, words, extreme, applies), value_A
+            if field.endswith("LLR"):
+                found[f"{name} |{field}|"] = Predictor(name, f"absolute value of {field}", 1, applies), np.abs(value_A)
+    return found
 
 
-def _plain(value: Any) -> Any:
-    """Make JSON of a report: what is not a number becomes null, and tuples with names stay mappings."""
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: _plain(entry) for name, entry in value._asdict().items()}
-    if isinstance(value, dict):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    return value
+def _identity(scorer: Scorer, shortest: Scorer) -> dict[str, Any]:
+    """Return what identifies a model and its scores."""
+    settings = asdict(scorer.settings) | {"longest": shortest.settings.longest}
+    del settings["batch_size"]  # which changes the time alone
+    return {"sha256": model_hash(scorer.model), "settings": settings}
+
+
+def _notes(parts: Sequence[dict[str, Any]], numbers: pl.DataFrame, repeated: int) -> Iterator[str]:
+    """Yield what the reader should know first: variants that are not compared or repeat, labels like a baseline."""
+    first = parts[0]
+    if first["rows"] and first["compared"] < _FEW_COMPARED * first["variants"]:
+        lacking = ", ".join(f"{row['predictor']} ({row['missing']:,})" for row in first["rows"] if row["missing"])
+        yield (
+            f"Only {first['compared']:,} of {first['variants']:,} variants are compared, since others lack {lacking}. "
+            "If values are missing for a reason related to the label, this is another question than that of all "
+            "variants."
+        )
+    if repeated:
+        yield f"{repeated:,} rows are of an allele that came before; they are used, so that intervals are too narrow."
+    if numbers.is_empty():
+        return
+    metric = "auroc" if "auroc" in numbers else "spearman"
+    either = pl.min_horizontal("compared", "positives", pl.col("compared") - pl.col("positives")) >= _ENOUGH
+    followed = numbers.filter((pl.col("model") == "") & (pl.col(metric).abs() >= _FOLLOWED) & either)
+    followed = followed.unique("predictor", keep="first", maintain_order=True)
+    for name, part, target, value in followed.select("predictor", "part", "target", metric).iter_rows():
+        yield (
+            f"Labels follow the trivial baseline {name} ({part}, {target}: {METRIC_NAMES[metric]} {value:.3f}). They "
+            "may have been made from it, or the variants chosen by it; how a model compares with it then means little."
+        )
+
+
+def _table(parts: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """Return every number of the parts, a row for each part, target and predictor."""
+    names = {"name": "part", "target": "target", "variants": "variants", "compared": "compared"}
+    names |= {"compared_positives": "positives"}
+    rows = [{names[key]: part[key] for key in names} | row for part in parts for row in part["rows"]]
+    return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col(pl.Float64).round(9))

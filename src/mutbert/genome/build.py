@@ -71,14 +71,14 @@ def build_genome(
     samples: str | Path | Sequence[str] | None = None,
     population: str | None = None,
     sample: str | None = None,
-    filters: Sequence[str] = FILTERS,
+    filters: Sequence[str] = ("PASS", "."),
     contigs: Sequence[str] | None = None,
     workers: int = 1,
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
 ) -> BuildReport:
-    """Build a probabilistic genome.
+    """Build a probabilistic genome from a reference and a population's variants.
 
     At a position where the alternate single-nucleotide alleles of all records together have a frequency above
     `min_frequency`, the distribution is theirs, and REF has the rest; everywhere else it is the reference's.
@@ -87,29 +87,29 @@ def build_genome(
     Parameters
     ----------
     fasta, vcf : path or sequence of paths
-        The reference and the population's variants, VCF or BCF; ``PREFIX=FILE`` puts a prefix before the contigs' names
+        Reference, plain, gzip or bgzip; variants, VCF or BCF. ``PREFIX=FILE`` prefixes the contigs' names
         (``human.chr1``), so that one genome can hold several species.
     output : path
-        The store to write, by custom ``NAME.genome``.
+        The store to write, by convention ``NAME.genome``.
     min_frequency : float, optional
-        A position is kept above it: by default the published 0.02, and 0 for one person's genome.
+        Keep positions that vary more often than this; by default the published 0.02, and 0 for one person's genome.
     frequency_field : str
-        The INFO field with a frequency for each alternate allele; a quotient of two, such as ``AC/AN``; or ``GT``, to
-        count the genotypes. Where ``AF`` is asked for and not declared, ``AC/AN`` serves, and after that the genotypes.
+        INFO field with a frequency per alternate allele, a quotient such as ``AC/AN``, or ``GT`` to count the
+        genotypes. Without a declared ``AF``, ``AC/AN`` is used, and after that the genotypes.
     samples : path or sequence of str, optional
-        Count the genotypes of these samples: names, or a file with one a line, or a panel with their populations.
+        Count the genotypes of these samples: names, or a file with one per line, or a panel with their populations.
     population, sample : str, optional
-        Of a panel's samples, those of this population; or one sample, for its diploid genome.
+        Only this population's samples of a panel; one sample, for its diploid genome.
     filters : sequence of str
-        A record passes with one of these names in FILTER; ``.`` stands for an empty FILTER, ``any`` for every one.
+        FILTER names that pass; ``.`` stands for an empty FILTER, ``any`` for every name.
     contigs : sequence of str, optional
-        The contigs of the FASTA to keep, under either naming; all where left out.
+        Contigs of the FASTA to keep, with or without ``chr``; all by default.
     workers : int
-        Parts of the VCF files that are read at once. The result does not depend on it.
+        Processes that read the VCF files. The result does not depend on it.
     resume : bool
         Continue a build from the same files that was stopped. A finished one is left as it is.
     force, progress : bool
-        Replace `output` where it exists; show progress on standard error.
+        Replace the output where it exists; show progress on standard error.
 
     Returns
     -------

@@ -73,16 +73,17 @@ def export_genome(
     Parameters
     ----------
     genome, output : path
-        The store, which may be open, and the file to write: text is compressed by bgzip where it ends in ``.gz``.
+        The store, which may be open; the file to write, compressed by bgzip if it ends in ``.gz``.
     kind : str, optional
-        One of the above; ``bed``, ``tsv`` and ``parquet`` are known by the suffix of `output`.
+        ``reference``, ``consensus``, ``iupac``, ``bed``, ``tsv`` or ``parquet``; the suffix of the output implies the
+        last three.
     regions : sequence of str or Region, optional
-        As ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. FASTA has them in this order, a
-        table each position once, in the genome's order.
+        Such as ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. A FASTA has them in this
+        order, a table each position once, in the genome's order.
     min_frequency, soft_mask : float, bool
-        The least frequency of a base, for ``iupac``; lower case where the genome is soft-masked, for FASTA.
+        The lowest frequency of a base, for ``iupac``; lower case where the genome is soft-masked, for FASTA.
     force, progress : bool
-        Replace `output` where it exists; show progress on standard error.
+        Replace the output where it exists; show progress on standard error.
 
     Returns
     -------
@@ -99,7 +100,7 @@ def export_genome(
     output = Path(output)
     kind = _kind_of(output, kind)
     if kind == "parquet" and find_spec("pyarrow") is None:
-        raise MissingExtraError("pyarrow", "export")
+        raise MissingExtraError("pyarrow")
     if not 0 <= min_frequency <= 1:
         raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
     for option, is_given, kinds in (("minimum frequency", min_frequency, ["iupac"]), ("soft mask", soft_mask, _FASTA)):

@@ -35,7 +35,7 @@ class MergeReport:
 def merge_genomes(
     genomes: Sequence[str | Path], output: str | Path, *, force: bool = False, progress: bool = False
 ) -> MergeReport:
-    """Concatenate stores of different contigs.
+    """Concatenate stores of different contigs, such as the parts of a build on a cluster.
 
     Parts that were built with ``contigs`` from the same files, in the order of the FASTA, make the same arrays as one
     build of all.
@@ -43,11 +43,11 @@ def merge_genomes(
     Parameters
     ----------
     genomes : sequence of paths
-        The stores, no contig in two of them, built with the same settings.
+        The stores, built with the same settings; no contig may be in two of them.
     output : path
         The store to write.
     force, progress : bool
-        Replace `output` where it exists; show progress on standard error.
+        Replace the output where it exists; show progress on standard error.
 
     Returns
     -------

@@ -69,11 +69,11 @@ def simulate_population(
     output : path
         The folder to write: ``ref.fa`` (and ``.fai``), ``population.vcf.gz`` (and ``.tbi``).
     length, samples, seed : int
-        Bases, 1,000 to 536,870,912; diploid people, at least 1; from 0.
+        Bases, 1,000 to 536,870,912; diploid people, at least 1; random seed, from 0.
     contig, mutation_rate : str, float
-        The name of the one contig; mutations per base and generation, above 0 and up to 1e-6.
+        Name of the contig; mutations per base and generation, above 0 and up to 1e-6.
     force, progress : bool
-        Replace `output` where it exists; show progress on standard error.
+        Replace the output where it exists; show progress on standard error.
 
     Returns
     -------
@@ -171,7 +171,7 @@ def _simulate_ancestry(length: int, samples: int, seeds: Sequence[int], mutation
     try:
         import msprime
     except ImportError:
-        raise MissingExtraError("msprime", "simulate") from None
+        raise MissingExtraError("msprime") from None
     # Human-like: 10,000 diploids until 1,000 generations ago, then growth to 100,000, which gives the excess of rare
     # variants that large panels show.
     demography = msprime.Demography()

@@ -75,18 +75,18 @@ def verify_genome(
     sample: str | None = None,
     progress: bool = False,
 ) -> VerifyReport:
-    """Derive a genome again from its sources, by another path than the builder's, and compare.
+    """Re-derive a genome from its sources with independent code, and compare.
 
-    The settings are those of the genome's manifest.
+    The settings are those of the genome's manifest. The exit status of the command is 1 where anything differs.
 
     Parameters
     ----------
     genome : path
         The store; its checksums are verified first.
     fasta, vcf : path or sequence of paths
-        The sources in the order of the build; ``"PREFIX=path"`` for one that had a prefix.
+        The reference, as in the build; the variants, in the order of the build. ``PREFIX=FILE`` for one with a prefix.
     samples, population, sample : path, str, str, optional
-        The samples whose genotypes were counted, as for the build.
+        The samples that were counted; the population of a panel that was; the one sample that was.
     progress : bool
         Show progress on standard error.
 

@@ -153,29 +153,29 @@ def mutate_region(
     region: str | Region | None = None, surroundings: str = "reference", person_vcf: str | Path | None = None,
     sample: str | None = None, settings: PredictionSettings | None = None, force: bool = False, progress: bool = False,
 ) -> MutagenesisReport:  # fmt: skip
-    """Write a model's scores of every substitution at every position of a region, each position masked in turn.
+    """Score every substitution at every position of a region, each position masked in turn.
 
     Parameters
     ----------
     model : str, Path or MutBertForMaskedLM
-        A checkpoint, read to a GPU if there is one; or a loaded model, which runs where it is.
+        A checkpoint, run on a GPU if there is one (in Python also a loaded model).
     output : str or Path
-        A ``.parquet`` table with a row a position: ``contig``, ``start`` (0-based), ``reference`` (its base); ``llr_A``
-        to ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were no other
-        token; ``entropy`` of these, in nats. NaN where there is none.
+        A ``.parquet`` table with a row per position: ``contig``, ``start`` (0-based), ``reference`` (its base);
+        ``llr_A`` to ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were
+        no other token; ``entropy`` of these, in nats. NaN where there is none.
     genome, sequence, region : optional
-        A store and a region of it, as in ``chr22:101-200``, 1-based and both ends included; or instead a FASTA, whose
-        region may be left out if it has one record.
+        The store that the region is in; a FASTA instead, such as of a designed sequence; the region, such as
+        ``chr22:101-200``, 1-based and inclusive, which a FASTA of one record may go without.
     surroundings, person_vcf, sample : optional
-        What surrounds the position: the ``"reference"``, the ``"population"``'s frequencies, or the genotypes of one
-        ``"person"``, `sample` of `person_vcf`.
+        Sequence around the position: ``reference``, ``population`` or ``person``; VCF with the person's genotypes; name
+        of the person.
     settings, force, progress : optional
-        How the model is run; replace `output` where it exists; show progress.
+        How the model is run; replace the output where it exists; show progress.
     """
     output, settings = Path(output), settings or PredictionSettings()
     if output.suffix != ".parquet":
         raise InputError(f"{output}: the table is Parquet; give a name that ends in .parquet")
-    require("pyarrow", "embed")
+    require("pyarrow")
     check_output(output, force=force, inputs=run.on_disk(model, genome, sequence, person_vcf))
     if sequence is not None and (surroundings != "reference" or sample or person_vcf):
         raise InputError(f"{sequence}: a sequence has no population and no persons; leave surroundings, sample and "
@@ -250,26 +250,27 @@ def write_tracks(
     sample: str | None = None, settings: PredictionSettings | None = None,
     resume: bool = False, force: bool = False, progress: bool = False,
 ) -> TracksReport:  # fmt: skip
-    """Write what a model predicts at every base of a genome, or of some regions of it.
+    """Write what a model predicts at every base of a genome, or of some regions of it, for genome browsers.
 
     Parameters
     ----------
     model, genome
-        A checkpoint, read to a GPU if there is one, or a loaded model, which runs where it is; and a store.
+        A checkpoint, run on a GPU if there is one (in Python also a loaded model); a genome store.
     output : str or Path
-        A ``.bw`` or ``.bigwig`` (which need pyBigWig), ``.bedgraph`` or ``.bedgraph.gz`` file. Of several tracks each
-        has its own, ``NAME.TRACK.bw``.
+        A ``.bw`` or ``.bigwig`` (which need pyBigWig), ``.bedgraph`` or ``.bedgraph.gz`` file. Several tracks have a
+        file each, ``NAME.TRACK.bw``.
     tracks : sequence of str
-        ``"entropy"`` of the distribution over A, C, G, T in nats; ``"reference_probability"``, that of the reference
-        base; ``"best_alternate_llr"``, the greatest ln P(base) − ln P(reference base) of the other three.
+        ``entropy`` of the distribution over A, C, G, T in nats; ``reference_probability``; ``best_alternate_llr``, the
+        greatest ln P(base) − ln P(reference base) of the other three.
     regions, bed : optional
-        As in ``chr22:101-200``, 1-based and both ends included, or ``chr22``; or a BED file. Else the whole genome.
+        Such as ``chr22:101-200``, 1-based and inclusive, or ``chr22``; a BED file of regions instead. By default the
+        whole genome.
     mask_every : int
-        1 masks one base at a time, in the middle of its window; K above 1 one base in K, by default close to the share
-        that is masked in training; 0 none.
+        1 masks one base at a time, in the middle of its window; K above 1 masks one base in K, by default close to the
+        fraction in training; 0 masks none.
     surroundings, person_vcf, sample : optional
-        What windows hold: the ``"reference"``, the ``"population"``'s frequencies, or the genotypes of one
-        ``"person"``, `sample` of `person_vcf`.
+        What windows hold: ``reference``, ``population`` or ``person``; VCF with the person's genotypes; name of the
+        person.
     settings, resume, force, progress : optional
         How the model is run; continue a run that was stopped; replace outputs where they exist; show progress.
     """
@@ -332,7 +333,7 @@ def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
     if not tracks or not set(tracks) <= set(TRACKS):
         raise InputError(f"tracks are {', '.join(tracks) or 'none'}; give some of {', '.join(TRACKS)}")
     if output.suffix.lower() in _BIGWIG:
-        require("pyBigWig", "tracks")
+        require("pyBigWig")
     if len(set(tracks)) == 1:
         return {tracks[0]: output}
     return {track: output.with_name(f"{output.name[:-length]}.{track}{output.name[-length:]}") for track in tracks}

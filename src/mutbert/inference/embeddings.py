@@ -73,24 +73,24 @@ def embed(
     Parameters
     ----------
     model : str, Path or model
-        A checkpoint of MutBERT or any other model, or a name of ``mutbert bench list``, read to a GPU if there is one;
-        or a loaded MutBERT, which runs where it is.
+        A checkpoint of MutBERT or any other model, or a name of ``mutbert bench list``, run on a GPU if there is one
+        (in Python also a loaded MutBERT).
     input, fasta, genome, bed, sequence_column, name_column : optional
-        A FASTA, FASTQ, CSV, TSV, Parquet or BED file, as its suffix names it, and a table's columns; or a FASTA of any
-        name; or a store and regions of it. IUPAC codes are the distributions they stand for, N is ``[UNK]``.
+        FASTA, FASTQ, CSV, TSV, Parquet or BED by its suffix, plain, gzip or bgzip; FASTA of any name; store whose
+        regions are embedded; the regions; a table's column of sequences, by default ``sequence``; its column of names,
+        by default ``name``.
     surroundings, person_vcf, sample : optional
-        What a position of `genome` is: its ``"reference"`` base, all that models of tokens read; the ``"population"``'s
-        frequencies; or the genotype of one ``"person"``, `sample` of `person_vcf`.
+        What a position of the store is: ``reference``, all that models of tokens read, ``population`` or ``person``;
+        VCF with the person's genotypes; name of the person.
     output : str or Path
         A ``.parquet``, ``.safetensors`` or ``.h5ad`` file, as ``docs/embeddings.md`` describes them.
     layers : int, sequence of int, or "all"
         0 is the embedding layer's output, i that of layer i; from the end -1 is the last layer.
     pooling : {"mean", "max", "cls", "none"}
-        Over MutBERT's bases, or all tokens of other models; the state at ``[CLS]``; or one embedding a base or token.
+        ``mean`` or ``max`` over MutBERT's bases, or all tokens of other models; ``cls``, the state at ``[CLS]``; or
+        ``none``, one embedding per base or token. IUPAC codes are the distributions they stand for, N is ``[UNK]``.
     strands, batch_size, precision, rope_scaling, trust_remote_code, resume, force, progress : optional
-        ``"forward"`` or the mean of ``"both"``; sequences at once; ``"fp32"`` or ``"bf16"`` autocast; MutBERT's
-        ``{"type": "linear" | "dynamic", "factor": f}``, for f times longer sequences; run a checkpoint's own code;
-        continue a run that was stopped; replace `output` where it exists; show progress.
+        As for the other commands; `rope_scaling` is MutBERT's ``{"type": "linear" | "dynamic", "factor": f}``.
     """
     output = Path(output)
     if pooling not in POOLINGS:
@@ -102,7 +102,7 @@ def embed(
     if output.suffix == ".h5ad" and pooling == "none":
         raise InputError(f"{output}: holds one embedding a sequence, and pooling none gives one a base; choose another "
                          "pooling, or write .parquet or .safetensors")  # fmt: skip
-    require(*_FORMATS[output.suffix][1:])
+    require(_FORMATS[output.suffix][1])
     source = open_source(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         sequence_column=sequence_column, name_column=name_column, progress=progress,
@@ -279,9 +279,9 @@ def _write_anndata(path: Path, parts: list[Path], metadata: dict[str, str]) -> N
     data.write_h5ad(path)
 
 
-# By suffix, what writes it, and the library and the extra that it needs.
-_FORMATS: Final[dict[str, tuple[Callable[[Path, list[Path], dict[str, str]], None], str, str]]] = {
-    ".parquet": (_write_parquet, "pyarrow", "embed"),
-    ".safetensors": (_write_safetensors, "safetensors", ""),
-    ".h5ad": (_write_anndata, "anndata", "h5ad"),
+# By suffix, what writes it, and the library that it needs.
+_FORMATS: Final[dict[str, tuple[Callable[[Path, list[Path], dict[str, str]], None], str]]] = {
+    ".parquet": (_write_parquet, "pyarrow"),
+    ".safetensors": (_write_safetensors, "safetensors"),
+    ".h5ad": (_write_anndata, "anndata"),
 }

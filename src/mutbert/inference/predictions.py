@@ -43,21 +43,20 @@ def predict_table(
     genome: str | Path | None = None, batch_size: int = 32, precision: str = "fp32", strands: str = "forward",
     trust_remote_code: bool = False, force: bool = False, progress: bool = False,
 ) -> PredictionReport:  # fmt: skip
-    """Write what a fine-tuned model predicts for each sequence of a file.
+    """Write a fine-tuned model's predictions for the sequences of a table or a FASTA.
 
     Parameters
     ----------
     model, sequences : str or Path
-        A model's folder, or a repository of the Hub; and CSV, TSV, Parquet or FASTA, of which labels are not needed.
+        A fine-tuned model's folder, or a repository of the Hub; CSV, TSV, Parquet or FASTA, without labels.
     output : str or Path
-        ``.tsv``, ``.csv`` or ``.parquet``: a row a sequence in the order of the file, with ``name``, its region where
-        that is known, ``predicted``, and the probability of each class (``p_CLASS``); of numbers a column each; of
-        labels of bases the classes of all of them, separated by spaces.
+        ``.tsv``, ``.csv`` or ``.parquet``: a row per sequence in the order of the file, with ``name``, its region where
+        that is known, ``predicted``, and the probability of each class (``p_CLASS``), a column per number, or the
+        classes of all bases separated by spaces.
     columns, genome
-        What the file's columns mean; and a store, whose allele frequencies MutBERT reads where a region is known.
+        What the file's columns mean; a store, whose allele frequencies MutBERT reads where a region is known.
     batch_size, precision, strands, trust_remote_code, force, progress : optional
-        Sequences at once; ``"fp32"`` or ``"bf16"`` autocast; ``"forward"`` or the mean of ``"both"``; run code that
-        comes with the model; replace `output` where it exists; show progress.
+        As for the other commands that run a model.
     """
     output = Path(output)
     if output.suffix not in _SEPARATORS:

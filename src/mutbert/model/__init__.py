@@ -21,7 +21,7 @@ try:
     from mutbert.model.tokenization_mutbert import MutBertTokenizer, reverse_complement
 except ModuleNotFoundError as error:
     if error.name in {"torch", "transformers", "safetensors"}:
-        raise MissingExtraError(error.name, "model") from error
+        raise MissingExtraError(error.name) from error
     raise
 
 transformers.AutoConfig.register(MutBertConfig.model_type, MutBertConfig)

@@ -186,15 +186,15 @@ class Conversion:
 
 
 def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = False) -> Conversion:
-    """Write a published checkpoint, or one of ours, as a model folder of this package.
+    """Convert a published checkpoint, or one of ours, to a model folder of this package.
 
     Every weight keeps its key and its precision; ``config.json`` is translated, and a tokenizer is added. A decoder
-    that only repeats the embedding is tied to it.
+    that only repeats the embedding is tied to it. A missing or left-over key is an error.
 
     Parameters
     ----------
     source, output : str or Path
-        A folder, or a repository of the Hub; and the folder to write.
+        A model folder, or a repository of the Hub; the folder to write.
     force : bool
         Replace a model folder there.
     """

@@ -1,535 +1,357 @@
-"""The page that fine-tuning leaves: what the model reaches on data that it did not see, and where it errs.
+"""The page of a fine-tuning run: what the model reaches on data that it did not see, and where it errs.
 
-Shape suffixes: N labels, K classes or columns, B bins.
+Shape suffixes: N labels, K classes or columns.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+import polars as pl
 
-from mutbert.reports.finetuning_figures import (
-    agreement_figure,
-    confusion_figure,
-    finetuning_figure,
-    precision_recall_figure,
-    roc_figure,
-    sweep,
-)
-from mutbert.reports.page import Section, counted, html_details, html_table, write_page
-from mutbert.reports.run_parts import facts_section, left_out, optimiser_section, recipe_section
-from mutbert.reports.training_figures import calibration_figure, curve
+from mutbert.errors import InputError
+from mutbert.reports.page import Section, Table, counted, write_page
+from mutbert.reports.plots import COLOURS, INK, WIDTH, binary_curves, legend_above, new_figure, shortened, style, svg
+from mutbert.reports.run_parts import Panel, calibration_section, closing_sections, curves_section, known, read_run
+from mutbert.run_folder import PREDICTIONS, REPORT
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names, predicted
+from mutbert.scoring.predictions import read_predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import numpy.typing as npt
-
-    Labels = npt.NDArray[Any]
-    Floats = npt.NDArray[np.float64]
-
 _NAMES: Final = {
-    "mcc": "MCC",
-    "f1": "F1",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "pearson": "Pearson correlation",
-    "spearman": "Spearman correlation",
-    "mse": "mean squared error",
-}
-_BINS: Final = 10
-_MATRIX: Final = 24
-_ROWS: Final = 200
-_PANELS: Final = 6
-_POINTS: Final = 2000
+    "mcc": "MCC", "f1": "F1", "auroc": "AUROC", "auprc": "AUPRC", "pearson": "Pearson correlation",
+    "spearman": "Spearman correlation", "mse": "mean squared error",
+}  # fmt: skip
+_MATRIX: Final = 24  # classes of a confusion matrix
+_ROWS: Final = 200  # classes of a table
+_PANELS: Final = 6  # columns of numbers that are drawn
+_POINTS: Final = 2000  # labels that are drawn one by one
+_FINITE: Final = 1e300  # so that the difference of two logits that overflowed is a number
 
 
-@dataclass(frozen=True)
-class FinetuningReport:
-    """What the page of a fine-tuning run says.
-
-    Parameters
-    ----------
-    name : str
-        The run's name.
-    problem : str
-        One of `mutbert.scoring.metrics.PROBLEMS`; labels of bases are ``binary`` or ``multiclass``.
-    metric : str
-        What the best step was chosen by, one of the problem's.
-    classes : sequence of str
-        The names of the classes, or of the columns.
-    metrics : mapping of str to mapping
-        All metrics of the problem by part, ``validation`` and ``test``; not a number where a metric is not defined.
-    interval : tuple of three floats, or None
-        The metric on the test data, and the ends of its 95 % interval.
-    shown : str
-        The part that labels and scores are of: ``test`` or ``validation``.
-    labels, scores : ndarray
-        As `mutbert.scoring.metrics.evaluate` takes them: (N,) and (N,) for ``binary``, (N,) and (N, K) for
-        ``multiclass``, (N, K) twice for ``multilabel``, (N,) or (N, K) twice for ``regression``.
-    history : sequence of mapping
-        What was logged, entries with ``step`` and ``loss``, ``grad_norm`` and ``learning_rate``, or ``eval_loss`` and
-        ``eval_`` with a metric after it.
-    best_step, steps : int
-        The step that was kept, and steps taken; 0 for a probe.
-    splits : sequence of mapping
-        The parts of the data: ``split``, ``examples``, ``duplicates``, ``in_train``, ``dropped`` and ``sha256``, as in
-        `mutbert.examples.task_data.SplitCount`.
-    facts : mapping of str to str
-        What the run was made of, by name.
-    recipe : str
-        Every setting of the run, as YAML.
-    notes : sequence of str
-        What the reader must know before all else.
-    """
-
-    name: str
-    problem: str
-    metric: str
-    classes: Sequence[str]
-    metrics: Mapping[str, Mapping[str, float]]
-    interval: tuple[float, float, float] | None
-    shown: str
-    labels: Labels
-    scores: Labels
-    history: Sequence[Mapping[str, float]]
-    best_step: int
-    steps: int
-    splits: Sequence[Mapping[str, object]]
-    facts: Mapping[str, str]
-    recipe: str
-    notes: Sequence[str] = ()
+class _Run(NamedTuple):
+    metrics: dict[str, Any]
+    problem: str  # of `mutbert.scoring.metrics.PROBLEMS`: labels of bases are binary or multiclass
+    labels: Any
+    scores: Any
+    names: list[str]  # of classes or columns
+    constant: dict[str, float]
 
 
-def write_finetuning_page(path: Path, report: FinetuningReport, *, force: bool = False) -> None:
-    """Write the page of a fine-tuning run: one HTML file that fetches nothing, and is small for any number of labels.
-
-    Parameters
-    ----------
-    path : Path
-        The HTML file.
-    report : FinetuningReport
-        What it says. What is missing or empty in it, the page says is.
-    force : bool
-        Replace `path` where it exists.
-
-    Raises
-    ------
-    InputError
-        When `path` exists and `force` is false.
-    ValueError
-        When labels and scores are not such as the problem's metrics take, or the metric is none of them.
-    """
-    # Before anything is drawn of them.
-    evaluate(report.problem, report.labels, report.scores, [report.metric])
-    constant = constant_guess(report.problem, report.labels, report.scores)
-    sections = [
-        _metrics(report, constant),
-        _training(report),
-        *_errors(report),
-        _data(report),
-        optimiser_section(report.history) if report.steps else Section("Optimiser", "A probe has none.", ""),
-        facts_section(report.facts),
-        recipe_section(report.recipe),
+def write_page_of(folder: Path, *, force: bool = True) -> Path:
+    """Return the page of a fine-tuning run, written from its folder alone and small for any number of labels."""
+    metrics, history, recipe = read_run(folder)
+    labels, scores = read_predictions(folder / PREDICTIONS)
+    problem = metrics["problem"]
+    if problem == "token":
+        problem = "binary" if scores.ndim == 1 else "multiclass"
+    if problem != "regression":
+        scores = np.clip(scores.astype(np.float64), -_FINITE, _FINITE)
+    count = 2 if problem == "binary" else scores[:1].size
+    names = metrics["classes"] if len(metrics["classes"]) == count else [f"LABEL_{k}" for k in range(count)]
+    try:
+        evaluate(problem, labels, scores, [metrics["metric"]])
+        run = _Run(metrics, problem, labels, scores, names, constant_guess(problem, labels, scores))
+    except ValueError as error:
+        raise InputError(f"{folder / PREDICTIONS}: {error}; repeat the run that wrote it") from None
+    metric = _name(metrics["metric"])
+    panels = [
+        Panel("loss", {"training loss": "loss", "validation loss": "eval_loss"}),
+        Panel(metric, {f"validation {metric}": f"eval_{metrics['metric']}"}),
     ]
-    notes = [*report.notes, *_warnings(report)]
-    write_page(path, f"Fine-tuning: {report.name}", _headline(report, constant), sections, notes=notes, force=force)
+    text = f"The loss on training and validation data, and the {metric} on the validation data."
+    training = curves_section("Training curve", history, panels, text, best_step=metrics["best_step"])
+    if not metrics["steps"]:
+        training = Section("Training curve", "A probe is fitted at once, so that there are no steps to show.")
+    closing = closing_sections(history, metrics["facts"], recipe)
+    sections = [_metrics(run), training, *_errors(run), _data(metrics["splits"]), *closing]
+    notes = [*metrics["notes"], *_warnings(run)]
+    write_page(folder / REPORT, f"Fine-tuning: {metrics['name']}", _headline(run), sections, notes=notes, force=force)
+    return folder / REPORT
 
 
-def constant_guess(problem: str, labels: Labels, scores: Labels) -> dict[str, float]:
-    """Say what the best constant guess would reach, the same for all labels, chosen on these labels themselves.
+def constant_guess(problem: str, labels: Any, scores: Any) -> dict[str, float]:
+    """Return what the best constant guess reaches, by metric; of scores, only the shape counts.
 
-    Parameters
-    ----------
-    problem, labels, scores
-        As for `mutbert.scoring.metrics.evaluate`; of the scores, their shape and type count alone.
-
-    Returns
-    -------
-    dict of str to float
-        By metric. Each metric has its own best guess: the mean label for regression, the most frequent class for
-        several ones, and for two classes, and in each column of several labels, whichever of 0 and 1 is better.
-        Not a number where a metric is not defined.
+    Each metric has its own best guess, chosen on these labels: the mean for regression, the most frequent class, and
+    for two classes and in each column of several labels the better of 0 and 1.
     """
     if problem == "regression":
-        mean = labels.mean(axis=0, dtype=np.float64)
-        return evaluate(problem, labels, np.broadcast_to(mean, scores.shape))
+        return evaluate(problem, labels, np.broadcast_to(labels.mean(axis=0, dtype=np.float64), scores.shape))
     if problem == "multiclass":
         # Precision, recall and F1 of a class grow with its share, so that no other class is a better guess.
-        often = int(np.bincount(labels).argmax())
-        chosen_K = (np.arange(scores.shape[1]) == often).astype(np.float64)
+        chosen_K = np.eye(scores.shape[1])[np.bincount(labels).argmax()]
         return evaluate(problem, labels, np.broadcast_to(chosen_K, scores.shape))
-    columns = [_best_of_two(label_N) for label_N in labels.reshape(len(labels), -1).T]
-    return {name: _mean([column[name] for column in columns]) for name in metric_names(problem)}
-
-
-class Confusion(NamedTuple):
-    """How often labels of a class are said to be of another.
-
-    Parameters
-    ----------
-    names : list of str
-        The classes, and last, where there are too many, all others together.
-    count_KK : ndarray of int64, shape (K, K)
-        Labels by the class that they are (rows) and that they are said to be (columns).
-    """
-
-    names: list[str]
-    count_KK: npt.NDArray[np.int64]
-
-
-def confusion(label_N: Labels, said_N: Labels, names: Sequence[str], most: int = _MATRIX) -> Confusion:
-    """Count labels by what they are and what they are said to be.
-
-    Parameters
-    ----------
-    label_N, said_N : ndarray of int, shape (N,)
-        The classes' numbers.
-    names : sequence of str
-        The classes' names.
-    most : int
-        Where there are more classes, all but the `most` most frequent ones are one.
-
-    Returns
-    -------
-    Confusion
-        The matrix, classes in their own order.
-    """
-    place_K = np.arange(len(names))
-    shown = list(names)
-    if len(names) > most:
-        frequent = np.sort(np.argsort(-np.bincount(label_N, minlength=len(names)), kind="stable")[:most])
-        place_K = np.full(len(names), most)
-        place_K[frequent] = np.arange(most)
-        shown = [names[number] for number in frequent] + [f"{len(names) - most:,} others"]
-    size = len(shown)
-    count_KK = np.bincount(place_K[label_N] * size + place_K[said_N], minlength=size * size).reshape(size, size)
-    return Confusion(shown, count_KK)
-
-
-def calibration_bins(probability_N: Floats, true_N: Labels) -> list[tuple[float, float, int]]:
-    """Compare predicted probabilities with what came true, in ten bins of equal width.
-
-    Parameters
-    ----------
-    probability_N : ndarray of float64, shape (N,)
-        From 0 to 1.
-    true_N : ndarray of bool or int, shape (N,)
-        Whether it came true.
-
-    Returns
-    -------
-    list of tuple
-        Of each bin that is not empty: mean probability, share that came true, how many.
-    """
-    bin_N = np.minimum((probability_N * _BINS).astype(np.int64), _BINS - 1)
-    count_B = np.bincount(bin_N, minlength=_BINS)
-    probability_B = np.bincount(bin_N, weights=probability_N, minlength=_BINS)
-    true_B = np.bincount(bin_N, weights=true_N, minlength=_BINS)
-    return [
-        (float(probability / count), float(true / count), int(count))
-        for probability, true, count in zip(probability_B, true_B, count_B, strict=True)
-        if count
+    columns = [
+        [evaluate("binary", label_N, np.full(len(label_N), score)) for score in (1.0, -1.0)]
+        for label_N in labels.reshape(len(labels), -1).T
     ]
+    # A metric is not a number for both or for neither.
+    best = {name: [max(found[name] for found in either) for either in columns] for name in metric_names(problem)}
+    best = {name: [value for value in values if not math.isnan(value)] for name, values in best.items()}
+    return {name: fmean(values) if values else math.nan for name, values in best.items()}
 
 
-def _headline(report: FinetuningReport, constant: Mapping[str, float]) -> str:
-    value, interval = report.metrics.get(report.shown, {}).get(report.metric, math.nan), ""
-    low = high = math.nan
-    if report.shown == "test" and report.interval is not None:
-        value, low, high = report.interval
-        if math.isfinite(low + high):
-            interval = f" (95 % interval {_number(low, report.metric)} to {_number(high, report.metric)})"
-    text = f"On the {report.shown} data, the {_name(report.metric)} is {_number(value, report.metric)}{interval}"
-    text += _against(report.metric, value, constant[report.metric])
-    if low <= constant[report.metric] <= high:
-        text += " The interval holds that too, so the two cannot be told apart."
-    if report.problem in {"binary", "multiclass"}:
-        text += _most_frequent(report)
-    if report.shown != "test":
-        text += (
-            f" There are no test data: the validation data chose the {'step' if report.steps else 'probe'}, so that "
-            "these numbers are too good."
-        )
-    if not report.steps:
-        return f"{text} This is a probe: a linear classifier on the model, which itself was not trained."
-    return f"{text} The best step is {report.best_step:,} of {report.steps:,}."
-
-
-def _against(metric: str, value: float, constant: float) -> str:
-    """Compare with the constant guess as both are printed: equal numbers are not told apart."""
+def _headline(run: _Run) -> str:
+    metrics, metric = run.metrics, run.metrics["metric"]
+    shown, constant = metrics["shown"], run.constant[metric]
+    value, interval = known(metrics["metrics"][shown])[metric], known(metrics["interval"] or {})
+    text = f"On the {shown} data, the {_name(metric)} is {_number(value, metric)}"
+    if math.isfinite(sum(interval.values(), math.nan if not interval else 0)):
+        text += f" (95% interval {_number(interval['low'], metric)} to {_number(interval['high'], metric)})"
     if metric in {"pearson", "spearman"}:
-        return "; a constant guess has no correlation."
-    if not (math.isfinite(value) and math.isfinite(constant)):
-        return "."
-    known = f"a constant guess, which reaches {_number(constant, metric)}."
-    if _number(value, metric) == _number(constant, metric):
-        return f", no better than {known}"
-    return f", {'better' if (value < constant) == (metric in LOWER_IS_BETTER) else 'worse'} than {known}"
-
-
-def _most_frequent(report: FinetuningReport) -> str:
-    count_K = np.bincount(report.labels)
-    often = int(count_K.argmax())
-    accuracy = report.metrics.get(report.shown, {}).get("accuracy", math.nan)
-    known = f" Accuracy is {_number(accuracy)}, and the" if report.metric != "accuracy" else " The"
-    return (
-        f"{known} most frequent class, {_classes(report)[often]}, has a share of "
-        f"{count_K[often] / len(report.labels):.4f} of {counted(len(report.labels), 'label')}."
-    )
-
-
-def _warnings(report: FinetuningReport) -> Iterator[str]:
-    """Say what makes the metrics doubtful."""
-    # What training and other data share was either dropped from the training data altogether, or not at all.
-    if not any(int(str(split["dropped"])) for split in report.splits):
-        for split in report.splits:
-            shared, examples = int(str(split["in_train"])), int(str(split["examples"]))
-            if shared:
-                yield (
-                    f"{shared:,} of {examples:,} {split['split']} sequences ({100 * shared / examples:.3g} %) are in "
-                    f"the training data too, so that the metrics on the {split['split']} data may be too good. "
-                    "drop_leaks: true drops them from the training data."
-                )
-    if report.problem in {"binary", "multiclass"} and len(np.unique(report.labels)) == 1:
-        name = _classes(report)[int(report.labels[0])]
-        yield f"All {report.shown} labels are of one class, {name}, so that most metrics say nothing or have no value."
-
-
-def _metrics(report: FinetuningReport, constant: Mapping[str, float]) -> Section:
-    names = metric_names(report.problem)
-    parts = [part for part in ("validation", "test") if part in report.metrics]
-    text = (
-        f"The {_name(report.metric)} on the validation data chose the "
-        f"{'step' if report.steps else 'probe'}, so that these data flatter the model. "
-        f"Beside stands what the best constant guess for each metric reaches on the {report.shown} data."
-    )
-    if report.problem == "multiclass":
-        text += " Of several classes, precision, recall, F1, AUROC and AUPRC are means over the classes."
-    elif np.ndim(report.labels) == 2:
-        text += " All are means over the columns."
-    sequences = next((int(str(s["examples"])) for s in report.splits if s["split"] == report.shown), len(report.labels))
-    if len(report.labels) > sequences:
+        text += "; a constant guess has no correlation."
+    elif math.isfinite(value + constant):
+        better = "better" if (value < constant) == (metric in LOWER_IS_BETTER) else "worse"
+        # As printed: of two numbers that read the same, neither is better.
+        how = "no better" if _number(value, metric) == _number(constant, metric) else better
+        text += f", {how} than the best constant guess, which reaches {_number(constant, metric)}."
+    else:
+        text += "."
+    if interval and interval["low"] <= constant <= interval["high"]:
+        text += " The interval contains that too: the difference is not significant."
+    if run.problem in {"binary", "multiclass"}:
+        count_K = np.bincount(run.labels)
+        accuracy = f"Accuracy is {_number(known(metrics['metrics'][shown]).get('accuracy', math.nan))}; the"
         text += (
-            f" Labels are of bases: {len(report.labels):,} in {counted(sequences, 'sequence')}. Bases of one sequence "
-            "are not independent, so that an interval is too narrow."
+            f" {'The' if metric == 'accuracy' else accuracy} most frequent class, {run.names[count_K.argmax()]}, is "
+            f"{count_K.max() / len(run.labels):.1%} of {counted(len(run.labels), 'label')}."
         )
+    if shown != "test":
+        text += (
+            f" There are no test data: the validation data also chose the {'step' if metrics['steps'] else 'probe'}, "
+            "so that these numbers are optimistic."
+        )
+    if not metrics["steps"]:
+        return f"{text} This is a probe: a linear classifier on the frozen model."
+    return f"{text} The best step is {metrics['best_step']:,} of {metrics['steps']:,}."
+
+
+def _warnings(run: _Run) -> Iterator[str]:
+    """Yield what makes the metrics doubtful."""
+    splits, shown = run.metrics["splits"], run.metrics["shown"]
+    for split in splits:
+        if split["in_train"] and not any(one["dropped"] for one in splits):
+            yield (
+                f"{split['in_train']:,} of {split['examples']:,} {split['split']} sequences "
+                f"({100 * split['in_train'] / split['examples']:.3g}%) are in the training data too, so that metrics "
+                "on them may be optimistic; drop_leaks: true drops them from the training data."
+            )
+    if run.problem in {"binary", "multiclass"} and len(np.unique(run.labels)) == 1:
+        yield f"All {shown} labels are of one class, {run.names[run.labels[0]]}: most metrics are not meaningful."
+
+
+def _metrics(run: _Run) -> Section:
+    metrics, shown = run.metrics, run.metrics["shown"]
+    text = (
+        f"The validation data also chose the {'step' if metrics['steps'] else 'probe'}, so that numbers on these data "
+        f"are optimistic. The constant guess is the best one for each metric on the {shown} data. – marks a metric "
+        "that is not defined."
+    )
+    if run.problem == "multiclass":
+        text += " Precision, recall, F1, AUROC and AUPRC are means over the classes."
+    elif run.labels.ndim == 2:
+        text += " All are means over the columns."
+    sequences = next((one["examples"] for one in metrics["splits"] if one["split"] == shown), len(run.labels))
+    if len(run.labels) > sequences:
+        text += (
+            f" Labels are of bases: {len(run.labels):,} in {counted(sequences, 'sequence')}. Bases of one sequence are "
+            "not independent, so that the interval is too narrow."
+        )
+    parts = {part: known(metrics["metrics"][part]) for part in ("validation", "test") if part in metrics["metrics"]}
+    columns = [*(found.get for found in parts.values()), run.constant.get]
     rows = [
-        [
-            _name(name),
-            *(_number(report.metrics[part].get(name, math.nan), name) for part in parts),
-            _defined(constant[name], name),
-        ]
-        for name in names
+        [_name(name), *(_number(column(name, math.nan), name) for column in columns)]
+        for name in metric_names(run.problem)
     ]
-    return Section(
-        "Metrics", text, html_table(["metric", *parts, "constant\nguess"], rows, marked=_name(report.metric))
-    )
+    table = Table(["metric", *parts, "constant\nguess"], rows, marked=_name(metrics["metric"]))
+    return Section("Metrics", text, tables=[table])
 
 
-def _training(report: FinetuningReport) -> Section:
-    title = "Training curve"
-    keys = ("loss", "eval_loss", f"eval_{report.metric}")
-    if not report.steps:
-        return Section(title, "A probe is fitted at once, so that there are no steps to show.", "")
-    if not any(curve(report.history, key) for key in keys):
-        return Section(title, left_out(report.history, *keys).strip() or "Nothing was logged.", "")
-    text = f"The loss on training and validation data, and the {_name(report.metric)} on the validation data."
-    drawing = finetuning_figure(report.history, report.metric, _name(report.metric), report.best_step)
-    return Section(title, text + left_out(report.history, *keys), drawing)
-
-
-def _errors(report: FinetuningReport) -> Iterator[Section]:
-    """Give the parts that depend on the problem."""
-    if report.problem == "regression":
-        yield _agreement(report)
-        if report.labels.ndim == 2:
-            yield _numbers_by_column(report)
+def _errors(run: _Run) -> Iterator[Section]:
+    """Yield the sections that depend on the problem."""
+    if run.problem == "regression":
+        yield from _agreement(run)
         return
-    if report.problem != "multilabel":
-        yield _confusion(report)
-    if report.problem == "binary":
-        yield _curves(report)
-    else:
-        yield _by_class(report)
-    yield _calibration(report)
+    if run.problem != "multilabel":
+        yield _confusion(run)
+    yield _curves(run) if run.problem == "binary" else _by_class(run)
+    yield _calibration(run)
 
 
-def _confusion(report: FinetuningReport) -> Section:
-    found = confusion(report.labels, predicted(report.problem, report.scores), _classes(report))
-    text = f"Labels of the {report.shown} data by their true class (row) and the predicted one (column). "
-    body = confusion_figure(found.names, found.count_KK)
-    if len(found.names) <= 6:
-        text += "Below each count stands its share of the row."
-    else:
-        text += "Shares of the row in per cent." if len(found.names) <= 16 else "Darker is a greater share of the row."
-        lines = ["\t".join(["", *found.names])]
-        lines += ["\t".join([name, *map(str, row)]) for name, row in zip(found.names, found.count_KK, strict=True)]
-        body += html_details("counts, separated by tabs", "\n".join(lines))
-    if len(found.names) < len(_classes(report)):
-        text += f" The {_MATRIX} most frequent classes stand alone."
-    return Section("Confusion matrix", text, body)
+def _confusion(run: _Run) -> Section:
+    from sklearn.metrics import confusion_matrix
+
+    label_N, guess_N, names = run.labels, predicted(run.problem, run.scores), run.names
+    text = f"The {run.metrics['shown']} data by true class (row) and predicted class (column). "
+    if len(names) > _MATRIX:
+        frequent = np.sort(np.argsort(-np.bincount(label_N, minlength=len(names)), kind="stable")[:_MATRIX])
+        shown_K = np.full(len(names), _MATRIX)
+        shown_K[frequent] = np.arange(_MATRIX)
+        label_N, guess_N = shown_K[label_N], shown_K[guess_N]
+        text += f"All but the {_MATRIX} most frequent classes are merged. "
+        names = [*(names[k] for k in frequent), f"{len(names) - _MATRIX:,} others"]
+    count_KK = confusion_matrix(label_N, guess_N, labels=range(len(names)))
+    drawing = _confusion_figure(names, count_KK)
+    if len(names) <= 6:
+        return Section("Confusion matrix", text + "Percentages are of the row.", drawing)
+    text += "Numbers are percentages of the row." if len(names) <= 16 else "Darker is a greater share of the row."
+    lines = [["", *names], *([name, *row] for name, row in zip(names, count_KK, strict=True))]
+    counts = "\n".join("\t".join(map(str, line)) for line in lines)
+    return Section("Confusion matrix", text, drawing, details={"counts, separated by tabs": counts})
 
 
-def _curves(report: FinetuningReport) -> Section:
-    title = "ROC and precision-recall"
-    areas = evaluate("binary", report.labels, report.scores, ["auroc", "auprc"])
-    positive = _classes(report)[1]
-    if math.isnan(areas["auroc"]):
-        return Section(title, f"Not defined: the {report.shown} labels are of one class alone.", "")
+def _confusion_figure(names: Sequence[str], count_KK: Any) -> str:
+    """Return a confusion matrix as SVG, coloured by the share of a row, with numbers for up to 16 classes."""
+    size, short = len(names), [shortened(" ".join(name.split()), 20) for name in names]
+    share_KK = count_KK / np.maximum(count_KK.sum(axis=1, keepdims=True), 1)
+    longest = max(map(len, short))
+    upright = size > 3 or longest > 12
+    font = 9.0 if size <= 6 else 7.5 if size <= 16 else 6.5
+    height = 0.45 + (0.085 * longest if upright else 0.25) + max(0.62 * size if size <= 6 else 0.2 * size, 1.2)
+    with style():
+        figure, axes = new_figure(WIDTH, height)
+        axes.imshow(share_KK, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="none")
+        for (row, column), share in np.ndenumerate(share_KK):
+            text = f"{count_KK[row, column]:,}\n{share:.1%}" if size <= 6 else f"{100 * share:.0f}" if share else ""
+            if size <= 16:
+                colour = "white" if share > 0.55 else INK
+                axes.text(column, row, text, ha="center", va="center", fontsize=font, color=colour)
+        axes.set_xticks(range(size), short, rotation=90 if upright else 0, fontsize=font)
+        axes.set_yticks(range(size), short, fontsize=font)
+        axes.tick_params(length=0)
+        axes.grid(visible=False)
+        axes.set(xlabel="predicted class", ylabel="true class")
+        return svg(figure, "Confusion matrix")
+
+
+def _curves(run: _Run) -> Section:
+    title, shown, positive = "ROC and precision-recall", run.metrics["shown"], run.names[1]
+    if len(np.unique(run.labels)) == 1:
+        return Section(title, f"Not defined: the {shown} labels are of one class alone.")
+    found = evaluate("binary", run.labels, run.scores)
+    wrong = float(np.mean(run.scores[run.labels == 0] > 0))
     text = (
-        f"What every threshold on the score of {positive} gives, {report.shown} data; the point is where predictions "
-        "are made, at equal odds. Precision of a chance guess is the share of that class."
+        f"All thresholds on the score of {positive}, {shown} data; AUROC is {found['auroc']:.4f}, AUPRC "
+        f"{found['auprc']:.4f}. Dashed: chance. Predictions are made at a score of 0 (even odds): true positive rate "
+        f"(recall) {found['recall']:.4f}, false positive rate {wrong:.4f}, precision {found['precision']:.4f}."
     )
-    found = sweep(report.labels, report.scores)
-    return Section(title, text, roc_figure(found, areas["auroc"]) + precision_recall_figure(found, areas["auprc"]))
+    kinds: Any = {"ROC curve": "roc", "Precision-recall curve": "precision_recall"}
+    drawings = [binary_curves(name, kind, run.labels, {positive: run.scores}) for name, kind in kinds.items()]
+    return Section(title, text, drawings)
 
 
-def _by_class(report: FinetuningReport) -> Section:
-    names = _classes(report)
-    said = predicted(report.problem, report.scores)
-    if report.problem == "multiclass":
-        actual_K, said_K = (np.bincount(values, minlength=len(names)) for values in (report.labels, said))
-        hit_K = np.bincount(said[said == report.labels], minlength=len(names))
-    else:
-        actual_K, said_K = report.labels.sum(axis=0, dtype=np.int64), said.sum(axis=0)
-        hit_K = ((report.labels == 1) & (said == 1)).sum(axis=0)
-    kind = "class" if report.problem == "multiclass" else "column"
+def _by_class(run: _Run) -> Section:
+    several, names = run.problem == "multiclass", run.names
+    kind, guess = "class" if several else "column", predicted(run.problem, run.scores)
+    every_K = np.arange(len(names))
+    label_NK, guess_NK = ((values[:, None] == every_K) if several else values == 1 for values in (run.labels, guess))
+    label_K, guess_K, hit_K = label_NK.sum(axis=0), guess_NK.sum(axis=0), (label_NK & guess_NK).sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        share_K3 = np.stack([hit_K / guess_K, hit_K / label_K, 2 * hit_K / (label_K + guess_K)], axis=1)
     text = (
-        f"Each {kind} against all else, {report.shown} data: labels that are so, and that are predicted. – stands "
-        "where there is nothing to divide by; such precision, recall and F1 count as 0 in the means above."
+        f"Each {kind} against all else, {run.metrics['shown']} data. – marks a division by zero; such precision, "
+        "recall and F1 count as 0 in the means above."
     )
-    shown = np.arange(len(names))
     if len(names) > _ROWS:
-        shown = np.sort(np.argsort(-actual_K, kind="stable")[:_ROWS])
+        every_K = np.sort(np.argsort(-label_K, kind="stable")[:_ROWS])
         text = f"The {_ROWS} most frequent of {len(names):,}. {text}"
     rows = []
-    for k in shown.tolist():
-        so_N = report.labels == k if report.problem == "multiclass" else report.labels[:, k] == 1
-        areas = evaluate("binary", so_N, report.scores[:, k], ["auroc", "auprc"])
-        actual, guessed, hit = int(actual_K[k]), int(said_K[k]), int(hit_K[k])
-        shares = [_ratio(hit, guessed), _ratio(hit, actual), _ratio(2 * hit, actual + guessed), *areas.values()]
-        rows.append([names[k], f"{actual:,}", f"{guessed:,}", *(_defined(share) for share in shares)])
+    for k in every_K.tolist():
+        areas = evaluate("binary", label_NK[:, k].astype(int), run.scores[:, k], ["auroc", "auprc"])
+        numbers = map(_number, (*share_K3[k], *areas.values()))
+        rows.append([names[k], f"{label_K[k]:,}", f"{guess_K[k]:,}", *numbers])
     header = [kind, "labels", "predicted", "precision", "recall", "F1", "AUROC", "AUPRC"]
-    return Section(f"By {kind}", text, html_table(header, rows))
+    return Section(f"By {kind}", text, tables=[Table(header, rows)])
 
 
-def _calibration(report: FinetuningReport) -> Section:
-    # Where two logits overflowed, their difference would be no number.
-    score = np.clip(report.scores.astype(np.float64), -1e300, 1e300)
-    if report.problem == "multiclass":
-        # Only differences of scores count; the highest is the predicted class's.
-        share_N = 1 / np.exp(score - score.max(axis=1, keepdims=True)).sum(axis=1)
-        name, bins = "predicted class", calibration_bins(share_N, score.argmax(axis=1) == report.labels)
-        what = "the probability that the model gives to the class it predicts, and whether that is right"
-    elif report.problem == "binary":
-        name = _classes(report)[1]
-        bins = calibration_bins(_sigmoid(score), report.labels)
-        what = f"the probability that the model gives to {name}, and whether it is so"
+def _calibration(run: _Run) -> Section:
+    from scipy.special import expit, softmax
+
+    name = "all columns"
+    if run.problem == "multiclass":
+        name, what = "predicted class", "the probability of the predicted class, and whether it is right"
+        probability_N, true_N = softmax(run.scores, axis=1).max(axis=1), run.scores.argmax(axis=1) == run.labels
     else:
-        name, bins = "all columns", calibration_bins(_sigmoid(score).ravel(), report.labels.ravel())
-        what = "the probability that the model gives to a column, and whether it is so"
-    total = sum(count for _, _, count in bins)
-    distance = sum(count * abs(said - so) for said, so, count in bins) / total
-    text = (
-        f"Each of {counted(total, 'label')} of the {report.shown} data is one pair: {what}. Pairs are put into "
-        f"{_BINS} bins by the former; below stands how many there are. The bins' mean distance to the diagonal, each "
-        f"counted as often as it has pairs, is {distance:.4f}."
-    )
-    return Section("Calibration", text, calibration_figure({name: bins}))
+        probability_N, true_N = expit(run.scores).ravel(), run.labels.ravel()
+        if run.problem == "binary":
+            name = run.names[1]
+        what = f"the predicted probability of {'a column' if run.labels.ndim == 2 else name}, and whether it is so"
+    pairs = pl.DataFrame({"predicted": probability_N, "true": true_N.astype(np.float64)})
+    tenth = (pl.col("predicted") * 10).floor().clip(0, 9)
+    bins = pairs.group_by(tenth.alias("tenth")).agg(pl.col("predicted", "true").mean(), pl.len().alias("pairs"))
+    rows = bins.sort("tenth").select("predicted", "true", "pairs").rows()
+    text = f"Each of {counted(len(pairs), 'label')} of the {run.metrics['shown']} data is a pair: {what}."
+    return calibration_section({name: rows}, text)
 
 
-def _agreement(report: FinetuningReport) -> Section:
-    observed, said = (values.reshape(len(values), -1).T for values in (report.labels, report.scores))
-    names = _classes(report)
-    shown = min(len(names), _PANELS)
-    points = observed.shape[1] * shown <= _POINTS
-    text = f"The {report.shown} data. " + ("A point is a label." if points else "Darker squares hold fewer labels.")
-    if shown < len(names):
-        text += f" The first {shown} of {len(names):,} columns; the table has all."
-    drawings = [agreement_figure(names[k], observed[k], said[k], points=points) for k in range(shown)]
-    return Section("Predicted against observed", text, "".join(drawings))
-
-
-def _numbers_by_column(report: FinetuningReport) -> Section:
+def _agreement(run: _Run) -> Iterator[Section]:
+    label_KN, score_KN = (values.reshape(len(values), -1).T for values in (run.labels, run.scores))
+    names, shown = run.names, run.metrics["shown"]
+    drawn = min(len(names), _PANELS)
+    points = label_KN[:drawn].size <= _POINTS
+    text = f"The {shown} data; " + ("a point is a label." if points else "colour is the number of labels.")
+    if drawn < len(names):
+        text += f" The first {drawn} of {len(names):,} columns; the table has all."
+    drawings = [_agreement_figure(names[k], label_KN[k], score_KN[k], points=points) for k in range(drawn)]
+    yield Section("Predicted against observed", text, drawings)
+    if run.labels.ndim == 1:
+        return
     rows = []
-    for name, label_N, score_N in zip(_classes(report), report.labels.T, report.scores.T, strict=True):
-        found = evaluate("regression", label_N, score_N)
-        constant = constant_guess("regression", label_N, score_N)["mse"]
-        rows.append([name, *(_defined(value, metric) for metric, value in found.items()), _number(constant, "mse")])
-    header = [
-        "column",
-        *(_name(name).replace(" ", "\n") for name in metric_names("regression")),
-        "of a\nconstant guess",
-    ]
-    text = f"The {report.shown} data; last the mean squared error of always guessing the column's mean."
-    return Section("By column", text, html_table(header, rows))
+    for name, label_N, score_N in zip(names, label_KN, score_KN, strict=True):
+        found = evaluate("regression", label_N, score_N) | {"": constant_guess("regression", label_N, score_N)["mse"]}
+        rows.append([name, *(_number(value, metric or "mse") for metric, value in found.items())])
+    metrics = [_name(name).replace(" ", "\n") for name in metric_names("regression")]
+    text = f"The {shown} data; the last column is the mean squared error of always guessing the column's mean."
+    yield Section("By column", text, tables=[Table(["column", *metrics, "of a\nconstant guess"], rows)])
 
 
-def _data(report: FinetuningReport) -> Section:
-    if not report.splits:
-        return Section("Data", "Not known.", "")
+def _agreement_figure(name: str, observed_N: Any, predicted_N: Any, *, points: bool) -> str:
+    """Return predicted against observed numbers as SVG: points, or squares coloured by their number of labels."""
+    low, high = (float(end([end(observed_N), end(predicted_N)])) for end in (np.min, np.max))
+    margin = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
+    ends = low - margin, high + margin
+    with style():
+        figure, axes = new_figure(WIDTH, 4.4)
+        if points:
+            axes.plot(observed_N, predicted_N, "o", markersize=3, markeredgewidth=0, alpha=0.5, color=COLOURS[0])
+        else:
+            *_, squares = axes.hist2d(
+                observed_N, predicted_N, bins=48, range=(ends, ends), cmin=1, norm="log", rasterized=True
+            )
+            figure.colorbar(squares, ax=axes, label="labels per square", format="{x:,.0f}").outline.set_visible(False)
+        axes.plot(ends, ends, color=INK, linestyle="--", linewidth=1, label="predicted = observed")
+        short = shortened(" ".join(name.split()), 20)
+        axes.set(xlim=ends, ylim=ends, xlabel=f"{short}, observed", ylabel=f"{short}, predicted")
+        legend_above(figure, axes.get_legend_handles_labels()[0])
+        return svg(figure, f"Predicted against observed: {name}")
+
+
+def _data(splits: Sequence[dict[str, Any]]) -> Section:
+    if not splits:
+        return Section("Data", "Not known.")
     text = (
-        "Duplicates came before in the same part. In training are sequences that the training data hold too, on either "
-        "strand, before any were dropped from them. Of each file's SHA-256 stand the first 12 digits."
+        "Duplicates repeat a sequence of the same part. In training: sequences that the training data contain too, on "
+        "either strand, before any were dropped from these. SHA-256: the first 12 digits of the file's."
     )
-    rows = [
-        [
-            split["split"],
-            *(f"{split[name]:,}" for name in ("examples", "duplicates", "in_train", "dropped")),
-            str(split["sha256"])[:12],
-        ]
-        for split in report.splits
-    ]
+    names = "examples", "duplicates", "in_train", "dropped"
+    rows = [[one["split"], *(f"{one[name]:,}" for name in names), one["sha256"][:12]] for one in splits]
     header = ["part", "sequences", "duplicates", "in\ntraining", "dropped", "SHA-256"]
-    return Section("Data", text, html_table(header, rows))
-
-
-def _classes(report: FinetuningReport) -> list[str]:
-    """Name the classes or columns; numbers do where names are not as many as there are scores."""
-    count = 2 if report.problem == "binary" else 1 if report.scores.ndim == 1 else report.scores.shape[1]
-    return list(report.classes) if len(report.classes) == count else [f"LABEL_{number}" for number in range(count)]
-
-
-def _best_of_two(label_N: Labels) -> dict[str, float]:
-    either = [evaluate("binary", label_N, np.full(len(label_N), score)) for score in (1.0, -1.0)]
-    # A metric is not a number for both or for neither.
-    return {name: max(found[name] for found in either) for name in either[0]}
-
-
-def _mean(values: Sequence[float]) -> float:
-    defined = [value for value in values if not math.isnan(value)]
-    return math.fsum(defined) / len(defined) if defined else math.nan
-
-
-def _sigmoid(score: Floats) -> Floats:
-    # Of the negative absolute value, so that nothing overflows.
-    small = np.exp(-np.abs(score))
-    probability: Floats = np.where(score >= 0, 1, small) / (1 + small)
-    return probability
-
-
-def _ratio(over: int, under: int) -> float:
-    return over / under if under else math.nan
+    return Section("Data", text, tables=[Table(header, rows)])
 
 
 def _name(metric: str) -> str:
     return _NAMES.get(metric, metric)
 
 
-def _defined(value: float, metric: str = "") -> str:
-    return "–" if math.isnan(value) else _number(value, metric)
-
-
 def _number(value: float, metric: str = "") -> str:
     if not math.isfinite(value):
-        return "not a number" if math.isnan(value) else "infinite"
+        return "–" if math.isnan(value) else "infinite"
     # A squared error may be of any size; all else is at most 1.
-    if metric == "mse" and value and not 1e-3 <= value < 1e3:
-        return f"{value:.4g}"
-    return f"{value:z.4f}"
+    return f"{value:.4g}" if metric == "mse" and value and not 1e-3 <= value < 1e3 else f"{value:z.4f}"

@@ -1,354 +1,329 @@
-"""The page and the table of a comparison of variant effect scores with labels.
+"""The page of a comparison of variant effect scores with labels, from its folder alone.
 
 Shape suffixes: C variants that are compared, K classes.
 """
 
 from __future__ import annotations
 
-import csv
+import json
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import polars as pl
+from matplotlib.colors import LogNorm
 
-from mutbert.files import atomic_file
-from mutbert.reports.page import Section, counted, html_facts, html_table, write_page
-from mutbert.reports.vep_figures import (
-    Bar,
-    Curve,
-    Ladder,
-    bar_figure,
-    effect_figure,
-    histogram_figure,
-    ladder_figure,
-    precision_recall_curves,
-    roc_curves,
-)
+from mutbert.errors import InputError, one_line
+from mutbert.reports import plots
+from mutbert.reports.page import Section, Table, counted, write_page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from mutbert.reports.vep_results import Measure, Shown, VepPart, VepReport
+    from mutbert.arrays import Float64
 
+    Record = Mapping[str, Any]
+
+RESULT: Final = "vep.json"
+SCORES: Final = "scores.parquet"
+REPORT: Final = "report.html"
 METRIC_NAMES: Final = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
     "spearman": "Spearman correlation",
     "pearson": "Pearson correlation",
 }
+
+_CHANCE: Final = {"auroc": 0.5, "spearman": 0.0}
+_DIRECTIONS: Final = {
+    "damaging": "Positive variants are expected to have an effect: what a model or rule finds unusual suggests them.",
+    "tolerated": "Positive variants are expected to have no effect: what a model or rule finds usual suggests them.",
+    "either": "Each score and baseline is turned to the side on which it is better, by these very labels; chance is "
+    "then a little above the middle.",
+}
 _ALPHA: Final = 0.05
 _CURVES: Final = 4
 _BASELINE_CURVES: Final = 2
 _CLASSES_DRAWN: Final = 6
+# The share of values beyond either end of a figure, which would leave no room for the others.
+_TAIL: Final = 0.002
 
 
-def write_vep_table(path: Path, report: VepReport) -> None:
-    """Write every number of the report, a row for each part, target and predictor, as CSV."""
-    metrics = report.metrics
-    header = ["part", "target", "predictor", "model", "end", "variants", "compared", "positives", "missing"]
-    header += [f"{metric}{suffix}" for metric in metrics for suffix in ("", "_low", "_high")]
-    header += ["chance_auprc"] if "auprc" in metrics else []
-    header += [f"{metrics[0]}_alone", "baseline", "difference", "difference_low", "difference_high", "p", "p_holm"]
-    with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        for part in report.parts:
-            for row in part.rows:
-                cells: list[object] = [part.name, part.target, row.predictor, row.model, row.end, part.variants]
-                cells += [part.compared, "" if part.compared_positives is None else part.compared_positives]
-                cells += [row.missing]
-                cells += [_digits(value) for metric in metrics for value in row.measures[metric]]
-                if part.compared_positives is not None:
-                    cells.append(_digits(part.compared_positives / part.compared))
-                cells.append(_digits(row.alone))
-                if row.difference is None:
-                    cells += [""] * 6
-                else:
-                    cells += [row.difference.baseline, *(_digits(value) for value in row.difference[1:6])]
-                writer.writerow(cells)
+def write_page_of(folder: Path, *, force: bool = True) -> Path:
+    """Write the page of a folder of ``mutbert bench vep``; return its path."""
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        variants = pl.read_parquet(folder / SCORES).filter(pl.col("reason") == "")
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{folder}: is no folder of 'mutbert bench vep', or damaged ({one_line(error)})") from None
+    if result["version"] != 2:
+        raise InputError(f"{folder / RESULT}: is of another version; make it again with 'mutbert bench vep'")
+    parts, first = result["parts"], result["parts"][0]
+    whole = [part for part in parts if part["name"] == first["name"]]
+    others = [part for part in parts if part["name"] != first["name"]]
+    sections = [
+        *(_overview(result, part) for part in whole),
+        *_curves(result, first, variants),
+        *_spread(result, variants),
+        *_by_part(result, others),
+        _differences(result),
+        _not_used(result),
+        *(Section(f"Numbers: {_where(result, part)}", *_numbers(result, part)) for part in others if part["rows"]),
+        Section("How it was measured", facts=_methods(result)),
+        _provenance(result["provenance"]),
+    ]
+    used = ", ".join(counted(count, kind) for kind, count in result["used"].items())
+    lead = f"{counted(result['rows'], 'row')}; used: {used}."
+    path = folder / REPORT
+    write_page(path, f"Variant effects: {result['name']}", lead, sections, notes=result["notes"], force=force)
+    return path
 
 
-def write_vep_page(path: Path, report: VepReport, shown: Shown) -> None:
-    """Write the page: one HTML file that fetches nothing.
-
-    Parameters
-    ----------
-    path : Path
-        The HTML file.
-    report : VepReport
-        What it says.
-    shown : Shown
-        What curves and histograms are of.
-
-    Raises
-    ------
-    InputError
-        When `path` exists.
-    """
-    first = report.parts[0]
-    whole = [part for part in report.parts if part.name == first.name]
-    sections = [*_overview(report, whole), *_curves(report, first, shown), *_histograms(report, shown)]
-    others = [part for part in report.parts if part.name != first.name]
-    if others:
-        sections.append(_by_part(report, others))
-    sections += [_table(report, part) for part in whole if part.rows]
-    sections += [_differences(report), _not_used(report)]
-    sections += [_table(report, part) for part in others if part.rows]
-    sections += [_methods(report, first), Section("What it was made of", "", html_facts(report.facts))]
-    used = ", ".join(f"{counted(count, kind)}" for kind, count in report.used.items())
-    lead = f"{counted(report.rows, 'row')}; used: {used}."
-    write_page(path, f"Variant effects: {report.name}", lead, sections, notes=report.notes)
+def _where(result: Record, part: Record) -> str:
+    return f"{part['name']}, {part['target']}" if result["problem"] == "multiclass" else str(part["name"])
 
 
-def _overview(report: VepReport, parts: Sequence[VepPart]) -> Iterator[Section]:
-    metric = report.metrics[0]
-    for part in parts:
-        title = METRIC_NAMES[metric] + (f": {part.target} against all else" if report.problem == "multiclass" else "")
-        if not part.rows:
-            yield Section(title, f"There is none: {part.why}.", "")
-            continue
-        text = _headline(report, part)
-        bars = [Bar(row.predictor, *row.measures[metric], not row.model) for row in part.rows]
-        yield Section(title, text, bar_figure(title, METRIC_NAMES[metric], _chance(metric), bars))
+def _firsts(part: Record) -> list[Record]:
+    """Return the first score of each model, which was asked for and did not come out best of many."""
+    return list({row["model"]: row for row in reversed(part["rows"]) if row["model"]}.values())[::-1]
 
 
-def _headline(report: VepReport, part: VepPart) -> str:
-    metric = report.metrics[0]
-    text = f"{part.compared:,} of {counted(part.variants, 'variant')} have a value of every predictor"
-    if part.compared_positives is not None:
-        text += f"; {part.compared_positives:,} are {part.target}"
+def _best(part: Record) -> list[Record]:
+    """Return the baseline that models are compared with, if there is one."""
+    names = {row["baseline"] for row in part["rows"]}
+    return [row for row in part["rows"] if row["predictor"] in names]
+
+
+def _overview(result: Record, part: Record) -> Section:
+    metric = result["metrics"][0]
+    title = METRIC_NAMES[metric] + f": {part['target']} against all others" * (result["problem"] == "multiclass")
+    if not part["rows"]:
+        return Section(title, f"Not measured: {part['why']}.")
+    text = ""
+    for row, best in zip(_firsts(part)[:1], _best(part), strict=False):
+        text = (
+            f"{row['predictor']} has {_number(row[metric])} ({_interval(row, metric)}); the best trivial baseline, "
+            f"{best['predictor']}, has {_number(best[metric])}. The difference is {_number(row['difference'], '+')} "
+            f"({_interval(row, 'difference', '+')}; {_p(row['p_holm'], 'p = ')}, adjusted). "
+        )
+    text += "Models are blue, trivial baselines, which need no model, orange; lines are 95 % intervals. "
+    numbers, _, tables = _numbers(result, part)
+    models = [row["predictor"] for row in part["rows"] if row["model"]]
+    rows, chance = [(row["predictor"], *_ends(row, metric)) for row in part["rows"]], _CHANCE[metric]
+    xlabel = f"{METRIC_NAMES[metric]} (chance: {chance:g})"
+    figure = plots.forest(title, {"": rows}, xlabel, reference=chance, highlighted=models)
+    return Section(title, text + numbers, figure, tables)
+
+
+def _numbers(result: Record, part: Record) -> tuple[str, tuple[str, ...], list[Table]]:
+    """Return text, no figures and the table of a part's numbers."""
+    metrics, positives = result["metrics"], part["compared_positives"]
+    text = f"{part['compared']:,} of {counted(part['variants'], 'variant')} have a value of every predictor"
+    if positives is not None:
+        share = _number(positives / part["compared"])
+        text += f"; {positives:,} are {part['target']}, so that chance is an AUROC of 0.5 and an AUPRC of {share}"
     text += "."
-    models = [row for row in part.rows if row.difference is not None]
-    if models:
-        # What was compared, not what came out best of many.
-        row = models[0]
-        assert row.difference is not None, "chosen so"
-        value, low, high = row.measures[metric]
-        found = row.difference
-        interval = f"{_number(found.low, sign=True)} to {_number(found.high, sign=True)}"
-        best = next(other.measures[metric].value for other in part.rows if other.predictor == found.baseline)
-        text += (
-            f" {row.predictor} has {_number(value)} ({_number(low)} to {_number(high)}); the best trivial baseline, "
-            f"{found.baseline}, has {_number(best)}. The difference is {_number(found.difference, sign=True)} "
-            f"({interval}; {_p_text(found.adjusted)}, adjusted)."
-        )
-    return f"{text} Lines are 95 % intervals; dark bars are trivial baselines, which need no model."
-
-
-def _curves(report: VepReport, part: VepPart, shown: Shown) -> Iterator[Section]:
-    if report.problem != "binary" or not part.rows:
-        return
-    models = [row for row in part.rows if row.model]
-    # The first of each model, then whatever else there is room for.
-    firsts = [row for place, row in enumerate(models) if row.model not in {other.model for other in models[:place]}]
-    drawn = firsts[:_CURVES] if len(firsts) > 1 else models[:_CURVES]
-    baselines = sorted((row for row in part.rows if not row.model), key=lambda row: -_finite(row.measures["auroc"]))
-    drawn += baselines[:_BASELINE_CURVES]
-    label_C = shown.target_C.astype(np.int64)
-
-    def curves(metric: str) -> list[Curve]:
-        return [
-            Curve(
-                f"{row.predictor} {_number(row.measures[metric].value)}",
-                (-1 if row.end == "low" else 1) * shown.score_C[row.predictor],
-                not row.model,
-            )
-            for row in drawn
-        ]
-
-    text = (
-        f"What every threshold gives, {part.name}: a model's scores, and the best {len(baselines[:_BASELINE_CURVES])} "
-        "baselines as broken lines. Behind each name stands the area. "
-    )
-    share = part.compared_positives / part.compared if part.compared_positives is not None else math.nan
-    yield Section("ROC", text, roc_curves(label_C, curves("auroc")))
-    yield Section(
-        "Precision and recall",
-        f"The same. Chance is the share of positive variants, {_number(share)}.",
-        precision_recall_curves(label_C, curves("auprc")),
-    )
-
-
-def _histograms(report: VepReport, shown: Shown) -> Iterator[Section]:
-    drawings = []
-    for name, (value_C, target_C) in shown.histograms.items():
-        if report.problem == "regression":
-            drawings.append(effect_figure(name, report.classes[0], value_C, target_C))
-            continue
-        count_K = np.bincount(target_C.astype(np.int64), minlength=len(report.classes))
-        largest = sorted(np.argsort(-count_K, kind="stable")[:_CLASSES_DRAWN].tolist())
-        by_class = {report.classes[k]: value_C[target_C == k] for k in largest if count_K[k]}
-        drawings.append(histogram_figure(name, by_class))
-    if not drawings:
-        return
-    if report.problem == "regression":
-        yield Section("Ratio and effect", "Darker squares hold fewer variants.", "".join(drawings))
-        return
-    text = (
-        "Shares of each class's variants, so that classes of different sizes can be compared. Below 0 the model finds "
-        "the alternate allele less likely than the reference."
-    )
-    if len(report.classes) > _CLASSES_DRAWN:
-        text += f" The {_CLASSES_DRAWN} most frequent classes."
-    yield Section("Ratio by class", text, "".join(drawings))
-
-
-def _by_part(report: VepReport, parts: Sequence[VepPart]) -> Section:
-    metric = report.metrics[0]
-    drawings = []
-    for target in dict.fromkeys(part.target for part in parts):
-        own = [part for part in parts if part.target == target and part.rows]
-        if own:
-            ladders = [_ladder(part, metric) for part in own]
-            title = f"{METRIC_NAMES[metric]} by part" + (f": {target}" if report.problem == "multiclass" else "")
-            drawings.append(ladder_figure(title, METRIC_NAMES[metric], _chance(metric), ladders))
-    text = (
-        "By kind of variant and by group: the first score of each model, and the trivial baseline that is the best in "
-        "the part."
-    )
-    without = [f"{part.name} ({part.why})" for part in parts if not part.rows]
-    if without:
-        text += f" Not measured: {'; '.join(without)}."
-    return Section("By part", text, "".join(drawings))
-
-
-def _ladder(part: VepPart, metric: str) -> Ladder:
-    firsts: dict[str, Measure] = {}
-    for row in part.rows:
-        if row.model:
-            firsts.setdefault(row.model, row.measures[metric])
-    name = next((row.difference.baseline for row in part.rows if row.difference is not None), "")
-    best = next((row.measures[metric] for row in part.rows if row.predictor == name), None)
-    label = f"{part.name} ({part.compared:,})"
-    return Ladder(label, firsts, best, name)
-
-
-def _table(report: VepReport, part: VepPart) -> Section:
-    metrics = report.metrics
-    title = f"Numbers: {part.name}" + (f", {part.target}" if report.problem == "multiclass" else "")
-    text = f"{part.compared:,} of {counted(part.variants, 'variant')} are compared."
-    if part.compared_positives is not None:
-        share = part.compared_positives / part.compared
-        text += (
-            f" {part.compared_positives:,} are {part.target}; AUPRC of chance is their share, {_number(share)}, and "
-            "AUROC of chance 0.5."
-        )
-    positive = f"higher {part.target}" if report.problem == "regression" else part.target
-    text += (
-        f" End says whether low or high values of a predictor speak for {positive}. Missing are variants without a "
-        f"value; alone is the {METRIC_NAMES[metrics[0]]} on all that have one."
-    )
-    if part.empty:
-        text += f" Without a value here, or a baseline with one alone: {', '.join(part.empty)}."
-    header = ["predictor", "end that\nspeaks for it"]
+    if part["empty"]:
+        text += f" Not compared, as it has no value here, or a baseline one alone: {', '.join(part['empty'])}."
+    header = ["predictor", f"end that\nsuggests {'more' if positives is None else 'it'}"]
     for metric in metrics:
         header += [METRIC_NAMES[metric].replace(" ", "\n"), "95 % interval"]
-    header += ["missing", "alone"]
-    rows = []
-    for row in part.rows:
-        cells: list[object] = [row.predictor, row.end]
-        for metric in metrics:
-            value, low, high = row.measures[metric]
-            cells += [_number(value), f"{_number(low)} to {_number(high)}"]
-        rows.append([*cells, f"{row.missing:,}", _number(row.alone)])
-    return Section(title, text, html_table(header, rows))
+    rows = [
+        [row["predictor"], row["end"], *(cell for one in metrics for cell in (_number(row[one]), _interval(row, one))),
+         f"{row['missing']:,}", _number(row["alone"])]
+        for row in part["rows"]
+    ]  # fmt: skip
+    return text, (), [Table([*header, "missing", "alone"], rows)]
 
 
-def _differences(report: VepReport) -> Section:
-    metric = METRIC_NAMES[report.metrics[0]]
-    rows = []
-    for part in report.parts:
-        for row in part.rows:
-            if row.difference is None:
-                continue
-            found = row.difference
-            where = part.name + (f", {part.target}" if report.problem == "multiclass" else "")
-            interval = f"{_number(found.low, sign=True)} to {_number(found.high, sign=True)}"
-            rows.append(
-                [
-                    where,
-                    row.predictor,
-                    found.baseline,
-                    _number(found.difference, sign=True),
-                    interval,
-                    _p(found.p_value),
-                    _p(found.adjusted) + (" *" if found.adjusted < _ALPHA else ""),
-                ]
-            )
+def _curves(result: Record, part: Record, variants: pl.DataFrame) -> Iterator[Section]:
+    if result["problem"] != "binary" or not part["rows"]:
+        return
+    firsts, baselines = _firsts(part), [row for row in part["rows"] if not row["model"]]
+    baselines.sort(key=lambda row: row["auroc"] or 0, reverse=True)
+    models = firsts if len(firsts) > 1 else [row for row in part["rows"] if row["model"]]
+    drawn = [*models[:_CURVES], *baselines[:_BASELINE_CURVES]]
+    compared, figures = variants.drop_nulls([row["predictor"] for row in part["rows"]]), []
+    label_C = compared["target"].to_numpy().astype(np.int64)
+    turned = [compared[row["predictor"]].to_numpy() * (-1 if row["end"] == "low" else 1) for row in drawn]
+    for metric, title in (("auroc", "ROC curves"), ("auprc", "Precision-recall curves")):
+        names = [f"{_number(row[metric])} {row['predictor']}" for row in drawn]
+        scores = dict(zip(names, turned, strict=True))
+        figures.append(plots.binary_curves(title, "roc" if metric == "auroc" else "precision_recall", label_C, scores))
+    text = (
+        f"All thresholds, {part['name']}: a model's scores and the best trivial baselines, with the area before each "
+        "name. Broken lines are chance."
+    )
+    yield Section("ROC and precision-recall curves", text, figures)
+
+
+def _spread(result: Record, variants: pl.DataFrame) -> Iterator[Section]:
+    """Yield how the ratios of models are distributed."""
+    scores = {name: name.removeprefix(f"{one['model']} ") for name, one in result["predictors"].items() if one["model"]}
+    masked = {"LLR", "PLLR"} if {"LLR", "PLLR"} & {*scores.values()} else {"ULLR"}
+    classes, figures = result["classes"], []
+    for name in [name for name, score in scores.items() if score in masked]:
+        own = variants.drop_nulls(name)
+        value_C, target_C = own[name].to_numpy(), own["target"].to_numpy()
+        if result["problem"] == "regression":
+            figures += [_effect_figure(name, classes[0], value_C, target_C)] * (len(own) > 0)
+            continue
+        count_K = np.bincount(target_C.astype(np.int64), minlength=len(classes))
+        largest = sorted(np.argsort(-count_K, kind="stable")[:_CLASSES_DRAWN].tolist())
+        by_class = {classes[index]: value_C[target_C == index] for index in largest if count_K[index]}
+        figures += [_histogram(name, by_class)] * (len(own) > 0)
+    if figures and result["problem"] == "regression":
+        yield Section("Ratio and effect", "Brighter cells hold more variants.", figures)
+    elif figures:
+        text = (
+            "Percentages of each class's variants, so that classes of different sizes can be compared. Below 0 the "
+            "model finds the alternate allele less likely than the reference."
+        )
+        few = f" The {_CLASSES_DRAWN} most frequent classes." if len(classes) > _CLASSES_DRAWN else ""
+        yield Section("Ratio by class", text + few, figures)
+
+
+def _by_part(result: Record, parts: Sequence[Record]) -> Iterator[Section]:
+    metric, figures = result["metrics"][0], []
+    for target in dict.fromkeys(part["target"] for part in parts if part["rows"]):
+        own = [part for part in parts if part["target"] == target and part["rows"]]
+        panels = {
+            f"{part['name']} ({part['compared']:,})": [
+                (row["predictor"], *_ends(row, metric)) for row in (*_firsts(part), *_best(part))
+            ]
+            for part in own
+        }
+        models = {row["predictor"] for part in own for row in _firsts(part)}
+        title = f"{METRIC_NAMES[metric]} by part" + f": {target}" * (result["problem"] == "multiclass")
+        figures.append(plots.forest(title, panels, title, reference=_CHANCE[metric], highlighted=models))
+    if parts:
+        text = (
+            "By kind of variant and by group, with the number of variants: the first score of each model, and the "
+            "trivial baseline that is the best in the part."
+        )
+        without = [f"{_where(result, part)} ({part['why']})" for part in parts if not part["rows"]]
+        yield Section("By part", text + (f" Not measured: {'; '.join(without)}." if without else ""), figures)
+
+
+def _differences(result: Record) -> Section:
+    metric = METRIC_NAMES[result["metrics"][0]]
+    rows = [
+        [_where(result, part), row["predictor"], row["baseline"], _number(row["difference"], "+"),
+         _interval(row, "difference", "+"), _p(row["p"]),
+         _p(row["p_holm"]) + " *" * (row["p_holm"] is not None and row["p_holm"] < _ALPHA)]
+        for part in result["parts"] for row in part["rows"] if row["baseline"] is not None
+    ]  # fmt: skip
     title = "Against the best trivial baseline"
     if not rows:
-        return Section(title, "Nothing could be compared.", "")
+        return Section(title, "Nothing could be compared.")
     text = (
-        f"{metric} of a model's score less that of the baseline that is the best in the part, on the same variants. "
+        f"{metric} of a model's score minus that of the baseline that is the best in the part, on the same variants. "
         f"P-values are adjusted for all comparisons of a part (Holm), and marked * below {_ALPHA}. The baseline was "
         "chosen by these very labels, which favours it."
     )
-    if report.direction == "either":
+    if result["direction"] == "either":
         text += " Each is turned to the side on which it is better."
     header = ["part", "score", "baseline", "difference", "95 % interval", "p", "p\nadjusted"]
-    return Section(title, text, html_table(header, rows))
+    return Section(title, text, tables=[Table(header, rows)])
 
 
-def _not_used(report: VepReport) -> Section:
-    title = "What was not used"
-    if not report.not_used:
-        return Section(title, f"All of {counted(report.rows, 'row')} are used.", "")
-    text = f"{sum(report.not_used.values()):,} of {counted(report.rows, 'row')} are not used."
-    if report.left_out:
-        values = ", ".join(f"{value} ({count:,})" for value, count in report.left_out.items())
+def _not_used(result: Record) -> Section:
+    title, total = "What was not used", counted(result["rows"], "row")
+    if not result["not_used"]:
+        return Section(title, f"All of {total} are used.")
+    text = f"{sum(result['not_used'].values()):,} of {total} are not used."
+    if result["left_out"]:
+        values = ", ".join(f"{value} ({count:,})" for value, count in result["left_out"].items())
         text += f" Left out by the label's value: {values}."
-    rows = [
-        [reason, report.reasons.get(reason, ""), f"{count:,}"]
-        for reason, count in sorted(report.not_used.items(), key=lambda item: -item[1])
-    ]
-    return Section(title, text, html_table(["reason", "which means", "rows"], rows))
+    counts = sorted(result["not_used"].items(), key=lambda item: -item[1])
+    return Section(title, text, facts={one: f"{count:,}: {result['reasons'][one]}" for one, count in counts})
 
 
-_DIRECTIONS: Final = {
-    "damaging": "Positive variants are taken for those with an effect: what a model or rule finds unusual speaks for "
-    "them.",
-    "tolerated": "Positive variants are taken for those without an effect: what a model or rule finds usual speaks for "
-    "them.",
-    "either": "Each score and baseline is turned to the side on which it is better, by these very labels; chance is "
-    "then a little above the middle.",
-}
-
-
-def _methods(report: VepReport, first: VepPart) -> Section:
-    facts = {"direction": _DIRECTIONS[report.direction], "intervals": report.interval_method}
-    differences = [row.difference for part in report.parts for row in part.rows if row.difference is not None]
-    if differences:
-        facts["comparisons"] = differences[0].method
-    rows = {row.predictor: row for part in report.parts for row in part.rows} | {
-        row.predictor: row for row in first.rows
+def _methods(result: Record) -> dict[str, str]:
+    compared = dict.fromkeys(row["predictor"] for part in result["parts"] for row in part["rows"])
+    return {
+        "direction": _DIRECTIONS[result["direction"]],
+        "intervals": result["intervals"],
+        "comparisons": next((part["comparison"] for part in result["parts"] if part["comparison"]), "none"),
+        "end": "whether low or high values of a predictor suggest the class, or higher numbers",
+        "missing": "variants of the part without a value, which are not compared",
+        "alone": f"{METRIC_NAMES[result['metrics'][0]]} on all variants with a value of this predictor",
+        **{name: result["predictors"][name]["description"] for name in compared},
     }
-    facts |= {row.predictor: row.description for row in rows.values()}
-    return Section("How it was measured", "", html_facts(facts))
 
 
-def _chance(metric: str) -> float:
-    return 0.5 if metric == "auroc" else 0.0
+def _provenance(origin: Record) -> Section:
+    facts = {"variants": origin["variants"]["place"], "genome": ", ".join(origin["genomes"])}
+    for name, model in origin["models"].items():
+        settings = {key: value for key, value in model["settings"].items() if value is not None}
+        words = ", ".join(f"{key} {' '.join(value) if key == 'scores' else value}" for key, value in settings.items())
+        facts[f"model {name}"] = f"SHA-256 {model['sha256'][:12]}, {words}"
+    facts |= {name: str(origin[name]) for name in ("surroundings", "resamples", "seed")}
+    return Section("Provenance", facts=facts, details={"All of it": json.dumps(origin, indent=1)})
 
 
-def _finite(measure: Measure) -> float:
-    return measure.value if math.isfinite(measure.value) else -math.inf
+def _histogram(name: str, values: Mapping[str, Float64]) -> str:
+    """Return the distribution of values in each class as percentages; each class has a value."""
+    low, high = _range(np.concatenate(list(values.values())))
+    # As many as the smallest class has values enough for.
+    bins = int(np.clip(1.5 * math.sqrt(min(map(len, values.values()))), 8, 50))
+    with plots.style():
+        figure, axes = plots.new_figure(plots.WIDTH, 3.1)
+        for index, (label, value_C) in enumerate(values.items()):
+            count, edges = np.histogram(np.clip(value_C, low, high), bins=bins, range=(low, high))
+            share, colour = 100 * count / len(value_C), plots.COLOURS[index % len(plots.COLOURS)]
+            label = f"{plots.shortened(label)} ({len(value_C):,})"
+            axes.stairs(share, edges, color=colour, linewidth=1.4, label=label)
+            if len(values) <= 3:
+                axes.stairs(share, edges, color=colour, alpha=0.2, fill=True, linewidth=0)
+            axes.axvline(float(np.median(value_C)), color=colour, linewidth=1, linestyle="--")
+        if low < 0 < high:
+            axes.axvline(0, color=plots.INK, linewidth=0.8, alpha=0.6)
+        axes.set_xlabel(f"{plots.shortened(name, 40)} (broken lines: medians)")
+        axes.set_ylabel("variants of the class, %")
+        plots.legend_above(figure, axes.get_legend_handles_labels()[0])
+        return plots.svg(figure, f"{name} by class")
 
 
-def _number(value: float, *, sign: bool = False) -> str:
-    if not math.isfinite(value):
+def _effect_figure(name: str, effect: str, value_C: Float64, effect_C: Float64) -> str:
+    """Return an effect against a score, as cells coloured by how many variants they hold."""
+    ranges = [_range(value_C), _range(effect_C)]
+    clipped = [np.clip(values, *ends) for values, ends in zip((value_C, effect_C), ranges, strict=True)]
+    with plots.style():
+        figure, axes = plots.new_figure(plots.WIDTH, 4.0)
+        *_, drawn = axes.hist2d(*clipped, bins=40, range=ranges, cmin=1, cmap="viridis", rasterized=True)
+        drawn.set_norm(LogNorm(1, max(float(np.nanmax(drawn.get_array())), 2)))
+        bar = figure.colorbar(drawn, ax=axes, label="variants per cell", format="{x:,.0f}")
+        bar.outline.set_visible(False)
+        bar.ax.yaxis.set_minor_formatter("")
+        axes.set_xlabel(plots.shortened(name, 44))
+        axes.set_ylabel(plots.shortened(effect, 36))
+        return plots.svg(figure, f"{effect} against {name}")
+
+
+def _range(value_C: Float64) -> tuple[float, float]:
+    """Return what a figure shows; what lies beyond is drawn at the ends."""
+    low, high = np.quantile(value_C, [_TAIL, 1 - _TAIL]).tolist()
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _ends(row: Record, metric: str) -> tuple[float, float, float]:
+    value, low, high = (
+        math.nan if row[one] is None else row[one] for one in (metric, f"{metric}_low", f"{metric}_high")
+    )
+    return value, low, high
+
+
+def _interval(row: Record, name: str, sign: str = "") -> str:
+    return f"{_number(row[f'{name}_low'], sign)} to {_number(row[f'{name}_high'], sign)}"
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}z.3f}"
+
+
+def _p(value: float | None, equals: str = "") -> str:
+    if value is None:
         return "–"
-    return f"{value:+z.3f}" if sign else f"{value:z.3f}"
-
-
-def _digits(value: float) -> str:
-    return "" if not math.isfinite(value) else repr(round(float(value), 9))
-
-
-def _p(value: float) -> str:
-    return "–" if not math.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _p_text(value: float) -> str:
-    text = _p(value)
-    return f"p {text}" if text.startswith("<") else f"p = {text}"
+    return f"{equals.rstrip('= ')} < 0.001".strip() if value < 0.001 else f"{equals}{value:.3f}"

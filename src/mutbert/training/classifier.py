@@ -1,388 +1,182 @@
-"""Fine-tune one model on one training set: transformers' Trainer, with the best step by a metric kept.
+"""Fine-tune one model on one training set, and return the best step by a metric on the validation data.
 
 Shape suffixes: N sequences, D outputs, T bases.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import math
-import shutil
 import warnings
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections import Counter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from transformers.trainer_utils import EvalLoopOutput
 
-from mutbert.errors import InputError, MissingExtraError, one_line
-from mutbert.files import atomic_file, write_json
+from mutbert.errors import InputError, MissingExtraError
+from mutbert.examples.table import NOT_COUNTED
 from mutbert.inference.run import base_outputs, sequence_outputs
-from mutbert.model.checkpoints import library_bars_off
-from mutbert.run_folder import WRITING
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate
-from mutbert.settings import check_keys
-from mutbert.training.callbacks import CatchUpEvaluation, ShowProgress
-from mutbert.training.classifier_data import IGNORED, Targets, TrainingSamples
-from mutbert.training.classifier_loss import ClassifierLoss, balanced_weights, decision_scores, outputs_needed
-from mutbert.training.failures import TrainingStoppedError
-from mutbert.training.trainer import largest_divisor
+from mutbert.training import trainer as trainers
+from mutbert.training.classifier_data import ClassifierLoss, TrainingSamples, balanced_weights, decision_scores
 from mutbert.windows.dataset import whole_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from mutbert.arrays import Float32
+    from mutbert.arrays import Float32, Int64
     from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
     from mutbert.examples.table import Examples
+    from mutbert.training.classifier_data import LabelledInputs
     from mutbert.training.finetune_settings import FinetuneSettings
 
-    Log = list[dict[str, float]]
-
-BEST: Final = "best.safetensors"
-"""In a run's folder: the weights of the best step so far, of those that are trained."""
-BEST_STEP: Final = "best.json"
-
-_RESERVED: Final = {
-    "output_dir": "it is the run's folder",
-    "seed": "give seed",
-    "data_seed": "give seed",
-    "learning_rate": "give learning_rate beside training",
-    "weight_decay": "give weight_decay beside training",
-    "warmup_steps": "give warmup_steps beside training",
-    "max_grad_norm": "give max_grad_norm beside training",
-    "num_train_epochs": "give epochs beside training",
-    "max_steps": "give max_steps beside training",
-    "per_device_train_batch_size": "give batch_size and micro_batch_size beside training",
-    "per_device_eval_batch_size": "give batch_size and micro_batch_size beside training",
-    "gradient_accumulation_steps": "it follows from batch_size and micro_batch_size",
-    "auto_find_batch_size": "give micro_batch_size beside training",
-    "eval_strategy": "give eval_steps beside training",
-    "eval_steps": "give eval_steps beside training",
-    "save_strategy": "a checkpoint is saved at each evaluation",
-    "save_steps": "a checkpoint is saved at each evaluation",
-    "load_best_model_at_end": "the best step by metric is the result",
-    "metric_for_best_model": "give metric beside training",
-    "bf16": "give precision beside training",
-    "fp16": "give precision: bf16 beside training",
-    "remove_unused_columns": "batches are made of what the model takes",
-    "label_names": "batches are made of what the model takes",
-    "group_by_length": "sequences of a step are always similar in length",
-    "train_sampling_strategy": "sequences of a step are always similar in length",
-    "label_smoothing_factor": "the loss is that of the problem",
-    "accelerator_config": "each process takes its own part of a batch",
-    "ignore_data_skip": "a resumed run goes on with the samples that come next",
-    "report_to": "progress and history are written anyway",
-    "disable_tqdm": "progress is shown as for every verb",
-    "push_to_hub": "share the finished model folder instead",
-}
+    Logits = Float32 | list[Float32]  # (N, D), or for labels of bases (T, D) for each sequence
 
 
-@dataclass(frozen=True)
-class LabelledInputs:
-    """Sequences as a model takes them, with their labels.
+class FinetunedModel(NamedTuple):
+    """A fine-tuned model."""
 
-    Parameters
-    ----------
-    inputs : Inputs
-        The sequences.
-    examples : Examples
-        What they were made of.
-    """
-
-    inputs: Inputs
-    examples: Examples
-
-    @property
-    def targets(self) -> Targets:
-        """The labels as a loss takes them."""
-        each_base = self.examples.problem == "token"
-        return Targets(self.examples.known_labels, self.examples.offsets if each_base else None)
-
-
-def unplaced(parts: Mapping[str, LabelledInputs]) -> dict[str, int]:
-    """Count the sequences that are read without the population's frequencies, by reason."""
-    counts: dict[str, int] = {}
-    for part in parts.values():
-        for reason, count in getattr(part.inputs, "unplaced", {}).items():
-            counts[reason] = counts.get(reason, 0) + count
-    return {reason: count for reason, count in counts.items() if count}
-
-
-def refuse_one_class(train: Examples, place: str = "") -> None:
-    """Refuse training data of one class alone; `place` begins the message, such as ``"train.csv: "``.
-
-    Raises
-    ------
-    InputError
-        Of problems with classes, where there are no two of them.
-    """
-    if train.problem not in {"binary", "multiclass", "token"}:
-        return
-    labels = train.known_labels
-    if len(np.unique(labels[labels != IGNORED])) < 2:
-        raise InputError(
-            f"{place}the training data have one class alone, of which nothing can be learnt; give other data"
-        )
-
-
-@dataclass(frozen=True)
-class FinetunedModel:
-    """What fine-tuning gave.
-
-    Parameters
-    ----------
-    model : nn.Module
-        With the weights of the best step.
-    best_step : int
-        That step; 0 for a model that is not trained by steps.
-    steps : int
-        Steps that were taken.
-    history : list of dict
-        Loss and learning rate, and what each evaluation found, by step.
-    tokens : int
-        Tokens trained on, padding not counted.
-    """
-
-    model: Any
+    model: Any  # with the weights of the best step, adapters merged
     best_step: int
-    steps: int
-    history: Log
-    tokens: int
+    steps: int  # that were taken
+    history: list[dict[str, float]]
+    tokens: int  # that were trained on, padding excluded
 
 
 def finetune_classifier(
-    encoder: Encoder,
-    train: LabelledInputs,
-    validation: LabelledInputs,
-    settings: FinetuneSettings,
-    folder: Path,
-    *,
-    metric: str,
-    seed: int,
-    callbacks: Sequence[transformers.TrainerCallback] = (),
-    checkpoint: Path | None = None,
+    encoder: Encoder, train: LabelledInputs, validation: LabelledInputs, settings: FinetuneSettings, folder: Path, *,
+    metric: str, seed: int, records: Callable[[Path], None] | None = None, checkpoint: Path | None = None,
     progress: bool = False,
-) -> FinetunedModel:
-    """Fine-tune a model, all of it or low-rank adapters, and give the best step by a metric on the validation data.
+) -> FinetunedModel:  # fmt: skip
+    """Fine-tune a model, all of it or low-rank adapters, and return the best step by a metric on the validation data.
 
-    Parameters
-    ----------
-    encoder : Encoder
-        The model.
-    train, validation : LabelledInputs
-        The data, prepared by the encoder.
-    settings : FinetuneSettings
-        How; its `metric` is not looked at.
-    folder : Path
-        Where the best weights are kept meanwhile.
-    metric : str
-        One of `mutbert.scoring.metrics`; of equals, the earliest step is the best.
-    seed : int
-        What the order of samples, fresh weights and dropout depend on.
-    callbacks : sequence of TrainerCallback
-        What else is to be done, for example saving checkpoints, which are made where this is not empty.
-    checkpoint : Path, optional
-        Where to go on.
-    progress : bool
-        Show progress on standard error.
-
-    Returns
-    -------
-    FinetunedModel
-        The model, on the training's device; adapters are merged into it.
-
-    Raises
-    ------
-    InputError
-        When a setting or the model cannot be used; when the loss is no finite number.
+    `folder` holds the checkpoints; with `records`, which writes what belongs to each, they can be resumed from. Of
+    equal steps the first is the best. Raises InputError for settings or a model that cannot be used, and for a loss
+    that is not finite.
     """
-    refuse_one_class(train.examples)
-    problem = train.examples.problem
-    outputs = outputs_needed(problem, train.examples.known_labels, len(train.examples.classes))
+    check_classes(train.examples)
     longest = int(max(train.inputs.length_N.max(), validation.inputs.length_N.max()))
     transformers.set_seed(seed)
-    model = encoder.classifier(outputs, longest, each_token=problem == "token", rope_scaling=settings.rope_scaling)
+    each_token = train.problem == "token"
+    model = encoder.classifier(train.outputs, longest, each_token=each_token, rope_scaling=settings.rope_scaling)
     if settings.method == "lora":
         model = _with_adapters(model, encoder, settings)
-    arguments = _arguments(
-        settings, folder, len(train.examples), seed, save=bool(callbacks), all_used=encoder.family == "mutbert"
-    )
+    arguments = _arguments(settings, folder, len(train.examples), metric, seed, resumable=records is not None)
+    # Poolers and the like of other models may have no part in the loss.
+    arguments.ddp_find_unused_parameters = encoder.family != "mutbert"
     weights = None
     if settings.class_weights == "balanced":
-        weights = balanced_weights(problem, train.examples.known_labels, outputs)
+        weights = balanced_weights(train.problem, train.examples.known_labels, train.outputs)
     samples = TrainingSamples(
-        train.inputs,
-        train.targets,
-        steps=arguments.max_steps,
-        batch_size=settings.batch_size,
-        seed=seed,
+        train, steps=arguments.max_steps, batch_size=settings.batch_size, seed=seed,
         reverse_complement=settings.reverse_complement,
-    )
-    trainer = ClassifierTrainer(
-        loss=ClassifierLoss(problem, weights),
-        validation=validation,
-        settings=settings,
-        metric=metric,
-        folder=folder,
-        model=model,
-        args=arguments,
-        train_dataset=samples,
-        data_collator=whole_batch,
-    )
-    for callback in callbacks:
-        trainer.add_callback(callback)
-    shown = ShowProgress("fine-tuning", lambda logged: _note(logged, metric), show=progress)
-    trainer.add_callback(shown)
-    trainer.add_callback(CatchUpEvaluation(trainer.evaluate_in_training, lambda log: evaluations_of(log, metric)))
-    try:
-        with library_bars_off():
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finally:
-        shown.close()
-    best_step = trainer.load_best()
+    )  # fmt: skip
+    trainer = trainers.build_trainer(
+        ClassifierTrainer, arguments, loss=ClassifierLoss(train.problem, weights), validation=validation,
+        settings=settings, model=model, train_dataset=samples, data_collator=whole_batch,
+    )  # fmt: skip
+    notes = {"loss": "loss {:.4f}", f"eval_{metric}": f"{metric} {{:.4f}}"}
+    trainers.train(trainer, records or (lambda _: None), checkpoint, "fine-tuning", notes, show=progress)
+    steps, best_step = trainer.state.global_step, trainer.state.best_global_step
+    if best_step is None:
+        raise InputError(
+            f"{metric} could not be computed on the validation data, which may have one class alone; choose other "
+            "validation data or another metric"
+        )
     trained = trainer.accelerator.unwrap_model(trainer.model)
     if settings.method == "lora":
         trained = trained.merge_and_unload()
-    steps = trainer.state.global_step
-    return FinetunedModel(
-        trained,
-        best_step,
-        steps,
-        classifier_history(trainer.state.log_history),
-        samples.tokens() * steps // arguments.max_steps,
-    )
+    tokens = samples.tokens() * steps // arguments.max_steps
+    return FinetunedModel(trained, best_step, steps, trainers.history_of(trainer.state.log_history), tokens)
+
+
+def check_classes(train: Examples, place: str = "") -> None:
+    """Raise InputError for training data of one class alone; `place` begins the message."""
+    labels = train.known_labels
+    if train.problem in {"binary", "multiclass", "token"} and len(np.unique(labels[labels != NOT_COUNTED])) < 2:
+        raise InputError(
+            f"{place}the training data have one class alone, of which nothing can be learnt; choose other data"
+        )
+
+
+def unplaced(parts: Mapping[str, LabelledInputs]) -> dict[str, int]:
+    """Return the number of sequences that are read without the population's frequencies, by reason."""
+    counts = sum((Counter(getattr(part.inputs, "unplaced", {})) for part in parts.values()), Counter[str]())
+    return dict(counts)
 
 
 def classifier_logits(
-    model: Any, inputs: Inputs, settings: FinetuneSettings, *, each_token: bool = False, rows: Any = None
-) -> Float32 | list[Float32]:
-    """Give a classifier's logits: (N, D); with `each_token` one (bases, D) for each sequence."""
-    give: Callable[..., Any] = base_outputs if each_token else sequence_outputs
-    found: Float32 | list[Float32] = give(
-        model,
-        lambda batch: model(**batch).logits,
-        inputs,
-        rows,
-        batch_size=2 * (settings.micro_batch_size or settings.batch_size),
-        precision=settings.precision,
-        strands=settings.strands,
-    )
-    return found
+    model: Any, inputs: Inputs, settings: FinetuneSettings, *, each_token: bool = False, rows: Int64 | None = None
+) -> Logits:
+    """Return a classifier's logits: (N, D); with `each_token` one (bases, D) for each sequence."""
+    outputs: Callable[..., Logits] = base_outputs if each_token else sequence_outputs
+    return outputs(
+        model, lambda batch: model(**batch).logits, inputs, rows, precision=settings.precision,
+        batch_size=2 * (settings.micro_batch_size or settings.batch_size), strands=settings.strands,
+    )  # fmt: skip
 
 
-def scores_and_labels(
-    examples: Examples, logits: Float32 | list[Float32]
-) -> tuple[str, npt.NDArray[Any], npt.NDArray[np.float32]]:
-    """Bring logits and labels into the form that metrics take: problem, labels, scores.
-
-    Labels of bases count one by one, those that do not count left out; sequences may have been cut.
-    """
+def scores_and_labels(examples: Examples, logits: Logits) -> tuple[str, npt.NDArray[Any], Float32]:
+    """Return problem, labels and scores as metrics take them; of bases, those that count, one by one."""
     if examples.problem != "token":
-        assert isinstance(logits, np.ndarray)
-        scores = decision_scores(examples.problem, logits)
+        scores = decision_scores(examples.problem, np.asarray(logits))
         # A table may have its numbers in one column of several that it could have.
         labels = examples.known_labels.reshape(scores.shape) if scores.ndim == 1 else examples.known_labels
         return examples.problem, labels, scores
-    label_T = np.concatenate(
-        [
-            examples.known_labels[start : start + len(row)]
-            for start, row in zip(examples.offsets[:-1], logits, strict=True)
-        ]
-    )
-    score_TD = np.concatenate(list(logits))
-    counts = label_T != IGNORED
+    label_T, counts_T = _token_labels(examples, logits)
+    score_TD = np.concatenate(list(logits))[counts_T]
     problem = "binary" if score_TD.shape[1] == 2 else "multiclass"
-    return problem, label_T[counts], decision_scores(problem, score_TD[counts])
+    return problem, label_T[counts_T], decision_scores(problem, score_TD)
 
 
-def classifier_history(log: Log) -> Log:
-    """Keep the numbers of a Trainer's log that depend on nothing but the settings, and each evaluation once."""
-    history: Log = []
-    evaluated: set[int] = set()
-    for entry in log:
-        names = [
-            name for name in sorted(entry) if name in {"loss", "grad_norm", "learning_rate"} or name[:5] == "eval_"
-        ]
-        if not {"loss", "eval_loss"} & entry.keys():
-            continue
-        if "eval_loss" in entry:
-            if entry["step"] in evaluated:
-                continue
-            evaluated.add(int(entry["step"]))
-        history.append({"step": int(entry["step"]), **{name: entry[name] for name in names}})
-    return history
+def names_of_scores(examples: Examples, logits: Logits) -> list[str]:
+    """Return the name of the sequence of each score of `scores_and_labels`; its row where it has none."""
+    names = [name or str(row) for row, name in enumerate(examples.names)]
+    if examples.problem != "token":
+        return names
+    every: list[str] = np.repeat(names, [len(one) for one in logits])[_token_labels(examples, logits)[1]].tolist()
+    return every
 
 
-class ClassifierTrainer(transformers.Trainer):
-    """The library's Trainer with our loss, our evaluation, and the best step kept.
+def _token_labels(examples: Examples, logits: Logits) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Return the labels of the bases that have logits, as sequences may have been truncated, and which count."""
+    starts = zip(examples.offsets[:-1], logits, strict=True)
+    label_T = np.concatenate([examples.known_labels[start : start + len(one)] for start, one in starts])
+    return label_T, label_T != NOT_COUNTED
 
-    Parameters
-    ----------
-    loss : ClassifierLoss
-        The training loss.
-    validation : LabelledInputs
-        What steps are compared on.
-    settings : FinetuneSettings
-        How predictions are made, and when to stop.
-    metric : str
-        What they are compared by.
-    folder : Path
-        Where the best weights are kept.
-    **others
-        As `transformers.Trainer` takes them.
-    """
+
+class ClassifierTrainer(trainers.RunTrainer):
+    """Trainer with the loss of the problem, and evaluations as predictions are made."""
 
     def __init__(
-        self,
-        *,
-        loss: ClassifierLoss,
-        validation: LabelledInputs,
-        settings: FinetuneSettings,
-        metric: str,
-        folder: Path,
-        **others: Any,
+        self, *, loss: ClassifierLoss, validation: LabelledInputs, settings: FinetuneSettings, **others: Any
     ) -> None:
-        # The library wants something to evaluate on before it evaluates; what it is, is our own matter.
-        super().__init__(eval_dataset=others["train_dataset"], **others)
-        self.control: Any
-        self._loss = loss
-        self._validation = validation
-        self._settings = settings
-        self._metric = metric
-        self._folder = folder
-        # A loss is a mean over its own batch, whatever the model's own would be.
+        # The library needs a data set before it evaluates; what is evaluated on is `validation`.
+        super().__init__(if_diverged="try a lower learning_rate", eval_dataset=others["train_dataset"], **others)
+        self._loss, self._validation, self._settings = loss, validation, settings
+        # The loss is a mean over its own batch, whatever the model's own would be.
         self.model_accepts_loss_kwargs = False
-        self.remove_callback(transformers.PrinterCallback)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
-        """Take samples in order, which is shuffled already."""
-        return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
-
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: Any) -> Any:
-        """Say what the parts of a step count on average, over all processes; ``None`` where they all count the same."""
-        weights = [self._loss.weight_of(batch["labels"]) for batch in batch_samples]
-        known = [weight for weight in weights if weight is not None]
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """Return the batches of a step, and their mean weight over all processes; None where all weigh the same."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        known = [weight for batch in batches if (weight := self._loss.weight_of(batch["labels"])) is not None]
         if not known:
-            return None
+            return batches, None
         mean = torch.stack(known).mean().to(device)
-        return self.accelerator.gather(mean[None]).mean() if self.args.world_size > 1 else mean
+        return batches, self.accelerator.gather(mean[None]).mean() if self.args.world_size > 1 else mean
 
     def compute_loss(
-        self,
-        model: Any,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
+        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
-    ) -> Any:
-        """Compute the loss of the problem; the mean over the parts of a step is that over all of it."""
+    ) -> Any:  # fmt: skip
+        """Return the loss of the problem, such that the mean over the batches of a step is that of the step."""
         labels = inputs["labels"]
         outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
         loss = self._loss(outputs.logits, labels)
@@ -391,144 +185,66 @@ class ClassifierTrainer(transformers.Trainer):
             loss = loss * (weight / num_items_in_batch.clamp(min=torch.finfo(loss.dtype).tiny))
         return (loss, outputs) if return_outputs else loss
 
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Stop where a loss is no number."""
-        if "loss" in logs and not math.isfinite(logs["loss"]):
-            raise self._stopped("the loss was")
-        super().log(logs, *args, **kwargs)
-
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Save the checkpoint that is due, compute the metrics on the validation data, and keep the best step."""
-        if self.is_in_train and self.control.should_save:
-            self._save_checkpoint(self.model, trial=None)
-            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
-            self.control.should_save = False
-        found = {f"eval_{name}": value for name, value in self._validate().items()}
-        before = evaluations_of(self.state.log_history, self._metric)
-        self.log(dict(found))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
-        self.control.should_evaluate = False
-        step, value = self.state.global_step, _compared(self._metric, found[f"eval_{self._metric}"])
-        if value > max(
-            (_compared(self._metric, other) for at, other in before.items() if at < step), default=-math.inf
-        ):
-            self._keep(step, found[f"eval_{self._metric}"])
-        evaluated = evaluations_of(self.state.log_history, self._metric)
-        if self._settings.patience is not None and _stale(evaluated, self._metric) >= self._settings.patience:
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate, and stop the training after as many evaluations without improvement as the settings allow."""
+        metrics = super().evaluate(*args, **kwargs)
+        every, best = int(self.args.eval_steps), self.state.best_global_step
+        waited = (self.state.global_step - (best or every)) // every
+        if self._settings.patience is not None and waited >= self._settings.patience:
             self.control.should_training_stop = True
-        return found
+        return metrics
 
-    def evaluate_in_training(self) -> None:
-        """Evaluate as between two steps."""
-        self.evaluate()
-
-    def load_best(self) -> int:
-        """Give the model the weights of the best step, and say which that was.
-
-        Raises
-        ------
-        InputError
-            When the metric could not be computed at any evaluation.
-        """
-        self.accelerator.wait_for_everyone()
-        path = self._folder / BEST
-        if not path.is_file():
-            raise InputError(
-                f"{self._metric} could not be computed on the validation data, which may have one class alone; give "
-                "other validation data or another metric"
-            )
+    def evaluation_loop(self, *_: Any, **__: Any) -> EvalLoopOutput:
+        """Return loss and all metrics of the problem on the validation data, divided among the processes."""
+        data, count, world = self._validation, len(self._validation.examples), self.args.world_size
+        rows = np.arange(-(-count // world) * world).reshape(-1, world)[:, self.args.process_index] % count
         model = self.accelerator.unwrap_model(self.model)
-        model.load_state_dict(load_file(path), strict=False)
-        return int(json.loads((self._folder / BEST_STEP).read_text(encoding="utf-8"))["step"])
-
-    def _keep(self, step: int, value: float) -> None:
-        if not self.is_world_process_zero():
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-        buffers = {name for name, _ in model.named_buffers()}
-        state = {
-            name: value.detach().contiguous().clone()
-            for name, value in model.state_dict().items()
-            if name in trained | buffers
-        }
-        with atomic_file(self._folder / BEST, force=True) as file:
-            save_file(state, file)
-        write_json(self._folder / BEST_STEP, {"step": step, self._metric: value}, force=True)
-
-    def _stopped(self, what: str) -> TrainingStoppedError:
-        return TrainingStoppedError(
-            f"{what} not a finite number up to step {self.state.global_step}, so the run was stopped; try a lower "
-            "learning_rate"
-        )
-
-    def _validate(self) -> dict[str, float]:
-        """Share the validation data out among the processes, and compute all metrics of the problem."""
-        examples, count = self._validation.examples, len(self._validation.examples)
-        world, rank = self.args.world_size, self.args.process_index
-        # As many for each, since what they give has to be gathered.
-        rows = np.arange(-(-count // world) * world).reshape(-1, world)[:, rank] % count
-        model = self.accelerator.unwrap_model(self.model)
-        each_token = examples.problem == "token"
-        logits = classifier_logits(model, self._validation.inputs, self._settings, each_token=each_token, rows=rows)
+        each_token = data.problem == "token"
+        logits = classifier_logits(model, data.inputs, self._settings, each_token=each_token, rows=rows)
         if world > 1:
             logits = self._gathered(logits, count)
         every = torch.from_numpy(np.concatenate(list(logits)) if each_token else np.asarray(logits))
         if not every.isfinite().all():
-            raise self._stopped("predictions were")
-        problem, labels, scores = scores_and_labels(examples, logits)
-        found = evaluate(problem, labels, scores)
+            step = self.state.global_step
+            raise self.diverged(f"predictions were not finite numbers after step {step}", step)
+        labels = data.examples.known_labels
         if each_token:
-            target = torch.from_numpy(self._validation.examples.known_labels)
-            kept = np.concatenate(
-                [np.arange(start, start + len(row)) for start, row in zip(examples.offsets[:-1], logits, strict=True)]
-            )
-            loss = self._loss(every[None].cpu(), target[kept][None].cpu())
-        else:
-            loss = self._loss(every, torch.from_numpy(examples.known_labels))
-        return {"loss": float(loss), **found}
+            every, labels = every[None], _token_labels(data.examples, logits)[0][None]
+        loss = float(self._loss(every, torch.tensor(labels)))
+        metrics = {"loss": loss, **evaluate(*scores_and_labels(data.examples, logits))}
+        return EvalLoopOutput(every, None, {f"eval_{name}": value for name, value in metrics.items()}, count)
 
-    def _gathered(self, logits: Any, count: int) -> Any:
-        device = self.args.device
-        if isinstance(logits, np.ndarray):
-            every = self.accelerator.gather(torch.from_numpy(logits).to(device)[None])
-            # Process by process; a row of the whole is of each process in turn.
-            return every.transpose(0, 1).flatten(0, 1)[:count].cpu().numpy()
-        length = torch.tensor([len(row) for row in logits], device=device)
-        flat = self.accelerator.pad_across_processes(torch.from_numpy(np.concatenate(logits)).to(device), dim=0)
-        lengths = self.accelerator.gather(length[None]).cpu().numpy()
-        parts = [
-            np.split(part.cpu().numpy()[: own.sum()], np.cumsum(own)[:-1])
-            for part, own in zip(self.accelerator.gather(flat[None]), lengths, strict=True)
-        ]
-        return [row for turn in zip(*parts, strict=True) for row in turn][:count]
+    def _gathered(self, logits: Logits, count: int) -> Logits:
+        """Return the logits of all processes, which have the rows in turn."""
+        length_N = self._validation.inputs.length_N - 2
+        bases = isinstance(logits, list)
+        own = np.stack([np.pad(one, ((0, max(length_N) - len(one)), (0, 0))) for one in logits]) if bases else logits
+        every = self.accelerator.gather(torch.tensor(own, device=self.args.device)[None])
+        found: Float32 = every.transpose(0, 1).flatten(0, 1)[:count].cpu().numpy()
+        return [one[:length] for one, length in zip(found, length_N, strict=True)] if bases else found
 
 
 def _with_adapters(model: Any, encoder: Encoder, settings: FinetuneSettings) -> Any:
     if not encoder.lora_targets:
-        raise InputError(f"{encoder.name}: has no layers for low-rank adapters; give method=full")
+        raise InputError(f"{encoder.name}: has no layers for low-rank adapters; choose method=full")
     try:
         import peft
     except ImportError:
-        raise MissingExtraError("peft", "bench") from None
-    inside = [name.split(".") for name, _ in model.named_modules()]
-    heads = [head for head in encoder.fresh_modules if any(head in parts for parts in inside)]
+        raise MissingExtraError("peft", "all") from None
+    modules = {name: name.split(".") for name, _ in model.named_modules()}
+    heads = [head for head in encoder.fresh_modules if any(head in parts for parts in modules.values())]
     targets = [
-        name
-        for name, module in model.named_modules()
+        name for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear)
-        and name.rpartition(".")[2] in encoder.lora_targets
-        and not set(heads).intersection(name.split("."))
-    ]
+        and modules[name][-1] in encoder.lora_targets and not set(heads).intersection(modules[name])
+    ]  # fmt: skip
     if not targets:
-        raise InputError(f"{encoder.name}: has none of the layers {', '.join(encoder.lora_targets)}; give method=full")
+        names = ", ".join(encoder.lora_targets)
+        raise InputError(f"{encoder.name}: has none of the layers {names}; choose method=full")
     config = peft.LoraConfig(
-        r=settings.lora.rank,
-        lora_alpha=settings.lora.alpha,
-        lora_dropout=settings.lora.dropout,
-        target_modules=targets,
-        modules_to_save=heads,
-    )
+        r=settings.lora.rank, lora_alpha=settings.lora.alpha, lora_dropout=settings.lora.dropout,
+        target_modules=targets, modules_to_save=heads,
+    )  # fmt: skip
     with warnings.catch_warnings():
         # It asks the model what the library now calls by another name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
@@ -536,85 +252,19 @@ def _with_adapters(model: Any, encoder: Encoder, settings: FinetuneSettings) -> 
 
 
 def _arguments(
-    settings: FinetuneSettings, folder: Path, count: int, seed: int, *, save: bool, all_used: bool
+    settings: FinetuneSettings, folder: Path, count: int, metric: str, seed: int, *, resumable: bool
 ) -> transformers.TrainingArguments:
-    for key in settings.training:
-        if key in _RESERVED:
-            raise InputError(f"training.{key} cannot be set: {_RESERVED[key]}")
-    known = [entry.name for entry in dataclasses.fields(transformers.TrainingArguments) if entry.name not in _RESERVED]
-    check_keys(settings.training, known, "training.")
     steps = settings.max_steps or max(1, math.ceil(settings.epochs * count / settings.batch_size))
     every = min(steps, settings.eval_steps or math.ceil(count / settings.batch_size))
-    try:
-        arguments = transformers.TrainingArguments(
-            **{
-                "logging_steps": 50,
-                "lr_scheduler_type": "linear",
-                "use_cpu": not torch.accelerator.is_available(),
-                # Of other models, poolers and the like may have no part in the loss.
-                "ddp_find_unused_parameters": not all_used,
-                **settings.training,
-            },
-            output_dir=str(folder / WRITING),
-            seed=seed,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            warmup_steps=settings.warmup_steps,
-            max_grad_norm=settings.max_grad_norm,
-            max_steps=steps,
-            eval_strategy="steps",
-            eval_steps=every,
-            save_strategy="steps" if save else "no",
-            save_steps=every,
-            save_total_limit=1,
-            bf16=settings.precision == "bf16",
-            logging_nan_inf_filter=False,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            report_to="none",
-            disable_tqdm=True,
-        )
-    except (ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise InputError(f"training: {one_line(error)}") from None
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    part, rest = divmod(settings.batch_size, arguments.world_size)
-    if rest or not part:
-        raise InputError(
-            f"batch_size is {settings.batch_size}, which {arguments.world_size} processes cannot divide; choose a "
-            "multiple of the number of processes"
-        )
-    batch = largest_divisor(part, settings.micro_batch_size or part)
-    arguments.per_device_train_batch_size = batch
-    arguments.gradient_accumulation_steps = part // batch
+    defaults = {"logging_steps": 50, "lr_scheduler_type": "linear", "save_total_limit": 1}
+    own = {name: getattr(settings, name) for name in ("learning_rate", "weight_decay", "warmup_steps", "max_grad_norm")}
+    fixed = {
+        **own, "seed": seed, "max_steps": steps, "bf16": settings.precision == "bf16", "fp16": False,
+        "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
+        "eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": every,
+        "save_only_model": not resumable, "load_best_model_at_end": True, "metric_for_best_model": metric,
+        "greater_is_better": metric not in LOWER_IS_BETTER, "ddp_find_unused_parameters": False,
+    }  # fmt: skip
+    arguments = trainers.trainer_arguments(settings.training, defaults, fixed, folder)
+    trainers.share_batch(arguments, settings.batch_size, settings.micro_batch_size, "batch_size")
     return arguments
-
-
-def evaluations_of(log: Log, metric: str, *, lower: bool = False) -> dict[int, float]:
-    """Give what the evaluations found of a metric, by step; with `lower` such that lower is better."""
-    found = {int(entry["step"]): entry[f"eval_{metric}"] for entry in log if f"eval_{metric}" in entry}
-    return {step: -_compared(metric, value) for step, value in found.items()} if lower else found
-
-
-def _compared(metric: str, value: float) -> float:
-    """Make larger better, and what is no number the worst."""
-    if math.isnan(value):
-        return -math.inf
-    return -value if metric in LOWER_IS_BETTER else value
-
-
-def _stale(evaluated: Mapping[int, float], metric: str) -> int:
-    """Count the evaluations since the best one."""
-    values = [_compared(metric, evaluated[step]) for step in sorted(evaluated)]
-    return len(values) - 1 - int(np.argmax(values))
-
-
-def _note(logged: Mapping[str, float], metric: str) -> str:
-    written = {"loss": "loss {:.4f}", f"eval_{metric}": f"{metric} {{:.4f}}"}
-    return ", ".join(form.format(logged[name]) for name, form in written.items() if name in logged)
-
-
-def remove_working_files(folder: Path) -> None:
-    """Remove what a run needs only while it lasts."""
-    for name in (BEST, BEST_STEP):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / WRITING, ignore_errors=True)

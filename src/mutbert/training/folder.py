@@ -1,140 +1,204 @@
-"""The folder of a run: made or gone on with, held by one run at a time, alike for all of its processes."""
+"""The folder of a run: created or resumed, locked by one run at a time, alike for all of its processes.
+
+Checkpoints appear complete and are checked before use; the last few and the best are kept.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import shutil
 import sys
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
-import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast
+from accelerate.utils.memory import should_reduce_batch_size
 
-from mutbert.errors import InputError, one_line
-from mutbert.files import atomic_file, check_output, locked, mark_directory, remove_directory
-from mutbert.run_folder import PROVENANCE, RECIPE, RUN_FILES, WRITING
-from mutbert.training.checkpoints import CHECKPOINTS, resumable_checkpoint, set_aside, step_of
-from mutbert.training.failures import explain_failures
+from mutbert import files
+from mutbert.errors import InputError, MissingExtraError, one_line
+from mutbert.run_folder import CHECKPOINTS, METRICS, MODEL, PROVENANCE, RECIPE, RUN_FILES, WRITING
+from mutbert.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-# What may differ when a run goes on: how a step is shared out, and what is kept; not what a step is.
+    from mutbert.settings import Settings
+
+FILES: Final = "files.json"
+"""In a checkpoint: the size in bytes of every other file, by its path."""
+# How a step is divided and what is kept may differ when a run is resumed; what a step is may not.
 _MAY_CHANGE: Final = (
-    "training.per_device_train_batch_size",
-    "training.per_device_eval_batch_size",
-    "training.auto_find_batch_size",
-    "training.dataloader_",
-    "training.save_total_limit",
-    "finetune.micro_batch_size",
-    "finetune.training.dataloader_",
-)
+    "training.per_device_train_batch_size", "training.per_device_eval_batch_size", "training.dataloader_",
+    "training.save_total_limit", "finetune.micro_batch_size", "finetune.training.dataloader_",
+)  # fmt: skip
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# How torch and safetensors report a file that could not be written.
+_NOT_WRITTEN: Final = ("No space left", "PytorchStreamWriter", "file write failed", "unexpected pos", "I/O error")
 
 
-class RunRecords(NamedTuple):
-    """What a run is: written into its folder, and compared with what is there when it goes on.
+@dataclass(frozen=True)
+class RunResult:
+    """What a training run left behind.
 
     Parameters
     ----------
-    recipe : str
-        The resolved recipe, as YAML.
-    provenance : mapping
-        What it is made with.
-    made_of : str
-        The part of the provenance that must be the same when the run goes on: checksums by name.
-    others : mapping of str to str
-        Other files, which must be the same too, by name.
+    model : Path
+        The trained model's folder, for ``from_pretrained`` and the other commands.
+    metrics : dict
+        The content of ``metrics.json``; empty in processes other than the main one.
+    history : list of dict
+        The content of ``history.json``.
+    report : Path or None
+        The HTML page; None without matplotlib, and in processes other than the main one.
     """
 
-    recipe: str
+    model: Path
+    metrics: dict[str, Any]
+    history: list[dict[str, float]]
+    report: Path | None
+
+
+class Run(NamedTuple):
+    """A run: its folder, and what it is made of."""
+
+    folder: Path
+    recipe: Settings
     provenance: Mapping[str, Any]
-    made_of: str
-    others: Mapping[str, str]
+
+    def write_records(self, folder: Path) -> None:
+        """Write the recipe and the provenance into a folder."""
+        with files.atomic_file(folder / RECIPE, force=True) as file:
+            file.write_text(self.recipe.as_yaml(), encoding="utf-8")
+        files.write_json(folder / PROVENANCE, self.provenance, force=True)
+
+    @contextmanager
+    def publish_model(self) -> Iterator[Path]:
+        """Yield the folder to write the trained model into, which then appears complete."""
+        with files.atomic_directory(self.folder / MODEL, force=True) as folder:
+            yield folder
+            self.write_records(folder)
+
+    def finish(self, kind: str, metrics: dict[str, Any], history: list[dict[str, float]]) -> RunResult:
+        """Return the result, with metrics and report written; of a process without metrics, without these."""
+        page = None
+        if metrics:
+            versions = ", ".join(f"{name} {number}" for name, number in self.provenance["versions"].items())
+            facts = {"versions": versions, "commit": self.provenance["commit"] or "not from a checkout"}
+            head = {"kind": kind, "version": 2, "name": self.folder.name}
+            metrics = {**head, **metrics, "facts": metrics["facts"] | facts}
+            files.write_json(self.folder / METRICS, metrics, force=True)
+            name = {"pretrain": "pretraining", "finetune": "finetuning"}[kind]
+            try:
+                page = import_module(f"mutbert.reports.{name}").write_page_of(self.folder, force=True)
+            except MissingExtraError as error:
+                print(f"no report was written: {error}", file=sys.stderr)  # noqa: T201
+        return RunResult(self.folder / MODEL, metrics, history, page)
+
+
+class TrainingStoppedError(InputError):
+    """Error for a run that diverged; checkpoints from the step `spoilt_from` on are of no use."""
+
+    def __init__(self, message: str, spoilt_from: float = math.inf) -> None:
+        super().__init__(message)
+        self.spoilt_from = spoilt_from
 
 
 @contextmanager
-def held_folder(
-    records: RunRecords, output: Path, *, inputs: Sequence[str | Path] = (), resume: bool, force: bool
+def open_run(
+    run: Run, *, inputs: Sequence[str | None], resume: bool, force: bool, if_short_of_memory: str
 ) -> Iterator[tuple[Path | None, list[str]]]:
-    """Prepare a run's folder and hold it while the run lasts.
+    """Yield the checkpoint to resume from and notes, with the run's folder created and locked for the block.
 
-    Parameters
-    ----------
-    records : RunRecords
-        What the run is.
-    output : Path
-        The folder.
-    inputs : sequence of paths
-        What the run reads, so that no output costs an input.
-    resume, force : bool
-        Whether to go on with the folder that exists, or to replace it.
-
-    Yields
-    ------
-    tuple of (Path or None, list of str)
-        The checkpoint to go on from, and what there is to say of those that were passed over.
-
-    Raises
-    ------
-    InputError
-        When there is another run, or none to go on with; in all processes.
+    Errors of the block for which a user can do something are raised as InputError.
     """
-    state = PartialState()
+    folder, state = run.folder, PartialState()
     with ExitStack() as held:
         checkpoint: Path | None = None
         notes: list[str] = []
-        with _said_once(state):
+        with _all_or_none(state), _explained(folder, if_short_of_memory):
             if state.is_main_process:
-                # One that holds nothing yet was made by a run that was killed right then.
-                if resume and output.is_dir() and not any(output.glob("[!.]*")):
-                    mark_directory(output, RUN_FILES)
-                elif resume and output.exists():
-                    _same_run(output, records)
-                else:
-                    # Recipes keep their runs in a folder of that name, which nobody should have to make first.
-                    with _made(output.parent):
-                        output.parent.mkdir(parents=True, exist_ok=True)
-                    check_output(output, force=force, directory=True, inputs=inputs)
-                    if output.exists():
-                        with locked(output):
-                            remove_directory(output)
-                    with _made(output):
-                        output.mkdir()
-                        mark_directory(output, RUN_FILES)
-                held.enter_context(locked(output))
-                shutil.rmtree(output / WRITING, ignore_errors=True)
-                with explain_failures(output):
-                    for name, text in _texts(records).items():
-                        with atomic_file(output / name, force=True) as file:
-                            file.write_text(text, encoding="utf-8")
+                _create(run, [path for path in inputs if path is not None], resume=resume, force=force)
+                held.enter_context(files.locked(folder))
+                shutil.rmtree(folder / WRITING, ignore_errors=True)
+                run.write_records(folder)
                 if resume:
-                    checkpoint, torn = resumable_checkpoint(output)
-                    for path, wrong in torn.items():
-                        # Or it would be taken for one of the last, and newer ones of lower steps be removed for it.
-                        set_aside(path)
-                        notes.append(f"{path}: {wrong}; going on from {checkpoint or 'the beginning'}")
+                    checkpoint, notes = resumable_checkpoint(folder)
         for note in notes:
             print(note, file=sys.stderr)  # noqa: T201
-        step = step_of(checkpoint) if checkpoint else 0
-        step = int(broadcast(torch.tensor([step], device=state.device))[0])
-        yield (output / CHECKPOINTS / f"checkpoint-{step}" if step else None), notes
+        own = torch.tensor([step_of(checkpoint) if checkpoint else 0], device=state.device)
+        step = int(broadcast(own)[0])
+        with _explained(folder, if_short_of_memory):
+            yield (checkpoint_of(folder, step) if step else None), notes
+            if state.is_main_process:
+                shutil.rmtree(folder / WRITING, ignore_errors=True)
+        # A process that ended now would take the main one with it, which may still be writing.
+        state.wait_for_everyone()
 
 
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
+def plain(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return numbers as JSON can hold them, None for what is not a number."""
+    return {name: None if math.isnan(value) else float(value) for name, value in values.items()}
+
+
+def _create(run: Run, inputs: Sequence[str], *, resume: bool, force: bool) -> None:
+    folder = run.folder
     try:
-        yield
+        # One that holds nothing yet was created by a run that was killed right then.
+        if resume and folder.is_dir() and not any(folder.glob("[!.]*")):
+            files.mark_directory(folder, RUN_FILES)
+        elif resume and folder.exists():
+            _check_same(run)
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            files.check_output(folder, force=force, directory=True, inputs=inputs)
+            if folder.exists():
+                with files.locked(folder):
+                    files.remove_directory(folder)
+            folder.mkdir()
+            files.mark_directory(folder, RUN_FILES)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({one_line(error)}); choose another output") from None
+        raise InputError(f"{folder}: cannot be created ({one_line(error)}); choose another output") from None
+
+
+def _check_same(run: Run) -> None:
+    """Raise InputError where a run was started with another recipe or other data."""
+    path, recipe = run.folder / RECIPE, run.recipe
+    if not path.is_file():
+        raise InputError(f"{path}: there is no run to resume; omit --resume, or choose the folder of a run")
+    started = read_settings(type(recipe), path).model_dump(mode="json")
+    for key, was, now in _differences(started, recipe.model_dump(mode="json")):
+        if not key.startswith(_MAY_CHANGE):
+            raise InputError(f"{path}: the run was started with '{key}: {was}', the recipe now has '{key}: {now}'")
+    path = run.folder / PROVENANCE
+    identities = {key: value for key, value in run.provenance.items() if key not in {"versions", "commit"}}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found = {key: found[key] for key in identities}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error, 160)}); start the run anew") from None
+    for key, _, _ in _differences(found, identities):
+        raise InputError(f"{path}: {key} is not what the run was started with; resume with the same, or start anew")
+
+
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield where two nested mappings differ: keys joined by dots, and both values."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif old != new:
+        yield key, old, new
 
 
 @contextmanager
-def _said_once(state: PartialState) -> Iterator[None]:
-    """Have all processes stop where the main one has found something wrong."""
+def _all_or_none(state: PartialState) -> Iterator[None]:
+    """Stop all processes where the block failed in one."""
     failure: Exception | None = None
     try:
         yield
@@ -144,56 +208,86 @@ def _said_once(state: PartialState) -> Iterator[None]:
     if failure is not None:
         raise failure
     if failed:
-        raise InputError("the main process has stopped; it says why")
+        raise InputError("the main process has stopped; see its message")
 
 
-def _texts(records: RunRecords) -> dict[str, str]:
-    """Write what a run is, by file name."""
-    return {
-        RECIPE: records.recipe,
-        PROVENANCE: json.dumps(records.provenance, indent=1) + "\n",
-        **records.others,
-    }
-
-
-def _same_run(output: Path, records: RunRecords) -> None:
-    """Refuse to go on with another recipe, or with other data."""
-    path = output / RECIPE
-    if not path.is_file():
-        raise InputError(f"{path}: there is no run to resume; leave --resume out, or give the folder of a run")
-    made_of = records.provenance[records.made_of]
+@contextmanager
+def _explained(run: Path, if_short_of_memory: str) -> Iterator[None]:
+    """Raise InputError with what is left and what to do, for a loss, a memory or a disk that failed."""
     try:
-        old = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-        started_with = json.loads((output / PROVENANCE).read_text(encoding="utf-8"))[records.made_of]
-        others = {name: (output / name).read_text(encoding="utf-8") for name in records.others}
-        known = {name: started_with.get(name) for name in made_of}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{output}: its {' or '.join(_texts(records))} cannot be read ({one_line(error, 160)}), so the run cannot "
-            "be resumed; start anew"
-        ) from None
-    new = _flat(yaml.safe_load(records.recipe))
-    for key in sorted(old.keys() | new.keys()):
-        before, now = old.get(key), new.get(key)
-        if before != now and not key.startswith(_MAY_CHANGE):
-            raise InputError(f"{path}: the run was started with '{key}: {before}', the recipe now says '{key}: {now}'")
-    for name, digest in made_of.items():
-        if known[name] != digest:
+        yield
+    except TrainingStoppedError as error:
+        raise InputError(f"{run}: {error}; {_left(run, error.spoilt_from)}") from None
+    except Exception as error:
+        said = one_line(error, 160)
+        if isinstance(error, MemoryError) or should_reduce_batch_size(error):
+            raise InputError(f"{run}: out of memory ({said}); {if_short_of_memory}; {_left(run)}") from error
+        kinds = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
+        if getattr(error, "errno", None) in _FULL or (kinds and any(text in str(error) for text in _NOT_WRITTEN)):
             raise InputError(
-                f"{output / PROVENANCE}: {name} is not what the run was started with; resume with the same "
-                f"{records.made_of}, or start anew"
-            )
-    for name, text in others.items():
-        if text != records.others[name]:
-            raise InputError(
-                f"{output / name}: is not what the run was started with; resume with the version of mutbert that it "
-                "was started with, or start anew"
-            )
+                f"{run}: cannot be written, the disk is full ({said}); make room and use --resume; {_left(run)}"
+            ) from error
+        raise
 
 
-def _flat(tree: Mapping[str, Any], place: str = "") -> dict[str, Any]:
-    """Give a tree's values by their place, ``training.max_steps`` for example."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{place}{key}.") if isinstance(value, dict) and value else {f"{place}{key}": value}
-    return flat
+def _left(run: Path, before: float = math.inf) -> str:
+    found = [checkpoint for checkpoint in checkpoints_of(run) if step_of(checkpoint) < before]
+    if not found:
+        return "no checkpoint was saved yet" if before == math.inf else "there is no checkpoint from before that"
+    return f"the last {'good ' * (before != math.inf)}checkpoint is {found[-1]}"
+
+
+def publish_checkpoint(writing: Path, run: Path) -> None:
+    """Give a complete checkpoint ``checkpoint-STEP`` its final name."""
+    (run / CHECKPOINTS).mkdir(exist_ok=True)
+    files.write_json(writing / FILES, _sizes(writing), force=True)
+    files.rename_directory(writing, run / CHECKPOINTS / writing.name)
+
+
+def checkpoint_of(run: Path, step: int) -> Path:
+    """Path of the checkpoint of a step."""
+    return run / CHECKPOINTS / f"checkpoint-{step}"
+
+
+def step_of(checkpoint: Path) -> int:
+    """Step in a checkpoint's name."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """Return the checkpoints of a run by step; one that a killed process was removing has another name."""
+    return sorted((run / CHECKPOINTS).glob("checkpoint-*[0-9]"), key=step_of)
+
+
+def resumable_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
+    """Return the last complete checkpoint, and a line for each later one, which is removed."""
+    notes: list[str] = []
+    for checkpoint in reversed(checkpoints_of(run)):
+        try:
+            problem = _difference(json.loads((checkpoint / FILES).read_text(encoding="utf-8")), _sizes(checkpoint))
+        except (OSError, ValueError, AttributeError) as error:
+            problem = f"{FILES} cannot be read ({' '.join(str(error).split())})"
+        if not problem:
+            return checkpoint, notes
+        notes.append(f"{checkpoint}: {problem}; it was removed")
+        files.remove_directory(checkpoint)
+    return None, notes
+
+
+def prune_checkpoints(run: Path, last: int, best: str | None) -> None:
+    """Remove all checkpoints but the last few and the best."""
+    for checkpoint in checkpoints_of(run)[:-last]:
+        if str(checkpoint) != best:
+            files.remove_directory(checkpoint)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    every = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != FILES)
+    return {str(file.relative_to(folder)): file.stat().st_size for file in every}
+
+
+def _difference(expected: dict[str, int], found: dict[str, int]) -> str:
+    for name, size in expected.items():
+        if found.get(name) != size:
+            return f"{name} has {found[name]} bytes instead of {size}" if name in found else f"{name} is missing"
+    return ""

@@ -1,98 +1,67 @@
-"""What a predictor reaches on the held-out targets: cross-entropy by kind of target, and calibration.
+"""Cross-entropy of predictors on the held-out targets, by kind of target, their calibration, and trivial predictors.
 
-All cross-entropies are in nats a target, between the target's distribution over A, C, G, T and the predicted one:
+All cross-entropies are in nats per target, between the target's distribution over A, C, G, T and the predicted one:
 ``-sum(target * log(predicted))``. Shape suffixes: B windows, T targets of a window, S sums, 4 bases.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import torch
 
+from mutbert.progress import progress_bar
+from mutbert.windows.dataset import targets_of
 from mutbert.windows.sampler import genome_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import numpy.typing as npt
     from torch import Tensor
 
+    from mutbert.arrays import Float32, Float64, Int64
+    from mutbert.genome.store import ProbabilisticGenome
+    from mutbert.regions import Region
     from mutbert.windows.dataset import Targets, WindowDataset
+    from mutbert.windows.sampler import Part
 
 _EDGES: Final = (0.05, 0.1, 0.2, 0.5)
 GROUPS: Final = (
-    "all",
-    "variant",
-    "other",
-    "variant, below 0.05",
-    "variant, 0.05 to 0.1",
-    "variant, 0.1 to 0.2",
-    "variant, 0.2 to 0.5",
-    "variant, 0.5 and above",
-)
-"""Kinds of targets: all, those that vary, the others, and those that vary by the frequency of what is not reference."""
+    "all", "variant", "other", "variant, below 0.05", "variant, 0.05 to 0.1", "variant, 0.1 to 0.2",
+    "variant, 0.2 to 0.5", "variant, 0.5 and above",
+)  # fmt: skip
+"""Kinds of targets: all, variant ones, the others, and variant ones by the frequency of what is not the reference."""
 
 CALIBRATED: Final = ("all targets", "variant targets")
 _BINS: Final = 10
-_WINDOWS_AT_ONCE: Final = 1024
+_WINDOWS_AT_ONCE: Final = 256
 SUMS: Final = 2 * len(GROUPS) + 3 * _BINS * len(CALIBRATED)
-"""How many sums `held_out_sums` gives a window."""
-
-
-class CalibrationBin(NamedTuple):
-    """Bases that were predicted with about the same probability.
-
-    Parameters
-    ----------
-    predicted : float
-        Mean of the predicted probabilities.
-    observed : float
-        Mean of the bases' frequencies.
-    pairs : int
-        How many pairs of a target and a base there are, four for each target.
-    """
-
-    predicted: float
-    observed: float
-    pairs: int
+"""Sums per window."""
+ORDER: Final = 5
+"""Bases before a position that the Markov chain reads."""
+FLOOR: Final = "entropy floor"
+"""Name of predicting the target itself."""
+_CONTEXTS: Final = 4**ORDER
 
 
 class HeldOut(NamedTuple):
-    """How a predictor does on held-out targets.
+    """What a predictor achieves on held-out targets."""
 
-    Parameters
-    ----------
-    cross_entropy : dict of str to float
-        For each of `GROUPS`, in nats a target; not a number where there are no such targets.
-    targets : dict of str to int
-        How many targets there are of each.
-    calibration : dict of str to list of CalibrationBin
-        For ``all targets`` and ``variant targets``, in ten bins of predicted probability; empty bins are left out.
-    """
-
-    cross_entropy: dict[str, float]
-    targets: dict[str, int]
-    calibration: dict[str, list[CalibrationBin]]
+    cross_entropy: dict[str, float]  # for each of GROUPS; not a number without such targets
+    targets: dict[str, int]  # numbers of targets, likewise
+    # for each of CALIBRATED, in ten bins of predicted probability without empty ones: mean "predicted" probability,
+    # mean frequency "observed", and number of "pairs" of a target and a base
+    calibration: dict[str, list[dict[str, float]]]
 
 
 def held_out_sums(log_predicted_BT4: Tensor, targets: Targets) -> Tensor:
-    """Sum up a batch, a window in a row.
-
-    Parameters
-    ----------
-    log_predicted_BT4 : Tensor of float, shape (B, T, 4)
-        Logarithms of the predicted probabilities.
-    targets : Targets
-        What stands there.
-
-    Returns
-    -------
-    Tensor of float32, shape (B, S)
-        For `summarise_sums`, when those of all windows are there.
-    """
+    """Return sums for `summarise_sums`, float32 (B, S), of log probabilities of A, C, G, T at the targets."""
     target_BT4, variant_BT = targets.frequency_BT4, targets.variant_BT
     log_BT4 = log_predicted_BT4.float()
-    # A base that the target does not hold adds nothing, whatever was predicted for it.
+    # A base of frequency 0 adds nothing, whatever was predicted for it.
     loss_BT = -torch.where(target_BT4 > 0, target_BT4 * log_BT4, 0).sum(-1)
     edges = torch.tensor(_EDGES, device=loss_BT.device)
     bin_BT = torch.bucketize(targets.alternate_BT, edges, right=True)
@@ -102,7 +71,7 @@ def held_out_sums(log_predicted_BT4: Tensor, targets: Targets) -> Tensor:
     sums = [part for mask in masks for part in (torch.where(mask, loss_BT, 0).sum(1), mask.sum(1))]
 
     predicted_BT4 = log_BT4.exp()
-    # What is no number has no bin; the cross-entropy says that something is wrong.
+    # NaN has no bin; the cross-entropy shows it.
     place_BT4 = (predicted_BT4.nan_to_num(0) * _BINS).long().clamp(0, _BINS - 1)
     for mask in masks[:2]:
         inside_BT4 = mask[..., None].expand_as(place_BT4)
@@ -114,7 +83,7 @@ def held_out_sums(log_predicted_BT4: Tensor, targets: Targets) -> Tensor:
 
 
 def summarise_sums(sums_BS: npt.NDArray[np.floating]) -> HeldOut:
-    """Make of the sums of all windows, shape (B, S), what they say."""
+    """Return the cross-entropies and the calibration of the sums of all windows, (B, S)."""
     sums = sums_BS.sum(axis=0, dtype=np.float64)
     losses, counts = sums[: 2 * len(GROUPS)].reshape(-1, 2).T
     with np.errstate(invalid="ignore"):
@@ -122,7 +91,7 @@ def summarise_sums(sums_BS: npt.NDArray[np.floating]) -> HeldOut:
     calibration = {}
     for name, part in zip(CALIBRATED, sums[2 * len(GROUPS) :].reshape(len(CALIBRATED), 3, _BINS), strict=True):
         calibration[name] = [
-            CalibrationBin(float(predicted / count), float(observed / count), int(count))
+            {"predicted": float(predicted / count), "observed": float(observed / count), "pairs": int(count)}
             for count, predicted, observed in part.T
             if count
         ]
@@ -134,13 +103,10 @@ def summarise_sums(sums_BS: npt.NDArray[np.floating]) -> HeldOut:
 
 
 def held_out_windows(dataset: WindowDataset) -> str:
-    """List the windows of an evaluation and their targets, so that another program can look at the same ones.
+    """Return the windows of an evaluation as a table, so that other programs can evaluate the same ones.
 
-    Returns
-    -------
-    str
-        Tab-separated lines: genome, contig, start and end (0-based, half-open), and the targets as offsets from the
-        start (0-based, comma-separated).
+    Tab-separated: genome, contig, start and end (0-based, half-open), and the targets as comma-separated offsets from
+    the start.
     """
     lines = ["genome\tcontig\tstart\tend\ttargets\n"]
     sampler = dataset.sampler
@@ -148,14 +114,94 @@ def held_out_windows(dataset: WindowDataset) -> str:
     for first in range(0, len(dataset), _WINDOWS_AT_ONCE):
         indices = np.arange(first, min(first + _WINDOWS_AT_ONCE, len(dataset)))
         places = sampler.places(indices)
-        rows = zip(
-            places.genome_B.tolist(),
-            sampler.contig_names(places),
-            places.start_B.tolist(),
-            dataset.batch(indices.tolist())["target_places"].tolist(),
-            strict=True,
-        )
-        for genome, contig, start, targets in rows:
+        targets = dataset.batch(indices.tolist())["target_places"].tolist()
+        columns = places.genome_B.tolist(), sampler.contig_names(places), places.start_B.tolist(), targets
+        for genome, contig, start, offsets in zip(*columns, strict=True):
             place = f"{names[genome]}\t{contig}\t{start}\t{start + sampler.length}"
-            lines.append(f"{place}\t{','.join(map(str, targets))}\n")
+            lines.append(f"{place}\t{','.join(map(str, offsets))}\n")
     return "".join(lines)
+
+
+class Baselines(NamedTuple):
+    """Predictors fitted on the training regions."""
+
+    composition: Float64  # (4,), share of each base, the population's frequencies counted as such
+    markov: Float64  # (1024, 4), distribution of the base after each five, A = 0 to T = 3, the first most significant
+
+
+def fit_baselines(parts: Sequence[Part], *, chunk: int = 1 << 22, progress: bool = False) -> Baselines:
+    """Return shares of bases, and of bases after every five, in the training regions of all genomes.
+
+    A position that varies adds its allele frequencies, so that counts are expected counts in the population; the five
+    bases before are the reference's. One is added to every count after five bases (Laplace).
+    """
+    composition = np.zeros(4)
+    markov = np.ones((_CONTEXTS, 4))
+    total = sum(len(region) for part in parts for region in part.regions)
+    with progress_bar("counting bases", total, unit="bases", show=progress) as advance:
+        for genome, region in _chunks(parts, chunk):
+            base = genome.bases(region.contig, region.start, region.end)
+            frequency = genome.frequencies(region.contig, region.start, region.end)
+            known = base < 4
+            # The five bases before a chunk are read with it, so that chunks leave no seam.
+            context = _contexts(genome, region.contig, region.start, region.end)
+            usable = known & (context >= 0)
+            composition += frequency[known].sum(axis=0, dtype=np.float64)
+            for letter in range(4):
+                weights = frequency[usable, letter]
+                markov[:, letter] += np.bincount(context[usable], weights=weights, minlength=_CONTEXTS)
+            advance(len(region))
+    return Baselines(composition / composition.sum(), markov / markov.sum(axis=1, keepdims=True))
+
+
+def evaluate_baselines(baselines: Baselines, dataset: WindowDataset) -> dict[str, HeldOut]:
+    """Return what trivial predictors achieve on a dataset's targets, by name, with `FLOOR` last.
+
+    The Markov chain reads the true five bases before each target, even those that are hidden from the model, so it
+    knows more than the model there. Where one of the five is unknown, it predicts the composition.
+    """
+    sums: dict[str, list[Float32]] = {}
+    sampler = dataset.sampler
+    for first in range(0, len(dataset), _WINDOWS_AT_ONCE):
+        indices = np.arange(first, min(first + _WINDOWS_AT_ONCE, len(dataset)))
+        targets = targets_of(dataset.batch(indices.tolist()))
+        places = sampler.places(indices)
+        located = zip(places.genome_B, sampler.contig_names(places), places.start_B, strict=True)
+        context_BL = np.stack(
+            [_contexts(sampler.parts[one].genome, name, at, at + sampler.length) for one, name, at in located]
+        )
+        context_BT = np.take_along_axis(context_BL, targets.place_BT.numpy() - 1, axis=1)
+        markov_BT4 = np.where((context_BT >= 0)[..., None], baselines.markov[context_BT], baselines.composition)
+        predictions = {
+            "uniform": np.full_like(markov_BT4, 0.25),
+            "base composition": np.broadcast_to(baselines.composition, markov_BT4.shape),
+            "order-5 Markov chain": markov_BT4,
+            FLOOR: targets.frequency_BT4.numpy(),
+        }
+        for name, predicted_BT4 in predictions.items():
+            with np.errstate(divide="ignore"):
+                log_BT4 = torch.from_numpy(np.log(predicted_BT4))
+            sums.setdefault(name, []).append(held_out_sums(log_BT4, targets).numpy())
+    return {name: summarise_sums(np.concatenate(parts)) for name, parts in sums.items()}
+
+
+def _contexts(genome: ProbabilisticGenome, contig: str, start: int, end: int) -> Int64:
+    """Return the number of the five bases before each position of a region; -1 where one is ambiguous."""
+    before = min(ORDER, start)
+    base = np.full(ORDER + end - start, 4, dtype=np.int64)
+    base[ORDER - before :] = genome.bases(contig, start - before, end)
+    context = np.zeros(end - start, dtype=np.int64)
+    known = np.ones(end - start, dtype=np.bool_)
+    for place in range(ORDER):
+        part = base[place : place + end - start]
+        context = context * 4 + (part & 3)
+        known &= part < 4
+    context[~known] = -1
+    return context
+
+
+def _chunks(parts: Sequence[Part], chunk: int) -> Iterator[tuple[ProbabilisticGenome, Region]]:
+    for genome, regions in parts:
+        for region in regions:
+            for start in range(region.start, region.end, chunk):
+                yield genome, replace(region, start=start, end=min(start + chunk, region.end))

@@ -1,12 +1,12 @@
-"""What a run was made with, kept beside each checkpoint and model."""
+"""What a run was made with."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import mutbert
 
@@ -15,48 +15,25 @@ if TYPE_CHECKING:
 
     from mutbert.genome.store import ProbabilisticGenome
 
-_LIBRARIES: Final = ("torch", "transformers", "accelerate", "numpy")
 
-
-def provenance_of(genomes: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
-    """Say what a run is made with.
-
-    Returns
-    -------
-    dict
-        ``versions`` of Python, this package and the libraries that decide results; ``commit``, the Git commit of this
-        package where it is used from a checkout, with ``+`` behind it where files differ from it; ``genomes``, the
-        SHA-256 of each store's manifest by its name, which holds those of its arrays.
-    """
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            "mutbert": mutbert.__version__,
-            **{name: _version(name) for name in _LIBRARIES},
-        },
-        "commit": _commit(Path(mutbert.__file__).parent),
-        "genomes": {genome.path.name: genome.identity for genome in genomes},
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def provenance_of(genomes: Sequence[ProbabilisticGenome] = ()) -> dict[str, Any]:
+    """Return ``versions`` of the libraries, the ``commit`` of a checkout, and each genome's identity by its name."""
+    versions = {"python": platform.python_version(), "mutbert": mutbert.__version__}
+    versions |= {name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
+    identities = {genome.path.name: genome.identity for genome in genomes}
+    return {"versions": versions, "commit": _commit(Path(mutbert.__file__).parent), "genomes": identities}
 
 
 def _commit(folder: Path) -> str | None:
-    """Find the commit of a checkout of this package; an installed package may lie in somebody else's checkout."""
+    """Return the commit of a checkout of this package, with ``+`` where files differ from it."""
 
     def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *words], check=True, capture_output=True, text=True, timeout=10
-        ).stdout.strip()
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
 
     try:
-        if git("ls-files", "--error-unmatch", "__init__.py") != "__init__.py":
-            return None
+        # An installed package may lie in somebody else's checkout.
+        git("ls-files", "--error-unmatch", "__init__.py")
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None

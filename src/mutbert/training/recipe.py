@@ -1,4 +1,4 @@
-"""A recipe is the whole experiment: YAML in, resolved YAML out."""
+"""Recipes of pre-training: the whole experiment in one YAML file."""
 
 from __future__ import annotations
 
@@ -37,11 +37,10 @@ class Evaluation(Settings):
 
 
 class Dropout(Settings):
-    """When dropout is on in training; how much of it is the model's own setting.
+    """When dropout is on in training; its rate is the model's own setting.
 
-    ``epoch_start`` has it on for the first `on_steps` of each epoch's `epoch_steps` alone. The published code did so,
-    as it left the model in evaluation mode from the first evaluation of an epoch to the next epoch; the defaults make
-    it off for the 97 % of the steps for which it was in the published run, which was evaluated every 500 steps.
+    With ``epoch_start``, for the first `on_steps` of each epoch's `epoch_steps` alone, as in the published code, which
+    left the model in evaluation mode from an epoch's first evaluation on: for 97% of the steps, as here by default.
     """
 
     schedule: Literal["throughout", "epoch_start"] = "throughout"
@@ -60,59 +59,31 @@ class Dropout(Settings):
 
 
 class PretrainRecipe(Settings):
-    """A pre-training run.
+    """A pre-training run."""
 
-    Parameters
-    ----------
-    genome : str or sequence of str
-        The genome store, or several.
-    output : str
-        The run's folder.
-    held_out : str or sequence of str
-        Contigs, regions (``chr22:101-200``) or BED files that are never trained on, for the evaluation.
-    train : str or sequence of str
-        Likewise, what is trained on; everything that is not held out where empty.
-    seed : int
-        What windows, masks, initial weights and dropout depend on.
-    window_length : int
-        Bases of a window; the model sees two more tokens, ``[CLS]`` and ``[SEP]``.
-    windows_a_step : int, optional
-        Windows of an optimisation step, over all processes. The accumulation of gradients follows from it, so that
-        the recipe trains the same model with any number of processes. By default, the product of
-        ``per_device_train_batch_size``, ``gradient_accumulation_steps`` and the processes.
-    reverse_complement : float
-        Share of training windows that are read from the reverse strand.
-    frequencies : {"population", "reference"}
-        Whether the model is shown and taught allele frequencies, or the reference base alone. The evaluation is about
-        frequencies either way.
-    masking, tempering, weighting, dropout, evaluation
-        How targets are chosen and corrupted, frequencies tempered and targets weighted; when dropout is on; and the
-        held-out evaluation.
-    initial_model : str, optional
-        A model to start from, a folder or a name on the Hub, in place of random weights.
-    model : mapping
-        Fields of `mutbert.model.MutBertConfig`; with `initial_model`, what differs from its own.
-    training : mapping
-        Fields of `transformers.TrainingArguments`, with ``max_steps``; validated by the run, as `model` is.
-    """
-
-    genome: Annotated[Words, Field(min_length=1)]
-    output: str
+    genome: Annotated[Words, Field(min_length=1)]  # the genome store, or several
+    output: str  # the run's folder
+    # Contigs, regions (chr22:101-200) or BED files that are held out for the evaluation; likewise what is trained on,
+    # by default everything else.
     held_out: Annotated[Words, Field(min_length=1)]
     train: Words = ()
-    seed: Seed = 66
-    window_length: Annotated[int, Field(ge=1, le=LONGEST_WINDOW)] = _PUBLISHED_WINDOW
+    seed: Seed = 66  # of windows, masks, initial weights and dropout
+    window_length: Annotated[int, Field(ge=1, le=LONGEST_WINDOW)] = _PUBLISHED_WINDOW  # bases, without [CLS] and [SEP]
+    # Windows per step over all processes, from which gradient accumulation follows, so that the recipe trains the same
+    # model with any number of processes; by default the product of per_device_train_batch_size,
+    # gradient_accumulation_steps and processes.
     windows_a_step: Annotated[int, Field(ge=1)] | None = None
-    reverse_complement: Annotated[float, Field(ge=0, le=1)] = 0.0
+    reverse_complement: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of training windows on the reverse strand
+    # Whether the model is trained on allele frequencies or on the reference base; the evaluation is of frequencies.
     frequencies: Literal["population", "reference"] = "population"
     masking: Masking = Masking()
     tempering: Tempering = Tempering()
     weighting: Weighting = Weighting()
     dropout: Dropout = Dropout()
     evaluation: Evaluation = Evaluation()
-    initial_model: str | None = None
-    model: dict[str, Any] = {}
-    training: dict[str, Any] = {}
+    initial_model: str | None = None  # folder or repository of a model to start from instead of random weights
+    model: dict[str, Any] = {}  # fields of MutBertConfig; with initial_model, those that differ
+    training: dict[str, Any] = {}  # fields of transformers.TrainingArguments, with max_steps
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -129,9 +100,3 @@ class PretrainRecipe(Settings):
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
     """Return the recipe of a YAML file or of a name that comes with this package (``small``), ``key=value`` on top."""
     return read_settings(PretrainRecipe, path, overrides, shipped="recipes")
-
-
-def resolved(recipe: PretrainRecipe, windows_a_step: int) -> PretrainRecipe:
-    """Return a recipe that has the windows of a step, so that it is the same for any number of processes."""
-    training = {name: value for name, value in recipe.training.items() if name != "gradient_accumulation_steps"}
-    return recipe.replace(windows_a_step=windows_a_step, training=training)

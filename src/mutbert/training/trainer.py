@@ -1,284 +1,283 @@
-"""transformers' Trainer, taught compact batches, the held-out evaluation, and when to stop.
+"""transformers' Trainer for both trainings: it saves before it evaluates and stops where a loss is not finite.
 
-Shape suffixes: B windows, P positions with ``[CLS]`` and ``[SEP]``, T targets of a window, S sums.
+Shape suffixes: B windows, T targets of a window, V tokens, S sums.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 import tempfile
-import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 import transformers
+from accelerate import PartialState
 
 from mutbert import alphabet
 from mutbert.errors import InputError, one_line
-from mutbert.training.failures import TrainingStoppedError
+from mutbert.files import write_json
+from mutbert.model.checkpoints import library_bars_off
+from mutbert.progress import progress_bar
+from mutbert.run_folder import HISTORY, WRITING
+from mutbert.settings import check_keys
+from mutbert.training.folder import TrainingStoppedError, checkpoint_of, prune_checkpoints, publish_checkpoint
 from mutbert.training.held_out import GROUPS, held_out_sums, summarise_sums
-from mutbert.training.throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
 from mutbert.windows.dataset import expand_batch, targets_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
     from mutbert.training.held_out import HeldOut
     from mutbert.training.recipe import Dropout
 
-# What the library and torch raise where a setting cannot be.
+
+# What would change results without a word, or break a run.
+_RESERVED: Final = {
+    "accelerator_config": "each process draws its own part of a batch",
+    "auto_find_batch_size": "it changes the windows of a step; lower the batch size, and the result stays the same",
+    "group_by_length": "the order of samples follows from the seed",
+    "ignore_data_skip": "a resumed run continues with the samples that come next",
+    "label_smoothing_factor": "the loss is defined by the targets",
+    "neftune_noise_alpha": "inputs are distributions, not embeddings of single tokens",
+    "num_train_epochs": "set the number of steps",
+    "push_to_hub": "share the finished model folder instead",
+    "resume_from_checkpoint": "use --resume",
+    "save_only_model": "a run cannot be resumed from such a checkpoint",
+    "train_sampling_strategy": "the order of samples follows from the seed",
+}
+Kind = TypeVar("Kind", bound="RunTrainer")
+# What the library and torch raise for settings that they cannot take.
 _OF_SETTINGS: Final = (
-    ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, OSError, AssertionError,
-    NotImplementedError,
+    ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, AssertionError, NotImplementedError
 )  # fmt: skip
 
-CROSS_ENTROPY: Final = "eval_cross_entropy"
-"""What the held-out cross-entropy over all targets is called in a log; those of other groups have a suffix."""
 
+class RunTrainer(transformers.Trainer):
+    """Trainer of a run: samples in their order, checkpoints before evaluations, the best one known."""
 
-class Work(NamedTuple):
-    """What a process has trained: tokens, matrix operations, and seconds without evaluations and checkpoints."""
-
-    tokens: float = 0.0
-    operations: float = 0.0
-    seconds: float = 0.0
-
-
-class PretrainTrainer(transformers.Trainer):
-    """The library's Trainer with compact batches and the held-out evaluation.
-
-    Parameters
-    ----------
-    windows_a_process : int
-        Windows of an optimisation step in this process. They stay as many where ``auto_find_batch_size`` makes
-        batches smaller.
-    dropout : Dropout
-        When dropout is on.
-    **settings
-        As `transformers.Trainer` takes them, without `compute_metrics`.
-
-    """
-
-    def __init__(self, *, windows_a_process: int, dropout: Dropout, **settings: Any) -> None:
-        super().__init__(compute_metrics=self._summarise, **settings)
+    def __init__(self, *, if_diverged: str, **settings: Any) -> None:
+        super().__init__(**settings)
         self.control: Any
-        self.windows_a_process = windows_a_process
-        self._dropout = dropout
-        self._config = settings["model"].config
-        self._held_out: HeldOut | None = None
-        self._evaluated_step = -1
-        self._first_step: int | None = None
-        self._random_state: list[torch.Tensor] = []
-        self._work = self._lap_work = Work()
-        self._lap_start = time.perf_counter()
-        self._idle = 0.0
-        # The first step with a loss that is no number, kept on the device, where looking at it means waiting.
-        self._bad_step = torch.zeros((), dtype=torch.int64, device=self.args.device)
-        # The library's own progress would come twice.
+        self._if_diverged = if_diverged
+        # The library's own progress would be shown twice.
         self.remove_callback(transformers.PrinterCallback)
 
-    @classmethod
-    def checked(cls, **settings: Any) -> PretrainTrainer:
-        """Make a trainer, and what it would make later, so that a setting that cannot be shows before anything is done.
-
-        Raises
-        ------
-        InputError
-            With what the library says.
-        """
-        arguments = settings["args"]
-        output = arguments.output_dir
-        # The library makes this folder, which may only be made when all is known to be well.
-        with tempfile.TemporaryDirectory() as arguments.output_dir:
-            try:
-                trainer = cls(**settings)
-                trainer.create_optimizer_and_scheduler(arguments.max_steps)
-                trainer.get_train_dataloader()
-            except _OF_SETTINGS as error:
-                raise InputError(f"training: {one_line(error)}") from None
-        arguments.output_dir = output
-        trainer.optimizer = trainer.lr_scheduler = None
-        return trainer
-
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
-        """Take windows in order, which is random already: window i is drawn from (seed, i)."""
+        """Return a sampler in order, which is random already: sample i is a function of (seed, i)."""
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)
 
-    def _inner_training_loop(self, batch_size: int | None = None, **settings: Any) -> Any:
-        """Begin, or begin again with smaller batches and more of them in a step, so that steps stay the same."""
-        if self.args.auto_find_batch_size and batch_size is not None:
-            if self._random_state:
-                self._begin_again(batch_size)
-            else:
-                self._random_state = _random_states(self.args.device)
-            batch_size = largest_divisor(self.windows_a_process, batch_size)
-            self.args.gradient_accumulation_steps = self.windows_a_process // batch_size
-        elif not self.args.auto_find_batch_size:
-            # Earlier versions of the library take the size of a checkpoint, which another number of processes wrote.
-            batch_size = self._train_batch_size = self.args.train_batch_size
-        self._first_step = None
-        return super()._inner_training_loop(batch_size=batch_size, **settings)
-
-    def _begin_again(self, batch_size: int) -> None:
-        if self.state.global_step != self._first_step:
-            # Weights have changed since the beginning, which the library would take for initial ones.
-            raise TrainingStoppedError(
-                f"the memory did not suffice after step {self.state.global_step}; give "
-                f"training.per_device_train_batch_size={batch_size} and --resume"
-            )
-        self.model.zero_grad()
-        for state, restore in zip(self._random_state, (torch.set_rng_state, torch.cuda.set_rng_state), strict=False):
-            restore(state)
-
-    def training_step(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Note what a step takes, and a loss that is no number."""
-        if self._first_step is None:
-            self._first_step = self.state.global_step
-            # What came before the first step is not the training's.
-            self._lap_start, self._idle = time.perf_counter(), 0.0
-        count, length = inputs["base_codes"].shape
-        targets = inputs["target_places"].numel()
-        operations = BACKWARD_AND_FORWARD * matrix_operations(self._config, count, length + 2, targets)
-        self._lap_work = Work(self._lap_work.tokens + count * (length + 2), self._lap_work.operations + operations, 0.0)
-        loss: torch.Tensor = super().training_step(model, inputs, *args, **kwargs)
-        bad = ~torch.isfinite(loss) & (self._bad_step == 0)
-        self._bad_step = torch.where(bad, self.state.global_step + 1, self._bad_step)
-        return loss
-
-    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Expand the batch on the device."""
-        if not self._dropout.is_on(self.state.global_step):
-            model.eval()
-        return super().compute_loss(model, expand_batch(inputs), *args, **kwargs)
-
-    def prediction_step(
-        self,
-        model: Any,
-        inputs: dict[str, torch.Tensor],
-        prediction_loss_only: bool,  # noqa: ARG002
-        ignore_keys: list[str] | None = None,  # noqa: ARG002
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sum up over a window's targets, so that no logits have to be kept.
-
-        Returns
-        -------
-        tuple of torch.Tensor
-            The loss; float32 (B, S) of `held_out_sums`; and the same again, in the place of labels.
-        """
-        inputs = self._prepare_inputs(inputs)
-        dense = expand_batch(inputs)
-        targets = targets_of(inputs, dense["labels"])
-        with torch.no_grad(), self.compute_loss_context_manager():
-            output = model(**dense)
-        log_BTV = output.logits.float().log_softmax(-1)
-        sums_BS = held_out_sums(log_BTV[..., alphabet.BASE_IDS], targets)
-        return output.loss.detach().float(), sums_BS, sums_BS
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """Return the batches of a step; none where the evaluation of a resumed run has stopped it."""
+        if self.control.should_training_stop:
+            return [], None
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Save the checkpoint that is due before evaluating, and leave the random numbers as they were.
+        """Save the checkpoint that is due, evaluate, and leave the random numbers as they were.
 
-        An evaluation that fails, or that a run is killed in, then costs no training; and the weights do not depend on
+        An evaluation that fails, or in which a run is killed, then costs no training; and the weights do not depend on
         how often a run is evaluated.
         """
         if self.is_in_train and self.control.should_save:
             self._save_checkpoint(self.model, trial=None)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
-            self.control.should_save = False
-        start = time.perf_counter()
-        devices = [] if self.args.device.type == "cpu" else [self.args.device]
-        with torch.random.fork_rng(devices, device_type=self.args.device.type if devices else "cuda"):
+        device = self.args.device
+        devices = [] if device.type == "cpu" else [device]
+        with torch.random.fork_rng(devices, device_type=device.type if devices else "cuda"):
             metrics: dict[str, float] = super().evaluate(*args, **kwargs)
-        self.control.should_evaluate = False
-        self._idle += time.perf_counter() - start
+        best = checkpoint_of(Path(self.args.output_dir).parent, self.state.global_step)
+        if self._determine_best_metric(metrics, trial=None) and best.is_dir():
+            self.state.best_model_checkpoint = str(best)
         return metrics
 
-    def evaluate_in_training(self) -> None:
-        """Evaluate as between two steps, with what follows of it for the learning rate."""
-        self._evaluate(None, None)
-
-    def final_evaluation(self) -> HeldOut:
-        """Evaluate the model as it is, unless that was the last thing done."""
-        if self._held_out is None or self._evaluated_step != self.state.global_step:
-            self.evaluate()
-        assert self._held_out is not None, "an evaluation leaves what it found"
-        return self._held_out
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self.check_health()
-        start = time.perf_counter()
-        super()._save_checkpoint(model, trial)
-        self._idle += time.perf_counter() - start
-
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add to what is logged how fast the training is."""
-        if "loss" in logs:
-            self.check_health()
-            logs |= self._lap()
+        """Log; raise TrainingStoppedError for a loss that is not finite, in all processes alike."""
+        if not math.isfinite(logs.get("loss", logs.get("train_loss", 0.0))):
+            logged = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
+            when = f"between steps {logged + 1} and {self.state.global_step}"
+            # The weights of the last logged step may be those that gave this loss.
+            raise self.diverged(f"the loss was not a finite number {when}", max(logged, 1))
         super().log(logs, *args, **kwargs)
 
-    def check_health(self) -> None:
-        """Stop where a loss was no number.
+    def diverged(self, what: str, spoilt_from: float) -> TrainingStoppedError:
+        """Return the error for a run that diverged."""
+        return TrainingStoppedError(f"{what}, so the run was stopped; {self._if_diverged}", spoilt_from)
 
-        Raises
-        ------
-        TrainingStoppedError
-            With the step; in all processes alike.
-        """
-        steps = self.accelerator.gather(self._bad_step.reshape(1))
-        bad = steps[steps > 0]
-        if len(bad):
-            # The weights that gave this loss are those of the step before.
-            raise _diverged(f"the loss was not a finite number at step {int(bad.min())}", int(bad.min()) - 1)
 
-    def _lap(self) -> dict[str, float]:
-        """Give the speed since the last lap, without evaluations and checkpoints."""
-        lap = self._lap_work._replace(seconds=time.perf_counter() - self._lap_start - self._idle)
-        self._work = Work(*(sum(pair) for pair in zip(self._work, lap, strict=True)))
-        self._lap_start, self._idle, self._lap_work = time.perf_counter(), 0.0, Work()
-        return self._speed_of(lap)
+def build_trainer(kind: type[Kind], arguments: transformers.TrainingArguments, **settings: Any) -> Kind:
+    """Return a trainer; raise InputError for settings that its optimizer, scheduler or loaders cannot take."""
+    output = arguments.output_dir
+    # The library creates this folder, which may only exist once everything is known to be right.
+    with tempfile.TemporaryDirectory() as arguments.output_dir:
+        try:
+            trainer = kind(args=arguments, **settings)
+            trainer.create_optimizer_and_scheduler(arguments.max_steps)
+            trainer.get_train_dataloader(), trainer.get_eval_dataloader()
+        except _OF_SETTINGS as error:
+            raise InputError(f"training: {one_line(error)}") from None
+    arguments.output_dir = output
+    trainer.optimizer = trainer.lr_scheduler = None
+    return trainer
 
-    def speed(self) -> dict[str, float]:
-        """Give the speed over all that this process has trained: tokens a second of all processes, share of ceiling."""
-        return self._speed_of(self._work)
 
-    def _speed_of(self, work: Work) -> dict[str, float]:
-        if not work.seconds > 0:
-            return {}
-        return {
-            "tokens_per_second": self.args.world_size * work.tokens / work.seconds,
-            "share_of_ceiling": work.operations / work.seconds / self.ceiling(),
-        }
+def train(
+    trainer: RunTrainer, records: Callable[[Path], None], checkpoint: Path | None, description: str,
+    notes: Mapping[str, str], *, show: bool,
+) -> dict[str, float]:  # fmt: skip
+    """Train, from a checkpoint if there is one, and return the library's measures of the training.
 
-    def ceiling(self) -> float:
-        """Measure the rate of plain matrix products in the training's precision, operations a second, once."""
-        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else torch.float32
-        return matrix_rate(self.args.device, dtype)
+    `records` writes the recipe and the like into a checkpoint; `notes` are formats of logged values to show.
+    """
+    with ExitStack() as bar, library_bars_off():
+        trainer.add_callback(_RunCallback(trainer, records, bar, description, notes, show=show))
+        measured: dict[str, float] = trainer.train(str(checkpoint) if checkpoint else None).metrics
+    return measured
+
+
+class PretrainTrainer(RunTrainer):
+    """Trainer with compact batches, the dropout's schedule and the held-out evaluation."""
+
+    def __init__(self, *, dropout: Dropout, **settings: Any) -> None:
+        super().__init__(compute_metrics=self._summarise, **settings)
+        self._dropout = dropout
+        self._held_out: tuple[int, HeldOut] | None = None
+
+    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Return the loss of a batch, which is expanded on the device."""
+        if not self._dropout.is_on(self.state.global_step):
+            model.eval()
+        return super().compute_loss(model, expand_batch(inputs), *args, **kwargs)
+
+    def prediction_step(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> Any:
+        """Return no loss, and the sums of each window, (B, S), as logits and as labels, so that no logits are kept."""
+        inputs = self._prepare_inputs(inputs)
+        dense = expand_batch(inputs)
+        targets = targets_of(inputs, dense["labels"])
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logit_BTV = model(**dense).logits
+        sums_BS = held_out_sums(logit_BTV.float().log_softmax(-1)[..., alphabet.BASE_IDS], targets)
+        return None, sums_BS, sums_BS
+
+    def held_out(self) -> HeldOut:
+        """Return the evaluation of the model as it is."""
+        if self._held_out is None or self._held_out[0] != self.state.global_step:
+            self.evaluate()
+        assert self._held_out is not None, "set by every evaluation"
+        return self._held_out[1]
 
     def _summarise(self, prediction: transformers.EvalPrediction) -> dict[str, float]:
-        self._held_out = summarise_sums(prediction.predictions)
-        self._evaluated_step = self.state.global_step
-        every, variant, other = (self._held_out.cross_entropy[group] for group in GROUPS[:3])
+        step = self.state.global_step
+        self._held_out = step, summarise_sums(prediction.predictions)
+        every, variant, other = (self._held_out[1].cross_entropy[group] for group in GROUPS[:3])
         if not math.isfinite(every):
-            step = self.state.global_step
-            raise _diverged(f"the held-out cross-entropy was not a finite number after step {step}", step)
-        # Not a number, where there are no such targets, is no JSON.
-        named = {"cross_entropy": every, "cross_entropy_variant": variant, "cross_entropy_other": other}
+            raise self.diverged(f"the held-out cross-entropy was not a finite number after step {step}", step)
+        named = {"loss": every, "loss_variant": variant, "loss_other": other}
+        # JSON has no NaN, which stands for no such targets.
         return {name: value for name, value in named.items() if not math.isnan(value)}
 
 
-def _diverged(what: str, spoilt_from: int) -> TrainingStoppedError:
-    return TrainingStoppedError(
-        f"{what}, so the run was stopped; try a lower training.learning_rate, more training.warmup_steps, "
-        "training.max_grad_norm=1.0, or bf16 and not fp16",
-        spoilt_from,
-    )
+class _RunCallback(transformers.TrainerCallback):
+    """Publishes checkpoints, writes the history and shows progress."""
+
+    def __init__(
+        self, trainer: RunTrainer, records: Callable[[Path], None], bar: ExitStack, description: str,
+        notes: Mapping[str, str], *, show: bool,
+    ) -> None:  # fmt: skip
+        self.trainer, self.run = trainer, Path(trainer.args.output_dir).parent
+        self.records, self.bar, self.description, self.notes, self.show = records, bar, description, notes, show
+        self.latest: dict[str, float] = {}
+        self.advance: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        step, show = state.global_step, self.show and state.is_world_process_zero
+        self.advance = self.bar.enter_context(
+            progress_bar(self.description, state.max_steps - step, unit="steps", show=show)
+        )
+        # Where the run was started, its folder may have had another path.
+        if state.best_global_step and (best := checkpoint_of(self.run, state.best_global_step)).is_dir():
+            state.best_model_checkpoint = str(best)
+        due = step % state.eval_steps == 0 or step == state.max_steps if args.eval_strategy == "steps" else False
+        if step and due and step >= args.eval_delay and not any(
+            entry["step"] == step and "eval_loss" in entry for entry in state.log_history
+        ):  # fmt: skip
+            # It was stopped after the checkpoint and before the evaluation of the same step, with all that follows.
+            control.should_save = False
+            self.trainer._evaluate(None, None)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        # A checkpoint does not hold the losses since the last log, so that a resumed run would not know them.
+        control.should_log = control.should_log or control.should_save
+        written = (text.format(self.latest[name]) for name, text in self.notes.items() if name in self.latest)
+        self.advance(1, ", ".join(written))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
+        self.latest |= logs or {}
+        if state.is_world_process_zero:
+            write_json(self.run / HISTORY, history_of(state.log_history), force=True)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        processes = PartialState()
+        processes.wait_for_everyone()
+        if state.is_world_process_zero:
+            writing = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            # A pickle that nothing reads.
+            (writing / "training_args.bin").unlink(missing_ok=True)
+            self.records(writing)
+            publish_checkpoint(writing, self.run)
+            if (args.save_total_limit or 0) > 0:
+                prune_checkpoints(self.run, args.save_total_limit, state.best_model_checkpoint)
+        processes.wait_for_everyone()
 
 
-def largest_divisor(number: int, most: int) -> int:
-    """Find the largest divisor of a number that is not above another."""
-    return next(divisor for divisor in range(min(number, most), 0, -1) if number % divisor == 0)
+def history_of(log: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Return the numbers of a Trainer's log that follow from the recipe alone."""
+    history = []
+    for entry in log:
+        if "loss" in entry or "eval_loss" in entry:
+            # In an order of its own, as a checkpoint sorts what was logged.
+            names = [name for name in sorted(entry) if not re.search("epoch|flos|step|_per_second|time$", name)]
+            history.append({"step": int(entry["step"]), **{name: entry[name] for name in names}})
+    return history
 
 
-def _random_states(device: torch.device) -> list[torch.Tensor]:
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
+def trainer_arguments(
+    given: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mapping[str, Any], run: Path
+) -> transformers.TrainingArguments:
+    """Return the arguments `given` by a recipe over `defaults`, with what is `fixed`; InputError names a wrong one."""
+    fixed = {
+        "output_dir": str(run / WRITING), "data_seed": None, "disable_tqdm": True, "label_names": ["labels"],
+        "logging_nan_inf_filter": False, "remove_unused_columns": False, "report_to": "none", **fixed,
+    }  # fmt: skip
+    for key in given:
+        if key in _RESERVED or key in fixed:
+            raise InputError(f"training.{key} cannot be set: {_RESERVED.get(key, 'other settings decide it')}")
+    known = (field.name for field in dataclasses.fields(transformers.TrainingArguments))
+    check_keys(given, (name for name in known if name not in _RESERVED and name not in fixed), "training.")
+    if given.get("save_strategy") == "best":
+        raise InputError("training.save_strategy cannot be best: the best checkpoint is always kept; choose steps")
+    try:
+        arguments = transformers.TrainingArguments(
+            **{"use_cpu": not torch.accelerator.is_available(), **defaults, **given, **fixed}
+        )
+    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+        raise InputError(f"training: {one_line(error)}") from None
+    if arguments.fp16 and arguments.device.type == "cpu":
+        raise InputError("training.fp16 needs a GPU; choose training.bf16=true, or neither")
+    # Several GPUs are used by as many processes; one process of the library would copy the model at each step.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def share_batch(arguments: transformers.TrainingArguments, total: int, most: int | None, name: str) -> None:
+    """Divide a step's samples among processes, and then into batches of at most so many, as equal as possible."""
+    part, rest = divmod(total, arguments.world_size)
+    if rest or not part:
+        processes = f"which {arguments.world_size} processes cannot divide; choose a multiple of their number"
+        raise InputError(f"{name} is {total}, {processes}")
+    batch = next(size for size in range(min(part, most or part), 0, -1) if part % size == 0)
+    arguments.per_device_train_batch_size = batch
+    arguments.gradient_accumulation_steps = part // batch

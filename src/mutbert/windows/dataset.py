@@ -22,7 +22,7 @@ try:
     import torch
     from torch.utils.data import Dataset
 except ImportError as error:
-    raise MissingExtraError("torch", "train") from error
+    raise MissingExtraError("torch") from error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

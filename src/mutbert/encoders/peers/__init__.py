@@ -6,7 +6,7 @@ A checkpoint is recognised by its ``config.json`` and read name by name, or refu
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -54,53 +54,26 @@ _LEGACY: Final = {r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$":
 
 @dataclass(frozen=True)
 class Peer:
-    """A family: its classes, and what its papers and files have that others have not.
-
-    Parameters
-    ----------
-    family : str
-        See `mutbert.encoders.known.KnownModel`.
-    config, body, masked, classifier : type
-        Configuration and models.
-    tokenizer : callable
-        From a model's folder to its tokenizer.
-    context : int
-        Bases of the windows in which variants are scored, unless another number is asked for.
-    required : mapping
-        Values of ``config.json`` of which no others are implemented, several in a tuple; each may be absent.
-    heads : tuple of str
-        How names of weights begin that only some of the models have.
-    optional, unused : tuple of str
-        How names begin that a file may lack, and that it may have for nothing.
-    renamed : mapping of str to str
-        Regular expressions of names in files, and what they become. Two names that become one are of one weight.
-    lora_targets, fresh : tuple of str
-        Layers for low-rank adapters; modules of a classifier that start from fresh weights.
-    special_tokens : bool
-        Whether the papers put special tokens around a sequence.
-    likelihood : bool
-        Whether a token with one base exchanged is a token, so that a likelihood ratio can be read off.
-    fold : callable
-        From hidden states and configuration to one vector a token.
-    """
+    """A family: its classes, and what its papers and files have that others have not."""
 
     family: Family
     config: Any
     body: Any
     masked: Any
     classifier: Any
-    tokenizer: Callable[[Path], Any]
-    context: int
-    required: Mapping[str, Any]
-    heads: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
+    tokenizer: Callable[[Path], Any]  # of a model's folder
+    context: int  # bases of the windows in which variants are scored, by default
+    required: Mapping[str, Any]  # the only implemented values of config.json, several in a tuple; each may be absent
+    heads: tuple[str, ...]  # how names of weights begin that only some of the models have
+    optional: tuple[str, ...] = ()  # how names begin that a file may lack,
+    unused: tuple[str, ...] = ()  # and that it may have for nothing
+    # Regular expressions of names in files, and what they become. Two names that become one are of one weight.
     renamed: Mapping[str, str] = field(default_factory=dict)
     lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")
-    fresh: tuple[str, ...] = ("classifier",)
-    special_tokens: bool = True
-    likelihood: bool = True
-    fold: Callable[[torch.Tensor, Any], torch.Tensor] = lambda states, _config: states
+    fresh: tuple[str, ...] = ("classifier",)  # modules of a classifier that start from fresh weights
+    special_tokens: bool = True  # whether the papers have special tokens around a sequence
+    likelihood: bool = True  # whether a token with one base exchanged is a token, so that a ratio can be read off
+    fold: Callable[[torch.Tensor, Any], torch.Tensor] = lambda states, _config: states  # to one vector per token
 
 
 def _caduceus_tokenizer(_folder: Path) -> PreTrainedTokenizerFast:
@@ -115,60 +88,30 @@ def _caduceus_tokenizer(_folder: Path) -> PreTrainedTokenizerFast:
 
 
 _DNABERT2: Final = Peer(
-    "dnabert2",
-    DnaBert2Config,
-    DnaBert2Model,
-    DnaBert2ForMaskedLM,
-    DnaBert2ForSequenceClassification,
-    PreTrainedTokenizerFast.from_pretrained,
-    context=1000,
+    "dnabert2", DnaBert2Config, DnaBert2Model, DnaBert2ForMaskedLM, DnaBert2ForSequenceClassification,
+    PreTrainedTokenizerFast.from_pretrained, context=1000,
     required={"hidden_act": "gelu", "is_decoder": False, "position_embedding_type": "absolute"},
-    heads=("cls.", "bert.pooler.", "classifier."),
-    unused=("bert.embeddings.position_ids",),
+    heads=("cls.", "bert.pooler.", "classifier."), unused=("bert.embeddings.position_ids",),
     renamed={r"^cls\.predictions\.decoder\.weight$": "bert.embeddings.word_embeddings.weight"},
-    lora_targets=("Wqkv", "dense", "gated_layers", "wo"),
-    fresh=("classifier", "pooler"),
-    likelihood=False,
-)
+    lora_targets=("Wqkv", "dense", "gated_layers", "wo"), fresh=("classifier", "pooler"), likelihood=False,
+)  # fmt: skip
 _NT: Final = Peer(
-    "nt",
-    EsmConfig,
-    NtModel,
-    NtForMaskedLM,
-    NtForSequenceClassification,
-    EsmTokenizer.from_pretrained,
-    context=5994,
+    "nt", EsmConfig, NtModel, NtForMaskedLM, NtForSequenceClassification, EsmTokenizer.from_pretrained, context=5994,
     required={
-        "is_decoder": False,
-        "add_cross_attention": False,
-        "is_folding_model": False,
+        "is_decoder": False, "add_cross_attention": False, "is_folding_model": False,
         "position_embedding_type": ("absolute", "rotary"),
     },
-    heads=("lm_head.", "classifier."),
-    optional=("esm.contact_head.",),
+    heads=("lm_head.", "classifier."), optional=("esm.contact_head.",),
     unused=("esm.embeddings.position_", "esm.pooler."),
-)
-_NTV2: Final = Peer(
-    "ntv2",
-    NtV2Config,
-    NtV2Model,
-    NtV2ForMaskedLM,
-    NtV2ForSequenceClassification,
-    EsmTokenizer.from_pretrained,
-    context=12_282,
+)  # fmt: skip
+_NTV2: Final = replace(
+    _NT, family="ntv2", config=NtV2Config, body=NtV2Model, masked=NtV2ForMaskedLM,
+    classifier=NtV2ForSequenceClassification, context=12_282,
     required={**_NT.required, "add_bias_fnn": False, "position_embedding_type": "rotary"},
-    heads=_NT.heads,
-    optional=_NT.optional,
-    unused=_NT.unused,
-)
+)  # fmt: skip
 _CADUCEUS: Final = Peer(
-    "caduceus",
-    CaduceusConfig,
-    CaduceusModel,
-    CaduceusForMaskedLM,
-    CaduceusForSequenceClassification,
-    _caduceus_tokenizer,
-    context=1024,
+    "caduceus", CaduceusConfig, CaduceusModel, CaduceusForMaskedLM, CaduceusForSequenceClassification,
+    _caduceus_tokenizer, context=1024,
     required={
         "bidirectional": True, "bidirectional_strategy": "add", "bidirectional_weight_tie": True, "rms_norm": True,
         "fused_add_norm": True, "residual_in_fp32": False,
@@ -181,23 +124,14 @@ _CADUCEUS: Final = Peer(
         r"^(lm_head|caduceus\.backbone\.embeddings\.word_embeddings)\.complement_map$": _COMPLEMENTS,
         r"^lm_head\.(lm_head\.)?weight$": "caduceus.backbone.embeddings.word_embeddings.weight",
     },
-    lora_targets=("in_proj", "x_proj", "out_proj"),
-    fresh=("score",),
-    special_tokens=False,
-    fold=fold_strands,
+    lora_targets=("in_proj", "x_proj", "out_proj"), fresh=("score",), special_tokens=False, fold=fold_strands,
 )  # fmt: skip
 
 
-def find_peer(values: Mapping[str, Any], place: str) -> Peer | None:
-    """Return the family that a ``config.json`` is of, or None where it is of none of them.
-
-    Raises
-    ------
-    InputError
-        When it is nearly one of them, or has an option that is not implemented.
-    """
+def find_peer(values: Mapping[str, Any], path: str) -> Peer | None:
+    """Return the family that a ``config.json`` is of, or None; raise InputError where it is nearly one of them."""
     named = values.get("auto_map")
-    # Behind "--" where a repository's code was named from elsewhere.
+    # After "--" where a repository's code was named from elsewhere.
     code = {str(name).rpartition("--")[2] for name in named.values()} if isinstance(named, dict) else set()
     model_type = values.get("model_type")
     peer: Peer | None = None
@@ -205,10 +139,8 @@ def find_peer(values: Mapping[str, Any], place: str) -> Peer | None:
         peer = _DNABERT2
     elif model_type == NtV2Config.model_type or "esm_config.EsmConfig" in code or "add_bias_fnn" in values:
         if "add_bias_fnn" not in values:
-            raise InputError(
-                f"{place}: its config.json names the code of Nucleotide Transformer v2 and lacks add_bias_fnn, so that "
-                "its feed-forward blocks are unknown; get the published config.json"
-            )
+            why = "names the code of Nucleotide Transformer v2 and lacks add_bias_fnn, so its blocks are unknown"
+            raise InputError(f"{path}: its config.json {why}; get the published config.json")
         peer = _NTV2
     elif model_type == CaduceusConfig.model_type:
         peer = _CADUCEUS
@@ -217,62 +149,38 @@ def find_peer(values: Mapping[str, Any], place: str) -> Peer | None:
     for name, value in (peer.required if peer else {}).items():
         known = value if isinstance(value, tuple) else (value,)
         if name in values and values[name] not in known:
-            raise InputError(
-                f"{place}: its config.json has {name} {values[name]!r}, and of this family only "
-                f"{' or '.join(map(repr, known))} is implemented; give another checkpoint"
-            )
+            only = f"of this family only {' or '.join(map(repr, known))} is implemented"
+            raise InputError(f"{path}: its config.json has {name} {values[name]!r}, and {only}; use another checkpoint")
     return peer
 
 
-def read_config(peer: Peer, values: Mapping[str, Any], place: str, **overrides: Any) -> Any:
+def read_config(peer: Peer, values: Mapping[str, Any], path: str, **overrides: Any) -> Any:
     """Return the configuration of a checkpoint."""
-    # Where it came from and who wrote it is not what it is.
-    left_out = {"auto_map", "_name_or_path", "architectures", "model_type", "transformers_version"}
-    # Nor what it was asked to give.
-    left_out |= {"return_dict", "output_hidden_states", "output_attentions"}
-    if "num_labels" in overrides:
-        left_out |= {"id2label", "label2id"}
+    # Neither its origin nor what it was asked to return matters.
+    left_out = {
+        "auto_map", "_name_or_path", "architectures", "model_type", "transformers_version", "return_dict",
+        "output_hidden_states", "output_attentions", *(("id2label", "label2id") if "num_labels" in overrides else ()),
+    }  # fmt: skip
     kept = {name: value for name, value in values.items() if name not in left_out}
     try:
         return peer.config(**{**kept, **overrides})
     except Exception as error:
-        raise InputError(f"{place}: its config.json cannot be used: {one_line(error)}") from None
+        raise InputError(f"{path}: its config.json cannot be used: {one_line(error)}") from None
 
 
-def make_model(kind: Any, config: Any, place: str) -> Any:
-    """Return a model with fresh weights, which torch's generator decides.
-
-    Raises
-    ------
-    InputError
-        When there is none of these sizes.
-    """
+def make_model(kind: Any, config: Any, path: str) -> Any:
+    """Return a model with fresh weights, which torch's generator decides."""
     try:
         return kind(config)
     except Exception as error:
-        raise InputError(f"{place}: its config.json cannot be used: {one_line(error)}") from None
+        raise InputError(f"{path}: its config.json cannot be used: {one_line(error)}") from None
 
 
 def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: bool) -> Any:
-    """Return a model with the weights of a checkpoint, in float32.
+    """Return one of a family's models with the weights of a checkpoint, in float32.
 
-    Parameters
-    ----------
-    peer : Peer
-        Its family.
-    kind : type
-        One of the family's models.
-    config : PreTrainedConfig
-        As `read_config`.
-    folder : Path
-        The checkpoint, published or saved by `save_pretrained`.
-    fresh_head : bool
-        Whether a head that the file lacks starts from fresh weights, which torch's generator decides.
-
-    Raises
-    ------
-    InputError
-        When a weight is missing, left over or of another shape, or two names of one weight have different values.
+    InputError is raised for a weight that is missing, left over or of another shape, or of several names with different
+    values; with `fresh_head`, a missing head starts from fresh weights, which torch's generator decides.
     """
     with torch.device("meta"):
         shapes = {name: weight.shape for name, weight in make_model(kind, config, str(folder)).state_dict().items()}
@@ -288,7 +196,7 @@ def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: 
     free = (*peer.optional, *(peer.heads if fresh_head else ()))
     if missing := [name for name in shapes if name not in state and not name.startswith(free)]:
         remedy = "is whole" if fresh_head or kind is peer.masked else "was fine-tuned"
-        raise InputError(f"{folder}: has no {', '.join(missing[:3])}; give a model that {remedy}")
+        raise InputError(f"{folder}: has no {', '.join(missing[:3])}; choose a model that {remedy}")
     # Heads that this model has not; in its own nothing may be left over.
     others = tuple(head for head in peer.heads if not any(name.startswith(head) for name in shapes))
     if left := [name for name in state if name not in shapes and not name.startswith((*others, *peer.unused))]:
@@ -296,7 +204,7 @@ def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: 
     for name, shape in shapes.items():
         if name in state and state[name].shape != shape:
             head = fresh_head and name.startswith(peer.heads)
-            why = "is needed; give the pre-trained model" if head else "follows from config.json; get both anew"
+            why = "is needed; use the pre-trained model" if head else "follows from config.json; get both anew"
             raise InputError(f"{folder}: {name} has shape {tuple(state[name].shape)}, and {tuple(shape)} {why}")
     own = {name.removeprefix(prefix if is_body else ""): state[name] for name in shapes if name in state}
     try:
@@ -319,9 +227,8 @@ def _canonical(
             # A layer's in one version of the library, the model's in another.
             new = _FREQUENCIES
         if new in state and not torch.equal(state[new], weight):
-            raise InputError(
-                f"{folder}: {called[new]} and {name} are two names of one weight and have different values; get it anew"
-            )
+            both = f"{called[new]} and {name} are two names of one weight and have different values"
+            raise InputError(f"{folder}: {both}; get it anew")
         state[new], called[new] = weight, name
     if (frequencies := state.pop(_FREQUENCIES, None)) is not None:
         # Each in memory of its own, as shared weights are not saved.

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -35,22 +35,12 @@ class CaduceusConfig(PreTrainedConfig):
     attribute_map = {"hidden_size": "d_model", "num_hidden_layers": "n_layer"}
 
     def __init__(
-        self,
-        d_model: int = 256,
-        n_layer: int = 16,
-        vocab_size: int = 16,
-        rcps: bool = True,
-        complement_map: Mapping[str, int] | None = None,
-        ssm_cfg: Mapping[str, Any] | None = None,
-        norm_epsilon: float = 1e-5,
-        initializer_cfg: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+        self, d_model: int = 256, n_layer: int = 16, vocab_size: int = 16, rcps: bool = True,
+        complement_map: Mapping[str, int] | None = None, ssm_cfg: Mapping[str, Any] | None = None,
+        norm_epsilon: float = 1e-5, initializer_cfg: Mapping[str, Any] | None = None, **kwargs: Any,
+    ) -> None:  # fmt: skip
         super().__init__(**kwargs)
-        self.d_model = d_model
-        self.n_layer = n_layer
-        self.vocab_size = vocab_size
-        self.rcps = rcps
+        self.d_model, self.n_layer, self.vocab_size, self.rcps = d_model, n_layer, vocab_size, rcps
         # Saved configurations have their keys as text, in the order of text: 0, 1, 10, 11, 2...
         known = {str(number): number for number in range(vocab_size)} | {"7": 10, "8": 9, "9": 8, "10": 7}
         self.complement_map = dict(sorted((complement_map or known).items(), key=lambda pair: int(pair[0])))
@@ -72,16 +62,15 @@ class Mamba(nn.Module):
             bias = settings.get("bias", False)
             self.in_proj = nn.Linear(width, 2 * inner, bias=bias)
             self.out_proj = nn.Linear(inner, width, bias=bias)
-        self.conv1d = nn.Conv1d(
-            inner, inner, kernel, groups=inner, padding=kernel - 1, bias=settings.get("conv_bias", True)
-        )
+        bias = settings.get("conv_bias", True)
+        self.conv1d = nn.Conv1d(inner, inner, kernel, groups=inner, padding=kernel - 1, bias=bias)
         self.x_proj = nn.Linear(inner, rank + 2 * states, bias=False)
         self.dt_proj = nn.Linear(rank, inner)
         self.A_log = nn.Parameter(torch.empty(inner, states))
         self.D = nn.Parameter(torch.empty(inner))
 
-    def forward(self, input_BLE: torch.Tensor, gate_BLE: torch.Tensor) -> torch.Tensor:
-        """Return the gated scan, (B, L, E); a position depends on none behind it."""
+    def forward(self, input_BLE: Tensor, gate_BLE: Tensor) -> Tensor:
+        """Return the gated scan, (B, L, E); a position depends on none after it."""
         u_BEL = F.silu(self.conv1d(input_BLE.transpose(1, 2))[..., : input_BLE.shape[1]])
         step, b_BLN, c_BLN = self.x_proj(u_BEL.transpose(1, 2)).split(self.sizes, dim=-1)
         step_BEL = F.linear(step, self.dt_proj.weight).transpose(1, 2)
@@ -97,11 +86,9 @@ class Mamba(nn.Module):
             scanned = [self._scan(*part) for part in parts]
         return torch.cat(scanned).transpose(1, 2)
 
-    def _scan(
-        self, u: torch.Tensor, step: torch.Tensor, b: torch.Tensor, c: torch.Tensor, z: torch.Tensor
-    ) -> torch.Tensor:
+    def _scan(self, u: Tensor, step: Tensor, b: Tensor, c: Tensor, z: Tensor) -> Tensor:
         decay_EN = -self.A_log.float().exp()
-        scanned: torch.Tensor = _selective_scan(
+        scanned: Tensor = _selective_scan(
             u, step, decay_EN, b.contiguous(), c.contiguous(), self.D.float(), z=z,
             delta_bias=self.dt_proj.bias.float(), delta_softplus=True,
         )  # fmt: skip
@@ -116,20 +103,20 @@ class BiMamba(nn.Module):
         self.mamba_fwd = Mamba(config, projections=True)
         self.mamba_rev = Mamba(config, projections=False)
 
-    def forward(self, x_BLD: torch.Tensor, order_BL: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x_BLD: Tensor, order_BL: Tensor | None) -> Tensor:
         """Return (B, L, D); see `_reversed` for the order."""
         input_BLE, gate_BLE = self.mamba_fwd.in_proj(x_BLD).chunk(2, dim=-1)
         forward_BLE = self.mamba_fwd(input_BLE, gate_BLE)
         reverse_BLE = self.mamba_rev(_reversed(input_BLE, order_BL), _reversed(gate_BLE, order_BL))
         out = self.mamba_fwd.out_proj
-        mixed_BLD: torch.Tensor = out(forward_BLE) + out(_reversed(reverse_BLE, order_BL))
+        mixed_BLD: Tensor = out(forward_BLE) + out(_reversed(reverse_BLE, order_BL))
         return mixed_BLD
 
 
 class CaduceusBlock(nn.Module):
     """Adds what came before to the residual stream, normalises it, and mixes along the sequence.
 
-    With two strands, these change places in every block, channels reversed, as the published models' fused norm does.
+    With two strands, these are swapped in every block, channels reversed, as the published models' fused norm does.
     """
 
     def __init__(self, config: CaduceusConfig) -> None:
@@ -137,10 +124,10 @@ class CaduceusBlock(nn.Module):
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_epsilon)
         self.mixer = BiMamba(config)
 
-    def forward(self, residual: torch.Tensor, order_BL: torch.Tensor | None) -> torch.Tensor:
-        """Return the residual stream behind the block, shape (strands, B, L, D); both strands in the first's order."""
+    def forward(self, residual: Tensor, order_BL: Tensor | None) -> Tensor:
+        """Return the residual stream after the block, shape (strands, B, L, D); both strands in the first's order."""
         if len(residual) == 1:
-            mixed: torch.Tensor = self.mixer(self.norm(residual[0]), order_BL)
+            mixed: Tensor = self.mixer(self.norm(residual[0]), order_BL)
             return residual + mixed
         residual = residual.flip(0, -1)
         x = self.norm(residual)
@@ -159,7 +146,7 @@ class CaduceusPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Give fresh weights as Mamba has them: steps between 0.001 and 0.1, and outputs the smaller the deeper."""
+        """Set fresh weights as Mamba does: steps between 0.001 and 0.1, and outputs the smaller the deeper."""
         deviation = self.config.initializer_cfg["initializer_range"]
         if isinstance(module, Mamba):
             scale = module.sizes[0] ** -0.5
@@ -183,13 +170,10 @@ class CaduceusModel(CaduceusPreTrainedModel):
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__(config)
-        self.backbone = nn.ModuleDict(
-            {
-                "embeddings": nn.ModuleDict({"word_embeddings": nn.Embedding(config.vocab_size, config.d_model)}),
-                "layers": nn.ModuleList(CaduceusBlock(config) for _ in range(config.n_layer)),
-                "norm_f": nn.RMSNorm(config.d_model, eps=config.norm_epsilon),
-            }
-        )
+        words = nn.ModuleDict({"word_embeddings": nn.Embedding(config.vocab_size, config.d_model)})
+        layers = nn.ModuleList(CaduceusBlock(config) for _ in range(config.n_layer))
+        norm = nn.RMSNorm(config.d_model, eps=config.norm_epsilon)
+        self.backbone = nn.ModuleDict({"embeddings": words, "layers": layers, "norm_f": norm})
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -197,16 +181,12 @@ class CaduceusModel(CaduceusPreTrainedModel):
         words: nn.Module = self.backbone["embeddings"]["word_embeddings"]
         return words
 
-    def complements(self, device: torch.device) -> torch.Tensor:
+    def complements(self, device: torch.device) -> Tensor:
         """Return the complement of each token, (V,)."""
         return torch.tensor(list(self.config.complement_map.values()), device=device)
 
     def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
-        **_: Any,
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False, **_: Any
     ) -> BaseModelOutput:
         """Return hidden states of tokens; those of padding, which is on the right, have no meaning.
 
@@ -224,11 +204,9 @@ class CaduceusModel(CaduceusPreTrainedModel):
             if not output_hidden_states:
                 del states[0]
         states[-1] = self.backbone["norm_f"](states[-1])
-        # The second strand's channels stand in reverse order, as the reference has them.
-        given = [state[0] if len(state) == 1 else torch.cat([state[0], state[1].flip(-1)], -1) for state in states]
-        return BaseModelOutput(
-            last_hidden_state=given[-1], hidden_states=tuple(given) if output_hidden_states else None
-        )
+        # The second strand's channels are in reverse order, as in the reference.
+        merged = [state[0] if len(state) == 1 else torch.cat([state[0], state[1].flip(-1)], -1) for state in states]
+        return BaseModelOutput(merged[-1], tuple(merged) if output_hidden_states else None)
 
 
 class CaduceusForMaskedLM(CaduceusPreTrainedModel):
@@ -239,7 +217,7 @@ class CaduceusForMaskedLM(CaduceusPreTrainedModel):
         self.caduceus = CaduceusModel(config)
         self.post_init()
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
+    def logits(self, states: Tensor) -> Tensor:
         """Return logits of any hidden states, (..., V): of Caduceus-PS, the sum of both strands'."""
         weight_VD: Any = self.caduceus.get_input_embeddings().weight
         if not self.config.rcps:
@@ -248,9 +226,7 @@ class CaduceusForMaskedLM(CaduceusPreTrainedModel):
         complement_V = self.caduceus.complements(states.device)
         return F.linear(one, weight_VD) + F.linear(other.flip(-1), weight_VD[complement_V])
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
-    ) -> MaskedLMOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> MaskedLMOutput:
         """Return logits, (B, L, V)."""
         outputs = self.caduceus(input_ids, attention_mask, **kwargs)
         return MaskedLMOutput(logits=self.logits(outputs.last_hidden_state), hidden_states=outputs.hidden_states)
@@ -267,7 +243,7 @@ class CaduceusForSequenceClassification(CaduceusPreTrainedModel):
         self.post_init()
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> SequenceClassifierOutput:
         """Return logits, (B, number of labels)."""
         states_BLD = fold_strands(self.caduceus(input_ids, attention_mask, **kwargs).last_hidden_state, self.config)
@@ -277,7 +253,7 @@ class CaduceusForSequenceClassification(CaduceusPreTrainedModel):
         return SequenceClassifierOutput(logits=self.score((states_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)))
 
 
-def fold_strands(states: torch.Tensor, config: CaduceusConfig) -> torch.Tensor:
+def fold_strands(states: Tensor, config: CaduceusConfig) -> Tensor:
     """Return hidden states with D channels: of Caduceus-PS the mean of both strands' at each base."""
     if not config.rcps:
         return states
@@ -285,26 +261,26 @@ def fold_strands(states: torch.Tensor, config: CaduceusConfig) -> torch.Tensor:
     return (one + other.flip(-1)) / 2
 
 
-def _order(mask_BL: torch.Tensor) -> torch.Tensor | None:
+def _order(mask_BL: Tensor) -> Tensor | None:
     """Return where each position goes when rows are reversed within their own lengths; None where all are full."""
     if mask_BL.all():
         return None
     if (mask_BL[:, 1:] > mask_BL[:, :-1]).any():
         raise ValueError("attention_mask has padding on the left; Caduceus takes it on the right")
-    place_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
+    position_L = torch.arange(mask_BL.shape[1], device=mask_BL.device)
     last_B1 = mask_BL.sum(dim=1, keepdim=True) - 1
-    return torch.where(place_L <= last_B1, last_B1 - place_L, place_L)
+    return torch.where(position_L <= last_B1, last_B1 - position_L, position_L)
 
 
-def _reversed(x_BLD: torch.Tensor, order_BL: torch.Tensor | None) -> torch.Tensor:
+def _reversed(x_BLD: Tensor, order_BL: Tensor | None) -> Tensor:
     """Return every row reversed: all of it, or its own length alone."""
     return x_BLD.flip(1) if order_BL is None else x_BLD.gather(1, order_BL[..., None].expand_as(x_BLD))
 
 
 def _selective_scan(
-    u_BEL: torch.Tensor, step_BEL: torch.Tensor, decay_EN: torch.Tensor, b_BNL: torch.Tensor, c_BNL: torch.Tensor,
-    skip_E: torch.Tensor, *, z: torch.Tensor, delta_bias: torch.Tensor, delta_softplus: bool = True,
-) -> torch.Tensor:  # fmt: skip
+    u_BEL: Tensor, step_BEL: Tensor, decay_EN: Tensor, b_BNL: Tensor, c_BNL: Tensor,
+    skip_E: Tensor, *, z: Tensor, delta_bias: Tensor, delta_softplus: bool = True,
+) -> Tensor:  # fmt: skip
     """Return the gated selective scan (Gu and Dao 2023, algorithm 2), (B, E, L), with the arguments of mamba_ssm's.
 
     The library's own loop takes its arrays apart by indexing, whose gradients take time quadratic in the length; it
@@ -313,7 +289,7 @@ def _selective_scan(
     if u_BEL.is_cuda and find_spec("mamba_ssm"):
         from transformers.models.mamba.modeling_mamba import mamba_selective_scan
 
-        scanned: torch.Tensor = mamba_selective_scan(
+        scanned: Tensor = mamba_selective_scan(
             u_BEL, step_BEL, decay_EN, b_BNL, c_BNL, skip_E, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus
         )
         return scanned

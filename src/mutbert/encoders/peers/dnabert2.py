@@ -1,13 +1,13 @@
 """DNABERT-2: a BERT with ALiBi in place of position embeddings and with gated feed-forward blocks.
 
-Zhou et al. 2023, arXiv 2306.15006; ALiBi: Press et al. 2021, arXiv 2108.12409. Modules bear the names of the published
+Zhou et al. 2023, arXiv 2306.15006; ALiBi: Press et al. 2021, arXiv 2108.12409. Modules have the names of the published
 checkpoint. Shape suffixes: B batch, L tokens, D hidden size, H heads, K size of a head, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -18,41 +18,22 @@ from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, Seque
 
 
 class DnaBert2Config(PreTrainedConfig):
-    """Configuration of DNABERT-2; the defaults are the published model's."""
+    """Configuration of DNABERT-2, by default the published model's."""
 
     model_type = "dnabert2"
+    defaults: ClassVar[dict[str, Any]] = {
+        "vocab_size": 4096, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+        "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.0, "classifier_dropout": None, "type_vocab_size": 2,
+        "initializer_range": 0.02, "layer_norm_eps": 1e-12,
+    }  # fmt: skip
 
-    def __init__(
-        self,
-        vocab_size: int = 4096,
-        hidden_size: int = 768,
-        num_hidden_layers: int = 12,
-        num_attention_heads: int = 12,
-        intermediate_size: int = 3072,
-        hidden_act: str = "gelu",
-        hidden_dropout_prob: float = 0.1,
-        attention_probs_dropout_prob: float = 0.0,
-        classifier_dropout: float | None = None,
-        type_vocab_size: int = 2,
-        initializer_range: float = 0.02,
-        layer_norm_eps: float = 1e-12,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, **kwargs: Any) -> None:
+        for name, default in self.defaults.items():
+            setattr(self, name, kwargs.pop(name, default))
         super().__init__(**kwargs)
-        if hidden_size % num_attention_heads:
-            raise ValueError(f"hidden_size {hidden_size} is no multiple of num_attention_heads {num_attention_heads}")
-        self.vocab_size = vocab_size
-        self.hidden_size = hidden_size
-        self.num_hidden_layers = num_hidden_layers
-        self.num_attention_heads = num_attention_heads
-        self.intermediate_size = intermediate_size
-        self.hidden_act = hidden_act
-        self.hidden_dropout_prob = hidden_dropout_prob
-        self.attention_probs_dropout_prob = attention_probs_dropout_prob
-        self.classifier_dropout = classifier_dropout
-        self.type_vocab_size = type_vocab_size
-        self.initializer_range = initializer_range
-        self.layer_norm_eps = layer_norm_eps
+        if self.hidden_size % (heads := self.num_attention_heads):
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}")
 
 
 class DnaBert2Layer(GradientCheckpointingLayer):
@@ -67,38 +48,24 @@ class DnaBert2Layer(GradientCheckpointingLayer):
         self.heads = config.num_attention_heads
         self.attention_dropout = config.attention_probs_dropout_prob
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.attention = nn.ModuleDict(
-            {
-                "self": nn.ModuleDict({"Wqkv": nn.Linear(width, 3 * width)}),
-                "output": nn.ModuleDict(
-                    {"dense": nn.Linear(width, width), "LayerNorm": nn.LayerNorm(width, eps=config.layer_norm_eps)}
-                ),
-            }
-        )
-        self.mlp = nn.ModuleDict(
-            {
-                "gated_layers": nn.Linear(width, 2 * inner, bias=False),
-                "wo": nn.Linear(inner, width),
-                "layernorm": nn.LayerNorm(width, eps=config.layer_norm_eps),
-            }
-        )
+        own = nn.ModuleDict({"Wqkv": nn.Linear(width, 3 * width)})
+        output = nn.ModuleDict({"dense": nn.Linear(width, width), "LayerNorm": _norm(config)})
+        self.attention = nn.ModuleDict({"self": own, "output": output})
+        gated, wo = nn.Linear(width, 2 * inner, bias=False), nn.Linear(inner, width)
+        self.mlp = nn.ModuleDict({"gated_layers": gated, "wo": wo, "layernorm": _norm(config)})
 
     def forward(self, x_BLD: torch.Tensor, bias_BHLL: torch.Tensor) -> torch.Tensor:
         """Return the block's output, (B, L, D)."""
         own, output = self.attention["self"], self.attention["output"]
         q_BHLK, k_BHLK, v_BHLK = own["Wqkv"](x_BLD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended_BHLK = F.scaled_dot_product_attention(
-            q_BHLK,
-            k_BHLK,
-            v_BHLK,
-            attn_mask=bias_BHLL.to(q_BHLK.dtype),
-            dropout_p=self.attention_dropout if self.training else 0.0,
-        )
+        dropout = self.attention_dropout if self.training else 0.0
+        mask = bias_BHLL.to(q_BHLK.dtype)
+        attended_BHLK = F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=mask, dropout_p=dropout)
         attended_BLD = output["dense"](attended_BHLK.transpose(1, 2).flatten(2))
         x_BLD = output["LayerNorm"](self.dropout(attended_BLD) + x_BLD)
         gate, up = self.mlp["gated_layers"](x_BLD).chunk(2, dim=-1)
-        behind_BLD: torch.Tensor = self.mlp["layernorm"](self.mlp["wo"](self.dropout(F.gelu(gate) * up)) + x_BLD)
-        return behind_BLD
+        out_BLD: torch.Tensor = self.mlp["layernorm"](self.mlp["wo"](self.dropout(F.gelu(gate) * up)) + x_BLD)
+        return out_BLD
 
 
 class DnaBert2PreTrainedModel(PreTrainedModel):
@@ -120,13 +87,10 @@ class DnaBert2Model(DnaBert2PreTrainedModel):
 
     def __init__(self, config: DnaBert2Config) -> None:
         super().__init__(config)
-        width = config.hidden_size
+        words = nn.Embedding(config.vocab_size, config.hidden_size)
+        types = nn.Embedding(config.type_vocab_size, config.hidden_size)
         self.embeddings = nn.ModuleDict(
-            {
-                "word_embeddings": nn.Embedding(config.vocab_size, width),
-                "token_type_embeddings": nn.Embedding(config.type_vocab_size, width),
-                "LayerNorm": nn.LayerNorm(width, eps=config.layer_norm_eps),
-            }
+            {"word_embeddings": words, "token_type_embeddings": types, "LayerNorm": _norm(config)}
         )
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         layers = nn.ModuleList(DnaBert2Layer(config) for _ in range(config.num_hidden_layers))
@@ -139,13 +103,10 @@ class DnaBert2Model(DnaBert2PreTrainedModel):
         return words
 
     def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, output_hidden_states: bool = False,
         **_: Any,
-    ) -> BaseModelOutput:
-        """Return hidden states, (B, L, D); as in the reference, those of padding are zeros behind the last layer."""
+    ) -> BaseModelOutput:  # fmt: skip
+        """Return hidden states, (B, L, D); as in the reference, those of padding are zeros after the last layer."""
         types_1D = self.embeddings["token_type_embeddings"].weight[:1]
         x_BLD = self.dropout(self.embeddings["LayerNorm"](self.embeddings["word_embeddings"](input_ids) + types_1D))
         bias_BHLL = _alibi(self.config.num_attention_heads, input_ids.shape[1], x_BLD.device)
@@ -156,9 +117,7 @@ class DnaBert2Model(DnaBert2PreTrainedModel):
             states.append(layer(states[-1], bias_BHLL))
         if attention_mask is not None:
             states[-1] = states[-1] * attention_mask[..., None].to(x_BLD.dtype)
-        return BaseModelOutput(
-            last_hidden_state=states[-1], hidden_states=tuple(states) if output_hidden_states else None
-        )
+        return BaseModelOutput(states[-1], tuple(states) if output_hidden_states else None)
 
 
 class DnaBert2ForMaskedLM(DnaBert2PreTrainedModel):
@@ -166,13 +125,11 @@ class DnaBert2ForMaskedLM(DnaBert2PreTrainedModel):
 
     def __init__(self, config: DnaBert2Config) -> None:
         super().__init__(config)
-        width = config.hidden_size
         self.bert = DnaBert2Model(config)
-        transform = {"dense": nn.Linear(width, width), "LayerNorm": nn.LayerNorm(width, eps=config.layer_norm_eps)}
+        dense = nn.Linear(config.hidden_size, config.hidden_size)
+        transform = nn.ModuleDict({"dense": dense, "LayerNorm": _norm(config)})
         decoder = nn.ParameterDict({"bias": nn.Parameter(torch.zeros(config.vocab_size))})
-        self.cls = nn.ModuleDict(
-            {"predictions": nn.ModuleDict({"transform": nn.ModuleDict(transform), "decoder": decoder})}
-        )
+        self.cls = nn.ModuleDict({"predictions": nn.ModuleDict({"transform": transform, "decoder": decoder})})
         self.post_init()
 
     def logits(self, states: torch.Tensor) -> torch.Tensor:
@@ -207,22 +164,24 @@ class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
 
     def __init__(self, config: DnaBert2Config) -> None:
         super().__init__(config)
-        width, dropout = config.hidden_size, config.classifier_dropout
+        dropout = config.classifier_dropout
         self.num_labels = config.num_labels
         self.bert = DnaBert2Model(config)
         self.bert.pooler = DnaBert2Pooler(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
-        self.classifier = nn.Linear(width, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
     ) -> SequenceClassifierOutput:
         """Return logits, (B, number of labels)."""
-        outputs = self.bert(input_ids, attention_mask, **kwargs)
-        return SequenceClassifierOutput(
-            logits=self.classifier(self.dropout(self.bert.pooler(outputs.last_hidden_state)))
-        )
+        states_BLD = self.bert(input_ids, attention_mask, **kwargs).last_hidden_state
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(self.bert.pooler(states_BLD))))
+
+
+def _norm(config: DnaBert2Config) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
 def alibi_slopes(heads: int) -> list[float]:
@@ -234,6 +193,6 @@ def alibi_slopes(heads: int) -> list[float]:
 
 def _alibi(heads: int, length: int, device: torch.device) -> torch.Tensor:
     """Return what is added to attention scores, -slope * distance, (1, H, L, L)."""
-    place_L = torch.arange(length, device=device)
-    distance_LL = (place_L[None] - place_L[:, None]).abs()
+    position_L = torch.arange(length, device=device)
+    distance_LL = (position_L[None] - position_L[:, None]).abs()
     return -torch.tensor(alibi_slopes(heads), device=device)[None, :, None, None] * distance_LL

@@ -1,7 +1,7 @@
 """Nucleotide Transformers (Dalla-Torre et al. 2023, doi 10.1101/2023.01.11.523679) over transformers' ESM.
 
 The first version is ESM as it is. The second has gated feed-forward blocks without biases and rotary positions; all
-else is ESM's, and modules bear the names of the published checkpoints.
+else is ESM's, and modules have the names of the published checkpoints.
 """
 
 from __future__ import annotations

@@ -1,0 +1,249 @@
+"""Runs that fail, are killed and are resumed: nothing is lost, and the result is that of an unbroken run."""
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from mutbert.errors import InputError
+from mutbert.files import locked
+from mutbert.model import MutBertForMaskedLM
+from mutbert.training.folder import FILES
+from mutbert.training.pretrain import pretrain
+
+NAN = "the loss was not a finite number"
+
+
+def read(run, name="history.json"):
+    return json.loads((run / name).read_text())
+
+
+def steps(run):
+    return sorted(int(path.name.split("-")[1]) for path in (run / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def recipes(write_recipe, tmp_path):
+    """Recipes of two runs, in folders of their own."""
+    folders = tmp_path / "whole", tmp_path / "parts"
+    for folder in folders:
+        folder.mkdir()
+    return [write_recipe(folder) for folder in folders]
+
+
+def interrupted(run, monkeypatch, count):
+    """Interrupt a run as a file or folder is renamed for the n-th time; return whether it came to that."""
+    replace, rename, left = Path.replace, Path.rename, iter(range(count, -1, -1))
+
+    def guard(original):
+        def renamed(self, target):
+            if next(left, None) == 0:
+                raise KeyboardInterrupt
+            return original(self, target)
+
+        return renamed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", guard(replace))
+        patch.setattr(Path, "rename", guard(rename))
+        try:
+            run()
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def test_interrupted_at_any_write_a_run_is_resumed_as_if_it_were_unbroken(recipes, tmp_path, monkeypatch, same_weights):
+    words = ["training.max_steps=4", "training.eval_steps=2"]
+    pretrain(recipes[0], words)
+    whole, parts = tmp_path / "whole" / "run", tmp_path / "parts" / "run"
+    for count in range(0, 1000, 5):
+        again = interrupted(lambda: pretrain(recipes[1], words, force=True), monkeypatch, count)
+        for path in [parts / "model", *(parts / "checkpoints").glob("checkpoint-*[0-9]")]:
+            if path.exists():
+                with safe_open(path / "model.safetensors", "pt") as file:
+                    assert file.keys()
+                assert (path / "recipe.yaml").exists()
+        if not again:
+            break
+        pretrain(recipes[1], words, resume=True)
+        assert read(parts) == read(whole)
+        assert same_weights(parts / "model", whole / "model")
+    assert count > 10
+
+
+def test_killed_a_run_is_resumed_as_if_it_were_unbroken(recipes, tmp_path, monkeypatch, same_weights):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ["training.max_steps=30", "training.save_steps=2"]
+    pretrain(recipes[0], words)
+    process = multiprocessing.get_context("spawn").Process(target=pretrain, args=(recipes[1], words))
+    process.start()
+    run = tmp_path / "parts" / "run"
+    while process.is_alive() and not (run / "checkpoints" / "checkpoint-6").exists():
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert not (run / "metrics.json").exists()
+    result = pretrain(recipes[1], words, resume=True)
+    assert read(run) == read(tmp_path / "whole" / "run") == result.history
+    assert same_weights(result.model, tmp_path / "whole" / "run" / "model")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["training.save_steps=4", "training.logging_steps=3"],
+        ["training.logging_steps=5", "training.logging_first_step=true", "training.eval_on_start=true"],
+        ["training.lr_scheduler_type=reduce_lr_on_plateau", "training.save_steps=1", "training.eval_steps=2",
+         "training.lr_scheduler_kwargs={patience: 0, threshold: 10}"],
+        ["training.optim=sgd", "training.eval_strategy=no"],
+        ["training.dataloader_num_workers=1", "windows_a_step=8", "training.per_device_train_batch_size=2"],
+    ],
+    ids=["unaligned log", "first log and evaluation", "plateau", "no evaluation", "workers, accumulation"],
+)  # fmt: skip
+def test_settings_do_not_change_that(recipes, tmp_path, fail, same_weights, monkeypatch, words):
+    pretrain(recipes[0], words)
+    batches = 4 if "windows_a_step=8" in words else 1
+    fail(MutBertForMaskedLM, at=4 * batches + 1, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(recipes[1], words)
+    monkeypatch.undo()
+    pretrain(recipes[1], words, resume=True)
+    assert read(tmp_path / "parts" / "run") == read(tmp_path / "whole" / "run")
+    assert same_weights(tmp_path / "parts" / "run" / "model", tmp_path / "whole" / "run" / "model")
+
+
+def test_a_step_may_be_divided_otherwise(recipes, tmp_path, fail, monkeypatch):
+    """As a run that ran out of memory is told to do."""
+    dropout = ("model.hidden_dropout_prob=0.0", "model.attention_probs_dropout_prob=0.0")
+    words = ["windows_a_step=8", "training.per_device_train_batch_size=8", *dropout]
+    pretrain(recipes[0], words)
+    fail(MutBertForMaskedLM, at=5, error=torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"))
+    with pytest.raises(InputError, match=r"\A[^\n]*out of memory .*per_device_train_batch_size .* is .*checkpoint-4\Z"):
+        pretrain(recipes[1], words)
+    monkeypatch.undo()
+    smaller = ["training.per_device_train_batch_size=2", "training.dataloader_num_workers=1"]
+    pretrain(recipes[1], [*words, *smaller, "training.save_total_limit=5"], resume=True)
+    for before, after in zip(*(read(tmp_path / name / "run") for name in ("whole", "parts")), strict=True):
+        assert after == pytest.approx(before, abs=1e-5)
+
+
+def test_a_checkpoint_is_saved_before_the_evaluation_of_its_step(recipes, tmp_path, monkeypatch):
+    """An evaluation that fails costs no training, and is caught up on."""
+    words = ["training.save_steps=3", "training.eval_steps=3"]
+    pretrain(recipes[0], words)
+    forward = MutBertForMaskedLM.forward
+
+    def failing(self, **inputs):
+        if not self.training:
+            raise RuntimeError("the evaluation failed")
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(MutBertForMaskedLM, "forward", failing)
+    with pytest.raises(RuntimeError, match="the evaluation failed"):
+        pretrain(recipes[1], words)
+    monkeypatch.undo()
+    assert steps(tmp_path / "parts" / "run") == [3]
+    pretrain(recipes[1], words, resume=True)
+    assert read(tmp_path / "parts" / "run") == read(tmp_path / "whole" / "run")
+
+
+def test_a_torn_checkpoint_is_not_resumed_from(recipes, tmp_path, capsys):
+    pretrain(recipes[0], [])
+    pretrain(recipes[1], [])
+    checkpoints = tmp_path / "parts" / "run" / "checkpoints"
+    optimizer = checkpoints / "checkpoint-6" / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-100])
+    result = pretrain(recipes[1], [], resume=True)
+    (note,) = result.metrics["notes"]
+    assert "checkpoint-6: optimizer.pt has" in note
+    assert note in capsys.readouterr().err
+    assert read(tmp_path / "parts" / "run") == read(tmp_path / "whole" / "run")
+    for damage in (Path.unlink, lambda path: path.write_text("{"), lambda path: path.write_text("[]")):
+        for path in checkpoints.glob(f"*/{FILES}"):
+            damage(path)
+        again = pretrain(recipes[1], [], resume=True)
+        assert all("files.json cannot be read" in note for note in again.metrics["notes"])
+        assert again.history == result.history
+    (checkpoints / "checkpoint-6" / "model.safetensors").unlink()
+    assert "model.safetensors is missing" in pretrain(recipes[1], [], resume=True).metrics["notes"][0]
+
+
+@pytest.mark.parametrize(("limit", "kept"), [("1", [6]), ("2", [5, 6]), ("null", [1, 2, 3, 4, 5, 6])])
+def test_the_last_checkpoints_and_the_best_are_kept(recipe_path, tmp_path, limit, kept):
+    # Of so high a rate, the last step is hardly the best.
+    words = ["training.save_steps=1", "training.eval_steps=1", "training.learning_rate=3"]
+    result = pretrain(recipe_path, [*words, f"training.save_total_limit={limit}"])
+    losses = {entry["step"]: entry["eval_loss"] for entry in result.history if "eval_loss" in entry}
+    assert steps(tmp_path / "run") == sorted({*kept, min(losses, key=losses.get)})
+
+
+@pytest.mark.parametrize(
+    ("words", "at", "message"),
+    [
+        ([], 5, f"{NAN} between steps 5 and 5, .*the last good checkpoint is .*checkpoint-2"),
+        (["training.logging_steps=6", "training.eval_steps=6"], 3,
+         f"{NAN} between steps 3 and 4, .*there is no checkpoint from before that"),
+        (["training.logging_steps=9", "training.eval_strategy=no", "training.save_strategy=no"], 6,
+         f"{NAN} between steps 1 and 6, .*there is no checkpoint from before that"),
+        (["training.learning_rate=1e30", "training.eval_steps=1", "training.save_steps=1", "training.logging_steps=9"],
+         99, "held-out cross-entropy was not a finite number after step 1.*there is no checkpoint from before that"),
+    ],
+    ids=["logged", "saved", "last step", "evaluated"],
+)  # fmt: skip
+def test_a_run_that_diverges_is_stopped(recipe_path, tmp_path, fail, words, at, message):
+    fail(MutBertForMaskedLM, at=at)
+    with pytest.raises(InputError, match=rf"\A[^\n]*{message}\Z"):
+        pretrain(recipe_path, words)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_another_run_is_not_resumed(recipe_path, genome_path, tmp_path):
+    copy = tmp_path / "copied.genome"
+    copy.mkdir()
+    for file in genome_path.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    words, run = ["training.max_steps=2", f"genome={copy}"], tmp_path / "run"
+    with pytest.raises(InputError, match="no run to resume"):
+        run.mkdir()
+        (run / "mine.txt").write_text("precious")
+        pretrain(recipe_path, words, resume=True)
+    (run / "mine.txt").unlink()
+    # An empty folder was left by a run that was killed at once.
+    pretrain(recipe_path, words, resume=True)
+    for other, message in (
+        ("training.learning_rate=0.5", r"started with 'training\.learning_rate: 0\.001', the recipe now has 'training"),
+        ("training.gradient_accumulation_steps=2", "'windows_a_step: 4', the recipe now has 'windows_a_step: 8'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            pretrain(recipe_path, [*words, other], resume=True)
+    with locked(run), pytest.raises(InputError, match="another process is writing"):
+        pretrain(recipe_path, words, resume=True)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"changed": True}))
+    with pytest.raises(InputError, match=r"copied\.genome is not what the run was started with"):
+        pretrain(recipe_path, words, resume=True)
+    for text in ("{", "[]", "{}"):
+        (run / "provenance.json").write_text(text)
+        with pytest.raises(InputError, match=r"\A[^\n]*provenance\.json: cannot be read [^\n]*start the run anew\Z"):
+            pretrain(recipe_path, words, resume=True)
+
+
+def test_a_folder_that_was_moved_is_resumed(recipes, tmp_path, fail, monkeypatch):
+    """By a relative path, from elsewhere."""
+    monkeypatch.chdir(tmp_path / "parts")
+    words = ["output=run", "training.save_steps=1", "training.eval_steps=1", "training.learning_rate=1e-2"]
+    fail(MutBertForMaskedLM, at=5, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(recipes[1], words)
+    monkeypatch.undo()
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "parts" / "run").rename(tmp_path / "moved" / "run")
+    monkeypatch.chdir(tmp_path / "moved")
+    result = pretrain(recipes[1], words, resume=True)
+    losses = {entry["step"]: entry["eval_loss"] for entry in result.history if "eval_loss" in entry}
+    assert result.metrics["facts"]["best checkpoint kept"] == f"checkpoint-{min(losses, key=losses.get)}"
