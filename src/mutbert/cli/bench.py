@@ -15,6 +15,8 @@ from mutbert.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    Function = Callable[..., Any]
+
 _HERE = "mutbert.cli.bench"
 _REQUEST = {"request": "mutbert.evaluation.run:GridRequest"}
 _NAMES = {
@@ -33,7 +35,7 @@ def list_suites(*, suites: Sequence[str] = ()) -> dict[str, Any]:
     return {"suites": loaded, "models": [{**model._asdict(), "offline": is_offline(model)} for model in MODELS]}
 
 
-def run_grid(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
+def run_grid(function: Function, **options: Any) -> dict[str, Any]:
     """Call `run_benchmark` with what the options name; print reasons of failures to standard error."""
     request = options.pop("request")
     if not request.suites:
@@ -57,7 +59,7 @@ def run_grid(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
     return {**summary, "output": options["folder"]}
 
 
-def run_cell(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
+def run_cell(function: Function, **options: Any) -> dict[str, Any]:
     """Call `run_benchmark` for one cell, for Snakemake and its like."""
     request = options.pop("request")
     for name in ("suites", "tasks", "models", "protocols", "methods"):
@@ -67,7 +69,7 @@ def run_cell(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
 
 
 def with_columns(
-    function: Callable[..., Any], *, names: str | None = None, columns: Any = None, **options: Any
+    function: Function, *, names: str | None = None, columns: Any = None, **options: Any
 ) -> dict[str, Any]:
     """Call `evaluate_variant_effects`, for a table whose columns have other names than the usual."""
     from mutbert.evaluation.vep_table import columns_of
@@ -106,9 +108,10 @@ def _print_effects(result: dict[str, Any]) -> None:
     for part in result["parts"]:
         if part["name"] != result["parts"][0]["name"]:
             continue
-        typer.echo(
-            f"{part['target']}: {part['compared']:,} of {part['variants']:,} variants are compared {part['why']}"
-        )
+        compared = f"{part['compared']:,} of {part['variants']:,} variants are compared"
+        if part["compared_positives"] is not None:
+            compared += f", {part['compared_positives']:,} are {part['target']}"
+        typer.echo(f"{part['target']}: {compared}; {part['why']}".removesuffix("; "))
         ends = [f"{metric}{end}" for metric in result["metrics"] for end in ("", "_low", "_high")]
         print_result({"rows": [{name: row[name] for name in ("predictor", "end", *ends)} for row in part["rows"]]})
     what = "higher numbers" if result["problem"] == "regression" else "the class"
@@ -134,6 +137,7 @@ _VERBS = {
         settings=_REQUEST,
         wrapper=f"{_HERE}:run_cell",
         show=lambda _: None,
+        summary="Run one cell of a grid, for Snakemake and its like; a cell that is done is left as it is.",
     ),
     "report": Verb(
         "mutbert.evaluation.summary:report_benchmark",

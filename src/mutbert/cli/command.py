@@ -46,7 +46,7 @@ _SHARED = {
 }
 _COMMA_SEPARATED = {"contigs", "exclude", "filters", "negative", "positive", "scores"}
 _LISTS = ("Sequence[", "tuple[", "Sources", "inputs.Sources", "Mapping[str, str]", "Model |")
-_HIDDEN = {"bases_at_once", "columns", "progress"}
+_HIDDEN = {"bases_at_once", "columns", "function", "progress"}
 _REQUIRED = inspect.Parameter.empty
 
 
@@ -164,7 +164,7 @@ def _options(verb: Verb) -> list[_Option]:
         found |= {field.name: field._replace(home=option.name) for field in fields} or {option.name: option}
     hidden = _HIDDEN | {name for name, declared in verb.names.items() if not declared}
     found |= {option.name: option for option in (_parameters(verb.wrapper) if verb.wrapper else ())}
-    return [option for name, option in found.items() if name not in hidden and option.annotation != "Function"]
+    return [option for name, option in found.items() if name not in hidden]
 
 
 def _typed(option: _Option, names: Mapping[str, str]) -> inspect.Parameter:

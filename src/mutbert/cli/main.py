@@ -155,6 +155,10 @@ def run() -> None:
         app()
     except (InputError, MissingExtraError) as error:
         _stop(str(error))
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("mutbert"):
+            raise
+        _stop(str(MissingExtraError(error.name.partition(".")[0])))
     except OSError as error:
         if error.errno == errno.EPIPE:
             # Whoever reads our output has seen enough, as with `mutbert ... | head`.
