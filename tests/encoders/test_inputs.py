@@ -61,21 +61,6 @@ def test_bases_are_read_as_by_the_tokenizer(examples_of, pairs, max_tokens, spec
         assert torch.equal(batch["input_probs"], wanted)
 
 
-def test_the_published_length_of_102_tokens_loses_the_last_of_101_bases(examples_of):
-    sequence = "ACGT" * 25 + "G"
-    whole = BaseInputs(examples_of([sequence])).batch(np.array([0]))["input_ids"]
-    inputs = BaseInputs(examples_of([sequence]), max_tokens=102)
-    cut = inputs.batch(np.array([0]))["input_ids"]
-
-    assert whole.shape == (1, 103)
-    assert cut.tolist() == [[*whole[0, :101].tolist(), alphabet.SEP_ID]]
-    assert inputs.tokens_at(np.array([0, 0, 0]), np.array([0, 99, 100])).tolist() == [1, 100, -1]
-    assert inputs.cut_N.tolist() == [1]
-    # Of the other strand the last base is lost as well, which is this one's first.
-    backwards = inputs.batch(np.array([0]), np.array([True]))["input_ids"]
-    assert backwards.tolist() == [OWN(turned(sequence)[:100])["input_ids"]]
-
-
 @pytest.fixture(scope="module")
 def population_genome(tmp_path_factory, write_genome):
     """A contig of 300 bases, in which every fifth position varies among all four bases."""

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     Part = tuple[str, str, Any, list[Any]]  # problem, metric, labels, and scores by seed
     Grid = dict[Contestant, dict[str, tuple[Part, Record]]]
 
-RESAMPLES: Final = 2000
 # Of more pairs than these, contestants are compared with the best one and with the baselines alone.
 _MOST_PAIRS: Final = 15
 
@@ -48,7 +47,7 @@ def report_benchmark(
     folder: str | Path,
     output: str | Path | None = None,
     *,
-    resamples: int = RESAMPLES,
+    resamples: int = 2000,
     force: bool = False,
     progress: bool = False,
 ) -> tuple[BenchmarkReport, tuple[Path, ...]]:
@@ -87,7 +86,7 @@ def report_benchmark(
     return report, write_benchmark_report(target, report, force=force or output is None)
 
 
-def summarise(folder: Path, *, resamples: int = RESAMPLES, progress: bool = False) -> BenchmarkReport:
+def summarise(folder: Path, *, resamples: int = 2000, progress: bool = False) -> BenchmarkReport:
     """Return the frames of a report; parameters as for `report_benchmark`."""
     records = read_records(folder)
     if not records:
