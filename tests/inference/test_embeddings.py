@@ -232,28 +232,11 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, tmp
         embed(model, fasta=fasta, output=tmp_path / "x.h5ad")
 
 
-def test_command(build, sequences, genome, bed, calls, tmp_path):
+def test_command(build, fasta, tmp_path):
     build(MutBertForMaskedLM).save_pretrained(tmp_path / "model")
-
-    def run(*words):
-        return CliRunner().invoke(app, ["embed", "--model", str(tmp_path / "model"), *map(str, words)])
-
-    path, out = tmp_path / "table.csv", tmp_path / "out.parquet"
-    path.write_text("".join(["id,dna\n", *(f"s{number},{row}\n" for number, row in enumerate(sequences))]))
-    words = "--input", path, "--sequence-column", "dna", "--name-column", "id", "--strands", "both", "--layers", "0,-1"
-    done = run(*words, "-o", out, "--json")
-    assert done.exit_code == 0, done.output
-    bases = sum(map(len, sequences))
-    said = {"output": str(out), "records": 20, "bases": bases, "hidden_size": 32, "pooling": "mean", "layers": [0, 2]}
-    assert json.loads(done.stdout) == {**said, "strands": "both", "differing": None, "not_used": {}}
-    model = MutBertModel.from_pretrained(tmp_path / "model", pooler_type="mean")
-    assert_same(read(out, "embedding_2"), [embedding_of(model, one, 2, "mean", "both") for one in sequences])
-    person = "--surroundings", "person", "--person-vcf", calls, "--sample", "me"
-    done = run("--genome", genome.path, "--bed", bed, "-o", tmp_path / "me.parquet", *person, "--pooling", "none")
-    assert "differing: 3\nnot used: 1\n  as the reference: 1\n" in done.stdout
-    for more, message in (
-        (("--layers", "1;2"), "numbers separated by commas"),
-        (("--rope-scaling", "x"), "TYPE:FACTOR"),
-    ):
-        refused = run("--input", path, "-o", tmp_path / "other.parquet", "--sequence-column", "dna", *more)
+    words = ["embed", "--model", tmp_path / "model", "--input", fasta, "-o", tmp_path / "out.parquet"]
+    done = CliRunner().invoke(app, list(map(str, [*words, "--layers", "0,-1", "--json"])))
+    assert (json.loads(done.stdout)["records"], json.loads(done.stdout)["layers"]) == (20, [0, 2])
+    for option, given, message in (("--layers", "1;2", "separated by commas"), ("--rope-scaling", "x", "TYPE:FACTOR")):
+        refused = CliRunner().invoke(app, list(map(str, [*words, "--force", option, given])))
         assert message in str(refused.exception)
