@@ -13,7 +13,6 @@ from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.cnn import CnnClassifier
 from mutbert.encoders.probe import mean_over_tokens
 from mutbert.errors import InputError
-from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertForMaskedLM, MutBertForTokenClassification
 
 KINDS = ("mutbert", "esm", "bert")
@@ -136,18 +135,6 @@ def test_longer_sequences_scale_the_rotary_positions_as_far_as_needed(model_fold
                 encoder.classifier(2, 60, rope_scaling=wrong)
 
 
-def test_learned_positions_behind_one_for_padding_are_fewer(copied, examples_of):
-    folder = copied("esm")
-    change_config(folder, position_embedding_type="absolute")
-    encoder = open_encoder(f"random:{folder}")
-    # 6 bases a token, behind the class token.
-    batch = encoder.inputs(examples_of(["ACGTAC" * 61])).batch(np.array([0]))
-    assert batch["input_ids"].shape == (1, 62)
-    assert encoder.hidden_states(encoder.body(62), batch).isfinite().all()
-    with pytest.raises(InputError, match="63 tokens are more than the 62 that it has positions for"):
-        encoder.body(63)
-
-
 @pytest.mark.parametrize("kind", ["esm", "bert"])
 @pytest.mark.parametrize("lost", ["layer.1.attention", "word_embeddings"])
 def test_a_checkpoint_that_lacks_weights_is_refused(copied, kind, lost):
@@ -164,12 +151,6 @@ def test_labels_of_bases_need_a_token_for_each(model_folders):
         open_encoder(model_folders["esm"]).classifier(2, 20, each_token=True)
     model = open_encoder(model_folders["mutbert"]).classifier(2, 20, each_token=True)
     assert isinstance(model, MutBertForTokenClassification)
-
-
-def test_frequencies_are_for_models_that_read_them(model_folders, examples_of):
-    genome = object.__new__(ProbabilisticGenome)
-    with pytest.raises(InputError, match="reads tokens, not allele frequencies"):
-        open_encoder(model_folders["bert"]).inputs(examples_of(["ACGT"]), genome=genome)
 
 
 def test_what_is_not_there_is_said_in_one_line(tmp_path, copied, examples_of):

@@ -249,28 +249,6 @@ def test_a_batch_too_large_for_one_scan_gives_the_same(peer_folders):
     torch.testing.assert_close(many[real], few.repeat(100, 1, 1)[real], atol=2e-5, rtol=0)
 
 
-def test_gradients_are_the_slopes_of_what_is_computed(folder, examples_of, sequences):
-    """Of all weights at once, against a difference along their gradient."""
-    encoder = open_encoder(folder)
-    batch = all_rows(encoder, examples_of(sequences))
-    torch.manual_seed(0)
-    model = encoder.classifier(2, LONGEST)
-    pattern = torch.linspace(-1, 1, 2 * len(sequences)).reshape(-1, 2)
-    (model(**batch).logits * pattern).sum().backward()
-    weights = [weight for weight in model.parameters() if weight.grad is not None]
-    # ESM's head for contacts takes no part.
-    without = {key for key, weight in model.named_parameters() if weight.grad is None}
-    assert all(".contact_head." in key for key in without)
-    norm = torch.stack([weight.grad.square().sum() for weight in weights]).sum().sqrt()
-    found = []
-    with torch.no_grad():
-        for step in (1e-3, -2e-3):
-            for weight in weights:
-                weight += step * weight.grad / norm
-            found.append((model(**batch).logits * pattern).sum())
-    assert float(found[0] - found[1]) / 2e-3 == pytest.approx(float(norm), rel=0.02)
-
-
 # What is in a file.
 
 
@@ -445,54 +423,12 @@ def test_an_option_that_is_not_implemented_is_refused_by_name(name, folder, copi
             open_encoder(changed)
 
 
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [
-        ("dnabert2", {"num_attention_heads": 5}),
-        ("dnabert2", {"hidden_size": "wide"}),
-        ("nt-500m-1000g", {"num_attention_heads": 5}),
-        ("ntv2-50m", {"hidden_size": "wide"}),
-        ("caduceus-ph", {"ssm_cfg": {"d_state": "many"}}),
-        ("caduceus-ps", {"complement_map": {"A": "T"}}),
-    ],
-)
-def test_a_configuration_that_cannot_be_used_is_refused_in_one_line(name, values, copied):
-    folder = copied(name)
-    change_config(folder, **values)
-    for model in (folder, f"random:{folder}"):
-        with pytest.raises(InputError, match=ONE_LINE):
-            open_encoder(model).body(LONGEST)
-
-
 # Positions.
 
 
 def frequencies(folder):
     weights = read_weights(folder)
     return {key: weight for key, weight in weights.items() if key.endswith("inv_freq")}
-
-
-def test_rotary_frequencies_are_the_files(copied, logits_of):
-    folder = copied("ntv2-50m")
-    before, read = logits_of(folder), frequencies(folder)
-    change_weights(folder, **{key: value * 0.99 for key, value in read.items()})
-    assert (logits_of(folder) - before).abs().max() > 1e-4
-    last = list(read)[-1]
-    change_weights(folder, **read | {last: read[last] * 0.99})
-    with pytest.raises(InputError, match=r"\A[^\n]+ are two names of one weight and have different values[^\n]+\Z"):
-        open_encoder(folder).body(LONGEST)
-
-
-def test_complements_are_those_of_the_configuration_in_any_order(copied, logits_of):
-    folder = copied("caduceus-ps")
-    wanted = logits_of(folder)
-    # As text, in which order transformers saves them: 0, 1, 10, 11, ...
-    complements = dict(sorted(read_json(folder / "config.json")["complement_map"].items()))
-    change_config(folder, complement_map=complements)
-    assert torch.equal(logits_of(folder), wanted)
-    change_config(folder, complement_map={**complements, "7": 7, "10": 10})
-    with pytest.raises(InputError, match=r"\A[^\n]+complement_map of the weights and of config.json differ[^\n]+\Z"):
-        open_encoder(folder).body(LONGEST)
 
 
 def test_rotary_frequencies_outlive_saving(copied, logits_of, tmp_path):

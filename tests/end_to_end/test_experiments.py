@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mutbert.evaluation.results import cell_of, read_predictions, read_records
-from mutbert.scoring.resampling import bootstrap_interval
+from mutbert.scoring.resampling import TaskScores, interval
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "gue_tf" / "results"
 HEADING = r"## Does pre-training help to find binding sites\?"
@@ -34,7 +34,7 @@ def test_the_tables_of_binding_sites_show_the_results(read_page):
     assert shown.keys() == seeds.keys()
     for key, found in seeds.items():
         assert len(found) == (1 if key[0] == "kmer" else 5), key
-        expected = bootstrap_interval("binary", "mcc", found[0][0], [scores for _, scores in found])
+        expected = interval([TaskScores("binary", "mcc", found[0][0], [scores for _, scores in found])])
         assert shown[key] == pytest.approx(expected, abs=0.0006), key
     models = {key[0] for key in shown}
     assert len(differences) == len(models) * (len(models) - 1)

@@ -1,6 +1,7 @@
 """The program itself: help, version, quick start-up, one line for a user's mistake."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from mutbert.cli.main import app
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
@@ -21,8 +25,30 @@ VERBS = [
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
-def test_every_verb_has_help(mutbert, verb):
-    assert "Usage" in mutbert(*verb, "--help").stdout
+def test_every_verb_has_help(verb):
+    done = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+    assert done.exit_code == 0, done.output
+    assert "Usage" in done.output
+    if verb and verb not in (["genome"], ["bench"]):
+        # An example, every option with its help, and no flag that only negates another.
+        assert f"Example: mutbert {' '.join(verb)}" in done.output
+        assert "--json" in done.output
+        assert re.findall(r"--no-[a-z-]+", done.output) == (["--no-baselines"] if verb == ["bench", "run"] else [])
+        assert not re.findall(r"--[a-z-]+ .*> +(?:\[[a-z]+.*\])? *│", done.output)
+
+
+def test_defaults_are_shown_and_completed_without_importing_what_runs():
+    help_text = CliRunner().invoke(app, ["score", "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).output
+    for default in ("llr", "centred", "both", "8", "50", "MUTBERT", "32", "fp32", "1000"):
+        assert f"[default: {default}]" in help_text
+    completed = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "from mutbert.cli.main import app; app(prog_name='mutbert')"],
+        env=os.environ
+        | {"_MUTBERT_COMPLETE": "complete_bash", "COMP_WORDS": "mutbert score --pre", "COMP_CWORD": "2"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert set(completed.stdout.split()) == {"--precision", "--prefix"}
+    assert not re.search(r"\b(torch|polars|numpy|transformers)\b", completed.stderr)
 
 
 def test_the_version_is_the_packages(mutbert):
@@ -138,7 +164,8 @@ def test_results_come_as_json(mutbert, mutbert_here, demo, tmp_path, monkeypatch
     "words",
     [
         ["pretrain", "small"], ["embed", "--model", "m", "--fasta", "f.fa", "-o", "x.parquet"],
-        ["convert", "model", "x"], ["export", "model", "-o", "x"], ["bench", "list"], ["genome", "export", "x.genome", "-o", "x.parquet"],
+        ["convert", "model", "x"], ["export", "model", "-o", "x"], ["bench", "list"],
+        ["genome", "export", "x.genome", "-o", "x.parquet"],
         ["genome", "inspect", "x.genome", "--plot", "x.svg"], ["simulate", "-o", "population"], ["demo"],
         ["finetune", "model=m", "train=t.csv"], ["report", "x"],
     ],

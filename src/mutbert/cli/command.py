@@ -210,7 +210,7 @@ def _parameters(target: str) -> tuple[_Option, ...]:
         fields: list[Any] = [field for field in node.body if isinstance(field, ast.AnnAssign)]
         triples = [(field.target.id, field.annotation, field.value) for field in fields]
         comments = [(field.target.id, lines[field.end_lineno - 1].partition("  # ")[2]) for field in fields]
-        texts = {name: _SHARED.get(name) or _sentence(text) for name, text in comments}
+        texts = {name: _sentence(text) for name, text in comments}
     else:
         arguments = [*node.args.args, *node.args.kwonlyargs]
         required = [None] * (len(node.args.args) - len(node.args.defaults))
@@ -245,7 +245,8 @@ def _parameter_help(docstring: str) -> dict[str, str]:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].removesuffix('.')}." if text else ""
+    text = re.sub(r"^(and|or) |\.$", "", text)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _plain(text: str) -> str:
