@@ -107,7 +107,7 @@ def verify_genome(
     settings = store.manifest.get("settings")
     if not settings:
         raise InputError(f"{store.path}: has no settings of a build; verify a genome of 'mutbert genome build'")
-    if (None if people is None else inputs.describe_samples(people)) != settings["samples"]:
+    if (None if people is None else inputs.describe_samples(people)) != settings.get("samples"):
         remedy = "use the same --samples, --population or --sample, or none, as when it was built"
         raise InputError(f"{store.path}: was built from other samples; {remedy}")
     headers = {path: read_header(path) for path, _ in vcfs}
@@ -123,7 +123,7 @@ def verify_genome(
     parts, counts = defaultdict[str, list[Path]](list), Counter[str]()
     with tempfile.TemporaryDirectory(prefix="mutbert-verify-") as folder:
         with progress_bar("Reading the variants", None, unit="records", show=progress and bool(vcfs)) as advance:
-            for name, records in _read_records(files, contigs, [*selected], {*settings["filter"]}):
+            for name, records in _read_records(files, contigs, [*selected], {*settings.get("filter", ["PASS", "."])}):
                 parts[name].append(Path(folder, f"{sum(map(len, parts.values()))}"))
                 records.write_ipc(parts[name][-1])
                 advance(len(records))
