@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,8 +13,8 @@ import numpy as np
 from mutbert import __version__
 from mutbert.errors import InputError
 from mutbert.files import atomic_directory, check_input, check_output, write_json
+from mutbert.genome import format as store
 from mutbert.genome.fasta import read_fasta
-from mutbert.genome.format import FORMAT_VERSION, MANIFEST, Contig, write_manifest, write_reference, write_variants
 from mutbert.genome.population import Population
 from mutbert.genome.sources import Source, Sources, check_samples, describe_samples, parse_sources, read_samples
 from mutbert.genome.variants import ANY_FILTER, REASONS, USED, Calls, Reference
@@ -30,9 +29,6 @@ MIN_FREQUENCY: Final = 0.02
 """The published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452)."""
 
 FILTERS: Final = ("PASS", ".")
-
-# What is finished, in the folder of an unfinished store; the plan is there once the reference is written.
-_PLAN: Final = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ def build_genome(
     minimum = min_frequency if min_frequency is not None else MIN_FREQUENCY if sample is None else 0.0
     _check_options(output, fastas, vcfs, minimum, workers)
     chosen = _choose_samples(samples, population, sample, frequency_field, len(vcfs))
-    calls = _find_calls(vcfs, frequency_field, chosen, tuple(filters))
+    calls = _find_calls(vcfs, frequency_field, chosen, filters)
     settings = {
         "min_frequency": minimum,
         "frequency_field": GENOTYPES if chosen is not None else frequency_field,
@@ -133,7 +129,7 @@ def build_genome(
         "filter": list(filters),
         "samples": None if chosen is None else describe_samples(chosen),
     }
-    is_finished = resume and (output / MANIFEST).exists()
+    is_finished = resume and (output / store.MANIFEST).exists()
     if not is_finished:
         check_output(output, force=force, directory=True, inputs=[source.path for source in (*fastas, *vcfs)])
     size = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
@@ -141,22 +137,21 @@ def build_genome(
         sources = [one.describe("fasta", advance) for one in fastas] + [one.describe("vcf", advance) for one in vcfs]
     plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
     if is_finished:
-        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["version"] == FORMAT_VERSION and all(manifest.get(key) == plan[key] for key in plan):
+        manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
+        if manifest["version"] == store.FORMAT_VERSION and all(manifest.get(key) == plan[key] for key in plan):
             return _read_report(output, vcfs)
     work = output.with_name(f"{output.name}.partial") / "work"
-    begun = _read_plan(output, work / _PLAN, plan) if resume else None
-    with (
-        _explain_what_is_kept(work),
-        atomic_directory(output, force=force, resume=begun is not None, keep=lambda: _has_finished(work)) as folder,
-    ):
+    begun = _read_plan(output, work / "plan.json", plan) if resume else None
+    with atomic_directory(
+        output, force=force, resume=begun is not None, keep=lambda: any(work.glob("parts/[!.]*.npz"))
+    ) as folder:
         lengths, not_selected = begun or _write_reference(folder, fastas, plan, progress=progress)
-        sequence, ambiguity = (np.load(folder / name, mmap_mode="r") for name in ("sequence.npy", "ambiguity.npy"))
-        found = Population(work, calls, Reference(lengths, sequence, ambiguity, not_selected), workers)
+        arrays = {name: np.asarray(np.load(folder / name, mmap_mode="r")) for name in store.SEQUENCE_ARRAYS}
+        found = Population(work, calls, Reference(lengths, arrays, not_selected), workers)
         found.read(minimum, progress=progress)
         found.check()
-        written = write_variants(folder, lengths, found.variants())
-        write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
+        written = store.write_variants(folder, lengths, found.variants())
+        store.write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
         shutil.rmtree(work)
     return _read_report(output, vcfs)
 
@@ -201,7 +196,7 @@ def _choose_samples(
 
 
 def _find_calls(
-    vcfs: Sequence[Source], frequency_field: str, chosen: Sequence[str] | None, filters: tuple[str, ...]
+    vcfs: Sequence[Source], frequency_field: str, chosen: Sequence[str] | None, filters: Sequence[str]
 ) -> list[Calls]:
     """Return how each file is read, by what it declares."""
     headers = {source: read_header(source.path) for source in vcfs}
@@ -222,32 +217,28 @@ def _find_calls(
 
 def _write_reference(
     folder: Path, fastas: Sequence[Source], plan: Mapping[str, Any], *, progress: bool
-) -> tuple[dict[str, Contig], list[str]]:
+) -> tuple[dict[str, store.Contig], list[str]]:
     """Return the contigs of the reference, once it is written, and those that are not selected."""
     wanted = plan["settings"]["contigs"]
-    selected = None if wanted is None else ContigNames(wanted)
-    not_selected: list[str] = []
+    selected, seen = ContigNames(wanted or ()), dict[str, Path]()
 
     def read() -> Iterator[tuple[str, Any, Any]]:
-        seen: dict[str, Path] = {}
         for source in fastas:
             for own_name, code_L, soft_mask in read_fasta(source.path):
                 advance(len(code_L))
-                name = source.name(own_name)
-                if name in seen:
+                if (name := source.name(own_name)) in seen:
                     raise InputError(
                         f"{source.path}: contig {name} comes twice (also in {seen[name]}); rename or remove one, or "
                         "use a prefix for each FASTA (PREFIX=FILE)"
                     )
                 seen[name] = source.path
-                if selected is None or selected.find(name) is not None:
+                if wanted is None or selected.find(name) is not None:
                     yield name, code_L, soft_mask
-                else:
-                    not_selected.append(name)
 
     with progress_bar("Reading the reference", None, unit="bases", show=progress) as advance:
-        contigs = write_reference(folder, read())
+        contigs = store.write_reference(folder, read())
     there = ContigNames(contigs)
+    not_selected = [name for name in seen if name not in contigs]
     missing = [name for name in wanted or [] if there.find(name) is None]
     if missing or not contigs:
         raise InputError(
@@ -255,44 +246,31 @@ def _write_reference(
             f"{names_text([*contigs, *not_selected])}"
         )
     (folder / "work").mkdir()
-    write_json(folder / "work" / _PLAN, {**plan, "reference": list(contigs.values()), "not_selected": not_selected})
+    write_json(folder / "work" / "plan.json", {**plan, "reference": [*contigs.values()], "not_selected": not_selected})
     return contigs, not_selected
 
 
-def _read_plan(output: Path, path: Path, now: Mapping[str, Any]) -> tuple[dict[str, Contig], list[str]] | None:
+def _read_plan(output: Path, path: Path, now: Mapping[str, Any]) -> tuple[dict[str, store.Contig], list[str]] | None:
     """Return what `_write_reference` of an unfinished build has returned; raise where it was begun with other input."""
     if not path.exists():
         return None
-    before, remedy = json.loads(path.read_text(encoding="utf-8")), "use the same as before, or build without --resume"
+    before, change = json.loads(path.read_text(encoding="utf-8")), ""
     for key in ("created_by", "settings"):
         if before[key] != now[key]:
-            raise InputError(
-                f"{output}: cannot be resumed, as its {key} were {before[key]} and are {now[key]}; {remedy}"
-            )
+            change = f"its {key} were {before[key]} and are {now[key]}"
     names = [[(source["kind"], source["file"]) for source in plan["sources"]] for plan in (before, now)]
-    if before["sources"] != now["sources"]:
-        changed = [new["file"] for old, new in zip(before["sources"], now["sources"], strict=False) if old != new]
-        what = f"{changed[0]} has changed" if names[0] == names[1] else "it was begun with other files"
-        raise InputError(f"{output}: cannot be resumed, as {what}; {remedy}")
-    contigs = [Contig(*one[:3], *map(tuple, one[3:])) for one in before["reference"]]
+    if names[0] != names[1]:
+        change = change or "it was begun with other files"
+    for old, new in zip(before["sources"], now["sources"], strict=False):
+        if old != new:
+            change = change or f"{new['file']} has changed"
+    if change:
+        raise InputError(f"{output}: cannot be resumed, as {change}; use the same as before, or build without --resume")
+    contigs = [store.Contig(*one[:3], *map(tuple, one[3:])) for one in before["reference"]]
     return {contig.name: contig for contig in contigs}, before["not_selected"]
 
 
-def _has_finished(work: Path) -> bool:
-    return any(work.glob("parts/[!.]*.npz"))
-
-
-@contextmanager
-def _explain_what_is_kept(work: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        if not _has_finished(work) or "--resume" in str(error):
-            raise
-        raise InputError(f"{error}; finished contigs are kept: continue with --resume") from None
-
-
-def _describe(found: Population, contigs: Mapping[str, Contig], vcfs: Sequence[Source]) -> dict[str, Any]:
+def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequence[Source]) -> dict[str, Any]:
     """Return what the manifest holds of what became of the records; nothing depends on when or where it was built."""
     records = []
     for calls, tally in zip(found.calls, found.tallies, strict=True):
@@ -310,18 +288,15 @@ def _describe(found: Population, contigs: Mapping[str, Contig], vcfs: Sequence[S
 
 def _read_report(output: Path, vcfs: Sequence[Source]) -> BuildReport:
     """Return the report of a finished store."""
-    manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-    indices = [index for source in vcfs if (index := older_index(source.path)) is not None]
+    manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
+    names, note = manifest["contig_names"], "is older than its file, so it was not used; index the file anew to read it"
     return BuildReport(
         path=output,
         lengths={contig["name"]: contig["length"] for contig in manifest["contigs"]},
         variants=sum(last - first for first, last in (contig["variants"] for contig in manifest["contigs"])),
         records=[RecordCounts(**counts) for counts in manifest["records"]],
-        contig_names=manifest["contig_names"]["vcf_name"],
-        only_in_fasta=manifest["contig_names"]["only_in_fasta"],
-        only_in_vcf=manifest["contig_names"]["only_in_vcf"],
-        notes=[
-            f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
-            for index in indices
-        ],
+        contig_names=names["vcf_name"],
+        only_in_fasta=names["only_in_fasta"],
+        only_in_vcf=names["only_in_vcf"],
+        notes=[f"{index}: {note} by regions" for source in vcfs if (index := older_index(source.path))],
     )
