@@ -83,29 +83,24 @@ def build_genome(
     Parameters
     ----------
     fasta, vcf : path or sequence of paths
-        The reference and the population's variants, VCF or BCF; ``PREFIX=FILE`` puts a prefix before the contigs' names
+        The reference and the population's variants, VCF or BCF. ``PREFIX=FILE`` adds a prefix to the contigs' names
         (``human.chr1``), so that one genome can hold several species.
     output : path
         The store to write, by custom ``NAME.genome``.
     min_frequency : float, optional
         A position is kept above it: by default the published 0.02, and 0 for one person's genome.
     frequency_field : str
-        The INFO field with a frequency for each alternate allele; a quotient of two, such as ``AC/AN``; or ``GT``, to
-        count the genotypes. Where ``AF`` is asked for and not declared, ``AC/AN`` serves, and after that the genotypes.
-    samples : path or sequence of str, optional
-        Count the genotypes of these samples: names, or a file with one a line, or a panel with their populations.
-    population, sample : str, optional
-        Of a panel's samples, those of this population; or one sample, for its diploid genome.
-    filters : sequence of str
-        A record passes with one of these names in FILTER; ``.`` stands for an empty FILTER, ``any`` for every one.
-    contigs : sequence of str, optional
-        The contigs of the FASTA to keep, under either naming; all where left out.
+        An INFO field with a frequency for each alternate allele, a quotient of two (``AC/AN``), or ``GT`` to count the
+        genotypes. Where ``AF`` is not declared, ``AC/AN`` serves, and after that the genotypes.
+    samples, population, sample : optional
+        Count the genotypes of some samples: names, a file with one a line, or a panel, of which `population` selects
+        those of one population; or of one `sample`, for its diploid genome.
+    filters, contigs : sequence of str, optional
+        Names in FILTER with which a record passes (``.``: an empty FILTER, ``any``: every one); contigs to keep.
     workers : int
         Parts of the VCF files that are read at once. The result does not depend on it.
-    resume : bool
-        Continue a build from the same files that was stopped. A finished one is left as it is.
-    force, progress : bool
-        Replace `output` where it exists; show progress on standard error.
+    resume, force, progress : bool
+        Continue a build from the same files that was stopped; replace `output`; show progress on standard error.
 
     Returns
     -------
@@ -115,7 +110,7 @@ def build_genome(
     Raises
     ------
     InputError
-        When an input cannot be used. Finished contigs are then kept for `resume`; without any, nothing is left.
+        When an input cannot be used.
     """
     fastas, vcfs, output = parse_sources(fasta), parse_sources(vcf), Path(output)
     minimum = min_frequency if min_frequency is not None else MIN_FREQUENCY if sample is None else 0.0
@@ -254,18 +249,16 @@ def _read_plan(output: Path, path: Path, now: Mapping[str, Any]) -> tuple[dict[s
     """Return what `_write_reference` of an unfinished build has returned; raise where it was begun with other input."""
     if not path.exists():
         return None
-    before, change = json.loads(path.read_text(encoding="utf-8")), ""
-    for key in ("created_by", "settings"):
-        if before[key] != now[key]:
-            change = f"its {key} were {before[key]} and are {now[key]}"
-    names = [[(source["kind"], source["file"]) for source in plan["sources"]] for plan in (before, now)]
-    if names[0] != names[1]:
-        change = change or "it was begun with other files"
-    for old, new in zip(before["sources"], now["sources"], strict=False):
-        if old != new:
-            change = change or f"{new['file']} has changed"
-    if change:
-        raise InputError(f"{output}: cannot be resumed, as {change}; use the same as before, or build without --resume")
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [key for key in ("created_by", "settings") if before[key] != now[key]]
+    changes = [f"its {key} were {before[key]} and are {now[key]}" for key in changed]
+    if before["sources"] != now["sources"]:
+        new = [source["file"] for source in now["sources"] if source not in before["sources"]]
+        changes.append(f"{new[0]} has changed" if new else "it was begun with other files")
+    if changes:
+        raise InputError(
+            f"{output}: cannot be resumed, as {changes[0]}; use the same as before, or build without --resume"
+        )
     contigs = [store.Contig(*one[:3], *map(tuple, one[3:])) for one in before["reference"]]
     return {contig.name: contig for contig in contigs}, before["not_selected"]
 

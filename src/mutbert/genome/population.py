@@ -20,22 +20,10 @@ import numpy as np
 
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, write_json
+from mutbert.genome import variants as fates
 from mutbert.genome.format import float_to_fixed
 from mutbert.genome.sources import check_samples
-from mutbert.genome.variants import (
-    ALLELE,
-    CONFLICT,
-    DUPLICATE,
-    REASONS,
-    SUM_TOLERANCE,
-    TOO_RARE,
-    USED,
-    Alleles,
-    Calls,
-    Reference,
-    Tally,
-    read_alleles,
-)  # fmt: skip
+from mutbert.genome.variants import ALLELE, REASONS, Alleles, Calls, Reference, Tally, read_alleles
 from mutbert.genome.vcf import GENOTYPES, Region, count_by_index, find_frequencies, read_header
 from mutbert.progress import Advance, progress_bar
 from mutbert.regions import names_text
@@ -132,20 +120,19 @@ class Population:
 
     def check(self) -> None:
         """Raise where all that became of the records shows that the files do not fit the reference."""
+        known = [*self._reference.names, *self._reference.not_selected]
+        left_out = any(tally.reasons["contig not selected"] for tally in self.tallies)
         try:
             for calls, tally in zip(self.calls, self.tallies, strict=True):
                 _check_file(calls, tally)
-            left_out = any(tally.reasons["contig not selected"] for tally in self.tallies)
             if self.unmatched and not self.names and not left_out:
-                known = [*self._reference.names, *self._reference.not_selected]
                 raise InputError(
                     f"{names_text(str(calls.path) for calls in self.calls)}: no contig is in the FASTA: the VCF has "
                     f"{names_text(self.unmatched)}, the FASTA {names_text(known)}; use files of one assembly, or "
                     "rename contigs with 'bcftools annotate --rename-chrs'"
                 )
         except InputError:
-            # No other run can take over what does not fit.
-            shutil.rmtree(self._folder / "parts")
+            shutil.rmtree(self._folder / "parts")  # no other run can take them over
             raise
 
     def _plan_units(self) -> list[Unit]:
@@ -254,7 +241,7 @@ class Population:
             tally, stage, first = Tally.of(), stage_A[start:end], np.flatnonzero(is_first_A[start:end])
             if len(first):
                 tally.count_stages(np.maximum.reduceat(stage, first))
-                is_decomposed_N = np.logical_or.reduceat((stage == USED) & is_part_A[start:end], first)
+                is_decomposed_N = np.logical_or.reduceat((stage == fates.USED) & is_part_A[start:end], first)
                 tally.reasons["decomposed"] = int(is_decomposed_N.sum())
             tallies.append(tally)
         return np.concatenate(positions), np.concatenate(rows), tallies
@@ -264,9 +251,8 @@ class Population:
 
         Of equal alleles the first counts, and the first at a position is the one whose reference base holds.
         """
-        position_A, whole_A, frequency_A, reference_A, alternate_A = (
-            np.ascontiguousarray(alleles[name]) for name in ("position", "whole", "frequency", "before", "after")
-        )
+        names = ("position", "whole", "frequency", "before", "after")
+        position_A, whole_A, frequency_A, reference_A, alternate_A = (alleles[name].copy() for name in names)
         is_new_position_A = np.diff(position_A, prepend=-1) != 0
         first_P, site_A = np.flatnonzero(is_new_position_A), np.cumsum(is_new_position_A) - 1
         reference_P, equal_A = reference_A[first_P], np.arange(len(site_A))
@@ -280,8 +266,8 @@ class Population:
         accepted_A = agrees_A & is_first_A
 
         sum_P = np.bincount(site_A, weights=np.where(accepted_A, frequency_A, 0))
-        if np.any(sum_P > 1 + SUM_TOLERANCE):
-            wrong = int(np.argmax(sum_P > 1 + SUM_TOLERANCE))
+        if np.any(sum_P > 1 + fates.SUM_TOLERANCE):
+            wrong = int(np.argmax(sum_P > 1 + fates.SUM_TOLERANCE))
             contig = int(self._reference.contig_of(position_A[first_P[wrong]]))
             place = int(position_A[first_P[wrong]] - self._reference.start_C[contig]) + 1
             raise InputError(
@@ -290,8 +276,8 @@ class Population:
             )
         kept_P = sum_P > min_frequency * (1 + _ROUNDING)
         used_A = accepted_A & kept_P[site_A] & (frequency_A > 0)
-        stage_A = np.full(len(site_A), TOO_RARE, dtype=np.uint8)
-        stage_A[used_A], stage_A[~is_first_A], stage_A[~agrees_A] = USED, DUPLICATE, CONFLICT
+        stage_A = np.full(len(site_A), fates.TOO_RARE, dtype=np.uint8)
+        stage_A[used_A], stage_A[~is_first_A], stage_A[~agrees_A] = fates.USED, fates.DUPLICATE, fates.CONFLICT
 
         # An allele of several nucleotides and one of a single may bring the same base.
         base_A = (np.cumsum(kept_P) - 1)[site_A[used_A]] * 4 + alternate_A[used_A]
@@ -305,14 +291,13 @@ class Population:
 
 
 def _check_file(calls: Calls, tally: Tally) -> None:
-    compared, outside = tally.reasons["compared"], tally.reasons["outside the contig"]
-    no_frequency = tally.reasons["frequency missing"]
-    if outside and not compared:
+    outside, no_frequency = (tally.reasons[name] for name in ("outside the contig", "frequency missing"))
+    if outside and not tally.reasons["compared"]:
         raise InputError(
             f"{calls.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "
             "called on another assembly or another part of it: use the FASTA of that one"
         )
-    if no_frequency and not compared:
+    if no_frequency and not tally.reasons["compared"]:
         have, remedy = f"a frequency ({calls.frequencies})", "choose another field with --frequency-field"
         if calls.frequencies.samples is not None:
             have, remedy = "a genotype of the samples", "choose other samples"
@@ -336,18 +321,18 @@ def read_person(
     check_samples([sample], {vcf: header.samples})
     calls = Calls(vcf, "", find_frequencies(vcf, header, GENOTYPES, [sample]), ("PASS", "."))
     wanted = {name: contig for name, contig in genome.contigs.items() if contigs is None or name in contigs}
-    reference = Reference(wanted, genome.arrays, [name for name in genome.contigs if name not in wanted])
+    reference = Reference(wanted, genome.arrays, genome.contigs.keys() - wanted.keys())
     with TemporaryDirectory(prefix="mutbert-person-") as folder:
         found = Population(Path(folder), [calls], reference)
         found.read(0.0, progress=progress)
-        tally = found.tallies[0]
-        if tally.reasons["compared"] >= _COMPARED:
-            calls.check_assembly(tally, _SHARE)
-        if found.unmatched and not found.names and not tally.reasons["contig not selected"]:
-            raise InputError(
-                f"{vcf}: its contigs ({names_text(found.unmatched)}) are none of {genome.path.name} "
-                f"({names_text(genome.lengths)}); use the genotypes that are of its assembly"
-            )
         variants = dict.fromkeys(wanted, (np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)))
         variants |= {name: (position_V, row_V4) for name, position_V, row_V4 in found.variants()}
+    tally = found.tallies[0]
+    if tally.reasons["compared"] >= _COMPARED:
+        calls.check_assembly(tally, _SHARE)
+    if found.unmatched and not found.names and not tally.reasons["contig not selected"]:
+        raise InputError(
+            f"{vcf}: its contigs ({names_text(found.unmatched)}) are none of {genome.path.name} "
+            f"({names_text(genome.lengths)}); use the genotypes that are of its assembly"
+        )
     return variants, {_OF_A_PERSON.get(text, text): tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}

@@ -53,13 +53,11 @@ _STAGE[ord("A") : ord("Z") + 1] = _STAGE[ord("a") : ord("z") + 1] = USED
 _STAGE[ord("*")], _STAGE[ord(".")] = OVERLAPPING, NO_ALTERNATE
 
 
+# A base that an alternate allele changes. `whole`: 0, or for an allele that changes several bases a hash of this allele
+# and this base; `before`, `after`: base codes; `is_first`: of its record.
 ALLELE: Final = np.dtype(
     [("position", "i8"), ("whole", "i8"), ("frequency", "f4"), ("before", "u1"), ("after", "u1"), ("is_first", "?")]
 )
-"""A base that an alternate allele changes, the codes before and after, and whether it is the first of its record.
-
-`whole` is 0, or for an allele that changes several bases a hash of this allele and this base.
-"""
 
 
 class Tally(NamedTuple):
@@ -154,37 +152,29 @@ def read_alleles(
         runs = records["contig"].rle()
         names, count_R = runs.struct.field("value").to_list(), runs.struct.field("len").to_numpy()
         is_same = names[0] == last
+        unsorted = []
         for name in names[is_same:]:
-            _check_contig(calls, reference, name, numbers)
+            contig = reference.find(calls, name)
+            unsorted += [f"contig {name} comes again after others"] * (name in numbers)
+            others = [other for other, number in numbers.items() if number == contig >= 0 and other != name]
+            if others:
+                raise InputError(
+                    f"{calls.path}: contigs {others[0]} and {name} are both {reference.names[contig]} of the FASTA; "
+                    "rename or remove one"
+                )
+            numbers[name] = contig
         position_N = records["position"].to_numpy()
         step_N = np.diff(position_N, prepend=last_position)
         step_N[(np.cumsum(count_R) - count_R)[is_same:]] = 0
         if step_N.min() < 0:
             wrong = int(np.argmax(step_N < 0))
-            raise InputError(
-                f"{calls.path}: {records['contig'][wrong]}:{position_N[wrong] + 1} comes after a later position, so "
-                "the file is not sorted; sort it with 'bcftools sort' and index it anew"
-            )
+            unsorted.append(f"{records['contig'][wrong]}:{position_N[wrong] + 1} comes after a later position")
+        if unsorted:
+            raise InputError(f"{calls.path}: {unsorted[0]}; sort the file with 'bcftools sort' and index it anew")
         last, last_position = names[-1], position_N[-1]
         tally.contigs.update(dict(zip(names, count_R.tolist(), strict=True)))
         contig_N = np.repeat([numbers[name] for name in names], count_R)
         yield len(records), _find_alleles(calls, records, contig_N, reference, tally)
-
-
-def _check_contig(calls: Calls, reference: Reference, name: str, numbers: dict[str, int]) -> None:
-    """Match a contig; raise where it has come before, or another one of the file is the same."""
-    if name in numbers:
-        raise InputError(
-            f"{calls.path}: records of contig {name} come again after others; sort the file with 'bcftools sort' and "
-            "index it anew"
-        )
-    contig = reference.find(calls, name)
-    if contig >= 0 and (others := [other for other, number in numbers.items() if number == contig]):
-        raise InputError(
-            f"{calls.path}: contigs {others[0]} and {name} are both {reference.names[contig]} of the FASTA; rename or "
-            "remove one"
-        )
-    numbers[name] = contig
 
 
 def _find_alleles(calls: Calls, records: pl.DataFrame, contig_N: Int64, reference: Reference, tally: Tally) -> Alleles:
