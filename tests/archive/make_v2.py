@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mutbert import build_genome
 
-# The bases and the variants of make_v1.py. Lower case at both ends of a contig, across lines, of one base, of N, of all
+# Lower case at both ends of a contig, across lines, of one base, of N, of all
 # of a contig and of none. Every IUPAC code; runs at both ends of a contig, next to each other, and across bytes; last
 # bytes with one, two and three bases. Frequencies are sums of halves, so that their fixed point is found by hand.
 FASTA = """\

@@ -1,7 +1,6 @@
 """A build that was stopped continues where it was, and ends with the bytes of one that was not."""
 
 import dataclasses
-import random
 import signal
 import subprocess
 import sys
@@ -91,20 +90,6 @@ def test_a_killed_build_continues(world, tmp_path):
     assert report == dataclasses.replace(expected, path=output)
     assert bytes_of(output) == bytes_of(tmp_path / "whole.genome")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.genome", "x.genome"]
-
-
-def test_at_any_moment(world, tmp_path):
-    """Killed at random moments, it is not there, or whole; and in the end as if it had never been."""
-    _, fasta, _, plain = world
-    output = tmp_path / "x.genome"
-    expected = build_genome(fasta, tmp_path / "whole.genome", plain)
-    for moment in random.Random(0).sample(range(150), 6):
-        end = time.monotonic() + moment / 100
-        stop(fasta, output, [plain], 1, lambda: time.monotonic() > end)  # noqa: B023
-        if output.exists():
-            break
-    assert build_genome(fasta, output, plain, resume=True) == dataclasses.replace(expected, path=output)
-    assert bytes_of(output) == bytes_of(tmp_path / "whole.genome")
 
 
 @pytest.fixture

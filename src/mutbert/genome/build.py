@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,8 +13,8 @@ import numpy as np
 from mutbert import __version__
 from mutbert.errors import InputError
 from mutbert.files import atomic_directory, check_input, check_output, write_json
+from mutbert.genome import format as store
 from mutbert.genome.fasta import read_fasta
-from mutbert.genome.format import FORMAT_VERSION, MANIFEST, Contig, write_manifest, write_reference, write_variants
 from mutbert.genome.population import Population
 from mutbert.genome.sources import Source, Sources, check_samples, describe_samples, parse_sources, read_samples
 from mutbert.genome.variants import ANY_FILTER, REASONS, USED, Calls, Reference
@@ -30,9 +29,6 @@ MIN_FREQUENCY: Final = 0.02
 """The published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452)."""
 
 FILTERS: Final = ("PASS", ".")
-
-# What is finished, in the folder of an unfinished store; the plan is there once the reference is written.
-_PLAN: Final = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -87,29 +83,24 @@ def build_genome(
     Parameters
     ----------
     fasta, vcf : path or sequence of paths
-        The reference and the population's variants, VCF or BCF; ``PREFIX=FILE`` puts a prefix before the contigs' names
+        The reference and the population's variants, VCF or BCF. ``PREFIX=FILE`` adds a prefix to the contigs' names
         (``human.chr1``), so that one genome can hold several species.
     output : path
         The store to write, by custom ``NAME.genome``.
     min_frequency : float, optional
         A position is kept above it: by default the published 0.02, and 0 for one person's genome.
     frequency_field : str
-        The INFO field with a frequency for each alternate allele; a quotient of two, such as ``AC/AN``; or ``GT``, to
-        count the genotypes. Where ``AF`` is asked for and not declared, ``AC/AN`` serves, and after that the genotypes.
-    samples : path or sequence of str, optional
-        Count the genotypes of these samples: names, or a file with one a line, or a panel with their populations.
-    population, sample : str, optional
-        Of a panel's samples, those of this population; or one sample, for its diploid genome.
-    filters : sequence of str
-        A record passes with one of these names in FILTER; ``.`` stands for an empty FILTER, ``any`` for every one.
-    contigs : sequence of str, optional
-        The contigs of the FASTA to keep, under either naming; all where left out.
+        An INFO field with a frequency for each alternate allele, a quotient of two (``AC/AN``), or ``GT`` to count the
+        genotypes. Where ``AF`` is not declared, ``AC/AN`` serves, and after that the genotypes.
+    samples, population, sample : optional
+        Count the genotypes of some samples: names, a file with one a line, or a panel, of which `population` selects
+        those of one population; or of one `sample`, for its diploid genome.
+    filters, contigs : sequence of str, optional
+        Names in FILTER with which a record passes (``.``: an empty FILTER, ``any``: every one); contigs to keep.
     workers : int
         Parts of the VCF files that are read at once. The result does not depend on it.
-    resume : bool
-        Continue a build from the same files that was stopped. A finished one is left as it is.
-    force, progress : bool
-        Replace `output` where it exists; show progress on standard error.
+    resume, force, progress : bool
+        Continue a build from the same files that was stopped; replace `output`; show progress on standard error.
 
     Returns
     -------
@@ -119,13 +110,13 @@ def build_genome(
     Raises
     ------
     InputError
-        When an input cannot be used. Finished contigs are then kept for `resume`; without any, nothing is left.
+        When an input cannot be used.
     """
     fastas, vcfs, output = parse_sources(fasta), parse_sources(vcf), Path(output)
     minimum = min_frequency if min_frequency is not None else MIN_FREQUENCY if sample is None else 0.0
     _check_options(output, fastas, vcfs, minimum, workers)
     chosen = _choose_samples(samples, population, sample, frequency_field, len(vcfs))
-    calls = _find_calls(vcfs, frequency_field, chosen, tuple(filters))
+    calls = _find_calls(vcfs, frequency_field, chosen, filters)
     settings = {
         "min_frequency": minimum,
         "frequency_field": GENOTYPES if chosen is not None else frequency_field,
@@ -133,7 +124,7 @@ def build_genome(
         "filter": list(filters),
         "samples": None if chosen is None else describe_samples(chosen),
     }
-    is_finished = resume and (output / MANIFEST).exists()
+    is_finished = resume and (output / store.MANIFEST).exists()
     if not is_finished:
         check_output(output, force=force, directory=True, inputs=[source.path for source in (*fastas, *vcfs)])
     size = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
@@ -141,22 +132,21 @@ def build_genome(
         sources = [one.describe("fasta", advance) for one in fastas] + [one.describe("vcf", advance) for one in vcfs]
     plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
     if is_finished:
-        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["version"] == FORMAT_VERSION and all(manifest.get(key) == plan[key] for key in plan):
+        manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
+        if manifest["version"] == store.FORMAT_VERSION and all(manifest.get(key) == plan[key] for key in plan):
             return _read_report(output, vcfs)
     work = output.with_name(f"{output.name}.partial") / "work"
-    begun = _read_plan(output, work / _PLAN, plan) if resume else None
-    with (
-        _explain_what_is_kept(work),
-        atomic_directory(output, force=force, resume=begun is not None, keep=lambda: _has_finished(work)) as folder,
-    ):
+    begun = _read_plan(output, work / "plan.json", plan) if resume else None
+    with atomic_directory(
+        output, force=force, resume=begun is not None, keep=lambda: any(work.glob("parts/[!.]*.npz"))
+    ) as folder:
         lengths, not_selected = begun or _write_reference(folder, fastas, plan, progress=progress)
-        sequence, ambiguity = (np.load(folder / name, mmap_mode="r") for name in ("sequence.npy", "ambiguity.npy"))
-        found = Population(work, calls, Reference(lengths, sequence, ambiguity, not_selected), workers)
+        arrays = {name: np.asarray(np.load(folder / name, mmap_mode="r")) for name in store.SEQUENCE_ARRAYS}
+        found = Population(work, calls, Reference(lengths, arrays, not_selected), workers)
         found.read(minimum, progress=progress)
         found.check()
-        written = write_variants(folder, lengths, found.variants())
-        write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
+        written = store.write_variants(folder, lengths, found.variants())
+        store.write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
         shutil.rmtree(work)
     return _read_report(output, vcfs)
 
@@ -201,7 +191,7 @@ def _choose_samples(
 
 
 def _find_calls(
-    vcfs: Sequence[Source], frequency_field: str, chosen: Sequence[str] | None, filters: tuple[str, ...]
+    vcfs: Sequence[Source], frequency_field: str, chosen: Sequence[str] | None, filters: Sequence[str]
 ) -> list[Calls]:
     """Return how each file is read, by what it declares."""
     headers = {source: read_header(source.path) for source in vcfs}
@@ -222,32 +212,28 @@ def _find_calls(
 
 def _write_reference(
     folder: Path, fastas: Sequence[Source], plan: Mapping[str, Any], *, progress: bool
-) -> tuple[dict[str, Contig], list[str]]:
+) -> tuple[dict[str, store.Contig], list[str]]:
     """Return the contigs of the reference, once it is written, and those that are not selected."""
     wanted = plan["settings"]["contigs"]
-    selected = None if wanted is None else ContigNames(wanted)
-    not_selected: list[str] = []
+    selected, seen = ContigNames(wanted or ()), dict[str, Path]()
 
     def read() -> Iterator[tuple[str, Any, Any]]:
-        seen: dict[str, Path] = {}
         for source in fastas:
             for own_name, code_L, soft_mask in read_fasta(source.path):
                 advance(len(code_L))
-                name = source.name(own_name)
-                if name in seen:
+                if (name := source.name(own_name)) in seen:
                     raise InputError(
                         f"{source.path}: contig {name} comes twice (also in {seen[name]}); rename or remove one, or "
                         "use a prefix for each FASTA (PREFIX=FILE)"
                     )
                 seen[name] = source.path
-                if selected is None or selected.find(name) is not None:
+                if wanted is None or selected.find(name) is not None:
                     yield name, code_L, soft_mask
-                else:
-                    not_selected.append(name)
 
     with progress_bar("Reading the reference", None, unit="bases", show=progress) as advance:
-        contigs = write_reference(folder, read())
+        contigs = store.write_reference(folder, read())
     there = ContigNames(contigs)
+    not_selected = [name for name in seen if name not in contigs]
     missing = [name for name in wanted or [] if there.find(name) is None]
     if missing or not contigs:
         raise InputError(
@@ -255,44 +241,29 @@ def _write_reference(
             f"{names_text([*contigs, *not_selected])}"
         )
     (folder / "work").mkdir()
-    write_json(folder / "work" / _PLAN, {**plan, "reference": list(contigs.values()), "not_selected": not_selected})
+    write_json(folder / "work" / "plan.json", {**plan, "reference": [*contigs.values()], "not_selected": not_selected})
     return contigs, not_selected
 
 
-def _read_plan(output: Path, path: Path, now: Mapping[str, Any]) -> tuple[dict[str, Contig], list[str]] | None:
+def _read_plan(output: Path, path: Path, now: Mapping[str, Any]) -> tuple[dict[str, store.Contig], list[str]] | None:
     """Return what `_write_reference` of an unfinished build has returned; raise where it was begun with other input."""
     if not path.exists():
         return None
-    before, remedy = json.loads(path.read_text(encoding="utf-8")), "use the same as before, or build without --resume"
-    for key in ("created_by", "settings"):
-        if before[key] != now[key]:
-            raise InputError(
-                f"{output}: cannot be resumed, as its {key} were {before[key]} and are {now[key]}; {remedy}"
-            )
-    names = [[(source["kind"], source["file"]) for source in plan["sources"]] for plan in (before, now)]
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [key for key in ("created_by", "settings") if before[key] != now[key]]
+    changes = [f"its {key} were {before[key]} and are {now[key]}" for key in changed]
     if before["sources"] != now["sources"]:
-        changed = [new["file"] for old, new in zip(before["sources"], now["sources"], strict=False) if old != new]
-        what = f"{changed[0]} has changed" if names[0] == names[1] else "it was begun with other files"
-        raise InputError(f"{output}: cannot be resumed, as {what}; {remedy}")
-    contigs = [Contig(*one[:3], *map(tuple, one[3:])) for one in before["reference"]]
+        new = [source["file"] for source in now["sources"] if source not in before["sources"]]
+        changes.append(f"{new[0]} has changed" if new else "it was begun with other files")
+    if changes:
+        raise InputError(
+            f"{output}: cannot be resumed, as {changes[0]}; use the same as before, or build without --resume"
+        )
+    contigs = [store.Contig(*one[:3], *map(tuple, one[3:])) for one in before["reference"]]
     return {contig.name: contig for contig in contigs}, before["not_selected"]
 
 
-def _has_finished(work: Path) -> bool:
-    return any(work.glob("parts/[!.]*.npz"))
-
-
-@contextmanager
-def _explain_what_is_kept(work: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        if not _has_finished(work) or "--resume" in str(error):
-            raise
-        raise InputError(f"{error}; finished contigs are kept: continue with --resume") from None
-
-
-def _describe(found: Population, contigs: Mapping[str, Contig], vcfs: Sequence[Source]) -> dict[str, Any]:
+def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequence[Source]) -> dict[str, Any]:
     """Return what the manifest holds of what became of the records; nothing depends on when or where it was built."""
     records = []
     for calls, tally in zip(found.calls, found.tallies, strict=True):
@@ -310,18 +281,15 @@ def _describe(found: Population, contigs: Mapping[str, Contig], vcfs: Sequence[S
 
 def _read_report(output: Path, vcfs: Sequence[Source]) -> BuildReport:
     """Return the report of a finished store."""
-    manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-    indices = [index for source in vcfs if (index := older_index(source.path)) is not None]
+    manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
+    names, note = manifest["contig_names"], "is older than its file, so it was not used; index the file anew to read it"
     return BuildReport(
         path=output,
         lengths={contig["name"]: contig["length"] for contig in manifest["contigs"]},
         variants=sum(last - first for first, last in (contig["variants"] for contig in manifest["contigs"])),
         records=[RecordCounts(**counts) for counts in manifest["records"]],
-        contig_names=manifest["contig_names"]["vcf_name"],
-        only_in_fasta=manifest["contig_names"]["only_in_fasta"],
-        only_in_vcf=manifest["contig_names"]["only_in_vcf"],
-        notes=[
-            f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
-            for index in indices
-        ],
+        contig_names=names["vcf_name"],
+        only_in_fasta=names["only_in_fasta"],
+        only_in_vcf=names["only_in_vcf"],
+        notes=[f"{index}: {note} by regions" for source in vcfs if (index := older_index(source.path))],
     )

@@ -43,7 +43,7 @@ def merge_genomes(
     Parameters
     ----------
     genomes : sequence of paths
-        The stores, no contig in two of them, built with the same settings.
+        The stores, built with the same settings, no contig in two of them.
     output : path
         The store to write.
     force, progress : bool
@@ -53,11 +53,6 @@ def merge_genomes(
     -------
     MergeReport
         What was made.
-
-    Raises
-    ------
-    InputError
-        When a store cannot be used, a contig is in two, or their settings differ.
     """
     output = Path(output)
     if not genomes:
@@ -104,7 +99,8 @@ def merge_genomes(
 
 def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
     """Return what the manifest holds of sources, settings, records and names; raise where settings differ."""
-    every = [part.manifest.get("settings", {}) for part in parts]
+    manifests = [part.manifest for part in parts]
+    every = [manifest.get("settings", {}) for manifest in manifests]
     for part, settings in zip(parts, every, strict=True):
         for key in every[0].keys() | settings.keys():
             if key != "contigs" and every[0].get(key) != settings.get(key):
@@ -113,21 +109,19 @@ def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
                     f"{every[0].get(key)}; build the parts with the same settings"
                 )
     wanted = [settings.get("contigs") for settings in every]
-    names = [part.manifest.get("contig_names", {}) for part in parts]
+    names = [manifest.get("contig_names", {}) for manifest in manifests]
     vcf_name = {contig: name for one in names for contig, name in one.get("vcf_name", {}).items()}
     # What one part did not have in its FASTA, another may have.
     unmatched = dict.fromkeys(name for one in names for name in one.get("only_in_vcf", []))
     by_file: dict[str, list[Mapping[str, Any]]] = {}
-    sources: dict[str, Any] = {}
-    for part in parts:
-        listed = part.manifest.get("sources", [])
-        sources |= {json.dumps(source): source for source in listed}
-        vcfs = [source for source in listed if source["kind"] == "vcf"]
-        for source, counts in zip(vcfs, part.manifest.get("records", []), strict=True):
-            by_file.setdefault(json.dumps(source), []).append(counts)
+    for manifest in manifests:
+        vcfs = [json.dumps(source) for source in manifest.get("sources", []) if source["kind"] == "vcf"]
+        for source, counts in zip(vcfs, manifest.get("records", []), strict=True):
+            by_file.setdefault(source, []).append(counts)
+    sources = dict.fromkeys(json.dumps(source) for manifest in manifests for source in manifest.get("sources", []))
     return {
         "created_by": f"mutbert {__version__}",
-        "sources": list(sources.values()),
+        "sources": [*map(json.loads, sources)],
         "settings": {**every[0], "contigs": None if None in wanted else [name for some in wanted for name in some]},
         "records": [_sum_records(counts) for counts in by_file.values()],
         "contig_names": {
@@ -140,12 +134,11 @@ def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
 
 def _sum_records(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what became of a file's records; each part has counted all, also of the others' contigs."""
+    used, decomposed = (sum(part.get(key, 0) for part in parts) for key in ("used", "decomposed"))
     sums = {text: sum(part["not_used"].get(text, 0) for part in parts) for text in REASONS[NOT_SELECTED + 1 : USED]}
-    used = sum(part["used"] for part in parts)
     # What no part has: of contigs that no part's FASTA has, or else of contigs that were not selected.
     rest = parts[0]["read"] - used - sum(sums.values())
     unknown = min(rest, *(part["not_used"].get(REASONS[NO_CONTIG], 0) for part in parts))
     not_used = {REASONS[NO_CONTIG]: unknown, REASONS[NOT_SELECTED]: rest - unknown, **sums}
-    decomposed = sum(part.get("decomposed", 0) for part in parts)
-    not_used = {text: count for text, count in not_used.items() if count}
+    not_used = {text: number for text, number in not_used.items() if number}
     return {**parts[0], "used": used, "decomposed": decomposed, "not_used": not_used}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -44,11 +45,12 @@ def parse_sources(given: Sources) -> list[Source]:
     """Return one or many of ``FILE`` or ``PREFIX=FILE``; a file that exists under the whole text is that file."""
     sources: list[Source] = []
     for one in [given] if isinstance(given, (str, Path, Source)) else given:
-        parts = None if isinstance(one, Source) or Path(one).exists() else _PREFIXED.fullmatch(str(one))
-        source = one if isinstance(one, Source) else Source(Path(one))
-        sources.append(source if parts is None else Source(Path(parts["path"]), parts["prefix"]))
-        if sources[-1] in sources[:-1]:
-            raise InputError(f"{sources[-1].path}: comes twice; name each file once")
+        if not isinstance(one, Source):
+            parts = None if Path(one).exists() else _PREFIXED.fullmatch(str(one))
+            one = Source(Path(one)) if parts is None else Source(Path(parts["path"]), parts["prefix"])
+        if one in sources:
+            raise InputError(f"{one.path}: comes twice; name each file once")
+        sources.append(one)
     return sources
 
 
@@ -59,11 +61,12 @@ def read_samples(path: Path, population: str | None = None) -> list[str]:
     with ``#`` are left out, and a panel's first line where it begins with ``sample``.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [
+            line.split() for line in path.read_text(encoding="utf-8").splitlines() if line[:1] != "#" and line.strip()
+        ]
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise InputError(f"{path}: cannot be read as a list of samples ({reason}); check the path") from None
-    rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
     if rows and rows[0][0].lower() == "sample" and len(rows[0]) > 1:
         del rows[0]
     names = [row[0] for row in rows if population is None or population in row[1:]]
@@ -72,9 +75,8 @@ def read_samples(path: Path, population: str | None = None) -> list[str]:
         raise InputError(f"{path}: no sample of population {population}; there are {names_text(populations, 30)}")
     if not names:
         raise InputError(f"{path}: names no sample; write one name a line")
-    if len(set(names)) < len(names):
-        twice = next(name for number, name in enumerate(names) if name in names[:number])
-        raise InputError(f"{path}: sample {twice} comes twice; remove one of the lines")
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise InputError(f"{path}: sample {twice[0]} comes twice; remove one of the lines")
     return names
 
 
@@ -109,16 +111,18 @@ def check_sources(
     listed: Sequence[Mapping[str, Any]], fastas: Sequence[Source], vcfs: Sequence[Source], *, progress: bool
 ) -> Iterator[SourceCheck]:
     """Compare the given files with the manifest's, each with the one in its place."""
-    every = [("fasta", one) for one in fastas] + [("vcf", one) for one in vcfs]
-    for kind, source in every:
-        check_input(source.path, kind.upper())
-    total = sum(source.path.stat().st_size for _, source in every)
+    every = {"fasta": fastas, "vcf": vcfs}
+    for kind, given in every.items():
+        for source in given:
+            check_input(source.path, kind.upper())
+    total = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
     with progress_bar("Comparing checksums", total, unit="bytes", show=progress) as advance:
-        for kind, given in (("fasta", fastas), ("vcf", vcfs)):
+        for kind, given in every.items():
             for source, entry in zip_longest(given, [entry for entry in listed if entry.get("kind") == kind]):
                 if source is None:
-                    yield SourceCheck(kind, str(entry.get("file")), "not given")
-                    continue
-                same = source.describe(kind, advance)["sha256"] == (entry or {}).get("sha256")
-                other = "not in the manifest" if entry is None else "different"
-                yield SourceCheck(kind, str(source.path), "same" if same else other)
+                    yield SourceCheck(kind, str(entry["file"]), "not given")
+                elif entry is None:
+                    yield SourceCheck(kind, str(source.path), "not in the manifest")
+                else:
+                    is_same = source.describe(kind, advance)["sha256"] == entry["sha256"]
+                    yield SourceCheck(kind, str(source.path), "same" if is_same else "different")
