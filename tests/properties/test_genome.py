@@ -460,3 +460,112 @@ def test_regions_of_a_large_file_make_the_same_genome(tmp_path):
         found = outcome(fasta, tmp_path / f"{number}.genome", indexed, workers=number)
         assert found[0][0] == expected[0][0]
         assert found[1:] == expected[1:]
+
+
+# ---- bcftools
+
+
+def bcftools(path, *commands):
+    """Text of the last of some commands of bcftools, each of which reads what the one before has written."""
+    for number, (verb, *words) in enumerate(commands):
+        written = path.with_name(f"{number}.vcf")
+        getattr(pysam.bcftools, verb)(*words, "-o", str(written), str(path), catch_stdout=False)
+        path = written
+    return path.read_text()
+
+
+@given(st.data(), populations(most_files=1))
+def test_counts_filters_and_parts_are_those_of_bcftools(tmp_path_factory, data, population):
+    """Frequencies are AC/AN as bcftools counts them, of the places at which it takes alleles apart.
+
+    bcftools says nothing, or something else by definition, of these, which are therefore left to the slow reader:
+    records that repeat an allele (it adds nothing up over lines: here no allele comes twice); what a FASTA with IUPAC
+    codes agrees with (it takes them all for N); REF and ALT of different lengths, of which it also takes the common
+    letters apart ("AC>GTT" has an A>G); star alleles, which it writes for the others of a site; letters of either case,
+    which it compares as they are. (Its plugin fill-tags takes a triploid 0/0/1 for a diploid; `view` does not.)
+    """
+    (file,) = population.files
+    options = data.draw(choices(population)) | {"frequency_field": "GT"}
+    filters = ",".join(options["filters"])
+    file = file._replace(records=without_repeats(file.records))
+    population = population._replace(files=(file,))
+    folder = tmp_path_factory.mktemp("population")
+    fastas, vcfs = population.write(folder / "in")
+
+    # INFO/AF is not looked at, and bcftools wants it to have as many values as there are alternates.
+    bare_records = tuple(record._replace(values=("none",)) for record in file.records)
+    plain = file._replace(kind="plain", declared=True, records=bare_records).write(folder / "plain.vcf")
+    passing = [] if filters == "any" else ["--apply-filters", filters]
+    chosen = [name for name in options["samples"] or file.samples if name in file.samples]
+    text = bcftools(
+        plain,
+        # Choosing samples, be it all, counts AC and AN anew.
+        ("view", *passing, "--samples", ",".join(chosen)),
+        ("norm", "--multiallelics", "-any"),
+        ("view", "--include", "strlen(REF)=strlen(ALT)"),
+        ("norm", "--atomize"),
+        ("query", "--format", "%CHROM\t%POS\t%REF\t%ALT\t%AC\t%AN\n"),
+    )
+
+    bare = {key[1].removeprefix("chr"): key for key in population.sequences if key[0] == file.species}
+    rows, references = {}, {}
+    for line in text.splitlines():
+        chrom, pos, ref, alt, count, number = line.split("\t")
+        key, place, ref, alt = bare.get(chrom.removeprefix("chr")), int(pos) - 1, ref.upper(), alt.upper()
+        sequence = population.sequences.get(key, "")
+        if not 0 <= place < len(sequence) or number in ("0", ".") or ref == alt or not re.fullmatch("[ACGT]", alt):
+            continue
+        if ref in MEMBERS[sequence[place].upper()] and ref == references.setdefault((key, place), ref):
+            row = rows.setdefault((name_of(*key), place), Counter())
+            row[alt] += Fraction(count) / Fraction(number)
+    # The earliest record says which of an IUPAC code's bases is the reference; bcftools' order is another.
+    assume(
+        all(
+            sequence[place].upper() in "ACGT" for (key, place) in references for sequence in [population.sequences[key]]
+        )
+    )
+    refusal = ""
+    try:
+        report = build_genome(fastas, folder / "x.genome", vcfs, **options)
+    except InputError as error:
+        refusal = str(error)
+    if refusal:
+        if "sum to" in refusal:
+            assert any(row.total() > Fraction("1.001") for row in rows.values())
+        else:
+            assert re.search("no contig is in|lie outside|has a (frequency|genotype)", refusal)
+            assert not rows
+        return
+    assert report.records[0].read == len(file.records)
+    filtered = len(file.records) - sum(1 for line in bcftools(plain, ("view", "-H", *passing)).splitlines())
+    known = [record for record in file.records if record.chrom.removeprefix("chr") in bare]
+    states = Counter(record.state for record in known)
+    if len(known) == len(file.records):
+        assert report.records[0].not_used.get("filtered", 0) == filtered, states
+    minimum = Fraction(str(options["min_frequency"]))
+    expected = {place: row for place, row in rows.items() if row.total() > minimum}
+    for (contig, place), row in expected.items():
+        key = next(key for key in population.sequences if name_of(*key) == contig)
+        row[references[key, place]] += max(1 - row.total(), 0)
+    assert_rows(variants_of(report.path), expected)
+    shutil.rmtree(folder)
+
+
+def without_repeats(records):
+    """Leave out the records with an allele that was there, however written."""
+    seen, kept = set(), []
+    for record in records:
+        own = set()
+        for alt in record.alts:
+            ref, alt = record.ref.upper(), alt.upper()
+            places = [i for i in range(min(len(ref), len(alt))) if ref[i] != alt[i]] if len(ref) == len(alt) else []
+            if places:
+                cut = slice(places[0], places[-1] + 1)
+                allele = (record.chrom, record.pos + places[0], ref[cut], alt[cut])
+                if allele in seen | own:
+                    break
+                own.add(allele)
+        else:
+            seen |= own
+            kept.append(record)
+    return tuple(kept)
