@@ -58,13 +58,6 @@ def small(tmp_path, write_fasta, write_vcf):
     return fastas, vcfs
 
 
-def test_a_file_that_is_not_sorted_by_contig_is_refused(tmp_path, write_fasta, write_vcf):
-    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 10, "chr2": "ACGT" * 10})
-    vcf = write_vcf(tmp_path / "x.vcf", [(name, 1, "A", "C", 0.5) for name in ("chr1", "chr2", "chr1")])
-    with pytest.raises(InputError, match="contig chr1 comes again after others; sort the file"):
-        build_genome(fasta, tmp_path / "x.genome", vcf)
-
-
 def test_contigs_are_selected_under_either_naming(tmp_path, small):
     fastas, vcfs = small
     report = build_genome(fastas, tmp_path / "x.genome", vcfs, contigs=["2"])

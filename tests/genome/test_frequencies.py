@@ -68,7 +68,7 @@ def test_one_wrong_reference_base_is_counted_and_more_are_another_assembly(build
     rows, counts = build(sorted([*good, ("chr1", 2, "G", "A", 0.5)]))
     assert len(rows) == 10
     assert counts == {"used": 10, "reference base differs from the FASTA": 1}
-    with pytest.raises(InputError, match=r"in 2 of 12 records \(16\.7%\), first at chr1:2 where REF is G .* has C; it"):
+    with pytest.raises(InputError, match=r"in 2 of 12 records \(16\.7%\), first at chr1:2; it"):
         build(sorted([*good, ("chr1", 2, "G", "A", 0.5), ("chr1", 6, "T", "A", 0.5)]))
 
 

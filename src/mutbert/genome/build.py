@@ -17,7 +17,8 @@ from mutbert.genome import format as store
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.population import Population
 from mutbert.genome.sources import Source, Sources, check_samples, describe_samples, parse_sources, read_samples
-from mutbert.genome.variants import ANY_FILTER, REASONS, USED, Calls, Reference
+from mutbert.genome.store import ProbabilisticGenome
+from mutbert.genome.variants import ANY_FILTER, REASONS, USED, Calls
 from mutbert.genome.vcf import GENOTYPES, find_frequencies, older_index, read_header
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
@@ -117,7 +118,7 @@ def build_genome(
     _check_options(output, fastas, vcfs, minimum, workers)
     chosen = _choose_samples(samples, population, sample, frequency_field, len(vcfs))
     calls = _find_calls(vcfs, frequency_field, chosen, filters)
-    settings = {
+    settings: dict[str, Any] = {
         "min_frequency": minimum,
         "frequency_field": GENOTYPES if chosen is not None else frequency_field,
         "contigs": None if contigs is None else list(contigs),
@@ -136,16 +137,19 @@ def build_genome(
         if manifest["version"] == store.FORMAT_VERSION and all(manifest.get(key) == plan[key] for key in plan):
             return _read_report(output, vcfs)
     work = output.with_name(f"{output.name}.partial") / "work"
-    begun = _read_plan(output, work / "plan.json", plan) if resume else None
-    with atomic_directory(
-        output, force=force, resume=begun is not None, keep=lambda: any(work.glob("parts/[!.]*.npz"))
-    ) as folder:
-        lengths, not_selected = begun or _write_reference(folder, fastas, plan, progress=progress)
+    begun = resume and (work / "plan.json").exists()
+    if begun:
+        _check_plan(output, json.loads((work / "plan.json").read_text(encoding="utf-8")), plan)
+    with atomic_directory(output, force=force, resume=begun, keep=lambda: any(work.glob("parts/[!.]*.npz"))) as folder:
+        work.mkdir(exist_ok=True)
+        write_json(work / "plan.json", plan, force=True)
+        reference, not_selected = _write_reference(folder, fastas, settings["contigs"], progress=progress)
         arrays = {name: np.asarray(np.load(folder / name, mmap_mode="r")) for name in store.SEQUENCE_ARRAYS}
-        found = Population(work, calls, Reference(lengths, arrays, not_selected), workers)
+        genome = ProbabilisticGenome(output, reference, {}, arrays)
+        found = Population(work, calls, genome, not_selected, workers)
         found.read(minimum, progress=progress)
         found.check()
-        written = store.write_variants(folder, lengths, found.variants())
+        written = store.write_variants(folder, reference, found.variants())
         store.write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
         shutil.rmtree(work)
     return _read_report(output, vcfs)
@@ -205,16 +209,15 @@ def _find_calls(
             f"there are {names_text(sorted(declared), 30)}"
         )
     return [
-        Calls(path, prefix, find_frequencies(path, header, frequency_field, chosen), filters)
-        for (path, prefix), header in headers.items()
+        Calls(source, find_frequencies(source.path, header, frequency_field, chosen), filters)
+        for source, header in headers.items()
     ]
 
 
 def _write_reference(
-    folder: Path, fastas: Sequence[Source], plan: Mapping[str, Any], *, progress: bool
+    folder: Path, fastas: Sequence[Source], wanted: Sequence[str] | None, *, progress: bool
 ) -> tuple[dict[str, store.Contig], list[str]]:
-    """Return the contigs of the reference, once it is written, and those that are not selected."""
-    wanted = plan["settings"]["contigs"]
+    """Write the reference; return its contigs, and the names of those that are not selected."""
     selected, seen = ContigNames(wanted or ()), dict[str, Path]()
 
     def read() -> Iterator[tuple[str, Any, Any]]:
@@ -232,24 +235,18 @@ def _write_reference(
 
     with progress_bar("Reading the reference", None, unit="bases", show=progress) as advance:
         contigs = store.write_reference(folder, read())
-    there = ContigNames(contigs)
-    not_selected = [name for name in seen if name not in contigs]
+    there, not_selected = ContigNames(contigs), [name for name in seen if name not in contigs]
     missing = [name for name in wanted or [] if there.find(name) is None]
     if missing or not contigs:
         raise InputError(
             f"{names_text(str(source.path) for source in fastas)}: no contig {names_text(missing)}; there are "
             f"{names_text([*contigs, *not_selected])}"
         )
-    (folder / "work").mkdir()
-    write_json(folder / "work" / "plan.json", {**plan, "reference": [*contigs.values()], "not_selected": not_selected})
     return contigs, not_selected
 
 
-def _read_plan(output: Path, path: Path, now: Mapping[str, Any]) -> tuple[dict[str, store.Contig], list[str]] | None:
-    """Return what `_write_reference` of an unfinished build has returned; raise where it was begun with other input."""
-    if not path.exists():
-        return None
-    before = json.loads(path.read_text(encoding="utf-8"))
+def _check_plan(output: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise where an unfinished build was begun with other input."""
     changed = [key for key in ("created_by", "settings") if before[key] != now[key]]
     changes = [f"its {key} were {before[key]} and are {now[key]}" for key in changed]
     if before["sources"] != now["sources"]:
@@ -259,8 +256,6 @@ def _read_plan(output: Path, path: Path, now: Mapping[str, Any]) -> tuple[dict[s
         raise InputError(
             f"{output}: cannot be resumed, as {changes[0]}; use the same as before, or build without --resume"
         )
-    contigs = [store.Contig(*one[:3], *map(tuple, one[3:])) for one in before["reference"]]
-    return {contig.name: contig for contig in contigs}, before["not_selected"]
 
 
 def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequence[Source]) -> dict[str, Any]:
@@ -270,7 +265,7 @@ def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequ
         not_used = {text: tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}
         used, decomposed = tally.reasons[REASONS[USED]], tally.reasons["decomposed"]
         read = used + sum(not_used.values())
-        records.append(RecordCounts(calls.path.name, str(calls.frequencies), read, used, decomposed, not_used))
+        records.append(RecordCounts(calls.source.path.name, str(calls.frequencies), read, used, decomposed, not_used))
     names = {
         "vcf_name": {name: found.names[name] for name in contigs if name in found.names},
         "only_in_fasta": [name for name in contigs if name not in found.names] if vcfs else [],

@@ -1,13 +1,15 @@
-"""From the records of VCF files to the alleles that may enter a genome; every other record is counted by its reason.
+"""From the records of VCF files to alleles, and from these to variants; every other record is counted by its reason.
 
-Positions are counted through the whole genome, each contig from the next multiple of four, as ``sequence.npy`` has
-them, so that many contigs are one. Shape suffixes: N records, M their alternate alleles, B bases of these, A bases that
-an allele changes, V positions that vary, R runs of one contig, C contigs, 4 bases in the order A, C, G, T.
+The position of an allele is its slot in the whole genome, as `ProbabilisticGenome.slots` has them, so that many contigs
+are one. Shape suffixes: N records, M their alternate alleles, B bases of these, A bases that an allele changes, P
+positions of these, V positions that vary, R runs of one contig, C contigs, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -15,15 +17,17 @@ import numpy.typing as npt
 import polars as pl
 
 from mutbert import alphabet
-from mutbert.arrays import Bool, Float64, Int64, UInt8, list_ranges
+from mutbert.arrays import Bool, Float64, Int64, UInt8, UInt16, list_ranges
 from mutbert.errors import InputError
-from mutbert.genome.format import BASES_PER_BYTE, Contig
+from mutbert.genome.format import float_to_fixed
 from mutbert.genome.vcf import Frequencies, Region, read_records
-from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from mutbert.genome.sources import Source
+    from mutbert.genome.store import ProbabilisticGenome
 
 ANY_FILTER: Final = "any"
 """Stands for every FILTER."""
@@ -42,6 +46,10 @@ NO_CONTIG, NOT_SELECTED, FILTERED, NO_ALTERNATE, SYMBOLIC, OVERLAPPING, INDEL, S
 NO_FREQUENCY, UNKNOWN_REFERENCE, OUTSIDE, MISMATCH, DUPLICATE, CONFLICT, TOO_RARE, USED = range(9, 17)
 
 SUM_TOLERANCE: Final = 1e-3  # by rounding, the alternates of a position may sum to so much above 1
+_MERGED_AT_ONCE: Final = 1 << 17  # merging takes some two hundred bytes an allele
+# A decimal that equals the minimum is not above it in float32, and neither is a sum of three; the next of 6 digits is.
+_ROUNDING: Final = 2.0**-23
+_MIX: Final = -7046029254386353131  # odd, so that different alleles of one base have different products
 _MULTIPLIER: Final = 6364136223846793005  # of a polynomial hash of 64 bits
 _UPPER: Final = np.uint8(0xDF)
 _OTHER: Final = 255
@@ -60,22 +68,19 @@ ALLELE: Final = np.dtype(
 )
 
 
-class Tally(NamedTuple):
+@dataclass
+class Tally:
     """What became of a file's records."""
 
-    reasons: Counter[str]  # also of those "compared", "mismatched" and "decomposed"
-    contigs: Counter[str]
-    mismatches: Counter[str]  # descriptions of records whose REF differs
+    reasons: Counter[str] = field(default_factory=Counter)  # also of those "compared", "mismatched" and "decomposed"
+    contigs: Counter[str] = field(default_factory=Counter)
+    mismatches: Counter[str] = field(default_factory=Counter)  # where REF differs, the first of each block
 
-    @classmethod
-    def of(cls, *counts: Mapping[str, int]) -> Tally:
-        """Return a new tally, empty or of what JSON holds of one."""
-        return cls(*map(Counter, counts or ({}, {}, {})))
-
-    def add(self, other: Tally) -> None:
-        """Add another tally of the same file."""
-        for counts, more in zip(self, other, strict=True):
-            counts.update(more)
+    def add(self, reasons: Mapping[str, int], contigs: Mapping[str, int], mismatches: Mapping[str, int]) -> None:
+        """Add the counts of another tally of the same file."""
+        self.reasons.update(reasons)
+        self.contigs.update(contigs)
+        self.mismatches.update(mismatches)
 
     def count_stages(self, stage_N: UInt8) -> None:
         """Count records by how far they came."""
@@ -85,99 +90,46 @@ class Tally(NamedTuple):
 class Calls(NamedTuple):
     """A VCF file and how it is read."""
 
-    path: Path
-    prefix: str  # of its contigs' names in the genome
+    source: Source
     frequencies: Frequencies
     filters: Collection[str]
 
-    def check_assembly(self, tally: Tally, share: float) -> None:
-        """Raise where REF differs in more than a share of the records; one may be wrong by itself."""
-        mismatched, compared = tally.reasons["mismatched"], tally.reasons["compared"]
-        if mismatched > max(1, share * compared):
-            raise InputError(
-                f"{self.path}: REF differs from the FASTA in {mismatched:,} of {compared:,} records "
-                f"({mismatched / compared:.1%}), first at {next(iter(tally.mismatches))}; it was called on another "
-                "assembly: use the FASTA of that one"
-            )
-
-
-class Reference:
-    """The sequences of a genome, to look single bases up; `not_selected` are contigs of the FASTA that it left out."""
-
-    def __init__(
-        self, contigs: Mapping[str, Contig], arrays: Mapping[str, Any], not_selected: Collection[str] = ()
-    ) -> None:
-        self.names, self._sequence, ambiguity = list(contigs), arrays["sequence.npy"], arrays["ambiguity.npy"]
-        self._selected, self.not_selected = ContigNames(contigs), ContigNames(not_selected)
-        self._number = {name: number for number, name in enumerate(contigs)}
-        self.start_C: Int64 = np.array([one.offset for one in contigs.values()], dtype=np.int64) * BASES_PER_BYTE
-        self.length_C: Int64 = np.array([one.length for one in contigs.values()], dtype=np.int64)
-        contig, row = list_ranges(*np.array([one.ambiguity for one in contigs.values()], np.int64).reshape(-1, 2).T)
-        runs = ambiguity[row]
-        self._run_start = runs["start"] + self.start_C[contig]
-        self._run_end, self._run_code = self._run_start + runs["length"], runs["code"]
-
-    def find(self, calls: Calls, name: str) -> int:
-        """Return the number of a file's contig; -2 where it was not selected, -1 where there is none."""
-        full = f"{calls.prefix}.{name}" if calls.prefix else name
-        found = self._selected.find(full)
-        return self._number[found] if found is not None else -1 - (self.not_selected.find(full) is not None)
-
-    def contig_of(self, position_A: Int64) -> Int64:
-        """Return the numbers of the contigs of positions of the genome."""
-        return np.searchsorted(self.start_C, position_A, side="right") - 1
-
-    def codes_at(self, position_A: Int64) -> UInt8:
-        """Return the base codes at positions of the genome."""
-        shift_A = (position_A % BASES_PER_BYTE * 2).astype(np.uint8)
-        code_A: UInt8 = (self._sequence[position_A // BASES_PER_BYTE] >> shift_A) & np.uint8(3)
-        if len(self._run_start):
-            run_A = np.searchsorted(self._run_start, position_A, side="right") - 1
-            inside_A = (run_A >= 0) & (position_A < self._run_end[run_A])
-            code_A[inside_A] = self._run_code[run_A[inside_A]]
-        return code_A
-
 
 def read_alleles(
-    calls: Calls, reference: Reference, tally: Tally, regions: list[Region] | None
+    calls: Calls,
+    genome: ProbabilisticGenome,
+    find: Callable[[str], int],
+    tally: Tally,
+    regions: list[Region] | None,
 ) -> Iterator[tuple[int, Alleles]]:
-    """Yield the number of records and the alleles that agree with the reference, piece by piece of a file.
+    """Yield the number of records and the alleles that agree with the reference, block by block of a file.
 
-    The records without such an allele are counted in `tally`.
+    `find` returns the number of the file's contig, or a negative one where it is not in the genome: -1 less the reason.
+    Records without an allele that agrees are counted in `tally`.
     """
     fields = [f"INFO/{name}" for name in calls.frequencies.fields]
-    numbers: dict[str, int] = {}
-    last, last_position = "", -1
-    for records in read_records(calls.path, fields, region=regions, samples=calls.frequencies.samples):
-        runs = records["contig"].rle()
-        names, count_R = runs.struct.field("value").to_list(), runs.struct.field("len").to_numpy()
-        is_same = names[0] == last
-        unsorted = []
-        for name in names[is_same:]:
-            contig = reference.find(calls, name)
-            unsorted += [f"contig {name} comes again after others"] * (name in numbers)
-            others = [other for other, number in numbers.items() if number == contig >= 0 and other != name]
-            if others:
-                raise InputError(
-                    f"{calls.path}: contigs {others[0]} and {name} are both {reference.names[contig]} of the FASTA; "
-                    "rename or remove one"
-                )
-            numbers[name] = contig
-        position_N = records["position"].to_numpy()
-        step_N = np.diff(position_N, prepend=last_position)
-        step_N[(np.cumsum(count_R) - count_R)[is_same:]] = 0
-        if step_N.min() < 0:
-            wrong = int(np.argmax(step_N < 0))
-            unsorted.append(f"{records['contig'][wrong]}:{position_N[wrong] + 1} comes after a later position")
-        if unsorted:
-            raise InputError(f"{calls.path}: {unsorted[0]}; sort the file with 'bcftools sort' and index it anew")
-        last, last_position = names[-1], position_N[-1]
-        tally.contigs.update(dict(zip(names, count_R.tolist(), strict=True)))
-        contig_N = np.repeat([numbers[name] for name in names], count_R)
-        yield len(records), _find_alleles(calls, records, contig_N, reference, tally)
+    last_contig, last_position = -1, -1
+    for records in read_records(calls.source.path, fields, region=regions, samples=calls.frequencies.samples):
+        runs = records["contig"].rle().struct.unnest()
+        names, count_R = runs["value"].to_list(), runs["len"].to_numpy()
+        for name, number in zip(names, count_R.tolist(), strict=True):
+            tally.contigs[name] += number
+        contig_N, position_N = np.repeat([find(name) for name in names], count_R), records["position"].to_numpy()
+        is_same_N = (np.diff(contig_N, prepend=last_contig) == 0) & (contig_N >= 0)
+        back = np.flatnonzero(is_same_N & (np.diff(position_N, prepend=last_position) < 0))
+        if len(back):
+            place = f"{records['contig'][int(back[0])]}:{position_N[back[0]] + 1}"
+            raise InputError(
+                f"{calls.source.path}: {place} comes after a later position; sort the file with 'bcftools sort' and "
+                "index it anew"
+            )
+        last_contig, last_position = contig_N[-1], position_N[-1]
+        yield len(records), _find_alleles(calls, records, contig_N, genome, tally)
 
 
-def _find_alleles(calls: Calls, records: pl.DataFrame, contig_N: Int64, reference: Reference, tally: Tally) -> Alleles:
+def _find_alleles(
+    calls: Calls, records: pl.DataFrame, contig_N: Int64, genome: ProbabilisticGenome, tally: Tally
+) -> Alleles:
     """Return the alleles of records that agree with the reference, and tally the records without one."""
     filters = records["filter"].unique().to_list()
     passing = [one for one in filters if not {ANY_FILTER, *one.split(";")}.isdisjoint(calls.filters)]
@@ -192,30 +144,30 @@ def _find_alleles(calls: Calls, records: pl.DataFrame, contig_N: Int64, referenc
     stage_A[(stage_A == USED) & np.isnan(frequency_A)] = NO_FREQUENCY
 
     contig_A, position_A = contig_N[record_A], records["position"].to_numpy()[record_A] + offset_A
-    stage_A[(stage_A == USED) & ((position_A < 0) | (position_A >= reference.length_C[contig_A]))] = OUTSIDE
-    position_A += reference.start_C[contig_A]
+    first_C, length_C = genome.slots.T
+    stage_A[(stage_A == USED) & ((position_A < 0) | (position_A >= length_C[contig_A]))] = OUTSIDE
     inside = np.flatnonzero(stage_A == USED)
-    base = reference.codes_at(position_A[inside])
+    base = genome.bases_at(contig_A[inside], position_A[inside])
     is_known = base != alphabet.UNKNOWN
     stage_A[inside[~is_known]] = UNKNOWN_REFERENCE
     inside, base = inside[is_known], base[is_known]
-    differs = alphabet.DISTRIBUTIONS[base, before_A[inside]] == 0
-    stage_A[inside[differs]] = MISMATCH
-    for name, some in (("compared", inside), ("mismatched", inside[differs])):
+    differing = inside[alphabet.DISTRIBUTIONS[base, before_A[inside]] == 0]
+    stage_A[differing] = MISMATCH
+    for name, some in (("compared", inside), ("mismatched", differing)):
         tally.reasons[name] += int(np.count_nonzero(np.diff(record_A[some], prepend=-1)))
-    if np.any(differs) and not tally.mismatches:
-        at = inside[np.argmax(differs)]
-        contig, place = records["contig"][int(record_A[at])], position_A[at] - reference.start_C[contig_A[at]] + 1
-        letters = alphabet.BASES[before_A[at]], alphabet.IUPAC[base[np.argmax(differs)]]
-        tally.mismatches[f"{contig}:{place} where REF is {letters[0]} and the FASTA has {letters[1]}"] = 1
+    if len(differing):
+        contig, position = records["contig"][int(record_A[differing[0]])], position_A[differing[0]] + 1
+        tally.mismatches[f"{contig}:{position}"] += 1
     stage_N = np.where(contig_N < 0, -1 - contig_N, FILTERED).astype(np.uint8)
     stage_N[is_passing_N] = 0
     np.maximum.at(stage_N, record_M, stage_M)
     np.maximum.at(stage_N, record_A, stage_A)
     tally.count_stages(stage_N[stage_N != USED])
     used = np.flatnonzero(stage_A == USED)
-    columns = [column[used] for column in (position_A, whole_A, frequency_A, before_A, after_A, record_A)]
-    return np.rec.fromarrays([*columns[:-1], np.diff(columns[-1], prepend=-1) != 0], dtype=ALLELE).view(np.ndarray)
+    position_A += first_C[contig_A]
+    columns = [column[used] for column in (position_A, whole_A, frequency_A, before_A, after_A)]
+    is_first_A = np.diff(record_A[used], prepend=-1) != 0
+    return np.rec.fromarrays([*columns, is_first_A], dtype=ALLELE).view(np.ndarray)
 
 
 def _split_alternates(
@@ -292,7 +244,79 @@ def _check_frequencies(
         record = records.row(int(wrong[0]), named=True)
         values = ", ".join(f"{field}={record[f'INFO/{field}']}" for field in calls.frequencies.fields)
         raise InputError(
-            f"{calls.path}: {record['contig']}:{record['position'] + 1}: {values} is not a frequency from 0 to 1 for "
-            "each alternate allele, with a sum of at most 1; mend or remove the record, or choose another field with "
-            "--frequency-field"
+            f"{calls.source.path}: {record['contig']}:{record['position'] + 1}: {values} is not a frequency from 0 to "
+            "1 for each alternate allele, with a sum of at most 1; correct or remove the record, or choose another "
+            "field with --frequency-field"
         )
+
+
+def merge_alleles(
+    files: Sequence[Sequence[Path]], genome: ProbabilisticGenome, min_frequency: float
+) -> tuple[Int64, UInt16, list[Tally]]:
+    """Return slots and frequencies that are kept of the alleles of each file, and what became of its records."""
+    arrays = [[np.zeros(0, ALLELE), *map(np.load, paths)] for paths in files]
+    end_F = np.cumsum([sum(map(len, pieces)) for pieces in arrays])
+    alleles = np.concatenate([np.zeros(0, ALLELE), *chain(*arrays)])
+    del arrays
+    is_first_A, is_part_A = alleles["is_first"].copy(), alleles["whole"] != 0
+    order_A = np.argsort(alleles["position"], kind="stable")
+    alleles, stage_A = alleles[order_A], np.empty(len(order_A), dtype=np.uint8)
+    # A piece begins with the first allele of a position.
+    begins = np.searchsorted(alleles["position"], alleles["position"][::_MERGED_AT_ONCE])
+    positions, rows = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.uint16)]
+    for begin, end in pairwise(np.unique([*begins, len(order_A)])):
+        position_V, row_V4, stage_A[order_A[begin:end]] = _merge_piece(alleles[begin:end], genome, min_frequency)
+        positions.append(position_V)
+        rows.append(row_V4)
+    tallies = [Tally() for _ in files]
+    for tally, (start, end) in zip(tallies, pairwise([0, *end_F]), strict=True):
+        stage, first = stage_A[start:end], np.flatnonzero(is_first_A[start:end])
+        if len(first):
+            tally.count_stages(np.maximum.reduceat(stage, first))
+            is_decomposed_N = np.logical_or.reduceat((stage == USED) & is_part_A[start:end], first)
+            tally.reasons["decomposed"] = int(is_decomposed_N.sum())
+    return np.concatenate(positions), np.concatenate(rows), tallies
+
+
+def _merge_piece(alleles: Alleles, genome: ProbabilisticGenome, min_frequency: float) -> tuple[Int64, UInt16, UInt8]:
+    """Return slots and frequencies of alleles whose positions ascend, and how far each of them came.
+
+    Of equal alleles the first counts, and the first at a position is the one whose reference base holds.
+    """
+    position_A, whole_A, frequency_A, before_A, after_A = (
+        alleles[name].copy() for name in ("position", "whole", "frequency", "before", "after")
+    )
+    is_new_position_A = np.diff(position_A, prepend=-1) != 0
+    first_P, site_A = np.flatnonzero(is_new_position_A), np.cumsum(is_new_position_A) - 1
+    reference_P, equal_A = before_A[first_P], np.arange(len(site_A))
+    # Only alleles that share their position can be equal.
+    shared = np.flatnonzero((np.diff(first_P, append=len(site_A)) > 1)[site_A])
+    key_A = (position_A[shared] * 16 + before_A[shared] * 4 + after_A[shared]) * _MIX + whole_A[shared]
+    _, first, which = np.unique(key_A, return_index=True, return_inverse=True)
+    equal_A[shared] = shared[first[which]]
+    is_first_A = equal_A == np.arange(len(site_A))
+    agrees_A = (before_A == reference_P[site_A]) & (frequency_A == frequency_A[equal_A])
+    accepted_A = agrees_A & is_first_A
+
+    sum_P = np.bincount(site_A, weights=np.where(accepted_A, frequency_A, 0))
+    if len(wrong := np.flatnonzero(sum_P > 1 + SUM_TOLERANCE)):
+        slot_P = position_A[first_P[wrong]]
+        contig = genome.contig_at(slot_P)[0]
+        place = f"{list(genome.contigs)[contig]}:{slot_P[0] - genome.slots[contig, 0] + 1}"
+        raise InputError(
+            f"{place}: the alternate alleles of its records sum to {sum_P[wrong[0]]:.6g}, more than 1; correct or "
+            "remove a record"
+        )
+    kept_P = sum_P > min_frequency * (1 + _ROUNDING)
+    used_A = accepted_A & kept_P[site_A] & (frequency_A > 0)
+    stage_A = np.full(len(site_A), TOO_RARE, dtype=np.uint8)
+    stage_A[used_A], stage_A[~is_first_A], stage_A[~agrees_A] = USED, DUPLICATE, CONFLICT
+
+    # An allele of several nucleotides and one of a single may bring the same base.
+    base_A = (np.cumsum(kept_P) - 1)[site_A[used_A]] * 4 + after_A[used_A]
+    # Without any, `bincount` would return integers.
+    sum_B = np.bincount(base_A, frequency_A[used_A], 4 * np.count_nonzero(kept_P)).astype(float)
+    frequency_V4 = sum_B.reshape(-1, 4)
+    frequency_V4[np.arange(len(frequency_V4)), reference_P[kept_P]] = np.maximum(1 - sum_P[kept_P], 0)
+    frequency_V4 /= frequency_V4.sum(axis=1, keepdims=True)
+    return position_A[first_P[kept_P]], float_to_fixed(frequency_V4), stage_A
