@@ -44,7 +44,8 @@ def verify(
             ),
         )
         typer.echo()
-        print_table(("source", "kind", "checksum"), ((one.file, one.kind, one.status) for one in report.sources))
+        statuses = ((file, "same" if same else "different") for file, same in report.sources.items())
+        print_table(("source", "checksum"), statuses)
         typer.echo()
         if report.agrees:
             typer.echo(f"{report.path}: agrees with its sources")

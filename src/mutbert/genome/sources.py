@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from mutbert.errors import InputError
-from mutbert.files import check_input, sha256_of
-from mutbert.progress import progress_bar
+from mutbert.files import sha256_of
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 _PREFIXED: Final = re.compile(r"(?P<prefix>[A-Za-z0-9_-]+)=(?P<path>.+)")
 
@@ -96,33 +93,3 @@ def describe_samples(chosen: Sequence[str]) -> dict[str, Any]:
     """Return what a manifest keeps of chosen samples: their number and a checksum, not their names."""
     text = "\n".join(sorted(chosen)).encode("utf-8")
     return {"number": len(chosen), "sha256": hashlib.sha256(text).hexdigest()}
-
-
-@dataclass(frozen=True)
-class SourceCheck:
-    """A source beside the manifest's. No status is a difference by itself: the contents decide."""
-
-    kind: str  # "fasta" or "vcf"
-    file: str
-    status: str  # "same"; "different": another SHA-256, be it only packed anew; "not in the manifest"; "not given"
-
-
-def check_sources(
-    listed: Sequence[Mapping[str, Any]], fastas: Sequence[Source], vcfs: Sequence[Source], *, progress: bool
-) -> Iterator[SourceCheck]:
-    """Compare the given files with the manifest's, each with the one in its place."""
-    every = {"fasta": fastas, "vcf": vcfs}
-    for kind, given in every.items():
-        for source in given:
-            check_input(source.path, kind.upper())
-    total = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
-    with progress_bar("Comparing checksums", total, unit="bytes", show=progress) as advance:
-        for kind, given in every.items():
-            for source, entry in zip_longest(given, [entry for entry in listed if entry.get("kind") == kind]):
-                if source is None:
-                    yield SourceCheck(kind, str(entry["file"]), "not given")
-                elif entry is None:
-                    yield SourceCheck(kind, str(source.path), "not in the manifest")
-                else:
-                    is_same = source.describe(kind, advance)["sha256"] == entry["sha256"]
-                    yield SourceCheck(kind, str(source.path), "same" if is_same else "different")
