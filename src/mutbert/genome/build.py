@@ -16,10 +16,10 @@ from mutbert.files import atomic_directory, check_input, check_output, write_jso
 from mutbert.genome import format as store
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.population import Population
-from mutbert.genome.sources import Source, Sources, check_samples, describe_samples, parse_sources, read_samples
+from mutbert.genome.sources import FILTERS, Source, Sources, describe_samples, find_calls, parse_sources, read_samples
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.variants import ANY_FILTER, REASONS, USED, Calls
-from mutbert.genome.vcf import GENOTYPES, find_frequencies, older_index, read_header
+from mutbert.genome.variants import REASONS, USED
+from mutbert.genome.vcf import GENOTYPES, older_index
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 MIN_FREQUENCY: Final = 0.02
 """The published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452)."""
-
-FILTERS: Final = ("PASS", ".")
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ def build_genome(
     minimum = min_frequency if min_frequency is not None else MIN_FREQUENCY if sample is None else 0.0
     _check_options(output, fastas, vcfs, minimum, workers)
     chosen = _choose_samples(samples, population, sample, frequency_field, len(vcfs))
-    calls = _find_calls(vcfs, frequency_field, chosen, filters)
+    calls = find_calls(vcfs, frequency_field, chosen, filters)
     settings: dict[str, Any] = {
         "min_frequency": minimum,
         "frequency_field": GENOTYPES if chosen is not None else frequency_field,
@@ -125,21 +123,22 @@ def build_genome(
         "filter": list(filters),
         "samples": None if chosen is None else describe_samples(chosen),
     }
+    paths = [source.path for source in (*fastas, *vcfs)]
     is_finished = resume and (output / store.MANIFEST).exists()
     if not is_finished:
-        check_output(output, force=force, directory=True, inputs=[source.path for source in (*fastas, *vcfs)])
-    size = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
-    with progress_bar("Checksums", size, unit="bytes", show=progress) as advance:
+        check_output(output, force=force, directory=True, inputs=paths)
+    with progress_bar("Checksums", sum(path.stat().st_size for path in paths), unit="bytes", show=progress) as advance:
         sources = [one.describe("fasta", advance) for one in fastas] + [one.describe("vcf", advance) for one in vcfs]
     plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
-    if is_finished:
-        manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
-        if manifest["version"] == store.FORMAT_VERSION and all(manifest.get(key) == plan[key] for key in plan):
-            return _read_report(output, vcfs)
+    if is_finished and _is_of(output / store.MANIFEST, plan | {"version": store.FORMAT_VERSION}):
+        return _read_report(output, vcfs)
     work = output.with_name(f"{output.name}.partial") / "work"
     begun = resume and (work / "plan.json").exists()
-    if begun:
-        _check_plan(output, json.loads((work / "plan.json").read_text(encoding="utf-8")), plan)
+    if begun and not _is_of(work / "plan.json", plan):
+        raise InputError(
+            f"{output}: cannot be resumed, as its files, its settings or this program have changed; use the same as "
+            "before, or build without --resume"
+        )
     with atomic_directory(output, force=force, resume=begun, keep=lambda: any(work.glob("parts/[!.]*.npz"))) as folder:
         work.mkdir(exist_ok=True)
         write_json(work / "plan.json", plan, force=True)
@@ -153,6 +152,11 @@ def build_genome(
         store.write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
         shutil.rmtree(work)
     return _read_report(output, vcfs)
+
+
+def _is_of(path: Path, plan: Mapping[str, Any]) -> bool:
+    """Return whether a JSON file has what a plan has."""
+    return plan.items() <= dict(json.loads(path.read_text(encoding="utf-8"))).items()
 
 
 def _check_options(
@@ -194,26 +198,6 @@ def _choose_samples(
     return read_samples(Path(samples), population) if isinstance(samples, (str, Path)) else list(samples)
 
 
-def _find_calls(
-    vcfs: Sequence[Source], frequency_field: str, chosen: Sequence[str] | None, filters: Sequence[str]
-) -> list[Calls]:
-    """Return how each file is read, by what it declares."""
-    headers = {source: read_header(source.path) for source in vcfs}
-    if chosen is not None:
-        check_samples(chosen, {source.path: header.samples for source, header in headers.items()})
-    declared = {"PASS", ".", ANY_FILTER}.union(*(header.filters for header in headers.values()))
-    unknown = [name for name in filters if name not in declared]
-    if vcfs and (unknown or not filters):
-        raise InputError(
-            f"{names_text(str(source.path) for source in vcfs)}: no header declares the FILTER {names_text(unknown)}; "
-            f"there are {names_text(sorted(declared), 30)}"
-        )
-    return [
-        Calls(source, find_frequencies(source.path, header, frequency_field, chosen), filters)
-        for source, header in headers.items()
-    ]
-
-
 def _write_reference(
     folder: Path, fastas: Sequence[Source], wanted: Sequence[str] | None, *, progress: bool
 ) -> tuple[dict[str, store.Contig], list[str]]:
@@ -245,27 +229,13 @@ def _write_reference(
     return contigs, not_selected
 
 
-def _check_plan(output: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise where an unfinished build was begun with other input."""
-    changed = [key for key in ("created_by", "settings") if before[key] != now[key]]
-    changes = [f"its {key} were {before[key]} and are {now[key]}" for key in changed]
-    if before["sources"] != now["sources"]:
-        new = [source["file"] for source in now["sources"] if source not in before["sources"]]
-        changes.append(f"{new[0]} has changed" if new else "it was begun with other files")
-    if changes:
-        raise InputError(
-            f"{output}: cannot be resumed, as {changes[0]}; use the same as before, or build without --resume"
-        )
-
-
 def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequence[Source]) -> dict[str, Any]:
     """Return what the manifest holds of what became of the records; nothing depends on when or where it was built."""
     records = []
     for calls, tally in zip(found.calls, found.tallies, strict=True):
-        not_used = {text: tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}
-        used, decomposed = tally.reasons[REASONS[USED]], tally.reasons["decomposed"]
-        read = used + sum(not_used.values())
-        records.append(RecordCounts(calls.source.path.name, str(calls.frequencies), read, used, decomposed, not_used))
+        counts = {text: tally.reasons[text] for text in REASONS if tally.reasons[text]}
+        read, used, decomposed = sum(counts.values()), counts.pop(REASONS[USED], 0), tally.reasons["decomposed"]
+        records.append(RecordCounts(calls.source.path.name, str(calls.frequencies), read, used, decomposed, counts))
     names = {
         "vcf_name": {name: found.names[name] for name in contigs if name in found.names},
         "only_in_fasta": [name for name in contigs if name not in found.names] if vcfs else [],

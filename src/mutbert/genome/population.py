@@ -21,9 +21,9 @@ import numpy as np
 
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, write_json
-from mutbert.genome.sources import Source, check_samples
-from mutbert.genome.variants import REASONS, Calls, Tally, merge_alleles, read_alleles
-from mutbert.genome.vcf import GENOTYPES, Region, count_by_index, find_frequencies, read_header
+from mutbert.genome.sources import FILTERS, Calls, Source, find_calls
+from mutbert.genome.variants import REASONS, Tally, merge_alleles, read_alleles
+from mutbert.genome.vcf import GENOTYPES, Region, count_by_index
 from mutbert.progress import Advance, progress_bar
 from mutbert.regions import ContigNames, names_text
 
@@ -267,9 +267,7 @@ def read_person(
 
     Where the two chromosomes differ, each has half. Of contigs other than `contigs`, an indexed file is not read.
     """
-    header = read_header(vcf)
-    check_samples([sample], {vcf: header.samples})
-    calls = Calls(Source(vcf), find_frequencies(vcf, header, GENOTYPES, [sample]), ("PASS", "."))
+    (calls,) = find_calls([Source(vcf)], GENOTYPES, [sample], FILTERS)
     wanted = {name: contig for name, contig in genome.contigs.items() if contigs is None or name in contigs}
     with TemporaryDirectory(prefix="mutbert-person-") as folder:
         found = Population(

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
+from mutbert.genome.vcf import Frequencies, find_frequencies, read_header
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
+FILTERS: Final = ("PASS", ".")
+ANY_FILTER: Final = "any"
+"""Stands for every FILTER."""
 _PREFIXED: Final = re.compile(r"(?P<prefix>[A-Za-z0-9_-]+)=(?P<path>.+)")
 
 
@@ -35,19 +39,26 @@ class Source(NamedTuple):
         return described | ({"prefix": self.prefix} if self.prefix else {})
 
 
-Sources: TypeAlias = "str | Path | Source | Sequence[str | Path | Source]"
+class Calls(NamedTuple):
+    """A VCF file and how it is read."""
+
+    source: Source
+    frequencies: Frequencies
+    filters: Collection[str]
+
+
+Sources: TypeAlias = "str | Path | Sequence[str | Path]"
 
 
 def parse_sources(given: Sources) -> list[Source]:
     """Return one or many of ``FILE`` or ``PREFIX=FILE``; a file that exists under the whole text is that file."""
     sources: list[Source] = []
-    for one in [given] if isinstance(given, (str, Path, Source)) else given:
-        if not isinstance(one, Source):
-            parts = None if Path(one).exists() else _PREFIXED.fullmatch(str(one))
-            one = Source(Path(one)) if parts is None else Source(Path(parts["path"]), parts["prefix"])
-        if one in sources:
-            raise InputError(f"{one.path}: comes twice; name each file once")
-        sources.append(one)
+    for one in [given] if isinstance(given, (str, Path)) else given:
+        parts = None if Path(one).exists() else _PREFIXED.fullmatch(str(one))
+        sources.append(Source(Path(one)) if parts is None else Source(Path(parts["path"]), parts["prefix"]))
+    for source, number in Counter(sources).items():
+        if number > 1:
+            raise InputError(f"{source.path}: comes twice; name each file once")
     return sources
 
 
@@ -58,38 +69,44 @@ def read_samples(path: Path, population: str | None = None) -> list[str]:
     with ``#`` are left out, and a panel's first line where it begins with ``sample``.
     """
     try:
-        rows = [
-            line.split() for line in path.read_text(encoding="utf-8").splitlines() if line[:1] != "#" and line.strip()
-        ]
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise InputError(f"{path}: cannot be read as a list of samples ({reason}); check the path") from None
+        raise InputError(f"{path}: cannot be read as a list of samples ({error}); check the path") from None
+    rows = [line.split() for line in lines if line.strip() and line[0] != "#"]
     if rows and rows[0][0].lower() == "sample" and len(rows[0]) > 1:
         del rows[0]
     names = [row[0] for row in rows if population is None or population in row[1:]]
-    if rows and not names:
-        populations = dict.fromkeys(word for row in rows for word in row[1:])
-        raise InputError(f"{path}: no sample of population {population}; there are {names_text(populations, 30)}")
     if not names:
-        raise InputError(f"{path}: names no sample; write one name a line")
+        known = dict.fromkeys(word for row in rows for word in row[1:])
+        wanted = f"no sample of population {population}; there are {names_text(known, 30)}"
+        raise InputError(f"{path}: {wanted if rows else 'names no sample; write one name a line'}")
     if twice := [name for name, number in Counter(names).items() if number > 1]:
         raise InputError(f"{path}: sample {twice[0]} comes twice; remove one of the lines")
     return names
 
 
-def check_samples(chosen: Sequence[str], available: Mapping[Path, Collection[str]]) -> None:
-    """Raise for samples that no file has, and for files that have none of them: chromosome Y's may have only men."""
-    known = set().union(*available.values())
-    if unknown := [name for name in chosen if name not in known]:
-        raise InputError(
-            f"{names_text(map(str, available))}: no sample {names_text(unknown)}; there are {names_text(sorted(known))}"
-        )
-    for path, names in available.items():
-        if not set(chosen) & set(names):
-            raise InputError(f"{path}: has none of the chosen samples; leave the file out or choose others")
+def find_calls(
+    vcfs: Sequence[Source], frequency_field: str, samples: Sequence[str] | None, filters: Collection[str]
+) -> list[Calls]:
+    """Return how each file is read, by what it declares; raise where it lacks the field, the samples or the filters."""
+    headers = {source: read_header(source.path) for source in vcfs}
+    paths = names_text(str(source.path) for source in vcfs)
+    known = set[str]().union(*(header.samples for header in headers.values()))
+    if unknown := [name for name in samples or () if name not in known]:
+        raise InputError(f"{paths}: no sample {names_text(unknown)}; there are {names_text(sorted(known))}")
+    declared = {"PASS", ".", ANY_FILTER}.union(*(header.filters for header in headers.values()))
+    unknown = [name for name in filters if name not in declared]
+    if vcfs and (unknown or not filters):
+        there = names_text(sorted(declared), 30)
+        raise InputError(f"{paths}: no header declares the FILTER {names_text(unknown)}; there are {there}")
+    calls = []
+    for source, header in headers.items():
+        if samples is not None and set(samples).isdisjoint(header.samples):  # chromosome Y may have men alone
+            raise InputError(f"{source.path}: has none of the chosen samples; leave the file out or choose others")
+        calls.append(Calls(source, find_frequencies(source.path, header, frequency_field, samples), filters))
+    return calls
 
 
 def describe_samples(chosen: Sequence[str]) -> dict[str, Any]:
     """Return what a manifest keeps of chosen samples: their number and a checksum, not their names."""
-    text = "\n".join(sorted(chosen)).encode("utf-8")
-    return {"number": len(chosen), "sha256": hashlib.sha256(text).hexdigest()}
+    return {"number": len(chosen), "sha256": hashlib.sha256("\n".join(sorted(chosen)).encode()).hexdigest()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import chain, pairwise
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +20,15 @@ from mutbert import alphabet
 from mutbert.arrays import Bool, Float64, Int64, UInt8, UInt16, list_ranges
 from mutbert.errors import InputError
 from mutbert.genome.format import float_to_fixed
+from mutbert.genome.sources import ANY_FILTER
 from mutbert.genome.vcf import Frequencies, Region, read_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from mutbert.genome.sources import Source
+    from mutbert.genome.sources import Calls
     from mutbert.genome.store import ProbabilisticGenome
-
-ANY_FILTER: Final = "any"
-"""Stands for every FILTER."""
 
 Alleles: TypeAlias = npt.NDArray[Any]  # of `ALLELE`
 
@@ -85,14 +83,6 @@ class Tally:
     def count_stages(self, stage_N: UInt8) -> None:
         """Count records by how far they came."""
         self.reasons.update(dict(zip(REASONS, np.bincount(stage_N, minlength=len(REASONS)).tolist(), strict=True)))
-
-
-class Calls(NamedTuple):
-    """A VCF file and how it is read."""
-
-    source: Source
-    frequencies: Frequencies
-    filters: Collection[str]
 
 
 def read_alleles(

@@ -22,9 +22,18 @@ from mutbert.errors import InputError
 from mutbert.files import sha256_of
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.format import FREQUENCY_ONE
-from mutbert.genome.sources import Source, Sources, check_samples, describe_samples, parse_sources, read_samples
+from mutbert.genome.sources import (
+    FILTERS,
+    Calls,
+    Source,
+    Sources,
+    describe_samples,
+    find_calls,
+    parse_sources,
+    read_samples,
+)
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.vcf import Frequencies, count_genotypes, find_frequencies, read_header, read_records
+from mutbert.genome.vcf import count_genotypes, read_records
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames
 
@@ -109,8 +118,10 @@ def verify_genome(
     if not settings:
         raise InputError(f"{store.path}: has no settings of a build; verify a genome of 'mutbert genome build'")
     people = [sample] if sample else None if samples is None else read_samples(Path(samples), population)
-    files = _find_files(store.path, vcfs, settings, people)
-    filters = {*settings.get("filter", ["PASS", "."])}
+    if (None if people is None else describe_samples(people)) != settings.get("samples"):
+        remedy = "use the same --samples, --population or --sample, or none, as when it was built"
+        raise InputError(f"{store.path}: was built from other samples; {remedy}")
+    files = find_calls(vcfs, settings["frequency_field"], people, settings.get("filter", FILTERS))
     names = [source.name(name) for source in fastas for name, *_ in read_fasta(source.path)]
     wanted = ContigNames(names if settings["contigs"] is None else settings["contigs"])
     selected = ContigNames(name for name in names if wanted.find(name) is not None)
@@ -119,7 +130,7 @@ def verify_genome(
     parts, counts, lengths = defaultdict[str, list[Path]](list), Counter[str](), dict[str, int]()
     with tempfile.TemporaryDirectory(prefix="mutbert-verify-") as folder:
         with progress_bar("Reading the variants", None, unit="records", show=progress and bool(vcfs)) as advance:
-            for name, records in _read_records(files, selected, filters, counts):
+            for name, records in _read_records(files, selected, counts):
                 parts[name].append(Path(folder, f"{sum(map(len, parts.values()))}"))
                 records.write_ipc(parts[name][-1])
                 advance(len(records))
@@ -144,20 +155,6 @@ def verify_genome(
     return report
 
 
-def _find_files(
-    path: Path, vcfs: Sequence[Source], settings: Mapping[str, Any], people: Sequence[str] | None
-) -> list[tuple[Source, Frequencies]]:
-    """Return where each VCF file has its frequencies; raise where the samples are not those of the build."""
-    if (None if people is None else describe_samples(people)) != settings.get("samples"):
-        remedy = "use the same --samples, --population or --sample, or none, as when it was built"
-        raise InputError(f"{path}: was built from other samples; {remedy}")
-    headers = {source: read_header(source.path) for source in vcfs}
-    if people is not None:
-        check_samples(people, {source.path: header.samples for source, header in headers.items()})
-    wanted = settings["frequency_field"]
-    return [(one, find_frequencies(one.path, header, wanted, people)) for one, header in headers.items()]
-
-
 def _read_letters(fastas: Sequence[Source], selected: ContigNames) -> Iterator[tuple[str, UInt8]]:
     """Yield the name and letters (L,) of each contig that is selected, as they are in the FASTA, but for U."""
     for source in fastas:
@@ -169,14 +166,14 @@ def _read_letters(fastas: Sequence[Source], selected: ContigNames) -> Iterator[t
 
 
 def _read_records(
-    files: Sequence[tuple[Source, Frequencies]], selected: ContigNames, filters: set[str], counts: Counter[str]
+    files: Sequence[Calls], selected: ContigNames, counts: Counter[str]
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the records (`_RECORD`) that pass, by contigs that are selected, and count all."""
-    for number, (source, found) in enumerate(files):
+    for number, (source, found, filters) in enumerate(files):
         fields, read = [f"INFO/{name}" for name in found.fields], _WHAT.format(number + 1, "read")
         below = fields[1] if len(fields) > 1 else pl.lit("1")
         for records in read_records(source.path, fields if found.samples is None else ["GT"], samples=found.samples):
-            passing = [one for one in records["filter"].unique() if filters & {"any", *one.split(";")}]
+            passing = [one for one in records["filter"].unique() if {*filters} & {"any", *one.split(";")}]
             records = records if found.samples is None else count_genotypes(records)
             records = records.with_row_index("record", counts[read])
             counts[read] += len(records)
