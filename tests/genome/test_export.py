@@ -223,7 +223,7 @@ def test_a_reference_alone_makes_empty_tables(tmp_path, genome):
 @pytest.mark.parametrize(
     ("name", "kind", "options", "message"),
     [
-        ("x.fa", None, {}, "its suffix does not say what to write; give --as with one of reference, consensus"),
+        ("x.fa", None, {}, "there is no kind 'fa'; give --as with one of reference, consensus"),
         ("x.fa", "genbank", {}, "there is no kind 'genbank'; give --as with one of reference, consensus"),
         ("x.tsv", "parquet", {}, "its suffix is not that of parquet"),
         ("x.parquet.gz", None, {}, "its suffix is not that of parquet"),

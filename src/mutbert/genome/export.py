@@ -22,7 +22,7 @@ from mutbert.regions import Region, merge_regions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from mutbert.arrays import UInt8
+    from mutbert.arrays import Float64, UInt8
     from mutbert.progress import Advance
 
     Piece = tuple[str, str, int, int]  # what goes before it, contig, start, end
@@ -61,14 +61,9 @@ def export_genome(
 ) -> ExportReport:
     """Write a probabilistic genome, or regions of it, in an open format.
 
-    - ``reference``: FASTA of the reference as it was, IUPAC codes and N included.
-    - ``consensus``: FASTA; where the genome varies, the most frequent base, of equal ones the reference's or the first.
-    - ``iupac``: FASTA; where the genome varies, the IUPAC code of the bases of at least `min_frequency`, if any.
-    - ``bed``: the 12 columns of BED, with the name ``A>G,T`` and as the score 1,000 times the share of bases other than
-      the reference's; then the frequencies of A, C, G, T.
-    - ``tsv`` and ``parquet``: contig, position (1-based in TSV, 0-based in Parquet), reference, A, C, G, T.
-
-    Frequencies count as equal, or as the minimum, within the 1/65535 to which a store keeps them.
+    FASTA has the ``reference``, the ``consensus`` (the most frequent base where the genome varies) or the ``iupac``
+    codes of the bases that occur there. Tables have a row for each position that varies: ``bed`` with the 12 columns of
+    BED before the frequencies, ``tsv`` (1-based) and ``parquet`` (0-based). ``docs/genome.md`` has all details.
 
     Parameters
     ----------
@@ -88,22 +83,15 @@ def export_genome(
     -------
     ExportReport
         What was written.
-
-    Raises
-    ------
-    InputError
-        When the store, the output, the kind or a region cannot be used.
-    MissingExtraError
-        When Parquet is wanted and pyarrow is not installed.
     """
     output = Path(output)
-    kind = _kind_of(output, kind)
+    kind = _find_kind(output, kind)
     if kind == "parquet" and find_spec("pyarrow") is None:
         raise MissingExtraError("pyarrow", "export")
     if not 0 <= min_frequency <= 1:
         raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
-    for option, is_given, kinds in (("minimum frequency", min_frequency, ["iupac"]), ("soft mask", soft_mask, _FASTA)):
-        if is_given and kind not in kinds:
+    for option, is_set, kinds in (("minimum frequency", min_frequency, ["iupac"]), ("soft mask", soft_mask, _FASTA)):
+        if is_set and kind not in kinds:
             raise InputError(f"{option}: is for {', '.join(kinds)} alone; leave it out for {kind}")
     check_output(output, force=force, inputs=[genome.path if isinstance(genome, ProbabilisticGenome) else genome])
     if not isinstance(genome, ProbabilisticGenome):
@@ -111,10 +99,10 @@ def export_genome(
     if soft_mask and genome.manifest.get("version") == 1:
         raise InputError(f"{genome.path}: is of format version 1, which keeps no soft mask; build it again")
     lengths = genome.lengths
-    if regions is not None and not regions:
-        raise InputError(f"{genome.path}: no region was given; give at least one, or leave them out for all")
     # The same region twice would be two records of one name; a Region is validated as its text is.
     chosen = list(dict.fromkeys(Region.parse(str(one), lengths) for one in (lengths if regions is None else regions)))
+    if not chosen:
+        raise InputError(f"{genome.path}: no region was given; give at least one, or leave them out for all")
     if kind in TABLE_KINDS:
         chosen = merge_regions(chosen, genome.contigs)
     bases, variants, changed = sum(map(len, chosen)), 0, 0
@@ -135,15 +123,14 @@ def export_genome(
     return ExportReport(output, kind, len(chosen), bases, variants, changed)
 
 
-def _kind_of(output: Path, kind: str | None) -> str:
+def _find_kind(output: Path, kind: str | None) -> str:
     """Return the wanted kind, or that of the suffix, with which it has to agree."""
-    suffix = Path(output.stem).suffix if output.suffix == ".gz" else output.suffix
-    by_suffix = suffix[1:] if suffix[1:] in TABLE_KINDS else None
+    suffix = output.name.removesuffix(".gz").rpartition(".")[2]
+    by_suffix = suffix if suffix in TABLE_KINDS else None
     chosen = kind or by_suffix
     if chosen not in KINDS:
-        what = "its suffix does not say what to write" if chosen is None else f"there is no kind {kind!r}"
-        raise InputError(f"{output}: {what}; give --as with one of {', '.join(KINDS)}")
-    is_other = by_suffix not in {None, chosen} or (suffix in {".fa", ".fasta", ".fna"} and chosen in TABLE_KINDS)
+        raise InputError(f"{output}: there is no kind {kind or suffix!r}; give --as with one of {', '.join(KINDS)}")
+    is_other = by_suffix not in {None, chosen} or (suffix in {"fa", "fasta", "fna"} and chosen in TABLE_KINDS)
     if is_other or (chosen == "parquet" and output.suffix == ".gz"):
         raise InputError(f"{output}: its suffix is not that of {chosen}; choose another name or another kind")
     return chosen
@@ -177,7 +164,7 @@ def _letters(variants: Variants, kind: str, min_frequency: float) -> UInt8:
     """Return the base code to write at each position that varies, (V,)."""
     if kind == "reference":
         return variants.reference
-    fixed_V4 = np.rint(variants.frequency * np.float64(FREQUENCY_ONE))
+    fixed_V4 = _fixed(variants)
     # Equal frequencies may be stored one unit apart: half and half are 32768 and 32767.
     is_most_V4 = fixed_V4 >= fixed_V4.max(axis=1, keepdims=True) - 1
     reference_V = np.minimum(variants.reference, 3)
@@ -195,19 +182,24 @@ def _frames(genome: ProbabilisticGenome, pieces: Iterable[Piece]) -> Iterator[pl
     letters = pl.Series(list(alphabet.IUPAC))
     for _, contig, start, end in pieces:
         found = genome.variants(contig, start, end)
-        frequency_V4 = np.rint(found.frequency * np.float64(FREQUENCY_ONE)) / FREQUENCY_ONE
-        columns = {"position": found.position, "reference": letters[found.reference]}
-        columns |= zip(alphabet.BASES, frequency_V4.T, strict=True)
+        frequencies = dict(zip(alphabet.BASES, _fixed(found).T / FREQUENCY_ONE, strict=True))
+        columns = {"position": found.position, "reference": letters[found.reference], **frequencies}
         yield pl.DataFrame(columns).select(pl.lit(contig).alias("contig"), pl.all())
+
+
+def _fixed(variants: Variants) -> Float64:
+    """Return the frequencies in units of 1/65535, (V, 4)."""
+    return np.rint(variants.frequency * np.float64(FREQUENCY_ONE))
 
 
 def _table(genome: ProbabilisticGenome, pieces: Iterable[Piece], kind: str) -> Iterator[tuple[bytes, int, int]]:
     """Yield text of BED or TSV, how many positions vary there, and 0."""
-    for number, frame in enumerate(_frames(genome, pieces)):
+    has_header = kind == "tsv"
+    for frame in _frames(genome, pieces):
         lines = _bed(frame) if kind == "bed" else frame.with_columns(pl.col("position") + 1)
-        has_header = kind == "tsv" and number == 0
         csv = lines.write_csv(include_header=has_header, separator="\t", quote_style="never", float_precision=6)
         yield csv.encode(), len(frame), 0
+        has_header = False
 
 
 def _bed(frame: pl.DataFrame) -> pl.DataFrame:

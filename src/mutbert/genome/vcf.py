@@ -84,7 +84,7 @@ def read_header(path: Path) -> VcfHeader:
         declared[kind][values.get("ID", "")] = values
     lengths = {name: values.get("length", "") for name, values in declared["contig"].items()}
     return VcfHeader(
-        {name: (values.get("Number", "."), values.get("Type", "String")) for name, values in declared["INFO"].items()},
+        {name: (one.get("Number", "."), one.get("Type", "String")) for name, one in declared["INFO"].items()},
         [*declared["FORMAT"]],
         [*declared["FILTER"]],
         {name: int(length) if length.isdecimal() else None for name, length in lengths.items()},
@@ -173,39 +173,28 @@ def _of_region(region: Region | list[Region] | None) -> list[str]:
 
 
 def find_frequencies(path: Path, header: VcfHeader, wanted: str, samples: Collection[str] | None = None) -> Frequencies:
-    """Return where a file keeps its frequencies, as far as its header says.
+    """Return where a file keeps its frequencies, as far as its header declares.
 
     `wanted` is an INFO field, two with a slash between for their quotient, or ``GT``. Where ``AF`` is wanted and not
     declared, ``AC/AN`` serves, and where these are not declared, the genotypes. With `samples`, theirs are counted.
     """
     kinds = {name: kind for name, (_, kind) in header.info.items()}
-    parts = tuple(wanted.split("/"))
     has_genotypes = bool(header.samples) and GENOTYPES in header.formats
-    if samples is not None or wanted == GENOTYPES:
-        if not has_genotypes:
-            lacks = (
-                "declares no FORMAT field GT" if header.samples else "has no samples whose genotypes could be counted"
-            )
-            raise InputError(f"{path}: its header {lacks}; use a VCF with genotypes")
-    elif len(parts) <= 2 and kinds.keys() >= {*parts}:
+    if samples is None and wanted != GENOTYPES:
+        parts = tuple(wanted.split("/"))
         kind = "Float" if len(parts) == 1 else "Integer"
-        if wrong := [name for name in parts if kinds[name] != kind]:
+        if len(parts) <= 2 and all(kinds.get(name) == kind for name in parts):
+            return Frequencies(parts)
+        if wanted == "AF" and "AF" not in kinds and kinds.get("AC") == kinds.get("AN") == "Integer":
+            return Frequencies(("AC", "AN"))
+        if wanted != "AF" or "AF" in kinds or not has_genotypes:
+            floats = names_text((name for name, kind in kinds.items() if kind == "Float"), 30)
             raise InputError(
-                f"{path}: INFO field {wrong[0]} is declared as {kinds[wrong[0]]} and not as {kind}; choose another "
-                "with --frequency-field"
+                f"{path}: its header declares no INFO field {wanted} of type {kind}; its number fields are: {floats}; "
+                "choose another with --frequency-field, GT to count genotypes"
             )
-        return Frequencies(parts)
-    elif wanted == "AF" and kinds.get("AC") == kinds.get("AN") == "Integer":
-        return Frequencies(("AC", "AN"))
-    elif wanted != "AF" or not has_genotypes:
-        floats = [name for name, kind in kinds.items() if kind == "Float"]
-        remedy = "choose one with --frequency-field" if floats else "it has to carry allele frequencies"
-        if has_genotypes:
-            remedy += ", or --frequency-field GT to count its genotypes"
-        raise InputError(
-            f"{path}: its header declares no INFO field {wanted}{' (nor AC and AN)' if wanted == 'AF' else ''}; its "
-            f"number fields are: {names_text(floats, 30)}; {remedy}"
-        )
+    if not has_genotypes:
+        raise InputError(f"{path}: its header declares no genotypes (samples and FORMAT GT); use a VCF with them")
     chosen = set(header.samples if samples is None else samples)
     return Frequencies(("AC", "AN"), tuple(name for name in header.samples if name in chosen))
 
