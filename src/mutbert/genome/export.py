@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -20,12 +21,9 @@ from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from mutbert.arrays import Float64, UInt8
-    from mutbert.progress import Advance
-
-    Piece = tuple[str, str, int, int]  # what goes before it, contig, start, end
 
 TABLE_KINDS: Final = ("bed", "tsv", "parquet")
 _FASTA: Final = ("reference", "consensus", "iupac")
@@ -109,17 +107,28 @@ def export_genome(
     with (
         atomic_file(output, force=force) as file,
         progress_bar(f"Writing {kind}", bases, unit="bases", show=progress) as advance,
+        _open_output(file, kind, genome.path.name) as write,
     ):
-        pieces = _pieces(chosen, lengths, advance)
-        if kind == "parquet":
-            variants = _write_parquet(file, genome, pieces)
-        else:
-            is_table = kind in TABLE_KINDS
-            texts = _table(genome, pieces, kind) if is_table else _fasta(genome, pieces, kind, min_frequency, soft_mask)
-            with pysam.BGZFile(str(file), "wb") if file.suffix == ".gz" else file.open("wb") as output_file:
-                for text, more, different in texts:
-                    output_file.write(text)
-                    variants, changed = variants + more, changed + different
+        for region in chosen:
+            name = region.contig if len(region) == lengths[region.contig] else str(region)
+            if kind in _FASTA:
+                write(f">{name}\n".encode())
+            for start in range(region.start, region.end, _PIECE_BASES):
+                place = region.contig, start, min(start + _PIECE_BASES, region.end)
+                found = genome.variants(*place)
+                if kind in _FASTA:
+                    code_V = _find_letters(found, kind, min_frequency)
+                    changed += int((code_V != found.reference).sum())
+                    code_L = genome.bases(*place)
+                    code_L[found.position - start] = code_V
+                    letter_L = alphabet.BYTE_OF_CODE[code_L]
+                    if soft_mask:
+                        letter_L |= genome.soft_masked(*place) * np.uint8(ord("a") ^ ord("A"))
+                    write(fasta_lines(letter_L))
+                else:
+                    write(_frame_of(region.contig, found))
+                variants += len(found.position)
+                advance(place[2] - start)
     return ExportReport(output, kind, len(chosen), bases, variants, changed)
 
 
@@ -136,31 +145,30 @@ def _find_kind(output: Path, kind: str | None) -> str:
     return chosen
 
 
-def _pieces(regions: Iterable[Region], lengths: Mapping[str, int], advance: Advance) -> Iterator[Piece]:
-    for region in regions:
-        name = region.contig if len(region) == lengths[region.contig] else str(region)
-        for start in range(region.start, region.end, _PIECE_BASES):
-            end = min(start + _PIECE_BASES, region.end)
-            yield f">{name}\n" if start == region.start else "", region.contig, start, end
-            advance(end - start)
+@contextmanager
+def _open_output(file: Path, kind: str, genome: str) -> Iterator[Callable[[Any], object]]:
+    """Yield a function that writes FASTA as bytes, and variants as frames."""
+    if kind == "parquet":
+        import pyarrow as pa
+        from pyarrow.parquet import ParquetWriter
+
+        about = {"created_by": f"mutbert {__version__}", "genome": genome, "position": "0-based"}
+        about |= {"frequencies": "of A, C, G, T in the population; kept to 1/65535"}
+        kinds = {"contig": pa.string(), "position": pa.int64(), "reference": pa.string()}
+        schema = pa.schema(kinds | dict.fromkeys(alphabet.BASES, pa.float32()))
+        floats = pl.col(*alphabet.BASES).cast(pl.Float32)
+        # Without its own schema in the file, strings are read as those of any other program.
+        with ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
+            writer.add_key_value_metadata(about)
+            yield lambda frame: writer.write_table(frame.with_columns(floats).to_arrow().cast(schema))
+        return
+    with pysam.BGZFile(str(file), "wb") if file.suffix == ".gz" else file.open("wb") as text:
+        if kind == "tsv":
+            text.write("\t".join(["contig", "position", "reference", *alphabet.BASES]).encode() + b"\n")
+        yield text.write if kind in _FASTA else lambda frame: text.write(_lines_of(frame, kind))
 
 
-def _fasta(
-    genome: ProbabilisticGenome, pieces: Iterable[Piece], kind: str, min_frequency: float, soft_mask: bool
-) -> Iterator[tuple[bytes, int, int]]:
-    """Yield text, how many positions vary there, and how many of its letters are not the reference's."""
-    for head, contig, start, end in pieces:
-        place = contig, start, end
-        code_L, found = genome.bases(*place), genome.variants(*place)
-        code_V = _letters(found, kind, min_frequency)
-        code_L[found.position - start] = code_V
-        letter_L = alphabet.BYTE_OF_CODE[code_L]
-        if soft_mask:
-            letter_L |= genome.soft_masked(*place) * np.uint8(ord("a") ^ ord("A"))
-        yield head.encode() + fasta_lines(letter_L), len(code_V), int((code_V != found.reference).sum())
-
-
-def _letters(variants: Variants, kind: str, min_frequency: float) -> UInt8:
+def _find_letters(variants: Variants, kind: str, min_frequency: float) -> UInt8:
     """Return the base code to write at each position that varies, (V,)."""
     if kind == "reference":
         return variants.reference
@@ -177,14 +185,12 @@ def _letters(variants: Variants, kind: str, min_frequency: float) -> UInt8:
     return np.where(variants.reference == alphabet.UNKNOWN, alphabet.UNKNOWN, code_V).astype(np.uint8)
 
 
-def _frames(genome: ProbabilisticGenome, pieces: Iterable[Piece]) -> Iterator[pl.DataFrame]:
-    """Yield the positions that vary, with their frequencies to full precision again, so that they round as stored."""
+def _frame_of(contig: str, variants: Variants) -> pl.DataFrame:
+    """Return variants with their frequencies to full precision again, so that they round as stored."""
     letters = pl.Series(list(alphabet.IUPAC))
-    for _, contig, start, end in pieces:
-        found = genome.variants(contig, start, end)
-        frequencies = dict(zip(alphabet.BASES, _fixed(found).T / FREQUENCY_ONE, strict=True))
-        columns = {"position": found.position, "reference": letters[found.reference], **frequencies}
-        yield pl.DataFrame(columns).select(pl.lit(contig).alias("contig"), pl.all())
+    frequencies = dict(zip(alphabet.BASES, _fixed(variants).T / FREQUENCY_ONE, strict=True))
+    columns = {"position": variants.position, "reference": letters[variants.reference], **frequencies}
+    return pl.DataFrame(columns).select(pl.lit(contig).alias("contig"), pl.all())
 
 
 def _fixed(variants: Variants) -> Float64:
@@ -192,14 +198,10 @@ def _fixed(variants: Variants) -> Float64:
     return np.rint(variants.frequency * np.float64(FREQUENCY_ONE))
 
 
-def _table(genome: ProbabilisticGenome, pieces: Iterable[Piece], kind: str) -> Iterator[tuple[bytes, int, int]]:
-    """Yield text of BED or TSV, how many positions vary there, and 0."""
-    has_header = kind == "tsv"
-    for frame in _frames(genome, pieces):
-        lines = _bed(frame) if kind == "bed" else frame.with_columns(pl.col("position") + 1)
-        csv = lines.write_csv(include_header=has_header, separator="\t", quote_style="never", float_precision=6)
-        yield csv.encode(), len(frame), 0
-        has_header = False
+def _lines_of(frame: pl.DataFrame, kind: str) -> bytes:
+    """Return the lines of BED or TSV."""
+    lines = _bed(frame) if kind == "bed" else frame.with_columns(pl.col("position") + 1)
+    return lines.write_csv(include_header=False, separator="\t", quote_style="never", float_precision=6).encode()
 
 
 def _bed(frame: pl.DataFrame) -> pl.DataFrame:
@@ -211,23 +213,3 @@ def _bed(frame: pl.DataFrame) -> pl.DataFrame:
     # Browsers read columns 7 to 12 as whole numbers, so that what is ours can only stand after them.
     twelve = (pl.col("contig"), start, end, name, score, pl.lit("."), start, end, *map(pl.lit, (0, 1, 1, 0)))
     return frame.select(*(column.alias(str(number)) for number, column in enumerate(twelve)), *alphabet.BASES)
-
-
-def _write_parquet(file: Path, genome: ProbabilisticGenome, pieces: Iterable[Piece]) -> int:
-    """Write Parquet, and return the number of rows."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetWriter
-
-    floats = pl.col(*alphabet.BASES).cast(pl.Float32)
-    kinds = {"contig": pa.string(), "position": pa.int64(), "reference": pa.string()}
-    about = {"created_by": f"mutbert {__version__}", "genome": genome.path.name, "position": "0-based"}
-    about |= {"frequencies": "of A, C, G, T in the population; kept to 1/65535"}
-    schema = pa.schema(kinds | dict.fromkeys(alphabet.BASES, pa.float32()))
-    rows = 0
-    # Without its own schema in the file, strings are read as those of any other program.
-    with ParquetWriter(file, schema, compression="zstd", store_schema=False) as writer:
-        writer.add_key_value_metadata(about)
-        for frame in _frames(genome, pieces):
-            writer.write_table(frame.with_columns(floats).to_arrow().cast(schema))
-            rows += len(frame)
-    return rows
