@@ -11,7 +11,7 @@ import numpy as np
 import pysam
 import pytest
 
-from mutbert import ProbabilisticGenome, alphabet, build_genome
+from mutbert import ProbabilisticGenome, build_genome
 from mutbert.errors import InputError
 from mutbert.genome.format import FREQUENCY_ONE, MANIFEST
 
@@ -68,15 +68,6 @@ def test_contigs_are_selected_under_either_naming(tmp_path, small):
     assert not list(tmp_path.glob("y.genome*"))
 
 
-def test_a_reference_alone_makes_a_genome(tmp_path, small):
-    fastas, _ = small
-    report = build_genome(fastas, tmp_path / "x.genome")
-    assert report.variants == 0
-    genome = ProbabilisticGenome.open(tmp_path / "x.genome", check=True)
-    assert alphabet.decode(genome.bases("chr1", 0, 8)) == "ACGTACGT"
-    assert not len(genome.variants("chr1").position)
-
-
 def test_the_manifest_says_where_a_genome_comes_from(tmp_path, small):
     fastas, vcfs = small
     build_genome(fastas, tmp_path / "x.genome", vcfs, min_frequency=0.3, contigs=["1"])
@@ -99,16 +90,6 @@ def test_the_manifest_says_where_a_genome_comes_from(tmp_path, small):
         "not_used": {"frequency not above the minimum": 1},
     }
     assert manifest["contig_names"] == {"vcf_name": {"chr1": "1"}, "only_in_fasta": [], "only_in_vcf": []}
-
-
-def test_an_existing_output_is_replaced_only_by_force(tmp_path, small):
-    fastas, vcfs = small
-    build_genome(fastas, tmp_path / "x.genome")
-    with pytest.raises(InputError, match="exists already"):
-        build_genome(fastas, tmp_path / "x.genome", vcfs)
-    assert not ProbabilisticGenome.open(tmp_path / "x.genome").manifest["records"]
-    build_genome(fastas, tmp_path / "x.genome", vcfs, force=True)
-    assert ProbabilisticGenome.open(tmp_path / "x.genome", check=True).manifest["records"]
 
 
 def test_an_index_that_is_older_than_its_file_is_not_used_and_named(tmp_path, small):

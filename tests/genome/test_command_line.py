@@ -1,7 +1,5 @@
 """``mutbert genome`` and ``mutbert simulate`` as a user meets them."""
 
-import sys
-
 import pytest
 from typer.testing import CliRunner
 
@@ -118,41 +116,3 @@ def test_inspect_draws_the_spectra(tmp_path, three):
     assert files[1].read_bytes().startswith(b"\x89PNG")
     invoke("inspect", three[0], *plots, "--force")
     assert files[0].read_text() != svg
-
-
-def run(monkeypatch, capsys, *arguments):
-    """Run the whole program; gives its exit status and what it printed on standard error."""
-    from mutbert.cli.main import run
-
-    monkeypatch.setattr(sys, "argv", ["mutbert", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stopped:
-        run()
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    return stopped.value.code, printed.err
-
-
-@pytest.mark.parametrize(
-    ("file", "old", "new", "message"),
-    [
-        ("fasta", ">chr1", "chr1", "is not FASTA"),
-        ("fasta", "ACGTACG", "AC!TACG", "position 3: '!' is not"),
-        ("vcf", "##fileformat", "##format", "cannot be read as VCF"),
-        ("vcf", "AF=0.5", "AF=1.5", "1:1: AF=1.5 is not a frequency"),
-        ("vcf", "\n1\t", "\n5\t", "no contig is in the FASTA"),
-        ("vcf", "ID=AF", "ID=XX", "declares no INFO field AF"),
-    ],
-)
-def test_a_users_mistake_is_one_line_and_status_2(
-    tmp_path, monkeypatch, capsys, inputs, command, file, old, new, message
-):
-    path = dict(zip(("fasta", "vcf"), inputs, strict=True))[file]
-    path.write_text(path.read_text().replace(old, new))
-    before = sorted(tmp_path.iterdir())
-    status, printed = run(monkeypatch, capsys, "genome", *command)
-    assert status == 2
-    last = printed.splitlines()[-1]
-    assert last.startswith(f"mutbert: {path}: ")
-    assert message in last
-    assert printed.count("mutbert: ") == 1
-    assert sorted(tmp_path.iterdir()) == before
