@@ -147,7 +147,6 @@ def build_genome(
         genome = ProbabilisticGenome(output, reference, {}, arrays)
         found = Population(work, calls, genome, not_selected, workers)
         found.read(minimum, progress=progress)
-        found.check()
         written = store.write_variants(folder, reference, found.variants())
         store.write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
         shutil.rmtree(work)

@@ -39,8 +39,6 @@ _MISMATCHES: Final = 0.01
 _FEWEST_RECORDS, _MOST_RECORDS, _UNITS_A_WORKER = 20_000, 1_000_000, 8
 # Of a group of consecutive contigs, if it has more than one: short contigs are merged together.
 _GROUP_BASES, _GROUP_CONTIGS = 8_000_000, 500
-# As of variants that are scored: another assembly, where of so many compared records so great a share differs.
-_COMPARED, _SHARE = 100, 0.5
 
 _OF_A_PERSON: Final = {
     "contig not in the FASTA": "contig not in the genome",
@@ -86,8 +84,11 @@ class Population:
         self.names: dict[str, str] = {}  # the VCF's name of each contig that was found, by the genome's
         self.unmatched: dict[str, None] = {}  # contigs with records that the reference does not have
 
-    def read(self, min_frequency: float, *, progress: bool = False) -> None:
-        """Read all records, and merge groups of contigs as they become complete."""
+    def read(self, min_frequency: float, *, needs_calls: bool = True, progress: bool = False) -> None:
+        """Read all records, and merge groups of contigs as they become complete; raise for files that do not fit.
+
+        Of a person, a file may have no call, as of chromosome Y: `needs_calls` is False.
+        """
         self._prepare_folder()
         units = [unit for unit in self._plan_units() if unit.group < 0 or not self._parts[unit.group].exists()]
         total = None if None in self._index else sum(sum(index.values()) for index in self._index if index)
@@ -121,6 +122,7 @@ class Population:
                     tally.reasons[REASONS[-1 - contig]] += index[name]
                 if contig == -1:
                     self.unmatched[name] = None
+        self._check(needs_calls)
 
     def variants(self) -> Iterator[tuple[str, Int64, UInt16]]:
         """Yield each contig's positions and frequencies."""
@@ -132,7 +134,7 @@ class Population:
                 here = slice(*np.searchsorted(slot_V, [start, start + length]))
                 yield self._contigs[contig], slot_V[here] - start, row_V4[here]
 
-    def check(self) -> None:
+    def _check(self, needs_calls: bool) -> None:
         """Raise where all that became of the records shows that the files do not fit the reference."""
         left_out = any(tally.reasons["contig not selected"] for tally in self.tallies)
         try:
@@ -143,7 +145,7 @@ class Population:
                             f"{calls.source.path}: its index counts {expected:,} records of contig {name}, but "
                             f"{tally.contigs[name]:,} were found; index the file anew, or remove the index"
                         )
-                _check_file(calls, tally)
+                _check_file(calls, tally, needs_calls)
             if self.unmatched and not self.names and not left_out:
                 known = names_text([*self._contigs, *self._not_selected])
                 raise InputError(
@@ -227,27 +229,22 @@ class Population:
             path.unlink()
 
 
-def _check_file(calls: Calls, tally: Tally) -> None:
+def _check_file(calls: Calls, tally: Tally, needs_calls: bool) -> None:
     outside, no_frequency = (tally.reasons[name] for name in ("outside the contig", "frequency missing"))
     if outside and not tally.reasons["compared"]:
         raise InputError(
             f"{calls.source.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "
             "called on another assembly or another part of it: use the FASTA of that one"
         )
-    if no_frequency and not tally.reasons["compared"]:
+    if no_frequency and needs_calls and not tally.reasons["compared"]:
         have, remedy = f"a frequency ({calls.frequencies})", "choose another field with --frequency-field"
         if calls.frequencies.samples is not None:
             have, remedy = "a genotype of the samples", "choose other samples"
         raise InputError(
             f"{calls.source.path}: none of the {no_frequency:,} records that could be used has {have}; {remedy}"
         )
-    _check_assembly(calls, tally, _MISMATCHES)
-
-
-def _check_assembly(calls: Calls, tally: Tally, share: float) -> None:
-    """Raise where REF differs in more than a share of the records; one may be wrong by itself."""
     mismatched, compared = tally.reasons["mismatched"], tally.reasons["compared"]
-    if mismatched > max(1, share * compared):
+    if mismatched > max(1, _MISMATCHES * compared):  # one may be wrong by itself
         raise InputError(
             f"{calls.source.path}: REF differs from the FASTA in {mismatched:,} of {compared:,} records "
             f"({mismatched / compared:.1%}), first at {next(iter(tally.mismatches))}; it was called on another "
@@ -273,15 +270,8 @@ def read_person(
         found = Population(
             Path(folder), [calls], replace(genome, contigs=wanted), genome.contigs.keys() - wanted.keys()
         )
-        found.read(0.0, progress=progress)
+        found.read(0.0, needs_calls=False, progress=progress)
         variants = dict.fromkeys(wanted, (np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)))
         variants |= {name: (position_V, row_V4) for name, position_V, row_V4 in found.variants()}
     tally = found.tallies[0]
-    if tally.reasons["compared"] >= _COMPARED:
-        _check_assembly(calls, tally, _SHARE)
-    if found.unmatched and not found.names and not tally.reasons["contig not selected"]:
-        raise InputError(
-            f"{vcf}: its contigs ({names_text(found.unmatched)}) are none of {genome.path.name} "
-            f"({names_text(genome.lengths)}); use the genotypes that are of its assembly"
-        )
     return variants, {_OF_A_PERSON.get(text, text): tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}

@@ -48,7 +48,6 @@ _MERGED_AT_ONCE: Final = 1 << 17  # merging takes some two hundred bytes an alle
 # A decimal that equals the minimum is not above it in float32, and neither is a sum of three; the next of 6 digits is.
 _ROUNDING: Final = 2.0**-23
 _MIX: Final = -7046029254386353131  # odd, so that different alleles of one base have different products
-_MULTIPLIER: Final = 6364136223846793005  # of a polynomial hash of 64 bits
 _UPPER: Final = np.uint8(0xDF)
 _OTHER: Final = 255
 _CODE: Final = np.full(256, _OTHER, dtype=np.uint8)
@@ -213,14 +212,13 @@ def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64
     is_many_A = number_M[allele_A] > 1
     if np.any(is_many_A):
         # A hash of the letters from the first that changes to the last, and the place of the base among them.
-        _, part_A, number = np.unique(allele_A[is_many_A], return_inverse=True, return_counts=True)
-        at_A, last = differs_A[is_many_A], np.cumsum(number) - 1
-        first = at_A[last - number + 1]
-        row_B, at_B = list_ranges(first, at_A[last] + 1)
-        power = np.cumprod(np.full(int((at_A[last] - first).max()) + 1, _MULTIPLIER, dtype=np.int64))
-        letters_B = (before_B[at_B].astype(np.int64) * 256 + after_B[at_B]) * power[at_B - first[row_B]]
-        hashed = np.add.reduceat(letters_B, np.searchsorted(row_B, np.arange(len(number))))
-        whole_A[is_many_A] = (hashed[part_A] + power[at_A - first[part_A]]) | 1
+        many, begin, which_A = np.unique(allele_A[is_many_A], return_index=True, return_inverse=True)
+        place_A = offset_B[differs_A[is_many_A]]
+        first, last = place_A[begin], np.append(place_A[begin[1:] - 1], place_A[-1])
+        texts = pl.DataFrame({"ref": refs[many], "alt": alts[many], "first": first, "length": last - first + 1})
+        cut = (pl.col(name).str.to_uppercase().str.slice("first", "length") for name in ("ref", "alt"))
+        hashes = texts.select(pl.concat_str(cut, separator=">").hash()).to_series().to_numpy().view(np.int64)
+        whole_A[is_many_A] = (hashes[which_A] + 2 * (place_A - first[which_A])) | 1
     return stage_M, allele_A, offset_B[differs_A], _CODE[before_B[differs_A]], _CODE[after_B[differs_A]], whole_A
 
 
