@@ -237,11 +237,9 @@ def _check_file(calls: Calls, tally: Tally, needs_calls: bool) -> None:
             "called on another assembly or another part of it: use the FASTA of that one"
         )
     if no_frequency and needs_calls and not tally.reasons["compared"]:
-        have, remedy = f"a frequency ({calls.frequencies})", "choose another field with --frequency-field"
-        if calls.frequencies.samples is not None:
-            have, remedy = "a genotype of the samples", "choose other samples"
         raise InputError(
-            f"{calls.source.path}: none of the {no_frequency:,} records that could be used has {have}; {remedy}"
+            f"{calls.source.path}: none of the {no_frequency:,} records that could be used has a frequency "
+            f"({calls.frequencies}); choose another field with --frequency-field, or other samples"
         )
     mismatched, compared = tally.reasons["mismatched"], tally.reasons["compared"]
     if mismatched > max(1, _MISMATCHES * compared):  # one may be wrong by itself

@@ -22,16 +22,7 @@ from mutbert.errors import InputError
 from mutbert.files import sha256_of
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.format import FREQUENCY_ONE
-from mutbert.genome.sources import (
-    FILTERS,
-    Calls,
-    Source,
-    Sources,
-    describe_samples,
-    find_calls,
-    parse_sources,
-    read_samples,
-)
+from mutbert.genome.sources import FILTERS, Sources, describe_samples, find_calls, parse_sources, read_samples
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import count_genotypes, read_records
 from mutbert.progress import progress_bar
@@ -41,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from mutbert.arrays import Float64, Int64, UInt8
+    from mutbert.genome.sources import Calls, Source
 
 _TEXTS: Final = 40  # differences that are described
 _TEXTS_OF_A_CONTIG: Final = 4  # of its bases, and of its variants
