@@ -29,6 +29,7 @@ TABLE_KINDS: Final = ("bed", "tsv", "parquet")
 _FASTA: Final = ("reference", "consensus", "iupac")
 KINDS: Final = (*_FASTA, *TABLE_KINDS)
 
+_LOWER: Final = np.uint8(ord("a") ^ ord("A"))
 _PIECE_BASES: Final = LINE_BASES << 14  # of memory at once; every piece but the last ends a line
 _CODES: Final = np.array([(row > 0) @ [1, 2, 4, 8] for row in alphabet.DISTRIBUTIONS]).argsort()
 """(15,) a set of bases (bit 0 is A, bit 3 is T) less one, to its IUPAC base code."""
@@ -117,13 +118,12 @@ def export_genome(
                 place = region.contig, start, min(start + _PIECE_BASES, region.end)
                 found = genome.variants(*place)
                 if kind in _FASTA:
-                    code_V = _find_letters(found, kind, min_frequency)
+                    code_L, code_V = genome.bases(*place), _find_codes(found, kind, min_frequency)
                     changed += int((code_V != found.reference).sum())
-                    code_L = genome.bases(*place)
                     code_L[found.position - start] = code_V
                     letter_L = alphabet.BYTE_OF_CODE[code_L]
                     if soft_mask:
-                        letter_L |= genome.soft_masked(*place) * np.uint8(ord("a") ^ ord("A"))
+                        letter_L |= genome.soft_masked(*place) * _LOWER
                     write(fasta_lines(letter_L))
                 else:
                     write(_frame_of(region.contig, found))
@@ -168,7 +168,7 @@ def _open_output(file: Path, kind: str, genome: str) -> Iterator[Callable[[Any],
         yield text.write if kind in _FASTA else lambda frame: text.write(_lines_of(frame, kind))
 
 
-def _find_letters(variants: Variants, kind: str, min_frequency: float) -> UInt8:
+def _find_codes(variants: Variants, kind: str, min_frequency: float) -> UInt8:
     """Return the base code to write at each position that varies, (V,)."""
     if kind == "reference":
         return variants.reference

@@ -133,17 +133,15 @@ def split_genomes(genomes: Sequence[ProbabilisticGenome], train: Sequence[str], 
     ``.genome`` may precede it (``human:chr22``), and must where more than one genome has the entry.
     """
     names = [genome_name(genome) for genome in genomes]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two genomes are called {name}; rename one store")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"two genomes are called {twice[0]}; rename one store")
     held = _select(genomes, held_out)
     chosen = _select(genomes, train) if train else [select_regions(one, list(one.contigs)) for one in genomes]
     kept = [subtract_regions(*both) for both in zip(chosen, held, strict=True)]
     if train and kept != chosen:
-        regions, rest = next(both for both in zip(chosen, kept, strict=True) if both[0] != both[1])
-        shared = next(region for region in regions if region not in rest)
+        cut = [region for both in zip(chosen, kept, strict=True) for region in both[0] if region not in both[1]]
         remedy = "take them out of one of the two, or leave train empty to train on all that is not held out"
-        raise InputError(f"train and held_out share bases in {shared}; {remedy}")
+        raise InputError(f"train and held_out share bases in {cut[0]}; {remedy}")
     return Split(*([Part(*both) for both in zip(genomes, side, strict=True) if both[1]] for side in (kept, held)))
 
 
