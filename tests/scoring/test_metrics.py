@@ -121,14 +121,10 @@ def test_hard_predictions():
     ("problem", "labels", "scores", "said"),
     [
         ("binary", [0, 1], [0.5], r"labels of shape \(2,\) and scores of shape \(1,\) do not fit binary"),
-        ("multiclass", [0, 1], [0.5, 1], "do not fit multiclass"),
         ("multiclass", [0, 0], [[1.0], [2]], "nothing to score"),
-        ("binary", [], [], "nothing to score"),
         ("binary", [0, 1, 1], [0.5, np.nan, np.nan], "not a number in 2 places, first in row 1"),
         ("regression", [0.0, np.nan], [0.5, 1], "must be finite"),
         ("binary", [0, 2], [0.5, 1], "must be integers from 0 to 1, not int64 from 0 to 2"),
-        ("multilabel", [[0, -1]], [[0.5, 1]], "must be integers from 0 to 1"),
-        ("binary", [0.0, 1], [0.5, 1], "must be integers from 0 to 1, not float64"),
         ("ranking", [0, 1], [0.5, 1], "problem 'ranking' is not known"),
     ],
 )
