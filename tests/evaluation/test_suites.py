@@ -93,7 +93,7 @@ def test_ones_own_suite(load):
         ("metric: mcc", "metrik: mcc", "metric is missing; add it"),
         ("seeds: 2", "seds: 2", "unknown key protocols.corrected.seds; did you mean protocols.corrected.seeds?"),
         ("{name: two,", "{name: two, lenght: 3,", "unknown key tasks.0.lenght; did you mean tasks.0.length?"),
-        ("metric: spearman", "metric: mcc", "task number: metric is 'mcc'; regression problems are compared by pearson"),
+        ("metric: spearman", "metric: mcc", "task number: metric is 'mcc'; regression problems are compared by"),
         ("metric: spearman", "metric: mse", "task number: metric is 'mse'; regression problems are compared by"),
         ("name: three", "name: two", "task two comes twice"),
         ("  corrected:", "  better:", "protocols.better"),

@@ -178,18 +178,15 @@ def test_one_class_alone(write, problem, only):
 
 
 def test_metrics_by_class_are_those_of_scikit_learn(write):
-    label, score = drawn("multiclass")
-    guess = score.argmax(axis=1)
-    precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(label, guess)
-    for k, row in enumerate(write("multiclass", label, score).table("class")[1:]):
-        area = sklearn.metrics.roc_auc_score(label == k, score[:, k])
-        expected = [support[k], (guess == k).sum(), precision[k], recall[k], f1[k], area]
-        np.testing.assert_allclose([float(cell) for cell in row[1:7]], expected, atol=5.1e-5)
-    label, score = drawn("multilabel")
-    precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(label, score > 0)
-    for k, row in enumerate(write("multilabel", label, score).table("column")[1:]):
-        expected = [support[k], (score[:, k] > 0).sum(), precision[k], recall[k], f1[k]]
-        np.testing.assert_allclose([float(cell) for cell in row[1:6]], expected, atol=5.1e-5)
+    for problem, first in (("multiclass", "class"), ("multilabel", "column")):
+        label, score = drawn(problem)
+        guess = score.argmax(axis=1) if first == "class" else score > 0
+        precision, recall, f1, support = sklearn.metrics.precision_recall_fscore_support(label, guess)
+        for k, row in enumerate(write(problem, label, score).table(first)[1:]):
+            label_N, guess_N = (label == k, guess == k) if first == "class" else (label[:, k], guess[:, k])
+            area = sklearn.metrics.roc_auc_score(label_N, score[:, k])
+            expected = [support[k], guess_N.sum(), precision[k], recall[k], f1[k], area]
+            np.testing.assert_allclose([float(cell) for cell in row[1:7]], expected, atol=5.1e-5)
 
 
 def test_the_matrix_has_its_counts(write):

@@ -50,6 +50,8 @@ def run_cell(function: Function, **options: Any) -> dict[str, Any]:
     for name in ("suites", "tasks", "models", "protocols", "methods"):
         if len(getattr(request, name)) != 1:
             raise InputError(f"bench cell: needs exactly one --{name.removesuffix('s')}")
+    if request.first_seed is None:
+        raise InputError("bench cell: needs a --seed")
     return run_grid(function, request=replace(request, seeds=1, baselines=False), **options)
 
 
@@ -93,9 +95,10 @@ def _print_effects(result: dict[str, Any]) -> None:
     for part in result["parts"]:
         if part["name"] != result["parts"][0]["name"]:
             continue
-        typer.echo(
-            f"{part['target']}: {part['compared']:,} of {part['variants']:,} variants are compared {part['why']}"
-        )
+        compared = f"{part['compared']:,} of {part['variants']:,} variants are compared"
+        if part["compared_positives"] is not None:
+            compared += f", {part['compared_positives']:,} are {part['target']}"
+        typer.echo(f"{part['target']}: {compared}; {part['why']}".removesuffix("; "))
         ends = [f"{metric}{end}" for metric in result["metrics"] for end in ("", "_low", "_high")]
         print_result({"rows": [{name: row[name] for name in ("predictor", "end", *ends)} for row in part["rows"]]})
     what = "higher numbers" if result["problem"] == "regression" else "the class"
@@ -106,45 +109,27 @@ def _print_effects(result: dict[str, Any]) -> None:
 
 _VERBS = {
     "list": Verb(f"{_HERE}:list_suites", "mutbert bench list --suite tfbs", {"suites": "--suite"}, show=_print_suites),
-    "run": Verb(
-        "mutbert.evaluation.run:run_benchmark",
-        "mutbert bench run --suite tfbs --data GUE --model mine=runs/small/model --model dnabert2 -o results",
-        {**_NAMES, "baselines": "--baselines/--no-baselines", "first_seed": ""},
-        settings=_REQUEST,
-        wrapper=f"{_HERE}:run_grid",
-        show=_print_grid,
-    ),
-    "cell": Verb(
-        "mutbert.evaluation.run:run_benchmark",
-        "mutbert bench cell --suite tfbs --data GUE --task 0 --model dnabert2 --protocol corrected --seed 1 -o results",
-        {**_NAMES, "first_seed": "--seed", "seeds": "", "baselines": ""},
-        settings=_REQUEST,
-        wrapper=f"{_HERE}:run_cell",
-        show=lambda _: None,
-    ),
-    "report": Verb(
-        "mutbert.evaluation.summary:report_benchmark",
-        "mutbert bench report results",
-        {"folder": "RESULTS"},
-        text=lambda found: {"averages": found[0].averages.to_dicts(), "report": found[1][0]},
-        data=lambda found: {"files": found[1], "averages": found[0].averages.to_dicts()},
-    ),
-    "vep": Verb(
-        "mutbert.evaluation.vep:evaluate_variant_effects",
-        "mutbert bench vep --variants clinvar.vcf.gz --label CLNSIG --positive Pathogenic --model model "
-        "--genome human.genome -o clinvar",
-        {
-            "models": "--model [NAME=]PATH",
-            "names": "--columns chromosome=NAME,position=NAME,ref=NAME,alt=NAME",
-            **dict.fromkeys(("chromosome", "position", "ref", "alt", "flank", "longest", "distance_bases"), ""),
-        },
-        settings={
-            "columns": "mutbert.evaluation.vep_table:VepColumns",
-            "settings": "mutbert.effects.scores:ScoreSettings",
-        },
-        wrapper=f"{_HERE}:with_columns",
-        show=_print_effects,
-    ),
-}
+    "run": Verb("mutbert.evaluation.run:run_benchmark",
+                "mutbert bench run --suite tfbs --data GUE --model mine=runs/small/model --model dnabert2 -o results",
+                {**_NAMES, "baselines": "--baselines/--no-baselines", "first_seed": ""}, settings=_REQUEST,
+                wrapper=f"{_HERE}:run_grid", show=_print_grid),
+    "cell": Verb("mutbert.evaluation.run:run_benchmark",
+                 "mutbert bench cell --suite tfbs --data GUE --task 0 --model dnabert2 --protocol corrected --seed 1 "
+                 "-o results",
+                 {**_NAMES, "first_seed": "--seed", "seeds": "", "baselines": ""}, settings=_REQUEST,
+                 wrapper=f"{_HERE}:run_cell", show=lambda _: None,
+                 summary="Run one cell of a grid, for Snakemake and its like; a cell that is done is left as it is."),
+    "report": Verb("mutbert.evaluation.summary:report_benchmark", "mutbert bench report results", {"folder": "RESULTS"},
+                   text=lambda found: {"averages": found[0].averages.to_dicts(), "report": found[1][0]},
+                   data=lambda found: {"files": found[1], "averages": found[0].averages.to_dicts()}),
+    "vep": Verb("mutbert.evaluation.vep:evaluate_variant_effects",
+                "mutbert bench vep --variants clinvar.vcf.gz --label CLNSIG --positive Pathogenic --model model "
+                "--genome human.genome -o clinvar",
+                {"models": "--model [NAME=]PATH", "names": "--columns chromosome=NAME,position=NAME,ref=NAME,alt=NAME",
+                 **dict.fromkeys(("chromosome", "position", "ref", "alt", "flank", "longest", "distance_bases"), "")},
+                settings={"columns": "mutbert.evaluation.vep_table:VepColumns",
+                          "settings": "mutbert.effects.scores:ScoreSettings"},
+                wrapper=f"{_HERE}:with_columns", show=_print_effects),
+}  # fmt: skip
 
 app = make_app(_VERBS, "The published benchmarks, and one's own.")

@@ -103,7 +103,7 @@ def _headline(run: _Run) -> str:
     shown, constant = metrics["shown"], run.constant[metric]
     value, interval = known(metrics["metrics"][shown])[metric], known(metrics["interval"] or {})
     text = f"On the {shown} data, the {_name(metric)} is {_number(value, metric)}"
-    if math.isfinite(sum(interval.values(), math.nan if not interval else 0)):
+    if interval and math.isfinite(sum(interval.values())):
         text += f" (95% interval {_number(interval['low'], metric)} to {_number(interval['high'], metric)})"
     if metric in {"pearson", "spearman"}:
         text += "; a constant guess has no correlation."
@@ -125,9 +125,9 @@ def _headline(run: _Run) -> str:
         )
     if shown != "test":
         text += (
-            f" There are no test data: the validation data also chose the {'step' if metrics['steps'] else 'probe'}, "
-            "so that these numbers are optimistic."
+            f" There are no test data: the validation data also chose the {_chosen(metrics)}, so that these numbers "
         )
+        text += "are optimistic."
     if not metrics["steps"]:
         return f"{text} This is a probe: a linear classifier on the frozen model."
     return f"{text} The best step is {metrics['best_step']:,} of {metrics['steps']:,}."
@@ -149,27 +149,20 @@ def _warnings(run: _Run) -> Iterator[str]:
 
 def _metrics(run: _Run) -> Section:
     metrics, shown = run.metrics, run.metrics["shown"]
-    text = (
-        f"The validation data also chose the {'step' if metrics['steps'] else 'probe'}, so that numbers on these data "
-        f"are optimistic. The constant guess is the best one for each metric on the {shown} data. – marks a metric "
-        "that is not defined."
-    )
+    text = f"The validation data also chose the {_chosen(metrics)}, so that numbers on these data are optimistic. The "
+    text += f"constant guess is the best one for each metric on the {shown} data. – marks a metric that is not defined."
     if run.problem == "multiclass":
         text += " Precision, recall, F1, AUROC and AUPRC are means over the classes."
     elif run.labels.ndim == 2:
         text += " All are means over the columns."
     sequences = next((one["examples"] for one in metrics["splits"] if one["split"] == shown), len(run.labels))
     if len(run.labels) > sequences:
-        text += (
-            f" Labels are of bases: {len(run.labels):,} in {counted(sequences, 'sequence')}. Bases of one sequence are "
-            "not independent, so that the interval is too narrow."
-        )
+        text += f" Labels are of bases: {len(run.labels):,} in {counted(sequences, 'sequence')}. Bases of one sequence "
+        text += "are not independent, so that the interval is too narrow."
     parts = {part: known(metrics["metrics"][part]) for part in ("validation", "test") if part in metrics["metrics"]}
     columns = [*(found.get for found in parts.values()), run.constant.get]
-    rows = [
-        [_name(name), *(_number(column(name, math.nan), name) for column in columns)]
-        for name in metric_names(run.problem)
-    ]
+    names = metric_names(run.problem)
+    rows = [[_name(name), *(_number(column(name, math.nan), name) for column in columns)] for name in names]
     table = Table(["metric", *parts, "constant\nguess"], rows, marked=_name(metrics["metric"]))
     return Section("Metrics", text, tables=[table])
 
@@ -255,10 +248,8 @@ def _by_class(run: _Run) -> Section:
     label_K, guess_K, hit_K = label_NK.sum(axis=0), guess_NK.sum(axis=0), (label_NK & guess_NK).sum(axis=0)
     with np.errstate(invalid="ignore"):
         share_K3 = np.stack([hit_K / guess_K, hit_K / label_K, 2 * hit_K / (label_K + guess_K)], axis=1)
-    text = (
-        f"Each {kind} against all else, {run.metrics['shown']} data. – marks a division by zero; such precision, "
-        "recall and F1 count as 0 in the means above."
-    )
+    text = f"Each {kind} against all else, {run.metrics['shown']} data. – marks a division by zero; such precision, "
+    text += "recall and F1 count as 0 in the means above."
     if len(names) > _ROWS:
         every_K = np.sort(np.argsort(-label_K, kind="stable")[:_ROWS])
         text = f"The {_ROWS} most frequent of {len(names):,}. {text}"
@@ -336,14 +327,16 @@ def _agreement_figure(name: str, observed_N: Any, predicted_N: Any, *, points: b
 def _data(splits: Sequence[dict[str, Any]]) -> Section:
     if not splits:
         return Section("Data", "Not known.")
-    text = (
-        "Duplicates repeat a sequence of the same part. In training: sequences that the training data contain too, on "
-        "either strand, before any were dropped from these. SHA-256: the first 12 digits of the file's."
-    )
+    text = "Duplicates repeat a sequence of the same part. In training: sequences that the training data contain too, "
+    text += "on either strand, before any were dropped from these. SHA-256: the first 12 digits of the file's."
     names = "examples", "duplicates", "in_train", "dropped"
     rows = [[one["split"], *(f"{one[name]:,}" for name in names), one["sha256"][:12]] for one in splits]
     header = ["part", "sequences", "duplicates", "in\ntraining", "dropped", "SHA-256"]
     return Section("Data", text, tables=[Table(header, rows)])
+
+
+def _chosen(metrics: dict[str, Any]) -> str:
+    return "step" if metrics["steps"] else "probe"
 
 
 def _name(metric: str) -> str:

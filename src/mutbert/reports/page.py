@@ -64,27 +64,3 @@ def render(template: str, **values: object) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 step``, ``1,200 steps``."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-# Until every report is on the template.
-def html_table(header: Sequence[str], rows: Iterable[Sequence[object]], marked: str = "") -> str:
-    """Return a table as HTML."""
-    from html import escape
-
-    lines = ["<tr>" + "".join(f"<th>{escape(name)}</th>" for name in header) + "</tr>"]
-    for row in rows:
-        cells = "".join(f"<td>{escape(str(cell))}</td>" for cell in row)
-        lines.append(f'<tr class="marked">{cells}</tr>' if str(row[0]) == marked else f"<tr>{cells}</tr>")
-    return '<div class="table"><table>\n' + "\n".join(lines) + "\n</table></div>"
-
-
-def html_facts(facts: Mapping[str, object]) -> str:
-    """Return facts as HTML."""
-    return html_table(["", ""], facts.items())
-
-
-def html_details(summary: str, text: str) -> str:
-    """Return folded text as HTML."""
-    from html import escape
-
-    return f"<details><summary>{escape(summary)}</summary><pre>\n{escape(text)}</pre></details>"

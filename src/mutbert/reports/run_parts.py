@@ -83,7 +83,7 @@ def _steps_figure(title: str, history: History, panels: Sequence[Panel], best_st
     """
     legend: dict[str, Any] = {}
     with style():
-        figure, axes_P = new_figure(WIDTH, 1 + 2.2 * len(panels), len(panels), squeeze=False)
+        figure, axes_P = new_figure(WIDTH, 1.6 + 2.1 * len(panels), len(panels), squeeze=False)
         for row, (axes, panel) in enumerate(zip(axes_P[:, 0], panels, strict=True)):
             drawn = [points for key in panel.curves.values() if (points := curve(history, key))]
             for name, key in panel.curves.items():

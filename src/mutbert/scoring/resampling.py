@@ -149,32 +149,6 @@ def difference(
     return PairedDifference(value, low, high, p_value, _method([one.metric for one in a]))
 
 
-def bootstrap_interval(
-    problem: str, metric: str, labels: npt.ArrayLike, scores_by_seed: Sequence[npt.ArrayLike], **options: Any
-) -> Interval:
-    """Return `interval` of one task."""
-    return interval([TaskScores(problem, metric, labels, scores_by_seed)], **options)
-
-
-def average_interval(parts: Sequence[tuple[Any, ...]], **options: Any) -> Interval:
-    """Return `interval` of tasks: problem, metric, labels and scores by seed of each."""
-    return interval([TaskScores(*part) for part in parts], **options)
-
-
-def compare(
-    problem: str, metric: str, labels: npt.ArrayLike, scores_a_by_seed: Sequence[npt.ArrayLike],
-    scores_b_by_seed: Sequence[npt.ArrayLike], **options: Any,
-) -> PairedDifference:  # fmt: skip
-    """Return `difference` in one task."""
-    return compare_average([(problem, metric, labels, scores_a_by_seed, scores_b_by_seed)], **options)
-
-
-def compare_average(parts: Sequence[tuple[Any, ...]], **options: Any) -> PairedDifference:
-    """Return `difference` over tasks: problem, metric, labels and both models' scores by seed of each."""
-    a, b = ([TaskScores(part[0], part[1], part[2], part[model]) for part in parts] for model in (3, 4))
-    return difference(a, b, **options)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values of several comparisons adjusted for the chance of any false finding (Holm 1979), at most 1.
 

@@ -31,6 +31,7 @@ from mutbert.windows.sampler import WindowSampler, genome_name, split_genomes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mutbert.training.held_out import HeldOut
     from mutbert.windows.sampler import Split
 
 
@@ -91,13 +92,8 @@ def pretrain(
         trained, metrics = trainer.held_out(), {}
         if state.is_main_process:
             baselines = evaluate_baselines(fit_baselines(split.train, progress=progress), held_out_data)
-            floor = baselines.pop(FLOOR)
-            table = {**baselines, "model": trained, FLOOR: floor}
-            metrics = {
-                "steps": trainer.state.global_step, "unit": "nats per target", "targets": trained.targets,
-                "cross_entropy": {name: plain(found.cross_entropy) for name, found in table.items()},
-                "calibration": trained.calibration, "facts": _facts(trainer, recipe, speed), "notes": notes,
-            }  # fmt: skip
+            metrics = {"facts": _facts(trainer, recipe, speed), "notes": notes, **_table(trained, baselines)}
+            metrics["steps"] = trainer.state.global_step
         return run.finish("pretrain", metrics, trainers.history_of(trainer.state.log_history))
 
 
@@ -199,6 +195,15 @@ def _publish(trainer: trainers.PretrainTrainer, run: Run, genomes: Sequence[Prob
             model.save_pretrained(folder, state_dict=weights)
             MutBertTokenizer(model_max_length=model.config.max_position_embeddings).save_pretrained(folder)
             write_json(folder / GENOMES, {"genomes": {genome_name(genome): genome.manifest for genome in genomes}})
+
+
+def _table(model: HeldOut, baselines: dict[str, HeldOut]) -> dict[str, Any]:
+    """Return the held-out table and the model's calibration, as ``metrics.json`` has them."""
+    floor = baselines.pop(FLOOR)
+    found = {**baselines, "model": model, FLOOR: floor}
+    cross_entropy = {name: plain(one.cross_entropy) for name, one in found.items()}
+    head = {"unit": "nats per target", "targets": model.targets}
+    return {**head, "cross_entropy": cross_entropy, "calibration": model.calibration}
 
 
 def _facts(trainer: trainers.PretrainTrainer, recipe: PretrainRecipe, speed: dict[str, float]) -> dict[str, str]:
