@@ -105,8 +105,8 @@ def test_ones_own_suite(load):
         # What would only be noticed in the middle of a run.
         ("{cnn: {learning_rate: 1,", "{cnn: {learnin_rate: 1,", "learnin_rate"),
         ("{dnabert2: 12}", "{dnabert2: few}", "max_tokens.dnabert2: Input should be a valid integer"),
-        ("{task}-{split}", "{task}-{part}", "files: '{task}-{part}.tsv' contains other braces than {task} and {split}"),
-        ("{task}-{split}", "{task}", "files: '{task}.tsv' has no {split}"),
+        ("{task}-{split}", "{task}-{part}", "files: '{task}-{part}.tsv': expected {split}, perhaps {task}"),
+        ("{task}-{split}", "{task}", "files: '{task}.tsv': expected {split}"),
         ("validation: b,", "dev: b,", "splits.dev"),
         (", test: c}", "}", "splits: name train and test, each differently"),
     ],

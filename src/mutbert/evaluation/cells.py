@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mutbert.evaluation.eqtl import VariantEmbeddings
     from mutbert.evaluation.eqtl_table import Variants
     from mutbert.evaluation.run import GridRequest
-    from mutbert.evaluation.suites import Suite, Task
+    from mutbert.evaluation.suites import Suite
     from mutbert.examples.table import Examples
     from mutbert.examples.task_data import TaskData
     from mutbert.genome.store import ProbabilisticGenome
@@ -198,12 +198,16 @@ def load_task(
     Files are below `root`: a folder, or ``hf://datasets/OWNER/NAME[@REVISION]``. Without a file of validation data,
     `seed` decides which sequences these are.
     """
-    how = suite.protocols[protocol]
+    how, row = suite.protocols[protocol], suite.task(task)
+    classes = row.classes if row.problem in {"binary", "multiclass", "token"} else None
     parts: dict[str, Examples] = {}
     sources: dict[str, SourceFile] = {}
     for split in suite.splits:
         if path := task_file(suite, root, task, split):
-            parts[split], sources[split] = _read(suite, suite.task(task), path)
+            # The columns of a FASTA have names of their own.
+            fasta = {"sequence": "sequence", "label": "label", "name": "name", "region": "name"}
+            columns = suite.columns.replace(**fasta) if is_fasta(path) else suite.columns
+            parts[split], sources[split] = read_examples(path, columns, problem=row.problem, classes=classes)
     train, most, note = parts["train"], how.max_train_rows, ""
     if most is not None and most < len(train):
         train = train.select(random_split(len(train), most / len(train), _SUBSET_SEED).validation[:most])
@@ -223,15 +227,6 @@ def load_task(
     }
 
 
-def _read(suite: Suite, task: Task, path: str) -> tuple[Examples, SourceFile]:
-    wanted = suite.columns
-    if is_fasta(path):
-        # The columns of a FASTA have names of their own.
-        wanted = wanted.replace(sequence="sequence", label="label", name="name", region="name")
-    classes = task.classes if task.problem in {"binary", "multiclass", "token"} else None
-    return read_examples(path, wanted, problem=task.problem, classes=classes)
-
-
 def check_files(suite: Suite, root: str, tasks: list[str]) -> None:
     """Raise InputError where a local file is missing; of files on the Hub nothing is known before they are read."""
     for task in [] if root.startswith(_HUB) else [""] if suite.eqtl else tasks:
@@ -246,7 +241,8 @@ def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
     """
     if suite.eqtl and not root.startswith(_HUB) and Path(root).is_file():
         return root
-    names = [pattern.format(task=task, split=suite.splits[split]) for pattern in suite.files]  # type: ignore[index]
+    called: str = suite.splits[split]  # type: ignore[index]
+    names = [pattern.replace("{task}", task).replace("{split}", called) for pattern in suite.files]
     for path in (f"{root.rstrip('/')}/{name}" for name in names):
         if not root.startswith(_HUB):
             if found := next((one for one in (path, f"{path}.gz") if Path(one).is_file()), None):

@@ -39,16 +39,10 @@ def report_benchmark(
 
     Parameters
     ----------
-    folder : str or Path
-        The results.
-    output : str or Path, optional
-        Where to write; the results folder where left out, whose report is then replaced.
-    resamples : int
-        Of intervals and p-values.
-    force : bool
-        Replace a report.
-    progress : bool
-        Show progress on standard error.
+    folder, output
+        The results; where to write, by default there, in place of an earlier report.
+    resamples, force, progress
+        Resamples of intervals and p-values; replace a report; show progress on standard error.
 
     Returns
     -------
@@ -110,7 +104,7 @@ def _grids(folder: Path, done: Sequence[Record]) -> dict[tuple[str, str], Grid]:
 
     Raise InputError where cells that belong together were made, or tested, with different things.
     """
-    found: dict[tuple[str, str], dict[Contestant, dict[str, tuple[Any, ...]]]] = {}
+    found: dict[Cell, tuple[Any, list[Any], list[Record]]] = {}
     seen: dict[Any, tuple[Any, Cell]] = {}
     for record in done:
         cell = cell_of(record)
@@ -129,20 +123,14 @@ def _grids(folder: Path, done: Sequence[Record]) -> dict[tuple[str, str], Grid]:
                     f"{folder}: {other} and {cell} were made with different {key[-1]}; remove the files of one and run "
                     "it again, or use another folder of results"
                 )
-        tasks = found.setdefault((cell.suite, cell.protocol), {}).setdefault((cell.model, cell.method), {})
-        _, seeds, records = tasks.setdefault(cell.task, (labels, [], []))
+        _, seeds, records = found.setdefault(cell._replace(seed=0), (labels, [], []))
         seeds.append(scores)
         records.append(record)
-    return {
-        key: {
-            contestant: {
-                task: (TaskScores(records[0]["problem"], records[0]["metric"], labels, seeds), records)
-                for task, (labels, seeds, records) in tasks.items()
-            }
-            for contestant, tasks in grid.items()
-        }
-        for key, grid in found.items()
-    }
+    grids: dict[tuple[str, str], Grid] = {}
+    for cell, (labels, seeds, records) in found.items():
+        tasks = grids.setdefault((cell.suite, cell.protocol), {}).setdefault((cell.model, cell.method), {})
+        tasks[cell.task] = TaskScores(records[0]["problem"], records[0]["metric"], labels, seeds), records
+    return grids
 
 
 def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], list[Record]]:
@@ -218,13 +206,12 @@ def costs_of(records: Sequence[Record]) -> pl.DataFrame:
 def _facts(done: Sequence[Record]) -> dict[str, str]:
     versions: dict[str, set[str]] = {}
     for record in done:
-        for name, number in (record["versions"] | {"commit": record["commit"] or "not from a checkout"}).items():
+        for name, number in record["versions"].items():
             versions.setdefault(name, set()).add(str(number))
-    commits = versions.pop("commit", set())
     return {
         "cells": f"{len(done):,} done",
         "versions": ", ".join(f"{name} {' and '.join(sorted(numbers))}" for name, numbers in versions.items()),
-        "commit": ", ".join(sorted(commits)),
+        "commit": ", ".join(sorted({record["commit"] or "not from a checkout" for record in done})),
         "intervals": INTERVAL_METHOD,
     }
 
