@@ -1,7 +1,5 @@
 """Small suites with a word to find, and the models of all tests here on one thread."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -91,9 +89,3 @@ def request_of():
         return GridRequest(**{"suites": (str(path),), "data": (str(path.parent / "data"),), **changes})
 
     return make
-
-
-@pytest.fixture(scope="session")
-def quiet_environment():
-    """The environment of a process."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}

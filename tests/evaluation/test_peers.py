@@ -1,16 +1,11 @@
-"""The models that MutBERT is compared with: the grid, fine-tuning with prediction, and damaged folders."""
+"""The models that MutBERT is compared with: the grid, and fine-tuning with prediction."""
 
 import csv
-import json
-import shutil
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from mutbert import finetune, predict_table, run_benchmark
-from mutbert.cli.main import app
-from mutbert.errors import InputError
 from mutbert.evaluation.results import Cell, read_predictions
 from mutbert.examples.files import Columns
 from mutbert.training.finetune import read_finetune_recipe
@@ -37,39 +32,3 @@ def test_a_fine_tuned_model_predicts_what_the_grid_does(name, suite, request_of,
     _, seen = read_predictions(suite.parent / "results", Cell("own", "first", name, method, "corrected", 1))
     np.testing.assert_allclose(probability, 1 / (1 + np.exp(-seen.astype(np.float64))), atol=2e-6)
     assert np.ptp(probability) > 0
-
-
-def cut_short(folder):
-    (weights,) = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-    weights.write_bytes(weights.read_bytes()[:-1000])
-
-
-def with_another_option(folder):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "is_decoder": True, "bidirectional": False}))
-
-
-def without_tokenizer(folder):
-    for path in (*folder.glob("*token*"), *folder.glob("vocab.txt")):
-        path.unlink(missing_ok=True)
-
-
-@pytest.mark.parametrize("verb", ["embed", "finetune"])
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [("dnabert2", cut_short), ("caduceus-ps", with_another_option), ("ntv2-50m", without_tokenizer)],
-)
-def test_a_model_that_cannot_be_used_is_an_error_and_nothing_is_written(suite, peer_folders, name, damage, verb):
-    model, folder = shutil.copytree(peer_folders[name], suite.parent / "model"), suite.parent
-    damage(model)
-    if verb == "embed":
-        (folder / "some.fa").write_text(">one\nACGTACGTTGCA\n")
-        words = ["embed", "--model", model, "--fasta", folder / "some.fa", "-o", folder / "out.parquet"]
-    else:
-        train = folder / "data" / "first" / "train.csv"
-        words = ["finetune", f"model={model}", f"train={train}", f"output={folder / 'out'}", "finetune.max_steps=1"]
-    before = sorted(folder.iterdir())
-    done = CliRunner().invoke(app, list(map(str, words)))
-    assert isinstance(done.exception, InputError)
-    assert "\n" not in str(done.exception)
-    assert sorted(folder.iterdir()) == before

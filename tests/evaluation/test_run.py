@@ -186,55 +186,24 @@ def test_a_report_has_no_cells_of_one_model_that_were_made_with_different_things
         report_benchmark(suite.parent / "results", resamples=100)
 
 
-SEVERAL = """\
-version: 1
-name: own
-title: Some kind of problem
-metric: mcc
-files: ["{{task}}/{{split}}.csv"]
-splits: {{train: train, validation: dev, test: test}}
-columns: {{sequence: sequence, label: [{label}]}}
-tasks:
-  - {{name: it, length: 30, {task}}}
-protocols:
-  corrected: {{validation: file, seeds: 1, finetune: {{max_steps: 2, batch_size: 16, learning_rate: 1e-3}}}}
-"""
-KINDS = {
-    "multilabel": ("problem: multilabel, metric: f1", "p, q", (18, 2)),
-    "regression": ("problem: regression, metric: pearson", "p, q", (18, 2)),
-    "token": ('problem: token, classes: ["0", "1"]', "label", (540,)),
-}
-
-
-@pytest.mark.parametrize("kind", list(KINDS))
-def test_other_kinds_of_problems(kind, tmp_path, request_of, write_rows, random_sequences, model_folders):
-    """Those of two and of several classes are in the frozen answers."""
-    task, label, shape = KINDS[kind]
-    (tmp_path / "own.yaml").write_text(SEVERAL.format(task=task, label=label))
-    labels_of = {
-        "multilabel": lambda number, _: [number % 2, number % 3 // 2],
-        "regression": lambda number, bases: [f"{np.sin(number):.4f}", bases.count("G")],
-        "token": lambda _, bases: ["".join(str(int(base == "G")) for base in bases)],
-    }[kind]
-    for seed, (split, count) in enumerate((("train", 48), ("dev", 18), ("test", 18))):
-        rows = [(bases, *labels_of(number, bases)) for number, bases in enumerate(random_sequences(count, 30, seed))]
-        write_rows(tmp_path / "data" / "it" / f"{split}.csv", rows, ("sequence", *label.split(", ")))
+def test_labels_of_bases_are_for_trained_models_that_read_bases(
+    suite, request_of, write_rows, random_sequences, model_folders
+):
+    """Other kinds of problems are in the frozen answers."""
+    suite.write_text(suite.read_text().replace("{name: first,", "{name: first, problem: token,"))
+    for split in ("test", "dev", "train"):
+        rows = [(bases, "".join(str(int(base == "G")) for base in bases)) for bases in random_sequences(16, 30)]
+        write_rows(suite.parent / "data" / "first" / f"{split}.csv", rows)
     models = tuple(f"{name}={model_folders[name]}" for name in ("mutbert", "bert"))
-    run_benchmark(tmp_path / "results", request_of(tmp_path / "own.yaml", models=models, methods=("full", "probe")))
-    results = records_of(tmp_path / "results")
-    # Labels of single bases are for those that read single bases, and are trained.
-    failed = {(cell.model, cell.method) for cell, record in results.items() if "reason" in record}
-    expected = {("kmer", ""), ("mutbert", "probe"), ("bert", "full"), ("bert", "probe")} if kind == "token" else set()
-    assert (len(results), failed) == (6, expected), [record.get("reason") for record in results.values()]
-    problem = "binary" if kind == "token" else kind
-    for cell, record in results.items():
-        if "reason" not in record:
-            labels, scores = read_predictions(tmp_path / "results", cell)
-            assert (record["problem"], scores.shape) == (problem, shape)
-            assert record["metrics"][record["metric"]] == evaluate(problem, labels, scores)[record["metric"]]
-            if kind == "token":
-                assert labels.tolist() == [int(digit) for row in rows for digit in row[1]]
-    assert len(report_benchmark(tmp_path / "results", resamples=100)[0].scores) == 6 - len(failed)
+    request = request_of(suite, **{**FIRST, "models": models, "methods": ("full", "probe"), "baselines": True})
+    run_benchmark(suite.parent / "results", request)
+    results = records_of(suite.parent / "results")
+    done = {(cell.model, cell.method): cell for cell, record in results.items() if "reason" not in record}
+    assert (len(results), done.keys()) == (6, {("cnn", "full"), ("mutbert", "full")})
+    for cell in done.values():
+        labels, scores = read_predictions(suite.parent / "results", cell)
+        assert labels.tolist() == [int(digit) for row in rows for digit in row[1]]
+        assert results[cell]["metrics"]["mcc"] == evaluate("binary", labels, scores)["mcc"]
 
 
 def test_frequencies_are_read_by_mutbert_where_coordinates_are_known(
@@ -303,7 +272,7 @@ def test_what_is_missing_or_wrong_is_an_error_before_anything_is_run(suite, requ
     assert run_benchmark(tmp_path / "results", only).done == 2
 
 
-def test_a_grid_that_is_killed_goes_on_where_it_was(suite, request_of, model_folders, quiet_environment):
+def test_a_grid_that_is_killed_goes_on_where_it_was(suite, request_of, model_folders):
     place = model_folders["mutbert"]
     models = (f"small={place}", f"gone={place}-is-not-there")
     request = request_of(suite, models=models, methods=("probe",), protocols=("corrected",))
@@ -312,7 +281,7 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(suite, request_of, model_fol
     words = ["-o", broken, "--suite", suite, "--data", suite.parent / "data", "--method", "probe", "--protocol",
              "corrected", *(word for model in models for word in ("--model", model))]  # fmt: skip
     command = [sys.executable, "-P", "-m", "mutbert", "bench", "run", *map(str, words)]
-    with subprocess.Popen(command, env=quiet_environment, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while len([path for path in files_of(broken) if path.suffix == ".json"]) < 3 and process.poll() is None:
             time.sleep(0.005)
         process.kill()
@@ -384,10 +353,8 @@ def test_variants_are_cells_like_others(variants, model_folders):
     cell = next(cell for cell in reversed(results) if cell.model == "fresh")
     run_benchmark(part, dataclasses.replace(request, models=models[:1], tasks=(cell.task,), first_seed=2, seeds=1))
     assert same_predictions(cell, whole, part)
-    report, _ = report_benchmark(whole, resamples=100)
-    assert set(report.averages.select("tasks", "of_tasks").rows()) == {(2, 2)}
     # There is no baseline for variants, and none is missed.
-    assert report.notes == []
+    assert report_benchmark(whole, resamples=100)[0].notes == []
     more = dataclasses.replace(request, models=models[1:2], first_seed=3, seeds=1)
     for name, old, new, word in (
         ("ref.fa", ">chr1\n", ">chr1\nA", "reference"),

@@ -12,13 +12,9 @@ from mutbert.training.finetune_settings import FinetuneSettings
     [
         # 102 tokens with [CLS] and [SEP] cut the last of 101 bases.
         ("mutbert", "tfbs", "3", 102, None),
-        ("other", "tfbs", "3", None, None),
         ("mutbert", "nt", "H3K4me1", None, {"type": "dynamic", "factor": 2.0}),
         ("mutbert", "nt", "splice_sites_all", None, {"type": "dynamic", "factor": 1.5}),
-        ("mutbert", "nt", "promoter_tata", None, None),
         ("nt", "nt", "splice_sites_all", 110, None),
-        ("ntv2", "nt", "H4K20me1", 200, None),
-        ("dnabert2", "nt", "enhancers", 80, None),
         ("dnabert2", "tfbs", "0", 30, None),
         ("cnn", "tfbs", "0", None, None),
     ],
@@ -130,30 +126,20 @@ def test_a_suite_needs_tasks_and_protocols(load):
 
 
 @pytest.mark.parametrize(
-    ("metric", "c", "chosen", "message"),
+    ("old", "new", "message"),
     [
-        ("auroc", "0.1", "validation", None),
-        ("pearson", 1, "test", "metric is 'pearson'; binary problems are compared by"),
-        ("mcc", -1, "test", "Input should be greater than 0"),
-        ("mcc", "", "test", "should have at least 1 item"),
-        ("mcc", 1, "train", "choose_c_on: Input should be 'validation' or 'test'"),
+        ("metric: auroc", "metric: pearson", "metric is 'pearson'; binary problems are compared by"),
+        ("c: [1]", "c: [-1]", "Input should be greater than 0"),
+        ("c: [1]", "c: []", "should have at least 1 item"),
+        ("choose_c_on: test", "choose_c_on: train", "choose_c_on: Input should be 'validation' or 'test'"),
     ],
 )
-def test_an_eqtl_suite(load, metric, c, chosen, message):
-    text = f"""\
-version: 1
-name: own
-title: x
-metric: {metric}
-files: [table.csv]
-eqtl:
-  tasks: [{{name: all, from_distance: 0}}]
-  protocols:
-    corrected:
-      {{c: [{c}], choose_c_on: {chosen}, scores: decision, tissue: one-hot, special_tokens: true, edges: lower}}
+def test_an_eqtl_suite_that_cannot_be(load, old, new, message):
+    text = """\
+{version: 1, name: own, title: x, metric: auroc, files: [table.csv], eqtl: {tasks: [{name: all, from_distance: 0}],
+ protocols: {corrected: {c: [1], choose_c_on: test, scores: decision, tissue: one-hot, special_tokens: true,
+                         edges: lower}}}}
 """
-    if message is None:
-        assert (load(text).eqtl.protocols["corrected"].c, load(text).task_names) == ((0.1,), ["all"])
-    else:
-        with pytest.raises(InputError, match=message):
-            load(text)
+    assert load(text).task_names == ["all"]
+    with pytest.raises(InputError, match=message):
+        load(text.replace(old, new))
