@@ -110,10 +110,10 @@ class SequenceCells:
         genome = self._genome_of(encoder)
         identity |= {"model": encoder.identity(), "settings": settings.model_dump(mode="json")}
         identity["genome"] = genome and genome.identity
-        parts = self._prepared(part, cell.model, settings.max_tokens)
+        parts = self._prepared(part, encoder, settings.max_tokens)
         record["unplaced"] = {} if genome is None else unplaced(parts)
         if settings.method == "probe":
-            values, labels, scores = self._probe(cell, part, settings, metric)
+            values, labels, scores = self._probe(cell, encoder, part, settings, metric)
         else:
             values, labels, scores = _trained(cell, encoder, parts, settings, metric)
         return record | values, labels, scores
@@ -121,18 +121,16 @@ class SequenceCells:
     def _genome_of(self, encoder: Encoder) -> ProbabilisticGenome | None:
         return self._genome if encoder.family == "mutbert" else None
 
-    def _prepare(self, part: Part, model: str, max_tokens: int | None) -> dict[str, LabelledInputs]:
-        encoder = self._encoder(model)
-        genome = self._genome_of(encoder)
+    def _prepare(self, part: Part, encoder: Encoder, max_tokens: int | None) -> dict[str, LabelledInputs]:
+        options: Any = {"max_tokens": max_tokens, "genome": self._genome_of(encoder)}
         return {
-            name: LabelledInputs(encoder.inputs(examples, max_tokens=max_tokens, genome=genome), examples)
+            name: LabelledInputs(encoder.inputs(examples, **options), examples)
             for name, examples in self._loaded(*part)[0].parts.items()
         }
 
-    def _embed(self, part: Part, model: str, seed: int) -> tuple[dict[str, Float32], Record]:
-        encoder = self._encoder(model)
+    def _embed(self, part: Part, encoder: Encoder, seed: int) -> tuple[dict[str, Float32], Record]:
         settings = self._suite.settings_of(self._suite.task(part[0]), part[1], encoder.family)
-        parts = self._prepared(part, model, settings.max_tokens)
+        parts = self._prepared(part, encoder, settings.max_tokens)
         longest = max(int(own.inputs.length_N.max()) for own in parts.values())
         body, parameters = _body(encoder, longest, settings.rope_scaling, seed)
         tokens = sum(int(own.inputs.length_N.sum()) for own in parts.values())
@@ -140,11 +138,10 @@ class SequenceCells:
         # Of the first cell that uses them.
         return embedded, {"parameters": parameters, "tokens": tokens}
 
-    def _probe(self, cell: Cell, part: Part, settings: FinetuneSettings, metric: str) -> Made:
-        parts = self._prepared(part, cell.model, settings.max_tokens)
+    def _probe(self, cell: Cell, encoder: Encoder, part: Part, settings: FinetuneSettings, metric: str) -> Made:
+        parts = self._prepared(part, encoder, settings.max_tokens)
         # Weights of a trained model are the same for every seed.
-        fresh = self._encoder(cell.model).identity().startswith(RANDOM)
-        embedded, about = self._embedded(part, cell.model, cell.seed if fresh else 0)
+        embedded, about = self._embedded(part, encoder, cell.seed if encoder.identity().startswith(RANDOM) else 0)
         train, validation = ((embedded[name], parts[name].examples.known_labels) for name in ("train", "validation"))
         examples = parts["train"].examples
         probe = fit_linear(
