@@ -7,10 +7,9 @@ import resource
 import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -44,7 +43,7 @@ class GridRequest:
     """What to run."""
 
     suites: tuple[str, ...] = ()  # names of shipped suites (tfbs, nt, eqtl), or YAML files
-    data: Mapping[str, str] = MappingProxyType({})  # of each suite, a folder or hf://datasets/OWNER/NAME[@REVISION]
+    data: Mapping[str, str] = field(default_factory=dict)  # of each suite, a folder or hf://datasets/OWNER/NAME[@REVISION]
     models: tuple[str, ...] = ()  # known names, folders or repositories; random:PATH for fresh weights
     methods: tuple[str, ...] = ("full",)  # full, lora or probe
     protocols: tuple[str, ...] = PROTOCOLS  # published or corrected; by default both
