@@ -129,23 +129,6 @@ def test_distances_are_those_of_one_window_at_a_time(peer_folders, opened, conti
             assert found[field.replace("L2", "COS")][row] == pytest.approx(cosine, rel=1e-2, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_insertions_and_deletions_have_distances_and_no_ratio(peer_folders, opened, contigs, name):
-    base = contigs["chr2"][150]
-    variants = [
-        ("chr2", 150, base, base + "ACG"),
-        ("chr2", 150, contigs["chr2"][150:153], base),
-        ("chr2", 150, base, next(other for other in "ACGT" if other != base)),
-    ]
-    scores = ("distance",) if name == "dnabert2" else ("llr", "distance")
-    found = scored(scorer_of(peer_folders[name], opened, scores=scores), variants)
-    assert np.isfinite(found["L2"]).all()
-    assert (found["L2"] > 0).all()
-    assert (found["L2_WINDOW"] > 0).all()
-    if "LLR" in found:
-        assert np.isnan(found["LLR"]).tolist() == [True, True, False]
-
-
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [

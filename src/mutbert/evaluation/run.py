@@ -43,7 +43,9 @@ class GridRequest:
     """What to run."""
 
     suites: tuple[str, ...] = ()  # names of shipped suites (tfbs, nt, eqtl), or YAML files
-    data: Mapping[str, str] = field(default_factory=dict)  # of each suite, a folder or hf://datasets/OWNER/NAME[@REVISION]
+    data: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of each suite, a folder or hf://datasets/OWNER/NAME[@REVISION]
     models: tuple[str, ...] = ()  # known names, folders or repositories; random:PATH for fresh weights
     methods: tuple[str, ...] = ("full",)  # full, lora or probe
     protocols: tuple[str, ...] = PROTOCOLS  # published or corrected; by default both
