@@ -33,9 +33,9 @@ def test_either_naming_is_parsed():
 
 def test_names_match_under_either_naming():
     for name, available, found in (
-        ("chr22", ["22"], "22"), ("22", ["chr22"], "chr22"), ("22", ["chr22", "22"], "22"), ("CHR22", ["chr22"], "chr22"),
-        ("chrM", ["MT"], "MT"), ("MT", ["chrM"], "chrM"), ("x", ["chrX"], "chrX"), ("chr2", ["chr22"], None),
-        ("chr", ["chr1"], None), ("scaffold_1", ["Scaffold_1"], None),
+        ("chr22", ["22"], "22"), ("22", ["chr22"], "chr22"), ("22", ["chr22", "22"], "22"),
+        ("CHR22", ["chr22"], "chr22"), ("chrM", ["MT"], "MT"), ("MT", ["chrM"], "chrM"), ("x", ["chrX"], "chrX"),
+        ("chr2", ["chr22"], None), ("chr", ["chr1"], None), ("scaffold_1", ["Scaffold_1"], None),
     ):  # fmt: skip
         assert match_contig(name, available) == found
 
@@ -64,10 +64,8 @@ def test_bed_is_read(tmp_path, packed):
 def test_a_wrong_bed_line_is_named(tmp_path, line, message):
     path = tmp_path / "x.bed"
     path.write_text(f"# comment\nchr22\t0\t10\n{line}\n")
-    with pytest.raises(InputError, match=message) as refusal:
+    with pytest.raises(InputError, match=rf"x\.bed, line 3: .*{message}"):
         read_bed(path, LENGTHS)
-    assert str(refusal.value).startswith(f"{path}, line 3: ")
-    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

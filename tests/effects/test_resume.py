@@ -161,8 +161,6 @@ def test_parts_are_bounded_by_what_they_take(loaded, genome, write, contigs, tmp
     snvs = [f"chr1\t{at}\t.\t{base[at - 1]}\t{'AC'[base[at - 1] == 'A']}\t.\t.\t." for at in range(100, 140)]
     indels = [f"chr1\t{at}\t.\t{base[at - 1]}\t{base[at - 1]}TTG\t.\t.\t." for at in range(200, 220)]
     vcf = write(tmp_path / "in.vcf", [*snvs, *indels, "chr1\t230\t.\tN\t<DEL>\t.\t.\t."])
-
     scorer = open_scorer(loaded, genome, settings=ScoreSettings(context=30, flank=2))
     # An insertion counts as ten SNVs.
-    sizes = [len(part) for part in cut_records(vcf, ["ID"], scorer, size=30)]
-    assert sizes == [30, 10 + 2, 3, 3, 3, 3, 3, 3, 1]
+    assert [len(part) for part in cut_records(vcf, ["ID"], scorer, size=30)] == [30, 10 + 2, 3, 3, 3, 3, 3, 3, 1]

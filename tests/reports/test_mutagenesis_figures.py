@@ -86,11 +86,9 @@ def test_of_more_positions_there_are_means(tmp_path):
     values = np.abs(llr_P4).sum(axis=1) / 3, -(probability_P4 * np.log(probability_P4)).sum(axis=1)
     for axes, value_P in zip(figure.axes, values, strict=True):
         at, mean = axes.lines[0].get_data()
-        parts = np.split(value_P, range(4, count, 4))
-        np.testing.assert_allclose(mean, [part.mean() for part in parts], rtol=1e-5)
-        np.testing.assert_array_equal(
-            at, [part.mean() for part in np.split(1001 + np.arange(count), range(4, count, 4))]
-        )
+        for found, whole_P in ((mean, value_P), (at, 1001 + np.arange(count))):
+            wanted = [part.mean() for part in np.split(whole_P, range(4, count, 4))]
+            np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 def test_what_cannot_be_drawn(tmp_path):
