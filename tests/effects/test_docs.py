@@ -1,6 +1,7 @@
 """The pages about scoring variants are correct: their samples run, and their names are those of files."""
 
 import json
+import random
 import re
 import shutil
 
@@ -12,6 +13,11 @@ from typer.testing import CliRunner
 from mutbert.cli.main import app
 from mutbert.effects.alleles import Reason
 
+CLASSES = [
+    *("Pathogenic", "Likely_pathogenic", "Pathogenic/Likely_pathogenic", "Benign", "Likely_benign"),
+    *("Benign/Likely_benign", "Uncertain_significance", "Conflicting_classifications_of_pathogenicity"),
+]
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, model, genome, contigs, lines, write, header):
@@ -19,24 +25,24 @@ def folder(tmp_path, monkeypatch, model, genome, contigs, lines, write, header):
     for name in ("model", "runs/a/model", "runs/b/model"):
         shutil.copytree(model, tmp_path / name)
     shutil.copytree(genome, tmp_path / "population.genome")
-    places = [(name, at + 1, text[at]) for name, text in contigs.items() for at in range(0, len(text), 7)]
-    snvs = [(*place, "ACGT"["ACGT".index(place[2]) - 1]) for place in places if place[2] in "ACGT"][:120]
-    # Of a background, a hundred of a kind are needed.
-    records = [*lines(40), *(f"{c}\t{p}\t.\t{r}\t{a}\t.\tPASS\tAF=0.1" for c, p, r, a in snvs)]
+    chance, every = random.Random(5), [(name, at) for name, text in contigs.items() for at in range(1, len(text))]
+    known = [(name, at, contigs[name][at - 1]) for name, at in every if contigs[name][at - 1] in "ACGT"]
+    # A background needs a hundred of a kind.
+    snvs = [(*one, chance.choice("ACGT".replace(one[2], ""))) for one in sorted(chance.sample(known, 120))]
+    records = [*lines(40), *(f"{c}\t{at}\t.\t{ref}\t{alt}\t.\tPASS\tAF=0.1" for c, at, ref, alt in snvs)]
     write(tmp_path / "variants.vcf.gz", sorted(records, key=lambda one: (one.split()[0], int(one.split()[1]))))
-    sides = [[word, f"Likely_{word.lower()}", f"{word}/Likely_{word.lower()}"] for word in ("Pathogenic", "Benign")]
-    words = [*sides[0], *sides[1], "Uncertain_significance", "Conflicting_classifications_of_pathogenicity"]
-    clinvar = [f"{c}\t{p}\t.\t{r}\t{a}\t.\t.\tCLNSIG={words[n % 8]}" for n, (c, p, r, a) in enumerate(snvs)]
+    classes = [f"{c}\t{at}\t.\t{r}\t{a}\t.\t.\tCLNSIG={CLASSES[n % 8]}" for n, (c, at, r, a) in enumerate(snvs)]
     declared = header + '##INFO=<ID=CLNSIG,Number=.,Type=String,Description="Clinical significance">\n'
-    write(tmp_path / "clinvar.vcf.gz", clinvar, header=declared)
-    number = pl.int_range(pl.len())
-    table = pl.DataFrame(snvs, schema=["chrom", "pos", "ref", "alt"], orient="row").with_columns(
-        number.mod(2).alias("class"), (number * 7 % 101 / 101).alias("af"), (number * 3 % 11 - 5).alias("to_splice"),
-        pl.when(number // 2 % 2 == 0).then(pl.lit("missense")).otherwise(pl.lit("intron")).alias("consequence"),
-        number.sin().alias("log2fc"),
-    )  # fmt: skip
-    table.drop("log2fc").write_csv(tmp_path / "variants.tsv", separator="\t")
-    table.select("chrom", "pos", "ref", "alt", "log2fc").write_csv(tmp_path / "mpra.csv")
+    write(tmp_path / "clinvar.vcf.gz", classes, header=declared)
+    table = pl.DataFrame(snvs, schema=["chrom", "pos", "ref", "alt"], orient="row")
+    numbers = range(len(snvs))
+    table.with_columns(pl.Series("log2fc", [chance.gauss(0, 1) for _ in numbers])).write_csv(tmp_path / "mpra.csv")
+    table.with_columns(
+        pl.Series("class", [number % 2 for number in numbers]),
+        pl.Series("af", [chance.random() for _ in numbers]),
+        pl.Series("consequence", [["missense", "intron"][number // 2 % 2] for number in numbers]),
+        pl.Series("to_splice", [chance.randint(-50, 50) for _ in numbers]),
+    ).write_csv(tmp_path / "variants.tsv", separator="\t")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -47,24 +53,29 @@ def test_samples_of_scoring_run(folder, read_page, run_samples):
     found = {}
     for name in ("scored", "again", "percent"):
         with pysam.VariantFile(str(folder / f"{name}.vcf.gz")) as file:
-            found[name] = [dict(record.info) for record in file]
-    ratios = [[info.get("MUTBERT_LLR") for info in found[name]] for name in ("scored", "again")]
-    assert ratios[0] == ratios[1]
-    # The file is its own background, so that percentages go from 0 to 100 as ratios fall.
-    infos = [info for info in found["percent"] if "MUTBERT_LLR" in info]
-    pairs = [pair for info in infos for pair in zip(info["MUTBERT_LLR"], info["MUTBERT_LLR_PCT"], strict=True)]
-    assert len(pairs) == names["report"].scored["snv"]
-    percentages = [percentage for _, percentage in sorted(pairs, reverse=True)]
-    assert (percentages, percentages[0], percentages[-1]) == (sorted(percentages), 0, 100)
+            found[name] = [{key: record.info[key] for key in record.info if key[:3] == "MUT"} for record in file]
+    assert found["scored"] == found["again"]
+    report = names["report"]
+    for field, count in (("LLR", report.scored["snv"]), ("PLLR", report.scored["mnv"] + report.scored["indel"])):
+        values = [value for info in found["again"] for value in info.get(f"MUTBERT_{field}", ()) if value is not None]
+        assert len(values) == count > 10
+    assert set(report.missing) == {"symbolic"}
+    # The file is its own background, so that percentages go from 0 to 100.
+    percent = [value for info in found["percent"] for value in info.get("MUTBERT_LLR_PCT", ()) if value is not None]
+    assert (min(percent), max(percent), len(percent)) == (0, 100, report.scored["snv"])
 
 
 @pytest.mark.nightly
 def test_samples_of_benchmarks_with_labels_run(folder, read_page, run_samples):
-    run_samples(read_page("docs/benchmarks.md", "## Variant effects"))
+    _, commands = run_samples(read_page("docs/benchmarks.md", "## Variant effects"))
+    assert len(commands) == 3
     reports = [json.loads((folder / name / "vep.json").read_text()) for name in ("vep", "two", "mpra")]
     assert [report["problem"] for report in reports] == ["binary", "binary", "regression"]
+    assert reports[0]["left_out"] == {"Conflicting_classifications_of_pathogenicity": 15, "Uncertain_significance": 15}
     assert [reports[0]["parts"][0][count] for count in ("variants", "positives")] == [90, 45]
+    assert {"allele frequency", "splice distance"} < {row["predictor"] for row in reports[1]["parts"][0]["rows"]}
     assert {row["model"] for row in reports[1]["parts"][0]["rows"]} == {"a", "b", ""}
+    assert [part["name"] for part in reports[1]["parts"]] == ["all variants", "intron", "missense"]
 
 
 def test_reasons_of_the_page_are_those_of_files(read_page):
