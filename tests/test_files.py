@@ -8,18 +8,16 @@ import sys
 
 import pytest
 
-from mutbert import files
 from mutbert.errors import InputError
 from mutbert.files import (
     atomic_directory,
     atomic_file,
     check_input,
     check_output,
-    locked,
     mark_directory,
     remove_directory,
     sha256_of,
-)  # fmt: skip
+)
 
 
 def everything(folder):
@@ -219,17 +217,6 @@ def test_what_cannot_take_an_output_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="not writable"):
         check_output(tmp_path / "out", force=False)
-
-
-def test_a_file_system_without_locks_has_files_for_them(tmp_path, monkeypatch):
-    def no_locks(*_, **__):
-        raise OSError(errno.EOPNOTSUPP, "no locks")
-
-    monkeypatch.setattr(files.FileLock, "acquire", no_locks)
-    with locked(tmp_path), pytest.raises(InputError, match="another process"), locked(tmp_path):
-        pass
-    with locked(tmp_path):
-        pass
 
 
 def test_inputs_are_checked_and_their_content_has_a_checksum(tmp_path):

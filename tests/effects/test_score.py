@@ -2,7 +2,6 @@
 
 import copy
 import gzip
-import json
 import math
 import re
 from collections import Counter
@@ -65,18 +64,6 @@ def test_records_come_out_as_they_went_in_with_a_score_or_a_reason(scored, loade
         found = [(record.pos, record.ref) for record in file.fetch("chr1", 100, 300)]
     rows = [(columns[0], int(columns[1]), columns[3]) for columns in after]
     assert found == [(at, ref) for name, at, ref in rows if name == "chr1" and at <= 300 and at - 1 + len(ref) > 100]
-
-
-def test_the_header_says_how_the_fields_were_made(scored):
-    vcf, report = scored
-    before = pysam.bcftools.view("-h", "--no-version", str(vcf)).splitlines()
-    after = [line for line in read_text(report.output).splitlines() if line.startswith("#")]
-    added = after[len(before) - 1 : -1]
-    assert [*before[:-1], *added, before[-1]] == after
-    assert [line.partition(",")[0] for line in added[:-1]] == [f"##INFO=<ID={name}" for name in ADDED]
-    made = json.loads(added[-1].removeprefix("##mutbert_score="))
-    assert (made["prefix"], made["settings"]["windows"]) == ("MUTBERT", "centred")
-    assert str(vcf.parent) not in added[-1]
 
 
 def test_positions_beyond_a_tbi_and_records_out_of_order(score, write, lines, tmp_path, records_of):

@@ -122,26 +122,6 @@ def test_the_ratio_of_200_snvs_is_that_of_one_forward_each(model, genome, sequen
         assert np.isnan(found["PLLR"]).all()
 
 
-@pytest.mark.parametrize("strands", ["forward", "both"])
-@pytest.mark.parametrize("distance_bases", [None, 7])
-def test_distances_are_those_of_two_forwards(model, genome, sequences, strands, distance_bases):
-    records = random_snvs(sequences, 12, seed=2)
-    one = scorer(model, genome, strands=strands, scores=("distance",), distance_bases=distance_bases)
-    _, scores = scored(one, records)
-    for row, (name, at, ref, alt) in enumerate(records):
-        start, text = window_of(sequences[name], at)
-        states = [on_both(model, edit(text, at - start, base), strands)[0].astype(np.float64) for base in (ref, alt)]
-        first = min(max(at - start - 3, 0), len(text) - 7)
-        bases = slice(None) if distance_bases is None else slice(first, first + 7)
-        near, wide = (
-            [state[part].mean(axis=0) for state in states] for part in (slice(at - start, at - start + 1), bases)
-        )
-        for suffix, (before, after) in (("", near), ("_WINDOW", wide)):
-            assert scores["L2" + suffix][row] == pytest.approx(np.linalg.norm(before - after), abs=1e-5)
-            cosine = before @ after / np.linalg.norm(before) / np.linalg.norm(after)
-            assert scores["COS" + suffix][row] == pytest.approx(1 - cosine, abs=1e-5)
-
-
 # Contig, 0-based begin, bases that go, and what comes: None for the complement of each.
 OTHERS = [
     ("one", 50, 3, None),
@@ -234,29 +214,6 @@ def test_a_population_is_in_the_flanks_and_not_at_the_masked_position(model, gen
             expected = logits[at - start]["ACGT".index(alt)] - logits[at - start]["ACGT".index(ref)]
             assert scores[field][row] == pytest.approx(expected, abs=2e-4), (field, at)
     assert np.abs(scores["LLR"] - plain["LLR"]).max() > 1e-3
-
-
-def test_shared_windows_mask_their_variants_together(model, genome, sequences):
-    """Each cell of the grid by hand: half a context wide, in the middle of its window."""
-    places = sorted({at for name, at, *_ in random_snvs(sequences, 400, seed=6) if name == "one" and at < 115})[:40]
-    bases, cells = sequences["one"], {}
-    rows = [("one", at, bases[at], "ACGT"[("ACGT".index(bases[at]) + 1) % 4]) for at in places]
-    _, scores = scored(scorer(model, genome, windows="shared", strands="forward", scores=("llr", "unmasked")), rows)
-    for row, at in enumerate(places):
-        cells.setdefault(max(at // 15 * 15 - 7, 0), []).append((row, at))
-    for start, members in cells.items():
-        text = bases[start : start + CONTEXT]
-        # At most 15 % of the context at once, which is 4, neighbours apart.
-        groups = -(-len(members) // 4)
-        for group in range(groups):
-            masked = text
-            for _, at in members[group::groups]:
-                masked = edit(masked, at - start, "_")
-            for row, at in members[group::groups]:
-                new, old = "ACGT".index(rows[row][3]), "ACGT".index(rows[row][2])
-                for field, shown in (("LLR", masked), ("ULLR", text)):
-                    values = forward(model, shown)[1][at - start]
-                    assert scores[field][row] == pytest.approx(values[new] - values[old], abs=1e-5)
 
 
 def test_the_model_is_left_as_it_was(model, genome, sequences):

@@ -22,7 +22,7 @@ from mutbert.evaluation.eqtl import (
     evaluate_variants,
     hold_out,
     task_rows,
-)  # fmt: skip
+)
 from mutbert.evaluation.eqtl_table import REASONS, open_genome, read_variants
 from mutbert.evaluation.suites import EqtlColumns, EqtlTask, load_suite
 

@@ -15,15 +15,14 @@ from mutbert.effects.alleles import find_alleles
 from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.evaluation.vep import score_alleles
-from mutbert.evaluation.vep_baselines import (
+from mutbert.evaluation.vep_predictors import (
     CHANGES,
     changes,
     cross_validated,
     gc,
     make_folds,
     store_frequencies,
-    trivial_baselines,
-)  # fmt: skip
+)
 from mutbert.evaluation.vep_table import columns_of, read_labelled
 from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
 
@@ -277,34 +276,6 @@ def test_everything_that_is_not_used_is_counted(tmp_path, evaluate, snvs):
     assert dict(counts.iter_rows()) == result["not_used"]
 
 
-@pytest.fixture(scope="module")
-def mixed(sequences, snvs, population):
-    """SNVs, MNVs and indels with labels 0 and 1 in turn; without those of the population, all frequencies are 0."""
-    rows = [*snvs[:60], *(row[:4] for row in population)]
-    for start in range(20, 480, 12):
-        before = sequences["chr2"][start : start + 3]
-        inserted = before[0] + "GATC"[: 1 + start % 4]
-        changed = (before[:2], before[:2].translate(TURN)), (before[0], inserted), (before, before[0])
-        rows += [("chr2", start + 1, *pair) for pair in changed]
-    return [(*row, number % 2) for number, row in enumerate(rows)]
-
-
-def test_kinds_are_compared_apart_and_together(evaluate, mixed):
-    scores = ("llr", "unmasked", "distance")
-    result = evaluate(mixed, settings=ScoreSettings(context=CONTEXT, strands="forward", flank=2, scores=scores))
-    rows = {part["name"]: part["rows"] for part in result["parts"]}
-    scores = {name: [row["predictor"].removeprefix("mutbert ") for row in own] for name, own in rows.items()}
-    of_all = ["L2", "COS", "L2_WINDOW", "COS_WINDOW"]
-    assert scores["all variants"][:6] == ["LLR or PLLR", "|LLR or PLLR|", *of_all]
-    assert scores["SNV"][:9] == ["LLR", "|LLR|", "ENT", "ULLR", "|ULLR|", *of_all]
-    assert scores["MNV"][:6] == scores["indel"][:6] == ["PLLR", "|PLLR|", *of_all]
-    # The store has frequencies of SNVs alone, and among indels all substitutions are one.
-    assert [name for name, own in scores.items() if "allele frequency" in own] == ["SNV"]
-    assert [name for name, own in scores.items() if "indel length" in own] == ["all variants", "indel"]
-    assert "substitution order" in part_of(result, "indel")["empty"]
-    assert result["parts"][0]["compared"] == sum(result["used"].values())
-
-
 @pytest.mark.parametrize("sign", [1, -1])
 def test_effects_are_correlated(evaluate, snvs, ratios, sign):
     """An effect that is a function of the ratio has the correlation 1 or −1 with it, its sign kept."""
@@ -335,20 +306,20 @@ def test_direction_turns_what_is_positive(evaluate, snvs, ratios):
         assert row_of(result["parts"][0], " LLR")["auroc"] == expected
 
 
-def test_what_is_too_long_for_one_model_is_scored_by_none_in_any_order(tmp_path, model_folders, evaluate, mixed):
+def test_what_is_too_long_for_one_model_is_scored_by_none_in_any_order(tmp_path, model_folders, evaluate, snvs):
     """Of 32 positions, 30 are bases, of which flanks of 8 leave 14; of 64 positions, 46."""
     short = MutBertForMaskedLM.from_pretrained(model_folders["mutbert"])
     short.config.max_position_embeddings = 32
     short.save_pretrained(tmp_path / "short")
-    rows = [list(row) for row in mixed[:100]]
-    insertions = [row for row in rows if len(row[3]) > len(row[2])]
-    for number, length in enumerate((14, 15, 45, 46, 47)):
-        insertions[number][3] = insertions[number][2] + "ACG"[number % 3] * length
+    rows = [[*snv, number % 2] for number, snv in enumerate(snvs[:40])]
+    for row, length in zip(rows, (1, 2, 3, 14, 15, 45, 46, 47), strict=False):
+        row[3] = row[2] + row[3] * length
     models, found = [f"long={model_folders['mutbert']}", f"short={tmp_path / 'short'}"], []
     for order in (models, models[::-1]):
         result = evaluate(rows, output=f"out{len(found)}", models=order, settings=ScoreSettings(strands="forward"))
         assert result["not_used"] == {"too_long": 4}
         assert result["reasons"] == {"too_long": "more than 14 bases change"}
+        assert [part["name"] for part in result["parts"]] == ["all variants", "SNV", "indel"]
         found.append([sorted(part["rows"], key=lambda row: row["predictor"]) for part in result["parts"]])
     assert found[0] == found[1]
     with pytest.raises(InputError, match="two models are called mutbert"):
@@ -379,30 +350,16 @@ def test_changes_of_every_base_of_a_contig(genome, sequences):
     assert len(set(expected)) == 9
 
 
-def test_baselines_by_hand(genome, sequences, population):
-    one, text = sequences["chr1"], sequences["chr2"]
+def test_frequencies_of_the_store_and_gc_by_hand(genome, sequences, population):
     contig, position, ref, alt, share = population[2]
-    other = next(base for base in "ACGT" if base not in {ref, alt})
-    rows = [
-        (contig, position, ref, alt),
-        (contig, position, ref, other),
-        ("2", 200, text[199:201], text[199:201].translate(TURN)),
-        ("chr2", 200, text[199], text[199] + "ACG"),
-        ("chr2", 200, text[199:204], text[199]),
-        ("chr3", 4, "T", "A"),
-        ("chr1", 299, one[298], one[298].translate(TURN)),
-    ]
+    other, near = next(base for base in "ACGT" if base not in {ref, alt}), sequences["chr1"][298]
+    rows = [(contig, position, ref, alt), (contig, position, ref, other), ("chr1", 299, near, near.translate(TURN))]
     alleles = alleles_of(genome, rows)
-    np.testing.assert_allclose(store_frequencies(genome, alleles), [share, 0, *[np.nan] * 3, 0, 0], atol=1e-4)
-    assert [CHANGES[number] for number in changes(genome, alleles)[2:5]] == ["MNV", "insertion", "deletion"]
-    found, _ = trivial_baselines(genome, alleles, pl.DataFrame({"target": [0.0] * 7}), "binary", 20)
-    assert found["indel length"][1].tolist() == [0, 0, 0, 3, 4, 0, 0]
-    windows = [text[start : start + 20] for start in (position - 11, position - 11, 189, 190, 190)]
-    # A contig shorter than the window is seen as a whole, and unknown bases do not count.
-    windows += [sequences["chr3"], one[288:308].replace("N", "")]
-    assert len(windows[-1]) < 20
-    expected = [sum(base in "GC" for base in window) / len(window) for window in windows]
-    np.testing.assert_allclose(gc(genome, alleles, 20), expected)
+    np.testing.assert_allclose(store_frequencies(genome, alleles), [share, 0, 0], atol=1e-4)
+    # Unknown bases do not count.
+    windows = [sequences[contig][position - 11 : position + 9]] * 2 + [sequences["chr1"][288:308].replace("N", "")]
+    shares = [sum(base in "GC" for base in window) / len(window) for window in windows]
+    np.testing.assert_allclose(gc(genome, alleles, 20), shares)
 
 
 @pytest.mark.parametrize("folds", [2, 5])

@@ -18,7 +18,7 @@ from mutbert.model import (
     MutBertModel,
     MutBertTokenizer,
     read_checkpoint,
-)  # fmt: skip
+)
 
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
 DECODER, BIAS = "cls.predictions.decoder.weight", "cls.predictions.bias"

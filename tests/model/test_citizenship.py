@@ -18,7 +18,7 @@ from mutbert.model import (
     MutBertModel,
     MutBertTokenizer,
     read_checkpoint,
-)  # fmt: skip
+)
 from mutbert.model.checkpoints import convert_checkpoint
 
 DYNAMIC = {"type": "dynamic", "factor": 2.0}

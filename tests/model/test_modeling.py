@@ -171,32 +171,6 @@ def test_ids_are_one_hot_distributions_and_no_target_is_no_loss(build, probs):
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss, tuple(model.parameters())))
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_gradients_are_those_of_finite_differences(build, probs, attention):
-    """In double precision, through every part: embeddings, rotary positions, attention, head, loss."""
-    model = build(MutBertForMaskedLM, attention=attention, num_hidden_layers=1, hidden_size=8, intermediate_size=8)
-    model = model.double().train()
-    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])
-    places = torch.tensor([[0, 2], [1, 3]])
-    labels = probs(2, 2, seed=5).double()
-    # [PAD] learns nothing as an input, so it has no part in these.
-    inputs = torch.cat((probs(2, 4, columns=3), torch.zeros(2, 4, 6)), dim=-1).roll(4, dims=-1).double()
-
-    def loss(embedding, query, output):
-        model.bert.embeddings.word_embeddings.weight.data.copy_(embedding)
-        parameters = {
-            "bert.embeddings.word_embeddings.weight": embedding,
-            "bert.encoder.layer.0.attention.self.query.weight": query,
-            "bert.encoder.layer.0.output.dense.weight": output,
-        }
-        arguments = {"input_probs": inputs, "attention_mask": mask, "labels": labels, "target_places": places}
-        return torch.func.functional_call(model, parameters, (), arguments).loss
-
-    layer = model.bert.encoder.layer[0]
-    weights = (model.get_input_embeddings().weight, layer.attention.self.query.weight, layer.output.dense.weight)
-    assert torch.autograd.gradcheck(loss, [weight.detach().clone().requires_grad_() for weight in weights])
-
-
 # transformers has deprecated its own name of it.
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 def test_the_vocabulary_is_fixed_and_gradients_can_be_checkpointed(build, probs):
