@@ -16,7 +16,6 @@ from mutbert.evaluation.eqtl import (
     HEADS,
     NOT_DRAWN,
     VariantEmbeddings,
-    blocks,
     embed_variants,
     encode_tissues,
     evaluate_variants,
@@ -254,21 +253,6 @@ def test_rows_held_out(seed):
     assert np.abs(learnt[:, None] - held).min() >= 20
     assert not np.isin(*(embeddings.key_U[side] for side in split)).any()
     assert again.validation.tolist() == split.validation.tolist() != other.validation.tolist()
-
-
-def test_blocks_do_not_depend_on_the_order_of_rows():
-    embeddings, rows = make_embeddings(200, spread=12_000, contigs=("1", "2")), np.arange(200)
-    embeddings.key_U[:20] = np.repeat(embeddings.key_U[:10], 2)
-    shuffled, keys = np.random.default_rng(0).permutation(rows), blocks(embeddings, rows)
-    np.testing.assert_array_equal(blocks(embeddings, shuffled), keys[shuffled])
-    # By hand: rows are linked until nothing changes.
-    contig, position = (embeddings.table[name].to_numpy() for name in ("contig", "position"))
-    near = (np.abs(position[:, None] - position) < 20) & (contig[:, None] == contig)
-    near |= embeddings.key_U[:200][:, None] == embeddings.key_U[:200]
-    number = rows
-    for _ in rows:
-        number = np.where(near, number, 200).min(axis=1)
-    np.testing.assert_array_equal(keys[:, None] == keys, number[:, None] == number)
 
 
 def test_tissues():
