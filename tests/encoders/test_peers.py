@@ -2,9 +2,11 @@
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -343,6 +345,30 @@ def test_what_does_not_fit_is_refused_in_one_line(name, kind, copied):
     refused("has shape .* follows from config.json; get both anew")
     write_weights(folder, {**weights, inside: weights[inside][None]})
     refused("has shape .* follows from config.json; get both anew")
+
+
+class Runs:
+    """Pickled, it makes a file when it is read."""
+
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return Path.touch, (self.witness,)
+
+
+def test_of_damaged_files_and_pickles_nothing_but_tensors_is_read(name, copied, tmp_path):
+    folder, witness = copied(name), tmp_path / "witness"
+    weights = read_weights(folder)
+    for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+        path.unlink()
+    file = folder / "pytorch_model.bin"
+    torch.save({**weights, "a": Runs(witness)}, file)
+    for data in (file.read_bytes(), file.read_bytes()[:100], b"", pickle.dumps({"a": Runs(witness)})):
+        file.write_bytes(data)
+        with pytest.raises(InputError, match=ONE_LINE):
+            open_encoder(folder).body(LONGEST)
+    assert not witness.exists()
 
 
 # What a folder is taken for.
