@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mutbert import alphabet
-from mutbert.encoders.cnn import CnnClassifier
+from mutbert.encoders.adapter import CnnClassifier
 from mutbert.encoders.inputs import BaseInputs
 
 
