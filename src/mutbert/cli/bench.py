@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mutbert.cli.command import Verb, make_app
-from mutbert.cli.printing import print_result, print_table
+from mutbert.cli.printing import print_result
 from mutbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,15 +67,11 @@ def with_columns(
 def _print_suites(found: dict[str, Any]) -> None:
     for suite in found["suites"]:
         typer.echo(f"{suite['name']}: {suite['title']}\n  {suite['source']}".rstrip())
-        tasks = [(one["name"], one["problem"], len(one["classes"]), one["length"], one["metric"] or suite["metric"])
-                 for one in suite["tasks"]]  # fmt: skip
-        if tasks:
-            print_table(
-                ("  task", "problem", "classes", "bases", "metric"), ((f"  {one}", *rest) for one, *rest in tasks)
-            )
-        for task in suite["eqtl"]["tasks"] if suite["eqtl"] else ():
-            end = f"to {task['to_distance']:,}" if task["to_distance"] else "on"
-            typer.echo(f"  {task['name']}: {task['from_distance']:,} {end} bases to the TSS, {suite['metric']}")
+        tasks = [
+            {"task": one["name"], "problem": one["problem"], "classes": len(one["classes"]), "bases": one["length"],
+             "metric": one["metric"] or suite["metric"]} for one in suite["tasks"]
+        ]  # fmt: skip
+        print_result({"tasks": tasks or suite["eqtl"]["tasks"]})
         typer.echo()
     typer.echo("models: kmer and cnn, which are always run; and by name, or any other folder or repository:")
     columns = ("name", "parameters", "licence", "tokens", "longest", "offline", "place")
