@@ -24,7 +24,7 @@ from mutbert.files import sha256_of
 from mutbert.scoring.metrics import evaluate
 from mutbert.training.classifier import (
     classifier_logits,
-    finetune_classifier,
+    classifier_trainer,
     scores_and_labels,
     unplaced,
 )
@@ -208,9 +208,9 @@ def _trained(
 ) -> tuple[dict[str, Any], tuple[str, npt.NDArray[Any], npt.NDArray[Any]]]:
     test = parts["test"]
     with tempfile.TemporaryDirectory() as folder:
-        trained = finetune_classifier(
+        trained = classifier_trainer(
             encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed
-        )
+        ).fine_tune()
         each_token = test.examples.problem == "token"
         logits = classifier_logits(trained.model, test.inputs, settings, each_token=each_token)
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())

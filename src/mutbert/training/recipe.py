@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# The published windows; shared by every kind of run that does not say otherwise.
-_PUBLISHED_WINDOW = 510
-
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -68,7 +65,7 @@ class PretrainRecipe(Settings):
     held_out: Annotated[Words, Field(min_length=1)]
     train: Words = ()
     seed: Seed = 66  # of windows, masks, initial weights and dropout
-    window_length: Annotated[int, Field(ge=1, le=LONGEST_WINDOW)] = _PUBLISHED_WINDOW  # bases, without [CLS] and [SEP]
+    window_length: Annotated[int, Field(ge=1, le=LONGEST_WINDOW)] = 510  # bases, without [CLS] and [SEP]
     # Windows per step over all processes, from which gradient accumulation follows, so that the recipe trains the same
     # model with any number of processes; by default the product of per_device_train_batch_size,
     # gradient_accumulation_steps and processes.
