@@ -1,7 +1,7 @@
 # Everything runs in .venv, created on first use with the versions of constraints.txt.
 #   make demo       the full pipeline on a simulated population; writes demo/report.html
 #   make test       lint, types, import contracts and tests, without those marked nightly
-#   make test-all   the same with nightly tests: compilers, ONNX, transformers' own tests, speed scripts, documentation
+#   make test-all   the same with nightly tests: compilers, ONNX, other suites, speed scripts, long properties, documentation
 #   make lint       lint, types and import contracts alone
 #   make clean      remove .venv and the demo
 
@@ -23,7 +23,7 @@ test: lint
 	$(PYTEST) -m "not nightly"
 
 test-all: lint .venv/transformers-tests
-	$(PYTEST)
+	HYPOTHESIS_PROFILE=long $(PYTEST)
 
 lint: .venv/dev
 	$(BIN)/ruff format --check .

@@ -37,7 +37,6 @@ from measure import Measurement, describe_machine, machine_text, measure_command
 from mutbert import ProbabilisticGenome
 from mutbert.cli.printing import print_table
 from mutbert.files import atomic_file, write_json
-from mutbert.genome.simulate import FASTA_NAME, VCF_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,7 +131,7 @@ def find_data(arguments: argparse.Namespace) -> tuple[Path, Path]:
             }
             words = [str(word) for option in options.items() for word in option]
             subprocess.run([*MUTBERT, "simulate", *words], check=True, stdout=subprocess.DEVNULL)
-        fasta, vcf = folder / FASTA_NAME, folder / VCF_NAME
+        fasta, vcf = folder / "ref.fa", folder / "population.vcf.gz"
     for path in (fasta, vcf):
         with path.open("rb") as file:
             while file.read(1 << 24):

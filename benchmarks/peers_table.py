@@ -8,6 +8,7 @@ The table is part of docs/benchmarks.md. Models of one layout differ in size alo
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import tempfile
 from pathlib import Path
@@ -65,7 +66,7 @@ def _verbs(model: KnownModel, folder: Path, data: Path) -> tuple[str, ...]:
         settings += [f"finetune.{text}" for text in (f"method={method}", "max_steps=1", "batch_size=8")]
         finetune(read_finetune_recipe(None, settings))
     asked = ("distance",) if model.family == "dnabert2" else ("llr", "distance")
-    result = evaluate_variant_effects(
+    evaluate_variant_effects(
         place,
         data / "ref.genome",
         data / "variants.csv",
@@ -74,7 +75,8 @@ def _verbs(model: KnownModel, folder: Path, data: Path) -> tuple[str, ...]:
         settings=ScoreSettings(scores=asked, context=36),
         resamples=100,
     )
-    found = {row.predictor.split()[-1] for part in result.report.parts for row in part.rows if row.model}
+    parts = json.loads((folder / "vep" / "vep.json").read_text())["parts"]
+    found = {row["predictor"].split()[-1] for part in parts for row in part["rows"] if row["model"]}
     scores = ", ".join(name for field, name in (("LLR", "LLR"), ("L2", "distances")) if field in found)
     return ("yes", "yes", *("yes" for _ in METHODS), scores)
 

@@ -1,6 +1,6 @@
 """Fixtures that every room's tests share."""
 
-import importlib.util
+import importlib
 import itertools
 import os
 import random
@@ -20,7 +20,6 @@ settings.register_profile("long", max_examples=200, deadline=None, suppress_heal
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 ROOT = Path(__file__).resolve().parents[1]
-BENCHMARKS = ROOT / "benchmarks"
 SAMPLE = re.compile(r"^```(python|bash)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -163,22 +162,18 @@ def model_folders(tmp_path_factory):
                 BertConfig(vocab_size=len(pairs), pad_token_id=3, max_position_embeddings=64, **size)
             ),
         }  # fmt: skip
-    for kind, model in models.items():
-        model.save_pretrained(folders[kind])
-        tokenizers[kind].save_pretrained(folders[kind])
+    for kind, folder in folders.items():
+        models[kind].save_pretrained(folder)
+        tokenizers[kind].save_pretrained(folder)
     return folders
 
 
 @pytest.fixture(scope="session")
 def peer_files():
     """The script that writes peers' checkpoints as published, of which the code that loads them knows nothing."""
-    spec = importlib.util.spec_from_file_location("peer_files", BENCHMARKS / "peer_files.py")
-    module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        # It imports another script of its folder.
-        patch.syspath_prepend(str(BENCHMARKS))
-        spec.loader.exec_module(module)
-    return module
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        return importlib.import_module("peer_files")
 
 
 @pytest.fixture(scope="session")

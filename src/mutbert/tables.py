@@ -1,7 +1,4 @@
-"""Tables from files as polars frames of text: CSV, TSV, Parquet, FASTA and FASTQ, on the disk or on the Hub.
-
-Shape suffixes: B bytes, R rows.
-"""
+"""Tables from files as polars frames of text, on the disk or on the Hub. Shape suffixes: B bytes, R rows."""
 
 from __future__ import annotations
 
@@ -33,15 +30,12 @@ LINE: Final = "\0line"
 _SEPARATORS: Final = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _FASTX: Final = (".fa", ".fasta", ".fna", ".fas", ".fq", ".fastq")
 _FORMATS: Final = (*_SEPARATORS, *_FASTX, ".parquet")
-_HUB: Final = "hf://"
 _HUB_FILE: Final = re.compile(
     r"hf://datasets/(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?/(?P<file>.+)"
 )
+# Words, in any case, for a value that is missing; and a number as text.
 MISSING: Final = (".", "nan", "na", "n/a", "null", "none")
-"""Words, in any case, for a value that is missing."""
 NUMBER: Final = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
-"""A number as text."""
-_POSITION: Final = r"^0*[1-9][0-9]{0,9}(?:\.0*)?$"
 _TRUTHS: Final = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
@@ -60,13 +54,9 @@ class NoSuchFileError(InputError):
 
 
 def find_file(place: str | Path) -> tuple[Path, SourceFile]:
-    """Return the path of a file, and what identifies it.
-
-    `place` is a path, or ``hf://datasets/OWNER/NAME/FILE`` with ``@REVISION`` after the name for another one than the
-    newest. A file of the Hub is downloaded once; a data set's script is never run.
-    """
+    """Return the path of a file, local or at ``hf://datasets/OWNER/NAME[@REVISION]/FILE``, and what identifies it."""
     name, revision = str(place), None
-    if name.startswith(_HUB):
+    if name.startswith("hf://"):
         path, revision = _download(name)
     elif not (path := Path(place)).exists():
         raise NoSuchFileError(f"{name}: no such file; check the path")
@@ -78,8 +68,6 @@ def _download(place: str) -> tuple[Path, str]:
     parts = _HUB_FILE.fullmatch(place)
     if parts is None:
         raise InputError(f"{place}: is no file of a data set; write hf://datasets/OWNER/NAME[@REVISION]/FILE")
-    if parts["file"].endswith(".py"):
-        raise InputError(f"{place}: is a script, and none is ever run; choose the file of data that it reads")
     try:
         from huggingface_hub import errors, hf_hub_download
     except ImportError:
@@ -93,18 +81,14 @@ def _download(place: str) -> tuple[Path, str]:
         if isinstance(error, errors.EntryNotFoundError) and not offline:
             raise NoSuchFileError(f"{place}: the data set has no file {parts['file']}; check its files") from None
         reason = "is not in the cache and the Hub cannot be reached" if offline else "cannot be downloaded"
-        raise InputError(
-            f"{place}: {reason} ({one_line(error, 300)}); check the address, the network, and whether the data set "
-            "asks for a login"
-        ) from None
+        remedy = "check the address, the network, and whether the data set asks for a login"
+        raise InputError(f"{place}: {reason} ({one_line(error, 300)}); {remedy}") from None
     # The cache keeps the files of a commit in a directory of its name.
     return path, path.parents[len(PurePosixPath(parts["file"]).parts) - 1].name
 
 
 def read_table(
-    place: str | Path,
-    columns: Sequence[str] | Callable[[list[str]], Sequence[str]],
-    where: Mapping[str, str] | None = None,
+    place: str | Path, columns: Sequence[str] | Wanted, where: Mapping[str, str] | None = None
 ) -> tuple[pl.DataFrame, SourceFile]:
     """Return columns of a file in its order as text, with `LINE`, and what identifies the file.
 
@@ -116,34 +100,29 @@ def read_table(
     path, source = find_file(place)
     suffix = _suffix(source.place)
     if suffix not in _FORMATS:
-        raise InputError(
-            f"{place}: its name does not tell the format; it should end in {', '.join(_FORMATS)} (text also with .gz)"
-        )
+        raise InputError(f"{place}: its name does not tell the format; end it in {', '.join(_FORMATS)} (text also .gz)")
     read = _read_parquet if suffix == ".parquet" else _read_fastx if suffix in _FASTX else _read_separated
+    texts, where = pl.col(pl.String).str.strip_chars(), where or {}
 
     def wanted(header: list[str]) -> list[str]:
-        chosen = list(dict.fromkeys([*(columns(header) if callable(columns) else columns), *(where or {})]))
+        chosen = list(dict.fromkeys([*(columns(header) if callable(columns) else columns), *where]))
         for name in chosen:
-            if (count := header.count(name)) > 1:
-                raise InputError(f"{place}: column {name!r} comes {count} times; rename all but one")
-            if not count:
+            if (count := header.count(name)) != 1:
                 names = {other.strip().lower(): other for other in header}
                 near = difflib.get_close_matches(name.lower(), names, n=1)
                 hint = f"did you mean {names[near[0]]!r}?" if near else "choose the column by its name"
-                raise InputError(f"{place}: no column {name!r}; there are {listed_names(header)}; {hint}")
+                missing = f"no column {name!r}; there are {listed_names(header)}; {hint}"
+                raise InputError(f"{place}: {f'column {name!r} comes {count} times; rename' if count else missing}")
         return chosen
 
-    frame = read(path, source.place, wanted)
-    texts = pl.col(pl.String).str.strip_chars()
-    frame = frame.with_columns(pl.when(texts != "").then(texts))
+    frame = read(path, source.place, wanted).with_columns(pl.when(texts != "").then(texts))
     if frame.is_empty():
         raise InputError(f"{place}: holds no rows; choose a file with data in it")
-    for name, value in (where or {}).items():
-        kept = frame.filter(texts_of(frame, source.place, name) == value)
-        if kept.is_empty():
-            values = frame[name].drop_nulls().unique().sort()
-            raise InputError(f"{place}: no row has {name!r} = {value!r}; there are {listed_names(values)}")
-        frame = kept
+    for name, value in where.items():
+        found, frame = texts_of(frame, source.place, name), frame.filter(pl.col(name) == value)
+        if frame.is_empty():
+            there = listed_names(found.drop_nulls().unique().sort())
+            raise InputError(f"{place}: no row has {name!r} = {value!r}; there are {there}")
     return frame, source
 
 
@@ -164,30 +143,25 @@ def listed_names(names: Iterable[str]) -> str:
 def _read_text(path: Path, place: str) -> bytes:
     """Return a text, decompressed, with a line feed at the end of each line."""
     data = path.read_bytes()
-    if data.startswith(b"\x1f\x8b"):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{place}: is damaged or cut short ({one_line(error)}); copy it again") from None
-    data = data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    if not data.strip():
-        raise InputError(f"{place}: is empty; choose a file with data in it")
     try:
+        data = gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data
+        data = b"%b\n" % data.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").rstrip(b"\n")
         data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InputError(f"{place}, line {line}: is not UTF-8 text; save the file as UTF-8") from None
-    return data if data.endswith(b"\n") else data + b"\n"
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{place}: is damaged or cut short ({one_line(error)}); copy it again") from None
+    if not data.strip():
+        raise InputError(f"{place}: is empty; choose a file with data in it")
+    return data
 
 
 def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
     data, separator = _read_text(path, place), _SEPARATORS[_suffix(place)]
-    # Rows and their columns are counted here, as polars fills up short rows and does not tell the lines of long ones.
+    # Lines and columns are counted here, as polars fills up short rows and does not tell the lines of long ones.
     byte_B = np.frombuffer(data, dtype=np.uint8)
-    newline_B = byte_B == ord("\n")
-    quoted_B = byte_B == ord('"')
-    if quoted_B.any():
-        quoted_B = np.logical_xor.accumulate(quoted_B)
+    newline_B, quoted_B = byte_B == ord("\n"), np.cumsum(byte_B == ord('"'), dtype=np.uint8) % 2 == 1
     end_R = np.append(np.flatnonzero(newline_B & ~quoted_B), np.flatnonzero(quoted_B[-1:]) + len(data))
     start_R = np.append(0, end_R[:-1] + 1)
     blank_R = end_R == start_R
@@ -201,14 +175,13 @@ def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
         what = ragged if len(wrong) else "a quotation mark is not closed"
         raise InputError(f"{place}, line {line_R[row]}: {what}; separate columns by {by}, and quote values with {by}")
     data = np.delete(byte_B, end_R[blank_R]).tobytes()
+    options: dict[str, Any] = {"separator": separator, "infer_schema": False}
     try:
-        end = int((end_R - start_R)[~blank_R][0])
-        options: dict[str, Any] = {"separator": separator, "infer_schema": False}
-        names = wanted([name or "" for name in pl.read_csv(data[:end], has_header=False, **options).row(0)])
+        names = wanted([name or "" for name in pl.read_csv(data, has_header=False, n_rows=1, **options).row(0)])
         frame = pl.read_csv(data, columns=names, **options).select(names)
-        return frame.insert_column(0, pl.Series(LINE, line_R[1:], dtype=pl.UInt32))
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{place}: cannot be read as a table ({one_line(error, 300)}); check the file") from None
+    return frame.insert_column(0, pl.Series(LINE, line_R[1:], dtype=pl.UInt32))
 
 
 def _read_parquet(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
@@ -223,20 +196,16 @@ def _read_parquet(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{place}: is not Parquet or damaged ({one_line(error, 300)}); copy it again") from None
-    return pl.DataFrame([_text(place, one) for one in pl.DataFrame(pl.from_arrow(table))]).with_row_index(LINE, 1)
-
-
-def _text(place: str, column: pl.Series) -> pl.Series:
-    """Return a column of Parquet as text, or as lists of whole numbers."""
-    kind = column.dtype
-    if isinstance(kind, pl.List | pl.Array) and getattr(kind.inner, "is_integer", bool)():
-        return column.cast(pl.List(pl.Int64))
-    try:
-        if kind.is_nested():
-            raise pl.exceptions.InvalidOperationError
-        return column.cast(pl.UInt8 if kind == pl.Boolean else kind).cast(pl.String)
-    except pl.exceptions.PolarsError:
-        raise InputError(f"{place}: column {column.name} holds {kind}; expected text or numbers") from None
+    frame = pl.DataFrame(pl.from_arrow(table))
+    for name, kind in frame.schema.items():
+        to = pl.List(pl.Int64) if getattr(getattr(kind, "inner", None), "is_integer", bool)() else pl.String
+        try:
+            if to == pl.String and kind.is_nested():
+                raise pl.exceptions.InvalidOperationError
+            frame = frame.with_columns(pl.col(name).cast(pl.UInt8 if kind == pl.Boolean else kind).cast(to))
+        except pl.exceptions.PolarsError:
+            raise InputError(f"{place}: column {name} holds {kind}; expected text or numbers") from None
+    return frame.with_row_index(LINE, 1)
 
 
 def _read_fastx(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
@@ -251,18 +220,18 @@ def _read_fastx(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
         raise InputError(f"{place}: is damaged or cut short ({one_line(error, 300)}); copy it again") from None
     frame = pl.DataFrame(rows, schema={"sequence": pl.String, "name": pl.String}, orient="row").with_row_index(LINE, 1)
     if "label" in names:
-        label = pl.col("name").str.extract(r"\|([^|]*)$")
-        frame = frame.with_columns(label.alias("label"), pl.col("name").str.replace(r"\|[^|]*$", ""))
-    return frame.select(pl.col(LINE).cast(pl.UInt32), *names)
+        frame = frame.with_columns(
+            pl.col("name").str.extract(r"\|([^|]*)$").alias("label"), pl.col("name").str.replace(r"\|[^|]*$", "")
+        )
+    return frame.select(LINE, *names)
 
 
 def reject(frame: pl.DataFrame, place: str, column: str, bad: pl.Expr | pl.Series, what: str) -> None:
-    """Raise InputError for the first row that is bad, with its line and value. A `LINE` of text is used as it is."""
-    wrong = frame.with_row_index("\0row").filter(bad)
-    if len(wrong):
-        value = wrong[column][0]
+    """Raise InputError for the first row that is bad, with its line and value."""
+    for row in frame.select(bad.alias("bad"))["bad"].fill_null(value=False).arg_true()[:1]:
+        value = frame[column][row]
         shown = "missing" if value is None else repr(value if len(value) < 100 else f"{value[:97]}...")
-        raise row_error(frame, place, wrong["\0row"][0], f"{column} is {shown}; {what}")
+        raise row_error(frame, place, row, f"{column} is {shown}; {what}")
 
 
 def row_error(frame: pl.DataFrame, place: str, row: int, what: str) -> InputError:
@@ -272,39 +241,33 @@ def row_error(frame: pl.DataFrame, place: str, row: int, what: str) -> InputErro
     return InputError(f"{place}, {line if isinstance(line, str) else f'{kind} {line}'}: {what}")
 
 
-def texts_of(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
-    """Return a column that has to hold text."""
+def texts_of(frame: pl.DataFrame, place: str, column: str, *, missing: Sequence[str] = ()) -> pl.Series:
+    """Return a column that has to hold text, null where it is a word for `missing`."""
     if frame.schema[column] != pl.String:
         raise InputError(f"{place}: column {column} holds lists; expected text or numbers")
-    return frame[column]
+    return frame.select(pl.when(~pl.col(column).str.to_lowercase().is_in(missing)).then(pl.col(column)))[column]
 
 
 def numbers(frame: pl.DataFrame, place: str, column: str, *, low: float = -np.inf, high: float = np.inf) -> pl.Series:
     """Return a column of finite numbers (Float64), null where there is none."""
-    texts = _present(frame, place, column)
+    texts = texts_of(frame, place, column, missing=MISSING)
     values = texts.str.strip_prefix("+").cast(pl.Float64, strict=False)
-    well = (texts.str.contains(NUMBER) & values.is_finite() & values.is_between(low, high)).fill_null(False)
+    well = texts.str.contains(NUMBER) & values.is_finite() & values.is_between(low, high)
     between = "" if (low, high) == (-np.inf, np.inf) else f" from {low:g} to {high:g}"
-    reject(frame, place, column, texts.is_not_null() & ~well, f"expected a number{between}")
+    reject(frame, place, column, texts.is_not_null() & ~well.fill_null(value=False), f"expected a number{between}")
     return values
 
 
 def positions(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
     """Return a column of positions as the file has them, 1-based (Int64); none may be missing."""
-    texts = texts_of(frame, place, column)
-    well = texts.str.contains(_POSITION).fill_null(False)
-    reject(frame, place, column, ~well, "positions are whole numbers from 1 on")
-    return texts.str.extract("^([0-9]+)").cast(pl.Int64)
+    values = texts_of(frame, place, column).str.extract(r"^0*([1-9][0-9]{0,9})(?:\.0*)?$").cast(pl.Int64)
+    reject(frame, place, column, values.is_null(), "positions are whole numbers from 1 on")
+    return values
 
 
 def truths(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
     """Return a column of truth values, 0 or 1 or false or true (Boolean), null where there is none."""
-    texts = _present(frame, place, column).str.to_lowercase()
-    reject(frame, place, column, texts.is_not_null() & ~texts.is_in(list(_TRUTHS)), "expected 0 or 1")
-    return texts.replace_strict(_TRUTHS, return_dtype=pl.Boolean)
-
-
-def _present(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
-    """Return a column of text, null where it has a word for a missing value."""
-    texts = texts_of(frame, place, column)
-    return texts.zip_with(~texts.str.to_lowercase().is_in(MISSING).fill_null(True), pl.Series([None], dtype=pl.String))
+    texts = texts_of(frame, place, column, missing=MISSING).str.to_lowercase()
+    values = texts.replace_strict(_TRUTHS, default=None, return_dtype=pl.Boolean)
+    reject(frame, place, column, texts.is_not_null() & values.is_null(), "expected 0 or 1")
+    return values

@@ -61,25 +61,6 @@ def test_bases_are_read_as_by_the_tokenizer(examples_of, pairs, max_tokens, spec
         assert torch.equal(batch["input_probs"], wanted)
 
 
-def test_the_published_length_of_102_tokens_loses_the_last_of_101_bases(examples_of):
-    sequence = "ACGT" * 25 + "G"
-    whole = BaseInputs(examples_of([sequence])).batch(np.array([0]))["input_ids"]
-    inputs = BaseInputs(examples_of([sequence]), max_tokens=102)
-    cut = inputs.batch(np.array([0]))["input_ids"]
-
-    assert whole.shape == (1, 103)
-    assert cut.tolist() == [[*whole[0, :101].tolist(), alphabet.SEP_ID]]
-    assert inputs.tokens_at(np.array([0, 0, 0]), np.array([0, 99, 100])).tolist() == [1, 100, -1]
-    assert inputs.cut_N.tolist() == [1]
-    # Of the other strand the last base is lost as well, which is this one's first.
-    backwards = inputs.batch(np.array([0]), np.array([True]))["input_ids"]
-    assert backwards.tolist() == [OWN(turned(sequence)[:100])["input_ids"]]
-
-
-def test_nothing_asked_for_is_nothing_given(examples_of):
-    assert BaseInputs(examples_of(["ACGT"])).batch(np.zeros(0, np.int64))["input_ids"].shape[0] == 0
-
-
 @pytest.fixture(scope="module")
 def population_genome(tmp_path_factory, write_genome):
     """A contig of 300 bases, in which every fifth position varies among all four bases."""
@@ -140,22 +121,9 @@ def test_frequencies_of_other_places_are_not_used_and_counted(examples_of, popul
         assert inputs.batch(np.array([row]))["input_ids"].tolist() == [OWN(sequence)["input_ids"]]
 
 
-def test_a_variant_behind_the_cut_is_not_read(examples_of, population_genome):
-    # The first position that varies is the third.
-    sequence = alphabet.decode(population_genome.bases("chr1", 0, 5))
-    examples = examples_of([sequence], [Region("chr1", 0, 5)])
-    for max_tokens, name in ((4, "input_ids"), (5, "input_probs")):
-        assert name in BaseInputs(examples, max_tokens=max_tokens, genome=population_genome).batch(np.array([0]))
-
-
 @pytest.fixture(scope="module", params=["esm", "bert"])
 def tokenizer(request, model_folders):
     return AutoTokenizer.from_pretrained(model_folders[request.param])
-
-
-def test_six_mers_are_followed_by_single_bases(model_folders):
-    tokenizer = AutoTokenizer.from_pretrained(model_folders["esm"])
-    assert tokenizer.tokenize("ACGTACGTA") == ["ACGTAC", "G", "T", "A"]
 
 
 @given(PLAIN, st.none() | st.integers(3, 12), st.booleans())

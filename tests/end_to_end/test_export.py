@@ -89,7 +89,7 @@ def test_the_card_s_example_runs_where_this_package_is_not(demo, mutbert_here, t
 def test_what_is_not_known_is_said(demo, mutbert_here, tmp_path):
     mutbert_here("convert", demo / "run" / "model", tmp_path / "bare")
     done = mutbert_here("export", tmp_path / "bare", "-o", tmp_path / "shared")
-    assert "the card cannot say: licence, recipe, data, held-out figures" in done.stdout
+    assert "missing: licence, recipe, data, held-out figures" in done.stdout
     card = (tmp_path / "shared" / "README.md").read_text()
     assert "license" not in head_of(card)
     for part in ("## Data\n\nNot known", "## Training\n\nNot known", "## Held-out figures\n\nNone", "None is stated"):

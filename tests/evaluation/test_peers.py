@@ -12,7 +12,7 @@ from mutbert import finetune, predict_table, report_benchmark, run_benchmark
 from mutbert.cli.main import app
 from mutbert.errors import InputError
 from mutbert.evaluation.results import Cell, cell_of, read_predictions, read_records
-from mutbert.examples.columns import Columns
+from mutbert.examples.files import Columns
 from mutbert.training.finetune import read_finetune_recipe
 
 PEERS = ("dnabert2", "nt-500m-1000g", "ntv2-50m", "caduceus-ph", "caduceus-ps")

@@ -54,21 +54,3 @@ def test_selecting_is_what_a_list_of_rows_gives(problem, data, sequences):
     assert (chosen.problem, chosen.classes) == (examples.problem, examples.classes)
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(sequences), max_size=len(sequences))), dtype=bool)
     assert rows_of(examples.select(mask)) == [row for row, kept in zip(rows_of(examples), mask, strict=True) if kept]
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"offsets": np.array([0, 3])}, "offsets"),
-        ({"problem": "other"}, "'other'"),
-        ({"problem": "token"}, "1 labels where 4"),
-    ],
-)
-def test_parts_that_do_not_fit_are_refused(changed, said):
-    good = {
-        "base_codes": alphabet.encode("ACGT"), "offsets": np.array([0, 4]), "labels": np.zeros(1, dtype=np.int64),
-        "names": ("",), "regions": (None,), "problem": "binary", "classes": ("0", "1"),
-    }  # fmt: skip
-    assert len(Examples(**good)) == 1
-    with pytest.raises(ValueError, match=said):
-        Examples(**good | changed)

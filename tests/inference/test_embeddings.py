@@ -141,16 +141,6 @@ def test_layers_poolings_and_strands_in_every_format(build, sequences, fasta, tm
             assert_same(data.obsm[layer], wanted[int(layer[8:])])
 
 
-def test_layers_that_are_not_wanted_do_not_run(build, fasta, tmp_path):
-    model = build(MutBertModel, num_hidden_layers=3)
-    layers, ran = model.encoder.layer, []
-    for number, layer in enumerate(layers, start=1):
-        layer.register_forward_hook(lambda *_, number=number: ran.append(number))
-    embed(model, fasta=fasta, output=tmp_path / "out.parquet", layers=[0, 2])
-    assert set(ran) == {1, 2}
-    assert model.encoder.layer is layers
-
-
 def test_regions_of_a_genome(build, genome, bed, calls, tmp_path):
     model = build(MutBertModel)
     # By position, what my two chromosomes have.

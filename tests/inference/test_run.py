@@ -5,20 +5,17 @@ import pytest
 import torch
 
 from mutbert import alphabet
-from mutbert.encoders.inputs import MASKED, BaseInputs, PaddedWindows, concatenate_windows
+from mutbert.encoders.inputs import BaseInputs, PaddedWindows
 from mutbert.errors import InputError
 from mutbert.inference.run import (
-    Queries,
     base_log_probabilities,
     base_outputs,
     entropy,
     resolve_context,
-    run_windows,
     sequence_outputs,
 )
 from mutbert.model import (
     MutBertConfig,
-    MutBertForMaskedLM,
     MutBertForSequenceClassification,
     MutBertForTokenClassification,
 )
@@ -26,46 +23,6 @@ from mutbert.model import (
 DYNAMIC = {"type": "dynamic", "factor": 2}
 CLOSE = {"atol": 2e-5, "rtol": 1e-5}
 TABLE = np.concatenate([alphabet.TOKEN_PROBABILITIES, np.eye(9, dtype=np.float32)[[alphabet.MASK_ID]]])
-
-
-@pytest.fixture(scope="module")
-def model(model_folders):
-    return MutBertForMaskedLM.from_pretrained(model_folders["mutbert"])
-
-
-def alone(model, probs_LV):
-    """Logits of A, C, G, T and hidden states at the bases of one window."""
-    framed = np.eye(9, dtype=np.float32)[[alphabet.CLS_ID, *[0] * len(probs_LV), alphabet.SEP_ID]]
-    framed[1:-1] = probs_LV
-    with torch.no_grad():
-        outputs = model.eval()(input_probs=torch.from_numpy(framed)[None], output_hidden_states=True)
-    return outputs.logits[0, 1:-1, 5:].numpy(), outputs.hidden_states[-1][0, 1:-1].numpy()
-
-
-@pytest.mark.parametrize("strands", ["forward", "both"])
-@pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_logits_and_states_of_windows(model, strands, batch_size):
-    generator = np.random.default_rng(0)
-    codes = [generator.integers(0, MASKED + 1, length).astype(np.uint8) for length in (7, 20, 20, 1, 13)]
-    windows = PaddedWindows.of(codes)
-    row_T, column_T = np.array([1, 0, 2, 1, 4, 3]), np.array([5, 0, 19, 7, 12, 0])
-    row_S, begin_S, end_S = np.array([2, 0, 2, 2]), np.array([0, 3, 5, 19]), np.array([20, 7, 6, 20])
-    queries, done = Queries(row_T, column_T, row_S, begin_S, end_S), []
-    found = run_windows(model, windows, queries, batch_size=batch_size, strands=strands, advance=done.append)
-    logits, states = zip(*(alone(model, TABLE[code_L]) for code_L in codes), strict=True)
-    if strands == "both":
-        turned = [alone(model, TABLE[code_L][::-1, alphabet.COMPLEMENT_OF_ID]) for code_L in codes]
-        logits = [(one + other[::-1, ::-1]) / 2 for one, (other, _) in zip(logits, turned, strict=True)]
-        states = [(one + other[::-1]) / 2 for one, (_, other) in zip(states, turned, strict=True)]
-    np.testing.assert_allclose(found.logit_T4, [logits[r][c] for r, c in zip(row_T, column_T, strict=True)], **CLOSE)
-    spans = zip(row_S, begin_S, end_S, strict=True)
-    np.testing.assert_allclose(found.state_SD, [states[row][a:b].mean(axis=0) for row, a, b in spans], **CLOSE)
-    assert sum(done) == 5
-    none = run_windows(model, concatenate_windows([]), Queries(row_T[:0], row_T[:0]))
-    assert (none.logit_T4.shape, none.state_SD.shape) == ((0, 4), (0, model.config.hidden_size))
-    half = run_windows(model, windows, queries, precision="bf16", strands=strands)
-    assert not np.array_equal(half.state_SD, found.state_SD)
-    np.testing.assert_allclose(half.state_SD, found.state_SD, atol=0.1)
 
 
 def test_entropy_and_log_probabilities_in_closed_form():
@@ -125,26 +82,6 @@ def test_outputs_of_bases_of_both_strands(build, sequences, strands, max_tokens)
             if strands == "both" and other < len(backward):
                 wanted[base] = (wanted[base] + backward[other]) / 2
         np.testing.assert_allclose(output, wanted, **CLOSE)
-
-
-@pytest.mark.parametrize("outputs", [sequence_outputs, base_outputs])
-def test_the_model_is_left_as_it_was(build, sequences, outputs):
-    kind = MutBertForSequenceClassification if outputs is sequence_outputs else MutBertForTokenClassification
-    model, inputs = build(kind, hidden_dropout_prob=0.5), inputs_of(sequences)
-    wanted = outputs(model, logits_of(model), inputs)
-    model.train()
-    model.bert.embeddings.eval()
-    modes = [module.training for module in model.modules()]
-    for one, other in zip(outputs(model, logits_of(model), inputs), wanted, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-    def fail(batch):
-        raise RuntimeError("on the way")
-
-    with pytest.raises(RuntimeError, match="on the way"):
-        outputs(model, fail, inputs)
-    assert [module.training for module in model.modules()] == modes
-    assert not torch.is_inference_mode_enabled()
 
 
 @pytest.mark.parametrize(

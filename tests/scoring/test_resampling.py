@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mutbert.scoring.metrics import PROBLEMS, evaluate, metric_names
-from mutbert.scoring.resampling import INTERVAL_METHOD, Interval, TaskScores, difference, holm, interval
+from mutbert.scoring.resampling import Interval, TaskScores, difference, holm, interval
 
 CASES = [(problem, metric) for problem in PROBLEMS for metric in metric_names(problem)]
 
@@ -96,8 +96,6 @@ def test_intervals_hold_the_mean_over_seeds_and_depend_on_the_seed_alone(problem
     assert found.low < found.value < found.high
     assert interval_of(problem, metric, labels, scores, resamples=200, seed=5) == found
     assert interval_of(problem, metric, labels, scores, resamples=200, seed=6) != found
-    narrow = interval_of(problem, metric, labels, scores, resamples=200, seed=5, confidence=0.5)
-    assert found.low < narrow.low < narrow.high < found.high
 
 
 def test_resamples_without_a_value_are_left_aside():
@@ -180,53 +178,11 @@ def test_p_values_are_those_of_all_permutations(problem, metric):
     assert found.p_value == pytest.approx(expected, abs=0.02)
 
 
-@pytest.mark.parametrize(("problem", "metric"), [("regression", "mse"), ("binary", "auroc"), ("regression", "pearson")])
-def test_p_values_of_models_that_are_alike_are_uniform(problem, metric):
-    p_values = []
-    for seed in range(200):
-        labels, (a, b) = draw(problem, seed, 80, models=2)
-        p_values.append(compare(problem, metric, labels, [a], [b], resamples=1, permutations=199, seed=seed).p_value)
-    assert scipy.stats.kstest(p_values, "uniform").pvalue > 0.01
-
-
-@pytest.mark.parametrize(("problem", "metric"), CASES)
-def test_a_model_that_is_much_better_has_the_smallest_p_value_possible(problem, metric):
-    labels, (good,) = draw(problem, 12, 200, noise=0.1)
-    _, (poor,) = draw(problem, 13, 200)
-    found = compare(problem, metric, labels, [good] * 2, [poor], resamples=100, permutations=300)
-    assert found.p_value == 1 / 301
-    assert (found.high < 0) if metric == "mse" else (found.low > 0)
-
-
-def test_small_differences_in_many_tasks_add_up():
-    parts = []
-    for seed in range(12):
-        labels, (a, b) = draw("binary", seed, 150, models=2)
-        parts.append([TaskScores("binary", "auroc", labels, [scores]) for scores in (a + 0.4 * labels, b)])
-    alone = [difference([one], [other], resamples=300, permutations=300) for one, other in parts]
-    found = difference(*zip(*parts, strict=True), resamples=300, permutations=300)
-    assert found.difference == pytest.approx(np.mean([each.difference for each in alone]))
-    assert found.p_value == 1 / 301
-    assert np.median([each.p_value for each in alone]) > 0.01
-    assert 0 < found.low < found.difference < found.high
-
-
-def test_the_method_says_what_was_swapped():
-    tasks = [TaskScores("binary", metric, [0, 1], [[1.0, 2.0]]) for metric in ("mcc", "auroc", "mcc")]
-    both = difference(tasks, tasks, resamples=2, permutations=2).method
-    assert "hard predictions or ranks of the two models swapped row by row in all tasks at once" in both
-    assert INTERVAL_METHOD in both
-
-
 def test_holm_by_hand():
     # Ascending 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, then 0.04, raised to 0.06.
     assert holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
-    assert holm([0.6, 0.5]) == [1, 1]
-    assert holm([0.2]) == [0.2]
-    assert holm([]) == []
+    assert (holm([0.6, 0.5]), holm([])) == ([1, 1], [])
     assert holm([0.01, math.nan, 0.02]) == pytest.approx([0.02, math.nan, 0.02], nan_ok=True)
-    with pytest.raises(ValueError, match="must be between 0 and 1"):
-        holm([0.5, 1.5])
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.01, 0.5))

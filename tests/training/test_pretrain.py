@@ -30,6 +30,7 @@ def test_a_run_leaves_a_model_that_loads_and_its_metrics(unbroken):
     written = json.loads((run / "metrics.json").read_text())
     assert written == unbroken.metrics
     assert (written["kind"], written["version"], written["steps"]) == ("pretrain", 2, 6)
+    assert list(written["cross_entropy"])[2:] == ["order-5 Markov chain", "model", "entropy floor"]
     targets = written["targets"]
     assert targets["all"] == 24 * int(30 * 0.15)
     assert 0 < targets["variant"] < targets["all"] == targets["variant"] + targets["other"]

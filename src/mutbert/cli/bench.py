@@ -15,6 +15,8 @@ from mutbert.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    Function = Callable[..., Any]
+
 _HERE = "mutbert.cli.bench"
 _REQUEST = {"request": "mutbert.evaluation.run:GridRequest"}
 _NAMES = {
@@ -33,7 +35,7 @@ def list_suites(*, suites: Sequence[str] = ()) -> dict[str, Any]:
     return {"suites": loaded, "models": [{**model._asdict(), "offline": is_offline(model)} for model in MODELS]}
 
 
-def run_grid(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
+def run_grid(function: Function, **options: Any) -> dict[str, Any]:
     """Call `run_benchmark` with what the options name; print reasons of failures to standard error."""
     request = options.pop("request")
     if not request.suites:
@@ -57,17 +59,19 @@ def run_grid(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
     return {**summary, "output": options["folder"]}
 
 
-def run_cell(function: Callable[..., Any], **options: Any) -> dict[str, Any]:
+def run_cell(function: Function, **options: Any) -> dict[str, Any]:
     """Call `run_benchmark` for one cell, for Snakemake and its like."""
     request = options.pop("request")
     for name in ("suites", "tasks", "models", "protocols", "methods"):
         if len(getattr(request, name)) != 1:
             raise InputError(f"bench cell: needs exactly one --{name.removesuffix('s')}")
+    if request.first_seed is None:
+        raise InputError("bench cell: needs a --seed")
     return run_grid(function, request=replace(request, seeds=1, baselines=False), **options)
 
 
 def with_columns(
-    function: Callable[..., Any], *, names: str | None = None, columns: Any = None, **options: Any
+    function: Function, *, names: str | None = None, columns: Any = None, **options: Any
 ) -> dict[str, Any]:
     """Call `evaluate_variant_effects`, for a table whose columns have other names than the usual."""
     from mutbert.evaluation.vep_table import columns_of
@@ -106,9 +110,10 @@ def _print_effects(result: dict[str, Any]) -> None:
     for part in result["parts"]:
         if part["name"] != result["parts"][0]["name"]:
             continue
-        typer.echo(
-            f"{part['target']}: {part['compared']:,} of {part['variants']:,} variants are compared {part['why']}"
-        )
+        compared = f"{part['compared']:,} of {part['variants']:,} variants are compared"
+        if part["compared_positives"] is not None:
+            compared += f", {part['compared_positives']:,} are {part['target']}"
+        typer.echo(f"{part['target']}: {compared}; {part['why']}".removesuffix("; "))
         ends = [f"{metric}{end}" for metric in result["metrics"] for end in ("", "_low", "_high")]
         print_result({"rows": [{name: row[name] for name in ("predictor", "end", *ends)} for row in part["rows"]]})
     what = "higher numbers" if result["problem"] == "regression" else "the class"
@@ -119,45 +124,27 @@ def _print_effects(result: dict[str, Any]) -> None:
 
 _VERBS = {
     "list": Verb(f"{_HERE}:list_suites", "mutbert bench list --suite tfbs", {"suites": "--suite"}, show=_print_suites),
-    "run": Verb(
-        "mutbert.evaluation.run:run_benchmark",
-        "mutbert bench run --suite tfbs --data GUE --model mine=runs/small/model --model dnabert2 -o results",
-        {**_NAMES, "baselines": "--baselines/--no-baselines", "first_seed": ""},
-        settings=_REQUEST,
-        wrapper=f"{_HERE}:run_grid",
-        show=_print_grid,
-    ),
-    "cell": Verb(
-        "mutbert.evaluation.run:run_benchmark",
-        "mutbert bench cell --suite tfbs --data GUE --task 0 --model dnabert2 --protocol corrected --seed 1 -o results",
-        {**_NAMES, "first_seed": "--seed", "seeds": "", "baselines": ""},
-        settings=_REQUEST,
-        wrapper=f"{_HERE}:run_cell",
-        show=lambda _: None,
-    ),
-    "report": Verb(
-        "mutbert.evaluation.summary:report_benchmark",
-        "mutbert bench report results",
-        {"folder": "RESULTS"},
-        text=lambda found: {"averages": found[0].averages.to_dicts(), "report": found[1][0]},
-        data=lambda found: {"files": found[1], "averages": found[0].averages.to_dicts()},
-    ),
-    "vep": Verb(
-        "mutbert.evaluation.vep:evaluate_variant_effects",
-        "mutbert bench vep --variants clinvar.vcf.gz --label CLNSIG --positive Pathogenic --model model "
-        "--genome human.genome -o clinvar",
-        {
-            "models": "--model [NAME=]PATH",
-            "names": "--columns chromosome=NAME,position=NAME,ref=NAME,alt=NAME",
-            **dict.fromkeys(("chromosome", "position", "ref", "alt", "flank", "longest", "distance_bases"), ""),
-        },
-        settings={
-            "columns": "mutbert.evaluation.vep_table:VepColumns",
-            "settings": "mutbert.effects.scores:ScoreSettings",
-        },
-        wrapper=f"{_HERE}:with_columns",
-        show=_print_effects,
-    ),
-}
+    "run": Verb("mutbert.evaluation.run:run_benchmark",
+                "mutbert bench run --suite tfbs --data GUE --model mine=runs/small/model --model dnabert2 -o results",
+                {**_NAMES, "baselines": "--baselines/--no-baselines", "first_seed": ""}, settings=_REQUEST,
+                wrapper=f"{_HERE}:run_grid", show=_print_grid),
+    "cell": Verb("mutbert.evaluation.run:run_benchmark",
+                 "mutbert bench cell --suite tfbs --data GUE --task 0 --model dnabert2 --protocol corrected --seed 1 "
+                 "-o results",
+                 {**_NAMES, "first_seed": "--seed", "seeds": "", "baselines": ""}, settings=_REQUEST,
+                 wrapper=f"{_HERE}:run_cell", show=lambda _: None,
+                 summary="Run one cell of a grid, for Snakemake and its like; a cell that is done is left as it is."),
+    "report": Verb("mutbert.evaluation.summary:report_benchmark", "mutbert bench report results", {"folder": "RESULTS"},
+                   text=lambda found: {"averages": found[0].averages.to_dicts(), "report": found[1][0]},
+                   data=lambda found: {"files": found[1], "averages": found[0].averages.to_dicts()}),
+    "vep": Verb("mutbert.evaluation.vep:evaluate_variant_effects",
+                "mutbert bench vep --variants clinvar.vcf.gz --label CLNSIG --positive Pathogenic --model model "
+                "--genome human.genome -o clinvar",
+                {"models": "--model [NAME=]PATH", "names": "--columns chromosome=NAME,position=NAME,ref=NAME,alt=NAME",
+                 **dict.fromkeys(("chromosome", "position", "ref", "alt", "flank", "longest", "distance_bases"), "")},
+                settings={"columns": "mutbert.evaluation.vep_table:VepColumns",
+                          "settings": "mutbert.effects.scores:ScoreSettings"},
+                wrapper=f"{_HERE}:with_columns", show=_print_effects),
+}  # fmt: skip
 
 app = make_app(_VERBS, "The published benchmarks, and one's own.")

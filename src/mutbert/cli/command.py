@@ -46,7 +46,7 @@ _SHARED = {
 }
 _COMMA_SEPARATED = {"contigs", "exclude", "filters", "negative", "positive", "scores"}
 _LISTS = ("Sequence[", "tuple[", "Sources", "inputs.Sources", "Mapping[str, str]", "Model |")
-_HIDDEN = {"bases_at_once", "columns", "progress"}
+_HIDDEN = {"bases_at_once", "columns", "function", "progress"}
 _REQUIRED = inspect.Parameter.empty
 
 
@@ -164,7 +164,7 @@ def _options(verb: Verb) -> list[_Option]:
         found |= {field.name: field._replace(home=option.name) for field in fields} or {option.name: option}
     hidden = _HIDDEN | {name for name, declared in verb.names.items() if not declared}
     found |= {option.name: option for option in (_parameters(verb.wrapper) if verb.wrapper else ())}
-    return [option for name, option in found.items() if name not in hidden and option.annotation != "Function"]
+    return [option for name, option in found.items() if name not in hidden]
 
 
 def _typed(option: _Option, names: Mapping[str, str]) -> inspect.Parameter:
@@ -210,7 +210,7 @@ def _parameters(target: str) -> tuple[_Option, ...]:
         fields: list[Any] = [field for field in node.body if isinstance(field, ast.AnnAssign)]
         triples = [(field.target.id, field.annotation, field.value) for field in fields]
         comments = [(field.target.id, lines[field.end_lineno - 1].partition("  # ")[2]) for field in fields]
-        texts = {name: _SHARED.get(name) or _sentence(text) for name, text in comments}
+        texts = {name: _sentence(text) for name, text in comments}
     else:
         arguments = [*node.args.args, *node.args.kwonlyargs]
         required = [None] * (len(node.args.args) - len(node.args.defaults))
@@ -245,7 +245,8 @@ def _parameter_help(docstring: str) -> dict[str, str]:
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].removesuffix('.')}." if text else ""
+    text = re.sub(r"^(and|or) |\.$", "", text)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def _plain(text: str) -> str:

@@ -18,9 +18,12 @@ from mutbert.cli.command import Verb, make_app
 from mutbert.cli.inspect import print_inspected
 from mutbert.errors import InputError, MissingExtraError
 
-_WRAPPERS = "mutbert.cli.wrappers"
 _SOURCES = {"fasta": "--fasta [PREFIX=]FILE", "vcf": "--vcf [PREFIX=]FILE"}
 _PREDICTION = {"settings": "mutbert.inference.bases:PredictionSettings"}
+
+
+def _wrapper(name: str) -> str:
+    return f"mutbert.cli.wrappers:{name}"
 
 
 def _run_data(result: Any) -> dict[str, Any]:
@@ -32,103 +35,62 @@ def _run_text(result: Any) -> dict[str, Any]:
     return {name: result.metrics.get(name) for name in names} | {"model": result.model, "report": result.report}
 
 
+def _page(path: Any) -> dict[str, Any]:
+    return {"report": path}
+
+
 _GENOME_VERBS = {
-    "build": Verb(
-        "mutbert.genome.build:build_genome",
-        "mutbert genome build --fasta ref.fa.gz --vcf population.vcf.gz -o human.genome",
-        {**_SOURCES, "filters": "--filter"},
-    ),
-    "inspect": Verb(
-        "mutbert.cli.inspect:inspect_genomes",
-        "mutbert genome inspect europe.genome africa.genome --plot spectra.svg",
-        {"genomes": "GENOME"},
-        show=print_inspected,
-        data=lambda genomes: {"genomes": genomes} if len(genomes) > 1 else genomes[0],
-    ),
-    "verify": Verb(
-        "mutbert.genome.verify:verify_genome",
-        "mutbert genome verify human.genome --fasta ref.fa.gz --vcf population.vcf.gz",
-        {**_SOURCES, "genome": "GENOME"},
-    ),
-    "export": Verb(
-        "mutbert.genome.export:export_genome",
-        "mutbert genome export human.genome -o consensus.fa.gz --as consensus",
-        {"genome": "GENOME", "kind": "--as KIND", "regions": "--region"},
-        wrapper=f"{_WRAPPERS}:with_regions",
-    ),
-    "merge": Verb(
-        "mutbert.genome.merge:merge_genomes",
-        "mutbert genome merge chr21.genome chr22.genome -o human.genome",
-        {"genomes": "GENOME"},
-    ),
-}
+    "build": Verb("mutbert.genome.build:build_genome",
+                  "mutbert genome build --fasta ref.fa.gz --vcf population.vcf.gz -o human.genome",
+                  {**_SOURCES, "filters": "--filter"}),
+    "inspect": Verb("mutbert.cli.inspect:inspect_genomes",
+                    "mutbert genome inspect europe.genome africa.genome --plot spectra.svg",
+                    {"genomes": "GENOME"}, show=print_inspected,
+                    data=lambda genomes: {"genomes": genomes} if len(genomes) > 1 else genomes[0]),
+    "verify": Verb("mutbert.genome.verify:verify_genome",
+                   "mutbert genome verify human.genome --fasta ref.fa.gz --vcf population.vcf.gz",
+                   {**_SOURCES, "genome": "GENOME"}),
+    "export": Verb("mutbert.genome.export:export_genome",
+                   "mutbert genome export human.genome -o consensus.fa.gz --as consensus",
+                   {"genome": "GENOME", "kind": "--as KIND", "regions": "--region"}, wrapper=_wrapper("with_regions")),
+    "merge": Verb("mutbert.genome.merge:merge_genomes",
+                  "mutbert genome merge chr21.genome chr22.genome -o human.genome", {"genomes": "GENOME"}),
+}  # fmt: skip
 _VERBS = {
     "simulate": Verb("mutbert.genome.simulate:simulate_population", "mutbert simulate -o population"),
-    "score": Verb(
-        "mutbert.effects.score:score_variants",
-        "mutbert score --model model --genome human.genome --vcf variants.vcf.gz -o scored.vcf.gz",
-        {"region": "--region CHR:START-END"},
-    ),
-    "pretrain": Verb(
-        "mutbert.training.pretrain:pretrain",
-        "mutbert pretrain small genome=human.genome 'train=[chr1]' 'held_out=[chr2]'",
-        {"recipe": "RECIPE", "overrides": "KEY=VALUE"},
-        wrapper=f"{_WRAPPERS}:in_processes",
-        text=_run_text,
-        data=_run_data,
-    ),
-    "finetune": Verb(
-        "mutbert.training.finetune:finetune",
-        "mutbert finetune model=runs/small/model train=train.csv test=test.csv output=runs/mine",
-        {"recipe": "", "settings": "SETTING"},
-        wrapper=f"{_WRAPPERS}:with_settings",
-        text=_run_text,
-        data=_run_data,
-    ),
-    "predict": Verb(
-        "mutbert.inference.predictions:predict_table",
-        "mutbert predict sequences.fa --model runs/mine/model -o predictions.tsv",
-        {"sequences": "SEQUENCES", "columns": ""},
-        wrapper=f"{_WRAPPERS}:with_columns",
-    ),
-    "embed": Verb(
-        "mutbert.inference.embeddings:embed",
-        "mutbert embed --model model --genome human.genome --bed regions.bed -o regions.parquet",
-        wrapper=f"{_WRAPPERS}:with_layers",
-    ),
-    "mutagenesis": Verb(
-        "mutbert.inference.bases:mutate_region",
-        "mutbert mutagenesis --model model --genome human.genome --region chr1:1001-1120 -o region.parquet",
-        {"figures": "--figure"},
-        settings=_PREDICTION,
-        wrapper=f"{_WRAPPERS}:with_figures",
-    ),
-    "tracks": Verb(
-        "mutbert.inference.bases:write_tracks",
-        "mutbert tracks --model model --genome human.genome --region chr1:1-20000 -o entropy.bw",
-        {"tracks": "--track", "contigs": "--contig", "regions": "--region"},
-        settings=_PREDICTION,
-        wrapper=f"{_WRAPPERS}:with_regions",
-    ),
-    "convert": Verb(
-        "mutbert.model.checkpoints:convert_checkpoint",
-        "mutbert convert JadenLong/MutBERT model",
-        {"source": "SOURCE", "output": "DESTINATION"},
-    ),
-    "export": Verb(
-        "mutbert.export:export_model",
-        "mutbert export runs/small -o to-share --name someone/my-model --license cc-by-4.0",
-        {"source": "MODEL", "licence": "--license ID"},
-    ),
-    "report": Verb(
-        "mutbert.reports.folder:report",
-        "mutbert report runs/small",
-        {"folder": "FOLDER", "force": ""},
-        text=lambda path: {"report": path},
-        data=lambda path: {"report": path},
-    ),
+    "score": Verb("mutbert.effects.score:score_variants",
+                  "mutbert score --model model --genome human.genome --vcf variants.vcf.gz -o scored.vcf.gz",
+                  {"region": "--region CHR:START-END"}),
+    "pretrain": Verb("mutbert.training.pretrain:pretrain",
+                     "mutbert pretrain small genome=human.genome 'train=[chr1]' 'held_out=[chr2]'",
+                     {"recipe": "RECIPE", "overrides": "KEY=VALUE"}, wrapper=_wrapper("in_processes"),
+                     text=_run_text, data=_run_data),
+    "finetune": Verb("mutbert.training.finetune:finetune",
+                     "mutbert finetune model=runs/small/model train=train.csv test=test.csv output=runs/mine",
+                     {"recipe": "", "settings": "SETTING"}, wrapper=_wrapper("with_settings"),
+                     text=_run_text, data=_run_data),
+    "predict": Verb("mutbert.inference.predictions:predict_table",
+                    "mutbert predict sequences.fa --model runs/mine/model -o predictions.tsv",
+                    {"sequences": "SEQUENCES"}, wrapper=_wrapper("with_columns")),
+    "embed": Verb("mutbert.inference.embeddings:embed",
+                  "mutbert embed --model model --genome human.genome --bed regions.bed -o regions.parquet",
+                  wrapper=_wrapper("with_layers")),
+    "mutagenesis": Verb("mutbert.inference.bases:mutate_region",
+                        "mutbert mutagenesis --model model --genome human.genome --region chr1:1001-1120 -o x.parquet",
+                        {"figures": "--figure"}, settings=_PREDICTION, wrapper=_wrapper("with_figures")),
+    "tracks": Verb("mutbert.inference.bases:write_tracks",
+                   "mutbert tracks --model model --genome human.genome --region chr1:1-20000 -o entropy.bw",
+                   {"tracks": "--track", "contigs": "--contig", "regions": "--region"}, settings=_PREDICTION,
+                   wrapper=_wrapper("with_regions")),
+    "convert": Verb("mutbert.model.checkpoints:convert_checkpoint", "mutbert convert JadenLong/MutBERT model",
+                    {"source": "SOURCE", "output": "DESTINATION"}),
+    "export": Verb("mutbert.export:export_model",
+                   "mutbert export runs/small -o to-share --name someone/my-model --license cc-by-4.0",
+                   {"source": "MODEL", "licence": "--license ID"}),
+    "report": Verb("mutbert.reports.folder:report", "mutbert report runs/small", {"folder": "FOLDER", "force": ""},
+                   text=_page, data=_page),
     "demo": Verb("mutbert.demo:run_demo", "mutbert demo -o demo"),
-}
+}  # fmt: skip
 
 app = make_app(_VERBS, "DNA language models that know how a population varies.", name="mutbert")
 genome = make_app(_GENOME_VERBS, "Build, inspect, verify, export and merge probabilistic genomes.")
@@ -155,6 +117,10 @@ def run() -> None:
         app()
     except (InputError, MissingExtraError) as error:
         _stop(str(error))
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("mutbert"):
+            raise
+        _stop(str(MissingExtraError(error.name.partition(".")[0])))
     except OSError as error:
         if error.errno == errno.EPIPE:
             # Whoever reads our output has seen enough, as with `mutbert ... | head`.

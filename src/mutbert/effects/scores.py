@@ -77,16 +77,16 @@ FIELDS: Final = {
 class ScoreSettings:
     """How alleles are scored."""
 
-    scores: tuple[str, ...] = ("llr",)  # any of llr, unmasked and distance
-    context: int | None = None  # bases of a window, by default as many as the model is trained for
-    windows: str = "centred"  # centred, or of SNVs shared by neighbours, which is faster
-    strands: str = "both"  # the mean over a window and its reverse complement, or "forward"
+    scores: tuple[str, ...] = ("llr",)  # any of `llr`, `unmasked` and `distance`
+    context: int | None = None  # bases per window, by default as many as in training
+    windows: str = "centred"  # `centred`, or of SNVs `shared` by neighbours, which is faster
+    strands: str = "both"  # `forward`, or `both` for the mean over a window and its reverse complement
     flank: int = 8  # bases on either side of an MNV or indel that PLLR counts
     longest: int = 50  # changed bases of an MNV or indel that is scored; at most `context` less both flanks
     distance_bases: int | None = None  # around the variant, whose mean L2_WINDOW and COS_WINDOW compare; by default all
-    batch_size: int = 32  # windows
-    precision: str = "fp32"  # or "bf16"
-    rope_scaling: Mapping[str, Any] | None = None  # such as {"type": "dynamic", "factor": 2}, for a longer context
+    batch_size: int = 32  # windows per batch
+    precision: str = "fp32"  # `fp32`, or `bf16` for bfloat16 autocast
+    rope_scaling: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.scores if name not in FIELDS]

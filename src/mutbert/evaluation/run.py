@@ -7,10 +7,9 @@ import resource
 import sys
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -44,12 +43,12 @@ class GridRequest:
     """What to run."""
 
     suites: tuple[str, ...] = ()  # names of shipped suites (tfbs, nt, eqtl), or YAML files
-    data: Mapping[str, str] = MappingProxyType({})  # of each suite, a folder or hf://datasets/OWNER/NAME[@REVISION]
+    data: Mapping[str, str] = field(default_factory=dict)  # each suite's folder or hf://datasets/OWNER/NAME[@REV]
     models: tuple[str, ...] = ()  # known names, folders or repositories; random:PATH for fresh weights
-    methods: tuple[str, ...] = ("full",)  # full, lora or probe
-    protocols: tuple[str, ...] = PROTOCOLS  # published or corrected; by default both
+    methods: tuple[str, ...] = ("full",)  # `full`, `lora` or `probe`
+    protocols: tuple[str, ...] = PROTOCOLS  # `published` or `corrected`; by default both
     tasks: tuple[str, ...] = ()  # TASK or SUITE/TASK; all where empty
-    seeds: int | None = None  # how many, in place of the protocols' own number
+    seeds: int | None = None  # how many seeds, in place of the protocols' own number
     first_seed: int | None = None  # the first seed, in place of the protocols'
     settings: tuple[str, ...] = ()  # changes of protocols, such as corrected.finetune.learning_rate=1e-4
     baselines: bool = True  # run k-mers and a CNN too
@@ -83,7 +82,7 @@ def run_benchmark(
     Parameters
     ----------
     folder : str or Path
-        The results, new or not; see `mutbert.evaluation.results`.
+        The results, new or not, as in `mutbert.evaluation.results`.
     request : GridRequest
         The grid.
     progress : bool

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlia
 from pydantic import Field, model_validator
 
 from mutbert.encoders.known import Family
-from mutbert.examples.columns import TableColumns
+from mutbert.examples.files import Columns
 from mutbert.scoring.metrics import LOWER_IS_BETTER, metric_names
 from mutbert.settings import Settings, Words, read_settings, shipped_names
 from mutbert.training.finetune_settings import FinetuneSettings
@@ -127,7 +127,7 @@ class Suite(Settings):
     files: tuple[str, ...]  # a task's, with {task} and {split}, below --data; the first that exists is read
     source: str = ""
     splits: dict[Literal["train", "validation", "test"], str] = {"train": "train", "test": "test"}  # names in `files`
-    columns: TableColumns = TableColumns()
+    columns: Columns = Columns()
     tasks: tuple[Task, ...] = ()
     protocols: dict[_Protocols, Protocol] = {}
     eqtl: EqtlSuite | None = None

@@ -17,11 +17,10 @@ from mutbert.progress import progress_bar
 from mutbert.reports.benchmark import BenchmarkReport, write_benchmark_report
 from mutbert.scoring.resampling import (
     INTERVAL_METHOD,
-    average_interval,
-    bootstrap_interval,
-    compare,
-    compare_average,
+    TaskScores,
+    difference,
     holm,
+    interval,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     Part = tuple[str, str, Any, list[Any]]  # problem, metric, labels, and scores by seed
     Grid = dict[Contestant, dict[str, tuple[Part, Record]]]
 
-RESAMPLES: Final = 2000
 # Of more pairs than these, contestants are compared with the best one and with the baselines alone.
 _MOST_PAIRS: Final = 15
 
@@ -49,7 +47,7 @@ def report_benchmark(
     folder: str | Path,
     output: str | Path | None = None,
     *,
-    resamples: int = RESAMPLES,
+    resamples: int = 2000,
     force: bool = False,
     progress: bool = False,
 ) -> tuple[BenchmarkReport, tuple[Path, ...]]:
@@ -88,7 +86,7 @@ def report_benchmark(
     return report, write_benchmark_report(target, report, force=force or output is None)
 
 
-def summarise(folder: Path, *, resamples: int = RESAMPLES, progress: bool = False) -> BenchmarkReport:
+def summarise(folder: Path, *, resamples: int = 2000, progress: bool = False) -> BenchmarkReport:
     """Return the frames of a report; parameters as for `report_benchmark`."""
     records = read_records(folder)
     if not records:
@@ -174,18 +172,18 @@ def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], lis
         key = dict(zip(("model", "method"), contestant, strict=True))
         tasks = {task: grid[contestant][task] for task in suite.task_names if task in grid[contestant]}
         for task, (part, more) in tasks.items():
-            interval = bootstrap_interval(*part, resamples=resamples)._asdict()
-            scores.append({"task": task, **key, "metric": part[1], **interval, "per_seed": more["per_seed"]})
+            found = interval([TaskScores(*part)], resamples=resamples)._asdict()
+            scores.append({"task": task, **key, "metric": part[1], **found, "per_seed": more["per_seed"]})
         parts = [part for part, _ in tasks.values()]
         # A mean of different metrics is a mean of nothing.
         if len({part[1] for part in parts}) == 1:
-            interval = average_interval(parts, resamples=resamples)._asdict()
+            found = interval([TaskScores(*part) for part in parts], resamples=resamples)._asdict()
             counts = {"tasks": len(tasks), "of_tasks": len(suite.task_names)}
             more = {
                 "parameters": next(iter(tasks.values()))[1]["parameters"],
                 "published": published.get(contestant[0]),
             }
-            averages.append({**key, "metric": parts[0][1], **interval, **counts, **more})
+            averages.append({**key, "metric": parts[0][1], **found, **counts, **more})
     return scores, averages
 
 
@@ -201,15 +199,16 @@ def _comparisons(suite: Suite, grid: Grid, averages: Sequence[Record], resamples
     whole, single = [], []
     for first, second in pairs:
         shared = [task for task in suite.task_names if task in grid[first] and task in grid[second]]
-        parts = [(*grid[first][task][0], grid[second][task][0][3]) for task in shared]
+        parts = [grid[first][task][0] for task in shared]
+        one, other = ([TaskScores(*grid[each][task][0]) for task in shared] for each in (first, second))
         names = {"first": label_of(*first), "second": label_of(*second)}
         if len(parts) > 1 and len({part[1] for part in parts}) == 1:
-            result = compare_average(parts, resamples=resamples, permutations=resamples)
+            result = difference(one, other, resamples=resamples, permutations=resamples)
             task = "" if len(shared) == len(suite.task_names) else f"{len(shared)} of {len(suite.task_names)} tasks"
             whole.append({"task": task, **names, "metric": parts[0][1], **result._asdict()})
-        for task, part in zip(shared, parts, strict=True):
-            result = compare(*part, resamples=resamples, permutations=resamples)
-            single.append({"task": task, **names, "metric": part[1], **result._asdict()})
+        for task, *pair in zip(shared, one, other, strict=True):
+            result = difference(*([task_scores] for task_scores in pair), resamples=resamples, permutations=resamples)
+            single.append({"task": task, **names, "metric": pair[0].metric, **result._asdict()})
     for family in (whole, single):
         for row, adjusted in zip(family, holm([row["p_value"] for row in family]), strict=True):
             row["adjusted_p"] = adjusted

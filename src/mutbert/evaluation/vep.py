@@ -42,14 +42,12 @@ if TYPE_CHECKING:
     Model = str | Path | MutBertForMaskedLM
 
 TABLE: Final = "table.csv"
-DUPLICATE: Final = "duplicate"
-CONTRADICTORY: Final = "contradictory"
 
 _REASONS: Final = {
     NO_LABEL: "the row has no label",
     LEFT_OUT: "its label is one that was to be left out",
-    DUPLICATE: "the same allele with the same label came before",
-    CONTRADICTORY: "the same allele has different labels in different rows",
+    "duplicate": "the same allele with the same label came before",
+    "contradictory": "the same allele has different labels in different rows",
     **{reason.text: reason.meaning for reason in Reason},
 }
 _MOST_MISMATCHES: Final = 0.1
@@ -76,23 +74,23 @@ def evaluate_variant_effects(
     Parameters
     ----------
     models : str, Path or MutBertForMaskedLM, or a sequence of these
-        Checkpoints of MutBERT or any other model, or names of ``mutbert bench list``; ``NAME=PATH`` names one. Loaded
-        models run where they are. Models that read tokens have the scores of `mutbert.effects.scores.TokenScorer`.
+        Checkpoints of MutBERT or any other model, or names of ``mutbert bench list``, as PATH or ``NAME=PATH``. Models
+        that read tokens have the scores of `mutbert.effects.scores.TokenScorer`; a loaded model runs where it is.
     genome : str, Path or ProbabilisticGenome
         The store of the variants' assembly.
     variants, output : str or Path
-        CSV, TSV, Parquet, VCF or BCF, or ``hf://...``, positions 1-based; and the folder to make.
+        CSV, TSV, Parquet, VCF or BCF, or ``hf://...``, positions 1-based; the folder to make.
     columns : VepColumns
         The meaning of columns or INFO fields.
     settings : ScoreSettings, optional
         How alleles are scored, the same for all models.
     surroundings : {"reference", "population"}
-        The sequence around variants.
+        The sequence around variants: reference or population.
     direction : {"damaging", "tolerated", "either"}, optional
-        Which variants are positive: those that a model finds unusual, those that it finds usual; or each predictor is
-        turned to where it is better. By default the first for two classes, otherwise the last, the only one possible.
+        Which variants are positive: damaging, those that a model finds unusual, or tolerated, those that it finds
+        usual; either turns each predictor to where it is better. By default damaging for two classes, else either.
     resamples, seed : int
-        Of intervals and p-values; the same seed results in the same files.
+        Resamples of intervals and p-values; the same seed results in the same files.
     trust_remote_code, force, progress : bool
         Run code that comes with a checkpoint; replace the folder where it exists; show progress on standard error.
 
@@ -227,8 +225,8 @@ def _with_reasons(table: pl.DataFrame, alleles: Alleles, problem: str) -> tuple[
     if problem == "regression":
         return table, int((used & repeats).sum())
     differs = same.select(pl.col("target").n_unique().over(key) > 1).to_series()
-    reason = pl.when(~used).then("reason").when(differs).then(pl.lit(CONTRADICTORY))
-    return table.with_columns(reason=reason.when(repeats).then(pl.lit(DUPLICATE))), 0
+    reason = pl.when(~used).then("reason").when(differs).then(pl.lit("contradictory"))
+    return table.with_columns(reason=reason.when(repeats).then(pl.lit("duplicate"))), 0
 
 
 def _counts(table: pl.DataFrame, longest: int) -> dict[str, Any]:

@@ -34,7 +34,6 @@ _RANK_K: Final = np.array([0, 2, 2, 1, 2, 2, 1, 2, 2, 3, 4, 4], dtype=np.float64
 _A, _C, _G, _T = range(4)
 _MNV, _INSERTION, _DELETION = (CHANGES.index(name) for name in ("MNV", "insertion", "deletion"))
 _WINDOWS_AT_ONCE: Final = 4096
-_LARGEST_SHARE: Final = 0.5
 
 
 class Predictor(NamedTuple):
@@ -67,7 +66,7 @@ def trivial_baselines(
         found[name] = Predictor("", words, extreme, applies), values
 
     if "frequency" in variants:
-        add("allele frequency", _floats(variants, "frequency"), -1, "allele frequency, from the table")
+        add("allele frequency", variants["frequency"].to_numpy(), -1, "allele frequency, from the table")
     elif len(genome.arrays["variant_position.npy"]):
         words = "frequency of the alternate base in the genome store, SNVs"
         add("allele frequency", store_frequencies(genome, alleles), -1, words, only_snvs)
@@ -76,7 +75,7 @@ def trivial_baselines(
     change_A, (fold_A, by) = changes(genome, alleles), make_folds(alleles)
     add("substitution order", _RANK_K[change_A], 1, _ORDER)
     if problem != "multiclass":
-        learnt_A = cross_validated(change_A, _floats(variants, "target"), fold_A, problem)
+        learnt_A = cross_validated(change_A, variants["target"].to_numpy(), fold_A, problem)
         if learnt_A is None:
             notes.append("Substitution class is not a baseline: too few variants of both classes to learn it from.")
         else:
@@ -87,16 +86,12 @@ def trivial_baselines(
             add("substitution class", learnt_A, 1, words)
     add("GC content", gc(genome, alleles, context), 1, f"share of G and C in {context:,} bases around")
     if "splice" in variants:
-        add("splice distance", _floats(variants, "splice"), -1, "bases to the nearest splice site, from the table")
+        add("splice distance", variants["splice"].to_numpy(), -1, "bases to the nearest splice site, from the table")
     if (alleles.kind_A == Kind.INDEL).any():
+        length_A = np.where(alleles.kind_A == Kind.INDEL, np.abs(_gained(alleles)), 0.0)
         words = "bases that an indel inserts or deletes, 0 of others"
-        add("indel length", indel_lengths(alleles), 1, words, lambda kinds: Kind.INDEL in kinds)
+        add("indel length", length_A, 1, words, lambda kinds: Kind.INDEL in kinds)
     return found, notes
-
-
-def _floats(variants: pl.DataFrame, column: str) -> Float64:
-    values: Float64 = variants[column].fill_null(np.nan).to_numpy()
-    return values
 
 
 def store_frequencies(genome: ProbabilisticGenome, alleles: Alleles) -> Float64:
@@ -141,25 +136,18 @@ def _gained(alleles: Alleles) -> Int64:
     return np.array([len(text) for text in alleles.inserted], dtype=np.int64) - (alleles.end_A - alleles.start_A)
 
 
-def indel_lengths(alleles: Alleles) -> Float64:
-    """Return how many bases each indel inserts or deletes; 0 of others."""
-    length_A: Float64 = np.where(alleles.kind_A == Kind.INDEL, np.abs(_gained(alleles)), 0).astype(np.float64)
-    return length_A
-
-
 def gc(genome: ProbabilisticGenome, alleles: Alleles, context: int) -> Float64:
     """Return the share of G and C among the known bases of each allele's centred window."""
     length_A = np.array(list(genome.lengths.values()), dtype=np.int64)[alleles.contig_A]
     placed = place_windows(np.minimum(alleles.start_A, length_A - 1), length_A, context)
     of_code = alphabet.DISTRIBUTIONS[:, _C] + alphabet.DISTRIBUTIONS[:, _G]
-    share_A = np.full(len(alleles), np.nan)
-    for first in range(0, len(alleles), _WINDOWS_AT_ONCE):
-        some = np.arange(first, min(first + _WINDOWS_AT_ONCE, len(alleles)))
+    share_A = np.empty(len(alleles))
+    for some in np.split(np.arange(len(alleles)), range(_WINDOWS_AT_ONCE, len(alleles), _WINDOWS_AT_ONCE)):
         windows = read_windows(genome, alleles.contig_A[some], placed.start_P[some], placed.length_P[some])
         known_BL = windows.inside_NL & (windows.code_NL != alphabet.UNKNOWN)
         known_B = known_BL.sum(axis=1)
         strong_B = (of_code[windows.code_NL] * known_BL).sum(axis=1, dtype=np.float64)
-        np.divide(strong_B, known_B, out=share_A[first : first + len(some)], where=known_B > 0)
+        share_A[some] = np.divide(strong_B, known_B, out=np.full(len(some), np.nan), where=known_B > 0)
     return share_A
 
 
@@ -169,7 +157,7 @@ def make_folds(alleles: Alleles) -> tuple[Int64, str]:
     Stretches where one contig has more than half of all; alleles at one position are never in two.
     """
     contigs, count_C = np.unique(alleles.contig_A, return_counts=True)
-    if len(contigs) > 1 and count_C.max() <= _LARGEST_SHARE * len(alleles):
+    if len(contigs) > 1 and count_C.max() <= len(alleles) / 2:
         load = np.zeros(min(FOLDS, len(contigs)), dtype=np.int64)
         fold_C = np.zeros(len(contigs), dtype=np.int64)
         # The largest first, each to the fold that has least.

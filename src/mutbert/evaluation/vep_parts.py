@@ -14,7 +14,7 @@ import polars as pl
 
 from mutbert.effects.alleles import Kind
 from mutbert.scoring.metrics import evaluate
-from mutbert.scoring.resampling import TaskScores, bootstrap_interval, difference, holm, interval
+from mutbert.scoring.resampling import TaskScores, difference, holm, interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,7 +107,7 @@ def _measure(
         row: Row = {"predictor": name, "model": predictors[name].model, "end": "low" if turn < 0 else "high"}
         first, second = (
             interval([scores[name]], **draws),
-            bootstrap_interval(problem, metrics[1], labels, [turn * raw_C], **draws),
+            interval([TaskScores(problem, metrics[1], labels, [turn * raw_C])], **draws),
         )
         for metric, (value, *ends) in zip(metrics, (first, second), strict=True):
             # A correlation is that of the values as they are, with its sign.

@@ -28,14 +28,6 @@ _CONTIGS: Final = 104
 _WHOLE: Final = 1e-9
 
 
-class Overlap(NamedTuple):
-    """What a set of sequences shares with the training set, and with itself."""
-
-    duplicates: int  # that came before in the same set, on the same strand
-    in_train: int  # on the same strand
-    in_train_reversed: int  # of which the reverse complement alone is in the training set
-
-
 class SplitRows(NamedTuple):
     """A split of rows in two: indices from 0, ascending; each row is on one side."""
 
@@ -43,35 +35,26 @@ class SplitRows(NamedTuple):
     validation: Int64
 
 
-def sequence_keys(examples: Examples, *, strands: bool = True) -> Keys:
-    """Return the key of each sequence, void of 16 bytes (N,); with `strands` the same for its reverse complement."""
-    keys_N: Keys = examples.strand_keys[0]
-    if strands:
-        reverse_N = examples.strand_keys[1]
-        # Both of a pair take the key of the same strand, whichever it is.
-        keys_N = np.where(_lanes(keys_N)[:, 0] <= _lanes(reverse_N)[:, 0], keys_N, reverse_N)
+def sequence_keys(examples: Examples) -> Keys:
+    """Return the key of each sequence, void of 16 bytes (N,), the same for its reverse complement."""
+    forward_N, reverse_N = examples.strand_keys
+    # Both of a pair take the key of the same strand, whichever it is.
+    keys_N: Keys = np.where(_lanes(forward_N)[:, 0] <= _lanes(reverse_N)[:, 0], forward_N, reverse_N)
     return keys_N
 
 
-def overlap(train: Examples, other: Examples) -> Overlap:
-    """Return how many sequences of `other` are in `train`, and how many it has more than once."""
-    train_N, (forward_M, reverse_M) = train.strand_keys[0], other.strand_keys
-    same_M = np.isin(forward_M, train_N)
-    reversed_M = np.isin(reverse_M, train_N) & ~same_M
-    return Overlap(len(other) - len(np.unique(forward_M)), int(same_M.sum()), int(reversed_M.sum()))
+def overlap(train: Examples, other: Examples) -> tuple[int, int]:
+    """Return how many sequences of `other` came before in it, and how many are in `train` on either strand."""
+    return len(other) - len(np.unique(other.strand_keys[0])), int(leaks(other, train).sum())
 
 
-def leaks(train: Examples, other: Examples, *, strands: bool = True) -> Bool:
-    """Return which training sequences are in `other`, on either strand with `strands`; bool (N,)."""
-    return np.isin(sequence_keys(train, strands=strands), sequence_keys(other, strands=strands))
+def leaks(train: Examples, other: Examples) -> Bool:
+    """Return which training sequences are in `other`, on either strand; bool (N,)."""
+    return np.isin(sequence_keys(train), sequence_keys(other))
 
 
 def random_split(count: int, share: float, seed: int) -> SplitRows:
-    """Return a random split of at least 2 rows, whatever the sequences are.
-
-    A part of a row to hold out counts as one, and at least one row stays on each side. ValueError for fewer rows, and
-    for a share not between 0 and 1.
-    """
+    """Return a random split of at least 2 rows; a part of a row to hold out counts as one."""
     _check_share(share)
     if count < 2:
         raise ValueError(f"{count} rows cannot be split; at least 2 are needed")
@@ -88,8 +71,7 @@ def grouped_split(labels: npt.NDArray[np.integer[Any]] | None, keys: Keys, share
     Which rows are held out follows from their keys and the seed, whatever their order. A group whose rows are of
     several classes counts for the most frequent of them. The rows held out are as near to the share, of all and of
     each class, as whole groups allow without exceeding it by more than one row a class. Of a class with hardly any
-    rows, or with a large group alone, none may be held out. ValueError for labels that do not fit the keys, and for a
-    share not between 0 and 1.
+    rows, or with a large group alone, none may be held out.
     """
     _check_share(share)
     label_N = np.zeros(len(keys), dtype=np.int64) if labels is None else np.asarray(labels)
@@ -111,7 +93,7 @@ def region_split(regions: Sequence[Region | None], share: float, seed: int) -> S
     """Return a split that holds out whole contigs; ``None`` where a region is unknown or all are on one contig.
 
     The contigs come in random order, and each is held out that brings the rows held out nearer to the share; the
-    smallest one where none does. ValueError for a share not between 0 and 1.
+    smallest one where none does.
     """
     _check_share(share)
     names = [region.contig for region in regions if region is not None]

@@ -80,9 +80,8 @@ def part_task(
         if dropped.all():
             raise InputError(f"{place}: all of its sequences are in the validation or test data, so that none are left")
         train = train.select(~dropped)
-    duplicates = overlap(train, train).duplicates
+    duplicates, _ = overlap(train, train)
     counts = [SplitCount("train", len(train), duplicates, 0, int(dropped.sum()), sources["train"].sha256)]
-    for name, found in shared.items():
-        in_train, sha256 = found.in_train + found.in_train_reversed, sources.get(name, sources["train"]).sha256
-        counts.append(SplitCount(name, len(others[name]), found.duplicates, in_train, 0, sha256))
+    for name, part in others.items():
+        counts.append(SplitCount(name, len(part), *shared[name], 0, sources.get(name, sources["train"]).sha256))
     return TaskData(train, validation, test, tuple(counts))

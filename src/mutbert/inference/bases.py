@@ -45,7 +45,7 @@ _MOST_CONTIGS: Final = (1 << 16) - 1  # which a bigWig counts by two bytes
 class PredictionSettings:
     """How bases are predicted."""
 
-    context: int | None = None  # bases of a window; as many as in training where left out
+    context: int | None = None  # bases per window, by default as many as in training
     strands: str = "both"
     batch_size: int = 32
     precision: str = "fp32"

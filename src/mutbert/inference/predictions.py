@@ -21,7 +21,6 @@ from mutbert.progress import progress_bar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mutbert.arrays import Float32
     from mutbert.examples.files import Columns
     from mutbert.examples.table import Examples
 
@@ -63,7 +62,7 @@ def predict_table(
         raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
     check_run(strands, precision, batch_size)
     check_output(output, force=force, inputs=on_disk(model, sequences, genome))
-    examples, _ = read_examples(sequences, columns)
+    examples, _ = read_examples(sequences, columns.replace(label=()))
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     inputs = encoder.inputs(examples, genome=None if genome is None else ProbabilisticGenome.open(genome))
     classifier, each_token = encoder.trained_classifier(int(inputs.length_N.max(initial=0)))
@@ -73,51 +72,35 @@ def predict_table(
     how = {"batch_size": batch_size, "precision": precision, "strands": strands}
     with progress_bar("predicting", len(examples), unit="sequences", show=progress) as advance:
         logits = outputs(classifier, lambda batch: classifier(**batch).logits, inputs, **how, advance=advance)
-    write_predictions(output, prediction_columns(examples, logits, problem, classes), force=force)
-    return PredictionReport(output, len(examples), problem, classes)
-
-
-def prediction_columns(
-    examples: Examples, logits: Float32 | Sequence[Float32], problem: str, classes: Sequence[str]
-) -> pl.DataFrame:
-    """Return a row a sequence, of logits (N, K) or, of bases, one array (bases, K) each; with labels if there are."""
-    columns: dict[str, Any] = {"name": [name or str(row) for row, name in enumerate(examples.names)]}
-    if any(region is not None for region in examples.regions):
-        for part in ("contig", "start", "end"):
-            columns[part] = [getattr(region, part, None) for region in examples.regions]
-    labels: Any = examples.labels if examples.problem == problem else None
-    value_NK = torch.zeros(0, 0) if problem == "token" else torch.from_numpy(np.asarray(logits, dtype=np.float64))
-    if problem == "regression":
-        for number, name in enumerate(classes):
-            if labels is not None:
-                columns[f"observed_{name}"] = labels.reshape(value_NK.shape)[:, number].astype(np.float64)
-            columns[f"predicted_{name}"] = value_NK[:, number].numpy()
-        return pl.DataFrame(columns)
-    if problem == "token":
-        observed: Any = None if labels is None else np.split(labels, examples.offsets[1:-1])
-        chosen: Any = [one.argmax(axis=1) for one in logits]
-    elif problem == "multilabel":
-        observed = None if labels is None else [np.flatnonzero(row) for row in labels]
-        chosen, value_NK = [np.flatnonzero(row) for row in (value_NK > 0).numpy()], torch.sigmoid(value_NK)
-    else:
-        observed = None if labels is None else labels[:, None]
-        chosen, value_NK = value_NK.argmax(dim=1)[:, None].numpy(), torch.softmax(value_NK, dim=1)
-    for column, rows in (("observed", observed), ("predicted", chosen)):
-        if rows is not None:
-            columns[column] = [" ".join(classes[one] if one >= 0 else str(one) for one in row) for row in rows]
-    if problem != "token":
-        columns |= {f"p_{name}": value_NK[:, number].numpy() for number, name in enumerate(classes)}
-    return pl.DataFrame(columns)
-
-
-def write_predictions(path: Path, table: pl.DataFrame, *, force: bool = False) -> None:
-    """Write a table in the format of its suffix; text has six digits."""
-    with atomic_file(path, force=force) as file:
-        if separator := _SEPARATORS[path.suffix]:
+    table = _columns(examples, logits, problem, classes)
+    with atomic_file(output, force=force) as file:
+        if separator := _SEPARATORS[output.suffix]:
             rounded = table.with_columns(pl.col(pl.Float64).round_sig_figs(6), pl.col(pl.String).replace("", None))
             rounded.write_csv(file, separator=separator)
         else:
             table.write_parquet(file)
+    return PredictionReport(output, len(examples), problem, classes)
+
+
+def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:
+    """Return a row a sequence, of logits (N, K) or, of bases, one array (bases, K) each."""
+    columns: dict[str, Any] = {"name": [name or str(row) for row, name in enumerate(examples.names)]}
+    if any(region is not None for region in examples.regions):
+        for part in ("contig", "start", "end"):
+            columns[part] = [getattr(region, part, None) for region in examples.regions]
+    value_NK = torch.zeros(0, 0) if problem == "token" else torch.from_numpy(np.asarray(logits, dtype=np.float64))
+    if problem == "regression":
+        columns |= {f"predicted_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=True)}
+        return pl.DataFrame(columns)
+    if problem == "token":
+        chosen: Any = [one.argmax(axis=1) for one in logits]
+    elif problem == "multilabel":
+        chosen, value_NK = [np.flatnonzero(row) for row in (value_NK > 0).numpy()], torch.sigmoid(value_NK)
+    else:
+        chosen, value_NK = value_NK.argmax(dim=1)[:, None].numpy(), torch.softmax(value_NK, dim=1)
+    columns["predicted"] = [" ".join(classes[one] for one in row) for row in chosen]
+    columns |= {f"p_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=problem != "token")}
+    return pl.DataFrame(columns)
 
 
 def _meaning(config: Any, *, each_token: bool) -> tuple[str, tuple[str, ...]]:

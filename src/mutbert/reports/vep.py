@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import LogLocator
 
 from mutbert.errors import InputError, one_line
 from mutbert.reports import plots
 from mutbert.reports.page import Section, Table, counted, write_page
+from mutbert.reports.run_parts import read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,13 +54,11 @@ _TAIL: Final = 0.002
 
 def write_page_of(folder: Path, *, force: bool = True) -> Path:
     """Write the page of a folder of ``mutbert bench vep``; return its path."""
+    result = read_record(folder / RESULT)
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         variants = pl.read_parquet(folder / SCORES).filter(pl.col("reason") == "")
-    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{folder}: is no folder of 'mutbert bench vep', or damaged ({one_line(error)})") from None
-    if result["version"] != 2:
-        raise InputError(f"{folder / RESULT}: is of another version; make it again with 'mutbert bench vep'")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{folder / SCORES}: cannot be read ({one_line(error)}); repeat the run") from None
     parts, first = result["parts"], result["parts"][0]
     whole = [part for part in parts if part["name"] == first["name"]]
     others = [part for part in parts if part["name"] != first["name"]]
@@ -105,7 +105,7 @@ def _overview(result: Record, part: Record) -> Section:
         text = (
             f"{row['predictor']} has {_number(row[metric])} ({_interval(row, metric)}); the best trivial baseline, "
             f"{best['predictor']}, has {_number(best[metric])}. The difference is {_number(row['difference'], '+')} "
-            f"({_interval(row, 'difference', '+')}; {_p(row['p_holm'], 'p = ')}, adjusted). "
+            f"({_interval(row, 'difference', '+')}; adjusted p {_p(row['p_holm'])}). "
         )
     text += "Models are blue, trivial baselines, which need no model, orange; lines are 95 % intervals. "
     numbers, _, tables = _numbers(result, part)
@@ -237,7 +237,9 @@ def _not_used(result: Record) -> Section:
         values = ", ".join(f"{value} ({count:,})" for value, count in result["left_out"].items())
         text += f" Left out by the label's value: {values}."
     counts = sorted(result["not_used"].items(), key=lambda item: -item[1])
-    return Section(title, text, facts={one: f"{count:,}: {result['reasons'][one]}" for one, count in counts})
+    return Section(
+        title, text, facts={one: f"{counted(count, 'row')}: {result['reasons'][one]}" for one, count in counts}
+    )
 
 
 def _methods(result: Record) -> dict[str, str]:
@@ -256,8 +258,8 @@ def _methods(result: Record) -> dict[str, str]:
 def _provenance(origin: Record) -> Section:
     facts = {"variants": origin["variants"]["place"], "genome": ", ".join(origin["genomes"])}
     for name, model in origin["models"].items():
-        settings = {key: value for key, value in model["settings"].items() if value is not None}
-        words = ", ".join(f"{key} {' '.join(value) if key == 'scores' else value}" for key, value in settings.items())
+        settings = model["settings"] | {"scores": " and ".join(model["settings"]["scores"])}
+        words = ", ".join(f"{key} {value}" for key, value in settings.items() if value is not None)
         facts[f"model {name}"] = f"SHA-256 {model['sha256'][:12]}, {words}"
     facts |= {name: str(origin[name]) for name in ("surroundings", "resamples", "seed")}
     return Section("Provenance", facts=facts, details={"All of it": json.dumps(origin, indent=1)})
@@ -295,6 +297,7 @@ def _effect_figure(name: str, effect: str, value_C: Float64, effect_C: Float64) 
         *_, drawn = axes.hist2d(*clipped, bins=40, range=ranges, cmin=1, cmap="viridis", rasterized=True)
         drawn.set_norm(LogNorm(1, max(float(np.nanmax(drawn.get_array())), 2)))
         bar = figure.colorbar(drawn, ax=axes, label="variants per cell", format="{x:,.0f}")
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         bar.outline.set_visible(False)
         bar.ax.yaxis.set_minor_formatter("")
         axes.set_xlabel(plots.shortened(name, 44))
@@ -323,7 +326,5 @@ def _number(value: float | None, sign: str = "") -> str:
     return "–" if value is None else f"{value:{sign}z.3f}"
 
 
-def _p(value: float | None, equals: str = "") -> str:
-    if value is None:
-        return "–"
-    return f"{equals.rstrip('= ')} < 0.001".strip() if value < 0.001 else f"{equals}{value:.3f}"
+def _p(value: float | None) -> str:
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

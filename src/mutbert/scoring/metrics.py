@@ -1,8 +1,6 @@
-"""Metrics of classification and regression, on rows that may have weights.
+"""Metrics of rows that weigh one each, or as often as they were drawn.
 
-One implementation serves both a plain evaluation, where every row weighs one, and resampling, where a row weighs as
-often as it was drawn. Shape suffixes: N rows, K classes or columns, M numbers that are summed, R weightings
-(resamples), G groups of equal scores.
+Shape suffixes: N rows, K classes or columns, M numbers that are summed, R weightings, G groups of equal scores.
 """
 
 from __future__ import annotations
@@ -22,10 +20,8 @@ if TYPE_CHECKING:
     WeightedMetric = Callable[[Float64], Float64]  # of weights (R, N), whole numbers from 0 on, to (R,)
 
 PROBLEMS: Final = ("binary", "multiclass", "multilabel", "regression")
-COUNTED: Final = ("mcc", "accuracy", "f1", "precision", "recall")
-"""Metrics of hard predictions."""
-RANKED: Final = ("auroc", "auprc", "spearman")
-"""Metrics of the order of the scores alone."""
+COUNTED: Final = ("mcc", "accuracy", "f1", "precision", "recall")  # of hard predictions
+RANKED: Final = ("auroc", "auprc", "spearman")  # of the order of the scores alone
 LOWER_IS_BETTER: Final = frozenset({"mse"})
 
 _ENTRIES_AT_ONCE: Final = 2**20
@@ -78,7 +74,7 @@ def evaluate(
 
     `labels` are integers: 0 or 1 (N,) for ``binary``, 0 to K - 1 (N,) for ``multiclass``, 0 or 1 (N, K) for
     ``multilabel``; or numbers (N,) or (N, K) for ``regression``. `scores` are decision values (N,) for ``binary`` and
-    (N, K) for several classes or labels, and predictions for ``regression``. ValueError for what does not fit.
+    (N, K) for several classes or labels, and predictions for ``regression``.
 
     - ``mcc``: Matthews' correlation; for several classes Gorodkin's (2004). 0 where a side is constant.
     - ``accuracy``; ``precision``, ``recall``, ``f1``, which are 0 where they would be 0 / 0. For ``multiclass`` the
@@ -97,10 +93,7 @@ def evaluate(
 
 
 def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> WeightedMetric:
-    """Return a metric of many weightings of the same rows; arguments and errors as for `evaluate`.
-
-    It has the values of `evaluate` with each row as often as its weight, and holds a few arrays of the weights' size.
-    """
+    """Return a metric of many weightings of the same rows: that of `evaluate` with each row as often as its weight."""
     names = metric_names(problem)
     if metric not in names:
         raise ValueError(f"{problem} has no metric {metric!r}; it must be one of {', '.join(names)}")
@@ -112,14 +105,17 @@ def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: np
         label_values = label_values[:, None] == np.arange(score_values.shape[1])
     pairs = list(zip(label_values.reshape(rows, -1).T, score_values.reshape(rows, -1).T, strict=True))
     if problem == "regression":
-        makers: dict[str, Callable[[Float64, Float64], WeightedMetric]]
-        makers = {"pearson": _pearson, "spearman": _spearman, "mse": _mse}
-        columns = [makers[metric](label_N, score_N) for label_N, score_N in pairs]
-        if len(columns) == 1:
-            return columns[0]
-        return lambda weight_RN: np.mean([column(weight_RN) for column in columns], axis=0)
+        make: Any = {"pearson": _pearson, "spearman": _spearman, "mse": _mse}[metric]
+        columns = [make(*pair) for pair in pairs]
+        return columns[0] if len(columns) == 1 else lambda weight_RN: np.mean([one(weight_RN) for one in columns], 0)
     areas = [_area(metric, label_N.astype(bool), score_N) for label_N, score_N in pairs]
-    return lambda weight_RN: _mean_of_defined(np.stack([area(weight_RN) for area in areas]))
+
+    def mean_of_defined(weight_RN: Float64) -> Float64:
+        area_KR = np.stack([area(weight_RN) for area in areas])
+        count_R = np.isfinite(area_KR).sum(axis=0).astype(np.float64)
+        return _ratio(np.nansum(area_KR, axis=0), count_R, otherwise=np.nan)
+
+    return mean_of_defined
 
 
 def _checked(problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[Any], Float64]:
@@ -171,12 +167,8 @@ def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Float6
             variances = (folded(one_RK * (total_R1 - one_RK)) for one_RK in (actual_RK, guess_RK))
             value_RK = _ratio(covariance, np.sqrt(np.multiply(*variances)), otherwise=0.0)
         else:
-            over, under = {
-                "precision": (hit_RK, guess_RK),
-                "recall": (hit_RK, actual_RK),
-                "f1": (2 * hit_RK, actual_RK + guess_RK),
-            }[metric]
-            value_RK = _ratio(over, under, otherwise=0.0)
+            under_RK = {"precision": guess_RK, "recall": actual_RK, "f1": (actual_RK + guess_RK) / 2}[metric]
+            value_RK = _ratio(hit_RK, under_RK, otherwise=0.0)
         mean_R: Float64 = value_RK.mean(axis=1)
         return mean_R
 
@@ -260,10 +252,7 @@ def _groups(value_N: Float64) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp
 
 
 def _group_sums(sorted_RN: Float64, start_G: npt.NDArray[np.intp]) -> Float64:
-    if len(start_G) == sorted_RN.shape[1]:
-        return sorted_RN
-    sum_RG: Float64 = np.add.reduceat(sorted_RN, start_G, axis=1)
-    return sum_RG
+    return sorted_RN if len(start_G) == sorted_RN.shape[1] else np.add.reduceat(sorted_RN, start_G, axis=1)
 
 
 def _standardised(value_N: Float64) -> Float64:
@@ -273,16 +262,10 @@ def _standardised(value_N: Float64) -> Float64:
     # Scaled first, as a mean or a square of very large numbers may overflow.
     centred_N: Float64 = value_N / np.abs(value_N).max()
     centred_N -= centred_N.mean()
-    widest = float(np.abs(centred_N).max())
-    return centred_N / (widest or 1)
+    return centred_N / (float(np.abs(centred_N).max()) or 1)
 
 
 def _ratio(over: Float64, under: Float64, *, otherwise: float) -> Float64:
     """Return a quotient, and something else where there is nothing to divide by."""
     result: Float64 = np.divide(over, under, out=np.full(over.shape, otherwise), where=under > 0)
     return result
-
-
-def _mean_of_defined(value_KR: Float64) -> Float64:
-    defined_KR = ~np.isnan(value_KR)
-    return _ratio(np.where(defined_KR, value_KR, 0).sum(axis=0), defined_KR.sum(axis=0) * 1.0, otherwise=np.nan)

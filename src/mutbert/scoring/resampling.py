@@ -1,14 +1,8 @@
 """Intervals of metrics and comparisons of two models on the same test rows, by resampling.
 
-Both are one thing underneath: a metric of many weightings of the rows. A bootstrap weighs a row as often as it was
-drawn; a permutation stacks the rows of two models and weighs a row by 1 or 0. Shape suffixes: N rows, R resamples or
-permutations, S seeds of a model.
-
-References
-----------
-Efron and Tibshirani (1993), An Introduction to the Bootstrap, chapters 13 (percentile intervals) and 15 (permutation
-tests). Phipson and Smyth (2010), Statistical Applications in Genetics and Molecular Biology 9, 39 (p-values above 0).
-Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
+A bootstrap weighs a row as often as it was drawn; a permutation stacks the rows of two models and weighs a row by 1
+or 0 (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 13 and 15). Shape suffixes: N rows, R
+resamples or permutations, S seeds of a model.
 """
 
 from __future__ import annotations
@@ -33,7 +27,6 @@ INTERVAL_METHOD: Final = (
     "model; seeds drawn with replacement too where there are several; rows drawn independently in each task of an "
     "average; resamples in which the metric is not defined are left aside"
 )
-"""How the intervals are computed, in words for a report."""
 
 # A metric holds about ten arrays of as many entries as its weights have, at 8 bytes each.
 _ENTRIES_AT_ONCE: Final = 2**20
@@ -97,12 +90,9 @@ class TaskScores:
 def interval(
     tasks: Sequence[TaskScores], *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Return the mean of a model's metrics over tasks, and its percentile interval by the bootstrap.
+    """Return the mean of a model's metrics over tasks, and its percentile interval as `INTERVAL_METHOD` describes it.
 
-    Each resample draws as many test rows as there are with replacement, the same for all seeds, and as many seeds as
-    there are with replacement; in each task independently. Resamples in which a metric is not defined, such as an AUROC
-    with rows of one class alone, are left aside. With few seeds their part of the spread is underestimated: by
-    (S - 1) / S in variance for S seeds, and wholly for one.
+    With few seeds their part of the spread is underestimated: by (S - 1) / S in variance for S seeds.
     """
     _check(tasks, confidence, resamples)
     draws = [_bootstrap([one], seed, task, resamples)[0] for task, one in enumerate(tasks)]
@@ -117,11 +107,10 @@ def difference(
 
     The interval is that of `interval` for the difference, with the same rows for both models and seeds of each.
 
-    The p-value is of a two-sided paired permutation test: were the models alike, then what one predicts for a row could
-    as well have come from the other. Each permutation draws rows, half of them on average, and swaps the predictions
-    there, in all tasks at once. Seeds of the first model are paired with those of the second in their order, the
-    shorter list from its start again; a permutation swaps the same rows in all pairs. With D the mean difference over
-    pairs, ``p = (1 + #{|D permuted| >= |D|}) / (1 + permutations)`` (Phipson and Smyth 2010).
+    The p-value is of a two-sided paired permutation test. Each permutation draws rows, half of them on average, and
+    swaps the predictions there, in all tasks at once. Seeds of the first model are paired with those of the second in
+    their order, the shorter list from its start again; a permutation swaps the same rows in all pairs. With D the mean
+    difference over pairs, ``p = (1 + #{|D permuted| >= |D|}) / (1 + permutations)`` (Phipson and Smyth 2010).
 
     As decision values of two models may be of different scales, hard predictions are swapped for `COUNTED` metrics, and
     for `RANKED` ones mid-ranks among all rows of a model, seed and column, scaled to between 0 and 1.
@@ -149,46 +138,13 @@ def difference(
     return PairedDifference(value, low, high, p_value, _method([one.metric for one in a]))
 
 
-def bootstrap_interval(
-    problem: str, metric: str, labels: npt.ArrayLike, scores_by_seed: Sequence[npt.ArrayLike], **options: Any
-) -> Interval:
-    """Return `interval` of one task."""
-    return interval([TaskScores(problem, metric, labels, scores_by_seed)], **options)
-
-
-def average_interval(parts: Sequence[tuple[Any, ...]], **options: Any) -> Interval:
-    """Return `interval` of tasks: problem, metric, labels and scores by seed of each."""
-    return interval([TaskScores(*part) for part in parts], **options)
-
-
-def compare(
-    problem: str, metric: str, labels: npt.ArrayLike, scores_a_by_seed: Sequence[npt.ArrayLike],
-    scores_b_by_seed: Sequence[npt.ArrayLike], **options: Any,
-) -> PairedDifference:  # fmt: skip
-    """Return `difference` in one task."""
-    return compare_average([(problem, metric, labels, scores_a_by_seed, scores_b_by_seed)], **options)
-
-
-def compare_average(parts: Sequence[tuple[Any, ...]], **options: Any) -> PairedDifference:
-    """Return `difference` over tasks: problem, metric, labels and both models' scores by seed of each."""
-    a, b = ([TaskScores(part[0], part[1], part[2], part[model]) for part in parts] for model in (3, 4))
-    return difference(a, b, **options)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values of several comparisons adjusted for the chance of any false finding (Holm 1979), at most 1.
-
-    What is not a number is no comparison: it stays, and does not count. ValueError for one not between 0 and 1.
-    """
+    """Return p-values adjusted for the chance of any false finding (Holm 1979); what is not a number does not count."""
     values = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full(values.shape, np.nan)
-    compared = np.flatnonzero(~np.isnan(values))
-    if ((values[compared] < 0) | (values[compared] > 1)).any():
-        raise ValueError("p-values must be between 0 and 1")
-    order = compared[np.argsort(values[compared], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(factors * values[order]), 1)
-    return [float(value) for value in adjusted]
+    adjusted, order = np.full(values.shape, np.nan), np.argsort(values, kind="stable")
+    order = order[: len(order) - int(np.isnan(values).sum())]
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(len(order), 0, -1) * values[order]), 1)
+    return adjusted.tolist()  # type: ignore[no-any-return]
 
 
 def _check(tasks: Sequence[object], confidence: float, *counts: int) -> None:
@@ -265,8 +221,7 @@ def _swapped(pairs: Sequence[WeightedMetric], swap_RN: Float64) -> Float64:
             # A swapped row counts for the first model with what the second predicted, and the other way round.
             a_R2N = np.concatenate([1 - swap_RN, swap_RN], axis=1)
             differences.append(metric(a_R2N) - metric(1 - a_R2N))
-    mean_R: Float64 = np.mean(differences, axis=0)
-    return mean_R
+    return np.mean(differences, axis=0)  # type: ignore[no-any-return]
 
 
 def _percentiles(value_R: Float64, confidence: float) -> tuple[float, float]:

@@ -18,9 +18,9 @@ from mutbert.examples.task_data import TaskData, part_task
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model.checkpoints import library_bars_off
 from mutbert.run_folder import PREDICTIONS
+from mutbert.scoring import resampling
 from mutbert.scoring.metrics import evaluate, metric_names
 from mutbert.scoring.predictions import write_predictions
-from mutbert.scoring.resampling import bootstrap_interval
 from mutbert.settings import Settings, Words, read_settings
 from mutbert.training import classifier
 from mutbert.training.classifier_data import LabelledInputs
@@ -138,7 +138,7 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
 
 def _data(recipe: FinetuneRecipe) -> tuple[TaskData, str, dict[str, str]]:
     """Return the parts of the data, with labels as the training data have them, the metric, and checksums of files."""
-    columns = recipe.columns.chosen()
+    columns = recipe.columns
     train, source = read_examples(recipe.train, columns, problem=recipe.problem, classes=recipe.classes or None)
     sources, others = {"train": source}, dict[str, "Examples | None"](validation=None, test=None)
     classes = train.classes if train.problem in {"binary", "multiclass", "token"} else None
@@ -227,7 +227,7 @@ def _metrics(
             path, names = Path(recipe.output) / PREDICTIONS, classifier.names_of_scores(part.examples, logits)
             write_predictions(path, labels, scores, classes=data.train.classes, names=names)
         if name == "test":
-            interval = plain(bootstrap_interval(problem, metric, labels, [scores])._asdict())
+            interval = plain(resampling.interval([resampling.TaskScores(problem, metric, labels, [scores])])._asdict())
     return {
         "problem": data.train.problem, "metric": metric, "classes": list(data.train.classes),
         "best_step": trained.best_step, "steps": trained.steps,

@@ -86,7 +86,7 @@ def pretrain(
         trained, metrics = trainer.held_out(), {}
         if state.is_main_process:
             found = evaluate_baselines(*fit_baselines(split.train, progress=progress), trainer.eval_dataset)
-            found = {**found, "model": trained, FLOOR: found.pop(FLOOR)}
+            found |= {"model": trained, FLOOR: found.pop(FLOOR)}
             metrics = {
                 "unit": "nats per target", "targets": trained.targets, "calibration": trained.calibration,
                 "cross_entropy": {name: plain(one.cross_entropy) for name, one in found.items()},
