@@ -123,6 +123,7 @@ WRONG = {
     "training.lr_scheduler_kwargs={foo: 1}": "training: ",
     "training.per_device_train_batch_size=0": "windows_a_step is 0",
     "training.per_device_eval_batch_size=0": "training: ",
+    "training.max_grad_norm=abc": r"training\.max_grad_norm: .* valid number",
     "training.dataloader_num_workers=-1": "training: ",
     "windows_a_step=8 training.gradient_accumulation_steps=2": "set one of the two",
     "model.hidden_size=15": "model: ",

@@ -11,11 +11,12 @@ import re
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
 import torch
 import transformers
 from accelerate import PartialState
+from pydantic import TypeAdapter, ValidationError
 
 from mutbert import alphabet
 from mutbert.errors import InputError, one_line
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 
 # What would change results without a word, or break a run.
 _RESERVED: Final = (
-    "accelerator_config", "auto_find_batch_size", "group_by_length", "ignore_data_skip", "label_smoothing_factor",
-    "neftune_noise_alpha", "num_train_epochs", "push_to_hub", "resume_from_checkpoint", "save_only_model",
-    "train_sampling_strategy",
+    "accelerator_config", "auto_find_batch_size", "eval_do_concat_batches", "group_by_length", "ignore_data_skip",
+    "label_smoothing_factor", "neftune_noise_alpha", "num_train_epochs", "push_to_hub", "resume_from_checkpoint",
+    "save_only_model", "train_sampling_strategy", "use_liger_kernel",
 )  # fmt: skip
 Kind = TypeVar("Kind", bound="RunTrainer")
 
@@ -234,8 +235,14 @@ def trainer_arguments(
     for key in given:
         if key in _RESERVED or key in fixed:
             raise InputError(f"training.{key} cannot be set: other settings decide it, or it would change the result")
-    known = (field.name for field in fields(transformers.TrainingArguments))
+    kinds = get_type_hints(transformers.TrainingArguments)
+    known = [field.name for field in fields(transformers.TrainingArguments)]
     check_keys(given, (name for name in known if name not in _RESERVED and name not in fixed), "training.")
+    for key, value in given.items():
+        try:
+            TypeAdapter(kinds[key] | bool).validate_python(value)  # fsdp may be true
+        except ValidationError as error:
+            raise InputError(f"training.{key}: {error.errors()[0]['msg']} (given: {value!r})") from None
     if given.get("save_strategy") == "best":
         raise InputError("training.save_strategy cannot be best: the best checkpoint is always kept; choose steps")
     try:
