@@ -53,11 +53,6 @@ def export_model(
     -------
     ExportReport
         What was written, and what the card lacks.
-
-    Raises
-    ------
-    InputError
-        When there is no whole model, or the output cannot be written.
     """
     output, folder = Path(output), local_folder(source)
     if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():

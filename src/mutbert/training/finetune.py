@@ -90,11 +90,6 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     -------
     RunResult
         The model's folder and its metrics.
-
-    Raises
-    ------
-    InputError
-        When data, model, settings or output cannot be used.
     """
     # First of all, since later calls would take this process for the only one.
     state = PartialState(cpu=not torch.accelerator.is_available())

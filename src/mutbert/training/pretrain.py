@@ -56,11 +56,6 @@ def pretrain(
     -------
     RunResult
         The model's folder and its metrics.
-
-    Raises
-    ------
-    InputError
-        When recipe, genome or output cannot be used, the loss is not finite, or memory or disk do not suffice.
     """
     if not isinstance(recipe, PretrainRecipe):
         recipe = load_recipe(recipe, overrides)

@@ -36,8 +36,8 @@ class Evaluation(Settings):
 class Dropout(Settings):
     """When dropout is on in training; its rate is the model's own setting.
 
-    With ``epoch_start``, for the first `on_steps` of each epoch's `epoch_steps` alone, as in the published code, which
-    left the model in evaluation mode from an epoch's first evaluation on: for 97% of the steps, as here by default.
+    With ``epoch_start``, for the first `on_steps` of each `epoch_steps` alone: the published code left the model in
+    evaluation mode from an epoch's first evaluation on, for 97% of the steps, as the defaults do.
     """
 
     schedule: Literal["throughout", "epoch_start"] = "throughout"
