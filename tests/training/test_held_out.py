@@ -12,9 +12,8 @@ from mutbert import alphabet
 from mutbert.regions import Region
 from mutbert.training import held_out
 from mutbert.training.held_out import CALIBRATED, GROUPS, held_out_sums, summarise_sums
-from mutbert.windows.dataset import Targets, WindowDataset
-from mutbert.windows.masking import Masking, Tempering
-from mutbert.windows.sampler import Part, WindowSampler
+from mutbert.windows.dataset import Targets
+from mutbert.windows.sampler import Part
 
 
 def draw_targets(seed, windows, count):
@@ -96,36 +95,3 @@ def test_fitted_counts_are_those_of_a_plain_loop(genome, chunk):
     fitted = held_out.fit_baselines([Part(genome, [region]) for region in REGIONS], chunk=chunk)
     for found, wanted in zip(fitted, count_one_by_one(genome), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-6)
-
-
-def test_cross_entropies_are_those_of_a_plain_loop(genome):
-    composition, markov = held_out.fit_baselines([Part(genome, REGIONS)])
-    sampler = WindowSampler([Part(genome, [Region("chr2", 0, 1500)])], 25, seed=2)
-    dataset = WindowDataset(sampler, Masking(share=0.3, replace=1, random=0, keep=0), Tempering(), size=300)
-    result = held_out.evaluate_baselines(composition, markov, dataset)
-
-    losses = {"uniform": [], "base composition": [], "order-5 Markov chain": [], "entropy floor": []}
-    varies = []
-    for index in range(300):
-        start = int(sampler.places(np.array([index])).start_B[0])
-        for place in dataset[index]["target_places"][0].tolist():
-            position = start + place
-            target = genome.frequencies("chr2", position, position + 1)[0].astype(float)
-            chain = composition
-            if position >= 5:
-                before = alphabet.decode(genome.bases("chr2", position - 5, position))
-                chain = markov[int(before.translate(str.maketrans("ACGT", "0123")), 4)]
-            held = target > 0
-            for name, predicted in (
-                ("uniform", np.full(4, 0.25)), ("base composition", composition),
-                ("order-5 Markov chain", chain), ("entropy floor", target),
-            ):  # fmt: skip
-                losses[name].append(-(target[held] * np.log(predicted[held])).sum())
-            varies.append(len(genome.variants("chr2", position, position + 1).position) == 1)
-    for name, values in losses.items():
-        values, mask = np.array(values), np.array(varies)
-        expected = (values.mean(), values[mask].mean(), values[~mask].mean())
-        found = [result[name].cross_entropy[group] for group in ("all", "variant", "other")]
-        np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=name)
-    assert result["uniform"].cross_entropy["all"] == pytest.approx(np.log(4))
-    assert result["entropy floor"].cross_entropy["other"] == 0
