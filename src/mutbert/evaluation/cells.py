@@ -23,7 +23,7 @@ from mutbert.examples.task_data import part_task
 from mutbert.files import sha256_of
 from mutbert.scoring.metrics import evaluate
 from mutbert.tables import NoSuchFileError, find_file, is_fasta
-from mutbert.training.classifier import classifier_logits, finetune_classifier, scores_and_labels, unplaced
+from mutbert.training.classifier import classifier_logits, classifier_trainer, scores_and_labels, unplaced
 from mutbert.training.classifier_data import LabelledInputs
 from mutbert.training.linear import embed_sequences, fit_linear
 
@@ -171,9 +171,9 @@ def _trained(
 ) -> Made:
     test = parts["test"]
     with tempfile.TemporaryDirectory() as folder:
-        trained = finetune_classifier(
+        trained = classifier_trainer(
             encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed
-        )
+        ).fine_tune()
         logits = classifier_logits(trained.model, test.inputs, settings, each_token=test.problem == "token")
     problem, labels, scores = scores_and_labels(test.examples, logits)
     name, best = f"eval_{metric}", trained.best_step
