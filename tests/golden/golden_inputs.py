@@ -274,14 +274,8 @@ def human_records() -> list[Record]:
             writer.put(length + 5, "A", ["C"], AF="0.5")
         records += writer.records
     wrong = {"AF": "0.3", "EUR_AF": "0.3", "AFR_AF": "0.3", "AC": "30", "AN": "100"}
-    plain_ones = [
-        number
-        for number, one in enumerate(records)
-        if one.state == "PASS"
-        and one.ref in set("ACGT")
-        and len(one.alts) == 1
-        and one.alts[0] in set("ACGT") - {one.ref}
-    ]
+    ours = [one.state == "PASS" and {one.ref} | {*one.alts} <= set("ACGT") for one in records]
+    plain_ones = [n for n, one in enumerate(records) if ours[n] and len(one.alts) == 1 and one.alts[0] != one.ref]
     for number in (plain_ones[20], plain_ones[100]):
         ref, alt = (base for base in "ACGT" if base not in (records[number].ref, *records[number].alts))
         records[number] = records[number]._replace(ref=ref, alts=(alt,), info=wrong)

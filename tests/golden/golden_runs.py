@@ -359,33 +359,28 @@ FINETUNED = {
 }  # fmt: skip
 
 
-def add_runs() -> None:
-    """Add the cases of this file."""
-    trained, solved, exact = (partial(add, tolerance=one) for one in (TRAINED, SOLVED, EXACT))
-    few = ("training.max_steps=24", "training.save_steps=6", "training.eval_steps=8", "model.hidden_dropout_prob=0.1")
-    trained("runs/pretrain", pretrained, *few)
-    trained("runs/pretrain/resumed", pretrained, *few, stop_at=6, same_as="runs/pretrain")
-    for name, words in FINETUNED.items():
-        trained(f"runs/finetune/{name}", finetuned, *words)
-    trained("runs/finetune/lora/resumed", finetuned, *FINETUNED["lora"], stop_at=2, same_as="runs/finetune/lora")
-    solved("runs/finetune/probe", finetuned, "multiclass", "finetune.method=probe")
-    trained("runs/finetune/peer", finetuned, "binary", "finetune.max_steps=4", model="ntv2-50m")
-    trained("benchmark/grid", own_grid)
-    trained("benchmark/peers", peers_grid)
-    for name in PEERS:
-        trained(f"benchmark/embed/{name}", peer_embeddings, name)
-    solved("benchmark/eqtl", eqtl)
-    exact("benchmark/resampling", resampled)
-    exact("benchmark/binding", binding)
-    label = ("--label", "label", "--positive", "bad,worse", "--exclude", "unclear")
-    columns = (*label, "--splice-distance", "splice", "--group", "group", "--scores", "llr,unmasked,distance")
-    trained("effects/binary", vep, "binary", *columns)
-    trained("effects/numbers", vep, "effect", "--effect", "effect", "--surroundings", "population")
-    trained("effects/multiclass", vep, "multiclass", "--label", "label", "--windows", "shared")
-    peers = ("dnabert2", "ntv2-50m", "caduceus-ph")
-    trained("effects/peers", vep, "binary", *label, "--scores", "llr,distance", models=peers)
-    for name, run in (("recipes", recipes), ("suites", suites), ("mistakes", mistakes), ("draws", draws)):
-        exact(f"settings/{name}", run)
-
-
-add_runs()
+trained, solved, exact = (partial(add, tolerance=one) for one in (TRAINED, SOLVED, EXACT))
+few = ("training.max_steps=24", "training.save_steps=6", "training.eval_steps=8", "model.hidden_dropout_prob=0.1")
+trained("runs/pretrain", pretrained, *few)
+trained("runs/pretrain/resumed", pretrained, *few, stop_at=6, same_as="runs/pretrain")
+for name, words in FINETUNED.items():
+    trained(f"runs/finetune/{name}", finetuned, *words)
+trained("runs/finetune/lora/resumed", finetuned, *FINETUNED["lora"], stop_at=2, same_as="runs/finetune/lora")
+solved("runs/finetune/probe", finetuned, "multiclass", "finetune.method=probe")
+trained("runs/finetune/peer", finetuned, "binary", "finetune.max_steps=4", model="ntv2-50m")
+trained("benchmark/grid", own_grid)
+trained("benchmark/peers", peers_grid)
+for name in PEERS:
+    trained(f"benchmark/embed/{name}", peer_embeddings, name)
+solved("benchmark/eqtl", eqtl)
+exact("benchmark/resampling", resampled)
+exact("benchmark/binding", binding)
+label = ("--label", "label", "--positive", "bad,worse", "--exclude", "unclear")
+columns = (*label, "--splice-distance", "splice", "--group", "group", "--scores", "llr,unmasked,distance")
+trained("effects/binary", vep, "binary", *columns)
+trained("effects/numbers", vep, "effect", "--effect", "effect", "--surroundings", "population")
+trained("effects/multiclass", vep, "multiclass", "--label", "label", "--windows", "shared")
+peers = ("dnabert2", "ntv2-50m", "caduceus-ph")
+trained("effects/peers", vep, "binary", *label, "--scores", "llr,distance", models=peers)
+for name, run in (("recipes", recipes), ("suites", suites), ("mistakes", mistakes), ("draws", draws)):
+    exact(f"settings/{name}", run)
