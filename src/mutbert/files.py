@@ -108,10 +108,10 @@ def atomic_directory(
         partial.mkdir(exist_ok=True)
         with locked(partial, path):
             try:
-                for entry in [] if resume else [entry for entry in partial.iterdir() if entry.name != _LOCK]:
+                for entry in [] if resume else partial.iterdir():
                     if entry.is_dir() and not entry.is_symlink():
                         shutil.rmtree(entry)
-                    else:
+                    elif entry.name != _LOCK:
                         entry.unlink()
                 mark_directory(partial)
                 yield partial
@@ -169,24 +169,22 @@ def locked(directory: Path, output: Path | None = None) -> Iterator[None]:
 
 def rename_directory(partial: Path, path: Path) -> None:
     """Rename a complete directory to its final name; what had that name is removed once the new one has it."""
-    replaced = _move_aside(path) if path.exists() else None
+    replaced = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    if path.exists():
+        path.rename(replaced)
     try:
         partial.rename(path)
     except BaseException:
-        if replaced is not None:
+        if replaced.exists():
             replaced.rename(path)
         raise
-    if replaced is not None:
+    if replaced.exists():
         shutil.rmtree(replaced)
 
 
 def remove_directory(path: Path) -> None:
     """Remove a directory; it loses its name first, so that no half of it ever has it."""
-    shutil.rmtree(_move_aside(path))
-
-
-def _move_aside(path: Path) -> Path:
-    return path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))
+    shutil.rmtree(path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}")))
 
 
 @contextmanager

@@ -5,14 +5,13 @@ import json
 import os
 import random
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pysam
 import pytest
 
-from mutbert import ProbabilisticGenome, alphabet, build_genome
+from mutbert import ProbabilisticGenome, build_genome
 from mutbert.errors import InputError
 from mutbert.genome.format import FREQUENCY_ONE, MANIFEST
 
@@ -59,25 +58,6 @@ def small(tmp_path, write_fasta, write_vcf):
     return fastas, vcfs
 
 
-def test_several_files_make_one_genome(tmp_path, small):
-    fastas, vcfs = small
-    report = build_genome(fastas, tmp_path / "x.genome", vcfs)
-    assert report.lengths == {"chr1": 40, "chr2": 40}
-    assert report.variants == 4
-    assert [(counts.file, counts.read, counts.used) for counts in report.records] == [("2.vcf", 2, 2), ("1.vcf", 2, 2)]
-    assert report.contig_names == {"chr1": "1", "chr2": "2"}
-    genome = ProbabilisticGenome.open(tmp_path / "x.genome", check=True)
-    for name in ("chr1", "chr2"):
-        assert genome.variants(name).position.tolist() == [0, 5]
-
-
-def test_a_file_that_is_not_sorted_by_contig_is_refused(tmp_path, write_fasta, write_vcf):
-    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 10, "chr2": "ACGT" * 10})
-    vcf = write_vcf(tmp_path / "x.vcf", [(name, 1, "A", "C", 0.5) for name in ("chr1", "chr2", "chr1")])
-    with pytest.raises(InputError, match="records of contig chr1 come again after others; sort the file"):
-        build_genome(fasta, tmp_path / "x.genome", vcf)
-
-
 def test_contigs_are_selected_under_either_naming(tmp_path, small):
     fastas, vcfs = small
     report = build_genome(fastas, tmp_path / "x.genome", vcfs, contigs=["2"])
@@ -86,22 +66,6 @@ def test_contigs_are_selected_under_either_naming(tmp_path, small):
     with pytest.raises(InputError, match="no contig chr3, 4; there are chr2, chr1"):
         build_genome(fastas, tmp_path / "y.genome", vcfs, contigs=["2", "chr3", "4"])
     assert not list(tmp_path.glob("y.genome*"))
-
-
-def test_contigs_that_match_nothing_are_refused_with_both_sides(tmp_path, small, write_vcf):
-    fastas, _ = small
-    vcf = write_vcf(tmp_path / "x.vcf", [("chr8", 1, "A", "C", 0.5), ("chr9", 1, "A", "C", 0.5)])
-    with pytest.raises(InputError, match="the VCF has chr8, chr9, the FASTA chr1, chr2; use"):
-        build_genome(fastas, tmp_path / "x.genome", vcf)
-
-
-def test_a_reference_alone_makes_a_genome(tmp_path, small):
-    fastas, _ = small
-    report = build_genome(fastas, tmp_path / "x.genome")
-    assert report.variants == 0
-    genome = ProbabilisticGenome.open(tmp_path / "x.genome", check=True)
-    assert alphabet.decode(genome.bases("chr1", 0, 8)) == "ACGTACGT"
-    assert not len(genome.variants("chr1").position)
 
 
 def test_the_manifest_says_where_a_genome_comes_from(tmp_path, small):
@@ -128,16 +92,6 @@ def test_the_manifest_says_where_a_genome_comes_from(tmp_path, small):
     assert manifest["contig_names"] == {"vcf_name": {"chr1": "1"}, "only_in_fasta": [], "only_in_vcf": []}
 
 
-def test_an_existing_output_is_replaced_only_by_force(tmp_path, small):
-    fastas, vcfs = small
-    build_genome(fastas, tmp_path / "x.genome")
-    with pytest.raises(InputError, match="exists already"):
-        build_genome(fastas, tmp_path / "x.genome", vcfs)
-    assert not ProbabilisticGenome.open(tmp_path / "x.genome").manifest["records"]
-    build_genome(fastas, tmp_path / "x.genome", vcfs, force=True)
-    assert ProbabilisticGenome.open(tmp_path / "x.genome", check=True).manifest["records"]
-
-
 def test_an_index_that_is_older_than_its_file_is_not_used_and_named(tmp_path, small):
     fastas, (vcf, _) = small
     index = Path(pysam.tabix_index(str(vcf), preset="vcf", force=True, keep_original=True) + ".tbi")
@@ -153,14 +107,3 @@ def test_an_index_that_is_older_than_its_file_is_not_used_and_named(tmp_path, sm
     assert again.notes == [
         f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
     ]
-
-
-def test_threads_may_build_from_the_same_file(tmp_path, write_fasta, write_vcf):
-    contigs = {f"c{number}": "ACGT" * 25 for number in range(500)}
-    records = [(name, 4 * place + 1, "A", "C", 0.25) for name in contigs for place in range(20)]
-    fasta = write_fasta(tmp_path / "x.fa", contigs)
-    vcf = write_vcf(tmp_path / "x.vcf.gz", records, kind="bgzip")
-    pysam.tabix_index(str(vcf), preset="vcf")
-    with ThreadPoolExecutor(4) as pool:
-        reports = list(pool.map(lambda name: build_genome(fasta, tmp_path / name, vcf), ("a", "b", "c", "d")))
-    assert [report.variants for report in reports] == [10_000] * 4

@@ -214,16 +214,10 @@ def test_a_table_has_each_position_once(tmp_path, genome):
     assert (report.regions, report.bases) == (2, 5)
 
 
-def test_a_reference_alone_makes_empty_tables(tmp_path, genome):
-    for kind, size in (("bed", 0), ("tsv", len("contig\tposition\treference\tA\tC\tG\tT\n"))):
-        assert export_genome(genome.reference(), tmp_path / f"x.{kind}").variants == 0
-        assert (tmp_path / f"x.{kind}").stat().st_size == size
-
-
 @pytest.mark.parametrize(
     ("name", "kind", "options", "message"),
     [
-        ("x.fa", None, {}, "its suffix does not say what to write; give --as with one of reference, consensus"),
+        ("x.fa", None, {}, "there is no kind 'fa'; give --as with one of reference, consensus"),
         ("x.fa", "genbank", {}, "there is no kind 'genbank'; give --as with one of reference, consensus"),
         ("x.tsv", "parquet", {}, "its suffix is not that of parquet"),
         ("x.parquet.gz", None, {}, "its suffix is not that of parquet"),

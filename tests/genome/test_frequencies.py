@@ -49,26 +49,12 @@ def test_the_minimum_is_strict(build, minimum):
     assert counts == {"used": 1, "frequency not above the minimum": 2}
 
 
-def test_counts_stand_in_for_a_frequency_that_is_not_declared(build):
-    header = "##fileformat=VCFv4.2\n{}{}#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n".format(
-        '##INFO=<ID=AC,Number=A,Type=Integer,Description="">\n', '##INFO=<ID=AN,Number=1,Type=Integer,Description="">\n'
-    )
-    records = [("chr1", 1, "A", "C,G", "AC=10,30;AN=100"), ("chr1", 2, "C", "A", "AC=2;AN=100")]
-    rows, counts = build(records, header=header)
-    assert rows == {0: row(A=0.6, C=0.1, G=0.3)}
-    assert counts == {"used": 1, "frequency not above the minimum": 1}
-    rows, counts = build(
-        [*records[:1], ("chr1", 2, "C", "A", "AC=0;AN=0"), ("chr1", 3, "G", "A", "AC=1")], header=header
-    )
-    assert counts == {"used": 1, "frequency missing": 2}
-
-
 def test_one_wrong_reference_base_is_counted_and_more_are_another_assembly(build):
     good = [("chr1", 4 * i + 1, "A", "C", 0.5) for i in range(10)]
     rows, counts = build(sorted([*good, ("chr1", 2, "G", "A", 0.5)]))
     assert len(rows) == 10
     assert counts == {"used": 10, "reference base differs from the FASTA": 1}
-    with pytest.raises(InputError, match=r"in 2 of 12 records \(16\.7%\), first at chr1:2 where REF is G .* has C; it"):
+    with pytest.raises(InputError, match=r"in 2 of 12 records \(16\.7%\), first at chr1:2; it"):
         build(sorted([*good, ("chr1", 2, "G", "A", 0.5), ("chr1", 6, "T", "A", 0.5)]))
 
 
@@ -82,22 +68,8 @@ def test_records_past_the_end_are_counted_unless_all_are(build):
 
 
 def test_positions_that_go_back_are_refused(build):
-    with pytest.raises(InputError, match=r"x\.vcf: chr1:2 comes after a later .* sort it with 'bcftools sort'"):
+    with pytest.raises(InputError, match=r"x\.vcf: chr1:2 comes after a later position; sort the file with"):
         build([("chr1", pos, "ACGT"[(pos - 1) % 4], "ACGT"[pos % 4], 0.5) for pos in (5, 9, 2, 5)])
-
-
-def test_alleles_of_several_nucleotides_are_taken_apart_and_add_up(build):
-    records = [
-        ("chr1", 1, "ACG", "GCT,GCG", "0.1,0.25"),
-        ("chr1", 1, "A", "G", "0.2"),
-        ("chr1", 1, "ACGT", "GCTT", "0.1"),
-        ("chr1", 1, "AC", "GA", "0.05"),
-        ("chr1", 1, "ac", "ga", "0.06"),
-    ]
-    rows, counts = build(records)
-    # A>G of ACG>GCT, of the long-written A>G (the plain one conflicts with it), and of AC>GA.
-    assert rows == {0: row(A=0.6, G=0.4), 1: row(C=0.95, A=0.05), 2: row(G=0.9, T=0.1)}
-    assert counts == {"used": 2, "duplicate record": 1, "conflicts with an earlier record": 2}
 
 
 def test_a_file_without_any_frequency_is_refused(build):
@@ -109,11 +81,6 @@ def test_a_file_without_any_frequency_is_refused(build):
 def test_a_missing_frequency_is_counted(build, value):
     _, counts = build([("chr1", 1, "A", "G", 0.6), ("chr1", 2, "C", "A,G" if "," in value else "A", value)])
     assert counts == {"used": 1, "frequency missing": 1}
-
-
-def test_an_unknown_filter_is_refused(build):
-    with pytest.raises(InputError, match=r"no header declares the FILTER lwo; there are \., PASS, any, low"):
-        build([("chr1", 1, "A", "C", 0.5)], filters=["PASS", "lwo"])
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,7 @@ import random
 
 import pysam
 import pytest
-from typer.testing import CliRunner
 
-from mutbert.cli.main import genome as app
 from mutbert.errors import InputError
 from mutbert.genome.build import build_genome
 from mutbert.genome.format import ARRAYS, MANIFEST
@@ -91,14 +89,3 @@ def test_what_does_not_fit_is_refused(tmp_path, inputs):
             merge_genomes([tmp_path / f"{name}.genome" for name in parts], tmp_path / "x.genome")
         assert "\n" not in str(refusal.value)
         assert not list(tmp_path.glob("x.genome*"))
-
-
-def test_the_command(tmp_path, inputs):
-    fasta, vcf = inputs
-    for name in ("1", "2"):
-        build_genome(fasta, tmp_path / f"{name}.genome", vcf, contigs=[name])
-    command = ["merge", str(tmp_path / "1.genome"), str(tmp_path / "2.genome"), "-o", str(tmp_path / "x.genome")]
-    result = CliRunner().invoke(app, command, catch_exceptions=False)
-    assert "parts: 2\nlengths: 43\n  chr1: 22\n  chr2: 21" in result.stdout
-    report = json.loads(CliRunner().invoke(app, [*command, "--force", "--json"], catch_exceptions=False).stdout)
-    assert report["lengths"] == {"chr1": 22, "chr2": 21}

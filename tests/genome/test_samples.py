@@ -102,23 +102,6 @@ def test_a_file_may_have_some_of_the_samples(tmp_path, files):
     assert settings["frequency_field"] == "GT"
 
 
-def test_a_population_of_a_panel_counts(tmp_path, files, file):
-    fasta, vcfs = files
-    report = build_genome(fasta, tmp_path / "x.genome", vcfs, samples=file(PANEL), population="EUR")
-    assert rows_of(report.path) == {
-        ("chr1", 0): [1 / 4, 3 / 4, 0, 0],
-        ("chr1", 1): [0, 2 / 4, 1 / 4, 1 / 4],
-        ("chrY", 5): [0, 0, 0, 1],
-    }
-
-
-def test_one_person_is_built(tmp_path, files):
-    fasta, vcfs = files
-    report = build_genome(fasta, tmp_path / "x.genome", vcfs, sample="NA3")
-    # The half call 0/. would be all of what is called.
-    assert rows_of(report.path) == {("chr1", 1): [0, 0, 0, 1], ("chrY", 4): [0, 0, 0, 1]}
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -119,11 +119,6 @@ def test_what_is_no_vcf_is_refused(tmp_path, content, message):
     assert message in refusal(read_header, path)
 
 
-def test_missing_files_and_folders_are_refused(tmp_path):
-    assert "no such VCF file" in refusal(read_header, tmp_path / "absent.vcf")
-    assert "is a directory" in refusal(read_header, tmp_path)
-
-
 @pytest.mark.parametrize(
     "line", ["chr1\t9\t.\tA", "chr1\tnine\t.\tA\tC\t.\tPASS\tAF=0.1", "", "chr1", "chr1\t.\t.\tA\tC\t.\t.\tAF=1"]
 )
@@ -147,17 +142,17 @@ TEXT = '##INFO=<ID=AF,Number=A,Type=String,Description="">\n'
     [
         (AC + AN + EUR, "", "AF", ("AC", "AN")),
         (AC + AN + EUR, "", "EUR_AF", ("EUR_AF",)),
-        (AC + EUR, "", "AF", "no INFO field AF (nor AC and AN); its number fields are: EUR_AF; choose one with"),
-        (AC + AN, "", "EUR_AF", "no INFO field EUR_AF; its number fields are: none; it has to carry"),
+        (AC + EUR, "", "AF", "no INFO field AF of type Float; its number fields are: EUR_AF; choose another"),
+        (AC + AN, "", "EUR_AF", "no INFO field EUR_AF of type Float; its number fields are: none"),
         (AC + AN + EUR, "", "AC/AN", ("AC", "AN")),
         (GT, "\tFORMAT\tsomeone", "AF", "genotypes"),
         (GT + EUR, "\tFORMAT\tsomeone", "EUR_AF", ("EUR_AF",)),
         (GT + EUR, "\tFORMAT\tsomeone", "GT", "genotypes"),
-        (EUR, "\tFORMAT\tsomeone", "GT", "its header declares no FORMAT field GT"),
-        (GT, "", "GT", "has no samples whose genotypes could be counted"),
-        (AC + EUR, "", "AC/EUR_AF", "INFO field EUR_AF is declared as Float and not as Integer"),
-        (GT, "\tFORMAT\tsomeone", "EUR_AF", "or --frequency-field GT to count its genotypes"),
-        (TEXT, "", "AF", "INFO field AF is declared as String and not as Float"),
+        (EUR, "\tFORMAT\tsomeone", "GT", "its header declares no genotypes"),
+        (GT, "", "GT", "its header declares no genotypes"),
+        (AC + EUR, "", "AC/EUR_AF", "no INFO field AC/EUR_AF of type Integer"),
+        (GT, "\tFORMAT\tsomeone", "EUR_AF", "GT to count genotypes"),
+        (TEXT, "", "AF", "no INFO field AF of type Float"),
     ],
 )
 def test_the_frequency_fields_are_found(tmp_path, fields, samples, wanted, outcome):

@@ -123,14 +123,12 @@ def test_a_low_temperature_leaves_the_most_frequent_allele(kind):
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (Masking, {"policy": "variants"}, "policy is 'variants'; it must be one of variants_first, uniform, weighted"),
         (Masking, {"share": 0}, "share is 0; it must be above 0 and at most 1"),
         (Masking, {"share": math.nan}, "share is nan; it must be above 0 and at most 1"),
         (Masking, {"keep": 0.3}, "(replace, random, keep) is (0.8, 0.0, 0.3); it must sum to 1, none below 0"),
         (Masking, {"random": -0.2, "keep": 0.4}, "(replace, random, keep) is (0.8, -0.2, 0.4); it must sum to 1"),
         (Masking, {"variant_weight": math.inf}, "variant_weight is inf; it must be above 0 and finite"),
         (Masking, {"span_length": 0}, "span_length is 0; it must be at least 1"),
-        (Tempering, {"kind": "softmax"}, "kind is 'softmax'; it must be none, log or published"),
         (Tempering, {"temperature": 0}, "temperature is 0; it must be above 0 and finite"),
         (Weighting, {"variant": -1e-9}, "variant is -1e-09; it must be 0 or more, and finite"),
         (Weighting, {"soft_masked": math.nan}, "soft_masked is nan; it must be 0 or more, and finite"),

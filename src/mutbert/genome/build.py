@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,12 +13,13 @@ import numpy as np
 from mutbert import __version__
 from mutbert.errors import InputError
 from mutbert.files import atomic_directory, check_input, check_output, write_json
+from mutbert.genome import format as store
 from mutbert.genome.fasta import read_fasta
-from mutbert.genome.format import FORMAT_VERSION, MANIFEST, Contig, write_manifest, write_reference, write_variants
 from mutbert.genome.population import Population
-from mutbert.genome.sources import Source, Sources, check_samples, describe_samples, parse_sources, read_samples
-from mutbert.genome.variants import ANY_FILTER, REASONS, USED, Calls, Reference
-from mutbert.genome.vcf import GENOTYPES, find_frequencies, older_index, read_header
+from mutbert.genome.sources import Source, Sources, describe_samples, find_calls, parse_sources, read_samples
+from mutbert.genome.store import ProbabilisticGenome
+from mutbert.genome.variants import REASONS, USED
+from mutbert.genome.vcf import GENOTYPES, older_index
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
 
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 
 MIN_FREQUENCY: Final = 0.02
 """The published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452)."""
-
-FILTERS: Final = ("PASS", ".")
-
-# What is finished, in the folder of an unfinished store; the plan is there once the reference is written.
-_PLAN: Final = "plan.json"
 
 
 @dataclass(frozen=True)
@@ -105,7 +100,7 @@ def build_genome(
     contigs : sequence of str, optional
         Contigs of the FASTA to keep, with or without ``chr``; all by default.
     workers : int
-        Processes that read the VCF files. The result does not depend on it.
+        Parts of the VCF files that are read at once. The result does not depend on it.
     resume : bool
         Continue a build from the same files that was stopped. A finished one is left as it is.
     force, progress : bool
@@ -119,46 +114,53 @@ def build_genome(
     Raises
     ------
     InputError
-        When an input cannot be used. Finished contigs are then kept for `resume`; without any, nothing is left.
+        When an input cannot be used.
     """
     fastas, vcfs, output = parse_sources(fasta), parse_sources(vcf), Path(output)
     minimum = min_frequency if min_frequency is not None else MIN_FREQUENCY if sample is None else 0.0
     _check_options(output, fastas, vcfs, minimum, workers)
     chosen = _choose_samples(samples, population, sample, frequency_field, len(vcfs))
-    calls = _find_calls(vcfs, frequency_field, chosen, tuple(filters))
-    settings = {
+    calls = find_calls(vcfs, frequency_field, chosen, filters)
+    settings: dict[str, Any] = {
         "min_frequency": minimum,
         "frequency_field": GENOTYPES if chosen is not None else frequency_field,
         "contigs": None if contigs is None else list(contigs),
         "filter": list(filters),
         "samples": None if chosen is None else describe_samples(chosen),
     }
-    is_finished = resume and (output / MANIFEST).exists()
+    paths = [source.path for source in (*fastas, *vcfs)]
+    is_finished = resume and (output / store.MANIFEST).exists()
     if not is_finished:
-        check_output(output, force=force, directory=True, inputs=[source.path for source in (*fastas, *vcfs)])
-    size = sum(source.path.stat().st_size for source in (*fastas, *vcfs))
-    with progress_bar("Checksums", size, unit="bytes", show=progress) as advance:
+        check_output(output, force=force, directory=True, inputs=paths)
+    with progress_bar("Checksums", sum(path.stat().st_size for path in paths), unit="bytes", show=progress) as advance:
         sources = [one.describe("fasta", advance) for one in fastas] + [one.describe("vcf", advance) for one in vcfs]
     plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
-    if is_finished:
-        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["version"] == FORMAT_VERSION and all(manifest.get(key) == plan[key] for key in plan):
-            return _read_report(output, vcfs)
+    if is_finished and _is_of(output / store.MANIFEST, plan | {"version": store.FORMAT_VERSION}):
+        return _read_report(output, vcfs)
     work = output.with_name(f"{output.name}.partial") / "work"
-    begun = _read_plan(output, work / _PLAN, plan) if resume else None
-    with (
-        _explain_what_is_kept(work),
-        atomic_directory(output, force=force, resume=begun is not None, keep=lambda: _has_finished(work)) as folder,
-    ):
-        lengths, not_selected = begun or _write_reference(folder, fastas, plan, progress=progress)
-        sequence, ambiguity = (np.load(folder / name, mmap_mode="r") for name in ("sequence.npy", "ambiguity.npy"))
-        found = Population(work, calls, Reference(lengths, sequence, ambiguity, not_selected), workers)
+    begun = resume and (work / "plan.json").exists()
+    if begun and not _is_of(work / "plan.json", plan):
+        raise InputError(
+            f"{output}: cannot be resumed, as its files, its settings or this program have changed; use the same as "
+            "before, or build without --resume"
+        )
+    with atomic_directory(output, force=force, resume=begun, keep=lambda: any(work.glob("parts/[!.]*.npz"))) as folder:
+        work.mkdir(exist_ok=True)
+        write_json(work / "plan.json", plan, force=True)
+        reference, not_selected = _write_reference(folder, fastas, settings["contigs"], progress=progress)
+        arrays = {name: np.asarray(np.load(folder / name, mmap_mode="r")) for name in store.SEQUENCE_ARRAYS}
+        genome = ProbabilisticGenome(output, reference, {}, arrays)
+        found = Population(work, calls, genome, not_selected, workers)
         found.read(minimum, progress=progress)
-        found.check()
-        written = write_variants(folder, lengths, found.variants())
-        write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
+        written = store.write_variants(folder, reference, found.variants())
+        store.write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
         shutil.rmtree(work)
     return _read_report(output, vcfs)
+
+
+def _is_of(path: Path, plan: Mapping[str, Any]) -> bool:
+    """Return whether a JSON file has what a plan has."""
+    return plan.items() <= dict(json.loads(path.read_text(encoding="utf-8"))).items()
 
 
 def _check_options(
@@ -200,106 +202,44 @@ def _choose_samples(
     return read_samples(Path(samples), population) if isinstance(samples, (str, Path)) else list(samples)
 
 
-def _find_calls(
-    vcfs: Sequence[Source], frequency_field: str, chosen: Sequence[str] | None, filters: tuple[str, ...]
-) -> list[Calls]:
-    """Return how each file is read, by what it declares."""
-    headers = {source: read_header(source.path) for source in vcfs}
-    if chosen is not None:
-        check_samples(chosen, {source.path: header.samples for source, header in headers.items()})
-    declared = {"PASS", ".", ANY_FILTER}.union(*(header.filters for header in headers.values()))
-    unknown = [name for name in filters if name not in declared]
-    if vcfs and (unknown or not filters):
-        raise InputError(
-            f"{names_text(str(source.path) for source in vcfs)}: no header declares the FILTER {names_text(unknown)}; "
-            f"there are {names_text(sorted(declared), 30)}"
-        )
-    return [
-        Calls(path, prefix, find_frequencies(path, header, frequency_field, chosen), filters)
-        for (path, prefix), header in headers.items()
-    ]
-
-
 def _write_reference(
-    folder: Path, fastas: Sequence[Source], plan: Mapping[str, Any], *, progress: bool
-) -> tuple[dict[str, Contig], list[str]]:
-    """Return the contigs of the reference, once it is written, and those that are not selected."""
-    wanted = plan["settings"]["contigs"]
-    selected = None if wanted is None else ContigNames(wanted)
-    not_selected: list[str] = []
+    folder: Path, fastas: Sequence[Source], wanted: Sequence[str] | None, *, progress: bool
+) -> tuple[dict[str, store.Contig], list[str]]:
+    """Write the reference; return its contigs, and the names of those that are not selected."""
+    selected, seen = ContigNames(wanted or ()), dict[str, Path]()
 
     def read() -> Iterator[tuple[str, Any, Any]]:
-        seen: dict[str, Path] = {}
         for source in fastas:
             for own_name, code_L, soft_mask in read_fasta(source.path):
                 advance(len(code_L))
-                name = source.name(own_name)
-                if name in seen:
+                if (name := source.name(own_name)) in seen:
                     raise InputError(
                         f"{source.path}: contig {name} comes twice (also in {seen[name]}); rename or remove one, or "
                         "use a prefix for each FASTA (PREFIX=FILE)"
                     )
                 seen[name] = source.path
-                if selected is None or selected.find(name) is not None:
+                if wanted is None or selected.find(name) is not None:
                     yield name, code_L, soft_mask
-                else:
-                    not_selected.append(name)
 
     with progress_bar("Reading the reference", None, unit="bases", show=progress) as advance:
-        contigs = write_reference(folder, read())
-    there = ContigNames(contigs)
+        contigs = store.write_reference(folder, read())
+    there, not_selected = ContigNames(contigs), [name for name in seen if name not in contigs]
     missing = [name for name in wanted or [] if there.find(name) is None]
     if missing or not contigs:
         raise InputError(
             f"{names_text(str(source.path) for source in fastas)}: no contig {names_text(missing)}; there are "
             f"{names_text([*contigs, *not_selected])}"
         )
-    (folder / "work").mkdir()
-    write_json(folder / "work" / _PLAN, {**plan, "reference": list(contigs.values()), "not_selected": not_selected})
     return contigs, not_selected
 
 
-def _read_plan(output: Path, path: Path, now: Mapping[str, Any]) -> tuple[dict[str, Contig], list[str]] | None:
-    """Return what `_write_reference` of an unfinished build has returned; raise where it was begun with other input."""
-    if not path.exists():
-        return None
-    before, remedy = json.loads(path.read_text(encoding="utf-8")), "use the same as before, or build without --resume"
-    for key in ("created_by", "settings"):
-        if before[key] != now[key]:
-            raise InputError(
-                f"{output}: cannot be resumed, as its {key} were {before[key]} and are {now[key]}; {remedy}"
-            )
-    names = [[(source["kind"], source["file"]) for source in plan["sources"]] for plan in (before, now)]
-    if before["sources"] != now["sources"]:
-        changed = [new["file"] for old, new in zip(before["sources"], now["sources"], strict=False) if old != new]
-        what = f"{changed[0]} has changed" if names[0] == names[1] else "it was begun with other files"
-        raise InputError(f"{output}: cannot be resumed, as {what}; {remedy}")
-    contigs = [Contig(*one[:3], *map(tuple, one[3:])) for one in before["reference"]]
-    return {contig.name: contig for contig in contigs}, before["not_selected"]
-
-
-def _has_finished(work: Path) -> bool:
-    return any(work.glob("parts/[!.]*.npz"))
-
-
-@contextmanager
-def _explain_what_is_kept(work: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError as error:
-        if not _has_finished(work) or "--resume" in str(error):
-            raise
-        raise InputError(f"{error}; finished contigs are kept: continue with --resume") from None
-
-
-def _describe(found: Population, contigs: Mapping[str, Contig], vcfs: Sequence[Source]) -> dict[str, Any]:
+def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequence[Source]) -> dict[str, Any]:
     """Return what the manifest holds of what became of the records; nothing depends on when or where it was built."""
     records = []
     for calls, tally in zip(found.calls, found.tallies, strict=True):
-        not_used = {text: tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}
-        used, decomposed = tally.reasons[REASONS[USED]], tally.reasons["decomposed"]
-        read = used + sum(not_used.values())
-        records.append(RecordCounts(calls.path.name, str(calls.frequencies), read, used, decomposed, not_used))
+        counts = {text: tally.reasons[text] for text in REASONS if tally.reasons[text]}
+        read, used, decomposed = sum(counts.values()), counts.pop(REASONS[USED], 0), tally.reasons["decomposed"]
+        records.append(RecordCounts(calls.source.path.name, str(calls.frequencies), read, used, decomposed, counts))
     names = {
         "vcf_name": {name: found.names[name] for name in contigs if name in found.names},
         "only_in_fasta": [name for name in contigs if name not in found.names] if vcfs else [],
@@ -310,18 +250,15 @@ def _describe(found: Population, contigs: Mapping[str, Contig], vcfs: Sequence[S
 
 def _read_report(output: Path, vcfs: Sequence[Source]) -> BuildReport:
     """Return the report of a finished store."""
-    manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
-    indices = [index for source in vcfs if (index := older_index(source.path)) is not None]
+    manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
+    names, note = manifest["contig_names"], "is older than its file, so it was not used; index the file anew to read it"
     return BuildReport(
         path=output,
         lengths={contig["name"]: contig["length"] for contig in manifest["contigs"]},
         variants=sum(last - first for first, last in (contig["variants"] for contig in manifest["contigs"])),
         records=[RecordCounts(**counts) for counts in manifest["records"]],
-        contig_names=manifest["contig_names"]["vcf_name"],
-        only_in_fasta=manifest["contig_names"]["only_in_fasta"],
-        only_in_vcf=manifest["contig_names"]["only_in_vcf"],
-        notes=[
-            f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
-            for index in indices
-        ],
+        contig_names=names["vcf_name"],
+        only_in_fasta=names["only_in_fasta"],
+        only_in_vcf=names["only_in_vcf"],
+        notes=[f"{index}: {note} by regions" for source in vcfs if (index := older_index(source.path))],
     )

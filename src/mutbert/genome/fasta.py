@@ -48,11 +48,8 @@ def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
                         raise InputError(f"{path}: {problem}")
                 seen.add(name)
                 yield name, *_encode(f"{path}: contig {name}", record.sequence)
-    except (ValueError, OSError) as error:
-        if isinstance(error, InputError):
-            raise
-        what = error if isinstance(error, UnicodeDecodeError) else "the data end early or are damaged"
-        raise InputError(f"{path}: cannot be read as FASTA ({what}); copy or download it again") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as FASTA ({error}); copy or download it again") from None
     finally:
         pysam.set_verbosity(verbosity)
     if not seen:

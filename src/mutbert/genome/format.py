@@ -6,7 +6,7 @@ import json
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -98,7 +98,7 @@ def find_runs(value_L: UInt8, dtype: np.dtype[Any], label: Callable[[UInt8], UIn
     # By blocks, as a contig may be as large as what is free.
     for begin in range(0, len(value_L), block):
         label_L = label(value_L[begin : begin + block])
-        change = np.flatnonzero(np.diff(label_L, prepend=np.uint8(last)))
+        change = np.flatnonzero(np.diff(label_L, prepend=np.uint8(last)) != 0)  # of booleans it is quicker
         starts.append(change + begin)
         labels.append(label_L[change])
         last = label_L[-1]
@@ -133,9 +133,8 @@ def write_variants(
         for name, position_V, frequency_V4 in variants:
             assert found[name].variants == (0, 0), f"the variants of contig {name} come twice"
             assert np.all(np.diff(position_V.astype(np.int64), prepend=-1, append=found[name].length) > 0), "ascending"
-            sum_V = frequency_V4.sum(axis=1, dtype=np.int64)
-            assert len(sum_V) == len(position_V), "a row of frequencies for each position"
-            assert np.all(sum_V == FREQUENCY_ONE), "rows sum to 65535"
+            assert len(frequency_V4) == len(position_V), "a row of frequencies for each position"
+            assert np.all(frequency_V4.sum(axis=1, dtype=np.int64) == FREQUENCY_ONE), "rows sum to 65535"
             found[name] = found[name]._replace(variants=append("variant_position.npy", position_V))
             append("variant_frequency.npy", frequency_V4)
     return found
@@ -154,8 +153,10 @@ def _growing(target: Target, names: Iterable[str]) -> Iterator[Callable[[str, Ro
     """Yield a function that appends rows to an array and returns their half-open range."""
     rows = dict.fromkeys(names, 0)
     with ExitStack() as stack:
-        new = (BytesIO() if isinstance(target, dict) else (target / name).open("wb") for name in rows)
-        files = dict(zip(rows, map(stack.enter_context, new), strict=True))
+        files: dict[str, IO[bytes]] = {
+            name: BytesIO() if isinstance(target, dict) else stack.enter_context((target / name).open("wb"))
+            for name in rows
+        }
 
         def append(name: str, added: Rows) -> tuple[int, int]:
             files[name].write(np.ascontiguousarray(added, dtype=ARRAYS[name][0]).data)
@@ -166,10 +167,9 @@ def _growing(target: Target, names: Iterable[str]) -> Iterator[Callable[[str, Ro
             # NumPy pads a header, so that it keeps its size when the first dimension grows.
             for name, file in files.items():
                 dtype, tail = ARRAYS[name]
-                descr = np.lib.format.dtype_to_descr(dtype)
+                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
                 file.seek(0)
-                header = {"descr": descr, "fortran_order": False, "shape": (rows[name], *tail)}
-                np.lib.format.write_array_header_1_0(file, header)
+                np.lib.format.write_array_header_1_0(file, header | {"shape": (rows[name], *tail)})
 
         write_headers()
         yield append

@@ -1,8 +1,7 @@
-"""Read VCF files into the variants of a genome, many parts at once, so that what is finished can be taken over.
+"""VCF files read into the variants of a genome, many parts at once.
 
-What is finished is a file that is there: ``units/N/tally.json`` where a part of a VCF is read, ``parts/N.npz`` where a
-group of contigs is merged. Shape suffixes: A alleles, P positions, V positions that are kept, C contigs, 4 bases in the
-order A, C, G, T.
+A group of contigs that is finished is a file that is there, ``parts/GROUP.npz``; alleles wait for the others of their
+group in ``alleles/``. Shape suffixes: A alleles, V positions that are kept, C contigs, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
+from dataclasses import replace
+from functools import partial
+from itertools import count, groupby, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -20,35 +21,24 @@ import numpy as np
 
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, write_json
-from mutbert.genome import variants as fates
-from mutbert.genome.format import float_to_fixed
-from mutbert.genome.sources import check_samples
-from mutbert.genome.variants import REASONS, SUM_TOLERANCE, Alleles, Calls, Reference, Tally, read_alleles
-from mutbert.genome.vcf import GENOTYPES, Region, count_by_index, find_frequencies, read_header
-from mutbert.progress import progress_bar
-from mutbert.regions import names_text
+from mutbert.genome.sources import FILTERS, Calls, Source, find_calls
+from mutbert.genome.variants import REASONS, Tally, merge_alleles, read_alleles
+from mutbert.genome.vcf import GENOTYPES, Region, count_by_index
+from mutbert.progress import Advance, progress_bar
+from mutbert.regions import ContigNames, names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
-    from mutbert.arrays import Float64, Int64, UInt8, UInt16
+    from mutbert.arrays import Int64, UInt16
     from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.progress import Advance
 
-# Share of a file's compared records whose REF may differ from the FASTA before it is taken for a wrong assembly; and of
-# how many records how many, before it is read to its end.
+# Share of a file's compared records whose REF may differ from the FASTA before it is taken for a wrong assembly.
 _MISMATCHES: Final = 0.01
-_EARLY: Final = 10_000, 0.1
 # Of the records of a unit by index: several workers are busy to the end, and starting to read takes little of the time.
 _FEWEST_RECORDS, _MOST_RECORDS, _UNITS_A_WORKER = 20_000, 1_000_000, 8
-_MOST_REGIONS: Final = 500
-_GROUP_BASES: Final = 8_000_000  # short contigs are merged together
-_MERGED_AT_ONCE: Final = 1 << 17  # merging takes some two hundred bytes an allele
-# A decimal that equals the minimum is not above it in float32, and neither is a sum of three; the next of 6 digits is.
-_ROUNDING: Final = 2.0**-23
-_MIX: Final = -7046029254386353131  # odd, so that different alleles of one base have different products
-# As of variants that are scored: another assembly, where of so many compared records so great a share differs.
-_COMPARED, _SHARE = 100, 0.5
+# Of a group of consecutive contigs, if it has more than one: short contigs are merged together.
+_GROUP_BASES, _GROUP_CONTIGS = 8_000_000, 500
 
 _OF_A_PERSON: Final = {
     "contig not in the FASTA": "contig not in the genome",
@@ -60,248 +50,204 @@ _OF_A_PERSON: Final = {
 
 
 class Unit(NamedTuple):
-    """A piece of work: a whole file, by its number, or regions of it by its index, and the groups these are of."""
+    """A piece of work: records of a file, by its number, of one group of contigs; -1 for all groups at once."""
 
+    group: int
     file: int
-    regions: list[Region]
-    groups: list[int]
+    regions: list[Region] | None = None  # None for the whole file
 
 
 class Population:
-    """VCF files and the reference that they are compared with; `folder` holds what is finished."""
+    """VCF files and the genome with whose reference they are compared; `folder` holds the groups that are finished.
 
-    def __init__(self, folder: Path, calls: Sequence[Calls], reference: Reference, workers: int = 1) -> None:
-        self._folder, self.calls, self._reference, self._workers = folder, calls, reference, workers
-        self.tallies = [Tally.of() for _ in calls]
+    `not_selected` are contigs of the FASTA that the genome left out.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        calls: Sequence[Calls],
+        genome: ProbabilisticGenome,
+        not_selected: Iterable[str] = (),
+        workers: int = 1,
+    ) -> None:
+        self._folder, self.calls, self._genome, self._workers = folder, calls, genome, workers
+        self._contigs, self._not_selected = list(genome.contigs), ContigNames(not_selected)
+        self._selected = ContigNames(genome.contigs)
+        self._number = {name: number for number, name in enumerate(self._contigs)}
+        self._index = [count_by_index(one.source.path) for one in calls]
+        limits = np.cumsum(genome.slots[:, 1]) // _GROUP_BASES + np.arange(len(self._contigs)) // _GROUP_CONTIGS
+        self._group_C = np.unique(limits, return_inverse=True)[1]
+        self._parts = [folder / "parts" / f"{group}.npz" for group in range(int(self._group_C[-1]) + 1)]
+        self._is_stopped, self._paths = threading.Event(), names_text(str(one.source.path) for one in calls)
+        self.tallies = [Tally() for _ in calls]
         self.names: dict[str, str] = {}  # the VCF's name of each contig that was found, by the genome's
         self.unmatched: dict[str, None] = {}  # contigs with records that the reference does not have
-        self._index = [count_by_index(one.path) for one in calls]
-        # Consecutive contigs, of no more bases in all but where there is one alone.
-        self._group_C = np.unique(np.cumsum(reference.length_C) // _GROUP_BASES, return_inverse=True)[1]
-        self._units = self._plan_units()
 
-    def read(self, min_frequency: float, *, progress: bool = False) -> None:
-        """Read all records, and merge groups of contigs as they become complete."""
+    def read(self, min_frequency: float, *, needs_calls: bool = True, progress: bool = False) -> None:
+        """Read all records, and merge groups of contigs as they become complete; raise for files that do not fit.
+
+        Of a person, a file may have no call, as of chromosome Y: `needs_calls` is False.
+        """
+        self._prepare_folder()
+        units = [unit for unit in self._plan_units() if unit.group < 0 or not self._parts[unit.group].exists()]
         total = None if None in self._index else sum(sum(index.values()) for index in self._index if index)
-        last = {group: number for number, unit in enumerate(self._units) for group in unit.groups}
-        stop = threading.Event()
         with (
             progress_bar("Reading the variants", total, unit="records", show=progress and bool(self.calls)) as advance,
             ThreadPoolExecutor(self._workers) as pool,
         ):
             try:
-                futures = [pool.submit(self._read_unit, number, stop, advance) for number in range(len(self._units))]
-                for number, future in enumerate(futures):
-                    self.tallies[self._units[number].file].add(future.result())
-                    for group in (group for group, end in last.items() if end == number):
-                        self._merge(group, min_frequency)
-                for group in range(len(self._parts())):
-                    if group not in last:
-                        self._merge(group, min_frequency)
+                tallies = pool.map(partial(self._read_unit, advance), count(), units)
+                for unit, tally in zip([unit for unit in units if unit.group < 0], tallies, strict=False):
+                    self.tallies[unit.file].add(**vars(tally))
+                for group, part in enumerate(self._parts):
+                    if not part.exists():
+                        found = [Tally() for _ in self.calls]
+                        for unit in units:
+                            if unit.group == group:
+                                found[unit.file].add(**vars(next(tallies)))
+                        self._merge(group, found, min_frequency)
+                    with np.load(part) as merged:
+                        for tally, more in zip(self.tallies, json.loads(str(merged["tallies"])), strict=True):
+                            tally.add(**more)
             finally:
-                stop.set()
+                self._is_stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
-        # By an index, contigs that are not of the genome were not read.
         for calls, index, tally in zip(self.calls, self._index, self.tallies, strict=True):
             for name in {**(index or {}), **tally.contigs}:
-                contig = self._reference.find(calls, name)
+                contig = self._find(calls, name)
                 if contig >= 0:
-                    self.names[self._reference.names[contig]] = name
-                elif index is not None:
+                    self.names[self._contigs[contig]] = name
+                elif index is not None and name not in tally.contigs:  # not read
                     tally.reasons[REASONS[-1 - contig]] += index[name]
                 if contig == -1:
                     self.unmatched[name] = None
+        self._check(needs_calls)
 
     def variants(self) -> Iterator[tuple[str, Int64, UInt16]]:
         """Yield each contig's positions and frequencies."""
-        for path in self._parts():
+        for path in self._parts:
             with np.load(path) as part:
-                yield from self._reference.split(part["position"], part["frequency"])
+                slot_V, row_V4 = part["slots"], part["frequencies"]
+            for contig in np.unique(self._genome.contig_at(slot_V)).tolist():
+                start, length = self._genome.slots[contig]
+                here = slice(*np.searchsorted(slot_V, [start, start + length]))
+                yield self._contigs[contig], slot_V[here] - start, row_V4[here]
 
-    def check(self) -> None:
+    def _check(self, needs_calls: bool) -> None:
         """Raise where all that became of the records shows that the files do not fit the reference."""
+        left_out = any(tally.reasons["contig not selected"] for tally in self.tallies)
         try:
-            for calls, tally in zip(self.calls, self.tallies, strict=True):
-                _check_file(calls, tally)
-            left_out = any(tally.reasons["contig not selected"] for tally in self.tallies)
+            for calls, index, tally in zip(self.calls, self._index, self.tallies, strict=True):
+                for name, expected in (index or {}).items():
+                    if self._find(calls, name) >= 0 and tally.contigs[name] != expected:
+                        raise InputError(
+                            f"{calls.source.path}: its index counts {expected:,} records of contig {name}, but "
+                            f"{tally.contigs[name]:,} were found; index the file anew, or remove the index"
+                        )
+                _check_file(calls, tally, needs_calls)
             if self.unmatched and not self.names and not left_out:
-                known = [*self._reference.names, *self._reference.not_selected]
+                known = names_text([*self._contigs, *self._not_selected])
                 raise InputError(
-                    f"{names_text(str(calls.path) for calls in self.calls)}: no contig is in the FASTA: the VCF has "
-                    f"{names_text(self.unmatched)}, the FASTA {names_text(known)}; use files of one assembly, or "
-                    "rename contigs with 'bcftools annotate --rename-chrs'"
+                    f"{self._paths}: no contig is in the FASTA: the VCF has {names_text(self.unmatched)}, the FASTA "
+                    f"{known}; use files of one assembly, or rename contigs with 'bcftools annotate --rename-chrs'"
                 )
         except InputError:
-            # No other run can take over what does not fit.
-            shutil.rmtree(self._folder / "parts")
+            shutil.rmtree(self._folder / "parts")  # no other run can take them over
             raise
 
-    def _parts(self) -> list[Path]:
-        return [self._folder / "parts" / f"{group}.npz" for group in range(int(self._group_C[-1]) + 1)]
+    def _find(self, calls: Calls, name: str) -> int:
+        """Return the number of a file's contig in the genome; -2 where it was not selected, -1 where there is none."""
+        full = calls.source.name(name)
+        found = self._selected.find(full)
+        return self._number[found] if found is not None else -1 - (self._not_selected.find(full) is not None)
+
+    def _prepare_folder(self) -> None:
+        """Keep the finished groups of an earlier run, if the same files had an index: these are counted by group."""
+        by_index, earlier = [index is not None for index in self._index], self._folder / "by_index.json"
+        shutil.rmtree(self._folder / "alleles", ignore_errors=True)
+        if not earlier.exists() or json.loads(earlier.read_text(encoding="utf-8")) != by_index:
+            shutil.rmtree(self._folder / "parts", ignore_errors=True)
+            write_json(earlier, by_index, force=True)
+        for name in ("alleles", "parts"):
+            (self._folder / name).mkdir(exist_ok=True)
 
     def _plan_units(self) -> list[Unit]:
-        """Return whole files first, then regions in the order of the genome; as planned before, where that fits."""
-        path = self._folder / "units.json"
-        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if before.get("index") == self._index:
-            return [Unit(file, [(*one,) for one in regions], groups) for file, regions, groups in before["units"]]
-        for name in ("units", "parts"):
-            shutil.rmtree(self._folder / name, ignore_errors=True)
-            (self._folder / name).mkdir()
-        units = [Unit(file, [], []) for file, index in enumerate(self._index) if index is None]
-        wanted = sorted(
-            (contig, file, name, records)
-            for file, index in enumerate(self._index)
-            for name, records in (index or {}).items()
-            if (contig := self._reference.find(self.calls[file], name)) >= 0
-        )
-        share = sum(records for *_, records in wanted) // (_UNITS_A_WORKER * self._workers)
-        most = _MOST_RECORDS if self._workers == 1 else min(max(share, _FEWEST_RECORDS), _MOST_RECORDS)
-        latest: dict[int, Unit] = {}
-        room = dict.fromkeys(range(len(self.calls)), -1)  # for how many more records of a file in its latest unit
-        for contig, file, name, records in wanted:
-            cuts = max(-(-records // most), 1)
-            step = -(-int(self._reference.length_C[contig]) // cuts)
-            for cut in range(cuts):
-                if cuts > 1 or room[file] < records or len(latest[file].regions) >= _MOST_REGIONS:
-                    latest[file], room[file] = Unit(file, [], []), most
-                    units.append(latest[file])
-                latest[file].regions.append((name, step * cut, None if cut == cuts - 1 else step * (cut + 1)))
-                latest[file].groups.append(int(self._group_C[contig]))
-                room[file] -= records
-        write_json(path, {"index": self._index, "units": units}, force=True)
-        return units
+        """Return files without an index first, then the others in the order of the genome."""
+        units = [unit for file in range(len(self.calls)) for unit in self._plan_file(file)]
+        return sorted(units, key=lambda unit: unit.group)
 
-    def _read_unit(self, number: int, stop: threading.Event, advance: Advance) -> Tally:
-        """Write the alleles of a unit, files for each group of contigs, and return what became of its records."""
-        unit, folder = self._units[number], self._folder / "units" / str(number)
-        calls, done, tally = self.calls[unit.file], folder / "tally.json", Tally.of()
-        if done.exists():
-            return Tally.of(*json.loads(done.read_text(encoding="utf-8")))
-        folder.mkdir(exist_ok=True)
-        pieces = read_alleles(calls, self._reference, tally, unit.regions, number << 40)
-        for place, (records, alleles) in enumerate(pieces):
-            if stop.is_set():
-                return tally
-            if tally.reasons["compared"] > _EARLY[0]:
-                calls.check_assembly(tally, _EARLY[1])
+    def _plan_file(self, file: int) -> Iterator[Unit]:
+        index = self._index[file]
+        if index is None:
+            yield Unit(-1, file)
+            return
+        contigs = sorted((self._find(self.calls[file], name), name) for name in index)
+        wanted = [one for one in contigs if one[0] >= 0]
+        groups = {
+            group: [name for _, name in some] for group, some in groupby(wanted, lambda one: int(self._group_C[one[0]]))
+        }
+        # Without regions, a file with genotypes is read in half the time.
+        if self._workers == 1 and len(groups) == 1 and wanted == contigs:
+            yield Unit(next(iter(groups)), file)
+            return
+        share = sum(sum(one.values()) for one in self._index if one) // (_UNITS_A_WORKER * self._workers)
+        most = min(max(share, _FEWEST_RECORDS), _MOST_RECORDS)
+        for group, names in groups.items():
+            cuts = -(-index[names[0]] // most) if len(names) == 1 else 1
+            length = int(self._genome.slots[self._group_C == group, 1].max())
+            for start, end in pairwise([*(length * cut // cuts for cut in range(cuts)), None]):
+                yield Unit(group, file, [(name, start or 0, end) for name in names])
+
+    def _read_unit(self, advance: Advance, number: int, unit: Unit) -> Tally:
+        """Write the alleles of a unit, a file for each group of contigs and block, and return its tally."""
+        calls, tally = self.calls[unit.file], Tally()
+        blocks = read_alleles(calls, self._genome, partial(self._find, calls), tally, unit.regions)
+        for block, (records, alleles) in enumerate(blocks):
+            if self._is_stopped.is_set():
+                break
             advance(records)
-            group_A = self._group_C[self._reference.contig_of(alleles.position_A)]
-            for group in np.unique(group_A):
-                np.savez(folder / f"{group}.{place:09}.npz", *alleles.take(group_A == group))
-        write_json(done, tally)
+            group_A = self._group_C[self._genome.contig_at(alleles["position"])]
+            for group in np.flatnonzero(np.bincount(group_A)):
+                path = self._folder / "alleles" / f"{group}.{unit.file}.{number:06}.{block:09}.npy"
+                np.save(path, alleles[group_A == group])
         return tally
 
-    def _merge(self, group: int, min_frequency: float) -> None:
-        """Merge the alleles of a group of contigs, unless that is done, and count their records."""
-        part = self._parts()[group]
-        if not part.exists():
-            self._check_index(group)
-            by_file: list[list[Alleles]] = [[] for _ in self.calls]
-            paths = []
-            for number, unit in enumerate(self._units):
-                if not unit.regions or group in unit.groups:
-                    for path in sorted((self._folder / "units" / str(number)).glob(f"{group}.*.npz")):
-                        paths.append(path)
-                        with np.load(path) as columns:
-                            by_file[unit.file].append(Alleles(*columns.values()))
-            position_V, frequency_V4, tallies = self._merge_files([*map(Alleles.concatenate, by_file)], min_frequency)
-            with atomic_file(part) as file:
-                np.savez(file, position=position_V, frequency=frequency_V4, tallies=json.dumps(tallies))
-            for path in paths:
-                path.unlink()
-        with np.load(part) as written:
-            for tally, added in zip(self.tallies, json.loads(str(written["tallies"])), strict=True):
-                tally.add(Tally.of(*added))
-
-    def _check_index(self, group: int) -> None:
-        """Raise where an index counts other records of a group's contigs than were found by it."""
-        for calls, index, tally in zip(self.calls, self._index, self.tallies, strict=True):
-            for name, expected in (index or {}).items():
-                contig, found = self._reference.find(calls, name), tally.contigs[name]
-                if contig >= 0 and self._group_C[contig] == group and found != expected:
-                    # What was found by it is not to be taken over.
-                    (self._folder / "units.json").unlink()
-                    raise InputError(
-                        f"{calls.path}: its index counts {expected:,} records of contig {name}, but {found:,} were "
-                        "found, so it belongs to another state of the file; index the file anew, or remove the index"
-                    )
-
-    def _merge_files(self, by_file: Sequence[Alleles], min_frequency: float) -> tuple[Int64, UInt16, list[Tally]]:
-        """Return positions and frequencies that are kept, and what became of each file's records."""
-        alleles = Alleles.concatenate(by_file)
-        order_A = np.argsort(alleles.position_A, kind="stable")
-        alleles, stage_A = alleles.take(order_A), np.empty(len(order_A), dtype=np.uint8)
-        # A piece begins with the first allele of a position.
-        begins = np.searchsorted(alleles.position_A, alleles.position_A[::_MERGED_AT_ONCE])
-        positions, rows = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.uint16)]
-        for begin, end in pairwise(np.unique([*begins, len(order_A)])):
-            piece = alleles.take(slice(begin, end))
-            position_V, frequency_V4, stage_A[order_A[begin:end]] = self._merge_piece(piece, min_frequency)
-            positions.append(position_V)
-            rows.append(float_to_fixed(frequency_V4))
-        tallies = []
-        for one in by_file:
-            stage, stage_A = stage_A[: len(one.record_A)], stage_A[len(one.record_A) :]
-            tallies.append(Tally.of())
-            if len(stage):
-                first = np.flatnonzero(np.diff(one.record_A, prepend=-1))
-                tallies[-1].count_stages(np.maximum.reduceat(stage, first))
-                is_apart_N = np.logical_or.reduceat((stage == fates.USED) & (one.whole_A != 0), first)
-                tallies[-1].reasons["decomposed"] = int(is_apart_N.sum())
-        return np.concatenate(positions), np.concatenate(rows), tallies
-
-    def _merge_piece(self, alleles: Alleles, min_frequency: float) -> tuple[Int64, Float64, UInt8]:
-        """Return positions and frequencies of alleles whose positions ascend, and how far each of them came.
-
-        Of equal alleles the first counts, and the first at a position is the one whose reference base holds.
-        """
-        position_A, reference_A, alternate_A, frequency_A, _, whole_A = alleles
-        is_new_position_A = np.diff(position_A, prepend=-1) != 0
-        first_P, site_A = np.flatnonzero(is_new_position_A), np.cumsum(is_new_position_A) - 1
-        reference_P = reference_A[first_P]
-        key_A = (position_A * 16 + reference_A * 4 + alternate_A) * _MIX + whole_A
-        _, first, which_A = np.unique(key_A, return_index=True, return_inverse=True)
-        is_first_A = first[which_A] == np.arange(len(key_A))
-        agrees_A = (reference_A == reference_P[site_A]) & (frequency_A == frequency_A[first[which_A]])
-        accepted_A = agrees_A & is_first_A
-
-        sum_P = np.bincount(site_A, weights=np.where(accepted_A, frequency_A, 0))
-        if np.any(sum_P > 1 + SUM_TOLERANCE):
-            wrong = int(np.argmax(sum_P > 1 + SUM_TOLERANCE))
-            contig = int(self._reference.contig_of(position_A[first_P[wrong]]))
-            place = int(position_A[first_P[wrong]] - self._reference.start_C[contig]) + 1
-            raise InputError(
-                f"{names_text(str(calls.path) for calls in self.calls)}: {self._reference.names[contig]}:{place}: the "
-                f"alternate alleles of its records sum to {sum_P[wrong]:.6g}, more than 1; mend or remove a record"
-            )
-        kept_P = sum_P > min_frequency * (1 + _ROUNDING)
-        used_A = accepted_A & kept_P[site_A] & (frequency_A > 0)
-        stage_A = np.full(len(key_A), fates.TOO_RARE, dtype=np.uint8)
-        stage_A[used_A], stage_A[~is_first_A], stage_A[~agrees_A] = fates.USED, fates.DUPLICATE, fates.CONFLICT
-
-        frequency_V4: Float64 = np.zeros((int(kept_P.sum()), 4))
-        # An allele of several nucleotides and one of a single may bring the same base.
-        np.add.at(frequency_V4, ((np.cumsum(kept_P) - 1)[site_A[used_A]], alternate_A[used_A]), frequency_A[used_A])
-        frequency_V4[np.arange(len(frequency_V4)), reference_P[kept_P]] = np.maximum(1 - sum_P[kept_P], 0)
-        frequency_V4 /= frequency_V4.sum(axis=1, keepdims=True)
-        return position_A[first_P[kept_P]], frequency_V4, stage_A
+    def _merge(self, group: int, tallies: Sequence[Tally], min_frequency: float) -> None:
+        """Write a group's variants, and what became of its records; `tallies` have those without alleles."""
+        alleles = self._folder / "alleles"
+        files = [sorted(alleles.glob(f"{group}.{file}.*.npy")) for file in range(len(self.calls))]
+        try:
+            slot_V, row_V4, merged = merge_alleles(files, self._genome, min_frequency)
+        except InputError as error:
+            raise InputError(f"{self._paths}: {error}") from None
+        for tally, more in zip(tallies, merged, strict=True):
+            tally.add(**vars(more))
+        with atomic_file(self._parts[group]) as file:
+            np.savez(file, slots=slot_V, frequencies=row_V4, tallies=json.dumps([vars(tally) for tally in tallies]))
+        for path in alleles.glob(f"{group}.*.npy"):
+            path.unlink()
 
 
-def _check_file(calls: Calls, tally: Tally) -> None:
-    compared, outside = tally.reasons["compared"], tally.reasons["outside the contig"]
-    no_frequency = tally.reasons["frequency missing"]
-    if outside and not compared:
+def _check_file(calls: Calls, tally: Tally, needs_calls: bool) -> None:
+    outside, no_frequency = (tally.reasons[name] for name in ("outside the contig", "frequency missing"))
+    if outside and not tally.reasons["compared"]:
         raise InputError(
-            f"{calls.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "
+            f"{calls.source.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "
             "called on another assembly or another part of it: use the FASTA of that one"
         )
-    if no_frequency and not compared:
-        have, remedy = f"a frequency ({calls.frequencies})", "choose another field with --frequency-field"
-        if calls.frequencies.samples is not None:
-            have, remedy = "a genotype of the samples", "choose other samples"
-        raise InputError(f"{calls.path}: none of the {no_frequency:,} records that could be used has {have}; {remedy}")
-    calls.check_assembly(tally, _MISMATCHES)
+    if no_frequency and needs_calls and not tally.reasons["compared"]:
+        raise InputError(
+            f"{calls.source.path}: none of the {no_frequency:,} records that could be used has a frequency "
+            f"({calls.frequencies}); choose another field with --frequency-field, or other samples"
+        )
+    mismatched, compared = tally.reasons["mismatched"], tally.reasons["compared"]
+    if mismatched > max(1, _MISMATCHES * compared):  # one may be wrong by itself
+        raise InputError(
+            f"{calls.source.path}: REF differs from the FASTA in {mismatched:,} of {compared:,} records "
+            f"({mismatched / compared:.1%}), first at {next(iter(tally.mismatches))}; it was called on another "
+            "assembly: use the FASTA of that one"
+        )
 
 
 def read_person(
@@ -316,23 +262,14 @@ def read_person(
 
     Where the two chromosomes differ, each has half. Of contigs other than `contigs`, an indexed file is not read.
     """
-    header = read_header(vcf)
-    check_samples([sample], {vcf: header.samples})
-    calls = Calls(vcf, "", find_frequencies(vcf, header, GENOTYPES, [sample]), ("PASS", "."))
+    (calls,) = find_calls([Source(vcf)], GENOTYPES, [sample], FILTERS)
     wanted = {name: contig for name, contig in genome.contigs.items() if contigs is None or name in contigs}
-    sequence, ambiguity = genome.arrays["sequence.npy"], genome.arrays["ambiguity.npy"]
-    reference = Reference(wanted, sequence, ambiguity, [name for name in genome.contigs if name not in wanted])
     with TemporaryDirectory(prefix="mutbert-person-") as folder:
-        found = Population(Path(folder), [calls], reference)
-        found.read(0.0, progress=progress)
-        tally = found.tallies[0]
-        if tally.reasons["compared"] >= _COMPARED:
-            calls.check_assembly(tally, _SHARE)
-        if found.unmatched and not found.names and not tally.reasons["contig not selected"]:
-            raise InputError(
-                f"{vcf}: its contigs ({names_text(found.unmatched)}) are none of {genome.path.name} "
-                f"({names_text(genome.lengths)}); use the genotypes that are of its assembly"
-            )
+        found = Population(
+            Path(folder), [calls], replace(genome, contigs=wanted), genome.contigs.keys() - wanted.keys()
+        )
+        found.read(0.0, needs_calls=False, progress=progress)
         variants = dict.fromkeys(wanted, (np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)))
         variants |= {name: (position_V, row_V4) for name, position_V, row_V4 in found.variants()}
+    tally = found.tallies[0]
     return variants, {_OF_A_PERSON.get(text, text): tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}

@@ -58,11 +58,9 @@ def simulate_population(
     force: bool = False,
     progress: bool = False,
 ) -> SimulationReport:
-    """Simulate a population and write its reference and genotypes.
+    """Simulate a population and write its reference and genotypes; ``docs/genome.md`` has its history.
 
-    The reference has structure that a small language model can learn. The population grew exponentially; its sites may
-    have several alternate alleles, and the reference base is the ancestral one. The same arguments produce the same
-    files, for one version of msprime.
+    The same arguments produce the same files, for one version of msprime.
 
     Parameters
     ----------
@@ -79,13 +77,6 @@ def simulate_population(
     -------
     SimulationReport
         What was written.
-
-    Raises
-    ------
-    InputError
-        When an argument is out of range or the output exists.
-    MissingExtraError
-        When msprime is not installed.
     """
     output = Path(output)
     for fits, problem in (
@@ -112,9 +103,9 @@ def simulate_population(
             parameters = f"length {length}, samples {samples}, seed {seed}"
             file.write(_HEADER.format(__version__, parameters, contig, length, "\t".join(names)).encode())
             records = 0
-            for record in _records(contig, base_L, ancestry):
+            for line in _records(contig, base_L, ancestry):
+                file.write(line)
                 records += 1
-                file.write(record)
                 advance(1)
         pysam.tabix_index(str(vcf), preset="vcf", force=True)
     return SimulationReport(output, output / fasta.name, output / vcf.name, contig, length, samples, records)
@@ -195,15 +186,15 @@ def _records(contig: str, base_L: UInt8, ancestry: Any) -> Iterator[bytes]:
     for site in ancestry.variants(copy=False):
         count = np.bincount(site.genotypes, minlength=len(site.alleles))
         # Allele 0 is the ancestral one; a later mutation may have hidden another from everyone alive.
-        order = [0, *(index for index in range(1, len(count)) if count[index])]
-        if len(order) == 1:
-            continue
-        digit = np.zeros(len(count), dtype=np.uint8)
-        digit[order] = ord("0") + np.arange(len(order))
-        text_P4[:, 0::2] = digit[site.genotypes].reshape(-1, 2)
-        position, counts = int(site.site.position), count[order[1:]].tolist()
-        ancestral = int(base_L[position])
-        alternates = ",".join(alphabet.BASES[ancestral ^ int(site.alleles[index])] for index in order[1:])
-        info = f"AC={','.join(map(str, counts))};AF={','.join(f'{value / total:.6g}' for value in counts)};AN={total}"
-        fields = (contig, position + 1, ".", alphabet.BASES[ancestral], alternates, ".", "PASS", info, "GT", "")
-        yield "\t".join(map(str, fields)).encode() + text_P4.tobytes()
+        alternates = [index for index in range(1, len(count)) if count[index]]
+        if alternates:
+            digit = np.zeros(len(count), dtype=np.uint8)
+            digit[[0, *alternates]] = ord("0") + np.arange(len(alternates) + 1)
+            text_P4[:, 0::2] = digit[site.genotypes].reshape(-1, 2)
+            position, counts = int(site.site.position), count[alternates].tolist()
+            ref = int(base_L[position])
+            alt = ",".join(alphabet.BASES[ref ^ int(site.alleles[index])] for index in alternates)
+            shares = ",".join(f"{value / total:.6g}" for value in counts)
+            info = f"AC={','.join(map(str, counts))};AF={shares};AN={total}"
+            fields = (contig, position + 1, ".", alphabet.BASES[ref], alt, ".", "PASS", info, "GT", "")
+            yield "\t".join(map(str, fields)).encode() + text_P4.tobytes()

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from mutbert.errors import InputError
-from mutbert.files import check_input, sha256_of
-from mutbert.progress import progress_bar
+from mutbert.files import sha256_of
+from mutbert.genome.vcf import Frequencies, find_frequencies, read_header
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
+FILTERS: Final = ("PASS", ".")
+ANY_FILTER: Final = "any"
+"""Stands for every FILTER."""
 _PREFIXED: Final = re.compile(r"(?P<prefix>[A-Za-z0-9_-]+)=(?P<path>.+)")
 
 
@@ -37,18 +39,26 @@ class Source(NamedTuple):
         return described | ({"prefix": self.prefix} if self.prefix else {})
 
 
-Sources: TypeAlias = "str | Path | Source | Sequence[str | Path | Source]"
+class Calls(NamedTuple):
+    """A VCF file and how it is read."""
+
+    source: Source
+    frequencies: Frequencies
+    filters: Collection[str]
+
+
+Sources: TypeAlias = "str | Path | Sequence[str | Path]"
 
 
 def parse_sources(given: Sources) -> list[Source]:
     """Return one or many of ``FILE`` or ``PREFIX=FILE``; a file that exists under the whole text is that file."""
     sources: list[Source] = []
-    for one in [given] if isinstance(given, (str, Path, Source)) else given:
-        parts = None if isinstance(one, Source) or Path(one).exists() else _PREFIXED.fullmatch(str(one))
-        source = one if isinstance(one, Source) else Source(Path(one))
-        sources.append(source if parts is None else Source(Path(parts["path"]), parts["prefix"]))
-        if sources[-1] in sources[:-1]:
-            raise InputError(f"{sources[-1].path}: comes twice; name each file once")
+    for one in [given] if isinstance(given, (str, Path)) else given:
+        parts = None if Path(one).exists() else _PREFIXED.fullmatch(str(one))
+        sources.append(Source(Path(one)) if parts is None else Source(Path(parts["path"]), parts["prefix"]))
+    for source, number in Counter(sources).items():
+        if number > 1:
+            raise InputError(f"{source.path}: comes twice; name each file once")
     return sources
 
 
@@ -61,64 +71,42 @@ def read_samples(path: Path, population: str | None = None) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise InputError(f"{path}: cannot be read as a list of samples ({reason}); check the path") from None
-    rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
+        raise InputError(f"{path}: cannot be read as a list of samples ({error}); check the path") from None
+    rows = [line.split() for line in lines if line.strip() and line[0] != "#"]
     if rows and rows[0][0].lower() == "sample" and len(rows[0]) > 1:
         del rows[0]
     names = [row[0] for row in rows if population is None or population in row[1:]]
-    if rows and not names:
-        populations = dict.fromkeys(word for row in rows for word in row[1:])
-        raise InputError(f"{path}: no sample of population {population}; there are {names_text(populations, 30)}")
     if not names:
-        raise InputError(f"{path}: names no sample; write one name a line")
-    if len(set(names)) < len(names):
-        twice = next(name for number, name in enumerate(names) if name in names[:number])
-        raise InputError(f"{path}: sample {twice} comes twice; remove one of the lines")
+        known = dict.fromkeys(word for row in rows for word in row[1:])
+        wanted = f"no sample of population {population}; there are {names_text(known, 30)}"
+        raise InputError(f"{path}: {wanted if rows else 'names no sample; write one name a line'}")
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise InputError(f"{path}: sample {twice[0]} comes twice; remove one of the lines")
     return names
 
 
-def check_samples(chosen: Sequence[str], available: Mapping[Path, Collection[str]]) -> None:
-    """Raise for samples that no file has, and for files that have none of them: chromosome Y's may have only men."""
-    known = set().union(*available.values())
-    if unknown := [name for name in chosen if name not in known]:
-        raise InputError(
-            f"{names_text(map(str, available))}: no sample {names_text(unknown)}; there are {names_text(sorted(known))}"
-        )
-    for path, names in available.items():
-        if not set(chosen) & set(names):
-            raise InputError(f"{path}: has none of the chosen samples; leave the file out or choose others")
+def find_calls(
+    vcfs: Sequence[Source], frequency_field: str, samples: Sequence[str] | None, filters: Collection[str]
+) -> list[Calls]:
+    """Return how each file is read, by what it declares; raise where it lacks the field, the samples or the filters."""
+    headers = {source: read_header(source.path) for source in vcfs}
+    paths = names_text(str(source.path) for source in vcfs)
+    known = set[str]().union(*(header.samples for header in headers.values()))
+    if unknown := [name for name in samples or () if name not in known]:
+        raise InputError(f"{paths}: no sample {names_text(unknown)}; there are {names_text(sorted(known))}")
+    declared = {"PASS", ".", ANY_FILTER}.union(*(header.filters for header in headers.values()))
+    unknown = [name for name in filters if name not in declared]
+    if vcfs and (unknown or not filters):
+        there = names_text(sorted(declared), 30)
+        raise InputError(f"{paths}: no header declares the FILTER {names_text(unknown)}; there are {there}")
+    calls = []
+    for source, header in headers.items():
+        if samples is not None and set(samples).isdisjoint(header.samples):  # chromosome Y may have men alone
+            raise InputError(f"{source.path}: has none of the chosen samples; leave the file out or choose others")
+        calls.append(Calls(source, find_frequencies(source.path, header, frequency_field, samples), filters))
+    return calls
 
 
 def describe_samples(chosen: Sequence[str]) -> dict[str, Any]:
     """Return what a manifest keeps of chosen samples: their number and a checksum, not their names."""
-    text = "\n".join(sorted(chosen)).encode("utf-8")
-    return {"number": len(chosen), "sha256": hashlib.sha256(text).hexdigest()}
-
-
-@dataclass(frozen=True)
-class SourceCheck:
-    """A source beside the manifest's. No status is a difference by itself: the contents decide."""
-
-    kind: str  # "fasta" or "vcf"
-    file: str
-    status: str  # "same"; "different": another SHA-256, be it only packed anew; "not in the manifest"; "not given"
-
-
-def check_sources(
-    listed: Sequence[Mapping[str, Any]], fastas: Sequence[Source], vcfs: Sequence[Source], *, progress: bool
-) -> Iterator[SourceCheck]:
-    """Compare the given files with the manifest's, each with the one in its place."""
-    every = [("fasta", one) for one in fastas] + [("vcf", one) for one in vcfs]
-    for kind, source in every:
-        check_input(source.path, kind.upper())
-    total = sum(source.path.stat().st_size for _, source in every)
-    with progress_bar("Comparing checksums", total, unit="bytes", show=progress) as advance:
-        for kind, given in (("fasta", fastas), ("vcf", vcfs)):
-            for source, entry in zip_longest(given, [entry for entry in listed if entry.get("kind") == kind]):
-                if source is None:
-                    yield SourceCheck(kind, str(entry.get("file")), "not given")
-                    continue
-                same = source.describe(kind, advance)["sha256"] == (entry or {}).get("sha256")
-                other = "not in the manifest" if entry is None else "different"
-                yield SourceCheck(kind, str(source.path), "same" if same else other)
+    return {"number": len(chosen), "sha256": hashlib.sha256("\n".join(sorted(chosen)).encode()).hexdigest()}

@@ -128,6 +128,14 @@ class ProbabilisticGenome:
         """Return the reference as base codes (end - start,), which `mutbert.alphabet.decode` turns into a string."""
         return self._bases(*self._one(contig, start, end), end - start).reshape(-1)
 
+    def bases_at(self, contig_N: Int64, position_N: Int64) -> UInt8:
+        """Return the base codes at single positions, (N,): indices into `contigs` and 0-based positions, int64 (N,)."""
+        return self._bases(contig_N, position_N, 1)[:, 0]
+
+    def contig_at(self, slot_N: Int64) -> Int64:
+        """Return the index into `contigs` of each slot's contig, (N,)."""
+        return np.searchsorted(self.slots[:, 0], slot_N, side="right") - 1
+
     def frequencies(self, contig: str, start: int, end: int) -> Float32:
         """Return the distribution over A, C, G, T at every position, float32 (end - start, 4); N is a quarter each."""
         return self.windows(*self._one(contig, start, end), end - start).distributions().reshape(-1, 4)
@@ -138,7 +146,7 @@ class ProbabilisticGenome:
         contig_B, start_B = self._one(contig, start, end)
         _, column_V, row_V = self._find("variant_position.npy", contig_B, start_B, end - start)
         position_V = column_V + start
-        reference_V = self._bases(np.repeat(contig_B, len(position_V)), position_V, 1)[:, 0]
+        reference_V = self.bases_at(np.repeat(contig_B, len(position_V)), position_V)
         return Variants(position_V, reference_V, fixed_to_float(self.arrays["variant_frequency.npy"][row_V]))
 
     def soft_masked(self, contig: str, start: int, end: int) -> Bool:
@@ -180,10 +188,10 @@ class ProbabilisticGenome:
         return {name: number for number, name in enumerate(self.contigs)}
 
     @cached_property
-    def _places(self) -> Int64:
+    def slots(self) -> Int64:
         """First slot and length of each contig, (C, 2)."""
-        places = [(one.offset * store.BASES_PER_BYTE, one.length) for one in self.contigs.values()]
-        return np.array(places, dtype=np.int64).reshape(-1, 2)
+        slots = [(one.offset * store.BASES_PER_BYTE, one.length) for one in self.contigs.values()]
+        return np.array(slots, dtype=np.int64).reshape(-1, 2)
 
     def _index(self, name: str) -> tuple[Rows, Int64, Int64]:
         """Return the slots of rows in the order of contigs, each contig's first row there, and its row less that."""
@@ -196,7 +204,7 @@ class ProbabilisticGenome:
             # Half the memory where it is enough, as every process has its own.
             small = len(self.arrays["sequence.npy"]) * store.BASES_PER_BYTE < 2**32
             slot = np.empty(sum(last_C - first_C), dtype=np.uint32 if small else np.int64)
-            for (first, last), end, before in zip(rows, end_C.tolist(), self._places[:, 0].tolist(), strict=True):
+            for (first, last), end, before in zip(rows, end_C.tolist(), self.slots[:, 0].tolist(), strict=True):
                 np.add(start[first:last], slot.dtype.type(before), out=slot[end - (last - first) : end])
             self._indexes[name] = slot, end_C - (last_C - first_C), last_C - end_C
         return self._indexes[name]
@@ -206,7 +214,7 @@ class ProbabilisticGenome:
     ) -> tuple[Int64, Int64, Int64]:
         """Return windows, positions and row numbers of the rows in windows, and of `reach` more before each window."""
         slot_N, first_C, shift_C = self._index(name)
-        slot_B = self._places[contig_B, 0] + start_B
+        slot_B = self.slots[contig_B, 0] + start_B
         # Of the index's own type, or NumPy would convert all of it for each search.
         first_B = np.searchsorted(slot_N, (slot_B + reach).astype(slot_N.dtype)) - reach
         last_B = np.searchsorted(slot_N, (slot_B + length).astype(slot_N.dtype))
@@ -214,7 +222,7 @@ class ProbabilisticGenome:
         return row_N, slot_N[near_N] - slot_B[row_N], near_N + shift_C[contig_B][row_N]
 
     def _bases(self, contig_B: Int64, start_B: Int64, length: int) -> UInt8:
-        slot_B, length_B = self._places[contig_B].T
+        slot_B, length_B = self.slots[contig_B].T
         assert np.all((start_B >= 0) & (start_B + length <= length_B)), "windows lie within their contigs"
         if not len(start_B) or not length:
             return np.empty((len(start_B), length), dtype=np.uint8)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from mutbert.alphabet import UNKNOWN
 from mutbert.genome.format import FREQUENCY_ONE
 
 if TYPE_CHECKING:
@@ -26,16 +25,11 @@ DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
 
 @dataclass(frozen=True)
 class GenomeSummary:
-    """Numbers of a genome.
-
-    Spectra count alternate alleles by frequency, in bins that are open below. Diversity is the expected heterozygosity,
-    the sum of 1 - Σ p² over the positions that vary (Nei 1973, PNAS 70:3321); with all variants kept it is the
-    nucleotide diversity.
-    """
+    """Numbers of a genome; of the whole, the mean heterozygosity 1 - Σ p² (Nei 1973, PNAS 70:3321) is its diversity."""
 
     contigs: pl.DataFrame  # in the FASTA's order: name, and each contig's numbers of the names below
-    spectrum: Sequence[int]
-    doubling_spectrum: Sequence[int]
+    spectrum: Sequence[int]  # alternate alleles by frequency, in bins that are open below
+    doubling_spectrum: Sequence[int]  # in those of `DOUBLING_EDGES`
     bytes_on_disk: int
     bytes_per_base: float
     length: int
@@ -63,8 +57,8 @@ def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
     edges = np.arange(SPECTRUM_BINS + 1) / SPECTRUM_BINS, np.array(DOUBLING_EDGES)
     even, doubling = (np.diff(alleles_U.cumsum()[np.ceil(some * FREQUENCY_ONE).astype(int)]).tolist() for some in edges)
     only_whole = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
-    contigs = _with_ratios(contigs).drop(only_whole)
-    return GenomeSummary(contigs, even, doubling, size := genome.bytes_on_disk, size / whole["length"], **whole)
+    contigs, size = _with_ratios(contigs).drop(only_whole), genome.bytes_on_disk
+    return GenomeSummary(contigs, even, doubling, size, size / whole["length"], **whole)
 
 
 def _with_ratios(counts: pl.DataFrame) -> pl.DataFrame:
@@ -83,9 +77,8 @@ def _with_ratios(counts: pl.DataFrame) -> pl.DataFrame:
 
 def _count_contig(genome: ProbabilisticGenome, name: str, alleles_U: Int64) -> dict[str, Any]:
     """Return a contig's numbers, and add its alternate alleles to those of each frequency in fixed point."""
-    contig = genome.contigs[name]
-    runs = genome.arrays["ambiguity.npy"][slice(*contig.ambiguity)]
-    masked = genome.arrays["soft_mask.npy"][slice(*contig.soft_mask)]
+    known_R2 = genome.known_runs(name, 0, genome.lengths[name])
+    masked = genome.arrays["soft_mask.npy"][slice(*genome.contigs[name].soft_mask)]
     _, reference_V, frequency_V4 = genome.variants(name)
     # Where the reference is an ambiguous code, its likeliest base stands for it.
     is_code_V = reference_V > 3
@@ -98,8 +91,8 @@ def _count_contig(genome: ProbabilisticGenome, name: str, alleles_U: Int64) -> d
     alleles_U += np.bincount(np.rint(frequency_A * FREQUENCY_ONE).astype(np.int64), minlength=len(alleles_U))
     return {
         "name": name,
-        "length": contig.length,
-        "known": contig.length - int(runs["length"][runs["code"] == UNKNOWN].sum(dtype=np.int64)),
+        "length": genome.lengths[name],
+        "known": int(np.diff(known_R2).sum()),
         "soft_masked": int(masked["length"].sum(dtype=np.int64)),
         "variants": len(reference_V),
         "alternates": len(row_A),

@@ -1,34 +1,36 @@
-"""From the records of VCF files to the alleles that may enter a genome; every other record is counted by its reason.
+"""From the records of VCF files to alleles, and from these to variants; every other record is counted by its reason.
 
-Positions are counted through the whole genome, each contig from the next multiple of four, as ``sequence.npy`` has
-them, so that many contigs are one. Shape suffixes: N records, M their alternate alleles, B bases of these, A bases that
-an allele changes, V positions that vary, C contigs, 4 bases in the order A, C, G, T.
+The position of an allele is its slot in the whole genome, as `ProbabilisticGenome.slots` has them, so that many contigs
+are one. Shape suffixes: N records, M their alternate alleles, B bases of these, A bases that an allele changes, P
+positions of these, V positions that vary, R runs of one contig, C contigs, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from mutbert import alphabet
-from mutbert.arrays import list_ranges
+from mutbert.arrays import Bool, Float64, Int64, UInt8, UInt16, list_ranges
 from mutbert.errors import InputError
-from mutbert.genome.format import BASES_PER_BYTE
+from mutbert.genome.format import float_to_fixed
+from mutbert.genome.sources import ANY_FILTER
 from mutbert.genome.vcf import Frequencies, Region, read_records
-from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from mutbert.arrays import Float32, Float64, Int64, UInt8, UInt16
-    from mutbert.genome.format import Contig
+    from mutbert.genome.sources import Calls
+    from mutbert.genome.store import ProbabilisticGenome
 
-ANY_FILTER: Final = "any"
-"""Stands for every FILTER."""
+Alleles: TypeAlias = npt.NDArray[Any]  # of `ALLELE`
 
 REASONS: Final = (
     "contig not in the FASTA", "contig not selected", "filtered", "no alternate allele", "symbolic or structural",
@@ -42,217 +44,133 @@ NO_CONTIG, NOT_SELECTED, FILTERED, NO_ALTERNATE, SYMBOLIC, OVERLAPPING, INDEL, S
 NO_FREQUENCY, UNKNOWN_REFERENCE, OUTSIDE, MISMATCH, DUPLICATE, CONFLICT, TOO_RARE, USED = range(9, 17)
 
 SUM_TOLERANCE: Final = 1e-3  # by rounding, the alternates of a position may sum to so much above 1
-_MULTIPLIER: Final = 6364136223846793005  # of a polynomial hash of 64 bits
+_MERGED_AT_ONCE: Final = 1 << 17  # merging takes some two hundred bytes an allele
+# A decimal that equals the minimum is not above it in float32, and neither is a sum of three; the next of 6 digits is.
+_ROUNDING: Final = 2.0**-23
+_MIX: Final = -7046029254386353131  # odd, so that different alleles of one base have different products
 _UPPER: Final = np.uint8(0xDF)
 _OTHER: Final = 255
 _CODE: Final = np.full(256, _OTHER, dtype=np.uint8)
 _CODE[np.frombuffer(alphabet.BASES.encode(), np.uint8)] = np.arange(4)
+# How far an alternate allele comes by its bytes: letters, or * or . alone.
+_STAGE: Final = np.full(256, SYMBOLIC, dtype=np.uint8)
+_STAGE[ord("A") : ord("Z") + 1] = _STAGE[ord("a") : ord("z") + 1] = USED
+_STAGE[ord("*")], _STAGE[ord(".")] = OVERLAPPING, NO_ALTERNATE
 
 
-class Tally(NamedTuple):
+# A base that an alternate allele changes. `whole`: 0, or for an allele that changes several bases a hash of this allele
+# and this base; `before`, `after`: base codes; `is_first`: of its record.
+ALLELE: Final = np.dtype(
+    [("position", "i8"), ("whole", "i8"), ("frequency", "f4"), ("before", "u1"), ("after", "u1"), ("is_first", "?")]
+)
+
+
+@dataclass
+class Tally:
     """What became of a file's records."""
 
-    reasons: Counter[str]  # also of those "compared", "mismatched" and "decomposed"
-    contigs: Counter[str]
-    mismatches: list[str]  # some records whose REF differs
+    reasons: Counter[str] = field(default_factory=Counter)  # also of those "compared", "mismatched" and "decomposed"
+    contigs: Counter[str] = field(default_factory=Counter)
+    mismatches: Counter[str] = field(default_factory=Counter)  # where REF differs, the first of each block
 
-    @classmethod
-    def of(cls, reasons: Any = (), contigs: Any = (), mismatches: Iterable[str] = ()) -> Tally:
-        """Return a tally of its own of what JSON may hold."""
-        return cls(Counter(reasons), Counter(contigs), list(mismatches))
-
-    def add(self, other: Tally) -> None:
-        """Add another tally of the same file."""
-        self.reasons.update(other.reasons)
-        self.contigs.update(other.contigs)
-        self.mismatches.extend(other.mismatches)
+    def add(self, reasons: Mapping[str, int], contigs: Mapping[str, int], mismatches: Mapping[str, int]) -> None:
+        """Add the counts of another tally of the same file."""
+        self.reasons.update(reasons)
+        self.contigs.update(contigs)
+        self.mismatches.update(mismatches)
 
     def count_stages(self, stage_N: UInt8) -> None:
         """Count records by how far they came."""
         self.reasons.update(dict(zip(REASONS, np.bincount(stage_N, minlength=len(REASONS)).tolist(), strict=True)))
 
 
-class Calls(NamedTuple):
-    """A VCF file and how it is read."""
-
-    path: Path
-    prefix: str  # of its contigs' names in the genome
-    frequencies: Frequencies
-    filters: tuple[str, ...]
-
-    def check_assembly(self, tally: Tally, share: float) -> None:
-        """Raise where REF differs in more than a share of the records; one may be wrong by itself."""
-        mismatched, compared = tally.reasons["mismatched"], tally.reasons["compared"]
-        if mismatched <= max(1, share * compared):
-            return
-        raise InputError(
-            f"{self.path}: REF differs from the FASTA in {mismatched:,} of {compared:,} records "
-            f"({mismatched / compared:.1%}), first at {tally.mismatches[0]}; it was called on another assembly: use "
-            "the FASTA of that one"
-        )
-
-
-class Alleles(NamedTuple):
-    """Bases that alternate alleles change, in the order of the records."""
-
-    position_A: Int64
-    reference_A: UInt8
-    alternate_A: UInt8
-    frequency_A: Float32
-    record_A: Int64
-    whole_A: Int64  # for a base of an allele that changes several, a hash of this allele and this base; else 0
-
-    def take(self, rows: Any) -> Alleles:
-        """Return some of them."""
-        return Alleles(*(column[rows] for column in self))
-
-    @staticmethod
-    def concatenate(parts: Iterable[Alleles]) -> Alleles:
-        """Join parts."""
-        none = Alleles(*(np.zeros(0, kind) for kind in ("i8", "u1", "u1", "f4", "i8", "i8")))
-        return Alleles(*(np.concatenate(columns) for columns in zip(none, *parts, strict=True)))
-
-
-class Reference:
-    """The sequences of a genome, to look single bases up; `not_selected` are contigs of the FASTA that it left out."""
-
-    def __init__(
-        self, contigs: Mapping[str, Contig], sequence: UInt8, ambiguity: Any, not_selected: Collection[str] = ()
-    ) -> None:
-        self.names, self._sequence = list(contigs), np.asarray(sequence)
-        self._selected, self.not_selected = ContigNames(contigs), ContigNames(not_selected)
-        self._number = {name: number for number, name in enumerate(contigs)}
-        self.start_C: Int64 = np.array([one.offset for one in contigs.values()], dtype=np.int64) * BASES_PER_BYTE
-        self.length_C: Int64 = np.array([one.length for one in contigs.values()], dtype=np.int64)
-        contig, row = list_ranges(*np.array([one.ambiguity for one in contigs.values()], np.int64).reshape(-1, 2).T)
-        runs = ambiguity[row]
-        self._run_start = runs["start"] + self.start_C[contig]
-        self._run_end, self._run_code = self._run_start + runs["length"], runs["code"]
-
-    def find(self, calls: Calls, name: str) -> int:
-        """Return the number of a file's contig; -2 where it was not selected, -1 where there is none."""
-        full = f"{calls.prefix}.{name}" if calls.prefix else name
-        found = self._selected.find(full)
-        return self._number[found] if found is not None else -1 - (self.not_selected.find(full) is not None)
-
-    def contig_of(self, position_A: Int64) -> Int64:
-        """Return the numbers of the contigs of positions of the genome."""
-        return np.searchsorted(self.start_C, position_A, side="right") - 1
-
-    def codes_at(self, position_A: Int64) -> UInt8:
-        """Return the base codes at positions of the genome."""
-        shift_A = (position_A % BASES_PER_BYTE * 2).astype(np.uint8)
-        code_A: UInt8 = (self._sequence[position_A // BASES_PER_BYTE] >> shift_A) & np.uint8(3)
-        if len(self._run_start):
-            run_A = np.searchsorted(self._run_start, position_A, side="right") - 1
-            inside_A = (run_A >= 0) & (position_A < self._run_end[run_A])
-            code_A[inside_A] = self._run_code[run_A[inside_A]]
-        return code_A
-
-    def split(self, position_V: Int64, frequency_V4: UInt16) -> Iterator[tuple[str, Int64, UInt16]]:
-        """Yield the name, positions and frequencies of each contig that varies."""
-        for contig in np.unique(self.contig_of(position_V)).tolist():
-            start = self.start_C[contig]
-            here = slice(*np.searchsorted(position_V, [start, start + self.length_C[contig]]))
-            yield self.names[contig], position_V[here] - start, frequency_V4[here]
-
-
 def read_alleles(
-    calls: Calls, reference: Reference, tally: Tally, regions: list[Region] | None = None, first_record: int = 0
+    calls: Calls,
+    genome: ProbabilisticGenome,
+    find: Callable[[str], int],
+    tally: Tally,
+    regions: list[Region] | None,
 ) -> Iterator[tuple[int, Alleles]]:
-    """Yield the number of records and the alleles that agree with the reference, piece by piece of a file.
+    """Yield the number of records and the alleles that agree with the reference, block by block of a file.
 
-    The records without such an allele are counted in `tally`, the others by `merge_alleles`.
+    `find` returns the number of the file's contig, or a negative one where it is not in the genome: -1 less the reason.
+    Records without an allele that agrees are counted in `tally`.
     """
     fields = [f"INFO/{name}" for name in calls.frequencies.fields]
-    numbers: dict[str, int] = {}
-    last, last_position, read = "", -1, first_record
-    contig, position = pl.col("contig"), pl.col("position")
-    for records in read_records(calls.path, fields, region=regions, samples=calls.frequencies.samples):
-        names = records["contig"].rle().struct.field("value").to_list()
-        for name in names[names[0] == last :]:
-            _check_contig(calls, reference, name, numbers)
-        before = position.shift(1, fill_value=last_position)
-        wrong = records.filter((contig == contig.shift(1, fill_value=last)) & (position < before))
-        if len(wrong):
+    last_contig, last_position = -1, -1
+    for records in read_records(calls.source.path, fields, region=regions, samples=calls.frequencies.samples):
+        runs = records["contig"].rle().struct.unnest()
+        names, count_R = runs["value"].to_list(), runs["len"].to_numpy()
+        for name, number in zip(names, count_R.tolist(), strict=True):
+            tally.contigs[name] += number
+        contig_N, position_N = np.repeat([find(name) for name in names], count_R), records["position"].to_numpy()
+        is_same_N = (np.diff(contig_N, prepend=last_contig) == 0) & (contig_N >= 0)
+        back = np.flatnonzero(is_same_N & (np.diff(position_N, prepend=last_position) < 0))
+        if len(back):
+            place = f"{records['contig'][int(back[0])]}:{position_N[back[0]] + 1}"
             raise InputError(
-                f"{calls.path}: {wrong['contig'][0]}:{wrong['position'][0] + 1} comes after a later position, so the "
-                "file is not sorted; sort it with 'bcftools sort' and index it anew"
+                f"{calls.source.path}: {place} comes after a later position; sort the file with 'bcftools sort' and "
+                "index it anew"
             )
-        last, last_position = records["contig"][-1], records["position"][-1]
-        tally.contigs.update(dict(records.group_by("contig", maintain_order=True).len().iter_rows()))
-        contig_N = records["contig"].replace_strict(numbers, return_dtype=pl.Int64).to_numpy()
-        alleles = _find_alleles(calls, records, contig_N, reference, tally)
-        yield len(records), alleles._replace(record_A=alleles.record_A + read)
-        read += len(records)
+        last_contig, last_position = contig_N[-1], position_N[-1]
+        yield len(records), _find_alleles(calls, records, contig_N, genome, tally)
 
 
-def _check_contig(calls: Calls, reference: Reference, name: str, numbers: dict[str, int]) -> None:
-    """Match a contig; raise where it has come before, or another one of the file is the same."""
-    if name in numbers:
-        raise InputError(
-            f"{calls.path}: records of contig {name} come again after others; sort the file with 'bcftools sort' and "
-            "index it anew"
-        )
-    contig = reference.find(calls, name)
-    if contig >= 0 and (others := [other for other, number in numbers.items() if number == contig]):
-        raise InputError(
-            f"{calls.path}: contigs {others[0]} and {name} are both {reference.names[contig]} of the FASTA; rename or "
-            "remove one"
-        )
-    numbers[name] = contig
-
-
-def _find_alleles(calls: Calls, records: pl.DataFrame, contig_N: Int64, reference: Reference, tally: Tally) -> Alleles:
+def _find_alleles(
+    calls: Calls, records: pl.DataFrame, contig_N: Int64, genome: ProbabilisticGenome, tally: Tally
+) -> Alleles:
     """Return the alleles of records that agree with the reference, and tally the records without one."""
     filters = records["filter"].unique().to_list()
     passing = [one for one in filters if not {ANY_FILTER, *one.split(";")}.isdisjoint(calls.filters)]
-    is_passing_N = records["filter"].is_in(passing).to_numpy() & (contig_N >= 0)
-    rows = _split_alternates(records.with_row_index("record").filter(is_passing_N), calls.frequencies)
-    record_M, stage_M = rows["record"].to_numpy().astype(np.int64), rows["stage"].to_numpy().copy()
-    allele_A, offset_A, before_A, after_A, whole_A = _find_changes(rows, stage_M)
-    record_A = record_M[allele_A]
+    is_passing_N = (contig_N >= 0) & (len(passing) == len(filters) or records["filter"].is_in(passing).to_numpy())
+    record_M, refs, alts, frequency_M = _split_alternates(records, is_passing_N, calls.frequencies)
+    stage_M, allele_A, offset_A, before_A, after_A, whole_A = _find_changes(refs, alts)
+    record_A, frequency_A = record_M[allele_A], frequency_M[allele_A].astype(np.float32)
     stage_A = np.full(len(allele_A), USED, dtype=np.uint8)
     stage_A[after_A == _OTHER] = ODD_ALTERNATE
     stage_A[before_A == _OTHER] = UNKNOWN_REFERENCE
-    frequency_M = rows["frequency"].to_numpy()
     _check_frequencies(calls, records, record_M, frequency_M, record_A[stage_A == USED])
-    frequency_A = frequency_M[allele_A].astype(np.float32)
     stage_A[(stage_A == USED) & np.isnan(frequency_A)] = NO_FREQUENCY
 
     contig_A, position_A = contig_N[record_A], records["position"].to_numpy()[record_A] + offset_A
-    stage_A[(stage_A == USED) & ((position_A < 0) | (position_A >= reference.length_C[contig_A]))] = OUTSIDE
+    first_C, length_C = genome.slots.T
+    stage_A[(stage_A == USED) & ((position_A < 0) | (position_A >= length_C[contig_A]))] = OUTSIDE
     inside = np.flatnonzero(stage_A == USED)
-    base = reference.codes_at((position_A + reference.start_C[contig_A])[inside])
-    stage_A[inside[base == alphabet.UNKNOWN]] = UNKNOWN_REFERENCE
-    inside, base = inside[base != alphabet.UNKNOWN], base[base != alphabet.UNKNOWN]
-    differs = alphabet.DISTRIBUTIONS[base, before_A[inside]] == 0
-    stage_A[inside[differs]] = MISMATCH
-    for name, some in (("compared", inside), ("mismatched", inside[differs])):
+    base = genome.bases_at(contig_A[inside], position_A[inside])
+    is_known = base != alphabet.UNKNOWN
+    stage_A[inside[~is_known]] = UNKNOWN_REFERENCE
+    inside, base = inside[is_known], base[is_known]
+    differing = inside[alphabet.DISTRIBUTIONS[base, before_A[inside]] == 0]
+    stage_A[differing] = MISMATCH
+    for name, some in (("compared", inside), ("mismatched", differing)):
         tally.reasons[name] += int(np.count_nonzero(np.diff(record_A[some], prepend=-1)))
-    if np.any(differs) and not tally.mismatches:
-        at = inside[np.argmax(differs)]
-        tally.mismatches.append(
-            f"{records['contig'][int(record_A[at])]}:{position_A[at] + 1} where REF is {alphabet.BASES[before_A[at]]} "
-            f"and the FASTA has {alphabet.IUPAC[base[np.argmax(differs)]]}"
-        )
+    if len(differing):
+        contig, position = records["contig"][int(record_A[differing[0]])], position_A[differing[0]] + 1
+        tally.mismatches[f"{contig}:{position}"] += 1
     stage_N = np.where(contig_N < 0, -1 - contig_N, FILTERED).astype(np.uint8)
     stage_N[is_passing_N] = 0
-    np.maximum.at(stage_N, record_M[stage_M != USED], stage_M[stage_M != USED])
+    np.maximum.at(stage_N, record_M, stage_M)
     np.maximum.at(stage_N, record_A, stage_A)
     tally.count_stages(stage_N[stage_N != USED])
-    position_A += reference.start_C[contig_A]
-    return Alleles(position_A, before_A, after_A, frequency_A, record_A, whole_A).take(stage_A == USED)
+    used = np.flatnonzero(stage_A == USED)
+    position_A += first_C[contig_A]
+    columns = [column[used] for column in (position_A, whole_A, frequency_A, before_A, after_A)]
+    is_first_A = np.diff(record_A[used], prepend=-1) != 0
+    return np.rec.fromarrays([*columns, is_first_A], dtype=ALLELE).view(np.ndarray)
 
 
-def _split_alternates(records: pl.DataFrame, frequencies: Frequencies) -> pl.DataFrame:
-    """Return a row for each alternate allele: `record`, `ref`, `alt`, `stage`, and `frequency`, NaN where missing.
+def _split_alternates(
+    records: pl.DataFrame, is_passing_N: Bool, frequencies: Frequencies
+) -> tuple[Int64, pl.Series, pl.Series, Float64]:
+    """Return the record, REF, ALT and frequency of each alternate allele.
 
-    A frequency below 0 stands for what is not one number for each alternate.
+    The frequency is NaN where it is missing, and below 0 for what is not one number for each alternate.
     """
-    above, below = f"INFO/{frequencies.fields[0]}", f"INFO/{frequencies.fields[-1]}"
-    ref, alt, value = pl.col("ref"), pl.col("alt"), pl.col("value")
-    rows = records.select("record", "ref", "alt", value=above, below=pl.col(below).cast(pl.Float64, strict=False))
+    above, below = (f"INFO/{frequencies.fields[at]}" for at in (0, -1))
+    alt, value = pl.col("alt"), pl.col("value")
+    rows = records.select("ref", "alt", value=above, below=below).with_row_index("record")
+    if not is_passing_N.all():
+        rows = rows.filter(is_passing_N)
     is_many = rows["alt"].str.contains(",", literal=True)
     if is_many.any():
         values, number = value.str.split(","), alt.str.count_matches(",", literal=True) + 1
@@ -262,58 +180,131 @@ def _split_alternates(records: pl.DataFrame, frequencies: Frequencies) -> pl.Dat
         rows = pl.concat([rows.filter(~is_many), many]).sort("record", maintain_order=True)
     frequency = value.cast(pl.Float64, strict=False)
     frequency = pl.when(frequency.is_null() & (value != ".")).then(-1.0).otherwise(frequency)
-    if len(frequencies.fields) != 1:
-        frequency = frequency / pl.when(pl.col("below") > 0).then("below")
-    stage = (
-        pl.when(alt == "*").then(OVERLAPPING).when(alt == ".").then(NO_ALTERNATE)
-        .when(~alt.str.contains("^[A-Za-z]+$")).then(SYMBOLIC)
-        .when(ref.str.len_bytes() != alt.str.len_bytes()).then(INDEL).otherwise(USED)
-    )  # fmt: skip
-    return rows.select("record", "ref", "alt", frequency=frequency.fill_null(float("nan")), stage=stage.cast(pl.UInt8))
+    if len(frequencies.fields) > 1:
+        number = pl.col("below").cast(pl.Float64, strict=False)
+        frequency = frequency / pl.when(number > 0).then(number)
+    rows = rows.select(pl.col("record").cast(pl.Int64), "ref", "alt", frequency=frequency.fill_null(float("nan")))
+    return rows["record"].to_numpy(), rows["ref"], rows["alt"], rows["frequency"].to_numpy()
 
 
-def _find_changes(rows: pl.DataFrame, stage_M: UInt8) -> tuple[Int64, Int64, UInt8, UInt8, Int64]:
-    """Return the allele, place in REF, base codes before and after, and whole of each base that alleles change.
+def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64, UInt8, UInt8, Int64]:
+    """Return what stops each allele that changes no base, 0 for the others, and the bases that these change.
 
-    An allele that changes nothing is marked in `stage_M`.
+    Of a base: its allele, its place in REF, its codes before and after, and `Alleles.whole_A`.
     """
-    still = np.flatnonzero(stage_M == USED)
-    texts = rows.select("ref", "alt", length=pl.col("ref").str.len_bytes())[still]
-    before_B, after_B = (
-        np.frombuffer("".join(texts[name].str.join("")).encode(), np.uint8) & _UPPER for name in ("ref", "alt")
+    (before_B, length_M), (after_B, alt_length_M) = (
+        (np.frombuffer((texts.str.join("").item() or "").encode(), np.uint8), texts.str.len_bytes().to_numpy())
+        for texts in (refs, alts)
     )
-    length_M = texts["length"].to_numpy().astype(np.int64)
-    allele_B, offset_B = list_ranges(np.zeros_like(length_M), length_M)
+    stage_M = np.minimum.reduceat(_STAGE[after_B], np.cumsum(alt_length_M, dtype=np.int64) - alt_length_M)
+    stage_M[(stage_M != USED) & (alt_length_M > 1)] = SYMBOLIC
+    stage_M[(stage_M == USED) & (length_M != alt_length_M)] = INDEL
+    is_open_M = stage_M == USED
+    before_B, after_B = (
+        before_B[np.repeat(is_open_M, length_M)] & _UPPER,
+        after_B[np.repeat(is_open_M, alt_length_M)] & _UPPER,
+    )
+    allele_B, offset_B = list_ranges(np.zeros(len(stage_M), np.int64), length_M * is_open_M)
     differs_A = np.flatnonzero(before_B != after_B)
-    allele_A = allele_B[differs_A]
-    number_M = np.bincount(allele_A, minlength=len(still))
-    stage_M[still[number_M == 0]] = SAME
-    whole_A = np.zeros(len(differs_A), dtype=np.int64)
+    allele_A, whole_A = allele_B[differs_A], np.zeros(len(differs_A), dtype=np.int64)
+    number_M = np.bincount(allele_A, minlength=len(stage_M))
+    stage_M[is_open_M] = np.where(number_M[is_open_M], 0, SAME)
     is_many_A = number_M[allele_A] > 1
     if np.any(is_many_A):
         # A hash of the letters from the first that changes to the last, and the place of the base among them.
-        _, part_A, number = np.unique(allele_A[is_many_A], return_inverse=True, return_counts=True)
-        at_A, last = differs_A[is_many_A], np.cumsum(number) - 1
-        first = at_A[last - number + 1]
-        row_B, at_B = list_ranges(first, at_A[last] + 1)
-        power = np.cumprod(np.full(int((at_A[last] - first).max()) + 1, _MULTIPLIER, dtype=np.int64))
-        letters_B = (before_B[at_B].astype(np.int64) * 256 + after_B[at_B]) * power[at_B - first[row_B]]
-        hashed = np.add.reduceat(letters_B, np.searchsorted(row_B, np.arange(len(number))))
-        whole_A[is_many_A] = (hashed[part_A] + power[at_A - first[part_A]]) | 1
-    return still[allele_A], offset_B[differs_A], _CODE[before_B[differs_A]], _CODE[after_B[differs_A]], whole_A
+        many, begin, which_A = np.unique(allele_A[is_many_A], return_index=True, return_inverse=True)
+        place_A = offset_B[differs_A[is_many_A]]
+        first, last = place_A[begin], np.append(place_A[begin[1:] - 1], place_A[-1])
+        texts = pl.DataFrame({"ref": refs[many], "alt": alts[many], "first": first, "length": last - first + 1})
+        cut = (pl.col(name).str.to_uppercase().str.slice("first", "length") for name in ("ref", "alt"))
+        hashes = texts.select(pl.concat_str(cut, separator=">").hash()).to_series().to_numpy().view(np.int64)
+        whole_A[is_many_A] = (hashes[which_A] + 2 * (place_A - first[which_A])) | 1
+    return stage_M, allele_A, offset_B[differs_A], _CODE[before_B[differs_A]], _CODE[after_B[differs_A]], whole_A
 
 
 def _check_frequencies(
     calls: Calls, records: pl.DataFrame, record_M: Int64, frequency_M: Float64, wanted: Int64
 ) -> None:
     """Raise for the first record with a frequency that cannot be, of those that would be used."""
-    sum_N = np.bincount(record_M, np.nan_to_num(frequency_M), len(records))
-    is_wrong_M = (frequency_M < 0) | (frequency_M > 1) | (sum_N[record_M] > 1 + SUM_TOLERANCE)
-    if len(wrong := np.intersect1d(record_M[is_wrong_M], wanted)):
+    sum_N = np.bincount(record_M, np.where(frequency_M > 0, frequency_M, 0), len(records))
+    is_wrong_M = (frequency_M < 0) | (sum_N[record_M] > 1 + SUM_TOLERANCE) | (frequency_M > 1)
+    if is_wrong_M.any() and len(wrong := np.intersect1d(record_M[is_wrong_M], wanted)):
         record = records.row(int(wrong[0]), named=True)
         values = ", ".join(f"{field}={record[f'INFO/{field}']}" for field in calls.frequencies.fields)
         raise InputError(
-            f"{calls.path}: {record['contig']}:{record['position'] + 1}: {values} is not a frequency from 0 to 1 for "
-            "each alternate allele, with a sum of at most 1; mend or remove the record, or choose another field with "
-            "--frequency-field"
+            f"{calls.source.path}: {record['contig']}:{record['position'] + 1}: {values} is not a frequency from 0 to "
+            "1 for each alternate allele, with a sum of at most 1; correct or remove the record, or choose another "
+            "field with --frequency-field"
         )
+
+
+def merge_alleles(
+    files: Sequence[Sequence[Path]], genome: ProbabilisticGenome, min_frequency: float
+) -> tuple[Int64, UInt16, list[Tally]]:
+    """Return slots and frequencies that are kept of the alleles of each file, and what became of its records."""
+    arrays = [[np.zeros(0, ALLELE), *map(np.load, paths)] for paths in files]
+    end_F = np.cumsum([sum(map(len, pieces)) for pieces in arrays])
+    alleles = np.concatenate([np.zeros(0, ALLELE), *chain(*arrays)])
+    del arrays
+    is_first_A, is_part_A = alleles["is_first"].copy(), alleles["whole"] != 0
+    order_A = np.argsort(alleles["position"], kind="stable")
+    alleles, stage_A = alleles[order_A], np.empty(len(order_A), dtype=np.uint8)
+    # A piece begins with the first allele of a position.
+    begins = np.searchsorted(alleles["position"], alleles["position"][::_MERGED_AT_ONCE])
+    positions, rows = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.uint16)]
+    for begin, end in pairwise(np.unique([*begins, len(order_A)])):
+        position_V, row_V4, stage_A[order_A[begin:end]] = _merge_piece(alleles[begin:end], genome, min_frequency)
+        positions.append(position_V)
+        rows.append(row_V4)
+    tallies = [Tally() for _ in files]
+    for tally, (start, end) in zip(tallies, pairwise([0, *end_F]), strict=True):
+        stage, first = stage_A[start:end], np.flatnonzero(is_first_A[start:end])
+        if len(first):
+            tally.count_stages(np.maximum.reduceat(stage, first))
+            is_decomposed_N = np.logical_or.reduceat((stage == USED) & is_part_A[start:end], first)
+            tally.reasons["decomposed"] = int(is_decomposed_N.sum())
+    return np.concatenate(positions), np.concatenate(rows), tallies
+
+
+def _merge_piece(alleles: Alleles, genome: ProbabilisticGenome, min_frequency: float) -> tuple[Int64, UInt16, UInt8]:
+    """Return slots and frequencies of alleles whose positions ascend, and how far each of them came.
+
+    Of equal alleles the first counts, and the first at a position is the one whose reference base holds.
+    """
+    position_A, whole_A, frequency_A, before_A, after_A = (
+        alleles[name].copy() for name in ("position", "whole", "frequency", "before", "after")
+    )
+    is_new_position_A = np.diff(position_A, prepend=-1) != 0
+    first_P, site_A = np.flatnonzero(is_new_position_A), np.cumsum(is_new_position_A) - 1
+    reference_P, equal_A = before_A[first_P], np.arange(len(site_A))
+    # Only alleles that share their position can be equal.
+    shared = np.flatnonzero((np.diff(first_P, append=len(site_A)) > 1)[site_A])
+    key_A = (position_A[shared] * 16 + before_A[shared] * 4 + after_A[shared]) * _MIX + whole_A[shared]
+    _, first, which = np.unique(key_A, return_index=True, return_inverse=True)
+    equal_A[shared] = shared[first[which]]
+    is_first_A = equal_A == np.arange(len(site_A))
+    agrees_A = (before_A == reference_P[site_A]) & (frequency_A == frequency_A[equal_A])
+    accepted_A = agrees_A & is_first_A
+
+    sum_P = np.bincount(site_A, weights=np.where(accepted_A, frequency_A, 0))
+    if len(wrong := np.flatnonzero(sum_P > 1 + SUM_TOLERANCE)):
+        slot_P = position_A[first_P[wrong]]
+        contig = genome.contig_at(slot_P)[0]
+        place = f"{list(genome.contigs)[contig]}:{slot_P[0] - genome.slots[contig, 0] + 1}"
+        raise InputError(
+            f"{place}: the alternate alleles of its records sum to {sum_P[wrong[0]]:.6g}, more than 1; correct or "
+            "remove a record"
+        )
+    kept_P = sum_P > min_frequency * (1 + _ROUNDING)
+    used_A = accepted_A & kept_P[site_A] & (frequency_A > 0)
+    stage_A = np.full(len(site_A), TOO_RARE, dtype=np.uint8)
+    stage_A[used_A], stage_A[~is_first_A], stage_A[~agrees_A] = USED, DUPLICATE, CONFLICT
+
+    # An allele of several nucleotides and one of a single may bring the same base.
+    base_A = (np.cumsum(kept_P) - 1)[site_A[used_A]] * 4 + after_A[used_A]
+    # Without any, `bincount` would return integers.
+    sum_B = np.bincount(base_A, frequency_A[used_A], 4 * np.count_nonzero(kept_P)).astype(float)
+    frequency_V4 = sum_B.reshape(-1, 4)
+    frequency_V4[np.arange(len(frequency_V4)), reference_P[kept_P]] = np.maximum(1 - sum_P[kept_P], 0)
+    frequency_V4 /= frequency_V4.sum(axis=1, keepdims=True)
+    return position_A[first_P[kept_P]], float_to_fixed(frequency_V4), stage_A

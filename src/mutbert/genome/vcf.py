@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import polars as pl
+import pysam
+import pysam.bcftools
 
 from mutbert.errors import InputError
 from mutbert.files import check_input
@@ -26,7 +28,9 @@ GENOTYPES: Final = "GT"
 """The frequency field that stands for counting genotypes."""
 
 _COLUMNS: Final = {"contig": "CHROM", "position": "POS", "ref": "REF", "alt": "ALT", "filter": "FILTER"}
-_BLOCK_BYTES: Final = 1 << 19
+_BLOCK_BYTES: Final = 1 << 21
+# As much as any user may have: the child reads on while a block is processed.
+_PIPE_BYTES: Final = 1 << 20
 # bcftools holds the interpreter while it runs, and prints to the process's own standard output.
 _CHILD: Final = """
 import sys, pysam, pysam.bcftools
@@ -36,7 +40,7 @@ try:
 except pysam.SamtoolsError as error:
     sys.exit(str(error))
 """
-_LISTED: Final = "{listed}"  # in a command, the file with the names
+_LISTED: Final = "{listed}"  # in a command, the file with the samples' names
 _DECLARED: Final = re.compile(r"^##(INFO|FORMAT|FILTER|contig)=<(.*)>$", re.MULTILINE)
 _ATTRIBUTE: Final = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^,]*)')
 
@@ -71,16 +75,18 @@ def read_header(path: Path) -> VcfHeader:
         # htslib would read plain text that was cut as far as it goes.
         if start[:2] != b"\x1f\x8b" and start != b"BCF" and file.read(1) != b"\n":
             raise InputError(f"{path}: ends in the middle of a line, so it may be cut short; copy it again")
-    text = b"".join(read_lines(path, header=True)).decode("utf-8", "replace")
+    text = _run_here("view", "-h", "--no-version", str(path.absolute()))
+    if text is None:  # another process explains why
+        text = b"".join(read_lines(path, header=True)).decode("utf-8", "replace")
     declared: dict[str, dict[str, dict[str, str]]] = {"INFO": {}, "FORMAT": {}, "FILTER": {}, "contig": {}}
     for kind, body in _DECLARED.findall(text):
         values = dict(_ATTRIBUTE.findall(body))
         declared[kind][values.get("ID", "")] = values
     lengths = {name: values.get("length", "") for name, values in declared["contig"].items()}
     return VcfHeader(
-        {name: (values.get("Number", "."), values.get("Type", "String")) for name, values in declared["INFO"].items()},
-        list(declared["FORMAT"]),
-        list(declared["FILTER"]),
+        {name: (one.get("Number", "."), one.get("Type", "String")) for name, one in declared["INFO"].items()},
+        [*declared["FORMAT"]],
+        [*declared["FILTER"]],
         {name: int(length) if length.isdecimal() else None for name, length in lengths.items()},
         text.rstrip("\n").rpartition("\n")[2].split("\t")[9:],
     )
@@ -97,8 +103,8 @@ def read_records(
 
     Columns are `contig`, `position` (0-based, -1 for POS 0), `ref`, `alt`, `filter`, and a String for each of `fields`:
     ``ID``, ``INFO/AF``..., ``.`` where it is missing. With `samples`, ``INFO/AC`` and ``INFO/AN`` are counted anew, or
-    else ``GT`` has each one's genotype after a blank. Of a `region` or several, contigs with 0-based start and end
-    (None: its last record), the file's index finds the records whose POS lies in one.
+    else ``GT`` has each one's genotype after a blank. With a `region` or several, contigs with 0-based start and end
+    (None: to the last record), these are the records whose POS lies in one, found by the file's index.
     """
     if samples is not None and "GT" not in fields:
         yield from _count_records(path, region, samples)
@@ -141,10 +147,9 @@ def count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
     calls = pl.concat_list([pl.col("GT").str.count_matches(word, literal=most < 10) for word in words])
     calls = calls.list.head(alternates + 1)
     is_known = pl.col("GT").str.count_matches(r"[^ |/.]+") == calls.list.sum()
-    texts = (
-        pl.when(is_known).then(calls.list.slice(1).cast(pl.List(pl.String)).list.join(",")).otherwise(pl.lit("none"))
-    )
-    return records.with_columns(texts.alias("INFO/AC"), calls.list.sum().cast(pl.String).alias("INFO/AN"))
+    counts = calls.list.slice(1).cast(pl.List(pl.String)).list.join(",")
+    counts = pl.when(is_known).then(counts).otherwise(pl.lit("none"))
+    return records.with_columns(counts.alias("INFO/AC"), calls.list.sum().cast(pl.String).alias("INFO/AN"))
 
 
 def _parse(lines: bytes, names: Sequence[str]) -> pl.DataFrame:
@@ -168,58 +173,39 @@ def _of_region(region: Region | list[Region] | None) -> list[str]:
 
 
 def find_frequencies(path: Path, header: VcfHeader, wanted: str, samples: Collection[str] | None = None) -> Frequencies:
-    """Return where a file keeps its frequencies, as far as its header says.
+    """Return where a file keeps its frequencies, as far as its header declares.
 
     `wanted` is an INFO field, two with a slash between for their quotient, or ``GT``. Where ``AF`` is wanted and not
     declared, ``AC/AN`` serves, and where these are not declared, the genotypes. With `samples`, theirs are counted.
     """
     kinds = {name: kind for name, (_, kind) in header.info.items()}
     has_genotypes = bool(header.samples) and GENOTYPES in header.formats
-    if samples is not None or wanted == GENOTYPES:
-        if not has_genotypes:
-            lacks = (
-                "declares no FORMAT field GT" if header.samples else "has no samples whose genotypes could be counted"
-            )
-            raise InputError(f"{path}: its header {lacks}; use a VCF with genotypes")
-    elif len(parts := wanted.split("/")) <= 2 and all(name in kinds for name in parts):
+    if samples is None and wanted != GENOTYPES:
+        parts = tuple(wanted.split("/"))
         kind = "Float" if len(parts) == 1 else "Integer"
-        if wrong := [name for name in parts if kinds[name] != kind]:
+        if len(parts) <= 2 and all(kinds.get(name) == kind for name in parts):
+            return Frequencies(parts)
+        if wanted == "AF" and "AF" not in kinds and kinds.get("AC") == kinds.get("AN") == "Integer":
+            return Frequencies(("AC", "AN"))
+        if wanted != "AF" or "AF" in kinds or not has_genotypes:
+            floats = names_text((name for name, kind in kinds.items() if kind == "Float"), 30)
             raise InputError(
-                f"{path}: INFO field {wrong[0]} is declared as {kinds[wrong[0]]} and not as {kind}; choose another "
-                "with --frequency-field"
+                f"{path}: its header declares no INFO field {wanted} of type {kind}; its number fields are: {floats}; "
+                "choose another with --frequency-field, GT to count genotypes"
             )
-        return Frequencies(tuple(parts))
-    elif wanted == "AF" and kinds.get("AC") == kinds.get("AN") == "Integer":
-        return Frequencies(("AC", "AN"))
-    elif wanted != "AF" or not has_genotypes:
-        floats = [name for name, kind in kinds.items() if kind == "Float"]
-        remedy = "choose one with --frequency-field" if floats else "it has to carry allele frequencies"
-        if has_genotypes:
-            remedy += ", or --frequency-field GT to count its genotypes"
-        raise InputError(
-            f"{path}: its header declares no INFO field {wanted}{' (nor AC and AN)' if wanted == 'AF' else ''}; its "
-            f"number fields are: {names_text(floats, 30)}; {remedy}"
-        )
+    if not has_genotypes:
+        raise InputError(f"{path}: its header declares no genotypes (samples and FORMAT GT); use a VCF with them")
     chosen = set(header.samples if samples is None else samples)
     return Frequencies(("AC", "AN"), tuple(name for name in header.samples if name in chosen))
 
 
 def count_by_index(path: Path) -> dict[str, int] | None:
     """Return how many records a file's index counts on each contig; None without an index that can be used."""
-    import pysam
-    from pysam import bcftools
-
     if not _indices(path) or older_index(path) is not None:
         return None
-    verbosity = pysam.set_verbosity(0)
-    try:
-        rows = [line.split("\t") for line in bcftools.index("--stats", os.fspath(path)).splitlines()]
-    # An index without counts, of another kind, or damaged: the file is read as if it had none.
-    except (pysam.SamtoolsError, OSError):
-        return None
-    finally:
-        pysam.set_verbosity(verbosity)
-    return {name: int(number) for name, _, number in rows} or None
+    # None for an index without counts, of another kind, or damaged: the file is read as if it had none.
+    text = _run_here("index", "--stats", str(path.absolute())) or ""
+    return {name: int(number) for name, _, number in map(str.split, text.splitlines())} or None
 
 
 def older_index(path: Path) -> Path | None:
@@ -232,8 +218,20 @@ def _indices(path: Path) -> list[Path]:
     return [one for suffix in (".tbi", ".csi") if (one := path.with_name(path.name + suffix)).is_file()]
 
 
+def _run_here(command: str, *words: str) -> str | None:
+    """Return what a quick command of bcftools prints; None where it fails."""
+    verbosity = pysam.set_verbosity(0)
+    try:
+        text: Any = getattr(pysam.bcftools, command)(*words)
+        return text if isinstance(text, str) else text.decode("utf-8", "replace")
+    except (pysam.SamtoolsError, OSError):
+        return None
+    finally:
+        pysam.set_verbosity(verbosity)
+
+
 def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) -> Generator[bytes, None, None]:
-    """Yield whole lines, many at a time, of what commands of bcftools print of a file, one after the other."""
+    """Yield whole lines, many at a time, of what commands of bcftools print of a file, each reading the one before."""
     with tempfile.NamedTemporaryFile() as names, tempfile.TemporaryFile() as errors, ExitStack() as stack:
         names.write("".join(f"{name}\n" for name in listed).encode())
         names.flush()
@@ -243,7 +241,8 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
             # -P: nothing is imported from the working directory.
             command = [sys.executable, "-P", "-c", _CHILD, *words, "-" if children else str(path.absolute())]
             given = children[-1].stdout if children else None
-            child = subprocess.Popen(command, stdin=given or subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+            pipes: Any = {"stdin": given or subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
+            child = subprocess.Popen(command, pipesize=_PIPE_BYTES, **pipes)
             if given is not None:
                 given.close()  # so that a command ends where the next one has
             children.append(stack.enter_context(child))

@@ -65,7 +65,7 @@ class WindowDataset(Dataset[Any]):
         return self.size
 
     def __getitem__(self, index: int) -> Batch:
-        """Return one window, as a batch of one."""
+        """Return a batch of one window."""
         return self.batch([index])
 
     def batch(self, indices: Sequence[int]) -> Batch:
@@ -89,7 +89,7 @@ class WindowDataset(Dataset[Any]):
             "target_places": target_BT.astype(np.int16 if length <= 1 << 15 else np.int32),
             "target_inputs": input_BT,
         }
-        if not self.weighting.is_even:
+        if self.weighting != Weighting():
             row_B1, soft_masked_BL = np.arange(len(target_BT))[:, None], self.sampler.soft_masked(places)
             is_BT = variant_BL[row_B1, target_BT], soft_masked_BL[row_B1, target_BT]
             batch["target_weights"] = self.weighting.weigh(*is_BT)
@@ -114,23 +114,23 @@ class Targets(NamedTuple):
 
 
 def expand_batch(batch: Mapping[str, torch.Tensor]) -> Batch:
-    """Return a dense batch of a compact one of `WindowDataset`, on any device.
+    """Return a dense batch of a compact one of `WindowDataset`, on any device; weights stay as they are.
 
     ``input_probs`` float32 (B, P, V): ``[CLS]``, the window's distributions, ``[SEP]``, corrupted at the targets;
     ``target_places`` int64 (B, T): the targets' positions among P; ``labels`` float32 (B, T, V): their distributions
-    without corruption; where there are weights, ``target_weights`` float32 (B, T).
+    without corruption.
     """
     input_BPV = _distributions(batch)
     row_B1, place_BT = _target_index(batch)
     labels_BTV = input_BPV[row_B1, place_BT]
 
     seen_BT = batch["target_inputs"].long()
-    kept_BT1 = (seen_BT == KEPT)[..., None]
-    # What is kept has an id that is none; any will do where it is not used.
-    seen_BTV = torch.eye(alphabet.VOCABULARY_SIZE, device=seen_BT.device)[seen_BT.masked_fill(kept_BT1[..., 0], 0)]
-    input_BPV[row_B1, place_BT] = torch.where(kept_BT1, labels_BTV, seen_BTV)
-    dense = {"input_probs": input_BPV, "labels": labels_BTV, "target_places": place_BT}
-    return dense | {name: batch[name] for name in ("target_weights",) if name in batch}
+    kept_BT = seen_BT == KEPT
+    # What is kept has no id; any will do where it is not used.
+    seen_BTV = torch.eye(alphabet.VOCABULARY_SIZE, device=seen_BT.device)[seen_BT.masked_fill(kept_BT, 0)]
+    input_BPV[row_B1, place_BT] = torch.where(kept_BT[..., None], labels_BTV, seen_BTV)
+    weights = {"target_weights": batch["target_weights"]} if "target_weights" in batch else {}
+    return {"input_probs": input_BPV, "labels": labels_BTV, "target_places": place_BT, **weights}
 
 
 def targets_of(batch: Mapping[str, torch.Tensor], labels_BTV: torch.Tensor | None = None) -> Targets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -45,13 +45,11 @@ class Masking:
     span_length: int = 6
 
     def __post_init__(self) -> None:
-        shares, weight = (self.replace, self.random, self.keep), self.variant_weight
+        shares = (self.replace, self.random, self.keep)
         fits = min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6
-        policies = get_args(Policy)
-        _check("masking.policy", self.policy, self.policy in policies, f"be one of {', '.join(policies)}")
         _check("masking.share", self.share, 0 < self.share <= 1, "be above 0 and at most 1")
         _check("masking.(replace, random, keep)", shares, fits, "sum to 1, none below 0")
-        _check("masking.variant_weight", weight, 0 < weight < np.inf, "be above 0 and finite")
+        _check("masking.variant_weight", self.variant_weight, 0 < self.variant_weight < np.inf, "be above 0 and finite")
         _check("masking.span_length", self.span_length, self.span_length >= 1, "be at least 1")
 
     def targets(self, length: int) -> int:
@@ -59,7 +57,7 @@ class Masking:
         return int(length * self.share)
 
     def draws(self, length: int) -> int:
-        """Return how many random numbers choosing the targets of a window of so many positions takes."""
+        """Return the number of random numbers that `choose_targets` takes for a window."""
         return length + (self.span_length - 1 if self.policy == "spans" else 0)
 
 
@@ -121,8 +119,7 @@ def corrupt(bits_BT: UInt64, masking: Masking) -> UInt8:
 class Weighting:
     """Weights of targets in the loss, the sum of weight times cross-entropy over the *number* of targets.
 
-    So a window of repeats counts less as a whole, and the loss of a batch is the mean of its parts' losses. A target
-    counts `variant` where it varies, times `soft_masked` where it is lower case in the FASTA.
+    A target counts `variant` where it varies, times `soft_masked` where it is lower case in the FASTA.
     """
 
     variant: float = 1.0
@@ -131,11 +128,6 @@ class Weighting:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             _check(f"weighting.{name}", value, 0 <= value < np.inf, "be 0 or more, and finite")
-
-    @property
-    def is_even(self) -> bool:
-        """Whether all targets count the same."""
-        return self.variant == self.soft_masked == 1
 
     def weigh(self, variant_BT: Bool, soft_masked_BT: Bool) -> Float32:
         """Return the weight of each target, float32 (B, T)."""
@@ -155,7 +147,6 @@ class Tempering:
     temperature: float = 0.7
 
     def __post_init__(self) -> None:
-        _check("tempering.kind", self.kind, self.kind in {"none", "log", "published"}, "be none, log or published")
         _check("tempering.temperature", self.temperature, 0 < self.temperature < np.inf, "be above 0 and finite")
 
 

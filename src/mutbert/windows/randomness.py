@@ -26,7 +26,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def random_bits(seed: int, stream: int, index_B: Int64, count: int) -> UInt64:
-    """Return 64 random bits for each of `count` places of each index, uint64 (B, count); none is negative."""
+    """Return 64 random bits for each of `count` places of each index, which is not negative, uint64 (B, count)."""
     return random_bits_at(seed, stream, index_B, np.arange(count)[None])
 
 

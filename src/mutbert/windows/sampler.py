@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -76,9 +77,7 @@ class WindowSampler:
         rank_B = (unit_B * self.valid_starts).astype(np.int64)
         stretch_B = np.searchsorted(self._last, rank_B, side="right")
         start_B = self._start[stretch_B] + rank_B - self._first[stretch_B]
-        reverse_B = np.zeros(len(index_B), dtype=np.bool_)
-        if self.reverse:
-            reverse_B = unit_interval(random_bits(self.seed, STRAND, index_B, 1)[:, 0]) < self.reverse
+        reverse_B = unit_interval(random_bits(self.seed, STRAND, index_B, 1)[:, 0]) < self.reverse
         return Places(self._genome[stretch_B], self._contig[stretch_B], start_B, reverse_B)
 
     def contig_names(self, places: Places) -> list[str]:
@@ -130,22 +129,19 @@ class Split(NamedTuple):
 def split_genomes(genomes: Sequence[ProbabilisticGenome], train: Sequence[str], held_out: Sequence[str]) -> Split:
     """Return the regions of both sides of a recipe's split; without `train`, all that is not held out is trained on.
 
-    An entry is a contig (``chr22``), a region (``chr22:101-200``, 1-based, both ends included) or a BED file (``*.bed``
-    or ``*.bed.gz``). A genome's name without ``.genome`` may precede it (``human:chr22``), and must where more than one
-    genome has the entry.
+    An entry is a contig, a region (``chr22:101-200``) or a BED file (``*.bed``, ``*.bed.gz``). A genome's name without
+    ``.genome`` may precede it (``human:chr22``), and must where more than one genome has the entry.
     """
     names = [genome_name(genome) for genome in genomes]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"two genomes are called {name}; rename one store")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"two genomes are called {twice[0]}; rename one store")
     held = _select(genomes, held_out)
     chosen = _select(genomes, train) if train else [select_regions(one, list(one.contigs)) for one in genomes]
     kept = [subtract_regions(*both) for both in zip(chosen, held, strict=True)]
     if train and kept != chosen:
-        regions, rest = next(both for both in zip(chosen, kept, strict=True) if both[0] != both[1])
-        shared = next(region for region in regions if region not in rest)
+        cut = [region for both in zip(chosen, kept, strict=True) for region in both[0] if region not in both[1]]
         remedy = "take them out of one of the two, or leave train empty to train on all that is not held out"
-        raise InputError(f"train and held_out share bases in {shared}; {remedy}")
+        raise InputError(f"train and held_out share bases in {cut[0]}; {remedy}")
     return Split(*([Part(*both) for both in zip(genomes, side, strict=True) if both[1]] for side in (kept, held)))
 
 
@@ -160,7 +156,7 @@ def _select(genomes: Sequence[ProbabilisticGenome], entries: Sequence[str]) -> l
     entries_of: list[list[str]] = [[] for _ in genomes]
     for entry in entries:
         name, _, rest = entry.partition(":")
-        having = [number for number, genome in enumerate(genomes) if _has(genome, entry)]
+        having = [number for number, genome in enumerate(genomes) if entry.endswith(_BED) or _has(genome, entry)]
         # A contig may be called as a genome is; of several genomes, the genome's name then has to come first.
         is_contig = len(genomes) == 1 and match_contig(name, genomes[0].contigs) is not None and not rest.endswith(_BED)
         if name in by_name and rest and not is_contig:
@@ -175,17 +171,15 @@ def _select(genomes: Sequence[ProbabilisticGenome], entries: Sequence[str]) -> l
 
 
 def _has(genome: ProbabilisticGenome, entry: str) -> bool:
-    """Return whether a genome can be meant; a BED file is any's."""
-    try:
-        return entry.endswith(_BED) or bool(Region.parse(entry, genome.lengths))
-    except InputError:
-        return False
+    with suppress(InputError):
+        return bool(Region.parse(entry, genome.lengths))
+    return False
 
 
 def select_regions(genome: ProbabilisticGenome, entries: Sequence[str]) -> list[Region]:
     """Return contigs, regions and BED files as regions, merged and in the genome's order."""
     regions: list[Region] = []
     for entry in entries:
-        is_bed, lengths = entry.endswith(_BED), genome.lengths
-        regions += read_bed(Path(entry), lengths) if is_bed else [Region.parse(entry, lengths)]
+        lengths = genome.lengths
+        regions += read_bed(Path(entry), lengths) if entry.endswith(_BED) else [Region.parse(entry, lengths)]
     return merge_regions(regions, genome.contigs)
