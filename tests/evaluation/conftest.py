@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 import pytest
-import torch
 
 from mutbert.evaluation.run import GridRequest
 
@@ -30,15 +29,6 @@ protocols:
     seeds: 2
 """
 SIZES = {"train": 48, "dev": 16, "test": 16}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Models this small run slower on several threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
