@@ -1,6 +1,5 @@
 """Frozen cases, each with a tolerance; they use the names in `mutbert.__all__` and the command line only."""
 
-import csv
 import gzip
 import hashlib
 import json
@@ -78,6 +77,11 @@ def cli(*words: Any) -> str:
     if result.exit_code:
         raise RuntimeError(f"mutbert {' '.join(map(str, words))}\n{result.output}") from result.exception
     return result.stdout
+
+
+def text_of(path: Path) -> str:
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
 
 
 # Genomes
@@ -308,10 +312,7 @@ def exported(inputs: Inputs, kind: str, *words: Any, suffix: str = "") -> Answer
     said = {name: report[name] for name in ("kind", "regions", "bases", "variants", "changed")}
     if path.suffix == ".parquet":
         return {"report": said, **columns_of(path)}
-    if path.suffix == ".gz":
-        with pysam.BGZFile(str(path)) as file:
-            return {"report": said, "text": file.read().decode()}
-    return {"report": said, "text": path.read_text(encoding="utf-8")}
+    return {"report": said, "text": text_of(path)}
 
 
 def merged(inputs: Inputs, *, by_command: bool = False) -> Answer:
@@ -581,11 +582,8 @@ def table_of(path: Path, records: Sequence[Record]) -> Answer:
     if path.suffix == ".parquet":
         found = columns_of(path)
     else:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-        header, *rows = csv.reader(text.splitlines(), delimiter="\t")
-        found = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-        found["why"], found["pos"] = [one or None for one in found["why"]], np.array(list(map(int, found["pos"])))
+        found = dict(columns_of_text(path))
+        found["pos"] = np.array(list(map(int, found["pos"])))
         for name in set(found) - {*PLACES, "kind", "why"}:
             found[name] = np.array([float(one or "nan") for one in found[name]], dtype=np.float32)
     rows = [found.pop(name) for name in PLACES]
@@ -627,10 +625,7 @@ def info_of(inputs: Inputs, suffix: str) -> Answer:
     path, table = inputs.output(suffix), inputs.output(".parquet")
     command = ["score", "--model", MODEL, "--genome", inputs.small, "--vcf", inputs.asked_vcf, "-o", path]
     cli(*command, *EVERYTHING, "--table", table, "--prefix", "MB")
-    if suffix == ".bcf":
-        text = pysam.bcftools.view("--no-version", str(path))
-    else:
-        text = (gzip.decompress(path.read_bytes()) if suffix.endswith(".gz") else path.read_bytes()).decode()
+    text = pysam.bcftools.view("--no-version", str(path)) if suffix == ".bcf" else text_of(path)
     before = inputs.asked_vcf.read_text(encoding="utf-8").splitlines()
     declared = re.findall(r'##INFO=<ID=(MB_\w+),Number=(.),Type=(\w+),Description=".+">', text)
     fields: dict[str, list[str]] = {name: [] for name, *_ in declared}
@@ -769,8 +764,7 @@ def tracked(inputs: Inputs, *words: Any, kinds: Sequence[str] = ("entropy",)) ->
     found: Answer = {"report": {name: said[name] for name in ("contigs", "bases", "unknown", "ambiguous", "differing")}}
     found["report"]["not_used"] = said["not_used"]
     for kind, name in said["outputs"].items():
-        content = Path(name).read_bytes()
-        head, *lines = (gzip.decompress(content) if name.endswith(".gz") else content).decode().splitlines()
+        head, *lines = text_of(Path(name)).splitlines()
         rows = [line.split("\t") for line in lines]
         found[kind] = {
             "head": head,
@@ -921,9 +915,7 @@ def finetuned(inputs: Inputs, *words: str) -> Answer:
 
 
 def columns_of_text(path: Path) -> dict[str, list[str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    return pl.read_csv(path, separator="\t", infer_schema=False).to_dict(as_series=False)
 
 
 def predictions_of(columns: Mapping[str, list[str]]) -> Answer:
