@@ -22,8 +22,17 @@ from mutbert.examples.splits import random_split
 from mutbert.examples.task_data import part_task
 from mutbert.files import sha256_of
 from mutbert.scoring.metrics import evaluate
+<<<<<<< HEAD
 from mutbert.tables import NoSuchFileError, find_file, is_fasta
 from mutbert.training.classifier import classifier_logits, finetune_classifier, scores_and_labels, unplaced
+=======
+from mutbert.training.classifier import (
+    classifier_logits,
+    classifier_trainer,
+    scores_and_labels,
+    unplaced,
+)
+>>>>>>> h18-training
 from mutbert.training.classifier_data import LabelledInputs
 from mutbert.training.linear import embed_sequences, fit_linear
 
@@ -171,8 +180,9 @@ def _trained(
 ) -> Made:
     test = parts["test"]
     with tempfile.TemporaryDirectory() as folder:
-        trained = finetune_classifier(
+        trained = classifier_trainer(
             encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed
+<<<<<<< HEAD
         )
         logits = classifier_logits(trained.model, test.inputs, settings, each_token=test.problem == "token")
     problem, labels, scores = scores_and_labels(test.examples, logits)
@@ -256,6 +266,20 @@ def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
         f"{root}: has none of {', '.join(names)}; name the folder of the {suite.name} files by --data "
         f"{suite.name}=..., or the tasks that there are by --task"
     )
+=======
+        ).fine_tune()
+        each_token = test.examples.problem == "token"
+        logits = classifier_logits(trained.model, test.inputs, settings, each_token=each_token)
+    parameters = sum(parameter.numel() for parameter in trained.model.parameters())
+    chosen = {"step": trained.best_step, "of": trained.steps}
+    best = [
+        entry[f"eval_{metric}"]
+        for entry in trained.history
+        if entry["step"] == trained.best_step and f"eval_{metric}" in entry
+    ]
+    values = {"validation": best[0], "chosen": chosen, "parameters": parameters, "tokens": trained.tokens}
+    return values, scores_and_labels(test.examples, logits)
+>>>>>>> h18-training
 
 
 class EqtlCells:

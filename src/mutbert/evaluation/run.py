@@ -26,7 +26,7 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
 from mutbert.scoring.metrics import evaluate
 from mutbert.training.finetune_settings import METHODS
-from mutbert.training.provenance import provenance_of
+from mutbert.training.folder import provenance_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -35,7 +35,7 @@ from mutbert.progress import progress_bar
 from mutbert.regions import names_text
 from mutbert.reports.vep import METRIC_NAMES, RESULT, SCORES, write_page_of
 from mutbert.scoring.resampling import INTERVAL_METHOD
-from mutbert.training.provenance import provenance_of
+from mutbert.training.folder import provenance_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
