@@ -1,7 +1,7 @@
 # Everything runs in .venv, created on first use with the versions of constraints.txt.
 #   make demo       the full pipeline on a simulated population; writes demo/report.html
 #   make test       lint, types, import contracts and tests, without those marked nightly
-#   make test-all   the same with nightly tests: compilers, ONNX, other suites, speed scripts, long properties, documentation
+#   make test-all   the same with nightly tests: compilers, ONNX, speed scripts, long properties, documentation
 #   make lint       lint, types and import contracts alone
 #   make clean      remove .venv and the demo
 
@@ -22,7 +22,7 @@ demo: .venv/all
 test: lint
 	$(PYTEST) -m "not nightly"
 
-test-all: lint .venv/transformers-tests
+test-all: lint
 	HYPOTHESIS_PROFILE=long $(PYTEST)
 
 lint: .venv/dev
@@ -48,14 +48,3 @@ clean:
 	@echo "installing into .venv; this takes a minute or two the first time" >&2
 	$(INSTALL) '.[dev]'
 	@touch .venv/all $@
-
-# The library's own tests of models are not part of its wheel. Without them, the tests that use them are skipped.
-.venv/transformers-tests: .venv/dev
-	@mkdir -p $@ && cd $@ && rm -rf ./* && \
-	  version=$$(../bin/python -c 'import transformers; print(transformers.__version__)') && \
-	  ../bin/python -m pip download --quiet --disable-pip-version-check --retries 1 --timeout 15 --no-deps \
-	    --no-binary transformers "transformers==$$version" && \
-	  tar -xzf transformers-*.tar.gz --strip-components 2 --wildcards --no-wildcards-match-slash '*/tests/*.py' && \
-	  rm transformers-*.tar.gz && touch __init__.py "$$version" || \
-	  echo "transformers' own tests could not be downloaded; the tests that use them are skipped" >&2
-	@touch $@

@@ -31,25 +31,13 @@ def test_either_naming_is_parsed():
         assert Region.parse(text, LENGTHS) == region
 
 
-@pytest.mark.parametrize(
-    ("name", "available", "found"),
-    [
-        ("chr22", ["22"], "22"),
-        ("22", ["chr22"], "chr22"),
-        ("22", ["chr22", "22"], "22"),
-        ("CHR22", ["chr22"], "chr22"),
-        ("chrM", ["MT"], "MT"),
-        ("MT", ["chrM"], "chrM"),
-        ("x", ["chrX"], "chrX"),
-        ("chr2", ["chr22"], None),
-        ("chr", ["chr1"], None),
-        ("scaffold_1", ["Scaffold_1"], None),
-    ],
-)
-def test_names_match_under_either_naming(name, available, found):
-    assert match_contig(name, available) == found
-    assert match_contig(name, iter(available)) == found
-    assert match_contig(name, dict.fromkeys(available)) == found
+def test_names_match_under_either_naming():
+    for name, available, found in (
+        ("chr22", ["22"], "22"), ("22", ["chr22"], "chr22"), ("22", ["chr22", "22"], "22"),
+        ("CHR22", ["chr22"], "chr22"), ("chrM", ["MT"], "MT"), ("MT", ["chrM"], "chrM"), ("x", ["chrX"], "chrX"),
+        ("chr2", ["chr22"], None), ("chr", ["chr1"], None), ("scaffold_1", ["Scaffold_1"], None),
+    ):  # fmt: skip
+        assert match_contig(name, available) == found
 
 
 BED = "# comment\ntrack name=x\nbrowser position\nchr22\t0\t10\tfirst\n\n22 5 6\nMT\t0\t50\t\t+\r\n"
@@ -76,10 +64,8 @@ def test_bed_is_read(tmp_path, packed):
 def test_a_wrong_bed_line_is_named(tmp_path, line, message):
     path = tmp_path / "x.bed"
     path.write_text(f"# comment\nchr22\t0\t10\n{line}\n")
-    with pytest.raises(InputError, match=message) as refusal:
+    with pytest.raises(InputError, match=rf"x\.bed, line 3: .*{message}"):
         read_bed(path, LENGTHS)
-    assert str(refusal.value).startswith(f"{path}, line 3: ")
-    assert "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
@@ -98,19 +84,19 @@ def test_what_is_no_region_is_refused(text, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("content", "message"),
     [
-        ("absent.bed", None, "cannot be read as BED"),
-        ("empty.bed", b"# nothing\n", "holds no regions"),
-        ("cut.bed.gz", gzip.compress(BED.encode())[:-12], "cannot be read as BED"),
-        ("binary.bed", b"\xff\xfe\x00", "cannot be read as BED"),
+        (None, "cannot be read as BED"),
+        (gzip.compress(b"# nothing\n"), "holds no regions"),
+        (gzip.compress(BED.encode())[:-12], "cannot be read as BED"),
+        (b"\xff\xfe\x00", "cannot be read as BED"),
     ],
 )
-def test_files_that_are_no_bed_are_refused(tmp_path, name, content, message):
+def test_files_that_are_no_bed_are_refused(tmp_path, content, message):
     if content is not None:
-        (tmp_path / name).write_bytes(content)
+        (tmp_path / "x.bed.gz").write_bytes(content)
     with pytest.raises(InputError, match=message):
-        read_bed(tmp_path / name, LENGTHS)
+        read_bed(tmp_path / "x.bed.gz", LENGTHS)
 
 
 PLACES = st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 30), st.integers(1, 12)), max_size=5)

@@ -6,7 +6,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -25,9 +25,7 @@ from mutbert.training.pretrain import pretrain
 from mutbert.training.recipe import load_recipe
 from mutbert.windows.sampler import select_regions
 
-_LENGTH: Final = 2_000_000
-_SAMPLES: Final = 500
-_EMBEDDED_WINDOWS: Final = 600
+_LENGTH, _SAMPLES, _EMBEDDED_WINDOWS = 2_000_000, 500, 600
 
 
 @dataclass(frozen=True)
@@ -89,12 +87,8 @@ def run_demo(
     windows = genome.windows(np.full(len(starts), contig), starts, recipe.window_length)
     gc_share = np.isin(windows.base_BL, (alphabet.IUPAC.index("G"), alphabet.IUPAC.index("C"))).mean(axis=1)
     vectors = np.array(pl.read_parquet(embeddings, columns=["embedding"])["embedding"].to_list())
-    sections = [
-        _spectrum(summarise_genome(genome)),
-        training_section(trained.metrics, trained.history),
-        held_out_section(trained.metrics),
-        _embeddings(vectors, gc_share),
-    ]
+    curve, table = training_section(trained.metrics, trained.history), held_out_section(trained.metrics)
+    sections = [_spectrum(summarise_genome(genome)), curve, table, _embeddings(vectors, gc_share)]
     report = output / "report.html"
     write_page(report, "MutBERT demo", "A simulated population, from FASTA and VCF to a trained model.", sections)
     return DemoResult(report, trained.model, genome_path, embeddings, time.monotonic() - start)

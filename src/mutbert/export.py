@@ -32,17 +32,9 @@ class ExportReport:
 
 
 def export_model(
-    source: str | Path,
-    output: str | Path,
-    *,
-    name: str | None = None,
-    licence: str | None = None,
-    force: bool = False,
+    source: str | Path, output: str | Path, *, name: str | None = None, licence: str | None = None, force: bool = False
 ) -> ExportReport:
-    """Write a model folder that needs nothing of this package.
-
-    The Auto classes of `transformers` load it with ``trust_remote_code=True``; where this package is installed,
-    without. Its card, ``README.md``, shows how to use it, its data, recipe and metrics, which the Hub displays.
+    """Write a model folder that the Auto classes of `transformers` load, also without this package, with its card.
 
     Parameters
     ----------
@@ -51,7 +43,7 @@ def export_model(
     output : str or Path
         The folder to write.
     name : str, optional
-        The name in the card and in its examples, such as the repository that it is going to; by default the folder's.
+        The name in the card, such as the repository that it is going to; by default the folder's.
     licence : str, optional
         The licence, as the Hub names it (``"cc-by-4.0"``).
     force : bool
@@ -61,11 +53,6 @@ def export_model(
     -------
     ExportReport
         What was written, and what the card lacks.
-
-    Raises
-    ------
-    InputError
-        When there is no whole model, or the output cannot be written.
     """
     output, folder = Path(output), local_folder(source)
     if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():

@@ -32,15 +32,10 @@ class Region:
 
     @classmethod
     def parse(cls, text: str, lengths: Mapping[str, int]) -> Region:
-        """Return the region of ``chr22``, ``chr22:101`` or ``chr22:101-200``.
+        """Return the region of ``chr22``, ``chr22:101`` or ``chr22:101-200``, 1-based with both ends.
 
-        Parameters
-        ----------
-        text : str
-            1-based, both ends included; commas are allowed. A contig whose own name holds a colon is found by its
-            whole name.
-        lengths : mapping
-            The contigs' lengths in bases. Either naming is accepted.
+        `lengths` are the contigs' in bases. Commas are allowed and either naming is accepted; a contig whose own name
+        holds a colon is found by its whole name.
         """
         whole = match_contig(text, lengths)
         parts = re.fullmatch(r"(.+?)(?::([\d,]+)(?:-([\d,]+))?)?", text)
@@ -52,9 +47,8 @@ class Region:
         start = int(parts[2].replace(",", "")) - 1
         end = int(parts[3].replace(",", "")) if parts[3] else start + 1
         if not 0 <= start < end <= lengths[contig]:
-            raise InputError(
-                f"region {text!r}: not within {contig}:1-{lengths[contig]}; positions are 1-based, both ends included"
-            )
+            right = f"within {contig}:1-{lengths[contig]}; positions are 1-based, both ends included"
+            raise InputError(f"region {text!r}: not {right}")
         return cls(contig, start, end)
 
 
@@ -144,9 +138,5 @@ def names_text(names: Iterable[str], most: int = 5) -> str:
 
 def _normalized(name: str) -> str:
     # Where the contigs of several species are in one genome, a prefix keeps them apart.
-    return ".".join(map(_bare, name.split(".", 1)))
-
-
-def _bare(name: str) -> str:
-    bare = name[3:] if name[:3].lower() == "chr" and len(name) > 3 else name
-    return "MT" if bare.upper() == "M" else bare.upper() if len(bare) <= 2 else bare
+    bare = [re.sub("^chr(?=.)", "", part, flags=re.IGNORECASE) for part in name.split(".", 1)]
+    return ".".join("MT" if part.upper() == "M" else part.upper() if len(part) <= 2 else part for part in bare)

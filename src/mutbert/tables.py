@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pysam
 
-from mutbert.errors import InputError, MissingExtraError, one_line
+from mutbert.errors import InputError, one_line, require
 from mutbert.files import check_input, sha256_of
 from mutbert.regions import names_text
 
@@ -68,10 +68,9 @@ def _download(place: str) -> tuple[Path, str]:
     parts = _HUB_FILE.fullmatch(place)
     if parts is None:
         raise InputError(f"{place}: is no file of a data set; write hf://datasets/OWNER/NAME[@REVISION]/FILE")
-    try:
-        from huggingface_hub import errors, hf_hub_download
-    except ImportError:
-        raise MissingExtraError("huggingface_hub", "all") from None
+    require("huggingface_hub")
+    from huggingface_hub import errors, hf_hub_download
+
     revision = parts["revision"] and unquote(parts["revision"])
     try:
         path = Path(hf_hub_download(parts["repository"], parts["file"], repo_type="dataset", revision=revision))
@@ -185,11 +184,10 @@ def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
 
 
 def _read_parquet(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "all") from None
+    require("pyarrow")
+    import pyarrow as pa
+    import pyarrow.parquet
+
     try:
         with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read(columns=wanted(file.schema_arrow.names))

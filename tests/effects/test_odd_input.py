@@ -28,19 +28,16 @@ def at(contigs):
 def outcome(score, tmp_path, capfd, records_of):
     """Score a file, check that its records came through, and give the kind of score or the reason of each alternate."""
 
-    def outcome(vcf, **settings):
-        report = score(vcf, tmp_path / "scored.vcf.gz", force=True, **settings)
-        captured = capfd.readouterr()
-        assert (captured.out, captured.err) == ("", "")
+    def outcome(vcf):
+        report = score(vcf, tmp_path / "scored.vcf.gz", force=True)
+        assert capfd.readouterr() == ("", "")
         # The other side reads it, and finds what was there before.
-        fields = [f"MUTBERT_{name}" for name in (*report.fields, "WHY")]
         pysam.set_verbosity(0)
         try:
             before = records_of(vcf)
-            assert records_of(report.output, without=fields) == before
+            assert records_of(report.output, without=[f"MUTBERT_{name}" for name in (*report.fields, "WHY")]) == before
         finally:
             pysam.set_verbosity(3)
-        assert report.records == len(before)
         found = []
         for line in gzip.decompress(report.output.read_bytes()).decode("utf-8", "replace").splitlines():
             if not line.startswith("#"):
@@ -50,7 +47,7 @@ def outcome(score, tmp_path, capfd, records_of):
                 for llr, pllr, why in zip(*(words.get(name, none).split(",") for name in NAMES), strict=True):
                     assert (llr, pllr, why).count(".") == 2
                     found.append("LLR" if llr != "." else "PLLR" if pllr != "." else why)
-        assert len(found) == report.alleles == sum(report.scored.values()) + sum(report.missing.values())
+        assert (report.records, report.alleles) == (len(before), len(found))
         return found
 
     return outcome
@@ -61,19 +58,17 @@ def alleles(at):
     a = at(50)
     b = "ACGT"["ACGT".index(a) - 1]
     return [
-        (50, a, b, ["LLR"]),
         (50, at(50, 2), f"{b}{at(51)},{a},{at(50, 2)}T", ["LLR", "PLLR", "PLLR"]),
         (50, a, ".", ["no_alternate"]),
         (50, a, f"{b},.", ["LLR", "no_alternate"]),
         (50, a, "*", ["overlapping_deletion"]),
-        (50, a, "<DEL>", ["symbolic"]),
         (50, a, f"{b},<NON_REF>", ["LLR", "symbolic"]),
         (50, a, f"{a}]chr2:20]", ["symbolic"]),
         (50, a, f".{a}", ["symbolic"]),
         (50, a, a, ["not_a_change"]),
         (50, b, a, ["reference_mismatch"]),
         (50, a, "R", ["ambiguous_alternate"]),
-        (50, "N", b, ["ambiguous_reference"]),
+        (50, "N", f"{b},<DEL>", ["ambiguous_reference", "symbolic"]),
         (405, "A", "C", ["unknown_reference"]),
         (501, "A", "C", ["LLR"]),
         (501, "C", "T", ["reference_mismatch"]),
@@ -84,16 +79,17 @@ def alleles(at):
         (601, "A", "C", ["outside_contig"]),
         (2_000_000_000, "A", "C", ["outside_contig"]),
         (50, a, a + "A" * 60, ["too_long"]),
-        (50, at(50, 2), b + ("A" if at(51) != "A" else "C"), ["PLLR"]),
         (50, at(50, 3), b + ("A" if at(52) != "A" else "C"), ["PLLR"]),
-    ]  # fmt: skip
+    ]
 
 
 def test_all_of_them_in_one_file(outcome, write, tmp_path, at):
     cases = sorted(alleles(at), key=lambda case: case[0])
     lines = [f"chr1\t{position}\t.\t{ref}\t{alt}\t.\t.\t." for position, ref, alt, _ in cases]
-    found = outcome(write(tmp_path / "in.vcf.gz", lines))
-    assert found == [one for *_, expected in cases for one in expected]
+    lines.append("chrUn\t5\t.\tN\tC,<DEL>\t.\t.\t.")
+    header = START + "##contig=<ID=chr1>\n##contig=<ID=chrUn>\n"
+    found = outcome(write(tmp_path / "in.vcf.gz", lines, header=header))
+    assert found == [one for *_, expected in cases for one in expected] + ["contig_not_in_genome", "symbolic"]
 
 
 def test_odd_lines(outcome, write, tmp_path, at):
@@ -117,13 +113,6 @@ def test_odd_lines(outcome, write, tmp_path, at):
         assert outcome(packed) == ["LLR"] * len(lines), number
 
 
-def test_a_contig_that_the_genome_does_not_have(outcome, write, tmp_path):
-    header = START + "##contig=<ID=chrUn>\n##contig=<ID=chr1>\n"
-    lines = [f"{name}\t5\t.\tN\tC,<DEL>\t.\t.\t." for name in ("chrUn", "chr1")]
-    found = outcome(write(tmp_path / "in.vcf", lines, header=header))
-    assert found == ["contig_not_in_genome", "symbolic", "ambiguous_reference", "symbolic"]
-
-
 HEAD = (START + CHROM + "\n").encode()
 LINE = b"chr1\t50\t.\tA\tC\t.\t.\t.\n"
 
@@ -133,12 +122,8 @@ LINE = b"chr1\t50\t.\tA\tC\t.\t.\t.\n"
     [
         (b"", "is empty"),
         (b">chr1\nACGT\n", "cannot be read as VCF"),
-        (START.encode() + LINE, "No sample line"),
         (HEAD + b"chr1 50 . A C . . .\n", "VCF parse error"),
-        (HEAD + b"chr1\t50\t.\tA\n", "VCF parse error"),
         (HEAD + LINE + LINE.replace(b"50", b"fifty"), "position 'fifty'"),
-        (HEAD + LINE.replace(b"50", b"9" * 30), "too large"),
-        ((START + CHROM + "\tFORMAT\tann\tann\n").encode(), "Duplicated sample name"),
         (HEAD + LINE + LINE[:-4], "middle of a line"),
         (gzip.compress(HEAD + LINE * 500)[:-30], "truncated"),
         (HEAD + LINE.replace(b"chr1", b"NC_1"), r"contigs \(NC_1\) are none of"),

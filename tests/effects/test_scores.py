@@ -13,11 +13,6 @@ from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
 
 CONTEXT = 30
 TURN = str.maketrans("ACGTRYMK_", "TGCAYRKM_")
-PANEL = """##fileformat=VCFv4.2
-##contig=<ID=one>
-##INFO=<ID=AF,Number=A,Type=Float,Description="frequency">
-#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO
-"""
 
 
 @pytest.fixture(scope="module")
@@ -31,22 +26,17 @@ def sequences():
 @pytest.fixture(scope="module")
 def variant_places(sequences):
     """0-based positions on contig one at which the population varies, with REF, ALT and frequency."""
-    bases = sequences["one"]
-    return [
-        (at, bases[at], "ACGT"[("ACGT".index(bases[at]) + 1 + at) % 4], share)
-        for at, share in ((30, 0.25), (33, 0.5), (60, 0.125), (75, 0.75), (250, 0.375), (251, 0.5), (398, 0.25))
-        if bases[at] != "ACGT"[("ACGT".index(bases[at]) + 1 + at) % 4]
-    ]
+    places = ((30, 0.25), (33, 0.5), (60, 0.125), (75, 0.75), (250, 0.375), (251, 0.5), (398, 0.25))
+    refs = [sequences["one"][at] for at, _ in places]
+    return [(at, ref, "ACGT"["ACGT".index(ref) - 1], share) for (at, share), ref in zip(places, refs, strict=True)]
 
 
 @pytest.fixture(scope="module")
-def genome(tmp_path_factory, sequences, variant_places):
-    folder = tmp_path_factory.mktemp("genome")
-    (folder / "ref.fa").write_text("".join(f">{name}\n{bases}\n" for name, bases in sequences.items()))
-    lines = [f"one\t{at + 1}\t.\t{ref}\t{alt}\t.\tPASS\tAF={share}\n" for at, ref, alt, share in variant_places]
-    (folder / "panel.vcf").write_text(PANEL + "".join(lines))
-    build_genome(folder / "ref.fa", folder / "a.genome", vcf=folder / "panel.vcf")
-    return ProbabilisticGenome.open(folder / "a.genome")
+def genome(tmp_path_factory, write_genome, sequences, variant_places):
+    rows = {
+        at: [{alt: share, ref: 1 - share}.get(base, 0) for base in "ACGT"] for at, ref, alt, share in variant_places
+    }
+    return ProbabilisticGenome.open(write_genome(tmp_path_factory.mktemp("a") / "a.genome", sequences, {"one": rows}))
 
 
 @pytest.fixture(scope="module")
@@ -132,29 +122,6 @@ def test_the_ratio_of_200_snvs_is_that_of_one_forward_each(model, genome, sequen
         assert np.isnan(found["PLLR"]).all()
 
 
-@pytest.mark.parametrize("strands", ["forward", "both"])
-@pytest.mark.parametrize("distance_bases", [None, 7])
-def test_distances_are_those_of_two_forwards(model, genome, sequences, strands, distance_bases):
-    records = random_snvs(sequences, 12, seed=2)
-    one = scorer(model, genome, strands=strands, scores=("distance",), distance_bases=distance_bases)
-    _, scores = scored(one, records)
-    for row, (name, at, ref, alt) in enumerate(records):
-        start, text = window_of(sequences[name], at)
-        place = at - start
-        states = [on_both(model, edit(text, place, base), strands)[0].astype(np.float64) for base in (ref, alt)]
-        bases = slice(None)
-        if distance_bases is not None:
-            first = min(max(at - start - 3, 0), len(text) - 7)
-            bases = slice(first, first + 7)
-        for suffix, before, after in (
-            ("", states[0][place], states[1][place]),
-            ("_WINDOW", states[0][bases].mean(axis=0), states[1][bases].mean(axis=0)),
-        ):
-            assert scores["L2" + suffix][row] == pytest.approx(np.linalg.norm(before - after), abs=1e-5)
-            cosine = before @ after / np.linalg.norm(before) / np.linalg.norm(after)
-            assert scores["COS" + suffix][row] == pytest.approx(1 - cosine, abs=1e-5)
-
-
 # Contig, 0-based begin, bases that go, and what comes: None for the complement of each.
 OTHERS = [
     ("one", 50, 3, None),
@@ -215,18 +182,16 @@ def test_indels_and_mnvs_are_summed_base_by_base(model, genome, sequences, stran
 
 def test_ref_decides_where_the_genome_has_an_iupac_code(model, tmp_path, sequences):
     """R at a base that changes: as if the genome had what REF says."""
-    bases = sequences["two"][:50] + "R" + sequences["two"][51:]
-    scores = {}
-    for name, letter in (("iupac", "R"), ("plain_A", "A"), ("plain_G", "G")):
-        (tmp_path / "ref.fa").write_text(f">two\n{bases.replace('R', letter)}\n")
-        build_genome(tmp_path / "ref.fa", tmp_path / f"{name}.genome", force=True)
-        for ref in "AG" if letter == "R" else letter:
-            one = scorer(model, ProbabilisticGenome.open(tmp_path / f"{name}.genome"))
-            record = ("two", 49, bases[49] + ref + bases[51], bases[49] + "T" + bases[51].translate(TURN))
-            scores[name, ref] = scored(one, [record])[1]["PLLR"][0]
-    assert scores["iupac", "A"] == pytest.approx(scores["plain_A", "A"], abs=1e-5)
-    assert scores["iupac", "G"] == pytest.approx(scores["plain_G", "G"], abs=1e-5)
-    assert abs(scores["iupac", "A"] - scores["iupac", "G"]) > 1e-4
+    bases, scores = sequences["two"], {}
+    for ref in "AG":
+        record = ("two", 49, bases[49] + ref + bases[51], bases[49] + "T" + bases[51].translate(TURN))
+        for letter in ("R", ref):
+            (tmp_path / "ref.fa").write_text(f">two\n{bases[:50]}{letter}{bases[51:]}\n")
+            build_genome(tmp_path / "ref.fa", tmp_path / "a.genome", force=True)
+            one = scorer(model, ProbabilisticGenome.open(tmp_path / "a.genome"))
+            scores[ref, letter] = scored(one, [record])[1]["PLLR"][0]
+        assert scores[ref, "R"] == pytest.approx(scores[ref, ref], abs=1e-5)
+    assert abs(scores["A", "R"] - scores["G", "R"]) > 1e-4
 
 
 def test_a_population_is_in_the_flanks_and_not_at_the_masked_position(model, genome, sequences, variant_places):
@@ -249,33 +214,6 @@ def test_a_population_is_in_the_flanks_and_not_at_the_masked_position(model, gen
             expected = logits[at - start]["ACGT".index(alt)] - logits[at - start]["ACGT".index(ref)]
             assert scores[field][row] == pytest.approx(expected, abs=2e-4), (field, at)
     assert np.abs(scores["LLR"] - plain["LLR"]).max() > 1e-3
-
-
-def test_shared_windows_mask_their_variants_together(model, genome, sequences):
-    """Each cell of the grid by hand: half a context wide, in the middle of its window."""
-    records = sorted({at for name, at, *_ in random_snvs(sequences, 400, seed=6) if name == "one" and at < 115})[:40]
-    bases = sequences["one"]
-    rows = [("one", at, bases[at], "ACGT"[("ACGT".index(bases[at]) + 1) % 4]) for at in records]
-    one = scorer(model, genome, windows="shared", strands="forward", scores=("llr", "unmasked"))
-    _, scores = scored(one, rows)
-    cells = {}
-    for row, at in enumerate(records):
-        cells.setdefault(max(at // 15 * 15 - 7, 0), []).append((row, at))
-    for start, members in cells.items():
-        text = bases[start : start + CONTEXT]
-        _, plain = forward(model, text)
-        # At most 15 % of the context at once, which is 4, neighbours apart.
-        groups = -(-len(members) // 4)
-        for group in range(groups):
-            masked = text
-            for _, at in members[group::groups]:
-                masked = edit(masked, at - start, "_")
-            _, logits = forward(model, masked)
-            for row, at in members[group::groups]:
-                new, old = "ACGT".index(rows[row][3]), "ACGT".index(rows[row][2])
-                assert scores["LLR"][row] == pytest.approx(logits[at - start][new] - logits[at - start][old], abs=1e-5)
-                expected = plain[at - start][new] - plain[at - start][old]
-                assert scores["ULLR"][row] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_model_is_left_as_it_was(model, genome, sequences):

@@ -106,46 +106,6 @@ def test_ratios_are_those_of_one_masked_token_at_a_time(peer_folders, opened, co
                 assert found["ENT"][row] == pytest.approx(-(share * np.log(share)).sum(), abs=2e-4)
 
 
-@pytest.mark.parametrize("name", PEERS)
-def test_distances_are_those_of_one_window_at_a_time(peer_folders, opened, contigs, snvs, name):
-    # In windows without N, since byte pairs do not say how many of them are in one unknown token.
-    snvs = [snv for snv in snvs if "N" not in window_of(contigs, *snv[:3])[0]]
-    found = scored(scorer_of(peer_folders[name], opened, scores=("distance",), strands="forward"), snvs)
-    encoder = open_encoder(peer_folders[name])
-    body = encoder.body(0)
-    for row, (contig, position, *alleles) in enumerate(snvs):
-        at, over = [], []
-        for allele in alleles:
-            text, place = window_of(contigs, contig, position, allele)
-            ids, words = words_of(encoder.tokenizer, text, special=encoder.special_tokens)
-            with torch.inference_mode():
-                states = encoder.hidden_states(body, {"input_ids": torch.tensor([ids])})[0].double().numpy()
-            bases = [number for number, (word, _) in enumerate(words) if set(word) <= set("ACGTN")]
-            at.append(states[next(n for n in bases if words[n][1] <= place < words[n][1] + len(words[n][0]))])
-            over.append(states[bases].mean(axis=0))
-        for field, (one, other) in (("L2", at), ("L2_WINDOW", over)):
-            assert found[field][row] == pytest.approx(np.linalg.norm(one - other), rel=1e-3, abs=1e-5)
-            cosine = 1 - one @ other / np.linalg.norm(one) / np.linalg.norm(other)
-            assert found[field.replace("L2", "COS")][row] == pytest.approx(cosine, rel=1e-2, abs=1e-6)
-
-
-@pytest.mark.parametrize("name", PEERS)
-def test_insertions_and_deletions_have_distances_and_no_ratio(peer_folders, opened, contigs, name):
-    base = contigs["chr2"][150]
-    variants = [
-        ("chr2", 150, base, base + "ACG"),
-        ("chr2", 150, contigs["chr2"][150:153], base),
-        ("chr2", 150, base, next(other for other in "ACGT" if other != base)),
-    ]
-    scores = ("distance",) if name == "dnabert2" else ("llr", "distance")
-    found = scored(scorer_of(peer_folders[name], opened, scores=scores), variants)
-    assert np.isfinite(found["L2"]).all()
-    assert (found["L2"] > 0).all()
-    assert (found["L2_WINDOW"] > 0).all()
-    if "LLR" in found:
-        assert np.isnan(found["LLR"]).tolist() == [True, True, False]
-
-
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [

@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, EsmForMaskedLM
 
-from mutbert.encoders.adapter import open_encoder
-from mutbert.encoders.cnn import CnnClassifier
+from mutbert.encoders.adapter import CnnClassifier, open_encoder
 from mutbert.encoders.probe import mean_over_tokens
 from mutbert.errors import InputError
 from mutbert.model import MutBertForMaskedLM, MutBertForTokenClassification
@@ -202,7 +201,7 @@ def test_code_of_a_checkpoint_runs_only_where_it_is_trusted(copied, tmp_path, mo
 
 def test_the_plain_network():
     encoder = open_encoder("cnn")
-    assert (encoder.name, encoder.family, encoder.pretrained, encoder.lora_targets) == ("cnn", "cnn", False, ())
+    assert (encoder.name, encoder.family, encoder.lora_targets) == ("cnn", "cnn", ())
     assert isinstance(encoder.classifier(2, 10_000), CnnClassifier)
     for wrong in (encoder.body, encoder.trained_classifier):
         with pytest.raises(InputError, match=ONE_LINE):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mutbert import alphabet
-from mutbert.encoders.cnn import CnnClassifier
+from mutbert.encoders.adapter import CnnClassifier
 from mutbert.encoders.inputs import BaseInputs
 
 
@@ -20,16 +20,10 @@ def run(model, batch):
         return model(**batch).logits
 
 
-def test_shapes(model, examples_of, sequences):
-    inputs = BaseInputs(examples_of(sequences))
-    batch = inputs.batch(np.arange(len(sequences)))
-    shape = (len(sequences), 62, 3) if model.each_token else (len(sequences), 3)
-    assert run(model, batch).shape == shape
-
-
 def test_padding_and_the_others_of_a_batch_have_no_part(model, examples_of, sequences):
     inputs = BaseInputs(examples_of(sequences))
     together = run(model, inputs.batch(np.arange(len(sequences))))
+    assert together.shape == ((len(sequences), 62, 3) if model.each_token else (len(sequences), 3))
     for row in range(len(sequences)):
         alone = run(model, inputs.batch(np.array([row])))[0]
         found = together[row, : len(alone)] if model.each_token else together[row]
@@ -41,13 +35,3 @@ def test_an_id_is_the_distribution_that_is_sure_of_it(model, examples_of, sequen
     ids = batch.pop("input_ids")
     probs = torch.nn.functional.one_hot(ids, alphabet.VOCABULARY_SIZE).float()
     assert torch.equal(run(model, {**batch, "input_ids": ids}), run(model, {**batch, "input_probs": probs}))
-
-
-def test_the_weights_hear_of_every_base(model):
-    probs = torch.zeros(1, 20, 9)
-    probs[..., alphabet.BASE_IDS] = 0.25
-    probs.requires_grad_()
-    model(input_probs=probs).logits.sum().backward()
-    gradient = probs.grad[0]
-    assert (gradient[:, alphabet.BASE_IDS].abs().sum(dim=1) > 0).all()
-    assert not gradient[:, : alphabet.BASE_IDS.start].any()

@@ -16,7 +16,7 @@ def mutbert():
 
     def run(*words, status=0, **settings):
         done = subprocess.run(
-            [sys.executable, "-W", "error", "-m", "mutbert.cli", *map(str, words)],
+            [sys.executable, "-W", "error", "-m", "mutbert", *map(str, words)],
             capture_output=True, text=True, check=False, **settings,
         )  # fmt: skip
         assert done.returncode == status, f"{words}\n{done.stdout}\n{done.stderr}"

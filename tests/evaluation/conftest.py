@@ -1,7 +1,5 @@
 """Small suites with a word to find, and the models of all tests here on one thread."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -28,12 +26,11 @@ protocols:
     finetune: *settings
     seeds: 2
 """
-SIZES = {"train": 48, "dev": 16, "test": 16}
 
 
 @pytest.fixture(scope="session")
 def random_sequences():
-    """Make random sequences."""
+    """Return random sequences."""
 
     def make(count, length=36, seed=0):
         return ["".join(row) for row in np.random.default_rng(seed).choice(list("ACGT"), (count, length))]
@@ -43,7 +40,7 @@ def random_sequences():
 
 @pytest.fixture(scope="session")
 def write_rows():
-    """Write a table; give its path."""
+    """Write a table; return its path."""
 
     def write(path, rows, header=("sequence", "label")):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,17 +52,13 @@ def write_rows():
 
 @pytest.fixture(scope="session")
 def write_tasks(random_sequences, write_rows):
-    """Write the suite and the files of its two tasks into a folder; give the path of the suite."""
+    """Write the suite and the files of its two tasks into a folder; return the path of the suite."""
 
-    def write(folder, sizes=SIZES):
+    def write(folder):
         for number, task in enumerate(("first", "second")):
-            for part, (split, size) in enumerate(sizes.items()):
-                labels = np.arange(size) % 2
-                sequences = random_sequences(size, seed=10 * number + part)
-                rows = [
-                    (("GATTACA" if label else "CCCCCCC") + s[7:], label)
-                    for s, label in zip(sequences, labels, strict=True)
-                ]
+            for part, (split, size) in enumerate({"train": 48, "dev": 16, "test": 16}.items()):
+                words = enumerate(random_sequences(size, seed=10 * number + part))
+                rows = [(("CCCCCCC", "GATTACA")[row % 2] + bases[7:], row % 2) for row, bases in words]
                 write_rows(folder / "data" / task / f"{split}.csv", rows)
         (folder / "own.yaml").write_text(SUITE)
         return folder / "own.yaml"
@@ -80,15 +73,9 @@ def suite(tmp_path, write_tasks):
 
 @pytest.fixture(scope="session")
 def request_of():
-    """Make a request of the suite that lies beside its data."""
+    """Return a request of the suite that lies next to its data."""
 
     def make(path, **changes):
-        return GridRequest(**{"suites": (str(path),), "data": {"own": str(path.parent / "data")}, **changes})
+        return GridRequest(**{"suites": (str(path),), "data": (str(path.parent / "data"),), **changes})
 
     return make
-
-
-@pytest.fixture(scope="session")
-def quiet_environment():
-    """What a process of its own is to be started with."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -86,27 +86,6 @@ def test_tables_come_back(tmp_path, suffix, separator, data, sequences, ends, zi
 
 
 @modest
-@given(data=st.data(), sequences=SEQUENCES, width=st.integers(1, 40), zipped=st.booleans())
-def test_fasta_comes_back(tmp_path, data, sequences, width, zipped):
-    count = len(sequences)
-    names = data.draw(st.lists(st.text("ab|: .é", max_size=8).map(lambda t: " ".join(t.split())), min_size=count,
-                               max_size=count))  # fmt: skip
-    labels = data.draw(st.lists(st.integers(0, 3), min_size=count, max_size=count))
-    lines = []
-    for name, label, text in zip(names, labels, sequences, strict=True):
-        lines += [f">{name}|{label}", *(text[start : start + width] for start in range(0, len(text), width)), ""]
-    path = write(tmp_path / f"some.fasta{'.gz' * zipped}", "\n".join(lines))
-    examples = read_examples(path, classes=["0", "1", "2", "3"])[0]
-    assert [examples.sequence(row) for row in range(count)] == [written(text) for text in sequences]
-    assert examples.labels.tolist() == labels
-    assert examples.names == tuple(names)
-    without = read_examples(path, Columns(label=None))[0]
-    assert without.names == tuple(f"{name}|{label}" for name, label in zip(names, labels, strict=True))
-    assert (without.labels, without.problem, without.classes) == (None, "", ())
-    assert (without.base_codes == examples.base_codes).all()
-
-
-@modest
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
 def test_parquet_comes_back_bit_by_bit(tmp_path, kind, labels):

@@ -201,17 +201,6 @@ def test_leaks_are_dropped_from_the_training_data_alone_on_either_strand():
     assert [written(kept.parts[name]) for name in SPLITS] == [TRAIN, VALIDATION, TEST]
 
 
-def test_a_grouped_share_parts_no_equal_sequences_and_keeps_the_classes():
-    distinct = draw_sequences(60, 30)
-    # Each three times, once of them reverse; the label goes with the sequence.
-    sequences = [turn(sequence) for sequence in distinct for turn in (str, str, reverse)]
-    labels = np.repeat(np.arange(60) % 3 == 0, 3).astype(np.int64)
-    data = part(examples(sequences, labels), how="grouped", share=0.2)
-    assert not np.isin(sequence_keys(data.validation), sequence_keys(data.train)).any()
-    assert (len(data.train), len(data.validation), data.validation.known_labels.sum()) == (144, 36, 12)
-    assert tuple(data.counts[1])[:4] == ("validation", 36, 12, 0)
-
-
 def test_what_cannot_be_parted_is_refused():
     for parts, options, message in (
         ([examples(TRAIN)], {"how": "file"}, "there is no file of validation data"),

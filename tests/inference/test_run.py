@@ -7,31 +7,11 @@ import torch
 from mutbert import alphabet
 from mutbert.encoders.inputs import BaseInputs, PaddedWindows
 from mutbert.errors import InputError
-from mutbert.inference.run import (
-    base_log_probabilities,
-    base_outputs,
-    entropy,
-    resolve_context,
-    sequence_outputs,
-)
-from mutbert.model import (
-    MutBertConfig,
-    MutBertForSequenceClassification,
-    MutBertForTokenClassification,
-)
+from mutbert.inference.run import base_outputs, resolve_context, sequence_outputs
+from mutbert.model import MutBertConfig, MutBertForSequenceClassification, MutBertForTokenClassification
 
 DYNAMIC = {"type": "dynamic", "factor": 2}
 CLOSE = {"atol": 2e-5, "rtol": 1e-5}
-TABLE = np.concatenate([alphabet.TOKEN_PROBABILITIES, np.eye(9, dtype=np.float32)[[alphabet.MASK_ID]]])
-
-
-def test_entropy_and_log_probabilities_in_closed_form():
-    logits = np.array([[0, 0, 0, 0], [1000, 0, 0, 0], [np.log(2), 0, -1000, -1000]], dtype=np.float32)
-    assert entropy(logits)[:2] == pytest.approx([np.log(4), 0])
-    assert base_log_probabilities(logits)[2, :2] == pytest.approx(np.log([2 / 3, 1 / 3]))
-
-
-# Any model of sequences
 
 
 def inputs_of(sequences, **settings):

@@ -3,7 +3,6 @@
 import gzip
 
 import polars as pl
-import pysam
 import pytest
 
 from mutbert import Region, alphabet
@@ -35,17 +34,12 @@ def upper(sequences):
     return [row.upper().replace("U", "T") for row in sequences]
 
 
-@pytest.mark.parametrize("packed", ["plain", "gzip", "bgzip"])
-@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+@pytest.mark.parametrize(("ends", "packed"), [("\n", False), ("\r\n", True)])
 @pytest.mark.parametrize("name", ["x.fa", "x.fastq", "x.csv", "x.txt"])
 def test_every_format_is_read_alike(tmp_path, sequences, name, ends, packed):
     data = texts(sequences)[name].replace("\n", ends).removesuffix(ends).encode()
-    path = tmp_path / (name if packed == "plain" else f"{name}.gz")
-    if packed == "bgzip":
-        with pysam.BGZFile(str(path), "wb") as file:
-            file.write(data)
-    else:
-        path.write_bytes(data if packed == "plain" else gzip.compress(data))
+    path = tmp_path / (f"{name}.gz" if packed else name)
+    path.write_bytes(gzip.compress(data) if packed else data)
     assert read(path) == list(zip(NAMES, upper(sequences), strict=True))
 
 
@@ -61,7 +55,6 @@ def test_tables_choose_columns_and_number_rows(tmp_path, sequences):
 
 
 BAD = [
-    ("x.fa", "", "is empty"),
     ("x.fa", "ACGT\n", "holds no FASTA records"),
     ("x.fa", ">a\nAC\n>b\nGT\nAXT\n>c\nA\n", "record 2: 'X' at position 3"),
     ("x.fa", ">a\n>b\nA\n", "record 1: the sequence is empty"),
@@ -70,9 +63,7 @@ BAD = [
     ("x.fq", "@a\nAC\n+\nII\n@b\n", "record 2: the sequence is empty"),
     ("x.fa.gz", gzip.compress(b">a\nACGT\n" * 99, mtime=0)[:-9], "problem parsing"),
     ("x.csv", "name,sequence\na,AC\nb,\n", "line 3: sequence is missing"),
-    ("x.csv", "name,dna\na,ACGT\n", "no column 'sequence'; there are name, dna"),
     ("x.doc", ">a\nA\n", r"names no format; it should be one of \.fa, .*\.fastq, .*\.parquet, \.bed"),
-    ("x.parquet", "PAR1", "is not Parquet or damaged"),
     ("x.bed", "chr1\t0\t5\n", "embedded from a genome; give it with --genome"),
 ]
 
@@ -93,7 +84,6 @@ def test_what_does_not_go_together(tmp_path):
     (tmp_path / "x.csv").write_text("dna\nA\n")
     for words, message in (
         ({}, "nothing or too much"),
-        ({"input": path, "fasta": path}, "nothing or too much"),
         ({"input": path, "genome": path}, "has sequences of its own"),
         ({"bed": path}, "--genome"),
         ({"fasta": path, "name_column": "name"}, "has no columns to choose"),

@@ -22,7 +22,7 @@ from mutbert.model import (
 
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
 DECODER, BIAS = "cls.predictions.decoder.weight", "cls.predictions.bias"
-DECODER_BIAS = "cls.predictions.decoder.bias"
+DECODER_BIAS, POSITIONS = "cls.predictions.decoder.bias", "bert.embeddings.position_embeddings.weight"
 FIRST_TOKEN = {"pooler_type": "first_token_transform"}
 CLASSIFIERS = (MutBertForSequenceClassification, MutBertForTokenClassification)
 
@@ -63,9 +63,8 @@ def test_published_layout_is_read_and_saved_as_ours(published, probs, tmp_path, 
     loaded.save_pretrained(tmp_path / "ours")
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["model_type"] == "mutbert"
     assert load_file(tmp_path / "ours" / "model.safetensors").keys() == load_file(folder / "model.safetensors").keys()
-    body = read_checkpoint(folder, MutBertModel, dtype=torch.bfloat16, attn_implementation="eager")
+    body = read_checkpoint(folder, MutBertModel, dtype=torch.bfloat16)
     assert {weight.dtype for weight in body.parameters()} == {torch.bfloat16}
-    assert len(body(input_probs=probs(2, 10), output_attentions=True).attentions) == 2
 
 
 @pytest.mark.parametrize("model_class", [MutBertModel, MutBertForMaskedLM, *CLASSIFIERS])
@@ -74,11 +73,11 @@ def test_every_kind_of_model_is_converted(published, probs, tmp_path, model_clas
     names = ["RoPEBertForTokenClassification"] if model_class is MutBertForTokenClassification else None
     folder, model = published(model_class, None, {"architectures": names}, pooler_type=pooler_type, num_labels=3)
     done = convert_checkpoint(folder, tmp_path / "ours")
-    assert (done.model_class, done.repeated) == (model_class.__name__, ())
-    assert done.parameters == sum(parameter.numel() for parameter in model.parameters())
     before, after = (load_file(where / "model.safetensors") for where in (folder, tmp_path / "ours"))
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    found = done.model_class, done.repeated, done.parameters, done.weights
+    assert found == (model_class.__name__, (), parameters, len(after))
     assert before.keys() == after.keys()
-    assert done.weights == len(after)
     assert all(torch.equal(before[name], after[name]) for name in before)
     values = json.loads((tmp_path / "ours" / "config.json").read_text())
     assert (values["model_type"], values["architectures"]) == ("mutbert", [model_class.__name__])
@@ -115,17 +114,13 @@ def test_a_masked_model_keeps_its_pooler(published, tmp_path):
 @pytest.mark.parametrize("in_config", [True, False])
 def test_a_decoder_of_its_own_is_kept(published, probs, tmp_path, in_config):
     """Whether or not the configuration has it so."""
-    folder, model = published(
-        MutBertForMaskedLM, None, {"tie_word_embeddings": not in_config}, tie_word_embeddings=False
-    )
-    for source, destination in ((folder, "ours"), (tmp_path / "ours", "again")):
+    values = {"tie_word_embeddings": not in_config}
+    folder, model = published(MutBertForMaskedLM, None, values, tie_word_embeddings=False)
+    assert convert_checkpoint(folder, tmp_path / "converted").repeated == ()
+    for source in (folder, tmp_path / "converted"):
         loaded = read_checkpoint(source, MutBertForMaskedLM)
         assert not loaded.config.tie_word_embeddings
         assert torch.equal(loaded(input_probs=probs(2, 10)).logits, model(input_probs=probs(2, 10)).logits)
-        loaded.config.tie_word_embeddings = not in_config
-        loaded.save_pretrained(tmp_path / destination)
-    assert convert_checkpoint(folder, tmp_path / "converted").repeated == ()
-    assert DECODER in load_file(tmp_path / "converted" / "model.safetensors")
 
 
 def test_precision_and_tokenizer_are_kept(build, tmp_path):
@@ -136,13 +131,6 @@ def test_precision_and_tokenizer_are_kept(build, tmp_path):
     assert MutBertConfig.from_pretrained(tmp_path / "ours").dtype == torch.bfloat16
     tokenizer = MutBertTokenizer.from_pretrained(tmp_path / "ours")
     assert (tokenizer.do_upper_case, tokenizer.model_max_length) == (False, 100)
-
-
-def test_the_full_size_has_the_published_number_of_parameters():
-    with torch.device("meta"):
-        model = MutBertForMaskedLM(MutBertConfig())
-    model.tie_weights()
-    assert sum(parameter.numel() for parameter in model.parameters()) == 85_656_585
 
 
 @pytest.mark.parametrize("form", ["safetensors", "bin", "bin in parts", "safetensors in parts"])
@@ -199,6 +187,8 @@ def test_a_bin_file_of_other_things_is_refused_and_not_run(published, tmp_path, 
         (lambda w: w.pop("bert.encoder.layer.1.output.dense.bias"), "has no bert.encoder.layer.1.output.dense.b", 0),
         (lambda w: w.pop(BIAS), "has no cls.predictions.bias", 0),
         (lambda w: w.update(extra=torch.zeros(2)), "has extra, which MutBertForMaskedLM does not", 0),
+        (lambda w: w.update({POSITIONS: torch.zeros(2)}), f"has {POSITIONS}, which", 0),
+        (lambda w: w.update({"cls.seq_relationship.weight": torch.zeros(2)}), "has cls.seq_relationship.weight", 0),
         (lambda w: w.update({EMBEDDING: torch.zeros(10, 32)}), "has shape (10, 32) where", 0),
         (lambda w: w.update({EMBEDDING: w[EMBEDDING].int()}), "numbers of type torch.int32, and needs floats", 0),
         (lambda w: w.update({EMBEDDING: w[EMBEDDING] / 0}), f"{EMBEDDING} has numbers that are not finite", 0),
@@ -213,15 +203,6 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(published, tmp_path
         assert message in refusal(load)
     assert [path.name for path in tmp_path.iterdir()] == ["published"]
     assert "LOAD REPORT" not in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("model_class", [MutBertForMaskedLM, MutBertModel, MutBertForSequenceClassification])
-@pytest.mark.parametrize(
-    "key", ["bert.embeddings.position_embeddings.weight", "cls.seq_relationship.weight", "classifier.dense.weight"]
-)
-def test_a_left_over_weight_is_refused(published, key, model_class):
-    folder, _ = published(MutBertForMaskedLM, lambda weights: weights.update({key: torch.zeros(2)}))
-    assert f"has {key}, which" in refusal(lambda: read_checkpoint(folder, model_class, fresh_head=True))
 
 
 @pytest.mark.parametrize("model_class", CLASSIFIERS)
@@ -284,9 +265,6 @@ def test_what_is_no_checkpoint_is_refused(published, build, tmp_path):
         assert message in text
     (folder / "model.safetensors").unlink()
     assert "holds no weights" in refusal(ways(folder, tmp_path)[0])
-
-
-@pytest.mark.parametrize("changes", [{"hidden_act": ["gelu"]}, {"dtype": "banana"}, {"id2label": [1]}, {"check": 1}])
-def test_a_config_with_odd_values_is_refused(published, changes):
-    folder, _ = published(MutBertForMaskedLM, None, changes)
-    assert refusal(lambda: read_checkpoint(folder, MutBertForMaskedLM)).startswith(str(folder))
+    for changes in ({"hidden_act": ["gelu"]}, {"dtype": "banana"}, {"id2label": [1]}, {"check": 1}):
+        folder, _ = published(MutBertForMaskedLM, None, changes)
+        assert refusal(ways(folder, tmp_path)[0]).startswith(str(folder))

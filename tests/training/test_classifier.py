@@ -19,7 +19,7 @@ from mutbert.examples.table import NOT_COUNTED as IGNORED
 from mutbert.examples.table import Examples
 from mutbert.scoring.metrics import evaluate
 from mutbert.training import classifier_data as data_of
-from mutbert.training.classifier import classifier_logits, finetune_classifier, scores_and_labels
+from mutbert.training.classifier import classifier_logits, classifier_trainer, scores_and_labels
 from mutbert.training.classifier_data import ClassifierLoss, LabelledInputs, TrainingSamples, sample_order
 from mutbert.training.finetune_settings import FinetuneSettings, Lora
 
@@ -72,7 +72,8 @@ def tune(model_folders, tmp_path):
         folder = tmp_path / str(next(numbers))
         folder.mkdir()
         chosen = FinetuneSettings(**values)
-        return finetune_classifier(encoder, *parts, chosen, folder, metric=metric, seed=seed), parts[1], chosen
+        trainer = classifier_trainer(encoder, *parts, chosen, folder, metric=metric, seed=seed)
+        return trainer.fine_tune(), parts[1], chosen
 
     return tune
 
@@ -100,22 +101,10 @@ def test_every_pass_has_every_sequence(lengths, steps, batch_size, seed):
     passes, rest = divmod(len(order), len(lengths))
     counts = Counter(order.tolist())
     assert sorted(counts[row] - passes for row in range(len(lengths))) == [0] * (len(lengths) - rest) + [1] * rest
-    # What is sorted by length is the same samples, and of one length each pass is whole.
-    plain = sample_order(np.full(len(lengths), 9), steps, batch_size, seed)
-    for first in range(0, len(order), 64 * batch_size):
-        part = slice(first, first + 64 * batch_size)
-        assert sorted(order[part]) == sorted(plain[part])
-    for number in range(passes):
-        assert set(plain[number * len(lengths) : (number + 1) * len(lengths)]) == set(range(len(lengths)))
-
-
-@given(LENGTHS, st.integers(1, 64), st.integers(1, 6))
-def test_a_step_has_similar_lengths(lengths, steps, batch_size):
-    length = np.array(lengths)
-    spans = sorted(
-        (step.min(), step.max()) for step in length[sample_order(length, steps, batch_size, 0)].reshape(-1, batch_size)
-    )
-    assert all(before[1] <= behind[0] for before, behind in itertools.pairwise(spans))
+    # The first 64 steps are sorted by length.
+    sorted_ = np.array(lengths)[order[: 64 * batch_size]].reshape(-1, batch_size)
+    spans = sorted((step.min(), step.max()) for step in sorted_)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 def test_samples_are_the_sequences_with_their_labels_on_either_strand():
@@ -126,7 +115,6 @@ def test_samples_are_the_sequences_with_their_labels_on_either_strand():
     assert len(samples) == 240
     assert 0.35 < samples.reverse_S.mean() < 0.65
     assert not TrainingSamples(data, reverse_complement=False, **settings).reverse_S.any()
-    assert samples.tokens() == sum(examples.lengths[row] + 2 for row in samples.row_S)
     batch = samples.__getitems__(range(8, 16))
     for row, sample in enumerate(range(8, 16)):
         number, turned = samples.row_S[sample], samples.reverse_S[sample]
@@ -137,15 +125,6 @@ def test_samples_are_the_sequences_with_their_labels_on_either_strand():
         width = batch["labels"].shape[1]
         assert batch["labels"][row].tolist() == [IGNORED, *label, *[IGNORED] * (width - 1 - len(label))]
         assert batch["input_ids"][row, 1 : len(code) + 1].tolist() == alphabet.TOKEN_ID_OF_CODE[code].tolist()
-        one = samples[sample]
-        assert torch.equal(one["input_ids"][0], batch["input_ids"][row, : len(code) + 2])
-
-
-def test_labels_of_bases_that_were_cut_are_left_out():
-    examples = make_examples(["ACGTAC"], np.arange(6), "token", tuple("abcdef"))
-    data = LabelledInputs(BaseInputs(examples), examples)
-    found = data.labels(np.array([0, 0]), np.array([False, True]), 6)
-    assert found.tolist() == [[IGNORED, 0, 1, 2, 3, IGNORED], [IGNORED, 5, 4, 3, 2, IGNORED]]
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -169,17 +148,8 @@ def test_losses_are_torchs(weighted):
         torch.testing.assert_close(ClassifierLoss(problem, weights)(values, given_labels), wanted)
         # Half precision of the logits is not that of the loss.
         assert ClassifierLoss(problem, weights)(values.bfloat16(), given_labels).dtype == torch.float32
-    numbers = torch.tensor([1.0, -1, 2, 0, 3, 4])
-    column = logits[:, :1]
-    torch.testing.assert_close(ClassifierLoss("regression")(column, numbers), ((column[:, 0] - numbers) ** 2).mean())
-
-
-def test_a_batch_without_a_base_that_counts_has_no_loss():
-    logits = torch.randn(1, 4, 2, requires_grad=True)
-    loss = ClassifierLoss("token")(logits, torch.full((1, 4), IGNORED))
-    loss.backward()
-    assert loss.item() == 0
-    assert not logits.grad.any()
+    # Of no base that counts, the loss is 0.
+    assert ClassifierLoss("token")(each, torch.full_like(bases, IGNORED)) == 0
 
 
 def test_balanced_weights_are_closed_forms():
@@ -193,15 +163,15 @@ def test_balanced_weights_are_closed_forms():
 
 @pytest.mark.parametrize(
     ("kind", "problem", "metric"),
-    [*((kind, "binary", "mcc") for kind in ("mutbert", "esm", "bert", "cnn")), ("mutbert", "multiclass", "mcc"),
-     ("mutbert", "multilabel", "auroc"), ("mutbert", "regression", "pearson"), ("mutbert", "token", "mcc")],
+    [*((kind, "binary", "mcc") for kind in ("esm", "bert", "cnn")), ("mutbert", "multiclass", "mcc"),
+     ("mutbert", "multilabel", "auroc"), ("mutbert", "regression", "mse"), ("mutbert", "token", "mcc")],
 )  # fmt: skip
 def test_every_kind_of_labels_is_learnt(tune, kind, problem, metric):
     result, validation, settings = tune(kind, problem, metric=metric, reverse_complement=problem == "token")
     losses = [entry["loss"] for entry in result.history if "loss" in entry]
     assert losses[-1] < losses[0] / 2
     found = measured(result, validation, settings)
-    assert found[metric] > 0.9
+    assert found[metric] < 0.3 if metric == "mse" else found[metric] > 0.9
     # The model is that of the best step.
     assert result.steps == 40
     assert sorted(evaluations(result, metric)) == [10, 20, 30, 40]
@@ -225,25 +195,7 @@ def test_the_first_of_the_best_steps_is_returned(tune, metric, method):
     found = evaluations(result, metric)
     assert result.best_step == max(found, key=lambda step: (found[step], -step))
     assert len(set(found.values())) > 2
-    again = measured(result, validation, settings)
-    entry = next(line for line in result.history if line["step"] == result.best_step and "eval_loss" in line)
-    for name, value in again.items():
-        assert entry[f"eval_{name}"] == pytest.approx(value, abs=1e-4), name
-
-
-def test_of_errors_the_lowest_is_the_best(tune):
-    result, validation, settings = tune("cnn", "regression", metric="mse", eval_steps=5)
-    found = evaluations(result, "mse")
-    assert result.best_step == min(found, key=lambda step: (found[step], step))
-    assert measured(result, validation, settings)["mse"] == pytest.approx(found[result.best_step], rel=1e-4)
-
-
-def test_a_seed_is_a_result(tune, model_folders):
-    kind = f"random:{model_folders['mutbert']}"
-    settings = {"max_steps": 6, "eval_steps": 3, "reverse_complement": True}
-    states = [tune(kind, seed=seed, **settings)[0].model.state_dict() for seed in (1, 1, 2)]
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+    assert measured(result, validation, settings)[metric] == pytest.approx(found[result.best_step], abs=1e-4)
 
 
 def unequal(problem):
@@ -257,8 +209,7 @@ def unequal(problem):
     return examples.select(np.flatnonzero((examples.labels == 0) | (np.arange(48) % 4 == 0)))
 
 
-@pytest.mark.parametrize("class_weights", ["none", "balanced"])
-@pytest.mark.parametrize("problem", ["binary", "token"])
+@pytest.mark.parametrize(("problem", "class_weights"), [("binary", "balanced"), ("token", "none")])
 def test_parts_of_a_batch_give_what_the_batch_gives(tune, problem, class_weights):
     histories = [
         tune(
@@ -271,31 +222,14 @@ def test_parts_of_a_batch_give_what_the_batch_gives(tune, problem, class_weights
         assert parts == pytest.approx(whole, rel=2e-3, abs=1e-6)
 
 
-def test_predictions_of_both_strands_decide_where_they_are_asked_for(tune):
-    result, validation, settings = tune(strands="both", reverse_complement=True)
-    again = measured(result, validation, settings)
-    assert again["mcc"] == evaluations(result)[result.best_step]
-    turned = draw("binary", 11)
-    turned = make_examples(
-        [alphabet.decode(alphabet.reverse_complement(alphabet.encode(turned.sequence(row)))) for row in range(48)],
-        turned.labels, "binary", turned.classes,
-    )  # fmt: skip
-    logits = [
-        classifier_logits(result.model, BaseInputs(examples), settings) for examples in (validation.examples, turned)
-    ]
-    np.testing.assert_allclose(logits[0], logits[1], atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["mutbert", "esm"])
-def test_adapters_are_all_that_is_trained(tune, model_folders, kind):
+def test_adapters_are_all_that_is_trained(tune, model_folders):
+    kind = "esm"
     result, validation, settings = tune(kind, method="lora", lora=Lora(rank=2), learning_rate=3e-2)
     assert measured(result, validation, settings)["mcc"] > 0.8
-    assert evaluations(result)[result.best_step] == measured(result, validation, settings)["mcc"]
     torch.manual_seed(1)
     longest = int(validation.inputs.length_N.max())
     encoder = open_encoder(model_folders[kind])
     before, after = encoder.classifier(2, longest), result.model
-    assert type(after) is type(before)
     names = dict(before.named_parameters())
     changed = {name for name, value in after.named_parameters() if not torch.equal(value, names[name])}
     assert any(name.startswith("classifier") for name in changed)
@@ -307,38 +241,17 @@ def test_adapters_are_all_that_is_trained(tune, model_folders, kind):
         assert torch.linalg.matrix_rank(difference, rtol=1e-3) <= 2
 
 
-@pytest.mark.parametrize("settings", [{"eval_steps": 3}, {"eval_steps": 8, "training": {"logging_steps": 1}}])
-def test_a_loss_that_is_no_number_stops_the_run(tune, settings):
-    with pytest.raises(InputError, match=r"\A[^\n]+not (a )?finite numbers? [^\n]+ lower learning_rate\Z"):
-        tune(learning_rate=1e38, max_steps=8, warmup_steps=0, **settings)
-
-
-def test_validation_data_of_one_class_have_no_area(tune):
-    examples = draw("binary", 3)
-    alone = examples.select(np.flatnonzero(examples.labels == 0))
-    with pytest.raises(InputError, match="auroc could not be computed on the validation data"):
-        tune("cnn", validation=alone, metric="auroc", max_steps=2, eval_steps=1)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"training": {"learning_rate": 1}}, "training.learning_rate cannot be set"),
         ({"training": {"bf16": True}}, "training.bf16 cannot be set"),
-        ({"training": {"loging_steps": 1}}, "loging_steps"),
-        ({"training": {"optim": "none"}}, "training: "),
         ({"method": "lora", "kind": "cnn"}, "has no layers for low-rank adapters"),
-        ({"class_weights": "balanced", "problem": "regression", "metric": "mse"}, "labels are numbers"),
         ({"problem": "token", "kind": "esm"}, "its tokens are not single bases"),
+        ({"validation": noise(1).select(np.zeros(3, int)), "metric": "auroc"}, "auroc could not be computed"),
+        *(({"learning_rate": 1e38, "warmup_steps": 0, "training": {"logging_steps": steps}},
+           r"not (a )?finite numbers? [^\n]+ lower learning_rate") for steps in (1, 50)),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_is_said_in_one_line(tune, settings, message):
     with pytest.raises(InputError, match=rf"\A[^\n]*{message}[^\n]*\Z"):
-        tune(**settings)
-
-
-def test_settings_give_steps_and_evaluations(tune):
-    result, _, _ = tune("cnn", max_steps=None, epochs=2.5, batch_size=10, eval_steps=None)
-    # 48 sequences make 12 steps of 10, and a pass ends with the fifth; the last step is always looked at.
-    assert result.steps == 12
-    assert sorted(evaluations(result)) == [5, 10, 12]
+        tune(**{"max_steps": 8, "eval_steps": 8} | settings)

@@ -49,11 +49,8 @@ def test_what_is_learnt_is_saved_and_predicted(run, tables, tmp_path, problem):
     reached, interval = metrics["metrics"]["test"][metrics["metric"]], metrics["interval"]
     assert reached > 0.45
     assert interval["low"] <= reached <= interval["high"]
-    assert json.loads((tmp_path / "run" / "history.json").read_text()) == result.history
     best = next(one for one in result.history if one["step"] == metrics["best_step"] and "eval_loss" in one)
-    assert metrics["metrics"]["validation"] == {
-        name[5:]: best[name] for name in best if name[5:] in metrics["metrics"]["test"]
-    }
+    assert metrics["metrics"]["validation"] == {name: best[f"eval_{name}"] for name in metrics["metrics"]["test"]}
 
     # By the library alone, one sequence at a time.
     model = AutoModelForSequenceClassification.from_pretrained(result.model).eval()
@@ -67,10 +64,7 @@ def test_what_is_learnt_is_saved_and_predicted(run, tables, tmp_path, problem):
     assert evaluate(problem, labels, scores) == pytest.approx(metrics["metrics"]["test"])
 
     # And by the function of the command, labels left aside.
-    report = predict_table(
-        result.model, tables / f"{problem}.csv", tmp_path / "again.parquet", columns=Columns(label=())
-    )
-    assert (report.problem, report.classes) == (problem, tuple(metrics["classes"]))
+    predict_table(result.model, tables / f"{problem}.csv", tmp_path / "again.parquet", columns=Columns(label=()))
     again = pl.read_parquet(tmp_path / "again.parquet")
     if problem == "regression":
         np.testing.assert_allclose(again["predicted_label"], scores, atol=1e-5)
@@ -88,13 +82,6 @@ def test_labels_of_bases(run, tables, tmp_path):
     assert frame["label"].to_list() == [int(base in "GC") for text in texts for base in text]
 
 
-def test_without_test_data_the_validation_data_are_shown(run, tables, tmp_path):
-    result = run("binary", "test=null", f"validation={tables / 'binary.csv'}", "finetune.max_steps=2")
-    assert result.metrics["shown"] == "validation"
-    assert result.metrics["interval"] is None
-    assert len(read_predictions(tmp_path / "run" / "predictions.parquet")[0]) == 120
-
-
 @pytest.mark.parametrize("method", ["probe", "lora"])
 def test_other_methods_leave_a_whole_model(run, model_folders, tables, tmp_path, method):
     result = run("binary", f"finetune.method={method}", "finetune.epochs=8", "finetune.learning_rate=2e-2")
@@ -103,13 +90,8 @@ def test_other_methods_leave_a_whole_model(run, model_folders, tables, tmp_path,
     changed = {name for name in after if name in before and not torch.equal(after[name], before[name])}
     # Adapters are merged.
     assert not any("lora" in name for name in after)
-    assert {name.split(".")[-2] for name in changed} == (
-        set() if method == "probe" else {"query", "key", "value", "dense"}
-    )
-    report = predict_table(
-        result.model, tables / "binary.csv", tmp_path / "x.tsv", columns=Columns(label=()), batch_size=7
-    )
-    assert report.classes == ("poor", "rich")
+    adapted = {"query", "key", "value", "dense"} if method == "lora" else set()
+    assert {name.split(".")[-2] for name in changed} == adapted
 
 
 def test_leaks_are_counted_and_dropped(run, tmp_path):
@@ -144,8 +126,7 @@ def test_killed_and_resumed_is_as_unbroken(run, model_folders, tables, tmp_path,
     assert same_weights(parts / "model", whole / "model")
 
 
-@pytest.mark.parametrize("at", [1, 9, 10, 23])
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize(("method", "at"), [("full", 1), ("full", 9), ("lora", 10)])
 def test_interrupted_at_any_step_it_is_resumed(run, tmp_path, fail, monkeypatch, method, at):
     words = (*LONGER, f"finetune.method={method}", "finetune.patience=2")
     whole = run("binary", *words, f"output={tmp_path / 'whole'}")
@@ -170,26 +151,36 @@ def test_stopped_early_and_failing_afterwards_it_takes_no_further_step(run, monk
     assert [one["step"] for one in result.history if "eval_loss" in one] == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["finetune.metric=auroc", "problem=regression"], "finetune.metric"),
-        (["model=cnn"], "model cnn"),
-        (["finetune.method=prob"], "finetune.method"),
-        (["finetune.learning_rte=1"], "did you mean finetune.learning_rate"),
-        (["columns.label=[nothing]"], "nothing"),
-        (["model=/no/such/folder"], "no such model folder"),
-        (["genome=x.genome"], "columns.region"),
-        (["finetune.training.learning_rate=1"], "training.learning_rate cannot be set"),
-        (["finetune.training.optim=nonsense"], "training"),
-        (["seed=-1"], "seed"),
-    ],
-)
-def test_wrong_input_is_one_line(run, tmp_path, settings, message):
-    with pytest.raises(InputError, match=message) as caught:
-        run("regression", *settings)
+WRONG = {
+    "finetune.metric=auroc": "finetune.metric",
+    "model=cnn": "model cnn",
+    "finetune.method=prob": "finetune.method",
+    "finetune.learning_rte=1": "did you mean finetune.learning_rate",
+    "columns.label=[nothing]": "nothing",
+    "model=/no/such/folder": "no such model folder",
+    "genome=x.genome": "columns.region",
+    "finetune.training.learning_rate=1": "training.learning_rate cannot be set",
+    "finetune.training.loging_steps=1": "did you mean training.logging_steps",
+    "finetune.training.optim=nonsense": "training: ",
+    "finetune.training.optim=lomo": "training: ",
+    "finetune.training.lr_scheduler_kwargs={foo: 1}": "training: ",
+    "finetune.class_weights=balanced": "labels are numbers",
+    "problem=token": "label",
+    "train=one.csv": r"one\.csv: the training data have one class alone",
+}
+
+
+@pytest.mark.parametrize("setting", WRONG)
+def test_what_cannot_be_trained_is_an_error_before_an_old_run_is_replaced(run, tmp_path, monkeypatch, setting):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.csv").write_text("sequence,label\nACGT,0\nACGA,0\nACCA,0\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("of an old run")
+    words = ["problem=binary", "test=null"] if "one.csv" in setting else []
+    with pytest.raises(InputError, match=WRONG[setting]) as caught:
+        run("regression", setting, *words, force=True)
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "run" / "model").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
 
 
 def test_what_exists_is_kept(run):
@@ -199,25 +190,3 @@ def test_what_exists_is_kept(run):
     with pytest.raises(InputError, match="the run was started with"):
         run("binary", "finetune.max_steps=2", resume=True)
     run("binary", "finetune.max_steps=1", force=True)
-
-
-def test_memory_that_runs_out_says_what_helps_and_the_run_is_resumed(run, tmp_path, fail, monkeypatch):
-    """With a smaller part of a step at once, and the same result but for rounding."""
-    settings = ("finetune.max_steps=6", "finetune.eval_steps=3")
-    whole = run("binary", *settings, f"output={tmp_path / 'whole'}")
-    fail(MutBertForSequenceClassification, at=5, error=MemoryError("cannot allocate"))
-    with pytest.raises(InputError, match=r"lower finetune\.micro_batch_size .* the last checkpoint is .*-3"):
-        run("binary", *settings)
-    monkeypatch.undo()
-    result = run("binary", *settings, "finetune.micro_batch_size=8", resume=True)
-    for before, after in zip(whole.history, result.history, strict=True):
-        assert after == pytest.approx(before, abs=1e-3)
-
-
-@pytest.mark.parametrize("method", ["full", "probe"])
-def test_one_class_alone_is_an_error(run, tables, tmp_path, method):
-    text = (tables / "binary.csv").read_text()
-    (tmp_path / "one.csv").write_text(text.replace("rich", "0").replace("poor", "0"))
-    with pytest.raises(InputError, match=r"one\.csv: the training data have one class alone"):
-        run("binary", f"train={tmp_path / 'one.csv'}", "test=null", f"finetune.method={method}")
-    assert not (tmp_path / "run").exists()

@@ -52,7 +52,7 @@ def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, reci
     assert_close_histories(history(alone), history(run))
     assert_close_weights(alone / "model", run / "model")
     # Printed once, whatever the number of processes; and the recipe does not depend on it.
-    assert done.stdout.count("cross entropy") == 1
+    assert done.stdout.count("steps: 20") == 1
     for name in ("recipe.yaml", "held_out_windows.tsv"):
         assert (run / name).read_text().replace(str(tmp_path), "") == (alone / name).read_text().replace(
             str(alone.parent), ""
@@ -90,19 +90,6 @@ def test_sharded_training_is_the_same_and_is_resumed(alone, recipe_path, launch,
     (run / "checkpoints" / "checkpoint-20" / "scheduler.pt").unlink()
     done = launch(2, "pretrain", recipe_path, *SETTINGS, "training.fsdp=true", "--resume", program=SHARDED)
     assert done.returncode == 0, done.stderr
-    assert "checkpoint-20: scheduler.pt is missing" in done.stderr
+    assert "checkpoint-20: scheduler.pt is missing or damaged" in done.stderr
     assert_close_histories(history(alone), history(run))
     assert_close_weights(alone / "model", run / "model")
-
-
-@pytest.mark.nightly
-def test_all_processes_stop_where_something_is_wrong(recipe_path, launch, tmp_path):
-    done = launch(2, "pretrain", recipe_path, "windows_a_step=7")
-    assert done.returncode != 0
-    assert "windows_a_step is 7, which 2 processes cannot divide" in done.stderr
-    assert not (tmp_path / "run").exists()
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "mine.txt").write_text("")
-    done = launch(2, "pretrain", recipe_path)
-    assert done.returncode != 0
-    assert "exists already" in done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import time
 from pathlib import Path
 
@@ -96,14 +97,12 @@ def test_killed_a_run_is_resumed_as_if_it_were_unbroken(recipes, tmp_path, monke
 @pytest.mark.parametrize(
     "words",
     [
-        ["training.save_steps=4", "training.logging_steps=3"],
         ["training.logging_steps=5", "training.logging_first_step=true", "training.eval_on_start=true"],
         ["training.lr_scheduler_type=reduce_lr_on_plateau", "training.save_steps=1", "training.eval_steps=2",
          "training.lr_scheduler_kwargs={patience: 0, threshold: 10}"],
-        ["training.optim=sgd", "training.eval_strategy=no"],
         ["training.dataloader_num_workers=1", "windows_a_step=8", "training.per_device_train_batch_size=2"],
     ],
-    ids=["unaligned log", "first log and evaluation", "plateau", "no evaluation", "workers, accumulation"],
+    ids=["first log and evaluation", "plateau", "workers, accumulation"],
 )  # fmt: skip
 def test_settings_do_not_change_that(recipes, tmp_path, fail, same_weights, monkeypatch, words):
     pretrain(recipes[0], words)
@@ -160,40 +159,34 @@ def test_a_torn_checkpoint_is_not_resumed_from(recipes, tmp_path, capsys):
     optimizer.write_bytes(optimizer.read_bytes()[:-100])
     result = pretrain(recipes[1], [], resume=True)
     (note,) = result.metrics["notes"]
-    assert "checkpoint-6: optimizer.pt has" in note
+    assert "checkpoint-6: optimizer.pt is missing or damaged; it was removed" in note
     assert note in capsys.readouterr().err
     assert read(tmp_path / "parts" / "run") == read(tmp_path / "whole" / "run")
-    for damage in (Path.unlink, lambda path: path.write_text("{"), lambda path: path.write_text("[]")):
-        for path in checkpoints.glob(f"*/{FILES}"):
-            damage(path)
-        again = pretrain(recipes[1], [], resume=True)
-        assert all("files.json cannot be read" in note for note in again.metrics["notes"])
-        assert again.history == result.history
-    (checkpoints / "checkpoint-6" / "model.safetensors").unlink()
-    assert "model.safetensors is missing" in pretrain(recipes[1], [], resume=True).metrics["notes"][0]
+    for path, text in zip(checkpoints.glob(f"*/{FILES}"), ("{", '{"model.safetensors": []}'), strict=True):
+        path.write_text(text)
+    again = pretrain(recipes[1], [], resume=True)
+    assert ["files.json cannot be read" in note for note in again.metrics["notes"]] == [True, True]
+    assert again.history == result.history
 
 
-@pytest.mark.parametrize(("limit", "kept"), [("1", [6]), ("2", [5, 6]), ("null", [1, 2, 3, 4, 5, 6])])
-def test_the_last_checkpoints_and_the_best_are_kept(recipe_path, tmp_path, limit, kept):
+def test_the_last_checkpoint_and_the_best_are_kept(recipe_path, tmp_path):
     # Of so high a rate, the last step is hardly the best.
     words = ["training.save_steps=1", "training.eval_steps=1", "training.learning_rate=3"]
-    result = pretrain(recipe_path, [*words, f"training.save_total_limit={limit}"])
+    result = pretrain(recipe_path, [*words, "training.save_total_limit=1"])
     losses = {entry["step"]: entry["eval_loss"] for entry in result.history if "eval_loss" in entry}
-    assert steps(tmp_path / "run") == sorted({*kept, min(losses, key=losses.get)})
+    assert steps(tmp_path / "run") == sorted({6, min(losses, key=losses.get)})
 
 
 @pytest.mark.parametrize(
     ("words", "at", "message"),
     [
         ([], 5, f"{NAN} between steps 5 and 5, .*the last good checkpoint is .*checkpoint-2"),
-        (["training.logging_steps=6", "training.eval_steps=6"], 3,
-         f"{NAN} between steps 3 and 4, .*there is no checkpoint from before that"),
         (["training.logging_steps=9", "training.eval_strategy=no", "training.save_strategy=no"], 6,
          f"{NAN} between steps 1 and 6, .*there is no checkpoint from before that"),
         (["training.learning_rate=1e30", "training.eval_steps=1", "training.save_steps=1", "training.logging_steps=9"],
          99, "held-out cross-entropy was not a finite number after step 1.*there is no checkpoint from before that"),
     ],
-    ids=["logged", "saved", "last step", "evaluated"],
+    ids=["logged", "last step", "evaluated"],
 )  # fmt: skip
 def test_a_run_that_diverges_is_stopped(recipe_path, tmp_path, fail, words, at, message):
     fail(MutBertForMaskedLM, at=at)
@@ -203,10 +196,7 @@ def test_a_run_that_diverges_is_stopped(recipe_path, tmp_path, fail, words, at, 
 
 
 def test_another_run_is_not_resumed(recipe_path, genome_path, tmp_path):
-    copy = tmp_path / "copied.genome"
-    copy.mkdir()
-    for file in genome_path.iterdir():
-        (copy / file.name).write_bytes(file.read_bytes())
+    copy = shutil.copytree(genome_path, tmp_path / "copied.genome")
     words, run = ["training.max_steps=2", f"genome={copy}"], tmp_path / "run"
     with pytest.raises(InputError, match="no run to resume"):
         run.mkdir()
@@ -227,23 +217,6 @@ def test_another_run_is_not_resumed(recipe_path, genome_path, tmp_path):
     (copy / "manifest.json").write_text(json.dumps(manifest | {"changed": True}))
     with pytest.raises(InputError, match=r"copied\.genome is not what the run was started with"):
         pretrain(recipe_path, words, resume=True)
-    for text in ("{", "[]", "{}"):
-        (run / "provenance.json").write_text(text)
-        with pytest.raises(InputError, match=r"\A[^\n]*provenance\.json: cannot be read [^\n]*start the run anew\Z"):
-            pretrain(recipe_path, words, resume=True)
-
-
-def test_a_folder_that_was_moved_is_resumed(recipes, tmp_path, fail, monkeypatch):
-    """By a relative path, from elsewhere."""
-    monkeypatch.chdir(tmp_path / "parts")
-    words = ["output=run", "training.save_steps=1", "training.eval_steps=1", "training.learning_rate=1e-2"]
-    fail(MutBertForMaskedLM, at=5, error=KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(recipes[1], words)
-    monkeypatch.undo()
-    (tmp_path / "moved").mkdir()
-    (tmp_path / "parts" / "run").rename(tmp_path / "moved" / "run")
-    monkeypatch.chdir(tmp_path / "moved")
-    result = pretrain(recipes[1], words, resume=True)
-    losses = {entry["step"]: entry["eval_loss"] for entry in result.history if "eval_loss" in entry}
-    assert result.metrics["facts"]["best checkpoint kept"] == f"checkpoint-{min(losses, key=losses.get)}"
+    (run / "provenance.json").write_text("[]")
+    with pytest.raises(InputError, match=r"\A[^\n]*provenance\.json: cannot be read [^\n]*start the run anew\Z"):
+        pretrain(recipe_path, words, resume=True)

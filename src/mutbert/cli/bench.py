@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mutbert.cli.command import Verb, make_app
-from mutbert.cli.printing import print_result, print_table
+from mutbert.cli.printing import print_result
 from mutbert.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _HERE = "mutbert.cli.bench"
 _REQUEST = {"request": "mutbert.evaluation.run:GridRequest"}
 _NAMES = {
-    "folder": "--output", "report": "", "suites": "--suite", "data": "--data [SUITE=]PATH", "methods": "--method",
+    "folder": "--output", "suites": "--suite", "data": "--data [SUITE=]PATH", "methods": "--method",
     "models": "--model [NAME=]PATH", "protocols": "--protocol", "tasks": "--task",
     "settings": "--set [PROTOCOL.]KEY=VALUE",
 }  # fmt: skip
@@ -29,31 +29,16 @@ _NAMES = {
 def list_suites(*, suites: Sequence[str] = ()) -> dict[str, Any]:
     """List suites, their tasks, and the models that are known by name."""
     from mutbert.encoders.known import MODELS, is_offline
-    from mutbert.evaluation.suites import load_suite, shipped_suites
+    from mutbert.evaluation.suites import load_suite
+    from mutbert.settings import shipped_names
 
-    loaded = [load_suite(name).model_dump(mode="json") for name in suites or shipped_suites()]
+    loaded = [load_suite(name).model_dump(mode="json") for name in suites or shipped_names("suites")]
     return {"suites": loaded, "models": [{**model._asdict(), "offline": is_offline(model)} for model in MODELS]}
 
 
 def run_grid(function: Function, **options: Any) -> dict[str, Any]:
-    """Call `run_benchmark` with what the options name; print reasons of failures to standard error."""
-    request = options.pop("request")
-    if not request.suites:
-        raise InputError("no suite was given; add --suite tfbs, nt, eqtl or a YAML file")
-    from mutbert.evaluation.suites import load_suite
-
-    places: dict[str, str] = {}
-    for entry in request.data:
-        # Of one suite the name may be left out.
-        name, equals, path = entry.partition("=")
-        if not equals:
-            name, path = load_suite(request.suites[0]).name, entry
-            if len(request.suites) > 1:
-                raise InputError(f"--data {entry}: name the suite, --data {name}={entry}")
-        if name in places:
-            raise InputError(f"--data {name}=... is given twice; each suite has one")
-        places[name] = path
-    summary = function(request=replace(request, data=places), **options)._asdict()
+    """Call `run_benchmark`; print reasons of failures to standard error."""
+    summary = function(**options)._asdict()
     for reason, count in summary["failures"].items():
         typer.echo(f"mutbert: {count:,} failed: {reason}", err=True)
     return {**summary, "output": options["folder"]}
@@ -82,15 +67,11 @@ def with_columns(
 def _print_suites(found: dict[str, Any]) -> None:
     for suite in found["suites"]:
         typer.echo(f"{suite['name']}: {suite['title']}\n  {suite['source']}".rstrip())
-        tasks = [(one["name"], one["problem"], len(one["classes"]), one["length"], one["metric"] or suite["metric"])
-                 for one in suite["tasks"]]  # fmt: skip
-        if tasks:
-            print_table(
-                ("  task", "problem", "classes", "bases", "metric"), ((f"  {one}", *rest) for one, *rest in tasks)
-            )
-        for task in suite["eqtl"]["tasks"] if suite["eqtl"] else ():
-            end = f"to {task['to_distance']:,}" if task["to_distance"] else "on"
-            typer.echo(f"  {task['name']}: {task['from_distance']:,} {end} bases to the TSS, {suite['metric']}")
+        tasks = [
+            {"task": one["name"], "problem": one["problem"], "classes": len(one["classes"]), "bases": one["length"],
+             "metric": one["metric"] or suite["metric"]} for one in suite["tasks"]
+        ]  # fmt: skip
+        print_result({"tasks": tasks or suite["eqtl"]["tasks"]})
         typer.echo()
     typer.echo("models: kmer and cnn, which are always run; and by name, or any other folder or repository:")
     columns = ("name", "parameters", "licence", "tokens", "longest", "offline", "place")

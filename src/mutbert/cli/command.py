@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -74,24 +75,17 @@ class _Option(NamedTuple):
     home: str = ""  # the function's parameter that has it as a field
 
 
-class _LazyGroup(TyperGroup):
-    """A group whose commands get their options when they are used."""
-
-    verbs: Mapping[str, Verb] = {}
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command that the words name, with its options."""
-        name, command, rest = super().resolve_command(ctx, args)
-        return name, _make_command(name, self.verbs[name]) if name and name in self.verbs else command, rest
-
-
 def make_app(verbs: Mapping[str, Verb], description: str, **settings: Any) -> typer.Typer:
-    """Return a program, or a group of one, with these commands."""
-    group = type("Group", (_LazyGroup,), {"verbs": verbs})
-    app = typer.Typer(cls=group, help=description, no_args_is_help=True, rich_markup_mode="rich", **settings)
+    """Return a program, or a group of one, whose commands read their options when they are used."""
+
+    class Group(TyperGroup):
+        def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+            name, command, rest = super().resolve_command(ctx, args)
+            return name, _make_command(name, verbs[name]) if name and name in verbs else command, rest
+
+    app = typer.Typer(cls=Group, help=description, no_args_is_help=True, rich_markup_mode="rich", **settings)
     for name, verb in verbs.items():
-        summary = verb.summary or re.split('"""|\n', _source(verb.function).partition('"""')[2])[0]
-        app.command(name, help=summary)(lambda: None)
+        app.command(name, help=verb.summary or _docstring(verb.function).partition("\n")[0])(lambda: None)
     return app
 
 
@@ -106,26 +100,18 @@ def _make_command(name: str, verb: Verb) -> Any:
     run.__signature__ = signature  # type: ignore[attr-defined]
     text = verb.summary or re.split(r"\n\n\w+\n---", _docstring(verb.function))[0]
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
-    app.command(
-        name,
-        help=_plain(text),
-        epilog=f"Example: [bold]{_plain(verb.example)}[/bold]",
-        no_args_is_help=any(option.default is _REQUIRED for option in options),
-    )(run)
+    example = f"Example: [bold]{_plain(verb.example)}[/bold]"
+    needed = any(option.default is _REQUIRED for option in options)
+    app.command(name, help=_plain(text), epilog=example, no_args_is_help=needed)(run)
     return typer.main.get_command(app)
 
 
 def _run(verb: Verb, options: list[_Option], values: dict[str, Any]) -> None:
-    """Call the function with what the user chose, and print the result."""
-
-    def load(target: str) -> Any:
-        module, _, name = target.partition(":")
-        return getattr(import_module(module), name)
-
+    """Call the function with the user's values, and print the result."""
     fields: dict[str, dict[str, Any]] = {parameter: {} for parameter in verb.settings}
     arguments: dict[str, Any] = {}
     for option in options:
-        if (value := values[option.name]) is None or (isinstance(value, list) and not value):
+        if (value := values[option.name]) in (None, []):
             continue
         if option.name == "rope_scaling":
             value = _parse_rope_scaling(value)
@@ -133,11 +119,11 @@ def _run(verb: Verb, options: list[_Option], values: dict[str, Any]) -> None:
             split = option.name in _COMMA_SEPARATED
             value = tuple(word.strip() for text in value for word in (text.split(",") if split else [text]) if word)
         fields.get(option.home, arguments)[option.name] = value
-    arguments |= {parameter: load(verb.settings[parameter])(**chosen) for parameter, chosen in fields.items()}
+    arguments |= {parameter: _load(verb.settings[parameter])(**chosen) for parameter, chosen in fields.items()}
     if any(option.name == "progress" for option in _parameters(verb.function)):
         arguments["progress"] = True
-    function = load(verb.function)
-    result = load(verb.wrapper)(function, **arguments) if verb.wrapper else function(**arguments)
+    function = _load(verb.function)
+    result = _load(verb.wrapper)(function, **arguments) if verb.wrapper else function(**arguments)
     data = verb.data(result)
     # Of several processes the first prints.
     if os.environ.get("RANK", "0") == "0":
@@ -145,6 +131,11 @@ def _run(verb: Verb, options: list[_Option], values: dict[str, Any]) -> None:
     found = record_of(data)
     if found.get("failed") or not found.get("agrees", True):
         raise typer.Exit(1)
+
+
+def _load(target: str) -> Any:
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _parse_rope_scaling(text: str) -> dict[str, Any]:
@@ -187,6 +178,7 @@ def _typed(option: _Option, names: Mapping[str, str]) -> inspect.Parameter:
     return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
+@cache
 def _source(target: str) -> str:
     """Return the source of a function or class."""
     module, _, name = target.partition(":")
@@ -202,15 +194,12 @@ def _docstring(target: str) -> str:
 
 @cache
 def _parameters(target: str) -> tuple[_Option, ...]:
-    """Return a function's parameters, with their help; or the fields of a class, with the comments on their lines."""
-    source = _source(target)
-    node: Any = ast.parse(source).body[0]
+    """Return a function's parameters, with the help of its docstring; or a class's fields, with that of comments."""
+    node: Any = ast.parse(_source(target)).body[0]
     if isinstance(node, ast.ClassDef):
-        lines = source.splitlines()
         fields: list[Any] = [field for field in node.body if isinstance(field, ast.AnnAssign)]
         triples = [(field.target.id, field.annotation, field.value) for field in fields]
-        comments = [(field.target.id, lines[field.end_lineno - 1].partition("  # ")[2]) for field in fields]
-        texts = {name: _sentence(text) for name, text in comments}
+        texts = field_help(_source(target))
     else:
         arguments = [*node.args.args, *node.args.kwonlyargs]
         required = [None] * (len(node.args.args) - len(node.args.defaults))
@@ -221,6 +210,16 @@ def _parameters(target: str) -> tuple[_Option, ...]:
         _Option(name, ast.unparse(kind), _default(value), texts.get(name) or _SHARED.get(name, ""))
         for name, kind, value in triples
     )
+
+
+def field_help(source: str) -> dict[str, str]:
+    """Return the comments of a class's fields: those since the statement before, on lines of their own or not."""
+    body, lines = ast.parse(source).body[0].body, source.splitlines()  # type: ignore[attr-defined]
+    found = {}
+    for before, field in pairwise(body):
+        comments = re.findall(r"(?:^|\s)# (.*)", "\n".join(lines[before.end_lineno : field.end_lineno]), re.M)
+        found[getattr(getattr(field, "target", None), "id", "")] = _sentence(" ".join(map(str.strip, comments)))
+    return found
 
 
 def _default(value: ast.expr | None) -> Any:

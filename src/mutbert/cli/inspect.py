@@ -49,28 +49,27 @@ def inspect_genomes(
             raise InputError(f"{file}: the suffix chooses the format; it must be .svg or .png")
         check_output(file, force=force, inputs=paths)
     if files:
-        import mutbert.reports.figures  # noqa: F401 - raises where its library is not installed
+        # First, since it raises where its library is not installed.
+        from mutbert.reports.figures import spectra_figure, spectra_image
     found = [_read(path) for path in paths]
+    spectra = {name: genome["doubling_spectrum"] for name, genome in zip(_names(found), found, strict=True)}
     for file in files:
-        _draw(file, found, force=force)
+        draw = spectra_image if file.suffix == ".png" else lambda *values: spectra_figure(*values).encode()
+        with atomic_file(file, force=force) as partial:
+            partial.write_bytes(draw(found[0]["doubling_edges"], spectra))
     return found
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return the numbers of a genome, and what its manifest has, which may be less of another writer's."""
+    """Return the numbers of a genome and entries of its manifest, which another writer may have left out."""
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.genome.summary import DOUBLING_EDGES, summarise_genome
 
     genome = ProbabilisticGenome.open(path, check=True)
     summary = summarise_genome(genome)
     kept = ("version", "created_by", "sources", "settings", "records", "contig_names")
-    return {
-        "path": str(path),
-        **vars(summary),
-        "contigs": summary.contigs.to_dicts(),
-        "doubling_edges": DOUBLING_EDGES,
-        **{key: genome.manifest.get(key) for key in kept},
-    }
+    numbers = {"path": str(path), **vars(summary), "contigs": summary.contigs.to_dicts()}
+    return numbers | {"doubling_edges": DOUBLING_EDGES, **{key: genome.manifest.get(key) for key in kept}}
 
 
 def print_inspected(genomes: Genomes) -> None:
@@ -84,8 +83,8 @@ def print_inspected(genomes: Genomes) -> None:
     named = list(zip(_names(genomes), genomes, strict=True))
     for start in range(0, len(genomes), abreast):
         group = named[start : start + abreast]
-        heads = ["contigs", *(fact[0] for fact in _FACTS), "frequencies", "minimum"]
-        header, *rows = zip(["", *heads], *([name, *_facts(genome)] for name, genome in group), strict=True)
+        facts = [("", *_facts(genomes[0])), *((name, *_facts(genome).values()) for name, genome in group)]
+        header, *rows = zip(*facts, strict=True)
         print_table(header, rows)
         typer.echo()
         _print_spectra(group, most, columns)
@@ -116,7 +115,7 @@ def _print_contigs(genome: Mapping[str, Any]) -> None:
 
 
 def _print_origin(genome: Mapping[str, Any]) -> None:
-    """Print what a genome was built from, and what became of it."""
+    """Print the sources of a genome, the settings, and the fate of the records."""
     if genome["version"] == 1:
         typer.echo("format version 1, which does not keep the soft mask; build the genome again to have it\n")
     settings = {
@@ -130,46 +129,32 @@ def _print_origin(genome: Mapping[str, Any]) -> None:
     print_result({"sources": sources, "created_by": genome["created_by"]})
 
 
-def _facts(genome: Mapping[str, Any]) -> list[str]:
-    facts = {fact[0]: _text(genome, *fact[1:]) for fact in _FACTS}
-    if genome["version"] == 1:
-        facts["soft-masked"] = "unknown"
+def _facts(genome: Mapping[str, Any]) -> dict[str, str]:
     settings = genome["settings"] or {}
     fields = dict.fromkeys(counts["frequency_from"] for counts in genome["records"] or [])
     people = f" of {settings['samples']['number']:,}" if settings.get("samples") else ""
     minimum = settings.get("min_frequency")
-    least = "unknown" if minimum is None else f"{minimum:g}"
-    return [f"{len(genome['contigs']):,}", *facts.values(), (", ".join(fields) or "none") + people, least]
+    facts = {"contigs": f"{len(genome['contigs']):,}", **{fact[0]: _text(genome, *fact[1:]) for fact in _FACTS}}
+    unknown = {"soft-masked": "unknown"} if genome["version"] == 1 else {}
+    ends = {"frequencies": (", ".join(fields) or "none") + people}
+    return facts | unknown | ends | {"minimum": "unknown" if minimum is None else f"{minimum:g}"}
 
 
 def _print_spectra(genomes: Sequence[tuple[str, Mapping[str, Any]]], most: int, columns: int) -> None:
     """Print spectra side by side, over bins that double and with one scale for all bars."""
     spectra = [genome["doubling_spectrum"] for _, genome in genomes]
     # Rarer than anything in any of the genomes is nothing to show.
-    shown = [index for index, *counts in zip(range(len(spectra[0])), *spectra, strict=True) if any(counts)]
-    if not shown:
+    first = next((index for index, counts in enumerate(zip(*spectra, strict=True)) if any(counts)), None)
+    if first is None:
         return
     edges = [f"{edge:.3g}" for edge in genomes[0][1]["doubling_edges"][1:]]
-    digits, label = len(f"{most:,}"), max(map(len, [*edges[shown[0] :], "up to"]))
+    digits, label = len(f"{most:,}"), max(map(len, [*edges[first:], "up to"]))
     # Each genome has two blanks, the number, a blank, and its bar.
     width = min(max((columns - label) // len(spectra) - digits - 3, 6), _WIDEST_BAR)
-    typer.echo("Alternate alleles by frequency, in bins that double")
     room = digits + 1 + width
+    typer.echo("Alternate alleles by frequency, in bins that double")
     typer.echo((f"{'up to':>{label}}" + "".join(f"  {name[-room:]:<{room}}" for name, _ in genomes)).rstrip())
-    for index in range(shown[0], len(edges)):
-        bars = ("█" * math.ceil(one[index] / most * width) for one in spectra)
-        cells = (f"  {one[index]:>{digits},} {bar:<{width}}" for one, bar in zip(spectra, bars, strict=True))
-        typer.echo((f"{edges[index]:>{label}}" + "".join(cells)).rstrip())
+    for edge, *counts in list(zip(edges, *spectra, strict=True))[first:]:
+        cells = (f"  {count:>{digits},} {'█' * math.ceil(count / most * width):<{width}}" for count in counts)
+        typer.echo((f"{edge:>{label}}" + "".join(cells)).rstrip())
     typer.echo()
-
-
-def _draw(file: Path, genomes: Genomes, *, force: bool) -> None:
-    from mutbert.genome.summary import DOUBLING_EDGES
-    from mutbert.reports.figures import spectra_figure, spectra_image
-
-    spectra = {name: genome["doubling_spectrum"] for name, genome in zip(_names(genomes), genomes, strict=True)}
-    with atomic_file(file, force=force) as partial:
-        if file.suffix == ".png":
-            partial.write_bytes(spectra_image(DOUBLING_EDGES, spectra))
-        else:
-            partial.write_text(spectra_figure(DOUBLING_EDGES, spectra), encoding="utf-8")

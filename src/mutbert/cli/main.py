@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import errno
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -18,12 +19,18 @@ from mutbert.cli.command import Verb, make_app
 from mutbert.cli.inspect import print_inspected
 from mutbert.errors import InputError, MissingExtraError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Function = Callable[..., Any]
+
+_REMEDIES = {
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST), "choose another name or directory"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS), "make room or choose another directory"),
+}
+_HERE = "mutbert.cli.main"
 _SOURCES = {"fasta": "--fasta [PREFIX=]FILE", "vcf": "--vcf [PREFIX=]FILE"}
 _PREDICTION = {"settings": "mutbert.inference.bases:PredictionSettings"}
-
-
-def _wrapper(name: str) -> str:
-    return f"mutbert.cli.wrappers:{name}"
 
 
 def _run_data(result: Any) -> dict[str, Any]:
@@ -33,10 +40,6 @@ def _run_data(result: Any) -> dict[str, Any]:
 def _run_text(result: Any) -> dict[str, Any]:
     names = ("steps", "cross_entropy", "metrics", "splits", "interval", "notes")
     return {name: result.metrics.get(name) for name in names} | {"model": result.model, "report": result.report}
-
-
-def _page(path: Any) -> dict[str, Any]:
-    return {"report": path}
 
 
 _GENOME_VERBS = {
@@ -52,7 +55,7 @@ _GENOME_VERBS = {
                    {**_SOURCES, "genome": "GENOME"}),
     "export": Verb("mutbert.genome.export:export_genome",
                    "mutbert genome export human.genome -o consensus.fa.gz --as consensus",
-                   {"genome": "GENOME", "kind": "--as KIND", "regions": "--region"}, wrapper=_wrapper("with_regions")),
+                   {"genome": "GENOME", "kind": "--as KIND", "regions": "--region"}, wrapper=f"{_HERE}:with_regions"),
     "merge": Verb("mutbert.genome.merge:merge_genomes",
                   "mutbert genome merge chr21.genome chr22.genome -o human.genome", {"genomes": "GENOME"}),
 }  # fmt: skip
@@ -63,32 +66,32 @@ _VERBS = {
                   {"region": "--region CHR:START-END"}),
     "pretrain": Verb("mutbert.training.pretrain:pretrain",
                      "mutbert pretrain small genome=human.genome 'train=[chr1]' 'held_out=[chr2]'",
-                     {"recipe": "RECIPE", "overrides": "KEY=VALUE"}, wrapper=_wrapper("in_processes"),
+                     {"recipe": "RECIPE", "overrides": "KEY=VALUE"}, wrapper=f"{_HERE}:in_processes",
                      text=_run_text, data=_run_data),
     "finetune": Verb("mutbert.training.finetune:finetune",
                      "mutbert finetune model=runs/small/model train=train.csv test=test.csv output=runs/mine",
-                     {"recipe": "", "settings": "SETTING"}, wrapper=_wrapper("with_settings"),
+                     {"recipe": "", "settings": "SETTING"}, wrapper=f"{_HERE}:with_settings",
                      text=_run_text, data=_run_data),
     "predict": Verb("mutbert.inference.predictions:predict_table",
                     "mutbert predict sequences.fa --model runs/mine/model -o predictions.tsv",
-                    {"sequences": "SEQUENCES"}, wrapper=_wrapper("with_columns")),
+                    {"sequences": "SEQUENCES"}, wrapper=f"{_HERE}:with_columns"),
     "embed": Verb("mutbert.inference.embeddings:embed",
                   "mutbert embed --model model --genome human.genome --bed regions.bed -o regions.parquet",
-                  wrapper=_wrapper("with_layers")),
+                  wrapper=f"{_HERE}:with_layers"),
     "mutagenesis": Verb("mutbert.inference.bases:mutate_region",
                         "mutbert mutagenesis --model model --genome human.genome --region chr1:1001-1120 -o x.parquet",
-                        {"figures": "--figure"}, settings=_PREDICTION, wrapper=_wrapper("with_figures")),
+                        {"figures": "--figure"}, settings=_PREDICTION, wrapper=f"{_HERE}:with_figures"),
     "tracks": Verb("mutbert.inference.bases:write_tracks",
                    "mutbert tracks --model model --genome human.genome --region chr1:1-20000 -o entropy.bw",
                    {"tracks": "--track", "contigs": "--contig", "regions": "--region"}, settings=_PREDICTION,
-                   wrapper=_wrapper("with_regions")),
+                   wrapper=f"{_HERE}:with_regions"),
     "convert": Verb("mutbert.model.checkpoints:convert_checkpoint", "mutbert convert JadenLong/MutBERT model",
                     {"source": "SOURCE", "output": "DESTINATION"}),
     "export": Verb("mutbert.export:export_model",
                    "mutbert export runs/small -o to-share --name someone/my-model --license cc-by-4.0",
                    {"source": "MODEL", "licence": "--license ID"}),
     "report": Verb("mutbert.reports.folder:report", "mutbert report runs/small", {"folder": "FOLDER", "force": ""},
-                   text=_page, data=_page),
+                   data=(page := lambda path: {"report": path}), text=page),
     "demo": Verb("mutbert.demo:run_demo", "mutbert demo -o demo"),
 }  # fmt: skip
 
@@ -111,6 +114,67 @@ def _global_options(
     """DNA language models that know how a population varies."""
 
 
+# Options of commands that are no parameters of the public functions: each has them, and calls the function.
+
+
+def with_regions(
+    function: Function, *, contigs: Sequence[str] = (), regions: Sequence[str] = (), **options: Any
+) -> Any:
+    """Call a function of regions, with whole contigs among them."""
+    located = {"regions": (*contigs, *regions)} if contigs or regions else {}
+    return function(**options, **located)
+
+
+def with_columns(
+    function: Function, *, sequence: str = "sequence", name: str | None = None, region: str | None = None, **rest: Any
+) -> Any:
+    """Call a function of a table's columns."""
+    from mutbert.examples.files import Columns
+
+    return function(**rest, columns=Columns(sequence=sequence, label=(), name=name, region=region))
+
+
+def with_figures(function: Function, *, figures: Sequence[str] = (), force: bool = False, **options: Any) -> Any:
+    """Call a function that writes a table, and draw it."""
+    if figures:
+        from mutbert.reports.mutagenesis_figures import check_figures, draw_mutagenesis
+
+        check_figures([Path(path) for path in figures], force=force)
+    report = function(**options, force=force)
+    if figures:
+        draw_mutagenesis(report.output, figures, force=force)
+    return vars(report) | {"figures": figures}
+
+
+def with_layers(function: Function, *, layers: str = "-1", **options: Any) -> Any:
+    """Call a function of a model's layers."""
+    numbers = layers.split(",")
+    if layers != "all" and not all(number.strip().removeprefix("-").isdecimal() for number in numbers):
+        raise InputError(f"--layers {layers}: must be numbers separated by commas, such as 4,8,-1, or all")
+    return function(**options, layers=layers if layers == "all" else [int(number) for number in numbers])
+
+
+def with_settings(function: Function, *, settings: Sequence[str], **options: Any) -> Any:
+    """Call a function of a recipe."""
+    recipe = None if "=" in settings[0] else Path(settings[0])
+    overrides = settings if recipe is None else settings[1:]
+    for text in overrides:
+        if "=" not in text:
+            raise InputError(f"{text!r} is not of the form key=value, for example finetune.epochs=5")
+    from mutbert.training.finetune import read_finetune_recipe
+
+    return in_processes(function, recipe=read_finetune_recipe(recipe, overrides), **options)
+
+
+def in_processes(function: Function, **options: Any) -> Any:
+    """Call a function that several processes run together, and leave the group."""
+    from mutbert.training.pretrain import leave_other_processes
+
+    result = function(**options)
+    leave_other_processes()
+    return result
+
+
 def run() -> None:
     """Run the program, and print what a user can mend in one line."""
     try:
@@ -126,11 +190,9 @@ def run() -> None:
             # Whoever reads our output has seen enough, as with `mutbert ... | head`.
             sys.stderr.close()
             sys.exit(0)
-        if error.errno in {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST}:
-            _stop(f"{error.filename or 'output'}: {error.strerror}; choose another name or directory")
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS}:
+        if error.errno not in _REMEDIES:
             raise
-        _stop(f"{error.filename or 'output'}: {error.strerror}; make room or choose another directory")
+        _stop(f"{error.filename or 'output'}: {error.strerror}; {_REMEDIES[error.errno]}")
 
 
 def _stop(message: str) -> None:

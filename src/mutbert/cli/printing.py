@@ -34,24 +34,17 @@ def print_json(result: Any) -> None:
 
 
 def print_result(result: Any) -> None:
-    """Print what a result has, a line each: counts with their sum, numbers in two dimensions and records as tables."""
+    """Print a result, a line each: counts with their sum, numbers in two dimensions and records as tables."""
     for name, value in record_of(result).items():
         label, first = name.replace("_", " "), next(iter(_values(value)), None)
         if name == "records" and first is not None:
             print_records([one if isinstance(one, Mapping) else vars(one) for one in value])
         elif isinstance(value, Mapping) and isinstance(first, Mapping):
-            rows = ((key, *(_text(one.get(key)) for one in value.values())) for key in first)
-            print_table((label, *value), rows)
+            print_table((label, *value), ((key, *(_text(one.get(key)) for one in value.values())) for key in first))
         elif isinstance(value, Mapping) and value:
             total = f" {sum(value.values()):,}" if isinstance(first, int) else ""
-            _print_entries(
-                f"{label}:{total}",
-                [
-                    f"{str(key).replace('_', ' ')}: {_text(number)}"
-                    for key, number in value.items()
-                    if number is not None
-                ],
-            )
+            known = {str(key).replace("_", " "): _text(one) for key, one in value.items() if one is not None}
+            _print_entries(f"{label}:{total}", [f"{key}: {text}" for key, text in known.items()])
         elif isinstance(first, Mapping) or is_dataclass(first):
             records = [one if isinstance(one, Mapping) else vars(one) for one in value]
             print_table(records[0], (list(map(_text, one.values())) for one in records))

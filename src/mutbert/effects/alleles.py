@@ -103,11 +103,7 @@ def find_alleles(
     genome: ProbabilisticGenome, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str],
     alternates: Sequence[str], *, longest: int = 50,
 ) -> Alleles:  # fmt: skip
-    """Return what each alternate allele of records changes.
-
-    POS is 1-based and several alternates are separated by commas, as in VCF; contigs have either naming. Where the
-    genome has an IUPAC code, each of its bases matches REF. More changed bases than `longest` are not scored.
-    """
+    """Return what each alternate allele of records changes; POS is 1-based, and alternates are separated by commas."""
     names, numbers = ContigNames(genome.lengths), {name: number for number, name in enumerate(genome.lengths)}
     contig_of = {name: numbers.get(names.find(name) or "", -1) for name in set(contigs)}
     rows: list[tuple[Any, ...]] = []
@@ -192,11 +188,7 @@ def _read(genome: ProbabilisticGenome, contig_R: Int64, start_R: Int64, end_R: I
 def snv_windows(
     genome: ProbabilisticGenome, alleles: Alleles, context: int, placement: str, *, masked: bool
 ) -> tuple[PaddedWindows, Queries, Int64]:
-    """Return windows to run for SNVs, queries of their P distinct positions, and the position of each allele.
-
-    `masked` repeats each window until every position is masked once: alone, or in shared windows as many together as in
-    training, of more with neighbours apart.
-    """
+    """Return windows to run for SNVs, queries of their P distinct positions, and the position of each allele."""
     (contig_P, position_P), position_A = unique_columns(np.stack([alleles.contig_A, alleles.start_A]))
     length_P = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_P]
     placed = place_windows(position_P, length_P, context, placement)
@@ -266,11 +258,7 @@ class Haplotypes(NamedTuple):
 
 
 def read_haplotypes(genome: ProbabilisticGenome, alleles: Alleles, context: int, placement: str) -> Haplotypes:
-    """Return windows of both haplotypes; `context` has room for each allele and both flanks.
-
-    Centred, the allele is in the middle of its window, between real bases on both haplotypes: past an insertion the
-    window holds fewer of the reference's, past a deletion more.
-    """
+    """Return windows of both haplotypes, the allele in the middle; `context` has room for it and both flanks."""
     contig_H, start_H, end_H = (np.tile(one, 2) for one in (alleles.contig_A, alleles.start_A, alleles.end_A))
     # The bases that change are REF's, whatever the genome or a population has there.
     texts, text_H = np.unique(np.append(alleles.removed, alleles.inserted).astype(np.str_), return_inverse=True)

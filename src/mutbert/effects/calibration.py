@@ -91,9 +91,8 @@ class Calibration:
             every = {(name, group): one[group]["quantiles"] for name, one in self.fields.items() for group in _GROUPS}
             self._quantile_Q = {key: np.array(own, np.float64) for key, own in every.items() if own is not None}
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path}: is no background that can be read ({one_line(error)}); make it by --calibrate"
-            ) from None
+            text = f"is no background that can be read ({one_line(error)}); make it by --calibrate"
+            raise InputError(f"{path}: {text}") from None
 
     def check(self, plan: Mapping[str, Any], fields: Sequence[Field]) -> None:
         """Raise an InputError where scores cannot be compared with the background."""

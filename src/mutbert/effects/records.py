@@ -38,10 +38,7 @@ EPSILON: Final = 1e-4
 def cut_records(
     path: Path, fields: Sequence[str], scorer: Scorer, *, region: Region | None = None, size: int = 1000
 ) -> Iterator[pl.DataFrame]:
-    """Yield a file's records, numbered, in parts, at least one, of at most `size`; one that is no SNV counts as ten.
-
-    SNVs of one shared window are in one part, which may then have more.
-    """
+    """Yield numbered records in parts of at most `size`, others than SNVs counting ten; shared windows stay whole."""
     texts = dict.fromkeys(["contig", "ref", "alt", *fields], pl.String())
     held = pl.DataFrame(schema={"record": pl.Int64(), "part": pl.Int64(), "position": pl.Int64(), **texts})
     is_snv = (pl.col("ref").str.len_bytes() == 1) & pl.col("alt").str.contains("^.(,.)*$")
@@ -104,10 +101,7 @@ def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
 
 
 def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, ...]:
-    """Return a warning where REF often differs from the genome; raise an InputError where it mostly does.
-
-    `counts` are alternate alleles by reason. On another assembly about three in four differ, as by chance.
-    """
+    """Return a warning where REF often differs from the genome; raise an InputError where it mostly does."""
     count, differing = sum(counts[reason.text] for reason in COMPARED), counts["reference_mismatch"]
     share = f"{differing / max(count, 1):.0%}"
     text = f"{path}: of {count:,} alleles, {differing:,} have another REF than {genome} ({share})"

@@ -189,11 +189,9 @@ class Scorer:
 class TokenScorer(Scorer):
     """Scores alleles of a genome's reference with a model that reads tokens: 6-mers, byte pairs, single letters.
 
-    With w(b) the token that holds an SNV's position, masked, with base b in place of the variant's,
-    LLR = ln P(w(ALT)) − ln P(w(REF)). For one letter a token that is MutBERT's, and for 6-mers it is conditional on the
-    five other bases (as in Dalla-Torre et al. 2023). Which bases share the token follows from the window's start, since
-    6-mers are counted from there and from the end of every run of N. Models whose tokens do not stay tokens when a base
-    is exchanged have distances alone; there is no PLLR.
+    With w(b) the token that holds an SNV's position, masked, with base b there, LLR = ln P(w(ALT)) − ln P(w(REF)), for
+    6-mers conditional on the five other bases (as in Dalla-Torre et al. 2023), which follow from the window's start and
+    runs of N. Models whose tokens do not stay tokens when a base is exchanged have distances alone; none has PLLR.
     """
 
     def __init__(self, encoder: AutoEncoder, genome: ProbabilisticGenome, settings: ScoreSettings) -> None:
@@ -272,10 +270,7 @@ class TokenScorer(Scorer):
         self, windows: PaddedWindows, find: Callable[[TokenInputs, bool], Int64],
         read: Callable[[Batch, torch.Tensor], torch.Tensor], advance: Advance,
     ) -> Float32:  # fmt: skip
-        """Return what `read` computes of windows, (N, D), averaged over strands; NaN where there is nothing to read.
-
-        ``find(inputs, reverse)`` returns what is read of a strand's tokens, (N, K), with a negative number for nothing.
-        """
+        """Return the mean over strands of what `read` computes of what `find` returns; NaN where that is negative."""
         most, strands = most_tokens(self._body), []
         for reverse in (False, True)[: 1 + (self.settings.strands == "both")]:
             own = windows.reverse_complement() if reverse else windows

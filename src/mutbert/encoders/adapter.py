@@ -1,7 +1,7 @@
 """One adapter for every model: its inputs, its classifier, its hidden states.
 
 A model is named by a name of `mutbert.encoders.known`, a folder, or a repository of the Hub; ``random:`` before it
-means the same model with fresh weights.
+means the same model with fresh weights. Shape suffixes: B batch, L length, C channels, N outputs.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+import torch
 import transformers
+from torch import Tensor, nn
+from transformers.modeling_outputs import SequenceClassifierOutput
 
-from mutbert.encoders.cnn import CnnClassifier
+from mutbert import alphabet
 from mutbert.encoders.inputs import BaseInputs
 from mutbert.encoders.known import RANDOM, resolve_model
 from mutbert.encoders.peers import find_peer
@@ -32,15 +35,16 @@ from mutbert.model.checkpoints import check_folder, library_bars_off, read_check
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
-
     from mutbert.encoders.inputs import Inputs, PaddedWindows
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
 
+    Kind = Literal["body", "masked", "classifier", "token"]
     RopeScaling = Mapping[str, Any] | None
 
 CNN: Final = "cnn"
+_CHANNELS: Final = 64
+_WIDTHS: Final = (15, 7, 7)
 
 
 class Encoder:
@@ -49,7 +53,6 @@ class Encoder:
     family: str  # as in `mutbert.encoders.known.KnownModel`
     lora_targets: tuple[str, ...] = ()  # layers for low-rank adapters; empty where there can be none
     fresh_modules: tuple[str, ...] = ()  # modules of its classifier that start from fresh weights
-    pretrained = True  # whether a linear probe has anything to use
     one_token_a_base = True  # whether labels of single bases can be learnt
 
     def __init__(self, name: str, path: str, settings: Mapping[str, Any], *, fresh: bool) -> None:
@@ -71,20 +74,27 @@ class Encoder:
         It has `outputs` numbers for a sequence of at most `longest` tokens, or for every token. Without `rope_scaling`,
         rotary positions are scaled as far as `longest` needs.
         """
-        raise NotImplementedError
+        if each_token and not self.one_token_a_base:
+            raise InputError(f"{self.name}: its tokens are not single bases, so it cannot learn a label for each base")
+        return self._load("token" if each_token else "classifier", longest, rope_scaling, num_labels=outputs)
 
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:
         """Return a fine-tuned model in evaluation mode, and whether it has an output for every token."""
-        raise NotImplementedError
+        return self._load("classifier", longest, None, fresh_head=False), False
 
     def body(self, longest: int, *, rope_scaling: RopeScaling = None) -> Any:
         """Return the model without a head."""
+        return self._load("body", longest, rope_scaling)
+
+    def _load(
+        self, kind: Kind, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any
+    ) -> Any:
         raise NotImplementedError
 
-    def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def hidden_states(self, body: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the last hidden states, (B, L, D)."""
         # Remote code often returns a plain tuple.
-        states: torch.Tensor = body(**batch)[0]
+        states: Tensor = body(**batch)[0]
         return states
 
     def save_tokenizer(self, folder: Path, longest: int) -> None:
@@ -147,31 +157,22 @@ class MutBertEncoder(Encoder):
     lora_targets = ("query", "key", "value", "dense")
     fresh_modules = ("classifier",)
 
-    def classifier(
-        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: RopeScaling = None
-    ) -> Any:
-        """Return the model with a fresh classifier."""
-        kind: Any = MutBertForTokenClassification if each_token else MutBertForSequenceClassification
-        return self._load(kind, longest, rope_scaling, num_labels=outputs)
-
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:
         """Return a fine-tuned model, of sequences or of bases."""
         config = MutBertConfig.from_pretrained(self._path, **self._settings)
         each_token = MutBertForTokenClassification.__name__ in (config.architectures or ())
-        kind: Any = MutBertForTokenClassification if each_token else MutBertForSequenceClassification
-        return self._load(kind, longest, None, fresh_head=False).eval(), each_token
-
-    def body(self, longest: int, *, rope_scaling: RopeScaling = None) -> Any:
-        """Return the model without a head."""
-        return self._load(MutBertModel, longest, rope_scaling, pooler_type="mean")
+        return self._load("token" if each_token else "classifier", longest, None, fresh_head=False).eval(), each_token
 
     def save_tokenizer(self, folder: Path, longest: int) -> None:
         """Write the tokenizer."""
         MutBertTokenizer(model_max_length=longest).save_pretrained(folder)
 
     def _load(
-        self, kind: Any, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any
+        self, kind: Kind, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any
     ) -> Any:
+        overrides |= {"pooler_type": "mean"} if kind == "body" else {}
+        heads = {"token": MutBertForTokenClassification, "classifier": MutBertForSequenceClassification}
+        model_class: Any = heads.get(kind, MutBertModel)
         config = MutBertConfig.from_pretrained(self._path, **self._settings)
         trained = config.max_position_embeddings
         if rope_scaling:
@@ -188,35 +189,69 @@ class MutBertEncoder(Encoder):
         if not self._fresh:
             settings = {**overrides, **self._settings, "rope_scaling": config.rope_scaling}
             with library_bars_off():
-                return read_checkpoint(self._path, kind, fresh_head=fresh_head, **settings)
+                return read_checkpoint(self._path, model_class, fresh_head=fresh_head, **settings)
         for key, value in overrides.items():
             setattr(config, key, value)
-        return kind(config).eval()
+        return model_class(config).eval()
+
+
+class CnnClassifier(nn.Module):
+    """Three normalised convolutions, the maximum and mean over the sequence or each token, and a linear layer."""
+
+    def __init__(self, outputs: int, *, each_token: bool = False) -> None:
+        super().__init__()
+        channels = [len(alphabet.BASES), *[_CHANNELS] * len(_WIDTHS)]
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(before, after, width, padding=width // 2)
+            for before, after, width in zip(channels, channels[1:], _WIDTHS, strict=False)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(_CHANNELS) for _ in _WIDTHS)
+        self.dropout = nn.Dropout(0.1)
+        self.each_token = each_token
+        self.classifier = nn.Linear(_CHANNELS if each_token else 2 * _CHANNELS, outputs)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        input_probs: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """Return ``logits``, (B, N) or (B, L, N), of token ids, (B, L), or distributions over tokens, (B, L, 9)."""
+        if input_probs is None:
+            assert input_ids is not None
+            input_probs = nn.functional.one_hot(input_ids, alphabet.VOCABULARY_SIZE).to(self.classifier.weight.dtype)
+        # Tokens other than bases, padding included, are zeros.
+        x_BCL = input_probs[..., alphabet.BASE_IDS].transpose(1, 2)
+        keep_BL = torch.ones_like(x_BCL[:, 0]) if attention_mask is None else attention_mask.to(x_BCL.dtype)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            # Normalised at each position, so that padding does not count.
+            step_BCL = norm(convolution(x_BCL).transpose(1, 2)).transpose(1, 2)
+            step_BCL = nn.functional.gelu(step_BCL) * keep_BL[:, None]
+            x_BCL = x_BCL + step_BCL if x_BCL.shape == step_BCL.shape else step_BCL
+        if self.each_token:
+            return SequenceClassifierOutput(logits=self.classifier(self.dropout(x_BCL.transpose(1, 2))))
+        mean_BC = x_BCL.sum(dim=2) / keep_BL.sum(dim=1, keepdim=True)
+        most_BC = x_BCL.masked_fill(keep_BL[:, None] == 0, -torch.inf).amax(dim=2)
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(torch.cat([mean_BC, most_BC], dim=1))))
 
 
 class CnnEncoder(Encoder):
     """A plain convolutional network, which shows what is not due to pre-training."""
 
     family = "cnn"
-    pretrained = False
-
-    def classifier(
-        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: RopeScaling = None  # noqa: ARG002
-    ) -> CnnClassifier:  # fmt: skip
-        """Return a network of fresh weights."""
-        return CnnClassifier(outputs, each_token=each_token)
-
-    def trained_classifier(self, longest: int) -> tuple[Any, bool]:  # noqa: ARG002
-        """Raise InputError."""
-        raise InputError(f"{self.name}: is a baseline, which is not kept once it is trained")
-
-    def body(self, longest: int, *, rope_scaling: RopeScaling = None) -> Any:  # noqa: ARG002
-        """Raise InputError."""
-        raise InputError(f"{self.name}: has no weights before it is trained, so nothing can be embedded by it")
 
     def identity(self) -> str:
         """Return the network's version."""
         return f"{CNN} 1"
+
+    def _load(
+        self, kind: Kind, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any  # noqa: ARG002
+    ) -> Any:  # fmt: skip
+        if kind == "body":
+            raise InputError(f"{self.name}: has no weights before it is trained, so nothing can be embedded by it")
+        if not fresh_head:
+            raise InputError(f"{self.name}: is a baseline, which is not kept once it is trained")
+        return CnnClassifier(overrides["num_labels"], each_token=kind == "token")
 
 
 def _checkpoint_identity(path: str, revision: str | None, *, config_alone: bool) -> str:

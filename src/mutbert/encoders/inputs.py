@@ -1,8 +1,7 @@
 """Sequences as a model reads them: whole batches at once, of either strand, padded to their longest alone.
 
-Bases are one byte each until they are token ids, or distributions over tokens. Shape suffixes: N sequences or windows,
-L length in bases or tokens, B batch, M positions with a distribution of their own, P rows or positions asked for, E
-edits, X members of rows, 4 bases in the order A, C, G, T.
+Shape suffixes: N sequences or windows, L length in bases or tokens, B batch, M positions with a distribution of their
+own, P rows or positions asked for, E edits, X members of rows, 4 bases in the order A, C, G, T.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
     Batch = dict[str, torch.Tensor]
 
 PLACEMENTS: Final = ("centred", "shared")
-MASKED: Final = len(alphabet.IUPAC)
-"""Base code that stands for ``[MASK]``."""
+MASKED: Final = len(alphabet.IUPAC)  # the base code that stands for [MASK]
 _CLS, _SEP, _PAD = MASKED + 1, MASKED + 2, MASKED + 3
 _IDS: Final = np.append(
     alphabet.TOKEN_ID_OF_CODE, [alphabet.MASK_ID, alphabet.CLS_ID, alphabet.SEP_ID, alphabet.PAD_ID]
@@ -162,7 +160,7 @@ def place_windows(position_P: Int64, contig_length_P: Int64, context: int, place
     """Return the window of `context` bases (of a shorter contig all) in which each position is seen.
 
     Centred, the position is base ``context // 2``. Shared, windows lie on a grid half a context apart, and a position
-    has at least a quarter of the context, rounded down, on either side. At contigs' ends windows are shifted.
+    has at least a quarter of the context on either side. At contigs' ends windows are shifted.
     """
     if placement == "shared":
         stride = max(context // 2, 1)
@@ -193,24 +191,17 @@ class Inputs(Protocol):
     length_N: Int64  # tokens, special ones included
 
     def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
-        """Return what the model takes for some rows, of those chosen by `reverse`, (B,), the other strand.
-
-        Arguments of the model, each (B, L, ...), with ``attention_mask`` where there is padding.
-        """
+        """Return the model's arguments for some rows, of those chosen by `reverse`, (B,), the other strand."""
 
     def tokens_at(self, rows: Int64, place_B: Int64) -> Int64:
-        """Return the token, (B,), that holds the base at an offset of each row's forward strand.
-
-        It is -1 where the sequence was cut before it, or tokens do not tell which bases they stand for.
-        """
+        """Return the token, (B,), that holds a base of each row's forward strand; -1 where none is known to."""
 
 
 class BaseInputs:
     """One token a base between ``[CLS]`` and ``[SEP]``, as MutBERT reads; ambiguous codes are distributions.
 
-    Sequences are cut at their end to `max_tokens`, special ones included. Windows keep their distributions. With
-    `genome`, examples whose region it has are read with the population's frequencies; `unplaced` counts the others by
-    reason.
+    Sequences are cut at their end to `max_tokens`, special ones included. With `genome`, examples whose region it has
+    are read with the population's frequencies; `unplaced` counts the others by reason.
     """
 
     def __init__(
@@ -222,14 +213,14 @@ class BaseInputs:
         self._kept_N = bases_N if max_tokens is None else np.minimum(bases_N, max_tokens - 2 * special_tokens)
         self.cut_N: Int64 = bases_N - self._kept_N
         self.length_N: Int64 = self._kept_N + 2 * special_tokens
-        self._place_M, self._frequency_M4 = np.zeros(0, np.int64), np.zeros((0, len(alphabet.BASES)), np.uint16)
+        place_M, frequency_M4 = np.zeros(0, np.int64), np.zeros((0, len(alphabet.BASES)), np.uint16)
         self.unplaced: dict[str, int] = {}
         if isinstance(examples, PaddedWindows):
-            place_M = self._offset[examples.row_M] + examples.column_M
-            order = np.argsort(place_M, kind="stable")
-            self._place_M, self._frequency_M4 = place_M[order], examples.frequency_M4[order]
+            place_M, frequency_M4 = self._offset[examples.row_M] + examples.column_M, examples.frequency_M4
         elif genome is not None:
-            self._place_M, self._frequency_M4, self.unplaced = _population(examples, genome)
+            place_M, frequency_M4, self.unplaced = _population(examples, genome)
+        order = np.argsort(place_M, kind="stable")
+        self._place_M, self._frequency_M4 = place_M[order], frequency_M4[order]
 
     def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
         """Return ``input_ids``, or ``input_probs`` where ids do not suffice."""
@@ -276,21 +267,13 @@ def _population(examples: Examples, genome: ProbabilisticGenome) -> tuple[Int64,
         kept_M = alike_B[windows.row_M]
         places.append((first_B[windows.row_M] + windows.column_M)[kept_M])
         frequencies.append(windows.frequency_M4[kept_M])
-    place_M = np.concatenate(places)
-    order = np.argsort(place_M, kind="stable")
-    unplaced = {
-        "no place in the genome": len(examples.regions) - len(table_N4),
-        "other bases than the genome has there": other,
-    }
-    return place_M[order], np.concatenate(frequencies)[order], unplaced
+    reasons = ("no place in the genome", "other bases than the genome has there")
+    unplaced = dict(zip(reasons, (len(examples.regions) - len(table_N4), other), strict=True))
+    return np.concatenate(places), np.concatenate(frequencies), unplaced
 
 
 class TokenInputs:
-    """Tokens of a tokenizer of `transformers`: 6-mers, byte pairs, single bases.
-
-    Such tokenizers know A, C, G, T and N; other IUPAC codes are read as N. Sequences are cut at their end to
-    `max_tokens`, special ones included.
-    """
+    """Tokens of a tokenizer of `transformers`; IUPAC codes but A, C, G and T are read as N, and `max_tokens` cuts."""
 
     def __init__(
         self, tokenizer: Any, examples: Examples | PaddedWindows, *, max_tokens: int | None = None,

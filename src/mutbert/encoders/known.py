@@ -32,7 +32,7 @@ _NT_2500M = ("nt", 2_547_801_226, *_NT_500M[2:])
 _CADUCEUS = ("caduceus", 7_725_312, "Apache-2.0", "base", "131,072 bases")
 _NT, _SEQLEN = "InstaDeepAI/nucleotide-transformer", "seqlen-131k_d_model-256_n_layer-16"
 _NTV2 = {50: 54_855_372, 100: 96_839_532, 250: 233_546_380, 500: 496_246_236}
-_ROWS: Final[tuple[tuple[Any, ...], ...]] = (
+_ROWS: tuple[Any, ...] = (
     ("mutbert", "CompBioDSA/MutBERT", *_MUTBERT, ("JadenLong/MutBERT",)),
     ("mutbert-ref", "CompBioDSA/MutBERT-Human-Ref", *_MUTBERT, ("JadenLong/MutBERT-Human-Ref",)),
     ("mutbert-multi", "CompBioDSA/MutBERT-Multi", *_MUTBERT, ("JadenLong/MutBERT-Multi",)),
@@ -48,18 +48,12 @@ _ROWS: Final[tuple[tuple[Any, ...], ...]] = (
     ("caduceus-ps", f"kuleshov-group/caduceus-ps_{_SEQLEN}", *_CADUCEUS),
 )  # fmt: skip
 MODELS: Final = tuple(KnownModel(*row) for row in _ROWS)
-"""The models of the paper, and Caduceus."""
-
-
-def find_model(name: str) -> KnownModel | None:
-    """Return a model by its name or one of its repository's names; None where it is not known."""
-    return next((model for model in MODELS if name in {model.name, model.place, *model.also}), None)
 
 
 def resolve_model(name: str) -> str:
-    """Return where a model is: the repository of a known one, and any other as given."""
-    known = find_model(name)
-    return name if known is None or Path(name).exists() else known.place
+    """Return the repository of a known model, by its name or one of its repository's, or else the name itself."""
+    known = (model.place for model in MODELS if name in {model.name, model.place, *model.also})
+    return name if Path(name).exists() else next(known, name)
 
 
 def is_offline(model: KnownModel) -> bool:

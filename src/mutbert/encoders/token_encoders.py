@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import transformers
@@ -20,13 +20,12 @@ from mutbert.model.checkpoints import library_bars_off, local_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mutbert.encoders.adapter import RopeScaling
+    from mutbert.encoders.adapter import Kind, RopeScaling
     from mutbert.encoders.inputs import PaddedWindows
     from mutbert.encoders.peers import Peer
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
 
-    Kind = Literal["body", "masked", "classifier"]
 
 # Parts of a model without its head that hidden states do not depend on.
 _HEADS: Final = frozenset({"pooler", "contact_head"})
@@ -64,23 +63,11 @@ class AutoEncoder(Encoder):
         special_tokens = special_tokens and self.special_tokens
         return TokenInputs(self.tokenizer, examples, max_tokens=max_tokens, special_tokens=special_tokens)
 
-    def classifier(
-        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: RopeScaling = None
-    ) -> Any:
-        """Return the model with a fresh classifier, which is told the number of labels alone; the loss is ours."""
-        if each_token:
-            raise InputError(f"{self.name}: its tokens are not single bases, so it cannot learn a label for each base")
-        return self._load("classifier", longest, rope_scaling, num_labels=outputs)
-
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:
         """Return a fine-tuned model, or a probe with its model."""
         if (Path(self._path) / PROBE).is_file():
             return ProbedClassifier.read(Path(self._path), self.body(longest), self.hidden_states), False
-        return self._load("classifier", longest, None, fresh_head=False), False
-
-    def body(self, longest: int, *, rope_scaling: RopeScaling = None) -> Any:
-        """Return the model without a head."""
-        return self._load("body", longest, rope_scaling)
+        return super().trained_classifier(longest)
 
     def layer_states(self, body: Any, batch: Mapping[str, torch.Tensor], layers: Sequence[int]) -> list[torch.Tensor]:
         """Return the hidden states of several layers, from 0, the embedding layer's, each (B, L, D)."""
@@ -99,8 +86,7 @@ class AutoEncoder(Encoder):
         if rope_scaling is not None:
             raise InputError(f"{self.name}: rope_scaling is for MutBERT; leave it out for other models")
         model = self._open(kind, fresh_head=fresh_head, **overrides)
-        most = most_tokens(model)
-        if most is not None and longest > most:
+        if (most := most_tokens(model)) is not None and longest > most:
             more = f"{longest} tokens are more than the {most} that it has positions for"
             raise InputError(f"{self.name}: {more}; lower max_tokens")
         return model.eval()
@@ -128,9 +114,7 @@ class AutoEncoder(Encoder):
         """Return what the library loads; code that comes with a checkpoint may raise anything."""
         try:
             with library_bars_off():
-                if arguments:
-                    return load(*arguments, **settings)
-                return load(self._path, **self._settings, **settings)
+                return load(*arguments, **settings) if arguments else load(self._path, **self._settings, **settings)
         except Exception as error:
             raise InputError(f"{self.name}: cannot be loaded: {one_line(error)}") from error
 
@@ -181,7 +165,7 @@ class PeerEncoder(AutoEncoder):
         config = read_config(self._peer, self._values, self.name, **overrides)
         model_class = getattr(self._peer, kind)
         if self._fresh:
-            model = make_model(model_class, config, self.name)
+            model = make_model(model_class, self.name, config)
         else:
             folder = local_folder(self._path, self._settings.get("revision"))
             model = load_model(self._peer, model_class, config, folder, fresh_head=fresh_head)

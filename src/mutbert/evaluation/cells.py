@@ -1,12 +1,10 @@
-"""Cells of the grid: which there are, and how one is made; those of one task and model share what is prepared.
-
-To make a cell is to return its record for the JSON, and labels and scores of its test rows.
-"""
+"""Cells of the grid: which there are, and how one is made; those of one task and model share what is prepared."""
 
 from __future__ import annotations
 
 import tempfile
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,15 +17,22 @@ from mutbert.evaluation.eqtl import FEATURES, HEADS, embed_variants, evaluate_va
 from mutbert.evaluation.eqtl_table import open_genome, read_variants
 from mutbert.evaluation.kmer import kmer_baseline
 from mutbert.evaluation.results import Cell, fingerprint
-from mutbert.evaluation.task_files import load_task, task_file
+from mutbert.examples.files import read_examples
+from mutbert.examples.splits import random_split
+from mutbert.examples.task_data import part_task
 from mutbert.files import sha256_of
 from mutbert.scoring.metrics import evaluate
+<<<<<<< HEAD
+from mutbert.tables import NoSuchFileError, find_file, is_fasta
+from mutbert.training.classifier import classifier_logits, finetune_classifier, scores_and_labels, unplaced
+=======
 from mutbert.training.classifier import (
     classifier_logits,
-    finetune_classifier,
+    classifier_trainer,
     scores_and_labels,
     unplaced,
 )
+>>>>>>> h18-training
 from mutbert.training.classifier_data import LabelledInputs
 from mutbert.training.linear import embed_sequences, fit_linear
 
@@ -36,163 +41,130 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from mutbert.arrays import Float32
     from mutbert.encoders.adapter import Encoder
     from mutbert.evaluation.eqtl import VariantEmbeddings
     from mutbert.evaluation.eqtl_table import Variants
     from mutbert.evaluation.run import GridRequest
     from mutbert.evaluation.suites import Suite
-    from mutbert.evaluation.task_files import LoadedTask
+    from mutbert.examples.table import Examples
+    from mutbert.examples.task_data import TaskData
     from mutbert.genome.store import ProbabilisticGenome
+    from mutbert.tables import SourceFile
     from mutbert.training.finetune_settings import FinetuneSettings
 
-    Made = tuple[dict[str, Any], npt.NDArray[Any], npt.NDArray[Any]]
+    Record = dict[str, Any]  # what a cell's JSON has
+    Made = tuple[Record, npt.NDArray[Any], npt.NDArray[Any]]  # and labels and scores of its test rows
+    Part = tuple[str, str, int]  # task, protocol and seed of a split
 
 KMER: Final = "kmer"
 BASELINES: Final = (KMER, CNN)
-"""In every grid, so that nobody is fooled."""
-EQTL_METHODS: Final = tuple(f"{head}, {feature}" for head in HEADS for feature in FEATURES)
-"""A head and its features: the mean of a window, or the variant's own token."""
+"""Trivial models, which a language model has to beat."""
+_EQTL_METHODS: Final = tuple(f"{head}, {feature}" for head, feature in product(HEADS, FEATURES))
+_HUB, _SUBSET_SEED = "hf://", 0
 
 
 def cells_of(suite: Suite, tasks: list[str], models: list[str], request: GridRequest) -> list[Cell]:
-    """Return the cells of a suite, those that share work next to each other."""
+    """Return the cells of a suite, each once; those that share work follow each other."""
+    names = [name for name in request.protocols if name in suite.grid.protocols]
+    every = [*(BASELINES if request.baselines and suite.eqtl is None else ()), *models]
     found = []
-    for name in request.protocols:
-        protocol = suite.grid.protocols.get(name)
-        if protocol is None:
-            continue
+    for task, name, model in product(tasks, names, every):
+        protocol, methods = suite.grid.protocols[name], request.methods
         first = protocol.first_seed if request.first_seed is None else request.first_seed
         seeds = range(first, first + (request.seeds or protocol.seeds))
-        if suite.eqtl is not None:
-            kinds = [(model, task, method) for model in models for task in tasks for method in EQTL_METHODS]
-            found += [
-                Cell(suite.name, task, model, method, name, seed) for model, task, method in kinds for seed in seeds
-            ]
-            continue
-        for task in tasks:
-            for model in [*(BASELINES if request.baselines else ()), *models]:
-                # The k-mers depend on no seed, but for a split by it.
-                own = seeds[:1] if model == KMER and protocol.validation == "file" else seeds
-                methods = {KMER: ("",), CNN: ("full",)}.get(model, request.methods)
-                found += [Cell(suite.name, task, model, method, name, seed) for method in methods for seed in own]
-    # Those of a task together; asked for twice, made once.
-    order = {task: index for index, task in enumerate(tasks)} if suite.eqtl is None else {}
-    return sorted(dict.fromkeys(found), key=lambda cell: order.get(cell.task, 0))
+        if suite.eqtl:
+            methods = _EQTL_METHODS
+        elif model in BASELINES:
+            methods = ("",) if model == KMER else ("full",)
+            # The k-mers depend on no seed, but for a split by it.
+            seeds = seeds[:1] if model == KMER and protocol.validation == "file" else seeds
+        found += [Cell(suite.name, task, model, method, name, seed) for method, seed in product(methods, seeds)]
+    if suite.eqtl:
+        # All tasks share a model's embeddings.
+        found.sort(key=lambda cell: (names.index(cell.protocol), every.index(cell.model)))
+    return list(dict.fromkeys(found))
 
 
 class SequenceCells:
     """Makes the cells of a suite of labelled sequences; `genome` has frequencies for models that read them."""
 
     def __init__(
-        self,
-        suite: Suite,
-        root: str,
-        encoder: Callable[[str], Encoder],
-        genome: ProbabilisticGenome | None = None,
-        *,
+        self, suite: Suite, root: str, encoder: Callable[[str], Encoder], genome: ProbabilisticGenome | None = None, *,
         drop_leaks: bool = False,
-    ) -> None:
-        self._suite, self._root, self._encoder, self._genome = suite, root, encoder, genome
-        self._drop_leaks = drop_leaks
-        self._loaded = lru_cache(maxsize=1)(self._load)
+    ) -> None:  # fmt: skip
+        self._suite, self._encoder, self._genome = suite, encoder, genome
+        self._loaded = lru_cache(maxsize=1)(partial(load_task, suite, root, drop_leaks=drop_leaks))
         self._prepared = lru_cache(maxsize=1)(self._prepare)
         self._embedded = lru_cache(maxsize=1)(self._embed)
 
     def make(self, cell: Cell) -> Made:
         """Make a cell."""
         suite, task = self._suite, self._suite.task(cell.task)
-        metric = suite.metric_of(task)
+        metric, protocol = task.metric or suite.metric, suite.protocols[cell.protocol]
         # Only a split by seed is another for another seed.
-        part = cell.task, cell.protocol, cell.seed if suite.protocols[cell.protocol].validation != "file" else 0
-        loaded = self._loaded(*part)
+        part = cell.task, cell.protocol, 0 if protocol.validation == "file" else cell.seed
+        data, about = self._loaded(*part)
         read_as = [task.problem, task.classes, suite.columns.model_dump(), metric]
-        identity: dict[str, Any] = {"data": loaded.identity, "task": fingerprint(read_as)}
-        record: dict[str, Any] = {
-            "metric": metric,
-            "note": loaded.note,
-            "splits": [count._asdict() for count in loaded.data.counts],
-            "sources": loaded.sources,
-            "identity": identity,
-        }
-        test = loaded.data.parts["test"]
-        problem, labels = test.problem, test.known_labels
+        identity: Record = {"data": about["identity"], "task": fingerprint(read_as)}
+        record: Record = {**about, "metric": metric, "identity": identity}
         if cell.model == KMER:
             identity["model"] = f"{KMER} 1"
-            model, validated, scores = kmer_baseline(*loaded.data.parts.values(), metric=metric)
-            value = evaluate(problem, loaded.data.validation.known_labels, validated, [metric])[metric]
-            record |= {"problem": problem, "validation": value, "chosen": {"c": model.c}, "parameters": None}
-            return record, labels, scores
+            model, validated, scores = kmer_baseline(*data.parts.values(), metric=metric)
+            value = evaluate(model.problem, data.validation.known_labels, validated, [metric])[metric]
+            record |= {"problem": model.problem, "validation": value, "chosen": {"c": model.c}, "parameters": None}
+            return record, data.parts["test"].known_labels, scores
         encoder = self._encoder(cell.model)
-        settings = self.settings_of(cell.task, cell.protocol, cell.method, encoder.family)
+        settings = suite.settings_of(task, cell.protocol, encoder.family).replace(method=cell.method)
         genome = self._genome_of(encoder)
         identity |= {"model": encoder.identity(), "settings": settings.model_dump(mode="json")}
         identity["genome"] = genome and genome.identity
-        parts = self._prepared(part, cell.model, settings.max_tokens)
+        parts = self._prepared(part, encoder, settings.max_tokens)
         record["unplaced"] = {} if genome is None else unplaced(parts)
         if settings.method == "probe":
-            values, scores = self._probe(cell, part, settings, metric)
+            values, labels, scores = self._probe(cell, encoder, part, settings, metric)
         else:
-            values, (problem, labels, scores) = _trained(cell, encoder, parts, settings, metric)
-        return record | values | {"problem": problem}, labels, scores
-
-    def settings_of(self, task: str, protocol: str, method: str, family: str) -> FinetuneSettings:
-        """Return how a model of a family is fine-tuned on a task."""
-        row = self._suite.task(task)
-        settings = self._suite.protocols[protocol].settings_for(family)
-        most = self._suite.max_tokens(row, protocol, family)
-        scaling = self._suite.rope_scaling(row, protocol, family)
-        return settings.replace(
-            method=method,
-            max_tokens=settings.max_tokens if most is None else most,
-            rope_scaling=settings.rope_scaling if scaling is None else scaling,
-        )
-
-    def _load(self, task: str, protocol: str, seed: int) -> LoadedTask:
-        suite = self._suite
-        how = suite.protocols[protocol]
-        return load_task(suite, suite.task(task), self._root, how, seed=seed, drop_leaks=self._drop_leaks)
+            values, labels, scores = _trained(cell, encoder, parts, settings, metric)
+        return record | values, labels, scores
 
     def _genome_of(self, encoder: Encoder) -> ProbabilisticGenome | None:
         return self._genome if encoder.family == "mutbert" else None
 
-    def _prepare(self, part: tuple[str, str, int], model: str, max_tokens: int | None) -> dict[str, LabelledInputs]:
-        encoder = self._encoder(model)
-        genome = self._genome_of(encoder)
+    def _prepare(self, part: Part, encoder: Encoder, max_tokens: int | None) -> dict[str, LabelledInputs]:
+        options: Any = {"max_tokens": max_tokens, "genome": self._genome_of(encoder)}
         return {
-            name: LabelledInputs(encoder.inputs(examples, max_tokens=max_tokens, genome=genome), examples)
-            for name, examples in self._loaded(*part).data.parts.items()
+            name: LabelledInputs(encoder.inputs(examples, **options), examples)
+            for name, examples in self._loaded(*part)[0].parts.items()
         }
 
-    def _embed(self, part: tuple[str, str, int], model: str, seed: int) -> tuple[Any, int]:
-        encoder = self._encoder(model)
-        settings = self.settings_of(*part[:2], "probe", encoder.family)
-        parts = self._prepared(part, model, settings.max_tokens)
+    def _embed(self, part: Part, encoder: Encoder, seed: int) -> tuple[dict[str, Float32], Record]:
+        settings = self._suite.settings_of(self._suite.task(part[0]), part[1], encoder.family)
+        parts = self._prepared(part, encoder, settings.max_tokens)
         longest = max(int(own.inputs.length_N.max()) for own in parts.values())
         body, parameters = _body(encoder, longest, settings.rope_scaling, seed)
-        return {name: embed_sequences(encoder, body, own.inputs, settings) for name, own in parts.items()}, parameters
+        tokens = sum(int(own.inputs.length_N.sum()) for own in parts.values())
+        embedded = {name: embed_sequences(encoder, body, own.inputs, settings) for name, own in parts.items()}
+        # Of the first cell that uses them.
+        return embedded, {"parameters": parameters, "tokens": tokens}
 
-    def _probe(
-        self, cell: Cell, part: tuple[str, str, int], settings: FinetuneSettings, metric: str
-    ) -> tuple[dict[str, Any], npt.NDArray[Any]]:
-        parts, before = self._prepared(part, cell.model, settings.max_tokens), self._embedded.cache_info().misses
+    def _probe(self, cell: Cell, encoder: Encoder, part: Part, settings: FinetuneSettings, metric: str) -> Made:
+        parts = self._prepared(part, encoder, settings.max_tokens)
         # Weights of a trained model are the same for every seed.
-        fresh = self._encoder(cell.model).identity().startswith(RANDOM)
-        embedded, parameters = self._embedded(part, cell.model, cell.seed if fresh else 0)
+        embedded, about = self._embedded(part, encoder, cell.seed if encoder.identity().startswith(RANDOM) else 0)
         train, validation = ((embedded[name], parts[name].examples.known_labels) for name in ("train", "validation"))
         examples = parts["train"].examples
         probe = fit_linear(
-            examples.problem,
-            train,
-            validation,
-            classes=len(examples.classes),
-            metric=metric,
+            examples.problem, train, validation, classes=len(examples.classes), metric=metric,
             class_weights=settings.class_weights,
-        )
-        new = self._embedded.cache_info().misses > before
-        tokens = sum(int(own.inputs.length_N.sum()) for own in parts.values()) if new else 0
-        value = evaluate(examples.problem, validation[1], probe.scores(validation[0]), [metric])[metric]
-        values = {"validation": value, "chosen": {"c": probe.c}, "parameters": parameters, "tokens": tokens}
-        return values, probe.scores(embedded["test"])
+        )  # fmt: skip
+        values = {
+            "problem": examples.problem,
+            "validation": evaluate(examples.problem, validation[1], probe.scores(validation[0]), [metric])[metric],
+            "chosen": {"c": probe.c},
+            "parameters": about["parameters"],
+            "tokens": about.pop("tokens", 0),
+        }
+        return values, parts["test"].examples.known_labels, probe.scores(embedded["test"])
 
 
 def _body(encoder: Encoder, longest: int, rope_scaling: Any, seed: int) -> tuple[Any, int]:
@@ -205,12 +177,97 @@ def _body(encoder: Encoder, longest: int, rope_scaling: Any, seed: int) -> tuple
 
 def _trained(
     cell: Cell, encoder: Encoder, parts: dict[str, LabelledInputs], settings: FinetuneSettings, metric: str
-) -> tuple[dict[str, Any], tuple[str, npt.NDArray[Any], npt.NDArray[Any]]]:
+) -> Made:
     test = parts["test"]
     with tempfile.TemporaryDirectory() as folder:
-        trained = finetune_classifier(
+        trained = classifier_trainer(
             encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed
+<<<<<<< HEAD
         )
+        logits = classifier_logits(trained.model, test.inputs, settings, each_token=test.problem == "token")
+    problem, labels, scores = scores_and_labels(test.examples, logits)
+    name, best = f"eval_{metric}", trained.best_step
+    values = {
+        "problem": problem,
+        "validation": next(one[name] for one in trained.history if one["step"] == best and name in one),
+        "chosen": {"step": best, "of": trained.steps},
+        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
+        "tokens": trained.tokens,
+    }
+    return values, labels, scores
+
+
+def load_task(
+    suite: Suite, root: str, task: str, protocol: str, seed: int, *, drop_leaks: bool
+) -> tuple[TaskData, dict[str, Any]]:
+    """Return a task's parts, and what a cell's record has of them: note, counts, sources, identity.
+
+    Files are below `root`: a folder, or ``hf://datasets/OWNER/NAME[@REVISION]``. Without a file of validation data,
+    `seed` decides which sequences these are.
+    """
+    how, row = suite.protocols[protocol], suite.task(task)
+    classes = row.classes if row.problem in {"binary", "multiclass", "token"} else None
+    parts: dict[str, Examples] = {}
+    sources: dict[str, SourceFile] = {}
+    for split in suite.splits:
+        if path := task_file(suite, root, task, split):
+            # The columns of a FASTA have names of their own.
+            fasta = {"sequence": "sequence", "label": "label", "name": "name", "region": "name"}
+            columns = suite.columns.replace(**fasta) if is_fasta(path) else suite.columns
+            parts[split], sources[split] = read_examples(path, columns, problem=row.problem, classes=classes)
+    train, most, note = parts["train"], how.max_train_rows, ""
+    if most is not None and most < len(train):
+        train = train.select(random_split(len(train), most / len(train), _SUBSET_SEED).validation[:most])
+        note = f"{suite.name}: at most {most:,} training sequences; no benchmark"
+    validation = "file" if "validation" in parts else how.validation
+    data = part_task(
+        train, parts.get("validation"), parts["test"], sources, how=validation, share=how.validation_share, seed=seed,
+        drop_leaks=drop_leaks,
+    )  # fmt: skip
+    # The seed of a split is in the cell's name.
+    settings = [validation, how.validation_share, most, drop_leaks]
+    return data, {
+        "note": note,
+        "splits": [count._asdict() for count in data.counts],
+        "sources": [{"split": name, **vars(source)} for name, source in sources.items()],
+        "identity": fingerprint([sorted((name, source.sha256) for name, source in sources.items()), settings]),
+    }
+
+
+def check_files(suite: Suite, root: str, tasks: list[str]) -> None:
+    """Raise InputError where a local file is missing; of files on the Hub nothing is known before they are read."""
+    for task in [] if root.startswith(_HUB) else [""] if suite.eqtl else tasks:
+        for split in suite.splits:
+            task_file(suite, root, task, split)
+
+
+def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
+    """Return the path of a task's file, plain or gzip; None where there are no validation data.
+
+    Raise InputError for another file that is missing. `root` may be the file of an eQTL suite itself.
+    """
+    if suite.eqtl and not root.startswith(_HUB) and Path(root).is_file():
+        return root
+    called: str = suite.splits[split]  # type: ignore[index]
+    names = [pattern.replace("{task}", task).replace("{split}", called) for pattern in suite.files]
+    for path in (f"{root.rstrip('/')}/{name}" for name in names):
+        if not root.startswith(_HUB):
+            if found := next((one for one in (path, f"{path}.gz") if Path(one).is_file()), None):
+                return found
+            continue
+        try:
+            find_file(path)
+        except NoSuchFileError:
+            continue
+        return path
+    if split == "validation":
+        return None
+    raise InputError(
+        f"{root}: has none of {', '.join(names)}; name the folder of the {suite.name} files by --data "
+        f"{suite.name}=..., or the tasks that there are by --task"
+    )
+=======
+        ).fine_tune()
         each_token = test.examples.problem == "token"
         logits = classifier_logits(trained.model, test.inputs, settings, each_token=each_token)
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
@@ -222,28 +279,26 @@ def _trained(
     ]
     values = {"validation": best[0], "chosen": chosen, "parameters": parameters, "tokens": trained.tokens}
     return values, scores_and_labels(test.examples, logits)
+>>>>>>> h18-training
 
 
 class EqtlCells:
     """Makes the cells of an eQTL suite; `reference` is a FASTA or a genome store."""
 
     def __init__(self, suite: Suite, root: str, encoder: Callable[[str], Encoder], reference: str | None) -> None:
-        if reference is None:
-            raise InputError(f"{suite.name}: needs the reference; give --fasta or --genome")
-        if not Path(reference).exists():
-            raise InputError(f"{reference}: no such file; give the reference by --fasta or --genome")
+        if reference is None or not Path(reference).exists():
+            what = "needs the reference" if reference is None else f"there is no reference {reference}"
+            raise InputError(f"{suite.name}: {what}; add --fasta or --genome")
         assert suite.eqtl is not None
         self._suite, self._eqtl, self._root, self._encoder = suite, suite.eqtl, root, encoder
         self._reference = reference
-        self._data = lru_cache(maxsize=1)(self._read)
         self._embedded = lru_cache(maxsize=1)(self._embed)
 
     def make(self, cell: Cell) -> Made:
         """Make a cell."""
-        read, _, word = self._data()
+        read, _, reference = self._data
         protocol, task = self._eqtl.protocols[cell.protocol], self._suite.task(cell.task)
-        before = self._embedded.cache_info().misses
-        embeddings, parameters, tokens = self._embedded(cell.model, cell.protocol)
+        embeddings, about = self._embedded(cell.model, cell.protocol)
         head, feature = cell.method.split(", ")
         found = evaluate_variants(embeddings, task, protocol, head=head, feature=feature, seed=cell.seed)
         rows = {"train": len(found.train_rows), "test": len(found.test_rows)}
@@ -253,15 +308,15 @@ class EqtlCells:
             "metric": self._suite.metric,
             "validation": None,
             "chosen": {"c": found.c},
-            "parameters": parameters,
-            "tokens": tokens if self._embedded.cache_info().misses > before else 0,
+            "parameters": about["parameters"],
+            "tokens": about.pop("tokens", 0),
             "note": "",
             "rows": {**rows, "split_by": read.split_by, "unused": found.unused, "saved": embeddings.saved},
             "splits": [{"split": name, "examples": count, **same} for name, count in rows.items()],
             "sources": [{"split": "all", **vars(read.source)}],
             "identity": {
                 "data": fingerprint([read.source.sha256, self._eqtl.length]),
-                "reference": word,
+                "reference": reference,
                 "task": fingerprint([task.model_dump(), self._eqtl.columns.model_dump()]),
                 "model": self._encoder(cell.model).identity(),
                 "settings": protocol.model_dump(mode="json"),
@@ -269,19 +324,19 @@ class EqtlCells:
         }
         return record, found.labels, found.scores
 
-    def _read(self) -> tuple[Variants, ProbabilisticGenome, str]:
+    @cached_property
+    def _data(self) -> tuple[Variants, ProbabilisticGenome, str]:
         read = read_variants(task_file(self._suite, self._root, "", "train") or "", self._eqtl.columns)
         genome = open_genome(self._reference, read.table)
-        word = genome.identity if genome.manifest else sha256_of(Path(self._reference))
-        return read, genome, word
+        return read, genome, genome.identity if genome.manifest else sha256_of(Path(self._reference))
 
-    def _embed(self, model: str, name: str) -> tuple[VariantEmbeddings, int, int]:
-        read, genome, _ = self._data()
+    def _embed(self, model: str, name: str) -> tuple[VariantEmbeddings, Record]:
+        read, genome, _ = self._data
         encoder, protocol = self._encoder(model), self._eqtl.protocols[name]
-        longest = self._eqtl.length + 2 * protocol.special_tokens
-        own = encoder.family == "mutbert"
-        scaling = {"type": "dynamic", "factor": protocol.rope_factor} if own and protocol.rope_factor else None
+        longest, scaling = self._eqtl.length + 2 * protocol.special_tokens, None
+        if encoder.family == "mutbert" and protocol.rope_factor:
+            scaling = {"type": "dynamic", "factor": protocol.rope_factor}
         # All seeds of a protocol share what is embedded, so fresh weights are those of the first.
         body, parameters = _body(encoder, longest, scaling, protocol.first_seed)
         embeddings = embed_variants(encoder, body, read, genome, protocol, self._eqtl.length)
-        return embeddings, parameters, len(embeddings.key_U) * longest
+        return embeddings, {"parameters": parameters, "tokens": len(embeddings.key_U) * longest}

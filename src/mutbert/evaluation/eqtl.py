@@ -84,11 +84,9 @@ def embed_variants(
     encoder: Encoder, body: Any, variants: Variants, genome: ProbabilisticGenome, protocol: EqtlProtocol, length: int,
     **settings: Any,
 ) -> VariantEmbeddings:  # fmt: skip
-    """Return embeddings of the windows around variants, each distinct one embedded once.
+    """Return embeddings of the windows around variants, each distinct one embedded once by a `body` without a head.
 
-    `body` is the model without a head; models that can read all positions but the variant's as the genome's allele
-    frequencies. `settings` are those of `mutbert.inference.run.run_batches`. Rows whose token is not found are not
-    used, as a neighbour's is of something else.
+    Rows whose token is not found are not used, as a neighbour's is of something else.
     """
     table, (contig_U, start_U, allele_U) = find_windows(variants, genome, length)
     keys, found, outputs = [], [], []
@@ -154,15 +152,10 @@ def _pooled(states_BLD: torch.Tensor, place_B3: torch.Tensor, tokens: int) -> to
 def evaluate_variants(
     embeddings: VariantEmbeddings, task: EqtlTask, protocol: EqtlProtocol, *, head: str, feature: str, seed: int
 ) -> EqtlResult:
-    """Return the test rows of a task as a head scores them that learnt from its training rows.
+    """Return the test rows of a task as a head scores them that learnt from at most ``protocol.max_train_rows`` rows.
 
-    At most ``protocol.max_train_rows`` training rows are drawn at random, whatever their labels. Each feature is
-    standardised on the rows that are learnt from. C is chosen by the AUROC of what the protocol scores, the strongest
-    penalty of equals: on test; or on about a fifth of the training rows (`hold_out`), and then all training rows are
-    fitted again.
-
-    A tissue is one-hot among the sorted names of the training rows that were drawn, and all zeros where these do not
-    have it; as a number it is its rank among the sorted names of the table.
+    C is chosen by the AUROC of what the protocol scores, the strongest penalty of equals, on test or on about a fifth
+    of the training rows (`hold_out`); then all training rows are fitted again.
     """
     if head not in HEADS or feature not in FEATURES:
         raise ValueError(f"head {head!r} on {feature!r}: choose of {', '.join(HEADS)} and {', '.join(FEATURES)}")
@@ -215,7 +208,7 @@ def task_rows(table: pl.DataFrame, task: EqtlTask, edges: str) -> pl.Series:
 
 
 def encode_tissues(tissues: pl.Series, train: Int64, kind: str) -> Float64:
-    """Return the features of each row's tissue, float64 (N, D)."""
+    """Return features of each row's tissue, (N, D): its rank, or one-hot among the names of training rows."""
     tissue_N = _ranks(tissues)[:, None]
     return (tissue_N if kind == "number" else tissue_N == np.unique(tissue_N[train])).astype(np.float64)
 
@@ -230,10 +223,7 @@ def _both_classes(label_N: Int64) -> bool:
 
 
 def hold_out(embeddings: VariantEmbeddings, train: Int64, task: EqtlTask, seed: int) -> SplitRows:
-    """Return a split of training rows by contigs, or by `blocks` where these do not have both classes on either side.
-
-    No variant, and none of its neighbours, is on both sides.
-    """
+    """Return a split of training rows by contigs, or else by `blocks`: no variant and no neighbour is on both sides."""
     label_T = embeddings.table["label"].to_numpy()[train]
     split = region_split([Region(contig, 0, 1) for contig in embeddings.table["contig"][train]], 0.2, seed)
     if split is None or not all(_both_classes(label_T[side]) for side in split):

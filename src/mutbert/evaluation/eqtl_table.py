@@ -51,12 +51,7 @@ class Variants(NamedTuple):
 
 
 def read_variants(place: str | Path, columns: EqtlColumns | None = None) -> Variants:
-    """Return a table of variants: CSV, TSV (each also with gzip) or Parquet.
-
-    Positions are 1-based in the file; labels are 0 or 1, or false or true; the split is ``train`` or ``test`` in any
-    case. Without a column of this name about a fifth of the rows, on contigs of their own, are test rows, always the
-    same ones.
-    """
+    """Return a table of variants, positions 1-based in the file; without a split, whole contigs are test rows."""
     columns = columns or EqtlColumns()
     names = [name for key, name in columns if key != "split"]
     file, source = read_table(place, lambda header: [*names, *{columns.split}.intersection(header)])
@@ -129,11 +124,7 @@ def open_genome(place: str | Path, table: pl.DataFrame) -> ProbabilisticGenome:
 def find_windows(
     variants: Variants, genome: ProbabilisticGenome, length: int
 ) -> tuple[pl.DataFrame, tuple[Int64, Int64, Int64]]:
-    """Return a table with its windows' numbers, and each distinct window once: contig, start, allele, int64 (U,).
-
-    The variant is at index ``length // 2``. The table gets the columns reference_window and alternate_window, -1 where
-    a row is not used, and reasons.
-    """
+    """Return a table with its windows' numbers, -1 where a row is not used, and contig, start and allele of each."""
     if length < 1:
         raise ValueError(f"length is {length}; it must be above 0")
     table, place = variants.table, variants.source.place

@@ -1,7 +1,4 @@
-"""The baseline that nobody should be below: which k-mers there are, and a linear model.
-
-Shape suffixes: N sequences, F features.
-"""
+"""The baseline that nobody should be below: which k-mers there are, and a linear model."""
 
 from __future__ import annotations
 
@@ -53,23 +50,14 @@ def kmer_features(examples: Examples) -> csr_matrix:
 def kmer_baseline(
     train: Examples, validation: Examples, test: Examples, *, metric: str, penalties: Sequence[float] = PENALTIES
 ) -> tuple[LinearModel, Float32, Float32]:
-    """Return a linear model with C chosen on the validation data, and decision values of validation and test data.
-
-    It depends on no seed.
-    """
+    """Return a linear model with C chosen on the validation data, and decision values of validation and test data."""
     every = [kmer_features(part) for part in (train, validation, test)]
     used = np.flatnonzero(every[0].getnnz(axis=0))
     if train.problem != "token" and not len(used):
         raise InputError(f"kmer: no training sequence has {LENGTHS[0]} known bases in a row")
     train_NF, validation_NF, test_NF = (features[:, used] for features in every)
     model = fit_linear(
-        train.problem,
-        (train_NF, train.known_labels),
-        (validation_NF, validation.known_labels),
-        classes=len(train.classes),
-        metric=metric,
-        penalties=penalties,
-        scale=False,
-        iterations=300,
-    )
+        train.problem, (train_NF, train.known_labels), (validation_NF, validation.known_labels),
+        classes=len(train.classes), metric=metric, penalties=penalties, scale=False, iterations=300,
+    )  # fmt: skip
     return model, model.scores(validation_NF), model.scores(test_NF)

@@ -1,9 +1,9 @@
 """Results of a grid, two files a cell; a cell whose JSON is there is done.
 
 ``SUITE/TASK/MODEL-METHOD/PROTOCOL-SEED.json`` has the cell, its ``metrics`` and ``cost``, how the test data were split
-off, and ``identity``: words that differ where data, task, model or settings do. The Parquet file of the same name has
-a row for each test row; see `mutbert.scoring.predictions`. ``PROTOCOL-SEED.failed.json`` has
-the ``reason`` why a cell failed. ``suites/SUITE.yaml`` is the suite as it was run.
+off, and ``identity``: words that differ where data, task, model or settings do. The Parquet file of the same name is
+that of `mutbert.scoring.predictions`. ``PROTOCOL-SEED.failed.json`` has the ``reason`` why a cell failed.
+``suites/SUITE.yaml`` is the suite as it was run.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-VERSION: Final = 2
 SUITES: Final = "suites"
 REASON: Final = "reason"
 """Key of a failed cell's record that a finished one lacks."""
-_FAILED: Final = ".failed.json"
+_VERSION, _FAILED = 2, ".failed.json"
 
 
 class Cell(NamedTuple):
@@ -66,11 +65,15 @@ def write_cell(
     folder: Path, cell: Cell, record: Mapping[str, Any], labels: npt.NDArray[Any], scores: npt.NDArray[Any]
 ) -> None:
     """Write a finished cell, the JSON last; numbers that are not defined are null in it."""
+
+    def defined(value: float | None) -> float | None:
+        return None if value is None or math.isnan(value) else value
+
     path = cell.path(folder)
-    record = {**record, "metrics": {name: _defined(value) for name, value in record["metrics"].items()}}
-    record["validation"] = _defined(record.get("validation"))
+    values: dict[str, Any] = {"metrics": {name: defined(value) for name, value in record["metrics"].items()}}
+    values["validation"] = defined(record.get("validation"))
     predictions.write_predictions(path.with_suffix(".parquet"), labels, scores)
-    _write_record(path, cell, record)
+    _write_record(path, cell, {**record, **values})
     path.with_suffix(_FAILED).unlink(missing_ok=True)
 
 
@@ -80,11 +83,7 @@ def write_failure(folder: Path, cell: Cell, reason: str) -> None:
 
 
 def _write_record(path: Path, cell: Cell, record: Mapping[str, Any]) -> None:
-    write_json(path, {"kind": "cell", "version": VERSION, **cell._asdict(), **record}, force=True)
-
-
-def _defined(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+    write_json(path, {"kind": "cell", "version": _VERSION, **cell._asdict(), **record}, force=True)
 
 
 def cell_of(record: Mapping[str, Any]) -> Cell:
@@ -101,14 +100,12 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     for path in folder.glob("*/*/*/[!.]*.json"):
         try:
             record = json.loads(path.read_bytes())
-            if record["version"] != VERSION:
-                raise ValueError(f"version {record['version']}, of which mutbert reads {VERSION}; update mutbert")
+            if record["version"] != _VERSION:
+                raise ValueError(f"version {record['version']}, of which mutbert reads {_VERSION}; update mutbert")
             cell, _ = cell_of(record), REASON in record or record["metrics"][record["metric"]]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{type(error).__name__}: {one_line(error, 160)}"
-            raise InputError(
-                f"{path}: is no result of a cell ({reason}); or remove it and run the grid again"
-            ) from None
+            raise InputError(f"{path}: is no result of a cell ({reason}); remove it and run the grid again") from None
         if not (REASON in record and cell.path(folder).exists()):
             records.append(record)
     return sorted(records, key=cell_of)

@@ -6,9 +6,9 @@ import errno
 import resource
 import sys
 import time
+from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote
@@ -18,16 +18,15 @@ import torch
 
 from mutbert.encoders.adapter import Encoder, open_encoder
 from mutbert.errors import InputError, MissingExtraError, one_line
-from mutbert.evaluation.cells import BASELINES, EqtlCells, SequenceCells, cells_of
-from mutbert.evaluation.results import REASON, SUITES, write_cell, write_failure
+from mutbert.evaluation.cells import BASELINES, EqtlCells, SequenceCells, cells_of, check_files
+from mutbert.evaluation.results import SUITES, write_cell, write_failure
 from mutbert.evaluation.suites import PROTOCOLS, Suite, load_suite
-from mutbert.evaluation.task_files import check_files
 from mutbert.files import atomic_file, locked
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
 from mutbert.scoring.metrics import evaluate
 from mutbert.training.finetune_settings import METHODS
-from mutbert.training.provenance import provenance_of
+from mutbert.training.folder import provenance_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,7 +42,7 @@ class GridRequest:
     """What to run."""
 
     suites: tuple[str, ...] = ()  # names of shipped suites (tfbs, nt, eqtl), or YAML files
-    data: Mapping[str, str] = field(default_factory=dict)  # each suite's folder or hf://datasets/OWNER/NAME[@REV]
+    data: tuple[str, ...] = ()  # each suite's folder or hf://datasets/OWNER/NAME[@REV]
     models: tuple[str, ...] = ()  # known names, folders or repositories; random:PATH for fresh weights
     methods: tuple[str, ...] = ("full",)  # `full`, `lora` or `probe`
     protocols: tuple[str, ...] = PROTOCOLS  # `published` or `corrected`; by default both
@@ -68,27 +67,15 @@ class GridSummary(NamedTuple):
     failures: dict[str, int]  # by reason
 
 
-def run_benchmark(
-    folder: str | Path,
-    request: GridRequest,
-    *,
-    progress: bool = False,
-    report: Callable[[dict[str, Any]], None] | None = None,
-) -> GridSummary:
+def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = False) -> GridSummary:
     """Make the cells of a grid of tasks, models and seeds that are missing.
 
     Several processes may do so at once. A failed cell leaves its reason, and is tried again by the next call.
 
     Parameters
     ----------
-    folder : str or Path
-        The results, new or not, as in `mutbert.evaluation.results`.
-    request : GridRequest
-        The grid.
-    progress : bool
-        Show progress on standard error.
-    report : callable, optional
-        Called with the record of each cell that is made or fails.
+    folder, request, progress
+        The results, new or not, as in `mutbert.evaluation.results`; the grid; show progress on standard error.
 
     Returns
     -------
@@ -100,39 +87,40 @@ def run_benchmark(
         For a request that cannot be run, missing files, and a protocol that was run with other settings.
     """
     folder = Path(folder)
-    suites, models = _suites(request), _named(request.models)
-    tasks = {suite.name: _tasks_of(suite, suites, request.tasks) for suite in suites}
+    suites, models = _suites(request), _paths(request.models, "--model")
+    names, tasks = [suite.name for suite in suites], _tasks(request, suites)
+    data = _paths(request.data, "--data", names[0] if len(names) == 1 else "")
+    for name in data:
+        if name not in names:
+            raise InputError(f"--data {name}: expected SUITE=PATH, with a suite of this run: {', '.join(names)}")
     cells = [cell for suite in suites for cell in cells_of(suite, tasks[suite.name], list(models), request)]
     if not cells:
-        raise InputError("nothing to run; give --model, or a --protocol that the suites have")
+        raise InputError("nothing to run; add --model, or a --protocol that the suites have")
     missing = [cell for cell in cells if not cell.path(folder).exists()]
-    counts = {"done": 0, "failed": 0, "before": len(cells) - len(missing), "elsewhere": 0}
-    failures: dict[str, int] = {}
-    if not missing:
-        return GridSummary(**counts, failures=failures)
-    concerned = [suite for suite in suites if any(cell.suite == suite.name for cell in missing)]
-    make = _makers(request, concerned, tasks, models)
-    for suite in concerned:
+    wanted = {cell.suite for cell in missing}
+    suites = [suite for suite in suites if suite.name in wanted]
+    make = _makers(request, suites, data, tasks, models) if missing else {}
+    for suite in suites:
         _write_suite(folder, suite, request.protocols)
     # Of the code as it was loaded, whatever becomes of its files while the grid runs.
-    provenance = provenance_of([])
+    provenance = provenance_of() if missing else {}
+    counts = Counter(done=0, failed=0, before=len(cells) - len(missing), elsewhere=0)
+    failures: dict[str, int] = {}
     with progress_bar("benchmark", len(missing), unit="cells", show=progress) as advance:
         for cell in missing:
             # A single cell is an engine's, which starts each once.
-            record = _made_once(folder, cell, make[cell.suite], provenance, lock=len(cells) > 1)
-            counts[record["status"]] += 1
-            if REASON in record:
-                failures[record[REASON]] = failures.get(record[REASON], 0) + 1
-            if report is not None and record["status"] in {"done", "failed"}:
-                report(record)
-            advance(1, _note(cell, record))
+            status, note = _made_once(folder, cell, make[cell.suite], provenance, lock=len(cells) > 1)
+            counts[status] += 1
+            if status == "failed":
+                failures[note] = failures.get(note, 0) + 1
+            advance(1, f"{cell}: {note[:80]}")
     return GridSummary(**counts, failures=failures)
 
 
 def _made_once(
     folder: Path, cell: Cell, make: Callable[[Cell], Made], provenance: dict[str, Any], *, lock: bool
-) -> dict[str, Any]:
-    """Make a cell that no other process makes or has made meanwhile; return its record with what became of it."""
+) -> tuple[str, str]:
+    """Make a cell that no other process makes or has made meanwhile; return what became of it, and its value."""
     path = cell.path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -140,9 +128,9 @@ def _made_once(
             if lock:
                 stack.enter_context(locked(path.parent))
         except InputError:
-            return {"status": "elsewhere"}
+            return "elsewhere", "made by another process"
         if path.exists():
-            return {"status": "before"}
+            return "before", "done"
         try:
             with _measured() as cost:
                 record, labels, scores = make(cell)
@@ -156,18 +144,17 @@ def _made_once(
             reason = one_line(error, 300) or type(error).__name__
             reason = reason if isinstance(error, InputError) else f"{type(error).__name__}: {reason}"
             write_failure(folder, cell, reason)
-            return {**cell._asdict(), "status": "failed", REASON: reason}
-        tokens = record.pop("tokens", None)
-        record["cost"] = {**cost, "tokens_per_second": tokens / cost["seconds"] if tokens else None}
-        record |= provenance
-        write_cell(folder, cell, record, labels, scores)
-        return {**cell._asdict(), **record, "status": "done"}
+            return "failed", reason
+        tokens, metric = record.pop("tokens", None), record["metric"]
+        cost["tokens_per_second"] = tokens / cost["seconds"] if tokens else None
+        write_cell(folder, cell, {**record, "cost": cost, **provenance}, labels, scores)
+        return "done", f"{metric} {record['metrics'][metric]:.3f}"
 
 
 @contextmanager
-def _measured() -> Iterator[dict[str, float]]:
+def _measured() -> Iterator[dict[str, float | None]]:
     """Yield a dict that has ``seconds`` and ``peak_memory`` afterwards: bytes of the accelerator or of the process."""
-    cost: dict[str, float] = {}
+    cost: dict[str, float | None] = {}
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -183,15 +170,10 @@ def _measured() -> Iterator[dict[str, float]]:
     cost["peak_memory"] = torch.cuda.max_memory_allocated() if on_gpu else of_process
 
 
-def _note(cell: Cell, record: dict[str, Any]) -> str:
-    if "metrics" not in record:
-        return f"{cell}: {record.get(REASON, record['status'])[:80]}"
-    value = record["metrics"][record["metric"]]
-    return f"{cell}: {record['metric']} {'not defined' if value is None else f'{value:.3f}'}"
-
-
 def _suites(request: GridRequest) -> list[Suite]:
     """Return the suites of a request, with its settings."""
+    if not request.suites:
+        raise InputError("no suite was given; add --suite tfbs, nt, eqtl or a YAML file")
     for what, chosen, known in (("method", request.methods, METHODS), ("protocol", request.protocols, PROTOCOLS)):
         for name in chosen:
             if name not in known:
@@ -202,9 +184,6 @@ def _suites(request: GridRequest) -> list[Suite]:
     names = [suite.name for suite in suites]
     if len(set(names)) < len(names):
         raise InputError(f"suite {max(names, key=names.count)} comes twice; name each once")
-    for name in request.data:
-        if name not in names:
-            raise InputError(f"--data {name}=...: there is no such suite in this run; there are {', '.join(names)}")
     return suites
 
 
@@ -218,60 +197,61 @@ def _changed(suite: Suite, settings: Sequence[str]) -> Suite:
     return suite.with_protocols(protocols)
 
 
-def _named(models: Sequence[str]) -> dict[str, str]:
-    """Return models by name, of PATH and NAME=PATH; the baselines are models too."""
+def _paths(words: Sequence[str], option: str, alone: str = "") -> dict[str, str]:
+    """Return paths by name, of NAME=PATH; a path alone has the name `alone`, or its own."""
     found: dict[str, str] = {}
-    for model in models:
-        name, equals, path = model.partition("=")
-        if not (path if equals else name) or (equals and name in BASELINES):
-            raise InputError(f"model {model}: expected NAME=PATH, with another name than {' and '.join(BASELINES)}")
-        if name in found:
-            raise InputError(f"model {name} comes twice; name each differently, NAME=PATH")
-        found[name] = path if equals else name
+    for word in words:
+        name, equals, path = word.partition("=") if "=" in word else (alone or word, "", word)
+        if not name or not path or name in found or (equals and name in BASELINES):
+            raise InputError(f"{option} {word}: expected NAME=PATH, each name once, none of {', '.join(BASELINES)}")
+        found[name] = path
     return found
 
 
-def _tasks_of(suite: Suite, suites: Sequence[Suite], names: Sequence[str]) -> list[str]:
-    """Return the names of a suite's tasks that are asked for, as TASK or SUITE/TASK."""
-    every = {name for other in suites for task in other.task_names for name in (task, f"{other.name}/{task}")}
-    for name in names:
-        if name not in every:
-            raise InputError(f"task {name}: there is none of this name; there are {', '.join(sorted(every))}")
-    own = [name.removeprefix(f"{suite.name}/") for name in names]
-    return [name for name in own if name in suite.task_names] if names else suite.task_names
+def _tasks(request: GridRequest, suites: Sequence[Suite]) -> dict[str, list[str]]:
+    """Return the tasks of each suite that are asked for, as TASK or SUITE/TASK."""
+    known = {word for suite in suites for task in suite.task_names for word in (task, f"{suite.name}/{task}")}
+    for word in request.tasks:
+        if word not in known:
+            raise InputError(f"task {word}: there is none of this name; there are {', '.join(sorted(known))}")
+    found = {}
+    for suite in suites:
+        names = [word.removeprefix(f"{suite.name}/") for word in request.tasks] or suite.task_names
+        found[suite.name] = [name for name in names if name in suite.task_names]
+    return found
 
 
 def _makers(
-    request: GridRequest, suites: Sequence[Suite], tasks: Mapping[str, list[str]], models: Mapping[str, str]
-) -> dict[str, Callable[[Cell], Made]]:
+    request: GridRequest, suites: Sequence[Suite], data: Mapping[str, str], tasks: Mapping[str, list[str]],
+    models: Mapping[str, str],
+) -> dict[str, Callable[[Cell], Made]]:  # fmt: skip
     """Return what makes a cell, by suite; files that are missing are an error before anything is run."""
-
-    @cache
-    def opened(name: str) -> Encoder | InputError:
-        try:
-            return open_encoder(models.get(name, name), name=name, trust_remote_code=request.trust_remote_code)
-        except InputError as error:
-            # Kept, as to ask the Hub in vain takes its time.
-            return error
+    opened: dict[str, Encoder | InputError] = {}
 
     def encoder(name: str) -> Encoder:
-        found = opened(name)
-        if isinstance(found, InputError):
+        if name not in opened:
+            try:
+                path = models.get(name, name)
+                opened[name] = open_encoder(path, name=name, trust_remote_code=request.trust_remote_code)
+            except InputError as error:
+                # Kept, as to ask the Hub in vain takes its time.
+                opened[name] = error
+        if isinstance(found := opened[name], InputError):
             raise found
         return found
 
-    found: dict[str, Callable[[Cell], Made]] = {}
+    makers: dict[str, Callable[[Cell], Made]] = {}
     genome = None if request.genome is None else ProbabilisticGenome.open(request.genome)
     for suite in suites:
-        if suite.name not in request.data:
+        if suite.name not in data:
             raise InputError(f"{suite.name}: where are its files? Add --data {suite.name}=FOLDER")
-        root = request.data[suite.name]
+        root = data[suite.name]
         check_files(suite, root, tasks[suite.name])
         if suite.eqtl is None:
-            found[suite.name] = SequenceCells(suite, root, encoder, genome, drop_leaks=request.drop_leaks).make
+            makers[suite.name] = SequenceCells(suite, root, encoder, genome, drop_leaks=request.drop_leaks).make
         else:
-            found[suite.name] = EqtlCells(suite, root, encoder, request.fasta or request.genome).make
-    return found
+            makers[suite.name] = EqtlCells(suite, root, encoder, request.fasta or request.genome).make
+    return makers
 
 
 def _write_suite(folder: Path, suite: Suite, protocols: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
 from pydantic import Field, model_validator
@@ -9,17 +10,16 @@ from pydantic import Field, model_validator
 from mutbert.encoders.known import Family
 from mutbert.examples.files import Columns
 from mutbert.scoring.metrics import LOWER_IS_BETTER, metric_names
-from mutbert.settings import Settings, Words, read_settings, shipped_names
+from mutbert.settings import Settings, Words, read_settings
 from mutbert.training.finetune_settings import FinetuneSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PROTOCOLS: Final = ("published", "corrected")
-"""As published, known flaws included, so that numbers can be compared; and with these flaws fixed."""
+"""As published, known flaws included; and with these flaws fixed."""
 FAMILIES: Final = (*get_args(Family), "cnn")
 """Of models, and of the baseline that is trained; settings may differ by them."""
-
 _Families: TypeAlias = Literal[FAMILIES]  # type: ignore[valid-type]
 _Protocols: TypeAlias = Literal[PROTOCOLS]  # type: ignore[valid-type]
 _Count = Annotated[int, Field(ge=1)]
@@ -43,8 +43,7 @@ class Protocol(Settings):
     finetune: FinetuneSettings = FinetuneSettings()
     by_family: dict[_Families, dict[str, Any]] = {}  # what differs, such as a CNN's learning rate
     max_tokens: dict[_Families, int] = {}  # longer sequences are cut, special tokens counted
-    # A file of its own; a random share of the training data; or one in which equal sequences, of either strand, stay on
-    # one side.
+    # A file; a random share of the training data; or one where equal sequences, of either strand, stay on one side.
     validation: Literal["file", "random", "grouped"] = "grouped"
     validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
     max_train_rows: Annotated[int, Field(ge=2)] | None = None  # the same for every seed and model
@@ -144,7 +143,8 @@ class Suite(Settings):
             _check_metric(self.metric, "binary", "")
             return self
         for pattern in self.files:
-            _check_pattern(pattern)
+            if set(re.findall("{(.*?)}", pattern)) - {"task"} != {"split"}:
+                raise ValueError(f"files: {pattern!r}: expected {{split}}, perhaps {{task}}, and no other")
         if not {"train", "test"} <= self.splits.keys() or len(set(self.splits.values())) < len(self.splits):
             raise ValueError("splits: name train and test, each differently")
         for task in self.tasks:
@@ -167,47 +167,27 @@ class Suite(Settings):
 
     def with_protocols(self, protocols: dict[Any, Any]) -> Self:
         """Return the suite with other protocols."""
-        if self.eqtl is None:
-            return self.replace(protocols=protocols)
-        return self.replace(eqtl=self.eqtl.replace(protocols=protocols))
+        changed = {"protocols": protocols}
+        return self.replace(**changed) if self.eqtl is None else self.replace(eqtl=self.eqtl.replace(**changed))
 
-    def metric_of(self, task: Task) -> str:
-        """Return what a task's models are compared by."""
-        return task.metric or self.metric
-
-    def max_tokens(self, task: Task, protocol: str, family: str) -> int | None:
-        """Return what a family's sequences are cut to in a protocol; None where they are not."""
-        most = self.protocols[protocol].max_tokens.get(family)
-        return task.published_tokens.get(family, most) if protocol == "published" else most
-
-    def rope_scaling(self, task: Task, protocol: str, family: str) -> dict[str, Any] | None:
-        """Return the RoPE scaling of a protocol; None for as much as is needed."""
-        factor = task.published_rope_factor
-        if protocol != "published" or family != "mutbert" or factor is None:
-            return None
-        return {"type": "dynamic", "factor": factor}
-
-
-def _check_pattern(pattern: str) -> None:
-    try:
-        paths = [pattern.format(task="", split=split) for split in ("a", "b")]
-    except (KeyError, IndexError, ValueError, AttributeError):
-        raise ValueError(f"files: {pattern!r} contains other braces than {{task}} and {{split}}") from None
-    if paths[0] == paths[1]:
-        raise ValueError(f"files: {pattern!r} has no {{split}}, so training and test data would be the same file")
+    def settings_of(self, task: Task, protocol: str, family: str) -> FinetuneSettings:
+        """Return how a family of models is fine-tuned on a task; sequences are cut and RoPE is scaled as published."""
+        settings = self.protocols[protocol]
+        most: dict[Any, int] = settings.max_tokens
+        changed: dict[str, Any] = {}
+        if protocol == "published":
+            most = most | task.published_tokens
+            if family == "mutbert" and task.published_rope_factor is not None:
+                changed["rope_scaling"] = {"type": "dynamic", "factor": task.published_rope_factor}
+        if family in most:
+            changed["max_tokens"] = most[family]
+        return settings.settings_for(family).replace(**changed)
 
 
 def _check_metric(metric: str, problem: str, prefix: str) -> None:
-    names = metric_names("multiclass" if problem == "token" else problem)
+    names = set(metric_names("multiclass" if problem == "token" else problem)) - LOWER_IS_BETTER
     if metric not in names:
-        raise ValueError(f"{prefix}metric is {metric!r}; metrics of {problem} problems are {', '.join(names)}")
-    if metric in LOWER_IS_BETTER:
-        raise ValueError(f"{prefix}metric is {metric!r}, where lower is better; choose one where higher is better")
-
-
-def shipped_suites() -> list[str]:
-    """Return the names of the suites that come with this package."""
-    return shipped_names("suites")
+        raise ValueError(f"{prefix}metric is {metric!r}; {problem} problems are compared by {', '.join(sorted(names))}")
 
 
 def load_suite(name: str | Path) -> Suite:

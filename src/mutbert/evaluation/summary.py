@@ -11,60 +11,38 @@ import polars as pl
 
 from mutbert.errors import InputError
 from mutbert.evaluation.cells import BASELINES
-from mutbert.evaluation.results import REASON, SUITES, cell_of, label_of, read_predictions, read_records
+from mutbert.evaluation.results import REASON, SUITES, Cell, cell_of, label_of, read_predictions, read_records
 from mutbert.evaluation.suites import load_suite
 from mutbert.progress import progress_bar
 from mutbert.reports.benchmark import BenchmarkReport, write_benchmark_report
-from mutbert.scoring.resampling import (
-    INTERVAL_METHOD,
-    TaskScores,
-    difference,
-    holm,
-    interval,
-)
+from mutbert.scoring.resampling import INTERVAL_METHOD, TaskScores, difference, holm, interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mutbert.evaluation.results import Cell
     from mutbert.evaluation.suites import Suite
 
     Record = dict[str, Any]
     Contestant = tuple[str, str]  # model and method
-    Part = tuple[str, str, Any, list[Any]]  # problem, metric, labels, and scores by seed
-    Grid = dict[Contestant, dict[str, tuple[Part, Record]]]
+    Grid = dict[Contestant, dict[str, tuple[TaskScores, list[Record]]]]  # by task: scores and records of its seeds
 
 # Of more pairs than these, contestants are compared with the best one and with the baselines alone.
 _MOST_PAIRS: Final = 15
-
-
-def _rank(contestant: Contestant) -> tuple[Any, ...]:
-    """Return a place in the order in which the baselines come first, as all others are compared with them."""
-    return BASELINES.index(contestant[0]) if contestant[0] in BASELINES else len(BASELINES), *contestant
+_COSTS: Final = ("seconds", "tokens_per_second", "peak_memory")
 
 
 def report_benchmark(
-    folder: str | Path,
-    output: str | Path | None = None,
-    *,
-    resamples: int = 2000,
-    force: bool = False,
+    folder: str | Path, output: str | Path | None = None, *, resamples: int = 2000, force: bool = False,
     progress: bool = False,
-) -> tuple[BenchmarkReport, tuple[Path, ...]]:
+) -> tuple[BenchmarkReport, tuple[Path, ...]]:  # fmt: skip
     """Write the report of a results folder, as far as the grid has come: a page and CSV tables.
 
     Parameters
     ----------
-    folder : str or Path
-        The results.
-    output : str or Path, optional
-        Where to write; the results folder where left out, whose report is then replaced.
-    resamples : int
-        Of intervals and p-values.
-    force : bool
-        Replace a report.
-    progress : bool
-        Show progress on standard error.
+    folder, output
+        The results; where to write, by default there, in place of an earlier report.
+    resamples, force, progress
+        Resamples of intervals and p-values; replace a report; show progress on standard error.
 
     Returns
     -------
@@ -96,44 +74,37 @@ def summarise(folder: Path, *, resamples: int = 2000, progress: bool = False) ->
         if record["suite"] not in suites:
             raise InputError(f"{folder / SUITES / record['suite']}.yaml: is missing, though there are results of it")
     done = [record for record in records if REASON not in record]
-    grids = _grids(folder, done)
     rows: tuple[list[Record], ...] = ([], [], [])
     with progress_bar("resampling", len(done), unit="cells", show=progress) as advance:
-        for (name, protocol), grid in sorted(grids.items()):
+        for (name, protocol), grid in sorted(_grids(folder, done).items()):
             values = _values(suites[name], grid, resamples)
             found = *values, _comparisons(suites[name], grid, values[1], resamples)
             for kind, own in zip(rows, found, strict=True):
                 kind += [{"suite": name, "protocol": protocol, **row} for row in own]
-            advance(sum(len(seeds) for tasks in grid.values() for (*_, seeds), _ in tasks.values()))
+            advance(sum(len(seeds) for tasks in grid.values() for _, seeds in tasks.values()))
     paper = [
-        {"suite": suite.name, "metric": suite.metric, **row.model_dump()}
-        for suite in suites.values()
-        for row in suite.paper
+        {"suite": one.name, "metric": one.metric, **row.model_dump()} for one in suites.values() for row in one.paper
     ]
-    splits = [
-        {"suite": record["suite"], "task": record["task"], **split} for record in done for split in record["splits"]
-    ]
+    splits = [{"suite": one["suite"], "task": one["task"], **split} for one in done for split in one["splits"]]
     scores, averages, comparisons = (pl.DataFrame(kind, infer_schema_length=None) for kind in rows)
+    failures = pl.DataFrame([record for record in records if REASON in record])
     return BenchmarkReport(
-        name=folder.resolve().name,
-        scores=scores,
-        averages=averages,
-        comparisons=comparisons,
-        paper=pl.DataFrame(paper),
-        failures=pl.DataFrame([record for record in records if REASON in record]),
-        costs=costs_of(records),
-        splits=pl.DataFrame(splits).unique(maintain_order=True),
-        facts=_facts(done),
-        notes=_notes(done, suites),
-    )
+        folder.resolve().name, scores, averages, comparisons, pl.DataFrame(paper), failures, costs_of(records),
+        pl.DataFrame(splits).unique(maintain_order=True), _facts(done), _notes(done, suites),
+    )  # fmt: skip
+
+
+def _rank(contestant: Contestant) -> tuple[Any, ...]:
+    """Return a place in the order in which the baselines come first, as all others are compared with them."""
+    return BASELINES.index(contestant[0]) if contestant[0] in BASELINES else len(BASELINES), *contestant
 
 
 def _grids(folder: Path, done: Sequence[Record]) -> dict[tuple[str, str], Grid]:
-    """Return by suite and protocol, contestant and task what intervals are computed from, and parameters.
+    """Return by suite and protocol, contestant and task the scores and records of all seeds.
 
     Raise InputError where cells that belong together were made, or tested, with different things.
     """
-    grids: dict[tuple[str, str], Grid] = {}
+    found: dict[Cell, tuple[Any, list[Any], list[Record]]] = {}
     seen: dict[Any, tuple[Any, Cell]] = {}
     for record in done:
         cell = cell_of(record)
@@ -152,15 +123,13 @@ def _grids(folder: Path, done: Sequence[Record]) -> dict[tuple[str, str], Grid]:
                     f"{folder}: {other} and {cell} were made with different {key[-1]}; remove the files of one and run "
                     "it again, or use another folder of results"
                 )
-        tasks = grids.setdefault((cell.suite, cell.protocol), {}).setdefault((cell.model, cell.method), {})
-        empty: tuple[Any, Record] = (
-            (record["problem"], record["metric"], labels, []),
-            {"per_seed": [], "parameters": record["parameters"]},
-        )
-        (*_, seeds), more = tasks.setdefault(cell.task, empty)
+        _, seeds, records = found.setdefault(cell._replace(seed=0), (labels, [], []))
         seeds.append(scores)
-        value = record["metrics"][record["metric"]]
-        more["per_seed"].append(math.nan if value is None else value)
+        records.append(record)
+    grids: dict[tuple[str, str], Grid] = {}
+    for cell, (labels, seeds, records) in found.items():
+        tasks = grids.setdefault((cell.suite, cell.protocol), {}).setdefault((cell.model, cell.method), {})
+        tasks[cell.task] = TaskScores(records[0]["problem"], records[0]["metric"], labels, seeds), records
     return grids
 
 
@@ -171,19 +140,17 @@ def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], lis
     for contestant in sorted(grid, key=_rank):
         key = dict(zip(("model", "method"), contestant, strict=True))
         tasks = {task: grid[contestant][task] for task in suite.task_names if task in grid[contestant]}
-        for task, (part, more) in tasks.items():
-            found = interval([TaskScores(*part)], resamples=resamples)._asdict()
-            scores.append({"task": task, **key, "metric": part[1], **found, "per_seed": more["per_seed"]})
-        parts = [part for part, _ in tasks.values()]
+        for task, (one, records) in tasks.items():
+            values = [record["metrics"][one.metric] for record in records]
+            row = {"task": task, **key, "metric": one.metric, **interval([one], resamples=resamples)._asdict()}
+            scores.append(row | {"per_seed": [math.nan if value is None else value for value in values]})
+        every = [one for one, _ in tasks.values()]
         # A mean of different metrics is a mean of nothing.
-        if len({part[1] for part in parts}) == 1:
-            found = interval([TaskScores(*part) for part in parts], resamples=resamples)._asdict()
-            counts = {"tasks": len(tasks), "of_tasks": len(suite.task_names)}
-            more = {
-                "parameters": next(iter(tasks.values()))[1]["parameters"],
-                "published": published.get(contestant[0]),
-            }
-            averages.append({**key, "metric": parts[0][1], **found, **counts, **more})
+        if len({one.metric for one in every}) == 1:
+            row = {**key, "metric": every[0].metric, **interval(every, resamples=resamples)._asdict()}
+            row |= {"tasks": len(tasks), "of_tasks": len(suite.task_names)}
+            parameters = next(iter(tasks.values()))[1][0]["parameters"]
+            averages.append(row | {"parameters": parameters, "published": published.get(contestant[0])})
     return scores, averages
 
 
@@ -196,19 +163,19 @@ def _comparisons(suite: Suite, grid: Grid, averages: Sequence[Record], resamples
         value = {(row["model"], row["method"]): (row["tasks"], row["value"]) for row in averages}
         best = max(own, key=lambda entry: value.get(entry, (0, 0.0)))
         pairs = [pair for pair in pairs if best in pair or pair[1][0] in BASELINES]
-    whole, single = [], []
+    whole: list[Record] = []
+    single: list[Record] = []
     for first, second in pairs:
         shared = [task for task in suite.task_names if task in grid[first] and task in grid[second]]
-        parts = [grid[first][task][0] for task in shared]
-        one, other = ([TaskScores(*grid[each][task][0]) for task in shared] for each in (first, second))
-        names = {"first": label_of(*first), "second": label_of(*second)}
-        if len(parts) > 1 and len({part[1] for part in parts}) == 1:
-            result = difference(one, other, resamples=resamples, permutations=resamples)
-            task = "" if len(shared) == len(suite.task_names) else f"{len(shared)} of {len(suite.task_names)} tasks"
-            whole.append({"task": task, **names, "metric": parts[0][1], **result._asdict()})
-        for task, *pair in zip(shared, one, other, strict=True):
-            result = difference(*([task_scores] for task_scores in pair), resamples=resamples, permutations=resamples)
-            single.append({"task": task, **names, "metric": pair[0].metric, **result._asdict()})
+        a, b = ([grid[one][task][0] for task in shared] for one in (first, second))
+        of = "" if len(shared) == len(suite.task_names) else f"{len(shared)} of {len(suite.task_names)} tasks"
+        families = [(single, task, [one], [other]) for task, one, other in zip(shared, a, b, strict=True)]
+        if len(shared) > 1 and len({one.metric for one in a}) == 1:
+            families.append((whole, of, a, b))
+        for family, task, ones, others in families:
+            result = difference(ones, others, resamples=resamples, permutations=resamples)
+            names = {"task": task, "first": label_of(*first), "second": label_of(*second)}
+            family.append({**names, "metric": ones[0].metric, **result._asdict()})
     for family in (whole, single):
         for row, adjusted in zip(family, holm([row["p_value"] for row in family]), strict=True):
             row["adjusted_p"] = adjusted
@@ -217,45 +184,34 @@ def _comparisons(suite: Suite, grid: Grid, averages: Sequence[Record], resamples
 
 def costs_of(records: Sequence[Record]) -> pl.DataFrame:
     """Return how far each contestant has come on each suite, its mean, and what that took."""
-    names = ("seconds", "tokens_per_second", "peak_memory")
-    rows = [
-        {
-            **cell_of(record)._asdict(),
-            "metric": record.get("metric"),
-            "value": record["metrics"][record["metric"]] if "metrics" in record else None,
-            **{name: record.get("cost", {}).get(name) for name in names},
-        }
-        for record in sorted(
-            records, key=lambda row: (row["suite"], row["protocol"], _rank((row["model"], row["method"])))
-        )
-    ]
-    schema = dict.fromkeys(("value", *names), pl.Float64)
+    rows = []
+    for record in records:
+        metric, cost = record.get("metric"), record.get("cost", {})
+        rows.append([*cell_of(record), metric, record.get("metrics", {}).get(metric), *map(cost.get, _COSTS)])
+    rows.sort(key=lambda row: (row[0], row[4], _rank((row[2], row[3]))))
+    schema = dict.fromkeys(("value", *_COSTS), pl.Float64)
+    frame = pl.DataFrame(rows, [*Cell._fields, "metric", *schema], orient="row", schema_overrides=schema)
     made = pl.col("seconds").is_not_null()
-    return (
-        pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None)
-        .group_by("suite", "protocol", "model", "method", maintain_order=True)
-        .agg(
-            made.sum().alias("cells"),
-            (~made).sum().alias("failed"),
-            pl.col("metric").drop_nulls().first(),
-            pl.col("value").mean(),
-            pl.col("seconds").sum(),
-            pl.col("tokens_per_second").median(),
-            pl.col("peak_memory").max(),
-        )
+    return frame.group_by("suite", "protocol", "model", "method", maintain_order=True).agg(
+        made.sum().alias("cells"),
+        (~made).sum().alias("failed"),
+        pl.col("metric").drop_nulls().first(),
+        pl.col("value").mean(),
+        pl.col("seconds").sum(),
+        pl.col("tokens_per_second").median(),
+        pl.col("peak_memory").max(),
     )
 
 
 def _facts(done: Sequence[Record]) -> dict[str, str]:
     versions: dict[str, set[str]] = {}
     for record in done:
-        for name, number in (record["versions"] | {"commit": record["commit"] or "not from a checkout"}).items():
+        for name, number in record["versions"].items():
             versions.setdefault(name, set()).add(str(number))
-    commits = versions.pop("commit", set())
     return {
         "cells": f"{len(done):,} done",
         "versions": ", ".join(f"{name} {' and '.join(sorted(numbers))}" for name, numbers in versions.items()),
-        "commit": ", ".join(sorted(commits)),
+        "commit": ", ".join(sorted({record["commit"] or "not from a checkout" for record in done})),
         "intervals": INTERVAL_METHOD,
     }
 

@@ -19,8 +19,14 @@ from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.inputs import place_windows
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
-from mutbert.evaluation.vep_baselines import Predictor, only_snvs, trivial_baselines
-from mutbert.evaluation.vep_parts import KIND_NAMES, measure_parts, metrics_of
+from mutbert.evaluation.vep_predictors import (
+    KIND_NAMES,
+    Predictor,
+    measure_parts,
+    metrics_of,
+    only_snvs,
+    trivial_baselines,
+)
 from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, VARIANT_COLUMNS, Labels, VepColumns, read_labelled
 from mutbert.files import atomic_directory, check_output, write_json
 from mutbert.genome.store import ProbabilisticGenome
@@ -29,7 +35,7 @@ from mutbert.progress import progress_bar
 from mutbert.regions import names_text
 from mutbert.reports.vep import METRIC_NAMES, RESULT, SCORES, write_page_of
 from mutbert.scoring.resampling import INTERVAL_METHOD
-from mutbert.training.provenance import provenance_of
+from mutbert.training.folder import provenance_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,26 +79,21 @@ def evaluate_variant_effects(
 
     Parameters
     ----------
-    models : str, Path or MutBertForMaskedLM, or a sequence of these
-        Checkpoints of MutBERT or any other model, or names of ``mutbert bench list``, as PATH or ``NAME=PATH``. Models
-        that read tokens have the scores of `mutbert.effects.scores.TokenScorer`; a loaded model runs where it is.
-    genome : str, Path or ProbabilisticGenome
-        The store of the variants' assembly.
-    variants, output : str or Path
-        CSV, TSV, Parquet, VCF or BCF, or ``hf://...``, positions 1-based; the folder to make.
-    columns : VepColumns
-        The meaning of columns or INFO fields.
-    settings : ScoreSettings, optional
-        How alleles are scored, the same for all models.
-    surroundings : {"reference", "population"}
-        The sequence around variants: reference or population.
-    direction : {"damaging", "tolerated", "either"}, optional
-        Which variants are positive: damaging, those that a model finds unusual, or tolerated, those that it finds
-        usual; either turns each predictor to where it is better. By default damaging for two classes, else either.
-    resamples, seed : int
-        Resamples of intervals and p-values; the same seed results in the same files.
-    trust_remote_code, force, progress : bool
-        Run code that comes with a checkpoint; replace the folder where it exists; show progress on standard error.
+    models
+        Checkpoints of MutBERT or any other model, or names of ``mutbert bench list``, as PATH or ``NAME=PATH``, or a
+        loaded model; one or a sequence. Those that read tokens have the scores of
+        `mutbert.effects.scores.TokenScorer`.
+    genome, variants, output
+        The store of the variants' assembly; CSV, TSV, Parquet, VCF or BCF, or ``hf://...``, positions 1-based; the
+        folder to make.
+    columns, settings, surroundings
+        The meaning of columns or INFO fields; how alleles are scored; ``reference`` or ``population`` around variants.
+    direction
+        Positive variants are ``damaging``, what a model finds unusual, or ``tolerated``, what it finds usual;
+        ``either`` turns each predictor to where it is better. By default damaging for two classes, else either.
+    resamples, seed, trust_remote_code, force, progress
+        Resamples of intervals and p-values; the same seed results in the same files; run code that comes with a
+        checkpoint; replace the folder; show progress on standard error.
 
     Returns
     -------
@@ -115,8 +116,8 @@ def evaluate_variant_effects(
     table, labels = read_labelled(variants, columns)
     direction = _direction(direction, labels.problem)
     store = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
-    settings, trust = settings or ScoreSettings(), {"trust_remote_code": trust_remote_code}
-    scorers = {name: _open(name, model, store, surroundings, settings, **trust) for name, model in named.items()}
+    how = store, surroundings, settings or ScoreSettings(), trust_remote_code
+    scorers = {name: _open(name, model, *how) for name, model in named.items()}
     # What is too long for one of them is scored by none, so that all are compared on the same variants.
     shortest = min(scorers.values(), key=lambda scorer: scorer.settings.longest)
     alleles = shortest.find(*(table[name].to_list() for name in VARIANT_COLUMNS))
@@ -124,15 +125,19 @@ def evaluate_variant_effects(
     counts = _counts(table, shortest.settings.longest)
     _check_usable(table, alleles, labels, store, counts["not_used"])
     used = table.filter(pl.col("reason").is_null())
-    found, lacking = _predict(used, alleles.take(used["row"].to_numpy()), scorers, store, labels.problem, progress)
+    alleles, context = alleles.take(used["row"].to_numpy()), max(scorer.context for scorer in scorers.values())
+    baselines, lacking = trivial_baselines(store, alleles, used, labels.problem, context)
+    found: dict[str, tuple[Predictor, Float64]] = {}
+    with progress_bar("scoring", len(scorers) * len(alleles), unit="alleles", show=progress) as advance:
+        for name, scorer in scorers.items():
+            found |= _predictors(name, scorer, alleles, score_alleles(scorer, alleles, advance))
+    found |= baselines
     values = {name: np.where(np.isfinite(value_A), value_A, np.nan) for name, (_, value_A) in found.items()}
     used = used.with_columns(pl.Series(name, value_A, nan_to_null=True) for name, value_A in values.items())
     predictors = {name: predictor for name, (predictor, _) in found.items()}
     draws = {"resamples": resamples, "seed": seed}
     with progress_bar("resampling", 1, show=progress) as advance:
-        parts, more = measure_parts(
-            used, predictors, labels.problem, labels.classes, advance, direction=direction, **draws
-        )
+        parts, more = measure_parts(used, predictors, labels, advance, direction=direction, **draws)
     numbers = _table(parts)
     result = {
         "kind": "vep", "version": 2, "name": Path(labels.source.place).name, "problem": labels.problem,
@@ -157,12 +162,11 @@ def evaluate_variant_effects(
 
 
 def _open(
-    name: str, model: Model, genome: ProbabilisticGenome, surroundings: str, settings: ScoreSettings, *,
-    trust_remote_code: bool,
-) -> Scorer:  # fmt: skip
+    name: str, model: Model, genome: ProbabilisticGenome, surroundings: str, settings: ScoreSettings, trust: bool
+) -> Scorer:
     """Return the scorer of a model, MutBERT or any other."""
     if isinstance(model, str | Path):
-        encoder = open_encoder(model, name=name, trust_remote_code=trust_remote_code)
+        encoder = open_encoder(model, name=name, trust_remote_code=trust)
         if isinstance(encoder, AutoEncoder):
             if surroundings != "reference":
                 raise InputError(f"{name}: reads tokens, not allele frequencies; use --surroundings reference")
@@ -204,10 +208,7 @@ def _direction(direction: str | None, problem: str) -> str:
 
 
 def _with_reasons(table: pl.DataFrame, alleles: Alleles, problem: str) -> tuple[pl.DataFrame, int]:
-    """Return the table with each row's kind and why it is not used, and how many of the used repeat an allele.
-
-    Of effects, repeated alleles are used; of classes, the first alone, and none where their labels differ.
-    """
+    """Return the table with each row's kind and why it is not used, and how many of the used repeat an allele."""
     assert len(alleles) == len(table), "a row has one alternate"
     kinds, reasons = np.array(["", *KIND_NAMES]), np.array([reason.text for reason in Reason])
     fault = pl.Series("reason", reasons[alleles.reason_A]).replace(Reason.SCORED.text, None)
@@ -273,10 +274,7 @@ def _check_usable(
 
 
 def score_alleles(scorer: Scorer, alleles: Alleles, advance: Advance, at_once: int = 2000) -> Float64:
-    """Return scores (A, F), computed for some alleles at once in the order of the genome, whatever that of the table.
-
-    `at_once` is rounded up to whole windows, whose alleles may be masked together.
-    """
+    """Return scores (A, F), computed in the order of the genome, about `at_once` alleles in whole windows."""
     order = np.lexsort((alleles.start_A, alleles.contig_A))
     contig, start = alleles.contig_A[order], alleles.start_A[order]
     length = np.array(list(scorer.genome.lengths.values()), dtype=np.int64)[contig]
@@ -290,26 +288,12 @@ def score_alleles(scorer: Scorer, alleles: Alleles, advance: Advance, at_once: i
     return value_AF
 
 
-def _predict(
-    used: pl.DataFrame, alleles: Alleles, scorers: Mapping[str, Scorer], genome: ProbabilisticGenome, problem: str,
-    progress: bool,
-) -> tuple[dict[str, tuple[Predictor, Float64]], list[str]]:  # fmt: skip
-    """Return all predictors with their values, models first, and notes on those that are missing."""
-    found: dict[str, tuple[Predictor, Float64]] = {}
-    with progress_bar("scoring", len(scorers) * len(alleles), unit="alleles", show=progress) as advance:
-        for name, scorer in scorers.items():
-            found |= _predictors(name, scorer, alleles, score_alleles(scorer, alleles, advance))
-    context = max(scorer.context for scorer in scorers.values())
-    baselines, notes = trivial_baselines(genome, alleles, used, problem, context)
-    return found | baselines, notes
-
-
 def _predictors(name: str, scorer: Scorer, alleles: Alleles, value_AF: Float64) -> dict[str, tuple[Predictor, Float64]]:
     """Return each of a model's scores, and what is derived from them, as a predictor with its values."""
     there = set(alleles.kind_A.tolist())
     columns = {
-        field.name: (field.description, field.extreme or -1, value_AF[:, index])
-        for index, field in enumerate(scorer.fields)
+        field.name: (field.description, field.extreme or -1, value_A)
+        for field, value_A in zip(scorer.fields, value_AF.T, strict=True)
     }
     if "PLLR" in columns:
         both_A = np.where(alleles.kind_A == Kind.SNV, columns["LLR"][2], columns["PLLR"][2])

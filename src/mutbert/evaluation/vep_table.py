@@ -94,9 +94,8 @@ class Labels(NamedTuple):
 def read_labelled(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, Labels]:
     """Return the frame of labelled variants in the order of the file, and what its labels are.
 
-    The file, on the disk or on the Hub, is a CSV, TSV or Parquet, or a VCF or BCF, whose columns are INFO fields: with
-    ``Number=A`` or ``R`` each alternate allele has its own value, otherwise all of a record have the whole text; a flag
-    is 1 or 0.
+    Of a VCF, columns are INFO fields: with ``Number=A`` or ``R`` each alternate allele has its own value, otherwise all
+    of a record have the whole text; a flag is 1 or 0.
     """
     name = str(place)
     of_vcf = name.lower().endswith(_VCF)

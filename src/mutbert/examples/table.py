@@ -35,7 +35,7 @@ _BASES_AT_ONCE: Final = 1 << 18
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Sequences of any lengths, and what is known of each; ValueError where the parts do not fit each other."""
+    """Sequences of any lengths, and what is known of each."""
 
     base_codes: UInt8  # (T,), indices into `mutbert.alphabet.IUPAC`
     offsets: Int64  # (N + 1,): sequence i is base_codes[offsets[i]:offsets[i + 1]]
@@ -47,18 +47,6 @@ class Examples:
     problem: str  # one of PROBLEMS; empty without labels
     classes: tuple[str, ...]  # in the order of their numbers; the columns of multilabel and regression
     unplaced: Mapping[str, int] = field(default_factory=dict)  # of those read: sequences without a region by reason
-
-    def __post_init__(self) -> None:
-        count = len(self.offsets) - 1
-        if count < 0 or self.offsets[0] != 0 or self.offsets[-1] != len(self.base_codes):
-            raise ValueError("offsets do not begin with 0 and end with the number of base codes")
-        if len(self.names) != count or len(self.regions) != count:
-            raise ValueError(f"{count} sequences, but {len(self.names)} names and {len(self.regions)} regions")
-        if (self.labels is None) != (not self.problem) or (self.problem and self.problem not in PROBLEMS):
-            raise ValueError(f"problem {self.problem!r} does not go with the labels; it is one of {PROBLEMS}, or empty")
-        wanted = len(self.base_codes) if self.problem == "token" else count
-        if self.labels is not None and len(self.labels) != wanted:
-            raise ValueError(f"{len(self.labels)} labels where {wanted} belong")
 
     def __len__(self) -> int:
         """Number of sequences."""

@@ -1,6 +1,6 @@
-"""The report of a benchmark: which model is best at what, by how much, and what may be wrong with the comparison.
+"""The report of a benchmark as a page and CSV: which model is best at what, and by how much.
 
-A page, and its numbers as CSV. Every metric is taken to be better where it is higher.
+Every metric is taken to be better where it is higher.
 """
 
 from __future__ import annotations
@@ -26,12 +26,8 @@ if TYPE_CHECKING:
 BASELINES: Final = ("kmer", "cnn")  # trivial models, which a language model has to beat
 COST_TITLE: Final = "What it cost"  # the one part that depends on the machine; it is the last
 FILES: Final = ("report.html", "scores.csv", "averages.csv", "comparisons.csv")
-_METRICS: Final = {"mcc": "MCC", "auroc": "AUROC", "auprc": "AUPRC", "f1": "F1"}
 _SIGNIFICANT: Final = 0.05
-_WIDE: Final = 8  # columns; more tasks than these are rows
 _MOST_ROWS: Final = 60  # of a figure of differences; beyond, those over whole suites alone
-_BOLD: Final = Markup("<b>{}</b>")
-_SMALL: Final = Markup("<br><small>{}</small>")
 
 
 class BenchmarkReport(NamedTuple):
@@ -54,10 +50,11 @@ def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool
     page, *tables = paths = tuple(folder / name for name in FILES)
     for path in paths:
         check_output(path, force=force)
-    keys = list(_grouped(_rows(report.averages), "suite", "protocol"))
-    lead = " ".join(_verdict(report, *key) for key in keys) or "Nothing has an average."
-    sections = [*_averages(report, keys), *_tasks(report), _differences(report), _failures(report), _data(report)]
-    sections += [Section("What it was made of", facts=report.facts), _costs(report)]
+    ranked = {key: _ranking(report, *key) for key in _grouped(_rows(report.averages), "suite", "protocol")}
+    verdicts = [_verdict(suite, protocol, rows) for (suite, protocol), rows in ranked.items()]
+    lead = " ".join(verdicts) or "Nothing has an average."
+    sections = [*_averages(report, ranked), *_tasks(report), _differences(report), _failures(report), _data(report)]
+    sections += [Section("What it was made with", facts=report.facts), _costs(report)]
     write_page(page, f"Benchmark: {report.name}", lead, sections, notes=report.notes, force=force)
     per_seed = pl.col("^per_seed$").list.eval(pl.element().cast(pl.String)).list.join(" ")
     for path, frame in zip(tables, (report.scores, report.averages, report.comparisons), strict=True):
@@ -66,69 +63,56 @@ def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool
     return paths
 
 
-def _ranking(report: BenchmarkReport, suite: str, protocol: str) -> tuple[list[Row], list[Row]]:
-    """Return the averages over the same tasks, and those that cannot be compared with them."""
-    entries = _rows(report.averages, suite=suite, protocol=protocol)
-    finite = [entry for entry in entries if math.isfinite(entry["value"])]
-    ranked = [entry for entry in finite if entry["tasks"] >= entry["of_tasks"]]
-    if not ranked:
-        # In a run that left tasks out for all alike, they can be compared with each other, if not with the paper.
-        scores = _grouped(_rows(report.scores, suite=suite, protocol=protocol), "model", "method")
-        done = {frozenset(row["task"] for row in scores[entry["model"], entry["method"]]) for entry in finite}
-        ranked = finite if len(done) == 1 else []
-    return ranked, [entry for entry in entries if entry not in ranked]
+def _ranking(report: BenchmarkReport, suite: str, protocol: str) -> list[Row]:
+    """Return the averages that are over the same tasks."""
+    averages = _rows(report.averages, suite=suite, protocol=protocol)
+    finite = [row for row in averages if math.isfinite(row["value"])]
+    if whole := [row for row in finite if not _of_tasks(row)]:
+        return whole
+    # In a run that left tasks out for all alike, they can be compared with each other, if not with the paper.
+    scores = _grouped(_rows(report.scores, suite=suite, protocol=protocol), "model", "method")
+    done = {frozenset(row["task"] for row in scores[row["model"], row["method"]]) for row in finite}
+    return finite if len(done) == 1 else []
 
 
-def _verdict(report: BenchmarkReport, suite: str, protocol: str) -> str:
+def _verdict(suite: str, protocol: str, ranked: list[Row]) -> str:
     """Return who is best, and whether a trivial baseline is beaten; numbers are compared as they are printed."""
     where = f"{suite} ({protocol}): "
-    ranked, _ = _ranking(report, suite, protocol)
     if not ranked:
         return f"{where}nothing is ranked, as no two averages are known to be over the same tasks."
-    metric = _metric(ranked[0])
     over = f" over {_of_tasks(ranked[0])}" if _of_tasks(ranked[0]) else ""
-    models, model = _best(ranked, trivial=False)
-    baselines, baseline = _best(ranked, trivial=True)
-    reached, trivial = (entry and _number(entry["value"]) for entry in (model, baseline))
-    known = f"the trivial baseline {baselines}"
+    (models, model), (baselines, baseline) = (_best(ranked, trivial=trivial) for trivial in (False, True))
     if model is None:
-        return f"{where}there is no language model to rank; {known} has {metric} {trivial}{over}."
-    best = f"{models} is best with {metric} {reached}{over}"
+        known = f"the trivial baseline {baselines} has {_metric(baseline)} {_number(baseline['value'])}{over}"
+        return f"{where}there is no language model to rank; {known}."
+    best = f"{where}{models} is best of the language models with {_metric(model)} {_number(model['value'])}{over}"
     if baseline is None:
-        return f"{where}{best}; there is no trivial baseline to compare it with."
-    if float(reached) > float(trivial):
-        overlap = "; their intervals overlap" if model["low"] <= baseline["high"] else ""
-        return f"{where}{best}, above {known} with {trivial}{overlap}."
-    if reached == trivial:
-        return f"{where}no language model beats {known}; the best, {models}, has the same {metric}, {reached}{over}."
-    first = f"no language model beats {known}, which is best with {metric} {trivial}{over}"
-    return f"{where}{first}; the best of them, {models}, has {reached}."
+        return f"{best}; there is no trivial baseline to compare it with."
+    overlap = "; their intervals overlap" if _ahead(model, baseline) > 0 and model["low"] <= baseline["high"] else ""
+    relation = ("no better than", "above", "below")[_ahead(model, baseline)]
+    return f"{best}, {relation} the trivial baseline {baselines} with {_number(baseline['value'])}{overlap}."
 
 
-def _remarks(report: BenchmarkReport, suite: str, protocol: str) -> str:
-    """Return what is not ranked, and on how many tasks a trivial baseline is not beaten."""
-    ranked, others = _ranking(report, suite, protocol)
+def _remarks(report: BenchmarkReport, suite: str, protocol: str, ranked: list[Row]) -> str:
+    """Return what is not ranked, and on how many tasks no language model beats a trivial baseline."""
     parts = []
     if ranked and (of := _of_tasks(ranked[0])):
         parts.append(f"only {of} were done, the same by all, so that no average can be compared with the paper's")
-    if others:
-        names = _listed([_label(entry) for entry in others])
+    if others := [row for row in _rows(report.averages, suite=suite, protocol=protocol) if row not in ranked]:
+        names = _listed([_label(row) for row in others])
         parts.append(f"not ranked, as not known to be over the same tasks as the others, are {names}")
-    beaten: dict[str, bool] = {}
-    for task, scores in _grouped(_rows(report.scores, suite=suite, protocol=protocol), "task").items():
-        model, baseline = (_best(scores, trivial=trivial)[1] for trivial in (False, True))
-        if model and baseline:
-            beaten[task] = float(_number(model["value"])) > float(_number(baseline["value"]))
-    unbeaten = [task for task, won in beaten.items() if not won]
-    if unbeaten:
-        of = f"{len(unbeaten)} of {counted(len(beaten), 'task')} ({_listed(unbeaten)})"
+    tasks = _grouped(_rows(report.scores, suite=suite, protocol=protocol), "task")
+    best = {task: [_best(rows, trivial=trivial)[1] for trivial in (False, True)] for task, rows in tasks.items()}
+    compared = {task: _ahead(*pair) for task, pair in best.items() if all(pair)}
+    if compared:
+        unbeaten = [task for task, ahead in compared.items() if ahead <= 0]
+        names = f" ({_listed(unbeaten)})" if unbeaten else ""
+        of = f"{len(unbeaten)} of {counted(len(compared), 'task')}{names}"
         parts.append(f"no language model beats the trivial baselines on {of}")
-    elif beaten:
-        parts.append(f"a language model beats the trivial baselines on {len(beaten)} of {counted(len(beaten), 'task')}")
     return f"{protocol.capitalize()}: {'; '.join(parts)}." if parts else ""
 
 
-def _averages(report: BenchmarkReport, keys: Sequence[tuple[str, str]]) -> list[Section]:
+def _averages(report: BenchmarkReport, ranked: Mapping[tuple[str, str], list[Row]]) -> list[Section]:
     text = (
         "The mean over the tasks with its 95 % interval; bold is the best of a column among averages over the same "
         "tasks. The paper's numbers are over all tasks, by its own protocol; in the figures they are hollow, and "
@@ -136,11 +120,11 @@ def _averages(report: BenchmarkReport, keys: Sequence[tuple[str, str]]) -> list[
     )
     sections = []
     for suite in dict.fromkeys(row["suite"] for row in [*_rows(report.averages), *_rows(report.paper)]):
-        protocols, paper = [key[1] for key in keys if key[0] == suite], _rows(report.paper, suite=suite)
-        best = [row for protocol in protocols for row in _leaders(_ranking(report, suite, protocol)[0])]
-        rows: dict[tuple[str, ...], dict[str, Any]] = {}
+        paper, own = _rows(report.paper, suite=suite), {key[1]: ranked[key] for key in ranked if key[0] == suite}
+        best = [row for rows in own.values() for row in _leaders(rows)]
+        cells: dict[tuple[str, ...], dict[str, Any]] = {}
         for row in _rows(report.averages, suite=suite):
-            line = rows.setdefault((_label(row), _amount(row["parameters"])), {})
+            line = cells.setdefault((_label(row), _amount(row["parameters"])), {})
             line[f"{_metric(row)}\n{row['protocol']}"] = _cell(row, _of_tasks(row), bold=row in best)
             if row["published"] is not None:
                 # Whoever reads a partial average next to it learns that they are not of the same tasks.
@@ -148,17 +132,16 @@ def _averages(report: BenchmarkReport, keys: Sequence[tuple[str, str]]) -> list[
                 line[f"{_metric(row)}\nthe paper"] = _cell({"value": row["published"]}, of)
         for row in paper:
             shown = {f"{_metric(row)}\nthe paper": _number(row["value"])}
-            rows[f"{row['model']} (paper)", _amount(row["parameters"])] = shown
-        remarks = [_remarks(report, suite, protocol) for protocol in protocols]
-        figures = [_size_figure(report, suite, protocol, paper) for protocol in protocols]
-        table = _wide_table(("model", "parameters"), rows)
+            cells[f"{row['model']} (paper)", _amount(row["parameters"])] = shown
+        remarks = [_remarks(report, suite, protocol, rows) for protocol, rows in own.items()]
+        figures = [_size_figure(suite, protocol, rows, paper) for protocol, rows in own.items()]
+        table = _wide_table(("model", "parameters"), cells)
         sections.append(Section(f"Averages: {suite}", " ".join([*remarks, text]), figures, [table]))
     return sections
 
 
-def _size_figure(report: BenchmarkReport, suite: str, protocol: str, paper: Sequence[Row]) -> str:
+def _size_figure(suite: str, protocol: str, ranked: list[Row], paper: Sequence[Row]) -> str:
     """Return averages by number of parameters as SVG, with the paper's where they are of the same tasks."""
-    ranked, _ = _ranking(report, suite, protocol)
     paper = [] if ranked and _of_tasks(ranked[0]) else paper
     sizes = [row["parameters"] for row in [*ranked, *paper] if row["parameters"] and not _trivial(row)]
     with style():
@@ -191,26 +174,19 @@ def _tasks(report: BenchmarkReport) -> list[Section]:
     )
     sections = []
     for suite, scores in _grouped(_rows(report.scores), "suite").items():
-        columns, contestants = _grouped(scores, "task", "protocol"), _grouped(scores, "model", "method").values()
-        best = [row for rows in columns.values() for row in _leaders(rows)]
+        contestants = _grouped(scores, "model", "method").values()
         most = {_label(rows[0]): max(len(row["per_seed"]) for row in rows) for rows in contestants}
-        # Models are in the rows, or tasks where they are too many for columns.
-        wide = len(columns) > max(_WIDE, len(most))
         cells: dict[tuple[str, ...], dict[str, Any]] = {}
-        for (task, protocol), rows in columns.items():
+        for key, rows in _grouped(scores, "task", "protocol").items():
+            best = _leaders(rows)
             for row in rows:
                 label, seeds = _label(row), len(row["per_seed"])
                 fewer = f"{seeds} of {most[label]} seeds" if seeds < most[label] else ""
                 other = _metric(row) if row["metric"] != scores[0]["metric"] else ""
-                key, column = ((task, protocol), label) if wide else ((label,), f"{task}\n{protocol}")
+                column = f"{label}\n{counted(most[label], 'seed')}"
                 cells.setdefault(key, {})[column] = _cell(row, other, fewer, bold=row in best)
-        seeds_of = [
-            f"{counted(count, 'seed')}: {', '.join(label for label in most if most[label] == count)}"
-            for count in sorted(set(most.values()), reverse=True)
-        ]
         figures = [_task_figure(suite, key[0], rows) for key, rows in _grouped(scores, "protocol", "metric").items()]
-        table = _wide_table(("task", "protocol") if wide else ("model",), cells)
-        sections.append(Section(f"Tasks: {suite}", f"{text} {'; '.join(seeds_of)}.", figures, [table]))
+        sections.append(Section(f"Tasks: {suite}", text, figures, [_wide_table(("task", "protocol"), cells)]))
     return sections
 
 
@@ -258,37 +234,36 @@ def _differences(report: BenchmarkReport) -> Section:
     text = (
         "The first minus the second on the same examples, with its 95 % interval: above 0, the first is better. "
         f"{clear} of {counted(len(rows), 'difference')} {'has' if clear == 1 else 'have'} an adjusted p (Holm) below "
-        f"{_SIGNIFICANT:g}; these have a star in the figures and are bold in the tables."
+        f"{_SIGNIFICANT:g}; these have a star, and are bold in the tables."
     )
     figures, tables = [], []
+    header = ("task", "first", "second", "difference", "p", "adjusted p", "method")
     for (suite, protocol, _), entries in _grouped(rows, "suite", "protocol", "metric").items():
         panels: dict[str, list[tuple[str, float, float, float]]] = {}
         cells, stars = [], {"*"}
         for row in entries:
-            clear, task = row["adjusted_p"] < _SIGNIFICANT, row["task"] or "whole suite"
+            clear = row["adjusted_p"] < _SIGNIFICANT
+            task = f"{row['task'] or 'whole suite'}{' *' * clear}"
+            stars |= {task} if clear else set()
             shown = _cell(row | {"value": row["difference"]}, bold=clear, form="{:+z.3f}")
             p_values = (f"{row[name]:.2g}" if math.isfinite(row[name]) else "–" for name in ("p_value", "adjusted_p"))
             cells.append([task, row["first"], row["second"], shown, *p_values, methods.index(row["method"]) + 1])
-            name = f"{task} *" if clear else task
-            stars |= {name} if clear else set()
             if len(entries) <= _MOST_ROWS or row["task"] == entries[0]["task"]:
                 panel = panels.setdefault(f"{row['first']} − {row['second']}", [])
-                panel.append((name, row["difference"], row["low"], row["high"]))
+                panel.append((task, row["difference"], row["low"], row["high"]))
         caption, xlabel = f"{suite}, {protocol}, {_metric(row)}", f"difference of {_metric(row)}"
         figures.append(forest(f"{caption}: paired differences", panels, xlabel, reference=0, highlighted=stars))
-        header = ("task", "first", "second", "difference", "p", "adjusted p", "method")
         tables.append(Table(header, cells, caption))
     facts = {f"method {number}": method for number, method in enumerate(methods, start=1)}
     return Section("Paired differences", text, figures, tables, facts)
 
 
 def _failures(report: BenchmarkReport) -> Section:
-    header, rows = ("suite", "task", "model", "protocol", "seed", "reason"), _rows(report.failures)
-    if not rows:
+    if not len(report.failures):
         return Section("Failures", "None: all that was run gave a score.")
-    cells = [[row["suite"], row["task"], _label(row), *(row[name] for name in header[3:])] for row in rows]
-    text = f"{counted(len(rows), 'run')} gave no score; averages are over what was left."
-    return Section("Failures", text, tables=[Table(header, cells)])
+    shown = _labelled(report.failures).select("suite", "task", "model", "protocol", "seed", "reason")
+    text = f"{counted(len(shown), 'run')} gave no score; averages are over what was left."
+    return Section("Failures", text, tables=[Table.of(shown)])
 
 
 def _data(report: BenchmarkReport) -> Section:
@@ -306,19 +281,23 @@ def _data(report: BenchmarkReport) -> Section:
 
 
 def _costs(report: BenchmarkReport) -> Section:
-    frame = report.costs.filter(pl.col("cells") > 0)
-    runs, hours = counted(int(frame["cells"].sum()), "run"), frame["seconds"].sum() / 3600
-    text = f"{runs}, one a task and seed, in {hours:,.2f} hours."
-    shown = frame.select(
+    frame = _labelled(report.costs.filter(pl.col("cells") > 0)).select(
         "suite",
-        pl.Series("model", [_label(row) for row in _rows(frame)], dtype=pl.String),
+        "model",
         "protocol",
         pl.col("cells").alias("runs"),
         pl.col("seconds").round(1),
         pl.col("tokens_per_second").round().cast(pl.Int64).alias("tokens a second"),
         (pl.col("peak_memory") / 2**30).round(2).alias("peak memory, GiB"),
     )
-    return Section(COST_TITLE, text, tables=[Table.of(shown)])
+    runs, hours = counted(int(frame["runs"].sum()), "run"), frame["seconds"].sum() / 3600
+    return Section(COST_TITLE, f"{runs}, one a task and seed, in {hours:,.2f} hours.", tables=[Table.of(frame)])
+
+
+def _labelled(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(
+        pl.when(pl.col("method") == "").then("model").otherwise(pl.format("{} ({})", "model", "method")).alias("model")
+    )
 
 
 def _rows(frame: pl.DataFrame, **where: str) -> list[Row]:
@@ -341,8 +320,9 @@ def _cell(row: Row, *details: str, bold: bool = False, form: str = "{:z.3f}") ->
     """Return a value as a table shows it, with its interval and details below."""
     known = math.isfinite(row.get("low", math.nan) + row.get("high", math.nan))
     lines = [f"[{_number(row['low'])}, {_number(row['high'])}]" if known else "", *details]
-    text = _BOLD.format(_number(row["value"], form)) if bold else escape(_number(row["value"], form))
-    return text + Markup("").join(_SMALL.format(line) for line in lines if line)
+    text = escape(_number(row["value"], form))
+    text = Markup("<b>{}</b>").format(text) if bold else text
+    return text + Markup("").join(Markup("<br><small>{}</small>").format(line) for line in lines if line)
 
 
 def _label(row: Row) -> str:
@@ -368,8 +348,14 @@ def _leaders(rows: Iterable[Row]) -> list[Row]:
 def _best(rows: Iterable[Row], *, trivial: bool) -> tuple[str, Any]:
     """Return the names of those that are best as printed, and one of them; None where there is none."""
     finite = [row for row in rows if math.isfinite(row["value"]) and _trivial(row) is trivial]
-    best = _leaders(finite) or finite
-    return _listed([_label(row) for row in best]), max(best, key=lambda row: row["value"], default=None)
+    names = _listed([_label(row) for row in _leaders(finite) or finite])
+    return names, max(finite, key=lambda row: row["value"], default=None)
+
+
+def _ahead(row: Row, other: Row) -> int:
+    """Return 1, 0 or -1 for a higher, an equal or a lower value, as printed."""
+    one, two = (float(_number(value["value"])) for value in (row, other))
+    return (one > two) - (one < two)
 
 
 def _number(value: float, form: str = "{:z.3f}") -> str:
@@ -385,7 +371,8 @@ def _amount(number: float | None) -> str:
 
 
 def _metric(row: Row) -> str:
-    return _METRICS.get(row["metric"], str(row["metric"]))
+    name = str(row["metric"])
+    return name.upper() if name in {"mcc", "auroc", "auprc", "f1"} else name
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -25,11 +25,7 @@ def spectrum_figure(edges: Sequence[float], counts: Sequence[int]) -> str:
 
 
 def spectra_figure(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> str:
-    """Return spectra by genome over bins that double in width: bars for one genome, a line each for several.
-
-    On a logarithmic axis of frequencies, rare variants do not hide the others: a population of constant size without
-    selection is about level. For several genomes the axis of alleles is logarithmic too: equal ratios look equal.
-    """
+    """Return spectra by genome over bins that double in width: bars for one genome, a line each for several."""
     with style():
         return svg(_spectra(edges, counts), "Frequency spectra")
 

@@ -20,20 +20,13 @@ def report(folder: str | Path, *, force: bool = True) -> Path:
 
     Parameters
     ----------
-    folder : str or Path
-        The folder; nothing else is read.
-    force : bool
-        Replace the report that is there.
+    folder, force
+        The folder, from which alone it is made; replace the report that is there.
 
     Returns
     -------
     Path
         The page.
-
-    Raises
-    ------
-    InputError
-        When it is not the folder of a finished run, or an earlier version of mutbert wrote it.
     """
     folder = Path(folder)
     for path in (folder / name for name in _RECORDS):

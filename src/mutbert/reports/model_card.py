@@ -46,22 +46,12 @@ def model_card(
     # A fence longer than any in the recipe, so that none ends it.
     longest = max(map(len, re.findall("`+", recipe or "")), default=0)
     return render(
-        "model_card.md.j2",
-        head=head.to_yaml(),
-        name=name,
-        quoted=json.dumps(name),
-        auto=auto,
+        "model_card.md.j2", head=head.to_yaml(), name=name, quoted=json.dumps(name), auto=auto,
         output=output.format(hidden=model.config.hidden_size, labels=model.config.num_labels),
-        config=model.config.to_dict(),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        licence=licence,
-        recipe=recipe,
-        fence="`" * max(3, longest + 1),
-        genomes=genomes,
-        metrics=metrics,
-        escaped=_escaped,
-        number=lambda value: "none" if value is None else f"{value:.4f}",
-    )
+        config=model.config.to_dict(), parameters=sum(parameter.numel() for parameter in model.parameters()),
+        licence=licence, recipe=recipe, fence="`" * max(3, longest + 1), genomes=genomes, metrics=metrics,
+        escaped=_escaped, number=lambda value: "none" if value is None else f"{value:.4f}",
+    )  # fmt: skip
 
 
 def _results(metrics: Mapping[str, Any], task: str) -> Iterator[EvalResult]:

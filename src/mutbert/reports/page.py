@@ -52,12 +52,9 @@ def write_page(
 def render(template: str, **values: object) -> str:
     """Return a template of this package filled in, values escaped where it is HTML."""
     environment = Environment(
-        loader=PackageLoader("mutbert.reports"),
-        autoescape=select_autoescape(["html.j2"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+        loader=PackageLoader("mutbert.reports"), autoescape=select_autoescape(["html.j2"]), trim_blocks=True,
+        lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
     return environment.get_template(template).render(values)
 
 

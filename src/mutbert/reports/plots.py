@@ -35,16 +35,10 @@ INK: Final = "#1c2430"
 WIDTH: Final = 5.0
 """Inches; narrow, so that text can be read on a phone."""
 _STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.25,
+    "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
     # Text stays text: searchable, small, and drawn in the reader's own font.
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-}
+    "grid.alpha": 0.25, "svg.fonttype": "none", "text.parse_math": False,
+}  # fmt: skip
 _MOST_POINTS: Final = 400
 
 
@@ -108,13 +102,9 @@ def shortened(name: str, most: int = 28) -> str:
 
 
 def forest(
-    title: str,
-    panels: Mapping[str, Sequence[tuple[str, float, float, float]]],
-    xlabel: str,
-    *,
-    reference: float | None = None,
-    highlighted: Collection[str] = (),
-) -> str:
+    title: str, panels: Mapping[str, Sequence[tuple[str, float, float, float]]], xlabel: str, *,
+    reference: float | None = None, highlighted: Collection[str] = (),
+) -> str:  # fmt: skip
     """Return values with their intervals as SVG: a panel for each key, a row for each (name, value, low, high).
 
     `reference` is a vertical line, such as chance or no difference; rows of `highlighted` names have the first colour.
@@ -142,11 +132,9 @@ def forest(
 
 
 def binary_curves(
-    title: str,
-    kind: Literal["roc", "precision_recall"],
-    label_N: npt.NDArray[Any],
+    title: str, kind: Literal["roc", "precision_recall"], label_N: npt.NDArray[Any],
     scores: Mapping[str, npt.NDArray[Any]],
-) -> str:
+) -> str:  # fmt: skip
     """Return ROC or precision-recall curves of scores by name as SVG; labels are 0 and 1."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -156,26 +144,16 @@ def binary_curves(
             look = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)]}
             if kind == "roc":
                 x_G, y_G, _ = roc_curve(label_N, score_N)
-                axes.plot(*_thinned(x_G, y_G), linewidth=1.6, label=shortened(name), **look)
             else:
                 y_G, x_G, _ = precision_recall_curve(label_N, score_N, drop_intermediate=True)
-                axes.plot(*_thinned(x_G, y_G), linewidth=1.6, drawstyle="steps-pre", label=shortened(name), **look)
-        if kind == "roc":
-            axes.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1)
-        else:
-            axes.axhline(float(np.mean(label_N)), color=INK, linestyle="--", linewidth=1)
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_ylim(-0.02, 1.02)
-        axes.set_xlabel("false positive rate" if kind == "roc" else "recall")
-        axes.set_ylabel("true positive rate" if kind == "roc" else "precision")
+                look["drawstyle"] = "steps-pre"
+            # So few points that a page stays small; the ends are kept.
+            kept = np.unique(np.linspace(0, len(x_G) - 1, min(len(x_G), _MOST_POINTS)).astype(int))
+            axes.plot(x_G[kept], y_G[kept], linewidth=1.6, label=shortened(name), **look)
+        chance = [0, 1] if kind == "roc" else [float(np.mean(label_N))] * 2
+        axes.plot([0, 1], chance, color=INK, linestyle="--", linewidth=1)
+        names = ("false positive rate", "true positive rate") if kind == "roc" else ("recall", "precision")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=names[0], ylabel=names[1])
         if len(scores) > 1:
             legend_above(figure, axes.get_legend_handles_labels()[0])
         return svg(figure, title)
-
-
-def _thinned(x_G: npt.NDArray[Any], y_G: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Return so few points that a page stays small; the ends are kept."""
-    if len(x_G) <= _MOST_POINTS:
-        return x_G, y_G
-    kept = np.unique(np.linspace(0, len(x_G) - 1, _MOST_POINTS).astype(int))
-    return x_G[kept], y_G[kept]

@@ -31,12 +31,8 @@ RESULT: Final = "vep.json"
 SCORES: Final = "scores.parquet"
 REPORT: Final = "report.html"
 METRIC_NAMES: Final = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "spearman": "Spearman correlation",
-    "pearson": "Pearson correlation",
-}
-
+    "auroc": "AUROC", "auprc": "AUPRC", "spearman": "Spearman correlation", "pearson": "Pearson correlation",
+}  # fmt: skip
 _CHANCE: Final = {"auroc": 0.5, "spearman": 0.0}
 _DIRECTIONS: Final = {
     "damaging": "Positive variants are expected to have an effect: what a model or rule finds unusual suggests them.",
@@ -312,9 +308,7 @@ def _range(value_C: Float64) -> tuple[float, float]:
 
 
 def _ends(row: Record, metric: str) -> tuple[float, float, float]:
-    value, low, high = (
-        math.nan if row[one] is None else row[one] for one in (metric, f"{metric}_low", f"{metric}_high")
-    )
+    value, low, high = (math.nan if (one := row[metric + end]) is None else one for end in ("", "_low", "_high"))
     return value, low, high
 
 

@@ -15,7 +15,7 @@ import torch
 import transformers
 from transformers.trainer_utils import EvalLoopOutput
 
-from mutbert.errors import InputError, MissingExtraError
+from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.examples.table import NOT_COUNTED
 from mutbert.inference.run import base_outputs, sequence_outputs
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate
@@ -49,25 +49,18 @@ class FinetunedModel(NamedTuple):
     tokens: int  # that were trained on, padding excluded
 
 
-def finetune_classifier(
+def classifier_trainer(
     encoder: Encoder, train: LabelledInputs, validation: LabelledInputs, settings: FinetuneSettings, folder: Path, *,
-    metric: str, seed: int, records: Callable[[Path], None] | None = None, checkpoint: Path | None = None,
-    progress: bool = False,
-) -> FinetunedModel:  # fmt: skip
-    """Fine-tune a model, all of it or low-rank adapters, and return the best step by a metric on the validation data.
-
-    `folder` holds the checkpoints; with `records`, which writes what belongs to each, they can be resumed from. Of
-    equal steps the first is the best. Raises InputError for settings or a model that cannot be used, and for a loss
-    that is not finite.
-    """
+    metric: str, seed: int, resumable: bool = False,
+) -> ClassifierTrainer:  # fmt: skip
+    """Return the trainer of a model, all of it or low-rank adapters, with its checkpoints in `folder`."""
     check_classes(train.examples)
-    longest = int(max(train.inputs.length_N.max(), validation.inputs.length_N.max()))
+    longest, each_token = int(max(part.inputs.length_N.max() for part in (train, validation))), train.problem == "token"
     transformers.set_seed(seed)
-    each_token = train.problem == "token"
     model = encoder.classifier(train.outputs, longest, each_token=each_token, rope_scaling=settings.rope_scaling)
     if settings.method == "lora":
         model = _with_adapters(model, encoder, settings)
-    arguments = _arguments(settings, folder, len(train.examples), metric, seed, resumable=records is not None)
+    arguments = _arguments(settings, len(train.examples), metric, seed, resumable=resumable)
     # Poolers and the like of other models may have no part in the loss.
     arguments.ddp_find_unused_parameters = encoder.family != "mutbert"
     weights = None
@@ -77,38 +70,22 @@ def finetune_classifier(
         train, steps=arguments.max_steps, batch_size=settings.batch_size, seed=seed,
         reverse_complement=settings.reverse_complement,
     )  # fmt: skip
-    trainer = trainers.build_trainer(
-        ClassifierTrainer, arguments, loss=ClassifierLoss(train.problem, weights), validation=validation,
+    return trainers.build_trainer(
+        ClassifierTrainer, arguments, folder, loss=ClassifierLoss(train.problem, weights), validation=validation,
         settings=settings, model=model, train_dataset=samples, data_collator=whole_batch,
     )  # fmt: skip
-    notes = {"loss": "loss {:.4f}", f"eval_{metric}": f"{metric} {{:.4f}}"}
-    trainers.train(trainer, records or (lambda _: None), checkpoint, "fine-tuning", notes, show=progress)
-    steps, best_step = trainer.state.global_step, trainer.state.best_global_step
-    if best_step is None:
-        raise InputError(
-            f"{metric} could not be computed on the validation data, which may have one class alone; choose other "
-            "validation data or another metric"
-        )
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    if settings.method == "lora":
-        trained = trained.merge_and_unload()
-    tokens = samples.tokens() * steps // arguments.max_steps
-    return FinetunedModel(trained, best_step, steps, trainers.history_of(trainer.state.log_history), tokens)
 
 
 def check_classes(train: Examples, place: str = "") -> None:
     """Raise InputError for training data of one class alone; `place` begins the message."""
     labels = train.known_labels
     if train.problem in {"binary", "multiclass", "token"} and len(np.unique(labels[labels != NOT_COUNTED])) < 2:
-        raise InputError(
-            f"{place}the training data have one class alone, of which nothing can be learnt; choose other data"
-        )
+        raise InputError(f"{place}the training data have one class alone; choose other data")
 
 
 def unplaced(parts: Mapping[str, LabelledInputs]) -> dict[str, int]:
     """Return the number of sequences that are read without the population's frequencies, by reason."""
-    counts = sum((Counter(getattr(part.inputs, "unplaced", {})) for part in parts.values()), Counter[str]())
-    return dict(counts)
+    return dict(sum((Counter(getattr(part.inputs, "unplaced", {})) for part in parts.values()), Counter[str]()))
 
 
 def classifier_logits(
@@ -163,6 +140,25 @@ class ClassifierTrainer(trainers.RunTrainer):
         # The loss is a mean over its own batch, whatever the model's own would be.
         self.model_accepts_loss_kwargs = False
 
+    def fine_tune(
+        self, records: Callable[[Path], None] = lambda _: None, checkpoint: Path | None = None, *, show: bool = False
+    ) -> FinetunedModel:
+        """Return the model of the best step by the metric on the validation data; of equal steps, of the first."""
+        metric = self.args.metric_for_best_model
+        notes = {"loss": "loss {:.4f}", f"eval_{metric}": f"{metric} {{:.4f}}"}
+        self.run(records, checkpoint, "fine-tuning", notes, show=show)
+        steps, best_step = self.state.global_step, self.state.best_global_step
+        if best_step is None:
+            raise InputError(
+                f"{metric} could not be computed on the validation data, which may have one class alone; choose other "
+                "validation data or another metric"
+            )
+        model = self.accelerator.unwrap_model(self.model)
+        if self._settings.method == "lora":
+            model = model.merge_and_unload()
+        tokens = self.train_dataset.tokens() * steps // self.args.max_steps
+        return FinetunedModel(model, best_step, steps, trainers.history_of(self.state.log_history), tokens)
+
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Return the batches of a step, and their mean weight over all processes; None where all weigh the same."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -205,8 +201,7 @@ class ClassifierTrainer(trainers.RunTrainer):
             logits = self._gathered(logits, count)
         every = torch.from_numpy(np.concatenate(list(logits)) if each_token else np.asarray(logits))
         if not every.isfinite().all():
-            step = self.state.global_step
-            raise self.diverged(f"predictions were not finite numbers after step {step}", step)
+            raise self.diverged(f"predictions were not finite numbers after step {self.state.global_step}")
         labels = data.examples.known_labels
         if each_token:
             every, labels = every[None], _token_labels(data.examples, logits)[0][None]
@@ -231,40 +226,36 @@ def _with_adapters(model: Any, encoder: Encoder, settings: FinetuneSettings) -> 
         import peft
     except ImportError:
         raise MissingExtraError("peft", "all") from None
-    modules = {name: name.split(".") for name, _ in model.named_modules()}
-    heads = [head for head in encoder.fresh_modules if any(head in parts for parts in modules.values())]
-    targets = [
-        name for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
-        and modules[name][-1] in encoder.lora_targets and not set(heads).intersection(modules[name])
-    ]  # fmt: skip
-    if not targets:
-        names = ", ".join(encoder.lora_targets)
-        raise InputError(f"{encoder.name}: has none of the layers {names}; choose method=full")
+    parts = {part for name, _ in model.named_modules() for part in name.split(".")}
+    heads = [head for head in encoder.fresh_modules if head in parts]
     config = peft.LoraConfig(
         r=settings.lora.rank, lora_alpha=settings.lora.alpha, lora_dropout=settings.lora.dropout,
-        target_modules=targets, modules_to_save=heads,
+        target_modules=list(encoder.lora_targets), exclude_modules=rf"(.*\.)?({'|'.join(heads)})(\..*)?",
+        modules_to_save=heads,
     )  # fmt: skip
     with warnings.catch_warnings():
         # It asks the model what the library now calls by another name.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
-        return peft.get_peft_model(model, config)
+        try:
+            return peft.get_peft_model(model, config)
+        except ValueError as error:
+            raise InputError(f"{encoder.name}: {one_line(error)}; choose method=full") from None
 
 
 def _arguments(
-    settings: FinetuneSettings, folder: Path, count: int, metric: str, seed: int, *, resumable: bool
+    settings: FinetuneSettings, count: int, metric: str, seed: int, *, resumable: bool
 ) -> transformers.TrainingArguments:
     steps = settings.max_steps or max(1, math.ceil(settings.epochs * count / settings.batch_size))
     every = min(steps, settings.eval_steps or math.ceil(count / settings.batch_size))
     defaults = {"logging_steps": 50, "lr_scheduler_type": "linear", "save_total_limit": 1}
-    own = {name: getattr(settings, name) for name in ("learning_rate", "weight_decay", "warmup_steps", "max_grad_norm")}
-    fixed = {
-        **own, "seed": seed, "max_steps": steps, "bf16": settings.precision == "bf16", "fp16": False,
+    own = settings.model_dump(include={"learning_rate", "weight_decay", "warmup_steps", "max_grad_norm"})
+    fixed = own | {
+        "seed": seed, "max_steps": steps, "bf16": settings.precision == "bf16", "fp16": False,
         "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
         "eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": every,
         "save_only_model": not resumable, "load_best_model_at_end": True, "metric_for_best_model": metric,
         "greater_is_better": metric not in LOWER_IS_BETTER, "ddp_find_unused_parameters": False,
     }  # fmt: skip
-    arguments = trainers.trainer_arguments(settings.training, defaults, fixed, folder)
+    arguments = trainers.trainer_arguments(settings.training, defaults, fixed)
     trainers.share_batch(arguments, settings.batch_size, settings.micro_batch_size, "batch_size")
     return arguments

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from mutbert.encoders.inputs import Inputs
     from mutbert.examples.table import Examples
 
-# So many steps are sorted by length together: enough to leave little padding, and little order.
-_STEPS_SORTED: Final = 64
+_STEPS_SORTED: Final = 64  # by length together: enough to leave little padding, and little order
 
 
 @dataclass(frozen=True)
@@ -72,26 +71,18 @@ class TrainingSamples(Dataset[Any]):
     ) -> None:
         self._data = data
         self.row_S = sample_order(data.inputs.length_N, steps, batch_size, seed)
-        self.reverse_S = np.zeros(len(self.row_S), dtype=np.bool_)
-        if reverse_complement:
-            bits = random_bits(seed, STRAND, np.arange(len(self.row_S)), 1)[:, 0]
-            self.reverse_S = unit_interval(bits) < 0.5
+        drawn_S = unit_interval(random_bits(seed, STRAND, np.arange(len(self.row_S)), 1)[:, 0])
+        self.reverse_S = drawn_S < (0.5 if reverse_complement else 0)
 
     def __len__(self) -> int:
-        """Return the number of samples."""
         return len(self.row_S)
-
-    def __getitem__(self, sample: int) -> dict[str, torch.Tensor]:
-        """Return a batch of one sample."""
-        return self.__getitems__([sample])
 
     def __getitems__(self, samples: Sequence[int]) -> dict[str, torch.Tensor]:
         """Return a batch; torch's loader calls this instead of asking for samples one by one."""
         index = np.asarray(samples, dtype=np.int64)
         rows, reverse = self.row_S[index], self.reverse_S[index]
         batch = self._data.inputs.batch(rows, reverse)
-        width = next(iter(batch.values())).shape[1]
-        return {**batch, "labels": self._data.labels(rows, reverse, width)}
+        return {**batch, "labels": self._data.labels(rows, reverse, next(iter(batch.values())).shape[1])}
 
     def tokens(self) -> int:
         """Return the number of tokens of the run, padding excluded."""
@@ -104,9 +95,8 @@ def sample_order(length_N: Int64, steps: int, batch_size: int, seed: int) -> Int
     Where their numbers of tokens `length_N` differ, the sequences of a step are of similar lengths.
     """
     count, total = len(length_N), steps * batch_size
-    row_S = np.concatenate(
-        [np.random.default_rng([seed, epoch]).permutation(count) for epoch in range(-(-total // count))]
-    )[:total]
+    passes = [np.random.default_rng([seed, epoch]).permutation(count) for epoch in range(-(-total // count))]
+    row_S = np.concatenate(passes)[:total]
     if (length_N != length_N[0]).any():
         for number, first in enumerate(range(0, total, batch_size * _STEPS_SORTED)):
             part = row_S[first : first + batch_size * _STEPS_SORTED]
@@ -162,9 +152,9 @@ def balanced_weights(problem: str, label: npt.NDArray[Any], classes: int) -> Flo
     if problem == "multilabel":
         positive = label.astype(np.float64).sum(axis=0)
         weight = np.divide(len(label) - positive, positive, out=np.ones_like(positive), where=positive > 0)
-        return np.asarray(weight, dtype=np.float32)
-    count = np.bincount(label[label != NOT_COUNTED], minlength=classes).astype(np.float64)
-    weight = np.divide(count.sum(), classes * count, out=np.zeros_like(count), where=count > 0)
+    else:
+        count = np.bincount(label[label != NOT_COUNTED], minlength=classes).astype(np.float64)
+        weight = np.divide(count.sum(), classes * count, out=np.zeros_like(count), where=count > 0)
     return np.asarray(weight, dtype=np.float32)
 
 

@@ -25,8 +25,7 @@ from mutbert.settings import Settings, Words, read_settings
 from mutbert.training import classifier
 from mutbert.training.classifier_data import LabelledInputs
 from mutbert.training.finetune_settings import FinetuneSettings
-from mutbert.training.folder import Run, RunResult, open_run, plain
-from mutbert.training.provenance import provenance_of
+from mutbert.training.folder import Run, RunResult, open_run, plain, provenance_of
 from mutbert.training.recipe import Seed
 
 if TYPE_CHECKING:
@@ -91,19 +90,13 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     -------
     RunResult
         The model's folder and its metrics.
-
-    Raises
-    ------
-    InputError
-        When data, model, settings or output cannot be used.
     """
     # First of all, since later calls would take this process for the only one.
     state = PartialState(cpu=not torch.accelerator.is_available())
     settings = recipe.finetune
     if recipe.model == CNN:
         raise InputError("model cnn: is a baseline of 'mutbert bench'; choose a model folder or repository")
-    data, identities = _data(recipe)
-    metric = _metric(recipe, data.train)
+    data, metric, identities = _data(recipe)
     encoder = open_encoder(recipe.model, revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
     genome = None if recipe.genome is None else ProbabilisticGenome.open(recipe.genome)
     parts = {
@@ -111,34 +104,35 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
         for name, part in data.parts.items()
     }
     longest = max(int(part.inputs.length_N.max()) for part in parts.values())
-    # A model that cannot be loaded is an error before the folder is created, or replaced.
-    encoder.body(longest, rope_scaling=settings.rope_scaling)
+    # A model or a setting that cannot be used is an error before the folder is created, or replaced.
+    trainer = None
+    if settings.method == "probe":
+        encoder.body(longest, rope_scaling=settings.rope_scaling)
+    else:
+        trainer = classifier.classifier_trainer(
+            encoder, parts["train"], parts["validation"], settings, Path(recipe.output), metric=metric,
+            seed=recipe.seed, resumable=True,
+        )  # fmt: skip
     identities |= {"model": encoder.identity()} | ({} if genome is None else {"genome": genome.identity})
     run = Run(Path(recipe.output), recipe, provenance_of() | {"data": identities})
     with open_run(
         run, inputs=[recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model], resume=resume,
         force=force, if_short_of_memory="lower finetune.micro_batch_size (the result stays the same)",
     ) as (checkpoint, notes):  # fmt: skip
-        if settings.method == "probe":
+        if trainer is None:
             trained = _probed(encoder, parts, recipe, metric, longest)
         else:
-            trained = classifier.finetune_classifier(
-                encoder, parts["train"], parts["validation"], settings, run.folder, metric=metric, seed=recipe.seed,
-                records=run.write_records, checkpoint=checkpoint, progress=progress,
-            )  # fmt: skip
+            trained = trainer.fine_tune(run.write_records, checkpoint, show=progress)
         metrics = {}
         if state.is_main_process:
-            _describe(trained.model.config, data.train)
-            # Published first, so that a failure from here on does not lose it.
-            with run.publish_model() as folder, library_bars_off():
-                trained.model.save_pretrained(folder)
-                encoder.save_tokenizer(folder, longest)
+            # First, so that a failure from here on does not lose it.
+            _publish(run, trained.model, encoder, data.train, longest)
             metrics = _metrics(trained, parts, data, recipe, metric, notes)
         return run.finish("finetune", metrics, trained.history)
 
 
-def _data(recipe: FinetuneRecipe) -> tuple[TaskData, dict[str, str]]:
-    """Return the parts of the data, with labels as the training data have them, and the checksums of their files."""
+def _data(recipe: FinetuneRecipe) -> tuple[TaskData, str, dict[str, str]]:
+    """Return the parts of the data, with labels as the training data have them, the metric, and checksums of files."""
     columns = recipe.columns
     train, source = read_examples(recipe.train, columns, problem=recipe.problem, classes=recipe.classes or None)
     sources, others = {"train": source}, dict[str, "Examples | None"](validation=None, test=None)
@@ -151,15 +145,11 @@ def _data(recipe: FinetuneRecipe) -> tuple[TaskData, dict[str, str]]:
         seed=recipe.seed, drop_leaks=recipe.drop_leaks,
     )  # fmt: skip
     classifier.check_classes(data.train, f"{recipe.train}: ")
-    return data, {name: source.sha256 for name, source in sources.items()}
-
-
-def _metric(recipe: FinetuneRecipe, train: Examples) -> str:
     metric = recipe.finetune.metric or ("pearson" if train.problem == "regression" else "mcc")
     names = metric_names("multiclass" if train.problem == "token" else train.problem)
     if metric not in names:
         raise InputError(f"finetune.metric is {metric!r}; {train.problem} problems have {', '.join(names)}")
-    return metric
+    return data, metric, {name: source.sha256 for name, source in sources.items()}
 
 
 def _probed(
@@ -196,14 +186,17 @@ def _probed(
     return classifier.FinetunedModel(model.to(body.device), 0, 0, [], 0)
 
 
-def _describe(config: Any, train: Examples) -> None:
-    """Set in a model's configuration what its outputs mean."""
-    names = train.classes
+def _publish(run: Run, model: Any, encoder: Encoder, train: Examples, longest: int) -> None:
+    """Publish a model, with what its outputs mean in its configuration."""
+    config, names = model.config, train.classes
     if train.problem == "regression" and len(names) < config.num_labels:
         names = tuple(f"LABEL_{number}" for number in range(config.num_labels))
     config.problem_type = _PROBLEM_TYPES.get(train.problem, "single_label_classification")
     config.id2label = dict(enumerate(names))
     config.label2id = {name: number for number, name in enumerate(names)}
+    with run.publish_model() as folder, library_bars_off():
+        model.save_pretrained(folder)
+        encoder.save_tokenizer(folder, longest)
 
 
 def _metrics(
@@ -212,13 +205,13 @@ def _metrics(
 ) -> dict[str, Any]:  # fmt: skip
     """Return the content of ``metrics.json``, and write the predictions of the test data, or of the validation data."""
     shown = "test" if "test" in parts else "validation"
-    found = {}
-    for entry in trained.history:
-        if entry["step"] == trained.best_step and "eval_loss" in entry:
+    found, interval = {}, None
+    for name in {"validation": 0, shown: 0}:
+        best = [one for one in trained.history if one["step"] == trained.best_step and "eval_loss" in one]
+        if name != shown and best:
             known = metric_names("multiclass" if data.train.problem == "token" else data.train.problem)
-            found["validation"] = {name: entry[f"eval_{name}"] for name in known}
-    interval = None
-    for name in sorted({"validation", shown} - (found.keys() - {shown}), reverse=True):
+            found[name] = {one: best[0][f"eval_{one}"] for one in known}
+            continue
         part = parts[name]
         logits = classifier.classifier_logits(
             trained.model, part.inputs, recipe.finetune, each_token=part.problem == "token"
@@ -233,7 +226,7 @@ def _metrics(
     return {
         "problem": data.train.problem, "metric": metric, "classes": list(data.train.classes),
         "best_step": trained.best_step, "steps": trained.steps,
-        "metrics": {name: plain(found[name]) for name in ("validation", "test") if name in found},
+        "metrics": {name: plain(values) for name, values in found.items()},
         "interval": interval, "shown": shown, "splits": [count._asdict() for count in data.counts],
         "facts": {"model": recipe.model, "method": recipe.finetune.method, "seed": str(recipe.seed)},
         "notes": notes + [f"{reason}: {count:,} sequences" for reason, count in classifier.unplaced(parts).items()],

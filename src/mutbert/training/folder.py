@@ -8,11 +8,14 @@ from __future__ import annotations
 import errno
 import json
 import math
+import platform
 import shutil
+import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
@@ -20,6 +23,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast
 from accelerate.utils.memory import should_reduce_batch_size
 
+import mutbert
 from mutbert import files
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.run_folder import CHECKPOINTS, METRICS, MODEL, PROVENANCE, RECIPE, RUN_FILES, WRITING
@@ -27,8 +31,8 @@ from mutbert.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
+    from mutbert.genome.store import ProbabilisticGenome
     from mutbert.settings import Settings
 
 FILES: Final = "files.json"
@@ -45,24 +49,12 @@ _NOT_WRITTEN: Final = ("No space left", "PytorchStreamWriter", "file write faile
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a training run left behind.
+    """What a training run left behind; processes other than the main one have neither metrics nor report."""
 
-    Parameters
-    ----------
-    model : Path
-        The trained model's folder, for ``from_pretrained`` and the other commands.
-    metrics : dict
-        The content of ``metrics.json``; empty in processes other than the main one.
-    history : list of dict
-        The content of ``history.json``.
-    report : Path or None
-        The HTML page; None without matplotlib, and in processes other than the main one.
-    """
-
-    model: Path
-    metrics: dict[str, Any]
-    history: list[dict[str, float]]
-    report: Path | None
+    model: Path  # the trained model's folder, for ``from_pretrained`` and the other commands
+    metrics: dict[str, Any]  # the content of ``metrics.json``
+    history: list[dict[str, float]]  # the content of ``history.json``
+    report: Path | None  # the HTML page; None without matplotlib
 
 
 class Run(NamedTuple):
@@ -94,12 +86,36 @@ class Run(NamedTuple):
             head = {"kind": kind, "version": 2, "name": self.folder.name}
             metrics = {**head, **metrics, "facts": metrics["facts"] | facts}
             files.write_json(self.folder / METRICS, metrics, force=True)
-            name = {"pretrain": "pretraining", "finetune": "finetuning"}[kind]
             try:
-                page = import_module(f"mutbert.reports.{name}").write_page_of(self.folder, force=True)
+                page = mutbert.report(self.folder)
             except MissingExtraError as error:
                 print(f"no report was written: {error}", file=sys.stderr)  # noqa: T201
         return RunResult(self.folder / MODEL, metrics, history, page)
+
+
+def provenance_of(genomes: Sequence[ProbabilisticGenome] = ()) -> dict[str, Any]:
+    """Return ``versions`` of the libraries, the ``commit`` of a checkout, and each genome's identity by its name."""
+    versions = {"python": platform.python_version(), "mutbert": mutbert.__version__}
+    versions |= {name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
+    return {
+        "versions": versions, "commit": _commit(Path(mutbert.__file__).parent),
+        "genomes": {genome.path.name: genome.identity for genome in genomes},
+    }  # fmt: skip
+
+
+def _commit(folder: Path) -> str | None:
+    """Return the commit of a checkout of this package, with ``+`` where files differ from it."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+
+    try:
+        # An installed package may lie in somebody else's checkout.
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 class TrainingStoppedError(InputError):
@@ -120,8 +136,7 @@ def open_run(
     """
     folder, state = run.folder, PartialState()
     with ExitStack() as held:
-        checkpoint: Path | None = None
-        notes: list[str] = []
+        checkpoint, notes = None, list[str]()
         with _all_or_none(state), _explained(folder, if_short_of_memory):
             if state.is_main_process:
                 _create(run, [path for path in inputs if path is not None], resume=resume, force=force)
@@ -129,10 +144,10 @@ def open_run(
                 shutil.rmtree(folder / WRITING, ignore_errors=True)
                 run.write_records(folder)
                 if resume:
-                    checkpoint, notes = resumable_checkpoint(folder)
+                    checkpoint, notes = _resumable_checkpoint(folder)
         for note in notes:
             print(note, file=sys.stderr)  # noqa: T201
-        own = torch.tensor([step_of(checkpoint) if checkpoint else 0], device=state.device)
+        own = torch.tensor([_step_of(checkpoint) if checkpoint else 0], device=state.device)
         step = int(broadcast(own)[0])
         with _explained(folder, if_short_of_memory):
             yield (checkpoint_of(folder, step) if step else None), notes
@@ -231,17 +246,20 @@ def _explained(run: Path, if_short_of_memory: str) -> Iterator[None]:
 
 
 def _left(run: Path, before: float = math.inf) -> str:
-    found = [checkpoint for checkpoint in checkpoints_of(run) if step_of(checkpoint) < before]
+    found = [checkpoint for checkpoint in _checkpoints_of(run) if _step_of(checkpoint) < before]
     if not found:
         return "no checkpoint was saved yet" if before == math.inf else "there is no checkpoint from before that"
     return f"the last {'good ' * (before != math.inf)}checkpoint is {found[-1]}"
 
 
-def publish_checkpoint(writing: Path, run: Path) -> None:
-    """Give a complete checkpoint ``checkpoint-STEP`` its final name."""
+def publish_checkpoint(writing: Path, run: Path, last: int, best: str | None) -> None:
+    """Rename a complete checkpoint to its final path, and remove all but the last few and the best; 0 keeps all."""
     (run / CHECKPOINTS).mkdir(exist_ok=True)
     files.write_json(writing / FILES, _sizes(writing), force=True)
     files.rename_directory(writing, run / CHECKPOINTS / writing.name)
+    for checkpoint in _checkpoints_of(run)[:-last] if last else []:
+        if str(checkpoint) != best:
+            files.remove_directory(checkpoint)
 
 
 def checkpoint_of(run: Path, step: int) -> Path:
@@ -249,45 +267,32 @@ def checkpoint_of(run: Path, step: int) -> Path:
     return run / CHECKPOINTS / f"checkpoint-{step}"
 
 
-def step_of(checkpoint: Path) -> int:
-    """Step in a checkpoint's name."""
+def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def checkpoints_of(run: Path) -> list[Path]:
+def _checkpoints_of(run: Path) -> list[Path]:
     """Return the checkpoints of a run by step; one that a killed process was removing has another name."""
-    return sorted((run / CHECKPOINTS).glob("checkpoint-*[0-9]"), key=step_of)
+    return sorted((run / CHECKPOINTS).glob("checkpoint-*[0-9]"), key=_step_of)
 
 
-def resumable_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
+def _resumable_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
     """Return the last complete checkpoint, and a line for each later one, which is removed."""
     notes: list[str] = []
-    for checkpoint in reversed(checkpoints_of(run)):
+    for checkpoint in reversed(_checkpoints_of(run)):
         try:
-            problem = _difference(json.loads((checkpoint / FILES).read_text(encoding="utf-8")), _sizes(checkpoint))
-        except (OSError, ValueError, AttributeError) as error:
-            problem = f"{FILES} cannot be read ({' '.join(str(error).split())})"
-        if not problem:
+            listed = json.loads((checkpoint / FILES).read_text(encoding="utf-8")).items()
+            damaged = [name for name, _ in sorted(listed - _sizes(checkpoint).items())]
+            problem = f"{', '.join(damaged)} is missing or damaged"
+        except (OSError, ValueError, AttributeError, TypeError) as error:
+            damaged, problem = [FILES], f"{FILES} cannot be read ({one_line(error)})"
+        if not damaged:
             return checkpoint, notes
         notes.append(f"{checkpoint}: {problem}; it was removed")
         files.remove_directory(checkpoint)
     return None, notes
 
 
-def prune_checkpoints(run: Path, last: int, best: str | None) -> None:
-    """Remove all checkpoints but the last few and the best."""
-    for checkpoint in checkpoints_of(run)[:-last]:
-        if str(checkpoint) != best:
-            files.remove_directory(checkpoint)
-
-
 def _sizes(folder: Path) -> dict[str, int]:
     every = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != FILES)
     return {str(file.relative_to(folder)): file.stat().st_size for file in every}
-
-
-def _difference(expected: dict[str, int], found: dict[str, int]) -> str:
-    for name, size in expected.items():
-        if found.get(name) != size:
-            return f"{name} has {found[name]} bytes instead of {size}" if name in found else f"{name} is missing"
-    return ""

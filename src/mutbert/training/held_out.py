@@ -7,7 +7,7 @@ All cross-entropies are in nats per target, between the target's distribution ov
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Float32, Float64, Int64
     from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.regions import Region
     from mutbert.windows.dataset import Targets, WindowDataset
     from mutbert.windows.sampler import Part
 
@@ -36,15 +35,12 @@ GROUPS: Final = (
 """Kinds of targets: all, variant ones, the others, and variant ones by the frequency of what is not the reference."""
 
 CALIBRATED: Final = ("all targets", "variant targets")
-_BINS: Final = 10
-_WINDOWS_AT_ONCE: Final = 256
-SUMS: Final = 2 * len(GROUPS) + 3 * _BINS * len(CALIBRATED)
-"""Sums per window."""
-ORDER: Final = 5
-"""Bases before a position that the Markov chain reads."""
 FLOOR: Final = "entropy floor"
 """Name of predicting the target itself."""
-_CONTEXTS: Final = 4**ORDER
+_BINS: Final = 10
+_WINDOWS_AT_ONCE: Final = 256
+_ORDER: Final = 5  # bases before a position that the Markov chain reads
+_CONTEXTS: Final = 4**_ORDER
 
 
 class HeldOut(NamedTuple):
@@ -88,18 +84,16 @@ def summarise_sums(sums_BS: npt.NDArray[np.floating]) -> HeldOut:
     losses, counts = sums[: 2 * len(GROUPS)].reshape(-1, 2).T
     with np.errstate(invalid="ignore"):
         means = losses / counts
-    calibration = {}
-    for name, part in zip(CALIBRATED, sums[2 * len(GROUPS) :].reshape(len(CALIBRATED), 3, _BINS), strict=True):
-        calibration[name] = [
+    binned = zip(CALIBRATED, sums[2 * len(GROUPS) :].reshape(len(CALIBRATED), 3, _BINS), strict=True)
+    calibration = {
+        name: [
             {"predicted": float(predicted / count), "observed": float(observed / count), "pairs": int(count)}
-            for count, predicted, observed in part.T
-            if count
+            for count, predicted, observed in part.T if count
         ]
-    return HeldOut(
-        dict(zip(GROUPS, means.tolist(), strict=True)),
-        {group: int(count) for group, count in zip(GROUPS, counts, strict=True)},
-        calibration,
-    )
+        for name, part in binned
+    }  # fmt: skip
+    targets = dict(zip(GROUPS, counts.astype(int).tolist(), strict=True))
+    return HeldOut(dict(zip(GROUPS, means.tolist(), strict=True)), targets, calibration)
 
 
 def held_out_windows(dataset: WindowDataset) -> str:
@@ -111,9 +105,7 @@ def held_out_windows(dataset: WindowDataset) -> str:
     lines = ["genome\tcontig\tstart\tend\ttargets\n"]
     sampler = dataset.sampler
     names = [genome_name(part.genome) for part in sampler.parts]
-    for first in range(0, len(dataset), _WINDOWS_AT_ONCE):
-        indices = np.arange(first, min(first + _WINDOWS_AT_ONCE, len(dataset)))
-        places = sampler.places(indices)
+    for indices, places in _batches(dataset):
         targets = dataset.batch(indices.tolist())["target_places"].tolist()
         columns = places.genome_B.tolist(), sampler.contig_names(places), places.start_B.tolist(), targets
         for genome, contig, start, offsets in zip(*columns, strict=True):
@@ -122,24 +114,21 @@ def held_out_windows(dataset: WindowDataset) -> str:
     return "".join(lines)
 
 
-class Baselines(NamedTuple):
-    """Predictors fitted on the training regions."""
-
-    composition: Float64  # (4,), share of each base, the population's frequencies counted as such
-    markov: Float64  # (1024, 4), distribution of the base after each five, A = 0 to T = 3, the first most significant
-
-
-def fit_baselines(parts: Sequence[Part], *, chunk: int = 1 << 22, progress: bool = False) -> Baselines:
-    """Return shares of bases, and of bases after every five, in the training regions of all genomes.
+def fit_baselines(parts: Sequence[Part], *, chunk: int = 1 << 22, progress: bool = False) -> tuple[Float64, Float64]:
+    """Return shares of bases (4,), and of bases after every five (1024, 4), in the training regions of all genomes.
 
     A position that varies adds its allele frequencies, so that counts are expected counts in the population; the five
-    bases before are the reference's. One is added to every count after five bases (Laplace).
+    bases before, the first most significant, are the reference's. One is added to every count after five (Laplace).
     """
     composition = np.zeros(4)
     markov = np.ones((_CONTEXTS, 4))
     total = sum(len(region) for part in parts for region in part.regions)
     with progress_bar("counting bases", total, unit="bases", show=progress) as advance:
-        for genome, region in _chunks(parts, chunk):
+        every = ((part.genome, region) for part in parts for region in part.regions)
+        for genome, region in (
+            (genome, replace(whole, start=start, end=min(start + chunk, whole.end)))
+            for genome, whole in every for start in range(whole.start, whole.end, chunk)
+        ):  # fmt: skip
             base = genome.bases(region.contig, region.start, region.end)
             frequency = genome.frequencies(region.contig, region.start, region.end)
             known = base < 4
@@ -151,10 +140,10 @@ def fit_baselines(parts: Sequence[Part], *, chunk: int = 1 << 22, progress: bool
                 weights = frequency[usable, letter]
                 markov[:, letter] += np.bincount(context[usable], weights=weights, minlength=_CONTEXTS)
             advance(len(region))
-    return Baselines(composition / composition.sum(), markov / markov.sum(axis=1, keepdims=True))
+    return composition / composition.sum(), markov / markov.sum(axis=1, keepdims=True)
 
 
-def evaluate_baselines(baselines: Baselines, dataset: WindowDataset) -> dict[str, HeldOut]:
+def evaluate_baselines(composition: Float64, markov: Float64, dataset: WindowDataset) -> dict[str, HeldOut]:
     """Return what trivial predictors achieve on a dataset's targets, by name, with `FLOOR` last.
 
     The Markov chain reads the true five bases before each target, even those that are hidden from the model, so it
@@ -162,19 +151,17 @@ def evaluate_baselines(baselines: Baselines, dataset: WindowDataset) -> dict[str
     """
     sums: dict[str, list[Float32]] = {}
     sampler = dataset.sampler
-    for first in range(0, len(dataset), _WINDOWS_AT_ONCE):
-        indices = np.arange(first, min(first + _WINDOWS_AT_ONCE, len(dataset)))
+    for indices, places in _batches(dataset):
         targets = targets_of(dataset.batch(indices.tolist()))
-        places = sampler.places(indices)
         located = zip(places.genome_B, sampler.contig_names(places), places.start_B, strict=True)
         context_BL = np.stack(
             [_contexts(sampler.parts[one].genome, name, at, at + sampler.length) for one, name, at in located]
         )
         context_BT = np.take_along_axis(context_BL, targets.place_BT.numpy() - 1, axis=1)
-        markov_BT4 = np.where((context_BT >= 0)[..., None], baselines.markov[context_BT], baselines.composition)
+        markov_BT4 = np.where((context_BT >= 0)[..., None], markov[context_BT], composition)
         predictions = {
             "uniform": np.full_like(markov_BT4, 0.25),
-            "base composition": np.broadcast_to(baselines.composition, markov_BT4.shape),
+            "base composition": np.broadcast_to(composition, markov_BT4.shape),
             "order-5 Markov chain": markov_BT4,
             FLOOR: targets.frequency_BT4.numpy(),
         }
@@ -185,23 +172,17 @@ def evaluate_baselines(baselines: Baselines, dataset: WindowDataset) -> dict[str
     return {name: summarise_sums(np.concatenate(parts)) for name, parts in sums.items()}
 
 
+def _batches(dataset: WindowDataset) -> Iterator[tuple[Int64, Any]]:
+    """Yield the indices of some windows and where these are."""
+    for indices in np.array_split(np.arange(len(dataset)), range(_WINDOWS_AT_ONCE, len(dataset), _WINDOWS_AT_ONCE)):
+        yield indices, dataset.sampler.places(indices)
+
+
 def _contexts(genome: ProbabilisticGenome, contig: str, start: int, end: int) -> Int64:
     """Return the number of the five bases before each position of a region; -1 where one is ambiguous."""
-    before = min(ORDER, start)
-    base = np.full(ORDER + end - start, 4, dtype=np.int64)
-    base[ORDER - before :] = genome.bases(contig, start - before, end)
-    context = np.zeros(end - start, dtype=np.int64)
-    known = np.ones(end - start, dtype=np.bool_)
-    for place in range(ORDER):
-        part = base[place : place + end - start]
-        context = context * 4 + (part & 3)
-        known &= part < 4
-    context[~known] = -1
-    return context
-
-
-def _chunks(parts: Sequence[Part], chunk: int) -> Iterator[tuple[ProbabilisticGenome, Region]]:
-    for genome, regions in parts:
-        for region in regions:
-            for start in range(region.start, region.end, chunk):
-                yield genome, replace(region, start=start, end=min(start + chunk, region.end))
+    before = min(_ORDER, start)
+    base = np.full(_ORDER + end - start, 4, dtype=np.int64)
+    base[_ORDER - before :] = genome.bases(contig, start - before, end)
+    windows_L5 = np.lib.stride_tricks.sliding_window_view(base[:-1], _ORDER)
+    context_L = windows_L5 @ 4 ** np.arange(_ORDER)[::-1]
+    return np.where((windows_L5 < 4).all(axis=1), context_L, -1)

@@ -35,10 +35,8 @@ if TYPE_CHECKING:
     Labelled = tuple[Any, npt.NDArray[Any]]  # features, dense or sparse (N, F), and labels
 
 Fitted = TypeVar("Fitted")
-
 PENALTIES: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Values of C, the inverse penalty, that are tried by default; for ridge regression, of 1 / alpha."""
-ONE_CLASS: Final = "the training data have one class alone, of which nothing can be learnt; give other data"
 _ABSENT: Final = -1e4  # low enough never to be the highest, and finite
 
 
@@ -48,7 +46,7 @@ class LinearModel(NamedTuple):
     problem: str
     classes: int
     c: float
-    estimators: tuple[Any, ...]
+    estimators: list[Any]
 
     def scores(self, features_NF: Any) -> Float32:
         """Return decision values, as `mutbert.scoring.metrics` takes them."""
@@ -87,27 +85,22 @@ def fit_linear(
 ) -> LinearModel:  # fmt: skip
     """Return logistic regression, or ridge regression of numbers, with the C that is best on the validation data.
 
-    `classes` that have no training example are never predicted. `scale` standardises the features. Raises InputError
-    where the training data have one class alone, or labels are of single bases.
+    `classes` that have no training example are never predicted. `scale` standardises the features.
     """
     if problem == "token":
         raise InputError("a linear model needs labels of sequences; labels of bases need method=full or method=lora")
     if problem == "regression" and class_weights == "balanced":
         raise InputError("class_weights is balanced, but the labels are numbers and no classes; give none")
+    features_NF, weight = _double(train[0]), "balanced" if class_weights == "balanced" else None
 
-    features_NF = _double(train[0])
+    def estimator(c: float) -> Any:
+        logistic = LogisticRegression(C=c, class_weight=weight, max_iter=iterations)
+        one = Ridge(alpha=1 / c) if problem == "regression" else logistic
+        return make_pipeline(StandardScaler(), one) if scale else one
 
     def fit(c: float) -> LinearModel:
         columns = train[1].T if problem == "multilabel" else [train[1]]
-        estimators = []
-        for label in columns:
-            estimator: Any = Ridge(alpha=1 / c)
-            if problem != "regression":
-                weight = "balanced" if class_weights == "balanced" else None
-                estimator = LogisticRegression(C=c, class_weight=weight, max_iter=iterations)
-            scaled = make_pipeline(StandardScaler(), estimator) if scale else estimator
-            estimators.append(fit_quietly(scaled, features_NF, label))
-        return LinearModel(problem, classes, c, tuple(estimators))
+        return LinearModel(problem, classes, c, [fit_quietly(estimator(c), features_NF, label) for label in columns])
 
     def value(model: LinearModel) -> float:
         scores = model.scores(validation[0])
@@ -130,7 +123,7 @@ def choose_penalty(
 def fit_quietly(estimator: Any, features_NF: Any, label_N: npt.NDArray[Any]) -> Any:
     """Return an estimator fitted to labels, also where it has not converged; raise InputError for one class alone."""
     if is_classifier(estimator) and len(np.unique(label_N)) < 2:
-        raise InputError(ONE_CLASS)
+        raise InputError("the training data have one class alone; choose other data")
     with warnings.catch_warnings():
         # One that has not converged in so many iterations is compared like the others.
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -20,9 +20,8 @@ from mutbert.model.configuration_mutbert import DEFAULTS
 from mutbert.run_folder import EVALUATED, GENOMES
 from mutbert.settings import check_keys
 from mutbert.training import trainer as trainers
-from mutbert.training.folder import Run, RunResult, open_run, plain
+from mutbert.training.folder import Run, RunResult, open_run, plain, provenance_of
 from mutbert.training.held_out import FLOOR, evaluate_baselines, fit_baselines, held_out_windows
-from mutbert.training.provenance import provenance_of
 from mutbert.training.recipe import PretrainRecipe, load_recipe
 from mutbert.windows.dataset import WindowDataset, whole_batch
 from mutbert.windows.masking import Tempering
@@ -31,7 +30,6 @@ from mutbert.windows.sampler import WindowSampler, genome_name, split_genomes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mutbert.training.held_out import HeldOut
     from mutbert.windows.sampler import Split
 
 
@@ -41,9 +39,7 @@ def pretrain(
 ) -> RunResult:  # fmt: skip
     """Pre-train a masked language model.
 
-    The run's folder holds the resolved recipe, TensorBoard files, the history, the last checkpoints and the best, and
-    at the end the model, its metrics and a report. Model and checkpoints appear complete. Started by ``torchrun`` or
-    ``accelerate launch``, every process calls this and trains its part.
+    Started by ``torchrun`` or ``accelerate launch``, every process calls this and trains its part.
 
     Parameters
     ----------
@@ -60,12 +56,6 @@ def pretrain(
     -------
     RunResult
         The model's folder and its metrics.
-
-    Raises
-    ------
-    InputError
-        When the recipe, the genome or the output cannot be used; when the loss is not finite, the memory does not
-        suffice, or the disk is full.
     """
     if not isinstance(recipe, PretrainRecipe):
         recipe = load_recipe(recipe, overrides)
@@ -74,7 +64,6 @@ def pretrain(
     genomes = [ProbabilisticGenome.open(path, check=state.is_local_main_process) for path in recipe.genome]
     split = split_genomes(genomes, recipe.train, recipe.held_out)
     trainer, recipe = _trainer(recipe, split, folder)
-    held_out_data = trainer.eval_dataset
     run = Run(folder, recipe, provenance_of(genomes))
     with open_run(
         run, inputs=[*recipe.genome, recipe.initial_model], resume=resume, force=force,
@@ -82,18 +71,22 @@ def pretrain(
     ) as (checkpoint, notes):  # fmt: skip
         if state.is_main_process:
             with atomic_file(folder / EVALUATED, force=True) as file:
-                file.write_text(held_out_windows(held_out_data), encoding="utf-8")
+                file.write_text(held_out_windows(trainer.eval_dataset), encoding="utf-8")
             trainer.add_callback(TensorBoardCallback(SummaryWriter(folder / "tensorboard")))
         # An evaluation before the first step belongs to the run that has taken it.
         trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
         shown = {"loss": "loss {:.4f}", "eval_loss": "held out {:.4f}"}
-        speed = trainers.train(trainer, run.write_records, checkpoint, "pre-training", shown, show=progress)
+        speed = trainer.run(run.write_records, checkpoint, "pre-training", shown, show=progress)
         _publish(trainer, run, genomes)
         trained, metrics = trainer.held_out(), {}
         if state.is_main_process:
-            baselines = evaluate_baselines(fit_baselines(split.train, progress=progress), held_out_data)
-            metrics = {"facts": _facts(trainer, recipe, speed), "notes": notes, **_table(trained, baselines)}
-            metrics["steps"] = trainer.state.global_step
+            found = evaluate_baselines(*fit_baselines(split.train, progress=progress), trainer.eval_dataset)
+            found |= {"model": trained, FLOOR: found.pop(FLOOR)}
+            metrics = {
+                "unit": "nats per target", "targets": trained.targets, "calibration": trained.calibration,
+                "cross_entropy": {name: plain(one.cross_entropy) for name, one in found.items()},
+                "steps": trainer.state.global_step, "facts": _facts(trainer, recipe, speed), "notes": notes,
+            }  # fmt: skip
         return run.finish("pretrain", metrics, trainers.history_of(trainer.state.log_history))
 
 
@@ -109,33 +102,30 @@ def leave_other_processes() -> None:
 
 def _trainer(recipe: PretrainRecipe, split: Split, folder: Path) -> tuple[trainers.PretrainTrainer, PretrainRecipe]:
     """Return the trainer, and the recipe as it is for any number of processes."""
-    train_data, held_out_data = _datasets(recipe, split)
-    arguments, windows = _arguments(recipe, folder)
+    arguments, windows = _arguments(recipe)
+    train = WindowSampler(split.train, recipe.window_length, seed=recipe.seed, reverse=recipe.reverse_complement)
+    train_data = WindowDataset(
+        # One epoch is the whole run, so that a window is never drawn twice.
+        train, recipe.masking, recipe.tempering, size=arguments.max_steps * windows, frequencies=recipe.frequencies,
+        weighting=recipe.weighting,
+    )  # fmt: skip
+    held_out = WindowSampler(split.held_out, recipe.window_length, seed=recipe.evaluation.seed)
+    held_out_data = WindowDataset(
+        held_out, recipe.evaluation.masking, Tempering("none"), size=recipe.evaluation.windows
+    )
     training = {name: value for name, value in recipe.training.items() if name != "gradient_accumulation_steps"}
     recipe = recipe.replace(windows_a_step=windows, training=training)
     transformers.set_seed(recipe.seed)
     model = _initial_model(recipe)
-    # One epoch is the whole run, so that a window is never drawn twice.
-    train_data.size = arguments.max_steps * windows
     trainer = trainers.build_trainer(
-        trainers.PretrainTrainer, arguments, dropout=recipe.dropout, model=model, train_dataset=train_data,
+        trainers.PretrainTrainer, arguments, folder, dropout=recipe.dropout, model=model, train_dataset=train_data,
         eval_dataset=held_out_data, data_collator=whole_batch, if_diverged="try a lower training.learning_rate, more "
         "training.warmup_steps, training.max_grad_norm=1.0, or bf16 and not fp16",
     )  # fmt: skip
     return trainer, recipe
 
 
-def _datasets(recipe: PretrainRecipe, split: Split) -> tuple[WindowDataset, WindowDataset]:
-    train = WindowSampler(split.train, recipe.window_length, seed=recipe.seed, reverse=recipe.reverse_complement)
-    held_out = WindowSampler(split.held_out, recipe.window_length, seed=recipe.evaluation.seed)
-    options: Any = {"frequencies": recipe.frequencies, "weighting": recipe.weighting}
-    return (
-        WindowDataset(train, recipe.masking, recipe.tempering, size=0, **options),
-        WindowDataset(held_out, recipe.evaluation.masking, Tempering("none"), size=recipe.evaluation.windows),
-    )
-
-
-def _arguments(recipe: PretrainRecipe, run: Path) -> tuple[transformers.TrainingArguments, int]:
+def _arguments(recipe: PretrainRecipe) -> tuple[transformers.TrainingArguments, int]:
     """Return the library's arguments, and the windows of a step over all processes."""
     steps = recipe.training.get("max_steps", 0)
     if not isinstance(steps, int) or steps < 1:
@@ -154,7 +144,7 @@ def _arguments(recipe: PretrainRecipe, run: Path) -> tuple[transformers.Training
         "seed": recipe.seed, "load_best_model_at_end": False, "metric_for_best_model": "loss",
         "greater_is_better": False,
     }  # fmt: skip
-    arguments = trainers.trainer_arguments(given, defaults, fixed, run)
+    arguments = trainers.trainer_arguments(given, defaults, fixed)
     batch, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
     windows = recipe.windows_a_step or batch * parts * arguments.world_size
     trainers.share_batch(arguments, windows, batch, "windows_a_step")
@@ -195,15 +185,6 @@ def _publish(trainer: trainers.PretrainTrainer, run: Run, genomes: Sequence[Prob
             model.save_pretrained(folder, state_dict=weights)
             MutBertTokenizer(model_max_length=model.config.max_position_embeddings).save_pretrained(folder)
             write_json(folder / GENOMES, {"genomes": {genome_name(genome): genome.manifest for genome in genomes}})
-
-
-def _table(model: HeldOut, baselines: dict[str, HeldOut]) -> dict[str, Any]:
-    """Return the held-out table and the model's calibration, as ``metrics.json`` has them."""
-    floor = baselines.pop(FLOOR)
-    found = {**baselines, "model": model, FLOOR: floor}
-    cross_entropy = {name: plain(one.cross_entropy) for name, one in found.items()}
-    head = {"unit": "nats per target", "targets": model.targets}
-    return {**head, "cross_entropy": cross_entropy, "calibration": model.calibration}
 
 
 def _facts(trainer: trainers.PretrainTrainer, recipe: PretrainRecipe, speed: dict[str, float]) -> dict[str, str]:

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# The published windows; shared by every kind of run that does not say otherwise.
-_PUBLISHED_WINDOW = 510
-
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -39,8 +36,8 @@ class Evaluation(Settings):
 class Dropout(Settings):
     """When dropout is on in training; its rate is the model's own setting.
 
-    With ``epoch_start``, for the first `on_steps` of each epoch's `epoch_steps` alone, as in the published code, which
-    left the model in evaluation mode from an epoch's first evaluation on: for 97% of the steps, as here by default.
+    With ``epoch_start``, for the first `on_steps` of each `epoch_steps` alone: the published code left the model in
+    evaluation mode from an epoch's first evaluation on, for 97% of the steps, as the defaults do.
     """
 
     schedule: Literal["throughout", "epoch_start"] = "throughout"
@@ -68,7 +65,7 @@ class PretrainRecipe(Settings):
     held_out: Annotated[Words, Field(min_length=1)]
     train: Words = ()
     seed: Seed = 66  # of windows, masks, initial weights and dropout
-    window_length: Annotated[int, Field(ge=1, le=LONGEST_WINDOW)] = _PUBLISHED_WINDOW  # bases, without [CLS] and [SEP]
+    window_length: Annotated[int, Field(ge=1, le=LONGEST_WINDOW)] = 510  # bases, without [CLS] and [SEP]
     # Windows per step over all processes, from which gradient accumulation follows, so that the recipe trains the same
     # model with any number of processes; by default the product of per_device_train_batch_size,
     # gradient_accumulation_steps and processes.

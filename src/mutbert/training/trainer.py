@@ -5,17 +5,18 @@ Shape suffixes: B windows, T targets of a window, V tokens, S sums.
 
 from __future__ import annotations
 
-import dataclasses
 import math
+import os
 import re
-import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_type_hints
 
 import torch
 import transformers
 from accelerate import PartialState
+from pydantic import TypeAdapter, ValidationError
 
 from mutbert import alphabet
 from mutbert.errors import InputError, one_line
@@ -24,36 +25,23 @@ from mutbert.model.checkpoints import library_bars_off
 from mutbert.progress import progress_bar
 from mutbert.run_folder import HISTORY, WRITING
 from mutbert.settings import check_keys
-from mutbert.training.folder import TrainingStoppedError, checkpoint_of, prune_checkpoints, publish_checkpoint
-from mutbert.training.held_out import GROUPS, held_out_sums, summarise_sums
+from mutbert.training.folder import TrainingStoppedError, checkpoint_of, publish_checkpoint
+from mutbert.training.held_out import GROUPS, HeldOut, held_out_sums, summarise_sums
 from mutbert.windows.dataset import expand_batch, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from mutbert.training.held_out import HeldOut
     from mutbert.training.recipe import Dropout
 
 
 # What would change results without a word, or break a run.
-_RESERVED: Final = {
-    "accelerator_config": "each process draws its own part of a batch",
-    "auto_find_batch_size": "it changes the windows of a step; lower the batch size, and the result stays the same",
-    "group_by_length": "the order of samples follows from the seed",
-    "ignore_data_skip": "a resumed run continues with the samples that come next",
-    "label_smoothing_factor": "the loss is defined by the targets",
-    "neftune_noise_alpha": "inputs are distributions, not embeddings of single tokens",
-    "num_train_epochs": "set the number of steps",
-    "push_to_hub": "share the finished model folder instead",
-    "resume_from_checkpoint": "use --resume",
-    "save_only_model": "a run cannot be resumed from such a checkpoint",
-    "train_sampling_strategy": "the order of samples follows from the seed",
-}
-Kind = TypeVar("Kind", bound="RunTrainer")
-# What the library and torch raise for settings that they cannot take.
-_OF_SETTINGS: Final = (
-    ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, AssertionError, NotImplementedError
+_RESERVED: Final = (
+    "accelerator_config", "auto_find_batch_size", "eval_do_concat_batches", "group_by_length", "ignore_data_skip",
+    "label_smoothing_factor", "neftune_noise_alpha", "num_train_epochs", "push_to_hub", "resume_from_checkpoint",
+    "save_only_model", "train_sampling_strategy", "use_liger_kernel",
 )  # fmt: skip
+Kind = TypeVar("Kind", bound="RunTrainer")
 
 
 class RunTrainer(transformers.Trainer):
@@ -77,11 +65,7 @@ class RunTrainer(transformers.Trainer):
         return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Save the checkpoint that is due, evaluate, and leave the random numbers as they were.
-
-        An evaluation that fails, or in which a run is killed, then costs no training; and the weights do not depend on
-        how often a run is evaluated.
-        """
+        """Save the checkpoint that is due, which a failure here then leaves, evaluate, and restore the random state."""
         if self.is_in_train and self.control.should_save:
             self._save_checkpoint(self.model, trial=None)
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
@@ -103,39 +87,36 @@ class RunTrainer(transformers.Trainer):
             raise self.diverged(f"the loss was not a finite number {when}", max(logged, 1))
         super().log(logs, *args, **kwargs)
 
-    def diverged(self, what: str, spoilt_from: float) -> TrainingStoppedError:
-        """Return the error for a run that diverged."""
-        return TrainingStoppedError(f"{what}, so the run was stopped; {self._if_diverged}", spoilt_from)
+    def diverged(self, what: str, spoilt_from: int | None = None) -> TrainingStoppedError:
+        """Return the error for a run that diverged, in this step by default."""
+        message = f"{what}, so the run was stopped; {self._if_diverged}"
+        return TrainingStoppedError(message, self.state.global_step if spoilt_from is None else spoilt_from)
+
+    def run(
+        self, records: Callable[[Path], None], checkpoint: Path | None, description: str, notes: Mapping[str, str], *,
+        show: bool,
+    ) -> dict[str, float]:  # fmt: skip
+        """Train, from a checkpoint if there is one, and return the library's measures of the training.
+
+        `records` writes the recipe and the like into a checkpoint; `notes` are formats of logged values to show.
+        """
+        with ExitStack() as bar, library_bars_off():
+            self.add_callback(_RunCallback(self, records, bar, description, notes, show))
+            measured: dict[str, float] = self.train(str(checkpoint) if checkpoint else None).metrics
+        return measured
 
 
-def build_trainer(kind: type[Kind], arguments: transformers.TrainingArguments, **settings: Any) -> Kind:
-    """Return a trainer; raise InputError for settings that its optimizer, scheduler or loaders cannot take."""
-    output = arguments.output_dir
-    # The library creates this folder, which may only exist once everything is known to be right.
-    with tempfile.TemporaryDirectory() as arguments.output_dir:
-        try:
-            trainer = kind(args=arguments, **settings)
-            trainer.create_optimizer_and_scheduler(arguments.max_steps)
-            trainer.get_train_dataloader(), trainer.get_eval_dataloader()
-        except _OF_SETTINGS as error:
-            raise InputError(f"training: {one_line(error)}") from None
-    arguments.output_dir = output
+def build_trainer(kind: type[Kind], arguments: transformers.TrainingArguments, run: Path, **settings: Any) -> Kind:
+    """Return a trainer for a run's folder, which need not exist; InputError for wrong settings."""
+    try:
+        trainer = kind(args=arguments, **settings)
+        trainer.create_optimizer_and_scheduler(arguments.max_steps)
+        trainer.get_train_dataloader(), trainer.get_eval_dataloader()
+    except Exception as error:  # of the library, of torch or of an optimizer's package
+        raise InputError(f"training: {one_line(error)}") from None
     trainer.optimizer = trainer.lr_scheduler = None
+    arguments.output_dir = str(run / WRITING)
     return trainer
-
-
-def train(
-    trainer: RunTrainer, records: Callable[[Path], None], checkpoint: Path | None, description: str,
-    notes: Mapping[str, str], *, show: bool,
-) -> dict[str, float]:  # fmt: skip
-    """Train, from a checkpoint if there is one, and return the library's measures of the training.
-
-    `records` writes the recipe and the like into a checkpoint; `notes` are formats of logged values to show.
-    """
-    with ExitStack() as bar, library_bars_off():
-        trainer.add_callback(_RunCallback(trainer, records, bar, description, notes, show=show))
-        measured: dict[str, float] = trainer.train(str(checkpoint) if checkpoint else None).metrics
-    return measured
 
 
 class PretrainTrainer(RunTrainer):
@@ -144,7 +125,7 @@ class PretrainTrainer(RunTrainer):
     def __init__(self, *, dropout: Dropout, **settings: Any) -> None:
         super().__init__(compute_metrics=self._summarise, **settings)
         self._dropout = dropout
-        self._held_out: tuple[int, HeldOut] | None = None
+        self._held_out: tuple[int, HeldOut] = -1, HeldOut({}, {}, {})
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """Return the loss of a batch, which is expanded on the device."""
@@ -164,9 +145,8 @@ class PretrainTrainer(RunTrainer):
 
     def held_out(self) -> HeldOut:
         """Return the evaluation of the model as it is."""
-        if self._held_out is None or self._held_out[0] != self.state.global_step:
+        if self._held_out[0] != self.state.global_step:
             self.evaluate()
-        assert self._held_out is not None, "set by every evaluation"
         return self._held_out[1]
 
     def _summarise(self, prediction: transformers.EvalPrediction) -> dict[str, float]:
@@ -174,26 +154,27 @@ class PretrainTrainer(RunTrainer):
         self._held_out = step, summarise_sums(prediction.predictions)
         every, variant, other = (self._held_out[1].cross_entropy[group] for group in GROUPS[:3])
         if not math.isfinite(every):
-            raise self.diverged(f"the held-out cross-entropy was not a finite number after step {step}", step)
+            raise self.diverged(f"the held-out cross-entropy was not a finite number after step {step}")
         named = {"loss": every, "loss_variant": variant, "loss_other": other}
         # JSON has no NaN, which stands for no such targets.
         return {name: value for name, value in named.items() if not math.isnan(value)}
 
 
+@dataclass
 class _RunCallback(transformers.TrainerCallback):
     """Publishes checkpoints, writes the history and shows progress."""
 
-    def __init__(
-        self, trainer: RunTrainer, records: Callable[[Path], None], bar: ExitStack, description: str,
-        notes: Mapping[str, str], *, show: bool,
-    ) -> None:  # fmt: skip
-        self.trainer, self.run = trainer, Path(trainer.args.output_dir).parent
-        self.records, self.bar, self.description, self.notes, self.show = records, bar, description, notes, show
-        self.latest: dict[str, float] = {}
-        self.advance: Any = None
+    trainer: RunTrainer
+    records: Callable[[Path], None]
+    bar: ExitStack
+    description: str
+    notes: Mapping[str, str]
+    show: bool
+    latest: dict[str, float] = field(default_factory=dict)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step, show = state.global_step, self.show and state.is_world_process_zero
+        self.run = Path(args.output_dir).parent
         self.advance = self.bar.enter_context(
             progress_bar(self.description, state.max_steps - step, unit="steps", show=show)
         )
@@ -227,9 +208,7 @@ class _RunCallback(transformers.TrainerCallback):
             # A pickle that nothing reads.
             (writing / "training_args.bin").unlink(missing_ok=True)
             self.records(writing)
-            publish_checkpoint(writing, self.run)
-            if (args.save_total_limit or 0) > 0:
-                prune_checkpoints(self.run, args.save_total_limit, state.best_model_checkpoint)
+            publish_checkpoint(writing, self.run, args.save_total_limit or 0, state.best_model_checkpoint)
         processes.wait_for_everyone()
 
 
@@ -245,25 +224,32 @@ def history_of(log: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
 
 
 def trainer_arguments(
-    given: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mapping[str, Any], run: Path
+    given: Mapping[str, Any], defaults: Mapping[str, Any], fixed: Mapping[str, Any]
 ) -> transformers.TrainingArguments:
     """Return the arguments `given` by a recipe over `defaults`, with what is `fixed`; InputError names a wrong one."""
+    # The library creates its folder; the run's is created once everything is known to be right.
     fixed = {
-        "output_dir": str(run / WRITING), "data_seed": None, "disable_tqdm": True, "label_names": ["labels"],
+        "output_dir": os.curdir, "data_seed": None, "disable_tqdm": True, "label_names": ["labels"],
         "logging_nan_inf_filter": False, "remove_unused_columns": False, "report_to": "none", **fixed,
     }  # fmt: skip
     for key in given:
         if key in _RESERVED or key in fixed:
-            raise InputError(f"training.{key} cannot be set: {_RESERVED.get(key, 'other settings decide it')}")
-    known = (field.name for field in dataclasses.fields(transformers.TrainingArguments))
+            raise InputError(f"training.{key} cannot be set: other settings decide it, or it would change the result")
+    kinds = get_type_hints(transformers.TrainingArguments)
+    known = [field.name for field in fields(transformers.TrainingArguments)]
     check_keys(given, (name for name in known if name not in _RESERVED and name not in fixed), "training.")
+    for key, value in given.items():
+        try:
+            TypeAdapter(kinds[key] | bool).validate_python(value)  # fsdp may be true
+        except ValidationError as error:
+            raise InputError(f"training.{key}: {error.errors()[0]['msg']} (given: {value!r})") from None
     if given.get("save_strategy") == "best":
         raise InputError("training.save_strategy cannot be best: the best checkpoint is always kept; choose steps")
     try:
         arguments = transformers.TrainingArguments(
             **{"use_cpu": not torch.accelerator.is_available(), **defaults, **given, **fixed}
         )
-    except (ValueError, TypeError, RuntimeError, ImportError) as error:
+    except Exception as error:
         raise InputError(f"training: {one_line(error)}") from None
     if arguments.fp16 and arguments.device.type == "cpu":
         raise InputError("training.fp16 needs a GPU; choose training.bf16=true, or neither")

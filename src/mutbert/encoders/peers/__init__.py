@@ -13,28 +13,7 @@ import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import EsmConfig, EsmTokenizer, PreTrainedTokenizerFast
 
-from mutbert.encoders.peers.caduceus import (
-    CaduceusConfig,
-    CaduceusForMaskedLM,
-    CaduceusForSequenceClassification,
-    CaduceusModel,
-    fold_strands,
-)
-from mutbert.encoders.peers.dnabert2 import (
-    DnaBert2Config,
-    DnaBert2ForMaskedLM,
-    DnaBert2ForSequenceClassification,
-    DnaBert2Model,
-)
-from mutbert.encoders.peers.nt import (
-    NtForMaskedLM,
-    NtForSequenceClassification,
-    NtModel,
-    NtV2Config,
-    NtV2ForMaskedLM,
-    NtV2ForSequenceClassification,
-    NtV2Model,
-)
+from mutbert.encoders.peers import caduceus, dnabert2, nt
 from mutbert.errors import InputError, one_line
 from mutbert.model.checkpoints import load_quietly, read_weights
 
@@ -88,15 +67,16 @@ def _caduceus_tokenizer(_folder: Path) -> PreTrainedTokenizerFast:
 
 
 _DNABERT2: Final = Peer(
-    "dnabert2", DnaBert2Config, DnaBert2Model, DnaBert2ForMaskedLM, DnaBert2ForSequenceClassification,
-    PreTrainedTokenizerFast.from_pretrained, context=1000,
+    "dnabert2", dnabert2.DnaBert2Config, dnabert2.DnaBert2Model, dnabert2.DnaBert2ForMaskedLM,
+    dnabert2.DnaBert2ForSequenceClassification, PreTrainedTokenizerFast.from_pretrained, context=1000,
     required={"hidden_act": "gelu", "is_decoder": False, "position_embedding_type": "absolute"},
     heads=("cls.", "bert.pooler.", "classifier."), unused=("bert.embeddings.position_ids",),
     renamed={r"^cls\.predictions\.decoder\.weight$": "bert.embeddings.word_embeddings.weight"},
     lora_targets=("Wqkv", "dense", "gated_layers", "wo"), fresh=("classifier", "pooler"), likelihood=False,
 )  # fmt: skip
 _NT: Final = Peer(
-    "nt", EsmConfig, NtModel, NtForMaskedLM, NtForSequenceClassification, EsmTokenizer.from_pretrained, context=5994,
+    "nt", EsmConfig, nt.NtModel, nt.NtForMaskedLM, nt.NtForSequenceClassification, EsmTokenizer.from_pretrained,
+    context=5994,
     required={
         "is_decoder": False, "add_cross_attention": False, "is_folding_model": False,
         "position_embedding_type": ("absolute", "rotary"),
@@ -105,13 +85,12 @@ _NT: Final = Peer(
     unused=("esm.embeddings.position_", "esm.pooler."),
 )  # fmt: skip
 _NTV2: Final = replace(
-    _NT, family="ntv2", config=NtV2Config, body=NtV2Model, masked=NtV2ForMaskedLM,
-    classifier=NtV2ForSequenceClassification, context=12_282,
+    _NT, family="ntv2", config=nt.NtV2Config, context=12_282,
     required={**_NT.required, "add_bias_fnn": False, "position_embedding_type": "rotary"},
 )  # fmt: skip
 _CADUCEUS: Final = Peer(
-    "caduceus", CaduceusConfig, CaduceusModel, CaduceusForMaskedLM, CaduceusForSequenceClassification,
-    _caduceus_tokenizer, context=1024,
+    "caduceus", caduceus.CaduceusConfig, caduceus.CaduceusModel, caduceus.CaduceusForMaskedLM,
+    caduceus.CaduceusForSequenceClassification, _caduceus_tokenizer, context=1024,
     required={
         "bidirectional": True, "bidirectional_strategy": "add", "bidirectional_weight_tie": True, "rms_norm": True,
         "fused_add_norm": True, "residual_in_fp32": False,
@@ -124,7 +103,7 @@ _CADUCEUS: Final = Peer(
         r"^(lm_head|caduceus\.backbone\.embeddings\.word_embeddings)\.complement_map$": _COMPLEMENTS,
         r"^lm_head\.(lm_head\.)?weight$": "caduceus.backbone.embeddings.word_embeddings.weight",
     },
-    lora_targets=("in_proj", "x_proj", "out_proj"), fresh=("score",), special_tokens=False, fold=fold_strands,
+    lora_targets=("in_proj", "x_proj", "out_proj"), fresh=("score",), special_tokens=False, fold=caduceus.fold_strands,
 )  # fmt: skip
 
 
@@ -135,14 +114,14 @@ def find_peer(values: Mapping[str, Any], path: str) -> Peer | None:
     code = {str(name).rpartition("--")[2] for name in named.values()} if isinstance(named, dict) else set()
     model_type = values.get("model_type")
     peer: Peer | None = None
-    if model_type == DnaBert2Config.model_type or "bert_layers.BertForMaskedLM" in code:
+    if model_type == dnabert2.DnaBert2Config.model_type or "bert_layers.BertForMaskedLM" in code:
         peer = _DNABERT2
-    elif model_type == NtV2Config.model_type or "esm_config.EsmConfig" in code or "add_bias_fnn" in values:
+    elif model_type == nt.NtV2Config.model_type or "esm_config.EsmConfig" in code or "add_bias_fnn" in values:
         if "add_bias_fnn" not in values:
             why = "names the code of Nucleotide Transformer v2 and lacks add_bias_fnn, so its blocks are unknown"
             raise InputError(f"{path}: its config.json {why}; get the published config.json")
         peer = _NTV2
-    elif model_type == CaduceusConfig.model_type:
+    elif model_type == caduceus.CaduceusConfig.model_type:
         peer = _CADUCEUS
     elif model_type == EsmConfig.model_type and not code:
         peer = _NT
@@ -162,16 +141,13 @@ def read_config(peer: Peer, values: Mapping[str, Any], path: str, **overrides: A
         "output_hidden_states", "output_attentions", *(("id2label", "label2id") if "num_labels" in overrides else ()),
     }  # fmt: skip
     kept = {name: value for name, value in values.items() if name not in left_out}
-    try:
-        return peer.config(**{**kept, **overrides})
-    except Exception as error:
-        raise InputError(f"{path}: its config.json cannot be used: {one_line(error)}") from None
+    return make_model(peer.config, path, **{**kept, **overrides})
 
 
-def make_model(kind: Any, config: Any, path: str) -> Any:
-    """Return a model with fresh weights, which torch's generator decides."""
+def make_model(kind: Any, path: str, *arguments: Any, **values: Any) -> Any:
+    """Return a configuration, or a model of one with fresh weights, which torch's generator decides."""
     try:
-        return kind(config)
+        return kind(*arguments, **values)
     except Exception as error:
         raise InputError(f"{path}: its config.json cannot be used: {one_line(error)}") from None
 
@@ -183,7 +159,7 @@ def load_model(peer: Peer, kind: Any, config: Any, folder: Path, *, fresh_head: 
     values; with `fresh_head`, a missing head starts from fresh weights, which torch's generator decides.
     """
     with torch.device("meta"):
-        shapes = {name: weight.shape for name, weight in make_model(kind, config, str(folder)).state_dict().items()}
+        shapes = {name: weight.shape for name, weight in make_model(kind, str(folder), config).state_dict().items()}
     prefix = f"{kind.base_model_prefix}."
     is_body = kind is peer.body
     if is_body:

@@ -86,13 +86,27 @@ class Mamba(nn.Module):
             scanned = [self._scan(*part) for part in parts]
         return torch.cat(scanned).transpose(1, 2)
 
-    def _scan(self, u: Tensor, step: Tensor, b: Tensor, c: Tensor, z: Tensor) -> Tensor:
-        decay_EN = -self.A_log.float().exp()
-        scanned: Tensor = _selective_scan(
-            u, step, decay_EN, b.contiguous(), c.contiguous(), self.D.float(), z=z,
-            delta_bias=self.dt_proj.bias.float(), delta_softplus=True,
-        )  # fmt: skip
-        return scanned.to(u.dtype)
+    def _scan(self, u_BEL: Tensor, step_BEL: Tensor, b_BNL: Tensor, c_BNL: Tensor, gate_BEL: Tensor) -> Tensor:
+        """Return the gated selective scan (Gu and Dao 2023, algorithm 2), (B, E, L).
+
+        The library's own loop takes its arrays apart by indexing, whose gradients take time quadratic in the length; it
+        runs here only with the CUDA kernel that it finds where mamba_ssm is installed.
+        """
+        decay_EN, skip_E, bias_E = -self.A_log.float().exp(), self.D.float(), self.dt_proj.bias.float()
+        if u_BEL.is_cuda and find_spec("mamba_ssm"):
+            from transformers.models.mamba.modeling_mamba import mamba_selective_scan
+
+            whole = (u_BEL, step_BEL, decay_EN, b_BNL.contiguous(), c_BNL.contiguous(), skip_E)
+            scanned = mamba_selective_scan(*whole, z=gate_BEL, delta_bias=bias_E, delta_softplus=True)
+            return scanned.to(u_BEL.dtype)  # type: ignore[no-any-return]
+        step_BEL = F.softplus(step_BEL + bias_E[:, None])
+        keep_BELN = torch.exp(decay_EN[:, None] * step_BEL[..., None])
+        add_BELN = (step_BEL * u_BEL)[..., None] * b_BNL.transpose(1, 2)[:, None]
+        state_BEN, outputs = torch.zeros_like(add_BELN[:, :, 0]), []
+        for keep_BEN, add_BEN, c_BN in zip(keep_BELN.unbind(2), add_BELN.unbind(2), c_BNL.unbind(2), strict=True):
+            state_BEN = torch.addcmul(add_BEN, keep_BEN, state_BEN)
+            outputs.append(torch.matmul(state_BEN, c_BN[:, :, None].to(state_BEN.dtype))[..., 0])
+        return ((torch.stack(outputs, dim=-1) + u_BEL * skip_E[:, None]) * F.silu(gate_BEL)).to(u_BEL.dtype)
 
 
 class BiMamba(nn.Module):
@@ -275,29 +289,3 @@ def _order(mask_BL: Tensor) -> Tensor | None:
 def _reversed(x_BLD: Tensor, order_BL: Tensor | None) -> Tensor:
     """Return every row reversed: all of it, or its own length alone."""
     return x_BLD.flip(1) if order_BL is None else x_BLD.gather(1, order_BL[..., None].expand_as(x_BLD))
-
-
-def _selective_scan(
-    u_BEL: Tensor, step_BEL: Tensor, decay_EN: Tensor, b_BNL: Tensor, c_BNL: Tensor,
-    skip_E: Tensor, *, z: Tensor, delta_bias: Tensor, delta_softplus: bool = True,
-) -> Tensor:  # fmt: skip
-    """Return the gated selective scan (Gu and Dao 2023, algorithm 2), (B, E, L), with the arguments of mamba_ssm's.
-
-    The library's own loop takes its arrays apart by indexing, whose gradients take time quadratic in the length; it
-    runs here only with the CUDA kernel that it finds where mamba_ssm is installed.
-    """
-    if u_BEL.is_cuda and find_spec("mamba_ssm"):
-        from transformers.models.mamba.modeling_mamba import mamba_selective_scan
-
-        scanned: Tensor = mamba_selective_scan(
-            u_BEL, step_BEL, decay_EN, b_BNL, c_BNL, skip_E, z=z, delta_bias=delta_bias, delta_softplus=delta_softplus
-        )
-        return scanned
-    step_BEL = F.softplus(step_BEL + delta_bias[:, None])
-    keep_BELN = torch.exp(decay_EN[:, None] * step_BEL[..., None])
-    add_BELN = (step_BEL * u_BEL)[..., None] * b_BNL.transpose(1, 2)[:, None]
-    state_BEN, outputs = torch.zeros_like(add_BELN[:, :, 0]), []
-    for keep_BEN, add_BEN, c_BN in zip(keep_BELN.unbind(2), add_BELN.unbind(2), c_BNL.unbind(2), strict=True):
-        state_BEN = torch.addcmul(add_BEN, keep_BEN, state_BEN)
-        outputs.append(torch.matmul(state_BEN, c_BN[:, :, None].to(state_BEN.dtype))[..., 0])
-    return (torch.stack(outputs, dim=-1) + u_BEL * skip_E[:, None]) * F.silu(z)

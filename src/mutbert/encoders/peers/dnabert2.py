@@ -147,27 +147,15 @@ class DnaBert2ForMaskedLM(DnaBert2PreTrainedModel):
         return MaskedLMOutput(logits=self.logits(outputs.last_hidden_state), hidden_states=outputs.hidden_states)
 
 
-class DnaBert2Pooler(nn.Module):
-    """The first token through a dense layer and tanh."""
-
-    def __init__(self, config: DnaBert2Config) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, states_BLD: torch.Tensor) -> torch.Tensor:
-        """Return (B, D)."""
-        return torch.tanh(self.dense(states_BLD[:, 0]))
-
-
 class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
-    """The paper's classifier: a pooler, which starts from fresh weights, dropout, and a linear layer."""
+    """The paper's classifier: the first token through a fresh pooler (dense, tanh), dropout, and a linear layer."""
 
     def __init__(self, config: DnaBert2Config) -> None:
         super().__init__(config)
         dropout = config.classifier_dropout
         self.num_labels = config.num_labels
         self.bert = DnaBert2Model(config)
-        self.bert.pooler = DnaBert2Pooler(config)
+        self.bert.pooler = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.hidden_size)})
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -177,7 +165,8 @@ class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
     ) -> SequenceClassifierOutput:
         """Return logits, (B, number of labels)."""
         states_BLD = self.bert(input_ids, attention_mask, **kwargs).last_hidden_state
-        return SequenceClassifierOutput(logits=self.classifier(self.dropout(self.bert.pooler(states_BLD))))
+        pooled_BD = torch.tanh(self.bert.pooler["dense"](states_BLD[:, 0]))
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled_BD)))
 
 
 def _norm(config: DnaBert2Config) -> nn.LayerNorm:

@@ -15,6 +15,12 @@ from transformers import EsmConfig, EsmForMaskedLM, EsmForSequenceClassification
 from transformers.models.esm.modeling_esm import EsmEmbeddings
 
 
+class NtV2Config(EsmConfig):
+    """Configuration of the second version; `add_bias_fnn` is false in every published one."""
+
+    model_type = "nt_v2"
+
+
 class NtModel(EsmModel):
     """The encoder, without a pooler, which no Nucleotide Transformer has."""
 
@@ -45,30 +51,6 @@ class NtForSequenceClassification(EsmForSequenceClassification):
         super().__init__(config)
         _adapt(self.esm)
         self.post_init()
-
-
-class NtV2Config(EsmConfig):
-    """Configuration of the second version; `add_bias_fnn` is false in every published one."""
-
-    model_type = "nt_v2"
-
-
-class NtV2Model(NtModel):
-    """The second version's encoder."""
-
-    config_class = NtV2Config
-
-
-class NtV2ForMaskedLM(NtForMaskedLM):
-    """The second version's masked language model."""
-
-    config_class = NtV2Config
-
-
-class NtV2ForSequenceClassification(NtForSequenceClassification):
-    """The second version's classifier."""
-
-    config_class = NtV2Config
 
 
 class NtEmbeddings(EsmEmbeddings):
