@@ -4,20 +4,10 @@ import random
 
 import numpy as np
 import pytest
-import torch
 
 from mutbert import alphabet
 from mutbert.encoders.inputs import BaseInputs
 from mutbert.examples.table import Examples
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Models this small run slower on several threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

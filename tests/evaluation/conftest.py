@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from mutbert.evaluation.run import GridRequest
 
@@ -27,15 +26,6 @@ protocols:
     finetune: *settings
     seeds: 2
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Models this small run slower on several threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,10 @@
-"""What is frozen: cases that run the product, each with a tolerance, by the names that it has for everyone.
+"""Frozen cases, each with a tolerance; they use the names in `mutbert.__all__` and the command line only."""
 
-It is reached by the names in `mutbert.__all__` and by its command line alone, so that these cases outlive whatever
-moves behind them.
-"""
-
-import csv
 import gzip
 import hashlib
 import json
 import random
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -47,28 +40,14 @@ HISTORY = Tolerance(atol=1e-7, rtol=1e-5)
 
 
 class Case(NamedTuple):
-    """Something that is run.
-
-    Parameters
-    ----------
-    run : function
-        Takes the `Inputs`, and gives what is compared: dicts, lists, numbers, texts and arrays.
-    tolerance : Tolerance
-        For numbers that are not whole, where `tolerances` has none.
-    stored : str
-        The case whose stored answer this one has to give.
-    tolerances : mapping of str to Tolerance
-        By a regular expression for the place in the answer.
-    """
+    """What is run; the tolerance of numbers by place in the answer, as a regular expression; whose answer is stored."""
 
     run: Callable[["Inputs"], Answer]
-    tolerance: Tolerance
+    tolerances: Mapping[str, Tolerance]
     stored: str
-    tolerances: Mapping[str, Tolerance] = {}
 
     def tolerance_at(self, place: str) -> Tolerance:
-        """Give the tolerance for a place in the answer."""
-        return next((one for where, one in self.tolerances.items() if re.search(where, place)), self.tolerance)
+        return next(one for where, one in self.tolerances.items() if re.search(where, place))
 
 
 CASES: dict[str, Case] = {}
@@ -76,16 +55,20 @@ ROOMS = ("genome", "model", "scores", "inference", "training", "runs", "benchmar
 
 
 def add(
-    name: str,
-    run: Callable[["Inputs"], Answer],
-    tolerance: Tolerance = NUMBERS,
-    *,
-    same_as: str | None = None,
-    tolerances: Mapping[str, Tolerance] | None = None,
-) -> None:
-    """Add a case; `same_as` names another one, whose answer it must give."""
+    name: str, run: Callable[..., Answer], *words: Any, tolerance: Tolerance = NUMBERS, same_as: str | None = None,
+    tolerances: Mapping[str, Tolerance] | None = None, **settings: Any,
+) -> None:  # fmt: skip
+    """Add a case of a function and its arguments, ``@name`` for an input; `same_as` is a case of equal answer."""
     assert name not in CASES, name
-    CASES[name] = Case(run, tolerance, same_as or name, tolerances or {})
+
+    def of(inputs: Inputs, value: Any) -> Any:
+        return getattr(inputs, value[1:]) if isinstance(value, str) and value[:1] == "@" else value
+
+    def case(inputs: Inputs) -> Answer:
+        given = {key: of(inputs, value) for key, value in settings.items()}
+        return run(inputs, *(of(inputs, word) for word in words), **given)
+
+    CASES[name] = Case(case, {**(tolerances or {}), "": tolerance}, same_as or name)
 
 
 def cli(*words: Any) -> str:
@@ -94,6 +77,11 @@ def cli(*words: Any) -> str:
     if result.exit_code:
         raise RuntimeError(f"mutbert {' '.join(map(str, words))}\n{result.output}") from result.exception
     return result.stdout
+
+
+def text_of(path: Path) -> str:
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
 
 
 # Genomes
@@ -145,32 +133,27 @@ def counts_of(counts: Mapping[str, Any]) -> Answer:
     return {name: counts[name] for name in ("frequency_from", "read", "used", "decomposed", "not_used")}
 
 
+def built(path: Path, report: Mapping[str, Any]) -> Answer:
+    """All that a new genome contains, and its report."""
+    kept = ("variants", "contig_names", "only_in_fasta", "only_in_vcf")
+    records = [counts_of(one if isinstance(one, Mapping) else vars(one)) for one in report["records"]]
+    return {**genome_of(path), "records": records, **{name: report[name] for name in kept},
+            "notes": len(report["notes"])}  # fmt: skip
+
+
 def build(inputs: Inputs, fasta: Any, vcf: Any, **settings: Any) -> Answer:
-    """Build a genome from Python; give all that it holds and what the report says."""
+    """Build a genome from Python."""
     path = inputs.output(".genome")
-    report = mutbert.build_genome(fasta, path, vcf, **settings)
-    return {
-        **genome_of(path),
-        "variants": report.variants,
-        "records": [counts_of(vars(counts)) for counts in report.records],
-        "contig_names": dict(report.contig_names),
-        "only_in_fasta": list(report.only_in_fasta),
-        "only_in_vcf": list(report.only_in_vcf),
-        "notes": len(report.notes),
-    }
+    return built(path, vars(mutbert.build_genome(fasta, path, vcf, **settings)))
 
 
 def build_by_command(inputs: Inputs, *words: Any) -> Answer:
-    """Build a genome by the command; give what `build` gives."""
+    """Build a genome by the command, of the population where no FASTA is named."""
     path = inputs.output(".genome")
-    report = json.loads(cli("genome", "build", *words, "-o", path, "--json"))
+    files = () if "--fasta" in words else ("--fasta", inputs.fasta, "--vcf", inputs.vcf)
+    report = json.loads(cli("genome", "build", *files, *words, "-o", path, "--json"))
     assert report["lengths"] == mutbert.ProbabilisticGenome.open(path).lengths
-    return {
-        **genome_of(path),
-        "records": [counts_of(counts) for counts in report["records"]],
-        **{name: report[name] for name in ("variants", "contig_names", "only_in_fasta", "only_in_vcf")},
-        "notes": len(report["notes"]),
-    }
+    return built(path, report)
 
 
 def of_population(inputs: Inputs, **settings: Any) -> Answer:
@@ -179,6 +162,10 @@ def of_population(inputs: Inputs, **settings: Any) -> Answer:
 
 def in_wrapping(inputs: Inputs, kind: str, workers: int = 1) -> Answer:
     return build(inputs, inputs.fasta, inputs.wrapped(kind), workers=workers)
+
+
+def samples_by_command(inputs: Inputs) -> Answer:
+    return build_by_command(inputs, "--samples", inputs.write("names.txt", "S1\nS4\nS5\nS9\n"))
 
 
 def packed_fasta(inputs: Inputs) -> Answer:
@@ -195,12 +182,9 @@ def without_fields(inputs: Inputs, *fields: str) -> Answer:
 
 def of_several_files(inputs: Inputs) -> Answer:
     """A file a contig, and one that says some of it again and some of it otherwise."""
-    chroms = dict.fromkeys(record.chrom for record in inputs.records)
-    files = [
-        inputs.write(f"part_{chrom}.vcf", vcf_text([one for one in inputs.records if one.chrom == chrom]))
-        for chrom in chroms
-        if chrom != "chrUn"
-    ]
+    chroms = [one for one in dict.fromkeys(record.chrom for record in inputs.records) if one != "chrUn"]
+    parts = {chrom: vcf_text([one for one in inputs.records if one.chrom == chrom]) for chrom in chroms}
+    files = [inputs.write(f"part_{chrom}.vcf", text) for chrom, text in parts.items()]
     used = [one for one in inputs.records if one.chrom == "chr1" and len(one.alts) == 1 and one.state == "PASS"][::9]
     again = [one if number % 2 else one._replace(info={"AF": "0.011"}) for number, one in enumerate(used)]
     return build(inputs, inputs.fasta, [*files, inputs.write("again.vcf", vcf_text(again))])
@@ -221,21 +205,19 @@ def of_species(inputs: Inputs) -> Answer:
 
 def of_odd_lines(inputs: Inputs) -> Answer:
     """What only text can say: position 0, more digits than BCF is read with, carriage returns, odd fields."""
-    sequence = inputs.small_sequences["chr2"]
     rows = [
-        ("2", 0, "A", "C", "PASS", "AF=0.5"),
-        ("2", 5, sequence[4], "ACGT"["CGTA".index(sequence[4])], "PASS", "AF=0.0200001"),
-        ("2", 9, sequence[8], "ACGT"["CGTA".index(sequence[8])], "PASS", "AF=0.020001"),
-        ("2", 13, sequence[12], "ACGT"["CGTA".index(sequence[12])], "PASS", "AF=1e-1;X=AF=0.7"),
-        ("2", 17, sequence[16], "ACGT"["CGTA".index(sequence[16])], "PASS", "NOT_AF=0.7;AF=+0.3"),
-        ("2", 21, sequence[20], "ACGT"["CGTA".index(sequence[20])], "s50;PASS", "DB;AF=0.3;EUR_AF=0.9"),
-        ("2", 25, sequence[24] + "A", sequence[24] + "A.", "PASS", "AF=0.3"),
-        ("2", 29, sequence[28], "ACGT"["CGTA".index(sequence[28])] + ",.", "PASS", "AF=0.2,."),
-        ("2", 33, sequence[32], "ACGT"["CGTA".index(sequence[32])], "PASS", "AF=.5"),
-    ]
+        (0, "", "", "PASS", "AF=0.5"), (5, "", "", "PASS", "AF=0.0200001"), (9, "", "", "PASS", "AF=0.020001"),
+        (13, "", "", "PASS", "AF=1e-1;X=AF=0.7"), (17, "", "", "PASS", "NOT_AF=0.7;AF=+0.3"),
+        (21, "", "", "s50;PASS", "DB;AF=0.3;EUR_AF=0.9"), (25, "A", "A.", "PASS", "AF=0.3"),
+        (29, "", ",.", "PASS", "AF=0.2,."), (33, "", "", "PASS", "AF=.5"),
+    ]  # fmt: skip
+    lines = []
+    for pos, ref, alt, *rest in rows:
+        base = inputs.small_sequences["chr2"][pos - 1] if pos else "A"
+        other = base if ref else "ACGT"["CGTA".index(base)]
+        lines.append("\t".join(["2", str(pos), ".", base + ref, other + alt, ".", *rest]))
     header = '##fileformat=VCFv4.2\n##INFO=<ID=AF,Number=A,Type=Float,Description="">\n'
     header += "\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO"]) + "\n"
-    lines = ["\t".join([chrom, str(pos), ".", ref, alt, ".", *rest]) for chrom, pos, ref, alt, *rest in rows]
     path = inputs.write("odd.vcf", header + "".join(f"{line}\r\n" for line in lines))
     return build(inputs, inputs.write("small.fa", fasta_text(inputs.small_sequences)), path)
 
@@ -244,10 +226,10 @@ def refused(inputs: Inputs) -> Answer:
     """Say of builds that cannot be whether they end in one line with the place, in status 2, and leave nothing."""
     sequence = inputs.small_sequences["chr2"]
     others = {base: tuple(other for other in "ACGT" if other != base)[:2] for base in "ACGT"}
-    base = [
-        Record("2", pos, ref, others[ref], "PASS", {"AF": "0.1,0.2"}, "GT", ("0/0",) * len(SAMPLES))
-        for pos, ref in ((pos, sequence[pos - 1]) for pos in (5, 9, 13))
-    ]
+    rest = ("PASS", {"AF": "0.1,0.2"}, "GT", ("0/0",) * len(SAMPLES))
+    base = [Record("2", pos, sequence[pos - 1], others[sequence[pos - 1]], *rest) for pos in (5, 9, 13)]
+
+    other = [one._replace(ref=one.alts[0], alts=(one.ref,), info={"AF": "0.1"}) for one in base]
 
     def changed(number: int, **values: Any) -> list[Record]:
         return [one._replace(**values) if index == number else one for index, one in enumerate(base)]
@@ -260,9 +242,7 @@ def refused(inputs: Inputs) -> Answer:
         "not sorted": (base[::-1], (), "2:9"),
         "no such field": (base, ("--frequency-field", "XYZ_AF"), "XYZ_AF"),
         "no such sample": (base, ("--sample", "S99"), "S99"),
-        "another assembly": (
-            [one._replace(ref=one.alts[0], alts=(one.ref,), info={"AF": "0.1"}) for one in base], (), "2:5",
-        ),
+        "another assembly": (other, (), "2:5"),
         "no contig": ([one._replace(chrom="chr77") for one in base], (), "chr77"),
     }  # fmt: skip
     fasta = inputs.write("small.fa", fasta_text(inputs.small_sequences))
@@ -270,13 +250,10 @@ def refused(inputs: Inputs) -> Answer:
     for number, (name, (lines, words, place)) in enumerate(cases.items()):
         path, output = inputs.write(f"refused{number}.vcf", vcf_text(lines)), inputs.output(".genome")
         command = ["genome", "build", "--fasta", fasta, "--vcf", path, "-o", output, *words]
-        # One by the program itself; all by the same application.
         if number == 0:
-            ran = subprocess.run(
-                [sys.executable, "-m", "mutbert", *map(str, command)], capture_output=True, text=True, check=False
-            )
-            error = [line for line in ran.stderr.splitlines() if line.startswith("mutbert: ")]
-            found["program"] = {"status": ran.returncode, "lines": len(error), "place": place in error[-1]}
+            status, text = golden_adapters.run_program(*map(str, command))
+            error = [line for line in text.splitlines() if line.startswith("mutbert: ")]
+            found["program"] = {"status": status, "lines": len(error), "place": place in error[-1]}
         result = CliRunner().invoke(app, [str(word) for word in command])
         message = str(result.exception)
         found[name] = {"place": place in message, "lines": len(message.splitlines()), "left": output.exists()}
@@ -335,10 +312,7 @@ def exported(inputs: Inputs, kind: str, *words: Any, suffix: str = "") -> Answer
     said = {name: report[name] for name in ("kind", "regions", "bases", "variants", "changed")}
     if path.suffix == ".parquet":
         return {"report": said, **columns_of(path)}
-    if path.suffix == ".gz":
-        with pysam.BGZFile(str(path)) as file:
-            return {"report": said, "text": file.read().decode()}
-    return {"report": said, "text": path.read_text(encoding="utf-8")}
+    return {"report": said, "text": text_of(path)}
 
 
 def merged(inputs: Inputs, *, by_command: bool = False) -> Answer:
@@ -359,89 +333,54 @@ def merged(inputs: Inputs, *, by_command: bool = False) -> Answer:
     }
 
 
-def add_genomes() -> None:
-    """Add the cases of genomes."""
-    exact = partial(add, tolerance=EXACT)
-    exact("genome/inputs", inputs_themselves)
-    exact("genome/af", of_population)
-    exact("genome/letters", letters, tolerance=NUMBERS)
-    exact("genome/windows", windows)
-    exact("genome/no_vcf", lambda inputs: build(inputs, inputs.fasta, ()))
-    for name in ("EUR_AF", "AFR_AF", "AC/AN", "GT"):
-        words = name.lower().replace("/", "_")
-        exact(f"genome/{words}", partial(of_population, frequency_field=name))
-    exact("genome/gt_minimum_0.1", partial(of_population, frequency_field="GT", min_frequency=0.1))
-    exact("genome/no_af", lambda i: without_fields(i, "AF"), same_as="genome/ac_an")
-    exact("genome/no_ac", lambda i: without_fields(i, "AF", "AC", "AN"), same_as="genome/gt")
-    exact("genome/samples", partial(of_population, samples=["S1", "S4", "S5", "S9"]))
-    exact(
-        "genome/samples_by_command",
-        lambda i: build_by_command(
-            i, "--fasta", i.fasta, "--vcf", i.vcf, "--samples", i.write("names.txt", "S1\nS4\nS5\nS9\n")
-        ),
-        same_as="genome/samples",
-    )
-    exact(
-        "genome/population",
-        lambda i: build_by_command(i, "--fasta", i.fasta, "--vcf", i.vcf, "--samples", i.panel, "--population", "FIN"),
-    )
-    exact("genome/super_population", lambda i: of_population(i, samples=i.panel, population="AFR"))
-    exact("genome/sample", lambda i: build_by_command(i, "--fasta", i.fasta, "--vcf", i.vcf, "--sample", "S2"))
-    exact("genome/minimum_0", partial(of_population, min_frequency=0))
-    exact("genome/minimum_0.3", partial(of_population, min_frequency=0.3))
-    exact("genome/filter_pass", partial(of_population, filters=["PASS"]))
-    exact("genome/filter_low", lambda i: build_by_command(i, "--fasta", i.fasta, "--vcf", i.vcf, "--filter", "low,."))
-    exact("genome/filter_any", partial(of_population, filters=["any"]))
-    exact("genome/contigs", lambda i: build_by_command(i, "--fasta", i.fasta, "--vcf", i.vcf, "--contigs", "1,chr22"))
-    exact("genome/several_files", of_several_files)
-    exact("genome/species", of_species)
-    exact("genome/odd_lines", of_odd_lines)
-    exact("genome/refused", refused)
-    for kind in ("gzip", "bgzip", "bgzip tbi index", "bgzip csi index", "bcf", "bcf index"):
-        exact(f"genome/af/{kind.replace(' ', '_')}", partial(in_wrapping, kind=kind), same_as="genome/af")
-    for kind in ("bgzip tbi index", "bcf"):
-        name = f"genome/af/{kind.replace(' ', '_')}_two_workers"
-        exact(name, partial(in_wrapping, kind=kind, workers=2), same_as="genome/af")
-    exact(
-        "genome/af/by_command_two_workers",
-        lambda i: build_by_command(i, "--fasta", i.fasta, "--vcf", i.vcf, "--workers", "2"),
-        same_as="genome/af",
-    )
-    exact("genome/af/packed_fasta", packed_fasta, same_as="genome/af")
-    exact("genome/inspect", inspected)
-    exact("genome/inspect_two", lambda i: inspected(i, i.small))
-    exact("genome/export/reference", lambda i: exported(i, "reference", "--soft-mask", suffix=".fa"))
-    exact("genome/export/consensus", lambda i: exported(i, "consensus", suffix=".fa.gz"))
-    exact("genome/export/iupac", lambda i: exported(i, "iupac", "--soft-mask", suffix=".fa"))
-    exact("genome/export/iupac_minimum", lambda i: exported(i, "iupac", "--min-frequency", "0.2", suffix=".fa"))
-    exact("genome/export/tsv", lambda i: exported(i, "tsv", "--region", "2:1-300", "--contigs", "22"))
-    exact("genome/export/bed", lambda i: exported(i, "bed", "--region", "chr1:480-900", "--region", "chrM:20-50"))
-    exact("genome/export/parquet", lambda i: exported(i, "parquet", "--region", "chr1:1-500"), tolerance=NUMBERS)
-    exact("genome/merge", merged)
-    exact("genome/merge/by_command", partial(merged, by_command=True), same_as="genome/merge")
+exact = partial(add, tolerance=EXACT)
+exact("genome/inputs", inputs_themselves)
+exact("genome/af", of_population)
+add("genome/letters", letters)
+exact("genome/windows", windows)
+exact("genome/no_vcf", build, "@fasta", ())
+for name in ("EUR_AF", "AFR_AF", "AC/AN", "GT"):
+    exact(f"genome/{name.lower().replace('/', '_')}", of_population, frequency_field=name)
+exact("genome/gt_minimum_0.1", of_population, frequency_field="GT", min_frequency=0.1)
+exact("genome/no_af", without_fields, "AF", same_as="genome/ac_an")
+exact("genome/no_ac", without_fields, "AF", "AC", "AN", same_as="genome/gt")
+exact("genome/samples", of_population, samples=["S1", "S4", "S5", "S9"])
+exact("genome/samples_by_command", samples_by_command, same_as="genome/samples")
+exact("genome/population", build_by_command, "--samples", "@panel", "--population", "FIN")
+exact("genome/super_population", of_population, samples="@panel", population="AFR")
+exact("genome/sample", build_by_command, "--sample", "S2")
+exact("genome/minimum_0", of_population, min_frequency=0)
+exact("genome/minimum_0.3", of_population, min_frequency=0.3)
+exact("genome/filter_pass", of_population, filters=["PASS"])
+exact("genome/filter_low", build_by_command, "--filter", "low,.")
+exact("genome/filter_any", of_population, filters=["any"])
+exact("genome/contigs", build_by_command, "--contigs", "1,chr22")
+for name, run in (("several_files", of_several_files), ("species", of_species), ("odd_lines", of_odd_lines)):
+    exact(f"genome/{name}", run)
+exact("genome/refused", refused)
+for kind in ("gzip", "bgzip", "bgzip tbi index", "bgzip csi index", "bcf", "bcf index"):
+    exact(f"genome/af/{kind.replace(' ', '_')}", in_wrapping, kind=kind, same_as="genome/af")
+for kind in ("bgzip tbi index", "bcf"):
+    name = f"genome/af/{kind.replace(' ', '_')}_two_workers"
+    exact(name, in_wrapping, kind=kind, workers=2, same_as="genome/af")
+exact("genome/af/by_command_two_workers", build_by_command, "--workers", "2", same_as="genome/af")
+exact("genome/af/packed_fasta", packed_fasta, same_as="genome/af")
+exact("genome/inspect", inspected)
+exact("genome/inspect_two", inspected, "@small")
+exact("genome/export/reference", exported, "reference", "--soft-mask", suffix=".fa")
+exact("genome/export/consensus", exported, "consensus", suffix=".fa.gz")
+exact("genome/export/iupac", exported, "iupac", "--soft-mask", suffix=".fa")
+exact("genome/export/iupac_minimum", exported, "iupac", "--min-frequency", "0.2", suffix=".fa")
+exact("genome/export/tsv", exported, "tsv", "--region", "2:1-300", "--contigs", "22")
+exact("genome/export/bed", exported, "bed", "--region", "chr1:480-900", "--region", "chrM:20-50")
+add("genome/export/parquet", exported, "parquet", "--region", "chr1:1-500")
+exact("genome/merge", merged)
+exact("genome/merge/by_command", merged, by_command=True, same_as="genome/merge")
 
 
 # The model
 
 IDS = {"unk": 0, "cls": 1, "sep": 2, "pad": 3, "mask": 4}
-
-
-def make_model() -> None:
-    """Make the stored model; this is done once, since what fresh weights are may change."""
-    if MODEL.exists():
-        return
-    torch.manual_seed(0)
-    config = mutbert.MutBertConfig(
-        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, max_position_embeddings=64,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.2,
-    )  # fmt: skip
-    model = mutbert.MutBertForMaskedLM(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Fresh ones are 0 and 1, with which a bias or a norm that is left out would not be seen.
-            if parameter.ndim == 1:
-                parameter.add_(0.1 * torch.randn(parameter.shape))
-    model.save_pretrained(MODEL)
 
 
 def arrays_of(**tensors: Any) -> Answer:
@@ -541,17 +480,11 @@ def of_losses(_: Inputs) -> Answer:
     found = {}
     for mode in ("evaluation", "training"):
         model.train(mode == "training")
-        found[mode] = {
-            "ids": model(input_ids=ids, labels=labels).loss.item(),
-            "distributions": soft_loss().item(),
-            "weighted": soft_loss(weights).item(),
-        }
+        found[mode] = {"ids": model(input_ids=ids, labels=labels).loss.item(),
+                       "distributions": soft_loss().item(), "weighted": soft_loss(weights).item()}  # fmt: skip
     model.zero_grad()
     soft_loss(weights).backward()
-    gradients = {
-        name: [parameter.grad.norm().item(), parameter.grad.sum().item()]
-        for name, parameter in model.named_parameters()
-    }
+    gradients = {name: [one.grad.norm().item(), one.grad.sum().item()] for name, one in model.named_parameters()}
     return {**found, "gradients": gradients}
 
 
@@ -568,22 +501,14 @@ def of_classifiers(inputs: Inputs) -> Answer:
     mean_body = load(mutbert.MutBertModel)(input_ids=ids, attention_mask=mask)
     by_base = torch.where(mask.bool(), torch.arange(40) % 3, torch.tensor(-100))
     named = {"input_ids": ids, "attention_mask": mask}
-    return {
-        **arrays_of(
-            means=means(**named).logits,
-            first=first(**named).logits,
-            tokens=tokens(**named).logits[mask.bool()],
-            pooled=body.pooler_output,
-            mean_pooled=mean_body.pooler_output,
-            last=mean_body.last_hidden_state[mask.bool()][::4],
-            probabilities=means(input_probs=random_probs(13, 2, 20, 4)).logits,
-        ),
-        "losses": [
-            means(**named, labels=labels).loss.item(),
-            first(**named, labels=labels).loss.item(),
-            tokens(**named, labels=by_base).loss.item(),
-        ],
-    }
+    arrays = arrays_of(
+        means=means(**named).logits, first=first(**named).logits, tokens=tokens(**named).logits[mask.bool()],
+        pooled=body.pooler_output, mean_pooled=mean_body.pooler_output,
+        last=mean_body.last_hidden_state[mask.bool()][::4],
+        probabilities=means(input_probs=random_probs(13, 2, 20, 4)).logits,
+    )  # fmt: skip
+    losses = [model(**named, labels=one) for model, one in ((means, labels), (first, labels), (tokens, by_base))]
+    return {**arrays, "losses": [one.loss.item() for one in losses]}
 
 
 def of_tokenizer(_: Inputs) -> Answer:
@@ -603,19 +528,16 @@ def of_tokenizer(_: Inputs) -> Answer:
     return found
 
 
-def add_model() -> None:
-    """Add the cases of the model."""
-    for name, run in (("ids", of_ids), ("probabilities", of_probabilities)):
-        add(f"model/{name}", partial(run, attention="sdpa"))
-        add(f"model/{name}/eager", partial(run, attention="eager"), same_as=f"model/{name}")
-    for scaling in ("none", "linear", "dynamic"):
-        name = f"model/rope_{scaling}"
-        add(name, partial(of_padding, attention="sdpa", scaling=scaling))
-        add(f"{name}/eager", partial(of_padding, attention="eager", scaling=scaling), same_as=name)
-    add("model/attentions", of_attentions)
-    add("model/losses", of_losses)
-    add("model/classifiers", of_classifiers)
-    add("model/tokenizer", of_tokenizer)
+for name, run in (("ids", of_ids), ("probabilities", of_probabilities)):
+    add(f"model/{name}", run, attention="sdpa")
+    add(f"model/{name}/eager", run, attention="eager", same_as=f"model/{name}")
+for scaling in ("none", "linear", "dynamic"):
+    name = f"model/rope_{scaling}"
+    add(name, of_padding, attention="sdpa", scaling=scaling)
+    add(f"{name}/eager", of_padding, attention="eager", scaling=scaling, same_as=name)
+for name, run in (("attentions", of_attentions), ("losses", of_losses), ("classifiers", of_classifiers)):
+    add(f"model/{name}", run)
+add("model/tokenizer", of_tokenizer)
 
 
 # Scores of variants
@@ -660,19 +582,10 @@ def table_of(path: Path, records: Sequence[Record]) -> Answer:
     if path.suffix == ".parquet":
         found = columns_of(path)
     else:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-        header, *rows = csv.reader(text.splitlines(), delimiter="\t")
-        columns = dict(zip(header, map(list, zip(*rows, strict=True)), strict=True))
-        found = {
-            name: column
-            if name in (*PLACES, "kind")
-            else [text or None for text in column]
-            if name == "why"
-            else np.array([float(text or "nan") for text in column], dtype=np.float32)
-            for name, column in columns.items()
-        }
+        found = dict(columns_of_text(path))
         found["pos"] = np.array(list(map(int, found["pos"])))
+        for name in set(found) - {*PLACES, "kind", "why"}:
+            found[name] = np.array([float(one or "nan") for one in found[name]], dtype=np.float32)
     rows = [found.pop(name) for name in PLACES]
     rows[1] = rows[1].tolist()
     expected = [[None if text == "." else text for text in column] for column in places_of(records)]
@@ -692,8 +605,6 @@ def report_of(report: Any) -> Answer:
 def score(inputs: Inputs, **settings: Any) -> Answer:
     """Score from Python into Parquet."""
     path = inputs.output(".parquet")
-    for name, value in settings.items():
-        settings[name] = getattr(inputs, value[1:]) if isinstance(value, str) and value[0] == "@" else value
     report = mutbert.score_variants(MODEL, inputs.small, inputs.asked_vcf, path, **settings)
     return {"report": report_of(report), **table_of(path, inputs.asked)}
 
@@ -714,18 +625,12 @@ def info_of(inputs: Inputs, suffix: str) -> Answer:
     path, table = inputs.output(suffix), inputs.output(".parquet")
     command = ["score", "--model", MODEL, "--genome", inputs.small, "--vcf", inputs.asked_vcf, "-o", path]
     cli(*command, *EVERYTHING, "--table", table, "--prefix", "MB")
-    if suffix == ".bcf":
-        text = pysam.bcftools.view("--no-version", str(path))
-    else:
-        text = (gzip.decompress(path.read_bytes()) if suffix.endswith(".gz") else path.read_bytes()).decode()
+    text = pysam.bcftools.view("--no-version", str(path)) if suffix == ".bcf" else text_of(path)
     before = inputs.asked_vcf.read_text(encoding="utf-8").splitlines()
-    lines = text.splitlines()
     declared = re.findall(r'##INFO=<ID=(MB_\w+),Number=(.),Type=(\w+),Description=".+">', text)
     fields: dict[str, list[str]] = {name: [] for name, *_ in declared}
-    for line, given in zip(
-        [one for one in lines if not one.startswith("#")], [one for one in before if not one.startswith("#")],
-        strict=True,
-    ):  # fmt: skip
+    records = ([one for one in lines if not one.startswith("#")] for lines in (text.splitlines(), before))
+    for line, given in zip(*records, strict=True):
         columns = line.split("\t")
         words = columns[7].split(";")
         added = dict(word.split("=", 1) for word in words if word.startswith("MB_"))
@@ -737,10 +642,8 @@ def info_of(inputs: Inputs, suffix: str) -> Answer:
             assert len(values) == alleles, f"{name} has not a value for each allele"
             fields[name] += values
     why = rows_by_value([None if word == "." else word for word in fields.pop("MB_WHY")])
-    numbers = {
-        name.removeprefix("MB_"): np.array([float("nan" if word == "." else word) for word in column], np.float32)
-        for name, column in fields.items()
-    }
+    texts = {name[3:]: ["nan" if word == "." else word for word in column] for name, column in fields.items()}
+    numbers = {name: np.array(column, np.float32) for name, column in texts.items()}
     same = table_of(table, inputs.asked)
     assert same["why"] == why, "the table has other reasons"
     for name, column in numbers.items():
@@ -776,69 +679,48 @@ def calibrated(inputs: Inputs, *, strands: str) -> Answer:
     cli(*command, "--vcf", inputs.background, "--calibrate", "-o", path)
     said = json.loads(path.read_text(encoding="utf-8"))
     found = score_by_command(inputs, *words, "--calibration", path)
-    fields = {
-        name: {
-            "extreme": field["extreme"],
-            **{
-                group: {
-                    "alleles": field[group]["alleles"],
-                    "quantiles": field[group]["quantiles"] and np.array(field[group]["quantiles"], np.float32),
-                }
-                for group in ("snv", "mnv_indel")
-            },
-        }
-        for name, field in said["fields"].items()
-    }
+    fields = {}
+    for name, field in said["fields"].items():
+        fields[name] = {"extreme": field["extreme"]}
+        for group in ("snv", "mnv_indel"):
+            alleles, quantiles = (field[group][one] for one in ("alleles", "quantiles"))
+            fields[name][group] = {"alleles": alleles, "quantiles": quantiles and np.array(quantiles, np.float32)}
     return {"fields": fields, **found}
 
 
-def add_scores() -> None:
-    """Add the cases of variant scores."""
-    add("scores/default", score)
-    add("scores/forward", partial(score, strands="forward", context=31, scores=ALL_SCORES))
-    add(
-        "scores/everything",
-        lambda i: score(i, scores=ALL_SCORES, frequency_field="AF", flank=3),
-    )
-    same = partial(add, same_as="scores/everything", tolerance=WRITTEN)
-    add("scores/everything/by_command", lambda i: score_by_command(i, *EVERYTHING), same_as="scores/everything")
-    same("scores/everything/tsv", lambda i: score_by_command(i, *EVERYTHING, suffix=".tsv"))
-    same("scores/everything/tsv_gz", lambda i: score_by_command(i, *EVERYTHING, suffix=".tsv.gz"))
-    add("scores/everything/regions", by_regions, same_as="scores/everything")
-    add("scores/everything/batches", lambda i: score_by_command(i, *EVERYTHING, "--batch-size", "3"),
-        same_as="scores/everything")  # fmt: skip
-    add("scores/info", lambda i: info_of(i, ".vcf.gz"), WRITTEN)
-    add("scores/info/vcf", lambda i: info_of(i, ".vcf"), WRITTEN, same_as="scores/info")
-    add("scores/info/bcf", lambda i: info_of(i, ".bcf"), WRITTEN, same_as="scores/info")
-    for windows_kind in ("centred", "shared"):
-        every = partial(score, scores=ALL_SCORES, context=30, windows=windows_kind, flank=2)
-        add(f"scores/{windows_kind}/reference", every)
-        add(f"scores/{windows_kind}/population", partial(every, surroundings="population"))
-        person = partial(every, surroundings="person", sample="S2", person_vcf="@person")
-        add(f"scores/{windows_kind}/person", person)
-    add("scores/own_person", partial(score, surroundings="person", sample="S3", context=24, strands="forward"))
-    add("scores/distance_bases", partial(score, scores=("distance",), distance_bases=9, context=40))
-    add("scores/longest", partial(score, longest=3, context=20))
-    add("scores/long_context", partial(score, context=100, rope_scaling={"type": "dynamic", "factor": 2.0}, flank=1))
-    for strands in ("forward", "both"):
-        add(
-            f"scores/calibrated/{strands}", partial(calibrated, strands=strands),
-            tolerances={r"_PCT$": PERCENTAGES},
-        )  # fmt: skip
+whole = "scores/everything"
+add("scores/default", score)
+add("scores/forward", score, strands="forward", context=31, scores=ALL_SCORES)
+add(whole, score, scores=ALL_SCORES, frequency_field="AF", flank=3)
+add(f"{whole}/by_command", score_by_command, *EVERYTHING, same_as=whole)
+add(f"{whole}/tsv", score_by_command, *EVERYTHING, suffix=".tsv", same_as=whole, tolerance=WRITTEN)
+add(f"{whole}/tsv_gz", score_by_command, *EVERYTHING, suffix=".tsv.gz", same_as=whole, tolerance=WRITTEN)
+add(f"{whole}/regions", by_regions, same_as=whole)
+add(f"{whole}/batches", score_by_command, *EVERYTHING, "--batch-size", "3", same_as=whole)
+add("scores/info", info_of, ".vcf.gz", tolerance=WRITTEN)
+add("scores/info/vcf", info_of, ".vcf", tolerance=WRITTEN, same_as="scores/info")
+add("scores/info/bcf", info_of, ".bcf", tolerance=WRITTEN, same_as="scores/info")
+for kind in ("centred", "shared"):
+    every = partial(add, run=score, scores=ALL_SCORES, context=30, windows=kind, flank=2)
+    every(f"scores/{kind}/reference")
+    every(f"scores/{kind}/population", surroundings="population")
+    every(f"scores/{kind}/person", surroundings="person", sample="S2", person_vcf="@person")
+add("scores/own_person", score, surroundings="person", sample="S3", context=24, strands="forward")
+add("scores/distance_bases", score, scores=("distance",), distance_bases=9, context=40)
+add("scores/longest", score, longest=3, context=20)
+add("scores/long_context", score, context=100, rope_scaling={"type": "dynamic", "factor": 2.0}, flank=1)
+for strands in ("forward", "both"):
+    add(f"scores/calibrated/{strands}", calibrated, strands=strands, tolerances={r"_PCT$": PERCENTAGES})
 
 
 # Embeddings, tracks, mutagenesis
 
 
-def embedded(inputs: Inputs, **settings: Any) -> Answer:
-    """Embed; names and places are compared with what went in by those who store them once."""
-    path = inputs.output(settings.pop("suffix", ".parquet"))
-    for name, value in settings.items():
-        settings[name] = getattr(inputs, value[1:]) if isinstance(value, str) and value[0] == "@" else value
+def embedded(inputs: Inputs, *, suffix: str = ".parquet", **settings: Any) -> Answer:
+    path = inputs.output(suffix)
     report = mutbert.embed(MODEL, output=path, **settings)
-    said = {"records": report.records, "bases": report.bases, "layers": report.layers, "differing": report.differing,
-            "not_used": report.not_used, "hidden_size": report.hidden_size}  # fmt: skip
-    return {"report": said, **embeddings_of(path)}
+    names = ("records", "bases", "layers", "differing", "not_used", "hidden_size")
+    return {"report": {name: getattr(report, name) for name in names}, **embeddings_of(path)}
 
 
 def embeddings_of(path: Path) -> Answer:
@@ -882,8 +764,7 @@ def tracked(inputs: Inputs, *words: Any, kinds: Sequence[str] = ("entropy",)) ->
     found: Answer = {"report": {name: said[name] for name in ("contigs", "bases", "unknown", "ambiguous", "differing")}}
     found["report"]["not_used"] = said["not_used"]
     for kind, name in said["outputs"].items():
-        content = Path(name).read_bytes()
-        head, *lines = (gzip.decompress(content) if name.endswith(".gz") else content).decode().splitlines()
+        head, *lines = text_of(Path(name)).splitlines()
         rows = [line.split("\t") for line in lines]
         found[kind] = {
             "head": head,
@@ -912,68 +793,41 @@ def mutated_from_python(inputs: Inputs) -> Answer:
     return {"report": {"region": str(report.region), **said}, **columns_of(path)}
 
 
-def add_inference() -> None:
-    """Add the cases of embeddings, tracks and mutagenesis."""
-    fasta = partial(embedded, fasta="@sequences")
-    for pooling in ("mean", "max", "cls", "none"):
-        add(f"inference/embed/{pooling}", partial(fasta, pooling=pooling))
-    add("inference/embed/mean/batches", partial(fasta, batch_size=2), same_as="inference/embed/mean")
-    add("inference/embed/mean/input", partial(embedded, input="@sequences"), same_as="inference/embed/mean")
-    add("inference/embed/mean/safetensors", partial(fasta, suffix=".safetensors"), same_as="inference/embed/mean")
-    add("inference/embed/layers", partial(fasta, layers="all"))
-    add("inference/embed/layers_none", partial(fasta, layers=[0, 1], pooling="none", strands="both"))
-    for pooling in ("mean", "max", "cls"):
-        add(f"inference/embed/both_{pooling}", partial(fasta, pooling=pooling, strands="both"))
-    scaling = {"type": "linear", "factor": 2.0}
-    add("inference/embed/linear", partial(fasta, rope_scaling=scaling))
-    add("inference/embed/table", embedded_table)
-    regions = partial(embedded, genome="@small", bed="@bed")
-    add("inference/embed/population", regions)
-    add("inference/embed/reference", partial(regions, surroundings="reference", strands="both"))
-    add(
-        "inference/embed/person",
-        partial(regions, surroundings="person", person_vcf="@person", sample="S2", layers=[1, -1]),
-    )
-    kinds = ("entropy", "reference_probability", "best_alternate_llr")
-    add("inference/tracks/whole", partial(tracked, kinds=kinds))
-    part = ("--region", "chr1:85-140", "--region", "chr1:100-150", "--region", "2:1-40")
-    add("inference/tracks/alone", lambda i: tracked(i, *part, "--mask-every", "1", "--context", "40", kinds=kinds))
-    add("inference/tracks/unmasked", lambda i: tracked(i, *part, "--mask-every", "0", kinds=kinds))
-    add(
-        "inference/tracks/population",
-        lambda i: tracked(i, "--bed", i.bed, "--surroundings", "population", "--strands", "forward", kinds=kinds),
-    )
-    add(
-        "inference/tracks/person",
-        lambda i: tracked(
-            i, "--contig", "chr2", "--mask-every", "5", "--context", "33", "--surroundings", "person", "--sample", "S2",
-            "--person-vcf", i.person, kinds=kinds[1:],
-        ),
-    )  # fmt: skip
-    place = ("--region", "chr1:240-345")
-    add("inference/mutagenesis/reference", lambda i: mutated(i, "--genome", i.small, *place))
-    add(
-        "inference/mutagenesis/reference/from_python", mutated_from_python,
-        same_as="inference/mutagenesis/reference",
-    )  # fmt: skip
-    add(
-        "inference/mutagenesis/population",
-        lambda i: mutated(
-            i, "--genome", i.small, "--region", "1:1-40", "--surroundings", "population", "--strands", "forward",
-            "--context", "41",
-        ),
-    )  # fmt: skip
-    add(
-        "inference/mutagenesis/person",
-        lambda i: mutated(
-            i, "--genome", i.small, "--region", "2:100-150", "--surroundings", "person", "--sample", "S2",
-            "--person-vcf", i.person, "--context", "100", "--rope-scaling", "dynamic:2",
-        ),
-    )  # fmt: skip
-    add(
-        "inference/mutagenesis/sequence",
-        lambda i: mutated(i, "--sequence", i.sequences, "--region", "seq8:5-60", "--context", "20"),
-    )
+fasta, mean = partial(add, run=embedded, fasta="@sequences"), "inference/embed/mean"
+for pooling in ("mean", "max", "cls", "none"):
+    fasta(f"inference/embed/{pooling}", pooling=pooling)
+fasta(f"{mean}/batches", batch_size=2, same_as=mean)
+add(f"{mean}/input", embedded, input="@sequences", same_as=mean)
+fasta(f"{mean}/safetensors", suffix=".safetensors", same_as=mean)
+fasta("inference/embed/layers", layers="all")
+fasta("inference/embed/layers_none", layers=[0, 1], pooling="none", strands="both")
+for pooling in ("mean", "max", "cls"):
+    fasta(f"inference/embed/both_{pooling}", pooling=pooling, strands="both")
+fasta("inference/embed/linear", rope_scaling={"type": "linear", "factor": 2.0})
+add("inference/embed/table", embedded_table)
+regions = partial(add, run=embedded, genome="@small", bed="@bed")
+regions("inference/embed/population")
+regions("inference/embed/reference", surroundings="reference", strands="both")
+regions("inference/embed/person", surroundings="person", person_vcf="@person", sample="S2", layers=[1, -1])
+person = ("--surroundings", "person", "--sample", "S2", "--person-vcf", "@person")
+kinds = ("entropy", "reference_probability", "best_alternate_llr")
+part = ("--region", "chr1:85-140", "--region", "chr1:100-150", "--region", "2:1-40")
+forward = ("--surroundings", "population", "--strands", "forward")
+for name, words in {
+    "whole": (),
+    "alone": (*part, "--mask-every", "1", "--context", "40"),
+    "unmasked": (*part, "--mask-every", "0"),
+    "population": ("--bed", "@bed", *forward),
+}.items():
+    add(f"inference/tracks/{name}", tracked, *words, kinds=kinds)
+words = ("--contig", "chr2", "--mask-every", "5", "--context", "33", *person)
+add("inference/tracks/person", tracked, *words, kinds=kinds[1:])
+small, name = ("--genome", "@small", "--region"), "inference/mutagenesis"
+add(f"{name}/reference", mutated, *small, "chr1:240-345")
+add(f"{name}/reference/from_python", mutated_from_python, same_as=f"{name}/reference")
+add(f"{name}/population", mutated, *small, "1:1-40", *forward, "--context", "41")
+add(f"{name}/person", mutated, *small, "2:100-150", *person, "--context", "100", "--rope-scaling", "dynamic:2")
+add(f"{name}/sequence", mutated, "--sequence", "@sequences", "--region", "seq8:5-60", "--context", "20")
 
 
 # Training
@@ -1010,7 +864,7 @@ PRETRAINING = {
 }  # fmt: skip
 
 
-def pretrained(inputs: Inputs, name: str, *, by_command: bool) -> Answer:
+def pretrained(inputs: Inputs, name: str, by_command: bool) -> Answer:
     """Train from the stored weights: losses, gradients' norms, held-out evaluations and the held-out table."""
     output = inputs.output("")
     text = RECIPE.format(genome=inputs.whole, output=output, model=MODEL)
@@ -1061,22 +915,16 @@ def finetuned(inputs: Inputs, *words: str) -> Answer:
 
 
 def columns_of_text(path: Path) -> dict[str, list[str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    return pl.read_csv(path, separator="\t", infer_schema=False).to_dict(as_series=False)
 
 
 def predictions_of(columns: Mapping[str, list[str]]) -> Answer:
     """Predictions: probabilities as numbers, the rest as text."""
     found: Answer = {"columns": list(columns)}
     for name, column in columns.items():
-        if name.startswith("p_"):
-            found[name] = np.array(column, dtype=np.float32)
-        elif name == "name":
-            found["names"] = digest(" ".join(column).encode())
-        else:
-            found[name] = rows_by_value(column)
-    return found
+        number = name.startswith("p_")
+        found[name] = np.array(column, dtype=np.float32) if number else rows_by_value(column)
+    return {**found, "names": digest(" ".join(columns["name"]).encode())} if found.pop("name", None) else found
 
 
 def predicted(inputs: Inputs, folder: Path, *words: Any) -> Answer:
@@ -1085,17 +933,8 @@ def predicted(inputs: Inputs, folder: Path, *words: Any) -> Answer:
     return predictions_of(columns_of_text(path))
 
 
-def add_training() -> None:
-    """Add the cases of training and of predictions."""
-    for name in PRETRAINING:
-        add(f"training/pretrain/{name}", partial(pretrained, name=name, by_command=name == "spans"), HISTORY)
-    add("training/finetune", finetuned, NUMBERS)
-    add("training/predict/classes", lambda i: predicted(i, i.first_token_classifier))
-    add("training/predict/bases", lambda i: predicted(i, i.token_classifier, "--strands", "both"))
-
-
-add_genomes()
-add_model()
-add_scores()
-add_inference()
-add_training()
+for name in PRETRAINING:
+    add(f"training/pretrain/{name}", pretrained, name, name == "spans", tolerance=HISTORY)
+add("training/finetune", finetuned)
+add("training/predict/classes", predicted, "@first_token_classifier")
+add("training/predict/bases", predicted, "@token_classifier", "--strands", "both")

@@ -1,10 +1,6 @@
-"""Numbers of what runs leave behind: each kind of result is read here, and only here.
-
-Where the layout of a folder or the home of a function changes, these functions follow; cases and stored answers stay.
-"""
+"""Readers of each kind of result: they follow a folder's layout, while cases and stored answers stay."""
 
 import contextlib
-import csv
 import io
 import json
 import runpy
@@ -17,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import polars as pl
 import yaml
 
 import mutbert.scoring.predictions as stored
@@ -70,8 +67,7 @@ def read_report(folder: Path) -> Answer:
         ("averages", contestant, (*_INTERVAL, "tasks", "of_tasks", "published")),
         ("comparisons", pair, ("difference", "low", "high", "p_value", "adjusted_p")),
     ):
-        with (folder / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = pl.read_csv(folder / f"{name}.csv", infer_schema=False).fill_null("").to_dicts()
         for row in rows:
             # Of an average, it says how many of the suite's tasks both have.
             if name == "comparisons" and (not row["task"] or row["task"].endswith(" tasks")):
@@ -128,17 +124,13 @@ def read_finetuned(run: Path) -> Answer:
 
 def read_predictions(run: Path) -> dict[str, list[str]]:
     """What a fine-tuned model predicts of its test data, as text: names, labels, predictions, probabilities."""
-    import polars as pl
-
-    from mutbert.scoring.predictions import read_predictions
-
     found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     problem, classes = found["problem"], found["classes"]
-    labels, scores = read_predictions(run / "predictions.parquet")
+    labels, scores = stored.read_predictions(run / "predictions.parquet")
     names = pl.read_parquet(run / "predictions.parquet")["name"].to_list()
     columns: dict[str, list[Any]] = {"name": list(dict.fromkeys(names))}
     if problem == "regression":
-        columns |= {"observed_label": list(labels), "predicted_label": list(scores)}
+        columns |= {"observed_label": labels, "predicted_label": scores}
     elif problem == "multilabel":
         for column, values in (("observed", labels > 0), ("predicted", scores > 0)):
             columns[column] = [" ".join(np.array(classes)[row]) for row in values]

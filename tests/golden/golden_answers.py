@@ -105,25 +105,16 @@ def differences(found: Any, expected: Any, tolerance_at: Callable[[str], Toleran
 
 
 def _of_arrays(found: np.ndarray, expected: np.ndarray, tolerance: Tolerance, place: str) -> list[str]:
-    if found.shape != expected.shape:
-        return [f"{place}: shape {found.shape} instead of {expected.shape}"]
     if (found.dtype.kind == "f") != (expected.dtype.kind == "f"):
         return [f"{place}: {found.dtype} instead of {expected.dtype}"]
     if expected.dtype.kind == "f":
-        same = np.isclose(
-            found.astype(np.float64), expected.astype(np.float64), rtol=tolerance.rtol, atol=tolerance.atol,
-            equal_nan=True,
-        )  # fmt: skip
-    else:
-        same = found == expected
-    wrong = np.argwhere(~same)
-    if not len(wrong):
-        return []
-    shown = ", ".join(
-        f"{found[tuple(index)].item()!r} instead of {expected[tuple(index)].item()!r} at {index.tolist()}"
-        for index in wrong[:4]
-    )
-    furthest = ""
-    if expected.dtype.kind == "f":
-        furthest = f"; furthest {np.nanmax(np.abs(found.astype(np.float64) - expected))!r}"
-    return [f"{place}: {len(wrong)} of {found.size} differ: {shown}{furthest}"]
+        found, expected = found.astype(np.float64), expected.astype(np.float64)
+    try:
+        np.testing.assert_equal(found.shape, expected.shape)
+        if expected.dtype.kind == "f":
+            np.testing.assert_allclose(found, expected, **tolerance._asdict())
+        else:
+            np.testing.assert_array_equal(found, expected)
+    except AssertionError as error:
+        return [f"{place}: {error}"]
+    return []

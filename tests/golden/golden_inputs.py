@@ -1,10 +1,10 @@
-"""What the golden cases read: FASTA, VCF and tables made from seeds, and a small model's classifiers."""
+"""Inputs of the golden cases: FASTA, VCF and tables drawn by seeds, and classifiers of a small model."""
 
 import gzip
 import json
 import random
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,20 +149,21 @@ class RecordWriter:
 
     def put(
         self, pos: int, ref: str, alts: Sequence[str], *, state: str = "PASS", budget: float = 0.97,
-        free: Sequence[bool] | None = None, keys: str = "GT", share: float | None = None, **info: str,
+        free: Sequence[bool] | None = None, keys: str = "GT", share: float | None = None,
+        calls: Sequence[str] = (), **info: str,
     ) -> Record:  # fmt: skip
         number = len(alts) if list(alts) != ["."] else 0
         share = self.rng.choice([0.02, 0.1, 0.3, 0.6]) if share is None else share
-        calls = _calls(self.rng, number, self.ploidy, share, [True] * len(SAMPLES) if free is None else free)
-        if keys == "GT:DP":
-            calls = [f"{call}:{self.rng.randint(0, 40)}" for call in calls]
-        elif keys == "DP":
-            calls = [str(self.rng.randint(0, 40)) for _ in calls]
+        drawn = _calls(self.rng, number, self.ploidy, share, [True] * len(SAMPLES) if free is None else free)
+        if keys != "GT":
+            depths = [self.rng.randint(0, 40) for _ in drawn]
+            drawn = [
+                f"{call}:{depth}" if "GT" in keys else str(depth) for call, depth in zip(drawn, depths, strict=True)
+            ]
         fields = {**_info(self.rng, max(number, 1), budget), **info}
         fields = {name: value for name, value in fields.items() if value != "absent"}
-        record = Record(self.chrom, pos, ref, tuple(alts), state, fields, keys, tuple(calls))
-        self.records.append(record)
-        return record
+        self.records.append(Record(self.chrom, pos, ref, tuple(alts), state, fields, keys, tuple(calls or drawn)))
+        return self.records[-1]
 
     def make(self, kind: str, pos: int) -> None:
         """Make the records of a kind; of several at a place, no one has alternates of more than one of them."""
@@ -173,88 +174,63 @@ class RecordWriter:
         even = [not one for one in odd]
         absent = dict.fromkeys(("AF", "EUR_AF", "AFR_AF", "AC", "AN"), "absent")
         missing = {"AF": ".", "EUR_AF": ".", "AFR_AF": ".", "AC": "0", "AN": "0"}
-        match kind:
-            case "snv":
-                self.put(pos, base, [first], keys=self.rng.choice(["GT", "GT", "GT:DP"]))
-            case "two":
-                self.put(pos, base, [first, second])
-            case "three":
-                self.put(pos, base, [first, second, third])
-            case "mnv":
-                self.put(pos, three, [turned(three[0]) + three[1] + turned(three[2])], share=0.3)
-            case "mixed":
-                self.put(pos, three, [base, two + self.others(pos + 2)[0]])
-            case "insertion":
-                self.put(pos, base, [base + "GAT"])
-            case "deletion":
-                self.put(pos, three, [base])
-            case "complex":
-                self.put(pos, two, [turned(two), two + "C"], share=0.3)
-            case "symbolic":
-                self.put(pos, base, ["<DEL>"])
-            case "breakend":
-                self.put(pos, base, [f"{base}]chr2:77]"])
-            case "star":
-                self.put(pos, base, ["*"])
-            case "snv and star":
-                self.put(pos, base, [first, "*"])
-            case "no field":
-                self.put(pos, base, [first], DB="", **absent)
-            case "missing":
-                self.put(pos, base, [first], **missing)
-            case "low":
-                self.put(pos, base, [first], state="low", AF="0.4")
-            case "low and q10":
-                self.put(pos, base, [first], state="low;q10", AF="0.45")
-            case "no filter":
-                self.put(pos, base, [first], state=".", AF="0.35")
-            case "no alternate":
-                self.put(pos, base, ["."], **absent)
-            case "same":
-                self.put(pos, base, [base])
-            case "same of two":
-                self.put(pos, two, [two])
-            case "alternate N":
-                self.put(pos, base, ["N"])
-            case "alternate R":
-                self.put(pos, base, ["R", first])
-            case "reference N":
-                self.put(pos, "N", [first])
-            case "lower":
-                self.put(pos, base.lower(), [first.lower()], AF="0.21", EUR_AF="0.3")
-            case "lower mnv":
-                self.put(pos, three.lower(), [turned(three[0]).lower() + three[1] + turned(three[2])], AF="0.24")
-            case "twice":
-                self.records.append(self.put(pos, base, [first], AF="0.12", AC="9", AN="100"))
-            case "conflict":
-                self.put(pos, base, [first], free=odd, AF="0.31", EUR_AF="0.2", AFR_AF="0.2", AC="20", AN="100")
-                self.put(pos, base, [first], free=even, AF="0.32", EUR_AF="0.2", AFR_AF="0.3", AC="21", AN="100")
-            case "again":
-                self.put(pos, base, [first], free=odd, budget=0.45, AF="0.25")
-                self.put(pos, base, [second], free=even, budget=0.45, AF="0.1")
-            case "mnv and snv":
-                self.put(pos, two, [turned(two)], free=odd, budget=0.45, AF="0.2", share=0.4)
-                self.put(pos, base, [turned(turned(base))], free=even, budget=0.45, AF="0.15", share=0.4)
-            case "mnv twice":
-                self.put(pos, two, [turned(two)], free=odd, budget=0.45, AF="0.2", share=0.4)
-                self.put(pos, three, [turned(three)], free=even, budget=0.45, AF="0.2", share=0.4)
-            case "many":
-                # Their numbers have two digits in genotypes.
-                longer = [base + text for text in ("A", "C", "G", "T", "AA", "AC", "AG", "AT", "CA")]
-                self.put(pos, base, [*longer, first, second], share=0.8, AF=",".join(["0.01"] * 9 + ["0.3", "0.2"]))
-            case "high sum":
-                self.put(pos, base, [first, second], AF="0.6,0.4005", EUR_AF="0.5005,0.5")
-            case "minimum":
-                self.put(pos, base, [first], AF="0.02", EUR_AF="0.02001", AFR_AF="0.01999", AC="2", AN="100")
-            case "certain":
-                self.put(pos, base, [first], share=1.0, AF="1", EUR_AF="1", AFR_AF="0", AC="100", AN="100")
-            case "no calls":
-                record = self.put(pos, base, [first])
-                self.records[-1] = record._replace(calls=("./.",) * len(SAMPLES))
-            case "no GT":
-                self.put(pos, base, [first], keys="DP")
-            case _:
-                raise AssertionError(kind)
+        # Numbers of these alleles have two digits in genotypes.
+        longer = [base + text for text in ("A", "C", "G", "T", "AA", "AC", "AG", "AT", "CA")]
+        put, gt = partial(self.put, pos), self.rng.choice(["GT", "GT", "GT:DP"]) if kind == "snv" else "GT"
+        half = {"budget": 0.45, "share": 0.4}
+        makers: dict[str, Callable[[], Any]] = {
+            "snv": lambda: put(base, [first], keys=gt),
+            "two": lambda: put(base, [first, second]),
+            "three": lambda: put(base, [first, second, third]),
+            "mnv": lambda: put(three, [turned(three[0]) + three[1] + turned(three[2])], share=0.3),
+            "mixed": lambda: put(three, [base, two + self.others(pos + 2)[0]]),
+            "insertion": lambda: put(base, [base + "GAT"]),
+            "deletion": lambda: put(three, [base]),
+            "complex": lambda: put(two, [turned(two), two + "C"], share=0.3),
+            "symbolic": lambda: put(base, ["<DEL>"]),
+            "breakend": lambda: put(base, [f"{base}]chr2:77]"]),
+            "star": lambda: put(base, ["*"]),
+            "snv and star": lambda: put(base, [first, "*"]),
+            "no field": lambda: put(base, [first], DB="", **absent),
+            "missing": lambda: put(base, [first], **missing),
+            "low": lambda: put(base, [first], state="low", AF="0.4"),
+            "low and q10": lambda: put(base, [first], state="low;q10", AF="0.45"),
+            "no filter": lambda: put(base, [first], state=".", AF="0.35"),
+            "no alternate": lambda: put(base, ["."], **absent),
+            "same": lambda: put(base, [base]),
+            "same of two": lambda: put(two, [two]),
+            "alternate N": lambda: put(base, ["N"]),
+            "alternate R": lambda: put(base, ["R", first]),
+            "reference N": lambda: put("N", [first]),
+            "lower": lambda: put(base.lower(), [first.lower()], AF="0.21", EUR_AF="0.3"),
+            "lower mnv": lambda: put(
+                three.lower(), [turned(three[0]).lower() + three[1] + turned(three[2])], AF="0.24"
+            ),
+            "twice": lambda: self.records.append(put(base, [first], AF="0.12", AC="9", AN="100")),
+            "conflict": lambda: (
+                put(base, [first], free=odd, AF="0.31", EUR_AF="0.2", AFR_AF="0.2", AC="20", AN="100"),
+                put(base, [first], free=even, AF="0.32", EUR_AF="0.2", AFR_AF="0.3", AC="21", AN="100"),
+            ),
+            "again": lambda: (
+                put(base, [first], free=odd, budget=0.45, AF="0.25"),
+                put(base, [second], free=even, budget=0.45, AF="0.1"),
+            ),
+            "mnv and snv": lambda: (
+                put(two, [turned(two)], free=odd, AF="0.2", **half),
+                put(base, [turned(turned(base))], free=even, AF="0.15", **half),
+            ),
+            "mnv twice": lambda: (
+                put(two, [turned(two)], free=odd, AF="0.2", **half),
+                put(three, [turned(three)], free=even, AF="0.2", **half),
+            ),
+            "many": lambda: put(base, [*longer, first, second], share=0.8, AF="0.01," * 9 + "0.3,0.2"),
+            "high sum": lambda: put(base, [first, second], AF="0.6,0.4005", EUR_AF="0.5005,0.5"),
+            "minimum": lambda: put(base, [first], AF="0.02", EUR_AF="0.02001", AFR_AF="0.01999", AC="2", AN="100"),
+            "certain": lambda: put(base, [first], share=1.0, AF="1", EUR_AF="1", AFR_AF="0", AC="100", AN="100"),
+            "no calls": lambda: put(base, [first], calls=("./.",) * len(SAMPLES)),
+            "no GT": lambda: put(base, [first], keys="DP"),
+        }  # fmt: skip
+        makers[kind]()
 
     def make_ambiguous(self, pos: int, code: str) -> None:
         """Make records at an IUPAC code: their REFs are bases that it stands for, the first of which the site has."""
@@ -298,14 +274,8 @@ def human_records() -> list[Record]:
             writer.put(length + 5, "A", ["C"], AF="0.5")
         records += writer.records
     wrong = {"AF": "0.3", "EUR_AF": "0.3", "AFR_AF": "0.3", "AC": "30", "AN": "100"}
-    plain_ones = [
-        number
-        for number, one in enumerate(records)
-        if one.state == "PASS"
-        and one.ref in set("ACGT")
-        and len(one.alts) == 1
-        and one.alts[0] in set("ACGT") - {one.ref}
-    ]
+    ours = [one.state == "PASS" and {one.ref} | {*one.alts} <= set("ACGT") for one in records]
+    plain_ones = [n for n, one in enumerate(records) if ours[n] and len(one.alts) == 1 and one.alts[0] != one.ref]
     for number in (plain_ones[20], plain_ones[100]):
         ref, alt = (base for base in "ACGT" if base not in (records[number].ref, *records[number].alts))
         records[number] = records[number]._replace(ref=ref, alts=(alt,), info=wrong)
@@ -343,13 +313,7 @@ def fasta_text(sequences: Mapping[str, str], width: int = 60) -> str:
 
 
 class Inputs:
-    """The files that cases read, each made when it is first asked for, and room for what they write.
-
-    Parameters
-    ----------
-    folder : Path
-        An empty folder.
-    """
+    """Files that cases read, each made on first use, and paths for what they write, in an empty folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -417,36 +381,32 @@ class Inputs:
         first = _with_pieces(first, {250: "N" * 12, 320: "R", 335: "Y", 90: first[90:130].lower()})
         return {"chr1": first, "chr2": second, "chr3": random_bases(rng, 20)}
 
+    def _along(
+        self, seed: int, names: Iterable[str], places: tuple[int, int, int],
+        kind_at: Callable[[random.Random, int], str], *, width: int = 3, prefix: str = "chr",
+    ) -> list[Record]:  # fmt: skip
+        """Records at places from a start to an end before the contig's, by a step, where bases are known."""
+        rng, records = random.Random(seed), []
+        for name in names:
+            writer = RecordWriter(rng, name.replace("chr", prefix), self.small_sequences[name], 2)
+            for pos in range(places[0], len(writer.sequence) - places[1], places[2]):
+                if set(writer.sequence[pos - 1 : pos - 1 + width]) <= set("ACGT"):
+                    writer.make(kind_at(rng, pos), pos)
+            records += writer.records
+        return records
+
     @cached_property
     def small(self) -> Path:
-        rng = random.Random(22)
-        records = []
-        for name, sequence in self.small_sequences.items():
-            writer = RecordWriter(rng, name, sequence, 2)
-            for pos in range(5, len(sequence) - 5, 9):
-                if sequence[pos - 1].upper() in "ACGT":
-                    writer.make(rng.choice(["snv", "two"]), pos)
-            records += writer.records
-        path = self.folder / "small.genome"
-        mutbert.build_genome(
-            self.write("small.fa", fasta_text(self.small_sequences)),
-            path,
-            self.write("small.vcf", vcf_text(records)),
-            min_frequency=0,
-        )
+        records = self._along(22, self.small_sequences, (5, 5, 9), lambda rng, _: rng.choice(["snv", "two"]), width=1)
+        path, fasta = self.folder / "small.genome", self.write("small.fa", fasta_text(self.small_sequences))
+        mutbert.build_genome(fasta, path, self.write("small.vcf", vcf_text(records)), min_frequency=0)
         return path
 
     @cached_property
     def person(self) -> Path:
         """Genotypes of two, with records that change nothing."""
-        rng = random.Random(23)
-        records = []
-        for name in ("chr1", "chr2"):
-            writer = RecordWriter(rng, name.removeprefix("chr"), self.small_sequences[name], 2)
-            for pos in range(9, len(writer.sequence) - 5, 7):
-                if set(writer.sequence[pos - 1 : pos + 2]) <= set("ACGT"):
-                    writer.make(rng.choice(["snv", "snv", "two", "deletion", "low", "mnv", "no calls"]), pos)
-            records += writer.records
+        kinds = ["snv", "snv", "two", "deletion", "low", "mnv", "no calls"]
+        records = self._along(23, ("chr1", "chr2"), (9, 5, 7), lambda rng, _: rng.choice(kinds), prefix="")
         return self.write("person.vcf", vcf_text(records))
 
     @cached_property
@@ -497,15 +457,8 @@ class Inputs:
 
     @cached_property
     def background(self) -> Path:
-        """Enough SNVs for a calibration, and indels, that are too few."""
-        rng = random.Random(25)
-        records = []
-        for name in ("chr1", "chr2"):
-            writer = RecordWriter(rng, name, self.small_sequences[name], 2)
-            for pos in range(4, len(writer.sequence) - 4, 4):
-                if set(writer.sequence[pos - 1 : pos + 2]) <= set("ACGT"):
-                    writer.make("insertion" if pos % 100 == 0 else "snv", pos)
-            records += writer.records
+        """Enough SNVs for a calibration, and too few indels."""
+        records = self._along(25, ("chr1", "chr2"), (4, 4, 4), lambda _, pos: "snv" if pos % 100 else "insertion")
         return self.write("background.vcf", vcf_text(records))
 
     @cached_property
@@ -524,52 +477,39 @@ class Inputs:
             "chr3\t0\t20\tall\n",
         )
 
-    # Classifiers with the stored model's body, whose heads are made here and not by torch's generator.
+    # Classifiers with the stored model's body, whose heads are drawn here and not by torch's generator.
 
-    def _headed(self, name: str, kind: str, heads: Mapping[str, tuple[int, ...]], **changes: Any) -> Path:
+    def _headed(self, name: str, kind: str, labels: Sequence[str], *, pooler: bool = False) -> Path:
         folder = self.folder / name
         folder.mkdir()
-        weights = load_file(MODEL / "model.safetensors")
-        weights = {key: weight for key, weight in weights.items() if not key.startswith("cls.")}
+        weights = {
+            key: weight for key, weight in load_file(MODEL / "model.safetensors").items() if not key.startswith("cls.")
+        }
+        heads = {"bert.pooler.dense.weight": (16, 16), "bert.pooler.dense.bias": (16,)} if pooler else {}
+        heads |= {"classifier.weight": (len(labels), 16), "classifier.bias": (len(labels),)}
         rng = random.Random(28)
         for key, shape in heads.items():
             values = [rng.random() - 0.5 for _ in range(int(np.prod(shape)))]
             weights[key] = np.array(values, dtype=np.float32).reshape(shape)
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
         config = json.loads((MODEL / "config.json").read_text(encoding="utf-8"))
-        (folder / "config.json").write_text(json.dumps(config | {"architectures": [kind], **changes}), encoding="utf-8")
+        config |= {"architectures": [f"MutBertFor{kind}Classification"], "problem_type": "single_label_classification"}
+        config |= {"id2label": dict(enumerate(labels)), "label2id": {name: n for n, name in enumerate(labels)}}
+        config |= {"pooler_type": "first_token_transform"} if pooler else {}
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         return folder
 
     @cached_property
     def classifier(self) -> Path:
-        return self._headed(
-            "classifier", "MutBertForSequenceClassification", {"classifier.weight": (2, 16), "classifier.bias": (2,)},
-            id2label={"0": "poor", "1": "rich"}, label2id={"poor": 0, "rich": 1},
-            problem_type="single_label_classification",
-        )  # fmt: skip
+        return self._headed("classifier", "Sequence", ["poor", "rich"])
 
     @cached_property
     def first_token_classifier(self) -> Path:
-        heads = {
-            "bert.pooler.dense.weight": (16, 16), "bert.pooler.dense.bias": (16,),
-            "classifier.weight": (3, 16), "classifier.bias": (3,),
-        }  # fmt: skip
-        names = ["a", "b", "c"]
-        return self._headed(
-            "first_token_classifier", "MutBertForSequenceClassification", heads, pooler_type="first_token_transform",
-            id2label=dict(enumerate(names)), label2id={name: number for number, name in enumerate(names)},
-            problem_type="single_label_classification",
-        )  # fmt: skip
+        return self._headed("first_token_classifier", "Sequence", ["a", "b", "c"], pooler=True)
 
     @cached_property
     def token_classifier(self) -> Path:
-        names = ["0", "1", "2"]
-        return self._headed(
-            "token_classifier", "MutBertForTokenClassification",
-            {"classifier.weight": (3, 16), "classifier.bias": (3,)},
-            id2label=dict(enumerate(names)), label2id={name: number for number, name in enumerate(names)},
-            problem_type="single_label_classification",
-        )  # fmt: skip
+        return self._headed("token_classifier", "Token", ["0", "1", "2"])
 
     @cached_property
     def table(self) -> Path:

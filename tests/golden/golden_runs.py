@@ -185,6 +185,11 @@ def grid(inputs: Inputs, suite: str, data: Path, *words: Any) -> Answer:
     return {**said, "cells": cells, "report": read.read_report(report)}
 
 
+def own_grid(inputs: Inputs) -> Answer:
+    words = ("--model", f"tiny={MODEL}", *METHODS, "--set", "corrected.finetune.reverse_complement=true")
+    return grid(inputs, "own", tasks_of(inputs), *words)
+
+
 def peers_grid(inputs: Inputs) -> Answer:
     models = [word for name in PEERS for word in ("--model", f"{name}={peer(inputs, name)}")]
     return grid(
@@ -354,34 +359,28 @@ FINETUNED = {
 }  # fmt: skip
 
 
-def add_runs() -> None:
-    """Add the cases of this file."""
-    few = ("training.max_steps=24", "training.save_steps=6", "training.eval_steps=8", "model.hidden_dropout_prob=0.1")
-    add("runs/pretrain", lambda i: pretrained(i, *few), TRAINED)
-    add("runs/pretrain/resumed", lambda i: pretrained(i, *few, stop_at=6), TRAINED, same_as="runs/pretrain")
-    for name, words in FINETUNED.items():
-        add(f"runs/finetune/{name}", lambda i, words=words: finetuned(i, *words), TRAINED)
-    resumed = partial(finetuned, stop_at=2)
-    add("runs/finetune/lora/resumed", lambda i: resumed(i, *FINETUNED["lora"]), TRAINED, same_as="runs/finetune/lora")
-    add("runs/finetune/probe", lambda i: finetuned(i, "multiclass", "finetune.method=probe"), SOLVED)
-    add("runs/finetune/peer", lambda i: finetuned(i, "binary", "finetune.max_steps=4", model="ntv2-50m"), TRAINED)
-    words = ("--model", f"tiny={MODEL}", *METHODS, "--set", "corrected.finetune.reverse_complement=true")
-    add("benchmark/grid", lambda i: grid(i, "own", tasks_of(i), *words), TRAINED)
-    add("benchmark/peers", peers_grid, TRAINED)
-    for name in PEERS:
-        add(f"benchmark/embed/{name}", partial(peer_embeddings, name=name), TRAINED)
-    add("benchmark/eqtl", eqtl, SOLVED)
-    add("benchmark/resampling", resampled, EXACT)
-    add("benchmark/binding", binding, EXACT)
-    label = ("--label", "label", "--positive", "bad,worse", "--exclude", "unclear")
-    columns = (*label, "--splice-distance", "splice", "--group", "group", "--scores", "llr,unmasked,distance")
-    add("effects/binary", lambda i: vep(i, "binary", *columns), TRAINED)
-    add("effects/numbers", lambda i: vep(i, "effect", "--effect", "effect", "--surroundings", "population"), TRAINED)
-    add("effects/multiclass", lambda i: vep(i, "multiclass", "--label", "label", "--windows", "shared"), TRAINED)
-    peers = ("dnabert2", "ntv2-50m", "caduceus-ph")
-    add("effects/peers", lambda i: vep(i, "binary", *label, "--scores", "llr,distance", models=peers), TRAINED)
-    for name, run in (("recipes", recipes), ("suites", suites), ("mistakes", mistakes), ("draws", draws)):
-        add(f"settings/{name}", run, EXACT)
-
-
-add_runs()
+trained, solved, exact = (partial(add, tolerance=one) for one in (TRAINED, SOLVED, EXACT))
+few = ("training.max_steps=24", "training.save_steps=6", "training.eval_steps=8", "model.hidden_dropout_prob=0.1")
+trained("runs/pretrain", pretrained, *few)
+trained("runs/pretrain/resumed", pretrained, *few, stop_at=6, same_as="runs/pretrain")
+for name, words in FINETUNED.items():
+    trained(f"runs/finetune/{name}", finetuned, *words)
+trained("runs/finetune/lora/resumed", finetuned, *FINETUNED["lora"], stop_at=2, same_as="runs/finetune/lora")
+solved("runs/finetune/probe", finetuned, "multiclass", "finetune.method=probe")
+trained("runs/finetune/peer", finetuned, "binary", "finetune.max_steps=4", model="ntv2-50m")
+trained("benchmark/grid", own_grid)
+trained("benchmark/peers", peers_grid)
+for name in PEERS:
+    trained(f"benchmark/embed/{name}", peer_embeddings, name)
+solved("benchmark/eqtl", eqtl)
+exact("benchmark/resampling", resampled)
+exact("benchmark/binding", binding)
+label = ("--label", "label", "--positive", "bad,worse", "--exclude", "unclear")
+columns = (*label, "--splice-distance", "splice", "--group", "group", "--scores", "llr,unmasked,distance")
+trained("effects/binary", vep, "binary", *columns)
+trained("effects/numbers", vep, "effect", "--effect", "effect", "--surroundings", "population")
+trained("effects/multiclass", vep, "multiclass", "--label", "label", "--windows", "shared")
+peers = ("dnabert2", "ntv2-50m", "caduceus-ph")
+trained("effects/peers", vep, "binary", *label, "--scores", "llr,distance", models=peers)
+for name, run in (("recipes", recipes), ("suites", suites), ("mistakes", mistakes), ("draws", draws)):
+    exact(f"settings/{name}", run)

@@ -2,8 +2,7 @@
 
 What is stored was made at commit 2811033; the rooms of ``golden_runs.py`` at bcf0929. Answers are made again only where
 an output is meant to change; then this line says at which commit, and the commit's message says which answers changed
-and why. The model's weights are kept, as fresh ones may be drawn otherwise some day: they are made only where its
-folder is missing.
+and why.
 """
 
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import golden_runs  # noqa: F401 - adds its cases
 import torch
-from cases import CASES, ROOMS, make_model
+from cases import CASES, ROOMS
 from golden_answers import differences, plain, store
 from golden_inputs import Inputs
 
@@ -22,7 +21,6 @@ def main() -> None:
     """Run the cases; those that are to give the same as another are compared with it."""
     rooms = sys.argv[1:] or ROOMS
     torch.set_num_threads(1)
-    make_model()
     answers, wrong = {}, []
     with tempfile.TemporaryDirectory() as folder:
         inputs = Inputs(Path(folder))

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 HERE = Path(__file__).resolve().parent
 
@@ -26,15 +25,6 @@ def _load(name):
 
 cases = _load("golden_runs").cases
 answers, made = sys.modules["golden_answers"], sys.modules["golden_inputs"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Models this small run slower on several threads than on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -73,12 +73,6 @@ def _without_page(monkeypatch):
         monkeypatch.setattr(f"mutbert.reports.{name}.write_page_of", lambda folder, **_: None)  # noqa: ARG005
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """Models this small run slower on several threads than on one."""
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def fail(monkeypatch):
     """Have the model fail in training steps: raise an error in one, or return a loss that is no number."""
