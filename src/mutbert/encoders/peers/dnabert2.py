@@ -7,6 +7,7 @@ checkpoint. Shape suffixes: B batch, L tokens, D hidden size, H heads, K size of
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import Any, ClassVar
 
 import torch
@@ -149,7 +150,9 @@ class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
         dropout = config.classifier_dropout
         self.num_labels = config.num_labels
         self.bert = DnaBert2Model(config)
-        self.bert.pooler = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.hidden_size)})
+        dense = nn.Linear(config.hidden_size, config.hidden_size)
+        # No ModuleDict, of which peft keeps no copy.
+        self.bert.pooler = nn.Sequential(OrderedDict(dense=dense, activation=nn.Tanh()))
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -157,8 +160,7 @@ class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
         """Return logits, (B, number of labels)."""
         states_BLD = self.bert(input_ids, attention_mask, **kwargs).last_hidden_state
-        pooled_BD = torch.tanh(self.bert.pooler["dense"](states_BLD[:, 0]))
-        return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled_BD)))
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(self.bert.pooler(states_BLD[:, 0]))))
 
 
 def _norm(config: DnaBert2Config) -> nn.LayerNorm:
