@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from mutbert import alphabet
-from mutbert.encoders.inputs import BaseInputs
 from mutbert.examples.table import Examples
 
 
@@ -28,13 +27,3 @@ def sequences():
     generator = random.Random(0)
     lengths = [generator.randint(1, 60) for _ in range(10)] + [1, 60]
     return ["".join(generator.choices("ACGTN", [8, 8, 8, 8, 1], k=length)) for length in lengths]
-
-
-@pytest.fixture(scope="session")
-def single(examples_of):
-    """Give the batch of one sequence alone."""
-
-    def make(sequence):
-        return BaseInputs(examples_of([sequence])).batch(np.array([0]))
-
-    return make

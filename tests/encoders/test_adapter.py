@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, EsmForMaskedLM
 
-from mutbert.encoders.adapter import CnnClassifier, open_encoder
+from mutbert import alphabet
+from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.inputs import BaseInputs
 from mutbert.encoders.probe import mean_over_tokens
 from mutbert.errors import InputError
 from mutbert.model import MutBertForMaskedLM, MutBertForTokenClassification
@@ -45,11 +47,6 @@ def drop_weights(folder, fragment):
     save_file(weights, path, metadata={"format": "pt"})
 
 
-def features(encoder, body, batch):
-    with torch.inference_mode():
-        return mean_over_tokens(encoder.hidden_states(body, batch), batch)
-
-
 def test_hidden_states_are_those_of_the_model_itself(folder, examples_of, sequences):
     encoder = open_encoder(folder)
     batch = encoder.inputs(examples_of(sequences[:1])).batch(np.array([0]))
@@ -68,11 +65,14 @@ def test_features_do_not_depend_on_the_others_of_a_batch(folder, examples_of, se
     encoder = open_encoder(folder)
     inputs, body = encoder.inputs(examples_of(sequences)), encoder.body(64)
     rows, reverse = np.arange(len(sequences)), np.arange(len(sequences)) % 2 == 1
-    together = features(encoder, body, inputs.batch(rows, reverse))
-    alone = [
-        features(encoder, body, inputs.batch(rows[row : row + 1], reverse[row : row + 1]))[0] for row in rows
-    ]  # fmt: skip
-    torch.testing.assert_close(together, torch.stack(alone), atol=2e-5, rtol=1e-5)
+
+    def features(chosen):
+        batch = inputs.batch(rows[chosen], reverse[chosen])
+        with torch.inference_mode():
+            return mean_over_tokens(encoder.hidden_states(body, batch), batch)
+
+    alone = torch.cat([features([row]) for row in rows])
+    torch.testing.assert_close(features(rows), alone, atol=2e-5, rtol=1e-5)
 
 
 def test_a_classifier_has_the_model_and_a_fresh_head_that_the_seed_decides(folder, examples_of, sequences):
@@ -117,21 +117,21 @@ def test_identity_is_that_of_the_weights(copied):
     assert open_encoder(f"random:{folder}").identity() != fresh
 
 
-def test_longer_sequences_scale_the_rotary_positions_as_far_as_needed(model_folders):
-    encoder = open_encoder(model_folders["mutbert"])
-    for fresh in (False, True):
-        encoder = open_encoder(f"{'random:' * fresh}{model_folders['mutbert']}")
-        assert encoder.body(64).config.rope_scaling is None
-        assert encoder.body(96).config.rope_scaling == {"type": "dynamic", "factor": 1.5}
-        given = {"type": "linear", "factor": 2}
-        assert encoder.classifier(2, 128, rope_scaling=given).config.rope_scaling == {"type": "linear", "factor": 2.0}
-        with pytest.raises(InputError, match="129 tokens are more than 64 times 2; raise the factor"):
-            encoder.classifier(2, 129, rope_scaling=given)
-        with pytest.raises(InputError, match="65 tokens are more than 64 times 1; raise the factor"):
-            encoder.classifier(2, 65, rope_scaling={"type": "linear", "factor": 1})
-        for wrong in ({"type": "linear"}, {"type": "yarn", "factor": 2}):
-            with pytest.raises(InputError, match="rope_scaling is"):
-                encoder.classifier(2, 60, rope_scaling=wrong)
+@pytest.mark.parametrize("prefix", ["", "random:"])
+def test_longer_sequences_scale_the_rotary_positions_as_far_as_needed(model_folders, prefix):
+    encoder = open_encoder(f"{prefix}{model_folders['mutbert']}")
+    assert encoder.body(64).config.rope_scaling is None
+    assert encoder.body(96).config.rope_scaling == {"type": "dynamic", "factor": 1.5}
+    given = {"type": "linear", "factor": 2}
+    assert encoder.classifier(2, 128, rope_scaling=given).config.rope_scaling == {"type": "linear", "factor": 2.0}
+    for wrong, longest, match in (
+        (given, 129, "129 tokens are more than 64 times 2; raise the factor"),
+        ({"type": "linear", "factor": 1}, 65, "65 tokens are more than 64 times 1; raise the factor"),
+        ({"type": "linear"}, 60, "rope_scaling is"),
+        ({"type": "yarn", "factor": 2}, 60, "rope_scaling is"),
+    ):
+        with pytest.raises(InputError, match=match):
+            encoder.classifier(2, longest, rope_scaling=wrong)
 
 
 @pytest.mark.parametrize("kind", ["esm", "bert"])
@@ -199,10 +199,33 @@ def test_code_of_a_checkpoint_runs_only_where_it_is_trusted(copied, tmp_path, mo
     assert witness.exists()
 
 
-def test_the_plain_network():
+@pytest.fixture(params=[False, True], ids=["sequence", "token"])
+def network(request):
+    torch.manual_seed(0)
+    return open_encoder("cnn").classifier(3, 10_000, each_token=request.param).eval()
+
+
+def test_of_the_plain_network_padding_and_the_others_of_a_batch_have_no_part(network, examples_of, sequences):
+    inputs = BaseInputs(examples_of(sequences))
+    with torch.inference_mode():
+        together = network(**inputs.batch(np.arange(len(sequences)))).logits
+        alone = [network(**inputs.batch(np.array([row]))).logits[0] for row in range(len(sequences))]
+    assert together.shape == ((len(sequences), 62, 3) if network.each_token else (len(sequences), 3))
+    for row, wanted in enumerate(alone):
+        found = together[row, : len(wanted)] if network.each_token else together[row]
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_to_the_plain_network_an_id_is_the_distribution_that_is_sure_of_it(network, examples_of, sequences):
+    batch = BaseInputs(examples_of(sequences)).batch(np.arange(len(sequences)))
+    ids = batch.pop("input_ids")
+    probs = torch.nn.functional.one_hot(ids, alphabet.VOCABULARY_SIZE).float()
+    with torch.inference_mode():
+        assert torch.equal(network(input_ids=ids, **batch).logits, network(input_probs=probs, **batch).logits)
+
+
+def test_the_plain_network_is_nothing_before_it_is_trained():
     encoder = open_encoder("cnn")
-    assert (encoder.name, encoder.family, encoder.lora_targets) == ("cnn", "cnn", ())
-    assert isinstance(encoder.classifier(2, 10_000), CnnClassifier)
     for wrong in (encoder.body, encoder.trained_classifier):
         with pytest.raises(InputError, match=ONE_LINE):
             wrong(20)

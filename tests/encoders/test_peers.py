@@ -20,10 +20,7 @@ from mutbert.encoders.probe import ProbedClassifier
 from mutbert.errors import InputError
 
 NAMES = ("dnabert2", "nt-500m-1000g", "ntv2-50m", "caduceus-ph", "caduceus-ps")
-FAMILIES = {
-    "dnabert2": "dnabert2", "nt-500m-1000g": "nt", "ntv2-50m": "ntv2", "caduceus-ph": "caduceus",
-    "caduceus-ps": "caduceus",
-}  # fmt: skip
+FAMILIES = dict(zip(NAMES, ("dnabert2", "nt", "ntv2", "caduceus", "caduceus"), strict=True))
 # A folder of the golden numbers, and the model whose layout it has.
 GOLDEN = dict(zip(("dnabert2", "nt_v1", "nt_v2", "caduceus_ph", "caduceus_ps"), NAMES, strict=True))
 LONGEST = 64
@@ -104,9 +101,6 @@ def logits_of(examples_of):
     return run
 
 
-# What the reference code computes.
-
-
 @pytest.fixture(params=GOLDEN)
 def golden(request, shared):
     """A folder of golden numbers: what loads it, the tensors, and what is said of each case."""
@@ -151,21 +145,19 @@ def test_tokens_are_the_references(golden, examples_of):
     encoder, tensors, said = golden
     tokenizer = encoder.tokenizer
     for case, batch, real in golden_cases(tensors, said["cases"]):
-        details = said["cases"][case]
-        wanted = batch["input_ids"]
+        details, wanted = said["cases"][case], batch["input_ids"]
         found = tokenizer(details["sequences"])["input_ids"]
         # The papers that fine-tune Caduceus leave its [SEP] away, which pre-training had at the end.
         behind = int(details.get("special_tokens", False))
         for row, ids in enumerate(found):
             start = 0 if "attention_mask" in batch else wanted.shape[1] - behind - len(ids)
-            for place in (column for masked_row, column in details["masked"] if masked_row == row):
-                ids[place - start] = tokenizer.mask_token_id
+            for column in (column for masked_row, column in details["masked"] if masked_row == row):
+                ids[column - start] = tokenizer.mask_token_id
             assert ids == wanted[row, start : start + len(ids)].tolist(), (case, row)
             assert set(wanted[row, :start].tolist()) <= {tokenizer.pad_token_id}
             assert "attention_mask" not in batch or int(real[row].sum()) == len(ids)
         if case == "single":
-            given = encoder.inputs(examples_of(details["sequences"])).batch(np.arange(1))["input_ids"]
-            assert given.tolist() == found
+            assert all_rows(encoder, examples_of(details["sequences"]))["input_ids"].tolist() == found
     for edge in said.get("tokenized", ()):
         assert tokenizer(edge["sequence"])["input_ids"] == edge["ids"]
         assert tokenizer.convert_ids_to_tokens(edge["ids"]) == edge["tokens"]
@@ -182,9 +174,6 @@ def test_the_files_that_the_other_tests_load_are_laid_out_as_the_references(shar
     assert {key: list(shape) for key, shape in shapes.items() if key not in left_out} == said["state_dict"]
     assert set(left_out) == ({key for key in shapes if peer_files.tied_to(key)} if kind != "dnabert2" else set())
     assert set(peer_files.PUBLISHED[GOLDEN[kind]]) == set(config)
-
-
-# What depends on what.
 
 
 def test_no_result_depends_on_padding(folder, examples_of, sequences):
@@ -238,9 +227,6 @@ def test_a_batch_too_large_for_one_scan_gives_the_same(peer_folders):
         few, many = (model(ids.repeat(times, 1), attention_mask=mask.repeat(times, 1)).logits for times in (1, 100))
     real = mask.bool().repeat(100, 1)
     torch.testing.assert_close(many[real], few.repeat(100, 1, 1)[real], atol=2e-5, rtol=0)
-
-
-# What is in a file.
 
 
 @pytest.mark.parametrize(
@@ -340,8 +326,8 @@ class Runs:
         return Path.touch, (self.witness,)
 
 
-def test_of_damaged_files_and_pickles_nothing_but_tensors_is_read(name, copied, tmp_path):
-    folder, witness = copied(name), tmp_path / "witness"
+def test_of_damaged_files_and_pickles_nothing_but_tensors_is_read(copied, tmp_path):
+    folder, witness = copied("dnabert2"), tmp_path / "witness"
     weights = read_weights(folder)
     for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
         path.unlink()
@@ -354,35 +340,24 @@ def test_of_damaged_files_and_pickles_nothing_but_tensors_is_read(name, copied, 
     assert not witness.exists()
 
 
-# What a folder is taken for.
-
-
-def test_a_model_is_known_by_its_configuration_alone(name, folder, tmp_path, logits_of):
-    other = shutil.copytree(folder, tmp_path / "mutbert")
+def test_a_model_is_known_by_its_configuration_alone(name, folder, copied, logits_of):
     # Code that was loaded from a repository is named with it in what is saved.
-    code = {
-        kind: f"someone/a-model--{one}" for kind, one in read_json(folder / "config.json").get("auto_map", {}).items()
-    }
-    change_config(other, torch_dtype="float16", return_dict=False, num_labels=7, **({"auto_map": code} if code else {}))
-    assert open_encoder(other, trust_remote_code=True).family == FAMILIES[name]
-    assert torch.equal(logits_of(other), logits_of(folder))
-    assert open_encoder(other).classifier(2, LONGEST).num_labels == 2
-
-
-def test_older_and_saved_configurations_are_known(copied, peer_folders, logits_of):
-    for name, dropped, values in (
+    code = {key: f"someone/model--{one}" for key, one in read_json(folder / "config.json").get("auto_map", {}).items()}
+    values = {"torch_dtype": "float16", "return_dict": False, "num_labels": 7}
+    changes = [((), values | ({"auto_map": code} if code else {}))]
+    changes += {
         # As an older copy on the Hub, and as the library saves it after its own BertConfig had read it.
-        ("dnabert2", (), {"model_type": "bert", "architectures": ["BertForMaskedLM"]}),
-        ("ntv2-50m", (), {"model_type": "esm"}),
-        ("ntv2-50m", ("auto_map",), {"model_type": "esm"}),
-        ("ntv2-50m", ("auto_map",), {}),
-        ("caduceus-ps", ("auto_map",), {}),
-        ("nt-500m-1000g", ("architectures", "is_folding_model"), {}),
-    ):
-        folder = copied(name)
-        change_config(folder, *dropped, **values)
-        assert open_encoder(folder).family == FAMILIES[name]
-        assert torch.equal(logits_of(folder), logits_of(peer_folders[name]))
+        "dnabert2": [((), {"model_type": "bert", "architectures": ["BertForMaskedLM"]})],
+        "ntv2-50m": [((), {"model_type": "esm"}), (("auto_map",), {"model_type": "esm"}), (("auto_map",), {})],
+        "caduceus-ps": [(("auto_map",), {})],
+        "nt-500m-1000g": [(("architectures", "is_folding_model"), {})],
+    }.get(name, [])
+    for dropped, values in changes:
+        other = copied(name)
+        change_config(other, *dropped, **values)
+        assert open_encoder(other, trust_remote_code=True).family == FAMILIES[name]
+        assert torch.equal(logits_of(other), logits_of(folder))
+        assert open_encoder(other).classifier(2, LONGEST).num_labels == 2
 
 
 def test_what_is_nearly_one_of_them_is_refused_and_not_taken_for_another(copied):
@@ -391,17 +366,14 @@ def test_what_is_nearly_one_of_them_is_refused_and_not_taken_for_another(copied)
     for model in (folder, f"random:{folder}"):
         with pytest.raises(InputError, match=r"\A[^\n]+ lacks add_bias_fnn[^\n]+get the published config.json\Z"):
             open_encoder(model)
-    # By its configuration alone this is ESM, whose feed-forward blocks are of half the width.
+    # By its configuration alone this is ESM, whose feed-forward blocks are of half the width; and the other a BERT.
     change_config(folder, "auto_map", model_type="esm", architectures=["EsmForMaskedLM"])
-    encoder = open_encoder(folder)
-    for load in (encoder.body, encoder.masked, lambda longest: encoder.classifier(2, longest)):
+    other = copied("dnabert2")
+    change_config(other, "auto_map", model_type="bert")
+    esm, bert = open_encoder(folder), open_encoder(other)
+    for load in (esm.body, esm.masked, lambda longest: esm.classifier(2, longest), bert.body):
         with pytest.raises(InputError, match=ONE_LINE):
             load(LONGEST)
-    # And this a stock BERT.
-    folder = copied("dnabert2")
-    change_config(folder, "auto_map", model_type="bert")
-    with pytest.raises(InputError, match=ONE_LINE):
-        open_encoder(folder).body(LONGEST)
 
 
 def test_an_option_that_is_not_implemented_is_refused_by_name(name, folder, copied):
@@ -415,9 +387,6 @@ def test_an_option_that_is_not_implemented_is_refused_by_name(name, folder, copi
             open_encoder(changed)
 
 
-# Positions.
-
-
 def test_rotary_frequencies_outlive_saving(copied, logits_of, tmp_path):
     folder = copied("ntv2-50m")
     weights = read_weights(folder)
@@ -428,9 +397,6 @@ def test_rotary_frequencies_outlive_saving(copied, logits_of, tmp_path):
     encoder.masked(LONGEST).save_pretrained(tmp_path / "saved")
     encoder.save_tokenizer(tmp_path / "saved", LONGEST)
     assert torch.equal(logits_of(tmp_path / "saved"), logits_of(folder))
-
-
-# Tokenizers.
 
 
 @pytest.mark.parametrize(("name", "other"), [("nt-500m-1000g", "ntv2-50m"), ("ntv2-50m", "nt-500m-1000g")])
@@ -453,9 +419,6 @@ def test_caduceus_reads_letters_whatever_files_lie_there(copied, examples_of):
     assert batch["attention_mask"].tolist() == [[1] * 5, [1, 1, 0, 0, 0]]
     with pytest.raises(ValueError, match="padding on the left"):
         encoder.body(20)(batch["input_ids"].flip(1), attention_mask=batch["attention_mask"].flip(1))
-
-
-# Fresh weights, and saved ones.
 
 
 def test_a_fine_tuned_model_and_a_probe_are_loaded_whole(folder, tmp_path, examples_of, sequences):

@@ -156,14 +156,11 @@ def with_layers(function: Function, *, layers: str = "-1", **options: Any) -> An
 
 def with_settings(function: Function, *, settings: Sequence[str], **options: Any) -> Any:
     """Call a function of a recipe."""
-    recipe = None if "=" in settings[0] else Path(settings[0])
-    overrides = settings if recipe is None else settings[1:]
-    for text in overrides:
-        if "=" not in text:
-            raise InputError(f"{text!r} is not of the form key=value, for example finetune.epochs=5")
     from mutbert.training.finetune import read_finetune_recipe
 
-    return in_processes(function, recipe=read_finetune_recipe(recipe, overrides), **options)
+    path = None if "=" in settings[0] else Path(settings[0])
+    recipe = read_finetune_recipe(path, settings if path is None else settings[1:])
+    return in_processes(function, recipe=recipe, **options)
 
 
 def in_processes(function: Function, **options: Any) -> Any:

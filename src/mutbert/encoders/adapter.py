@@ -102,8 +102,12 @@ class Encoder:
 
     def identity(self) -> str:
         """Return a line that differs where the weights do, or of fresh ones the configuration."""
-        identity = _checkpoint_identity(self._path, self._settings.get("revision"), config_alone=self._fresh)
-        return (RANDOM if self._fresh else "") + identity
+        folder, fresh = Path(self._path), RANDOM if self._fresh else ""
+        if not folder.is_dir():
+            return f"{fresh}{self._path}@{self._settings.get('revision') or 'main'}"
+        files = [folder / "config.json", *([] if self._fresh else weight_files(folder))]
+        digests = {file.name: _digest(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files}
+        return fresh + hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def open_encoder(
@@ -252,15 +256,6 @@ class CnnEncoder(Encoder):
         if not fresh_head:
             raise InputError(f"{self.name}: is a baseline, which is not kept once it is trained")
         return CnnClassifier(overrides["num_labels"], each_token=kind == "token")
-
-
-def _checkpoint_identity(path: str, revision: str | None, *, config_alone: bool) -> str:
-    folder = Path(path)
-    if not folder.is_dir():
-        return f"{path}@{revision or 'main'}"
-    files = [folder / "config.json", *([] if config_alone else weight_files(folder))]
-    digests = {file.name: _digest(file, (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files}
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 @cache

@@ -95,11 +95,7 @@ class AutoEncoder(Encoder):
         return self._loaded(transformers.AutoTokenizer.from_pretrained)
 
     def _open(self, kind: Kind, *, fresh_head: bool, **overrides: Any) -> Any:
-        load = {
-            "body": transformers.AutoModel,
-            "masked": transformers.AutoModelForMaskedLM,
-            "classifier": transformers.AutoModelForSequenceClassification,
-        }[kind]
+        load = transformers.AutoModel if kind == "body" else transformers.AutoModelForSequenceClassification
         config = self._loaded(transformers.AutoConfig.from_pretrained, **overrides)
         if self._fresh:
             return self._loaded(load.from_config, config, trust_remote_code=self._settings["trust_remote_code"])

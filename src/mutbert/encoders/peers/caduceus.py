@@ -190,10 +190,9 @@ class CaduceusModel(CaduceusPreTrainedModel):
         self.backbone = nn.ModuleDict({"embeddings": words, "layers": layers, "norm_f": norm})
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> Any:
         """Return the token embedding."""
-        words: nn.Module = self.backbone["embeddings"]["word_embeddings"]
-        return words
+        return self.backbone["embeddings"]["word_embeddings"]
 
     def complements(self, device: torch.device) -> Tensor:
         """Return the complement of each token, (V,)."""
@@ -233,7 +232,7 @@ class CaduceusForMaskedLM(CaduceusPreTrainedModel):
 
     def logits(self, states: Tensor) -> Tensor:
         """Return logits of any hidden states, (..., V): of Caduceus-PS, the sum of both strands'."""
-        weight_VD: Any = self.caduceus.get_input_embeddings().weight
+        weight_VD = self.caduceus.get_input_embeddings().weight
         if not self.config.rcps:
             return F.linear(states, weight_VD)
         one, other = states.chunk(2, dim=-1)
@@ -256,9 +255,7 @@ class CaduceusForSequenceClassification(CaduceusPreTrainedModel):
         self.score = nn.Linear(config.d_model, config.num_labels, bias=False)
         self.post_init()
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
-    ) -> SequenceClassifierOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
         """Return logits, (B, number of labels)."""
         states_BLD = fold_strands(self.caduceus(input_ids, attention_mask, **kwargs).last_hidden_state, self.config)
         if attention_mask is None:

@@ -7,10 +7,11 @@ checkpoint. Shape suffixes: B batch, L tokens, D hidden size, H heads, K size of
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -54,7 +55,7 @@ class DnaBert2Layer(GradientCheckpointingLayer):
         gated, wo = nn.Linear(width, 2 * inner, bias=False), nn.Linear(inner, width)
         self.mlp = nn.ModuleDict({"gated_layers": gated, "wo": wo, "layernorm": _norm(config)})
 
-    def forward(self, x_BLD: torch.Tensor, bias_BHLL: torch.Tensor) -> torch.Tensor:
+    def forward(self, x_BLD: Tensor, bias_BHLL: Tensor) -> Tensor:
         """Return the block's output, (B, L, D)."""
         own, output = self.attention["self"], self.attention["output"]
         q_BHLK, k_BHLK, v_BHLK = own["Wqkv"](x_BLD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -64,7 +65,7 @@ class DnaBert2Layer(GradientCheckpointingLayer):
         attended_BLD = output["dense"](attended_BHLK.transpose(1, 2).flatten(2))
         x_BLD = output["LayerNorm"](self.dropout(attended_BLD) + x_BLD)
         gate, up = self.mlp["gated_layers"](x_BLD).chunk(2, dim=-1)
-        out_BLD: torch.Tensor = self.mlp["layernorm"](self.mlp["wo"](self.dropout(F.gelu(gate) * up)) + x_BLD)
+        out_BLD: Tensor = self.mlp["layernorm"](self.mlp["wo"](self.dropout(F.gelu(gate) * up)) + x_BLD)
         return out_BLD
 
 
@@ -89,23 +90,20 @@ class DnaBert2Model(DnaBert2PreTrainedModel):
         super().__init__(config)
         words = nn.Embedding(config.vocab_size, config.hidden_size)
         types = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.embeddings = nn.ModuleDict(
-            {"word_embeddings": words, "token_type_embeddings": types, "LayerNorm": _norm(config)}
-        )
+        norm = _norm(config)
+        self.embeddings = nn.ModuleDict({"word_embeddings": words, "token_type_embeddings": types, "LayerNorm": norm})
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         layers = nn.ModuleList(DnaBert2Layer(config) for _ in range(config.num_hidden_layers))
         self.encoder = nn.ModuleDict({"layer": layers})
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> Any:
         """Return the token embedding."""
-        words: nn.Module = self.embeddings["word_embeddings"]
-        return words
+        return self.embeddings["word_embeddings"]
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, output_hidden_states: bool = False,
-        **_: Any,
-    ) -> BaseModelOutput:  # fmt: skip
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False, **_: Any
+    ) -> BaseModelOutput:
         """Return hidden states, (B, L, D); as in the reference, those of padding are zeros after the last layer."""
         types_1D = self.embeddings["token_type_embeddings"].weight[:1]
         x_BLD = self.dropout(self.embeddings["LayerNorm"](self.embeddings["word_embeddings"](input_ids) + types_1D))
@@ -132,16 +130,13 @@ class DnaBert2ForMaskedLM(DnaBert2PreTrainedModel):
         self.cls = nn.ModuleDict({"predictions": nn.ModuleDict({"transform": transform, "decoder": decoder})})
         self.post_init()
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
+    def logits(self, states: Tensor) -> Tensor:
         """Return logits of any hidden states, (..., V)."""
         head: Any = self.cls["predictions"]
         transformed = head["transform"]["LayerNorm"](F.gelu(head["transform"]["dense"](states)))
-        words: Any = self.bert.get_input_embeddings()
-        return F.linear(transformed, words.weight, head["decoder"]["bias"])
+        return F.linear(transformed, self.bert.get_input_embeddings().weight, head["decoder"]["bias"])
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
-    ) -> MaskedLMOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> MaskedLMOutput:
         """Return logits, (B, L, V)."""
         outputs = self.bert(input_ids, attention_mask, **kwargs)
         return MaskedLMOutput(logits=self.logits(outputs.last_hidden_state), hidden_states=outputs.hidden_states)
@@ -155,33 +150,31 @@ class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
         dropout = config.classifier_dropout
         self.num_labels = config.num_labels
         self.bert = DnaBert2Model(config)
-        self.bert.pooler = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.hidden_size)})
+        dense = nn.Linear(config.hidden_size, config.hidden_size)
+        # No ModuleDict, of which peft keeps no copy.
+        self.bert.pooler = nn.Sequential(OrderedDict(dense=dense, activation=nn.Tanh()))
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **kwargs: Any
-    ) -> SequenceClassifierOutput:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
         """Return logits, (B, number of labels)."""
         states_BLD = self.bert(input_ids, attention_mask, **kwargs).last_hidden_state
-        pooled_BD = torch.tanh(self.bert.pooler["dense"](states_BLD[:, 0]))
-        return SequenceClassifierOutput(logits=self.classifier(self.dropout(pooled_BD)))
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(self.bert.pooler(states_BLD[:, 0]))))
 
 
 def _norm(config: DnaBert2Config) -> nn.LayerNorm:
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
 
-def alibi_slopes(heads: int) -> list[float]:
-    """Return ALiBi's slope of each head: a geometric sequence, filled up from one of twice as many heads."""
+def _alibi(heads: int, length: int, device: torch.device) -> Tensor:
+    """Return what is added to attention scores, -slope * distance, (1, H, L, L).
+
+    Slopes are a geometric sequence, filled up from one of twice as many heads where these are no power of two.
+    """
     known = 2 ** math.floor(math.log2(heads))
     first = [2 ** (-8 * (head + 1) / known) for head in range(known)]
-    return first + [2 ** (-8 * (2 * head + 1) / (2 * known)) for head in range(heads - known)]
-
-
-def _alibi(heads: int, length: int, device: torch.device) -> torch.Tensor:
-    """Return what is added to attention scores, -slope * distance, (1, H, L, L)."""
+    slopes = first + [2 ** (-8 * (2 * head + 1) / (2 * known)) for head in range(heads - known)]
     position_L = torch.arange(length, device=device)
     distance_LL = (position_L[None] - position_L[:, None]).abs()
-    return -torch.tensor(alibi_slopes(heads), device=device)[None, :, None, None] * distance_LL
+    return -torch.tensor(slopes, device=device)[None, :, None, None] * distance_LL

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import EsmConfig, EsmForMaskedLM, EsmForSequenceClassification, EsmModel
 from transformers.models.esm.modeling_esm import EsmEmbeddings
@@ -38,9 +37,9 @@ class NtForMaskedLM(EsmForMaskedLM):
         _adapt(self.esm)
         self.post_init()
 
-    def logits(self, states: torch.Tensor) -> torch.Tensor:
+    def logits(self, states: Tensor) -> Tensor:
         """Return logits of any hidden states, (..., V)."""
-        logits: torch.Tensor = self.lm_head(states)
+        logits: Tensor = self.lm_head(states)
         return logits
 
 
@@ -59,13 +58,11 @@ class NtEmbeddings(EsmEmbeddings):
     Early versions of transformers 5 do not pass the mask on to them, so that it is made here again.
     """
 
-    def forward(
-        self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None, **kwargs: Any
-    ) -> torch.Tensor:
+    def forward(self, input_ids: Any = None, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Return (B, L, D), zeros at padding."""
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.padding_idx).long()
-        embedded: torch.Tensor = super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
+        embedded: Tensor = super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         return embedded
 
 
@@ -76,10 +73,10 @@ class GatedIntermediate(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: Tensor) -> Tensor:
         """Return (B, L, intermediate size)."""
         gate, up = self.dense(hidden_states).chunk(2, dim=-1)
-        gated: torch.Tensor = F.silu(gate) * up
+        gated: Tensor = F.silu(gate) * up
         return gated
 
 
