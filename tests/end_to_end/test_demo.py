@@ -1,11 +1,8 @@
 import json
 
-import pytest
-
 from mutbert import MutBertForMaskedLM, ProbabilisticGenome
 
 
-@pytest.mark.slow
 def test_the_demo_makes_everything_it_promises_once(demo, mutbert_here):
     assert ProbabilisticGenome.open(demo / "population.genome", check=True).lengths == {"chr1": 2_000_000}
     MutBertForMaskedLM.from_pretrained(demo / "run" / "model")

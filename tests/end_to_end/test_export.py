@@ -7,7 +7,6 @@ import subprocess
 import sys
 import sysconfig
 
-import pytest
 import yaml
 
 from mutbert import MutBertForMaskedLM
@@ -27,7 +26,6 @@ def run_elsewhere(program, folder):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
 def test_a_run_is_exported_with_all_that_is_known_of_it(demo, mutbert, tmp_path):
     done = mutbert("export", demo / "run", "-o", tmp_path / "shared", "--license", "cc-by-4.0", "--json")
     report = json.loads(done.stdout)
@@ -58,7 +56,6 @@ def test_a_run_is_exported_with_all_that_is_known_of_it(demo, mutbert, tmp_path)
     assert str(tmp_path) not in card
 
 
-@pytest.mark.slow
 def test_the_card_s_example_runs_where_this_package_is_not(demo, mutbert_here, tmp_path):
     mutbert_here("export", demo / "run" / "model", "-o", tmp_path / "shared", "--name", "shared")
     card = (tmp_path / "shared" / "README.md").read_text()
@@ -72,7 +69,6 @@ def test_the_card_s_example_runs_where_this_package_is_not(demo, mutbert_here, t
     run_elsewhere(program, tmp_path)
 
 
-@pytest.mark.slow
 def test_what_is_not_known_is_said(demo, mutbert_here, tmp_path):
     mutbert_here("convert", demo / "run" / "model", tmp_path / "bare")
     done = mutbert_here("export", tmp_path / "bare", "-o", tmp_path / "shared")
@@ -87,7 +83,6 @@ def test_what_is_not_known_is_said(demo, mutbert_here, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.slow
 def test_odd_names_licences_and_recipes_stay_text(demo, mutbert_here, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(demo / "run" / "model", folder)

@@ -159,7 +159,6 @@ def test_a_mistake_is_the_same_in_a_process_of_its_own(mutbert, mutbert_here, tm
     assert (done.stdout, done.stderr) == (here.stdout, here.stderr)
 
 
-@pytest.mark.slow
 def test_results_come_as_json(mutbert, mutbert_here, demo, tmp_path, monkeypatch):
     inspected = json.loads(mutbert("genome", "inspect", demo / "population.genome", "--json").stdout)
     assert inspected["length"] == 2_000_000

@@ -316,8 +316,27 @@ class Inputs:
     """Files that cases read, each made on first use, and paths for what they write, in an empty folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._outputs = 0
+        self.folder, self._outputs = folder, 0
+        # A population with every kind of record.
+        self.records = human_records()
+        self.fasta, self.panel = self.write("human.fa", fasta_text(human_sequences())), self.write("panel.txt", PANEL)
+        self.vcf = self.write("population.vcf", vcf_text(self.records))
+        # A small genome for the model; genotypes of two, some of which change nothing; enough SNVs to calibrate on.
+        rng = random.Random(21)
+        first, second = random_bases(rng, 400), random_bases(rng, 150)
+        first = _with_pieces(first, {250: "N" * 12, 320: "R", 335: "Y", 90: first[90:130].lower()})
+        self.small_sequences = {"chr1": first, "chr2": second, "chr3": random_bases(rng, 20)}
+        kinds, two = ["snv", "snv", "two", "deletion", "low", "mnv", "no calls"], ("chr1", "chr2")
+        records = self._along(23, two, (9, 5, 7), lambda rng, _: rng.choice(kinds), prefix="")
+        self.person = self.write("person.vcf", vcf_text(records))
+        records = self._along(25, two, (4, 4, 4), lambda _, pos: "snv" if pos % 100 else "insertion")
+        self.background = self.write("background.vcf", vcf_text(records))
+        regions = ["chr1 0 62 first", "chr1 90 131", "chr1 240 270 gap", "chr1 310 340 codes", "2 100 150 last"]
+        bed = "\n".join([*regions, "chr3 0 20 all", ""]).replace(" ", "\t")
+        self.bed = self.write("regions.bed", bed)
+        self.classifier = self._headed("classifier", "Sequence", ["poor", "rich"])
+        self.first_token_classifier = self._headed("first_token_classifier", "Sequence", ["a", "b", "c"], pooler=True)
+        self.token_classifier = self._headed("token_classifier", "Token", ["0", "1", "2"])
 
     def output(self, suffix: str) -> Path:
         """Give a name that is not taken."""
@@ -330,24 +349,6 @@ class Inputs:
         if not path.exists():
             path.write_text(text, encoding="utf-8")
         return path
-
-    # A population with every kind of record.
-
-    @cached_property
-    def fasta(self) -> Path:
-        return self.write("human.fa", fasta_text(human_sequences()))
-
-    @cached_property
-    def records(self) -> list[Record]:
-        return human_records()
-
-    @cached_property
-    def vcf(self) -> Path:
-        return self.write("population.vcf", vcf_text(self.records))
-
-    @cached_property
-    def panel(self) -> Path:
-        return self.write("panel.txt", PANEL)
 
     def wrapped(self, kind: str) -> Path:
         """Give the population's VCF in another wrapping."""
@@ -372,15 +373,6 @@ class Inputs:
         mutbert.build_genome(self.fasta, path, self.vcf)
         return path
 
-    # A small genome for the model, with what it is asked about.
-
-    @cached_property
-    def small_sequences(self) -> dict[str, str]:
-        rng = random.Random(21)
-        first, second = random_bases(rng, 400), random_bases(rng, 150)
-        first = _with_pieces(first, {250: "N" * 12, 320: "R", 335: "Y", 90: first[90:130].lower()})
-        return {"chr1": first, "chr2": second, "chr3": random_bases(rng, 20)}
-
     def _along(
         self, seed: int, names: Iterable[str], places: tuple[int, int, int],
         kind_at: Callable[[random.Random, int], str], *, width: int = 3, prefix: str = "chr",
@@ -401,13 +393,6 @@ class Inputs:
         path, fasta = self.folder / "small.genome", self.write("small.fa", fasta_text(self.small_sequences))
         mutbert.build_genome(fasta, path, self.write("small.vcf", vcf_text(records)), min_frequency=0)
         return path
-
-    @cached_property
-    def person(self) -> Path:
-        """Genotypes of two, with records that change nothing."""
-        kinds = ["snv", "snv", "two", "deletion", "low", "mnv", "no calls"]
-        records = self._along(23, ("chr1", "chr2"), (9, 5, 7), lambda rng, _: rng.choice(kinds), prefix="")
-        return self.write("person.vcf", vcf_text(records))
 
     @cached_property
     def asked(self) -> list[Record]:
@@ -456,26 +441,12 @@ class Inputs:
         return self.write("asked.vcf", vcf_text(self.asked))
 
     @cached_property
-    def background(self) -> Path:
-        """Enough SNVs for a calibration, and too few indels."""
-        records = self._along(25, ("chr1", "chr2"), (4, 4, 4), lambda _, pos: "snv" if pos % 100 else "insertion")
-        return self.write("background.vcf", vcf_text(records))
-
-    @cached_property
     def sequences(self) -> Path:
         """Sequences to embed, of 1 to 60 bases."""
         rng = random.Random(26)
         lengths = [rng.randint(1, 60) for _ in range(7)] + [1, 60]
         texts = ["".join(rng.choices("ACGTacgtNRYU", weights=[9] * 4 + [2] * 4 + [1] * 4, k=n)) for n in lengths]
         return self.write("sequences.fa", fasta_text({f"seq{number}": text for number, text in enumerate(texts)}))
-
-    @cached_property
-    def bed(self) -> Path:
-        return self.write(
-            "regions.bed",
-            "chr1\t0\t62\tfirst\nchr1\t90\t131\nchr1\t240\t270\tgap\nchr1\t310\t340\tcodes\n2\t100\t150\tlast\n"
-            "chr3\t0\t20\tall\n",
-        )
 
     # Classifiers with the stored model's body, whose heads are drawn here and not by torch's generator.
 
@@ -498,18 +469,6 @@ class Inputs:
         config |= {"pooler_type": "first_token_transform"} if pooler else {}
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         return folder
-
-    @cached_property
-    def classifier(self) -> Path:
-        return self._headed("classifier", "Sequence", ["poor", "rich"])
-
-    @cached_property
-    def first_token_classifier(self) -> Path:
-        return self._headed("first_token_classifier", "Sequence", ["a", "b", "c"], pooler=True)
-
-    @cached_property
-    def token_classifier(self) -> Path:
-        return self._headed("token_classifier", "Token", ["0", "1", "2"])
 
     @cached_property
     def table(self) -> Path:
