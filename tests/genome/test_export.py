@@ -242,7 +242,7 @@ def test_what_cannot_be_written_is_refused(tmp_path, genome, name, kind, options
 
 def test_only_parquet_needs_pyarrow(tmp_path, monkeypatch, genome):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match=r"mutbert\[export\]"):
+    with pytest.raises(MissingExtraError, match=r"mutbert\[all\]"):
         export_genome(genome, tmp_path / "x.parquet")
     assert list(tmp_path.iterdir()) == []
     export_genome(genome, tmp_path / "x.bed")

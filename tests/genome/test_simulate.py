@@ -98,6 +98,6 @@ def test_impossible_arguments_are_refused(tmp_path, options, message):
 
 def test_a_missing_library_is_named_with_its_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "msprime", None)
-    with pytest.raises(MissingExtraError, match=r"msprime is not installed; remedy: pip install 'mutbert\[simulate\]'"):
+    with pytest.raises(MissingExtraError, match=r"msprime is not installed; remedy: pip install 'mutbert\[all\]'"):
         simulate_population(tmp_path / "p")
     assert not list(tmp_path.iterdir())
