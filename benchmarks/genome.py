@@ -41,7 +41,7 @@ from mutbert.files import atomic_file, write_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MUTBERT: Final = (sys.executable, "-m", "mutbert.cli")
+MUTBERT: Final = (sys.executable, "-m", "mutbert")
 LOOP: Final = (
     "import sys, pysam\nwith pysam.VariantFile(sys.argv[1], drop_samples=True) as file:\n    for record in file: pass"
 )
