@@ -31,7 +31,7 @@ def test_real_data_equal_their_text(shared, tmp_path, fasta, vcf, contig, record
     with gzip.open(folder / vcf, "rt") as file:
         rows = [line.split("\t") for line in file if not line.startswith("#")]
     (counts,) = report.records
-    assert counts.read == len(rows) == records == counts.used + sum(counts.not_used.values())
+    assert counts["read"] == len(rows) == records == counts["used"] + sum(counts["not_used"].values())
     assert genome.bytes_on_disk <= 0.30 * genome.lengths[contig]
 
     with gzip.open(folder / fasta, "rt") as file:
@@ -62,7 +62,7 @@ def test_contigs_are_selected_under_either_naming(tmp_path, small):
     fastas, vcfs = small
     report = build_genome(fastas, tmp_path / "x.genome", vcfs, contigs=["2"])
     assert report.lengths == {"chr2": 40}
-    assert [counts.not_used for counts in report.records] == [{}, {"contig not selected": 2}]
+    assert [counts["not_used"] for counts in report.records] == [{}, {"contig not selected": 2}]
     with pytest.raises(InputError, match="no contig chr3, 4; there are chr2, chr1"):
         build_genome(fastas, tmp_path / "y.genome", vcfs, contigs=["2", "chr3", "4"])
     assert not list(tmp_path.glob("y.genome*"))

@@ -7,9 +7,8 @@ import pysam
 import pytest
 
 from mutbert.errors import InputError
-from mutbert.genome.build import build_genome
+from mutbert.genome.build import build_genome, merge_genomes
 from mutbert.genome.format import ARRAYS, MANIFEST
-from mutbert.genome.merge import merge_genomes
 from mutbert.genome.store import ProbabilisticGenome
 
 CONTIGS = {f"chr{number}": "ACGTacgtRynnNACGTACGTac"[number:] for number in range(1, 6)}

@@ -96,7 +96,7 @@ def test_a_file_may_have_some_of_the_samples(tmp_path, files):
         ("chrY", 4): [1 / 2, 0, 0, 1 / 2],
         ("chrY", 5): [0, 1 / 2, 0, 1 / 2],
     }
-    assert {counts.frequency_from for counts in report.records} == {"genotypes"}
+    assert {counts["frequency_from"] for counts in report.records} == {"genotypes"}
     settings = json.loads((report.path / "manifest.json").read_text())["settings"]
     assert settings["samples"] == {"number": 3, "sha256": hashlib.sha256(b"HG1\nHG2\nNA3").hexdigest()}
     assert settings["frequency_field"] == "GT"

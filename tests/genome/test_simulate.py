@@ -20,11 +20,11 @@ def population(tmp_path_factory):
 
 
 def test_counts_and_reference_agree_with_the_genotypes(population):
-    ((name, code_L, _),) = read_fasta(population.fasta)
+    ((name, code_L, _),) = read_fasta(population["fasta"])
     assert (name, len(code_L)) == ("chr1", 100_000)
     sequence = alphabet.decode(code_L)
     positions = []
-    with pysam.VariantFile(population.vcf) as file:
+    with pysam.VariantFile(population["vcf"]) as file:
         assert len(file.header.samples) == 40
         for record in file:
             positions.append(record.pos)
@@ -39,10 +39,10 @@ def test_counts_and_reference_agree_with_the_genotypes(population):
             assert record.info["AN"] == 80
             np.testing.assert_allclose(record.info["AF"], counts[1:] / 80, rtol=1e-5)
     assert positions == sorted(set(positions))
-    assert len(positions) == population.records
+    assert len(positions) == population["records"]
     # Both files are indexed.
-    assert pysam.FastaFile(str(population.fasta)).get_reference_length("chr1") == 100_000
-    with pysam.VariantFile(population.vcf) as file:
+    assert pysam.FastaFile(str(population["fasta"])).get_reference_length("chr1") == 100_000
+    with pysam.VariantFile(population["vcf"]) as file:
         part = [record.pos for record in file.fetch("chr1", 20_000, 50_000)]
     assert part == [pos for pos in positions if 20_000 < pos <= 50_000]
 
@@ -51,13 +51,13 @@ def test_the_same_arguments_give_the_same_bytes(population, tmp_path):
     again = simulate_population(tmp_path / "again", length=100_000, samples=40, seed=7)
     other = simulate_population(tmp_path / "other", length=100_000, samples=40, seed=8)
     for name in ("ref.fa", "ref.fa.fai", "population.vcf.gz", "population.vcf.gz.tbi"):
-        assert (again.path / name).read_bytes() == (population.path / name).read_bytes()
-    assert (other.path / "ref.fa").read_bytes() != (population.path / "ref.fa").read_bytes()
+        assert (again["path"] / name).read_bytes() == (population["path"] / name).read_bytes()
+    assert (other["path"] / "ref.fa").read_bytes() != (population["path"] / "ref.fa").read_bytes()
 
 
 def test_alleles_may_be_several_and_transitions_prevail(tmp_path):
     report = simulate_population(tmp_path / "p", length=1_000_000, samples=500)
-    with pysam.VariantFile(report.vcf) as file:
+    with pysam.VariantFile(report["vcf"]) as file:
         alleles = [record.alleles for record in file]
     assert any(len(one) > 2 for one in alleles)
     changes = [{ref, alt} for ref, *alts in alleles for alt in alts]

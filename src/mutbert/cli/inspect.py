@@ -68,7 +68,7 @@ def _read(path: Path) -> dict[str, Any]:
     genome = ProbabilisticGenome.open(path, check=True)
     summary = summarise_genome(genome)
     kept = ("version", "created_by", "sources", "settings", "records", "contig_names")
-    numbers = {"path": str(path), **vars(summary), "contigs": summary.contigs.to_dicts()}
+    numbers = {"path": str(path), **summary, "contigs": summary["contigs"].to_dicts()}
     return numbers | {"doubling_edges": DOUBLING_EDGES, **{key: genome.manifest.get(key) for key in kept}}
 
 

@@ -1,12 +1,13 @@
-"""Build a probabilistic genome from FASTA and VCF files: to be resumed, and published in one step."""
+"""Build a probabilistic genome from FASTA and VCF files, or of stores of its parts: published in one step."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from mutbert.genome.fasta import read_fasta
 from mutbert.genome.population import Population
 from mutbert.genome.sources import Source, Sources, describe_samples, find_calls, parse_sources, read_samples
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.variants import REASONS, USED
+from mutbert.genome.variants import NO_CONTIG, NOT_SELECTED, REASONS, USED
 from mutbert.genome.vcf import GENOTYPES, older_index
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
@@ -26,30 +27,15 @@ from mutbert.regions import ContigNames, names_text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-MIN_FREQUENCY: Final = 0.02
-"""The published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452)."""
-
-
-@dataclass(frozen=True)
-class RecordCounts:
-    """What became of a file's records: `used` and all of `not_used`, by reason, are those `read`."""
-
-    file: str  # without its folder
-    frequency_from: str  # "AF" or another INFO field, "AC/AN" or another quotient, or "genotypes"
-    read: int
-    used: int
-    decomposed: int  # those of `used` with an allele of several nucleotides
-    not_used: Mapping[str, int]
-
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build made, and what became of its input."""
+    """What a build or a merge made, and what became of its input."""
 
     path: Path
     lengths: Mapping[str, int]
     variants: int  # positions that vary
-    records: Sequence[RecordCounts]
+    records: Sequence[Mapping[str, Any]]  # what became of them, by VCF file: `records` of docs/format.md
     contig_names: Mapping[str, str]  # the VCF's name of each contig with records, by the genome's
     only_in_fasta: Sequence[str]  # selected contigs without a record
     only_in_vcf: Sequence[str]  # contigs with records that the FASTA does not have
@@ -117,7 +103,8 @@ def build_genome(
         When an input cannot be used.
     """
     fastas, vcfs, output = parse_sources(fasta), parse_sources(vcf), Path(output)
-    minimum = min_frequency if min_frequency is not None else MIN_FREQUENCY if sample is None else 0.0
+    # 0.02 is the published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452).
+    minimum = min_frequency if min_frequency is not None else 0.02 if sample is None else 0.0
     _check_options(output, fastas, vcfs, minimum, workers)
     chosen = _choose_samples(samples, population, sample, frequency_field, len(vcfs))
     calls = find_calls(vcfs, frequency_field, chosen, filters)
@@ -156,6 +143,62 @@ def build_genome(
         store.write_manifest(folder, written, **plan, **_describe(found, written, vcfs))
         shutil.rmtree(work)
     return _read_report(output, vcfs)
+
+
+def merge_genomes(
+    genomes: Sequence[str | Path], output: str | Path, *, force: bool = False, progress: bool = False
+) -> BuildReport:
+    """Concatenate stores of different contigs, such as the parts of a build on a cluster.
+
+    Parts that were built with ``contigs`` from the same files, in the order of the FASTA, make the same arrays as one
+    build of all.
+
+    Parameters
+    ----------
+    genomes : sequence of paths
+        The stores, built with the same settings; no contig may be in two of them.
+    output : path
+        The store to write.
+    force, progress : bool
+        Replace the output where it exists; show progress on standard error.
+
+    Returns
+    -------
+    BuildReport
+        What was made.
+    """
+    output = Path(output)
+    if not genomes:
+        raise InputError(f"{output}: no genome was given; name at least one")
+    check_output(output, force=force, directory=True, inputs=genomes)
+    parts = [ProbabilisticGenome.open(path, check=True) for path in genomes]
+    provenance = _merge_provenance(parts)
+    found: dict[str, ProbabilisticGenome] = {}
+    for part in parts:
+        if twice := [name for name in part.contigs if name in found]:
+            raise InputError(
+                f"{part.path}: contig {twice[0]} is in {found[twice[0]].path} too; leave out one of them, or build the "
+                "parts with --contigs that do not overlap"
+            )
+        found |= dict.fromkeys(part.contigs, part)
+
+    def rows_of(name: str, kind: str, array: str) -> Any:
+        return found[name].arrays[array][slice(*getattr(found[name].contigs[name], kind))]
+
+    def sequences() -> Iterator[tuple[str, Any, Any]]:
+        for name, part in found.items():
+            yield name, part.bases(name, 0, part.lengths[name]), rows_of(name, "soft_mask", "soft_mask.npy")
+            advance(part.contigs[name].length)
+
+    variants = ((name, *(rows_of(name, "variants", array) for array in store.VARIANT_ARRAYS)) for name in found)
+    total = sum(sum(part.lengths.values()) for part in parts)
+    with (
+        atomic_directory(output, force=force) as folder,
+        progress_bar("Merging", total, unit="bases", show=progress) as advance,
+    ):
+        written = store.write_variants(folder, store.write_reference(folder, sequences()), variants)
+        store.write_manifest(folder, written, **provenance)
+    return _read_report(output)
 
 
 def _is_of(path: Path, plan: Mapping[str, Any]) -> bool:
@@ -239,16 +282,17 @@ def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequ
     for calls, tally in zip(found.calls, found.tallies, strict=True):
         counts = {text: tally.reasons[text] for text in REASONS if tally.reasons[text]}
         read, used, decomposed = sum(counts.values()), counts.pop(REASONS[USED], 0), tally.reasons["decomposed"]
-        records.append(RecordCounts(calls.source.path.name, str(calls.frequencies), read, used, decomposed, counts))
+        file = {"file": calls.source.path.name, "frequency_from": str(calls.frequencies)}
+        records.append(file | {"read": read, "used": used, "decomposed": decomposed, "not_used": counts})
     names = {
         "vcf_name": {name: found.names[name] for name in contigs if name in found.names},
         "only_in_fasta": [name for name in contigs if name not in found.names] if vcfs else [],
         "only_in_vcf": list(found.unmatched),
     }
-    return {"records": [asdict(counts) for counts in records], "contig_names": names}
+    return {"records": records, "contig_names": names}
 
 
-def _read_report(output: Path, vcfs: Sequence[Source]) -> BuildReport:
+def _read_report(output: Path, vcfs: Sequence[Source] = ()) -> BuildReport:
     """Return the report of a finished store."""
     manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
     names, note = manifest["contig_names"], "is older than its file, so it was not used; index the file anew to read it"
@@ -256,9 +300,56 @@ def _read_report(output: Path, vcfs: Sequence[Source]) -> BuildReport:
         path=output,
         lengths={contig["name"]: contig["length"] for contig in manifest["contigs"]},
         variants=sum(last - first for first, last in (contig["variants"] for contig in manifest["contigs"])),
-        records=[RecordCounts(**counts) for counts in manifest["records"]],
+        records=manifest["records"],
         contig_names=names["vcf_name"],
         only_in_fasta=names["only_in_fasta"],
         only_in_vcf=names["only_in_vcf"],
         notes=[f"{index}: {note} by regions" for source in vcfs if (index := older_index(source.path))],
     )
+
+
+def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
+    """Return what the manifest holds of sources, settings, records and names; raise where settings differ."""
+    manifests = [{"settings": {}, "sources": [], "records": [], "contig_names": {}, **one.manifest} for one in parts]
+    every, names = ([manifest[key] for manifest in manifests] for key in ("settings", "contig_names"))
+    for part, settings in zip(parts, every, strict=True):
+        for key in (every[0].keys() | settings.keys()) - {"contigs"}:
+            if every[0].get(key) != settings.get(key):
+                raise InputError(
+                    f"{part.path}: was built with {key} {settings.get(key)}, and {parts[0].path} with "
+                    f"{every[0].get(key)}; build the parts with the same settings"
+                )
+    wanted = [settings.get("contigs") for settings in every]
+    vcf_name = {contig: name for one in names for contig, name in one.get("vcf_name", {}).items()}
+    # What one part did not have in its FASTA, another may have.
+    unmatched = dict.fromkeys(name for one in names for name in one.get("only_in_vcf", []))
+    sources = {json.dumps(source): source for manifest in manifests for source in manifest["sources"]}
+    by_file: dict[str, list[Mapping[str, Any]]] = {}
+    for manifest in manifests:
+        vcfs = [json.dumps(source) for source in manifest["sources"] if source["kind"] == "vcf"]
+        for source, counts in zip(vcfs, manifest["records"], strict=True):
+            by_file.setdefault(source, []).append(counts)
+    return {
+        "created_by": f"mutbert {__version__}",
+        "sources": [*sources.values()],
+        "settings": {**every[0], "contigs": None if None in wanted else [name for some in wanted for name in some]},
+        "records": [_sum_records(counts) for counts in by_file.values()],
+        "contig_names": {
+            "vcf_name": vcf_name,
+            "only_in_fasta": [contig for one in names for contig in one.get("only_in_fasta", [])],
+            "only_in_vcf": [name for name in unmatched if name not in vcf_name.values()],
+        },
+    }
+
+
+def _sum_records(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what became of a file's records; each part has counted all, also of the others' contigs."""
+    sums = sum((Counter(part["not_used"]) for part in parts), Counter[str]())
+    used, decomposed = (sum(part[key] for part in parts) for key in ("used", "decomposed"))
+    # What is not of a contig that a part has is in none of their FASTA files, or else not selected.
+    no_contig, not_selected = REASONS[NO_CONTIG], REASONS[NOT_SELECTED]
+    rest = parts[0]["read"] - used - sums.total() + sums[no_contig] + sums[not_selected]
+    sums[no_contig] = min(rest, *(part["not_used"].get(no_contig, 0) for part in parts))
+    sums[not_selected] = rest - sums[no_contig]
+    not_used = {text: sums[text] for text in REASONS if sums[text]}
+    return {**parts[0], "used": used, "decomposed": decomposed, "not_used": not_used}

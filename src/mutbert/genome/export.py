@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +11,7 @@ import polars as pl
 import pysam
 
 from mutbert import __version__, alphabet
-from mutbert.errors import InputError, MissingExtraError
+from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.fasta import LINE_BASES, fasta_lines
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, Variants
@@ -35,18 +33,6 @@ _CODES: Final = np.array([(row > 0) @ [1, 2, 4, 8] for row in alphabet.DISTRIBUT
 """(15,) a set of bases (bit 0 is A, bit 3 is T) less one, to its IUPAC base code."""
 
 
-@dataclass(frozen=True)
-class ExportReport:
-    """What an export wrote."""
-
-    path: Path
-    kind: str
-    regions: int  # of a table, after merging, as bases are
-    bases: int
-    variants: int
-    changed: int  # letters of a FASTA that are not the reference's
-
-
 def export_genome(
     genome: str | Path | ProbabilisticGenome,
     output: str | Path,
@@ -57,7 +43,7 @@ def export_genome(
     soft_mask: bool = False,
     force: bool = False,
     progress: bool = False,
-) -> ExportReport:
+) -> dict[str, Any]:
     """Write a probabilistic genome, or regions of it, in an open format.
 
     FASTA has the ``reference``, the ``consensus`` (the most frequent base where the genome varies) or the ``iupac``
@@ -81,13 +67,14 @@ def export_genome(
 
     Returns
     -------
-    ExportReport
-        What was written.
+    dict
+        The `path`, the `kind`, and the numbers of `regions` (of a table merged, as `bases` are), of `variants` and of
+        `changed` letters, which are not the reference's.
     """
     output = Path(output)
     kind = _find_kind(output, kind)
-    if kind == "parquet" and find_spec("pyarrow") is None:
-        raise MissingExtraError("pyarrow")
+    if kind == "parquet":
+        require("pyarrow")
     if not 0 <= min_frequency <= 1:
         raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
     for option, is_set, kinds in (("minimum frequency", min_frequency, ["iupac"]), ("soft mask", soft_mask, _FASTA)):
@@ -130,7 +117,8 @@ def export_genome(
                     write(_frame_of(region.contig, found))
                 variants += len(found.position)
                 advance(place[2] - start)
-    return ExportReport(output, kind, len(chosen), bases, variants, changed)
+    counts = {"regions": len(chosen), "bases": bases, "variants": variants, "changed": changed}
+    return {"path": output, "kind": kind, **counts}
 
 
 def _find_kind(output: Path, kind: str | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -11,8 +10,6 @@ import polars as pl
 from mutbert.genome.format import FREQUENCY_ONE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mutbert.arrays import Int64
     from mutbert.genome.store import ProbabilisticGenome
 
@@ -23,33 +20,14 @@ DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
 (Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show."""
 
 
-@dataclass(frozen=True)
-class GenomeSummary:
-    """Numbers of a genome; of the whole, the mean heterozygosity 1 - Σ p² (Nei 1973, PNAS 70:3321) is its diversity."""
+def summarise_genome(genome: ProbabilisticGenome) -> dict[str, Any]:
+    """Return the numbers of a genome by name, counted with one contig in memory at a time.
 
-    contigs: pl.DataFrame  # in the FASTA's order: name, and each contig's numbers of the names below
-    spectrum: Sequence[int]  # alternate alleles by frequency, in bins that are open below
-    doubling_spectrum: Sequence[int]  # in those of `DOUBLING_EDGES`
-    bytes_on_disk: int
-    bytes_per_base: float
-    length: int
-    known: int  # bases that are not N
-    known_share: float
-    soft_masked: int  # bases in lower case in the FASTA; 0 in version 1
-    soft_masked_share: float
-    variants: int
-    per_kilobase: float  # of known bases
-    alternates: int
-    multi_allelic: int
-    transitions: int  # as transversions, of alleles whose reference is A, C, G or T
-    transversions: int
-    ti_tv: float | None  # None without transversions
-    mean_alternate_frequency: float | None
-    diversity_per_kilobase: float
-
-
-def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
-    """Return the numbers of a genome, counted with one contig in memory at a time."""
+    `contigs` is a frame of each contig's numbers; `spectrum` and `doubling_spectrum` are alternate alleles by frequency
+    in equal bins and in those of `DOUBLING_EDGES`, which are open below. `soft_masked` is 0 in version 1; transitions
+    and transversions are of alleles whose reference is A, C, G or T; ratios without a denominator are None. Diversity
+    is the mean heterozygosity 1 - Σ p² of known bases (Nei 1973, PNAS 70:3321).
+    """
     alleles_U = np.zeros(FREQUENCY_ONE + 1, dtype=np.int64)
     contigs = pl.DataFrame([_count_contig(genome, name, alleles_U) for name in genome.contigs])
     whole = _with_ratios(contigs.drop("name").sum()).row(0, named=True)
@@ -58,7 +36,8 @@ def summarise_genome(genome: ProbabilisticGenome) -> GenomeSummary:
     even, doubling = (np.diff(alleles_U.cumsum()[np.ceil(some * FREQUENCY_ONE).astype(int)]).tolist() for some in edges)
     only_whole = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
     contigs, size = _with_ratios(contigs).drop(only_whole), genome.bytes_on_disk
-    return GenomeSummary(contigs, even, doubling, size, size / whole["length"], **whole)
+    spectra = {"spectrum": even, "doubling_spectrum": doubling}
+    return {"contigs": contigs, **spectra, "bytes_on_disk": size, "bytes_per_base": size / whole["length"], **whole}
 
 
 def _with_ratios(counts: pl.DataFrame) -> pl.DataFrame:
