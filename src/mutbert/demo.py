@@ -14,9 +14,9 @@ import polars as pl
 from mutbert import alphabet
 from mutbert.files import check_output, mark_directory, remove_directory
 from mutbert.genome.build import build_genome
+from mutbert.genome.export import summarise_genome
 from mutbert.genome.simulate import simulate_population
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.summary import summarise_genome
 from mutbert.inference.embeddings import embed
 from mutbert.reports.figures import scatter_figure, spectrum_figure
 from mutbert.reports.page import Section, write_page

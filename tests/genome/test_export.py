@@ -37,7 +37,7 @@ def genome(tmp_path_factory, write_fasta, write_vcf):
     folder = tmp_path_factory.mktemp("genome")
     fasta = write_fasta(folder / "x.fa", SEQUENCES)
     vcf = write_vcf(folder / "x.vcf", RECORDS)
-    return ProbabilisticGenome.open(build_genome(fasta, folder / "x.genome", vcf, min_frequency=0).path)
+    return ProbabilisticGenome.open(build_genome(fasta, folder / "x.genome", vcf, min_frequency=0)["path"])
 
 
 def read_fasta(path):
@@ -103,7 +103,7 @@ def test_every_letter_equals_a_plain_loop(tmp_path_factory, write_genome, contig
 def test_the_case_is_kept_where_asked_for(tmp_path, write_fasta, write_vcf, as_version_1, kind):
     lower = {name: text[:7] + text[7:50].lower() + text[50:61] + text[61:].lower() for name, text in SEQUENCES.items()}
     fasta, vcf = write_fasta(tmp_path / "lower.fa", lower), write_vcf(tmp_path / "x.vcf", RECORDS)
-    store = build_genome(fasta, tmp_path / "x.genome", vcf, min_frequency=0).path
+    store = build_genome(fasta, tmp_path / "x.genome", vcf, min_frequency=0)["path"]
     plain = export_genome(store, tmp_path / "plain.fa", kind)
     report = export_genome(store, tmp_path / "x.fa", kind, soft_mask=True)
     assert (report["bases"], report["changed"]) == (plain["bases"], plain["changed"])
@@ -115,7 +115,7 @@ def test_the_case_is_kept_where_asked_for(tmp_path, write_fasta, write_vcf, as_v
     }
     if kind == "reference":
         assert read_fasta(tmp_path / "x.fa") == lower
-        again = build_genome(tmp_path / "x.fa", tmp_path / "again.genome").path
+        again = build_genome(tmp_path / "x.fa", tmp_path / "again.genome")["path"]
         assert (again / "soft_mask.npy").read_bytes() == (store / "soft_mask.npy").read_bytes()
     with pytest.raises(InputError, match="version 1, which keeps no soft mask; build it again"):
         export_genome(as_version_1(store), tmp_path / "y.fa", kind, soft_mask=True)

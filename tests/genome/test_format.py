@@ -24,7 +24,7 @@ def test_a_store_is_what_the_page_says(tmp_path, write_fasta, write_vcf):
     contigs = {"chr1": "nNAcgTRryACNN", "chr2": "GATTACA", "chr3": "acg", "chr4": "Acg"}
     records = [("chr2", 1, "G", "A", 0.25), ("chr1", 3, "A", "C,T", "0.5,0.2"), ("chr1", 5, "G", "T", 1 / 3)]
     fasta, vcf = write_fasta(tmp_path / "x.fa", contigs), write_vcf(tmp_path / "x.vcf", records)
-    store = build_genome(fasta, tmp_path / "x.genome", vcf).path
+    store = build_genome(fasta, tmp_path / "x.genome", vcf)["path"]
 
     manifest = json.loads((store / "manifest.json").read_text())
     assert sorted(file.name for file in store.glob("[!.]*")) == sorted([*manifest["arrays"], "manifest.json"])

@@ -39,13 +39,13 @@ def test_parts_make_the_same_store_as_one_build(tmp_path, inputs, indexed):
         build_genome(fasta, tmp_path / f"{number}.genome", vcf, contigs=contigs)
     merged = merge_genomes([tmp_path / f"{number}.genome" for number in range(3)], tmp_path / "merged.genome")
     for name in ARRAYS:
-        assert (merged.path / name).read_bytes() == (whole.path / name).read_bytes()
-    expected, found = (json.loads((path / MANIFEST).read_text()) for path in (whole.path, merged.path))
+        assert (merged["path"] / name).read_bytes() == (whole["path"] / name).read_bytes()
+    expected, found = (json.loads((path / MANIFEST).read_text()) for path in (whole["path"], merged["path"]))
     expected["settings"]["contigs"] = [name for names in parts for name in names]
     assert found == expected
     assert found["records"][0]["not_used"]["contig not in the FASTA"] == 8
-    genome = ProbabilisticGenome.open(merged.path, check=True)
-    assert genome.lengths == dict(whole.lengths) == dict(merged.lengths)
+    genome = ProbabilisticGenome.open(merged["path"], check=True)
+    assert genome.lengths == dict(whole["lengths"]) == dict(merged["lengths"])
     for name, sequence in CONTIGS.items():
         assert genome.soft_masked(name, 0, len(sequence)).tolist() == [letter.islower() for letter in sequence]
 
@@ -54,7 +54,7 @@ def test_contigs_that_no_part_selected_stay_counted(tmp_path, inputs):
     fasta, vcf = inputs
     for name in ("1", "4"):
         build_genome(fasta, tmp_path / f"{name}.genome", vcf, contigs=[name])
-    (counts,) = merge_genomes([tmp_path / "1.genome", tmp_path / "4.genome"], tmp_path / "x.genome").records
+    (counts,) = merge_genomes([tmp_path / "1.genome", tmp_path / "4.genome"], tmp_path / "x.genome")["records"]
     assert counts["not_used"]["contig not selected"] == 24
     assert counts["not_used"]["contig not in the FASTA"] == 8
     assert counts["read"] == 48 == counts["used"] + sum(counts["not_used"].values())
@@ -66,10 +66,10 @@ def test_species_with_files_of_their_own_are_put_together(tmp_path, write_fasta,
         vcf = write_vcf(tmp_path / f"{name}.vcf", [("1", 3, base, "T", 0.25)])
         build_genome(f"{name}={fasta}", tmp_path / f"{name}.genome", f"{name}={vcf}")
     report = merge_genomes([tmp_path / "human.genome", tmp_path / "mouse.genome"], tmp_path / "both.genome")
-    genome = ProbabilisticGenome.open(report.path, check=True)
+    genome = ProbabilisticGenome.open(report["path"], check=True)
     assert list(genome.lengths) == ["human.chr1", "mouse.chr1"]
     assert genome.frequencies("mouse.1", 2, 3)[0].tolist() == pytest.approx([0, 0.75, 0, 0.25], abs=1e-4)
-    assert [counts["file"] for counts in report.records] == ["human.vcf", "mouse.vcf"]
+    assert [counts["file"] for counts in report["records"]] == ["human.vcf", "mouse.vcf"]
     assert [source["prefix"] for source in genome.manifest["sources"]] == ["human", "human", "mouse", "mouse"]
 
 

@@ -90,14 +90,14 @@ def rows_of(path):
 def test_a_file_may_have_some_of_the_samples(tmp_path, files):
     fasta, vcfs = files
     report = build_genome(fasta, tmp_path / "x.genome", vcfs, samples=["HG2", "HG1", "NA3"])
-    assert rows_of(report.path) == {
+    assert rows_of(report["path"]) == {
         ("chr1", 0): [1 / 2, 1 / 2, 0, 0],
         ("chr1", 1): [0, 2 / 5, 1 / 5, 2 / 5],
         ("chrY", 4): [1 / 2, 0, 0, 1 / 2],
         ("chrY", 5): [0, 1 / 2, 0, 1 / 2],
     }
-    assert {counts["frequency_from"] for counts in report.records} == {"genotypes"}
-    settings = json.loads((report.path / "manifest.json").read_text())["settings"]
+    assert {counts["frequency_from"] for counts in report["records"]} == {"genotypes"}
+    settings = json.loads((report["path"] / "manifest.json").read_text())["settings"]
     assert settings["samples"] == {"number": 3, "sha256": hashlib.sha256(b"HG1\nHG2\nNA3").hexdigest()}
     assert settings["frequency_field"] == "GT"
 

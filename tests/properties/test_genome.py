@@ -348,18 +348,18 @@ def check(folder, population, **options):
         return
     rows, counts, decomposed = expected
     report = build_genome(fastas, folder / "x.genome", vcfs, **options)
-    for found, wanted, file in zip(report.records, counts, population.files, strict=True):
+    for found, wanted, file in zip(report["records"], counts, population.files, strict=True):
         assert {"used": found["used"], **found["not_used"]} == {"used": 0, **wanted}
         assert found["read"] == len(file.records) == found["used"] + sum(found["not_used"].values())
-    assert [found["decomposed"] for found in report.records] == decomposed
-    assert_rows(variants_of(report.path), rows)
-    genome = ProbabilisticGenome.open(report.path)
+    assert [found["decomposed"] for found in report["records"]] == decomposed
+    assert_rows(variants_of(report["path"]), rows)
+    genome = ProbabilisticGenome.open(report["path"])
     for key, sequence in population.sequences.items():
         masked = genome.soft_masked(name_of(*key), 0, len(sequence))
         assert masked.tolist() == [letter.islower() for letter in sequence]
     names = folder / "samples.txt"
     names.write_text("".join(f"{name}\n" for name in options["samples"] or ()))
-    verified = verify_genome(report.path, fastas, vcfs, samples=names if options["samples"] else None)
+    verified = verify_genome(report["path"], fastas, vcfs, samples=names if options["samples"] else None)
     assert verified["agrees"], verified["differences"]
 
 
@@ -407,10 +407,11 @@ def outcome(*arguments, **options):
         report = build_genome(*arguments, **options)
     except InputError as error:
         return str(error), None, None
-    counts = [(one["read"], one["used"], one["decomposed"], dict(one["not_used"])) for one in report.records]
-    arrays = {path.name: path.read_bytes() for path in sorted(report.path.glob("*.npy"))}
-    manifest = json.loads((report.path / "manifest.json").read_text())
-    return [arrays, manifest], variants_of(report.path), (counts, dict(report.contig_names), sorted(report.only_in_vcf))
+    counts = [(one["read"], one["used"], one["decomposed"], dict(one["not_used"])) for one in report["records"]]
+    arrays = {path.name: path.read_bytes() for path in sorted(report["path"].glob("*.npy"))}
+    manifest = json.loads((report["path"] / "manifest.json").read_text())
+    names = report["contig_names"], sorted(report["only_in_vcf"])
+    return [arrays, manifest], variants_of(report["path"]), (counts, names)
 
 
 @given(st.data(), populations())
@@ -536,18 +537,18 @@ def test_counts_filters_and_parts_are_those_of_bcftools(tmp_path_factory, data, 
             assert re.search("no contig is in|lie outside|has a (frequency|genotype)", refusal)
             assert not rows
         return
-    assert report.records[0]["read"] == len(file.records)
+    assert report["records"][0]["read"] == len(file.records)
     filtered = len(file.records) - sum(1 for line in bcftools(plain, ("view", "-H", *passing)).splitlines())
     known = [record for record in file.records if record.chrom.removeprefix("chr") in bare]
     states = Counter(record.state for record in known)
     if len(known) == len(file.records):
-        assert report.records[0]["not_used"].get("filtered", 0) == filtered, states
+        assert report["records"][0]["not_used"].get("filtered", 0) == filtered, states
     minimum = Fraction(str(options["min_frequency"]))
     expected = {place: row for place, row in rows.items() if row.total() > minimum}
     for (contig, place), row in expected.items():
         key = next(key for key in population.sequences if name_of(*key) == contig)
         row[references[key, place]] += max(1 - row.total(), 0)
-    assert_rows(variants_of(report.path), expected)
+    assert_rows(variants_of(report["path"]), expected)
     shutil.rmtree(folder)
 
 

@@ -62,8 +62,8 @@ def inspect_genomes(
 
 def _read(path: Path) -> dict[str, Any]:
     """Return the numbers of a genome and entries of its manifest, which another writer may have left out."""
+    from mutbert.genome.export import DOUBLING_EDGES, summarise_genome
     from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.genome.summary import DOUBLING_EDGES, summarise_genome
 
     genome = ProbabilisticGenome.open(path, check=True)
     summary = summarise_genome(genome)

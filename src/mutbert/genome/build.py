@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,20 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 
-@dataclass(frozen=True)
-class BuildReport:
-    """What a build or a merge made, and what became of its input."""
-
-    path: Path
-    lengths: Mapping[str, int]
-    variants: int  # positions that vary
-    records: Sequence[Mapping[str, Any]]  # what became of them, by VCF file: `records` of docs/format.md
-    contig_names: Mapping[str, str]  # the VCF's name of each contig with records, by the genome's
-    only_in_fasta: Sequence[str]  # selected contigs without a record
-    only_in_vcf: Sequence[str]  # contigs with records that the FASTA does not have
-    notes: Sequence[str]  # what could be better with the input, though it was used
-
-
 def build_genome(
     fasta: Sources,
     output: str | Path,
@@ -58,7 +43,7 @@ def build_genome(
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
-) -> BuildReport:
+) -> dict[str, Any]:
     """Build a probabilistic genome from a reference and a population's variants.
 
     At a position where the alternate single-nucleotide alleles of all records together have a frequency above
@@ -94,18 +79,15 @@ def build_genome(
 
     Returns
     -------
-    BuildReport
-        What was made; `mutbert.ProbabilisticGenome.open` opens it.
-
-    Raises
-    ------
-    InputError
-        When an input cannot be used.
+    dict
+        The `path`, which `mutbert.ProbabilisticGenome.open` opens; `lengths` by contig; `variants`, the number of
+        positions that vary; `records`, what became of those of each VCF file (``docs/format.md``); `contig_names`, the
+        VCF's by the genome's; contigs `only_in_fasta` (of the selected) and `only_in_vcf`; `notes` on the input.
     """
     fastas, vcfs, output = parse_sources(fasta), parse_sources(vcf), Path(output)
     # 0.02 is the published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452).
     minimum = min_frequency if min_frequency is not None else 0.02 if sample is None else 0.0
-    _check_options(output, fastas, vcfs, minimum, workers)
+    _check_options(fastas, vcfs, minimum, workers)
     chosen = _choose_samples(samples, population, sample, frequency_field, len(vcfs))
     calls = find_calls(vcfs, frequency_field, chosen, filters)
     settings: dict[str, Any] = {
@@ -147,7 +129,7 @@ def build_genome(
 
 def merge_genomes(
     genomes: Sequence[str | Path], output: str | Path, *, force: bool = False, progress: bool = False
-) -> BuildReport:
+) -> dict[str, Any]:
     """Concatenate stores of different contigs, such as the parts of a build on a cluster.
 
     Parts that were built with ``contigs`` from the same files, in the order of the FASTA, make the same arrays as one
@@ -164,8 +146,8 @@ def merge_genomes(
 
     Returns
     -------
-    BuildReport
-        What was made.
+    dict
+        As from `build_genome`.
     """
     output = Path(output)
     if not genomes:
@@ -206,15 +188,13 @@ def _is_of(path: Path, plan: Mapping[str, Any]) -> bool:
     return plan.items() <= dict(json.loads(path.read_text(encoding="utf-8"))).items()
 
 
-def _check_options(
-    output: Path, fastas: Sequence[Source], vcfs: Sequence[Source], minimum: float, workers: int
-) -> None:
+def _check_options(fastas: Sequence[Source], vcfs: Sequence[Source], minimum: float, workers: int) -> None:
     if not 0 <= minimum < 1:
         raise InputError(f"minimum frequency {minimum:g}: is not at least 0 and below 1")
     if workers < 1:
         raise InputError(f"{workers} workers: use at least one")
     if not fastas:
-        raise InputError(f"{output}: no FASTA was given; name at least one")
+        raise InputError("no FASTA was given; name at least one")
     for source in fastas:
         check_input(source.path, "FASTA")
     prefixes = {source.prefix for source in fastas}
@@ -269,10 +249,8 @@ def _write_reference(
     there, not_selected = ContigNames(contigs), [name for name in seen if name not in contigs]
     missing = [name for name in wanted or [] if there.find(name) is None]
     if missing or not contigs:
-        raise InputError(
-            f"{names_text(str(source.path) for source in fastas)}: no contig {names_text(missing)}; there are "
-            f"{names_text([*contigs, *not_selected])}"
-        )
+        files, known = names_text(str(source.path) for source in fastas), names_text([*contigs, *not_selected])
+        raise InputError(f"{files}: no contig {names_text(missing)}; there are {known}")
     return contigs, not_selected
 
 
@@ -292,20 +270,20 @@ def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequ
     return {"records": records, "contig_names": names}
 
 
-def _read_report(output: Path, vcfs: Sequence[Source] = ()) -> BuildReport:
+def _read_report(output: Path, vcfs: Sequence[Source] = ()) -> dict[str, Any]:
     """Return the report of a finished store."""
     manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
-    names, note = manifest["contig_names"], "is older than its file, so it was not used; index the file anew to read it"
-    return BuildReport(
-        path=output,
-        lengths={contig["name"]: contig["length"] for contig in manifest["contigs"]},
-        variants=sum(last - first for first, last in (contig["variants"] for contig in manifest["contigs"])),
-        records=manifest["records"],
-        contig_names=names["vcf_name"],
-        only_in_fasta=names["only_in_fasta"],
-        only_in_vcf=names["only_in_vcf"],
-        notes=[f"{index}: {note} by regions" for source in vcfs if (index := older_index(source.path))],
-    )
+    contigs, names = manifest["contigs"], manifest["contig_names"]
+    note = "is older than its file, so it was not used; index the file anew to read it by regions"
+    return {
+        "path": output,
+        "lengths": {contig["name"]: contig["length"] for contig in contigs},
+        "variants": sum(last - first for first, last in (contig["variants"] for contig in contigs)),
+        "records": manifest["records"],
+        "contig_names": names["vcf_name"],
+        **{name: names[name] for name in ("only_in_fasta", "only_in_vcf")},
+        "notes": [f"{index}: {note}" for source in vcfs if (index := older_index(source.path))],
+    }
 
 
 def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:

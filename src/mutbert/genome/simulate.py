@@ -62,7 +62,7 @@ def simulate_population(
     Returns
     -------
     dict
-        The `path` of the folder, of `fasta` and of `vcf`, and the numbers of `samples` and `records`.
+        Paths of the folder (`path`), `fasta` and `vcf`; `contig`, `length` and the numbers of `samples` and `records`.
     """
     output = Path(output)
     for fits, problem in (

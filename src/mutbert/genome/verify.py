@@ -38,10 +38,8 @@ _TEXTS_OF_A_CONTIG: Final = 4  # of its bases, and of its variants
 _LARGEST_DISTANCE: Final = 1 / FREQUENCY_ONE + 2e-6  # the fixed point's, and that of six digits
 _WHAT: Final = "VCF file {}: {}"
 _LOWER: Final = np.uint8(ord("a") ^ ord("A"))
-_BASE: Final = pl.Enum(list(alphabet.BASES))
 # By rounding, the alternates of a position may sum to a little above 1.
 _IS_IMPOSSIBLE: Final = ~pl.col("frequency").is_between(0, 1) | (pl.col("total") > 1 + 1e-3)
-_ALLELE: Final = ("position", "before", "after", "whole")
 _RECORD: Final = pl.Schema({
     "file": pl.UInt32, "record": pl.UInt32, "position": pl.Int64, "ref": pl.String, "alt": pl.String,
     "above": pl.String, "below": pl.String,
@@ -98,14 +96,9 @@ def verify_genome(
     wanted = ContigNames(names if settings["contigs"] is None else settings["contigs"])
     selected = ContigNames(name for name in names if wanted.find(name) is not None)
     known = {entry["sha256"] for entry in store.manifest.get("sources") or []}
-    report: dict[str, Any] = {
-        "path": store.path,
-        "sources": {str(one.path): sha256_of(one.path) in known for one in (*fastas, *vcfs)},
-        **dict.fromkeys(("contigs", "bases", "variants", "records"), 0),
-        "largest_difference": 0.0,
-        "differing": 0,
-        "differences": [],
-    }
+    sources = {str(one.path): sha256_of(one.path) in known for one in (*fastas, *vcfs)}
+    numbers = dict.fromkeys(("contigs", "bases", "variants", "records", "largest_difference", "differing"), 0)
+    report: dict[str, Any] = {"path": store.path, "sources": sources, **numbers, "differences": []}
     parts, counts, lengths = defaultdict[str, list[Path]](list), Counter[str](), dict[str, int]()
     with tempfile.TemporaryDirectory(prefix="mutbert-verify-") as folder:
         with progress_bar("Reading the variants", None, unit="records", show=progress and bool(vcfs)) as advance:
@@ -157,9 +150,8 @@ def _read_records(
             records = records.with_row_index("record", counts[read])
             counts[read] += len(records)
             records = records.with_columns(file=number, above=fields[0], below=below)
-            for (name,), part in records.filter(pl.col("filter").is_in(passing)).group_by(
-                "contig", maintain_order=True
-            ):
+            records = records.filter(pl.col("filter").is_in(passing))
+            for (name,), part in records.group_by("contig", maintain_order=True):
                 if (contig := selected.find(source.name(str(name)))) is not None:
                     yield contig, part.select(*_RECORD).cast(_RECORD)
 
@@ -184,7 +176,7 @@ def _find_changes(records: pl.DataFrame) -> pl.DataFrame:
     first, last = offset.min().over("row"), offset.max().over("row")
     trimmed = (text.str.slice(first, last - first + 1) for text in (ref, alt))
     whole = pl.when(first < last).then(pl.concat_str(position + first, *trimmed, separator=" "))
-    bases = [letter.cast(_BASE, strict=False) for letter in (before, after)]
+    bases = [letter.cast(pl.Enum([*alphabet.BASES]), strict=False) for letter in (before, after)]
     return rows.with_columns(position + offset, *bases, whole=whole).drop_nulls(["before", "after", "frequency"])
 
 
@@ -196,24 +188,20 @@ def _accept_alleles(alleles: pl.DataFrame, letter_L: UInt8) -> pl.DataFrame:
     alleles = alleles.filter(agrees_R & (code_R != alphabet.UNKNOWN))
     # The earliest allele says which base of an IUPAC code is the reference; of equal alleles the earliest counts.
     alleles = alleles.filter(pl.col("before") == pl.col("before").first().over("position"))
-    alleles = alleles.unique(_ALLELE, keep="first", maintain_order=True)
+    alleles = alleles.unique(["position", "before", "after", "whole"], keep="first", maintain_order=True)
     return alleles.with_columns(total=pl.col("frequency").sum().over("position"))
 
 
-def _find_variants(alleles: pl.DataFrame) -> pl.DataFrame:
-    """Return positions and their distributions."""
+def _compare_variants(report: dict[str, Any], store: ProbabilisticGenome, name: str, alleles: pl.DataFrame) -> None:
     bases, before, after = [*alphabet.BASES], pl.col("before"), pl.col("after")
     sums = {base: pl.col("frequency").filter(after == base).sum() for base in bases}
     rest = (1 - pl.col("total").first()).clip(0)
     sites = alleles.group_by("position").agg(before.first(), rest=rest, **sums)
     sites = sites.with_columns(pl.when(before == base).then("rest").otherwise(base).alias(base) for base in bases)
-    return sites.select("position", pl.col(bases) / pl.sum_horizontal(bases))
-
-
-def _compare_variants(report: dict[str, Any], store: ProbabilisticGenome, name: str, alleles: pl.DataFrame) -> None:
+    sites = sites.select("position", pl.col(bases) / pl.sum_horizontal(bases))
     position, _, frequency_V4 = store.variants(name)
     stored = pl.DataFrame({"position": position, **dict(zip("acgt", frequency_V4.T, strict=True))})
-    both = _find_variants(alleles).join(stored, on="position", how="full", coalesce=True).fill_null(0).sort("position")
+    both = sites.join(stored, on="position", how="full", coalesce=True).fill_null(0).sort("position")
     ours_U4, theirs_U4 = (both.select(pl.col(*letters).cast(pl.Float64)).to_numpy() for letters in ("ACGT", "acgt"))
     distance_U, is_shared_U = abs(ours_U4 - theirs_U4).max(axis=1), ours_U4.any(axis=1) & theirs_U4.any(axis=1)
     different = np.flatnonzero(distance_U > _LARGEST_DISTANCE)
