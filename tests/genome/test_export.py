@@ -1,4 +1,4 @@
-"""Exports against plain loops over the frequencies, and read back."""
+"""Exports and counts of a genome against plain loops over its frequencies."""
 
 import gzip
 import json
@@ -14,7 +14,8 @@ from mutbert import alphabet
 from mutbert.cli.main import genome as app
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome.build import build_genome
-from mutbert.genome.export import export_genome
+from mutbert.genome.export import export_genome, summarise_genome
+from mutbert.genome.format import SOFT_MASK
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
 from mutbert.regions import Region
 
@@ -257,3 +258,66 @@ def test_the_command_line(tmp_path, genome):
     result = json.loads(CliRunner().invoke(app, [*words, "reference", *more]).stdout)
     assert (result["regions"], result["bases"], result["variants"], result["changed"]) == (3, 67, 6, 0)
     assert list(read_fasta(tmp_path / "x.fa")) == ["chr2", "chr1:3-4", "chr1:1-2"]
+
+
+# ---- in numbers
+
+
+@pytest.fixture
+def counted(tmp_path, write_fasta, write_vcf):
+    records = [
+        ("1", 1, "A", "G", 0.05),
+        ("1", 2, "C", "T,A", "0.25,0.051"),
+        ("1", 4, "T", "A", 1),
+        ("2", 3, "A", "G", 0.5),
+    ]
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "AcgTNNnn", "chr2": "ACR", "chr3": "nn"})
+    vcf = write_vcf(tmp_path / "x.vcf", records)
+    return ProbabilisticGenome.open(build_genome(fasta, tmp_path / "x.genome", vcf)["path"])
+
+
+def test_everything_is_counted(counted):
+    found = summarise_genome(counted)
+    # A>G and C>T against C>A and T>A; where the reference is R, there is no telling.
+    names = ("name", "length", "known", "soft_masked", "variants", "alternates", "transitions", "transversions")
+    assert found["contigs"].select(names).rows() == [
+        ("chr1", 8, 4, 4, 3, 4, 2, 2),
+        ("chr2", 3, 3, 0, 1, 1, 0, 0),
+        ("chr3", 2, 0, 2, 0, 0, 0, 0),
+    ]
+    assert found["contigs"]["per_kilobase"].to_list() == [750, pytest.approx(1000 / 3), 0]
+    assert [found[name] for name in names[1:]] == [13, 7, 6, 4, 5, 2, 2]
+    assert (found["known_share"], found["soft_masked_share"], found["multi_allelic"], found["ti_tv"]) == (
+        7 / 13, 6 / 13, 1, 1,
+    )  # fmt: skip
+    assert found["bytes_per_base"] == sum(file.stat().st_size for file in counted.path.glob("[!.]*")) / 13
+    frequencies = [0.05, 0.25, 0.051, 1, 0.5]
+    assert found["mean_alternate_frequency"] == pytest.approx(np.mean(frequencies), abs=1 / FREQUENCY_ONE)
+    # Bins have their upper edges: 0.05, 0.051, 0.25, 0.5, 1.
+    assert np.flatnonzero(found["spectrum"]).tolist() == [0, 1, 4, 9, 19]
+    alone = summarise_genome(counted.reference())
+    assert (alone["ti_tv"], alone["mean_alternate_frequency"], alone["diversity_per_kilobase"]) == (None, None, 0)
+    assert sum(alone["spectrum"]) == sum(alone["doubling_spectrum"]) == alone["alternates"] == 0
+
+
+def test_every_kept_frequency_has_one_doubling_bin(tmp_path):
+    """The bins double, so each holds as many of the numbers as all before it; the first has 1/65535 and 2/65535."""
+    kept = np.arange(1, FREQUENCY_ONE + 1)
+    frequency_V4 = np.stack([FREQUENCY_ONE - kept, kept, 0 * kept, 0 * kept], axis=1).astype(np.uint16)
+    sequences = [("1", np.zeros(len(kept), np.uint8), np.empty(0, SOFT_MASK))]
+    genome = ProbabilisticGenome.from_sequences(sequences, path=tmp_path)
+    found = summarise_genome(genome.with_variants({"1": (np.arange(len(kept)), frequency_V4)}))
+    assert found["doubling_spectrum"] == [2, *(2**power for power in range(1, 15)), 32767]
+    below = np.maximum(kept - 1, 0.5) / FREQUENCY_ONE
+    assert abs(np.bincount((below * 20).astype(int)) - found["spectrum"]).max() <= 1
+
+
+def test_diversity_is_the_chance_that_two_chromosomes_differ(counted):
+    found = summarise_genome(counted)
+    by_contig = {}
+    for name, length in counted.lengths.items():
+        rows = counted.frequencies(name, 0, length)[counted.variants(name).position].tolist()
+        by_contig[name] = sum(row[a] * row[b] for row in rows for a in range(4) for b in range(4) if a != b)
+    expected = [1000 * by_contig["chr1"] / 4, 1000 * by_contig["chr2"] / 3, 0]
+    assert found["contigs"]["diversity_per_kilobase"].to_list() == pytest.approx(expected)
+    assert found["diversity_per_kilobase"] == pytest.approx(1000 * sum(by_contig.values()) / 7)
