@@ -3,42 +3,25 @@
 Where a file is only unusual (line ends, no contig lines, a broken index), it is read as it should be.
 """
 
-import gzip
 import os
+from itertools import cycle
 
-import pysam
 import pytest
 
 from mutbert import build_genome
 from mutbert.errors import InputError
 
 SEQUENCE = "ACGT" * 250
-HEADER = """##fileformat=VCFv4.2
-##INFO=<ID=AF,Number=A,Type=Float,Description="">
-##FORMAT=<ID=GT,Number=1,Type=String,Description="">"""
-COLUMNS = "\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", "s", "t"])
-
-
-def line(pos, value="0.5", call="0|0"):
-    """Write a record of two people whose REF agrees with the sequence where POS is 1, 5, 9..."""
-    return "\t".join(["chr1", str(pos), ".", "A", "C", ".", "PASS", f"AF={value}", "GT", "0|1", call])
 
 
 @pytest.fixture
-def write(tmp_path):
-    """Write a VCF of two people, s and t; gives its path."""
+def write(tmp_path, write_vcf):
+    """Write a VCF of two people, s and t, whose REF agrees with the sequence at 1, 5, 9...; gives its path."""
 
-    def run(lines, name="x.vcf", *, kind="plain", end="\n"):
-        path = tmp_path / name
-        text = end.join([*HEADER.splitlines(), COLUMNS, *lines, ""]).encode()
-        path.write_bytes(gzip.compress(text) if kind == "gzip" else text)
-        if kind in ("bgzip", "index"):
-            packed = tmp_path / f"{name}.gz"
-            pysam.tabix_compress(str(path), str(packed), force=True)
-            path = packed
-        if kind == "index":
-            pysam.tabix_index(str(path), preset="vcf", force=True)
-        return path
+    def run(positions, value=0.5, name="x.vcf.gz", **how):
+        calls = zip(positions, cycle(["0|0", "1", "./1", "1|1"]), strict=False)
+        rows = [("chr1", pos, "A", "C", value, "0|1", call) for pos, call in calls]
+        return write_vcf(tmp_path / name, rows, "st", **how)
 
     return run
 
@@ -71,18 +54,17 @@ def refused(tmp_path, fasta):
 @pytest.mark.parametrize("kind", ["plain", "index"])
 @pytest.mark.parametrize("number", [1, 2])
 def test_an_impossible_frequency_is_the_same_line_from_every_worker(refused, write, kind, number):
-    path = write([line(pos, 1.5) for pos in range(1, 1000, 4)], kind=kind)
+    path = write(range(1, 1000, 4), 1.5, kind=kind)
     assert f"{path}: chr1:1: AF=1.5 is not a frequency" in refused(path, workers=number)
 
 
 @pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip", "index"])
 @pytest.mark.parametrize("options", [{}, {"sample": "t"}])
 def test_windows_line_ends_change_nothing(tmp_path, write, write_fasta, kind, options):
-    lines = [line(pos, call=call) for pos, call in ((1, "0|0"), (5, "1"), (9, "./1"), (13, "1|1"))]
     reports = []
     for name, end in (("a", "\n"), ("b", "\r\n")):
         sequences = write_fasta(tmp_path / f"{name}.fa", {"chr1": SEQUENCE, "chr2": "AN"}, end=end)
-        path = write(lines, f"{name}.vcf", kind=kind, end=end)
+        path = write((1, 5, 9, 13), name=f"{name}.vcf.gz", kind=kind, end=end)
         reports.append(build_genome(sequences, tmp_path / f"{name}.genome", path, **options))
     for array in reports[0]["path"].glob("*.npy"):
         assert array.read_bytes() == (reports[1]["path"] / array.name).read_bytes()
@@ -90,7 +72,7 @@ def test_windows_line_ends_change_nothing(tmp_path, write, write_fasta, kind, op
 
 
 def test_a_broken_index_alone_is_as_none(tmp_path, write, fasta):
-    path = write([line(1), line(5)], kind="index")
+    path = write((1, 5), kind="index")
     index = path.with_name(path.name + ".tbi")
     whole = index.read_bytes()
     for content in (b"", b"no index", whole[: len(whole) // 2]):
@@ -101,14 +83,14 @@ def test_a_broken_index_alone_is_as_none(tmp_path, write, fasta):
 
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_stale_index_is_found(refused, write, number):
-    stale = write([line(4 * i + 1) for i in range(30)], kind="index")
-    assert write([line(4 * i + 1) for i in range(100)], kind="bgzip") == stale
+    stale = write(range(1, 120, 4), kind="index")
+    assert write(range(1, 400, 4), kind="bgzip") == stale
     os.utime(f"{stale}.tbi")
     assert "x.vcf.gz: its index counts 30 records of contig chr1, but" in refused(stale, workers=number)
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path, refused, write, write_vcf, fasta):
-    path, sites = write([line(1)]), write_vcf(tmp_path / "sites.vcf", [("chr1", 1, "A", "C", 0.5)])
+    path, sites = write([1]), write_vcf(tmp_path / "sites.vcf", [("chr1", 1, "A", "C", 0.5)])
     for vcf, options, message in (
         (sites, {"sample": "s"}, f"{sites}: no sample s; there are none"),
         (path, {"workers": 0}, "0 workers: use at least one"),

@@ -71,30 +71,6 @@ def test_contigs_are_selected_under_either_naming(tmp_path, small):
     assert not list(tmp_path.glob("y.genome*"))
 
 
-def test_the_manifest_says_where_a_genome_comes_from(tmp_path, small):
-    fastas, vcfs = small
-    build_genome(fastas, tmp_path / "x.genome", vcfs, min_frequency=0.3, contigs=["1"])
-    manifest = json.loads((tmp_path / "x.genome" / MANIFEST).read_text())
-    assert manifest["settings"] == {
-        "min_frequency": 0.3,
-        "frequency_field": "AF",
-        "contigs": ["1"],
-        "filter": ["PASS", "."],
-        "samples": None,
-    }
-    assert [source["file"] for source in manifest["sources"]] == ["chr1.fa", "chr2.fa", "2.vcf", "1.vcf"]
-    assert {source["kind"] for source in manifest["sources"]} == {"fasta", "vcf"}
-    assert manifest["records"][1] == {
-        "file": "1.vcf",
-        "frequency_from": "AF",
-        "read": 2,
-        "used": 1,
-        "decomposed": 0,
-        "not_used": {"frequency not above the minimum": 1},
-    }
-    assert manifest["contig_names"] == {"vcf_name": {"chr1": "1"}, "only_in_fasta": [], "only_in_vcf": []}
-
-
 def test_an_index_that_is_older_than_its_file_is_not_used_and_named(tmp_path, small):
     fastas, (vcf, _) = small
     index = Path(pysam.tabix_index(str(vcf), preset="vcf", force=True, keep_original=True) + ".tbi")

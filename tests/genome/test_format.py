@@ -28,27 +28,23 @@ def test_a_store_is_what_the_page_says(tmp_path, write_fasta, write_vcf):
 
     manifest = json.loads((store / "manifest.json").read_text())
     assert sorted(file.name for file in store.glob("[!.]*")) == sorted([*manifest["arrays"], "manifest.json"])
-    descr, shape, sequence = read_npy(store / "sequence.npy")
-    assert (descr, shape) == ("|u1", (len(sequence),))
-    descr, (runs,), ambiguity = read_npy(store / "ambiguity.npy")
-    assert descr == [("start", "<u4"), ("length", "<u4"), ("code", "|u1")]
-    assert len(ambiguity) == 9 * runs
-    descr, (stretches,), soft_mask = read_npy(store / "soft_mask.npy")
-    assert descr == [("start", "<u4"), ("length", "<u4")]
-    assert len(soft_mask) == 8 * stretches
-    descr, (variants,), position = read_npy(store / "variant_position.npy")
-    assert descr == "<u4"
-    descr, shape, frequency = read_npy(store / "variant_frequency.npy")
-    assert (descr, shape) == ("<u2", (variants, 4))
-
-    rows = {}
+    stretch, rows = [("start", "<u4"), ("length", "<u4")], {}
+    *header, sequence = read_npy(store / "sequence.npy")
+    assert header == ["|u1", (len(sequence),)]
+    *header, ambiguity = read_npy(store / "ambiguity.npy")
+    assert header == [[*stretch, ("code", "|u1")], (len(ambiguity) // 9,)]
+    *header, soft_mask = read_npy(store / "soft_mask.npy")
+    assert header == [stretch, (len(soft_mask) // 8,)]
+    *header, position = read_npy(store / "variant_position.npy")
+    assert header == ["<u4", (3,)]
+    *header, frequency = read_npy(store / "variant_frequency.npy")
+    assert header == ["<u2", (3, 4)]
     assert manifest["version"] == 2
     assert [contig["soft_mask"] for contig in manifest["contigs"]] == [[0, 3], [3, 3], [3, 4], [4, 5]]
     assert [contig["name"] for contig in manifest["contigs"]] == list(contigs)
     for contig in manifest["contigs"]:
-        bases = [
-            CODES[sequence[contig["offset"] + i // 4] >> 2 * (i % 4) & 3] for i in range(contig["length"])
-        ]  # fmt: skip
+        offset, length = contig["offset"], contig["length"]
+        bases = [CODES[sequence[offset + i // 4] >> 2 * (i % 4) & 3] for i in range(length)]
         for run in range(*contig["ambiguity"]):
             start, length, code = struct.unpack_from("<IIB", ambiguity, 9 * run)
             assert bases[start : start + length] == ["A"] * length

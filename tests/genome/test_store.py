@@ -210,13 +210,6 @@ def test_what_is_no_store_is_refused(tmp_path):
             ProbabilisticGenome.open(tmp_path)
 
 
-def test_version_1_has_no_soft_mask(store, as_version_1):
-    genome = ProbabilisticGenome.open(as_version_1(store), check=True)
-    assert not genome.has_soft_mask
-    assert genome.soft_masked("chrM", 0, 4).tolist() == [False] * 4
-    assert alphabet.decode(genome.bases("chrM", 0, 4)) == "ACGT"
-
-
 # ---- a genome in another process
 
 
