@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # Share of a file's compared records whose REF may differ from the FASTA before it is taken for a wrong assembly.
 _MISMATCHES: Final = 0.01
 # Of the records of a unit by index: several workers are busy to the end, and starting to read takes little of the time.
-_FEWEST_RECORDS, _MOST_RECORDS, _UNITS_A_WORKER = 20_000, 1_000_000, 8
+_FEWEST_RECORDS, _UNITS_A_WORKER = 20_000, 8
 # Of a group of consecutive contigs, if it has more than one: short contigs are merged together.
 _GROUP_BASES, _GROUP_CONTIGS = 8_000_000, 500
 
@@ -192,7 +192,7 @@ class Population:
             yield Unit(next(iter(groups)), file)
             return
         share = sum(sum(one.values()) for one in self._index if one) // (_UNITS_A_WORKER * self._workers)
-        most = min(max(share, _FEWEST_RECORDS), _MOST_RECORDS)
+        most = max(share, _FEWEST_RECORDS)
         for group, names in groups.items():
             cuts = -(-index[names[0]] // most) if len(names) == 1 else 1
             length = int(self._genome.slots[self._group_C == group, 1].max())

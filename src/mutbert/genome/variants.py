@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from mutbert import alphabet
 from mutbert.arrays import Bool, Float64, Int64, UInt8, UInt16, list_ranges
@@ -26,6 +25,8 @@ from mutbert.genome.vcf import Frequencies, Region, read_records
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    import polars as pl
 
     from mutbert.genome.sources import Calls
     from mutbert.genome.store import ProbabilisticGenome
@@ -166,6 +167,8 @@ def _split_alternates(
 
     The frequency is NaN where it is missing, and below 0 for what is not one number for each alternate.
     """
+    import polars as pl
+
     above, below = (f"INFO/{frequencies.fields[at]}" for at in (0, -1))
     alt, value = pl.col("alt"), pl.col("value")
     rows = records.select("ref", "alt", value=above, below=below).with_row_index("record")
@@ -178,13 +181,15 @@ def _split_alternates(
         values = pl.when(values.list.len() == number).then(values).otherwise(alike)
         many = rows.filter(is_many).with_columns(alt=alt.str.split(","), value=values).explode("alt", "value")
         rows = pl.concat([rows.filter(~is_many), many]).sort("record", maintain_order=True)
-    frequency = value.cast(pl.Float64, strict=False)
-    frequency = pl.when(frequency.is_null() & (value != ".")).then(-1.0).otherwise(frequency)
+    text, record_M = rows["value"], rows["record"].to_numpy().astype(np.int64)
+    parsed = text.cast(pl.Float64, strict=False)
+    frequency_M = parsed.to_numpy().copy()
+    if parsed.null_count():
+        frequency_M[(parsed.is_null() & (text != ".")).to_numpy()] = -1
     if len(frequencies.fields) > 1:
-        number = pl.col("below").cast(pl.Float64, strict=False)
-        frequency = frequency / pl.when(number > 0).then(number)
-    rows = rows.select(pl.col("record").cast(pl.Int64), "ref", "alt", frequency=frequency.fill_null(float("nan")))
-    return rows["record"].to_numpy(), rows["ref"], rows["alt"], rows["frequency"].to_numpy()
+        number_M = rows["below"].cast(pl.Float64, strict=False).to_numpy()
+        frequency_M /= np.where(number_M > 0, number_M, np.nan)
+    return record_M, rows["ref"], rows["alt"], frequency_M
 
 
 def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64, UInt8, UInt8, Int64]:
@@ -192,6 +197,8 @@ def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64
 
     Of a base: its allele, its place in REF, its codes before and after, and `Alleles.whole_A`.
     """
+    import polars as pl
+
     (before_B, length_M), (after_B, alt_length_M) = (
         (np.frombuffer((texts.str.join("").item() or "").encode(), np.uint8), texts.str.len_bytes().to_numpy())
         for texts in (refs, alts)
