@@ -237,9 +237,9 @@ def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequ
     """Return what the manifest holds of what became of the records; nothing depends on when or where it was built."""
     records = []
     for calls, tally in zip(found.calls, found.tallies, strict=True):
-        counts = {text: tally.reasons[text] for text in REASONS if tally.reasons[text]}
-        read, used, decomposed = sum(counts.values()), counts.pop(REASONS[USED], 0), tally.reasons["decomposed"]
-        records.append(RecordCounts(calls.source.path.name, str(calls.frequencies), read, used, decomposed, counts))
+        counts = {text: tally["reason", text] for text in REASONS if tally["reason", text]}
+        read, used, decomposed = sum(counts.values()), counts.pop(REASONS[USED], 0), tally["reason", "decomposed"]
+        records.append(RecordCounts(calls.source.path.name, calls.frequencies, read, used, decomposed, counts))
     names = {
         "vcf_name": {name: found.names[name] for name in contigs if name in found.names},
         "only_in_fasta": [name for name in contigs if name not in found.names] if vcfs else [],

@@ -56,17 +56,6 @@ class VcfHeader(NamedTuple):
     samples: Sequence[str]
 
 
-class Frequencies(NamedTuple):
-    """Where a file keeps allele frequencies: an INFO field, or a quotient of two, counted anew from some samples."""
-
-    fields: tuple[str, ...]
-    samples: tuple[str, ...] | None = None
-
-    def __str__(self) -> str:
-        """Return ``AF``, ``AC/AN`` or ``genotypes``."""
-        return "/".join(self.fields) if self.samples is None else "genotypes"
-
-
 def read_header(path: Path) -> VcfHeader:
     """Return what a VCF or BCF file declares, whatever its compression."""
     check_input(path, "VCF")
@@ -180,8 +169,10 @@ def _of_region(region: Region | list[Region] | None) -> list[str]:
     return ["-r", ",".join(places), "--regions-overlap", "pos"] if places else []
 
 
-def find_frequencies(path: Path, header: VcfHeader, wanted: str, samples: Collection[str] | None = None) -> Frequencies:
-    """Return where a file keeps its frequencies, as far as its header declares.
+def find_frequencies(
+    path: Path, header: VcfHeader, wanted: str, samples: Collection[str] | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """Return the INFO field that has a file's frequencies, or the two of a quotient; and whose genotypes these count.
 
     `wanted` is an INFO field, two with a slash between for their quotient, or ``GT``. Where ``AF`` is wanted and not
     declared, ``AC/AN`` serves, and where these are not declared, the genotypes. With `samples`, theirs are counted.
@@ -192,9 +183,9 @@ def find_frequencies(path: Path, header: VcfHeader, wanted: str, samples: Collec
         parts = tuple(wanted.split("/"))
         kind = "Float" if len(parts) == 1 else "Integer"
         if len(parts) <= 2 and all(kinds.get(name) == kind for name in parts):
-            return Frequencies(parts)
+            return parts, None
         if wanted == "AF" and "AF" not in kinds and kinds.get("AC") == kinds.get("AN") == "Integer":
-            return Frequencies(("AC", "AN"))
+            return ("AC", "AN"), None
         if wanted != "AF" or "AF" in kinds or not has_genotypes:
             floats = names_text((name for name, kind in kinds.items() if kind == "Float"), 30)
             raise InputError(
@@ -204,7 +195,7 @@ def find_frequencies(path: Path, header: VcfHeader, wanted: str, samples: Collec
     if not has_genotypes:
         raise InputError(f"{path}: its header declares no genotypes (samples and FORMAT GT); use a VCF with them")
     chosen = set(header.samples if samples is None else samples)
-    return Frequencies(("AC", "AN"), tuple(name for name in header.samples if name in chosen))
+    return ("AC", "AN"), tuple(name for name in header.samples if name in chosen)
 
 
 def count_by_index(path: Path) -> dict[str, int] | None:
