@@ -258,9 +258,9 @@ def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequ
     """Return what the manifest holds of what became of the records; nothing depends on when or where it was built."""
     records = []
     for calls, tally in zip(found.calls, found.tallies, strict=True):
-        counts = {text: tally.reasons[text] for text in REASONS if tally.reasons[text]}
-        read, used, decomposed = sum(counts.values()), counts.pop(REASONS[USED], 0), tally.reasons["decomposed"]
-        file = {"file": calls.source.path.name, "frequency_from": str(calls.frequencies)}
+        counts = {text: tally["reason", text] for text in REASONS if tally["reason", text]}
+        read, used, decomposed = sum(counts.values()), counts.pop(REASONS[USED], 0), tally["reason", "decomposed"]
+        file = {"file": calls.source.path.name, "frequency_from": calls.frequencies}
         records.append(file | {"read": read, "used": used, "decomposed": decomposed, "not_used": counts})
     names = {
         "vcf_name": {name: found.names[name] for name in contigs if name in found.names},

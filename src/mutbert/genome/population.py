@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ import numpy as np
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.sources import FILTERS, Calls, Source, find_calls
-from mutbert.genome.variants import REASONS, Tally, merge_alleles, read_alleles
+from mutbert.genome.variants import REASONS, merge_alleles, read_alleles
 from mutbert.genome.vcf import GENOTYPES, Region, count_by_index
 from mutbert.progress import Advance, progress_bar
 from mutbert.regions import ContigNames, names_text
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Int64, UInt16
     from mutbert.genome.store import ProbabilisticGenome
+    from mutbert.genome.variants import Tally
 
 # Share of a file's compared records whose REF may differ from the FASTA before it is taken for a wrong assembly.
 _MISMATCHES: Final = 0.01
 # Of the records of a unit by index: several workers are busy to the end, and starting to read takes little of the time.
-_FEWEST_RECORDS, _MOST_RECORDS, _UNITS_A_WORKER = 20_000, 1_000_000, 8
+_FEWEST_RECORDS, _UNITS_A_WORKER = 20_000, 8
 # Of a group of consecutive contigs, if it has more than one: short contigs are merged together.
 _GROUP_BASES, _GROUP_CONTIGS = 8_000_000, 500
 
@@ -80,7 +82,7 @@ class Population:
         self._group_C = np.unique(limits, return_inverse=True)[1]
         self._parts = [folder / "parts" / f"{group}.npz" for group in range(int(self._group_C[-1]) + 1)]
         self._is_stopped, self._paths = threading.Event(), names_text(str(one.source.path) for one in calls)
-        self.tallies = [Tally() for _ in calls]
+        self.tallies: list[Tally] = [Counter() for _ in calls]
         self.names: dict[str, str] = {}  # the VCF's name of each contig that was found, by the genome's
         self.unmatched: dict[str, None] = {}  # contigs with records that the reference does not have
 
@@ -99,27 +101,27 @@ class Population:
             try:
                 tallies = pool.map(partial(self._read_unit, advance), count(), units)
                 for unit, tally in zip([unit for unit in units if unit.group < 0], tallies, strict=False):
-                    self.tallies[unit.file].add(**vars(tally))
+                    self.tallies[unit.file].update(tally)
                 for group, part in enumerate(self._parts):
                     if not part.exists():
-                        found = [Tally() for _ in self.calls]
+                        found: list[Tally] = [Counter() for _ in self.calls]
                         for unit in units:
                             if unit.group == group:
-                                found[unit.file].add(**vars(next(tallies)))
+                                found[unit.file].update(next(tallies))
                         self._merge(group, found, min_frequency)
                     with np.load(part) as merged:
                         for tally, more in zip(self.tallies, json.loads(str(merged["tallies"])), strict=True):
-                            tally.add(**more)
+                            tally.update({(kind, name): number for (kind, name), number in more})
             finally:
                 self._is_stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
         for calls, index, tally in zip(self.calls, self._index, self.tallies, strict=True):
-            for name in {**(index or {}), **tally.contigs}:
+            for name in dict.fromkeys([*(index or ()), *(name for kind, name in tally if kind == "contig")]):
                 contig = self._find(calls, name)
                 if contig >= 0:
                     self.names[self._contigs[contig]] = name
-                elif index is not None and name not in tally.contigs:  # not read
-                    tally.reasons[REASONS[-1 - contig]] += index[name]
+                elif index is not None and ("contig", name) not in tally:  # not read
+                    tally["reason", REASONS[-1 - contig]] += index[name]
                 if contig == -1:
                     self.unmatched[name] = None
         self._check(needs_calls)
@@ -136,14 +138,14 @@ class Population:
 
     def _check(self, needs_calls: bool) -> None:
         """Raise where all that became of the records shows that the files do not fit the reference."""
-        left_out = any(tally.reasons["contig not selected"] for tally in self.tallies)
+        left_out = any(tally["reason", "contig not selected"] for tally in self.tallies)
         try:
             for calls, index, tally in zip(self.calls, self._index, self.tallies, strict=True):
                 for name, expected in (index or {}).items():
-                    if self._find(calls, name) >= 0 and tally.contigs[name] != expected:
+                    if self._find(calls, name) >= 0 and tally["contig", name] != expected:
                         raise InputError(
                             f"{calls.source.path}: its index counts {expected:,} records of contig {name}, but "
-                            f"{tally.contigs[name]:,} were found; index the file anew, or remove the index"
+                            f"{tally['contig', name]:,} were found; index the file anew, or remove the index"
                         )
                 _check_file(calls, tally, needs_calls)
             if self.unmatched and not self.names and not left_out:
@@ -192,7 +194,7 @@ class Population:
             yield Unit(next(iter(groups)), file)
             return
         share = sum(sum(one.values()) for one in self._index if one) // (_UNITS_A_WORKER * self._workers)
-        most = min(max(share, _FEWEST_RECORDS), _MOST_RECORDS)
+        most = max(share, _FEWEST_RECORDS)
         for group, names in groups.items():
             cuts = -(-index[names[0]] // most) if len(names) == 1 else 1
             length = int(self._genome.slots[self._group_C == group, 1].max())
@@ -201,7 +203,8 @@ class Population:
 
     def _read_unit(self, advance: Advance, number: int, unit: Unit) -> Tally:
         """Write the alleles of a unit, a file for each group of contigs and block, and return its tally."""
-        calls, tally = self.calls[unit.file], Tally()
+        tally: Tally = Counter()
+        calls = self.calls[unit.file]
         blocks = read_alleles(calls, self._genome, partial(self._find, calls), tally, unit.regions)
         for block, (records, alleles) in enumerate(blocks):
             if self._is_stopped.is_set():
@@ -222,30 +225,33 @@ class Population:
         except InputError as error:
             raise InputError(f"{self._paths}: {error}") from None
         for tally, more in zip(tallies, merged, strict=True):
-            tally.add(**vars(more))
+            tally.update(more)
         with atomic_file(self._parts[group]) as file:
-            np.savez(file, slots=slot_V, frequencies=row_V4, tallies=json.dumps([vars(tally) for tally in tallies]))
+            np.savez(
+                file, slots=slot_V, frequencies=row_V4, tallies=json.dumps([[*tally.items()] for tally in tallies])
+            )
         for path in alleles.glob(f"{group}.*.npy"):
             path.unlink()
 
 
 def _check_file(calls: Calls, tally: Tally, needs_calls: bool) -> None:
-    outside, no_frequency = (tally.reasons[name] for name in ("outside the contig", "frequency missing"))
-    if outside and not tally.reasons["compared"]:
+    outside, no_frequency = (tally["reason", name] for name in ("outside the contig", "frequency missing"))
+    if outside and not tally["reason", "compared"]:
         raise InputError(
             f"{calls.source.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "
             "called on another assembly or another part of it: use the FASTA of that one"
         )
-    if no_frequency and needs_calls and not tally.reasons["compared"]:
+    if no_frequency and needs_calls and not tally["reason", "compared"]:
         raise InputError(
             f"{calls.source.path}: none of the {no_frequency:,} records that could be used has a frequency "
             f"({calls.frequencies}); choose another field with --frequency-field, or other samples"
         )
-    mismatched, compared = tally.reasons["mismatched"], tally.reasons["compared"]
+    mismatched, compared = tally["reason", "mismatched"], tally["reason", "compared"]
+    first = next((name for kind, name in tally if kind == "mismatch"), "")
     if mismatched > max(1, _MISMATCHES * compared):  # one may be wrong by itself
         raise InputError(
             f"{calls.source.path}: REF differs from the FASTA in {mismatched:,} of {compared:,} records "
-            f"({mismatched / compared:.1%}), first at {next(iter(tally.mismatches))}; it was called on another "
+            f"({mismatched / compared:.1%}), first at {first}; it was called on another "
             "assembly: use the FASTA of that one"
         )
 
@@ -272,4 +278,6 @@ def read_person(
         variants = dict.fromkeys(wanted, (np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)))
         variants |= {name: (position_V, row_V4) for name, position_V, row_V4 in found.variants()}
     tally = found.tallies[0]
-    return variants, {_OF_A_PERSON.get(text, text): tally.reasons[text] for text in REASONS[:-1] if tally.reasons[text]}
+    return variants, {
+        _OF_A_PERSON.get(text, text): tally["reason", text] for text in REASONS[:-1] if tally["reason", text]
+    }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
-from mutbert.genome.vcf import Frequencies, find_frequencies, read_header
+from mutbert.genome.vcf import find_frequencies, read_header
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:
@@ -43,8 +43,14 @@ class Calls(NamedTuple):
     """A VCF file and how it is read."""
 
     source: Source
-    frequencies: Frequencies
     filters: Collection[str]
+    fields: tuple[str, ...]  # of INFO, with frequencies or with both parts of a quotient
+    samples: tuple[str, ...] | None  # whose genotypes the fields count anew
+
+    @property
+    def frequencies(self) -> str:
+        """Where frequencies come from: ``AF``, ``AC/AN``, ``genotypes``."""
+        return "/".join(self.fields) if self.samples is None else "genotypes"
 
 
 Sources: TypeAlias = "str | Path | Sequence[str | Path]"
@@ -103,7 +109,7 @@ def find_calls(
     for source, header in headers.items():
         if samples is not None and set(samples).isdisjoint(header.samples):  # chromosome Y may have men alone
             raise InputError(f"{source.path}: has none of the chosen samples; leave the file out or choose others")
-        calls.append(Calls(source, find_frequencies(source.path, header, frequency_field, samples), filters))
+        calls.append(Calls(source, filters, *find_frequencies(source.path, header, frequency_field, samples)))
     return calls
 
 

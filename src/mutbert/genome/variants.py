@@ -8,29 +8,32 @@ positions of these, V positions that vary, R runs of one contig, C contigs, 4 ba
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from mutbert import alphabet
 from mutbert.arrays import Bool, Float64, Int64, UInt8, UInt16, list_ranges
 from mutbert.errors import InputError
 from mutbert.genome.format import float_to_fixed
 from mutbert.genome.sources import ANY_FILTER
-from mutbert.genome.vcf import Frequencies, Region, read_records
+from mutbert.genome.vcf import Region, read_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    import polars as pl
 
     from mutbert.genome.sources import Calls
     from mutbert.genome.store import ProbabilisticGenome
 
 Alleles: TypeAlias = npt.NDArray[Any]  # of `ALLELE`
+# What became of a file's records, by kind and name: of a reason, of those "compared", "mismatched" and "decomposed",
+# of a contig, and of a place where REF differs, the first of each block.
+Tally: TypeAlias = Counter[tuple[str, str]]
 
 REASONS: Final = (
     "contig not in the FASTA", "contig not selected", "filtered", "no alternate allele", "symbolic or structural",
@@ -65,23 +68,9 @@ ALLELE: Final = np.dtype(
 )
 
 
-@dataclass
-class Tally:
-    """What became of a file's records."""
-
-    reasons: Counter[str] = field(default_factory=Counter)  # also of those "compared", "mismatched" and "decomposed"
-    contigs: Counter[str] = field(default_factory=Counter)
-    mismatches: Counter[str] = field(default_factory=Counter)  # where REF differs, the first of each block
-
-    def add(self, reasons: Mapping[str, int], contigs: Mapping[str, int], mismatches: Mapping[str, int]) -> None:
-        """Add the counts of another tally of the same file."""
-        self.reasons.update(reasons)
-        self.contigs.update(contigs)
-        self.mismatches.update(mismatches)
-
-    def count_stages(self, stage_N: UInt8) -> None:
-        """Count records by how far they came."""
-        self.reasons.update(dict(zip(REASONS, np.bincount(stage_N, minlength=len(REASONS)).tolist(), strict=True)))
+def _count_reasons(stage_N: UInt8) -> dict[tuple[str, str], int]:
+    counts = np.bincount(stage_N, minlength=len(REASONS)).tolist()
+    return {("reason", text): number for text, number in zip(REASONS, counts, strict=True) if number}
 
 
 def read_alleles(
@@ -96,13 +85,13 @@ def read_alleles(
     `find` returns the number of the file's contig, or a negative one where it is not in the genome: -1 less the reason.
     Records without an allele that agrees are counted in `tally`.
     """
-    fields = [f"INFO/{name}" for name in calls.frequencies.fields]
+    fields = [f"INFO/{name}" for name in calls.fields]
     last_contig, last_position = -1, -1
-    for records in read_records(calls.source.path, fields, region=regions, samples=calls.frequencies.samples):
+    for records in read_records(calls.source.path, fields, region=regions, samples=calls.samples):
         runs = records["contig"].rle().struct.unnest()
         names, count_R = runs["value"].to_list(), runs["len"].to_numpy()
         for name, number in zip(names, count_R.tolist(), strict=True):
-            tally.contigs[name] += number
+            tally["contig", name] += number
         contig_N, position_N = np.repeat([find(name) for name in names], count_R), records["position"].to_numpy()
         is_same_N = (np.diff(contig_N, prepend=last_contig) == 0) & (contig_N >= 0)
         back = np.flatnonzero(is_same_N & (np.diff(position_N, prepend=last_position) < 0))
@@ -113,17 +102,22 @@ def read_alleles(
                 "index it anew"
             )
         last_contig, last_position = contig_N[-1], position_N[-1]
-        yield len(records), _find_alleles(calls, records, contig_N, genome, tally)
+        yield len(records), _find_alleles(calls, fields, records, contig_N, genome, tally)
 
 
 def _find_alleles(
-    calls: Calls, records: pl.DataFrame, contig_N: Int64, genome: ProbabilisticGenome, tally: Tally
+    calls: Calls,
+    fields: Sequence[str],
+    records: pl.DataFrame,
+    contig_N: Int64,
+    genome: ProbabilisticGenome,
+    tally: Tally,
 ) -> Alleles:
     """Return the alleles of records that agree with the reference, and tally the records without one."""
     filters = records["filter"].unique().to_list()
     passing = [one for one in filters if not {ANY_FILTER, *one.split(";")}.isdisjoint(calls.filters)]
     is_passing_N = (contig_N >= 0) & (len(passing) == len(filters) or records["filter"].is_in(passing).to_numpy())
-    record_M, refs, alts, frequency_M = _split_alternates(records, is_passing_N, calls.frequencies)
+    record_M, refs, alts, frequency_M = _split_alternates(records, is_passing_N, fields)
     stage_M, allele_A, offset_A, before_A, after_A, whole_A = _find_changes(refs, alts)
     record_A, frequency_A = record_M[allele_A], frequency_M[allele_A].astype(np.float32)
     stage_A = np.full(len(allele_A), USED, dtype=np.uint8)
@@ -143,15 +137,15 @@ def _find_alleles(
     differing = inside[alphabet.DISTRIBUTIONS[base, before_A[inside]] == 0]
     stage_A[differing] = MISMATCH
     for name, some in (("compared", inside), ("mismatched", differing)):
-        tally.reasons[name] += int(np.count_nonzero(np.diff(record_A[some], prepend=-1)))
+        tally["reason", name] += int(np.count_nonzero(np.diff(record_A[some], prepend=-1)))
     if len(differing):
         contig, position = records["contig"][int(record_A[differing[0]])], position_A[differing[0]] + 1
-        tally.mismatches[f"{contig}:{position}"] += 1
+        tally["mismatch", f"{contig}:{position}"] += 1
     stage_N = np.where(contig_N < 0, -1 - contig_N, FILTERED).astype(np.uint8)
     stage_N[is_passing_N] = 0
     np.maximum.at(stage_N, record_M, stage_M)
     np.maximum.at(stage_N, record_A, stage_A)
-    tally.count_stages(stage_N[stage_N != USED])
+    tally.update(_count_reasons(stage_N[stage_N != USED]))
     used = np.flatnonzero(stage_A == USED)
     position_A += first_C[contig_A]
     columns = [column[used] for column in (position_A, whole_A, frequency_A, before_A, after_A)]
@@ -160,15 +154,16 @@ def _find_alleles(
 
 
 def _split_alternates(
-    records: pl.DataFrame, is_passing_N: Bool, frequencies: Frequencies
+    records: pl.DataFrame, is_passing_N: Bool, fields: Sequence[str]
 ) -> tuple[Int64, pl.Series, pl.Series, Float64]:
     """Return the record, REF, ALT and frequency of each alternate allele.
 
     The frequency is NaN where it is missing, and below 0 for what is not one number for each alternate.
     """
-    above, below = (f"INFO/{frequencies.fields[at]}" for at in (0, -1))
+    import polars as pl
+
     alt, value = pl.col("alt"), pl.col("value")
-    rows = records.select("ref", "alt", value=above, below=below).with_row_index("record")
+    rows = records.select("ref", "alt", value=fields[0], below=fields[-1]).with_row_index("record")
     if not is_passing_N.all():
         rows = rows.filter(is_passing_N)
     is_many = rows["alt"].str.contains(",", literal=True)
@@ -178,13 +173,15 @@ def _split_alternates(
         values = pl.when(values.list.len() == number).then(values).otherwise(alike)
         many = rows.filter(is_many).with_columns(alt=alt.str.split(","), value=values).explode("alt", "value")
         rows = pl.concat([rows.filter(~is_many), many]).sort("record", maintain_order=True)
-    frequency = value.cast(pl.Float64, strict=False)
-    frequency = pl.when(frequency.is_null() & (value != ".")).then(-1.0).otherwise(frequency)
-    if len(frequencies.fields) > 1:
-        number = pl.col("below").cast(pl.Float64, strict=False)
-        frequency = frequency / pl.when(number > 0).then(number)
-    rows = rows.select(pl.col("record").cast(pl.Int64), "ref", "alt", frequency=frequency.fill_null(float("nan")))
-    return rows["record"].to_numpy(), rows["ref"], rows["alt"], rows["frequency"].to_numpy()
+    text, record_M = rows["value"], rows["record"].to_numpy().astype(np.int64)
+    parsed = text.cast(pl.Float64, strict=False)
+    frequency_M = parsed.to_numpy().copy()
+    if parsed.null_count():
+        frequency_M[(parsed.is_null() & (text != ".")).to_numpy()] = -1
+    if len(fields) > 1:
+        number_M = rows["below"].cast(pl.Float64, strict=False).to_numpy()
+        frequency_M /= np.where(number_M > 0, number_M, np.nan)
+    return record_M, rows["ref"], rows["alt"], frequency_M
 
 
 def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64, UInt8, UInt8, Int64]:
@@ -192,6 +189,8 @@ def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64
 
     Of a base: its allele, its place in REF, its codes before and after, and `Alleles.whole_A`.
     """
+    import polars as pl
+
     (before_B, length_M), (after_B, alt_length_M) = (
         (np.frombuffer((texts.str.join("").item() or "").encode(), np.uint8), texts.str.len_bytes().to_numpy())
         for texts in (refs, alts)
@@ -230,7 +229,7 @@ def _check_frequencies(
     is_wrong_M = (frequency_M < 0) | (sum_N[record_M] > 1 + SUM_TOLERANCE) | (frequency_M > 1)
     if is_wrong_M.any() and len(wrong := np.intersect1d(record_M[is_wrong_M], wanted)):
         record = records.row(int(wrong[0]), named=True)
-        values = ", ".join(f"{field}={record[f'INFO/{field}']}" for field in calls.frequencies.fields)
+        values = ", ".join(f"{field}={record[f'INFO/{field}']}" for field in calls.fields)
         raise InputError(
             f"{calls.source.path}: {record['contig']}:{record['position'] + 1}: {values} is not a frequency from 0 to "
             "1 for each alternate allele, with a sum of at most 1; correct or remove the record, or choose another "
@@ -256,13 +255,13 @@ def merge_alleles(
         position_V, row_V4, stage_A[order_A[begin:end]] = _merge_piece(alleles[begin:end], genome, min_frequency)
         positions.append(position_V)
         rows.append(row_V4)
-    tallies = [Tally() for _ in files]
+    tallies: list[Tally] = [Counter() for _ in files]
     for tally, (start, end) in zip(tallies, pairwise([0, *end_F]), strict=True):
         stage, first = stage_A[start:end], np.flatnonzero(is_first_A[start:end])
         if len(first):
-            tally.count_stages(np.maximum.reduceat(stage, first))
+            tally.update(_count_reasons(np.maximum.reduceat(stage, first)))
             is_decomposed_N = np.logical_or.reduceat((stage == USED) & is_part_A[start:end], first)
-            tally.reasons["decomposed"] = int(is_decomposed_N.sum())
+            tally["reason", "decomposed"] = int(is_decomposed_N.sum())
     return np.concatenate(positions), np.concatenate(rows), tallies
 
 

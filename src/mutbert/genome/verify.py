@@ -141,12 +141,12 @@ def _read_records(
     files: Sequence[Calls], selected: ContigNames, counts: Counter[str]
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the records (`_RECORD`) that pass, by contigs that are selected, and count all."""
-    for number, (source, found, filters) in enumerate(files):
-        fields, read = [f"INFO/{name}" for name in found.fields], _WHAT.format(number + 1, "read")
+    for number, (source, filters, names, samples) in enumerate(files):
+        fields, read = [f"INFO/{name}" for name in names], _WHAT.format(number + 1, "read")
         below = fields[1] if len(fields) > 1 else pl.lit("1")
-        for records in read_records(source.path, fields if found.samples is None else ["GT"], samples=found.samples):
+        for records in read_records(source.path, fields if samples is None else ["GT"], samples=samples):
             passing = [one for one in records["filter"].unique() if {*filters} & {"any", *one.split(";")}]
-            records = records if found.samples is None else count_genotypes(records)
+            records = records if samples is None else count_genotypes(records)
             records = records.with_row_index("record", counts[read])
             counts[read] += len(records)
             records = records.with_columns(file=number, above=fields[0], below=below)
