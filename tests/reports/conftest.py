@@ -23,7 +23,8 @@ class Page:
         ]
         drawings = re.findall(r'<svg role="img" aria-label="(.*?)"(.*?)</svg>', self.source, re.DOTALL)
         self.drawings = {unescape(title): found("<text[^>]*>([^<]*)</text>", drawing) for title, drawing in drawings}
-        self.titles, self.lead = self.texts("h2"), self.texts("p")[0]
+        self.words = " ".join(unescape(self.body).split())
+        self.titles, self.lead = self.texts("h2"), " ".join(self.texts("p")[0].split())
 
     def texts(self, tag):
         return found(f"<{tag}(?: [^>]*)?>(.*?)</{tag}>", self.body)

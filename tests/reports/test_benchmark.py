@@ -82,8 +82,8 @@ def test_the_page_has_all_parts_and_values(page, tmp_path):
         "What it was made with", "What it cost",
     ]  # fmt: skip
     for row in (*scores, *averages):
-        assert f"{row['value']:.3f}" in found.body
-        assert f"[{row['low']:.3f}, {row['high']:.3f}]" in found.body
+        assert f"{row['value']:.3f}" in found.words
+        assert f"[{row['low']:.3f}, {row['high']:.3f}]" in found.words
     assert all(f"{row['difference']:+.3f}" in found.body for row in comparisons)
     assert all(row["sha256"][:12] in found.body for row in splits)
     for word in ("0.617", "0.668", "117 M", "86.1 M", "the loss was not finite", "one GPU", "2.05 hours", "123457",
@@ -142,9 +142,9 @@ def test_a_partial_average_is_neither_ranked_nor_compared_with_the_papers(page):
     found = page(averages=rows)
     assert "small (full) is best" in found.lead
     assert bold(found) == ["0.600"]
-    assert "0.900<br><small>[0.890, 0.910]</small><br><small>3 of 5 tasks</small>" in found.body
-    assert "0.680<br><small>of all 5 tasks</small>" in found.body
-    assert "not ranked, as not known to be over the same tasks as the others, are partial (full)" in found.body
+    assert "0.900<br><small>[0.890, 0.910]</small><br><small>3 of 5 tasks</small>" in found.words
+    assert "0.680<br><small>of all 5 tasks</small>" in found.words
+    assert "not ranked, as not known to be over the same tasks as the others, are partial (full)" in found.words
 
 
 def test_where_all_left_out_the_same_tasks_they_are_ranked_among_themselves(page):
@@ -153,7 +153,7 @@ def test_where_all_left_out_the_same_tasks_they_are_ranked_among_themselves(page
     scores = [score("small", "t", 0.6), score("kmer", "t", 0.5, "")]
     found = page(averages=rows, scores=scores, paper=paper)
     assert "small (full) is best of the language models with MCC 0.600 over 1 of 5 tasks" in found.lead
-    assert "no average can be compared with the paper&#39;s" in found.body
+    assert "no average can be compared with the paper's" in found.words
     # In the table alone, and not in the figure.
     assert found.source.count("DNABERT-2") == 1
     other = [score("small", "t", 0.6), score("kmer", "u", 0.5, "")]
@@ -173,11 +173,11 @@ def test_what_is_best_missing_or_of_fewer_seeds_shows_in_the_tables(page):
     )  # fmt: skip
     # Equal as printed is equally good, and almost nothing is not negative.
     assert sorted(bold(found)) == ["+0.100", "0.000", *["0.700"] * 3, *["0.750"] * 2]
-    assert "0.000</b><br><small>[-0.010, 0.000]</small><br><small>1 of 2 seeds</small>" in found.body
-    assert "not a number" in found.body
-    assert "nan" not in found.body
-    assert "no language model beats the trivial baselines on 1 of 2 tasks (t)." in found.body
-    assert "1 of 3 differences has an adjusted p (Holm) below 0.05" in found.body
+    assert "0.000</b><br><small>[-0.010, 0.000]</small><br><small>1 of 2 seeds</small>" in found.words
+    assert "not a number" in found.words
+    assert "nan" not in found.words
+    assert "no language model beats the trivial baselines on 1 of 2 tasks (t)." in found.words
+    assert "1 of 3 differences has an adjusted p (Holm) below 0.05" in found.words
     # Methods are explained once.
     assert found.source.count("paired bootstrap") == found.source.count("permutation") == 1
 

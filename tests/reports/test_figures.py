@@ -1,11 +1,12 @@
 import xml.etree.ElementTree as ET
 
 import numpy as np
+import polars as pl
 import pytest
 
 from mutbert.errors import InputError
 from mutbert.reports.figures import scatter_figure, spectra_figure, spectra_image, spectrum_figure
-from mutbert.reports.page import Section, Table, write_page
+from mutbert.reports.page import Section, write_page
 
 EDGES = [0, 0.125, 0.25, 0.5, 1]
 
@@ -29,8 +30,9 @@ def test_spectra_have_their_names_and_the_same_text_again():
 
 def test_a_page_shows_text_as_text(tmp_path, read_page):
     path = tmp_path / "page.html"
-    table = Table(["name", "value"], [["a<b", 1], ["model", None]], marked="model")
-    write_page(path, "A & B", "<lead>", [Section("One <b>", "x < y", "<svg aria-label='x'></svg>", [table])])
+    table = pl.DataFrame({"name": ["a<b", "model"], "value": [1, None]})
+    section = Section("One <b>", "x < y", "<svg aria-label='x'></svg>", table, marked="model")
+    write_page(path, "A & B", "<lead>", [section])
     page = read_page(path)
     assert page.texts("h1") + page.texts("p") + page.texts("h2") == ["A & B", "<lead>", "x < y", "One <b>"]
     assert page.tables == [[["name", "value"], ["a<b", "1"], ["model", "–"]]]

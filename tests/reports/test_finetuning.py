@@ -137,14 +137,14 @@ def test_without_test_data_or_steps_the_headline_says_so(write):
     assert page.table("metric")[0] == ["metric", "validation", "constant\nguess"]
     page = write(best_step=0, steps=0, **found)
     assert "This is a probe" in page.lead
-    assert "best step" not in page.source
+    assert "best step" not in page.words
 
 
 def test_leaks_are_warned_of(write):
     splits = [split("train", 900), split("validation", 100, in_train=1), split("test", 120, in_train=30)]
     page = write(splits=splits, notes=["by hand"])
-    notes = re.search(r'<div class="notes">(.*?)</div>', page.source)[1]
-    assert notes.startswith("<p>by hand</p><p>1 of 100 validation sequences (1%) are")
+    notes = re.search(r'<div class="notes">(.*?)</div>', page.words)[1]
+    assert notes.startswith("<p>by hand</p> <p>1 of 100 validation sequences (1%) are")
     assert "<p>30 of 120 test sequences (25%) are in the training data too" in notes
     assert page.table("part")[3] == ["test", "120", "0", "30", "0", "0123456789ab"]
     # They are in them no more.
@@ -156,7 +156,7 @@ def test_one_class_alone(write):
     problem = "binary"
     label, score = drawn(problem)
     page = write(problem, np.full_like(label, 1), score, interval={"value": 0.0, "low": None, "high": None})
-    assert f"All test labels are of one class, {NAMES[problem][1]}" in page.source
+    assert f"All test labels are of one class, {NAMES[problem][1]}" in page.words
     assert {row[0]: row for row in page.table("metric")[1:]}["AUROC"][2:] == ["–", "–"]
 
 
@@ -191,24 +191,24 @@ def test_the_operating_point_and_the_calibration_are_those_of_scikit_learn(write
     page = write()
     label, score = drawn("binary")
     found = evaluate("binary", label, score)
-    assert f"AUROC is {found['auroc']:.4f}, AUPRC {found['auprc']:.4f}" in page.source
+    assert f"AUROC is {found['auroc']:.4f}, AUPRC {found['auprc']:.4f}" in page.words
     false = (score[label == 0] > 0).mean()
-    assert f"(recall) {found['recall']:.4f}, false positive rate {false:.4f}, precision" in page.source
+    assert f"(recall) {found['recall']:.4f}, false positive rate {false:.4f}, precision" in page.words
     probability = 1 / (1 + np.exp(-score.astype(np.float64)))
     observed, mean = sklearn.calibration.calibration_curve(label, probability, n_bins=10)
     count = np.histogram(probability, np.linspace(0, 1, 11))[0]
-    assert f"is {np.average(np.abs(observed - mean), weights=count[count > 0]):.4f} for enhancer." in page.source
+    assert f"is {np.average(np.abs(observed - mean), weights=count[count > 0]):.4f} for enhancer." in page.words
 
 
 def test_what_is_missing_is_said(write):
     history = [{"step": 2, "loss": 0.5}, {"step": 2, "eval_loss": NAN, "eval_mcc": NAN}]
     page = write(history=history, metrics={"test": {"mcc": None}}, interval=None, splits=[], facts={}, recipe="")
-    assert "2 values are not drawn: not finite" in page.source
+    assert "2 values are not drawn: not finite" in page.words
     assert page.lead.startswith("On the test data, the MCC is –. ")
     rows = write("multiclass", classes=[]).table("class")[1:]
     assert [row[0] for row in rows] == ["LABEL_0", "LABEL_1", "LABEL_2"]
     page = write(problem="token", labels=drawn("binary")[0], scores=drawn("binary")[1], splits=[split("test", 10)])
-    assert "120 in 10 sequences. Bases of one sequence are not independent" in page.source
+    assert "120 in 10 sequences. Bases of one sequence are not independent" in page.words
 
 
 @pytest.mark.parametrize("problem", PARTS)

@@ -67,7 +67,7 @@ def test_a_page_has_its_parts_and_fetches_nothing(write, tmp_path):
     assert {"up to 0.02", "6,065 targets", "1 target", *TABLE} <= set(page.drawings["Cross-entropy by frequency"])
     assert not any("0.05" in text for text in page.drawings["Cross-entropy by frequency"])
     # (900 * 0.02 + 100 * 0.1) / 1000, and 0.05.
-    assert "is 0.0280 for all targets, 0.0500 for variant targets." in page.source
+    assert "is 0.0280 for all targets, 0.0500 for variant targets." in page.words
     assert page.tables[1] == [["parameters", "86,123,456"], ["genome", "population.genome"]]
     assert page.texts("pre") == ["\nseed: 1\n"]
     # Again the same, but not where it must not be replaced.
