@@ -1,5 +1,4 @@
 import math
-import re
 
 import numpy as np
 import pytest
@@ -27,9 +26,9 @@ NAMES = {
 }
 
 
-def drawn(problem, n=120, k=None, seed=0):
+def drawn(problem, n=120, k=None):
     """Labels, and scores that are better than chance."""
-    chance, k = np.random.default_rng(seed), k or len(NAMES[problem])
+    chance, k = np.random.default_rng(0), k or len(NAMES[problem])
     if problem == "regression":
         label = chance.normal(5, 2, (n, k)).astype(np.float32)
         return label, (label + chance.normal(size=(n, k))).astype(np.float32)
@@ -78,7 +77,7 @@ def write(page_of, tmp_path):
 
 @pytest.mark.parametrize("problem", PARTS)
 def test_no_constant_guess_is_better(problem):
-    label, score = drawn(problem, 40, seed=5)
+    label, score = drawn(problem, 40)
     best = constant_guess(problem, label, score)
     if problem == "regression":
         assert best["mse"] == pytest.approx(label.var(axis=0).mean())
@@ -92,10 +91,12 @@ def test_no_constant_guess_is_better(problem):
 
 
 @pytest.mark.parametrize("problem", PARTS)
-def test_every_problem_has_its_parts(write, problem):
+def test_every_problem_has_its_parts(write, problem, evil):
     # So many numbers that they are drawn as squares.
     labels, scores = drawn(problem, 1100)
-    changes = {"history": logged("pearson" if problem == "regression" else "mcc")}
+    changes = {"history": logged("pearson" if problem == "regression" else "mcc"), "facts": {evil: evil}, "name": evil}
+    changes |= {"classes": [f"{evil}{name}" for name in NAMES[problem]], "recipe": evil, "notes": [evil]}
+    changes["splits"] = [split(evil, 1)]
     page = write(problem, labels, scores, **changes)
     assert page.titles == ["Metrics", "Training curve", *PARTS[problem], "Data", "Optimiser", "Run details", "Recipe"]
     page.check_alone()
@@ -103,6 +104,9 @@ def test_every_problem_has_its_parts(write, problem):
     assert table[0] == ["metric", "validation", "test", "constant\nguess"]
     assert [row[2] for row in table[1:]] == [f"{value:.4f}" for value in evaluate(problem, labels, scores).values()]
     assert {row[1] for row in table[1:]} == {"0.6250"}
+    assert "<script>" not in page.source
+    assert page.texts("h1") == [f"Fine-tuning: {evil}"]
+    assert page.table("part")[1][0] == evil
     assert write(problem, labels, scores, **changes).source == page.source
 
 
@@ -119,7 +123,6 @@ def test_the_headline_says_how_good_that_is(write, tmp_path):
     lead = write(labels=label, scores=score, metrics=found, interval={"value": 0, "low": -0.1, "high": 0.1}).lead
     assert "MCC is 0.0000 (95% interval -0.1000 to 0.1000), no better than the best constant guess" in lead
     assert "The interval contains that too" in lead
-    assert "Accuracy is 0.9000; the most frequent class" in lead
     label, score = drawn("regression")
     lead = write("regression", label, score + 1000, metric="mse").lead
     assert "error is 1e+06 (" in lead
@@ -131,33 +134,21 @@ def test_the_headline_says_how_good_that_is(write, tmp_path):
 def test_without_test_data_or_steps_the_headline_says_so(write):
     found = {"metrics": {"validation": evaluate("binary", *drawn("binary"))}, "interval": None, "shown": "validation"}
     page = write(**found)
-    assert page.lead.startswith("On the validation data, the MCC is ")
     assert "interval" not in page.lead
     assert "There are no test data: the validation data also chose the step, so that these" in page.lead
     assert page.table("metric")[0] == ["metric", "validation", "constant\nguess"]
-    page = write(best_step=0, steps=0, **found)
-    assert "This is a probe" in page.lead
-    assert "best step" not in page.words
+    assert "This is a probe" in write(best_step=0, steps=0, **found).lead
 
 
 def test_leaks_are_warned_of(write):
     splits = [split("train", 900), split("validation", 100, in_train=1), split("test", 120, in_train=30)]
     page = write(splits=splits, notes=["by hand"])
-    notes = re.search(r'<div class="notes">(.*?)</div>', page.words)[1]
-    assert notes.startswith("<p>by hand</p> <p>1 of 100 validation sequences (1%) are")
-    assert "<p>30 of 120 test sequences (25%) are in the training data too" in notes
+    assert '<div class="notes"><p>by hand</p> <p>1 of 100 validation sequences (1%) are' in page.words
+    assert "<p>30 of 120 test sequences (25%) are in the training data too" in page.words
     assert page.table("part")[3] == ["test", "120", "0", "30", "0", "0123456789ab"]
     # They are in them no more.
     splits[0]["dropped"] = 31
     assert 'class="notes"' not in write(splits=splits).source
-
-
-def test_one_class_alone(write):
-    problem = "binary"
-    label, score = drawn(problem)
-    page = write(problem, np.full_like(label, 1), score, interval={"value": 0.0, "low": None, "high": None})
-    assert f"All test labels are of one class, {NAMES[problem][1]}" in page.words
-    assert {row[0]: row for row in page.table("metric")[1:]}["AUROC"][2:] == ["–", "–"]
 
 
 def test_metrics_by_class_are_those_of_scikit_learn(write):
@@ -201,24 +192,16 @@ def test_the_operating_point_and_the_calibration_are_those_of_scikit_learn(write
 
 
 def test_what_is_missing_is_said(write):
-    history = [{"step": 2, "loss": 0.5}, {"step": 2, "eval_loss": NAN, "eval_mcc": NAN}]
-    page = write(history=history, metrics={"test": {"mcc": None}}, interval=None, splits=[], facts={}, recipe="")
-    assert "2 values are not drawn: not finite" in page.words
+    page = write(metrics={"test": {"mcc": None}}, interval=None, splits=[], facts={}, recipe="")
     assert page.lead.startswith("On the test data, the MCC is –. ")
     rows = write("multiclass", classes=[]).table("class")[1:]
     assert [row[0] for row in rows] == ["LABEL_0", "LABEL_1", "LABEL_2"]
-    page = write(problem="token", labels=drawn("binary")[0], scores=drawn("binary")[1], splits=[split("test", 10)])
+    label, score = drawn("binary")
+    page = write(labels=np.ones_like(label), scores=score, interval={"value": 0.0, "low": None, "high": None})
+    assert "All test labels are of one class, enhancer" in page.words
+    assert {row[0]: row for row in page.table("metric")[1:]}["AUROC"][2:] == ["–", "–"]
+    page = write(problem="token", labels=label, scores=score, splits=[split("test", 10)])
     assert "120 in 10 sequences. Bases of one sequence are not independent" in page.words
-
-
-@pytest.mark.parametrize("problem", PARTS)
-def test_all_text_is_text(write, problem, evil):
-    classes = [f"{evil}{k}" for k in range(len(NAMES[problem]))]
-    changes = {"facts": {evil: evil}, "recipe": evil, "notes": [evil], "splits": [split(evil, 1)]}
-    page = write(problem, name=evil, classes=classes, **changes)
-    assert "<script>" not in page.source
-    assert page.texts("h1") == [f"Fine-tuning: {evil}"]
-    assert page.table("part")[1][0] == evil
 
 
 @pytest.mark.parametrize(("problem", "columns"), [("binary", 2), ("multiclass", 8), ("regression", 3)])
@@ -231,7 +214,4 @@ def test_predictions_that_do_not_fit_are_one_line(write, tmp_path):
     write()
     write_predictions(tmp_path / "predictions.parquet", np.zeros(3, int), np.array([1.0, NAN, 0.0]))
     with pytest.raises(InputError, match="not a number in 1 places, first in row 1; repeat the run"):
-        report(tmp_path)
-    (tmp_path / "predictions.parquet").unlink()
-    with pytest.raises(InputError, match="cannot be read"):
         report(tmp_path)
