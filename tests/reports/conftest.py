@@ -1,10 +1,7 @@
-import json
 import re
 from html import unescape
 
 import pytest
-
-from mutbert.reports.folder import report
 
 
 def found(pattern, text):
@@ -50,16 +47,3 @@ def read_page():
 @pytest.fixture
 def evil():
     return "<script>alert('x')</script> & $x_1$ \"q\" | `c`"
-
-
-@pytest.fixture
-def page_of(tmp_path):
-    """The page of a run's folder with these metrics, history and recipe, as `mutbert report` makes it."""
-
-    def write(metrics, history, recipe):
-        (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-        (tmp_path / "history.json").write_text(json.dumps(history))
-        (tmp_path / "recipe.yaml").write_text(recipe)
-        return Page(report(tmp_path))
-
-    return write
