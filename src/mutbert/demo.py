@@ -18,8 +18,8 @@ from mutbert.genome.export import summarise_genome
 from mutbert.genome.simulate import simulate_population
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.embeddings import embed
-from mutbert.reports.figures import scatter_figure, spectrum_figure
 from mutbert.reports.page import Section, write_page
+from mutbert.reports.plots import scatter_figure, spectrum_figure
 from mutbert.reports.pretraining import held_out_section, training_section
 from mutbert.training.pretrain import pretrain
 from mutbert.training.recipe import load_recipe

@@ -18,7 +18,6 @@ from mutbert.evaluation.results import Cell, cell_of, read_predictions, read_rec
 from mutbert.evaluation.run import GridRequest
 from mutbert.examples.files import Columns, read_examples
 from mutbert.files import locked
-from mutbert.reports.benchmark import COST_TITLE
 from mutbert.scoring.metrics import evaluate
 
 ONE = {"protocols": ("corrected",), "seeds": 1}
@@ -300,7 +299,9 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(suite, request_of, model_fol
         assert {**record, "cost": 0} == {**results[cell], "cost": 0}
         assert "reason" in record or same_predictions(cell, broken, whole)
     for one, other in zip(*(report_benchmark(folder, resamples=200)[1] for folder in (broken, whole)), strict=True):
-        texts = [path.read_text().rpartition(COST_TITLE)[0 if path.suffix == ".html" else 2] for path in (one, other)]
+        texts = [
+            path.read_text().rpartition("What it cost")[0 if path.suffix == ".html" else 2] for path in (one, other)
+        ]
         assert texts[0] == texts[1]
         assert len(texts[0]) > 100
 

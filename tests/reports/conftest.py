@@ -1,10 +1,7 @@
-import json
 import re
 from html import unescape
 
 import pytest
-
-from mutbert.reports.folder import report
 
 
 def found(pattern, text):
@@ -23,7 +20,8 @@ class Page:
         ]
         drawings = re.findall(r'<svg role="img" aria-label="(.*?)"(.*?)</svg>', self.source, re.DOTALL)
         self.drawings = {unescape(title): found("<text[^>]*>([^<]*)</text>", drawing) for title, drawing in drawings}
-        self.titles, self.lead = self.texts("h2"), self.texts("p")[0]
+        self.words = " ".join(unescape(self.body).split())
+        self.titles, self.lead = self.texts("h2"), " ".join(self.texts("p")[0].split())
 
     def texts(self, tag):
         return found(f"<{tag}(?: [^>]*)?>(.*?)</{tag}>", self.body)
@@ -49,16 +47,3 @@ def read_page():
 @pytest.fixture
 def evil():
     return "<script>alert('x')</script> & $x_1$ \"q\" | `c`"
-
-
-@pytest.fixture
-def page_of(tmp_path):
-    """The page of a run's folder with these metrics, history and recipe, as `mutbert report` makes it."""
-
-    def write(metrics, history, recipe):
-        (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-        (tmp_path / "history.json").write_text(json.dumps(history))
-        (tmp_path / "recipe.yaml").write_text(recipe)
-        return Page(report(tmp_path))
-
-    return write

@@ -9,7 +9,7 @@ from pyarrow import parquet
 
 from mutbert import draw_mutagenesis
 from mutbert.errors import InputError
-from mutbert.reports.mutagenesis_figures import MOST_DRAWN, check_figures, mutagenesis_figure
+from mutbert.reports.mutagenesis_figures import MOST_DRAWN, mutagenesis_figure
 from mutbert.reports.plots import style
 
 MADE = {"surroundings": "person", "sample": "NA12878", "model": "runs/small/model", "context": "1510"}
@@ -92,16 +92,16 @@ def test_of_more_positions_there_are_means(tmp_path):
 
 
 def test_what_cannot_be_drawn(tmp_path):
-    with pytest.raises(InputError, match=r"one of \.png, \.svg"):
-        check_figures([tmp_path / "a.pdf"], force=False)
-    (tmp_path / "a.png").write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
-        check_figures([tmp_path / "a.svg", tmp_path / "a.png"], force=False)
-    (tmp_path / "a.parquet").write_text("nothing")
-    for name in ("a", "missing"):
-        with pytest.raises(InputError, match=rf"{name}\.parquet: cannot be read as Parquet"):
-            draw_mutagenesis(tmp_path / f"{name}.parquet", [tmp_path / "b.png"])
-    parquet.write_table(pa.table({"a": [1]}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="is no table of 'mutbert mutagenesis'"):
-        draw_mutagenesis(tmp_path / "a.parquet", [tmp_path / "b.png"])
-    assert not (tmp_path / "b.png").exists()
+    (tmp_path / "mine.png").write_text("mine")
+    (tmp_path / "text.parquet").write_text("nothing")
+    parquet.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
+    for table, output, message in (
+        ("other", "a.pdf", r"one of \.png, \.svg"),
+        ("other", "mine.png", "exists already"),
+        ("text", "a.png", r"text\.parquet: cannot be read as Parquet"),
+        ("missing", "a.png", r"missing\.parquet: cannot be read as Parquet"),
+        ("other", "a.png", "is no table of 'mutbert mutagenesis'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            draw_mutagenesis(tmp_path / f"{table}.parquet", [tmp_path / "a.svg", tmp_path / output])
+    assert not [*tmp_path.glob("a.*")]

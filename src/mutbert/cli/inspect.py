@@ -50,7 +50,7 @@ def inspect_genomes(
         check_output(file, force=force, inputs=paths)
     if files:
         # First, since it raises where its library is not installed.
-        from mutbert.reports.figures import spectra_figure, spectra_image
+        from mutbert.reports.plots import spectra_figure, spectra_image
     found = [_read(path) for path in paths]
     spectra = {name: genome["doubling_spectrum"] for name, genome in zip(_names(found), found, strict=True)}
     for file in files:

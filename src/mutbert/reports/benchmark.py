@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from matplotlib.ticker import LogLocator
 
 from mutbert.files import atomic_file, check_output
-from mutbert.reports.page import Section, Table, counted, write_page
+from mutbert.reports.page import counted, write_page
 from mutbert.reports.plots import COLOURS, DASHES, INK, WIDTH, forest, legend_above, new_figure, shortened, style, svg
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     Row = dict[str, Any]
 
 BASELINES: Final = ("kmer", "cnn")  # trivial models, which a language model has to beat
-COST_TITLE: Final = "What it cost"  # the one part that depends on the machine; it is the last
 FILES: Final = ("report.html", "scores.csv", "averages.csv", "comparisons.csv")
 _SIGNIFICANT: Final = 0.05
 _MOST_ROWS: Final = 60  # of a figure of differences; beyond, those over whole suites alone
@@ -50,12 +49,13 @@ def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool
     page, *tables = paths = tuple(folder / name for name in FILES)
     for path in paths:
         check_output(path, force=force)
-    ranked = {key: _ranking(report, *key) for key in _grouped(_rows(report.averages), "suite", "protocol")}
-    verdicts = [_verdict(suite, protocol, rows) for (suite, protocol), rows in ranked.items()]
-    lead = " ".join(verdicts) or "Nothing has an average."
-    sections = [*_averages(report, ranked), *_tasks(report), _differences(report), _failures(report), _data(report)]
-    sections += [Section("What it was made with", facts=report.facts), _costs(report)]
-    write_page(page, f"Benchmark: {report.name}", lead, sections, notes=report.notes, force=force)
+    standings = [_standing(report, *key) for key in _grouped(_rows(report.averages), "suite", "protocol")]
+    write_page(
+        page, f"Benchmark: {report.name}", notes=report.notes, force=force, template="benchmark.html.j2",
+        standings=standings, averages=_averages(report, standings), tasks=_tasks(report),
+        failures=_labelled(report.failures), splits=report.splits, costs=_costs(report.costs), facts=report.facts,
+        number=_number, listed=_listed, significant=_SIGNIFICANT, **_differences(_rows(report.comparisons)),
+    )  # fmt: skip
     per_seed = pl.col("^per_seed$").list.eval(pl.element().cast(pl.String)).list.join(" ")
     for path, frame in zip(tables, (report.scores, report.averages, report.comparisons), strict=True):
         with atomic_file(path, force=force) as file:
@@ -63,66 +63,38 @@ def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool
     return paths
 
 
-def _ranking(report: BenchmarkReport, suite: str, protocol: str) -> list[Row]:
-    """Return the averages that are over the same tasks."""
-    averages = _rows(report.averages, suite=suite, protocol=protocol)
+def _standing(report: BenchmarkReport, suite: str, protocol: str) -> Row:
+    """Return who is ranked, who is best, and whether trivial baselines are beaten; numbers compare as printed."""
+    averages, scores = (_rows(frame, suite=suite, protocol=protocol) for frame in (report.averages, report.scores))
     finite = [row for row in averages if math.isfinite(row["value"])]
-    if whole := [row for row in finite if not _of_tasks(row)]:
-        return whole
-    # In a run that left tasks out for all alike, they can be compared with each other, if not with the paper.
-    scores = _grouped(_rows(report.scores, suite=suite, protocol=protocol), "model", "method")
-    done = {frozenset(row["task"] for row in scores[row["model"], row["method"]]) for row in finite}
-    return finite if len(done) == 1 else []
-
-
-def _verdict(suite: str, protocol: str, ranked: list[Row]) -> str:
-    """Return who is best, and whether a trivial baseline is beaten; numbers are compared as they are printed."""
-    where = f"{suite} ({protocol}): "
+    ranked = [row for row in finite if not _of_tasks(row)]
     if not ranked:
-        return f"{where}nothing is ranked, as no two averages are known to be over the same tasks."
-    over = f" over {_of_tasks(ranked[0])}" if _of_tasks(ranked[0]) else ""
+        # In a run that left tasks out for all alike, they can be compared with each other, if not with the paper.
+        own = _grouped(scores, "model", "method")
+        done = {frozenset(row["task"] for row in own[row["model"], row["method"]]) for row in finite}
+        ranked = finite if len(done) == 1 else []
     (models, model), (baselines, baseline) = (_best(ranked, trivial=trivial) for trivial in (False, True))
-    if model is None:
-        known = f"the trivial baseline {baselines} has {_metric(baseline)} {_number(baseline['value'])}{over}"
-        return f"{where}there is no language model to rank; {known}."
-    best = f"{where}{models} is best of the language models with {_metric(model)} {_number(model['value'])}{over}"
-    if baseline is None:
-        return f"{best}; there is no trivial baseline to compare it with."
-    overlap = "; their intervals overlap" if _ahead(model, baseline) > 0 and model["low"] <= baseline["high"] else ""
-    relation = ("no better than", "above", "below")[_ahead(model, baseline)]
-    return f"{best}, {relation} the trivial baseline {baselines} with {_number(baseline['value'])}{overlap}."
+    tasks = {
+        task: [_best(rows, trivial=trivial)[1] for trivial in (False, True)]
+        for task, rows in _grouped(scores, "task").items()
+    }
+    ahead = {task: _ahead(*pair) for task, pair in tasks.items() if all(pair)}
+    return {
+        "suite": suite, "protocol": protocol, "ranked": ranked, "of": _of_tasks(ranked[0]) if ranked else "",
+        "metric": _metric(ranked[0]) if ranked else "", "models": models, "model": model, "baselines": baselines,
+        "baseline": baseline, "ahead": _ahead(model, baseline) if model and baseline else None,
+        "unranked": [_label(row) for row in averages if row not in ranked], "compared": len(ahead),
+        "unbeaten": [task for task, value in ahead.items() if value <= 0],
+    }  # fmt: skip
 
 
-def _remarks(report: BenchmarkReport, suite: str, protocol: str, ranked: list[Row]) -> str:
-    """Return what is not ranked, and on how many tasks no language model beats a trivial baseline."""
-    parts = []
-    if ranked and (of := _of_tasks(ranked[0])):
-        parts.append(f"only {of} were done, the same by all, so that no average can be compared with the paper's")
-    if others := [row for row in _rows(report.averages, suite=suite, protocol=protocol) if row not in ranked]:
-        names = _listed([_label(row) for row in others])
-        parts.append(f"not ranked, as not known to be over the same tasks as the others, are {names}")
-    tasks = _grouped(_rows(report.scores, suite=suite, protocol=protocol), "task")
-    best = {task: [_best(rows, trivial=trivial)[1] for trivial in (False, True)] for task, rows in tasks.items()}
-    compared = {task: _ahead(*pair) for task, pair in best.items() if all(pair)}
-    if compared:
-        unbeaten = [task for task, ahead in compared.items() if ahead <= 0]
-        names = f" ({_listed(unbeaten)})" if unbeaten else ""
-        of = f"{len(unbeaten)} of {counted(len(compared), 'task')}{names}"
-        parts.append(f"no language model beats the trivial baselines on {of}")
-    return f"{protocol.capitalize()}: {'; '.join(parts)}." if parts else ""
-
-
-def _averages(report: BenchmarkReport, ranked: Mapping[tuple[str, str], list[Row]]) -> list[Section]:
-    text = (
-        "The mean over the tasks with its 95 % interval; bold is the best of a column among averages over the same "
-        "tasks. The paper's numbers are over all tasks, by its own protocol; in the figures they are hollow, and "
-        "dashed lines are trivial baselines."
-    )
-    sections = []
+def _averages(report: BenchmarkReport, standings: Sequence[Row]) -> dict[str, Row]:
+    """Return the figures and the table of each suite's averages, with the paper's, and where the suite stands."""
+    found = {}
     for suite in dict.fromkeys(row["suite"] for row in [*_rows(report.averages), *_rows(report.paper)]):
-        paper, own = _rows(report.paper, suite=suite), {key[1]: ranked[key] for key in ranked if key[0] == suite}
-        best = [row for rows in own.values() for row in _leaders(rows)]
-        cells: dict[tuple[str, ...], dict[str, Any]] = {}
+        paper, own = _rows(report.paper, suite=suite), [one for one in standings if one["suite"] == suite]
+        best = [row for one in own for row in _leaders(one["ranked"])]
+        cells: dict[tuple[str, ...], Row] = {}
         for row in _rows(report.averages, suite=suite):
             line = cells.setdefault((_label(row), _amount(row["parameters"])), {})
             line[f"{_metric(row)}\n{row['protocol']}"] = _cell(row, _of_tasks(row), bold=row in best)
@@ -133,11 +105,9 @@ def _averages(report: BenchmarkReport, ranked: Mapping[tuple[str, str], list[Row
         for row in paper:
             shown = {f"{_metric(row)}\nthe paper": _number(row["value"])}
             cells[f"{row['model']} (paper)", _amount(row["parameters"])] = shown
-        remarks = [_remarks(report, suite, protocol, rows) for protocol, rows in own.items()]
-        figures = [_size_figure(suite, protocol, rows, paper) for protocol, rows in own.items()]
-        table = _wide_table(("model", "parameters"), cells)
-        sections.append(Section(f"Averages: {suite}", " ".join([*remarks, text]), figures, [table]))
-    return sections
+        figures = [_size_figure(suite, one["protocol"], one["ranked"], paper) for one in own]
+        found[suite] = {"standings": own, "figures": figures, "table": _wide(("model", "parameters"), cells)}
+    return found
 
 
 def _size_figure(suite: str, protocol: str, ranked: list[Row], paper: Sequence[Row]) -> str:
@@ -167,16 +137,13 @@ def _size_figure(suite: str, protocol: str, ranked: list[Row], paper: Sequence[R
         return svg(figure, f"{suite}, {protocol}: averages by number of parameters")
 
 
-def _tasks(report: BenchmarkReport) -> list[Section]:
-    text = (
-        "The mean over seeds with its 95 % interval; bold is the best of a task and protocol. In the figures, lines "
-        "and the grey fields around them are trivial baselines."
-    )
-    sections = []
+def _tasks(report: BenchmarkReport) -> dict[str, Row]:
+    """Return the figures and the table of each suite's scores by task."""
+    found = {}
     for suite, scores in _grouped(_rows(report.scores), "suite").items():
         contestants = _grouped(scores, "model", "method").values()
         most = {_label(rows[0]): max(len(row["per_seed"]) for row in rows) for rows in contestants}
-        cells: dict[tuple[str, ...], dict[str, Any]] = {}
+        cells: dict[tuple[str, ...], Row] = {}
         for key, rows in _grouped(scores, "task", "protocol").items():
             best = _leaders(rows)
             for row in rows:
@@ -186,8 +153,8 @@ def _tasks(report: BenchmarkReport) -> list[Section]:
                 column = f"{label}\n{counted(most[label], 'seed')}"
                 cells.setdefault(key, {})[column] = _cell(row, other, fewer, bold=row in best)
         figures = [_task_figure(suite, key[0], rows) for key, rows in _grouped(scores, "protocol", "metric").items()]
-        sections.append(Section(f"Tasks: {suite}", text, figures, [_wide_table(("task", "protocol"), cells)]))
-    return sections
+        found[suite] = {"figures": figures, "table": _wide(("task", "protocol"), cells)}
+    return found
 
 
 def _task_figure(suite: str, protocol: str, scores: Sequence[Row]) -> str:
@@ -225,19 +192,9 @@ def _point(axes: Any, row: Row, look: tuple[str, str], *, face: str | None = Non
     )  # fmt: skip
 
 
-def _differences(report: BenchmarkReport) -> Section:
-    rows = _rows(report.comparisons)
-    if not rows:
-        return Section("Paired differences", "Nothing was compared in pairs.")
-    methods = list(_grouped(rows, "method"))
-    clear = sum(row["adjusted_p"] < _SIGNIFICANT for row in rows)
-    text = (
-        "The first minus the second on the same examples, with its 95 % interval: above 0, the first is better. "
-        f"{clear} of {counted(len(rows), 'difference')} {'has' if clear == 1 else 'have'} an adjusted p (Holm) below "
-        f"{_SIGNIFICANT:g}; these have a star, and are bold in the tables."
-    )
-    figures, tables = [], []
-    header = ("task", "first", "second", "difference", "p", "adjusted p", "method")
+def _differences(rows: Sequence[Row]) -> Row:
+    """Return the figures and the tables of paired differences, by caption, and how many of them are clear."""
+    methods, figures, tables = list(_grouped(rows, "method")), [], {}
     for (suite, protocol, _), entries in _grouped(rows, "suite", "protocol", "metric").items():
         panels: dict[str, list[tuple[str, float, float, float]]] = {}
         cells, stars = [], {"*"}
@@ -253,35 +210,13 @@ def _differences(report: BenchmarkReport) -> Section:
                 panel.append((task, row["difference"], row["low"], row["high"]))
         caption, xlabel = f"{suite}, {protocol}, {_metric(row)}", f"difference of {_metric(row)}"
         figures.append(forest(f"{caption}: paired differences", panels, xlabel, reference=0, highlighted=stars))
-        tables.append(Table(header, cells, caption))
-    facts = {f"method {number}": method for number, method in enumerate(methods, start=1)}
-    return Section("Paired differences", text, figures, tables, facts)
+        tables[caption] = cells
+    clear = sum(row["adjusted_p"] < _SIGNIFICANT for row in rows)
+    return {"differences": len(rows), "clear": clear, "methods": methods, "forests": figures, "pairs": tables}
 
 
-def _failures(report: BenchmarkReport) -> Section:
-    if not len(report.failures):
-        return Section("Failures", "None: all that was run gave a score.")
-    shown = _labelled(report.failures).select("suite", "task", "model", "protocol", "seed", "reason")
-    text = f"{counted(len(shown), 'run')} gave no score; averages are over what was left."
-    return Section("Failures", text, tables=[Table.of(shown)])
-
-
-def _data(report: BenchmarkReport) -> Section:
-    frame = report.splits
-    if not len(frame):
-        return Section("Data", "Not known.")
-    total = frame.sum().row(0, named=True)
-    text = (
-        f"{counted(total['examples'], 'example')} in {counted(len(frame), 'split')}: {total['duplicates']:,} are in "
-        f"the same split twice, {total['in_train']:,} of other splits are in the training split too, and "
-        f"{total['dropped']:,} were dropped. Of each SHA-256, the first 12 digits."
-    )
-    shown = frame.with_columns(pl.col("sha256").str.head(12)).rename({"in_train": "in train", "sha256": "SHA-256"})
-    return Section("Data", text, tables=[Table.of(shown)])
-
-
-def _costs(report: BenchmarkReport) -> Section:
-    frame = _labelled(report.costs.filter(pl.col("cells") > 0)).select(
+def _costs(costs: pl.DataFrame) -> pl.DataFrame:
+    return _labelled(costs.filter(pl.col("cells") > 0)).select(
         "suite",
         "model",
         "protocol",
@@ -290,14 +225,11 @@ def _costs(report: BenchmarkReport) -> Section:
         pl.col("tokens_per_second").round().cast(pl.Int64).alias("tokens a second"),
         (pl.col("peak_memory") / 2**30).round(2).alias("peak memory, GiB"),
     )
-    runs, hours = counted(int(frame["runs"].sum()), "run"), frame["seconds"].sum() / 3600
-    return Section(COST_TITLE, f"{runs}, one a task and seed, in {hours:,.2f} hours.", tables=[Table.of(frame)])
 
 
 def _labelled(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.with_columns(
-        pl.when(pl.col("method") == "").then("model").otherwise(pl.format("{} ({})", "model", "method")).alias("model")
-    )
+    name = pl.when(pl.col("method") == "").then("model").otherwise(pl.format("{} ({})", "model", "method"))
+    return frame.with_columns(name.alias("model")) if len(frame) else frame
 
 
 def _rows(frame: pl.DataFrame, **where: str) -> list[Row]:
@@ -311,9 +243,10 @@ def _grouped(rows: Iterable[Row], *names: str) -> dict[Any, list[Row]]:
     return groups
 
 
-def _wide_table(names: Sequence[str], rows: Mapping[tuple[str, ...], Mapping[str, Any]]) -> Table:
+def _wide(names: Sequence[str], rows: Mapping[tuple[str, ...], Row]) -> tuple[list[str], list[list[Any]]]:
+    """Return header and rows of a table; where a row has no value in a column, there is None."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-    return Table([*names, *columns], [[*key, *(row.get(column) for column in columns)] for key, row in rows.items()])
+    return [*names, *columns], [[*key, *(row.get(column) for column in columns)] for key, row in rows.items()]
 
 
 def _cell(row: Row, *details: str, bold: bool = False, form: str = "{:z.3f}") -> Markup:

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import math
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 
 from mutbert.errors import InputError
-from mutbert.reports.page import Section, Table, counted, write_page
+from mutbert.reports.page import Section, counted, write_page
 from mutbert.reports.plots import COLOURS, INK, WIDTH, binary_curves, legend_above, new_figure, shortened, style, svg
-from mutbert.reports.run_parts import Panel, calibration_section, closing_sections, curves_section, known, read_run
+from mutbert.reports.run_parts import calibration_section, closing_sections, curves_section, known, read_run
 from mutbert.run_folder import PREDICTIONS, REPORT
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names, predicted
 from mutbert.scoring.predictions import read_predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
+
+    Values = dict[str, Any]
 
 _NAMES: Final = {
     "mcc": "MCC", "f1": "F1", "auroc": "AUROC", "auprc": "AUPRC", "pearson": "Pearson correlation",
@@ -35,44 +37,46 @@ _POINTS: Final = 2000  # labels that are drawn one by one
 _FINITE: Final = 1e300  # so that the difference of two logits that overflowed is a number
 
 
-class _Run(NamedTuple):
-    metrics: dict[str, Any]
-    problem: str  # of `mutbert.scoring.metrics.PROBLEMS`: labels of bases are binary or multiclass
-    labels: Any
-    scores: Any
-    names: list[str]  # of classes or columns
-    constant: dict[str, float]
-
-
 def write_page_of(folder: Path, *, force: bool = True) -> Path:
     """Return the page of a fine-tuning run, written from its folder alone and small for any number of labels."""
-    metrics, history, recipe = read_run(folder)
+    run, history, recipe = read_run(folder)
     labels, scores = read_predictions(folder / PREDICTIONS)
-    problem = metrics["problem"]
-    if problem == "token":
-        problem = "binary" if scores.ndim == 1 else "multiclass"
+    # One of `mutbert.scoring.metrics.PROBLEMS`: labels of bases are binary or multiclass.
+    problem = ("binary" if scores.ndim == 1 else "multiclass") if run["problem"] == "token" else run["problem"]
     if problem != "regression":
         scores = np.clip(scores.astype(np.float64), -_FINITE, _FINITE)
     count = 2 if problem == "binary" else scores[:1].size
-    names = metrics["classes"] if len(metrics["classes"]) == count else [f"LABEL_{k}" for k in range(count)]
+    names = run["classes"] if len(run["classes"]) == count else [f"LABEL_{k}" for k in range(count)]
     try:
-        evaluate(problem, labels, scores, [metrics["metric"]])
-        run = _Run(metrics, problem, labels, scores, names, constant_guess(problem, labels, scores))
+        evaluate(problem, labels, scores, [run["metric"]])
+        constant = constant_guess(problem, labels, scores)
     except ValueError as error:
         raise InputError(f"{folder / PREDICTIONS}: {error}; repeat the run that wrote it") from None
-    metric = _name(metrics["metric"])
-    panels = [
-        Panel("loss", {"training loss": "loss", "validation loss": "eval_loss"}),
-        Panel(metric, {f"validation {metric}": f"eval_{metrics['metric']}"}),
-    ]
+    metric, found, interval = _name(run["metric"]), known(run["metrics"][run["shown"]]), known(run["interval"] or {})
+    panels = {
+        "loss": {"training loss": "loss", "validation loss": "eval_loss"},
+        metric: {f"validation {metric}": f"eval_{run['metric']}"},
+    }
     text = f"The loss on training and validation data, and the {metric} on the validation data."
-    training = curves_section("Training curve", history, panels, text, best_step=metrics["best_step"])
-    if not metrics["steps"]:
-        training = Section("Training curve", "A probe is fitted at once, so that there are no steps to show.")
-    closing = closing_sections(history, metrics["facts"], recipe)
-    sections = [_metrics(run), training, *_errors(run), _data(metrics["splits"]), *closing]
-    notes = [*metrics["notes"], *_warnings(run)]
-    write_page(folder / REPORT, f"Fine-tuning: {metrics['name']}", _headline(run), sections, notes=notes, force=force)
+    parts: Values = {
+        "training": curves_section("Training curve", history, panels, text, best_step=run["best_step"]),
+        "verdict": _verdict(run["metric"], found[run["metric"]], constant[run["metric"]]),
+        "interval": interval if math.isfinite(sum(interval.values())) else {},
+        "columns": {part: run["metrics"][part] for part in ("validation", "test") if part in run["metrics"]},
+        "metric_names": metric_names(problem), "metric_name": _name, "number": _number,
+    }  # fmt: skip
+    if problem in {"binary", "multiclass"}:
+        parts |= {"count_K": np.bincount(labels), "confusion": _confusion(labels, predicted(problem, scores), names)}
+    if problem == "regression":
+        parts |= _agreement(labels, scores, names)
+    else:
+        parts |= _curves(labels, scores, names) if problem == "binary" else _by_class(problem, labels, scores, names)
+        parts["calibration"] = _calibration(problem, labels, scores, names, run["shown"])
+    write_page(
+        folder / REPORT, f"Fine-tuning: {run['name']}", "", closing_sections(history, run["facts"], recipe),
+        notes=run["notes"], force=force, template="finetuning.html.j2", run=run, problem=problem, labels=labels,
+        names=names, constant=constant, **parts,
+    )  # fmt: skip
     return folder / REPORT
 
 
@@ -98,106 +102,30 @@ def constant_guess(problem: str, labels: Any, scores: Any) -> dict[str, float]:
     return {name: fmean(values) if values else math.nan for name, values in best.items()}
 
 
-def _headline(run: _Run) -> str:
-    metrics, metric = run.metrics, run.metrics["metric"]
-    shown, constant = metrics["shown"], run.constant[metric]
-    value, interval = known(metrics["metrics"][shown])[metric], known(metrics["interval"] or {})
-    text = f"On the {shown} data, the {_name(metric)} is {_number(value, metric)}"
-    if interval and math.isfinite(sum(interval.values())):
-        text += f" (95% interval {_number(interval['low'], metric)} to {_number(interval['high'], metric)})"
-    if metric in {"pearson", "spearman"}:
-        text += "; a constant guess has no correlation."
-    elif math.isfinite(value + constant):
-        better = "better" if (value < constant) == (metric in LOWER_IS_BETTER) else "worse"
-        # As printed: of two numbers that read the same, neither is better.
-        how = "no better" if _number(value, metric) == _number(constant, metric) else better
-        text += f", {how} than the best constant guess, which reaches {_number(constant, metric)}."
-    else:
-        text += "."
-    if interval and interval["low"] <= constant <= interval["high"]:
-        text += " The interval contains that too: the difference is not significant."
-    if run.problem in {"binary", "multiclass"}:
-        count_K = np.bincount(run.labels)
-        accuracy = f"Accuracy is {_number(known(metrics['metrics'][shown]).get('accuracy', math.nan))}; the"
-        text += (
-            f" {'The' if metric == 'accuracy' else accuracy} most frequent class, {run.names[count_K.argmax()]}, is "
-            f"{count_K.max() / len(run.labels):.1%} of {counted(len(run.labels), 'label')}."
-        )
-    if shown != "test":
-        text += (
-            f" There are no test data: the validation data also chose the {_chosen(metrics)}, so that these numbers "
-        )
-        text += "are optimistic."
-    if not metrics["steps"]:
-        return f"{text} This is a probe: a linear classifier on the frozen model."
-    return f"{text} The best step is {metrics['best_step']:,} of {metrics['steps']:,}."
+def _verdict(metric: str, value: float, constant: float) -> str:
+    """Return how a value compares with a constant guess; empty where that is not known."""
+    if not math.isfinite(value + constant):
+        return ""
+    # As printed: of two numbers that read the same, neither is better.
+    if _number(value, metric) == _number(constant, metric):
+        return "no better"
+    return "better" if (value < constant) == (metric in LOWER_IS_BETTER) else "worse"
 
 
-def _warnings(run: _Run) -> Iterator[str]:
-    """Yield what makes the metrics doubtful."""
-    splits, shown = run.metrics["splits"], run.metrics["shown"]
-    for split in splits:
-        if split["in_train"] and not any(one["dropped"] for one in splits):
-            yield (
-                f"{split['in_train']:,} of {split['examples']:,} {split['split']} sequences "
-                f"({100 * split['in_train'] / split['examples']:.3g}%) are in the training data too, so that metrics "
-                "on them may be optimistic; drop_leaks: true drops them from the training data."
-            )
-    if run.problem in {"binary", "multiclass"} and len(np.unique(run.labels)) == 1:
-        yield f"All {shown} labels are of one class, {run.names[run.labels[0]]}: most metrics are not meaningful."
-
-
-def _metrics(run: _Run) -> Section:
-    metrics, shown = run.metrics, run.metrics["shown"]
-    text = f"The validation data also chose the {_chosen(metrics)}, so that numbers on these data are optimistic. The "
-    text += f"constant guess is the best one for each metric on the {shown} data. – marks a metric that is not defined."
-    if run.problem == "multiclass":
-        text += " Precision, recall, F1, AUROC and AUPRC are means over the classes."
-    elif run.labels.ndim == 2:
-        text += " All are means over the columns."
-    sequences = next((one["examples"] for one in metrics["splits"] if one["split"] == shown), len(run.labels))
-    if len(run.labels) > sequences:
-        text += f" Labels are of bases: {len(run.labels):,} in {counted(sequences, 'sequence')}. Bases of one sequence "
-        text += "are not independent, so that the interval is too narrow."
-    parts = {part: known(metrics["metrics"][part]) for part in ("validation", "test") if part in metrics["metrics"]}
-    columns = [*(found.get for found in parts.values()), run.constant.get]
-    names = metric_names(run.problem)
-    rows = [[_name(name), *(_number(column(name, math.nan), name) for column in columns)] for name in names]
-    table = Table(["metric", *parts, "constant\nguess"], rows, marked=_name(metrics["metric"]))
-    return Section("Metrics", text, tables=[table])
-
-
-def _errors(run: _Run) -> Iterator[Section]:
-    """Yield the sections that depend on the problem."""
-    if run.problem == "regression":
-        yield from _agreement(run)
-        return
-    if run.problem != "multilabel":
-        yield _confusion(run)
-    yield _curves(run) if run.problem == "binary" else _by_class(run)
-    yield _calibration(run)
-
-
-def _confusion(run: _Run) -> Section:
+def _confusion(label_N: Any, guess_N: Any, names: Sequence[str]) -> Values:
+    """Return a confusion matrix as figure and text; classes but the most frequent are merged."""
     from sklearn.metrics import confusion_matrix
 
-    label_N, guess_N, names = run.labels, predicted(run.problem, run.scores), run.names
-    text = f"The {run.metrics['shown']} data by true class (row) and predicted class (column). "
     if len(names) > _MATRIX:
         frequent = np.sort(np.argsort(-np.bincount(label_N, minlength=len(names)), kind="stable")[:_MATRIX])
         shown_K = np.full(len(names), _MATRIX)
         shown_K[frequent] = np.arange(_MATRIX)
         label_N, guess_N = shown_K[label_N], shown_K[guess_N]
-        text += f"All but the {_MATRIX} most frequent classes are merged. "
         names = [*(names[k] for k in frequent), f"{len(names) - _MATRIX:,} others"]
     count_KK = confusion_matrix(label_N, guess_N, labels=range(len(names)))
-    drawing = _confusion_figure(names, count_KK)
-    if len(names) <= 6:
-        return Section("Confusion matrix", text + "Percentages are of the row.", drawing)
-    text += "Numbers are percentages of the row." if len(names) <= 16 else "Darker is a greater share of the row."
     lines = [["", *names], *([name, *row] for name, row in zip(names, count_KK, strict=True))]
     counts = "\n".join("\t".join(map(str, line)) for line in lines)
-    return Section("Confusion matrix", text, drawing, details={"counts, separated by tabs": counts})
+    return {"size": len(names), "most": _MATRIX, "figure": _confusion_figure(names, count_KK), "counts": counts}
 
 
 def _confusion_figure(names: Sequence[str], count_KK: Any) -> str:
@@ -224,83 +152,65 @@ def _confusion_figure(names: Sequence[str], count_KK: Any) -> str:
         return svg(figure, "Confusion matrix")
 
 
-def _curves(run: _Run) -> Section:
-    title, shown, positive = "ROC and precision-recall", run.metrics["shown"], run.names[1]
-    if len(np.unique(run.labels)) == 1:
-        return Section(title, f"Not defined: the {shown} labels are of one class alone.")
-    found = evaluate("binary", run.labels, run.scores)
-    wrong = float(np.mean(run.scores[run.labels == 0] > 0))
-    text = (
-        f"All thresholds on the score of {positive}, {shown} data; AUROC is {found['auroc']:.4f}, AUPRC "
-        f"{found['auprc']:.4f}. Dashed: chance. Predictions are made at a score of 0 (even odds): true positive rate "
-        f"(recall) {found['recall']:.4f}, false positive rate {wrong:.4f}, precision {found['precision']:.4f}."
-    )
+def _curves(label_N: Any, score_N: Any, names: Sequence[str]) -> Values:
+    """Return the curves of two classes, where there are both, and what predictions at a score of 0 reach."""
+    if len(np.unique(label_N)) == 1:
+        return {"curves": []}
     kinds: Any = {"ROC curve": "roc", "Precision-recall curve": "precision_recall"}
-    drawings = [binary_curves(name, kind, run.labels, {positive: run.scores}) for name, kind in kinds.items()]
-    return Section(title, text, drawings)
+    curves = [binary_curves(name, kind, label_N, {names[1]: score_N}) for name, kind in kinds.items()]
+    false = float(np.mean(score_N[label_N == 0] > 0))
+    return {"curves": curves, "at_0": evaluate("binary", label_N, score_N) | {"false": false}}
 
 
-def _by_class(run: _Run) -> Section:
-    several, names = run.problem == "multiclass", run.names
-    kind, guess = "class" if several else "column", predicted(run.problem, run.scores)
+def _by_class(problem: str, labels: Any, scores: Any, names: Sequence[str]) -> Values:
+    """Return the table of each class, or column, against all else."""
+    several, guess = problem == "multiclass", predicted(problem, scores)
     every_K = np.arange(len(names))
-    label_NK, guess_NK = ((values[:, None] == every_K) if several else values == 1 for values in (run.labels, guess))
+    label_NK, guess_NK = ((values[:, None] == every_K) if several else values == 1 for values in (labels, guess))
     label_K, guess_K, hit_K = label_NK.sum(axis=0), guess_NK.sum(axis=0), (label_NK & guess_NK).sum(axis=0)
     with np.errstate(invalid="ignore"):
         share_K3 = np.stack([hit_K / guess_K, hit_K / label_K, 2 * hit_K / (label_K + guess_K)], axis=1)
-    text = f"Each {kind} against all else, {run.metrics['shown']} data. – marks a division by zero; such precision, "
-    text += "recall and F1 count as 0 in the means above."
-    if len(names) > _ROWS:
-        every_K = np.sort(np.argsort(-label_K, kind="stable")[:_ROWS])
-        text = f"The {_ROWS} most frequent of {len(names):,}. {text}"
+    header = ["class" if several else "column", "labels", "predicted", "precision", "recall", "F1", "AUROC", "AUPRC"]
     rows = []
-    for k in every_K.tolist():
-        areas = evaluate("binary", label_NK[:, k].astype(int), run.scores[:, k], ["auroc", "auprc"])
+    for k in np.sort(np.argsort(-label_K, kind="stable")[:_ROWS]).tolist():
+        areas = evaluate("binary", label_NK[:, k].astype(int), scores[:, k], ["auroc", "auprc"])
         numbers = map(_number, (*share_K3[k], *areas.values()))
         rows.append([names[k], f"{label_K[k]:,}", f"{guess_K[k]:,}", *numbers])
-    header = [kind, "labels", "predicted", "precision", "recall", "F1", "AUROC", "AUPRC"]
-    return Section(f"By {kind}", text, tables=[Table(header, rows)])
+    return {"by_class": pl.DataFrame(rows, header, orient="row")}
 
 
-def _calibration(run: _Run) -> Section:
+def _calibration(problem: str, labels: Any, scores: Any, names: Sequence[str], shown: str) -> Section:
     from scipy.special import expit, softmax
 
     name = "all columns"
-    if run.problem == "multiclass":
+    if problem == "multiclass":
         name, what = "predicted class", "the probability of the predicted class, and whether it is right"
-        probability_N, true_N = softmax(run.scores, axis=1).max(axis=1), run.scores.argmax(axis=1) == run.labels
+        probability_N, true_N = softmax(scores, axis=1).max(axis=1), scores.argmax(axis=1) == labels
     else:
-        probability_N, true_N = expit(run.scores).ravel(), run.labels.ravel()
-        if run.problem == "binary":
-            name = run.names[1]
-        what = f"the predicted probability of {'a column' if run.labels.ndim == 2 else name}, and whether it is so"
+        probability_N, true_N = expit(scores).ravel(), labels.ravel()
+        if problem == "binary":
+            name = names[1]
+        what = f"the predicted probability of {'a column' if labels.ndim == 2 else name}, and whether it is so"
     pairs = pl.DataFrame({"predicted": probability_N, "true": true_N.astype(np.float64)})
     tenth = (pl.col("predicted") * 10).floor().clip(0, 9)
     bins = pairs.group_by(tenth.alias("tenth")).agg(pl.col("predicted", "true").mean(), pl.len().alias("pairs"))
     rows = bins.sort("tenth").select("predicted", "true", "pairs").rows()
-    text = f"Each of {counted(len(pairs), 'label')} of the {run.metrics['shown']} data is a pair: {what}."
+    text = f"Each of {counted(len(pairs), 'label')} of the {shown} data is a pair: {what}."
     return calibration_section({name: rows}, text)
 
 
-def _agreement(run: _Run) -> Iterator[Section]:
-    label_KN, score_KN = (values.reshape(len(values), -1).T for values in (run.labels, run.scores))
-    names, shown = run.names, run.metrics["shown"]
-    drawn = min(len(names), _PANELS)
-    points = label_KN[:drawn].size <= _POINTS
-    text = f"The {shown} data; " + ("a point is a label." if points else "colour is the number of labels.")
-    if drawn < len(names):
-        text += f" The first {drawn} of {len(names):,} columns; the table has all."
-    drawings = [_agreement_figure(names[k], label_KN[k], score_KN[k], points=points) for k in range(drawn)]
-    yield Section("Predicted against observed", text, drawings)
-    if run.labels.ndim == 1:
-        return
-    rows = []
-    for name, label_N, score_N in zip(names, label_KN, score_KN, strict=True):
-        found = evaluate("regression", label_N, score_N) | {"": constant_guess("regression", label_N, score_N)["mse"]}
-        rows.append([name, *(_number(value, metric or "mse") for metric, value in found.items())])
-    metrics = [_name(name).replace(" ", "\n") for name in metric_names("regression")]
-    text = f"The {shown} data; the last column is the mean squared error of always guessing the column's mean."
-    yield Section("By column", text, tables=[Table(["column", *metrics, "of a\nconstant guess"], rows)])
+def _agreement(labels: Any, scores: Any, names: Sequence[str]) -> Values:
+    """Return the figures of the first columns of numbers, and the table of all where there are several."""
+    label_KN, score_KN = (values.reshape(len(values), -1).T for values in (labels, scores))
+    points = label_KN[:_PANELS].size <= _POINTS
+    every, rows = list(zip(names, label_KN, score_KN, strict=True)), []
+    figures = [_agreement_figure(*one, points=points) for one in every[:_PANELS]]
+    for name, label_N, score_N in every if labels.ndim == 2 else ():
+        found = evaluate("regression", label_N, score_N)
+        numbers = {_name(metric).replace(" ", "\n"): _number(value, metric) for metric, value in found.items()}
+        guess = constant_guess("regression", label_N, score_N)["mse"]
+        rows.append({"column": name, **numbers, "of a\nconstant guess": _number(guess, "mse")})
+    return {"agreement": figures, "points": points, "by_column": pl.DataFrame(rows)}
 
 
 def _agreement_figure(name: str, observed_N: Any, predicted_N: Any, *, points: bool) -> str:
@@ -324,27 +234,12 @@ def _agreement_figure(name: str, observed_N: Any, predicted_N: Any, *, points: b
         return svg(figure, f"Predicted against observed: {name}")
 
 
-def _data(splits: Sequence[dict[str, Any]]) -> Section:
-    if not splits:
-        return Section("Data", "Not known.")
-    text = "Duplicates repeat a sequence of the same part. In training: sequences that the training data contain too, "
-    text += "on either strand, before any were dropped from these. SHA-256: the first 12 digits of the file's."
-    names = "examples", "duplicates", "in_train", "dropped"
-    rows = [[one["split"], *(f"{one[name]:,}" for name in names), one["sha256"][:12]] for one in splits]
-    header = ["part", "sequences", "duplicates", "in\ntraining", "dropped", "SHA-256"]
-    return Section("Data", text, tables=[Table(header, rows)])
-
-
-def _chosen(metrics: dict[str, Any]) -> str:
-    return "step" if metrics["steps"] else "probe"
-
-
 def _name(metric: str) -> str:
     return _NAMES.get(metric, metric)
 
 
-def _number(value: float, metric: str = "") -> str:
-    if not math.isfinite(value):
-        return "–" if math.isnan(value) else "infinite"
+def _number(value: float | None, metric: str = "") -> str:
+    if value is None or not math.isfinite(value):
+        return "–" if value is None or math.isnan(value) else "infinite"
     # A squared error may be of any size; all else is at most 1.
     return f"{value:.4g}" if metric == "mse" and value and not 1e-3 <= value < 1e3 else f"{value:z.4f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from mutbert.files import atomic_file
 
@@ -15,36 +15,24 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-class Table(NamedTuple):
-    """A table; the row whose first cell is `marked` stands out, headers keep their line breaks, None is a dash."""
-
-    header: Sequence[str]
-    rows: Iterable[Sequence[object]]
-    caption: str = ""
-    marked: str = ""
-
-    @classmethod
-    def of(cls, frame: pl.DataFrame, caption: str = "", marked: str = "") -> Table:
-        """Return the table of a frame, whose columns are text or are shown as Python writes them."""
-        return cls(frame.columns, frame.rows(), caption, marked)
-
-
 class Section(NamedTuple):
-    """A part of a page: text, then figures as SVG, tables, facts by name, and text folded away by its summary."""
+    """A part of a page: text, figures as SVG, a table, facts by name, and text folded away by its summary."""
 
     title: str
     text: str = ""
     figures: str | Sequence[str] = ()
-    tables: Sequence[Table] = ()
+    table: pl.DataFrame | None = None
     facts: Mapping[str, object] = {}
     details: Mapping[str, str] = {}
+    marked: str = ""  # the first cell of the table's row that stands out
 
 
 def write_page(
-    path: Path, title: str, lead: str, sections: Iterable[Section], *, notes: Sequence[str] = (), force: bool = False
-) -> None:
-    """Write a page; `notes` stand out above its sections."""
-    page = render("page.html.j2", title=title, lead=lead, sections=sections, notes=notes)
+    path: Path, title: str, lead: str = "", sections: Iterable[Section] = (), *, notes: Sequence[str] = (),
+    force: bool = False, template: str = "page.html.j2", **values: object,
+) -> None:  # fmt: skip
+    """Write a page whose `notes` stand out above its sections, or one with a `template` of its own for `values`."""
+    page = render(template, title=title, lead=lead, sections=sections, notes=notes, counted=counted, **values)
     with atomic_file(path, force=force) as file:
         file.write_text(page, encoding="utf-8")
 
@@ -53,7 +41,7 @@ def render(template: str, **values: object) -> str:
     """Return a template of this package filled in, values escaped where it is HTML."""
     environment = Environment(
         loader=PackageLoader("mutbert.reports"), autoescape=select_autoescape(["html.j2"]), trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
+        lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined,
     )  # fmt: skip
     return environment.get_template(template).render(values)
 

@@ -6,10 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import polars as pl
 
-from mutbert.reports.page import Section, Table, counted, write_page
+from mutbert.reports.page import Section, counted, write_page
 from mutbert.reports.plots import COLOURS, INK, WIDTH, legend_above, new_figure, style, svg
-from mutbert.reports.run_parts import Panel, calibration_section, closing_sections, curves_section, known, read_run
+from mutbert.reports.run_parts import calibration_section, closing_sections, curves_section, known, read_run
 from mutbert.run_folder import REPORT
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ def training_section(metrics: Metrics, history: History) -> Section:
     """Return training loss and held-out cross-entropy over the steps, with trivial predictors dashed."""
     text = "The loss on training windows, and the cross-entropy on held-out targets, all hidden."
     levels = _trivial(metrics, "all")
-    panel = Panel(_UNIT, {"training loss": "loss", "held out": "eval_loss"}, levels)
-    return curves_section("Training curve", history, [panel], text + _DASHED * bool(levels))
+    panels = {_UNIT: {"training loss": "loss", "held out": "eval_loss"}}
+    return curves_section("Training curve", history, panels, text + _DASHED * bool(levels), levels={_UNIT: levels})
 
 
 def held_out_section(metrics: Metrics) -> Section:
@@ -60,16 +61,12 @@ def held_out_section(metrics: Metrics) -> Section:
     text += f"of its targets; lower is better{f', and nothing can be below the {_FLOOR}' * (_FLOOR in values)}."
     if _MARKOV in values:
         text += " The Markov chain sees the five true bases before each target, even those hidden from the model."
-    groups = _groups(metrics)
-    header = [f"{group}\n{targets[group]:,}" if group in targets else group for group in groups]
-    rows = [
-        [
-            name,
-            *(_number(known(found)[group]) if group in found and targets.get(group) != 0 else None for group in groups),
-        ]
-        for name, found in values.items()
-    ]
-    return Section("Held-out table", text, tables=[Table(["predictor", *header], rows, marked=_MODEL)])
+    rows: dict[str, list[str | None]] = {"predictor": list(values)}
+    for group in _groups(metrics):
+        name = f"{group}\n{targets[group]:,}" if group in targets else group
+        shown = targets.get(group) != 0
+        rows[name] = [_number(known(found)[group]) if shown and group in found else None for found in values.values()]
+    return Section("Held-out table", text, table=pl.DataFrame(rows), marked=_MODEL)
 
 
 def _groups(metrics: Metrics) -> list[str]:
@@ -118,11 +115,13 @@ def _comparison(metrics: Metrics, group: str) -> str:
 def _held_out_curves(metrics: Metrics, history: History) -> Section:
     # Without targets their cross-entropy is not a number, and nothing is missing from the figure.
     groups = [group for group in _WHERE if metrics["targets"].get(group) != 0]
-    panels = [Panel(f"{group} targets", {_MODEL: f"eval_loss_{group}"}, _trivial(metrics, group)) for group in groups]
+    panels = {f"{group} targets": {_MODEL: f"eval_loss_{group}"} for group in groups}
+    levels = {f"{group} targets": _trivial(metrics, group) for group in groups}
     where = " and at ".join(_WHERE[group] for group in groups)
     count = sum("eval_loss" in entry for entry in history)
     text = f"{counted(count, 'evaluation')}, at {where}, in nats per target."
-    return curves_section("Held-out curves", history, panels, text + _DASHED * bool(_trivial(metrics, "all")))
+    text += _DASHED * bool(_trivial(metrics, "all"))
+    return curves_section("Held-out curves", history, panels, text, levels=levels)
 
 
 def _by_frequency(metrics: Metrics) -> Section:

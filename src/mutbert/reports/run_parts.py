@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from mutbert.errors import InputError, one_line
 from mutbert.reports.page import Section, counted
@@ -48,35 +48,33 @@ def known(values: Mapping[str, float | None]) -> dict[str, float]:
     return {name: math.nan if value is None else value for name, value in values.items()}
 
 
-class Panel(NamedTuple):
-    """A panel of curves over the steps: its vertical axis, and keys of the history and constants by name."""
-
-    label: str
-    curves: Mapping[str, str]
-    levels: Mapping[str, float] = {}
-
-
-def curve(history: History, key: str) -> list[tuple[float, float]]:
+def _points(history: History, key: str) -> list[tuple[float, float]]:
     """Return the steps and the values of one of a history's keys, as far as they can be drawn."""
     shown = ((entry["step"], entry[key]) for entry in history if key in entry and math.isfinite(entry[key]))
     return [(step, value) for step, value in shown if value or key != "grad_norm"]
 
 
 def curves_section(
-    title: str, history: History, panels: Sequence[Panel], text: str, *, best_step: int | None = None
-) -> Section:
-    """Return the figure of panels, without those that are empty."""
-    keys = [key for panel in panels for key in panel.curves.values()]
-    count = sum(key in entry for key in keys for entry in history) - sum(len(curve(history, key)) for key in keys)
+    title: str, history: History, panels: Mapping[str, Mapping[str, str]], text: str, *,
+    levels: Mapping[str, Mapping[str, float]] | None = None, best_step: int | None = None,
+) -> Section:  # fmt: skip
+    """Return the figure of panels that are not empty: by vertical axis the history's keys by name, and constants."""
+    keys = [key for curves in panels.values() for key in curves.values()]
+    count = sum((key in entry) for key in keys for entry in history) - sum(len(_points(history, key)) for key in keys)
     are = "is" if count == 1 else "are"
     missing = f" {counted(count, 'value')} {are} not drawn: not finite, or a norm of 0." if count else ""
-    panels = [panel for panel in panels if any(curve(history, key) for key in panel.curves.values())]
+    panels = {
+        label: curves for label, curves in panels.items() if any(_points(history, key) for key in curves.values())
+    }
     if not panels:
         return Section(title, missing.strip() or "Nothing was logged.")
-    return Section(title, text + missing, _steps_figure(title, history, panels, best_step))
+    return Section(title, text + missing, _steps_figure(title, history, panels, levels or {}, best_step))
 
 
-def _steps_figure(title: str, history: History, panels: Sequence[Panel], best_step: int | None) -> str:
+def _steps_figure(
+    title: str, history: History, panels: Mapping[str, Mapping[str, str]], levels: Mapping[str, Mapping[str, float]],
+    best_step: int | None,
+) -> str:  # fmt: skip
     """Return logged values over the steps as SVG, with constants dashed and the best step dotted.
 
     Next to constants, the vertical axis shows these and the last values: an untrained model's first ones lie far above.
@@ -84,20 +82,20 @@ def _steps_figure(title: str, history: History, panels: Sequence[Panel], best_st
     legend: dict[str, Any] = {}
     with style():
         figure, axes_P = new_figure(WIDTH, 1.6 + 2.1 * len(panels), len(panels), squeeze=False)
-        for row, (axes, panel) in enumerate(zip(axes_P[:, 0], panels, strict=True)):
-            drawn = [points for key in panel.curves.values() if (points := curve(history, key))]
-            for name, key in panel.curves.items():
-                _draw(axes, curve(history, key), name, key, COLOURS[0 if panel.levels else row])
-            levels = {name: value for name, value in panel.levels.items() if math.isfinite(value)}
-            for index, (name, value) in enumerate(levels.items()):
+        for row, (axes, (label, curves)) in enumerate(zip(axes_P[:, 0], panels.items(), strict=True)):
+            drawn = [points for key in curves.values() if (points := _points(history, key))]
+            for name, key in curves.items():
+                _draw(axes, _points(history, key), name, key, COLOURS[0 if levels.get(label) else row])
+            finite = {name: value for name, value in levels.get(label, {}).items() if math.isfinite(value)}
+            for index, (name, value) in enumerate(finite.items()):
                 axes.axhline(value, color=COLOURS[1 + index % 5], linestyle="--", linewidth=1.2, label=name)
-            if levels:
-                low = min([*levels.values(), *(value for points in drawn for _, value in points)])
-                high = max([*levels.values(), *(points[-1][1] for points in drawn)])
+            if finite:
+                low = min([*finite.values(), *(value for points in drawn for _, value in points)])
+                high = max([*finite.values(), *(points[-1][1] for points in drawn)])
                 axes.set_ylim(low - 0.15 * (high - low) - 1e-3, high + 0.25 * (high - low) + 1e-3)
             if best_step is not None:
                 axes.axvline(best_step, color=INK, linestyle=":", linewidth=1.3, label="best step")
-            axes.set_ylabel(panel.label)
+            axes.set_ylabel(label)
             legend |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
         # The whole history, so that a curve is seen to end early.
         steps = [entry["step"] for entry in history] or [0]
@@ -106,7 +104,7 @@ def _steps_figure(title: str, history: History, panels: Sequence[Panel], best_st
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6, min_n_ticks=1)
         axes.xaxis.set_major_formatter("{x:,.0f}")
         figure.align_ylabels()
-        if list(legend) != [panel.label for panel in panels]:
+        if list(legend) != list(panels):
             legend_above(figure, list(legend.values()))
         return svg(figure, title)
 
@@ -157,8 +155,7 @@ def calibration_section(sets: Mapping[str, Sequence[tuple[float, float, float]]]
 
 def closing_sections(history: History, facts: Mapping[str, str], recipe: str) -> list[Section]:
     """Return the optimiser as far as it was logged, facts about the run, and its recipe folded away."""
-    keys = {"learning rate": "learning_rate", "gradient norm": "grad_norm"}
-    panels = [Panel(name, {name: key}) for name, key in keys.items()]
+    panels = {"learning rate": {"learning rate": "learning_rate"}, "gradient norm": {"gradient norm": "grad_norm"}}
     text = "Learning rate, and the gradient's norm before clipping on a logarithmic axis."
     details = {"recipe.yaml": recipe} if recipe else {}
     return [
