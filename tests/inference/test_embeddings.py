@@ -105,15 +105,15 @@ def test_layers_poolings_and_strands_in_every_format(build, sequences, fasta, tm
     report = embed(model, output=tmp_path / "out.parquet", **given)
     chosen = {"-1": (2,), "[2, 0]": (2, 0), "all": (0, 1, 2)}[str(layers)]
     bases = sum(map(len, sequences))
-    assert (report.records, report.bases, report.layers, report.hidden_size) == (20, bases, chosen, 32)
-    table = pyarrow.parquet.read_table(report.output)
+    assert (report["records"], report["bases"], report["layers"], report["hidden_size"]) == (20, bases, chosen, 32)
+    table = pyarrow.parquet.read_table(report["output"])
     columns = [f"embedding_{layer}" for layer in chosen] if len(chosen) > 1 else ["embedding"]
     assert table.column_names == ["name", "contig", "start", "end", *columns]
     assert table["end"].to_pylist() == [len(sequence) for sequence in sequences]
     wanted = {}
     for layer, column in zip(chosen, columns, strict=True):
         wanted[layer] = [embedding_of(model, sequence, layer, pooling, strands) for sequence in sequences]
-        assert_same(read(report.output, column), wanted[layer])
+        assert_same(read(report["output"], column), wanted[layer])
     held = {"pooling": pooling, "layers": json.dumps(chosen), "strands": strands, "model": "a/model"}
     held |= {"surroundings": "sequence", "version": mutbert.__version__}
     assert held.items() <= {key.decode(): value.decode() for key, value in table.schema.metadata.items()}.items()
@@ -149,8 +149,8 @@ def test_regions_of_a_genome(build, genome, bed, calls, tmp_path):
         output = tmp_path / f"{kind}.parquet"
         given = genome if kind == "person" else genome.path
         report = embed(model, genome=given, bed=bed, output=output, surroundings=kind, **more)
-        assert report.differing == (3 if kind == "person" else None)
-        assert report.not_used == ({"as the reference": 1} if kind == "person" else {})
+        assert report["differing"] == (3 if kind == "person" else None)
+        assert report["not_used"] == ({"as the reference": 1} if kind == "person" else {})
         table = pyarrow.parquet.read_table(output)
         assert table.schema.metadata[b"surroundings"] == kind.encode()
         places = [tuple(row.values())[:4] for row in table.to_pylist()]
@@ -174,7 +174,7 @@ def test_a_path_a_head_and_a_loaded_model_agree(build, fasta, tmp_path):
     model.save_pretrained(tmp_path / "model")
     given = {"fasta": fasta, "output": tmp_path / "out.parquet", "force": True}
     head, body, path, half = (
-        read(embed(one, **given, precision=precision).output)
+        read(embed(one, **given, precision=precision)["output"])
         for one, precision in ((model, "fp32"), (model.bert, "fp32"), (tmp_path / "model", "fp32"), (model, "bf16"))
     )
     assert_same(body, head)

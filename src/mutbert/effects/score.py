@@ -19,13 +19,13 @@ import mutbert
 from mutbert.effects.alleles import Kind, Reason
 from mutbert.effects.calibration import LEAST, Calibration, write_calibration
 from mutbert.effects.records import EPSILON, TABLES, VCFS, check_assembly, cut_records, log_odds, write_table, write_vcf
-from mutbert.effects.scores import Field, ScoreSettings, open_scorer, scaled
+from mutbert.effects.scores import Field, ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.files import check_output, sha256_of
 from mutbert.genome.vcf import VcfHeader, count_by_index, read_header
 from mutbert.inference.resumable import parts_folder, parts_path, run_parts, was_stopped
 from mutbert.inference.run import model_hash, model_name, on_disk
-from mutbert.progress import progress_bar
+from mutbert.progress import progress_bar, scaled
 from mutbert.regions import ContigNames, Region, names_text
 
 if TYPE_CHECKING:

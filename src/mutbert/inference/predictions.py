@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,21 +26,11 @@ if TYPE_CHECKING:
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
 
 
-@dataclass(frozen=True)
-class PredictionReport:
-    """What `predict_table` wrote."""
-
-    output: Path
-    sequences: int
-    problem: str  # that the model was fine-tuned for
-    classes: tuple[str, ...]  # or other outputs
-
-
 def predict_table(
     model: str | Path, sequences: str | Path, output: str | Path, *, columns: Columns,
     genome: str | Path | None = None, batch_size: int = 32, precision: str = "fp32", strands: str = "forward",
     trust_remote_code: bool = False, force: bool = False, progress: bool = False,
-) -> PredictionReport:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Write a fine-tuned model's predictions for the sequences of a table or a FASTA.
 
     Parameters
@@ -56,6 +45,11 @@ def predict_table(
         What the file's columns mean; a store, whose allele frequencies MutBERT reads where a region is known.
     batch_size, precision, strands, trust_remote_code, force, progress : optional
         As for the other commands that run a model.
+
+    Returns
+    -------
+    dict
+        The output, the number of ``sequences``, the ``problem`` that the model was fine-tuned for, and its ``classes``.
     """
     output = Path(output)
     if output.suffix not in _SEPARATORS:
@@ -79,7 +73,7 @@ def predict_table(
             rounded.write_csv(file, separator=separator)
         else:
             table.write_parquet(file)
-    return PredictionReport(output, len(examples), problem, classes)
+    return {"output": output, "sequences": len(examples), "problem": problem, "classes": classes}
 
 
 def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:
