@@ -75,8 +75,8 @@ def test_every_kind_of_model_is_converted(published, probs, tmp_path, model_clas
     done = convert_checkpoint(folder, tmp_path / "ours")
     before, after = (load_file(where / "model.safetensors") for where in (folder, tmp_path / "ours"))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    found = done.model_class, done.repeated, done.parameters, done.weights
-    assert found == (model_class.__name__, (), parameters, len(after))
+    counts = {"parameters": parameters, "weights": len(after), "repeated": []}
+    assert done == {"output": tmp_path / "ours", "model_class": model_class.__name__, **counts}
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
     values = json.loads((tmp_path / "ours" / "config.json").read_text())
@@ -98,15 +98,15 @@ def test_second_names_are_left_out(published, tmp_path, kind):
     if kind == "bin":
         as_bin(folder)
     done = convert_checkpoint(folder, tmp_path / "ours")
-    assert set(done.repeated) == {DECODER, DECODER_BIAS}
-    assert done.parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert set(done["repeated"]) == {DECODER, DECODER_BIAS}
+    assert done["parameters"] == sum(parameter.numel() for parameter in model.parameters())
     assert load_file(tmp_path / "ours" / "model.safetensors").keys() == model.state_dict().keys() - {DECODER}
 
 
 def test_a_masked_model_keeps_its_pooler(published, tmp_path):
     pooler = {"bert.pooler.dense.weight": torch.rand(32, 32), "bert.pooler.dense.bias": torch.rand(32)}
     folder, _ = published(MutBertForMaskedLM, lambda weights: weights.update(pooler), **FIRST_TOKEN)
-    assert convert_checkpoint(folder, tmp_path / "ours").model_class == "MutBertForMaskedLM"
+    assert convert_checkpoint(folder, tmp_path / "ours")["model_class"] == "MutBertForMaskedLM"
     kept = MutBertModel.from_pretrained(tmp_path / "ours").pooler.dense.weight
     assert torch.equal(kept, pooler["bert.pooler.dense.weight"])
 
@@ -116,7 +116,7 @@ def test_a_decoder_of_its_own_is_kept(published, probs, tmp_path, in_config):
     """Whether or not the configuration has it so."""
     values = {"tie_word_embeddings": not in_config}
     folder, model = published(MutBertForMaskedLM, None, values, tie_word_embeddings=False)
-    assert convert_checkpoint(folder, tmp_path / "converted").repeated == ()
+    assert convert_checkpoint(folder, tmp_path / "converted")["repeated"] == []
     for source in (folder, tmp_path / "converted"):
         loaded = read_checkpoint(source, MutBertForMaskedLM)
         assert not loaded.config.tie_word_embeddings

@@ -10,6 +10,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from mutbert import convert_checkpoint, export_model
 from mutbert.model import (
     MutBertConfig,
     MutBertForMaskedLM,
@@ -19,7 +20,6 @@ from mutbert.model import (
     MutBertTokenizer,
     read_checkpoint,
 )
-from mutbert.model.checkpoints import convert_checkpoint
 
 DYNAMIC = {"type": "dynamic", "factor": 2.0}
 AUTO_CLASSES = {
@@ -121,9 +121,8 @@ def run_without_mutbert(inputs_of, autos, tmp_path):
 
 def test_saved_with_its_code_it_loads_where_this_package_is_not(build, probs, tmp_path):
     model = build(MutBertForMaskedLM, rope_scaling=DYNAMIC)
-    model.save_pretrained(tmp_path / "model", custom_code=True)
-    MutBertTokenizer().save_pretrained(tmp_path / "model")
-    assert not hasattr(model.config, "auto_map")
+    model.save_pretrained(tmp_path / "ours")
+    export_model(tmp_path / "ours", tmp_path / "model")
     inputs = {"input_probs": probs(2, 40)}
     (found,) = run_without_mutbert({tmp_path / "model": inputs}, ["AutoModel", "AutoModelForMaskedLM"], tmp_path)
     with torch.no_grad():
@@ -148,8 +147,6 @@ CASES = {
 @pytest.mark.parametrize("part", ["", "classifier"])
 def test_published_numbers_at_the_end_of_the_way(shared, tmp_path, part):
     """Published, converted, loaded, saved, exported, and loaded by remote code without this package."""
-    from mutbert import export_model
-
     golden = shared / "golden"
     expected = load_file(golden / "expected.safetensors")
     convert_checkpoint(golden / part, tmp_path / "converted")
