@@ -71,8 +71,8 @@ def main() -> None:
 
     check_sizes(arguments)
     genome = ProbabilisticGenome.open(arguments.genome)
-    split = split_genomes([genome], [], [])
-    sampler = WindowSampler(split.train, arguments.length, seed=66)
+    train, _ = split_genomes([genome], [], [])
+    sampler = WindowSampler(train, arguments.length, seed=66)
     dataset = WindowDataset(sampler, Masking(), Tempering("log", TEMPERATURE), size=arguments.windows)
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)

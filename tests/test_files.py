@@ -160,11 +160,11 @@ def test_an_output_that_would_cost_an_input_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     mark_directory(tmp_path / "run", ("model/*",))
     check_output(tmp_path / "run" / "predictions.tsv", force=False, inputs=[tmp_path / "run", "name/of-a-model"])
-    for output, source, relation in (
-        ("store", "store", "is"), ("store", "store/ref.fa", "holds"), ("store/deep/model", "store", "lies in"),
-        ("link", "store", "is"), ("missing/../store", "store", "is"),
+    for output, source in (
+        ("store", "store"), ("store", "store/ref.fa"), ("store/deep/model", "store"), ("link", "store"),
+        ("missing/../store", "store"),
     ):  # fmt: skip
-        with pytest.raises(InputError, match=rf"{relation} the input .*{source}"):
+        with pytest.raises(InputError, match=rf"the input .*{source} would be lost"):
             check_output(tmp_path / output, force=True, directory=True, inputs=[tmp_path / source])
 
 
@@ -211,7 +211,7 @@ def test_a_write_that_fails_is_one_line_and_loses_nothing(tmp_path, monkeypatch,
 
 def test_what_cannot_take_an_output_is_refused(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "fifo")
-    for name, message in (("no/out", "does not exist; create it first"), ("fifo", "not a regular file")):
+    for name, message in (("no/out", "does not exist; create it"), ("fifo", "not a regular file")):
         with pytest.raises(InputError, match=message):
             check_output(tmp_path / name, force=True)
     monkeypatch.setattr(os, "access", lambda *_: False)

@@ -32,36 +32,28 @@ _BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b000300000000
 
 
 def check_output(path: Path, *, force: bool, directory: bool = False, inputs: Iterable[str | Path] = ()) -> None:
-    """Raise InputError where an output exists, cannot be written, or is, holds or lies in an input.
+    """Raise InputError where an output exists, cannot be written, or would cost an input.
 
     With `force` it may exist: a regular file, or a directory with nothing in it that this program did not write.
     """
+    output = path.resolve()
     for source in map(Path, inputs):
-        if source.exists() and (relation := _relation(path.resolve(), source.resolve())):
-            raise InputError(f"{path}: {relation} the input {source}, which would be lost; choose another output")
+        given = source.resolve()
+        # Writing into a run's directory is fine, into one whose files are complete is not.
+        inside = given in output.parents and "*" not in "".join(_patterns(given) or "*")
+        if source.exists() and (inside or output in (given, *given.parents)):
+            raise InputError(f"{path}: the input {source} would be lost; choose another output")
     if os.path.lexists(path):
         if not force:
             raise InputError(f"{path}: exists already; choose another output or give --force to replace it")
-        if (path.is_symlink() and directory) or not (path.is_dir() if directory else path.is_file()):
-            kind = "directory" if directory else "file"
-            raise InputError(f"{path}: is not a regular {kind}; choose another output")
+        if not (path.is_dir() and not path.is_symlink() if directory else path.is_file()):
+            raise InputError(f"{path}: is not a regular {'directory' if directory else 'file'}; choose another output")
         if directory and (foreign := next(_foreign(path), None)):
             what = f"{foreign.relative_to(path)}, which mutbert did not write"
             raise InputError(f"{path}: holds {what}; choose another output, or remove it yourself")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the directory {path.parent} does not exist; create it first")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: the directory {path.parent} is not writable; choose another output")
-
-
-def _relation(output: Path, given: Path) -> str:
-    """Return how an output would replace an input, or an empty text."""
-    if output == given:
-        return "is"
-    if output in given.parents:
-        return "holds"
-    # Writing into a run's directory is fine, into one whose files are complete is not.
-    return "lies in" if given in output.parents and "*" not in "".join(_patterns(given) or "*") else ""
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        problem = "is not writable" if path.parent.is_dir() else "does not exist"
+        raise InputError(f"{path}: the directory {path.parent} {problem}; create it, or choose another output")
 
 
 def mark_directory(path: Path, patterns: Iterable[str] = ("*",)) -> None:

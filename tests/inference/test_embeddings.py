@@ -206,7 +206,7 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, tmp
         ({"fasta": wrong}, "record 101: 'Z'"),
         ({"fasta": fasta, "pooling": "median"}, "pooling"),
         ({"fasta": fasta, "output": tmp_path / "out.csv"}, "suffix"),
-        ({"fasta": fasta, "output": fasta, "force": True}, "is the input .*, which would be lost"),
+        ({"fasta": fasta, "output": fasta, "force": True}, "the input .* would be lost"),
         ({"fasta": fasta, "strands": "reverse"}, "strands is"),
         ({"fasta": fasta, "layers": 3}, r"layers is 3; the model has 2 layers: give .* 0 .* to 2, or from -1 .* to -3"),
         ({"fasta": fasta, "layers": [1, 2, -1]}, r"layers is \[1, 2, -1\]; .*, each once; or all"),

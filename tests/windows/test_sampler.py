@@ -197,10 +197,10 @@ def test_both_sides_have_their_bases_and_share_none(human, train, held_out):
         with pytest.raises(InputError, match="train and held_out share bases in chr"):
             split_genomes([human], *texts)
         return
-    split = split_genomes([human], *texts)
+    parts_of_both = split_genomes([human], *texts)
     if not train:
         wanted = bases([Region(name, 0, length) for name, length in LENGTHS.items()]) - holes
-    for parts, meant in ((split.train, wanted), (split.held_out, holes)):
+    for parts, meant in zip(parts_of_both, (wanted, holes), strict=True):
         assert len(parts) == bool(meant)
         for part in parts:
             assert part.genome is human
@@ -225,28 +225,28 @@ def test_entries_go_to_the_genome_that_they_name_or_that_alone_has_them(human, m
     regions.write_text("chr1\t0\t10\n")
     more = tmp_path / "more.bed.gz"
     more.write_bytes(gzip.compress(b"chr7\t5\t10\n"))
-    split = split_genomes(
+    train, held_out = split_genomes(
         [human, mouse],
         ["chr2:1-10", "human:1:21-30", f"mouse:{regions}", "mouse:human"],
         ["chr7:1", f"mouse:{more}", "human:chr1:31-40"],
     )
-    assert split.train == [
+    assert train == [
         Part(human, [Region("chr1", 20, 30), Region("chr2", 0, 10)]),
         Part(mouse, [Region("chr1", 0, 10), Region("human", 0, 4)]),
     ]
-    assert split.held_out == [
+    assert held_out == [
         Part(human, [Region("chr1", 30, 40)]),
         Part(mouse, [Region("chr7", 0, 1), Region("chr7", 5, 10)]),
     ]
 
 
 def test_of_several_genomes_all_that_is_not_held_out_is_trained_on(human, mouse):
-    split = split_genomes([mouse, human], [], ["human:chr1", "chr2", "mouse:chr1:11-20"])
+    train, held_out = split_genomes([mouse, human], [], ["human:chr1", "chr2", "mouse:chr1:11-20"])
     # A genome that nothing is left of has no part.
-    assert split.train == [
+    assert train == [
         Part(mouse, [Region("chr1", 0, 10), Region("chr1", 20, 60), Region("chr7", 0, 20), Region("human", 0, 4)])
     ]
-    assert split.held_out == [
+    assert held_out == [
         Part(mouse, [Region("chr1", 10, 20)]),
         Part(human, [Region("chr1", 0, 100), Region("chr2", 0, 40)]),
     ]
@@ -277,6 +277,6 @@ def test_a_genome_that_is_called_as_its_contig(make_genome, tmp_path, name, cont
     genome = make_genome({contig: "ACGT" * 10}, name=name)
     bed = tmp_path / "some.bed"
     bed.write_text("chr22\t30\t40\n")
-    split = split_genomes([genome], ["chr22:1-10", "22:21"], [f"{genome_name(genome)}:{bed}"])
-    assert split.train == [Part(genome, [Region(contig, 0, 10), Region(contig, 20, 21)])]
-    assert split.held_out == [Part(genome, [Region(contig, 30, 40)])]
+    train, held_out = split_genomes([genome], ["chr22:1-10", "22:21"], [f"{genome_name(genome)}:{bed}"])
+    assert train == [Part(genome, [Region(contig, 0, 10), Region(contig, 20, 21)])]
+    assert held_out == [Part(genome, [Region(contig, 30, 40)])]
