@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from mutbert.errors import InputError
+from mutbert.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,13 +31,10 @@ _BLOCK: Final = 1 << 20
 _BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
-def check_output(path: Path, *, force: bool, directory: bool = False, inputs: Iterable[str | Path] = ()) -> None:
-    """Raise InputError where an output exists, cannot be written, or would cost an input.
-
-    With `force` it may exist: a regular file, or a directory with nothing in it that this program did not write.
-    """
+def check_output(path: Path, *, force: bool, directory: bool = False, inputs: Iterable[Any] = ()) -> None:
+    """Raise InputError where an output exists (but for `force`), cannot be written, or would cost an input on disk."""
     output = path.resolve()
-    for source in map(Path, inputs):
+    for source in (Path(one) for one in inputs if isinstance(one, str | Path)):
         given = source.resolve()
         # Writing into a run's directory is fine, into one whose files are complete is not.
         inside = given in output.parents and "*" not in "".join(_patterns(given) or "*")
@@ -88,10 +85,7 @@ def _foreign(directory: Path, patterns: Iterable[str] = (), prefix: str = "") ->
 def atomic_directory(
     path: Path, *, force: bool = False, resume: bool = False, keep: Callable[[], bool] = lambda: False
 ) -> Iterator[Path]:
-    """Yield a directory to write into, which becomes `path` in one rename when the block ends without an error.
-
-    It is ``NAME.partial`` and locked. After an error it stays where `keep` returns true; `resume` starts from it.
-    """
+    """Yield a locked ``NAME.partial``, renamed to `path` at the end; after an error kept if `keep`, for `resume`."""
     check_output(path, force=force, directory=True)
     partial = path.with_name(f"{path.name}.partial")
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir() or any(_foreign(partial))):
@@ -185,13 +179,12 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number, text = getattr(error, "errno", None), str(error)
         # Libraries report a full disk by exceptions of their own, some of them without the reason.
-        full = number in {errno.ENOSPC, errno.EDQUOT} or "No space left" in text
-        full = full or (isinstance(error, OSError) and shutil.disk_usage(path.parent).free < _BLOCK)
-        if not full and number not in {errno.EIO, errno.EFBIG, errno.EROFS}:
+        full = isinstance(error, OSError) and shutil.disk_usage(path.parent).free < _BLOCK
+        lasting = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS}
+        if not full and getattr(error, "errno", None) not in lasting and "No space left" not in str(error):
             raise
-        reason = "no space left on the device" if full else getattr(error, "strerror", None) or text
+        reason = "the device is full" if full else one_line(error)
         raise InputError(f"{path}: cannot be written ({reason}); make room or choose another output") from error
 
 

@@ -213,7 +213,7 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, tmp
         ({"fasta": fasta, "output": tmp_path / "out.h5ad", "pooling": "none"}, "one a base; choose another pooling"),
         (
             {"genome": genome, "bed": twice, "output": tmp_path / "out.safetensors", "pooling": "none"},
-            "gene comes twice",
+            "gene names two tensors",
         ),
         ({"genome": tmp_path / "nowhere.genome", "bed": bed}, "no such genome"),
         ({"fasta": fasta, "model": tmp_path / "nowhere"}, "no such model folder"),

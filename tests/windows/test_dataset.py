@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.windows.dataset import WindowDataset, expand_batch, targets_of, whole_batch
+from mutbert.windows.dataset import WindowDataset, expand_batch, targets_of
 from mutbert.windows.masking import KEPT, Masking, Policy, Tempering, Weighting, choose_targets, corrupt, temper
 from mutbert.windows.randomness import random_bits
 from mutbert.windows.sampler import Part, WindowSampler, select_regions
@@ -101,7 +101,7 @@ def test_targets_and_what_is_seen_there_follow_the_window_s_own_streams(genomes,
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_the_loader_gives_the_same_batches_whatever_its_workers(genomes, workers):
     dataset = make(genomes, reverse=0.5, weighting=Weighting(2, 0.5))
-    loader = DataLoader(dataset, batch_size=24, collate_fn=whole_batch, num_workers=workers)
+    loader = DataLoader(dataset, batch_size=24, collate_fn=dict, num_workers=workers)
     for number, batch in enumerate(loader):
         expected = dataset.batch(range(24 * number, min(24 * number + 24, 64)))
         assert set(batch) == set(expected)

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 TRACKS: Final = ("entropy", "reference_probability", "best_alternate_llr")
 _BIGWIG: Final = (".bw", ".bigwig")
 _SUFFIXES: Final = (".bedgraph.gz", ".bedgraph", *_BIGWIG)
-_MOST_CONTIGS: Final = (1 << 16) - 1  # which a bigWig counts by two bytes
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,8 @@ class BasePredictor:
     def predict(self, contig_P: Int64, position_P: Int64, mask_every: int, advance: Advance) -> pl.DataFrame:
         """Return `score_bases` at 0-based positions of contigs, by the contigs' numbers in the genome's order.
 
-        With `mask_every` 1, each position is masked alone, in the middle of a window of its own. Else windows lie on a
-        grid half a context apart. With K above 1 they have K passes each, of which pass r masks all positions but N
-        whose remainder by K is r, and a position is read where it is masked; with 0, one pass, with nothing masked.
+        With `mask_every` 1, each is alone masked, in the middle of its window. Else windows lie half a context apart;
+        with K above 1, pass r of K masks all positions but N whose remainder by K is r, where they are read.
         """
         alone, phases = mask_every == 1, max(mask_every, 1)
         length_P = self._length[contig_P]
@@ -162,7 +160,7 @@ def mutate_region(
     if output.suffix != ".parquet":
         raise InputError(f"{output}: the table is Parquet; give a name that ends in .parquet")
     require("pyarrow")
-    check_output(output, force=force, inputs=run.on_disk(model, genome, sequence, person_vcf))
+    check_output(output, force=force, inputs=(model, genome, sequence, person_vcf))
     if sequence is not None and (surroundings != "reference" or sample or person_vcf):
         raise InputError(f"{sequence}: a sequence has no population and no persons; leave surroundings, sample and "
                          "person_vcf out")  # fmt: skip
@@ -263,11 +261,11 @@ def write_tracks(
     if mask_every < 0:
         raise InputError(f"mask_every is {mask_every}; give 0 for none, 1 for one base at a time, or more")
     for path in outputs.values():
-        check_output(path, force=force, inputs=run.on_disk(model, genome, bed, person_vcf))
+        check_output(path, force=force, inputs=(model, genome, bed, person_vcf))
     genome = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     lengths, names = genome.lengths, list(genome.lengths)
-    if output.suffix.lower() in _BIGWIG and len(lengths) > _MOST_CONTIGS:
-        raise InputError(f"{output}: a bigWig takes {_MOST_CONTIGS:,} contigs at most; write .bedgraph.gz")
+    if output.suffix.lower() in _BIGWIG and len(lengths) >= 1 << 16:
+        raise InputError(f"{output}: a bigWig counts contigs by two bytes, up to 65,535; write .bedgraph.gz")
     if bed is not None and regions:
         raise InputError(f"{bed}: regions are given as well as a BED file; give one or the other")
     asked = [Region.parse(str(region), lengths) for region in regions or lengths]

@@ -47,10 +47,7 @@ _KINDS: Final = {
     ".csv": "table", ".tsv": "table", ".txt": "table", ".parquet": "table", ".bed": "BED",
 }  # fmt: skip
 
-POOLINGS: Final = ("mean", "max", "cls", "none")
 _COLUMNS: Final = ("name", "contig", "start", "end")
-_RECORDS_AT_ONCE: Final = 1024
-_BYTES_AT_ONCE: Final = 256 << 20
 
 
 def embed(
@@ -94,10 +91,10 @@ def embed(
         counts of the person's records ``not_used``, by reason.
     """
     output = Path(output)
-    if pooling not in POOLINGS:
-        raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}")
+    if pooling not in {"mean", "max", "cls", "none"}:
+        raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
     run.check_run(strands, precision, batch_size)
-    check_output(output, force=force, inputs=run.on_disk(model, input, fasta, genome, bed, person_vcf))
+    check_output(output, force=force, inputs=(model, input, fasta, genome, bed, person_vcf))
     if output.suffix not in _FORMATS:
         raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
     if output.suffix == ".h5ad" and pooling == "none":
@@ -126,8 +123,9 @@ def embed(
             parts_folder(output, plan, resume=resume, force=force) as folder,
             progress_bar("embedding", records, unit="sequences", show=progress) as advance,
         ):
-            vectors = _BYTES_AT_ONCE // (4 * len(chosen) * hidden_size)
-            at_once = min(_RECORDS_AT_ONCE, max(vectors // (longest if pooling == "none" else 1), 1))
+            # A part has 256 MiB of float32 and 1,024 records at most.
+            vectors = (256 << 20) // (4 * len(chosen) * hidden_size)
+            at_once = min(1024, max(vectors // (longest if pooling == "none" else 1), 1))
             read = source.read()
 
             def compute(group: Sequence[Record], path: Path) -> None:
@@ -174,7 +172,19 @@ def open_source(
     if kind == "BED":
         if genome is None:
             raise InputError(f"{path}: the regions of a BED are embedded from a genome; give it with --genome")
-        return _regions(genome, path, surroundings, person_vcf, sample, progress=progress)
+        opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
+        regions = [replace(one, name=one.name or str(one)) for one in read_bed(path, opened.lengths)]
+        contigs, number = {one.contig for one in regions}, {name: index for index, name in enumerate(opened.lengths)}
+        around = run.open_surroundings(opened, surroundings, person_vcf, sample, contigs=contigs, progress=progress)
+
+        def windows(records: Sequence[Record]) -> PaddedWindows:
+            places = [(number[region.contig], region.start, len(region)) for region, _ in records]
+            return read_windows(around.genome, *np.array(places, dtype=np.int64).reshape(-1, 3).T)
+
+        plan: dict[str, Any] = {"bed": sha256_of(path), "genome": opened.identity, "sample": sample}
+        plan["person_vcf"] = person_vcf and sha256_of(Path(person_vcf))
+        differing = around.count_differing(regions)
+        return Source(lambda: ((region, None) for region in regions), windows, plan, differing, around.not_used)
     if genome is not None or surroundings != "population" or person_vcf or sample:
         raise InputError(f"{path}: has sequences of its own, which are embedded as they are; leave genome, "
                          "surroundings, sample and person_vcf out, or give a BED in its place")  # fmt: skip
@@ -185,25 +195,6 @@ def open_source(
         lambda records: PaddedWindows.of([code_L for _, code_L in records if code_L is not None]),
         {"input": sha256_of(path), "columns": columns},
     )
-
-
-def _regions(
-    genome: str | Path | ProbabilisticGenome, bed: Path, surroundings: str, person_vcf: str | Path | None,
-    sample: str | None, *, progress: bool,
-) -> Source:  # fmt: skip
-    opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
-    regions = [replace(one, name=one.name or str(one)) for one in read_bed(bed, opened.lengths)]
-    contigs, number = {one.contig for one in regions}, {name: index for index, name in enumerate(opened.lengths)}
-    around = run.open_surroundings(opened, surroundings, person_vcf, sample, contigs=contigs, progress=progress)
-    plan: dict[str, Any] = {"bed": sha256_of(bed), "genome": opened.identity, "sample": sample}
-    plan["person_vcf"] = person_vcf and sha256_of(Path(person_vcf))
-
-    def windows(records: Sequence[Record]) -> PaddedWindows:
-        places = [(number[region.contig], region.start, len(region)) for region, _ in records]
-        return read_windows(around.genome, *np.array(places, dtype=np.int64).reshape(-1, 3).T)
-
-    differing = around.count_differing(regions)
-    return Source(lambda: ((region, None) for region in regions), windows, plan, differing, around.not_used)
 
 
 def _read_records(path: Path, kind: str) -> Iterator[Record]:
@@ -259,10 +250,16 @@ def _survey(
     records = bases = longest = 0
     with progress_bar("checking", None, unit="sequences", show=progress) as advance:
         for region, code_L in source.read():
-            _check_length(states, (region, code_L), source)
+            if isinstance(states, BaseStates):
+                run.check_length(states.body.config, len(region), region.name)
+            # No token is less than a base, but for special ones at either end.
+            elif states.most is not None and len(region) > states.most - 2:
+                found = int(states.inputs(source.windows([(region, code_L)])).length_N[0])
+                if found > states.most:
+                    what = f"{len(region):,} bases are {found:,} tokens, and {states.encoder.name} has positions for"
+                    raise InputError(f"{region.name}: {what} {states.most:,}; give shorter sequences")
             if region.name in names:
-                raise InputError(f"{output}: {region.name} comes twice, and names a tensor; rename one, or write "
-                                 ".parquet")  # fmt: skip
+                raise InputError(f"{output}: {region.name} names two tensors; rename one, or write .parquet")
             if output.suffix == ".safetensors" and pooling == "none":
                 names.add(region.name)
             records, bases, longest = records + 1, bases + len(region), max(longest, len(region))
@@ -309,19 +306,6 @@ def _pool(
     else:
         found = [state_BLD.float().masked_fill(out_BL1, 0).sum(dim=1) / count_B[:, None] for state_BLD in states]
     return [torch.stack(found, dim=1), torch.ones_like(count_B)]
-
-
-def _check_length(states: BaseStates | TokenStates, record: Record, source: Source) -> None:
-    """Raise where a record is longer than the model takes."""
-    region, _ = record
-    if isinstance(states, BaseStates):
-        run.check_length(states.body.config, len(region), region.name)
-    # No token is less than a base, but for special ones at either end.
-    elif states.most is not None and len(region) > states.most - 2:
-        found = int(states.inputs(source.windows([record])).length_N[0])
-        if found > states.most:
-            raise InputError(f"{region.name}: {len(region):,} bases are {found:,} tokens, and {states.encoder.name} "
-                             f"has positions for {states.most:,}; give shorter sequences")  # fmt: skip
 
 
 def _open_states(

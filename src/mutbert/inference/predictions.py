@@ -14,7 +14,7 @@ from mutbert.errors import InputError
 from mutbert.examples.files import read_examples
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.run import base_outputs, check_run, on_disk, sequence_outputs
+from mutbert.inference.run import base_outputs, check_run, sequence_outputs
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -55,13 +55,17 @@ def predict_table(
     if output.suffix not in _SEPARATORS:
         raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
     check_run(strands, precision, batch_size)
-    check_output(output, force=force, inputs=on_disk(model, sequences, genome))
+    check_output(output, force=force, inputs=(model, sequences, genome))
     examples, _ = read_examples(sequences, columns.replace(label=()))
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     inputs = encoder.inputs(examples, genome=None if genome is None else ProbabilisticGenome.open(genome))
     classifier, each_token = encoder.trained_classifier(int(inputs.length_N.max(initial=0)))
     classifier.to("cuda" if torch.cuda.is_available() else "cpu")
-    problem, classes = _meaning(classifier.config, each_token=each_token)
+    config = classifier.config
+    classes = tuple(str(config.id2label[number]) for number in range(config.num_labels))
+    named = {"regression": "regression", "multi_label_classification": "multilabel"}.get(config.problem_type)
+    by_number = {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
+    problem = "token" if each_token else named or by_number
     outputs: Any = base_outputs if each_token else sequence_outputs
     how = {"batch_size": batch_size, "precision": precision, "strands": strands}
     with progress_bar("predicting", len(examples), unit="sequences", show=progress) as advance:
@@ -95,11 +99,3 @@ def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[st
     columns["predicted"] = [" ".join(classes[one] for one in row) for row in chosen]
     columns |= {f"p_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=problem != "token")}
     return pl.DataFrame(columns)
-
-
-def _meaning(config: Any, *, each_token: bool) -> tuple[str, tuple[str, ...]]:
-    """Return the problem that a model was fine-tuned for, and its classes."""
-    classes = tuple(str(config.id2label[number]) for number in range(config.num_labels))
-    named = {"regression": "regression", "multi_label_classification": "multilabel"}.get(config.problem_type)
-    problem = named or {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
-    return "token" if each_token else problem, classes

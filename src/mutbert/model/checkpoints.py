@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Model = TypeVar("Model", bound=models.MutBertPreTrainedModel)
-_DECODER: Final = "cls.predictions.decoder.weight"
 # Classes of the code that travels with an exported model.
 _AUTO_MAP: Final = {"AutoConfig": "configuration_mutbert.MutBertConfig"} | {
     f"AutoModel{head}": f"modeling_mutbert.MutBert{head or 'Model'}"
@@ -201,16 +200,12 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
     check_output(output, force=force, directory=True, inputs=[folder])
     with atomic_directory(output, force=force) as partial:
         model, weights, repeated = write_model(folder, partial)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    counts = {"parameters": parameters, "weights": weights, "repeated": repeated}
+    counts = {"parameters": model.num_parameters(), "weights": weights, "repeated": repeated}
     return {"output": output, "model_class": type(model).__name__, **counts}
 
 
 def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tuple[Any, int, list[str]]:
-    """Return the model that was written, the number of its tensors, and the keys that repeated another.
-
-    With `custom_code` transformers loads the folder without this package.
-    """
+    """Return the model that was written, the number of its tensors, and the keys that repeated another."""
     check_folder(source)
     weights = read_weights(source)
     # Each class reads its own part, and raises for what does not fit.
@@ -219,10 +214,12 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
     bias = weights.get(_BIAS, torch.empty(0))
     if not torch.equal(weights.get(_DECODER_BIAS, bias), bias):
         raise InputError(f"{source}: {_DECODER_BIAS} and {_BIAS} differ, where one is another name of the other")
-    repeated = [name for name in (_DECODER_BIAS, *[_DECODER] * model.config.tie_word_embeddings) if name in weights]
+    second_names = {_DECODER_BIAS} | set(model._tied_weights_keys or () if model.config.tie_word_embeddings else ())
+    repeated = sorted(second_names & weights.keys())
     # Each in memory of its own, as the format wants it; a pickle may have two names for one.
     kept = {name: weight.clone() for name, weight in weights.items() if name not in repeated}
     if custom_code:
+        # By which transformers loads the folder where this package is not installed.
         for module in ("configuration_mutbert.py", "modeling_mutbert.py"):
             shutil.copyfile(Path(__file__).with_name(module), folder / module)
         model.config.auto_map = _AUTO_MAP

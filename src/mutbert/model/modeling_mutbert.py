@@ -311,7 +311,6 @@ class MutBertClassifier(MutBertPreTrainedModel):
     """The encoder, dropout, and a linear layer to ``num_labels`` outputs."""
 
     _pools = True
-    _output_class: Any = modeling_outputs.SequenceClassifierOutput
 
     def __init__(self, config: MutBertConfig) -> None:
         super().__init__(config)
@@ -327,13 +326,13 @@ class MutBertClassifier(MutBertPreTrainedModel):
         self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None, input_probs: Tensor | None = None, labels: Tensor | None = None,
         **inputs: Any,
-    ) -> modeling_outputs.SequenceClassifierOutput | modeling_outputs.TokenClassifierOutput:  # fmt: skip
+    ) -> modeling_outputs.TokenClassifierOutput:  # fmt: skip
         """Return logits, and with labels the loss; inputs as for `MutBertModel.forward`."""
         inputs |= {"inputs_embeds": inputs_embeds, "input_probs": input_probs, "return_dict": True}
         outputs = self.bert(input_ids, attention_mask, **inputs)
         logits = self.classifier(self.dropout(outputs.pooler_output if self._pools else outputs.last_hidden_state))
         loss = None if labels is None else self._loss(logits.float(), labels)
-        return self._output_class(loss, logits, outputs.hidden_states, outputs.attentions)
+        return modeling_outputs.TokenClassifierOutput(loss, logits, outputs.hidden_states, outputs.attentions)
 
 
 class MutBertForSequenceClassification(MutBertClassifier):
@@ -355,7 +354,6 @@ class MutBertForTokenClassification(MutBertClassifier):
 
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [_MASKED_HEAD, _POOLER]
     _pools = False
-    _output_class = modeling_outputs.TokenClassifierOutput
 
     def _loss(self, logits_BLN: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(logits_BLN.flatten(0, 1), labels.flatten().long())

@@ -23,7 +23,7 @@ from mutbert.training import trainer as trainers
 from mutbert.training.folder import Run, RunResult, open_run, plain, provenance_of
 from mutbert.training.held_out import FLOOR, evaluate_baselines, fit_baselines, held_out_windows
 from mutbert.training.recipe import PretrainRecipe, load_recipe
-from mutbert.windows.dataset import WindowDataset, whole_batch
+from mutbert.windows.dataset import WindowDataset
 from mutbert.windows.masking import Tempering
 from mutbert.windows.sampler import WindowSampler, genome_name, split_genomes
 
@@ -120,7 +120,7 @@ def _trainer(
     model = _initial_model(recipe)
     trainer = trainers.build_trainer(
         trainers.PretrainTrainer, arguments, folder, dropout=recipe.dropout, model=model, train_dataset=train_data,
-        eval_dataset=held_out_data, data_collator=whole_batch, if_diverged="try a lower training.learning_rate, more "
+        eval_dataset=held_out_data, data_collator=dict, if_diverged="try a lower training.learning_rate, more "
         "training.warmup_steps, training.max_grad_norm=1.0, or bf16 and not fp16",
     )  # fmt: skip
     return trainer, recipe

@@ -43,8 +43,7 @@ class Places(NamedTuple):
 class WindowSampler:
     """Draw windows uniformly from every valid start, on the reverse strand with probability `reverse`.
 
-    A start is valid when the whole window lies in one of the regions, which do not overlap, and holds no N; other IUPAC
-    codes are known bases. There are `valid_starts` in all genomes together.
+    A start is valid when the whole window lies in one of the regions, which do not overlap, and holds no N.
     """
 
     def __init__(self, parts: Sequence[Part], length: int, *, seed: int, reverse: float = 0.0) -> None:
