@@ -94,17 +94,6 @@ def test_a_killed_process_leaves_what_a_resumed_one_goes_on_with(tmp_path):
         assert not out.with_name(f"{out.name}.partial").exists()
 
 
-def test_a_second_writer_is_refused(tmp_path):
-    program = "import sys; from pathlib import Path; from mutbert.files import atomic_directory\n"
-    program += "with atomic_directory(Path(sys.argv[1])): pass"
-    words = [sys.executable, "-c", program, tmp_path / "out"]
-    with atomic_directory(tmp_path / "out") as folder:
-        (folder / "file").write_text("first")
-        second = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert "another process is writing it" in second.stderr
-    assert everything(tmp_path / "out") == {"file": "first"}
-
-
 @pytest.mark.parametrize("where", ["out", "out.partial", "out/deep"])
 @pytest.mark.parametrize("name", ["thesis", "manifest.json", ".git/HEAD", "link"])
 def test_nothing_foreign_is_removed(tmp_path, where, name):

@@ -1,7 +1,5 @@
 """Progress goes to standard error, in lines where there is no terminal."""
 
-import sys
-
 import pytest
 
 from mutbert.progress import progress_bar
@@ -25,12 +23,3 @@ def test_short_work_is_one_line_in_a_log(capsys, total, settings, start, end):
     assert printed.err.endswith(end)
     assert printed.err.count("\n") == bool(start)
     assert "  " not in printed.err
-
-
-def test_a_terminal_gets_a_bar(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    for unit in ("bytes", ""):
-        with progress_bar("Work", 10, unit=unit) as advance:
-            advance(10)
-    printed = capsys.readouterr()
-    assert (printed.out, printed.err.count("100%") >= 2) == ("", True)

@@ -175,19 +175,6 @@ def test_every_position_of_mutagenesis(model, genome, sequences, by_hand, tmp_pa
     assert assert_rows(short["output"], "one", sequences, by_hand, strands) == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_designed_sequence_is_as_a_genome_of_it(model, genome, sequences, tmp_path):
-    fasta = tmp_path / "designed.fa"
-    fasta.write_text(f">other\nACGT\n>two of mine\n{sequences['two'].lower()}\n")
-    one, two = (
-        mutate(model, tmp_path / f"{name}.parquet", region="two:5-50", **{name: given})
-        for name, given in (("genome", genome), ("sequence", fasta))
-    )
-    assert str(two["region"]) == "two:5-50"
-    assert pl.read_parquet(one["output"]).equals(pl.read_parquet(two["output"]))
-    fasta.write_text(">alone\nGATTACA\n")
-    assert mutate(model, tmp_path / "alone.parquet", sequence=fasta)["positions"] == 7
-
-
 REFUSED = [
     ("tracks", {"output": "a.wig"}, r"one of \.bedgraph.gz, \.bedgraph, \.bw, \.bigwig"),
     ("tracks", {"tracks": ["entropy", "depth"]}, "tracks are entropy, depth; give some of"),
@@ -200,6 +187,8 @@ REFUSED = [
     ("mutate", {"sequence": "also.fa", "genome": None, "surroundings": "population"}, "a sequence has no population"),
     ("mutate", {"region": "two:45-50"}, "two:45-50: all 6 bases are N"),
     ("mutate", {"settings": PredictionSettings(strands="reverse")}, "strands is 'reverse'"),
+    ("mutate", {"settings": PredictionSettings(0)}, "context is 0; it must be at least 1"),
+    ("mutate", {"settings": PredictionSettings(63)}, "context: 63 bases are 65 tokens .*--rope-scaling dynamic:2"),
 ]
 
 

@@ -196,12 +196,13 @@ def test_longer_than_trained_needs_a_scaling_that_covers_it(build, tmp_path):
     assert_same([read(output)[1]], [embedding_of(scaled, "ACGT" * 32, -1, "mean", "forward")])
 
 
-def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, tmp_path, monkeypatch):
+def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, calls, tmp_path, monkeypatch):
     model, out = build(MutBertModel), tmp_path / "out.parquet"
     model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
     wrong, twice = tmp_path / "wrong.fa", tmp_path / "twice.bed"
     wrong.write_text(">a\nACGT\n" * 100 + ">b\nAZ\n")
     twice.write_text("chr1\t0\t10\tgene\nchr1\t20\t30\tgene\n")
+    regions = {"genome": genome, "bed": bed}
     refused = [
         ({"fasta": wrong}, "record 101: 'Z'"),
         ({"fasta": fasta, "pooling": "median"}, "pooling"),
@@ -211,11 +212,12 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, tmp
         ({"fasta": fasta, "layers": 3}, r"layers is 3; the model has 2 layers: give .* 0 .* to 2, or from -1 .* to -3"),
         ({"fasta": fasta, "layers": [1, 2, -1]}, r"layers is \[1, 2, -1\]; .*, each once; or all"),
         ({"fasta": fasta, "output": tmp_path / "out.h5ad", "pooling": "none"}, "one a base; choose another pooling"),
-        (
-            {"genome": genome, "bed": twice, "output": tmp_path / "out.safetensors", "pooling": "none"},
-            "gene names two tensors",
-        ),
+        ({**regions, "bed": twice, "output": tmp_path / "out.safetensors", "pooling": "none"}, "names two tensors"),
         ({"genome": tmp_path / "nowhere.genome", "bed": bed}, "no such genome"),
+        ({**regions, "surroundings": "family"}, "one of reference, population, person"),
+        ({**regions, "person_vcf": calls}, "is given, but .* population; choose person"),
+        ({**regions, "surroundings": "person", "sample": "me"}, "give --person-vcf FILE"),
+        ({**regions, "surroundings": "person", "person_vcf": calls, "sample": "stranger"}, "stranger"),
         ({"fasta": fasta, "model": tmp_path / "nowhere"}, "no such model folder"),
         ({"fasta": fasta, "rope_scaling": {"type": "yarn", "factor": 2}}, "rope_scaling is"),
     ]
