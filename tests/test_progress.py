@@ -15,8 +15,8 @@ from mutbert.progress import progress_bar
 )
 def test_short_work_is_one_line_in_a_log(capsys, total, settings, start, end):
     with progress_bar("Work", total, **settings) as advance:
-        for _ in range(1000):
-            advance(4_000, note="loss 0.5")
+        for _ in range(3000):
+            advance(4_000 / 3, note="loss 0.5")
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith(start)

@@ -85,7 +85,7 @@ def _foreign(directory: Path, patterns: Iterable[str] = (), prefix: str = "") ->
 def atomic_directory(
     path: Path, *, force: bool = False, resume: bool = False, keep: Callable[[], bool] = lambda: False
 ) -> Iterator[Path]:
-    """Yield a locked ``NAME.partial``, renamed to `path` at the end; after an error kept if `keep`, for `resume`."""
+    """Yield ``NAME.partial``, renamed to `path` at the end; where `keep` returns true, errors leave it to `resume`."""
     check_output(path, force=force, directory=True)
     partial = path.with_name(f"{path.name}.partial")
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir() or any(_foreign(partial))):

@@ -72,8 +72,8 @@ class BasePredictor:
     def predict(self, contig_P: Int64, position_P: Int64, mask_every: int, advance: Advance) -> pl.DataFrame:
         """Return `score_bases` at 0-based positions of contigs, by the contigs' numbers in the genome's order.
 
-        With `mask_every` 1, each is alone masked, in the middle of its window. Else windows lie half a context apart;
-        with K above 1, pass r of K masks all positions but N whose remainder by K is r, where they are read.
+        With `mask_every` 1, each is masked alone, in the middle of its window. Else windows lie half a context apart;
+        with K above 1, pass r of K masks all positions but N whose remainder by K is r, and they are read from it.
         """
         alone, phases = mask_every == 1, max(mask_every, 1)
         length_P = self._length[contig_P]

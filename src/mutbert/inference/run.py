@@ -157,7 +157,7 @@ def run_batches(
     model: Any, length_N: Int64, predict: Predict, *, strands: str = "forward", batch_size: int = 32,
     precision: str = "fp32", advance: Advance | None = None,
 ) -> tuple[Int64, list[npt.NDArray[Any]]]:  # fmt: skip
-    """Return the order of inputs by length, and of what ``predict(rows, reverse)`` returned the mean over strands."""
+    """Return the inputs' order by length, and the mean over strands of what ``predict(rows, reverse)`` returns in it."""
     order = np.argsort(length_N, kind="stable")
     batches: list[list[npt.NDArray[Any]]] = []
     device = next(model.parameters()).device
@@ -273,7 +273,7 @@ def base_outputs(
         local_T, column_T = list_ranges(np.zeros_like(chosen), bases_N[chosen])
         output_TD = forward(batch_of(inputs, rows[chosen], model))[local_T, column_T + 1].float()
         if strands == "both":
-            # Of a sequence that was cut, the other strand lacks the first bases instead of the last: they count alone.
+            # Of a sequence that was cut, the other strand lacks the first bases, which keep the output of this one.
             last_T, cut_T = bases_N[chosen][local_T], cut_N[chosen][local_T]
             other_BLD = forward(batch_of(inputs, rows[chosen], model, reverse=True))
             other_TD = other_BLD[local_T, np.minimum(last_T + cut_T - column_T, last_T)].float()
