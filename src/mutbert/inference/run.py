@@ -157,7 +157,7 @@ def run_batches(
     model: Any, length_N: Int64, predict: Predict, *, strands: str = "forward", batch_size: int = 32,
     precision: str = "fp32", advance: Advance | None = None,
 ) -> tuple[Int64, list[npt.NDArray[Any]]]:  # fmt: skip
-    """Return the order of inputs by length, and in it the mean over strands of what ``predict(rows, reverse)`` returns."""
+    """Return the order of inputs by length, and in it ``predict(rows, reverse)``, the mean over strands."""
     order = np.argsort(length_N, kind="stable")
     batches: list[list[npt.NDArray[Any]]] = []
     device = next(model.parameters()).device
