@@ -35,7 +35,7 @@ from mutbert.files import atomic_file, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.model.modeling_mutbert import target_loss
-from mutbert.windows.dataset import WindowDataset, expand_batch, whole_batch
+from mutbert.windows.dataset import WindowDataset, expand_batch
 from mutbert.windows.masking import LONGEST_WINDOW, Masking, Tempering
 from mutbert.windows.sampler import WindowSampler, split_genomes
 from throughput import BACKWARD_AND_FORWARD, matrix_operations, matrix_rate
@@ -71,8 +71,8 @@ def main() -> None:
 
     check_sizes(arguments)
     genome = ProbabilisticGenome.open(arguments.genome)
-    split = split_genomes([genome], [], [])
-    sampler = WindowSampler(split.train, arguments.length, seed=66)
+    train, _ = split_genomes([genome], [], [])
+    sampler = WindowSampler(train, arguments.length, seed=66)
     dataset = WindowDataset(sampler, Masking(), Tempering("log", TEMPERATURE), size=arguments.windows)
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
@@ -212,7 +212,7 @@ def measure_loader(dataset: WindowDataset, workers: list[int], repeats: int) -> 
 
     def loaded(count: int) -> Callable[[], int]:
         def run() -> int:
-            loader = DataLoader(dataset, batch_size=128, collate_fn=whole_batch, num_workers=count)
+            loader = DataLoader(dataset, batch_size=128, collate_fn=dict, num_workers=count)
             return sum(len(batch["base_codes"]) for batch in loader)
 
         return run

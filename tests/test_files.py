@@ -94,17 +94,6 @@ def test_a_killed_process_leaves_what_a_resumed_one_goes_on_with(tmp_path):
         assert not out.with_name(f"{out.name}.partial").exists()
 
 
-def test_a_second_writer_is_refused(tmp_path):
-    program = "import sys; from pathlib import Path; from mutbert.files import atomic_directory\n"
-    program += "with atomic_directory(Path(sys.argv[1])): pass"
-    words = [sys.executable, "-c", program, tmp_path / "out"]
-    with atomic_directory(tmp_path / "out") as folder:
-        (folder / "file").write_text("first")
-        second = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert "another process is writing it" in second.stderr
-    assert everything(tmp_path / "out") == {"file": "first"}
-
-
 @pytest.mark.parametrize("where", ["out", "out.partial", "out/deep"])
 @pytest.mark.parametrize("name", ["thesis", "manifest.json", ".git/HEAD", "link"])
 def test_nothing_foreign_is_removed(tmp_path, where, name):
@@ -160,11 +149,11 @@ def test_an_output_that_would_cost_an_input_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     mark_directory(tmp_path / "run", ("model/*",))
     check_output(tmp_path / "run" / "predictions.tsv", force=False, inputs=[tmp_path / "run", "name/of-a-model"])
-    for output, source, relation in (
-        ("store", "store", "is"), ("store", "store/ref.fa", "holds"), ("store/deep/model", "store", "lies in"),
-        ("link", "store", "is"), ("missing/../store", "store", "is"),
+    for output, source in (
+        ("store", "store"), ("store", "store/ref.fa"), ("store/deep/model", "store"), ("link", "store"),
+        ("missing/../store", "store"),
     ):  # fmt: skip
-        with pytest.raises(InputError, match=rf"{relation} the input .*{source}"):
+        with pytest.raises(InputError, match=rf"the input .*{source} would be lost"):
             check_output(tmp_path / output, force=True, directory=True, inputs=[tmp_path / source])
 
 
@@ -211,7 +200,7 @@ def test_a_write_that_fails_is_one_line_and_loses_nothing(tmp_path, monkeypatch,
 
 def test_what_cannot_take_an_output_is_refused(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "fifo")
-    for name, message in (("no/out", "does not exist; create it first"), ("fifo", "not a regular file")):
+    for name, message in (("no/out", "does not exist; create it"), ("fifo", "not a regular file")):
         with pytest.raises(InputError, match=message):
             check_output(tmp_path / name, force=True)
     monkeypatch.setattr(os, "access", lambda *_: False)

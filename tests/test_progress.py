@@ -1,7 +1,5 @@
 """Progress goes to standard error, in lines where there is no terminal."""
 
-import sys
-
 import pytest
 
 from mutbert.progress import progress_bar
@@ -17,20 +15,11 @@ from mutbert.progress import progress_bar
 )
 def test_short_work_is_one_line_in_a_log(capsys, total, settings, start, end):
     with progress_bar("Work", total, **settings) as advance:
-        for _ in range(1000):
-            advance(4_000, note="loss 0.5")
+        for _ in range(3000):
+            advance(4_000 / 3, note="loss 0.5")
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith(start)
     assert printed.err.endswith(end)
     assert printed.err.count("\n") == bool(start)
     assert "  " not in printed.err
-
-
-def test_a_terminal_gets_a_bar(capsys, monkeypatch):
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    for unit in ("bytes", ""):
-        with progress_bar("Work", 10, unit=unit) as advance:
-            advance(10)
-    printed = capsys.readouterr()
-    assert (printed.out, printed.err.count("100%") >= 2) == ("", True)

@@ -26,12 +26,7 @@ BASES: Final = "ACGT"
 IUPAC: Final = "ACGTRYSWKMBDHVN"
 UNKNOWN: Final = IUPAC.index("N")
 
-_SETS: Final = {
-    "A": "A", "C": "C", "G": "G", "T": "T",
-    "R": "AG", "Y": "CT", "S": "CG", "W": "AT", "K": "GT", "M": "AC",
-    "B": "CGT", "D": "AGT", "H": "ACT", "V": "ACG", "N": "ACGT",
-}  # fmt: skip
-_COMPLEMENTS: Final = str.maketrans("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN")
+_BASES_OF_CODES: Final = ("A", "C", "G", "T", "AG", "CT", "CG", "AT", "GT", "AC", "CGT", "AGT", "ACT", "ACG", "ACGT")
 
 NOT_A_BASE: Final = 255
 
@@ -45,11 +40,11 @@ BYTE_OF_CODE: Final = np.frombuffer(IUPAC.encode("ascii"), dtype=np.uint8)
 """(15,) base code to upper-case ASCII byte."""
 
 DISTRIBUTIONS: Final = np.array(
-    [[(base in _SETS[letter]) / len(_SETS[letter]) for base in BASES] for letter in IUPAC], dtype=np.float32
+    [[(base in bases) / len(bases) for base in BASES] for bases in _BASES_OF_CODES], dtype=np.float32
 )
 """(15, 4) base code to its distribution over A, C, G, T: R is half A and half G, N is a quarter each."""
 
-COMPLEMENT_OF_CODE: Final = np.array([IUPAC.index(letter.translate(_COMPLEMENTS)) for letter in IUPAC], np.uint8)
+COMPLEMENT_OF_CODE: Final = np.array([IUPAC.index(letter) for letter in "TGCAYRSWMKVHDBN"], np.uint8)
 """(15,) base code to its complement's base code."""
 
 COMPLEMENT_OF_ID: Final = np.array([0, 1, 2, 3, 4, 8, 7, 6, 5], dtype=np.int64)
@@ -90,11 +85,3 @@ def decode(codes: npt.NDArray[np.uint8]) -> str:
 def reverse_complement(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return the reverse complement of base codes along the last axis."""
     return COMPLEMENT_OF_CODE.take(codes)[..., ::-1]
-
-
-def iupac_of(bases: str) -> str:
-    """Return the IUPAC code of a set of bases, for example ``R`` for ``"AG"``."""
-    for letter, members in _SETS.items():
-        if set(members) == set(bases.upper()):
-            return letter
-    raise ValueError(f"{bases!r} is not a set of A, C, G, T")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from mutbert.errors import InputError
+from mutbert.errors import InputError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,37 +31,26 @@ _BLOCK: Final = 1 << 20
 _BGZF_END: Final = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
-def check_output(path: Path, *, force: bool, directory: bool = False, inputs: Iterable[str | Path] = ()) -> None:
-    """Raise InputError where an output exists, cannot be written, or is, holds or lies in an input.
-
-    With `force` it may exist: a regular file, or a directory with nothing in it that this program did not write.
-    """
-    for source in map(Path, inputs):
-        if source.exists() and (relation := _relation(path.resolve(), source.resolve())):
-            raise InputError(f"{path}: {relation} the input {source}, which would be lost; choose another output")
+def check_output(path: Path, *, force: bool, directory: bool = False, inputs: Iterable[Any] = ()) -> None:
+    """Raise InputError where an output exists (but for `force`), cannot be written, or would cost an input on disk."""
+    output = path.resolve()
+    for source in (Path(one) for one in inputs if isinstance(one, str | Path)):
+        given = source.resolve()
+        # Writing into a run's directory is fine, into one whose files are complete is not.
+        inside = given in output.parents and "*" not in "".join(_patterns(given) or "*")
+        if source.exists() and (inside or output in (given, *given.parents)):
+            raise InputError(f"{path}: the input {source} would be lost; choose another output")
     if os.path.lexists(path):
         if not force:
             raise InputError(f"{path}: exists already; choose another output or give --force to replace it")
-        if (path.is_symlink() and directory) or not (path.is_dir() if directory else path.is_file()):
-            kind = "directory" if directory else "file"
-            raise InputError(f"{path}: is not a regular {kind}; choose another output")
+        if not (path.is_dir() and not path.is_symlink() if directory else path.is_file()):
+            raise InputError(f"{path}: is not a regular {'directory' if directory else 'file'}; choose another output")
         if directory and (foreign := next(_foreign(path), None)):
             what = f"{foreign.relative_to(path)}, which mutbert did not write"
             raise InputError(f"{path}: holds {what}; choose another output, or remove it yourself")
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: the directory {path.parent} does not exist; create it first")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"{path}: the directory {path.parent} is not writable; choose another output")
-
-
-def _relation(output: Path, given: Path) -> str:
-    """Return how an output would replace an input, or an empty text."""
-    if output == given:
-        return "is"
-    if output in given.parents:
-        return "holds"
-    # Writing into a run's directory is fine, into one whose files are complete is not.
-    return "lies in" if given in output.parents and "*" not in "".join(_patterns(given) or "*") else ""
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        problem = "is not writable" if path.parent.is_dir() else "does not exist"
+        raise InputError(f"{path}: the directory {path.parent} {problem}; create it, or choose another output")
 
 
 def mark_directory(path: Path, patterns: Iterable[str] = ("*",)) -> None:
@@ -96,10 +85,7 @@ def _foreign(directory: Path, patterns: Iterable[str] = (), prefix: str = "") ->
 def atomic_directory(
     path: Path, *, force: bool = False, resume: bool = False, keep: Callable[[], bool] = lambda: False
 ) -> Iterator[Path]:
-    """Yield a directory to write into, which becomes `path` in one rename when the block ends without an error.
-
-    It is ``NAME.partial`` and locked. After an error it stays where `keep` returns true; `resume` starts from it.
-    """
+    """Yield ``NAME.partial``, renamed to `path` at the end; where `keep` returns true, errors leave it to `resume`."""
     check_output(path, force=force, directory=True)
     partial = path.with_name(f"{path.name}.partial")
     if os.path.lexists(partial) and (partial.is_symlink() or not partial.is_dir() or any(_foreign(partial))):
@@ -193,13 +179,12 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number, text = getattr(error, "errno", None), str(error)
         # Libraries report a full disk by exceptions of their own, some of them without the reason.
-        full = number in {errno.ENOSPC, errno.EDQUOT} or "No space left" in text
-        full = full or (isinstance(error, OSError) and shutil.disk_usage(path.parent).free < _BLOCK)
-        if not full and number not in {errno.EIO, errno.EFBIG, errno.EROFS}:
+        full = isinstance(error, OSError) and shutil.disk_usage(path.parent).free < _BLOCK
+        lasting = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS}
+        if not full and getattr(error, "errno", None) not in lasting and "No space left" not in str(error):
             raise
-        reason = "no space left on the device" if full else getattr(error, "strerror", None) or text
+        reason = "the device is full" if full else one_line(error)
         raise InputError(f"{path}: cannot be written ({reason}); make room or choose another output") from error
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 Advance: TypeAlias = Callable[..., None]
-"""Adds an amount of work to a progress bar; the text `note` is shown after it."""
+"""Adds an amount of work to a progress bar, in whole units or not; the text `note` is shown after it."""
 _RATE: Final = "{rate_noinv_fmt}{postfix}"
 _COUNTED: Final = "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f} %) in {elapsed}, {remaining} left, " + _RATE
 _UNCOUNTED: Final = "{desc}: {n_fmt}{unit} in {elapsed}, " + _RATE
@@ -46,9 +46,17 @@ def progress_bar(description: str, total: float | None, *, unit: str = "", show:
         mininterval=0.1 if terminal else 5.0, miniters=0, delay=0 if terminal else 1e-9, dynamic_ncols=terminal,
         file=sys.stderr if terminal else _Lines(),
     ) as bar:  # fmt: skip
+        done = 0.0
 
         def advance(amount: float, note: str = "") -> None:
+            nonlocal done
+            done += amount
             bar.set_postfix_str(note, refresh=False)
-            bar.update(amount)
+            bar.update(round(done) - bar.n)
 
         yield advance
+
+
+def scaled(advance: Advance, factor: float) -> Advance:
+    """Return a callback that advances by `factor` for each unit."""
+    return lambda amount, /, note="": advance(amount * factor, note)

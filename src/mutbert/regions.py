@@ -5,13 +5,13 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mutbert.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 
@@ -37,19 +37,16 @@ class Region:
         `lengths` are the contigs' in bases. Commas are allowed and either naming is accepted; a contig whose own name
         holds a colon is found by its whole name.
         """
-        whole = match_contig(text, lengths)
-        parts = re.fullmatch(r"(.+?)(?::([\d,]+)(?:-([\d,]+))?)?", text)
-        contig = whole or (match_contig(parts[1], lengths) if parts else None)
-        if parts is None or contig is None:
+        if (whole := match_contig(text, lengths)) is not None:
+            return cls(whole, 0, lengths[whole])
+        name, _, place = text.rpartition(":")
+        contig, ends = match_contig(name, lengths), re.fullmatch(r"(\d[\d,]*)(?:-(\d[\d,]*))?", place)
+        if contig is None or ends is None:
             raise InputError(f"region {text!r}: no such contig; there are {names_text(lengths)}")
-        if whole or parts[2] is None:
-            return cls(contig, 0, lengths[contig])
-        start = int(parts[2].replace(",", "")) - 1
-        end = int(parts[3].replace(",", "")) if parts[3] else start + 1
-        if not 0 <= start < end <= lengths[contig]:
-            right = f"within {contig}:1-{lengths[contig]}; positions are 1-based, both ends included"
-            raise InputError(f"region {text!r}: not {right}")
-        return cls(contig, start, end)
+        first, last = (int((end or ends[1]).replace(",", "")) for end in ends.groups())
+        if not 1 <= first <= last <= lengths[contig]:
+            raise InputError(f"region {text!r}: not within {cls(contig, 0, lengths[contig])}; positions are 1-based")
+        return cls(contig, first - 1, last)
 
 
 def read_bed(path: Path, lengths: Mapping[str, int]) -> list[Region]:
@@ -77,8 +74,7 @@ def _bed_region(fields: list[str], place: str, lengths: Mapping[str, int]) -> Re
     if contig is None:
         raise InputError(f"{place}: no contig {name!r}; there are {names_text(lengths)}")
     if not 0 <= start < end <= lengths[contig]:
-        right = f"within the contig's 0 to {lengths[contig]} (BED is 0-based, end excluded)"
-        raise InputError(f"{place}: {name} {start} {end} is not {right}")
+        raise InputError(f"{place}: {start} {end} is not within the contig's 0 to {lengths[contig]}, end excluded")
     return Region(contig, start, end, *fields[3:4])
 
 
@@ -87,11 +83,10 @@ def merge_regions(regions: Iterable[Region], order: Iterable[str]) -> list[Regio
     rank = {name: number for number, name in enumerate(order)}
     merged: list[Region] = []
     for region in sorted(regions, key=lambda region: (rank[region.contig], region.start)):
-        start, end = region.start, region.end
-        if merged and merged[-1].contig == region.contig and start <= merged[-1].end:
-            last = merged.pop()
-            start, end = last.start, max(last.end, end)
-        merged.append(Region(region.contig, start, end))
+        if merged and merged[-1].contig == region.contig and region.start <= merged[-1].end:
+            merged[-1] = replace(merged[-1], end=max(merged[-1].end, region.end))
+        else:
+            merged.append(replace(region, name=""))
     return merged
 
 
@@ -109,19 +104,16 @@ def subtract_regions(regions: Iterable[Region], holes: Iterable[Region]) -> list
     return kept
 
 
-class ContigNames:
+class ContigNames(dict[str, str]):
     """Contigs that are found under either naming: ``chr22`` is ``22``, ``chrM`` ``MT``, ``human.1`` ``human.chr1``."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._names = dict.fromkeys(names)
-        self._by_normalized = {_normalized(name): name for name in reversed(self._names)}
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        super().__init__((name, name) for name in names)
+        self._by_normalized = {_normalized(name): name for name in reversed(self)}
 
     def find(self, name: str) -> str | None:
         """Return the same name, or else the first that matches it."""
-        return name if name in self._names else self._by_normalized.get(_normalized(name))
+        return name if name in self else self._by_normalized.get(_normalized(name))
 
 
 def match_contig(name: str, available: Iterable[str]) -> str | None:

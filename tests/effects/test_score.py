@@ -199,7 +199,7 @@ def test_a_scored_file_is_scored_again_under_another_prefix(scored, score, tmp_p
         ("out.json", {"calibrate": True, "windows": "shared"}, "windows are shared, .*; choose centred"),
         ("absent/out.vcf", {}, "the directory .*absent does not exist"),
         ("there.vcf", {}, "exists already"),
-        ("in.vcf", {"force": True}, "is the input .*in.vcf, which would be lost"),
+        ("in.vcf", {"force": True}, "the input .*in.vcf would be lost"),
         ("folder.vcf", {"force": True}, "is not a regular file"),
         ("out.vcf", {"prefix": "a b"}, "prefix is 'a b'"),
         ("out.vcf", {"frequency_field": "AF", "scores": ("unmasked",)}, "add llr to scores"),

@@ -435,7 +435,7 @@ LABEL = {"label": "label"}
         (None, LABEL | {"surroundings": "person"}, "it must be reference or population"),
         (None, LABEL | {"settings": ScoreSettings(context=1000)}, "1000 bases are 1002 tokens"),
         (None, LABEL | {"resamples": 0}, "resamples is 0"),
-        (None, LABEL | {"output": "."}, "holds the input"),
+        (None, LABEL | {"output": "."}, "would be lost; choose another output"),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, evaluate, snvs, change, options, words):

@@ -61,7 +61,8 @@ def expected_letter(letter, row, kind, min_frequency):
         return letter
     shown = [base for base, value in zip("ACGT", row, strict=True) if value > 0 and value >= min_frequency - unit]
     if kind == "iupac" and shown:
-        return alphabet.iupac_of("".join(shown))
+        shares = [float(base in shown) / len(shown) for base in "ACGT"]
+        return alphabet.IUPAC[int(np.abs(alphabet.DISTRIBUTIONS - shares).sum(axis=1).argmin())]
     tied = [base for base, value in zip("ACGT", row, strict=True) if value >= max(row) - unit]
     return letter if letter in tied else tied[0]
 

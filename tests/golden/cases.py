@@ -720,7 +720,7 @@ def embedded(inputs: Inputs, *, suffix: str = ".parquet", **settings: Any) -> An
     path = inputs.output(suffix)
     report = mutbert.embed(MODEL, output=path, **settings)
     names = ("records", "bases", "layers", "differing", "not_used", "hidden_size")
-    return {"report": {name: getattr(report, name) for name in names}, **embeddings_of(path)}
+    return {"report": {name: report[name] for name in names}, **embeddings_of(path)}
 
 
 def embeddings_of(path: Path) -> Answer:
@@ -789,8 +789,8 @@ def mutated_from_python(inputs: Inputs) -> Answer:
         mutbert.MutBertForMaskedLM.from_pretrained(MODEL), path,
         genome=mutbert.ProbabilisticGenome.open(inputs.small), region=mutbert.Region("chr1", 239, 345),
     )  # fmt: skip
-    said = {name: getattr(report, name) for name in ("positions", "unknown", "ambiguous", "differing", "not_used")}
-    return {"report": {"region": str(report.region), **said}, **columns_of(path)}
+    said = {name: report[name] for name in ("positions", "unknown", "ambiguous", "differing", "not_used")}
+    return {"report": {"region": str(report["region"]), **said}, **columns_of(path)}
 
 
 fasta, mean = partial(add, run=embedded, fasta="@sequences"), "inference/embed/mean"

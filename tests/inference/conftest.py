@@ -15,13 +15,9 @@ def build():
     def build(model_class, **changes):
         torch.manual_seed(0)
         sizes = {
-            "hidden_size": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "intermediate_size": 48,
-            "max_position_embeddings": 64,
-            "initializer_range": 0.2,
-        }
+            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
+            "max_position_embeddings": 64, "initializer_range": 0.2,
+        }  # fmt: skip
         return model_class(MutBertConfig(**{**sizes, **changes})).eval()
 
     return build

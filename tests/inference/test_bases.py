@@ -113,10 +113,10 @@ def test_every_value_of_tracks(model, genome, sequences, by_hand, tmp_path, ever
     at_once = PredictionSettings(CONTEXT, strands, batch_size=3, bases_at_once=2 * CONTEXT * max(every, 1))
     for settings in (PredictionSettings(CONTEXT, strands), at_once):
         report = write(model, genome, tmp_path / "a.bw", mask_every=every, settings=settings, force=True)
-        assert (report.contigs, report.bases, report.unknown, report.ambiguous) == (5, 179, 63, 1)
-        assert report.outputs == {track: tmp_path / f"a.{track}.bw" for track in TRACKS}
-        assert sorted(tmp_path.iterdir()) == sorted(report.outputs.values())
-        found = {track: values(path, sequences) for track, path in report.outputs.items()}
+        assert (report["contigs"], report["bases"], report["unknown"], report["ambiguous"]) == (5, 179, 63, 1)
+        assert report["outputs"] == {track: tmp_path / f"a.{track}.bw" for track in TRACKS}
+        assert sorted(tmp_path.iterdir()) == sorted(report["outputs"].values())
+        found = {track: values(path, sequences) for track, path in report["outputs"].items()}
         for name, bases in sequences.items():
             wanted = [
                 [np.nan] * 3 if letter == "N" else tracks_of(by_hand(name, position, every, strands), letter)
@@ -131,7 +131,7 @@ def test_regions_have_the_values_of_the_whole_and_nothing_else(model, genome, se
     bed = tmp_path / "some.bed"
     bed.write_text("".join(f"{name}\t{start}\t{end}\n" for name, start, end in wanted[::-1]))
     from_bed = write(model, genome, tmp_path / "bed.bw", bed=bed)
-    assert (from_bed.contigs, from_bed.bases, from_bed.unknown) == (3, 33 + 1 + 1 + 5, 3)
+    assert (from_bed["contigs"], from_bed["bases"], from_bed["unknown"]) == (3, 33 + 1 + 1 + 5, 3)
     texts = [f"{name}:{start + 1}-{end}" for name, start, end in wanted]
     write(model, genome, tmp_path / "regions.bw", regions=[*texts, Region("two", 8, 31)])
     for track in TRACKS:
@@ -167,25 +167,12 @@ def assert_rows(path, name, sequences, by_hand, strands):
 def test_every_position_of_mutagenesis(model, genome, sequences, by_hand, tmp_path, strands):
     settings = PredictionSettings(CONTEXT, strands, batch_size=7, bases_at_once=11 * CONTEXT)
     report = mutate(model, tmp_path / "out.parquet", genome=genome, region="two", settings=settings)
-    assert (report.positions, report.unknown, report.ambiguous) == (101, 23, 1)
-    assert assert_rows(report.output, "two", sequences, by_hand, strands) == list(range(101))
-    held = pyarrow.parquet.read_schema(report.output).metadata
+    assert (report["positions"], report["unknown"], report["ambiguous"]) == (101, 23, 1)
+    assert assert_rows(report["output"], "two", sequences, by_hand, strands) == list(range(101))
+    held = pyarrow.parquet.read_schema(report["output"]).metadata
     assert (held[b"surroundings"], held[b"context"], held[b"strands"]) == (b"reference", b"30", strands.encode())
     short = mutate(model, tmp_path / "short.parquet", genome=genome, region="one:2-7", settings=settings)
-    assert assert_rows(short.output, "one", sequences, by_hand, strands) == [1, 2, 3, 4, 5, 6]
-
-
-def test_a_designed_sequence_is_as_a_genome_of_it(model, genome, sequences, tmp_path):
-    fasta = tmp_path / "designed.fa"
-    fasta.write_text(f">other\nACGT\n>two of mine\n{sequences['two'].lower()}\n")
-    one, two = (
-        mutate(model, tmp_path / f"{name}.parquet", region="two:5-50", **{name: given})
-        for name, given in (("genome", genome), ("sequence", fasta))
-    )
-    assert str(two.region) == "two:5-50"
-    assert pl.read_parquet(one.output).equals(pl.read_parquet(two.output))
-    fasta.write_text(">alone\nGATTACA\n")
-    assert mutate(model, tmp_path / "alone.parquet", sequence=fasta).positions == 7
+    assert assert_rows(short["output"], "one", sequences, by_hand, strands) == [1, 2, 3, 4, 5, 6]
 
 
 REFUSED = [
@@ -200,6 +187,8 @@ REFUSED = [
     ("mutate", {"sequence": "also.fa", "genome": None, "surroundings": "population"}, "a sequence has no population"),
     ("mutate", {"region": "two:45-50"}, "two:45-50: all 6 bases are N"),
     ("mutate", {"settings": PredictionSettings(strands="reverse")}, "strands is 'reverse'"),
+    ("mutate", {"settings": PredictionSettings(0)}, "context is 0; it must be at least 1"),
+    ("mutate", {"settings": PredictionSettings(63)}, "context: 63 bases are 65 tokens .*--rope-scaling dynamic:2"),
 ]
 
 

@@ -105,15 +105,15 @@ def test_layers_poolings_and_strands_in_every_format(build, sequences, fasta, tm
     report = embed(model, output=tmp_path / "out.parquet", **given)
     chosen = {"-1": (2,), "[2, 0]": (2, 0), "all": (0, 1, 2)}[str(layers)]
     bases = sum(map(len, sequences))
-    assert (report.records, report.bases, report.layers, report.hidden_size) == (20, bases, chosen, 32)
-    table = pyarrow.parquet.read_table(report.output)
+    assert (report["records"], report["bases"], report["layers"], report["hidden_size"]) == (20, bases, chosen, 32)
+    table = pyarrow.parquet.read_table(report["output"])
     columns = [f"embedding_{layer}" for layer in chosen] if len(chosen) > 1 else ["embedding"]
     assert table.column_names == ["name", "contig", "start", "end", *columns]
     assert table["end"].to_pylist() == [len(sequence) for sequence in sequences]
     wanted = {}
     for layer, column in zip(chosen, columns, strict=True):
         wanted[layer] = [embedding_of(model, sequence, layer, pooling, strands) for sequence in sequences]
-        assert_same(read(report.output, column), wanted[layer])
+        assert_same(read(report["output"], column), wanted[layer])
     held = {"pooling": pooling, "layers": json.dumps(chosen), "strands": strands, "model": "a/model"}
     held |= {"surroundings": "sequence", "version": mutbert.__version__}
     assert held.items() <= {key.decode(): value.decode() for key, value in table.schema.metadata.items()}.items()
@@ -149,8 +149,8 @@ def test_regions_of_a_genome(build, genome, bed, calls, tmp_path):
         output = tmp_path / f"{kind}.parquet"
         given = genome if kind == "person" else genome.path
         report = embed(model, genome=given, bed=bed, output=output, surroundings=kind, **more)
-        assert report.differing == (3 if kind == "person" else None)
-        assert report.not_used == ({"as the reference": 1} if kind == "person" else {})
+        assert report["differing"] == (3 if kind == "person" else None)
+        assert report["not_used"] == ({"as the reference": 1} if kind == "person" else {})
         table = pyarrow.parquet.read_table(output)
         assert table.schema.metadata[b"surroundings"] == kind.encode()
         places = [tuple(row.values())[:4] for row in table.to_pylist()]
@@ -174,7 +174,7 @@ def test_a_path_a_head_and_a_loaded_model_agree(build, fasta, tmp_path):
     model.save_pretrained(tmp_path / "model")
     given = {"fasta": fasta, "output": tmp_path / "out.parquet", "force": True}
     head, body, path, half = (
-        read(embed(one, **given, precision=precision).output)
+        read(embed(one, **given, precision=precision)["output"])
         for one, precision in ((model, "fp32"), (model.bert, "fp32"), (tmp_path / "model", "fp32"), (model, "bf16"))
     )
     assert_same(body, head)
@@ -196,26 +196,28 @@ def test_longer_than_trained_needs_a_scaling_that_covers_it(build, tmp_path):
     assert_same([read(output)[1]], [embedding_of(scaled, "ACGT" * 32, -1, "mean", "forward")])
 
 
-def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, tmp_path, monkeypatch):
+def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, calls, tmp_path, monkeypatch):
     model, out = build(MutBertModel), tmp_path / "out.parquet"
     model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
     wrong, twice = tmp_path / "wrong.fa", tmp_path / "twice.bed"
     wrong.write_text(">a\nACGT\n" * 100 + ">b\nAZ\n")
     twice.write_text("chr1\t0\t10\tgene\nchr1\t20\t30\tgene\n")
+    regions = {"genome": genome, "bed": bed}
     refused = [
         ({"fasta": wrong}, "record 101: 'Z'"),
         ({"fasta": fasta, "pooling": "median"}, "pooling"),
         ({"fasta": fasta, "output": tmp_path / "out.csv"}, "suffix"),
-        ({"fasta": fasta, "output": fasta, "force": True}, "is the input .*, which would be lost"),
+        ({"fasta": fasta, "output": fasta, "force": True}, "the input .* would be lost"),
         ({"fasta": fasta, "strands": "reverse"}, "strands is"),
         ({"fasta": fasta, "layers": 3}, r"layers is 3; the model has 2 layers: give .* 0 .* to 2, or from -1 .* to -3"),
         ({"fasta": fasta, "layers": [1, 2, -1]}, r"layers is \[1, 2, -1\]; .*, each once; or all"),
         ({"fasta": fasta, "output": tmp_path / "out.h5ad", "pooling": "none"}, "one a base; choose another pooling"),
-        (
-            {"genome": genome, "bed": twice, "output": tmp_path / "out.safetensors", "pooling": "none"},
-            "gene comes twice",
-        ),
+        ({**regions, "bed": twice, "output": tmp_path / "out.safetensors", "pooling": "none"}, "names two tensors"),
         ({"genome": tmp_path / "nowhere.genome", "bed": bed}, "no such genome"),
+        ({**regions, "surroundings": "family"}, "one of reference, population, person"),
+        ({**regions, "person_vcf": calls}, "is given, but .* population; choose person"),
+        ({**regions, "surroundings": "person", "sample": "me"}, "give --person-vcf FILE"),
+        ({**regions, "surroundings": "person", "person_vcf": calls, "sample": "stranger"}, "stranger"),
         ({"fasta": fasta, "model": tmp_path / "nowhere"}, "no such model folder"),
         ({"fasta": fasta, "rope_scaling": {"type": "yarn", "factor": 2}}, "rope_scaling is"),
     ]

@@ -7,7 +7,7 @@ import pytest
 
 from mutbert import Region, alphabet
 from mutbert.errors import InputError
-from mutbert.inference.sequences import open_source
+from mutbert.inference.embeddings import open_source
 
 NAMES = [f"s{number}" for number in range(20)]
 

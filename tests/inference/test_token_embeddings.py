@@ -53,9 +53,9 @@ def test_every_token_but_padding_is_pooled(peer_folders, fasta, tmp_path, name, 
         assert not list(tmp_path.iterdir())
         return
     report = embed(peer_folders[name], **given, layers=[0, -1], batch_size=2)
-    assert (report.records, report.bases) == (len(SEQUENCES), sum(map(len, SEQUENCES.values())))
-    for layer in report.layers:
-        found = columns_of(report.output, f"embedding_{layer}")
+    assert (report["records"], report["bases"]) == (len(SEQUENCES), sum(map(len, SEQUENCES.values())))
+    for layer in report["layers"]:
+        found = columns_of(report["output"], f"embedding_{layer}")
         for row, text in enumerate(SEQUENCES.values()):
             wanted = []
             for strand in (text, text.translate(COMPLEMENT)[::-1])[: 1 + (strands == "both")]:

@@ -142,8 +142,8 @@ def with_figures(function: Function, *, figures: Sequence[str] = (), force: bool
         check_figures([Path(path) for path in figures], force=force)
     report = function(**options, force=force)
     if figures:
-        draw_mutagenesis(report.output, figures, force=force)
-    return vars(report) | {"figures": figures}
+        draw_mutagenesis(report["output"], figures, force=force)
+    return report | {"figures": figures}
 
 
 def with_layers(function: Function, *, layers: str = "-1", **options: Any) -> Any:

@@ -19,13 +19,13 @@ import mutbert
 from mutbert.effects.alleles import Kind, Reason
 from mutbert.effects.calibration import LEAST, Calibration, write_calibration
 from mutbert.effects.records import EPSILON, TABLES, VCFS, check_assembly, cut_records, log_odds, write_table, write_vcf
-from mutbert.effects.scores import Field, ScoreSettings, open_scorer, scaled
+from mutbert.effects.scores import Field, ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.files import check_output, sha256_of
 from mutbert.genome.vcf import VcfHeader, count_by_index, read_header
 from mutbert.inference.resumable import parts_folder, parts_path, run_parts, was_stopped
-from mutbert.inference.run import model_hash, model_name, on_disk
-from mutbert.progress import progress_bar
+from mutbert.inference.run import model_hash, model_name
+from mutbert.progress import progress_bar, scaled
 from mutbert.regions import ContigNames, Region, names_text
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def score_variants(
         model, genome, Path(vcf), Path(output), second, person, background, settings, surroundings, sample,
         frequency_field, calibrate, prefix, region, part_records, progress and os.environ.get("RANK", "0") == "0",
     )  # fmt: skip
-    inputs = on_disk(model, genome, vcf, person, background)
+    inputs = (model, genome, vcf, person, background)
     run.check(inputs, force=force or (resume and was_stopped(run.output)))
     return run.run(resume=resume, force=force)
 
@@ -145,7 +145,7 @@ class _Run:
     stretch: tuple[str, int, int | None] | None = None
     counts: Counter[str] = field(default_factory=Counter)
 
-    def check(self, inputs: list[str | Path], *, force: bool) -> None:
+    def check(self, inputs: tuple[Any, ...], *, force: bool) -> None:
         """Raise an InputError for what is known to be wrong before the model is loaded."""
         suffixes = {self.output: (".json",) if self.calibrate else VCFS + TABLES}
         for path, allowed in (suffixes | ({} if self.table is None else {self.table: TABLES})).items():

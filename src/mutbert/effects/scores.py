@@ -35,6 +35,7 @@ from mutbert.inference.run import (
     run_windows,
 )
 from mutbert.model import MutBertForMaskedLM
+from mutbert.progress import scaled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -294,11 +295,6 @@ class TokenScorer(Scorer):
         if found:
             value_ND[rows[order]] = found[0]
         return value_ND
-
-
-def scaled(advance: Advance, factor: float) -> Advance:
-    """Return a callback that advances by `factor` for each unit."""
-    return lambda amount, /, note="": advance(amount * factor, note)
 
 
 def distances(state_SD: Float32) -> dict[str, Float64]:

@@ -26,7 +26,7 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.model import MutBertForMaskedLM
-from mutbert.progress import progress_bar
+from mutbert.progress import progress_bar, scaled
 from mutbert.regions import Region, merge_regions, read_bed
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 TRACKS: Final = ("entropy", "reference_probability", "best_alternate_llr")
 _BIGWIG: Final = (".bw", ".bigwig")
 _SUFFIXES: Final = (".bedgraph.gz", ".bedgraph", *_BIGWIG)
-_MOST_CONTIGS: Final = (1 << 16) - 1  # which a bigWig counts by two bytes
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,8 @@ class BasePredictor:
     def predict(self, contig_P: Int64, position_P: Int64, mask_every: int, advance: Advance) -> pl.DataFrame:
         """Return `score_bases` at 0-based positions of contigs, by the contigs' numbers in the genome's order.
 
-        With `mask_every` 1, each position is masked alone, in the middle of a window of its own. Else windows lie on a
-        grid half a context apart. With K above 1 they have K passes each, of which pass r masks all positions but N
-        whose remainder by K is r, and a position is read where it is masked; with 0, one pass, with nothing masked.
+        With `mask_every` 1, each is masked alone, in the middle of its window. Else windows lie half a context apart;
+        with K above 1, pass r of K masks all positions but N whose remainder by K is r, and they are read from it.
         """
         alone, phases = mask_every == 1, max(mask_every, 1)
         length_P = self._length[contig_P]
@@ -100,17 +98,11 @@ class BasePredictor:
             chosen_NL = (np.arange(passes.code_NL.shape[1]) - phase_N[:, None]) % phases == 0
             row_E, column_E = np.nonzero(chosen_NL & (passes.code_NL != alphabet.UNKNOWN) & passes.inside_NL)
             passes = passes.with_codes(row_E, column_E, MASKED)
-        share, done = len(known) / len(passes), 0.0
-
-        def in_bases(windows: float, /, note: str = "") -> None:
-            nonlocal done
-            before, done = done, done + windows * share
-            advance(round(done) - round(before), note)
-
-        how = {name: getattr(self._settings, name) for name in ("strands", "batch_size", "precision")}
+        how: dict[str, Any] = {name: getattr(self._settings, name) for name in ("strands", "batch_size", "precision")}
+        how["advance"] = scaled(advance, len(known) / len(passes))
         with run.rope_scaled(self.model.config, self._settings.rope_scaling):
             queries = run.Queries(row_K, column_P[known])
-            logit_P4[known] = run.run_windows(self.model, passes, queries, **how, advance=in_bases).logit_T4
+            logit_P4[known] = run.run_windows(self.model, passes, queries, **how).logit_T4
         return score_bases(base_P, logit_P4)
 
 
@@ -134,25 +126,12 @@ def score_bases(base_P: UInt8, logit_P4: Float32) -> pl.DataFrame:
     return pl.DataFrame({**columns, "reference_probability": chance_P, "best_alternate_llr": alternate_P})
 
 
-@dataclass(frozen=True)
-class MutagenesisReport:
-    """What `mutate_region` wrote: the table, its region, and its rows."""
-
-    output: Path
-    region: Region
-    positions: int
-    unknown: int  # N, without values
-    ambiguous: int  # another IUPAC code, with probabilities alone
-    differing: int | None  # in a person's windows, not the reference's
-    not_used: Mapping[str, int]  # of the person's records, by reason
-
-
 def mutate_region(
     model: str | Path | MutBertForMaskedLM, output: str | Path, *,
     genome: str | Path | ProbabilisticGenome | None = None, sequence: str | Path | None = None,
     region: str | Region | None = None, surroundings: str = "reference", person_vcf: str | Path | None = None,
     sample: str | None = None, settings: PredictionSettings | None = None, force: bool = False, progress: bool = False,
-) -> MutagenesisReport:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Score every substitution at every position of a region, each position masked in turn.
 
     Parameters
@@ -171,12 +150,17 @@ def mutate_region(
         of the person.
     settings, force, progress : optional
         How the model is run; replace the output where it exists; show progress.
+
+    Returns
+    -------
+    dict
+        The output, its region and numbers of its positions, as of `write_tracks`.
     """
     output, settings = Path(output), settings or PredictionSettings()
     if output.suffix != ".parquet":
         raise InputError(f"{output}: the table is Parquet; give a name that ends in .parquet")
     require("pyarrow")
-    check_output(output, force=force, inputs=run.on_disk(model, genome, sequence, person_vcf))
+    check_output(output, force=force, inputs=(model, genome, sequence, person_vcf))
     if sequence is not None and (surroundings != "reference" or sample or person_vcf):
         raise InputError(f"{sequence}: a sequence has no population and no persons; leave surroundings, sample and "
                          "person_vcf out")  # fmt: skip
@@ -206,9 +190,14 @@ def mutate_region(
     ends = np.array([place.start, place.end - 1])
     start_2, length_2 = place_windows(ends, np.full(2, opened.lengths[place.contig]), predictor.context)
     differing = around.count_differing([Region(place.contig, int(start_2[0]), int(start_2[1] + length_2[1]))])
-    unknown = int((scores["base"] == alphabet.UNKNOWN).sum())
-    ambiguous = int((scores["base"] >= len(alphabet.BASES)).sum()) - unknown
-    return MutagenesisReport(output, place, len(place), unknown, ambiguous, differing, around.not_used)
+    counts = {"positions": len(place), **_unscored(scores.lazy()), "differing": differing}
+    return {"output": output, "region": place, **counts, "not_used": around.not_used}
+
+
+def _unscored(scores: pl.LazyFrame) -> dict[str, int]:
+    """Return how many bases are N, without any value, and how many another ambiguous code, without comparisons."""
+    unknown, others = pl.col("base") == alphabet.UNKNOWN, pl.col("base") >= len(alphabet.BASES)
+    return scores.select(unknown=unknown.sum(), ambiguous=(others & ~unknown).sum()).collect().row(0, named=True)
 
 
 def _open_region(
@@ -230,26 +219,13 @@ def _open_region(
     return genome, place
 
 
-@dataclass(frozen=True)
-class TracksReport:
-    """What `write_tracks` wrote: the file of each track, and numbers of contigs and bases that were asked for."""
-
-    outputs: Mapping[str, Path]
-    contigs: int
-    bases: int
-    unknown: int  # N, without a value
-    ambiguous: int  # another IUPAC code, with an entropy alone
-    differing: int | None  # in a person, not the reference's
-    not_used: Mapping[str, int]  # of the person's records, by reason
-
-
 def write_tracks(
     model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome, output: str | Path, *,
     tracks: Sequence[str] = ("entropy",), regions: Sequence[str | Region] = (), bed: str | Path | None = None,
     mask_every: int = 8, surroundings: str = "reference", person_vcf: str | Path | None = None,
     sample: str | None = None, settings: PredictionSettings | None = None,
     resume: bool = False, force: bool = False, progress: bool = False,
-) -> TracksReport:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Write what a model predicts at every base of a genome, or of some regions of it, for genome browsers.
 
     Parameters
@@ -273,17 +249,23 @@ def write_tracks(
         person.
     settings, resume, force, progress : optional
         How the model is run; continue a run that was stopped; replace outputs where they exist; show progress.
+
+    Returns
+    -------
+    dict
+        The file of each track; numbers of contigs and bases, of those ``unknown`` (N) and ``ambiguous`` (other codes),
+        of those where a person is ``differing`` from the reference, and of records ``not_used``, by reason.
     """
     output, settings = Path(output), settings or PredictionSettings()
     outputs = _outputs(output, tracks)
     if mask_every < 0:
         raise InputError(f"mask_every is {mask_every}; give 0 for none, 1 for one base at a time, or more")
     for path in outputs.values():
-        check_output(path, force=force, inputs=run.on_disk(model, genome, bed, person_vcf))
+        check_output(path, force=force, inputs=(model, genome, bed, person_vcf))
     genome = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     lengths, names = genome.lengths, list(genome.lengths)
-    if output.suffix.lower() in _BIGWIG and len(lengths) > _MOST_CONTIGS:
-        raise InputError(f"{output}: a bigWig takes {_MOST_CONTIGS:,} contigs at most; write .bedgraph.gz")
+    if output.suffix.lower() in _BIGWIG and len(lengths) >= 1 << 16:
+        raise InputError(f"{output}: a bigWig counts contigs by two bytes, up to 65,535; write .bedgraph.gz")
     if bed is not None and regions:
         raise InputError(f"{bed}: regions are given as well as a BED file; give one or the other")
     asked = [Region.parse(str(region), lengths) for region in regions or lengths]
@@ -318,11 +300,8 @@ def write_tracks(
         with ExitStack() as stack:
             for track, path in outputs.items():
                 _write(stack.enter_context(atomic_file(path, force=force)), parts, track, lengths)
-        codes = dict(pl.scan_parquet(parts).group_by("base").len().collect().iter_rows())
-    unknown = codes.pop(alphabet.UNKNOWN, 0)
-    ambiguous = sum(count for code, count in codes.items() if code >= len(alphabet.BASES))
-    numbers = len(contigs), bases, unknown, ambiguous, around.count_differing(merged)
-    return TracksReport(outputs, *numbers, around.not_used)
+        counts = {"contigs": len(contigs), "bases": bases, **_unscored(pl.scan_parquet(parts))}
+    return {"outputs": outputs, **counts, "differing": around.count_differing(merged), "not_used": around.not_used}
 
 
 def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:

@@ -1,61 +1,53 @@
 """Embeddings of sequences and of genome regions: of any layers and both strands, pooled or of every base.
 
-Shape suffixes: N records, B batch, X vectors (one a record, or one a token), K layers, L tokens, D hidden size.
+Shape suffixes: B batch, X vectors (one a record, or one a token), K layers, L bases or tokens, D hidden size.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
+import pysam
 import torch
 from safetensors.numpy import save_file
 
 import mutbert
+from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import CNN, open_encoder
+from mutbert.encoders.inputs import PaddedWindows, read_windows
 from mutbert.encoders.states import BaseStates, TokenStates
 from mutbert.encoders.token_encoders import AutoEncoder
-from mutbert.errors import InputError, require
-from mutbert.files import atomic_file, check_output
+from mutbert.errors import InputError, one_line, require
+from mutbert.examples.files import encode_sequences
+from mutbert.files import atomic_file, check_input, check_output, sha256_of
+from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.inference.resumable import parts_folder, run_parts
-from mutbert.inference.sequences import open_source
 from mutbert.model import MutBertModel, MutBertPreTrainedModel
 from mutbert.progress import progress_bar
+from mutbert.regions import Region, read_bed
+from mutbert.tables import read_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from mutbert.arrays import Int64
-    from mutbert.encoders.inputs import PaddedWindows
-    from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.inference.sequences import Record, Source
+    from mutbert.arrays import Int64, UInt8
 
-POOLINGS: Final = ("mean", "max", "cls", "none")
+    Record = tuple[Region, UInt8 | None]
+
+_KINDS: Final = {
+    ".fa": "FASTA", ".fasta": "FASTA", ".fna": "FASTA", ".fas": "FASTA", ".fq": "FASTQ", ".fastq": "FASTQ",
+    ".csv": "table", ".tsv": "table", ".txt": "table", ".parquet": "table", ".bed": "BED",
+}  # fmt: skip
+
 _COLUMNS: Final = ("name", "contig", "start", "end")
-_RECORDS_AT_ONCE: Final = 1024
-_BYTES_AT_ONCE: Final = 256 << 20
-
-
-@dataclass(frozen=True)
-class EmbeddingReport:
-    """What `embed` wrote."""
-
-    output: Path
-    records: int
-    bases: int
-    hidden_size: int
-    pooling: str
-    layers: tuple[int, ...]
-    strands: str
-    differing: int | None  # positions of a person in the regions, not the reference's
-    not_used: Mapping[str, int]  # of the person's records, by reason
 
 
 def embed(
@@ -67,7 +59,7 @@ def embed(
     output: str | Path, layers: int | str | Sequence[int] = -1, pooling: str = "mean", strands: str = "forward",
     batch_size: int = 32, precision: str = "fp32", rope_scaling: Mapping[str, Any] | None = None,
     trust_remote_code: bool = False, resume: bool = False, force: bool = False, progress: bool = False,
-) -> EmbeddingReport:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Embed the sequences of a file, or regions of a probabilistic genome.
 
     Parameters
@@ -91,12 +83,18 @@ def embed(
         ``none``, one embedding per base or token. IUPAC codes are the distributions they stand for, N is ``[UNK]``.
     strands, batch_size, precision, rope_scaling, trust_remote_code, resume, force, progress : optional
         As for the other commands; `rope_scaling` is MutBERT's ``{"type": "linear" | "dynamic", "factor": f}``.
+
+    Returns
+    -------
+    dict
+        The output, its settings, ``records`` and ``bases``; positions of a person ``differing`` from the reference, and
+        counts of the person's records ``not_used``, by reason.
     """
     output = Path(output)
-    if pooling not in POOLINGS:
-        raise InputError(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}")
+    if pooling not in {"mean", "max", "cls", "none"}:
+        raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
     run.check_run(strands, precision, batch_size)
-    check_output(output, force=force, inputs=run.on_disk(model, input, fasta, genome, bed, person_vcf))
+    check_output(output, force=force, inputs=(model, input, fasta, genome, bed, person_vcf))
     if output.suffix not in _FORMATS:
         raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
     if output.suffix == ".h5ad" and pooling == "none":
@@ -125,8 +123,9 @@ def embed(
             parts_folder(output, plan, resume=resume, force=force) as folder,
             progress_bar("embedding", records, unit="sequences", show=progress) as advance,
         ):
-            vectors = _BYTES_AT_ONCE // (4 * len(chosen) * hidden_size)
-            at_once = min(_RECORDS_AT_ONCE, max(vectors // (longest if pooling == "none" else 1), 1))
+            # A part has 256 MiB of float32 and 1,024 records at most.
+            vectors = (256 << 20) // (4 * len(chosen) * hidden_size)
+            at_once = min(1024, max(vectors // (longest if pooling == "none" else 1), 1))
             read = source.read()
 
             def compute(group: Sequence[Record], path: Path) -> None:
@@ -137,9 +136,100 @@ def embed(
             parts = run_parts(folder, groups, compute, skipped=lambda group: advance(len(group)))
             with atomic_file(output, force=force) as partial:
                 _FORMATS[output.suffix][0](partial, parts, metadata)
-    return EmbeddingReport(
-        output, records, bases, hidden_size, pooling, chosen, strands, source.differing, source.not_used
+    return {
+        "output": output, "records": records, "bases": bases, "hidden_size": hidden_size, "pooling": pooling,
+        "layers": chosen, "strands": strands, "differing": source.differing, "not_used": source.not_used,
+    }  # fmt: skip
+
+
+class Source(NamedTuple):
+    """What can be read repeatedly, named regions of a genome or of themselves with their codes, and its windows."""
+
+    read: Callable[[], Iterator[Record]]
+    windows: Callable[[Sequence[Record]], PaddedWindows]
+    plan: Mapping[str, Any]  # what both depend on
+    differing: int | None = None  # positions of a person, and records that change nothing
+    not_used: Mapping[str, int] = {}
+
+
+def open_source(
+    input: str | Path | None = None,  # noqa: A002 - the option's name
+    *, fasta: str | Path | None = None, genome: str | Path | ProbabilisticGenome | None = None,
+    bed: str | Path | None = None, sequence_column: str | None = None, name_column: str | None = None,
+    surroundings: str = "population", person_vcf: str | Path | None = None, sample: str | None = None,
+    progress: bool = False,
+) -> Source:  # fmt: skip
+    """Return what is to be embedded; arguments as for `embed`."""
+    given = [(path, kind) for path, kind in ((input, None), (fasta, "FASTA"), (bed, "BED")) if path is not None]
+    if len(given) != 1:
+        raise InputError("nothing or too much to embed; give one input file, a FASTA, or a genome and a BED of it")
+    path = Path(given[0][0])
+    kind = given[0][1] or _KINDS.get(PurePath(path.name.lower().removesuffix(".gz")).suffix)
+    if kind is None:
+        raise InputError(f"{path}: its suffix names no format; it should be one of {', '.join(_KINDS)}, text also .gz")
+    if kind != "table" and (sequence_column or name_column):
+        raise InputError(f"{path}: has no columns to choose; leave out --sequence-column and --name-column")
+    if kind == "BED":
+        if genome is None:
+            raise InputError(f"{path}: the regions of a BED are embedded from a genome; give it with --genome")
+        opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
+        regions = [replace(one, name=one.name or str(one)) for one in read_bed(path, opened.lengths)]
+        contigs, number = {one.contig for one in regions}, {name: index for index, name in enumerate(opened.lengths)}
+        around = run.open_surroundings(opened, surroundings, person_vcf, sample, contigs=contigs, progress=progress)
+
+        def windows(records: Sequence[Record]) -> PaddedWindows:
+            places = [(number[region.contig], region.start, len(region)) for region, _ in records]
+            return read_windows(around.genome, *np.array(places, dtype=np.int64).reshape(-1, 3).T)
+
+        plan: dict[str, Any] = {"bed": sha256_of(path), "genome": opened.identity, "sample": sample}
+        plan["person_vcf"] = person_vcf and sha256_of(Path(person_vcf))
+        differing = around.count_differing(regions)
+        return Source(lambda: ((region, None) for region in regions), windows, plan, differing, around.not_used)
+    if genome is not None or surroundings != "population" or person_vcf or sample:
+        raise InputError(f"{path}: has sequences of its own, which are embedded as they are; leave genome, "
+                         "surroundings, sample and person_vcf out, or give a BED in its place")  # fmt: skip
+    check_input(path, kind)
+    columns = sequence_column or "sequence", name_column
+    return Source(
+        _read_table(path, *columns) if kind == "table" else lambda: _read_records(path, kind),
+        lambda records: PaddedWindows.of([code_L for _, code_L in records if code_L is not None]),
+        {"input": sha256_of(path), "columns": columns},
     )
+
+
+def _read_records(path: Path, kind: str) -> Iterator[Record]:
+    """Yield the sequences of a FASTA or FASTQ, one in memory at a time: IUPAC codes in either case, U as T."""
+    number, verbosity = 0, pysam.set_verbosity(0)
+    try:
+        with pysam.FastxFile(str(path)) as file:
+            for record in file:
+                if not record.name:
+                    raise ValueError("the header has no name; write it right after the first character")
+                if not record.sequence:
+                    raise ValueError("the sequence is empty; remove the record, or add the bases")
+                code_L = alphabet.encode(record.sequence)
+                yield Region(record.name, 0, len(code_L), record.name), code_L
+                number += 1
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}, record {number + 1}: {one_line(error, 300)}") from None
+    finally:
+        pysam.set_verbosity(verbosity)
+    if not number:
+        raise InputError(f"{path}: holds no {kind} records; give a file with sequences in it")
+
+
+def _read_table(path: Path, sequence: str, name: str | None) -> Callable[[], Iterator[Record]]:
+    """Return what yields a table's sequences; a row without a name has its number, from 0."""
+    chosen = [sequence] if name is None else [sequence, name]
+    frame, source = read_table(path, lambda header: [*chosen, *["name"] * (name is None and "name" in header)])
+    code_T, offsets = encode_sequences(frame, source.place, sequence)
+    names = frame[name or "name"] if len(frame.columns) > 2 else [None] * len(frame)
+
+    def read() -> Iterator[Record]:
+        for row, (one, code_L) in enumerate(zip(names, np.split(code_T, offsets[1:-1]), strict=True)):
+            yield Region(one or str(row), 0, len(code_L), one or str(row)), code_L
+
+    return read
 
 
 def _resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int, ...]:
@@ -160,10 +250,16 @@ def _survey(
     records = bases = longest = 0
     with progress_bar("checking", None, unit="sequences", show=progress) as advance:
         for region, code_L in source.read():
-            _check_length(states, (region, code_L), source)
+            if isinstance(states, BaseStates):
+                run.check_length(states.body.config, len(region), region.name)
+            # No token is less than a base, but for special ones at either end.
+            elif states.most is not None and len(region) > states.most - 2:
+                found = int(states.inputs(source.windows([(region, code_L)])).length_N[0])
+                if found > states.most:
+                    what = f"{len(region):,} bases are {found:,} tokens, and {states.encoder.name} has positions for"
+                    raise InputError(f"{region.name}: {what} {states.most:,}; give shorter sequences")
             if region.name in names:
-                raise InputError(f"{output}: {region.name} comes twice, and names a tensor; rename one, or write "
-                                 ".parquet")  # fmt: skip
+                raise InputError(f"{output}: {region.name} names two tensors; rename one, or write .parquet")
             if output.suffix == ".safetensors" and pooling == "none":
                 names.add(region.name)
             records, bases, longest = records + 1, bases + len(region), max(longest, len(region))
@@ -210,19 +306,6 @@ def _pool(
     else:
         found = [state_BLD.float().masked_fill(out_BL1, 0).sum(dim=1) / count_B[:, None] for state_BLD in states]
     return [torch.stack(found, dim=1), torch.ones_like(count_B)]
-
-
-def _check_length(states: BaseStates | TokenStates, record: Record, source: Source) -> None:
-    """Raise where a record is longer than the model takes."""
-    region, _ = record
-    if isinstance(states, BaseStates):
-        run.check_length(states.body.config, len(region), region.name)
-    # No token is less than a base, but for special ones at either end.
-    elif states.most is not None and len(region) > states.most - 2:
-        found = int(states.inputs(source.windows([record])).length_N[0])
-        if found > states.most:
-            raise InputError(f"{region.name}: {len(region):,} bases are {found:,} tokens, and {states.encoder.name} "
-                             f"has positions for {states.most:,}; give shorter sequences")  # fmt: skip
 
 
 def _open_states(

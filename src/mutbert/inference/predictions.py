@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +14,7 @@ from mutbert.errors import InputError
 from mutbert.examples.files import read_examples
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.run import base_outputs, check_run, on_disk, sequence_outputs
+from mutbert.inference.run import base_outputs, check_run, sequence_outputs
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -27,21 +26,11 @@ if TYPE_CHECKING:
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
 
 
-@dataclass(frozen=True)
-class PredictionReport:
-    """What `predict_table` wrote."""
-
-    output: Path
-    sequences: int
-    problem: str  # that the model was fine-tuned for
-    classes: tuple[str, ...]  # or other outputs
-
-
 def predict_table(
     model: str | Path, sequences: str | Path, output: str | Path, *, columns: Columns,
     genome: str | Path | None = None, batch_size: int = 32, precision: str = "fp32", strands: str = "forward",
     trust_remote_code: bool = False, force: bool = False, progress: bool = False,
-) -> PredictionReport:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Write a fine-tuned model's predictions for the sequences of a table or a FASTA.
 
     Parameters
@@ -56,18 +45,27 @@ def predict_table(
         What the file's columns mean; a store, whose allele frequencies MutBERT reads where a region is known.
     batch_size, precision, strands, trust_remote_code, force, progress : optional
         As for the other commands that run a model.
+
+    Returns
+    -------
+    dict
+        The output, the number of ``sequences``, the ``problem`` that the model was fine-tuned for, and its ``classes``.
     """
     output = Path(output)
     if output.suffix not in _SEPARATORS:
         raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
     check_run(strands, precision, batch_size)
-    check_output(output, force=force, inputs=on_disk(model, sequences, genome))
+    check_output(output, force=force, inputs=(model, sequences, genome))
     examples, _ = read_examples(sequences, columns.replace(label=()))
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     inputs = encoder.inputs(examples, genome=None if genome is None else ProbabilisticGenome.open(genome))
     classifier, each_token = encoder.trained_classifier(int(inputs.length_N.max(initial=0)))
     classifier.to("cuda" if torch.cuda.is_available() else "cpu")
-    problem, classes = _meaning(classifier.config, each_token=each_token)
+    config = classifier.config
+    classes = tuple(str(config.id2label[number]) for number in range(config.num_labels))
+    named = {"regression": "regression", "multi_label_classification": "multilabel"}.get(config.problem_type)
+    by_number = {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
+    problem = "token" if each_token else named or by_number
     outputs: Any = base_outputs if each_token else sequence_outputs
     how = {"batch_size": batch_size, "precision": precision, "strands": strands}
     with progress_bar("predicting", len(examples), unit="sequences", show=progress) as advance:
@@ -79,7 +77,7 @@ def predict_table(
             rounded.write_csv(file, separator=separator)
         else:
             table.write_parquet(file)
-    return PredictionReport(output, len(examples), problem, classes)
+    return {"output": output, "sequences": len(examples), "problem": problem, "classes": classes}
 
 
 def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:
@@ -101,11 +99,3 @@ def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[st
     columns["predicted"] = [" ".join(classes[one] for one in row) for row in chosen]
     columns |= {f"p_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=problem != "token")}
     return pl.DataFrame(columns)
-
-
-def _meaning(config: Any, *, each_token: bool) -> tuple[str, tuple[str, ...]]:
-    """Return the problem that a model was fine-tuned for, and its classes."""
-    classes = tuple(str(config.id2label[number]) for number in range(config.num_labels))
-    named = {"regression": "regression", "multi_label_classification": "multilabel"}.get(config.problem_type)
-    problem = named or {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
-    return "token" if each_token else problem, classes

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 
-PRECISIONS: Final = ("fp32", "bf16")
-STRANDS: Final = ("forward", "both")
 SURROUNDINGS: Final = ("reference", "population", "person")
 NO_ROWS: Final = np.zeros(0, dtype=np.int64)
 _SPECIAL_TOKENS: Final = 2
@@ -64,11 +62,6 @@ def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Mod
 def model_name(model: str | Path | MutBertPreTrainedModel) -> str:
     """Return where a model was read from, or its class where that is unknown."""
     return str(getattr(model, "name_or_path", model)) or type(model).__name__
-
-
-def on_disk(*given: Any) -> list[str | Path]:
-    """Return those inputs that are on the disk, and not in memory."""
-    return [one for one in given if isinstance(one, (str, Path))]
 
 
 def model_hash(model: Any) -> str:
@@ -106,10 +99,8 @@ def check_length(config: Any, bases: int, name: str) -> None:
     tokens, most = bases + _SPECIAL_TOKENS, int(trained * scaling["factor"])
     if tokens > most:
         scaled = f" and rope_scaling takes it to {most}" if config.rope_scaling else ""
-        raise InputError(
-            f"{name}: {bases} bases are {tokens} tokens with [CLS] and [SEP], and the model is trained for {trained}"
-            f"{scaled}; give fewer, or --rope-scaling {scaling['type']}:{-(-tokens // trained)}"
-        )
+        what = f"{bases} bases are {tokens} tokens with [CLS] and [SEP], and the model is trained for {trained}{scaled}"
+        raise InputError(f"{name}: {what}; give fewer, or --rope-scaling {scaling['type']}:{-(-tokens // trained)}")
 
 
 def resolve_context(config: Any, context: int | None, rope_scaling: Mapping[str, Any] | None) -> int:
@@ -124,7 +115,7 @@ def resolve_context(config: Any, context: int | None, rope_scaling: Mapping[str,
 
 def check_run(strands: str, precision: str, batch_size: int) -> None:
     """Raise InputError where a model cannot be run so."""
-    for name, value, choices in (("strands", strands, STRANDS), ("precision", precision, PRECISIONS)):
+    for name, value, choices in (("strands", strands, ("forward", "both")), ("precision", precision, ("fp32", "bf16"))):
         if value not in choices:
             raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
     if batch_size < 1:
@@ -156,10 +147,8 @@ def open_surroundings(
         if given := [f"{name} {value}" for name, value in (("sample", sample), ("person_vcf", vcf)) if value]:
             raise InputError(f"{given[0]} is given, but the surroundings are the {kind}; choose person for it")
         return Surroundings(kind, genome if kind == "population" else genome.reference(), {})
-    if sample is None:
-        raise InputError("the surroundings are a person, but no sample is named; give --sample NAME, as in its VCF")
-    if vcf is None:
-        raise InputError(f"the surroundings are {sample}, but no genotypes are given; give --person-vcf FILE")
+    if sample is None or vcf is None:
+        raise InputError("the surroundings are a person; give --person-vcf FILE and the --sample NAME of one in it")
     variants, not_used = read_person(genome, Path(vcf), sample, contigs=contigs, progress=progress)
     return Surroundings(kind, genome.with_variants(variants), not_used)
 
@@ -168,10 +157,7 @@ def run_batches(
     model: Any, length_N: Int64, predict: Predict, *, strands: str = "forward", batch_size: int = 32,
     precision: str = "fp32", advance: Advance | None = None,
 ) -> tuple[Int64, list[npt.NDArray[Any]]]:  # fmt: skip
-    """Return the order in which inputs were run, by length, and what ``predict(rows, reverse)`` returned, concatenated.
-
-    Its tensors are in the order of the forward strand, and averaged over both. The model is left as it was.
-    """
+    """Return the order of inputs by length, and in it ``predict(rows, reverse)``, the mean over strands."""
     order = np.argsort(length_N, kind="stable")
     batches: list[list[npt.NDArray[Any]]] = []
     device = next(model.parameters()).device
@@ -213,10 +199,7 @@ class Results(NamedTuple):
 
 
 def run_windows(model: MutBertForMaskedLM, windows: PaddedWindows, queries: Queries, **settings: Any) -> Results:
-    """Return logits and states of windows; `settings` as for `run_batches`.
-
-    The head runs in float32, at the positions alone that are read. The mean over both strands is that of logits.
-    """
+    """Return logits, of a head in float32, and states of windows; `settings` as for `run_batches`."""
 
     def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
         (local_T, own_T), (local_S, own_S) = find_members(queries.row_T, rows), find_members(queries.row_S, rows)
@@ -282,10 +265,7 @@ def base_outputs(
     model: Any, forward: Forward, inputs: BaseInputs, rows: Int64 | None = None, *, strands: str = "forward",
     **settings: Any,
 ) -> list[Float32]:  # fmt: skip
-    """Return what ``forward(batch)``, a tensor (B, L, D), is at each base of some inputs, or all; one array each.
-
-    Bases that the reverse complement was cut before have their output on the forward strand alone.
-    """
+    """Return what ``forward(batch)``, a tensor (B, L, D), is at each base of some inputs, or all; one array each."""
     rows = np.arange(len(inputs.length_N)) if rows is None else rows
     bases_N, cut_N = inputs.length_N[rows] - 2, inputs.cut_N[rows]
 
@@ -293,7 +273,7 @@ def base_outputs(
         local_T, column_T = list_ranges(np.zeros_like(chosen), bases_N[chosen])
         output_TD = forward(batch_of(inputs, rows[chosen], model))[local_T, column_T + 1].float()
         if strands == "both":
-            # Of a sequence that was cut, the other strand lacks the first bases instead of the last.
+            # Of a sequence that was cut, the other strand lacks the first bases, which keep the output of this one.
             last_T, cut_T = bases_N[chosen][local_T], cut_N[chosen][local_T]
             other_BLD = forward(batch_of(inputs, rows[chosen], model, reverse=True))
             other_TD = other_BLD[local_T, np.minimum(last_T + cut_T - column_T, last_T)].float()

@@ -9,16 +9,15 @@ try:
     import torch  # noqa: F401
     import transformers
 
-    from mutbert.model.checkpoints import read_checkpoint
-    from mutbert.model.configuration_mutbert import MutBertConfig
-    from mutbert.model.modeling_mutbert import (
-        MutBertForMaskedLM,
-        MutBertForSequenceClassification,
-        MutBertForTokenClassification,
-        MutBertModel,
-        MutBertPreTrainedModel,
-    )
-    from mutbert.model.tokenization_mutbert import MutBertTokenizer, reverse_complement
+    from mutbert.model.checkpoints import read_checkpoint as read_checkpoint
+    from mutbert.model.configuration_mutbert import MutBertConfig as MutBertConfig
+    from mutbert.model.modeling_mutbert import MutBertForMaskedLM as MutBertForMaskedLM
+    from mutbert.model.modeling_mutbert import MutBertForSequenceClassification as MutBertForSequenceClassification
+    from mutbert.model.modeling_mutbert import MutBertForTokenClassification as MutBertForTokenClassification
+    from mutbert.model.modeling_mutbert import MutBertModel as MutBertModel
+    from mutbert.model.modeling_mutbert import MutBertPreTrainedModel as MutBertPreTrainedModel
+    from mutbert.model.tokenization_mutbert import MutBertTokenizer as MutBertTokenizer
+    from mutbert.model.tokenization_mutbert import reverse_complement as reverse_complement
 except ModuleNotFoundError as error:
     if error.name in {"torch", "transformers", "safetensors"}:
         raise MissingExtraError(error.name) from error
@@ -29,8 +28,3 @@ transformers.AutoTokenizer.register(MutBertConfig, MutBertTokenizer)
 transformers.AutoModel.register(MutBertConfig, MutBertModel)
 for head in (MutBertForMaskedLM, MutBertForSequenceClassification, MutBertForTokenClassification):
     getattr(transformers, head.__name__.replace("MutBert", "AutoModel")).register(MutBertConfig, head)
-
-__all__ = [
-    "MutBertConfig", "MutBertForMaskedLM", "MutBertForSequenceClassification", "MutBertForTokenClassification",
-    "MutBertModel", "MutBertPreTrainedModel", "MutBertTokenizer", "read_checkpoint", "reverse_complement",
-]  # fmt: skip

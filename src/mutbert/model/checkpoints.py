@@ -9,8 +9,8 @@ Both layouts hold the weights of BERT in `transformers` without positions: ``ber
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Model = TypeVar("Model", bound=models.MutBertPreTrainedModel)
-_DECODER: Final = "cls.predictions.decoder.weight"
+# Classes of the code that travels with an exported model.
+_AUTO_MAP: Final = {"AutoConfig": "configuration_mutbert.MutBertConfig"} | {
+    f"AutoModel{head}": f"modeling_mutbert.MutBert{head or 'Model'}"
+    for head in ("", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
+}
 # Two names of one weight in published code.
 _BIAS, _DECODER_BIAS = "cls.predictions.bias", "cls.predictions.decoder.bias"
 
@@ -174,18 +178,7 @@ def library_bars_off(*, warnings_too: bool = False) -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """What `convert_checkpoint` wrote."""
-
-    output: Path
-    model_class: str
-    parameters: int  # a tied decoder does not count twice
-    weights: int
-    repeated: tuple[str, ...]  # keys that only repeated another and were left out
-
-
-def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = False) -> Conversion:
+def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = False) -> dict[str, Any]:
     """Convert a published checkpoint, or one of ours, to a model folder of this package.
 
     Every weight keeps its key and its precision; ``config.json`` is translated, and a tokenizer is added. A decoder
@@ -197,13 +190,18 @@ def convert_checkpoint(source: str | Path, output: str | Path, *, force: bool = 
         A model folder, or a repository of the Hub; the folder to write.
     force : bool
         Replace a model folder there.
+
+    Returns
+    -------
+    dict
+        ``output``, ``model_class``, ``parameters``, ``weights``, and keys that ``repeated`` another and were left out.
     """
     output, folder = Path(output), local_folder(source)
     check_output(output, force=force, directory=True, inputs=[folder])
     with atomic_directory(output, force=force) as partial:
         model, weights, repeated = write_model(folder, partial)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Conversion(output, type(model).__name__, parameters, weights, tuple(repeated))
+    counts = {"parameters": model.num_parameters(), "weights": weights, "repeated": repeated}
+    return {"output": output, "model_class": type(model).__name__, **counts}
 
 
 def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tuple[Any, int, list[str]]:
@@ -216,11 +214,17 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
     bias = weights.get(_BIAS, torch.empty(0))
     if not torch.equal(weights.get(_DECODER_BIAS, bias), bias):
         raise InputError(f"{source}: {_DECODER_BIAS} and {_BIAS} differ, where one is another name of the other")
-    repeated = [name for name in (_DECODER_BIAS, *[_DECODER] * model.config.tie_word_embeddings) if name in weights]
+    second_names = {_DECODER_BIAS} | set(model._tied_weights_keys or () if model.config.tie_word_embeddings else ())
+    repeated = sorted(second_names & weights.keys())
     # Each in memory of its own, as the format wants it; a pickle may have two names for one.
     kept = {name: weight.clone() for name, weight in weights.items() if name not in repeated}
+    if custom_code:
+        # By which transformers loads the folder where this package is not installed.
+        for module in ("configuration_mutbert.py", "modeling_mutbert.py"):
+            shutil.copyfile(Path(__file__).with_name(module), folder / module)
+        model.config.auto_map = _AUTO_MAP
     with library_bars_off():
-        model.save_pretrained(folder, state_dict=dict(kept), custom_code=custom_code)
+        model.save_pretrained(folder, state_dict=dict(kept))
     tokenizer.save_pretrained(folder)
     return model, len(kept), repeated
 

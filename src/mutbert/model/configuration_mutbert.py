@@ -16,10 +16,7 @@ DEFAULTS: Final[dict[str, Any]] = {
     "pad_token_id": 3, "rope_theta": 10000.0, "pooler_type": "mean", "tie_word_embeddings": True, "check_inputs": True,
 }  # fmt: skip
 _POOLER_TYPES: Final = ("mean", "first_token_transform")
-_COUNTS: Final = (
-    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-    "max_position_embeddings", "type_vocab_size",
-)  # fmt: skip
+_COUNTS: Final = tuple(name for name, value in DEFAULTS.items() if type(value) is int and name != "pad_token_id")
 _SCALES: Final = ("initializer_range", "layer_norm_eps", "rope_theta")
 
 

@@ -11,11 +11,8 @@ size, H heads, K size of a head, N labels, T targets, 1 broadcast.
 
 from __future__ import annotations
 
-import shutil
 from collections import OrderedDict
 from contextlib import nullcontext
-from copy import copy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
@@ -29,8 +26,6 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_mutbert import MutBertConfig
 
 if TYPE_CHECKING:
-    import os
-
     from torch import Tensor
 
 # The keys of each head, which a model that does not have it leaves aside when a checkpoint is loaded.
@@ -38,12 +33,6 @@ _MASKED_HEAD: Final = r"^cls\.predictions\.(bias|decoder\.(weight|bias)|transfor
 _CLASSIFIER, _POOLER = r"^classifier\.(weight|bias)$", r"^bert\.pooler\.dense\.(weight|bias)$"
 # In published code a second name of `cls.predictions.bias`.
 _DECODER_BIAS: Final = r"^cls\.predictions\.decoder\.bias$"
-# Classes that the code saved with a checkpoint has.
-_AUTO_MAP: Final = {
-    "AutoConfig": "configuration_mutbert.MutBertConfig", "AutoModel": "modeling_mutbert.MutBertModel",
-    **{f"AutoModel{head}": f"modeling_mutbert.MutBert{head}"
-       for head in ("ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")},
-}  # fmt: skip
 
 
 def rotary_tables(config: MutBertConfig, length: int, tokens_B1: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,23 +156,11 @@ class MutBertPreTrainedModel(BertPreTrainedModel):
             raise ValueError(f"the vocabulary has {embedding.num_embeddings} tokens, A, C, G and T last; it stays so")
         return embedding
 
-    def save_pretrained(
-        self, save_directory: str | os.PathLike[str], *args: Any, custom_code: bool = False, **kwargs: Any
-    ) -> Any:
-        """Save as `transformers.PreTrainedModel`, with ``custom_code=True`` together with the code that loads it."""
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
+        """Save as `transformers.PreTrainedModel`."""
         self.record_decoder()
-        config, folder = self.config, Path(save_directory)
-        if custom_code:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in ("configuration_mutbert.py", "modeling_mutbert.py"):
-                shutil.copyfile(Path(__file__).with_name(name), folder / name)
-            self.config = copy(config)
-            self.config.auto_map = _AUTO_MAP
-        try:
-            # Releases before 5.4 would write old names of layer norms as the "original format".
-            return super().save_pretrained(folder, *args, **{"save_original_format": False, **kwargs})
-        finally:
-            self.config = config
+        # Releases before 5.4 would write old names of layer norms as the "original format".
+        return super().save_pretrained(*args, **{"save_original_format": False, **kwargs})
 
     def record_decoder(self) -> None:
         """Record in the configuration whether the decoder is the embedding; if so, it is not saved."""
@@ -334,7 +311,6 @@ class MutBertClassifier(MutBertPreTrainedModel):
     """The encoder, dropout, and a linear layer to ``num_labels`` outputs."""
 
     _pools = True
-    _output_class: Any = modeling_outputs.SequenceClassifierOutput
 
     def __init__(self, config: MutBertConfig) -> None:
         super().__init__(config)
@@ -350,13 +326,13 @@ class MutBertClassifier(MutBertPreTrainedModel):
         self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None, input_probs: Tensor | None = None, labels: Tensor | None = None,
         **inputs: Any,
-    ) -> modeling_outputs.SequenceClassifierOutput | modeling_outputs.TokenClassifierOutput:  # fmt: skip
+    ) -> modeling_outputs.TokenClassifierOutput:  # fmt: skip
         """Return logits, and with labels the loss; inputs as for `MutBertModel.forward`."""
         inputs |= {"inputs_embeds": inputs_embeds, "input_probs": input_probs, "return_dict": True}
         outputs = self.bert(input_ids, attention_mask, **inputs)
         logits = self.classifier(self.dropout(outputs.pooler_output if self._pools else outputs.last_hidden_state))
         loss = None if labels is None else self._loss(logits.float(), labels)
-        return self._output_class(loss, logits, outputs.hidden_states, outputs.attentions)
+        return modeling_outputs.TokenClassifierOutput(loss, logits, outputs.hidden_states, outputs.attentions)
 
 
 class MutBertForSequenceClassification(MutBertClassifier):
@@ -378,7 +354,6 @@ class MutBertForTokenClassification(MutBertClassifier):
 
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [_MASKED_HEAD, _POOLER]
     _pools = False
-    _output_class = modeling_outputs.TokenClassifierOutput
 
     def _loss(self, logits_BLN: Tensor, labels: Tensor) -> Tensor:
         return functional.cross_entropy(logits_BLN.flatten(0, 1), labels.flatten().long())

@@ -21,7 +21,6 @@ from mutbert.inference.run import base_outputs, sequence_outputs
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate
 from mutbert.training import trainer as trainers
 from mutbert.training.classifier_data import ClassifierLoss, TrainingSamples, balanced_weights, decision_scores
-from mutbert.windows.dataset import whole_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,7 +71,7 @@ def classifier_trainer(
     )  # fmt: skip
     return trainers.build_trainer(
         ClassifierTrainer, arguments, folder, loss=ClassifierLoss(train.problem, weights), validation=validation,
-        settings=settings, model=model, train_dataset=samples, data_collator=whole_batch,
+        settings=settings, model=model, train_dataset=samples, data_collator=dict,
     )  # fmt: skip
 
 

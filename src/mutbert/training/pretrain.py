@@ -23,14 +23,12 @@ from mutbert.training import trainer as trainers
 from mutbert.training.folder import Run, RunResult, open_run, plain, provenance_of
 from mutbert.training.held_out import FLOOR, evaluate_baselines, fit_baselines, held_out_windows
 from mutbert.training.recipe import PretrainRecipe, load_recipe
-from mutbert.windows.dataset import WindowDataset, whole_batch
+from mutbert.windows.dataset import WindowDataset
 from mutbert.windows.masking import Tempering
 from mutbert.windows.sampler import WindowSampler, genome_name, split_genomes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from mutbert.windows.sampler import Split
 
 
 def pretrain(
@@ -62,8 +60,7 @@ def pretrain(
     state, folder = PartialState(), Path(recipe.output)
     # Checksums are verified by one process of each machine.
     genomes = [ProbabilisticGenome.open(path, check=state.is_local_main_process) for path in recipe.genome]
-    split = split_genomes(genomes, recipe.train, recipe.held_out)
-    trainer, recipe = _trainer(recipe, split, folder)
+    trainer, recipe = _trainer(recipe, genomes, folder)
     run = Run(folder, recipe, provenance_of(genomes))
     with open_run(
         run, inputs=[*recipe.genome, recipe.initial_model], resume=resume, force=force,
@@ -80,7 +77,8 @@ def pretrain(
         _publish(trainer, run, genomes)
         trained, metrics = trainer.held_out(), {}
         if state.is_main_process:
-            found = evaluate_baselines(*fit_baselines(split.train, progress=progress), trainer.eval_dataset)
+            baselines = fit_baselines(trainer.train_dataset.sampler.parts, progress=progress)
+            found = evaluate_baselines(*baselines, trainer.eval_dataset)
             found |= {"model": trained, FLOOR: found.pop(FLOOR)}
             metrics = {
                 "unit": "nats per target", "targets": trained.targets, "calibration": trained.calibration,
@@ -100,16 +98,19 @@ def leave_other_processes() -> None:
     PartialState().destroy_process_group()
 
 
-def _trainer(recipe: PretrainRecipe, split: Split, folder: Path) -> tuple[trainers.PretrainTrainer, PretrainRecipe]:
+def _trainer(
+    recipe: PretrainRecipe, genomes: Sequence[ProbabilisticGenome], folder: Path
+) -> tuple[trainers.PretrainTrainer, PretrainRecipe]:
     """Return the trainer, and the recipe as it is for any number of processes."""
+    trained, evaluated = split_genomes(genomes, recipe.train, recipe.held_out)
     arguments, windows = _arguments(recipe)
-    train = WindowSampler(split.train, recipe.window_length, seed=recipe.seed, reverse=recipe.reverse_complement)
+    train = WindowSampler(trained, recipe.window_length, seed=recipe.seed, reverse=recipe.reverse_complement)
     train_data = WindowDataset(
         # One epoch is the whole run, so that a window is never drawn twice.
         train, recipe.masking, recipe.tempering, size=arguments.max_steps * windows, frequencies=recipe.frequencies,
         weighting=recipe.weighting,
     )  # fmt: skip
-    held_out = WindowSampler(split.held_out, recipe.window_length, seed=recipe.evaluation.seed)
+    held_out = WindowSampler(evaluated, recipe.window_length, seed=recipe.evaluation.seed)
     held_out_data = WindowDataset(
         held_out, recipe.evaluation.masking, Tempering("none"), size=recipe.evaluation.windows
     )
@@ -119,7 +120,7 @@ def _trainer(recipe: PretrainRecipe, split: Split, folder: Path) -> tuple[traine
     model = _initial_model(recipe)
     trainer = trainers.build_trainer(
         trainers.PretrainTrainer, arguments, folder, dropout=recipe.dropout, model=model, train_dataset=train_data,
-        eval_dataset=held_out_data, data_collator=whole_batch, if_diverged="try a lower training.learning_rate, more "
+        eval_dataset=held_out_data, data_collator=dict, if_diverged="try a lower training.learning_rate, more "
         "training.warmup_steps, training.max_grad_norm=1.0, or bf16 and not fp16",
     )  # fmt: skip
     return trainer, recipe

@@ -11,18 +11,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import torch
+from torch.utils.data import Dataset
 
 from mutbert import alphabet
-from mutbert.errors import InputError, MissingExtraError
+from mutbert.errors import InputError
 from mutbert.genome.store import fixed_to_float
 from mutbert.windows.masking import KEPT, Weighting, choose_targets, corrupt, temper
 from mutbert.windows.randomness import CORRUPTION, TARGETS, random_bits, random_bits_at
-
-try:
-    import torch
-    from torch.utils.data import Dataset
-except ImportError as error:
-    raise MissingExtraError("torch") from error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,11 +57,9 @@ class WindowDataset(Dataset[Any]):
             raise InputError(f"weighting.soft_masked is set, but the genome has no soft-masked bases; {remedy}")
 
     def __len__(self) -> int:
-        """Return the number of windows."""
         return self.size
 
     def __getitem__(self, index: int) -> Batch:
-        """Return a batch of one window."""
         return self.batch([index])
 
     def batch(self, indices: Sequence[int]) -> Batch:
@@ -95,13 +89,8 @@ class WindowDataset(Dataset[Any]):
             batch["target_weights"] = self.weighting.weigh(*is_BT)
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
 
-    # Torch's loader calls this in place of asking for windows one by one.
+    # Torch's loader calls this in place of asking for windows one by one; its `collate_fn` can be dict.
     __getitems__ = batch
-
-
-def whole_batch(batch: Batch) -> Batch:
-    """Return the batch as it is, for a loader: the dataset collates."""
-    return batch
 
 
 class Targets(NamedTuple):

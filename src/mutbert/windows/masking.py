@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from mutbert import alphabet
 from mutbert.windows.randomness import unit_interval
@@ -19,11 +20,9 @@ LONGEST_WINDOW: Final = 1 << _PLACE_BITS
 _TARGET_BITS: Final = 63
 
 Policy = Literal["variants_first", "uniform", "weighted", "spans"]
-
-
-def _check(name: str, value: object, fits: bool, remedy: str) -> None:
-    if not fits:
-        raise ValueError(f"{name} is {value!r}; it must {remedy}")
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -37,20 +36,16 @@ class Masking:
     """
 
     policy: Policy = "variants_first"
-    share: float = 0.15
-    replace: float = 0.8
-    random: float = 0.0
-    keep: float = 0.2
-    variant_weight: float = 10.0
-    span_length: int = 6
+    share: Annotated[float, Field(gt=0, le=1)] = 0.15
+    replace: Share = 0.8
+    random: Share = 0.0
+    keep: Share = 0.2
+    variant_weight: Above0 = 10.0
+    span_length: Annotated[int, Field(ge=1)] = 6
 
     def __post_init__(self) -> None:
-        shares = (self.replace, self.random, self.keep)
-        fits = min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6
-        _check("masking.share", self.share, 0 < self.share <= 1, "be above 0 and at most 1")
-        _check("masking.(replace, random, keep)", shares, fits, "sum to 1, none below 0")
-        _check("masking.variant_weight", self.variant_weight, 0 < self.variant_weight < np.inf, "be above 0 and finite")
-        _check("masking.span_length", self.span_length, self.span_length >= 1, "be at least 1")
+        if abs((total := self.replace + self.random + self.keep) - 1) > 1e-6:
+            raise ValueError(f"the sum of replace, random and keep is {total:g}; it must be 1")
 
     def targets(self, length: int) -> int:
         """Return the number of targets of a window of so many positions."""
@@ -122,12 +117,8 @@ class Weighting:
     A target counts `variant` where it varies, times `soft_masked` where it is lower case in the FASTA.
     """
 
-    variant: float = 1.0
-    soft_masked: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            _check(f"weighting.{name}", value, 0 <= value < np.inf, "be 0 or more, and finite")
+    variant: Weight = 1.0
+    soft_masked: Weight = 1.0
 
     def weigh(self, variant_BT: Bool, soft_masked_BT: Bool) -> Float32:
         """Return the weight of each target, float32 (B, T)."""
@@ -144,10 +135,7 @@ class Tempering:
     """
 
     kind: Literal["none", "log", "published"] = "none"
-    temperature: float = 0.7
-
-    def __post_init__(self) -> None:
-        _check("tempering.temperature", self.temperature, 0 < self.temperature < np.inf, "be above 0 and finite")
+    temperature: Above0 = 0.7
 
 
 def temper(frequency_N4: Float32, tempering: Tempering) -> Float32:

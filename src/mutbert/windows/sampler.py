@@ -43,8 +43,7 @@ class Places(NamedTuple):
 class WindowSampler:
     """Draw windows uniformly from every valid start, on the reverse strand with probability `reverse`.
 
-    A start is valid when the whole window lies in one of the regions, which do not overlap, and holds no N; other IUPAC
-    codes are known bases. There are `valid_starts` in all genomes together.
+    A start is valid when the whole window lies in one of the regions, which do not overlap, and holds no N.
     """
 
     def __init__(self, parts: Sequence[Part], length: int, *, seed: int, reverse: float = 0.0) -> None:
@@ -119,18 +118,14 @@ class WindowSampler:
                 yield part.genome, rows, places.contig_B[rows], places.start_B[rows]
 
 
-class Split(NamedTuple):
-    """Parts that share no base, in the order of the genomes; a genome without regions has none."""
+def split_genomes(
+    genomes: Sequence[ProbabilisticGenome], train: Sequence[str], held_out: Sequence[str]
+) -> tuple[list[Part], list[Part]]:
+    """Return what is trained on and what is held out, which share no base; without `train`, the former is the rest.
 
-    train: list[Part]
-    held_out: list[Part]
-
-
-def split_genomes(genomes: Sequence[ProbabilisticGenome], train: Sequence[str], held_out: Sequence[str]) -> Split:
-    """Return the regions of both sides of a recipe's split; without `train`, all that is not held out is trained on.
-
-    An entry is a contig, a region (``chr22:101-200``) or a BED file (``*.bed``, ``*.bed.gz``). A genome's name without
-    ``.genome`` may precede it (``human:chr22``), and must where more than one genome has the entry.
+    Parts are in the order of the genomes; one without regions has none. An entry is a contig, a region
+    (``chr22:101-200``) or a BED file (``*.bed``, ``*.bed.gz``). A genome's name without ``.genome`` may precede it
+    (``human:chr22``), and must where more than one genome has the entry.
     """
     names = [genome_name(genome) for genome in genomes]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -142,7 +137,8 @@ def split_genomes(genomes: Sequence[ProbabilisticGenome], train: Sequence[str], 
         cut = [region for both in zip(chosen, kept, strict=True) for region in both[0] if region not in both[1]]
         remedy = "take them out of one of the two, or leave train empty to train on all that is not held out"
         raise InputError(f"train and held_out share bases in {cut[0]}; {remedy}")
-    return Split(*([Part(*both) for both in zip(genomes, side, strict=True) if both[1]] for side in (kept, held)))
+    trained, evaluated = ([Part(*both) for both in zip(genomes, side, strict=True) if both[1]] for side in (kept, held))
+    return trained, evaluated
 
 
 def genome_name(genome: ProbabilisticGenome) -> str:
