@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -9,14 +11,17 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
+from mutbert import build_genome
 from mutbert.cli.command import field_help
 from mutbert.cli.main import app
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 MODULES = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
 
+MISTAKES = yaml.safe_load(Path(__file__).with_name("mistakes.yaml").read_text(encoding="utf-8"))
 LATE = {"torch", "transformers", "matplotlib", "msprime", "polars", "pyarrow", "pydantic", "numpy"}
 
 
@@ -98,56 +103,26 @@ def test_every_public_name_is_there():
     assert set(mutbert.__all__) == set(dir(mutbert))
 
 
-MISTAKES = [
-    ["genome", "build", "--fasta", "absent.fa", "-o", "x.genome"],
-    ["genome", "inspect", "absent.genome"],
-    ["genome", "inspect", "absent.genome", "--plot", "x.jpg"],
-    ["genome", "export", "absent.genome", "-o", "x.bed"],
-    ["genome", "export", "absent.genome", "-o", "x.fa"],
-    ["pretrain", "absent.yaml"],
-    ["pretrain", "small", "sed=1"],
-    ["pretrain", "small", "genome=absent.genome"],
-    ["embed", "--model", "absent", "--fasta", "absent.fa", "-o", "x.parquet"],
-    ["finetune", "absent.yaml"],
-    ["finetune", "model=absent", "train=absent.csv"],
-    ["finetune", "model=absent", "train=absent.csv", "output=x"],
-    ["finetune", "model=absent", "train"],
-    ["predict", "absent.csv", "--model", "absent", "-o", "x.tsv"],
-    ["predict", "absent.csv", "--model", "absent", "-o", "x.doc"],
-    ["bench", "list", "--suite", "absent"],
-    ["bench", "run", "-o", "x"],
-    ["bench", "run", "--suite", "absent", "-o", "x"],
-    ["bench", "run", "--suite", "tfbs", "-o", "x"],
-    ["bench", "run", "--suite", "tfbs", "--data", "absent", "-o", "x"],
-    ["bench", "cell", "--suite", "tfbs", "--data", "tfbs=.", "--task", "0", "-o", "x"],
-    ["bench", "run", "--suite", "tfbs", "--data", "tfbs=.", "--task", "9", "-o", "x"],
-    ["bench", "run", "--suite", "eqtl", "--data", "absent", "-o", "x"],
-    ["bench", "report", "absent"],
-    ["bench", "vep", "--variants", "absent.tsv", "--model", "absent", "--genome", "absent.genome", "-o", "x"],
-    ["score", "--model", "absent", "--genome", "absent.genome", "--vcf", "absent.vcf", "-o", "x.vcf.gz"],
-    ["score", "--model", "absent", "--genome", "absent.genome", "--vcf", "absent.vcf", "-o", "x.doc"],
-    ["mutagenesis", "--model", "absent", "--genome", "absent.genome", "--region", "1:1-9", "-o", "x.parquet"],
-    ["mutagenesis", "--model", "absent", "--genome", "absent.genome", "--region", "1:1-9", "-o", "x.doc"],
-    ["tracks", "--model", "absent", "--genome", "absent.genome", "-o", "x.bw"],
-    ["tracks", "--model", "absent", "--genome", "absent.genome", "-o", "x.wig"],
-    ["report", "absent"],
-    ["report", "."],
-    ["convert", "absent", "x"],
-    ["export", "absent", "-o", "x"],
-    ["export", "absent", "-o", "absent/folder"],
-    ["simulate", "-o", "absent/folder"],
-    ["demo", "-o", "absent/folder"],
-]
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory):
+    """A folder of a small genome, a model and tables, and of files that are wrong."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    shutil.copytree(Path(__file__).resolve().parents[1] / "golden" / "inputs", folder, dirs_exist_ok=True)
+    build_genome(folder / "small.fa", folder / "small.genome", folder / "small.vcf")
+    for name, text in MISTAKES["files"].items():
+        (folder / name).write_text(text)
+    return folder
 
 
-@pytest.mark.parametrize("words", MISTAKES, ids=" ".join)
-def test_a_mistake_is_one_line_and_status_2(mutbert_here, tmp_path, monkeypatch, words):
-    monkeypatch.chdir(tmp_path)
-    done = mutbert_here(*words, status=2)
-    assert done.stdout == ""
-    assert done.stderr.startswith("mutbert: ")
-    assert len(done.stderr.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(("named", "command"), MISTAKES["commands"])
+def test_a_mistake_is_one_line_and_status_2(mutbert_here, mistaken, monkeypatch, named, command):
+    monkeypatch.chdir(mistaken)
+    before = sorted(mistaken.rglob("*"))
+    done = mutbert_here(*shlex.split(command), status=2)
+    (said,) = (line for line in done.stderr.splitlines() if not re.match("Checksums:|Reading the ", line))
+    assert (done.stdout, said[:9]) == ("", "mutbert: ")
+    assert named in said
+    assert sorted(mistaken.rglob("*")) == before
 
 
 @pytest.mark.parametrize("words", [["genome", "inspect", "absent.genome"], ["finetune", "absent.yaml"]], ids=" ".join)
