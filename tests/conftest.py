@@ -105,33 +105,24 @@ def model_folders(tmp_path_factory, peer_folders):
     from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 
     root = tmp_path_factory.mktemp("models")
-    folders = {kind: root / kind for kind in ("mutbert", "esm", "bert")}
-    for folder in folders.values():
-        folder.mkdir()
+    words, pairs = (AutoTokenizer.from_pretrained(peer_folders[name]) for name in ("ntv2-50m", "dnabert2"))
     size = {
         "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
         "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2,
+        "max_position_embeddings": 64,
     }  # fmt: skip
-    words, pairs = (AutoTokenizer.from_pretrained(peer_folders[name]) for name in ("ntv2-50m", "dnabert2"))
-    tokenizers = {"mutbert": MutBertTokenizer(model_max_length=64), "esm": words, "bert": pairs}
+    of_esm = {"pad_token_id": 1, "mask_token_id": 2, "token_dropout": True, "position_embedding_type": "rotary"}
+    made = {
+        "mutbert": (MutBertForMaskedLM, MutBertConfig(**size), MutBertTokenizer(model_max_length=64)),
+        "esm": (EsmForMaskedLM, EsmConfig(vocab_size=len(words), **of_esm, **size), words),
+        "bert": (BertForMaskedLM, BertConfig(vocab_size=len(pairs), pad_token_id=3, **size), pairs),
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        models = {
-            "mutbert": MutBertForMaskedLM(MutBertConfig(max_position_embeddings=64, **size)),
-            "esm": EsmForMaskedLM(
-                EsmConfig(
-                    vocab_size=len(words.get_vocab()), pad_token_id=1, mask_token_id=2, token_dropout=True,
-                    position_embedding_type="rotary", max_position_embeddings=64, **size,
-                )
-            ),
-            "bert": BertForMaskedLM(
-                BertConfig(vocab_size=len(pairs), pad_token_id=3, max_position_embeddings=64, **size)
-            ),
-        }  # fmt: skip
-    for kind, folder in folders.items():
-        models[kind].save_pretrained(folder)
-        tokenizers[kind].save_pretrained(folder)
-    return folders
+        for kind, (model, config, tokenizer) in made.items():
+            model(config).save_pretrained(root / kind)
+            tokenizer.save_pretrained(root / kind)
+    return {kind: root / kind for kind in made}
 
 
 @pytest.fixture(scope="session")
