@@ -27,19 +27,7 @@ import pysam
 import yaml
 from golden_answers import Answer, Tolerance
 from golden_inputs import HERE, PEERS, ROOT, write_table
-from golden_readers import (
-    READERS,
-    cli,
-    digest,
-    letters_of,
-    numbers_by_step,
-    part_of,
-    predicted,
-    predictions_of,
-    reported,
-    scored,
-    units,
-)  # fmt: skip
+from golden_readers import READERS, cli, digest, letters_of, numbers_by_step, part_of, predictions_of, reported, units
 
 import mutbert
 
@@ -82,8 +70,7 @@ def of_commands(commands: str | list[str], run: Callable[..., Any] = cli) -> Ans
     if words[:2] == ["bench", "run"]:
         # All is done.
         said["done_again"] = cli(*words)["done"]
-    outputs = [word.removeprefix("output=") for before, word in itertools.pairwise(words)
-               if before == "-o" or word.startswith("output=")]  # fmt: skip
+    outputs = re.findall(r" (?:-o |output=)(\S+)", " ".join(words))
     reader = READERS.get(" ".join(words[:2])) or READERS[words[0]]
     return reader(Path(*outputs[-1:]), said)
 
@@ -139,13 +126,6 @@ def mutated() -> Answer:
 # Genomes
 
 
-def vectors(command: str) -> Answer:
-    """Embed; what is printed is not stored."""
-    found = of_commands(command)
-    del found["report"]
-    return found
-
-
 def windows() -> Answer:
     """Many windows at once, and stretches without N."""
     genome = mutbert.ProbabilisticGenome.open("human.genome")
@@ -194,10 +174,17 @@ def by_regions() -> Answer:
         whole[name] = sum(report[name] for report in reports)
     path = Path(f"{new_name()}.parquet")
     pl.concat(map(pl.read_parquet, pieces)).write_parquet(path)
-    return scored(path, whole)
+    return READERS["score"](path, whole)
 
 
-# Runs
+# Embeddings and runs
+
+
+def vectors(command: str) -> Answer:
+    """Embed; what is printed is not stored."""
+    found = of_commands(command)
+    del found["report"]
+    return found
 
 
 def finetuned() -> Answer:
@@ -209,7 +196,7 @@ def finetuned() -> Answer:
         **part_of(said, "problem metric best_step steps metrics interval splits"),
         "history": numbers_by_step(said["history"]),
         "predictions": predictions_of(read.read_predictions(Path(name))),
-        "predicted": predicted(Path(cli("predict", "table.csv", *words)["output"]), {}),
+        "predicted": READERS["predict"](Path(cli("predict", "table.csv", *words)["output"]), {}),
     }
 
 
