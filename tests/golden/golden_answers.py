@@ -69,7 +69,7 @@ def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
         value = value.splitlines()
     if isinstance(value, dict | list) and value:
         for name, one in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from leaves(one, f"{place}/{name}")
+            yield from leaves(one, f"{place}/{name}".removeprefix("/"))
     else:
         yield place, value
 
