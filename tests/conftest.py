@@ -1,9 +1,7 @@
 """Fixtures that every room's tests share."""
 
 import importlib
-import itertools
 import os
-import random
 import re
 import shlex
 from pathlib import Path
@@ -98,74 +96,33 @@ def write_genome():
     return write
 
 
-def _six_mer_tokenizer(folder):
-    """Tokenizer of Nucleotide Transformers: 6-mers, and single bases for the rest."""
-    from transformers import EsmTokenizer
-
-    words = map("".join, itertools.product("ACGT", repeat=6))
-    path = folder / "vocab.txt"
-    path.write_text("\n".join(["<unk>", "<pad>", "<mask>", "<cls>", "<eos>", "<bos>", *words, *"ATCGN"]))
-    return EsmTokenizer(str(path), eos_token=None)
-
-
-def _byte_pair_tokenizer():
-    """Tokenizer of DNABERT-2: byte pairs, none with N."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    special = {"unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "pad": "[PAD]", "mask": "[MASK]"}
-    generator = random.Random(0)
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.train_from_iterator(
-        ["".join(generator.choices("ACGT", k=200)) for _ in range(50)],
-        trainers.BpeTrainer(
-            vocab_size=64, special_tokens=list(special.values()), initial_alphabet=list("ACGT"), show_progress=False
-        ),
-    )
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
-    )
-    names = {f"{name}_token": token for name, token in special.items()}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
-
-
 @pytest.fixture(scope="session")
-def model_folders(tmp_path_factory):
+def model_folders(tmp_path_factory, peer_folders):
     """Folders of small masked models with random weights, without dropout: mutbert, esm (6-mers), bert (byte pairs)."""
     import torch
-    from transformers import BertConfig, BertForMaskedLM, EsmConfig, EsmForMaskedLM
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM, EsmConfig, EsmForMaskedLM
 
     from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 
     root = tmp_path_factory.mktemp("models")
-    folders = {kind: root / kind for kind in ("mutbert", "esm", "bert")}
-    for folder in folders.values():
-        folder.mkdir()
+    words, pairs = (AutoTokenizer.from_pretrained(peer_folders[name]) for name in ("ntv2-50m", "dnabert2"))
     size = {
         "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
         "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2,
+        "max_position_embeddings": 64,
     }  # fmt: skip
-    words, pairs = _six_mer_tokenizer(folders["esm"]), _byte_pair_tokenizer()
-    tokenizers = {"mutbert": MutBertTokenizer(model_max_length=64), "esm": words, "bert": pairs}
+    of_esm = {"pad_token_id": 1, "mask_token_id": 2, "token_dropout": True, "position_embedding_type": "rotary"}
+    made = {
+        "mutbert": (MutBertForMaskedLM, MutBertConfig(**size), MutBertTokenizer(model_max_length=64)),
+        "esm": (EsmForMaskedLM, EsmConfig(vocab_size=len(words), **of_esm, **size), words),
+        "bert": (BertForMaskedLM, BertConfig(vocab_size=len(pairs), pad_token_id=3, **size), pairs),
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        models = {
-            "mutbert": MutBertForMaskedLM(MutBertConfig(max_position_embeddings=64, **size)),
-            "esm": EsmForMaskedLM(
-                EsmConfig(
-                    vocab_size=len(words.get_vocab()), pad_token_id=1, mask_token_id=2, token_dropout=True,
-                    position_embedding_type="rotary", max_position_embeddings=64, **size,
-                )
-            ),
-            "bert": BertForMaskedLM(
-                BertConfig(vocab_size=len(pairs), pad_token_id=3, max_position_embeddings=64, **size)
-            ),
-        }  # fmt: skip
-    for kind, folder in folders.items():
-        models[kind].save_pretrained(folder)
-        tokenizers[kind].save_pretrained(folder)
-    return folders
+        for kind, (model, config, tokenizer) in made.items():
+            model(config).save_pretrained(root / kind)
+            tokenizer.save_pretrained(root / kind)
+    return {kind: root / kind for kind in made}
 
 
 @pytest.fixture(scope="session")

@@ -23,11 +23,8 @@ def run_benchmark(name, *words, status=0):
     return done
 
 
-def result(folder, name, *, figure=True):
-    """Return the JSON that a script wrote, after a look at its figure."""
-    if figure:
-        assert (folder / f"{name}.svg").read_text().count("<svg") == 1
-        assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+def result(folder, name):
+    """Return the JSON that a script wrote."""
     return json.loads((folder / f"{name}.json").read_text())
 
 
@@ -49,7 +46,7 @@ def built(synthetic, tmp_path_factory):
 
 
 def test_the_synthetic_genome_has_the_sites_of_its_truth(synthetic, built):
-    truth, (report, _) = result(synthetic, "truth", figure=False), built
+    truth, (report, _) = result(synthetic, "truth"), built
     counts = report["records"][0]
     # Nothing else is unused, so that every REF is that of the FASTA and no allele overlaps another.
     assert sum(report["lengths"].values()) == truth["bases"] == 200_000
@@ -62,16 +59,16 @@ def test_the_synthetic_genome_has_the_sites_of_its_truth(synthetic, built):
 
 def test_genomes_are_built_and_read(synthetic, built, tmp_path):
     run_benchmark("whole_genome", synthetic, "-o", tmp_path / "out")
-    found = result(tmp_path / "out", "whole_genome", figure=False)
+    found = result(tmp_path / "out", "whole_genome")
     assert found["contenders"][1]["final_disk"] == found["contenders"][2]["final_disk"] > 50_000
 
     words = ("--windows", 300, "--batch", 64, 100, "--repeats", 2, "--seconds", 1, "-o", tmp_path / "access.json")
     run_benchmark("random_access", built[1], *words)
-    warm = result(tmp_path, "access", figure=False)["warm"]
+    warm = result(tmp_path, "access")["warm"]
     assert list(warm) == ["one by one", "in batches of 64", "in batches of 100"]
     assert all(len(each) == 2 and min(each) > 0 for each in warm.values())
 
-    text = run_benchmark("genome", "-o", tmp_path, "--length", 20_000, "--samples", 20, "--repeats", 1).stdout
+    run_benchmark("genome", "-o", tmp_path, "--length", 20_000, "--samples", 20, "--repeats", 1)
     found = result(tmp_path, "genome")
     rows = {row["name"]: row for row in found["contenders"]}
     assert rows["htslib loop"]["times_loop"] == rows["mutbert"]["times_build"] == 1
@@ -80,24 +77,16 @@ def test_genomes_are_built_and_read(synthetic, built, tmp_path):
         assert rows["bcftools + NumPy"]["final_disk"] > 20_000 * 16
         assert found["comparison"]["equal"] > 0
         assert found["comparison"]["only_published"] == 0
-    else:
-        assert "bcftools is not installed" in text
     assert not list(tmp_path.glob("work-*"))
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("random_access", "absent.genome"),
-        ("synthetic_genome", "-o", "absent/folder"),
-        ("pretrain", "absent.genome"),
-        ("pretrain", "absent.genome", "--batch", 0),
-    ],
+    "words", ["random_access absent.genome", "synthetic_genome -o absent/folder", "pretrain absent.genome"]
 )
 def test_a_mistake_is_one_line_and_status_2(words):
-    ended = run_benchmark(*words, status=2)
-    assert ended.stderr.count("\n") == 1
-    assert ("--batch" if "--batch" in words else "absent") in ended.stderr
+    error = run_benchmark(*words.split(), status=2).stderr
+    assert "absent" in error
+    assert error.count("\n") == 1
 
 
 def test_the_model_and_its_training(built, tmp_path):
@@ -130,7 +119,7 @@ def test_scoring(synthetic, built, tmp_path):
     assert all(row["variants_per_second"] > 0 for row in spread["ways"] + dense["ways"])
 
     run_benchmark("score_memory", "--variants", 40, 80, "-o", tmp_path)
-    rows = result(tmp_path, "score_memory", figure=False)["rows"]
+    rows = result(tmp_path, "score_memory")["rows"]
     assert [row["variants"] for row in rows if row["peak_memory"] > 2**20] == [40, 80]
 
 
@@ -155,7 +144,7 @@ def test_a_command_is_measured(tmp_path, monkeypatch):
 
 def test_the_peers(tmp_path):
     run_benchmark("peers", "--size", "tiny", "--length", 60, "--batch", 2, "--repeats", 1, "-o", tmp_path)
-    rows = result(tmp_path, "peers", figure=False)["rows"]
+    rows = result(tmp_path, "peers")["rows"]
     found = {(row["what"], row["precision"], row["model"]) for row in rows}
     kinds = [(what, precision) for what in ("forward", "training step") for precision in ("fp32", "bf16")]
     assert found == {(*kind, name) for kind in kinds for name in ("mutbert", "dnabert2", "ntv2-50m", "caduceus-ph")}

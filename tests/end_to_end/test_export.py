@@ -16,16 +16,6 @@ def head_of(card):
     return yaml.safe_load(re.match(r"---\n(.*?)\n---\n", card, re.DOTALL)[1])
 
 
-def run_elsewhere(program, folder):
-    """Run a program in a folder, in a Python that sees the libraries, at `sys.argv[1]`, and not this package."""
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", program, sysconfig.get_paths()["purelib"]],
-        capture_output=True, text=True, check=False, cwd=folder, stdin=subprocess.DEVNULL,
-        env={"HF_HOME": str(folder / "hf"), "HF_HUB_OFFLINE": "1", "PATH": ""},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_run_is_exported_with_all_that_is_known_of_it(demo, mutbert, tmp_path):
     done = mutbert("export", demo / "run", "-o", tmp_path / "shared", "--license", "cc-by-4.0", "--json")
     report = json.loads(done.stdout)
@@ -66,7 +56,13 @@ def test_the_card_s_example_runs_where_this_package_is_not(demo, mutbert_here, t
         "assert output.shape == (2, 14, 9) and output.isfinite().all()\n"
         "assert not torch.equal(model(**batch).logits, output)\n"
     )
-    run_elsewhere(program, tmp_path)
+    # A Python that sees the libraries, at `sys.argv[1]`, and not this package.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program, sysconfig.get_paths()["purelib"]],
+        capture_output=True, text=True, check=False, cwd=tmp_path, stdin=subprocess.DEVNULL,
+        env={"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1", "PATH": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_is_not_known_is_said(demo, mutbert_here, tmp_path):

@@ -25,7 +25,5 @@ def test_scores_mutagenesis_and_tracks_find_the_motif(read_page, run_samples, tm
     table = pq.read_table(tmp_path / "region.parquet")
     worst = np.min([table[f"llr_{base}"].to_numpy() for base in "ACGT"], axis=0)
     assert auroc(names["in_site"][195_000:195_120], -worst) > 0.95
-    assert (tmp_path / "region.png").read_bytes().startswith(b"\x89PNG")
-    assert "<svg" in (tmp_path / "region.svg").read_text()
     # For tracks every eighth base is masked at once, and windows are not centred.
     assert auroc(names["in_site"][190_000:], -names["entropy"]) > 0.9

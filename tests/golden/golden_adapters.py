@@ -1,16 +1,11 @@
 """Readers of each kind of result: they follow a folder's layout, while cases and stored answers stay."""
 
-import contextlib
-import io
 import json
-import runpy
-import sys
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -98,16 +93,6 @@ def read_history(run: Path) -> list[dict[str, float]]:
     if json.loads((run / "metrics.json").read_text(encoding="utf-8"))["kind"] == "finetune":
         return history
     return [{name.replace("eval_loss", "eval_cross_entropy"): one[name] for name in one} for one in history]
-
-
-def read_held_out(run: Path) -> Answer:
-    """The held-out table of a pre-training run, baselines included, and its calibration."""
-    found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    found["calibration"] = {
-        group: np.array([[one[name] for name in ("predicted", "observed", "pairs")] for one in bins])
-        for group, bins in found["calibration"].items()
-    }
-    return {name: found[name] for name in ("steps", "targets", "cross_entropy", "calibration")}
 
 
 def read_finetuned(run: Path) -> Answer:
@@ -222,15 +207,3 @@ def metrics_of(problem: str, labels: np.ndarray, scores: np.ndarray) -> dict[str
     from mutbert.scoring.metrics import evaluate
 
     return evaluate(problem, labels, scores)
-
-
-def run_program(*words: str) -> tuple[int, str]:
-    """Exit status of ``python -m mutbert``, and what it writes to standard error."""
-    error = io.StringIO()
-    arguments = mock.patch.object(sys, "argv", ["mutbert", *words])
-    with arguments, contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(error):
-        try:
-            runpy.run_module("mutbert", run_name="__main__")
-        except SystemExit as stopped:
-            return int(stopped.code or 0), error.getvalue()
-    return 0, error.getvalue()

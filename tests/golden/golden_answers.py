@@ -1,8 +1,7 @@
 """How answers of the golden cases are stored, and compared."""
 
-import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,98 +20,79 @@ class Tolerance(NamedTuple):
 
 
 def plain(value: Any) -> Any:
-    """Bring an answer to what is stored: arrays as they are, and what JSON holds."""
+    """Return an answer as it is stored: arrays as they are, and what JSON holds."""
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, Mapping):
         return {str(name): plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [plain(one) for one in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    assert value is None or isinstance(value, str | int | float), f"{value!r} cannot be stored"
-    return value
+    return value.item() if isinstance(value, np.generic) else value
 
 
-def store(room: str, answers: Mapping[str, Answer]) -> list[Path]:
-    """Write the answers of a room: ``ROOM.json``, and the numbers of its arrays, by type one behind the other, apart.
+def store(room: str, answers: Mapping[str, Answer]) -> None:
+    """Write the answers of a room: ``ROOM.json``, and the numbers of its arrays, one after the other by type, apart.
 
     An array is ``{"array": [type, shape, first number]}`` in the text. (In a file of its own within the npz it would
     cost some hundred bytes more, and most are small.)
     """
     numbers: dict[str, list[np.ndarray]] = {}
 
-    def without_arrays(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            kept = numbers.setdefault(value.dtype.name, [])
-            first = sum(map(len, kept))
-            kept.append(value.reshape(-1))
-            return {"array": [value.dtype.name, list(value.shape), first]}
-        if isinstance(value, dict):
-            return {name: without_arrays(one) for name, one in value.items()}
-        assert not isinstance(value, list) or not any(isinstance(one, np.ndarray) for one in value), "array in a list"
-        return value
+    def reference_to(array: np.ndarray) -> Answer:
+        kept = numbers.setdefault(array.dtype.name, [])
+        kept.append(array.reshape(-1))
+        return {"array": [array.dtype.name, list(array.shape), sum(map(len, kept[:-1]))]}
 
-    written = {name: without_arrays(plain(answer)) for name, answer in answers.items()}
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(answer)}" for name, answer in written.items())
-    paths = [HERE / f"{room}.json", HERE / f"{room}.npz"]
-    paths[0].write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
-    np.savez_compressed(paths[1], **{name: np.concatenate(parts) for name, parts in numbers.items()})
-    return paths
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(one, default=reference_to)}" for name, one in answers.items())
+    (HERE / f"{room}.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    np.savez_compressed(HERE / f"{room}.npz", **{name: np.concatenate(parts) for name, parts in numbers.items()})
 
 
 def stored(room: str) -> dict[str, Answer]:
-    """Read what `store` wrote."""
+    """Return what `store` wrote."""
     with np.load(HERE / f"{room}.npz", allow_pickle=False) as file:
-        numbers = {name: file[name] for name in file.files}
+        numbers = dict(file)
 
-    def with_arrays(value: Any) -> Any:
-        if isinstance(value, dict):
-            if value.keys() == {"array"}:
-                name, shape, first = value["array"]
-                return numbers[name][first : first + int(np.prod(shape))].reshape(shape)
-            return {name: with_arrays(one) for name, one in value.items()}
-        return value
+    def with_arrays(value: Answer) -> Any:
+        if value.keys() != {"array"}:
+            return value
+        name, shape, first = value["array"]
+        return numbers[name][first : first + int(np.prod(shape))].reshape(shape)
 
-    read: dict[str, Answer] = with_arrays(json.loads((HERE / f"{room}.json").read_text(encoding="utf-8")))
+    read: dict[str, Answer] = json.loads((HERE / f"{room}.json").read_text(), object_hook=with_arrays)
     return read
 
 
-def differences(found: Any, expected: Any, tolerance_at: Callable[[str], Tolerance], place: str = "") -> list[str]:
-    """Say in a line each where an answer is not the stored one; the tolerance depends on the place in it."""
-    if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        lines = [f"{place}/{name}: is not there" for name in expected if name not in found]
-        lines += [f"{place}/{name}: is new" for name in found if name not in expected]
-        for name in expected:
-            if name in found:
-                lines += differences(found[name], expected[name], tolerance_at, f"{place}/{name}")
-        return lines
-    if isinstance(expected, list) and isinstance(found, list):
-        if len(found) != len(expected):
-            return [f"{place}: {len(found)} entries instead of {len(expected)}"]
-        pairs = zip(found, expected, strict=True)
-        return [line for n, pair in enumerate(pairs) for line in differences(*pair, tolerance_at, f"{place}[{n}]")]
-    tolerance = tolerance_at(place)
-    if isinstance(expected, np.ndarray) and isinstance(found, np.ndarray):
-        return _of_arrays(found, expected, tolerance, place)
-    if isinstance(expected, str) and isinstance(found, str) and "\n" in expected:
-        lines = difflib.unified_diff(expected.splitlines(), found.splitlines(), "stored", "found", lineterm="", n=0)
-        return [f"{place}: {line}" for line in list(lines)[:8]]
-    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in (found, expected))
-    if numbers and isinstance(expected, float):
-        return _of_arrays(np.array([found], dtype=np.float64), np.array([expected]), tolerance, place)
-    return [] if type(found) is type(expected) and found == expected else [f"{place}: {found!r}, not {expected!r}"]
+def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Go through an answer: each value, and each line of a text, with its place."""
+    if isinstance(value, str) and "\n" in value:
+        value = value.splitlines()
+    if isinstance(value, dict | list) and value:
+        for name, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(one, f"{place}/{name}".removeprefix("/"))
+    else:
+        yield place, value
 
 
-def _of_arrays(found: np.ndarray, expected: np.ndarray, tolerance: Tolerance, place: str) -> list[str]:
-    if (found.dtype.kind == "f") != (expected.dtype.kind == "f"):
-        return [f"{place}: {found.dtype} instead of {expected.dtype}"]
-    if expected.dtype.kind == "f":
-        found, expected = found.astype(np.float64), expected.astype(np.float64)
+def differences(found: Any, expected: Any, tolerance_at: Callable[[str], Tolerance]) -> list[str]:
+    """Return a line for each difference from the stored answer; the tolerance depends on the place in it."""
+    there, wanted = dict(leaves(found)), dict(leaves(expected))
+    lines = [f"{place}: is not there" for place in wanted.keys() - there.keys()]
+    lines += [f"{place}: is new" for place in there.keys() - wanted.keys()]
+    for place in wanted.keys() & there.keys():
+        if isinstance(wanted[place], np.ndarray | float):
+            lines += _of_numbers(np.asarray(there[place]), np.asarray(wanted[place]), tolerance_at(place), place)
+        elif type(there[place]) is not type(wanted[place]) or there[place] != wanted[place]:
+            lines.append(f"{place}: {there[place]!r}, not {wanted[place]!r}")
+    return sorted(lines)
+
+
+def _of_numbers(found: np.ndarray, expected: np.ndarray, tolerance: Tolerance, place: str) -> list[str]:
+    if (found.dtype.kind, found.shape) != (expected.dtype.kind, expected.shape):
+        return [f"{place}: {found.dtype} {found.shape}, not {expected.dtype} {expected.shape}"]
     try:
-        np.testing.assert_equal(found.shape, expected.shape)
         if expected.dtype.kind == "f":
-            np.testing.assert_allclose(found, expected, **tolerance._asdict())
+            np.testing.assert_allclose(found.astype(np.float64), expected.astype(np.float64), **tolerance._asdict())
         else:
             np.testing.assert_array_equal(found, expected)
     except AssertionError as error:
