@@ -21,7 +21,7 @@ from mutbert.effects.scores import ScoreSettings
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.known import MODELS
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
-from mutbert.training.finetune import read_finetune_recipe
+from mutbert.training.recipe import read_finetune_recipe
 
 if TYPE_CHECKING:
     from mutbert.encoders.known import KnownModel

@@ -213,9 +213,9 @@ def contig_split(contigs: Sequence[str], share: float, seed: int) -> list[str]:
 
 def sample_order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> np.ndarray:
     """The sequence that each sample of a fine-tuning run is."""
-    from mutbert.training import classifier_data
+    from mutbert.training import classifier
 
-    return classifier_data.sample_order(np.array(lengths, dtype=np.int64), steps, batch_size, seed)
+    return classifier.sample_order(np.array(lengths, dtype=np.int64), steps, batch_size, seed)
 
 
 def metrics_of(problem: str, labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:

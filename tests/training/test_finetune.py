@@ -18,7 +18,8 @@ from mutbert.inference.predictions import predict_table
 from mutbert.model import MutBertForSequenceClassification
 from mutbert.scoring.metrics import evaluate
 from mutbert.scoring.predictions import read_predictions
-from mutbert.training.finetune import finetune, read_finetune_recipe
+from mutbert.training.finetune import finetune
+from mutbert.training.recipe import read_finetune_recipe
 
 QUICK = ("finetune.learning_rate=3e-3", "finetune.warmup_steps=2", "finetune.batch_size=16")
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mutbert.training.finetune import finetune, read_finetune_recipe
+from mutbert.training.finetune import finetune
 from mutbert.training.pretrain import pretrain
+from mutbert.training.recipe import read_finetune_recipe
 
 SHARDED = Path(__file__).with_name("fsdp_on_processors.py")
 # Dropout draws its numbers in each process, so that no two ways of dividing the work could agree.

@@ -156,7 +156,7 @@ def with_layers(function: Function, *, layers: str = "-1", **options: Any) -> An
 
 def with_settings(function: Function, *, settings: Sequence[str], **options: Any) -> Any:
     """Call a function of a recipe."""
-    from mutbert.training.finetune import read_finetune_recipe
+    from mutbert.training.recipe import read_finetune_recipe
 
     path = None if "=" in settings[0] else Path(settings[0])
     recipe = read_finetune_recipe(path, settings if path is None else settings[1:])

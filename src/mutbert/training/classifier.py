@@ -1,6 +1,8 @@
 """Fine-tune one model on one training set, and return the best step by a metric on the validation data.
 
-Shape suffixes: N sequences, D outputs, T bases.
+Sample s of a run is a function of (seed, s) alone.
+
+Shape suffixes: N sequences, S samples of the run, B batch, L tokens, T bases, K or D outputs.
 """
 
 from __future__ import annotations
@@ -8,45 +10,168 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
 import transformers
+from accelerate.utils import gather_object
+from torch.nn import functional
+from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalLoopOutput
 
 from mutbert.errors import InputError, MissingExtraError, one_line
 from mutbert.examples.table import NOT_COUNTED
 from mutbert.inference.run import base_outputs, sequence_outputs
-from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate
+from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names
 from mutbert.training import trainer as trainers
-from mutbert.training.classifier_data import ClassifierLoss, TrainingSamples, balanced_weights, decision_scores
 from mutbert.windows.dataset import whole_batch
+from mutbert.windows.randomness import STRAND, random_bits, unit_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
 
-    from mutbert.arrays import Float32, Int64
+    from mutbert.arrays import Bool, Float32, Int64
     from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
     from mutbert.examples.table import Examples
-    from mutbert.training.classifier_data import LabelledInputs
-    from mutbert.training.finetune_settings import FinetuneSettings
+    from mutbert.training.recipe import FinetuneSettings
 
     Logits = Float32 | list[Float32]  # (N, D), or for labels of bases (T, D) for each sequence
 
+_STEPS_SORTED: Final = 64  # by length together: enough to leave little padding, and little order
 
-class FinetunedModel(NamedTuple):
-    """A fine-tuned model."""
 
-    model: Any  # with the weights of the best step, adapters merged
-    best_step: int
-    steps: int  # that were taken
-    history: list[dict[str, float]]
-    tokens: int  # that were trained on, padding excluded
+class LabelledInputs(NamedTuple):
+    """Sequences as a model takes them, and the examples that they come from."""
+
+    inputs: Inputs
+    examples: Examples
+
+    @property
+    def problem(self) -> str:
+        """Problem of the labels."""
+        return self.examples.problem
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of a classifier."""
+        labels = self.examples.known_labels
+        if self.problem in {"multilabel", "regression"}:
+            return 1 if labels.ndim == 1 else int(labels.shape[1])
+        return len(self.examples.classes)
+
+    def labels(self, rows: Int64, reverse: Bool, width: int) -> torch.Tensor:
+        """Return the labels of a batch: (B,), (B, K), or of bases (B, width) with `NOT_COUNTED` elsewhere."""
+        known, offsets = self.examples.known_labels, self.examples.offsets
+        if self.problem != "token":
+            return torch.from_numpy(known[rows])
+        label_BL = np.full((len(rows), width), NOT_COUNTED, dtype=np.int64)
+        for label_L, row, turned in zip(label_BL, rows, reverse, strict=True):
+            own = known[offsets[row] : offsets[row + 1]][:: -1 if turned else 1][: width - 2]
+            label_L[1 : len(own) + 1] = own
+        return torch.from_numpy(label_BL)
+
+
+class TrainingSamples(Dataset[Any]):
+    """The samples of a whole run in the order of training, half of them on the other strand if asked for."""
+
+    def __init__(
+        self, data: LabelledInputs, *, steps: int, batch_size: int, seed: int, reverse_complement: bool
+    ) -> None:
+        self.data = data
+        self.row_S = sample_order(data.inputs.length_N, steps, batch_size, seed)
+        drawn_S = unit_interval(random_bits(seed, STRAND, np.arange(len(self.row_S)), 1)[:, 0])
+        self.reverse_S = drawn_S < (0.5 if reverse_complement else 0)
+
+    def __len__(self) -> int:
+        return len(self.row_S)
+
+    def __getitems__(self, samples: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return a batch; torch's loader calls this instead of asking for samples one by one."""
+        index = np.asarray(samples, dtype=np.int64)
+        rows, reverse = self.row_S[index], self.reverse_S[index]
+        batch = self.data.inputs.batch(rows, reverse)
+        return {**batch, "labels": self.data.labels(rows, reverse, next(iter(batch.values())).shape[1])}
+
+
+def sample_order(length_N: Int64, steps: int, batch_size: int, seed: int) -> Int64:
+    """Return the row of each sample, (steps * batch_size,): one shuffled pass over all sequences after the other.
+
+    Where their numbers of tokens `length_N` differ, the sequences of a step are of similar lengths.
+    """
+    count, total = len(length_N), steps * batch_size
+    passes = [np.random.default_rng([seed, epoch]).permutation(count) for epoch in range(-(-total // count))]
+    row_S = np.concatenate(passes)[:total]
+    if (length_N != length_N[0]).any():
+        for number, first in enumerate(range(0, total, batch_size * _STEPS_SORTED)):
+            part = row_S[first : first + batch_size * _STEPS_SORTED]
+            by_length = part[np.argsort(length_N[part], kind="stable")].reshape(-1, batch_size)
+            # Steps of short and of long sequences in random order.
+            shuffled = np.random.default_rng([seed, number, 1]).permutation(len(by_length))
+            row_S[first : first + len(part)] = by_length[shuffled].ravel()
+    return row_S.astype(np.int64)
+
+
+class ClassifierLoss:
+    """Mean loss of a batch: cross-entropy of classes, binary cross-entropy of several labels, squared error of numbers.
+
+    A class is weighted by `class_weights`; of several labels, a positive one is.
+    """
+
+    def __init__(self, problem: str, class_weights: Float32 | None = None) -> None:
+        self.problem = problem
+        self._weight = None if class_weights is None else torch.from_numpy(class_weights)
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss of logits (B, K) or (B, L, K) and labels as `LabelledInputs.labels` returns them."""
+        logits = logits.float()
+        weight = None if self._weight is None else self._weight.to(logits.device)
+        if self.problem in {"binary", "multiclass"}:
+            return functional.cross_entropy(logits, labels, weight)
+        if self.problem == "token":
+            flat = logits.flatten(0, 1), labels.flatten()
+            loss = functional.cross_entropy(*flat, weight, ignore_index=NOT_COUNTED, reduction="sum")
+            # A batch may have no base that counts; the sum is 0 then.
+            return loss / self._sum_of_weights(labels).clamp(min=torch.finfo(loss.dtype).tiny)
+        labels = labels.float().reshape(logits.shape)
+        if self.problem == "multilabel":
+            return functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=weight)
+        return functional.mse_loss(logits, labels)
+
+    def weight_of(self, labels: torch.Tensor) -> torch.Tensor | None:
+        """Return the weight of a batch in the mean over several; None where batches of one size weigh the same."""
+        weighted = self._weight is not None and self.problem in {"binary", "multiclass"}
+        return self._sum_of_weights(labels) if weighted or self.problem == "token" else None
+
+    def _sum_of_weights(self, labels: torch.Tensor) -> torch.Tensor:
+        counts = labels != NOT_COUNTED
+        if self._weight is None:
+            return counts.sum().float()
+        return (self._weight.to(labels.device)[labels.clamp(min=0)] * counts).sum()
+
+
+def balanced_weights(problem: str, label: npt.NDArray[Any], classes: int) -> Float32:
+    """Return ``n / (classes * count)`` for each class, 0 without examples; of multilabel, negatives over positives."""
+    if problem == "regression":
+        raise InputError("class_weights is balanced, but the labels are numbers and no classes; give none")
+    if problem == "multilabel":
+        positive = label.astype(np.float64).sum(axis=0)
+        weight = np.divide(len(label) - positive, positive, out=np.ones_like(positive), where=positive > 0)
+    else:
+        count = np.bincount(label[label != NOT_COUNTED], minlength=classes).astype(np.float64)
+        weight = np.divide(count.sum(), classes * count, out=np.zeros_like(count), where=count > 0)
+    return np.asarray(weight, dtype=np.float32)
+
+
+def decision_scores(problem: str, logits: Float32) -> Float32:
+    """Return the decision values of logits: of two classes the log odds of the second (N,), of one number (N,)."""
+    if problem == "binary":
+        return logits[:, 1] - logits[:, 0]
+    return logits[:, 0] if problem == "regression" and logits.shape[1] == 1 else logits
 
 
 def classifier_trainer(
@@ -142,8 +267,12 @@ class ClassifierTrainer(trainers.RunTrainer):
 
     def fine_tune(
         self, records: Callable[[Path], None] = lambda _: None, checkpoint: Path | None = None, *, show: bool = False
-    ) -> FinetunedModel:
-        """Return the model of the best step by the metric on the validation data; of equal steps, of the first."""
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the model of the best step by the metric on the validation data, the first of equals, and numbers.
+
+        These are ``best_step``, its metrics ``validation``, ``steps`` taken, ``history``, and ``tokens`` trained on,
+        padding excluded.
+        """
         metric = self.args.metric_for_best_model
         notes = {"loss": "loss {:.4f}", f"eval_{metric}": f"{metric} {{:.4f}}"}
         self.run(records, checkpoint, "fine-tuning", notes, show=show)
@@ -156,17 +285,23 @@ class ClassifierTrainer(trainers.RunTrainer):
         model = self.accelerator.unwrap_model(self.model)
         if self._settings.method == "lora":
             model = model.merge_and_unload()
-        tokens = self.train_dataset.tokens() * steps // self.args.max_steps
-        return FinetunedModel(model, best_step, steps, trainers.history_of(self.state.log_history), tokens)
+        samples = self.train_dataset
+        tokens = int(samples.data.inputs.length_N[samples.row_S].sum()) * steps // self.args.max_steps
+        history = trainers.history_of(self.state.log_history)
+        best = next(one for one in history if one["step"] == best_step and "eval_loss" in one)
+        names = metric_names("multiclass" if self._loss.problem == "token" else self._loss.problem)
+        validation = {name: best[f"eval_{name}"] for name in names}
+        return model, {
+            "best_step": best_step, "validation": validation, "steps": steps, "history": history, "tokens": tokens
+        }  # fmt: skip
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Return the batches of a step, and their mean weight over all processes; None where all weigh the same."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        known = [weight for batch in batches if (weight := self._loss.weight_of(batch["labels"])) is not None]
-        if not known:
-            return batches, None
-        mean = torch.stack(known).mean().to(device)
-        return batches, self.accelerator.gather(mean[None]).mean() if self.args.world_size > 1 else mean
+        weights = [weight for batch in batches if (weight := self._loss.weight_of(batch["labels"])) is not None]
+        return batches, self.accelerator.gather(
+            torch.stack(weights).mean()[None].to(device)
+        ).mean() if weights else None
 
     def compute_loss(
         self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False,
@@ -198,7 +333,8 @@ class ClassifierTrainer(trainers.RunTrainer):
         each_token = data.problem == "token"
         logits = classifier_logits(model, data.inputs, self._settings, each_token=each_token, rows=rows)
         if world > 1:
-            logits = self._gathered(logits, count)
+            parts = gather_object([logits])
+            logits = [parts[row % world][row // world] for row in range(count)]
         every = torch.from_numpy(np.concatenate(list(logits)) if each_token else np.asarray(logits))
         if not every.isfinite().all():
             raise self.diverged(f"predictions were not finite numbers after step {self.state.global_step}")
@@ -208,15 +344,6 @@ class ClassifierTrainer(trainers.RunTrainer):
         loss = float(self._loss(every, torch.tensor(labels)))
         metrics = {"loss": loss, **evaluate(*scores_and_labels(data.examples, logits))}
         return EvalLoopOutput(every, None, {f"eval_{name}": value for name, value in metrics.items()}, count)
-
-    def _gathered(self, logits: Logits, count: int) -> Logits:
-        """Return the logits of all processes, which have the rows in turn."""
-        length_N = self._validation.inputs.length_N - 2
-        bases = isinstance(logits, list)
-        own = np.stack([np.pad(one, ((0, max(length_N) - len(one)), (0, 0))) for one in logits]) if bases else logits
-        every = self.accelerator.gather(torch.tensor(own, device=self.args.device)[None])
-        found: Float32 = every.transpose(0, 1).flatten(0, 1)[:count].cpu().numpy()
-        return [one[:length] for one, length in zip(found, length_N, strict=True)] if bases else found
 
 
 def _with_adapters(model: Any, encoder: Encoder, settings: FinetuneSettings) -> Any:
