@@ -2,8 +2,6 @@
 
 import csv
 import json
-import multiprocessing
-import time
 
 import numpy as np
 import polars as pl
@@ -18,8 +16,9 @@ from mutbert.inference.predictions import predict_table
 from mutbert.model import MutBertForSequenceClassification
 from mutbert.scoring.metrics import evaluate
 from mutbert.scoring.predictions import read_predictions
+from mutbert.settings import read_settings
 from mutbert.training.finetune import finetune
-from mutbert.training.recipe import read_finetune_recipe
+from mutbert.training.recipe import FinetuneRecipe
 
 QUICK = ("finetune.learning_rate=3e-3", "finetune.warmup_steps=2", "finetune.batch_size=16")
 
@@ -31,7 +30,7 @@ def run(model_folders, tables, tmp_path):
     def run(name, *settings, resume=False, force=False):
         table = tables / f"{name}.csv"
         words = [f"model={model_folders['mutbert']}", f"train={table}", f"test={table}", f"output={tmp_path / 'run'}"]
-        return finetune(read_finetune_recipe(None, [*words, *QUICK, *settings]), resume=resume, force=force)
+        return finetune(read_settings(FinetuneRecipe, None, [*words, *QUICK, *settings]), resume=resume, force=force)
 
     return run
 
@@ -93,52 +92,26 @@ def test_other_methods_leave_a_whole_model(run, model_folders, tables, tmp_path,
     assert not any("lora" in name for name in after)
     adapted = {"query", "key", "value", "dense"} if method == "lora" else set()
     assert {name.split(".")[-2] for name in changed} == adapted
-
-
-def test_leaks_are_counted_and_dropped(run, tmp_path):
-    result = run("binary", "finetune.max_steps=1")
-    counts = {count["split"]: count for count in result.metrics["splits"]}
-    # The test data are the training data here, a part of which was held out.
-    assert counts["test"]["in_train"] == counts["train"]["examples"] == 120 - counts["validation"]["examples"]
-    with pytest.raises(InputError, match="none are left"):
-        run("binary", "drop_leaks=true", f"output={tmp_path / 'other'}")
-    assert not (tmp_path / "other").exists()
+    assert all(torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 8 for name in changed)
 
 
 LONGER = ("finetune.max_steps=24", "finetune.eval_steps=4", "finetune.reverse_complement=true")
 
 
-def test_killed_and_resumed_is_as_unbroken(run, model_folders, tables, tmp_path, monkeypatch, same_weights):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    whole, parts = tmp_path / "whole", tmp_path / "run"
-    run("binary", *LONGER, f"output={whole}")
-    table = tables / "binary.csv"
-    words = [f"model={model_folders['mutbert']}", f"train={table}", f"test={table}", f"output={parts}", *QUICK, *LONGER]
-    process = multiprocessing.get_context("spawn").Process(target=finetune, args=(read_finetune_recipe(None, words),))
-    process.start()
-    while process.is_alive() and not (parts / "checkpoints" / "checkpoint-8").exists():
-        time.sleep(0.002)
-    process.kill()
-    process.join()
-    assert not (parts / "model").exists()
-    run("binary", *LONGER, resume=True)
-    for name in ("history.json", "predictions.parquet"):
-        assert (parts / name).read_bytes() == (whole / name).read_bytes()
-    assert same_weights(parts / "model", whole / "model")
-
-
-@pytest.mark.parametrize(("method", "at"), [("full", 1), ("full", 9), ("lora", 10)])
-def test_interrupted_at_any_step_it_is_resumed(run, tmp_path, fail, monkeypatch, method, at):
+@pytest.mark.parametrize(("method", "at"), [("full", 1), ("lora", 10)])
+def test_interrupted_at_any_step_it_is_resumed(run, tmp_path, fail, monkeypatch, same_weights, method, at):
     words = (*LONGER, f"finetune.method={method}", "finetune.patience=2")
     whole = run("binary", *words, f"output={tmp_path / 'whole'}")
     fail(MutBertForSequenceClassification, at=at, error=KeyboardInterrupt())
-    try:
+    with pytest.raises(KeyboardInterrupt):
         run("binary", *words)
-    except KeyboardInterrupt:
-        monkeypatch.undo()
-        result = run("binary", *words, resume=True)
-        assert result.history == whole.history
-        assert result.metrics["best_step"] == whole.metrics["best_step"]
+    monkeypatch.undo()
+    result = run("binary", *words, resume=True)
+    assert result.history == whole.history
+    assert result.metrics["best_step"] == whole.metrics["best_step"]
+    assert same_weights(result.model, whole.model)
+    one, other = (result.model.with_name("predictions.parquet"), whole.model.with_name("predictions.parquet"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_stopped_early_and_failing_afterwards_it_takes_no_further_step(run, monkeypatch):
@@ -182,12 +155,3 @@ def test_what_cannot_be_trained_is_an_error_before_an_old_run_is_replaced(run, t
         run("regression", setting, *words, force=True)
     assert "\n" not in str(caught.value)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
-
-
-def test_what_exists_is_kept(run):
-    run("binary", "finetune.max_steps=1")
-    with pytest.raises(InputError, match="exists already"):
-        run("binary", "finetune.max_steps=1")
-    with pytest.raises(InputError, match="the run was started with"):
-        run("binary", "finetune.max_steps=2", resume=True)
-    run("binary", "finetune.max_steps=1", force=True)

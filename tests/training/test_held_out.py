@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from mutbert import alphabet
 from mutbert.regions import Region
-from mutbert.training import held_out
-from mutbert.training.held_out import CALIBRATED, GROUPS, held_out_sums, summarise_sums
+from mutbert.training import pretrain as held_out
+from mutbert.training.pretrain import CALIBRATED, GROUPS, held_out_sums, summarise_sums
 from mutbert.windows.dataset import Targets
 from mutbert.windows.sampler import Part
 
@@ -54,13 +54,13 @@ def test_cross_entropy_and_calibration_are_those_of_plain_loops(seed, windows, c
             for t, g in zip(target, guess, strict=True):
                 for name in CALIBRATED if varies else CALIBRATED[:1]:
                     pairs[name][min(int(np.float32(g) * np.float32(10)), 9)].append((g, t))
-    assert found.targets == {group: len(losses[group]) for group in GROUPS}
+    assert found["targets"] == {group: len(losses[group]) for group in GROUPS}
     means = [np.mean(losses[group]) if losses[group] else math.nan for group in GROUPS]
-    assert list(found.cross_entropy.values()) == pytest.approx(means, abs=1e-5, nan_ok=True)
+    assert list(found["cross_entropy"].values()) == pytest.approx(means, abs=1e-5, nan_ok=True)
     for name in CALIBRATED:
         expected = [(*np.mean(inside, axis=0), len(inside)) for inside in pairs[name] if inside]
-        assert len(found.calibration[name]) == len(expected)
-        for entry, wanted in zip(found.calibration[name], expected, strict=True):
+        assert len(found["calibration"][name]) == len(expected)
+        for entry, wanted in zip(found["calibration"][name], expected, strict=True):
             assert tuple(entry.values()) == pytest.approx(wanted, abs=1e-5)
 
 
@@ -68,10 +68,10 @@ def test_a_certain_predictor_is_penalised_where_it_is_wrong_alone():
     targets, _ = draw_targets(3, 4, 10)
     perfect = held_out_sums(targets.frequency_BT4.log(), targets).numpy()
     found = summarise_sums(perfect)
-    assert found.cross_entropy["other"] == 0
-    assert np.isfinite(found.cross_entropy["variant"])
+    assert found["cross_entropy"]["other"] == 0
+    assert np.isfinite(found["cross_entropy"]["variant"])
     wrong = targets.frequency_BT4.roll(2, dims=-1)
-    assert summarise_sums(held_out_sums(wrong.log(), targets).numpy()).cross_entropy["other"] == math.inf
+    assert summarise_sums(held_out_sums(wrong.log(), targets).numpy())["cross_entropy"]["other"] == math.inf
 
 
 REGIONS = [Region("chr1", 0, 700), Region("chr1", 900, 1203)]

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mutbert.errors import InputError
 from mutbert.model import MutBertForMaskedLM
 from mutbert.training.pretrain import pretrain
-from mutbert.training.recipe import Dropout, load_recipe
+from mutbert.training.recipe import load_recipe
 
 RECIPES = sorted(entry.name.removesuffix(".yaml") for entry in files("mutbert").joinpath("recipes").iterdir())
 SCALED_DOWN = (
@@ -30,24 +29,6 @@ def test_a_scaled_down_run_of_each_passes(name, genome_path, tmp_path):
     MutBertForMaskedLM.from_pretrained(result.model)
     # What a run writes down is a recipe, and that of this run.
     assert load_recipe(tmp_path / "run" / "recipe.yaml") == load_recipe(name, words)
-
-
-def test_published_dropout_is_off_for_97_percent_of_the_steps():
-    dropout = load_recipe("mutbert").dropout
-    on = [dropout.is_on(step) for step in range(120_000)]
-    # From the beginning of an epoch to the first evaluation.
-    assert (all(on[:500]), any(on[500:16_700]), on[16_700]) == (True, False, True)
-    assert 1 - sum(on) / len(on) == pytest.approx(0.97, abs=0.005)
-    assert all(Dropout().is_on(step) for step in range(0, 120_000, 97))
-
-
-@pytest.mark.parametrize(
-    "override", ["sed=1", "masking.policy=random_first", "masking.share=0.001", "genome=[]", "window_length=0"]
-)
-def test_a_wrong_value_is_named_in_one_line(recipe_path, override):
-    with pytest.raises(InputError, match=re.escape(override.split("=")[0])) as caught:
-        load_recipe(recipe_path, [override])
-    assert "\n" not in str(caught.value)
 
 
 def test_the_recipe_of_the_guide_shows_the_defaults(tmp_path):

@@ -183,7 +183,7 @@ def _trained(
         model, trained = classifier_trainer(
             encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed
         ).fine_tune()
-        logits = classifier_logits(model, test.inputs, settings, each_token=test.problem == "token")
+        logits = classifier_logits(model, test, settings)
     problem, labels, scores = scores_and_labels(test.examples, logits)
     values = {
         "problem": problem,

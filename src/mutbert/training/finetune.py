@@ -29,7 +29,7 @@ from mutbert.training.classifier import (
     scores_and_labels,
     unplaced,
 )  # fmt: skip
-from mutbert.training.folder import Run, RunResult, open_run, plain, provenance_of
+from mutbert.training.folder import Run, RunResult, plain, provenance_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,14 +83,12 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
         )  # fmt: skip
     identities |= {"model": encoder.identity()} | ({} if genome is None else {"genome": genome.identity})
     run = Run(Path(recipe.output), recipe, provenance_of() | {"data": identities})
-    with open_run(
-        run, inputs=[recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model], resume=resume,
-        force=force, if_short_of_memory="lower finetune.micro_batch_size (the result stays the same)",
-    ) as (checkpoint, notes):  # fmt: skip
+    inputs = [recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model]
+    with run.open(inputs, resume=resume, force=force) as (step, notes):
         if trainer is None:
             model, trained = _probed(encoder, parts, recipe, metric, longest), _UNTRAINED
         else:
-            model, trained = trainer.fine_tune(run.write_records, checkpoint, show=progress)
+            model, trained = trainer.fine_tune(run.write_records, step, show=progress)
         metrics = {}
         if state.is_main_process:
             # First, so that a failure from here on does not lose it.
@@ -138,7 +136,7 @@ def _probed(
     body = model.base_model if own else encoder.body(longest, rope_scaling=settings.rope_scaling)
     body.to("cuda" if torch.cuda.is_available() else "cpu")
     _, *layer = fit_linear(
-        train.problem,
+        train.examples.problem,
         *((embed_sequences(encoder, body, parts[name].inputs, settings), parts[name].examples.known_labels)
           for name in ("train", "validation")),
         classes=len(train.examples.classes), metric=metric, class_weights=settings.class_weights,
@@ -171,8 +169,7 @@ def _metrics(
     shown, interval = "test" if "test" in parts else "validation", None
     found: dict[str, Any] = {"validation": trained.get("validation"), shown: None}
     for name in [name for name, known in found.items() if known is None]:
-        inputs, examples = parts[name]
-        logits = classifier_logits(model, inputs, recipe.finetune, each_token=examples.problem == "token")
+        logits, examples = classifier_logits(model, parts[name], recipe.finetune), parts[name].examples
         problem, labels, scores = scores_and_labels(examples, logits)
         found[name] = evaluate(problem, labels, scores)
         if name == shown:

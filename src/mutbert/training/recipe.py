@@ -138,9 +138,8 @@ class FinetuneSettings(Settings):
 class FinetuneRecipe(Settings):
     """A fine-tuning run."""
 
-    model: (
-        str  # folder, a name of mutbert.encoders.known, or repository of the Hub; random: before it for fresh weights
-    )
+    # Folder, a name of mutbert.encoders.known, or repository of the Hub; random: before it for fresh weights.
+    model: str
     # CSV, TSV, Parquet or FASTA (>name|label), also of the Hub (hf://datasets/...). Without validation data, a share of
     # the training data is held out to choose the best step on.
     train: str
@@ -170,8 +169,3 @@ class FinetuneRecipe(Settings):
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
     """Return the recipe of a YAML file or of a name that comes with this package (``small``), ``key=value`` on top."""
     return read_settings(PretrainRecipe, path, overrides, shipped="recipes")
-
-
-def read_finetune_recipe(path: Path | None, overrides: Sequence[str] = ()) -> FinetuneRecipe:
-    """Return the recipe of a YAML file with ``key=value`` on top, or of these alone."""
-    return read_settings(FinetuneRecipe, path, overrides)
