@@ -182,10 +182,11 @@ def read_vep(folder: Path) -> Answer:
 
 def resolved_recipes(settings: Sequence[str] = ()) -> Answer:
     """Every setting of each shipped pre-training recipe, the defaults included."""
-    from mutbert.training.recipe import load_recipe
+    from mutbert.settings import read_settings
+    from mutbert.training.recipe import PretrainRecipe
 
     names = sorted(Path(entry.name).stem for entry in files("mutbert").joinpath("recipes").iterdir())
-    return {name: load_recipe(name, settings).model_dump() for name in names}
+    return {name: read_settings(PretrainRecipe, name, settings, shipped="recipes").model_dump() for name in names}
 
 
 def task_parts(train: Path, validation: Path | None, test: Path, **settings: Any) -> Answer:

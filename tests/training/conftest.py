@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from mutbert import alphabet
-from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
+from mutbert.genome.store import FREQUENCY_ONE
 
 RECIPE = """\
 genome: {genome}
@@ -41,11 +41,6 @@ def genome_path(tmp_path_factory, write_genome):
         contigs[name] = alphabet.decode(base)
         variants[name] = dict(zip(position.tolist(), frequency, strict=True))
     return write_genome(tmp_path_factory.mktemp("store") / "small.genome", contigs, variants)
-
-
-@pytest.fixture
-def genome(genome_path):
-    return ProbabilisticGenome.open(genome_path)
 
 
 @pytest.fixture(scope="session")

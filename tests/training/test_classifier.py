@@ -19,16 +19,16 @@ from mutbert.errors import InputError
 from mutbert.examples.files import Columns, read_examples
 from mutbert.examples.table import NOT_COUNTED as IGNORED
 from mutbert.scoring.metrics import evaluate
-from mutbert.training import classifier as data_of
 from mutbert.training.classifier import (
     ClassifierLoss,
     LabelledInputs,
     TrainingSamples,
+    balanced_weights,
     classifier_logits,
     classifier_trainer,
     sample_order,
     scores_and_labels,
-)
+)  # fmt: skip
 from mutbert.training.recipe import FinetuneSettings
 
 
@@ -87,10 +87,10 @@ def test_samples_are_the_sequences_with_their_labels_on_either_strand(examples):
     examples = examples("token")
     data = LabelledInputs(BaseInputs(examples), examples)
     settings = {"steps": 30, "batch_size": 8, "seed": 4}
-    samples = TrainingSamples(data, reverse_complement=True, **settings)
+    samples = TrainingSamples(data, reverse=True, **settings)
     assert len(samples) == 240
     assert 0.35 < samples.reverse_S.mean() < 0.65
-    assert not TrainingSamples(data, reverse_complement=False, **settings).reverse_S.any()
+    assert not TrainingSamples(data, reverse=False, **settings).reverse_S.any()
     batch = samples.__getitems__(range(8, 16))
     for row, sample in enumerate(range(8, 16)):
         number, turned = samples.row_S[sample], samples.reverse_S[sample]
@@ -106,36 +106,32 @@ def test_samples_are_the_sequences_with_their_labels_on_either_strand(examples):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_losses_are_torchs(weighted):
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(6, 3, generator=generator)
+    logits, each = torch.randn(6, 3, generator=generator), torch.randn(3, 6, 3, generator=generator)
     weights = np.array([0.5, 1.0, 4.0], dtype=np.float32) if weighted else None
     tensor = None if weights is None else torch.from_numpy(weights)
-    label = torch.tensor([0, 1, 2, 2, 0, 0])
-    several = torch.tensor([[0, 1, 1], [1, 0, 0]] * 3, dtype=torch.uint8)
+    label, several = torch.tensor([0, 1, 2, 2, 0, 0]), torch.tensor([[0, 1, 1], [1, 0, 0]] * 3, dtype=torch.uint8)
     bases = torch.tensor([[IGNORED, 0, 1, 2, IGNORED, 2]] * 3)
-    each = torch.randn(3, 6, 3, generator=generator)
-    kept = bases.flatten() != IGNORED
     for problem, values, given_labels, wanted in (
         ("multiclass", logits, label, functional.cross_entropy(logits, label, tensor)),
         ("multilabel", logits, several,
          functional.binary_cross_entropy_with_logits(logits, several.float(), pos_weight=tensor)),
-        ("token", each, bases, functional.cross_entropy(each.reshape(-1, 3)[kept], bases.flatten()[kept], tensor)),
+        ("token", each, bases, functional.cross_entropy(each.transpose(1, 2), bases, tensor)),
         ("regression", logits, several.float(), ((logits - several) ** 2).mean()),
     ):  # fmt: skip
-        loss = ClassifierLoss(problem, weights)
-        torch.testing.assert_close(loss(SimpleNamespace(logits=values), given_labels), wanted)
-        # Half precision of the logits is not that of the loss.
-        assert loss(SimpleNamespace(logits=values.bfloat16()), given_labels).dtype == torch.float32
-    # Of no base that counts, the loss is 0.
-    assert ClassifierLoss("token")(SimpleNamespace(logits=each), torch.full_like(bases, IGNORED)) == 0
+        loss = ClassifierLoss(problem, weights)(SimpleNamespace(logits=values), given_labels)
+        torch.testing.assert_close(loss, wanted)
+    # Of no base that counts, the loss is 0; half precision of the logits is not that of the loss.
+    nothing = ClassifierLoss("token")(SimpleNamespace(logits=each.bfloat16()), torch.full_like(bases, IGNORED))
+    assert (nothing, nothing.dtype) == (0, torch.float32)
 
 
 def test_balanced_weights_are_closed_forms():
     label = np.array([0, 0, 0, 2, IGNORED, 2, 0, 0])
-    assert data_of.balanced_weights("token", label, 3).tolist() == pytest.approx([7 / 15, 0, 7 / 6])
+    assert balanced_weights("token", label, 3).tolist() == pytest.approx([7 / 15, 0, 7 / 6])
     several = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0]], dtype=np.uint8)
-    assert data_of.balanced_weights("multilabel", several, 3).tolist() == [1, 3, 1]
+    assert balanced_weights("multilabel", several, 3).tolist() == [1, 3, 1]
     with pytest.raises(InputError, match="labels are numbers"):
-        data_of.balanced_weights("regression", np.zeros(3, np.float32), 1)
+        balanced_weights("regression", np.zeros(3, np.float32), 1)
 
 
 @pytest.mark.parametrize(

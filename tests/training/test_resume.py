@@ -181,10 +181,11 @@ def test_a_run_that_diverges_is_stopped(recipe_path, tmp_path, fail, words, at, 
 def test_another_run_is_not_resumed(recipe_path, genome_path, tmp_path):
     copy = shutil.copytree(genome_path, tmp_path / "copied.genome")
     words, run = ["training.max_steps=2", f"genome={copy}"], tmp_path / "run"
-    with pytest.raises(InputError, match="no run to resume"):
-        run.mkdir()
-        (run / "mine.txt").write_text("precious")
-        pretrain(recipe_path, words, resume=True)
+    run.mkdir()
+    (run / "mine.txt").write_text("precious")
+    for flag, message in (("resume", "no run to resume"), ("force", r"holds mine\.txt, which mutbert did not write")):
+        with pytest.raises(InputError, match=message):
+            pretrain(recipe_path, words, **{flag: True})
     (run / "mine.txt").unlink()
     # An empty folder was left by a run that was killed at once.
     pretrain(recipe_path, words, resume=True)

@@ -30,7 +30,7 @@ from mutbert.training.classifier import (
     scores_and_labels,
     unplaced,
 )  # fmt: skip
-from mutbert.training.linear import embed_sequences, fit_linear, linear_scores
+from mutbert.training.finetune import embed_sequences, fit_linear, linear_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable

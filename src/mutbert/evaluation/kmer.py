@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from mutbert.errors import InputError
-from mutbert.training.linear import fit_linear, linear_scores
+from mutbert.training.finetune import fit_linear, linear_scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

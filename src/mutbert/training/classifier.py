@@ -62,15 +62,13 @@ class LabelledInputs(NamedTuple):
 
 
 class TrainingSamples(Dataset[Any]):
-    """The samples of a whole run in the order of training, half of them on the other strand if asked for."""
+    """The samples of a whole run in the order of training, with `reverse` half of them on the other strand."""
 
-    def __init__(
-        self, data: LabelledInputs, *, steps: int, batch_size: int, seed: int, reverse_complement: bool
-    ) -> None:
+    def __init__(self, data: LabelledInputs, steps: int, batch_size: int, seed: int, *, reverse: bool) -> None:
         self.data = data
         self.row_S = sample_order(data.inputs.length_N, steps, batch_size, seed)
         drawn_S = unit_interval(random_bits(seed, STRAND, np.arange(len(self.row_S)), 1)[:, 0])
-        self.reverse_S = drawn_S < (0.5 if reverse_complement else 0)
+        self.reverse_S = drawn_S < (0.5 if reverse else 0)
 
     def __len__(self) -> int:
         return len(self.row_S)
@@ -183,9 +181,9 @@ def classifier_trainer(
     )
     if settings.method == "lora":
         model = _with_adapters(model, encoder, settings)
-    epoch = math.ceil(len(train.examples) / settings.batch_size)
-    steps = settings.max_steps or max(1, math.ceil(settings.epochs * len(train.examples) / settings.batch_size))
-    every = min(steps, settings.eval_steps or epoch)
+    count, batch_size = len(train.examples), settings.batch_size
+    steps = settings.max_steps or max(1, math.ceil(settings.epochs * count / batch_size))
+    every = min(steps, settings.eval_steps or math.ceil(count / batch_size))
     defaults = {"logging_steps": 50, "lr_scheduler_type": "linear", "save_total_limit": 1}
     own = settings.model_dump(include={"learning_rate", "weight_decay", "warmup_steps", "max_grad_norm"})
     arguments = trainers.trainer_arguments(settings.training, defaults, own | {
@@ -197,13 +195,10 @@ def classifier_trainer(
         # Poolers and the like of other models may have no part in the loss.
         "ddp_find_unused_parameters": encoder.family != "mutbert",
     })  # fmt: skip
-    trainers.share_batch(arguments, settings.batch_size, settings.micro_batch_size, "batch_size")
-    weights = None
-    if settings.class_weights == "balanced":
-        weights = balanced_weights(problem, train.examples.known_labels, train.outputs)
-    samples = TrainingSamples(
-        train, steps=steps, batch_size=settings.batch_size, seed=seed, reverse_complement=settings.reverse_complement
-    )
+    trainers.share_batch(arguments, batch_size, settings.micro_batch_size, "batch_size")
+    balanced, labels = settings.class_weights == "balanced", train.examples.known_labels
+    weights = balanced_weights(problem, labels, train.outputs) if balanced else None
+    samples = TrainingSamples(train, steps, batch_size, seed, reverse=settings.reverse_complement)
     return ClassifierTrainer(
         args=arguments, folder=folder, compute_loss_func=ClassifierLoss(problem, weights), validation=validation,
         settings=settings, model=model, train_dataset=samples, data_collator=whole_batch,
@@ -276,8 +271,7 @@ class ClassifierTrainer(trainers.RunTrainer):
     ) -> tuple[Any, dict[str, Any]]:
         """Return the model of the best step by the metric on the validation data, the first of equals, and numbers.
 
-        These are ``best_step``, its metrics ``validation``, ``steps`` taken, ``history``, and ``tokens`` trained on,
-        padding excluded.
+        These are ``best_step``, its ``validation`` metrics, ``steps`` taken, ``history``, ``tokens`` without padding.
         """
         self.run(records, step, show=show)
         steps, best_step = self.state.global_step, self.state.best_global_step
@@ -329,7 +323,8 @@ class ClassifierTrainer(trainers.RunTrainer):
         labels = _token_labels(examples, logits)[0] if examples.problem == "token" else examples.known_labels
         every = torch.from_numpy(np.concatenate(list(logits)) if examples.problem == "token" else np.asarray(logits))
         if not every.isfinite().all():
-            raise self.diverged(f"predictions were not finite numbers after step {self.state.global_step}")
+            step = self.state.global_step
+            raise self.diverged(f"predictions were not finite numbers after step {step}", step)
         loss = float(self.compute_loss_func(SimpleNamespace(logits=every), torch.tensor(labels)))
         metrics = {"loss": loss, **evaluate(*scores_and_labels(examples, logits))}
         return EvalLoopOutput(every, None, {f"eval_{name}": value for name, value in metrics.items()}, count)

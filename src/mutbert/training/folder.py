@@ -1,7 +1,4 @@
-"""The folder of a run: created or resumed, locked by one run at a time, alike for all of its processes.
-
-Checkpoints appear complete and are checked before use; the last few and the best are kept.
-"""
+"""The folder of a run: created or resumed, locked by one run at a time; checkpoints appear and are used complete."""
 
 from __future__ import annotations
 
@@ -36,8 +33,7 @@ if TYPE_CHECKING:
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.settings import Settings
 
-FILES: Final = "files.json"
-"""In a checkpoint: the size in bytes of every other file, by its path."""
+FILES: Final = "files.json"  # in a checkpoint: the size in bytes of every other file, by its path
 # How a step is divided and what is kept may differ when a run is resumed; what a step is may not.
 _MAY_CHANGE: Final = (
     "training.per_device_train_batch_size", "training.per_device_eval_batch_size", "training.dataloader_",
@@ -66,10 +62,7 @@ class Run:
 
     @contextmanager
     def open(self, inputs: Sequence[str | None], *, resume: bool, force: bool) -> Iterator[tuple[int, list[str]]]:
-        """Yield the step to resume after, or 0, and notes, with the folder created and locked for the block.
-
-        Errors of the block for which a user can do something are raised as InputError.
-        """
+        """Yield the step to resume after, or 0, and notes, with the folder created and locked, and errors explained."""
         state = PartialState()
         found: list[Any] = [None]  # until the main process has succeeded
         with ExitStack() as held, _explained(self.folder):
@@ -149,9 +142,9 @@ class Run:
         page = None
         if metrics:
             versions = ", ".join(f"{name} {number}" for name, number in self.provenance["versions"].items())
-            facts = {"versions": versions, "commit": self.provenance["commit"] or "not from a checkout"}
-            head = {"kind": kind, "version": 2, "name": self.folder.name}
-            metrics = {**head, **metrics, "facts": metrics["facts"] | facts}
+            commit = self.provenance["commit"] or "not from a checkout"
+            facts = {**metrics["facts"], "versions": versions, "commit": commit}
+            metrics = {"kind": kind, "version": 2, "name": self.folder.name, **metrics, "facts": facts}
             files.write_json(self.folder / METRICS, metrics, force=True)
             try:
                 page = mutbert.report(self.folder)

@@ -27,10 +27,10 @@ from mutbert.model.checkpoints import library_bars_off, read_checkpoint
 from mutbert.model.configuration_mutbert import DEFAULTS
 from mutbert.progress import progress_bar
 from mutbert.run_folder import EVALUATED, GENOMES
-from mutbert.settings import check_keys
+from mutbert.settings import check_keys, read_settings
 from mutbert.training import trainer as trainers
 from mutbert.training.folder import Run, RunResult, plain, provenance_of
-from mutbert.training.recipe import PretrainRecipe, load_recipe
+from mutbert.training.recipe import PretrainRecipe
 from mutbert.windows.dataset import WindowDataset, expand_batch, targets_of, whole_batch
 from mutbert.windows.masking import Tempering
 from mutbert.windows.sampler import WindowSampler, genome_name, split_genomes
@@ -45,18 +45,15 @@ if TYPE_CHECKING:
     from mutbert.windows.dataset import Targets
     from mutbert.windows.sampler import Part, Split
 
-    HeldOut = dict[str, dict[str, Any]]  # as `summarise_sums` returns it
-
+HeldOut = dict[str, dict[str, Any]]  # what `summarise_sums` returns
 _EDGES: Final = (0.05, 0.1, 0.2, 0.5)
 GROUPS: Final = (
     "all", "variant", "other", "variant, below 0.05", "variant, 0.05 to 0.1", "variant, 0.1 to 0.2",
     "variant, 0.2 to 0.5", "variant, 0.5 and above",
 )  # fmt: skip
 """Kinds of targets: all, variant ones, the others, and variant ones by the frequency of what is not the reference."""
-
 CALIBRATED: Final = ("all targets", "variant targets")
-FLOOR: Final = "entropy floor"
-"""Name of predicting the target itself."""
+FLOOR: Final = "entropy floor"  # name of predicting the target itself
 _BINS: Final = 10
 _WINDOWS_AT_ONCE: Final = 256
 _ORDER: Final = 5  # bases before a position that the Markov chain reads
@@ -88,7 +85,7 @@ def pretrain(
         The model's folder and its metrics.
     """
     if not isinstance(recipe, PretrainRecipe):
-        recipe = load_recipe(recipe, overrides)
+        recipe = read_settings(PretrainRecipe, recipe, overrides, shipped="recipes")
     state, folder = PartialState(), Path(recipe.output)
     # Checksums are verified by one process of each machine.
     genomes = [ProbabilisticGenome.open(path, check=state.is_local_main_process) for path in recipe.genome]
@@ -104,7 +101,9 @@ def pretrain(
         trainer.args.eval_on_start = trainer.args.eval_on_start and not step
         speed = trainer.run(run.write_records, step, show=progress)
         _publish(trainer, run, genomes)
-        trained, metrics = trainer.held_out(), {}
+        if trainer.evaluated != trainer.state.global_step:
+            trainer.evaluate()
+        trained, metrics = trainer.held_out, {}
         if state.is_main_process:
             found = evaluate_baselines(*fit_baselines(split.train, progress=progress), trainer.eval_dataset)
             found |= {"model": trained, FLOOR: found.pop(FLOOR)}
@@ -180,7 +179,7 @@ class PretrainTrainer(trainers.RunTrainer):
     def __init__(self, *, dropout: Dropout, **settings: Any) -> None:
         super().__init__(compute_metrics=self._summarise, **settings)
         self._dropout = dropout
-        self._held_out: tuple[int, HeldOut] = -1, {}
+        self.evaluated, self.held_out = -1, HeldOut()
 
     def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """Return the loss of a batch, which is expanded on the device."""
@@ -198,18 +197,11 @@ class PretrainTrainer(trainers.RunTrainer):
         sums_BS = held_out_sums(logit_BTV.float().log_softmax(-1)[..., alphabet.BASE_IDS], targets)
         return None, sums_BS, sums_BS
 
-    def held_out(self) -> HeldOut:
-        """Return the evaluation of the model as it is."""
-        if self._held_out[0] != self.state.global_step:
-            self.evaluate()
-        return self._held_out[1]
-
     def _summarise(self, prediction: transformers.EvalPrediction) -> dict[str, float]:
-        step = self.state.global_step
-        self._held_out = step, summarise_sums(prediction.predictions)
-        every, variant, other = (self._held_out[1]["cross_entropy"][group] for group in GROUPS[:3])
+        self.evaluated, self.held_out = (step := self.state.global_step), summarise_sums(prediction.predictions)
+        every, variant, other = (self.held_out["cross_entropy"][group] for group in GROUPS[:3])
         if not math.isfinite(every):
-            raise self.diverged(f"the held-out cross-entropy was not a finite number after step {step}")
+            raise self.diverged(f"the held-out cross-entropy was not a finite number after step {step}", step)
         named = {"loss": every, "loss_variant": variant, "loss_other": other}
         # JSON has no NaN, which stands for no such targets.
         return {name: value for name, value in named.items() if not math.isnan(value)}

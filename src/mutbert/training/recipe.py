@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
 from mutbert.examples.files import Columns
-from mutbert.settings import Settings, Words, read_settings
+from mutbert.settings import Settings, Words
 from mutbert.windows.masking import LONGEST_WINDOW, Masking, Tempering, Weighting
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-METHODS: Final = ("full", "lora", "probe")
-"""Every weight; low-rank adapters; a linear model on frozen embeddings."""
-
+METHODS: Final = ("full", "lora", "probe")  # every weight; low-rank adapters; a linear model on frozen embeddings
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 _Count = Annotated[int, Field(ge=1)]
 _Positive = Annotated[float, Field(gt=0)]
@@ -164,8 +158,3 @@ class FinetuneRecipe(Settings):
         if self.genome is not None and self.columns.region is None:
             raise ValueError("genome is given, but not columns.region, which locates a sequence; set both")
         return self
-
-
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
-    """Return the recipe of a YAML file or of a name that comes with this package (``small``), ``key=value`` on top."""
-    return read_settings(PretrainRecipe, path, overrides, shipped="recipes")

@@ -30,6 +30,8 @@ _RESERVED: Final = (
     "ignore_data_skip", "label_smoothing_factor", "load_best_model_at_end", "neftune_noise_alpha", "num_train_epochs",
     "push_to_hub", "resume_from_checkpoint", "save_only_model", "train_sampling_strategy", "use_liger_kernel",
 )  # fmt: skip
+# What does not follow from the recipe alone, or from the step.
+_NOT_SHOWN: Final = re.compile("epoch|flos|step|_per_second|time$")
 
 
 class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
@@ -85,17 +87,13 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
         if self.is_world_process_zero():
             write_json(self.folder / HISTORY, history_of(self.state.log_history), force=True)
 
-    def diverged(self, what: str, spoilt_from: int | None = None) -> TrainingStoppedError:
-        """Return the error for a run that diverged, in this step by default."""
+    def diverged(self, what: str, spoilt_from: int) -> TrainingStoppedError:
+        """Return the error for a run that diverged, whose checkpoints from a step on are of no use."""
         remedy = "try a lower learning_rate, more warmup_steps, max_grad_norm=1.0, or bf16 and not fp16"
-        step = self.state.global_step if spoilt_from is None else spoilt_from
-        return TrainingStoppedError(f"{what}, so the run was stopped; {remedy}", step)
+        return TrainingStoppedError(f"{what}, so the run was stopped; {remedy}", spoilt_from)
 
     def run(self, records: Callable[[Path], None], step: int, *, show: bool) -> dict[str, float]:
-        """Train, from the checkpoint of a step on if it is not 0, and return the library's measures of the training.
-
-        `records` writes the recipe and the like into a checkpoint.
-        """
+        """Train, on from the checkpoint of a step unless it is 0, and return the library's measures of the training."""
         self._records, self._latest = records, dict[str, float]()
         left, show = self.args.max_steps - step, show and self.is_world_process_zero()
         with library_bars_off(), progress_bar("training", left, unit="steps", show=show) as self._advance:
@@ -118,10 +116,9 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Log before a checkpoint, which does not hold the losses since the last log; show progress."""
         self.control.should_log = self.control.should_log or self.control.should_save
-        metric = self.args.metric_for_best_model
-        notes = {"loss": "loss", f"eval_{metric}": f"evaluation {metric}"}
-        known = (f"{note} {self._latest[name]:.4f}" for name, note in notes.items() if name in self._latest)
-        self._advance(1, ", ".join(known))
+        names = [name for name in ("loss", f"eval_{self.args.metric_for_best_model}") if name in self._latest]
+        notes = (f"{name.replace('eval_', 'evaluation ')} {self._latest[name]:.4f}" for name in names)
+        self._advance(1, ", ".join(notes))
 
     def on_save(self, *_: Any, **__: Any) -> None:
         """Publish a checkpoint, with the run's records."""
@@ -131,20 +128,17 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
             # A pickle that nothing reads.
             (writing / "training_args.bin").unlink(missing_ok=True)
             self._records(writing)
-            best = self.state.best_model_checkpoint
-            publish_checkpoint(writing, self.folder, self.args.save_total_limit or 0, best)
+            publish_checkpoint(writing, self.folder, self.args.save_total_limit or 0, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
 
 
 def history_of(log: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
     """Return the numbers of a Trainer's log that follow from the recipe alone."""
-    history = []
-    for entry in log:
-        if "loss" in entry or "eval_loss" in entry:
-            # In an order of its own, as a checkpoint sorts what was logged.
-            names = [name for name in sorted(entry) if not re.search("epoch|flos|step|_per_second|time$", name)]
-            history.append({"step": int(entry["step"]), **{name: entry[name] for name in names}})
-    return history
+    return [
+        # In an order of its own, as a checkpoint sorts what was logged.
+        {"step": int(entry["step"]), **{name: entry[name] for name in sorted(entry) if not _NOT_SHOWN.search(name)}}
+        for entry in log if "loss" in entry or "eval_loss" in entry
+    ]  # fmt: skip
 
 
 def trainer_arguments(
