@@ -29,7 +29,7 @@ from mutbert.errors import InputError
 from mutbert.examples.table import Examples
 from mutbert.files import write_json
 from mutbert.model import MutBertConfig, MutBertForSequenceClassification, MutBertTokenizer
-from mutbert.training.classifier_data import sample_order
+from mutbert.training.classifier import sample_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable

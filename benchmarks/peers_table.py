@@ -21,7 +21,8 @@ from mutbert.effects.scores import ScoreSettings
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.known import MODELS
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
-from mutbert.training.finetune import read_finetune_recipe
+from mutbert.settings import read_settings
+from mutbert.training.recipe import FinetuneRecipe
 
 if TYPE_CHECKING:
     from mutbert.encoders.known import KnownModel
@@ -64,7 +65,7 @@ def _verbs(model: KnownModel, folder: Path, data: Path) -> tuple[str, ...]:
     for method in METHODS:
         settings = [f"model={place}", f"train={data / 'train.csv'}", f"output={folder / method}"]
         settings += [f"finetune.{text}" for text in (f"method={method}", "max_steps=1", "batch_size=8")]
-        finetune(read_finetune_recipe(None, settings))
+        finetune(read_settings(FinetuneRecipe, None, settings))
     asked = ("distance",) if model.family == "dnabert2" else ("llr", "distance")
     evaluate_variant_effects(
         place,

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from mutbert.errors import InputError
 from mutbert.evaluation.suites import Suite
 from mutbert.settings import Settings, Words, read_settings, shipped_names
-from mutbert.training.finetune_settings import FinetuneSettings
+from mutbert.training.recipe import FinetuneSettings
 
 
 class Inner(Settings):

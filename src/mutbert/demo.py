@@ -21,8 +21,9 @@ from mutbert.inference.embeddings import embed
 from mutbert.reports.page import Section, write_page
 from mutbert.reports.plots import scatter_figure, spectrum_figure
 from mutbert.reports.pretraining import held_out_section, training_section
+from mutbert.settings import read_settings
 from mutbert.training.pretrain import pretrain
-from mutbert.training.recipe import load_recipe
+from mutbert.training.recipe import PretrainRecipe
 from mutbert.windows.sampler import select_regions
 
 _LENGTH, _SAMPLES, _EMBEDDED_WINDOWS = 2_000_000, 500, 600
@@ -72,7 +73,8 @@ def run_demo(
 
     announce(3, "pre-training a small model")
     overrides = [f"genome={genome_path}", f"output={output / 'run'}"]
-    recipe = load_recipe("demo", overrides if steps is None else [*overrides, f"training.max_steps={steps}"])
+    overrides += [] if steps is None else [f"training.max_steps={steps}"]
+    recipe = read_settings(PretrainRecipe, "demo", overrides, shipped="recipes")
     trained = pretrain(recipe, progress=progress)
 
     announce(4, "embedding windows of the held-out region")

@@ -8,24 +8,17 @@ from __future__ import annotations
 
 from typing import Final
 
-RECIPE: Final = "recipe.yaml"
-"""Every setting; also in the model's folder and in each checkpoint."""
-PROVENANCE: Final = "provenance.json"
-"""Versions, commit and checksums of the inputs; likewise."""
-MODEL: Final = "model"
-"""Folder of the trained model."""
-GENOMES: Final = "genomes.json"
-"""In the model's folder: the manifests of the genomes that it was trained on, by name."""
-EVALUATED: Final = "held_out_windows.tsv"
-"""Held-out windows and their targets, of pre-training."""
+RECIPE: Final = "recipe.yaml"  # every setting; also in the model's folder and in each checkpoint
+PROVENANCE: Final = "provenance.json"  # versions, commit and checksums of the inputs; likewise
+MODEL: Final = "model"  # folder of the trained model
+GENOMES: Final = "genomes.json"  # in the model's folder: the manifests of the genomes that it was trained on, by name
+EVALUATED: Final = "held_out_windows.tsv"  # held-out windows and their targets, of pre-training
 METRICS: Final = "metrics.json"
 HISTORY: Final = "history.json"
-PREDICTIONS: Final = "predictions.parquet"
-"""Labels and scores of the test data, or else of the validation data, of fine-tuning."""
+PREDICTIONS: Final = "predictions.parquet"  # of fine-tuning: labels and scores of the test or else the validation data
 REPORT: Final = "report.html"
 CHECKPOINTS: Final = "checkpoints"
-WRITING: Final = ".writing"
-"""Where a checkpoint is until it is complete."""
+WRITING: Final = ".writing"  # where a checkpoint is until it is complete
 RUN_FILES: Final = (
     RECIPE, PROVENANCE, EVALUATED, METRICS, PREDICTIONS, REPORT, HISTORY, f"{MODEL}/*", f"{WRITING}/*",
     f"{CHECKPOINTS}/*", "tensorboard/*",

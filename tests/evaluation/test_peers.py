@@ -8,7 +8,8 @@ import pytest
 from mutbert import finetune, predict_table, run_benchmark
 from mutbert.evaluation.results import Cell, read_predictions
 from mutbert.examples.files import Columns
-from mutbert.training.finetune import read_finetune_recipe
+from mutbert.settings import read_settings
+from mutbert.training.recipe import FinetuneRecipe
 
 PEERS = {"dnabert2": "lora", "nt-500m-1000g": "full", "ntv2-50m": "probe", "caduceus-ph": "full", "caduceus-ps": "lora"}
 # As conftest's suite has them.
@@ -25,7 +26,7 @@ def test_a_fine_tuned_model_predicts_what_the_grid_does(name, suite, request_of,
     assert run_benchmark(suite.parent / "results", request).done == 1
     settings = [f"finetune.{setting}" for setting in (*SETTINGS, f"method={method}")]
     words = [f"train={data / 'train.csv'}", f"validation={data / 'dev.csv'}", f"output={suite.parent / 'run'}"]
-    finetune(read_finetune_recipe(None, [f"model={folder}", *words, "seed=1", *settings]))
+    finetune(read_settings(FinetuneRecipe, None, [f"model={folder}", *words, "seed=1", *settings]))
     predict_table(suite.parent / "run" / "model", data / "test.csv", suite.parent / "out.csv", columns=Columns())
     with (suite.parent / "out.csv").open() as file:
         probability = np.array([float(row["p_1"]) for row in csv.DictReader(file)])

@@ -4,7 +4,7 @@ import pytest
 
 from mutbert.errors import InputError
 from mutbert.evaluation.suites import load_suite
-from mutbert.training.finetune_settings import FinetuneSettings
+from mutbert.training.recipe import FinetuneSettings
 
 
 @pytest.mark.parametrize(

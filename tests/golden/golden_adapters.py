@@ -167,10 +167,11 @@ def read_vep(folder: Path) -> Answer:
 
 def resolved_recipes(settings: Sequence[str] = ()) -> Answer:
     """Every setting of each shipped pre-training recipe, the defaults included."""
-    from mutbert.training.recipe import load_recipe
+    from mutbert.settings import read_settings
+    from mutbert.training.recipe import PretrainRecipe
 
     names = sorted(Path(entry.name).stem for entry in files("mutbert").joinpath("recipes").iterdir())
-    return {name: load_recipe(name, settings).model_dump() for name in names}
+    return {name: read_settings(PretrainRecipe, name, settings, shipped="recipes").model_dump() for name in names}
 
 
 def task_parts(train: Path, validation: Path | None, test: Path, **settings: Any) -> Answer:
@@ -198,9 +199,9 @@ def contig_split(contigs: Sequence[str], share: float, seed: int) -> list[str]:
 
 def sample_order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> np.ndarray:
     """The sequence that each sample of a fine-tuning run is."""
-    from mutbert.training import classifier_data
+    from mutbert.training import classifier
 
-    return classifier_data.sample_order(np.array(lengths, dtype=np.int64), steps, batch_size, seed)
+    return classifier.sample_order(np.array(lengths, dtype=np.int64), steps, batch_size, seed)
 
 
 def metrics_of(problem: str, labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:

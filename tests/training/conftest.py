@@ -1,7 +1,6 @@
 import itertools
 import os
 import random
-import signal
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from mutbert import alphabet
-from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
+from mutbert.genome.store import FREQUENCY_ONE
 
 RECIPE = """\
 genome: {genome}
@@ -42,11 +41,6 @@ def genome_path(tmp_path_factory, write_genome):
         contigs[name] = alphabet.decode(base)
         variants[name] = dict(zip(position.tolist(), frequency, strict=True))
     return write_genome(tmp_path_factory.mktemp("store") / "small.genome", contigs, variants)
-
-
-@pytest.fixture
-def genome(genome_path):
-    return ProbabilisticGenome.open(genome_path)
 
 
 @pytest.fixture(scope="session")
@@ -131,23 +125,13 @@ def tables(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def launch():
-    """Run the command line in several processes, as torchrun does it."""
+    """Run the command line in two processes, as torchrun does it."""
 
-    def run(count, *words, program="mutbert", timeout=240):
-        command = [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
-            *(["-m", program] if not str(program).endswith(".py") else [program]), *words,
-        ]  # fmt: skip
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(
-            [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-            start_new_session=True,
-        ) as process:  # fmt: skip
-            try:
-                output, errors = process.communicate(timeout=timeout)
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
-        return subprocess.CompletedProcess(command, process.returncode, output, errors)
+    def run(*words, program=("-m", "mutbert")):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        return subprocess.run(
+            [*map(str, [*torchrun, *program, *words])], check=False, capture_output=True, text=True, timeout=240,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
 
     return run

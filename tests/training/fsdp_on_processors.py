@@ -1,8 +1,4 @@
-"""The command line with sharded training on processors, where accelerate would share a whole model out (DDP).
-
-accelerate shards models on accelerators alone. What torch shards with works over gloo too, so that all of our part of
-it can be tried without one: accelerate is told that its processors are GPUs.
-"""
+"""The command line with sharded training over gloo: accelerate, which shards on accelerators alone, sees GPUs."""
 
 import accelerate.state
 

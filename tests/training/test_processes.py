@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mutbert.training.finetune import finetune, read_finetune_recipe
+from mutbert.settings import read_settings
+from mutbert.training.finetune import finetune
 from mutbert.training.pretrain import pretrain
+from mutbert.training.recipe import FinetuneRecipe
 
 SHARDED = Path(__file__).with_name("fsdp_on_processors.py")
 # Dropout draws its numbers in each process, so that no two ways of dividing the work could agree.
@@ -25,18 +27,14 @@ def history(run):
     return json.loads((run / "history.json").read_text())
 
 
-def assert_close_histories(first, second, tolerance=1e-5):
-    assert [entry["step"] for entry in first] == [entry["step"] for entry in second]
+def assert_close(first, second, tolerance=1e-5):
     for before, after in zip(first, second, strict=True):
-        assert before.keys() == after.keys()
-        for name, value in before.items():
-            assert after[name] == pytest.approx(value, abs=tolerance), (name, before["step"])
+        assert after == pytest.approx(before, abs=tolerance)
 
 
 def assert_close_weights(first, second):
-    weights = load_file(second / "model.safetensors")
-    for name, tensor in load_file(first / "model.safetensors").items():
-        torch.testing.assert_close(weights[name], tensor, atol=1e-4, rtol=0)
+    one, other = (load_file(run / "model" / "model.safetensors") for run in (first, second))
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
 
 @pytest.fixture(scope="module")
@@ -46,11 +44,11 @@ def alone(write_recipe, tmp_path_factory):
 
 
 def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, recipe_path, launch, tmp_path):
-    done = launch(2, "pretrain", recipe_path, *SETTINGS)
+    done = launch("pretrain", recipe_path, *SETTINGS)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
-    assert_close_histories(history(alone), history(run))
-    assert_close_weights(alone / "model", run / "model")
+    assert_close(history(alone), history(run))
+    assert_close_weights(alone, run)
     # Printed once, whatever the number of processes; and the recipe does not depend on it.
     assert done.stdout.count("steps: 20") == 1
     for name in ("recipe.yaml", "held_out_windows.tsv"):
@@ -61,7 +59,7 @@ def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, reci
     # Stopped between a checkpoint and its end, it is resumed by one process.
     shutil.rmtree(run / "checkpoints" / "checkpoint-20")
     assert pretrain(recipe_path, SETTINGS, resume=True).metrics["steps"] == 20
-    assert_close_histories(history(alone), history(run))
+    assert_close(history(alone), history(run))
 
 
 def test_fine_tuning_by_two_processes_is_that_of_one(launch, tmp_path, model_folders, tables):
@@ -71,25 +69,25 @@ def test_fine_tuning_by_two_processes_is_that_of_one(launch, tmp_path, model_fol
         "finetune.warmup_steps=2", "finetune.batch_size=16", "finetune.max_steps=6", "finetune.eval_steps=3",
         "problem=token",
     ]  # fmt: skip
-    one = finetune(read_finetune_recipe(None, [*words, f"output={tmp_path / 'one'}"]))
-    done = launch(2, "finetune", *words, f"output={tmp_path / 'two'}", "--json")
+    one = finetune(read_settings(FinetuneRecipe, None, [*words, f"output={tmp_path / 'one'}"]))
+    done = launch("finetune", *words, f"output={tmp_path / 'two'}", "--json")
     assert done.returncode == 0, done.stderr[-2000:]
     two = json.loads(done.stdout)
-    assert_close_histories(one.history, two["history"], tolerance=1e-4)
+    assert_close(one.history, two["history"], tolerance=1e-4)
     assert two["metrics"]["test"].keys() == one.metrics["metrics"]["test"].keys()
 
 
 @pytest.mark.nightly
 def test_sharded_training_is_the_same_and_is_resumed(alone, recipe_path, launch, tmp_path):
-    done = launch(2, "pretrain", recipe_path, *SETTINGS, "training.fsdp=true", program=SHARDED)
+    done = launch("pretrain", recipe_path, *SETTINGS, "training.fsdp=true", program=[SHARDED])
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
     # Written by sharded training alone.
     assert list((run / "checkpoints" / "checkpoint-20").glob("pytorch_model_fsdp*"))
-    assert_close_histories(history(alone), history(run))
+    assert_close(history(alone), history(run))
     (run / "checkpoints" / "checkpoint-20" / "scheduler.pt").unlink()
-    done = launch(2, "pretrain", recipe_path, *SETTINGS, "training.fsdp=true", "--resume", program=SHARDED)
+    done = launch("pretrain", recipe_path, *SETTINGS, "training.fsdp=true", "--resume", program=[SHARDED])
     assert done.returncode == 0, done.stderr
     assert "checkpoint-20: scheduler.pt is missing or damaged" in done.stderr
-    assert_close_histories(history(alone), history(run))
-    assert_close_weights(alone / "model", run / "model")
+    assert_close(history(alone), history(run))
+    assert_close_weights(alone, run)

@@ -38,7 +38,7 @@ def recipes(write_recipe, tmp_path):
 
 def interrupted(run, monkeypatch, count):
     """Interrupt a run as a file or folder is renamed for the n-th time; return whether it came to that."""
-    replace, rename, left = Path.replace, Path.rename, iter(range(count, -1, -1))
+    left = iter(range(count, -1, -1))
 
     def guard(original):
         def renamed(self, target):
@@ -49,8 +49,8 @@ def interrupted(run, monkeypatch, count):
         return renamed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", guard(replace))
-        patch.setattr(Path, "rename", guard(rename))
+        for name in ("replace", "rename"):
+            patch.setattr(Path, name, guard(getattr(Path, name)))
         try:
             run()
         except KeyboardInterrupt:
@@ -59,7 +59,11 @@ def interrupted(run, monkeypatch, count):
 
 
 def test_interrupted_at_any_write_a_run_is_resumed_as_if_it_were_unbroken(recipes, tmp_path, monkeypatch, same_weights):
-    words = ["training.max_steps=4", "training.eval_steps=2"]
+    words = [
+        "training.max_steps=4", "training.eval_steps=2", "training.logging_first_step=true",
+        "training.eval_on_start=true", "training.lr_scheduler_type=reduce_lr_on_plateau",
+        "training.lr_scheduler_kwargs={patience: 0, threshold: 10}",
+    ]  # fmt: skip
     pretrain(recipes[0], words)
     whole, parts = tmp_path / "whole" / "run", tmp_path / "parts" / "run"
     for count in range(0, 1000, 5):
@@ -79,7 +83,8 @@ def test_interrupted_at_any_write_a_run_is_resumed_as_if_it_were_unbroken(recipe
 
 def test_killed_a_run_is_resumed_as_if_it_were_unbroken(recipes, tmp_path, monkeypatch, same_weights):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    words = ["training.max_steps=30", "training.save_steps=2"]
+    words = ["training.max_steps=30", "training.save_steps=2", "training.logging_steps=5"]
+    words += ["training.dataloader_num_workers=1", "windows_a_step=8", "training.per_device_train_batch_size=2"]
     pretrain(recipes[0], words)
     process = multiprocessing.get_context("spawn").Process(target=pretrain, args=(recipes[1], words))
     process.start()
@@ -92,28 +97,6 @@ def test_killed_a_run_is_resumed_as_if_it_were_unbroken(recipes, tmp_path, monke
     result = pretrain(recipes[1], words, resume=True)
     assert read(run) == read(tmp_path / "whole" / "run") == result.history
     assert same_weights(result.model, tmp_path / "whole" / "run" / "model")
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["training.logging_steps=5", "training.logging_first_step=true", "training.eval_on_start=true"],
-        ["training.lr_scheduler_type=reduce_lr_on_plateau", "training.save_steps=1", "training.eval_steps=2",
-         "training.lr_scheduler_kwargs={patience: 0, threshold: 10}"],
-        ["training.dataloader_num_workers=1", "windows_a_step=8", "training.per_device_train_batch_size=2"],
-    ],
-    ids=["first log and evaluation", "plateau", "workers, accumulation"],
-)  # fmt: skip
-def test_settings_do_not_change_that(recipes, tmp_path, fail, same_weights, monkeypatch, words):
-    pretrain(recipes[0], words)
-    batches = 4 if "windows_a_step=8" in words else 1
-    fail(MutBertForMaskedLM, at=4 * batches + 1, error=KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt):
-        pretrain(recipes[1], words)
-    monkeypatch.undo()
-    pretrain(recipes[1], words, resume=True)
-    assert read(tmp_path / "parts" / "run") == read(tmp_path / "whole" / "run")
-    assert same_weights(tmp_path / "parts" / "run" / "model", tmp_path / "whole" / "run" / "model")
 
 
 def test_a_step_may_be_divided_otherwise(recipes, tmp_path, fail, monkeypatch):
@@ -198,10 +181,11 @@ def test_a_run_that_diverges_is_stopped(recipe_path, tmp_path, fail, words, at, 
 def test_another_run_is_not_resumed(recipe_path, genome_path, tmp_path):
     copy = shutil.copytree(genome_path, tmp_path / "copied.genome")
     words, run = ["training.max_steps=2", f"genome={copy}"], tmp_path / "run"
-    with pytest.raises(InputError, match="no run to resume"):
-        run.mkdir()
-        (run / "mine.txt").write_text("precious")
-        pretrain(recipe_path, words, resume=True)
+    run.mkdir()
+    (run / "mine.txt").write_text("precious")
+    for flag, message in (("resume", "no run to resume"), ("force", r"holds mine\.txt, which mutbert did not write")):
+        with pytest.raises(InputError, match=message):
+            pretrain(recipe_path, words, **{flag: True})
     (run / "mine.txt").unlink()
     # An empty folder was left by a run that was killed at once.
     pretrain(recipe_path, words, resume=True)

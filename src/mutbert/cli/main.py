@@ -156,19 +156,20 @@ def with_layers(function: Function, *, layers: str = "-1", **options: Any) -> An
 
 def with_settings(function: Function, *, settings: Sequence[str], **options: Any) -> Any:
     """Call a function of a recipe."""
-    from mutbert.training.finetune import read_finetune_recipe
+    from mutbert.settings import read_settings
+    from mutbert.training.recipe import FinetuneRecipe
 
     path = None if "=" in settings[0] else Path(settings[0])
-    recipe = read_finetune_recipe(path, settings if path is None else settings[1:])
+    recipe = read_settings(FinetuneRecipe, path, settings if path is None else settings[1:])
     return in_processes(function, recipe=recipe, **options)
 
 
 def in_processes(function: Function, **options: Any) -> Any:
     """Call a function that several processes run together, and leave the group."""
-    from mutbert.training.pretrain import leave_other_processes
-
     result = function(**options)
-    leave_other_processes()
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
     return result
 
 

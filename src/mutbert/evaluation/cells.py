@@ -23,9 +23,14 @@ from mutbert.examples.task_data import part_task
 from mutbert.files import sha256_of
 from mutbert.scoring.metrics import evaluate
 from mutbert.tables import NoSuchFileError, find_file, is_fasta
-from mutbert.training.classifier import classifier_logits, classifier_trainer, scores_and_labels, unplaced
-from mutbert.training.classifier_data import LabelledInputs
-from mutbert.training.linear import embed_sequences, fit_linear
+from mutbert.training.classifier import (
+    LabelledInputs,
+    classifier_logits,
+    classifier_trainer,
+    scores_and_labels,
+    unplaced,
+)  # fmt: skip
+from mutbert.training.finetune import embed_sequences, fit_linear, linear_scores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +47,7 @@ if TYPE_CHECKING:
     from mutbert.examples.task_data import TaskData
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.tables import SourceFile
-    from mutbert.training.finetune_settings import FinetuneSettings
+    from mutbert.training.recipe import FinetuneSettings
 
     Record = dict[str, Any]  # what a cell's JSON has
     Made = tuple[Record, npt.NDArray[Any], npt.NDArray[Any]]  # and labels and scores of its test rows
@@ -101,9 +106,10 @@ class SequenceCells:
         record: Record = {**about, "metric": metric, "identity": identity}
         if cell.model == KMER:
             identity["model"] = f"{KMER} 1"
-            model, validated, scores = kmer_baseline(*data.parts.values(), metric=metric)
-            value = evaluate(model.problem, data.validation.known_labels, validated, [metric])[metric]
-            record |= {"problem": model.problem, "validation": value, "chosen": {"c": model.c}, "parameters": None}
+            c, validated, scores = kmer_baseline(*data.parts.values(), metric=metric)
+            problem = data.train.problem
+            value = evaluate(problem, data.validation.known_labels, validated, [metric])[metric]
+            record |= {"problem": problem, "validation": value, "chosen": {"c": c}, "parameters": None}
             return record, data.parts["test"].known_labels, scores
         encoder = self._encoder(cell.model)
         settings = suite.settings_of(task, cell.protocol, encoder.family).replace(method=cell.method)
@@ -148,14 +154,17 @@ class SequenceCells:
             examples.problem, train, validation, classes=len(examples.classes), metric=metric,
             class_weights=settings.class_weights,
         )  # fmt: skip
+        scores, validated = (
+            linear_scores(examples.problem, features, probe) for features in (embedded["test"], validation[0])
+        )
         values = {
             "problem": examples.problem,
-            "validation": evaluate(examples.problem, validation[1], probe.scores(validation[0]), [metric])[metric],
-            "chosen": {"c": probe.c},
+            "validation": evaluate(examples.problem, validation[1], validated, [metric])[metric],
+            "chosen": {"c": probe[0]},
             "parameters": about["parameters"],
             "tokens": about.pop("tokens", 0),
         }
-        return values, parts["test"].examples.known_labels, probe.scores(embedded["test"])
+        return values, parts["test"].examples.known_labels, scores
 
 
 def _body(encoder: Encoder, longest: int, rope_scaling: Any, seed: int) -> tuple[Any, int]:
@@ -171,18 +180,17 @@ def _trained(
 ) -> Made:
     test = parts["test"]
     with tempfile.TemporaryDirectory() as folder:
-        trained = classifier_trainer(
+        model, trained = classifier_trainer(
             encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed
         ).fine_tune()
-        logits = classifier_logits(trained.model, test.inputs, settings, each_token=test.problem == "token")
+        logits = classifier_logits(model, test, settings)
     problem, labels, scores = scores_and_labels(test.examples, logits)
-    name, best = f"eval_{metric}", trained.best_step
     values = {
         "problem": problem,
-        "validation": next(one[name] for one in trained.history if one["step"] == best and name in one),
-        "chosen": {"step": best, "of": trained.steps},
-        "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
-        "tokens": trained.tokens,
+        "validation": trained["validation"][metric],
+        "chosen": {"step": trained["best_step"], "of": trained["steps"]},
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "tokens": trained["tokens"],
     }
     return values, labels, scores
 

@@ -26,7 +26,7 @@ from mutbert.examples.table import Examples
 from mutbert.inference.run import batch_of, run_batches
 from mutbert.regions import Region
 from mutbert.scoring.metrics import evaluate
-from mutbert.training.linear import choose_penalty, fit_quietly
+from mutbert.training.finetune import choose_penalty, fit_quietly
 from mutbert.windows.randomness import random_bits
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from mutbert.errors import InputError
-from mutbert.training.linear import LinearModel, fit_linear
+from mutbert.training.finetune import fit_linear, linear_scores
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +49,8 @@ def kmer_features(examples: Examples) -> csr_matrix:
 
 def kmer_baseline(
     train: Examples, validation: Examples, test: Examples, *, metric: str, penalties: Sequence[float] = PENALTIES
-) -> tuple[LinearModel, Float32, Float32]:
-    """Return a linear model with C chosen on the validation data, and decision values of validation and test data."""
+) -> tuple[float, Float32, Float32]:
+    """Return the C that was chosen on the validation data, and decision values of validation and test data."""
     every = [kmer_features(part) for part in (train, validation, test)]
     used = np.flatnonzero(every[0].getnnz(axis=0))
     if train.problem != "token" and not len(used):
@@ -60,4 +60,5 @@ def kmer_baseline(
         train.problem, (train_NF, train.known_labels), (validation_NF, validation.known_labels),
         classes=len(train.classes), metric=metric, penalties=penalties, scale=False, iterations=300,
     )  # fmt: skip
-    return model, model.scores(validation_NF), model.scores(test_NF)
+    validated, tested = (linear_scores(train.problem, features, model) for features in (validation_NF, test_NF))
+    return model[0], validated, tested

@@ -25,8 +25,8 @@ from mutbert.files import atomic_file, locked
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
 from mutbert.scoring.metrics import evaluate
-from mutbert.training.finetune_settings import METHODS
 from mutbert.training.folder import provenance_of
+from mutbert.training.recipe import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -11,7 +11,7 @@ from mutbert.encoders.known import Family
 from mutbert.examples.files import Columns
 from mutbert.scoring.metrics import LOWER_IS_BETTER, metric_names
 from mutbert.settings import Settings, Words, read_settings
-from mutbert.training.finetune_settings import FinetuneSettings
+from mutbert.training.recipe import FinetuneSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,6 +1,8 @@
 """Fine-tune one model on one training set, and return the best step by a metric on the validation data.
 
-Shape suffixes: N sequences, D outputs, T bases.
+Sample s of a run is a function of (seed, s) alone.
+
+Shape suffixes: N sequences, S samples of the run, B batch, L tokens, T bases, K or D outputs.
 """
 
 from __future__ import annotations
@@ -8,22 +10,26 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
 import transformers
+from accelerate.utils import gather_object
+from torch.nn import functional
+from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalLoopOutput
 
-from mutbert.errors import InputError, MissingExtraError, one_line
+from mutbert.errors import InputError, one_line, require
 from mutbert.examples.table import NOT_COUNTED
 from mutbert.inference.run import base_outputs, sequence_outputs
-from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate
+from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names
 from mutbert.training import trainer as trainers
-from mutbert.training.classifier_data import ClassifierLoss, TrainingSamples, balanced_weights, decision_scores
+from mutbert.windows.randomness import STRAND, random_bits, unit_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -32,20 +38,133 @@ if TYPE_CHECKING:
     from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
     from mutbert.examples.table import Examples
-    from mutbert.training.classifier_data import LabelledInputs
-    from mutbert.training.finetune_settings import FinetuneSettings
+    from mutbert.training.recipe import FinetuneSettings
 
     Logits = Float32 | list[Float32]  # (N, D), or for labels of bases (T, D) for each sequence
 
+_STEPS_SORTED: Final = 64  # by length together: enough to leave little padding, and little order
 
-class FinetunedModel(NamedTuple):
-    """A fine-tuned model."""
 
-    model: Any  # with the weights of the best step, adapters merged
-    best_step: int
-    steps: int  # that were taken
-    history: list[dict[str, float]]
-    tokens: int  # that were trained on, padding excluded
+class LabelledInputs(NamedTuple):
+    """Sequences as a model takes them, and the examples that they come from."""
+
+    inputs: Inputs
+    examples: Examples
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of a classifier."""
+        labels = self.examples.known_labels
+        if self.examples.problem in {"multilabel", "regression"}:
+            return 1 if labels.ndim == 1 else int(labels.shape[1])
+        return len(self.examples.classes)
+
+
+class TrainingSamples(Dataset[Any]):
+    """The samples of a whole run in the order of training, with `reverse` half of them on the other strand."""
+
+    def __init__(self, data: LabelledInputs, steps: int, batch_size: int, seed: int, *, reverse: bool) -> None:
+        self.data = data
+        self.row_S = sample_order(data.inputs.length_N, steps, batch_size, seed)
+        drawn_S = unit_interval(random_bits(seed, STRAND, np.arange(len(self.row_S)), 1)[:, 0])
+        self.reverse_S = drawn_S < (0.5 if reverse else 0)
+
+    def __len__(self) -> int:
+        return len(self.row_S)
+
+    def __getitems__(self, samples: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Return a batch, as torch's loader asks for it; labels are (B,), (B, K), or of bases (B, L)."""
+        index = np.asarray(samples, dtype=np.int64)
+        rows, reverse = self.row_S[index], self.reverse_S[index]
+        inputs, examples = self.data
+        batch, label = inputs.batch(rows, reverse), examples.known_labels
+        if examples.problem != "token":
+            return {**batch, "labels": torch.from_numpy(label[rows])}
+        label_BL = np.full(next(iter(batch.values())).shape[:2], NOT_COUNTED, dtype=np.int64)
+        for label_L, row, turned in zip(label_BL, rows, reverse, strict=True):
+            own = label[examples.offsets[row] : examples.offsets[row + 1]][:: -1 if turned else 1]
+            inside_L = label_L[1:-1]
+            inside_L[: len(own)] = own[: len(inside_L)]
+        return {**batch, "labels": torch.from_numpy(label_BL)}
+
+
+def sample_order(length_N: Int64, steps: int, batch_size: int, seed: int) -> Int64:
+    """Return the row of each sample, (steps * batch_size,): one shuffled pass over all sequences after the other.
+
+    Where their numbers of tokens `length_N` differ, the sequences of a step are of similar lengths.
+    """
+    count, total = len(length_N), steps * batch_size
+    passes = [np.random.default_rng([seed, epoch]).permutation(count) for epoch in range(-(-total // count))]
+    row_S = np.concatenate(passes)[:total]
+    if (length_N != length_N[0]).any():
+        for number, first in enumerate(range(0, total, batch_size * _STEPS_SORTED)):
+            part = row_S[first : first + batch_size * _STEPS_SORTED]
+            by_length = part[np.argsort(length_N[part], kind="stable")].reshape(-1, batch_size)
+            # Steps of short and of long sequences in random order.
+            shuffled = np.random.default_rng([seed, number, 1]).permutation(len(by_length))
+            row_S[first : first + len(part)] = by_length[shuffled].ravel()
+    return row_S.astype(np.int64)
+
+
+class ClassifierLoss:
+    """Mean loss of a batch: cross-entropy of classes, binary cross-entropy of several labels, squared error of numbers.
+
+    A class is weighted by `class_weights`; of several labels, a positive one is.
+    """
+
+    def __init__(self, problem: str, class_weights: Float32 | None = None) -> None:
+        self.problem, self._of_classes = problem, problem in {"binary", "multiclass", "token"}
+        self._weight = None if class_weights is None else torch.from_numpy(class_weights)
+
+    def __call__(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the mean loss of ``outputs.logits``, (B, K) or (B, L, K), and labels as of `TrainingSamples`.
+
+        With `num_items_in_batch`, the weight of several batches, it is this one's share in their mean.
+        """
+        logits = outputs.logits.float()
+        weight = None if self._weight is None else self._weight.to(logits.device)
+        if self._of_classes:
+            loss = functional.cross_entropy(
+                logits.flatten(0, -2), labels.flatten(), weight, ignore_index=NOT_COUNTED, reduction="sum"
+            )
+        elif self.problem == "multilabel":
+            own = labels.float().reshape(logits.shape)
+            loss = functional.binary_cross_entropy_with_logits(logits, own, pos_weight=weight, reduction="sum")
+        else:
+            loss = functional.mse_loss(logits, labels.float().reshape(logits.shape), reduction="sum")
+        # Of bases, a batch may have none that counts; the sum is 0 then.
+        total = self.weight_of(labels) if num_items_in_batch is None else num_items_in_batch
+        return loss / total.clamp(min=torch.finfo(loss.dtype).tiny)
+
+    def weight_of(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the weight of a batch in the mean over several."""
+        if not self._of_classes:
+            return torch.tensor(float(labels.numel()), device=labels.device)
+        counts = (labels != NOT_COUNTED).float()
+        weight = 1 if self._weight is None else self._weight.to(labels.device)[labels.clamp(min=0)]
+        return (counts * weight).sum()
+
+
+def balanced_weights(problem: str, label: npt.NDArray[Any], classes: int) -> Float32:
+    """Return ``n / (classes * count)`` for each class, 0 without examples; of multilabel, negatives over positives."""
+    if problem == "regression":
+        raise InputError("class_weights is balanced, but the labels are numbers and no classes; give none")
+    if problem == "multilabel":
+        positive = label.astype(np.float64).sum(axis=0)
+        weight = np.divide(len(label) - positive, positive, out=np.ones_like(positive), where=positive > 0)
+    else:
+        count = np.bincount(label[label != NOT_COUNTED], minlength=classes).astype(np.float64)
+        weight = np.divide(count.sum(), classes * count, out=np.zeros_like(count), where=count > 0)
+    return np.asarray(weight, dtype=np.float32)
+
+
+def decision_scores(problem: str, logits: Float32) -> Float32:
+    """Return the decision values of logits: of two classes the log odds of the second (N,), of one number (N,)."""
+    if problem == "binary":
+        return logits[:, 1] - logits[:, 0]
+    return logits[:, 0] if problem == "regression" and logits.shape[1] == 1 else logits
 
 
 def classifier_trainer(
@@ -54,23 +173,33 @@ def classifier_trainer(
 ) -> ClassifierTrainer:  # fmt: skip
     """Return the trainer of a model, all of it or low-rank adapters, with its checkpoints in `folder`."""
     check_classes(train.examples)
-    longest, each_token = int(max(part.inputs.length_N.max() for part in (train, validation))), train.problem == "token"
+    problem, longest = train.examples.problem, int(max(part.inputs.length_N.max() for part in (train, validation)))
     transformers.set_seed(seed)
-    model = encoder.classifier(train.outputs, longest, each_token=each_token, rope_scaling=settings.rope_scaling)
+    model = encoder.classifier(
+        train.outputs, longest, each_token=problem == "token", rope_scaling=settings.rope_scaling
+    )
     if settings.method == "lora":
         model = _with_adapters(model, encoder, settings)
-    arguments = _arguments(settings, len(train.examples), metric, seed, resumable=resumable)
-    # Poolers and the like of other models may have no part in the loss.
-    arguments.ddp_find_unused_parameters = encoder.family != "mutbert"
-    weights = None
-    if settings.class_weights == "balanced":
-        weights = balanced_weights(train.problem, train.examples.known_labels, train.outputs)
-    samples = TrainingSamples(
-        train, steps=arguments.max_steps, batch_size=settings.batch_size, seed=seed,
-        reverse_complement=settings.reverse_complement,
-    )  # fmt: skip
-    return trainers.build_trainer(
-        ClassifierTrainer, arguments, folder, loss=ClassifierLoss(train.problem, weights), validation=validation,
+    count, batch_size = len(train.examples), settings.batch_size
+    steps = settings.max_steps or max(1, math.ceil(settings.epochs * count / batch_size))
+    every = min(steps, settings.eval_steps or math.ceil(count / batch_size))
+    defaults = {"logging_steps": 50, "lr_scheduler_type": "linear", "save_total_limit": 1}
+    own = settings.model_dump(include={"learning_rate", "weight_decay", "warmup_steps", "max_grad_norm"})
+    arguments = trainers.trainer_arguments(settings.training, defaults, own | {
+        "seed": seed, "max_steps": steps, "bf16": settings.precision == "bf16", "fp16": False,
+        "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
+        "eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": every,
+        "save_only_model": not resumable, "load_best_model_at_end": True, "metric_for_best_model": metric,
+        "greater_is_better": metric not in LOWER_IS_BETTER, "average_tokens_across_devices": True,
+        # Poolers and the like of other models may have no part in the loss.
+        "ddp_find_unused_parameters": encoder.family != "mutbert",
+    })  # fmt: skip
+    trainers.share_batch(arguments, batch_size, settings.micro_batch_size, "batch_size")
+    balanced, labels = settings.class_weights == "balanced", train.examples.known_labels
+    weights = balanced_weights(problem, labels, train.outputs) if balanced else None
+    samples = TrainingSamples(train, steps, batch_size, seed, reverse=settings.reverse_complement)
+    return ClassifierTrainer(
+        args=arguments, folder=folder, compute_loss_func=ClassifierLoss(problem, weights), validation=validation,
         settings=settings, model=model, train_dataset=samples, data_collator=dict,
     )  # fmt: skip
 
@@ -88,12 +217,12 @@ def unplaced(parts: Mapping[str, LabelledInputs]) -> dict[str, int]:
 
 
 def classifier_logits(
-    model: Any, inputs: Inputs, settings: FinetuneSettings, *, each_token: bool = False, rows: Int64 | None = None
+    model: Any, data: LabelledInputs, settings: FinetuneSettings, rows: Int64 | None = None
 ) -> Logits:
-    """Return a classifier's logits: (N, D); with `each_token` one (bases, D) for each sequence."""
-    outputs: Callable[..., Logits] = base_outputs if each_token else sequence_outputs
+    """Return a classifier's logits of some sequences or all: (N, D); of labels of bases one (bases, D) for each."""
+    outputs: Callable[..., Logits] = base_outputs if data.examples.problem == "token" else sequence_outputs
     return outputs(
-        model, lambda batch: model(**batch).logits, inputs, rows, precision=settings.precision,
+        model, lambda batch: model(**batch).logits, data.inputs, rows, precision=settings.precision,
         batch_size=2 * (settings.micro_batch_size or settings.batch_size), strands=settings.strands,
     )  # fmt: skip
 
@@ -113,11 +242,10 @@ def scores_and_labels(examples: Examples, logits: Logits) -> tuple[str, npt.NDAr
 
 def names_of_scores(examples: Examples, logits: Logits) -> list[str]:
     """Return the name of the sequence of each score of `scores_and_labels`; its row where it has none."""
-    names = [name or str(row) for row, name in enumerate(examples.names)]
-    if examples.problem != "token":
-        return names
-    every: list[str] = np.repeat(names, [len(one) for one in logits])[_token_labels(examples, logits)[1]].tolist()
-    return every
+    rows = np.arange(len(examples))
+    if examples.problem == "token":
+        rows = np.repeat(rows, [len(one) for one in logits])[_token_labels(examples, logits)[1]]
+    return [examples.names[row] or str(row) for row in rows]
 
 
 def _token_labels(examples: Examples, logits: Logits) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
@@ -130,55 +258,47 @@ def _token_labels(examples: Examples, logits: Logits) -> tuple[npt.NDArray[Any],
 class ClassifierTrainer(trainers.RunTrainer):
     """Trainer with the loss of the problem, and evaluations as predictions are made."""
 
-    def __init__(
-        self, *, loss: ClassifierLoss, validation: LabelledInputs, settings: FinetuneSettings, **others: Any
-    ) -> None:
+    def __init__(self, *, validation: LabelledInputs, settings: FinetuneSettings, **others: Any) -> None:
         # The library needs a data set before it evaluates; what is evaluated on is `validation`.
-        super().__init__(if_diverged="try a lower learning_rate", eval_dataset=others["train_dataset"], **others)
-        self._loss, self._validation, self._settings = loss, validation, settings
-        # The loss is a mean over its own batch, whatever the model's own would be.
+        super().__init__(eval_dataset=others["train_dataset"], **others)
+        self._validation, self._settings = validation, settings
+        # The model need not know the weight of a step, as the loss is not its own.
         self.model_accepts_loss_kwargs = False
 
     def fine_tune(
-        self, records: Callable[[Path], None] = lambda _: None, checkpoint: Path | None = None, *, show: bool = False
-    ) -> FinetunedModel:
-        """Return the model of the best step by the metric on the validation data; of equal steps, of the first."""
-        metric = self.args.metric_for_best_model
-        notes = {"loss": "loss {:.4f}", f"eval_{metric}": f"{metric} {{:.4f}}"}
-        self.run(records, checkpoint, "fine-tuning", notes, show=show)
+        self, records: Callable[[Path], None] = lambda _: None, step: int = 0, *, show: bool = False
+    ) -> tuple[Any, dict[str, Any]]:
+        """Return the model of the best step by the metric on the validation data, the first of equals, and numbers.
+
+        These are ``best_step``, its ``validation`` metrics, ``steps`` taken, ``history``, ``tokens`` without padding.
+        """
+        self.run(records, step, show=show)
         steps, best_step = self.state.global_step, self.state.best_global_step
         if best_step is None:
             raise InputError(
-                f"{metric} could not be computed on the validation data, which may have one class alone; choose other "
-                "validation data or another metric"
+                f"{self.args.metric_for_best_model} could not be computed on the validation data, which may have one "
+                "class alone; choose other validation data or another metric"
             )
         model = self.accelerator.unwrap_model(self.model)
         if self._settings.method == "lora":
             model = model.merge_and_unload()
-        tokens = self.train_dataset.tokens() * steps // self.args.max_steps
-        return FinetunedModel(model, best_step, steps, trainers.history_of(self.state.log_history), tokens)
+        samples = self.train_dataset
+        tokens = int(samples.data.inputs.length_N[samples.row_S].sum()) * steps // self.args.max_steps
+        history = trainers.history_of(self.state.log_history)
+        best = next(one for one in history if one["step"] == best_step and "eval_loss" in one)
+        problem = self._validation.examples.problem
+        validation = {
+            name: best[f"eval_{name}"] for name in metric_names("multiclass" if problem == "token" else problem)
+        }
+        return model, {
+            "best_step": best_step, "validation": validation, "steps": steps, "history": history, "tokens": tokens
+        }  # fmt: skip
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        """Return the batches of a step, and their mean weight over all processes; None where all weigh the same."""
+        """Return the batches of a step, and their weight in all processes together."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        known = [weight for batch in batches if (weight := self._loss.weight_of(batch["labels"])) is not None]
-        if not known:
-            return batches, None
-        mean = torch.stack(known).mean().to(device)
-        return batches, self.accelerator.gather(mean[None]).mean() if self.args.world_size > 1 else mean
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, torch.Tensor], return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | None = None,
-    ) -> Any:  # fmt: skip
-        """Return the loss of the problem, such that the mean over the batches of a step is that of the step."""
-        labels = inputs["labels"]
-        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
-        loss = self._loss(outputs.logits, labels)
-        weight = self._loss.weight_of(labels)
-        if weight is not None and num_items_in_batch is not None:
-            loss = loss * (weight / num_items_in_batch.clamp(min=torch.finfo(loss.dtype).tiny))
-        return (loss, outputs) if return_outputs else loss
+        weights = [self.compute_loss_func.weight_of(batch["labels"]) for batch in batches]
+        return batches, self.accelerator.gather(torch.stack(weights).sum()[None].to(device)).sum() if batches else None
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate, and stop the training after as many evaluations without improvement as the settings allow."""
@@ -191,40 +311,30 @@ class ClassifierTrainer(trainers.RunTrainer):
 
     def evaluation_loop(self, *_: Any, **__: Any) -> EvalLoopOutput:
         """Return loss and all metrics of the problem on the validation data, divided among the processes."""
-        data, count, world = self._validation, len(self._validation.examples), self.args.world_size
+        examples, world = self._validation.examples, self.args.world_size
+        count = len(examples)
         rows = np.arange(-(-count // world) * world).reshape(-1, world)[:, self.args.process_index] % count
         model = self.accelerator.unwrap_model(self.model)
-        each_token = data.problem == "token"
-        logits = classifier_logits(model, data.inputs, self._settings, each_token=each_token, rows=rows)
+        logits = classifier_logits(model, self._validation, self._settings, rows)
         if world > 1:
-            logits = self._gathered(logits, count)
-        every = torch.from_numpy(np.concatenate(list(logits)) if each_token else np.asarray(logits))
+            parts = gather_object([logits])
+            logits = [parts[row % world][row // world] for row in range(count)]
+        labels = _token_labels(examples, logits)[0] if examples.problem == "token" else examples.known_labels
+        every = torch.from_numpy(np.concatenate(list(logits)) if examples.problem == "token" else np.asarray(logits))
         if not every.isfinite().all():
-            raise self.diverged(f"predictions were not finite numbers after step {self.state.global_step}")
-        labels = data.examples.known_labels
-        if each_token:
-            every, labels = every[None], _token_labels(data.examples, logits)[0][None]
-        loss = float(self._loss(every, torch.tensor(labels)))
-        metrics = {"loss": loss, **evaluate(*scores_and_labels(data.examples, logits))}
+            step = self.state.global_step
+            raise self.diverged(f"predictions were not finite numbers after step {step}", step)
+        loss = float(self.compute_loss_func(SimpleNamespace(logits=every), torch.tensor(labels)))
+        metrics = {"loss": loss, **evaluate(*scores_and_labels(examples, logits))}
         return EvalLoopOutput(every, None, {f"eval_{name}": value for name, value in metrics.items()}, count)
-
-    def _gathered(self, logits: Logits, count: int) -> Logits:
-        """Return the logits of all processes, which have the rows in turn."""
-        length_N = self._validation.inputs.length_N - 2
-        bases = isinstance(logits, list)
-        own = np.stack([np.pad(one, ((0, max(length_N) - len(one)), (0, 0))) for one in logits]) if bases else logits
-        every = self.accelerator.gather(torch.tensor(own, device=self.args.device)[None])
-        found: Float32 = every.transpose(0, 1).flatten(0, 1)[:count].cpu().numpy()
-        return [one[:length] for one, length in zip(found, length_N, strict=True)] if bases else found
 
 
 def _with_adapters(model: Any, encoder: Encoder, settings: FinetuneSettings) -> Any:
     if not encoder.lora_targets:
         raise InputError(f"{encoder.name}: has no layers for low-rank adapters; choose method=full")
-    try:
-        import peft
-    except ImportError:
-        raise MissingExtraError("peft", "all") from None
+    require("peft")
+    import peft
+
     parts = {part for name, _ in model.named_modules() for part in name.split(".")}
     heads = [head for head in encoder.fresh_modules if head in parts]
     config = peft.LoraConfig(
@@ -239,22 +349,3 @@ def _with_adapters(model: Any, encoder: Encoder, settings: FinetuneSettings) -> 
             return peft.get_peft_model(model, config)
         except ValueError as error:
             raise InputError(f"{encoder.name}: {one_line(error)}; choose method=full") from None
-
-
-def _arguments(
-    settings: FinetuneSettings, count: int, metric: str, seed: int, *, resumable: bool
-) -> transformers.TrainingArguments:
-    steps = settings.max_steps or max(1, math.ceil(settings.epochs * count / settings.batch_size))
-    every = min(steps, settings.eval_steps or math.ceil(count / settings.batch_size))
-    defaults = {"logging_steps": 50, "lr_scheduler_type": "linear", "save_total_limit": 1}
-    own = settings.model_dump(include={"learning_rate", "weight_decay", "warmup_steps", "max_grad_norm"})
-    fixed = own | {
-        "seed": seed, "max_steps": steps, "bf16": settings.precision == "bf16", "fp16": False,
-        "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
-        "eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": every,
-        "save_only_model": not resumable, "load_best_model_at_end": True, "metric_for_best_model": metric,
-        "greater_is_better": metric not in LOWER_IS_BETTER, "ddp_find_unused_parameters": False,
-    }  # fmt: skip
-    arguments = trainers.trainer_arguments(settings.training, defaults, fixed)
-    trainers.share_batch(arguments, settings.batch_size, settings.micro_batch_size, "batch_size")
-    return arguments

@@ -1,77 +1,68 @@
-"""Fine-tune a model on one's own table: sequences with a class, several labels, numbers, or a class for each base."""
+"""Fine-tune a model on one's own table: sequences with a class, several labels, numbers, or a class for each base.
+
+Linear models on features have their penalty chosen on validation data: probes, k-mers, heads on embeddings. Shape
+suffixes: N rows, F features, K classes or columns.
+"""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import numpy as np
 import torch
 import transformers
 from accelerate import PartialState
-from pydantic import Field, model_validator
+from sklearn.base import is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
 
 from mutbert.encoders.adapter import CNN, open_encoder
-from mutbert.encoders.probe import ProbedClassifier
+from mutbert.encoders.probe import ProbedClassifier, mean_over_tokens
 from mutbert.errors import InputError
-from mutbert.examples.files import Columns, read_examples
+from mutbert.examples.files import read_examples
 from mutbert.examples.task_data import TaskData, part_task
 from mutbert.genome.store import ProbabilisticGenome
+from mutbert.inference.run import sequence_outputs
 from mutbert.model.checkpoints import library_bars_off
 from mutbert.run_folder import PREDICTIONS
 from mutbert.scoring import resampling
-from mutbert.scoring.metrics import evaluate, metric_names
+from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names
 from mutbert.scoring.predictions import write_predictions
-from mutbert.settings import Settings, Words, read_settings
-from mutbert.training import classifier
-from mutbert.training.classifier_data import LabelledInputs
-from mutbert.training.finetune_settings import FinetuneSettings
-from mutbert.training.folder import Run, RunResult, open_run, plain, provenance_of
-from mutbert.training.recipe import Seed
+from mutbert.training.classifier import (
+    LabelledInputs,
+    check_classes,
+    classifier_logits,
+    classifier_trainer,
+    decision_scores,
+    names_of_scores,
+    scores_and_labels,
+    unplaced,
+)  # fmt: skip
+from mutbert.training.folder import Run, RunResult, plain, provenance_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
+    import numpy.typing as npt
+
+    from mutbert.arrays import Float32
     from mutbert.encoders.adapter import Encoder
+    from mutbert.encoders.inputs import Inputs
     from mutbert.examples.table import Examples
+    from mutbert.training.recipe import FinetuneRecipe, FinetuneSettings
 
+    Labelled = tuple[Any, npt.NDArray[Any]]  # features, dense or sparse (N, F), and labels
+    # C, and a linear layer on unscaled features: weights (K, F) and biases (K,); for two classes it has two outputs
+    Linear = tuple[float, npt.NDArray[np.floating], npt.NDArray[np.floating]]
+
+Fitted = TypeVar("Fitted")
+# Values of C, the inverse penalty, that are tried by default; for ridge regression, of 1 / alpha.
+PENALTIES: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+_ABSENT: Final = -1e4  # low enough never to be the highest, and finite
 _PROBLEM_TYPES: Final = {"multilabel": "multi_label_classification", "regression": "regression"}
-
-
-class FinetuneRecipe(Settings):
-    """A fine-tuning run."""
-
-    model: (
-        str  # folder, a name of mutbert.encoders.known, or repository of the Hub; random: before it for fresh weights
-    )
-    # CSV, TSV, Parquet or FASTA (>name|label), also of the Hub (hf://datasets/...). Without validation data, a share of
-    # the training data is held out to choose the best step on.
-    train: str
-    output: str  # the run's folder
-    validation: str | None = None
-    test: str | None = None
-    columns: Columns = Columns()  # meaning of the tables' columns
-    # Inferred from the training data by default, as are the classes in the order of their numbers.
-    problem: Literal["binary", "multiclass", "multilabel", "regression", "token"] | None = None
-    classes: Words = ()
-    # Of each class; equal sequences, also on the other strand, stay together.
-    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    drop_leaks: bool = False  # drop training sequences that validation or test data contain, on either strand
-    genome: str | None = None  # a store, whose frequencies MutBERT reads where columns.region locates a sequence
-    seed: Seed = 42  # of order, fresh weights and dropout
-    finetune: FinetuneSettings = FinetuneSettings()
-    revision: str | None = None  # commit, tag or branch of the model's repository
-    trust_remote_code: bool = False  # run code that comes with the model
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.genome is not None and self.columns.region is None:
-            raise ValueError("genome is given, but not columns.region, which locates a sequence; set both")
-        return self
-
-
-def read_finetune_recipe(path: Path | None, overrides: Sequence[str] = ()) -> FinetuneRecipe:
-    """Return the recipe of a YAML file with ``key=value`` on top, or of these alone."""
-    return read_settings(FinetuneRecipe, path, overrides)
 
 
 def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = False, progress: bool = False) -> RunResult:
@@ -109,26 +100,25 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     if settings.method == "probe":
         encoder.body(longest, rope_scaling=settings.rope_scaling)
     else:
-        trainer = classifier.classifier_trainer(
+        trainer = classifier_trainer(
             encoder, parts["train"], parts["validation"], settings, Path(recipe.output), metric=metric,
             seed=recipe.seed, resumable=True,
         )  # fmt: skip
     identities |= {"model": encoder.identity()} | ({} if genome is None else {"genome": genome.identity})
     run = Run(Path(recipe.output), recipe, provenance_of() | {"data": identities})
-    with open_run(
-        run, inputs=[recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model], resume=resume,
-        force=force, if_short_of_memory="lower finetune.micro_batch_size (the result stays the same)",
-    ) as (checkpoint, notes):  # fmt: skip
+    inputs = [recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model]
+    with run.open(inputs, resume=resume, force=force) as (step, notes):
+        trained: dict[str, Any] = {"best_step": 0, "steps": 0, "history": []}
         if trainer is None:
-            trained = _probed(encoder, parts, recipe, metric, longest)
+            model = _probed(encoder, parts, recipe, metric, longest)
         else:
-            trained = trainer.fine_tune(run.write_records, checkpoint, show=progress)
+            model, trained = trainer.fine_tune(run.write_records, step, show=progress)
         metrics = {}
         if state.is_main_process:
             # First, so that a failure from here on does not lose it.
-            _publish(run, trained.model, encoder, data.train, longest)
-            metrics = _metrics(trained, parts, data, recipe, metric, notes)
-        return run.finish("finetune", metrics, trained.history)
+            _publish(run, model, encoder, data.train, longest)
+            metrics = _metrics(model, trained, parts, data, recipe, metric, notes)
+        return run.finish("finetune", metrics, trained["history"])
 
 
 def _data(recipe: FinetuneRecipe) -> tuple[TaskData, str, dict[str, str]]:
@@ -144,7 +134,7 @@ def _data(recipe: FinetuneRecipe) -> tuple[TaskData, str, dict[str, str]]:
         train, others["validation"], others["test"], sources, how="grouped", share=recipe.validation_share,
         seed=recipe.seed, drop_leaks=recipe.drop_leaks,
     )  # fmt: skip
-    classifier.check_classes(data.train, f"{recipe.train}: ")
+    check_classes(data.train, f"{recipe.train}: ")
     metric = recipe.finetune.metric or ("pearson" if train.problem == "regression" else "mcc")
     names = metric_names("multiclass" if train.problem == "token" else train.problem)
     if metric not in names:
@@ -154,10 +144,8 @@ def _data(recipe: FinetuneRecipe) -> tuple[TaskData, str, dict[str, str]]:
 
 def _probed(
     encoder: Encoder, parts: Mapping[str, LabelledInputs], recipe: FinetuneRecipe, metric: str, longest: int
-) -> classifier.FinetunedModel:
+) -> Any:
     """Return a classifier on the frozen model, fitted to its embeddings."""
-    from mutbert.training.linear import embed_sequences, fit_linear
-
     train, own, settings = parts["train"], encoder.family == "mutbert", recipe.finetune
     transformers.set_seed(recipe.seed)
     if own:
@@ -167,23 +155,19 @@ def _probed(
                 f"{encoder.name}: its classifier reads the first token instead of the mean of all, so that it cannot "
                 "hold a probe; choose finetune.method=lora"
             )
-        body = model.base_model
-    else:
-        body = encoder.body(longest, rope_scaling=settings.rope_scaling)
+    body = model.base_model if own else encoder.body(longest, rope_scaling=settings.rope_scaling)
     body.to("cuda" if torch.cuda.is_available() else "cpu")
-    embedded = [
-        (embed_sequences(encoder, body, parts[name].inputs, settings), parts[name].examples.known_labels)
-        for name in ("train", "validation")
-    ]
-    classes = len(train.examples.classes)
-    probe = fit_linear(train.problem, *embedded, classes=classes, metric=metric, class_weights=settings.class_weights)
-    weight, bias = (torch.from_numpy(values).float().to(body.device) for values in probe.weights())
+    _, *layer = fit_linear(
+        train.examples.problem,
+        *((embed_sequences(encoder, body, parts[name].inputs, settings), parts[name].examples.known_labels)
+          for name in ("train", "validation")),
+        classes=len(train.examples.classes), metric=metric, class_weights=settings.class_weights,
+    )  # fmt: skip
+    weight, bias = (torch.from_numpy(values).float().to(body.device) for values in layer)
     if not own:
-        return classifier.FinetunedModel(ProbedClassifier(body, encoder.hidden_states, weight, bias), 0, 0, [], 0)
-    with torch.no_grad():
-        model.classifier.weight.copy_(weight)
-        model.classifier.bias.copy_(bias)
-    return classifier.FinetunedModel(model.to(body.device), 0, 0, [], 0)
+        return ProbedClassifier(body, encoder.hidden_states, weight, bias)
+    model.classifier.load_state_dict({"weight": weight, "bias": bias})
+    return model.to(body.device)
 
 
 def _publish(run: Run, model: Any, encoder: Encoder, train: Examples, longest: int) -> None:
@@ -200,34 +184,110 @@ def _publish(run: Run, model: Any, encoder: Encoder, train: Examples, longest: i
 
 
 def _metrics(
-    trained: classifier.FinetunedModel, parts: Mapping[str, LabelledInputs], data: TaskData, recipe: FinetuneRecipe,
+    model: Any, trained: Mapping[str, Any], parts: Mapping[str, LabelledInputs], data: TaskData, recipe: FinetuneRecipe,
     metric: str, notes: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Return the content of ``metrics.json``, and write the predictions of the test data, or of the validation data."""
-    shown = "test" if "test" in parts else "validation"
-    found, interval = {}, None
-    for name in {"validation": 0, shown: 0}:
-        best = [one for one in trained.history if one["step"] == trained.best_step and "eval_loss" in one]
-        if name != shown and best:
-            known = metric_names("multiclass" if data.train.problem == "token" else data.train.problem)
-            found[name] = {one: best[0][f"eval_{one}"] for one in known}
-            continue
-        part = parts[name]
-        logits = classifier.classifier_logits(
-            trained.model, part.inputs, recipe.finetune, each_token=part.problem == "token"
-        )
-        problem, labels, scores = classifier.scores_and_labels(part.examples, logits)
+    shown, interval = "test" if "test" in parts else "validation", None
+    found: dict[str, Any] = {"validation": trained.get("validation"), shown: None}
+    for name in [name for name, known in found.items() if known is None]:
+        logits, examples = classifier_logits(model, parts[name], recipe.finetune), parts[name].examples
+        problem, labels, scores = scores_and_labels(examples, logits)
         found[name] = evaluate(problem, labels, scores)
         if name == shown:
-            path, names = Path(recipe.output) / PREDICTIONS, classifier.names_of_scores(part.examples, logits)
+            path, names = Path(recipe.output) / PREDICTIONS, names_of_scores(examples, logits)
             write_predictions(path, labels, scores, classes=data.train.classes, names=names)
         if name == "test":
             interval = plain(resampling.interval([resampling.TaskScores(problem, metric, labels, [scores])])._asdict())
     return {
         "problem": data.train.problem, "metric": metric, "classes": list(data.train.classes),
-        "best_step": trained.best_step, "steps": trained.steps,
+        "best_step": trained["best_step"], "steps": trained["steps"],
         "metrics": {name: plain(values) for name, values in found.items()},
         "interval": interval, "shown": shown, "splits": [count._asdict() for count in data.counts],
         "facts": {"model": recipe.model, "method": recipe.finetune.method, "seed": str(recipe.seed)},
-        "notes": notes + [f"{reason}: {count:,} sequences" for reason, count in classifier.unplaced(parts).items()],
+        "notes": notes + [f"{reason}: {count:,} sequences" for reason, count in unplaced(parts).items()],
     }  # fmt: skip
+
+
+def fit_linear(
+    problem: str, train: Labelled, validation: Labelled, *, classes: int, metric: str,
+    penalties: Iterable[float] = PENALTIES, scale: bool = True, class_weights: str = "none", iterations: int = 500,
+) -> Linear:  # fmt: skip
+    """Return logistic regression, or ridge regression of numbers, with the C that is best on the validation data.
+
+    `classes` that have no training example are never predicted. `scale` standardises the features.
+    """
+    if problem == "token":
+        raise InputError("a linear model needs labels of sequences; labels of bases need method=full or method=lora")
+    if problem == "regression" and class_weights == "balanced":
+        raise InputError("class_weights is balanced, but the labels are numbers and no classes; give none")
+    (features_NF, labels), weight = train, "balanced" if class_weights == "balanced" else None
+    scaler = StandardScaler().fit(features_NF.astype(np.float64)) if scale else None
+    if scaler:
+        features_NF = scaler.transform(features_NF.astype(np.float64))
+
+    def estimator(c: float) -> Any:
+        logistic = LogisticRegression(C=c, class_weight=weight, max_iter=iterations)
+        return Ridge(alpha=1 / c) if problem == "regression" else logistic
+
+    def fit(c: float) -> Linear:
+        columns = labels.T if problem == "multilabel" else [labels]
+        fitted = [fit_quietly(estimator(c), features_NF, column) for column in columns]
+        weight_KF = np.concatenate([np.atleast_2d(one.coef_) for one in fitted])
+        bias_K = np.concatenate([np.atleast_1d(one.intercept_) for one in fitted])
+        if scaler:
+            weight_KF = weight_KF / scaler.scale_
+            bias_K = bias_K - weight_KF @ scaler.mean_
+        if problem in {"multilabel", "regression"}:
+            return c, weight_KF, bias_K
+        if len(weight_KF) == 1:
+            # The difference of the two outputs is the log odds.
+            weight_KF, bias_K = np.concatenate([-weight_KF, weight_KF]) / 2, np.concatenate([-bias_K, bias_K]) / 2
+        every_KF = np.zeros((classes, weight_KF.shape[1]), weight_KF.dtype)
+        every_K = np.full(classes, _ABSENT, bias_K.dtype)
+        every_KF[fitted[0].classes_], every_K[fitted[0].classes_] = weight_KF, bias_K
+        return c, every_KF, every_K
+
+    def value(model: Linear) -> float:
+        scores = linear_scores(problem, validation[0], model)
+        labels = validation[1].reshape(scores.shape) if problem == "regression" else validation[1]
+        found = evaluate(problem, labels, scores, [metric])[metric]
+        return -found if metric in LOWER_IS_BETTER else found
+
+    return choose_penalty(fit, value, penalties)
+
+
+def linear_scores(problem: str, features_NF: Any, model: Linear) -> Float32:
+    """Return the decision values of what `fit_linear` returned, as `mutbert.scoring.metrics` takes them."""
+    _, weight_KF, bias_K = model
+    return decision_scores(problem, np.asarray(features_NF @ weight_KF.T + bias_K, dtype=np.float32))
+
+
+def choose_penalty(
+    fit: Callable[[float], Fitted], value: Callable[[Fitted], float], penalties: Iterable[float]
+) -> Fitted:
+    """Return what was fitted with the C of the highest value; of equals, with the strongest penalty."""
+    fitted = [fit(c) for c in sorted(penalties)]
+    return fitted[int(np.argmax(np.nan_to_num([value(one) for one in fitted], nan=-np.inf)))]
+
+
+def fit_quietly(estimator: Any, features_NF: Any, label_N: npt.NDArray[Any]) -> Any:
+    """Return an estimator fitted to labels, also where it has not converged; raise InputError for one class alone."""
+    if is_classifier(estimator) and len(np.unique(label_N)) < 2:
+        raise InputError("the training data have one class alone; choose other data")
+    with warnings.catch_warnings():
+        # One that has not converged in so many iterations is compared like the others.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return estimator.fit(features_NF, label_N)
+
+
+def embed_sequences(encoder: Encoder, body: Any, inputs: Inputs, settings: FinetuneSettings) -> Float32:
+    """Return the means of a frozen model's last hidden states over all tokens, (N, F), of one strand or both."""
+
+    def run(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return mean_over_tokens(encoder.hidden_states(body, batch), batch)
+
+    return sequence_outputs(
+        body, run, inputs, batch_size=2 * (settings.micro_batch_size or settings.batch_size),
+        precision=settings.precision, strands=settings.strands,
+    )  # fmt: skip

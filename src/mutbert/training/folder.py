@@ -1,7 +1,4 @@
-"""The folder of a run: created or resumed, locked by one run at a time, alike for all of its processes.
-
-Checkpoints appear complete and are checked before use; the last few and the best are kept.
-"""
+"""The folder of a run: created or resumed, locked by one run at a time; checkpoints appear and are used complete."""
 
 from __future__ import annotations
 
@@ -14,14 +11,15 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast_object_list
 from accelerate.utils.memory import should_reduce_batch_size
+from safetensors import SafetensorError
 
 import mutbert
 from mutbert import files
@@ -35,8 +33,7 @@ if TYPE_CHECKING:
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.settings import Settings
 
-FILES: Final = "files.json"
-"""In a checkpoint: the size in bytes of every other file, by its path."""
+FILES: Final = "files.json"  # in a checkpoint: the size in bytes of every other file, by its path
 # How a step is divided and what is kept may differ when a run is resumed; what a step is may not.
 _MAY_CHANGE: Final = (
     "training.per_device_train_batch_size", "training.per_device_eval_batch_size", "training.dataloader_",
@@ -57,12 +54,75 @@ class RunResult:
     report: Path | None  # the HTML page; None without matplotlib
 
 
-class Run(NamedTuple):
+class Run:
     """A run: its folder, and what it is made of."""
 
-    folder: Path
-    recipe: Settings
-    provenance: Mapping[str, Any]
+    def __init__(self, folder: Path, recipe: Settings, provenance: Mapping[str, Any]) -> None:
+        self.folder, self.recipe, self.provenance = folder, recipe, provenance
+
+    @contextmanager
+    def open(self, inputs: Sequence[str | None], *, resume: bool, force: bool) -> Iterator[tuple[int, list[str]]]:
+        """Yield the step to resume after, or 0, and notes, with the folder created and locked, and errors explained."""
+        state = PartialState()
+        found: list[Any] = [None]  # until the main process has succeeded
+        with ExitStack() as held, _explained(self.folder):
+            try:
+                if state.is_main_process:
+                    self._create([path for path in inputs if path is not None], resume=resume, force=force)
+                    held.enter_context(files.locked(self.folder))
+                    shutil.rmtree(self.folder / WRITING, ignore_errors=True)
+                    self.write_records(self.folder)
+                    found = [_resumable_step(self.folder) if resume else (0, [])]
+            finally:
+                broadcast_object_list(found)
+            if found[0] is None:
+                raise InputError("the main process has stopped; see its message")
+            step, notes = found[0]
+            for note in notes if state.is_main_process else []:
+                print(note, file=sys.stderr)  # noqa: T201
+            yield step, notes
+            if state.is_main_process:
+                shutil.rmtree(self.folder / WRITING, ignore_errors=True)
+            # A process that ended now would take the main one with it, which may still be writing.
+            state.wait_for_everyone()
+
+    def _create(self, inputs: Sequence[str], *, resume: bool, force: bool) -> None:
+        folder = self.folder
+        try:
+            # One that holds nothing yet was created by a run that was killed right then.
+            if resume and folder.is_dir() and not any(folder.glob("[!.]*")):
+                files.mark_directory(folder, RUN_FILES)
+            elif resume and folder.exists():
+                self._check_same()
+            else:
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                files.check_output(folder, force=force, directory=True, inputs=inputs)
+                if folder.exists():
+                    with files.locked(folder):
+                        files.remove_directory(folder)
+                folder.mkdir()
+                files.mark_directory(folder, RUN_FILES)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be created ({one_line(error)}); choose another output") from None
+
+    def _check_same(self) -> None:
+        """Raise InputError where the run was started with another recipe or other data."""
+        path = self.folder / RECIPE
+        if not path.is_file():
+            raise InputError(f"{path}: there is no run to resume; omit --resume, or choose the folder of a run")
+        started = read_settings(type(self.recipe), path).model_dump(mode="json")
+        for key, was, now in _differences(started, self.recipe.model_dump(mode="json")):
+            if not key.startswith(_MAY_CHANGE):
+                raise InputError(f"{path}: the run was started with '{key}: {was}', the recipe now has '{key}: {now}'")
+        path = self.folder / PROVENANCE
+        identities = {key: value for key, value in self.provenance.items() if key not in {"versions", "commit"}}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            found = {key: found[key] for key in identities}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: cannot be read ({one_line(error, 160)}); start the run anew") from None
+        for key, _, _ in _differences(found, identities):
+            raise InputError(f"{path}: {key} is not what the run was started with; resume with the same, or start anew")
 
     def write_records(self, folder: Path) -> None:
         """Write the recipe and the provenance into a folder."""
@@ -82,9 +142,9 @@ class Run(NamedTuple):
         page = None
         if metrics:
             versions = ", ".join(f"{name} {number}" for name, number in self.provenance["versions"].items())
-            facts = {"versions": versions, "commit": self.provenance["commit"] or "not from a checkout"}
-            head = {"kind": kind, "version": 2, "name": self.folder.name}
-            metrics = {**head, **metrics, "facts": metrics["facts"] | facts}
+            commit = self.provenance["commit"] or "not from a checkout"
+            facts = {**metrics["facts"], "versions": versions, "commit": commit}
+            metrics = {"kind": kind, "version": 2, "name": self.folder.name, **metrics, "facts": facts}
             files.write_json(self.folder / METRICS, metrics, force=True)
             try:
                 page = mutbert.report(self.folder)
@@ -105,15 +165,13 @@ def provenance_of(genomes: Sequence[ProbabilisticGenome] = ()) -> dict[str, Any]
 
 def _commit(folder: Path) -> str | None:
     """Return the commit of a checkout of this package, with ``+`` where files differ from it."""
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(folder), *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
-
+    git = ["git", "-C", str(folder)]
+    run = partial(subprocess.run, check=True, capture_output=True, text=True, timeout=10)
     try:
         # An installed package may lie in somebody else's checkout.
-        git("ls-files", "--error-unmatch", "__init__.py")
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+        run([*git, "ls-files", "--error-unmatch", "__init__.py"])
+        changed = run([*git, "status", "--porcelain", "--", "."]).stdout
+        return str(run([*git, "rev-parse", "HEAD"]).stdout).strip() + ("+" if changed.strip() else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -126,80 +184,9 @@ class TrainingStoppedError(InputError):
         self.spoilt_from = spoilt_from
 
 
-@contextmanager
-def open_run(
-    run: Run, *, inputs: Sequence[str | None], resume: bool, force: bool, if_short_of_memory: str
-) -> Iterator[tuple[Path | None, list[str]]]:
-    """Yield the checkpoint to resume from and notes, with the run's folder created and locked for the block.
-
-    Errors of the block for which a user can do something are raised as InputError.
-    """
-    folder, state = run.folder, PartialState()
-    with ExitStack() as held:
-        checkpoint, notes = None, list[str]()
-        with _all_or_none(state), _explained(folder, if_short_of_memory):
-            if state.is_main_process:
-                _create(run, [path for path in inputs if path is not None], resume=resume, force=force)
-                held.enter_context(files.locked(folder))
-                shutil.rmtree(folder / WRITING, ignore_errors=True)
-                run.write_records(folder)
-                if resume:
-                    checkpoint, notes = _resumable_checkpoint(folder)
-        for note in notes:
-            print(note, file=sys.stderr)  # noqa: T201
-        own = torch.tensor([_step_of(checkpoint) if checkpoint else 0], device=state.device)
-        step = int(broadcast(own)[0])
-        with _explained(folder, if_short_of_memory):
-            yield (checkpoint_of(folder, step) if step else None), notes
-            if state.is_main_process:
-                shutil.rmtree(folder / WRITING, ignore_errors=True)
-        # A process that ended now would take the main one with it, which may still be writing.
-        state.wait_for_everyone()
-
-
 def plain(values: Mapping[str, float]) -> dict[str, float | None]:
     """Return numbers as JSON can hold them, None for what is not a number."""
     return {name: None if math.isnan(value) else float(value) for name, value in values.items()}
-
-
-def _create(run: Run, inputs: Sequence[str], *, resume: bool, force: bool) -> None:
-    folder = run.folder
-    try:
-        # One that holds nothing yet was created by a run that was killed right then.
-        if resume and folder.is_dir() and not any(folder.glob("[!.]*")):
-            files.mark_directory(folder, RUN_FILES)
-        elif resume and folder.exists():
-            _check_same(run)
-        else:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            files.check_output(folder, force=force, directory=True, inputs=inputs)
-            if folder.exists():
-                with files.locked(folder):
-                    files.remove_directory(folder)
-            folder.mkdir()
-            files.mark_directory(folder, RUN_FILES)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be created ({one_line(error)}); choose another output") from None
-
-
-def _check_same(run: Run) -> None:
-    """Raise InputError where a run was started with another recipe or other data."""
-    path, recipe = run.folder / RECIPE, run.recipe
-    if not path.is_file():
-        raise InputError(f"{path}: there is no run to resume; omit --resume, or choose the folder of a run")
-    started = read_settings(type(recipe), path).model_dump(mode="json")
-    for key, was, now in _differences(started, recipe.model_dump(mode="json")):
-        if not key.startswith(_MAY_CHANGE):
-            raise InputError(f"{path}: the run was started with '{key}: {was}', the recipe now has '{key}: {now}'")
-    path = run.folder / PROVENANCE
-    identities = {key: value for key, value in run.provenance.items() if key not in {"versions", "commit"}}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        found = {key: found[key] for key in identities}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({one_line(error, 160)}); start the run anew") from None
-    for key, _, _ in _differences(found, identities):
-        raise InputError(f"{path}: {key} is not what the run was started with; resume with the same, or start anew")
 
 
 def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -212,41 +199,26 @@ def _differences(old: Any, new: Any, key: str = "") -> Iterator[tuple[str, Any, 
 
 
 @contextmanager
-def _all_or_none(state: PartialState) -> Iterator[None]:
-    """Stop all processes where the block failed in one."""
-    failure: Exception | None = None
-    try:
-        yield
-    except Exception as error:
-        failure = error
-    failed = int(broadcast(torch.tensor([int(failure is not None)], device=state.device))[0])
-    if failure is not None:
-        raise failure
-    if failed:
-        raise InputError("the main process has stopped; see its message")
-
-
-@contextmanager
-def _explained(run: Path, if_short_of_memory: str) -> Iterator[None]:
+def _explained(run: Path) -> Iterator[None]:
     """Raise InputError with what is left and what to do, for a loss, a memory or a disk that failed."""
     try:
         yield
     except TrainingStoppedError as error:
         raise InputError(f"{run}: {error}; {_left(run, error.spoilt_from)}") from None
     except Exception as error:
-        said = one_line(error, 160)
+        said, own = one_line(error, 160), isinstance(error, RuntimeError | OSError | SafetensorError)
         if isinstance(error, MemoryError) or should_reduce_batch_size(error):
-            raise InputError(f"{run}: out of memory ({said}); {if_short_of_memory}; {_left(run)}") from error
-        kinds = isinstance(error, RuntimeError | OSError) or type(error).__name__ == "SafetensorError"
-        if getattr(error, "errno", None) in _FULL or (kinds and any(text in str(error) for text in _NOT_WRITTEN)):
-            raise InputError(
-                f"{run}: cannot be written, the disk is full ({said}); make room and use --resume; {_left(run)}"
-            ) from error
-        raise
+            batch = "training.per_device_train_batch_size or finetune.micro_batch_size"
+            what = f"out of memory ({said}); lower {batch} (the result stays the same)"
+        elif getattr(error, "errno", None) in _FULL or (own and any(text in str(error) for text in _NOT_WRITTEN)):
+            what = f"cannot be written, the disk is full ({said}); make room and use --resume"
+        else:
+            raise
+        raise InputError(f"{run}: {what}; {_left(run)}") from error
 
 
 def _left(run: Path, before: float = math.inf) -> str:
-    found = [checkpoint for checkpoint in _checkpoints_of(run) if _step_of(checkpoint) < before]
+    found = [checkpoint for step, checkpoint in _checkpoints_of(run) if step < before]
     if not found:
         return "no checkpoint was saved yet" if before == math.inf else "there is no checkpoint from before that"
     return f"the last {'good ' * (before != math.inf)}checkpoint is {found[-1]}"
@@ -257,7 +229,7 @@ def publish_checkpoint(writing: Path, run: Path, last: int, best: str | None) ->
     (run / CHECKPOINTS).mkdir(exist_ok=True)
     files.write_json(writing / FILES, _sizes(writing), force=True)
     files.rename_directory(writing, run / CHECKPOINTS / writing.name)
-    for checkpoint in _checkpoints_of(run)[:-last] if last else []:
+    for _, checkpoint in _checkpoints_of(run)[:-last] if last else []:
         if str(checkpoint) != best:
             files.remove_directory(checkpoint)
 
@@ -267,19 +239,16 @@ def checkpoint_of(run: Path, step: int) -> Path:
     return run / CHECKPOINTS / f"checkpoint-{step}"
 
 
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
+def _checkpoints_of(run: Path) -> list[tuple[int, Path]]:
+    """Return steps and checkpoints of a run, in order; one that a killed process was removing has another name."""
+    found = (run / CHECKPOINTS).glob("checkpoint-*[0-9]")
+    return sorted((int(checkpoint.name.rpartition("-")[2]), checkpoint) for checkpoint in found)
 
 
-def _checkpoints_of(run: Path) -> list[Path]:
-    """Return the checkpoints of a run by step; one that a killed process was removing has another name."""
-    return sorted((run / CHECKPOINTS).glob("checkpoint-*[0-9]"), key=_step_of)
-
-
-def _resumable_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
-    """Return the last complete checkpoint, and a line for each later one, which is removed."""
+def _resumable_step(run: Path) -> tuple[int, list[str]]:
+    """Return the step of the last complete checkpoint, or 0, and a line for each later one, which is removed."""
     notes: list[str] = []
-    for checkpoint in reversed(_checkpoints_of(run)):
+    for step, checkpoint in reversed(_checkpoints_of(run)):
         try:
             listed = json.loads((checkpoint / FILES).read_text(encoding="utf-8")).items()
             damaged = [name for name, _ in sorted(listed - _sizes(checkpoint).items())]
@@ -287,10 +256,10 @@ def _resumable_checkpoint(run: Path) -> tuple[Path | None, list[str]]:
         except (OSError, ValueError, AttributeError, TypeError) as error:
             damaged, problem = [FILES], f"{FILES} cannot be read ({one_line(error)})"
         if not damaged:
-            return checkpoint, notes
+            return step, notes
         notes.append(f"{checkpoint}: {problem}; it was removed")
         files.remove_directory(checkpoint)
-    return None, notes
+    return 0, notes
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -1,34 +1,63 @@
-"""Pre-train a masked language model: recipe -> transformers.Trainer -> checkpoint."""
+"""Pre-train a masked language model: recipe -> transformers.Trainer -> checkpoint, and its held-out evaluation.
+
+All cross-entropies are in nats per target, between the target's distribution over A, C, G, T and the predicted one:
+``-sum(target * log(predicted))``. Shape suffixes: B windows, T targets of a window, V tokens, S sums, 4 bases.
+"""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+import polars as pl
+import torch
 import transformers
 from accelerate import PartialState
 from torch.utils.tensorboard import SummaryWriter
 from transformers.integrations import TensorBoardCallback
 
-from mutbert.alphabet import VOCABULARY_SIZE
+from mutbert import alphabet
 from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertTokenizer
 from mutbert.model.checkpoints import library_bars_off, read_checkpoint
 from mutbert.model.configuration_mutbert import DEFAULTS
+from mutbert.progress import progress_bar
 from mutbert.run_folder import EVALUATED, GENOMES
-from mutbert.settings import check_keys
+from mutbert.settings import check_keys, read_settings
 from mutbert.training import trainer as trainers
-from mutbert.training.folder import Run, RunResult, open_run, plain, provenance_of
-from mutbert.training.held_out import FLOOR, evaluate_baselines, fit_baselines, held_out_windows
-from mutbert.training.recipe import PretrainRecipe, load_recipe
-from mutbert.windows.dataset import WindowDataset
+from mutbert.training.folder import Run, RunResult, plain, provenance_of
+from mutbert.training.recipe import PretrainRecipe
+from mutbert.windows.dataset import WindowDataset, expand_batch, targets_of
 from mutbert.windows.masking import Tempering
 from mutbert.windows.sampler import WindowSampler, genome_name, split_genomes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    import numpy.typing as npt
+
+    from mutbert.arrays import Float32, Float64, Int64
+    from mutbert.training.recipe import Dropout
+    from mutbert.windows.dataset import Targets
+    from mutbert.windows.sampler import Part
+
+HeldOut = dict[str, dict[str, Any]]  # what `summarise_sums` returns
+_EDGES: Final = (0.05, 0.1, 0.2, 0.5)
+GROUPS: Final = (
+    "all", "variant", "other", "variant, below 0.05", "variant, 0.05 to 0.1", "variant, 0.1 to 0.2",
+    "variant, 0.2 to 0.5", "variant, 0.5 and above",
+)  # fmt: skip
+"""Kinds of targets: all, variant ones, the others, and variant ones by the frequency of what is not the reference."""
+CALIBRATED: Final = ("all targets", "variant targets")
+FLOOR: Final = "entropy floor"  # name of predicting the target itself
+_BINS: Final = 10
+_WINDOWS_AT_ONCE: Final = 256
+_ORDER: Final = 5  # bases before a position that the Markov chain reads
+_CONTEXTS: Final = 4**_ORDER
 
 
 def pretrain(
@@ -56,100 +85,72 @@ def pretrain(
         The model's folder and its metrics.
     """
     if not isinstance(recipe, PretrainRecipe):
-        recipe = load_recipe(recipe, overrides)
+        recipe = read_settings(PretrainRecipe, recipe, overrides, shipped="recipes")
     state, folder = PartialState(), Path(recipe.output)
     # Checksums are verified by one process of each machine.
     genomes = [ProbabilisticGenome.open(path, check=state.is_local_main_process) for path in recipe.genome]
     trainer, recipe = _trainer(recipe, genomes, folder)
     run = Run(folder, recipe, provenance_of(genomes))
-    with open_run(
-        run, inputs=[*recipe.genome, recipe.initial_model], resume=resume, force=force,
-        if_short_of_memory="lower training.per_device_train_batch_size (the result stays the same)",
-    ) as (checkpoint, notes):  # fmt: skip
+    with run.open([*recipe.genome, recipe.initial_model], resume=resume, force=force) as (step, notes):
         if state.is_main_process:
             with atomic_file(folder / EVALUATED, force=True) as file:
                 file.write_text(held_out_windows(trainer.eval_dataset), encoding="utf-8")
             trainer.add_callback(TensorBoardCallback(SummaryWriter(folder / "tensorboard")))
         # An evaluation before the first step belongs to the run that has taken it.
-        trainer.args.eval_on_start = trainer.args.eval_on_start and checkpoint is None
-        shown = {"loss": "loss {:.4f}", "eval_loss": "held out {:.4f}"}
-        speed = trainer.run(run.write_records, checkpoint, "pre-training", shown, show=progress)
+        trainer.args.eval_on_start = trainer.args.eval_on_start and not step
+        speed = trainer.run(run.write_records, step, show=progress)
         _publish(trainer, run, genomes)
-        trained, metrics = trainer.held_out(), {}
+        if trainer.evaluated != trainer.state.global_step:
+            trainer.evaluate()
+        trained, metrics = trainer.held_out, {}
         if state.is_main_process:
             baselines = fit_baselines(trainer.train_dataset.sampler.parts, progress=progress)
             found = evaluate_baselines(*baselines, trainer.eval_dataset)
             found |= {"model": trained, FLOOR: found.pop(FLOOR)}
             metrics = {
-                "unit": "nats per target", "targets": trained.targets, "calibration": trained.calibration,
-                "cross_entropy": {name: plain(one.cross_entropy) for name, one in found.items()},
+                "unit": "nats per target", **trained,
+                "cross_entropy": {name: plain(one["cross_entropy"]) for name, one in found.items()},
                 "steps": trainer.state.global_step, "facts": _facts(trainer, recipe, speed), "notes": notes,
             }  # fmt: skip
         return run.finish("pretrain", metrics, trainers.history_of(trainer.state.log_history))
 
 
-def is_main_process() -> bool:
-    """Return whether this process is the only one, or the one of several that reports for all."""
-    return bool(PartialState().is_main_process)
-
-
-def leave_other_processes() -> None:
-    """End what this process shares with others, as a program of several has to before it ends itself."""
-    PartialState().destroy_process_group()
-
-
 def _trainer(
     recipe: PretrainRecipe, genomes: Sequence[ProbabilisticGenome], folder: Path
-) -> tuple[trainers.PretrainTrainer, PretrainRecipe]:
+) -> tuple[PretrainTrainer, PretrainRecipe]:
     """Return the trainer, and the recipe as it is for any number of processes."""
     trained, evaluated = split_genomes(genomes, recipe.train, recipe.held_out)
-    arguments, windows = _arguments(recipe)
-    train = WindowSampler(trained, recipe.window_length, seed=recipe.seed, reverse=recipe.reverse_complement)
-    train_data = WindowDataset(
-        # One epoch is the whole run, so that a window is never drawn twice.
-        train, recipe.masking, recipe.tempering, size=arguments.max_steps * windows, frequencies=recipe.frequencies,
-        weighting=recipe.weighting,
-    )  # fmt: skip
-    held_out = WindowSampler(evaluated, recipe.window_length, seed=recipe.evaluation.seed)
-    held_out_data = WindowDataset(
-        held_out, recipe.evaluation.masking, Tempering("none"), size=recipe.evaluation.windows
-    )
-    training = {name: value for name, value in recipe.training.items() if name != "gradient_accumulation_steps"}
-    recipe = recipe.replace(windows_a_step=windows, training=training)
-    transformers.set_seed(recipe.seed)
-    model = _initial_model(recipe)
-    trainer = trainers.build_trainer(
-        trainers.PretrainTrainer, arguments, folder, dropout=recipe.dropout, model=model, train_dataset=train_data,
-        eval_dataset=held_out_data, data_collator=dict, if_diverged="try a lower training.learning_rate, more "
-        "training.warmup_steps, training.max_grad_norm=1.0, or bf16 and not fp16",
-    )  # fmt: skip
-    return trainer, recipe
-
-
-def _arguments(recipe: PretrainRecipe) -> tuple[transformers.TrainingArguments, int]:
-    """Return the library's arguments, and the windows of a step over all processes."""
-    steps = recipe.training.get("max_steps", 0)
+    given = dict(recipe.training)
+    steps = given.get("max_steps", 0)
     if not isinstance(steps, int) or steps < 1:
         raise InputError(f"training.max_steps is {steps!r}; set the number of optimisation steps")
-    if recipe.windows_a_step is not None and "gradient_accumulation_steps" in recipe.training:
+    if recipe.windows_a_step is not None and "gradient_accumulation_steps" in given:
         raise InputError("training.gradient_accumulation_steps follows from windows_a_step; set one of the two")
-    defaults: dict[str, Any] = {"logging_steps": 10, "save_total_limit": 2, "eval_strategy": "steps"}
-    # Every weight has a part in every loss, so that processes need not look for those that have not.
-    defaults["ddp_find_unused_parameters"] = False
-    given = dict(recipe.training)
     if given.get("fsdp"):
         # A checkpoint of whole tensors is read without pickle, and by another number of processes too.
         sharding = {"fsdp_version": 2, "state_dict_type": "FULL_STATE_DICT"}
         given["fsdp_config"] = sharding | (given.get("fsdp_config") or {})
-    fixed = {
-        "seed": recipe.seed, "load_best_model_at_end": False, "metric_for_best_model": "loss",
-        "greater_is_better": False,
-    }  # fmt: skip
-    arguments = trainers.trainer_arguments(given, defaults, fixed)
-    batch, parts = arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps
-    windows = recipe.windows_a_step or batch * parts * arguments.world_size
-    trainers.share_batch(arguments, windows, batch, "windows_a_step")
-    return arguments, windows
+    defaults = {"logging_steps": 10, "save_total_limit": 2, "eval_strategy": "steps"}
+    args = trainers.trainer_arguments(given, defaults, {"seed": recipe.seed, "metric_for_best_model": "loss"})
+    batch, parts = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    windows = recipe.windows_a_step or batch * parts * args.world_size
+    trainers.share_batch(args, windows, batch, "windows_a_step")
+    training = {name: value for name, value in recipe.training.items() if name != "gradient_accumulation_steps"}
+    recipe = recipe.replace(windows_a_step=windows, training=training)
+    length, evaluation = recipe.window_length, recipe.evaluation
+    train = WindowDataset(
+        # One epoch is the whole run, so that a window is never drawn twice.
+        WindowSampler(trained, length, seed=recipe.seed, reverse=recipe.reverse_complement), recipe.masking,
+        recipe.tempering, size=steps * windows, frequencies=recipe.frequencies, weighting=recipe.weighting,
+    )  # fmt: skip
+    held_out = WindowSampler(evaluated, length, seed=evaluation.seed)
+    transformers.set_seed(recipe.seed)
+    trainer = PretrainTrainer(
+        args=args, folder=folder, dropout=recipe.dropout, model=_initial_model(recipe), train_dataset=train,
+        eval_dataset=WindowDataset(held_out, evaluation.masking, Tempering("none"), size=evaluation.windows),
+        data_collator=dict,
+    )  # fmt: skip
+    return trainer, recipe
 
 
 def _initial_model(recipe: PretrainRecipe) -> MutBertForMaskedLM:
@@ -164,18 +165,52 @@ def _initial_model(recipe: PretrainRecipe) -> MutBertForMaskedLM:
         raise InputError(f"initial_model {error}") from None
     except (ValueError, TypeError) as error:
         raise InputError(f"model: {one_line(error)}") from None
-    if model.config.vocab_size != VOCABULARY_SIZE:
-        raise InputError(f"model.vocab_size is {model.config.vocab_size}; windows have {VOCABULARY_SIZE} tokens")
-    most = model.config.max_position_embeddings
-    if most < needed:
+    config = model.config
+    if config.vocab_size != alphabet.VOCABULARY_SIZE:
+        raise InputError(f"model.vocab_size is {config.vocab_size}; windows have {alphabet.VOCABULARY_SIZE} tokens")
+    if config.max_position_embeddings < needed:
         raise InputError(
-            f"model.max_position_embeddings is {most}, but windows of {recipe.window_length} bases with [CLS] and "
-            f"[SEP] need {needed}"
+            f"model.max_position_embeddings is {config.max_position_embeddings}, but windows of {recipe.window_length} "
+            f"bases with [CLS] and [SEP] need {needed}"
         )
     return model
 
 
-def _publish(trainer: trainers.PretrainTrainer, run: Run, genomes: Sequence[ProbabilisticGenome]) -> None:
+class PretrainTrainer(trainers.RunTrainer):
+    """Trainer with compact batches, the dropout's schedule and the held-out evaluation."""
+
+    def __init__(self, *, dropout: Dropout, **settings: Any) -> None:
+        super().__init__(compute_metrics=self._summarise, **settings)
+        self._dropout = dropout
+        self.evaluated, self.held_out = -1, HeldOut()
+
+    def compute_loss(self, model: Any, inputs: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Return the loss of a batch, which is expanded on the device."""
+        if not self._dropout.is_on(self.state.global_step):
+            model.eval()
+        return super().compute_loss(model, expand_batch(inputs), *args, **kwargs)
+
+    def prediction_step(self, model: Any, inputs: dict[str, torch.Tensor], *_: Any, **__: Any) -> Any:
+        """Return no loss, and the sums of each window, (B, S), as logits and as labels, so that no logits are kept."""
+        inputs = self._prepare_inputs(inputs)
+        dense = expand_batch(inputs)
+        targets = targets_of(inputs, dense["labels"])
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logit_BTV = model(**dense).logits
+        sums_BS = held_out_sums(logit_BTV.float().log_softmax(-1)[..., alphabet.BASE_IDS], targets)
+        return None, sums_BS, sums_BS
+
+    def _summarise(self, prediction: transformers.EvalPrediction) -> dict[str, float]:
+        self.evaluated, self.held_out = (step := self.state.global_step), summarise_sums(prediction.predictions)
+        every, variant, other = (self.held_out["cross_entropy"][group] for group in GROUPS[:3])
+        if not math.isfinite(every):
+            raise self.diverged(f"the held-out cross-entropy was not a finite number after step {step}", step)
+        named = {"loss": every, "loss_variant": variant, "loss_other": other}
+        # JSON has no NaN, which stands for no such targets.
+        return {name: value for name, value in named.items() if not math.isnan(value)}
+
+
+def _publish(trainer: PretrainTrainer, run: Run, genomes: Sequence[ProbabilisticGenome]) -> None:
     """Publish the trained model before it is evaluated, so that a failure there does not lose it."""
     # Processes that each hold a part of the weights collect them together.
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
@@ -188,7 +223,7 @@ def _publish(trainer: trainers.PretrainTrainer, run: Run, genomes: Sequence[Prob
             write_json(folder / GENOMES, {"genomes": {genome_name(genome): genome.manifest for genome in genomes}})
 
 
-def _facts(trainer: trainers.PretrainTrainer, recipe: PretrainRecipe, speed: dict[str, float]) -> dict[str, str]:
+def _facts(trainer: PretrainTrainer, recipe: PretrainRecipe, speed: dict[str, float]) -> dict[str, str]:
     """Return what a report says of a run, in words."""
     arguments, state, length = trainer.args, trainer.state, recipe.window_length
     windows = recipe.windows_a_step or 0
@@ -202,6 +237,143 @@ def _facts(trainer: trainers.PretrainTrainer, recipe: PretrainRecipe, speed: dic
         "speed": f"{tokens:,.0f} tokens per second, evaluations included" if tokens else "no step in this part",
         "computed on": f"{arguments.world_size} x {arguments.device.type}, {precision}",
         "best checkpoint kept": Path(state.best_model_checkpoint).name if state.best_model_checkpoint else "none",
-        "seed": str(recipe.seed),
-        "genomes": ", ".join(Path(path).name for path in recipe.genome),
     }
+
+
+def held_out_sums(log_predicted_BT4: torch.Tensor, targets: Targets) -> torch.Tensor:
+    """Return sums for `summarise_sums`, float32 (B, S), of log probabilities of A, C, G, T at the targets."""
+    target_BT4, variant_BT = targets.frequency_BT4, targets.variant_BT
+    log_BT4 = log_predicted_BT4.float()
+    # A base of frequency 0 adds nothing, whatever was predicted for it.
+    loss_BT = -torch.where(target_BT4 > 0, target_BT4 * log_BT4, 0).sum(-1)
+    edges = torch.tensor(_EDGES, device=loss_BT.device)
+    bin_BT = torch.bucketize(targets.alternate_BT, edges, right=True)
+    masks = [torch.ones_like(variant_BT), variant_BT, ~variant_BT]
+    masks += [variant_BT & (bin_BT == number) for number in range(len(_EDGES) + 1)]
+    # Not times the mask, as a loss may be infinite.
+    sums = [part for mask in masks for part in (torch.where(mask, loss_BT, 0).sum(1), mask.sum(1))]
+
+    predicted_BT4 = log_BT4.exp()
+    # NaN has no bin; the cross-entropy shows it.
+    place_BT4 = (predicted_BT4.nan_to_num(0) * _BINS).long().clamp(0, _BINS - 1)
+    for mask in masks[:2]:
+        inside_BT4 = mask[..., None].expand_as(place_BT4)
+        for value_BT4 in (torch.ones_like(predicted_BT4), predicted_BT4, target_BT4):
+            binned = torch.zeros(len(loss_BT), _BINS, device=loss_BT.device)
+            binned.scatter_add_(1, place_BT4.flatten(1), (value_BT4 * inside_BT4).flatten(1))
+            sums += binned.unbind(1)
+    return torch.stack([part.float() for part in sums], dim=1)
+
+
+def summarise_sums(sums_BS: npt.NDArray[np.floating]) -> HeldOut:
+    """Return what a predictor achieves, of the sums of all windows, (B, S).
+
+    ``cross_entropy``, not a number without such targets, and numbers of ``targets`` are of each of `GROUPS`;
+    ``calibration``, of each of `CALIBRATED`, has bins of predicted probability, without empty ones: mean ``predicted``
+    probability, mean frequency ``observed``, and number of ``pairs`` of a target and a base.
+    """
+    sums = sums_BS.sum(axis=0, dtype=np.float64)
+    losses, counts = sums[: 2 * len(GROUPS)].reshape(-1, 2).T
+    with np.errstate(invalid="ignore"):
+        means = losses / counts
+    binned = sums[2 * len(GROUPS) :].reshape(len(CALIBRATED), 3, _BINS)
+    return {
+        "cross_entropy": dict(zip(GROUPS, means.tolist(), strict=True)),
+        "targets": dict(zip(GROUPS, counts.astype(int).tolist(), strict=True)),
+        "calibration": {
+            name: [
+                {"predicted": float(predicted / count), "observed": float(observed / count), "pairs": int(count)}
+                for count, predicted, observed in part.T if count
+            ]
+            for name, part in zip(CALIBRATED, binned, strict=True)
+        },
+    }  # fmt: skip
+
+
+def held_out_windows(dataset: WindowDataset) -> str:
+    """Return the windows of an evaluation as a table, so that other programs can evaluate the same ones.
+
+    Tab-separated: genome, contig, start and end (0-based, half-open), and the targets as comma-separated offsets from
+    the start.
+    """
+    sampler, frames = dataset.sampler, []
+    names = np.array([genome_name(part.genome) for part in sampler.parts])
+    for indices, places in _batches(dataset):
+        targets = pl.Series(dataset.batch(indices.tolist())["target_places"].numpy()).cast(pl.List(pl.String))
+        frames.append(pl.DataFrame({
+            "genome": names[places.genome_B], "contig": sampler.contig_names(places), "start": places.start_B,
+            "end": places.start_B + sampler.length, "targets": targets.list.join(","),
+        }))  # fmt: skip
+    return pl.concat(frames).write_csv(separator="\t")
+
+
+def fit_baselines(parts: Sequence[Part], *, chunk: int = 1 << 22, progress: bool = False) -> tuple[Float64, Float64]:
+    """Return shares of bases (4,), and of bases after every five (1024, 4), in the training regions of all genomes.
+
+    A position that varies adds its allele frequencies, so that counts are expected counts in the population; the five
+    bases before, the first most significant, are the reference's. One is added to every count after five (Laplace).
+    """
+    composition = np.zeros(4)
+    markov = np.ones((_CONTEXTS, 4))
+    total = sum(len(region) for part in parts for region in part.regions)
+    with progress_bar("counting bases", total, unit="bases", show=progress) as advance:
+        for genome, contig, start, end in (
+            (part.genome, region.contig, start, min(start + chunk, region.end))
+            for part in parts for region in part.regions for start in range(region.start, region.end, chunk)
+        ):  # fmt: skip
+            base, frequency = genome.bases(contig, start, end), genome.frequencies(contig, start, end)
+            known = base < 4
+            # The five bases before a chunk are read with it, so that chunks leave no seam.
+            context = _contexts(genome, contig, start, end)
+            usable = known & (context >= 0)
+            composition += frequency[known].sum(axis=0, dtype=np.float64)
+            for letter in range(4):
+                weights = frequency[usable, letter]
+                markov[:, letter] += np.bincount(context[usable], weights=weights, minlength=_CONTEXTS)
+            advance(len(base))
+    return composition / composition.sum(), markov / markov.sum(axis=1, keepdims=True)
+
+
+def evaluate_baselines(composition: Float64, markov: Float64, dataset: WindowDataset) -> dict[str, HeldOut]:
+    """Return what trivial predictors achieve on a dataset's targets, by name, with `FLOOR` last.
+
+    The Markov chain reads the true five bases before each target, even those that are hidden from the model, so it
+    knows more than the model there. Where one of the five is unknown, it predicts the composition.
+    """
+    sums: dict[str, list[Float32]] = {}
+    sampler = dataset.sampler
+    for indices, places in _batches(dataset):
+        targets = targets_of(dataset.batch(indices.tolist()))
+        located = zip(places.genome_B, sampler.contig_names(places), places.start_B, strict=True)
+        context_BL = np.stack(
+            [_contexts(sampler.parts[one].genome, name, at, at + sampler.length) for one, name, at in located]
+        )
+        context_BT = np.take_along_axis(context_BL, targets.place_BT.numpy() - 1, axis=1)
+        markov_BT4 = np.where((context_BT >= 0)[..., None], markov[context_BT], composition)
+        predictions = {
+            "uniform": np.full_like(markov_BT4, 0.25),
+            "base composition": np.broadcast_to(composition, markov_BT4.shape),
+            "order-5 Markov chain": markov_BT4,
+            FLOOR: targets.frequency_BT4.numpy(),
+        }
+        for name, predicted_BT4 in predictions.items():
+            with np.errstate(divide="ignore"):
+                log_BT4 = torch.from_numpy(np.log(predicted_BT4))
+            sums.setdefault(name, []).append(held_out_sums(log_BT4, targets).numpy())
+    return {name: summarise_sums(np.concatenate(parts)) for name, parts in sums.items()}
+
+
+def _batches(dataset: WindowDataset) -> Iterator[tuple[Int64, Any]]:
+    """Yield the indices of some windows and where these are."""
+    for indices in np.array_split(np.arange(len(dataset)), range(_WINDOWS_AT_ONCE, len(dataset), _WINDOWS_AT_ONCE)):
+        yield indices, dataset.sampler.places(indices)
+
+
+def _contexts(genome: ProbabilisticGenome, contig: str, start: int, end: int) -> Int64:
+    """Return the number of the five bases before each position of a region; -1 where one is ambiguous."""
+    before = min(_ORDER, start)
+    base = np.full(_ORDER + end - start, 4, dtype=np.int64)
+    base[_ORDER - before :] = genome.bases(contig, start - before, end)
+    windows_L5 = np.lib.stride_tricks.sliding_window_view(base[:-1], _ORDER)
+    context_L = windows_L5 @ 4 ** np.arange(_ORDER)[::-1]
+    return np.where((windows_L5 < 4).all(axis=1), context_L, -1)

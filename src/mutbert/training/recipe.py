@@ -1,19 +1,20 @@
-"""Recipes of pre-training: the whole experiment in one YAML file."""
+"""Recipes: a whole experiment in one YAML file; and how a model is fine-tuned, on a table or on a benchmark's task."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mutbert.settings import Settings, Words, read_settings
+from mutbert.examples.files import Columns
+from mutbert.settings import Settings, Words
 from mutbert.windows.masking import LONGEST_WINDOW, Masking, Tempering, Weighting
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
+METHODS: Final = ("full", "lora", "probe")  # every weight; low-rank adapters; a linear model on frozen embeddings
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+_Count = Annotated[int, Field(ge=1)]
+_Positive = Annotated[float, Field(gt=0)]
+_NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Evaluation(Settings):
@@ -23,7 +24,7 @@ class Evaluation(Settings):
     Frequencies are never tempered here.
     """
 
-    windows: Annotated[int, Field(ge=1)] = 512
+    windows: _Count = 512
     seed: Seed = 1
     share: Annotated[float, Field(gt=0, le=1)] = 0.15  # of positions that are targets, variant positions first
 
@@ -42,7 +43,7 @@ class Dropout(Settings):
 
     schedule: Literal["throughout", "epoch_start"] = "throughout"
     on_steps: Annotated[int, Field(ge=0)] = 500
-    epoch_steps: Annotated[int, Field(ge=1)] = 16_700
+    epoch_steps: _Count = 16_700
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -69,7 +70,7 @@ class PretrainRecipe(Settings):
     # Windows per step over all processes, from which gradient accumulation follows, so that the recipe trains the same
     # model with any number of processes; by default the product of per_device_train_batch_size,
     # gradient_accumulation_steps and processes.
-    windows_a_step: Annotated[int, Field(ge=1)] | None = None
+    windows_a_step: _Count | None = None
     reverse_complement: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of training windows on the reverse strand
     # Whether the model is trained on allele frequencies or on the reference base; the evaluation is of frequencies.
     frequencies: Literal["population", "reference"] = "population"
@@ -94,6 +95,66 @@ class PretrainRecipe(Settings):
         return self
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> PretrainRecipe:
-    """Return the recipe of a YAML file or of a name that comes with this package (``small``), ``key=value`` on top."""
-    return read_settings(PretrainRecipe, path, overrides, shipped="recipes")
+class Lora(Settings):
+    """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), updates scaled by ``alpha / rank``; published defaults."""
+
+    rank: _Count = 8
+    alpha: _Positive = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+
+
+class FinetuneSettings(Settings):
+    """How a model is fine-tuned."""
+
+    method: Literal["full", "lora", "probe"] = "full"  # a probe uses no optimiser setting
+    learning_rate: _Positive = 3e-5  # of AdamW; rises linearly over the warm-up and falls linearly to 0
+    weight_decay: _NotNegative = 0.01
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    max_grad_norm: _NotNegative = 1.0
+    epochs: _Positive = 3.0
+    max_steps: _Count | None = None  # overrides epochs
+    batch_size: _Count = 32  # sequences per step, over all processes
+    micro_batch_size: _Count | None = None  # sequences in memory at once; the result is the same
+    eval_steps: _Count | None = None  # once per epoch by default
+    patience: _Count | None = None  # stop after this many evaluations without improvement
+    metric: str | None = None  # what the best step is chosen on; the task's own metric by default
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: n / (classes * count)
+    reverse_complement: bool = False  # read each training sequence on the other strand half of the time
+    strands: Literal["forward", "both"] = "forward"  # both: predictions are averaged over the two strands
+    max_tokens: Annotated[int, Field(ge=3)] | None = None  # truncate sequences, special tokens counted
+    # {"type": "linear" | "dynamic", "factor": f}; by default as much as the longest sequence needs
+    rope_scaling: dict[str, Any] | None = None
+    precision: Literal["fp32", "bf16"] = "fp32"  # of training and predictions
+    lora: Lora = Lora()
+    training: dict[str, Any] = {}  # other fields of transformers.TrainingArguments
+
+
+class FinetuneRecipe(Settings):
+    """A fine-tuning run."""
+
+    # Folder, a name of mutbert.encoders.known, or repository of the Hub; random: before it for fresh weights.
+    model: str
+    # CSV, TSV, Parquet or FASTA (>name|label), also of the Hub (hf://datasets/...). Without validation data, a share of
+    # the training data is held out to choose the best step on.
+    train: str
+    output: str  # the run's folder
+    validation: str | None = None
+    test: str | None = None
+    columns: Columns = Columns()  # meaning of the tables' columns
+    # Inferred from the training data by default, as are the classes in the order of their numbers.
+    problem: Literal["binary", "multiclass", "multilabel", "regression", "token"] | None = None
+    classes: Words = ()
+    # Of each class; equal sequences, also on the other strand, stay together.
+    validation_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    drop_leaks: bool = False  # drop training sequences that validation or test data contain, on either strand
+    genome: str | None = None  # a store, whose frequencies MutBERT reads where columns.region locates a sequence
+    seed: Seed = 42  # of order, fresh weights and dropout
+    finetune: FinetuneSettings = FinetuneSettings()
+    revision: str | None = None  # commit, tag or branch of the model's repository
+    trust_remote_code: bool = False  # run code that comes with the model
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.genome is not None and self.columns.region is None:
+            raise ValueError("genome is given, but not columns.region, which locates a sequence; set both")
+        return self
