@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.evaluation.kmer import LENGTHS, PENALTIES, kmer_baseline, kmer_features
+from mutbert.evaluation.cells import LENGTHS, PENALTIES, kmer_baseline, kmer_features
 from mutbert.examples.table import Examples
 from mutbert.scoring.metrics import evaluate
 
@@ -49,6 +49,10 @@ def test_features_are_those_of_a_slow_loop(sequences):
     assert (found.toarray() == slow_features(sequences)).all()
 
 
+def baseline(*parts):
+    return kmer_baseline(dict(zip(("train", "validation", "test"), parts, strict=True)), "mcc")
+
+
 def planted(count, words, seed, labels=None):
     """Random sequences that contain the word of their class, on either strand."""
     rng = np.random.default_rng(seed)
@@ -63,18 +67,17 @@ def planted(count, words, seed, labels=None):
 
 def test_a_planted_word_is_found():
     parts = [examples(*planted(count, ["", "GATTACA"], seed)) for seed, count in enumerate((800, 100, 200))]
-    _, *scores = kmer_baseline(*parts, metric="mcc")
-    for part, found in zip(parts[1:], scores, strict=True):
-        assert evaluate("binary", part.known_labels, found, ["mcc"])["mcc"] > 0.95
+    about, scores = baseline(*parts)
+    assert min(about["validation"], evaluate("binary", parts[2].known_labels, scores, ["mcc"])["mcc"]) > 0.95
     # It knows no chance, and no strand.
     turned = [
         examples([backwards(part.sequence(row)) for row in range(len(part))], part.known_labels) for part in parts
     ]
-    assert (kmer_baseline(*turned, metric="mcc")[2] == scores[1]).all()
+    assert (baseline(*turned)[1] == scores).all()
     labels = np.arange(40) % 2
     part = examples([("GGGGGGGG", "CATCATCA")[label] for label in labels], labels)
     # Of equals the strongest penalty is chosen.
-    assert kmer_baseline(part, part, part, metric="mcc")[0].c == min(PENALTIES)
+    assert baseline(part, part, part)[0]["chosen"] == {"c": min(PENALTIES)}
 
 
 def test_several_classes_and_one_that_is_not_there():
@@ -82,10 +85,10 @@ def test_several_classes_and_one_that_is_not_there():
         return examples(*planted(count, words, seed), "multiclass", ("a", "b", "c"))
 
     train, validation, test = part(400, 0), part(100, 1), part(200, 2)
-    *_, found = kmer_baseline(train, validation, test, metric="mcc")
+    _, found = baseline(train, validation, test)
     assert evaluate("multiclass", test.known_labels, found, ["mcc"])["mcc"] > 0.95
     # The third class is not in the training data, so that it is never predicted.
-    *_, few = kmer_baseline(part(400, 0, WORDS[:2]), validation, test, metric="mcc")
+    _, few = baseline(part(400, 0, WORDS[:2]), validation, test)
     known = test.known_labels < 2
     assert set(few.argmax(axis=1)) == {0, 1}
     assert (few.argmax(axis=1)[known] == test.known_labels[known]).mean() > 0.95
@@ -102,4 +105,4 @@ def test_what_cannot_be_learnt_is_an_error():
         ("has 4 known bases in a row", [examples(["ACG", "NNNNNNNN"], [0, 1]), good, good]),
     ):
         with pytest.raises(InputError, match=message):
-            kmer_baseline(*parts, metric="mcc")
+            baseline(*parts)

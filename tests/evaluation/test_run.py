@@ -34,6 +34,10 @@ def same_predictions(cell, *folders):
     return (one == other).all()
 
 
+def counted(done, *, failed=0, before=0, elsewhere=0):
+    return {"done": done, "failed": failed, "before": before, "elsewhere": elsewhere, "failures": {}}
+
+
 def files_of(folder):
     """What cells have left, and when it was written."""
     return {path: path.stat().st_mtime_ns for path in folder.glob("*/*/*/*") if path.suffix in {".json", ".parquet"}}
@@ -61,8 +65,8 @@ def test_every_cell_is_done_or_says_why_not_and_is_tried_again(grid):
     assert results.keys() == {
         Cell("own", task, *contestant, "corrected", 1) for task in ("first", "second") for contestant in contestants
     }
-    assert (summary.done, summary.failed, summary.before, summary.elsewhere) == (12, 8, 0, 0)
-    assert sum(summary.failures.values()) == 8
+    assert summary == {**counted(12, failed=8), "failures": summary["failures"]}
+    assert sum(summary["failures"].values()) == 8
     reasons = {cell.model: record["reason"] for cell, record in results.items() if "reason" in record}
     assert "--trust-remote-code" in reasons.pop("remote")
     assert "/missing" in reasons.pop("missing")
@@ -71,7 +75,7 @@ def test_every_cell_is_done_or_says_why_not_and_is_tried_again(grid):
     assert {"own/first/kmer/corrected-1.json", "own/first/esm-probe/corrected-1.parquet"} <= names
     assert "own/second/missing-full/corrected-1.failed.json" in names
     again = run_benchmark(folder / "results", request)
-    assert (again.done, again.failed, again.before) == (0, 8, 12)
+    assert (again["done"], again["failed"], again["before"]) == (0, 8, 12)
     after = files_of(folder / "results")
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} == {p for p in after if "failed" in p.name}
@@ -100,17 +104,17 @@ def test_numbers_are_those_of_the_predictions(grid):
 def test_a_finished_grid_needs_neither_its_data_nor_its_models_and_grows(suite, request_of, model_folders):
     folder, copy = suite.parent / "results", shutil.copytree(model_folders["mutbert"], suite.parent / "copy")
     request = request_of(suite, tasks=("own/first",), models=(f"mine={copy}",), methods=("probe", "probe"), **ONE)
-    assert run_benchmark(folder, request) == (3, 0, 0, 0, {})
+    assert run_benchmark(folder, request) == counted(3)
     more = dataclasses.replace(request, seeds=2)
     # The network once more, and the model; the k-mers know no seed. What is asked for twice is done once.
-    assert run_benchmark(folder, more) == (2, 0, 3, 0, {})
+    assert run_benchmark(folder, more) == counted(2, before=3)
     cells = [cell for cell in records_of(folder) if cell.model == "mine"]
     assert [(cell.method, cell.seed) for cell in cells] == [("probe", 1), ("probe", 2)]
     # A probe of trained weights knows no seed either.
     assert (read_predictions(folder, cells[0])[1] == read_predictions(folder, cells[1])[1]).all()
     shutil.rmtree(copy)
     shutil.rmtree(suite.parent / "data")
-    assert run_benchmark(folder, more) == (0, 0, 5, 0, {})
+    assert run_benchmark(folder, more) == counted(0, before=5)
 
 
 def test_a_cell_that_failed_and_is_then_done_leaves_no_failure(tmp_path, suite, request_of):
@@ -120,12 +124,12 @@ def test_a_cell_that_failed_and_is_then_done_leaves_no_failure(tmp_path, suite, 
     (suite.parent / "data" / "second" / "dev.csv").unlink()
     summary = run_benchmark(tmp_path / "results", request_of(suite, **ONE))
     # A file that cannot be read costs its own cells alone.
-    assert (summary.done, summary.failed) == (0, 4)
-    reasons = sorted(summary.failures)
+    assert (summary["done"], summary["failed"]) == (0, 4)
+    reasons = sorted(summary["failures"])
     assert re.search(r"first/dev\.csv.* line 2.*'7'", reasons[0])
     assert "there is no file of validation data" in reasons[1]
     dev.write_text(text)
-    assert run_benchmark(tmp_path / "results", request_of(suite, tasks=("first",), **ONE)).done == 2
+    assert run_benchmark(tmp_path / "results", request_of(suite, tasks=("first",), **ONE))["done"] == 2
     assert {path.parts[-3] for path in files_of(tmp_path / "results") if "failed" in path.name} == {"second"}
 
 
@@ -138,7 +142,7 @@ def test_fresh_weights_differ_by_seed_and_not_by_where_a_run_begins(suite, reque
     for cell in reversed(cells):
         # Each by itself, as an engine would.
         alone = dataclasses.replace(both, methods=(cell.method,), first_seed=cell.seed, seeds=1)
-        assert run_benchmark(suite.parent / "parts", alone).done == 1
+        assert run_benchmark(suite.parent / "parts", alone)["done"] == 1
         assert same_predictions(cell, suite.parent / "whole", suite.parent / "parts")
         found[cell.method, cell.seed] = read_predictions(suite.parent / "whole", cell)[1]
     assert all((found[method, 1] != found[method, 2]).any() for method in ("probe", "full"))
@@ -149,23 +153,23 @@ def test_what_another_process_makes_is_left_to_it(suite, request_of):
     cell = Cell("own", "first", "cnn", "full", "corrected", 1)
     cell.path(folder).parent.mkdir(parents=True)
     with locked(cell.path(folder).parent):
-        assert run_benchmark(folder, request) == (3, 0, 0, 1, {})
-    assert run_benchmark(folder, request) == (1, 0, 3, 0, {})
+        assert run_benchmark(folder, request) == counted(3, elsewhere=1)
+    assert run_benchmark(folder, request) == counted(1, before=3)
 
 
 def test_cells_of_one_protocol_have_the_same_settings(suite, request_of):
     folder = suite.parent / "results"
     request = request_of(suite, tasks=("first",), settings=("corrected.finetune.max_steps=1",), **ONE)
-    assert run_benchmark(folder, request).done == 2
+    assert run_benchmark(folder, request)["done"] == 2
     before = files_of(folder)
     other = dataclasses.replace(request, tasks=(), settings=("finetune.max_steps=3",))
     with pytest.raises(InputError, match="cells of corrected were made with other settings; use another folder"):
         run_benchmark(folder, other)
     assert files_of(folder) == before
     # Another protocol's may differ, and a number of seeds is none of the settings.
-    assert run_benchmark(folder, dataclasses.replace(other, protocols=("published",), tasks=("first",))).done == 2
+    assert run_benchmark(folder, dataclasses.replace(other, protocols=("published",), tasks=("first",)))["done"] == 2
     more = dataclasses.replace(request, seeds=None, settings=(*request.settings, "seeds=3"))
-    assert run_benchmark(folder, more).done == 2
+    assert run_benchmark(folder, more)["done"] == 2
 
 
 @pytest.mark.parametrize("what", ["data", "model", "task"])
@@ -181,7 +185,7 @@ def test_a_report_has_no_cells_of_one_model_that_were_made_with_different_things
         "task": (suite, "{name: first,", '{name: first, classes: ["1", "0"],'),
     }[what]
     path.write_text(path.read_text().replace(old, new, 1))
-    assert run_benchmark(suite.parent / "results", dataclasses.replace(request, first_seed=2)).done == 1
+    assert run_benchmark(suite.parent / "results", dataclasses.replace(request, first_seed=2))["done"] == 1
     with pytest.raises(InputError, match=f"small .* were made with different .*{what}"):
         report_benchmark(suite.parent / "results", resamples=100)
 
@@ -224,7 +228,7 @@ def test_frequencies_are_read_by_mutbert_where_coordinates_are_known(
     models = tuple(f"{name}={model_folders[name]}" for name in ("mutbert", "esm"))
     request = request_of(suite, models=models, **{**FIRST, "methods": ("probe",)})
     run_benchmark(suite.parent / "without", request)
-    assert run_benchmark(suite.parent / "with", dataclasses.replace(request, genome=str(store))).failed == 0
+    assert not run_benchmark(suite.parent / "with", dataclasses.replace(request, genome=str(store)))["failed"]
     for cell, record in records_of(suite.parent / "with").items():
         assert same_predictions(cell, suite.parent / "without", suite.parent / "with") == (cell.model == "esm")
         unplaced = {"no place in the genome": 1, "other bases than the genome has there": 1}
@@ -269,7 +273,7 @@ def test_what_is_missing_or_wrong_is_an_error_before_anything_is_run(suite, requ
         assert not (tmp_path / "results").exists()
     # What is there can be run alone.
     only = request_of(suite, data=(str(tmp_path / "partly"),), tasks=("first",), **ONE)
-    assert run_benchmark(tmp_path / "results", only).done == 2
+    assert run_benchmark(tmp_path / "results", only)["done"] == 2
 
 
 def test_a_grid_that_is_killed_goes_on_where_it_was(suite, request_of, model_folders):
@@ -290,7 +294,7 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(suite, request_of, model_fol
     done = {cell for cell, record in records_of(broken).items() if "reason" not in record}
     assert 0 < len(done) < 10
     summary = run_benchmark(broken, request)
-    assert (summary.before, summary.done) == (len(done), 10 - len(done))
+    assert (summary["before"], summary["done"]) == (len(done), 10 - len(done))
     after = files_of(broken)
     assert all(after[cell.path(broken)] == before[cell.path(broken)] for cell in done)
     run_benchmark(whole, request)
@@ -345,7 +349,7 @@ def test_variants_are_cells_like_others(variants, model_folders):
     whole, part = variants / "whole", variants / "part"
     summary, results = run_benchmark(whole, request), records_of(whole)
     assert {cell.task for cell in results} == {"near", "far"}
-    assert (len(results), summary.done, summary.failed) == (48, 32, 16), summary.failures
+    assert (len(results), summary["done"], summary["failed"]) == (48, 32, 16), summary["failures"]
     for cell, record in results.items():
         if "reason" not in record:
             assert record["metrics"]["auroc"] == evaluate("binary", *read_predictions(whole, cell), ["auroc"])["auroc"]
@@ -357,7 +361,7 @@ def test_variants_are_cells_like_others(variants, model_folders):
     assert report_benchmark(whole, resamples=100)[0].notes == []
     more = dataclasses.replace(request, models=models[1:2], first_seed=3, seeds=1)
     for name, old, new, word in (
-        ("ref.fa", ">chr1\n", ">chr1\nA", "reference"),
+        ("ref.fa", ">chr1\n", ">chr5\nACGT\n>chr1\n", "reference"),
         ("variants.yaml", "to_distance: 100", "to_distance: 90", "task"),
         ("table.csv", ",blood,", ",liver,", "data"),
     ):

@@ -27,8 +27,8 @@ def test_settings_of_a_task(family, suite, task, tokens, scaling):
         learning_rate=1e-3 if family == "cnn" else rate, warmup_steps=warmup, eval_steps=200, epochs=3.0
     )
     published = {"max_tokens": tokens, "rope_scaling": scaling}
-    assert loaded.settings_of(loaded.task(task), "published", family) == base.replace(**published)
-    assert loaded.settings_of(loaded.task(task), "corrected", family) == base
+    assert loaded.settings_of(loaded.by_name[task], "published", family) == base.replace(**published)
+    assert loaded.settings_of(loaded.by_name[task], "corrected", family) == base
 
 
 OWN = """\
@@ -70,8 +70,7 @@ def test_ones_own_suite(load):
     suite = load(OWN)
     assert [task.problem for task in suite.tasks] == ["binary", "multiclass", "regression", "multilabel", "token"]
     assert (suite.tasks[0].classes, suite.columns.label) == (("neg", "pos"), ("y",))
-    assert suite.task_names == ["two", "three", "number", "any", "each"]
-    assert suite.task("each") == suite.tasks[4]
+    assert list(suite.by_name) == ["two", "three", "number", "any", "each"]
     assert suite.settings_of(suite.tasks[0], "corrected", "dnabert2").max_tokens == 12
     settings = suite.settings_of(suite.tasks[0], "corrected", "cnn")
     assert (settings.learning_rate, settings.lora.rank, settings.max_tokens) == (1.0, 4, None)
@@ -140,6 +139,6 @@ def test_an_eqtl_suite_that_cannot_be(load, old, new, message):
  protocols: {corrected: {c: [1], choose_c_on: test, scores: decision, tissue: one-hot, special_tokens: true,
                          edges: lower}}}}
 """
-    assert load(text).task_names == ["all"]
+    assert list(load(text).by_name) == ["all"]
     with pytest.raises(InputError, match=message):
         load(text.replace(old, new))

@@ -38,7 +38,7 @@ def list_suites(*, suites: Sequence[str] = ()) -> dict[str, Any]:
 
 def run_grid(function: Function, **options: Any) -> dict[str, Any]:
     """Call `run_benchmark`; print reasons of failures to standard error."""
-    summary = function(**options)._asdict()
+    summary = function(**options)
     for reason, count in summary["failures"].items():
         typer.echo(f"mutbert: {count:,} failed: {reason}", err=True)
     return {**summary, "output": options["folder"]}

@@ -10,7 +10,7 @@ from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import numpy as np
@@ -57,17 +57,7 @@ class GridRequest:
     trust_remote_code: bool = False
 
 
-class GridSummary(NamedTuple):
-    """Cells of a call of `run_benchmark`."""
-
-    done: int
-    failed: int
-    before: int  # done before
-    elsewhere: int  # being made by other processes
-    failures: dict[str, int]  # by reason
-
-
-def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = False) -> GridSummary:
+def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = False) -> dict[str, Any]:
     """Make the cells of a grid of tasks, models and seeds that are missing.
 
     Several processes may do so at once. A failed cell leaves its reason, and is tried again by the next call.
@@ -79,7 +69,9 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
 
     Returns
     -------
-    GridSummary
+    dict
+        How many cells are ``done``, ``failed``, were done ``before``, and are made ``elsewhere``, by other processes;
+        and ``failures``, their number by reason.
 
     Raises
     ------
@@ -114,7 +106,7 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
             if status == "failed":
                 failures[note] = failures.get(note, 0) + 1
             advance(1, f"{cell}: {note[:80]}")
-    return GridSummary(**counts, failures=failures)
+    return {**counts, "failures": failures}
 
 
 def _made_once(
@@ -210,14 +202,14 @@ def _paths(words: Sequence[str], option: str, alone: str = "") -> dict[str, str]
 
 def _tasks(request: GridRequest, suites: Sequence[Suite]) -> dict[str, list[str]]:
     """Return the tasks of each suite that are asked for, as TASK or SUITE/TASK."""
-    known = {word for suite in suites for task in suite.task_names for word in (task, f"{suite.name}/{task}")}
+    known = {word for suite in suites for task in suite.by_name for word in (task, f"{suite.name}/{task}")}
     for word in request.tasks:
         if word not in known:
             raise InputError(f"task {word}: there is none of this name; there are {', '.join(sorted(known))}")
     found = {}
     for suite in suites:
-        names = [word.removeprefix(f"{suite.name}/") for word in request.tasks] or suite.task_names
-        found[suite.name] = [name for name in names if name in suite.task_names]
+        names = [word.removeprefix(f"{suite.name}/") for word in request.tasks] or suite.by_name
+        found[suite.name] = [name for name in names if name in suite.by_name]
     return found
 
 

@@ -82,9 +82,7 @@ def summarise(folder: Path, *, resamples: int = 2000, progress: bool = False) ->
             for kind, own in zip(rows, found, strict=True):
                 kind += [{"suite": name, "protocol": protocol, **row} for row in own]
             advance(sum(len(seeds) for tasks in grid.values() for _, seeds in tasks.values()))
-    paper = [
-        {"suite": one.name, "metric": one.metric, **row.model_dump()} for one in suites.values() for row in one.paper
-    ]
+    paper = [{"suite": one.name, "metric": one.metric, **row} for one in suites.values() for row in one.paper]
     splits = [{"suite": one["suite"], "task": one["task"], **split} for one in done for split in one["splits"]]
     scores, averages, comparisons = (pl.DataFrame(kind, infer_schema_length=None) for kind in rows)
     failures = pl.DataFrame([record for record in records if REASON in record])
@@ -136,10 +134,10 @@ def _grids(folder: Path, done: Sequence[Record]) -> dict[tuple[str, str], Grid]:
 def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], list[Record]]:
     """Return the score of each contestant and task, and the average of each contestant."""
     scores, averages = [], []
-    published = {row.name: row.value for row in suite.paper}
+    published = {row["name"]: row["value"] for row in suite.paper}
     for contestant in sorted(grid, key=_rank):
         key = dict(zip(("model", "method"), contestant, strict=True))
-        tasks = {task: grid[contestant][task] for task in suite.task_names if task in grid[contestant]}
+        tasks = {task: grid[contestant][task] for task in suite.by_name if task in grid[contestant]}
         for task, (one, records) in tasks.items():
             values = [record["metrics"][one.metric] for record in records]
             row = {"task": task, **key, "metric": one.metric, **interval([one], resamples=resamples)._asdict()}
@@ -148,7 +146,7 @@ def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], lis
         # A mean of different metrics is a mean of nothing.
         if len({one.metric for one in every}) == 1:
             row = {**key, "metric": every[0].metric, **interval(every, resamples=resamples)._asdict()}
-            row |= {"tasks": len(tasks), "of_tasks": len(suite.task_names)}
+            row |= {"tasks": len(tasks), "of_tasks": len(suite.by_name)}
             parameters = next(iter(tasks.values()))[1][0]["parameters"]
             averages.append(row | {"parameters": parameters, "published": published.get(contestant[0])})
     return scores, averages
@@ -166,9 +164,9 @@ def _comparisons(suite: Suite, grid: Grid, averages: Sequence[Record], resamples
     whole: list[Record] = []
     single: list[Record] = []
     for first, second in pairs:
-        shared = [task for task in suite.task_names if task in grid[first] and task in grid[second]]
+        shared = [task for task in suite.by_name if task in grid[first] and task in grid[second]]
         a, b = ([grid[one][task][0] for task in shared] for one in (first, second))
-        of = "" if len(shared) == len(suite.task_names) else f"{len(shared)} of {len(suite.task_names)} tasks"
+        of = "" if len(shared) == len(suite.by_name) else f"{len(shared)} of {len(suite.by_name)} tasks"
         families = [(single, task, [one], [other]) for task, one, other in zip(shared, a, b, strict=True)]
         if len(shared) > 1 and len({one.metric for one in a}) == 1:
             families.append((whole, of, a, b))

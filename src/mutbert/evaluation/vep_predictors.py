@@ -8,7 +8,7 @@ once, L window; C variants of a part that are compared.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Float64, Int64, UInt8
     from mutbert.effects.alleles import Alleles
-    from mutbert.evaluation.vep_table import Labels
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.progress import Advance
 
+    # As in ``vep.json``. A predictor has ``model``, empty for a trivial baseline, ``description`` and ``values``;
+    # ``extreme`` is -1 where low values suggest an effect, 1 where high ones do; ``applies`` returns whether it is
+    # compared among variants of these kinds.
     Row = dict[str, Any]
 
 KIND_NAMES: Final = {"SNV": Kind.SNV, "MNV": Kind.MNV, "indel": Kind.INDEL}
@@ -49,15 +51,6 @@ _MNV, _INSERTION, _DELETION = (CHANGES.index(name) for name in ("MNV", "insertio
 _WINDOWS_AT_ONCE: Final = 4096
 
 
-class Predictor(NamedTuple):
-    """What a column of values is."""
-
-    model: str  # empty for a trivial baseline
-    description: str
-    extreme: int  # −1 where low values suggest an effect, 1 where high ones do
-    applies: Callable[[set[int]], bool] = bool  # whether it is compared among variants of these kinds
-
-
 def only_snvs(kinds: set[int]) -> bool:
     """Return whether all are SNVs."""
     return kinds == {Kind.SNV}
@@ -65,13 +58,13 @@ def only_snvs(kinds: set[int]) -> bool:
 
 def trivial_baselines(
     genome: ProbabilisticGenome, alleles: Alleles, variants: pl.DataFrame, problem: str, context: int
-) -> tuple[dict[str, tuple[Predictor, Float64]], list[str]]:
+) -> tuple[dict[str, Row], list[str]]:
     """Return what needs no model by its name, NaN where a variant has none, and notes on what is missing."""
-    found: dict[str, tuple[Predictor, Float64]] = {}
+    found: dict[str, Row] = {}
     notes = []
 
     def add(name: str, values: Float64, extreme: int, words: str, applies: Callable[[set[int]], bool] = bool) -> None:
-        found[name] = Predictor("", words, extreme, applies), values
+        found[name] = {"model": "", "description": words, "extreme": extreme, "values": values, "applies": applies}
 
     if "frequency" in variants:
         add("allele frequency", variants["frequency"].to_numpy(), -1, "allele frequency, from the table")
@@ -217,14 +210,14 @@ def split_parts(variants: pl.DataFrame) -> tuple[list[tuple[str, pl.DataFrame]],
 
 
 def measure_parts(
-    variants: pl.DataFrame, predictors: Mapping[str, Predictor], labels: Labels, advance: Advance, *, direction: str,
-    resamples: int, seed: int,
+    variants: pl.DataFrame, predictors: Mapping[str, Row], problem: str, classes: tuple[str, ...], advance: Advance, *,
+    direction: str, resamples: int, seed: int,
 ) -> tuple[list[Row], list[str]]:  # fmt: skip
     """Return every part as ``vep.json`` has it, and notes; of several classes, each is compared with all others."""
-    problem, targets = labels.problem, {labels.classes[-1]: pl.col("target")}
+    targets = {classes[-1]: pl.col("target")}
     if problem == "multiclass":
         problem = "binary"
-        targets = {name: (pl.col("target") == index).cast(pl.Float64) for index, name in enumerate(labels.classes)}
+        targets = {name: (pl.col("target") == index).cast(pl.Float64) for index, name in enumerate(classes)}
     split, notes = split_parts(variants)
     parts, draws = [], {"resamples": resamples, "seed": seed}
     for name, inside in split:
@@ -238,14 +231,14 @@ def measure_parts(
 
 
 def _measure(
-    inside: pl.DataFrame, predictors: Mapping[str, Predictor], target: str, problem: str, direction: str,
+    inside: pl.DataFrame, predictors: Mapping[str, Row], target: str, problem: str, direction: str,
     draws: Mapping[str, int], advance: Advance,
 ) -> Row:  # fmt: skip
     """Return the counts and rows of a part."""
     kinds = {int(KIND_NAMES[name]) for name in inside["kind"].unique()}
-    distinct = {name: inside[name].drop_nulls().n_unique() for name, one in predictors.items() if one.applies(kinds)}
+    distinct = {name: inside[name].drop_nulls().n_unique() for name, one in predictors.items() if one["applies"](kinds)}
     # A baseline that is the same everywhere, as the order of substitutions is among indels, is not compared.
-    chosen = [name for name, count in distinct.items() if count > (not predictors[name].model)]
+    chosen = [name for name, count in distinct.items() if count > (not predictors[name]["model"])]
     common = inside.drop_nulls(chosen) if chosen else inside
     labels, binary = _labels(common, problem), problem == "binary"
     part: Row = {
@@ -262,9 +255,9 @@ def _measure(
     metrics = metrics_of(problem)
     for name in chosen:
         raw_C, own = common[name].to_numpy(), inside.drop_nulls(name)
-        turn = _turn(labels, raw_C, problem, direction, predictors[name].extreme)
+        turn = _turn(labels, raw_C, problem, direction, predictors[name]["extreme"])
         scores[name] = TaskScores(problem, metrics[0], labels, [turn * raw_C])
-        row: Row = {"predictor": name, "model": predictors[name].model, "end": "low" if turn < 0 else "high"}
+        row: Row = {"predictor": name, "model": predictors[name]["model"], "end": "low" if turn < 0 else "high"}
         first, second = (
             interval([scores[name]], **draws),
             interval([TaskScores(problem, metrics[1], labels, [turn * raw_C])], **draws),
