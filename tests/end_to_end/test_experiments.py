@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mutbert.evaluation.results import cell_of, read_predictions, read_records
+from mutbert.evaluation.cells import cell_of
+from mutbert.evaluation.run import read_predictions, read_records
 from mutbert.scoring.resampling import TaskScores, interval
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "gue_tf" / "results"

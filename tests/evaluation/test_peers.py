@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mutbert import finetune, predict_table, run_benchmark
-from mutbert.evaluation.results import Cell, read_predictions
+from mutbert.evaluation.cells import Cell
+from mutbert.evaluation.run import read_predictions
 from mutbert.examples.files import Columns
 from mutbert.training.finetune import read_finetune_recipe
 

@@ -80,7 +80,7 @@ def _print_suites(found: dict[str, Any]) -> None:
 
 
 def _print_grid(summary: dict[str, Any]) -> None:
-    from mutbert.evaluation.results import read_records
+    from mutbert.evaluation.run import read_records
     from mutbert.evaluation.summary import costs_of
 
     costs = costs_of(read_records(Path(summary["output"]))).to_dicts()

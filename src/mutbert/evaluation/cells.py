@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from functools import cached_property, lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -16,7 +19,6 @@ from mutbert.encoders.adapter import CNN
 from mutbert.encoders.known import RANDOM
 from mutbert.errors import InputError
 from mutbert.evaluation import eqtl
-from mutbert.evaluation.results import Cell, fingerprint
 from mutbert.examples.files import read_examples
 from mutbert.examples.splits import random_split
 from mutbert.examples.task_data import part_task
@@ -28,7 +30,7 @@ from mutbert.training.classifier_data import LabelledInputs
 from mutbert.training.linear import embed_sequences, fit_linear
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
     import polars as pl
@@ -54,7 +56,38 @@ LENGTHS: Final = (4, 5, 6, 7)
 """Of k-mers."""
 PENALTIES: Final = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 """Inverse penalties that are tried for k-mers."""
-_HUB, _SUBSET_SEED = "hf://", 0
+HUB: Final = "hf://"
+
+
+class Cell(NamedTuple):
+    """A model, trained by a method with a seed on a suite's task as a protocol has it."""
+
+    suite: str
+    task: str
+    model: str
+    method: str  # empty where there is only one
+    protocol: str
+    seed: int
+
+    def __str__(self) -> str:
+        """Return it for messages."""
+        return f"{self.suite}/{self.task}, {label_of(self.model, self.method)}, {self.protocol}, seed {self.seed}"
+
+    def path(self, folder: Path) -> Path:
+        """Path of its JSON file; names are percent-encoded, as a model may be called by its repository."""
+        model = f"{self.model}-{self.method}" if self.method else self.model
+        parts = [quote(word, safe=" ,+=@") for word in (self.suite, self.task, model)]
+        return folder.joinpath(*parts, f"{self.protocol}-{self.seed}.json")
+
+
+def label_of(model: str, method: str) -> str:
+    """Return a model and its method for people."""
+    return f"{model} ({method})" if method else model
+
+
+def cell_of(record: Mapping[str, Any]) -> Cell:
+    """Return the cell that a record is of."""
+    return Cell(*(record[name] for name in Cell._fields))
 
 
 def cells_of(suite: Suite, tasks: list[str], models: list[str], request: GridRequest) -> list[Cell]:
@@ -235,7 +268,7 @@ def load_task(
             parts[split], sources[split] = read_examples(path, columns, problem=row.problem, classes=classes)
     train, most, note = parts["train"], how.max_train_rows, ""
     if most is not None and most < len(train):
-        train = train.select(random_split(len(train), most / len(train), _SUBSET_SEED).validation[:most])
+        train = train.select(random_split(len(train), most / len(train), 0).validation[:most])
         note = f"{suite.name}: at most {most:,} training sequences; no benchmark"
     validation = "file" if "validation" in parts else how.validation
     data = part_task(
@@ -252,24 +285,17 @@ def load_task(
     }
 
 
-def check_files(suite: Suite, root: str, tasks: list[str]) -> None:
-    """Raise InputError where a local file is missing; of files on the Hub nothing is known before they are read."""
-    for task in [] if root.startswith(_HUB) else [""] if suite.eqtl else tasks:
-        for split in suite.splits:
-            task_file(suite, root, task, split)
-
-
 def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
     """Return the path of a task's file, plain or gzip; None where there are no validation data.
 
     Raise InputError for another file that is missing. `root` may be the file of an eQTL suite itself.
     """
-    if suite.eqtl and not root.startswith(_HUB) and Path(root).is_file():
+    if suite.eqtl and not root.startswith(HUB) and Path(root).is_file():
         return root
     called: str = suite.splits[split]  # type: ignore[index]
     names = [pattern.replace("{task}", task).replace("{split}", called) for pattern in suite.files]
     for path in (f"{root.rstrip('/')}/{name}" for name in names):
-        if not root.startswith(_HUB):
+        if not root.startswith(HUB):
             if found := next((one for one in (path, f"{path}.gz") if Path(one).is_file()), None):
                 return found
             continue
@@ -351,3 +377,8 @@ class EqtlCells:
         embedded = len(features["window"])
         saved = 2 * int((table["reference_window"] >= 0).sum()) - embedded
         return table, features, {"parameters": parameters, "tokens": embedded * longest, "saved": saved}
+
+
+def fingerprint(parts: Sequence[object]) -> str:
+    """Return a word of what JSON can hold that differs where that does."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -49,11 +49,6 @@ _REASONS: Final = {
     "contradictory": "the same allele has different labels in different rows",
     **{reason.text: reason.meaning for reason in Reason},
 }
-# Below this share of the labelled variants that are compared, the report has a note.
-_FEW_COMPARED: Final = 0.9
-# From here on, labels may have been made from a baseline; where there are so many variants on either side.
-_FOLLOWED: Final = 0.99
-_ENOUGH: Final = 5
 _APPLIES: Final[dict[str, Callable[[set[int]], bool]]] = {
     **dict.fromkeys(("LLR", "ENT", "ULLR"), only_snvs),
     "PLLR": lambda kinds: Kind.SNV not in kinds,
@@ -100,13 +95,17 @@ def evaluate_variant_effects(
     folder = Path(output)
     if surroundings not in {"reference", "population"}:
         raise InputError(f"surroundings is {surroundings!r}; it must be reference or population")
+    if direction not in {None, "damaging", "tolerated", "either"}:
+        raise InputError(f"direction is {direction!r}; it must be damaging, tolerated or either")
     if resamples < 1 or seed < 0:
         raise InputError(f"resamples is {resamples} and seed {seed}; use at least 1, and a seed from 0 on")
     named = _named(list(models) if isinstance(models, list | tuple) else [cast("Model", models)])
     inputs = [path for path in (genome, variants, *named.values()) if isinstance(path, str | Path)]
     check_output(folder, force=force, directory=True, inputs=inputs)
     table, source, problem, classes = read_labelled(variants, columns)
-    direction = _direction(direction, problem)
+    direction = direction or ("damaging" if problem == "binary" else "either")
+    if problem != "binary" and direction != "either":
+        raise InputError(f"direction is {direction}, which is for two classes; leave it out")
     store = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     how = store, surroundings, settings or ScoreSettings(), trust_remote_code
     scorers = {name: _open(name, model, *how) for name, model in named.items()}
@@ -192,18 +191,8 @@ def _named(models: Sequence[Model]) -> dict[str, Model]:
     return named
 
 
-def _direction(direction: str | None, problem: str) -> str:
-    """Return the direction to use."""
-    if direction not in {None, "damaging", "tolerated", "either"}:
-        raise InputError(f"direction is {direction!r}; it must be damaging, tolerated or either")
-    if problem != "binary" and direction not in {None, "either"}:
-        raise InputError(f"direction is {direction}, which is for two classes; leave it out")
-    return direction or ("damaging" if problem == "binary" else "either")
-
-
 def _with_reasons(table: pl.DataFrame, alleles: Alleles, problem: str) -> tuple[pl.DataFrame, int]:
     """Return the table with each row's kind and why it is not used, and how many of the used repeat an allele."""
-    assert len(alleles) == len(table), "a row has one alternate"
     kinds, reasons = np.array(["", *KIND_NAMES]), np.array([reason.text for reason in Reason])
     fault = pl.Series("reason", reasons[alleles.reason_A]).replace(Reason.SCORED.text, None)
     # What is wrong with the variant counts before what is wrong with its label.
@@ -211,11 +200,11 @@ def _with_reasons(table: pl.DataFrame, alleles: Alleles, problem: str) -> tuple[
         pl.Series("kind", np.where(alleles.reason_A == Reason.SCORED, kinds[alleles.kind_A], "")),
         reason=pl.coalesce(fault, "reason"),
     )
-    columns = {"contig": alleles.contig_A, "start": alleles.start_A, "end": alleles.end_A}
-    same = table.select("reason", "target", pl.Series("inserted", alleles.inserted, dtype=pl.String)).with_columns(
-        pl.Series(name, value_A) for name, value_A in columns.items()
+    inserted = pl.Series(alleles.inserted, dtype=pl.String)
+    same = table.select("reason", "target").with_columns(
+        contig=alleles.contig_A, start=alleles.start_A, end=alleles.end_A, inserted=inserted
     )
-    key = ["reason", "inserted", *columns]
+    key = ["reason", "contig", "start", "end", "inserted"]
     used, repeats = same["reason"].is_null(), ~same.select(pl.struct(key).is_first_distinct()).to_series()
     if problem == "regression":
         return table, int((used & repeats).sum())
@@ -309,7 +298,7 @@ def _unmet(table: pl.DataFrame, columns: VepColumns) -> Iterator[str]:
 def _notes(parts: Sequence[dict[str, Any]], numbers: pl.DataFrame, repeated: int) -> Iterator[str]:
     """Yield what the reader should know first: variants that are not compared or repeat, labels like a baseline."""
     first = parts[0]
-    if first["rows"] and first["compared"] < _FEW_COMPARED * first["variants"]:
+    if first["rows"] and first["compared"] < 0.9 * first["variants"]:
         lacking = ", ".join(f"{row['predictor']} ({row['missing']:,})" for row in first["rows"] if row["missing"])
         yield (
             f"Only {first['compared']:,} of {first['variants']:,} variants are compared, since others lack {lacking}. "
@@ -321,8 +310,9 @@ def _notes(parts: Sequence[dict[str, Any]], numbers: pl.DataFrame, repeated: int
     if numbers.is_empty():
         return
     metric = "auroc" if "auroc" in numbers else "spearman"
-    either = pl.min_horizontal("compared", "positives", pl.col("compared") - pl.col("positives")) >= _ENOUGH
-    followed = numbers.filter((pl.col("model") == "") & (pl.col(metric).abs() >= _FOLLOWED) & either)
+    # So near to a baseline, labels may have been made from it; where there are some variants of either class.
+    either = pl.min_horizontal("compared", "positives", pl.col("compared") - pl.col("positives")) >= 5
+    followed = numbers.filter((pl.col("model") == "") & (pl.col(metric).abs() >= 0.99) & either)
     followed = followed.unique("predictor", keep="first", maintain_order=True)
     for name, part, target, value in followed.select("predictor", "part", "target", metric).iter_rows():
         yield (
@@ -333,7 +323,8 @@ def _notes(parts: Sequence[dict[str, Any]], numbers: pl.DataFrame, repeated: int
 
 def _table(parts: Sequence[dict[str, Any]]) -> pl.DataFrame:
     """Return every number of the parts, a row for each part, target and predictor."""
-    names = {"name": "part", "target": "target", "variants": "variants", "compared": "compared"}
-    names |= {"compared_positives": "positives"}
-    rows = [{names[key]: part[key] for key in names} | row for part in parts for row in part["rows"]]
+    rows = [
+        {"part": part["name"], **{key: part[key] for key in ("target", "variants", "compared")},
+         "positives": part["compared_positives"], **row} for part in parts for row in part["rows"]
+    ]  # fmt: skip
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col(pl.Float64).round(9))

@@ -256,15 +256,14 @@ def _measure(
     for name in chosen:
         raw_C, own = common[name].to_numpy(), inside.drop_nulls(name)
         turn = _turn(labels, raw_C, problem, direction, predictors[name]["extreme"])
-        scores[name] = TaskScores(problem, metrics[0], labels, [turn * raw_C])
+        measured = [TaskScores(problem, metric, labels, [turn * raw_C]) for metric in metrics]
+        scores[name] = measured[0]
         row: Row = {"predictor": name, "model": predictors[name]["model"], "end": "low" if turn < 0 else "high"}
-        first, second = (
-            interval([scores[name]], **draws),
-            interval([TaskScores(problem, metrics[1], labels, [turn * raw_C])], **draws),
-        )
-        for metric, (value, *ends) in zip(metrics, (first, second), strict=True):
-            # A correlation is that of the values as they are, with its sign.
-            value, low, high = (value, *ends) if binary else (turn * value, *sorted(turn * end for end in ends))
+        for metric, one in zip(metrics, measured, strict=True):
+            value, low, high = interval([one], **draws)
+            if not binary and turn < 0:
+                # A correlation is that of the values as they are, with its sign.
+                value, low, high = -value, -high, -low
             row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
         values = own[name].to_numpy() * (turn if binary else 1)
         row["alone"] = evaluate(problem, _labels(own, problem), values, metrics[:1])[metrics[0]]
