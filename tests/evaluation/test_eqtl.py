@@ -271,7 +271,7 @@ def test_a_table_as_it_is_read(tmp_path):
         ("chr2", "9", "A", "A", "liver", "False", "", "test"),
         ("chr2", "9", "N", "A", "liver", "0", "5", "valid"),
     ]
-    table, source, split_by = read_rows(tmp_path, rows, (HEADER[0], "where", *HEADER[2:]), position="where")
+    table, source = read_rows(tmp_path, rows, (HEADER[0], "where", *HEADER[2:]), position="where")
     assert table.drop("reason").to_dict(as_series=False) == {
         "contig": ["chr2", "chr10", "chr2", "chr2", "chr2"],
         "tissue": ["liver", "blood", "liver", "liver", "liver"],
@@ -283,12 +283,7 @@ def test_a_table_as_it_is_read(tmp_path):
         "is_test": [False, True, True, True, False],
     }
     assert table["reason"].is_null().to_list() == [True, True, True, False, False]
-    assert (split_by, source.place) == ("column", str(tmp_path / "t.csv"))
-    rows = [changed(CHROM=str(number % 7), POS=50 + number)[:-1] for number in range(70)]
-    table, _, split_by = read_rows(tmp_path, rows, HEADER[:-1])
-    assert split_by == "contigs"
-    assert table.group_by("contig").agg(pl.col("is_test").n_unique())["is_test"].to_list() == [1] * 7
-    assert 0.1 < table["is_test"].mean() < 0.3
+    assert source.place == str(tmp_path / "t.csv")
 
 
 def test_rows_that_the_genome_does_not_fit(contigs, genomes, encoder, tmp_path):
@@ -304,7 +299,7 @@ def test_rows_that_the_genome_does_not_fit(contigs, genomes, encoder, tmp_path):
     }  # fmt: skip
 
     def embedded(rows):
-        table, source, _ = read_rows(tmp_path, rows)
+        table, source = read_rows(tmp_path, rows)
         return embed_variants(encoder, encoder.body(66), table, source.place, genomes[0], CORRECTED, 64)[0]
 
     found = embedded([*good, *bad])
@@ -320,17 +315,16 @@ def test_rows_that_the_genome_does_not_fit(contigs, genomes, encoder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("header", "values", "message"),
+    ("values", "message"),
     [
-        (HEADER, {"tissue": " "}, ", line 3: tissue is missing; fill it in, or remove the row"),
-        (HEADER, {"label": "2"}, ", line 3: label is '2'; expected 0 or 1"),
-        (HEADER, {"split": "train"}, ": no row has 'test' in column split; rows are train or test"),
-        (HEADER[:-1], {}, ": no column 'split', and all variants are on contig 1; add a column with train or test"),
+        ({"tissue": " "}, ", line 3: tissue is missing; fill it in, or remove the row"),
+        ({"label": "2"}, ", line 3: label is '2'; expected 0 or 1"),
+        ({"split": "train"}, ": no row has 'test' in column split; rows are train or test"),
     ],
 )
-def test_bad_tables(tmp_path, header, values, message):
+def test_bad_tables(tmp_path, values, message):
     with pytest.raises(InputError) as error:
-        read_rows(tmp_path, [row[: len(header)] for row in (changed(), changed(**{"split": "test", **values}))], header)
+        read_rows(tmp_path, [changed(), changed(**{"split": "test", **values})])
     assert str(error.value) == f"{tmp_path / 't.csv'}{message}"
 
 

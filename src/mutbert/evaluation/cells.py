@@ -251,11 +251,7 @@ def _trained(
 def load_task(
     suite: Suite, root: str, task: str, protocol: str, seed: int, *, drop_leaks: bool
 ) -> tuple[TaskData, dict[str, Any]]:
-    """Return a task's parts, and what a cell's record has of them: note, counts, sources, identity.
-
-    Files are below `root`: a folder, or ``hf://datasets/OWNER/NAME[@REVISION]``. Without a file of validation data,
-    `seed` decides which sequences these are.
-    """
+    """Return a task's parts, split by `seed` where validation data have no file, and what a cell's record has of it."""
     how, row = suite.protocols[protocol], suite.by_name[task]
     classes = row.classes if row.problem in {"binary", "multiclass", "token"} else None
     parts: dict[str, Examples] = {}
@@ -286,10 +282,7 @@ def load_task(
 
 
 def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
-    """Return the path of a task's file, plain or gzip; None where there are no validation data.
-
-    Raise InputError for another file that is missing. `root` may be the file of an eQTL suite itself.
-    """
+    """Return the path of a task's file below a folder or Hub data set; None where there are no validation data."""
     if suite.eqtl and not root.startswith(HUB) and Path(root).is_file():
         return root
     called: str = suite.splits[split]  # type: ignore[index]
@@ -326,7 +319,7 @@ class EqtlCells:
 
     def make(self, cell: Cell) -> Made:
         """Make a cell."""
-        _, source, split_by, _, reference = self._data
+        _, source, _, reference = self._data
         protocol, task = self._eqtl.protocols[cell.protocol], self._suite.by_name[cell.task]
         table, features, about = self._embedded(cell.model, cell.protocol)
         head, feature = cell.method.split(", ")
@@ -345,7 +338,7 @@ class EqtlCells:
             "parameters": about["parameters"],
             "tokens": about.pop("tokens", 0),
             "note": "",
-            "rows": {**rows, "split_by": split_by, "unused": unused, "saved": about["saved"]},
+            "rows": {**rows, "unused": unused},
             "splits": [{"split": name, "examples": count, **same} for name, count in rows.items()],
             "sources": [{"split": "all", **vars(source)}],
             "identity": {
@@ -359,13 +352,13 @@ class EqtlCells:
         return record, table["label"].to_numpy()[test], scores
 
     @cached_property
-    def _data(self) -> tuple[pl.DataFrame, SourceFile, str, ProbabilisticGenome, str]:
+    def _data(self) -> tuple[pl.DataFrame, SourceFile, ProbabilisticGenome, str]:
         read = eqtl.read_variants(task_file(self._suite, self._root, "", "train") or "", self._eqtl.columns)
         genome = eqtl.open_genome(self._reference, read[0]["contig"])
         return *read, genome, genome.identity if genome.manifest else sha256_of(Path(self._reference))
 
     def _embed(self, model: str, name: str) -> tuple[pl.DataFrame, dict[str, Float32], Record]:
-        table, source, _, genome, _ = self._data
+        table, source, genome, _ = self._data
         encoder, protocol, length = self._encoder(model), self._eqtl.protocols[name], self._eqtl.length
         longest, scaling = length + 2 * protocol.special_tokens, None
         if encoder.family == "mutbert" and protocol.rope_factor:
@@ -373,10 +366,7 @@ class EqtlCells:
         # All seeds of a protocol share what is embedded, so fresh weights are those of the first.
         body, parameters = _body(encoder, longest, scaling, protocol.first_seed)
         table, features = eqtl.embed_variants(encoder, body, table, source.place, genome, protocol, length)
-        # Several rows may share a window, which is embedded once.
-        embedded = len(features["window"])
-        saved = 2 * int((table["reference_window"] >= 0).sum()) - embedded
-        return table, features, {"parameters": parameters, "tokens": embedded * longest, "saved": saved}
+        return table, features, {"parameters": parameters, "tokens": len(features["window"]) * longest}
 
 
 def fingerprint(parts: Sequence[object]) -> str:

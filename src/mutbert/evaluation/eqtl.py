@@ -1,8 +1,7 @@
 """Causal variants told apart by embeddings of the windows around them, without training the model.
 
-The reference and the alternate window of each variant are embedded once; a head of scikit-learn learns from both and
-the tissue. Every row stays in its table, and one that is not used has a reason. Shape suffixes: N rows of the table,
-T training rows, U distinct windows, B batch, L tokens, D features.
+Every row stays in its table, and one that is not used has a reason. Shape suffixes: N rows of the table, T training
+rows, U distinct windows, B batch, L tokens, D features.
 """
 
 from __future__ import annotations
@@ -56,39 +55,31 @@ _ROWS: Final = 105  # a stream of random numbers; others are in `mutbert.windows
 _AT_ONCE: Final = 4096
 
 
-def read_variants(place: str | Path, columns: Mapping[str, str]) -> tuple[pl.DataFrame, SourceFile, str]:
-    """Return a table of variants, its file, and what splits it: a column, or else contigs, of which some are test rows.
+def read_variants(place: str | Path, columns: Mapping[str, str]) -> tuple[pl.DataFrame, SourceFile]:
+    """Return a table of variants in the file's order, and the file.
 
-    In the file's order: contig and tissue; position, 1-based; reference and alternate as in the file; label, 1 where
-    causal; distance, in bases on either side, or null; is_test; reason, null where the row is used.
+    Columns are contig and tissue; position, 1-based; reference and alternate as in the file; label, 1 where causal;
+    distance, in bases on either side, or null; is_test; reason, null where the row is used.
     """
-    contig, split = columns["contig"], columns["split"]
-    wanted = [name for key, name in columns.items() if key != "split"]
-    file, source = read_table(place, lambda header: [*wanted, *{split}.intersection(header)])
+    file, source = read_table(place, list(columns.values()))
     place = source.place
-    table = pl.DataFrame({key: texts_of(file, place, columns[key]) for key in ("contig", "tissue")})
-    for key in table.columns:
-        reject(file, place, columns[key], table[key].is_null(), "fill it in, or remove the row")
+    texts = {key: texts_of(file, place, columns[key]) for key in ("contig", "tissue", "reference", "alternate")}
+    for key in ("contig", "tissue"):
+        reject(file, place, columns[key], texts[key].is_null(), "fill it in, or remove the row")
     labels, distances = truths(file, place, columns["label"]), numbers(file, place, columns["distance"])
     reject(file, place, columns["label"], labels.is_null(), "expected 0 or 1")
-    if split in file.columns:
-        splits = texts_of(file, place, split).str.to_lowercase()
-    elif held := region_split([Region(name, 0, 1) for name in table["contig"]], 0.2, 0):
-        splits = pl.Series(np.where(np.isin(np.arange(len(file)), held.validation), "test", "train"))
-    else:
-        only = f"no column {split!r}, and all variants are on contig {file[contig][0]}"
-        raise InputError(f"{place}: {only}; add a column with train or test")
+    splits = texts_of(file, place, columns["split"]).str.to_lowercase().fill_null("")
     for side in ("train", "test"):
         if not (splits == side).any():
-            raise InputError(f"{place}: no row has {side!r} in column {split}; rows are train or test")
-    no_split = ~splits.is_in(["train", "test"]).fill_null(False)
-    masks = {"no distance is given": distances.is_null(), "the split is neither train nor test": no_split}
-    table = table.with_columns(
-        *(texts_of(file, place, columns[key]).fill_null("").alias(key) for key in ("reference", "alternate")),
-        position=positions(file, place, columns["position"]), label=labels.cast(pl.Int64), distance=distances.abs(),
-        is_test=(splits == "test").fill_null(False), reason=_first_reason(masks),
-    )  # fmt: skip
-    return table, source, "column" if split in file.columns else "contigs"
+            raise InputError(f"{place}: no row has {side!r} in column {columns['split']}; rows are train or test")
+    masks = {
+        "no distance is given": distances.is_null(),
+        "the split is neither train nor test": ~splits.is_in(["train", "test"]),
+    }
+    position, label = positions(file, place, columns["position"]), labels.cast(pl.Int64)
+    rest = {"label": label, "distance": distances.abs(), "is_test": splits == "test", "reason": _first_reason(masks)}
+    texts = {key: values.fill_null("") for key, values in texts.items()}
+    return pl.DataFrame({**texts, "position": position, **rest}), source
 
 
 def _first_reason(masks: Mapping[str, pl.Series | Bool], *before: pl.Series) -> pl.Series:
@@ -145,10 +136,9 @@ def embed_variants(
     encoder: Encoder, body: Any, table: pl.DataFrame, place: str, genome: ProbabilisticGenome, protocol: EqtlProtocol,
     length: int, **settings: Any,
 ) -> tuple[pl.DataFrame, dict[str, Float32]]:  # fmt: skip
-    """Return a table with its windows, and `FEATURES` of each distinct one, embedded by a `body` without a head.
+    """Return a table with its windows, and `FEATURES` of each by a `body` without a head, (U, D).
 
-    Rows whose token is not found are not used, as a neighbour's is of something else. ``sequence`` is the same for
-    reference windows that are equal on either strand. Features are (U, D), NaN where the token was not found.
+    ``sequence`` is the same for reference windows that are equal on either strand.
     """
     table, (contig_U, start_U, allele_U) = find_windows(table, place, genome, length)
     keys, found, outputs = [], [], []
@@ -169,6 +159,7 @@ def embed_variants(
     output_F2D = np.concatenate([output_B2D for output_B2D in outputs if len(output_B2D)])
     feature_U2D = np.full((len(start_U), output_F2D.shape[1]), np.nan, dtype=np.float32)
     feature_U2D[found_F] = output_F2D
+    # A neighbour of a token that is not found is the token of something else.
     lost = ~pl.all_horizontal(pl.col("reference_window", "alternate_window").is_in(found_F.tolist()))
     _, key_U = np.unique(np.concatenate(keys), return_inverse=True)
     table = table.with_columns(
@@ -217,10 +208,7 @@ def _pooled(states_BLD: torch.Tensor, place_B3: torch.Tensor, tokens: int) -> to
 def choose_rows(
     table: pl.DataFrame, task: EqtlTask, protocol: EqtlProtocol, seed: int
 ) -> tuple[Int64, Int64, dict[str, int]]:
-    """Return a task's training rows, of which at most ``max_train_rows`` are drawn, its test rows, and what is unused.
-
-    Where ``edges`` are "both", the farther end belongs to a task too.
-    """
+    """Return a task's training rows, at most ``max_train_rows`` of them, its test rows, and how many are unused."""
     farthest = np.inf if task.to_distance is None else task.to_distance
     closed: Any = "both" if protocol.edges == "both" else "left"
     inside = table["distance"].is_between(task.from_distance, farthest, closed=closed).fill_null(False)
@@ -239,9 +227,8 @@ def score_variants(
 ) -> tuple[Float64, float]:  # fmt: skip
     """Return scores of test rows by a head that learnt from training rows, and its C; `name` is for messages.
 
-    A score is a decision value, above 0 for causal; or 1 and 0, for hard labels. C is chosen by the AUROC of what the
-    protocol scores, the strongest penalty of equals, on test or on about a fifth of the training rows (`hold_out`);
-    then all training rows are fitted again.
+    C has the best AUROC, of equals the strongest penalty, on test or on rows that are held out (`hold_out`); then all
+    training rows are fitted again.
     """
     label_N = table["label"].to_numpy()
     for side, rows in (("training", train), ("test", test)):

@@ -126,16 +126,17 @@ class Suite(Settings):
         for row in self.paper:
             if len(row) < 4 or not isinstance(row["value"], float | int):
                 raise ValueError(f"paper: {row}: a row has a model, its name, its value and its parameters")
-        if self.eqtl is not None:
-            _check_metric(self.metric, "binary", "")
-            return self
-        for pattern in self.files:
+        own = [(f"task {task.name}: ", task.metric or self.metric, task.problem) for task in self.tasks]
+        for prefix, metric, problem in own if self.eqtl is None else [("", self.metric, "binary")]:
+            known = set(metric_names("multiclass" if problem == "token" else problem)) - LOWER_IS_BETTER
+            if metric not in known:
+                compared = f"{problem} problems are compared by {', '.join(sorted(known))}"
+                raise ValueError(f"{prefix}metric is {metric!r}; {compared}")
+        for pattern in () if self.eqtl else self.files:
             if set(re.findall("{(.*?)}", pattern)) - {"task"} != {"split"}:
                 raise ValueError(f"files: {pattern!r}: expected {{split}}, perhaps {{task}}, and no other")
         if not {"train", "test"} <= self.splits.keys() or len(set(self.splits.values())) < len(self.splits):
             raise ValueError("splits: name train and test, each differently")
-        for task in self.tasks:
-            _check_metric(task.metric or self.metric, task.problem, f"task {task.name}: ")
         return self
 
     @property
@@ -155,22 +156,12 @@ class Suite(Settings):
 
     def settings_of(self, task: Task, protocol: str, family: str) -> FinetuneSettings:
         """Return how a family of models is fine-tuned on a task; sequences are cut and RoPE is scaled as published."""
-        settings = self.protocols[protocol]
-        most: dict[Any, int] = settings.max_tokens
-        changed: dict[str, Any] = {}
-        if protocol == "published":
-            most = most | task.published_tokens
-            if family == "mutbert" and task.published_rope_factor is not None:
-                changed["rope_scaling"] = {"type": "dynamic", "factor": task.published_rope_factor}
-        if family in most:
-            changed["max_tokens"] = most[family]
+        settings, published = self.protocols[protocol], protocol == "published"
+        most: dict[Any, int] = settings.max_tokens | (task.published_tokens if published else {})
+        changed: dict[str, Any] = {"max_tokens": most[family]} if family in most else {}
+        if published and family == "mutbert" and task.published_rope_factor is not None:
+            changed["rope_scaling"] = {"type": "dynamic", "factor": task.published_rope_factor}
         return settings.settings_for(family).replace(**changed)
-
-
-def _check_metric(metric: str, problem: str, prefix: str) -> None:
-    names = set(metric_names("multiclass" if problem == "token" else problem)) - LOWER_IS_BETTER
-    if metric not in names:
-        raise ValueError(f"{prefix}metric is {metric!r}; {problem} problems are compared by {', '.join(sorted(names))}")
 
 
 def load_suite(name: str | Path) -> Suite:

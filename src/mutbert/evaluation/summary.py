@@ -128,9 +128,9 @@ def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], lis
     """Return the score of each contestant and task, and the average of each contestant."""
     scores, averages = [], []
     published = {row["name"]: row["value"] for row in suite.paper}
-    for contestant in sorted(grid, key=_rank):
-        key = dict(zip(("model", "method"), contestant, strict=True))
-        tasks = {task: grid[contestant][task] for task in suite.by_name if task in grid[contestant]}
+    for model, method in sorted(grid, key=_rank):
+        own = grid[model, method]
+        key, tasks = {"model": model, "method": method}, {task: own[task] for task in suite.by_name if task in own}
         for task, (one, records) in tasks.items():
             values = [record["metrics"][one.metric] for record in records]
             row = {"task": task, **key, "metric": one.metric, **interval([one], resamples=resamples)._asdict()}
@@ -141,7 +141,7 @@ def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], lis
             row = {**key, "metric": every[0].metric, **interval(every, resamples=resamples)._asdict()}
             row |= {"tasks": len(tasks), "of_tasks": len(suite.by_name)}
             parameters = next(iter(tasks.values()))[1][0]["parameters"]
-            averages.append(row | {"parameters": parameters, "published": published.get(contestant[0])})
+            averages.append(row | {"parameters": parameters, "published": published.get(model)})
     return scores, averages
 
 

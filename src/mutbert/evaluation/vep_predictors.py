@@ -1,8 +1,7 @@
 """Trivial predictors of a variant's effect, and how well predictors predict labels, in all variants and in parts.
 
-Baselines need no model: scores must be better than they are. Within a part all predictors are measured on the same
-variants, those with a value of each. Shape suffixes: A alleles, all scored; K classes of changes; B alleles read at
-once, L window; C variants of a part that are compared.
+Within a part all predictors are measured on the same variants, those with a value of each. Shape suffixes: A alleles,
+all scored; K classes of changes; B alleles read at once, L window; C variants of a part that are compared.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ CHANGES: Final = (
 )  # fmt: skip
 """Classes of changes; substitutions are those of the strand on which the reference has a pyrimidine."""
 
-_ORDER: Final = "transition at CpG, other transition, transversion, MNV, indel"
 # From what mutates most to what mutates least.
 _RANK_K: Final = np.array([0, 2, 2, 1, 2, 2, 1, 2, 2, 3, 4, 4], dtype=np.float64)
 _A, _C, _G, _T = range(4)
@@ -74,7 +72,8 @@ def trivial_baselines(
     else:
         notes.append("Allele frequency is not a baseline: the genome store has no variants, and no column was named.")
     change_A, (fold_A, by) = changes(genome, alleles), make_folds(alleles)
-    add("substitution order", _RANK_K[change_A], 1, _ORDER)
+    order = "transition at CpG, other transition, transversion, MNV, indel"
+    add("substitution order", _RANK_K[change_A], 1, order)
     if problem != "multiclass":
         learnt_A = cross_validated(change_A, variants["target"].to_numpy(), fold_A, problem)
         if learnt_A is None:
@@ -125,11 +124,9 @@ def changes(genome: ProbabilisticGenome, alleles: Alleles) -> Int64:
 
 def _bases_at(genome: ProbabilisticGenome, contig_B: Int64, position_B: Int64) -> UInt8:
     """Return single bases; N beyond a contig's ends."""
-    length_B = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_B]
-    code_B = np.full(len(position_B), alphabet.UNKNOWN, dtype=np.uint8)
-    inside = np.flatnonzero((position_B >= 0) & (position_B < length_B))
-    code_B[inside] = genome.windows(contig_B[inside], position_B[inside], 1).base_BL[:, 0]
-    return code_B
+    last_B = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_B] - 1
+    code_B = genome.windows(contig_B, np.clip(position_B, 0, last_B), 1).base_BL[:, 0]
+    return np.where((position_B < 0) | (position_B > last_B), np.uint8(alphabet.UNKNOWN), code_B)
 
 
 def _gained(alleles: Alleles) -> Int64:
@@ -173,8 +170,7 @@ def make_folds(alleles: Alleles) -> tuple[Int64, str]:
 def cross_validated(change_A: Int64, target_A: Float64, fold_A: Int64, problem: str) -> Float64 | None:
     """Return log-odds or numbers of each fold by the classes of changes, learnt on the others; None where none can be.
 
-    The intercept is left out: it is the share of positives among the others, the lower the more of them the fold has,
-    so that over all folds it would predict the opposite.
+    Without the intercept: the more positives a fold has, the fewer others have, which would predict the opposite.
     """
     from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -240,7 +236,9 @@ def _measure(
     # A baseline that is the same everywhere, as the order of substitutions is among indels, is not compared.
     chosen = [name for name, count in distinct.items() if count > (not predictors[name]["model"])]
     common = inside.drop_nulls(chosen) if chosen else inside
-    labels, binary = _labels(common, problem), problem == "binary"
+    binary = problem == "binary"
+    targets = pl.col("target").cast(pl.Int64 if binary else pl.Float64)
+    labels = common.select(targets).to_series().to_numpy()
     part: Row = {
         "variants": len(inside), "compared": len(common),
         "positives": int(inside["target"].sum()) if binary else None,
@@ -266,7 +264,7 @@ def _measure(
                 value, low, high = -value, -high, -low
             row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
         values = own[name].to_numpy() * (turn if binary else 1)
-        row["alone"] = evaluate(problem, _labels(own, problem), values, metrics[:1])[metrics[0]]
+        row["alone"] = evaluate(problem, own.select(targets).to_series().to_numpy(), values, metrics[:1])[metrics[0]]
         part["rows"].append(row | {"missing": len(inside) - len(own)})
         advance(0.5 / len(chosen))
     part["comparison"] = _compare(part["rows"], scores, metrics[0], draws, advance)
@@ -293,11 +291,6 @@ def _compare(
     for row, adjusted in zip(compared, holm([row["p"] for row in compared]), strict=True):
         row["p_holm"] = adjusted
     return method
-
-
-def _labels(variants: pl.DataFrame, problem: str) -> Float64 | Int64:
-    target_C: Float64 = variants["target"].to_numpy()
-    return target_C.astype(np.int64) if problem == "binary" else target_C
 
 
 def _defined(value: Any) -> Any:

@@ -91,9 +91,8 @@ def read_labelled(
 ) -> tuple[pl.DataFrame, SourceFile, str, tuple[str, ...]]:  # fmt: skip
     """Return the frame of labelled variants in the order of the file, the file, the problem, and names of classes.
 
-    The problem is binary, with names of the negative and the positive class; multiclass; or regression, with one name,
-    of the number. Of a VCF, columns are INFO fields: with ``Number=A`` or ``R`` each alternate allele has its own
-    value, otherwise all of a record have the whole text; a flag is 1 or 0.
+    Names are of the negative and the positive class, of several, or of the number. Of a VCF, columns are INFO fields:
+    with ``Number=A`` or ``R`` each alternate allele has its own value; a flag is 1 or 0.
     """
     read = _from_vcf if str(place).lower().endswith(_VCF) else _from_table
     frame, texts, source = read(place, columns)
