@@ -12,10 +12,8 @@ from mutbert.training.finetune_settings import FinetuneSettings
     [
         # 102 tokens with [CLS] and [SEP] cut the last of 101 bases.
         ("mutbert", "tfbs", "3", 102, None),
-        ("mutbert", "nt", "H3K4me1", None, {"type": "dynamic", "factor": 2.0}),
         ("mutbert", "nt", "splice_sites_all", None, {"type": "dynamic", "factor": 1.5}),
         ("nt", "nt", "splice_sites_all", 110, None),
-        ("dnabert2", "tfbs", "0", 30, None),
         ("cnn", "tfbs", "0", None, None),
     ],
 )

@@ -213,38 +213,21 @@ def test_scores_do_not_depend_on_how_the_work_is_cut(model, genome, sequences, s
     assert np.isfinite(cut[0][:, 0]).all()
 
 
-def test_a_vcf_has_the_results_of_the_table(planted, tmp_path, model, genome):
-    """AF is of each alternate; the group and the label are of the record."""
-    head = VCF + info("AF", "A", "Float") + info("CLNSIG", ".", "String") + info("SPL", 1, "Integer")
-    lines = []
-    for contig, position, ref, alt, label, af, splice, group in planted["rows"]:
-        fields = [f"AF={af}", f"CLNSIG={'Pathogenic' if label else 'Benign'}"]
-        fields += [f"SPL={splice}"] * (splice != "") + ["ODD"] * (group == "odd")
-        lines.append(f"{contig}\t{position}\t.\t{ref}\t{alt}\t.\t.\t{';'.join(fields)}\n")
-    path = tmp_path / "t.vcf.gz"
-    path.write_bytes(gzip.compress((head + info("ODD", 0, "Flag") + LINES + "".join(lines)).encode()))
-    columns = VepColumns(label="CLNSIG", positive=("Pathogenic",), frequency="AF", splice_distance="SPL", group="ODD")
-    options = {"columns": columns, "settings": SETTINGS, "resamples": 200}
-    result = evaluate_variant_effects(model, genome, path, tmp_path / "out", **options)
-    assert result["classes"] == ["Benign", "Pathogenic"]
-    for mine, other in zip(result["parts"], planted["result"]["parts"], strict=True):
-        assert mine["rows"] == other["rows"]
-        assert mine["positives"] == other["positives"]
-
-
 def test_alternates_of_a_record_are_rows_of_their_own(tmp_path, sequences):
     ref = sequences["chr2"][9]
     first, second = [base for base in "ACGT" if base != ref][:2]
-    path = tmp_path / "t.vcf"
-    head = VCF + info("E", "A", "Float") + info("R", "R", "Float") + info("G", 1, "String") + LINES
-    path.write_text(
-        f"{head}chr2\t10\t.\t{ref}\t{first},{second}\t.\t.\tE=0.5,.;R=0.7,0.1,0.2;G=a\n"
+    head = VCF + info("E", "A", "Float") + info("R", "R", "Float") + info("S", 1, "Integer") + info("G", 0, "Flag")
+    records = (
+        f"chr2\t10\t.\t{ref}\t{first},{second}\t.\t.\tE=0.5,.;R=0.7,0.1,0.2;S=-9;G\n"
         f"chr2\t11\t.\t{sequences['chr2'][10]}\t.\t.\t.\tE=1;E=2\n"
     )
-    found, _, problem, _ = read_labelled(path, VepColumns(effect="E", frequency="R", group="G"))
+    (tmp_path / "t.vcf.gz").write_bytes(gzip.compress((head + LINES + records).encode()))
+    columns = VepColumns(effect="E", frequency="R", group="G", splice_distance="S")
+    found, _, problem, _ = read_labelled(tmp_path / "t.vcf.gz", columns)
     assert problem == "regression"
-    assert found.select("alt", "target", "frequency", "reason", "group").rows() == [
-        (first, 0.5, 0.1, None, "a"), (second, None, 0.2, "no_label", "a"), (".", 1, None, None, ""),
+    assert found.select("position", "alt", "target", "frequency", "reason", "splice", "group").rows() == [
+        (10, first, 0.5, 0.1, None, 9, "1"), (10, second, None, 0.2, "no_label", 9, "1"),
+        (11, ".", 1, None, None, None, "0"),
     ]  # fmt: skip
 
 

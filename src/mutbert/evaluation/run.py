@@ -186,21 +186,19 @@ def _suites(request: GridRequest) -> list[Suite]:
                 raise InputError(f"{what} {name}: choose one of {', '.join(known)}")
     if request.seeds is not None and request.seeds < 1:
         raise InputError(f"seeds {request.seeds}: at least 1 is needed")
-    suites = [_changed(load_suite(name), request.settings) for name in request.suites]
+    suites = []
+    for suite in map(load_suite, request.suites):
+        protocols = dict(suite.grid.protocols)
+        for setting in request.settings:
+            first, _, rest = setting.partition(".")
+            for name, protocol in protocols.items():
+                if first == name or first not in PROTOCOLS:
+                    protocols[name] = protocol.with_overrides([rest if first == name else setting])
+        suites.append(suite.with_protocols(protocols))
     names = [suite.name for suite in suites]
     if len(set(names)) < len(names):
         raise InputError(f"suite {max(names, key=names.count)} comes twice; name each once")
     return suites
-
-
-def _changed(suite: Suite, settings: Sequence[str]) -> Suite:
-    protocols = dict(suite.grid.protocols)
-    for setting in settings:
-        first, _, rest = setting.partition(".")
-        for name, protocol in protocols.items():
-            if first == name or first not in PROTOCOLS:
-                protocols[name] = protocol.with_overrides([rest if first == name else setting])
-    return suite.with_protocols(protocols)
 
 
 def _paths(words: Sequence[str], option: str, alone: str = "") -> dict[str, str]:
@@ -220,11 +218,11 @@ def _tasks(request: GridRequest, suites: Sequence[Suite]) -> dict[str, list[str]
     for word in request.tasks:
         if word not in known:
             raise InputError(f"task {word}: there is none of this name; there are {', '.join(sorted(known))}")
-    found = {}
-    for suite in suites:
-        names = [word.removeprefix(f"{suite.name}/") for word in request.tasks] or suite.by_name
-        found[suite.name] = [name for name in names if name in suite.by_name]
-    return found
+    chosen = set(request.tasks)
+    return {
+        suite.name: [task for task in suite.by_name if not chosen or chosen & {task, f"{suite.name}/{task}"}]
+        for suite in suites
+    }
 
 
 def _makers(

@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     Model = str | Path | MutBertForMaskedLM
 
-TABLE: Final = "table.csv"
-
 _REASONS: Final = {
     NO_LABEL: "the row has no label",
     LEFT_OUT: "its label is one that was to be left out",
@@ -148,7 +146,7 @@ def evaluate_variant_effects(
     shown = [*VARIANT_COLUMNS, "kind", "label", "target", *["group"] * ("group" in whole), *predictors]
     with atomic_directory(folder, force=force) as partial:
         whole.select(*shown, pl.col("reason").fill_null("")).write_parquet(partial / SCORES)
-        numbers.write_csv(partial / TABLE)
+        numbers.write_csv(partial / "table.csv")
         write_json(partial / RESULT, result)
         write_page_of(partial)
     return result
