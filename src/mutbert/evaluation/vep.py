@@ -91,12 +91,7 @@ def evaluate_variant_effects(
         When an input cannot be used, labels are of one class, or over a tenth of REF alleles are not the genome's.
     """
     folder = Path(output)
-    if surroundings not in {"reference", "population"}:
-        raise InputError(f"surroundings is {surroundings!r}; it must be reference or population")
-    if direction not in {None, "damaging", "tolerated", "either"}:
-        raise InputError(f"direction is {direction!r}; it must be damaging, tolerated or either")
-    if resamples < 1 or seed < 0:
-        raise InputError(f"resamples is {resamples} and seed {seed}; use at least 1, and a seed from 0 on")
+    _check_options(surroundings, direction, resamples, seed)
     named = _named(list(models) if isinstance(models, list | tuple) else [cast("Model", models)])
     inputs = [path for path in (genome, variants, *named.values()) if isinstance(path, str | Path)]
     check_output(folder, force=force, directory=True, inputs=inputs)
@@ -114,8 +109,7 @@ def evaluate_variant_effects(
     table, repeated = _with_reasons(table, alleles, problem)
     counts = _counts(table, shortest.settings.longest)
     used = table.filter(pl.col("reason").is_null())
-    if used["target"].n_unique() < 2:
-        raise _no_classes(source.place, used["target"], problem, classes, counts["not_used"])
+    _check_targets(source.place, used["target"], problem, classes, counts["not_used"])
     alleles, context = alleles.take(used["row"].to_numpy()), max(scorer.context for scorer in scorers.values())
     predictors: dict[str, Row] = {}
     with progress_bar("scoring", len(scorers) * len(alleles), unit="alleles", show=progress) as advance:
@@ -150,6 +144,15 @@ def evaluate_variant_effects(
         write_json(partial / RESULT, result)
         write_page_of(partial)
     return result
+
+
+def _check_options(surroundings: str, direction: str | None, resamples: int, seed: int) -> None:
+    if surroundings not in {"reference", "population"}:
+        raise InputError(f"surroundings is {surroundings!r}; it must be reference or population")
+    if direction not in {None, "damaging", "tolerated", "either"}:
+        raise InputError(f"direction is {direction!r}; it must be damaging, tolerated or either")
+    if resamples < 1 or seed < 0:
+        raise InputError(f"resamples is {resamples} and seed {seed}; use at least 1, and a seed from 0 on")
 
 
 def _open(
@@ -225,18 +228,19 @@ def _counts(table: pl.DataFrame, longest: int) -> dict[str, Any]:
     }
 
 
-def _no_classes(
+def _check_targets(
     place: str, targets: pl.Series, problem: str, classes: tuple[str, ...], not_used: dict[str, int]
-) -> InputError:  # fmt: skip
-    """Return the error for targets that nothing can be compared with, as there is none or they are all one."""
+) -> None:
+    """Raise InputError where nothing can be compared, as there are no targets or they are all one."""
     reasons = ", ".join(f"{reason} ({count:,})" for reason, count in not_used.items()) or "none"
     if not len(targets):
-        return InputError(f"{place}: no variant can be used: {reasons}; use other variants, or another genome")
-    value = f"{targets[0]:g}" if problem == "regression" else classes[int(targets[0])]
-    return InputError(
-        f"{place}: the labels of all {len(targets):,} variants that can be used are one, {value} (not used: "
-        f"{reasons}); add variants of other classes, or name others with --positive"
-    )
+        raise InputError(f"{place}: no variant can be used: {reasons}; use other variants, or another genome")
+    if targets.n_unique() == 1:
+        value = f"{targets[0]:g}" if problem == "regression" else classes[int(targets[0])]
+        raise InputError(
+            f"{place}: the labels of all {len(targets):,} variants that can be used are one, {value} (not used: "
+            f"{reasons}); add variants of other classes, or name others with --positive"
+        )
 
 
 def score_alleles(scorer: Scorer, alleles: Alleles, advance: Advance, at_once: int = 2000) -> Float64:

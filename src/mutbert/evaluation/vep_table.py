@@ -86,9 +86,7 @@ def columns_of(text: str | None, columns: VepColumns) -> VepColumns:
     return replace(columns, **named)
 
 
-def read_labelled(
-    place: str | Path, columns: VepColumns
-) -> tuple[pl.DataFrame, SourceFile, str, tuple[str, ...]]:  # fmt: skip
+def read_labelled(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, SourceFile, str, tuple[str, ...]]:
     """Return the frame of labelled variants in the order of the file, the file, the problem, and names of classes.
 
     Names are of the negative and the positive class, of several, or of the number. Of a VCF, columns are INFO fields:
@@ -180,9 +178,7 @@ def _from_vcf(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, pl.
     return rows.select("position", "ref", "alt", chromosome="contig"), texts, source
 
 
-def _classes(
-    values: list[str], place: str, columns: VepColumns
-) -> tuple[str, tuple[str, ...], dict[str, float]]:  # fmt: skip
+def _classes(values: list[str], place: str, columns: VepColumns) -> tuple[str, tuple[str, ...], dict[str, float]]:
     """Return the problem, the names of its classes, and the target of each value that is not left out."""
     label, excluded = columns.label, set(columns.exclude)
     if columns.negative:
