@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mutbert.evaluation.results import cell_of, read_predictions, read_records
+from mutbert.evaluation.cells import cell_of, label_of
+from mutbert.evaluation.run import read_predictions, read_records
 from mutbert.scoring.resampling import TaskScores, interval
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "gue_tf" / "results"
@@ -30,7 +31,9 @@ def test_the_tables_of_binding_sites_show_the_results(read_page):
     shown, differences = tables(read_page("docs/experiments.md", HEADING))
     seeds = {}
     for cell in map(cell_of, read_records(RESULTS)):
-        seeds.setdefault((cell.label, cell.task, cell.protocol), []).append(read_predictions(RESULTS, cell))
+        seeds.setdefault((label_of(cell.model, cell.method), cell.task, cell.protocol), []).append(
+            read_predictions(RESULTS, cell)
+        )
     assert shown.keys() == seeds.keys()
     for key, found in seeds.items():
         assert len(found) == (1 if key[0] == "kmer" else 5), key

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mutbert import finetune, predict_table, run_benchmark
-from mutbert.evaluation.results import Cell, read_predictions
+from mutbert.evaluation.cells import Cell
+from mutbert.evaluation.run import read_predictions
 from mutbert.examples.files import Columns
 from mutbert.settings import read_settings
 from mutbert.training.recipe import FinetuneRecipe
@@ -23,7 +24,7 @@ def test_a_fine_tuned_model_predicts_what_the_grid_does(name, suite, request_of,
         suite, models=(f"{name}={folder}",), methods=(method,), protocols=("corrected",), tasks=("first",), seeds=1,
         baselines=False,
     )  # fmt: skip
-    assert run_benchmark(suite.parent / "results", request).done == 1
+    assert run_benchmark(suite.parent / "results", request)["done"] == 1
     settings = [f"finetune.{setting}" for setting in (*SETTINGS, f"method={method}")]
     words = [f"train={data / 'train.csv'}", f"validation={data / 'dev.csv'}", f"output={suite.parent / 'run'}"]
     finetune(read_settings(FinetuneRecipe, None, [f"model={folder}", *words, "seed=1", *settings]))

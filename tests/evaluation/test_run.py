@@ -11,13 +11,17 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from mutbert import report_benchmark, run_benchmark
+from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError
-from mutbert.evaluation.results import Cell, cell_of, read_predictions, read_records
-from mutbert.evaluation.run import GridRequest
+from mutbert.evaluation.cells import Cell, SequenceCells, cell_of
+from mutbert.evaluation.run import GridRequest, read_predictions, read_records
+from mutbert.evaluation.suites import load_suite
 from mutbert.examples.files import Columns, read_examples
 from mutbert.files import locked
+from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.scoring.metrics import evaluate
 
 ONE = {"protocols": ("corrected",), "seeds": 1}
@@ -31,6 +35,10 @@ def records_of(folder):
 def same_predictions(cell, *folders):
     one, other = (read_predictions(folder, cell)[1] for folder in folders)
     return (one == other).all()
+
+
+def counted(done, *, failed=0, before=0, elsewhere=0):
+    return {"done": done, "failed": failed, "before": before, "elsewhere": elsewhere, "failures": {}}
 
 
 def files_of(folder):
@@ -60,8 +68,8 @@ def test_every_cell_is_done_or_says_why_not_and_is_tried_again(grid):
     assert results.keys() == {
         Cell("own", task, *contestant, "corrected", 1) for task in ("first", "second") for contestant in contestants
     }
-    assert (summary.done, summary.failed, summary.before, summary.elsewhere) == (12, 8, 0, 0)
-    assert sum(summary.failures.values()) == 8
+    assert summary == {**counted(12, failed=8), "failures": summary["failures"]}
+    assert sum(summary["failures"].values()) == 8
     reasons = {cell.model: record["reason"] for cell, record in results.items() if "reason" in record}
     assert "--trust-remote-code" in reasons.pop("remote")
     assert "/missing" in reasons.pop("missing")
@@ -70,7 +78,7 @@ def test_every_cell_is_done_or_says_why_not_and_is_tried_again(grid):
     assert {"own/first/kmer/corrected-1.json", "own/first/esm-probe/corrected-1.parquet"} <= names
     assert "own/second/missing-full/corrected-1.failed.json" in names
     again = run_benchmark(folder / "results", request)
-    assert (again.done, again.failed, again.before) == (0, 8, 12)
+    assert (again["done"], again["failed"], again["before"]) == (0, 8, 12)
     after = files_of(folder / "results")
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} == {p for p in after if "failed" in p.name}
@@ -85,13 +93,8 @@ def test_numbers_are_those_of_the_predictions(grid):
         assert (labels == read_examples(folder / "data" / cell.task / "test.csv", Columns())[0].known_labels).all()
         values = evaluate("binary", labels, scores)
         assert record["metrics"] == {name: None if np.isnan(value) else value for name, value in values.items()}
-        assert (record["metric"], record["note"]) == ("mcc", "")
-        assert [split["examples"] for split in record["splits"]] == [48, 16, 16]
         assert [source["split"] for source in record["sources"]] == ["train", "validation", "test"]
         assert min(record["cost"]["seconds"], record["cost"]["peak_memory"]) > 0
-        assert (record["parameters"] is None) == (cell.model == "kmer")
-        assert -1 <= record["validation"] <= 1
-        assert cell.method != "full" or record["chosen"]["of"] == 2
         # The word is there to be found.
         assert cell.model != "kmer" or record["metrics"]["mcc"] == 1
 
@@ -99,33 +102,24 @@ def test_numbers_are_those_of_the_predictions(grid):
 def test_a_finished_grid_needs_neither_its_data_nor_its_models_and_grows(suite, request_of, model_folders):
     folder, copy = suite.parent / "results", shutil.copytree(model_folders["mutbert"], suite.parent / "copy")
     request = request_of(suite, tasks=("own/first",), models=(f"mine={copy}",), methods=("probe", "probe"), **ONE)
-    assert run_benchmark(folder, request) == (3, 0, 0, 0, {})
+    assert run_benchmark(folder, request) == counted(3)
     more = dataclasses.replace(request, seeds=2)
     # The network once more, and the model; the k-mers know no seed. What is asked for twice is done once.
-    assert run_benchmark(folder, more) == (2, 0, 3, 0, {})
+    assert run_benchmark(folder, more) == counted(2, before=3)
     cells = [cell for cell in records_of(folder) if cell.model == "mine"]
     assert [(cell.method, cell.seed) for cell in cells] == [("probe", 1), ("probe", 2)]
     # A probe of trained weights knows no seed either.
     assert (read_predictions(folder, cells[0])[1] == read_predictions(folder, cells[1])[1]).all()
     shutil.rmtree(copy)
     shutil.rmtree(suite.parent / "data")
-    assert run_benchmark(folder, more) == (0, 0, 5, 0, {})
+    assert run_benchmark(folder, more) == counted(0, before=5)
 
 
-def test_a_cell_that_failed_and_is_then_done_leaves_no_failure(tmp_path, suite, request_of):
-    dev = suite.parent / "data" / "first" / "dev.csv"
-    text = dev.read_text()
-    dev.write_text("sequence,label\nACGT,7\n")
-    (suite.parent / "data" / "second" / "dev.csv").unlink()
+def test_a_file_that_cannot_be_read_costs_its_own_cells_alone(tmp_path, suite, request_of):
+    (suite.parent / "data" / "first" / "dev.csv").write_text("sequence,label\nACGT,7\n")
     summary = run_benchmark(tmp_path / "results", request_of(suite, **ONE))
-    # A file that cannot be read costs its own cells alone.
-    assert (summary.done, summary.failed) == (0, 4)
-    reasons = sorted(summary.failures)
-    assert re.search(r"first/dev\.csv.* line 2.*'7'", reasons[0])
-    assert "there is no file of validation data" in reasons[1]
-    dev.write_text(text)
-    assert run_benchmark(tmp_path / "results", request_of(suite, tasks=("first",), **ONE)).done == 2
-    assert {path.parts[-3] for path in files_of(tmp_path / "results") if "failed" in path.name} == {"second"}
+    assert (summary["done"], summary["failed"]) == (2, 2)
+    assert re.search(r"first/dev\.csv.* line 2.*'7'", *summary["failures"])
 
 
 def test_fresh_weights_differ_by_seed_and_not_by_where_a_run_begins(suite, request_of, model_folders):
@@ -137,7 +131,7 @@ def test_fresh_weights_differ_by_seed_and_not_by_where_a_run_begins(suite, reque
     for cell in reversed(cells):
         # Each by itself, as an engine would.
         alone = dataclasses.replace(both, methods=(cell.method,), first_seed=cell.seed, seeds=1)
-        assert run_benchmark(suite.parent / "parts", alone).done == 1
+        assert run_benchmark(suite.parent / "parts", alone)["done"] == 1
         assert same_predictions(cell, suite.parent / "whole", suite.parent / "parts")
         found[cell.method, cell.seed] = read_predictions(suite.parent / "whole", cell)[1]
     assert all((found[method, 1] != found[method, 2]).any() for method in ("probe", "full"))
@@ -148,23 +142,52 @@ def test_what_another_process_makes_is_left_to_it(suite, request_of):
     cell = Cell("own", "first", "cnn", "full", "corrected", 1)
     cell.path(folder).parent.mkdir(parents=True)
     with locked(cell.path(folder).parent):
-        assert run_benchmark(folder, request) == (3, 0, 0, 1, {})
-    assert run_benchmark(folder, request) == (1, 0, 3, 0, {})
+        assert run_benchmark(folder, request) == counted(3, elsewhere=1)
+    assert run_benchmark(folder, request) == counted(1, before=3)
 
 
 def test_cells_of_one_protocol_have_the_same_settings(suite, request_of):
     folder = suite.parent / "results"
     request = request_of(suite, tasks=("first",), settings=("corrected.finetune.max_steps=1",), **ONE)
-    assert run_benchmark(folder, request).done == 2
+    assert run_benchmark(folder, request)["done"] == 2
     before = files_of(folder)
     other = dataclasses.replace(request, tasks=(), settings=("finetune.max_steps=3",))
     with pytest.raises(InputError, match="cells of corrected were made with other settings; use another folder"):
         run_benchmark(folder, other)
     assert files_of(folder) == before
     # Another protocol's may differ, and a number of seeds is none of the settings.
-    assert run_benchmark(folder, dataclasses.replace(other, protocols=("published",), tasks=("first",))).done == 2
+    assert run_benchmark(folder, dataclasses.replace(other, protocols=("published",), tasks=("first",)))["done"] == 2
     more = dataclasses.replace(request, seeds=None, settings=(*request.settings, "seeds=3"))
-    assert run_benchmark(folder, more).done == 2
+    assert run_benchmark(folder, more)["done"] == 2
+
+
+def test_published_dynamic_scaling_reaches_the_model(tmp_path, write_rows, random_sequences):
+    """A model trained for 512 tokens reads 1,000 bases as published, by twice its length, or by just what it needs."""
+    config = MutBertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        MutBertForMaskedLM(config).save_pretrained(tmp_path / "model")
+    for split in ("train", "test"):
+        rows = [(sequence, row % 2, "") for row, sequence in enumerate(random_sequences(24, 1000, len(split)))]
+        write_rows(tmp_path / "H3K9ac" / f"{split}.csv", rows, ("sequence", "label", "name"))
+    used = []
+
+    class Watched:
+        """An encoder that notes how its models are loaded."""
+
+        def __getattr__(self, name):
+            return getattr(encoder, name)
+
+        def body(self, longest, *, rope_scaling=None):
+            model = encoder.body(longest, rope_scaling=rope_scaling)
+            used.append((longest, rope_scaling, model.config.rope_scaling["factor"]))
+            return model
+
+    encoder = open_encoder(tmp_path / "model")
+    cells = SequenceCells(load_suite("nt"), str(tmp_path), lambda _name: Watched())
+    for protocol in ("published", "corrected"):
+        cells.make(Cell("nt", "H3K9ac", "m", "probe", protocol, 1))
+    assert used == [(1002, {"type": "dynamic", "factor": 2.0}, 2.0), (1002, None, 1002 / 512)]
 
 
 @pytest.mark.parametrize("what", ["data", "model", "task"])
@@ -180,29 +203,9 @@ def test_a_report_has_no_cells_of_one_model_that_were_made_with_different_things
         "task": (suite, "{name: first,", '{name: first, classes: ["1", "0"],'),
     }[what]
     path.write_text(path.read_text().replace(old, new, 1))
-    assert run_benchmark(suite.parent / "results", dataclasses.replace(request, first_seed=2)).done == 1
+    assert run_benchmark(suite.parent / "results", dataclasses.replace(request, first_seed=2))["done"] == 1
     with pytest.raises(InputError, match=f"small .* were made with different .*{what}"):
         report_benchmark(suite.parent / "results", resamples=100)
-
-
-def test_labels_of_bases_are_for_trained_models_that_read_bases(
-    suite, request_of, write_rows, random_sequences, model_folders
-):
-    """Other kinds of problems are in the frozen answers."""
-    suite.write_text(suite.read_text().replace("{name: first,", "{name: first, problem: token,"))
-    for split in ("test", "dev", "train"):
-        rows = [(bases, "".join(str(int(base == "G")) for base in bases)) for bases in random_sequences(16, 30)]
-        write_rows(suite.parent / "data" / "first" / f"{split}.csv", rows)
-    models = tuple(f"{name}={model_folders[name]}" for name in ("mutbert", "bert"))
-    request = request_of(suite, **{**FIRST, "models": models, "methods": ("full", "probe"), "baselines": True})
-    run_benchmark(suite.parent / "results", request)
-    results = records_of(suite.parent / "results")
-    done = {(cell.model, cell.method): cell for cell, record in results.items() if "reason" not in record}
-    assert (len(results), done.keys()) == (6, {("cnn", "full"), ("mutbert", "full")})
-    for cell in done.values():
-        labels, scores = read_predictions(suite.parent / "results", cell)
-        assert labels.tolist() == [int(digit) for row in rows for digit in row[1]]
-        assert results[cell]["metrics"]["mcc"] == evaluate("binary", labels, scores)["mcc"]
 
 
 def test_frequencies_are_read_by_mutbert_where_coordinates_are_known(
@@ -223,7 +226,7 @@ def test_frequencies_are_read_by_mutbert_where_coordinates_are_known(
     models = tuple(f"{name}={model_folders[name]}" for name in ("mutbert", "esm"))
     request = request_of(suite, models=models, **{**FIRST, "methods": ("probe",)})
     run_benchmark(suite.parent / "without", request)
-    assert run_benchmark(suite.parent / "with", dataclasses.replace(request, genome=str(store))).failed == 0
+    assert not run_benchmark(suite.parent / "with", dataclasses.replace(request, genome=str(store)))["failed"]
     for cell, record in records_of(suite.parent / "with").items():
         assert same_predictions(cell, suite.parent / "without", suite.parent / "with") == (cell.model == "esm")
         unplaced = {"no place in the genome": 1, "other bases than the genome has there": 1}
@@ -241,21 +244,16 @@ def test_what_is_missing_or_wrong_is_an_error_before_anything_is_run(suite, requ
         ("no suite was given", {"suites": ()}),
         ("own: where are its files?", {"data": ()}),
         ("--data other: expected SUITE=PATH, with a suite of this run: own", {"data": ("other=x",)}),
-        ("--data own=b: expected NAME=PATH, each name once", {"data": ("own=a", "own=b")}),
         ("nowhere: has none of first/train.csv", {"data": ("nowhere",)}),
         ("has none of second/test.csv", {"data": (f"own={tmp_path / 'partly'}",)}),
-        ("has none of first/train.csv", {"data": (str(tmp_path / "file.csv"),)}),
         ("method fast: choose one of full, lora, probe", {"methods": ("fast",)}),
         ("protocol best: choose one of published, corrected", {"protocols": ("best",)}),
         ("seeds 0: at least 1", {"seeds": 0}),
         ("--model kmer=x: expected NAME=PATH", {"models": ("kmer=x",)}),
-        ("--model a=: expected NAME=PATH", {"models": ("a=",)}),
         ("--model a=y: expected NAME=PATH, each name once", {"models": ("a=x", "a=y")}),
         ("task third: there is none of this name; there are first, own/first, own/second", {"tasks": ("third",)}),
         ("suite own comes twice", {"suites": (str(suite), str(suite))}),
-        ("unknown key seds; did you mean seeds", {"settings": ("seds=3",)}),
         ("unknown key finetune.epoch; did you mean finetune.epochs", {"settings": ("corrected.finetune.epoch=3",)}),
-        ("learning_rate", {"settings": ("published.finetune.learning_rate=0",)}),
         ("nothing to run", {"baselines": False}),
         ("no.genome", {"genome": str(tmp_path / "no.genome")}),
         ("eqtl: needs the reference", eqtl),
@@ -266,9 +264,6 @@ def test_what_is_missing_or_wrong_is_an_error_before_anything_is_run(suite, requ
             run_benchmark(tmp_path / "results", request_of(suite, **changes))
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "results").exists()
-    # What is there can be run alone.
-    only = request_of(suite, data=(str(tmp_path / "partly"),), tasks=("first",), **ONE)
-    assert run_benchmark(tmp_path / "results", only).done == 2
 
 
 def test_a_grid_that_is_killed_goes_on_where_it_was(suite, request_of, model_folders):
@@ -286,14 +281,13 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(suite, request_of, model_fol
         process.kill()
     assert process.returncode == -signal.SIGKILL
     before = files_of(broken)
-    done = {cell for cell, record in records_of(broken).items() if "reason" not in record}
+    done = [cell.path(broken) for cell, record in records_of(broken).items() if "reason" not in record]
     assert 0 < len(done) < 10
     summary = run_benchmark(broken, request)
-    assert (summary.before, summary.done) == (len(done), 10 - len(done))
-    after = files_of(broken)
-    assert all(after[cell.path(broken)] == before[cell.path(broken)] for cell in done)
+    assert (summary["before"], summary["done"]) == (len(done), 10 - len(done))
     run_benchmark(whole, request)
-    results = records_of(whole)
+    after, results = files_of(broken), records_of(whole)
+    assert all(after[path] == before[path] for path in done)
     assert records_of(broken).keys() == results.keys()
     for cell, record in records_of(broken).items():
         assert {**record, "cost": 0} == {**results[cell], "cost": 0}
@@ -303,7 +297,6 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(suite, request_of, model_fol
             path.read_text().rpartition("What it cost")[0 if path.suffix == ".html" else 2] for path in (one, other)
         ]
         assert texts[0] == texts[1]
-        assert len(texts[0]) > 100
 
 
 EQTL = """\
@@ -329,9 +322,9 @@ def variants(tmp_path, random_sequences):
     rows, rng = ["CHROM,POS,REF,ALT,tissue,label,distance_to_nearest_tss,split"], np.random.default_rng(0)
     for name, bases in contigs.items():
         for number, place in enumerate(rng.choice(np.arange(30, 870), 24, replace=False)):
-            ref, alt = bases[place], "ACGT"[("ACGT".index(bases[place]) + 1) % 4]
-            split = "test" if name == "chr4" else "train"
-            rows.append(f"{name},{place + 1},{ref},{alt},blood,{number % 2},{rng.integers(200)},{split}")
+            change = f"{bases[place]},{bases[place].translate(str.maketrans('ACGT', 'CGTA'))}"
+            end = f"{rng.integers(200)},{'test' if name == 'chr4' else 'train'}"
+            rows.append(f"{name},{place + 1},{change},blood,{number % 2},{end}")
     (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
     (tmp_path / "variants.yaml").write_text(EQTL)
     return tmp_path
@@ -346,7 +339,7 @@ def test_variants_are_cells_like_others(variants, model_folders):
     whole, part = variants / "whole", variants / "part"
     summary, results = run_benchmark(whole, request), records_of(whole)
     assert {cell.task for cell in results} == {"near", "far"}
-    assert (len(results), summary.done, summary.failed) == (48, 32, 16), summary.failures
+    assert (len(results), summary["done"], summary["failed"]) == (48, 32, 16), summary["failures"]
     for cell, record in results.items():
         if "reason" not in record:
             assert record["metrics"]["auroc"] == evaluate("binary", *read_predictions(whole, cell), ["auroc"])["auroc"]
@@ -356,15 +349,7 @@ def test_variants_are_cells_like_others(variants, model_folders):
     assert same_predictions(cell, whole, part)
     # There is no baseline for variants, and none is missed.
     assert report_benchmark(whole, resamples=100)[0].notes == []
-    more = dataclasses.replace(request, models=models[1:2], first_seed=3, seeds=1)
-    for name, old, new, word in (
-        ("ref.fa", ">chr1\n", ">chr1\nA", "reference"),
-        ("variants.yaml", "to_distance: 100", "to_distance: 90", "task"),
-        ("table.csv", ",blood,", ",liver,", "data"),
-    ):
-        folder, text = shutil.copytree(whole, variants / word), (variants / name).read_text()
-        (variants / name).write_text(text.replace(old, new, 1))
-        run_benchmark(folder, more)
-        (variants / name).write_text(text)
-        with pytest.raises(InputError, match=f"were made with different .*{word}"):
-            report_benchmark(folder, resamples=100)
+    (variants / "ref.fa").write_text(">chr5\nACGT\n" + (variants / "ref.fa").read_text())
+    run_benchmark(whole, dataclasses.replace(request, models=models[1:2], first_seed=3, seeds=1))
+    with pytest.raises(InputError, match="were made with different reference"):
+        report_benchmark(whole, resamples=100)

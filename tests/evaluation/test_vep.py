@@ -179,8 +179,6 @@ def test_all_are_compared_on_the_same_variants_also_in_groups(planted):
     assert {row["predictor"]: row["missing"] for row in first["rows"] if row["missing"]} == {"splice distance": 20}
     assert any("140 of 160" in note and "splice distance (20)" in note for note in result["notes"])
     assert [part["name"] for part in result["parts"]] == ["all variants", "even", "odd"]
-    odd = part_of(result, "odd")
-    assert (odd["variants"], odd["compared"]) == (80, sum(row[7] == "odd" for row in whole))
     # AUROC by its definition, of columns as the table has them.
     columns = {"allele frequency": [-row[5] for row in whole], "splice distance": [-abs(row[6]) for row in whole]}
     for name, column in columns.items():
@@ -192,12 +190,8 @@ def test_all_are_compared_on_the_same_variants_also_in_groups(planted):
 def test_files_agree_and_are_the_same_again(planted, tmp_path):
     folder = planted["folder"]
     whole = json.loads((folder / "vep.json").read_text(), parse_constant=pytest.fail)
-    table = pl.read_csv(folder / "table.csv").to_dicts()
-    flat = [(part, row) for part in whole["parts"] for row in part["rows"]]
-    for cells, (part, row) in zip(table, flat, strict=True):
-        assert (cells["part"], cells["positives"]) == (part["name"], part["compared_positives"])
-        numbers = {key: value for key, value in row.items() if value not in {"", None}}
-        assert numbers == {key: pytest.approx(cells[key]) for key in numbers}
+    flat = [(part["name"], row["predictor"]) for part in whole["parts"] for row in part["rows"]]
+    assert pl.read_csv(folder / "table.csv").select("part", "predictor").rows() == flat
     planted["run"](tmp_path / "again")
     assert sorted(path.name for path in (tmp_path / "again").iterdir()) == FILES
     for name in FILES:
@@ -219,38 +213,21 @@ def test_scores_do_not_depend_on_how_the_work_is_cut(model, genome, sequences, s
     assert np.isfinite(cut[0][:, 0]).all()
 
 
-def test_a_vcf_has_the_results_of_the_table(planted, tmp_path, model, genome):
-    """AF is of each alternate; the group and the label are of the record."""
-    head = VCF + info("AF", "A", "Float") + info("CLNSIG", ".", "String") + info("SPL", 1, "Integer")
-    lines = []
-    for contig, position, ref, alt, label, af, splice, group in planted["rows"]:
-        fields = [f"AF={af}", f"CLNSIG={'Pathogenic' if label else 'Benign'}"]
-        fields += [f"SPL={splice}"] * (splice != "") + ["ODD"] * (group == "odd")
-        lines.append(f"{contig}\t{position}\t.\t{ref}\t{alt}\t.\t.\t{';'.join(fields)}\n")
-    path = tmp_path / "t.vcf.gz"
-    path.write_bytes(gzip.compress((head + info("ODD", 0, "Flag") + LINES + "".join(lines)).encode()))
-    columns = VepColumns(label="CLNSIG", positive=("Pathogenic",), frequency="AF", splice_distance="SPL", group="ODD")
-    options = {"columns": columns, "settings": SETTINGS, "resamples": 200}
-    result = evaluate_variant_effects(model, genome, path, tmp_path / "out", **options)
-    assert result["classes"] == ["Benign", "Pathogenic"]
-    for mine, other in zip(result["parts"], planted["result"]["parts"], strict=True):
-        assert mine["rows"] == other["rows"]
-        assert mine["positives"] == other["positives"]
-
-
 def test_alternates_of_a_record_are_rows_of_their_own(tmp_path, sequences):
     ref = sequences["chr2"][9]
     first, second = [base for base in "ACGT" if base != ref][:2]
-    path = tmp_path / "t.vcf"
-    head = VCF + info("E", "A", "Float") + info("R", "R", "Float") + info("G", 1, "String") + LINES
-    path.write_text(
-        f"{head}chr2\t10\t.\t{ref}\t{first},{second}\t.\t.\tE=0.5,.;R=0.7,0.1,0.2;G=a\n"
+    head = VCF + info("E", "A", "Float") + info("R", "R", "Float") + info("S", 1, "Integer") + info("G", 0, "Flag")
+    records = (
+        f"chr2\t10\t.\t{ref}\t{first},{second}\t.\t.\tE=0.5,.;R=0.7,0.1,0.2;S=-9;G\n"
         f"chr2\t11\t.\t{sequences['chr2'][10]}\t.\t.\t.\tE=1;E=2\n"
     )
-    found, labels = read_labelled(path, VepColumns(effect="E", frequency="R", group="G"))
-    assert labels.problem == "regression"
-    assert found.select("alt", "target", "frequency", "reason", "group").rows() == [
-        (first, 0.5, 0.1, None, "a"), (second, None, 0.2, "no_label", "a"), (".", 1, None, None, ""),
+    (tmp_path / "t.vcf.gz").write_bytes(gzip.compress((head + LINES + records).encode()))
+    columns = VepColumns(effect="E", frequency="R", group="G", splice_distance="S")
+    found, _, problem, _ = read_labelled(tmp_path / "t.vcf.gz", columns)
+    assert problem == "regression"
+    assert found.select("position", "alt", "target", "frequency", "reason", "splice", "group").rows() == [
+        (10, first, 0.5, 0.1, None, 9, "1"), (10, second, None, 0.2, "no_label", 9, "1"),
+        (11, ".", 1, None, None, None, "0"),
     ]  # fmt: skip
 
 
@@ -283,11 +260,7 @@ def test_effects_are_correlated(evaluate, snvs, ratios, sign):
     found = row_of(evaluate(rows, ("chr", "POS37", *HEADER[2:]), columns=columns)["parts"][0], " LLR")
     assert found["spearman"] == pytest.approx(sign, abs=1e-3)
     assert found["spearman_low"] <= found["spearman"] <= found["spearman_high"]
-    assert found["pearson"] == pytest.approx(np.corrcoef(ratios, sign * ratios**3)[0, 1], abs=1e-3)
     assert found["end"] == ("high" if sign > 0 else "low")
-    assert found["difference"] > 0
-    with pytest.raises(InputError, match="--columns ref=: use chromosome=NAME"):
-        columns_of("ref=", columns)
 
 
 def test_a_baseline_that_labels_follow_is_named_once(evaluate, snvs):
@@ -338,14 +311,9 @@ def change_by_hand(text, index, alt):
 
 
 def test_changes_of_every_base_of_a_contig(genome, sequences):
-    rows = [
-        (contig, index + 1, ref, alt)
-        for contig in ("chr2", "chr3")
-        for index, ref in enumerate(sequences[contig])
-        for alt in "ACGT"
-        if alt != ref
-    ]
-    expected = [change_by_hand(sequences[contig], position - 1, alt) for contig, position, _, alt in rows]
+    text = sequences["chr2"]
+    rows = [("chr2", at + 1, ref, alt) for at, ref in enumerate(text) for alt in "ACGT" if alt != ref]
+    expected = [change_by_hand(text, position - 1, alt) for _, position, _, alt in rows]
     assert [CHANGES[number] for number in changes(genome, alleles_of(genome, rows)).tolist()] == expected
     assert len(set(expected)) == 9
 
@@ -362,13 +330,11 @@ def test_frequencies_of_the_store_and_gc_by_hand(genome, sequences, population):
     np.testing.assert_allclose(gc(genome, alleles, 20), shares)
 
 
-@pytest.mark.parametrize("folds", [2, 5])
-def test_no_fold_is_predicted_from_its_own_labels(folds):
-    rng = np.random.default_rng(folds)
-    change, fold, target = rng.integers(0, len(CHANGES), 60), np.arange(60) % folds, rng.integers(0, 2, 60) * 1.0
-    once, again = (
-        cross_validated(change, labels, fold, "binary") for labels in (target, np.where(fold == 0, 1 - target, target))
-    )
+def test_no_fold_is_predicted_from_its_own_labels():
+    rng, fold = np.random.default_rng(0), np.arange(60) % 5
+    change, target = rng.integers(0, len(CHANGES), 60), rng.integers(0, 2, 60) * 1.0
+    both = target, np.where(fold == 0, 1 - target, target)
+    once, again = (cross_validated(change, labels, fold, "binary") for labels in both)
     np.testing.assert_array_equal(once[fold == 0], again[fold == 0])
     assert (once[fold != 0] != again[fold != 0]).any()
 
@@ -377,10 +343,8 @@ def test_folds_are_contigs_or_stretches(genome, snvs):
     mostly = alleles_of(genome, snvs)
     fold, by = make_folds(mostly)  # more than half of them are on the first contig
     assert (by, set(fold.tolist())) == ("stretches", set(range(5)))
-    key = mostly.contig_A * 10**6 + mostly.start_A
-    assert all(len(set(fold[key == one].tolist())) == 1 for one in np.unique(key))
     assert np.bincount(fold).min() > 20
-    assert (np.diff(fold[np.argsort(key, kind="stable")]) >= 0).all()
+    assert (np.diff(fold[np.argsort(mostly.contig_A * 10**6 + mostly.start_A, kind="stable")]) >= 0).all()
     even = alleles_of(genome, [*snvs[:40], *snvs[-40:]])
     fold, by = make_folds(even)
     assert by == "contigs"
@@ -409,24 +373,18 @@ LABEL = {"label": "label"}
     ("change", "options", "words"),
     [
         (None, {"label": "class"}, "no column 'class'; there are chrom, pos, ref, alt, label"),
-        (None, LABEL | {"position": "POS37"}, "no column of the position ('POS37'); there are chrom, pos"),
         (spoiled(3, 1, "x"), LABEL, "line 5: pos is 'x'; positions are whole numbers from 1 on"),
         (spoiled(2, 3, "A,C"), LABEL, "line 4: alt is 'A,C'; write a row for each"),
-        (spoiled(2, 2, ""), LABEL, "line 4: ref is missing"),
         (spoiled(1, 4, "high"), {"effect": "label"}, "line 3: label is 'high'; expected a number"),
-        (spoiled(1, 4, "1.5"), LABEL | {"frequency": "label"}, "expected a number from 0 to 1"),
         (relabelled("1"), LABEL, "all 160 variants that can be used are one, 1"),
-        (relabelled("2.5"), {"effect": "label"}, "are one, 2.5"),
         (relabelled("is {4}"), LABEL, "name one, such as --positive is 1"),
-        (None, LABEL | {"positive": ("yes",)}, "label is nowhere yes; there are 0, 1"),
         (relabelled("Pathogenic"), LABEL | {"positive": ("pathogenc",)}, "nowhere pathogenc; there are Pathogenic"),
         (relabelled("{0}{1}{3}"), LABEL, "use --effect label"),
         (relabelled(""), LABEL, "no variant can be used: no_label (160)"),
         (elsewhere("Q", 0), LABEL, "none of its contigs (Qchr1, Qchr2)"),
         (elsewhere("", 1), LABEL, "more than 10 %; use the"),
-        (list.clear, LABEL, "holds no rows"),
         (None, {}, "use either --label"),
-        (None, LABEL | {"effect": "label"}, "use either --label"),
+        (None, LABEL | {"names": "ref="}, "--columns ref=: use chromosome=NAME"),
         (None, {"effect": "label", "positive": ("1",)}, "name values of --label"),
         (None, LABEL | {"negative": ("1",)}, "--negative needs --positive"),
         (None, LABEL | {"positive": ("1",), "exclude": ("1",)}, "--positive and --exclude both name 1"),
@@ -435,7 +393,6 @@ LABEL = {"label": "label"}
         (None, LABEL | {"surroundings": "person"}, "it must be reference or population"),
         (None, LABEL | {"settings": ScoreSettings(context=1000)}, "1000 bases are 1002 tokens"),
         (None, LABEL | {"resamples": 0}, "resamples is 0"),
-        (None, LABEL | {"output": "."}, "would be lost; choose another output"),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, evaluate, snvs, change, options, words):
@@ -445,7 +402,7 @@ def test_mistakes_end_in_one_line(tmp_path, evaluate, snvs, change, options, wor
     columns = {name: value for name, value in options.items() if name in VepColumns.__dataclass_fields__}
     others = {name: options[name] for name in options.keys() - columns.keys()}
     with pytest.raises(InputError) as caught:
-        evaluate(rows, columns=VepColumns(**columns), **others)
+        evaluate(rows, columns=columns_of(others.pop("names", None), VepColumns(**columns)), **others)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
@@ -455,12 +412,11 @@ def test_mistakes_end_in_one_line(tmp_path, evaluate, snvs, change, options, wor
     ("number", "columns", "message"),
     [
         ("A", {"label": "CLNSIG"}, "no INFO field 'CLNSIG' is declared; there are AF"),
-        ("A", {"effect": "AF"}, r"t.vcf, chr1:3: INFO field AF has 1 values for 2 alternate alleles"),
-        ("R", {"effect": "AF"}, "AF has 1 values for REF and 2 alternate alleles"),
+        ("R", {"effect": "AF"}, r"t.vcf, chr1:3: INFO field AF has 1 values for REF and 2 alternate alleles"),
         ("A", {"effect": "AF", "ref": "REF"}, "leave out --columns ref="),
     ],
 )
-def test_undeclared_info_and_columns_of_a_vcf_are_errors(tmp_path, number, columns, message):
+def test_mistakes_in_a_vcf(tmp_path, number, columns, message):
     path = tmp_path / "t.vcf"
     path.write_text(VCF + info("AF", number, "Float") + LINES + "chr1\t3\t.\tA\tC,G\t.\t.\tAF=0.5\n")
     with pytest.raises(InputError, match=message):

@@ -38,7 +38,7 @@ def list_suites(*, suites: Sequence[str] = ()) -> dict[str, Any]:
 
 def run_grid(function: Function, **options: Any) -> dict[str, Any]:
     """Call `run_benchmark`; print reasons of failures to standard error."""
-    summary = function(**options)._asdict()
+    summary = function(**options)
     for reason, count in summary["failures"].items():
         typer.echo(f"mutbert: {count:,} failed: {reason}", err=True)
     return {**summary, "output": options["folder"]}
@@ -80,7 +80,7 @@ def _print_suites(found: dict[str, Any]) -> None:
 
 
 def _print_grid(summary: dict[str, Any]) -> None:
-    from mutbert.evaluation.results import read_records
+    from mutbert.evaluation.run import read_records
     from mutbert.evaluation.summary import costs_of
 
     costs = costs_of(read_records(Path(summary["output"]))).to_dicts()

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from functools import cached_property, lru_cache, partial
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import quote
 
+import numpy as np
 import torch
+from scipy.sparse import csr_matrix
 
 from mutbert.encoders.adapter import CNN
 from mutbert.encoders.known import RANDOM
 from mutbert.errors import InputError
-from mutbert.evaluation.eqtl import FEATURES, HEADS, embed_variants, evaluate_variants
-from mutbert.evaluation.eqtl_table import open_genome, read_variants
-from mutbert.evaluation.kmer import kmer_baseline
-from mutbert.evaluation.results import Cell, fingerprint
+from mutbert.evaluation import eqtl
 from mutbert.examples.files import read_examples
 from mutbert.examples.splits import random_split
 from mutbert.examples.task_data import part_task
@@ -33,14 +35,13 @@ from mutbert.training.classifier import (
 from mutbert.training.finetune import embed_sequences, fit_linear, linear_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
+    import polars as pl
 
     from mutbert.arrays import Float32
     from mutbert.encoders.adapter import Encoder
-    from mutbert.evaluation.eqtl import VariantEmbeddings
-    from mutbert.evaluation.eqtl_table import Variants
     from mutbert.evaluation.run import GridRequest
     from mutbert.evaluation.suites import Suite
     from mutbert.examples.table import Examples
@@ -56,8 +57,42 @@ if TYPE_CHECKING:
 KMER: Final = "kmer"
 BASELINES: Final = (KMER, CNN)
 """Trivial models, which a language model has to beat."""
-_EQTL_METHODS: Final = tuple(f"{head}, {feature}" for head, feature in product(HEADS, FEATURES))
-_HUB, _SUBSET_SEED = "hf://", 0
+LENGTHS: Final = (4, 5, 6, 7)
+"""Of k-mers."""
+PENALTIES: Final = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+"""Inverse penalties that are tried for k-mers."""
+HUB: Final = "hf://"
+
+
+class Cell(NamedTuple):
+    """A model, trained by a method with a seed on a suite's task as a protocol has it."""
+
+    suite: str
+    task: str
+    model: str
+    method: str  # empty where there is only one
+    protocol: str
+    seed: int
+
+    def __str__(self) -> str:
+        """Return it for messages."""
+        return f"{self.suite}/{self.task}, {label_of(self.model, self.method)}, {self.protocol}, seed {self.seed}"
+
+    def path(self, folder: Path) -> Path:
+        """Path of its JSON file; names are percent-encoded, as a model may be called by its repository."""
+        model = f"{self.model}-{self.method}" if self.method else self.model
+        parts = [quote(word, safe=" ,+=@") for word in (self.suite, self.task, model)]
+        return folder.joinpath(*parts, f"{self.protocol}-{self.seed}.json")
+
+
+def label_of(model: str, method: str) -> str:
+    """Return a model and its method for people."""
+    return f"{model} ({method})" if method else model
+
+
+def cell_of(record: Mapping[str, Any]) -> Cell:
+    """Return the cell that a record is of."""
+    return Cell(*(record[name] for name in Cell._fields))
 
 
 def cells_of(suite: Suite, tasks: list[str], models: list[str], request: GridRequest) -> list[Cell]:
@@ -70,7 +105,7 @@ def cells_of(suite: Suite, tasks: list[str], models: list[str], request: GridReq
         first = protocol.first_seed if request.first_seed is None else request.first_seed
         seeds = range(first, first + (request.seeds or protocol.seeds))
         if suite.eqtl:
-            methods = _EQTL_METHODS
+            methods = tuple(f"{head}, {feature}" for head, feature in product(eqtl.HEADS, eqtl.FEATURES))
         elif model in BASELINES:
             methods = ("",) if model == KMER else ("full",)
             # The k-mers depend on no seed, but for a split by it.
@@ -96,7 +131,7 @@ class SequenceCells:
 
     def make(self, cell: Cell) -> Made:
         """Make a cell."""
-        suite, task = self._suite, self._suite.task(cell.task)
+        suite, task = self._suite, self._suite.by_name[cell.task]
         metric, protocol = task.metric or suite.metric, suite.protocols[cell.protocol]
         # Only a split by seed is another for another seed.
         part = cell.task, cell.protocol, 0 if protocol.validation == "file" else cell.seed
@@ -106,65 +141,88 @@ class SequenceCells:
         record: Record = {**about, "metric": metric, "identity": identity}
         if cell.model == KMER:
             identity["model"] = f"{KMER} 1"
-            c, validated, scores = kmer_baseline(*data.parts.values(), metric=metric)
-            problem = data.train.problem
-            value = evaluate(problem, data.validation.known_labels, validated, [metric])[metric]
-            record |= {"problem": problem, "validation": value, "chosen": {"c": c}, "parameters": None}
-            return record, data.parts["test"].known_labels, scores
+            values, scores = kmer_baseline(data.parts, metric)
+            return {**record, **values, "parameters": None}, data.parts["test"].known_labels, scores
         encoder = self._encoder(cell.model)
         settings = suite.settings_of(task, cell.protocol, encoder.family).replace(method=cell.method)
-        genome = self._genome_of(encoder)
+        genome = self._genome if encoder.family == "mutbert" else None
         identity |= {"model": encoder.identity(), "settings": settings.model_dump(mode="json")}
         identity["genome"] = genome and genome.identity
         parts = self._prepared(part, encoder, settings.max_tokens)
         record["unplaced"] = {} if genome is None else unplaced(parts)
-        if settings.method == "probe":
-            values, labels, scores = self._probe(cell, encoder, part, settings, metric)
-        else:
+        if settings.method != "probe":
             values, labels, scores = _trained(cell, encoder, parts, settings, metric)
-        return record | values, labels, scores
-
-    def _genome_of(self, encoder: Encoder) -> ProbabilisticGenome | None:
-        return self._genome if encoder.family == "mutbert" else None
+            return record | values, labels, scores
+        # Weights of a trained model are the same for every seed.
+        embedded, cost = self._embedded(part, encoder, cell.seed if encoder.identity().startswith(RANDOM) else 0)
+        values, scores = _linear(data.parts, embedded, metric, class_weights=settings.class_weights)
+        # What the embeddings took counts for the first cell that uses them.
+        values |= {"parameters": cost["parameters"], "tokens": cost.pop("tokens", 0)}
+        return record | values, data.parts["test"].known_labels, scores
 
     def _prepare(self, part: Part, encoder: Encoder, max_tokens: int | None) -> dict[str, LabelledInputs]:
-        options: Any = {"max_tokens": max_tokens, "genome": self._genome_of(encoder)}
+        genome = self._genome if encoder.family == "mutbert" else None
         return {
-            name: LabelledInputs(encoder.inputs(examples, **options), examples)
+            name: LabelledInputs(encoder.inputs(examples, max_tokens=max_tokens, genome=genome), examples)
             for name, examples in self._loaded(*part)[0].parts.items()
         }
 
     def _embed(self, part: Part, encoder: Encoder, seed: int) -> tuple[dict[str, Float32], Record]:
-        settings = self._suite.settings_of(self._suite.task(part[0]), part[1], encoder.family)
-        parts = self._prepared(part, encoder, settings.max_tokens)
-        longest = max(int(own.inputs.length_N.max()) for own in parts.values())
+        settings = self._suite.settings_of(self._suite.by_name[part[0]], part[1], encoder.family)
+        inputs = {name: own.inputs for name, own in self._prepared(part, encoder, settings.max_tokens).items()}
+        longest = max(int(own.length_N.max()) for own in inputs.values())
         body, parameters = _body(encoder, longest, settings.rope_scaling, seed)
-        tokens = sum(int(own.inputs.length_N.sum()) for own in parts.values())
-        embedded = {name: embed_sequences(encoder, body, own.inputs, settings) for name, own in parts.items()}
-        # Of the first cell that uses them.
+        tokens = sum(int(own.length_N.sum()) for own in inputs.values())
+        embedded = {name: embed_sequences(encoder, body, own, settings) for name, own in inputs.items()}
         return embedded, {"parameters": parameters, "tokens": tokens}
 
-    def _probe(self, cell: Cell, encoder: Encoder, part: Part, settings: FinetuneSettings, metric: str) -> Made:
-        parts = self._prepared(part, encoder, settings.max_tokens)
-        # Weights of a trained model are the same for every seed.
-        embedded, about = self._embedded(part, encoder, cell.seed if encoder.identity().startswith(RANDOM) else 0)
-        train, validation = ((embedded[name], parts[name].examples.known_labels) for name in ("train", "validation"))
-        examples = parts["train"].examples
-        probe = fit_linear(
-            examples.problem, train, validation, classes=len(examples.classes), metric=metric,
-            class_weights=settings.class_weights,
-        )  # fmt: skip
-        scores, validated = (
-            linear_scores(examples.problem, features, probe) for features in (embedded["test"], validation[0])
-        )
-        values = {
-            "problem": examples.problem,
-            "validation": evaluate(examples.problem, validation[1], validated, [metric])[metric],
-            "chosen": {"c": probe[0]},
-            "parameters": about["parameters"],
-            "tokens": about.pop("tokens", 0),
-        }
-        return values, parts["test"].examples.known_labels, scores
+
+def kmer_features(examples: Examples) -> csr_matrix:
+    """Return which 4- to 7-mers of A, C, G and T each sequence has on either strand, as float32 (N, 21760).
+
+    Columns are 4-mers first, in alphabetical order; a k-mer and its reverse complement share the first one's.
+    """
+    code_T = examples.base_codes.astype(np.int32)
+    row_T = np.repeat(np.arange(len(examples)), examples.lengths)
+    # Of the k-mer that begins at each base: its number, that of its reverse complement, and whether it is one.
+    forward_T, reverse_T, known_T = np.zeros_like(code_T), np.zeros_like(code_T), np.ones(len(code_T), dtype=np.bool_)
+    rows, columns, width = [], [], 0
+    for k in range(1, LENGTHS[-1] + 1):
+        count = max(len(code_T) - k + 1, 0)
+        last_T = code_T[k - 1 :]
+        forward_T = forward_T[:count] * 4 + last_T
+        reverse_T = reverse_T[:count] + (3 - last_T) * 4 ** (k - 1)
+        known_T = known_T[:count] & (last_T < 4) & (row_T[:count] == row_T[k - 1 :])
+        if k in LENGTHS:
+            rows.append(row_T[:count][known_T])
+            columns.append(width + np.minimum(forward_T, reverse_T)[known_T])
+            width += 4**k
+    where = np.concatenate(rows), np.concatenate(columns)
+    features = csr_matrix((np.ones(len(where[0]), np.float32), where), shape=(len(examples), width))
+    features.data[:] = 1
+    return features
+
+
+def kmer_baseline(parts: Mapping[str, Examples], metric: str) -> tuple[Record, Float32]:
+    """Return what a linear model of the training data's k-mers reached on validation data, and scores of test rows."""
+    every = {name: kmer_features(part) for name, part in parts.items()}
+    used = np.flatnonzero(every["train"].getnnz(axis=0))
+    if parts["train"].problem != "token" and not len(used):
+        raise InputError(f"kmer: no training sequence has {LENGTHS[0]} known bases in a row")
+    features = {name: found[:, used] for name, found in every.items()}
+    return _linear(parts, features, metric, penalties=PENALTIES, scale=False, iterations=300)
+
+
+def _linear(
+    parts: Mapping[str, Examples], features: Mapping[str, Any], metric: str, **options: Any
+) -> tuple[Record, Float32]:
+    """Return what a linear model with C chosen on validation data reached there, and its scores of test rows."""
+    problem, classes = parts["train"].problem, len(parts["train"].classes)
+    train, validation = ((features[name], parts[name].known_labels) for name in ("train", "validation"))
+    model = fit_linear(problem, train, validation, classes=classes, metric=metric, **options)
+    validated, tested = (linear_scores(problem, features[name], model) for name in ("validation", "test"))
+    value = evaluate(problem, validation[1], validated, [metric])[metric]
+    return {"problem": problem, "validation": value, "chosen": {"c": model[0]}}, tested
 
 
 def _body(encoder: Encoder, longest: int, rope_scaling: Any, seed: int) -> tuple[Any, int]:
@@ -198,12 +256,8 @@ def _trained(
 def load_task(
     suite: Suite, root: str, task: str, protocol: str, seed: int, *, drop_leaks: bool
 ) -> tuple[TaskData, dict[str, Any]]:
-    """Return a task's parts, and what a cell's record has of them: note, counts, sources, identity.
-
-    Files are below `root`: a folder, or ``hf://datasets/OWNER/NAME[@REVISION]``. Without a file of validation data,
-    `seed` decides which sequences these are.
-    """
-    how, row = suite.protocols[protocol], suite.task(task)
+    """Return a task's parts, split by `seed` where validation data have no file, and what a cell's record has of it."""
+    how, row = suite.protocols[protocol], suite.by_name[task]
     classes = row.classes if row.problem in {"binary", "multiclass", "token"} else None
     parts: dict[str, Examples] = {}
     sources: dict[str, SourceFile] = {}
@@ -215,7 +269,7 @@ def load_task(
             parts[split], sources[split] = read_examples(path, columns, problem=row.problem, classes=classes)
     train, most, note = parts["train"], how.max_train_rows, ""
     if most is not None and most < len(train):
-        train = train.select(random_split(len(train), most / len(train), _SUBSET_SEED).validation[:most])
+        train = train.select(random_split(len(train), most / len(train), 0).validation[:most])
         note = f"{suite.name}: at most {most:,} training sequences; no benchmark"
     validation = "file" if "validation" in parts else how.validation
     data = part_task(
@@ -232,24 +286,14 @@ def load_task(
     }
 
 
-def check_files(suite: Suite, root: str, tasks: list[str]) -> None:
-    """Raise InputError where a local file is missing; of files on the Hub nothing is known before they are read."""
-    for task in [] if root.startswith(_HUB) else [""] if suite.eqtl else tasks:
-        for split in suite.splits:
-            task_file(suite, root, task, split)
-
-
 def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
-    """Return the path of a task's file, plain or gzip; None where there are no validation data.
-
-    Raise InputError for another file that is missing. `root` may be the file of an eQTL suite itself.
-    """
-    if suite.eqtl and not root.startswith(_HUB) and Path(root).is_file():
+    """Return the path of a task's file below a folder or Hub data set; None where there are no validation data."""
+    if suite.eqtl and not root.startswith(HUB) and Path(root).is_file():
         return root
     called: str = suite.splits[split]  # type: ignore[index]
     names = [pattern.replace("{task}", task).replace("{split}", called) for pattern in suite.files]
     for path in (f"{root.rstrip('/')}/{name}" for name in names):
-        if not root.startswith(_HUB):
+        if not root.startswith(HUB):
             if found := next((one for one in (path, f"{path}.gz") if Path(one).is_file()), None):
                 return found
             continue
@@ -280,47 +324,56 @@ class EqtlCells:
 
     def make(self, cell: Cell) -> Made:
         """Make a cell."""
-        read, _, reference = self._data
-        protocol, task = self._eqtl.protocols[cell.protocol], self._suite.task(cell.task)
-        embeddings, about = self._embedded(cell.model, cell.protocol)
+        _, source, _, reference = self._data
+        protocol, task = self._eqtl.protocols[cell.protocol], self._suite.by_name[cell.task]
+        table, features, about = self._embedded(cell.model, cell.protocol)
         head, feature = cell.method.split(", ")
-        found = evaluate_variants(embeddings, task, protocol, head=head, feature=feature, seed=cell.seed)
-        rows = {"train": len(found.train_rows), "test": len(found.test_rows)}
-        same = {"duplicates": 0, "in_train": 0, "dropped": 0, "sha256": read.source.sha256}
+        train, test, unused = eqtl.choose_rows(table, task, protocol, cell.seed)
+        scores, c = eqtl.score_variants(
+            table, features[feature], train, test, protocol, head=head, seed=cell.seed, length=self._eqtl.length,
+            name=f"{source.place}, task {task.name}",
+        )  # fmt: skip
+        rows = {"train": len(train), "test": len(test)}
+        same = {"duplicates": 0, "in_train": 0, "dropped": 0, "sha256": source.sha256}
         record = {
             "problem": "binary",
             "metric": self._suite.metric,
             "validation": None,
-            "chosen": {"c": found.c},
+            "chosen": {"c": c},
             "parameters": about["parameters"],
             "tokens": about.pop("tokens", 0),
             "note": "",
-            "rows": {**rows, "split_by": read.split_by, "unused": found.unused, "saved": embeddings.saved},
+            "rows": {**rows, "unused": unused},
             "splits": [{"split": name, "examples": count, **same} for name, count in rows.items()],
-            "sources": [{"split": "all", **vars(read.source)}],
+            "sources": [{"split": "all", **vars(source)}],
             "identity": {
-                "data": fingerprint([read.source.sha256, self._eqtl.length]),
+                "data": fingerprint([source.sha256, self._eqtl.length]),
                 "reference": reference,
-                "task": fingerprint([task.model_dump(), self._eqtl.columns.model_dump()]),
+                "task": fingerprint([task.model_dump(), self._eqtl.columns]),
                 "model": self._encoder(cell.model).identity(),
                 "settings": protocol.model_dump(mode="json"),
             },
         }
-        return record, found.labels, found.scores
+        return record, table["label"].to_numpy()[test], scores
 
     @cached_property
-    def _data(self) -> tuple[Variants, ProbabilisticGenome, str]:
-        read = read_variants(task_file(self._suite, self._root, "", "train") or "", self._eqtl.columns)
-        genome = open_genome(self._reference, read.table)
-        return read, genome, genome.identity if genome.manifest else sha256_of(Path(self._reference))
+    def _data(self) -> tuple[pl.DataFrame, SourceFile, ProbabilisticGenome, str]:
+        read = eqtl.read_variants(task_file(self._suite, self._root, "", "train") or "", self._eqtl.columns)
+        genome = eqtl.open_genome(self._reference, read[0]["contig"])
+        return *read, genome, genome.identity if genome.manifest else sha256_of(Path(self._reference))
 
-    def _embed(self, model: str, name: str) -> tuple[VariantEmbeddings, Record]:
-        read, genome, _ = self._data
-        encoder, protocol = self._encoder(model), self._eqtl.protocols[name]
-        longest, scaling = self._eqtl.length + 2 * protocol.special_tokens, None
+    def _embed(self, model: str, name: str) -> tuple[pl.DataFrame, dict[str, Float32], Record]:
+        table, source, genome, _ = self._data
+        encoder, protocol, length = self._encoder(model), self._eqtl.protocols[name], self._eqtl.length
+        longest, scaling = length + 2 * protocol.special_tokens, None
         if encoder.family == "mutbert" and protocol.rope_factor:
             scaling = {"type": "dynamic", "factor": protocol.rope_factor}
         # All seeds of a protocol share what is embedded, so fresh weights are those of the first.
         body, parameters = _body(encoder, longest, scaling, protocol.first_seed)
-        embeddings = embed_variants(encoder, body, read, genome, protocol, self._eqtl.length)
-        return embeddings, {"parameters": parameters, "tokens": len(embeddings.key_U) * longest}
+        table, features = eqtl.embed_variants(encoder, body, table, source.place, genome, protocol, length)
+        return table, features, {"parameters": parameters, "tokens": len(features["window"]) * longest}
+
+
+def fingerprint(parts: Sequence[object]) -> str:
+    """Return a word of what JSON can hold that differs where that does."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

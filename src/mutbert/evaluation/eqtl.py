@@ -1,12 +1,13 @@
 """Causal variants told apart by embeddings of the windows around them, without training the model.
 
-The reference and the alternate window of each variant are embedded once; a head of scikit-learn learns from both and
-the tissue. Shape suffixes: N rows of the table, T training rows, U distinct windows, B batch, L tokens, D features.
+Every row stays in its table, and one that is not used has a reason. Shape suffixes: N rows of the table, T training
+rows, U distinct windows, B batch, L tokens, D features.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -18,77 +19,128 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
+from mutbert.effects.alleles import Kind, Reason, find_alleles
 from mutbert.encoders.inputs import read_windows
 from mutbert.errors import InputError
-from mutbert.evaluation.eqtl_table import TOKEN, Variants, count_reasons, find_windows
+from mutbert.evaluation.vep_table import check_genome
 from mutbert.examples.splits import SplitRows, grouped_split, region_split, sequence_keys
 from mutbert.examples.table import Examples
+from mutbert.genome.fasta import read_fasta
+from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import batch_of, run_batches
-from mutbert.regions import Region
+from mutbert.regions import ContigNames, Region
 from mutbert.scoring.metrics import evaluate
+from mutbert.tables import numbers, positions, read_table, reject, texts_of, truths
 from mutbert.training.finetune import choose_penalty, fit_quietly
 from mutbert.windows.randomness import random_bits
 
 if TYPE_CHECKING:
-    from mutbert.arrays import Float32, Float64, Int64
+    from collections.abc import Mapping
+
+    from mutbert.arrays import Bool, Float32, Float64, Int64
     from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import PaddedWindows
     from mutbert.evaluation.suites import EqtlProtocol, EqtlTask
     from mutbert.examples.table import Keys
-    from mutbert.genome.store import ProbabilisticGenome
+    from mutbert.tables import SourceFile
 
 FEATURES: Final = ("window", "variant")
 """The mean over the tokens around the variant; or its own token alone."""
 HEADS: Final = ("svm", "logistic")
 """A support vector machine with a Gaussian kernel, or logistic regression."""
 NOT_DRAWN: Final = "more training rows than max_train_rows"
-"""The reason of rows that were not drawn, besides those of `mutbert.evaluation.eqtl_table.REASONS`."""
+LOST: Final = "the variant's token was not found"
 
 _ROWS: Final = 105  # a stream of random numbers; others are in `mutbert.windows.randomness`
 _AT_ONCE: Final = 4096
 
 
-class VariantEmbeddings(NamedTuple):
-    """Features of a table's variants by a model."""
+def read_variants(place: str | Path, columns: Mapping[str, str]) -> tuple[pl.DataFrame, SourceFile]:
+    """Return a table of variants in the file's order, and the file.
 
-    table: pl.DataFrame  # see `find_windows`
-    place: str  # of the table
-    length: int  # bases of a window
-    key_U: Keys  # see `sequence_keys`
-    features: dict[str, Float32]  # by `FEATURES`, (U, D); NaN where the variant's token was not found
+    Columns are contig and tissue; position, 1-based; reference and alternate as in the file; label, 1 where causal;
+    distance, in bases on either side, or null; is_test; reason, null where the row is used.
+    """
+    file, source = read_table(place, list(columns.values()))
+    place = source.place
+    texts = {key: texts_of(file, place, columns[key]) for key in ("contig", "tissue", "reference", "alternate")}
+    for key in ("contig", "tissue"):
+        reject(file, place, columns[key], texts[key].is_null(), "fill it in, or remove the row")
+    labels, distances = truths(file, place, columns["label"]), numbers(file, place, columns["distance"])
+    reject(file, place, columns["label"], labels.is_null(), "expected 0 or 1")
+    splits = texts_of(file, place, columns["split"]).str.to_lowercase().fill_null("")
+    for side in ("train", "test"):
+        if not (splits == side).any():
+            raise InputError(f"{place}: no row has {side!r} in column {columns['split']}; rows are train or test")
+    masks = {
+        "no distance is given": distances.is_null(),
+        "the split is neither train nor test": ~splits.is_in(["train", "test"]),
+    }
+    position, label = positions(file, place, columns["position"]), labels.cast(pl.Int64)
+    rest = {"label": label, "distance": distances.abs(), "is_test": splits == "test", "reason": _first_reason(masks)}
+    texts = {key: values.fill_null("") for key, values in texts.items()}
+    return pl.DataFrame({**texts, "position": position, **rest}), source
 
-    @property
-    def saved(self) -> int:
-        """How many windows need no embedding of their own, since other rows have the same ones."""
-        return 2 * int((self.table["reference_window"] >= 0).sum()) - len(self.key_U)
 
-    def pair(self, rows: Int64, feature: str) -> Float32:
-        """Return the features of rows that are used, the reference's and then the alternate's, (B, 2 D)."""
-        sides = (self.table[f"{side}_window"].to_numpy()[rows] for side in ("reference", "alternate"))
-        return np.concatenate([self.features[feature][window_B] for window_B in sides], axis=1)
+def _first_reason(masks: Mapping[str, pl.Series | Bool], *before: pl.Series) -> pl.Series:
+    """Return the first reason that holds for each row, after those of `before`; null where none does."""
+    found = [pl.when(pl.Series(mask)).then(pl.lit(reason)) for reason, mask in masks.items()]
+    return pl.select(reason=pl.coalesce(*before, *found)).to_series()
 
 
-class EqtlResult(NamedTuple):
-    """Test rows scored by a head that learnt from training rows."""
+def open_genome(place: str | Path, contigs: pl.Series) -> ProbabilisticGenome:
+    """Return a genome store; or a FASTA (plain, gzip or bgzip), of which these contigs alone are kept."""
+    path = Path(place)
+    if path.is_dir():
+        return ProbabilisticGenome.open(path)
+    wanted = ContigNames(contigs.unique())
+    return ProbabilisticGenome.from_sequences((one for one in read_fasta(path) if wanted.find(one[0])), path)
 
-    scores: Float64  # of each test row: a decision value, above 0 for causal; or 1 and 0, for hard labels
-    labels: Int64  # of each test row
-    metrics: dict[str, float]
-    c: float  # the chosen inverse penalty
-    train_rows: Int64  # of the table, ascending
-    test_rows: Int64
-    unused: dict[str, int]  # rows of the task by reason
+
+def find_windows(
+    table: pl.DataFrame, place: str, genome: ProbabilisticGenome, length: int
+) -> tuple[pl.DataFrame, Int64]:
+    """Return a table with its windows' numbers, -1 where a row is not used, and contig, start and allele of each."""
+    variants = (table[name].to_list() for name in ("contig", "position", "reference", "alternate"))
+    alleles = find_alleles(genome, *variants, longest=1)
+    check_genome(place, table["contig"], alleles, genome)
+    single_N = (table["reference"].str.len_bytes() == 1).to_numpy() & (alleles.kind_A == Kind.SNV)
+    start_N = alleles.start_A - length // 2
+    inside_N = (start_N >= 0) & (start_N + length <= np.array([*genome.lengths.values(), -1])[alleles.contig_A])
+    reasons = _first_reason(
+        {
+            "other than a change of one base": ~single_N,
+            **{reason.meaning: alleles.reason_A == reason for reason in Reason if reason},
+            "the window goes beyond the contig's end": ~inside_N,
+        },
+        table["reason"],
+    )
+    used = np.flatnonzero(reasons.is_null())
+    if not len(used):
+        counts = ", ".join(f"{reason} ({count})" for reason, count in count_reasons(reasons).items())
+        raise InputError(f"{place}: no row can be used: {counts}; use the table's own genome, or another table")
+    where = alleles.contig_A[used], start_N[used]
+    sides = [np.stack([*where, allele_A[used]]) for allele_A in (alleles.reference_A, alleles.alternate_A)]
+    windows, number = np.unique(np.hstack(sides), axis=1, return_inverse=True)
+    window_2N = np.full((2, len(table)), -1, dtype=np.int64)
+    window_2N[:, used] = number.reshape(2, -1)
+    return table.with_columns(reasons, reference_window=window_2N[0], alternate_window=window_2N[1]), windows
+
+
+def count_reasons(reasons: pl.Series) -> dict[str, int]:
+    """Return how many rows are not used by reason."""
+    return dict(reasons.drop_nulls().value_counts().sort("reason").iter_rows())
 
 
 def embed_variants(
-    encoder: Encoder, body: Any, variants: Variants, genome: ProbabilisticGenome, protocol: EqtlProtocol, length: int,
-    **settings: Any,
-) -> VariantEmbeddings:  # fmt: skip
-    """Return embeddings of the windows around variants, each distinct one embedded once by a `body` without a head.
+    encoder: Encoder, body: Any, table: pl.DataFrame, place: str, genome: ProbabilisticGenome, protocol: EqtlProtocol,
+    length: int, **settings: Any,
+) -> tuple[pl.DataFrame, dict[str, Float32]]:  # fmt: skip
+    """Return a table with its windows, and `FEATURES` of each by a `body` without a head, (U, D).
 
-    Rows whose token is not found are not used, as a neighbour's is of something else.
+    ``sequence`` is the same for reference windows that are equal on either strand.
     """
-    table, (contig_U, start_U, allele_U) = find_windows(variants, genome, length)
+    table, (contig_U, start_U, allele_U) = find_windows(table, place, genome, length)
     keys, found, outputs = [], [], []
     for first in range(0, len(start_U), _AT_ONCE):
         part = slice(first, first + _AT_ONCE)
@@ -107,10 +159,14 @@ def embed_variants(
     output_F2D = np.concatenate([output_B2D for output_B2D in outputs if len(output_B2D)])
     feature_U2D = np.full((len(start_U), output_F2D.shape[1]), np.nan, dtype=np.float32)
     feature_U2D[found_F] = output_F2D
+    # A neighbour of a token that is not found is the token of something else.
     lost = ~pl.all_horizontal(pl.col("reference_window", "alternate_window").is_in(found_F.tolist()))
-    table = table.with_columns(reason=pl.coalesce("reason", pl.when(lost).then(pl.lit(TOKEN))))
-    features = dict(zip(FEATURES, np.split(feature_U2D, 2, axis=1), strict=True))
-    return VariantEmbeddings(table, variants.source.place, length, np.concatenate(keys), features)
+    _, key_U = np.unique(np.concatenate(keys), return_inverse=True)
+    table = table.with_columns(
+        reason=pl.coalesce("reason", pl.when(lost).then(pl.lit(LOST))),
+        sequence=key_U[table["reference_window"].to_numpy()],
+    )
+    return table, dict(zip(FEATURES, np.split(feature_U2D, 2, axis=1), strict=True))
 
 
 def _embed_windows(
@@ -149,33 +205,42 @@ def _pooled(states_BLD: torch.Tensor, place_B3: torch.Tensor, tokens: int) -> to
     return torch.cat([mean_BD, variant_BD], dim=1)
 
 
-def evaluate_variants(
-    embeddings: VariantEmbeddings, task: EqtlTask, protocol: EqtlProtocol, *, head: str, feature: str, seed: int
-) -> EqtlResult:
-    """Return the test rows of a task as a head scores them that learnt from at most ``protocol.max_train_rows`` rows.
-
-    C is chosen by the AUROC of what the protocol scores, the strongest penalty of equals, on test or on about a fifth
-    of the training rows (`hold_out`); then all training rows are fitted again.
-    """
-    if head not in HEADS or feature not in FEATURES:
-        raise ValueError(f"head {head!r} on {feature!r}: choose of {', '.join(HEADS)} and {', '.join(FEATURES)}")
-    table = embeddings.table
-    inside = task_rows(table, task, protocol.edges)
+def choose_rows(
+    table: pl.DataFrame, task: EqtlTask, protocol: EqtlProtocol, seed: int
+) -> tuple[Int64, Int64, dict[str, int]]:
+    """Return a task's training rows, at most ``max_train_rows`` of them, its test rows, and how many are unused."""
+    farthest = np.inf if task.to_distance is None else task.to_distance
+    closed: Any = "both" if protocol.edges == "both" else "left"
+    inside = table["distance"].is_between(task.from_distance, farthest, closed=closed).fill_null(False)
     used, unused = inside & table["reason"].is_null(), count_reasons(table["reason"].filter(inside))
     test, train = (np.flatnonzero(used & side) for side in (table["is_test"], ~table["is_test"]))
     if len(train) > protocol.max_train_rows:
         order = np.argsort(random_bits(seed, _ROWS, train, 1)[:, 0], kind="stable")
         unused[NOT_DRAWN] = len(train) - protocol.max_train_rows
         train = np.sort(train[order[: protocol.max_train_rows]])
+    return train, test, unused
+
+
+def score_variants(
+    table: pl.DataFrame, feature_UD: Float32, train: Int64, test: Int64, protocol: EqtlProtocol, *, head: str,
+    seed: int, length: int, name: str,
+) -> tuple[Float64, float]:  # fmt: skip
+    """Return scores of test rows by a head that learnt from training rows, and its C; `name` is for messages.
+
+    C has the best AUROC, of equals the strongest penalty, on test or on rows that are held out (`hold_out`); then all
+    training rows are fitted again.
+    """
     label_N = table["label"].to_numpy()
-    for name, rows in (("training", train), ("test", test)):
+    for side, rows in (("training", train), ("test", test)):
         if not _both_classes(label_N[rows]):
-            what = f"the {len(rows)} {name} rows of task {task.name} are not of both classes"
-            raise InputError(f"{embeddings.place}: {what}; add rows, or choose another range of distances")
+            what = f"the {len(rows)} {side} rows are not of both classes"
+            raise InputError(f"{name}: {what}; add rows, or choose another range of distances")
     tissue_ND = encode_tissues(table["tissue"], train, protocol.tissue)
+    windows = [table[f"{side}_window"].to_numpy() for side in ("reference", "alternate")]
 
     def features(rows: Int64) -> Float64:
-        return np.concatenate([embeddings.pair(rows, feature), tissue_ND[rows]], axis=1, dtype=np.float64)
+        pair = [feature_UD[window_N[rows]] for window_N in windows]
+        return np.concatenate([*pair, tissue_ND[rows]], axis=1, dtype=np.float64)
 
     def scores(fitted: Any, rows: Int64) -> Float64:
         # Test rows may be many more than those learnt from, and double precision doubles them again.
@@ -192,19 +257,9 @@ def evaluate_variants(
 
     learnt_from, chosen_on = train, test
     if protocol.choose_c_on == "validation" and len(protocol.c) > 1:
-        split = hold_out(embeddings, train, task, seed)
-        learnt_from, chosen_on = train[split.train], train[split.validation]
+        learnt_from, chosen_on = (train[side] for side in hold_out(table, train, seed, length, name))
     c, score_N = choose_penalty(lambda c: (c, scores(fit(learnt_from, c), chosen_on)), area, protocol.c)
-    if chosen_on is not test:
-        score_N = scores(fit(train, c), test)
-    return EqtlResult(score_N, label_N[test], evaluate("binary", label_N[test], score_N), c, train, test, unused)
-
-
-def task_rows(table: pl.DataFrame, task: EqtlTask, edges: str) -> pl.Series:
-    """Return which rows have a task's distance, used or not; with `edges` "both" the farther end too."""
-    farthest = np.inf if task.to_distance is None else task.to_distance
-    closed: Any = "both" if edges == "both" else "left"
-    return table["distance"].is_between(task.from_distance, farthest, closed=closed).fill_null(False)
+    return score_N if chosen_on is test else scores(fit(train, c), test), c
 
 
 def encode_tissues(tissues: pl.Series, train: Int64, kind: str) -> Float64:
@@ -222,26 +277,24 @@ def _both_classes(label_N: Int64) -> bool:
     return len(np.unique(label_N)) == 2
 
 
-def hold_out(embeddings: VariantEmbeddings, train: Int64, task: EqtlTask, seed: int) -> SplitRows:
-    """Return a split of training rows by contigs, or else by `blocks`: no variant and no neighbour is on both sides."""
-    label_T = embeddings.table["label"].to_numpy()[train]
-    split = region_split([Region(contig, 0, 1) for contig in embeddings.table["contig"][train]], 0.2, seed)
+def hold_out(table: pl.DataFrame, train: Int64, seed: int, length: int, name: str) -> SplitRows:
+    """Return a split of training rows by contigs, or else by `_blocks`: no variant or neighbour is on both sides."""
+    label_T = table["label"].to_numpy()[train]
+    split = region_split([Region(contig, 0, 1) for contig in table["contig"][train]], 0.2, seed)
     if split is None or not all(_both_classes(label_T[side]) for side in split):
-        split = grouped_split(label_T, blocks(embeddings, train), 0.2, seed)
+        split = grouped_split(label_T, _blocks(table, train, length), 0.2, seed)
     if not all(_both_classes(label_T[side]) for side in split):
-        what = f"of the {len(train)} training rows of task {task.name} none of both classes can be held out"
-        raise InputError(f"{embeddings.place}: {what} to choose C on; add rows, or set one value of c")
+        what = f"of the {len(train)} training rows none of both classes can be held out to choose C on"
+        raise InputError(f"{name}: {what}; add rows, or set one value of c")
     return split
 
 
-def blocks(embeddings: VariantEmbeddings, train: Int64) -> Keys:
+def _blocks(table: pl.DataFrame, train: Int64, length: int) -> Keys:
     """Return the same key for rows whose windows overlap, or are equal on either strand, or whose neighbours' do."""
-    table = embeddings.table
-    contig_T, position_T = _ranks(table["contig"])[train], table["position"].to_numpy()[train]
-    by_place = np.lexsort((position_T, contig_T))
-    near = (np.diff(contig_T[by_place]) == 0) & (np.diff(position_T[by_place]) < embeddings.length)
-    _, key_T = np.unique(embeddings.key_U[table["reference_window"].to_numpy()[train]], return_inverse=True)
-    by_key = np.argsort(key_T, kind="stable")
+    contig_T, position_T = _ranks(table["contig"])[train], table["position"].to_numpy()[train] - 1
+    key_T = table["sequence"].to_numpy()[train]
+    by_place, by_key = np.lexsort((position_T, contig_T)), np.argsort(key_T, kind="stable")
+    near = (np.diff(contig_T[by_place]) == 0) & (np.diff(position_T[by_place]) < length)
     equal = np.diff(key_T[by_key]) == 0
     links = [(order[:-1][linked], order[1:][linked]) for order, linked in ((by_place, near), (by_key, equal))]
     one, other = (np.concatenate(ends) for ends in zip(*links, strict=True))

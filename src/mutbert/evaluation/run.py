@@ -1,16 +1,25 @@
-"""Tasks x models x seeds: a grid of cells, of which those are made that are missing."""
+"""Tasks x models x seeds: a grid of cells, of which those are made that are missing.
+
+A cell has two files, and is done once its JSON is there.
+``SUITE/TASK/MODEL-METHOD/PROTOCOL-SEED.json`` has the cell, its ``metrics`` and ``cost``, how the test data were split
+off, and ``identity``: words that differ where data, task, model or settings do. The Parquet file of the same name is
+that of `mutbert.scoring.predictions`. ``PROTOCOL-SEED.failed.json`` has the ``reason`` why a cell failed.
+``suites/SUITE.yaml`` is the suite as it was run.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import resource
 import sys
 import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 import numpy as np
@@ -18,22 +27,27 @@ import torch
 
 from mutbert.encoders.adapter import Encoder, open_encoder
 from mutbert.errors import InputError, MissingExtraError, one_line
-from mutbert.evaluation.cells import BASELINES, EqtlCells, SequenceCells, cells_of, check_files
-from mutbert.evaluation.results import SUITES, write_cell, write_failure
+from mutbert.evaluation.cells import BASELINES, HUB, Cell, EqtlCells, SequenceCells, cell_of, cells_of, task_file
 from mutbert.evaluation.suites import PROTOCOLS, Suite, load_suite
-from mutbert.files import atomic_file, locked
+from mutbert.files import atomic_file, locked, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
+from mutbert.scoring import predictions
 from mutbert.scoring.metrics import evaluate
-from mutbert.training.folder import provenance_of
+from mutbert.training.folder import plain, provenance_of
 from mutbert.training.recipe import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from mutbert.evaluation.cells import Made
-    from mutbert.evaluation.results import Cell
+    from numpy.typing import NDArray
 
+    from mutbert.evaluation.cells import Made
+
+SUITES: Final = "suites"
+REASON: Final = "reason"
+"""Key of a failed cell's record that a finished one lacks."""
+_VERSION, _FAILED = 2, ".failed.json"
 _FULL_DISK: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -57,17 +71,7 @@ class GridRequest:
     trust_remote_code: bool = False
 
 
-class GridSummary(NamedTuple):
-    """Cells of a call of `run_benchmark`."""
-
-    done: int
-    failed: int
-    before: int  # done before
-    elsewhere: int  # being made by other processes
-    failures: dict[str, int]  # by reason
-
-
-def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = False) -> GridSummary:
+def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = False) -> dict[str, Any]:
     """Make the cells of a grid of tasks, models and seeds that are missing.
 
     Several processes may do so at once. A failed cell leaves its reason, and is tried again by the next call.
@@ -75,11 +79,13 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
     Parameters
     ----------
     folder, request, progress
-        The results, new or not, as in `mutbert.evaluation.results`; the grid; show progress on standard error.
+        The results, new or not; the grid; show progress on standard error.
 
     Returns
     -------
-    GridSummary
+    dict
+        How many cells are ``done``, ``failed``, were done ``before``, and are made ``elsewhere``, by other processes;
+        and ``failures``, their number by reason.
 
     Raises
     ------
@@ -114,7 +120,7 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
             if status == "failed":
                 failures[note] = failures.get(note, 0) + 1
             advance(1, f"{cell}: {note[:80]}")
-    return GridSummary(**counts, failures=failures)
+    return {**counts, "failures": failures}
 
 
 def _made_once(
@@ -180,21 +186,19 @@ def _suites(request: GridRequest) -> list[Suite]:
                 raise InputError(f"{what} {name}: choose one of {', '.join(known)}")
     if request.seeds is not None and request.seeds < 1:
         raise InputError(f"seeds {request.seeds}: at least 1 is needed")
-    suites = [_changed(load_suite(name), request.settings) for name in request.suites]
+    suites = []
+    for suite in map(load_suite, request.suites):
+        protocols = dict(suite.grid.protocols)
+        for setting in request.settings:
+            first, _, rest = setting.partition(".")
+            for name, protocol in protocols.items():
+                if first == name or first not in PROTOCOLS:
+                    protocols[name] = protocol.with_overrides([rest if first == name else setting])
+        suites.append(suite.with_protocols(protocols))
     names = [suite.name for suite in suites]
     if len(set(names)) < len(names):
         raise InputError(f"suite {max(names, key=names.count)} comes twice; name each once")
     return suites
-
-
-def _changed(suite: Suite, settings: Sequence[str]) -> Suite:
-    protocols = dict(suite.grid.protocols)
-    for setting in settings:
-        first, _, rest = setting.partition(".")
-        for name, protocol in protocols.items():
-            if first == name or first not in PROTOCOLS:
-                protocols[name] = protocol.with_overrides([rest if first == name else setting])
-    return suite.with_protocols(protocols)
 
 
 def _paths(words: Sequence[str], option: str, alone: str = "") -> dict[str, str]:
@@ -210,15 +214,15 @@ def _paths(words: Sequence[str], option: str, alone: str = "") -> dict[str, str]
 
 def _tasks(request: GridRequest, suites: Sequence[Suite]) -> dict[str, list[str]]:
     """Return the tasks of each suite that are asked for, as TASK or SUITE/TASK."""
-    known = {word for suite in suites for task in suite.task_names for word in (task, f"{suite.name}/{task}")}
+    known = {word for suite in suites for task in suite.by_name for word in (task, f"{suite.name}/{task}")}
     for word in request.tasks:
         if word not in known:
             raise InputError(f"task {word}: there is none of this name; there are {', '.join(sorted(known))}")
-    found = {}
-    for suite in suites:
-        names = [word.removeprefix(f"{suite.name}/") for word in request.tasks] or suite.task_names
-        found[suite.name] = [name for name in names if name in suite.task_names]
-    return found
+    chosen = set(request.tasks)
+    return {
+        suite.name: [task for task in suite.by_name if not chosen or chosen & {task, f"{suite.name}/{task}"}]
+        for suite in suites
+    }
 
 
 def _makers(
@@ -246,7 +250,10 @@ def _makers(
         if suite.name not in data:
             raise InputError(f"{suite.name}: where are its files? Add --data {suite.name}=FOLDER")
         root = data[suite.name]
-        check_files(suite, root, tasks[suite.name])
+        # Of files on the Hub nothing is known before they are read.
+        if not root.startswith(HUB):
+            for task, split in product([""] if suite.eqtl else tasks[suite.name], suite.splits):
+                task_file(suite, root, task, split)
         if suite.eqtl is None:
             makers[suite.name] = SequenceCells(suite, root, encoder, genome, drop_leaks=request.drop_leaks).make
         else:
@@ -272,3 +279,44 @@ def _write_suite(folder: Path, suite: Suite, protocols: Sequence[str]) -> None:
             raise InputError(f"{path}: cells of {name} were made with other settings; use another folder of results")
     with atomic_file(path, force=True) as file:
         file.write_text(suite.with_protocols(kept).as_yaml(), encoding="utf-8")
+
+
+def write_cell(folder: Path, cell: Cell, record: Mapping[str, Any], labels: NDArray[Any], scores: NDArray[Any]) -> None:
+    """Write a finished cell, the JSON last; numbers that are not defined are null in it."""
+    path, validation = cell.path(folder), record.get("validation")
+    numbers = plain(record["metrics"] | ({} if validation is None else {"validation": validation}))
+    predictions.write_predictions(path.with_suffix(".parquet"), labels, scores)
+    _write_record(path, cell, {**record, "validation": numbers.pop("validation", None), "metrics": numbers})
+    path.with_suffix(_FAILED).unlink(missing_ok=True)
+
+
+def write_failure(folder: Path, cell: Cell, reason: str) -> None:
+    """Write why a cell failed."""
+    _write_record(cell.path(folder).with_suffix(_FAILED), cell, {REASON: reason})
+
+
+def _write_record(path: Path, cell: Cell, record: Mapping[str, Any]) -> None:
+    write_json(path, {"kind": "cell", "version": _VERSION, **cell._asdict(), **record}, force=True)
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """Return the records of all cells, finished and failed, sorted by cell."""
+    records = []
+    # What a killed process leaves half-written begins with a dot.
+    for path in folder.glob("*/*/*/[!.]*.json"):
+        try:
+            record = json.loads(path.read_bytes())
+            if record["version"] != _VERSION:
+                raise ValueError(f"version {record['version']}, of which mutbert reads {_VERSION}; update mutbert")
+            cell, _ = cell_of(record), REASON in record or record["metrics"][record["metric"]]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"{type(error).__name__}: {one_line(error, 160)}"
+            raise InputError(f"{path}: is no result of a cell ({reason}); remove it and run the grid again") from None
+        if not (REASON in record and cell.path(folder).exists()):
+            records.append(record)
+    return sorted(records, key=cell_of)
+
+
+def read_predictions(folder: Path, cell: Cell) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return labels and scores of a finished cell's test rows."""
+    return predictions.read_predictions(cell.path(folder).with_suffix(".parquet"))

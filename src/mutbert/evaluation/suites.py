@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mutbert.encoders.known import Family
 from mutbert.examples.files import Columns
@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
 PROTOCOLS: Final = ("published", "corrected")
 """As published, known flaws included; and with these flaws fixed."""
-FAMILIES: Final = (*get_args(Family), "cnn")
-"""Of models, and of the baseline that is trained; settings may differ by them."""
-_Families: TypeAlias = Literal[FAMILIES]  # type: ignore[valid-type]
+EQTL_COLUMNS: Final = {
+    "contig": "CHROM", "position": "POS", "reference": "REF", "alternate": "ALT", "tissue": "tissue", "label": "label",
+    "distance": "distance_to_nearest_tss", "split": "split",
+}  # fmt: skip
+"""The columns of a table of variants: positions are 1-based, labels 1 where causal, distances in bases."""
+# Of models, and of the baseline that is trained; settings may differ by them.
+_Families: TypeAlias = Literal[(*get_args(Family), "cnn")]  # type: ignore[valid-type]
+_EqtlColumns: TypeAlias = Literal[tuple(EQTL_COLUMNS)]  # type: ignore[valid-type]
 _Protocols: TypeAlias = Literal[PROTOCOLS]  # type: ignore[valid-type]
 _Count = Annotated[int, Field(ge=1)]
 
@@ -61,19 +66,6 @@ class Protocol(Settings):
         return self.finetune.replace(**self.by_family.get(family, {}))
 
 
-class EqtlColumns(Settings):
-    """Which columns of a table of variants mean what; positions are 1-based, distances in bases."""
-
-    contig: str = "CHROM"
-    position: str = "POS"
-    reference: str = "REF"
-    alternate: str = "ALT"
-    tissue: str = "tissue"
-    label: str = "label"  # 1 where the variant is causal
-    distance: str = "distance_to_nearest_tss"
-    split: str = "split"  # train or test
-
-
 class EqtlTask(Settings):
     """Variants at some distance from the nearest transcription start site, in bases on either side."""
 
@@ -103,17 +95,8 @@ class EqtlSuite(Settings):
 
     tasks: Annotated[tuple[EqtlTask, ...], Field(min_length=1)]
     protocols: Annotated[dict[_Protocols, EqtlProtocol], Field(min_length=1)]
-    columns: EqtlColumns = EqtlColumns()
+    columns: Annotated[dict[_EqtlColumns, str], AfterValidator(lambda named: EQTL_COLUMNS | named)] = EQTL_COLUMNS
     length: int = 2048
-
-
-class PaperAverage(Settings):
-    """What the paper reports for a model, `name` here: the suite's metric, averaged over its tasks."""
-
-    model: str
-    name: str
-    value: float
-    parameters: int
 
 
 class Suite(Settings):
@@ -130,25 +113,30 @@ class Suite(Settings):
     tasks: tuple[Task, ...] = ()
     protocols: dict[_Protocols, Protocol] = {}
     eqtl: EqtlSuite | None = None
-    paper: tuple[PaperAverage, ...] = ()
+    # What the paper reports for a model, `name` here: the suite's metric, averaged over its tasks.
+    paper: tuple[dict[Literal["model", "name", "value", "parameters"], Any], ...] = ()
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        names = self.task_names
+        names = [task.name for task in self.grid.tasks]
         if not names or not self.grid.protocols:
             raise ValueError("has no tasks or no protocols; add at least one of each")
         if len(set(names)) < len(names):
             raise ValueError(f"task {max(names, key=names.count)} comes twice")
-        if self.eqtl is not None:
-            _check_metric(self.metric, "binary", "")
-            return self
-        for pattern in self.files:
+        for row in self.paper:
+            if len(row) < 4 or not isinstance(row["value"], float | int):
+                raise ValueError(f"paper: {row}: a row has a model, its name, its value and its parameters")
+        own = [(f"task {task.name}: ", task.metric or self.metric, task.problem) for task in self.tasks]
+        for prefix, metric, problem in own if self.eqtl is None else [("", self.metric, "binary")]:
+            known = set(metric_names("multiclass" if problem == "token" else problem)) - LOWER_IS_BETTER
+            if metric not in known:
+                compared = f"{problem} problems are compared by {', '.join(sorted(known))}"
+                raise ValueError(f"{prefix}metric is {metric!r}; {compared}")
+        for pattern in () if self.eqtl else self.files:
             if set(re.findall("{(.*?)}", pattern)) - {"task"} != {"split"}:
                 raise ValueError(f"files: {pattern!r}: expected {{split}}, perhaps {{task}}, and no other")
         if not {"train", "test"} <= self.splits.keys() or len(set(self.splits.values())) < len(self.splits):
             raise ValueError("splits: name train and test, each differently")
-        for task in self.tasks:
-            _check_metric(task.metric or self.metric, task.problem, f"task {task.name}: ")
         return self
 
     @property
@@ -157,13 +145,9 @@ class Suite(Settings):
         return self.eqtl or self
 
     @property
-    def task_names(self) -> list[str]:
-        """Names of the tasks."""
-        return [task.name for task in self.grid.tasks]
-
-    def task(self, name: str) -> Any:
-        """Return a task by its name."""
-        return next(task for task in self.grid.tasks if task.name == name)
+    def by_name(self) -> dict[str, Any]:
+        """The tasks by their names."""
+        return {task.name: task for task in self.grid.tasks}
 
     def with_protocols(self, protocols: dict[Any, Any]) -> Self:
         """Return the suite with other protocols."""
@@ -172,22 +156,12 @@ class Suite(Settings):
 
     def settings_of(self, task: Task, protocol: str, family: str) -> FinetuneSettings:
         """Return how a family of models is fine-tuned on a task; sequences are cut and RoPE is scaled as published."""
-        settings = self.protocols[protocol]
-        most: dict[Any, int] = settings.max_tokens
-        changed: dict[str, Any] = {}
-        if protocol == "published":
-            most = most | task.published_tokens
-            if family == "mutbert" and task.published_rope_factor is not None:
-                changed["rope_scaling"] = {"type": "dynamic", "factor": task.published_rope_factor}
-        if family in most:
-            changed["max_tokens"] = most[family]
+        settings, published = self.protocols[protocol], protocol == "published"
+        most: dict[Any, int] = settings.max_tokens | (task.published_tokens if published else {})
+        changed: dict[str, Any] = {"max_tokens": most[family]} if family in most else {}
+        if published and family == "mutbert" and task.published_rope_factor is not None:
+            changed["rope_scaling"] = {"type": "dynamic", "factor": task.published_rope_factor}
         return settings.settings_for(family).replace(**changed)
-
-
-def _check_metric(metric: str, problem: str, prefix: str) -> None:
-    names = set(metric_names("multiclass" if problem == "token" else problem)) - LOWER_IS_BETTER
-    if metric not in names:
-        raise ValueError(f"{prefix}metric is {metric!r}; {problem} problems are compared by {', '.join(sorted(names))}")
 
 
 def load_suite(name: str | Path) -> Suite:

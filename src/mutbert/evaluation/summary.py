@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from mutbert.errors import InputError
-from mutbert.evaluation.cells import BASELINES
-from mutbert.evaluation.results import REASON, SUITES, Cell, cell_of, label_of, read_predictions, read_records
+from mutbert.evaluation.cells import BASELINES, Cell, cell_of, label_of
+from mutbert.evaluation.run import REASON, SUITES, read_predictions, read_records
 from mutbert.evaluation.suites import load_suite
 from mutbert.progress import progress_bar
 from mutbert.reports.benchmark import BenchmarkReport, write_benchmark_report
@@ -55,17 +55,6 @@ def report_benchmark(
         When there are no results, they cannot be read, or cells were made with different data, models or settings.
     """
     folder = Path(folder)
-    report = summarise(folder, resamples=resamples, progress=progress)
-    target = folder if output is None else Path(output)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be made ({error.strerror}); choose another output") from None
-    return report, write_benchmark_report(target, report, force=force or output is None)
-
-
-def summarise(folder: Path, *, resamples: int = 2000, progress: bool = False) -> BenchmarkReport:
-    """Return the frames of a report; parameters as for `report_benchmark`."""
     records = read_records(folder)
     if not records:
         raise InputError(f"{folder}: has no results; run 'mutbert bench run ... -o {folder}' first")
@@ -82,16 +71,20 @@ def summarise(folder: Path, *, resamples: int = 2000, progress: bool = False) ->
             for kind, own in zip(rows, found, strict=True):
                 kind += [{"suite": name, "protocol": protocol, **row} for row in own]
             advance(sum(len(seeds) for tasks in grid.values() for _, seeds in tasks.values()))
-    paper = [
-        {"suite": one.name, "metric": one.metric, **row.model_dump()} for one in suites.values() for row in one.paper
-    ]
+    paper = [{"suite": one.name, "metric": one.metric, **row} for one in suites.values() for row in one.paper]
     splits = [{"suite": one["suite"], "task": one["task"], **split} for one in done for split in one["splits"]]
     scores, averages, comparisons = (pl.DataFrame(kind, infer_schema_length=None) for kind in rows)
     failures = pl.DataFrame([record for record in records if REASON in record])
-    return BenchmarkReport(
+    report = BenchmarkReport(
         folder.resolve().name, scores, averages, comparisons, pl.DataFrame(paper), failures, costs_of(records),
         pl.DataFrame(splits).unique(maintain_order=True), _facts(done), _notes(done, suites),
     )  # fmt: skip
+    target = folder if output is None else Path(output)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be made ({error.strerror}); choose another output") from None
+    return report, write_benchmark_report(target, report, force=force or output is None)
 
 
 def _rank(contestant: Contestant) -> tuple[Any, ...]:
@@ -104,42 +97,40 @@ def _grids(folder: Path, done: Sequence[Record]) -> dict[tuple[str, str], Grid]:
 
     Raise InputError where cells that belong together were made, or tested, with different things.
     """
-    found: dict[Cell, tuple[Any, list[Any], list[Record]]] = {}
-    seen: dict[Any, tuple[Any, Cell]] = {}
-    for record in done:
-        cell = cell_of(record)
-        labels, scores = read_predictions(folder, cell)
-        test = [split["sha256"] for split in record["splits"] if split["split"] == "test"]
-        # Data and settings may differ by task, a model may not; all that are tested on a task have the same rows.
-        facts: dict[Any, Any] = {
-            (*cell._replace(seed=0, task="" if name == "model" else cell.task), name): word
-            for name, word in record["identity"].items()
-        }
-        facts[cell.suite, cell.task, cell.protocol, "test rows"] = labels.shape, hash(labels.tobytes()), test
-        for key, word in facts.items():
-            before, other = seen.setdefault(key, (word, cell))
-            if before != word:
-                raise InputError(
-                    f"{folder}: {other} and {cell} were made with different {key[-1]}; remove the files of one and run "
-                    "it again, or use another folder of results"
-                )
-        _, seeds, records = found.setdefault(cell._replace(seed=0), (labels, [], []))
-        seeds.append(scores)
-        records.append(record)
     grids: dict[tuple[str, str], Grid] = {}
-    for cell, (labels, seeds, records) in found.items():
-        tasks = grids.setdefault((cell.suite, cell.protocol), {}).setdefault((cell.model, cell.method), {})
-        tasks[cell.task] = TaskScores(records[0]["problem"], records[0]["metric"], labels, seeds), records
+    seen: dict[Any, tuple[Any, Cell]] = {}
+    for (suite, task, model, method, protocol), seeds in groupby(done, lambda record: cell_of(record)[:-1]):
+        records, by_seed = list(seeds), []
+        for record in records:
+            cell = cell_of(record)
+            labels, scores = read_predictions(folder, cell)
+            by_seed.append(scores)
+            test = [split["sha256"] for split in record["splits"] if split["split"] == "test"]
+            # Data and settings may differ by task, a model may not; all that are tested on a task have the same rows.
+            facts: dict[Any, Any] = {
+                (*cell._replace(seed=0, task="" if name == "model" else task), name): word
+                for name, word in record["identity"].items()
+            }
+            facts[suite, task, protocol, "test rows"] = labels.shape, hash(labels.tobytes()), test
+            for key, word in facts.items():
+                before, other = seen.setdefault(key, (word, cell))
+                if before != word:
+                    raise InputError(
+                        f"{folder}: {other} and {cell} were made with different {key[-1]}; remove the files of one and "
+                        "run it again, or use another folder of results"
+                    )
+        tasks = grids.setdefault((suite, protocol), {}).setdefault((model, method), {})
+        tasks[task] = TaskScores(records[0]["problem"], records[0]["metric"], labels, by_seed), records
     return grids
 
 
 def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], list[Record]]:
     """Return the score of each contestant and task, and the average of each contestant."""
     scores, averages = [], []
-    published = {row.name: row.value for row in suite.paper}
-    for contestant in sorted(grid, key=_rank):
-        key = dict(zip(("model", "method"), contestant, strict=True))
-        tasks = {task: grid[contestant][task] for task in suite.task_names if task in grid[contestant]}
+    published = {row["name"]: row["value"] for row in suite.paper}
+    for model, method in sorted(grid, key=_rank):
+        own = grid[model, method]
+        key, tasks = {"model": model, "method": method}, {task: own[task] for task in suite.by_name if task in own}
         for task, (one, records) in tasks.items():
             values = [record["metrics"][one.metric] for record in records]
             row = {"task": task, **key, "metric": one.metric, **interval([one], resamples=resamples)._asdict()}
@@ -148,9 +139,9 @@ def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], lis
         # A mean of different metrics is a mean of nothing.
         if len({one.metric for one in every}) == 1:
             row = {**key, "metric": every[0].metric, **interval(every, resamples=resamples)._asdict()}
-            row |= {"tasks": len(tasks), "of_tasks": len(suite.task_names)}
+            row |= {"tasks": len(tasks), "of_tasks": len(suite.by_name)}
             parameters = next(iter(tasks.values()))[1][0]["parameters"]
-            averages.append(row | {"parameters": parameters, "published": published.get(contestant[0])})
+            averages.append(row | {"parameters": parameters, "published": published.get(model)})
     return scores, averages
 
 
@@ -166,9 +157,9 @@ def _comparisons(suite: Suite, grid: Grid, averages: Sequence[Record], resamples
     whole: list[Record] = []
     single: list[Record] = []
     for first, second in pairs:
-        shared = [task for task in suite.task_names if task in grid[first] and task in grid[second]]
+        shared = [task for task in suite.by_name if task in grid[first] and task in grid[second]]
         a, b = ([grid[one][task][0] for task in shared] for one in (first, second))
-        of = "" if len(shared) == len(suite.task_names) else f"{len(shared)} of {len(suite.task_names)} tasks"
+        of = "" if len(shared) == len(suite.by_name) else f"{len(shared)} of {len(suite.by_name)} tasks"
         families = [(single, task, [one], [other]) for task, one, other in zip(shared, a, b, strict=True)]
         if len(shared) > 1 and len({one.metric for one in a}) == 1:
             families.append((whole, of, a, b))

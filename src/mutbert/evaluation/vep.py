@@ -13,41 +13,32 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import numpy as np
 import polars as pl
 
-from mutbert.effects.alleles import COMPARED, Alleles, Kind, Reason
+from mutbert.effects.alleles import Alleles, Kind, Reason
 from mutbert.effects.scores import ScoreSettings, TokenScorer, open_scorer
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.inputs import place_windows
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
-from mutbert.evaluation.vep_predictors import (
-    KIND_NAMES,
-    Predictor,
-    measure_parts,
-    metrics_of,
-    only_snvs,
-    trivial_baselines,
-)
-from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, VARIANT_COLUMNS, Labels, VepColumns, read_labelled
+from mutbert.evaluation.vep_predictors import KIND_NAMES, measure_parts, metrics_of, only_snvs, trivial_baselines
+from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, VARIANT_COLUMNS, VepColumns, check_genome, read_labelled
 from mutbert.files import atomic_directory, check_output, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import model_hash
 from mutbert.progress import progress_bar
-from mutbert.regions import names_text
 from mutbert.reports.vep import METRIC_NAMES, RESULT, SCORES, write_page_of
 from mutbert.scoring.resampling import INTERVAL_METHOD
 from mutbert.training.folder import provenance_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from mutbert.arrays import Float64
     from mutbert.effects.scores import Scorer
+    from mutbert.evaluation.vep_predictors import Row
     from mutbert.model import MutBertForMaskedLM
     from mutbert.progress import Advance
 
     Model = str | Path | MutBertForMaskedLM
-
-TABLE: Final = "table.csv"
 
 _REASONS: Final = {
     NO_LABEL: "the row has no label",
@@ -56,12 +47,6 @@ _REASONS: Final = {
     "contradictory": "the same allele has different labels in different rows",
     **{reason.text: reason.meaning for reason in Reason},
 }
-_MOST_MISMATCHES: Final = 0.1
-# Below this share of the labelled variants that are compared, the report has a note.
-_FEW_COMPARED: Final = 0.9
-# From here on, labels may have been made from a baseline; where there are so many variants on either side.
-_FOLLOWED: Final = 0.99
-_ENOUGH: Final = 5
 _APPLIES: Final[dict[str, Callable[[set[int]], bool]]] = {
     **dict.fromkeys(("LLR", "ENT", "ULLR"), only_snvs),
     "PLLR": lambda kinds: Kind.SNV not in kinds,
@@ -106,47 +91,47 @@ def evaluate_variant_effects(
         When an input cannot be used, labels are of one class, or over a tenth of REF alleles are not the genome's.
     """
     folder = Path(output)
-    if surroundings not in {"reference", "population"}:
-        raise InputError(f"surroundings is {surroundings!r}; it must be reference or population")
-    if resamples < 1 or seed < 0:
-        raise InputError(f"resamples is {resamples} and seed {seed}; use at least 1, and a seed from 0 on")
+    _check_options(surroundings, direction, resamples, seed)
     named = _named(list(models) if isinstance(models, list | tuple) else [cast("Model", models)])
     inputs = [path for path in (genome, variants, *named.values()) if isinstance(path, str | Path)]
     check_output(folder, force=force, directory=True, inputs=inputs)
-    table, labels = read_labelled(variants, columns)
-    direction = _direction(direction, labels.problem)
+    table, source, problem, classes = read_labelled(variants, columns)
+    direction = direction or ("damaging" if problem == "binary" else "either")
+    if problem != "binary" and direction != "either":
+        raise InputError(f"direction is {direction}, which is for two classes; leave it out")
     store = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     how = store, surroundings, settings or ScoreSettings(), trust_remote_code
     scorers = {name: _open(name, model, *how) for name, model in named.items()}
     # What is too long for one of them is scored by none, so that all are compared on the same variants.
     shortest = min(scorers.values(), key=lambda scorer: scorer.settings.longest)
     alleles = shortest.find(*(table[name].to_list() for name in VARIANT_COLUMNS))
-    table, repeated = _with_reasons(table, alleles, labels.problem)
+    check_genome(source.place, table["chromosome"], alleles, store)
+    table, repeated = _with_reasons(table, alleles, problem)
     counts = _counts(table, shortest.settings.longest)
-    _check_usable(table, alleles, labels, store, counts["not_used"])
     used = table.filter(pl.col("reason").is_null())
+    _check_targets(source.place, used["target"], problem, classes, counts["not_used"])
     alleles, context = alleles.take(used["row"].to_numpy()), max(scorer.context for scorer in scorers.values())
-    baselines, lacking = trivial_baselines(store, alleles, used, labels.problem, context)
-    found: dict[str, tuple[Predictor, Float64]] = {}
+    predictors: dict[str, Row] = {}
     with progress_bar("scoring", len(scorers) * len(alleles), unit="alleles", show=progress) as advance:
         for name, scorer in scorers.items():
-            found |= _predictors(name, scorer, alleles, score_alleles(scorer, alleles, advance))
-    found |= baselines
-    values = {name: np.where(np.isfinite(value_A), value_A, np.nan) for name, (_, value_A) in found.items()}
+            predictors |= _predictors(name, scorer, alleles, score_alleles(scorer, alleles, advance))
+    baselines, lacking = trivial_baselines(store, alleles, used, problem, context)
+    predictors |= baselines
+    values = {name: np.where(np.isfinite(one["values"]), one["values"], np.nan) for name, one in predictors.items()}
     used = used.with_columns(pl.Series(name, value_A, nan_to_null=True) for name, value_A in values.items())
-    predictors = {name: predictor for name, (predictor, _) in found.items()}
     draws = {"resamples": resamples, "seed": seed}
     with progress_bar("resampling", 1, show=progress) as advance:
-        parts, more = measure_parts(used, predictors, labels, advance, direction=direction, **draws)
+        parts, more = measure_parts(used, predictors, problem, classes, advance, direction=direction, **draws)
     numbers = _table(parts)
     result = {
-        "kind": "vep", "version": 2, "name": Path(labels.source.place).name, "problem": labels.problem,
-        "classes": list(labels.classes), "metrics": list(metrics_of(labels.problem)), "direction": direction, **counts,
-        "notes": [*labels.notes, *_notes(parts, numbers, repeated), *lacking, *more], "intervals": INTERVAL_METHOD,
-        "predictors": {name: {"model": one.model, "description": one.description} for name, one in predictors.items()},
+        "kind": "vep", "version": 2, "name": Path(source.place).name, "problem": problem, "classes": list(classes),
+        "metrics": list(metrics_of(problem)), "direction": direction, **counts,
+        "notes": [*_unmet(table, columns), *_notes(parts, numbers, repeated), *lacking, *more],
+        "intervals": INTERVAL_METHOD,
+        "predictors": {name: {key: one[key] for key in ("model", "description")} for name, one in predictors.items()},
         "parts": parts,
         "provenance": {
-            "variants": asdict(labels.source), "columns": {key: one for key, one in asdict(columns).items() if one},
+            "variants": asdict(source), "columns": {key: one for key, one in asdict(columns).items() if one},
             "models": {name: _identity(one, shortest) for name, one in scorers.items()}, "surroundings": surroundings,
             **draws, **provenance_of([store]),
         },
@@ -155,10 +140,19 @@ def evaluate_variant_effects(
     shown = [*VARIANT_COLUMNS, "kind", "label", "target", *["group"] * ("group" in whole), *predictors]
     with atomic_directory(folder, force=force) as partial:
         whole.select(*shown, pl.col("reason").fill_null("")).write_parquet(partial / SCORES)
-        numbers.write_csv(partial / TABLE)
+        numbers.write_csv(partial / "table.csv")
         write_json(partial / RESULT, result)
         write_page_of(partial)
     return result
+
+
+def _check_options(surroundings: str, direction: str | None, resamples: int, seed: int) -> None:
+    if surroundings not in {"reference", "population"}:
+        raise InputError(f"surroundings is {surroundings!r}; it must be reference or population")
+    if direction not in {None, "damaging", "tolerated", "either"}:
+        raise InputError(f"direction is {direction!r}; it must be damaging, tolerated or either")
+    if resamples < 1 or seed < 0:
+        raise InputError(f"resamples is {resamples} and seed {seed}; use at least 1, and a seed from 0 on")
 
 
 def _open(
@@ -198,18 +192,8 @@ def _named(models: Sequence[Model]) -> dict[str, Model]:
     return named
 
 
-def _direction(direction: str | None, problem: str) -> str:
-    """Return the direction to use."""
-    if direction not in {None, "damaging", "tolerated", "either"}:
-        raise InputError(f"direction is {direction!r}; it must be damaging, tolerated or either")
-    if problem != "binary" and direction not in {None, "either"}:
-        raise InputError(f"direction is {direction}, which is for two classes; leave it out")
-    return direction or ("damaging" if problem == "binary" else "either")
-
-
 def _with_reasons(table: pl.DataFrame, alleles: Alleles, problem: str) -> tuple[pl.DataFrame, int]:
     """Return the table with each row's kind and why it is not used, and how many of the used repeat an allele."""
-    assert len(alleles) == len(table), "a row has one alternate"
     kinds, reasons = np.array(["", *KIND_NAMES]), np.array([reason.text for reason in Reason])
     fault = pl.Series("reason", reasons[alleles.reason_A]).replace(Reason.SCORED.text, None)
     # What is wrong with the variant counts before what is wrong with its label.
@@ -217,11 +201,11 @@ def _with_reasons(table: pl.DataFrame, alleles: Alleles, problem: str) -> tuple[
         pl.Series("kind", np.where(alleles.reason_A == Reason.SCORED, kinds[alleles.kind_A], "")),
         reason=pl.coalesce(fault, "reason"),
     )
-    columns = {"contig": alleles.contig_A, "start": alleles.start_A, "end": alleles.end_A}
-    same = table.select("reason", "target", pl.Series("inserted", alleles.inserted, dtype=pl.String)).with_columns(
-        pl.Series(name, value_A) for name, value_A in columns.items()
+    inserted = pl.Series(alleles.inserted, dtype=pl.String)
+    same = table.select("reason", "target").with_columns(
+        contig=alleles.contig_A, start=alleles.start_A, end=alleles.end_A, inserted=inserted
     )
-    key = ["reason", "inserted", *columns]
+    key = ["reason", "contig", "start", "end", "inserted"]
     used, repeats = same["reason"].is_null(), ~same.select(pl.struct(key).is_first_distinct()).to_series()
     if problem == "regression":
         return table, int((used & repeats).sum())
@@ -244,32 +228,18 @@ def _counts(table: pl.DataFrame, longest: int) -> dict[str, Any]:
     }
 
 
-def _check_usable(
-    table: pl.DataFrame, alleles: Alleles, labels: Labels, genome: ProbabilisticGenome, not_used: Mapping[str, int]
+def _check_targets(
+    place: str, targets: pl.Series, problem: str, classes: tuple[str, ...], not_used: dict[str, int]
 ) -> None:
-    """Raise an InputError where the genome is another one, or nothing can be compared."""
-    place, reason_A = labels.source.place, alleles.reason_A
-    if (reason_A == Reason.CONTIG_NOT_IN_GENOME).all():
-        raise InputError(
-            f"{place}: none of its contigs ({names_text(table['chromosome'].unique(maintain_order=True))}) is in "
-            f"{genome.path} ({names_text(genome.contigs)}); use the genome of the table's species and assembly"
-        )
-    wrong = int((reason_A == Reason.REFERENCE_MISMATCH).sum())
-    compared = int(np.isin(reason_A, COMPARED).sum())
-    if wrong > _MOST_MISMATCHES * compared:
-        raise InputError(
-            f"{place}: the reference allele is not what {genome.path} has in {wrong:,} of {compared:,} variants, more "
-            f"than {100 * _MOST_MISMATCHES:.0f} %; use the genome of the table's assembly, and 1-based positions"
-        )
-    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in not_used.items())
-    targets = table.filter(pl.col("reason").is_null())["target"]
+    """Raise InputError where nothing can be compared, as there are no targets or they are all one."""
+    reasons = ", ".join(f"{reason} ({count:,})" for reason, count in not_used.items()) or "none"
     if not len(targets):
         raise InputError(f"{place}: no variant can be used: {reasons}; use other variants, or another genome")
     if targets.n_unique() == 1:
-        value = f"{targets[0]:g}" if labels.problem == "regression" else labels.classes[int(targets[0])]
+        value = f"{targets[0]:g}" if problem == "regression" else classes[int(targets[0])]
         raise InputError(
             f"{place}: the labels of all {len(targets):,} variants that can be used are one, {value} (not used: "
-            f"{reasons or 'none'}); add variants of other classes, or name others with --positive"
+            f"{reasons}); add variants of other classes, or name others with --positive"
         )
 
 
@@ -288,8 +258,8 @@ def score_alleles(scorer: Scorer, alleles: Alleles, advance: Advance, at_once: i
     return value_AF
 
 
-def _predictors(name: str, scorer: Scorer, alleles: Alleles, value_AF: Float64) -> dict[str, tuple[Predictor, Float64]]:
-    """Return each of a model's scores, and what is derived from them, as a predictor with its values."""
+def _predictors(name: str, scorer: Scorer, alleles: Alleles, value_AF: Float64) -> dict[str, Row]:
+    """Return each of a model's scores, and what is derived from them, as a predictor."""
     there = set(alleles.kind_A.tolist())
     columns = {
         field.name: (field.description, field.extreme or -1, value_A)
@@ -304,9 +274,11 @@ def _predictors(name: str, scorer: Scorer, alleles: Alleles, value_AF: Float64) 
         applies = _APPLIES.get(field, bool)
         # Not PLLR where all are SNVs.
         if any(applies(kinds) for kinds in (there, *({kind} for kind in there))):
-            found[f"{name} {field}"] = Predictor(name, words, extreme, applies), value_A
+            one = {"model": name, "description": words, "extreme": extreme, "values": value_A, "applies": applies}
+            found[f"{name} {field}"] = one
             if field.endswith("LLR"):
-                found[f"{name} |{field}|"] = Predictor(name, f"absolute value of {field}", 1, applies), np.abs(value_A)
+                size = {"description": f"absolute value of {field}", "extreme": 1, "values": np.abs(value_A)}
+                found[f"{name} |{field}|"] = one | size
     return found
 
 
@@ -317,10 +289,18 @@ def _identity(scorer: Scorer, shortest: Scorer) -> dict[str, Any]:
     return {"sha256": model_hash(scorer.model), "settings": settings}
 
 
+def _unmet(table: pl.DataFrame, columns: VepColumns) -> Iterator[str]:
+    """Yield which values that options name are not there."""
+    for option in ("positive", "negative", "exclude"):
+        for value in getattr(columns, option):
+            if value not in table["label"]:
+                yield f"No variant has the value {value} that --{option} names."
+
+
 def _notes(parts: Sequence[dict[str, Any]], numbers: pl.DataFrame, repeated: int) -> Iterator[str]:
     """Yield what the reader should know first: variants that are not compared or repeat, labels like a baseline."""
     first = parts[0]
-    if first["rows"] and first["compared"] < _FEW_COMPARED * first["variants"]:
+    if first["rows"] and first["compared"] < 0.9 * first["variants"]:
         lacking = ", ".join(f"{row['predictor']} ({row['missing']:,})" for row in first["rows"] if row["missing"])
         yield (
             f"Only {first['compared']:,} of {first['variants']:,} variants are compared, since others lack {lacking}. "
@@ -332,8 +312,9 @@ def _notes(parts: Sequence[dict[str, Any]], numbers: pl.DataFrame, repeated: int
     if numbers.is_empty():
         return
     metric = "auroc" if "auroc" in numbers else "spearman"
-    either = pl.min_horizontal("compared", "positives", pl.col("compared") - pl.col("positives")) >= _ENOUGH
-    followed = numbers.filter((pl.col("model") == "") & (pl.col(metric).abs() >= _FOLLOWED) & either)
+    # So near to a baseline, labels may have been made from it; where there are some variants of either class.
+    either = pl.min_horizontal("compared", "positives", pl.col("compared") - pl.col("positives")) >= 5
+    followed = numbers.filter((pl.col("model") == "") & (pl.col(metric).abs() >= 0.99) & either)
     followed = followed.unique("predictor", keep="first", maintain_order=True)
     for name, part, target, value in followed.select("predictor", "part", "target", metric).iter_rows():
         yield (
@@ -344,7 +325,8 @@ def _notes(parts: Sequence[dict[str, Any]], numbers: pl.DataFrame, repeated: int
 
 def _table(parts: Sequence[dict[str, Any]]) -> pl.DataFrame:
     """Return every number of the parts, a row for each part, target and predictor."""
-    names = {"name": "part", "target": "target", "variants": "variants", "compared": "compared"}
-    names |= {"compared_positives": "positives"}
-    rows = [{names[key]: part[key] for key in names} | row for part in parts for row in part["rows"]]
+    rows = [
+        {"part": part["name"], **{key: part[key] for key in ("target", "variants", "compared")},
+         "positives": part["compared_positives"], **row} for part in parts for row in part["rows"]
+    ]  # fmt: skip
     return pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.col(pl.Float64).round(9))

@@ -1,14 +1,13 @@
 """Trivial predictors of a variant's effect, and how well predictors predict labels, in all variants and in parts.
 
-Baselines need no model: scores must be better than they are. Within a part all predictors are measured on the same
-variants, those with a value of each. Shape suffixes: A alleles, all scored; K classes of changes; B alleles read at
-once, L window; C variants of a part that are compared.
+Within a part all predictors are measured on the same variants, those with a value of each. Shape suffixes: A alleles,
+all scored; K classes of changes; B alleles read at once, L window; C variants of a part that are compared.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -24,10 +23,12 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Float64, Int64, UInt8
     from mutbert.effects.alleles import Alleles
-    from mutbert.evaluation.vep_table import Labels
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.progress import Advance
 
+    # As in ``vep.json``. A predictor has ``model``, empty for a trivial baseline, ``description`` and ``values``;
+    # ``extreme`` is -1 where low values suggest an effect, 1 where high ones do; ``applies`` returns whether it is
+    # compared among variants of these kinds.
     Row = dict[str, Any]
 
 KIND_NAMES: Final = {"SNV": Kind.SNV, "MNV": Kind.MNV, "indel": Kind.INDEL}
@@ -41,21 +42,11 @@ CHANGES: Final = (
 )  # fmt: skip
 """Classes of changes; substitutions are those of the strand on which the reference has a pyrimidine."""
 
-_ORDER: Final = "transition at CpG, other transition, transversion, MNV, indel"
 # From what mutates most to what mutates least.
 _RANK_K: Final = np.array([0, 2, 2, 1, 2, 2, 1, 2, 2, 3, 4, 4], dtype=np.float64)
 _A, _C, _G, _T = range(4)
 _MNV, _INSERTION, _DELETION = (CHANGES.index(name) for name in ("MNV", "insertion", "deletion"))
 _WINDOWS_AT_ONCE: Final = 4096
-
-
-class Predictor(NamedTuple):
-    """What a column of values is."""
-
-    model: str  # empty for a trivial baseline
-    description: str
-    extreme: int  # −1 where low values suggest an effect, 1 where high ones do
-    applies: Callable[[set[int]], bool] = bool  # whether it is compared among variants of these kinds
 
 
 def only_snvs(kinds: set[int]) -> bool:
@@ -65,13 +56,13 @@ def only_snvs(kinds: set[int]) -> bool:
 
 def trivial_baselines(
     genome: ProbabilisticGenome, alleles: Alleles, variants: pl.DataFrame, problem: str, context: int
-) -> tuple[dict[str, tuple[Predictor, Float64]], list[str]]:
+) -> tuple[dict[str, Row], list[str]]:
     """Return what needs no model by its name, NaN where a variant has none, and notes on what is missing."""
-    found: dict[str, tuple[Predictor, Float64]] = {}
+    found: dict[str, Row] = {}
     notes = []
 
     def add(name: str, values: Float64, extreme: int, words: str, applies: Callable[[set[int]], bool] = bool) -> None:
-        found[name] = Predictor("", words, extreme, applies), values
+        found[name] = {"model": "", "description": words, "extreme": extreme, "values": values, "applies": applies}
 
     if "frequency" in variants:
         add("allele frequency", variants["frequency"].to_numpy(), -1, "allele frequency, from the table")
@@ -81,7 +72,8 @@ def trivial_baselines(
     else:
         notes.append("Allele frequency is not a baseline: the genome store has no variants, and no column was named.")
     change_A, (fold_A, by) = changes(genome, alleles), make_folds(alleles)
-    add("substitution order", _RANK_K[change_A], 1, _ORDER)
+    order = "transition at CpG, other transition, transversion, MNV, indel"
+    add("substitution order", _RANK_K[change_A], 1, order)
     if problem != "multiclass":
         learnt_A = cross_validated(change_A, variants["target"].to_numpy(), fold_A, problem)
         if learnt_A is None:
@@ -132,11 +124,9 @@ def changes(genome: ProbabilisticGenome, alleles: Alleles) -> Int64:
 
 def _bases_at(genome: ProbabilisticGenome, contig_B: Int64, position_B: Int64) -> UInt8:
     """Return single bases; N beyond a contig's ends."""
-    length_B = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_B]
-    code_B = np.full(len(position_B), alphabet.UNKNOWN, dtype=np.uint8)
-    inside = np.flatnonzero((position_B >= 0) & (position_B < length_B))
-    code_B[inside] = genome.windows(contig_B[inside], position_B[inside], 1).base_BL[:, 0]
-    return code_B
+    last_B = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_B] - 1
+    code_B = genome.windows(contig_B, np.clip(position_B, 0, last_B), 1).base_BL[:, 0]
+    return np.where((position_B < 0) | (position_B > last_B), np.uint8(alphabet.UNKNOWN), code_B)
 
 
 def _gained(alleles: Alleles) -> Int64:
@@ -180,8 +170,7 @@ def make_folds(alleles: Alleles) -> tuple[Int64, str]:
 def cross_validated(change_A: Int64, target_A: Float64, fold_A: Int64, problem: str) -> Float64 | None:
     """Return log-odds or numbers of each fold by the classes of changes, learnt on the others; None where none can be.
 
-    The intercept is left out: it is the share of positives among the others, the lower the more of them the fold has,
-    so that over all folds it would predict the opposite.
+    Without the intercept: the more positives a fold has, the fewer others have, which would predict the opposite.
     """
     from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -217,14 +206,14 @@ def split_parts(variants: pl.DataFrame) -> tuple[list[tuple[str, pl.DataFrame]],
 
 
 def measure_parts(
-    variants: pl.DataFrame, predictors: Mapping[str, Predictor], labels: Labels, advance: Advance, *, direction: str,
-    resamples: int, seed: int,
+    variants: pl.DataFrame, predictors: Mapping[str, Row], problem: str, classes: tuple[str, ...], advance: Advance, *,
+    direction: str, resamples: int, seed: int,
 ) -> tuple[list[Row], list[str]]:  # fmt: skip
     """Return every part as ``vep.json`` has it, and notes; of several classes, each is compared with all others."""
-    problem, targets = labels.problem, {labels.classes[-1]: pl.col("target")}
+    targets = {classes[-1]: pl.col("target")}
     if problem == "multiclass":
         problem = "binary"
-        targets = {name: (pl.col("target") == index).cast(pl.Float64) for index, name in enumerate(labels.classes)}
+        targets = {name: (pl.col("target") == index).cast(pl.Float64) for index, name in enumerate(classes)}
     split, notes = split_parts(variants)
     parts, draws = [], {"resamples": resamples, "seed": seed}
     for name, inside in split:
@@ -238,16 +227,18 @@ def measure_parts(
 
 
 def _measure(
-    inside: pl.DataFrame, predictors: Mapping[str, Predictor], target: str, problem: str, direction: str,
+    inside: pl.DataFrame, predictors: Mapping[str, Row], target: str, problem: str, direction: str,
     draws: Mapping[str, int], advance: Advance,
 ) -> Row:  # fmt: skip
     """Return the counts and rows of a part."""
     kinds = {int(KIND_NAMES[name]) for name in inside["kind"].unique()}
-    distinct = {name: inside[name].drop_nulls().n_unique() for name, one in predictors.items() if one.applies(kinds)}
+    distinct = {name: inside[name].drop_nulls().n_unique() for name, one in predictors.items() if one["applies"](kinds)}
     # A baseline that is the same everywhere, as the order of substitutions is among indels, is not compared.
-    chosen = [name for name, count in distinct.items() if count > (not predictors[name].model)]
+    chosen = [name for name, count in distinct.items() if count > (not predictors[name]["model"])]
     common = inside.drop_nulls(chosen) if chosen else inside
-    labels, binary = _labels(common, problem), problem == "binary"
+    binary = problem == "binary"
+    targets = pl.col("target").cast(pl.Int64 if binary else pl.Float64)
+    labels = common.select(targets).to_series().to_numpy()
     part: Row = {
         "variants": len(inside), "compared": len(common),
         "positives": int(inside["target"].sum()) if binary else None,
@@ -262,19 +253,18 @@ def _measure(
     metrics = metrics_of(problem)
     for name in chosen:
         raw_C, own = common[name].to_numpy(), inside.drop_nulls(name)
-        turn = _turn(labels, raw_C, problem, direction, predictors[name].extreme)
-        scores[name] = TaskScores(problem, metrics[0], labels, [turn * raw_C])
-        row: Row = {"predictor": name, "model": predictors[name].model, "end": "low" if turn < 0 else "high"}
-        first, second = (
-            interval([scores[name]], **draws),
-            interval([TaskScores(problem, metrics[1], labels, [turn * raw_C])], **draws),
-        )
-        for metric, (value, *ends) in zip(metrics, (first, second), strict=True):
-            # A correlation is that of the values as they are, with its sign.
-            value, low, high = (value, *ends) if binary else (turn * value, *sorted(turn * end for end in ends))
+        turn = _turn(labels, raw_C, problem, direction, predictors[name]["extreme"])
+        measured = [TaskScores(problem, metric, labels, [turn * raw_C]) for metric in metrics]
+        scores[name] = measured[0]
+        row: Row = {"predictor": name, "model": predictors[name]["model"], "end": "low" if turn < 0 else "high"}
+        for metric, one in zip(metrics, measured, strict=True):
+            value, low, high = interval([one], **draws)
+            if not binary and turn < 0:
+                # A correlation is that of the values as they are, with its sign.
+                value, low, high = -value, -high, -low
             row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
         values = own[name].to_numpy() * (turn if binary else 1)
-        row["alone"] = evaluate(problem, _labels(own, problem), values, metrics[:1])[metrics[0]]
+        row["alone"] = evaluate(problem, own.select(targets).to_series().to_numpy(), values, metrics[:1])[metrics[0]]
         part["rows"].append(row | {"missing": len(inside) - len(own)})
         advance(0.5 / len(chosen))
     part["comparison"] = _compare(part["rows"], scores, metrics[0], draws, advance)
@@ -301,11 +291,6 @@ def _compare(
     for row, adjusted in zip(compared, holm([row["p"] for row in compared]), strict=True):
         row["p_holm"] = adjusted
     return method
-
-
-def _labels(variants: pl.DataFrame, problem: str) -> Float64 | Int64:
-    target_C: Float64 = variants["target"].to_numpy()
-    return target_C.astype(np.int64) if problem == "binary" else target_C
 
 
 def _defined(value: Any) -> Any:

@@ -8,10 +8,12 @@ Its columns are `chromosome`, `position` (1-based), `ref`, `alt` and `label` as 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import polars as pl
 
+from mutbert.effects.alleles import COMPARED, Alleles, Reason
 from mutbert.errors import InputError
 from mutbert.genome.vcf import read_header, read_records
 from mutbert.regions import names_text
@@ -20,6 +22,7 @@ from mutbert.tables import LINE, MISSING, find_file, listed_names, numbers, posi
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mutbert.genome.store import ProbabilisticGenome
     from mutbert.tables import SourceFile
 
 NO_LABEL: Final = "no_label"
@@ -35,6 +38,7 @@ VARIANT_COLUMNS: Final = {
 _VCF: Final = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
 _TRUTHS: Final = {"0": 0.0, "0.0": 0.0, "false": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0}
 _MOST_CLASSES: Final = 30
+_MOST_MISMATCHES: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -82,36 +86,33 @@ def columns_of(text: str | None, columns: VepColumns) -> VepColumns:
     return replace(columns, **named)
 
 
-class Labels(NamedTuple):
-    """What the labels of a file are."""
+def read_labelled(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, SourceFile, str, tuple[str, ...]]:
+    """Return the frame of labelled variants in the order of the file, the file, the problem, and names of classes.
 
-    source: SourceFile
-    problem: str  # binary, multiclass or regression
-    classes: tuple[str, ...]  # names of the negative and the positive, of the classes, or of the number
-    notes: tuple[str, ...] = ()
-
-
-def read_labelled(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, Labels]:
-    """Return the frame of labelled variants in the order of the file, and what its labels are.
-
-    Of a VCF, columns are INFO fields: with ``Number=A`` or ``R`` each alternate allele has its own value, otherwise all
-    of a record have the whole text; a flag is 1 or 0.
+    Names are of the negative and the positive class, of several, or of the number. Of a VCF, columns are INFO fields:
+    with ``Number=A`` or ``R`` each alternate allele has its own value; a flag is 1 or 0.
     """
-    name = str(place)
-    of_vcf = name.lower().endswith(_VCF)
-    frame, texts, source = _from_vcf(place, columns) if of_vcf else _from_table(place, columns)
-    frame = frame.with_columns(texts[columns.extras[0]].fill_null("").alias("label"))
+    read = _from_vcf if str(place).lower().endswith(_VCF) else _from_table
+    frame, texts, source = read(place, columns)
+    name, label, missing = source.place, columns.extras[0], ("", *MISSING)
+    found = {"label": texts_of(texts, name, label).fill_null("")}
     if columns.frequency is not None:
-        frame = frame.with_columns(frequency=numbers(texts, name, columns.frequency, low=0, high=1))
+        found["frequency"] = numbers(texts, name, columns.frequency, low=0, high=1)
     if columns.splice_distance is not None:
-        frame = frame.with_columns(splice=numbers(texts, name, columns.splice_distance).abs())
+        found["splice"] = numbers(texts, name, columns.splice_distance).abs()
     if columns.group is not None:
-        frame = frame.with_columns(texts.select(_known(columns.group).fill_null("").alias("group")))
-    if columns.effect is None:
-        return _with_classes(frame, source, columns)
-    target = numbers(texts, name, columns.effect)
-    reason = pl.when(target.is_null()).then(pl.lit(NO_LABEL))
-    return frame.with_columns(target=target, reason=reason), Labels(source, "regression", (columns.effect,))
+        found["group"] = texts_of(texts, name, columns.group, missing=missing).fill_null("")
+    classes: tuple[str, ...]
+    if columns.effect is not None:
+        problem, classes, known = "regression", (label,), numbers(texts, name, label)
+        target = known
+    else:
+        known = texts_of(texts, name, label, missing=missing)
+        problem, classes, target_of = _classes(known.drop_nulls().unique().sort().to_list(), name, columns)
+        number = pl.Float64
+        target = known.replace_strict(list(target_of), list(target_of.values()), default=None, return_dtype=number)
+    reason = pl.when(known.is_null()).then(pl.lit(NO_LABEL)).when(target.is_null()).then(pl.lit(LEFT_OUT))
+    return frame.with_columns(**found, target=target, reason=reason), source, problem, classes
 
 
 def _from_table(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, pl.DataFrame, SourceFile]:
@@ -132,15 +133,13 @@ def _from_table(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, p
         return [*found.values(), *columns.extras]
 
     texts, source = read_table(place, wanted)
-    name = str(place)
-    for column in (*found.values(), *columns.extras):
-        texts_of(texts, name, column)
+    name = source.place
+    variants = texts.select(texts_of(texts, name, column).alias(what) for what, column in found.items())
     for what in ("chromosome", "ref"):
         reject(texts, name, found[what], pl.col(found[what]).is_null(), "fill it in")
     reject(texts, name, found["alt"], pl.col(found["alt"]).str.contains(","), "write a row for each alternate allele")
     position = positions(texts, name, found["position"])
-    variants = texts.select(pl.col(column).alias(what) for what, column in found.items())
-    return variants.with_columns(position.alias("position"), pl.col("alt").fill_null("")), texts, source
+    return variants.with_columns(pl.col("alt").fill_null(""), position=position), texts, source
 
 
 def _from_vcf(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, pl.DataFrame, SourceFile]:
@@ -179,55 +178,47 @@ def _from_vcf(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, pl.
     return rows.select("position", "ref", "alt", chromosome="contig"), texts, source
 
 
-def _known(column: str) -> pl.Expr:
-    """Return a column of text, null where it is missing."""
-    text = pl.col(column)
-    return pl.when(~text.str.to_lowercase().is_in(["", *MISSING])).then(text)
-
-
-def _with_classes(frame: pl.DataFrame, source: SourceFile, columns: VepColumns) -> tuple[pl.DataFrame, Labels]:
-    """Return the frame with targets of classes."""
-    label, place = columns.label, source.place
-    values: list[str] = frame.select(_known("label").drop_nulls().unique().sort()).to_series().to_list()
-    excluded = set(columns.exclude)
+def _classes(values: list[str], place: str, columns: VepColumns) -> tuple[str, tuple[str, ...], dict[str, float]]:
+    """Return the problem, the names of its classes, and the target of each value that is not left out."""
+    label, excluded = columns.label, set(columns.exclude)
     if columns.negative:
         excluded |= set(values) - set(columns.positive) - set(columns.negative)
     there = [value for value in values if value not in excluded]
-    notes = tuple(
-        f"No variant has the value {value} that --{option} names."
-        for option in ("positive", "negative", "exclude")
-        for value in getattr(columns, option)
-        if value not in values
-    )
     if columns.positive:
         if not set(columns.positive) & set(there):
             raise InputError(
                 f"{place}: {label} is nowhere {' or '.join(columns.positive)}; there are {listed_names(values)}"
             )
-        problem, target_of = "binary", {value: float(value in columns.positive) for value in there}
         others = [value for value in there if value not in columns.positive]
-        classes: tuple[str, ...] = (_joined(others), _joined(list(columns.positive)))
-    elif all(value.lower() in _TRUTHS for value in there):
-        problem, classes = "binary", ("0", "1")
-        target_of = {value: _TRUTHS[value.lower()] for value in there}
-    elif len(there) == 2:
+        names = _joined(others), _joined(list(columns.positive))
+        return "binary", names, {value: float(value in columns.positive) for value in there}
+    if all(value.lower() in _TRUTHS for value in there):
+        return "binary", ("0", "1"), {value: _TRUTHS[value.lower()] for value in there}
+    if len(there) == 2:
         raise InputError(f"{place}: {label} is {there[0]} or {there[1]}; name one, such as --positive {there[1]}")
-    elif len(there) > _MOST_CLASSES:
+    if len(there) > _MOST_CLASSES:
         raise InputError(
             f"{place}: {label} has {len(there):,} different values; name the positive ones with --positive, or "
             f"use --effect {label} if they are numbers"
         )
-    else:
-        problem, classes = "multiclass", tuple(there)
-        target_of = {value: float(index) for index, value in enumerate(there)}
-    no_label, left_out = _known("label").is_null(), pl.col("label").is_in(list(excluded))
-    target = _known("label").replace_strict(list(target_of), list(target_of.values()), default=None)
-    frame = frame.with_columns(
-        target=target.cast(pl.Float64),
-        reason=pl.when(no_label).then(pl.lit(NO_LABEL)).when(left_out).then(pl.lit(LEFT_OUT)),
-    )
-    return frame, Labels(source, problem, classes, notes)
+    return "multiclass", tuple(there), {value: float(index) for index, value in enumerate(there)}
 
 
 def _joined(values: list[str]) -> str:
     return names_text(values, 3).replace(", ", " / ") if len(values) != 1 else values[0]
+
+
+def check_genome(place: str, contigs: pl.Series, alleles: Alleles, genome: ProbabilisticGenome) -> None:
+    """Raise InputError where a genome has none of the contigs, or over a tenth of the reference alleles differ."""
+    if (alleles.reason_A == Reason.CONTIG_NOT_IN_GENOME).all():
+        raise InputError(
+            f"{place}: none of its contigs ({names_text(contigs.unique(maintain_order=True))}) is in "
+            f"{genome.path} ({names_text(genome.contigs)}); use the genome of the table's species and assembly"
+        )
+    wrong = int((alleles.reason_A == Reason.REFERENCE_MISMATCH).sum())
+    compared = int(np.isin(alleles.reason_A, COMPARED).sum())
+    if wrong > _MOST_MISMATCHES * compared:
+        raise InputError(
+            f"{place}: the reference allele is not what {genome.path} has in {wrong:,} of {compared:,} variants, more "
+            f"than {100 * _MOST_MISMATCHES:.0f} %; use the genome of the table's assembly, and 1-based positions"
+        )
