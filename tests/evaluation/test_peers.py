@@ -7,7 +7,7 @@ import pytest
 
 from mutbert import finetune, predict_table, run_benchmark
 from mutbert.evaluation.results import Cell, read_predictions
-from mutbert.examples.files import Columns
+from mutbert.examples.table import Columns
 from mutbert.training.finetune import read_finetune_recipe
 
 PEERS = {"dnabert2": "lora", "nt-500m-1000g": "full", "ntv2-50m": "probe", "caduceus-ph": "full", "caduceus-ps": "lora"}

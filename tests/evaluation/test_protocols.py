@@ -84,15 +84,15 @@ def test_published_validation_data_hold_what_was_trained_on_and_corrected_do_not
     for name in suite.protocols:
         keys = []
         for seed in (1, 2):
-            data, about = load_task(suite, str(tmp_path), "promoter_all", name, seed, drop_leaks=False)
-            assert (len(data.train), len(data.validation), len(data.test)) == (270, 30, 10)
-            shared = leaks(data.train, data.validation).any()
+            parts, about = load_task(suite, str(tmp_path), "promoter_all", name, seed, drop_leaks=False)
+            assert [len(part) for part in parts.values()] == [270, 30, 10]
+            shared = leaks(parts["train"], parts["validation"]).any()
             counts = {count["split"]: count for count in about["splits"]}
             assert shared == (name == "published") == (counts["validation"]["in_train"] > 0)
-            keys.append(sorted(sequence_keys(data.validation).tolist()))
+            keys.append(sorted(sequence_keys(parts["validation"]).tolist()))
             if name == "corrected":
                 # A tenth of each class, in whole groups.
-                assert np.bincount(data.validation.known_labels).tolist() == [15, 15]
-                assert set(np.unique(sequence_keys(data.validation), return_counts=True)[1]) == {3}
+                assert np.bincount(parts["validation"].known_labels).tolist() == [15, 15]
+                assert set(np.unique(sequence_keys(parts["validation"]), return_counts=True)[1]) == {3}
         # Another seed is another split.
         assert keys[0] != keys[1]

@@ -16,7 +16,7 @@ from mutbert import report_benchmark, run_benchmark
 from mutbert.errors import InputError
 from mutbert.evaluation.results import Cell, cell_of, read_predictions, read_records
 from mutbert.evaluation.run import GridRequest
-from mutbert.examples.files import Columns, read_examples
+from mutbert.examples.table import Columns, read_examples
 from mutbert.files import locked
 from mutbert.reports.benchmark import COST_TITLE
 from mutbert.scoring.metrics import evaluate

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.examples.files import Columns, read_examples
+from mutbert.examples.table import Columns, read_examples
 from mutbert.regions import Region
 
 LETTERS = "ACGTRYSWKMBDHVNacgtryswkmbdhvnUu"
@@ -59,7 +59,7 @@ def test_tasks_of_a_published_tsv_are_chosen_by_a_column(shared):
         assert examples.labels.tolist() == [int(row["label"]) for row in mine]
         assert examples.names == tuple(row["name"] for row in mine)
         three = task in ("enhancers_types", "splice_sites_all")
-        assert (examples.problem, examples.unplaced) == ("multiclass" if three else "binary", {})
+        assert examples.problem == ("multiclass" if three else "binary")
         found = [re.fullmatch(r"(\w+):(\d+)-(\d+)\|\d", row["name"]).groups() for row in mine]
         assert examples.regions == tuple(Region(contig, int(start), int(end)) for contig, start, end in found)
 
@@ -198,18 +198,13 @@ def test_labels_of_bases_come_back(tmp_path, lists, separator, brackets):
     assert examples.classes == tuple(map(str, range(max(2, 1 + max(examples.labels.tolist())))))
 
 
-def test_regions_that_do_not_agree_are_none_and_counted(tmp_path):
+def test_regions_that_do_not_agree_are_none(tmp_path):
     rows = ["chr1:5-8|x|y", "HLA:A*01:2-5", "chr1:5-9|1", "chr1:1,000-1,003", "", "chr2", "chr3:8-5"]
     file = io.StringIO()
     csv.writer(file).writerows([("sequence", "label", "where"), *(("ACG", "1", row) for row in rows)])
     path = write(tmp_path / "a.csv", file.getvalue())
     examples = read_examples(path, Columns(region="where"))[0]
     assert examples.regions == (Region("chr1", 5, 8), Region("HLA:A*01", 2, 5), *[None] * 5)
-    assert examples.unplaced == {
-        "no region is given": 1,
-        "the region is not written as CONTIG:START-END": 2,
-        "the region's length is not the sequence's": 2,
-    }
     fasta = write(tmp_path / "a.fa", ">chr3:10-14|0\nAC\nGT\n>chr3:10-14|1\nACG\n")
     examples = read_examples(fasta, Columns(region="name"))[0]
     assert examples.regions == (Region("chr3", 10, 14), None)

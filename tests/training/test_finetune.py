@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mutbert.errors import InputError
-from mutbert.examples.files import Columns
+from mutbert.examples.table import Columns
 from mutbert.inference.predictions import predict_table
 from mutbert.model import MutBertForSequenceClassification
 from mutbert.scoring.metrics import evaluate

@@ -129,7 +129,7 @@ def with_columns(
     function: Function, *, sequence: str = "sequence", name: str | None = None, region: str | None = None, **rest: Any
 ) -> Any:
     """Call a function of a table's columns."""
-    from mutbert.examples.files import Columns
+    from mutbert.examples.table import Columns
 
     return function(**rest, columns=Columns(sequence=sequence, label=(), name=name, region=region))
 

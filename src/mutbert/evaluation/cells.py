@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import torch
 
 from mutbert.encoders.adapter import CNN
@@ -17,9 +18,8 @@ from mutbert.evaluation.eqtl import FEATURES, HEADS, embed_variants, evaluate_va
 from mutbert.evaluation.eqtl_table import open_genome, read_variants
 from mutbert.evaluation.kmer import kmer_baseline
 from mutbert.evaluation.results import Cell, fingerprint
-from mutbert.examples.files import read_examples
-from mutbert.examples.splits import random_split
-from mutbert.examples.task_data import part_task
+from mutbert.examples.splits import part_task, random_split
+from mutbert.examples.table import read_examples
 from mutbert.files import sha256_of
 from mutbert.scoring.metrics import evaluate
 from mutbert.tables import NoSuchFileError, find_file, is_fasta
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from mutbert.evaluation.run import GridRequest
     from mutbert.evaluation.suites import Suite
     from mutbert.examples.table import Examples
-    from mutbert.examples.task_data import TaskData
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.tables import SourceFile
     from mutbert.training.finetune_settings import FinetuneSettings
@@ -101,10 +100,10 @@ class SequenceCells:
         record: Record = {**about, "metric": metric, "identity": identity}
         if cell.model == KMER:
             identity["model"] = f"{KMER} 1"
-            model, validated, scores = kmer_baseline(*data.parts.values(), metric=metric)
-            value = evaluate(model.problem, data.validation.known_labels, validated, [metric])[metric]
+            model, validated, scores = kmer_baseline(*data.values(), metric=metric)
+            value = evaluate(model.problem, data["validation"].known_labels, validated, [metric])[metric]
             record |= {"problem": model.problem, "validation": value, "chosen": {"c": model.c}, "parameters": None}
-            return record, data.parts["test"].known_labels, scores
+            return record, data["test"].known_labels, scores
         encoder = self._encoder(cell.model)
         settings = suite.settings_of(task, cell.protocol, encoder.family).replace(method=cell.method)
         genome = self._genome_of(encoder)
@@ -125,7 +124,7 @@ class SequenceCells:
         options: Any = {"max_tokens": max_tokens, "genome": self._genome_of(encoder)}
         return {
             name: LabelledInputs(encoder.inputs(examples, **options), examples)
-            for name, examples in self._loaded(*part)[0].parts.items()
+            for name, examples in self._loaded(*part)[0].items()
         }
 
     def _embed(self, part: Part, encoder: Encoder, seed: int) -> tuple[dict[str, Float32], Record]:
@@ -189,7 +188,7 @@ def _trained(
 
 def load_task(
     suite: Suite, root: str, task: str, protocol: str, seed: int, *, drop_leaks: bool
-) -> tuple[TaskData, dict[str, Any]]:
+) -> tuple[dict[str, Examples], dict[str, Any]]:
     """Return a task's parts, and what a cell's record has of them: note, counts, sources, identity.
 
     Files are below `root`: a folder, or ``hf://datasets/OWNER/NAME[@REVISION]``. Without a file of validation data,
@@ -207,18 +206,18 @@ def load_task(
             parts[split], sources[split] = read_examples(path, columns, problem=row.problem, classes=classes)
     train, most, note = parts["train"], how.max_train_rows, ""
     if most is not None and most < len(train):
-        train = train.select(random_split(len(train), most / len(train), _SUBSET_SEED).validation[:most])
+        chosen_N = random_split(len(train), most / len(train), _SUBSET_SEED)
+        parts["train"] = train.select(np.flatnonzero(chosen_N)[:most])
         note = f"{suite.name}: at most {most:,} training sequences; no benchmark"
     validation = "file" if "validation" in parts else how.validation
-    data = part_task(
-        train, parts.get("validation"), parts["test"], sources, how=validation, share=how.validation_share, seed=seed,
-        drop_leaks=drop_leaks,
-    )  # fmt: skip
+    data, counts = part_task(
+        parts, sources, how=validation, share=how.validation_share, seed=seed, drop_leaks=drop_leaks
+    )
     # The seed of a split is in the cell's name.
     settings = [validation, how.validation_share, most, drop_leaks]
     return data, {
         "note": note,
-        "splits": [count._asdict() for count in data.counts],
+        "splits": counts,
         "sources": [{"split": name, **vars(source)} for name, source in sources.items()],
         "identity": fingerprint([sorted((name, source.sha256) for name, source in sources.items()), settings]),
     }

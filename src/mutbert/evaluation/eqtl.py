@@ -21,7 +21,7 @@ from sklearn.svm import SVC
 from mutbert.encoders.inputs import read_windows
 from mutbert.errors import InputError
 from mutbert.evaluation.eqtl_table import TOKEN, Variants, count_reasons, find_windows
-from mutbert.examples.splits import SplitRows, grouped_split, region_split, sequence_keys
+from mutbert.examples.splits import grouped_split, region_split, sequence_keys
 from mutbert.examples.table import Examples
 from mutbert.inference.run import batch_of, run_batches
 from mutbert.regions import Region
@@ -30,7 +30,7 @@ from mutbert.training.linear import choose_penalty, fit_quietly
 from mutbert.windows.randomness import random_bits
 
 if TYPE_CHECKING:
-    from mutbert.arrays import Float32, Float64, Int64
+    from mutbert.arrays import Bool, Float32, Float64, Int64
     from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import PaddedWindows
     from mutbert.evaluation.suites import EqtlProtocol, EqtlTask
@@ -192,8 +192,8 @@ def evaluate_variants(
 
     learnt_from, chosen_on = train, test
     if protocol.choose_c_on == "validation" and len(protocol.c) > 1:
-        split = hold_out(embeddings, train, task, seed)
-        learnt_from, chosen_on = train[split.train], train[split.validation]
+        held_T = hold_out(embeddings, train, task, seed)
+        learnt_from, chosen_on = train[~held_T], train[held_T]
     c, score_N = choose_penalty(lambda c: (c, scores(fit(learnt_from, c), chosen_on)), area, protocol.c)
     if chosen_on is not test:
         score_N = scores(fit(train, c), test)
@@ -222,16 +222,16 @@ def _both_classes(label_N: Int64) -> bool:
     return len(np.unique(label_N)) == 2
 
 
-def hold_out(embeddings: VariantEmbeddings, train: Int64, task: EqtlTask, seed: int) -> SplitRows:
-    """Return a split of training rows by contigs, or else by `blocks`: no variant and no neighbour is on both sides."""
+def hold_out(embeddings: VariantEmbeddings, train: Int64, task: EqtlTask, seed: int) -> Bool:
+    """Return which training rows are held out, by contigs or else by `blocks`: no neighbour is on the other side."""
     label_T = embeddings.table["label"].to_numpy()[train]
-    split = region_split([Region(contig, 0, 1) for contig in embeddings.table["contig"][train]], 0.2, seed)
-    if split is None or not all(_both_classes(label_T[side]) for side in split):
-        split = grouped_split(label_T, blocks(embeddings, train), 0.2, seed)
-    if not all(_both_classes(label_T[side]) for side in split):
+    held_T = region_split([Region(contig, 0, 1) for contig in embeddings.table["contig"][train]], 0.2, seed)
+    if held_T is None or not all(_both_classes(label_T[side]) for side in (held_T, ~held_T)):
+        held_T = grouped_split(label_T, blocks(embeddings, train), 0.2, seed)
+    if not all(_both_classes(label_T[side]) for side in (held_T, ~held_T)):
         what = f"of the {len(train)} training rows of task {task.name} none of both classes can be held out"
         raise InputError(f"{embeddings.place}: {what} to choose C on; add rows, or set one value of c")
-    return split
+    return held_T
 
 
 def blocks(embeddings: VariantEmbeddings, train: Int64) -> Keys:

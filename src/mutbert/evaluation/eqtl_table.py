@@ -93,11 +93,11 @@ def read_variants(place: str | Path, columns: EqtlColumns | None = None) -> Vari
 
 def _by_contigs(place: str, column: str, contigs: pl.Series) -> pl.Series:
     """Return the split of each row."""
-    rows = region_split([Region(contig, 0, 1) for contig in contigs], 0.2, 0)
-    if rows is None:
+    held_N = region_split([Region(contig, 0, 1) for contig in contigs], 0.2, 0)
+    if held_N is None:
         only = f"no column {column!r}, and all variants are on contig {contigs[0]}"
         raise InputError(f"{place}: {only}; add a column with train or test")
-    return pl.Series(np.where(np.isin(np.arange(len(contigs)), rows.validation), "test", "train"))
+    return pl.Series(np.where(held_N, "test", "train"))
 
 
 def _first_reason(masks: Mapping[str, pl.Series | Bool], before: pl.Series | None = None) -> pl.Series:

@@ -12,7 +12,7 @@ import pysam
 from mutbert import alphabet
 from mutbert.encoders.inputs import PaddedWindows, read_windows
 from mutbert.errors import InputError, one_line
-from mutbert.examples.files import encode_sequences
+from mutbert.examples.table import encode_sequences
 from mutbert.files import check_input, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import open_surroundings
