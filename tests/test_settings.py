@@ -94,7 +94,7 @@ def test_words_are_words(read, word):
         ("", [], "contains no settings"),
         (b"\xff\xfe\x00", [], "cannot be read"),
         ("title: x", ["count"], "'count' is not of the form key=value"),
-        ("title: x", ["title.a=1"], "title has no nested keys"),
+        ("title: x", ["title.a=1"], "title: Input should be a valid string"),
         ("title: x", ["count=["], "the value is not valid YAML"),
         ("title: x", ["inner.size=big"], "inner.size: "),
     ],

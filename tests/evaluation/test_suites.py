@@ -86,7 +86,7 @@ def test_ones_own_suite(load):
     ("old", "new", "message"),
     [
         ("version: 1", "version: 2", "version: Input should be 1"),
-        ("metric: mcc", "metrik: mcc", "metric is missing; add it"),
+        ("metric: mcc", "metrik: mcc", "unknown key metrik; did you mean metric?"),
         ("seeds: 2", "seds: 2", "unknown key protocols.corrected.seds; did you mean protocols.corrected.seeds?"),
         ("{name: two,", "{name: two, lenght: 3,", "unknown key tasks.0.lenght; did you mean tasks.0.length?"),
         ("metric: spearman", "metric: mcc", "task number: metric is 'mcc'; regression problems are compared by"),

@@ -17,13 +17,9 @@ if TYPE_CHECKING:
 
 
 def write_predictions(
-    path: Path,
-    labels: npt.ArrayLike,
-    scores: npt.ArrayLike,
-    *,
-    classes: Sequence[str] = (),
+    path: Path, labels: npt.ArrayLike, scores: npt.ArrayLike, *, classes: Sequence[str] = (),
     names: Sequence[str] | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Write labels and scores as `mutbert.scoring.metrics.evaluate` takes them, in place of an earlier file.
 
     Columns: ``name``, where there are names; ``label`` and ``score`` where they have one dimension, and otherwise
@@ -52,10 +48,8 @@ def read_predictions(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         raise InputError(f"{path}: cannot be read ({one_line(error)}); remake it with the run that wrote it") from None
     arrays = []
     for kind in ("label", "score"):
-        if kind in frame.columns:
-            arrays.append(frame[kind].to_numpy())
-        elif several := [column for column in frame.columns if column.startswith(f"{kind}_")]:
-            arrays.append(np.stack([frame[column].to_numpy() for column in several], axis=1))
-        else:
+        several = frame.select(f"^{kind}(_.*)?$")
+        if not several.width:
             raise InputError(f"{path}: has no column {kind} or {kind}_CLASS; choose predictions that mutbert wrote")
+        arrays.append(frame[kind].to_numpy() if kind in frame.columns else several.to_numpy(order="c"))
     return arrays[0], arrays[1]
