@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mutbert.cli.command import Verb, make_app
-from mutbert.cli.printing import print_result
+from mutbert.cli.command import Verb, make_app, print_result
 from mutbert.errors import InputError
 
 if TYPE_CHECKING:

@@ -16,21 +16,10 @@ import numpy.typing as npt
 import polars as pl
 from pydantic import BeforeValidator
 
-from mutbert import alphabet
+from mutbert import alphabet, tables
 from mutbert.errors import InputError
 from mutbert.regions import Region
 from mutbert.settings import Settings, Words
-from mutbert.tables import (
-    MISSING,
-    NUMBER,
-    is_fasta,
-    listed_names,
-    numbers,
-    read_table,
-    reject,
-    row_error,
-    texts_of,
-)  # fmt: skip
 from mutbert.windows.randomness import random_bits
 
 if TYPE_CHECKING:
@@ -149,20 +138,20 @@ def read_examples(
     the labels where these are not numbers. For ``multilabel`` and ``regression`` they are other names for the columns.
     """
     columns = columns or Columns()
-    name = columns.name or ("name" if is_fasta(str(place)) else None)
+    name = columns.name or ("name" if tables.is_fasta(str(place)) else None)
     wanted = [columns.sequence, *columns.label, *(one for one in (name, columns.region) if one is not None)]
-    frame, source = read_table(place, wanted, columns.where)
+    frame, source = tables.read_table(place, wanted, columns.where)
     base_codes, offsets = encode_sequences(frame, source.place, columns.sequence)
     labels, problem, titles = _read_labels(frame, source.place, columns.label, offsets, problem, classes)
     regions = _regions(frame, source.place, columns.region, np.diff(offsets))
-    names = texts_of(frame, source.place, name).fill_null("").to_list() if name else [""] * len(frame)
+    names = tables.texts_of(frame, source.place, name).fill_null("").to_list() if name else [""] * len(frame)
     return Examples(base_codes, offsets, labels, tuple(names), regions, problem, titles), source
 
 
 def encode_sequences(frame: pl.DataFrame, place: str, column: str) -> tuple[UInt8, Int64]:
     """Return the base codes of a column of sequences (T,), and where each begins (N + 1,)."""
-    texts = texts_of(frame, place, column)
-    reject(frame, place, column, texts.is_null(), "remove the row, or add the bases")
+    texts = tables.texts_of(frame, place, column)
+    tables.reject(frame, place, column, texts.is_null(), "remove the row, or add the bases")
     code_T = alphabet.CODE_OF_BYTE[np.frombuffer("".join(texts).encode(), dtype=np.uint8)]
     offsets = np.append(0, texts.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy())
     if (code_T == alphabet.NOT_A_BASE).any():
@@ -170,7 +159,7 @@ def encode_sequences(frame: pl.DataFrame, place: str, column: str) -> tuple[UInt
         row = int(np.searchsorted(offsets, first, side="right")) - 1
         at = first - int(offsets[row])
         what = f"{column} has {texts[row][at]!r} at position {at} (the first is 0), which is not an IUPAC code"
-        raise row_error(frame, place, row, f"{what}; expected DNA or RNA")
+        raise tables.row_error(frame, place, row, f"{what}; expected DNA or RNA")
     return code_T, offsets
 
 
@@ -178,7 +167,7 @@ def _regions(frame: pl.DataFrame, place: str, column: str | None, length_N: Int6
     """Return the region of each sequence, None where it is not written as such or of another length."""
     if column is None:
         return (None,) * len(frame)
-    parts = texts_of(frame, place, column).str.extract_groups(_REGION).struct.unnest()
+    parts = tables.texts_of(frame, place, column).str.extract_groups(_REGION).struct.unnest()
     parts = parts.cast({"start": pl.Int64, "end": pl.Int64})
     agrees = parts["end"] - parts["start"] == pl.Series(length_N)
     return tuple(Region(*row) if known else None for known, row in zip(agrees, parts.iter_rows(), strict=True))
@@ -191,41 +180,39 @@ def _read_labels(
     """Return the labels in these columns; `problem` and `classes` as for `read_examples`."""
     if not names:
         return None, "", ()
+    if problem in ("binary", "multiclass", "token") and len(names) > 1:
+        raise InputError(f"{place}: a {problem} label is one column, not {len(names)}; name one")
     if problem == "token":
-        if len(names) > 1:
-            raise InputError(f"{place}: a label for each base is one column, not {len(names)}; name one")
         return _token_labels(frame, place, names[0], offsets, classes)
     texts = [_present(frame, place, name, classes or ()) for name in names]
     if len(names) == 1 and problem in (None, "binary", "multiclass"):
-        whole, number = texts[0].str.contains(_INTEGER).all(), texts[0].str.contains(NUMBER).all()
+        whole, number = texts[0].str.contains(_INTEGER).all(), texts[0].str.contains(tables.NUMBER).all()
         if problem or whole or not number:
             return _class_labels(frame, place, texts[0], problem, classes)
-    if problem in ("binary", "multiclass"):
-        raise InputError(f"{place}: a {problem} label is one column, not {len(names)}; name one")
-    columns = [numbers(frame, place, name, low=-_LARGEST, high=_LARGEST) for name in names]
-    others = [~column.is_in([0.0, 1.0]) for column in columns]
+    value_NK = np.stack([tables.numbers(frame, place, name, low=-_LARGEST, high=_LARGEST) for name in names], axis=1)
+    other_NK = ~np.isin(value_NK, (0, 1))
     if problem is None:
-        problem = "multilabel" if len(names) > 1 and not any(map(any, others)) else "regression"
+        problem = "multilabel" if len(names) > 1 and not other_NK.any() else "regression"
     titles = tuple(classes or names)
     if len(titles) != len(names):
         raise InputError(f"{place}: {len(titles)} classes for {len(names)} columns of labels; name one for each")
-    value_NK = np.stack([column.to_numpy() for column in columns], axis=1).astype(np.float32)
     if problem == "regression":
-        return value_NK[:, 0] if len(names) == 1 else value_NK, problem, titles
-    for name, other in zip(names, others, strict=True):
-        reject(frame, place, name, other, "where a sequence has several labels, each is 0 or 1")
+        return (value_NK[:, 0] if len(names) == 1 else value_NK).astype(np.float32), problem, titles
+    for name, other_N in zip(names, other_NK.T, strict=True):
+        tables.reject(frame, place, name, pl.Series(other_N), "where a sequence has several labels, each is 0 or 1")
     return value_NK.astype(np.uint8), problem, titles
 
 
 def _present(frame: pl.DataFrame, place: str, name: str, classes: Sequence[str]) -> pl.Series:
     """Return a column of labels, none of them missing."""
-    texts = texts_of(frame, place, name)
-    missing = texts.str.to_lowercase().is_in(MISSING) & ~texts.is_in(list(classes))
+    texts = tables.texts_of(frame, place, name)
+    missing = texts.str.to_lowercase().is_in(tables.MISSING) & ~texts.is_in(list(classes))
     # Among words, such a word may be a class.
-    if not (missing | texts.str.contains(NUMBER)).all():
+    if not (missing | texts.str.contains(tables.NUMBER)).all():
         missing = pl.repeat(False, len(texts), eager=True)
-    remedy = "write it after a '|' at the end of the header, as in >name|1" if is_fasta(place) else "fill in the label"
-    reject(frame, place, name, texts.is_null() | missing, f"{remedy}, or remove the row")
+    fasta = tables.is_fasta(place)
+    remedy = "write it after a '|' at the end of the header, as in >name|1" if fasta else "fill in the label"
+    tables.reject(frame, place, name, texts.is_null() | missing, f"{remedy}, or remove the row")
     return texts
 
 
@@ -237,20 +224,18 @@ def _class_labels(
         texts = texts.str.extract(r"^\+?(-?[0-9]+)").cast(pl.Int64).cast(pl.String)
     titles = _titles(texts.unique().to_list()) if classes is None else tuple(classes)
     if len(set(titles)) < max(len(titles), 2):
-        if classes is None:
-            raise InputError(f"{place}: every label in column {name} is {titles[0]!r}; choose classes, or other rows")
-        raise InputError(f"{place}: the classes {listed_names(titles)} are not two or more different ones")
+        given = f"the classes {tables.listed_names(titles)} are not two or more different ones"
+        what = given if classes else f"every label in column {name} is {titles[0]!r}; choose classes, or other rows"
+        raise InputError(f"{place}: {what}")
     number_of = {title: number for number, title in enumerate(titles)}
     if not any(re.match(_INTEGER, title) for title in titles) and texts.str.contains(_INTEGER).all():
         number_of = {str(number): number for number in range(len(titles))}
     for row in (~texts.is_in(list(number_of))).arg_true()[:1]:
-        what = f"{frame[name][row]!r} is not one of the classes {listed_names(number_of)}"
-        raise row_error(frame, place, row, f"{name} {what}; correct it, or choose other classes")
+        what = f"{frame[name][row]!r} is not one of the classes {tables.listed_names(number_of)}"
+        raise tables.row_error(frame, place, row, f"{name} {what}; correct it, or choose other classes")
     if problem == "binary" and len(titles) != 2:
-        raise InputError(
-            f"{place}: column {name} has {len(titles)} classes ({listed_names(titles)}) where a binary label has 2; "
-            "call it multiclass, or choose rows"
-        )
+        what = f"column {name} has {len(titles)} classes ({tables.listed_names(titles)}) where a binary label has 2"
+        raise InputError(f"{place}: {what}; call it multiclass, or choose rows")
     values = texts.replace_strict(number_of, return_dtype=pl.Int64).to_numpy()
     return values, problem or ("binary" if len(titles) == 2 else "multiclass"), titles
 
@@ -270,14 +255,15 @@ def _token_labels(frame: pl.DataFrame, place: str, name: str, offsets: Int64, cl
         texts = column.str.strip_chars("[] \t")
         digits = texts.str.contains("^[0-9]+$") & (texts.str.len_chars() == pl.Series(length_N))
         well = digits | texts.str.contains(r"^-?[0-9]{1,9}(\s*[\s,]\s*-?[0-9]{1,9})*$")
-        reject(frame, place, name, ~well.fill_null(False), "expected digits, or whole numbers with spaces or commas")
+        expected = "expected digits, or whole numbers with spaces or commas"
+        tables.reject(frame, place, name, ~well.fill_null(False), expected)
         many = texts.str.extract_all("-?[0-9]+").zip_with(~digits, texts.str.extract_all("[0-9]"))
         column = many.cast(pl.List(pl.Int64))
     count_N = column.list.len().fill_null(0).to_numpy()
     if (count_N != length_N).any():
         row = int(np.argmax(count_N != length_N))
         what = f"column {name} has {count_N[row]} labels for {length_N[row]} bases; expected one for each"
-        raise row_error(frame, place, row, what)
+        raise tables.row_error(frame, place, row, what)
     # A missing number is a label below all that there are, and rejected as such.
     value_T = column.explode().fill_null(NOT_COUNTED - 1).to_numpy()
     titles = tuple(classes or map(str, range(max(int(value_T.max()) + 1, 2))))
@@ -287,5 +273,5 @@ def _token_labels(frame: pl.DataFrame, place: str, name: str, offsets: Int64, cl
         row = int(np.searchsorted(offsets, first, side="right")) - 1
         what = f"the label of base {first - offsets[row]} (the first is 0) is {value_T[first]}"
         known = f"expected 0 to {len(titles) - 1}, or {NOT_COUNTED} where the base does not count"
-        raise row_error(frame, place, row, f"{what}; {known}")
+        raise tables.row_error(frame, place, row, f"{what}; {known}")
     return value_T, "token", titles

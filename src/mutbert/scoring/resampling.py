@@ -66,16 +66,6 @@ class TaskScores:
         """Each seed's scores, on a scale that another model's can be exchanged for."""
         return [_ranks(scores) for scores in self.by_seed] if self.metric in RANKED else self.by_seed
 
-    def under(self, weight_RN: Float64) -> Float64:
-        """Return the metric of each weighting and seed, (R, S)."""
-        sums = [metric for metric in self._metrics if isinstance(metric, SumMetric)]
-        if len(sums) < len(self._metrics):
-            return np.stack([metric(weight_RN) for metric in self._metrics], axis=1)
-        # One product of matrices for all seeds.
-        sum_RM = weighted_sums(weight_RN, np.concatenate([metric.kind_NM for metric in sums], axis=1))
-        parts = zip(sums, np.split(sum_RM, len(sums), axis=1), strict=True)
-        return np.stack([metric.value(part_RM) for metric, part_RM in parts], axis=1)
-
 
 def interval(tasks: Sequence[TaskScores], *, resamples: int = 2000, seed: int = 0) -> Interval:
     """Return the mean of a model's metrics over tasks, and its percentile interval as `INTERVAL_METHOD` describes it.
@@ -157,7 +147,7 @@ def _bootstrap(models: Sequence[TaskScores], seed: int, task: int, resamples: in
         drawn_RN = rng.integers(0, rows, (count, rows)) + np.arange(count)[:, None] * rows
         weight_RN = np.bincount(drawn_RN.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
         for model, parts in zip(missing, values, strict=True):
-            parts.append(model.under(weight_RN))
+            parts.append(np.stack([metric(weight_RN) for metric in model._metrics], axis=1))
     for model, parts in zip(missing, values, strict=True):
         model._draws[key] = np.concatenate(parts), rng.bit_generator.state
     rng.bit_generator.state = models[0]._draws[key][1]
