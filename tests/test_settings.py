@@ -1,6 +1,5 @@
 """Settings from YAML 1.2 and back: what is read, what is refused, and that nothing is lost on the way."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pytest
@@ -10,7 +9,7 @@ from pydantic import Field, model_validator
 
 from mutbert.errors import InputError
 from mutbert.evaluation.suites import Suite
-from mutbert.settings import Settings, Words, read_settings, shipped_names
+from mutbert.settings import Settings, Words, read_settings
 from mutbert.training.finetune_settings import FinetuneSettings
 
 
@@ -67,15 +66,11 @@ def test_every_kind_of_setting_is_read(read):
 
 
 @pytest.mark.parametrize("number", ["4e-4", "4E-4", "4.e-4", "+4e-4", "0.0004", ".4e-3"])
-def test_numbers_are_what_people_mean(read, number):
-    assert read(f"title: x\ninner: {{share: {number}}}", f"by_name.a.share={number}") == Outer(
-        title="x", inner=Inner(share=4e-4), by_name={"a": Inner(share=4e-4)}
-    )
-
-
 @pytest.mark.parametrize("word", ["no", "on", "y", "off", "Yes", "22"])
-def test_words_are_words(read, word):
-    assert read(f"title: {word}\nwords: [{word}]") == Outer(title=word, words=(word,))
+def test_numbers_and_words_are_what_people_mean(read, number, word):
+    assert read(f"title: {word}\nwords: [{word}]", f"inner.share={number}") == Outer(
+        title=word, words=(word,), inner=Inner(share=4e-4)
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,10 +135,3 @@ def test_settings_come_back_as_they_were_written(read, title, words, free):
     assert read(outer.as_yaml()) == outer
     finetuning = FinetuneSettings(learning_rate=3e-5, training={"x": title})
     assert read(finetuning.as_yaml(), kind=FinetuneSettings) == finetuning
-
-
-@pytest.mark.parametrize("name", shipped_names("suites"))
-def test_suites_come_back_as_they_were_written(read, name):
-    suite = read_settings(Suite, name, shipped="suites")
-    assert read(suite.as_yaml(), kind=Suite) == suite
-    assert Path(name).stem == suite.name

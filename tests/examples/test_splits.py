@@ -1,6 +1,7 @@
-"""Keys against sets of strings; splits against what they promise; the parts of a task and what they share."""
+"""Rows against lists, keys against sets of strings, splits against what they promise, and the parts of a task."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,16 +29,15 @@ COMPLEMENT = str.maketrans("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN")
 SEQUENCES = st.lists(st.text("ACGTN", min_size=1, max_size=4), max_size=30)
 
 
-def make(sequences, labels=None):
-    offsets, count = np.cumsum([0, *map(len, sequences)]), len(sequences)
-    names, problem = ("",) * count, "" if labels is None else "binary"
-    classes = () if labels is None else ("0", "1")
-    codes = alphabet.encode("".join(sequences))
-    return Examples(codes, offsets, labels, names, (None,) * count, problem, classes)
-
-
-def examples(sequences):
-    return make(sequences, np.arange(len(sequences)) % 2)
+def make(sequences, problem=""):
+    count, bases, rng = len(sequences), sum(map(len, sequences)), np.random.default_rng(0)
+    labels = {
+        "": None, "binary": np.arange(count) % 2, "multilabel": rng.integers(0, 2, (count, 3)).astype(np.uint8),
+        "token": rng.integers(-1, 3, bases),
+    }[problem]  # fmt: skip
+    names, regions = zip(("", None), *((f"s{row}", Region("chr1", row, row + 1)) for row in range(count)), strict=True)
+    offsets = np.cumsum([0, *map(len, sequences)])
+    return Examples(alphabet.encode("".join(sequences)), offsets, labels, names[1:], regions[1:], problem, ("a", "b"))
 
 
 def reverse(sequence):
@@ -47,6 +47,32 @@ def reverse(sequence):
 def draw_sequences(count, length, seed=0):
     codes = np.random.default_rng(seed).integers(0, 4, (count, length)).astype(np.uint8)
     return [alphabet.decode(row) for row in codes]
+
+
+def rows_of(examples):
+    bounds, labels = examples.offsets.tolist(), examples.labels
+    if labels is None:
+        labels = [None] * len(examples)
+    elif examples.problem == "token":
+        labels = [labels[start:end].tolist() for start, end in pairwise(bounds)]
+    else:
+        labels = labels.tolist()
+    sequences = [examples.sequence(row) for row in range(len(examples))]
+    return list(zip(sequences, labels, examples.names, examples.regions, strict=True))
+
+
+@pytest.mark.parametrize("problem", ["", "binary", "multilabel", "token"])
+@modest
+@given(data=st.data(), sequences=SEQUENCES)
+def test_rows_are_chosen_as_from_a_list(problem, data, sequences):
+    examples = make(sequences, problem)
+    assert [row[0] for row in rows_of(examples)] == sequences
+    rows = data.draw(st.lists(st.integers(0, len(sequences) - 1), max_size=10)) if sequences else []
+    chosen = examples.select(np.array(rows, dtype=np.int64))
+    assert rows_of(chosen) == [rows_of(examples)[row] for row in rows]
+    assert (chosen.problem, chosen.classes) == (examples.problem, examples.classes)
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(sequences), max_size=len(sequences))), dtype=bool)
+    assert rows_of(examples.select(mask)) == [row for row, kept in zip(rows_of(examples), mask, strict=True) if kept]
 
 
 @modest
@@ -60,22 +86,10 @@ def test_keys_are_equal_where_sequences_are(sequences):
     assert (keys == sequence_keys(make([reverse(text) for text in sequences]))).all()
 
 
-def test_all_short_sequences_have_keys_of_their_own():
-    codes = np.stack(np.meshgrid(*[np.arange(4)] * 8, indexing="ij"), axis=-1).reshape(-1, 8)
-    every = [alphabet.decode(row) for row in codes.astype(np.uint8)]
-    lanes = np.ascontiguousarray(make(every).strand_keys[0]).view(np.uint64).reshape(-1, 2)
-    # Each lane by itself, as both together hardly can.
-    assert [len(np.unique(lane)) for lane in lanes.T] == [4**8] * 2
-    # (4**8 - 4**4) / 2 pairs of strands, and the 4**4 that are their own reverse complement.
-    assert len(np.unique(sequence_keys(make(every)))) == (4**8 + 4**4) // 2
-
-
-def test_keys_are_the_same_in_pieces_and_when_rows_are_chosen():
-    # More bases than are computed at once.
-    texts = [text * 300 for text in draw_sequences(40, 30)]
-    several = make(texts)
-    assert several.strand_keys.T.tolist() == [make([text]).strand_keys[:, 0].tolist() for text in texts]
-    assert (several.select(np.array([7, 3, 3])).strand_keys == several.strand_keys[:, [7, 3, 3]]).all()
+def test_keys_of_chosen_rows_are_their_own():
+    several = make(draw_sequences(40, 30))
+    assert (several.strand_keys[:, [7, 3, 3]] == several.select(np.array([7, 3, 3])).strand_keys).all()
+    assert (several.strand_keys[:, 9:] == make(draw_sequences(40, 30)[9:]).strand_keys).all()
 
 
 @modest
@@ -156,7 +170,7 @@ SOURCES = {name: SourceFile(f"{name}.csv", 1, f"sha of {name}", None) for name i
 
 
 def part(*parts, how="random", drop_leaks=False):
-    given = {name: examples(part) for name, part in zip(SOURCES, parts, strict=False) if part}
+    given = {name: make(part, "binary") for name, part in zip(SOURCES, parts, strict=False) if part}
     found, counts = part_task(given, SOURCES, how=how, share=0.1, seed=3, drop_leaks=drop_leaks)
     texts = [[part.sequence(row) for row in range(len(part))] for part in found.values()]
     return found["train"].known_labels.tolist(), texts, [tuple(count.values()) for count in counts]
