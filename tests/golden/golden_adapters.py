@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import yaml
 
-import mutbert.scoring.predictions as stored
+import mutbert.scoring.metrics as stored
 
 Answer = dict[str, Any]
 _COUNTS = ("examples", "duplicates", "in_train", "dropped")

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mutbert.errors import InputError
-from mutbert.scoring.metrics import evaluate, metric_names, weighted_metric
-from mutbert.scoring.predictions import read_predictions, write_predictions
+from mutbert.scoring.metrics import evaluate, metric_names, read_predictions, weighted_metric, write_predictions
 
 PROBLEMS = ("binary", "multiclass", "multilabel", "regression")
 CASES = [(problem, metric) for problem in PROBLEMS for metric in metric_names(problem)]

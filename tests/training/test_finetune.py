@@ -16,8 +16,7 @@ from mutbert.errors import InputError
 from mutbert.examples.table import Columns
 from mutbert.inference.predictions import predict_table
 from mutbert.model import MutBertForSequenceClassification
-from mutbert.scoring.metrics import evaluate
-from mutbert.scoring.predictions import read_predictions
+from mutbert.scoring.metrics import evaluate, read_predictions
 from mutbert.training.finetune import finetune, read_finetune_recipe
 
 QUICK = ("finetune.learning_rate=3e-3", "finetune.warmup_steps=2", "finetune.batch_size=16")

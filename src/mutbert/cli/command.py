@@ -53,46 +53,39 @@ _HIDDEN = {"bases_at_once", "columns", "function", "progress"}
 
 
 def record_of(result: Any) -> dict[str, Any]:
-    """Return the values of a result by their names."""
-    if isinstance(result, Mapping):
-        return dict(result)
-    if hasattr(result, "_asdict"):
-        return dict(result._asdict())
-    return {**vars(result), **({"agrees": result.agrees} if hasattr(result, "agrees") else {})}
-
-
-def print_json(result: Any) -> None:
-    """Print a result as one JSON object; paths and regions are text."""
+    """Return the values of a result by their names as JSON has them, with paths and regions as text."""
 
     def plain(value: Any) -> Any:
         return asdict(value) if is_dataclass(value) and type(value).__str__ is object.__str__ else str(value)  # type: ignore[arg-type]
 
-    typer.echo(json.dumps(record_of(result), indent=1, default=plain))
+    if hasattr(result, "_asdict"):
+        result = result._asdict()
+    elif not isinstance(result, Mapping):
+        result = {**vars(result), **({"agrees": result.agrees} if hasattr(result, "agrees") else {})}
+    record: dict[str, Any] = json.loads(json.dumps(dict(result), default=plain))
+    return record
 
 
 def print_result(result: Any) -> None:
     """Print a result, a line each: counts with their sum, numbers in two dimensions and records as tables."""
     for name, value in record_of(result).items():
-        label, first = name.replace("_", " "), next(iter(_values(value)), None)
-        if name == "records" and first is not None:
-            print_records([one if isinstance(one, Mapping) else vars(one) for one in value])
-        elif isinstance(value, Mapping) and isinstance(first, Mapping):
-            print_table((label, *value), ((key, *(_text(one.get(key)) for one in value.values())) for key in first))
-        elif isinstance(value, Mapping) and value:
-            total = f" {sum(value.values()):,}" if isinstance(first, int) else ""
+        label, is_dict = name.replace("_", " "), isinstance(value, dict)
+        values = list(value.values()) if is_dict else value if isinstance(value, list) else []
+        first = values[0] if values else None
+        if name == "records" and values:
+            _print_records(values)
+        elif is_dict and isinstance(first, dict):
+            print_table((label, *value), ((key, *(_text(one.get(key)) for one in values)) for key in first))
+        elif is_dict and values:
+            total = f" {sum(values):,}" if isinstance(first, int) else ""
             known = {str(key).replace("_", " "): _text(one) for key, one in value.items() if one is not None}
             _print_entries(f"{label}:{total}", [f"{key}: {text}" for key, text in known.items()])
-        elif isinstance(first, Mapping) or is_dataclass(first):
-            records = [one if isinstance(one, Mapping) else vars(one) for one in value]
-            print_table(records[0], (list(map(_text, one.values())) for one in records))
+        elif isinstance(first, dict):
+            print_table(first, (list(map(_text, one.values())) for one in values))
         elif isinstance(first, str) and " " in first:
-            _print_entries(f"{label}:", value)
-        elif value not in (None, "", (), [], {}):
+            _print_entries(f"{label}:", values)
+        elif value not in (None, "", [], {}):
             typer.echo(f"{label}: {_text(value)}")
-
-
-def _values(value: Any) -> Any:
-    return value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
 
 
 def _print_entries(title: str, entries: Sequence[str]) -> None:
@@ -103,12 +96,12 @@ def _print_entries(title: str, entries: Sequence[str]) -> None:
 def _text(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "", True: "yes", False: "no"}[value]
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def print_records(records: Iterable[Mapping[str, Any]]) -> None:
+def _print_records(records: Iterable[Mapping[str, Any]]) -> None:
     """Print what became of the records of each VCF file."""
     for counts in records:
         typer.echo(f"{counts['file']}, frequencies from {counts['frequency_from']}")
@@ -197,7 +190,7 @@ def _run(verb: Verb, values: dict[str, Any]) -> None:
     data = verb.data(result)
     # Of several processes the first prints.
     if os.environ.get("RANK", "0") == "0":
-        print_json(data) if as_json else verb.show(verb.text(result))
+        typer.echo(json.dumps(record_of(data), indent=1)) if as_json else verb.show(verb.text(result))
     found = record_of(data)
     if found.get("failed") or not found.get("agrees", True):
         raise typer.Exit(1)

@@ -2,7 +2,7 @@
 
 ``SUITE/TASK/MODEL-METHOD/PROTOCOL-SEED.json`` has the cell, its ``metrics`` and ``cost``, how the test data were split
 off, and ``identity``: words that differ where data, task, model or settings do. The Parquet file of the same name is
-that of `mutbert.scoring.predictions`. ``PROTOCOL-SEED.failed.json`` has the ``reason`` why a cell failed.
+that of `mutbert.scoring.metrics.write_predictions`. ``PROTOCOL-SEED.failed.json`` has the ``reason`` why a cell failed.
 ``suites/SUITE.yaml`` is the suite as it was run.
 """
 
@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from mutbert.errors import InputError, one_line
 from mutbert.files import write_json
-from mutbert.scoring import predictions
+from mutbert.scoring import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,7 +72,7 @@ def write_cell(
     path = cell.path(folder)
     values: dict[str, Any] = {"metrics": {name: defined(value) for name, value in record["metrics"].items()}}
     values["validation"] = defined(record.get("validation"))
-    predictions.write_predictions(path.with_suffix(".parquet"), labels, scores)
+    metrics.write_predictions(path.with_suffix(".parquet"), labels, scores)
     _write_record(path, cell, {**record, **values})
     path.with_suffix(_FAILED).unlink(missing_ok=True)
 
@@ -113,7 +113,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 def read_predictions(folder: Path, cell: Cell) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return labels and scores of a finished cell's test rows."""
-    return predictions.read_predictions(cell.path(folder).with_suffix(".parquet"))
+    return metrics.read_predictions(cell.path(folder).with_suffix(".parquet"))
 
 
 def fingerprint(parts: Sequence[object]) -> str:

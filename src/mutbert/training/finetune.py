@@ -19,8 +19,7 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model.checkpoints import library_bars_off
 from mutbert.run_folder import PREDICTIONS
 from mutbert.scoring import resampling
-from mutbert.scoring.metrics import evaluate, metric_names
-from mutbert.scoring.predictions import write_predictions
+from mutbert.scoring.metrics import evaluate, metric_names, write_predictions
 from mutbert.settings import Settings, Words, read_settings
 from mutbert.training import classifier
 from mutbert.training.classifier_data import LabelledInputs
