@@ -179,8 +179,7 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def _global_options(
     version: bool = typer.Option(False, "--version", callback=_print_version, is_eager=True, help="Print the version."),
-) -> None:
-    """DNA language models that know how a population varies."""
+) -> None: ...
 
 
 # Options of commands that are no parameters of the public functions: each has them, and calls the function.

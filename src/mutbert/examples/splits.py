@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 Validation = Literal["file", "random", "grouped"]
 
 # Streams of random numbers; others are in `mutbert.windows.randomness`.
-_ROWS: Final = 102
-_GROUPS: Final = 103
-_CONTIGS: Final = 104
+_ROWS, _GROUPS, _CONTIGS = 102, 103, 104
 _WHOLE: Final = 1e-9
 _COUNTS: Final = ("split", "examples", "duplicates", "in_train", "dropped", "sha256")
 
@@ -146,10 +144,9 @@ def part_task(
     """Return the parts of a task (train, validation, test) that are used, and counts of what each has.
 
     Where there are no validation data, a `share` of the training data is held out, at `how` "random" or "grouped", by
-    `seed`. `drop_leaks` drops training sequences that the other parts hold, on either strand; test data are always as
-    they were read. InputError where a part is missing, or nothing is left of it. Counts are of the sequences that are
-    used; of these, how many came before in the same part, and how many were in the training data before any were
-    dropped; and how many were dropped.
+    `seed`. `drop_leaks` drops training sequences that the other parts hold, on either strand. InputError where a part
+    is missing, or nothing is left of it. Counts are of the sequences that are used; of these, those that came before in
+    the same part, and those that were in the training data before any were dropped; and of the dropped ones.
     """
     train, place = parts["train"], sources["train"].place
     others = {name: part for name, part in parts.items() if name != "train"}

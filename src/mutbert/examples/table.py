@@ -220,9 +220,14 @@ def _class_labels(
     frame: pl.DataFrame, place: str, texts: pl.Series, problem: str | None, classes: Sequence[str] | None
 ) -> Labels:
     name = texts.name
-    if texts.str.contains(_WHOLE).all() and not (classes and texts.is_in(list(classes)).all()):
+    if whole := texts.str.contains(_WHOLE).all() and not (classes and texts.is_in(list(classes)).all()):
         texts = texts.str.extract(r"^\+?(-?[0-9]+)").cast(pl.Int64).cast(pl.String)
-    titles = _titles(texts.unique().to_list()) if classes is None else tuple(classes)
+    if classes is None:
+        # Whole numbers by their size; 0 or 1 alone is one of both.
+        found = texts.cast(pl.Int64) if whole else texts
+        titles = tuple(map(str, sorted({*found, 0, 1} if whole and {*found} <= {0, 1} else {*found})))
+    else:
+        titles = tuple(classes)
     if len(set(titles)) < max(len(titles), 2):
         given = f"the classes {tables.listed_names(titles)} are not two or more different ones"
         what = given if classes else f"every label in column {name} is {titles[0]!r}; choose classes, or other rows"
@@ -238,14 +243,6 @@ def _class_labels(
         raise InputError(f"{place}: {what}; call it multiclass, or choose rows")
     values = texts.replace_strict(number_of, return_dtype=pl.Int64).to_numpy()
     return values, problem or ("binary" if len(titles) == 2 else "multiclass"), titles
-
-
-def _titles(texts: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes of labels in the order of their numbers."""
-    if not all(re.match(_INTEGER, text) for text in texts):
-        return tuple(sorted(texts))
-    numbers_there = {int(text) for text in texts}
-    return tuple(map(str, sorted(numbers_there | {0, 1} if numbers_there <= {0, 1} else numbers_there)))
 
 
 def _token_labels(frame: pl.DataFrame, place: str, name: str, offsets: Int64, classes: Sequence[str] | None) -> Labels:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import polars as pl
 
 from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_file
@@ -78,8 +79,7 @@ def evaluate(
     - ``auroc``: area under the ROC curve, ties counted half; ``auprc``: average precision, the sum of precision times
       gain of recall over the distinct scores. For ``multiclass`` they are one-vs-rest means. A class or column without
       positive or without negative rows is left out of the mean; where none is left, the result is not a number.
-    - ``pearson``, ``spearman`` (with mid-ranks) and ``mse``, the mean squared error. Correlations are not a number
-      where a column of labels or scores is constant.
+    - ``pearson``, ``spearman`` (with mid-ranks), not a number where labels or scores are constant; ``mse``.
 
     For ``multilabel`` and for regression on several columns, each metric is the mean over the columns.
     """
@@ -269,8 +269,6 @@ def write_predictions(
     Columns: ``name``, where there are names; ``label`` and ``score`` where they have one dimension, and otherwise
     ``label_CLASS`` and ``score_CLASS`` for each column, with its number where there are no classes.
     """
-    import polars as pl
-
     columns: dict[str, Any] = {} if names is None else {"name": np.asarray(names, dtype=str)}
     for kind, values in (("label", np.asarray(labels)), ("score", np.asarray(scores))):
         if values.ndim == 1:
@@ -284,8 +282,6 @@ def write_predictions(
 
 def read_predictions(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """Return the labels and the scores that `write_predictions` wrote."""
-    import polars as pl
-
     try:
         frame = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:

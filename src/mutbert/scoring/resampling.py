@@ -47,11 +47,9 @@ class Interval(NamedTuple):
 class TaskScores:
     """A metric of a model's seeds on a task, prepared once for any number of intervals and comparisons."""
 
-    def __init__(
-        self, problem: str, metric: str, labels: npt.ArrayLike, scores_by_seed: Sequence[npt.ArrayLike]
-    ) -> None:
+    def __init__(self, problem: str, metric: str, labels: npt.ArrayLike, by_seed: Sequence[npt.ArrayLike]) -> None:
         self.problem, self.metric, self.labels = problem, metric, np.asarray(labels)
-        self.by_seed = [np.asarray(scores, dtype=np.float64) for scores in scores_by_seed]
+        self.by_seed = [np.asarray(scores, dtype=np.float64) for scores in by_seed]
         self._metrics = [weighted_metric(problem, metric, labels, scores) for scores in self.by_seed]
         # By what it depends on: the metric of each draw of rows and each seed (R, S), and the generator's state then.
         self._draws: dict[tuple[int, int, int], tuple[Float64, Any]] = {}
@@ -140,15 +138,14 @@ def _chunks(rows: int, resamples: int) -> Iterator[int]:
 def _bootstrap(models: Sequence[TaskScores], seed: int, task: int, resamples: int) -> list[Float64]:
     """Return each model's mean over drawn seeds (R,) under each draw of rows, which is the same for all models."""
     key, rng, rows = (seed, task, resamples), _generator(seed, task), len(models[0].labels)
-    missing = [model for model in models if key not in model._draws]
-    values: list[list[Float64]] = [[] for _ in missing]
+    missing = {model: list[Any]() for model in models if key not in model._draws}
     for count in _chunks(rows, resamples) if missing else ():
         # Places in the flat weights, so that one count is enough for all resamples.
         drawn_RN = rng.integers(0, rows, (count, rows)) + np.arange(count)[:, None] * rows
         weight_RN = np.bincount(drawn_RN.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
-        for model, parts in zip(missing, values, strict=True):
+        for model, parts in missing.items():
             parts.append(np.stack([metric(weight_RN) for metric in model._metrics], axis=1))
-    for model, parts in zip(missing, values, strict=True):
+    for model, parts in missing.items():
         model._draws[key] = np.concatenate(parts), rng.bit_generator.state
     rng.bit_generator.state = models[0]._draws[key][1]
     means = []
@@ -205,10 +202,8 @@ def _percentiles(value_R: Float64) -> tuple[float, float]:
 
 
 def _method(metrics: Sequence[str]) -> str:
-    swapped = dict.fromkeys(
-        "hard predictions" if metric in COUNTED else "ranks" if metric in RANKED else "predicted values"
-        for metric in metrics
-    )
+    kinds = [*dict.fromkeys(COUNTED, "hard predictions").items(), *dict.fromkeys(RANKED, "ranks").items()]
+    swapped = dict.fromkeys(dict(kinds).get(metric, "predicted values") for metric in metrics)
     return (
         f"interval: paired {INTERVAL_METHOD}; p-value: two-sided paired permutation test, {' or '.join(swapped)} of "
         f"the two models swapped row by row{' in all tasks at once' * (len(metrics) > 1)}, the same rows in all seeds"
