@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
@@ -16,8 +16,6 @@ from mutbert.run_folder import GENOMES, METRICS, MODEL, RECIPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-CARD: Final = "README.md"
 
 
 def export_model(
@@ -61,9 +59,9 @@ def export_model(
                 genomes=genomes and genomes["genomes"], metrics=metrics,
             )  # fmt: skip
         except (TemplateError, LookupError, TypeError, AttributeError, ValueError) as error:
-            files = f"{GENOMES} or {METRICS}"
-            raise InputError(f"{folder}: {files} lacks values ({one_line(error)}); remove it to go without") from None
-        (partial / CARD).write_text(card, encoding="utf-8")
+            what = f"{GENOMES} or {METRICS} lacks values ({one_line(error)}); remove it to go without"
+            raise InputError(f"{folder}: {what}") from None
+        (partial / "README.md").write_text(card, encoding="utf-8")
     finetuned = metrics is not None and metrics["kind"] == "finetune"
     known = {"licence": licence, "recipe": recipe, "data": finetuned or genomes, "held-out figures": metrics}
     return {

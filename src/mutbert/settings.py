@@ -7,7 +7,7 @@ import io
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str | int) else value)]
 """One word or several: ``train=chr1`` and ``train=[chr1, 2]``."""
-
-_BASE: Final = "base"
 
 
 class Settings(BaseModel):
@@ -106,7 +104,7 @@ def _read(source: str | Path, folder: Path, shipped: str) -> dict[str, Any]:
         raise InputError(f"{source}: not valid YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{source}: contains no settings; expected lines of 'key: value'")
-    base = tree.pop(_BASE, None)
+    base = tree.pop("base", None)
     return tree if base is None else _merged(_read(str(base), Path(str(file)).parent, shipped), tree)
 
 

@@ -17,6 +17,7 @@ from mutbert.errors import InputError
 from mutbert.examples.table import Columns, read_examples
 from mutbert.regions import Region
 
+PLAIN = Columns()
 LETTERS = "ACGTRYSWKMBDHVNacgtryswkmbdhvnUu"
 SEQUENCES = st.lists(st.one_of(st.text(LETTERS, min_size=1, max_size=30), st.just("NA")), min_size=1, max_size=12)
 modest = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -33,7 +34,7 @@ def write(path, text):
     return path
 
 
-def said(path, columns=None, **settings):
+def said(path, columns=PLAIN, **settings):
     """The message of an error: one line that begins with the file."""
     with pytest.raises(InputError) as error:
         read_examples(path, columns, **settings)
@@ -91,7 +92,7 @@ def test_parquet_comes_back_bit_by_bit(tmp_path, kind, labels):
     sequences = ["ACGU"[: 1 + row % 4] for row in range(len(labels))]
     table = pa.table({"sequence": pa.array(sequences).cast(kind), "label": pa.array(labels, pa.float32())})
     pq.write_table(table, tmp_path / "some.parquet", row_group_size=2)
-    examples = read_examples(tmp_path / "some.parquet")[0]
+    examples = read_examples(tmp_path / "some.parquet", PLAIN)[0]
     assert [examples.sequence(row) for row in range(len(examples))] == [written(text) for text in sequences]
     assert (examples.problem, examples.classes, examples.labels.dtype) == ("regression", ("label",), np.float32)
     assert examples.labels.tolist() == labels
@@ -119,7 +120,7 @@ def test_parquet_comes_back_bit_by_bit(tmp_path, kind, labels):
 )
 def test_labels_mean_what_they_look_like(tmp_path, labels, settings, problem, classes, values):
     path = write(tmp_path / "a.csv", "label,sequence\n" + "".join(f"{label},ACG\n" for label in labels))
-    examples = read_examples(path, **settings)[0]
+    examples = read_examples(path, PLAIN, **settings)[0]
     assert (examples.problem, examples.classes) == (problem, classes)
     kinds = {"binary": np.int64, "multiclass": np.int64, "multilabel": np.uint8, "regression": np.float32}
     assert examples.labels.dtype == kinds[problem]
@@ -170,7 +171,7 @@ def test_labels_of_bases_come_back(tmp_path, lists, separator, brackets):
     file = io.StringIO()
     csv.writer(file).writerows([("sequence", "label"), *(("A" * len(v), t) for v, t in zip(lists, texts, strict=True))])
     path = write(tmp_path / "a.csv", file.getvalue())
-    examples = read_examples(path, problem="token")[0]
+    examples = read_examples(path, PLAIN, problem="token")[0]
     assert examples.labels.dtype == np.int64
     assert examples.labels.tolist() == [value for values in lists for value in values]
     assert examples.classes == tuple(map(str, range(max(2, 1 + max(examples.labels.tolist())))))
@@ -230,7 +231,7 @@ def test_wrong_rows_are_refused_with_their_place(tmp_path, rows, settings, messa
 def test_whatever_a_file_holds_is_read_or_refused_in_one_line(tmp_path, name, text, header, problem):
     path = write(tmp_path / name, header + text)
     try:
-        examples = read_examples(path, problem=problem)[0]
+        examples = read_examples(path, PLAIN, problem=problem)[0]
     except InputError:
         said(path, problem=problem)
     else:

@@ -161,9 +161,9 @@ def _make_command(name: str, verb: Verb) -> Any:
     run.__signature__ = inspect.Signature([*options, _typed("json", "bool", False, "", {})])  # type: ignore[attr-defined]
     text = verb.summary or re.split(r"\n\n\w+\n---", _docstring(verb.function))[0]
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
-    example = f"Example: [bold]{_plain(verb.example)}[/bold]"
     needed = any(option.default is inspect.Parameter.empty for option in options)
-    app.command(name, help=_plain(text), epilog=example, no_args_is_help=needed)(run)
+    epilog = f"Example: [bold]{_plain(verb.example)}[/bold]"
+    app.command(name, help=_plain(text), epilog=epilog, no_args_is_help=needed)(run)
     return typer.main.get_command(app)
 
 

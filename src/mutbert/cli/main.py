@@ -189,8 +189,7 @@ def with_regions(
     function: Function, *, contigs: Sequence[str] = (), regions: Sequence[str] = (), **options: Any
 ) -> Any:
     """Call a function of regions, with whole contigs among them."""
-    located = {"regions": (*contigs, *regions)} if contigs or regions else {}
-    return function(**options, **located)
+    return function(**options, **({"regions": (*contigs, *regions)} if contigs or regions else {}))
 
 
 def with_columns(

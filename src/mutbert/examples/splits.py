@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from mutbert.regions import Region
     from mutbert.tables import SourceFile
 
-Validation = Literal["file", "random", "grouped"]
-
 # Streams of random numbers; others are in `mutbert.windows.randomness`.
 _ROWS, _GROUPS, _CONTIGS = 102, 103, 104
 _WHOLE: Final = 1e-9
@@ -97,8 +95,7 @@ def region_split(regions: Sequence[Region | None], share: float, seed: int) -> B
             held += size
     if not held:
         held_C[order[np.argmin(count_C[order])]] = True
-    held_N: Bool = held_C[contig_N]
-    return held_N
+    return held_C[contig_N]
 
 
 def _lanes(keys: Keys) -> UInt64:
@@ -138,8 +135,8 @@ def _fill(size_G: Int64, target: int) -> Bool:
 
 
 def part_task(
-    parts: Mapping[str, Examples], sources: Mapping[str, SourceFile], *, how: Validation, share: float, seed: int,
-    drop_leaks: bool,
+    parts: Mapping[str, Examples], sources: Mapping[str, SourceFile], *, how: Literal["file", "random", "grouped"],
+    share: float, seed: int, drop_leaks: bool,
 ) -> tuple[dict[str, Examples], list[dict[str, Any]]]:  # fmt: skip
     """Return the parts of a task (train, validation, test) that are used, and counts of what each has.
 

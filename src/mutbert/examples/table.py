@@ -122,9 +122,8 @@ class Columns(Settings):
 
 
 def read_examples(
-    place: str | Path, columns: Columns | None = None, *, problem: str | None = None,
-    classes: Sequence[str] | None = None,
-) -> tuple[Examples, SourceFile]:  # fmt: skip
+    place: str | Path, columns: Columns, *, problem: str | None = None, classes: Sequence[str] | None = None
+) -> tuple[Examples, SourceFile]:
     """Return the labelled sequences of a file in its order, and the file; see `mutbert.tables` for formats.
 
     Sequences are IUPAC codes in either case; U is read as T. Where `problem` is left out, whole numbers or words make
@@ -137,7 +136,6 @@ def read_examples(
     task that may not all hold every class need `classes`, the ones of the training set: at least two names, which are
     the labels where these are not numbers. For ``multilabel`` and ``regression`` they are other names for the columns.
     """
-    columns = columns or Columns()
     name = columns.name or ("name" if tables.is_fasta(str(place)) else None)
     wanted = [columns.sequence, *columns.label, *(one for one in (name, columns.region) if one is not None)]
     frame, source = tables.read_table(place, wanted, columns.where)

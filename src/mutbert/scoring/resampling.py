@@ -193,12 +193,11 @@ def _swapped(pairs: Sequence[WeightedMetric], swap_RN: Float64) -> Float64:
     return np.mean(differences, axis=0)  # type: ignore[no-any-return]
 
 
-def _percentiles(value_R: Float64) -> tuple[float, float]:
+def _percentiles(value_R: Float64) -> list[float]:
     defined_R = value_R[~np.isnan(value_R)]
     if not len(defined_R):
-        return np.nan, np.nan
-    low, high = np.quantile(defined_R, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
-    return float(low), float(high)
+        return [np.nan, np.nan]
+    return np.quantile(defined_R, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]).tolist()  # type: ignore[no-any-return]
 
 
 def _method(metrics: Sequence[str]) -> str:
