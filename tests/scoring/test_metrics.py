@@ -106,28 +106,18 @@ def test_a_resample_that_is_constant_has_no_correlation_however_it_is_rounded(se
         assert np.isnan(weighted_metric("regression", metric, labels, scores)(weight_RN)).all()
 
 
-def test_infinite_decision_values_have_their_place():
-    labels, scores = np.array([0, 1, 0, 1]), np.array([-np.inf, np.inf, 1, 2])
-    assert evaluate("binary", labels, scores, ["auroc", "auprc", "accuracy"]) == {
-        "auroc": 1, "auprc": 1, "accuracy": 0.75}  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("problem", "labels", "scores", "said"),
     [
         ("binary", [0, 1], [0.5], r"labels of shape \(2,\) and scores of shape \(1,\) do not fit binary"),
-        ("binary", [], [], "do not fit binary"),
         ("binary", [0, 1, 1], [0.5, np.nan, np.nan], "not a number in 2 places, first in row 1"),
         ("regression", [0.0, np.nan], [0.5, 1], "must be finite"),
         ("binary", [0, 2], [0.5, 1], "must be integers from 0 to 1, not int64 from 0 to 2"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_in_one_line(problem, labels, scores, said):
-    with pytest.raises(ValueError, match=said) as refusal:
+def test_what_cannot_be_scored_is_an_error(problem, labels, scores, said):
+    with pytest.raises(ValueError, match=said):
         evaluate(problem, labels, scores)
-    assert "\n" not in str(refusal.value)
-    with pytest.raises(ValueError, match="binary has no metric 'mse'; it must be one of mcc, accuracy"):
-        evaluate("binary", [0, 1], [0.5, 1], ["mse"])
 
 
 @pytest.mark.parametrize(

@@ -82,9 +82,6 @@ def test_an_average_over_tasks_draws_rows_in_each_independently():
     assert found.value == pytest.approx(np.mean([single.value for single in singles]))
     width = math.sqrt(sum((single.high - single.low) ** 2 for single in singles)) / 4
     assert found.high - found.low == pytest.approx(width, rel=0.08)
-    # The same task twice is not drawn in step either.
-    twice = interval([tasks[0]] * 2, resamples=4000)
-    assert twice.high - twice.low == pytest.approx((singles[0].high - singles[0].low) / math.sqrt(2), rel=0.08)
 
 
 def test_resamples_without_a_value_are_left_aside():
@@ -97,13 +94,8 @@ def test_resamples_without_a_value_are_left_aside():
     assert all(math.isnan(number) for number in nothing)
     perfect = interval_of("binary", "mcc", np.array([0, 1] * 20), [np.tile([-1.0, 1], 20)], resamples=50)
     assert perfect == (1, 1, 1)
-
-
-def test_a_seed_that_was_not_drawn_has_no_say():
-    # The second seed's constant predictions have no correlation: what is left are the resamples without it.
-    labels = np.arange(30.0)
-    found = interval_of("regression", "spearman", labels, [labels**2, np.ones(30)], resamples=200)
-    assert math.isnan(found.value)
+    # A seed whose predictions are constant has no correlation: what is left are the resamples without it.
+    found = interval_of("regression", "spearman", np.arange(30), [np.arange(30), np.ones(30)], resamples=200)
     assert (found.low, found.high) == (pytest.approx(1), pytest.approx(1))
 
 
@@ -128,9 +120,6 @@ def test_the_other_way_round_the_difference_has_the_other_sign(problem, metric):
     assert forth["difference"] == pytest.approx(means[0] - means[1])
     assert forth["p_value"] == back["p_value"]
     assert forth["low"] < forth["difference"] < forth["high"]
-    one, other = (compare(problem, metric, labels, *pair, resamples=200, permutations=10)
-                  for pair in ((a[:1], b[:1]), (b[:1], a[:1])))  # fmt: skip
-    assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]))
     assert forth == compare(problem, metric, labels, a, b, resamples=200, permutations=100)
     # The interval has the spread of each model's own seeds.
     same = compare(problem, metric, labels, a, a, resamples=50, permutations=50)
