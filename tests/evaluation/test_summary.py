@@ -129,7 +129,7 @@ def test_values_and_differences_are_those_of_the_scoring(made):
         tasks = [row["task"]] if row["task"] else TASKS
         parts = [[task_scores(name, task) for task in tasks] for name in names]
         expected = difference(*parts, resamples=RESAMPLES, permutations=RESAMPLES)
-        assert tuple(row[name] for name in expected._fields) == tuple(expected)
+        assert {name: row[name] for name in expected} == expected
     for whole in (True, False):
         family = report.comparisons.filter((pl.col("task") == "") == whole)
         assert len(family) == (6 if whole else 18)
