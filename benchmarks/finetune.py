@@ -23,7 +23,7 @@ from bars import PUBLISHED, Bar, draw_bars
 from measure import describe_machine, machine_text, run_script
 from model import LADDER, now
 from mutbert import alphabet
-from mutbert.cli.printing import print_table
+from mutbert.cli.command import print_table
 from mutbert.encoders.inputs import BaseInputs
 from mutbert.errors import InputError
 from mutbert.examples.table import Examples

@@ -35,7 +35,7 @@ import pysam
 from bcftools_numpy import read_sites
 from measure import Measurement, describe_machine, machine_text, measure_command, run_script
 from mutbert import ProbabilisticGenome
-from mutbert.cli.printing import print_table
+from mutbert.cli.command import print_table
 from mutbert.files import atomic_file, write_json
 
 if TYPE_CHECKING:

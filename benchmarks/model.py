@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from measure import describe_machine, machine_text, run_script
-from mutbert.cli.printing import print_table
+from mutbert.cli.command import print_table
 from mutbert.files import atomic_file, write_json
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.model.modeling_mutbert import rotary_tables, target_loss

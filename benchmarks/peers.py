@@ -26,7 +26,7 @@ from torch.nn import functional
 import peer_files
 from measure import describe_machine, machine_text, run_script
 from model import now
-from mutbert.cli.printing import print_table
+from mutbert.cli.command import print_table
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.inputs import PaddedWindows
 from mutbert.files import write_json

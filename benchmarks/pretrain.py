@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader
 from measure import describe_machine, machine_text, run_script
 from model import LADDER, Way, now
 from mutbert import alphabet
-from mutbert.cli.printing import print_table
+from mutbert.cli.command import print_table
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.store import ProbabilisticGenome

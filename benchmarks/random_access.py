@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from measure import describe_machine, machine_text, run_script
 from mutbert import ProbabilisticGenome, alphabet
-from mutbert.cli.printing import print_table
+from mutbert.cli.command import print_table
 from mutbert.files import write_json
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from bars import PUBLISHED, Bar, draw_bars
 from measure import describe_machine, machine_text, run_script
 from model import now
 from mutbert import alphabet
-from mutbert.cli.printing import print_table
+from mutbert.cli.command import print_table
 from mutbert.effects.alleles import Kind, Reason, find_alleles
 from mutbert.effects.scores import Scorer, ScoreSettings
 from mutbert.encoders.inputs import place_windows

@@ -18,7 +18,7 @@ import numpy as np
 
 from measure import describe_machine, machine_text, measure_command, run_script
 from mutbert import alphabet
-from mutbert.cli.printing import print_table
+from mutbert.cli.command import print_table
 from mutbert.errors import InputError
 from mutbert.files import write_json
 from mutbert.genome.build import build_genome

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from genome import BASELINE, LOOP, MUTBERT
 from measure import describe_machine, machine_text, measure_command, run_script
-from mutbert.cli.printing import print_table
+from mutbert.cli.command import print_table
 from mutbert.files import write_json
 
 

@@ -50,7 +50,6 @@ def test_text_comes_back_with_its_lines(tmp_path, suffix, separator, ends):
         ("\n \n", ": is empty"),
         ("a,b\n", ": holds no rows"),
         ("a,b\n1,2\n\n3\n", ", line 4: has 1 columns where the header has 2"),
-        ("a,b\n1,2,\n", ", line 2: has 3 columns"),
         ('a,b\n1,2\n3,"4\n5,6\n', ", line 3: a quotation mark is not closed"),
         ('a,b\n"x\ny",2\n1,2,3\n', ", line 4: has 3 columns"),
         ("A ,c\n1,2\n", ": no column 'a'; there are A, c; did you mean 'A '?"),
@@ -128,8 +127,6 @@ def test_files_that_are_none_are_refused(tmp_path):
     with pysam.BGZFile(str(tmp_path / "b.csv.gz"), "w") as file:
         file.write(b"a\n" + b"1234567890\n" * 20_000)
     assert len(read_table(tmp_path / "b.csv.gz", ["a"])[0]) == 20_000
-    write(tmp_path / "c.csv", (tmp_path / "b.csv.gz").read_bytes()[:-28])
-    assert "cut short" in refused(read_table, tmp_path / "c.csv", ["a"])
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

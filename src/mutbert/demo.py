@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +28,9 @@ from mutbert.windows.sampler import select_regions
 _LENGTH, _SAMPLES, _EMBEDDED_WINDOWS = 2_000_000, 500, 600
 
 
-@dataclass(frozen=True)
-class DemoResult:
-    """What the demo wrote, and the time it took."""
-
-    report: Path
-    model: Path
-    genome: Path
-    embeddings: Path  # of windows of the held-out region, Parquet
-    seconds: float
-
-
 def run_demo(
     output: str | Path = "demo", *, seed: int = 1, steps: int | None = None, force: bool = False, progress: bool = False
-) -> DemoResult:
+) -> dict[str, Any]:
     """Simulate a population, build its genome, pre-train a small model, embed, and report.
 
     Parameters
@@ -93,7 +81,8 @@ def run_demo(
     sections = [_spectrum(summarise_genome(genome)), curve, table, _embeddings(vectors, gc_share)]
     report = output / "report.html"
     write_page(report, "MutBERT demo", "A simulated population, from FASTA and VCF to a trained model.", sections)
-    return DemoResult(report, trained.model, genome_path, embeddings, time.monotonic() - start)
+    paths = {"report": report, "model": trained.model, "genome": genome_path, "embeddings": embeddings}
+    return {**paths, "seconds": time.monotonic() - start}
 
 
 def _spectrum(genome: dict[str, Any]) -> Section:

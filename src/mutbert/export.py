@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
@@ -18,22 +17,10 @@ from mutbert.run_folder import GENOMES, METRICS, MODEL, RECIPE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CARD: Final = "README.md"
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What `export_model` wrote, and what the card lacks: licence, recipe, data, held-out figures."""
-
-    output: Path
-    model_class: str
-    parameters: int
-    missing: tuple[str, ...]
-
 
 def export_model(
     source: str | Path, output: str | Path, *, name: str | None = None, licence: str | None = None, force: bool = False
-) -> ExportReport:
+) -> dict[str, Any]:
     """Write a model folder that the Auto classes of `transformers` load, also without this package, with its card.
 
     Parameters
@@ -51,8 +38,9 @@ def export_model(
 
     Returns
     -------
-    ExportReport
-        What was written, and what the card lacks.
+    dict
+        ``output``, ``model_class``, ``parameters``, and what the card lacks as ``missing``: licence, recipe, data,
+        held-out figures.
     """
     output, folder = Path(output), local_folder(source)
     if (folder / RECIPE).is_file() and (folder / MODEL).is_dir():
@@ -60,8 +48,9 @@ def export_model(
     check_output(output, force=force, directory=True, inputs=[folder])
     recipe, genomes = _content(folder / RECIPE, str), _content(folder / GENOMES, json.loads)
     metrics = _content(folder.parent / METRICS, json.loads) if folder.name == MODEL else None
-    # A card cannot show those of version 1.
-    metrics = metrics if metrics and metrics.get("version") == 2 else None
+    if metrics and metrics.get("version") != 2:
+        # A card cannot show those of version 1.
+        metrics = None
     with atomic_directory(output, force=force) as partial:
         model, *_ = write_model(folder, partial, custom_code=True)
         try:
@@ -70,14 +59,15 @@ def export_model(
                 genomes=genomes and genomes["genomes"], metrics=metrics,
             )  # fmt: skip
         except (TemplateError, LookupError, TypeError, AttributeError, ValueError) as error:
-            files = f"{GENOMES} or {METRICS}"
-            raise InputError(f"{folder}: {files} lacks values ({one_line(error)}); remove it to go without") from None
-        (partial / CARD).write_text(card, encoding="utf-8")
+            what = f"{GENOMES} or {METRICS} lacks values ({one_line(error)}); remove it to go without"
+            raise InputError(f"{folder}: {what}") from None
+        (partial / "README.md").write_text(card, encoding="utf-8")
     finetuned = metrics is not None and metrics["kind"] == "finetune"
     known = {"licence": licence, "recipe": recipe, "data": finetuned or genomes, "held-out figures": metrics}
-    missing = tuple(what for what, value in known.items() if not value)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return ExportReport(output, type(model).__name__, parameters, missing)
+    return {
+        "output": output, "model_class": type(model).__name__, "missing": [what for what in known if not known[what]],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }  # fmt: skip
 
 
 def _content(path: Path, parse: Callable[[str], Any]) -> Any:

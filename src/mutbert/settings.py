@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import io
+import re
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -18,18 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from importlib.resources.abc import Traversable
 
-    from pydantic_core import ErrorDetails
-
 Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str | int) else value)]
 """One word or several: ``train=chr1`` and ``train=[chr1, 2]``."""
-
-_BASE: Final = "base"
 
 
 class Settings(BaseModel):
     """Frozen settings; an unknown key is an error. A word may look like a number, such as a contig's name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, coerce_numbers_to_str=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, values: Any) -> Any:
+        """Return the values, where each has a field; pydantic names no field that may have been meant."""
+        if isinstance(values, dict):
+            check_keys(values, cls.model_fields)
+        return values
 
     def replace(self, **values: Any) -> Self:
         """Return these settings with other values, validated."""
@@ -67,17 +72,14 @@ def shipped_names(directory: str) -> list[str]:
     return sorted(Path(entry.name).stem for entry in files("mutbert").joinpath(directory).iterdir())
 
 
-def check_keys(given: Iterable[str], known: Iterable[str], prefix: str) -> None:
+def check_keys(given: Iterable[str], known: Iterable[str], prefix: str = "") -> None:
     """Raise `InputError` for the first unknown key."""
     known = list(known)
     for key in given:
         if key not in known:
-            raise InputError(f"unknown key {prefix}{key}; {_nearest(key, known, prefix)}")
-
-
-def _nearest(key: str, known: Sequence[str], prefix: str) -> str:
-    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-    return f"did you mean {prefix}{near[0]}?" if near else f"known keys are {', '.join(known)}"
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known keys are {', '.join(known)}"
+            raise InputError(f"unknown key {prefix}{key}; {hint}")
 
 
 def _yaml() -> YAML:
@@ -102,7 +104,7 @@ def _read(source: str | Path, folder: Path, shipped: str) -> dict[str, Any]:
         raise InputError(f"{source}: not valid YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{source}: contains no settings; expected lines of 'key: value'")
-    base = tree.pop(_BASE, None)
+    base = tree.pop("base", None)
     return tree if base is None else _merged(_read(str(base), Path(str(file)).parent, shipped), tree)
 
 
@@ -122,49 +124,29 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
             value = _yaml().load(text)
         except YAMLError as error:
             raise InputError(f"{override!r}: the value is not valid YAML: {one_line(error)}") from None
-        tree = _set(tree, key.split("."), value, override)
+        tree = _set(tree, key, value)
     return tree
 
 
-def _set(tree: dict[str, Any], names: Sequence[str], value: Any, override: str) -> dict[str, Any]:
-    first, *rest = names
-    if not rest:
-        return tree | {first: value}
-    below = tree.get(first) or {}
-    if not isinstance(below, dict):
-        raise InputError(f"{override!r}: {first} has no nested keys")
-    return tree | {first: _set(below, rest, value, override)}
+def _set(tree: Any, key: str, value: Any) -> dict[str, Any]:
+    """Return settings with another value at a key, which may be nested by dots."""
+    first, _, rest = key.partition(".")
+    kept = tree if isinstance(tree, dict) else {}
+    return kept | {first: _set(kept.get(first), rest, value) if rest else value}
 
 
 def _validated(kind: type[Kind], tree: dict[str, Any], source: str) -> Kind:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        raise InputError(f"{source}: {_described(kind, error.errors()[0])}") from None
-
-
-def _described(kind: type[BaseModel], error: ErrorDetails) -> str:
-    """Return the key and what is wrong with it; of an unknown key, the nearest of its neighbours."""
-    *parents, last = error["loc"] or ("",)
-    prefix = "".join(f"{parent}." for parent in parents)
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-        return f"unknown key {prefix}{last}; {_nearest(str(last), _fields(kind, parents), prefix)}"
-    if error["type"] == "missing":
-        return f"{prefix}{last} is missing; add it, or set {prefix}{last}=..."
-    place = f"{prefix}{last}: " if error["loc"] else ""
-    given = "" if isinstance(error["input"], dict | BaseModel) else f" (given: {error['input']!r})"
-    return f"{place}{message}{given}"
-
-
-def _fields(kind: type[BaseModel], parents: Iterable[str | int]) -> list[str]:
-    for parent in parents:
-        if parent in kind.model_fields:
-            kind = _model_in(kind.model_fields[str(parent)].annotation) or kind
-    return list(kind.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for one in get_args(annotation) if (found := _model_in(one))), None)
+        first = error.errors()[0]
+    key, message = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        message = f"{key} is missing; add it, or set {key}=..."
+    elif message.startswith("unknown key "):
+        # The settings without this key do not know where they are themselves.
+        message = re.sub("unknown key |did you mean ", rf"\g<0>{key}{'.' * bool(key)}", message)
+    else:
+        given = "" if isinstance(first["input"], dict | BaseModel) else f" (given: {first['input']!r})"
+        message = f"{key}: {message}{given}".removeprefix(": ")
+    raise InputError(f"{source}: {message}")

@@ -108,9 +108,8 @@ def read_table(
         for name in chosen:
             if (count := header.count(name)) != 1:
                 names = {other.strip().lower(): other for other in header}
-                near = difflib.get_close_matches(name.lower(), names, n=1)
-                hint = f"did you mean {names[near[0]]!r}?" if near else "choose the column by its name"
-                missing = f"no column {name!r}; there are {listed_names(header)}; {hint}"
+                near = [f"; did you mean {names[one]!r}?" for one in difflib.get_close_matches(name.lower(), names, 1)]
+                missing = f"no column {name!r}; there are {listed_names(header)}{''.join(near)}"
                 raise InputError(f"{place}: {f'column {name!r} comes {count} times; rename' if count else missing}")
         return chosen
 
@@ -218,9 +217,8 @@ def _read_fastx(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
         raise InputError(f"{place}: is damaged or cut short ({one_line(error, 300)}); copy it again") from None
     frame = pl.DataFrame(rows, schema={"sequence": pl.String, "name": pl.String}, orient="row").with_row_index(LINE, 1)
     if "label" in names:
-        frame = frame.with_columns(
-            pl.col("name").str.extract(r"\|([^|]*)$").alias("label"), pl.col("name").str.replace(r"\|[^|]*$", "")
-        )
+        header = pl.col("name").str
+        frame = frame.with_columns(header.extract(r"\|([^|]*)$").alias("label"), header.replace(r"\|[^|]*$", ""))
     return frame.select(LINE, *names)
 
 

@@ -205,7 +205,8 @@ def test_the_choice_of_c(head, on):
     train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     learnt, chosen = train, test
     if on == "validation":
-        learnt, chosen = (train[side] for side in hold_out(made[0], train, 1, 20, "some.csv"))
+        held = hold_out(made[0], train, 1, 20, "some.csv")
+        learnt, chosen = train[~held], train[held]
     areas = {c: area_of(scores_by_hand(made, head, c, learnt, chosen), label[chosen]) for c in protocol.c}
     # The strongest penalty of the best, fitted again on all training rows.
     assert best == min(c for c in protocol.c if areas[c] == max(areas.values()))
@@ -218,18 +219,18 @@ def test_the_choice_of_c(head, on):
 @pytest.mark.parametrize("seed", range(3))
 def test_rows_held_out(seed):
     table, _ = make_embeddings(500, contigs=tuple("12345678"))
-    split = hold_out(table, np.arange(500), seed, 20, "some.csv")
-    assert not set.intersection(*(set(table["contig"][side]) for side in split))
-    assert 50 < len(split.validation) < 150
+    held = hold_out(table, np.arange(500), seed, 20, "some.csv")
+    assert not set.intersection(*(set(table["contig"].filter(side)) for side in (held, ~held)))
+    assert 50 < held.sum() < 150
     # Of one contig alone none has a neighbour on the other side; windows far away from each other may be equal.
     equal = np.where(np.arange(400) < 40, np.arange(400) // 2, np.arange(400))
     table, _ = make_embeddings(400, spread=20_000, seed=seed, sequence=equal)
-    split, again, other = (hold_out(table, np.arange(400), one, 20, "some.csv") for one in (seed, seed, seed + 10))
-    assert 60 < len(split.validation) < 84
-    learnt, held = (table["position"].to_numpy()[side] for side in split)
-    assert np.abs(learnt[:, None] - held).min() >= 20
-    assert not np.isin(*(equal[side] for side in split)).any()
-    assert again.validation.tolist() == split.validation.tolist() != other.validation.tolist()
+    held, again, other = (hold_out(table, np.arange(400), one, 20, "some.csv") for one in (seed, seed, seed + 10))
+    assert 60 < held.sum() < 84
+    here, there = (table["position"].to_numpy()[side] for side in (~held, held))
+    assert np.abs(here[:, None] - there).min() >= 20
+    assert not np.isin(*(equal[side] for side in (~held, held))).any()
+    assert again.tolist() == held.tolist() != other.tolist()
 
 
 def test_a_tissue_that_was_not_learnt_from_has_no_feature_of_its_own():

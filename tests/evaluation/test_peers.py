@@ -8,7 +8,7 @@ import pytest
 from mutbert import finetune, predict_table, run_benchmark
 from mutbert.evaluation.cells import Cell
 from mutbert.evaluation.run import read_predictions
-from mutbert.examples.files import Columns
+from mutbert.examples.table import Columns
 from mutbert.settings import read_settings
 from mutbert.training.recipe import FinetuneRecipe
 

@@ -19,7 +19,7 @@ from mutbert.errors import InputError
 from mutbert.evaluation.cells import Cell, SequenceCells, cell_of
 from mutbert.evaluation.run import GridRequest, read_predictions, read_records
 from mutbert.evaluation.suites import load_suite
-from mutbert.examples.files import Columns, read_examples
+from mutbert.examples.table import Columns, read_examples
 from mutbert.files import locked
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.scoring.metrics import evaluate

@@ -1,6 +1,7 @@
-"""Keys against sets of strings; splits against what they promise; the parts of a task and what they share."""
+"""Rows against lists, keys against sets of strings, splits against what they promise, and the parts of a task."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,9 +10,8 @@ from hypothesis import strategies as st
 
 from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.examples.splits import grouped_split, leaks, overlap, random_split, region_split, sequence_keys
+from mutbert.examples import splits
 from mutbert.examples.table import Examples
-from mutbert.examples.task_data import SPLITS, part_task
 from mutbert.regions import Region
 from mutbert.tables import SourceFile
 
@@ -21,16 +21,15 @@ COMPLEMENT = str.maketrans("ACGTRYSWKMBDHVN", "TGCAYRSWMKVHDBN")
 SEQUENCES = st.lists(st.text("ACGTN", min_size=1, max_size=4), max_size=30)
 
 
-def make(sequences, labels=None):
-    offsets, count = np.cumsum([0, *map(len, sequences)]), len(sequences)
-    names, problem = ("",) * count, "" if labels is None else "binary"
-    classes = () if labels is None else ("0", "1")
-    codes = alphabet.encode("".join(sequences))
-    return Examples(codes, offsets, labels, names, (None,) * count, problem, classes)
-
-
-def examples(sequences, labels=None):
-    return make(sequences, np.arange(len(sequences)) % 2 if labels is None else np.array(labels))
+def make(sequences, problem=""):
+    count, bases, rng = len(sequences), sum(map(len, sequences)), np.random.default_rng(0)
+    labels = {
+        "": None, "binary": np.arange(count) % 2, "multilabel": rng.integers(0, 2, (count, 3)).astype(np.uint8),
+        "token": rng.integers(-1, 3, bases),
+    }[problem]  # fmt: skip
+    names, regions = zip(("", None), *((f"s{row}", Region("chr1", row, row + 1)) for row in range(count)), strict=True)
+    offsets = np.cumsum([0, *map(len, sequences)])
+    return Examples(alphabet.encode("".join(sequences)), offsets, labels, names[1:], regions[1:], problem, ("a", "b"))
 
 
 def reverse(sequence):
@@ -42,55 +41,60 @@ def draw_sequences(count, length, seed=0):
     return [alphabet.decode(row) for row in codes]
 
 
+def rows_of(examples):
+    labels = [None] * len(examples) if examples.labels is None else examples.labels.tolist()
+    if examples.problem == "token":
+        labels = [labels[start:end] for start, end in pairwise(examples.offsets.tolist())]
+    sequences = [examples.sequence(row) for row in range(len(examples))]
+    return list(zip(sequences, labels, examples.names, examples.regions, strict=True))
+
+
+@pytest.mark.parametrize("problem", ["", "binary", "multilabel", "token"])
+@modest
+@given(data=st.data(), sequences=SEQUENCES)
+def test_rows_are_chosen_as_from_a_list(problem, data, sequences):
+    examples = make(sequences, problem)
+    assert [row[0] for row in rows_of(examples)] == sequences
+    rows = data.draw(st.lists(st.integers(0, len(sequences) - 1), max_size=10)) if sequences else []
+    chosen = examples.select(np.array(rows, dtype=np.int64))
+    assert rows_of(chosen) == [rows_of(examples)[row] for row in rows]
+    assert (chosen.problem, chosen.classes) == (examples.problem, examples.classes)
+    mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(sequences), max_size=len(sequences))), dtype=bool)
+    assert rows_of(examples.select(mask)) == [row for row, kept in zip(rows_of(examples), mask, strict=True) if kept]
+
+
 @modest
 @given(SEQUENCES)
 def test_keys_are_equal_where_sequences_are(sequences):
     keys = make(sequences).strand_keys[0]
     assert (keys[:, None] == keys).tolist() == [[one == other for other in sequences] for one in sequences]
-    keys = sequence_keys(make(sequences))
+    keys = splits.sequence_keys(make(sequences))
     expected = [[one in (other, reverse(other)) for other in sequences] for one in sequences]
     assert (keys[:, None] == keys).tolist() == expected
-    assert (keys == sequence_keys(make([reverse(text) for text in sequences]))).all()
+    assert (keys == splits.sequence_keys(make([reverse(text) for text in sequences]))).all()
 
 
-def test_all_short_sequences_have_keys_of_their_own():
-    codes = np.stack(np.meshgrid(*[np.arange(4)] * 8, indexing="ij"), axis=-1).reshape(-1, 8)
-    every = [alphabet.decode(row) for row in codes.astype(np.uint8)]
-    lanes = np.ascontiguousarray(make(every).strand_keys[0]).view(np.uint64).reshape(-1, 2)
-    # Each lane by itself, as both together hardly can.
-    assert [len(np.unique(lane)) for lane in lanes.T] == [4**8] * 2
-    # (4**8 - 4**4) / 2 pairs of strands, and the 4**4 that are their own reverse complement.
-    assert len(np.unique(sequence_keys(make(every)))) == (4**8 + 4**4) // 2
-
-
-def test_keys_are_the_same_in_pieces_and_when_rows_are_chosen():
-    # More bases than are computed at once.
-    texts = [text * 300 for text in draw_sequences(40, 30)]
-    several = make(texts)
-    assert several.strand_keys.T.tolist() == [make([text]).strand_keys[:, 0].tolist() for text in texts]
-    assert (several.select(np.array([7, 3, 3])).strand_keys == several.strand_keys[:, [7, 3, 3]]).all()
+def test_keys_of_chosen_rows_are_their_own():
+    several = make(draw_sequences(40, 30))
+    assert (several.strand_keys[:, [7, 3, 3]] == several.select(np.array([7, 3, 3])).strand_keys).all()
+    assert (several.strand_keys[:, 9:] == make(draw_sequences(40, 30)[9:]).strand_keys).all()
 
 
 @modest
 @given(SEQUENCES, SEQUENCES)
 def test_overlap_and_leaks_are_those_of_sets(train, other):
     shared = [text in train or reverse(text) in train for text in other]
-    assert overlap(make(train), make(other)) == (len(other) - len(set(other)), sum(shared))
-    assert leaks(make(train), make(other)).tolist() == [text in other or reverse(text) in other for text in train]
-
-
-def check_partition(split, count):
-    assert all((np.diff(side) > 0).all() for side in split)
-    assert sorted(np.concatenate(split).tolist()) == list(range(count))
+    assert splits.overlap(make(train), make(other)) == (len(other) - len(set(other)), sum(shared))
+    found = splits.leaks(make(train), make(other))
+    assert found.tolist() == [text in other or reverse(text) in other for text in train]
 
 
 @modest
 @given(st.integers(2, 300), st.floats(0.001, 0.999), st.integers(0, 2**62))
 def test_a_random_split_holds_out_the_share(count, share, seed):
-    split = random_split(count, share, seed)
-    check_partition(split, count)
-    assert len(split.train) > 0
-    assert share * count - 1 <= len(split.validation) <= share * count + 1
+    held = splits.random_split(count, share, seed)
+    assert not held.all()
+    assert share * count - 1 <= held.sum() <= share * count + 1
 
 
 @modest
@@ -99,9 +103,8 @@ def test_groups_stay_together(data, count, share, seed):
     pool = draw_sequences(20, 10)
     sequences = data.draw(st.lists(st.sampled_from(pool), min_size=count, max_size=count))
     labels = np.array(data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)))
-    split = grouped_split(labels, sequence_keys(make(sequences)), share, seed)
-    check_partition(split, count)
-    assert not {sequences[row] for row in split.train} & {sequences[row] for row in split.validation}
+    held = splits.grouped_split(labels, splits.sequence_keys(make(sequences)), share, seed)
+    assert not set(np.array(sequences)[held]) & set(np.array(sequences)[~held])
 
 
 def test_a_class_is_held_out_as_near_to_the_share_as_groups_allow():
@@ -111,11 +114,10 @@ def test_a_class_is_held_out_as_near_to_the_share_as_groups_allow():
     by_text = {min(text, reverse(text)): number * number % 4 for number, text in enumerate(distinct)}
     labels = np.array([by_text[min(text, reverse(text))] for text in sequences])
     for share in (0.1, 0.33):
-        split = grouped_split(labels, sequence_keys(make(sequences)), share, 5)
-        check_partition(split, len(sequences))
+        held = splits.grouped_split(labels, splits.sequence_keys(make(sequences)), share, 5)
         for label, size in Counter(labels.tolist()).items():
-            assert abs((labels[split.validation] == label).sum() - share * size) <= 1
-        assert abs(len(split.validation) - share * len(sequences)) <= 0.5
+            assert abs((labels[held] == label).sum() - share * size) <= 1
+        assert abs(held.sum() - share * len(sequences)) <= 0.5
 
 
 def test_a_grouped_split_does_not_depend_on_the_order_of_rows():
@@ -124,58 +126,35 @@ def test_a_grouped_split_does_not_depend_on_the_order_of_rows():
     labels = np.array([text.count("G") % 2 for text in sequences])
     order = np.random.default_rng(3).permutation(len(sequences))
     shuffled = [sequences[row] for row in order]
-    keys, keys_shuffled = sequence_keys(make(sequences)), sequence_keys(make(shuffled))
-    held = {sequences[row] for row in grouped_split(labels, keys, 0.2, 9).validation}
-    assert held == {shuffled[row] for row in grouped_split(labels[order], keys_shuffled, 0.2, 9).validation}
-    assert held != {sequences[row] for row in grouped_split(labels, keys, 0.2, 10).validation}
+    keys, keys_shuffled = splits.sequence_keys(make(sequences)), splits.sequence_keys(make(shuffled))
+    held = set(np.array(sequences)[splits.grouped_split(labels, keys, 0.2, 9)])
+    assert held == set(np.array(shuffled)[splits.grouped_split(labels[order], keys_shuffled, 0.2, 9)])
+    assert held != set(np.array(sequences)[splits.grouped_split(labels, keys, 0.2, 10)])
 
 
 @modest
 @given(st.lists(st.integers(0, 7), min_size=2, max_size=200), st.sampled_from([0.1, 0.3, 0.6]), st.integers(0, 50))
 def test_contigs_are_held_out_whole(numbers, share, seed):
     names = [f"chr{number}" for number in numbers]
-    split = region_split([Region(name, 0, 10) for name in names], share, seed)
+    held_N = splits.region_split([Region(name, 0, 10) for name in names], share, seed)
     if len(set(names)) == 1:
-        assert split is None
+        assert held_N is None
         return
-    check_partition(split, len(names))
-    train, held = ({names[row] for row in rows} for rows in split)
+    train, held = (set(np.array(names)[side]) for side in (~held_N, held_N))
     assert min(map(len, (train, held))) > len(train & held) == 0
     # No contig that is trained on would bring it nearer, where another one stays.
-    sizes, off = Counter(names), len(split.validation) - share * len(names)
+    sizes, off = Counter(names), held_N.sum() - share * len(names)
     assert len(train) == 1 or all(abs(off + sizes[name]) >= abs(off) for name in train)
 
 
-def test_what_does_not_fit_is_refused():
-    keys = sequence_keys(make(["A", "C"]))
-    for share in (0.0, 1.0, float("nan")):
-        with pytest.raises(ValueError, match="not between 0 and 1"):
-            grouped_split(None, keys, share, 0)
-    with pytest.raises(ValueError, match="1 rows cannot be split"):
-        random_split(1, 0.5, 0)
-    with pytest.raises(ValueError, match="one class number a key"):
-        grouped_split(np.zeros(2), keys, 0.5, 0)
+SOURCES = {name: SourceFile(f"{name}.csv", 1, f"sha of {name}", None) for name in ("train", "validation", "test")}
 
 
-def test_what_cannot_be_held_out_is_trained_on():
-    one_group = grouped_split(None, sequence_keys(make(["ACGT"] * 10)), 0.3, 0)
-    assert (len(one_group.train), len(one_group.validation)) == (10, 0)
-    # The only row of a class is never held out.
-    sequences = [*draw_sequences(20, 15), "A" * 15]
-    split = grouped_split(np.array([0] * 20 + [1]), sequence_keys(make(sequences)), 0.5, 0)
-    assert 20 in split.train.tolist()
-    assert region_split([Region("a", 0, 1), None], 0.1, 0) is None
-
-
-SOURCES = {name: SourceFile(f"{name}.csv", 1, f"sha of {name}", None) for name in SPLITS}
-
-
-def part(train, validation=None, test=None, *, how="random", share=0.1, drop_leaks=False):
-    return part_task(train, validation, test, SOURCES, how=how, share=share, seed=3, drop_leaks=drop_leaks)
-
-
-def written(part):
-    return [part.sequence(row) for row in range(len(part))]
+def part(*parts, how="random", drop_leaks=False):
+    given = {name: make(part, "binary") for name, part in zip(SOURCES, parts, strict=False) if part}
+    found, counts = splits.part_task(given, SOURCES, how=how, share=0.1, seed=3, drop_leaks=drop_leaks)
+    texts = [[part.sequence(row) for row in range(len(part))] for part in found.values()]
+    return found["train"].known_labels.tolist(), texts, [tuple(count.values()) for count in counts]
 
 
 A, B, C, D = draw_sequences(4, 30, seed=9)
@@ -185,33 +164,29 @@ TEST = [A, A, reverse(C), "TTTTGGA"]
 
 
 def test_leaks_are_dropped_from_the_training_data_alone_on_either_strand():
-    data = part(examples(TRAIN), examples(VALIDATION), examples(TEST), how="file", drop_leaks=True)
-    assert written(data.train) == [D]
-    assert (written(data.validation), written(data.test)) == (VALIDATION, TEST)
-    assert [tuple(count) for count in data.counts] == [
-        ("train", 1, 0, 0, 5, "sha of train"),
+    assert part(TRAIN, VALIDATION, TEST, how="file", drop_leaks=True) == (
+        # Its label went with it.
+        [1],
+        [[D], VALIDATION, TEST],
         # What was shared is counted as it was.
-        ("validation", 2, 0, 1, 0, "sha of validation"),
-        ("test", 4, 1, 3, 0, "sha of test"),
-    ]
-    # Its label went with it.
-    assert data.train.known_labels.tolist() == [1]
-    kept = part(examples(TRAIN), examples(VALIDATION), examples(TEST), how="file")
-    assert [tuple(count)[1:5] for count in kept.counts] == [(6, 1, 0, 0), (2, 0, 1, 0), (4, 1, 3, 0)]
-    assert [written(kept.parts[name]) for name in SPLITS] == [TRAIN, VALIDATION, TEST]
+        [("train", 1, 0, 0, 5, "sha of train"), ("validation", 2, 0, 1, 0, "sha of validation"),
+         ("test", 4, 1, 3, 0, "sha of test")],
+    )  # fmt: skip
+    _, texts, counts = part(TRAIN, VALIDATION, TEST, how="file")
+    assert [count[1:5] for count in counts] == [(6, 1, 0, 0), (2, 0, 1, 0), (4, 1, 3, 0)]
+    assert texts == [TRAIN, VALIDATION, TEST]
 
 
-def test_what_cannot_be_parted_is_refused():
-    for parts, options, message in (
-        ([examples(TRAIN)], {"how": "file"}, "there is no file of validation data"),
-        ([examples([A])], {"how": "random"}, "1 sequences are too few to hold some out"),
+@pytest.mark.parametrize(
+    ("parts", "options", "message"),
+    [
+        ([TRAIN], {"how": "file"}, "there is no file of validation data"),
+        ([[A]], {"how": "random"}, "1 sequences are too few to hold some out"),
         # All of one group: no side may stay empty.
-        ([examples([A] * 5, [0] * 5)], {"how": "grouped"}, "5 sequences are too few"),
-        (
-            map(examples, ([A, B], [reverse(A)], [B])),
-            {"drop_leaks": True},
-            "all of its sequences are in the validation",
-        ),
-    ):
-        with pytest.raises(InputError, match=rf"train\.csv: {message}"):
-            part(*parts, **options)
+        ([[A] * 5], {"how": "grouped"}, "5 sequences are too few"),
+        ([[A, B], [reverse(A)], [B]], {"drop_leaks": True}, "all of its sequences are in the validation"),
+    ],
+)
+def test_what_cannot_be_parted_is_an_error(parts, options, message):
+    with pytest.raises(InputError, match=rf"train\.csv: {message}"):
+        part(*parts, **options)

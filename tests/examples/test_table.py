@@ -1,56 +1,236 @@
-"""Sequences as ragged arrays against plain lists of strings."""
+"""Labelled sequences against the standard library's readers, and what is wrong with them."""
 
-from itertools import pairwise
+import csv
+import gzip
+import io
+import re
+from collections import Counter
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mutbert import alphabet
-from mutbert.examples.table import Examples
+from mutbert.errors import InputError
+from mutbert.examples.table import Columns, read_examples
 from mutbert.regions import Region
 
-SEQUENCES = st.lists(st.text("ACGTRYSWKMBDHVN", max_size=12), max_size=8)
+PLAIN = Columns()
+LETTERS = "ACGTRYSWKMBDHVNacgtryswkmbdhvnUu"
+SEQUENCES = st.lists(st.one_of(st.text(LETTERS, min_size=1, max_size=30), st.just("NA")), min_size=1, max_size=12)
+modest = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def make(sequences, problem):
-    count, bases = len(sequences), sum(map(len, sequences))
-    rng = np.random.default_rng(0)
-    labels = {
-        "": None,
-        "multiclass": rng.integers(0, 3, count),
-        "multilabel": rng.integers(0, 2, (count, 3)).astype(np.uint8),
-        "token": rng.integers(-1, 3, bases),
-    }[problem]
-    regions = tuple(Region("chr1", number, number + len(text)) for number, text in enumerate(sequences))
-    names, offsets = tuple(f"s{number}" for number in range(count)), np.cumsum([0, *map(len, sequences)])
-    classes = ("a", "b", "c") if problem else ()
-    return Examples(alphabet.encode("".join(sequences)), offsets, labels, names, regions, problem, classes)
+def written(sequence):
+    """The upper-case DNA of a sequence."""
+    return sequence.upper().replace("U", "T")
 
 
-def rows_of(examples):
-    bounds, labels = examples.offsets.tolist(), examples.labels
-    if labels is None:
-        labels = [None] * len(examples)
-    elif examples.problem == "token":
-        labels = [labels[start:end].tolist() for start, end in pairwise(bounds)]
+def write(path, text):
+    data = text if isinstance(text, bytes) else text.encode()
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    return path
+
+
+def said(path, columns=PLAIN, **settings):
+    """The message of an error: one line that begins with the file."""
+    with pytest.raises(InputError) as error:
+        read_examples(path, columns, **settings)
+    text = str(error.value)
+    assert text.startswith(str(path))
+    assert "\n" not in text
+    return text.removeprefix(str(path))
+
+
+def test_tasks_of_a_published_tsv_are_chosen_by_a_column(shared):
+    path = shared / "data/nucleotide_transformer/revised_sample_1500.tsv.gz"
+    with gzip.open(path, "rt", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    tasks = Counter(row["task"] for row in rows)
+    assert len(tasks) == 18
+    for task, count in tasks.items():
+        columns = Columns(name="name", region="name", where={"task": task})
+        examples = read_examples(path, columns)[0]
+        mine = [row for row in rows if row["task"] == task]
+        assert len(examples) == count
+        assert [examples.sequence(row) for row in range(count)] == [row["sequence"] for row in mine]
+        assert examples.labels.tolist() == [int(row["label"]) for row in mine]
+        assert examples.names == tuple(row["name"] for row in mine)
+        three = task in ("enhancers_types", "splice_sites_all")
+        assert examples.problem == ("multiclass" if three else "binary")
+        found = [re.fullmatch(r"(\w+):(\d+)-(\d+)\|\d", row["name"]).groups() for row in mine]
+        assert examples.regions == tuple(Region(contig, int(start), int(end)) for contig, start, end in found)
+
+
+@modest
+@given(data=st.data(), sequences=SEQUENCES, ends=st.sampled_from(["\n", "\r\n"]), zipped=st.booleans())
+@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
+def test_tables_come_back(tmp_path, suffix, separator, data, sequences, ends, zipped):
+    count, words = len(sequences), st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp"]))
+    names = data.draw(st.lists(words.map(str.strip), min_size=count, max_size=count))
+    classes = ["pos", "neg", "NA", "a,b", 'c"d', "e\nf"]
+    labels = data.draw(st.lists(st.sampled_from(classes), min_size=count, max_size=count))
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter=separator, lineterminator=ends)
+    writer.writerows(
+        [("other", "name", "label", "sequence"), *zip(range(count), names, labels, sequences, strict=True)]
+    )
+    path = write(tmp_path / f"table{suffix}{'.gz' * zipped}", text.getvalue())
+    examples = read_examples(path, Columns(name="name"), classes=classes)[0]
+    assert [examples.sequence(row) for row in range(count)] == [written(text) for text in sequences]
+    assert [classes[number] for number in examples.labels] == labels
+    assert examples.names == tuple(names)
+    assert (examples.problem, examples.classes) == ("multiclass", tuple(classes))
+
+
+@modest
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=9))
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_parquet_comes_back_bit_by_bit(tmp_path, kind, labels):
+    sequences = ["ACGU"[: 1 + row % 4] for row in range(len(labels))]
+    table = pa.table({"sequence": pa.array(sequences).cast(kind), "label": pa.array(labels, pa.float32())})
+    pq.write_table(table, tmp_path / "some.parquet", row_group_size=2)
+    examples = read_examples(tmp_path / "some.parquet", PLAIN)[0]
+    assert [examples.sequence(row) for row in range(len(examples))] == [written(text) for text in sequences]
+    assert (examples.problem, examples.classes, examples.labels.dtype) == ("regression", ("label",), np.float32)
+    assert examples.labels.tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "settings", "problem", "classes", "values"),
+    [
+        (["0", "1", "1"], {}, "binary", ("0", "1"), [0, 1, 1]),
+        (["1", "1", "1"], {}, "binary", ("0", "1"), [1, 1, 1]),
+        (["10", "9", "-1"], {}, "multiclass", ("-1", "9", "10"), [2, 1, 0]),
+        (["10", "9", "+09"], {}, "binary", ("9", "10"), [1, 0, 0]),
+        (["b", " a ", "b"], {}, "binary", ("a", "b"), [1, 0, 1]),
+        (["nan", "a", "na"], {}, "multiclass", ("a", "na", "nan"), [2, 0, 1]),
+        (["NA", "NA", "NA"], {"classes": ["EU", "NA"]}, "binary", ("EU", "NA"), [1, 1, 1]),
+        (["b", "b", "b"], {"classes": ["c", "b", "a"]}, "multiclass", ("c", "b", "a"), [1, 1, 1]),
+        (["0", "1", "0"], {"classes": ["no", "yes"]}, "binary", ("no", "yes"), [0, 1, 0]),
+        (["0.0", "1.0", "0.0"], {"problem": "binary"}, "binary", ("0", "1"), [0, 1, 0]),
+        (["0.5", "-1e-3", "3"], {}, "regression", ("label",), [0.5, -1e-3, 3]),
+        (["+.5", "1.", "3E2"], {}, "regression", ("label",), [0.5, 1, 300]),
+        (["0", "1", "1"], {"problem": "regression", "classes": ["height"]}, "regression", ("height",), [0, 1, 1]),
+        (["0", "1", "1"], {"problem": "multilabel"}, "multilabel", ("label",), [[0], [1], [1]]),
+    ],
+)
+def test_labels_mean_what_they_look_like(tmp_path, labels, settings, problem, classes, values):
+    path = write(tmp_path / "a.csv", "label,sequence\n" + "".join(f"{label},ACG\n" for label in labels))
+    examples = read_examples(path, PLAIN, **settings)[0]
+    assert (examples.problem, examples.classes) == (problem, classes)
+    kinds = {"binary": np.int64, "multiclass": np.int64, "multilabel": np.uint8, "regression": np.float32}
+    assert examples.labels.dtype == kinds[problem]
+    assert examples.labels.tolist() == np.array(values, dtype=kinds[problem]).tolist()
+
+
+def test_several_columns_are_several_labels(tmp_path):
+    path = write(tmp_path / "a.csv", "sequence,x,y,z\nA,0,1,0.5\nC,1.0,1,2\nG,1,0,-3\n")
+    examples = read_examples(path, Columns(label=("y", "x")))[0]
+    assert (examples.problem, examples.classes, examples.labels.dtype) == ("multilabel", ("y", "x"), np.uint8)
+    assert examples.labels.tolist() == [[1, 0], [1, 1], [0, 1]]
+    examples = read_examples(path, Columns(label=("x", "z")))[0]
+    assert (examples.problem, examples.classes, examples.labels.dtype) == ("regression", ("x", "z"), np.float32)
+    assert examples.labels.tolist() == [[0, 0.5], [1, 2], [1, -3]]
+    for problem in ("binary", "token"):
+        assert "is one column, not 2" in said(path, Columns(label=("x", "y")), problem=problem)
+
+
+def test_labels_of_bases_are_lists_in_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    columns = {"whole": [0, 1, 0], "list": [[1, 0], [2], [0, -100, 3]], "sequence": ["AC", "G", "TTT"]}
+    pq.write_table(pa.table(columns), path)
+    bases = read_examples(path, Columns(label="list"), problem="token")[0]
+    assert bases.labels.tolist() == [1, 0, 2, 0, -100, 3]
+    assert bases.classes == ("0", "1", "2", "3")
+    chosen = read_examples(path, Columns(label="list", where={"whole": "0"}), problem="token")[0]
+    assert chosen.labels.tolist() == [1, 0, 0, -100, 3]
+    pq.write_table(pa.table(columns | {"list": [[1, 0], [2], [0, None, 3]]}), path)
+    text = said(path, Columns(label="list"), problem="token")
+    assert text.startswith(", row 3: the label of base 1 (the first is 0) is -101")
+    assert "column list holds lists" in said(path, Columns(label="list"))
+    assert "column list holds lists" in said(path, Columns(sequence="list", label=None))
+
+
+@given(
+    st.lists(st.lists(st.integers(-1, 11), min_size=1, max_size=9), min_size=1, max_size=8),
+    st.sampled_from([",", " ", ", ", "\t", "digits"]),
+    st.booleans(),
+)
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_labels_of_bases_come_back(tmp_path, lists, separator, brackets):
+    lists = [[-100 if value < 0 else value for value in values] for values in lists]
+    texts = []
+    for values in lists:
+        as_digits = separator == "digits" and all(0 <= value < 10 for value in values)
+        text = ("" if as_digits else "," if separator == "digits" else separator).join(map(str, values))
+        texts.append(text if as_digits or not brackets else f"[{text}]")
+    file = io.StringIO()
+    csv.writer(file).writerows([("sequence", "label"), *(("A" * len(v), t) for v, t in zip(lists, texts, strict=True))])
+    path = write(tmp_path / "a.csv", file.getvalue())
+    examples = read_examples(path, PLAIN, problem="token")[0]
+    assert examples.labels.dtype == np.int64
+    assert examples.labels.tolist() == [value for values in lists for value in values]
+    assert examples.classes == tuple(map(str, range(max(2, 1 + max(examples.labels.tolist())))))
+
+
+def test_regions_that_do_not_agree_are_none(tmp_path):
+    rows = ["chr1:5-8|x|y", "HLA:A*01:2-5", "chr1:5-9|1", "chr1:1,000-1,003", "", "chr2", "chr3:8-5"]
+    file = io.StringIO()
+    csv.writer(file).writerows([("sequence", "label", "where"), *(("ACG", "1", row) for row in rows)])
+    path = write(tmp_path / "a.csv", file.getvalue())
+    examples = read_examples(path, Columns(region="where"))[0]
+    assert examples.regions == (Region("chr1", 5, 8), Region("HLA:A*01", 2, 5), *[None] * 5)
+    fasta = write(tmp_path / "a.fa", ">chr3:10-14|0\nAC\nGT\n>chr3:10-14|1\nACG\n")
+    examples = read_examples(fasta, Columns(region="name"))[0]
+    assert examples.regions == (Region("chr3", 10, 14), None)
+    assert examples.names == ("chr3:10-14",) * 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        ("ACG,1\n,0", {}, ", line 3: sequence is missing; remove the row"),
+        ("\nACG,1\n\nACXT,0", {}, ", line 5: sequence has 'X' at position 2"),
+        ("ACGé,1", {}, ", line 2: sequence has 'é' at position 3"),
+        ("A,1\nC,", {}, ", line 3: label is missing; fill in"),
+        ("A,1\nC,NaN", {}, ", line 3: label is 'NaN'; fill in"),
+        ("A,a\nC,a", {}, ": every label in column label is 'a'"),
+        ("A,a\nC,b\nA,d", {"classes": ["a", "b", "c"]}, ", line 4: label 'd' is not one of the classes a, b, c"),
+        ("A,0\nC,3", {"classes": ["a", "b", "c"]}, ", line 3: label '3' is not one of the classes 0, 1, 2"),
+        ("A,a\nC,b\nA,c", {"problem": "binary"}, ": column label has 3 classes (a, b, c) where a binary label has 2"),
+        ("A,1\nC,1e39", {"problem": "regression"}, ", line 3: label is '1e39'; expected a number"),
+        ("A,1\nC,2", {"problem": "multilabel"}, ", line 3: label is '2'; where a sequence has several labels"),
+        ("A,1\nC,2", {"problem": "regression", "classes": ["a", "b"]}, ": 2 classes for 1 columns"),
+        ("ACG,012\nACG,01", {"problem": "token"}, ", line 3: column label has 1 labels for 3 bases"),
+        ("ACG,012\nACG,0;1;2", {"problem": "token"}, ", line 3: label is '0;1;2'; expected digits"),
+        ("ACG,012\nACG,0 -1 2", {"problem": "token"}, ", line 3: the label of base 1 (the first is 0) is -1"),
+        ("ACG,012\nACG,103", {"problem": "token", "classes": "abc"}, ", line 3: the label of base 2 (the first is 0)"),
+        (">a|1\nAC\n>b\nGG\n", {}, ", record 2: label is missing; write it after a '|'"),
+        (">a|1\nAC\n\n>b|0\n>c|1\nA\n", {}, ", record 2: sequence is missing"),
+    ],
+)  # fmt: skip
+def test_wrong_rows_are_refused_with_their_place(tmp_path, rows, settings, message):
+    text, fasta = f"sequence,label\n{rows}\n", rows.startswith(">")
+    path = write(tmp_path / ("a.fa" if fasta else "a.csv"), rows if fasta else text)
+    assert said(path, **settings).startswith(message)
+
+
+@modest
+@given(
+    text=st.text(st.sampled_from('ACGTN01,\t\n\r" >|.-é'), max_size=40),
+    header=st.sampled_from(["", "sequence,label\n", "sequence\tlabel\n", '"sequence",label\nA,0\n', ">a|1\n"]),
+    problem=st.sampled_from([None, "binary", "regression", "token"]),
+)
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.fa", "a.parquet", "a.csv.gz"])
+def test_whatever_a_file_holds_is_read_or_refused_in_one_line(tmp_path, name, text, header, problem):
+    path = write(tmp_path / name, header + text)
+    try:
+        examples = read_examples(path, PLAIN, problem=problem)[0]
+    except InputError:
+        said(path, problem=problem)
     else:
-        labels = labels.tolist()
-    sequences = [examples.sequence(row) for row in range(len(examples))]
-    return list(zip(sequences, labels, examples.names, examples.regions, strict=True))
-
-
-@pytest.mark.parametrize("problem", ["", "multiclass", "multilabel", "token"])
-@settings(max_examples=30)
-@given(data=st.data(), sequences=SEQUENCES)
-def test_selecting_is_what_a_list_of_rows_gives(problem, data, sequences):
-    examples = make(sequences, problem)
-    assert examples.lengths.tolist() == [len(text) for text in sequences]
-    assert [row[0] for row in rows_of(examples)] == sequences
-    rows = data.draw(st.lists(st.integers(0, len(sequences) - 1), max_size=10)) if sequences else []
-    chosen = examples.select(np.array(rows, dtype=np.int64))
-    assert rows_of(chosen) == [rows_of(examples)[row] for row in rows]
-    assert (chosen.problem, chosen.classes) == (examples.problem, examples.classes)
-    mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(sequences), max_size=len(sequences))), dtype=bool)
-    assert rows_of(examples.select(mask)) == [row for row, kept in zip(rows_of(examples), mask, strict=True) if kept]
+        assert len(examples) > 0
+        assert (examples.lengths > 0).all()

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import yaml
 
-import mutbert.scoring.predictions as stored
+import mutbert.scoring.metrics as stored
 
 Answer = dict[str, Any]
 _COUNTS = ("examples", "duplicates", "in_train", "dropped")
@@ -176,16 +176,15 @@ def resolved_recipes(settings: Sequence[str] = ()) -> Answer:
 
 def task_parts(train: Path, validation: Path | None, test: Path, **settings: Any) -> Answer:
     """Names of the sequences of each part of a task, and the counts."""
-    from mutbert.examples.files import Columns, read_examples
-    from mutbert.examples.task_data import part_task
+    from mutbert.examples.splits import part_task
+    from mutbert.examples.table import Columns, read_examples
 
     places = {"train": train, "validation": validation, "test": test}
     read = {name: read_examples(str(path), Columns(name="name")) for name, path in places.items() if path}
-    parts = [read[name][0] if name in read else None for name in places]
-    sources = {name: source for name, (_, source) in read.items()}
-    data = part_task(*parts, sources, **{"drop_leaks": False, **settings})
-    names = {name: " ".join(part.names) for name, part in data.parts.items()}
-    return {"names": names, "counts": {one.split: [getattr(one, name) for name in _COUNTS] for one in data.counts}}
+    given, sources = ({name: found[which] for name, found in read.items()} for which in (0, 1))
+    parts, counts = part_task(given, sources, **{"drop_leaks": False, **settings})
+    names = {name: " ".join(part.names) for name, part in parts.items()}
+    return {"names": names, "counts": {one["split"]: [one[name] for name in _COUNTS] for one in counts}}
 
 
 def contig_split(contigs: Sequence[str], share: float, seed: int) -> list[str]:
@@ -194,7 +193,7 @@ def contig_split(contigs: Sequence[str], share: float, seed: int) -> list[str]:
     from mutbert.regions import Region
 
     found = region_split([Region(name, 0, 1) for name in contigs], share, seed)
-    return sorted({contigs[row] for row in found.validation})
+    return sorted({contigs[row] for row in np.flatnonzero(found)})
 
 
 def sample_order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> np.ndarray:

@@ -11,8 +11,7 @@ import sklearn.metrics
 from mutbert.errors import InputError
 from mutbert.reports.finetuning import constant_guess
 from mutbert.reports.folder import report
-from mutbert.scoring.metrics import evaluate, metric_names
-from mutbert.scoring.predictions import write_predictions
+from mutbert.scoring.metrics import evaluate, metric_names, write_predictions
 
 NAN = math.nan
 

@@ -3,14 +3,17 @@
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 import scipy.stats
 import sklearn.metrics as sk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mutbert.scoring.metrics import PROBLEMS, evaluate, metric_names, predicted, weighted_metric
+from mutbert.errors import InputError
+from mutbert.scoring.metrics import evaluate, metric_names, read_predictions, weighted_metric, write_predictions
 
+PROBLEMS = ("binary", "multiclass", "multilabel", "regression")
 CASES = [(problem, metric) for problem in PROBLEMS for metric in metric_names(problem)]
 
 
@@ -103,34 +106,41 @@ def test_a_resample_that_is_constant_has_no_correlation_however_it_is_rounded(se
         assert np.isnan(weighted_metric("regression", metric, labels, scores)(weight_RN)).all()
 
 
-def test_infinite_decision_values_have_their_place():
-    labels, scores = np.array([0, 1, 0, 1]), np.array([-np.inf, np.inf, 1, 2])
-    assert evaluate("binary", labels, scores, ["auroc", "auprc", "accuracy"]) == {
-        "auroc": 1, "auprc": 1, "accuracy": 0.75}  # fmt: skip
-
-
-def test_hard_predictions():
-    np.testing.assert_array_equal(predicted("binary", [-1.0, 0, 0.1]), [0, 0, 1])
-    np.testing.assert_array_equal(predicted("multiclass", [[1.0, 3, 2], [5, 5, 0]]), [1, 0])
-    np.testing.assert_array_equal(predicted("multilabel", [[1.0, -3], [0, 2]]), [[1, 0], [0, 1]])
-    with pytest.raises(ValueError, match="regression has no hard predictions"):
-        predicted("regression", [1.0])
-
-
 @pytest.mark.parametrize(
     ("problem", "labels", "scores", "said"),
     [
         ("binary", [0, 1], [0.5], r"labels of shape \(2,\) and scores of shape \(1,\) do not fit binary"),
-        ("multiclass", [0, 0], [[1.0], [2]], "nothing to score"),
         ("binary", [0, 1, 1], [0.5, np.nan, np.nan], "not a number in 2 places, first in row 1"),
         ("regression", [0.0, np.nan], [0.5, 1], "must be finite"),
         ("binary", [0, 2], [0.5, 1], "must be integers from 0 to 1, not int64 from 0 to 2"),
-        ("ranking", [0, 1], [0.5, 1], "problem 'ranking' is not known"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_in_one_line(problem, labels, scores, said):
-    with pytest.raises(ValueError, match=said) as refusal:
+def test_what_cannot_be_scored_is_an_error(problem, labels, scores, said):
+    with pytest.raises(ValueError, match=said):
         evaluate(problem, labels, scores)
-    assert "\n" not in str(refusal.value)
-    with pytest.raises(ValueError, match="binary has no metric 'mse'; it must be one of mcc, accuracy"):
-        evaluate("binary", [0, 1], [0.5, 1], ["mse"])
+
+
+@pytest.mark.parametrize(
+    ("problem", "classes", "columns"),
+    [
+        ("binary", (), ["label", "score"]),
+        ("multiclass", ("a", "b b", "c"), ["label", "score_a", "score_b b", "score_c"]),
+        ("multilabel", (), [f"{kind}_{number}" for kind in ("label", "score") for number in range(3)]),
+    ],
+)
+def test_predictions_are_read_as_they_were_written(tmp_path, problem, classes, columns):
+    path, (labels, scores) = tmp_path / "predictions.parquet", draw(problem, 0, 9)
+    write_predictions(path, labels, scores, classes=classes, names=[f"row {row}" for row in range(9)])
+    assert pl.read_parquet_schema(path).names() == ["name", *columns]
+    for found, wanted in zip(read_predictions(path), (labels, scores), strict=True):
+        np.testing.assert_array_equal(found, wanted, strict=True)
+
+
+def test_files_that_are_no_predictions_are_errors(tmp_path):
+    path = tmp_path / "predictions.parquet"
+    pl.DataFrame({"x": [1]}).write_parquet(path)
+    with pytest.raises(InputError, match="no column label"):
+        read_predictions(path)
+    path.write_bytes(b"not Parquet")
+    with pytest.raises(InputError, match=r"predictions\.parquet: cannot be read"):
+        read_predictions(path)

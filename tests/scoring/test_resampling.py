@@ -7,12 +7,12 @@ import tracemalloc
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mutbert.scoring.metrics import PROBLEMS, evaluate, metric_names
-from mutbert.scoring.resampling import Interval, TaskScores, difference, holm, interval
+from mutbert.errors import InputError
+from mutbert.scoring.metrics import evaluate, metric_names
+from mutbert.scoring.resampling import TaskScores, difference, holm, interval
 
+PROBLEMS = ("binary", "multiclass", "multilabel", "regression")
 CASES = [(problem, metric) for problem in PROBLEMS for metric in metric_names(problem)]
 
 
@@ -38,7 +38,7 @@ def compare(problem, metric, labels, a, b, **options):
     return difference(*([TaskScores(problem, metric, labels, scores)] for scores in (a, b)), **options)
 
 
-# With 300 samples, the standard error of a coverage of 0.9 is 0.017.
+# With 300 samples, the standard error of a coverage of 0.95 is 0.013.
 @pytest.mark.parametrize(
     ("problem", "metric", "truth"),
     [("binary", "accuracy", 0.75), ("binary", "auroc", scipy.stats.norm.cdf(math.sqrt(0.5))),
@@ -52,10 +52,10 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(problem, metric, truth
         scores = labels + rng.normal(size=150)
         if metric == "accuracy":
             scores = np.where(rng.random(150) < truth, labels, 1 - labels) - 0.5
-        found = interval_of(problem, metric, labels, [scores], resamples=300, seed=seed, confidence=0.9)
+        found = interval_of(problem, metric, labels, [scores], resamples=300, seed=seed)
         assert found.low <= found.value <= found.high
         hits += found.low <= truth <= found.high
-    assert hits / 300 == pytest.approx(0.9, abs=0.05)
+    assert hits / 300 == pytest.approx(0.95, abs=0.04)
 
 
 def test_an_interval_over_seeds_is_as_wide_as_two_stages_of_drawing_say():
@@ -82,20 +82,6 @@ def test_an_average_over_tasks_draws_rows_in_each_independently():
     assert found.value == pytest.approx(np.mean([single.value for single in singles]))
     width = math.sqrt(sum((single.high - single.low) ** 2 for single in singles)) / 4
     assert found.high - found.low == pytest.approx(width, rel=0.08)
-    # The same task twice is not drawn in step either.
-    twice = interval([tasks[0]] * 2, resamples=4000)
-    assert twice.high - twice.low == pytest.approx((singles[0].high - singles[0].low) / math.sqrt(2), rel=0.08)
-
-
-@pytest.mark.parametrize(("problem", "metric"), CASES)
-def test_intervals_hold_the_mean_over_seeds_and_depend_on_the_seed_alone(problem, metric):
-    labels, scores = draw(problem, 3, 60, models=3)
-    found = interval_of(problem, metric, labels, scores, resamples=200, seed=5)
-    assert isinstance(found, Interval)
-    assert found.value == pytest.approx(np.mean([evaluate(problem, labels, each, [metric])[metric] for each in scores]))
-    assert found.low < found.value < found.high
-    assert interval_of(problem, metric, labels, scores, resamples=200, seed=5) == found
-    assert interval_of(problem, metric, labels, scores, resamples=200, seed=6) != found
 
 
 def test_resamples_without_a_value_are_left_aside():
@@ -108,13 +94,8 @@ def test_resamples_without_a_value_are_left_aside():
     assert all(math.isnan(number) for number in nothing)
     perfect = interval_of("binary", "mcc", np.array([0, 1] * 20), [np.tile([-1.0, 1], 20)], resamples=50)
     assert perfect == (1, 1, 1)
-
-
-def test_a_seed_that_was_not_drawn_has_no_say():
-    # The second seed's constant predictions have no correlation: what is left are the resamples without it.
-    labels = np.arange(30.0)
-    found = interval_of("regression", "spearman", labels, [labels**2, np.ones(30)], resamples=200)
-    assert math.isnan(found.value)
+    # A seed whose predictions are constant has no correlation: what is left are the resamples without it.
+    found = interval_of("regression", "spearman", np.arange(30), [np.arange(30), np.ones(30)], resamples=200)
     assert (found.low, found.high) == (pytest.approx(1), pytest.approx(1))
 
 
@@ -134,18 +115,17 @@ def test_the_other_way_round_the_difference_has_the_other_sign(problem, metric):
     a, b = scores[:2], scores[2:]
     forth = compare(problem, metric, labels, a, b, resamples=200, permutations=100)
     back = compare(problem, metric, labels, b, a, resamples=250, permutations=100)
-    assert forth.difference == -back.difference
+    assert forth["difference"] == -back["difference"]
     means = [np.mean([evaluate(problem, labels, each, [metric])[metric] for each in model]) for model in (a, b)]
-    assert forth.difference == pytest.approx(means[0] - means[1])
-    assert forth.p_value == back.p_value
-    assert forth.low < forth.difference < forth.high
-    one, other = (compare(problem, metric, labels, *pair, resamples=200, permutations=10)
-                  for pair in ((a[:1], b[:1]), (b[:1], a[:1])))  # fmt: skip
-    assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
+    assert forth["difference"] == pytest.approx(means[0] - means[1])
+    assert forth["p_value"] == back["p_value"]
+    assert forth["low"] < forth["difference"] < forth["high"]
     assert forth == compare(problem, metric, labels, a, b, resamples=200, permutations=100)
     # The interval has the spread of each model's own seeds.
-    assert compare(problem, metric, labels, a, a, resamples=50, permutations=50)[0::3] == (0, 1)
-    assert compare(problem, metric, labels, a[:1], a[:1], resamples=50, permutations=50)[:4] == (0, 0, 0, 1)
+    same = compare(problem, metric, labels, a, a, resamples=50, permutations=50)
+    assert (same["difference"], same["p_value"]) == (0, 1)
+    alone = compare(problem, metric, labels, a[:1], a[:1], resamples=50, permutations=50)
+    assert list(alone.values())[:4] == [0, 0, 0, 1]
 
 
 def ranks(scores):
@@ -175,7 +155,7 @@ def test_p_values_are_those_of_all_permutations(problem, metric):
         models = [scores[:2], [3 + 10 * scores[2]]]
     found = compare(problem, metric, labels, *models, resamples=5, permutations=10_000)
     # 10,000 permutations have a standard error of at most 0.005.
-    assert found.p_value == pytest.approx(expected, abs=0.02)
+    assert found["p_value"] == pytest.approx(expected, abs=0.02)
 
 
 def test_holm_by_hand():
@@ -185,23 +165,11 @@ def test_holm_by_hand():
     assert holm([0.01, math.nan, 0.02]) == pytest.approx([0.02, math.nan, 0.02], nan_ok=True)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.01, 0.5))
-def test_holm_rejects_step_by_step(p_values, level):
-    rejected = set()
-    for step, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
-        if p_values[place] * (len(p_values) - step) > level:
-            break
-        rejected.add(place)
-    assert {place for place, value in enumerate(holm(p_values)) if value <= level} == rejected
-
-
-def test_wrong_arguments_are_refused():
-    task = TaskScores("binary", "mcc", [0, 1], [[0.1, 0.2]])
-    for options in ({"resamples": 0}, {"permutations": 0}, {"confidence": 1.0}):
-        with pytest.raises(ValueError, match="resamples and permutations at least 1"):
-            difference([task], [task], **options)
-    with pytest.raises(ValueError, match="at least one seed"):
-        TaskScores("binary", "mcc", [0, 1], [])
+def test_no_resamples_are_an_error():
+    task = [TaskScores("binary", "mcc", [0, 1], [[0.1, 0.2]])]
+    for options in ({"resamples": 0}, {"permutations": 0}):
+        with pytest.raises(InputError, match="resamples is 0; use at least 1"):
+            difference(task, task, **options)
 
 
 @pytest.mark.parametrize(("problem", "metric"), CASES)

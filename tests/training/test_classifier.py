@@ -16,8 +16,8 @@ from mutbert import alphabet
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.inputs import BaseInputs
 from mutbert.errors import InputError
-from mutbert.examples.files import Columns, read_examples
 from mutbert.examples.table import NOT_COUNTED as IGNORED
+from mutbert.examples.table import Columns, read_examples
 from mutbert.scoring.metrics import evaluate
 from mutbert.training.classifier import (
     ClassifierLoss,

@@ -14,8 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mutbert.errors import InputError
 from mutbert.model import MutBertForSequenceClassification
-from mutbert.scoring.metrics import evaluate
-from mutbert.scoring.predictions import read_predictions
+from mutbert.scoring.metrics import evaluate, read_predictions
 from mutbert.settings import read_settings
 from mutbert.training.finetune import PENALTIES, finetune, fit_linear, linear_scores
 from mutbert.training.recipe import FinetuneRecipe

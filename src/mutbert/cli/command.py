@@ -1,4 +1,4 @@
-"""Commands made of functions: parameters become options, and the docstring becomes the help.
+"""Commands made of functions: parameters become options, the docstring becomes the help, and the result is printed.
 
 A function is read as source and imported only when its command runs, so that help and completion are quick and need
 none of the libraries that running takes.
@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from functools import cache
 from importlib import import_module
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperGroup
 
-from mutbert.cli.printing import print_json, print_result, record_of
 from mutbert.errors import InputError
 
 # Help of parameters that many functions share, where a docstring has none of their own.
@@ -47,8 +48,80 @@ _SHARED = {
 }
 _COMMA_SEPARATED = {"contigs", "exclude", "filters", "negative", "positive", "scores"}
 _LISTS = ("Sequence[", "tuple[", "Sources", "inputs.Sources", "Mapping[str, str]", "Model |")
+_MOST_ENTRIES = 30
 _HIDDEN = {"bases_at_once", "columns", "function", "progress"}
-_REQUIRED = inspect.Parameter.empty
+
+
+def record_of(result: Any) -> dict[str, Any]:
+    """Return the values of a result by their names as JSON has them, with paths and regions as text."""
+
+    def plain(value: Any) -> Any:
+        return asdict(value) if is_dataclass(value) and type(value).__str__ is object.__str__ else str(value)  # type: ignore[arg-type]
+
+    if hasattr(result, "_asdict"):
+        result = result._asdict()
+    elif not isinstance(result, Mapping):
+        result = {**vars(result), **({"agrees": result.agrees} if hasattr(result, "agrees") else {})}
+    record: dict[str, Any] = json.loads(json.dumps(dict(result), default=plain))
+    return record
+
+
+def print_result(result: Any) -> None:
+    """Print a result, a line each: counts with their sum, numbers in two dimensions and records as tables."""
+    for name, value in record_of(result).items():
+        label, is_dict = name.replace("_", " "), isinstance(value, dict)
+        values = list(value.values()) if is_dict else value if isinstance(value, list) else []
+        first = values[0] if values else None
+        if name == "records" and values:
+            _print_records(values)
+        elif is_dict and isinstance(first, dict):
+            print_table((label, *value), ((key, *(_text(one.get(key)) for one in values)) for key in first))
+        elif is_dict and values:
+            total = f" {sum(values):,}" if isinstance(first, int) else ""
+            known = {str(key).replace("_", " "): _text(one) for key, one in value.items() if one is not None}
+            _print_entries(f"{label}:{total}", [f"{key}: {text}" for key, text in known.items()])
+        elif isinstance(first, dict):
+            print_table(first, (list(map(_text, one.values())) for one in values))
+        elif isinstance(first, str) and " " in first:
+            _print_entries(f"{label}:", values)
+        elif value not in (None, "", [], {}):
+            typer.echo(f"{label}: {_text(value)}")
+
+
+def _print_entries(title: str, entries: Sequence[str]) -> None:
+    more = [f"and {len(entries) - _MOST_ENTRIES:,} more"] * (len(entries) > _MOST_ENTRIES)
+    typer.echo("\n  ".join([title, *entries[:_MOST_ENTRIES], *more]))
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "", True: "yes", False: "no"}[value]
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _print_records(records: Iterable[Mapping[str, Any]]) -> None:
+    """Print what became of the records of each VCF file."""
+    for counts in records:
+        typer.echo(f"{counts['file']}, frequencies from {counts['frequency_from']}")
+        rows = {name: counts[name] for name in ("read", "used")} | counts["not_used"]
+        shares = ((name, f"{number:,}", f"{number / max(counts['read'], 1):.2%}") for name, number in rows.items())
+        print_table(("records", "number", "share"), shares)
+        # Stores that were built before records were decomposed have no such count.
+        if counts.get("decomposed"):
+            typer.echo(f"of the used, {counts['decomposed']:,} of several nucleotides, decomposed")
+        typer.echo()
+
+
+def print_table(header: Iterable[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; the first column is to the left and the others to the right."""
+    # By hand, as a library for it takes longer to import than many a command takes.
+    lines = [list(header), *([str(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for first, *others in lines:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        typer.echo("  ".join(cells).rstrip())
 
 
 class Verb(NamedTuple):
@@ -63,16 +136,6 @@ class Verb(NamedTuple):
     data: Callable[[Any], Any] = lambda result: result  # and what --json prints
     show: Callable[[Any], None] = print_result
     summary: str = ""
-
-
-class _Option(NamedTuple):
-    """A parameter of a function, or a field of a class, as its source has it."""
-
-    name: str
-    annotation: str
-    default: Any  # `_REQUIRED` without one, None where only the function knows it
-    help: str
-    home: str = ""  # the function's parameter that has it as a field
 
 
 def make_app(verbs: Mapping[str, Verb], description: str, **settings: Any) -> typer.Typer:
@@ -93,41 +156,41 @@ def _make_command(name: str, verb: Verb) -> Any:
     options = _options(verb)
 
     def run(**values: Any) -> None:
-        _run(verb, options, values)
+        _run(verb, values)
 
-    flag = _Option("json", "bool", default=False, help=_SHARED["json"])
-    signature = inspect.Signature([_typed(option, verb.names) for option in (*options, flag)])
-    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__signature__ = inspect.Signature([*options, _typed("json", "bool", False, "", {})])  # type: ignore[attr-defined]
     text = verb.summary or re.split(r"\n\n\w+\n---", _docstring(verb.function))[0]
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
-    example = f"Example: [bold]{_plain(verb.example)}[/bold]"
-    needed = any(option.default is _REQUIRED for option in options)
-    app.command(name, help=_plain(text), epilog=example, no_args_is_help=needed)(run)
+    needed = any(option.default is inspect.Parameter.empty for option in options)
+    epilog = f"Example: [bold]{_plain(verb.example)}[/bold]"
+    app.command(name, help=_plain(text), epilog=epilog, no_args_is_help=needed)(run)
     return typer.main.get_command(app)
 
 
-def _run(verb: Verb, options: list[_Option], values: dict[str, Any]) -> None:
+def _run(verb: Verb, values: dict[str, Any]) -> None:
     """Call the function with the user's values, and print the result."""
-    fields: dict[str, dict[str, Any]] = {parameter: {} for parameter in verb.settings}
-    arguments: dict[str, Any] = {}
-    for option in options:
-        if (value := values[option.name]) in (None, []):
+    as_json, arguments = values.pop("json"), dict[str, Any]()
+    for name, value in values.items():
+        if value in (None, []):
             continue
-        if option.name == "rope_scaling":
-            value = _parse_rope_scaling(value)
+        if name == "rope_scaling":
+            arguments[name] = _parse_rope_scaling(value)
         elif isinstance(value, list):
-            split = option.name in _COMMA_SEPARATED
-            value = tuple(word.strip() for text in value for word in (text.split(",") if split else [text]) if word)
-        fields.get(option.home, arguments)[option.name] = value
-    arguments |= {parameter: _load(verb.settings[parameter])(**chosen) for parameter, chosen in fields.items()}
-    if any(option.name == "progress" for option in _parameters(verb.function)):
+            words = (text.split(",") if name in _COMMA_SEPARATED else [text] for text in value)
+            arguments[name] = tuple(word.strip() for word in chain.from_iterable(words) if word)
+        else:
+            arguments[name] = value
+    for parameter, target in verb.settings.items():
+        fields = {name: arguments.pop(name) for name in _parameters(target, {}) if name in arguments}
+        arguments[parameter] = _load(target)(**fields)
+    if "progress" in _parameters(verb.function, {}):
         arguments["progress"] = True
     function = _load(verb.function)
     result = _load(verb.wrapper)(function, **arguments) if verb.wrapper else function(**arguments)
     data = verb.data(result)
     # Of several processes the first prints.
     if os.environ.get("RANK", "0") == "0":
-        print_json(data) if values["json"] else verb.show(verb.text(result))
+        typer.echo(json.dumps(record_of(data), indent=1)) if as_json else verb.show(verb.text(result))
     found = record_of(data)
     if found.get("failed") or not found.get("agrees", True):
         raise typer.Exit(1)
@@ -147,35 +210,34 @@ def _parse_rope_scaling(text: str) -> dict[str, Any]:
         raise InputError(f"--rope-scaling {text}: must be TYPE:FACTOR, for example dynamic:2") from None
 
 
-def _options(verb: Verb) -> list[_Option]:
+def _options(verb: Verb) -> list[inspect.Parameter]:
     """Return the parameters that are options, in order; a wrapper's take the place of the function's."""
-    found: dict[str, _Option] = {}
-    for option in _parameters(verb.function):
-        fields = _parameters(verb.settings[option.name]) if option.name in verb.settings else ()
-        found |= {field.name: field._replace(home=option.name) for field in fields} or {option.name: option}
+    found: dict[str, inspect.Parameter] = {}
+    for name, parameter in _parameters(verb.function, verb.names).items():
+        found |= _parameters(verb.settings[name], verb.names) if name in verb.settings else {name: parameter}
+    found |= _parameters(verb.wrapper, verb.names) if verb.wrapper else {}
     hidden = _HIDDEN | {name for name, declared in verb.names.items() if not declared}
-    found |= {option.name: option for option in (_parameters(verb.wrapper) if verb.wrapper else ())}
-    return [option for name, option in found.items() if name not in hidden]
+    return [parameter for name, parameter in found.items() if name not in hidden]
 
 
-def _typed(option: _Option, names: Mapping[str, str]) -> inspect.Parameter:
+def _typed(name: str, annotation: str, default: Any, text: str, names: Mapping[str, str]) -> inspect.Parameter:
     """Return a parameter as typer reads it."""
-    declared, _, metavar = names.get(option.name, f"--{option.name.replace('_', '-')}").partition(" ")
-    if option.name == "rope_scaling":
+    declared, _, metavar = names.get(name, f"--{name.replace('_', '-')}").partition(" ")
+    if name == "rope_scaling":
         metavar = "TYPE:FACTOR"
-    kind: Any = {"int": int, "float": float, "bool": bool}.get(option.annotation.split(" | ")[0], str)
-    if option.annotation.startswith(_LISTS):
+    kind: Any = {"int": int, "float": float, "bool": bool}.get(annotation.split(" | ", maxsplit=1)[0], str)
+    if annotation.startswith(_LISTS):
         kind = list[str]
-    if option.default is None:
+    if default is None:
         kind = kind | None
+    text = _plain(text or _SHARED.get(name, ""))
     if declared.startswith("-"):
         flags = (declared, "-o") if declared == "--output" else (declared,)
-        info: Any = typer.Option(*flags, metavar=metavar or None, help=_plain(option.help))
+        info: Any = typer.Option(*flags, metavar=metavar or None, help=text)
     else:
-        info = typer.Argument(metavar=declared, help=_plain(option.help))
-    default = list(option.default) if isinstance(option.default, tuple) else option.default
-    kind = Annotated[kind, info]
-    return inspect.Parameter(option.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        info = typer.Argument(metavar=declared, help=text)
+    default = list(default) if isinstance(default, tuple) else default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
 
 @cache
@@ -192,8 +254,7 @@ def _docstring(target: str) -> str:
     return inspect.cleandoc("".join(_source(target).split('"""')[1:2]))
 
 
-@cache
-def _parameters(target: str) -> tuple[_Option, ...]:
+def _parameters(target: str, names: Mapping[str, str]) -> dict[str, inspect.Parameter]:
     """Return a function's parameters, with the help of its docstring; or a class's fields, with that of comments."""
     node: Any = ast.parse(_source(target)).body[0]
     if isinstance(node, ast.ClassDef):
@@ -206,10 +267,10 @@ def _parameters(target: str) -> tuple[_Option, ...]:
         defaults = [*required, *node.args.defaults, *node.args.kw_defaults]
         triples = [(one.arg, one.annotation, default) for one, default in zip(arguments, defaults, strict=True)]
         texts = _parameter_help(_docstring(target))
-    return tuple(
-        _Option(name, ast.unparse(kind), _default(value), texts.get(name) or _SHARED.get(name, ""))
+    return {
+        name: _typed(name, ast.unparse(kind), _default(value), texts.get(name, ""), names)
         for name, kind, value in triples
-    )
+    }
 
 
 def field_help(source: str) -> dict[str, str]:
@@ -223,9 +284,9 @@ def field_help(source: str) -> dict[str, str]:
 
 
 def _default(value: ast.expr | None) -> Any:
-    """Return a default that is written out."""
+    """Return a default that is written out, `Parameter.empty` without one, None where only the function knows it."""
     try:
-        return _REQUIRED if value is None else ast.literal_eval(value)
+        return inspect.Parameter.empty if value is None else ast.literal_eval(value)
     except ValueError:
         return None
 

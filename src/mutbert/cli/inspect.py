@@ -9,27 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mutbert.cli.printing import print_result, print_table
+from mutbert.cli.command import print_result, print_table
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, check_output
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     Genomes = Sequence[Mapping[str, Any]]
 
 _WIDEST_BAR = 50
 _MOST_CONTIGS = 30
-# Of tables of contigs and of genomes: the header, which number it is, and its format.
-_COLUMNS = (
-    ("contig", "name", ""), ("bases", "length", ","), ("not N", "known", ","), ("variants", "variants", ","),
-    ("per kb", "per_kilobase", ".2f"), ("ti/tv", "ti_tv", ".2f"), ("het per kb", "diversity_per_kilobase", ".3f"),
-)  # fmt: skip
-_FACTS = (
-    *_COLUMNS[1:3], ("share not N", "known_share", ".2%"), ("soft-masked", "soft_masked_share", ".2%"), *_COLUMNS[3:5],
-    ("alternate alleles", "alternates", ","), ("multi-allelic", "multi_allelic", ","), _COLUMNS[5],
-    ("mean frequency", "mean_alternate_frequency", ".4f"), _COLUMNS[6], ("bytes per base", "bytes_per_base", ".4f"),
-)  # fmt: skip
+# What is shown of a genome, which number it is, and its format; and what of each contig.
+_FACTS = {
+    "bases": ("length", ","), "not N": ("known", ","), "share not N": ("known_share", ".2%"),
+    "soft-masked": ("soft_masked_share", ".2%"), "variants": ("variants", ","), "per kb": ("per_kilobase", ".2f"),
+    "alternate alleles": ("alternates", ","), "multi-allelic": ("multi_allelic", ","), "ti/tv": ("ti_tv", ".2f"),
+    "mean frequency": ("mean_alternate_frequency", ".4f"), "het per kb": ("diversity_per_kilobase", ".3f"),
+    "bytes per base": ("bytes_per_base", ".4f"),
+}  # fmt: skip
+_FACTS_OF_CONTIGS = ("bases", "not N", "variants", "per kb", "ti/tv", "het per kb")
 
 
 def inspect_genomes(
@@ -79,13 +78,10 @@ def print_inspected(genomes: Genomes) -> None:
         _print_contigs(genomes[0])
     columns = shutil.get_terminal_size((80, 24)).columns
     most = max(max(genome["doubling_spectrum"]) for genome in genomes)
-    abreast = max(1, (columns - 24) // 18)
-    named = list(zip(_names(genomes), genomes, strict=True))
+    names, abreast = _names(genomes), max(1, (columns - 24) // 18)
     for start in range(0, len(genomes), abreast):
-        group = named[start : start + abreast]
-        facts = [("", *_facts(genomes[0])), *((name, *_facts(genome).values()) for name, genome in group)]
-        header, *rows = zip(*facts, strict=True)
-        print_table(header, rows)
+        group = dict(zip(names[start : start + abreast], genomes[start : start + abreast], strict=True))
+        print_result({"": {name: _facts_of_genome(genome) for name, genome in group.items()}})
         typer.echo()
         _print_spectra(group, most, columns)
     if len(genomes) == 1:
@@ -97,18 +93,22 @@ def _names(genomes: Genomes) -> list[str]:
     return short if len(set(short)) == len(genomes) else [genome["path"] for genome in genomes]
 
 
-def _text(numbers: Mapping[str, Any], key: str, form: str) -> str:
-    return "none" if numbers[key] is None else format(numbers[key], form)
+def _facts(numbers: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
+    facts = {name: (numbers[_FACTS[name][0]], _FACTS[name][1]) for name in names}
+    return {name: "none" if number is None else format(number, form) for name, (number, form) in facts.items()}
 
 
 def _print_contigs(genome: Mapping[str, Any]) -> None:
     contigs = genome["contigs"]
-    longest = sorted(range(len(contigs)), key=lambda index: -contigs[index]["length"])[:_MOST_CONTIGS]
-    rows = [
-        {**row, "ti_tv": row["transitions"] / row["transversions"] if row["transversions"] else None}
-        for row in [*(contigs[index] for index in sorted(longest)), *[{**genome, "name": "all"}] * (len(contigs) > 1)]
-    ]
-    print_table([head for head, *_ in _COLUMNS], [[_text(row, *column[1:]) for column in _COLUMNS] for row in rows])
+    longest = sorted(contigs, key=lambda contig: -contig["length"])[:_MOST_CONTIGS]
+    rows = []
+    for row in [
+        *(contig for contig in contigs if contig in longest),
+        *[{**genome, "name": "all"}] * (len(contigs) > 1),
+    ]:
+        ratio = row["transitions"] / row["transversions"] if row["transversions"] else None
+        rows.append({"contig": row["name"], **_facts({**row, "ti_tv": ratio}, _FACTS_OF_CONTIGS)})
+    print_result({"contigs": rows})
     if len(contigs) > _MOST_CONTIGS:
         typer.echo(f"and {len(contigs) - _MOST_CONTIGS:,} more, all of them shorter; --json lists every contig")
     typer.echo()
@@ -129,32 +129,32 @@ def _print_origin(genome: Mapping[str, Any]) -> None:
     print_result({"sources": sources, "created_by": genome["created_by"]})
 
 
-def _facts(genome: Mapping[str, Any]) -> dict[str, str]:
+def _facts_of_genome(genome: Mapping[str, Any]) -> dict[str, str]:
     settings = genome["settings"] or {}
-    fields = dict.fromkeys(counts["frequency_from"] for counts in genome["records"] or [])
+    fields = ", ".join(dict.fromkeys(counts["frequency_from"] for counts in genome["records"] or [])) or "none"
     people = f" of {settings['samples']['number']:,}" if settings.get("samples") else ""
-    minimum = settings.get("min_frequency")
-    facts = {"contigs": f"{len(genome['contigs']):,}", **{fact[0]: _text(genome, *fact[1:]) for fact in _FACTS}}
+    facts = {"contigs": f"{len(genome['contigs']):,}", **_facts(genome, _FACTS), "frequencies": fields + people}
     unknown = {"soft-masked": "unknown"} if genome["version"] == 1 else {}
-    ends = {"frequencies": (", ".join(fields) or "none") + people}
-    return facts | unknown | ends | {"minimum": "unknown" if minimum is None else f"{minimum:g}"}
+    return {**facts, **unknown, "minimum": format(settings["min_frequency"], "g") if settings else "unknown"}
 
 
-def _print_spectra(genomes: Sequence[tuple[str, Mapping[str, Any]]], most: int, columns: int) -> None:
+def _print_spectra(genomes: Mapping[str, Mapping[str, Any]], most: int, columns: int) -> None:
     """Print spectra side by side, over bins that double and with one scale for all bars."""
-    spectra = [genome["doubling_spectrum"] for _, genome in genomes]
+    edges = (f"{edge:.3g}" for edge in next(iter(genomes.values()))["doubling_edges"][1:])
+    bins = list(zip(edges, *(genome["doubling_spectrum"] for genome in genomes.values()), strict=True))
     # Rarer than anything in any of the genomes is nothing to show.
-    first = next((index for index, counts in enumerate(zip(*spectra, strict=True)) if any(counts)), None)
-    if first is None:
+    while bins and not any(bins[0][1:]):
+        del bins[0]
+    if not bins:
         return
-    edges = [f"{edge:.3g}" for edge in genomes[0][1]["doubling_edges"][1:]]
-    digits, label = len(f"{most:,}"), max(map(len, [*edges[first:], "up to"]))
+    digits, label = len(f"{most:,}"), max(len(edge) for edge, *_ in [*bins, ("up to",)])
     # Each genome has two blanks, the number, a blank, and its bar.
-    width = min(max((columns - label) // len(spectra) - digits - 3, 6), _WIDEST_BAR)
-    room = digits + 1 + width
+    width = min(max((columns - label) // len(genomes) - digits - 3, 6), _WIDEST_BAR)
+    room, bar = digits + 1 + width, "█" * width
     typer.echo("Alternate alleles by frequency, in bins that double")
-    typer.echo((f"{'up to':>{label}}" + "".join(f"  {name[-room:]:<{room}}" for name, _ in genomes)).rstrip())
-    for edge, *counts in list(zip(edges, *spectra, strict=True))[first:]:
-        cells = (f"  {count:>{digits},} {'█' * math.ceil(count / most * width):<{width}}" for count in counts)
-        typer.echo((f"{edge:>{label}}" + "".join(cells)).rstrip())
+    lines = [["up to".rjust(label), *(name[-room:].ljust(room) for name in genomes)]]
+    for edge, *counts in bins:
+        bars = (f"{count:>{digits},} {bar[: math.ceil(count / most * width)]:<{width}}" for count in counts)
+        lines.append([edge.rjust(label), *bars])
+    print_table(lines[0], lines[1:])
     typer.echo()

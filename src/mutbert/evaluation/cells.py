@@ -19,9 +19,8 @@ from mutbert.encoders.adapter import CNN
 from mutbert.encoders.known import RANDOM
 from mutbert.errors import InputError
 from mutbert.evaluation import eqtl
-from mutbert.examples.files import read_examples
-from mutbert.examples.splits import random_split
-from mutbert.examples.task_data import part_task
+from mutbert.examples.splits import part_task, random_split
+from mutbert.examples.table import read_examples
 from mutbert.files import sha256_of
 from mutbert.scoring.metrics import evaluate
 from mutbert.tables import NoSuchFileError, find_file, is_fasta
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from mutbert.evaluation.run import GridRequest
     from mutbert.evaluation.suites import Suite
     from mutbert.examples.table import Examples
-    from mutbert.examples.task_data import TaskData
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.tables import SourceFile
     from mutbert.training.recipe import FinetuneSettings
@@ -141,8 +139,8 @@ class SequenceCells:
         record: Record = {**about, "metric": metric, "identity": identity}
         if cell.model == KMER:
             identity["model"] = f"{KMER} 1"
-            values, scores = kmer_baseline(data.parts, metric)
-            return {**record, **values, "parameters": None}, data.parts["test"].known_labels, scores
+            values, scores = kmer_baseline(data, metric)
+            return {**record, **values, "parameters": None}, data["test"].known_labels, scores
         encoder = self._encoder(cell.model)
         settings = suite.settings_of(task, cell.protocol, encoder.family).replace(method=cell.method)
         genome = self._genome if encoder.family == "mutbert" else None
@@ -155,16 +153,16 @@ class SequenceCells:
             return record | values, labels, scores
         # Weights of a trained model are the same for every seed.
         embedded, cost = self._embedded(part, encoder, cell.seed if encoder.identity().startswith(RANDOM) else 0)
-        values, scores = _linear(data.parts, embedded, metric, class_weights=settings.class_weights)
+        values, scores = _linear(data, embedded, metric, class_weights=settings.class_weights)
         # What the embeddings took counts for the first cell that uses them.
         values |= {"parameters": cost["parameters"], "tokens": cost.pop("tokens", 0)}
-        return record | values, data.parts["test"].known_labels, scores
+        return record | values, data["test"].known_labels, scores
 
     def _prepare(self, part: Part, encoder: Encoder, max_tokens: int | None) -> dict[str, LabelledInputs]:
         genome = self._genome if encoder.family == "mutbert" else None
         return {
             name: LabelledInputs(encoder.inputs(examples, max_tokens=max_tokens, genome=genome), examples)
-            for name, examples in self._loaded(*part)[0].parts.items()
+            for name, examples in self._loaded(*part)[0].items()
         }
 
     def _embed(self, part: Part, encoder: Encoder, seed: int) -> tuple[dict[str, Float32], Record]:
@@ -255,7 +253,7 @@ def _trained(
 
 def load_task(
     suite: Suite, root: str, task: str, protocol: str, seed: int, *, drop_leaks: bool
-) -> tuple[TaskData, dict[str, Any]]:
+) -> tuple[dict[str, Examples], dict[str, Any]]:
     """Return a task's parts, split by `seed` where validation data have no file, and what a cell's record has of it."""
     how, row = suite.protocols[protocol], suite.by_name[task]
     classes = row.classes if row.problem in {"binary", "multiclass", "token"} else None
@@ -269,18 +267,18 @@ def load_task(
             parts[split], sources[split] = read_examples(path, columns, problem=row.problem, classes=classes)
     train, most, note = parts["train"], how.max_train_rows, ""
     if most is not None and most < len(train):
-        train = train.select(random_split(len(train), most / len(train), 0).validation[:most])
+        chosen_N = random_split(len(train), most / len(train), 0)
+        parts["train"] = train.select(np.flatnonzero(chosen_N)[:most])
         note = f"{suite.name}: at most {most:,} training sequences; no benchmark"
     validation = "file" if "validation" in parts else how.validation
-    data = part_task(
-        train, parts.get("validation"), parts["test"], sources, how=validation, share=how.validation_share, seed=seed,
-        drop_leaks=drop_leaks,
-    )  # fmt: skip
+    data, counts = part_task(
+        parts, sources, how=validation, share=how.validation_share, seed=seed, drop_leaks=drop_leaks
+    )
     # The seed of a split is in the cell's name.
     settings = [validation, how.validation_share, most, drop_leaks]
     return data, {
         "note": note,
-        "splits": [count._asdict() for count in data.counts],
+        "splits": counts,
         "sources": [{"split": name, **vars(source)} for name, source in sources.items()],
         "identity": fingerprint([sorted((name, source.sha256) for name, source in sources.items()), settings]),
     }

@@ -23,7 +23,7 @@ from mutbert.effects.alleles import Kind, Reason, find_alleles
 from mutbert.encoders.inputs import read_windows
 from mutbert.errors import InputError
 from mutbert.evaluation.vep_table import check_genome
-from mutbert.examples.splits import SplitRows, grouped_split, region_split, sequence_keys
+from mutbert.examples.splits import grouped_split, region_split, sequence_keys
 from mutbert.examples.table import Examples
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
@@ -257,7 +257,8 @@ def score_variants(
 
     learnt_from, chosen_on = train, test
     if protocol.choose_c_on == "validation" and len(protocol.c) > 1:
-        learnt_from, chosen_on = (train[side] for side in hold_out(table, train, seed, length, name))
+        held_T = hold_out(table, train, seed, length, name)
+        learnt_from, chosen_on = train[~held_T], train[held_T]
     c, score_N = choose_penalty(lambda c: (c, scores(fit(learnt_from, c), chosen_on)), area, protocol.c)
     return score_N if chosen_on is test else scores(fit(train, c), test), c
 
@@ -277,16 +278,16 @@ def _both_classes(label_N: Int64) -> bool:
     return len(np.unique(label_N)) == 2
 
 
-def hold_out(table: pl.DataFrame, train: Int64, seed: int, length: int, name: str) -> SplitRows:
-    """Return a split of training rows by contigs, or else by `_blocks`: no variant or neighbour is on both sides."""
+def hold_out(table: pl.DataFrame, train: Int64, seed: int, length: int, name: str) -> Bool:
+    """Return which training rows are held out, by contigs or else by `_blocks`: no neighbour is on the other side."""
     label_T = table["label"].to_numpy()[train]
-    split = region_split([Region(contig, 0, 1) for contig in table["contig"][train]], 0.2, seed)
-    if split is None or not all(_both_classes(label_T[side]) for side in split):
-        split = grouped_split(label_T, _blocks(table, train, length), 0.2, seed)
-    if not all(_both_classes(label_T[side]) for side in split):
+    held_T = region_split([Region(contig, 0, 1) for contig in table["contig"][train]], 0.2, seed)
+    if held_T is None or not all(_both_classes(label_T[side]) for side in (held_T, ~held_T)):
+        held_T = grouped_split(label_T, _blocks(table, train, length), 0.2, seed)
+    if not all(_both_classes(label_T[side]) for side in (held_T, ~held_T)):
         what = f"of the {len(train)} training rows none of both classes can be held out to choose C on"
         raise InputError(f"{name}: {what}; add rows, or set one value of c")
-    return split
+    return held_T
 
 
 def _blocks(table: pl.DataFrame, train: Int64, length: int) -> Keys:

@@ -3,7 +3,7 @@
 A cell has two files, and is done once its JSON is there.
 ``SUITE/TASK/MODEL-METHOD/PROTOCOL-SEED.json`` has the cell, its ``metrics`` and ``cost``, how the test data were split
 off, and ``identity``: words that differ where data, task, model or settings do. The Parquet file of the same name is
-that of `mutbert.scoring.predictions`. ``PROTOCOL-SEED.failed.json`` has the ``reason`` why a cell failed.
+that of `mutbert.scoring.metrics`. ``PROTOCOL-SEED.failed.json`` has the ``reason`` why a cell failed.
 ``suites/SUITE.yaml`` is the suite as it was run.
 """
 
@@ -32,7 +32,7 @@ from mutbert.evaluation.suites import PROTOCOLS, Suite, load_suite
 from mutbert.files import atomic_file, locked, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
-from mutbert.scoring import predictions
+from mutbert.scoring import metrics
 from mutbert.scoring.metrics import evaluate
 from mutbert.training.folder import plain, provenance_of
 from mutbert.training.recipe import METHODS
@@ -285,7 +285,7 @@ def write_cell(folder: Path, cell: Cell, record: Mapping[str, Any], labels: NDAr
     """Write a finished cell, the JSON last; numbers that are not defined are null in it."""
     path, validation = cell.path(folder), record.get("validation")
     numbers = plain(record["metrics"] | ({} if validation is None else {"validation": validation}))
-    predictions.write_predictions(path.with_suffix(".parquet"), labels, scores)
+    metrics.write_predictions(path.with_suffix(".parquet"), labels, scores)
     _write_record(path, cell, {**record, "validation": numbers.pop("validation", None), "metrics": numbers})
     path.with_suffix(_FAILED).unlink(missing_ok=True)
 
@@ -319,4 +319,4 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 
 def read_predictions(folder: Path, cell: Cell) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return labels and scores of a finished cell's test rows."""
-    return predictions.read_predictions(cell.path(folder).with_suffix(".parquet"))
+    return metrics.read_predictions(cell.path(folder).with_suffix(".parquet"))

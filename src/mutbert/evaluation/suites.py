@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlia
 from pydantic import AfterValidator, Field, model_validator
 
 from mutbert.encoders.known import Family
-from mutbert.examples.files import Columns
+from mutbert.examples.table import Columns
 from mutbert.scoring.metrics import LOWER_IS_BETTER, metric_names
 from mutbert.settings import Settings, Words, read_settings
 from mutbert.training.recipe import FinetuneSettings

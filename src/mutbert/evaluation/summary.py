@@ -166,7 +166,7 @@ def _comparisons(suite: Suite, grid: Grid, averages: Sequence[Record], resamples
         for family, task, ones, others in families:
             result = difference(ones, others, resamples=resamples, permutations=resamples)
             names = {"task": task, "first": label_of(*first), "second": label_of(*second)}
-            family.append({**names, "metric": ones[0].metric, **result._asdict()})
+            family.append({**names, "metric": ones[0].metric, **result})
     for family in (whole, single):
         for row, adjusted in zip(family, holm([row["p_value"] for row in family]), strict=True):
             row["adjusted_p"] = adjusted

@@ -283,9 +283,9 @@ def _compare(
         row |= dict.fromkeys(("baseline", "difference", "difference_low", "difference_high", "p", "p_holm"))
         if best is not None and row["model"]:
             found = difference([scores[row["predictor"]]], [scores[best]], permutations=draws["resamples"], **draws)
-            row |= {"baseline": best, "difference": found.difference, "difference_low": found.low}
-            row |= {"difference_high": found.high, "p": found.p_value}
-            method = found.method
+            row |= {"baseline": best, "difference": found["difference"], "difference_low": found["low"]}
+            row |= {"difference_high": found["high"], "p": found["p_value"]}
+            method = found["method"]
         advance(0.5 / len(rows))
     compared = [row for row in rows if row["baseline"] is not None]
     for row, adjusted in zip(compared, holm([row["p"] for row in compared]), strict=True):

@@ -1,4 +1,4 @@
-"""Which sequences two sets share, and how one set is split in two.
+"""Which sequences two sets share, how one is split in two, and the three parts of a task.
 
 Shape suffixes: N sequences, M those of another set, C classes or contigs, G groups.
 """
@@ -7,32 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from mutbert.errors import InputError
 from mutbert.windows.randomness import random_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mutbert.arrays import Bool, Int64, UInt64
     from mutbert.examples.table import Examples, Keys
     from mutbert.regions import Region
+    from mutbert.tables import SourceFile
 
 # Streams of random numbers; others are in `mutbert.windows.randomness`.
-_ROWS: Final = 102
-_GROUPS: Final = 103
-_CONTIGS: Final = 104
+_ROWS, _GROUPS, _CONTIGS = 102, 103, 104
 _WHOLE: Final = 1e-9
-
-
-class SplitRows(NamedTuple):
-    """A split of rows in two: indices from 0, ascending; each row is on one side."""
-
-    train: Int64
-    validation: Int64
+_COUNTS: Final = ("split", "examples", "duplicates", "in_train", "dropped", "sha256")
 
 
 def sequence_keys(examples: Examples) -> Keys:
@@ -53,30 +47,22 @@ def leaks(train: Examples, other: Examples) -> Bool:
     return np.isin(sequence_keys(train), sequence_keys(other))
 
 
-def random_split(count: int, share: float, seed: int) -> SplitRows:
-    """Return a random split of at least 2 rows; a part of a row to hold out counts as one."""
-    _check_share(share)
-    if count < 2:
-        raise ValueError(f"{count} rows cannot be split; at least 2 are needed")
+def random_split(count: int, share: float, seed: int) -> Bool:
+    """Return which of so many rows are held out at random, a part of a row as one; never all of them."""
     held = min(max(math.ceil(share * count - _WHOLE), 1), count - 1)
     order = np.argsort(random_bits(seed, _ROWS, np.arange(count), 1)[:, 0], kind="stable")
-    held_N = np.zeros(count, dtype=bool)
-    held_N[order[:held]] = True
-    return _split(held_N)
+    return np.isin(np.arange(count), order[:held])
 
 
-def grouped_split(labels: npt.NDArray[np.integer[Any]] | None, keys: Keys, share: float, seed: int) -> SplitRows:
-    """Return a split that holds out a share of each class, with rows of equal keys on the same side.
+def grouped_split(labels: npt.NDArray[np.integer[Any]] | None, keys: Keys, share: float, seed: int) -> Bool:
+    """Return which rows are held out: a share of each class, and rows of equal keys all or none.
 
-    Which rows are held out follows from their keys and the seed, whatever their order. A group whose rows are of
+    Which they are follows from their keys and the seed, whatever their order. A group whose rows are of
     several classes counts for the most frequent of them. The rows held out are as near to the share, of all and of
     each class, as whole groups allow without exceeding it by more than one row a class. Of a class with hardly any
     rows, or with a large group alone, none may be held out.
     """
-    _check_share(share)
-    label_N = np.zeros(len(keys), dtype=np.int64) if labels is None else np.asarray(labels)
-    if label_N.shape != keys.shape or not np.issubdtype(label_N.dtype, np.integer):
-        raise ValueError("labels are not one class number a key; pass None to split without classes")
+    label_N = np.zeros(len(keys), dtype=np.int64) if labels is None else labels
     key_G, group_N, size_G = np.unique(keys, return_inverse=True, return_counts=True)
     order_G = random_bits(seed, _GROUPS, (_lanes(key_G)[:, 0] >> np.uint64(1)).astype(np.int64), 1)[:, 0]
     classes, rank_G = np.unique(_most_frequent(group_N, label_N), return_inverse=True)
@@ -86,16 +72,15 @@ def grouped_split(labels: npt.NDArray[np.integer[Any]] | None, keys: Keys, share
         member = np.flatnonzero(rank_G == rank)
         member = member[np.argsort(order_G[member], kind="stable")]
         held_G[member] = _fill(size_G[member], target)
-    return _split(held_G[group_N])
+    return held_G[group_N]
 
 
-def region_split(regions: Sequence[Region | None], share: float, seed: int) -> SplitRows | None:
-    """Return a split that holds out whole contigs; ``None`` where a region is unknown or all are on one contig.
+def region_split(regions: Sequence[Region | None], share: float, seed: int) -> Bool | None:
+    """Return which rows are held out, by whole contigs; ``None`` where a region is unknown or all are on one contig.
 
     The contigs come in random order, and each is held out that brings the rows held out nearer to the share; the
     smallest one where none does.
     """
-    _check_share(share)
     names = [region.contig for region in regions if region is not None]
     contigs, contig_N, count_C = np.unique(np.array(names, dtype=str), return_inverse=True, return_counts=True)
     if len(names) < len(regions) or len(contigs) < 2:
@@ -110,7 +95,7 @@ def region_split(regions: Sequence[Region | None], share: float, seed: int) -> S
             held += size
     if not held:
         held_C[order[np.argmin(count_C[order])]] = True
-    return _split(held_C[contig_N])
+    return held_C[contig_N]
 
 
 def _lanes(keys: Keys) -> UInt64:
@@ -149,10 +134,38 @@ def _fill(size_G: Int64, target: int) -> Bool:
     return held_G
 
 
-def _split(held_N: Bool) -> SplitRows:
-    return SplitRows(np.flatnonzero(~held_N), np.flatnonzero(held_N))
+def part_task(
+    parts: Mapping[str, Examples], sources: Mapping[str, SourceFile], *, how: Literal["file", "random", "grouped"],
+    share: float, seed: int, drop_leaks: bool,
+) -> tuple[dict[str, Examples], list[dict[str, Any]]]:  # fmt: skip
+    """Return the parts of a task (train, validation, test) that are used, and counts of what each has.
 
-
-def _check_share(share: float) -> None:
-    if not 0 < share < 1:
-        raise ValueError(f"share {share} is not between 0 and 1")
+    Where there are no validation data, a `share` of the training data is held out, at `how` "random" or "grouped", by
+    `seed`. `drop_leaks` drops training sequences that the other parts hold, on either strand. InputError where a part
+    is missing, or nothing is left of it. Counts are of the sequences that are used; of these, those that came before in
+    the same part, and those that were in the training data before any were dropped; and of the dropped ones.
+    """
+    train, place = parts["train"], sources["train"].place
+    others = {name: part for name, part in parts.items() if name != "train"}
+    if "validation" not in others:
+        if how == "file":
+            raise InputError(f"{place}: there is no file of validation data for it, which this protocol needs")
+        if how == "random":
+            held_N = random_split(len(train), share, seed)
+        else:
+            labels = train.known_labels if train.problem in {"binary", "multiclass"} else None
+            held_N = grouped_split(labels, sequence_keys(train), share, seed)
+        if held_N.all() or not held_N.any():
+            raise InputError(f"{place}: {len(train)} sequences are too few to hold some out; add validation data")
+        train, others = train.select(~held_N), {"validation": train.select(held_N), **others}
+    shared = {name: overlap(train, part) for name, part in others.items()}
+    leaked_N = np.zeros(len(train), dtype=np.bool_)
+    if drop_leaks:
+        leaked_N = np.any([leaks(train, part) for part in others.values()], axis=0)
+        if leaked_N.all():
+            raise InputError(f"{place}: all of its sequences are in the validation or test data, so that none are left")
+        train = train.select(~leaked_N)
+    rows = [("train", len(train), overlap(train, train)[0], 0, int(leaked_N.sum()), sources["train"].sha256)]
+    for name, part in others.items():
+        rows.append((name, len(part), *shared[name], 0, sources.get(name, sources["train"]).sha256))
+    return {"train": train, **others}, [dict(zip(_COUNTS, row, strict=True)) for row in rows]

@@ -1,36 +1,45 @@
-"""Labelled sequences as arrays: the bases of all sequences concatenated, and where each sequence begins.
+"""Labelled sequences: from files to arrays, the bases of all sequences concatenated.
 
-Shape suffixes: N sequences, K columns of labels, L places in a sequence, T bases of all sequences together.
+Shape suffixes: N sequences, K columns of labels, L bases of one sequence, T bases of all sequences together.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
+from pydantic import BeforeValidator
 
-from mutbert import alphabet
+from mutbert import alphabet, tables
+from mutbert.errors import InputError
+from mutbert.regions import Region
+from mutbert.settings import Settings, Words
 from mutbert.windows.randomness import random_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from mutbert.arrays import Int64, UInt8
-    from mutbert.regions import Region
+    from mutbert.tables import SourceFile
 
     Keys = npt.NDArray[np.void]
+    Labels: TypeAlias = tuple[npt.NDArray[Any] | None, str, tuple[str, ...]]  # values, problem and classes
 
-PROBLEMS: Final = ("binary", "multiclass", "multilabel", "regression", "token")
-"""What labels are: one of two classes, one of several, any of several, numbers, a class for each base."""
 NOT_COUNTED: Final = -100
 """The label of a base that does not count, where each base has one; torch's cross-entropy leaves it out."""
 
 _KEYS: Final = 101  # a stream of random numbers; others are in `mutbert.windows.randomness`
-# What is computed of this many bases stays in the processor's cache.
-_BASES_AT_ONCE: Final = 1 << 18
+_INTEGER: Final = r"^[+-]?[0-9]{1,18}$"
+_WHOLE: Final = r"^[+-]?[0-9]{1,18}(?:\.0*)?$"
+_LARGEST: Final = 3.4028235677973362e38  # that rounds to the largest of float32
+_REGION: Final = r"(?s)^(?P<contig>.+?):(?P<start>[0-9]{1,18})-(?P<end>[0-9]{1,18})(?:\|.*)?$"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +53,8 @@ class Examples:
     labels: npt.NDArray[Any] | None
     names: tuple[str, ...]  # empty where a sequence has none
     regions: tuple[Region | None, ...]
-    problem: str  # one of PROBLEMS; empty without labels
+    problem: str  # binary, multiclass, multilabel, regression or token; empty without labels
     classes: tuple[str, ...]  # in the order of their numbers; the columns of multilabel and regression
-    unplaced: Mapping[str, int] = field(default_factory=dict)  # of those read: sequences without a region by reason
 
     def __len__(self) -> int:
         """Number of sequences."""
@@ -92,25 +100,173 @@ class Examples:
         "Universal classes of hash functions", J. Comput. Syst. Sci. 18). Of a million different sequences, two share a
         key with a probability below 10**-24.
         """
-        offsets, longest = self.offsets, int(self.lengths.max(initial=0))
+        longest = int(self.lengths.max(initial=0))
         factor_2L = np.ascontiguousarray(random_bits(0, _KEYS, np.arange(longest), 2).T)
-        keys = np.zeros((2, len(self), 2), dtype=np.uint64)
-        first = 0
-        while first < len(self):
-            # At least one sequence, whatever its length.
-            last = max(int(np.searchsorted(offsets, offsets[first] + _BASES_AT_ONCE, side="right")) - 1, first + 1)
-            length_M, bounds = self.lengths[first:last], offsets[first : last + 1] - offsets[first]
-            index_T = np.arange(bounds[-1]) - np.repeat(bounds[:-1], length_M)
-            code_T = self.base_codes[offsets[first] : offsets[last]]
-            strands = (
-                (code_T, index_T),
-                (alphabet.COMPLEMENT_OF_CODE[code_T], np.repeat(length_M, length_M) - 1 - index_T),
-            )
-            for strand, (strand_T, place_T) in enumerate(strands):
-                value_T = strand_T.astype(np.uint64) + np.uint64(1)
-                for lane in range(2):
-                    # Sums wrap around at 2**64, so that differences of running ones are right.
-                    running = np.concatenate([np.zeros(1, np.uint64), np.cumsum(factor_2L[lane][place_T] * value_T)])
-                    keys[strand, first:last, lane] = np.diff(running[bounds])
-            first = last
+        keys = np.empty((2, len(self), 2), dtype=np.uint64)
+        for row, (start, end) in enumerate(pairwise(self.offsets.tolist())):
+            code_L = self.base_codes[start:end]
+            for strand, strand_L in enumerate((code_L, alphabet.COMPLEMENT_OF_CODE[code_L[::-1]])):
+                keys[strand, row] = factor_2L[:, : end - start] @ (strand_L + np.uint64(1))
         return keys.view(np.dtype("V16"))[:, :, 0]
+
+
+class Columns(Settings):
+    """Columns of a table of sequences; a FASTA has ``sequence``, ``label`` and ``name``, which is read anyway."""
+
+    sequence: str = "sequence"
+    # Several where a sequence has several labels; none where there are none.
+    label: Annotated[Words, BeforeValidator(lambda value: () if value is None else value)] = ("label",)
+    name: str | None = None
+    region: str | None = None  # as chr3:32091651-32092651 and anything after a "|": 0-based and half-open
+    where: dict[str, str] = {}  # read the rows alone that have this text in this column
+
+
+def read_examples(
+    place: str | Path, columns: Columns, *, problem: str | None = None, classes: Sequence[str] | None = None
+) -> tuple[Examples, SourceFile]:
+    """Return the labelled sequences of a file in its order, and the file; see `mutbert.tables` for formats.
+
+    Sequences are IUPAC codes in either case; U is read as T. Where `problem` is left out, whole numbers or words make
+    it ``binary`` when there are two of them and ``multiclass`` otherwise; other numbers ``regression``; several columns
+    ``multilabel`` when they hold 0 and 1 alone, and else ``regression``. For ``token`` a label is as many digits as the
+    sequence has bases, or as many whole numbers with spaces or commas between them, -100 where a base does not count.
+
+    Class labels that are all 0 to K - 1 keep their numbers, and so do a file's in which 0 or 1 stands alone; others
+    have the places that they have in `classes`, or are numbered in sorted order (numbers by their size). Files of one
+    task that may not all hold every class need `classes`, the ones of the training set: at least two names, which are
+    the labels where these are not numbers. For ``multilabel`` and ``regression`` they are other names for the columns.
+    """
+    name = columns.name or ("name" if tables.is_fasta(str(place)) else None)
+    wanted = [columns.sequence, *columns.label, *(one for one in (name, columns.region) if one is not None)]
+    frame, source = tables.read_table(place, wanted, columns.where)
+    base_codes, offsets = encode_sequences(frame, source.place, columns.sequence)
+    labels, problem, titles = _read_labels(frame, source.place, columns.label, offsets, problem, classes)
+    regions = _regions(frame, source.place, columns.region, np.diff(offsets))
+    names = tables.texts_of(frame, source.place, name).fill_null("").to_list() if name else [""] * len(frame)
+    return Examples(base_codes, offsets, labels, tuple(names), regions, problem, titles), source
+
+
+def encode_sequences(frame: pl.DataFrame, place: str, column: str) -> tuple[UInt8, Int64]:
+    """Return the base codes of a column of sequences (T,), and where each begins (N + 1,)."""
+    texts = tables.texts_of(frame, place, column)
+    tables.reject(frame, place, column, texts.is_null(), "remove the row, or add the bases")
+    code_T = alphabet.CODE_OF_BYTE[np.frombuffer("".join(texts).encode(), dtype=np.uint8)]
+    offsets = np.append(0, texts.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy())
+    if (code_T == alphabet.NOT_A_BASE).any():
+        first = int(np.argmax(code_T == alphabet.NOT_A_BASE))
+        row = int(np.searchsorted(offsets, first, side="right")) - 1
+        at = first - int(offsets[row])
+        what = f"{column} has {texts[row][at]!r} at position {at} (the first is 0), which is not an IUPAC code"
+        raise tables.row_error(frame, place, row, f"{what}; expected DNA or RNA")
+    return code_T, offsets
+
+
+def _regions(frame: pl.DataFrame, place: str, column: str | None, length_N: Int64) -> tuple[Region | None, ...]:
+    """Return the region of each sequence, None where it is not written as such or of another length."""
+    if column is None:
+        return (None,) * len(frame)
+    parts = tables.texts_of(frame, place, column).str.extract_groups(_REGION).struct.unnest()
+    parts = parts.cast({"start": pl.Int64, "end": pl.Int64})
+    agrees = parts["end"] - parts["start"] == pl.Series(length_N)
+    return tuple(Region(*row) if known else None for known, row in zip(agrees, parts.iter_rows(), strict=True))
+
+
+def _read_labels(
+    frame: pl.DataFrame, place: str, names: Sequence[str], offsets: Int64, problem: str | None,
+    classes: Sequence[str] | None,
+) -> Labels:  # fmt: skip
+    """Return the labels in these columns; `problem` and `classes` as for `read_examples`."""
+    if not names:
+        return None, "", ()
+    if problem in ("binary", "multiclass", "token") and len(names) > 1:
+        raise InputError(f"{place}: a {problem} label is one column, not {len(names)}; name one")
+    if problem == "token":
+        return _token_labels(frame, place, names[0], offsets, classes)
+    texts = [_present(frame, place, name, classes or ()) for name in names]
+    if len(names) == 1 and problem in (None, "binary", "multiclass"):
+        whole, number = texts[0].str.contains(_INTEGER).all(), texts[0].str.contains(tables.NUMBER).all()
+        if problem or whole or not number:
+            return _class_labels(frame, place, texts[0], problem, classes)
+    value_NK = np.stack([tables.numbers(frame, place, name, low=-_LARGEST, high=_LARGEST) for name in names], axis=1)
+    other_NK = ~np.isin(value_NK, (0, 1))
+    if problem is None:
+        problem = "multilabel" if len(names) > 1 and not other_NK.any() else "regression"
+    titles = tuple(classes or names)
+    if len(titles) != len(names):
+        raise InputError(f"{place}: {len(titles)} classes for {len(names)} columns of labels; name one for each")
+    if problem == "regression":
+        return (value_NK[:, 0] if len(names) == 1 else value_NK).astype(np.float32), problem, titles
+    for name, other_N in zip(names, other_NK.T, strict=True):
+        tables.reject(frame, place, name, pl.Series(other_N), "where a sequence has several labels, each is 0 or 1")
+    return value_NK.astype(np.uint8), problem, titles
+
+
+def _present(frame: pl.DataFrame, place: str, name: str, classes: Sequence[str]) -> pl.Series:
+    """Return a column of labels, none of them missing."""
+    texts = tables.texts_of(frame, place, name)
+    missing = texts.str.to_lowercase().is_in(tables.MISSING) & ~texts.is_in(list(classes))
+    # Among words, such a word may be a class.
+    if not (missing | texts.str.contains(tables.NUMBER)).all():
+        missing = pl.repeat(False, len(texts), eager=True)
+    fasta = tables.is_fasta(place)
+    remedy = "write it after a '|' at the end of the header, as in >name|1" if fasta else "fill in the label"
+    tables.reject(frame, place, name, texts.is_null() | missing, f"{remedy}, or remove the row")
+    return texts
+
+
+def _class_labels(
+    frame: pl.DataFrame, place: str, texts: pl.Series, problem: str | None, classes: Sequence[str] | None
+) -> Labels:
+    name = texts.name
+    if whole := texts.str.contains(_WHOLE).all() and not (classes and texts.is_in(list(classes)).all()):
+        texts = texts.str.extract(r"^\+?(-?[0-9]+)").cast(pl.Int64).cast(pl.String)
+    if classes is None:
+        # Whole numbers by their size; 0 or 1 alone is one of both.
+        found = texts.cast(pl.Int64) if whole else texts
+        titles = tuple(map(str, sorted({*found, 0, 1} if whole and {*found} <= {0, 1} else {*found})))
+    else:
+        titles = tuple(classes)
+    if len(set(titles)) < max(len(titles), 2):
+        given = f"the classes {tables.listed_names(titles)} are not two or more different ones"
+        what = given if classes else f"every label in column {name} is {titles[0]!r}; choose classes, or other rows"
+        raise InputError(f"{place}: {what}")
+    number_of = {title: number for number, title in enumerate(titles)}
+    if not any(re.match(_INTEGER, title) for title in titles) and texts.str.contains(_INTEGER).all():
+        number_of = {str(number): number for number in range(len(titles))}
+    for row in (~texts.is_in(list(number_of))).arg_true()[:1]:
+        what = f"{frame[name][row]!r} is not one of the classes {tables.listed_names(number_of)}"
+        raise tables.row_error(frame, place, row, f"{name} {what}; correct it, or choose other classes")
+    if problem == "binary" and len(titles) != 2:
+        what = f"column {name} has {len(titles)} classes ({tables.listed_names(titles)}) where a binary label has 2"
+        raise InputError(f"{place}: {what}; call it multiclass, or choose rows")
+    values = texts.replace_strict(number_of, return_dtype=pl.Int64).to_numpy()
+    return values, problem or ("binary" if len(titles) == 2 else "multiclass"), titles
+
+
+def _token_labels(frame: pl.DataFrame, place: str, name: str, offsets: Int64, classes: Sequence[str] | None) -> Labels:
+    """Return a label for each base; see `read_examples` for how they are written."""
+    column, length_N = frame[name], np.diff(offsets)
+    if column.dtype == pl.String:
+        texts = column.str.strip_chars("[] \t")
+        digits = texts.str.contains("^[0-9]+$") & (texts.str.len_chars() == pl.Series(length_N))
+        well = digits | texts.str.contains(r"^-?[0-9]{1,9}(\s*[\s,]\s*-?[0-9]{1,9})*$")
+        expected = "expected digits, or whole numbers with spaces or commas"
+        tables.reject(frame, place, name, ~well.fill_null(False), expected)
+        many = texts.str.extract_all("-?[0-9]+").zip_with(~digits, texts.str.extract_all("[0-9]"))
+        column = many.cast(pl.List(pl.Int64))
+    count_N = column.list.len().fill_null(0).to_numpy()
+    if (count_N != length_N).any():
+        row = int(np.argmax(count_N != length_N))
+        what = f"column {name} has {count_N[row]} labels for {length_N[row]} bases; expected one for each"
+        raise tables.row_error(frame, place, row, what)
+    # A missing number is a label below all that there are, and rejected as such.
+    value_T = column.explode().fill_null(NOT_COUNTED - 1).to_numpy()
+    titles = tuple(classes or map(str, range(max(int(value_T.max()) + 1, 2))))
+    outside = (value_T != NOT_COUNTED) & ((value_T < 0) | (value_T >= len(titles)))
+    if outside.any():
+        first = int(np.argmax(outside))
+        row = int(np.searchsorted(offsets, first, side="right")) - 1
+        what = f"the label of base {first - offsets[row]} (the first is 0) is {value_T[first]}"
+        known = f"expected 0 to {len(titles) - 1}, or {NOT_COUNTED} where the base does not count"
+        raise tables.row_error(frame, place, row, f"{what}; {known}")
+    return value_T, "token", titles

@@ -25,7 +25,7 @@ from mutbert.encoders.inputs import PaddedWindows, read_windows
 from mutbert.encoders.states import BaseStates, TokenStates
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError, one_line, require
-from mutbert.examples.files import encode_sequences
+from mutbert.examples.table import encode_sequences
 from mutbert.files import atomic_file, check_input, check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run

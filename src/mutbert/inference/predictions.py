@@ -11,7 +11,7 @@ import torch
 
 from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError
-from mutbert.examples.files import read_examples
+from mutbert.examples.table import read_examples
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import base_outputs, check_run, sequence_outputs
@@ -20,8 +20,7 @@ from mutbert.progress import progress_bar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mutbert.examples.files import Columns
-    from mutbert.examples.table import Examples
+    from mutbert.examples.table import Columns, Examples
 
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
 

@@ -17,8 +17,7 @@ from mutbert.reports.page import Section, counted, write_page
 from mutbert.reports.plots import COLOURS, INK, WIDTH, binary_curves, legend_above, new_figure, shortened, style, svg
 from mutbert.reports.run_parts import calibration_section, closing_sections, curves_section, known, read_run
 from mutbert.run_folder import PREDICTIONS, REPORT
-from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names, predicted
-from mutbert.scoring.predictions import read_predictions
+from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names, predicted, read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Metrics of rows that weigh one each, or as often as they were drawn.
+"""Metrics of rows that weigh one each, or as often as they were drawn; and files of labels and scores.
 
 Shape suffixes: N rows, K classes or columns, M numbers that are summed, R weightings, G groups of equal scores.
 """
@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import polars as pl
+
+from mutbert.errors import InputError, one_line
+from mutbert.files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -19,7 +24,6 @@ if TYPE_CHECKING:
 
     WeightedMetric = Callable[[Float64], Float64]  # of weights (R, N), whole numbers from 0 on, to (R,)
 
-PROBLEMS: Final = ("binary", "multiclass", "multilabel", "regression")
 COUNTED: Final = ("mcc", "accuracy", "f1", "precision", "recall")  # of hard predictions
 RANKED: Final = ("auroc", "auprc", "spearman")  # of the order of the scores alone
 LOWER_IS_BETTER: Final = frozenset({"mse"})
@@ -45,24 +49,17 @@ def weighted_sums(weight_RN: Float64, kind_NM: npt.NDArray[Any]) -> Float64:
     """Return sums over the rows under many weightings, (R, M)."""
     # Some columns at a time, as truth values take eight times the memory as numbers.
     at_once = max(1, _ENTRIES_AT_ONCE // len(kind_NM))
-    parts = [
-        weight_RN @ kind_NM[:, first : first + at_once].astype(np.float64, copy=False)
-        for first in range(0, kind_NM.shape[1], at_once)
-    ]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    parts = (kind_NM[:, first : first + at_once] for first in range(0, kind_NM.shape[1], at_once))
+    return np.concatenate([weight_RN @ part.astype(np.float64, copy=False) for part in parts], axis=1)
 
 
 def metric_names(problem: str) -> tuple[str, ...]:
-    """Return the metrics of a problem, one of `PROBLEMS`; ValueError for another."""
-    if problem not in PROBLEMS:
-        raise ValueError(f"problem {problem!r} is not known; it must be one of {', '.join(PROBLEMS)}")
+    """Return the metrics of a problem: binary, multiclass, multilabel or regression."""
     return ("pearson", "spearman", "mse") if problem == "regression" else (*COUNTED, "auroc", "auprc")
 
 
 def predicted(problem: str, scores: npt.ArrayLike) -> Int64:
     """Return 1 where a decision value is above 0, else 0; for ``multiclass`` the first class with the highest one."""
-    if "mcc" not in metric_names(problem):
-        raise ValueError(f"{problem} has no hard predictions; its scores are what it predicts")
     values = np.asarray(scores, dtype=np.float64)
     return values.argmax(axis=1).astype(np.int64) if problem == "multiclass" else (values > 0).astype(np.int64)
 
@@ -82,8 +79,7 @@ def evaluate(
     - ``auroc``: area under the ROC curve, ties counted half; ``auprc``: average precision, the sum of precision times
       gain of recall over the distinct scores. For ``multiclass`` they are one-vs-rest means. A class or column without
       positive or without negative rows is left out of the mean; where none is left, the result is not a number.
-    - ``pearson``, ``spearman`` (with mid-ranks) and ``mse``, the mean squared error. Correlations are not a number
-      where a column of labels or scores is constant.
+    - ``pearson``, ``spearman`` (with mid-ranks), not a number where labels or scores are constant; ``mse``.
 
     For ``multilabel`` and for regression on several columns, each metric is the mean over the columns.
     """
@@ -123,19 +119,16 @@ def _checked(problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> tupl
     label_values: npt.NDArray[Any] = np.asarray(labels)
     values = np.asarray(scores, dtype=np.float64)
     shape = values.shape
-    fits = len(shape) in {"binary": (1,), "regression": (1, 2)}.get(problem, (2,))
+    fits = values.size and len(shape) in {"binary": (1,), "regression": (1, 2)}.get(problem, (2,))
     if not fits or label_values.shape != (shape[:1] if problem == "multiclass" else shape):
         raise ValueError(f"labels of shape {label_values.shape} and scores of shape {shape} do not fit {problem}")
-    if not values.size or (problem == "multiclass" and shape[1] == 1):
-        raise ValueError(f"there is nothing to score: scores for {problem} have the shape {shape}")
     if np.isnan(values).any():
         row = int(np.argwhere(np.isnan(values))[0, 0])
         raise ValueError(f"scores are not a number in {np.isnan(values).sum()} places, first in row {row}")
     if problem == "regression":
-        label_values = label_values.astype(np.float64)
         if not (np.isfinite(label_values).all() and np.isfinite(values).all()):
             raise ValueError("labels and scores for regression must be finite")
-        return label_values, values
+        return label_values.astype(np.float64), values
     highest = shape[1] - 1 if problem == "multiclass" else 1
     if label_values.dtype.kind not in "biu" or label_values.min() < 0 or label_values.max() > highest:
         found = f"{label_values.dtype} from {label_values.min()} to {label_values.max()}"
@@ -243,12 +236,8 @@ def _mse(label_N: Float64, score_N: Float64) -> SumMetric:
 
 def _groups(value_N: Float64) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Return the ascending order of values, where in it each group of equal ones starts, and each row's group."""
-    order_N = np.argsort(value_N, kind="stable")
-    sorted_N = value_N[order_N]
-    first_N = np.concatenate([[True], sorted_N[1:] != sorted_N[:-1]])
-    place_N = np.empty(len(value_N), dtype=np.intp)
-    place_N[order_N] = first_N.cumsum() - 1
-    return order_N, np.flatnonzero(first_N), place_N
+    _, place_N, count_G = np.unique(value_N, return_inverse=True, return_counts=True)
+    return np.argsort(place_N, kind="stable"), count_G.cumsum() - count_G, place_N
 
 
 def _group_sums(sorted_RN: Float64, start_G: npt.NDArray[np.intp]) -> Float64:
@@ -269,3 +258,38 @@ def _ratio(over: Float64, under: Float64, *, otherwise: float) -> Float64:
     """Return a quotient, and something else where there is nothing to divide by."""
     result: Float64 = np.divide(over, under, out=np.full(over.shape, otherwise), where=under > 0)
     return result
+
+
+def write_predictions(
+    path: Path, labels: npt.ArrayLike, scores: npt.ArrayLike, *, classes: Sequence[str] = (),
+    names: Sequence[str] | None = None,
+) -> None:  # fmt: skip
+    """Write labels and scores as `evaluate` takes them, in place of an earlier file.
+
+    Columns: ``name``, where there are names; ``label`` and ``score`` where they have one dimension, and otherwise
+    ``label_CLASS`` and ``score_CLASS`` for each column, with its number where there are no classes.
+    """
+    columns: dict[str, Any] = {} if names is None else {"name": np.asarray(names, dtype=str)}
+    for kind, values in (("label", np.asarray(labels)), ("score", np.asarray(scores))):
+        if values.ndim == 1:
+            columns[kind] = values
+        else:
+            named = classes or range(values.shape[1])
+            columns |= {f"{kind}_{name}": column for name, column in zip(named, values.T, strict=True)}
+    with atomic_file(path, force=True) as file:
+        pl.DataFrame(columns).write_parquet(file)
+
+
+def read_predictions(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return the labels and the scores that `write_predictions` wrote."""
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); remake it with the run that wrote it") from None
+    arrays = []
+    for kind in ("label", "score"):
+        several = frame.select(f"^{kind}(_.*)?$")
+        if not several.width:
+            raise InputError(f"{path}: has no column {kind} or {kind}_CLASS; choose predictions that mutbert wrote")
+        arrays.append(frame[kind].to_numpy() if kind in frame.columns else several.to_numpy(order="c"))
+    return arrays[0], arrays[1]

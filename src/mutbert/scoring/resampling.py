@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from mutbert.errors import InputError
 from mutbert.scoring.metrics import COUNTED, RANKED, SumMetric, weighted_metric, weighted_sums
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ INTERVAL_METHOD: Final = (
     "average; resamples in which the metric is not defined are left aside"
 )
 
+_CONFIDENCE: Final = 0.95
 # A metric holds about ten arrays of as many entries as its weights have, at 8 bytes each.
 _ENTRIES_AT_ONCE: Final = 2**20
 # Differences that are equal but for rounding count as equal.
@@ -42,26 +44,12 @@ class Interval(NamedTuple):
     high: float
 
 
-class PairedDifference(NamedTuple):
-    """By how much one model's metric is ahead of another's on the same test rows."""
-
-    difference: float  # of the means over seeds, and over tasks for an average
-    low: float
-    high: float
-    p_value: float  # two-sided; not a number where the difference is none
-    method: str  # in words for a report
-
-
 class TaskScores:
     """A metric of a model's seeds on a task, prepared once for any number of intervals and comparisons."""
 
-    def __init__(
-        self, problem: str, metric: str, labels: npt.ArrayLike, scores_by_seed: Sequence[npt.ArrayLike]
-    ) -> None:
-        if not len(scores_by_seed):
-            raise ValueError("there are no scores: at least one seed is needed")
+    def __init__(self, problem: str, metric: str, labels: npt.ArrayLike, by_seed: Sequence[npt.ArrayLike]) -> None:
         self.problem, self.metric, self.labels = problem, metric, np.asarray(labels)
-        self.by_seed = [np.asarray(scores, dtype=np.float64) for scores in scores_by_seed]
+        self.by_seed = [np.asarray(scores, dtype=np.float64) for scores in by_seed]
         self._metrics = [weighted_metric(problem, metric, labels, scores) for scores in self.by_seed]
         # By what it depends on: the metric of each draw of rows and each seed (R, S), and the generator's state then.
         self._draws: dict[tuple[int, int, int], tuple[Float64, Any]] = {}
@@ -76,36 +64,23 @@ class TaskScores:
         """Each seed's scores, on a scale that another model's can be exchanged for."""
         return [_ranks(scores) for scores in self.by_seed] if self.metric in RANKED else self.by_seed
 
-    def under(self, weight_RN: Float64) -> Float64:
-        """Return the metric of each weighting and seed, (R, S)."""
-        sums = [metric for metric in self._metrics if isinstance(metric, SumMetric)]
-        if len(sums) < len(self._metrics):
-            return np.stack([metric(weight_RN) for metric in self._metrics], axis=1)
-        # One product of matrices for all seeds.
-        sum_RM = weighted_sums(weight_RN, np.concatenate([metric.kind_NM for metric in sums], axis=1))
-        parts = zip(sums, np.split(sum_RM, len(sums), axis=1), strict=True)
-        return np.stack([metric.value(part_RM) for metric, part_RM in parts], axis=1)
 
-
-def interval(
-    tasks: Sequence[TaskScores], *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
+def interval(tasks: Sequence[TaskScores], *, resamples: int = 2000, seed: int = 0) -> Interval:
     """Return the mean of a model's metrics over tasks, and its percentile interval as `INTERVAL_METHOD` describes it.
 
     With few seeds their part of the spread is underestimated: by (S - 1) / S in variance for S seeds.
     """
-    _check(tasks, confidence, resamples)
     draws = [_bootstrap([one], seed, task, resamples)[0] for task, one in enumerate(tasks)]
-    return Interval(float(np.mean([one.value for one in tasks])), *_percentiles(np.mean(draws, axis=0), confidence))
+    return Interval(float(np.mean([one.value for one in tasks])), *_percentiles(np.mean(draws, axis=0)))
 
 
 def difference(
-    a: Sequence[TaskScores], b: Sequence[TaskScores], *, resamples: int = 2000, permutations: int = 2000,
-    confidence: float = 0.95, seed: int = 0,
-) -> PairedDifference:  # fmt: skip
+    a: Sequence[TaskScores], b: Sequence[TaskScores], *, resamples: int = 2000, permutations: int = 2000, seed: int = 0
+) -> dict[str, Any]:
     """Return the difference of two models' metrics, mean over the same tasks, with its interval and p-value.
 
-    The interval is that of `interval` for the difference, with the same rows for both models and seeds of each.
+    Keys: ``difference``, ``low``, ``high``, ``p_value`` (not a number where the difference is none), and ``method``, in
+    words for a report. The interval is that of `interval`, with the same rows for both models and seeds of each.
 
     The p-value is of a two-sided paired permutation test. Each permutation draws rows, half of them on average, and
     swaps the predictions there, in all tasks at once. Seeds of the first model are paired with those of the second in
@@ -115,7 +90,6 @@ def difference(
     As decision values of two models may be of different scales, hard predictions are swapped for `COUNTED` metrics, and
     for `RANKED` ones mid-ranks among all rows of a model, seed and column, scaled to between 0 and 1.
     """
-    _check(a, confidence, resamples, permutations)
     draws, observed, permuted, rounding = [], [], [], 0.0
     for task, (one, other) in enumerate(zip(a, b, strict=True)):
         a_draw_R, b_draw_R = _bootstrap([one, other], seed, task, resamples)
@@ -133,9 +107,10 @@ def difference(
         # A permutation with no difference to compare counts as one that is as large, so that p is never too small.
         smaller_R = np.abs(np.mean(permuted, axis=0)) < abs(found) - rounding
         p_value = float((1 + (~smaller_R).sum()) / (1 + permutations))
+    low, high = _percentiles(np.mean(draws, axis=0))
     value = float(np.mean([one.value - other.value for one, other in zip(a, b, strict=True)]))
-    low, high = _percentiles(np.mean(draws, axis=0), confidence)
-    return PairedDifference(value, low, high, p_value, _method([one.metric for one in a]))
+    method = _method([one.metric for one in a])
+    return {"difference": value, "low": low, "high": high, "p_value": p_value, "method": method}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -147,19 +122,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()  # type: ignore[no-any-return]
 
 
-def _check(tasks: Sequence[object], confidence: float, *counts: int) -> None:
-    if not tasks:
-        raise ValueError("there are no tasks to average over")
-    if not 0 < confidence < 1 or min(counts) < 1:
-        raise ValueError("confidence must be between 0 and 1, and resamples and permutations at least 1")
-
-
 def _generator(seed: int, task: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(task,)))
 
 
 def _chunks(rows: int, resamples: int) -> Iterator[int]:
     """Yield numbers of resamples that fit into memory at once."""
+    if resamples < 1:
+        raise InputError(f"resamples is {resamples}; use at least 1")
     at_once = max(1, _ENTRIES_AT_ONCE // rows)
     for first in range(0, resamples, at_once):
         yield min(at_once, resamples - first)
@@ -168,15 +138,14 @@ def _chunks(rows: int, resamples: int) -> Iterator[int]:
 def _bootstrap(models: Sequence[TaskScores], seed: int, task: int, resamples: int) -> list[Float64]:
     """Return each model's mean over drawn seeds (R,) under each draw of rows, which is the same for all models."""
     key, rng, rows = (seed, task, resamples), _generator(seed, task), len(models[0].labels)
-    missing = [model for model in models if key not in model._draws]
-    values: list[list[Float64]] = [[] for _ in missing]
+    missing = {model: list[Any]() for model in models if key not in model._draws}
     for count in _chunks(rows, resamples) if missing else ():
         # Places in the flat weights, so that one count is enough for all resamples.
         drawn_RN = rng.integers(0, rows, (count, rows)) + np.arange(count)[:, None] * rows
         weight_RN = np.bincount(drawn_RN.ravel(), minlength=count * rows).reshape(count, rows).astype(np.float64)
-        for model, parts in zip(missing, values, strict=True):
-            parts.append(model.under(weight_RN))
-    for model, parts in zip(missing, values, strict=True):
+        for model, parts in missing.items():
+            parts.append(np.stack([metric(weight_RN) for metric in model._metrics], axis=1))
+    for model, parts in missing.items():
         model._draws[key] = np.concatenate(parts), rng.bit_generator.state
     rng.bit_generator.state = models[0]._draws[key][1]
     means = []
@@ -224,19 +193,16 @@ def _swapped(pairs: Sequence[WeightedMetric], swap_RN: Float64) -> Float64:
     return np.mean(differences, axis=0)  # type: ignore[no-any-return]
 
 
-def _percentiles(value_R: Float64, confidence: float) -> tuple[float, float]:
+def _percentiles(value_R: Float64) -> list[float]:
     defined_R = value_R[~np.isnan(value_R)]
     if not len(defined_R):
-        return np.nan, np.nan
-    low, high = np.quantile(defined_R, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+        return [np.nan, np.nan]
+    return np.quantile(defined_R, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]).tolist()  # type: ignore[no-any-return]
 
 
 def _method(metrics: Sequence[str]) -> str:
-    swapped = dict.fromkeys(
-        "hard predictions" if metric in COUNTED else "ranks" if metric in RANKED else "predicted values"
-        for metric in metrics
-    )
+    kinds = [*dict.fromkeys(COUNTED, "hard predictions").items(), *dict.fromkeys(RANKED, "ranks").items()]
+    swapped = dict.fromkeys(dict(kinds).get(metric, "predicted values") for metric in metrics)
     return (
         f"interval: paired {INTERVAL_METHOD}; p-value: two-sided paired permutation test, {' or '.join(swapped)} of "
         f"the two models swapped row by row{' in all tasks at once' * (len(metrics) > 1)}, the same rows in all seeds"

@@ -22,15 +22,14 @@ from sklearn.preprocessing import StandardScaler
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.encoders.probe import ProbedClassifier, mean_over_tokens
 from mutbert.errors import InputError
-from mutbert.examples.files import read_examples
-from mutbert.examples.task_data import TaskData, part_task
+from mutbert.examples.splits import part_task
+from mutbert.examples.table import read_examples
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import sequence_outputs
 from mutbert.model.checkpoints import library_bars_off
 from mutbert.run_folder import PREDICTIONS
 from mutbert.scoring import resampling
-from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names
-from mutbert.scoring.predictions import write_predictions
+from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names, write_predictions
 from mutbert.training.classifier import (
     LabelledInputs,
     check_classes,
@@ -87,12 +86,12 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     settings = recipe.finetune
     if recipe.model == CNN:
         raise InputError("model cnn: is a baseline of 'mutbert bench'; choose a model folder or repository")
-    data, metric, identities = _data(recipe)
+    data, splits, metric, identities = _data(recipe)
     encoder = open_encoder(recipe.model, revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
     genome = None if recipe.genome is None else ProbabilisticGenome.open(recipe.genome)
     parts = {
         name: LabelledInputs(encoder.inputs(part, max_tokens=settings.max_tokens, genome=genome), part)
-        for name, part in data.parts.items()
+        for name, part in data.items()
     }
     longest = max(int(part.inputs.length_N.max()) for part in parts.values())
     # A model or a setting that cannot be used is an error before the folder is created, or replaced.
@@ -116,30 +115,29 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
         metrics = {}
         if state.is_main_process:
             # First, so that a failure from here on does not lose it.
-            _publish(run, model, encoder, data.train, longest)
-            metrics = _metrics(model, trained, parts, data, recipe, metric, notes)
+            _publish(run, model, encoder, data["train"], longest)
+            metrics = _metrics(model, trained, parts, recipe, metric, notes) | {"splits": splits}
         return run.finish("finetune", metrics, trained["history"])
 
 
-def _data(recipe: FinetuneRecipe) -> tuple[TaskData, str, dict[str, str]]:
-    """Return the parts of the data, with labels as the training data have them, the metric, and checksums of files."""
+def _data(recipe: FinetuneRecipe) -> tuple[dict[str, Examples], list[dict[str, Any]], str, dict[str, str]]:
+    """Return the parts of the data and their counts, the metric, and checksums of files."""
     columns = recipe.columns
     train, source = read_examples(recipe.train, columns, problem=recipe.problem, classes=recipe.classes or None)
-    sources, others = {"train": source}, dict[str, "Examples | None"](validation=None, test=None)
+    read, sources = {"train": train}, {"train": source}
     classes = train.classes if train.problem in {"binary", "multiclass", "token"} else None
     for name, place in (("validation", recipe.validation), ("test", recipe.test)):
         if place is not None:
-            others[name], sources[name] = read_examples(place, columns, problem=train.problem, classes=classes)
-    data = part_task(
-        train, others["validation"], others["test"], sources, how="grouped", share=recipe.validation_share,
-        seed=recipe.seed, drop_leaks=recipe.drop_leaks,
-    )  # fmt: skip
-    check_classes(data.train, f"{recipe.train}: ")
+            read[name], sources[name] = read_examples(place, columns, problem=train.problem, classes=classes)
+    data, splits = part_task(
+        read, sources, how="grouped", share=recipe.validation_share, seed=recipe.seed, drop_leaks=recipe.drop_leaks
+    )
+    check_classes(data["train"], f"{recipe.train}: ")
     metric = recipe.finetune.metric or ("pearson" if train.problem == "regression" else "mcc")
     names = metric_names("multiclass" if train.problem == "token" else train.problem)
     if metric not in names:
         raise InputError(f"finetune.metric is {metric!r}; {train.problem} problems have {', '.join(names)}")
-    return data, metric, {name: source.sha256 for name, source in sources.items()}
+    return data, splits, metric, {name: source.sha256 for name, source in sources.items()}
 
 
 def _probed(
@@ -184,11 +182,11 @@ def _publish(run: Run, model: Any, encoder: Encoder, train: Examples, longest: i
 
 
 def _metrics(
-    model: Any, trained: Mapping[str, Any], parts: Mapping[str, LabelledInputs], data: TaskData, recipe: FinetuneRecipe,
-    metric: str, notes: list[str],
+    model: Any, trained: Mapping[str, Any], parts: Mapping[str, LabelledInputs], recipe: FinetuneRecipe, metric: str,
+    notes: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Return the content of ``metrics.json``, and write the predictions of the test data, or of the validation data."""
-    shown, interval = "test" if "test" in parts else "validation", None
+    train, shown, interval = parts["train"].examples, "test" if "test" in parts else "validation", None
     found: dict[str, Any] = {"validation": trained.get("validation"), shown: None}
     for name in [name for name, known in found.items() if known is None]:
         logits, examples = classifier_logits(model, parts[name], recipe.finetune), parts[name].examples
@@ -196,14 +194,14 @@ def _metrics(
         found[name] = evaluate(problem, labels, scores)
         if name == shown:
             path, names = Path(recipe.output) / PREDICTIONS, names_of_scores(examples, logits)
-            write_predictions(path, labels, scores, classes=data.train.classes, names=names)
+            write_predictions(path, labels, scores, classes=train.classes, names=names)
         if name == "test":
             interval = plain(resampling.interval([resampling.TaskScores(problem, metric, labels, [scores])])._asdict())
     return {
-        "problem": data.train.problem, "metric": metric, "classes": list(data.train.classes),
+        "problem": train.problem, "metric": metric, "classes": list(train.classes),
         "best_step": trained["best_step"], "steps": trained["steps"],
         "metrics": {name: plain(values) for name, values in found.items()},
-        "interval": interval, "shown": shown, "splits": [count._asdict() for count in data.counts],
+        "interval": interval, "shown": shown,
         "facts": {"model": recipe.model, "method": recipe.finetune.method, "seed": str(recipe.seed)},
         "notes": notes + [f"{reason}: {count:,} sequences" for reason, count in unplaced(parts).items()],
     }  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mutbert.examples.files import Columns
+from mutbert.examples.table import Columns
 from mutbert.settings import Settings, Words
 from mutbert.windows.masking import LONGEST_WINDOW, Masking, Tempering, Weighting
 
