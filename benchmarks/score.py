@@ -228,7 +228,7 @@ def measure(
 
 def check(distance: torch.Tensor, scorer: Scorer, alleles: Alleles) -> None:
     """Stop if the distances of the published way differ from ours in float32."""
-    names = [field.name for field in scorer.fields]
+    names = list(scorer.fields)
     ours = scorer.score(alleles)[:, names.index("L2_WINDOW")]
     if not np.allclose(distance.numpy(), ours, atol=1e-3):
         worst = float(np.abs(distance.numpy() - ours).max())

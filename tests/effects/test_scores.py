@@ -103,7 +103,7 @@ def scored(one, records):
     """Give alleles and scores of (contig, 0-based position, REF, ALT)."""
     contigs, positions, references, alternates = zip(*records, strict=True)
     alleles = one.find(contigs, [at + 1 for at in positions], references, alternates)
-    return alleles, {field.name: one.score(alleles)[:, number] for number, field in enumerate(one.fields)}
+    return alleles, dict(zip(one.fields, one.score(alleles).T, strict=True))
 
 
 def test_the_ratio_of_200_snvs_is_that_of_one_forward_each(model, genome, sequences):

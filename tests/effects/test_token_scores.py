@@ -47,7 +47,7 @@ def scored(scorer, variants):
     contigs, positions, references, alternates = zip(*variants, strict=True)
     alleles = scorer.find(contigs, [position + 1 for position in positions], references, alternates)
     values = scorer.score(alleles)
-    return {field.name: values[:, number] for number, field in enumerate(scorer.fields)}
+    return dict(zip(scorer.fields, values.T, strict=True))
 
 
 def window_of(contigs, contig, position, reference):

@@ -15,16 +15,16 @@ import polars as pl
 
 import mutbert
 from mutbert.effects.alleles import Kind
-from mutbert.effects.scores import Field
 from mutbert.errors import InputError, one_line
 from mutbert.files import write_json
 from mutbert.inference.resumable import differences
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
     from mutbert.arrays import Float64, UInt8
+    from mutbert.effects.scores import Field
 
 _FORMAT: Final = "mutbert calibration"
 _VERSION: Final = 1
@@ -41,12 +41,16 @@ def _made_of(plan: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": plan["model"], "genome": plan["genome"], "settings": settings}
 
 
+def _extremes(fields: Mapping[str, Field]) -> dict[str, int]:
+    return {name: extreme for name, (_, extreme) in fields.items() if extreme}
+
+
 def write_calibration(
-    path: Path, parts: list[Path], fields: Sequence[Field], plan: Mapping[str, Any], vcf: str
+    path: Path, parts: list[Path], fields: Mapping[str, Field], plan: Mapping[str, Any], vcf: str
 ) -> None:
     """Write a background's file from scored parts; the scores of one field at a time are in memory."""
     found: dict[str, dict[str, Any]] = {}
-    for name, _, extreme in (field for field in fields if field.extreme):
+    for name, extreme in _extremes(fields).items():
         found[name] = {"extreme": extreme}
         for group, kinds in _GROUPS.items():
             rows = pl.col("kind").is_in([kind.name.lower() for kind in kinds])
@@ -94,24 +98,23 @@ class Calibration:
             text = f"is no background that can be read ({one_line(error)}); make it by --calibrate"
             raise InputError(f"{path}: {text}") from None
 
-    def check(self, plan: Mapping[str, Any], fields: Sequence[Field]) -> None:
+    def check(self, plan: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
         """Raise an InputError where scores cannot be compared with the background."""
         if found := differences(self.made_of, _made_of(plan)):
             raise InputError(f"{self.path}: is of other scores: {'; '.join(found)}; make one by --calibrate")
-        names = [field.name for field in fields if field.extreme]
-        if not set(names) & set(self.fields):
+        if not (names := _extremes(fields)).keys() & self.fields:
             own, wanted = ", ".join(self.fields), " or ".join(names)
             raise InputError(f"{self.path}: has no {wanted}, but {own}; make one by --calibrate with the same --scores")
 
-    def added(self, fields: Sequence[Field]) -> list[Field]:
+    def added(self, fields: Mapping[str, Field]) -> dict[str, Field]:
         """Return the fields that it adds to those of a scorer."""
         text = "Percentage, 0 to 100, of {}'s alleles of its kind whose {} is less extreme, thus {}"
         known = {name for name, _ in self._quantile_Q}
-        return [
-            Field(f"{name}_PCT", text.format(self.path.name, name, "higher" if extreme < 0 else "lower"), 0)
-            for name, _, extreme in fields
+        return {
+            f"{name}_PCT": (text.format(self.path.name, name, "higher" if extreme < 0 else "lower"), 0)
+            for name, (_, extreme) in fields.items()
             if name in known
-        ]
+        }
 
     def percentages(self, columns: Mapping[str, Float64], kind_A: UInt8) -> dict[str, Float64]:
         """Return the percentages of the background that are less extreme, with two decimals; NaN where it has none."""

@@ -130,20 +130,20 @@ def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
 
 def write_vcf(
     path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Region | None,
-    fields: Sequence[Field], plan: Mapping[str, Any],
+    fields: Mapping[str, Field], plan: Mapping[str, Any],
 ) -> tuple[Path | None, str]:  # fmt: skip
     """Write a VCF's records with the parts' scores in INFO; return the index, or None and why there is none."""
     prefix = plan["prefix"]
     text, names = b"".join(read_lines(vcf, header=True)).decode("utf-8", "surrogateescape").rsplit("\n", 2)[:2]
     chroms = (pl.read_parquet(part, columns=["chrom"])["chrom"] for part in parts)
     contigs = dict.fromkeys(name for chrom in chroms for name in chrom.unique(maintain_order=True))
-    declared = [(f"{field.name},Number=A,Type=Float", field.description.replace('"', "_")) for field in fields]
+    declared = [(f"{name},Number=A,Type=Float", text.replace('"', "_")) for name, (text, _) in fields.items()]
     declared.append(("WHY,Number=.,Type=String", "Why an alternate allele has no score; . where it has"))
     added = [f"##contig=<ID={name}>" for name in contigs if name not in header.contigs]
     added += [f'##INFO=<ID={prefix}_{field},Description="{description}">' for field, description in declared]
     head = "\n".join([text, *added, f"##mutbert_score={json.dumps(plan)}", names, ""])
     lines = (line for block in read_lines(vcf, region=region) for line in block[:-1].split(b"\n"))
-    infos = (info for part in parts for info in _infos(pl.read_parquet(part), prefix, [field.name for field in fields]))
+    infos = (info for part in parts for info in _infos(pl.read_parquet(part), prefix, list(fields)))
     with atomic_file(path, force=True) as aside, ExitStack() as stack:
         written = aside
         if path.suffix == ".bcf":

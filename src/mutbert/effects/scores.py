@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -44,33 +44,28 @@ if TYPE_CHECKING:
     from mutbert.encoders.inputs import Batch, TokenInputs
     from mutbert.progress import Advance
 
-
-class Field(NamedTuple):
-    """A number that an allele gets; `extreme` is −1 where low values are of interest, 1 where high ones, 0 neither."""
-
-    name: str
-    description: str
-    extreme: int
+    Field = tuple[str, int]
 
 
-FIELDS: Final = {
-    "llr": (
-        Field("LLR", "Masked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the position masked; negative "
-              "where the model expects REF", -1),
-        Field("ENT", "Entropy in nats of the model's distribution over A, C, G, T at an SNV's position, masked", 0),
-        Field("PLLR", "Pseudo-log-likelihood ratio of an MNV or indel: sum over its bases and their flanks, each "
-              "masked in turn, of ln P + ln 4, ALT minus REF", -1),
-    ),
-    "unmasked": (
-        Field("ULLR", "Unmasked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the window as it is", -1),
-    ),
-    "distance": (
-        Field("L2", "Euclidean distance of the embeddings at the variant, of the window with ALT and with REF", 1),
-        Field("COS", "Cosine distance of the embeddings at the variant, of the window with ALT and with REF", 1),
-        Field("L2_WINDOW", "Euclidean distance of the mean embeddings of the window with ALT and with REF", 1),
-        Field("COS_WINDOW", "Cosine distance of the mean embeddings of the window with ALT and with REF", 1),
-    ),
+FIELDS: Final[dict[str, dict[str, Field]]] = {
+    "llr": {
+        "LLR": (("Masked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the position masked; negative "
+                 "where the model expects REF"), -1),
+        "ENT": ("Entropy in nats of the model's distribution over A, C, G, T at an SNV's position, masked", 0),
+        "PLLR": (("Pseudo-log-likelihood ratio of an MNV or indel: sum over its bases and their flanks, each masked in "
+                  "turn, of ln P + ln 4, ALT minus REF"), -1),
+    },
+    "unmasked": {
+        "ULLR": ("Unmasked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the window as it is", -1),
+    },
+    "distance": {
+        "L2": ("Euclidean distance of the embeddings at the variant, of the window with ALT and with REF", 1),
+        "COS": ("Cosine distance of the embeddings at the variant, of the window with ALT and with REF", 1),
+        "L2_WINDOW": ("Euclidean distance of the mean embeddings of the window with ALT and with REF", 1),
+        "COS_WINDOW": ("Cosine distance of the mean embeddings of the window with ALT and with REF", 1),
+    },
 }  # fmt: skip
+"""Descriptions of the numbers of an allele, and -1 where low ones are of interest, 1 where high ones are, 0 neither."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,7 @@ class Scorer:
             text = f"flank is {settings.flank}, which leaves no room in a context of {self.context} bases"
             raise InputError(f"{text}; use a smaller one")
         self.settings = replace(settings, context=self.context, longest=min(settings.longest, room))
-        self.fields = tuple(field for name in FIELDS if name in settings.scores for field in FIELDS[name])
+        self.fields = {name: one for key, own in FIELDS.items() if key in settings.scores for name, one in own.items()}
 
     def find(
         self, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str], alternates: Sequence[str]
@@ -138,14 +133,14 @@ class Scorer:
             every = np.flatnonzero(chosen_A)
             for rows in np.split(every, range(at_once, len(every), at_once)) if len(every) else ():
                 columns, missing_A = self._columns(alleles.take(rows), advance), np.full(len(rows), np.nan)
-                score_AF[rows] = np.stack([columns.get(field.name, missing_A) for field in self.fields], axis=1)
+                score_AF[rows] = np.stack([columns.get(name, missing_A) for name in self.fields], axis=1)
         return score_AF
 
     def _columns(self, alleles: Alleles, advance: Advance) -> dict[str, Float32 | Float64]:
         """Return the scores of SNVs, or of other alleles, by field."""
         snvs, every = alleles.kind_A[0] == Kind.SNV, np.arange(len(alleles))
         columns: dict[str, Float32 | Float64] = {}
-        groups = [name for name in FIELDS if set(FIELDS[name]) & set(self.fields)]
+        groups = [name for name, fields in FIELDS.items() if fields.keys() & self.fields]
         # Of a group of scores, 1 is all that there is to do.
         advance = scaled(advance, len(alleles) / len(groups))
         for name in groups:
@@ -156,7 +151,7 @@ class Scorer:
                 logit_A4 = self._logits(alleles, advance, masked=name == "llr")
                 ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
                 columns |= {"LLR": ratio_A, "ENT": entropy(logit_A4)} if name == "llr" else {"ULLR": ratio_A}
-            elif name == "llr" and any(field.name == "PLLR" for field in self.fields):
+            elif name == "llr" and "PLLR" in self.fields:
                 both = self._haplotypes(alleles, "centred")
                 columns["PLLR"] = both.pseudo_ratios(self.settings.flank, partial(self._run, advance=advance))
             else:
@@ -203,7 +198,8 @@ class TokenScorer(Scorer):
         ratios = {"llr", "unmasked"} & set(settings.scores) if peer is not None and peer.likelihood else set()
         asked = ratios | ({"distance"} & set(settings.scores))
         # An MNV or indel makes other tokens, which have no ratio.
-        fields = tuple(one for name in FIELDS if name in asked for one in FIELDS[name] if one.name != "PLLR")
+        every = {name: one for key, own in FIELDS.items() if key in asked for name, one in own.items()}
+        fields = {name: one for name, one in every.items() if name != "PLLR"}
         if not fields:
             raise InputError(
                 f"{encoder.name}: has no likelihood ratio, as another base makes other tokens; add distance to --scores"
@@ -309,9 +305,8 @@ def distances(state_SD: Float32) -> dict[str, Float64]:
     state_4AD = state_SD.astype(np.float64).reshape(4, -1, state_SD.shape[1])
     unit_4AD = state_4AD / np.maximum(np.linalg.norm(state_4AD, axis=2, keepdims=True), np.finfo(np.float64).tiny)
     square_2A, half_2A = (((one[:2] - one[2:]) ** 2).sum(axis=2) for one in (state_4AD, unit_4AD))
-    names = [field.name for field in FIELDS["distance"]]
     values = np.stack([np.sqrt(square_2A), half_2A / 2], axis=1).reshape(4, -1)
-    return dict(zip(names, values, strict=True))
+    return dict(zip(FIELDS["distance"], values, strict=True))
 
 
 def _with_bases(words: Mapping[str, int], id_N: Int64, offset_N: Int64) -> Int64:

@@ -292,8 +292,8 @@ def _predictors(name: str, scorer: Scorer, alleles: Alleles, value_AF: Float64) 
     """Return each of a model's scores, and what is derived from them, as a predictor with its values."""
     there = set(alleles.kind_A.tolist())
     columns = {
-        field.name: (field.description, field.extreme or -1, value_A)
-        for field, value_A in zip(scorer.fields, value_AF.T, strict=True)
+        name: (words, extreme or -1, value_A)
+        for (name, (words, extreme)), value_A in zip(scorer.fields.items(), value_AF.T, strict=True)
     }
     if "PLLR" in columns:
         both_A = np.where(alleles.kind_A == Kind.SNV, columns["LLR"][2], columns["PLLR"][2])
