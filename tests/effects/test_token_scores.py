@@ -80,7 +80,8 @@ def one_at_a_time(encoder, model, text, place, *, masked):
     if masked:
         ids[0, at] = tokenizer.mask_token_id
     with torch.inference_mode():
-        log_probability = model(ids, attention_mask=torch.ones_like(ids)).logits[0, at].log_softmax(-1)
+        states = model.base_model(ids, attention_mask=torch.ones_like(ids))[0]
+        log_probability = model.logits(states[0, at]).log_softmax(-1)
     exchanged = [word[: place - begin] + base + word[place - begin + 1 :] for base in "ACGT"]
     return np.array([float(log_probability[tokenizer.convert_tokens_to_ids(one)]) for one in exchanged])
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, E
 from mutbert import alphabet
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.inputs import BaseInputs
-from mutbert.encoders.probe import mean_over_tokens
+from mutbert.encoders.token_encoders import mean_over_tokens
 from mutbert.errors import InputError
 from mutbert.model import MutBertForMaskedLM, MutBertForTokenClassification
 
@@ -69,7 +69,7 @@ def test_features_do_not_depend_on_the_others_of_a_batch(folder, examples_of, se
     def features(chosen):
         batch = inputs.batch(rows[chosen], reverse[chosen])
         with torch.inference_mode():
-            return mean_over_tokens(encoder.hidden_states(body, batch), batch)
+            return mean_over_tokens(encoder.hidden_states(body, batch), batch.get("attention_mask"))
 
     alone = torch.cat([features([row]) for row in rows])
     torch.testing.assert_close(features(rows), alone, atol=2e-5, rtol=1e-5)

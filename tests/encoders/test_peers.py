@@ -15,8 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.known import MODELS
-from mutbert.encoders.peers import find_peer, read_config
-from mutbert.encoders.probe import ProbedClassifier
+from mutbert.encoders.token_encoders import ProbedClassifier
 from mutbert.errors import InputError
 
 NAMES = ("dnabert2", "nt-500m-1000g", "ntv2-50m", "caduceus-ph", "caduceus-ps")
@@ -86,6 +85,10 @@ def noise_like(weight):
     return torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
 
 
+def logits_of_all(model, batch):
+    return model.logits(model.base_model(**batch)[0])
+
+
 @pytest.fixture
 def logits_of(examples_of):
     """Give the masked model's logits of some sequences that differ in length."""
@@ -95,7 +98,7 @@ def logits_of(examples_of):
         encoder = open_encoder(folder)
         batch = all_rows(encoder, examples)
         with torch.inference_mode():
-            logits = encoder.masked(LONGEST)(**batch).logits
+            logits = logits_of_all(encoder.masked(LONGEST), batch)
         return logits[batch["attention_mask"].bool()]
 
     return run
@@ -123,7 +126,7 @@ def test_hidden_states_and_logits_are_the_references(golden):
     compared = 0
     for case, batch, real in golden_cases(tensors, said["cases"]):
         with torch.inference_mode():
-            states, logits = body(**batch)[0], model(**batch).logits
+            states, logits = body(**batch)[0], logits_of_all(model, batch)
             token_B = real.long().sum(dim=1) - 1
             some = encoder.masked_logits(model, batch, token_B)
         wanted = tensors[f"{case}.last_hidden_state"]
@@ -224,7 +227,8 @@ def test_a_batch_too_large_for_one_scan_gives_the_same(peer_folders):
     ids = torch.randint(7, 11, (4, LONGEST), generator=torch.Generator().manual_seed(0))
     mask = (torch.arange(LONGEST) < torch.tensor([64, 50, 3, 64])[:, None]).long()
     with torch.inference_mode():
-        few, many = (model(ids.repeat(times, 1), attention_mask=mask.repeat(times, 1)).logits for times in (1, 100))
+        batches = ({"input_ids": ids.repeat(n, 1), "attention_mask": mask.repeat(n, 1)} for n in (1, 100))
+        few, many = (logits_of_all(model, batch) for batch in batches)
     real = mask.bool().repeat(100, 1)
     torch.testing.assert_close(many[real], few.repeat(100, 1, 1)[real], atol=2e-5, rtol=0)
 
@@ -232,14 +236,13 @@ def test_a_batch_too_large_for_one_scan_gives_the_same(peer_folders):
 @pytest.mark.parametrize(
     "known", [model for model in MODELS if model.family != "mutbert"], ids=lambda model: model.name
 )
-def test_parameters_are_those_of_the_published_files(peer_files, known):
-    values = peer_files.PUBLISHED[known.name]
-    peer = find_peer(values, known.name)
+def test_parameters_are_those_of_the_published_files(peer_files, known, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(peer_files.PUBLISHED[known.name]))
+    encoder = open_encoder(f"random:{tmp_path}")
     with torch.device("meta"):
-        model = peer.masked(read_config(peer, values, known.name))
-    parameters = sum(weight.numel() for weight in model.parameters())
+        parameters = sum(weight.numel() for weight in encoder.masked(LONGEST).parameters())
     assert parameters == peer_files.count(known.name) == known.parameters
-    assert peer.family == known.family
+    assert encoder.family == known.family
 
 
 @pytest.mark.parametrize("name", ["dnabert2", "caduceus-ph", "caduceus-ps"])
@@ -377,7 +380,7 @@ def test_what_is_nearly_one_of_them_is_refused_and_not_taken_for_another(copied)
 
 
 def test_an_option_that_is_not_implemented_is_refused_by_name(name, folder, copied):
-    required = find_peer(read_json(folder / "config.json"), name).required
+    required = open_encoder(folder).required
     assert len(required) == {"dnabert2": 3, "nt": 4, "ntv2": 5, "caduceus": 6}[FAMILIES[name]]
     for option, value in required.items():
         changed = copied(name)

@@ -17,7 +17,8 @@ import torch
 from mutbert import alphabet
 from mutbert.effects.alleles import Alleles, Haplotypes, Kind, Reason, find_alleles, read_haplotypes, snv_windows
 from mutbert.encoders.inputs import PLACEMENTS, PaddedWindows
-from mutbert.encoders.token_encoders import AutoEncoder, PeerEncoder, most_tokens
+from mutbert.encoders.peers import PeerEncoder
+from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import (

@@ -20,7 +20,6 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from mutbert import alphabet
 from mutbert.encoders.inputs import BaseInputs
 from mutbert.encoders.known import RANDOM, resolve_model
-from mutbert.encoders.peers import find_peer
 from mutbert.errors import InputError, one_line
 from mutbert.files import sha256_of
 from mutbert.model import (
@@ -55,9 +54,11 @@ class Encoder:
     fresh_modules: tuple[str, ...] = ()  # modules of its classifier that start from fresh weights
     one_token_a_base = True  # whether labels of single bases can be learnt
 
-    def __init__(self, name: str, path: str, settings: Mapping[str, Any], *, fresh: bool) -> None:
+    def __init__(
+        self, name: str, path: str, settings: Mapping[str, Any] = {}, values: Mapping[str, Any] = {}, *, fresh: bool
+    ) -> None:
         self.name = name  # in tables
-        self._path, self._settings, self._fresh = path, settings, fresh
+        self._path, self._settings, self._values, self._fresh = path, settings, values, fresh
 
     def inputs(
         self, examples: Examples | PaddedWindows, *, max_tokens: int | None = None,
@@ -118,11 +119,12 @@ def open_encoder(
     The model is a known name, a folder, or a repository of the Hub, with ``random:`` before it for fresh weights; or
     ``cnn``. InputError is raised where there is none, or it needs remote code that may not run.
     """
-    from mutbert.encoders.token_encoders import AutoEncoder, PeerEncoder
+    from mutbert.encoders.peers import find_peer
+    from mutbert.encoders.token_encoders import AutoEncoder
 
     text = str(model)
     if text == CNN:
-        return CnnEncoder(name or CNN, CNN, {}, fresh=True)
+        return CnnEncoder(name or CNN, CNN, fresh=True)
     fresh, path = text.startswith(RANDOM), resolve_model(text.removeprefix(RANDOM))
     if not fresh:
         check_folder(path)
@@ -130,10 +132,8 @@ def open_encoder(
         raise InputError(f"{path}: has no config.json, which random weights need; choose a model folder")
     settings = {"revision": revision} if revision else {}
     values, own = _config_values(path, settings)
-    if own:
-        return MutBertEncoder(name or text, path, settings, fresh=fresh)
-    if peer := find_peer(values, path):
-        return PeerEncoder(name or text, path, settings, peer, values, fresh=fresh)
+    if kind := MutBertEncoder if own else find_peer(values, path):
+        return kind(name or text, path, settings, values, fresh=fresh)
     if values.get("auto_map") and not trust_remote_code:
         # The library would make a stock model of the same type instead, of whatever weights happen to fit.
         raise InputError(f"{path}: needs code that comes with the checkpoint; use --trust-remote-code to run it")

@@ -19,8 +19,7 @@ from safetensors.numpy import save_file
 import mutbert
 from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import CNN, open_encoder
-from mutbert.encoders.states import BaseStates, TokenStates
-from mutbert.encoders.token_encoders import AutoEncoder
+from mutbert.encoders.token_encoders import AutoEncoder, BaseStates, TokenStates
 from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
 from mutbert.inference import run

@@ -11,7 +11,7 @@ from accelerate import PartialState
 from pydantic import Field, model_validator
 
 from mutbert.encoders.adapter import CNN, open_encoder
-from mutbert.encoders.probe import ProbedClassifier
+from mutbert.encoders.token_encoders import ProbedClassifier
 from mutbert.errors import InputError
 from mutbert.examples.files import Columns, read_examples
 from mutbert.examples.task_data import TaskData, part_task

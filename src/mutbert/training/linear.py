@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mutbert.encoders.probe import mean_over_tokens
+from mutbert.encoders.token_encoders import mean_over_tokens
 from mutbert.errors import InputError
 from mutbert.inference.run import sequence_outputs
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate
@@ -140,7 +140,7 @@ def embed_sequences(
     """Return the means of a frozen model's last hidden states over all tokens, (N, F), of one strand or both."""
 
     def run(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return mean_over_tokens(encoder.hidden_states(body, batch), batch)
+        return mean_over_tokens(encoder.hidden_states(body, batch), batch.get("attention_mask"))
 
     return sequence_outputs(
         body, run, inputs, batch_size=2 * (settings.micro_batch_size or settings.batch_size),

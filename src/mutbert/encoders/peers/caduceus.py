@@ -10,6 +10,7 @@ Shape suffixes: B batch, L tokens, D model width, E inner width (expand * D), N 
 from __future__ import annotations
 
 import math
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,9 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
+
+from mutbert.encoders.token_encoders import mean_over_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,15 +79,11 @@ class Mamba(nn.Module):
         step_BEL = F.linear(step, self.dt_proj.weight).transpose(1, 2)
         rows = max(_SCAN_BYTES // (8 * self.A_log.numel() * u_BEL.shape[2]), 1)
         whole = (u_BEL, step_BEL, b_BLN.transpose(1, 2), c_BLN.transpose(1, 2), gate_BLE.transpose(1, 2))
-        if len(u_BEL) <= rows:
-            return self._scan(*whole).transpose(1, 2)
-        parts = zip(*(value.split(rows) for value in whole), strict=True)
-        if torch.is_grad_enabled():
+        parts, scan = zip(*(value.split(rows) for value in whole), strict=True), self._scan
+        if len(u_BEL) > rows and torch.is_grad_enabled():
             # Run again for the gradients, so that what a scan holds is held of one part at a time.
-            scanned = [checkpoint(self._scan, *part, use_reentrant=False) for part in parts]
-        else:
-            scanned = [self._scan(*part) for part in parts]
-        return torch.cat(scanned).transpose(1, 2)
+            scan = partial(checkpoint, self._scan, use_reentrant=False)
+        return torch.cat([scan(*part) for part in parts]).transpose(1, 2)
 
     def _scan(self, u_BEL: Tensor, step_BEL: Tensor, b_BNL: Tensor, c_BNL: Tensor, gate_BEL: Tensor) -> Tensor:
         """Return the gated selective scan (Gu and Dao 2023, algorithm 2), (B, E, L).
@@ -109,26 +108,8 @@ class Mamba(nn.Module):
         return ((torch.stack(outputs, dim=-1) + u_BEL * skip_E[:, None]) * F.silu(gate_BEL)).to(u_BEL.dtype)
 
 
-class BiMamba(nn.Module):
-    """Mamba in both directions, added up."""
-
-    def __init__(self, config: CaduceusConfig) -> None:
-        super().__init__()
-        self.mamba_fwd = Mamba(config, projections=True)
-        self.mamba_rev = Mamba(config, projections=False)
-
-    def forward(self, x_BLD: Tensor, order_BL: Tensor | None) -> Tensor:
-        """Return (B, L, D); see `_reversed` for the order."""
-        input_BLE, gate_BLE = self.mamba_fwd.in_proj(x_BLD).chunk(2, dim=-1)
-        forward_BLE = self.mamba_fwd(input_BLE, gate_BLE)
-        reverse_BLE = self.mamba_rev(_reversed(input_BLE, order_BL), _reversed(gate_BLE, order_BL))
-        out = self.mamba_fwd.out_proj
-        mixed_BLD: Tensor = out(forward_BLE) + out(_reversed(reverse_BLE, order_BL))
-        return mixed_BLD
-
-
 class CaduceusBlock(nn.Module):
-    """Adds what came before to the residual stream, normalises it, and mixes along the sequence.
+    """Normalises the residual stream, and adds what Mamba in both directions makes of it.
 
     With two strands, these are swapped in every block, channels reversed, as the published models' fused norm does.
     """
@@ -136,18 +117,25 @@ class CaduceusBlock(nn.Module):
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_epsilon)
-        self.mixer = BiMamba(config)
+        both = {f"mamba_{name}": Mamba(config, projections=name == "fwd") for name in ("fwd", "rev")}
+        self.mixer = nn.ModuleDict(both)
 
     def forward(self, residual: Tensor, order_BL: Tensor | None) -> Tensor:
         """Return the residual stream after the block, shape (strands, B, L, D); both strands in the first's order."""
         if len(residual) == 1:
-            mixed: Tensor = self.mixer(self.norm(residual[0]), order_BL)
-            return residual + mixed
+            return residual + self._mixed(self.norm(residual[0]), order_BL)
         residual = residual.flip(0, -1)
         x = self.norm(residual)
         both = torch.cat([x[0], _reversed(x[1], order_BL)])
-        mixed = self.mixer(both, None if order_BL is None else order_BL.repeat(2, 1)).unflatten(0, (2, -1))
-        return residual + torch.stack([mixed[0], _reversed(mixed[1], order_BL)])
+        one, other = self._mixed(both, None if order_BL is None else order_BL.repeat(2, 1)).chunk(2)
+        return residual + torch.stack([one, _reversed(other, order_BL)])
+
+    def _mixed(self, x_BLD: Tensor, order_BL: Tensor | None) -> Tensor:
+        ahead: Any = self.mixer["mamba_fwd"]
+        input_BLE, gate_BLE = ahead.in_proj(x_BLD).chunk(2, dim=-1)
+        back_BLE = self.mixer["mamba_rev"](_reversed(input_BLE, order_BL), _reversed(gate_BLE, order_BL))
+        mixed_BLD: Tensor = ahead.out_proj(ahead(input_BLE, gate_BLE)) + ahead.out_proj(_reversed(back_BLE, order_BL))
+        return mixed_BLD
 
 
 class CaduceusPreTrainedModel(PreTrainedModel):
@@ -239,11 +227,6 @@ class CaduceusForMaskedLM(CaduceusPreTrainedModel):
         complement_V = self.caduceus.complements(states.device)
         return F.linear(one, weight_VD) + F.linear(other.flip(-1), weight_VD[complement_V])
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> MaskedLMOutput:
-        """Return logits, (B, L, V)."""
-        outputs = self.caduceus(input_ids, attention_mask, **kwargs)
-        return MaskedLMOutput(logits=self.logits(outputs.last_hidden_state), hidden_states=outputs.hidden_states)
-
 
 class CaduceusForSequenceClassification(CaduceusPreTrainedModel):
     """The paper's classifier: a linear layer without bias on the mean over tokens; of Caduceus-PS, over strands too."""
@@ -258,10 +241,7 @@ class CaduceusForSequenceClassification(CaduceusPreTrainedModel):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
         """Return logits, (B, number of labels)."""
         states_BLD = fold_strands(self.caduceus(input_ids, attention_mask, **kwargs).last_hidden_state, self.config)
-        if attention_mask is None:
-            return SequenceClassifierOutput(logits=self.score(states_BLD.mean(dim=1)))
-        mask_BL1 = attention_mask[..., None].to(states_BLD.dtype)
-        return SequenceClassifierOutput(logits=self.score((states_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)))
+        return SequenceClassifierOutput(logits=self.score(mean_over_tokens(states_BLD, attention_mask)))
 
 
 def fold_strands(states: Tensor, config: CaduceusConfig) -> Tensor:

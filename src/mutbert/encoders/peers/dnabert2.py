@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
 
 class DnaBert2Config(PreTrainedConfig):
@@ -135,11 +135,6 @@ class DnaBert2ForMaskedLM(DnaBert2PreTrainedModel):
         head: Any = self.cls["predictions"]
         transformed = head["transform"]["LayerNorm"](F.gelu(head["transform"]["dense"](states)))
         return F.linear(transformed, self.bert.get_input_embeddings().weight, head["decoder"]["bias"])
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> MaskedLMOutput:
-        """Return logits, (B, L, V)."""
-        outputs = self.bert(input_ids, attention_mask, **kwargs)
-        return MaskedLMOutput(logits=self.logits(outputs.last_hidden_state), hidden_states=outputs.hidden_states)
 
 
 class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from transformers import EsmConfig, EsmForMaskedLM, EsmForSequenceClassification, EsmModel
-from transformers.models.esm.modeling_esm import EsmEmbeddings
+from transformers.models.esm.modeling_esm import EsmEmbeddings, EsmPreTrainedModel
 
 
 class NtV2Config(EsmConfig):
@@ -20,22 +20,28 @@ class NtV2Config(EsmConfig):
     model_type = "nt_v2"
 
 
-class NtModel(EsmModel):
+class _Nt(EsmPreTrainedModel):
+    """Replaces what Nucleotide Transformers have otherwise than ESM."""
+
+    def __init__(self, config: EsmConfig, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        model: EsmModel = self.base_model
+        model.embeddings = NtEmbeddings(config)
+        for layer in model.encoder.layer if isinstance(config, NtV2Config) else ():
+            layer.intermediate = GatedIntermediate(config)
+            layer.output.dense = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.post_init()
+
+
+class NtModel(_Nt, EsmModel):
     """The encoder, without a pooler, which no Nucleotide Transformer has."""
 
     def __init__(self, config: EsmConfig) -> None:
         super().__init__(config, add_pooling_layer=False)
-        _adapt(self)
-        self.post_init()
 
 
-class NtForMaskedLM(EsmForMaskedLM):
+class NtForMaskedLM(_Nt, EsmForMaskedLM):
     """The masked language model."""
-
-    def __init__(self, config: EsmConfig) -> None:
-        super().__init__(config)
-        _adapt(self.esm)
-        self.post_init()
 
     def logits(self, states: Tensor) -> Tensor:
         """Return logits of any hidden states, (..., V)."""
@@ -43,13 +49,8 @@ class NtForMaskedLM(EsmForMaskedLM):
         return logits
 
 
-class NtForSequenceClassification(EsmForSequenceClassification):
+class NtForSequenceClassification(_Nt, EsmForSequenceClassification):
     """The classifier: dense, tanh and a linear layer on the first token."""
-
-    def __init__(self, config: EsmConfig) -> None:
-        super().__init__(config)
-        _adapt(self.esm)
-        self.post_init()
 
 
 class NtEmbeddings(EsmEmbeddings):
@@ -78,13 +79,3 @@ class GatedIntermediate(nn.Module):
         gate, up = self.dense(hidden_states).chunk(2, dim=-1)
         gated: Tensor = F.silu(gate) * up
         return gated
-
-
-def _adapt(model: EsmModel) -> None:
-    """Replace what Nucleotide Transformers have otherwise than ESM."""
-    config = model.config
-    model.embeddings = NtEmbeddings(config)
-    if isinstance(config, NtV2Config):
-        for layer in model.encoder.layer:
-            layer.intermediate = GatedIntermediate(config)
-            layer.output.dense = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
