@@ -59,7 +59,7 @@ def cut_records(
                     "sorted file; use 'bcftools sort' first, or choose --windows centred"
                 )
             window_N, reached_N = (
-                place_windows(np.clip(one_N, 0, length_N - 1), length_N, scorer.context, "shared").start_P
+                place_windows(np.clip(one_N, 0, length_N - 1), length_N, scorer.context, "shared")[0]
                 for one_N in (begin_N, begin_N + bases_N - 1)
             )
             # No part begins in the window where the record before ends.

@@ -21,20 +21,7 @@ from mutbert.encoders.peers import PeerEncoder
 from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.run import (
-    Queries,
-    Results,
-    Surroundings,
-    batch_of,
-    check_run,
-    entropy,
-    open_model,
-    open_surroundings,
-    resolve_context,
-    rope_scaled,
-    run_batches,
-    run_windows,
-)
+from mutbert.inference import run
 from mutbert.model import MutBertForMaskedLM
 
 if TYPE_CHECKING:
@@ -90,7 +77,7 @@ class ScoreSettings:
             raise InputError(f"scores has {unknown[0] if unknown else 'none'!r}; use some of {', '.join(FIELDS)}")
         if self.windows not in PLACEMENTS:
             raise InputError(f"windows is {self.windows!r}; it must be one of {', '.join(PLACEMENTS)}")
-        check_run(self.strands, self.precision, self.batch_size)
+        run.check_run(self.strands, self.precision, self.batch_size)
         for name, least in (("flank", 0), ("longest", 1), ("distance_bases", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
@@ -107,10 +94,10 @@ class Scorer:
     at_once = sys.maxsize, 64
 
     def __init__(
-        self, model: Any, genome: ProbabilisticGenome, surroundings: Surroundings, settings: ScoreSettings,
+        self, model: Any, genome: ProbabilisticGenome, surroundings: run.Surroundings, settings: ScoreSettings,
         context: int | None = None,
     ) -> None:  # fmt: skip
-        self.context = context or resolve_context(model.config, settings.context, settings.rope_scaling)
+        self.context = context or run.resolve_context(model.config, settings.context, settings.rope_scaling)
         self.model, self.genome, self.surroundings = model, genome, surroundings
         if (room := self.context - 2 * settings.flank) < 1:
             text = f"flank is {settings.flank}, which leaves no room in a context of {self.context} bases"
@@ -151,7 +138,7 @@ class Scorer:
             elif snvs:
                 logit_A4 = self._logits(alleles, advance, masked=name == "llr")
                 ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
-                columns |= {"LLR": ratio_A, "ENT": entropy(logit_A4)} if name == "llr" else {"ULLR": ratio_A}
+                columns |= {"LLR": ratio_A, "ENT": run.entropy(logit_A4)} if name == "llr" else {"ULLR": ratio_A}
             elif name == "llr" and "PLLR" in self.fields:
                 both = self._haplotypes(alleles, "centred")
                 columns["PLLR"] = both.pseudo_ratios(self.settings.flank, partial(self._run, advance=advance))
@@ -168,13 +155,13 @@ class Scorer:
         passes, queries, position_A = snv_windows(self.surroundings.genome, alleles, *where, masked=masked)
         return self._run(passes, queries, advance).logit_T4[position_A]
 
-    def _states(self, windows: PaddedWindows, queries: Queries, advance: Advance) -> Float32:
+    def _states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
         """Return the mean hidden states of the spans of `Haplotypes.spans`, (S, D)."""
         return self._run(windows, queries, advance).state_SD
 
-    def _run(self, passes: PaddedWindows, queries: Queries, advance: Advance) -> Results:
-        with rope_scaled(self.model.config, self.settings.rope_scaling):
-            return run_windows(self.model, passes, queries, **self._how(len(passes), advance))
+    def _run(self, passes: PaddedWindows, queries: run.Queries, advance: Advance) -> run.Results:
+        with run.rope_scaled(self.model.config, self.settings.rope_scaling):
+            return run.run_windows(self.model, passes, queries, **self._how(len(passes), advance))
 
     def _how(self, passes: int, advance: Advance) -> dict[str, Any]:
         """Return how batches are run."""
@@ -208,7 +195,7 @@ class TokenScorer(Scorer):
         context = settings.context or (512 if peer is None else peer.context)
         model = peer.masked(0) if peer is not None and ratios else encoder.body(0)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
-        super().__init__(model, genome, Surroundings("reference", genome.reference(), {}), settings, context)
+        super().__init__(model, genome, run.Surroundings("reference", genome.reference(), {}), settings, context)
         self.encoder, self.fields, self.at_once = encoder, fields, ((1 << 22) // context + 1,) * 2
         self._body = self.model.base_model if ratios else self.model
 
@@ -238,7 +225,7 @@ class TokenScorer(Scorer):
 
         return self._read(windows, find, read, advance)
 
-    def _states(self, windows: PaddedWindows, queries: Queries, advance: Advance) -> Float32:
+    def _states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
         """Return the mean hidden states of the tokens that spans overlap; NaN where these are unknown."""
         # A row for each haplotype, with begin and end of both its spans.
         passes = windows.take(queries.row_S.reshape(2, 2, -1)[:, 0].reshape(-1))
@@ -282,11 +269,11 @@ class TokenScorer(Scorer):
 
         def predict(chosen: Int64, reverse: bool) -> list[torch.Tensor]:
             inputs, found_NK = strands[reverse]
-            batch = batch_of(inputs, rows[chosen], self.model)
+            batch = run.batch_of(inputs, rows[chosen], self.model)
             return [read(batch, torch.from_numpy(found_NK[rows[chosen]]).to(batch["input_ids"].device))]
 
         length_N = strands[0][0].length_N[rows]
-        order, found = run_batches(self.model, length_N, predict, **self._how(len(rows), advance))
+        order, found = run.run_batches(self.model, length_N, predict, **self._how(len(rows), advance))
         value_ND = np.full((len(windows), found[0].shape[1] if found else 4), np.nan, dtype=np.float32)
         if found:
             value_ND[rows[order]] = found[0]
@@ -330,5 +317,5 @@ def open_scorer(
     """Return a scorer; a checkpoint is read to a GPU where there is one, a loaded model runs where it is."""
     if not isinstance(genome, ProbabilisticGenome):
         genome = ProbabilisticGenome.open(genome)
-    seen = open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, progress=progress)
-    return Scorer(open_model(model, MutBertForMaskedLM), genome, seen, settings)
+    seen = run.open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, progress=progress)
+    return Scorer(run.open_model(model, MutBertForMaskedLM), genome, seen, settings)

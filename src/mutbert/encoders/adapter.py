@@ -22,14 +22,9 @@ from mutbert.encoders.inputs import BaseInputs
 from mutbert.encoders.known import RANDOM, resolve_model
 from mutbert.errors import InputError, one_line
 from mutbert.files import sha256_of
-from mutbert.model import (
-    MutBertConfig,
-    MutBertForSequenceClassification,
-    MutBertForTokenClassification,
-    MutBertModel,
-    MutBertTokenizer,
-)
-from mutbert.model.checkpoints import check_folder, library_bars_off, read_checkpoint, weight_files
+from mutbert.model import MutBertConfig, MutBertTokenizer
+from mutbert.model import modeling_mutbert as models
+from mutbert.model.checkpoints import check_folder, read_checkpoint, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +34,7 @@ if TYPE_CHECKING:
     from mutbert.genome.store import ProbabilisticGenome
 
     Kind = Literal["body", "masked", "classifier", "token"]
-    RopeScaling = Mapping[str, Any] | None
+    Scaling = Mapping[str, Any] | None  # of rotary positions
 
 CNN: Final = "cnn"
 _CHANNELS: Final = 64
@@ -67,14 +62,8 @@ class Encoder:
         """Return sequences as the model reads them, with special tokens as in training and a genome's frequencies."""
         return BaseInputs(examples, max_tokens=max_tokens, genome=genome, special_tokens=special_tokens)
 
-    def classifier(
-        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: RopeScaling = None
-    ) -> Any:
-        """Return the model with a fresh classifier, whose weights come from torch's generator.
-
-        It has `outputs` numbers for a sequence of at most `longest` tokens, or for every token. Without `rope_scaling`,
-        rotary positions are scaled as far as `longest` needs.
-        """
+    def classifier(self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: Scaling = None) -> Any:
+        """Return the model with a fresh classifier of sequences of at most `longest` tokens, or of every token."""
         if each_token and not self.one_token_a_base:
             raise InputError(f"{self.name}: its tokens are not single bases, so it cannot learn a label for each base")
         return self._load("token" if each_token else "classifier", longest, rope_scaling, num_labels=outputs)
@@ -83,13 +72,11 @@ class Encoder:
         """Return a fine-tuned model in evaluation mode, and whether it has an output for every token."""
         return self._load("classifier", longest, None, fresh_head=False), False
 
-    def body(self, longest: int, *, rope_scaling: RopeScaling = None) -> Any:
+    def body(self, longest: int, *, rope_scaling: Scaling = None) -> Any:
         """Return the model without a head."""
         return self._load("body", longest, rope_scaling)
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any
-    ) -> Any:
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True, **values: Any) -> Any:
         raise NotImplementedError
 
     def hidden_states(self, body: Any, batch: Mapping[str, Tensor]) -> Tensor:
@@ -114,11 +101,7 @@ class Encoder:
 def open_encoder(
     model: str | Path, *, name: str = "", revision: str | None = None, trust_remote_code: bool = False
 ) -> Encoder:
-    """Return the adapter of a model, of which nothing but the configuration is read yet.
-
-    The model is a known name, a folder, or a repository of the Hub, with ``random:`` before it for fresh weights; or
-    ``cnn``. InputError is raised where there is none, or it needs remote code that may not run.
-    """
+    """Return the adapter of a model, or of ``cnn``; nothing but the configuration is read yet."""
     from mutbert.encoders.peers import find_peer
     from mutbert.encoders.token_encoders import AutoEncoder
 
@@ -164,20 +147,18 @@ class MutBertEncoder(Encoder):
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:
         """Return a fine-tuned model, of sequences or of bases."""
         config = MutBertConfig.from_pretrained(self._path, **self._settings)
-        each_token = MutBertForTokenClassification.__name__ in (config.architectures or ())
+        each_token = models.MutBertForTokenClassification.__name__ in (config.architectures or ())
         return self._load("token" if each_token else "classifier", longest, None, fresh_head=False).eval(), each_token
 
     def save_tokenizer(self, folder: Path, longest: int) -> None:
         """Write the tokenizer."""
         MutBertTokenizer(model_max_length=longest).save_pretrained(folder)
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any
-    ) -> Any:
-        overrides |= {"pooler_type": "mean"} if kind == "body" else {}
-        heads = {"token": MutBertForTokenClassification, "classifier": MutBertForSequenceClassification}
-        model_class: Any = heads.get(kind, MutBertModel)
-        config = MutBertConfig.from_pretrained(self._path, **self._settings)
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True, **values: Any) -> Any:
+        values |= {**self._settings, **({"pooler_type": "mean"} if kind == "body" else {})}
+        heads = {"token": models.MutBertForTokenClassification, "classifier": models.MutBertForSequenceClassification}
+        model_class: Any = heads.get(kind, models.MutBertModel)
+        config = MutBertConfig.from_pretrained(self._path, **values)
         trained = config.max_position_embeddings
         if rope_scaling:
             try:
@@ -190,13 +171,10 @@ class MutBertEncoder(Encoder):
                 more = f"{longest} tokens are more than {trained} times {factor:g}"
                 raise InputError(f"{self.name}: {more}; raise the factor of rope_scaling")
             config.rope_scaling = {"type": "dynamic", "factor": longest / trained}
-        if not self._fresh:
-            settings = {**overrides, **self._settings, "rope_scaling": config.rope_scaling}
-            with library_bars_off():
-                return read_checkpoint(self._path, model_class, fresh_head=fresh_head, **settings)
-        for key, value in overrides.items():
-            setattr(config, key, value)
-        return model_class(config).eval()
+        if self._fresh:
+            return model_class(config).eval()
+        values["rope_scaling"] = config.rope_scaling
+        return read_checkpoint(self._path, model_class, fresh_head=fresh_head, **values)
 
 
 class CnnClassifier(nn.Module):
@@ -215,10 +193,7 @@ class CnnClassifier(nn.Module):
         self.classifier = nn.Linear(_CHANNELS if each_token else 2 * _CHANNELS, outputs)
 
     def forward(
-        self,
-        input_ids: Tensor | None = None,
-        input_probs: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        self, input_ids: Tensor | None = None, input_probs: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> SequenceClassifierOutput:
         """Return ``logits``, (B, N) or (B, L, N), of token ids, (B, L), or distributions over tokens, (B, L, 9)."""
         if input_probs is None:
@@ -248,14 +223,12 @@ class CnnEncoder(Encoder):
         """Return the network's version."""
         return f"{CNN} 1"
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any  # noqa: ARG002
-    ) -> Any:  # fmt: skip
+    def _load(self, kind: Kind, *_: Any, fresh_head: bool = True, **values: Any) -> Any:
         if kind == "body":
             raise InputError(f"{self.name}: has no weights before it is trained, so nothing can be embedded by it")
         if not fresh_head:
             raise InputError(f"{self.name}: is a baseline, which is not kept once it is trained")
-        return CnnClassifier(overrides["num_labels"], each_token=kind == "token")
+        return CnnClassifier(values["num_labels"], each_token=kind == "token")
 
 
 @cache

@@ -26,7 +26,7 @@ from mutbert.model.checkpoints import library_bars_off
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from mutbert.encoders.adapter import Kind, RopeScaling
+    from mutbert.encoders.adapter import Kind, Scaling
     from mutbert.encoders.inputs import Batch, PaddedWindows
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     LayerStates = tuple[Sequence[torch.Tensor], torch.Tensor]
 
 _PROBE: Final = "probe.safetensors"
-# Parts of a model without its head that hidden states do not depend on.
-_HEADS: Final = frozenset({"pooler", "contact_head"})
 
 
 class AutoEncoder(Encoder):
@@ -89,12 +87,10 @@ class AutoEncoder(Encoder):
         """Write the tokenizer."""
         self.tokenizer.save_pretrained(folder)
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any
-    ) -> Any:
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True, **values: Any) -> Any:
         if rope_scaling is not None:
             raise InputError(f"{self.name}: rope_scaling is for MutBERT; leave it out for other models")
-        model = self._open(kind, fresh_head=fresh_head, **overrides)
+        model = self._open(kind, fresh_head=fresh_head, **values)
         if (most := most_tokens(model)) is not None and longest > most:
             more = f"{longest} tokens are more than the {most} that it has positions for"
             raise InputError(f"{self.name}: {more}; lower max_tokens")
@@ -131,7 +127,8 @@ def _missing_weights(model: Any, missing: Iterable[str], *, fresh_head: bool) ->
         prefix = f"{model.base_model_prefix}."
         has_head = isinstance(getattr(model, model.base_model_prefix, None), nn.Module)
         body = {name for name in wanted if name.startswith(prefix) or not has_head}
-        wanted = {name for name in body if not _HEADS.intersection(name.split("."))}
+        # Nor do hidden states depend on these.
+        wanted = {name for name in body if not {"pooler", "contact_head"} & set(name.split("."))}
     return sorted(wanted)
 
 
@@ -175,8 +172,7 @@ class ProbedClassifier(nn.Module):
             parts = load_file(folder / _PROBE)
             return cls(body, hidden_states, parts["weight"], parts["bias"]).eval()
         except (OSError, KeyError, SafetensorError) as error:
-            message = f"{folder / _PROBE}: cannot be read ({one_line(error)}); fine-tune the model again"
-            raise InputError(message) from None
+            raise InputError(f"{folder / _PROBE}: cannot be read ({one_line(error)}); fine-tune it again") from None
 
 
 def mean_over_tokens(states_BLD: torch.Tensor, mask_BL: torch.Tensor | None) -> torch.Tensor:
@@ -211,9 +207,7 @@ class BaseStates:
 class TokenStates:
     """Hidden states of a model that reads tokens; as its paper has it, all count but padding, special ones included."""
 
-    def __init__(
-        self, encoder: AutoEncoder, pooling: str, strands: str, rope_scaling: Mapping[str, Any] | None
-    ) -> None:
+    def __init__(self, encoder: AutoEncoder, pooling: str, strands: str, rope_scaling: Scaling) -> None:
         if pooling == "none" and strands == "both":
             raise InputError(f"{encoder.name}: tokens of one strand do not cover the bases that those of the other do; "
                              "give --strands forward for an embedding of each token")  # fmt: skip

@@ -279,7 +279,7 @@ def score_alleles(scorer: Scorer, alleles: Alleles, advance: Advance, at_once: i
     contig, start = alleles.contig_A[order], alleles.start_A[order]
     length = np.array(list(scorer.genome.lengths.values()), dtype=np.int64)[contig]
     # At a contig's end several cells of the grid have one window.
-    window = place_windows(start, length, scorer.context, scorer.settings.windows).start_P
+    window = place_windows(start, length, scorer.context, scorer.settings.windows)[0]
     is_new = np.diff(contig, prepend=-1).astype(bool) | np.diff(window, prepend=-1).astype(bool)
     first = np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))
     value_AF = np.full((len(alleles), len(scorer.fields)), np.nan)

@@ -1,7 +1,4 @@
-"""The models that MutBERT is compared with, in plain PyTorch on transformers: no code of a checkpoint runs.
-
-A checkpoint is recognised by its ``config.json`` and read name by name, or refused with the reason.
-"""
+"""The models that MutBERT is compared with: no code of a checkpoint runs, which is read name by name or not at all."""
 
 from __future__ import annotations
 
@@ -91,11 +88,7 @@ class PeerEncoder(AutoEncoder):
         return model
 
     def _with_weights(self, model: Any, kind: Kind, folder: Path, *, fresh_head: bool) -> Any:
-        """Return a model with the weights of a checkpoint, in float32.
-
-        InputError is raised for a weight that is missing, left over or of another shape, or of several names with
-        different values; with `fresh_head`, a missing head starts from fresh weights, which torch's generator decides.
-        """
+        """Return a model with the weights of a checkpoint, in float32; with `fresh_head` a head may be missing."""
         prefix = f"{model.base_model_prefix}."
         added = prefix if kind == "body" else ""
         shapes = {added + name: weight.shape for name, weight in model.state_dict().items()}

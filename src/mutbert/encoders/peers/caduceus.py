@@ -79,18 +79,16 @@ class Mamba(nn.Module):
         step_BEL = F.linear(step, self.dt_proj.weight).transpose(1, 2)
         rows = max(_SCAN_BYTES // (8 * self.A_log.numel() * u_BEL.shape[2]), 1)
         whole = (u_BEL, step_BEL, b_BLN.transpose(1, 2), c_BLN.transpose(1, 2), gate_BLE.transpose(1, 2))
-        parts, scan = zip(*(value.split(rows) for value in whole), strict=True), self._scan
-        if len(u_BEL) > rows and torch.is_grad_enabled():
-            # Run again for the gradients, so that what a scan holds is held of one part at a time.
-            scan = partial(checkpoint, self._scan, use_reentrant=False)
+        if len(u_BEL) <= rows:
+            return self._scan(*whole).transpose(1, 2)
+        # Run again for the gradients, so that what a scan holds is held of one part at a time.
+        scan = partial(checkpoint, self._scan, use_reentrant=False) if torch.is_grad_enabled() else self._scan
+        parts = zip(*(value.split(rows) for value in whole), strict=True)
         return torch.cat([scan(*part) for part in parts]).transpose(1, 2)
 
     def _scan(self, u_BEL: Tensor, step_BEL: Tensor, b_BNL: Tensor, c_BNL: Tensor, gate_BEL: Tensor) -> Tensor:
-        """Return the gated selective scan (Gu and Dao 2023, algorithm 2), (B, E, L).
-
-        The library's own loop takes its arrays apart by indexing, whose gradients take time quadratic in the length; it
-        runs here only with the CUDA kernel that it finds where mamba_ssm is installed.
-        """
+        """Return the gated selective scan (Gu and Dao 2023, algorithm 2), (B, E, L)."""
+        # Not by the library's own loop, whose gradients take time quadratic in the length, but for its CUDA kernel.
         decay_EN, skip_E, bias_E = -self.A_log.float().exp(), self.D.float(), self.dt_proj.bias.float()
         if u_BEL.is_cuda and find_spec("mamba_ssm"):
             from transformers.models.mamba.modeling_mamba import mamba_selective_scan
@@ -109,10 +107,7 @@ class Mamba(nn.Module):
 
 
 class CaduceusBlock(nn.Module):
-    """Normalises the residual stream, and adds what Mamba in both directions makes of it.
-
-    With two strands, these are swapped in every block, channels reversed, as the published models' fused norm does.
-    """
+    """Normalises the residual stream, and adds what Mamba in both directions makes of it."""
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
@@ -124,6 +119,7 @@ class CaduceusBlock(nn.Module):
         """Return the residual stream after the block, shape (strands, B, L, D); both strands in the first's order."""
         if len(residual) == 1:
             return residual + self._mixed(self.norm(residual[0]), order_BL)
+        # Both strands are swapped in every block, channels reversed, as the published models' fused norm does.
         residual = residual.flip(0, -1)
         x = self.norm(residual)
         both = torch.cat([x[0], _reversed(x[1], order_BL)])
@@ -133,8 +129,9 @@ class CaduceusBlock(nn.Module):
     def _mixed(self, x_BLD: Tensor, order_BL: Tensor | None) -> Tensor:
         ahead: Any = self.mixer["mamba_fwd"]
         input_BLE, gate_BLE = ahead.in_proj(x_BLD).chunk(2, dim=-1)
+        ahead_BLE = ahead(input_BLE, gate_BLE)
         back_BLE = self.mixer["mamba_rev"](_reversed(input_BLE, order_BL), _reversed(gate_BLE, order_BL))
-        mixed_BLD: Tensor = ahead.out_proj(ahead(input_BLE, gate_BLE)) + ahead.out_proj(_reversed(back_BLE, order_BL))
+        mixed_BLD: Tensor = ahead.out_proj(ahead_BLE) + ahead.out_proj(_reversed(back_BLE, order_BL))
         return mixed_BLD
 
 
@@ -189,11 +186,7 @@ class CaduceusModel(CaduceusPreTrainedModel):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False, **_: Any
     ) -> BaseModelOutput:
-        """Return hidden states of tokens; those of padding, which is on the right, have no meaning.
-
-        With a mask, a row depends on its own tokens alone: each is reversed within its own length. Without one, every
-        token is read, padding too, as the reference does. States of layers before the last are the residual stream.
-        """
+        """Return hidden states of tokens; without a mask padding, which is on the right, is read too."""
         order_BL = None if attention_mask is None else _order(attention_mask)
         embedding = self.get_input_embeddings()
         streams = [embedding(input_ids)]

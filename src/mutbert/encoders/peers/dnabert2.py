@@ -8,33 +8,20 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import BertConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
 
 
-class DnaBert2Config(PreTrainedConfig):
-    """Configuration of DNABERT-2, by default the published model's."""
+class DnaBert2Config(BertConfig):
+    """Configuration of DNABERT-2."""
 
     model_type = "dnabert2"
-    defaults: ClassVar[dict[str, Any]] = {
-        "vocab_size": 4096, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
-        "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.0, "classifier_dropout": None, "type_vocab_size": 2,
-        "initializer_range": 0.02, "layer_norm_eps": 1e-12,
-    }  # fmt: skip
-
-    def __init__(self, **kwargs: Any) -> None:
-        for name, default in self.defaults.items():
-            setattr(self, name, kwargs.pop(name, default))
-        super().__init__(**kwargs)
-        if self.hidden_size % (heads := self.num_attention_heads):
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}")
 
 
 class DnaBert2Layer(GradientCheckpointingLayer):

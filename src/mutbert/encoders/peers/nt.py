@@ -54,13 +54,11 @@ class NtForSequenceClassification(_Nt, EsmForSequenceClassification):
 
 
 class NtEmbeddings(EsmEmbeddings):
-    """ESM's embeddings, whose scale in a row with ``<mask>`` depends on its length, which padding is no part of.
-
-    Early versions of transformers 5 do not pass the mask on to them, so that it is made here again.
-    """
+    """ESM's embeddings, whose scale in a row with ``<mask>`` depends on its length, which padding is no part of."""
 
     def forward(self, input_ids: Any = None, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
         """Return (B, L, D), zeros at padding."""
+        # Which early versions of transformers 5 do not pass on.
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.padding_idx).long()
         embedded: Tensor = super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
