@@ -2,11 +2,9 @@
 
 import json
 import os
-import pickle
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,21 +201,17 @@ def test_no_result_depends_on_padding(folder, examples_of, sequences):
         torch.testing.assert_close(logits[row], wanted_logits[0], atol=2e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("name", "same"), [("caduceus-ps", True), ("caduceus-ph", False)])
-def test_a_model_of_both_strands_has_the_same_states_and_predictions_on_either(folder, same, examples_of, sequences):
-    encoder = open_encoder(folder)
-    sequences = [sequence for sequence in sequences if len(sequence) > 1]
+def test_a_model_of_both_strands_has_the_same_states_and_predictions_on_either(peer_folders, examples_of, sequences):
+    encoder = open_encoder(peer_folders["caduceus-ps"])
     inputs, body, rows = encoder.inputs(examples_of(sequences)), encoder.body(LONGEST), np.arange(len(sequences))
     classifier = encoder.classifier(3, LONGEST)
     batches = [inputs.batch(rows, np.full(len(rows), reverse)) for reverse in (False, True)]
     with torch.inference_mode():
         one, other = (encoder.hidden_states(body, batch) for batch in batches)
         predicted = [classifier(**batch).logits for batch in batches]
-    # One vector a base, however many strands are read.
-    assert one.shape[-1] == 24
     for row, length in enumerate(map(len, sequences)):
-        assert torch.allclose(one[row, :length], other[row, :length].flip(0), atol=2e-5) == same
-    assert torch.allclose(*predicted, atol=2e-5) == same
+        assert torch.allclose(one[row, :length], other[row, :length].flip(0), atol=2e-5)
+    assert torch.allclose(*predicted, atol=2e-5)
 
 
 def test_a_batch_too_large_for_one_scan_gives_the_same(peer_folders):
@@ -307,40 +301,15 @@ def test_what_does_not_fit_is_refused_in_one_line(name, kind, copied):
     inside = next(key for key in weights if ".1." in key and key.endswith("proj.weight" if "mixer" in key else "bias"))
     no_other = f"which no {FAMILIES[name]} model has"
     for changed, match in (
-        ({inside: None}, "has no .*; choose a model that"),
         ({inside.replace(".1.", ".2."): weights[inside]}, f"{no_other}; get it anew"),
         ({"another.weight": torch.zeros(2)}, f"has another.weight, {no_other}"),
         ({inside: weights[inside][:-1]}, "has shape .* follows from config.json; get both anew"),
         ({inside: weights[inside][None]}, "has shape .* follows from config.json; get both anew"),
     ):
-        write_weights(folder, {key: weight for key, weight in {**weights, **changed}.items() if weight is not None})
+        write_weights(folder, {**weights, **changed})
         load = getattr(open_encoder(folder), kind)
         with pytest.raises(InputError, match=rf"\A[^\n]*{match}[^\n]*\Z"):
             load(*((2, LONGEST) if kind == "classifier" else (LONGEST,)))
-
-
-class Runs:
-    """Pickled, it makes a file when it is read."""
-
-    def __init__(self, witness):
-        self.witness = witness
-
-    def __reduce__(self):
-        return Path.touch, (self.witness,)
-
-
-def test_of_damaged_files_and_pickles_nothing_but_tensors_is_read(copied, tmp_path):
-    folder, witness = copied("dnabert2"), tmp_path / "witness"
-    weights = read_weights(folder)
-    for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
-        path.unlink()
-    file = folder / "pytorch_model.bin"
-    torch.save({**weights, "a": Runs(witness)}, file)
-    for data in (file.read_bytes(), file.read_bytes()[:100], b"", pickle.dumps({"a": Runs(witness)})):
-        file.write_bytes(data)
-        with pytest.raises(InputError, match=ONE_LINE):
-            open_encoder(folder).body(LONGEST)
-    assert not witness.exists()
 
 
 def test_a_model_is_known_by_its_configuration_alone(name, folder, copied, logits_of):
