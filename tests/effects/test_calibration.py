@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mutbert.effects.calibration import Calibration, percentage_below, quantiles
+from mutbert.effects.records import Calibration, percentage_below, quantiles
 from mutbert.errors import InputError
 
 

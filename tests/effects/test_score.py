@@ -73,6 +73,8 @@ def test_positions_beyond_a_tbi_and_records_out_of_order(score, write, lines, tm
     assert report.index == tmp_path / "out.vcf.gz.csi"
     assert report.missing == {"contig_not_in_genome": 2, "symbolic": 1}
     vcf = write(tmp_path / "in.vcf", lines(20)[::-1])
+    with pytest.raises(InputError, match=r"in\.vcf: has no up-to-date index to find a region by; run 'bcft"):
+        score(vcf, tmp_path / "x.tsv", region="chr1")
     for suffix in (".vcf.gz", ".bcf"):
         report = score(vcf, tmp_path / f"out{suffix}", force=True)
         assert (report.index, report.why_no_index) == (None, "the records are not in order")

@@ -24,19 +24,8 @@ def sequences():
 
 
 @pytest.fixture(scope="module")
-def variant_places(sequences):
-    """0-based positions on contig one at which the population varies, with REF, ALT and frequency."""
-    places = ((30, 0.25), (33, 0.5), (60, 0.125), (75, 0.75), (250, 0.375), (251, 0.5), (398, 0.25))
-    refs = [sequences["one"][at] for at, _ in places]
-    return [(at, ref, "ACGT"["ACGT".index(ref) - 1], share) for (at, share), ref in zip(places, refs, strict=True)]
-
-
-@pytest.fixture(scope="module")
-def genome(tmp_path_factory, write_genome, sequences, variant_places):
-    rows = {
-        at: [{alt: share, ref: 1 - share}.get(base, 0) for base in "ACGT"] for at, ref, alt, share in variant_places
-    }
-    return ProbabilisticGenome.open(write_genome(tmp_path_factory.mktemp("a") / "a.genome", sequences, {"one": rows}))
+def genome(tmp_path_factory, write_genome, sequences):
+    return ProbabilisticGenome.open(write_genome(tmp_path_factory.mktemp("a") / "a.genome", sequences))
 
 
 @pytest.fixture(scope="module")
@@ -44,32 +33,27 @@ def model(model_folders):
     return MutBertForMaskedLM.from_pretrained(model_folders["mutbert"])
 
 
-def scorer(model, genome, surroundings="reference", **settings):
-    return open_scorer(
-        model, genome, surroundings=surroundings, settings=ScoreSettings(**{"context": CONTEXT, **settings})
-    )
+def scorer(model, genome, **settings):
+    return open_scorer(model, genome, settings=ScoreSettings(**{"context": CONTEXT, **settings}))
 
 
-def forward(model, text, distributions=()):
+def forward(model, text):
     """Run the model on one text, _ being the mask; gives states and logits of its bases."""
     probs = MutBertTokenizer().encode_probabilities(text.replace("_", "N"))["input_probs"]
     for at, letter in enumerate(text):
         if letter == "_":
             probs[0, at + 1] = torch.nn.functional.one_hot(torch.tensor(alphabet.MASK_ID), 9)
-    for at, row in distributions:
-        probs[0, at + 1] = torch.tensor([0.0] * 5 + list(row))
     model.eval()
     with torch.no_grad():
         outputs = model(input_probs=probs, output_hidden_states=True)
     return outputs.hidden_states[-1][0, 1:-1].numpy(), outputs.logits[0, 1:-1, 5:].numpy()
 
 
-def on_both(model, text, strands, distributions=()):
-    states, logits = forward(model, text, distributions)
+def on_both(model, text, strands):
+    states, logits = forward(model, text)
     if strands == "forward":
         return states, logits
-    turned = [(len(text) - 1 - at, row[::-1]) for at, row in distributions]
-    other_states, other_logits = forward(model, text.translate(TURN)[::-1], turned)
+    other_states, other_logits = forward(model, text.translate(TURN)[::-1])
     return (states + other_states[::-1]) / 2, (logits + other_logits[::-1, ::-1]) / 2
 
 
@@ -192,28 +176,6 @@ def test_ref_decides_where_the_genome_has_an_iupac_code(model, tmp_path, sequenc
             scores[ref, letter] = scored(one, [record])[1]["PLLR"][0]
         assert scores[ref, "R"] == pytest.approx(scores[ref, ref], abs=1e-5)
     assert abs(scores["A", "R"] - scores["G", "R"]) > 1e-4
-
-
-def test_a_population_is_in_the_flanks_and_not_at_the_masked_position(model, genome, sequences, variant_places):
-    one = scorer(model, genome, "population", scores=("llr", "unmasked"))
-    rows = {
-        at: [{alt: share, ref: 1 - share}.get(base, 0.0) for base in "ACGT"] for at, ref, alt, share in variant_places
-    }
-    records = [("one", at, ref, alt) for at, ref, alt, _ in variant_places]
-    records += [("one", 35, sequences["one"][35], "ACGT"[("ACGT".index(sequences["one"][35]) + 2) % 4])]
-    _, scores = scored(one, records)
-    plain = scored(scorer(model, genome, scores=("llr", "unmasked")), records)[1]
-    for row, (_, at, ref, alt) in enumerate(records):
-        start, text = window_of(sequences["one"], at)
-        inside = [(place - start, values) for place, values in rows.items() if start <= place < start + len(text)]
-        for field, shown, distributions in (
-            ("LLR", edit(text, at - start, "_"), [pair for pair in inside if pair[0] != at - start]),
-            ("ULLR", text, inside),
-        ):
-            _, logits = on_both(model, shown, "both", distributions)
-            expected = logits[at - start]["ACGT".index(alt)] - logits[at - start]["ACGT".index(ref)]
-            assert scores[field][row] == pytest.approx(expected, abs=2e-4), (field, at)
-    assert np.abs(scores["LLR"] - plain["LLR"]).max() > 1e-3
 
 
 def test_the_model_is_left_as_it_was(model, genome, sequences):

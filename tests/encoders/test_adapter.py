@@ -12,7 +12,6 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, E
 from mutbert import alphabet
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.inputs import BaseInputs
-from mutbert.encoders.token_encoders import mean_over_tokens
 from mutbert.errors import InputError
 from mutbert.model import MutBertForMaskedLM
 
@@ -59,20 +58,6 @@ def test_hidden_states_are_those_of_the_model_itself(folder, examples_of, sequen
     with torch.inference_mode():
         wanted = model(**ids, output_hidden_states=True).hidden_states[-1]
     torch.testing.assert_close(states, wanted, atol=1e-5, rtol=1e-5)
-
-
-def test_features_do_not_depend_on_the_others_of_a_batch(folder, examples_of, sequences):
-    encoder = open_encoder(folder)
-    inputs, body = encoder.inputs(examples_of(sequences)), encoder.body(64)
-    rows, reverse = np.arange(len(sequences)), np.arange(len(sequences)) % 2 == 1
-
-    def features(chosen):
-        batch = inputs.batch(rows[chosen], reverse[chosen])
-        with torch.inference_mode():
-            return mean_over_tokens(encoder.hidden_states(body, batch), batch.get("attention_mask"))
-
-    alone = torch.cat([features([row]) for row in rows])
-    torch.testing.assert_close(features(rows), alone, atol=2e-5, rtol=1e-5)
 
 
 def test_a_classifier_has_the_model_and_a_fresh_head_that_the_seed_decides(folder, examples_of, sequences):

@@ -75,11 +75,7 @@ _OF_ALTERNATE: Final = (Reason.NO_ALTERNATE, Reason.SYMBOLIC, Reason.OVERLAPPING
 
 @dataclass(frozen=True)
 class Alleles:
-    """Alternate alleles of consecutive records, in order; a record without alternate has one row.
-
-    Of alleles that are scored, ``start_A`` to ``end_A`` are the reference bases that change, 0-based and half-open:
-    empty for a pure insertion. SNVs also have base codes.
-    """
+    """Alternate alleles of records in order; one without alternate has a row. What changes is 0-based and half-open."""
 
     reason_A: UInt8
     kind_A: UInt8

@@ -17,9 +17,9 @@ import polars as pl
 from torch import distributed
 
 import mutbert
+from mutbert.effects import records as files
 from mutbert.effects.alleles import Kind, Reason
-from mutbert.effects.calibration import LEAST, Calibration, write_calibration
-from mutbert.effects.records import EPSILON, TABLES, VCFS, check_assembly, cut_records, log_odds, write_table, write_vcf
+from mutbert.effects.records import EPSILON, LEAST, TABLES, VCFS, Calibration
 from mutbert.effects.scores import ScoreSettings, open_scorer, scaled
 from mutbert.errors import InputError
 from mutbert.files import check_output, sha256_of
@@ -142,7 +142,7 @@ def score_variants(
             stack.enter_context(parts_folder(output, plan, resume=resume, force=force))
         barrier()
         names = ["ID"] if frequency_field is None else ["ID", f"INFO/{frequency_field}"]
-        records = cut_records(vcf, names, scorer, region=stretch, size=part_records)
+        records = files.cut_records(vcf, names, scorer, region=stretch, size=part_records)
         try:
             with progress_bar("scoring", total, unit="variants", show=progress) as advance:
                 parts = run_parts(
@@ -161,13 +161,13 @@ def score_variants(
             return ScoreReport(output, second, **found)
         index: tuple[Path | None, str] = None, ""
         if calibrate:
-            write_calibration(output, parts, scorer.fields, plan, vcf.name)
+            files.write_calibration(output, parts, scorer.fields, plan, vcf.name)
         elif output.name.endswith(VCFS):
             made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
-            index = write_vcf(output, parts, vcf, header, stretch, run.fields, made_by)
+            index = files.write_vcf(output, parts, vcf, header, stretch, run.fields, made_by)
         for path in (output, second):
             if path is not None and path.name.endswith(TABLES):
-                write_table(path, parts, found["fields"])
+                files.write_table(path, parts, found["fields"])
     return ScoreReport(output, second, **found, index=index[0], why_no_index=index[1])
 
 
@@ -243,8 +243,8 @@ class _Run:
         scorer, locus = self.scorer, records.select("contig", pl.col("position") + 1, "ref", "alt")
         alleles = scorer.find(*(column.to_list() for column in locus))
         self.counts.update(_REASONS[alleles.reason_A].tolist())
-        check_assembly(self.vcf, scorer.genome.path.name, self.counts)
-        odds_A = None if self.frequency_field is None else log_odds(self.vcf, records, self.frequency_field)
+        files.check_assembly(self.vcf, scorer.genome.path.name, self.counts)
+        odds_A = None if self.frequency_field is None else files.log_odds(self.vcf, records, self.frequency_field)
         # Plus zero, so that none is written as -0.
         score_AF = scorer.score(alleles, scaled(advance, len(records) / max(len(alleles), 1))) + np.float32(0)
         columns = dict(zip(scorer.fields, score_AF.T.astype(np.float64), strict=True))
@@ -290,5 +290,5 @@ class _Run:
             "without_frequency": with_score["LLR"] - with_score["AFLLR"] if self.frequency_field else 0,
             "without_background": sum(with_score[name] - with_score.get(f"{name}_PCT", 0) for name in extreme),
             "person_not_used": dict(around.not_used) if around.kind == "person" else None,
-            "warnings": check_assembly(self.vcf, genome.path.name, by_reason),
+            "warnings": files.check_assembly(self.vcf, genome.path.name, by_reason),
         }  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mutbert import alphabet
-from mutbert.effects.alleles import Alleles, Haplotypes, Kind, Reason, find_alleles, read_haplotypes, snv_windows
+from mutbert.effects.alleles import Alleles, Kind, Reason, find_alleles, read_haplotypes, snv_windows
 from mutbert.encoders.inputs import PLACEMENTS, PaddedWindows
 from mutbert.encoders.peers import PeerEncoder
 from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
@@ -84,11 +84,7 @@ class ScoreSettings:
 
 
 class Scorer:
-    """Scores alleles of a genome with a model, which runs on its device and is left as it was.
-
-    A score depends on its allele, the surroundings and the settings; with shared windows also on which other SNVs of a
-    window are scored in the same call, since they are masked together. `fields` are the columns of `score`.
-    """
+    """Scores alleles of a genome with a model; SNVs of a shared window that one call scores are masked together."""
 
     # SNVs, and other alleles, whose windows are in memory at once. SNVs of a shared window stay together.
     at_once = sys.maxsize, 64
@@ -127,27 +123,24 @@ class Scorer:
     def _columns(self, alleles: Alleles, advance: Advance) -> dict[str, Float32 | Float64]:
         """Return the scores of SNVs, or of other alleles, by field."""
         snvs, every = alleles.kind_A[0] == Kind.SNV, np.arange(len(alleles))
-        columns: dict[str, Float32 | Float64] = {}
+        where, columns = (self.surroundings.genome, alleles, self.context), dict[str, Any]()
         groups = [name for name, fields in FIELDS.items() if fields.keys() & self.fields]
         # Of a group of scores, 1 is all that there is to do.
         advance = scaled(advance, len(alleles) / len(groups))
         for name in groups:
             if name == "distance":
-                both = self._haplotypes(alleles, self.settings.windows if snvs else "centred")
+                both = read_haplotypes(*where, self.settings.windows if snvs else "centred")
                 columns |= distances(self._states(both.windows, both.spans(self.settings.distance_bases), advance))
             elif snvs:
                 logit_A4 = self._logits(alleles, advance, masked=name == "llr")
                 ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
                 columns |= {"LLR": ratio_A, "ENT": run.entropy(logit_A4)} if name == "llr" else {"ULLR": ratio_A}
             elif name == "llr" and "PLLR" in self.fields:
-                both = self._haplotypes(alleles, "centred")
+                both = read_haplotypes(*where, "centred")
                 columns["PLLR"] = both.pseudo_ratios(self.settings.flank, partial(self._run, advance=advance))
             else:
                 advance(1)
         return columns
-
-    def _haplotypes(self, alleles: Alleles, placement: str) -> Haplotypes:
-        return read_haplotypes(self.surroundings.genome, alleles, self.context, placement)
 
     def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
         """Return logits of A, C, G and T at SNVs, (A, 4)."""
@@ -206,7 +199,8 @@ class TokenScorer(Scorer):
         # Words of bases, of which the special tokens are none.
         vocabulary = peer.tokenizer.get_vocab().items()
         words = {word: number for word, number in vocabulary if word and set(word) <= set(alphabet.BASES)}
-        both, every = self._haplotypes(alleles, "centred"), np.arange(len(alleles))
+        both = read_haplotypes(self.surroundings.genome, alleles, self.context, "centred")
+        every = np.arange(len(alleles))
         windows, column_A = both.windows.take(both.row_H[every]), both.begin_H[every]
 
         def find(inputs: TokenInputs, reverse: bool) -> Int64:

@@ -82,8 +82,7 @@ class Encoder:
     def hidden_states(self, body: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the last hidden states, (B, L, D)."""
         # Remote code often returns a plain tuple.
-        states: Tensor = body(**batch)[0]
-        return states
+        return body(**batch)[0]  # type: ignore[no-any-return]
 
     def save_tokenizer(self, folder: Path, longest: int) -> None:
         """Write the tokenizer, if any, which cuts to `longest` tokens, to a model's folder."""

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import EsmConfig, EsmTokenizer, PreTrainedTokenizerFast
 
-from mutbert.encoders.peers import caduceus, dnabert2, nt
+from mutbert.encoders.peers import attention, caduceus
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError, one_line
 from mutbert.model.checkpoints import load_quietly, local_folder, read_weights
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mutbert.encoders.known import Family
 
 _FREQUENCIES: Final = ".rotary_embeddings.inv_freq"
-_COMPLEMENTS: Final = "complement_map"
 _DECODER: Final = "lm_head.decoder.weight"
 _WORDS: Final = "esm.embeddings.word_embeddings.weight"
 # As transformers still writes them.
@@ -133,9 +132,6 @@ class PeerEncoder(AutoEncoder):
         if (frequencies := state.pop(_FREQUENCIES, None)) is not None:
             # Each in memory of its own, as shared weights are not saved.
             state |= {name: frequencies.clone() for name in shapes if name.endswith(_FREQUENCIES)}
-        complements = state.pop(_COMPLEMENTS, None)
-        if complements is not None and complements.tolist() != list(config.complement_map.values()):
-            raise InputError(f"{folder}: complement_map of the weights and of config.json differ; get both anew")
         if _DECODER in shapes and config.tie_word_embeddings and _WORDS in state:  # noqa: SIM102
             if not torch.equal(state.setdefault(_DECODER, state[_WORDS]), state[_WORDS]):
                 both = f"{_DECODER} and {_WORDS} should be tied and have different values"
@@ -148,8 +144,8 @@ class DnaBert2Encoder(PeerEncoder):
 
     family = "dnabert2"
     classes = {
-        "config": dnabert2.DnaBert2Config, "body": dnabert2.DnaBert2Model, "masked": dnabert2.DnaBert2ForMaskedLM,
-        "classifier": dnabert2.DnaBert2ForSequenceClassification,
+        "config": attention.DnaBert2Config, "body": attention.DnaBert2Model,
+        "masked": attention.DnaBert2ForMaskedLM, "classifier": attention.DnaBert2ForSequenceClassification,
     }  # fmt: skip
     tokenizer_class = PreTrainedTokenizerFast
     context, likelihood = 1000, False
@@ -164,8 +160,8 @@ class NtEncoder(PeerEncoder):
 
     family: Family = "nt"
     classes = {
-        "config": EsmConfig, "body": nt.NtModel, "masked": nt.NtForMaskedLM,
-        "classifier": nt.NtForSequenceClassification,
+        "config": EsmConfig, "body": attention.NtModel, "masked": attention.NtForMaskedLM,
+        "classifier": attention.NtForSequenceClassification,
     }  # fmt: skip
     tokenizer_class = EsmTokenizer
     context = 5994
@@ -184,7 +180,7 @@ class NtV2Encoder(NtEncoder):
     """A Nucleotide Transformer of the second version."""
 
     family = "ntv2"
-    classes = {**NtEncoder.classes, "config": nt.NtV2Config}
+    classes = {**NtEncoder.classes, "config": attention.NtV2Config}
     context = 12_282
     required = {**NtEncoder.required, "add_bias_fnn": False, "position_embedding_type": "rotary"}
 
@@ -202,12 +198,12 @@ class CaduceusEncoder(PeerEncoder):
         "bidirectional": True, "bidirectional_strategy": "add", "bidirectional_weight_tie": True, "rms_norm": True,
         "fused_add_norm": True, "residual_in_fp32": False,
     }  # fmt: skip
-    heads = ("lm_head.", "score.")
+    # What is complementary is in config.json too.
+    heads, unused = ("lm_head.", "score."), ("caduceus.backbone.embeddings.word_embeddings.complement_map",)
     renamed = {
         r"\.mixer\.submodule\.": ".mixer.",
         r"\.mamba_rev\.(in|out)_proj\.": r".mamba_fwd.\1_proj.",
         r"\.word_embeddings\.embedding\.": ".word_embeddings.",
-        r"^(lm_head|caduceus\.backbone\.embeddings\.word_embeddings)\.complement_map$": _COMPLEMENTS,
         r"^lm_head\.(lm_head\.)?weight$": "caduceus.backbone.embeddings.word_embeddings.weight",
     }
     lora_targets, fresh_modules = ("in_proj", "x_proj", "out_proj"), ("score",)
@@ -238,9 +234,9 @@ def find_peer(values: Mapping[str, Any], path: str) -> type[PeerEncoder] | None:
     code = {str(name).rpartition("--")[2] for name in named.values()} if isinstance(named, dict) else set()
     model_type = values.get("model_type")
     peer: type[PeerEncoder] | None = None
-    if model_type == dnabert2.DnaBert2Config.model_type or "bert_layers.BertForMaskedLM" in code:
+    if model_type == attention.DnaBert2Config.model_type or "bert_layers.BertForMaskedLM" in code:
         peer = DnaBert2Encoder
-    elif model_type == nt.NtV2Config.model_type or "esm_config.EsmConfig" in code or "add_bias_fnn" in values:
+    elif model_type == attention.NtV2Config.model_type or "esm_config.EsmConfig" in code or "add_bias_fnn" in values:
         if "add_bias_fnn" not in values:
             why = "names the code of Nucleotide Transformer v2 and lacks add_bias_fnn, so its blocks are unknown"
             raise InputError(f"{path}: its config.json {why}; get the published config.json")
