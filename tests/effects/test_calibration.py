@@ -24,10 +24,8 @@ def test_of_few_values_the_percentage_is_a_rank(background, asked):
         assert percentage == pytest.approx(100 * rank / (len(ordered) - 1), abs=1e-9)
 
 
-@pytest.mark.parametrize("count", [1001, 5000, 20_000])
-def test_of_many_values_it_is_the_inverse_of_numpys_quantile(count):
-    generator = np.random.default_rng(0)
-    background = generator.standard_normal(count)
+def test_of_many_values_it_is_the_inverse_of_numpys_quantile():
+    background = np.random.default_rng(0).standard_normal(5000)
     found = quantiles(background)
     np.testing.assert_allclose(found, np.quantile(background, np.arange(1001) / 1000, method="linear"), rtol=1e-6)
     at = np.linspace(0, 1, 777)

@@ -25,10 +25,10 @@ def vcf(write, lines, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def command(model, genome, vcf):
+def command(model_folders, genome, vcf):
     """The arguments of a run of more than 80 parts that does what `score` does here."""
-    words = ["--context", "30", "--strands", "forward", "--flank", "2", "--part-records", "5"]
-    return ["-m", "mutbert", "score", "--model", model, "--genome", genome, "--vcf", vcf, *words, "-o"]
+    words = ["-m", "mutbert", "score", "--model", model_folders["mutbert"], "--genome", genome, "--vcf", vcf]
+    return [*words, "--context", "30", "--strands", "forward", "--flank", "2", "--part-records", "5", "-o"]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(stopped, score, vcf, whole, tmp_
     [
         ({"region": "chr3"}, "region 'chr3': no such contig"),
         ({}, r"out\.tsv\.parts: has a stopped run; use --resume to continue it, or --force to start anew"),
-        ({"resume": True, "context": 20, "part_records": 6}, "context was 30 and is 20; part_records was 5 and is 6"),
+        ({"resume": True, "context": 20, "part_records": 6}, "context was 30 and is 20; .*part_records was 5 and is 6"),
     ],
 )
 def test_a_stopped_run_is_neither_lost_nor_taken_for_another(again, tmp_path, change, message):
