@@ -110,7 +110,7 @@ def test_ratios_are_those_of_one_masked_token_at_a_time(peer_folders, opened, co
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("dnabert2", {"scores": ("llr",)}, "has no likelihood ratio.*add distance to --scores"),
+        ("dnabert2", {"scores": ("llr",)}, "it has no likelihood ratio; add distance to --scores"),
         ("ntv2-50m", {"windows": "shared"}, "shared windows are for MutBERT"),
         ("ntv2-50m", {"rope_scaling": {"type": "dynamic", "factor": 2}}, "rope_scaling.* for MutBERT"),
         ("ntv2-50m", {"flank": 20}, "leaves no room in a context of 40 bases"),

@@ -108,8 +108,7 @@ def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
         )
     # Rounded frequencies may add up to a little more than 1.
     reference_A = np.maximum(1 - np.bincount(record_A, frequency_A), 0)[record_A]
-    odds_A: Float64 = np.log((frequency_A + EPSILON) / (reference_A + EPSILON))
-    return odds_A
+    return np.log((frequency_A + EPSILON) / (reference_A + EPSILON))
 
 
 def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, ...]:
@@ -118,10 +117,8 @@ def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, 
     share = f"{differing / max(count, 1):.0%}"
     text = f"{path}: of {count:,} alleles, {differing:,} have another REF than {genome} ({share})"
     if count >= 100 and differing > 0.5 * count:
-        raise InputError(
-            f"{text}, so it is of another assembly; give the genome that it is of, or remove such records by 'bcftools "
-            "norm --check-ref x'"
-        )
+        more = "use its genome, or remove such records by 'bcftools norm --check-ref x'"
+        raise InputError(f"{text}, so it is of another assembly; {more}")
     warned = count >= 20 and differing > 0.1 * count
     return (f"{text} and no score; see whether it is of another assembly",) if warned else ()
 

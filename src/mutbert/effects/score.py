@@ -189,10 +189,9 @@ def _check_header(vcf: Path, prefix: str, frequency_field: str | None, scores: I
     header = read_header(vcf)
     if taken := [name for name in header.info if name.startswith(f"{prefix}_")]:
         raise InputError(f"{vcf}: has an INFO field {taken[0]} already; choose other names with --prefix")
-    numbers = [name for name, (_, kind) in header.info.items() if kind == "Float"]
-    if frequency_field is not None and frequency_field not in numbers:
-        text = f"declares no INFO field {frequency_field} with Type=Float, but {names_text(numbers, 30)}"
-        raise InputError(f"{vcf}: {text}")
+    floats = [name for name, (_, kind) in header.info.items() if kind == "Float"]
+    if frequency_field is not None and frequency_field not in floats:
+        raise InputError(f"{vcf}: declares no INFO field {frequency_field} of type Float, but {names_text(floats, 30)}")
     if frequency_field is not None and "llr" not in scores:
         raise InputError(f"frequency_field is {frequency_field!r}, but what it adjusts is LLR; add llr to scores")
     return header

@@ -172,21 +172,17 @@ class TokenScorer(Scorer):
 
     def __init__(self, encoder: AutoEncoder, genome: ProbabilisticGenome, settings: ScoreSettings) -> None:
         if settings.rope_scaling is not None or settings.windows != "centred":
-            raise InputError(
-                f"{encoder.name}: rope_scaling and shared windows are for MutBERT; leave them out for others"
-            )
-        peer = encoder if isinstance(encoder, PeerEncoder) else None
-        ratios = {"llr", "unmasked"} & set(settings.scores) if peer is not None and peer.likelihood else set()
+            raise InputError(f"{encoder.name}: rope_scaling and shared windows are for MutBERT; leave them out")
+        peer = encoder if isinstance(encoder, PeerEncoder) and encoder.likelihood else None
+        ratios = {"llr", "unmasked"} & set(settings.scores) if peer else set()
         asked = ratios | ({"distance"} & set(settings.scores))
         # An MNV or indel makes other tokens, which have no ratio.
-        every = {name: one for key, own in FIELDS.items() if key in asked for name, one in own.items()}
-        fields = {name: one for name, one in every.items() if name != "PLLR"}
+        fields = {name: one for key in FIELDS if key in asked for name, one in FIELDS[key].items() if name != "PLLR"}
         if not fields:
-            raise InputError(
-                f"{encoder.name}: has no likelihood ratio, as another base makes other tokens; add distance to --scores"
-            )
-        context = settings.context or (512 if peer is None else peer.context)
-        model = peer.masked(0) if peer is not None and ratios else encoder.body(0)
+            raise InputError(f"{encoder.name}: another base is no other token, so it has no likelihood ratio; "
+                             "add distance to --scores")  # fmt: skip
+        context = settings.context or encoder.context
+        model = peer.masked(0) if peer and ratios else encoder.body(0)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(model, genome, run.Surroundings("reference", genome.reference(), {}), settings, context)
         self.encoder, self.fields, self.at_once = encoder, fields, ((1 << 22) // context + 1,) * 2
@@ -309,7 +305,6 @@ def open_scorer(
     settings: ScoreSettings = ScoreSettings(), progress: bool = False,
 ) -> Scorer:  # fmt: skip
     """Return a scorer; a checkpoint is read to a GPU where there is one, a loaded model runs where it is."""
-    if not isinstance(genome, ProbabilisticGenome):
-        genome = ProbabilisticGenome.open(genome)
-    seen = run.open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, progress=progress)
-    return Scorer(run.open_model(model, MutBertForMaskedLM), genome, seen, settings)
+    store = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
+    seen = run.open_surroundings(store, surroundings, vcf=person_vcf, sample=sample, progress=progress)
+    return Scorer(run.open_model(model, MutBertForMaskedLM), store, seen, settings)

@@ -45,7 +45,8 @@ class AutoEncoder(Encoder):
     lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")
     fresh_modules: tuple[str, ...] = ("classifier", "score")
     one_token_a_base = False
-    special_tokens = True
+    special_tokens = True  # whether its paper has them around a sequence
+    context = 512  # bases of the windows in which variants are scored, by default
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -67,8 +68,8 @@ class AutoEncoder(Encoder):
         """Return the tokens of sequences."""
         if genome is not None:
             raise InputError(f"{self.name}: reads tokens, not allele frequencies; leave the genome out for it")
-        special_tokens = special_tokens and self.special_tokens
-        return TokenInputs(self.tokenizer, examples, max_tokens=max_tokens, special_tokens=special_tokens)
+        special = special_tokens and self.special_tokens
+        return TokenInputs(self.tokenizer, examples, max_tokens=max_tokens, special_tokens=special)
 
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:
         """Return a fine-tuned model, or a probe with its model."""

@@ -35,7 +35,6 @@ class PeerEncoder(AutoEncoder):
     family: Family
     classes: Mapping[str, Any]  # by kind, and the configuration's
     tokenizer_class: Any
-    context: int  # bases of the windows in which variants are scored, by default
     likelihood = True  # whether a token with one base exchanged is a token, so that a ratio can be read off
     required: Mapping[str, Any]  # the only implemented values of config.json, several in a tuple; each may be absent
     heads: tuple[str, ...]  # how names of weights begin that only some of the models have
