@@ -147,14 +147,9 @@ class ProbedClassifier(nn.Module):
 
     def __init__(self, body: Any, hidden_states: HiddenStates, weight_KD: torch.Tensor, bias_K: torch.Tensor) -> None:
         super().__init__()
-        self.body = body
         self.weight, self.bias = nn.Buffer(weight_KD), nn.Buffer(bias_K)
-        self._hidden_states = hidden_states
-
-    @property
-    def config(self) -> Any:
-        """The body's configuration, which says what the outputs mean."""
-        return self.body.config
+        # The configuration says what the outputs mean.
+        self.body, self.config, self._hidden_states = body, body.config, hidden_states
 
     def forward(self, **batch: torch.Tensor) -> SimpleNamespace:
         """Return ``logits``, (B, K)."""

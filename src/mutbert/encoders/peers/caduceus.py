@@ -1,10 +1,8 @@
 """Caduceus: bidirectional Mamba over single bases, with or without equivariance to the reverse complement.
 
-Schiff et al. 2024, arXiv 2403.03234; Mamba: Gu and Dao 2023, arXiv 2312.00752. Caduceus-Ph reads one strand.
-Caduceus-PS reads both at once with the same weights, so that the reverse complement of a sequence has the same logits,
-reversed and complemented.
-
-Shape suffixes: B batch, L tokens, D model width, E inner width (expand * D), N state size, V vocabulary.
+Schiff et al. 2024, arXiv 2403.03234; Mamba: Gu and Dao 2023, arXiv 2312.00752. Caduceus-Ph reads one strand,
+Caduceus-PS both at once with the same weights. Shape suffixes: B batch, L tokens, D model width, E inner width
+(expand * D), N state size, V vocabulary.
 """
 
 from __future__ import annotations
