@@ -249,7 +249,10 @@ def test_sites_of_1_mb_of_chromosome_20(shared, loaded, tmp_path, capfd, records
             none = (None,) * len(record.alts)
             found = [record.info.get(f"MUTBERT_{name}", none) for name in ("LLR", "PLLR", "WHY")]
             assert all([llr, pllr, why].count(None) + (why == ".") == 2 for llr, pllr, why in zip(*found, strict=True))
-    assert records_of(output, without=ADDED) == records_of(vcf)
+    before = records_of(vcf)
+    # Of the input, whose header has no contig, it does warn.
+    capfd.readouterr()
+    assert records_of(output, without=ADDED) == before
     assert len(pysam.bcftools.view("-H", "-r", "z:500000-510000", str(output)).splitlines()) > 100
     pysam.bcftools.stats(str(output))
     assert capfd.readouterr().err == ""

@@ -50,8 +50,8 @@ class PeerEncoder(AutoEncoder):
     def masked_logits(self, model: Any, batch: Mapping[str, torch.Tensor], token_B: torch.Tensor) -> torch.Tensor:
         """Return the logits of one token of each row, (B, V); the head runs at those alone."""
         states_BLD = model.base_model(**batch)[0]
-        logits: torch.Tensor = model.logits(states_BLD[torch.arange(len(token_B), device=token_B.device), token_B])
-        return logits.float()
+        row_B = torch.arange(len(token_B), device=token_B.device)
+        return model.logits(states_BLD[row_B, token_B]).float()  # type: ignore[no-any-return]
 
     def _open_tokenizer(self) -> Any:
         try:
@@ -88,7 +88,7 @@ class PeerEncoder(AutoEncoder):
     def _with_weights(self, model: Any, kind: Kind, folder: Path, *, fresh_head: bool) -> Any:
         """Return a model with the weights of a checkpoint, in float32; with `fresh_head` a head may be missing."""
         prefix = f"{model.base_model_prefix}."
-        added = prefix if kind == "body" else ""
+        added = "" if hasattr(model, model.base_model_prefix) else prefix
         shapes = {added + name: weight.shape for name, weight in model.state_dict().items()}
         weights = read_weights(folder)
         if not any(name.startswith(prefix) for name in weights):
@@ -189,7 +189,7 @@ class CaduceusEncoder(PeerEncoder):
 
     family = "caduceus"
     classes = {
-        "config": caduceus.CaduceusConfig, "body": caduceus.CaduceusModel, "masked": caduceus.CaduceusForMaskedLM,
+        "config": caduceus.CaduceusConfig, "body": caduceus.CaduceusModel, "masked": caduceus.CaduceusModel,
         "classifier": caduceus.CaduceusForSequenceClassification,
     }  # fmt: skip
     special_tokens, context = False, 1024

@@ -198,8 +198,7 @@ class NtForMaskedLM(_Nt, esm.EsmForMaskedLM):
 
     def logits(self, states: Tensor) -> Tensor:
         """Return logits of any hidden states, (..., V)."""
-        logits: Tensor = self.lm_head(states)
-        return logits
+        return self.lm_head(states)  # type: ignore[no-any-return]
 
 
 class NtForSequenceClassification(_Nt, esm.EsmForSequenceClassification):
@@ -214,8 +213,7 @@ class NtEmbeddings(esm.EsmEmbeddings):
         # Which early versions of transformers 5 do not pass on.
         if attention_mask is None and input_ids is not None:
             attention_mask = input_ids.ne(self.padding_idx).long()
-        embedded: Tensor = super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        return embedded
+        return super().forward(input_ids, attention_mask, **kwargs)  # type: ignore[no-any-return]
 
 
 class GatedIntermediate(nn.Module):
@@ -228,5 +226,4 @@ class GatedIntermediate(nn.Module):
     def forward(self, hidden_states: Tensor) -> Tensor:
         """Return (B, L, intermediate size)."""
         gate, up = self.dense(hidden_states).chunk(2, dim=-1)
-        gated: Tensor = F.silu(gate) * up
-        return gated
+        return F.silu(gate) * up  # type: ignore[no-any-return]

@@ -161,7 +161,7 @@ class CaduceusPreTrainedModel(PreTrainedModel):
 
 
 class CaduceusModel(CaduceusPreTrainedModel):
-    """The backbone. Hidden states have D channels, or of Caduceus-PS 2 D: the other strand's in reverse order."""
+    """The backbone, whose embedding is the decoder too; of Caduceus-PS, states have 2 D channels, of both strands."""
 
     backbone: Any
 
@@ -200,22 +200,13 @@ class CaduceusModel(CaduceusPreTrainedModel):
         merged = [state[0] if len(state) == 1 else torch.cat([state[0], state[1].flip(-1)], -1) for state in states]
         return BaseModelOutput(merged[-1], tuple(merged) if output_hidden_states else None)
 
-
-class CaduceusForMaskedLM(CaduceusPreTrainedModel):
-    """The masked language model, whose decoder is the token embedding."""
-
-    def __init__(self, config: CaduceusConfig) -> None:
-        super().__init__(config)
-        self.caduceus = CaduceusModel(config)
-        self.post_init()
-
     def logits(self, states: Tensor) -> Tensor:
         """Return logits of any hidden states, (..., V): of Caduceus-PS, the sum of both strands'."""
-        weight_VD = self.caduceus.get_input_embeddings().weight
+        weight_VD = self.get_input_embeddings().weight
         if not self.config.rcps:
             return F.linear(states, weight_VD)
         one, other = states.chunk(2, dim=-1)
-        complement_V = self.caduceus.complements(states.device)
+        complement_V = self.complements(states.device)
         return F.linear(one, weight_VD) + F.linear(other.flip(-1), weight_VD[complement_V])
 
 
