@@ -30,7 +30,7 @@ from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, Region, names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from mutbert.effects.scores import Scorer
     from mutbert.genome.store import ProbabilisticGenome
@@ -118,14 +118,13 @@ def score_variants(
     _check_outputs(output, second, inputs, calibrate=calibrate, force=force or (resume and was_stopped(output)))
     if calibrate and (background or frequency_field or second):
         raise InputError("a background has scores alone; leave out --calibration, --frequency-field and --table")
-    if windows == "shared" and (calibrate or background):
-        raise InputError("windows are shared, so that no background of other variants serves; choose centred")
     header = _check_header(vcf, prefix, frequency_field, scores)
     known = None if background is None else Calibration(background)
-    if surroundings == "person":
-        person = person or vcf
+    if settings.windows == "shared" and (calibrate or known):
+        raise InputError("windows are shared, so that no background of other variants serves; choose centred")
+    person = person or (vcf if surroundings == "person" else None)
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    progress, plan = progress and rank == 0, dict[str, Any]()
+    progress, plan, folder = progress and rank == 0, dict[str, Any](), parts_path(output)
     with ExitStack() as stack:
         if ranks > 1:
             # Some wait for others as long as scoring takes; where one fails, torchrun ends all.
@@ -136,17 +135,14 @@ def score_variants(
         scorer = open_scorer(model, genome, settings=settings, progress=progress, **how)
         run = _Run(scorer, vcf, known, frequency_field)
         stretch, total = _locate(region, vcf, header, scorer.genome.lengths)
-        folder = parts_path(output)
         if rank == 0:
             plan = run.plan({**how, "calibration": background, "region": region, "part_records": part_records})
             stack.enter_context(parts_folder(output, plan, resume=resume, force=force))
         barrier()
-        names = ["ID"] if frequency_field is None else ["ID", f"INFO/{frequency_field}"]
-        records = files.cut_records(vcf, names, scorer, region=stretch, size=part_records)
         try:
             with progress_bar("scoring", total, unit="variants", show=progress) as advance:
                 parts = run_parts(
-                    folder, enumerate(records), partial(run.write, advance), rank=rank, ranks=ranks,
+                    folder, run.parts(stretch, part_records), partial(run.write, advance), rank=rank, ranks=ranks,
                     skipped=lambda part: advance(len(part)),
                 )  # fmt: skip
             barrier()
@@ -159,16 +155,11 @@ def score_variants(
         barrier()
         if rank:
             return ScoreReport(output, second, **found)
-        index: tuple[Path | None, str] = None, ""
-        if calibrate:
-            files.write_calibration(output, parts, scorer.fields, plan, vcf.name)
-        elif output.name.endswith(VCFS):
-            made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
-            index = files.write_vcf(output, parts, vcf, header, stretch, run.fields, made_by)
-        for path in (output, second):
-            if path is not None and path.name.endswith(TABLES):
-                files.write_table(path, parts, found["fields"])
-    return ScoreReport(output, second, **found, index=index[0], why_no_index=index[1])
+        if second is not None:
+            files.write_table(second, parts, found["fields"])
+        made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
+        index, why_not = run.write_output(output, parts, header, stretch, made_by)
+    return ScoreReport(output, second, **found, index=index, why_no_index=why_not)
 
 
 def _check_outputs(output: Path, table: Path | None, inputs: Iterable[Any], *, calibrate: bool, force: bool) -> None:
@@ -236,6 +227,23 @@ class _Run:
         if self.known is not None:
             self.known.check(plan, self.scorer.fields)
         return plan
+
+    def parts(self, stretch: Any, size: int) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Return the records in numbered parts."""
+        names = ["ID"] if self.frequency_field is None else ["ID", f"INFO/{self.frequency_field}"]
+        return enumerate(files.cut_records(self.vcf, names, self.scorer, region=stretch, size=size))
+
+    def write_output(
+        self, path: Path, parts: list[Path], header: VcfHeader, stretch: Any, made_by: Mapping[str, Any]
+    ) -> tuple[Path | None, str]:
+        """Write an output; return its index, or None and why there is none."""
+        if path.name.endswith(VCFS):
+            return files.write_vcf(path, parts, self.vcf, header, stretch, self.fields, made_by)
+        if path.name.endswith(TABLES):
+            files.write_table(path, parts, list(self.fields))
+        else:
+            files.write_calibration(path, parts, self.scorer.fields, made_by, self.vcf.name)
+        return None, ""
 
     def write(self, advance: Advance, records: pl.DataFrame, path: Path) -> None:
         """Write a part's rows: record, which allele, kind, each field as float32, and why there is no score."""
