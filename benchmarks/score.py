@@ -173,12 +173,12 @@ def measure(
     tokenizer = MutBertTokenizer(model_max_length=arguments.context + FRAME)
     length = np.array(list(genome.lengths.values()))
     names = list(genome.lengths)
-    placed = place_windows(few.start_A, length[few.contig_A], arguments.context)
+    start_A, bases_A = place_windows(few.start_A, length[few.contig_A], arguments.context)
     texts = [
         alphabet.decode(genome.bases(names[contig], start, start + bases))
-        for contig, start, bases in zip(few.contig_A, placed.start_P, placed.length_P, strict=True)
+        for contig, start, bases in zip(few.contig_A, start_A, bases_A, strict=True)
     ]
-    columns = few.start_A - placed.start_P
+    columns = few.start_A - start_A
 
     def published() -> torch.Tensor:
         """Return the distance of the mean embeddings of both windows of each variant."""
@@ -228,7 +228,7 @@ def measure(
 
 def check(distance: torch.Tensor, scorer: Scorer, alleles: Alleles) -> None:
     """Stop if the distances of the published way differ from ours in float32."""
-    names = [field.name for field in scorer.fields]
+    names = list(scorer.fields)
     ours = scorer.score(alleles)[:, names.index("L2_WINDOW")]
     if not np.allclose(distance.numpy(), ours, atol=1e-3):
         worst = float(np.abs(distance.numpy() - ours).max())

@@ -92,14 +92,8 @@ def lines(contigs):
 
 
 @pytest.fixture(scope="session")
-def model(model_folders):
-    """The folder of the tiny model."""
-    return model_folders["mutbert"]
-
-
-@pytest.fixture(scope="session")
-def loaded(model):
-    return MutBertForMaskedLM.from_pretrained(model)
+def loaded(model_folders):
+    return MutBertForMaskedLM.from_pretrained(model_folders["mutbert"])
 
 
 @pytest.fixture(scope="session")

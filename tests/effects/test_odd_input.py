@@ -70,6 +70,9 @@ def alleles(at):
         (50, a, "R", ["ambiguous_alternate"]),
         (50, "N", f"{b},<DEL>", ["ambiguous_reference", "symbolic"]),
         (405, "A", "C", ["unknown_reference"]),
+        (399, at(399), f"{at(399)}G", ["PLLR"]),
+        (400, at(400), at(400) + "ACGT"["ACGT".index(at(400)) - 1], ["unknown_reference"]),
+        (410, "A", "ATTG", ["unknown_reference"]),
         (501, "A", "C", ["LLR"]),
         (501, "C", "T", ["reference_mismatch"]),
         (1, at(1), "A" if at(1) != "A" else "C", ["LLR"]),
@@ -78,7 +81,7 @@ def alleles(at):
         (0, "N", "A", ["outside_contig"]),
         (601, "A", "C", ["outside_contig"]),
         (2_000_000_000, "A", "C", ["outside_contig"]),
-        (50, a, a + "A" * 60, ["too_long"]),
+        (60, at(60), at(60) + "ACGTT" * 10 + "A", ["too_long"]),
         (50, at(50, 3), b + ("A" if at(52) != "A" else "C"), ["PLLR"]),
     ]
 

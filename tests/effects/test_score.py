@@ -12,7 +12,7 @@ import pysam.bcftools
 import pytest
 import torch
 
-from mutbert import score_variants
+from mutbert import build_genome, score_variants
 from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
 
@@ -73,6 +73,8 @@ def test_positions_beyond_a_tbi_and_records_out_of_order(score, write, lines, tm
     assert report.index == tmp_path / "out.vcf.gz.csi"
     assert report.missing == {"contig_not_in_genome": 2, "symbolic": 1}
     vcf = write(tmp_path / "in.vcf", lines(20)[::-1])
+    with pytest.raises(InputError, match=r"in\.vcf: has no up-to-date index to find a region by; run 'bcft"):
+        score(vcf, tmp_path / "x.tsv", region="chr1")
     for suffix in (".vcf.gz", ".bcf"):
         report = score(vcf, tmp_path / f"out{suffix}", force=True)
         assert (report.index, report.why_no_index) == (None, "the records are not in order")
@@ -167,8 +169,8 @@ def test_the_frequency_adjusted_ratio_is_its_formula(score, write, contigs, tmp_
         ("AF=1.5", "AF", r"in\.vcf, chr1:5: INFO field AF is 1\.5, but each alternate has one frequency from 0 to 1"),
         ("AF=-0.1", "AF", "each alternate has one frequency from 0 to 1"),
         ("AF=0.1,0.2", "AF", "INFO field AF is 0.1,0.2, but each alternate has one frequency"),
-        (".", "EUR_AF", "declares no INFO field EUR_AF with Type=Float, but AF"),
-        (".", "DB", "declares no INFO field DB with Type=Float"),
+        (".", "EUR_AF", "declares no INFO field EUR_AF of type Float, but AF"),
+        (".", "DB", "declares no INFO field DB of type Float"),
     ],
 )
 def test_what_is_no_frequency_is_refused(score, write, lines, tmp_path, text, field, message):
@@ -228,3 +230,29 @@ def test_nothing_at_all_comes_out_as_nothing(score, write, tmp_path, suffix):
     report = score(write(tmp_path / "in.vcf", []), tmp_path / f"out{suffix}")
     assert (report.index is not None) == (suffix in {".vcf.gz", ".bcf"})
     assert (report.records, report.alleles, report.scored, report.missing) == (0, 0, {}, {})
+
+
+@pytest.mark.shared
+def test_sites_of_1_mb_of_chromosome_20(shared, loaded, tmp_path, capfd, records_of):
+    """28,998 records of 1000 Genomes: all come back, and bcftools finds nothing to warn of."""
+    data, genome, output = shared / "data" / "human_grch37", tmp_path / "z.genome", tmp_path / "out.vcf.gz"
+    build_genome(data / "chr20_1000001-2000000.fa.gz", genome)
+    vcf = data / "chr20_1000001-2000000.1000g_phase3.sites.vcf.gz"
+    settings = {"strands": "forward", "windows": "shared", "context": 30, "flank": 2, "batch_size": 512}
+    report = score_variants(loaded, genome, vcf, output, **settings)
+    assert report.records == 28_998
+    assert sum(report.scored.values()) + sum(report.missing.values()) == report.alleles
+    assert report.scored["snv"] > 27_000
+    assert report.missing.keys() <= {"symbolic", "too_long"}
+    with pysam.VariantFile(str(output)) as file:
+        for record in file:
+            none = (None,) * len(record.alts)
+            found = [record.info.get(f"MUTBERT_{name}", none) for name in ("LLR", "PLLR", "WHY")]
+            assert all([llr, pllr, why].count(None) + (why == ".") == 2 for llr, pllr, why in zip(*found, strict=True))
+    before = records_of(vcf)
+    # Of the input, whose header has no contig, it does warn.
+    capfd.readouterr()
+    assert records_of(output, without=ADDED) == before
+    assert len(pysam.bcftools.view("-H", "-r", "z:500000-510000", str(output)).splitlines()) > 100
+    pysam.bcftools.stats(str(output))
+    assert capfd.readouterr().err == ""

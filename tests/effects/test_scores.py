@@ -1,11 +1,13 @@
-"""Scores against the model run one sequence at a time on text."""
+"""What alleles change against haplotypes written out as text, and scores against the model run on one text each."""
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mutbert import ProbabilisticGenome, alphabet
-from mutbert.effects.alleles import Kind, Reason
+from mutbert.effects.alleles import Kind, Reason, find_alleles
 from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.genome.build import build_genome
@@ -13,6 +15,9 @@ from mutbert.model import MutBertForMaskedLM, MutBertTokenizer
 
 CONTEXT = 30
 TURN = str.maketrans("ACGTRYMK_", "TGCAYRKM_")
+
+
+SEQUENCES = {"chr1": "ACGTTTTGCANNNACRTACGGATTACACCAGATTTAC", "2": "GATTACA"}
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +29,8 @@ def sequences():
 
 
 @pytest.fixture(scope="module")
-def variant_places(sequences):
-    """0-based positions on contig one at which the population varies, with REF, ALT and frequency."""
-    places = ((30, 0.25), (33, 0.5), (60, 0.125), (75, 0.75), (250, 0.375), (251, 0.5), (398, 0.25))
-    refs = [sequences["one"][at] for at, _ in places]
-    return [(at, ref, "ACGT"["ACGT".index(ref) - 1], share) for (at, share), ref in zip(places, refs, strict=True)]
-
-
-@pytest.fixture(scope="module")
-def genome(tmp_path_factory, write_genome, sequences, variant_places):
-    rows = {
-        at: [{alt: share, ref: 1 - share}.get(base, 0) for base in "ACGT"] for at, ref, alt, share in variant_places
-    }
-    return ProbabilisticGenome.open(write_genome(tmp_path_factory.mktemp("a") / "a.genome", sequences, {"one": rows}))
+def genome(tmp_path_factory, write_genome, sequences):
+    return ProbabilisticGenome.open(write_genome(tmp_path_factory.mktemp("a") / "a.genome", sequences))
 
 
 @pytest.fixture(scope="module")
@@ -44,32 +38,27 @@ def model(model_folders):
     return MutBertForMaskedLM.from_pretrained(model_folders["mutbert"])
 
 
-def scorer(model, genome, surroundings="reference", **settings):
-    return open_scorer(
-        model, genome, surroundings=surroundings, settings=ScoreSettings(**{"context": CONTEXT, **settings})
-    )
+def scorer(model, genome, **settings):
+    return open_scorer(model, genome, settings=ScoreSettings(**{"context": CONTEXT, **settings}))
 
 
-def forward(model, text, distributions=()):
+def forward(model, text):
     """Run the model on one text, _ being the mask; gives states and logits of its bases."""
     probs = MutBertTokenizer().encode_probabilities(text.replace("_", "N"))["input_probs"]
     for at, letter in enumerate(text):
         if letter == "_":
             probs[0, at + 1] = torch.nn.functional.one_hot(torch.tensor(alphabet.MASK_ID), 9)
-    for at, row in distributions:
-        probs[0, at + 1] = torch.tensor([0.0] * 5 + list(row))
     model.eval()
     with torch.no_grad():
         outputs = model(input_probs=probs, output_hidden_states=True)
     return outputs.hidden_states[-1][0, 1:-1].numpy(), outputs.logits[0, 1:-1, 5:].numpy()
 
 
-def on_both(model, text, strands, distributions=()):
-    states, logits = forward(model, text, distributions)
+def on_both(model, text, strands):
+    states, logits = forward(model, text)
     if strands == "forward":
         return states, logits
-    turned = [(len(text) - 1 - at, row[::-1]) for at, row in distributions]
-    other_states, other_logits = forward(model, text.translate(TURN)[::-1], turned)
+    other_states, other_logits = forward(model, text.translate(TURN)[::-1])
     return (states + other_states[::-1]) / 2, (logits + other_logits[::-1, ::-1]) / 2
 
 
@@ -103,7 +92,7 @@ def scored(one, records):
     """Give alleles and scores of (contig, 0-based position, REF, ALT)."""
     contigs, positions, references, alternates = zip(*records, strict=True)
     alleles = one.find(contigs, [at + 1 for at in positions], references, alternates)
-    return alleles, {field.name: one.score(alleles)[:, number] for number, field in enumerate(one.fields)}
+    return alleles, dict(zip(one.fields, one.score(alleles).T, strict=True))
 
 
 def test_the_ratio_of_200_snvs_is_that_of_one_forward_each(model, genome, sequences):
@@ -194,28 +183,6 @@ def test_ref_decides_where_the_genome_has_an_iupac_code(model, tmp_path, sequenc
     assert abs(scores["A", "R"] - scores["G", "R"]) > 1e-4
 
 
-def test_a_population_is_in_the_flanks_and_not_at_the_masked_position(model, genome, sequences, variant_places):
-    one = scorer(model, genome, "population", scores=("llr", "unmasked"))
-    rows = {
-        at: [{alt: share, ref: 1 - share}.get(base, 0.0) for base in "ACGT"] for at, ref, alt, share in variant_places
-    }
-    records = [("one", at, ref, alt) for at, ref, alt, _ in variant_places]
-    records += [("one", 35, sequences["one"][35], "ACGT"[("ACGT".index(sequences["one"][35]) + 2) % 4])]
-    _, scores = scored(one, records)
-    plain = scored(scorer(model, genome, scores=("llr", "unmasked")), records)[1]
-    for row, (_, at, ref, alt) in enumerate(records):
-        start, text = window_of(sequences["one"], at)
-        inside = [(place - start, values) for place, values in rows.items() if start <= place < start + len(text)]
-        for field, shown, distributions in (
-            ("LLR", edit(text, at - start, "_"), [pair for pair in inside if pair[0] != at - start]),
-            ("ULLR", text, inside),
-        ):
-            _, logits = on_both(model, shown, "both", distributions)
-            expected = logits[at - start]["ACGT".index(alt)] - logits[at - start]["ACGT".index(ref)]
-            assert scores[field][row] == pytest.approx(expected, abs=2e-4), (field, at)
-    assert np.abs(scores["LLR"] - plain["LLR"]).max() > 1e-3
-
-
 def test_the_model_is_left_as_it_was(model, genome, sequences):
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -241,3 +208,63 @@ def test_the_model_is_left_as_it_was(model, genome, sequences):
 def test_settings_that_cannot_be_are_refused(model, genome, settings, part):
     with pytest.raises(InputError, match=part):
         scorer(model, genome, **settings)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("genome")
+    (folder / "ref.fa").write_text("".join(f">{name}\n{bases}\n" for name, bases in SEQUENCES.items()))
+    build_genome(folder / "ref.fa", folder / "a.genome")
+    return ProbabilisticGenome.open(folder / "a.genome")
+
+
+def find(small, *records, **settings):
+    return find_alleles(small, *zip(*records, strict=True), **settings)
+
+
+@pytest.mark.parametrize(
+    ("position", "reference", "alternate", "kind", "start", "end", "inserted"),
+    [
+        (1, "acg", "ACt", Kind.SNV, 2, 3, "T"),
+        (1, "ACGT", "TCGA", Kind.MNV, 0, 4, "TCGA"),
+        (1, "A", "AGG", Kind.INDEL, 1, 1, "GG"),
+        (1, "ACG", "A", Kind.INDEL, 1, 3, ""),
+        # As programs that normalise do, from behind first.
+        (4, "TT", "T", Kind.INDEL, 3, 4, ""),
+        (3, "GTTTT", "GT", Kind.INDEL, 3, 6, ""),
+        (3, "GTTTTG", "GTTTG", Kind.INDEL, 3, 4, ""),
+        (1, "ACG", "AT", Kind.INDEL, 1, 3, "T"),
+    ],
+)
+def test_what_changes(small, position, reference, alternate, kind, start, end, inserted):
+    alleles = find(small, ("chr1", position, reference, alternate))
+    found = (alleles.kind_A[0], alleles.start_A[0], alleles.end_A[0], alleles.inserted[0])
+    assert found == (kind, start, end, inserted)
+    assert alleles.reason_A[0] == Reason.SCORED
+
+
+def test_an_allele_of_several_is_what_it_is_alone(small):
+    together = find(small, ("chr1", 3, "GTTTT", "GTTT,GTT,G,GTTTTT,GTTTA"))
+    alone = [("GT", "G"), ("GTT", "G"), ("GTTTT", "G"), ("G", "GT")]
+    alone = find(small, *(("chr1", 3, *pair) for pair in alone), ("chr1", 7, "T", "A"))
+    for name in ("kind_A", "start_A", "end_A", "reference_A", "alternate_A", "removed", "inserted"):
+        assert getattr(together, name).tolist() == getattr(alone, name).tolist(), name
+    assert together.removed.tolist() == ["T", "TT", "TTTT", "", "T"]
+
+
+@given(st.integers(1, 7), st.integers(1, 7), st.text("ACGT", min_size=1, max_size=9))
+def test_put_in_its_place_an_allele_gives_the_haplotype(small, position, length, alternate):
+    contig = SEQUENCES["2"]
+    reference = contig[position - 1 : position - 1 + length]
+    alleles = find(small, ("2", position, reference, alternate))
+    if alternate == reference:
+        assert alleles.reason_A[0] == Reason.NOT_A_CHANGE
+        return
+    start, end = int(alleles.start_A[0]), int(alleles.end_A[0])
+    removed, inserted = alleles.removed[0], alleles.inserted[0]
+    haplotype = contig[: position - 1] + alternate + contig[position - 1 + len(reference) :]
+    assert (contig[:start] + inserted + contig[end:], contig[start:end]) == (haplotype, removed)
+    if alleles.kind_A[0] == Kind.SNV:
+        assert alphabet.BASES[alleles.reference_A[0]] + alphabet.BASES[alleles.alternate_A[0]] == removed + inserted
+    # Nothing is left that both have at an end.
+    assert not (removed and inserted and (removed[0] == inserted[0] or removed[-1] == inserted[-1]))

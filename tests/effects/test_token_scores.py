@@ -47,7 +47,7 @@ def scored(scorer, variants):
     contigs, positions, references, alternates = zip(*variants, strict=True)
     alleles = scorer.find(contigs, [position + 1 for position in positions], references, alternates)
     values = scorer.score(alleles)
-    return {field.name: values[:, number] for number, field in enumerate(scorer.fields)}
+    return dict(zip(scorer.fields, values.T, strict=True))
 
 
 def window_of(contigs, contig, position, reference):
@@ -80,7 +80,8 @@ def one_at_a_time(encoder, model, text, place, *, masked):
     if masked:
         ids[0, at] = tokenizer.mask_token_id
     with torch.inference_mode():
-        log_probability = model(ids, attention_mask=torch.ones_like(ids)).logits[0, at].log_softmax(-1)
+        states = model.base_model(ids, attention_mask=torch.ones_like(ids))[0]
+        log_probability = model.logits(states[0, at]).log_softmax(-1)
     exchanged = [word[: place - begin] + base + word[place - begin + 1 :] for base in "ACGT"]
     return np.array([float(log_probability[tokenizer.convert_tokens_to_ids(one)]) for one in exchanged])
 
@@ -109,7 +110,7 @@ def test_ratios_are_those_of_one_masked_token_at_a_time(peer_folders, opened, co
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("dnabert2", {"scores": ("llr",)}, "has no likelihood ratio.*add distance to --scores"),
+        ("dnabert2", {"scores": ("llr",)}, "it has no likelihood ratio; add distance to --scores"),
         ("ntv2-50m", {"windows": "shared"}, "shared windows are for MutBERT"),
         ("ntv2-50m", {"rope_scaling": {"type": "dynamic", "factor": 2}}, "rope_scaling.* for MutBERT"),
         ("ntv2-50m", {"flank": 20}, "leaves no room in a context of 40 bases"),

@@ -75,11 +75,7 @@ _OF_ALTERNATE: Final = (Reason.NO_ALTERNATE, Reason.SYMBOLIC, Reason.OVERLAPPING
 
 @dataclass(frozen=True)
 class Alleles:
-    """Alternate alleles of consecutive records, in order; a record without alternate has one row.
-
-    Of alleles that are scored, ``start_A`` to ``end_A`` are the reference bases that change, 0-based and half-open:
-    empty for a pure insertion. SNVs also have base codes.
-    """
+    """Alternate alleles of records in order; one without alternate has a row. What changes is 0-based and half-open."""
 
     reason_A: UInt8
     kind_A: UInt8
@@ -191,9 +187,9 @@ def snv_windows(
     """Return windows to run for SNVs, queries of their P distinct positions, and the position of each allele."""
     (contig_P, position_P), position_A = unique_columns(np.stack([alleles.contig_A, alleles.start_A]))
     length_P = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_P]
-    placed = place_windows(position_P, length_P, context, placement)
-    windows, window_P = unique_columns(np.stack([contig_P, placed.start_P, placed.length_P]))
-    plain, column_P = read_windows(genome, *windows), position_P - placed.start_P
+    start_P, bases_P = place_windows(position_P, length_P, context, placement)
+    windows, window_P = unique_columns(np.stack([contig_P, start_P, bases_P]))
+    plain, column_P = read_windows(genome, *windows), position_P - start_P
     if not masked:
         return plain, Queries(window_P, column_P), position_A
     count_W = np.bincount(window_P, minlength=len(plain))
@@ -265,10 +261,10 @@ def read_haplotypes(genome: ProbabilisticGenome, alleles: Alleles, context: int,
     size_H = np.char.str_len(texts)[text_H]
     gain_H = size_H - (end_H - start_H)
     length_H = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_H] + gain_H
-    placed = place_windows(start_H + size_H // 2, length_H, context, placement)
-    source = read_windows(genome, contig_H, placed.start_P, placed.length_P - gain_H)
-    begin_H = start_H - placed.start_P
-    column_L = np.arange(int(placed.length_P.max(initial=0)))
+    first_H, bases_H = place_windows(start_H + size_H // 2, length_H, context, placement)
+    source = read_windows(genome, contig_H, first_H, bases_H - gain_H)
+    begin_H = start_H - first_H
+    column_L = np.arange(int(bases_H.max(initial=0)))
     from_HL = column_L - np.where(column_L >= (begin_H + size_H)[:, None], gain_H[:, None], 0)
     code_HL = np.take_along_axis(source.code_NL, np.minimum(from_HL, source.code_NL.shape[1] - 1), axis=1)
     row_B, column_B = list_ranges(begin_H, begin_H + size_H)
@@ -281,12 +277,12 @@ def read_haplotypes(genome: ProbabilisticGenome, alleles: Alleles, context: int,
     changed_H[row_B[code_HL[row_B, column_B] != code_B]] = True
     changed_H[row_M[~kept_M]] = True
     code_HL[row_B, column_B] = code_B
-    windows = PaddedWindows(code_HL, placed.length_P, row_M[kept_M], column_M[kept_M], source.frequency_M4[kept_M])
+    windows = PaddedWindows(code_HL, bases_H, row_M[kept_M], column_M[kept_M], source.frequency_M4[kept_M])
     # Haplotypes share a window with the same change in it, or where they are what the genome is.
     changes = np.where(changed_H, [start_H, end_H, text_H], -1)
-    _, first, row_H = np.unique([contig_H, placed.start_P, *changes], axis=1, return_index=True, return_inverse=True)
+    _, distinct, row_H = np.unique([contig_H, first_H, *changes], axis=1, return_index=True, return_inverse=True)
     margin_H = np.tile(alleles.kind_A != Kind.SNV, 2).astype(np.int64)
-    return Haplotypes(windows.take(first), row_H.reshape(-1), begin_H, begin_H + size_H, margin_H)
+    return Haplotypes(windows.take(distinct), row_H.reshape(-1), begin_H, begin_H + size_H, margin_H)
 
 
 def unique_columns(columns: Int64) -> tuple[Int64, Int64]:

@@ -1,6 +1,8 @@
-"""Variant records of a run: read in parts, with what they say of frequencies and the assembly, and written with scores.
+"""What a run reads and writes: records in parts, tables, and backgrounds, such as a population's common variants.
 
-Shape suffixes: N records, A alternate alleles.
+The file of a background is JSON: ``format`` and ``version``; ``made_of``, the model, genome and settings it was scored
+with; and of each of ``fields``, for SNVs and for other alleles, how many ``alleles`` there were and ``quantiles`` of
+their scores. Shape suffixes: N records, A alternate alleles, Q quantiles.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import polars as pl
 import pysam
 import pysam.bcftools
 
-from mutbert.effects.alleles import COMPARED
+import mutbert
+from mutbert.effects.alleles import COMPARED, Kind
 from mutbert.encoders.inputs import place_windows
-from mutbert.errors import InputError
-from mutbert.files import atomic_file
+from mutbert.errors import InputError, one_line
+from mutbert.files import atomic_file, write_json
 from mutbert.genome.vcf import Region, VcfHeader, read_lines, read_records
+from mutbert.inference.resumable import differences
 from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
@@ -26,13 +30,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from mutbert.arrays import Float64
+    from mutbert.arrays import Float64, UInt8
     from mutbert.effects.scores import Field, Scorer
 
 VCFS: Final = (".vcf.gz", ".vcf", ".bcf")
 TABLES: Final = (".tsv.gz", ".tsv", ".parquet")
 # Added to frequencies, so that an allele that was never seen has a ratio.
 EPSILON: Final = 1e-4
+_FORMAT: Final = "mutbert calibration"
+_VERSION: Final = 1
+_QUANTILES: Final = 1001
+LEAST: Final = 100  # alleles of a kind that a background needs to serve that kind
+# Kinds of alleles whose scores are compared with one another.
+_GROUPS: Final = {"snv": (Kind.SNV,), "mnv_indel": (Kind.MNV, Kind.INDEL)}
+# Settings that a background's scores do not depend on.
+_OTHER_SETTINGS: Final = {"scores", "frequency_field", "calibration", "region", "part_records"}
 
 
 def cut_records(
@@ -59,7 +71,7 @@ def cut_records(
                     "sorted file; use 'bcftools sort' first, or choose --windows centred"
                 )
             window_N, reached_N = (
-                place_windows(np.clip(one_N, 0, length_N - 1), length_N, scorer.context, "shared").start_P
+                place_windows(np.clip(one_N, 0, length_N - 1), length_N, scorer.context, "shared")[0]
                 for one_N in (begin_N, begin_N + bases_N - 1)
             )
             # No part begins in the window where the record before ends.
@@ -96,8 +108,7 @@ def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
         )
     # Rounded frequencies may add up to a little more than 1.
     reference_A = np.maximum(1 - np.bincount(record_A, frequency_A), 0)[record_A]
-    odds_A: Float64 = np.log((frequency_A + EPSILON) / (reference_A + EPSILON))
-    return odds_A
+    return np.log((frequency_A + EPSILON) / (reference_A + EPSILON))
 
 
 def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, ...]:
@@ -106,10 +117,8 @@ def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, 
     share = f"{differing / max(count, 1):.0%}"
     text = f"{path}: of {count:,} alleles, {differing:,} have another REF than {genome} ({share})"
     if count >= 100 and differing > 0.5 * count:
-        raise InputError(
-            f"{text}, so it is of another assembly; give the genome that it is of, or remove such records by 'bcftools "
-            "norm --check-ref x'"
-        )
+        more = "use its genome, or remove such records by 'bcftools norm --check-ref x'"
+        raise InputError(f"{text}, so it is of another assembly; {more}")
     warned = count >= 20 and differing > 0.1 * count
     return (f"{text} and no score; see whether it is of another assembly",) if warned else ()
 
@@ -130,20 +139,20 @@ def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
 
 def write_vcf(
     path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Region | None,
-    fields: Sequence[Field], plan: Mapping[str, Any],
+    fields: Mapping[str, Field], plan: Mapping[str, Any],
 ) -> tuple[Path | None, str]:  # fmt: skip
     """Write a VCF's records with the parts' scores in INFO; return the index, or None and why there is none."""
     prefix = plan["prefix"]
     text, names = b"".join(read_lines(vcf, header=True)).decode("utf-8", "surrogateescape").rsplit("\n", 2)[:2]
     chroms = (pl.read_parquet(part, columns=["chrom"])["chrom"] for part in parts)
     contigs = dict.fromkeys(name for chrom in chroms for name in chrom.unique(maintain_order=True))
-    declared = [(f"{field.name},Number=A,Type=Float", field.description.replace('"', "_")) for field in fields]
+    declared = [(f"{name},Number=A,Type=Float", text.replace('"', "_")) for name, (text, _) in fields.items()]
     declared.append(("WHY,Number=.,Type=String", "Why an alternate allele has no score; . where it has"))
     added = [f"##contig=<ID={name}>" for name in contigs if name not in header.contigs]
     added += [f'##INFO=<ID={prefix}_{field},Description="{description}">' for field, description in declared]
     head = "\n".join([text, *added, f"##mutbert_score={json.dumps(plan)}", names, ""])
     lines = (line for block in read_lines(vcf, region=region) for line in block[:-1].split(b"\n"))
-    infos = (info for part in parts for info in _infos(pl.read_parquet(part), prefix, [field.name for field in fields]))
+    infos = (info for part in parts for info in _infos(pl.read_parquet(part), prefix, list(fields)))
     with atomic_file(path, force=True) as aside, ExitStack() as stack:
         written = aside
         if path.suffix == ".bcf":
@@ -192,3 +201,95 @@ def _bcftools(command: str, *words: str) -> bool:
         getattr(pysam.bcftools, command)(*words, catch_stdout=False)
         return True
     return False
+
+
+def _made_of(plan: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {name: value for name, value in plan["settings"].items() if name not in _OTHER_SETTINGS}
+    return {"model": plan["model"], "genome": plan["genome"], "settings": settings}
+
+
+def _extremes(fields: Mapping[str, Field]) -> dict[str, int]:
+    return {name: extreme for name, (_, extreme) in fields.items() if extreme}
+
+
+def write_calibration(
+    path: Path, parts: list[Path], fields: Mapping[str, Field], plan: Mapping[str, Any], vcf: str
+) -> None:
+    """Write a background's file from scored parts; the scores of one field at a time are in memory."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, extreme in _extremes(fields).items():
+        found[name] = {"extreme": extreme}
+        for group, kinds in _GROUPS.items():
+            rows = pl.col("kind").is_in([kind.name.lower() for kind in kinds])
+            scores = pl.scan_parquet(parts).filter(rows).select(name).collect().to_series().drop_nulls().to_numpy()
+            own = quantiles(scores).tolist() if len(scores) >= LEAST else None
+            found[name][group] = {"alleles": len(scores), "quantiles": own}
+    head = {"format": _FORMAT, "version": _VERSION, "made_of": _made_of(plan), "created_by": mutbert.__version__}
+    write_json(path, {**head, "vcf": vcf, "fields": found}, force=True)
+
+
+def quantiles(value_A: Float64) -> Float64:
+    """Return 1,001 evenly spaced quantiles, extremes included, by NumPy's method ``linear``; fewer values sorted.
+
+    They are rounded to float32, as scores are, so that ties with a score of the background are seen.
+    """
+    if len(value_A) <= _QUANTILES:
+        return np.sort(value_A.astype(np.float64))
+    return np.quantile(value_A.astype(np.float64), np.linspace(0, 1, _QUANTILES)).astype(np.float32).astype(np.float64)
+
+
+def percentage_below(quantile_Q: Float64, value_A: Float64) -> Float64:
+    """Return the percentage of a background below each value, the inverse of `quantiles`; NaN remains NaN.
+
+    Linear between two quantiles; a value that equals several quantiles is at the middle of them.
+    """
+    left_A, right_A = (np.searchsorted(quantile_Q, value_A, side) for side in ("left", "right"))
+    between_A = np.interp(value_A, quantile_Q, np.arange(len(quantile_Q)))
+    rank_A = np.where(left_A < right_A, (left_A + right_A - 1) / 2, between_A)
+    return np.asarray(100 * rank_A / (len(quantile_Q) - 1))
+
+
+class Calibration:
+    """A background from its file; raises an InputError where that is missing, another or damaged."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if (values["format"], values["version"]) != (_FORMAT, _VERSION):
+                raise ValueError(f"{values['format']} of version {values['version']}")
+            self.made_of, self.fields = dict(values["made_of"]), values["fields"]
+            every = {(name, group): one[group]["quantiles"] for name, one in self.fields.items() for group in _GROUPS}
+            self._quantile_Q = {key: np.array(own, np.float64) for key, own in every.items() if own is not None}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            text = f"is no background that can be read ({one_line(error)}); make it by --calibrate"
+            raise InputError(f"{path}: {text}") from None
+
+    def check(self, plan: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
+        """Raise an InputError where scores cannot be compared with the background."""
+        if found := differences(self.made_of, _made_of(plan)):
+            raise InputError(f"{self.path}: is of other scores: {'; '.join(found)}; make one by --calibrate")
+        if not (names := _extremes(fields)).keys() & self.fields:
+            own, wanted = ", ".join(self.fields), " or ".join(names)
+            raise InputError(f"{self.path}: has no {wanted}, but {own}; make one by --calibrate with the same --scores")
+
+    def added(self, fields: Mapping[str, Field]) -> dict[str, Field]:
+        """Return the fields that it adds to those of a scorer."""
+        text = "Percentage, 0 to 100, of {}'s alleles of its kind whose {} is less extreme, thus {}"
+        known = {name for name, _ in self._quantile_Q}
+        return {
+            f"{name}_PCT": (text.format(self.path.name, name, "higher" if extreme < 0 else "lower"), 0)
+            for name, (_, extreme) in fields.items()
+            if name in known
+        }
+
+    def percentages(self, columns: Mapping[str, Float64], kind_A: UInt8) -> dict[str, Float64]:
+        """Return the percentages of the background that are less extreme, with two decimals; NaN where it has none."""
+        found: dict[str, Float64] = {}
+        for (name, group), quantile_Q in self._quantile_Q.items():
+            if name in columns:
+                rows = np.isin(kind_A, _GROUPS[group])
+                below_A = percentage_below(quantile_Q, columns[name][rows])
+                value_A = found.setdefault(f"{name}_PCT", np.full(len(kind_A), np.nan))
+                value_A[rows] = (below_A if self.fields[name]["extreme"] > 0 else 100 - below_A).round(2)
+        return found

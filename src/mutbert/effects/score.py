@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
+from torch import distributed
 
 import mutbert
+from mutbert.effects import records as files
 from mutbert.effects.alleles import Kind, Reason
-from mutbert.effects.calibration import LEAST, Calibration, write_calibration
-from mutbert.effects.records import EPSILON, TABLES, VCFS, check_assembly, cut_records, log_odds, write_table, write_vcf
-from mutbert.effects.scores import Field, ScoreSettings, open_scorer
+from mutbert.effects.records import EPSILON, LEAST, TABLES, VCFS, Calibration
+from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.files import check_output, sha256_of
 from mutbert.genome.vcf import VcfHeader, count_by_index, read_header
@@ -29,8 +30,9 @@ from mutbert.progress import progress_bar, scaled
 from mutbert.regions import ContigNames, Region, names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from mutbert.effects.scores import Scorer
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.model import MutBertForMaskedLM
     from mutbert.progress import Advance
@@ -110,166 +112,149 @@ def score_variants(
     settings = ScoreSettings(
         tuple(scores), context, windows, strands, flank, longest, distance_bases, batch_size, precision, rope_scaling
     )
+    vcf, output = Path(vcf), Path(output)
     second, person, background = (None if path is None else Path(path) for path in (table, person_vcf, calibration))
-    run = _Run(
-        model, genome, Path(vcf), Path(output), second, person, background, settings, surroundings, sample,
-        frequency_field, calibrate, prefix, region, part_records, progress and os.environ.get("RANK", "0") == "0",
-    )  # fmt: skip
     inputs = (model, genome, vcf, person, background)
-    run.check(inputs, force=force or (resume and was_stopped(run.output)))
-    return run.run(resume=resume, force=force)
+    _check_outputs(output, second, inputs, calibrate=calibrate, force=force or (resume and was_stopped(output)))
+    if calibrate and (background or frequency_field or second):
+        raise InputError("a background has scores alone; leave out --calibration, --frequency-field and --table")
+    header = _check_header(vcf, prefix, frequency_field, scores)
+    known = None if background is None else Calibration(background)
+    if settings.windows == "shared" and (calibrate or known):
+        raise InputError("windows are shared, so that no background of other variants serves; choose centred")
+    person = person or (vcf if surroundings == "person" else None)
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    progress, plan, folder = progress and rank == 0, dict[str, Any](), parts_path(output)
+    with ExitStack() as stack:
+        if ranks > 1:
+            # Some wait for others as long as scoring takes; where one fails, torchrun ends all.
+            distributed.init_process_group("gloo", timeout=timedelta(days=30))
+            stack.callback(distributed.destroy_process_group)
+        barrier = distributed.barrier if ranks > 1 else lambda: None
+        how: dict[str, Any] = {"surroundings": surroundings, "person_vcf": person, "sample": sample}
+        scorer = open_scorer(model, genome, settings=settings, progress=progress, **how)
+        run = _Run(scorer, vcf, known, frequency_field)
+        stretch, total = _locate(region, vcf, header, scorer.genome.lengths)
+        if rank == 0:
+            plan = run.plan({**how, "calibration": background, "region": region, "part_records": part_records})
+            stack.enter_context(parts_folder(output, plan, resume=resume, force=force))
+        barrier()
+        try:
+            with progress_bar("scoring", total, unit="variants", show=progress) as advance:
+                parts = run_parts(
+                    folder, run.parts(stretch, part_records), partial(run.write, advance), rank=rank, ranks=ranks,
+                    skipped=lambda part: advance(len(part)),
+                )  # fmt: skip
+            barrier()
+            found = run.count(parts, calibrate=calibrate, whole=region is None)
+        except InputError:
+            # Parts of an input that cannot be used are of no use.
+            for part in folder.glob("[0-9]*") if rank == 0 else ():
+                part.unlink()
+            raise
+        barrier()
+        if rank:
+            return ScoreReport(output, second, **found)
+        if second is not None:
+            files.write_table(second, parts, found["fields"])
+        made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
+        index, why_not = run.write_output(output, parts, header, stretch, made_by)
+    return ScoreReport(output, second, **found, index=index, why_no_index=why_not)
 
 
-@dataclass
+def _check_outputs(output: Path, table: Path | None, inputs: Iterable[Any], *, calibrate: bool, force: bool) -> None:
+    """Raise an InputError for outputs of unknown formats, or in whose place something else is."""
+    suffixes = {output: (".json",) if calibrate else VCFS + TABLES} | ({} if table is None else {table: TABLES})
+    for path, allowed in suffixes.items():
+        if not path.name.endswith(allowed) or path.name in allowed:
+            raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
+        check_output(path, force=force, inputs=inputs)
+    if table is not None and output.resolve() == table.resolve():
+        raise InputError(f"{table}: is the other output too; choose another table")
+
+
+def _check_header(vcf: Path, prefix: str, frequency_field: str | None, scores: Iterable[str]) -> VcfHeader:
+    """Return the VCF's header, which has the field of frequencies, and none that is to be added."""
+    if re.fullmatch(r"[A-Za-z_][\w.]*", prefix, re.ASCII) is None:
+        raise InputError(f"prefix is {prefix!r}; use letters, digits, _ and . that begin with a letter or _")
+    header = read_header(vcf)
+    if taken := [name for name in header.info if name.startswith(f"{prefix}_")]:
+        raise InputError(f"{vcf}: has an INFO field {taken[0]} already; choose other names with --prefix")
+    floats = [name for name, (_, kind) in header.info.items() if kind == "Float"]
+    if frequency_field is not None and frequency_field not in floats:
+        raise InputError(f"{vcf}: declares no INFO field {frequency_field} of type Float, but {names_text(floats, 30)}")
+    if frequency_field is not None and "llr" not in scores:
+        raise InputError(f"frequency_field is {frequency_field!r}, but what it adjusts is LLR; add llr to scores")
+    return header
+
+
+def _locate(
+    region: str | None, vcf: Path, header: VcfHeader, genome: Mapping[str, int]
+) -> tuple[tuple[str, int, int | None] | None, int | None]:
+    """Return where a region's records are in the VCF, and without a region how many there are, where that is known."""
+    counted = count_by_index(vcf)
+    if region is None:
+        return None, sum((counted or {}).values()) or None
+    if counted is None:
+        raise InputError(f"{vcf}: has no up-to-date index to find a region by; run 'bcftools index -f'")
+    lengths = {name: length or 1 << 31 for name, length in header.contigs.items()}
+    found = Region.parse(region, lengths or genome)
+    return (found.contig, found.start, None if found.end == lengths.get(found.contig) else found.end), None
+
+
 class _Run:
-    """What is asked for, and what scores it once that is open."""
+    """What scores the parts of a VCF, and counts what became of them."""
 
-    model: Any
-    genome: Any
-    vcf: Path
-    output: Path
-    table: Path | None
-    person_vcf: Path | None
-    calibration: Path | None
-    settings: ScoreSettings
-    surroundings: str
-    sample: str | None
-    frequency_field: str | None
-    calibrate: bool
-    prefix: str
-    region: str | None
-    part_records: int
-    show: bool
-    header: VcfHeader = field(init=False)
-    known: Calibration | None = None
-    stretch: tuple[str, int, int | None] | None = None
-    counts: Counter[str] = field(default_factory=Counter)
+    def __init__(self, scorer: Scorer, vcf: Path, known: Calibration | None, frequency_field: str | None) -> None:
+        self.scorer, self.vcf, self.known, self.frequency_field = scorer, vcf, known, frequency_field
+        self.fields, self.counts = dict(scorer.fields), Counter[str]()
+        if frequency_field is not None:
+            text = f"with f_ALT of INFO field {frequency_field} and f_REF what its alternates leave of 1"
+            text = f"LLR + ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g})), {text}"
+            self.fields["AFLLR"] = text, -1
+        if known is not None:
+            self.fields |= known.added(scorer.fields)
 
-    def check(self, inputs: tuple[Any, ...], *, force: bool) -> None:
-        """Raise an InputError for what is known to be wrong before the model is loaded."""
-        suffixes = {self.output: (".json",) if self.calibrate else VCFS + TABLES}
-        for path, allowed in (suffixes | ({} if self.table is None else {self.table: TABLES})).items():
-            if not path.name.endswith(allowed) or path.name in allowed:
-                raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
-            check_output(path, force=force, inputs=inputs)
-        if self.table is not None and self.output.resolve() == self.table.resolve():
-            raise InputError(f"{self.table}: is the other output too; choose another table")
-        if re.fullmatch(r"[A-Za-z_][\w.]*", self.prefix, re.ASCII) is None:
-            raise InputError(f"prefix is {self.prefix!r}; use letters, digits, _ and . that begin with a letter or _")
-        if self.calibrate and (self.calibration or self.frequency_field or self.table):
-            raise InputError("a background has scores alone; leave out --calibration, --frequency-field and --table")
-        if self.settings.windows == "shared" and (self.calibrate or self.calibration):
-            raise InputError("windows are shared, so that no background of other variants serves; choose centred")
-        self.header = read_header(self.vcf)
-        if taken := [one for one in self.header.info if one.startswith(f"{self.prefix}_")]:
-            raise InputError(f"{self.vcf}: has an INFO field {taken[0]} already; choose other names with --prefix")
-        numbers = [one for one, (_, kind) in self.header.info.items() if kind == "Float"]
-        if (name := self.frequency_field) is not None:
-            if name not in numbers:
-                text = names_text(numbers, 30)
-                raise InputError(f"{self.vcf}: declares no INFO field {name} with Type=Float, but {text}")
-            if "llr" not in self.settings.scores:
-                raise InputError(f"frequency_field is {name!r}, but what it adjusts is LLR; add llr to scores")
-        if self.calibration is not None:
-            self.known = Calibration(self.calibration)
-        if self.surroundings == "person" and self.person_vcf is None:
-            self.person_vcf = self.vcf
-
-    def run(self, *, resume: bool, force: bool) -> ScoreReport:
-        """Score what is not scored yet; the first process writes the outputs."""
-        from torch import distributed
-
-        rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        with ExitStack() as stack:
-            if ranks > 1:
-                # Some wait for others as long as scoring takes; where one fails, torchrun ends all.
-                distributed.init_process_group("gloo", timeout=timedelta(days=30))
-                stack.callback(distributed.destroy_process_group)
-            barrier = distributed.barrier if ranks > 1 else lambda: None
-            self.open()
-            plan, folder = self.plan() if rank == 0 else {}, parts_path(self.output)
-            if rank == 0:
-                stack.enter_context(parts_folder(self.output, plan, resume=resume, force=force))
-            barrier()
-            try:
-                parts = self.score(folder, rank, ranks)
-                barrier()
-                report = self.report(parts)
-            except InputError:
-                # Parts of an input that cannot be used are of no use.
-                for part in folder.glob("[0-9]*") if rank == 0 else ():
-                    part.unlink()
-                raise
-            barrier()
-            if rank:
-                return report
-            index: tuple[Path | None, str] = None, ""
-            if self.calibrate:
-                write_calibration(self.output, parts, self.scorer.fields, plan, self.vcf.name)
-            elif self.output.name.endswith(VCFS):
-                made_by = {"prefix": self.prefix, **plan, "model_name": model_name(self.model)}
-                index = write_vcf(self.output, parts, self.vcf, self.header, self.stretch, self.fields, made_by)
-            for path in (self.output, self.table):
-                if path is not None and path.name.endswith(TABLES):
-                    write_table(path, parts, report.fields)
-            return replace(report, index=index[0], why_no_index=index[1])
-
-    def open(self) -> None:
-        """Open the model and the genome, and locate the region."""
-        self.scorer = open_scorer(
-            self.model, self.genome, surroundings=self.surroundings, person_vcf=self.person_vcf, sample=self.sample,
-            settings=self.settings, progress=self.show,
-        )  # fmt: skip
-        self.fields = list(self.scorer.fields)
-        if (name := self.frequency_field) is not None:
-            text = f"LLR + ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g})), with f_ALT of INFO field {name} and f_REF"
-            self.fields.append(Field("AFLLR", f"{text} what its alternates leave of 1", -1))
-        if self.known is not None:
-            self.fields += self.known.added(self.scorer.fields)
-        self.counted = count_by_index(self.vcf)
-        if self.region is not None:
-            if self.counted is None:
-                raise InputError(f"{self.vcf}: has no up-to-date index to find a region by; run 'bcftools index -f'")
-            lengths = {name: length or 1 << 31 for name, length in self.header.contigs.items()}
-            found = Region.parse(self.region, lengths or self.scorer.genome.lengths)
-            self.stretch = found.contig, found.start, None if found.end == lengths.get(found.contig) else found.end
-
-    def plan(self) -> dict[str, Any]:
-        """Return all that results depend on."""
+    def plan(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all that results depend on: files by their SHA-256."""
+        settings = {**asdict(self.scorer.settings), "frequency_field": self.frequency_field, **asked}
         digest = cache(sha256_of)
-        names = ("surroundings", "sample", "frequency_field", "region", "part_records")
-        settings = asdict(self.scorer.settings) | {name: getattr(self, name) for name in names}
+        settings = {name: digest(one) if isinstance(one, Path) else one for name, one in settings.items()}
         # Which windows share a batch changes results by no more than rounding.
         del settings["batch_size"]
-        for name in ("person_vcf", "calibration"):
-            settings[name] = (path := getattr(self, name)) and digest(path)
         origin = {"vcf": digest(self.vcf), "model": model_hash(self.scorer.model)}
         plan = {"mutbert": mutbert.__version__, **origin, "genome": self.scorer.genome.identity, "settings": settings}
         if self.known is not None:
             self.known.check(plan, self.scorer.fields)
         return plan
 
-    def score(self, folder: Path, rank: int, ranks: int) -> list[Path]:
-        """Score this process's parts that are not there yet; return the files of all."""
-        fields = ["ID"] + ([] if self.frequency_field is None else [f"INFO/{self.frequency_field}"])
-        total = None if self.region is not None else sum((self.counted or {}).values()) or None
-        with progress_bar("scoring", total, unit="variants", show=self.show) as advance:
-            parts = cut_records(self.vcf, fields, self.scorer, region=self.stretch, size=self.part_records)
-            return run_parts(
-                folder, enumerate(parts), partial(self.score_part, advance), rank=rank, ranks=ranks,
-                skipped=lambda records: advance(len(records)),
-            )  # fmt: skip
+    def parts(self, stretch: Any, size: int) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Return the records in numbered parts."""
+        names = ["ID"] if self.frequency_field is None else ["ID", f"INFO/{self.frequency_field}"]
+        return enumerate(files.cut_records(self.vcf, names, self.scorer, region=stretch, size=size))
 
-    def score_part(self, advance: Advance, records: pl.DataFrame, path: Path) -> None:
+    def write_output(
+        self, path: Path, parts: list[Path], header: VcfHeader, stretch: Any, made_by: Mapping[str, Any]
+    ) -> tuple[Path | None, str]:
+        """Write an output; return its index, or None and why there is none."""
+        if path.name.endswith(VCFS):
+            return files.write_vcf(path, parts, self.vcf, header, stretch, self.fields, made_by)
+        if path.name.endswith(TABLES):
+            files.write_table(path, parts, list(self.fields))
+        else:
+            files.write_calibration(path, parts, self.scorer.fields, made_by, self.vcf.name)
+        return None, ""
+
+    def write(self, advance: Advance, records: pl.DataFrame, path: Path) -> None:
         """Write a part's rows: record, which allele, kind, each field as float32, and why there is no score."""
         scorer, locus = self.scorer, records.select("contig", pl.col("position") + 1, "ref", "alt")
         alleles = scorer.find(*(column.to_list() for column in locus))
         self.counts.update(_REASONS[alleles.reason_A].tolist())
-        check_assembly(self.vcf, scorer.genome.path.name, self.counts)
-        odds_A = None if self.frequency_field is None else log_odds(self.vcf, records, self.frequency_field)
+        files.check_assembly(self.vcf, scorer.genome.path.name, self.counts)
+        odds_A = None if self.frequency_field is None else files.log_odds(self.vcf, records, self.frequency_field)
         # Plus zero, so that none is written as -0.
         score_AF = scorer.score(alleles, scaled(advance, len(records) / max(len(alleles), 1))) + np.float32(0)
-        columns = {one.name: score_AF[:, number].astype(np.float64) for number, one in enumerate(scorer.fields)}
+        columns = dict(zip(scorer.fields, score_AF.T.astype(np.float64), strict=True))
         if odds_A is not None:
             columns["AFLLR"] = columns["LLR"] + odds_A
         if self.known is not None:
@@ -286,9 +271,9 @@ class _Run:
             reasons.replace(Reason.SCORED.text, None),
         ).write_parquet(path)
 
-    def report(self, parts: list[Path]) -> ScoreReport:
-        """Return what became of all parts."""
-        names = [one.name for one in self.fields]
+    def count(self, parts: list[Path], *, calibrate: bool, whole: bool) -> dict[str, Any]:
+        """Return counts of `ScoreReport`; raise an InputError where a VCF, read as a whole, has no contig in common."""
+        names = list(self.fields)
         summary = pl.len(), pl.col("record").max(), pl.col(names).count(), pl.col("chrom").unique()
         counts = pl.concat([pl.read_parquet(path).group_by("kind", "why").agg(summary) for path in parts])
         scored, missing = Counter[str](), Counter[str]()
@@ -297,20 +282,20 @@ class _Run:
         with_score = counts.select(pl.col(names).sum()).row(0, named=True)
         contigs = counts["chrom"].explode().drop_nulls().unique().sort()
         genome, most = self.scorer.genome, max(scored["snv"], scored["mnv"] + scored["indel"])
-        if len(contigs) and not any(map(ContigNames(genome.lengths).find, contigs)) and self.region is None:
+        if whole and len(contigs) and not any(map(ContigNames(genome.lengths).find, contigs)):
             raise InputError(
                 f"{self.vcf}: its contigs ({names_text(contigs)}) are none of the genome's "
                 f"({names_text(genome.lengths)}); use its genome, or rename them by 'bcftools annotate --rename-chrs'"
             )
-        if self.calibrate and most < LEAST:
+        if calibrate and most < LEAST:
             raise InputError(f"{self.vcf}: has {most} scored alleles of a kind; a background needs {LEAST}: use more")
         extreme = [] if self.known is None else [name for name in self.known.fields if with_score.get(name)]
         around, by_reason = self.scorer.surroundings, missing + Counter({".": scored.total()})
-        return ScoreReport(
-            self.output, self.table, counts.select(pl.col("record").max().fill_null(-1)).item() + 1,
-            by_reason.total(), dict(sorted(scored.items())), dict(sorted(missing.items())), tuple(names),
-            without_frequency=with_score["LLR"] - with_score["AFLLR"] if self.frequency_field else 0,
-            without_background=sum(with_score[name] - with_score.get(f"{name}_PCT", 0) for name in extreme),
-            person_not_used=dict(around.not_used) if around.kind == "person" else None,
-            warnings=check_assembly(self.vcf, genome.path.name, by_reason),
-        )  # fmt: skip
+        return {
+            "records": counts.select(pl.col("record").max().fill_null(-1)).item() + 1, "alleles": by_reason.total(),
+            "scored": dict(sorted(scored.items())), "missing": dict(sorted(missing.items())), "fields": tuple(names),
+            "without_frequency": with_score["LLR"] - with_score["AFLLR"] if self.frequency_field else 0,
+            "without_background": sum(with_score[name] - with_score.get(f"{name}_PCT", 0) for name in extreme),
+            "person_not_used": dict(around.not_used) if around.kind == "person" else None,
+            "warnings": files.check_assembly(self.vcf, genome.path.name, by_reason),
+        }  # fmt: skip

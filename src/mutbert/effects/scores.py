@@ -9,31 +9,19 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
 from mutbert import alphabet
-from mutbert.effects.alleles import Alleles, Haplotypes, Kind, Reason, find_alleles, read_haplotypes, snv_windows
+from mutbert.effects.alleles import Alleles, Kind, Reason, find_alleles, read_haplotypes, snv_windows
 from mutbert.encoders.inputs import PLACEMENTS, PaddedWindows
-from mutbert.encoders.token_encoders import AutoEncoder, PeerEncoder, most_tokens
+from mutbert.encoders.peers import PeerEncoder
+from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.run import (
-    Queries,
-    Results,
-    Surroundings,
-    batch_of,
-    check_run,
-    entropy,
-    open_model,
-    open_surroundings,
-    resolve_context,
-    rope_scaled,
-    run_batches,
-    run_windows,
-)
+from mutbert.inference import run
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import scaled
 
@@ -45,33 +33,28 @@ if TYPE_CHECKING:
     from mutbert.encoders.inputs import Batch, TokenInputs
     from mutbert.progress import Advance
 
-
-class Field(NamedTuple):
-    """A number that an allele gets; `extreme` is −1 where low values are of interest, 1 where high ones, 0 neither."""
-
-    name: str
-    description: str
-    extreme: int
+    Field = tuple[str, int]
 
 
-FIELDS: Final = {
-    "llr": (
-        Field("LLR", "Masked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the position masked; negative "
-              "where the model expects REF", -1),
-        Field("ENT", "Entropy in nats of the model's distribution over A, C, G, T at an SNV's position, masked", 0),
-        Field("PLLR", "Pseudo-log-likelihood ratio of an MNV or indel: sum over its bases and their flanks, each "
-              "masked in turn, of ln P + ln 4, ALT minus REF", -1),
-    ),
-    "unmasked": (
-        Field("ULLR", "Unmasked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the window as it is", -1),
-    ),
-    "distance": (
-        Field("L2", "Euclidean distance of the embeddings at the variant, of the window with ALT and with REF", 1),
-        Field("COS", "Cosine distance of the embeddings at the variant, of the window with ALT and with REF", 1),
-        Field("L2_WINDOW", "Euclidean distance of the mean embeddings of the window with ALT and with REF", 1),
-        Field("COS_WINDOW", "Cosine distance of the mean embeddings of the window with ALT and with REF", 1),
-    ),
+FIELDS: Final[dict[str, dict[str, Field]]] = {
+    "llr": {
+        "LLR": (("Masked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the position masked; negative "
+                 "where the model expects REF"), -1),
+        "ENT": ("Entropy in nats of the model's distribution over A, C, G, T at an SNV's position, masked", 0),
+        "PLLR": (("Pseudo-log-likelihood ratio of an MNV or indel: sum over its bases and their flanks, each masked in "
+                  "turn, of ln P + ln 4, ALT minus REF"), -1),
+    },
+    "unmasked": {
+        "ULLR": ("Unmasked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the window as it is", -1),
+    },
+    "distance": {
+        "L2": ("Euclidean distance of the embeddings at the variant, of the window with ALT and with REF", 1),
+        "COS": ("Cosine distance of the embeddings at the variant, of the window with ALT and with REF", 1),
+        "L2_WINDOW": ("Euclidean distance of the mean embeddings of the window with ALT and with REF", 1),
+        "COS_WINDOW": ("Cosine distance of the mean embeddings of the window with ALT and with REF", 1),
+    },
 }  # fmt: skip
+"""Descriptions of the numbers of an allele, and -1 where low ones are of interest, 1 where high ones are, 0 neither."""
 
 
 @dataclass(frozen=True)
@@ -95,33 +78,29 @@ class ScoreSettings:
             raise InputError(f"scores has {unknown[0] if unknown else 'none'!r}; use some of {', '.join(FIELDS)}")
         if self.windows not in PLACEMENTS:
             raise InputError(f"windows is {self.windows!r}; it must be one of {', '.join(PLACEMENTS)}")
-        check_run(self.strands, self.precision, self.batch_size)
+        run.check_run(self.strands, self.precision, self.batch_size)
         for name, least in (("flank", 0), ("longest", 1), ("distance_bases", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
 
 
 class Scorer:
-    """Scores alleles of a genome with a model, which runs on its device and is left as it was.
-
-    A score depends on its allele, the surroundings and the settings; with shared windows also on which other SNVs of a
-    window are scored in the same call, since they are masked together. `fields` are the columns of `score`.
-    """
+    """Scores alleles of a genome with a model; SNVs of a shared window that one call scores are masked together."""
 
     # SNVs, and other alleles, whose windows are in memory at once. SNVs of a shared window stay together.
     at_once = sys.maxsize, 64
 
     def __init__(
-        self, model: Any, genome: ProbabilisticGenome, surroundings: Surroundings, settings: ScoreSettings,
+        self, model: Any, genome: ProbabilisticGenome, surroundings: run.Surroundings, settings: ScoreSettings,
         context: int | None = None,
     ) -> None:  # fmt: skip
-        self.context = context or resolve_context(model.config, settings.context, settings.rope_scaling)
+        self.context = context or run.resolve_context(model.config, settings.context, settings.rope_scaling)
         self.model, self.genome, self.surroundings = model, genome, surroundings
         if (room := self.context - 2 * settings.flank) < 1:
             text = f"flank is {settings.flank}, which leaves no room in a context of {self.context} bases"
             raise InputError(f"{text}; use a smaller one")
         self.settings = replace(settings, context=self.context, longest=min(settings.longest, room))
-        self.fields = tuple(field for name in FIELDS if name in settings.scores for field in FIELDS[name])
+        self.fields = {name: one for key, own in FIELDS.items() if key in settings.scores for name, one in own.items()}
 
     def find(
         self, contigs: Sequence[str], positions: Sequence[int], references: Sequence[str], alternates: Sequence[str]
@@ -139,33 +118,30 @@ class Scorer:
             every = np.flatnonzero(chosen_A)
             for rows in np.split(every, range(at_once, len(every), at_once)) if len(every) else ():
                 columns, missing_A = self._columns(alleles.take(rows), advance), np.full(len(rows), np.nan)
-                score_AF[rows] = np.stack([columns.get(field.name, missing_A) for field in self.fields], axis=1)
+                score_AF[rows] = np.stack([columns.get(name, missing_A) for name in self.fields], axis=1)
         return score_AF
 
     def _columns(self, alleles: Alleles, advance: Advance) -> dict[str, Float32 | Float64]:
         """Return the scores of SNVs, or of other alleles, by field."""
         snvs, every = alleles.kind_A[0] == Kind.SNV, np.arange(len(alleles))
-        columns: dict[str, Float32 | Float64] = {}
-        groups = [name for name in FIELDS if set(FIELDS[name]) & set(self.fields)]
+        where, columns = (self.surroundings.genome, alleles, self.context), dict[str, Any]()
+        groups = [name for name, fields in FIELDS.items() if fields.keys() & self.fields]
         # Of a group of scores, 1 is all that there is to do.
         advance = scaled(advance, len(alleles) / len(groups))
         for name in groups:
             if name == "distance":
-                both = self._haplotypes(alleles, self.settings.windows if snvs else "centred")
+                both = read_haplotypes(*where, self.settings.windows if snvs else "centred")
                 columns |= distances(self._states(both.windows, both.spans(self.settings.distance_bases), advance))
             elif snvs:
                 logit_A4 = self._logits(alleles, advance, masked=name == "llr")
                 ratio_A = logit_A4[every, alleles.alternate_A] - logit_A4[every, alleles.reference_A]
-                columns |= {"LLR": ratio_A, "ENT": entropy(logit_A4)} if name == "llr" else {"ULLR": ratio_A}
-            elif name == "llr" and any(field.name == "PLLR" for field in self.fields):
-                both = self._haplotypes(alleles, "centred")
+                columns |= {"LLR": ratio_A, "ENT": run.entropy(logit_A4)} if name == "llr" else {"ULLR": ratio_A}
+            elif name == "llr" and "PLLR" in self.fields:
+                both = read_haplotypes(*where, "centred")
                 columns["PLLR"] = both.pseudo_ratios(self.settings.flank, partial(self._run, advance=advance))
             else:
                 advance(1)
         return columns
-
-    def _haplotypes(self, alleles: Alleles, placement: str) -> Haplotypes:
-        return read_haplotypes(self.surroundings.genome, alleles, self.context, placement)
 
     def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
         """Return logits of A, C, G and T at SNVs, (A, 4)."""
@@ -173,13 +149,13 @@ class Scorer:
         passes, queries, position_A = snv_windows(self.surroundings.genome, alleles, *where, masked=masked)
         return self._run(passes, queries, advance).logit_T4[position_A]
 
-    def _states(self, windows: PaddedWindows, queries: Queries, advance: Advance) -> Float32:
+    def _states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
         """Return the mean hidden states of the spans of `Haplotypes.spans`, (S, D)."""
         return self._run(windows, queries, advance).state_SD
 
-    def _run(self, passes: PaddedWindows, queries: Queries, advance: Advance) -> Results:
-        with rope_scaled(self.model.config, self.settings.rope_scaling):
-            return run_windows(self.model, passes, queries, **self._how(len(passes), advance))
+    def _run(self, passes: PaddedWindows, queries: run.Queries, advance: Advance) -> run.Results:
+        with run.rope_scaled(self.model.config, self.settings.rope_scaling):
+            return run.run_windows(self.model, passes, queries, **self._how(len(passes), advance))
 
     def _how(self, passes: int, advance: Advance) -> dict[str, Any]:
         """Return how batches are run."""
@@ -197,22 +173,19 @@ class TokenScorer(Scorer):
 
     def __init__(self, encoder: AutoEncoder, genome: ProbabilisticGenome, settings: ScoreSettings) -> None:
         if settings.rope_scaling is not None or settings.windows != "centred":
-            raise InputError(
-                f"{encoder.name}: rope_scaling and shared windows are for MutBERT; leave them out for others"
-            )
-        peer = encoder if isinstance(encoder, PeerEncoder) else None
-        ratios = {"llr", "unmasked"} & set(settings.scores) if peer is not None and peer.likelihood else set()
+            raise InputError(f"{encoder.name}: rope_scaling and shared windows are for MutBERT; leave them out")
+        peer = encoder if isinstance(encoder, PeerEncoder) and encoder.likelihood else None
+        ratios = {"llr", "unmasked"} & set(settings.scores) if peer else set()
         asked = ratios | ({"distance"} & set(settings.scores))
         # An MNV or indel makes other tokens, which have no ratio.
-        fields = tuple(one for name in FIELDS if name in asked for one in FIELDS[name] if one.name != "PLLR")
+        fields = {name: one for key in FIELDS if key in asked for name, one in FIELDS[key].items() if name != "PLLR"}
         if not fields:
-            raise InputError(
-                f"{encoder.name}: has no likelihood ratio, as another base makes other tokens; add distance to --scores"
-            )
-        context = settings.context or (512 if peer is None else peer.context)
-        model = peer.masked(0) if peer is not None and ratios else encoder.body(0)
+            raise InputError(f"{encoder.name}: another base is no other token, so it has no likelihood ratio; "
+                             "add distance to --scores")  # fmt: skip
+        context = settings.context or encoder.context
+        model = peer.masked(0) if peer and ratios else encoder.body(0)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
-        super().__init__(model, genome, Surroundings("reference", genome.reference(), {}), settings, context)
+        super().__init__(model, genome, run.Surroundings("reference", genome.reference(), {}), settings, context)
         self.encoder, self.fields, self.at_once = encoder, fields, ((1 << 22) // context + 1,) * 2
         self._body = self.model.base_model if ratios else self.model
 
@@ -223,7 +196,8 @@ class TokenScorer(Scorer):
         # Words of bases, of which the special tokens are none.
         vocabulary = peer.tokenizer.get_vocab().items()
         words = {word: number for word, number in vocabulary if word and set(word) <= set(alphabet.BASES)}
-        both, every = self._haplotypes(alleles, "centred"), np.arange(len(alleles))
+        both = read_haplotypes(self.surroundings.genome, alleles, self.context, "centred")
+        every = np.arange(len(alleles))
         windows, column_A = both.windows.take(both.row_H[every]), both.begin_H[every]
 
         def find(inputs: TokenInputs, reverse: bool) -> Int64:
@@ -242,7 +216,7 @@ class TokenScorer(Scorer):
 
         return self._read(windows, find, read, advance)
 
-    def _states(self, windows: PaddedWindows, queries: Queries, advance: Advance) -> Float32:
+    def _states(self, windows: PaddedWindows, queries: run.Queries, advance: Advance) -> Float32:
         """Return the mean hidden states of the tokens that spans overlap; NaN where these are unknown."""
         # A row for each haplotype, with begin and end of both its spans.
         passes = windows.take(queries.row_S.reshape(2, 2, -1)[:, 0].reshape(-1))
@@ -286,11 +260,11 @@ class TokenScorer(Scorer):
 
         def predict(chosen: Int64, reverse: bool) -> list[torch.Tensor]:
             inputs, found_NK = strands[reverse]
-            batch = batch_of(inputs, rows[chosen], self.model)
+            batch = run.batch_of(inputs, rows[chosen], self.model)
             return [read(batch, torch.from_numpy(found_NK[rows[chosen]]).to(batch["input_ids"].device))]
 
         length_N = strands[0][0].length_N[rows]
-        order, found = run_batches(self.model, length_N, predict, **self._how(len(rows), advance))
+        order, found = run.run_batches(self.model, length_N, predict, **self._how(len(rows), advance))
         value_ND = np.full((len(windows), found[0].shape[1] if found else 4), np.nan, dtype=np.float32)
         if found:
             value_ND[rows[order]] = found[0]
@@ -305,9 +279,8 @@ def distances(state_SD: Float32) -> dict[str, Float64]:
     state_4AD = state_SD.astype(np.float64).reshape(4, -1, state_SD.shape[1])
     unit_4AD = state_4AD / np.maximum(np.linalg.norm(state_4AD, axis=2, keepdims=True), np.finfo(np.float64).tiny)
     square_2A, half_2A = (((one[:2] - one[2:]) ** 2).sum(axis=2) for one in (state_4AD, unit_4AD))
-    names = [field.name for field in FIELDS["distance"]]
     values = np.stack([np.sqrt(square_2A), half_2A / 2], axis=1).reshape(4, -1)
-    return dict(zip(names, values, strict=True))
+    return dict(zip(FIELDS["distance"], values, strict=True))
 
 
 def _with_bases(words: Mapping[str, int], id_N: Int64, offset_N: Int64) -> Int64:
@@ -328,7 +301,6 @@ def open_scorer(
     settings: ScoreSettings = ScoreSettings(), progress: bool = False,
 ) -> Scorer:  # fmt: skip
     """Return a scorer; a checkpoint is read to a GPU where there is one, a loaded model runs where it is."""
-    if not isinstance(genome, ProbabilisticGenome):
-        genome = ProbabilisticGenome.open(genome)
-    seen = open_surroundings(genome, surroundings, vcf=person_vcf, sample=sample, progress=progress)
-    return Scorer(open_model(model, MutBertForMaskedLM), genome, seen, settings)
+    store = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
+    seen = run.open_surroundings(store, surroundings, vcf=person_vcf, sample=sample, progress=progress)
+    return Scorer(run.open_model(model, MutBertForMaskedLM), store, seen, settings)

@@ -20,17 +20,11 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from mutbert import alphabet
 from mutbert.encoders.inputs import BaseInputs
 from mutbert.encoders.known import RANDOM, resolve_model
-from mutbert.encoders.peers import find_peer
 from mutbert.errors import InputError, one_line
 from mutbert.files import sha256_of
-from mutbert.model import (
-    MutBertConfig,
-    MutBertForSequenceClassification,
-    MutBertForTokenClassification,
-    MutBertModel,
-    MutBertTokenizer,
-)
-from mutbert.model.checkpoints import check_folder, library_bars_off, read_checkpoint, weight_files
+from mutbert.model import MutBertConfig, MutBertTokenizer
+from mutbert.model import modeling_mutbert as models
+from mutbert.model.checkpoints import check_folder, read_checkpoint, weight_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +34,7 @@ if TYPE_CHECKING:
     from mutbert.genome.store import ProbabilisticGenome
 
     Kind = Literal["body", "masked", "classifier", "token"]
-    RopeScaling = Mapping[str, Any] | None
+    Scaling = Mapping[str, Any] | None  # of rotary positions
 
 CNN: Final = "cnn"
 _CHANNELS: Final = 64
@@ -55,9 +49,11 @@ class Encoder:
     fresh_modules: tuple[str, ...] = ()  # modules of its classifier that start from fresh weights
     one_token_a_base = True  # whether labels of single bases can be learnt
 
-    def __init__(self, name: str, path: str, settings: Mapping[str, Any], *, fresh: bool) -> None:
+    def __init__(
+        self, name: str, path: str, settings: Mapping[str, Any] = {}, values: Mapping[str, Any] = {}, *, fresh: bool
+    ) -> None:
         self.name = name  # in tables
-        self._path, self._settings, self._fresh = path, settings, fresh
+        self._path, self._settings, self._values, self._fresh = path, settings, values, fresh
 
     def inputs(
         self, examples: Examples | PaddedWindows, *, max_tokens: int | None = None,
@@ -66,14 +62,8 @@ class Encoder:
         """Return sequences as the model reads them, with special tokens as in training and a genome's frequencies."""
         return BaseInputs(examples, max_tokens=max_tokens, genome=genome, special_tokens=special_tokens)
 
-    def classifier(
-        self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: RopeScaling = None
-    ) -> Any:
-        """Return the model with a fresh classifier, whose weights come from torch's generator.
-
-        It has `outputs` numbers for a sequence of at most `longest` tokens, or for every token. Without `rope_scaling`,
-        rotary positions are scaled as far as `longest` needs.
-        """
+    def classifier(self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: Scaling = None) -> Any:
+        """Return the model with a fresh classifier of sequences of at most `longest` tokens, or of every token."""
         if each_token and not self.one_token_a_base:
             raise InputError(f"{self.name}: its tokens are not single bases, so it cannot learn a label for each base")
         return self._load("token" if each_token else "classifier", longest, rope_scaling, num_labels=outputs)
@@ -82,20 +72,17 @@ class Encoder:
         """Return a fine-tuned model in evaluation mode, and whether it has an output for every token."""
         return self._load("classifier", longest, None, fresh_head=False), False
 
-    def body(self, longest: int, *, rope_scaling: RopeScaling = None) -> Any:
+    def body(self, longest: int, *, rope_scaling: Scaling = None) -> Any:
         """Return the model without a head."""
         return self._load("body", longest, rope_scaling)
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any
-    ) -> Any:
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True, **values: Any) -> Any:
         raise NotImplementedError
 
     def hidden_states(self, body: Any, batch: Mapping[str, Tensor]) -> Tensor:
         """Return the last hidden states, (B, L, D)."""
         # Remote code often returns a plain tuple.
-        states: Tensor = body(**batch)[0]
-        return states
+        return body(**batch)[0]  # type: ignore[no-any-return]
 
     def save_tokenizer(self, folder: Path, longest: int) -> None:
         """Write the tokenizer, if any, which cuts to `longest` tokens, to a model's folder."""
@@ -113,16 +100,13 @@ class Encoder:
 def open_encoder(
     model: str | Path, *, name: str = "", revision: str | None = None, trust_remote_code: bool = False
 ) -> Encoder:
-    """Return the adapter of a model, of which nothing but the configuration is read yet.
-
-    The model is a known name, a folder, or a repository of the Hub, with ``random:`` before it for fresh weights; or
-    ``cnn``. InputError is raised where there is none, or it needs remote code that may not run.
-    """
-    from mutbert.encoders.token_encoders import AutoEncoder, PeerEncoder
+    """Return the adapter of a model, or of ``cnn``; nothing but the configuration is read yet."""
+    from mutbert.encoders.peers import find_peer
+    from mutbert.encoders.token_encoders import AutoEncoder
 
     text = str(model)
     if text == CNN:
-        return CnnEncoder(name or CNN, CNN, {}, fresh=True)
+        return CnnEncoder(name or CNN, CNN, fresh=True)
     fresh, path = text.startswith(RANDOM), resolve_model(text.removeprefix(RANDOM))
     if not fresh:
         check_folder(path)
@@ -130,10 +114,8 @@ def open_encoder(
         raise InputError(f"{path}: has no config.json, which random weights need; choose a model folder")
     settings = {"revision": revision} if revision else {}
     values, own = _config_values(path, settings)
-    if own:
-        return MutBertEncoder(name or text, path, settings, fresh=fresh)
-    if peer := find_peer(values, path):
-        return PeerEncoder(name or text, path, settings, peer, values, fresh=fresh)
+    if kind := MutBertEncoder if own else find_peer(values, path):
+        return kind(name or text, path, settings, values, fresh=fresh)
     if values.get("auto_map") and not trust_remote_code:
         # The library would make a stock model of the same type instead, of whatever weights happen to fit.
         raise InputError(f"{path}: needs code that comes with the checkpoint; use --trust-remote-code to run it")
@@ -164,20 +146,18 @@ class MutBertEncoder(Encoder):
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:
         """Return a fine-tuned model, of sequences or of bases."""
         config = MutBertConfig.from_pretrained(self._path, **self._settings)
-        each_token = MutBertForTokenClassification.__name__ in (config.architectures or ())
+        each_token = models.MutBertForTokenClassification.__name__ in (config.architectures or ())
         return self._load("token" if each_token else "classifier", longest, None, fresh_head=False).eval(), each_token
 
     def save_tokenizer(self, folder: Path, longest: int) -> None:
         """Write the tokenizer."""
         MutBertTokenizer(model_max_length=longest).save_pretrained(folder)
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any
-    ) -> Any:
-        overrides |= {"pooler_type": "mean"} if kind == "body" else {}
-        heads = {"token": MutBertForTokenClassification, "classifier": MutBertForSequenceClassification}
-        model_class: Any = heads.get(kind, MutBertModel)
-        config = MutBertConfig.from_pretrained(self._path, **self._settings)
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True, **values: Any) -> Any:
+        values |= {**self._settings, **({"pooler_type": "mean"} if kind == "body" else {})}
+        heads = {"token": models.MutBertForTokenClassification, "classifier": models.MutBertForSequenceClassification}
+        model_class: Any = heads.get(kind, models.MutBertModel)
+        config = MutBertConfig.from_pretrained(self._path, **values)
         trained = config.max_position_embeddings
         if rope_scaling:
             try:
@@ -190,13 +170,10 @@ class MutBertEncoder(Encoder):
                 more = f"{longest} tokens are more than {trained} times {factor:g}"
                 raise InputError(f"{self.name}: {more}; raise the factor of rope_scaling")
             config.rope_scaling = {"type": "dynamic", "factor": longest / trained}
-        if not self._fresh:
-            settings = {**overrides, **self._settings, "rope_scaling": config.rope_scaling}
-            with library_bars_off():
-                return read_checkpoint(self._path, model_class, fresh_head=fresh_head, **settings)
-        for key, value in overrides.items():
-            setattr(config, key, value)
-        return model_class(config).eval()
+        if self._fresh:
+            return model_class(config).eval()
+        values["rope_scaling"] = config.rope_scaling
+        return read_checkpoint(self._path, model_class, fresh_head=fresh_head, **values)
 
 
 class CnnClassifier(nn.Module):
@@ -215,10 +192,7 @@ class CnnClassifier(nn.Module):
         self.classifier = nn.Linear(_CHANNELS if each_token else 2 * _CHANNELS, outputs)
 
     def forward(
-        self,
-        input_ids: Tensor | None = None,
-        input_probs: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        self, input_ids: Tensor | None = None, input_probs: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> SequenceClassifierOutput:
         """Return ``logits``, (B, N) or (B, L, N), of token ids, (B, L), or distributions over tokens, (B, L, 9)."""
         if input_probs is None:
@@ -248,14 +222,12 @@ class CnnEncoder(Encoder):
         """Return the network's version."""
         return f"{CNN} 1"
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any  # noqa: ARG002
-    ) -> Any:  # fmt: skip
+    def _load(self, kind: Kind, *_: Any, fresh_head: bool = True, **values: Any) -> Any:
         if kind == "body":
             raise InputError(f"{self.name}: has no weights before it is trained, so nothing can be embedded by it")
         if not fresh_head:
             raise InputError(f"{self.name}: is a baseline, which is not kept once it is trained")
-        return CnnClassifier(overrides["num_labels"], each_token=kind == "token")
+        return CnnClassifier(values["num_labels"], each_token=kind == "token")
 
 
 @cache

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mutbert.genome.store import ProbabilisticGenome
 
     Batch = dict[str, torch.Tensor]
+    Inputs: TypeAlias = "BaseInputs | TokenInputs"
 
 PLACEMENTS: Final = ("centred", "shared")
 MASKED: Final = len(alphabet.IUPAC)  # the base code that stands for [MASK]
@@ -149,26 +150,15 @@ def concatenate_windows(parts: Sequence[PaddedWindows]) -> PaddedWindows:
     return PaddedWindows(*map(np.concatenate, (codes, lengths, rows, columns, frequencies)))
 
 
-class Placed(NamedTuple):
-    """0-based starts of windows, and their bases."""
-
-    start_P: Int64
-    length_P: Int64
-
-
-def place_windows(position_P: Int64, contig_length_P: Int64, context: int, placement: str = "centred") -> Placed:
-    """Return the window of `context` bases (of a shorter contig all) in which each position is seen.
-
-    Centred, the position is base ``context // 2``. Shared, windows lie on a grid half a context apart, and a position
-    has at least a quarter of the context on either side. At contigs' ends windows are shifted.
-    """
-    if placement == "shared":
-        stride = max(context // 2, 1)
-        start_P = position_P // stride * stride - (context - stride) // 2
-    else:
-        start_P = position_P - context // 2
-    length_P = np.minimum(context, contig_length_P)
-    return Placed(np.clip(start_P, 0, contig_length_P - length_P), length_P)
+def place_windows(
+    position_P: Int64, contig_length_P: Int64, context: int, placement: str = "centred"
+) -> tuple[Int64, Int64]:
+    """Return 0-based starts and lengths of windows of `context` bases (or a contig's) in which positions are seen."""
+    # Shared, windows lie on a grid; a position has at least a quarter of the context on either side.
+    shared, length_P = placement == "shared", np.minimum(context, contig_length_P)
+    stride = max(context // 2, 1) if shared else 1
+    start_P = position_P // stride * stride - (context - stride * shared) // 2
+    return np.clip(start_P, 0, contig_length_P - length_P), length_P
 
 
 def read_windows(genome: ProbabilisticGenome, contig_N: Int64, start_N: Int64, length_N: Int64) -> PaddedWindows:
@@ -185,24 +175,8 @@ def read_windows(genome: ProbabilisticGenome, contig_N: Int64, start_N: Int64, l
     return windows if len(parts) <= 1 else windows.take(np.argsort(order))
 
 
-class Inputs(Protocol):
-    """Sequences, prepared once for a model."""
-
-    length_N: Int64  # tokens, special ones included
-
-    def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
-        """Return the model's arguments for some rows, of those chosen by `reverse`, (B,), the other strand."""
-
-    def tokens_at(self, rows: Int64, place_B: Int64) -> Int64:
-        """Return the token, (B,), that holds a base of each row's forward strand; -1 where none is known to."""
-
-
 class BaseInputs:
-    """One token a base between ``[CLS]`` and ``[SEP]``, as MutBERT reads; ambiguous codes are distributions.
-
-    Sequences are cut at their end to `max_tokens`, special ones included. With `genome`, examples whose region it has
-    are read with the population's frequencies; `unplaced` counts the others by reason.
-    """
+    """One token a base, as MutBERT reads; with a genome's frequencies, and `unplaced` counts of those without."""
 
     def __init__(
         self, examples: Examples | PaddedWindows, *, max_tokens: int | None = None,
@@ -223,7 +197,7 @@ class BaseInputs:
         self._place_M, self._frequency_M4 = place_M[order], frequency_M4[order]
 
     def batch(self, rows: Int64, reverse: Bool | None = None) -> Batch:
-        """Return ``input_ids``, or ``input_probs`` where ids do not suffice."""
+        """Return the model's arguments for some rows, of those chosen by `reverse`, (B,), the other strand."""
         kept_B, first_B = self._kept_N[rows], self._offset[rows]
         if reverse is not None:
             # The other strand is cut at this one's start.
@@ -237,7 +211,7 @@ class BaseInputs:
         return windows.tokens(special_tokens=self._special)
 
     def tokens_at(self, rows: Int64, place_B: Int64) -> Int64:
-        """Return the offset, past ``[CLS]`` where there is one."""
+        """Return the token, (B,), that holds a base of each row's forward strand; -1 where none is known to."""
         return np.where(place_B < self._kept_N[rows], place_B + self._special, -1)
 
 
@@ -288,15 +262,12 @@ class TokenInputs:
 
     def _tokens(self, code: UInt8, offset: Int64) -> tuple[Int64, Int64]:
         text = alphabet.decode(code)
+        # Not verbose, as callers have a better message for a sequence longer than the model is trained for.
         ids = self._tokenizer(
-            [text[start:end] for start, end in pairwise(offset)],
-            truncation=self._max_tokens is not None,
-            max_length=self._max_tokens,
-            add_special_tokens=self._special_tokens,
-            return_attention_mask=False,
-            # Callers have a better message for a sequence longer than the model is trained for.
+            [text[start:end] for start, end in pairwise(offset)], truncation=self._max_tokens is not None,
+            max_length=self._max_tokens, add_special_tokens=self._special_tokens, return_attention_mask=False,
             verbose=False,
-        )["input_ids"]
+        )["input_ids"]  # fmt: skip
         length_N = np.fromiter(map(len, ids), np.int64, len(ids))
         return np.fromiter((token for row in ids for token in row), np.int64, int(length_N.sum())), length_N
 
@@ -326,7 +297,7 @@ class TokenInputs:
         return self.locate(rows, place_B)[0]
 
     def locate(self, rows: Int64, place_B: Int64) -> tuple[Int64, Int64, Int64]:
-        """Return `Inputs.tokens_at`, the tokens' ids, and how many bases of each token precede the base, (B,) each."""
+        """Return tokens as `BaseInputs.tokens_at`, their ids, and how many bases of each precede the base."""
         bases = np.append(0, np.cumsum(self._width_of_id()[self._ids]))
         first_B, end_B = self._bounds[rows], self._bounds[rows + 1]
         whole_B = bases[end_B] - bases[first_B] == self._offset[rows + 1] - self._offset[rows]

@@ -1,34 +1,41 @@
-"""Models that read tokens: any encoder of transformers, and the peers, which need no code of their repositories."""
+"""Models that read tokens: any encoder of transformers; hidden states of their layers, and of MutBERT's; linear probes.
+
+A probe is kept with the model that it reads: the folder is the model's own checkpoint and ``probe.safetensors``, with
+``weight`` (K, D) and ``bias`` (K,). Shape suffixes: B batch, L tokens, D features, K outputs.
+"""
 
 from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 from mutbert import alphabet
 from mutbert.encoders.adapter import Encoder
 from mutbert.encoders.inputs import TokenInputs
-from mutbert.encoders.peers import load_model, make_model, read_config
-from mutbert.encoders.probe import PROBE, ProbedClassifier
 from mutbert.errors import InputError, one_line
-from mutbert.model.checkpoints import library_bars_off, local_folder
+from mutbert.model.checkpoints import library_bars_off
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from mutbert.encoders.adapter import Kind, RopeScaling
-    from mutbert.encoders.inputs import PaddedWindows
-    from mutbert.encoders.peers import Peer
+    from mutbert.encoders.adapter import Kind, Scaling
+    from mutbert.encoders.inputs import Batch, PaddedWindows
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
+    from mutbert.model import MutBertModel
 
+    HiddenStates = Callable[[Any, Mapping[str, torch.Tensor]], torch.Tensor]
+    LayerStates = tuple[Sequence[torch.Tensor], torch.Tensor]
 
-# Parts of a model without its head that hidden states do not depend on.
-_HEADS: Final = frozenset({"pooler", "contact_head"})
+_PROBE: Final = "probe.safetensors"
 
 
 class AutoEncoder(Encoder):
@@ -38,7 +45,8 @@ class AutoEncoder(Encoder):
     lora_targets: tuple[str, ...] = ("query", "key", "value", "dense")
     fresh_modules: tuple[str, ...] = ("classifier", "score")
     one_token_a_base = False
-    special_tokens = True
+    special_tokens = True  # whether its paper has them around a sequence
+    context = 512  # bases of the windows in which variants are scored, by default
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -60,12 +68,12 @@ class AutoEncoder(Encoder):
         """Return the tokens of sequences."""
         if genome is not None:
             raise InputError(f"{self.name}: reads tokens, not allele frequencies; leave the genome out for it")
-        special_tokens = special_tokens and self.special_tokens
-        return TokenInputs(self.tokenizer, examples, max_tokens=max_tokens, special_tokens=special_tokens)
+        special = special_tokens and self.special_tokens
+        return TokenInputs(self.tokenizer, examples, max_tokens=max_tokens, special_tokens=special)
 
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:
         """Return a fine-tuned model, or a probe with its model."""
-        if (Path(self._path) / PROBE).is_file():
+        if (Path(self._path) / _PROBE).is_file():
             return ProbedClassifier.read(Path(self._path), self.body(longest), self.hidden_states), False
         return super().trained_classifier(longest)
 
@@ -80,12 +88,10 @@ class AutoEncoder(Encoder):
         """Write the tokenizer."""
         self.tokenizer.save_pretrained(folder)
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: RopeScaling, *, fresh_head: bool = True, **overrides: Any
-    ) -> Any:
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True, **values: Any) -> Any:
         if rope_scaling is not None:
             raise InputError(f"{self.name}: rope_scaling is for MutBERT; leave it out for other models")
-        model = self._open(kind, fresh_head=fresh_head, **overrides)
+        model = self._open(kind, fresh_head=fresh_head, **values)
         if (most := most_tokens(model)) is not None and longest > most:
             more = f"{longest} tokens are more than the {most} that it has positions for"
             raise InputError(f"{self.name}: {more}; lower max_tokens")
@@ -115,76 +121,111 @@ class AutoEncoder(Encoder):
             raise InputError(f"{self.name}: cannot be loaded: {one_line(error)}") from error
 
 
-class PeerEncoder(AutoEncoder):
-    """A model of the families that MutBERT is compared with, which need none of the code in their repositories."""
-
-    def __init__(
-        self, name: str, path: str, settings: Mapping[str, Any], peer: Peer, values: Mapping[str, Any], *, fresh: bool
-    ) -> None:
-        super().__init__(name, path, settings, fresh=fresh)
-        self.family, self.lora_targets, self.fresh_modules = peer.family, peer.lora_targets, peer.fresh
-        self.special_tokens, self.context, self.likelihood = peer.special_tokens, peer.context, peer.likelihood
-        self._peer, self._values = peer, values
-
-    def hidden_states(self, body: Any, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the last hidden states, a vector per token."""
-        return self._peer.fold(super().hidden_states(body, batch), body.config)
-
-    def layer_states(self, body: Any, batch: Mapping[str, torch.Tensor], layers: Sequence[int]) -> list[torch.Tensor]:
-        """Return the hidden states of several layers, a vector per token."""
-        return [self._peer.fold(state, body.config) for state in super().layer_states(body, batch, layers)]
-
-    def masked(self, longest: int) -> Any:
-        """Return the masked language model."""
-        return self._load("masked", longest, None, fresh_head=False)
-
-    def masked_logits(self, model: Any, batch: Mapping[str, torch.Tensor], token_B: torch.Tensor) -> torch.Tensor:
-        """Return the logits of one token of each row, (B, V); the head runs at those alone."""
-        states_BLD = model.base_model(**batch)[0]
-        logits: torch.Tensor = model.logits(states_BLD[torch.arange(len(token_B), device=token_B.device), token_B])
-        return logits.float()
-
-    def _open_tokenizer(self) -> Any:
-        try:
-            folder = local_folder(self._path, self._settings.get("revision"), weights=not self._fresh)
-            tokenizer = self._peer.tokenizer(folder)
-        except Exception as error:  # of several libraries, which raise many kinds
-            raise InputError(f"{self.name}: its tokenizer cannot be loaded: {one_line(error)}") from None
-        known = self._values.get("vocab_size")
-        # Caduceus' embedding is rounded up to a multiple of eight.
-        if self.family != "caduceus" and len(tokenizer) != known:
-            sizes = f"its tokenizer has {len(tokenizer)} tokens and its weights are of {known}"
-            raise InputError(f"{self.name}: {sizes}; get the tokenizer that belongs to them")
-        return tokenizer
-
-    def _open(self, kind: Kind, *, fresh_head: bool, **overrides: Any) -> Any:
-        config = read_config(self._peer, self._values, self.name, **overrides)
-        model_class = getattr(self._peer, kind)
-        if self._fresh:
-            model = make_model(model_class, self.name, config)
-        else:
-            folder = local_folder(self._path, self._settings.get("revision"))
-            model = load_model(self._peer, model_class, config, folder, fresh_head=fresh_head)
-        # By which others find the configuration, such as peft when it saves adapters.
-        model.name_or_path = model.config.name_or_path = self._path
-        return model
-
-
 def _missing_weights(model: Any, missing: Iterable[str], *, fresh_head: bool) -> list[str]:
     """Return those of a checkpoint's missing weights that cannot be fresh; a head's can, where it is to be."""
     wanted = {name for name, _ in model.named_parameters()} & set(missing)
     if fresh_head:
         prefix = f"{model.base_model_prefix}."
-        has_head = isinstance(getattr(model, model.base_model_prefix, None), torch.nn.Module)
+        has_head = isinstance(getattr(model, model.base_model_prefix, None), nn.Module)
         body = {name for name in wanted if name.startswith(prefix) or not has_head}
-        wanted = {name for name in body if not _HEADS.intersection(name.split("."))}
+        # Nor do hidden states depend on these.
+        wanted = {name for name in body if not {"pooler", "contact_head"} & set(name.split("."))}
     return sorted(wanted)
 
 
 def most_tokens(model: Any) -> int | None:
     """Return how many positions a model has learned; None where positions have no end, as rotary ones."""
     for name, module in model.named_modules():
-        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, torch.nn.Embedding):
+        if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
             # The first token comes after the position of padding, where there is one.
             return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
     return None
+
+
+class ProbedClassifier(nn.Module):
+    """A frozen model of transformers with a linear layer on the mean of its hidden states over all tokens."""
+
+    def __init__(self, body: Any, hidden_states: HiddenStates, weight_KD: torch.Tensor, bias_K: torch.Tensor) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Buffer(weight_KD), nn.Buffer(bias_K)
+        # The configuration says what the outputs mean.
+        self.body, self.config, self._hidden_states = body, body.config, hidden_states
+
+    def forward(self, **batch: torch.Tensor) -> SimpleNamespace:
+        """Return ``logits``, (B, K)."""
+        mean_BD = mean_over_tokens(self._hidden_states(self.body, batch), batch.get("attention_mask"))
+        return SimpleNamespace(logits=nn.functional.linear(mean_BD, self.weight, self.bias))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the body and the probe."""
+        self.body.save_pretrained(folder)
+        save_file({"weight": self.weight.cpu().contiguous(), "bias": self.bias.cpu()}, folder / _PROBE)
+
+    @classmethod
+    def read(cls, folder: Path, body: Any, hidden_states: HiddenStates) -> ProbedClassifier:
+        """Return the probe of a folder whose body is loaded."""
+        try:
+            parts = load_file(folder / _PROBE)
+            return cls(body, hidden_states, parts["weight"], parts["bias"]).eval()
+        except (OSError, KeyError, SafetensorError) as error:
+            raise InputError(f"{folder / _PROBE}: cannot be read ({one_line(error)}); fine-tune it again") from None
+
+
+def mean_over_tokens(states_BLD: torch.Tensor, mask_BL: torch.Tensor | None) -> torch.Tensor:
+    """Return the mean over all tokens but padding, special ones included, as published: float32 (B, D)."""
+    states_BLD = states_BLD.float()
+    if mask_BL is None:
+        return states_BLD.mean(dim=1)
+    return (states_BLD * mask_BL[..., None]).sum(dim=1) / mask_BL.sum(dim=1, keepdim=True)
+
+
+class BaseStates:
+    """Hidden states of MutBERT, which reads distributions; only those at bases count."""
+
+    def __init__(self, body: MutBertModel) -> None:
+        self.body, self.inputs = body, lambda windows: windows
+
+    def states(self, batch: Batch, layers: Sequence[int]) -> LayerStates:
+        """Return the states of layers, each (B, L, D), and which of them count, (B, L)."""
+        encoder, whole = self.body.encoder, self.body.encoder.layer
+        try:
+            # Those after the last that is asked for need not run.
+            encoder.layer = whole[: max(layers)]
+            outputs = self.body(**batch, output_hidden_states=len(layers) > 1)
+        finally:
+            encoder.layer = whole
+        every, last_BLD = outputs.hidden_states, outputs.last_hidden_state
+        # Not [CLS], and of the tokens that follow not the last.
+        bases_BL = nn.functional.pad(_mask_of(batch)[:, 2:], (1, 1))
+        return [last_BLD] if len(layers) == 1 else [every[layer] for layer in layers], bases_BL
+
+
+class TokenStates:
+    """Hidden states of a model that reads tokens; as its paper has it, all count but padding, special ones included."""
+
+    def __init__(self, encoder: AutoEncoder, pooling: str, strands: str, rope_scaling: Scaling) -> None:
+        if pooling == "none" and strands == "both":
+            raise InputError(f"{encoder.name}: tokens of one strand do not cover the bases that those of the other do; "
+                             "give --strands forward for an embedding of each token")  # fmt: skip
+        if pooling == "cls" and (not encoder.special_tokens or encoder.tokenizer.cls_token_id is None):
+            raise InputError(f"{encoder.name}: has no class token before a sequence; give --pooling mean")
+        self.encoder, self.inputs = encoder, encoder.inputs
+        # Without pooling, only tokens that stand for bases count.
+        names = ("cls", "sep", "eos", "pad") if pooling == "none" else ()
+        ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in names]
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._left_out = torch.tensor([one for one in ids if one is not None], dtype=torch.int64, device=device)
+        # How long sequences are is known only when they are read, and checked then.
+        self.body: Any = encoder.body(0, rope_scaling=rope_scaling).to(device)
+        self.most = most_tokens(self.body)
+
+    def states(self, batch: Batch, layers: Sequence[int]) -> LayerStates:
+        """Return the states of layers, each (B, L, D), and which of them count, (B, L)."""
+        counts_BL = _mask_of(batch) & ~torch.isin(batch["input_ids"], self._left_out)
+        return self.encoder.layer_states(self.body, batch, layers), counts_BL
+
+
+def _mask_of(batch: Batch) -> torch.Tensor:
+    """Return which tokens are no padding, (B, L)."""
+    tokens = next(iter(batch.values()))
+    return batch["attention_mask"].bool() if "attention_mask" in batch else tokens.new_ones(tokens.shape[:2]).bool()

@@ -249,7 +249,7 @@ def score_alleles(scorer: Scorer, alleles: Alleles, advance: Advance, at_once: i
     contig, start = alleles.contig_A[order], alleles.start_A[order]
     length = np.array(list(scorer.genome.lengths.values()), dtype=np.int64)[contig]
     # At a contig's end several cells of the grid have one window.
-    window = place_windows(start, length, scorer.context, scorer.settings.windows).start_P
+    window = place_windows(start, length, scorer.context, scorer.settings.windows)[0]
     is_new = np.diff(contig, prepend=-1).astype(bool) | np.diff(window, prepend=-1).astype(bool)
     first = np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))
     value_AF = np.full((len(alleles), len(scorer.fields)), np.nan)
@@ -262,8 +262,8 @@ def _predictors(name: str, scorer: Scorer, alleles: Alleles, value_AF: Float64) 
     """Return each of a model's scores, and what is derived from them, as a predictor."""
     there = set(alleles.kind_A.tolist())
     columns = {
-        field.name: (field.description, field.extreme or -1, value_A)
-        for field, value_A in zip(scorer.fields, value_AF.T, strict=True)
+        name: (words, extreme or -1, value_A)
+        for (name, (words, extreme)), value_A in zip(scorer.fields.items(), value_AF.T, strict=True)
     }
     if "PLLR" in columns:
         both_A = np.where(alleles.kind_A == Kind.SNV, columns["LLR"][2], columns["PLLR"][2])

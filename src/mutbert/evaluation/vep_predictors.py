@@ -137,11 +137,11 @@ def _gained(alleles: Alleles) -> Int64:
 def gc(genome: ProbabilisticGenome, alleles: Alleles, context: int) -> Float64:
     """Return the share of G and C among the known bases of each allele's centred window."""
     length_A = np.array(list(genome.lengths.values()), dtype=np.int64)[alleles.contig_A]
-    placed = place_windows(np.minimum(alleles.start_A, length_A - 1), length_A, context)
+    start_A, bases_A = place_windows(np.minimum(alleles.start_A, length_A - 1), length_A, context)
     of_code = alphabet.DISTRIBUTIONS[:, _C] + alphabet.DISTRIBUTIONS[:, _G]
     share_A = np.empty(len(alleles))
     for some in np.split(np.arange(len(alleles)), range(_WINDOWS_AT_ONCE, len(alleles), _WINDOWS_AT_ONCE)):
-        windows = read_windows(genome, alleles.contig_A[some], placed.start_P[some], placed.length_P[some])
+        windows = read_windows(genome, alleles.contig_A[some], start_A[some], bases_A[some])
         known_BL = windows.inside_NL & (windows.code_NL != alphabet.UNKNOWN)
         known_B = known_BL.sum(axis=1)
         strong_B = (of_code[windows.code_NL] * known_BL).sum(axis=1, dtype=np.float64)

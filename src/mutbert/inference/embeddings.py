@@ -22,8 +22,7 @@ from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.encoders.inputs import PaddedWindows, read_windows
-from mutbert.encoders.states import BaseStates, TokenStates
-from mutbert.encoders.token_encoders import AutoEncoder
+from mutbert.encoders.token_encoders import AutoEncoder, BaseStates, TokenStates
 from mutbert.errors import InputError, one_line, require
 from mutbert.examples.table import encode_sequences
 from mutbert.files import atomic_file, check_input, check_output, sha256_of

@@ -20,7 +20,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from mutbert.encoders.adapter import CNN, open_encoder
-from mutbert.encoders.probe import ProbedClassifier, mean_over_tokens
+from mutbert.encoders.token_encoders import ProbedClassifier, mean_over_tokens
 from mutbert.errors import InputError
 from mutbert.examples.splits import part_task
 from mutbert.examples.table import read_examples
@@ -283,7 +283,7 @@ def embed_sequences(encoder: Encoder, body: Any, inputs: Inputs, settings: Finet
     """Return the means of a frozen model's last hidden states over all tokens, (N, F), of one strand or both."""
 
     def run(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        return mean_over_tokens(encoder.hidden_states(body, batch), batch)
+        return mean_over_tokens(encoder.hidden_states(body, batch), batch.get("attention_mask"))
 
     return sequence_outputs(
         body, run, inputs, batch_size=2 * (settings.micro_batch_size or settings.batch_size),

@@ -1,15 +1,14 @@
 """Caduceus: bidirectional Mamba over single bases, with or without equivariance to the reverse complement.
 
-Schiff et al. 2024, arXiv 2403.03234; Mamba: Gu and Dao 2023, arXiv 2312.00752. Caduceus-Ph reads one strand.
-Caduceus-PS reads both at once with the same weights, so that the reverse complement of a sequence has the same logits,
-reversed and complemented.
-
-Shape suffixes: B batch, L tokens, D model width, E inner width (expand * D), N state size, V vocabulary.
+Schiff et al. 2024, arXiv 2403.03234; Mamba: Gu and Dao 2023, arXiv 2312.00752. Caduceus-Ph reads one strand,
+Caduceus-PS both at once with the same weights. Shape suffixes: B batch, L tokens, D model width, E inner width
+(expand * D), N state size, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +18,9 @@ from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
+
+from mutbert.encoders.token_encoders import mean_over_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,20 +79,14 @@ class Mamba(nn.Module):
         whole = (u_BEL, step_BEL, b_BLN.transpose(1, 2), c_BLN.transpose(1, 2), gate_BLE.transpose(1, 2))
         if len(u_BEL) <= rows:
             return self._scan(*whole).transpose(1, 2)
+        # Run again for the gradients, so that what a scan holds is held of one part at a time.
+        scan = partial(checkpoint, self._scan, use_reentrant=False) if torch.is_grad_enabled() else self._scan
         parts = zip(*(value.split(rows) for value in whole), strict=True)
-        if torch.is_grad_enabled():
-            # Run again for the gradients, so that what a scan holds is held of one part at a time.
-            scanned = [checkpoint(self._scan, *part, use_reentrant=False) for part in parts]
-        else:
-            scanned = [self._scan(*part) for part in parts]
-        return torch.cat(scanned).transpose(1, 2)
+        return torch.cat([scan(*part) for part in parts]).transpose(1, 2)
 
     def _scan(self, u_BEL: Tensor, step_BEL: Tensor, b_BNL: Tensor, c_BNL: Tensor, gate_BEL: Tensor) -> Tensor:
-        """Return the gated selective scan (Gu and Dao 2023, algorithm 2), (B, E, L).
-
-        The library's own loop takes its arrays apart by indexing, whose gradients take time quadratic in the length; it
-        runs here only with the CUDA kernel that it finds where mamba_ssm is installed.
-        """
+        """Return the gated selective scan (Gu and Dao 2023, algorithm 2), (B, E, L)."""
+        # Not by the library's own loop, whose gradients take time quadratic in the length, but for its CUDA kernel.
         decay_EN, skip_E, bias_E = -self.A_log.float().exp(), self.D.float(), self.dt_proj.bias.float()
         if u_BEL.is_cuda and find_spec("mamba_ssm"):
             from transformers.models.mamba.modeling_mamba import mamba_selective_scan
@@ -109,45 +104,33 @@ class Mamba(nn.Module):
         return ((torch.stack(outputs, dim=-1) + u_BEL * skip_E[:, None]) * F.silu(gate_BEL)).to(u_BEL.dtype)
 
 
-class BiMamba(nn.Module):
-    """Mamba in both directions, added up."""
-
-    def __init__(self, config: CaduceusConfig) -> None:
-        super().__init__()
-        self.mamba_fwd = Mamba(config, projections=True)
-        self.mamba_rev = Mamba(config, projections=False)
-
-    def forward(self, x_BLD: Tensor, order_BL: Tensor | None) -> Tensor:
-        """Return (B, L, D); see `_reversed` for the order."""
-        input_BLE, gate_BLE = self.mamba_fwd.in_proj(x_BLD).chunk(2, dim=-1)
-        forward_BLE = self.mamba_fwd(input_BLE, gate_BLE)
-        reverse_BLE = self.mamba_rev(_reversed(input_BLE, order_BL), _reversed(gate_BLE, order_BL))
-        out = self.mamba_fwd.out_proj
-        mixed_BLD: Tensor = out(forward_BLE) + out(_reversed(reverse_BLE, order_BL))
-        return mixed_BLD
-
-
 class CaduceusBlock(nn.Module):
-    """Adds what came before to the residual stream, normalises it, and mixes along the sequence.
-
-    With two strands, these are swapped in every block, channels reversed, as the published models' fused norm does.
-    """
+    """Normalises the residual stream, and adds what Mamba in both directions makes of it."""
 
     def __init__(self, config: CaduceusConfig) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_epsilon)
-        self.mixer = BiMamba(config)
+        both = {f"mamba_{name}": Mamba(config, projections=name == "fwd") for name in ("fwd", "rev")}
+        self.mixer = nn.ModuleDict(both)
 
     def forward(self, residual: Tensor, order_BL: Tensor | None) -> Tensor:
         """Return the residual stream after the block, shape (strands, B, L, D); both strands in the first's order."""
         if len(residual) == 1:
-            mixed: Tensor = self.mixer(self.norm(residual[0]), order_BL)
-            return residual + mixed
+            return residual + self._mixed(self.norm(residual[0]), order_BL)
+        # Both strands are swapped in every block, channels reversed, as the published models' fused norm does.
         residual = residual.flip(0, -1)
         x = self.norm(residual)
         both = torch.cat([x[0], _reversed(x[1], order_BL)])
-        mixed = self.mixer(both, None if order_BL is None else order_BL.repeat(2, 1)).unflatten(0, (2, -1))
-        return residual + torch.stack([mixed[0], _reversed(mixed[1], order_BL)])
+        one, other = self._mixed(both, None if order_BL is None else order_BL.repeat(2, 1)).chunk(2)
+        return residual + torch.stack([one, _reversed(other, order_BL)])
+
+    def _mixed(self, x_BLD: Tensor, order_BL: Tensor | None) -> Tensor:
+        ahead: Any = self.mixer["mamba_fwd"]
+        input_BLE, gate_BLE = ahead.in_proj(x_BLD).chunk(2, dim=-1)
+        ahead_BLE = ahead(input_BLE, gate_BLE)
+        back_BLE = self.mixer["mamba_rev"](_reversed(input_BLE, order_BL), _reversed(gate_BLE, order_BL))
+        mixed_BLD: Tensor = ahead.out_proj(ahead_BLE) + ahead.out_proj(_reversed(back_BLE, order_BL))
+        return mixed_BLD
 
 
 class CaduceusPreTrainedModel(PreTrainedModel):
@@ -178,7 +161,7 @@ class CaduceusPreTrainedModel(PreTrainedModel):
 
 
 class CaduceusModel(CaduceusPreTrainedModel):
-    """The backbone. Hidden states have D channels, or of Caduceus-PS 2 D: the other strand's in reverse order."""
+    """The backbone, whose embedding is the decoder too; of Caduceus-PS, states have 2 D channels, of both strands."""
 
     backbone: Any
 
@@ -201,11 +184,7 @@ class CaduceusModel(CaduceusPreTrainedModel):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False, **_: Any
     ) -> BaseModelOutput:
-        """Return hidden states of tokens; those of padding, which is on the right, have no meaning.
-
-        With a mask, a row depends on its own tokens alone: each is reversed within its own length. Without one, every
-        token is read, padding too, as the reference does. States of layers before the last are the residual stream.
-        """
+        """Return hidden states of tokens; without a mask padding, which is on the right, is read too."""
         order_BL = None if attention_mask is None else _order(attention_mask)
         embedding = self.get_input_embeddings()
         streams = [embedding(input_ids)]
@@ -221,28 +200,14 @@ class CaduceusModel(CaduceusPreTrainedModel):
         merged = [state[0] if len(state) == 1 else torch.cat([state[0], state[1].flip(-1)], -1) for state in states]
         return BaseModelOutput(merged[-1], tuple(merged) if output_hidden_states else None)
 
-
-class CaduceusForMaskedLM(CaduceusPreTrainedModel):
-    """The masked language model, whose decoder is the token embedding."""
-
-    def __init__(self, config: CaduceusConfig) -> None:
-        super().__init__(config)
-        self.caduceus = CaduceusModel(config)
-        self.post_init()
-
     def logits(self, states: Tensor) -> Tensor:
         """Return logits of any hidden states, (..., V): of Caduceus-PS, the sum of both strands'."""
-        weight_VD = self.caduceus.get_input_embeddings().weight
+        weight_VD = self.get_input_embeddings().weight
         if not self.config.rcps:
             return F.linear(states, weight_VD)
         one, other = states.chunk(2, dim=-1)
-        complement_V = self.caduceus.complements(states.device)
+        complement_V = self.complements(states.device)
         return F.linear(one, weight_VD) + F.linear(other.flip(-1), weight_VD[complement_V])
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> MaskedLMOutput:
-        """Return logits, (B, L, V)."""
-        outputs = self.caduceus(input_ids, attention_mask, **kwargs)
-        return MaskedLMOutput(logits=self.logits(outputs.last_hidden_state), hidden_states=outputs.hidden_states)
 
 
 class CaduceusForSequenceClassification(CaduceusPreTrainedModel):
@@ -258,10 +223,7 @@ class CaduceusForSequenceClassification(CaduceusPreTrainedModel):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
         """Return logits, (B, number of labels)."""
         states_BLD = fold_strands(self.caduceus(input_ids, attention_mask, **kwargs).last_hidden_state, self.config)
-        if attention_mask is None:
-            return SequenceClassifierOutput(logits=self.score(states_BLD.mean(dim=1)))
-        mask_BL1 = attention_mask[..., None].to(states_BLD.dtype)
-        return SequenceClassifierOutput(logits=self.score((states_BLD * mask_BL1).sum(dim=1) / mask_BL1.sum(dim=1)))
+        return SequenceClassifierOutput(logits=self.score(mean_over_tokens(states_BLD, attention_mask)))
 
 
 def fold_strands(states: Tensor, config: CaduceusConfig) -> Tensor:

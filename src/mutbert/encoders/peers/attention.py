@@ -1,40 +1,30 @@
-"""DNABERT-2: a BERT with ALiBi in place of position embeddings and with gated feed-forward blocks.
+"""Peers with attention: DNABERT-2 and the Nucleotide Transformers. Modules have the names of the published checkpoints.
 
-Zhou et al. 2023, arXiv 2306.15006; ALiBi: Press et al. 2021, arXiv 2108.12409. Modules have the names of the published
-checkpoint. Shape suffixes: B batch, L tokens, D hidden size, H heads, K size of a head, V vocabulary.
+DNABERT-2 (Zhou et al. 2023, arXiv 2306.15006) is a BERT with ALiBi (Press et al. 2021, arXiv 2108.12409) in place of
+position embeddings and with gated feed-forward blocks. Nucleotide Transformers (Dalla-Torre et al. 2023, doi
+10.1101/2023.01.11.523679) are transformers' ESM; the second version has gated feed-forward blocks without biases and
+rotary positions. Shape suffixes: B batch, L tokens, D hidden size, H heads, K size of a head, V vocabulary.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import BertConfig, EsmConfig, PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
+from transformers.models.esm import modeling_esm as esm
 
 
-class DnaBert2Config(PreTrainedConfig):
-    """Configuration of DNABERT-2, by default the published model's."""
+class DnaBert2Config(BertConfig):
+    """Configuration of DNABERT-2."""
 
     model_type = "dnabert2"
-    defaults: ClassVar[dict[str, Any]] = {
-        "vocab_size": 4096, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
-        "intermediate_size": 3072, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.0, "classifier_dropout": None, "type_vocab_size": 2,
-        "initializer_range": 0.02, "layer_norm_eps": 1e-12,
-    }  # fmt: skip
-
-    def __init__(self, **kwargs: Any) -> None:
-        for name, default in self.defaults.items():
-            setattr(self, name, kwargs.pop(name, default))
-        super().__init__(**kwargs)
-        if self.hidden_size % (heads := self.num_attention_heads):
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_attention_heads {heads}")
 
 
 class DnaBert2Layer(GradientCheckpointingLayer):
@@ -47,6 +37,8 @@ class DnaBert2Layer(GradientCheckpointingLayer):
         super().__init__()
         width, inner = config.hidden_size, config.intermediate_size
         self.heads = config.num_attention_heads
+        if width % self.heads:
+            raise ValueError(f"hidden_size {width} is no multiple of num_attention_heads {self.heads}")
         self.attention_dropout = config.attention_probs_dropout_prob
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         own = nn.ModuleDict({"Wqkv": nn.Linear(width, 3 * width)})
@@ -136,11 +128,6 @@ class DnaBert2ForMaskedLM(DnaBert2PreTrainedModel):
         transformed = head["transform"]["LayerNorm"](F.gelu(head["transform"]["dense"](states)))
         return F.linear(transformed, self.bert.get_input_embeddings().weight, head["decoder"]["bias"])
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> MaskedLMOutput:
-        """Return logits, (B, L, V)."""
-        outputs = self.bert(input_ids, attention_mask, **kwargs)
-        return MaskedLMOutput(logits=self.logits(outputs.last_hidden_state), hidden_states=outputs.hidden_states)
-
 
 class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
     """The paper's classifier: the first token through a fresh pooler (dense, tanh), dropout, and a linear layer."""
@@ -178,3 +165,65 @@ def _alibi(heads: int, length: int, device: torch.device) -> Tensor:
     position_L = torch.arange(length, device=device)
     distance_LL = (position_L[None] - position_L[:, None]).abs()
     return -torch.tensor(slopes, device=device)[None, :, None, None] * distance_LL
+
+
+class NtV2Config(EsmConfig):
+    """Configuration of the second version; `add_bias_fnn` is false in every published one."""
+
+    model_type = "nt_v2"
+
+
+class _Nt(esm.EsmPreTrainedModel):
+    """Replaces what Nucleotide Transformers have otherwise than ESM."""
+
+    def __init__(self, config: EsmConfig, **settings: Any) -> None:
+        super().__init__(config, **settings)
+        model: esm.EsmModel = self.base_model
+        model.embeddings = NtEmbeddings(config)
+        for layer in model.encoder.layer if isinstance(config, NtV2Config) else ():
+            layer.intermediate = GatedIntermediate(config)
+            layer.output.dense = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.post_init()
+
+
+class NtModel(_Nt, esm.EsmModel):
+    """The encoder, without a pooler, which no Nucleotide Transformer has."""
+
+    def __init__(self, config: EsmConfig) -> None:
+        super().__init__(config, add_pooling_layer=False)
+
+
+class NtForMaskedLM(_Nt, esm.EsmForMaskedLM):
+    """The masked language model."""
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return logits of any hidden states, (..., V)."""
+        return self.lm_head(states)  # type: ignore[no-any-return]
+
+
+class NtForSequenceClassification(_Nt, esm.EsmForSequenceClassification):
+    """The classifier: dense, tanh and a linear layer on the first token."""
+
+
+class NtEmbeddings(esm.EsmEmbeddings):
+    """ESM's embeddings, whose scale in a row with ``<mask>`` depends on its length, which padding is no part of."""
+
+    def forward(self, input_ids: Any = None, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Return (B, L, D), zeros at padding."""
+        # Which early versions of transformers 5 do not pass on.
+        if attention_mask is None and input_ids is not None:
+            attention_mask = input_ids.ne(self.padding_idx).long()
+        return super().forward(input_ids, attention_mask, **kwargs)  # type: ignore[no-any-return]
+
+
+class GatedIntermediate(nn.Module):
+    """SiLU of one half of a dense layer times its other half (SwiGLU, Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, config: NtV2Config) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=False)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Return (B, L, intermediate size)."""
+        gate, up = self.dense(hidden_states).chunk(2, dim=-1)
+        return F.silu(gate) * up  # type: ignore[no-any-return]
