@@ -113,7 +113,8 @@ def score_variants(
         tuple(scores), context, windows, strands, flank, longest, distance_bases, batch_size, precision, rope_scaling
     )
     vcf, output = Path(vcf), Path(output)
-    second, person, background = (None if path is None else Path(path) for path in (table, person_vcf, calibration))
+    of_person = person_vcf or (vcf if surroundings == "person" else None)
+    second, person, background = (None if path is None else Path(path) for path in (table, of_person, calibration))
     inputs = (model, genome, vcf, person, background)
     _check_outputs(output, second, inputs, calibrate=calibrate, force=force or (resume and was_stopped(output)))
     if calibrate and (background or frequency_field or second):
@@ -122,7 +123,6 @@ def score_variants(
     known = None if background is None else Calibration(background)
     if settings.windows == "shared" and (calibrate or known):
         raise InputError("windows are shared, so that no background of other variants serves; choose centred")
-    person = person or (vcf if surroundings == "person" else None)
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     progress, plan, folder = progress and rank == 0, dict[str, Any](), parts_path(output)
     with ExitStack() as stack:

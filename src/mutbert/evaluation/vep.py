@@ -96,9 +96,9 @@ def evaluate_variant_effects(
     inputs = [path for path in (genome, variants, *named.values()) if isinstance(path, str | Path)]
     check_output(folder, force=force, directory=True, inputs=inputs)
     table, source, problem, classes = read_labelled(variants, columns)
-    direction = direction or ("damaging" if problem == "binary" else "either")
-    if problem != "binary" and direction != "either":
+    if problem != "binary" and direction not in {None, "either"}:
         raise InputError(f"direction is {direction}, which is for two classes; leave it out")
+    direction = direction or ("damaging" if problem == "binary" else "either")
     store = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     how = store, surroundings, settings or ScoreSettings(), trust_remote_code
     scorers = {name: _open(name, model, *how) for name, model in named.items()}
@@ -126,7 +126,7 @@ def evaluate_variant_effects(
     result = {
         "kind": "vep", "version": 2, "name": Path(source.place).name, "problem": problem, "classes": list(classes),
         "metrics": list(metrics_of(problem)), "direction": direction, **counts,
-        "notes": [*_unmet(table, columns), *_notes(parts, numbers, repeated), *lacking, *more],
+        "notes": [*_notes(table, columns, parts, numbers, repeated), *lacking, *more],
         "intervals": INTERVAL_METHOD,
         "predictors": {name: {key: one[key] for key in ("model", "description")} for name, one in predictors.items()},
         "parts": parts,
@@ -289,16 +289,14 @@ def _identity(scorer: Scorer, shortest: Scorer) -> dict[str, Any]:
     return {"sha256": model_hash(scorer.model), "settings": settings}
 
 
-def _unmet(table: pl.DataFrame, columns: VepColumns) -> Iterator[str]:
-    """Yield which values that options name are not there."""
+def _notes(
+    table: pl.DataFrame, columns: VepColumns, parts: Sequence[Row], numbers: pl.DataFrame, repeated: int
+) -> Iterator[str]:
+    """Yield what the reader should know first: what is missing or repeats, and labels that are like a baseline."""
     for option in ("positive", "negative", "exclude"):
         for value in getattr(columns, option):
             if value not in table["label"]:
                 yield f"No variant has the value {value} that --{option} names."
-
-
-def _notes(parts: Sequence[dict[str, Any]], numbers: pl.DataFrame, repeated: int) -> Iterator[str]:
-    """Yield what the reader should know first: variants that are not compared or repeat, labels like a baseline."""
     first = parts[0]
     if first["rows"] and first["compared"] < 0.9 * first["variants"]:
         lacking = ", ".join(f"{row['predictor']} ({row['missing']:,})" for row in first["rows"] if row["missing"])

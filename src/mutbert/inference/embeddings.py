@@ -22,13 +22,14 @@ from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.encoders.inputs import PaddedWindows, read_windows
-from mutbert.encoders.token_encoders import AutoEncoder, BaseStates, TokenStates
+from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError, one_line, require
 from mutbert.examples.table import encode_sequences
 from mutbert.files import atomic_file, check_input, check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.inference.resumable import parts_folder, run_parts
+from mutbert.inference.states import BaseStates, TokenStates
 from mutbert.model import MutBertModel, MutBertPreTrainedModel
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, read_bed
