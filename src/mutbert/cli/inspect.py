@@ -101,11 +101,8 @@ def _facts(numbers: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
 def _print_contigs(genome: Mapping[str, Any]) -> None:
     contigs = genome["contigs"]
     longest = sorted(contigs, key=lambda contig: -contig["length"])[:_MOST_CONTIGS]
-    rows = []
-    for row in [
-        *(contig for contig in contigs if contig in longest),
-        *[{**genome, "name": "all"}] * (len(contigs) > 1),
-    ]:
+    rows, every = [], [{**genome, "name": "all"}] * (len(contigs) > 1)
+    for row in [*(contig for contig in contigs if contig in longest), *every]:
         ratio = row["transitions"] / row["transversions"] if row["transversions"] else None
         rows.append({"contig": row["name"], **_facts({**row, "ti_tv": ratio}, _FACTS_OF_CONTIGS)})
     print_result({"contigs": rows})

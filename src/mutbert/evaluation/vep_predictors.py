@@ -268,7 +268,8 @@ def _measure(
         part["rows"].append(row | {"missing": len(inside) - len(own)})
         advance(0.5 / len(chosen))
     part["comparison"] = _compare(part["rows"], scores, metrics[0], draws, advance)
-    part["rows"] = [{key: _defined(value) for key, value in row.items()} for row in part["rows"]]
+    for row in part["rows"]:
+        row |= {key: None for key, value in row.items() if isinstance(value, float) and not math.isfinite(value)}
     return part
 
 
@@ -291,10 +292,6 @@ def _compare(
     for row, adjusted in zip(compared, holm([row["p"] for row in compared]), strict=True):
         row["p_holm"] = adjusted
     return method
-
-
-def _defined(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _turn(labels: Float64 | Int64, raw_C: Float64, problem: str, direction: str, extreme: int) -> int:
