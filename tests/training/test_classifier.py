@@ -145,7 +145,7 @@ def test_every_kind_of_labels_is_learnt(tune, kind, problem, metric):
     assert losses[-1] < losses[0] / 2
     assert reached < 0.3 if metric == "mse" else reached > 0.9
     # The model is that of the best step.
-    assert trained["steps"] == 40
+    assert trained["steps"] == 60
     assert sorted(evaluations(trained, metric)) == [10, 20, 30, 40]
     assert evaluations(trained, metric)[trained["best_step"]] == pytest.approx(reached, abs=1e-6)
 
