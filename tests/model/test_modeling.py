@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mutbert.model import MutBertConfig, MutBertForMaskedLM, MutBertForSequenceClassification, MutBertModel
-from mutbert.model.modeling_mutbert import rotary_tables
+from mutbert.model.modeling_mutbert import MutBertDropout, rotary_tables
 
 SCALINGS = [None, {"type": "linear", "factor": 2.0}, {"type": "dynamic", "factor": 2.0}]
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile for a CPU needs a C++ compiler")
@@ -111,6 +111,31 @@ def test_rotary_tables_follow_the_formulas(length, scaling):
     tables = rotary_tables(config, length, torch.tensor([[length]]))
     for found, wanted in zip(tables, reference_tables(config, length), strict=True):
         torch.testing.assert_close(found[0, :, 0], wanted, atol=2e-5, rtol=0)
+
+
+def test_dropout_keeps_a_share_of_the_elements_and_their_sum():
+    dropout, ones = MutBertDropout(0.1), torch.ones(999, 1001, requires_grad=True)
+    torch.manual_seed(3)
+    dropped = dropout(ones)
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.9])
+    # Five standard errors, of rows and columns too, so that no pattern is left.
+    assert float(dropped.detach().mean()) == pytest.approx(1, abs=5 * (0.1 / 0.9 / dropped.numel()) ** 0.5)
+    for dim in (0, 1):
+        assert float((dropped.detach().mean(dim) - 1).abs().max()) < 5 * (0.1 / 0.9 / 999) ** 0.5
+    dropped.sum().backward()
+    torch.testing.assert_close(ones.grad, dropped.detach())
+    torch.manual_seed(3)
+    torch.testing.assert_close(dropout(ones), dropped, rtol=0, atol=0)
+    assert dropout.eval()(ones) is ones
+
+
+def test_attention_in_training_is_that_in_evaluation_but_for_what_is_dropped(build, probs):
+    """So rare a dropout that nothing is dropped, on the path that only training takes."""
+    model = build(MutBertForMaskedLM, attention_probs_dropout_prob=1e-9, hidden_dropout_prob=0.0)
+    inputs, mask = probs(2, 30), torch.ones(2, 30, dtype=torch.long)
+    mask[0, 20:] = 0
+    found = [model.train(mode)(input_probs=inputs, attention_mask=mask).logits[mask.bool()] for mode in (True, False)]
+    assert_near(*found)
 
 
 @pytest.mark.parametrize(

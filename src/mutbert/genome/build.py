@@ -28,22 +28,11 @@ if TYPE_CHECKING:
 
 
 def build_genome(
-    fasta: Sources,
-    output: str | Path,
-    vcf: Sources = (),
-    *,
-    min_frequency: float | None = None,
-    frequency_field: str = "AF",
-    samples: str | Path | Sequence[str] | None = None,
-    population: str | None = None,
-    sample: str | None = None,
-    filters: Sequence[str] = ("PASS", "."),
-    contigs: Sequence[str] | None = None,
-    workers: int = 1,
-    resume: bool = False,
-    force: bool = False,
-    progress: bool = False,
-) -> dict[str, Any]:
+    fasta: Sources, output: str | Path, vcf: Sources = (), *, min_frequency: float | None = None,
+    frequency_field: str = "AF", samples: str | Path | Sequence[str] | None = None, population: str | None = None,
+    sample: str | None = None, filters: Sequence[str] = ("PASS", "."), contigs: Sequence[str] | None = None,
+    workers: int = 1, resume: bool = False, force: bool = False, progress: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Build a probabilistic genome from a reference and a population's variants.
 
     At a position where the alternate single-nucleotide alleles of all records together have a frequency above

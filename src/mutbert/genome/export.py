@@ -37,16 +37,10 @@ _CODES: Final = np.array([(row > 0) @ [1, 2, 4, 8] for row in alphabet.DISTRIBUT
 
 
 def export_genome(
-    genome: str | Path | ProbabilisticGenome,
-    output: str | Path,
-    kind: str | None = None,
-    *,
-    regions: Sequence[str | Region] | None = None,
-    min_frequency: float = 0.0,
-    soft_mask: bool = False,
-    force: bool = False,
-    progress: bool = False,
-) -> dict[str, Any]:
+    genome: str | Path | ProbabilisticGenome, output: str | Path, kind: str | None = None, *,
+    regions: Sequence[str | Region] | None = None, min_frequency: float = 0.0, soft_mask: bool = False,
+    force: bool = False, progress: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Write a probabilistic genome, or regions of it, in an open format.
 
     FASTA has the ``reference``, the ``consensus`` (the most frequent base where the genome varies) or the ``iupac``

@@ -34,16 +34,9 @@ _HEADER: Final = """\
 
 
 def simulate_population(
-    output: str | Path,
-    *,
-    length: int = 1_000_000,
-    samples: int = 500,
-    seed: int = 1,
-    contig: str = "chr1",
-    mutation_rate: float = 1.25e-8,
-    force: bool = False,
-    progress: bool = False,
-) -> dict[str, Any]:
+    output: str | Path, *, length: int = 1_000_000, samples: int = 500, seed: int = 1, contig: str = "chr1",
+    mutation_rate: float = 1.25e-8, force: bool = False, progress: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Simulate a population and write its reference and genotypes; ``docs/genome.md`` has its history.
 
     The same arguments produce the same files, for one version of msprime.

@@ -47,15 +47,9 @@ _RECORD: Final = pl.Schema({
 
 
 def verify_genome(
-    genome: str | Path,
-    fasta: Sources,
-    vcf: Sources = (),
-    *,
-    samples: str | Path | None = None,
-    population: str | None = None,
-    sample: str | None = None,
-    progress: bool = False,
-) -> dict[str, Any]:
+    genome: str | Path, fasta: Sources, vcf: Sources = (), *, samples: str | Path | None = None,
+    population: str | None = None, sample: str | None = None, progress: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Re-derive a genome from its sources with independent code, and compare.
 
     The settings are those of the genome's manifest. The exit status of the command is 1 where anything differs.
