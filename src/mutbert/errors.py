@@ -24,6 +24,13 @@ def require(library: str, extra: str = "all") -> None:
         raise MissingExtraError(library, extra) from None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error is that memory ran out, of this machine or of its accelerator."""
+    words = ("out of memory", "not enough memory", "can't allocate memory", "OutOfMemoryError", "ALLOC_FAILED")
+    text = f"{type(error).__name__}: {error}"
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(one in text for one in words))
+
+
 def one_line(error: Exception, most: int = 1000) -> str:
     """Return the message of a library's error as one line of at most so many characters."""
     return " ".join(str(error).split())[:most]

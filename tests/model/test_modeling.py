@@ -18,8 +18,8 @@ def assert_near(found, wanted):
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_ids_are_one_hot_probabilities(build, attention):
-    model, ids = build(MutBertModel, attention=attention), torch.arange(9)[None]
-    wanted, one_hot = model(input_ids=ids).last_hidden_state, torch.eye(9)[None]
+    model, ids = build(MutBertModel, attention=attention), torch.tensor([[0, 1, 2, 4, 5, 6, 7, 8]])
+    wanted, one_hot = model(input_ids=ids).last_hidden_state, torch.eye(9)[ids]
     for inputs in (
         {"input_probs": one_hot},
         {"input_ids": one_hot},
@@ -29,6 +29,14 @@ def test_ids_are_one_hot_probabilities(build, attention):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         embedded = [model(each, output_hidden_states=True).hidden_states[0] for each in (ids, one_hot)]
     torch.testing.assert_close(*embedded, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_padded_ids_without_a_mask_are_masked(build, attention):
+    model, ids = build(MutBertForSequenceClassification, attention=attention), torch.tensor([[1, 5, 6, 7, 2, 3, 3, 3]])
+    wanted = model(input_ids=ids[:, :5]).logits
+    assert_near(model(input_ids=ids).logits, wanted)
+    assert_near(model(input_ids=torch.cat([ids, ids.flip(1)])).logits[:1], wanted)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import typer
 from mutbert import __version__
 from mutbert.cli.command import Verb, make_app, print_result
 from mutbert.cli.inspect import print_inspected
-from mutbert.errors import InputError, MissingExtraError
+from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -288,6 +288,10 @@ def run() -> None:
         if not error.name or error.name.startswith("mutbert"):
             raise
         _stop(str(MissingExtraError(error.name.partition(".")[0])))
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _stop(f"out of memory ({one_line(error, 160)}); lower --batch-size, --context or --workers, as the command has")
     except OSError as error:
         if error.errno == errno.EPIPE:
             # Whoever reads our output has seen enough, as with `mutbert ... | head`.

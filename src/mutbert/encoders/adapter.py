@@ -7,6 +7,7 @@ means the same model with fresh weights. Shape suffixes: B batch, L length, C ch
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ from mutbert.model import modeling_mutbert as models
 from mutbert.model.checkpoints import check_folder, read_checkpoint, weight_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mutbert.encoders.inputs import Inputs, PaddedWindows
     from mutbert.examples.table import Examples
@@ -62,11 +63,18 @@ class Encoder:
         """Return sequences as the model reads them, with special tokens as in training and a genome's frequencies."""
         return BaseInputs(examples, max_tokens=max_tokens, genome=genome, special_tokens=special_tokens)
 
-    def classifier(self, outputs: int, longest: int, *, each_token: bool = False, rope_scaling: Scaling = None) -> Any:
-        """Return the model with a fresh classifier of sequences of at most `longest` tokens, or of every token."""
+    def classifier(
+        self, outputs: int, longest: int, *, classes: Sequence[str] | None = None, each_token: bool = False,
+        rope_scaling: Scaling = None,
+    ) -> Any:  # fmt: skip
+        """Return the model with a classifier of sequences of at most `longest` tokens, or of every token.
+
+        It is fresh, but where the model has one already, and of these `classes` if any are named.
+        """
         if each_token and not self.one_token_a_base:
             raise InputError(f"{self.name}: its tokens are not single bases, so it cannot learn a label for each base")
-        return self._load("token" if each_token else "classifier", longest, rope_scaling, num_labels=outputs)
+        kind: Kind = "token" if each_token else "classifier"
+        return self._load(kind, longest, rope_scaling, classes=classes, num_labels=outputs)
 
     def trained_classifier(self, longest: int) -> tuple[Any, bool]:
         """Return a fine-tuned model in evaluation mode, and whether it has an output for every token."""
@@ -76,7 +84,10 @@ class Encoder:
         """Return the model without a head."""
         return self._load("body", longest, rope_scaling)
 
-    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True, **values: Any) -> Any:
+    def _load(
+        self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True,
+        classes: Sequence[str] | None = None, **values: Any,
+    ) -> Any:  # fmt: skip
         raise NotImplementedError
 
     def hidden_states(self, body: Any, batch: Mapping[str, Tensor]) -> Tensor:
@@ -120,7 +131,7 @@ def open_encoder(
         # The library would make a stock model of the same type instead, of whatever weights happen to fit.
         raise InputError(f"{path}: needs code that comes with the checkpoint; use --trust-remote-code to run it")
     # Explicit, since the library would ask at the terminal otherwise.
-    return AutoEncoder(name or text, path, {**settings, "trust_remote_code": trust_remote_code}, fresh=fresh)
+    return AutoEncoder(name or text, path, {**settings, "trust_remote_code": trust_remote_code}, values, fresh=fresh)
 
 
 def _config_values(path: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
@@ -153,7 +164,10 @@ class MutBertEncoder(Encoder):
         """Write the tokenizer."""
         MutBertTokenizer(model_max_length=longest).save_pretrained(folder)
 
-    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True, **values: Any) -> Any:
+    def _load(
+        self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True,
+        classes: Sequence[str] | None = None, **values: Any,
+    ) -> Any:  # fmt: skip
         values |= {**self._settings, **({"pooler_type": "mean"} if kind == "body" else {})}
         heads = {"token": models.MutBertForTokenClassification, "classifier": models.MutBertForSequenceClassification}
         model_class: Any = heads.get(kind, models.MutBertModel)
@@ -173,7 +187,7 @@ class MutBertEncoder(Encoder):
         if self._fresh:
             return model_class(config).eval()
         values["rope_scaling"] = config.rope_scaling
-        return read_checkpoint(self._path, model_class, fresh_head=fresh_head, **values)
+        return read_checkpoint(self._path, model_class, fresh_head=fresh_head, classes=classes, **values)
 
 
 class CnnClassifier(nn.Module):
@@ -228,6 +242,12 @@ class CnnEncoder(Encoder):
         if not fresh_head:
             raise InputError(f"{self.name}: is a baseline, which is not kept once it is trained")
         return CnnClassifier(values["num_labels"], each_token=kind == "token")
+
+
+def takes_mask(model: Any) -> bool:
+    """Return whether a model can be told what is padding; if not, sequences of a batch are of one length."""
+    parameters = inspect.signature(getattr(model, "body", model).forward).parameters.values()
+    return any(one.name == "attention_mask" or one.kind is one.VAR_KEYWORD for one in parameters)
 
 
 @cache

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+from mutbert.run_folder import MODEL
+
 RANDOM: Final = "random:"
 """Before a model's name or path: the same model with fresh weights."""
 
@@ -51,7 +53,9 @@ MODELS: Final = tuple(KnownModel(*row) for row in _ROWS)
 
 
 def resolve_model(name: str) -> str:
-    """Return the repository of a known model, by its name or one of its repository's, or else the name itself."""
+    """Return the repository of a known model, by its name or one of its repository's, a run's model, or the name."""
+    if not Path(name, "config.json").exists() and Path(name, MODEL, "config.json").is_file():
+        return str(Path(name, MODEL))
     known = (model.place for model in MODELS if name in {model.name, model.place, *model.also})
     return name if Path(name).exists() else next(known, name)
 

@@ -6,6 +6,7 @@ A probe is kept with the model that it reads: the folder is the model's own chec
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from mutbert import alphabet
 from mutbert.encoders.adapter import Encoder
 from mutbert.encoders.inputs import TokenInputs
 from mutbert.errors import InputError, one_line
-from mutbert.model.checkpoints import library_bars_off
+from mutbert.model.checkpoints import library_bars_off, load_quietly, local_folder, read_weights, without_other_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -86,10 +87,13 @@ class AutoEncoder(Encoder):
         """Write the tokenizer."""
         self.tokenizer.save_pretrained(folder)
 
-    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True, **values: Any) -> Any:
+    def _load(
+        self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True,
+        classes: Sequence[str] | None = None, **values: Any,
+    ) -> Any:  # fmt: skip
         if rope_scaling is not None:
             raise InputError(f"{self.name}: rope_scaling is for MutBERT; leave it out for other models")
-        model = self._open(kind, fresh_head=fresh_head, **values)
+        model = self._open(kind, fresh_head=fresh_head, classes=classes, **values)
         if (most := most_tokens(model)) is not None and longest > most:
             more = f"{longest} tokens are more than the {most} that it has positions for"
             raise InputError(f"{self.name}: {more}; lower max_tokens")
@@ -98,16 +102,38 @@ class AutoEncoder(Encoder):
     def _open_tokenizer(self) -> Any:
         return self._loaded(transformers.AutoTokenizer.from_pretrained)
 
-    def _open(self, kind: Kind, *, fresh_head: bool, **overrides: Any) -> Any:
+    def _open(self, kind: Kind, *, fresh_head: bool, classes: Sequence[str] | None, **overrides: Any) -> Any:
         load = transformers.AutoModel if kind == "body" else transformers.AutoModelForSequenceClassification
         config = self._loaded(transformers.AutoConfig.from_pretrained, **overrides)
+        trusted = {"trust_remote_code": self._settings["trust_remote_code"]}
         if self._fresh:
-            return self._loaded(load.from_config, config, trust_remote_code=self._settings["trust_remote_code"])
-        model, info = self._loaded(load.from_pretrained, config=config, output_loading_info=True)
+            return self._with_tokens(self._loaded(load.from_config, config, **trusted))
+        weights = read_weights(local_folder(self._path, self._settings.get("revision")))
+        if classes is not None:
+            weights = without_other_head(self.name, weights, self._values.get("id2label"), classes)
+        # On no device, which is enough to know its class.
+        with torch.device("meta"):
+            model_class = type(self._loaded(load.from_config, config, **trusted))
+        model, info = self._loaded(load_quietly, model_class, config, weights)
         # The library initialises whatever a checkpoint does not have.
         if missing := _missing_weights(model, info["missing_keys"], fresh_head=fresh_head):
             whole = "is whole" if fresh_head else "was fine-tuned"
             raise InputError(f"{self.name}: has no {', '.join(missing[:3])}; choose a model that {whole}")
+        for weight, found, expected in info["mismatched_keys"]:
+            both = f"{weight} has shape {tuple(found)}, and {tuple(expected)} follows from config.json"
+            raise InputError(f"{self.name}: {both}; get both anew")
+        # By which others find the configuration, such as peft when it saves adapters.
+        model.name_or_path = model.config.name_or_path = self._path
+        return self._with_tokens(model)
+
+    def _with_tokens(self, model: Any) -> Any:
+        """Return a model that knows its tokenizer's padding; raise InputError where it does not know all its tokens."""
+        model.config.pad_token_id, last = self.tokenizer.pad_token_id, max(self.tokenizer.get_vocab().values())
+        # Code that comes with a checkpoint may not have it found.
+        with suppress(AttributeError, NotImplementedError):
+            if (known := len(model.get_input_embeddings().weight)) <= last:
+                sizes = f"its tokenizer has ids up to {last:,}, and its embedding ends at {known - 1:,}"
+                raise InputError(f"{self.name}: {sizes}; get the tokenizer that belongs to it")
         return model
 
     def _loaded(self, load: Any, *arguments: Any, **settings: Any) -> Any:

@@ -100,6 +100,8 @@ class BasePredictor:
             passes = passes.with_codes(row_E, column_E, MASKED)
         how: dict[str, Any] = {name: getattr(self._settings, name) for name in ("strands", "batch_size", "precision")}
         how["advance"] = scaled(advance, len(known) / len(passes))
+        contigs, window_N = list(self._genome.lengths), pass_N // phases
+        how["name"] = lambda row: f"{contigs[contig_W[window_N[row]]]}, window from {start_W[window_N[row]] + 1:,}"
         with run.rope_scaled(self.model.config, self._settings.rope_scaling):
             queries = run.Queries(row_K, column_P[known])
             logit_P4[known] = run.run_windows(self.model, passes, queries, **how).logit_T4

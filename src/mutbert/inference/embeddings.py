@@ -278,6 +278,7 @@ def _embed_records(
         batch = run.batch_of(inputs, rows, states.body, reverse=reverse)
         return _pool(*states.states(batch, layers), pooling, reverse=reverse)
 
+    settings["name"] = lambda row: records[row][0].name
     order, (vector_XKD, count_B) = run.run_batches(states.body, inputs.length_N, predict, **settings)
     end_B, rows_N = np.cumsum(count_B, dtype=np.int64), np.argsort(order)
     record_X, row_X = list_ranges((end_B - count_B.astype(np.int64))[rows_N], end_B[rows_N])

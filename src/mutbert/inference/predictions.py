@@ -65,8 +65,13 @@ def predict_table(
     named = {"regression": "regression", "multi_label_classification": "multilabel"}.get(config.problem_type)
     by_number = {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
     problem = "token" if each_token else named or by_number
+    if config.problem_type is None and problem in {"binary", "multiclass"}:
+        what = f"its config.json has no problem_type, without which {config.num_labels} outputs are classes or labels"
+        kinds = "single_label_classification or multi_label_classification"
+        raise InputError(f"{model}: {what}; write there which it is, {kinds}")
     outputs: Any = base_outputs if each_token else sequence_outputs
-    how = {"batch_size": batch_size, "precision": precision, "strands": strands}
+    how: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "strands": strands}
+    how["name"] = lambda row: examples.names[row] or f"{sequences}, sequence {row}"
     with progress_bar("predicting", len(examples), unit="sequences", show=progress) as advance:
         logits = outputs(classifier, lambda batch: classifier(**batch).logits, inputs, **how, advance=advance)
     table = _columns(examples, logits, problem, classes)

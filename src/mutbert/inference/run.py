@@ -18,9 +18,10 @@ import torch
 
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
+from mutbert.encoders.adapter import takes_mask
 from mutbert.encoders.inputs import find_members
 from mutbert.encoders.known import resolve_model
-from mutbert.errors import InputError
+from mutbert.errors import InputError, is_out_of_memory
 from mutbert.genome.population import read_person
 from mutbert.model import MutBertPreTrainedModel
 from mutbert.model.checkpoints import read_checkpoint
@@ -45,6 +46,7 @@ Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 SURROUNDINGS: Final = ("reference", "population", "person")
 NO_ROWS: Final = np.zeros(0, dtype=np.int64)
 _SPECIAL_TOKENS: Final = 2
+_TOKENS: Final = 1 << 16  # of a batch at most, padding included
 
 
 def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Model], **overrides: Any) -> Model:
@@ -53,7 +55,7 @@ def open_model(model: str | Path | MutBertPreTrainedModel, model_class: type[Mod
         if not isinstance(model, model_class):
             raise InputError(f"the model is a {type(model).__name__}; give a {model_class.__name__}")
         return model
-    opened = read_checkpoint(resolve_model(model) if isinstance(model, str) else model, model_class, **overrides)
+    opened = read_checkpoint(type(model)(resolve_model(str(model))), model_class, **overrides)
     if torch.cuda.is_available():
         opened.to(f"cuda:{int(os.environ.get('LOCAL_RANK', '0')) % torch.cuda.device_count()}")
     return opened
@@ -155,30 +157,69 @@ def open_surroundings(
 
 def run_batches(
     model: Any, length_N: Int64, predict: Predict, *, strands: str = "forward", batch_size: int = 32,
-    precision: str = "fp32", advance: Advance | None = None,
+    precision: str = "fp32", advance: Advance | None = None, name: Callable[[int], str] | None = None,
 ) -> tuple[Int64, list[npt.NDArray[Any]]]:  # fmt: skip
-    """Return the order of inputs by length, and in it ``predict(rows, reverse)``, the mean over strands."""
+    """Return the order of inputs by length, and in it ``predict(rows, reverse)``, the mean over strands.
+
+    With the `name` of each input, InputError is raised for one of which something is no finite number.
+    """
     order = np.argsort(length_N, kind="stable")
     batches: list[list[npt.NDArray[Any]]] = []
     device = next(model.parameters()).device
     training = [module for module in model.modules() if module.training]
+
+    def compute(rows: Int64) -> list[npt.NDArray[Any]]:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            fields = [field.float() for field in predict(rows, False)]
+            if strands == "both":
+                others = predict(rows, True)
+                fields = [(one + other.float()) / 2 for one, other in zip(fields, others, strict=True)]
+            return [field.cpu().numpy() for field in fields]
+
     model.eval()
     try:
-        with torch.inference_mode():
-            for first in range(0, len(order), batch_size):
-                rows = order[first : first + batch_size]
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                    fields = [field.float() for field in predict(rows, False)]
-                    if strands == "both":
-                        others = predict(rows, True)
-                        fields = [(one + other.float()) / 2 for one, other in zip(fields, others, strict=True)]
-                batches.append([field.cpu().numpy() for field in fields])
-                if advance is not None:
-                    advance(len(rows))
+        for rows in _split(order, length_N, batch_size, alike=not takes_mask(model)):
+            batches.append(compute(rows))
+            if name is not None and not _finite(batches[-1]):
+                first = next((row for row in rows if not _finite(compute(np.array([row])))), rows[0])
+                what = "the model's output is not a finite number"
+                raise InputError(f"{name(int(first))}: {what}; use --precision fp32, or another model")
+            if advance is not None:
+                advance(len(rows))
+    except (MemoryError, RuntimeError) as error:
+        # Of a run, its folder has more to report.
+        if training or not is_out_of_memory(error):
+            raise
+        size = f"{len(rows)} sequences of up to {length_N[rows].max():,} tokens"
+        remedy = (
+            "lower --batch-size (or finetune.micro_batch_size)"
+            if len(rows) > 1
+            else "use shorter sequences, or --context"
+        )
+        raise InputError(f"out of memory in a batch of {size}; {remedy}") from None
     finally:
         for module in training:
             module.training = True
     return order, [np.concatenate(field) for field in zip(*batches, strict=True)]
+
+
+def _split(order: Int64, length_N: Int64, most: int, *, alike: bool) -> Iterator[Int64]:
+    """Yield batches of at most so many inputs, in order of length: half padding at most, or none where all is alike."""
+    first, tokens, previous = 0, 0, 0
+    for end, length in enumerate(length_N[order].tolist()):
+        size, tokens = (end + 1 - first) * length, tokens + length
+        if end > first and (
+            end - first == most or size > min(_TOKENS, 2 * tokens) or (alike and length != previous)
+        ):  # fmt: skip
+            yield order[first:end]
+            first, tokens = end, length
+        previous = length
+    if len(order):
+        yield order[first:]
+
+
+def _finite(fields: Iterable[npt.NDArray[Any]]) -> bool:
+    return all(np.isfinite(field).all() for field in fields)
 
 
 class Queries(NamedTuple):

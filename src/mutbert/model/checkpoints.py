@@ -9,7 +9,9 @@ Both layouts hold the weights of BERT in `transformers` without positions: ``ber
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -27,9 +29,10 @@ from mutbert.files import atomic_directory, check_output
 from mutbert.model import modeling_mutbert as models
 from mutbert.model.configuration_mutbert import MutBertConfig
 from mutbert.model.tokenization_mutbert import MutBertTokenizer
+from mutbert.run_folder import MODEL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 Model = TypeVar("Model", bound=models.MutBertPreTrainedModel)
 # Classes of the code that travels with an exported model.
@@ -37,15 +40,21 @@ _AUTO_MAP: Final = {"AutoConfig": "configuration_mutbert.MutBertConfig"} | {
     f"AutoModel{head}": f"modeling_mutbert.MutBert{head or 'Model'}"
     for head in ("", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification")
 }
+# What wrappers of torch write before the names of what they wrap.
+_WRAPPERS: Final = re.compile(r"^(module\.|_orig_mod\.)+|(?<=\.)_orig_mod\.")
 # Two names of one weight in published code.
 _BIAS, _DECODER_BIAS = "cls.predictions.bias", "cls.predictions.decoder.bias"
 
 
-def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: bool = False, **overrides: Any) -> Model:
+def read_checkpoint(
+    path: str | Path, model_class: type[Model], *, fresh_head: bool = False, classes: Sequence[str] | None = None,
+    **overrides: Any,
+) -> Model:  # fmt: skip
     """Return a trained model in evaluation mode, of a folder or a repository of the Hub, ours or published.
 
     InputError is raised for a weight that is missing or left over, but for heads that the model does not have;
-    `fresh_head` starts a missing classifier with fresh weights. `overrides` are values of `MutBertConfig`, or `dtype`.
+    `fresh_head` starts a missing classifier with fresh weights, and with `classes` also one of other classes.
+    `overrides` are values of `MutBertConfig`, or `dtype`.
     """
     check_folder(path)
     folder = local_folder(path, overrides.pop("revision", None))
@@ -54,11 +63,14 @@ def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: b
         weights = {name: weight for name, weight in weights.items() if "pooler.dense." not in name}
     try:
         config, settings = MutBertConfig.from_pretrained(folder, **overrides, return_unused_kwargs=True)
+        if fresh_head and classes is not None:
+            weights = without_other_head(path, weights, MutBertConfig.from_pretrained(folder).id2label, classes)
         model, info = load_quietly(model_class, config, weights, **settings)
     except Exception as error:  # of several libraries, which raise many kinds
         raise InputError(f"{path}: cannot be loaded: {one_line(error)}") from None
     # By which others find the configuration, such as peft when it saves adapters.
     model.name_or_path = model.config.name_or_path = str(path)
+    _check_tokens(folder, config)
     _check_fit(path, model, info, fresh_head=fresh_head)
     decoder = model.get_output_embeddings() if model.config.tie_word_embeddings else None
     # A decoder that repeats the embedding is tied to it, which transformers before 5.4 leaves open.
@@ -66,6 +78,19 @@ def read_checkpoint(path: str | Path, model_class: type[Model], *, fresh_head: b
         model.tie_weights()
     model.record_decoder()
     return model  # type: ignore[no-any-return]
+
+
+def without_other_head(
+    path: str | Path, weights: dict[str, torch.Tensor], id2label: Mapping[Any, str] | None, classes: Sequence[str]
+) -> dict[str, torch.Tensor]:
+    """Return weights without a classifier of other classes than those to be learnt, which is printed."""
+    own = list((id2label or {0: "LABEL_0", 1: "LABEL_1"}).values())  # as the library has them
+    others = {name: weight for name, weight in weights.items() if not name.startswith(("classifier.", "score."))}
+    if own == list(classes) or len(others) == len(weights):
+        return weights
+    known, new = (", ".join(names) if len(names) < 10 else f"{len(names)} classes" for names in (own, classes))
+    print(f"{path}: its classifier knows {known}; one of fresh weights is trained for {new}", file=sys.stderr)  # noqa: T201
+    return others
 
 
 def load_quietly(kind: Any, config: Any, weights: dict[str, Any], **settings: Any) -> tuple[Any, dict[str, Any]]:
@@ -85,7 +110,9 @@ def _check_fit(path: str | Path, model: Any, info: dict[str, Any], *, fresh_head
             break  # Torn; and a pooler is not new where its classifier is not.
         missing -= weights
     if missing:
+        masked = "use a masked language model, as 'mutbert pretrain' makes, and no classifier"
         remedy = 'give pooler_type="mean"' if "pooler.dense." in str(missing) else "give a model fine-tuned for it"
+        remedy = masked if any(one.startswith("cls.") for one in missing) else remedy
         raise InputError(f"{path}: has no {', '.join(sorted(missing)[:3])}, which {name} needs; {remedy}")
     if left_over := sorted(info["unexpected_keys"]):
         raise InputError(f"{path}: has {', '.join(left_over[:3])}, which {name} does not; it is of another model")
@@ -95,15 +122,30 @@ def _check_fit(path: str | Path, model: Any, info: dict[str, Any], *, fresh_head
 
 def check_folder(path: str | Path) -> None:
     """Raise InputError for a local folder that is missing or holds no model; names of Hub repositories pass."""
-    folder, problem = Path(path), ""
+    folder, problem, remedy = Path(path), "", "give one that save_pretrained has written"
     if not folder.exists():
         problem = "" if _is_repository(path) else "no such model folder"
+    elif pointers := [file.name for file in folder.glob("*.*") if _is_pointer(file)]:
+        problem, remedy = f"{min(pointers)} is a pointer of Git LFS to the file", "fetch it with 'git lfs pull'"
+    elif (folder / MODEL / "config.json").is_file() and not (folder / "config.json").is_file():
+        problem, remedy = "the folder of a run", f"use {folder / MODEL}"
+    elif (folder / "adapter_config.json").is_file() and not (folder / "model.safetensors").is_file():
+        problem = "holds an adapter and no model"
+        remedy = "merge it into its model by peft's merge_and_unload(), save that, and use its folder"
     elif not (folder / "config.json").is_file():
         problem = "not a model folder (it has no config.json)"
     elif not weight_files(folder):
         problem = "holds no weights (model*.safetensors or pytorch_model*.bin)"
     if problem:
-        raise InputError(f"{path}: {problem}; give one that save_pretrained has written")
+        raise InputError(f"{path}: {problem}; {remedy}")
+
+
+def _is_pointer(file: Path) -> bool:
+    """Return whether a file is what Git LFS leaves of a large one that it has not fetched."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(24) == b"version https://git-lfs."
 
 
 def _is_repository(source: str | Path) -> bool:
@@ -139,11 +181,13 @@ def read_weights(folder: Path) -> dict[str, torch.Tensor]:
         if not isinstance(part, dict) or not all(isinstance(value, torch.Tensor) for value in part.values()):
             raise InputError(f"{path}: is no state dict of tensors by name; give the file that save_pretrained wrote")
         for name, value in part.items():
-            if name.endswith((".weight", ".bias")) and not value.is_floating_point():
+            # Not a mask, which old files have by such a name too.
+            learnt = name.endswith((".weight", ".bias")) and value.dim() < 4
+            if learnt and not value.is_floating_point():
                 raise InputError(f"{path}: {name} has numbers of type {value.dtype}, and needs floats; get it anew")
-            if not value.isfinite().all():
+            if not value.isfinite().all() if learnt else value.isnan().any():
                 raise InputError(f"{path}: {name} has numbers that are not finite; its training failed, so get another")
-        weights |= part
+        weights |= {_WRAPPERS.sub("", name): value for name, value in part.items()}
     return weights
 
 
@@ -230,20 +274,29 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
 
 
 def _tokenizer(source: Path, config: Any) -> MutBertTokenizer:
-    """Return the checkpoint's own tokenizer where it is one of ours; raise InputError where its ids are others."""
-    if config.vocab_size != (size := alphabet.VOCABULARY_SIZE):
-        raise InputError(f"{source}: has {config.vocab_size} tokens where MutBERT has {size}; it is of another model")
+    """Return the checkpoint's own tokenizer where it is one of ours."""
     tokenizer = MutBertTokenizer(model_max_length=config.max_position_embeddings)
-    own, backend, settings = tokenizer.get_vocab(), source / "tokenizer.json", source / "tokenizer_config.json"
+    settings = source / "tokenizer_config.json"
     try:
-        vocabulary = Tokenizer.from_file(str(backend)).get_vocab() if backend.is_file() else own
         if settings.is_file() and b'"MutBertTokenizer"' in settings.read_bytes():
             tokenizer = MutBertTokenizer.from_pretrained(source)
     except Exception as error:  # the library raises no narrower one
         raise InputError(f"{source}: its tokenizer cannot be read ({one_line(error)}); remove its files") from None
-    if vocabulary != own:
-        raise InputError(f"{backend}: its tokens are not {', '.join(alphabet.TOKENS)}; it is of another model")
     return tokenizer
+
+
+def _check_tokens(folder: Path, config: Any) -> None:
+    """Raise InputError for a checkpoint of other tokens, or ids of them, than ours."""
+    if config.vocab_size != (size := alphabet.VOCABULARY_SIZE):
+        raise InputError(f"{folder}: has {config.vocab_size} tokens where MutBERT has {size}; it is of another model")
+    if not (file := folder / "tokenizer.json").is_file():
+        return
+    try:
+        found = Tokenizer.from_file(str(file)).get_vocab()
+    except Exception as error:  # the library raises no narrower one
+        raise InputError(f"{folder}: its tokenizer cannot be read ({one_line(error)}); remove its files") from None
+    if found != {token: number for number, token in enumerate(alphabet.TOKENS)}:
+        raise InputError(f"{file}: its tokens are not {', '.join(alphabet.TOKENS)}; it is of another model")
 
 
 def _classes(folder: Path, weights: dict[str, Any]) -> list[type[models.MutBertPreTrainedModel]]:

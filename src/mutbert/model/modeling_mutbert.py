@@ -228,13 +228,17 @@ class MutBertModel(MutBertPreTrainedModel, BertModel):
         """Return features of sequences, given as one of `input_ids`, `inputs_embeds` and `input_probs`.
 
         `input_probs` (B, L, V) or (B, L, 4) are distributions over the tokens, or over A, C, G, T; floating-point
-        `input_ids` are read as such, as in published code. `attention_mask` (B, L) is 1 at tokens and 0 at padding.
+        `input_ids` are read as such, as in published code. `attention_mask` (B, L) is 1 at tokens and 0 at padding; of
+        ids without it, those of padding are masked, but not in a compiled model.
         """
         if input_ids is not None and input_ids.is_floating_point():
             input_ids, input_probs = None, input_ids
         given = [each for each in (input_ids, inputs_embeds, input_probs) if each is not None]
         if len(given) != 1:
             raise ValueError("give exactly one of input_ids, input_probs and inputs_embeds")
+        if input_ids is not None and attention_mask is None and not torch.compiler.is_compiling():
+            token_BL = input_ids != self.config.pad_token_id
+            attention_mask = None if token_BL.all() else token_BL
         shape, kind = tuple(given[0].shape[:2]), self.config._attn_implementation
         if attention_mask is not None and attention_mask.shape != shape:
             raise ValueError(f"attention_mask has shape {tuple(attention_mask.shape)} where the input is {shape}")

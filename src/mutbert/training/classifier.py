@@ -21,6 +21,7 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalLoopOutput
 
+from mutbert.encoders.adapter import takes_mask
 from mutbert.errors import InputError, one_line, require
 from mutbert.examples.table import NOT_COUNTED
 from mutbert.inference.run import base_outputs, sequence_outputs
@@ -176,8 +177,12 @@ def classifier_trainer(
     problem, longest = train.examples.problem, int(max(part.inputs.length_N.max() for part in (train, validation)))
     transformers.set_seed(seed)
     model = encoder.classifier(
-        train.outputs, longest, each_token=problem == "token", rope_scaling=settings.rope_scaling
-    )
+        train.outputs, longest, classes=train.examples.classes, each_token=problem == "token",
+        rope_scaling=settings.rope_scaling,
+    )  # fmt: skip
+    if settings.micro_batch_size != 1 and len(np.unique(train.inputs.length_N)) > 1 and not takes_mask(model):
+        what = "has no attention_mask, so that sequences of several lengths cannot be trained in a batch"
+        raise InputError(f"{encoder.name}: {what}; set finetune.micro_batch_size=1")
     if settings.method == "lora":
         model = _with_adapters(model, encoder, settings)
     count, batch_size = len(train.examples), settings.batch_size
@@ -221,9 +226,11 @@ def classifier_logits(
 ) -> Logits:
     """Return a classifier's logits of some sequences or all: (N, D); of labels of bases one (bases, D) for each."""
     outputs: Callable[..., Logits] = base_outputs if data.examples.problem == "token" else sequence_outputs
+    # Of some rows, as in training, a number that is not finite stops the run and is explained there.
+    name = None if rows is not None else lambda row: data.examples.names[row] or f"sequence {row}"
     return outputs(
         model, lambda batch: model(**batch).logits, data.inputs, rows, precision=settings.precision,
-        batch_size=2 * (settings.micro_batch_size or settings.batch_size), strands=settings.strands,
+        batch_size=2 * (settings.micro_batch_size or settings.batch_size), strands=settings.strands, name=name,
     )  # fmt: skip
 
 

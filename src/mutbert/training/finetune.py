@@ -147,7 +147,8 @@ def _probed(
     train, own, settings = parts["train"], encoder.family == "mutbert", recipe.finetune
     transformers.set_seed(recipe.seed)
     if own:
-        model = encoder.classifier(train.outputs, longest, rope_scaling=settings.rope_scaling)
+        scaling, classes = settings.rope_scaling, train.examples.classes
+        model = encoder.classifier(train.outputs, longest, classes=classes, rope_scaling=scaling)
         if model.config.pooler_type != "mean":
             raise InputError(
                 f"{encoder.name}: its classifier reads the first token instead of the mean of all, so that it cannot "
@@ -287,5 +288,5 @@ def embed_sequences(encoder: Encoder, body: Any, inputs: Inputs, settings: Finet
 
     return sequence_outputs(
         body, run, inputs, batch_size=2 * (settings.micro_batch_size or settings.batch_size),
-        precision=settings.precision, strands=settings.strands,
+        precision=settings.precision, strands=settings.strands, name=lambda row: f"sequence {row}",
     )  # fmt: skip

@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from accelerate.utils.memory import should_reduce_batch_size
 from safetensors import SafetensorError
 
 import mutbert
 from mutbert import files
-from mutbert.errors import InputError, MissingExtraError, one_line
+from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
 from mutbert.run_folder import CHECKPOINTS, METRICS, MODEL, PROVENANCE, RECIPE, RUN_FILES, WRITING
 from mutbert.settings import read_settings
 
@@ -207,7 +206,7 @@ def _explained(run: Path) -> Iterator[None]:
         raise InputError(f"{run}: {error}; {_left(run, error.spoilt_from)}") from None
     except Exception as error:
         said, own = one_line(error, 160), isinstance(error, RuntimeError | OSError | SafetensorError)
-        if isinstance(error, MemoryError) or should_reduce_batch_size(error):
+        if is_out_of_memory(error):
             batch = "training.per_device_train_batch_size or finetune.micro_batch_size"
             what = f"out of memory ({said}); lower {batch} (the result stays the same)"
         elif getattr(error, "errno", None) in _FULL or (own and any(text in str(error) for text in _NOT_WRITTEN)):

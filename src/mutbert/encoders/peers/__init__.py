@@ -13,7 +13,7 @@ from transformers import EsmConfig, EsmTokenizer, PreTrainedTokenizerFast
 from mutbert.encoders.peers import attention, caduceus
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError, one_line
-from mutbert.model.checkpoints import load_quietly, local_folder, read_weights
+from mutbert.model.checkpoints import load_quietly, local_folder, read_weights, without_other_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,7 +64,7 @@ class PeerEncoder(AutoEncoder):
             raise InputError(f"{self.name}: {sizes}; get the tokenizer that belongs to them")
         return tokenizer
 
-    def _open(self, kind: Kind, *, fresh_head: bool, **overrides: Any) -> Any:
+    def _open(self, kind: Kind, *, fresh_head: bool, classes: Sequence[str] | None, **overrides: Any) -> Any:
         # Neither its origin nor what it was asked to return matters.
         left_out = {
             "auto_map", "_name_or_path", "architectures", "model_type", "transformers_version", "return_dict",
@@ -80,17 +80,21 @@ class PeerEncoder(AutoEncoder):
             raise InputError(f"{self.name}: its config.json cannot be used: {one_line(error)}") from None
         if not self._fresh:
             folder = local_folder(self._path, self._settings.get("revision"))
-            model = self._with_weights(model, kind, folder, fresh_head=fresh_head)
+            weights = read_weights(folder)
+            if classes is not None:
+                weights = without_other_head(self.name, weights, self._values.get("id2label"), classes)
+            model = self._with_weights(model, kind, folder, weights, fresh_head=fresh_head)
         # By which others find the configuration, such as peft when it saves adapters.
         model.name_or_path = model.config.name_or_path = self._path
         return model
 
-    def _with_weights(self, model: Any, kind: Kind, folder: Path, *, fresh_head: bool) -> Any:
+    def _with_weights(
+        self, model: Any, kind: Kind, folder: Path, weights: dict[str, torch.Tensor], *, fresh_head: bool
+    ) -> Any:
         """Return a model with the weights of a checkpoint, in float32; with `fresh_head` a head may be missing."""
         prefix = f"{model.base_model_prefix}."
         added = "" if hasattr(model, model.base_model_prefix) else prefix
         shapes = {added + name: weight.shape for name, weight in model.state_dict().items()}
-        weights = read_weights(folder)
         if not any(name.startswith(prefix) for name in weights):
             # A body that was saved alone.
             weights = {prefix + name: weight for name, weight in weights.items()}
