@@ -80,6 +80,9 @@ def test_a_killed_build_continues(world, tmp_path):
         for path, state in kept.items():
             assert path.stat().st_mtime_ns == state, (number, path)
         kept = {path: path.stat().st_mtime_ns for path in work.glob("parts/[0-9]*.npz")}
+    assert list(work.glob("parts/[0-9]*.npz"))
+    with pytest.raises(InputError, match=r"x\.genome\.partial: has a stopped build; use --resume"):
+        build_genome(fasta, output, vcfs)
     report = build_genome(fasta, output, vcfs, workers=1, resume=True)
     assert report == expected | {"path": output}
     assert bytes_of(output) == bytes_of(tmp_path / "whole.genome")
