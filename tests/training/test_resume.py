@@ -128,7 +128,9 @@ def test_a_stopped_run_and_a_finished_one_are_not_replaced_unasked(recipes, tmp_
             pretrain(recipes[1], resume=True)
         with pytest.raises(InputError, match=f"holds {what} choose another output$"):
             pretrain(recipes[1])
-    assert steps(tmp_path / "parts" / "run")
+    run = tmp_path / "parts" / "run"
+    assert steps(run)
+    assert len({file.stat().st_mode for file in run.rglob("*") if file.is_file()}) == 1, "all are of the umask"
 
 
 def test_a_checkpoint_is_saved_before_the_evaluation_of_its_step(recipes, tmp_path, monkeypatch):
