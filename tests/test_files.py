@@ -42,7 +42,9 @@ def names(folder):
 def test_a_directory_appears_when_the_block_ends_without_an_error(tmp_path):
     with atomic_directory(tmp_path / "out") as folder:
         (folder / "file").write_text("text")
+        (folder / "file").chmod(0o600)
         assert not (tmp_path / "out").exists()
+    assert len({file.stat().st_mode for file in (tmp_path / "out").iterdir()}) == 1
     for settings in ({}, {"force": True}):
         with pytest.raises((KeyboardInterrupt, InputError)), atomic_directory(tmp_path / "out", **settings) as folder:
             (folder / "file").write_text("other")
@@ -66,6 +68,7 @@ def test_a_file_appears_when_the_block_ends_without_an_error(tmp_path, name):
         with atomic_file(out) as partial:
             assert partial.name.endswith(name)
             partial.write_text("text")
+            partial.chmod(0o600)  # as libraries do that write to a private file
             assert not out.exists()
     finally:
         os.umask(before)

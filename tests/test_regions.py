@@ -52,6 +52,23 @@ def test_bed_is_read(tmp_path, packed):
 
 
 @pytest.mark.parametrize(
+    ("columns", "name", "strand"),
+    [
+        ("a\t0\t-", "a", "-"),
+        ("a\t0\t+", "a", "+"),
+        ("a\t0\t.", "a", "."),
+        (".\t.\t-\t3\t4", "", "-"),
+        ("a\t0", "a", "."),
+    ],
+)
+def test_bed_has_names_and_strands(tmp_path, columns, name, strand):
+    path = tmp_path / "x.bed"
+    path.write_text(f"chr22\t3\t9\t{columns}\n")
+    assert read_bed(path, LENGTHS) == [Region("chr22", 3, 9, name, strand)]
+    assert merge_regions(read_bed(path, LENGTHS), LENGTHS) == [Region("chr22", 3, 9)]
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"# comment\nchr22\t0\t10\nchr22\t1\n", "x.bed, line 3: expected contig, start, end"),
@@ -60,6 +77,7 @@ def test_bed_is_read(tmp_path, packed):
         (b"chr22\t5\t5\n", "not within the contig's 0 to 1000"),
         (b"chr22\t-1\t5\n", "not within the contig's 0 to 1000"),
         (b"chr22\t1\t1001\n", "not within the contig's 0 to 1000"),
+        (b"chr22\t1\t5\tx\t0\tpELS\n", r"line 1: the strand, column 6, is 'pELS'; write \+, - or \."),
         (b"# nothing\n", "holds no regions"),
         (gzip.compress(BED.encode(), mtime=0)[:-12], "cannot be read as BED"),
         (b"\xff\xfe\x00", "cannot be read as BED"),

@@ -103,13 +103,17 @@ def atomic_directory(
                 yield partial
                 files = sorted(one for one in partial.rglob("*") if one.is_file() and one.name not in {_MARKER, _LOCK})
                 mark_directory(partial, [str(file.relative_to(partial)) for file in files])
+                mode = (partial / _MARKER).stat().st_mode
                 for file in files:
+                    set_mode(file, mode)
                     _sync(file)
                 check_output(path, force=force, directory=True)
                 (partial / _LOCK).unlink(missing_ok=True)
                 rename_directory(partial, path)
-            except BaseException:
-                if not keep():
+            except BaseException as error:
+                if keep():
+                    error.add_note("--resume goes on from what is finished")
+                else:
                     shutil.rmtree(partial, ignore_errors=True)
                 raise
 
@@ -122,8 +126,10 @@ def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
     with _explained(path):
         try:
             partial.touch(exist_ok=False)
+            mode = partial.stat().st_mode
             yield partial
             check_output(path, force=force)
+            set_mode(partial, mode)
             _sync(partial)
             partial.replace(path)
         finally:
@@ -186,6 +192,12 @@ def _explained(path: Path) -> Iterator[None]:
             raise
         reason = "the device is full" if full else one_line(error)
         raise InputError(f"{path}: cannot be written ({reason}); make room or choose another output") from error
+
+
+def set_mode(file: Path, mode: int) -> None:
+    """Set the mode that the umask asks for; libraries that write by way of private files leave another."""
+    if file.stat().st_mode != mode:
+        file.chmod(mode)
 
 
 def _sync(file: Path) -> None:

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Region:
-    """A stretch of a contig, 0-based and half-open; `name` is that of a BED file."""
+    """A stretch of a contig, 0-based and half-open; `name` and `strand` (+, - or .) are those of a BED file."""
 
     contig: str
     start: int
     end: int
     name: str = ""
+    strand: str = "."
 
     def __len__(self) -> int:
         return self.end - self.start
@@ -75,7 +76,10 @@ def _bed_region(fields: list[str], place: str, lengths: Mapping[str, int]) -> Re
         raise InputError(f"{place}: no contig {name!r}; there are {names_text(lengths)}")
     if not 0 <= start < end <= lengths[contig]:
         raise InputError(f"{place}: {start} {end} is not within the contig's 0 to {lengths[contig]}, end excluded")
-    return Region(contig, start, end, *fields[3:4])
+    name, strand = [*fields, "", "", ""][3:6:2]
+    if strand not in {"+", "-", ".", ""}:
+        raise InputError(f"{place}: the strand, column 6, is {strand!r}; write +, - or ., or cut columns from 5 on")
+    return Region(contig, start, end, "" if name == "." else name, strand or ".")
 
 
 def merge_regions(regions: Iterable[Region], order: Iterable[str]) -> list[Region]:
@@ -86,7 +90,7 @@ def merge_regions(regions: Iterable[Region], order: Iterable[str]) -> list[Regio
         if merged and merged[-1].contig == region.contig and region.start <= merged[-1].end:
             merged[-1] = replace(merged[-1], end=max(merged[-1].end, region.end))
         else:
-            merged.append(replace(region, name=""))
+            merged.append(replace(region, name="", strand="."))
     return merged
 
 

@@ -93,8 +93,8 @@ def read_table(
 
     Text is stripped, and null where it is empty; lists of whole numbers (Parquet) stay lists. A FASTA or FASTQ has the
     columns ``sequence``, ``name`` and ``label``; where the label is wanted, it is what follows the last ``|`` of the
-    header, and the name what precedes it. `columns` may be a function of the header. `where` keeps the rows that have
-    these values.
+    header, and the name is the first word of what precedes it. `columns` may be a function of the header. `where` keeps
+    the rows that have these values.
     """
     path, source = find_file(place)
     suffix = _suffix(source.place)
@@ -212,14 +212,14 @@ def _read_fastx(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
         raise InputError(f"{place}: is not FASTA or FASTQ, it starts with {start!r}; choose another file")
     try:
         with pysam.FastxFile(str(path)) as file:
-            rows = [(one.sequence, f"{one.name or ''} {one.comment or ''}") for one in file]
+            rows = [(one.sequence, f"{one.name or ''} {one.comment or ''}".strip()) for one in file]
     except (OSError, ValueError) as error:
         raise InputError(f"{place}: is damaged or cut short ({one_line(error, 300)}); copy it again") from None
     frame = pl.DataFrame(rows, schema={"sequence": pl.String, "name": pl.String}, orient="row").with_row_index(LINE, 1)
     if "label" in names:
         header = pl.col("name").str
         frame = frame.with_columns(header.extract(r"\|([^|]*)$").alias("label"), header.replace(r"\|[^|]*$", ""))
-    return frame.select(LINE, *names)
+    return frame.with_columns(pl.col("name").str.extract(r"^(\S+)")).select(LINE, *names)
 
 
 def reject(frame: pl.DataFrame, place: str, column: str, bad: pl.Expr | pl.Series, what: str) -> None:

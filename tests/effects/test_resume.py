@@ -90,7 +90,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(stopped, score, vcf, whole, tmp_
     ("change", "message"),
     [
         ({"region": "chr3"}, "region 'chr3': no such contig"),
-        ({}, r"out\.tsv\.parts: has a stopped run; use --resume to continue it, or --force to start anew"),
+        ({}, r"out\.tsv\.parts: has a stopped run; use --resume to go on from part \d+, or choose another output$"),
         ({"resume": True, "context": 20, "part_records": 6}, "context was 30 and is 20; .*part_records was 5 and is 6"),
     ],
 )

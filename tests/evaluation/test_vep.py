@@ -165,7 +165,7 @@ def test_planted_labels_are_found_exactly(planted, ratios, snvs):
     assert found["p_holm"] < 0.05
     assert found["difference_low"] > 0
     table = pl.read_parquet(planted["folder"] / "scores.parquet")
-    assert table.select("chromosome", "position", "ref", "alt").rows() == snvs
+    assert table.select("chrom", "pos", "ref", "alt").rows() == snvs
     np.testing.assert_allclose(table["mutbert LLR"], ratios, atol=2e-5)
     np.testing.assert_allclose(table["mutbert |LLR|"], np.abs(ratios), atol=2e-5)
     assert table["target"].to_list() == planted["label"].tolist()

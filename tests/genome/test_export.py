@@ -165,7 +165,7 @@ def test_text_tables_hold_every_variant(tmp_path, genome, suffix):
         + "\t".join(f"{value:.6f}" for value in row)
         for (name, place, _, row), change, score in zip(rows, names, scores, strict=True)
     ]
-    assert lines[tsv] == ["contig\tposition\treference\tA\tC\tG\tT"] + [
+    assert lines[tsv] == ["chrom\tpos\tref\tA\tC\tG\tT"] + [
         "\t".join([name, str(place + 1), letter, *(f"{value:.6f}" for value in row)])
         for name, place, letter, row in rows
     ]
@@ -175,10 +175,10 @@ def test_parquet_is_read_back(tmp_path, genome):
     pq = pytest.importorskip("pyarrow.parquet")
     export_genome(genome, tmp_path / "x.parquet")
     table = pq.read_table(tmp_path / "x.parquet")
-    kinds = {"contig": "string", "position": "int64", "reference": "string"} | dict.fromkeys("ACGT", "float")
+    kinds = {"chrom": "string", "pos": "int64", "ref": "string"} | dict.fromkeys("ACGT", "float")
     assert {field.name: str(field.type) for field in table.schema} == kinds
-    assert table.schema.metadata[b"position"] == b"0-based"
-    rows = [(*row[:3], list(row[3:])) for row in zip(*table.to_pydict().values(), strict=True)]
+    assert table.schema.metadata[b"pos"] == b"1-based"
+    rows = [(row[0], row[1] - 1, row[2], list(row[3:])) for row in zip(*table.to_pydict().values(), strict=True)]
     assert rows == list(expected_rows(genome))
 
 

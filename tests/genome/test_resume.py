@@ -109,6 +109,11 @@ def test_other_settings_and_files_are_refused_and_lose_nothing(stopped, tmp_path
     other.write_bytes(fasta.read_bytes().replace(b"gtAC", b"gtNC", 1))
     with pytest.raises(InputError, match="have changed; use the same as before"):
         build_genome(other, output, vcfs, resume=True)
+    parts = tmp_path / "x.genome.partial" / "work" / "parts"
+    parts.mkdir()
+    (parts / "0.npz").touch()
+    with pytest.raises(InputError, match=r"x\.genome\.partial: has a stopped build; use --resume"):
+        build_genome(fasta, output, vcfs)
     assert (tmp_path / "x.genome.partial" / "work" / "plan.json").exists()
 
 

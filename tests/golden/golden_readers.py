@@ -24,6 +24,8 @@ from mutbert.cli.main import app
 LETTERS = "ACGTRYSWKMBDHVN"
 UNITS = 65535
 PLACES = ("chrom", "pos", "id", "ref", "alt")
+# Titles of columns when answers were stored.
+OLD = {"name": "name", "contig": "chrom", "start": "start", "end": "end"}
 
 
 def cli(*words: Any) -> Any:
@@ -58,12 +60,12 @@ def columns_of_text(path: Path) -> dict[str, list[str]]:
     return pl.read_csv(path, separator="\t", infer_schema=False).to_dict(as_series=False)
 
 
-def columns_of(path: Path) -> Answer:
-    """Read a Parquet table: numbers as arrays, the rest as lists."""
+def columns_of(path: Path, **older: str) -> Answer:
+    """Read a Parquet table, some columns by older titles: numbers as arrays, the rest as lists."""
     table = pyarrow.parquet.read_table(path)
     found: Answer = {}
-    for name in table.column_names:
-        column = table[name]
+    for title in table.column_names:
+        column, name = table[title], older.get(title, title)
         if pyarrow.types.is_floating(column.type):
             found[name] = column.to_numpy().astype(np.float32)
         elif pyarrow.types.is_integer(column.type):
@@ -76,6 +78,12 @@ def columns_of(path: Path) -> Answer:
     if "reference" in found:
         found["reference"] = "".join(found["reference"])
     return found
+
+
+def zero_based(path: Path, position: str) -> Answer:
+    """Read a table of positions, which were 0-based and had another title."""
+    found = columns_of(path, chrom="contig", pos=position, ref="reference")
+    return {**found, position: found[position] - 1}
 
 
 # Genomes
@@ -141,7 +149,10 @@ def inspected(_: Path, said: Mapping[str, Any]) -> Answer:
 
 
 def exported(path: Path, said: Mapping[str, Any]) -> Answer:
-    content = columns_of(path) if path.suffix == ".parquet" else {"text": text_of(path)}
+    if path.suffix == ".parquet":
+        content = zero_based(path, "position")
+    else:
+        content = {"text": text_of(path).replace("chrom\tpos\tref\t", "contig\tposition\treference\t", 1)}
     return {"report": part_of(said, "kind regions bases variants changed"), **content}
 
 
@@ -223,11 +234,11 @@ def embedded(path: Path, said: Mapping[str, Any]) -> Answer:
     if path.suffix == ".safetensors":
         with safe_open(path, "numpy") as file:
             held = file.metadata()
-            columns = {name[:-1]: json.loads(held[name]) for name in ("names", "contigs", "starts", "ends")}
+            columns = {old: json.loads(held[f"{name}s"]) for old, name in OLD.items()}
             vectors = {name.replace("embeddings", "embedding"): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return {**report, **columns, **vectors, "metadata": part_of(held, "pooling layers strands")}
     table = pyarrow.parquet.read_table(path)
-    found: Answer = {name: table[name].to_pylist() for name in ("name", "contig", "start", "end")}
+    found: Answer = {old: table[name].to_pylist() for old, name in OLD.items()}
     for name in table.column_names:
         if name.startswith("embedding"):
             rows = table[name].to_pylist()
@@ -258,7 +269,10 @@ def tracked(_: Path, said: Mapping[str, Any]) -> Answer:
 
 
 def mutated(path: Path, said: Mapping[str, Any]) -> Answer:
-    return {"report": part_of(said, "region positions unknown ambiguous differing not_used"), **columns_of(path)}
+    return {
+        "report": part_of(said, "region positions unknown ambiguous differing not_used"),
+        **zero_based(path, "start"),
+    }
 
 
 def predicted(path: Path, _: Mapping[str, Any]) -> Answer:
@@ -286,7 +300,7 @@ def pretrained(path: Path, _: Mapping[str, Any]) -> Answer:
     table = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
     return {
         "history": numbers_by_step(golden_adapters.read_history(path)),
-        "windows": digest((path / "held_out_windows.tsv").read_bytes()),
+        "windows": digest((path / "held_out_windows.tsv").read_bytes().replace(b"\tchrom\t", b"\tcontig\t", 1)),
         **part_of(table, "targets cross_entropy calibration"),
     }
 
@@ -325,7 +339,10 @@ def reported(results: Path) -> Answer:
 
 
 def compared(path: Path, _: Mapping[str, Any]) -> Answer:
-    return {**golden_adapters.read_vep(path), "scores": columns_of(path / "scores.parquet")}
+    return {
+        **golden_adapters.read_vep(path),
+        "scores": columns_of(path / "scores.parquet", chrom="chromosome", pos="position"),
+    }
 
 
 def listed(_: Path, said: Mapping[str, Any]) -> Answer:

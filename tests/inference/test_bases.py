@@ -146,21 +146,21 @@ def test_regions_have_the_values_of_the_whole_and_nothing_else(model, genome, se
 def assert_rows(path, name, sequences, by_hand, strands):
     """Every row of mutagenesis is the model's answer for its window."""
     table = pl.read_parquet(path)
-    assert set(table["contig"]) == {name}
+    assert set(table["chrom"]) == {name}
     for row in table.iter_rows(named=True):
-        position = row["start"]
-        assert row["reference"] == sequences[name][position]
+        position = row["pos"] - 1
+        assert row["ref"] == sequences[name][position]
         llr, probability = (np.array([row[f"{kind}_{base}"] for base in "ACGT"]) for kind in ("llr", "probability"))
-        if row["reference"] == "N":
+        if row["ref"] == "N":
             assert np.isnan([*llr, *probability, row["entropy"]]).all()
             continue
         log_p = by_hand(name, position, 1, strands)
         np.testing.assert_allclose(probability, np.exp(log_p), **CLOSE)
         np.testing.assert_allclose(row["entropy"], tracks_of(log_p, "N")[0], **CLOSE)
-        known = row["reference"] in "ACGT"
-        ref = log_p["ACGT".index(row["reference"])] if known else np.nan
+        known = row["ref"] in "ACGT"
+        ref = log_p["ACGT".index(row["ref"])] if known else np.nan
         np.testing.assert_allclose(llr, log_p - ref, **CLOSE)
-    return table["start"].to_list()
+    return (table["pos"] - 1).to_list()
 
 
 @pytest.mark.parametrize("strands", ["both", "forward"])

@@ -49,7 +49,7 @@ def genome(tmp_path):
 @pytest.fixture
 def bed(tmp_path):
     path = tmp_path / "some.bed"
-    path.write_text("1\t0\t20\tfirst\nchr2\t3\t10\nchr1\t7\t64\n")
+    path.write_text("1\t0\t20\tfirst\t0\t+\nchr2\t3\t10\nchr1\t7\t64\nchr1\t7\t64\t.\t0\t-\n")
     return path
 
 
@@ -108,7 +108,7 @@ def test_layers_poolings_and_strands_in_every_format(build, sequences, fasta, tm
     assert (report["records"], report["bases"], report["layers"], report["hidden_size"]) == (20, bases, chosen, 32)
     table = pyarrow.parquet.read_table(report["output"])
     columns = [f"embedding_{layer}" for layer in chosen] if len(chosen) > 1 else ["embedding"]
-    assert table.column_names == ["name", "contig", "start", "end", *columns]
+    assert table.column_names == ["name", "chrom", "start", "end", "strand", *columns]
     assert table["end"].to_pylist() == [len(sequence) for sequence in sequences]
     wanted = {}
     for layer, column in zip(chosen, columns, strict=True):
@@ -149,14 +149,17 @@ def test_regions_of_a_genome(build, genome, bed, calls, tmp_path):
         output = tmp_path / f"{kind}.parquet"
         given = genome if kind == "person" else genome.path
         report = embed(model, genome=given, bed=bed, output=output, surroundings=kind, **more)
-        assert report["differing"] == (3 if kind == "person" else None)
+        assert report["differing"] == (4 if kind == "person" else None)
         assert report["not_used"] == ({"as the reference": 1} if kind == "person" else {})
         table = pyarrow.parquet.read_table(output)
         assert table.schema.metadata[b"surroundings"] == kind.encode()
-        places = [tuple(row.values())[:4] for row in table.to_pylist()]
-        assert places == [("first", "chr1", 0, 20), ("chr2:4-10", "chr2", 3, 10), ("chr1:8-64", "chr1", 7, 64)]
+        places = [tuple(row.values())[:5] for row in table.to_pylist()]
+        assert places == [
+            ("first", "chr1", 0, 20, "+"), ("chr2:4-10", "chr2", 3, 10, "."), ("chr1:8-64", "chr1", 7, 64, "."),
+            ("chr1:8-64(-)", "chr1", 7, 64, "-"),
+        ]  # fmt: skip
         wanted = []
-        for _, contig, start, end in places:
+        for _, contig, start, end, strand in places:
             probs = alphabet.TOKEN_PROBABILITIES[genome.bases(contig, start, end)]
             if kind == "population":
                 variants = genome.variants(contig, start, end)
@@ -164,8 +167,36 @@ def test_regions_of_a_genome(build, genome, bed, calls, tmp_path):
             for position, two in (mine[contig] if kind == "person" else {}).items():
                 if start <= position < end:
                     probs[position - start, 5:] = [two.count(base) / 2 for base in "ACGT"]
+            if strand == "-":
+                probs = np.concatenate([probs[:, :5], probs[:, :4:-1]], axis=1)[::-1]  # A, C, G, T backwards
             wanted.append(POOLINGS["mean"](states_of(model, probs)))
         assert_same(read(output), wanted)
+
+
+@pytest.mark.parametrize("kind", ["mutbert", "esm", "bert"])
+@pytest.mark.parametrize("pooling", ["mean", "none"])
+def test_the_minus_strand_is_the_reverse_complement(model_folders, genome, tmp_path, kind, pooling):
+    spans = [("chr2", 3, 40), ("chr1", 12, 60), ("chr1", 0, 9)]
+    codes = [alphabet.reverse_complement(genome.bases(*span)) for span in spans]
+    texts = {
+        "x.bed": "".join("\t".join(map(str, (*span, "x", 0, "-"))) + "\n" for span in spans),
+        "x.fa": "".join(f">x{row}\n{alphabet.decode(code)}\n" for row, code in enumerate(codes)),
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    how = {"pooling": pooling, "model": model_folders[kind]}
+    regions = {"genome": genome, "bed": tmp_path / "x.bed", "surroundings": "reference"}
+    found = embed(**how, **regions, output=tmp_path / "bed.parquet")
+    wanted = embed(**how, fasta=tmp_path / "x.fa", output=tmp_path / "fa.parquet")
+    assert_same(read(found["output"]), read(wanted["output"]))
+
+
+def test_what_is_nothing_but_n_is_counted(build, genome, tmp_path):
+    (tmp_path / "x.bed").write_text("chr1\t8\t10\nchr1\t8\t11\nchr1\t24\t25\tx\t0\t-\n")
+    (tmp_path / "x.fa").write_text(">a\nNNN\n>b\nNNA\n>c\nRY\n")
+    model, output = build(MutBertModel), tmp_path / "x.parquet"
+    assert embed(model, genome=genome, bed=tmp_path / "x.bed", output=output)["all_unknown"] == 2
+    assert embed(model, fasta=tmp_path / "x.fa", output=output, force=True)["all_unknown"] == 1
 
 
 def test_a_path_a_head_and_a_loaded_model_agree(build, fasta, tmp_path):

@@ -26,10 +26,13 @@ def run(output, plan, items=(), log=None, **settings):
 
 def test_finished_parts_are_kept_by_a_run_that_fails(tmp_path):
     output, log = tmp_path / "out", []
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError) as failed:
         run(output, {"a": 1}, ["x", "y", "fail"], log)
+    assert failed.value.__notes__ == ["--resume goes on from part 3"]
     assert not output.exists()
-    with pytest.raises(InputError, match=r"out.parts: has a stopped run; use --resume .* or --force"):
+    with pytest.raises(
+        InputError, match=r"out.parts: has a stopped run; use --resume to go on from part 3, or choose another output$"
+    ):
         run(output, {"a": 1}, ["x"], log)
     with pytest.raises(InputError, match=r'a was 1 and is 2; b was null and is "c"; use the same'):
         run(output, {"a": 2, "b": "c"}, ["x"], log, resume=True)
@@ -85,3 +88,22 @@ def test_runs_survive_sigkill(model_folders, tmp_path, verb):
     subprocess.run([*words, output, "--resume"], check=True)
     assert output.read_bytes() == whole.read_bytes()
     assert not folder.exists()
+
+
+def test_signals_end_the_program_with_a_line_on_how_to_go_on(model_folders, tmp_path):
+    (tmp_path / "some.fa").write_text("".join(f">r{at}\n{'ACGTTGCATG' * 6}\n" for at in range(5_000)))
+    output = tmp_path / "out.parquet"
+    words = [sys.executable, "-P", "-m", "mutbert", "embed", "--model", model_folders["mutbert"], "--fasta"]
+    words += [tmp_path / "some.fa", "-o", output, "--batch-size", "8"]
+    folder, resume = tmp_path / "out.parquet.parts", []
+    for number, status, parts in ((signal.SIGINT, 130, 1), (signal.SIGTERM, 143, 2)):
+        with subprocess.Popen([*words, *resume], stderr=subprocess.PIPE, text=True) as process:
+            while process.poll() is None and len(list(folder.glob("0*"))) < parts:
+                time.sleep(0.005)
+            process.send_signal(number)
+            said = process.stderr.read()
+        goes_on = f"--resume goes on from part {len(list(folder.glob('0*'))) + 1}"
+        assert (process.returncode, said.splitlines()[-1]) == (status, f"mutbert: stopped; {goes_on}")
+        assert "Traceback" not in said
+        resume = ["--resume"]
+    assert not output.exists()

@@ -5,9 +5,11 @@ import gzip
 import polars as pl
 import pytest
 
-from mutbert import Region, alphabet
+from mutbert import Region, alphabet, embed, predict_table
 from mutbert.errors import InputError
+from mutbert.examples.table import Columns
 from mutbert.inference.embeddings import open_source
+from mutbert.model import MutBertForSequenceClassification, MutBertModel
 
 NAMES = [f"s{number}" for number in range(20)]
 
@@ -93,3 +95,24 @@ def test_what_does_not_go_together(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             open_source(**words)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "names"),
+    [
+        ("x.csv", "name,sequence\ngeneA,ACGTACGT\n,GGG\ngeneB,NNN\n", ["geneA", "1", "geneB"]),
+        ("x.tsv", "id\tsequence\ngeneA\tACGTACGT\n", ["0"]),
+        ("x.fa", ">seq1 some description\nACGTACGT\n>seq1 other\nACGGT\n>s|1\nA\n", ["seq1", "seq1", "s|1"]),
+        ("x.fq", "@r1 of 2\nAC\n+\nII\n", ["r1"]),
+        ("x.parquet", {"name": [7, 0], "sequence": ["AC", "GT"]}, ["7", "0"]),
+    ],
+)
+def test_predictions_and_embeddings_have_the_same_names(build, tmp_path, file, content, names):
+    path = tmp_path / file
+    pl.DataFrame(content).write_parquet(path) if isinstance(content, dict) else path.write_text(content)
+    build(MutBertForSequenceClassification).save_pretrained(tmp_path / "model")
+    embed(build(MutBertModel), input=path, output=tmp_path / "embedded.parquet")
+    found = predict_table(tmp_path / "model", path, tmp_path / "predicted.parquet", columns=Columns())
+    tables = [pl.read_parquet(tmp_path / f"{kind}.parquet")["name"].to_list() for kind in ("embedded", "predicted")]
+    assert tables == [names, names]
+    assert found["all_unknown"] == str(content).count("NNN")

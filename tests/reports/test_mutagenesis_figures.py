@@ -15,16 +15,18 @@ from mutbert.reports.plots import style
 MADE = {"surroundings": "person", "sample": "NA12878", "model": "runs/small/model", "context": "1510"}
 
 
-def write_table(path, probability_P4, reference, start=1000):
-    """Write a table as the command does; ratios are those of the probabilities, NaN where a position has none."""
+def write_table(path, probability_P4, reference, start=1000, version="2"):
+    """Write a table as the command does, or did; ratios are those of probabilities, NaN where there is none."""
     probability_P4 = np.asarray(probability_P4, float)
     code_P = np.array(["ACGTN".index(base) for base in reference])
     log_P4 = np.log(probability_P4)
     llr_P4 = log_P4 - log_P4[np.arange(len(code_P)), np.minimum(code_P, 3)][:, None]
-    columns = {"contig": ["chr1"] * len(code_P), "start": start + np.arange(len(code_P)), "reference": list(reference)}
+    titles, first = (("chrom", "pos", "ref"), 1) if version == "2" else (("contig", "start", "reference"), 0)
+    places = start + first + np.arange(len(code_P))
+    columns = dict(zip(titles, (["chr1"] * len(code_P), places, list(reference)), strict=True))
     for kind, values in (("llr", llr_P4), ("probability", probability_P4)):
         columns |= {f"{kind}_{base}": values[:, code].astype(np.float32) for code, base in enumerate("ACGT")}
-    table = pa.table(columns).replace_schema_metadata({"mutbert_mutagenesis": "1", **MADE, "strands": "both"})
+    table = pa.table(columns).replace_schema_metadata({"mutbert_mutagenesis": version, **MADE, "strands": "both"})
     parquet.write_table(table, path)
     return llr_P4
 
@@ -48,6 +50,9 @@ def test_text_of_an_svg(tmp_path, count):
         draw_mutagenesis(tmp_path / "a.parquet", [tmp_path / name])
     svg = (tmp_path / "a.svg").read_text()
     assert svg == (tmp_path / "b.svg").read_text()
+    write_table(tmp_path / "old.parquet", *some(count), start=12_345_677, version="1")
+    draw_mutagenesis(tmp_path / "old.parquet", [tmp_path / "old.svg"])
+    assert svg == (tmp_path / "old.svg").read_text()
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     words = [element.text for element in ET.fromstring(svg).iter() if element.text]
     place = {1: "chr1:12,345,678", 60: "chr1:12,345,678–12,345,737", 801: "chr1:12,345,678–12,346,478"}[count]

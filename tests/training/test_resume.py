@@ -114,6 +114,25 @@ def test_a_step_may_be_divided_otherwise(recipes, tmp_path, fail, monkeypatch):
         assert after == pytest.approx(before, abs=1e-5)
 
 
+def test_a_stopped_run_and_a_finished_one_are_not_replaced_unasked(recipes, tmp_path, fail, monkeypatch):
+    fail(MutBertForMaskedLM, at=5, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        pretrain(recipes[1])
+    assert stopped.value.__notes__ == ["--resume goes on from step 4"]
+    monkeypatch.undo()
+    for resume, what in (
+        (False, "a run that was stopped; use --resume to go on from step 4, or"),
+        (True, "a finished run;"),
+    ):
+        if resume:
+            pretrain(recipes[1], resume=True)
+        with pytest.raises(InputError, match=f"holds {what} choose another output$"):
+            pretrain(recipes[1])
+    run = tmp_path / "parts" / "run"
+    assert steps(run)
+    assert len({file.stat().st_mode for file in run.rglob("*") if file.is_file()}) == 1, "all are of the umask"
+
+
 def test_a_checkpoint_is_saved_before_the_evaluation_of_its_step(recipes, tmp_path, monkeypatch):
     """An evaluation that fails costs no training, and is caught up on."""
     words = ["training.save_steps=3", "training.eval_steps=3"]

@@ -1,12 +1,14 @@
 """The program ``mutbert``: every command, and what its exit status means.
 
 0: done. 1: done, but parts of it failed, which are named (``mutbert bench run``). 2: the input or the command cannot be
-used; one line explains why. 130: interrupted.
+used; one line explains why. 130, 143: stopped by Ctrl-C or by SIGTERM; one line has how to go on, where a command can.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -252,7 +254,11 @@ def list_suites(*, suites: Sequence[str] = ()) -> dict[str, Any]:
 
 def run_grid(function: Function, **options: Any) -> dict[str, Any]:
     """Call `run_benchmark`; print reasons of failures to standard error."""
-    summary = function(**options)
+    try:
+        summary = function(**options)
+    except BaseException as error:
+        error.add_note("the same command goes on with the cells that are missing")
+        raise
     for reason, count in summary["failures"].items():
         typer.echo(f"mutbert: {count:,} failed: {reason}", err=True)
     return {**summary, "output": options["folder"]}
@@ -278,10 +284,26 @@ def with_vep_columns(
     return {**function(columns=columns_of(names, columns), **options), "output": options["output"]}
 
 
+class _StoppedError(BaseException):
+    """A signal that ends the program; with notes on how to go on."""
+
+
+def _end(number: int, _: Any) -> None:
+    raise _StoppedError(number)
+
+
 def run() -> None:
     """Run the program, and print what a user can mend in one line."""
+    # What is ignored, as by nohup, remains so.
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    for number in (one for one, handler in handlers.items() if handler is not signal.SIG_IGN):
+        signal.signal(number, _end)
+    # Processes that load data are ended as before.
+    os.register_at_fork(after_in_child=lambda: list(map(signal.signal, handlers, handlers.values())))
     try:
         app()
+    except _StoppedError as stopped:
+        _stop("; ".join(["stopped", *getattr(stopped, "__notes__", [])]), 128 + stopped.args[0])
     except (InputError, MissingExtraError) as error:
         _stop(str(error))
     except ModuleNotFoundError as error:
@@ -302,6 +324,6 @@ def run() -> None:
         _stop(f"{error.filename or 'output'}: {error.strerror}; {_REMEDIES[error.errno]}")
 
 
-def _stop(message: str) -> None:
+def _stop(message: str, status: int = 2) -> None:
     print(f"mutbert: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
-    sys.exit(2)
+    sys.exit(status)

@@ -137,7 +137,8 @@ def evaluate_variant_effects(
         },
     }  # fmt: skip
     whole = pl.concat([used, table.filter(pl.col("reason").is_not_null())], how="diagonal").sort("row")
-    shown = [*VARIANT_COLUMNS, "kind", "label", "target", *["group"] * ("group" in whole), *predictors]
+    whole = whole.rename({"chromosome": "chrom", "position": "pos"})
+    shown = ["chrom", "pos", "ref", "alt", "kind", "label", "target", *["group"] * ("group" in whole), *predictors]
     with atomic_directory(folder, force=force) as partial:
         whole.select(*shown, pl.col("reason").fill_null("")).write_parquet(partial / SCORES)
         numbers.write_csv(partial / "table.csv")

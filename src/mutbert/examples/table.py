@@ -111,12 +111,12 @@ class Examples:
 
 
 class Columns(Settings):
-    """Columns of a table of sequences; a FASTA has ``sequence``, ``label`` and ``name``, which is read anyway."""
+    """Columns of a table of sequences; a FASTA has ``sequence``, ``label`` and ``name``."""
 
     sequence: str = "sequence"
     # Several where a sequence has several labels; none where there are none.
     label: Annotated[Words, BeforeValidator(lambda value: () if value is None else value)] = ("label",)
-    name: str | None = None
+    name: str | None = None  # by default name, where there is one
     region: str | None = None  # as chr3:32091651-32092651 and anything after a "|": 0-based and half-open
     where: dict[str, str] = {}  # read the rows alone that have this text in this column
 
@@ -136,9 +136,13 @@ def read_examples(
     task that may not all hold every class need `classes`, the ones of the training set: at least two names, which are
     the labels where these are not numbers. For ``multilabel`` and ``regression`` they are other names for the columns.
     """
-    name = columns.name or ("name" if tables.is_fasta(str(place)) else None)
-    wanted = [columns.sequence, *columns.label, *(one for one in (name, columns.region) if one is not None)]
+    named = [columns.name or "name", *([] if columns.region is None else [columns.region])]
+
+    def wanted(header: list[str]) -> list[str]:
+        return [columns.sequence, *columns.label, *named[columns.name is None and header.count("name") != 1 :]]
+
     frame, source = tables.read_table(place, wanted, columns.where)
+    name = named[0] if named[0] in frame.columns else None
     base_codes, offsets = encode_sequences(frame, source.place, columns.sequence)
     labels, problem, titles = _read_labels(frame, source.place, columns.label, offsets, problem, classes)
     regions = _regions(frame, source.place, columns.region, np.diff(offsets))

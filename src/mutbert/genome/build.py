@@ -97,10 +97,12 @@ def build_genome(
         return _read_report(output, vcfs)
     work = output.with_name(f"{output.name}.partial") / "work"
     begun = resume and (work / "plan.json").exists()
+    if not resume and not force and any(work.glob("parts/[!.]*.npz")):
+        raise InputError(f"{work.parent}: has a stopped build; use --resume to go on with it, or remove it")
     if begun and not _is_of(work / "plan.json", plan):
         raise InputError(
             f"{output}: cannot be resumed, as its files, its settings or this program have changed; use the same as "
-            "before, or build without --resume"
+            f"before, or remove {work.parent}"
         )
     with atomic_directory(output, force=force, resume=begun, keep=lambda: any(work.glob("parts/[!.]*.npz"))) as folder:
         work.mkdir(exist_ok=True)

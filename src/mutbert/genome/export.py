@@ -45,7 +45,7 @@ def export_genome(
 
     FASTA has the ``reference``, the ``consensus`` (the most frequent base where the genome varies) or the ``iupac``
     codes of the bases that occur there. Tables have a row for each position that varies: ``bed`` with the 12 columns of
-    BED before the frequencies, ``tsv`` (1-based) and ``parquet`` (0-based). ``docs/genome.md`` has all details.
+    BED before the frequencies, ``tsv`` and ``parquet`` with 1-based positions. ``docs/genome.md`` has all details.
 
     Parameters
     ----------
@@ -138,9 +138,9 @@ def _open_output(file: Path, kind: str, genome: str) -> Iterator[Callable[[Any],
         import pyarrow as pa
         from pyarrow.parquet import ParquetWriter
 
-        about = {"created_by": f"mutbert {__version__}", "genome": genome, "position": "0-based"}
+        about = {"created_by": f"mutbert {__version__}", "genome": genome, "pos": "1-based"}
         about |= {"frequencies": "of A, C, G, T in the population; kept to 1/65535"}
-        kinds = {"contig": pa.string(), "position": pa.int64(), "reference": pa.string()}
+        kinds = {"chrom": pa.string(), "pos": pa.int64(), "ref": pa.string()}
         schema = pa.schema(kinds | dict.fromkeys(alphabet.BASES, pa.float32()))
         floats = pl.col(*alphabet.BASES).cast(pl.Float32)
         # Without its own schema in the file, strings are read as those of any other program.
@@ -150,7 +150,7 @@ def _open_output(file: Path, kind: str, genome: str) -> Iterator[Callable[[Any],
         return
     with pysam.BGZFile(str(file), "wb") if file.suffix == ".gz" else file.open("wb") as text:
         if kind == "tsv":
-            text.write("\t".join(["contig", "position", "reference", *alphabet.BASES]).encode() + b"\n")
+            text.write("\t".join(["chrom", "pos", "ref", *alphabet.BASES]).encode() + b"\n")
         yield text.write if kind in _FASTA else lambda frame: text.write(_lines_of(frame, kind))
 
 
@@ -175,8 +175,8 @@ def _frame_of(contig: str, variants: Variants) -> pl.DataFrame:
     """Return variants with their frequencies to full precision again, so that they round as stored."""
     letters = pl.Series(list(alphabet.IUPAC))
     frequencies = dict(zip(alphabet.BASES, _fixed(variants).T / FREQUENCY_ONE, strict=True))
-    columns = {"position": variants.position, "reference": letters[variants.reference], **frequencies}
-    return pl.DataFrame(columns).select(pl.lit(contig).alias("contig"), pl.all())
+    columns = {"pos": variants.position + 1, "ref": letters[variants.reference], **frequencies}
+    return pl.DataFrame(columns).select(pl.lit(contig).alias("chrom"), pl.all())
 
 
 def _fixed(variants: Variants) -> Float64:
@@ -186,15 +186,15 @@ def _fixed(variants: Variants) -> Float64:
 
 def _lines_of(frame: pl.DataFrame, kind: str) -> bytes:
     """Return the lines of BED or TSV."""
-    start, end, reference = pl.col("position"), pl.col("position") + 1, pl.col("reference")
+    start, end, reference = pl.col("pos") - 1, pl.col("pos"), pl.col("ref")
     others = {base: pl.when(reference != base).then(pl.col(base)).otherwise(0) for base in alphabet.BASES}
     names = [pl.when(frequency > 0).then(pl.lit(base)) for base, frequency in others.items()]
     name = reference + ">" + pl.concat_str(names, separator=",", ignore_nulls=True)
     score = (pl.sum_horizontal(others.values()) * 1000).round().cast(pl.Int64)
     # Browsers read columns 7 to 12 as whole numbers, so that what is ours can only stand after them.
-    twelve = (pl.col("contig"), start, end, name, score, pl.lit("."), start, end, *map(pl.lit, (0, 1, 1, 0)))
+    twelve = (pl.col("chrom"), start, end, name, score, pl.lit("."), start, end, *map(pl.lit, (0, 1, 1, 0)))
     bed = [*(column.alias(str(number)) for number, column in enumerate(twelve)), *alphabet.BASES]
-    lines = frame.select(bed) if kind == "bed" else frame.with_columns(end)
+    lines = frame.select(bed) if kind == "bed" else frame
     return lines.write_csv(include_header=False, separator="\t", quote_style="never", float_precision=6).encode()
 
 

@@ -141,7 +141,7 @@ def mutate_region(
     model : str, Path or MutBertForMaskedLM
         A checkpoint, run on a GPU if there is one (in Python also a loaded model).
     output : str or Path
-        A ``.parquet`` table with a row per position: ``contig``, ``start`` (0-based), ``reference`` (its base);
+        A ``.parquet`` table with a row per position: ``chrom``, ``pos`` (1-based), ``ref`` (its base);
         ``llr_A`` to ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were
         no other token; ``entropy`` of these, in nats. NaN where there is none.
     genome, sequence, region : optional
@@ -178,10 +178,10 @@ def mutate_region(
         ]
     scores = pl.concat(frames)
     reference = np.array(list(alphabet.IUPAC))[scores["base"]]
-    table = pl.DataFrame({"contig": [place.contig] * len(place), "start": every_P, "reference": reference})
+    table = pl.DataFrame({"chrom": [place.contig] * len(place), "pos": every_P + 1, "ref": reference})
     table = table.hstack(scores.select(pl.col("^llr_.$", "^probability_.$", "entropy")))
     metadata = {
-        "mutbert_mutagenesis": "1", "region": str(place), "model": run.model_name(model),
+        "mutbert_mutagenesis": "2", "region": str(place), "model": run.model_name(model),
         "surroundings": "sequence" if sequence is not None else surroundings, "context": str(predictor.context),
         "strands": settings.strands, **({} if sample is None else {"sample": sample}),
     }  # fmt: skip

@@ -24,7 +24,7 @@ from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.encoders.inputs import PaddedWindows, read_windows
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError, one_line, require
-from mutbert.examples.table import encode_sequences
+from mutbert.examples.table import Columns, read_examples
 from mutbert.files import atomic_file, check_input, check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
@@ -33,7 +33,6 @@ from mutbert.inference.states import BaseStates, TokenStates
 from mutbert.model import MutBertModel, MutBertPreTrainedModel
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, read_bed
-from mutbert.tables import read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,7 +46,7 @@ _KINDS: Final = {
     ".csv": "table", ".tsv": "table", ".txt": "table", ".parquet": "table", ".bed": "BED",
 }  # fmt: skip
 
-_COLUMNS: Final = ("name", "contig", "start", "end")
+_COLUMNS: Final = ("name", "chrom", "start", "end", "strand")
 
 
 def embed(
@@ -69,8 +68,8 @@ def embed(
         (in Python also a loaded MutBERT).
     input, fasta, genome, bed, sequence_column, name_column : optional
         FASTA, FASTQ, CSV, TSV, Parquet or BED by its suffix, plain, gzip or bgzip; FASTA of any name; store whose
-        regions are embedded; the regions; a table's column of sequences, by default ``sequence``; its column of names,
-        by default ``name``.
+        regions are embedded; the regions, of the minus strand as reverse complements; a table's column of sequences, by
+        default ``sequence``; its column of names, by default ``name``.
     surroundings, person_vcf, sample : optional
         What a position of the store is: ``reference``, all that models of tokens read, ``population`` or ``person``;
         VCF with the person's genotypes; name of the person.
@@ -87,8 +86,8 @@ def embed(
     Returns
     -------
     dict
-        The output, its settings, ``records`` and ``bases``; positions of a person ``differing`` from the reference, and
-        counts of the person's records ``not_used``, by reason.
+        The output, its settings, ``records``, of them ``all_unknown``, nothing but N, and ``bases``; positions of a
+        person ``differing`` from the reference, and counts of the person's records ``not_used``, by reason.
     """
     output = Path(output)
     if pooling not in {"mean", "max", "cls", "none"}:
@@ -116,9 +115,9 @@ def embed(
     }  # fmt: skip
     how = {"strands": strands, "batch_size": batch_size, "precision": precision}
     with run.rope_scaled(config, rope_scaling):
-        records, bases, longest = _survey(source, states, output, pooling, progress=progress)
+        records, unknown, bases, longest = _survey(source, states, output, pooling, progress=progress)
         plan = {**metadata, **source.plan, "precision": precision, "rope_scaling": rope_scaling}
-        plan["model"] = run.model_hash(states.body)
+        plan |= {"model": run.model_hash(states.body), "format": 2}
         with (
             parts_folder(output, plan, resume=resume, force=force) as folder,
             progress_bar("embedding", records, unit="sequences", show=progress) as advance,
@@ -137,8 +136,9 @@ def embed(
             with atomic_file(output, force=force) as partial:
                 _FORMATS[output.suffix][0](partial, parts, metadata)
     return {
-        "output": output, "records": records, "bases": bases, "hidden_size": hidden_size, "pooling": pooling,
-        "layers": chosen, "strands": strands, "differing": source.differing, "not_used": source.not_used,
+        "output": output, "records": records, "all_unknown": unknown, "bases": bases, "hidden_size": hidden_size,
+        "pooling": pooling, "layers": chosen, "strands": strands, "differing": source.differing,
+        "not_used": source.not_used,
     }  # fmt: skip
 
 
@@ -150,6 +150,7 @@ class Source(NamedTuple):
     plan: Mapping[str, Any]  # what both depend on
     differing: int | None = None  # positions of a person, and records that change nothing
     not_used: Mapping[str, int] = {}
+    unknown: int = 0  # regions of nothing but N
 
 
 def open_source(
@@ -173,18 +174,23 @@ def open_source(
         if genome is None:
             raise InputError(f"{path}: the regions of a BED are embedded from a genome; give it with --genome")
         opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
-        regions = [replace(one, name=one.name or str(one)) for one in read_bed(path, opened.lengths)]
+        regions = [
+            replace(one, name=one.name or (f"{one}(-)" if one.strand == "-" else str(one)))
+            for one in read_bed(path, opened.lengths)
+        ]
         contigs, number = {one.contig for one in regions}, {name: index for index, name in enumerate(opened.lengths)}
         around = run.open_surroundings(opened, surroundings, person_vcf, sample, contigs=contigs, progress=progress)
 
         def windows(records: Sequence[Record]) -> PaddedWindows:
-            places = [(number[region.contig], region.start, len(region)) for region, _ in records]
-            return read_windows(around.genome, *np.array(places, dtype=np.int64).reshape(-1, 3).T)
+            places = [(number[one.contig], one.start, len(one), one.strand == "-") for one, _ in records]
+            *where, turned_N = np.array(places, dtype=np.int64).reshape(-1, 4).T
+            return read_windows(around.genome, *where).reverse_complement(turned_N > 0)
 
         plan: dict[str, Any] = {"bed": sha256_of(path), "genome": opened.identity, "sample": sample}
         plan["person_vcf"] = person_vcf and sha256_of(Path(person_vcf))
         differing = around.count_differing(regions)
-        return Source(lambda: ((region, None) for region in regions), windows, plan, differing, around.not_used)
+        unknown = sum(not len(opened.known_runs(one.contig, one.start, one.end)) for one in regions)
+        return Source(lambda: ((one, None) for one in regions), windows, plan, differing, around.not_used, unknown)
     if genome is not None or surroundings != "population" or person_vcf or sample:
         raise InputError(f"{path}: has sequences of its own, which are embedded as they are; leave genome, "
                          "surroundings, sample and person_vcf out, or give a BED in its place")  # fmt: skip
@@ -220,14 +226,12 @@ def _read_records(path: Path, kind: str) -> Iterator[Record]:
 
 def _read_table(path: Path, sequence: str, name: str | None) -> Callable[[], Iterator[Record]]:
     """Return what yields a table's sequences; a row without a name has its number, from 0."""
-    chosen = [sequence] if name is None else [sequence, name]
-    frame, source = read_table(path, lambda header: [*chosen, *["name"] * (name is None and "name" in header)])
-    code_T, offsets = encode_sequences(frame, source.place, sequence)
-    names = frame[name or "name"] if len(frame.columns) > 2 else [None] * len(frame)
+    examples, _ = read_examples(path, Columns(sequence=sequence, label=(), name=name))
+    names = [one or str(row) for row, one in enumerate(examples.names)]
 
     def read() -> Iterator[Record]:
-        for row, (one, code_L) in enumerate(zip(names, np.split(code_T, offsets[1:-1]), strict=True)):
-            yield Region(one or str(row), 0, len(code_L), one or str(row)), code_L
+        for one, code_L in zip(names, np.split(examples.base_codes, examples.offsets[1:-1]), strict=True):
+            yield Region(one, 0, len(code_L), one), code_L
 
     return read
 
@@ -244,10 +248,10 @@ def _resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int,
 
 def _survey(
     source: Source, states: BaseStates | TokenStates, output: Path, pooling: str, *, progress: bool
-) -> tuple[int, int, int]:
-    """Return the numbers of records and bases and the longest length, having found mistakes before the model runs."""
+) -> tuple[int, int, int, int]:
+    """Return how many records there are, how many of nothing but N, bases, and the longest; mistakes raise."""
     names = set[str]()
-    records = bases = longest = 0
+    records, unknown, bases, longest = 0, source.unknown, 0, 0
     with progress_bar("checking", None, unit="sequences", show=progress) as advance:
         for region, code_L in source.read():
             if isinstance(states, BaseStates):
@@ -262,9 +266,10 @@ def _survey(
                 raise InputError(f"{output}: {region.name} names two tensors; rename one, or write .parquet")
             if output.suffix == ".safetensors" and pooling == "none":
                 names.add(region.name)
+            unknown += code_L is not None and bool((code_L == alphabet.UNKNOWN).all())
             records, bases, longest = records + 1, bases + len(region), max(longest, len(region))
             advance(1)
-    return records, bases, longest
+    return records, unknown, bases, longest
 
 
 def _embed_records(
@@ -287,8 +292,8 @@ def _embed_records(
     frame = pl.DataFrame({"record": record_X, **vectors})
     if pooling == "none":
         frame = frame.group_by("record", maintain_order=True).agg(pl.all())
-    columns = {name: [getattr(region, name) for region, _ in records] for name in _COLUMNS}
-    return pl.DataFrame(columns).hstack(frame.drop("record"))
+    located = [(one.name, one.contig, one.start, one.end, one.strand) for one, _ in records]
+    return pl.DataFrame(located, schema=_COLUMNS, orient="row").hstack(frame.drop("record"))
 
 
 def _pool(
@@ -344,7 +349,8 @@ def _write_safetensors(path: Path, parts: list[Path], metadata: dict[str, str]) 
         else:
             tensors[f"embeddings{suffix}"] = vectors.to_numpy()
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    save_file(tensors, path, metadata | {f"{name}s": json.dumps(frame[name].to_list()) for name in _COLUMNS})
+    lists = {("region_strands" if name == "strand" else f"{name}s"): frame[name].to_list() for name in _COLUMNS}
+    save_file(tensors, path, metadata | {name: json.dumps(values) for name, values in lists.items()})
 
 
 def _write_anndata(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from mutbert import alphabet
 from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError
 from mutbert.examples.table import read_examples
@@ -48,7 +49,8 @@ def predict_table(
     Returns
     -------
     dict
-        The output, the number of ``sequences``, the ``problem`` that the model was fine-tuned for, and its ``classes``.
+        The output, the number of ``sequences``, of them ``all_unknown``, nothing but N, the
+        ``problem`` that the model was fine-tuned for, and its ``classes``.
     """
     output = Path(output)
     if output.suffix not in _SEPARATORS:
@@ -81,15 +83,17 @@ def predict_table(
             rounded.write_csv(file, separator=separator)
         else:
             table.write_parquet(file)
-    return {"output": output, "sequences": len(examples), "problem": problem, "classes": classes}
+    unknown = np.logical_and.reduceat(examples.base_codes == alphabet.UNKNOWN, examples.offsets[:-1])
+    counts = {"sequences": len(examples), "all_unknown": int(unknown.sum())}
+    return {"output": output, **counts, "problem": problem, "classes": classes}
 
 
 def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:
     """Return a row a sequence, of logits (N, K) or, of bases, one array (bases, K) each."""
     columns: dict[str, Any] = {"name": [name or str(row) for row, name in enumerate(examples.names)]}
     if any(region is not None for region in examples.regions):
-        for part in ("contig", "start", "end"):
-            columns[part] = [getattr(region, part, None) for region in examples.regions]
+        for title, part in (("chrom", "contig"), ("start", "start"), ("end", "end")):
+            columns[title] = [getattr(region, part, None) for region in examples.regions]
     value_NK = torch.zeros(0, 0) if problem == "token" else torch.from_numpy(np.asarray(logits, dtype=np.float64))
     if problem == "regression":
         columns |= {f"predicted_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=True)}

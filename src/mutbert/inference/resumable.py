@@ -45,9 +45,10 @@ def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False,
         path = folder / _PLAN
         if path.exists() and resume:
             if found := "; ".join(differences(json.loads(path.read_text(encoding="utf-8")), plan)):
-                raise InputError(f"{output}: cannot be resumed: {found}; use the same, or --force to start anew")
+                raise InputError(f"{output}: cannot be resumed: {found}; use the same, or choose another output")
         elif path.exists() and not force:
-            raise InputError(f"{folder}: has a stopped run; use --resume to continue it, or --force to start anew")
+            goes_on = f"use --resume to go on from part {len(list(folder.glob(_PARTS))) + 1}"
+            raise InputError(f"{folder}: has a stopped run; {goes_on}, or choose another output")
         else:
             mark_directory(folder, (_PLAN, _PARTS, ".*"))
             path.unlink(missing_ok=True)
@@ -56,8 +57,10 @@ def parts_folder(output: Path, plan: Mapping[str, Any], *, resume: bool = False,
             write_json(path, plan)
         try:
             yield folder
-        except BaseException:
-            if not any(folder.glob(_PARTS)):
+        except BaseException as error:
+            if done := len(list(folder.glob(_PARTS))):
+                error.add_note(f"--resume goes on from part {done + 1}")
+            else:
                 shutil.rmtree(folder)
             raise
         shutil.rmtree(folder)

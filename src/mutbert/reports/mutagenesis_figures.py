@@ -88,7 +88,9 @@ def mutagenesis_figure(table: Path) -> tuple[Figure, str]:
     made = f"surroundings {how.get('sample', how['surroundings'])}, model {'/'.join(Path(how['model']).parts[-2:])}"
     made += f", context {int(how['context']):,}, {'both strands' if how['strands'] == 'both' else 'forward strand'}"
     rows: Any = pl.from_arrow(read)
-    contig, first = str(rows["contig"][0]), int(rows["start"][0]) + 1
+    if how["mutbert_mutagenesis"] == "1":
+        rows = rows.rename({"contig": "chrom", "start": "pos", "reference": "ref"}).with_columns(pl.col("pos") + 1)
+    contig, first = rows["chrom"][0], rows["pos"][0]
     title = f"{contig}:{first:,}" + (f"–{first + len(rows) - 1:,}" if len(rows) > 1 else "")
     figure, axes = (_overview if len(rows) > MOST_DRAWN else _base_by_base)(rows, made)
     figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
@@ -125,9 +127,9 @@ def _base_by_base(rows: pl.DataFrame, made: str) -> tuple[Figure, Axes]:
     limit = float(f"{np.quantile(size, 0.99):.1g}") if len(size) else 1.0
     for number, (logo, heat_map) in enumerate(axes_R2):
         part = slice(number * a_row, (number + 1) * a_row)
-        first = int(rows["start"][part.start]) + 1
+        first = int(rows["pos"][part.start])
         _draw_logo(logo, first, np.nan_to_num(probability_P4[part] * bits_P[part, None]))
-        mesh = _draw_map(heat_map, first, llr_P4[part], rows["reference"][part].to_numpy(), Normalize(-limit, limit))
+        mesh = _draw_map(heat_map, first, llr_P4[part], rows["ref"][part].to_numpy(), Normalize(-limit, limit))
         shown = len(llr_P4[part])
         locator = ticker.MaxNLocator(int(shown / columns * (width - 1) / 0.85) or 1, steps=[1, 2, 5, 10], integer=True)
         ticks = {int(tick) for tick in locator.tick_values(first, first + shown - 1) if 0 <= tick - first < shown}
@@ -197,7 +199,7 @@ def _overview(rows: pl.DataFrame, made: str) -> tuple[Figure, Axes]:
     # The reference's ratio is 0.
     size = pl.sum_horizontal([one.abs() for one in _columns("llr")], ignore_nulls=False) / 3
     by_point = rows.with_row_index("point").group_by(pl.col("point") // a_point)
-    means = {"at": pl.col("start").mean() + 1, "mean |LLR|, nats": size.mean(), "entropy, nats": _entropy().mean()}
+    means = {"at": pl.col("pos").mean(), "mean |LLR|, nats": size.mean(), "entropy, nats": _entropy().mean()}
     points = by_point.agg(**means).sort("point").fill_null(math.nan)
     at = points["at"].to_numpy()
     figure, panels = new_figure(7.4, 4.2, 2)

@@ -93,6 +93,10 @@ class Run:
                 files.mark_directory(folder, RUN_FILES)
             elif resume and folder.exists():
                 self._check_same()
+            elif not force and (folder / RECIPE).is_file():
+                ended = (folder / METRICS).is_file()
+                stopped = f"a run that was stopped; use --resume to go on from step {_last_step(folder)}, or"
+                raise InputError(f"{folder}: holds {'a finished run;' if ended else stopped} choose another output")
             else:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 files.check_output(folder, force=force, directory=True, inputs=inputs)
@@ -214,6 +218,9 @@ def _explained(run: Path) -> Iterator[None]:
         else:
             raise
         raise InputError(f"{run}: {what}; {_left(run)}") from error
+    except BaseException as error:
+        error.add_note(f"--resume goes on from step {_last_step(run)}")
+        raise
 
 
 def _left(run: Path, before: float = math.inf) -> str:
@@ -227,6 +234,9 @@ def publish_checkpoint(writing: Path, run: Path, last: int, best: str | None) ->
     """Rename a complete checkpoint to its final path, and remove all but the last few and the best; 0 keeps all."""
     (run / CHECKPOINTS).mkdir(exist_ok=True)
     files.write_json(writing / FILES, _sizes(writing), force=True)
+    mode = (writing / FILES).stat().st_mode
+    for file in (one for one in writing.rglob("*") if one.is_file()):
+        files.set_mode(file, mode)
     files.rename_directory(writing, run / CHECKPOINTS / writing.name)
     for _, checkpoint in _checkpoints_of(run)[:-last] if last else []:
         if str(checkpoint) != best:
@@ -259,6 +269,10 @@ def _resumable_step(run: Path) -> tuple[int, list[str]]:
         notes.append(f"{checkpoint}: {problem}; it was removed")
         files.remove_directory(checkpoint)
     return 0, notes
+
+
+def _last_step(run: Path) -> int:
+    return max((step for step, _ in _checkpoints_of(run)), default=0)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -293,7 +293,7 @@ def summarise_sums(sums_BS: npt.NDArray[np.floating]) -> HeldOut:
 def held_out_windows(dataset: WindowDataset) -> str:
     """Return the windows of an evaluation as a table, so that other programs can evaluate the same ones.
 
-    Tab-separated: genome, contig, start and end (0-based, half-open), and the targets as comma-separated offsets from
+    Tab-separated: genome, chrom, start and end (0-based, half-open), and the targets as comma-separated offsets from
     the start.
     """
     sampler, frames = dataset.sampler, []
@@ -301,7 +301,7 @@ def held_out_windows(dataset: WindowDataset) -> str:
     for indices, places in _batches(dataset):
         targets = pl.Series(dataset.batch(indices.tolist())["target_places"].numpy()).cast(pl.List(pl.String))
         frames.append(pl.DataFrame({
-            "genome": names[places.genome_B], "contig": sampler.contig_names(places), "start": places.start_B,
+            "genome": names[places.genome_B], "chrom": sampler.contig_names(places), "start": places.start_B,
             "end": places.start_B + sampler.length, "targets": targets.list.join(","),
         }))  # fmt: skip
     return pl.concat(frames).write_csv(separator="\t")
