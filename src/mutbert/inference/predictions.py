@@ -11,7 +11,7 @@ import torch
 
 from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError
-from mutbert.examples.table import read_examples
+from mutbert.examples.table import Columns, read_examples, table_of
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import base_outputs, check_run, sequence_outputs
@@ -20,13 +20,13 @@ from mutbert.progress import progress_bar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mutbert.examples.table import Columns, Examples
+    from mutbert.examples.table import Examples
 
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
 
 
 def predict_table(
-    model: str | Path, sequences: str | Path, output: str | Path, *, columns: Columns,
+    model: str | Path, sequences: str | Path | pl.DataFrame, output: str | Path | None, *, columns: Columns,
     genome: str | Path | None = None, batch_size: int = 32, precision: str = "fp32", strands: str = "forward",
     trust_remote_code: bool = False, force: bool = False, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
@@ -50,11 +50,12 @@ def predict_table(
     dict
         The output, the number of ``sequences``, the ``problem`` that the model was fine-tuned for, and its ``classes``.
     """
-    output = Path(output)
-    if output.suffix not in _SEPARATORS:
+    output = None if output is None else Path(output)
+    if output is not None and output.suffix not in _SEPARATORS:
         raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
     check_run(strands, precision, batch_size)
-    check_output(output, force=force, inputs=(model, sequences, genome))
+    if output is not None:
+        check_output(output, force=force, inputs=(model, sequences, genome))
     examples, _ = read_examples(sequences, columns.replace(label=()))
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     inputs = encoder.inputs(examples, genome=None if genome is None else ProbabilisticGenome.open(genome))
@@ -70,13 +71,37 @@ def predict_table(
     with progress_bar("predicting", len(examples), unit="sequences", show=progress) as advance:
         logits = outputs(classifier, lambda batch: classifier(**batch).logits, inputs, **how, advance=advance)
     table = _columns(examples, logits, problem, classes)
+    result = {"output": output, "sequences": len(examples), "problem": problem, "classes": classes}
+    if output is None:
+        return {**result, "predictions": table}
     with atomic_file(output, force=force) as file:
         if separator := _SEPARATORS[output.suffix]:
             rounded = table.with_columns(pl.col(pl.Float64).round_sig_figs(6), pl.col(pl.String).replace("", None))
             rounded.write_csv(file, separator=separator)
         else:
             table.write_parquet(file)
-    return {"output": output, "sequences": len(examples), "problem": problem, "classes": classes}
+    return result
+
+
+def predict_sequences(
+    model: str | Path, sequences: Any, *, columns: Columns | None = None, **options: Any
+) -> pl.DataFrame:
+    """Return a fine-tuned model's predictions for sequences as a frame; `predict_table` writes them.
+
+    Parameters
+    ----------
+    model, columns, options
+        As for `predict_table`.
+    sequences
+        As for `embed_sequences`.
+
+    Returns
+    -------
+    DataFrame
+        A row per sequence, with the columns of the table that `predict_table` writes.
+    """
+    found = predict_table(model, table_of(sequences), None, columns=columns or Columns(), **options)
+    return found["predictions"]  # type: ignore[no-any-return]
 
 
 def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:
