@@ -3,6 +3,7 @@
 import csv
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 import torch
@@ -66,7 +67,8 @@ def test_npy_and_csv_hold_the_embeddings(build, sequences, fasta, tmp_path, pool
 def test_sequences_are_one_or_several_or_a_frame_or_a_file(build, sequences, fasta):
     model, few = build(MutBertModel), ["ACGT", "GATTACA"]
     wanted = embed_sequences(model, few)
-    for given in (tuple(few), iter(few), pl.Series(few), np.array(few), pl.DataFrame({"sequence": few, "x": [1, 2]})):
+    frames = pl.DataFrame({"sequence": few, "x": [1, 2]}), pd.DataFrame({"sequence": few, "x": [1, 2]})
+    for given in (tuple(few), iter(few), pl.Series(few), np.array(few), dict(zip("xy", few, strict=True)), *frames):
         np.testing.assert_array_equal(embed_sequences(model, given), wanted)
     np.testing.assert_allclose(embed_sequences(model, "gattaca"), wanted[1:], atol=1e-5)
     np.testing.assert_array_equal(embed_sequences(model, str(fasta)), embed_sequences(model, sequences))

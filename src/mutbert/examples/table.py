@@ -6,6 +6,7 @@ Shape suffixes: N sequences, K columns of labels, L bases of one sequence, T bas
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -151,14 +152,15 @@ def read_examples(
 
 
 def table_of(sequences: Any) -> Path | pl.DataFrame:
-    """Return the file that sequences are in, or a table of one, of several, or of a frame of polars or pandas.
+    """Return the file that sequences are in, or a table of one, of several, by their names, or in a frame.
 
     Text of letters alone is a sequence, and other text the path of a file.
     """
     if isinstance(sequences, Path) or (isinstance(sequences, str) and not sequences.isalpha()):
         return Path(sequences)
-    frame = sequences if hasattr(sequences, "columns") else {"sequence": listed(sequences)}
-    return pl.DataFrame(frame, strict=False)
+    if isinstance(sequences, Mapping):
+        return pl.DataFrame({"name": [*sequences], "sequence": [*sequences.values()]}, strict=False)
+    return pl.DataFrame(sequences if hasattr(sequences, "columns") else {"sequence": listed(sequences)}, strict=False)
 
 
 def encode_sequences(frame: pl.DataFrame, place: str, column: str) -> tuple[UInt8, Int64]:

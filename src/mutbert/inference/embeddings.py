@@ -151,8 +151,8 @@ def embed_sequences(
     model, layers, pooling, strands, batch_size, precision, rope_scaling, trust_remote_code
         As for `embed`.
     sequences
-        One sequence as text, several, a frame of polars or pandas with a column ``sequence``, or the path of a table or
-        FASTA.
+        One sequence as text, several, a dict of them by name, a frame of polars or pandas with a column ``sequence``,
+        or the path of a table or FASTA.
 
     Returns
     -------
