@@ -120,7 +120,7 @@ _VERBS = {
     "predict": Verb("mutbert.inference.predictions:predict_table",
                     "mutbert predict sequences.fa --model runs/mine/model -o predictions.tsv",
                     {"sequences": "SEQUENCES"}, wrapper=f"{_HERE}:with_columns"),
-    "likelihood": Verb("mutbert.inference.likelihoods:score_sequences",
+    "likelihood": Verb("mutbert.inference.sequences:score_sequences",
                        "mutbert likelihood sequences.fa --model model > likelihoods.tsv", {"sequences": "SEQUENCES"},
                        settings=_PREDICTION, data=lambda table: table.to_dict(as_series=False),
                        show=lambda table: typer.echo(table.write_csv(separator="\t"), nl=False)),

@@ -123,12 +123,9 @@ class Columns(Settings):
 
 
 def read_examples(
-    place: str | Path | pl.DataFrame,
-    columns: Columns,
-    *,
-    problem: str | None = None,
+    place: str | Path | pl.DataFrame, columns: Columns, *, problem: str | None = None,
     classes: Sequence[str] | None = None,
-) -> tuple[Examples, SourceFile]:
+) -> tuple[Examples, SourceFile]:  # fmt: skip
     """Return the labelled sequences of a file in its order, and the file; see `mutbert.tables` for formats.
 
     Sequences are IUPAC codes in either case; U is read as T. Where `problem` is left out, whole numbers or words make

@@ -90,7 +90,7 @@ def embed(
         counts of the person's records ``not_used``, by reason.
     """
     output = Path(output)
-    _check_how(pooling, strands, precision, batch_size)
+    run.check_run(strands, precision, batch_size)
     check_output(output, force=force, inputs=(model, input, fasta, genome, bed, person_vcf))
     if output.suffix not in _FORMATS:
         raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
@@ -160,7 +160,7 @@ def embed_sequences(
         (sequences, hidden size); of several layers (sequences, layers, hidden size). Without pooling, a list of arrays,
         with the bases or tokens in place of the sequences.
     """
-    _check_how(pooling, strands, precision, batch_size)
+    run.check_run(strands, precision, batch_size)
     read = _read_table(table_of(sequences), "sequence", None)
     source = Source(read, lambda records: PaddedWindows.of([code_L for _, code_L in records if code_L is not None]), {})
     states = open_states(model, pooling, strands, rope_scaling, trust_remote_code=trust_remote_code)
@@ -180,12 +180,6 @@ def _layered(layers: Iterable[pl.Series]) -> Float32:
     """Return (N, D), or of several layers (N, K, D)."""
     arrays = [column.to_numpy() for column in layers]
     return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)
-
-
-def _check_how(pooling: str, strands: str, precision: str, batch_size: int) -> None:
-    if pooling not in {"mean", "max", "cls", "none"}:
-        raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
-    run.check_run(strands, precision, batch_size)
 
 
 class Source(NamedTuple):

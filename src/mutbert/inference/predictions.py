@@ -11,7 +11,7 @@ import torch
 
 from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError
-from mutbert.examples.table import Columns, read_examples, table_of
+from mutbert.examples.table import read_examples
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import base_outputs, check_run, sequence_outputs
@@ -20,7 +20,7 @@ from mutbert.progress import progress_bar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mutbert.examples.table import Examples
+    from mutbert.examples.table import Columns, Examples
 
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
 
@@ -71,37 +71,15 @@ def predict_table(
     with progress_bar("predicting", len(examples), unit="sequences", show=progress) as advance:
         logits = outputs(classifier, lambda batch: classifier(**batch).logits, inputs, **how, advance=advance)
     table = _columns(examples, logits, problem, classes)
-    result = {"output": output, "sequences": len(examples), "problem": problem, "classes": classes}
     if output is None:
-        return {**result, "predictions": table}
+        return {"predictions": table}
     with atomic_file(output, force=force) as file:
         if separator := _SEPARATORS[output.suffix]:
             rounded = table.with_columns(pl.col(pl.Float64).round_sig_figs(6), pl.col(pl.String).replace("", None))
             rounded.write_csv(file, separator=separator)
         else:
             table.write_parquet(file)
-    return result
-
-
-def predict_sequences(
-    model: str | Path, sequences: Any, *, columns: Columns | None = None, **options: Any
-) -> pl.DataFrame:
-    """Return a fine-tuned model's predictions for sequences as a frame; `predict_table` writes them.
-
-    Parameters
-    ----------
-    model, columns, options
-        As for `predict_table`.
-    sequences
-        As for `embed_sequences`.
-
-    Returns
-    -------
-    DataFrame
-        A row per sequence, with the columns of the table that `predict_table` writes.
-    """
-    found = predict_table(model, table_of(sequences), None, columns=columns or Columns(), **options)
-    return found["predictions"]  # type: ignore[no-any-return]
+    return {"output": output, "sequences": len(examples), "problem": problem, "classes": classes}
 
 
 def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:

@@ -77,6 +77,8 @@ def open_states(
     trust_remote_code: bool,
 ) -> BaseStates | TokenStates:  # fmt: skip
     """Return MutBERT or another model."""
+    if pooling not in {"mean", "max", "cls", "none"}:
+        raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
     if isinstance(model, MutBertPreTrainedModel):
         return BaseStates(model.base_model)
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)

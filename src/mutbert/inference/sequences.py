@@ -1,4 +1,7 @@
-"""How likely a masked model finds whole sequences. Shape suffixes: N sequences, P positions, L bases of a sequence."""
+"""What models say of sequences in memory: predictions, and how likely a masked model finds each.
+
+Shape suffixes: N sequences, P positions, L bases of a sequence.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,34 @@ from mutbert.examples.table import Columns, read_examples, table_of
 from mutbert.genome.format import SOFT_MASK
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.bases import BasePredictor, PredictionSettings
+from mutbert.inference.predictions import predict_table
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mutbert.model import MutBertForMaskedLM
+
+
+def predict_sequences(
+    model: str | Path, sequences: Any, *, columns: Columns | None = None, **options: Any
+) -> pl.DataFrame:
+    """Return a fine-tuned model's predictions for sequences as a frame; `predict_table` writes them.
+
+    Parameters
+    ----------
+    model, columns, options
+        As for `predict_table`.
+    sequences
+        As for `embed_sequences`.
+
+    Returns
+    -------
+    DataFrame
+        A row per sequence, with the columns of the table that `predict_table` writes.
+    """
+    found = predict_table(model, table_of(sequences), None, columns=columns or Columns(), **options)
+    return found["predictions"]  # type: ignore[no-any-return]
 
 
 def score_sequences(
