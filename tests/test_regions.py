@@ -32,6 +32,23 @@ def test_either_naming_is_parsed():
         assert Region.parse(text, LENGTHS) == region
 
 
+@pytest.mark.parametrize(
+    ("text", "region"),
+    [
+        ("chr22:101-200", Region("chr22", 100, 200)),
+        ("22:1,001", Region("22", 1000, 1001)),
+        ("HLA-A*01:01:2-3", Region("HLA-A*01:01", 1, 3)),
+        ("chr22", None), (":1-2", None), ("chr22:0-5", None), ("chr22:5-4", None), ("chr22:a-b", None),
+    ],
+)  # fmt: skip
+def test_without_lengths_any_contig_is_parsed(text, region):
+    if region is not None:
+        assert Region.parse(text) == region
+        return
+    with pytest.raises(InputError, match=text):
+        Region.parse(text)
+
+
 def test_names_match_under_either_naming():
     for name, available, found in (
         ("chr22", ["22"], "22"), ("22", ["chr22"], "chr22"), ("22", ["chr22", "22"], "22"),

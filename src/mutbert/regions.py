@@ -32,21 +32,24 @@ class Region:
         return f"{self.contig}:{self.start + 1}-{self.end}"
 
     @classmethod
-    def parse(cls, text: str, lengths: Mapping[str, int]) -> Region:
+    def parse(cls, text: str, lengths: Mapping[str, int] | None = None) -> Region:
         """Return the region of ``chr22``, ``chr22:101`` or ``chr22:101-200``, 1-based with both ends.
 
         `lengths` are the contigs' in bases. Commas are allowed and either naming is accepted; a contig whose own name
-        holds a colon is found by its whole name.
+        holds a colon is found by its whole name. Without `lengths`, any contig is accepted, and positions are needed.
         """
-        if (whole := match_contig(text, lengths)) is not None:
+        if lengths is not None and (whole := match_contig(text, lengths)) is not None:
             return cls(whole, 0, lengths[whole])
         name, _, place = text.rpartition(":")
-        contig, ends = match_contig(name, lengths), re.fullmatch(r"(\d[\d,]*)(?:-(\d[\d,]*))?", place)
-        if contig is None or ends is None:
-            raise InputError(f"region {text!r}: no such contig; there are {names_text(lengths)}")
+        contig = name if lengths is None else match_contig(name, lengths)
+        ends = re.fullmatch(r"(\d[\d,]*)(?:-(\d[\d,]*))?", place)
+        if not contig or ends is None:
+            known = "write CONTIG:START-END" if lengths is None else f"no such contig; there are {names_text(lengths)}"
+            raise InputError(f"region {text!r}: {known}")
         first, last = (int((end or ends[1]).replace(",", "")) for end in ends.groups())
-        if not 1 <= first <= last <= lengths[contig]:
-            raise InputError(f"region {text!r}: not within {cls(contig, 0, lengths[contig])}; positions are 1-based")
+        if not 1 <= first <= last <= (last if lengths is None else lengths[contig]):
+            most = "" if lengths is None else lengths[contig]
+            raise InputError(f"region {text!r}: not within {contig}:1-{most}; positions are 1-based")
         return cls(contig, first - 1, last)
 
 

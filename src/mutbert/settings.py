@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import io
 import re
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self, TypeVar
@@ -16,11 +18,23 @@ from ruamel.yaml.error import YAMLError
 from mutbert.errors import InputError, one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from importlib.resources.abc import Traversable
 
 Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str | int) else value)]
 """One word or several: ``train=chr1`` and ``train=[chr1, 2]``."""
+
+
+def listed(given: Any) -> tuple[Any, ...]:
+    """Return one value, such as a word or a path, or several, as a tuple."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+
+
+def list_fields(settings: Any) -> None:
+    """Make a tuple of the one value, or of several, of each field of a frozen dataclass that is a tuple by default."""
+    for field in dataclasses.fields(settings):
+        if isinstance(field.default, tuple):
+            object.__setattr__(settings, field.name, listed(getattr(settings, field.name)))
 
 
 class Settings(BaseModel):

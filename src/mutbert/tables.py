@@ -29,6 +29,7 @@ LINE: Final = "\0line"
 
 _SEPARATORS: Final = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 _FASTX: Final = (".fa", ".fasta", ".fna", ".fas", ".fq", ".fastq")
+_FRAME: Final = "table"  # a frame's name in messages
 _FORMATS: Final = (*_SEPARATORS, *_FASTX, ".parquet")
 _HUB_FILE: Final = re.compile(
     r"hf://datasets/(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?/(?P<file>.+)"
@@ -87,20 +88,26 @@ def _download(place: str) -> tuple[Path, str]:
 
 
 def read_table(
-    place: str | Path, columns: Sequence[str] | Wanted, where: Mapping[str, str] | None = None
+    place: str | Path | pl.DataFrame, columns: Sequence[str] | Wanted, where: Mapping[str, str] | None = None
 ) -> tuple[pl.DataFrame, SourceFile]:
-    """Return columns of a file in its order as text, with `LINE`, and what identifies the file.
+    """Return columns of a file, or of a frame, in its order as text, with `LINE`, and what identifies the file.
 
     Text is stripped, and null where it is empty; lists of whole numbers (Parquet) stay lists. A FASTA or FASTQ has the
     columns ``sequence``, ``name`` and ``label``; where the label is wanted, it is what follows the last ``|`` of the
     header, and the name is the first word of what precedes it. `columns` may be a function of the header. `where` keeps
     the rows that have these values.
     """
-    path, source = find_file(place)
-    suffix = _suffix(source.place)
-    if suffix not in _FORMATS:
-        raise InputError(f"{place}: its name does not tell the format; end it in {', '.join(_FORMATS)} (text also .gz)")
-    read = _read_parquet if suffix == ".parquet" else _read_fastx if suffix in _FASTX else _read_separated
+    path: Any
+    if isinstance(place, pl.DataFrame):
+        path, source, suffix = place, SourceFile(_FRAME, 0, "", None), ""
+    else:
+        path, source = find_file(place)
+        suffix = _suffix(source.place)
+        if suffix not in _FORMATS:
+            known = ", ".join(_FORMATS)
+            raise InputError(f"{place}: its name does not tell the format; end it in {known} (text also .gz)")
+    read: Any = _read_parquet if suffix == ".parquet" else _read_fastx if suffix in _FASTX else _read_separated
+    read, place = read if suffix else _read_frame, source.place
     texts, where = pl.col(pl.String).str.strip_chars(), where or {}
 
     def wanted(header: list[str]) -> list[str]:
@@ -113,7 +120,7 @@ def read_table(
                 raise InputError(f"{place}: {f'column {name!r} comes {count} times; rename' if count else missing}")
         return chosen
 
-    frame = read(path, source.place, wanted).with_columns(pl.when(texts != "").then(texts))
+    frame = read(path, place, wanted).with_columns(pl.when(texts != "").then(texts))
     if frame.is_empty():
         raise InputError(f"{place}: holds no rows; choose a file with data in it")
     for name, value in where.items():
@@ -193,7 +200,11 @@ def _read_parquet(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
         table.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{place}: is not Parquet or damaged ({one_line(error, 300)}); copy it again") from None
-    frame = pl.DataFrame(pl.from_arrow(table))
+    return _read_frame(pl.DataFrame(pl.from_arrow(table)), place, lambda header: header)
+
+
+def _read_frame(frame: pl.DataFrame, place: str, wanted: Wanted) -> pl.DataFrame:
+    frame = frame.select(wanted(frame.columns))
     for name, kind in frame.schema.items():
         to = pl.List(pl.Int64) if getattr(getattr(kind, "inner", None), "is_integer", bool)() else pl.String
         try:
@@ -233,7 +244,7 @@ def reject(frame: pl.DataFrame, place: str, column: str, bad: pl.Expr | pl.Serie
 def row_error(frame: pl.DataFrame, place: str, row: int, what: str) -> InputError:
     """Return the error for a row of a frame, with its line in the file; a `LINE` of text is used as it is."""
     line = frame[LINE][row]
-    kind = "row" if _suffix(place) == ".parquet" else "record" if is_fasta(place) else "line"
+    kind = "row" if place == _FRAME or _suffix(place) == ".parquet" else "record" if is_fasta(place) else "line"
     return InputError(f"{place}, {line if isinstance(line, str) else f'{kind} {line}'}: {what}")
 
 

@@ -1,12 +1,14 @@
 """What alleles change against haplotypes written out as text, and scores against the model run on one text each."""
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
-from mutbert import ProbabilisticGenome, alphabet
+from mutbert import ProbabilisticGenome, alphabet, score_alleles, score_variants
 from mutbert.effects.alleles import Kind, Reason, find_alleles
 from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
@@ -167,6 +169,42 @@ def test_indels_and_mnvs_are_summed_base_by_base(model, genome, sequences, stran
         assert scores["L2"][row] == pytest.approx(np.linalg.norm(states[0][0] - states[1][0]), abs=1e-5)
         assert scores["L2_WINDOW"][row] == pytest.approx(np.linalg.norm(states[0][1] - states[1][1]), abs=1e-5)
     assert np.isnan(scores["LLR"]).all()
+
+
+@pytest.mark.parametrize("windows", ["centred", "shared"])
+def test_alleles_in_memory_have_the_scores_of_a_vcf(model, genome, sequences, tmp_path, windows):
+    records = [(name, at + 1, ref, alt) for name, at, ref, alt in random_snvs(sequences, 30)]
+    records = sorted(
+        [*records, ("two", 50, sequences["two"][49:52], f"{sequences['two'][49]},<DEL>"), ("x", 1, "A", "C")]
+    )
+    header = "".join(f"##contig=<ID={name}>\n" for name in sorted([*sequences, "x"]))
+    lines = "".join(f"{c}\t{at}\t.\t{ref}\t{alt}\t.\t.\t.\n" for c, at, ref, alt in records)
+    columns = "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\n"
+    (tmp_path / "a.vcf").write_text(f"##fileformat=VCFv4.2\n{header}{columns}{lines}")
+    how = {"context": CONTEXT, "windows": windows, "scores": ("llr", "distance")}
+    score_variants(model, genome, tmp_path / "a.vcf", tmp_path / "a.parquet", **how)
+    wanted = pl.read_parquet(tmp_path / "a.parquet").drop("id")
+    settings, texts = ScoreSettings(**how), [":".join(map(str, one)) for one in records]
+    frame = pl.DataFrame(records, schema=["chrom", "pos", "ref", "alt"], orient="row")
+    for alleles in (records, texts, frame):
+        found = score_alleles(model, genome, alleles, settings=settings)
+        assert_frame_equal(found, wanted, check_dtypes=False, abs_tol=1e-5)
+    assert found["why"].drop_nulls().to_list() == ["symbolic", "contig_not_in_genome"]
+    for one in (texts[0], records[0]):
+        assert score_alleles(model, genome, one, settings=settings)["chrom", "pos", "ref", "alt"].row(0) == records[0]
+
+
+@pytest.mark.parametrize(
+    ("alleles", "message"),
+    [
+        ("one:5:A", "allele .*: write it as in"), (("one", 5, "A"), "allele .*: write it as in"),
+        ([("one", "five", "A", "C")], "row 1: pos is 'five'"), ([], "holds no rows"),
+        (pl.DataFrame({"chrom": ["one"]}), "no column 'pos'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_allele_is_one_line(model, genome, alleles, message):
+    with pytest.raises(InputError, match=message):
+        score_alleles(model, genome, alleles)
 
 
 def test_ref_decides_where_the_genome_has_an_iupac_code(model, tmp_path, sequences):

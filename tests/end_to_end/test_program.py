@@ -1,11 +1,14 @@
 """The program itself: help, version, quick start-up, one line for a user's mistake."""
 
+import ast
+import inspect
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -94,6 +97,59 @@ def test_every_public_name_is_there():
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mutbert.nothing  # noqa: B018
     assert set(mutbert.__all__) == set(dir(mutbert))
+
+
+def test_types_of_public_functions_are_public():
+    import mutbert
+
+    for function in (one for name in mutbert.__all__ if inspect.isfunction(one := getattr(mutbert, name))):
+        source = ast.parse(Path(inspect.getsourcefile(function)).read_text())
+        home = {
+            alias.name: node.module
+            for node in ast.walk(source)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mutbert.")
+            for alias in node.names
+        }
+        words = set(re.findall(r"\w+", " ".join(map(str, function.__annotations__.values()))))
+        named = [getattr(import_module(home[word]), word) for word in words & home.keys()]
+        named += [getattr(sys.modules[function.__module__], word, None) for word in words - home.keys()]
+        own = {one.__name__ for one in named if inspect.isclass(one) and one.__module__.startswith("mutbert.")}
+        assert own <= set(mutbert.__all__), function
+
+
+@pytest.mark.parametrize("order", ["mutbert, transformers", "transformers, mutbert"])
+def test_auto_classes_know_the_models_once_transformers_is_imported(order):
+    program = (
+        "import importlib.util, sys\n"
+        f"import {order.split(', ')[0]}\n"
+        "assert importlib.util.find_spec('transformers')\n"
+        f"import {order.split(', ')[1]}\n"
+        "from transformers import AutoConfig, AutoModelForMaskedLM\n"
+        "config = AutoConfig.for_model('mutbert', hidden_size=8, num_attention_heads=2, num_hidden_layers=1)\n"
+        "assert type(AutoModelForMaskedLM.from_config(config)) is mutbert.MutBertForMaskedLM\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_one_word_is_one_value(tmp_path, mistaken):
+    import mutbert
+
+    genome, out = mistaken / "small.genome", tmp_path / "out"
+    contig = next(iter(mutbert.ProbabilisticGenome.open(genome).lengths))
+    built = [
+        mutbert.build_genome(mistaken / "small.fa", out, mistaken / "small.vcf", **words, force=True)
+        for words in ({"contigs": contig, "filters": "PASS"}, {"contigs": [contig], "filters": ["PASS"]})
+    ]
+    assert built[0] == built[1]
+    assert mutbert.export_genome(genome, tmp_path / "a.fa", "reference", regions=contig)["regions"] == 1
+    assert mutbert.merge_genomes(str(genome), tmp_path / "b.genome")["lengths"]
+    assert mutbert.ScoreSettings(scores="llr") == mutbert.ScoreSettings(scores=["llr"])
+    assert mutbert.GridRequest(suites="tfbs", models="kmer").models == ("kmer",)
+    assert mutbert.VepColumns(label="x", positive="bad").positive == ("bad",)
+    with pytest.raises(mutbert.InputError, match="tracks are depth; give"):
+        mutbert.write_tracks("model", genome, tmp_path / "x.bedgraph", tracks="depth")
+    with pytest.raises(mutbert.InputError, match="region 'chrZ'"):
+        mutbert.write_tracks("model", genome, tmp_path / "x.bedgraph", regions="chrZ")
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,8 @@ def check_everything(genome, contigs, variants, draw, length):
     for name, letters in contigs.items():
         start = draw(st.integers(0, len(letters)))
         end = draw(st.integers(start, len(letters)))
-        assert alphabet.decode(genome.bases(name, start, end)) == letters[start:end].upper()
+        assert genome.sequence(name, start, end) == letters[start:end].upper()
+        assert alphabet.encode(letters[start:end]).tolist() == genome.bases(name, start, end).tolist()
         np.testing.assert_allclose(genome.frequencies(name, start, end), dense[name][start:end], atol=1 / FREQUENCY_ONE)
         assert genome.soft_masked(name, start, end).tolist() == lower[name][start:end]
         read = genome.variants(name, start, end)
@@ -133,14 +134,15 @@ def store(tmp_path, write_genome):
 def test_contigs_are_found_under_either_naming(store):
     genome = ProbabilisticGenome.open(store)
     assert (genome.contig("1").name, genome.contig("MT").name) == ("chr1", "chrM")
-    assert alphabet.decode(genome.bases("1", 0, 5)) == "ACGTN"
+    assert [genome.sequence("1", 0, 5), genome.sequence("MT"), genome.sequence("chrM", 2)] == ["ACGTN", "ACGT", "GT"]
+    assert repr(genome).endswith("x.genome': contigs 2, bases 104, variants 1>")
     changed = genome.with_variants({"1": (np.array([2]), float_to_fixed(np.array([[0.5, 0, 0.5, 0]])))})
     assert changed.variants("chr1").position.tolist() == [2]
 
 
 def test_regions_outside_a_contig_are_refused(store):
     genome = ProbabilisticGenome.open(store)
-    for read in (genome.bases, genome.frequencies, genome.variants, genome.soft_masked, genome.known_runs):
+    for read in (genome.sequence, genome.frequencies, genome.variants, genome.soft_masked, genome.known_runs):
         for start, end in [(-1, 5), (0, 101), (6, 5)]:
             with pytest.raises(InputError, match=r"x\.genome: chr1, .* is not within its 0 to 100"):
                 read("chr1", start, end)

@@ -4,13 +4,13 @@ import shutil
 
 import pytest
 
-from mutbert.model import MutBertModel
+from mutbert.model import MutBertForSequenceClassification, MutBertModel
 
 
 # peft and torch's exporter use what transformers and torch have deprecated.
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.nightly
-@pytest.mark.parametrize("page", ["model", "embeddings", "mutagenesis", "tracks"])
+@pytest.mark.parametrize("page", ["model", "embeddings", "mutagenesis", "tracks", "python"])
 def test_samples_run(
     page, read_page, run_samples, build, model_folders, peer_folders, write_genome, tmp_path, monkeypatch
 ):
@@ -19,6 +19,7 @@ def test_samples_run(
         build(MutBertModel, max_position_embeddings=512).save_pretrained(tmp_path / "model")
     else:
         (tmp_path / "model").symlink_to(model_folders["mutbert"])
+    build(MutBertForSequenceClassification).save_pretrained(tmp_path / "runs" / "mine" / "model")
     # A folder with a model's name takes precedence over the Hub's repository.
     for name in ("dnabert2", "ntv2-50m"):
         shutil.copytree(peer_folders[name], tmp_path / name)

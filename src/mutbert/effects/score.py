@@ -30,7 +30,7 @@ from mutbert.progress import progress_bar, scaled
 from mutbert.regions import ContigNames, Region, names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mutbert.effects.scores import Scorer
     from mutbert.genome.store import ProbabilisticGenome
@@ -62,7 +62,7 @@ class ScoreReport:
 
 def score_variants(
     model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome, vcf: str | Path,
-    output: str | Path, *, scores: tuple[str, ...] = ("llr",), context: int | None = None, windows: str = "centred",
+    output: str | Path, *, scores: Sequence[str] = ("llr",), context: int | None = None, windows: str = "centred",
     strands: str = "both", surroundings: str = "reference", sample: str | None = None,
     person_vcf: str | Path | None = None, flank: int = 8, longest: int = 50,
     distance_bases: int | None = None, frequency_field: str | None = None, calibration: str | Path | None = None,
@@ -110,7 +110,7 @@ def score_variants(
     ScoreReport
     """
     settings = ScoreSettings(
-        tuple(scores), context, windows, strands, flank, longest, distance_bases, batch_size, precision, rope_scaling
+        scores, context, windows, strands, flank, longest, distance_bases, batch_size, precision, rope_scaling
     )
     vcf, output = Path(vcf), Path(output)
     of_person = person_vcf or (vcf if surroundings == "person" else None)
@@ -119,7 +119,7 @@ def score_variants(
     _check_outputs(output, second, inputs, calibrate=calibrate, force=force or (resume and was_stopped(output)))
     if calibrate and (background or frequency_field or second):
         raise InputError("a background has scores alone; leave out --calibration, --frequency-field and --table")
-    header = _check_header(vcf, prefix, frequency_field, scores)
+    header = _check_header(vcf, prefix, frequency_field, settings.scores)
     known = None if background is None else Calibration(background)
     if settings.windows == "shared" and (calibrate or known):
         raise InputError("windows are shared, so that no background of other variants serves; choose centred")
@@ -259,16 +259,12 @@ class _Run:
             columns["AFLLR"] = columns["LLR"] + odds_A
         if self.known is not None:
             columns |= self.known.percentages(columns, alleles.kind_A)
-        meant_A = (alleles.kind_A == Kind.SNV) | bool({"llr", "distance"} & set(scorer.settings.scores))
-        without_A = (alleles.reason_A == Reason.SCORED) & np.isnan(score_AF).all(axis=1)
-        whys = [without_A & meant_A, without_A], [Reason.NOT_A_NUMBER, Reason.NO_SCORE_OF_ITS_KIND]
-        reasons = pl.Series("why", _REASONS[np.select(*whys, alleles.reason_A)], dtype=pl.String)
         alts = pl.col("alt").str.split(",")
         rows = records.select("record", chrom="contig", pos=pl.col("position") + 1, id="ID", ref="ref", alt=alts)
         rows.explode("alt").with_columns(
             pl.Series("kind", _KINDS[alleles.kind_A], dtype=pl.String),
             *(pl.Series(name, value_A.astype(np.float32), nan_to_null=True) for name, value_A in columns.items()),
-            reasons.replace(Reason.SCORED.text, None),
+            scorer.reasons(alleles, score_AF),
         ).write_parquet(path)
 
     def count(self, parts: list[Path], *, calibrate: bool, whole: bool) -> dict[str, Any]:

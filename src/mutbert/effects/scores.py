@@ -12,18 +12,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import polars as pl
 import torch
 
 from mutbert import alphabet
 from mutbert.effects.alleles import Alleles, Kind, Reason, find_alleles, read_haplotypes, snv_windows
-from mutbert.encoders.inputs import PLACEMENTS, PaddedWindows
+from mutbert.encoders.inputs import PLACEMENTS, PaddedWindows, place_windows
 from mutbert.encoders.peers import PeerEncoder
 from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.model import MutBertForMaskedLM
-from mutbert.progress import scaled
+from mutbert.progress import progress_bar, scaled
+from mutbert.settings import list_fields, listed
+from mutbert.tables import positions, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     Field = tuple[str, int]
 
 
+_LOCUS: Final = ("chrom", "pos", "ref", "alt")
 FIELDS: Final[dict[str, dict[str, Field]]] = {
     "llr": {
         "LLR": (("Masked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the position masked; negative "
@@ -61,7 +65,7 @@ FIELDS: Final[dict[str, dict[str, Field]]] = {
 class ScoreSettings:
     """How alleles are scored."""
 
-    scores: tuple[str, ...] = ("llr",)  # any of `llr`, `unmasked` and `distance`
+    scores: Sequence[str] = ("llr",)  # any of `llr`, `unmasked` and `distance`
     context: int | None = None  # bases per window, by default as many as in training
     windows: str = "centred"  # `centred`, or of SNVs `shared` by neighbours, which is faster
     strands: str = "both"  # `forward`, or `both` for the mean over a window and its reverse complement
@@ -73,6 +77,7 @@ class ScoreSettings:
     rope_scaling: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        list_fields(self)
         unknown = [name for name in self.scores if name not in FIELDS]
         if unknown or not self.scores:
             raise InputError(f"scores has {unknown[0] if unknown else 'none'!r}; use some of {', '.join(FIELDS)}")
@@ -120,6 +125,14 @@ class Scorer:
                 columns, missing_A = self._columns(alleles.take(rows), advance), np.full(len(rows), np.nan)
                 score_AF[rows] = np.stack([columns.get(name, missing_A) for name in self.fields], axis=1)
         return score_AF
+
+    def reasons(self, alleles: Alleles, score_AF: Float32 | Float64) -> pl.Series:
+        """Return why alleles have none of the scores, as text, null where they have some."""
+        meant_A = (alleles.kind_A == Kind.SNV) | bool({"llr", "distance"} & set(self.settings.scores))
+        without_A = (alleles.reason_A == Reason.SCORED) & np.isnan(score_AF).all(axis=1)
+        whys = [without_A & meant_A, without_A], [Reason.NOT_A_NUMBER, Reason.NO_SCORE_OF_ITS_KIND]
+        texts = np.array([None, *(reason.text for reason in Reason if reason)], dtype=object)
+        return pl.Series("why", texts[np.select(*whys, alleles.reason_A)].tolist(), dtype=pl.String)
 
     def _columns(self, alleles: Alleles, advance: Advance) -> dict[str, Float32 | Float64]:
         """Return the scores of SNVs, or of other alleles, by field."""
@@ -304,3 +317,62 @@ def open_scorer(
     store = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     seen = run.open_surroundings(store, surroundings, vcf=person_vcf, sample=sample, progress=progress)
     return Scorer(run.open_model(model, MutBertForMaskedLM), store, seen, settings)
+
+
+def score_in_parts(scorer: Scorer, alleles: Alleles, advance: Advance, at_once: int = 2000) -> Float64:
+    """Return scores (A, F), computed in the order of the genome, about `at_once` alleles in whole windows."""
+    order = np.lexsort((alleles.start_A, alleles.contig_A))
+    contig, start = alleles.contig_A[order], alleles.start_A[order]
+    length = np.array(list(scorer.genome.lengths.values()), dtype=np.int64)[contig]
+    # At a contig's end several cells of the grid have one window.
+    window = place_windows(start, length, scorer.context, scorer.settings.windows)[0]
+    is_new = np.diff(contig, prepend=-1).astype(bool) | np.diff(window, prepend=-1).astype(bool)
+    first = np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))
+    value_AF = np.full((len(alleles), len(scorer.fields)), np.nan)
+    for rows in np.split(order, np.flatnonzero(np.diff(first // at_once)) + 1):
+        value_AF[rows] = scorer.score(alleles.take(rows), advance)
+    return value_AF
+
+
+def score_alleles(
+    model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome, alleles: Any, *,
+    settings: ScoreSettings = ScoreSettings(), surroundings: str = "reference", progress: bool = False,
+) -> pl.DataFrame:  # fmt: skip
+    """Return scores of alternate alleles as a frame; `score_variants` scores those of a VCF.
+
+    Parameters
+    ----------
+    model, genome
+        As for `score_variants`.
+    alleles
+        One as text, ``chr22:17000515:T:C``, or as a tuple, ``("chr22", 17000515, "T", "C")``; a list of either; or a
+        frame of polars or pandas with columns ``chrom``, ``pos``, ``ref`` and ``alt``. Positions are 1-based, and
+        alternates may be separated by commas.
+    settings, surroundings, progress : optional
+        How alleles are scored; ``reference`` or ``population``; show progress.
+
+    Returns
+    -------
+    DataFrame
+        A row per alternate allele, in order: ``chrom``, ``pos``, ``ref``, ``alt``; ``kind``, as ``snv``; a column per
+        score, as ``LLR``, null where an allele has none; and ``why`` it has none at all.
+    """
+    if not hasattr(alleles, "columns"):
+        alleles = [alleles] if isinstance(alleles, tuple) else listed(alleles)
+        rows = [one.rsplit(":", 3) if isinstance(one, str) else one for one in alleles]
+        if wrong := [one for one in rows if len(one) != len(_LOCUS)]:
+            raise InputError(f"allele {wrong[0]!r}: write it as in chr22:17000515:T:C, or as a tuple of the four")
+        alleles = {name: [str(row[place]) for row in rows] for place, name in enumerate(_LOCUS)}
+    texts, source = read_table(pl.DataFrame(alleles), _LOCUS)
+    locus = texts.select(pl.col(_LOCUS).fill_null("")).with_columns(positions(texts, source.place, "pos"))
+    locus = locus.with_columns(pl.col("alt").str.split(",")).explode("alt")
+    scorer = open_scorer(model, genome, surroundings=surroundings, settings=settings, progress=progress)
+    found = scorer.find(*(column.to_list() for column in locus))
+    with progress_bar("scoring", len(found), unit="alleles", show=progress) as advance:
+        score_AF = score_in_parts(scorer, found, advance) + 0.0  # so that none is -0
+    kinds, columns = [kind.name.lower() for kind in Kind], zip(scorer.fields, score_AF.T, strict=True)
+    return locus.with_columns(
+        pl.Series("kind", [kinds[kind] for kind in found.kind_A]),
+        *(pl.Series(name, value_A.astype(np.float32), nan_to_null=True) for name, value_A in columns),
+        scorer.reasons(found, score_AF),
+    )

@@ -34,6 +34,7 @@ from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
 from mutbert.scoring import metrics
 from mutbert.scoring.metrics import evaluate
+from mutbert.settings import list_fields
 from mutbert.training.folder import plain, provenance_of
 from mutbert.training.recipe import METHODS
 
@@ -69,6 +70,9 @@ class GridRequest:
     genome: str | None = None  # a store: allele frequencies for MutBERT; for eQTL the reference too
     fasta: str | None = None  # for eQTL, the reference
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        list_fields(self)
 
 
 def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = False) -> dict[str, Any]:

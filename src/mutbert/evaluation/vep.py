@@ -14,9 +14,8 @@ import numpy as np
 import polars as pl
 
 from mutbert.effects.alleles import Alleles, Kind, Reason
-from mutbert.effects.scores import ScoreSettings, TokenScorer, open_scorer
+from mutbert.effects.scores import ScoreSettings, TokenScorer, open_scorer, score_in_parts
 from mutbert.encoders.adapter import open_encoder
-from mutbert.encoders.inputs import place_windows
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
 from mutbert.evaluation.vep_predictors import KIND_NAMES, measure_parts, metrics_of, only_snvs, trivial_baselines
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from mutbert.effects.scores import Scorer
     from mutbert.evaluation.vep_predictors import Row
     from mutbert.model import MutBertForMaskedLM
-    from mutbert.progress import Advance
 
     Model = str | Path | MutBertForMaskedLM
 
@@ -114,7 +112,7 @@ def evaluate_variant_effects(
     predictors: dict[str, Row] = {}
     with progress_bar("scoring", len(scorers) * len(alleles), unit="alleles", show=progress) as advance:
         for name, scorer in scorers.items():
-            predictors |= _predictors(name, scorer, alleles, score_alleles(scorer, alleles, advance))
+            predictors |= _predictors(name, scorer, alleles, score_in_parts(scorer, alleles, advance))
     baselines, lacking = trivial_baselines(store, alleles, used, problem, context)
     predictors |= baselines
     values = {name: np.where(np.isfinite(one["values"]), one["values"], np.nan) for name, one in predictors.items()}
@@ -242,21 +240,6 @@ def _check_targets(
             f"{place}: the labels of all {len(targets):,} variants that can be used are one, {value} (not used: "
             f"{reasons}); add variants of other classes, or name others with --positive"
         )
-
-
-def score_alleles(scorer: Scorer, alleles: Alleles, advance: Advance, at_once: int = 2000) -> Float64:
-    """Return scores (A, F), computed in the order of the genome, about `at_once` alleles in whole windows."""
-    order = np.lexsort((alleles.start_A, alleles.contig_A))
-    contig, start = alleles.contig_A[order], alleles.start_A[order]
-    length = np.array(list(scorer.genome.lengths.values()), dtype=np.int64)[contig]
-    # At a contig's end several cells of the grid have one window.
-    window = place_windows(start, length, scorer.context, scorer.settings.windows)[0]
-    is_new = np.diff(contig, prepend=-1).astype(bool) | np.diff(window, prepend=-1).astype(bool)
-    first = np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))
-    value_AF = np.full((len(alleles), len(scorer.fields)), np.nan)
-    for rows in np.split(order, np.flatnonzero(np.diff(first // at_once)) + 1):
-        value_AF[rows] = scorer.score(alleles.take(rows), advance)
-    return value_AF
 
 
 def _predictors(name: str, scorer: Scorer, alleles: Alleles, value_AF: Float64) -> dict[str, Row]:

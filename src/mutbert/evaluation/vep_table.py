@@ -17,6 +17,7 @@ from mutbert.effects.alleles import COMPARED, Alleles, Reason
 from mutbert.errors import InputError
 from mutbert.genome.vcf import read_header, read_records
 from mutbert.regions import names_text
+from mutbert.settings import list_fields
 from mutbert.tables import LINE, MISSING, find_file, listed_names, numbers, positions, read_table, reject, texts_of
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class VepColumns:
     alt: str | None = None
 
     def __post_init__(self) -> None:
+        list_fields(self)
         if (self.label is None) == (self.effect is None):
             raise InputError("use either --label, a column of classes, or --effect, a column of numbers")
         if self.effect is not None and (self.positive or self.negative or self.exclude):

@@ -6,9 +6,11 @@ Shape suffixes: N sequences, K columns of labels, L bases of one sequence, T bas
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import numpy as np
@@ -19,12 +21,11 @@ from pydantic import BeforeValidator
 from mutbert import alphabet, tables
 from mutbert.errors import InputError
 from mutbert.regions import Region
-from mutbert.settings import Settings, Words
+from mutbert.settings import Settings, Words, listed
 from mutbert.windows.randomness import random_bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from mutbert.arrays import Int64, UInt8
     from mutbert.tables import SourceFile
@@ -122,8 +123,9 @@ class Columns(Settings):
 
 
 def read_examples(
-    place: str | Path, columns: Columns, *, problem: str | None = None, classes: Sequence[str] | None = None
-) -> tuple[Examples, SourceFile]:
+    place: str | Path | pl.DataFrame, columns: Columns, *, problem: str | None = None,
+    classes: Sequence[str] | None = None,
+) -> tuple[Examples, SourceFile]:  # fmt: skip
     """Return the labelled sequences of a file in its order, and the file; see `mutbert.tables` for formats.
 
     Sequences are IUPAC codes in either case; U is read as T. Where `problem` is left out, whole numbers or words make
@@ -148,6 +150,18 @@ def read_examples(
     regions = _regions(frame, source.place, columns.region, np.diff(offsets))
     names = tables.texts_of(frame, source.place, name).fill_null("").to_list() if name else [""] * len(frame)
     return Examples(base_codes, offsets, labels, tuple(names), regions, problem, titles), source
+
+
+def table_of(sequences: Any) -> Path | pl.DataFrame:
+    """Return the file that sequences are in, or a table of one, of several, by their names, or in a frame.
+
+    Text of letters alone is a sequence, and other text the path of a file.
+    """
+    if isinstance(sequences, Path) or (isinstance(sequences, str) and not sequences.isalpha()):
+        return Path(sequences)
+    if isinstance(sequences, Mapping):
+        return pl.DataFrame({"name": [*sequences], "sequence": [*sequences.values()]}, strict=False)
+    return pl.DataFrame(sequences if hasattr(sequences, "columns") else {"sequence": listed(sequences)}, strict=False)
 
 
 def encode_sequences(frame: pl.DataFrame, place: str, column: str) -> tuple[UInt8, Int64]:

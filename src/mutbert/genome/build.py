@@ -22,6 +22,7 @@ from mutbert.genome.variants import NO_CONTIG, NOT_SELECTED, REASONS, USED
 from mutbert.genome.vcf import GENOTYPES, older_index
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
+from mutbert.settings import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ def build_genome(
         positions that vary; `records`, what became of those of each VCF file (``docs/format.md``); `contig_names`, the
         VCF's by the genome's; contigs `only_in_fasta` (of the selected) and `only_in_vcf`; `notes` on the input.
     """
-    fastas, vcfs, output = parse_sources(fasta), parse_sources(vcf), Path(output)
+    fastas, vcfs, output, filters = parse_sources(fasta), parse_sources(vcf), Path(output), listed(filters)
     # 0.02 is the published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452).
     minimum = min_frequency if min_frequency is not None else 0.02 if sample is None else 0.0
     _check_options(fastas, vcfs, minimum, workers)
@@ -82,7 +83,7 @@ def build_genome(
     settings: dict[str, Any] = {
         "min_frequency": minimum,
         "frequency_field": GENOTYPES if chosen is not None else frequency_field,
-        "contigs": None if contigs is None else list(contigs),
+        "contigs": None if contigs is None else list(listed(contigs)),
         "filter": list(filters),
         "samples": None if chosen is None else describe_samples(chosen),
     }
@@ -140,7 +141,7 @@ def merge_genomes(
     dict
         As from `build_genome`.
     """
-    output = Path(output)
+    output, genomes = Path(output), listed(genomes)
     if not genomes:
         raise InputError(f"{output}: no genome was given; name at least one")
     check_output(output, force=force, directory=True, inputs=genomes)

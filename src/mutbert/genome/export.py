@@ -17,6 +17,7 @@ from mutbert.genome.fasta import LINE_BASES, fasta_lines
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, Variants
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions
+from mutbert.settings import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -84,7 +85,8 @@ def export_genome(
         raise InputError(f"{genome.path}: is of format version 1, which keeps no soft mask; build it again")
     lengths = genome.lengths
     # The same region twice would be two records of one name; a Region is validated as its text is.
-    chosen = list(dict.fromkeys(Region.parse(str(one), lengths) for one in (lengths if regions is None else regions)))
+    asked = listed(lengths if regions is None else regions)
+    chosen = list(dict.fromkeys(Region.parse(str(one), lengths) for one in asked))
     if not chosen:
         raise InputError(f"{genome.path}: no region was given; give at least one, or leave them out for all")
     if kind in _TABLES:

@@ -53,7 +53,7 @@ class Windows(NamedTuple):
         return dense_BL4
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProbabilisticGenome:
     """A reference genome with a population's allele frequencies.
 
@@ -63,9 +63,14 @@ class ProbabilisticGenome:
 
     path: Path  # the store's folder, or the name of sequences in memory in messages
     contigs: Mapping[str, Contig]  # in the FASTA's order
-    manifest: Mapping[str, Any] = field(repr=False)  # sources, settings, records used and not used; empty in memory
-    arrays: Mapping[str, Rows] = field(repr=False)  # by file name, as in docs/format.md
-    _indexes: dict[str, tuple[Rows, Int64, Int64]] = field(default_factory=dict, repr=False, init=False)
+    manifest: Mapping[str, Any]  # sources, settings, records used and not used; empty in memory
+    arrays: Mapping[str, Rows]  # by file name, as in docs/format.md
+    _indexes: dict[str, tuple[Rows, Int64, Int64]] = field(default_factory=dict, init=False)
+
+    def __repr__(self) -> str:
+        bases, rows = sum(self.lengths.values()), [one.variants for one in self.contigs.values()]
+        counts = f"contigs {len(rows)}, bases {bases:,}, variants {sum(last - first for first, last in rows):,}"
+        return f"<{type(self).__name__} {str(self.path)!r}: {counts}>"
 
     @classmethod
     def open(cls, path: str | Path, *, check: bool = False) -> Self:
@@ -122,6 +127,10 @@ class ProbabilisticGenome:
     def bases(self, contig: str, start: int, end: int) -> UInt8:
         """Return the reference as base codes (end - start,), which `mutbert.alphabet.decode` turns into a string."""
         return self._bases(*self._one(contig, start, end), end - start).reshape(-1)
+
+    def sequence(self, contig: str, start: int = 0, end: int | None = None) -> str:
+        """Return the reference as an upper-case string of IUPAC codes; of a whole contig by default."""
+        return alphabet.decode(self.bases(contig, start, self.contig(contig).length if end is None else end))
 
     def bases_at(self, contig_N: Int64, position_N: Int64) -> UInt8:
         """Return the base codes at single positions, (N,): indices into `contigs` and 0-based positions, int64 (N,)."""

@@ -28,6 +28,7 @@ from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar, scaled
 from mutbert.regions import Region, merge_regions, read_bed
+from mutbert.settings import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -258,8 +259,8 @@ def write_tracks(
         The file of each track; numbers of contigs and bases, of those ``unknown`` (N) and ``ambiguous`` (other codes),
         of those where a person is ``differing`` from the reference, and of records ``not_used``, by reason.
     """
-    output, settings = Path(output), settings or PredictionSettings()
-    outputs = _outputs(output, tracks)
+    output, settings, regions = Path(output), settings or PredictionSettings(), listed(regions)
+    outputs = _outputs(output, listed(tracks))
     if mask_every < 0:
         raise InputError(f"mask_every is {mask_every}; give 0 for none, 1 for one base at a time, or more")
     for path in outputs.values():

@@ -14,30 +14,29 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import polars as pl
 import pysam
-import torch
 from safetensors.numpy import save_file
 
 import mutbert
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
-from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.encoders.inputs import PaddedWindows, read_windows
-from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError, one_line, require
-from mutbert.examples.table import Columns, read_examples
+from mutbert.examples.table import Columns, read_examples, table_of
 from mutbert.files import atomic_file, check_input, check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.inference.resumable import parts_folder, run_parts
-from mutbert.inference.states import BaseStates, TokenStates
-from mutbert.model import MutBertModel, MutBertPreTrainedModel
+from mutbert.inference.states import BaseStates, TokenStates, open_states, pool, resolve_layers
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, read_bed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from mutbert.arrays import Int64, UInt8
+    import torch
+
+    from mutbert.arrays import Float32, Int64, UInt8
+    from mutbert.model import MutBertPreTrainedModel
 
     Record = tuple[Region, UInt8 | None]
 
@@ -74,7 +73,7 @@ def embed(
         What a position of the store is: ``reference``, all that models of tokens read, ``population`` or ``person``;
         VCF with the person's genotypes; name of the person.
     output : str or Path
-        A ``.parquet``, ``.safetensors`` or ``.h5ad`` file, as ``docs/embeddings.md`` describes them.
+        A ``.parquet``, ``.safetensors``, ``.h5ad``, ``.npy`` or ``.csv`` file, as in ``docs/embeddings.md``.
     layers : int, sequence of int, or "all"
         0 is the embedding layer's output, i that of layer i; from the end -1 is the last layer.
     pooling : {"mean", "max", "cls", "none"}
@@ -90,13 +89,11 @@ def embed(
         person ``differing`` from the reference, and counts of the person's records ``not_used``, by reason.
     """
     output = Path(output)
-    if pooling not in {"mean", "max", "cls", "none"}:
-        raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
     run.check_run(strands, precision, batch_size)
     check_output(output, force=force, inputs=(model, input, fasta, genome, bed, person_vcf))
     if output.suffix not in _FORMATS:
         raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
-    if output.suffix == ".h5ad" and pooling == "none":
+    if output.suffix in {".h5ad", ".npy", ".csv"} and pooling == "none":
         raise InputError(f"{output}: holds one embedding a sequence, and pooling none gives one a base; choose another "
                          "pooling, or write .parquet or .safetensors")  # fmt: skip
     require(_FORMATS[output.suffix][1])
@@ -104,11 +101,11 @@ def embed(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         sequence_column=sequence_column, name_column=name_column, progress=progress,
     )  # fmt: skip
-    states = _open_states(model, pooling, strands, rope_scaling, trust_remote_code=trust_remote_code)
+    states = open_states(model, pooling, strands, rope_scaling, trust_remote_code=trust_remote_code)
     if isinstance(states, TokenStates) and genome is not None and surroundings != "reference":
         raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
     config = states.body.config
-    chosen, hidden_size = _resolve_layers(layers, config.num_hidden_layers), int(config.hidden_size)
+    chosen, hidden_size = resolve_layers(layers, config.num_hidden_layers), int(config.hidden_size)
     metadata = {
         "model": run.model_name(model), "pooling": pooling, "layers": json.dumps(chosen), "strands": strands,
         "surroundings": "sequence" if genome is None else surroundings, "version": mutbert.__version__,
@@ -140,6 +137,49 @@ def embed(
         "pooling": pooling, "layers": chosen, "strands": strands, "differing": source.differing,
         "not_used": source.not_used,
     }  # fmt: skip
+
+
+def embed_sequences(
+    model: str | Path | MutBertPreTrainedModel, sequences: Any, *, layers: int | str | Sequence[int] = -1,
+    pooling: str = "mean", strands: str = "forward", batch_size: int = 32, precision: str = "fp32",
+    rope_scaling: Mapping[str, Any] | None = None, trust_remote_code: bool = False,
+) -> Float32 | list[Float32]:  # fmt: skip
+    """Return embeddings of sequences as arrays; `embed` writes those of large files, and of regions of a genome.
+
+    Parameters
+    ----------
+    model, layers, pooling, strands, batch_size, precision, rope_scaling, trust_remote_code
+        As for `embed`.
+    sequences
+        One sequence as text, several, a dict of them by name, a frame of polars or pandas with a column ``sequence``,
+        or the path of a table or FASTA.
+
+    Returns
+    -------
+    float32 array, or list of such
+        (sequences, hidden size); of several layers (sequences, layers, hidden size). Without pooling, a list of arrays,
+        with the bases or tokens in place of the sequences.
+    """
+    run.check_run(strands, precision, batch_size)
+    read = _read_table(table_of(sequences), "sequence", None)
+    source = Source(read, lambda records: PaddedWindows.of([code_L for _, code_L in records if code_L is not None]), {})
+    states = open_states(model, pooling, strands, rope_scaling, trust_remote_code=trust_remote_code)
+    chosen, records = resolve_layers(layers, states.body.config.num_hidden_layers), source.read()
+    how = {"strands": strands, "batch_size": batch_size, "precision": precision}
+    with run.rope_scaled(states.body.config, rope_scaling):
+        _survey(source, states, Path(), pooling, progress=False)
+        groups = iter(lambda: list(islice(records, 1024)), [])
+        frame = pl.concat(_embed_records(states, one, source.windows(one), chosen, pooling, **how) for one in groups)
+    columns = frame.select(pl.col("^embedding.*$"))
+    if pooling == "none":
+        return [_layered(row) for row in zip(*columns, strict=True)]
+    return _layered(columns)
+
+
+def _layered(layers: Iterable[pl.Series]) -> Float32:
+    """Return (N, D), or of several layers (N, K, D)."""
+    arrays = [column.to_numpy() for column in layers]
+    return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)
 
 
 class Source(NamedTuple):
@@ -224,7 +264,7 @@ def _read_records(path: Path, kind: str) -> Iterator[Record]:
         raise InputError(f"{path}: holds no {kind} records; give a file with sequences in it")
 
 
-def _read_table(path: Path, sequence: str, name: str | None) -> Callable[[], Iterator[Record]]:
+def _read_table(path: Path | pl.DataFrame, sequence: str, name: str | None) -> Callable[[], Iterator[Record]]:
     """Return what yields a table's sequences; a row without a name has its number, from 0."""
     examples, _ = read_examples(path, Columns(sequence=sequence, label=(), name=name))
     names = [one or str(row) for row, one in enumerate(examples.names)]
@@ -234,16 +274,6 @@ def _read_table(path: Path, sequence: str, name: str | None) -> Callable[[], Ite
             yield Region(one, 0, len(code_L), one), code_L
 
     return read
-
-
-def _resolve_layers(layers: int | str | Sequence[int], count: int) -> tuple[int, ...]:
-    """Return the numbers, from 0, of the layers that are asked for, of a model that has so many."""
-    asked: Any = range(count + 1) if layers == "all" else (layers,) if isinstance(layers, int) else layers
-    found = [] if isinstance(asked, str) else [one % (count + 1) for one in asked if -count - 1 <= one <= count]
-    if not found or len(set(found)) < len(asked):
-        raise InputError(f"layers is {layers!r}; the model has {count} layers: give numbers from 0 (the embedding "
-                         f"layer) to {count}, or from -1 (the last) to {-count - 1}, each once; or all")  # fmt: skip
-    return tuple(found)
 
 
 def _survey(
@@ -281,7 +311,7 @@ def _embed_records(
 
     def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
         batch = run.batch_of(inputs, rows, states.body, reverse=reverse)
-        return _pool(*states.states(batch, layers), pooling, reverse=reverse)
+        return pool(*states.states(batch, layers), pooling, reverse=reverse)
 
     settings["name"] = lambda row: records[row][0].name
     order, (vector_XKD, count_B) = run.run_batches(states.body, inputs.length_N, predict, **settings)
@@ -294,40 +324,6 @@ def _embed_records(
         frame = frame.group_by("record", maintain_order=True).agg(pl.all())
     located = [(one.name, one.contig, one.start, one.end, one.strand) for one, _ in records]
     return pl.DataFrame(located, schema=_COLUMNS, orient="row").hstack(frame.drop("record"))
-
-
-def _pool(
-    states: Sequence[torch.Tensor], counts_BL: torch.Tensor, pooling: str, *, reverse: bool
-) -> list[torch.Tensor]:
-    """Return the vectors of states, (X, K, D), and how many each sequence has, (B,)."""
-    count_B, out_BL1 = counts_BL.sum(dim=1), ~counts_BL[..., None]
-    if pooling == "none":
-        # Of the other strand the last base comes first.
-        order = [1] if reverse else []
-        return [torch.stack([one.flip(order)[counts_BL.flip(order)] for one in states], dim=1), count_B]
-    if pooling == "cls":
-        found = [state_BLD[:, 0] for state_BLD in states]
-    elif pooling == "max":
-        found = [state_BLD.float().masked_fill(out_BL1, -torch.inf).amax(dim=1) for state_BLD in states]
-    else:
-        found = [state_BLD.float().masked_fill(out_BL1, 0).sum(dim=1) / count_B[:, None] for state_BLD in states]
-    return [torch.stack(found, dim=1), torch.ones_like(count_B)]
-
-
-def _open_states(
-    model: str | Path | MutBertPreTrainedModel, pooling: str, strands: str, rope_scaling: Mapping[str, Any] | None, *,
-    trust_remote_code: bool,
-) -> BaseStates | TokenStates:  # fmt: skip
-    """Return MutBERT or another model."""
-    if isinstance(model, MutBertPreTrainedModel):
-        return BaseStates(model.base_model)
-    encoder = open_encoder(model, trust_remote_code=trust_remote_code)
-    if encoder.family == CNN:
-        raise InputError(f"{model}: has no weights before it is trained, so nothing can be embedded by it")
-    if isinstance(encoder, AutoEncoder):
-        return TokenStates(encoder, pooling, strands, rope_scaling)
-    # Its pooler is not used, so it need not have one.
-    return BaseStates(run.open_model(model, MutBertModel, pooler_type="mean"))
 
 
 def _write_parquet(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
@@ -369,9 +365,27 @@ def _write_anndata(path: Path, parts: list[Path], metadata: dict[str, str]) -> N
     data.write_h5ad(path)
 
 
+def _write_array(path: Path, parts: list[Path], _: dict[str, str]) -> None:
+    with path.open("wb") as file:
+        np.save(file, _layered(pl.read_parquet(parts).drop(_COLUMNS)))
+
+
+def _write_csv(path: Path, parts: list[Path], _: dict[str, str]) -> None:
+    with path.open("wb") as file:
+        for number, part in enumerate(parts):
+            frame = pl.read_parquet(part)
+            for name in frame.drop(_COLUMNS).columns:
+                numbers = pl.DataFrame(frame.drop_in_place(name).to_numpy())
+                numbers.columns = [f"{name}.{at}" for at in range(numbers.width)]
+                frame = frame.hstack(numbers)
+            frame.write_csv(file, include_header=not number)
+
+
 # By suffix, what writes it, and the library that it needs.
 _FORMATS: Final[dict[str, tuple[Callable[[Path, list[Path], dict[str, str]], None], str]]] = {
     ".parquet": (_write_parquet, "pyarrow"),
     ".safetensors": (_write_safetensors, "safetensors"),
     ".h5ad": (_write_anndata, "anndata"),
+    ".npy": (_write_array, "numpy"),
+    ".csv": (_write_csv, "polars"),
 }

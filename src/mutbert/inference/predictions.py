@@ -27,7 +27,7 @@ _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
 
 
 def predict_table(
-    model: str | Path, sequences: str | Path, output: str | Path, *, columns: Columns,
+    model: str | Path, sequences: str | Path | pl.DataFrame, output: str | Path | None, *, columns: Columns,
     genome: str | Path | None = None, batch_size: int = 32, precision: str = "fp32", strands: str = "forward",
     trust_remote_code: bool = False, force: bool = False, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
@@ -52,11 +52,12 @@ def predict_table(
         The output, the number of ``sequences``, of them ``all_unknown``, nothing but N, the
         ``problem`` that the model was fine-tuned for, and its ``classes``.
     """
-    output = Path(output)
-    if output.suffix not in _SEPARATORS:
+    output = None if output is None else Path(output)
+    if output is not None and output.suffix not in _SEPARATORS:
         raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
     check_run(strands, precision, batch_size)
-    check_output(output, force=force, inputs=(model, sequences, genome))
+    if output is not None:
+        check_output(output, force=force, inputs=(model, sequences, genome))
     examples, _ = read_examples(sequences, columns.replace(label=()))
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     inputs = encoder.inputs(examples, genome=None if genome is None else ProbabilisticGenome.open(genome))
@@ -77,6 +78,8 @@ def predict_table(
     with progress_bar("predicting", len(examples), unit="sequences", show=progress) as advance:
         logits = outputs(classifier, lambda batch: classifier(**batch).logits, inputs, **how, advance=advance)
     table = _columns(examples, logits, problem, classes)
+    if output is None:
+        return {"predictions": table}
     with atomic_file(output, force=force) as file:
         if separator := _SEPARATORS[output.suffix]:
             rounded = table.with_columns(pl.col(pl.Float64).round_sig_figs(6), pl.col(pl.String).replace("", None))

@@ -43,6 +43,9 @@ class BenchmarkReport(NamedTuple):
     facts: Mapping[str, str]
     notes: Sequence[str]
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: scores {len(self.scores):,}, failures {len(self.failures):,}>"
+
 
 def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool = False) -> tuple[Path, ...]:
     """Write `FILES`; the same results give the same bytes, but for the cost at the page's end."""

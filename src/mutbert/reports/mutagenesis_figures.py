@@ -16,6 +16,7 @@ import polars as pl
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.files import atomic_file, check_output
 from mutbert.reports.plots import COLOURS, INK, new_figure, png, style, svg
+from mutbert.settings import listed
 
 try:
     import pyarrow as pa
@@ -65,7 +66,7 @@ def draw_mutagenesis(table: str | Path, outputs: Sequence[str | Path], *, force:
     force : bool
         Replace figures that exist.
     """
-    paths = [Path(output) for output in outputs]
+    paths = [Path(output) for output in listed(outputs)]
     check_figures(paths, force=force)
     with style():
         figure, title = mutagenesis_figure(Path(table))

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -48,8 +48,8 @@ class RunResult:
     """What a training run left behind; processes other than the main one have neither metrics nor report."""
 
     model: Path  # the trained model's folder, for ``from_pretrained`` and the other commands
-    metrics: dict[str, Any]  # the content of ``metrics.json``
-    history: list[dict[str, float]]  # the content of ``history.json``
+    metrics: dict[str, Any] = field(repr=False)  # the content of ``metrics.json``
+    history: list[dict[str, float]] = field(repr=False)  # the content of ``history.json``
     report: Path | None  # the HTML page; None without matplotlib
 
 

@@ -27,7 +27,7 @@ from mutbert.model.checkpoints import library_bars_off, read_checkpoint
 from mutbert.model.configuration_mutbert import DEFAULTS
 from mutbert.progress import progress_bar
 from mutbert.run_folder import EVALUATED, GENOMES
-from mutbert.settings import check_keys, read_settings
+from mutbert.settings import check_keys, listed, read_settings
 from mutbert.training import trainer as trainers
 from mutbert.training.folder import Run, RunResult, plain, provenance_of
 from mutbert.training.recipe import PretrainRecipe
@@ -85,7 +85,7 @@ def pretrain(
         The model's folder and its metrics.
     """
     if not isinstance(recipe, PretrainRecipe):
-        recipe = read_settings(PretrainRecipe, recipe, overrides, shipped="recipes")
+        recipe = read_settings(PretrainRecipe, recipe, listed(overrides), shipped="recipes")
     state, folder = PartialState(), Path(recipe.output)
     # Checksums are verified by one process of each machine.
     genomes = [ProbabilisticGenome.open(path, check=state.is_local_main_process) for path in recipe.genome]
