@@ -143,6 +143,7 @@ _VERBS = {
                    {"source": "MODEL", "licence": "--license ID"}),
     "report": Verb("mutbert.reports.folder:report", "mutbert report runs/small", {"folder": "FOLDER", "force": ""},
                    data=(page := lambda path: {"report": path}), text=page),
+    "download": Verb("mutbert.download:download", "mutbert download 1000g --contigs chr22 -o data", {"name": "NAME"}),
     "demo": Verb("mutbert.demo:run_demo", "mutbert demo -o demo", runs_model=True),
 }  # fmt: skip
 _BENCH_VERBS = {
