@@ -104,6 +104,7 @@ def test_standard_input_and_output_are_those_of_files(here, made, source, comman
         ("predict - --model classifier -o x.tsv", ">a\nAC!T\n", "standard input.fa, record 1"),
         ("embed --fasta - --bed - --model model -o x.parquet", "", "one file each"),
         ("genome export small.genome -o -", "", "give --as with one of"),
+        (f"{SCORE} --vcf - -o -", "##fileformat=VCFv4.2\nchr1\n", "standard input.vcf: "),
         (f"{SCORE} -o x.vcf", "", "--variant"),
         (f"{SCORE} --vcf asked.vcf", "", "--output"),
         (f"{SCORE} --variant chr1:5:A", "", "chr1:5:A: must be"),

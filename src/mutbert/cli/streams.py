@@ -16,7 +16,7 @@ from typing import Any
 from mutbert.errors import InputError
 
 _INPUTS = ("bed", "fasta", "input", "sequence", "sequences", "vcf")
-_STARTS = {b">": ".fa", b"@": ".fq", b"PAR1": ".parquet"}
+_STARTS = {b">": ".fa", b"@": ".fq", b"PAR1": ".parquet", b"##fileformat": ".vcf", b"BCF": ".bcf"}
 
 
 @contextmanager
