@@ -96,6 +96,11 @@ def test_standard_input_and_output_are_those_of_files(here, made, source, comman
     assert "mutbert-" not in printed.stderr
 
 
+def test_a_genome_is_built_of_standard_input(here, made, tmp_path):
+    here(f"genome build --fasta small.fa --vcf - -o {tmp_path / 'x.genome'}", (made / "small.vcf").read_bytes())
+    here(f"genome verify {tmp_path / 'x.genome'} --fasta - --vcf small.vcf", (made / "small.fa").read_bytes())
+
+
 @pytest.mark.parametrize(
     ("command", "stdin", "said"),
     [

@@ -22,7 +22,7 @@ _STARTS = {b">": ".fa", b"@": ".fq", b"PAR1": ".parquet", b"##fileformat": ".vcf
 @contextmanager
 def streamed(arguments: Mapping[str, Any], suffix: str | None) -> Iterator[dict[str, Any]]:
     """Yield arguments with files for ``-``; what is written to one, which has this suffix, is printed at the end."""
-    inputs = [name for name in _INPUTS if arguments.get(name) == "-"]
+    inputs = [name for name in _INPUTS if arguments.get(name) in ("-", ("-",))]
     prints = suffix is not None and arguments.get("output") == "-"
     if not inputs and not prints:
         yield dict(arguments)
@@ -31,12 +31,12 @@ def streamed(arguments: Mapping[str, Any], suffix: str | None) -> Iterator[dict[
         raise InputError("standard input and output are one file each, of one process; use files")
     stdout = sys.stdout
     with temporary_folder() as folder, redirect_stdout(sys.stderr if prints else stdout):
-        files = {name: _read(folder / "standard input") for name in inputs}
+        files: dict[str, Any] = {name: _read(folder / "standard input") for name in inputs}
+        files = {name: path if arguments[name] == "-" else (path,) for name, path in files.items()}
+        output = {"output": folder / f"standard output{suffix}"} if prints else {}
+        yield {**arguments, **files, **output}
         if prints:
-            files["output"] = folder / f"standard output{suffix}"
-        yield {**arguments, **files}
-        if prints:
-            with files["output"].open("rb") as file:
+            with output["output"].open("rb") as file:
                 shutil.copyfileobj(file, stdout.buffer)
             stdout.flush()
 
