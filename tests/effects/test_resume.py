@@ -141,3 +141,26 @@ def test_parts_are_bounded_by_what_they_take(loaded, genome, write, contigs, tmp
     scorer = open_scorer(loaded, genome, settings=ScoreSettings(context=30, flank=2))
     # An insertion counts as ten SNVs.
     assert [len(part) for part in cut_records(vcf, ["ID"], scorer, size=30)] == [30, 10 + 2, 3, 3, 3, 3, 3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    "regions",
+    [
+        [("chr2", 1, 150)],
+        [("chr2", 10, 200), ("chr1", 100, 300), ("chr1", 250, 260), ("1", 301, 310)],
+        [("chr1", at, at) for at in range(1, 601, 2)],
+    ],
+)
+def test_regions_have_the_records_whose_pos_is_in_one(score, write, lines, tmp_path, regions):
+    vcf = write(tmp_path / "in.vcf.gz", lines(60))
+    pysam.tabix_index(str(vcf), preset="vcf", force=True)
+    (tmp_path / "some.bed").write_text("".join(f"{name}\t{first - 1}\t{last}\n" for name, first, last in regions))
+    whole = score(vcf, tmp_path / "whole.tsv").output
+    places = [(f"chr{name.removeprefix('chr')}", first, last) for name, first, last in regions]
+    inside = [pl.col("chrom").eq(name) & pl.col("pos").is_between(first, last) for name, first, last in places]
+    wanted = read(whole).filter(pl.any_horizontal(inside))
+    texts = [f"{name}:{first}-{last}" for name, first, last in regions]
+    for number, where in enumerate([{"region": texts}, {"bed": tmp_path / "some.bed"}]):
+        found = score(vcf, tmp_path / f"{number}.vcf.gz", table=tmp_path / f"{number}.tsv", **where)
+        assert_same(read(tmp_path / f"{number}.tsv"), wanted)
+        assert (found.alleles, found.index is not None) == (len(wanted), True)

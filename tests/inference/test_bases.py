@@ -1,5 +1,6 @@
 """Tracks and mutagenesis, read back from their files, against the model run on one window at a time."""
 
+import re
 import sys
 
 import numpy as np
@@ -222,3 +223,11 @@ def test_the_command_draws_a_figure_and_refuses_one_before_the_model_runs(model_
     assert "region: two:55-95\npositions: 41\nunknown: 6\nambiguous: 1\n" in done.stdout
     assert "<svg" in (tmp_path / "out.svg").read_text()
     assert "out.pdf" in str(CliRunner().invoke(app, list(map(str, [*given, tmp_path / "out.pdf"]))).exception)
+
+
+def test_progress_counts_the_bases_that_take_time(model, genome, tmp_path, capfd):
+    """Of 179 bases 63 are N, which no model is run for."""
+    write(model, genome, tmp_path / "a.bw", progress=True)
+    mutate(model, tmp_path / "a.parquet", genome=genome, region="two", progress=True)
+    shown = dict(re.findall(r"(\w+: \d+) of (\d+) (?:bases|positions)", capfd.readouterr().err))
+    assert shown == {"tracks: 116": "116", "mutagenesis: 78": "78"}

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, is_dataclass
 from functools import cache
 from importlib import import_module
@@ -22,6 +23,8 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
+from mutbert.cli.device import running_on
+from mutbert.cli.streams import streamed
 from mutbert.errors import InputError
 
 # Help of parameters that many functions share, where a docstring has none of their own.
@@ -29,6 +32,7 @@ _SHARED = {
     "batch_size": "Sequences or windows per batch.",
     "context": "Bases per window; by default as in training.",
     "contigs": "Whole contigs, comma-separated or repeated.",
+    "device": "cpu, cuda, or one GPU of several, such as cuda:1; by default a GPU if there is one.",
     "figures": "Also draw the table, as .png or .svg; may be repeated.",
     "force": "Replace the output where it exists.",
     "json": "Print the result as one JSON object.",
@@ -44,12 +48,16 @@ _SHARED = {
     "settings": "A recipe, settings, or both: model=, train=, output= and more.",
     "strands": "forward, or both for the mean over the two strands.",
     "suites": "A shipped suite (tfbs, nt, eqtl) or a YAML file; may be repeated.",
+    "threads": "Threads of the CPU; by default as many as it has cores.",
     "trust_remote_code": "Run code that comes with a checkpoint; known models need none.",
+    "variants": "An allele to score, without a VCF; may be repeated.",
 }
 _COMMA_SEPARATED = {"contigs", "exclude", "filters", "negative", "positive", "scores"}
 _LISTS = ("Sequence[", "tuple[", "Sources", "inputs.Sources", "Mapping[str, str]", "Model |")
 _MOST_ENTRIES = 30
 _HIDDEN = {"bases_at_once", "columns", "function", "progress"}
+_HELP = {"help_option_names": ["-h", "--help"]}
+_NONE: Mapping[str, str] = {}
 
 
 def record_of(result: Any) -> dict[str, Any]:
@@ -135,6 +143,8 @@ class Verb(NamedTuple):
     text: Callable[[Any], Any] = lambda result: result  # what is shown of the result,
     data: Callable[[Any], Any] = lambda result: result  # and what --json prints
     show: Callable[[Any], None] = print_result
+    runs_model: bool = False
+    stdout: str | None = None  # the suffix of an output that may be standard output
     summary: str = ""
 
 
@@ -146,7 +156,9 @@ def make_app(verbs: Mapping[str, Verb], description: str, **settings: Any) -> ty
             name, command, rest = super().resolve_command(ctx, args)
             return name, _make_command(name, verbs[name]) if name and name in verbs else command, rest
 
-    app = typer.Typer(cls=Group, help=description, no_args_is_help=True, rich_markup_mode="rich", **settings)
+    app = typer.Typer(
+        cls=Group, help=description, no_args_is_help=True, rich_markup_mode="rich", context_settings=_HELP, **settings
+    )
     for name, verb in verbs.items():
         app.command(name, help=verb.summary or _docstring(verb.function).partition("\n")[0])(lambda: None)
     return app
@@ -158,7 +170,9 @@ def _make_command(name: str, verb: Verb) -> Any:
     def run(**values: Any) -> None:
         _run(verb, values)
 
-    run.__signature__ = inspect.Signature([*options, _typed("json", "bool", False, "", {})])  # type: ignore[attr-defined]
+    more = [("device", "str | None", None), ("threads", "int | None", None)] if verb.runs_model else []
+    shared = [_typed(*option, _SHARED[option[0]], {}) for option in (*more, ("json", "bool", False))]
+    run.__signature__ = inspect.Signature([*options, *shared])  # type: ignore[attr-defined]
     text = verb.summary or re.split(r"\n\n\w+\n---", _docstring(verb.function))[0]
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
     needed = any(option.default is inspect.Parameter.empty for option in options)
@@ -169,7 +183,32 @@ def _make_command(name: str, verb: Verb) -> Any:
 
 def _run(verb: Verb, values: dict[str, Any]) -> None:
     """Call the function with the user's values, and print the result."""
-    as_json, arguments = values.pop("json"), dict[str, Any]()
+    as_json, arguments = values.pop("json"), _parse(values)
+    with ExitStack() as stack:
+        if verb.runs_model:
+            stack.enter_context(running_on(arguments.pop("device", None), arguments.pop("threads", None)))
+        given, arguments = arguments, stack.enter_context(streamed(arguments, verb.stdout))
+        for parameter, target in verb.settings.items():
+            fields = {name: arguments.pop(name) for name in _parameters(target, {}) if name in arguments}
+            arguments[parameter] = _load(target)(**fields)
+        if "progress" in _parameters(verb.function, {}):
+            arguments["progress"] = True
+        function = _load(verb.function)
+        result = _load(verb.wrapper)(function, **arguments) if verb.wrapper else function(**arguments)
+        if given.get("output") != arguments.get("output"):
+            result = {name: value for name, value in record_of(result).items() if value != str(arguments["output"])}
+        data = verb.data(result)
+        # Of several processes the first prints.
+        if os.environ.get("RANK", "0") == "0":
+            typer.echo(json.dumps(record_of(data), indent=1)) if as_json else verb.show(verb.text(result))
+    found = record_of(data)
+    if found.get("failed") or not found.get("agrees", True):
+        raise typer.Exit(1)
+
+
+def _parse(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that a user has set, lists of several as one."""
+    arguments = dict[str, Any]()
     for name, value in values.items():
         if value in (None, []):
             continue
@@ -180,20 +219,7 @@ def _run(verb: Verb, values: dict[str, Any]) -> None:
             arguments[name] = tuple(word.strip() for word in chain.from_iterable(words) if word)
         else:
             arguments[name] = value
-    for parameter, target in verb.settings.items():
-        fields = {name: arguments.pop(name) for name in _parameters(target, {}) if name in arguments}
-        arguments[parameter] = _load(target)(**fields)
-    if "progress" in _parameters(verb.function, {}):
-        arguments["progress"] = True
-    function = _load(verb.function)
-    result = _load(verb.wrapper)(function, **arguments) if verb.wrapper else function(**arguments)
-    data = verb.data(result)
-    # Of several processes the first prints.
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(json.dumps(record_of(data), indent=1)) if as_json else verb.show(verb.text(result))
-    found = record_of(data)
-    if found.get("failed") or not found.get("agrees", True):
-        raise typer.Exit(1)
+    return arguments
 
 
 def _load(target: str) -> Any:
@@ -215,7 +241,7 @@ def _options(verb: Verb) -> list[inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for name, parameter in _parameters(verb.function, verb.names).items():
         found |= _parameters(verb.settings[name], verb.names) if name in verb.settings else {name: parameter}
-    found |= _parameters(verb.wrapper, verb.names) if verb.wrapper else {}
+    found |= _parameters(verb.wrapper, verb.names, _parameter_help(_docstring(verb.function))) if verb.wrapper else {}
     hidden = _HIDDEN | {name for name, declared in verb.names.items() if not declared}
     return [parameter for name, parameter in found.items() if name not in hidden]
 
@@ -230,7 +256,7 @@ def _typed(name: str, annotation: str, default: Any, text: str, names: Mapping[s
         kind = list[str]
     if default is None:
         kind = kind | None
-    text = _plain(text or _SHARED.get(name, ""))
+    text = _plain(text)
     if declared.startswith("-"):
         flags = (declared, "-o") if declared == "--output" else (declared,)
         info: Any = typer.Option(*flags, metavar=metavar or None, help=text)
@@ -254,7 +280,9 @@ def _docstring(target: str) -> str:
     return inspect.cleandoc("".join(_source(target).split('"""')[1:2]))
 
 
-def _parameters(target: str, names: Mapping[str, str]) -> dict[str, inspect.Parameter]:
+def _parameters(
+    target: str, names: Mapping[str, str], inherited: Mapping[str, str] = _NONE
+) -> dict[str, inspect.Parameter]:  # fmt: skip
     """Return a function's parameters, with the help of its docstring; or a class's fields, with that of comments."""
     node: Any = ast.parse(_source(target)).body[0]
     if isinstance(node, ast.ClassDef):
@@ -267,6 +295,7 @@ def _parameters(target: str, names: Mapping[str, str]) -> dict[str, inspect.Para
         defaults = [*required, *node.args.defaults, *node.args.kw_defaults]
         triples = [(one.arg, one.annotation, default) for one, default in zip(arguments, defaults, strict=True)]
         texts = _parameter_help(_docstring(target))
+    texts = {**inherited, **_SHARED, **{name: text for name, text in texts.items() if text}}
     return {
         name: _typed(name, ast.unparse(kind), _default(value), texts.get(name, ""), names)
         for name, kind, value in triples

@@ -19,6 +19,7 @@ import typer
 from mutbert import __version__
 from mutbert.cli.command import Verb, make_app, print_result
 from mutbert.cli.inspect import print_inspected
+from mutbert.cli.variants import text_of
 from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _BENCH_NAMES = {
     "models": "--model [NAME=]PATH", "protocols": "--protocol", "tasks": "--task",
     "settings": "--set [PROTOCOL.]KEY=VALUE",
 }  # fmt: skip
+_COLUMNS = {"sequence": "--sequence-column", "name": "--name-column", "region": "--region-column"}
 _PREDICTION = {"settings": "mutbert.inference.bases:PredictionSettings"}
 
 
@@ -102,7 +104,8 @@ _GENOME_VERBS = {
                    {**_SOURCES, "genome": "GENOME"}),
     "export": Verb("mutbert.genome.export:export_genome",
                    "mutbert genome export human.genome -o consensus.fa.gz --as consensus",
-                   {"genome": "GENOME", "kind": "--as KIND", "regions": "--region"}, wrapper=f"{_HERE}:with_regions"),
+                   {"genome": "GENOME", "kind": "--as KIND", "regions": "--region"}, wrapper=f"{_HERE}:with_regions",
+                   stdout=""),
     "merge": Verb("mutbert.genome.build:merge_genomes",
                   "mutbert genome merge chr21.genome chr22.genome -o human.genome", {"genomes": "GENOME"}),
 }  # fmt: skip
@@ -110,32 +113,35 @@ _VERBS = {
     "simulate": Verb("mutbert.genome.simulate:simulate_population", "mutbert simulate -o population"),
     "score": Verb("mutbert.effects.score:score_variants",
                   "mutbert score --model model --genome human.genome --vcf variants.vcf.gz -o scored.vcf.gz",
-                  {"region": "--region CHR:START-END"}),
+                  {"region": "--region CHR:START-END", "variants": "--variant CHR:POSITION:REF:ALT"},
+                  wrapper="mutbert.cli.variants:with_variants", text=text_of, runs_model=True, stdout=".vcf"),
     "pretrain": Verb("mutbert.training.pretrain:pretrain",
                      "mutbert pretrain small genome=human.genome 'train=[chr1]' 'held_out=[chr2]'",
                      {"recipe": "RECIPE", "overrides": "KEY=VALUE"}, wrapper=f"{_HERE}:in_processes",
-                     text=_run_text, data=_run_data),
+                     text=_run_text, data=_run_data, runs_model=True),
     "finetune": Verb("mutbert.training.finetune:finetune",
                      "mutbert finetune model=runs/small/model train=train.csv test=test.csv output=runs/mine",
                      {"recipe": "", "settings": "SETTING"}, wrapper=f"{_HERE}:with_settings",
-                     text=_run_text, data=_run_data),
+                     text=_run_text, data=_run_data, runs_model=True),
     "predict": Verb("mutbert.inference.predictions:predict_table",
                     "mutbert predict sequences.fa --model runs/mine/model -o predictions.tsv",
-                    {"sequences": "SEQUENCES"}, wrapper=f"{_HERE}:with_columns"),
+                    {"sequences": "SEQUENCES", **_COLUMNS}, wrapper=f"{_HERE}:with_columns", runs_model=True,
+                    stdout=".tsv"),
     "likelihood": Verb("mutbert.inference.sequences:score_sequences",
                        "mutbert likelihood sequences.fa --model model > likelihoods.tsv", {"sequences": "SEQUENCES"},
-                       settings=_PREDICTION, data=lambda table: table.to_dict(as_series=False),
+                       settings=_PREDICTION, data=lambda table: table.to_dict(as_series=False), runs_model=True,
                        show=lambda table: typer.echo(table.write_csv(separator="\t"), nl=False)),
     "embed": Verb("mutbert.inference.embeddings:embed",
                   "mutbert embed --model model --genome human.genome --bed regions.bed -o regions.parquet",
-                  wrapper=f"{_HERE}:with_layers"),
+                  wrapper=f"{_HERE}:with_layers", runs_model=True),
     "mutagenesis": Verb("mutbert.inference.bases:mutate_region",
                         "mutbert mutagenesis --model model --genome human.genome --region chr1:1001-1120 -o x.parquet",
-                        {"figures": "--figure"}, settings=_PREDICTION, wrapper=f"{_HERE}:with_figures"),
+                        {"figures": "--figure", "sequence": "--fasta"}, settings=_PREDICTION,
+                        wrapper=f"{_HERE}:with_figures", runs_model=True),
     "tracks": Verb("mutbert.inference.bases:write_tracks",
                    "mutbert tracks --model model --genome human.genome --region chr1:1-20000 -o entropy.bw",
-                   {"tracks": "--track", "contigs": "--contig", "regions": "--region"}, settings=_PREDICTION,
-                   wrapper=f"{_HERE}:with_regions"),
+                   {"tracks": "--track", "regions": "--region"}, settings=_PREDICTION,
+                   wrapper=f"{_HERE}:with_regions", runs_model=True),
     "convert": Verb("mutbert.model.checkpoints:convert_checkpoint", "mutbert convert JadenLong/MutBERT model",
                     {"source": "SOURCE", "output": "DESTINATION"}),
     "export": Verb("mutbert.export:export_model",
@@ -143,19 +149,20 @@ _VERBS = {
                    {"source": "MODEL", "licence": "--license ID"}),
     "report": Verb("mutbert.reports.folder:report", "mutbert report runs/small", {"folder": "FOLDER", "force": ""},
                    data=(page := lambda path: {"report": path}), text=page),
-    "demo": Verb("mutbert.demo:run_demo", "mutbert demo -o demo"),
+    "download": Verb("mutbert.download:download", "mutbert download 1000g --contigs chr22 -o data", {"name": "NAME"}),
+    "demo": Verb("mutbert.demo:run_demo", "mutbert demo -o demo", runs_model=True),
 }  # fmt: skip
 _BENCH_VERBS = {
     "list": Verb(f"{_HERE}:list_suites", "mutbert bench list --suite tfbs", {"suites": "--suite"}, show=_print_suites),
     "run": Verb("mutbert.evaluation.run:run_benchmark",
                 "mutbert bench run --suite tfbs --data GUE --model mine=runs/small/model --model dnabert2 -o results",
                 {**_BENCH_NAMES, "baselines": "--baselines/--no-baselines", "first_seed": ""}, settings=_REQUEST,
-                wrapper=f"{_HERE}:run_grid", show=_print_grid),
+                wrapper=f"{_HERE}:run_grid", show=_print_grid, runs_model=True),
     "cell": Verb("mutbert.evaluation.run:run_benchmark",
                  "mutbert bench cell --suite tfbs --data GUE --task 0 --model dnabert2 --protocol corrected --seed 1 "
                  "-o results",
                  {**_BENCH_NAMES, "first_seed": "--seed", "seeds": "", "baselines": ""}, settings=_REQUEST,
-                 wrapper=f"{_HERE}:run_cell", show=lambda _: None,
+                 wrapper=f"{_HERE}:run_cell", show=lambda _: None, runs_model=True,
                  summary="Run one cell of a grid, for Snakemake and its like; a cell that is done is left as it is."),
     "report": Verb("mutbert.evaluation.summary:report_benchmark", "mutbert bench report results", {"folder": "RESULTS"},
                    text=lambda found: {"averages": found[0].averages.to_dicts(), "report": found[1][0]},
@@ -167,7 +174,7 @@ _BENCH_VERBS = {
                  **dict.fromkeys(("chromosome", "position", "ref", "alt", "flank", "longest", "distance_bases"), "")},
                 settings={"columns": "mutbert.evaluation.vep_table:VepColumns",
                           "settings": "mutbert.effects.scores:ScoreSettings"},
-                wrapper=f"{_HERE}:with_vep_columns", show=_print_effects),
+                wrapper=f"{_HERE}:with_vep_columns", show=_print_effects, runs_model=True),
 }  # fmt: skip
 
 app = make_app(_VERBS, "DNA language models that know how a population varies.", name="mutbert")

@@ -48,7 +48,7 @@ _OTHER_SETTINGS: Final = {"scores", "frequency_field", "calibration", "region", 
 
 
 def cut_records(
-    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Region | None = None, size: int = 1000
+    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Region | Path | None = None, size: int = 1000
 ) -> Iterator[pl.DataFrame]:
     """Yield numbered records in parts of at most `size`, others than SNVs counting ten; shared windows stay whole."""
     texts = dict.fromkeys(["contig", "ref", "alt", *fields], pl.String())
@@ -138,7 +138,7 @@ def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
 
 
 def write_vcf(
-    path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Region | None,
+    path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Region | Path | None,
     fields: Mapping[str, Field], plan: Mapping[str, Any],
 ) -> tuple[Path | None, str]:  # fmt: skip
     """Write a VCF's records with the parts' scores in INFO; return the index, or None and why there is none."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -27,7 +28,7 @@ from mutbert.genome.vcf import VcfHeader, count_by_index, read_header
 from mutbert.inference.resumable import parts_folder, parts_path, run_parts, was_stopped
 from mutbert.inference.run import model_hash, model_name
 from mutbert.progress import progress_bar, scaled
-from mutbert.regions import ContigNames, Region, names_text
+from mutbert.regions import ContigNames, Region, merge_regions, names_text, read_bed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,8 +68,9 @@ def score_variants(
     person_vcf: str | Path | None = None, flank: int = 8, longest: int = 50,
     distance_bases: int | None = None, frequency_field: str | None = None, calibration: str | Path | None = None,
     calibrate: bool = False, table: str | Path | None = None, prefix: str = "MUTBERT", batch_size: int = 32,
-    precision: str = "fp32", rope_scaling: Mapping[str, Any] | None = None, region: str | None = None,
-    part_records: int = 1000, resume: bool = False, force: bool = False, progress: bool = False,
+    precision: str = "fp32", rope_scaling: Mapping[str, Any] | None = None,
+    region: Sequence[str] | str | None = None, bed: str | Path | None = None, part_records: int = 1000,
+    resume: bool = False, force: bool = False, progress: bool = False,
 ) -> ScoreReport:  # fmt: skip
     """Score the alternate alleles of a VCF.
 
@@ -97,9 +99,10 @@ def score_variants(
     calibration, calibrate
         Background: adds ``LLR_PCT`` and so on, the percentage of it that is less extreme (windows must be centred);
         make a background of the VCF, such as of a population's common variants.
-    table, prefix, region
+    table, prefix, region, bed
         Second output, ``.tsv``, ``.tsv.gz`` or ``.parquet``; prefix of INFO fields; score only records whose POS is in
-        this region, such as ``chr1:1-1000000``, which needs an index.
+        this region, such as ``chr1:1-1000000``, or in one of several, which needs an index; a BED file of regions
+        instead.
     part_records
         Records per part; a stopped run loses at most one part, and processes share parts.
     context, strands, batch_size, precision, rope_scaling, resume, force, progress
@@ -115,7 +118,7 @@ def score_variants(
     vcf, output = Path(vcf), Path(output)
     of_person = person_vcf or (vcf if surroundings == "person" else None)
     second, person, background = (None if path is None else Path(path) for path in (table, of_person, calibration))
-    inputs = (model, genome, vcf, person, background)
+    inputs = (model, genome, vcf, person, background, bed)
     _check_outputs(output, second, inputs, calibrate=calibrate, force=force or (resume and was_stopped(output)))
     if calibrate and (background or frequency_field or second):
         raise InputError("a background has scores alone; leave out --calibration, --frequency-field and --table")
@@ -123,6 +126,8 @@ def score_variants(
     known = None if background is None else Calibration(background)
     if settings.windows == "shared" and (calibrate or known):
         raise InputError("windows are shared, so that no background of other variants serves; choose centred")
+    regions = (region,) if isinstance(region, str) else tuple(region or ())
+    where = Path(bed) if bed else ",".join(regions) or None
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     progress, plan, folder = progress and rank == 0, dict[str, Any](), parts_path(output)
     with ExitStack() as stack:
@@ -134,9 +139,10 @@ def score_variants(
         how: dict[str, Any] = {"surroundings": surroundings, "person_vcf": person, "sample": sample}
         scorer = open_scorer(model, genome, settings=settings, progress=progress, **how)
         run = _Run(scorer, vcf, known, frequency_field)
-        stretch, total = _locate(region, vcf, header, scorer.genome.lengths)
+        listed = Path(stack.enter_context(TemporaryDirectory(prefix="mutbert-")), "regions")
+        stretch, total = _locate(regions, bed, vcf, header, scorer.genome.lengths, listed)
         if rank == 0:
-            plan = run.plan({**how, "calibration": background, "region": region, "part_records": part_records})
+            plan = run.plan({**how, "calibration": background, "region": where, "part_records": part_records})
             stack.enter_context(parts_folder(output, plan, resume=resume, force=force))
         barrier()
         try:
@@ -146,7 +152,7 @@ def score_variants(
                     skipped=lambda part: advance(len(part)),
                 )  # fmt: skip
             barrier()
-            found = run.count(parts, calibrate=calibrate, whole=region is None)
+            found = run.count(parts, calibrate=calibrate, whole=stretch is None)
         except InputError:
             # Parts of an input that cannot be used are of no use.
             for part in folder.glob("[0-9]*") if rank == 0 else ():
@@ -189,17 +195,26 @@ def _check_header(vcf: Path, prefix: str, frequency_field: str | None, scores: I
 
 
 def _locate(
-    region: str | None, vcf: Path, header: VcfHeader, genome: Mapping[str, int]
-) -> tuple[tuple[str, int, int | None] | None, int | None]:
-    """Return where a region's records are in the VCF, and without a region how many there are, where that is known."""
+    regions: Sequence[str], bed: str | Path | None, vcf: Path, header: VcfHeader, genome: Mapping[str, int],
+    listed: Path,
+) -> tuple[tuple[str, int, int | None] | Path | None, int | None]:  # fmt: skip
+    """Return where regions' records are in the VCF, of several in a file; else how many it has, if that is known."""
     counted = count_by_index(vcf)
-    if region is None:
+    if bed is None and not regions:
         return None, sum((counted or {}).values()) or None
+    if bed is not None and regions:
+        raise InputError(f"{bed}: regions are named as well as a BED file; choose one or the other")
     if counted is None:
         raise InputError(f"{vcf}: has no up-to-date index to find a region by; run 'bcftools index -f'")
     lengths = {name: length or 1 << 31 for name, length in header.contigs.items()}
-    found = Region.parse(region, lengths or genome)
-    return (found.contig, found.start, None if found.end == lengths.get(found.contig) else found.end), None
+    known = lengths or genome
+    asked = read_bed(Path(bed), known) if bed is not None else [Region.parse(one, known) for one in regions]
+    found = merge_regions(asked, known)
+    if len(found) == 1:
+        end = None if found[0].end == lengths.get(found[0].contig) else found[0].end
+        return (found[0].contig, found[0].start, end), None
+    listed.write_text("".join(f"{one.contig}\t{one.start + 1}\t{one.end}\n" for one in found), encoding="utf-8")
+    return listed, None
 
 
 class _Run:

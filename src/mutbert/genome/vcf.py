@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 import pysam
@@ -19,7 +20,6 @@ from mutbert.regions import names_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Mapping, Sequence
-    from pathlib import Path
 
     import polars as pl
 
@@ -86,7 +86,7 @@ def read_records(
     path: Path,
     fields: Sequence[str] = (),
     *,
-    region: Region | list[Region] | None = None,
+    region: Region | list[Region] | Path | None = None,
     samples: Collection[str] | None = None,
 ) -> Generator[pl.DataFrame, None, None]:
     """Yield a file's records in its order, some megabytes of text at a time.
@@ -94,7 +94,8 @@ def read_records(
     Columns are `contig`, `position` (0-based, -1 for POS 0), `ref`, `alt`, `filter`, and a String for each of `fields`:
     ``ID``, ``INFO/AF``..., ``.`` where it is missing. With `samples`, ``INFO/AC`` and ``INFO/AN`` are counted anew, or
     else ``GT`` has each one's genotype after a blank. With a `region` or several, contigs with 0-based start and end
-    (None: to the last record), these are the records whose POS lies in one, found by the file's index.
+    (None: to the last record), or the path of a table of them (1-based, inclusive), these are the records whose POS
+    lies in one, found by the file's index.
     """
     if samples is not None and "GT" not in fields:
         yield from _count_records(path, region, samples)
@@ -107,7 +108,7 @@ def read_records(
 
 
 def _count_records(
-    path: Path, region: Region | list[Region] | None, samples: Collection[str]
+    path: Path, region: Region | list[Region] | Path | None, samples: Collection[str]
 ) -> Generator[pl.DataFrame, None, None]:
     import polars as pl
 
@@ -157,13 +158,15 @@ def _parse(lines: bytes, names: Sequence[str]) -> pl.DataFrame:
 
 
 def read_lines(
-    path: Path, *, header: bool = False, region: Region | list[Region] | None = None
+    path: Path, *, header: bool = False, region: Region | list[Region] | Path | None = None
 ) -> Generator[bytes, None, None]:
     """Yield whole lines of a file's header or of its records, many at a time, as ``bcftools view`` writes them."""
     yield from _bcftools(path, ["view", "-h" if header else "-H", "--no-version", *_of_region(region)])
 
 
-def _of_region(region: Region | list[Region] | None) -> list[str]:
+def _of_region(region: Region | list[Region] | Path | None) -> list[str]:
+    if isinstance(region, Path):
+        return ["-R", str(region), "--regions-overlap", "pos"]
     regions = [region] if isinstance(region, tuple) else region or []
     places = [f"{{{name}}}:{start + 1}-{'' if end is None else end}" for name, start, end in regions]
     return ["-r", ",".join(places), "--regions-overlap", "pos"] if places else []

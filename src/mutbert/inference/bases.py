@@ -31,7 +31,7 @@ from mutbert.regions import Region, merge_regions, read_bed
 from mutbert.settings import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mutbert.arrays import Float32, Int64, UInt8
     from mutbert.progress import Advance
@@ -87,7 +87,6 @@ class BasePredictor:
         base_P = windows.code_NL[window_P, column_P]
         known = np.flatnonzero(base_P != alphabet.UNKNOWN)
         logit_P4 = np.full((len(position_P), len(alphabet.BASES)), np.nan, dtype=np.float32)
-        advance(len(position_P) - len(known))
         if not len(known):
             return score_bases(base_P, logit_P4)
         pass_N, row_K = np.unique(window_P[known] * phases + position_P[known] % phases, return_inverse=True)
@@ -172,7 +171,7 @@ def mutate_region(
     predictor = BasePredictor(model, around.genome, settings)
     number, at_once = list(opened.lengths).index(place.contig), predictor.windows_at_once(1)
     every_P = np.arange(place.start, place.end, dtype=np.int64)
-    with progress_bar("mutagenesis", len(place), unit="positions", show=progress) as advance:
+    with progress_bar("mutagenesis", _known_bases(opened, [place]), unit="positions", show=progress) as advance:
         frames = [
             predictor.predict(np.full_like(position_P, number), position_P, 1, advance)
             for position_P in np.split(every_P, range(at_once, len(place), at_once))
@@ -208,7 +207,7 @@ def _open_region(
 ) -> tuple[ProbabilisticGenome, Region]:
     """Return a genome, or a FASTA as one, and the region of it."""
     if (genome is None) == (sequence is None):
-        raise InputError("give either a genome (--genome) and a region of it (--region), or a FASTA (--sequence)")
+        raise InputError("give either a genome (--genome) and a region of it (--region), or a FASTA (--fasta)")
     if sequence is not None:
         genome = ProbabilisticGenome.from_sequences(read_fasta(Path(sequence)), sequence)
         region = region or (next(iter(genome.lengths)) if len(genome.lengths) == 1 else None)
@@ -217,7 +216,7 @@ def _open_region(
     if region is None:
         raise InputError(f"no region is given; give one, as in --region {next(iter(genome.lengths))}:101-200")
     place = Region.parse(str(region), genome.lengths)
-    if not len(genome.known_runs(place.contig, place.start, place.end)):
+    if not _known_bases(genome, [place]):
         raise InputError(f"{place}: all {len(place):,} bases are N, so that there is nothing to mutate")
     return genome, place
 
@@ -275,7 +274,7 @@ def write_tracks(
     merged = merge_regions(asked if bed is None else read_bed(Path(bed), lengths), names)
     contigs, bases = {region.contig for region in merged}, sum(map(len, merged))
     span_S3 = np.array([(names.index(region.contig), region.start, region.end) for region in merged], dtype=np.int64)
-    if not any(len(genome.known_runs(region.contig, region.start, region.end)) for region in merged):
+    if not (known := _known_bases(genome, merged)):
         raise InputError(f"{output}: all {bases:,} bases that are asked for are N, so there is nothing to write")
     around = run.open_surroundings(genome, surroundings, person_vcf, sample, contigs=contigs, progress=progress)
     predictor = BasePredictor(model, around.genome, settings)
@@ -287,7 +286,7 @@ def write_tracks(
     }  # fmt: skip
     with (
         parts_folder(output, plan, resume=resume, force=force) as folder,
-        progress_bar("tracks", bases, unit="bases", show=progress) as advance,
+        progress_bar("tracks", known, unit="bases", show=progress) as advance,
     ):
 
         def compute(chunk_S3: Int64, path: Path) -> None:
@@ -296,15 +295,23 @@ def write_tracks(
             located = pl.DataFrame({"contig": contig_P, "position": position_P})
             located.hstack(scores.select("base", *outputs)).write_parquet(path)
 
+        def skip(chunk_S3: Int64) -> None:
+            advance(_known_bases(genome, (Region(names[number], *ends) for number, *ends in chunk_S3.tolist())))
+
         # Windows of the grid lie half a context apart.
         stride = 1 if mask_every == 1 else max(predictor.context // 2, 1)
         chunks = enumerate(_chunks(span_S3, stride, predictor.windows_at_once(mask_every)))
-        parts = run_parts(folder, chunks, compute, skipped=lambda chunk: advance(int(np.diff(chunk[:, 1:]).sum())))
+        parts = run_parts(folder, chunks, compute, skipped=skip)
         with ExitStack() as stack:
             for track, path in outputs.items():
                 _write(stack.enter_context(atomic_file(path, force=force)), parts, track, lengths)
         counts = {"contigs": len(contigs), "bases": bases, **_unscored(pl.scan_parquet(parts))}
     return {"outputs": outputs, **counts, "differing": around.count_differing(merged), "not_used": around.not_used}
+
+
+def _known_bases(genome: ProbabilisticGenome, regions: Iterable[Region]) -> int:
+    """Return how many bases of regions are not N, each of which takes a model's time."""
+    return sum(int(np.diff(genome.known_runs(one.contig, one.start, one.end)).sum()) for one in regions)
 
 
 def _outputs(output: Path, tracks: Sequence[str]) -> dict[str, Path]:
