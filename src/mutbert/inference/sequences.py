@@ -1,4 +1,4 @@
-"""What models say of sequences in memory: predictions, and how likely a masked model finds each.
+"""Predictions for sequences in memory, and how likely a masked model finds each.
 
 Shape suffixes: N sequences, P positions, L bases of a sequence.
 """
