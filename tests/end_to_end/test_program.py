@@ -117,6 +117,13 @@ def test_types_of_public_functions_are_public():
         assert own <= set(mutbert.__all__), function
 
 
+def test_a_run_is_shown_in_one_line():
+    from mutbert import RunResult
+
+    shown = repr(RunResult(Path("model"), {"mcc": 0.5}, [{"step": 1}] * 100, None))
+    assert re.fullmatch(r"RunResult\(model=\w*Path\('model'\), report=None\)", shown)
+
+
 @pytest.mark.parametrize("order", ["mutbert, transformers", "transformers, mutbert"])
 def test_auto_classes_know_the_models_once_transformers_is_imported(order):
     program = (

@@ -362,7 +362,7 @@ def score_alleles(
         rows = [one.rsplit(":", 3) if isinstance(one, str) else one for one in alleles]
         if wrong := [one for one in rows if len(one) != len(_LOCUS)]:
             raise InputError(f"allele {wrong[0]!r}: write it as in chr22:17000515:T:C, or as a tuple of the four")
-        alleles = {name: [str(row[place]) for row in rows] for place, name in enumerate(_LOCUS)}
+        alleles = {name: [str(row[number]) for row in rows] for number, name in enumerate(_LOCUS)}
     texts, source = read_table(pl.DataFrame(alleles), _LOCUS)
     locus = texts.select(pl.col(_LOCUS).fill_null("")).with_columns(positions(texts, source.place, "pos"))
     locus = locus.with_columns(pl.col("alt").str.split(",")).explode("alt")

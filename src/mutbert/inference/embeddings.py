@@ -157,8 +157,8 @@ def embed_sequences(
     Returns
     -------
     float32 array, or list of such
-        (sequences, hidden size); of several layers (sequences, layers, hidden size). Without pooling, a list of arrays,
-        with the bases or tokens in place of the sequences.
+        (sequences, hidden size); of several layers (sequences, layers, hidden size). Without pooling, an array for each
+        sequence, (bases or tokens, hidden size).
     """
     run.check_run(strands, precision, batch_size)
     read = _read_table(table_of(sequences), "sequence", None)

@@ -1,4 +1,4 @@
-"""What models say of sequences in memory: predictions, and how likely a masked model finds each.
+"""Predictions for sequences in memory, and how likely a masked model finds each.
 
 Shape suffixes: N sequences, P positions, L bases of a sequence.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from mutbert import alphabet
 from mutbert.arrays import list_ranges
 from mutbert.examples.table import Columns, read_examples, table_of
 from mutbert.genome.format import SOFT_MASK
@@ -80,10 +81,9 @@ def score_sequences(
     with progress_bar("scoring", len(row_P), unit="bases", show=progress) as advance:
         parts = [slice(first, first + at_once) for first in range(0, len(row_P), at_once)]
         scores = pl.concat(predictor.predict(row_P[part], position_P[part], 1, advance) for part in parts)
-    chance_P = scores["reference_probability"].to_numpy().astype(np.float64)
-    known_P = ~np.isnan(chance_P)
+    log_P, known_P = scores["reference_probability"].cast(pl.Float64).log(), scores["base"] < len(alphabet.BASES)
     bases_N = np.bincount(row_P[known_P], minlength=len(examples))
-    total_N = np.bincount(row_P[known_P], np.log(chance_P[known_P]), len(examples))
+    total_N = np.bincount(row_P[known_P], log_P.filter(known_P), len(examples))
     names = [name or str(row) for row, name in enumerate(examples.names)]
     table = pl.DataFrame({"name": names, "bases": bases_N, "log_likelihood": total_N})
     return table.with_columns(pl.when(pl.col("bases") > 0).then("log_likelihood").alias("log_likelihood"))
