@@ -86,7 +86,7 @@ def embed(
     Returns
     -------
     dict
-        The output, its settings, ``records``, of them ``all_unknown``, nothing but N, and ``bases``; positions of a
+        The output, its settings, ``records``, of them ``only_N``, nothing but N, and ``bases``; positions of a
         person ``differing`` from the reference, and counts of the person's records ``not_used``, by reason.
     """
     output = Path(output)
@@ -136,7 +136,7 @@ def embed(
             with atomic_file(output, force=force) as partial:
                 _FORMATS[output.suffix][0](partial, parts, metadata)
     return {
-        "output": output, "records": records, "all_unknown": unknown, "bases": bases, "hidden_size": hidden_size,
+        "output": output, "records": records, "only_N": unknown, "bases": bases, "hidden_size": hidden_size,
         "pooling": pooling, "layers": chosen, "strands": strands, "differing": source.differing,
         "not_used": source.not_used,
     }  # fmt: skip
