@@ -136,9 +136,8 @@ def embed(
             with atomic_file(output, force=force) as partial:
                 _FORMATS[output.suffix][0](partial, parts, metadata)
     return {
-        "output": output, "records": records, "only_N": unknown, "bases": bases, "hidden_size": hidden_size,
-        "pooling": pooling, "layers": chosen, "strands": strands, "differing": source.differing,
-        "not_used": source.not_used,
+        "output": output, "records": records, "only_N": unknown, "bases": bases, "pooling": pooling, "layers": chosen,
+        "hidden_size": hidden_size, "strands": strands, "differing": source.differing, "not_used": source.not_used,
     }  # fmt: skip
 
 
