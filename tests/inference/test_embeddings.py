@@ -195,8 +195,8 @@ def test_what_is_nothing_but_n_is_counted(build, genome, tmp_path):
     (tmp_path / "x.bed").write_text("chr1\t8\t10\nchr1\t8\t11\nchr1\t24\t25\tx\t0\t-\n")
     (tmp_path / "x.fa").write_text(">a\nNNN\n>b\nNNA\n>c\nRY\n")
     model, output = build(MutBertModel), tmp_path / "x.parquet"
-    assert embed(model, genome=genome, bed=tmp_path / "x.bed", output=output)["all_unknown"] == 2
-    assert embed(model, fasta=tmp_path / "x.fa", output=output, force=True)["all_unknown"] == 1
+    assert embed(model, genome=genome, bed=tmp_path / "x.bed", output=output)["only_N"] == 2
+    assert embed(model, fasta=tmp_path / "x.fa", output=output, force=True)["only_N"] == 1
 
 
 def test_a_path_a_head_and_a_loaded_model_agree(build, fasta, tmp_path):

@@ -115,4 +115,12 @@ def test_predictions_and_embeddings_have_the_same_names(build, tmp_path, file, c
     found = predict_table(tmp_path / "model", path, tmp_path / "predicted.parquet", columns=Columns())
     tables = [pl.read_parquet(tmp_path / f"{kind}.parquet")["name"].to_list() for kind in ("embedded", "predicted")]
     assert tables == [names, names]
-    assert found["all_unknown"] == str(content).count("NNN")
+    assert found["only_N"] == str(content).count("NNN")
+
+
+def test_predictions_have_the_regions_that_are_known(build, tmp_path):
+    (tmp_path / "x.csv").write_text("sequence,at\nACGT,chr3:10-14\nAC,elsewhere\n")
+    build(MutBertForSequenceClassification).save_pretrained(tmp_path / "model")
+    predict_table(tmp_path / "model", tmp_path / "x.csv", tmp_path / "x.tsv", columns=Columns(region="at"))
+    rows = pl.read_csv(tmp_path / "x.tsv", separator="\t").select("name", "chrom", "start", "end").rows()
+    assert rows == [(0, "chr3", 10, 14), (1, None, None, None)]

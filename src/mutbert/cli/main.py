@@ -300,6 +300,7 @@ class _StoppedError(BaseException):
 
 
 def _end(number: int, _: Any) -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # processes that load data may end by the same signal
     raise _StoppedError(number)
 
 

@@ -45,6 +45,7 @@ _REASONS: Final = {
     "contradictory": "the same allele has different labels in different rows",
     **{reason.text: reason.meaning for reason in Reason},
 }
+_TITLES: Final = {"chromosome": "chrom", "position": "pos"}  # of tables that are written
 _APPLIES: Final[dict[str, Callable[[set[int]], bool]]] = {
     **dict.fromkeys(("LLR", "ENT", "ULLR"), only_snvs),
     "PLLR": lambda kinds: Kind.SNV not in kinds,
@@ -135,10 +136,9 @@ def evaluate_variant_effects(
         },
     }  # fmt: skip
     whole = pl.concat([used, table.filter(pl.col("reason").is_not_null())], how="diagonal").sort("row")
-    whole = whole.rename({"chromosome": "chrom", "position": "pos"})
-    shown = ["chrom", "pos", "ref", "alt", "kind", "label", "target", *["group"] * ("group" in whole), *predictors]
+    shown = [*VARIANT_COLUMNS, "kind", "label", "target", *["group"] * ("group" in whole), *predictors]
     with atomic_directory(folder, force=force) as partial:
-        whole.select(*shown, pl.col("reason").fill_null("")).write_parquet(partial / SCORES)
+        whole.select(*shown, pl.col("reason").fill_null("")).rename(_TITLES).write_parquet(partial / SCORES)
         numbers.write_csv(partial / "table.csv")
         write_json(partial / RESULT, result)
         write_page_of(partial)

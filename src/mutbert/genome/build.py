@@ -88,6 +88,9 @@ def build_genome(
         "samples": None if chosen is None else describe_samples(chosen),
     }
     paths = [source.path for source in (*fastas, *vcfs)]
+    work = output.with_name(f"{output.name}.partial") / "work"
+    if not resume and not force and any(work.glob("parts/[!.]*.npz")):
+        raise InputError(f"{work.parent}: has a stopped build; use --resume to go on with it, or remove it")
     is_finished = resume and (output / store.MANIFEST).exists()
     if not is_finished:
         check_output(output, force=force, directory=True, inputs=paths)
@@ -96,10 +99,7 @@ def build_genome(
     plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
     if is_finished and _is_of(output / store.MANIFEST, plan | {"version": store.FORMAT_VERSION}):
         return _read_report(output, vcfs)
-    work = output.with_name(f"{output.name}.partial") / "work"
     begun = resume and (work / "plan.json").exists()
-    if not resume and not force and any(work.glob("parts/[!.]*.npz")):
-        raise InputError(f"{work.parent}: has a stopped build; use --resume to go on with it, or remove it")
     if begun and not _is_of(work / "plan.json", plan):
         raise InputError(
             f"{output}: cannot be resumed, as its files, its settings or this program have changed; use the same as "

@@ -85,7 +85,7 @@ def embed(
     Returns
     -------
     dict
-        The output, its settings, ``records``, of them ``all_unknown``, nothing but N, and ``bases``; positions of a
+        The output, its settings, ``records``, of them ``only_N``, nothing but N, and ``bases``; positions of a
         person ``differing`` from the reference, and counts of the person's records ``not_used``, by reason.
     """
     output = Path(output)
@@ -133,9 +133,8 @@ def embed(
             with atomic_file(output, force=force) as partial:
                 _FORMATS[output.suffix][0](partial, parts, metadata)
     return {
-        "output": output, "records": records, "all_unknown": unknown, "bases": bases, "hidden_size": hidden_size,
-        "pooling": pooling, "layers": chosen, "strands": strands, "differing": source.differing,
-        "not_used": source.not_used,
+        "output": output, "records": records, "only_N": unknown, "bases": bases, "pooling": pooling, "layers": chosen,
+        "hidden_size": hidden_size, "strands": strands, "differing": source.differing, "not_used": source.not_used,
     }  # fmt: skip
 
 

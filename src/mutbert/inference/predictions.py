@@ -49,7 +49,7 @@ def predict_table(
     Returns
     -------
     dict
-        The output, the number of ``sequences``, of them ``all_unknown``, nothing but N, the
+        The output, the number of ``sequences``, of them ``only_N``, nothing but N, the
         ``problem`` that the model was fine-tuned for, and its ``classes``.
     """
     output = None if output is None else Path(output)
@@ -87,7 +87,7 @@ def predict_table(
         else:
             table.write_parquet(file)
     unknown = np.logical_and.reduceat(examples.base_codes == alphabet.UNKNOWN, examples.offsets[:-1])
-    counts = {"sequences": len(examples), "all_unknown": int(unknown.sum())}
+    counts = {"sequences": len(examples), "only_N": int(unknown.sum())}
     return {"output": output, **counts, "problem": problem, "classes": classes}
 
 
