@@ -67,12 +67,13 @@ def predict_table(
     check_long(long or "refuse")
     given = None if genome == "none" else genome
     check_output(output, force=force, inputs=(model, sequences, given))
+    examples, _ = read_examples(sequences, columns.replace(label=()))
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     classifier, each_token = encoder.trained_classifier()
     config = classifier.config
     settings, store, notes = read_as_trained(model, config, genome=genome, strands=strands, precision=precision)
-    region = columns.region or (settings.region if store else None)
-    examples, _ = read_examples(sequences, columns.replace(label=(), region=region))
+    if store is not None and columns.region is None:
+        examples, _ = read_examples(sequences, columns.replace(label=(), region=settings.region))
     limits = [one for one in (settings.max_tokens, most_tokens(classifier)) if one is not None]
     trained = "truncate" if settings.max_tokens else "refuse"
     pieces = fit_sequences(
@@ -99,7 +100,7 @@ def predict_table(
             table.write_parquet(file)
     return {
         "output": output, "sequences": len(table), "problem": problem, "classes": classes, "long": pieces.counts,
-        "unplaced": getattr(pieces.inputs, "unplaced", {}) if store else {}, "notes": notes,
+        "unplaced": getattr(pieces.inputs, "unplaced", {}) if store is not None else {}, "notes": notes,
     }  # fmt: skip
 
 
