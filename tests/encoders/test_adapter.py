@@ -199,7 +199,7 @@ def test_of_the_plain_network_padding_and_the_others_of_a_batch_have_no_part(net
 
 def test_the_plain_network_is_nothing_before_it_is_trained():
     encoder = open_encoder("cnn")
-    for wrong in (encoder.body, encoder.trained_classifier):
+    for wrong in (lambda: encoder.body(20), encoder.trained_classifier):
         with pytest.raises(InputError, match=ONE_LINE):
-            wrong(20)
+            wrong()
     assert encoder.identity() == open_encoder("cnn", name="other").identity()

@@ -377,7 +377,7 @@ def test_a_fine_tuned_model_and_a_probe_are_loaded_whole(folder, tmp_path, examp
         encoder.save_tokenizer(target, LONGEST)
         again = open_encoder(target)
         assert (again.family, again.special_tokens) == (encoder.family, encoder.special_tokens)
-        loaded, each_token = again.trained_classifier(LONGEST)
+        loaded, each_token = again.trained_classifier()
         assert not each_token
         with torch.inference_mode():
             assert torch.equal(loaded(**all_rows(again, examples_of(sequences))).logits, saved(**batch).logits)
@@ -393,7 +393,7 @@ def test_a_fine_tuned_model_and_a_probe_are_loaded_whole(folder, tmp_path, examp
             wanted = weight @ states[0].mean(0) + bias
             torch.testing.assert_close(probed(**batch).logits[row], wanted, atol=1e-4, rtol=0)
     with pytest.raises(InputError, match=ONE_LINE):
-        encoder.trained_classifier(LONGEST)
+        encoder.trained_classifier()
 
 
 PROGRAM = """\

@@ -76,9 +76,9 @@ class Encoder:
         kind: Kind = "token" if each_token else "classifier"
         return self._load(kind, longest, rope_scaling, classes=classes, num_labels=outputs)
 
-    def trained_classifier(self, longest: int) -> tuple[Any, bool]:
+    def trained_classifier(self) -> tuple[Any, bool]:
         """Return a fine-tuned model in evaluation mode, and whether it has an output for every token."""
-        return self._load("classifier", longest, None, fresh_head=False), False
+        return self._load("classifier", 0, None, fresh_head=False), False
 
     def body(self, longest: int, *, rope_scaling: Scaling = None) -> Any:
         """Return the model without a head."""
@@ -95,8 +95,8 @@ class Encoder:
         # Remote code often returns a plain tuple.
         return body(**batch)[0]  # type: ignore[no-any-return]
 
-    def save_tokenizer(self, folder: Path, longest: int) -> None:
-        """Write the tokenizer, if any, which cuts to `longest` tokens, to a model's folder."""
+    def save_tokenizer(self, folder: Path, longest: int | None) -> None:
+        """Write the tokenizer, if any, which cuts to `longest` tokens if asked to, to a model's folder."""
 
     def identity(self) -> str:
         """Return a line that differs where the weights do, or of fresh ones the configuration."""
@@ -154,15 +154,15 @@ class MutBertEncoder(Encoder):
     lora_targets = ("query", "key", "value", "dense")
     fresh_modules = ("classifier",)
 
-    def trained_classifier(self, longest: int) -> tuple[Any, bool]:
-        """Return a fine-tuned model, of sequences or of bases."""
+    def trained_classifier(self) -> tuple[Any, bool]:
+        """Return a fine-tuned model, of sequences or of bases, with the RoPE scaling that it was trained with."""
         config = MutBertConfig.from_pretrained(self._path, **self._settings)
         each_token = models.MutBertForTokenClassification.__name__ in (config.architectures or ())
-        return self._load("token" if each_token else "classifier", longest, None, fresh_head=False).eval(), each_token
+        return self._load("token" if each_token else "classifier", 0, None, fresh_head=False).eval(), each_token
 
-    def save_tokenizer(self, folder: Path, longest: int) -> None:
+    def save_tokenizer(self, folder: Path, longest: int | None) -> None:
         """Write the tokenizer."""
-        MutBertTokenizer(model_max_length=longest).save_pretrained(folder)
+        MutBertTokenizer(model_max_length=longest or 512).save_pretrained(folder)
 
     def _load(
         self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True,
@@ -178,9 +178,9 @@ class MutBertEncoder(Encoder):
                 config.rope_scaling = dict(rope_scaling)
             except ValueError as error:
                 raise InputError(f"{self.name}: {error}") from None
-        factor = config.rope_scaling["factor"] if config.rope_scaling else 1.0
-        if longest > trained * factor:
+        if longest > config.most_tokens:
             if rope_scaling:
+                factor = config.rope_scaling["factor"] if config.rope_scaling else 1
                 more = f"{longest} tokens are more than {trained} times {factor:g}"
                 raise InputError(f"{self.name}: {more}; raise the factor of rope_scaling")
             config.rope_scaling = {"type": "dynamic", "factor": longest / trained}

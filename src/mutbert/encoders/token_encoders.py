@@ -22,6 +22,7 @@ from mutbert import alphabet
 from mutbert.encoders.adapter import Encoder
 from mutbert.encoders.inputs import TokenInputs
 from mutbert.errors import InputError, one_line
+from mutbert.model import MutBertConfig
 from mutbert.model.checkpoints import library_bars_off, load_quietly, local_folder, read_weights, without_other_head
 
 if TYPE_CHECKING:
@@ -70,11 +71,11 @@ class AutoEncoder(Encoder):
         special = special_tokens and self.special_tokens
         return TokenInputs(self.tokenizer, examples, max_tokens=max_tokens, special_tokens=special)
 
-    def trained_classifier(self, longest: int) -> tuple[Any, bool]:
+    def trained_classifier(self) -> tuple[Any, bool]:
         """Return a fine-tuned model, or a probe with its model."""
         if (Path(self._path) / _PROBE).is_file():
-            return ProbedClassifier.read(Path(self._path), self.body(longest), self.hidden_states), False
-        return super().trained_classifier(longest)
+            return ProbedClassifier.read(Path(self._path), self.body(0), self.hidden_states), False
+        return super().trained_classifier()
 
     def layer_states(self, body: Any, batch: Mapping[str, torch.Tensor], layers: Sequence[int]) -> list[torch.Tensor]:
         """Return the hidden states of several layers, from 0, the embedding layer's, each (B, L, D)."""
@@ -83,8 +84,10 @@ class AutoEncoder(Encoder):
         last = len(outputs.hidden_states) - 1
         return [outputs[0] if layer == last else outputs.hidden_states[layer] for layer in layers]
 
-    def save_tokenizer(self, folder: Path, longest: int) -> None:  # noqa: ARG002
+    def save_tokenizer(self, folder: Path, longest: int | None) -> None:
         """Write the tokenizer."""
+        if longest:
+            self.tokenizer.model_max_length = longest
         self.tokenizer.save_pretrained(folder)
 
     def _load(
@@ -158,7 +161,9 @@ def _missing_weights(model: Any, missing: Iterable[str], *, fresh_head: bool) ->
 
 
 def most_tokens(model: Any) -> int | None:
-    """Return how many positions a model has learned; None where positions have no end, as rotary ones."""
+    """Return how many positions a model has learned, or MutBERT reads; None where positions have no end."""
+    if isinstance(model.config, MutBertConfig):
+        return model.config.most_tokens
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "position_embeddings" and isinstance(module, nn.Embedding):
             # The first token comes after the position of padding, where there is one.

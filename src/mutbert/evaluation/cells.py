@@ -234,10 +234,17 @@ def _body(encoder: Encoder, longest: int, rope_scaling: Any, seed: int) -> tuple
 def _trained(
     cell: Cell, encoder: Encoder, parts: dict[str, LabelledInputs], settings: FinetuneSettings, metric: str
 ) -> Made:
-    test = parts["test"]
+    test, longest = parts["test"], max(int(part.inputs.length_N.max()) for part in parts.values())
     with tempfile.TemporaryDirectory() as folder:
         model, trained = classifier_trainer(
-            encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed
+            encoder,
+            parts["train"],
+            parts["validation"],
+            settings,
+            Path(folder),
+            metric=metric,
+            seed=cell.seed,
+            longest=longest,
         ).fine_tune()
         logits = classifier_logits(model, test, settings)
     problem, labels, scores = scores_and_labels(test.examples, logits)

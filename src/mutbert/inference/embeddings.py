@@ -25,6 +25,7 @@ from mutbert.examples.table import Columns, read_examples, table_of
 from mutbert.files import atomic_file, check_input, check_output, sha256_of
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
+from mutbert.inference.reading import check_long, fit_source
 from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.inference.states import BaseStates, TokenStates, open_states, pool, resolve_layers
 from mutbert.progress import progress_bar
@@ -55,7 +56,7 @@ def embed(
     bed: str | Path | None = None, surroundings: str = "population", person_vcf: str | Path | None = None,
     sample: str | None = None, sequence_column: str | None = None, name_column: str | None = None,
     output: str | Path, layers: int | str | Sequence[int] = -1, pooling: str = "mean", strands: str = "forward",
-    batch_size: int = 32, precision: str = "fp32", rope_scaling: Mapping[str, Any] | None = None,
+    batch_size: int = 32, precision: str = "fp32", rope_scaling: Mapping[str, Any] | None = None, long: str = "refuse",
     trust_remote_code: bool = False, resume: bool = False, force: bool = False, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Embed the sequences of a file, or regions of a probabilistic genome.
@@ -79,17 +80,21 @@ def embed(
     pooling : {"mean", "max", "cls", "none"}
         ``mean`` or ``max`` over MutBERT's bases, or all tokens of other models; ``cls``, the state at ``[CLS]``; or
         ``none``, one embedding per base or token. IUPAC codes are the distributions they stand for, N is ``[UNK]``.
+    long : {"refuse", "truncate", "skip"}
+        What becomes of sequences that are longer than the model reads.
     strands, batch_size, precision, rope_scaling, trust_remote_code, resume, force, progress : optional
         As for the other commands; `rope_scaling` is MutBERT's ``{"type": "linear" | "dynamic", "factor": f}``.
 
     Returns
     -------
     dict
-        The output, its settings, ``records``, of them ``only_N``, nothing but N, and ``bases``; positions of a
-        person ``differing`` from the reference, and counts of the person's records ``not_used``, by reason.
+        The output, its settings, ``records``, of them ``only_N``, nothing but N, and ``bases``; positions of a person
+        ``differing`` from the reference, and counts of the person's records ``not_used``, by reason, and of ``long``
+        sequences.
     """
     output = Path(output)
     run.check_run(strands, precision, batch_size)
+    check_long(long, ("refuse", "truncate", "skip"))
     check_output(output, force=force, inputs=(model, input, fasta, genome, bed, person_vcf))
     if output.suffix not in _FORMATS:
         raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
@@ -104,6 +109,7 @@ def embed(
     states = open_states(model, pooling, strands, rope_scaling, trust_remote_code=trust_remote_code)
     if isinstance(states, TokenStates) and genome is not None and surroundings != "reference":
         raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
+    source, counts = fit_source(source, states, long)
     config = states.body.config
     chosen, hidden_size = resolve_layers(layers, config.num_hidden_layers), int(config.hidden_size)
     metadata = {
@@ -135,6 +141,7 @@ def embed(
     return {
         "output": output, "records": records, "only_N": unknown, "bases": bases, "pooling": pooling, "layers": chosen,
         "hidden_size": hidden_size, "strands": strands, "differing": source.differing, "not_used": source.not_used,
+        "long": counts,
     }  # fmt: skip
 
 

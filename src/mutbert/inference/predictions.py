@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,16 +12,18 @@ import torch
 
 from mutbert import alphabet
 from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.token_encoders import most_tokens
 from mutbert.errors import InputError
 from mutbert.examples.table import read_examples
 from mutbert.files import atomic_file, check_output
-from mutbert.genome.store import ProbabilisticGenome
+from mutbert.inference.reading import check_long, fit_sequences, read_as_trained
 from mutbert.inference.run import base_outputs, check_run, sequence_outputs
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mutbert.arrays import Int64
     from mutbert.examples.table import Columns, Examples
 
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
@@ -28,10 +31,10 @@ _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
 
 def predict_table(
     model: str | Path, sequences: str | Path | pl.DataFrame, output: str | Path | None, *, columns: Columns,
-    genome: str | Path | None = None, batch_size: int = 32, precision: str = "fp32", strands: str = "forward",
-    trust_remote_code: bool = False, force: bool = False, progress: bool = False,
+    genome: str | Path | None = None, batch_size: int = 32, precision: str | None = None, strands: str | None = None,
+    long: str | None = None, trust_remote_code: bool = False, force: bool = False, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write a fine-tuned model's predictions for the sequences of a table or a FASTA.
+    """Write a fine-tuned model's predictions for the sequences of a table or a FASTA, which it reads as in training.
 
     Parameters
     ----------
@@ -42,28 +45,46 @@ def predict_table(
         that is known, ``predicted``, and the probability of each class (``p_CLASS``), a column per number, or the
         classes of all bases separated by spaces.
     columns, genome
-        What the file's columns mean; a store, whose allele frequencies MutBERT reads where a region is known.
-    batch_size, precision, strands, trust_remote_code, force, progress : optional
+        What the file's columns mean; a store, whose allele frequencies MutBERT reads where a region is known, by
+        default that of the training, or none.
+    precision, strands, long : optional
+        fp32, or bf16 for bfloat16 autocast, by default as in training; forward, or both for the mean over the two
+        strands, by default as in training; what becomes of sequences that are longer than the model reads, refuse,
+        truncate, window (the mean over equal windows) or skip, by default truncate where training did and else refuse.
+    batch_size, trust_remote_code, force, progress : optional
         As for the other commands that run a model.
 
     Returns
     -------
     dict
-        The output, the number of ``sequences``, of them ``only_N``, nothing but N, the
-        ``problem`` that the model was fine-tuned for, and its ``classes``.
+        The output, the number of ``sequences``, of them ``only_N``, nothing but N, the ``problem`` that the model was
+        fine-tuned for, and its ``classes``; counts of ``long`` sequences and, with a genome, of those read without its
+        frequencies (``unplaced``); ``notes`` on what differs from training.
     """
     output = None if output is None else Path(output)
     if output is not None and output.suffix not in _SEPARATORS:
         raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
-    check_run(strands, precision, batch_size)
+    check_run(strands or "forward", precision or "fp32", batch_size)
+    check_long(long or "refuse")
+    given = None if genome == "none" else genome
     if output is not None:
-        check_output(output, force=force, inputs=(model, sequences, genome))
+        check_output(output, force=force, inputs=(model, sequences, given))
     examples, _ = read_examples(sequences, columns.replace(label=()))
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
-    inputs = encoder.inputs(examples, genome=None if genome is None else ProbabilisticGenome.open(genome))
-    classifier, each_token = encoder.trained_classifier(int(inputs.length_N.max(initial=0)))
-    classifier.to("cuda" if torch.cuda.is_available() else "cpu")
+    classifier, each_token = encoder.trained_classifier()
     config = classifier.config
+    settings, store, notes = read_as_trained(model, config, genome=genome, strands=strands, precision=precision)
+    if store is not None and columns.region is None:
+        examples, _ = read_examples(sequences, columns.replace(label=(), region=settings.region))
+    limits = [one for one in (settings.max_tokens, most_tokens(classifier)) if one is not None]
+    trained = "truncate" if settings.max_tokens else "refuse"
+    place = "table" if isinstance(sequences, pl.DataFrame) else sequences
+    pieces = fit_sequences(
+        place, examples, partial(encoder.inputs, genome=store), min(limits, default=None), long or trained
+    )
+    if pieces.counts and settings.max_tokens and long not in {None, trained}:
+        notes.append(f"long is {long}, and {trained} in training")
+    classifier.to("cuda" if torch.cuda.is_available() else "cpu")
     classes = tuple(str(config.id2label[number]) for number in range(config.num_labels))
     named = {"regression": "regression", "multi_label_classification": "multilabel"}.get(config.problem_type)
     by_number = {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
@@ -73,11 +94,12 @@ def predict_table(
         kinds = "single_label_classification or multi_label_classification"
         raise InputError(f"{model}: {what}; write there which it is, {kinds}")
     outputs: Any = base_outputs if each_token else sequence_outputs
-    how: dict[str, Any] = {"batch_size": batch_size, "precision": precision, "strands": strands}
-    how["name"] = lambda row: examples.names[row] or f"{sequences}, sequence {row}"
-    with progress_bar("predicting", len(examples), unit="sequences", show=progress) as advance:
-        logits = outputs(classifier, lambda batch: classifier(**batch).logits, inputs, **how, advance=advance)
-    table = _columns(examples, logits, problem, classes)
+    count = len(pieces.row_P)
+    how: dict[str, Any] = {"batch_size": batch_size, "precision": settings.precision, "strands": settings.strands}
+    how["name"] = lambda piece: examples.names[pieces.row_P[piece]] or f"{place}, sequence {pieces.row_P[piece]}"
+    with progress_bar("predicting", count, unit="sequences", show=progress) as advance:
+        logits = outputs(classifier, lambda batch: classifier(**batch).logits, pieces.inputs, **how, advance=advance)
+    table = _columns(examples, pieces.rows, pieces.pool(logits), problem, classes)
     if output is None:
         return {"predictions": table}
     with atomic_file(output, force=force) as file:
@@ -87,16 +109,19 @@ def predict_table(
         else:
             table.write_parquet(file)
     unknown = np.logical_and.reduceat(examples.base_codes == alphabet.UNKNOWN, examples.offsets[:-1])
-    counts = {"sequences": len(examples), "only_N": int(unknown.sum())}
-    return {"output": output, **counts, "problem": problem, "classes": classes}
+    return {
+        "output": output, "sequences": len(table), "only_N": int(unknown.sum()), "problem": problem, "classes": classes,
+        "long": pieces.counts, "notes": notes,
+        "unplaced": getattr(pieces.inputs, "unplaced", {}) if store is not None else {},
+    }  # fmt: skip
 
 
-def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:
-    """Return a row a sequence, of logits (N, K) or, of bases, one array (bases, K) each."""
-    columns: dict[str, Any] = {"name": [name or str(row) for row, name in enumerate(examples.names)]}
+def _columns(examples: Examples, rows_N: Int64, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:
+    """Return a row for each of some sequences, of logits (N, K) or, of bases, one array (bases, K) each."""
+    columns: dict[str, Any] = {"name": [examples.names[row] or str(row) for row in rows_N]}
     if any(region is not None for region in examples.regions):
         for title, part in (("chrom", "contig"), ("start", "start"), ("end", "end")):
-            columns[title] = [getattr(region, part, None) for region in examples.regions]
+            columns[title] = [getattr(examples.regions[row], part, None) for row in rows_N]
     value_NK = torch.zeros(0, 0) if problem == "token" else torch.from_numpy(np.asarray(logits, dtype=np.float64))
     if problem == "regression":
         columns |= {f"predicted_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=True)}

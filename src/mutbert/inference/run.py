@@ -97,8 +97,8 @@ def rope_scaled(config: Any, rope_scaling: Mapping[str, Any] | None) -> Iterator
 
 def check_length(config: Any, bases: int, name: str) -> None:
     """Raise where a model does not take so many bases, with the RoPE scaling that it has now."""
-    trained, scaling = config.max_position_embeddings, config.rope_scaling or {"type": "dynamic", "factor": 1.0}
-    tokens, most = bases + _SPECIAL_TOKENS, int(trained * scaling["factor"])
+    trained, scaling = config.max_position_embeddings, config.rope_scaling or {"type": "dynamic"}
+    tokens, most = bases + _SPECIAL_TOKENS, config.most_tokens
     if tokens > most:
         scaled = f" and rope_scaling takes it to {most}" if config.rope_scaling else ""
         what = f"{bases} bases are {tokens} tokens with [CLS] and [SEP], and the model is trained for {trained}{scaled}"

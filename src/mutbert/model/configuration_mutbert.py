@@ -81,6 +81,12 @@ class MutBertConfig(PreTrainedConfig):
         """Features of one attention head."""
         return int(self.hidden_size) // int(self.num_attention_heads)
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of the longest input: those of training, as many times as RoPE scaling has it."""
+        factor = self.rope_scaling["factor"] if self.rope_scaling else 1.0
+        return int(self.max_position_embeddings * factor + 1e-6)  # Where the factor is a quotient, it is rounded.
+
     def check(self) -> None:
         """Raise ValueError where a value is out of range, as models do before they are built."""
         for names, what, is_valid in (

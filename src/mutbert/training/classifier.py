@@ -170,14 +170,14 @@ def decision_scores(problem: str, logits: Float32) -> Float32:
 
 def classifier_trainer(
     encoder: Encoder, train: LabelledInputs, validation: LabelledInputs, settings: FinetuneSettings, folder: Path, *,
-    metric: str, seed: int, resumable: bool = False,
+    metric: str, seed: int, longest: int = 0, resumable: bool = False,
 ) -> ClassifierTrainer:  # fmt: skip
-    """Return the trainer of a model, all of it or low-rank adapters, with its checkpoints in `folder`."""
+    """Return the trainer of a model, all of it or low-rank adapters; other sequences have `longest` tokens at most."""
     check_classes(train.examples)
-    problem, longest = train.examples.problem, int(max(part.inputs.length_N.max() for part in (train, validation)))
+    problem, lengths = train.examples.problem, [part.inputs.length_N.max() for part in (train, validation)]
     transformers.set_seed(seed)
     model = encoder.classifier(
-        train.outputs, longest, classes=train.examples.classes, each_token=problem == "token",
+        train.outputs, int(max(longest, *lengths)), classes=train.examples.classes, each_token=problem == "token",
         rope_scaling=settings.rope_scaling,
     )  # fmt: skip
     if settings.micro_batch_size != 1 and len(np.unique(train.inputs.length_N)) > 1 and not takes_mask(model):

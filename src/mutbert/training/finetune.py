@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,11 +20,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
 from mutbert.encoders.adapter import CNN, open_encoder
-from mutbert.encoders.token_encoders import ProbedClassifier, mean_over_tokens
+from mutbert.encoders.token_encoders import ProbedClassifier, mean_over_tokens, most_tokens
 from mutbert.errors import InputError
 from mutbert.examples.splits import part_task
 from mutbert.examples.table import read_examples
 from mutbert.genome.store import ProbabilisticGenome
+from mutbert.inference.reading import InputSettings
 from mutbert.inference.run import sequence_outputs
 from mutbert.model.checkpoints import library_bars_off
 from mutbert.run_folder import PREDICTIONS
@@ -101,7 +102,7 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     else:
         trainer = classifier_trainer(
             encoder, parts["train"], parts["validation"], settings, Path(recipe.output), metric=metric,
-            seed=recipe.seed, resumable=True,
+            seed=recipe.seed, resumable=True, longest=longest,
         )  # fmt: skip
     identities |= {"model": encoder.identity()} | ({} if genome is None else {"genome": genome.identity})
     run = Run(Path(recipe.output), recipe, provenance_of() | {"data": identities})
@@ -115,7 +116,7 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
         metrics = {}
         if state.is_main_process:
             # First, so that a failure from here on does not lose it.
-            _publish(run, model, encoder, data["train"], longest)
+            _publish(run, model, encoder, data["train"], genome)
             metrics = _metrics(model, trained, parts, recipe, metric, notes) | {"splits": splits}
         return run.finish("finetune", metrics, trained["history"])
 
@@ -169,17 +170,24 @@ def _probed(
     return model.to(body.device)
 
 
-def _publish(run: Run, model: Any, encoder: Encoder, train: Examples, longest: int) -> None:
-    """Publish a model, with what its outputs mean in its configuration."""
-    config, names = model.config, train.classes
+def _publish(run: Run, model: Any, encoder: Encoder, train: Examples, genome: ProbabilisticGenome | None) -> None:
+    """Publish a model, with what its outputs mean and how it reads in its configuration."""
+    config, names, recipe = model.config, train.classes, cast("FinetuneRecipe", run.recipe)
     if train.problem == "regression" and len(names) < config.num_labels:
         names = tuple(f"LABEL_{number}" for number in range(config.num_labels))
     config.problem_type = _PROBLEM_TYPES.get(train.problem, "single_label_classification")
     config.id2label = dict(enumerate(names))
     config.label2id = {name: number for number, name in enumerate(names)}
+    settings = InputSettings(
+        **recipe.finetune.model_dump(include={"max_tokens", "strands", "precision"}),
+        genome=recipe.genome,
+        genome_identity=None if genome is None else genome.identity,
+        region=recipe.columns.region,
+    )
+    config.input_settings = settings.model_dump(exclude_none=True)
     with run.publish_model() as folder, library_bars_off():
         model.save_pretrained(folder)
-        encoder.save_tokenizer(folder, longest)
+        encoder.save_tokenizer(folder, settings.max_tokens or most_tokens(model))
 
 
 def _metrics(
