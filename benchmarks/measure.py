@@ -126,7 +126,9 @@ class _Watch:
 
 def _resident_bytes(process: psutil.Process) -> int:
     try:
-        return sum(one.memory_info().rss for one in [process, *process.children(recursive=True)])
+        # A child that has not begun its own program yet is counted with its parent, whose memory it shares.
+        others = (one for one in process.children(recursive=True) if one.cmdline() != process.cmdline())
+        return sum(one.memory_info().rss for one in [process, *others])
     except psutil.Error:
         # One ended between being listed and being asked: the next look is near.
         return 0

@@ -170,8 +170,10 @@ def fit_source(source: Source, states: BaseStates | TokenStates, long: str) -> t
                 if long == "skip":
                     continue
                 if isinstance(states, BaseStates):
-                    end = {"start": region.end - most + 2} if region.strand == "-" else {"end": region.start + most - 2}
-                    region, code_L = replace(region, **end), None if code_L is None else code_L[: most - 2]
+                    # Of the minus strand the first bases are the last of the region.
+                    start = region.end - most + 2 if region.strand == "-" else region.start
+                    region = replace(region, start=start, end=start + most - 2)
+                    code_L = None if code_L is None else code_L[: most - 2]
             some = True
             yield region, code_L
         if not some:
