@@ -54,6 +54,9 @@ def test_a_directory_appears_when_the_block_ends_without_an_error(tmp_path):
     assert everything(tmp_path) == {"out/deep/file": "new"}
     with pytest.raises(InputError, match="exists already"), atomic_directory(tmp_path / "meanwhile"):
         (tmp_path / "meanwhile").mkdir()
+    (tmp_path / "meanwhile" / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"exists already; choose another output$"):
+        check_output(tmp_path / "meanwhile", force=False, directory=True)
     with pytest.raises(RuntimeError), atomic_directory(tmp_path / "kept", keep=lambda: True) as folder:
         (folder / "part").write_text("done")
         raise RuntimeError
