@@ -11,12 +11,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification, GPT2Config
 from transformers import GPT2ForSequenceClassification as Gpt
 
-from mutbert import predict_table
+from mutbert import finetune, predict_table
 from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError
 from mutbert.examples.table import Columns
 from mutbert.inference.run import open_model
 from mutbert.model import MutBertForMaskedLM
+from mutbert.settings import read_settings
+from mutbert.training.recipe import FinetuneRecipe
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
 TEXTS = ["ACGTTGCA", "GATTACAGATTACAGGA", "TTGACCA" * 5, "ACGTTGCA"]
@@ -186,6 +188,12 @@ def test_a_sequence_has_the_same_prediction_whatever_is_in_its_batch(
     alone = pl.concat([predict(folder, [text], trust_remote_code=True) for text in TEXTS])
     np.testing.assert_allclose(together["p_LABEL_0"], alone["p_LABEL_0"], atol=1e-6)
     assert together["p_LABEL_0"].n_unique() == 3
+    if kind == "no mask":
+        rows = [f"{text}{'A' * row},{row % 2}" for row, text in enumerate(6 * TEXTS)]
+        (tmp_path / "train.csv").write_text("\n".join(["sequence,label", *rows]))
+        words = [f"model={folder}", f"train={tmp_path / 'train.csv'}", f"output={tmp_path / 'run'}"]
+        with pytest.raises(InputError, match=r"\A[^\n]*no attention_mask[^\n]*set finetune.micro_batch_size=1\Z"):
+            finetune(read_settings(FinetuneRecipe, None, [*words, "trust_remote_code=true"]))
 
 
 @pytest.mark.parametrize("kind", ["mutbert", "bert", "nt-500m-1000g", "caduceus-ph"])
