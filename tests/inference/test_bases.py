@@ -184,7 +184,7 @@ REFUSED = [
     ("mutate", {"output": "out.tsv"}, r"ends in \.parquet"),
     ("mutate", {"region": None}, "no region is given"),
     ("mutate", {"region": "four"}, "no such contig"),
-    ("mutate", {"sequence": "also.fa"}, r"give either .* or a FASTA \(--sequence\)"),
+    ("mutate", {"sequence": "also.fa"}, r"give either .* or a FASTA \(--fasta\)"),
     ("mutate", {"sequence": "also.fa", "genome": None, "surroundings": "population"}, "a sequence has no population"),
     ("mutate", {"region": "two:45-50"}, "two:45-50: all 6 bases are N"),
     ("mutate", {"settings": PredictionSettings(strands="reverse")}, "strands is 'reverse'"),

@@ -90,9 +90,9 @@ def predict_table(
     by_number = {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
     problem = "token" if each_token else named or by_number
     if config.problem_type is None and problem in {"binary", "multiclass"}:
-        what = f"its config.json has no problem_type, without which {config.num_labels} outputs are classes or labels"
-        kinds = "single_label_classification or multi_label_classification"
-        raise InputError(f"{model}: {what}; write there which it is, {kinds}")
+        notes.append(
+            "config.json has no problem_type: outputs are read as classes, of which one is right, not as labels"
+        )
     outputs: Any = base_outputs if each_token else sequence_outputs
     count = len(pieces.row_P)
     how: dict[str, Any] = {"batch_size": batch_size, "precision": settings.precision, "strands": settings.strands}
@@ -101,7 +101,7 @@ def predict_table(
         logits = outputs(classifier, lambda batch: classifier(**batch).logits, pieces.inputs, **how, advance=advance)
     table = _columns(examples, pieces.rows, pieces.pool(logits), problem, classes)
     if output is None:
-        return {"predictions": table}
+        return {"predictions": table, "notes": notes}
     with atomic_file(output, force=force) as file:
         if separator := _SEPARATORS[output.suffix]:
             rounded = table.with_columns(pl.col(pl.Float64).round_sig_figs(6), pl.col(pl.String).replace("", None))
