@@ -37,7 +37,8 @@ def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
         _check_text(path)
         with pysam.FastxFile(str(path), persist=False) as records:
             for record in records:
-                name = record.name
+                # As `samtools faidx`: a name may follow blanks.
+                name = record.name or (record.comment or "").partition(" ")[0]
                 for wrong, problem in (
                     (not name, f"header {len(seen) + 1} has no name; write the contig's name right after the '>'"),
                     (name in seen, f"contig {name} comes twice; rename or remove one"),
@@ -47,7 +48,9 @@ def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
                     if wrong:
                         raise InputError(f"{path}: {problem}")
                 seen.add(name)
-                yield name, *_encode(f"{path}: contig {name}", record.sequence)
+                # Blanks at the ends of lines are no bases.
+                sequence = "".join(record.sequence.split()) if " " in record.sequence else record.sequence
+                yield name, *_encode(f"{path}: contig {name}", sequence)
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: cannot be read as FASTA ({error}); copy or download it again") from None
     finally:
