@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mutbert.evaluation.vep_table import VepColumns as VepColumns
     from mutbert.export import export_model as export_model
     from mutbert.genome.build import build_genome as build_genome
+    from mutbert.genome.build import merge_genomes as merge_genomes
     from mutbert.genome.export import export_genome as export_genome
-    from mutbert.genome.merge import merge_genomes as merge_genomes
     from mutbert.genome.simulate import simulate_population as simulate_population
     from mutbert.genome.store import ProbabilisticGenome as ProbabilisticGenome
     from mutbert.genome.verify import verify_genome as verify_genome

@@ -14,9 +14,9 @@ import polars as pl
 from mutbert import alphabet
 from mutbert.files import check_output, mark_directory, remove_directory
 from mutbert.genome.build import build_genome
+from mutbert.genome.export import summarise_genome
 from mutbert.genome.simulate import simulate_population
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.summary import GenomeSummary, summarise_genome
 from mutbert.inference.embeddings import embed
 from mutbert.reports.figures import scatter_figure, spectrum_figure
 from mutbert.reports.page import Section, write_page
@@ -67,7 +67,7 @@ def run_demo(
 
     announce(2, "building the probabilistic genome")
     genome_path = output / "population.genome"
-    build_genome(people.fasta, genome_path, people.vcf, progress=progress)
+    build_genome(people["fasta"], genome_path, people["vcf"], progress=progress)
     genome = ProbabilisticGenome.open(genome_path)
 
     announce(3, "pre-training a small model")
@@ -94,14 +94,14 @@ def run_demo(
     return DemoResult(report, trained.model, genome_path, embeddings, time.monotonic() - start)
 
 
-def _spectrum(genome: GenomeSummary) -> Section:
+def _spectrum(genome: dict[str, Any]) -> Section:
     text = (
-        f"{genome.variants:,} of {genome.length:,} positions vary with a frequency above 0.02 among {_SAMPLES:,} "
-        f"simulated people, {genome.per_kilobase:.1f} per kilobase; there are {genome.transitions:,} transitions and "
-        f"{genome.transversions:,} transversions. The store takes {genome.bytes_per_base:.3f} bytes per base."
+        f"{genome['variants']:,} of {genome['length']:,} positions vary with a frequency above 0.02 among {_SAMPLES:,} "
+        f"simulated people, {genome['per_kilobase']:.1f} per kilobase; there are {genome['transitions']:,} transitions "
+        f"and {genome['transversions']:,} transversions. The store takes {genome['bytes_per_base']:.3f} bytes per base."
     )
-    edges = np.linspace(0, 1, len(genome.spectrum) + 1).tolist()
-    return Section("Frequency spectrum", text, spectrum_figure(edges, genome.spectrum))
+    edges = np.linspace(0, 1, len(genome["spectrum"]) + 1).tolist()
+    return Section("Frequency spectrum", text, spectrum_figure(edges, genome["spectrum"]))
 
 
 def _embeddings(vectors_ND: Any, gc_share_N: Any) -> Section:

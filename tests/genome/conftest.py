@@ -11,17 +11,19 @@ HEADER = """##fileformat=VCFv4.2
 ##INFO=<ID=AF,Number=A,Type=Float,Description="Allele frequency">
 ##INFO=<ID=EUR_AF,Number=A,Type=Float,Description="Allele frequency in Europe">
 ##FILTER=<ID=low,Description="Low quality">
-#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO
-"""
+##FORMAT=<ID=GT,Number=1,Type=String,Description="Genotype">
+#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"""
 
 
 def compress_file(path, kind):
     if kind == "gzip":
         path.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
-    elif kind == "bgzip":
+    elif kind in ("bgzip", "index"):
         packed = path.with_name(path.name + ".bgz")
         pysam.tabix_compress(str(path), str(packed), force=True)
         shutil.move(packed, path)
+    if kind == "index":
+        pysam.tabix_index(str(path), preset="vcf", force=True)
     return path
 
 
@@ -48,14 +50,15 @@ def write_fasta():
 
 @pytest.fixture(scope="session")
 def write_vcf():
-    """Write records given as (chrom, pos, ref, alt, AF or INFO, FILTER if not PASS)."""
+    """Write records given as (chrom, pos, ref, alt, AF or INFO), and FILTER if not PASS, or each sample's genotype."""
 
-    def write(path, records, *, kind="plain", header=HEADER):
-        lines = []
+    def write(path, records, samples=(), *, kind="plain", end="\n"):
+        lines = ["\t".join([HEADER.replace("\n", end), *(["FORMAT", *samples] if samples else [])])]
         for chrom, pos, ref, alt, info, *rest in records:
             info = info if "=" in str(info) else f"AF={info}"
-            lines.append(f"{chrom}\t{pos}\t.\t{ref}\t{alt}\t.\t{rest[0] if rest else 'PASS'}\t{info}\n")
-        path.write_text(header + "".join(lines))
+            last = ["PASS", info, "GT", *rest] if samples else [rest[0] if rest else "PASS", info]
+            lines.append("\t".join(map(str, [chrom, pos, ".", ref, alt, ".", *last])))
+        path.write_text("".join(line + end for line in lines), newline="")
         return compress_file(path, kind)
 
     return write

@@ -1,4 +1,4 @@
-"""Builds as a whole: real data, several files, options, and nothing half-written whatever happens."""
+"""Builds as a whole: real data, several files, options; parts that are merged are the build of all."""
 
 import gzip
 import json
@@ -11,9 +11,9 @@ import numpy as np
 import pysam
 import pytest
 
-from mutbert import ProbabilisticGenome, build_genome
+from mutbert import ProbabilisticGenome, build_genome, merge_genomes, verify_genome
 from mutbert.errors import InputError
-from mutbert.genome.format import FREQUENCY_ONE, MANIFEST
+from mutbert.genome.format import ARRAYS, FREQUENCY_ONE, MANIFEST
 
 REGIONS = [
     ("chr22_1-22000000.fa.gz", "chr22_16050075-19759394.1000g_phase3.sites.vcf.gz", "22", 99_832),
@@ -27,12 +27,15 @@ def test_real_data_equal_their_text(shared, tmp_path, fasta, vcf, contig, record
     folder = shared / "data/human_grch37"
     report = build_genome(folder / fasta, tmp_path / "x.genome", folder / vcf)
     genome = ProbabilisticGenome.open(tmp_path / "x.genome", check=True)
+    verified = verify_genome(tmp_path / "x.genome", folder / fasta, folder / vcf)
+    assert verified["differences"] == []
+    assert (verified["records"], [*verified["sources"].values()]) == (records, [True, True])
 
     with gzip.open(folder / vcf, "rt") as file:
         rows = [line.split("\t") for line in file if not line.startswith("#")]
-    (counts,) = report.records
-    assert counts.read == len(rows) == records == counts.used + sum(counts.not_used.values())
-    assert genome.bytes_on_disk <= 0.30 * genome.lengths[contig]
+    (counts,) = report["records"]
+    assert counts["read"] == len(rows) == records == counts["used"] + sum(counts["not_used"].values())
+    assert sum(file.stat().st_size for file in genome.path.iterdir()) <= 0.30 * genome.lengths[contig]
 
     with gzip.open(folder / fasta, "rt") as file:
         file.readline()
@@ -61,35 +64,11 @@ def small(tmp_path, write_fasta, write_vcf):
 def test_contigs_are_selected_under_either_naming(tmp_path, small):
     fastas, vcfs = small
     report = build_genome(fastas, tmp_path / "x.genome", vcfs, contigs=["2"])
-    assert report.lengths == {"chr2": 40}
-    assert [counts.not_used for counts in report.records] == [{}, {"contig not selected": 2}]
+    assert report["lengths"] == {"chr2": 40}
+    assert [counts["not_used"] for counts in report["records"]] == [{}, {"contig not selected": 2}]
     with pytest.raises(InputError, match="no contig chr3, 4; there are chr2, chr1"):
         build_genome(fastas, tmp_path / "y.genome", vcfs, contigs=["2", "chr3", "4"])
     assert not list(tmp_path.glob("y.genome*"))
-
-
-def test_the_manifest_says_where_a_genome_comes_from(tmp_path, small):
-    fastas, vcfs = small
-    build_genome(fastas, tmp_path / "x.genome", vcfs, min_frequency=0.3, contigs=["1"])
-    manifest = json.loads((tmp_path / "x.genome" / MANIFEST).read_text())
-    assert manifest["settings"] == {
-        "min_frequency": 0.3,
-        "frequency_field": "AF",
-        "contigs": ["1"],
-        "filter": ["PASS", "."],
-        "samples": None,
-    }
-    assert [source["file"] for source in manifest["sources"]] == ["chr1.fa", "chr2.fa", "2.vcf", "1.vcf"]
-    assert {source["kind"] for source in manifest["sources"]} == {"fasta", "vcf"}
-    assert manifest["records"][1] == {
-        "file": "1.vcf",
-        "frequency_from": "AF",
-        "read": 2,
-        "used": 1,
-        "decomposed": 0,
-        "not_used": {"frequency not above the minimum": 1},
-    }
-    assert manifest["contig_names"] == {"vcf_name": {"chr1": "1"}, "only_in_fasta": [], "only_in_vcf": []}
 
 
 def test_an_index_that_is_older_than_its_file_is_not_used_and_named(tmp_path, small):
@@ -97,13 +76,92 @@ def test_an_index_that_is_older_than_its_file_is_not_used_and_named(tmp_path, sm
     index = Path(pysam.tabix_index(str(vcf), preset="vcf", force=True, keep_original=True) + ".tbi")
     packed = vcf.with_suffix(".vcf.gz")
     report = build_genome(fastas, tmp_path / "x.genome", packed)
-    assert not report.notes
+    assert not report["notes"]
     os.utime(packed, (index.stat().st_mtime + 10,) * 2)
     # One that would be wrong to use.
     index.write_bytes(b"no index")
     os.utime(index, (packed.stat().st_mtime - 10,) * 2)
     again = build_genome(fastas, tmp_path / "x.genome", packed, force=True)
-    assert again.records == report.records
-    assert again.notes == [
+    assert again["records"] == report["records"]
+    assert again["notes"] == [
         f"{index}: is older than its file, so it was not used; index the file anew to read it by regions"
     ]
+
+
+# ---- parts, which are merged
+
+CONTIGS = {f"chr{number}": "ACGTacgtRynnNACGTACGTac"[number:] for number in range(1, 6)}
+
+
+@pytest.fixture
+def inputs(tmp_path, write_fasta, write_vcf):
+    draw = random.Random(1)
+    records = []
+    for name, sequence in [*CONTIGS.items(), ("chr9", "ACGT" * 4)]:
+        for place in sorted(draw.sample(range(len(sequence)), 8)):
+            letter = sequence[place].upper()
+            reference = letter if letter in "ACGT" else "A"
+            alternate = draw.choice([base for base in "ACGT" if base != reference] + [reference + "G"])
+            records.append((name.removeprefix("chr"), place + 1, reference, alternate, draw.choice([0.01, 0.25])))
+    vcf = write_vcf(tmp_path / "x.vcf.gz", records, kind="bgzip")
+    return write_fasta(tmp_path / "x.fa", CONTIGS), vcf
+
+
+def test_parts_make_the_same_store_as_one_build(tmp_path, inputs):
+    fasta, vcf = inputs
+    pysam.tabix_index(str(vcf), preset="vcf")
+    whole = build_genome(fasta, tmp_path / "whole.genome", vcf)
+    parts = [["1", "chr2"], ["3"], ["4", "5"]]
+    for number, contigs in enumerate(parts):
+        build_genome(fasta, tmp_path / f"{number}.genome", vcf, contigs=contigs)
+    merged = merge_genomes([tmp_path / f"{number}.genome" for number in range(3)], tmp_path / "merged.genome")
+    for name in ARRAYS:
+        assert (merged["path"] / name).read_bytes() == (whole["path"] / name).read_bytes()
+    expected, found = (json.loads((path / MANIFEST).read_text()) for path in (whole["path"], merged["path"]))
+    expected["settings"]["contigs"] = [name for names in parts for name in names]
+    assert found == expected
+    assert found["records"][0]["not_used"]["contig not in the FASTA"] == 8
+    genome = ProbabilisticGenome.open(merged["path"], check=True)
+    assert genome.lengths == dict(whole["lengths"]) == dict(merged["lengths"])
+    for name, sequence in CONTIGS.items():
+        assert genome.soft_masked(name, 0, len(sequence)).tolist() == [letter.islower() for letter in sequence]
+
+
+def test_contigs_that_no_part_selected_stay_counted(tmp_path, inputs):
+    fasta, vcf = inputs
+    for name in ("1", "4"):
+        build_genome(fasta, tmp_path / f"{name}.genome", vcf, contigs=[name])
+    (counts,) = merge_genomes([tmp_path / "1.genome", tmp_path / "4.genome"], tmp_path / "x.genome")["records"]
+    assert counts["not_used"]["contig not selected"] == 24
+    assert counts["not_used"]["contig not in the FASTA"] == 8
+    assert counts["read"] == 48 == counts["used"] + sum(counts["not_used"].values())
+
+
+def test_species_with_files_of_their_own_are_put_together(tmp_path, write_fasta, write_vcf):
+    for name, base in (("human", "A"), ("mouse", "C")):
+        fasta = write_fasta(tmp_path / f"{name}.fa", {"chr1": base * 9})
+        vcf = write_vcf(tmp_path / f"{name}.vcf", [("1", 3, base, "T", 0.25)])
+        build_genome(f"{name}={fasta}", tmp_path / f"{name}.genome", f"{name}={vcf}")
+    report = merge_genomes([tmp_path / "human.genome", tmp_path / "mouse.genome"], tmp_path / "both.genome")
+    genome = ProbabilisticGenome.open(report["path"], check=True)
+    assert list(genome.lengths) == ["human.chr1", "mouse.chr1"]
+    assert genome.frequencies("mouse.1", 2, 3)[0].tolist() == pytest.approx([0, 0.75, 0, 0.25], abs=1e-4)
+    assert [counts["file"] for counts in report["records"]] == ["human.vcf", "mouse.vcf"]
+    assert [source["prefix"] for source in genome.manifest["sources"]] == ["human", "human", "mouse", "mouse"]
+
+
+def test_what_does_not_fit_is_refused(tmp_path, inputs):
+    fasta, vcf = inputs
+    build_genome(fasta, tmp_path / "a.genome", vcf, contigs=["1", "2"])
+    build_genome(fasta, tmp_path / "b.genome", vcf, contigs=["2"])
+    build_genome(fasta, tmp_path / "c.genome", vcf, contigs=["3"], min_frequency=0.1)
+    for parts, message in (
+        ("ab", r"b\.genome: contig chr2 is in .*a\.genome too; leave out one"),
+        ("ac", r"c\.genome: was built with min_frequency 0\.1, and .*a\.genome with 0\.02; build"),
+        ("az", r"z\.genome: no such genome store"),
+        ("", "no genome was given"),
+    ):
+        with pytest.raises(InputError, match=message) as refusal:
+            merge_genomes([tmp_path / f"{name}.genome" for name in parts], tmp_path / "x.genome")
+        assert "\n" not in str(refusal.value)
+        assert not list(tmp_path.glob("x.genome*"))

@@ -1,20 +1,18 @@
-"""Exports against plain loops over the frequencies, and read back."""
+"""Exports and counts of a genome against plain loops over its frequencies."""
 
 import gzip
-import json
 import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from mutbert import alphabet
-from mutbert.cli.main import genome as app
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.genome.build import build_genome
-from mutbert.genome.export import export_genome
+from mutbert.genome.export import export_genome, summarise_genome
+from mutbert.genome.format import SOFT_MASK
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome
 from mutbert.regions import Region
 
@@ -37,7 +35,7 @@ def genome(tmp_path_factory, write_fasta, write_vcf):
     folder = tmp_path_factory.mktemp("genome")
     fasta = write_fasta(folder / "x.fa", SEQUENCES)
     vcf = write_vcf(folder / "x.vcf", RECORDS)
-    return ProbabilisticGenome.open(build_genome(fasta, folder / "x.genome", vcf, min_frequency=0).path)
+    return ProbabilisticGenome.open(build_genome(fasta, folder / "x.genome", vcf, min_frequency=0)["path"])
 
 
 def read_fasta(path):
@@ -103,10 +101,10 @@ def test_every_letter_equals_a_plain_loop(tmp_path_factory, write_genome, contig
 def test_the_case_is_kept_where_asked_for(tmp_path, write_fasta, write_vcf, as_version_1, kind):
     lower = {name: text[:7] + text[7:50].lower() + text[50:61] + text[61:].lower() for name, text in SEQUENCES.items()}
     fasta, vcf = write_fasta(tmp_path / "lower.fa", lower), write_vcf(tmp_path / "x.vcf", RECORDS)
-    store = build_genome(fasta, tmp_path / "x.genome", vcf, min_frequency=0).path
+    store = build_genome(fasta, tmp_path / "x.genome", vcf, min_frequency=0)["path"]
     plain = export_genome(store, tmp_path / "plain.fa", kind)
     report = export_genome(store, tmp_path / "x.fa", kind, soft_mask=True)
-    assert (report.bases, report.changed) == (plain.bases, plain.changed)
+    assert (report["bases"], report["changed"]) == (plain["bases"], plain["changed"])
     letters = read_fasta(tmp_path / "plain.fa")
     assert letters == {name: text.upper() for name, text in letters.items()}
     assert read_fasta(tmp_path / "x.fa") == {
@@ -115,7 +113,7 @@ def test_the_case_is_kept_where_asked_for(tmp_path, write_fasta, write_vcf, as_v
     }
     if kind == "reference":
         assert read_fasta(tmp_path / "x.fa") == lower
-        again = build_genome(tmp_path / "x.fa", tmp_path / "again.genome").path
+        again = build_genome(tmp_path / "x.fa", tmp_path / "again.genome")["path"]
         assert (again / "soft_mask.npy").read_bytes() == (store / "soft_mask.npy").read_bytes()
     with pytest.raises(InputError, match="version 1, which keeps no soft mask; build it again"):
         export_genome(as_version_1(store), tmp_path / "y.fa", kind, soft_mask=True)
@@ -130,7 +128,8 @@ def test_regions_come_as_asked_for(tmp_path, genome):
         ("chr1:3-10", "GTNNNNGY"),
         ("chr2", whole),
     ]
-    assert (report.regions, report.bases, report.variants, report.changed) == (3, 4 + 8 + 63, 2 + 2 + 3, 1 + 1 + 1)
+    counts = {"regions": 3, "bases": 4 + 8 + 63, "variants": 2 + 2 + 3, "changed": 1 + 1 + 1}
+    assert report == {"path": tmp_path / "x.fa", "kind": "consensus", **counts}
 
 
 def expected_rows(genome, regions=None):
@@ -148,7 +147,7 @@ def test_text_tables_hold_every_variant(tmp_path, genome, suffix):
     pytest.importorskip("pyarrow")
     bed, tsv = tmp_path / f"x.bed{suffix}", tmp_path / f"x.tsv{suffix}"
     report = export_genome(genome, bed)
-    assert (report.kind, report.variants, report.changed) == ("bed", 9, 0)
+    assert (report["kind"], report["variants"], report["changed"]) == ("bed", 9, 0)
     export_genome(genome, tsv)
     lines = {}
     for path in (bed, tsv):
@@ -175,15 +174,11 @@ def test_parquet_is_read_back(tmp_path, genome):
     pq = pytest.importorskip("pyarrow.parquet")
     export_genome(genome, tmp_path / "x.parquet")
     table = pq.read_table(tmp_path / "x.parquet")
-    assert [(field.name, str(field.type)) for field in table.schema] == [
-        ("contig", "string"), ("position", "int64"), ("reference", "string"),
-        ("A", "float"), ("C", "float"), ("G", "float"), ("T", "float"),
-    ]  # fmt: skip
+    kinds = {"contig": "string", "position": "int64", "reference": "string"} | dict.fromkeys("ACGT", "float")
+    assert {field.name: str(field.type) for field in table.schema} == kinds
     assert table.schema.metadata[b"position"] == b"0-based"
-    found = [
-        (row["contig"], row["position"], row["reference"], [row[base] for base in "ACGT"]) for row in table.to_pylist()
-    ]
-    assert found == list(expected_rows(genome))
+    rows = [(*row[:3], list(row[3:])) for row in zip(*table.to_pydict().values(), strict=True)]
+    assert rows == list(expected_rows(genome))
 
 
 def test_a_contig_of_several_pieces_is_one(tmp_path, write_genome):
@@ -208,10 +203,10 @@ def test_a_table_has_each_position_once(tmp_path, genome):
     covered = {("chr1", place) for place in range(9)} | {("chr2", place) for place in range(62)}
     found = [tuple(line.split("\t")[:3]) for line in (tmp_path / "x.tsv").read_text().splitlines()[1:]]
     assert found == [(name, str(place + 1), letter) for name, place, letter, _ in expected_rows(genome, covered)]
-    assert (report.regions, report.bases, report.variants) == (2, 71, len(found))
+    assert (report["regions"], report["bases"], report["variants"]) == (2, 71, len(found))
     # Regions that touch are one, regions with a base between them two.
     report = export_genome(genome, tmp_path / "x.tsv", regions=["1:3-4", "1:1-2", "1:6"], force=True)
-    assert (report.regions, report.bases) == (2, 5)
+    assert (report["regions"], report["bases"]) == (2, 5)
 
 
 @pytest.mark.parametrize(
@@ -222,12 +217,7 @@ def test_a_table_has_each_position_once(tmp_path, genome):
         ("x.tsv", "parquet", {}, "its suffix is not that of parquet"),
         ("x.parquet.gz", None, {}, "its suffix is not that of parquet"),
         ("x.fa", "consensus", {"min_frequency": 0.1}, "is for iupac alone"),
-        (
-            "x.bed",
-            None,
-            {"soft_mask": True},
-            "soft mask: is for reference, consensus, iupac alone; leave it out for bed",
-        ),
+        ("x.bed", None, {"soft_mask": True}, "soft mask: is for reference, consensus, iupac alone"),
         ("x.fa", "iupac", {"min_frequency": float("nan")}, "is not between 0 and 1"),
         ("x.fa", "iupac", {"regions": ["chr3"]}, "no such contig; there are chr1, chr2"),
         ("x.fa", "iupac", {"regions": [Region("chr1", 0, 133)]}, "not within chr1:1-132"),
@@ -248,11 +238,64 @@ def test_only_parquet_needs_pyarrow(tmp_path, monkeypatch, genome):
     export_genome(genome, tmp_path / "x.bed")
 
 
-def test_the_command_line(tmp_path, genome):
-    words = ["export", str(genome.path), "-o", str(tmp_path / "x.fa"), "--as"]
-    result = CliRunner().invoke(app, [*words, "iupac", "--min-frequency", "0.25"])
-    assert "kind: iupac\nregions: 2\nbases: 195\nvariants: 9\nchanged: 8" in result.stdout
-    more = ["--force", "--soft-mask", "--contigs", "2", "--region", "1:3-4", "--region", "1:1-2", "--json"]
-    result = json.loads(CliRunner().invoke(app, [*words, "reference", *more]).stdout)
-    assert (result["regions"], result["bases"], result["variants"], result["changed"]) == (3, 67, 6, 0)
-    assert list(read_fasta(tmp_path / "x.fa")) == ["chr2", "chr1:3-4", "chr1:1-2"]
+# ---- in numbers
+
+
+@pytest.fixture
+def counted(tmp_path, write_fasta, write_vcf):
+    records = [
+        ("1", 1, "A", "G", 0.05),
+        ("1", 2, "C", "T,A", "0.25,0.051"),
+        ("1", 4, "T", "A", 1),
+        ("2", 3, "A", "G", 0.5),
+    ]
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "AcgTNNnn", "chr2": "ACR", "chr3": "nn"})
+    vcf = write_vcf(tmp_path / "x.vcf", [*records, ("2", 3, "A", "G", 0.5)])
+    return ProbabilisticGenome.open(build_genome(fasta, tmp_path / "x.genome", vcf)["path"])
+
+
+def test_everything_is_counted(counted):
+    found = summarise_genome(counted)
+    # A>G and C>T against C>A and T>A; where the reference is R, there is no telling.
+    names = ("name", "length", "known", "soft_masked", "variants", "alternates", "transitions", "transversions")
+    assert found["contigs"].select(names).rows() == [
+        ("chr1", 8, 4, 4, 3, 4, 2, 2),
+        ("chr2", 3, 3, 0, 1, 1, 0, 0),
+        ("chr3", 2, 0, 2, 0, 0, 0, 0),
+    ]
+    assert found["contigs"]["per_kilobase"].to_list() == [750, pytest.approx(1000 / 3), 0]
+    assert [found[name] for name in names[1:]] == [13, 7, 6, 4, 5, 2, 2]
+    assert (found["known_share"], found["soft_masked_share"], found["multi_allelic"], found["ti_tv"]) == (
+        7 / 13, 6 / 13, 1, 1,
+    )  # fmt: skip
+    assert found["bytes_per_base"] == sum(file.stat().st_size for file in counted.path.glob("[!.]*")) / 13
+    frequencies = [0.05, 0.25, 0.051, 1, 0.5]
+    assert found["mean_alternate_frequency"] == pytest.approx(np.mean(frequencies), abs=1 / FREQUENCY_ONE)
+    # Bins have their upper edges: 0.05, 0.051, 0.25, 0.5, 1.
+    assert np.flatnonzero(found["spectrum"]).tolist() == [0, 1, 4, 9, 19]
+    alone = summarise_genome(counted.reference())
+    assert (alone["ti_tv"], alone["mean_alternate_frequency"], alone["diversity_per_kilobase"]) == (None, None, 0)
+    assert sum(alone["spectrum"]) == sum(alone["doubling_spectrum"]) == alone["alternates"] == 0
+
+
+def test_every_kept_frequency_has_one_doubling_bin(tmp_path):
+    """The bins double, so each holds as many of the numbers as all before it; the first has 1/65535 and 2/65535."""
+    kept = np.arange(1, FREQUENCY_ONE + 1)
+    frequency_V4 = np.stack([FREQUENCY_ONE - kept, kept, 0 * kept, 0 * kept], axis=1).astype(np.uint16)
+    sequences = [("1", np.zeros(len(kept), np.uint8), np.empty(0, SOFT_MASK))]
+    genome = ProbabilisticGenome.from_sequences(sequences, path=tmp_path)
+    found = summarise_genome(genome.with_variants({"1": (np.arange(len(kept)), frequency_V4)}))
+    assert found["doubling_spectrum"] == [2, *(2**power for power in range(1, 15)), 32767]
+    below = np.maximum(kept - 1, 0.5) / FREQUENCY_ONE
+    assert abs(np.bincount((below * 20).astype(int)) - found["spectrum"]).max() <= 1
+
+
+def test_diversity_is_the_chance_that_two_chromosomes_differ(counted):
+    found = summarise_genome(counted)
+    by_contig = {}
+    for name, length in counted.lengths.items():
+        rows = counted.frequencies(name, 0, length)[counted.variants(name).position].tolist()
+        by_contig[name] = sum(row[a] * row[b] for row in rows for a in range(4) for b in range(4) if a != b)
+    expected = [1000 * by_contig["chr1"] / 4, 1000 * by_contig["chr2"] / 3, 0]
+    assert found["contigs"]["diversity_per_kilobase"].to_list() == pytest.approx(expected)
+    assert found["diversity_per_kilobase"] == pytest.approx(1000 * sum(by_contig.values()) / 7)

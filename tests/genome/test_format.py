@@ -24,31 +24,27 @@ def test_a_store_is_what_the_page_says(tmp_path, write_fasta, write_vcf):
     contigs = {"chr1": "nNAcgTRryACNN", "chr2": "GATTACA", "chr3": "acg", "chr4": "Acg"}
     records = [("chr2", 1, "G", "A", 0.25), ("chr1", 3, "A", "C,T", "0.5,0.2"), ("chr1", 5, "G", "T", 1 / 3)]
     fasta, vcf = write_fasta(tmp_path / "x.fa", contigs), write_vcf(tmp_path / "x.vcf", records)
-    store = build_genome(fasta, tmp_path / "x.genome", vcf).path
+    store = build_genome(fasta, tmp_path / "x.genome", vcf)["path"]
 
     manifest = json.loads((store / "manifest.json").read_text())
     assert sorted(file.name for file in store.glob("[!.]*")) == sorted([*manifest["arrays"], "manifest.json"])
-    descr, shape, sequence = read_npy(store / "sequence.npy")
-    assert (descr, shape) == ("|u1", (len(sequence),))
-    descr, (runs,), ambiguity = read_npy(store / "ambiguity.npy")
-    assert descr == [("start", "<u4"), ("length", "<u4"), ("code", "|u1")]
-    assert len(ambiguity) == 9 * runs
-    descr, (stretches,), soft_mask = read_npy(store / "soft_mask.npy")
-    assert descr == [("start", "<u4"), ("length", "<u4")]
-    assert len(soft_mask) == 8 * stretches
-    descr, (variants,), position = read_npy(store / "variant_position.npy")
-    assert descr == "<u4"
-    descr, shape, frequency = read_npy(store / "variant_frequency.npy")
-    assert (descr, shape) == ("<u2", (variants, 4))
-
-    rows = {}
+    stretch, rows = [("start", "<u4"), ("length", "<u4")], {}
+    *header, sequence = read_npy(store / "sequence.npy")
+    assert header == ["|u1", (len(sequence),)]
+    *header, ambiguity = read_npy(store / "ambiguity.npy")
+    assert header == [[*stretch, ("code", "|u1")], (len(ambiguity) // 9,)]
+    *header, soft_mask = read_npy(store / "soft_mask.npy")
+    assert header == [stretch, (len(soft_mask) // 8,)]
+    *header, position = read_npy(store / "variant_position.npy")
+    assert header == ["<u4", (3,)]
+    *header, frequency = read_npy(store / "variant_frequency.npy")
+    assert header == ["<u2", (3, 4)]
     assert manifest["version"] == 2
     assert [contig["soft_mask"] for contig in manifest["contigs"]] == [[0, 3], [3, 3], [3, 4], [4, 5]]
     assert [contig["name"] for contig in manifest["contigs"]] == list(contigs)
     for contig in manifest["contigs"]:
-        bases = [
-            CODES[sequence[contig["offset"] + i // 4] >> 2 * (i % 4) & 3] for i in range(contig["length"])
-        ]  # fmt: skip
+        offset, length = contig["offset"], contig["length"]
+        bases = [CODES[sequence[offset + i // 4] >> 2 * (i % 4) & 3] for i in range(length)]
         for run in range(*contig["ambiguity"]):
             start, length, code = struct.unpack_from("<IIB", ambiguity, 9 * run)
             assert bases[start : start + length] == ["A"] * length

@@ -1,42 +1,32 @@
-"""Every record is used or has a reason: each rule by itself; `tests/properties/test_genome.py` has random files."""
+"""Which records are used and whose genotypes are counted; `tests/properties/test_genome.py` has random files."""
 
 import pytest
 
 from mutbert import ProbabilisticGenome, build_genome
 from mutbert.errors import InputError
 from mutbert.genome.format import FREQUENCY_ONE
+from mutbert.genome.sources import read_samples
 
 
 @pytest.fixture
 def build(tmp_path, write_fasta, write_vcf):
     """Build from one contig ``chr1`` and some records; gives the rows that are not the reference, and the counts."""
 
-    def run(records, sequence="ACGT" * 10, *, header=None, **options):
-        fasta = write_fasta(tmp_path / "x.fa", {"chr1": sequence})
-        vcf = write_vcf(tmp_path / "x.vcf", records, **({"header": header} if header else {}))
+    def run(records, **options):
+        fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 10})
+        vcf = write_vcf(tmp_path / "x.vcf", records)
         report = build_genome(fasta, tmp_path / "x.genome", vcf, force=True, **options)
-        variants = ProbabilisticGenome.open(report.path).variants("chr1")
+        variants = ProbabilisticGenome.open(report["path"]).variants("chr1")
         rows = dict(zip(variants.position.tolist(), variants.frequency.tolist(), strict=True))
-        (counts,) = report.records
-        assert counts.read == len(records) == counts.used + sum(counts.not_used.values())
-        return rows, {"used": counts.used, **counts.not_used}
+        (counts,) = report["records"]
+        assert counts["read"] == len(records) == counts["used"] + sum(counts["not_used"].values())
+        return rows, {"used": counts["used"], **counts["not_used"]}
 
     return run
 
 
 def row(**frequency):
     return pytest.approx([frequency.get(base, 0) for base in "ACGT"], abs=1 / FREQUENCY_ONE)
-
-
-def test_single_nucleotide_alleles_of_mixed_sites_are_kept(build):
-    records = [
-        ("chr1", 1, "A", "G,AT,<DEL>,*", "0.2,0.3,0.1,0.1"),
-        # With a deletion, the single-nucleotide allele is written with the longer REF: C to T at position 4, T to A.
-        ("chr1", 2, "CGT", "C,CGA,TGT", "0.1,0.25,0.05"),
-    ]
-    rows, counts = build(records)
-    assert rows == {0: row(A=0.8, G=0.2), 1: row(C=0.95, T=0.05), 3: row(T=0.75, A=0.25)}
-    assert counts == {"used": 2}
 
 
 @pytest.mark.parametrize("minimum", [0.02, 0.05, 0.1, 0.3, 0.45])
@@ -58,23 +48,9 @@ def test_one_wrong_reference_base_is_counted_and_more_are_another_assembly(build
         build(sorted([*good, ("chr1", 2, "G", "A", 0.5), ("chr1", 6, "T", "A", 0.5)]))
 
 
-def test_records_past_the_end_are_counted_unless_all_are(build):
-    inside, outside = ("chr1", 1, "A", "C", 0.5), ("chr1", 401, "A", "C", 0.5)
-    rows, counts = build([inside, outside], "ACGT" * 100)
-    assert list(rows) == [0]
-    assert counts == {"used": 1, "outside the contig": 1}
-    with pytest.raises(InputError, match="all 1 records that could be used lie outside"):
-        build([outside], "ACGT" * 100)
-
-
 def test_positions_that_go_back_are_refused(build):
     with pytest.raises(InputError, match=r"x\.vcf: chr1:2 comes after a later position; sort the file with"):
         build([("chr1", pos, "ACGT"[(pos - 1) % 4], "ACGT"[pos % 4], 0.5) for pos in (5, 9, 2, 5)])
-
-
-def test_a_file_without_any_frequency_is_refused(build):
-    with pytest.raises(InputError, match=r"none of the 2 records that could be used has a frequency \(EUR_AF\)"):
-        build([("chr1", 1, "A", "C", 0.5), ("chr1", 2, "C", "A", 0.5)], frequency_field="EUR_AF")
 
 
 @pytest.mark.parametrize("value", [".", "EUR_AF=0.5", "nan", ".,."])
@@ -114,16 +90,10 @@ MANY = ",".join(["C", *("A" + "C" * length for length in range(1, 10)), "G"])
 @pytest.mark.parametrize(
     ("alternates", "keys", "calls", "expected"),
     [
-        ("C", "GT", "0|1 1/1 .", row(A=1 / 4, C=3 / 4)),
-        ("C", "GT", "./1 .|. .", row(C=1)),
-        ("C", "GT", "1 0|1|1 0/0", row(A=1 / 2, C=1 / 2)),
         # The form of VCF 4.4, in which the first allele has a separator too.
         ("C", "GT", "|0|1 /1/1 0/0", row(A=1 / 2, C=1 / 2)),
-        ("C,G", "GT:DP", "0:7 1|2:3 .:.", row(A=1 / 3, C=1 / 3, G=1 / 3)),
         ("C,G", "DP:GT", "7:0 3:1|2 .:.", row(A=1 / 3, C=1 / 3, G=1 / 3)),
         (MANY, "GT", "10|1 0/11 11", row(A=2 / 5, C=1 / 5, G=2 / 5)),
-        ("C", "GT", ". ./. .", "frequency missing"),
-        ("C", "DP", "7 8 9", "frequency missing"),
         ("C", "GT", "0|2 0 0", "chr1:5: AC=none, AN=3 is not a frequency"),
         ("C", "GT", "10 0 0", "chr1:5"),
         (MANY, "GT", "0|12 0 0", "chr1:5"),
@@ -136,13 +106,92 @@ def test_genotypes_are_counted(tmp_path, write_fasta, alternates, keys, calls, e
     lines.append("\t".join(["chr1", "5", ".", "A", alternates, ".", ".", ".", keys, *calls.split()]))
     (tmp_path / "x.vcf").write_text(GENOTYPES + "".join(f"{line}\n" for line in lines))
     words = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 3}), tmp_path / "x.genome", tmp_path / "x.vcf"
-    if isinstance(expected, str) and "missing" not in expected:
+    if isinstance(expected, str):
         with pytest.raises(InputError, match=expected) as refusal:
             build_genome(*words)
         assert "\n" not in str(refusal.value)
-        return
-    report = build_genome(*words)
-    if isinstance(expected, str):
-        assert report.records[0].not_used == {expected: 1}
     else:
-        assert ProbabilisticGenome.open(report.path).frequencies("chr1", 4, 5)[0].tolist() == expected
+        build_genome(*words)
+        assert ProbabilisticGenome.open(words[1]).frequencies("chr1", 4, 5)[0].tolist() == expected
+
+
+# ---- whose genotypes
+
+PANEL = "sample\tpop\tsuper_pop\tgender\t\t\nHG1\tGBR\tEUR\tmale\nHG2\tFIN\tEUR\tfemale\nNA3\tYRI\tAFR\tmale\t\t\n"
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "samples.txt"
+
+    def write(text):
+        path.write_text(text, newline="")
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("text", "population", "names"),
+    [
+        ("b\na\n", None, ["b", "a"]),
+        ("# people\n\nb\r\na", None, ["b", "a"]),
+        (PANEL, None, ["HG1", "HG2", "NA3"]),
+        (PANEL, "EUR", ["HG1", "HG2"]),
+        (PANEL, "YRI", ["NA3"]),
+        (PANEL, "male", ["HG1", "NA3"]),
+        (PANEL.replace("\t", " "), "FIN", ["HG2"]),
+        # The name itself is no population.
+        ("GBR x\nHG1 GBR\n", "GBR", ["HG1"]),
+    ],
+)
+def test_lists_and_panels_are_read(file, text, population, names):
+    assert read_samples(file(text), population) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "population", "message"),
+    [
+        (PANEL, "AMR", "no sample of population AMR; there are GBR, EUR, male, FIN, female, YRI, AFR"),
+        (PANEL, "eur", "no sample of population eur"),
+        ("a\nb\n", "EUR", "no sample of population EUR; there are none"),
+        ("", None, "names no sample"),
+        ("# nobody\n\n", None, "names no sample"),
+        ("a\nb\na\n", None, "sample a comes twice"),
+    ],
+)
+def test_lists_that_cannot_be_used_are_refused(file, text, population, message):
+    with pytest.raises(InputError, match=f"samples.txt: {message}"):
+        read_samples(file(text), population)
+
+
+@pytest.fixture
+def files(tmp_path, write_fasta, write_vcf):
+    """A contig that all three people have, and one that only the two men have, in a file of its own."""
+    fasta = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 5, "chrY": "ACGT" * 5})
+    rows = [("1", 1, "A", "C", 0.9, "0|1", "1|1", "0|0"), ("1", 2, "C", "G,T", 0.9, "1|2", "0|0", "./2")]
+    every = write_vcf(tmp_path / "1.vcf", rows, ["HG1", "HG2", "NA3"])
+    rows = [("Y", 5, "A", "T", 0.9, "1", "0"), ("Y", 6, "C", "T", 0.9, "0", "1")]
+    men = write_vcf(tmp_path / "Y.vcf", rows, ["NA3", "HG1"])
+    return fasta, [every, men]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sample": "HG9"}, r"1\.vcf, .*Y\.vcf: no sample HG9; there are HG1, HG2, NA3"),
+        ({"samples": ["HG1", "HG8", "HG9"]}, "no sample HG8, HG9; there are"),
+        ({"sample": "HG2"}, r"Y\.vcf: has none of the chosen samples"),
+        ({"sample": "HG1", "samples": ["HG1"]}, "one sample and a list"),
+        ({"population": "EUR"}, "population EUR: needs a panel file"),
+        ({"population": "EUR", "samples": ["HG1"]}, "population EUR: needs a panel file"),
+        ({"sample": "HG1", "frequency_field": "EUR_AF"}, "samples are chosen, so genotypes are counted"),
+    ],
+)
+def test_samples_that_cannot_be_counted_are_refused(tmp_path, files, options, message):
+    fasta, vcfs = files
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=message) as refusal:
+        build_genome(fasta, tmp_path / "x.genome", vcfs, **options)
+    assert "\n" not in str(refusal.value)
+    assert sorted(tmp_path.iterdir()) == before

@@ -51,12 +51,7 @@ def test_bcf_is_read_and_a_cut_one_refused(tmp_path, write_vcf):
 
 
 def test_regions_have_each_record_once(tmp_path, write_vcf):
-    records = [
-        ("c:1", 3, "ACG", "A", 0.5),
-        ("c:1", 5, "A", "C", 0.5),
-        ("c:1", 5, "A", "G", 0.5),
-        ("c:1", 9, "A", "G", 1),
-    ]
+    records = [("c:1", 3, "ACG", "A", 0.5), *(("c:1", 5, "A", alt, 0.5) for alt in "CG"), ("c:1", 9, "A", "G", 1)]
     path = write_vcf(tmp_path / "x.vcf.gz", [*records, ("d", 1, "A", "C", 0.5)], kind="bgzip")
     assert count_by_index(path) is None
     pysam.tabix_index(str(path), preset="vcf")

@@ -136,7 +136,7 @@ def counts_of(counts: Mapping[str, Any]) -> Answer:
 def built(path: Path, report: Mapping[str, Any]) -> Answer:
     """All that a new genome contains, and its report."""
     kept = ("variants", "contig_names", "only_in_fasta", "only_in_vcf")
-    records = [counts_of(one if isinstance(one, Mapping) else vars(one)) for one in report["records"]]
+    records = [counts_of(one) for one in report["records"]]
     return {**genome_of(path), "records": records, **{name: report[name] for name in kept},
             "notes": len(report["notes"])}  # fmt: skip
 
@@ -144,7 +144,7 @@ def built(path: Path, report: Mapping[str, Any]) -> Answer:
 def build(inputs: Inputs, fasta: Any, vcf: Any, **settings: Any) -> Answer:
     """Build a genome from Python."""
     path = inputs.output(".genome")
-    return built(path, vars(mutbert.build_genome(fasta, path, vcf, **settings)))
+    return built(path, mutbert.build_genome(fasta, path, vcf, **settings))
 
 
 def build_by_command(inputs: Inputs, *words: Any) -> Answer:
@@ -325,10 +325,10 @@ def merged(inputs: Inputs, *, by_command: bool = False) -> Answer:
     if by_command:
         report = json.loads(cli("genome", "merge", *parts, "-o", path, "--json"))
     else:
-        report = vars(mutbert.merge_genomes(parts, path))
+        report = mutbert.merge_genomes(parts, path)
     return {
         **genome_of(path),
-        "report": {"parts": report["parts"], "variants": report["variants"]},
+        "report": {"parts": len(parts), "variants": report["variants"]},
         "records": [counts_of(counts) for counts in report["records"]],
     }
 

@@ -19,8 +19,8 @@ def population(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def genome(population):
-    path = population.fasta.parent / "all.genome"
-    build_genome(population.fasta, path, population.vcf)
+    path = population["fasta"].parent / "all.genome"
+    build_genome(population["fasta"], path, population["vcf"])
     return ProbabilisticGenome.open(path)
 
 
@@ -35,13 +35,13 @@ def distributions(windows):
 @pytest.mark.parametrize("kind", ["reference", "population", "person"])
 def test_windows_of_any_lengths_are_those_of_the_genome(population, genome, tmp_path, kind):
     """A person is what the builder makes of the one sample's genotypes."""
-    person = {"vcf": population.vcf, "sample": "person5"} if kind == "person" else {}
+    person = {"vcf": population["vcf"], "sample": "person5"} if kind == "person" else {}
     around = open_surroundings(genome, kind, **person)
     wanted = genome
     if kind != "population":
-        sources = (population.vcf,) if kind == "person" else ()
+        sources = (population["vcf"],) if kind == "person" else ()
         more = {"sample": "person5", "min_frequency": 0} if kind == "person" else {}
-        build_genome(population.fasta, tmp_path / "alone.genome", *sources, **more)
+        build_genome(population["fasta"], tmp_path / "alone.genome", *sources, **more)
         wanted = ProbabilisticGenome.open(tmp_path / "alone.genome")
     (name,) = genome.lengths
     length = np.tile([30, 200, 7, 30], 100)
@@ -59,7 +59,7 @@ def test_a_person_needs_a_file_and_a_sample_that_is_in_it(population, genome):
         ("family", {}, "reference, population, person"),
         ("person", {"sample": "person1"}, "--person-vcf FILE"),
         ("population", {"vcf": Path("calls.vcf")}, "person_vcf calls.vcf is given, but .* population; choose person"),
-        ("person", {"vcf": population.vcf, "sample": "person77"}, "person77"),
+        ("person", {"vcf": population["vcf"], "sample": "person77"}, "person77"),
     ):
         with pytest.raises(InputError, match=part):
             open_surroundings(genome, kind, **more)

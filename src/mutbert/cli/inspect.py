@@ -62,13 +62,13 @@ def inspect_genomes(
 
 def _read(path: Path) -> dict[str, Any]:
     """Return the numbers of a genome and entries of its manifest, which another writer may have left out."""
+    from mutbert.genome.export import DOUBLING_EDGES, summarise_genome
     from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.genome.summary import DOUBLING_EDGES, summarise_genome
 
     genome = ProbabilisticGenome.open(path, check=True)
     summary = summarise_genome(genome)
     kept = ("version", "created_by", "sources", "settings", "records", "contig_names")
-    numbers = {"path": str(path), **vars(summary), "contigs": summary.contigs.to_dicts()}
+    numbers = {"path": str(path), **summary, "contigs": summary["contigs"].to_dicts()}
     return numbers | {"doubling_edges": DOUBLING_EDGES, **{key: genome.manifest.get(key) for key in kept}}
 
 

@@ -56,7 +56,7 @@ _GENOME_VERBS = {
     "export": Verb("mutbert.genome.export:export_genome",
                    "mutbert genome export human.genome -o consensus.fa.gz --as consensus",
                    {"genome": "GENOME", "kind": "--as KIND", "regions": "--region"}, wrapper=f"{_HERE}:with_regions"),
-    "merge": Verb("mutbert.genome.merge:merge_genomes",
+    "merge": Verb("mutbert.genome.build:merge_genomes",
                   "mutbert genome merge chr21.genome chr22.genome -o human.genome", {"genomes": "GENOME"}),
 }  # fmt: skip
 _VERBS = {

@@ -21,7 +21,7 @@ def record_of(result: Any) -> dict[str, Any]:
         return dict(result)
     if hasattr(result, "_asdict"):
         return dict(result._asdict())
-    return {**vars(result), **({"agrees": result.agrees} if hasattr(result, "agrees") else {})}
+    return dict(vars(result))
 
 
 def print_json(result: Any) -> None:

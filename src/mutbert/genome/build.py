@@ -1,12 +1,12 @@
-"""Build a probabilistic genome from FASTA and VCF files: to be resumed, and published in one step."""
+"""Build a probabilistic genome from FASTA and VCF files, or of stores of its parts: published in one step."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,42 +18,13 @@ from mutbert.genome.fasta import read_fasta
 from mutbert.genome.population import Population
 from mutbert.genome.sources import Source, Sources, describe_samples, find_calls, parse_sources, read_samples
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.variants import REASONS, USED
+from mutbert.genome.variants import NO_CONTIG, NOT_SELECTED, REASONS, USED
 from mutbert.genome.vcf import GENOTYPES, older_index
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-
-MIN_FREQUENCY: Final = 0.02
-"""The published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452)."""
-
-
-@dataclass(frozen=True)
-class RecordCounts:
-    """What became of a file's records: `used` and all of `not_used`, by reason, are those `read`."""
-
-    file: str  # without its folder
-    frequency_from: str  # "AF" or another INFO field, "AC/AN" or another quotient, or "genotypes"
-    read: int
-    used: int
-    decomposed: int  # those of `used` with an allele of several nucleotides
-    not_used: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class BuildReport:
-    """What a build made, and what became of its input."""
-
-    path: Path
-    lengths: Mapping[str, int]
-    variants: int  # positions that vary
-    records: Sequence[RecordCounts]
-    contig_names: Mapping[str, str]  # the VCF's name of each contig with records, by the genome's
-    only_in_fasta: Sequence[str]  # selected contigs without a record
-    only_in_vcf: Sequence[str]  # contigs with records that the FASTA does not have
-    notes: Sequence[str]  # what could be better with the input, though it was used
 
 
 def build_genome(
@@ -72,7 +43,7 @@ def build_genome(
     resume: bool = False,
     force: bool = False,
     progress: bool = False,
-) -> BuildReport:
+) -> dict[str, Any]:
     """Build a probabilistic genome from a reference and a population's variants.
 
     At a position where the alternate single-nucleotide alleles of all records together have a frequency above
@@ -108,17 +79,15 @@ def build_genome(
 
     Returns
     -------
-    BuildReport
-        What was made; `mutbert.ProbabilisticGenome.open` opens it.
-
-    Raises
-    ------
-    InputError
-        When an input cannot be used.
+    dict
+        The `path`, which `mutbert.ProbabilisticGenome.open` opens; `lengths` by contig; `variants`, the number of
+        positions that vary; `records`, what became of those of each VCF file (``docs/format.md``); `contig_names`, the
+        VCF's by the genome's; contigs `only_in_fasta` (of the selected) and `only_in_vcf`; `notes` on the input.
     """
     fastas, vcfs, output = parse_sources(fasta), parse_sources(vcf), Path(output)
-    minimum = min_frequency if min_frequency is not None else MIN_FREQUENCY if sample is None else 0.0
-    _check_options(output, fastas, vcfs, minimum, workers)
+    # 0.02 is the published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452).
+    minimum = min_frequency if min_frequency is not None else 0.02 if sample is None else 0.0
+    _check_options(fastas, vcfs, minimum, workers)
     chosen = _choose_samples(samples, population, sample, frequency_field, len(vcfs))
     calls = find_calls(vcfs, frequency_field, chosen, filters)
     settings: dict[str, Any] = {
@@ -158,20 +127,74 @@ def build_genome(
     return _read_report(output, vcfs)
 
 
+def merge_genomes(
+    genomes: Sequence[str | Path], output: str | Path, *, force: bool = False, progress: bool = False
+) -> dict[str, Any]:
+    """Concatenate stores of different contigs, such as the parts of a build on a cluster.
+
+    Parts that were built with ``contigs`` from the same files, in the order of the FASTA, make the same arrays as one
+    build of all.
+
+    Parameters
+    ----------
+    genomes : sequence of paths
+        The stores, built with the same settings; no contig may be in two of them.
+    output : path
+        The store to write.
+    force, progress : bool
+        Replace the output where it exists; show progress on standard error.
+
+    Returns
+    -------
+    dict
+        As from `build_genome`.
+    """
+    output = Path(output)
+    if not genomes:
+        raise InputError(f"{output}: no genome was given; name at least one")
+    check_output(output, force=force, directory=True, inputs=genomes)
+    parts = [ProbabilisticGenome.open(path, check=True) for path in genomes]
+    provenance = _merge_provenance(parts)
+    found: dict[str, ProbabilisticGenome] = {}
+    for part in parts:
+        if twice := [name for name in part.contigs if name in found]:
+            raise InputError(
+                f"{part.path}: contig {twice[0]} is in {found[twice[0]].path} too; leave out one of them, or build the "
+                "parts with --contigs that do not overlap"
+            )
+        found |= dict.fromkeys(part.contigs, part)
+
+    def rows_of(name: str, kind: str, array: str) -> Any:
+        return found[name].arrays[array][slice(*getattr(found[name].contigs[name], kind))]
+
+    def sequences() -> Iterator[tuple[str, Any, Any]]:
+        for name, part in found.items():
+            yield name, part.bases(name, 0, part.lengths[name]), rows_of(name, "soft_mask", "soft_mask.npy")
+            advance(part.contigs[name].length)
+
+    variants = ((name, *(rows_of(name, "variants", array) for array in store.VARIANT_ARRAYS)) for name in found)
+    total = sum(sum(part.lengths.values()) for part in parts)
+    with (
+        atomic_directory(output, force=force) as folder,
+        progress_bar("Merging", total, unit="bases", show=progress) as advance,
+    ):
+        written = store.write_variants(folder, store.write_reference(folder, sequences()), variants)
+        store.write_manifest(folder, written, **provenance)
+    return _read_report(output)
+
+
 def _is_of(path: Path, plan: Mapping[str, Any]) -> bool:
     """Return whether a JSON file has what a plan has."""
     return plan.items() <= dict(json.loads(path.read_text(encoding="utf-8"))).items()
 
 
-def _check_options(
-    output: Path, fastas: Sequence[Source], vcfs: Sequence[Source], minimum: float, workers: int
-) -> None:
+def _check_options(fastas: Sequence[Source], vcfs: Sequence[Source], minimum: float, workers: int) -> None:
     if not 0 <= minimum < 1:
         raise InputError(f"minimum frequency {minimum:g}: is not at least 0 and below 1")
     if workers < 1:
         raise InputError(f"{workers} workers: use at least one")
     if not fastas:
-        raise InputError(f"{output}: no FASTA was given; name at least one")
+        raise InputError("no FASTA was given; name at least one")
     for source in fastas:
         check_input(source.path, "FASTA")
     prefixes = {source.prefix for source in fastas}
@@ -226,10 +249,8 @@ def _write_reference(
     there, not_selected = ContigNames(contigs), [name for name in seen if name not in contigs]
     missing = [name for name in wanted or [] if there.find(name) is None]
     if missing or not contigs:
-        raise InputError(
-            f"{names_text(str(source.path) for source in fastas)}: no contig {names_text(missing)}; there are "
-            f"{names_text([*contigs, *not_selected])}"
-        )
+        files, known = names_text(str(source.path) for source in fastas), names_text([*contigs, *not_selected])
+        raise InputError(f"{files}: no contig {names_text(missing)}; there are {known}")
     return contigs, not_selected
 
 
@@ -239,26 +260,74 @@ def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequ
     for calls, tally in zip(found.calls, found.tallies, strict=True):
         counts = {text: tally["reason", text] for text in REASONS if tally["reason", text]}
         read, used, decomposed = sum(counts.values()), counts.pop(REASONS[USED], 0), tally["reason", "decomposed"]
-        records.append(RecordCounts(calls.source.path.name, calls.frequencies, read, used, decomposed, counts))
+        file = {"file": calls.source.path.name, "frequency_from": calls.frequencies}
+        records.append(file | {"read": read, "used": used, "decomposed": decomposed, "not_used": counts})
     names = {
         "vcf_name": {name: found.names[name] for name in contigs if name in found.names},
         "only_in_fasta": [name for name in contigs if name not in found.names] if vcfs else [],
         "only_in_vcf": list(found.unmatched),
     }
-    return {"records": [asdict(counts) for counts in records], "contig_names": names}
+    return {"records": records, "contig_names": names}
 
 
-def _read_report(output: Path, vcfs: Sequence[Source]) -> BuildReport:
+def _read_report(output: Path, vcfs: Sequence[Source] = ()) -> dict[str, Any]:
     """Return the report of a finished store."""
     manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
-    names, note = manifest["contig_names"], "is older than its file, so it was not used; index the file anew to read it"
-    return BuildReport(
-        path=output,
-        lengths={contig["name"]: contig["length"] for contig in manifest["contigs"]},
-        variants=sum(last - first for first, last in (contig["variants"] for contig in manifest["contigs"])),
-        records=[RecordCounts(**counts) for counts in manifest["records"]],
-        contig_names=names["vcf_name"],
-        only_in_fasta=names["only_in_fasta"],
-        only_in_vcf=names["only_in_vcf"],
-        notes=[f"{index}: {note} by regions" for source in vcfs if (index := older_index(source.path))],
-    )
+    contigs, names = manifest["contigs"], manifest["contig_names"]
+    note = "is older than its file, so it was not used; index the file anew to read it by regions"
+    return {
+        "path": output,
+        "lengths": {contig["name"]: contig["length"] for contig in contigs},
+        "variants": sum(last - first for first, last in (contig["variants"] for contig in contigs)),
+        "records": manifest["records"],
+        "contig_names": names["vcf_name"],
+        **{name: names[name] for name in ("only_in_fasta", "only_in_vcf")},
+        "notes": [f"{index}: {note}" for source in vcfs if (index := older_index(source.path))],
+    }
+
+
+def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
+    """Return what the manifest holds of sources, settings, records and names; raise where settings differ."""
+    manifests = [{"settings": {}, "sources": [], "records": [], "contig_names": {}, **one.manifest} for one in parts]
+    every, names = ([manifest[key] for manifest in manifests] for key in ("settings", "contig_names"))
+    for part, settings in zip(parts, every, strict=True):
+        for key in (every[0].keys() | settings.keys()) - {"contigs"}:
+            if every[0].get(key) != settings.get(key):
+                raise InputError(
+                    f"{part.path}: was built with {key} {settings.get(key)}, and {parts[0].path} with "
+                    f"{every[0].get(key)}; build the parts with the same settings"
+                )
+    wanted = [settings.get("contigs") for settings in every]
+    vcf_name = {contig: name for one in names for contig, name in one.get("vcf_name", {}).items()}
+    # What one part did not have in its FASTA, another may have.
+    unmatched = dict.fromkeys(name for one in names for name in one.get("only_in_vcf", []))
+    sources = {json.dumps(source): source for manifest in manifests for source in manifest["sources"]}
+    by_file: dict[str, list[Mapping[str, Any]]] = {}
+    for manifest in manifests:
+        vcfs = [json.dumps(source) for source in manifest["sources"] if source["kind"] == "vcf"]
+        for source, counts in zip(vcfs, manifest["records"], strict=True):
+            by_file.setdefault(source, []).append(counts)
+    return {
+        "created_by": f"mutbert {__version__}",
+        "sources": [*sources.values()],
+        "settings": {**every[0], "contigs": None if None in wanted else [name for some in wanted for name in some]},
+        "records": [_sum_records(counts) for counts in by_file.values()],
+        "contig_names": {
+            "vcf_name": vcf_name,
+            "only_in_fasta": [contig for one in names for contig in one.get("only_in_fasta", [])],
+            "only_in_vcf": [name for name in unmatched if name not in vcf_name.values()],
+        },
+    }
+
+
+def _sum_records(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what became of a file's records; each part has counted all, also of the others' contigs."""
+    sums = sum((Counter(part["not_used"]) for part in parts), Counter[str]())
+    used, decomposed = (sum(part[key] for part in parts) for key in ("used", "decomposed"))
+    # What is not of a contig that a part has is in none of their FASTA files, or else not selected.
+    no_contig, not_selected = REASONS[NO_CONTIG], REASONS[NOT_SELECTED]
+    rest = parts[0]["read"] - used - sums.total() + sums[no_contig] + sums[not_selected]
+    sums[no_contig] = min(rest, *(part["not_used"].get(no_contig, 0) for part in parts))
+    sums[not_selected] = rest - sums[no_contig]
+    not_used = {text: sums[text] for text in REASONS if sums[text]}
+    return {**parts[0], "used": used, "decomposed": decomposed, "not_used": not_used}

@@ -1,10 +1,8 @@
-"""Export of a probabilistic genome: FASTA in three readings, and its variants (V) as BED, TSV or Parquet."""
+"""What a genome holds: FASTA in three readings, its variants (V) as BED, TSV or Parquet, and all in numbers."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +11,7 @@ import polars as pl
 import pysam
 
 from mutbert import __version__, alphabet
-from mutbert.errors import InputError, MissingExtraError
+from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.fasta import LINE_BASES, fasta_lines
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, Variants
@@ -23,28 +21,19 @@ from mutbert.regions import Region, merge_regions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from mutbert.arrays import Float64, UInt8
+    from mutbert.arrays import Float64, Int64, UInt8
 
-TABLE_KINDS: Final = ("bed", "tsv", "parquet")
+DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
+"""(17,) edges of bins that double. A population of constant size without selection has about as many alleles in each
+(Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show."""
+
+_TABLES: Final = ("bed", "tsv", "parquet")
 _FASTA: Final = ("reference", "consensus", "iupac")
-KINDS: Final = (*_FASTA, *TABLE_KINDS)
-
+_KINDS: Final = (*_FASTA, *_TABLES)
 _LOWER: Final = np.uint8(ord("a") ^ ord("A"))
 _PIECE_BASES: Final = LINE_BASES << 14  # of memory at once; every piece but the last ends a line
 _CODES: Final = np.array([(row > 0) @ [1, 2, 4, 8] for row in alphabet.DISTRIBUTIONS]).argsort()
 """(15,) a set of bases (bit 0 is A, bit 3 is T) less one, to its IUPAC base code."""
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What an export wrote."""
-
-    path: Path
-    kind: str
-    regions: int  # of a table, after merging, as bases are
-    bases: int
-    variants: int
-    changed: int  # letters of a FASTA that are not the reference's
 
 
 def export_genome(
@@ -57,7 +46,7 @@ def export_genome(
     soft_mask: bool = False,
     force: bool = False,
     progress: bool = False,
-) -> ExportReport:
+) -> dict[str, Any]:
     """Write a probabilistic genome, or regions of it, in an open format.
 
     FASTA has the ``reference``, the ``consensus`` (the most frequent base where the genome varies) or the ``iupac``
@@ -81,13 +70,14 @@ def export_genome(
 
     Returns
     -------
-    ExportReport
-        What was written.
+    dict
+        The `path`, the `kind`, and the numbers of `regions` (of a table merged, as `bases` are), of `variants` and of
+        `changed` letters, which are not the reference's.
     """
     output = Path(output)
     kind = _find_kind(output, kind)
-    if kind == "parquet" and find_spec("pyarrow") is None:
-        raise MissingExtraError("pyarrow")
+    if kind == "parquet":
+        require("pyarrow")
     if not 0 <= min_frequency <= 1:
         raise InputError(f"minimum frequency {min_frequency:g}: is not between 0 and 1")
     for option, is_set, kinds in (("minimum frequency", min_frequency, ["iupac"]), ("soft mask", soft_mask, _FASTA)):
@@ -103,7 +93,7 @@ def export_genome(
     chosen = list(dict.fromkeys(Region.parse(str(one), lengths) for one in (lengths if regions is None else regions)))
     if not chosen:
         raise InputError(f"{genome.path}: no region was given; give at least one, or leave them out for all")
-    if kind in TABLE_KINDS:
+    if kind in _TABLES:
         chosen = merge_regions(chosen, genome.contigs)
     bases, variants, changed = sum(map(len, chosen)), 0, 0
     with (
@@ -130,17 +120,18 @@ def export_genome(
                     write(_frame_of(region.contig, found))
                 variants += len(found.position)
                 advance(place[2] - start)
-    return ExportReport(output, kind, len(chosen), bases, variants, changed)
+    counts = {"regions": len(chosen), "bases": bases, "variants": variants, "changed": changed}
+    return {"path": output, "kind": kind, **counts}
 
 
 def _find_kind(output: Path, kind: str | None) -> str:
     """Return the wanted kind, or that of the suffix, with which it has to agree."""
     suffix = output.name.removesuffix(".gz").rpartition(".")[2]
-    by_suffix = suffix if suffix in TABLE_KINDS else None
+    by_suffix = suffix if suffix in _TABLES else None
     chosen = kind or by_suffix
-    if chosen not in KINDS:
-        raise InputError(f"{output}: there is no kind {kind or suffix!r}; give --as with one of {', '.join(KINDS)}")
-    is_other = by_suffix not in {None, chosen} or (suffix in {"fa", "fasta", "fna"} and chosen in TABLE_KINDS)
+    if chosen not in _KINDS:
+        raise InputError(f"{output}: there is no kind {kind or suffix!r}; give --as with one of {', '.join(_KINDS)}")
+    is_other = by_suffix not in {None, chosen} or (suffix in {"fa", "fasta", "fna"} and chosen in _TABLES)
     if is_other or (chosen == "parquet" and output.suffix == ".gz"):
         raise InputError(f"{output}: its suffix is not that of {chosen}; choose another name or another kind")
     return chosen
@@ -201,11 +192,6 @@ def _fixed(variants: Variants) -> Float64:
 
 def _lines_of(frame: pl.DataFrame, kind: str) -> bytes:
     """Return the lines of BED or TSV."""
-    lines = _bed(frame) if kind == "bed" else frame.with_columns(pl.col("position") + 1)
-    return lines.write_csv(include_header=False, separator="\t", quote_style="never", float_precision=6).encode()
-
-
-def _bed(frame: pl.DataFrame) -> pl.DataFrame:
     start, end, reference = pl.col("position"), pl.col("position") + 1, pl.col("reference")
     others = {base: pl.when(reference != base).then(pl.col(base)).otherwise(0) for base in alphabet.BASES}
     names = [pl.when(frequency > 0).then(pl.lit(base)) for base, frequency in others.items()]
@@ -213,4 +199,70 @@ def _bed(frame: pl.DataFrame) -> pl.DataFrame:
     score = (pl.sum_horizontal(others.values()) * 1000).round().cast(pl.Int64)
     # Browsers read columns 7 to 12 as whole numbers, so that what is ours can only stand after them.
     twelve = (pl.col("contig"), start, end, name, score, pl.lit("."), start, end, *map(pl.lit, (0, 1, 1, 0)))
-    return frame.select(*(column.alias(str(number)) for number, column in enumerate(twelve)), *alphabet.BASES)
+    bed = [*(column.alias(str(number)) for number, column in enumerate(twelve)), *alphabet.BASES]
+    lines = frame.select(bed) if kind == "bed" else frame.with_columns(end)
+    return lines.write_csv(include_header=False, separator="\t", quote_style="never", float_precision=6).encode()
+
+
+def summarise_genome(genome: ProbabilisticGenome) -> dict[str, Any]:
+    """Return the numbers of a genome by name, counted with one contig in memory at a time.
+
+    `contigs` is a frame of each contig's numbers; `spectrum` and `doubling_spectrum` are alternate alleles by frequency
+    in equal bins and in those of `DOUBLING_EDGES`, which are open below. `soft_masked` is 0 in version 1; transitions
+    and transversions are of alleles whose reference is A, C, G or T; ratios without a denominator are None. Diversity
+    is the mean heterozygosity 1 - Σ p² of known bases (Nei 1973, PNAS 70:3321).
+    """
+    alleles_U = np.zeros(FREQUENCY_ONE + 1, dtype=np.int64)
+    contigs = pl.DataFrame([_count_contig(genome, name, alleles_U) for name in genome.contigs])
+    whole = _with_ratios(contigs.drop("name").sum()).row(0, named=True)
+    # An edge that is rounded up is still in its bin.
+    edges = np.arange(21) / 20, np.array(DOUBLING_EDGES)
+    even, doubling = (np.diff(alleles_U.cumsum()[np.ceil(some * FREQUENCY_ONE).astype(int)]).tolist() for some in edges)
+    only_whole = ("known_share", "soft_masked_share", "mean_alternate_frequency", "ti_tv", "multi_allelic")
+    size = sum(file.stat().st_size for file in genome.path.glob("[!.]*"))
+    numbers = {"spectrum": even, "doubling_spectrum": doubling, "bytes_on_disk": size} | whole
+    contigs = _with_ratios(contigs).drop(only_whole)
+    return {"contigs": contigs, **numbers, "bytes_per_base": size / whole["length"]}
+
+
+def _with_ratios(counts: pl.DataFrame) -> pl.DataFrame:
+    def share(part: str, whole: str, scale: int = 1) -> pl.Expr:
+        return scale * pl.col(part) / pl.when(pl.col(whole) > 0).then(pl.col(whole))
+
+    return counts.with_columns(
+        known_share=share("known", "length"),
+        soft_masked_share=share("soft_masked", "length"),
+        per_kilobase=share("variants", "known", 1000).fill_null(0.0),
+        diversity_per_kilobase=share("differences", "known", 1000).fill_null(0.0),
+        mean_alternate_frequency=share("frequencies", "alternates"),
+        ti_tv=share("transitions", "transversions"),
+    ).drop("differences", "frequencies")
+
+
+def _count_contig(genome: ProbabilisticGenome, name: str, alleles_U: Int64) -> dict[str, Any]:
+    """Return a contig's numbers, and add its alternate alleles to those of each frequency in fixed point."""
+    known_R2 = genome.known_runs(name, 0, genome.lengths[name])
+    masked = genome.arrays["soft_mask.npy"][slice(*genome.contigs[name].soft_mask)]
+    _, reference_V, frequency_V4 = genome.variants(name)
+    # Where the reference is an ambiguous code, its likeliest base stands for it.
+    is_code_V = reference_V > 3
+    allele_V4 = frequency_V4 > 0
+    allele_V4[np.arange(len(reference_V)), np.where(is_code_V, frequency_V4.argmax(axis=1), reference_V)] = False
+    row_A, base_A = np.nonzero(allele_V4)
+    # Base codes A C G T are 0 1 2 3, so that XOR 2 is the transition.
+    change_A = (reference_V[row_A] ^ base_A)[~is_code_V[row_A]]
+    frequency_A = frequency_V4[allele_V4].astype(np.float64)
+    alleles_U += np.bincount(np.rint(frequency_A * FREQUENCY_ONE).astype(np.int64), minlength=len(alleles_U))
+    return {
+        "name": name,
+        "length": genome.lengths[name],
+        "known": int(np.diff(known_R2).sum()),
+        "soft_masked": int(masked["length"].sum(dtype=np.int64)),
+        "variants": len(reference_V),
+        "alternates": len(row_A),
+        "multi_allelic": int((allele_V4.sum(axis=1) > 1).sum()),
+        "transitions": int((change_A == 2).sum()),
+        "transversions": int((change_A != 2).sum()),
+        "differences": float((1 - np.square(frequency_V4, dtype=np.float64).sum(axis=1)).sum()),
+        "frequencies": float(frequency_A.sum()),
+    }

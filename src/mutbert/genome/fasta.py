@@ -24,8 +24,7 @@ LINE_BASES: Final = 60  # of what is written
 _LOWER: Final = np.uint8(16)
 _PIECE_BASES: Final = 1 << 20
 # Byte to base code, with one more bit for lower case, for one pass over the text.
-_IS_LOWER: Final = np.isin(np.arange(256), np.arange(ord("a"), ord("z") + 1))
-_CODES: Final = (alphabet.CODE_OF_BYTE | _LOWER * _IS_LOWER).tobytes()
+_CODES: Final = (alphabet.CODE_OF_BYTE | _LOWER * np.array([chr(byte).islower() for byte in range(256)])).tobytes()
 
 
 def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:

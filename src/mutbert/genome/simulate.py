@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +12,7 @@ import pysam
 
 from mutbert import __version__, alphabet
 from mutbert.arrays import UInt8, list_ranges
-from mutbert.errors import InputError, MissingExtraError
+from mutbert.errors import InputError, require
 from mutbert.files import atomic_directory
 from mutbert.genome.fasta import fasta_lines
 from mutbert.progress import progress_bar
@@ -34,19 +33,6 @@ _HEADER: Final = """\
 """
 
 
-@dataclass(frozen=True)
-class SimulationReport:
-    """What a simulation wrote."""
-
-    path: Path
-    fasta: Path  # with its .fai
-    vcf: Path  # phased genotypes, with their .tbi
-    contig: str
-    length: int
-    samples: int
-    records: int
-
-
 def simulate_population(
     output: str | Path,
     *,
@@ -57,7 +43,7 @@ def simulate_population(
     mutation_rate: float = 1.25e-8,
     force: bool = False,
     progress: bool = False,
-) -> SimulationReport:
+) -> dict[str, Any]:
     """Simulate a population and write its reference and genotypes; ``docs/genome.md`` has its history.
 
     The same arguments produce the same files, for one version of msprime.
@@ -75,8 +61,8 @@ def simulate_population(
 
     Returns
     -------
-    SimulationReport
-        What was written.
+    dict
+        Paths of the folder (`path`), `fasta` and `vcf`; `contig`, `length` and the numbers of `samples` and `records`.
     """
     output = Path(output)
     for fits, problem in (
@@ -108,7 +94,8 @@ def simulate_population(
                 records += 1
                 advance(1)
         pysam.tabix_index(str(vcf), preset="vcf", force=True)
-    return SimulationReport(output, output / fasta.name, output / vcf.name, contig, length, samples, records)
+    paths = {"path": output, "fasta": output / fasta.name, "vcf": output / vcf.name}
+    return {**paths, "contig": contig, "length": length, "samples": samples, "records": records}
 
 
 def simulate_reference(length: int, random: np.random.Generator) -> UInt8:
@@ -159,10 +146,9 @@ def _plant(base_L: UInt8, element: UInt8, divergence: float, random: np.random.G
 
 def _simulate_ancestry(length: int, samples: int, seeds: Sequence[int], mutation_rate: float) -> Any:
     """Return a genealogy with mutations; allele ``k`` at a site stands for the ancestral base XOR k."""
-    try:
-        import msprime
-    except ImportError:
-        raise MissingExtraError("msprime") from None
+    require("msprime")
+    import msprime
+
     # Human-like: 10,000 diploids until 1,000 generations ago, then growth to 100,000, which gives the excess of rare
     # variants that large panels show.
     demography = msprime.Demography()

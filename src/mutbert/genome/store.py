@@ -95,7 +95,7 @@ class ProbabilisticGenome:
             return type(self), (self.path, self.contigs, self.manifest, self.arrays)
         # Another process opens a store itself and shares its pages; pickled arrays would be copies.
         own = {name: array for name, array in self.arrays.items() if not isinstance(array.base, np.memmap)}
-        return _reopen, (type(self), self.path.absolute(), self.manifest["arrays"], self.contigs, own)
+        return _reopen, (self.path.absolute(), self.manifest["arrays"], self.contigs, own)
 
     @property
     def lengths(self) -> dict[str, int]:
@@ -111,11 +111,6 @@ class ProbabilisticGenome:
     def has_soft_mask(self) -> bool:
         """Whether any base is soft-masked; in a store of version 1 none is, as it did not keep the mask."""
         return bool(len(self.arrays["soft_mask.npy"]))
-
-    @property
-    def bytes_on_disk(self) -> int:
-        """Size of the whole store, manifest included."""
-        return sum(file.stat().st_size for file in self.path.glob("[!.]*"))
 
     def contig(self, name: str) -> Contig:
         """Return a contig under either naming."""
@@ -260,11 +255,9 @@ def _every_window(values: UInt8, length: int) -> UInt8:
     return np.ndarray((len(values) - length + 1, length), np.uint8, values, strides=(1, 1))
 
 
-def _reopen(
-    kind: type[ProbabilisticGenome], path: Path, expected: Any, contigs: Mapping[str, Contig], own: Mapping[str, Rows]
-) -> ProbabilisticGenome:
+def _reopen(path: Path, arrays: Any, contigs: Mapping[str, Contig], own: Mapping[str, Rows]) -> ProbabilisticGenome:
     """Return a store that another process has open; `GenomeError` where another was put in its place since."""
-    genome = kind.open(path)
-    if genome.manifest["arrays"] != expected:
+    genome = ProbabilisticGenome.open(path)
+    if genome.manifest["arrays"] != arrays:
         raise GenomeError(f"{path}: was replaced by another genome while it was in use; start again")
     return replace(genome, contigs=contigs, arrays={**genome.arrays, **own})

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,7 +30,7 @@ from mutbert.regions import ContigNames
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from mutbert.arrays import Float64, Int64, UInt8
+    from mutbert.arrays import UInt8
     from mutbert.genome.sources import Calls, Source
 
 _TEXTS: Final = 40  # differences that are described
@@ -39,34 +38,12 @@ _TEXTS_OF_A_CONTIG: Final = 4  # of its bases, and of its variants
 _LARGEST_DISTANCE: Final = 1 / FREQUENCY_ONE + 2e-6  # the fixed point's, and that of six digits
 _WHAT: Final = "VCF file {}: {}"
 _LOWER: Final = np.uint8(ord("a") ^ ord("A"))
-_BASE: Final = pl.Enum(list(alphabet.BASES))
 # By rounding, the alternates of a position may sum to a little above 1.
 _IS_IMPOSSIBLE: Final = ~pl.col("frequency").is_between(0, 1) | (pl.col("total") > 1 + 1e-3)
-_ALLELE: Final = ("position", "before", "after", "whole")
 _RECORD: Final = pl.Schema({
     "file": pl.UInt32, "record": pl.UInt32, "position": pl.Int64, "ref": pl.String, "alt": pl.String,
     "above": pl.String, "below": pl.String,
 })  # fmt: skip
-
-
-@dataclass
-class VerifyReport:
-    """How a genome compares with its sources."""
-
-    path: Path
-    sources: Mapping[str, bool]  # by file, whether its checksum is in the manifest, which decides nothing by itself
-    contigs: int = 0  # that both sides have
-    bases: int = 0  # of them
-    variants: int = 0  # positions that vary on both sides
-    records: int = 0  # of all VCF files
-    largest_difference: float = 0.0  # between a stored frequency and the one derived
-    differing: int = 0  # contigs, bases, variants, counts
-    differences: list[str] = field(default_factory=list)  # some of them
-
-    @property
-    def agrees(self) -> bool:
-        """Whether nothing differs."""
-        return not self.differing
 
 
 def verify_genome(
@@ -78,7 +55,7 @@ def verify_genome(
     population: str | None = None,
     sample: str | None = None,
     progress: bool = False,
-) -> VerifyReport:
+) -> dict[str, Any]:
     """Re-derive a genome from its sources with independent code, and compare.
 
     The settings are those of the genome's manifest. The exit status of the command is 1 where anything differs.
@@ -96,14 +73,15 @@ def verify_genome(
 
     Returns
     -------
-    VerifyReport
-        What was compared, and what differs.
+    dict
+        Whether the checksum of each of the `sources` is in the manifest, which decides nothing by itself; the numbers
+        of `contigs`, `bases` and `variants` on both sides and of the sources' `records`; the `largest_difference` of a
+        frequency; how much is `differing` and some of the `differences`, described; whether all `agrees`.
 
     Raises
     ------
     InputError
-        When the genome is damaged or was not made by ``mutbert genome build``, a source cannot be read or can never
-        have been built from, or the samples are not those of the build.
+        When the genome is damaged or not of ``mutbert genome build``, or no genome can be of the sources or samples.
     """
     store = ProbabilisticGenome.open(genome, check=True)
     fastas, vcfs, settings = parse_sources(fasta), parse_sources(vcf), store.manifest.get("settings")
@@ -118,7 +96,9 @@ def verify_genome(
     wanted = ContigNames(names if settings["contigs"] is None else settings["contigs"])
     selected = ContigNames(name for name in names if wanted.find(name) is not None)
     known = {entry["sha256"] for entry in store.manifest.get("sources") or []}
-    report = VerifyReport(store.path, {str(one.path): sha256_of(one.path) in known for one in (*fastas, *vcfs)})
+    sources = {str(one.path): sha256_of(one.path) in known for one in (*fastas, *vcfs)}
+    numbers = dict.fromkeys(("contigs", "bases", "variants", "records", "largest_difference", "differing"), 0)
+    report: dict[str, Any] = {"path": store.path, "sources": sources, **numbers, "differences": []}
     parts, counts, lengths = defaultdict[str, list[Path]](list), Counter[str](), dict[str, int]()
     with tempfile.TemporaryDirectory(prefix="mutbert-verify-") as folder:
         with progress_bar("Reading the variants", None, unit="records", show=progress and bool(vcfs)) as advance:
@@ -144,7 +124,7 @@ def verify_genome(
                     _compare_variants(report, store, name, alleles)
                 advance(len(letter_L))
     _compare_numbers(report, store, lengths, counts)
-    return report
+    return report | {"agrees": not report["differing"]}
 
 
 def _read_letters(fastas: Sequence[Source], selected: ContigNames) -> Iterator[tuple[str, UInt8]]:
@@ -170,9 +150,8 @@ def _read_records(
             records = records.with_row_index("record", counts[read])
             counts[read] += len(records)
             records = records.with_columns(file=number, above=fields[0], below=below)
-            for (name,), part in records.filter(pl.col("filter").is_in(passing)).group_by(
-                "contig", maintain_order=True
-            ):
+            records = records.filter(pl.col("filter").is_in(passing))
+            for (name,), part in records.group_by("contig", maintain_order=True):
                 if (contig := selected.find(source.name(str(name)))) is not None:
                     yield contig, part.select(*_RECORD).cast(_RECORD)
 
@@ -197,7 +176,7 @@ def _find_changes(records: pl.DataFrame) -> pl.DataFrame:
     first, last = offset.min().over("row"), offset.max().over("row")
     trimmed = (text.str.slice(first, last - first + 1) for text in (ref, alt))
     whole = pl.when(first < last).then(pl.concat_str(position + first, *trimmed, separator=" "))
-    bases = [letter.cast(_BASE, strict=False) for letter in (before, after)]
+    bases = [letter.cast(pl.Enum([*alphabet.BASES]), strict=False) for letter in (before, after)]
     return rows.with_columns(position + offset, *bases, whole=whole).drop_nulls(["before", "after", "frequency"])
 
 
@@ -209,40 +188,33 @@ def _accept_alleles(alleles: pl.DataFrame, letter_L: UInt8) -> pl.DataFrame:
     alleles = alleles.filter(agrees_R & (code_R != alphabet.UNKNOWN))
     # The earliest allele says which base of an IUPAC code is the reference; of equal alleles the earliest counts.
     alleles = alleles.filter(pl.col("before") == pl.col("before").first().over("position"))
-    alleles = alleles.unique(_ALLELE, keep="first", maintain_order=True)
+    alleles = alleles.unique(["position", "before", "after", "whole"], keep="first", maintain_order=True)
     return alleles.with_columns(total=pl.col("frequency").sum().over("position"))
 
 
-def _find_variants(alleles: pl.DataFrame) -> tuple[Int64, Float64]:
-    """Return positions (V,) and distributions (V, 4)."""
+def _compare_variants(report: dict[str, Any], store: ProbabilisticGenome, name: str, alleles: pl.DataFrame) -> None:
     bases, before, after = [*alphabet.BASES], pl.col("before"), pl.col("after")
     sums = {base: pl.col("frequency").filter(after == base).sum() for base in bases}
     rest = (1 - pl.col("total").first()).clip(0)
-    sites = alleles.group_by("position").agg(before.first(), rest=rest, **sums).sort("position")
+    sites = alleles.group_by("position").agg(before.first(), rest=rest, **sums)
     sites = sites.with_columns(pl.when(before == base).then("rest").otherwise(base).alias(base) for base in bases)
-    frequency_V4 = sites.select(bases).to_numpy()
-    return sites["position"].to_numpy(), frequency_V4 / frequency_V4.sum(axis=1, keepdims=True)
-
-
-def _compare_variants(report: VerifyReport, store: ProbabilisticGenome, name: str, alleles: pl.DataFrame) -> None:
+    sites = sites.select("position", pl.col(bases) / pl.sum_horizontal(bases))
     position, _, frequency_V4 = store.variants(name)
-    sides: list[tuple[Any, Any]] = [_find_variants(alleles), (position, frequency_V4)]
-    position_U = np.union1d(*(position_V for position_V, _ in sides))
-    both_U24 = np.zeros((len(position_U), 2, 4))
-    for side, (position_V, row_V4) in enumerate(sides):
-        both_U24[np.searchsorted(position_U, position_V), side] = row_V4
-    distance_U = abs(both_U24[:, 0] - both_U24[:, 1]).max(axis=1)
-    shared_U = (both_U24.sum(axis=2) > 0).all(axis=1)
+    stored = pl.DataFrame({"position": position, **dict(zip("acgt", frequency_V4.T, strict=True))})
+    both = sites.join(stored, on="position", how="full", coalesce=True).fill_null(0).sort("position")
+    ours_U4, theirs_U4 = (both.select(pl.col(*letters).cast(pl.Float64)).to_numpy() for letters in ("ACGT", "acgt"))
+    distance_U, is_shared_U = abs(ours_U4 - theirs_U4).max(axis=1), ours_U4.any(axis=1) & theirs_U4.any(axis=1)
     different = np.flatnonzero(distance_U > _LARGEST_DISTANCE)
     for at in different[:_TEXTS_OF_A_CONTIG]:
-        ours, theirs = both_U24[at].round(5).tolist()
-        place = f"{name}:{position_U[at] + 1}"
-        report.differences.append(f"{place}: A, C, G, T are {ours} by the VCF, {theirs} in the genome")
-    report.variants, report.differing = report.variants + int(shared_U.sum()), report.differing + len(different)
-    report.largest_difference = float(distance_U[shared_U].max(initial=report.largest_difference))
+        ours, theirs = (side_U4[at].round(5).tolist() for side_U4 in (ours_U4, theirs_U4))
+        where = f"{name}:{both['position'][int(at)] + 1}"
+        report["differences"].append(f"{where}: A, C, G, T are {ours} by the VCF, {theirs} in the genome")
+    report["variants"] += int(is_shared_U.sum())
+    report["differing"] += len(different)
+    report["largest_difference"] = float(distance_U[is_shared_U].max(initial=report["largest_difference"]))
 
 
-def _compare_bases(report: VerifyReport, store: ProbabilisticGenome, name: str, letter_L: UInt8) -> None:
+def _compare_bases(report: dict[str, Any], store: ProbabilisticGenome, name: str, letter_L: UInt8) -> None:
     shared = min(len(letter_L), store.lengths[name])
     stored_L = alphabet.BYTE_OF_CODE[store.bases(name, 0, shared)]
     stored_L |= store.soft_masked(name, 0, shared) * _LOWER
@@ -251,13 +223,14 @@ def _compare_bases(report: VerifyReport, store: ProbabilisticGenome, name: str, 
     different = np.flatnonzero(letter_L != stored_L)
     for at in different[:_TEXTS_OF_A_CONTIG]:
         fasta, genome = chr(letter_L[at]), chr(stored_L[at])
-        report.differences.append(f"{name}:{at + 1}: {fasta} in the FASTA, {genome} in the genome")
-    report.contigs, report.bases = report.contigs + 1, report.bases + shared
-    report.differing += len(different)
+        report["differences"].append(f"{name}:{at + 1}: {fasta} in the FASTA, {genome} in the genome")
+    report["contigs"] += 1
+    report["bases"] += shared
+    report["differing"] += len(different)
 
 
 def _compare_numbers(
-    report: VerifyReport, store: ProbabilisticGenome, lengths: Mapping[str, int], counts: Mapping[str, int]
+    report: dict[str, Any], store: ProbabilisticGenome, lengths: Mapping[str, int], counts: Mapping[str, int]
 ) -> None:
     """Compare the contigs, and the numbers of records."""
     derived, stored = dict[str, Any](counts), dict[str, Any]()
@@ -269,6 +242,6 @@ def _compare_numbers(
         side |= {f"contig number {number}": name for number, name in enumerate(order, 1)}
     pairs = {what: (derived.get(what) or "none", stored.get(what) or "none") for what in derived | stored}
     texts = [f"{what}: {one} by the sources, {two} in the genome" for what, (one, two) in pairs.items() if one != two]
-    report.records = sum(value for what, value in counts.items() if what.endswith("read"))
-    report.differing += len(texts)
-    report.differences = [*texts, *report.differences][:_TEXTS]
+    report["records"] = sum(value for what, value in counts.items() if what.endswith("read"))
+    report["differing"] += len(texts)
+    report["differences"] = [*texts, *report["differences"]][:_TEXTS]
