@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -41,6 +40,19 @@ try:
 except pysam.SamtoolsError as error:
     sys.exit(str(error))
 """
+# Text without what is blank at its end, where htslib would stop.
+_STRIP: Final = """
+import gzip, sys
+with open(sys.argv[1], "rb") as file:
+    text = gzip.open(file) if file.peek(2)[:2] == b"\\x1f\\x8b" else file
+    blank = b""
+    while block := text.read(1 << 20):
+        block = blank + block
+        kept = block.rstrip()
+        blank = block[len(kept):]
+        sys.stdout.buffer.write(kept)
+    sys.stdout.buffer.write(b"\\n")
+"""
 _LISTED: Final = "{listed}"  # in a command, the file with the samples' names
 _DECLARED: Final = re.compile(r"^##(INFO|FORMAT|FILTER|contig)=<(.*)>$", re.MULTILINE)
 _ATTRIBUTE: Final = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^,]*)')
@@ -59,12 +71,6 @@ class VcfHeader(NamedTuple):
 def read_header(path: Path) -> VcfHeader:
     """Return what a VCF or BCF file declares, whatever its compression."""
     check_input(path, "VCF")
-    with path.open("rb") as file:
-        start = file.read(3)
-        file.seek(-1, os.SEEK_END)
-        # htslib would read plain text that was cut as far as it goes.
-        if start[:2] != b"\x1f\x8b" and start != b"BCF" and file.read(1) != b"\n":
-            raise InputError(f"{path}: ends in the middle of a line, so it may be cut short; copy it again")
     text = _run_here("view", "-h", "--no-version", str(path.absolute()))
     if text is None:  # another process explains why
         text = b"".join(read_lines(path, header=True)).decode("utf-8", "replace")
@@ -187,11 +193,11 @@ def find_frequencies(
         if wanted == "AF" and "AF" not in kinds and kinds.get("AC") == kinds.get("AN") == "Integer":
             return ("AC", "AN"), None
         if wanted != "AF" or "AF" in kinds or not has_genotypes:
-            floats = names_text((name for name, kind in kinds.items() if kind == "Float"), 30)
-            raise InputError(
-                f"{path}: its header declares no INFO field {wanted} of type {kind}; its number fields are: {floats}; "
-                "choose another with --frequency-field, GT to count genotypes"
-            )
+            floats = [name for name, kind in kinds.items() if kind == "Float"]
+            remedies = [f"one of {names_text(floats, 30)}"] * bool(floats) + ["GT to count genotypes"] * has_genotypes
+            remedy = f"choose {' or '.join(remedies)} with --frequency-field" if remedies else "use another VCF"
+            there = f" (it is {kinds[wanted]})" if wanted in kinds else ""
+            raise InputError(f"{path}: its header declares no INFO field {wanted} of type {kind}{there}; {remedy}")
     if not has_genotypes:
         raise InputError(f"{path}: its header declares no genotypes (samples and FORMAT GT); use a VCF with them")
     chosen = set(header.samples if samples is None else samples)
@@ -217,6 +223,11 @@ def _indices(path: Path) -> list[Path]:
     return [one for suffix in (".tbi", ".csi") if (one := path.with_name(path.name + suffix)).is_file()]
 
 
+def _is_bcf(path: Path) -> bool:
+    with pysam.BGZFile(str(path)) as file:
+        return bool(file.read(3) == b"BCF")
+
+
 def _run_here(command: str, *words: str) -> str | None:
     """Return what a quick command of bcftools prints; None where it fails."""
     verbosity = pysam.set_verbosity(0)
@@ -235,10 +246,10 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
         names.write("".join(f"{name}\n" for name in listed).encode())
         names.flush()
         children: list[subprocess.Popen[bytes]] = []
-        for words in commands:
-            words = [names.name if one == _LISTED else one for one in words]
+        scripts = [(_CHILD, *(names.name if one == _LISTED else one for one in words)) for words in commands]
+        for script in scripts if _indices(path) or _is_bcf(path) else [(_STRIP,), *scripts]:
             # -P: nothing is imported from the working directory.
-            command = [sys.executable, "-P", "-c", _CHILD, *words, "-" if children else str(path.absolute())]
+            command = [sys.executable, "-P", "-c", *script, "-" if children else str(path.absolute())]
             given = children[-1].stdout if children else None
             pipes: Any = {"stdin": given or subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
             child = subprocess.Popen(command, pipesize=_PIPE_BYTES, **pipes)
@@ -260,8 +271,23 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
             said = errors.read().decode("utf-8", "replace").splitlines() or [f"it ended with status {failed[0]}"]
             why = next((line for line in said if line.startswith("[E::") or "stderr=" in line), said[-1])
             why = re.sub(r"^\[E::\w+\] |^.*stderr=|\\n'?$", "", why)
+            why = why if "parse error" not in why else _find_odd_line(path) or why
             after = b":".join(last.split(b"\t")[:2]).decode("utf-8", "replace")
             raise InputError(
                 f"{path}: cannot be read as VCF{f' after {after}' if after else ''} ({why}); check that it is one, and "
                 "complete"
             )
+
+
+def _find_odd_line(path: Path) -> str:
+    """Return the number and the fault of the first line after the header that is no record."""
+    with pysam.BGZFile(str(path)) as lines:
+        is_record = False
+        for number, line in enumerate(lines, 1):
+            fields = line.count(b"\t") + 1
+            if is_record and (fields < 8 or line[:1] == b"#"):
+                return (
+                    f"line {number} is {'a comment among the records' if line[:1] == b'#' else f'of {fields} columns'}"
+                )
+            is_record |= line[:6] == b"#CHROM"
+    return ""
