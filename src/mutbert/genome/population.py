@@ -251,7 +251,7 @@ def _check_file(calls: Calls, tally: Tally) -> None:
             f"{calls.source.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "
             "called on another assembly or another part of it: use the FASTA of that one"
         )
-    read = sum(number for (kind, _), number in tally.items() if kind == "contig")
+    read = sum(tally["reason", text] for text in REASONS)
     if impossible > _IMPOSSIBLE * read:
         raise InputError(
             f"{calls.source.path}: {impossible:,} of {read:,} records have no frequency from 0 to 1 "

@@ -220,12 +220,8 @@ def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64
     number_M = np.bincount(allele_B[~is_kept_B], minlength=len(stage_M))
     stage_M[is_open_M] = np.where(number_M[is_open_M], 0, SAME)
     row_A = np.flatnonzero(~is_kept_B | ((number_M[allele_B] > 0) & (_CODE[before_B] != _OTHER)))
-    allele_A, offset_A, is_kept_A, whole_A = (
-        allele_B[row_A],
-        offset_B[row_A],
-        is_kept_B[row_A],
-        np.zeros(len(row_A), int),
-    )
+    allele_A, offset_A, is_kept_A = allele_B[row_A], offset_B[row_A], is_kept_B[row_A]
+    whole_A = np.zeros(len(row_A), np.int64)
     is_many_A = (number_M[allele_A] > 1) & ~is_kept_A
     if np.any(is_many_A):
         # A hash of the letters from the first that changes to the last, and the place of the base among them.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+import zlib
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 import pysam
 import pysam.bcftools
@@ -40,7 +42,7 @@ try:
 except pysam.SamtoolsError as error:
     sys.exit(str(error))
 """
-# Text without what is blank at its end, where htslib would stop.
+# Text without blank lines at its end, where htslib would stop; it may accept the last line of a file that was cut.
 _STRIP: Final = """
 import gzip, sys
 with open(sys.argv[1], "rb") as file:
@@ -51,8 +53,12 @@ with open(sys.argv[1], "rb") as file:
         kept = block.rstrip()
         blank = block[len(kept):]
         sys.stdout.buffer.write(kept)
-    sys.stdout.buffer.write(b"\\n")
+    end, start = blank.partition(b"\\n")[0] + b"\\n", kept.rfind(b"\\n") + 1
+    sys.stdout.buffer.write(end)
+    if start and kept[start] != 35 and (kept[start:] + end).count(b"\\t") < 7:
+        sys.exit("the last line has fewer than 8 columns")
 """
+_DAMAGED: Final = re.compile(r"^(EOFError|zlib\.error|gzip\.BadGzipFile): ")
 _LISTED: Final = "{listed}"  # in a command, the file with the samples' names
 _DECLARED: Final = re.compile(r"^##(INFO|FORMAT|FILTER|contig)=<(.*)>$", re.MULTILINE)
 _ATTRIBUTE: Final = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^,]*)')
@@ -194,6 +200,7 @@ def find_frequencies(
             return ("AC", "AN"), None
         if wanted != "AF" or "AF" in kinds or not has_genotypes:
             floats = [name for name, kind in kinds.items() if kind == "Float"]
+            floats += ["AC/AN"] * (kinds.get("AC") == kinds.get("AN") == "Integer")
             remedies = [f"one of {names_text(floats, 30)}"] * bool(floats) + ["GT to count genotypes"] * has_genotypes
             remedy = f"choose {' or '.join(remedies)} with --frequency-field" if remedies else "use another VCF"
             there = f" (it is {kinds[wanted]})" if wanted in kinds else ""
@@ -224,8 +231,14 @@ def _indices(path: Path) -> list[Path]:
 
 
 def _is_bcf(path: Path) -> bool:
-    with pysam.BGZFile(str(path)) as file:
-        return bool(file.read(3) == b"BCF")
+    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as file:  # what is damaged is no BCF
+        return file.read(3) == b"BCF"
+    return False
+
+
+def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile:
+    with path.open("rb") as file:
+        return gzip.open(path) if file.read(2) == b"\x1f\x8b" else path.open("rb")
 
 
 def _run_here(command: str, *words: str) -> str | None:
@@ -270,8 +283,9 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
             errors.seek(0)
             said = errors.read().decode("utf-8", "replace").splitlines() or [f"it ended with status {failed[0]}"]
             why = next((line for line in said if line.startswith("[E::") or "stderr=" in line), said[-1])
-            why = re.sub(r"^\[E::\w+\] |^.*stderr=|\\n'?$", "", why)
-            why = why if "parse error" not in why else _find_odd_line(path) or why
+            why = next((line for line in said if _DAMAGED.match(line)), why)
+            why = re.sub(rf"^\[E::\w+\] |{_DAMAGED.pattern}|^.*stderr=|\\n'?$", "", why)
+            why = (_find_odd_line(path) if "parse" in why and "#CHROM" not in why else "") or why
             after = b":".join(last.split(b"\t")[:2]).decode("utf-8", "replace")
             raise InputError(
                 f"{path}: cannot be read as VCF{f' after {after}' if after else ''} ({why}); check that it is one, and "
@@ -281,13 +295,16 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
 
 def _find_odd_line(path: Path) -> str:
     """Return the number and the fault of the first line after the header that is no record."""
-    with pysam.BGZFile(str(path)) as lines:
+    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as lines:
         is_record = False
         for number, line in enumerate(lines, 1):
-            fields = line.count(b"\t") + 1
-            if is_record and (fields < 8 or line[:1] == b"#"):
-                return (
-                    f"line {number} is {'a comment among the records' if line[:1] == b'#' else f'of {fields} columns'}"
-                )
+            columns = line.split(b"\t", 8)
+            for fault, is_so in (
+                ("is a comment among the records", line[:1] == b"#"),
+                ("has fewer than 8 columns", len(columns) < 8),
+                ("has no number for POS", not columns[1:] or not columns[1].isdigit()),
+            ):
+                if is_record and is_so:
+                    return f"line {number} {fault}"
             is_record |= line[:6] == b"#CHROM"
     return ""
