@@ -142,6 +142,32 @@ def test_genotypes_are_counted(tmp_path, write_fasta, alternates, keys, calls, e
         assert ProbabilisticGenome.open(words[1]).frequencies("chr1", 4, 5)[0].tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["C,G 1/2 1/2 0/0"], row(A=1 / 3, C=1 / 3, G=1 / 3)),
+        (["C 1/0 1/0 0/0", "G 0/1 0/1 0/0"], row(A=1 / 3, C=1 / 3, G=1 / 3)),
+        (["C 1/. 1/. 0/0", "G ./1 ./1 0/0"], row(A=1 / 3, C=1 / 3, G=1 / 3)),
+        (["C 1|1 0|1 0|1", "G ./. 1|0 ./."], row(A=1 / 6, C=4 / 6, G=1 / 6)),
+        (["C 1/. . .", "G ./1 . .", "T ./. . ."], row(C=1 / 2, G=1 / 2)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["plain", "index"])
+def test_calls_of_a_split_site_are_counted_over_its_lines(tmp_path, write_fasta, compress, lines, expected, kind):
+    text, fasta = GENOTYPES, write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 3000})
+    # After many records that are complete, so that the site is in no first block.
+    rows = [f"{pos} A C 0|1 0|0 0|0" for pos in range(1, 11997, 4)] + [f"11997 A {line}" for line in lines]
+    for pos, ref, alt, *calls in map(str.split, rows):
+        text += "\t".join(["chr1", pos, ".", ref, alt, ".", ".", ".", "GT", *calls]) + "\n"
+    (tmp_path / "x.vcf").write_text(text)
+    vcf, output = compress(tmp_path / "x.vcf", kind), tmp_path / "x.genome"
+    build_genome(fasta, output, vcf, min_frequency=0, frequency_field="GT")
+    found = ProbabilisticGenome.open(output).frequencies("chr1", 11992, 12000)
+    assert found[4].tolist() == expected
+    assert found[0].tolist() == row(A=5 / 6, C=1 / 6)
+    assert verify_genome(output, fasta, vcf)["agrees"]
+
+
 # ---- whose genotypes
 
 PANEL = "sample\tpop\tsuper_pop\tgender\t\t\nHG1\tGBR\tEUR\tmale\nHG2\tFIN\tEUR\tfemale\nNA3\tYRI\tAFR\tmale\t\t\n"

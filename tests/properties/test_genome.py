@@ -205,7 +205,8 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
             if "any" not in filters and not set(names) & set(filters):
                 reasons[-1].append(["filtered"])
                 continue
-            values = frequencies_of(record, file.samples, frequency_field, samples)
+            lines = [one for one in file.records if (one.chrom, one.pos) == (record.chrom, record.pos)]
+            values = frequencies_of(record, lines, file.samples, frequency_field, samples)
             found = []
             for alt, value in zip(record.alts, values, strict=True):
                 sequence = population.sequences[key]
@@ -249,18 +250,26 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
     return refusals or (rows, counts, [len(lines) for lines in decomposed])
 
 
-def frequencies_of(record, names, field, chosen):
+def frequencies_of(record, lines, names, field, chosen):
+    """Frequencies of a record's alternates; genotypes are counted over the lines of its position."""
     if field == "AF":
         values = ["."] * len(record.alts) if record.values in ((".",), ("none",)) else record.values
         return [MISSING if value == "." else Fraction(value) for value in values]
-    calls = Counter()
-    if record.keys.split(":")[0] == "GT":
-        for name, column in zip(names, record.calls, strict=True):
-            if chosen is None or name in chosen:
-                calls.update(re.split("[|/]", column.split(":")[0]))
-    del calls["."]
-    total = calls.total()
-    return [Fraction(calls[str(i)], total) if total else MISSING for i in range(1, len(record.alts) + 1)]
+    people = [at for at, name in enumerate(names) if chosen is None or name in chosen]
+    own, *others = (
+        {
+            (at, place): allele
+            for at in people
+            if line.keys.startswith("GT")
+            for place, allele in enumerate(re.split("[|/]", line.calls[at].split(":")[0]))
+            if allele != "."
+        }
+        for line in [record, *lines]
+    )
+    # Lines of two calls a person are complete.
+    total = len(own.keys() | set().union(*others) if any(len(one) != 2 * len(people) for one in others) else own)
+    counts = Counter(own.values())
+    return [Fraction(counts[str(i)], total) if own else MISSING for i in range(1, len(record.alts) + 1)]
 
 
 def read_allele(key, sequence, record, alt, value, line, seen, references):
@@ -474,9 +483,9 @@ def bcftools(path, *commands):
 def test_frequencies_are_those_of_bcftools(tmp_path_factory, data, population):
     """Frequencies are AC/AN as bcftools counts them, of the places at which it takes alleles apart.
 
-    What it says nothing of, or something else by definition, is left to the slow reader: alleles that come twice (it
-    adds nothing up over lines), IUPAC codes of a FASTA (all N to it), REF and ALT of different lengths, star alleles,
-    and letters of either case.
+    What it says nothing of, or something else by definition, is left to the slow reader: alleles that come twice and
+    several lines of a position (it adds nothing up over lines), IUPAC codes of a FASTA (all N to it), REF and ALT of
+    different lengths, star alleles, and letters of either case.
     """
     (file,) = population.files
     options = data.draw(choices(population)) | {"frequency_field": "GT"}
@@ -525,9 +534,11 @@ def test_frequencies_are_those_of_bcftools(tmp_path_factory, data, population):
 
 
 def without_repeats(records):
-    """Leave out the records with an allele that was there, however written."""
+    """Leave out the records with an allele that was there, however written, or at a position that was."""
     seen, kept = set(), []
     for record in records:
+        if any((record.chrom, record.pos) == (one.chrom, one.pos) for one in kept):
+            continue
         own = set()
         for alt in record.alts:
             ref, alt = record.ref.upper(), alt.upper()

@@ -23,7 +23,7 @@ import numpy as np
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.sources import FILTERS, Calls, Source, find_calls
-from mutbert.genome.variants import REASONS, merge_alleles, read_alleles
+from mutbert.genome.variants import MOST_IMPOSSIBLE, REASONS, merge_alleles, read_alleles
 from mutbert.genome.vcf import GENOTYPES, Region, count_by_index
 from mutbert.progress import Advance, progress_bar
 from mutbert.regions import ContigNames, names_text
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 # Share of a file's compared records whose REF may differ from the FASTA before it is taken for a wrong assembly.
 _MISMATCHES: Final = 0.01
-# Share whose frequency may be impossible: one slip of another program does not cost a genome.
-_IMPOSSIBLE: Final = 0.01
 # Of the records of a unit by index: several workers are busy to the end, and starting to read takes little of the time.
 _FEWEST_RECORDS, _UNITS_A_WORKER = 20_000, 8
 # Of a group of consecutive contigs, if it has more than one: short contigs are merged together.
@@ -252,7 +250,7 @@ def _check_file(calls: Calls, tally: Tally) -> None:
             "called on another assembly or another part of it: use the FASTA of that one"
         )
     read = sum(tally["reason", text] for text in REASONS)
-    if impossible > _IMPOSSIBLE * read:
+    if impossible > MOST_IMPOSSIBLE * read:
         raise InputError(
             f"{calls.source.path}: {impossible:,} of {read:,} records have no frequency from 0 to 1 "
             f"for each alternate allele, with a sum of at most 1, first {first['impossible']}; correct or remove them, "

@@ -47,6 +47,8 @@ NO_CONTIG, NOT_SELECTED, FILTERED, NO_ALTERNATE, SYMBOLIC, OVERLAPPING, INDEL, S
 NO_FREQUENCY, IMPOSSIBLE, UNKNOWN_REFERENCE, OUTSIDE, MISMATCH, DUPLICATE, CONFLICT, TOO_RARE, USED = range(9, 18)
 
 SUM_TOLERANCE: Final = 1e-3  # by rounding, the alternates of a position may sum to so much above 1
+# Share of a file's records whose frequency may be impossible: one slip of another program does not cost a genome.
+MOST_IMPOSSIBLE: Final = 0.01
 _MERGED_AT_ONCE: Final = 1 << 17  # merging takes some two hundred bytes an allele
 # A decimal that equals the minimum is not above it in float32, and neither is a sum of three; the next of 6 digits is.
 _ROUNDING: Final = 2.0**-23

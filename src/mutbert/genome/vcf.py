@@ -19,7 +19,7 @@ from mutbert.files import check_input
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Mapping, Sequence
+    from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import polars as pl
@@ -128,23 +128,90 @@ def _count_records(
     cleared = ["annotate", "-x", "INFO/AC,INFO/AN", "-Ou", *_of_region(region)]
     recounted = ["view", "-H", "--no-version", "-G", "-S", _LISTED]
     counts = {f"INFO/{one}": pl.col("info").str.extract(f"(?:^|;){one}=([^;]*)").fill_null(".") for one in ("AC", "AN")}
+    names = ["contig", "position", "id", "ref", "alt", "quality", "filter", "info"]
     try:
-        for lines in _bcftools(path, cleared, recounted, listed=samples):
-            records = _parse(lines, ["contig", "position", "id", "ref", "alt", "quality", "filter", "info"])
+        for records in _by_position(
+            _parse(lines, names).select(*_COLUMNS, **counts)
+            for lines in _bcftools(path, cleared, recounted, listed=samples)
+        ):
+            if records.select(_is_split(pl.lit(2 * len(samples))).any()).item():
+                break
             done += len(records)
-            yield records.select(*_COLUMNS, **counts)
+            yield records
+        else:
+            return
     except InputError as error:
         # They take no record with something that the header does not declare, be it the contig.
         if "cannot proceed" not in str(error):
             raise
-        for records in read_records(path, ["GT"], region=region, samples=samples):
-            if len(records) > done:
-                yield count_genotypes(records[done:])
-            done = max(done - len(records), 0)
+    for records in read_genotypes(path, samples, region=region):
+        if len(records) > done:
+            yield records[done:]
+        done = max(done - len(records), 0)
 
 
-def count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
-    """Return records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele."""
+def _by_position(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield records anew, those of one position together."""
+    import polars as pl
+
+    held: pl.DataFrame | None = None
+    for frame in frames:
+        held = frame if held is None else pl.concat([held, frame])
+        site = held.select(_site()).to_series()
+        if first := int((site != site[-1]).sum()):
+            yield held[:first]
+            held = held[first:]
+    if held is not None:
+        yield held
+
+
+def _site() -> pl.Expr:
+    import polars as pl
+
+    return pl.col("contig").rle_id() + pl.col("position").rle_id()
+
+
+def _is_split(number: pl.Expr) -> pl.Expr:
+    """Return whether a position has several records, of which some have not two calls for each sample."""
+    import polars as pl
+
+    called = pl.col("INFO/AN").cast(pl.Int64, strict=False)
+    return (pl.len().over(_site()) > 1) & called.ne_missing(number.cast(pl.Int64)).any().over(_site())
+
+
+def read_genotypes(
+    path: Path, samples: Collection[str], *, region: Region | list[Region] | None = None
+) -> Iterator[pl.DataFrame]:
+    """Yield records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele.
+
+    Where a site was split (``1/2`` into ``1/.`` and ``./1``), AN is that of all records of the position.
+    """
+    import polars as pl
+
+    for records in _by_position(read_records(path, ["GT"], region=region, samples=samples)):
+        counted = _count_genotypes(records).with_columns(
+            site=_site(), split=_is_split(2 * pl.col("GT").str.count_matches(" ", literal=True))
+        )
+        texts = pl.col("GT").str.strip_chars().str.replace_all("|", "/", literal=True).str.split(" ")
+        calls = (
+            counted.filter("split")
+            .select("site", call=texts)
+            .with_columns(sample=pl.int_ranges(pl.col("call").list.len()))
+            .explode("call", "sample")
+            .with_columns(pl.col("call").str.strip_chars_start("/").str.split("/"))
+        )
+        calls = calls.with_columns(place=pl.int_ranges(pl.col("call").list.len())).explode("call", "place")
+        called = calls.filter(pl.col("call") != ".").unique(["site", "sample", "place"]).group_by("site").len("called")
+        counted = counted.join(called, on="site", how="left", maintain_order="left")
+        yield counted.with_columns(
+            pl.when(pl.col("called").is_null() | (pl.col("INFO/AN") == "0"))
+            .then("INFO/AN")
+            .otherwise(pl.col("called").cast(pl.String))
+            .alias("INFO/AN")
+        ).drop("site", "split", "called")
+
+
+def _count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     alternates = pl.when(pl.col("alt") == ".").then(0).otherwise(pl.col("alt").str.count_matches(",") + 1)

@@ -22,7 +22,7 @@ from mutbert.genome.fasta import read_sequences
 from mutbert.genome.format import FREQUENCY_ONE
 from mutbert.genome.sources import FILTERS, Sources, describe_samples, find_calls, parse_sources, read_samples
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.vcf import count_genotypes, read_records
+from mutbert.genome.vcf import read_genotypes, read_records
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames
 
@@ -138,9 +138,9 @@ def _read_records(
     for number, (source, filters, names, samples) in enumerate(files):
         fields, read = [f"INFO/{name}" for name in names], _WHAT.format(number + 1, "read")
         below = fields[1] if len(fields) > 1 else pl.lit("1")
-        for records in read_records(source.path, fields if samples is None else ["GT"], samples=samples):
+        blocks = read_records(source.path, fields) if samples is None else read_genotypes(source.path, samples)
+        for records in blocks:
             passing = [one for one in records["filter"].unique() if {*filters} & {"any", *one.split(";")}]
-            records = records if samples is None else count_genotypes(records)
             records = records.with_row_index("record", counts[read])
             counts[read] += len(records)
             records = records.with_columns(file=number, above=fields[0], below=below)
