@@ -327,7 +327,8 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
         names.flush()
         children: list[subprocess.Popen[bytes]] = []
         scripts = [(_CHILD, *(names.name if one == _LISTED else one for one in words)) for words in commands]
-        for script in scripts if _indices(path) or _is_bcf(path) else [(_STRIP,), *scripts]:
+        as_is = "-h" in commands[0] or _indices(path) or _is_bcf(path)
+        for script in scripts if as_is else [(_STRIP,), *scripts]:
             # -P: nothing is imported from the working directory.
             command = [sys.executable, "-P", "-c", *script, "-" if children else str(path.absolute())]
             given = children[-1].stdout if children else None
