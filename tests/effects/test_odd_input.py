@@ -101,6 +101,8 @@ def test_odd_lines(outcome, write, tmp_path, at):
     described = declared + '##INFO=<ID=A,Number=1,Type=Integer,Description="a, \\"b\\" <c>">\n'
     cases = [
         (START, [f"{snv}\t.\t.\t."]),
+        # A header that was edited: contigs 0 to 2 are gone.
+        (START + "##contig=<ID=chr1,length=600,IDX=3>\n", [f"{snv}\t.\t.\t."]),
         (declared, [f"{snv}\t.\t.\t"]),
         (described, [f"{snv}\t.\t.\tA=1;"]),
         (declared, [f"{snv}\t.\tfar\tNEW=1;FLAG"]),
@@ -114,6 +116,8 @@ def test_odd_lines(outcome, write, tmp_path, at):
         packed = tmp_path / f"{number}.vcf.gz"
         packed.write_bytes(gzip.compress(vcf.read_bytes()))
         assert outcome(packed) == ["LLR"] * len(lines), number
+        if "IDX" in header:
+            assert outcome(write(tmp_path / "x.bcf", lines, header=header)) == ["LLR"]
 
 
 HEAD = (START + CHROM + "\n").encode()
