@@ -101,6 +101,8 @@ def test_odd_lines(outcome, write, tmp_path, at):
     described = declared + '##INFO=<ID=A,Number=1,Type=Integer,Description="a, \\"b\\" <c>">\n'
     cases = [
         (START, [f"{snv}\t.\t.\t."]),
+        # A header that was edited: contigs 0 to 2 are gone.
+        (START + "##contig=<ID=chr1,length=600,IDX=3>\n", [f"{snv}\t.\t.\t."]),
         (declared, [f"{snv}\t.\t.\t"]),
         (described, [f"{snv}\t.\t.\tA=1;"]),
         (declared, [f"{snv}\t.\tfar\tNEW=1;FLAG"]),
@@ -114,6 +116,8 @@ def test_odd_lines(outcome, write, tmp_path, at):
         packed = tmp_path / f"{number}.vcf.gz"
         packed.write_bytes(gzip.compress(vcf.read_bytes()))
         assert outcome(packed) == ["LLR"] * len(lines), number
+        if "IDX" in header:
+            assert outcome(write(tmp_path / "x.bcf", lines, header=header)) == ["LLR"]
 
 
 HEAD = (START + CHROM + "\n").encode()
@@ -125,10 +129,10 @@ LINE = b"chr1\t50\t.\tA\tC\t.\t.\t.\n"
     [
         (b"", "is empty"),
         (b">chr1\nACGT\n", "cannot be read as VCF"),
-        (HEAD + b"chr1 50 . A C . . .\n", "VCF parse error"),
-        (HEAD + LINE + LINE.replace(b"50", b"fifty"), "position 'fifty'"),
-        (HEAD + LINE + LINE[:-4], "middle of a line"),
-        (gzip.compress(HEAD + LINE * 500)[:-30], "truncated"),
+        (HEAD + b"chr1 50 . A C . . .\n", "line 3 has fewer than 8 columns"),
+        (HEAD + LINE + LINE.replace(b"50", b"fifty"), "line 4 has no number for POS"),
+        (HEAD + LINE + LINE[:-4], "line has fewer than 8 columns"),
+        (gzip.compress(HEAD + LINE * 500)[:-30], "(truncated|end-of-stream)"),
         (HEAD + LINE.replace(b"chr1", b"NC_1"), r"contigs \(NC_1\) are none of"),
     ],
 )

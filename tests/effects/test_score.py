@@ -180,6 +180,18 @@ def test_what_is_no_frequency_is_refused(score, write, lines, tmp_path, text, fi
     assert [path.name for path in tmp_path.iterdir()] == ["in.vcf"]
 
 
+def test_a_few_impossible_frequencies_have_no_score(score, write, lines, contigs, tmp_path):
+    ref = contigs["chr2"][298]
+    alts = ",".join([base for base in "ACGT" if base != ref][:2])
+    rows = [f"chr2\t299\t.\t{ref}\t{alts}\t.\t.\tAF={value}" for value in ("1.03,.", "0.6,0.6", "0.1", "0.1,0.2")]
+    reports = [
+        score(write(tmp_path / "in.vcf", [*lines(400), *own]), tmp_path / "x.tsv", frequency_field="AF", force=True)
+        for own in ([], rows)
+    ]
+    assert reports[1].scored["snv"] - reports[0].scored["snv"] == 8
+    assert reports[1].without_frequency - reports[0].without_frequency == 6
+
+
 def test_a_scored_file_is_scored_again_under_another_prefix(scored, score, tmp_path, records_of):
     _, first = scored
     with pytest.raises(InputError, match=r"MUTBERT_LLR already.*--prefix"):

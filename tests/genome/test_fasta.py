@@ -48,7 +48,7 @@ def test_every_shape_is_read(tmp_path_factory, write_fasta, compress, sequences,
         (b">chr1\nACGT\n>chr1 again\nA\n", "contig chr1 comes twice; rename"),
         (b">chr1\nACGT\n>chr2", "contig chr2 has no sequence"),
         (b">\nACGT\n", "header 1 has no name"),
-        (b">chr1\nA\n> chr2\nACGT\n", "header 2 has no name"),
+        (b">chr1\nA\n> \nACGT\n", "header 2 has no name"),
         (b">chr1\nA\xe9C\n", "cannot be read as FASTA"),
     ],
 )
@@ -59,6 +59,13 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, compress, content, message,
         list(read_fasta(compress(path, kind)))
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_blanks_are_as_for_samtools(tmp_path):
+    path = tmp_path / "x.fa"
+    path.write_bytes(b">chr1 caf\xe9\nACGT  \nAC\t\n\n> chr2 x\nAC GT\n  \n")
+    contigs = [(name, alphabet.decode(code_L)) for name, code_L, _ in read_fasta(path)]
+    assert contigs == [("chr1", "ACGTAC"), ("chr2", "ACGT")]
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path):

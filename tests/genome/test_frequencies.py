@@ -2,7 +2,7 @@
 
 import pytest
 
-from mutbert import ProbabilisticGenome, build_genome
+from mutbert import ProbabilisticGenome, build_genome, verify_genome
 from mutbert.errors import InputError
 from mutbert.genome.format import FREQUENCY_ONE
 from mutbert.genome.sources import read_samples
@@ -68,15 +68,42 @@ def test_a_missing_frequency_is_counted(build, value):
         (1, "C", "0.6"),
     ],
 )
-def test_impossible_frequencies_are_refused(build, tmp_path, pos, alternates, value):
-    message = f"chr1:2: AF={value} is not a frequency from 0 to 1 for each alternate allele"
-    if pos == 1:
-        message = "chr1:1: the alternate alleles of its records sum to 1.2, more than 1"
+def test_impossible_frequencies_are_counted_and_many_refused(build, tmp_path, pos, alternates, value):
+    first = f"chr1:2: AF={value}" if pos == 2 else "chr1:1: the alternate alleles of its records sum to more than 1"
+    records, number = [("chr1", 1, "A", "G", 0.6), ("chr1", pos, "AC"[pos - 1], alternates, value)], 3 - pos
     with pytest.raises(InputError) as refusal:
-        build([("chr1", 1, "A", "G", 0.6), ("chr1", pos, "AC"[pos - 1], alternates, value)])
+        build([*records, *[("chr1", 5, "A", ".", 0.1)] * (100 * number - 3)])
+    message = f"{number} of {100 * number - 1} records have no frequency from 0 to 1 for each alternate allele"
     assert str(refusal.value).startswith(f"{tmp_path / 'x.vcf'}: {message}")
+    assert f"first {first};" in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["x.fa", "x.vcf"]
+    rows, counts = build([*records, *[("chr1", 5, "A", ".", 0.1)] * (100 * number - 2)])
+    assert [*rows] == [0] * (pos == 2)
+    assert counts["impossible frequency"] == number
+    assert verify_genome(tmp_path / "x.genome", tmp_path / "x.fa", tmp_path / "x.vcf")["agrees"]
+
+
+def test_all_of_ref_is_compared(build):
+    good = [("chr1", 5, "A", "C", 0.5), ("chr1", 9, "ACGT", "ACGA,A", "0.5,0.1")]
+    for ref, alt in (("TTGT", "TTGA"), ("TC", "CG"), ("ACGTTTTT", "A,ACGATTTT")):
+        rows, counts = build([("chr1", 1, ref, alt, 0.2 if alt[1:2] != "," else "0.1,0.2"), *good])
+        assert [*rows] == [4, 11]
+        assert counts == {"used": 2, "reference base differs from the FASTA": 1}
+
+
+def test_a_file_in_which_nothing_is_called_is_noted(tmp_path, write_fasta, write_vcf):
+    fasta = write_fasta(tmp_path / "x.fa", {"1": "ACGT", "Y": "ACGT"})
+    vcfs = [
+        write_vcf(tmp_path / "1.vcf", [("1", 1, "A", "C", ".", "0|1", "1|1")], "FM"),
+        write_vcf(tmp_path / "Y.vcf", [("Y", 1, "A", "C", ".", ".", "1"), ("Y", 2, "C", "T", ".", "./.", "1")], "FM"),
+    ]
+    report = build_genome(fasta, tmp_path / "x.genome", vcfs, sample="F")
+    assert [one["not_used"] for one in report["records"]] == [{}, {"frequency missing": 2}]
+    assert [note.split(":")[0] for note in report["notes"]] == ["Y.vcf"]
+    assert verify_genome(report["path"], fasta, vcfs, sample="F")["agrees"]
+    with pytest.raises(InputError, match="none of the 2 records that could be used has a frequency"):
+        build_genome(fasta, tmp_path / "y.genome", vcfs[1], sample="F")
 
 
 GENOTYPES = """##fileformat=VCFv4.4
@@ -94,7 +121,7 @@ MANY = ",".join(["C", *("A" + "C" * length for length in range(1, 10)), "G"])
         ("C", "GT", "|0|1 /1/1 0/0", row(A=1 / 2, C=1 / 2)),
         ("C,G", "DP:GT", "7:0 3:1|2 .:.", row(A=1 / 3, C=1 / 3, G=1 / 3)),
         (MANY, "GT", "10|1 0/11 11", row(A=2 / 5, C=1 / 5, G=2 / 5)),
-        ("C", "GT", "0|2 0 0", "chr1:5: AC=none, AN=3 is not a frequency"),
+        ("C", "GT", "0|2 0 0", "first chr1:5: AC=none, AN=3"),
         ("C", "GT", "10 0 0", "chr1:5"),
         (MANY, "GT", "0|12 0 0", "chr1:5"),
         ("C", "GT", "0|x 0 0", "chr1:5"),
@@ -113,6 +140,32 @@ def test_genotypes_are_counted(tmp_path, write_fasta, alternates, keys, calls, e
     else:
         build_genome(*words)
         assert ProbabilisticGenome.open(words[1]).frequencies("chr1", 4, 5)[0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["C,G 1/2 1/2 0/0"], row(A=1 / 3, C=1 / 3, G=1 / 3)),
+        (["C 1/0 1/0 0/0", "G 0/1 0/1 0/0"], row(A=1 / 3, C=1 / 3, G=1 / 3)),
+        (["C 1/. 1/. 0/0", "G ./1 ./1 0/0"], row(A=1 / 3, C=1 / 3, G=1 / 3)),
+        (["C 1|1 0|1 0|1", "G ./. 1|0 ./."], row(A=1 / 6, C=4 / 6, G=1 / 6)),
+        (["C 1/. . .", "G ./1 . .", "T ./. . ."], row(C=1 / 2, G=1 / 2)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["plain", "index"])
+def test_calls_of_a_split_site_are_counted_over_its_lines(tmp_path, write_fasta, compress, lines, expected, kind):
+    text, fasta = GENOTYPES, write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 3000})
+    # After many records that are complete, so that the site is in no first block.
+    rows = [f"{pos} A C 0|1 0|0 0|0" for pos in range(1, 11997, 4)] + [f"11997 A {line}" for line in lines]
+    for pos, ref, alt, *calls in map(str.split, rows):
+        text += "\t".join(["chr1", pos, ".", ref, alt, ".", ".", ".", "GT", *calls]) + "\n"
+    (tmp_path / "x.vcf").write_text(text)
+    vcf, output = compress(tmp_path / "x.vcf", kind), tmp_path / "x.genome"
+    build_genome(fasta, output, vcf, min_frequency=0, frequency_field="GT")
+    found = ProbabilisticGenome.open(output).frequencies("chr1", 11992, 12000)
+    assert found[4].tolist() == expected
+    assert found[0].tolist() == row(A=5 / 6, C=1 / 6)
+    assert verify_genome(output, fasta, vcf)["agrees"]
 
 
 # ---- whose genotypes

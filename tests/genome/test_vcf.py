@@ -7,7 +7,7 @@ import pysam.bcftools
 import pytest
 
 from mutbert.errors import InputError
-from mutbert.genome.vcf import count_by_index, find_frequencies, read_header, read_records
+from mutbert.genome.vcf import count_by_index, find_frequencies, read_header, read_lines, read_records
 
 FIELDS = "##fileformat=VCFv4.2\n{}#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO{}\n"
 RECORDS = [("chr1", pos, "A", "C", 0.25) for pos in range(1, 60)] + [("z", 7, "G", "T", 0.5)]
@@ -74,10 +74,48 @@ def test_a_file_cut_anywhere_is_refused(tmp_path, write_vcf, kind):
         assert str(path) in refusal(read, path)
 
 
-def test_plain_text_cut_within_a_line_is_refused(tmp_path, write_vcf):
+@pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip"])
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n\r\n", "\n \n", "\t\n\n"])
+def test_the_end_of_the_text_may_be_blank_or_missing(tmp_path, write_vcf, compress, kind, end):
     path = write_vcf(tmp_path / "x.vcf", RECORDS)
-    path.write_text(path.read_text()[:-3])
-    assert "ends in the middle of a line" in refusal(read, path)
+    path.write_bytes(path.read_bytes().rstrip() + end.encode())
+    compress(path, kind)
+    assert [row[:2] for row in read(path)] == [(chrom, pos - 1) for chrom, pos, *_ in RECORDS]
+
+
+@pytest.mark.parametrize("contig", ["Plasmid_é", "c"])
+def test_text_that_is_not_utf_8_is_carried_through(tmp_path, contig):
+    path, declared = tmp_path / "x.vcf", '##INFO=<ID=D,Number=.,Type=String,Description="caf\xe9">\n'
+    head = FIELDS.format(f"##contig=<ID=c>\n{declared}", "").encode("latin-1")
+    lines = [f"{contig}\t{pos}\t.\tA\tC\t.\t.\tD=".encode() + b"Lef\xe8vre\n" for pos in (3, 4)]
+    path.write_bytes(head + b"".join(lines))
+    pysam.tabix_index(str(path), preset="vcf", keep_original=True)
+    names = ["x.vcf", "x.vcf.gz"]
+    if contig == "c":  # htslib writes no other to BCF
+        pysam.bcftools.view("-Ob", "-o", f"{path}.bcf", "--write-index", str(path), catch_stdout=False)
+        names.append("x.vcf.bcf")
+    for name in names:
+        rows = [(row[0], row[1], row[-1]) for row in read(tmp_path / name, "INFO/D")]
+        assert rows == [(contig, pos, "Lef\ufffdvre") for pos in (2, 3)], name
+        assert b"".join(read_lines(tmp_path / name)) == b"".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("#x", "line 5 is a comment among the records"),
+        ("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO", "line 5 is a comment"),
+        ("chr1 1 . A C . . .", "line 5 has fewer than 8 columns"),
+        ("", "line 5 has fewer than 8 columns"),
+        ("chr1\t.\t.\tA\tC\t.\t.\t.", "line 5 has no number for POS"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["plain", "bgzip"])
+def test_a_line_that_is_no_record_is_named(tmp_path, compress, line, message, kind):
+    path, record = tmp_path / "x.vcf", "chr1\t1\t.\tA\tC\t.\t.\tAF=0.1\n"
+    path.write_text(FIELDS.format(EUR, "") + record + f"{line}\n" + record)
+    compress(path, kind)
+    assert message in refusal(read, path)
 
 
 @pytest.mark.parametrize("kind", ["gzip", "bgzip"])
@@ -115,7 +153,7 @@ def test_what_is_no_vcf_is_refused(tmp_path, content, message):
 
 
 @pytest.mark.parametrize(
-    "line", ["chr1\t9\t.\tA", "chr1\tnine\t.\tA\tC\t.\tPASS\tAF=0.1", "", "chr1", "chr1\t.\t.\tA\tC\t.\t.\tAF=1"]
+    "line", ["chr1\t9\t.\tA", "chr1\tnine\t.\tA\tC\t.\tPASS\tAF=0.1", "chr1", "chr1\t.\t.\tA\tC\t.\t.\tAF=1"]
 )
 @pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip"])
 def test_a_line_that_is_no_record_is_refused(tmp_path, write_vcf, compress, line, kind):
@@ -137,8 +175,8 @@ TEXT = '##INFO=<ID=AF,Number=A,Type=String,Description="">\n'
     [
         (AC + AN + EUR, "", "AF", ("AC", "AN")),
         (AC + AN + EUR, "", "EUR_AF", ("EUR_AF",)),
-        (AC + EUR, "", "AF", "no INFO field AF of type Float; its number fields are: EUR_AF; choose another"),
-        (AC + AN, "", "EUR_AF", "no INFO field EUR_AF of type Float; its number fields are: none"),
+        (AC + EUR, "", "AF", "no INFO field AF of type Float; choose one of EUR_AF with --frequency-field"),
+        (AC + AN, "", "EUR_AF", "no INFO field EUR_AF of type Float; choose one of AC/AN with --frequency-field"),
         (AC + AN + EUR, "", "AC/AN", ("AC", "AN")),
         (GT, "\tFORMAT\tsomeone", "AF", "genotypes"),
         (GT + EUR, "\tFORMAT\tsomeone", "EUR_AF", ("EUR_AF",)),
@@ -147,7 +185,8 @@ TEXT = '##INFO=<ID=AF,Number=A,Type=String,Description="">\n'
         (GT, "", "GT", "its header declares no genotypes"),
         (AC + EUR, "", "AC/EUR_AF", "no INFO field AC/EUR_AF of type Integer"),
         (GT, "\tFORMAT\tsomeone", "EUR_AF", "GT to count genotypes"),
-        (TEXT, "", "AF", "no INFO field AF of type Float"),
+        (TEXT, "", "AF", "no INFO field AF of type Float (it is String); use another VCF"),
+        ('##FORMAT=<ID=AC,Number=A,Type=Integer,Description="">\n', "\tFORMAT\ts", "AF", "Float; use another VCF"),
     ],
 )
 def test_the_frequency_fields_are_found(tmp_path, fields, samples, wanted, outcome):

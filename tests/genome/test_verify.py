@@ -162,14 +162,6 @@ def test_sources_of_other_bytes_and_equal_contents_agree(tampered, compress):
     assert not verify_genome(store, [fasta])["agrees"]
 
 
-@pytest.mark.parametrize("value", ["1.5", "-.5", "1e300", ".5,.5"])
-def test_a_vcf_that_nothing_was_built_from(tmp_path, write_vcf, tampered, value):
-    store, fasta, _ = tampered()
-    vcf = write_vcf(tmp_path / "y.vcf", [("1", 1, "A", "C", value)])
-    with pytest.raises(InputError, match=r"y\.vcf: 1:1: the frequencies are impossible"):
-        verify_genome(store, fasta, vcf)
-
-
 def test_command(tampered):
     sequences = {**SEQUENCES, "1": "CCCCCCCC" + SEQUENCES["1"][8:]}
     store, fasta, vcf = tampered(contigs=sequences, counts={"used": 7})

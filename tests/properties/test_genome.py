@@ -27,7 +27,7 @@ from mutbert.genome.variants import REASONS
 
 MEMBERS = {"R": "AG", "Y": "CT", "N": ""} | {base: base for base in "ACGT"}
 KINDS = ("plain", "gzip", "bgzip", "index", "bcf", "bcf index")
-MISSING = None
+MISSING, DIFFERS = None, "reference base differs from the FASTA"
 
 
 class Record(NamedTuple):
@@ -190,7 +190,7 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
     for each file. Or a set of words, of which a build that has to stop says some.
     """
     reasons, seen, references, refusals = [], {}, {}, set()
-    matched = False
+    matched, every = False, set()
     for number, file in enumerate(population.files):
         reasons.append([])
         compared, mismatched, furthest = 0, 0, set()
@@ -205,33 +205,36 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
             if "any" not in filters and not set(names) & set(filters):
                 reasons[-1].append(["filtered"])
                 continue
-            values = frequencies_of(record, file.samples, frequency_field, samples)
+            lines = [one for one in file.records if (one.chrom, one.pos) == (record.chrom, record.pos)]
+            values = frequencies_of(record, lines, file.samples, frequency_field, samples)
             found = []
             for alt, value in zip(record.alts, values, strict=True):
                 sequence = population.sequences[key]
                 found += read_allele(key, sequence, record, alt, value, (number, line), seen, references)
-            compared += bool({"reference base differs from the FASTA", "compared"} & set(found))
-            mismatched += "reference base differs from the FASTA" in found
+            compared += "compared" in found
+            mismatched += "mismatched" in found
             furthest |= set(found)
-            reasons[-1].append([reason for reason in found if reason != "compared"])
-        if not compared:
-            refusals |= {"lie outside"} if "outside the contig" in furthest else set()
-            refusals |= {"has a (frequency|genotype)"} if "frequency missing" in furthest else set()
+            reasons[-1].append([reason for reason in found if reason in REASONS])
+        every |= furthest
+        if not compared and "outside the contig" in furthest:
+            refusals.add("lie outside")
         if mismatched > max(1, Fraction("0.01") * compared):
             refusals.add("REF differs from the FASTA")
     if not matched:
         refusals.add("no contig is in the FASTA")
+    if "frequency missing" in every and "compared" not in every:
+        refusals.add("has a frequency")
     totals = Counter()
     for (key, place, *_), (frequency, _) in seen.items():
         totals[key, place] += frequency
-    if any(total > Fraction("1.001") for total in totals.values()):
-        refusals.add("sum to")
-    if refusals:
-        return refusals
+    for (key, place, *_), (_, (number, line)) in seen.items():
+        if totals[key, place] > Fraction("1.001"):
+            found = reasons[number][line]
+            found[found.index("frequency not above the minimum")] = "impossible frequency"
     rows = {
         (name_of(*key), place): Counter({references[key, place]: max(1 - total, 0)})
         for (key, place), total in totals.items()
-        if total > Fraction(str(min_frequency))
+        if Fraction(str(min_frequency)) < total <= Fraction("1.001")
     }
     decomposed = [set() for _ in population.files]
     for (key, place, _, after, whole), (frequency, (number, line)) in seen.items():
@@ -242,21 +245,31 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
             if whole:
                 decomposed[number].add(line)
     counts = [Counter(max(found, key=REASONS.index) for found in file) for file in reasons]
-    return rows, counts, [len(lines) for lines in decomposed]
+    if any(count["impossible frequency"] > Fraction("0.01") * count.total() for count in counts):
+        refusals.add("have no frequency")
+    return refusals or (rows, counts, [len(lines) for lines in decomposed])
 
 
-def frequencies_of(record, names, field, chosen):
+def frequencies_of(record, lines, names, field, chosen):
+    """Frequencies of a record's alternates; genotypes are counted over the lines of its position."""
     if field == "AF":
         values = ["."] * len(record.alts) if record.values in ((".",), ("none",)) else record.values
         return [MISSING if value == "." else Fraction(value) for value in values]
-    calls = Counter()
-    if record.keys.split(":")[0] == "GT":
-        for name, column in zip(names, record.calls, strict=True):
-            if chosen is None or name in chosen:
-                calls.update(re.split("[|/]", column.split(":")[0]))
-    del calls["."]
-    total = calls.total()
-    return [Fraction(calls[str(i)], total) if total else MISSING for i in range(1, len(record.alts) + 1)]
+    people = [at for at, name in enumerate(names) if chosen is None or name in chosen]
+    own, *others = (
+        {
+            (at, place): allele
+            for at in people
+            if line.keys.startswith("GT")
+            for place, allele in enumerate(re.split("[|/]", line.calls[at].split(":")[0]))
+            if allele != "."
+        }
+        for line in [record, *lines]
+    )
+    # Lines of two calls a person are complete.
+    total = len(own.keys() | set().union(*others) if any(len(one) != 2 * len(people) for one in others) else own)
+    counts = Counter(own.values())
+    return [Fraction(counts[str(i)], total) if own else MISSING for i in range(1, len(record.alts) + 1)]
 
 
 def read_allele(key, sequence, record, alt, value, line, seen, references):
@@ -274,35 +287,38 @@ def read_allele(key, sequence, record, alt, value, line, seen, references):
         return ["alternate is the reference"]
     first, last = places[0], places[-1] + 1
     whole = (record.pos + first, ref[first:last], alt[first:last]) if places[1:] else ()
-    found = []
+    states = [state_of(sequence, record.pos - 1 + i, ref[i], alt[i], value) for i in range(len(ref))]
+    # All of REF has to agree, so that an allele comes no further than its last base that does not.
+    wrong = [state for state in states if state in ("outside the contig", DIFFERS)]
+    found = ["compared"] * (DIFFERS in states or "used" in states) + ["mismatched"] * (DIFFERS in states)
     for i in places:
-        place = record.pos - 1 + i
-        inside = 0 <= place < len(sequence)
-        base = sequence[place].upper() if inside else ""
-        if ref[i] not in "ACGT":
-            found.append("reference base unknown")
-        elif alt[i] not in "ACGT":
-            found.append("alternate base not A, C, G or T")
-        elif value is MISSING:
-            found.append("frequency missing")
-        elif not inside:
-            found.append("outside the contig")
-        elif base == "N":
-            found.append("reference base unknown")
-        elif ref[i] not in MEMBERS[base]:
-            found.append("reference base differs from the FASTA")
+        place, allele = record.pos - 1 + i, (key, record.pos - 1 + i, ref[i], alt[i], whole)
+        state = min([states[i], *wrong[-1:]], key=REASONS.index)
+        if state != "used":
+            found.append(state)
+        elif references.setdefault((key, place), ref[i]) != ref[i]:
+            found.append("conflicts with an earlier record")
+        elif allele in seen:
+            found.append("duplicate record" if seen[allele][0] == value else "conflicts with an earlier record")
         else:
-            found.append("compared")
-            allele = (key, place, ref[i], alt[i], whole)
-            if references.setdefault((key, place), ref[i]) != ref[i]:
-                found.append("conflicts with an earlier record")
-            elif allele in seen:
-                same = seen[allele][0] == value
-                found.append("duplicate record" if same else "conflicts with an earlier record")
-            else:
-                seen[allele] = value, line
-                found.append("frequency not above the minimum")
+            seen[allele] = value, line
+            found.append("frequency not above the minimum")
     return found
+
+
+def state_of(sequence, place, before, after, value):
+    base = sequence[place].upper() if 0 <= place < len(sequence) else ""
+    for state, is_so in (
+        ("reference base unknown", before not in "ACGT"),
+        ("alternate base not A, C, G or T", after not in "ACGT"),
+        ("frequency missing", value is MISSING),
+        ("outside the contig", not base),
+        ("reference base unknown", base == "N"),
+        (DIFFERS, before not in MEMBERS.get(base, "")),
+    ):
+        if is_so:
+            return state
+    return "used"
 
 
 def variants_of(path):
@@ -467,9 +483,9 @@ def bcftools(path, *commands):
 def test_frequencies_are_those_of_bcftools(tmp_path_factory, data, population):
     """Frequencies are AC/AN as bcftools counts them, of the places at which it takes alleles apart.
 
-    What it says nothing of, or something else by definition, is left to the slow reader: alleles that come twice (it
-    adds nothing up over lines), IUPAC codes of a FASTA (all N to it), REF and ALT of different lengths, star alleles,
-    and letters of either case.
+    What it says nothing of, or something else by definition, is left to the slow reader: alleles that come twice and
+    several lines of a position (it adds nothing up over lines), IUPAC codes of a FASTA (all N to it), REF and ALT of
+    different lengths, star alleles, and letters of either case.
     """
     (file,) = population.files
     options = data.draw(choices(population)) | {"frequency_field": "GT"}
@@ -507,7 +523,7 @@ def test_frequencies_are_those_of_bcftools(tmp_path_factory, data, population):
     found = outcome(fastas, folder / "x.genome", vcfs, **options)
     if isinstance(found[0], str):
         too_much = any(row.total() > Fraction("1.001") for row in rows.values())
-        assert too_much if "sum to" in found[0] else not rows or "REF differs" in found[0]
+        assert too_much if "have no frequency" in found[0] else not rows or "REF differs" in found[0]
         return
     minimum = Fraction(str(options["min_frequency"]))
     expected = {place: row for place, row in rows.items() if row.total() > minimum}
@@ -518,9 +534,11 @@ def test_frequencies_are_those_of_bcftools(tmp_path_factory, data, population):
 
 
 def without_repeats(records):
-    """Leave out the records with an allele that was there, however written."""
+    """Leave out the records with an allele that was there, however written, or at a position that was."""
     seen, kept = set(), []
     for record in records:
+        if any((record.chrom, record.pos) == (one.chrom, one.pos) for one in kept):
+            continue
         own = set()
         for alt in record.alts:
             ref, alt = record.ref.upper(), alt.upper()

@@ -21,6 +21,7 @@ from mutbert.effects.alleles import COMPARED, Kind
 from mutbert.encoders.inputs import place_windows
 from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_file, write_json
+from mutbert.genome.variants import MOST_IMPOSSIBLE, SUM_TOLERANCE
 from mutbert.genome.vcf import Region, VcfHeader, read_lines, read_records
 from mutbert.inference.resumable import differences
 from mutbert.regions import ContigNames
@@ -86,10 +87,11 @@ def cut_records(
     yield held
 
 
-def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
+def log_odds(path: Path, records: pl.DataFrame, name: str, counts: Counter[str]) -> Float64:
     """Return ln((f_ALT + ε) / (f_REF + ε)) of each alternate allele with frequencies of an INFO field, shape (A,).
 
-    f_REF is what the alternates leave of 1; NaN where a frequency of the record is missing.
+    f_REF is what the alternates leave of 1; NaN where a frequency of the record is missing or impossible. `counts` has
+    the records so far; as in a build, one in a hundred may be impossible.
     """
     text, count_N = records[f"INFO/{name}"], records["alt"].str.count_matches(",", literal=True).to_numpy() + 1
     # One dot stands for all alternates.
@@ -97,14 +99,18 @@ def log_odds(path: Path, records: pl.DataFrame, name: str) -> Float64:
     record_A = np.repeat(np.arange(len(records)), count_N)
     frequency_A = np.full(len(record_A), np.nan)
     faulty_N = given_N & (values.list.len().to_numpy() != count_N)
-    if not faulty_N.any():
-        numbers = values.filter(given_N).explode().cast(pl.Float64, strict=False)
-        frequency_A[given_N[record_A]] = numbers.fill_null(np.nan).to_numpy()
-        faulty_N[record_A[(frequency_A < 0) | (frequency_A > 1)]] = True
-    for row in np.flatnonzero(faulty_N)[:1].tolist():
+    numbers = values.filter(given_N & ~faulty_N).explode().cast(pl.Float64, strict=False)
+    frequency_A[(given_N & ~faulty_N)[record_A]] = numbers.fill_null(np.nan).to_numpy()
+    faulty_N[record_A[(frequency_A < 0) | (frequency_A > 1)]] = True
+    faulty_N |= np.bincount(record_A, np.nan_to_num(frequency_A), len(records)) > 1 + SUM_TOLERANCE
+    frequency_A[faulty_N[record_A]] = np.nan
+    counts.update({"read": len(records), "impossible": int(faulty_N.sum())})
+    if counts["impossible"] > MOST_IMPOSSIBLE * counts["read"]:
+        row = int(np.argmax(faulty_N))
         raise InputError(
             f"{path}, {records['contig'][row]}:{records['position'][row] + 1}: INFO field {name} is {text[row]}, but "
-            "each alternate has one frequency from 0 to 1; correct it, or choose another field"
+            "each alternate has one frequency from 0 to 1, with a sum of at most 1, and more than 1% of the records "
+            "have not; correct them, or choose another field"
         )
     # Rounded frequencies may add up to a little more than 1.
     reference_A = np.maximum(1 - np.bincount(record_A, frequency_A), 0)[record_A]

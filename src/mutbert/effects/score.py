@@ -266,7 +266,11 @@ class _Run:
         alleles = scorer.find(*(column.to_list() for column in locus))
         self.counts.update(_REASONS[alleles.reason_A].tolist())
         files.check_assembly(self.vcf, scorer.genome.path.name, self.counts)
-        odds_A = None if self.frequency_field is None else files.log_odds(self.vcf, records, self.frequency_field)
+        odds_A = (
+            None
+            if self.frequency_field is None
+            else files.log_odds(self.vcf, records, self.frequency_field, self.counts)
+        )
         # Plus zero, so that none is written as -0.
         score_AF = scorer.score(alleles, scaled(advance, len(records) / max(len(alleles), 1))) + np.float32(0)
         columns = dict(zip(scorer.fields, score_AF.T.astype(np.float64), strict=True))

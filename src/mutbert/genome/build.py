@@ -18,7 +18,7 @@ from mutbert.genome.fasta import read_fasta
 from mutbert.genome.population import Population
 from mutbert.genome.sources import Source, Sources, describe_samples, find_calls, parse_sources, read_samples
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.variants import NO_CONTIG, NOT_SELECTED, REASONS, USED
+from mutbert.genome.variants import NO_CONTIG, NO_FREQUENCY, NOT_SELECTED, REASONS, USED
 from mutbert.genome.vcf import GENOTYPES, older_index
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames, names_text
@@ -267,6 +267,13 @@ def _read_report(output: Path, vcfs: Sequence[Source] = ()) -> dict[str, Any]:
     manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
     contigs, names = manifest["contigs"], manifest["contig_names"]
     note = "is older than its file, so it was not used; index the file anew to read it by regions"
+    notes = [f"{index}: {note}" for source in vcfs if (index := older_index(source.path))]
+    notes += [
+        f"{one['file']}: none of its records is used, as none that could be has a call or a frequency"
+        for one in manifest["records"]
+        # The last reason, in their order, is how far any record came.
+        if not one["used"] and [*one["not_used"]][-1:] == [REASONS[NO_FREQUENCY]]
+    ]
     return {
         "path": output,
         "lengths": {contig["name"]: contig["length"] for contig in contigs},
@@ -274,7 +281,7 @@ def _read_report(output: Path, vcfs: Sequence[Source] = ()) -> dict[str, Any]:
         "records": manifest["records"],
         "contig_names": names["vcf_name"],
         **{name: names[name] for name in ("only_in_fasta", "only_in_vcf")},
-        "notes": [f"{index}: {note}" for source in vcfs if (index := older_index(source.path))],
+        "notes": notes,
     }
 
 

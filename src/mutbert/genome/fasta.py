@@ -29,6 +29,12 @@ _CODES: Final = (alphabet.CODE_OF_BYTE | _LOWER * np.array([chr(byte).islower() 
 
 def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
     """Yield each contig's name, base codes (L,) and runs of lower case (`SOFT_MASK`); U is read as T."""
+    for name, sequence in read_sequences(path):
+        yield name, *_encode(f"{path}: contig {name}", sequence)
+
+
+def read_sequences(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each contig's name and letters, blanks left out as `samtools faidx` does."""
     check_input(path, "FASTA")
     seen: set[str] = set()
     verbosity = pysam.set_verbosity(0)
@@ -36,17 +42,19 @@ def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
         _check_text(path)
         with pysam.FastxFile(str(path), persist=False) as records:
             for record in records:
-                name = record.name
+                # After blanks, the name is in the comment.
+                name, sequence = record.name or "".join((record.comment or "").split()[:1]), record.sequence or ""
+                sequence = "".join(sequence.split()) if " " in sequence or "\t" in sequence else sequence
                 for wrong, problem in (
                     (not name, f"header {len(seen) + 1} has no name; write the contig's name right after the '>'"),
                     (name in seen, f"contig {name} comes twice; rename or remove one"),
                     (record.quality is not None, f"contig {name} has a line that starts with '+'; use a FASTA file"),
-                    (not record.sequence, f"contig {name} has no sequence; remove its header or add the bases"),
+                    (not sequence, f"contig {name} has no sequence; remove its header or add the bases"),
                 ):
                     if wrong:
                         raise InputError(f"{path}: {problem}")
                 seen.add(name)
-                yield name, *_encode(f"{path}: contig {name}", record.sequence)
+                yield name, sequence
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: cannot be read as FASTA ({error}); copy or download it again") from None
     finally:

@@ -23,7 +23,7 @@ import numpy as np
 from mutbert.errors import InputError
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.sources import FILTERS, Calls, Source, find_calls
-from mutbert.genome.variants import REASONS, merge_alleles, read_alleles
+from mutbert.genome.variants import MOST_IMPOSSIBLE, REASONS, merge_alleles, read_alleles
 from mutbert.genome.vcf import GENOTYPES, Region, count_by_index
 from mutbert.progress import Advance, progress_bar
 from mutbert.regions import ContigNames, names_text
@@ -147,7 +147,14 @@ class Population:
                             f"{calls.source.path}: its index counts {expected:,} records of contig {name}, but "
                             f"{tally['contig', name]:,} were found; index the file anew, or remove the index"
                         )
-                _check_file(calls, tally, needs_calls)
+                _check_file(calls, tally)
+            missing = sum(tally["reason", "frequency missing"] for tally in self.tallies)
+            if needs_calls and missing and not any(tally["reason", "compared"] for tally in self.tallies):
+                kinds = names_text(dict.fromkeys(calls.frequencies for calls in self.calls))
+                raise InputError(
+                    f"{self._paths}: none of the {missing:,} records that could be used has a frequency ({kinds}); "
+                    "choose another field with --frequency-field, or other samples"
+                )
             if self.unmatched and not self.names and not left_out:
                 known = names_text([*self._contigs, *self._not_selected])
                 raise InputError(
@@ -220,10 +227,7 @@ class Population:
         """Write a group's variants, and what became of its records; `tallies` have those without alleles."""
         alleles = self._folder / "alleles"
         files = [sorted(alleles.glob(f"{group}.{file}.*.npy")) for file in range(len(self.calls))]
-        try:
-            slot_V, row_V4, merged = merge_alleles(files, self._genome, min_frequency)
-        except InputError as error:
-            raise InputError(f"{self._paths}: {error}") from None
+        slot_V, row_V4, merged = merge_alleles(files, self._genome, min_frequency)
         for tally, more in zip(tallies, merged, strict=True):
             tally.update(more)
         with atomic_file(self._parts[group]) as file:
@@ -234,24 +238,28 @@ class Population:
             path.unlink()
 
 
-def _check_file(calls: Calls, tally: Tally, needs_calls: bool) -> None:
-    outside, no_frequency = (tally["reason", name] for name in ("outside the contig", "frequency missing"))
-    if outside and not tally["reason", "compared"]:
+def _check_file(calls: Calls, tally: Tally) -> None:
+    """Raise where most of a file's records lie elsewhere, or too many cannot be true."""
+    outside, mismatched, compared, impossible = (
+        tally["reason", name] for name in ("outside the contig", "mismatched", "compared", "impossible frequency")
+    )
+    first = dict(reversed(tally))
+    if outside and not compared:
         raise InputError(
             f"{calls.source.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "
             "called on another assembly or another part of it: use the FASTA of that one"
         )
-    if no_frequency and needs_calls and not tally["reason", "compared"]:
+    read = sum(tally["reason", text] for text in REASONS)
+    if impossible > MOST_IMPOSSIBLE * read:
         raise InputError(
-            f"{calls.source.path}: none of the {no_frequency:,} records that could be used has a frequency "
-            f"({calls.frequencies}); choose another field with --frequency-field, or other samples"
+            f"{calls.source.path}: {impossible:,} of {read:,} records have no frequency from 0 to 1 "
+            f"for each alternate allele, with a sum of at most 1, first {first['impossible']}; correct or remove them, "
+            "or choose another field with --frequency-field"
         )
-    mismatched, compared = tally["reason", "mismatched"], tally["reason", "compared"]
-    first = next((name for kind, name in tally if kind == "mismatch"), "")
     if mismatched > max(1, _MISMATCHES * compared):  # one may be wrong by itself
         raise InputError(
             f"{calls.source.path}: REF differs from the FASTA in {mismatched:,} of {compared:,} records "
-            f"({mismatched / compared:.1%}), first at {first}; it was called on another "
+            f"({mismatched / compared:.1%}), first at {first['mismatch']}; it was called on another "
             "assembly: use the FASTA of that one"
         )
 

@@ -32,21 +32,23 @@ if TYPE_CHECKING:
 
 Alleles: TypeAlias = npt.NDArray[Any]  # of `ALLELE`
 # What became of a file's records, by kind and name: of a reason, of those "compared", "mismatched" and "decomposed",
-# of a contig, and of a place where REF differs, the first of each block.
+# of a contig, and of the first of each block where REF differs ("mismatch") or the frequency cannot be ("impossible").
 Tally: TypeAlias = Counter[tuple[str, str]]
 
 REASONS: Final = (
     "contig not in the FASTA", "contig not selected", "filtered", "no alternate allele", "symbolic or structural",
     "overlapping deletion (*)", "insertion or deletion", "alternate is the reference",
-    "alternate base not A, C, G or T", "frequency missing", "reference base unknown", "outside the contig",
-    "reference base differs from the FASTA", "duplicate record", "conflicts with an earlier record",
-    "frequency not above the minimum", "used",
+    "alternate base not A, C, G or T", "frequency missing", "impossible frequency", "reference base unknown",
+    "outside the contig", "reference base differs from the FASTA", "duplicate record",
+    "conflicts with an earlier record", "frequency not above the minimum", "used",
 )  # fmt: skip
 """What became of a record, in the order of how far its furthest allele came; the last is no reason against it."""
 NO_CONTIG, NOT_SELECTED, FILTERED, NO_ALTERNATE, SYMBOLIC, OVERLAPPING, INDEL, SAME, ODD_ALTERNATE = range(9)
-NO_FREQUENCY, UNKNOWN_REFERENCE, OUTSIDE, MISMATCH, DUPLICATE, CONFLICT, TOO_RARE, USED = range(9, 17)
+NO_FREQUENCY, IMPOSSIBLE, UNKNOWN_REFERENCE, OUTSIDE, MISMATCH, DUPLICATE, CONFLICT, TOO_RARE, USED = range(9, 18)
 
 SUM_TOLERANCE: Final = 1e-3  # by rounding, the alternates of a position may sum to so much above 1
+# Share of a file's records whose frequency may be impossible: one slip of another program does not cost a genome.
+MOST_IMPOSSIBLE: Final = 0.01
 _MERGED_AT_ONCE: Final = 1 << 17  # merging takes some two hundred bytes an allele
 # A decimal that equals the minimum is not above it in float32, and neither is a sum of three; the next of 6 digits is.
 _ROUNDING: Final = 2.0**-23
@@ -118,13 +120,21 @@ def _find_alleles(
     passing = [one for one in filters if not {ANY_FILTER, *one.split(";")}.isdisjoint(calls.filters)]
     is_passing_N = (contig_N >= 0) & (len(passing) == len(filters) or records["filter"].is_in(passing).to_numpy())
     record_M, refs, alts, frequency_M = _split_alternates(records, is_passing_N, fields)
-    stage_M, allele_A, offset_A, before_A, after_A, whole_A = _find_changes(refs, alts)
+    stage_M, allele_A, offset_A, before_A, after_A, whole_A, is_kept_A = _find_changes(refs, alts)
     record_A, frequency_A = record_M[allele_A], frequency_M[allele_A].astype(np.float32)
     stage_A = np.full(len(allele_A), USED, dtype=np.uint8)
     stage_A[after_A == _OTHER] = ODD_ALTERNATE
     stage_A[before_A == _OTHER] = UNKNOWN_REFERENCE
-    _check_frequencies(calls, records, record_M, frequency_M, record_A[stage_A == USED])
     stage_A[(stage_A == USED) & np.isnan(frequency_A)] = NO_FREQUENCY
+    sum_N = np.bincount(record_M, np.where(frequency_M > 0, frequency_M, 0), len(records))
+    is_wrong_N = sum_N > 1 + SUM_TOLERANCE
+    is_wrong_N[record_M[(frequency_M < 0) | (frequency_M > 1)]] = True
+    wrong = np.flatnonzero((stage_A >= NO_FREQUENCY) & is_wrong_N[record_A])
+    stage_A[wrong] = IMPOSSIBLE
+    if len(wrong):
+        record = records.row(int(record_A[wrong[0]]), named=True)
+        values = ", ".join(f"{field}={record[f'INFO/{field}']}" for field in calls.fields)
+        tally["impossible", f"{record['contig']}:{record['position'] + 1}: {values}"] += 1
 
     contig_A, position_A = contig_N[record_A], records["position"].to_numpy()[record_A] + offset_A
     first_C, length_C = genome.slots.T
@@ -132,10 +142,14 @@ def _find_alleles(
     inside = np.flatnonzero(stage_A == USED)
     base = genome.bases_at(contig_A[inside], position_A[inside])
     is_known = base != alphabet.UNKNOWN
-    stage_A[inside[~is_known]] = UNKNOWN_REFERENCE
+    stage_A[inside[~is_known & ~is_kept_A[inside]]] = UNKNOWN_REFERENCE
     inside, base = inside[is_known], base[is_known]
     differing = inside[alphabet.DISTRIBUTIONS[base, before_A[inside]] == 0]
     stage_A[differing] = MISMATCH
+    # All of REF has to agree.
+    worst_M, wrong = np.full(len(record_M), USED), np.flatnonzero((stage_A == OUTSIDE) | (stage_A == MISMATCH))
+    worst_M[allele_A[wrong]] = stage_A[wrong]
+    stage_A = np.minimum(stage_A, worst_M[allele_A])
     for name, some in (("compared", inside), ("mismatched", differing)):
         tally["reason", name] += int(np.count_nonzero(np.diff(record_A[some], prepend=-1)))
     if len(differing):
@@ -144,9 +158,9 @@ def _find_alleles(
     stage_N = np.where(contig_N < 0, -1 - contig_N, FILTERED).astype(np.uint8)
     stage_N[is_passing_N] = 0
     np.maximum.at(stage_N, record_M, stage_M)
-    np.maximum.at(stage_N, record_A, stage_A)
+    np.maximum.at(stage_N, record_A[~is_kept_A], stage_A[~is_kept_A])
     tally.update(_count_reasons(stage_N[stage_N != USED]))
-    used = np.flatnonzero(stage_A == USED)
+    used = np.flatnonzero((stage_A == USED) & ~is_kept_A)
     position_A += first_C[contig_A]
     columns = [column[used] for column in (position_A, whole_A, frequency_A, before_A, after_A)]
     is_first_A = np.diff(record_A[used], prepend=-1) != 0
@@ -184,10 +198,10 @@ def _split_alternates(
     return record_M, rows["ref"], rows["alt"], frequency_M
 
 
-def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64, UInt8, UInt8, Int64]:
-    """Return what stops each allele that changes no base, 0 for the others, and the bases that these change.
+def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64, UInt8, UInt8, Int64, Bool]:
+    """Return what stops each allele that changes no base, 0 for the others, and the bases of these.
 
-    Of a base: its allele, its place in REF, its codes before and after, and `Alleles.whole_A`.
+    Of a base: its allele, its place in REF, its codes before and after, `ALLELE`'s `whole`, and whether it is kept.
     """
     import polars as pl
 
@@ -204,37 +218,23 @@ def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64
         after_B[np.repeat(is_open_M, alt_length_M)] & _UPPER,
     )
     allele_B, offset_B = list_ranges(np.zeros(len(stage_M), np.int64), length_M * is_open_M)
-    differs_A = np.flatnonzero(before_B != after_B)
-    allele_A, whole_A = allele_B[differs_A], np.zeros(len(differs_A), dtype=np.int64)
-    number_M = np.bincount(allele_A, minlength=len(stage_M))
+    is_kept_B = before_B == after_B
+    number_M = np.bincount(allele_B[~is_kept_B], minlength=len(stage_M))
     stage_M[is_open_M] = np.where(number_M[is_open_M], 0, SAME)
-    is_many_A = number_M[allele_A] > 1
+    row_A = np.flatnonzero(~is_kept_B | ((number_M[allele_B] > 0) & (_CODE[before_B] != _OTHER)))
+    allele_A, offset_A, is_kept_A = allele_B[row_A], offset_B[row_A], is_kept_B[row_A]
+    whole_A = np.zeros(len(row_A), np.int64)
+    is_many_A = (number_M[allele_A] > 1) & ~is_kept_A
     if np.any(is_many_A):
         # A hash of the letters from the first that changes to the last, and the place of the base among them.
         many, begin, which_A = np.unique(allele_A[is_many_A], return_index=True, return_inverse=True)
-        place_A = offset_B[differs_A[is_many_A]]
+        place_A = offset_A[is_many_A]
         first, last = place_A[begin], np.append(place_A[begin[1:] - 1], place_A[-1])
         texts = pl.DataFrame({"ref": refs[many], "alt": alts[many], "first": first, "length": last - first + 1})
         cut = (pl.col(name).str.to_uppercase().str.slice("first", "length") for name in ("ref", "alt"))
         hashes = texts.select(pl.concat_str(cut, separator=">").hash()).to_series().to_numpy().view(np.int64)
         whole_A[is_many_A] = (hashes[which_A] + 2 * (place_A - first[which_A])) | 1
-    return stage_M, allele_A, offset_B[differs_A], _CODE[before_B[differs_A]], _CODE[after_B[differs_A]], whole_A
-
-
-def _check_frequencies(
-    calls: Calls, records: pl.DataFrame, record_M: Int64, frequency_M: Float64, wanted: Int64
-) -> None:
-    """Raise for the first record with a frequency that cannot be, of those that would be used."""
-    sum_N = np.bincount(record_M, np.where(frequency_M > 0, frequency_M, 0), len(records))
-    is_wrong_M = (frequency_M < 0) | (sum_N[record_M] > 1 + SUM_TOLERANCE) | (frequency_M > 1)
-    if is_wrong_M.any() and len(wrong := np.intersect1d(record_M[is_wrong_M], wanted)):
-        record = records.row(int(wrong[0]), named=True)
-        values = ", ".join(f"{field}={record[f'INFO/{field}']}" for field in calls.fields)
-        raise InputError(
-            f"{calls.source.path}: {record['contig']}:{record['position'] + 1}: {values} is not a frequency from 0 to "
-            "1 for each alternate allele, with a sum of at most 1; correct or remove the record, or choose another "
-            "field with --frequency-field"
-        )
+    return stage_M, allele_A, offset_A, _CODE[before_B[row_A]], _CODE[after_B[row_A]], whole_A, is_kept_A
 
 
 def merge_alleles(
@@ -252,12 +252,17 @@ def merge_alleles(
     begins = np.searchsorted(alleles["position"], alleles["position"][::_MERGED_AT_ONCE])
     positions, rows = [np.zeros(0, np.int64)], [np.zeros((0, 4), np.uint16)]
     for begin, end in pairwise(np.unique([*begins, len(order_A)])):
-        position_V, row_V4, stage_A[order_A[begin:end]] = _merge_piece(alleles[begin:end], genome, min_frequency)
+        position_V, row_V4, stage_A[order_A[begin:end]] = _merge_piece(alleles[begin:end], min_frequency)
         positions.append(position_V)
         rows.append(row_V4)
     tallies: list[Tally] = [Counter() for _ in files]
     for tally, (start, end) in zip(tallies, pairwise([0, *end_F]), strict=True):
         stage, first = stage_A[start:end], np.flatnonzero(is_first_A[start:end])
+        if (stage == IMPOSSIBLE).any():
+            slot = alleles["position"][order_A == start + int(np.argmax(stage == IMPOSSIBLE))]
+            contig = int(genome.contig_at(slot)[0])
+            place = f"{list(genome.contigs)[contig]}:{slot[0] - genome.slots[contig, 0] + 1}"
+            tally["impossible", f"{place}: the alternate alleles of its records sum to more than 1"] += 1
         if len(first):
             tally.update(_count_reasons(np.maximum.reduceat(stage, first)))
             is_decomposed_N = np.logical_or.reduceat((stage == USED) & is_part_A[start:end], first)
@@ -265,7 +270,7 @@ def merge_alleles(
     return np.concatenate(positions), np.concatenate(rows), tallies
 
 
-def _merge_piece(alleles: Alleles, genome: ProbabilisticGenome, min_frequency: float) -> tuple[Int64, UInt16, UInt8]:
+def _merge_piece(alleles: Alleles, min_frequency: float) -> tuple[Int64, UInt16, UInt8]:
     """Return slots and frequencies of alleles whose positions ascend, and how far each of them came.
 
     Of equal alleles the first counts, and the first at a position is the one whose reference base holds.
@@ -286,18 +291,12 @@ def _merge_piece(alleles: Alleles, genome: ProbabilisticGenome, min_frequency: f
     accepted_A = agrees_A & is_first_A
 
     sum_P = np.bincount(site_A, weights=np.where(accepted_A, frequency_A, 0))
-    if len(wrong := np.flatnonzero(sum_P > 1 + SUM_TOLERANCE)):
-        slot_P = position_A[first_P[wrong]]
-        contig = genome.contig_at(slot_P)[0]
-        place = f"{list(genome.contigs)[contig]}:{slot_P[0] - genome.slots[contig, 0] + 1}"
-        raise InputError(
-            f"{place}: the alternate alleles of its records sum to {sum_P[wrong[0]]:.6g}, more than 1; correct or "
-            "remove a record"
-        )
-    kept_P = sum_P > min_frequency * (1 + _ROUNDING)
+    is_wrong_P = sum_P > 1 + SUM_TOLERANCE
+    kept_P = ~is_wrong_P & (sum_P > min_frequency * (1 + _ROUNDING))
     used_A = accepted_A & kept_P[site_A] & (frequency_A > 0)
     stage_A = np.full(len(site_A), TOO_RARE, dtype=np.uint8)
     stage_A[used_A], stage_A[~is_first_A], stage_A[~agrees_A] = USED, DUPLICATE, CONFLICT
+    stage_A[accepted_A & is_wrong_P[site_A]] = IMPOSSIBLE
 
     # An allele of several nucleotides and one of a single may bring the same base.
     base_A = (np.cumsum(kept_P) - 1)[site_A[used_A]] * 4 + after_A[used_A]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import gzip
 import re
 import subprocess
 import sys
 import tempfile
-from contextlib import ExitStack
+import zlib
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias
 
 import pysam
 import pysam.bcftools
@@ -19,7 +20,7 @@ from mutbert.files import check_input
 from mutbert.regions import names_text
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Mapping, Sequence
+    from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -41,6 +42,23 @@ try:
 except pysam.SamtoolsError as error:
     sys.exit(str(error))
 """
+# Text without blank lines at its end, where htslib would stop; it may accept the last line of a file that was cut.
+_STRIP: Final = """
+import gzip, sys
+with open(sys.argv[1], "rb") as file:
+    text = gzip.open(file) if file.peek(2)[:2] == b"\\x1f\\x8b" else file
+    blank = b""
+    while block := text.read(1 << 20):
+        block = blank + block
+        kept = block.rstrip()
+        blank = block[len(kept):]
+        sys.stdout.buffer.write(kept)
+    end, start = blank.partition(b"\\n")[0] + b"\\n", kept.rfind(b"\\n") + 1
+    sys.stdout.buffer.write(end)
+    if start and kept[start] != 35 and (kept[start:] + end).count(b"\\t") < 7:
+        sys.exit("the last line has fewer than 8 columns")
+"""
+_DAMAGED: Final = re.compile(r"^(EOFError|zlib\.error|gzip\.BadGzipFile): ")
 _LISTED: Final = "{listed}"  # in a command, the file with the samples' names
 _DECLARED: Final = re.compile(r"^##(INFO|FORMAT|FILTER|contig)=<(.*)>$", re.MULTILINE)
 _ATTRIBUTE: Final = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^,]*)')
@@ -59,12 +77,6 @@ class VcfHeader(NamedTuple):
 def read_header(path: Path) -> VcfHeader:
     """Return what a VCF or BCF file declares, whatever its compression."""
     check_input(path, "VCF")
-    with path.open("rb") as file:
-        start = file.read(3)
-        file.seek(-1, os.SEEK_END)
-        # htslib would read plain text that was cut as far as it goes.
-        if start[:2] != b"\x1f\x8b" and start != b"BCF" and file.read(1) != b"\n":
-            raise InputError(f"{path}: ends in the middle of a line, so it may be cut short; copy it again")
     text = _run_here("view", "-h", "--no-version", str(path.absolute()))
     if text is None:  # another process explains why
         text = b"".join(read_lines(path, header=True)).decode("utf-8", "replace")
@@ -117,23 +129,90 @@ def _count_records(
     cleared = ["annotate", "-x", "INFO/AC,INFO/AN", "-Ou", *_of_region(region)]
     recounted = ["view", "-H", "--no-version", "-G", "-S", _LISTED]
     counts = {f"INFO/{one}": pl.col("info").str.extract(f"(?:^|;){one}=([^;]*)").fill_null(".") for one in ("AC", "AN")}
+    names = ["contig", "position", "id", "ref", "alt", "quality", "filter", "info"]
     try:
-        for lines in _bcftools(path, cleared, recounted, listed=samples):
-            records = _parse(lines, ["contig", "position", "id", "ref", "alt", "quality", "filter", "info"])
+        for records in _by_position(
+            _parse(lines, names).select(*_COLUMNS, **counts)
+            for lines in _bcftools(path, cleared, recounted, listed=samples)
+        ):
+            if records.select(_is_split(pl.lit(2 * len(samples))).any()).item():
+                break
             done += len(records)
-            yield records.select(*_COLUMNS, **counts)
+            yield records
+        else:
+            return
     except InputError as error:
         # They take no record with something that the header does not declare, be it the contig.
         if "cannot proceed" not in str(error):
             raise
-        for records in read_records(path, ["GT"], region=region, samples=samples):
-            if len(records) > done:
-                yield count_genotypes(records[done:])
-            done = max(done - len(records), 0)
+    for records in read_genotypes(path, samples, region=region):
+        if len(records) > done:
+            yield records[done:]
+        done = max(done - len(records), 0)
 
 
-def count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
-    """Return records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele."""
+def _by_position(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield records anew, those of one position together."""
+    import polars as pl
+
+    held: pl.DataFrame | None = None
+    for frame in frames:
+        held = frame if held is None else pl.concat([held, frame])
+        site = held.select(_site()).to_series()
+        if first := int((site != site[-1]).sum()):
+            yield held[:first]
+            held = held[first:]
+    if held is not None:
+        yield held
+
+
+def _site() -> pl.Expr:
+    import polars as pl
+
+    return pl.col("contig").rle_id() + pl.col("position").rle_id()
+
+
+def _is_split(number: pl.Expr) -> pl.Expr:
+    """Return whether a position has several records, of which some have not two calls for each sample."""
+    import polars as pl
+
+    called = pl.col("INFO/AN").cast(pl.Int64, strict=False)
+    return (pl.len().over(_site()) > 1) & called.ne_missing(number.cast(pl.Int64)).any().over(_site())
+
+
+def read_genotypes(
+    path: Path, samples: Collection[str], *, region: Region | list[Region] | None = None
+) -> Iterator[pl.DataFrame]:
+    """Yield records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele.
+
+    Where a site was split (``1/2`` into ``1/.`` and ``./1``), AN is that of all records of the position.
+    """
+    import polars as pl
+
+    for records in _by_position(read_records(path, ["GT"], region=region, samples=samples)):
+        counted = _count_genotypes(records).with_columns(
+            site=_site(), split=_is_split(2 * pl.col("GT").str.count_matches(" ", literal=True))
+        )
+        texts = pl.col("GT").str.strip_chars().str.replace_all("|", "/", literal=True).str.split(" ")
+        calls = (
+            counted.filter("split")
+            .select("site", call=texts)
+            .with_columns(sample=pl.int_ranges(pl.col("call").list.len()))
+            .explode("call", "sample")
+            .with_columns(pl.col("call").str.strip_chars_start("/").str.split("/"))
+        )
+        calls = calls.with_columns(place=pl.int_ranges(pl.col("call").list.len())).explode("call", "place")
+        called = calls.filter(pl.col("call") != ".").unique(["site", "sample", "place"]).group_by("site").len("called")
+        counted = counted.join(called, on="site", how="left", maintain_order="left")
+        yield counted.with_columns(
+            pl.when(pl.col("called").is_null() | (pl.col("INFO/AN") == "0"))
+            .then("INFO/AN")
+            .otherwise(pl.col("called").cast(pl.String))
+            .alias("INFO/AN")
+        ).drop("site", "split", "called")
+
+
+def _count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
     import polars as pl
 
     alternates = pl.when(pl.col("alt") == ".").then(0).otherwise(pl.col("alt").str.count_matches(",") + 1)
@@ -190,11 +269,12 @@ def find_frequencies(
         if wanted == "AF" and "AF" not in kinds and kinds.get("AC") == kinds.get("AN") == "Integer":
             return ("AC", "AN"), None
         if wanted != "AF" or "AF" in kinds or not has_genotypes:
-            floats = names_text((name for name, kind in kinds.items() if kind == "Float"), 30)
-            raise InputError(
-                f"{path}: its header declares no INFO field {wanted} of type {kind}; its number fields are: {floats}; "
-                "choose another with --frequency-field, GT to count genotypes"
-            )
+            floats = [name for name, kind in kinds.items() if kind == "Float"]
+            floats += ["AC/AN"] * (kinds.get("AC") == kinds.get("AN") == "Integer")
+            remedies = [f"one of {names_text(floats, 30)}"] * bool(floats) + ["GT to count genotypes"] * has_genotypes
+            remedy = f"choose {' or '.join(remedies)} with --frequency-field" if remedies else "use another VCF"
+            there = f" (it is {kinds[wanted]})" if wanted in kinds else ""
+            raise InputError(f"{path}: its header declares no INFO field {wanted} of type {kind}{there}; {remedy}")
     if not has_genotypes:
         raise InputError(f"{path}: its header declares no genotypes (samples and FORMAT GT); use a VCF with them")
     chosen = set(header.samples if samples is None else samples)
@@ -220,6 +300,17 @@ def _indices(path: Path) -> list[Path]:
     return [one for suffix in (".tbi", ".csi") if (one := path.with_name(path.name + suffix)).is_file()]
 
 
+def _is_bcf(path: Path) -> bool:
+    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as file:  # what is damaged is no BCF
+        return file.read(3) == b"BCF"
+    return False
+
+
+def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile:
+    with path.open("rb") as file:
+        return gzip.open(path) if file.read(2) == b"\x1f\x8b" else path.open("rb")
+
+
 def _run_here(command: str, *words: str) -> str | None:
     """Return what a quick command of bcftools prints; None where it fails."""
     verbosity = pysam.set_verbosity(0)
@@ -238,10 +329,11 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
         names.write("".join(f"{name}\n" for name in listed).encode())
         names.flush()
         children: list[subprocess.Popen[bytes]] = []
-        for words in commands:
-            words = [names.name if one == _LISTED else one for one in words]
+        scripts = [(_CHILD, *(names.name if one == _LISTED else one for one in words)) for words in commands]
+        as_is = "-h" in commands[0] or _indices(path) or _is_bcf(path)
+        for script in scripts if as_is else [(_STRIP,), *scripts]:
             # -P: nothing is imported from the working directory.
-            command = [sys.executable, "-P", "-c", _CHILD, *words, "-" if children else str(path.absolute())]
+            command = [sys.executable, "-P", "-c", *script, "-" if children else str(path.absolute())]
             given = children[-1].stdout if children else None
             pipes: Any = {"stdin": given or subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": errors}
             child = subprocess.Popen(command, pipesize=_PIPE_BYTES, **pipes)
@@ -262,9 +354,28 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
             errors.seek(0)
             said = errors.read().decode("utf-8", "replace").splitlines() or [f"it ended with status {failed[0]}"]
             why = next((line for line in said if line.startswith("[E::") or "stderr=" in line), said[-1])
-            why = re.sub(r"^\[E::\w+\] |^.*stderr=|\\n'?$", "", why)
+            why = next((line for line in said if _DAMAGED.match(line)), why)
+            why = re.sub(rf"^\[E::\w+\] |{_DAMAGED.pattern}|^.*stderr=|\\n'?$", "", why)
+            why = (_find_odd_line(path) if "parse" in why and "#CHROM" not in why else "") or why
             after = b":".join(last.split(b"\t")[:2]).decode("utf-8", "replace")
             raise InputError(
                 f"{path}: cannot be read as VCF{f' after {after}' if after else ''} ({why}); check that it is one, and "
                 "complete"
             )
+
+
+def _find_odd_line(path: Path) -> str:
+    """Return the number and the fault of the first line after the header that is no record."""
+    with suppress(OSError, EOFError, zlib.error), _unpacked(path) as lines:
+        is_record = False
+        for number, line in enumerate(lines, 1):
+            columns = line.split(b"\t", 8)
+            for fault, is_so in (
+                ("is a comment among the records", line[:1] == b"#"),
+                ("has fewer than 8 columns", len(columns) < 8),
+                ("has no number for POS", not columns[1:] or not columns[1].isdigit()),
+            ):
+                if is_record and is_so:
+                    return f"line {number} {fault}"
+            is_record |= line[:6] == b"#CHROM"
+    return ""

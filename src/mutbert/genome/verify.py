@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
-import pysam
 
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
-from mutbert.genome.fasta import read_fasta
+from mutbert.genome.fasta import read_sequences
 from mutbert.genome.format import FREQUENCY_ONE
 from mutbert.genome.sources import FILTERS, Sources, describe_samples, find_calls, parse_sources, read_samples
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.genome.vcf import count_genotypes, read_records
+from mutbert.genome.vcf import read_genotypes, read_records
 from mutbert.progress import progress_bar
 from mutbert.regions import ContigNames
 
@@ -38,8 +37,7 @@ _TEXTS_OF_A_CONTIG: Final = 4  # of its bases, and of its variants
 _LARGEST_DISTANCE: Final = 1 / FREQUENCY_ONE + 2e-6  # the fixed point's, and that of six digits
 _WHAT: Final = "VCF file {}: {}"
 _LOWER: Final = np.uint8(ord("a") ^ ord("A"))
-# By rounding, the alternates of a position may sum to a little above 1.
-_IS_IMPOSSIBLE: Final = ~pl.col("frequency").is_between(0, 1) | (pl.col("total") > 1 + 1e-3)
+_LARGEST_SUM: Final = 1 + 1e-3  # by rounding, the alternates of a position may sum to a little above 1
 _RECORD: Final = pl.Schema({
     "file": pl.UInt32, "record": pl.UInt32, "position": pl.Int64, "ref": pl.String, "alt": pl.String,
     "above": pl.String, "below": pl.String,
@@ -86,7 +84,7 @@ def verify_genome(
         remedy = "use the same --samples, --population or --sample, or none, as when it was built"
         raise InputError(f"{store.path}: was built from other samples; {remedy}")
     files = find_calls(vcfs, settings["frequency_field"], people, settings.get("filter", FILTERS))
-    names = [source.name(name) for source in fastas for name, *_ in read_fasta(source.path)]
+    names = [source.name(name) for source in fastas for name, _ in read_sequences(source.path)]
     wanted = ContigNames(names if settings["contigs"] is None else settings["contigs"])
     selected = ContigNames(name for name in names if wanted.find(name) is not None)
     known = {entry["sha256"] for entry in store.manifest.get("sources") or []}
@@ -104,11 +102,8 @@ def verify_genome(
             for name, letter_L in _read_letters(fastas, selected):
                 records = pl.concat([pl.DataFrame(schema=_RECORD), *map(pl.read_ipc, parts[name])])
                 alleles = _accept_alleles(_find_changes(records), letter_L)
-                for file, position in alleles.filter(_IS_IMPOSSIBLE).select("file", "position").iter_rows():
-                    where = f"{vcfs[file].path}: {name}:{position + 1}"
-                    raise InputError(f"{where}: the frequencies are impossible; no genome was built from it")
                 # As numbers of 24 bits, decimals are a little more or less.
-                is_common = pl.col("total") > settings["min_frequency"] * (1 + 2**-23)
+                is_common = pl.col("total").is_between(settings["min_frequency"] * (1 + 2**-23), _LARGEST_SUM, "right")
                 alleles = alleles.filter(is_common, pl.col("frequency") > 0)
                 for file, used in alleles.group_by("file").agg(pl.col("record").n_unique()).iter_rows():
                     counts[_WHAT.format(file + 1, "used")] += used
@@ -124,11 +119,10 @@ def verify_genome(
 def _read_letters(fastas: Sequence[Source], selected: ContigNames) -> Iterator[tuple[str, UInt8]]:
     """Yield the name and letters (L,) of each contig that is selected, as they are in the FASTA, but for U."""
     for source in fastas:
-        with pysam.FastxFile(str(source.path), persist=False) as records:
-            for record in records:
-                if selected.find(name := source.name(record.name)) == name:
-                    letters = record.sequence.encode().translate(bytes.maketrans(b"Uu", b"Tt"))
-                    yield name, np.frombuffer(letters, np.uint8)
+        for own_name, sequence in read_sequences(source.path):
+            if selected.find(name := source.name(own_name)) == name:
+                letters = sequence.encode().translate(bytes.maketrans(b"Uu", b"Tt"))
+                yield name, np.frombuffer(letters, np.uint8)
 
 
 def _read_records(
@@ -138,9 +132,9 @@ def _read_records(
     for number, (source, filters, names, samples) in enumerate(files):
         fields, read = [f"INFO/{name}" for name in names], _WHAT.format(number + 1, "read")
         below = fields[1] if len(fields) > 1 else pl.lit("1")
-        for records in read_records(source.path, fields if samples is None else ["GT"], samples=samples):
+        blocks = read_records(source.path, fields) if samples is None else read_genotypes(source.path, samples)
+        for records in blocks:
             passing = [one for one in records["filter"].unique() if {*filters} & {"any", *one.split(";")}]
-            records = records if samples is None else count_genotypes(records)
             records = records.with_row_index("record", counts[read])
             counts[read] += len(records)
             records = records.with_columns(file=number, above=fields[0], below=below)
@@ -151,23 +145,28 @@ def _read_records(
 
 
 def _find_changes(records: pl.DataFrame) -> pl.DataFrame:
-    """Return a row for each base that an alternate allele changes and that has a frequency."""
+    """Return a row for each base of the alternate alleles that change some and have a frequency."""
     ref, alt, value, below = map(pl.col, ("ref", "alt", "value", "below"))
     before, after, offset, position = map(pl.col, ("before", "after", "offset", "position"))
     alts, values = alt.str.to_uppercase().str.split(","), pl.col("above").str.split(",")
     alike = pl.when(pl.col("above") == ".").then(pl.lit(".")).otherwise(pl.lit("none")).repeat_by(alts.list.len())
     values = pl.when(values.list.len() == alts.list.len()).then(values).otherwise(alike)
     rows = records.with_columns(ref.str.to_uppercase(), alt=alts, value=values).explode("alt", "value")
-    rows = rows.filter(alt.str.contains("^[A-Z]+$"), alt.str.len_bytes() == ref.str.len_bytes(), alt != ref)
     # What is no number is impossible, and what is missing is missing.
     number = pl.when(value != ".").then(value.cast(pl.Float64, strict=False).fill_null(-1))
     below = below.cast(pl.Float64, strict=False)
-    frequency = (number / pl.when(below > 0).then(below)).fill_nan(None).cast(pl.Float32).cast(pl.Float64)
-    letters = {"before": ref.str.split(""), "after": alt.str.split("")}
-    rows = rows.with_row_index("row").with_columns(frequency=frequency, offset=pl.int_ranges(ref.str.len_bytes()))
-    rows = rows.with_columns(**letters).explode("offset", "before", "after").filter(before != after)
+    rows = rows.with_columns(frequency=(number / pl.when(below > 0).then(below)).fill_nan(None))
+    frequency, of_record = pl.col("frequency"), ("file", "record")
+    rows = rows.filter(
+        frequency.is_between(0, 1).all().over(of_record), frequency.sum().over(of_record) <= _LARGEST_SUM
+    )
+    rows = rows.filter(alt.str.contains("^[A-Z]+$"), alt.str.len_bytes() == ref.str.len_bytes(), alt != ref)
+    letters = {"before": ref.str.split(""), "after": alt.str.split(""), "offset": pl.int_ranges(ref.str.len_bytes())}
+    rows = rows.with_row_index("row").with_columns(frequency.cast(pl.Float32).cast(pl.Float64), **letters)
+    rows = rows.explode(*letters)
     # An allele of several nucleotides is known by all that it changes.
-    first, last = offset.min().over("row"), offset.max().over("row")
+    changed = offset.filter(before != after)
+    first, last = changed.min().over("row"), changed.max().over("row")
     trimmed = (text.str.slice(first, last - first + 1) for text in (ref, alt))
     whole = pl.when(first < last).then(pl.concat_str(position + first, *trimmed, separator=" "))
     bases = [letter.cast(pl.Enum([*alphabet.BASES]), strict=False) for letter in (before, after)]
@@ -176,10 +175,14 @@ def _find_changes(records: pl.DataFrame) -> pl.DataFrame:
 
 def _accept_alleles(alleles: pl.DataFrame, letter_L: UInt8) -> pl.DataFrame:
     """Return the alleles that agree with a contig and with earlier ones, with the `total` of their positions."""
-    alleles = alleles.filter(pl.col("position").is_between(0, len(letter_L) - 1))
-    code_R = alphabet.CODE_OF_BYTE[letter_L[alleles["position"].to_numpy()]]
+    position_R, last = alleles["position"].to_numpy(), len(letter_L) - 1
+    code_R = alphabet.CODE_OF_BYTE[letter_L[position_R.clip(0, last)]]
     agrees_R = alphabet.DISTRIBUTIONS[code_R, alleles["before"].to_physical().to_numpy()] > 0
-    alleles = alleles.filter(agrees_R & (code_R != alphabet.UNKNOWN))
+    agrees_R &= (position_R >= 0) & (position_R <= last)
+    alleles = alleles.with_columns(agrees=agrees_R, is_known=code_R != alphabet.UNKNOWN)
+    # REF has to agree as a whole.
+    alleles = alleles.filter(pl.col("agrees").all().over("row"))
+    alleles = alleles.filter("is_known", pl.col("before") != pl.col("after"))
     # The earliest allele says which base of an IUPAC code is the reference; of equal alleles the earliest counts.
     alleles = alleles.filter(pl.col("before") == pl.col("before").first().over("position"))
     alleles = alleles.unique(["position", "before", "after", "whole"], keep="first", maintain_order=True)
