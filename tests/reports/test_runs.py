@@ -9,9 +9,8 @@ import sklearn.calibration
 import sklearn.metrics
 
 from mutbert.errors import InputError
-from mutbert.reports.finetuning import constant_guess
 from mutbert.reports.folder import report
-from mutbert.scoring.metrics import evaluate, metric_names, write_predictions
+from mutbert.scoring.metrics import constant_guess, evaluate, metric_names, write_predictions
 
 NAN = math.nan
 
