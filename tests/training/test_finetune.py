@@ -177,12 +177,23 @@ def test_what_was_found_in_the_data_is_printed_and_kept(run, tables, tmp_path, c
         assert any(line in one for one in result.metrics["notes"]), line
 
 
-def test_a_run_that_learns_nothing_says_so_and_recommends_the_probe(run):
-    result = run("binary", "finetune.learning_rate=1e-9", "finetune.max_steps=2", "test=null")
-    notes = " ".join(result.metrics["notes"])
+def test_a_run_that_learns_nothing_says_so_and_recommends_the_probe(run, tables, tmp_path):
+    # A classifier of the same sequences whose classes have changed places.
+    first = run("binary", "finetune.epochs=8", f"output={tmp_path / 'first'}")
+    assert "probe" not in " ".join(first.metrics["notes"])
+    text = (tables / "binary.csv").read_text().replace(",rich", ",a").replace(",poor", ",b")
+    (tmp_path / "t.csv").write_text(text)
+    words = (f"model={first.model}", f"train={tmp_path / 't.csv'}", "test=null")
+    notes = " ".join(run("binary", *words, "finetune.learning_rate=1e-9", "finetune.max_steps=2").metrics["notes"])
     assert "no better than a constant guess" in notes
     assert "finetune.method=probe" in notes
-    assert "probe" not in " ".join(run("binary", "finetune.epochs=8", force=True).metrics["notes"])
+
+
+@pytest.mark.parametrize("problem", ["multiclass", "regression"])
+def test_of_few_sequences_a_fresh_classifier_starts_from_the_probe(run, problem):
+    full = run(problem, "finetune.learning_rate=1e-12", "finetune.max_steps=1")
+    probe = run(problem, "finetune.method=probe", force=True)
+    assert full.metrics["metrics"]["test"] == pytest.approx(probe.metrics["metrics"]["test"], abs=1e-3)
 
 
 @pytest.mark.parametrize("method", ["full", "probe"])

@@ -132,9 +132,12 @@ def decision_scores(problem: str, logits: Float32) -> Float32:
 
 def classifier_trainer(
     encoder: Encoder, train: LabelledInputs, validation: LabelledInputs, settings: FinetuneSettings, folder: Path, *,
-    metric: str, seed: int, resumable: bool = False,
+    metric: str, seed: int, resumable: bool = False, head: Mapping[str, torch.Tensor] | None = None,
 ) -> ClassifierTrainer:  # fmt: skip
-    """Return the trainer of a model, all of it or low-rank adapters, with its checkpoints in `folder`."""
+    """Return the trainer of a model, all of it or low-rank adapters, with its checkpoints in `folder`.
+
+    Its last layer starts from `head`, which returns numbers as they are, or from fresh weights.
+    """
     check_classes(train.examples)
     constant_value(validation, metric)
     problem, longest = train.examples.problem, int(max(part.inputs.length_N.max() for part in (train, validation)))
@@ -148,6 +151,10 @@ def classifier_trainer(
         problem, balanced_weights(problem, labels, train.outputs) if balanced else None,
         **(scale_of(labels, output_layer(model, train.outputs)) if problem == "regression" else {}),
     )  # fmt: skip
+    if head is not None:
+        layer = output_layer(model, train.outputs)
+        layer.load_state_dict(head)
+        loss.scale(layer)
     if settings.method == "lora":
         model = _with_adapters(model, encoder, settings)
     count = len(train.examples)

@@ -11,7 +11,7 @@ import sys
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -111,14 +111,14 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     if resume and (done := run.finished()):
         return done
     # A model or a setting that cannot be used is an error before the folder is created, or replaced.
-    trainer = None
+    trainer, probe = None, _probe_of_few(encoder, parts, recipe, metric, longest)
     if settings.method == "probe":
         encoder.body(longest, rope_scaling=settings.rope_scaling)
         constant_value(parts["validation"], metric)
     else:
         trainer = classifier_trainer(
             encoder, parts["train"], parts["validation"], settings, Path(recipe.output), metric=metric,
-            seed=recipe.seed, resumable=True,
+            seed=recipe.seed, resumable=True, head=probe and probe.head,
         )  # fmt: skip
     inputs = [recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model]
     with run.open(inputs, resume=resume, force=force) as (step, notes):
@@ -132,7 +132,7 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
             # First, so that a failure from here on does not lose it.
             _publish(run, model, encoder, data["train"], longest)
             metrics = _metrics(model, trained, parts, recipe, metric, notes + said[1:]) | {"splits": splits}
-            metrics["notes"] += _advice(encoder, parts, recipe, metric, metrics["metrics"]["validation"][metric])
+            metrics["notes"] += _advice(parts, metric, metrics["metrics"]["validation"][metric], probe)
         return run.finish("finetune", metrics, trained["history"])
 
 
@@ -187,26 +187,43 @@ def _summary(train: Examples) -> str:
     return f"{len(train):,} sequences, {train.problem}; {listed_names(found)}"
 
 
-def _advice(
-    encoder: Encoder, parts: Mapping[str, LabelledInputs], recipe: FinetuneRecipe, metric: str, reached: float | None
-) -> list[str]:
+class _Probe(NamedTuple):
+    """What a linear probe of the model reaches on the validation data, and its weights where the classifier is one."""
+
+    reached: float
+    head: Mapping[str, torch.Tensor] | None
+
+
+def _probe_of_few(
+    encoder: Encoder, parts: Mapping[str, LabelledInputs], recipe: FinetuneRecipe, metric: str, longest: int
+) -> _Probe | None:
+    """Return a probe where there are few training sequences, which a fresh classifier cannot be learnt from.
+
+    Training starts from it ("LP-FT", Kumar et al. 2022, arXiv 2202.10054), unless the model has a classifier.
+    """
+    if recipe.finetune.method == "probe" or len(parts["train"].examples) > _FEW:
+        return None
+    # Some models and labels have none.
+    with suppress(InputError):
+        model = _probed(encoder, parts, recipe, metric, longest)
+        logits = classifier_logits(model, parts["validation"], recipe.finetune)
+        reached = evaluate(*scores_and_labels(parts["validation"].examples, logits), [metric])[metric]
+        trained = any("SequenceClassification" in name for name in model.config.architectures or ())
+        own = encoder.family == "mutbert" and not trained
+        return _Probe(reached, model.classifier.state_dict() if own else None)
+    return None
+
+
+def _advice(parts: Mapping[str, LabelledInputs], metric: str, reached: float | None, probe: _Probe | None) -> list[str]:
     """Return a line where the metric is no better than a constant guess, and one where a probe is better than that."""
-    settings, sign, lines = recipe.finetune, -1 if metric in LOWER_IS_BETTER else 1, []
-    validation, value = parts["validation"], math.nan if reached is None else reached
-    guess = constant_value(validation, metric)
-    if not sign * value > sign * guess:
+    sign, lines, value = -1 if metric in LOWER_IS_BETTER else 1, [], math.nan if reached is None else reached
+    if not sign * value > sign * constant_value(parts["validation"], metric):
         how = "is no better than a constant guess at any evaluation, so that the loss chose the step"
         lines.append(f"{metric}, {value:.4f} on the validation data, {how}")
-    if settings.method == "probe" or len(parts["train"].examples) > _FEW:
-        return lines
-    # Some models and labels have no probe.
-    with suppress(InputError):
-        probe = _probed(encoder, parts, recipe, metric, max(int(part.inputs.length_N.max()) for part in parts.values()))
-        scores = scores_and_labels(validation.examples, classifier_logits(probe, validation, settings))
-        better = evaluate(*scores, [metric])[metric]
-        if sign * better > sign * value + _BETTER * (abs(value) if sign < 0 else 1) or math.isnan(value):
-            how = "choose finetune.method=probe for so few sequences"
-            lines.append(f"a probe of the model reaches {metric} {better:.4f} on the validation data; {how}")
+    margin = _BETTER * (abs(value) if sign < 0 else 1)
+    if probe and (math.isnan(value) or sign * probe.reached > sign * value + margin):
+        how = "choose finetune.method=probe for so few sequences"
+        lines.append(f"a probe of the model reaches {metric} {probe.reached:.4f} on the validation data; {how}")
     return lines
 
 

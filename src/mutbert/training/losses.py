@@ -62,6 +62,13 @@ class ClassifierLoss:
         total = self.weight_of(labels) if num_items_in_batch is None else num_items_in_batch
         return loss / total.clamp(min=torch.finfo(loss.dtype).tiny)
 
+    def scale(self, layer: Any) -> None:
+        """Have a linear layer return numbers as they are learnt, where it returns them themselves."""
+        centre, spread = (value.to(layer.weight.device) for value in (self.centre, self.spread))
+        with torch.no_grad():
+            layer.weight.div_(spread.reshape(-1, 1))
+            layer.bias.sub_(centre).div_(spread)
+
     def undo_scale(self, layer: Any) -> None:
         """Have a linear layer return the numbers themselves, where it has learnt them scaled."""
         centre, spread = (value.to(layer.weight.device) for value in (self.centre, self.spread))
