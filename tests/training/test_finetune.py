@@ -167,8 +167,10 @@ def test_what_was_found_in_the_data_is_printed_and_kept(run, tables, tmp_path, c
     result = run("binary", f"train={tmp_path / 't.csv'}", "finetune.max_steps=2")
     counts = [text.count(",rich") + 1, text.count(",poor") + 1]
     wanted = [
-        f"t.csv: 122 sequences, binary; poor: {counts[1]}, rich: {counts[0]}", "t.csv: 1 rows without a sequence are",
-        "t.csv: 2 rows without a label are", "t.csv: 1 sequences have different labels", "of 120 sequences are in the",
+        f"t.csv: binary; rows: 122, poor: {counts[1]}, rich: {counts[0]}",
+        "t.csv: rows without a sequence, left out: 1",
+        "t.csv: rows without a label, left out: 2", "t.csv: sequences with different labels in different rows: 1",
+        "test sequences that are in the training data: ",
     ]  # fmt: skip
     lines = capsys.readouterr().err.splitlines()
     for line in wanted:

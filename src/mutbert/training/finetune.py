@@ -97,8 +97,6 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     if recipe.model == CNN:
         raise InputError("model cnn: is a baseline of 'mutbert bench'; choose a model folder or repository")
     data, splits, metric, identities, said = _data(recipe)
-    for line in said if state.is_main_process else []:
-        print(line, file=sys.stderr)  # noqa: T201
     encoder = open_encoder(recipe.model, revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
     genome = None if recipe.genome is None else ProbabilisticGenome.open(recipe.genome)
     parts = {
@@ -144,6 +142,12 @@ def _data(
     sources: dict[str, SourceFile] = {}
     problem: str | None = recipe.problem
     classes, said = recipe.classes or None, list[str]()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if PartialState().is_main_process:
+            print(line, file=sys.stderr)  # noqa: T201
+
     for name, place in (("train", recipe.train), ("validation", recipe.validation), ("test", recipe.test)):
         if place is None:
             continue
@@ -151,20 +155,23 @@ def _data(
         found = read_examples(place, recipe.columns, problem=problem, classes=classes, left_out=left_out)
         read[name], sources[name] = found
         if name == "train":
-            problem, said = found[0].problem, [f"{place}: {_summary(found[0])}"]
+            problem = found[0].problem
+            say(f"{place}: {_summary(found[0])}")
             classes = found[0].classes if problem in _OF_CLASSES else None
-        said += [f"{place}: {count:,} rows without {what} are left out" for what, count in left_out.items() if count]
+        for what, count in left_out.items():
+            if count:
+                say(f"{place}: rows without {what}, left out: {count:,}")
         if problem in {"binary", "multiclass"} and (count := conflicts(found[0])):
-            said.append(f"{place}: {count:,} sequences have different labels in different rows")
+            say(f"{place}: sequences with different labels in different rows: {count:,}")
     train = read["train"]
     data, splits = part_task(
         read, sources, how="grouped", share=recipe.validation_share, seed=recipe.seed, drop_leaks=recipe.drop_leaks
     )
     check_classes(data["train"], f"{recipe.train}: ")
     check_validation(data["train"], data["validation"], recipe.validation or recipe.train)
-    shared = [one for one in splits if one["in_train"]]
-    said += [f"{one['split']}: {one['in_train']:,} of {one['examples']:,} sequences are in the training data"
-             for one in shared]  # fmt: skip
+    for one in splits:
+        if one["in_train"]:
+            say(f"{one['split']} sequences that are in the training data: {one['in_train']:,} of {one['examples']:,}")
     metric = recipe.finetune.metric or ("pearson" if train.problem == "regression" else "mcc")
     names = metric_names("multiclass" if train.problem == "token" else train.problem)
     if metric not in names:
@@ -184,7 +191,7 @@ def _summary(train: Examples) -> str:
     else:
         ends = ([end(one) for one in labels.reshape(len(train), -1).T] for end in (np.nanmin, np.nanmax))
         found = [f"{name}: {low:g} to {high:g}" for name, low, high in zip(names, *ends, strict=True)]
-    return f"{len(train):,} sequences, {train.problem}; {listed_names(found)}"
+    return f"{train.problem}; rows: {len(train):,}, {listed_names(found)}"
 
 
 class _Probe(NamedTuple):
