@@ -44,6 +44,14 @@ def test_text_comes_back_with_its_lines(tmp_path, suffix, separator, ends):
     assert read_table(path, ["c"], where={"b b": "x"})[0].rows() == [(3, f'q{separator}"r', "x")]
 
 
+def test_semicolons_and_decimal_commas_are_recognised_and_said(tmp_path, capsys):
+    path = write(tmp_path / "t.csv", "a;b;c;d\nx,y;0,5;1,5;1,2\n;-3;NA;3,4,5\n")
+    frame, _ = read_table(path, ["a", "b", "c", "d"])
+    assert frame.select("a", "b", "c", "d").rows() == [("x,y", "0.5", "1.5", "1,2"), (None, "-3", "NA", "3,4,5")]
+    assert capsys.readouterr().err == f"{path}: columns are separated by semicolons; decimal commas in b, c\n"
+    assert "separate columns by semicolons" in refused(read_table, write(path, "a;b\n1\n"), ["a"])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

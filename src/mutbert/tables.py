@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import gzip
 import re
+import sys
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -34,9 +35,11 @@ _FORMATS: Final = (*_SEPARATORS, *_FASTX, ".parquet")
 _HUB_FILE: Final = re.compile(
     r"hf://datasets/(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>refs/(?:convert|pr)/[^/]+|[^/]+))?/(?P<file>.+)"
 )
-# Words, in any case, for a value that is missing; and a number as text.
-MISSING: Final = (".", "nan", "na", "n/a", "null", "none")
+# Words, in any case, for a value that is missing, the first ones among other words too; and a number as text.
+NOT_A_WORD: Final = ("nan", "na", "n/a")
+MISSING: Final = (*NOT_A_WORD, ".", "null", "none")
 NUMBER: Final = r"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
+_DECIMAL_COMMA: Final = r"^\s*[+-]?[0-9]*(?:,[0-9]+)?(?:[eE][+-]?[0-9]+)?\s*$"
 _TRUTHS: Final = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
@@ -164,6 +167,9 @@ def _read_text(path: Path, place: str) -> bytes:
 
 def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
     data, separator = _read_text(path, place), _SEPARATORS[_suffix(place)]
+    header = data.lstrip(b"\n").partition(b"\n")[0]
+    if separator == "," and b"," not in header and b";" in header:
+        separator = ";"
     # Lines and columns are counted here, as polars fills up short rows and does not tell the lines of long ones.
     byte_B = np.frombuffer(data, dtype=np.uint8)
     newline_B, quoted_B = byte_B == ord("\n"), np.cumsum(byte_B == ord('"'), dtype=np.uint8) % 2 == 1
@@ -175,7 +181,7 @@ def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
     columns_R = (np.diff(column_R, prepend=0) + 1)[~blank_R]
     wrong = np.flatnonzero(columns_R != columns_R[0])
     if len(wrong) or quoted_B[-1]:
-        row, by = int([*wrong, -1][0]), "commas" if separator == "," else "tabs"
+        row, by = int([*wrong, -1][0]), {",": "commas", ";": "semicolons"}.get(separator, "tabs")
         ragged = f"has {columns_R[row]} columns where the header has {columns_R[0]}"
         what = ragged if len(wrong) else "a quotation mark is not closed"
         raise InputError(f"{place}, line {line_R[row]}: {what}; separate columns by {by}, and quote values with {by}")
@@ -186,6 +192,15 @@ def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
         frame = pl.read_csv(data, columns=names, **options).select(names)
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{place}: cannot be read as a table ({one_line(error, 300)}); check the file") from None
+    if separator == ";":
+        known = {name: frame[name].filter(~frame[name].str.to_lowercase().is_in(MISSING)) for name in names}
+        decimals = [
+            name for name, texts in known.items()
+            if texts.str.contains(",").any() and texts.str.contains(_DECIMAL_COMMA).all()
+        ]  # fmt: skip
+        frame = frame.with_columns(pl.col(decimals).str.replace(",", ".", literal=True))
+        commas = f"; decimal commas in {listed_names(decimals)}" if decimals else ""
+        print(f"{place}: columns are separated by semicolons{commas}", file=sys.stderr)  # noqa: T201
     return frame.insert_column(0, pl.Series(LINE, line_R[1:], dtype=pl.UInt32))
 
 

@@ -151,3 +151,9 @@ def test_the_peers(tmp_path):
     assert "caduceus-ps" in run_benchmark("peers", "--size", "tiny", "--loading").stdout
     # The table of the guide is what each command does on each layout.
     assert run_benchmark("peers_table").stdout in (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text()
+
+
+def test_small_tables():
+    model = BENCHMARKS.parent / "experiments" / "gue_tf" / "model"
+    lines = run_benchmark("small_tables", "--model", model, "--tables", 1).stdout.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["table", "100 rows, 2 classes, 50%", "mean"]

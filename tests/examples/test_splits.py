@@ -120,6 +120,17 @@ def test_a_class_is_held_out_as_near_to_the_share_as_groups_allow():
         assert abs(held.sum() - share * len(sequences)) <= 0.5
 
 
+def test_of_every_class_with_two_sequences_some_is_held_out():
+    labels = np.repeat([0, 1, 2, 3], [95, 3, 2, 1])
+    held = splits.grouped_split(labels, splits.sequence_keys(make(draw_sequences(101, 30))), 0.1, 5)
+    assert Counter(labels[held].tolist()) == {0: 9, 1: 1, 2: 1}
+
+
+def test_sequences_of_several_classes_are_counted():
+    examples = make([*"ACAC", "A", "G", "G", "T"], "binary")  # labels 0, 1, 0, 1, 0, 1, 0, 1
+    assert splits.conflicts(examples) == 1
+
+
 def test_a_grouped_split_does_not_depend_on_the_order_of_rows():
     sequences = draw_sequences(300, 20)
     sequences += sequences[:50]

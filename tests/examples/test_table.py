@@ -19,7 +19,9 @@ from mutbert.regions import Region
 
 PLAIN = Columns()
 LETTERS = "ACGTRYSWKMBDHVNacgtryswkmbdhvnUu"
-SEQUENCES = st.lists(st.one_of(st.text(LETTERS, min_size=1, max_size=30), st.just("NA")), min_size=1, max_size=12)
+# NA and NaN are words for a sequence that is missing.
+BASES = st.text(LETTERS, min_size=1, max_size=30).filter(lambda text: text.lower() not in ("na", "nan"))
+SEQUENCES = st.lists(BASES, min_size=1, max_size=12)
 modest = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -92,7 +94,8 @@ def test_parquet_comes_back_bit_by_bit(tmp_path, kind, labels):
     sequences = ["ACGU"[: 1 + row % 4] for row in range(len(labels))]
     table = pa.table({"sequence": pa.array(sequences).cast(kind), "label": pa.array(labels, pa.float32())})
     pq.write_table(table, tmp_path / "some.parquet", row_group_size=2)
-    examples = read_examples(tmp_path / "some.parquet", PLAIN)[0]
+    # Of 0 and 1 alone it would be binary.
+    examples = read_examples(tmp_path / "some.parquet", PLAIN, problem="regression")[0]
     assert [examples.sequence(row) for row in range(len(examples))] == [written(text) for text in sequences]
     assert (examples.problem, examples.classes, examples.labels.dtype) == ("regression", ("label",), np.float32)
     assert examples.labels.tolist() == labels
@@ -106,11 +109,15 @@ def test_parquet_comes_back_bit_by_bit(tmp_path, kind, labels):
         (["10", "9", "-1"], {}, "multiclass", ("-1", "9", "10"), [2, 1, 0]),
         (["10", "9", "+09"], {}, "binary", ("9", "10"), [1, 0, 0]),
         (["b", " a ", "b"], {}, "binary", ("a", "b"), [1, 0, 1]),
-        (["nan", "a", "na"], {}, "multiclass", ("a", "na", "nan"), [2, 0, 1]),
+        (["none", "a", "."], {}, "multiclass", (".", "a", "none"), [2, 1, 0]),
         (["NA", "NA", "NA"], {"classes": ["EU", "NA"]}, "binary", ("EU", "NA"), [1, 1, 1]),
         (["b", "b", "b"], {"classes": ["c", "b", "a"]}, "multiclass", ("c", "b", "a"), [1, 1, 1]),
         (["0", "1", "0"], {"classes": ["no", "yes"]}, "binary", ("no", "yes"), [0, 1, 0]),
-        (["0.0", "1.0", "0.0"], {"problem": "binary"}, "binary", ("0", "1"), [0, 1, 0]),
+        *(
+            (["0.0", "1.0", "0.0"], {"problem": problem}, "binary", ("0", "1"), [0, 1, 0])
+            for problem in ("binary", None)
+        ),
+        (["0", "1.", "2.0"], {}, "regression", ("label",), [0, 1, 2]),
         (["0.5", "-1e-3", "3"], {}, "regression", ("label",), [0.5, -1e-3, 3]),
         (["+.5", "1.", "3E2"], {}, "regression", ("label",), [0.5, 1, 300]),
         (["0", "1", "1"], {"problem": "regression", "classes": ["height"]}, "regression", ("height",), [0, 1, 1]),
@@ -136,6 +143,38 @@ def test_several_columns_are_several_labels(tmp_path):
     assert examples.labels.tolist() == [[0, 0.5], [1, 2], [1, -3]]
     for problem in ("binary", "token"):
         assert "is one column, not 2" in said(path, Columns(label=("x", "y")), problem=problem)
+    write(path, "sequence,x,y\nA,0,NA\nC,nan,1\nG,1,\n")
+    examples = read_examples(path, Columns(label=("x", "y")))[0]
+    assert (examples.problem, examples.labels.dtype) == ("multilabel", np.float32)
+    np.testing.assert_array_equal(examples.labels, np.float32([[0, np.nan], [np.nan, 1], [1, np.nan]]))
+
+
+ROWS = ["ACG,a", "NA,b", "nan,a", ",a", "A,NA", "C,nan", "G,", "N/A,NaN", "T,b"]
+
+
+def test_rows_without_a_sequence_or_label_are_left_out_and_counted_where_asked_for(tmp_path):
+    path, left_out = write(tmp_path / "a.csv", "\n".join(["sequence,label", *ROWS])), {}
+    examples = read_examples(path, PLAIN, left_out=left_out)[0]
+    assert [examples.sequence(row) for row in range(2)] == ["ACG", "T"]
+    assert (examples.problem, examples.classes) == ("binary", ("a", "b"))
+    assert left_out == {"a sequence": 4, "a label": 3}
+    write(path, "sequence,label\nACG,NA\nNA,1\n")
+    assert said(path, left_out={}).startswith(": no row has a sequence and a label")
+    # In a FASTA, NA is two bases.
+    fasta = write(tmp_path / "a.fa", ">x|1\nNA\n>y|0\nNAN\n")
+    assert read_examples(fasta, PLAIN)[0].sequence(0) == "NA"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [(range(100, 192), "92 different labels in 120 rows; set problem=regression"),
+     (map("name{}".format, range(92)), "92 different labels in 120 rows; set problem=multiclass")],
+)  # fmt: skip
+def test_nearly_as_many_classes_as_rows_are_asked_about(tmp_path, labels, message):
+    every = [*labels] * 2
+    path = write(tmp_path / "a.csv", "\n".join(["label,sequence", *(f"{label},ACG" for label in every[:120])]))
+    assert message in said(path)
+    assert len(read_examples(path, PLAIN, problem="multiclass")[0].classes) == 92
 
 
 def test_labels_of_bases_are_lists_in_parquet(tmp_path):
@@ -195,8 +234,11 @@ def test_regions_that_do_not_agree_are_none(tmp_path):
         ("ACG,1\n,0", {}, ", line 3: sequence is missing; remove the row"),
         ("\nACG,1\n\nACXT,0", {}, ", line 5: sequence has 'X' at position 2"),
         ("ACGé,1", {}, ", line 2: sequence has 'é' at position 3"),
-        ("A,1\nC,", {}, ", line 3: label is missing; fill in"),
-        ("A,1\nC,NaN", {}, ", line 3: label is 'NaN'; fill in"),
+        ("A,1\nNA,0", {}, ", line 3: sequence is 'NA'; remove the row"),
+        ("A,1\nnan,0", {"problem": "token"}, ", line 3: sequence is 'nan'; remove the row"),
+        ("A,1\nC,", {}, ", line 3: label is missing; fill it in"),
+        ("A,1\nC,NaN", {}, ", line 3: label is 'NaN'; fill it in"),
+        ("A,a\nC,b\nG,NA", {}, ", line 4: label is 'NA'; fill it in"),
         ("A,a\nC,a", {}, ": every label in column label is 'a'"),
         ("A,a\nC,b\nA,d", {"classes": ["a", "b", "c"]}, ", line 4: label 'd' is not one of the classes a, b, c"),
         ("A,0\nC,3", {"classes": ["a", "b", "c"]}, ", line 3: label '3' is not one of the classes 0, 1, 2"),

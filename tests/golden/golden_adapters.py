@@ -1,6 +1,7 @@
 """Readers of each kind of result: they follow a folder's layout, while cases and stored answers stay."""
 
 import json
+import re
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -99,7 +100,7 @@ def read_finetuned(run: Path) -> Answer:
     """What a fine-tuning run reached, and how: metrics, best step, interval, counts of its data, recipe."""
     found = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     found["splits"] = {one["split"]: [one[name] for name in _COUNTS] for one in found["splits"]}
-    found["unplaced"] = dict(note.split(": ") for note in found["notes"])
+    found["unplaced"] = dict(note.split(": ") for note in found["notes"] if re.search(r": [0-9,]+ sequences$", note))
     recipe = yaml.safe_load((run / "recipe.yaml").read_text(encoding="utf-8"))
     paths = ("model", "train", "validation", "test", "output", "genome")
     kept = ("problem", "metric", "best_step", "steps", "metrics", "interval", "splits", "unplaced")

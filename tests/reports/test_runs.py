@@ -9,9 +9,8 @@ import sklearn.calibration
 import sklearn.metrics
 
 from mutbert.errors import InputError
-from mutbert.reports.finetuning import constant_guess
 from mutbert.reports.folder import report
-from mutbert.scoring.metrics import evaluate, metric_names, write_predictions
+from mutbert.scoring.metrics import constant_guess, evaluate, metric_names, write_predictions
 
 NAN = math.nan
 
@@ -264,6 +263,20 @@ def test_the_headline_says_how_good_that_is(finetuned):
     assert "There are no test data: the validation data also chose the step, so that these" in page.lead
     assert page.table("metric")[0] == ["metric", "validation", "constant\nguess"]
     assert "This is a probe" in finetuned(best_step=0, steps=0, **found).lead
+
+
+def test_labels_that_are_missing_count_nowhere(finetuned):
+    labels, scores = drawn("multilabel", 60)
+    gaps = labels.astype(np.float32)
+    gaps[::4, 0] = np.nan
+    found = finetuned("multilabel", gaps, scores).table("column")
+    known = np.arange(60) % 4 > 0
+    row = finetuned("multilabel", labels[known], scores[known]).table("column")
+    assert next(one for one in found if one[0] == row[1][0]) in row
+    labels, scores = np.random.default_rng(0).normal(size=(2, 60, 2))
+    labels[::4, 0] = np.nan
+    classes = {"classes": ["x", "y"]}
+    assert finetuned("regression", labels, scores, **classes).table("column")[1][0] == "x"
 
 
 def test_leaks_are_warned_of(finetuned):

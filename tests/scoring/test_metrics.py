@@ -1,6 +1,7 @@
 """Metrics against scikit-learn and SciPy, and weights against rows that stand there several times."""
 
 import math
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -49,8 +50,10 @@ def hard_oracle(metric, actual, guesses, **options):
 def regression_oracle(metric, labels, scores):
     if metric == "mse":
         return sk.mean_squared_error(labels, scores)
-    if labels.min() == labels.max() or scores.min() == scores.max():
+    if labels.min() == labels.max() or (metric != "r2" and scores.min() == scores.max()):
         return math.nan
+    if metric == "r2":
+        return sk.r2_score(labels, scores)
     return (scipy.stats.pearsonr if metric == "pearson" else scipy.stats.spearmanr)(labels, scores).statistic
 
 
@@ -80,6 +83,23 @@ def test_metrics_are_those_of_scikit_learn_and_scipy(problem, seed, rows, column
     assert tuple(found) == metric_names(problem)
     for metric, value in found.items():
         assert value == pytest.approx(oracle(problem, metric, labels, scores), abs=1e-12, nan_ok=True), metric
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.parametrize(("problem", "metric"), [case for case in CASES if case[0] in ("multilabel", "regression")])
+@settings(max_examples=25)
+@given(seed=st.integers(0, 10_000), rows=st.integers(1, 40))
+def test_of_labels_with_gaps_a_column_is_that_of_its_known_rows(problem, metric, seed, rows):
+    labels, scores = draw(problem, seed, rows)
+    known = np.random.default_rng(seed).random(labels.shape) < 0.7
+    known[0] = True
+    of_column = partial(oracle, "binary") if problem == "multilabel" else regression_oracle
+    values = [
+        of_column(metric, *(one[own] for one in two)) for *two, own in zip(labels.T, scores.T, known.T, strict=True)
+    ]
+    found = evaluate(problem, np.where(known, labels, np.nan), scores, [metric])[metric]
+    wanted = mean_of_defined(values) if problem == "multilabel" else np.mean(values)
+    assert found == pytest.approx(wanted, abs=1e-12, nan_ok=True)
 
 
 @pytest.mark.parametrize(("problem", "metric"), CASES)

@@ -20,15 +20,14 @@ from mutbert.examples.table import NOT_COUNTED as IGNORED
 from mutbert.examples.table import Columns, read_examples
 from mutbert.scoring.metrics import evaluate
 from mutbert.training.classifier import (
-    ClassifierLoss,
     LabelledInputs,
     TrainingSamples,
-    balanced_weights,
     classifier_logits,
     classifier_trainer,
     sample_order,
     scores_and_labels,
 )  # fmt: skip
+from mutbert.training.losses import ClassifierLoss, balanced_weights
 from mutbert.training.recipe import FinetuneSettings
 
 
@@ -77,10 +76,22 @@ def test_every_pass_has_every_sequence(lengths, steps, batch_size, seed):
     passes, rest = divmod(len(order), len(lengths))
     counts = Counter(order.tolist())
     assert sorted(counts[row] - passes for row in range(len(lengths))) == [0] * (len(lengths) - rest) + [1] * rest
-    # The first 64 steps are sorted by length.
-    sorted_ = np.array(lengths)[order[: 64 * batch_size]].reshape(-1, batch_size)
-    spans = sorted((step.min(), step.max()) for step in sorted_)
-    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+    for first in range(0, len(order), len(lengths)):
+        # Each pass is of different sequences, and those of its whole steps are sorted by length.
+        assert len(set(order[first : first + len(lengths)])) == len(order[first : first + len(lengths)])
+        whole = range(-(-first // batch_size), min(first + len(lengths), len(order)) // batch_size)
+        of_steps = [np.array(lengths)[order[batch_size * one : batch_size * (one + 1)]] for one in whole]
+        spans = sorted((step.min(), step.max()) for step in of_steps)
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
+    if len(lengths) >= batch_size:
+        assert all(len(set(step)) == batch_size for step in order.reshape(steps, batch_size))
+
+
+def test_steps_of_mixed_lengths_have_little_padding():
+    """As of a table under 64 steps, whose steps were once sorted over several passes."""
+    length = np.random.default_rng(0).integers(30, 300, 340)
+    step = length[sample_order(length, 33, 32, 1)].reshape(33, 32)
+    assert step.mean(axis=1) @ np.ones(33) > 0.85 * step.max(axis=1).sum()
 
 
 def test_samples_are_the_sequences_with_their_labels_on_either_strand(examples):
@@ -120,6 +131,15 @@ def test_losses_are_torchs(weighted):
     ):  # fmt: skip
         loss = ClassifierLoss(problem, weights)(SimpleNamespace(logits=values), given_labels)
         torch.testing.assert_close(loss, wanted)
+    # Of labels with gaps, the others count.
+    gaps = several.float().masked_fill(torch.tensor([[True, False, False], [False] * 3] * 3), torch.nan)
+    known = ~gaps.isnan()
+    loss = ClassifierLoss("regression", None, np.float32([1, 2, 3]), np.float32([2, 1, 4]))
+    wanted = ((logits - (gaps - torch.tensor([1, 2, 3])) / torch.tensor([2, 1, 4])) ** 2)[known].mean()
+    torch.testing.assert_close(loss(SimpleNamespace(logits=logits), gaps), wanted)
+    every = functional.binary_cross_entropy_with_logits(logits, several.float(), pos_weight=tensor, reduction="none")
+    loss = ClassifierLoss("multilabel", weights)(SimpleNamespace(logits=logits), gaps)
+    torch.testing.assert_close(loss, every[known].mean())
     # Of no base that counts, the loss is 0; half precision of the logits is not that of the loss.
     nothing = ClassifierLoss("token")(SimpleNamespace(logits=each.bfloat16()), torch.full_like(bases, IGNORED))
     assert (nothing, nothing.dtype) == (0, torch.float32)
@@ -143,7 +163,7 @@ def test_every_kind_of_labels_is_learnt(tune, kind, problem, metric):
     _, trained, reached = tune(kind, problem, metric=metric, max_steps=100, reverse_complement=problem == "token")
     losses = [entry["loss"] for entry in trained["history"] if "loss" in entry]
     assert losses[-1] < losses[0] / 2
-    assert reached < 0.3 if metric == "mse" else reached > 0.9
+    assert reached < 0.3 if metric == "mse" else reached > 0.85
     # The model is that of the best step.
     assert trained["steps"] == 100
     assert sorted(evaluations(trained, metric)) == [*range(10, 101, 10)]
@@ -160,13 +180,32 @@ def noise(examples):
     return draw
 
 
-def test_the_first_of_the_best_steps_is_returned(tune, noise):
+def test_the_best_step_is_returned_of_equals_that_of_the_lower_loss(tune, noise):
     settings = {"eval_steps": 2, "max_steps": 20, "method": "lora", "learning_rate": 3e-3}
     _, trained, reached = tune(train=noise(1), validation=noise(2), **settings)
     found = evaluations(trained)
-    assert trained["best_step"] == max(found, key=lambda step: (found[step], -step))
+    losses = evaluations(trained, "loss")
+    assert trained["best_step"] == max(found, key=lambda step: (found[step], -losses[step]))
     assert len(set(found.values())) > 2
     assert reached == pytest.approx(found[trained["best_step"]], abs=1e-4)
+
+
+def test_of_a_rare_class_that_is_never_predicted_the_step_of_the_lowest_loss_is_returned(tune, examples):
+    rare = examples("binary").select(np.r_[np.arange(1, 120, 2), [0, 2, 4]])
+    _, trained, reached = tune(train=rare, learning_rate=1e-4, max_steps=20, eval_steps=5)
+    losses = evaluations(trained, "loss")
+    assert (reached, set(evaluations(trained).values())) == (0, {0})
+    assert trained["best_step"] == min(losses, key=losses.get) > 5
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("kind", ["mutbert", "esm", "cnn"])
+def test_numbers_of_any_scale_are_learnt_alike(tune, examples, kind, scale):
+    part = examples("regression")
+    part = replace(part, labels=(scale * (10 * part.labels + 70)).astype(np.float32))
+    _, trained, reached = tune(kind, train=part, metric="r2", max_steps=60)
+    assert reached > 0.5
+    assert evaluations(trained, "r2")[trained["best_step"]] == pytest.approx(reached, abs=1e-3)
 
 
 @pytest.mark.parametrize(("problem", "class_weights"), [("binary", "balanced"), ("token", "none")])
@@ -192,7 +231,7 @@ def test_parts_of_a_batch_give_what_the_batch_gives(tune, examples, problem, cla
     [
         ({"method": "lora", "kind": "cnn"}, "has no layers for low-rank adapters"),
         ({"problem": "token", "kind": "esm"}, "its tokens are not single bases"),
-        ({"validation": "one class", "metric": "auroc"}, "auroc could not be computed"),
+        ({"validation": "one class", "metric": "auroc"}, "auroc cannot be computed"),
         *(({"learning_rate": 1e38, "warmup_steps": 0, "training": {"logging_steps": steps}},
            r"not (a )?finite numbers? [^\n]+ lower learning_rate") for steps in (1, 50)),
     ],

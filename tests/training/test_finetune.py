@@ -144,6 +144,85 @@ def test_what_cannot_be_trained_is_an_error_before_an_old_run_is_replaced(run, t
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "words", "message"),
+    [("aaa", (), r"v\.csv: the validation data have one class alone"),
+     ("abc", (), r"v\.csv: the validation data have class 'c', which the training data lack"),
+     ("444", ("problem=regression", "finetune.method=probe"), "pearson cannot be computed on the validation data")],
+)  # fmt: skip
+def test_validation_data_that_cannot_choose_a_step_are_an_error_before_training(run, tmp_path, labels, words, message):
+    words = words or ("problem=multiclass", "classes=[a,b,c]")
+    for name, column in (("t", "123" if labels == "444" else "aba"), ("v", labels)):
+        rows = "".join(f"ACG{base},{label}\n" for base, label in zip("ACG", column, strict=True))
+        (tmp_path / f"{name}.csv").write_text(f"sequence,label\n{rows}")
+    with pytest.raises(InputError, match=message):
+        run("binary", f"train={tmp_path / 't.csv'}", f"validation={tmp_path / 'v.csv'}", "test=null", *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_found_in_the_data_is_printed_and_kept(run, tables, tmp_path, capsys):
+    text = (tables / "binary.csv").read_text()
+    first = text.splitlines()[1].split(",")[0]
+    (tmp_path / "t.csv").write_text(f"{text}\n{first},rich\n{first},poor\nNA,rich\nACGT,NA\nACGT,\n")
+    result = run("binary", f"train={tmp_path / 't.csv'}", "finetune.max_steps=2")
+    counts = [text.count(",rich") + 1, text.count(",poor") + 1]
+    wanted = [
+        f"t.csv: binary; rows: 122, poor: {counts[1]}, rich: {counts[0]}",
+        "t.csv: rows without a sequence, left out: 1",
+        "t.csv: rows without a label, left out: 2", "t.csv: sequences with different labels in different rows: 1",
+        "test sequences that are in the training data: ",
+    ]  # fmt: skip
+    lines = capsys.readouterr().err.splitlines()
+    for line in wanted:
+        assert any(line in one for one in lines), line
+    for line in wanted[1:]:
+        assert any(line in one for one in result.metrics["notes"]), line
+
+
+def test_a_run_that_learns_nothing_says_so_and_recommends_the_probe(run, tables, tmp_path):
+    # A classifier of the same sequences whose classes have changed places.
+    first = run("binary", "finetune.epochs=8", f"output={tmp_path / 'first'}")
+    assert "probe" not in " ".join(first.metrics["notes"])
+    text = (tables / "binary.csv").read_text().replace(",rich", ",a").replace(",poor", ",b")
+    (tmp_path / "t.csv").write_text(text)
+    words = (f"model={first.model}", f"train={tmp_path / 't.csv'}", "test=null")
+    notes = " ".join(run("binary", *words, "finetune.learning_rate=1e-9", "finetune.max_steps=2").metrics["notes"])
+    assert "no better than a constant guess" in notes
+    assert "finetune.method=probe" in notes
+
+
+@pytest.mark.parametrize("problem", ["multiclass", "regression"])
+def test_of_few_sequences_a_fresh_classifier_starts_from_the_probe(run, problem):
+    full = run(problem, "finetune.learning_rate=1e-12", "finetune.max_steps=1")
+    probe = run(problem, "finetune.method=probe", force=True)
+    assert full.metrics["metrics"]["test"] == pytest.approx(probe.metrics["metrics"]["test"], abs=1e-3)
+
+
+@pytest.mark.parametrize("method", ["full", "probe"])
+def test_of_several_labels_some_may_be_missing(run, tmp_path, tables, method):
+    row, name = pl.row_index(), pl.col
+    frame = pl.read_csv(tables / "multilabel.csv").select(
+        "sequence", pl.when(row % 5 > 0).then(name("rich")), pl.when(row % 3 > 0).then(name("acg"))
+    )
+    frame.write_csv(tmp_path / "gaps.csv")
+    words = ("columns.label=[rich,acg]", f"train={tmp_path / 'gaps.csv'}", f"test={tmp_path / 'gaps.csv'}")
+    result = run("multilabel", *words, "finetune.epochs=8", f"finetune.method={method}", "finetune.metric=auroc")
+    assert result.metrics["metrics"]["test"]["auroc"] > 0.6
+    labels, _ = read_predictions(tmp_path / "run" / "predictions.parquet")
+    # Rows without either are left out.
+    assert (len(labels), *np.isnan(labels).sum(axis=0)) == (112, 16, 32)
+
+
+def test_a_finished_run_is_not_resumed(run, capsys):
+    result = run("binary", "finetune.max_steps=2")
+    capsys.readouterr()
+    again = run("binary", "finetune.max_steps=2", resume=True)
+    assert (again.metrics, again.history, again.model) == (result.metrics, result.history, result.model)
+    assert "the run is finished" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"was started with 'finetune\.max_steps: 2'"):
+        run("binary", "finetune.max_steps=3", resume=True)
+
+
 METRICS = {"binary": "auroc", "multiclass": "mcc", "multilabel": "auprc", "regression": "mse", "regressions": "pearson"}
 
 

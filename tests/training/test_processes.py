@@ -86,6 +86,7 @@ def test_sharded_training_is_the_same_and_is_resumed(alone, recipe_path, launch,
     assert list((run / "checkpoints" / "checkpoint-20").glob("pytorch_model_fsdp*"))
     assert_close(history(alone), history(run))
     (run / "checkpoints" / "checkpoint-20" / "scheduler.pt").unlink()
+    (run / "metrics.json").unlink()  # that a finished run has
     done = launch("pretrain", recipe_path, *SETTINGS, "training.fsdp=true", "--resume", program=[SHARDED])
     assert done.returncode == 0, done.stderr
     assert "checkpoint-20: scheduler.pt is missing or damaged" in done.stderr

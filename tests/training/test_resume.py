@@ -159,6 +159,8 @@ def test_a_torn_checkpoint_is_not_resumed_from(recipes, tmp_path, capsys):
     checkpoints = tmp_path / "parts" / "run" / "checkpoints"
     optimizer = checkpoints / "checkpoint-6" / "optimizer.pt"
     optimizer.write_bytes(optimizer.read_bytes()[:-100])
+    metrics = tmp_path / "parts" / "run" / "metrics.json"
+    metrics.unlink()  # that a finished run has
     result = pretrain(recipes[1], [], resume=True)
     (note,) = result.metrics["notes"]
     assert "checkpoint-6: optimizer.pt is missing or damaged; it was removed" in note
@@ -166,6 +168,7 @@ def test_a_torn_checkpoint_is_not_resumed_from(recipes, tmp_path, capsys):
     assert read(tmp_path / "parts" / "run") == read(tmp_path / "whole" / "run")
     for path, text in zip(checkpoints.glob(f"*/{FILES}"), ("{", '{"model.safetensors": []}'), strict=True):
         path.write_text(text)
+    metrics.unlink()
     again = pretrain(recipes[1], [], resume=True)
     assert ["files.json cannot be read" in note for note in again.metrics["notes"]] == [True, True]
     assert again.history == result.history
@@ -214,6 +217,7 @@ def test_another_run_is_not_resumed(recipe_path, genome_path, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             pretrain(recipe_path, [*words, other], resume=True)
+    (run / "metrics.json").unlink()  # that a finished run has
     with locked(run), pytest.raises(InputError, match="another process is writing"):
         pretrain(recipe_path, words, resume=True)
     manifest = json.loads((copy / "manifest.json").read_text())

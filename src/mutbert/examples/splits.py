@@ -42,6 +42,13 @@ def overlap(train: Examples, other: Examples) -> tuple[int, int]:
     return len(other) - len(np.unique(other.strand_keys[0])), int(leaks(other, train).sum())
 
 
+def conflicts(examples: Examples) -> int:
+    """Return how many sequences have different classes in different rows."""
+    _, group_N = np.unique(examples.strand_keys[0], return_inverse=True)
+    pair = np.unique(np.stack([group_N, examples.known_labels], axis=1), axis=0)
+    return int((np.bincount(pair[:, 0]) > 1).sum())
+
+
 def leaks(train: Examples, other: Examples) -> Bool:
     """Return which training sequences are in `other`, on either strand; bool (N,)."""
     return np.isin(sequence_keys(train), sequence_keys(other))
@@ -113,9 +120,9 @@ def _most_frequent(group_N: Int64, label_N: npt.NDArray[np.integer[Any]]) -> npt
 
 
 def _apportion(share: float, size_C: Int64) -> Int64:
-    """Return the rows to hold out of each class, by the largest remainders; no class loses its last row to it."""
+    """Return the rows to hold out of each class, by the largest remainders: at least one, and never the last."""
     exact_C = share * size_C
-    whole_C: Int64 = np.floor(exact_C + _WHOLE).astype(np.int64)
+    whole_C: Int64 = np.maximum(np.floor(exact_C + _WHOLE), size_C > 1).astype(np.int64)
     left = max(round(share * int(size_C.sum())), 1) - int(whole_C.sum())
     order = np.argsort(whole_C - exact_C, kind="stable")
     order = order[whole_C[order] + 1 < size_C[order]]

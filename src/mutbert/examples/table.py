@@ -39,6 +39,8 @@ NOT_COUNTED: Final = -100
 _KEYS: Final = 101  # a stream of random numbers; others are in `mutbert.windows.randomness`
 _INTEGER: Final = r"^[+-]?[0-9]{1,18}$"
 _WHOLE: Final = r"^[+-]?[0-9]{1,18}(?:\.0*)?$"
+_TRUTH: Final = r"^\+?[01](?:\.0*)?$"
+_FEW: Final = 10  # different labels that are classes in any case
 _LARGEST: Final = 3.4028235677973362e38  # that rounds to the largest of float32
 _REGION: Final = r"(?s)^(?P<contig>.+?):(?P<start>[0-9]{1,18})-(?P<end>[0-9]{1,18})(?:\|.*)?$"
 
@@ -49,8 +51,8 @@ class Examples:
 
     base_codes: UInt8  # (T,), indices into `mutbert.alphabet.IUPAC`
     offsets: Int64  # (N + 1,): sequence i is base_codes[offsets[i]:offsets[i + 1]]
-    # int64 (N,) class numbers (binary, multiclass); uint8 (N, K) 0 or 1 (multilabel); float32 (N,) or (N, K)
-    # (regression); int64 (T,) along base_codes (token)
+    # int64 (N,) class numbers (binary, multiclass); uint8 (N, K) 0 or 1, or float32 with NaN for none (multilabel);
+    # float32 (N,) or (N, K) (regression); int64 (T,) along base_codes (token)
     labels: npt.NDArray[Any] | None
     names: tuple[str, ...]  # empty where a sequence has none
     regions: tuple[Region | None, ...]
@@ -124,19 +126,22 @@ class Columns(Settings):
 
 def read_examples(
     place: str | Path | pl.DataFrame, columns: Columns, *, problem: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None, left_out: dict[str, int] | None = None,
 ) -> tuple[Examples, SourceFile]:  # fmt: skip
     """Return the labelled sequences of a file in its order, and the file; see `mutbert.tables` for formats.
 
     Sequences are IUPAC codes in either case; U is read as T. Where `problem` is left out, whole numbers or words make
     it ``binary`` when there are two of them and ``multiclass`` otherwise; other numbers ``regression``; several columns
-    ``multilabel`` when they hold 0 and 1 alone, and else ``regression``. For ``token`` a label is as many digits as the
-    sequence has bases, or as many whole numbers with spaces or commas between them, -100 where a base does not count.
+    ``multilabel`` when they hold 0 and 1 alone, and else ``regression``; one of several may be missing, which is NaN.
+    For ``token`` a label is as many digits as the sequence has bases, or as many whole numbers with spaces or commas
+    between them, -100 where a base does not count.
 
     Class labels that are all 0 to K - 1 keep their numbers, and so do a file's in which 0 or 1 stands alone; others
     have the places that they have in `classes`, or are numbered in sorted order (numbers by their size). Files of one
     task that may not all hold every class need `classes`, the ones of the training set: at least two names, which are
     the labels where these are not numbers. For ``multilabel`` and ``regression`` they are other names for the columns.
+
+    A row without a sequence or label is an error; with `left_out`, it is left out, and counted there by what it lacks.
     """
     named = [columns.name or "name", *([] if columns.region is None else [columns.region])]
 
@@ -144,6 +149,8 @@ def read_examples(
         return [columns.sequence, *columns.label, *named[columns.name is None and header.count("name") != 1 :]]
 
     frame, source = tables.read_table(place, wanted, columns.where)
+    if left_out is not None:
+        frame = _complete_rows(frame, source.place, columns, classes or (), left_out)
     name = named[0] if named[0] in frame.columns else None
     base_codes, offsets = encode_sequences(frame, source.place, columns.sequence)
     labels, problem, titles = _read_labels(frame, source.place, columns.label, offsets, problem, classes)
@@ -166,7 +173,7 @@ def table_of(sequences: Any) -> Path | pl.DataFrame:
 
 def encode_sequences(frame: pl.DataFrame, place: str, column: str) -> tuple[UInt8, Int64]:
     """Return the base codes of a column of sequences (T,), and where each begins (N + 1,)."""
-    texts = tables.texts_of(frame, place, column)
+    texts = _sequences(frame, place, column)
     tables.reject(frame, place, column, texts.is_null(), "remove the row, or add the bases")
     code_T = alphabet.CODE_OF_BYTE[np.frombuffer("".join(texts).encode(), dtype=np.uint8)]
     offsets = np.append(0, texts.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy())
@@ -177,6 +184,37 @@ def encode_sequences(frame: pl.DataFrame, place: str, column: str) -> tuple[UInt
         what = f"{column} has {texts[row][at]!r} at position {at} (the first is 0), which is not an IUPAC code"
         raise tables.row_error(frame, place, row, f"{what}; expected DNA or RNA")
     return code_T, offsets
+
+
+def _sequences(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
+    """Return a column of sequences, null where there is none; in a FASTA, NA is two bases."""
+    return tables.texts_of(frame, place, column, missing=() if tables.is_fasta(place) else tables.MISSING)
+
+
+def _complete_rows(
+    frame: pl.DataFrame, place: str, columns: Columns, classes: Sequence[str], left_out: dict[str, int]
+) -> pl.DataFrame:
+    """Return the rows that have a sequence and a label, and count the others."""
+    no_sequence = _sequences(frame, place, columns.sequence).is_null()
+    no_label = _without_label(frame, columns.label, classes)
+    left_out |= {"a sequence": int(no_sequence.sum()), "a label": int((no_label & ~no_sequence).sum())}
+    if (no_sequence | no_label).all():
+        raise InputError(f"{place}: no row has a sequence and a label; fill them in")
+    return frame.filter(~(no_sequence | no_label))
+
+
+def _without_label(frame: pl.DataFrame, names: Sequence[str], classes: Sequence[str]) -> pl.Series:
+    """Return which rows have no label in any of these columns; what says so may be the name of a class."""
+    none = pl.repeat(bool(names), len(frame), eager=True)
+    for name in names:
+        texts, absent = frame[name], frame[name].is_null()
+        if texts.dtype == pl.String:
+            lower = texts.str.to_lowercase()
+            numbers = (texts.str.contains(tables.NUMBER) | lower.is_in(tables.MISSING)).all()
+            words = tables.MISSING if numbers else tables.NOT_A_WORD
+            absent |= lower.is_in(words) & ~texts.is_in(list(classes))
+        none &= absent
+    return none
 
 
 def _regions(frame: pl.DataFrame, place: str, column: str | None, length_N: Int64) -> tuple[Region | None, ...]:
@@ -200,13 +238,16 @@ def _read_labels(
         raise InputError(f"{place}: a {problem} label is one column, not {len(names)}; name one")
     if problem == "token":
         return _token_labels(frame, place, names[0], offsets, classes)
-    texts = [_present(frame, place, name, classes or ()) for name in names]
+    remedy = "write it after a '|' at the end of the header, as in >name|1" if tables.is_fasta(place) else "fill it in"
+    missing = _without_label(frame, names, classes or ())
+    tables.reject(frame, place, names[0], missing, f"{remedy}, or remove the row")
     if len(names) == 1 and problem in (None, "binary", "multiclass"):
-        whole, number = texts[0].str.contains(_INTEGER).all(), texts[0].str.contains(tables.NUMBER).all()
-        if problem or whole or not number:
-            return _class_labels(frame, place, texts[0], problem, classes)
+        texts = tables.texts_of(frame, place, names[0])
+        whole, number = (texts.str.contains(kind).all() for kind in (_INTEGER, tables.NUMBER))
+        if problem or whole or not number or texts.str.contains(_TRUTH).all():
+            return _class_labels(frame, place, texts, problem, classes)
     value_NK = np.stack([tables.numbers(frame, place, name, low=-_LARGEST, high=_LARGEST) for name in names], axis=1)
-    other_NK = ~np.isin(value_NK, (0, 1))
+    other_NK = ~np.isin(value_NK, (0, 1)) & ~np.isnan(value_NK)
     if problem is None:
         problem = "multilabel" if len(names) > 1 and not other_NK.any() else "regression"
     titles = tuple(classes or names)
@@ -216,20 +257,7 @@ def _read_labels(
         return (value_NK[:, 0] if len(names) == 1 else value_NK).astype(np.float32), problem, titles
     for name, other_N in zip(names, other_NK.T, strict=True):
         tables.reject(frame, place, name, pl.Series(other_N), "where a sequence has several labels, each is 0 or 1")
-    return value_NK.astype(np.uint8), problem, titles
-
-
-def _present(frame: pl.DataFrame, place: str, name: str, classes: Sequence[str]) -> pl.Series:
-    """Return a column of labels, none of them missing."""
-    texts = tables.texts_of(frame, place, name)
-    missing = texts.str.to_lowercase().is_in(tables.MISSING) & ~texts.is_in(list(classes))
-    # Among words, such a word may be a class.
-    if not (missing | texts.str.contains(tables.NUMBER)).all():
-        missing = pl.repeat(False, len(texts), eager=True)
-    fasta = tables.is_fasta(place)
-    remedy = "write it after a '|' at the end of the header, as in >name|1" if fasta else "fill in the label"
-    tables.reject(frame, place, name, texts.is_null() | missing, f"{remedy}, or remove the row")
-    return texts
+    return value_NK.astype(np.float32 if np.isnan(value_NK).any() else np.uint8), problem, titles
 
 
 def _class_labels(
@@ -238,6 +266,10 @@ def _class_labels(
     name = texts.name
     if whole := texts.str.contains(_WHOLE).all() and not (classes and texts.is_in(list(classes)).all()):
         texts = texts.str.extract(r"^\+?(-?[0-9]+)").cast(pl.Int64).cast(pl.String)
+    if problem is None and classes is None and (count := texts.n_unique()) > max(_FEW, len(texts) / 2):
+        what = f"column {name} has {count:,} different labels in {len(texts):,} rows"
+        numbers = "problem=regression if they are numbers, " if whole else ""
+        raise InputError(f"{place}: {what}; set {numbers}problem=multiclass if they are classes, or choose a column")
     if classes is None:
         # Whole numbers by their size; 0 or 1 alone is one of both.
         found = texts.cast(pl.Int64) if whole else texts

@@ -181,7 +181,7 @@ def _is_split(number: pl.Expr) -> pl.Expr:
 
 
 def read_genotypes(
-    path: Path, samples: Collection[str], *, region: Region | list[Region] | None = None
+    path: Path, samples: Collection[str], *, region: Region | list[Region] | Path | None = None
 ) -> Iterator[pl.DataFrame]:
     """Yield records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele.
 

@@ -6,7 +6,6 @@ Shape suffixes: N labels, K classes or columns.
 from __future__ import annotations
 
 import math
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,7 +16,14 @@ from mutbert.reports.page import Section, counted, write_page
 from mutbert.reports.plots import COLOURS, INK, WIDTH, binary_curves, legend_above, new_figure, shortened, style, svg
 from mutbert.reports.run_parts import calibration_section, closing_sections, curves_section, known, read_run
 from mutbert.run_folder import PREDICTIONS, REPORT
-from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names, predicted, read_predictions
+from mutbert.scoring.metrics import (
+    LOWER_IS_BETTER,
+    constant_guess,
+    evaluate,
+    metric_names,
+    predicted,
+    read_predictions,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +33,7 @@ if TYPE_CHECKING:
 
 _NAMES: Final = {
     "mcc": "MCC", "f1": "F1", "auroc": "AUROC", "auprc": "AUPRC", "pearson": "Pearson correlation",
-    "spearman": "Spearman correlation", "mse": "mean squared error",
+    "spearman": "Spearman correlation", "r2": "R²", "mse": "mean squared error",
 }  # fmt: skip
 _MATRIX: Final = 24  # classes of a confusion matrix
 _ROWS: Final = 200  # classes of a table
@@ -77,28 +83,6 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         names=names, constant=constant, **parts,
     )  # fmt: skip
     return folder / REPORT
-
-
-def constant_guess(problem: str, labels: Any, scores: Any) -> dict[str, float]:
-    """Return what the best constant guess reaches, by metric; of scores, only the shape counts.
-
-    Each metric has its own best guess, chosen on these labels: the mean for regression, the most frequent class, and
-    for two classes and in each column of several labels the better of 0 and 1.
-    """
-    if problem == "regression":
-        return evaluate(problem, labels, np.broadcast_to(labels.mean(axis=0, dtype=np.float64), scores.shape))
-    if problem == "multiclass":
-        # Precision, recall and F1 of a class grow with its share, so that no other class is a better guess.
-        chosen_K = np.eye(scores.shape[1])[np.bincount(labels).argmax()]
-        return evaluate(problem, labels, np.broadcast_to(chosen_K, scores.shape))
-    columns = [
-        [evaluate("binary", label_N, np.full(len(label_N), score)) for score in (1.0, -1.0)]
-        for label_N in labels.reshape(len(labels), -1).T
-    ]
-    # A metric is not a number for both or for neither.
-    best = {name: [max(found[name] for found in either) for either in columns] for name in metric_names(problem)}
-    best = {name: [value for value in values if not math.isnan(value)] for name, values in best.items()}
-    return {name: fmean(values) if values else math.nan for name, values in best.items()}
 
 
 def _verdict(metric: str, value: float, constant: float) -> str:
@@ -166,13 +150,16 @@ def _by_class(problem: str, labels: Any, scores: Any, names: Sequence[str]) -> V
     several, guess = problem == "multiclass", predicted(problem, scores)
     every_K = np.arange(len(names))
     label_NK, guess_NK = ((values[:, None] == every_K) if several else values == 1 for values in (labels, guess))
+    known_NK = ~np.isnan(labels.reshape(len(labels), -1)) | np.zeros_like(label_NK)
+    guess_NK &= known_NK
     label_K, guess_K, hit_K = label_NK.sum(axis=0), guess_NK.sum(axis=0), (label_NK & guess_NK).sum(axis=0)
     with np.errstate(invalid="ignore"):
         share_K3 = np.stack([hit_K / guess_K, hit_K / label_K, 2 * hit_K / (label_K + guess_K)], axis=1)
     header = ["class" if several else "column", "labels", "predicted", "precision", "recall", "F1", "AUROC", "AUPRC"]
     rows = []
     for k in np.sort(np.argsort(-label_K, kind="stable")[:_ROWS]).tolist():
-        areas = evaluate("binary", label_NK[:, k].astype(int), scores[:, k], ["auroc", "auprc"])
+        rows_N = known_NK[:, k]
+        areas = evaluate("binary", label_NK[rows_N, k].astype(int), scores[rows_N, k], ["auroc", "auprc"])
         numbers = map(_number, (*share_K3[k], *areas.values()))
         rows.append([names[k], f"{label_K[k]:,}", f"{guess_K[k]:,}", *numbers])
     return {"by_class": pl.DataFrame(rows, header, orient="row")}
@@ -186,7 +173,8 @@ def _calibration(problem: str, labels: Any, scores: Any, names: Sequence[str], s
         name, what = "predicted class", "the probability of the predicted class, and whether it is right"
         probability_N, true_N = softmax(scores, axis=1).max(axis=1), scores.argmax(axis=1) == labels
     else:
-        probability_N, true_N = expit(scores).ravel(), labels.ravel()
+        known_N = ~np.isnan(labels.ravel())
+        probability_N, true_N = expit(scores).ravel()[known_N], labels.ravel()[known_N]
         if problem == "binary":
             name = names[1]
         what = f"the predicted probability of {'a column' if labels.ndim == 2 else name}, and whether it is so"
@@ -202,7 +190,9 @@ def _agreement(labels: Any, scores: Any, names: Sequence[str]) -> Values:
     """Return the figures of the first columns of numbers, and the table of all where there are several."""
     label_KN, score_KN = (values.reshape(len(values), -1).T for values in (labels, scores))
     points = label_KN[:_PANELS].size <= _POINTS
-    every, rows = list(zip(names, label_KN, score_KN, strict=True)), []
+    known_KN = ~np.isnan(label_KN)
+    columns = zip(names, label_KN, score_KN, known_KN, strict=True)
+    every, rows = [(name, label_N[own], score_N[own]) for name, label_N, score_N, own in columns], []
     figures = [_agreement_figure(*one, points=points) for one in every[:_PANELS]]
     for name, label_N, score_N in every if labels.ndim == 2 else ():
         found = evaluate("regression", label_N, score_N)

@@ -5,7 +5,9 @@ Shape suffixes: N rows, K classes or columns, M numbers that are summed, R weigh
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -55,7 +57,7 @@ def weighted_sums(weight_RN: Float64, kind_NM: npt.NDArray[Any]) -> Float64:
 
 def metric_names(problem: str) -> tuple[str, ...]:
     """Return the metrics of a problem: binary, multiclass, multilabel or regression."""
-    return ("pearson", "spearman", "mse") if problem == "regression" else (*COUNTED, "auroc", "auprc")
+    return ("pearson", "spearman", "r2", "mse") if problem == "regression" else (*COUNTED, "auroc", "auprc")
 
 
 def predicted(problem: str, scores: npt.ArrayLike) -> Int64:
@@ -79,13 +81,38 @@ def evaluate(
     - ``auroc``: area under the ROC curve, ties counted half; ``auprc``: average precision, the sum of precision times
       gain of recall over the distinct scores. For ``multiclass`` they are one-vs-rest means. A class or column without
       positive or without negative rows is left out of the mean; where none is left, the result is not a number.
-    - ``pearson``, ``spearman`` (with mid-ranks), not a number where labels or scores are constant; ``mse``.
+    - ``pearson``, ``spearman`` (with mid-ranks), not a number where labels or scores are constant; ``mse``; ``r2``, 1
+      less its ratio to the variance of the labels, not a number where these are constant.
 
-    For ``multilabel`` and for regression on several columns, each metric is the mean over the columns.
+    For ``multilabel`` and for regression on several columns, each metric is the mean over the columns, each of the rows
+    that have a label there: the others are NaN.
     """
     names = metric_names(problem) if metrics is None else metrics
     weight_1N = np.ones((1, len(np.atleast_1d(np.asarray(labels)))))
     return {name: float(weighted_metric(problem, name, labels, scores)(weight_1N)[0]) for name in names}
+
+
+def constant_guess(problem: str, labels: Any, scores: Any) -> dict[str, float]:
+    """Return what the best constant guess reaches, by metric; of scores, only the shape counts.
+
+    Each metric has its own best guess, chosen on these labels: the mean for regression, the most frequent class, and
+    for two classes and in each column of several labels the better of 0 and 1.
+    """
+    if problem == "regression":
+        return evaluate(problem, labels, np.broadcast_to(np.nanmean(labels, axis=0, dtype=np.float64), scores.shape))
+    if problem == "multiclass":
+        # Precision, recall and F1 of a class grow with its share, so that no other class is a better guess.
+        chosen_K = np.eye(scores.shape[1])[np.bincount(labels).argmax()]
+        return evaluate(problem, labels, np.broadcast_to(chosen_K, scores.shape))
+    known = [one[~np.isnan(one)].astype(np.int64) for one in labels.reshape(len(labels), -1).T]
+    columns = [
+        [evaluate("binary", label_N, np.full(len(label_N), score)) for score in (1.0, -1.0)]
+        for label_N in known if len(label_N)
+    ]  # fmt: skip
+    # A metric is not a number for both or for neither.
+    best = {name: [max(found[name] for found in either) for either in columns] for name in metric_names(problem)}
+    best = {name: [value for value in values if not math.isnan(value)] for name, values in best.items()}
+    return {name: fmean(values) if values else math.nan for name, values in best.items()}
 
 
 def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> WeightedMetric:
@@ -93,6 +120,8 @@ def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: np
     names = metric_names(problem)
     if metric not in names:
         raise ValueError(f"{problem} has no metric {metric!r}; it must be one of {', '.join(names)}")
+    if np.ndim(labels) == 2 and not (known_NK := ~np.isnan(labels)).all():
+        return _of_known(problem, metric, np.asarray(labels), np.asarray(scores), known_NK)
     label_values, score_values = _checked(problem, labels, scores)
     if metric in COUNTED:
         return _counted(problem, metric, label_values, score_values)
@@ -101,7 +130,7 @@ def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: np
         label_values = label_values[:, None] == np.arange(score_values.shape[1])
     pairs = list(zip(label_values.reshape(rows, -1).T, score_values.reshape(rows, -1).T, strict=True))
     if problem == "regression":
-        make: Any = {"pearson": _pearson, "spearman": _spearman, "mse": _mse}[metric]
+        make: Any = {"pearson": _pearson, "spearman": _spearman, "r2": _r2, "mse": _mse}[metric]
         columns = [make(*pair) for pair in pairs]
         return columns[0] if len(columns) == 1 else lambda weight_RN: np.mean([one(weight_RN) for one in columns], 0)
     areas = [_area(metric, label_N.astype(bool), score_N) for label_N, score_N in pairs]
@@ -112,6 +141,25 @@ def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: np
         return _ratio(np.nansum(area_KR, axis=0), count_R, otherwise=np.nan)
 
     return mean_of_defined
+
+
+def _of_known(problem: str, metric: str, label_NK: Any, score_NK: Any, known_NK: Bool) -> WeightedMetric:
+    """Return the mean of a metric over the columns, each of the rows that have a label there."""
+    kind, dtype = ("binary", np.int64) if problem == "multilabel" else (problem, np.float64)
+    columns = [
+        (known, weighted_metric(kind, metric, label[known].astype(dtype), score[known]))
+        for label, score, known in zip(label_NK.T, score_NK.T, known_NK.T, strict=True) if known.any()
+    ]  # fmt: skip
+
+    def mean(weight_RN: Float64) -> Float64:
+        # A resample may have no row of a column.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value_KR = np.stack([metric_of(weight_RN[:, known]) for known, metric_of in columns])
+        defined_KR = np.isfinite(value_KR) | (problem == "regression")
+        total_R = np.where(defined_KR, value_KR, 0).sum(axis=0)
+        return _ratio(total_R, defined_KR.sum(axis=0).astype(np.float64), otherwise=np.nan)
+
+    return mean
 
 
 def _checked(problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[Any], Float64]:
@@ -129,6 +177,8 @@ def _checked(problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> tupl
         if not (np.isfinite(label_values).all() and np.isfinite(values).all()):
             raise ValueError("labels and scores for regression must be finite")
         return label_values.astype(np.float64), values
+    if problem == "multilabel" and np.isin(label_values, (0, 1)).all():
+        label_values = label_values.astype(np.uint8)  # also of a part without gaps of a table that has some
     highest = shape[1] - 1 if problem == "multiclass" else 1
     if label_values.dtype.kind not in "biu" or label_values.min() < 0 or label_values.max() > highest:
         found = f"{label_values.dtype} from {label_values.min()} to {label_values.max()}"
@@ -232,6 +282,22 @@ def _mse(label_N: Float64, score_N: Float64) -> SumMetric:
     """Return the mean squared error."""
     square_N2 = np.stack([(label_N - score_N) ** 2, np.ones_like(label_N)], axis=1)
     return SumMetric(square_N2, lambda sum_R2: sum_R2[:, 0] / sum_R2[:, 1])
+
+
+def _r2(label_N: Float64, score_N: Float64) -> SumMetric:
+    """Return the share of the labels' variance that is explained, 1 less the ratio of squared errors."""
+    # Both on the labels' scale, where these are about centred, so that no digits are lost.
+    scale = float(np.abs(label_N - label_N.mean()).max()) or 1.0
+    x_N, error_N = (label_N - label_N.mean()) / scale, (label_N - score_N) / scale
+    sums_N4 = np.stack([error_N**2, x_N, x_N**2, np.ones_like(x_N)], axis=1)
+
+    def value(sum_R4: Float64) -> Float64:
+        error_R, x_R, xx_R, count_R = sum_R4.T
+        variance_R = xx_R - x_R * x_R / count_R
+        varies_R = variance_R > _CONSTANT * xx_R
+        return 1 - _ratio(error_R, np.where(varies_R, variance_R, 0), otherwise=np.nan)
+
+    return SumMetric(sums_N4, value)
 
 
 def _groups(value_N: Float64) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:

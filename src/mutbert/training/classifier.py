@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import transformers
 from accelerate.utils import gather_object
-from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalLoopOutput
 
@@ -25,8 +24,9 @@ from mutbert.encoders.adapter import takes_mask
 from mutbert.errors import InputError, one_line, require
 from mutbert.examples.table import NOT_COUNTED
 from mutbert.inference.run import base_outputs, sequence_outputs
-from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names
+from mutbert.scoring.metrics import LOWER_IS_BETTER, constant_guess, evaluate, metric_names
 from mutbert.training import trainer as trainers
+from mutbert.training.losses import ClassifierLoss, balanced_weights, output_layer, scale_of
 from mutbert.windows.randomness import STRAND, random_bits, unit_interval
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     Logits = Float32 | list[Float32]  # (N, D), or for labels of bases (T, D) for each sequence
 
 _STEPS_SORTED: Final = 64  # by length together: enough to leave little padding, and little order
+_WARMUP: Final = 50  # steps, by default and at most
 
 
 class LabelledInputs(NamedTuple):
@@ -92,73 +93,35 @@ class TrainingSamples(Dataset[Any]):
 def sample_order(length_N: Int64, steps: int, batch_size: int, seed: int) -> Int64:
     """Return the row of each sample, (steps * batch_size,): one shuffled pass over all sequences after the other.
 
-    Where their numbers of tokens `length_N` differ, the sequences of a step are of similar lengths.
+    No step has a sequence twice where there are enough. Where their numbers of tokens `length_N` differ, those of a
+    step are similar, also of one that ends a pass and begins the next.
     """
-    count, total = len(length_N), steps * batch_size
-    passes = [np.random.default_rng([seed, epoch]).permutation(count) for epoch in range(-(-total // count))]
-    row_S = np.concatenate(passes)[:total]
-    if (length_N != length_N[0]).any():
-        for number, first in enumerate(range(0, total, batch_size * _STEPS_SORTED)):
-            part = row_S[first : first + batch_size * _STEPS_SORTED]
-            by_length = part[np.argsort(length_N[part], kind="stable")].reshape(-1, batch_size)
-            # Steps of short and of long sequences in random order.
-            shuffled = np.random.default_rng([seed, number, 1]).permutation(len(by_length))
-            row_S[first : first + len(part)] = by_length[shuffled].ravel()
-    return row_S.astype(np.int64)
+    total, mixed, most = steps * batch_size, bool((length_N != length_N[0]).any()), _STEPS_SORTED * batch_size
+    passes, begun = [], np.zeros(0, dtype=np.int64)  # the rows of a step that the next pass completes
+    for number in range(-(-total // len(length_N))):
+        rng = np.random.default_rng([seed, number])
+        order = rng.permutation(len(length_N))
+        others = np.flatnonzero(~np.isin(order, begun))
+        if mixed and len(begun):
+            others = others[np.argsort(np.abs(length_N[order[others]] - length_N[begun].mean()), kind="stable")]
+        first = others[: -len(begun) % batch_size]
+        rest = np.delete(order, first)
+        if mixed:
+            parts = np.split(rest, np.arange(most, len(rest), most))
+            rest = np.concatenate([_by_length(part, length_N, batch_size, rng) for part in parts])
+        passes.append(np.concatenate([order[first], rest]))
+        begun = np.concatenate([begun, passes[-1]])
+        begun = begun[len(begun) // batch_size * batch_size :]
+    return np.concatenate(passes)[:total].astype(np.int64)
 
 
-class ClassifierLoss:
-    """Mean loss of a batch: cross-entropy of classes, binary cross-entropy of several labels, squared error of numbers.
-
-    A class is weighted by `class_weights`; of several labels, a positive one is.
-    """
-
-    def __init__(self, problem: str, class_weights: Float32 | None = None) -> None:
-        self.problem, self._of_classes = problem, problem in {"binary", "multiclass", "token"}
-        self._weight = None if class_weights is None else torch.from_numpy(class_weights)
-
-    def __call__(
-        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Return the mean loss of ``outputs.logits``, (B, K) or (B, L, K), and labels as of `TrainingSamples`.
-
-        With `num_items_in_batch`, the weight of several batches, it is this one's share in their mean.
-        """
-        logits = outputs.logits.float()
-        weight = None if self._weight is None else self._weight.to(logits.device)
-        if self._of_classes:
-            loss = functional.cross_entropy(
-                logits.flatten(0, -2), labels.flatten(), weight, ignore_index=NOT_COUNTED, reduction="sum"
-            )
-        elif self.problem == "multilabel":
-            own = labels.float().reshape(logits.shape)
-            loss = functional.binary_cross_entropy_with_logits(logits, own, pos_weight=weight, reduction="sum")
-        else:
-            loss = functional.mse_loss(logits, labels.float().reshape(logits.shape), reduction="sum")
-        # Of bases, a batch may have none that counts; the sum is 0 then.
-        total = self.weight_of(labels) if num_items_in_batch is None else num_items_in_batch
-        return loss / total.clamp(min=torch.finfo(loss.dtype).tiny)
-
-    def weight_of(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return the weight of a batch in the mean over several."""
-        if not self._of_classes:
-            return torch.tensor(float(labels.numel()), device=labels.device)
-        counts = (labels != NOT_COUNTED).float()
-        weight = 1 if self._weight is None else self._weight.to(labels.device)[labels.clamp(min=0)]
-        return (counts * weight).sum()
-
-
-def balanced_weights(problem: str, label: npt.NDArray[Any], classes: int) -> Float32:
-    """Return ``n / (classes * count)`` for each class, 0 without examples; of multilabel, negatives over positives."""
-    if problem == "regression":
-        raise InputError("class_weights is balanced, but the labels are numbers and no classes; give none")
-    if problem == "multilabel":
-        positive = label.astype(np.float64).sum(axis=0)
-        weight = np.divide(len(label) - positive, positive, out=np.ones_like(positive), where=positive > 0)
-    else:
-        count = np.bincount(label[label != NOT_COUNTED], minlength=classes).astype(np.float64)
-        weight = np.divide(count.sum(), classes * count, out=np.zeros_like(count), where=count > 0)
-    return np.asarray(weight, dtype=np.float32)
+def _by_length(row_R: Int64, length_N: Int64, batch_size: int, rng: np.random.Generator) -> Int64:
+    """Return rows as whole steps of similar lengths in random order, and then those that are left, similar too."""
+    row_R = row_R[np.argsort(length_N[row_R], kind="stable")]
+    whole, left = divmod(len(row_R), batch_size)
+    start = batch_size * int(rng.integers(whole + 1))
+    steps = np.delete(row_R, slice(start, start + left)).reshape(-1, batch_size)
+    return np.concatenate([rng.permutation(steps).ravel(), row_R[start : start + left]])
 
 
 def decision_scores(problem: str, logits: Float32) -> Float32:
@@ -170,10 +133,14 @@ def decision_scores(problem: str, logits: Float32) -> Float32:
 
 def classifier_trainer(
     encoder: Encoder, train: LabelledInputs, validation: LabelledInputs, settings: FinetuneSettings, folder: Path, *,
-    metric: str, seed: int, longest: int = 0, resumable: bool = False,
+    metric: str, seed: int, longest: int = 0, resumable: bool = False, head: Mapping[str, torch.Tensor] | None = None,
 ) -> ClassifierTrainer:  # fmt: skip
-    """Return the trainer of a model, all of it or low-rank adapters; other sequences have `longest` tokens at most."""
+    """Return the trainer of a model, all of it or low-rank adapters; other sequences have `longest` tokens at most.
+
+    Its last layer starts from `head`, which returns numbers as they are, or from fresh weights.
+    """
     check_classes(train.examples)
+    constant_value(validation, metric)
     problem, lengths = train.examples.problem, [part.inputs.length_N.max() for part in (train, validation)]
     transformers.set_seed(seed)
     model = encoder.classifier(
@@ -183,15 +150,27 @@ def classifier_trainer(
     if settings.micro_batch_size != 1 and len(np.unique(train.inputs.length_N)) > 1 and not takes_mask(model):
         what = "has no attention_mask, so that sequences of several lengths cannot be trained in a batch"
         raise InputError(f"{encoder.name}: {what}; set finetune.micro_batch_size=1")
+    labels = train.examples.known_labels
+    balanced = settings.class_weights == "balanced"
+    loss = ClassifierLoss(
+        problem, balanced_weights(problem, labels, train.outputs) if balanced else None,
+        **(scale_of(labels, output_layer(model, train.outputs)) if problem == "regression" else {}),
+    )  # fmt: skip
+    if head is not None:
+        layer = output_layer(model, train.outputs)
+        layer.load_state_dict(head)
+        loss.scale(layer)
     if settings.method == "lora":
         model = _with_adapters(model, encoder, settings)
-    count, batch_size = len(train.examples), settings.batch_size
+    count = len(train.examples)
+    batch_size = min(settings.batch_size, count)
     steps = settings.max_steps or max(1, math.ceil(settings.epochs * count / batch_size))
+    warmup = min(_WARMUP, steps // 10) if settings.warmup_steps is None else settings.warmup_steps
     every = min(steps, settings.eval_steps or math.ceil(count / batch_size))
     defaults = {"logging_steps": 50, "lr_scheduler_type": "linear", "save_total_limit": 1}
-    own = settings.model_dump(include={"learning_rate", "weight_decay", "warmup_steps", "max_grad_norm"})
+    own = settings.model_dump(include={"learning_rate", "weight_decay", "max_grad_norm"})
     arguments = trainers.trainer_arguments(settings.training, defaults, own | {
-        "seed": seed, "max_steps": steps, "bf16": settings.precision == "bf16", "fp16": False,
+        "seed": seed, "max_steps": steps, "warmup_steps": warmup, "bf16": settings.precision == "bf16", "fp16": False,
         "per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 1,
         "eval_strategy": "steps", "eval_steps": every, "save_strategy": "steps", "save_steps": every,
         "save_only_model": not resumable, "load_best_model_at_end": True, "metric_for_best_model": metric,
@@ -200,12 +179,10 @@ def classifier_trainer(
         "ddp_find_unused_parameters": encoder.family != "mutbert",
     })  # fmt: skip
     trainers.share_batch(arguments, batch_size, settings.micro_batch_size, "batch_size")
-    balanced, labels = settings.class_weights == "balanced", train.examples.known_labels
-    weights = balanced_weights(problem, labels, train.outputs) if balanced else None
     samples = TrainingSamples(train, steps, batch_size, seed, reverse=settings.reverse_complement)
     return ClassifierTrainer(
-        args=arguments, folder=folder, compute_loss_func=ClassifierLoss(problem, weights), validation=validation,
-        settings=settings, model=model, train_dataset=samples, data_collator=dict,
+        args=arguments, folder=folder, compute_loss_func=loss, validation=validation, settings=settings, model=model,
+        train_dataset=samples, data_collator=dict,
     )  # fmt: skip
 
 
@@ -214,6 +191,29 @@ def check_classes(train: Examples, place: str = "") -> None:
     labels = train.known_labels
     if train.problem in {"binary", "multiclass", "token"} and len(np.unique(labels[labels != NOT_COUNTED])) < 2:
         raise InputError(f"{place}the training data have one class alone; choose other data")
+
+
+def check_validation(train: Examples, validation: Examples, place: str) -> None:
+    """Raise InputError for validation data of one class alone, or with a class that the training data lack."""
+    if train.problem not in {"binary", "multiclass", "token"}:
+        return
+    known, found = (np.unique(part.known_labels[part.known_labels != NOT_COUNTED]) for part in (train, validation))
+    alone = [train.classes[number] for number in np.setdiff1d(found, known)]
+    what = f"have class {alone[0]!r}, which the training data lack" if alone else "have one class alone"
+    if alone or len(found) < 2:
+        raise InputError(f"{place}: the validation data {what}; choose others, or leave validation= out to split train")
+
+
+def constant_value(data: LabelledInputs, metric: str) -> float:
+    """Return the metric of the best constant guess, InputError where no guesses have one; 0 for correlations."""
+    rng, width, examples = np.random.default_rng(0), data.outputs, data.examples
+    logits: Logits = rng.normal(size=(len(examples), width)).astype(np.float32)
+    if examples.problem == "token":
+        logits = [rng.normal(size=(length - 2, width)).astype(np.float32) for length in data.inputs.length_N.tolist()]
+    found = scores_and_labels(examples, logits)
+    if math.isnan(evaluate(*found, [metric])[metric]):
+        raise InputError(f"{metric} cannot be computed on the validation data; choose others, or another metric")
+    return float(np.nan_to_num(constant_guess(*found)[metric]))
 
 
 def unplaced(parts: Mapping[str, LabelledInputs]) -> dict[str, int]:
@@ -275,21 +275,18 @@ class ClassifierTrainer(trainers.RunTrainer):
     def fine_tune(
         self, records: Callable[[Path], None] = lambda _: None, step: int = 0, *, show: bool = False
     ) -> tuple[Any, dict[str, Any]]:
-        """Return the model of the best step by the metric on the validation data, the first of equals, and numbers.
+        """Return the model of the best step by the metric on the validation data, of equals by the loss, and numbers.
 
         These are ``best_step``, its ``validation`` metrics, ``steps`` taken, ``history``, ``tokens`` without padding.
         """
         self.run(records, step, show=show)
         steps, best_step = self.state.global_step, self.state.best_global_step
-        if best_step is None:
-            raise InputError(
-                f"{self.args.metric_for_best_model} could not be computed on the validation data, which may have one "
-                "class alone; choose other validation data or another metric"
-            )
         model = self.accelerator.unwrap_model(self.model)
         if self._settings.method == "lora":
             model = model.merge_and_unload()
-        samples = self.train_dataset
+        samples, loss = self.train_dataset, self.compute_loss_func
+        if loss.problem == "regression":
+            loss.undo_scale(output_layer(model, samples.data.outputs))
         tokens = int(samples.data.inputs.length_N[samples.row_S].sum()) * steps // self.args.max_steps
         history = trainers.history_of(self.state.log_history)
         best = next(one for one in history if one["step"] == best_step and "eval_loss" in one)
@@ -306,6 +303,14 @@ class ClassifierTrainer(trainers.RunTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         weights = [self.compute_loss_func.weight_of(batch["labels"]) for batch in batches]
         return batches, self.accelerator.gather(torch.stack(weights).sum()[None].to(device)).sum() if batches else None
+
+    def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:  # noqa: ARG002
+        """Return whether this evaluation is the best so far by the metric, of equals by the loss."""
+        name, sign = f"eval_{self.args.metric_for_best_model}", 1 if self.args.greater_is_better else -1
+        known = [entry for entry in self.state.log_history if "eval_loss" in entry]
+        best = max(known, key=lambda one: (np.nan_to_num(sign * one[name], nan=-np.inf), -one["eval_loss"]))
+        self.state.best_metric, self.state.best_global_step = best[name], best["step"]
+        return bool(best["step"] == self.state.global_step)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Evaluate, and stop the training after as many evaluations without improvement as the settings allow."""
@@ -331,8 +336,11 @@ class ClassifierTrainer(trainers.RunTrainer):
         if not every.isfinite().all():
             step = self.state.global_step
             raise self.diverged(f"predictions were not finite numbers after step {step}", step)
-        loss = float(self.compute_loss_func(SimpleNamespace(logits=every), torch.tensor(labels)))
-        metrics = {"loss": loss, **evaluate(*scores_and_labels(examples, logits))}
+        loss = self.compute_loss_func
+        metrics = {"loss": float(loss(SimpleNamespace(logits=every), torch.tensor(labels)))}
+        if loss.problem == "regression":
+            logits = np.asarray(logits) * loss.spread.numpy() + loss.centre.numpy()
+        metrics |= evaluate(*scores_and_labels(examples, logits))
         return EvalLoopOutput(every, None, {f"eval_{name}": value for name, value in metrics.items()}, count)
 
 

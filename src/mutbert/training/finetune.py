@@ -6,9 +6,12 @@ suffixes: N rows, F features, K classes or columns.
 
 from __future__ import annotations
 
+import math
+import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,8 +25,8 @@ from sklearn.preprocessing import StandardScaler
 from mutbert.encoders.adapter import CNN, open_encoder
 from mutbert.encoders.token_encoders import ProbedClassifier, mean_over_tokens, most_tokens
 from mutbert.errors import InputError
-from mutbert.examples.splits import part_task
-from mutbert.examples.table import read_examples
+from mutbert.examples.splits import conflicts, part_task
+from mutbert.examples.table import NOT_COUNTED, read_examples
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.reading import InputSettings
 from mutbert.inference.run import sequence_outputs
@@ -31,11 +34,14 @@ from mutbert.model.checkpoints import library_bars_off
 from mutbert.run_folder import PREDICTIONS
 from mutbert.scoring import resampling
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names, write_predictions
+from mutbert.tables import listed_names
 from mutbert.training.classifier import (
     LabelledInputs,
     check_classes,
+    check_validation,
     classifier_logits,
     classifier_trainer,
+    constant_value,
     decision_scores,
     names_of_scores,
     scores_and_labels,
@@ -52,6 +58,7 @@ if TYPE_CHECKING:
     from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
     from mutbert.examples.table import Examples
+    from mutbert.tables import SourceFile
     from mutbert.training.recipe import FinetuneRecipe, FinetuneSettings
 
     Labelled = tuple[Any, npt.NDArray[Any]]  # features, dense or sparse (N, F), and labels
@@ -61,6 +68,9 @@ if TYPE_CHECKING:
 Fitted = TypeVar("Fitted")
 # Values of C, the inverse penalty, that are tried by default; for ridge regression, of 1 / alpha.
 PENALTIES: Final = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+_FEW: Final = 2000  # training sequences for which a probe is tried too
+_BETTER: Final = 0.02  # by which it has to be better
+_OF_CLASSES: Final = ("binary", "multiclass", "token")
 _ABSENT: Final = -1e4  # low enough never to be the highest, and finite
 _PROBLEM_TYPES: Final = {"multilabel": "multi_label_classification", "regression": "regression"}
 
@@ -87,7 +97,7 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     settings = recipe.finetune
     if recipe.model == CNN:
         raise InputError("model cnn: is a baseline of 'mutbert bench'; choose a model folder or repository")
-    data, splits, metric, identities = _data(recipe)
+    data, splits, metric, identities, said = _data(recipe)
     encoder = open_encoder(recipe.model, revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
     genome = None if recipe.genome is None else ProbabilisticGenome.open(recipe.genome)
     parts = {
@@ -95,17 +105,20 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
         for name, part in data.items()
     }
     longest = max(int(part.inputs.length_N.max()) for part in parts.values())
+    identities |= {"model": encoder.identity()} | ({} if genome is None else {"genome": genome.identity})
+    run = Run(Path(recipe.output), recipe, provenance_of() | {"data": identities})
+    if resume and (done := run.finished()):
+        return done
     # A model or a setting that cannot be used is an error before the folder is created, or replaced.
-    trainer = None
+    trainer, probe = None, _probe_of_few(encoder, parts, recipe, metric, longest)
     if settings.method == "probe":
         encoder.body(longest, rope_scaling=settings.rope_scaling)
+        constant_value(parts["validation"], metric)
     else:
         trainer = classifier_trainer(
             encoder, parts["train"], parts["validation"], settings, Path(recipe.output), metric=metric,
-            seed=recipe.seed, resumable=True, longest=longest,
+            seed=recipe.seed, resumable=True, longest=longest, head=probe and probe.head,
         )  # fmt: skip
-    identities |= {"model": encoder.identity()} | ({} if genome is None else {"genome": genome.identity})
-    run = Run(Path(recipe.output), recipe, provenance_of() | {"data": identities})
     inputs = [recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model]
     with run.open(inputs, resume=resume, force=force) as (step, notes):
         trained: dict[str, Any] = {"best_step": 0, "steps": 0, "history": []}
@@ -117,28 +130,109 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
         if state.is_main_process:
             # First, so that a failure from here on does not lose it.
             _publish(run, model, encoder, data["train"], genome)
-            metrics = _metrics(model, trained, parts, recipe, metric, notes) | {"splits": splits}
+            metrics = _metrics(model, trained, parts, recipe, metric, notes + said[1:]) | {"splits": splits}
+            metrics["notes"] += _advice(parts, metric, metrics["metrics"]["validation"][metric], probe)
         return run.finish("finetune", metrics, trained["history"])
 
 
-def _data(recipe: FinetuneRecipe) -> tuple[dict[str, Examples], list[dict[str, Any]], str, dict[str, str]]:
-    """Return the parts of the data and their counts, the metric, and checksums of files."""
-    columns = recipe.columns
-    train, source = read_examples(recipe.train, columns, problem=recipe.problem, classes=recipe.classes or None)
-    read, sources = {"train": train}, {"train": source}
-    classes = train.classes if train.problem in {"binary", "multiclass", "token"} else None
-    for name, place in (("validation", recipe.validation), ("test", recipe.test)):
-        if place is not None:
-            read[name], sources[name] = read_examples(place, columns, problem=train.problem, classes=classes)
+def _data(
+    recipe: FinetuneRecipe,
+) -> tuple[dict[str, Examples], list[dict[str, Any]], str, dict[str, str], list[str]]:
+    """Return the parts of the data and their counts, the metric, checksums of files, and what was found in them."""
+    read: dict[str, Examples] = {}
+    sources: dict[str, SourceFile] = {}
+    problem: str | None = recipe.problem
+    classes, said = recipe.classes or None, list[str]()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if PartialState().is_main_process:
+            print(line, file=sys.stderr)  # noqa: T201
+
+    for name, place in (("train", recipe.train), ("validation", recipe.validation), ("test", recipe.test)):
+        if place is None:
+            continue
+        left_out = dict[str, int]()
+        found = read_examples(place, recipe.columns, problem=problem, classes=classes, left_out=left_out)
+        read[name], sources[name] = found
+        if name == "train":
+            problem = found[0].problem
+            say(f"{place}: {_summary(found[0])}")
+            classes = found[0].classes if problem in _OF_CLASSES else None
+        for what, count in left_out.items():
+            if count:
+                say(f"{place}: rows without {what}, left out: {count:,}")
+        if problem in {"binary", "multiclass"} and (count := conflicts(found[0])):
+            say(f"{place}: sequences with different labels in different rows: {count:,}")
+    train = read["train"]
     data, splits = part_task(
         read, sources, how="grouped", share=recipe.validation_share, seed=recipe.seed, drop_leaks=recipe.drop_leaks
     )
     check_classes(data["train"], f"{recipe.train}: ")
+    check_validation(data["train"], data["validation"], recipe.validation or recipe.train)
+    for one in splits:
+        if one["in_train"]:
+            say(f"{one['split']} sequences that are in the training data: {one['in_train']:,} of {one['examples']:,}")
     metric = recipe.finetune.metric or ("pearson" if train.problem == "regression" else "mcc")
     names = metric_names("multiclass" if train.problem == "token" else train.problem)
     if metric not in names:
         raise InputError(f"finetune.metric is {metric!r}; {train.problem} problems have {', '.join(names)}")
-    return data, splits, metric, {name: source.sha256 for name, source in sources.items()}
+    return data, splits, metric, {name: source.sha256 for name, source in sources.items()}, said
+
+
+def _summary(train: Examples) -> str:
+    """Return the problem that was inferred, and how often each class occurs, or the range of numbers."""
+    labels, names = train.known_labels, train.classes
+    if train.problem in _OF_CLASSES:
+        counts = np.bincount(labels[labels != NOT_COUNTED], minlength=len(names))
+        found = [f"{name}: {count:,}" for name, count in zip(names, counts, strict=True)]
+    elif train.problem == "multilabel":
+        columns = zip(names, (labels == 1).sum(axis=0), (labels >= 0).sum(axis=0), strict=True)
+        found = [f"{name}: {one:,} of {known:,}" for name, one, known in columns]
+    else:
+        ends = ([end(one) for one in labels.reshape(len(train), -1).T] for end in (np.nanmin, np.nanmax))
+        found = [f"{name}: {low:g} to {high:g}" for name, low, high in zip(names, *ends, strict=True)]
+    return f"{train.problem}; rows: {len(train):,}, {listed_names(found)}"
+
+
+class _Probe(NamedTuple):
+    """What a linear probe of the model reaches on the validation data, and its weights where the classifier is one."""
+
+    reached: float
+    head: Mapping[str, torch.Tensor] | None
+
+
+def _probe_of_few(
+    encoder: Encoder, parts: Mapping[str, LabelledInputs], recipe: FinetuneRecipe, metric: str, longest: int
+) -> _Probe | None:
+    """Return a probe where there are few training sequences, which a fresh classifier cannot be learnt from.
+
+    Training starts from it ("LP-FT", Kumar et al. 2022, arXiv 2202.10054), unless the model has a classifier.
+    """
+    if recipe.finetune.method == "probe" or len(parts["train"].examples) > _FEW:
+        return None
+    # Some models and labels have none.
+    with suppress(InputError):
+        model = _probed(encoder, parts, recipe, metric, longest)
+        logits = classifier_logits(model, parts["validation"], recipe.finetune)
+        reached = evaluate(*scores_and_labels(parts["validation"].examples, logits), [metric])[metric]
+        trained = any("SequenceClassification" in name for name in model.config.architectures or ())
+        own = encoder.family == "mutbert" and not trained
+        return _Probe(reached, model.classifier.state_dict() if own else None)
+    return None
+
+
+def _advice(parts: Mapping[str, LabelledInputs], metric: str, reached: float | None, probe: _Probe | None) -> list[str]:
+    """Return a line where the metric is no better than a constant guess, and one where a probe is better than that."""
+    sign, lines, value = -1 if metric in LOWER_IS_BETTER else 1, [], math.nan if reached is None else reached
+    if not sign * value > sign * constant_value(parts["validation"], metric):
+        how = "is no better than a constant guess at any evaluation, so that the loss chose the step"
+        lines.append(f"{metric}, {value:.4f} on the validation data, {how}")
+    margin = _BETTER * (abs(value) if sign < 0 else 1)
+    if probe and (math.isnan(value) or sign * probe.reached > sign * value + margin):
+        how = "choose finetune.method=probe for so few sequences"
+        lines.append(f"a probe of the model reaches {metric} {probe.reached:.4f} on the validation data; {how}")
+    return lines
 
 
 def _probed(
@@ -238,8 +332,12 @@ def fit_linear(
         return Ridge(alpha=1 / c) if problem == "regression" else logistic
 
     def fit(c: float) -> Linear:
-        columns = labels.T if problem == "multilabel" else [labels]
-        fitted = [fit_quietly(estimator(c), features_NF, column) for column in columns]
+        columns = labels.T if labels.ndim == 2 else [labels]
+        # Of several labels, some may be missing.
+        rows = [slice(None) if known.all() else known for known in ~np.isnan(columns)]
+        fitted = [
+            fit_quietly(estimator(c), features_NF[own], column[own]) for column, own in zip(columns, rows, strict=True)
+        ]
         weight_KF = np.concatenate([np.atleast_2d(one.coef_) for one in fitted])
         bias_K = np.concatenate([np.atleast_1d(one.intercept_) for one in fitted])
         if scaler:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 import mutbert
 from mutbert import files
 from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
-from mutbert.run_folder import CHECKPOINTS, METRICS, MODEL, PROVENANCE, RECIPE, RUN_FILES, WRITING
+from mutbert.run_folder import CHECKPOINTS, HISTORY, METRICS, MODEL, PROVENANCE, RECIPE, REPORT, RUN_FILES, WRITING
 from mutbert.settings import read_settings
 
 if TYPE_CHECKING:
@@ -84,6 +84,17 @@ class Run:
                 shutil.rmtree(self.folder / WRITING, ignore_errors=True)
             # A process that ended now would take the main one with it, which may still be writing.
             state.wait_for_everyone()
+
+    def finished(self) -> RunResult | None:
+        """Return the result of a run that is finished, and say so; None of any other."""
+        if not (self.folder / METRICS).is_file():
+            return None
+        self._check_same()
+        metrics, history = (json.loads((self.folder / name).read_text(encoding="utf-8")) for name in (METRICS, HISTORY))
+        if PartialState().is_main_process:
+            print(f"{self.folder}: the run is finished; nothing is left to resume", file=sys.stderr)  # noqa: T201
+        page = self.folder / REPORT
+        return RunResult(self.folder / MODEL, metrics, history, page if page.is_file() else None)
 
     def _create(self, inputs: Sequence[str], *, resume: bool, force: bool) -> None:
         folder = self.folder

@@ -91,6 +91,8 @@ def pretrain(
     genomes = [ProbabilisticGenome.open(path, check=state.is_local_main_process) for path in recipe.genome]
     trainer, recipe = _trainer(recipe, genomes, folder)
     run = Run(folder, recipe, provenance_of(genomes))
+    if resume and (done := run.finished()):
+        return done
     with run.open([*recipe.genome, recipe.initial_model], resume=resume, force=force) as (step, notes):
         if state.is_main_process:
             with atomic_file(folder / EVALUATED, force=True) as file:

@@ -109,7 +109,7 @@ class FinetuneSettings(Settings):
     method: Literal["full", "lora", "probe"] = "full"  # a probe uses no optimiser setting
     learning_rate: _Positive = 3e-5  # of AdamW; rises linearly over the warm-up and falls linearly to 0
     weight_decay: _NotNegative = 0.01
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # 50 by default, at most a tenth of the steps
     max_grad_norm: _NotNegative = 1.0
     epochs: _Positive = 3.0
     max_steps: _Count | None = None  # overrides epochs
