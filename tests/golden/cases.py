@@ -191,7 +191,7 @@ def finetuned() -> Answer:
     """Fine-tune the stored classifier, so that fresh weights have no part in it; then predict."""
     name = new_name()
     said = cli("finetune", "finetune.yaml", "model=classifier", "train=table.csv", "test=table.csv", f"output={name}")
-    words = ("--model", f"{name}/model", "-o", f"{name}.tsv", "--name", "name", "--strands", "both")
+    words = ("--model", f"{name}/model", "-o", f"{name}.tsv", "--name-column", "name", "--strands", "both")
     return {
         **part_of(said, "problem metric best_step steps metrics interval splits"),
         "history": numbers_by_step(said["history"]),
