@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zlib
 from contextlib import ExitStack, suppress
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeAlias
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-Region: TypeAlias = "tuple[str, int, int | None]"
+Region: TypeAlias = "tuple[str, int, int | None]"  # 0-based start and end; None: to the last record
+Regions: TypeAlias = "Region | list[Region] | Path | None"  # a path: of a table of them, 1-based and inclusive
 
 GENOTYPES: Final = "GT"
 """The frequency field that stands for counting genotypes."""
@@ -58,7 +60,8 @@ with open(sys.argv[1], "rb") as file:
     if start and kept[start] != 35 and (kept[start:] + end).count(b"\\t") < 7:
         sys.exit("the last line has fewer than 8 columns")
 """
-_DAMAGED: Final = re.compile(r"^(EOFError|zlib\.error|gzip\.BadGzipFile): ")
+# What begins a line that explains a failure, the cause of others first.
+_CAUSES: Final = (r"(EOFError|zlib\.error|gzip\.BadGzipFile): ", r"\[E::\w+\] ", r".*stderr=")
 _LISTED: Final = "{listed}"  # in a command, the file with the samples' names
 _DECLARED: Final = re.compile(r"^##(INFO|FORMAT|FILTER|contig)=<(.*)>$", re.MULTILINE)
 _ATTRIBUTE: Final = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^,]*)')
@@ -95,19 +98,14 @@ def read_header(path: Path) -> VcfHeader:
 
 
 def read_records(
-    path: Path,
-    fields: Sequence[str] = (),
-    *,
-    region: Region | list[Region] | Path | None = None,
-    samples: Collection[str] | None = None,
+    path: Path, fields: Sequence[str] = (), *, region: Regions = None, samples: Collection[str] | None = None
 ) -> Generator[pl.DataFrame, None, None]:
     """Yield a file's records in its order, some megabytes of text at a time.
 
     Columns are `contig`, `position` (0-based, -1 for POS 0), `ref`, `alt`, `filter`, and a String for each of `fields`:
     ``ID``, ``INFO/AF``..., ``.`` where it is missing. With `samples`, ``INFO/AC`` and ``INFO/AN`` are counted anew, or
-    else ``GT`` has each one's genotype after a blank. With a `region` or several, contigs with 0-based start and end
-    (None: to the last record), or the path of a table of them (1-based, inclusive), these are the records whose POS
-    lies in one, found by the file's index.
+    else ``GT`` has each one's genotype after a blank. With regions, these are the records whose POS lies in one, found
+    by the file's index.
     """
     if samples is not None and "GT" not in fields:
         yield from _count_records(path, region, samples)
@@ -119,9 +117,7 @@ def read_records(
         yield _parse(lines, [*_COLUMNS, *fields])
 
 
-def _count_records(
-    path: Path, region: Region | list[Region] | Path | None, samples: Collection[str]
-) -> Generator[pl.DataFrame, None, None]:
+def _count_records(path: Path, region: Regions, samples: Collection[str]) -> Generator[pl.DataFrame, None, None]:
     import polars as pl
 
     done = 0
@@ -130,15 +126,13 @@ def _count_records(
     recounted = ["view", "-H", "--no-version", "-G", "-S", _LISTED]
     counts = {f"INFO/{one}": pl.col("info").str.extract(f"(?:^|;){one}=([^;]*)").fill_null(".") for one in ("AC", "AN")}
     names = ["contig", "position", "id", "ref", "alt", "quality", "filter", "info"]
+    blocks = _bcftools(path, cleared, recounted, listed=samples)
     try:
-        for records in _by_position(
-            _parse(lines, names).select(*_COLUMNS, **counts)
-            for lines in _bcftools(path, cleared, recounted, listed=samples)
-        ):
-            if records.select(_is_split(pl.lit(2 * len(samples))).any()).item():
+        for records in _by_position(_parse(lines, names).select(*_COLUMNS, **counts) for lines in blocks):
+            if records.select(_is_split(samples).any()).item():
                 break
             done += len(records)
-            yield records
+            yield records.drop("site")
         else:
             return
     except InputError as error:
@@ -152,37 +146,29 @@ def _count_records(
 
 
 def _by_position(frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Yield records anew, those of one position together."""
+    """Yield records anew, those of one position together; `site` is the position's number."""
     import polars as pl
 
-    held: pl.DataFrame | None = None
+    held = pl.DataFrame()
     for frame in frames:
-        held = frame if held is None else pl.concat([held, frame])
-        site = held.select(_site()).to_series()
-        if first := int((site != site[-1]).sum()):
+        site = pl.col("contig").rle_id() + pl.col("position").rle_id()
+        held = pl.concat([held, frame], how="diagonal").with_columns(site=site)
+        if first := int((held["site"] != held["site"][-1]).sum()):
             yield held[:first]
             held = held[first:]
-    if held is not None:
+    if len(held):
         yield held
 
 
-def _site() -> pl.Expr:
-    import polars as pl
-
-    return pl.col("contig").rle_id() + pl.col("position").rle_id()
-
-
-def _is_split(number: pl.Expr) -> pl.Expr:
+def _is_split(samples: Collection[str]) -> pl.Expr:
     """Return whether a position has several records, of which some have not two calls for each sample."""
     import polars as pl
 
-    called = pl.col("INFO/AN").cast(pl.Int64, strict=False)
-    return (pl.len().over(_site()) > 1) & called.ne_missing(number.cast(pl.Int64)).any().over(_site())
+    is_part = pl.col("INFO/AN").ne_missing(pl.lit(str(2 * len(samples))))
+    return (pl.len().over("site") > 1) & is_part.any().over("site")
 
 
-def read_genotypes(
-    path: Path, samples: Collection[str], *, region: Region | list[Region] | Path | None = None
-) -> Iterator[pl.DataFrame]:
+def read_genotypes(path: Path, samples: Collection[str], *, region: Regions = None) -> Iterator[pl.DataFrame]:
     """Yield records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele.
 
     Where a site was split (``1/2`` into ``1/.`` and ``./1``), AN is that of all records of the position.
@@ -190,26 +176,19 @@ def read_genotypes(
     import polars as pl
 
     for records in _by_position(read_records(path, ["GT"], region=region, samples=samples)):
-        counted = _count_genotypes(records).with_columns(
-            site=_site(), split=_is_split(2 * pl.col("GT").str.count_matches(" ", literal=True))
-        )
-        texts = pl.col("GT").str.strip_chars().str.replace_all("|", "/", literal=True).str.split(" ")
-        calls = (
-            counted.filter("split")
-            .select("site", call=texts)
-            .with_columns(sample=pl.int_ranges(pl.col("call").list.len()))
-            .explode("call", "sample")
-            .with_columns(pl.col("call").str.strip_chars_start("/").str.split("/"))
-        )
-        calls = calls.with_columns(place=pl.int_ranges(pl.col("call").list.len())).explode("call", "place")
-        called = calls.filter(pl.col("call") != ".").unique(["site", "sample", "place"]).group_by("site").len("called")
-        counted = counted.join(called, on="site", how="left", maintain_order="left")
-        yield counted.with_columns(
-            pl.when(pl.col("called").is_null() | (pl.col("INFO/AN") == "0"))
-            .then("INFO/AN")
-            .otherwise(pl.col("called").cast(pl.String))
-            .alias("INFO/AN")
-        ).drop("site", "split", "called")
+        counted = _count_genotypes(records)
+        split = counted.filter(_is_split(samples)).group_by("site").agg("GT")
+        called = {site: str(_count_called(texts)) for site, texts in split.iter_rows()}
+        number = pl.col("site").replace_strict(called, default=None, return_dtype=pl.String)
+        number = pl.when(pl.col("INFO/AN") != "0").then(number).fill_null(pl.col("INFO/AN"))
+        yield counted.with_columns(number.alias("INFO/AN")).drop("site")
+
+
+def _count_called(texts: Iterable[str]) -> int:
+    """Return how many alleles of all samples any of a position's lines calls."""
+    calls = ((sample, call.lstrip("/|")) for text in texts for sample, call in enumerate(text.split()))
+    alleles = ((sample, *one) for sample, call in calls for one in enumerate(re.split(r"[/|]", call)))
+    return len({(sample, place) for sample, place, allele in alleles if allele != "."})
 
 
 def _count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
@@ -236,14 +215,12 @@ def _parse(lines: bytes, names: Sequence[str]) -> pl.DataFrame:
     return frame.with_columns(pl.col("position") - 1)
 
 
-def read_lines(
-    path: Path, *, header: bool = False, region: Region | list[Region] | Path | None = None
-) -> Generator[bytes, None, None]:
+def read_lines(path: Path, *, header: bool = False, region: Regions = None) -> Generator[bytes, None, None]:
     """Yield whole lines of a file's header or of its records, many at a time, as ``bcftools view`` writes them."""
     yield from _bcftools(path, ["view", "-h" if header else "-H", "--no-version", *_of_region(region)])
 
 
-def _of_region(region: Region | list[Region] | Path | None) -> list[str]:
+def _of_region(region: Regions) -> list[str]:
     if isinstance(region, Path):
         return ["-R", str(region), "--regions-overlap", "pos"]
     regions = [region] if isinstance(region, tuple) else region or []
@@ -307,8 +284,7 @@ def _is_bcf(path: Path) -> bool:
 
 
 def _unpacked(path: Path) -> BinaryIO | gzip.GzipFile:
-    with path.open("rb") as file:
-        return gzip.open(path) if file.read(2) == b"\x1f\x8b" else path.open("rb")
+    return gzip.open(path) if check_input(path, "VCF") else path.open("rb")
 
 
 def _run_here(command: str, *words: str) -> str | None:
@@ -353,9 +329,8 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
         if failed := [status for child in children if (status := child.wait())]:
             errors.seek(0)
             said = errors.read().decode("utf-8", "replace").splitlines() or [f"it ended with status {failed[0]}"]
-            why = next((line for line in said if line.startswith("[E::") or "stderr=" in line), said[-1])
-            why = next((line for line in said if _DAMAGED.match(line)), why)
-            why = re.sub(rf"^\[E::\w+\] |{_DAMAGED.pattern}|^.*stderr=|\\n'?$", "", why)
+            why = next((line for cause in _CAUSES for line in said if re.match(cause, line)), said[-1])
+            why = re.sub(rf"^({'|'.join(_CAUSES)})|\\n'?$", "", why)
             why = (_find_odd_line(path) if "parse" in why and "#CHROM" not in why else "") or why
             after = b":".join(last.split(b"\t")[:2]).decode("utf-8", "replace")
             raise InputError(
@@ -367,15 +342,13 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
 def _find_odd_line(path: Path) -> str:
     """Return the number and the fault of the first line after the header that is no record."""
     with suppress(OSError, EOFError, zlib.error), _unpacked(path) as lines:
-        is_record = False
-        for number, line in enumerate(lines, 1):
+        numbered = dropwhile(lambda one: not one[1].startswith(b"#CHROM"), enumerate(lines, 1))
+        for number, line in islice(numbered, 1, None):
             columns = line.split(b"\t", 8)
-            for fault, is_so in (
-                ("is a comment among the records", line[:1] == b"#"),
-                ("has fewer than 8 columns", len(columns) < 8),
-                ("has no number for POS", not columns[1:] or not columns[1].isdigit()),
-            ):
-                if is_record and is_so:
-                    return f"line {number} {fault}"
-            is_record |= line[:6] == b"#CHROM"
+            if line.startswith(b"#"):
+                return f"line {number} is a comment among the records"
+            if len(columns) < 8:
+                return f"line {number} has fewer than 8 columns"
+            if not columns[1].isdigit():
+                return f"line {number} has no number for POS"
     return ""
