@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from mutbert.files import atomic_directory, check_input, check_output, write_jso
 from mutbert.genome import format as store
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.population import Population
-from mutbert.genome.sources import Source, Sources, describe_samples, find_calls, parse_sources, read_samples
+from mutbert.genome.sources import Source, Sources, choose_samples, describe_samples, find_calls, parse_sources
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.variants import NO_CONTIG, NO_FREQUENCY, NOT_SELECTED, REASONS, USED
 from mutbert.genome.vcf import GENOTYPES, older_index
@@ -52,20 +52,17 @@ def build_genome(
     frequency_field : str
         INFO field with a frequency per alternate allele, a quotient such as ``AC/AN``, or ``GT`` to count the
         genotypes. Without a declared ``AF``, ``AC/AN`` is used, and after that the genotypes.
-    samples : path or sequence of str, optional
-        Count the genotypes of these samples: names, or a file with one per line, or a panel with their populations.
-    population, sample : str, optional
-        Only this population's samples of a panel; one sample, for its diploid genome.
-    filters : sequence of str
-        FILTER names that pass; ``.`` stands for an empty FILTER, ``any`` for every name.
-    contigs : sequence of str, optional
-        Contigs of the FASTA to keep, with or without ``chr``; all by default.
+    samples, population, sample : path or sequence of str, str, str, optional
+        Count the genotypes of these samples: names, or a file with one per line, or a panel, of which only those of
+        this population; or of one sample, for its diploid genome.
+    filters, contigs : sequence of str
+        FILTER names that pass, ``.`` for an empty FILTER, ``any`` for every name; contigs of the FASTA to keep, with
+        or without ``chr``, all by default.
     workers : int
         Parts of the VCF files that are read at once. The result does not depend on it.
-    resume : bool
-        Continue a build from the same files that was stopped. A finished one is left as it is.
-    force, progress : bool
-        Replace the output where it exists; show progress on standard error.
+    resume, force, progress : bool
+        Continue a build from the same files that was stopped, and leave a finished one as it is; replace the output
+        where it exists; show progress on standard error.
 
     Returns
     -------
@@ -77,8 +74,8 @@ def build_genome(
     fastas, vcfs, output, filters = parse_sources(fasta), parse_sources(vcf), Path(output), listed(filters)
     # 0.02 is the published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452).
     minimum = min_frequency if min_frequency is not None else 0.02 if sample is None else 0.0
-    _check_options(fastas, vcfs, minimum, workers)
-    chosen = _choose_samples(samples, population, sample, frequency_field, len(vcfs))
+    _check_options(fastas, vcfs, minimum, workers, frequency_field, samples, population, sample)
+    chosen = choose_samples(samples, population, sample)
     calls = find_calls(vcfs, frequency_field, chosen, filters)
     settings: dict[str, Any] = {
         "min_frequency": minimum,
@@ -95,16 +92,14 @@ def build_genome(
     if not is_finished:
         check_output(output, force=force, directory=True, inputs=paths)
     with progress_bar("Checksums", sum(path.stat().st_size for path in paths), unit="bytes", show=progress) as advance:
-        sources = [one.describe("fasta", advance) for one in fastas] + [one.describe("vcf", advance) for one in vcfs]
+        sources = [one.describe(kind, advance) for kind, some in (("fasta", fastas), ("vcf", vcfs)) for one in some]
     plan = {"created_by": f"mutbert {__version__}", "sources": sources, "settings": settings}
     if is_finished and _is_of(output / store.MANIFEST, plan | {"version": store.FORMAT_VERSION}):
         return _read_report(output, vcfs)
     begun = resume and (work / "plan.json").exists()
     if begun and not _is_of(work / "plan.json", plan):
-        raise InputError(
-            f"{output}: cannot be resumed, as its files, its settings or this program have changed; use the same as "
-            f"before, or remove {work.parent}"
-        )
+        why = "cannot be resumed, as its files, its settings or this program have changed"
+        raise InputError(f"{output}: {why}; use the same as before, or remove {work.parent}")
     with atomic_directory(output, force=force, resume=begun, keep=lambda: any(work.glob("parts/[!.]*.npz"))) as folder:
         work.mkdir(exist_ok=True)
         write_json(work / "plan.json", plan, force=True)
@@ -150,10 +145,8 @@ def merge_genomes(
     found: dict[str, ProbabilisticGenome] = {}
     for part in parts:
         if twice := [name for name in part.contigs if name in found]:
-            raise InputError(
-                f"{part.path}: contig {twice[0]} is in {found[twice[0]].path} too; leave out one of them, or build the "
-                "parts with --contigs that do not overlap"
-            )
+            remedy = "leave out one of them, or build the parts with --contigs that do not overlap"
+            raise InputError(f"{part.path}: contig {twice[0]} is in {found[twice[0]].path} too; {remedy}")
         found |= dict.fromkeys(part.contigs, part)
 
     def rows_of(name: str, kind: str, array: str) -> Any:
@@ -180,41 +173,31 @@ def _is_of(path: Path, plan: Mapping[str, Any]) -> bool:
     return plan.items() <= dict(json.loads(path.read_text(encoding="utf-8"))).items()
 
 
-def _check_options(fastas: Sequence[Source], vcfs: Sequence[Source], minimum: float, workers: int) -> None:
-    if not 0 <= minimum < 1:
-        raise InputError(f"minimum frequency {minimum:g}: is not at least 0 and below 1")
-    if workers < 1:
-        raise InputError(f"{workers} workers: use at least one")
-    if not fastas:
-        raise InputError("no FASTA was given; name at least one")
+def _check_options(
+    fastas: Sequence[Source], vcfs: Sequence[Source], minimum: float, workers: int, field: str,
+    samples: Any, population: str | None, sample: str | None,
+) -> None:  # fmt: skip
+    is_chosen, is_panel = (sample or samples) is not None, isinstance(samples, (str, Path))
+    both = "samples are chosen, so genotypes are counted; use only one of both"
+    for is_wrong, problem in (
+        (not 0 <= minimum < 1, f"minimum frequency {minimum:g}: is not at least 0 and below 1"),
+        (workers < 1, f"{workers} workers: use at least one"),
+        (not fastas, "no FASTA was given; name at least one"),
+        (sample and samples, f"sample {sample}: one sample and a list of them were given; use one of both"),
+        (population and not is_panel, f"population {population}: needs a panel file with populations (--samples)"),
+        (is_chosen and field not in {"AF", GENOTYPES}, f"frequency field {field}: {both}"),
+        (is_chosen and not vcfs, "samples are chosen, but no VCF was given; name one with genotypes"),
+    ):
+        if is_wrong:
+            raise InputError(problem)
     for source in fastas:
         check_input(source.path, "FASTA")
-    prefixes = {source.prefix for source in fastas}
+    prefixes = dict.fromkeys(source.prefix for source in fastas)
     for source in vcfs:
         if source.prefix not in prefixes:
-            known = names_text(sorted(f"{prefix}=" for prefix in prefixes if prefix))
-            raise InputError(
-                f"{source.path}: its prefix {source.prefix or '(none)'!r} is that of no FASTA; prefixes are {known}"
-            )
-
-
-def _choose_samples(
-    samples: str | Path | Sequence[str] | None, population: str | None, sample: str | None, field: str, n_vcfs: int
-) -> list[str] | None:
-    """Return the names of the samples whose genotypes are counted; None where none are chosen."""
-    if sample is not None and samples is not None:
-        raise InputError(f"sample {sample}: one sample and a list of them were given; use one of both")
-    if population is not None and not isinstance(samples, (str, Path)):
-        raise InputError(f"population {population}: needs a panel file with the populations of samples (--samples)")
-    if sample is None and samples is None:
-        return None
-    if field not in {"AF", GENOTYPES}:
-        raise InputError(f"frequency field {field}: samples are chosen, so genotypes are counted; use only one of both")
-    if not n_vcfs:
-        raise InputError("samples are chosen, but no VCF was given; name one with genotypes")
-    if samples is None:
-        return [str(sample)]
-    return read_samples(Path(samples), population) if isinstance(samples, (str, Path)) else list(samples)
+            known = names_text(f"{prefix}=" for prefix in prefixes if prefix)
+            text = f"its prefix {source.prefix or '(none)'!r} is that of no FASTA; prefixes are {known}"
+            raise InputError(f"{source.path}: {text}")
 
 
 def _write_reference(
@@ -228,10 +211,8 @@ def _write_reference(
             for own_name, code_L, soft_mask in read_fasta(source.path):
                 advance(len(code_L))
                 if (name := source.name(own_name)) in seen:
-                    raise InputError(
-                        f"{source.path}: contig {name} comes twice (also in {seen[name]}); rename or remove one, or "
-                        "use a prefix for each FASTA (PREFIX=FILE)"
-                    )
+                    remedy = "rename or remove one, or use a prefix for each FASTA (PREFIX=FILE)"
+                    raise InputError(f"{source.path}: contig {name} comes twice (also in {seen[name]}); {remedy}")
                 seen[name] = source.path
                 if wanted is None or selected.find(name) is not None:
                     yield name, code_L, soft_mask
@@ -288,28 +269,26 @@ def _read_report(output: Path, vcfs: Sequence[Source] = ()) -> dict[str, Any]:
 def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
     """Return what the manifest holds of sources, settings, records and names; raise where settings differ."""
     manifests = [{"settings": {}, "sources": [], "records": [], "contig_names": {}, **one.manifest} for one in parts]
-    every, names = ([manifest[key] for manifest in manifests] for key in ("settings", "contig_names"))
-    for part, settings in zip(parts, every, strict=True):
-        for key in (every[0].keys() | settings.keys()) - {"contigs"}:
-            if every[0].get(key) != settings.get(key):
-                raise InputError(
-                    f"{part.path}: was built with {key} {settings.get(key)}, and {parts[0].path} with "
-                    f"{every[0].get(key)}; build the parts with the same settings"
-                )
-    wanted = [settings.get("contigs") for settings in every]
+    first, names = manifests[0]["settings"], [manifest["contig_names"] for manifest in manifests]
+    for part, settings in zip(parts, (manifest["settings"] for manifest in manifests), strict=True):
+        for key in (first.keys() | settings.keys()) - {"contigs"}:
+            if first.get(key) != settings.get(key):
+                other = f"{parts[0].path} with {first.get(key)}; build the parts with the same settings"
+                raise InputError(f"{part.path}: was built with {key} {settings.get(key)}, and {other}")
+    wanted = [manifest["settings"].get("contigs") for manifest in manifests]
     vcf_name = {contig: name for one in names for contig, name in one.get("vcf_name", {}).items()}
     # What one part did not have in its FASTA, another may have.
     unmatched = dict.fromkeys(name for one in names for name in one.get("only_in_vcf", []))
     sources = {json.dumps(source): source for manifest in manifests for source in manifest["sources"]}
-    by_file: dict[str, list[Mapping[str, Any]]] = {}
+    by_file = defaultdict[str, list[Any]](list)
     for manifest in manifests:
         vcfs = [json.dumps(source) for source in manifest["sources"] if source["kind"] == "vcf"]
         for source, counts in zip(vcfs, manifest["records"], strict=True):
-            by_file.setdefault(source, []).append(counts)
+            by_file[source].append(counts)
     return {
         "created_by": f"mutbert {__version__}",
         "sources": [*sources.values()],
-        "settings": {**every[0], "contigs": None if None in wanted else [name for some in wanted for name in some]},
+        "settings": {**first, "contigs": None if None in wanted else [name for some in wanted for name in some]},
         "records": [_sum_records(counts) for counts in by_file.values()],
         "contig_names": {
             "vcf_name": vcf_name,

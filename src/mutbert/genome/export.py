@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Float64, Int64, UInt8
 
+# Edges of bins that double. A population of constant size without selection has about as many alleles in each
+# (Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show.
 DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
-"""(17,) edges of bins that double. A population of constant size without selection has about as many alleles in each
-(Fu 1995, Theor. Popul. Biol. 48:172), so that rare and common ones show."""
 
 _TABLES: Final = ("bed", "tsv", "parquet")
 _FASTA: Final = ("reference", "consensus", "iupac")
 _KINDS: Final = (*_FASTA, *_TABLES)
 _LOWER: Final = np.uint8(ord("a") ^ ord("A"))
 _PIECE_BASES: Final = LINE_BASES << 14  # of memory at once; every piece but the last ends a line
+# A set of bases (bit 0 is A, bit 3 is T) less one, to its IUPAC base code.
 _CODES: Final = np.array([(row > 0) @ [1, 2, 4, 8] for row in alphabet.DISTRIBUTIONS]).argsort()
-"""(15,) a set of bases (bit 0 is A, bit 3 is T) less one, to its IUPAC base code."""
 
 
 def export_genome(
@@ -53,8 +53,7 @@ def export_genome(
     genome, output : path
         The store, which may be open; the file to write, compressed by bgzip if it ends in ``.gz``.
     kind : str, optional
-        ``reference``, ``consensus``, ``iupac``, ``bed``, ``tsv`` or ``parquet``; the suffix of the output implies the
-        last three.
+        One of these six; the suffix of the output implies the last three.
     regions : sequence of str or Region, optional
         Such as ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. A FASTA has them in this
         order, a table each position once, in the genome's order.
@@ -201,12 +200,9 @@ def _lines_of(frame: pl.DataFrame, kind: str) -> bytes:
 
 
 def summarise_genome(genome: ProbabilisticGenome) -> dict[str, Any]:
-    """Return the numbers of a genome by name, counted with one contig in memory at a time.
+    """Return the numbers of a genome by name, and in a frame of its `contigs`; spectra are counts of alternate alleles.
 
-    `contigs` is a frame of each contig's numbers; `spectrum` and `doubling_spectrum` are alternate alleles by frequency
-    in equal bins and in those of `DOUBLING_EDGES`, which are open below. `soft_masked` is 0 in version 1; transitions
-    and transversions are of alleles whose reference is A, C, G or T; ratios without a denominator are None. Diversity
-    is the mean heterozygosity 1 - Σ p² of known bases (Nei 1973, PNAS 70:3321).
+    Bins are open below. Diversity is the mean heterozygosity 1 - Σ p² of known bases (Nei 1973, PNAS 70:3321).
     """
     alleles_U = np.zeros(FREQUENCY_ONE + 1, dtype=np.int64)
     contigs = pl.DataFrame([_count_contig(genome, name, alleles_U) for name in genome.contigs])

@@ -44,13 +44,8 @@ ARRAYS: Final[dict[str, tuple[np.dtype[Any], tuple[int, ...]]]] = {
 SEQUENCE_ARRAYS: Final = tuple(ARRAYS)[:3]
 VARIANT_ARRAYS: Final = tuple(ARRAYS)[3:]
 
-_SHIFTS: Final = np.array([0, 2, 4, 6], dtype=np.uint8)
-UNPACK: Final = ((np.arange(256)[:, None] >> _SHIFTS) & 3).astype(np.uint8).reshape(-1).view(np.uint32)
+UNPACK: Final = ((np.arange(256)[:, None] >> [0, 2, 4, 6]) & 3).astype(np.uint8).reshape(-1).view(np.uint32)
 """(256,) a packed byte to its four base codes in one uint32, so that unpacking is a single look-up."""
-
-
-class GenomeError(InputError):
-    """A genome that cannot be read: damaged, cut short, of a newer version, or without the contig or region."""
 
 
 class Contig(NamedTuple):
@@ -112,11 +107,8 @@ def find_runs(value_L: UInt8, dtype: np.dtype[Any], label: Callable[[UInt8], UIn
         labels.append(label_L[change])
         last = label_L[-1]
     start, code = np.concatenate(starts), np.concatenate(labels)
-    columns: tuple[Rows, ...] = start, np.diff(start, append=len(value_L)), code
-    runs = np.empty(np.count_nonzero(code), dtype=dtype)
-    for name, column in zip(dtype.names or (), columns, strict=False):
-        runs[name] = column[code > 0]
-    return runs
+    columns = [column[code > 0] for column in (start, np.diff(start, append=len(value_L)), code)]
+    return np.rec.fromarrays(columns[: len(dtype.names or ())], dtype=dtype).view(np.ndarray)
 
 
 def write_reference(target: Target, contigs: Iterable[tuple[str, UInt8, Rows]]) -> dict[str, Contig]:
@@ -190,26 +182,25 @@ def _growing(target: Target, names: Iterable[str]) -> Iterator[Callable[[str, Ro
 
 
 def read_store(path: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Contig], dict[str, Rows]]:
-    """Return a store's manifest, contigs and memory-mapped arrays; `GenomeError` has the reason and the remedy."""
+    """Return a store's manifest, contigs and memory-mapped arrays."""
     file = path / MANIFEST
     if not file.is_file():
         what = f"not a genome store (it has no {MANIFEST})" if path.exists() else "no such genome store"
-        raise GenomeError(f"{path}: {what}; build one with 'mutbert genome build'")
+        raise InputError(f"{path}: {what}; build one with 'mutbert genome build'")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
         if manifest["format"] != FORMAT:
-            raise GenomeError(f"{file}: does not describe a genome store; build one with 'mutbert genome build'")
+            raise InputError(f"{file}: does not describe a genome store; build one with 'mutbert genome build'")
         if manifest["version"] > FORMAT_VERSION:
-            raise GenomeError(f"{file}: format version {manifest['version']} is newer; install a newer mutbert")
+            raise InputError(f"{file}: format version {manifest['version']} is newer; install a newer mutbert")
         arrays = {name: _open_array(path / name, manifest, check=check) for name in ARRAYS}
-        contigs = [_read_contig(one, manifest["version"], arrays) for one in manifest["contigs"]]
-        found = {contig.name: contig for contig in contigs}
-        if len(found) < max(len(contigs), 1):
+        found = {one["name"]: _read_contig(one, manifest["version"], arrays) for one in manifest["contigs"]}
+        if len(found) < max(len(manifest["contigs"]), 1):
             raise ValueError("it has no contigs, or two of one name")
-    except (KeyError, TypeError, OSError, ValueError, IndexError, RecursionError) as error:
-        if isinstance(error, GenomeError):
-            raise
-        raise GenomeError(f"{file}: cannot be read ({error}); copy or build the store again") from None
+    except InputError:
+        raise
+    except (LookupError, TypeError, OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: cannot be read ({error}); copy or build the store again") from None
     return manifest, found, arrays
 
 

@@ -60,18 +60,10 @@ class Unit(NamedTuple):
 
 
 class Population:
-    """VCF files and the genome with whose reference they are compared; `folder` holds the groups that are finished.
-
-    `not_selected` are contigs of the FASTA that the genome left out.
-    """
+    """VCF files and the genome with whose reference they are compared; `not_selected` are contigs that it left out."""
 
     def __init__(
-        self,
-        folder: Path,
-        calls: Sequence[Calls],
-        genome: ProbabilisticGenome,
-        not_selected: Iterable[str] = (),
-        workers: int = 1,
+        self, folder: Path, calls: list[Calls], genome: ProbabilisticGenome, not_selected: Iterable[str], workers: int
     ) -> None:
         self._folder, self.calls, self._genome, self._workers = folder, calls, genome, workers
         self._contigs, self._not_selected = list(genome.contigs), ContigNames(not_selected)
@@ -87,12 +79,12 @@ class Population:
         self.unmatched: dict[str, None] = {}  # contigs with records that the reference does not have
 
     def read(self, min_frequency: float, *, needs_calls: bool = True, progress: bool = False) -> None:
-        """Read all records, and merge groups of contigs as they become complete; raise for files that do not fit.
-
-        Of a person, a file may have no call, as of chromosome Y: `needs_calls` is False.
-        """
+        """Read all records, and merge groups of contigs as they become complete; raise for files that do not fit."""
         self._prepare_folder()
-        units = [unit for unit in self._plan_units() if unit.group < 0 or not self._parts[unit.group].exists()]
+        planned = (unit for file in range(len(self.calls)) for unit in self._plan_file(file))
+        units = [unit for unit in planned if unit.group < 0 or not self._parts[unit.group].exists()]
+        # Files without an index first, then the others in the order of the genome.
+        units.sort(key=lambda unit: unit.group)
         total = None if None in self._index else sum(sum(index.values()) for index in self._index if index)
         with (
             progress_bar("Reading the variants", total, unit="records", show=progress and bool(self.calls)) as advance,
@@ -142,19 +134,16 @@ class Population:
         try:
             for calls, index, tally in zip(self.calls, self._index, self.tallies, strict=True):
                 for name, expected in (index or {}).items():
-                    if self._find(calls, name) >= 0 and tally["contig", name] != expected:
-                        raise InputError(
-                            f"{calls.source.path}: its index counts {expected:,} records of contig {name}, but "
-                            f"{tally['contig', name]:,} were found; index the file anew, or remove the index"
-                        )
+                    if self._find(calls, name) >= 0 and (found := tally["contig", name]) != expected:
+                        text = f"its index counts {expected:,} records of contig {name}, but {found:,} were found"
+                        raise InputError(f"{calls.source.path}: {text}; index the file anew, or remove the index")
                 _check_file(calls, tally)
             missing = sum(tally["reason", "frequency missing"] for tally in self.tallies)
             if needs_calls and missing and not any(tally["reason", "compared"] for tally in self.tallies):
                 kinds = names_text(dict.fromkeys(calls.frequencies for calls in self.calls))
-                raise InputError(
-                    f"{self._paths}: none of the {missing:,} records that could be used has a frequency ({kinds}); "
-                    "choose another field with --frequency-field, or other samples"
-                )
+                text = f"none of the {missing:,} records that could be used has a frequency ({kinds})"
+                remedy = "choose another field with --frequency-field, or other samples"
+                raise InputError(f"{self._paths}: {text}; {remedy}")
             if self.unmatched and not self.names and not left_out:
                 known = names_text([*self._contigs, *self._not_selected])
                 raise InputError(
@@ -180,11 +169,6 @@ class Population:
             write_json(earlier, by_index, force=True)
         for name in ("alleles", "parts"):
             (self._folder / name).mkdir(exist_ok=True)
-
-    def _plan_units(self) -> list[Unit]:
-        """Return files without an index first, then the others in the order of the genome."""
-        units = [unit for file in range(len(self.calls)) for unit in self._plan_file(file)]
-        return sorted(units, key=lambda unit: unit.group)
 
     def _plan_file(self, file: int) -> Iterator[Unit]:
         index = self._index[file]
@@ -230,10 +214,9 @@ class Population:
         slot_V, row_V4, merged = merge_alleles(files, self._genome, min_frequency)
         for tally, more in zip(tallies, merged, strict=True):
             tally.update(more)
+        counts = json.dumps([[*tally.items()] for tally in tallies])
         with atomic_file(self._parts[group]) as file:
-            np.savez(
-                file, slots=slot_V, frequencies=row_V4, tallies=json.dumps([[*tally.items()] for tally in tallies])
-            )
+            np.savez(file, slots=slot_V, frequencies=row_V4, tallies=counts)
         for path in alleles.glob(f"{group}.*.npy"):
             path.unlink()
 
@@ -243,49 +226,35 @@ def _check_file(calls: Calls, tally: Tally) -> None:
     outside, mismatched, compared, impossible = (
         tally["reason", name] for name in ("outside the contig", "mismatched", "compared", "impossible frequency")
     )
-    first = dict(reversed(tally))
+    first, read = dict(reversed(tally)), sum(tally["reason", text] for text in REASONS)
     if outside and not compared:
-        raise InputError(
-            f"{calls.source.path}: all {outside:,} records that could be used lie outside the FASTA's contigs; it was "
-            "called on another assembly or another part of it: use the FASTA of that one"
-        )
-    read = sum(tally["reason", text] for text in REASONS)
-    if impossible > MOST_IMPOSSIBLE * read:
-        raise InputError(
-            f"{calls.source.path}: {impossible:,} of {read:,} records have no frequency from 0 to 1 "
-            f"for each alternate allele, with a sum of at most 1, first {first['impossible']}; correct or remove them, "
-            "or choose another field with --frequency-field"
-        )
-    if mismatched > max(1, _MISMATCHES * compared):  # one may be wrong by itself
-        raise InputError(
-            f"{calls.source.path}: REF differs from the FASTA in {mismatched:,} of {compared:,} records "
-            f"({mismatched / compared:.1%}), first at {first['mismatch']}; it was called on another "
-            "assembly: use the FASTA of that one"
-        )
+        problem = f"all {outside:,} records that could be used lie outside the FASTA's contigs"
+        remedy = "it was called on another assembly or another part of it: use the FASTA of that one"
+    elif impossible > MOST_IMPOSSIBLE * read:
+        problem = f"{impossible:,} of {read:,} records have no frequency from 0 to 1 for each alternate allele, with a "
+        problem += f"sum of at most 1, first {first['impossible']}"
+        remedy = "correct or remove them, or choose another field with --frequency-field"
+    elif mismatched > max(1, _MISMATCHES * compared):  # one may be wrong by itself
+        problem = f"REF differs from the FASTA in {mismatched:,} of {compared:,} records ({mismatched / compared:.1%})"
+        problem += f", first at {first['mismatch']}"
+        remedy = "it was called on another assembly: use the FASTA of that one"
+    else:
+        return
+    raise InputError(f"{calls.source.path}: {problem}; {remedy}")
 
 
 def read_person(
-    genome: ProbabilisticGenome,
-    vcf: Path,
-    sample: str,
-    *,
-    contigs: Collection[str] | None = None,
-    progress: bool = False,
+    genome: ProbabilisticGenome, vcf: Path, sample: str, *, contigs: Collection[str] | None, progress: bool
 ) -> tuple[dict[str, tuple[Int64, UInt16]], dict[str, int]]:
-    """Return a person's variants by contig, positions (V,) and frequencies (V, 4), and records not used by reason.
-
-    Where the two chromosomes differ, each has half. Of contigs other than `contigs`, an indexed file is not read.
-    """
+    """Return a person's variants by contig, positions (V,) and frequencies (V, 4), and records not used by reason."""
     (calls,) = find_calls([Source(vcf)], GENOTYPES, [sample], FILTERS)
     wanted = {name: contig for name, contig in genome.contigs.items() if contigs is None or name in contigs}
+    others = genome.contigs.keys() - wanted.keys()
     with TemporaryDirectory(prefix="mutbert-person-") as folder:
-        found = Population(
-            Path(folder), [calls], replace(genome, contigs=wanted), genome.contigs.keys() - wanted.keys()
-        )
+        found = Population(Path(folder), [calls], replace(genome, contigs=wanted), others, 1)
+        # A file may have no call, as of chromosome Y.
         found.read(0.0, needs_calls=False, progress=progress)
         variants = dict.fromkeys(wanted, (np.zeros(0, np.int64), np.zeros((0, 4), np.uint16)))
         variants |= {name: (position_V, row_V4) for name, position_V, row_V4 in found.variants()}
-    tally = found.tallies[0]
-    return variants, {
-        _OF_A_PERSON.get(text, text): tally["reason", text] for text in REASONS[:-1] if tally["reason", text]
-    }
+    counts = {text: found.tallies[0]["reason", text] for text in REASONS[:-1]}
+    return variants, {_OF_A_PERSON.get(text, text): number for text, number in counts.items() if number}

@@ -45,10 +45,9 @@ def simulate_population(
     ----------
     output : path
         The folder to write: ``ref.fa`` (and ``.fai``), ``population.vcf.gz`` (and ``.tbi``).
-    length, samples, seed : int
-        Bases, 1,000 to 536,870,912; diploid people, at least 1; random seed, from 0.
-    contig, mutation_rate : str, float
-        Name of the contig; mutations per base and generation, above 0 and up to 1e-6.
+    length, samples, seed, contig, mutation_rate
+        Bases, 1,000 to 536,870,912; diploid people, at least 1; random seed, from 0; name of the contig; mutations per
+        base and generation, above 0 and up to 1e-6.
     force, progress : bool
         Replace the output where it exists; show progress on standard error.
 

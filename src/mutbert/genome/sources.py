@@ -68,6 +68,17 @@ def parse_sources(given: Sources) -> list[Source]:
     return sources
 
 
+def choose_samples(
+    samples: str | Path | Sequence[str] | None, population: str | None, sample: str | None
+) -> list[str] | None:
+    """Return the names of the samples whose genotypes are counted: one, those of a file, or a list; None for none."""
+    if sample is not None:
+        return [sample]
+    if isinstance(samples, (str, Path)):
+        return read_samples(Path(samples), population)
+    return None if samples is None else list(samples)
+
+
 def read_samples(path: Path, population: str | None = None) -> list[str]:
     """Return the names in a list of samples, or in a panel as the 1000 Genomes project has it, in the file's order.
 

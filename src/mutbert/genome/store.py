@@ -17,8 +17,9 @@ import numpy as np
 
 from mutbert import alphabet
 from mutbert.arrays import list_ranges
+from mutbert.errors import InputError
 from mutbert.genome import format as store
-from mutbert.genome.format import FREQUENCY_ONE, MANIFEST, Contig, GenomeError, fixed_to_float, float_to_fixed
+from mutbert.genome.format import FREQUENCY_ONE, Contig, fixed_to_float, float_to_fixed
 from mutbert.regions import match_contig, names_text
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from mutbert.arrays import Bool, Float32, Int64, UInt8, UInt16
     from mutbert.genome.format import Rows
 
-__all__ = ["FREQUENCY_ONE", "MANIFEST", "GenomeError", "ProbabilisticGenome", "fixed_to_float", "float_to_fixed"]
+__all__ = ["FREQUENCY_ONE", "ProbabilisticGenome", "fixed_to_float", "float_to_fixed"]
 
 
 class Variants(NamedTuple):
@@ -58,7 +59,7 @@ class ProbabilisticGenome:
     """A reference genome with a population's allele frequencies.
 
     `open` reads a store, whose pages in memory all processes share; `from_sequences` holds sequences in memory.
-    Coordinates are 0-based and half-open; contigs have either name (``chr22`` or ``22``); others raise `GenomeError`.
+    Coordinates are 0-based and half-open; contigs have either name (``chr22`` or ``22``); others raise `InputError`.
     """
 
     path: Path  # the store's folder, or the name of sequences in memory in messages
@@ -74,7 +75,7 @@ class ProbabilisticGenome:
 
     @classmethod
     def open(cls, path: str | Path, *, check: bool = False) -> Self:
-        """Open a store; `check` compares the SHA-256 of every array. `GenomeError` has what is wrong with a store."""
+        """Open a store; `check` compares the SHA-256 of every array. `InputError` has what is wrong with a store."""
         manifest, contigs, arrays = store.read_store(Path(path), check=check)
         return cls(Path(path), contigs, manifest, arrays)
 
@@ -121,7 +122,7 @@ class ProbabilisticGenome:
         """Return a contig under either naming."""
         found = match_contig(name, self.contigs)
         if found is None:
-            raise GenomeError(f"{self.path}: no contig {name!r}; there are {names_text(self.contigs)}")
+            raise InputError(f"{self.path}: no contig {name!r}; there are {names_text(self.contigs)}")
         return self.contigs[found]
 
     def bases(self, contig: str, start: int, end: int) -> UInt8:
@@ -184,7 +185,7 @@ class ProbabilisticGenome:
         found = self.contig(contig)
         if not 0 <= start <= end <= found.length:
             where = f"{contig}, {start} to {end} (0-based)"
-            raise GenomeError(f"{self.path}: {where} is not within its 0 to {found.length}")
+            raise InputError(f"{self.path}: {where} is not within its 0 to {found.length}")
         return np.array([self._number[found.name]]), np.array([start])
 
     @cached_property
@@ -265,8 +266,8 @@ def _every_window(values: UInt8, length: int) -> UInt8:
 
 
 def _reopen(path: Path, arrays: Any, contigs: Mapping[str, Contig], own: Mapping[str, Rows]) -> ProbabilisticGenome:
-    """Return a store that another process has open; `GenomeError` where another was put in its place since."""
+    """Return a store that another process has open; `InputError` where another was put in its place since."""
     genome = ProbabilisticGenome.open(path)
     if genome.manifest["arrays"] != arrays:
-        raise GenomeError(f"{path}: was replaced by another genome while it was in use; start again")
+        raise InputError(f"{path}: was replaced by another genome while it was in use; start again")
     return replace(genome, contigs=contigs, arrays={**genome.arrays, **own})

@@ -1,8 +1,7 @@
 """From the records of VCF files to alleles, and from these to variants; every other record is counted by its reason.
 
-The position of an allele is its slot in the whole genome, as `ProbabilisticGenome.slots` has them, so that many contigs
-are one. Shape suffixes: N records, M their alternate alleles, B bases of these, A bases that an allele changes, P
-positions of these, V positions that vary, R runs of one contig, C contigs, 4 bases in the order A, C, G, T.
+Positions are slots of the whole genome. Shape suffixes: N records, M their alternate alleles, B bases of these, A bases
+that an allele changes, P positions of these, V positions that vary, R runs of one contig, C contigs, 4 bases.
 """
 
 from __future__ import annotations
@@ -53,7 +52,6 @@ _MERGED_AT_ONCE: Final = 1 << 17  # merging takes some two hundred bytes an alle
 # A decimal that equals the minimum is not above it in float32, and neither is a sum of three; the next of 6 digits is.
 _ROUNDING: Final = 2.0**-23
 _MIX: Final = -7046029254386353131  # odd, so that different alleles of one base have different products
-_UPPER: Final = np.uint8(0xDF)
 _OTHER: Final = 255
 _CODE: Final = np.full(256, _OTHER, dtype=np.uint8)
 _CODE[np.frombuffer(alphabet.BASES.encode(), np.uint8)] = np.arange(4)
@@ -61,7 +59,6 @@ _CODE[np.frombuffer(alphabet.BASES.encode(), np.uint8)] = np.arange(4)
 _STAGE: Final = np.full(256, SYMBOLIC, dtype=np.uint8)
 _STAGE[ord("A") : ord("Z") + 1] = _STAGE[ord("a") : ord("z") + 1] = USED
 _STAGE[ord("*")], _STAGE[ord(".")] = OVERLAPPING, NO_ALTERNATE
-
 
 # A base that an alternate allele changes. `whole`: 0, or for an allele that changes several bases a hash of this allele
 # and this base; `before`, `after`: base codes; `is_first`: of its record.
@@ -76,19 +73,11 @@ def _count_reasons(stage_N: UInt8) -> dict[tuple[str, str], int]:
 
 
 def read_alleles(
-    calls: Calls,
-    genome: ProbabilisticGenome,
-    find: Callable[[str], int],
-    tally: Tally,
-    regions: list[Region] | None,
+    calls: Calls, genome: ProbabilisticGenome, find: Callable[[str], int], tally: Tally, regions: list[Region] | None
 ) -> Iterator[tuple[int, Alleles]]:
-    """Yield the number of records and the alleles that agree with the reference, block by block of a file.
-
-    `find` returns the number of the file's contig, or a negative one where it is not in the genome: -1 less the reason.
-    Records without an allele that agrees are counted in `tally`.
-    """
-    fields = [f"INFO/{name}" for name in calls.fields]
+    """Yield the number of records and the alleles that agree with the reference, block by block, and tally the rest."""
     last_contig, last_position = -1, -1
+    fields = [f"INFO/{name}" for name in calls.fields]
     for records in read_records(calls.source.path, fields, region=regions, samples=calls.samples):
         runs = records["contig"].rle().struct.unnest()
         names, count_R = runs["value"].to_list(), runs["len"].to_numpy()
@@ -98,27 +87,20 @@ def read_alleles(
         is_same_N = (np.diff(contig_N, prepend=last_contig) == 0) & (contig_N >= 0)
         back = np.flatnonzero(is_same_N & (np.diff(position_N, prepend=last_position) < 0))
         if len(back):
-            place = f"{records['contig'][int(back[0])]}:{position_N[back[0]] + 1}"
-            raise InputError(
-                f"{calls.source.path}: {place} comes after a later position; sort the file with 'bcftools sort' and "
-                "index it anew"
-            )
+            text = f"{records['contig'][int(back[0])]}:{position_N[back[0]] + 1} comes after a later position"
+            raise InputError(f"{calls.source.path}: {text}; sort the file with 'bcftools sort' and index it anew")
         last_contig, last_position = contig_N[-1], position_N[-1]
-        yield len(records), _find_alleles(calls, fields, records, contig_N, genome, tally)
+        yield len(records), _find_alleles(calls, records, contig_N, genome, tally)
 
 
 def _find_alleles(
-    calls: Calls,
-    fields: Sequence[str],
-    records: pl.DataFrame,
-    contig_N: Int64,
-    genome: ProbabilisticGenome,
-    tally: Tally,
+    calls: Calls, records: pl.DataFrame, contig_N: Int64, genome: ProbabilisticGenome, tally: Tally
 ) -> Alleles:
     """Return the alleles of records that agree with the reference, and tally the records without one."""
     filters = records["filter"].unique().to_list()
     passing = [one for one in filters if not {ANY_FILTER, *one.split(";")}.isdisjoint(calls.filters)]
     is_passing_N = (contig_N >= 0) & (len(passing) == len(filters) or records["filter"].is_in(passing).to_numpy())
+    fields = [f"INFO/{name}" for name in calls.fields]
     record_M, refs, alts, frequency_M = _split_alternates(records, is_passing_N, fields)
     stage_M, allele_A, offset_A, before_A, after_A, whole_A, is_kept_A = _find_changes(refs, alts)
     record_A, frequency_A = record_M[allele_A], frequency_M[allele_A].astype(np.float32)
@@ -170,10 +152,7 @@ def _find_alleles(
 def _split_alternates(
     records: pl.DataFrame, is_passing_N: Bool, fields: Sequence[str]
 ) -> tuple[Int64, pl.Series, pl.Series, Float64]:
-    """Return the record, REF, ALT and frequency of each alternate allele.
-
-    The frequency is NaN where it is missing, and below 0 for what is not one number for each alternate.
-    """
+    """Return record, REF, ALT and frequency of each alternate: NaN where missing, -1 for what is no number for each."""
     import polars as pl
 
     alt, value = pl.col("alt"), pl.col("value")
@@ -199,10 +178,7 @@ def _split_alternates(
 
 
 def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64, UInt8, UInt8, Int64, Bool]:
-    """Return what stops each allele that changes no base, 0 for the others, and the bases of these.
-
-    Of a base: its allele, its place in REF, its codes before and after, `ALLELE`'s `whole`, and whether it is kept.
-    """
+    """Return what stops an allele, 0 for none, and of these bases: allele, offset, before, after, `whole`, is_kept."""
     import polars as pl
 
     (before_B, length_M), (after_B, alt_length_M) = (
@@ -214,8 +190,8 @@ def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64
     stage_M[(stage_M == USED) & (length_M != alt_length_M)] = INDEL
     is_open_M = stage_M == USED
     before_B, after_B = (
-        before_B[np.repeat(is_open_M, length_M)] & _UPPER,
-        after_B[np.repeat(is_open_M, alt_length_M)] & _UPPER,
+        before_B[np.repeat(is_open_M, length_M)] & 0xDF,
+        after_B[np.repeat(is_open_M, alt_length_M)] & 0xDF,
     )
     allele_B, offset_B = list_ranges(np.zeros(len(stage_M), np.int64), length_M * is_open_M)
     is_kept_B = before_B == after_B
@@ -271,15 +247,13 @@ def merge_alleles(
 
 
 def _merge_piece(alleles: Alleles, min_frequency: float) -> tuple[Int64, UInt16, UInt8]:
-    """Return slots and frequencies of alleles whose positions ascend, and how far each of them came.
-
-    Of equal alleles the first counts, and the first at a position is the one whose reference base holds.
-    """
+    """Return slots and frequencies of alleles whose positions ascend, and how far each of them came."""
     position_A, whole_A, frequency_A, before_A, after_A = (
         alleles[name].copy() for name in ("position", "whole", "frequency", "before", "after")
     )
-    is_new_position_A = np.diff(position_A, prepend=-1) != 0
-    first_P, site_A = np.flatnonzero(is_new_position_A), np.cumsum(is_new_position_A) - 1
+    is_new_A = np.diff(position_A, prepend=-1) != 0
+    # Of equal alleles the first counts, and the first at a position is the one whose reference base holds.
+    first_P, site_A = np.flatnonzero(is_new_A), np.cumsum(is_new_A) - 1
     reference_P, equal_A = before_A[first_P], np.arange(len(site_A))
     # Only alleles that share their position can be equal.
     shared = np.flatnonzero((np.diff(first_P, append=len(site_A)) > 1)[site_A])

@@ -100,12 +100,11 @@ def read_header(path: Path) -> VcfHeader:
 def read_records(
     path: Path, fields: Sequence[str] = (), *, region: Regions = None, samples: Collection[str] | None = None
 ) -> Generator[pl.DataFrame, None, None]:
-    """Yield a file's records in its order, some megabytes of text at a time.
+    """Yield a file's records whose POS lies in the regions, which need an index, some megabytes of text at a time.
 
     Columns are `contig`, `position` (0-based, -1 for POS 0), `ref`, `alt`, `filter`, and a String for each of `fields`:
     ``ID``, ``INFO/AF``..., ``.`` where it is missing. With `samples`, ``INFO/AC`` and ``INFO/AN`` are counted anew, or
-    else ``GT`` has each one's genotype after a blank. With regions, these are the records whose POS lies in one, found
-    by the file's index.
+    else ``GT`` has each one's genotype after a blank.
     """
     if samples is not None and "GT" not in fields:
         yield from _count_records(path, region, samples)
@@ -169,13 +168,11 @@ def _is_split(samples: Collection[str]) -> pl.Expr:
 
 
 def read_genotypes(path: Path, samples: Collection[str], *, region: Regions = None) -> Iterator[pl.DataFrame]:
-    """Yield records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele.
-
-    Where a site was split (``1/2`` into ``1/.`` and ``./1``), AN is that of all records of the position.
-    """
+    """Yield records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele."""
     import polars as pl
 
     for records in _by_position(read_records(path, ["GT"], region=region, samples=samples)):
+        # Where a site was split (1/2 into 1/. and ./1), AN is that of all records of the position.
         counted = _count_genotypes(records)
         split = counted.filter(_is_split(samples)).group_by("site").agg("GT")
         called = {site: str(_count_called(texts)) for site, texts in split.iter_rows()}
@@ -231,11 +228,7 @@ def _of_region(region: Regions) -> list[str]:
 def find_frequencies(
     path: Path, header: VcfHeader, wanted: str, samples: Collection[str] | None = None
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-    """Return the INFO field that has a file's frequencies, or the two of a quotient; and whose genotypes these count.
-
-    `wanted` is an INFO field, two with a slash between for their quotient, or ``GT``. Where ``AF`` is wanted and not
-    declared, ``AC/AN`` serves, and where these are not declared, the genotypes. With `samples`, theirs are counted.
-    """
+    """Return the INFO field that has a file's frequencies, or two of a quotient, and whose genotypes these count."""
     kinds = {name: kind for name, (_, kind) in header.info.items()}
     has_genotypes = bool(header.samples) and GENOTYPES in header.formats
     if samples is None and wanted != GENOTYPES:
@@ -243,11 +236,11 @@ def find_frequencies(
         kind = "Float" if len(parts) == 1 else "Integer"
         if len(parts) <= 2 and all(kinds.get(name) == kind for name in parts):
             return parts, None
-        if wanted == "AF" and "AF" not in kinds and kinds.get("AC") == kinds.get("AN") == "Integer":
+        has_counts, is_default = kinds.get("AC") == kinds.get("AN") == "Integer", wanted == "AF" and "AF" not in kinds
+        if is_default and has_counts:
             return ("AC", "AN"), None
-        if wanted != "AF" or "AF" in kinds or not has_genotypes:
-            floats = [name for name, kind in kinds.items() if kind == "Float"]
-            floats += ["AC/AN"] * (kinds.get("AC") == kinds.get("AN") == "Integer")
+        if not is_default or not has_genotypes:
+            floats = [name for name, kind in kinds.items() if kind == "Float"] + ["AC/AN"] * has_counts
             remedies = [f"one of {names_text(floats, 30)}"] * bool(floats) + ["GT to count genotypes"] * has_genotypes
             remedy = f"choose {' or '.join(remedies)} with --frequency-field" if remedies else "use another VCF"
             there = f" (it is {kinds[wanted]})" if wanted in kinds else ""
@@ -333,10 +326,8 @@ def _bcftools(path: Path, *commands: list[str], listed: Collection[str] = ()) ->
             why = re.sub(rf"^({'|'.join(_CAUSES)})|\\n'?$", "", why)
             why = (_find_odd_line(path) if "parse" in why and "#CHROM" not in why else "") or why
             after = b":".join(last.split(b"\t")[:2]).decode("utf-8", "replace")
-            raise InputError(
-                f"{path}: cannot be read as VCF{f' after {after}' if after else ''} ({why}); check that it is one, and "
-                "complete"
-            )
+            text = f"cannot be read as VCF{f' after {after}' if after else ''} ({why})"
+            raise InputError(f"{path}: {text}; check that it is one, and complete")
 
 
 def _find_odd_line(path: Path) -> str:

@@ -1,8 +1,7 @@
-"""Compare a genome with its sources, from which it is derived again by a path of its own.
+"""Compare a genome with its sources, from which polars derives it again by the rules of ``docs/genome.md``.
 
-The text of pysam and htslib is all that this has in common with the builder: polars types and judges the alleles by
-``docs/genome.md``, so that a mistake has to be made twice to go unseen. Shape suffixes: L bases of a contig, R alleles,
-V variants, U those of either side.
+All that this shares with the builder is the text of htslib, so that a mistake has to be made twice to go unseen. Shape
+suffixes: L bases of a contig, R alleles, V variants, U those of either side.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from mutbert.errors import InputError
 from mutbert.files import sha256_of
 from mutbert.genome.fasta import read_sequences
 from mutbert.genome.format import FREQUENCY_ONE
-from mutbert.genome.sources import FILTERS, Sources, describe_samples, find_calls, parse_sources, read_samples
+from mutbert.genome.sources import FILTERS, Sources, choose_samples, describe_samples, find_calls, parse_sources
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import read_genotypes, read_records
 from mutbert.progress import progress_bar
@@ -56,10 +55,8 @@ def verify_genome(
     ----------
     genome : path
         The store; its checksums are verified first.
-    fasta, vcf : path or sequence of paths
-        The reference, as in the build; the variants, in the order of the build. ``PREFIX=FILE`` for one with a prefix.
-    samples, population, sample : path, str, str, optional
-        The samples that were counted; the population of a panel that was; the one sample that was.
+    fasta, vcf, samples, population, sample
+        The reference, the variants and whose genotypes were counted, as in the build and in its order.
     progress : bool
         Show progress on standard error.
 
@@ -79,7 +76,7 @@ def verify_genome(
     fastas, vcfs, settings = parse_sources(fasta), parse_sources(vcf), store.manifest.get("settings")
     if not settings:
         raise InputError(f"{store.path}: has no settings of a build; verify a genome of 'mutbert genome build'")
-    people = [sample] if sample else None if samples is None else read_samples(Path(samples), population)
+    people = choose_samples(samples, population, sample)
     if (None if people is None else describe_samples(people)) != settings.get("samples"):
         remedy = "use the same --samples, --population or --sample, or none, as when it was built"
         raise InputError(f"{store.path}: was built from other samples; {remedy}")
@@ -190,21 +187,22 @@ def _accept_alleles(alleles: pl.DataFrame, letter_L: UInt8) -> pl.DataFrame:
 
 
 def _compare_variants(report: dict[str, Any], store: ProbabilisticGenome, name: str, alleles: pl.DataFrame) -> None:
-    bases, before, after = [*alphabet.BASES], pl.col("before"), pl.col("after")
-    sums = {base: pl.col("frequency").filter(after == base).sum() for base in bases}
+    bases, before = [*alphabet.BASES], pl.col("before").first()
+    # REF has the rest.
+    given = {base: pl.col("frequency").filter(pl.col("after") == base).sum() for base in bases}
     rest = (1 - pl.col("total").first()).clip(0)
-    sites = alleles.group_by("position").agg(before.first(), rest=rest, **sums)
-    sites = sites.with_columns(pl.when(before == base).then("rest").otherwise(base).alias(base) for base in bases)
-    sites = sites.select("position", pl.col(bases) / pl.sum_horizontal(bases))
+    shares = [pl.when(before == base).then(rest).otherwise(share).alias(base) for base, share in given.items()]
+    sites = alleles.group_by("position").agg(shares).with_columns(pl.col(bases) / pl.sum_horizontal(bases))
     position, _, frequency_V4 = store.variants(name)
-    stored = pl.DataFrame({"position": position, **dict(zip("acgt", frequency_V4.T, strict=True))})
-    both = sites.join(stored, on="position", how="full", coalesce=True).fill_null(0).sort("position")
-    ours_U4, theirs_U4 = (both.select(pl.col(*letters).cast(pl.Float64)).to_numpy() for letters in ("ACGT", "acgt"))
-    distance_U, is_shared_U = abs(ours_U4 - theirs_U4).max(axis=1), ours_U4.any(axis=1) & theirs_U4.any(axis=1)
+    stored = pl.DataFrame({"position": position, **dict(zip(bases, frequency_V4.T.astype(float), strict=True))})
+    both = sites.join(stored, on="position", how="full", coalesce=True, suffix="_stored").sort("position")
+    is_shared_U = both.select(pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy()
+    row_U8 = both.drop("position").fill_null(0).to_numpy()
+    distance_U = abs(row_U8[:, :4] - row_U8[:, 4:]).max(axis=1, initial=0)
     different = np.flatnonzero(distance_U > _LARGEST_DISTANCE)
-    for at in different[:_TEXTS_OF_A_CONTIG]:
-        ours, theirs = (side_U4[at].round(5).tolist() for side_U4 in (ours_U4, theirs_U4))
-        where = f"{name}:{both['position'][int(at)] + 1}"
+    for at in different[:_TEXTS_OF_A_CONTIG].tolist():
+        ours, theirs = row_U8[at].round(5).reshape(2, 4).tolist()
+        where = f"{name}:{both['position'][at] + 1}"
         report["differences"].append(f"{where}: A, C, G, T are {ours} by the VCF, {theirs} in the genome")
     report["variants"] += int(is_shared_U.sum())
     report["differing"] += len(different)
@@ -218,9 +216,10 @@ def _compare_bases(report: dict[str, Any], store: ProbabilisticGenome, name: str
     # A store of version 1 does not keep the mask.
     letter_L = letter_L[:shared] & ~(_LOWER * np.uint8(store.manifest["version"] == 1))
     different = np.flatnonzero(letter_L != stored_L)
-    for at in different[:_TEXTS_OF_A_CONTIG]:
-        fasta, genome = chr(letter_L[at]), chr(stored_L[at])
-        report["differences"].append(f"{name}:{at + 1}: {fasta} in the FASTA, {genome} in the genome")
+    report["differences"] += [
+        f"{name}:{at + 1}: {chr(letter_L[at])} in the FASTA, {chr(stored_L[at])} in the genome"
+        for at in different[:_TEXTS_OF_A_CONTIG]
+    ]
     report["contigs"] += 1
     report["bases"] += shared
     report["differing"] += len(different)
