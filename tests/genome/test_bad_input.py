@@ -1,7 +1,4 @@
-"""What a user can get wrong is one line; nothing is left behind, and an output that is there stays.
-
-Where a file is only unusual (line ends, no contig lines, a broken index), it is read as it should be.
-"""
+"""What a user can get wrong is one line, and an output that is there stays; what is only unusual is read."""
 
 import os
 from itertools import cycle
@@ -52,16 +49,15 @@ def refused(tmp_path, fasta):
 
 
 @pytest.mark.parametrize("kind", ["plain", "index"])
-@pytest.mark.parametrize("number", [1, 2])
-def test_an_impossible_frequency_is_the_same_line_from_every_worker(refused, write, kind, number):
+def test_an_impossible_frequency_is_the_same_line_from_every_worker(refused, write, kind):
     path = write(range(1, 1000, 4), 1.5, kind=kind)
-    message = f"{path}: 250 of 250 records have no frequency from 0 to 1"
-    line = refused(path, workers=number)
-    assert message in line
+    line = refused(path, workers=2)
+    assert f"{path}: 250 of 250 records have no frequency from 0 to 1" in line
     assert "first chr1:1: AF=1.5" in line
+    assert refused(path) == line
 
 
-@pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip", "index"])
+@pytest.mark.parametrize("kind", ["plain", "index"])
 @pytest.mark.parametrize("options", [{}, {"sample": "t"}])
 def test_windows_line_ends_change_nothing(tmp_path, write, write_fasta, kind, options):
     reports = []
@@ -84,12 +80,12 @@ def test_a_broken_index_alone_is_as_none(tmp_path, write, fasta):
         assert report["records"][0]["used"] == 2
 
 
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_stale_index_is_found(refused, write, number):
+def test_a_stale_index_is_found(refused, write):
     stale = write(range(1, 120, 4), kind="index")
     assert write(range(1, 400, 4), kind="bgzip") == stale
     os.utime(f"{stale}.tbi")
-    assert "x.vcf.gz: its index counts 30 records of contig chr1, but" in refused(stale, workers=number)
+    for number in (1, 2):
+        assert "x.vcf.gz: its index counts 30 records of contig chr1, but" in refused(stale, workers=number)
 
 
 def test_options_that_do_not_fit_are_refused(tmp_path, refused, write, write_vcf, fasta):

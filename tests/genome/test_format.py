@@ -29,16 +29,10 @@ def test_a_store_is_what_the_page_says(tmp_path, write_fasta, write_vcf):
     manifest = json.loads((store / "manifest.json").read_text())
     assert sorted(file.name for file in store.glob("[!.]*")) == sorted([*manifest["arrays"], "manifest.json"])
     stretch, rows = [("start", "<u4"), ("length", "<u4")], {}
-    *header, sequence = read_npy(store / "sequence.npy")
-    assert header == ["|u1", (len(sequence),)]
-    *header, ambiguity = read_npy(store / "ambiguity.npy")
-    assert header == [[*stretch, ("code", "|u1")], (len(ambiguity) // 9,)]
-    *header, soft_mask = read_npy(store / "soft_mask.npy")
-    assert header == [stretch, (len(soft_mask) // 8,)]
-    *header, position = read_npy(store / "variant_position.npy")
-    assert header == ["<u4", (3,)]
-    *header, frequency = read_npy(store / "variant_frequency.npy")
-    assert header == ["<u2", (3, 4)]
+    kinds, shapes, contents = zip(*(read_npy(store / name) for name in manifest["arrays"]), strict=True)
+    sequence, ambiguity, soft_mask, position, frequency = contents
+    assert kinds == ("|u1", [*stretch, ("code", "|u1")], stretch, "<u4", "<u2")
+    assert shapes == ((len(sequence),), (len(ambiguity) // 9,), (len(soft_mask) // 8,), (3,), (3, 4))
     assert manifest["version"] == 2
     assert [contig["soft_mask"] for contig in manifest["contigs"]] == [[0, 3], [3, 3], [3, 4], [4, 5]]
     assert [contig["name"] for contig in manifest["contigs"]] == list(contigs)

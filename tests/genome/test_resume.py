@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pysam
 import pytest
@@ -12,7 +13,6 @@ from mutbert import build_genome
 from mutbert.errors import InputError
 
 CONTIGS = {f"chr{number}": 300_000 for number in range(1, 5)}
-NEXT = dict(zip("ACGT", "CGTA", strict=True))
 HEADER = """##fileformat=VCFv4.2
 ##INFO=<ID=AF,Number=A,Type=Float,Description="">
 ##FORMAT=<ID=GT,Number=1,Type=String,Description="">
@@ -32,14 +32,9 @@ def write_vcf(path, contigs, value=0.25, step=1, *, indexed=True):
         file.write(HEADER)
         for contig in contigs:
             for place in range(0, CONTIGS[contig], step):
-                base = "ACGT"[place % 4]
-                file.write(f"{contig}\t{place + 1}\t.\t{base}\t{NEXT[base]}\t.\tPASS\tAF={value}\tGT\t0|1\t0|0\n")
-    if indexed:
-        packed = f"{path}.gz"
-        pysam.tabix_compress(str(path), packed, force=True)
-        pysam.tabix_index(packed, preset="vcf", force=True)
-        path = path.with_name(f"{path.name}.gz")
-    return path
+                base, other = "ACGT"[place % 4], "CGTA"[place % 4]
+                file.write(f"{contig}\t{place + 1}\t.\t{base}\t{other}\t.\tPASS\tAF={value}\tGT\t0|1\t0|0\n")
+    return Path(pysam.tabix_index(str(path), preset="vcf", force=True)) if indexed else path
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +98,11 @@ def test_other_settings_and_files_are_refused_and_lose_nothing(stopped, tmp_path
         with pytest.raises(InputError, match=r"x\.genome: cannot be resumed, as its files, its settings") as refusal:
             build_genome(fasta, output, vcfs, resume=True, **{name: value})
         assert "\n" not in str(refusal.value)
-    with pytest.raises(InputError, match="cannot be resumed"):
-        build_genome(fasta, output, vcfs[::-1], resume=True)
     other = tmp_path / "x.fa"
     other.write_bytes(fasta.read_bytes().replace(b"gtAC", b"gtNC", 1))
-    with pytest.raises(InputError, match="have changed; use the same as before"):
-        build_genome(other, output, vcfs, resume=True)
+    for files in ((fasta, output, vcfs[::-1]), (other, output, vcfs)):
+        with pytest.raises(InputError, match="have changed; use the same as before"):
+            build_genome(*files, resume=True)
     parts = tmp_path / "x.genome.partial" / "work" / "parts"
     parts.mkdir()
     (parts / "0.npz").touch()

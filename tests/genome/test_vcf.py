@@ -27,16 +27,7 @@ def refusal(function, *arguments):
     return message
 
 
-@pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip"])
-def test_every_wrapping_is_read(tmp_path, write_vcf, capfd, kind):
-    path = write_vcf(tmp_path / "x.vcf", RECORDS, kind=kind)
-    expected = [(chrom, pos - 1, ref, alt, "PASS", f"{af}", ".") for chrom, pos, ref, alt, af in RECORDS]
-    assert read(path, "INFO/AF", "ID") == expected
-    assert find_frequencies(path, read_header(path), "AF") == (("AF",), None)
-    assert capfd.readouterr() == ("", "")
-
-
-def test_bcf_is_read_and_a_cut_one_refused(tmp_path, write_vcf):
+def test_bcf_is_read_and_a_cut_one_refused(tmp_path, write_vcf, capfd):
     path = write_vcf(tmp_path / "x.vcf", RECORDS[:-1])
     path.write_text(path.read_text().replace("#CHROM", "##contig=<ID=chr1,length=99>\n#CHROM", 1))
     for kind in ("-Ob", "-Ou"):
@@ -48,6 +39,7 @@ def test_bcf_is_read_and_a_cut_one_refused(tmp_path, write_vcf):
             (tmp_path / "cut.bcf").write_bytes(whole[:size])
             refusal(read, tmp_path / "cut.bcf")
     assert read_header(packed).contigs == {"chr1": 99}
+    assert capfd.readouterr() == ("", "")
 
 
 def test_regions_have_each_record_once(tmp_path, write_vcf):
@@ -63,15 +55,6 @@ def test_regions_have_each_record_once(tmp_path, write_vcf):
     assert len(read(path, region=[("c:1", 0, None), ("d", 0, None)])) == 5
     (tmp_path / "x.vcf.gz.tbi").write_bytes(b"no index")
     assert count_by_index(path) is None
-
-
-@pytest.mark.parametrize("kind", ["gzip", "bgzip"])
-def test_a_file_cut_anywhere_is_refused(tmp_path, write_vcf, kind):
-    whole = write_vcf(tmp_path / "x.vcf", RECORDS, kind=kind).read_bytes()
-    path = tmp_path / "cut.vcf"
-    for size in range(1, len(whole), len(whole) // 16):
-        path.write_bytes(whole[:size])
-        assert str(path) in refusal(read, path)
 
 
 @pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip"])
@@ -108,18 +91,21 @@ def test_text_that_is_not_utf_8_is_carried_through(tmp_path, contig):
         ("chr1 1 . A C . . .", "line 5 has fewer than 8 columns"),
         ("", "line 5 has fewer than 8 columns"),
         ("chr1\t.\t.\tA\tC\t.\t.\t.", "line 5 has no number for POS"),
+        ("chr1\tnine\t.\tA\tC\t.\tPASS\tAF=0.1", "line 5 has no number for POS"),
     ],
 )
-@pytest.mark.parametrize("kind", ["plain", "bgzip"])
+@pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip"])
 def test_a_line_that_is_no_record_is_named(tmp_path, compress, line, message, kind):
     path, record = tmp_path / "x.vcf", "chr1\t1\t.\tA\tC\t.\t.\tAF=0.1\n"
     path.write_text(FIELDS.format(EUR, "") + record + f"{line}\n" + record)
-    compress(path, kind)
-    assert message in refusal(read, path)
+    assert message in refusal(read, compress(path, kind))
+    # At the end, a blank line is none.
+    path.write_text(FIELDS.format(EUR, "") + record + f"{line}\n")
+    assert not line or f"{path}: cannot be read as VCF" in refusal(read, compress(path, kind))
 
 
 @pytest.mark.parametrize("kind", ["gzip", "bgzip"])
-def test_damage_in_the_middle_is_found(tmp_path, write_vcf, kind):
+def test_files_that_were_cut_or_damaged_are_refused(tmp_path, write_vcf, kind):
     # Some thousand records, so that the damage is far after the header.
     path = write_vcf(tmp_path / "x.vcf", [("chr1", pos, "A", "C", pos / 99999) for pos in range(1, 99999)], kind=kind)
     whole = path.read_bytes()
@@ -130,20 +116,20 @@ def test_damage_in_the_middle_is_found(tmp_path, write_vcf, kind):
     ):
         path.write_bytes(content)
         assert re.search(r"cannot be read as VCF after chr1:\d+ \(", refusal(read, path))
+    whole = write_vcf(path, RECORDS, kind=kind).read_bytes()
+    for size in range(1, len(whole), len(whole) // 16):
+        path.write_bytes(whole[:size])
+        assert str(path) in refusal(read, path)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("", "is empty"),
-        ("hello\nworld\n", "cannot be read as VCF"),
         (">chr1\nACGT\n", "cannot be read as VCF"),
         ("#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\nchr1\t1\t.\tA\tC\t.\t.\tAF=0.5\n", "cannot be read as VCF"),
         ("##fileformat=VCFv4.2\n", "cannot be read as VCF"),
-        (
-            "##fileformat=VCFv4.2\n#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO\tFORMAT\ta\ta\n",
-            "Duplicated sample name",
-        ),
+        (FIELDS.format("", "\tFORMAT\ta\ta"), "Duplicated sample name"),
     ],
 )
 def test_what_is_no_vcf_is_refused(tmp_path, content, message):
@@ -152,35 +138,25 @@ def test_what_is_no_vcf_is_refused(tmp_path, content, message):
     assert message in refusal(read_header, path)
 
 
-@pytest.mark.parametrize(
-    "line", ["chr1\t9\t.\tA", "chr1\tnine\t.\tA\tC\t.\tPASS\tAF=0.1", "chr1", "chr1\t.\t.\tA\tC\t.\t.\tAF=1"]
-)
-@pytest.mark.parametrize("kind", ["plain", "gzip", "bgzip"])
-def test_a_line_that_is_no_record_is_refused(tmp_path, write_vcf, compress, line, kind):
-    path = write_vcf(tmp_path / "x.vcf", [("chr1", 3, "A", "C", 0.5)])
-    path.write_text(path.read_text() + line + "\n")
-    compress(path, kind)
-    assert f"{path}: cannot be read as VCF" in refusal(read, path)
-
-
 AC = '##INFO=<ID=AC,Number=A,Type=Integer,Description="">\n'
 AN = '##INFO=<ID=AN,Number=1,Type=Integer,Description="">\n'
 EUR = '##INFO=<ID=EUR_AF,Number=A,Type=Float,Description="Of those, in Europe, ID=AF">\n'
 GT = '##FORMAT=<ID=GT,Number=1,Type=String,Description="">\n'
+COUNTED = (("AC", "AN"), ("someone",))
 TEXT = '##INFO=<ID=AF,Number=A,Type=String,Description="">\n'
 
 
 @pytest.mark.parametrize(
     ("fields", "samples", "wanted", "outcome"),
     [
-        (AC + AN + EUR, "", "AF", ("AC", "AN")),
-        (AC + AN + EUR, "", "EUR_AF", ("EUR_AF",)),
+        (AC + AN + EUR, "", "AF", (("AC", "AN"), None)),
+        (AC + AN + EUR, "", "EUR_AF", (("EUR_AF",), None)),
         (AC + EUR, "", "AF", "no INFO field AF of type Float; choose one of EUR_AF with --frequency-field"),
         (AC + AN, "", "EUR_AF", "no INFO field EUR_AF of type Float; choose one of AC/AN with --frequency-field"),
-        (AC + AN + EUR, "", "AC/AN", ("AC", "AN")),
-        (GT, "\tFORMAT\tsomeone", "AF", "genotypes"),
-        (GT + EUR, "\tFORMAT\tsomeone", "EUR_AF", ("EUR_AF",)),
-        (GT + EUR, "\tFORMAT\tsomeone", "GT", "genotypes"),
+        (AC + AN + EUR, "", "AC/AN", (("AC", "AN"), None)),
+        (GT, "\tFORMAT\tsomeone", "AF", COUNTED),
+        (GT + EUR, "\tFORMAT\tsomeone", "EUR_AF", (("EUR_AF",), None)),
+        (GT + EUR, "\tFORMAT\tsomeone", "GT", COUNTED),
         (EUR, "\tFORMAT\tsomeone", "GT", "its header declares no genotypes"),
         (GT, "", "GT", "its header declares no genotypes"),
         (AC + EUR, "", "AC/EUR_AF", "no INFO field AC/EUR_AF of type Integer"),
@@ -192,12 +168,10 @@ TEXT = '##INFO=<ID=AF,Number=A,Type=String,Description="">\n'
 def test_the_frequency_fields_are_found(tmp_path, fields, samples, wanted, outcome):
     path = tmp_path / "x.vcf"
     path.write_text(FIELDS.format(fields, samples))
-    if outcome == "genotypes":
-        assert find_frequencies(path, read_header(path), wanted) == (("AC", "AN"), ("someone",))
-    elif isinstance(outcome, tuple):
-        assert find_frequencies(path, read_header(path), wanted) == (outcome, None)
-    else:
+    if isinstance(outcome, str):
         assert outcome in refusal(find_frequencies, path, read_header(path), wanted)
+    else:
+        assert find_frequencies(path, read_header(path), wanted) == outcome
 
 
 def test_nothing_is_imported_from_the_working_directory(tmp_path, write_vcf, monkeypatch):

@@ -25,7 +25,7 @@ from mutbert.errors import InputError
 from mutbert.evaluation.vep_table import check_genome
 from mutbert.examples.splits import grouped_split, region_split, sequence_keys
 from mutbert.examples.table import Examples
-from mutbert.genome.fasta import read_fasta
+from mutbert.genome.sources import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import batch_of, run_batches
 from mutbert.regions import ContigNames, Region

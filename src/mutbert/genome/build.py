@@ -12,11 +12,10 @@ import numpy as np
 
 from mutbert import __version__
 from mutbert.errors import InputError
-from mutbert.files import atomic_directory, check_input, check_output, write_json
+from mutbert.files import atomic_directory, check_output, write_json
 from mutbert.genome import format as store
-from mutbert.genome.fasta import read_fasta
+from mutbert.genome import sources as inputs
 from mutbert.genome.population import Population
-from mutbert.genome.sources import Source, Sources, choose_samples, describe_samples, find_calls, parse_sources
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.variants import NO_CONTIG, NO_FREQUENCY, NOT_SELECTED, REASONS, USED
 from mutbert.genome.vcf import GENOTYPES, older_index
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def build_genome(
-    fasta: Sources, output: str | Path, vcf: Sources = (), *, min_frequency: float | None = None,
+    fasta: inputs.Sources, output: str | Path, vcf: inputs.Sources = (), *, min_frequency: float | None = None,
     frequency_field: str = "AF", samples: str | Path | Sequence[str] | None = None, population: str | None = None,
     sample: str | None = None, filters: Sequence[str] = ("PASS", "."), contigs: Sequence[str] | None = None,
     workers: int = 1, resume: bool = False, force: bool = False, progress: bool = False,
@@ -45,21 +44,18 @@ def build_genome(
     fasta, vcf : path or sequence of paths
         Reference, plain, gzip or bgzip; variants, VCF or BCF. ``PREFIX=FILE`` prefixes the contigs' names
         (``human.chr1``), so that one genome can hold several species.
-    output : path
-        The store to write, by convention ``NAME.genome``.
-    min_frequency : float, optional
-        Keep positions that vary more often than this; by default the published 0.02, and 0 for one person's genome.
+    output, min_frequency : path, float, optional
+        The store to write, by convention ``NAME.genome``; keep positions that vary more often than this (by default the
+        published 0.02, and 0 for one person's genome).
     frequency_field : str
         INFO field with a frequency per alternate allele, a quotient such as ``AC/AN``, or ``GT`` to count the
         genotypes. Without a declared ``AF``, ``AC/AN`` is used, and after that the genotypes.
     samples, population, sample : path or sequence of str, str, str, optional
-        Count the genotypes of these samples: names, or a file with one per line, or a panel, of which only those of
-        this population; or of one sample, for its diploid genome.
-    filters, contigs : sequence of str
+        Count the genotypes of these samples: names, or a file with one per line, or a panel with their populations;
+        only this population's samples of a panel; one sample, for its diploid genome.
+    filters, contigs, workers : sequence of str, sequence of str, int
         FILTER names that pass, ``.`` for an empty FILTER, ``any`` for every name; contigs of the FASTA to keep, with
-        or without ``chr``, all by default.
-    workers : int
-        Parts of the VCF files that are read at once. The result does not depend on it.
+        or without ``chr``, all by default; parts of the VCF files that are read at once, with the same result.
     resume, force, progress : bool
         Continue a build from the same files that was stopped, and leave a finished one as it is; replace the output
         where it exists; show progress on standard error.
@@ -71,19 +67,31 @@ def build_genome(
         positions that vary; `records`, what became of those of each VCF file (``docs/format.md``); `contig_names`, the
         VCF's by the genome's; contigs `only_in_fasta` (of the selected) and `only_in_vcf`; `notes` on the input.
     """
-    fastas, vcfs, output, filters = parse_sources(fasta), parse_sources(vcf), Path(output), listed(filters)
+    fastas, vcfs = inputs.parse_sources(fasta), inputs.parse_sources(vcf)
+    output, filters = Path(output), listed(filters)
     # 0.02 is the published minimum (Long et al. 2025, bioRxiv 2025.01.23.634452).
     minimum = min_frequency if min_frequency is not None else 0.02 if sample is None else 0.0
-    _check_options(fastas, vcfs, minimum, workers, frequency_field, samples, population, sample)
-    chosen = choose_samples(samples, population, sample)
-    calls = find_calls(vcfs, frequency_field, chosen, filters)
-    settings: dict[str, Any] = {
-        "min_frequency": minimum,
-        "frequency_field": GENOTYPES if chosen is not None else frequency_field,
-        "contigs": None if contigs is None else list(listed(contigs)),
-        "filter": list(filters),
-        "samples": None if chosen is None else describe_samples(chosen),
-    }
+    is_chosen, is_panel = (sample or samples) is not None, isinstance(samples, (str, Path))
+    both = "samples are chosen, so genotypes are counted; use only one of both"
+    for is_wrong, problem in (
+        (not 0 <= minimum < 1, f"minimum frequency {minimum:g}: is not at least 0 and below 1"),
+        (workers < 1, f"{workers} workers: use at least one"),
+        (not fastas, "no FASTA was given; name at least one"),
+        (sample and samples, f"sample {sample}: one sample and a list of them were given; use one of both"),
+        (population and not is_panel, f"population {population}: needs a panel file with populations (--samples)"),
+        (is_chosen and frequency_field not in {"AF", GENOTYPES}, f"frequency field {frequency_field}: {both}"),
+        (is_chosen and not vcfs, "samples are chosen, but no VCF was given; name one with genotypes"),
+    ):
+        if is_wrong:
+            raise InputError(problem)
+    inputs.check_sources(fastas, vcfs)
+    chosen = inputs.read_samples(samples, population, sample)
+    calls = inputs.find_calls(vcfs, frequency_field, chosen, filters)
+    wanted = None if contigs is None else list(listed(contigs))
+    settings = {
+        "min_frequency": minimum, "frequency_field": frequency_field if chosen is None else GENOTYPES,
+        "contigs": wanted, "filter": list(filters), "samples": inputs.describe_samples(chosen),
+    }  # fmt: skip
     paths = [source.path for source in (*fastas, *vcfs)]
     work = output.with_name(f"{output.name}.partial") / "work"
     if not resume and not force and any(work.glob("parts/[!.]*.npz")):
@@ -103,7 +111,7 @@ def build_genome(
     with atomic_directory(output, force=force, resume=begun, keep=lambda: any(work.glob("parts/[!.]*.npz"))) as folder:
         work.mkdir(exist_ok=True)
         write_json(work / "plan.json", plan, force=True)
-        reference, not_selected = _write_reference(folder, fastas, settings["contigs"], progress=progress)
+        reference, not_selected = _write_reference(folder, fastas, wanted, progress=progress)
         arrays = {name: np.asarray(np.load(folder / name, mmap_mode="r")) for name in store.SEQUENCE_ARRAYS}
         genome = ProbabilisticGenome(output, reference, {}, arrays)
         found = Population(work, calls, genome, not_selected, workers)
@@ -124,10 +132,8 @@ def merge_genomes(
 
     Parameters
     ----------
-    genomes : sequence of paths
-        The stores, built with the same settings; no contig may be in two of them.
-    output : path
-        The store to write.
+    genomes, output : sequence of paths, path
+        The stores, built with the same settings, of which no two have a contig in common; the store to write.
     force, progress : bool
         Replace the output where it exists; show progress on standard error.
 
@@ -143,11 +149,11 @@ def merge_genomes(
     parts = [ProbabilisticGenome.open(path, check=True) for path in genomes]
     provenance = _merge_provenance(parts)
     found: dict[str, ProbabilisticGenome] = {}
-    for part in parts:
-        if twice := [name for name in part.contigs if name in found]:
+    for part, name in ((one, name) for one in parts for name in one.contigs):
+        if name in found:
             remedy = "leave out one of them, or build the parts with --contigs that do not overlap"
-            raise InputError(f"{part.path}: contig {twice[0]} is in {found[twice[0]].path} too; {remedy}")
-        found |= dict.fromkeys(part.contigs, part)
+            raise InputError(f"{part.path}: contig {name} is in {found[name].path} too; {remedy}")
+        found[name] = part
 
     def rows_of(name: str, kind: str, array: str) -> Any:
         return found[name].arrays[array][slice(*getattr(found[name].contigs[name], kind))]
@@ -173,42 +179,15 @@ def _is_of(path: Path, plan: Mapping[str, Any]) -> bool:
     return plan.items() <= dict(json.loads(path.read_text(encoding="utf-8"))).items()
 
 
-def _check_options(
-    fastas: Sequence[Source], vcfs: Sequence[Source], minimum: float, workers: int, field: str,
-    samples: Any, population: str | None, sample: str | None,
-) -> None:  # fmt: skip
-    is_chosen, is_panel = (sample or samples) is not None, isinstance(samples, (str, Path))
-    both = "samples are chosen, so genotypes are counted; use only one of both"
-    for is_wrong, problem in (
-        (not 0 <= minimum < 1, f"minimum frequency {minimum:g}: is not at least 0 and below 1"),
-        (workers < 1, f"{workers} workers: use at least one"),
-        (not fastas, "no FASTA was given; name at least one"),
-        (sample and samples, f"sample {sample}: one sample and a list of them were given; use one of both"),
-        (population and not is_panel, f"population {population}: needs a panel file with populations (--samples)"),
-        (is_chosen and field not in {"AF", GENOTYPES}, f"frequency field {field}: {both}"),
-        (is_chosen and not vcfs, "samples are chosen, but no VCF was given; name one with genotypes"),
-    ):
-        if is_wrong:
-            raise InputError(problem)
-    for source in fastas:
-        check_input(source.path, "FASTA")
-    prefixes = dict.fromkeys(source.prefix for source in fastas)
-    for source in vcfs:
-        if source.prefix not in prefixes:
-            known = names_text(f"{prefix}=" for prefix in prefixes if prefix)
-            text = f"its prefix {source.prefix or '(none)'!r} is that of no FASTA; prefixes are {known}"
-            raise InputError(f"{source.path}: {text}")
-
-
 def _write_reference(
-    folder: Path, fastas: Sequence[Source], wanted: Sequence[str] | None, *, progress: bool
+    folder: Path, fastas: Sequence[inputs.Source], wanted: Sequence[str] | None, *, progress: bool
 ) -> tuple[dict[str, store.Contig], list[str]]:
     """Write the reference; return its contigs, and the names of those that are not selected."""
     selected, seen = ContigNames(wanted or ()), dict[str, Path]()
 
     def read() -> Iterator[tuple[str, Any, Any]]:
         for source in fastas:
-            for own_name, code_L, soft_mask in read_fasta(source.path):
+            for own_name, code_L, soft_mask in inputs.read_fasta(source.path):
                 advance(len(code_L))
                 if (name := source.name(own_name)) in seen:
                     remedy = "rename or remove one, or use a prefix for each FASTA (PREFIX=FILE)"
@@ -227,7 +206,7 @@ def _write_reference(
     return contigs, not_selected
 
 
-def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequence[Source]) -> dict[str, Any]:
+def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequence[inputs.Source]) -> dict[str, Any]:
     """Return what the manifest holds of what became of the records; nothing depends on when or where it was built."""
     records = []
     for calls, tally in zip(found.calls, found.tallies, strict=True):
@@ -235,15 +214,13 @@ def _describe(found: Population, contigs: Mapping[str, store.Contig], vcfs: Sequ
         read, used, decomposed = sum(counts.values()), counts.pop(REASONS[USED], 0), tally["reason", "decomposed"]
         file = {"file": calls.source.path.name, "frequency_from": calls.frequencies}
         records.append(file | {"read": read, "used": used, "decomposed": decomposed, "not_used": counts})
-    names = {
-        "vcf_name": {name: found.names[name] for name in contigs if name in found.names},
-        "only_in_fasta": [name for name in contigs if name not in found.names] if vcfs else [],
-        "only_in_vcf": list(found.unmatched),
-    }
+    vcf_name = {name: found.names[name] for name in contigs if name in found.names}
+    only_in_fasta = [name for name in contigs if vcfs and name not in vcf_name]
+    names = {"vcf_name": vcf_name, "only_in_fasta": only_in_fasta, "only_in_vcf": list(found.unmatched)}
     return {"records": records, "contig_names": names}
 
 
-def _read_report(output: Path, vcfs: Sequence[Source] = ()) -> dict[str, Any]:
+def _read_report(output: Path, vcfs: Sequence[inputs.Source] = ()) -> dict[str, Any]:
     """Return the report of a finished store."""
     manifest = json.loads((output / store.MANIFEST).read_text(encoding="utf-8"))
     contigs, names = manifest["contigs"], manifest["contig_names"]
@@ -255,15 +232,10 @@ def _read_report(output: Path, vcfs: Sequence[Source] = ()) -> dict[str, Any]:
         # The last reason, in their order, is how far any record came.
         if not one["used"] and [*one["not_used"]][-1:] == [REASONS[NO_FREQUENCY]]
     ]
-    return {
-        "path": output,
-        "lengths": {contig["name"]: contig["length"] for contig in contigs},
-        "variants": sum(last - first for first, last in (contig["variants"] for contig in contigs)),
-        "records": manifest["records"],
-        "contig_names": names["vcf_name"],
-        **{name: names[name] for name in ("only_in_fasta", "only_in_vcf")},
-        "notes": notes,
-    }
+    variants = sum(last - first for first, last in (contig["variants"] for contig in contigs))
+    lengths, records = {contig["name"]: contig["length"] for contig in contigs}, manifest["records"]
+    names = {"contig_names": names["vcf_name"], **{one: names[one] for one in ("only_in_fasta", "only_in_vcf")}}
+    return {"path": output, "lengths": lengths, "variants": variants, "records": records, **names, "notes": notes}
 
 
 def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
@@ -285,27 +257,22 @@ def _merge_provenance(parts: Sequence[ProbabilisticGenome]) -> dict[str, Any]:
         vcfs = [json.dumps(source) for source in manifest["sources"] if source["kind"] == "vcf"]
         for source, counts in zip(vcfs, manifest["records"], strict=True):
             by_file[source].append(counts)
-    return {
-        "created_by": f"mutbert {__version__}",
-        "sources": [*sources.values()],
-        "settings": {**first, "contigs": None if None in wanted else [name for some in wanted for name in some]},
-        "records": [_sum_records(counts) for counts in by_file.values()],
-        "contig_names": {
-            "vcf_name": vcf_name,
-            "only_in_fasta": [contig for one in names for contig in one.get("only_in_fasta", [])],
-            "only_in_vcf": [name for name in unmatched if name not in vcf_name.values()],
-        },
+    contig_names = {
+        "vcf_name": vcf_name,
+        "only_in_fasta": [contig for one in names for contig in one.get("only_in_fasta", [])],
+        "only_in_vcf": [name for name in unmatched if name not in vcf_name.values()],
     }
-
-
-def _sum_records(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what became of a file's records; each part has counted all, also of the others' contigs."""
-    sums = sum((Counter(part["not_used"]) for part in parts), Counter[str]())
-    used, decomposed = (sum(part[key] for part in parts) for key in ("used", "decomposed"))
-    # What is not of a contig that a part has is in none of their FASTA files, or else not selected.
-    no_contig, not_selected = REASONS[NO_CONTIG], REASONS[NOT_SELECTED]
-    rest = parts[0]["read"] - used - sums.total() + sums[no_contig] + sums[not_selected]
-    sums[no_contig] = min(rest, *(part["not_used"].get(no_contig, 0) for part in parts))
-    sums[not_selected] = rest - sums[no_contig]
-    not_used = {text: sums[text] for text in REASONS if sums[text]}
-    return {**parts[0], "used": used, "decomposed": decomposed, "not_used": not_used}
+    records, no_contig, not_selected = [], REASONS[NO_CONTIG], REASONS[NOT_SELECTED]
+    # Each part has counted all records of a file, also of the others' contigs.
+    for every in by_file.values():
+        sums = sum((Counter(one["not_used"]) for one in every), Counter[str]())
+        used, decomposed = (sum(one[key] for one in every) for key in ("used", "decomposed"))
+        # What is not of a contig that a part has is in none of their FASTA files, or else not selected.
+        rest = every[0]["read"] - used - sums.total() + sums[no_contig] + sums[not_selected]
+        sums[no_contig] = min(rest, *(one["not_used"].get(no_contig, 0) for one in every))
+        sums[not_selected] = rest - sums[no_contig]
+        not_used = {text: sums[text] for text in REASONS if sums[text]}
+        records.append({**every[0], "used": used, "decomposed": decomposed, "not_used": not_used})
+    contigs = None if None in wanted else [name for some in wanted for name in some]
+    origin = {"created_by": f"mutbert {__version__}", "sources": [*sources.values()]}
+    return {**origin, "settings": {**first, "contigs": contigs}, "records": records, "contig_names": contig_names}

@@ -13,7 +13,7 @@ import pysam
 from mutbert import __version__, alphabet
 from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output
-from mutbert.genome.fasta import LINE_BASES, fasta_lines
+from mutbert.genome.sources import LINE_BASES, fasta_lines
 from mutbert.genome.store import FREQUENCY_ONE, ProbabilisticGenome, Variants
 from mutbert.progress import progress_bar
 from mutbert.regions import Region, merge_regions
@@ -30,7 +30,6 @@ DOUBLING_EDGES: Final = (0.0, *(2.0**power for power in range(-15, 1)))
 
 _TABLES: Final = ("bed", "tsv", "parquet")
 _FASTA: Final = ("reference", "consensus", "iupac")
-_KINDS: Final = (*_FASTA, *_TABLES)
 _LOWER: Final = np.uint8(ord("a") ^ ord("A"))
 _PIECE_BASES: Final = LINE_BASES << 14  # of memory at once; every piece but the last ends a line
 # A set of bases (bit 0 is A, bit 3 is T) less one, to its IUPAC base code.
@@ -53,7 +52,8 @@ def export_genome(
     genome, output : path
         The store, which may be open; the file to write, compressed by bgzip if it ends in ``.gz``.
     kind : str, optional
-        One of these six; the suffix of the output implies the last three.
+        ``reference``, ``consensus``, ``iupac``, ``bed``, ``tsv`` or ``parquet``, of which the suffix of the output
+        implies the last three.
     regions : sequence of str or Region, optional
         Such as ``chr22``, ``chr22:101-200`` or `mutbert.Region`; every contig by default. A FASTA has them in this
         order, a table each position once, in the genome's order.
@@ -124,8 +124,8 @@ def _find_kind(output: Path, kind: str | None) -> str:
     suffix = output.name.removesuffix(".gz").rpartition(".")[2]
     by_suffix = suffix if suffix in _TABLES else None
     chosen = kind or by_suffix
-    if chosen not in _KINDS:
-        raise InputError(f"{output}: there is no kind {kind or suffix!r}; give --as with one of {', '.join(_KINDS)}")
+    if chosen not in (kinds := (*_FASTA, *_TABLES)):
+        raise InputError(f"{output}: there is no kind {kind or suffix!r}; give --as with one of {', '.join(kinds)}")
     is_other = by_suffix not in {None, chosen} or (suffix in {"fa", "fasta", "fna"} and chosen in _TABLES)
     if is_other or (chosen == "parquet" and output.suffix == ".gz"):
         raise InputError(f"{output}: its suffix is not that of {chosen}; choose another name or another kind")

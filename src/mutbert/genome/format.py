@@ -72,8 +72,8 @@ def float_to_fixed(frequency_V4: npt.NDArray[np.floating[Any]]) -> UInt16:
     assert np.all(np.abs(total - 1) < 1e-3), "rows sum to 1"
     exact *= FREQUENCY_ONE / total
     floor = np.floor(exact)
+    # As many of a row's largest remainders as are missing are rounded up; ties go to the first base.
     missing = FREQUENCY_ONE - floor.sum(axis=1, keepdims=True)
-    # The `missing` largest remainders of a row are rounded up; ties go to the first base.
     rest_4V = np.ascontiguousarray((exact - floor).T)
     larger = [
         [other >= rest if at < base else other > rest for at, other in enumerate(rest_4V)]
@@ -154,10 +154,9 @@ def _growing(target: Target, names: Iterable[str]) -> Iterator[Callable[[str, Ro
     """Yield a function that appends rows to an array and returns their half-open range."""
     rows = dict.fromkeys(names, 0)
     with ExitStack() as stack:
-        files: dict[str, IO[bytes]] = {
-            name: BytesIO() if isinstance(target, dict) else stack.enter_context((target / name).open("wb"))
-            for name in rows
-        }
+        files: dict[str, IO[bytes]] = {}
+        for name in rows:
+            files[name] = stack.enter_context(BytesIO() if isinstance(target, dict) else (target / name).open("wb"))
 
         def append(name: str, added: Rows) -> tuple[int, int]:
             files[name].write(np.ascontiguousarray(added, dtype=ARRAYS[name][0]).data)
@@ -194,7 +193,17 @@ def read_store(path: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Co
         if manifest["version"] > FORMAT_VERSION:
             raise InputError(f"{file}: format version {manifest['version']} is newer; install a newer mutbert")
         arrays = {name: _open_array(path / name, manifest, check=check) for name in ARRAYS}
-        found = {one["name"]: _read_contig(one, manifest["version"], arrays) for one in manifest["contigs"]}
+        found: dict[str, Contig] = {}
+        for entry in manifest["contigs"]:
+            # Stores of version 1 keep no soft mask.
+            ranges = entry["ambiguity"], entry["soft_mask"] if manifest["version"] > 1 else (0, 0), entry["variants"]
+            contig = Contig(entry["name"], entry["length"], entry["offset"], *map(tuple, ranges))
+            parts = ((contig.offset, contig.offset + -(-contig.length // BASES_PER_BYTE)), *contig[3:])
+            is_whole = isinstance(contig.name, str) and all(type(one) is int for one in chain(contig[1:3], *contig[3:]))
+            is_inside = all(0 <= a <= b <= len(rows) for (a, b), rows in zip(parts, arrays.values(), strict=False))
+            if not is_whole or not is_inside or not 1 <= contig.length <= LONGEST_CONTIG:
+                raise ValueError(f"contig {contig.name} does not fit the arrays")
+            found[contig.name] = contig
         if len(found) < max(len(manifest["contigs"]), 1):
             raise ValueError("it has no contigs, or two of one name")
     except InputError:
@@ -202,18 +211,6 @@ def read_store(path: Path, *, check: bool) -> tuple[dict[str, Any], dict[str, Co
     except (LookupError, TypeError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: cannot be read ({error}); copy or build the store again") from None
     return manifest, found, arrays
-
-
-def _read_contig(entry: Mapping[str, Any], version: int, arrays: Mapping[str, Rows]) -> Contig:
-    # Stores of version 1 keep no soft mask.
-    ranges = entry["ambiguity"], entry["soft_mask"] if version > 1 else (0, 0), entry["variants"]
-    contig = Contig(entry["name"], entry["length"], entry["offset"], *map(tuple, ranges))
-    parts = ((contig.offset, contig.offset + -(-contig.length // BASES_PER_BYTE)), *contig[3:])
-    whole = isinstance(contig.name, str) and all(type(one) is int for one in (contig.length, *chain(*parts)))
-    inside = all(0 <= a <= b <= len(array) for (a, b), array in zip(parts, arrays.values(), strict=False))
-    if not whole or not inside or not 1 <= contig.length <= LONGEST_CONTIG:
-        raise ValueError(f"contig {contig.name} does not fit the arrays")
-    return contig
 
 
 def _open_array(file: Path, manifest: Mapping[str, Any], *, check: bool) -> Rows:

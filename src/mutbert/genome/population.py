@@ -80,7 +80,14 @@ class Population:
 
     def read(self, min_frequency: float, *, needs_calls: bool = True, progress: bool = False) -> None:
         """Read all records, and merge groups of contigs as they become complete; raise for files that do not fit."""
-        self._prepare_folder()
+        shutil.rmtree(self._folder / "alleles", ignore_errors=True)
+        # Groups that an earlier run has finished are kept, if the same files had an index: these are counted by group.
+        by_index, earlier = [index is not None for index in self._index], self._folder / "by_index.json"
+        if not earlier.exists() or json.loads(earlier.read_text(encoding="utf-8")) != by_index:
+            shutil.rmtree(self._folder / "parts", ignore_errors=True)
+            write_json(earlier, by_index, force=True)
+        for name in ("alleles", "parts"):
+            (self._folder / name).mkdir(exist_ok=True)
         planned = (unit for file in range(len(self.calls)) for unit in self._plan_file(file))
         units = [unit for unit in planned if unit.group < 0 or not self._parts[unit.group].exists()]
         # Files without an index first, then the others in the order of the genome.
@@ -116,7 +123,11 @@ class Population:
                     tally["reason", REASONS[-1 - contig]] += index[name]
                 if contig == -1:
                     self.unmatched[name] = None
-        self._check(needs_calls)
+        try:
+            self._check(needs_calls)
+        except InputError:
+            shutil.rmtree(self._folder / "parts")  # no other run can take them over
+            raise
 
     def variants(self) -> Iterator[tuple[str, Int64, UInt16]]:
         """Yield each contig's positions and frequencies."""
@@ -130,45 +141,46 @@ class Population:
 
     def _check(self, needs_calls: bool) -> None:
         """Raise where all that became of the records shows that the files do not fit the reference."""
+        counted = "outside the contig", "mismatched", "compared", "impossible frequency"
+        for calls, index, tally in zip(self.calls, self._index, self.tallies, strict=True):
+            outside, mismatched, compared, impossible = (tally["reason", one] for one in counted)
+            first, read, problem = dict(reversed(tally)), sum(tally["reason", text] for text in REASONS), ""
+            expected = {name: number for name, number in (index or {}).items() if self._find(calls, name) >= 0}
+            if stale := [name for name, number in expected.items() if tally["contig", name] != number]:
+                there, number = expected[stale[0]], tally["contig", stale[0]]
+                problem = f"its index counts {there:,} records of contig {stale[0]}, but {number:,} were found"
+                remedy = "index the file anew, or remove the index"
+            elif outside and not compared:
+                problem = f"all {outside:,} records that could be used lie outside the FASTA's contigs"
+                remedy = "it was called on another assembly or another part of it: use the FASTA of that one"
+            elif impossible > MOST_IMPOSSIBLE * read:
+                problem = f"{impossible:,} of {read:,} records have no frequency from 0 to 1 for each alternate allele"
+                problem += f", with a sum of at most 1, first {first['impossible']}"
+                remedy = "correct or remove them, or choose another field with --frequency-field"
+            elif mismatched > max(1, _MISMATCHES * compared):  # one may be wrong by itself
+                share = f"{mismatched:,} of {compared:,} records ({mismatched / compared:.1%})"
+                problem = f"REF differs from the FASTA in {share}, first at {first['mismatch']}"
+                remedy = "it was called on another assembly: use the FASTA of that one"
+            if problem:
+                raise InputError(f"{calls.source.path}: {problem}; {remedy}")
+        missing = sum(tally["reason", "frequency missing"] for tally in self.tallies)
+        if needs_calls and missing and not any(tally["reason", "compared"] for tally in self.tallies):
+            kinds = names_text(dict.fromkeys(calls.frequencies for calls in self.calls))
+            text = f"none of the {missing:,} records that could be used has a frequency ({kinds})"
+            remedy = "choose another field with --frequency-field, or other samples"
+            raise InputError(f"{self._paths}: {text}; {remedy}")
         left_out = any(tally["reason", "contig not selected"] for tally in self.tallies)
-        try:
-            for calls, index, tally in zip(self.calls, self._index, self.tallies, strict=True):
-                for name, expected in (index or {}).items():
-                    if self._find(calls, name) >= 0 and (found := tally["contig", name]) != expected:
-                        text = f"its index counts {expected:,} records of contig {name}, but {found:,} were found"
-                        raise InputError(f"{calls.source.path}: {text}; index the file anew, or remove the index")
-                _check_file(calls, tally)
-            missing = sum(tally["reason", "frequency missing"] for tally in self.tallies)
-            if needs_calls and missing and not any(tally["reason", "compared"] for tally in self.tallies):
-                kinds = names_text(dict.fromkeys(calls.frequencies for calls in self.calls))
-                text = f"none of the {missing:,} records that could be used has a frequency ({kinds})"
-                remedy = "choose another field with --frequency-field, or other samples"
-                raise InputError(f"{self._paths}: {text}; {remedy}")
-            if self.unmatched and not self.names and not left_out:
-                known = names_text([*self._contigs, *self._not_selected])
-                raise InputError(
-                    f"{self._paths}: no contig is in the FASTA: the VCF has {names_text(self.unmatched)}, the FASTA "
-                    f"{known}; use files of one assembly, or rename contigs with 'bcftools annotate --rename-chrs'"
-                )
-        except InputError:
-            shutil.rmtree(self._folder / "parts")  # no other run can take them over
-            raise
+        if self.unmatched and not self.names and not left_out:
+            known = names_text([*self._contigs, *self._not_selected])
+            text = f"no contig is in the FASTA: the VCF has {names_text(self.unmatched)}, the FASTA {known}"
+            remedy = "use files of one assembly, or rename contigs with 'bcftools annotate --rename-chrs'"
+            raise InputError(f"{self._paths}: {text}; {remedy}")
 
     def _find(self, calls: Calls, name: str) -> int:
         """Return the number of a file's contig in the genome; -2 where it was not selected, -1 where there is none."""
         full = calls.source.name(name)
         found = self._selected.find(full)
         return self._number[found] if found is not None else -1 - (self._not_selected.find(full) is not None)
-
-    def _prepare_folder(self) -> None:
-        """Keep the finished groups of an earlier run, if the same files had an index: these are counted by group."""
-        by_index, earlier = [index is not None for index in self._index], self._folder / "by_index.json"
-        shutil.rmtree(self._folder / "alleles", ignore_errors=True)
-        if not earlier.exists() or json.loads(earlier.read_text(encoding="utf-8")) != by_index:
-            shutil.rmtree(self._folder / "parts", ignore_errors=True)
-            write_json(earlier, by_index, force=True)
-        for name in ("alleles", "parts"):
-            (self._folder / name).mkdir(exist_ok=True)
 
     def _plan_file(self, file: int) -> Iterator[Unit]:
         index = self._index[file]
@@ -177,9 +189,8 @@ class Population:
             return
         contigs = sorted((self._find(self.calls[file], name), name) for name in index)
         wanted = [one for one in contigs if one[0] >= 0]
-        groups = {
-            group: [name for _, name in some] for group, some in groupby(wanted, lambda one: int(self._group_C[one[0]]))
-        }
+        by_group = groupby(wanted, lambda one: int(self._group_C[one[0]]))
+        groups = {group: [name for _, name in some] for group, some in by_group}
         # Without regions, a file with genotypes is read in half the time.
         if self._workers == 1 and len(groups) == 1 and wanted == contigs:
             yield Unit(next(iter(groups)), file)
@@ -219,28 +230,6 @@ class Population:
             np.savez(file, slots=slot_V, frequencies=row_V4, tallies=counts)
         for path in alleles.glob(f"{group}.*.npy"):
             path.unlink()
-
-
-def _check_file(calls: Calls, tally: Tally) -> None:
-    """Raise where most of a file's records lie elsewhere, or too many cannot be true."""
-    outside, mismatched, compared, impossible = (
-        tally["reason", name] for name in ("outside the contig", "mismatched", "compared", "impossible frequency")
-    )
-    first, read = dict(reversed(tally)), sum(tally["reason", text] for text in REASONS)
-    if outside and not compared:
-        problem = f"all {outside:,} records that could be used lie outside the FASTA's contigs"
-        remedy = "it was called on another assembly or another part of it: use the FASTA of that one"
-    elif impossible > MOST_IMPOSSIBLE * read:
-        problem = f"{impossible:,} of {read:,} records have no frequency from 0 to 1 for each alternate allele, with a "
-        problem += f"sum of at most 1, first {first['impossible']}"
-        remedy = "correct or remove them, or choose another field with --frequency-field"
-    elif mismatched > max(1, _MISMATCHES * compared):  # one may be wrong by itself
-        problem = f"REF differs from the FASTA in {mismatched:,} of {compared:,} records ({mismatched / compared:.1%})"
-        problem += f", first at {first['mismatch']}"
-        remedy = "it was called on another assembly: use the FASTA of that one"
-    else:
-        return
-    raise InputError(f"{calls.source.path}: {problem}; {remedy}")
 
 
 def read_person(

@@ -14,7 +14,7 @@ from mutbert import __version__, alphabet
 from mutbert.arrays import UInt8, list_ranges
 from mutbert.errors import InputError, require
 from mutbert.files import atomic_directory
-from mutbert.genome.fasta import fasta_lines
+from mutbert.genome.sources import fasta_lines
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -149,8 +149,7 @@ def _simulate_ancestry(length: int, samples: int, seeds: Sequence[int], mutation
     rates = {"sequence_length": length, "recombination_rate": 1e-8}
     ancestry = msprime.sim_ancestry(samples, demography=demography, random_seed=seeds[0], **rates)
     # Base codes A C G T are 0 1 2 3: XOR 2 is the transition, XOR 1 and 3 are the transversions, so that ti/tv is 2.
-    weights = np.array([0, 1, 4, 1]) / 6
-    changes = weights[np.arange(4)[:, None] ^ np.arange(4)]
+    changes = (np.array([0, 1, 4, 1]) / 6)[np.arange(4)[:, None] ^ np.arange(4)]
     model = msprime.MatrixMutationModel(list("0123"), root_distribution=[1, 0, 0, 0], transition_matrix=changes)
     return msprime.sim_mutations(ancestry, rate=mutation_rate, model=model, random_seed=seeds[1])
 

@@ -1,4 +1,4 @@
-"""Input files of a genome, prefixes that keep the names of several species apart, and whose genotypes are counted."""
+"""Input files of a genome: FASTA as base codes and soft mask, prefixes of species, and whose genotypes are counted."""
 
 from __future__ import annotations
 
@@ -8,18 +8,30 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+import pysam
+
+from mutbert import alphabet
 from mutbert.errors import InputError
-from mutbert.files import sha256_of
+from mutbert.files import check_input, sha256_of
+from mutbert.genome.format import SOFT_MASK, find_runs
 from mutbert.genome.vcf import find_frequencies, read_header
 from mutbert.regions import names_text
+from mutbert.settings import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+    from mutbert.arrays import UInt8
 
 FILTERS: Final = ("PASS", ".")
-ANY_FILTER: Final = "any"
-"""Stands for every FILTER."""
-_PREFIXED: Final = re.compile(r"(?P<prefix>[A-Za-z0-9_-]+)=(?P<path>.+)")
+ANY_FILTER: Final = "any"  # stands for every FILTER
+LINE_BASES: Final = 60  # of what is written
+_LOWER: Final = np.uint8(16)
+_PIECE_BASES: Final = 1 << 20
+# Byte to base code, with one more bit for lower case, for one pass over the text.
+_CODES: Final = (alphabet.CODE_OF_BYTE | _LOWER * np.array([chr(byte).islower() for byte in range(256)])).tobytes()
 
 
 class Source(NamedTuple):
@@ -34,9 +46,8 @@ class Source(NamedTuple):
 
     def describe(self, kind: str, advance: Callable[[float], None] | None = None) -> dict[str, Any]:
         """Return what a manifest keeps: kind, name without folder, bytes, SHA-256, and the prefix if it has one."""
-        size, digest = self.path.stat().st_size, sha256_of(self.path, advance)
-        described = {"kind": kind, "file": self.path.name, "bytes": size, "sha256": digest}
-        return described | ({"prefix": self.prefix} if self.prefix else {})
+        file = {"file": self.path.name, "bytes": self.path.stat().st_size, "sha256": sha256_of(self.path, advance)}
+        return {"kind": kind} | file | ({"prefix": self.prefix} if self.prefix else {})
 
 
 class Calls(NamedTuple):
@@ -59,32 +70,36 @@ Sources: TypeAlias = "str | Path | Sequence[str | Path]"
 def parse_sources(given: Sources) -> list[Source]:
     """Return one or many of ``FILE`` or ``PREFIX=FILE``; a file that exists under the whole text is that file."""
     sources: list[Source] = []
-    for one in [given] if isinstance(given, (str, Path)) else given:
-        parts = None if Path(one).exists() else _PREFIXED.fullmatch(str(one))
-        sources.append(Source(Path(one)) if parts is None else Source(Path(parts["path"]), parts["prefix"]))
+    for one in listed(given):
+        parts = None if Path(one).exists() else re.fullmatch(r"([A-Za-z0-9_-]+)=(.+)", str(one))
+        sources.append(Source(Path(one)) if parts is None else Source(Path(parts[2]), parts[1]))
     for source, number in Counter(sources).items():
         if number > 1:
             raise InputError(f"{source.path}: comes twice; name each file once")
     return sources
 
 
-def choose_samples(
-    samples: str | Path | Sequence[str] | None, population: str | None, sample: str | None
+def check_sources(fastas: Sequence[Source], vcfs: Sequence[Source]) -> None:
+    """Raise for a FASTA that cannot be read, and for a VCF with the prefix of no FASTA."""
+    for source in fastas:
+        check_input(source.path, "FASTA")
+    prefixes = dict.fromkeys(source.prefix for source in fastas)
+    for source in vcfs:
+        if source.prefix not in prefixes:
+            known = names_text(f"{prefix}=" for prefix in prefixes if prefix)
+            text = f"its prefix {source.prefix or '(none)'!r} is that of no FASTA; prefixes are {known}"
+            raise InputError(f"{source.path}: {text}")
+
+
+def read_samples(
+    samples: str | Path | Sequence[str] | None, population: str | None = None, sample: str | None = None
 ) -> list[str] | None:
-    """Return the names of the samples whose genotypes are counted: one, those of a file, or a list; None for none."""
+    """Return the names of one sample, of a list, of a file of names, or of the rows of a panel with a population."""
     if sample is not None:
         return [sample]
-    if isinstance(samples, (str, Path)):
-        return read_samples(Path(samples), population)
-    return None if samples is None else list(samples)
-
-
-def read_samples(path: Path, population: str | None = None) -> list[str]:
-    """Return the names in a list of samples, or in a panel as the 1000 Genomes project has it, in the file's order.
-
-    Columns are separated by blanks or tabs: the name, then words of which `population` has to be one. Lines that begin
-    with ``#`` are left out, and a panel's first line where it begins with ``sample``.
-    """
+    if not isinstance(samples, (str, Path)):
+        return None if samples is None else list(samples)
+    path = Path(samples)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -124,6 +139,67 @@ def find_calls(
     return calls
 
 
-def describe_samples(chosen: Sequence[str]) -> dict[str, Any]:
+def describe_samples(chosen: Sequence[str] | None) -> dict[str, Any] | None:
     """Return what a manifest keeps of chosen samples: their number and a checksum, not their names."""
-    return {"number": len(chosen), "sha256": hashlib.sha256("\n".join(sorted(chosen)).encode()).hexdigest()}
+    names = "\n".join(sorted(chosen or ())).encode()
+    return None if chosen is None else {"number": len(chosen), "sha256": hashlib.sha256(names).hexdigest()}
+
+
+def read_fasta(path: Path) -> Iterator[tuple[str, UInt8, npt.NDArray[Any]]]:
+    """Yield each contig's name, base codes (L,) and runs of lower case (`SOFT_MASK`); U is read as T."""
+    for name, sequence in read_sequences(path):
+        code_L = np.empty(len(sequence), dtype=np.uint8)
+        # By pieces, as a chromosome and each copy of it take hundreds of megabytes.
+        for start in range(0, len(sequence), _PIECE_BASES):
+            piece = sequence[start : start + _PIECE_BASES].encode("ascii", "replace").translate(_CODES)
+            code_L[start : start + _PIECE_BASES] = np.frombuffer(piece, dtype=np.uint8)
+        if code_L.max() == alphabet.NOT_A_BASE:
+            wrong = int(np.argmax(code_L == alphabet.NOT_A_BASE))
+            text = f"contig {name}, position {wrong + 1}: {sequence[wrong]!r} is not an IUPAC code"
+            raise InputError(f"{path}: {text}; use a FASTA of DNA")
+        soft_mask = find_runs(code_L, SOFT_MASK, lambda code: code & _LOWER)
+        code_L &= np.uint8(15)
+        yield name, code_L, soft_mask
+
+
+def read_sequences(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield each contig's name and letters, blanks left out as `samtools faidx` does."""
+    is_packed, seen = check_input(path, "FASTA"), set[str]()
+    verbosity = pysam.set_verbosity(0)
+    try:
+        # What htslib would skip or cut without a word: text before the first header, and NUL bytes.
+        with pysam.BGZFile(str(path)) as text:
+            start = text.read(_PIECE_BASES).strip()[:10].decode("ascii", "replace")
+        if start and start[0] != ">":
+            raise InputError(f"{path}: is not FASTA, it starts with {start!r} and not with '>'; use a FASTA file")
+        with path.open("rb") as file:
+            if not is_packed and any(b"\0" in piece for piece in iter(lambda: file.read(_PIECE_BASES), b"")):
+                raise InputError(f"{path}: holds NUL bytes, so it is damaged; copy or download it again")
+        with pysam.FastxFile(str(path), persist=False) as records:
+            for record in records:
+                # After blanks, the name is in the comment.
+                name, sequence = record.name or "".join((record.comment or "").split()[:1]), record.sequence or ""
+                sequence = "".join(sequence.split()) if " " in sequence or "\t" in sequence else sequence
+                for is_wrong, problem in (
+                    (not name, f"header {len(seen) + 1} has no name; write the contig's name right after the '>'"),
+                    (name in seen, f"contig {name} comes twice; rename or remove one"),
+                    (record.quality is not None, f"contig {name} has a line that starts with '+'; use a FASTA file"),
+                    (not sequence, f"contig {name} has no sequence; remove its header or add the bases"),
+                ):
+                    if is_wrong:
+                        raise InputError(f"{path}: {problem}")
+                seen.add(name)
+                yield name, sequence
+    except (UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as FASTA ({error}); copy or download it again") from None
+    finally:
+        pysam.set_verbosity(verbosity)
+    if not seen:
+        raise InputError(f"{path}: holds no sequence; use a FASTA file with at least one contig")
+
+
+def fasta_lines(letter_L: UInt8) -> bytes:
+    """Return letters, as ASCII bytes, in lines of `LINE_BASES`, each with its end."""
+    padded_L = np.pad(letter_L, (0, -len(letter_L) % LINE_BASES), constant_values=ord("\n"))
+    lines = np.pad(padded_L.reshape(-1, LINE_BASES), ((0, 0), (0, 1)), constant_values=ord("\n"))
+    return lines.tobytes().rstrip(b"\n") + b"\n"

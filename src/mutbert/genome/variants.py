@@ -189,10 +189,8 @@ def _find_changes(refs: pl.Series, alts: pl.Series) -> tuple[UInt8, Int64, Int64
     stage_M[(stage_M != USED) & (alt_length_M > 1)] = SYMBOLIC
     stage_M[(stage_M == USED) & (length_M != alt_length_M)] = INDEL
     is_open_M = stage_M == USED
-    before_B, after_B = (
-        before_B[np.repeat(is_open_M, length_M)] & 0xDF,
-        after_B[np.repeat(is_open_M, alt_length_M)] & 0xDF,
-    )
+    before_B = before_B[np.repeat(is_open_M, length_M)] & 0xDF  # in upper case
+    after_B = after_B[np.repeat(is_open_M, alt_length_M)] & 0xDF
     allele_B, offset_B = list_ranges(np.zeros(len(stage_M), np.int64), length_M * is_open_M)
     is_kept_B = before_B == after_B
     number_M = np.bincount(allele_B[~is_kept_B], minlength=len(stage_M))

@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 Region: TypeAlias = "tuple[str, int, int | None]"  # 0-based start and end; None: to the last record
 Regions: TypeAlias = "Region | list[Region] | Path | None"  # a path: of a table of them, 1-based and inclusive
 
-GENOTYPES: Final = "GT"
-"""The frequency field that stands for counting genotypes."""
-
+GENOTYPES: Final = "GT"  # the frequency field that stands for counting genotypes
 _COLUMNS: Final = {"contig": "CHROM", "position": "POS", "ref": "REF", "alt": "ALT", "filter": "FILTER"}
 _BLOCK_BYTES: Final = 1 << 21
 # As much as any user may have: the child reads on while a block is processed.
@@ -39,10 +37,7 @@ _PIPE_BYTES: Final = 1 << 20
 _CHILD: Final = """
 import sys, pysam, pysam.bcftools
 pysam.set_verbosity(1)
-try:
-    getattr(pysam.bcftools, sys.argv[1])("-o", "/dev/stdout", *sys.argv[2:], catch_stdout=False)
-except pysam.SamtoolsError as error:
-    sys.exit(str(error))
+getattr(pysam.bcftools, sys.argv[1])("-o", "/dev/stdout", *sys.argv[2:], catch_stdout=False)
 """
 # Text without blank lines at its end, where htslib would stop; it may accept the last line of a file that was cut.
 _STRIP: Final = """
@@ -87,14 +82,11 @@ def read_header(path: Path) -> VcfHeader:
     for kind, body in _DECLARED.findall(text):
         values = dict(_ATTRIBUTE.findall(body))
         declared[kind][values.get("ID", "")] = values
-    lengths = {name: values.get("length", "") for name, values in declared["contig"].items()}
-    return VcfHeader(
-        {name: (one.get("Number", "."), one.get("Type", "String")) for name, one in declared["INFO"].items()},
-        [*declared["FORMAT"]],
-        [*declared["FILTER"]],
-        {name: int(length) if length.isdecimal() else None for name, length in lengths.items()},
-        text.rstrip("\n").rpartition("\n")[2].split("\t")[9:],
-    )
+    info = {name: (one.get("Number", "."), one.get("Type", "String")) for name, one in declared["INFO"].items()}
+    lengths = {name: one.get("length", "") for name, one in declared["contig"].items()}
+    contigs = {name: int(length) if length.isdecimal() else None for name, length in lengths.items()}
+    samples = text.rstrip("\n").rpartition("\n")[2].split("\t")[9:]
+    return VcfHeader(info, declared["FORMAT"], declared["FILTER"], contigs, samples)
 
 
 def read_records(
@@ -171,9 +163,17 @@ def read_genotypes(path: Path, samples: Collection[str], *, region: Regions = No
     """Yield records with ``INFO/AC`` and ``INFO/AN`` of their genotypes' text; AC ``none`` for an unknown allele."""
     import polars as pl
 
+    text, alternates = pl.col("GT"), pl.when(pl.col("alt") != ".").then(pl.col("alt").str.count_matches(",") + 1)
     for records in _by_position(read_records(path, ["GT"], region=region, samples=samples)):
+        most = int(records.select(alternates.max()).item() or 0)
+        words = [str(one) if most < 10 else rf"\b{one}\b" for one in range(most + 1)]
+        calls = pl.concat_list([text.str.count_matches(word, literal=most < 10) for word in words])
+        calls = calls.list.head(alternates.fill_null(0) + 1)
+        is_known = text.str.count_matches(r"[^ |/.]+") == calls.list.sum()
+        counts = calls.list.slice(1).cast(pl.List(pl.String)).list.join(",")
+        counts = pl.when(is_known).then(counts).otherwise(pl.lit("none"))
+        counted = records.with_columns(counts.alias("INFO/AC"), calls.list.sum().cast(pl.String).alias("INFO/AN"))
         # Where a site was split (1/2 into 1/. and ./1), AN is that of all records of the position.
-        counted = _count_genotypes(records)
         split = counted.filter(_is_split(samples)).group_by("site").agg("GT")
         called = {site: str(_count_called(texts)) for site, texts in split.iter_rows()}
         number = pl.col("site").replace_strict(called, default=None, return_dtype=pl.String)
@@ -186,20 +186,6 @@ def _count_called(texts: Iterable[str]) -> int:
     calls = ((sample, call.lstrip("/|")) for text in texts for sample, call in enumerate(text.split()))
     alleles = ((sample, *one) for sample, call in calls for one in enumerate(re.split(r"[/|]", call)))
     return len({(sample, place) for sample, place, allele in alleles if allele != "."})
-
-
-def _count_genotypes(records: pl.DataFrame) -> pl.DataFrame:
-    import polars as pl
-
-    alternates = pl.when(pl.col("alt") == ".").then(0).otherwise(pl.col("alt").str.count_matches(",") + 1)
-    most = int(records.select(alternates.max()).item() or 0)
-    words = [str(one) if most < 10 else rf"\b{one}\b" for one in range(most + 1)]
-    calls = pl.concat_list([pl.col("GT").str.count_matches(word, literal=most < 10) for word in words])
-    calls = calls.list.head(alternates + 1)
-    is_known = pl.col("GT").str.count_matches(r"[^ |/.]+") == calls.list.sum()
-    counts = calls.list.slice(1).cast(pl.List(pl.String)).list.join(",")
-    counts = pl.when(is_known).then(counts).otherwise(pl.lit("none"))
-    return records.with_columns(counts.alias("INFO/AC"), calls.list.sum().cast(pl.String).alias("INFO/AN"))
 
 
 def _parse(lines: bytes, names: Sequence[str]) -> pl.DataFrame:
@@ -218,11 +204,11 @@ def read_lines(path: Path, *, header: bool = False, region: Regions = None) -> G
 
 
 def _of_region(region: Regions) -> list[str]:
-    if isinstance(region, Path):
-        return ["-R", str(region), "--regions-overlap", "pos"]
-    regions = [region] if isinstance(region, tuple) else region or []
+    if not region or isinstance(region, Path):
+        return ["-R", str(region), "--regions-overlap", "pos"] if region else []
+    regions = [region] if isinstance(region, tuple) else region
     places = [f"{{{name}}}:{start + 1}-{'' if end is None else end}" for name, start, end in regions]
-    return ["-r", ",".join(places), "--regions-overlap", "pos"] if places else []
+    return ["-r", ",".join(places), "--regions-overlap", "pos"]
 
 
 def find_frequencies(
@@ -234,11 +220,9 @@ def find_frequencies(
     if samples is None and wanted != GENOTYPES:
         parts = tuple(wanted.split("/"))
         kind = "Float" if len(parts) == 1 else "Integer"
-        if len(parts) <= 2 and all(kinds.get(name) == kind for name in parts):
-            return parts, None
         has_counts, is_default = kinds.get("AC") == kinds.get("AN") == "Integer", wanted == "AF" and "AF" not in kinds
-        if is_default and has_counts:
-            return ("AC", "AN"), None
+        if (len(parts) <= 2 and all(kinds.get(name) == kind for name in parts)) or (is_default and has_counts):
+            return ("AC", "AN") if is_default else parts, None
         if not is_default or not has_genotypes:
             floats = [name for name, kind in kinds.items() if kind == "Float"] + ["AC/AN"] * has_counts
             remedies = [f"one of {names_text(floats, 30)}"] * bool(floats) + ["GT to count genotypes"] * has_genotypes

@@ -17,9 +17,8 @@ import polars as pl
 from mutbert import alphabet
 from mutbert.errors import InputError
 from mutbert.files import sha256_of
-from mutbert.genome.fasta import read_sequences
+from mutbert.genome import sources as inputs
 from mutbert.genome.format import FREQUENCY_ONE
-from mutbert.genome.sources import FILTERS, Sources, choose_samples, describe_samples, find_calls, parse_sources
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.genome.vcf import read_genotypes, read_records
 from mutbert.progress import progress_bar
@@ -29,10 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from mutbert.arrays import UInt8
-    from mutbert.genome.sources import Calls, Source
 
-_TEXTS: Final = 40  # differences that are described
-_TEXTS_OF_A_CONTIG: Final = 4  # of its bases, and of its variants
+_TEXTS: Final = 4  # differences of a contig that are described: of its bases, and of its variants
 _LARGEST_DISTANCE: Final = 1 / FREQUENCY_ONE + 2e-6  # the fixed point's, and that of six digits
 _WHAT: Final = "VCF file {}: {}"
 _LOWER: Final = np.uint8(ord("a") ^ ord("A"))
@@ -44,7 +41,7 @@ _RECORD: Final = pl.Schema({
 
 
 def verify_genome(
-    genome: str | Path, fasta: Sources, vcf: Sources = (), *, samples: str | Path | None = None,
+    genome: str | Path, fasta: inputs.Sources, vcf: inputs.Sources = (), *, samples: str | Path | None = None,
     population: str | None = None, sample: str | None = None, progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Re-derive a genome from its sources with independent code, and compare.
@@ -53,12 +50,12 @@ def verify_genome(
 
     Parameters
     ----------
-    genome : path
-        The store; its checksums are verified first.
-    fasta, vcf, samples, population, sample
-        The reference, the variants and whose genotypes were counted, as in the build and in its order.
-    progress : bool
-        Show progress on standard error.
+    genome, fasta, vcf : path, path or sequence of paths
+        The store, whose checksums are verified first; the reference, as in the build; the variants, in the order of
+        the build, ``PREFIX=FILE`` for one with a prefix.
+    samples, population, sample, progress : path, str, str, bool, optional
+        The samples that were counted; the population of a panel that was; the one sample that was; show progress on
+        standard error.
 
     Returns
     -------
@@ -66,22 +63,17 @@ def verify_genome(
         Whether the checksum of each of the `sources` is in the manifest, which decides nothing by itself; the numbers
         of `contigs`, `bases` and `variants` on both sides and of the sources' `records`; the `largest_difference` of a
         frequency; how much is `differing` and some of the `differences`, described; whether all `agrees`.
-
-    Raises
-    ------
-    InputError
-        When the genome is damaged or not of ``mutbert genome build``, or no genome can be of the sources or samples.
     """
     store = ProbabilisticGenome.open(genome, check=True)
-    fastas, vcfs, settings = parse_sources(fasta), parse_sources(vcf), store.manifest.get("settings")
+    fastas, vcfs, settings = inputs.parse_sources(fasta), inputs.parse_sources(vcf), store.manifest.get("settings")
     if not settings:
         raise InputError(f"{store.path}: has no settings of a build; verify a genome of 'mutbert genome build'")
-    people = choose_samples(samples, population, sample)
-    if (None if people is None else describe_samples(people)) != settings.get("samples"):
+    people = inputs.read_samples(samples, population, sample)
+    if inputs.describe_samples(people) != settings.get("samples"):
         remedy = "use the same --samples, --population or --sample, or none, as when it was built"
         raise InputError(f"{store.path}: was built from other samples; {remedy}")
-    files = find_calls(vcfs, settings["frequency_field"], people, settings.get("filter", FILTERS))
-    names = [source.name(name) for source in fastas for name, _ in read_sequences(source.path)]
+    files = inputs.find_calls(vcfs, settings["frequency_field"], people, settings.get("filter", inputs.FILTERS))
+    names = [source.name(name) for source in fastas for name, _ in inputs.read_sequences(source.path)]
     wanted = ContigNames(names if settings["contigs"] is None else settings["contigs"])
     selected = ContigNames(name for name in names if wanted.find(name) is not None)
     known = {entry["sha256"] for entry in store.manifest.get("sources") or []}
@@ -96,9 +88,14 @@ def verify_genome(
                 records.write_ipc(parts[name][-1])
                 advance(len(records))
         with progress_bar("Comparing", sum(store.lengths.values()), unit="bases", show=progress) as advance:
-            for name, letter_L in _read_letters(fastas, selected):
+            contigs = ((one.name(name), text) for one in fastas for name, text in inputs.read_sequences(one.path))
+            for name, letters in contigs:
+                if selected.find(name) != name:
+                    continue
+                # As they are in the FASTA, but for U.
+                letter_L = np.frombuffer(letters.encode().translate(bytes.maketrans(b"Uu", b"Tt")), np.uint8)
                 records = pl.concat([pl.DataFrame(schema=_RECORD), *map(pl.read_ipc, parts[name])])
-                alleles = _accept_alleles(_find_changes(records), letter_L)
+                alleles = _find_alleles(records, letter_L)
                 # As numbers of 24 bits, decimals are a little more or less.
                 is_common = pl.col("total").is_between(settings["min_frequency"] * (1 + 2**-23), _LARGEST_SUM, "right")
                 alleles = alleles.filter(is_common, pl.col("frequency") > 0)
@@ -106,24 +103,14 @@ def verify_genome(
                     counts[_WHAT.format(file + 1, "used")] += used
                 lengths[name] = len(letter_L)
                 if name in store.contigs:
-                    _compare_bases(report, store, name, letter_L)
-                    _compare_variants(report, store, name, alleles)
+                    _compare_contig(report, store, name, letter_L, alleles)
                 advance(len(letter_L))
     _compare_numbers(report, store, lengths, counts)
     return report | {"agrees": not report["differing"]}
 
 
-def _read_letters(fastas: Sequence[Source], selected: ContigNames) -> Iterator[tuple[str, UInt8]]:
-    """Yield the name and letters (L,) of each contig that is selected, as they are in the FASTA, but for U."""
-    for source in fastas:
-        for own_name, sequence in read_sequences(source.path):
-            if selected.find(name := source.name(own_name)) == name:
-                letters = sequence.encode().translate(bytes.maketrans(b"Uu", b"Tt"))
-                yield name, np.frombuffer(letters, np.uint8)
-
-
 def _read_records(
-    files: Sequence[Calls], selected: ContigNames, counts: Counter[str]
+    files: Sequence[inputs.Calls], selected: ContigNames, counts: Counter[str]
 ) -> Iterator[tuple[str, pl.DataFrame]]:
     """Yield the records (`_RECORD`) that pass, by contigs that are selected, and count all."""
     for number, (source, filters, names, samples) in enumerate(files):
@@ -141,8 +128,8 @@ def _read_records(
                     yield contig, part.select(*_RECORD).cast(_RECORD)
 
 
-def _find_changes(records: pl.DataFrame) -> pl.DataFrame:
-    """Return a row for each base of the alternate alleles that change some and have a frequency."""
+def _find_alleles(records: pl.DataFrame, letter_L: UInt8) -> pl.DataFrame:
+    """Return the bases that alleles change, if these agree with the contig and earlier ones; `total` of a position."""
     ref, alt, value, below = map(pl.col, ("ref", "alt", "value", "below"))
     before, after, offset, position = map(pl.col, ("before", "after", "offset", "position"))
     alts, values = alt.str.to_uppercase().str.split(","), pl.col("above").str.split(",")
@@ -154,9 +141,8 @@ def _find_changes(records: pl.DataFrame) -> pl.DataFrame:
     below = below.cast(pl.Float64, strict=False)
     rows = rows.with_columns(frequency=(number / pl.when(below > 0).then(below)).fill_nan(None))
     frequency, of_record = pl.col("frequency"), ("file", "record")
-    rows = rows.filter(
-        frequency.is_between(0, 1).all().over(of_record), frequency.sum().over(of_record) <= _LARGEST_SUM
-    )
+    is_possible = frequency.is_between(0, 1).all() & (frequency.sum() <= _LARGEST_SUM)
+    rows = rows.filter(is_possible.over(of_record))
     rows = rows.filter(alt.str.contains("^[A-Z]+$"), alt.str.len_bytes() == ref.str.len_bytes(), alt != ref)
     letters = {"before": ref.str.split(""), "after": alt.str.split(""), "offset": pl.int_ranges(ref.str.len_bytes())}
     rows = rows.with_row_index("row").with_columns(frequency.cast(pl.Float32).cast(pl.Float64), **letters)
@@ -167,68 +153,58 @@ def _find_changes(records: pl.DataFrame) -> pl.DataFrame:
     trimmed = (text.str.slice(first, last - first + 1) for text in (ref, alt))
     whole = pl.when(first < last).then(pl.concat_str(position + first, *trimmed, separator=" "))
     bases = [letter.cast(pl.Enum([*alphabet.BASES]), strict=False) for letter in (before, after)]
-    return rows.with_columns(position + offset, *bases, whole=whole).drop_nulls(["before", "after", "frequency"])
-
-
-def _accept_alleles(alleles: pl.DataFrame, letter_L: UInt8) -> pl.DataFrame:
-    """Return the alleles that agree with a contig and with earlier ones, with the `total` of their positions."""
-    position_R, last = alleles["position"].to_numpy(), len(letter_L) - 1
-    code_R = alphabet.CODE_OF_BYTE[letter_L[position_R.clip(0, last)]]
+    alleles = rows.with_columns(position + offset, *bases, whole=whole).drop_nulls(["before", "after", "frequency"])
+    position_R = alleles["position"].to_numpy()
+    inside_R = position_R.clip(0, len(letter_L) - 1)
+    code_R = alphabet.CODE_OF_BYTE[letter_L[inside_R]]
     agrees_R = alphabet.DISTRIBUTIONS[code_R, alleles["before"].to_physical().to_numpy()] > 0
-    agrees_R &= (position_R >= 0) & (position_R <= last)
+    agrees_R &= position_R == inside_R
     alleles = alleles.with_columns(agrees=agrees_R, is_known=code_R != alphabet.UNKNOWN)
     # REF has to agree as a whole.
-    alleles = alleles.filter(pl.col("agrees").all().over("row"))
-    alleles = alleles.filter("is_known", pl.col("before") != pl.col("after"))
+    alleles = alleles.filter(pl.col("agrees").all().over("row")).filter("is_known", before != after)
     # The earliest allele says which base of an IUPAC code is the reference; of equal alleles the earliest counts.
-    alleles = alleles.filter(pl.col("before") == pl.col("before").first().over("position"))
+    alleles = alleles.filter(before == before.first().over("position"))
     alleles = alleles.unique(["position", "before", "after", "whole"], keep="first", maintain_order=True)
-    return alleles.with_columns(total=pl.col("frequency").sum().over("position"))
+    return alleles.with_columns(total=frequency.sum().over("position"))
 
 
-def _compare_variants(report: dict[str, Any], store: ProbabilisticGenome, name: str, alleles: pl.DataFrame) -> None:
-    bases, before = [*alphabet.BASES], pl.col("before").first()
-    # REF has the rest.
-    given = {base: pl.col("frequency").filter(pl.col("after") == base).sum() for base in bases}
-    rest = (1 - pl.col("total").first()).clip(0)
-    shares = [pl.when(before == base).then(rest).otherwise(share).alias(base) for base, share in given.items()]
-    sites = alleles.group_by("position").agg(shares).with_columns(pl.col(bases) / pl.sum_horizontal(bases))
-    position, _, frequency_V4 = store.variants(name)
-    stored = pl.DataFrame({"position": position, **dict(zip(bases, frequency_V4.T.astype(float), strict=True))})
-    both = sites.join(stored, on="position", how="full", coalesce=True, suffix="_stored").sort("position")
-    is_shared_U = both.select(pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy()
-    row_U8 = both.drop("position").fill_null(0).to_numpy()
-    distance_U = abs(row_U8[:, :4] - row_U8[:, 4:]).max(axis=1, initial=0)
-    different = np.flatnonzero(distance_U > _LARGEST_DISTANCE)
-    for at in different[:_TEXTS_OF_A_CONTIG].tolist():
-        ours, theirs = row_U8[at].round(5).reshape(2, 4).tolist()
-        where = f"{name}:{both['position'][at] + 1}"
-        report["differences"].append(f"{where}: A, C, G, T are {ours} by the VCF, {theirs} in the genome")
-    report["variants"] += int(is_shared_U.sum())
-    report["differing"] += len(different)
-    report["largest_difference"] = float(distance_U[is_shared_U].max(initial=report["largest_difference"]))
-
-
-def _compare_bases(report: dict[str, Any], store: ProbabilisticGenome, name: str, letter_L: UInt8) -> None:
+def _compare_contig(
+    report: dict[str, Any], store: ProbabilisticGenome, name: str, letter_L: UInt8, alleles: pl.DataFrame
+) -> None:
+    """Compare bases and variants; REF has what the alternates leave of 1."""
     shared = min(len(letter_L), store.lengths[name])
     stored_L = alphabet.BYTE_OF_CODE[store.bases(name, 0, shared)]
     stored_L |= store.soft_masked(name, 0, shared) * _LOWER
     # A store of version 1 does not keep the mask.
     letter_L = letter_L[:shared] & ~(_LOWER * np.uint8(store.manifest["version"] == 1))
-    different = np.flatnonzero(letter_L != stored_L)
-    report["differences"] += [
-        f"{name}:{at + 1}: {chr(letter_L[at])} in the FASTA, {chr(stored_L[at])} in the genome"
-        for at in different[:_TEXTS_OF_A_CONTIG]
-    ]
-    report["contigs"] += 1
-    report["bases"] += shared
-    report["differing"] += len(different)
+    wrong = np.flatnonzero(letter_L != stored_L)
+    texts = [f"{name}:{at + 1}: {letter_L[at]:c} in the FASTA, {stored_L[at]:c} in the genome" for at in wrong[:_TEXTS]]
+
+    bases, before, rest = [*alphabet.BASES], pl.col("before").first(), (1 - pl.col("total").first()).clip(0)
+    given = {base: pl.col("frequency").filter(pl.col("after") == base).sum() for base in bases}
+    shares = [pl.when(before == base).then(rest).otherwise(share).alias(base) for base, share in given.items()]
+    sites = alleles.group_by("position").agg(shares).with_columns(pl.col(bases) / pl.sum_horizontal(bases))
+    position, _, frequency_V4 = store.variants(name)
+    stored = pl.DataFrame({"position": position, **dict(zip(bases, frequency_V4.T.astype(float), strict=True))})
+    both = sites.join(stored, on="position", how="full", coalesce=True).sort("position")
+    is_shared_U = both.select(pl.all_horizontal(pl.all().is_not_null())).to_series().to_numpy()
+    row_U8 = both.drop("position").fill_null(0).to_numpy()
+    distance_U = abs(row_U8[:, :4] - row_U8[:, 4:]).max(axis=1, initial=0)
+    different = np.flatnonzero(distance_U > _LARGEST_DISTANCE)
+    for at in different[:_TEXTS].tolist():
+        ours, theirs = row_U8[at].round(5).reshape(2, 4).tolist()
+        where = f"{name}:{both['position'][at] + 1}"
+        texts.append(f"{where}: A, C, G, T are {ours} by the VCF, {theirs} in the genome")
+    for what, number in (("contigs", 1), ("bases", shared), ("variants", int(is_shared_U.sum()))):
+        report[what] += number
+    report["differing"] += len(wrong) + len(different)
+    report["differences"] += texts
+    report["largest_difference"] = float(distance_U[is_shared_U].max(initial=report["largest_difference"]))
 
 
 def _compare_numbers(
     report: dict[str, Any], store: ProbabilisticGenome, lengths: Mapping[str, int], counts: Mapping[str, int]
 ) -> None:
-    """Compare the contigs, and the numbers of records."""
     derived, stored = dict[str, Any](counts), dict[str, Any]()
     for number, entry in enumerate(store.manifest.get("records") or [], 1):
         stored |= {_WHAT.format(number, what): entry[what] for what in ("read", "used")}
@@ -240,4 +216,4 @@ def _compare_numbers(
     texts = [f"{what}: {one} by the sources, {two} in the genome" for what, (one, two) in pairs.items() if one != two]
     report["records"] = sum(value for what, value in counts.items() if what.endswith("read"))
     report["differing"] += len(texts)
-    report["differences"] = [*texts, *report["differences"]][:_TEXTS]
+    report["differences"] = [*texts, *report["differences"]][:40]

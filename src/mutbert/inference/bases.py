@@ -21,7 +21,7 @@ from mutbert.arrays import list_ranges
 from mutbert.encoders.inputs import MASKED, place_windows, read_windows
 from mutbert.errors import InputError, require
 from mutbert.files import atomic_file, check_output, sha256_of
-from mutbert.genome.fasta import read_fasta
+from mutbert.genome.sources import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
 from mutbert.inference.resumable import parts_folder, run_parts
