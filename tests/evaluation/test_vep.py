@@ -224,7 +224,7 @@ def test_alternates_of_a_record_are_rows_of_their_own(tmp_path, sequences):
     columns = VepColumns(effect="E", frequency="R", group="G", splice_distance="S")
     found, _, problem, _ = read_labelled(tmp_path / "t.vcf.gz", columns)
     assert problem == "regression"
-    assert found.select("position", "alt", "target", "frequency", "reason", "splice", "group").rows() == [
+    assert found.select("pos", "alt", "target", "frequency", "reason", "splice", "group").rows() == [
         (10, first, 0.5, 0.1, None, 9, "1"), (10, second, None, 0.2, "no_label", 9, "1"),
         (11, ".", 1, None, None, None, "0"),
     ]  # fmt: skip
@@ -255,7 +255,7 @@ def test_everything_that_is_not_used_is_counted(tmp_path, evaluate, snvs):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_effects_are_correlated(evaluate, snvs, ratios, sign):
     """An effect that is a function of the ratio has the correlation 1 or −1 with it, its sign kept."""
-    rows, columns = labelled(snvs, sign * ratios**3), columns_of("position = POS37", VepColumns(effect="label"))
+    rows, columns = labelled(snvs, sign * ratios**3), columns_of("pos = POS37", VepColumns(effect="label"))
     found = row_of(evaluate(rows, ("chr", "POS37", *HEADER[2:]), columns=columns)["parts"][0], " LLR")
     assert found["spearman"] == pytest.approx(sign, abs=1e-3)
     assert found["spearman_low"] <= found["spearman"] <= found["spearman_high"]
@@ -383,7 +383,7 @@ LABEL = {"label": "label"}
         (elsewhere("Q", 0), LABEL, "none of its contigs (Qchr1, Qchr2)"),
         (elsewhere("", 1), LABEL, "more than 10 %; use the"),
         (None, {}, "use either --label"),
-        (None, LABEL | {"names": "ref="}, "--columns ref=: use chromosome=NAME"),
+        (None, LABEL | {"names": "ref="}, "--columns ref=: use chrom=NAME,pos=NAME"),
         (None, {"effect": "label", "positive": ("1",)}, "name values of --label"),
         (None, LABEL | {"negative": ("1",)}, "--negative needs --positive"),
         (None, LABEL | {"positive": ("1",), "exclude": ("1",)}, "--positive and --exclude both name 1"),

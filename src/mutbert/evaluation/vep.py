@@ -45,7 +45,6 @@ _REASONS: Final = {
     "contradictory": "the same allele has different labels in different rows",
     **{reason.text: reason.meaning for reason in Reason},
 }
-_TITLES: Final = {"chromosome": "chrom", "position": "pos"}  # of tables that are written
 _APPLIES: Final[dict[str, Callable[[set[int]], bool]]] = {
     **dict.fromkeys(("LLR", "ENT", "ULLR"), only_snvs),
     "PLLR": lambda kinds: Kind.SNV not in kinds,
@@ -104,7 +103,7 @@ def evaluate_variant_effects(
     # What is too long for one of them is scored by none, so that all are compared on the same variants.
     shortest = min(scorers.values(), key=lambda scorer: scorer.settings.longest)
     alleles = shortest.find(*(table[name].to_list() for name in VARIANT_COLUMNS))
-    check_genome(source.place, table["chromosome"], alleles, store)
+    check_genome(source.place, table["chrom"], alleles, store)
     table, repeated = _with_reasons(table, alleles, problem)
     counts = _counts(table, shortest.settings.longest)
     used = table.filter(pl.col("reason").is_null())
@@ -138,7 +137,7 @@ def evaluate_variant_effects(
     whole = pl.concat([used, table.filter(pl.col("reason").is_not_null())], how="diagonal").sort("row")
     shown = [*VARIANT_COLUMNS, "kind", "label", "target", *["group"] * ("group" in whole), *predictors]
     with atomic_directory(folder, force=force) as partial:
-        whole.select(*shown, pl.col("reason").fill_null("")).rename(_TITLES).write_parquet(partial / SCORES)
+        whole.select(*shown, pl.col("reason").fill_null("")).write_parquet(partial / SCORES)
         numbers.write_csv(partial / "table.csv")
         write_json(partial / RESULT, result)
         write_page_of(partial)
