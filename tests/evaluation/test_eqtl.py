@@ -18,6 +18,7 @@ from mutbert.evaluation.eqtl import (
     choose_rows,
     embed_variants,
     encode_tissues,
+    find_windows,
     hold_out,
     open_genome,
     read_variants,
@@ -111,9 +112,8 @@ def slow_states(encoder, body, genome, row, length, special):
 def test_features_are_those_of_a_slow_loop(encoder, genomes, variants, some_rows, population, special, pooled, length):
     source, protocol = genomes[population], CORRECTED.replace(special_tokens=bool(special), pooled_tokens=pooled)
     body, told = encoder.body(length + 2), []
-    table, features = embed_variants(
-        encoder, body, variants, "t.csv", source, protocol, length, batch_size=5, advance=told.append
-    )
+    found = find_windows(variants, "t.csv", source, length)
+    table, features = embed_variants(encoder, body, *found, source, protocol, length, batch_size=5, advance=told.append)
     assert table["reason"].null_count() == len(some_rows)
     near = slice(max(length // 2 - pooled // 2, 0), length // 2 - pooled // 2 + pooled)
     for row, values in enumerate(some_rows):
@@ -273,7 +273,7 @@ def test_a_table_as_it_is_read(tmp_path):
         ("chr2", "9", "N", "A", "liver", "0", "5", "valid"),
     ]
     table, source = read_rows(tmp_path, rows, (HEADER[0], "where", *HEADER[2:]), position="where")
-    assert table.drop("reason").to_dict(as_series=False) == {
+    assert table.to_dict(as_series=False) == {
         "contig": ["chr2", "chr10", "chr2", "chr2", "chr2"],
         "tissue": ["liver", "blood", "liver", "liver", "liver"],
         "reference": ["a", "G", "A", "A", "N"],
@@ -281,13 +281,12 @@ def test_a_table_as_it_is_read(tmp_path):
         "position": [7, 1, 7, 9, 9],
         "label": [1, 0, 1, 0, 0],
         "distance": [12, 3500, 0, None, 5],
-        "is_test": [False, True, True, True, False],
+        "is_test": [False, True, True, True, None],
     }
-    assert table["reason"].is_null().to_list() == [True, True, True, False, False]
     assert source.place == str(tmp_path / "t.csv")
 
 
-def test_rows_that_the_genome_does_not_fit(contigs, genomes, encoder, tmp_path):
+def test_rows_that_the_genome_does_not_fit(contigs, genomes, tmp_path):
     sequence = contigs["chr1"].upper()
     good = [variant(sequence, 100 + number, split="test" if number % 2 else "train") for number in range(40)]
     good += [variant(sequence, 32), variant(sequence, 700 - 32)]
@@ -296,23 +295,23 @@ def test_rows_that_the_genome_does_not_fit(contigs, genomes, encoder, tmp_path):
         changed(good[0], REF=f"{good[0][2]}A", ALT=f"{good[0][3]}A"): "change of one base",
         variant(sequence, 31): "window goes beyond", variant(sequence, 700 - 31): "window goes beyond",
         changed(POS=10**9): "outside the contig", changed(good[0], REF=good[0][3], ALT=good[0][2]): "REF is not",
-        changed(distance_to_nearest_tss=""): "no distance",
+        changed(distance_to_nearest_tss=""): "no distance", changed(split="valid"): "neither train nor test",
     }  # fmt: skip
 
-    def embedded(rows):
+    def found_in(rows):
         table, source = read_rows(tmp_path, rows)
-        return embed_variants(encoder, encoder.body(66), table, source.place, genomes[0], CORRECTED, 64)[0]
+        return find_windows(table, source.place, genomes[0], 64)[0]
 
-    found = embedded([*good, *bad])
+    found = found_in([*good, *bad])
     assert found["reason"].null_count() == len(good)
     for reason, words in zip(found["reason"][len(good) :], bad.values(), strict=True):
         assert words in reason
     assert (found["reference_window"][len(good) :] == -1).all()
     rows = [variant(contigs["chr2"], 100 + number, CHROM="chr1") for number in range(90)]
     with pytest.raises(InputError, match=r"t.csv: the reference allele is not what .* of 91 variants, more than 10 %"):
-        embedded([*rows, changed(rows[0], split="test")])
+        found_in([*rows, changed(rows[0], split="test")])
     with pytest.raises(InputError, match=r"t.csv: no row can be used: .*no such contig \(1\), the window"):
-        embedded([variant(sequence, 5), changed(CHROM="x", split="test")])
+        found_in([variant(sequence, 5), changed(CHROM="x", split="test")])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The grid: what is done, what fails, what goes on where it stopped, and what is wrong before it costs anything."""
 
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -113,6 +114,28 @@ def test_a_finished_grid_needs_neither_its_data_nor_its_models_and_grows(suite, 
     shutil.rmtree(copy)
     shutil.rmtree(suite.parent / "data")
     assert run_benchmark(folder, more) == counted(0, before=5)
+
+
+def test_a_terminal_shows_the_cell_and_how_far_its_training_or_embedding_is(
+    suite, request_of, model_folders, monkeypatch, capsys
+):
+    places = suite.parent / "logged", suite.parent / "shown"
+    request = request_of(
+        suite, models=(f"small={model_folders['mutbert']}",), **{**FIRST, "methods": ("full", "probe")}
+    )
+    run_benchmark(places[0], request, progress=True)
+    # A log has lines of cells alone.
+    assert re.fullmatch("benchmark: 2 of 2 cells .*\n", capsys.readouterr().err)
+    monkeypatch.setattr(sys, "stderr", terminal := io.StringIO())
+    terminal.isatty = lambda: True
+    run_benchmark(places[1], request, progress=True)
+    for words in (
+        r"benchmark: .* 0/2 .*own/first, small \(full\), corrected, seed 1",
+        r"training: .* 0/2 ",
+        r"benchmark: .* 1/2 .*own/first, small \(probe\), corrected, seed 1",
+        r"embedding: .* 0/80 ",
+    ):
+        assert re.search(words, terminal.getvalue()), terminal.getvalue()
 
 
 def test_a_file_that_cannot_be_read_costs_its_own_cells_alone(tmp_path, suite, request_of):

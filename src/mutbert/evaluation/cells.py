@@ -22,6 +22,7 @@ from mutbert.evaluation import eqtl
 from mutbert.examples.splits import part_task, random_split
 from mutbert.examples.table import read_examples
 from mutbert.files import sha256_of
+from mutbert.progress import progress_bar
 from mutbert.scoring.metrics import evaluate
 from mutbert.tables import NoSuchFileError, find_file, is_fasta
 from mutbert.training.classifier import (
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.tables import SourceFile
-    from mutbert.training.recipe import FinetuneSettings
 
     Record = dict[str, Any]  # what a cell's JSON has
     Made = tuple[Record, npt.NDArray[Any], npt.NDArray[Any]]  # and labels and scores of its test rows
@@ -120,9 +120,9 @@ class SequenceCells:
 
     def __init__(
         self, suite: Suite, root: str, encoder: Callable[[str], Encoder], genome: ProbabilisticGenome | None = None, *,
-        drop_leaks: bool = False,
+        drop_leaks: bool = False, show: bool = False,
     ) -> None:  # fmt: skip
-        self._suite, self._encoder, self._genome = suite, encoder, genome
+        self._suite, self._encoder, self._genome, self._show = suite, encoder, genome, show
         self._loaded = lru_cache(maxsize=1)(partial(load_task, suite, root, drop_leaks=drop_leaks))
         self._prepared = lru_cache(maxsize=1)(self._prepare)
         self._embedded = lru_cache(maxsize=1)(self._embed)
@@ -136,11 +136,11 @@ class SequenceCells:
         data, about = self._loaded(*part)
         read_as = [task.problem, task.classes, suite.columns.model_dump(), metric]
         identity: Record = {"data": about["identity"], "task": fingerprint(read_as)}
-        record: Record = {**about, "metric": metric, "identity": identity}
+        record: Record = {**about, "metric": metric, "identity": identity, "parameters": None}
         if cell.model == KMER:
             identity["model"] = f"{KMER} 1"
             values, scores = kmer_baseline(data, metric)
-            return {**record, **values, "parameters": None}, data["test"].known_labels, scores
+            return record | values, data["test"].known_labels, scores
         encoder = self._encoder(cell.model)
         settings = suite.settings_of(task, cell.protocol, encoder.family).replace(method=cell.method)
         genome = self._genome if encoder.family == "mutbert" else None
@@ -148,31 +148,43 @@ class SequenceCells:
         identity["genome"] = genome and genome.identity
         parts = self._prepared(part, encoder, settings.max_tokens)
         record["unplaced"] = {} if genome is None else unplaced(parts)
-        if settings.method != "probe":
-            values, labels, scores = _trained(cell, encoder, parts, settings, metric)
-            return record | values, labels, scores
-        # Weights of a trained model are the same for every seed.
-        embedded, cost = self._embedded(part, encoder, cell.seed if encoder.identity().startswith(RANDOM) else 0)
-        values, scores = _linear(data, embedded, metric, class_weights=settings.class_weights)
-        # What the embeddings took counts for the first cell that uses them.
-        values |= {"parameters": cost["parameters"], "tokens": cost.pop("tokens", 0)}
-        return record | values, data["test"].known_labels, scores
+        if settings.method == "probe":
+            # Weights of a trained model are the same for every seed.
+            seed = cell.seed if encoder.identity().startswith(RANDOM) else 0
+            embedded, cost = self._embedded(part, encoder, seed)
+            values, scores = _linear(data, embedded, metric, class_weights=settings.class_weights)
+            # What the embeddings took counts for the first cell that uses them.
+            values |= {"parameters": cost["parameters"], "tokens": cost.pop("tokens", 0)}
+            return record | values, data["test"].known_labels, scores
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = classifier_trainer(
+                encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed,
+                longest=int(parts["test"].inputs.length_N.max()),
+            )  # fmt: skip
+            model, trained = trainer.fine_tune(show=self._show)
+            logits = classifier_logits(model, parts["test"], settings)
+        problem, labels, scores = scores_and_labels(parts["test"].examples, logits)
+        values = {"problem": problem, "validation": trained["validation"][metric], "tokens": trained["tokens"]}
+        values["chosen"] = {"step": trained["best_step"], "of": trained["steps"]}
+        values["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+        return record | values, labels, scores
 
-    def _prepare(self, part: Part, encoder: Encoder, max_tokens: int | None) -> dict[str, LabelledInputs]:
+    def _prepare(self, part: Part, encoder: Encoder, most: int | None) -> dict[str, LabelledInputs]:
         genome = self._genome if encoder.family == "mutbert" else None
         return {
-            name: LabelledInputs(encoder.inputs(examples, max_tokens=max_tokens, genome=genome), examples)
+            name: LabelledInputs(encoder.inputs(examples, max_tokens=most, genome=genome), examples)
             for name, examples in self._loaded(*part)[0].items()
         }
 
     def _embed(self, part: Part, encoder: Encoder, seed: int) -> tuple[dict[str, Float32], Record]:
         settings = self._suite.settings_of(self._suite.by_name[part[0]], part[1], encoder.family)
-        inputs = {name: own.inputs for name, own in self._prepared(part, encoder, settings.max_tokens).items()}
-        longest = max(int(own.length_N.max()) for own in inputs.values())
-        body, parameters = _body(encoder, longest, settings.rope_scaling, seed)
-        tokens = sum(int(own.length_N.sum()) for own in inputs.values())
-        embedded = {name: embed_sequences(encoder, body, own, settings) for name, own in inputs.items()}
-        return embedded, {"parameters": parameters, "tokens": tokens}
+        parts = self._prepared(part, encoder, settings.max_tokens)
+        lengths = np.concatenate([own.inputs.length_N for own in parts.values()])
+        body, parameters = _body(encoder, int(lengths.max()), settings.rope_scaling, seed)
+        with progress_bar("embedding", len(lengths), unit="sequences", show=self._show) as advance:
+            embed = partial(embed_sequences, encoder, body, settings=settings, advance=advance)
+            embedded = {name: embed(own.inputs) for name, own in parts.items()}
+        return embedded, {"parameters": parameters, "tokens": int(lengths.sum())}
 
 
 def kmer_features(examples: Examples) -> csr_matrix:
@@ -229,33 +241,6 @@ def _body(encoder: Encoder, longest: int, rope_scaling: Any, seed: int) -> tuple
     body = encoder.body(longest, rope_scaling=rope_scaling)
     body.to("cuda" if torch.cuda.is_available() else "cpu")
     return body, sum(parameter.numel() for parameter in body.parameters())
-
-
-def _trained(
-    cell: Cell, encoder: Encoder, parts: dict[str, LabelledInputs], settings: FinetuneSettings, metric: str
-) -> Made:
-    test, longest = parts["test"], max(int(part.inputs.length_N.max()) for part in parts.values())
-    with tempfile.TemporaryDirectory() as folder:
-        model, trained = classifier_trainer(
-            encoder,
-            parts["train"],
-            parts["validation"],
-            settings,
-            Path(folder),
-            metric=metric,
-            seed=cell.seed,
-            longest=longest,
-        ).fine_tune()
-        logits = classifier_logits(model, test, settings)
-    problem, labels, scores = scores_and_labels(test.examples, logits)
-    values = {
-        "problem": problem,
-        "validation": trained["validation"][metric],
-        "chosen": {"step": trained["best_step"], "of": trained["steps"]},
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "tokens": trained["tokens"],
-    }
-    return values, labels, scores
 
 
 def load_task(
@@ -318,13 +303,15 @@ def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
 class EqtlCells:
     """Makes the cells of an eQTL suite; `reference` is a FASTA or a genome store."""
 
-    def __init__(self, suite: Suite, root: str, encoder: Callable[[str], Encoder], reference: str | None) -> None:
+    def __init__(
+        self, suite: Suite, root: str, encoder: Callable[[str], Encoder], reference: str | None, *, show: bool = False
+    ) -> None:
         if reference is None or not Path(reference).exists():
             what = "needs the reference" if reference is None else f"there is no reference {reference}"
             raise InputError(f"{suite.name}: {what}; add --fasta or --genome")
         assert suite.eqtl is not None
         self._suite, self._eqtl, self._root, self._encoder = suite, suite.eqtl, root, encoder
-        self._reference = reference
+        self._reference, self._show = reference, show
         self._embedded = lru_cache(maxsize=1)(self._embed)
 
     def make(self, cell: Cell) -> Made:
@@ -375,7 +362,11 @@ class EqtlCells:
             scaling = {"type": "dynamic", "factor": protocol.rope_factor}
         # All seeds of a protocol share what is embedded, so fresh weights are those of the first.
         body, parameters = _body(encoder, longest, scaling, protocol.first_seed)
-        table, features = eqtl.embed_variants(encoder, body, table, source.place, genome, protocol, length)
+        table, windows = eqtl.find_windows(table, source.place, genome, length)
+        with progress_bar("embedding", windows.shape[1], unit="windows", show=self._show) as advance:
+            table, features = eqtl.embed_variants(
+                encoder, body, table, windows, genome, protocol, length, advance=advance
+            )
         return table, features, {"parameters": parameters, "tokens": len(features["window"]) * longest}
 
 

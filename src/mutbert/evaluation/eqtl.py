@@ -51,6 +51,7 @@ HEADS: Final = ("svm", "logistic")
 NOT_DRAWN: Final = "more training rows than max_train_rows"
 LOST: Final = "the variant's token was not found"
 
+_SIDES: Final = {"train": False, "test": True}
 _ROWS: Final = 105  # a stream of random numbers; others are in `mutbert.windows.randomness`
 _AT_ONCE: Final = 4096
 
@@ -59,7 +60,7 @@ def read_variants(place: str | Path, columns: Mapping[str, str]) -> tuple[pl.Dat
     """Return a table of variants in the file's order, and the file.
 
     Columns are contig and tissue; position, 1-based; reference and alternate as in the file; label, 1 where causal;
-    distance, in bases on either side, or null; is_test; reason, null where the row is used.
+    distance, in bases on either side, or null; is_test, null where the split is neither train nor test.
     """
     file, source = read_table(place, list(columns.values()))
     place = source.place
@@ -68,24 +69,13 @@ def read_variants(place: str | Path, columns: Mapping[str, str]) -> tuple[pl.Dat
         reject(file, place, columns[key], texts[key].is_null(), "fill it in, or remove the row")
     labels, distances = truths(file, place, columns["label"]), numbers(file, place, columns["distance"])
     reject(file, place, columns["label"], labels.is_null(), "expected 0 or 1")
-    splits = texts_of(file, place, columns["split"]).str.to_lowercase().fill_null("")
-    for side in ("train", "test"):
-        if not (splits == side).any():
+    is_test = texts_of(file, place, columns["split"]).str.to_lowercase().replace_strict(_SIDES, default=None)
+    for side, value in _SIDES.items():
+        if value not in is_test:
             raise InputError(f"{place}: no row has {side!r} in column {columns['split']}; rows are train or test")
-    masks = {
-        "no distance is given": distances.is_null(),
-        "the split is neither train nor test": ~splits.is_in(["train", "test"]),
-    }
-    position, label = positions(file, place, columns["position"]), labels.cast(pl.Int64)
-    rest = {"label": label, "distance": distances.abs(), "is_test": splits == "test", "reason": _first_reason(masks)}
-    texts = {key: values.fill_null("") for key, values in texts.items()}
-    return pl.DataFrame({**texts, "position": position, **rest}), source
-
-
-def _first_reason(masks: Mapping[str, pl.Series | Bool], *before: pl.Series) -> pl.Series:
-    """Return the first reason that holds for each row, after those of `before`; null where none does."""
-    found = [pl.when(pl.Series(mask)).then(pl.lit(reason)) for reason, mask in masks.items()]
-    return pl.select(reason=pl.coalesce(*before, *found)).to_series()
+    found = {"label": labels.cast(pl.Int64), "distance": distances.abs(), "is_test": is_test}
+    found["position"] = positions(file, place, columns["position"])
+    return pl.DataFrame({key: values.fill_null("") for key, values in texts.items()} | found), source
 
 
 def open_genome(place: str | Path, contigs: pl.Series) -> ProbabilisticGenome:
@@ -107,24 +97,25 @@ def find_windows(
     single_N = (table["reference"].str.len_bytes() == 1).to_numpy() & (alleles.kind_A == Kind.SNV)
     start_N = alleles.start_A - length // 2
     inside_N = (start_N >= 0) & (start_N + length <= np.array([*genome.lengths.values(), -1])[alleles.contig_A])
-    reasons = _first_reason(
-        {
-            "other than a change of one base": ~single_N,
-            **{reason.meaning: alleles.reason_A == reason for reason in Reason if reason},
-            "the window goes beyond the contig's end": ~inside_N,
-        },
-        table["reason"],
-    )
+    masks = {
+        "no distance is given": table["distance"].is_null(),
+        "the split is neither train nor test": table["is_test"].is_null(),
+        "other than a change of one base": ~single_N,
+        **{reason.meaning: alleles.reason_A == reason for reason in Reason if reason},
+        "the window goes beyond the contig's end": ~inside_N,
+    }
+    found = (pl.when(pl.Series(mask)).then(pl.lit(reason)) for reason, mask in masks.items())
+    reasons = pl.select(reason=pl.coalesce(*found)).to_series()
     used = np.flatnonzero(reasons.is_null())
     if not len(used):
         counts = ", ".join(f"{reason} ({count})" for reason, count in count_reasons(reasons).items())
         raise InputError(f"{place}: no row can be used: {counts}; use the table's own genome, or another table")
     where = alleles.contig_A[used], start_N[used]
     sides = [np.stack([*where, allele_A[used]]) for allele_A in (alleles.reference_A, alleles.alternate_A)]
-    windows, number = np.unique(np.hstack(sides), axis=1, return_inverse=True)
+    window_3U, number = np.unique(np.hstack(sides), axis=1, return_inverse=True)
     window_2N = np.full((2, len(table)), -1, dtype=np.int64)
     window_2N[:, used] = number.reshape(2, -1)
-    return table.with_columns(reasons, reference_window=window_2N[0], alternate_window=window_2N[1]), windows
+    return table.with_columns(reasons, reference_window=window_2N[0], alternate_window=window_2N[1]), window_3U
 
 
 def count_reasons(reasons: pl.Series) -> dict[str, int]:
@@ -133,15 +124,14 @@ def count_reasons(reasons: pl.Series) -> dict[str, int]:
 
 
 def embed_variants(
-    encoder: Encoder, body: Any, table: pl.DataFrame, place: str, genome: ProbabilisticGenome, protocol: EqtlProtocol,
-    length: int, **settings: Any,
+    encoder: Encoder, body: Any, table: pl.DataFrame, window_3U: Int64, genome: ProbabilisticGenome,
+    protocol: EqtlProtocol, length: int, **settings: Any,
 ) -> tuple[pl.DataFrame, dict[str, Float32]]:  # fmt: skip
-    """Return a table with its windows, and `FEATURES` of each by a `body` without a head, (U, D).
+    """Return the table of `find_windows`, and `FEATURES` of its windows by a `body` without a head, (U, D).
 
     ``sequence`` is the same for reference windows that are equal on either strand.
     """
-    table, (contig_U, start_U, allele_U) = find_windows(table, place, genome, length)
-    keys, found, outputs = [], [], []
+    (contig_U, start_U, allele_U), keys, found, outputs = window_3U, [], [], []
     for first in range(0, len(start_U), _AT_ONCE):
         part = slice(first, first + _AT_ONCE)
         length_B = np.full_like(start_U[part], length)

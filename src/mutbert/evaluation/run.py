@@ -109,7 +109,9 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
     missing = [cell for cell in cells if not cell.path(folder).exists()]
     wanted = {cell.suite for cell in missing}
     suites = [suite for suite in suites if suite.name in wanted]
-    make = _makers(request, suites, data, tasks, models) if missing else {}
+    # In a log, where bars cannot be redrawn, the cells alone are counted.
+    show = progress and sys.stderr.isatty()
+    make = _makers(request, suites, data, tasks, models, show=show) if missing else {}
     for suite in suites:
         _write_suite(folder, suite, request.protocols)
     # Of the code as it was loaded, whatever becomes of its files while the grid runs.
@@ -118,6 +120,7 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
     failures: dict[str, int] = {}
     with progress_bar("benchmark", len(missing), unit="cells", show=progress) as advance:
         for cell in missing:
+            advance(0, str(cell))
             # A single cell is an engine's, which starts each once.
             status, note = _made_once(folder, cell, make[cell.suite], provenance, lock=len(cells) > 1)
             counts[status] += 1
@@ -231,7 +234,7 @@ def _tasks(request: GridRequest, suites: Sequence[Suite]) -> dict[str, list[str]
 
 def _makers(
     request: GridRequest, suites: Sequence[Suite], data: Mapping[str, str], tasks: Mapping[str, list[str]],
-    models: Mapping[str, str],
+    models: Mapping[str, str], *, show: bool,
 ) -> dict[str, Callable[[Cell], Made]]:  # fmt: skip
     """Return what makes a cell, by suite; files that are missing are an error before anything is run."""
     opened: dict[str, Encoder | InputError] = {}
@@ -259,9 +262,10 @@ def _makers(
             for task, split in product([""] if suite.eqtl else tasks[suite.name], suite.splits):
                 task_file(suite, root, task, split)
         if suite.eqtl is None:
-            makers[suite.name] = SequenceCells(suite, root, encoder, genome, drop_leaks=request.drop_leaks).make
+            cells: Any = SequenceCells(suite, root, encoder, genome, drop_leaks=request.drop_leaks, show=show)
         else:
-            makers[suite.name] = EqtlCells(suite, root, encoder, request.fasta or request.genome).make
+            cells = EqtlCells(suite, root, encoder, request.fasta or request.genome, show=show)
+        makers[suite.name] = cells.make
     return makers
 
 
