@@ -222,8 +222,6 @@ def test_a_report_is_all_of_its_files(made, tmp_path):
         report_benchmark(made.folder, other, resamples=RESAMPLES)
     report_benchmark(made.folder, other, resamples=RESAMPLES, force=True)
     assert [(other / path.name).read_bytes() for path in files] == [path.read_bytes() for path in files]
-    with pytest.raises(InputError, match="cannot be made"):
-        report_benchmark(made.folder, page / "inside", resamples=RESAMPLES)
     (made.folder / "suites" / "own.yaml").unlink()
     with pytest.raises(InputError, match=r"own\.yaml: is missing, though there are results of it"):
         report_benchmark(made.folder)

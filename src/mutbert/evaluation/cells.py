@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -25,13 +26,7 @@ from mutbert.files import sha256_of
 from mutbert.progress import progress_bar
 from mutbert.scoring.metrics import evaluate
 from mutbert.tables import NoSuchFileError, find_file, is_fasta
-from mutbert.training.classifier import (
-    LabelledInputs,
-    classifier_logits,
-    classifier_trainer,
-    scores_and_labels,
-    unplaced,
-)  # fmt: skip
+from mutbert.training import classifier
 from mutbert.training.finetune import embed_sequences, fit_linear, linear_scores
 
 if TYPE_CHECKING:
@@ -53,12 +48,9 @@ if TYPE_CHECKING:
     Part = tuple[str, str, int]  # task, protocol and seed of a split
 
 KMER: Final = "kmer"
-BASELINES: Final = (KMER, CNN)
-"""Trivial models, which a language model has to beat."""
-LENGTHS: Final = (4, 5, 6, 7)
-"""Of k-mers."""
-PENALTIES: Final = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
-"""Inverse penalties that are tried for k-mers."""
+BASELINES: Final = (KMER, CNN)  # trivial models, which a language model has to beat
+LENGTHS: Final = (4, 5, 6, 7)  # of k-mers
+PENALTIES: Final = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)  # inverse ones, which are tried for k-mers
 HUB: Final = "hf://"
 
 
@@ -147,7 +139,7 @@ class SequenceCells:
         identity |= {"model": encoder.identity(), "settings": settings.model_dump(mode="json")}
         identity["genome"] = genome and genome.identity
         parts = self._prepared(part, encoder, settings.max_tokens)
-        record["unplaced"] = {} if genome is None else unplaced(parts)
+        record["unplaced"] = {} if genome is None else classifier.unplaced(parts)
         if settings.method == "probe":
             # Weights of a trained model are the same for every seed.
             seed = cell.seed if encoder.identity().startswith(RANDOM) else 0
@@ -157,22 +149,22 @@ class SequenceCells:
             values |= {"parameters": cost["parameters"], "tokens": cost.pop("tokens", 0)}
             return record | values, data["test"].known_labels, scores
         with tempfile.TemporaryDirectory() as folder:
-            trainer = classifier_trainer(
+            trainer = classifier.classifier_trainer(
                 encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed,
                 longest=int(parts["test"].inputs.length_N.max()),
             )  # fmt: skip
             model, trained = trainer.fine_tune(show=self._show)
-            logits = classifier_logits(model, parts["test"], settings)
-        problem, labels, scores = scores_and_labels(parts["test"].examples, logits)
+            logits = classifier.classifier_logits(model, parts["test"], settings)
+        problem, labels, scores = classifier.scores_and_labels(parts["test"].examples, logits)
         values = {"problem": problem, "validation": trained["validation"][metric], "tokens": trained["tokens"]}
         values["chosen"] = {"step": trained["best_step"], "of": trained["steps"]}
         values["parameters"] = sum(parameter.numel() for parameter in model.parameters())
         return record | values, labels, scores
 
-    def _prepare(self, part: Part, encoder: Encoder, most: int | None) -> dict[str, LabelledInputs]:
+    def _prepare(self, part: Part, encoder: Encoder, most: int | None) -> dict[str, classifier.LabelledInputs]:
         genome = self._genome if encoder.family == "mutbert" else None
         return {
-            name: LabelledInputs(encoder.inputs(examples, max_tokens=most, genome=genome), examples)
+            name: classifier.LabelledInputs(encoder.inputs(examples, max_tokens=most, genome=genome), examples)
             for name, examples in self._loaded(*part)[0].items()
         }
 
@@ -283,15 +275,12 @@ def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
     called: str = suite.splits[split]  # type: ignore[index]
     names = [pattern.replace("{task}", task).replace("{split}", called) for pattern in suite.files]
     for path in (f"{root.rstrip('/')}/{name}" for name in names):
-        if not root.startswith(HUB):
-            if found := next((one for one in (path, f"{path}.gz") if Path(one).is_file()), None):
-                return found
-            continue
-        try:
-            find_file(path)
-        except NoSuchFileError:
-            continue
-        return path
+        if root.startswith(HUB):
+            with suppress(NoSuchFileError):
+                find_file(path)
+                return path
+        if found := next((one for one in (path, f"{path}.gz") if Path(one).is_file()), None):
+            return found
     if split == "validation":
         return None
     raise InputError(

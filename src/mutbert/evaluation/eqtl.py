@@ -22,7 +22,7 @@ from sklearn.svm import SVC
 from mutbert.effects.alleles import Kind, Reason, find_alleles
 from mutbert.encoders.inputs import read_windows
 from mutbert.errors import InputError
-from mutbert.evaluation.vep_table import check_genome
+from mutbert.evaluation.vep_table import check_genome, count_values
 from mutbert.examples.splits import grouped_split, region_split, sequence_keys
 from mutbert.examples.table import Examples
 from mutbert.genome.fasta import read_fasta
@@ -44,10 +44,8 @@ if TYPE_CHECKING:
     from mutbert.examples.table import Keys
     from mutbert.tables import SourceFile
 
-FEATURES: Final = ("window", "variant")
-"""The mean over the tokens around the variant; or its own token alone."""
-HEADS: Final = ("svm", "logistic")
-"""A support vector machine with a Gaussian kernel, or logistic regression."""
+FEATURES: Final = ("window", "variant")  # the mean over the tokens around the variant; or its own token alone
+HEADS: Final = ("svm", "logistic")  # a support vector machine with a Gaussian kernel; or logistic regression
 NOT_DRAWN: Final = "more training rows than max_train_rows"
 LOST: Final = "the variant's token was not found"
 
@@ -108,7 +106,7 @@ def find_windows(
     reasons = pl.select(reason=pl.coalesce(*found)).to_series()
     used = np.flatnonzero(reasons.is_null())
     if not len(used):
-        counts = ", ".join(f"{reason} ({count})" for reason, count in count_reasons(reasons).items())
+        counts = ", ".join(f"{reason} ({count})" for reason, count in count_values(reasons).items())
         raise InputError(f"{place}: no row can be used: {counts}; use the table's own genome, or another table")
     where = alleles.contig_A[used], start_N[used]
     sides = [np.stack([*where, allele_A[used]]) for allele_A in (alleles.reference_A, alleles.alternate_A)]
@@ -116,11 +114,6 @@ def find_windows(
     window_2N = np.full((2, len(table)), -1, dtype=np.int64)
     window_2N[:, used] = number.reshape(2, -1)
     return table.with_columns(reasons, reference_window=window_2N[0], alternate_window=window_2N[1]), window_3U
-
-
-def count_reasons(reasons: pl.Series) -> dict[str, int]:
-    """Return how many rows are not used by reason."""
-    return dict(reasons.drop_nulls().value_counts().sort("reason").iter_rows())
 
 
 def embed_variants(
@@ -202,7 +195,7 @@ def choose_rows(
     farthest = np.inf if task.to_distance is None else task.to_distance
     closed: Any = "both" if protocol.edges == "both" else "left"
     inside = table["distance"].is_between(task.from_distance, farthest, closed=closed).fill_null(False)
-    used, unused = inside & table["reason"].is_null(), count_reasons(table["reason"].filter(inside))
+    used, unused = inside & table["reason"].is_null(), count_values(table["reason"].filter(inside))
     test, train = (np.flatnonzero(used & side) for side in (table["is_test"], ~table["is_test"]))
     if len(train) > protocol.max_train_rows:
         order = np.argsort(random_bits(seed, _ROWS, train, 1)[:, 0], kind="stable")

@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -39,7 +39,7 @@ from mutbert.training.folder import plain, provenance_of
 from mutbert.training.recipe import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -49,7 +49,6 @@ SUITES: Final = "suites"
 REASON: Final = "reason"
 """Key of a failed cell's record that a finished one lacks."""
 _VERSION, _FAILED = 2, ".failed.json"
-_FULL_DISK: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -145,14 +144,12 @@ def _made_once(
         if path.exists():
             return "before", "done"
         try:
-            with _measured() as cost:
-                record, labels, scores = make(cell)
+            (record, labels, scores), cost = _measured(make, cell)
             scores = np.asarray(scores, dtype=np.float32)
             record["metrics"] = evaluate(record["problem"], labels, scores)
-        except MissingExtraError:
-            raise
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+            if full or isinstance(error, MissingExtraError):
                 raise
             reason = one_line(error, 300) or type(error).__name__
             reason = reason if isinstance(error, InputError) else f"{type(error).__name__}: {reason}"
@@ -164,10 +161,8 @@ def _made_once(
         return "done", f"{metric} {record['metrics'][metric]:.3f}"
 
 
-@contextmanager
-def _measured() -> Iterator[dict[str, float | None]]:
-    """Yield a dict that has ``seconds`` and ``peak_memory`` afterwards: bytes of the accelerator or of the process."""
-    cost: dict[str, float | None] = {}
+def _measured(make: Callable[[Cell], Made], cell: Cell) -> tuple[Made, dict[str, float | None]]:
+    """Return a cell, ``seconds`` that it took and ``peak_memory``, in bytes, of the accelerator or of the process."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -176,11 +171,10 @@ def _measured() -> Iterator[dict[str, float | None]]:
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     start = time.perf_counter()
-    yield cost
-    cost["seconds"] = time.perf_counter() - start
+    made, seconds = make(cell), time.perf_counter() - start
     # In bytes on macOS, in kilobytes elsewhere.
     of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    cost["peak_memory"] = torch.cuda.max_memory_allocated() if on_gpu else of_process
+    return made, {"seconds": seconds, "peak_memory": torch.cuda.max_memory_allocated() if on_gpu else of_process}
 
 
 def _suites(request: GridRequest) -> list[Suite]:
@@ -195,12 +189,10 @@ def _suites(request: GridRequest) -> list[Suite]:
         raise InputError(f"seeds {request.seeds}: at least 1 is needed")
     suites = []
     for suite in map(load_suite, request.suites):
-        protocols = dict(suite.grid.protocols)
-        for setting in request.settings:
-            first, _, rest = setting.partition(".")
-            for name, protocol in protocols.items():
-                if first == name or first not in PROTOCOLS:
-                    protocols[name] = protocol.with_overrides([rest if first == name else setting])
+        protocols = {}
+        for name, protocol in suite.grid.protocols.items():
+            own = (one for one in request.settings if one.partition(".")[0] not in {*PROTOCOLS} - {name})
+            protocols[name] = protocol.with_overrides([one.removeprefix(f"{name}.") for one in own])
         suites.append(suite.with_protocols(protocols))
     names = [suite.name for suite in suites]
     if len(set(names)) < len(names):
@@ -222,9 +214,8 @@ def _paths(words: Sequence[str], option: str, alone: str = "") -> dict[str, str]
 def _tasks(request: GridRequest, suites: Sequence[Suite]) -> dict[str, list[str]]:
     """Return the tasks of each suite that are asked for, as TASK or SUITE/TASK."""
     known = {word for suite in suites for task in suite.by_name for word in (task, f"{suite.name}/{task}")}
-    for word in request.tasks:
-        if word not in known:
-            raise InputError(f"task {word}: there is none of this name; there are {', '.join(sorted(known))}")
+    for word in set(request.tasks) - known:
+        raise InputError(f"task {word}: there is none of this name; there are {', '.join(sorted(known))}")
     chosen = set(request.tasks)
     return {
         suite.name: [task for task in suite.by_name if not chosen or chosen & {task, f"{suite.name}/{task}"}]
@@ -272,10 +263,7 @@ def _makers(
 def _write_suite(folder: Path, suite: Suite, protocols: Sequence[str]) -> None:
     """Write a suite as it is run; all cells of a protocol are made with the same settings."""
     path = folder / SUITES / f"{suite.name}.yaml"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder of results") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept = dict(suite.grid.protocols)
     for name, before in load_suite(path).grid.protocols.items() if path.exists() else ():
         if name not in protocols or name not in kept:

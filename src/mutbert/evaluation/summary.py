@@ -80,10 +80,7 @@ def report_benchmark(
         pl.DataFrame(splits).unique(maintain_order=True), _facts(done), _notes(done, suites),
     )  # fmt: skip
     target = folder if output is None else Path(output)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be made ({error.strerror}); choose another output") from None
+    target.mkdir(parents=True, exist_ok=True)
     return report, write_benchmark_report(target, report, force=force or output is None)
 
 
@@ -195,13 +192,10 @@ def costs_of(records: Sequence[Record]) -> pl.DataFrame:
 
 
 def _facts(done: Sequence[Record]) -> dict[str, str]:
-    versions: dict[str, set[str]] = {}
-    for record in done:
-        for name, number in record["versions"].items():
-            versions.setdefault(name, set()).add(str(number))
+    versions = dict.fromkeys(f"{name} {number}" for record in done for name, number in record["versions"].items())
     return {
         "cells": f"{len(done):,} done",
-        "versions": ", ".join(f"{name} {' and '.join(sorted(numbers))}" for name, numbers in versions.items()),
+        "versions": ", ".join(versions),
         "commit": ", ".join(sorted({record["commit"] or "not from a checkout" for record in done})),
         "intervals": INTERVAL_METHOD,
     }

@@ -210,3 +210,8 @@ def check_genome(place: str, contigs: pl.Series, alleles: Alleles, genome: Proba
         what = f"the reference allele is not what {genome.path} has in {wrong:,} of {compared:,} variants"
         remedy = "use the genome of the table's assembly, and 1-based positions"
         raise InputError(f"{place}: {what}, more than 10 %; {remedy}")
+
+
+def count_values(texts: pl.Series) -> dict[str, int]:
+    """Return how often each text occurs, in order."""
+    return dict(texts.drop_nulls().value_counts().sort(texts.name).iter_rows())
