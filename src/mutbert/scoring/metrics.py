@@ -5,9 +5,7 @@ Shape suffixes: N rows, K classes or columns, M numbers that are summed, R weigh
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -105,14 +103,12 @@ def constant_guess(problem: str, labels: Any, scores: Any) -> dict[str, float]:
         chosen_K = np.eye(scores.shape[1])[np.bincount(labels).argmax()]
         return evaluate(problem, labels, np.broadcast_to(chosen_K, scores.shape))
     known = [one[~np.isnan(one)].astype(np.int64) for one in labels.reshape(len(labels), -1).T]
-    columns = [
-        [evaluate("binary", label_N, np.full(len(label_N), score)) for score in (1.0, -1.0)]
+    # Of each column and guess (K, 2, M); a metric is not a number for both guesses or for neither.
+    value_K2M = [
+        [[*evaluate("binary", label_N, np.full(len(label_N), score)).values()] for score in (1.0, -1.0)]
         for label_N in known if len(label_N)
     ]  # fmt: skip
-    # A metric is not a number for both or for neither.
-    best = {name: [max(found[name] for found in either) for either in columns] for name in metric_names(problem)}
-    best = {name: [value for value in values if not math.isnan(value)] for name, values in best.items()}
-    return {name: fmean(values) if values else math.nan for name, values in best.items()}
+    return dict(zip(metric_names(problem), _mean_of_defined(np.max(value_K2M, axis=1)).tolist(), strict=True))
 
 
 def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> WeightedMetric:
@@ -134,13 +130,7 @@ def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: np
         columns = [make(*pair) for pair in pairs]
         return columns[0] if len(columns) == 1 else lambda weight_RN: np.mean([one(weight_RN) for one in columns], 0)
     areas = [_area(metric, label_N.astype(bool), score_N) for label_N, score_N in pairs]
-
-    def mean_of_defined(weight_RN: Float64) -> Float64:
-        area_KR = np.stack([area(weight_RN) for area in areas])
-        count_R = np.isfinite(area_KR).sum(axis=0).astype(np.float64)
-        return _ratio(np.nansum(area_KR, axis=0), count_R, otherwise=np.nan)
-
-    return mean_of_defined
+    return lambda weight_RN: _mean_of_defined(np.stack([area(weight_RN) for area in areas]))
 
 
 def _of_known(problem: str, metric: str, label_NK: Any, score_NK: Any, known_NK: Bool) -> WeightedMetric:
@@ -155,11 +145,16 @@ def _of_known(problem: str, metric: str, label_NK: Any, score_NK: Any, known_NK:
         # A resample may have no row of a column.
         with np.errstate(divide="ignore", invalid="ignore"):
             value_KR = np.stack([metric_of(weight_RN[:, known]) for known, metric_of in columns])
-        defined_KR = np.isfinite(value_KR) | (problem == "regression")
-        total_R = np.where(defined_KR, value_KR, 0).sum(axis=0)
-        return _ratio(total_R, defined_KR.sum(axis=0).astype(np.float64), otherwise=np.nan)
+        return value_KR.mean(axis=0) if problem == "regression" else _mean_of_defined(value_KR)
 
     return mean
+
+
+def _mean_of_defined(value_KR: Float64) -> Float64:
+    """Return the mean of the values of columns that are numbers, (R,)."""
+    defined_KR = np.isfinite(value_KR)
+    total_R = np.where(defined_KR, value_KR, 0).sum(axis=0)
+    return _ratio(total_R, defined_KR.sum(axis=0).astype(np.float64), otherwise=np.nan)
 
 
 def _checked(problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[Any], Float64]:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from mutbert.errors import InputError
 from mutbert.scoring.metrics import COUNTED, RANKED, SumMetric, weighted_metric, weighted_sums
@@ -61,8 +62,10 @@ class TaskScores:
 
     @cached_property
     def swappable(self) -> list[Float64]:
-        """Each seed's scores, on a scale that another model's can be exchanged for."""
-        return [_ranks(scores) for scores in self.by_seed] if self.metric in RANKED else self.by_seed
+        """Each seed's scores on a scale that another model's can be exchanged for: mid-ranks, from 0 to 1."""
+        if self.metric not in RANKED:
+            return self.by_seed
+        return [(rankdata(scores, axis=0) - 0.5) / len(scores) for scores in self.by_seed]
 
 
 def interval(tasks: Sequence[TaskScores], *, resamples: int = 2000, seed: int = 0) -> Interval:
@@ -155,15 +158,6 @@ def _bootstrap(models: Sequence[TaskScores], seed: int, task: int, resamples: in
         # A seed that was not drawn does not count, not even by not being a number.
         means.append(np.where(times_RS > 0, times_RS * value_RS, 0).sum(axis=1) / seeds)
     return means
-
-
-def _ranks(score_NK: Float64) -> Float64:
-    """Return the mid-ranks of scores in each column, scaled to between 0 and 1; of shape (N,) or (N, K)."""
-    columns = []
-    for score_N in score_NK.reshape(len(score_NK), -1).T:
-        _, place_N, count_G = np.unique(score_N, return_inverse=True, return_counts=True)
-        columns.append(((count_G.cumsum() - count_G / 2) / len(score_N))[place_N])
-    return np.stack(columns, axis=1).reshape(score_NK.shape)
 
 
 def _stacked_pairs(a: TaskScores, b: TaskScores) -> list[WeightedMetric]:
