@@ -130,12 +130,12 @@ def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], lis
         key, tasks = {"model": model, "method": method}, {task: own[task] for task in suite.by_name if task in own}
         for task, (one, records) in tasks.items():
             values = [record["metrics"][one.metric] for record in records]
-            row = {"task": task, **key, "metric": one.metric, **interval([one], resamples=resamples)._asdict()}
+            row = {"task": task, **key, "metric": one.metric, **interval([one], resamples=resamples)}
             scores.append(row | {"per_seed": [math.nan if value is None else value for value in values]})
         every = [one for one, _ in tasks.values()]
         # A mean of different metrics is a mean of nothing.
         if len({one.metric for one in every}) == 1:
-            row = {**key, "metric": every[0].metric, **interval(every, resamples=resamples)._asdict()}
+            row = {**key, "metric": every[0].metric, **interval(every, resamples=resamples)}
             row |= {"tasks": len(tasks), "of_tasks": len(suite.by_name)}
             parameters = next(iter(tasks.values()))[1][0]["parameters"]
             averages.append(row | {"parameters": parameters, "published": published.get(model)})

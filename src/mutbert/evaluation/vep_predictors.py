@@ -279,7 +279,7 @@ def _measure(
         for metric in metrics_of(problem):
             one = TaskScores(problem, metric, labels, [turn * raw_C])
             scores.setdefault(name, one)
-            value, low, high = interval([one], **draws)
+            value, low, high = interval([one], **draws).values()
             if not binary and turn < 0:
                 # A correlation is that of the values as they are, with its sign.
                 value, low, high = -value, -high, -low

@@ -299,7 +299,7 @@ def _metrics(
             path, names = Path(recipe.output) / PREDICTIONS, names_of_scores(examples, logits)
             write_predictions(path, labels, scores, classes=train.classes, names=names)
         if name == "test":
-            interval = plain(resampling.interval([resampling.TaskScores(problem, metric, labels, [scores])])._asdict())
+            interval = plain(resampling.interval([resampling.TaskScores(problem, metric, labels, [scores])]))
     return {
         "problem": train.problem, "metric": metric, "classes": list(train.classes),
         "best_step": trained["best_step"], "steps": trained["steps"],
