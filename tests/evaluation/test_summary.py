@@ -14,7 +14,7 @@ from mutbert import report_benchmark
 from mutbert.cli.main import run as program
 from mutbert.errors import InputError
 from mutbert.evaluation.cells import Cell
-from mutbert.evaluation.run import read_records, write_cell, write_failure
+from mutbert.evaluation.run import read_records, write_cell
 from mutbert.evaluation.suites import load_suite
 from mutbert.evaluation.summary import costs_of
 from mutbert.reports.benchmark import FILES
@@ -87,7 +87,7 @@ class Made:
 
     def fail(self, cell):
         cell.path(self.folder).parent.mkdir(parents=True, exist_ok=True)
-        write_failure(self.folder, cell, "no memory")
+        write_cell(self.folder, cell, {"reason": "no memory"})
 
     def summary(self):
         return report_benchmark(self.folder, resamples=RESAMPLES)[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
 from contextlib import suppress
 from functools import cached_property, lru_cache, partial
@@ -319,7 +320,7 @@ class EqtlCells:
         record = {
             "problem": "binary",
             "metric": self._suite.metric,
-            "validation": None,
+            "validation": math.nan,
             "chosen": {"c": c},
             "parameters": about["parameters"],
             "tokens": about.pop("tokens", 0),

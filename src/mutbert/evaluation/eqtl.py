@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,8 +21,7 @@ from mutbert.effects.alleles import Kind, Reason, find_alleles
 from mutbert.encoders.inputs import read_windows
 from mutbert.errors import InputError
 from mutbert.evaluation.vep_table import check_genome, count_values
-from mutbert.examples.splits import grouped_split, region_split, sequence_keys
-from mutbert.examples.table import Examples
+from mutbert.examples.splits import grouped_split, region_split
 from mutbert.genome.fasta import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import batch_of, run_batches
@@ -120,19 +117,13 @@ def embed_variants(
     encoder: Encoder, body: Any, table: pl.DataFrame, window_3U: Int64, genome: ProbabilisticGenome,
     protocol: EqtlProtocol, length: int, **settings: Any,
 ) -> tuple[pl.DataFrame, dict[str, Float32]]:  # fmt: skip
-    """Return the table of `find_windows`, and `FEATURES` of its windows by a `body` without a head, (U, D).
-
-    ``sequence`` is the same for reference windows that are equal on either strand.
-    """
-    (contig_U, start_U, allele_U), keys, found, outputs = window_3U, [], [], []
+    """Return the table of `find_windows`, and `FEATURES` of its windows by a `body` without a head, (U, D)."""
+    (contig_U, start_U, allele_U), found, outputs = window_3U, [], []
     for first in range(0, len(start_U), _AT_ONCE):
         part = slice(first, first + _AT_ONCE)
         length_B = np.full_like(start_U[part], length)
         windows = read_windows(genome, contig_U[part], start_U[part], length_B)
-        rows = np.arange(len(windows))
-        windows = windows.with_codes(rows, length_B // 2, allele_U[part].astype(np.uint8))
-        nothing = ("",) * len(rows), (None,) * len(rows), "", ()
-        keys.append(sequence_keys(Examples(windows.base_codes, windows.offsets, None, *nothing)))
+        windows = windows.with_codes(np.arange(len(windows)), length_B // 2, allele_U[part].astype(np.uint8))
         rows, output_B2D = _embed_windows(encoder, body, windows, length, protocol, settings)
         found.append(first + rows)
         outputs.append(output_B2D)
@@ -144,11 +135,7 @@ def embed_variants(
     feature_U2D[found_F] = output_F2D
     # A neighbour of a token that is not found is the token of something else.
     lost = ~pl.all_horizontal(pl.col("reference_window", "alternate_window").is_in(found_F.tolist()))
-    _, key_U = np.unique(np.concatenate(keys), return_inverse=True)
-    table = table.with_columns(
-        reason=pl.coalesce("reason", pl.when(lost).then(pl.lit(LOST))),
-        sequence=key_U[table["reference_window"].to_numpy()],
-    )
+    table = table.with_columns(reason=pl.coalesce("reason", pl.when(lost).then(pl.lit(LOST))))
     return table, dict(zip(FEATURES, np.split(feature_U2D, 2, axis=1), strict=True))
 
 
@@ -274,18 +261,10 @@ def hold_out(table: pl.DataFrame, train: Int64, seed: int, length: int, name: st
 
 
 def _blocks(table: pl.DataFrame, train: Int64, length: int) -> Keys:
-    """Return the same key for rows whose windows overlap, or are equal on either strand, or whose neighbours' do."""
-    contig_T, position_T = _ranks(table["contig"])[train], table["position"].to_numpy()[train] - 1
-    key_T = table["sequence"].to_numpy()[train]
-    by_place, by_key = np.lexsort((position_T, contig_T)), np.argsort(key_T, kind="stable")
-    near = (np.diff(contig_T[by_place]) == 0) & (np.diff(position_T[by_place]) < length)
-    equal = np.diff(key_T[by_key]) == 0
-    links = [(order[:-1][linked], order[1:][linked]) for order, linked in ((by_place, near), (by_key, equal))]
-    one, other = (np.concatenate(ends) for ends in zip(*links, strict=True))
-    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(train), len(train)))
-    _, block_T = connected_components(graph, directed=False)
-    # A block is known by its first row's position in the genome, whatever the order of the rows.
-    _, first = np.unique(block_T[by_place], return_index=True)
+    """Return the same key for rows whose windows overlap, or whose neighbours' do: the place of the first of them."""
+    place_T = (_ranks(table["contig"])[train] << 40) + table["position"].to_numpy()[train] - 1
+    order = np.argsort(place_T, kind="stable")
+    is_first_T = np.diff(place_T[order], prepend=-length) >= length
     lane_T2 = np.zeros((len(train), 2), dtype=np.uint64)
-    lane_T2[:, 0] = (contig_T[by_place[first]] << 40 | position_T[by_place[first]])[block_T] << 1
+    lane_T2[order, 0] = np.maximum.accumulate(np.where(is_first_T, place_T[order], 0)) << 1
     return lane_T2.view("V16")[:, 0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import resource
 import sys
 import time
@@ -153,7 +154,7 @@ def _made_once(
                 raise
             reason = one_line(error, 300) or type(error).__name__
             reason = reason if isinstance(error, InputError) else f"{type(error).__name__}: {reason}"
-            write_failure(folder, cell, reason)
+            write_cell(folder, cell, {REASON: reason})
             return "failed", reason
         tokens, metric = record.pop("tokens", None), record["metric"]
         cost["tokens_per_second"] = tokens / cost["seconds"] if tokens else None
@@ -214,7 +215,7 @@ def _paths(words: Sequence[str], option: str, alone: str = "") -> dict[str, str]
 def _tasks(request: GridRequest, suites: Sequence[Suite]) -> dict[str, list[str]]:
     """Return the tasks of each suite that are asked for, as TASK or SUITE/TASK."""
     known = {word for suite in suites for task in suite.by_name for word in (task, f"{suite.name}/{task}")}
-    for word in set(request.tasks) - known:
+    for word in sorted({*request.tasks} - known):
         raise InputError(f"task {word}: there is none of this name; there are {', '.join(sorted(known))}")
     chosen = set(request.tasks)
     return {
@@ -277,22 +278,17 @@ def _write_suite(folder: Path, suite: Suite, protocols: Sequence[str]) -> None:
         file.write_text(suite.with_protocols(kept).as_yaml(), encoding="utf-8")
 
 
-def write_cell(folder: Path, cell: Cell, record: Mapping[str, Any], labels: NDArray[Any], scores: NDArray[Any]) -> None:
-    """Write a finished cell, the JSON last; numbers that are not defined are null in it."""
-    path, validation = cell.path(folder), record.get("validation")
-    numbers = plain(record["metrics"] | ({} if validation is None else {"validation": validation}))
-    metrics.write_predictions(path.with_suffix(".parquet"), labels, scores)
-    _write_record(path, cell, {**record, "validation": numbers.pop("validation", None), "metrics": numbers})
+def write_cell(folder: Path, cell: Cell, record: Mapping[str, Any], *predictions: NDArray[Any]) -> None:
+    """Write a finished cell, of labels and scores, the JSON last; or the `REASON` of one that failed."""
+    path, head = cell.path(folder), {"kind": "cell", "version": _VERSION, **cell._asdict()}
+    if REASON in record:
+        write_json(path.with_suffix(_FAILED), {**head, **record}, force=True)
+        return
+    metrics.write_predictions(path.with_suffix(".parquet"), *predictions)
+    # What is not defined is null.
+    numbers = plain({**record["metrics"], "validation": record.get("validation", math.nan)})
+    write_json(path, {**head, **record, "validation": numbers.pop("validation"), "metrics": numbers}, force=True)
     path.with_suffix(_FAILED).unlink(missing_ok=True)
-
-
-def write_failure(folder: Path, cell: Cell, reason: str) -> None:
-    """Write why a cell failed."""
-    _write_record(cell.path(folder).with_suffix(_FAILED), cell, {REASON: reason})
-
-
-def _write_record(path: Path, cell: Cell, record: Mapping[str, Any]) -> None:
-    write_json(path, {"kind": "cell", "version": _VERSION, **cell._asdict(), **record}, force=True)
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

@@ -75,9 +75,14 @@ def report_benchmark(
     splits = [{"suite": one["suite"], "task": one["task"], **split} for one in done for split in one["splits"]]
     scores, averages, comparisons = (pl.DataFrame(kind, infer_schema_length=None) for kind in rows)
     failures = pl.DataFrame([record for record in records if REASON in record])
+    versions = dict.fromkeys(f"{name} {number}" for record in done for name, number in record["versions"].items())
+    facts = {
+        "cells": f"{len(done):,} done", "versions": ", ".join(versions), "intervals": INTERVAL_METHOD,
+        "commit": ", ".join(sorted({record["commit"] or "not from a checkout" for record in done})),
+    }  # fmt: skip
     report = BenchmarkReport(
         folder.resolve().name, scores, averages, comparisons, pl.DataFrame(paper), failures, costs_of(records),
-        pl.DataFrame(splits).unique(maintain_order=True), _facts(done), _notes(done, suites),
+        pl.DataFrame(splits).unique(maintain_order=True), facts, _notes(done, suites),
     )  # fmt: skip
     target = folder if output is None else Path(output)
     target.mkdir(parents=True, exist_ok=True)
@@ -151,8 +156,7 @@ def _comparisons(suite: Suite, grid: Grid, averages: Sequence[Record], resamples
         value = {(row["model"], row["method"]): (row["tasks"], row["value"]) for row in averages}
         best = max(own, key=lambda entry: value.get(entry, (0, 0.0)))
         pairs = [pair for pair in pairs if best in pair or pair[1][0] in BASELINES]
-    whole: list[Record] = []
-    single: list[Record] = []
+    whole, single = list[Any](), list[Any]()
     for first, second in pairs:
         shared = [task for task in suite.by_name if task in grid[first] and task in grid[second]]
         a, b = ([grid[one][task][0] for task in shared] for one in (first, second))
@@ -180,32 +184,17 @@ def costs_of(records: Sequence[Record]) -> pl.DataFrame:
     schema = dict.fromkeys(("value", *_COSTS), pl.Float64)
     frame = pl.DataFrame(rows, [*Cell._fields, "metric", *schema], orient="row", schema_overrides=schema)
     made = pl.col("seconds").is_not_null()
-    return frame.group_by("suite", "protocol", "model", "method", maintain_order=True).agg(
-        made.sum().alias("cells"),
-        (~made).sum().alias("failed"),
-        pl.col("metric").drop_nulls().first(),
-        pl.col("value").mean(),
-        pl.col("seconds").sum(),
-        pl.col("tokens_per_second").median(),
-        pl.col("peak_memory").max(),
-    )
-
-
-def _facts(done: Sequence[Record]) -> dict[str, str]:
-    versions = dict.fromkeys(f"{name} {number}" for record in done for name, number in record["versions"].items())
-    return {
-        "cells": f"{len(done):,} done",
-        "versions": ", ".join(versions),
-        "commit": ", ".join(sorted({record["commit"] or "not from a checkout" for record in done})),
-        "intervals": INTERVAL_METHOD,
-    }
+    groups = frame.group_by("suite", "protocol", "model", "method", maintain_order=True)
+    counts = made.sum().alias("cells"), (~made).sum().alias("failed"), pl.col("metric").drop_nulls().first()
+    costs = pl.sum("seconds"), pl.median("tokens_per_second"), pl.max("peak_memory")
+    return groups.agg(*counts, pl.mean("value"), *costs)
 
 
 def _notes(done: Sequence[Record], suites: Mapping[str, Suite]) -> list[str]:
-    notes = {record["note"] for record in done} - {""}
-    for record in done:
-        for reason, count in record.get("unplaced", {}).items():
-            notes.add(f"{record['suite']}/{record['task']}: {count:,} sequences read without frequencies: {reason}")
+    notes = {record["note"] for record in done} - {""} | {
+        f"{record['suite']}/{record['task']}: {count:,} sequences read without frequencies: {reason}"
+        for record in done for reason, count in record.get("unplaced", {}).items()
+    }  # fmt: skip
     run = {(record["suite"], record["model"]) for record in done}
     return sorted(notes) + [
         f"{name}: {model} was not run, so nothing shows what a trivial model reaches; run it too"
