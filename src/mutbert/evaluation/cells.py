@@ -116,7 +116,7 @@ class SequenceCells:
         drop_leaks: bool = False, show: bool = False,
     ) -> None:  # fmt: skip
         self._suite, self._encoder, self._genome, self._show = suite, encoder, genome, show
-        self._loaded = lru_cache(maxsize=1)(partial(load_task, suite, root, drop_leaks=drop_leaks))
+        self._loaded = lru_cache(maxsize=1)(partial(_load_task, suite, root, drop_leaks))
         self._prepared = lru_cache(maxsize=1)(self._prepare)
         self._embedded = lru_cache(maxsize=1)(self._embed)
 
@@ -236,14 +236,13 @@ def _body(encoder: Encoder, longest: int, rope_scaling: Any, seed: int) -> tuple
     return body, sum(parameter.numel() for parameter in body.parameters())
 
 
-def load_task(
-    suite: Suite, root: str, task: str, protocol: str, seed: int, *, drop_leaks: bool
-) -> tuple[dict[str, Examples], dict[str, Any]]:
+def _load_task(
+    suite: Suite, root: str, drop_leaks: bool, task: str, protocol: str, seed: int
+) -> tuple[dict[str, Examples], Record]:
     """Return a task's parts, split by `seed` where validation data have no file, and what a cell's record has of it."""
     how, row = suite.protocols[protocol], suite.by_name[task]
     classes = row.classes if row.problem in {"binary", "multiclass", "token"} else None
-    parts: dict[str, Examples] = {}
-    sources: dict[str, SourceFile] = {}
+    parts, sources = dict[str, Any](), dict[str, Any]()
     for split in suite.splits:
         if path := task_file(suite, root, task, split):
             # The columns of a FASTA have names of their own.
@@ -261,12 +260,9 @@ def load_task(
     )
     # The seed of a split is in the cell's name.
     settings = [validation, how.validation_share, most, drop_leaks]
-    return data, {
-        "note": note,
-        "splits": counts,
-        "sources": [{"split": name, **vars(source)} for name, source in sources.items()],
-        "identity": fingerprint([sorted((name, source.sha256) for name, source in sources.items()), settings]),
-    }
+    identity = fingerprint([sorted((name, source.sha256) for name, source in sources.items()), settings])
+    read = [{"split": name, **vars(source)} for name, source in sources.items()]
+    return data, {"note": note, "splits": counts, "sources": read, "identity": identity}
 
 
 def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
@@ -299,9 +295,8 @@ class EqtlCells:
         if reference is None or not Path(reference).exists():
             what = "needs the reference" if reference is None else f"there is no reference {reference}"
             raise InputError(f"{suite.name}: {what}; add --fasta or --genome")
-        assert suite.eqtl is not None
-        self._suite, self._eqtl, self._root, self._encoder = suite, suite.eqtl, root, encoder
-        self._reference, self._show = reference, show
+        self._suite, self._root, self._encoder, self._reference, self._show = suite, root, encoder, reference, show
+        self._eqtl: Any = suite.eqtl
         self._embedded = lru_cache(maxsize=1)(self._embed)
 
     def make(self, cell: Cell) -> Made:
@@ -318,24 +313,16 @@ class EqtlCells:
         rows = {"train": len(train), "test": len(test)}
         same = {"duplicates": 0, "in_train": 0, "dropped": 0, "sha256": source.sha256}
         record = {
-            "problem": "binary",
-            "metric": self._suite.metric,
-            "validation": math.nan,
-            "chosen": {"c": c},
-            "parameters": about["parameters"],
-            "tokens": about.pop("tokens", 0),
-            "note": "",
-            "rows": {**rows, "unused": unused},
+            "problem": "binary", "metric": self._suite.metric, "validation": math.nan, "chosen": {"c": c},
+            "parameters": about["parameters"], "tokens": about.pop("tokens", 0), "note": "",
+            "rows": {**rows, "unused": unused}, "sources": [{"split": "all", **vars(source)}],
             "splits": [{"split": name, "examples": count, **same} for name, count in rows.items()],
-            "sources": [{"split": "all", **vars(source)}],
             "identity": {
-                "data": fingerprint([source.sha256, self._eqtl.length]),
-                "reference": reference,
+                "data": fingerprint([source.sha256, self._eqtl.length]), "reference": reference,
                 "task": fingerprint([task.model_dump(), self._eqtl.columns]),
-                "model": self._encoder(cell.model).identity(),
-                "settings": protocol.model_dump(mode="json"),
+                "model": self._encoder(cell.model).identity(), "settings": protocol.model_dump(mode="json"),
             },
-        }
+        }  # fmt: skip
         return record, table["label"].to_numpy()[test], scores
 
     @cached_property

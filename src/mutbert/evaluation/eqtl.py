@@ -202,7 +202,7 @@ def score_variants(
     """
     label_N = table["label"].to_numpy()
     for side, rows in (("training", train), ("test", test)):
-        if not _both_classes(label_N[rows]):
+        if len(np.unique(label_N[rows])) < 2:
             what = f"the {len(rows)} {side} rows are not of both classes"
             raise InputError(f"{name}: {what}; add rows, or choose another range of distances")
     tissue_ND = encode_tissues(table["tissue"], train, protocol.tissue)
@@ -244,20 +244,16 @@ def _ranks(texts: pl.Series) -> Int64:
     return texts.rank("dense").cast(pl.Int64).to_numpy() - 1
 
 
-def _both_classes(label_N: Int64) -> bool:
-    return len(np.unique(label_N)) == 2
-
-
 def hold_out(table: pl.DataFrame, train: Int64, seed: int, length: int, name: str) -> Bool:
     """Return which training rows are held out, by contigs or else by `_blocks`: no neighbour is on the other side."""
     label_T = table["label"].to_numpy()[train]
-    held_T = region_split([Region(contig, 0, 1) for contig in table["contig"][train]], 0.2, seed)
-    if held_T is None or not all(_both_classes(label_T[side]) for side in (held_T, ~held_T)):
-        held_T = grouped_split(label_T, _blocks(table, train, length), 0.2, seed)
-    if not all(_both_classes(label_T[side]) for side in (held_T, ~held_T)):
-        what = f"of the {len(train)} training rows none of both classes can be held out to choose C on"
-        raise InputError(f"{name}: {what}; add rows, or set one value of c")
-    return held_T
+    by_contig = region_split([Region(contig, 0, 1) for contig in table["contig"][train]], 0.2, seed)
+    by_block = grouped_split(label_T, _blocks(table, train, length), 0.2, seed)
+    for held_T in (by_contig, by_block):
+        if held_T is not None and all(len(np.unique(label_T[side])) == 2 for side in (held_T, ~held_T)):
+            return held_T
+    what = f"of the {len(train)} training rows none of both classes can be held out to choose C on"
+    raise InputError(f"{name}: {what}; add rows, or set one value of c")
 
 
 def _blocks(table: pl.DataFrame, train: Int64, length: int) -> Keys:

@@ -47,8 +47,7 @@ if TYPE_CHECKING:
     from mutbert.evaluation.cells import Made
 
 SUITES: Final = "suites"
-REASON: Final = "reason"
-"""Key of a failed cell's record that a finished one lacks."""
+REASON: Final = "reason"  # key of a failed cell's record that a finished one lacks
 _VERSION, _FAILED = 2, ".failed.json"
 
 
@@ -100,15 +99,13 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
     suites, models = _suites(request), _paths(request.models, "--model")
     names, tasks = [suite.name for suite in suites], _tasks(request, suites)
     data = _paths(request.data, "--data", names[0] if len(names) == 1 else "")
-    for name in data:
-        if name not in names:
-            raise InputError(f"--data {name}: expected SUITE=PATH, with a suite of this run: {', '.join(names)}")
+    for name in sorted({*data} - {*names}):
+        raise InputError(f"--data {name}: expected SUITE=PATH, with a suite of this run: {', '.join(names)}")
     cells = [cell for suite in suites for cell in cells_of(suite, tasks[suite.name], list(models), request)]
     if not cells:
         raise InputError("nothing to run; add --model, or a --protocol that the suites have")
     missing = [cell for cell in cells if not cell.path(folder).exists()]
-    wanted = {cell.suite for cell in missing}
-    suites = [suite for suite in suites if suite.name in wanted]
+    suites = [suite for suite in suites if any(cell.suite == suite.name for cell in missing)]
     # In a log, where bars cannot be redrawn, the cells alone are counted.
     show = progress and sys.stderr.isatty()
     make = _makers(request, suites, data, tasks, models, show=show) if missing else {}

@@ -117,10 +117,8 @@ def _grids(folder: Path, done: Sequence[Record]) -> dict[tuple[str, str], Grid]:
             for key, word in facts.items():
                 before, other = seen.setdefault(key, (word, cell))
                 if before != word:
-                    raise InputError(
-                        f"{folder}: {other} and {cell} were made with different {key[-1]}; remove the files of one and "
-                        "run it again, or use another folder of results"
-                    )
+                    remedy = "remove the files of one and run it again, or use another folder of results"
+                    raise InputError(f"{folder}: {other} and {cell} were made with different {key[-1]}; {remedy}")
         tasks = grids.setdefault((suite, protocol), {}).setdefault((model, method), {})
         tasks[task] = TaskScores(records[0]["problem"], records[0]["metric"], labels, by_seed), records
     return grids

@@ -204,11 +204,11 @@ def _with_reasons(table: pl.DataFrame, alleles: Alleles, problem: str) -> pl.Dat
 
 def _counts(table: pl.DataFrame, longest: int) -> dict[str, Any]:
     """Return how many rows are used, by kind, and are not, by reason and by the label that was to be left out."""
-    used, not_used = table.filter(pl.col("reason").is_null()), vep_table.count_values(table["reason"])
+    not_used = vep_table.count_values(table["reason"])
     meanings = _REASONS | {Reason.TOO_LONG.text: f"more than {longest:,} bases change"}
     return {
         "rows": len(table),
-        "used": {name: count for name in vep_predictors.KIND_NAMES if (count := int((used["kind"] == name).sum()))},
+        "used": vep_table.count_values(table.filter(pl.col("reason").is_null())["kind"]),
         "not_used": not_used,
         "reasons": {reason: meanings[reason] for reason in not_used},
         "left_out": vep_table.count_values(table.filter(pl.col("reason") == vep_table.LEFT_OUT)["label"]),
@@ -224,10 +224,8 @@ def _check_targets(
         raise InputError(f"{place}: no variant can be used: {reasons}; use other variants, or another genome")
     if targets.n_unique() == 1:
         value = f"{targets[0]:g}" if problem == "regression" else classes[int(targets[0])]
-        raise InputError(
-            f"{place}: the labels of all {len(targets):,} variants that can be used are one, {value} (not used: "
-            f"{reasons}); add variants of other classes, or name others with --positive"
-        )
+        what = f"the labels of all {len(targets):,} variants that can be used are one, {value} (not used: {reasons})"
+        raise InputError(f"{place}: {what}; add variants of other classes, or name others with --positive")
 
 
 def _identity(scorer: Scorer, shortest: Scorer) -> dict[str, Any]:
@@ -248,8 +246,7 @@ def _notes(table: pl.DataFrame, columns: VepColumns, parts: Sequence[Row], numbe
         lacking = ", ".join(f"{row['predictor']} ({row['missing']:,})" for row in first["rows"] if row["missing"])
         yield (
             f"Only {first['compared']:,} of {first['variants']:,} variants are compared, since others lack {lacking}. "
-            "If values are missing for a reason related to the label, this is another question than that of all "
-            "variants."
+            "If the reason is related to the label, this is another question than that of all variants."
         )
     if repeated := int(table["repeats"].sum()):
         yield f"{repeated:,} rows are of an allele that came before; they are used, so that intervals are too narrow."

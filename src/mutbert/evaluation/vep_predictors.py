@@ -32,8 +32,7 @@ if TYPE_CHECKING:
 
     Row = dict[str, Any]  # as in ``vep.json``
 
-KIND_NAMES: Final = {"SNV": Kind.SNV, "MNV": Kind.MNV, "indel": Kind.INDEL}
-"""The column ``kind``."""
+KIND_NAMES: Final = {"SNV": Kind.SNV, "MNV": Kind.MNV, "indel": Kind.INDEL}  # the column ``kind``
 
 _MOST_GROUPS: Final = 20
 FOLDS: Final = 5
@@ -44,7 +43,9 @@ CHANGES: Final = (
 
 # From what mutates most to what mutates least.
 _RANK_K: Final = np.array([0, 2, 2, 1, 2, 2, 1, 2, 2, 3, 4, 4], dtype=np.float64)
-_A, _C, _G, _T = range(4)
+_C, _G = (alphabet.BASES.index(base) for base in "CG")
+# The class of each REF and ALT in the order A, C, G, T; at CpG it is 3 less.
+_SUBSTITUTIONS: Final = np.array([[-1, 8, 6, 7], [4, -1, 5, 3], [3, 5, -1, 4], [7, 6, 8, -1]])
 _MNV, _INSERTION, _DELETION = (CHANGES.index(name) for name in ("MNV", "insertion", "deletion"))
 _WINDOWS_AT_ONCE: Final = 4096
 
@@ -63,33 +64,27 @@ def _only_snvs(kinds: set[int]) -> bool:
     return kinds == {Kind.SNV}
 
 
-_APPLIES: Final[dict[str, Callable[[set[int]], bool]]] = {
-    **dict.fromkeys(("LLR", "ENT", "ULLR"), _only_snvs),
-    "PLLR": lambda kinds: Kind.SNV not in kinds,
-    "LLR or PLLR": lambda kinds: {Kind.SNV} < kinds,
-}
+_APPLIES: Final = dict.fromkeys(("LLR", "ENT", "ULLR"), _only_snvs) | {"PLLR": lambda kinds: Kind.SNV not in kinds}
 
 
 def of_model(name: str, scorer: Scorer, alleles: Alleles, value_AF: Float64) -> dict[str, Predictor]:
     """Return each of a model's scores, and what is derived from them, as a predictor."""
-    there = set(alleles.kind_A.tolist())
+    there, found = set(alleles.kind_A.tolist()), dict[str, Predictor]()
     columns = {
-        field: (words, extreme or -1, value_A)
+        field: Predictor(name, words, extreme or -1, value_A, _APPLIES.get(field, bool))
         for (field, (words, extreme)), value_A in zip(scorer.fields.items(), value_AF.T, strict=True)
     }
     if "PLLR" in columns:
-        both_A = np.where(alleles.kind_A == Kind.SNV, columns["LLR"][2], columns["PLLR"][2])
+        both_A = np.where(alleles.kind_A == Kind.SNV, columns["LLR"].values, columns["PLLR"].values)
         words = "LLR of SNVs and PLLR of MNVs and indels, which are not on one scale"
-        columns = {"LLR or PLLR": (words, -1, both_A), **columns}
-    found = {}
-    for field, (words, extreme, value_A) in columns.items():
-        applies = _APPLIES.get(field, bool)
+        columns = {"LLR or PLLR": Predictor(name, words, -1, both_A, lambda kinds: {Kind.SNV} < kinds), **columns}
+    for field, one in columns.items():
         # Not PLLR where all are SNVs.
-        if any(applies(kinds) for kinds in (there, *({kind} for kind in there))):
-            found[f"{name} {field}"] = Predictor(name, words, extreme, value_A, applies)
+        if any(one.applies(kinds) for kinds in (there, *({kind} for kind in there))):
+            found[f"{name} {field}"] = one
             if field.endswith("LLR"):
-                size = Predictor(name, f"absolute value of {field}", 1, np.abs(value_A), applies)
-                found[f"{name} |{field}|"] = size
+                words = f"absolute value of {field}"
+                found[f"{name} |{field}|"] = one._replace(description=words, extreme=1, values=np.abs(one.values))
     return found
 
 
@@ -142,19 +137,12 @@ def changes(genome: ProbabilisticGenome, alleles: Alleles) -> Int64:
     longer_A = _gained(alleles) > 0
     change_A = np.where(alleles.kind_A == Kind.MNV, _MNV, np.where(longer_A, _INSERTION, _DELETION)).astype(np.int64)
     rows = np.flatnonzero(alleles.kind_A == Kind.SNV)
-    contig_B, reference_B, alternate_B = alleles.contig_A[rows], alleles.reference_A[rows], alleles.alternate_A[rows]
-    # The base after a purine on its other strand is the complement of the one before.
-    turned_B = (reference_B == _A) | (reference_B == _G)
-    next_B = alleles.start_A[rows] + np.where(turned_B, -1, 1)
+    contig_B, reference_B = alleles.contig_A[rows], alleles.reference_A[rows]
+    next_B = alleles.start_A[rows] + np.where(reference_B == _G, -1, 1)
     inside_B = np.clip(next_B, 0, np.array(list(genome.lengths.values()), dtype=np.int64)[contig_B] - 1)
-    bases = reference_B, alternate_B, genome.windows(contig_B, inside_B, 1).base_BL[:, 0]
-    pyrimidine_B, other_B, adjacent_B = (
-        np.where(turned_B, alphabet.COMPLEMENT_OF_CODE[code_B], code_B) for code_B in bases
-    )
-    of_c_B, is_cpg_B = pyrimidine_B == _C, (adjacent_B == _G) & (inside_B == next_B)
-    # The order among the three of a base is transition, then A, then the last.
-    third_B = np.where(other_B == np.where(of_c_B, _T, _C), 0, np.where(other_B == _A, 1, 2))
-    change_A[rows] = third_B + np.where(of_c_B, np.where(is_cpg_B, 0, 3), 6)
+    pairs_B = genome.windows(contig_B, inside_B, 1).base_BL[:, 0] == alphabet.COMPLEMENT_OF_CODE[reference_B]
+    is_cpg_B = np.isin(reference_B, (_C, _G)) & pairs_B & (inside_B == next_B)
+    change_A[rows] = _SUBSTITUTIONS[reference_B, alleles.alternate_A[rows]] - 3 * is_cpg_B
     return change_A
 
 
@@ -298,9 +286,8 @@ def _compare(
     rows: list[Row], scores: Mapping[str, TaskScores], metric: str, draws: Mapping[str, int], advance: Advance
 ) -> str:
     """Add the difference of each model's predictor from the best baseline to its row; return how it was computed."""
-    strength = {row["predictor"]: abs(row[metric]) if metric == "spearman" else row[metric] for row in rows}
-    baselines = [row["predictor"] for row in rows if not row["model"] and not math.isnan(strength[row["predictor"]])]
-    best, method = max(baselines, key=strength.__getitem__, default=None), ""
+    baselines = {row["predictor"]: abs(row[metric]) for row in rows if not (row["model"] or math.isnan(row[metric]))}
+    best, method = max(baselines, key=lambda name: baselines[name], default=None), ""
     keys = ("baseline", "difference", "difference_low", "difference_high", "p")
     for row in rows:
         row |= dict.fromkeys((*keys, "p_holm"))
