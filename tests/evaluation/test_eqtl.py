@@ -14,7 +14,6 @@ from mutbert.errors import InputError
 from mutbert.evaluation.eqtl import (
     FEATURES,
     HEADS,
-    NOT_DRAWN,
     choose_rows,
     embed_variants,
     encode_tissues,
@@ -243,7 +242,7 @@ def test_rows_of_a_task_are_used_or_counted_and_drawn_by_seed():
     assert train.tolist() == again.tolist() != other.tolist()
     inside = table["distance"].is_between(10, 90).to_numpy()
     assert 50 + len(test) + sum(unused.values()) == inside.sum()
-    assert list(unused) == ["one", "two", NOT_DRAWN]
+    assert list(unused) == ["one", "two", "more training rows than max_train_rows"]
     for rows, side in ((train, False), (test, True)):
         assert inside[rows].all()
         assert table[rows].select("is_test", "reason").unique().rows() == [(side, None)]

@@ -294,7 +294,7 @@ def test_what_is_too_long_for_one_model_is_scored_by_none_in_any_order(tmp_path,
         assert [part["name"] for part in result["parts"]] == ["all variants", "SNV", "indel"]
         found.append([sorted(part["rows"], key=lambda row: row["predictor"]) for part in result["parts"]])
     assert found[0] == found[1]
-    with pytest.raises(InputError, match="two models are called mutbert"):
+    with pytest.raises(InputError, match="the name 'mutbert' is empty or another model's; write NAME=PATH"):
         evaluate(rows, output="other", models=[model_folders["mutbert"]] * 2)
 
 

@@ -31,7 +31,7 @@ from mutbert.training import classifier
 from mutbert.training.finetune import embed_sequences, fit_linear, linear_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
     import polars as pl
@@ -66,7 +66,6 @@ class Cell(NamedTuple):
     seed: int
 
     def __str__(self) -> str:
-        """Return it for messages."""
         return f"{self.suite}/{self.task}, {label_of(self.model, self.method)}, {self.protocol}, seed {self.seed}"
 
     def path(self, folder: Path) -> Path:
@@ -86,8 +85,10 @@ def cell_of(record: Mapping[str, Any]) -> Cell:
     return Cell(*(record[name] for name in Cell._fields))
 
 
-def cells_of(suite: Suite, tasks: list[str], models: list[str], request: GridRequest) -> list[Cell]:
+def cells_of(suite: Suite, models: Iterable[str], request: GridRequest) -> list[Cell]:
     """Return the cells of a suite, each once; those that share work follow each other."""
+    chosen = {*request.tasks}
+    tasks = [task for task in suite.by_name if not chosen or chosen & {task, f"{suite.name}/{task}"}]
     names = [name for name in request.protocols if name in suite.grid.protocols]
     every = [*(BASELINES if request.baselines and suite.eqtl is None else ()), *models]
     found = []

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 FEATURES: Final = ("window", "variant")  # the mean over the tokens around the variant; or its own token alone
 HEADS: Final = ("svm", "logistic")  # a support vector machine with a Gaussian kernel; or logistic regression
-NOT_DRAWN: Final = "more training rows than max_train_rows"
-LOST: Final = "the variant's token was not found"
 
 _SIDES: Final = {"train": False, "test": True}
 _ROWS: Final = 105  # a stream of random numbers; others are in `mutbert.windows.randomness`
@@ -135,7 +133,7 @@ def embed_variants(
     feature_U2D[found_F] = output_F2D
     # A neighbour of a token that is not found is the token of something else.
     lost = ~pl.all_horizontal(pl.col("reference_window", "alternate_window").is_in(found_F.tolist()))
-    table = table.with_columns(reason=pl.coalesce("reason", pl.when(lost).then(pl.lit(LOST))))
+    table = table.with_columns(reason=pl.coalesce("reason", pl.when(lost).then(pl.lit("its token was not found"))))
     return table, dict(zip(FEATURES, np.split(feature_U2D, 2, axis=1), strict=True))
 
 
@@ -186,7 +184,7 @@ def choose_rows(
     test, train = (np.flatnonzero(used & side) for side in (table["is_test"], ~table["is_test"]))
     if len(train) > protocol.max_train_rows:
         order = np.argsort(random_bits(seed, _ROWS, train, 1)[:, 0], kind="stable")
-        unused[NOT_DRAWN] = len(train) - protocol.max_train_rows
+        unused["more training rows than max_train_rows"] = len(train) - protocol.max_train_rows
         train = np.sort(train[order[: protocol.max_train_rows]])
     return train, test, unused
 

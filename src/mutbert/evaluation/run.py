@@ -34,7 +34,6 @@ from mutbert.files import atomic_file, locked, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
 from mutbert.scoring import metrics
-from mutbert.scoring.metrics import evaluate
 from mutbert.settings import list_fields
 from mutbert.training.folder import plain, provenance_of
 from mutbert.training.recipe import METHODS
@@ -97,18 +96,18 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
     """
     folder = Path(folder)
     suites, models = _suites(request), _paths(request.models, "--model")
-    names, tasks = [suite.name for suite in suites], _tasks(request, suites)
+    names = [suite.name for suite in suites]
     data = _paths(request.data, "--data", names[0] if len(names) == 1 else "")
     for name in sorted({*data} - {*names}):
         raise InputError(f"--data {name}: expected SUITE=PATH, with a suite of this run: {', '.join(names)}")
-    cells = [cell for suite in suites for cell in cells_of(suite, tasks[suite.name], list(models), request)]
+    cells = [cell for suite in suites for cell in cells_of(suite, models, request)]
     if not cells:
         raise InputError("nothing to run; add --model, or a --protocol that the suites have")
     missing = [cell for cell in cells if not cell.path(folder).exists()]
     suites = [suite for suite in suites if any(cell.suite == suite.name for cell in missing)]
     # In a log, where bars cannot be redrawn, the cells alone are counted.
     show = progress and sys.stderr.isatty()
-    make = _makers(request, suites, data, tasks, models, show=show) if missing else {}
+    make = _makers(request, suites, data, missing, models, show=show) if missing else {}
     for suite in suites:
         _write_suite(folder, suite, request.protocols)
     # Of the code as it was loaded, whatever becomes of its files while the grid runs.
@@ -144,7 +143,7 @@ def _made_once(
         try:
             (record, labels, scores), cost = _measured(make, cell)
             scores = np.asarray(scores, dtype=np.float32)
-            record["metrics"] = evaluate(record["problem"], labels, scores)
+            record["metrics"] = metrics.evaluate(record["problem"], labels, scores)
         except Exception as error:
             full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
             if full or isinstance(error, MissingExtraError):
@@ -195,6 +194,9 @@ def _suites(request: GridRequest) -> list[Suite]:
     names = [suite.name for suite in suites]
     if len(set(names)) < len(names):
         raise InputError(f"suite {max(names, key=names.count)} comes twice; name each once")
+    tasks = {word for suite in suites for task in suite.by_name for word in (task, f"{suite.name}/{task}")}
+    for word in sorted({*request.tasks} - tasks):
+        raise InputError(f"task {word}: there is none of this name; there are {', '.join(sorted(tasks))}")
     return suites
 
 
@@ -209,20 +211,8 @@ def _paths(words: Sequence[str], option: str, alone: str = "") -> dict[str, str]
     return found
 
 
-def _tasks(request: GridRequest, suites: Sequence[Suite]) -> dict[str, list[str]]:
-    """Return the tasks of each suite that are asked for, as TASK or SUITE/TASK."""
-    known = {word for suite in suites for task in suite.by_name for word in (task, f"{suite.name}/{task}")}
-    for word in sorted({*request.tasks} - known):
-        raise InputError(f"task {word}: there is none of this name; there are {', '.join(sorted(known))}")
-    chosen = set(request.tasks)
-    return {
-        suite.name: [task for task in suite.by_name if not chosen or chosen & {task, f"{suite.name}/{task}"}]
-        for suite in suites
-    }
-
-
 def _makers(
-    request: GridRequest, suites: Sequence[Suite], data: Mapping[str, str], tasks: Mapping[str, list[str]],
+    request: GridRequest, suites: Sequence[Suite], data: Mapping[str, str], missing: Sequence[Cell],
     models: Mapping[str, str], *, show: bool,
 ) -> dict[str, Callable[[Cell], Made]]:  # fmt: skip
     """Return what makes a cell, by suite; files that are missing are an error before anything is run."""
@@ -248,7 +238,8 @@ def _makers(
         root = data[suite.name]
         # Of files on the Hub nothing is known before they are read.
         if not root.startswith(HUB):
-            for task, split in product([""] if suite.eqtl else tasks[suite.name], suite.splits):
+            tasks = {cell.task: None for cell in missing if cell.suite == suite.name}
+            for task, split in product([""] if suite.eqtl else tasks, suite.splits):
                 task_file(suite, root, task, split)
         if suite.eqtl is None:
             cells: Any = SequenceCells(suite, root, encoder, genome, drop_leaks=request.drop_leaks, show=show)

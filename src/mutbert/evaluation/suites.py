@@ -153,12 +153,10 @@ class Suite(Settings):
         """Return how a family of models is fine-tuned on a task; sequences are cut and RoPE is scaled as published."""
         settings, published = self.protocols[protocol], protocol == "published"
         most: dict[Any, int] = settings.max_tokens | (task.published_tokens if published else {})
-        changed = dict[Any, dict[str, Any]](settings.by_family).get(family, {})
-        if family in most:
-            changed = changed | {"max_tokens": most[family]}
+        changed: dict[str, Any] = {"max_tokens": most[family]} if family in most else {}
         if published and family == "mutbert" and task.published_rope_factor is not None:
-            changed = changed | {"rope_scaling": {"type": "dynamic", "factor": task.published_rope_factor}}
-        return settings.finetune.replace(**changed)
+            changed["rope_scaling"] = {"type": "dynamic", "factor": task.published_rope_factor}
+        return settings.finetune.replace(**settings.by_family.get(family, {}) | changed)
 
 
 def load_suite(name: str | Path) -> Suite:

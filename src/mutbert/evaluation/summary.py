@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     Contestant = tuple[str, str]  # model and method
     Grid = dict[Contestant, dict[str, tuple[TaskScores, list[Record]]]]  # by task: scores and records of its seeds
 
-# Of more pairs than these, contestants are compared with the best one and with the baselines alone.
-_MOST_PAIRS: Final = 15
 _COSTS: Final = ("seconds", "tokens_per_second", "peak_memory")
 
 
@@ -132,9 +130,9 @@ def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], lis
         own = grid[model, method]
         key, tasks = {"model": model, "method": method}, {task: own[task] for task in suite.by_name if task in own}
         for task, (one, records) in tasks.items():
-            values = [record["metrics"][one.metric] for record in records]
+            values = [math.nan if (value := record["metrics"][one.metric]) is None else value for record in records]
             row = {"task": task, **key, "metric": one.metric, **interval([one], resamples=resamples)}
-            scores.append(row | {"per_seed": [math.nan if value is None else value for value in values]})
+            scores.append(row | {"per_seed": values})
         every = [one for one, _ in tasks.values()]
         # A mean of different metrics is a mean of nothing.
         if len({one.metric for one in every}) == 1:
@@ -150,7 +148,8 @@ def _comparisons(suite: Suite, grid: Grid, averages: Sequence[Record], resamples
     own = sorted(grid, key=_rank)
     # The baseline comes second, so that a difference above 0 speaks for the model.
     pairs = [(second, first) for first, second in combinations(own, 2)]
-    if len(pairs) > _MOST_PAIRS:
+    if len(pairs) > 15:
+        # Too many to look at: with the best one and with the baselines alone.
         value = {(row["model"], row["method"]): (row["tasks"], row["value"]) for row in averages}
         best = max(own, key=lambda entry: value.get(entry, (0, 0.0)))
         pairs = [pair for pair in pairs if best in pair or pair[1][0] in BASELINES]
@@ -163,9 +162,8 @@ def _comparisons(suite: Suite, grid: Grid, averages: Sequence[Record], resamples
         if len(shared) > 1 and len({one.metric for one in a}) == 1:
             families.append((whole, of, a, b))
         for family, task, ones, others in families:
-            result = difference(ones, others, resamples=resamples, permutations=resamples)
-            names = {"task": task, "first": label_of(*first), "second": label_of(*second)}
-            family.append({**names, "metric": ones[0].metric, **result})
+            key = {"task": task, "first": label_of(*first), "second": label_of(*second), "metric": ones[0].metric}
+            family.append(key | difference(ones, others, resamples=resamples, permutations=resamples))
     for family in (whole, single):
         for row, adjusted in zip(family, holm([row["p_value"] for row in family]), strict=True):
             row["adjusted_p"] = adjusted

@@ -115,7 +115,7 @@ def evaluate_variant_effects(
     numbers = _table(parts)
     result = {
         "kind": "vep", "version": 2, "name": Path(source.place).name, "problem": problem, "classes": list(classes),
-        "metrics": list(vep_predictors.metrics_of(problem)), "direction": direction, **counts,
+        "metrics": list(vep_predictors.METRICS[problem]), "direction": direction, **counts,
         "notes": [*_notes(table, columns, parts, numbers), *lacking, *more], "intervals": INTERVAL_METHOD,
         "predictors": {name: {"model": one.model, "description": one.description} for name, one in predictors.items()},
         "parts": parts,
@@ -173,10 +173,8 @@ def _named(models: Sequence[Model]) -> dict[str, Model]:
             name, equals, rest = str(model).partition("=")
             path = rest if equals else model
         name = " ".join(name.split())
-        if not name:
-            raise InputError(f"--model {model}: the name before = is empty; write NAME=PATH")
-        if name in named:
-            raise InputError(f"two models are called {name}; name one with --model NAME=PATH")
+        if not name or name in named:
+            raise InputError(f"--model {model}: the name {name!r} is empty or another model's; write NAME=PATH")
         named[name] = path
     return named
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 KIND_NAMES: Final = {"SNV": Kind.SNV, "MNV": Kind.MNV, "indel": Kind.INDEL}  # the column ``kind``
 
+# What is measured; the first decides and is compared.
+METRICS: Final = dict.fromkeys(("binary", "multiclass"), ("auroc", "auprc")) | {"regression": ("spearman", "pearson")}
 _MOST_GROUPS: Final = 20
 FOLDS: Final = 5
 CHANGES: Final = (
@@ -94,8 +96,8 @@ def trivial(
     """Return what needs no model by its name, and notes on what is missing."""
     found, notes = dict[str, Predictor](), list[str]()
     if "frequency" in variants:
-        words, values = "allele frequency, from the table", variants["frequency"].to_numpy()
-        found["allele frequency"] = Predictor("", words, -1, values)
+        words = "allele frequency, from the table"
+        found["allele frequency"] = Predictor("", words, -1, variants["frequency"].to_numpy())
     elif len(genome.arrays["variant_position.npy"]):
         words = "frequency of the alternate base in the genome store, SNVs"
         found["allele frequency"] = Predictor("", words, -1, store_frequencies(genome, alleles), _only_snvs)
@@ -199,19 +201,14 @@ def cross_validated(change_A: Int64, target_A: Float64, fold_A: Int64, problem: 
     return score_A
 
 
-def metrics_of(problem: str) -> tuple[str, str]:
-    """Return what is measured; the first decides and is compared."""
-    return ("spearman", "pearson") if problem == "regression" else ("auroc", "auprc")
-
-
 def split_parts(variants: pl.DataFrame) -> tuple[list[tuple[str, pl.DataFrame]], list[str]]:
     """Return all variants, those of each kind where there are several, and the largest groups first; and notes."""
     parts, kinds = [("all variants", variants)], variants.partition_by("kind", as_dict=True)
     if len(kinds) > 1:
         parts += [(name, kinds[name,]) for name in KIND_NAMES if (name,) in kinds]
-    if "group" not in variants:
-        return parts, []
-    groups = variants.filter(pl.col("group") != "").partition_by("group", as_dict=True)
+    groups: dict[Any, pl.DataFrame] = {}
+    if "group" in variants:
+        groups = variants.filter(pl.col("group") != "").partition_by("group", as_dict=True)
     order = sorted(groups, key=lambda key: (-len(groups[key]), key))
     parts += [(str(key[0]), groups[key]) for key in order[:_MOST_GROUPS]]
     left = len(order) - _MOST_GROUPS
@@ -245,7 +242,7 @@ def _measure(
     distinct = {name: inside[name].drop_nulls().n_unique() for name, one in predictors.items() if one.applies(kinds)}
     # A baseline that is the same everywhere, as the order of substitutions is among indels, is not compared.
     chosen = [name for name, count in distinct.items() if count > (not predictors[name].model)]
-    binary, (first, _) = problem == "binary", metrics_of(problem)
+    binary, first = problem == "binary", METRICS[problem][0]
     inside = inside.with_columns(pl.col("target").cast(pl.Int64 if binary else pl.Float64))
     common = inside.drop_nulls(chosen) if chosen else inside
     labels = common["target"].to_numpy()
@@ -262,9 +259,11 @@ def _measure(
     scores: dict[str, TaskScores] = {}
     for name in chosen:
         raw_C, own = common[name].to_numpy(), inside.drop_nulls(name)
-        turn = _turn(labels, raw_C, problem, direction, predictors[name].extreme)
+        turn = predictors[name].extreme * (-1 if direction == "tolerated" else 1)
+        if direction == "either":
+            turn = -1 if evaluate(problem, labels, raw_C, [first])[first] < (0.5 if binary else 0) else 1
         row: Row = {"predictor": name, "model": predictors[name].model, "end": "low" if turn < 0 else "high"}
-        for metric in metrics_of(problem):
+        for metric in METRICS[problem]:
             one = TaskScores(problem, metric, labels, [turn * raw_C])
             scores.setdefault(name, one)
             value, low, high = interval([one], **draws).values()
@@ -288,26 +287,17 @@ def _compare(
     """Add the difference of each model's predictor from the best baseline to its row; return how it was computed."""
     baselines = {row["predictor"]: abs(row[metric]) for row in rows if not (row["model"] or math.isnan(row[metric]))}
     best, method = max(baselines, key=lambda name: baselines[name], default=None), ""
-    keys = ("baseline", "difference", "difference_low", "difference_high", "p")
+    keys = ("difference", "difference_low", "difference_high", "p")
     for row in rows:
-        row |= dict.fromkeys((*keys, "p_holm"))
+        row |= {"baseline": None, **dict.fromkeys(keys, math.nan)}
         if best is not None and row["model"]:
             found = difference([scores[row["predictor"]]], [scores[best]], permutations=draws["resamples"], **draws)
             *numbers, method = found.values()
-            row |= zip(keys, (best, *numbers), strict=True)
+            row |= {"baseline": best, **dict(zip(keys, numbers, strict=True))}
         advance(0.5 / len(rows))
-    compared = [row for row in rows if row["baseline"] is not None]
-    for row, adjusted in zip(compared, holm([row["p"] for row in compared]), strict=True):
+    for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = adjusted
     return method
-
-
-def _turn(labels: Float64 | Int64, raw_C: Float64, problem: str, direction: str, extreme: int) -> int:
-    """Return the factor, 1 or −1, that makes high values suggest positive labels."""
-    if direction != "either":
-        return extreme if direction == "damaging" else -extreme
-    metric = metrics_of(problem)[0]
-    return -1 if evaluate(problem, labels, raw_C, [metric])[metric] < (0.5 if problem == "binary" else 0) else 1
 
 
 def _unusable(labels: Float64 | Int64, problem: str, name: str) -> str:

@@ -36,7 +36,6 @@ VARIANT_COLUMNS: Final = {
 }
 """The usual names, in any case, of the columns that define a variant."""
 
-_VCF: Final = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
 _TRUTHS: Final = {"0": 0.0, "0.0": 0.0, "false": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0}
 
 
@@ -92,7 +91,8 @@ def read_labelled(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame,
     Names are of the negative and the positive class, of several, or of the number. Of a VCF, columns are INFO fields:
     with ``Number=A`` or ``R`` each alternate allele has its own value; a flag is 1 or 0.
     """
-    read = _from_vcf if str(place).lower().endswith(_VCF) else _from_table
+    is_vcf = str(place).lower().endswith((".vcf", ".vcf.gz", ".vcf.bgz", ".bcf"))
+    read = _from_vcf if is_vcf else _from_table
     frame, texts, source = read(place, columns)
     name, label, missing = source.place, columns.extras[0], ("", *MISSING)
     known = texts_of(texts, name, label, missing=missing)
@@ -119,12 +119,10 @@ def _from_table(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, p
     def wanted(header: list[str]) -> list[str]:
         lower = {name.strip().lower(): name for name in reversed(header)}
         for what, usual in VARIANT_COLUMNS.items():
-            named = getattr(columns, what)
-            found[what] = named or next((lower[name] for name in usual if name in lower), "")
-            if found[what] not in header:
-                missing = f"no column {named!r}" if named else f"none of the columns {', '.join(usual)}"
-                remedy = f"name that of {what} with --columns {what}=NAME"
-                raise InputError(f"{place}: {missing}; there are {listed_names(header)}; {remedy}")
+            found[what] = getattr(columns, what) or next((lower[name] for name in usual if name in lower), "")
+            if not found[what]:
+                there, remedy = listed_names(header), f"name that of {what} with --columns {what}=NAME"
+                raise InputError(f"{place}: none of the columns {', '.join(usual)}; there are {there}; {remedy}")
         return [*found.values(), *columns.extras]
 
     texts, source = read_table(place, wanted)
