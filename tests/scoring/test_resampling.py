@@ -72,18 +72,6 @@ def test_an_interval_over_seeds_is_as_wide_as_two_stages_of_drawing_say():
     assert spread > 2 * math.sqrt(errors.var() / 400)
 
 
-def test_an_average_over_tasks_draws_rows_in_each_independently():
-    rng = np.random.default_rng(1)
-    labels = np.zeros(500)
-    parts = [("regression", "mse", labels, [np.sqrt(1 + rng.random(500))]) for _ in range(4)]
-    tasks = [TaskScores(*part) for part in parts]
-    found = interval(tasks, resamples=4000)
-    singles = [interval([task], resamples=4000) for task in tasks]
-    assert found["value"] == pytest.approx(np.mean([single["value"] for single in singles]))
-    width = math.sqrt(sum((single["high"] - single["low"]) ** 2 for single in singles)) / 4
-    assert found["high"] - found["low"] == pytest.approx(width, rel=0.08)
-
-
 def test_resamples_without_a_value_are_left_aside():
     labels, scores = np.array([0, 0, 0, 1]), np.array([1.0, 2, 3, 2.5])
     # About a third of the resamples have no row of class 1.
