@@ -17,11 +17,11 @@ def backwards(sequence):
     return sequence.translate(COMPLEMENT)[::-1]
 
 
-def examples(sequences, labels=None, problem="binary", classes=("0", "1")):
+def examples(sequences, labels=None):
     labels = np.zeros(len(sequences), np.int64) if labels is None else np.asarray(labels)
     offsets = np.concatenate([[0], np.cumsum([len(sequence) for sequence in sequences])]).astype(np.int64)
     code = alphabet.encode("".join(sequences)) if any(sequences) else np.zeros(0, np.uint8)
-    return Examples(code, offsets, labels, ("",) * len(sequences), (None,) * len(sequences), problem, classes)
+    return Examples(code, offsets, labels, ("",) * len(sequences), (None,) * len(sequences), "binary", ("0", "1"))
 
 
 def slow_features(sequences):

@@ -251,12 +251,9 @@ def test_the_program_runs_and_reports(mutbert, suite, model_folders):
     run = ["run", *common, "--seeds", "1", "--model", small]
     status, out, _ = mutbert(*run)
     assert (status, "done: 2" in out, "before: 1" in out, "small" in out) == (0, True, True, True)
-    found = {"done": 0, "failed": 0, "before": 3, "elsewhere": 0, "failures": {}, "output": str(results)}
-    assert json.loads(mutbert(*run, "--json")[1]) == found
     # A model that cannot be loaded fails its cells, with the reason; the rest is done.
     status, out, err = mutbert(*run, "--model", "gone=/nowhere/at/all")
     assert (status, "failed: 1" in out) == (1, True)
     assert re.search("mutbert: 1 failed: .*/nowhere/at/all", err)
     status, out, _ = mutbert("report", results, "-o", suite.parent / "shown", "--resamples", "100", "--json")
-    found = json.loads(out)
-    assert (status, found["files"]) == (0, [str(suite.parent / "shown" / name) for name in FILES])
+    assert (status, json.loads(out)["files"]) == (0, [str(suite.parent / "shown" / name) for name in FILES])

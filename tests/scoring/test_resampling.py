@@ -158,14 +158,3 @@ def test_no_resamples_are_an_error():
     for options in ({"resamples": 0}, {"permutations": 0}):
         with pytest.raises(InputError, match="resamples is 0; use at least 1"):
             difference(task, task, **options)
-
-
-@pytest.mark.parametrize(("problem", "metric"), CASES)
-def test_scores_that_were_prepared_once_are_compared_as_new_ones(problem, metric):
-    labels, scores = draw(problem, 21, 30, models=6)
-    counts = {"resamples": 40, "permutations": 40, "seed": 9}
-    prepared = [TaskScores(problem, metric, labels, scores[first : first + 2]) for first in (0, 2, 4)]
-    interval(prepared[:1], resamples=40, seed=9)
-    for one, other in ((0, 1), (2, 0), (1, 2)):
-        fresh = compare(problem, metric, labels, prepared[one].by_seed, prepared[other].by_seed, **counts)
-        assert difference([prepared[one]], [prepared[other]], **counts) == fresh
