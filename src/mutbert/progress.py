@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 Advance: TypeAlias = Callable[..., None]
-"""Adds an amount of work to a progress bar, in whole units or not; the text `note` is shown after it."""
+"""Adds an amount of work to a progress bar, in whole units or not; `note` is shown after it, at once for no work."""
 _RATE: Final = "{rate_noinv_fmt}{postfix}"
 _COUNTED: Final = "{desc}: {n_fmt} of {total_fmt}{unit} ({percentage:.0f} %) in {elapsed}, {remaining} left, " + _RATE
 _UNCOUNTED: Final = "{desc}: {n_fmt}{unit} in {elapsed}, " + _RATE
@@ -44,14 +44,14 @@ def progress_bar(description: str, total: float | None, *, unit: str = "", show:
         desc=description, total=total, disable=not show, unit="B" if unit == "bytes" else f" {unit}",
         unit_scale=unit == "bytes" or (total or 0) >= 1e6, bar_format=None if terminal else line,
         mininterval=0.1 if terminal else 5.0, miniters=0, delay=0 if terminal else 1e-9, dynamic_ncols=terminal,
-        file=sys.stderr if terminal else _Lines(),
+        file=sys.stderr if terminal else _Lines(), leave=None if terminal else True,  # of bars in bars, the outer one
     ) as bar:  # fmt: skip
         done = 0.0
 
         def advance(amount: float, note: str = "") -> None:
             nonlocal done
             done += amount
-            bar.set_postfix_str(note, refresh=False)
+            bar.set_postfix_str(note, refresh=terminal and not amount)
             bar.update(round(done) - bar.n)
 
         yield advance

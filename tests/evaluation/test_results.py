@@ -7,7 +7,7 @@ import pytest
 
 from mutbert.errors import InputError
 from mutbert.evaluation.cells import Cell, cell_of
-from mutbert.evaluation.run import read_predictions, read_records, write_cell, write_failure
+from mutbert.evaluation.run import read_predictions, read_records, write_cell
 
 CELL = Cell("suite", "task", "model", "full", "corrected", 1)
 LABELS, SCORES = np.array([0, 1, 1]), np.array([-1.5, 0.25, 3], dtype=np.float32)
@@ -41,7 +41,7 @@ def test_any_two_cells_have_files_of_their_own_that_are_read(tmp_path):
 def test_a_failure_is_replaced_by_success_and_never_replaces_it(tmp_path):
     path = CELL.path(tmp_path)
     path.parent.mkdir(parents=True)
-    write_failure(tmp_path, CELL, "no memory")
+    write_cell(tmp_path, CELL, {"reason": "no memory"})
     assert [record["reason"] for record in read_records(tmp_path)] == ["no memory"]
     failed = path.with_suffix(".failed.json").read_bytes()
     write(tmp_path)

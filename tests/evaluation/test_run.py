@@ -1,6 +1,7 @@
 """The grid: what is done, what fails, what goes on where it stopped, and what is wrong before it costs anything."""
 
 import dataclasses
+import io
 import json
 import re
 import shutil
@@ -10,19 +11,20 @@ import sys
 import time
 
 import numpy as np
+import polars as pl
 import pytest
-import torch
 
-from mutbert import report_benchmark, run_benchmark
+from mutbert import finetune, predict_table, report_benchmark, run_benchmark
 from mutbert.encoders.adapter import open_encoder
 from mutbert.errors import InputError
 from mutbert.evaluation.cells import Cell, SequenceCells, cell_of
 from mutbert.evaluation.run import GridRequest, read_predictions, read_records
 from mutbert.evaluation.suites import load_suite
-from mutbert.examples.table import Columns, read_examples
+from mutbert.examples.table import Columns
 from mutbert.files import locked
-from mutbert.model import MutBertConfig, MutBertForMaskedLM
 from mutbert.scoring.metrics import evaluate
+from mutbert.settings import read_settings
+from mutbert.training.recipe import FinetuneRecipe
 
 ONE = {"protocols": ("corrected",), "seeds": 1}
 FIRST = {"tasks": ("first",), "baselines": False, **ONE}
@@ -46,24 +48,17 @@ def files_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.glob("*/*/*/*") if path.suffix in {".json", ".parquet"}}
 
 
-@pytest.fixture(scope="module")
-def grid(tmp_path_factory, write_tasks, request_of, model_folders):
-    """A grid of several models, two of which cannot be loaded."""
-    folder = tmp_path_factory.mktemp("grid")
-    suite = write_tasks(folder)
+def test_every_cell_is_done_or_says_why_not_and_is_tried_again(suite, request_of, model_folders):
+    folder = suite.parent
     remote = shutil.copytree(model_folders["esm"], folder / "remote")
     config = json.loads((remote / "config.json").read_text())
     (remote / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "code.Model"}}))
     places = {"mutbert": model_folders["mutbert"], "esm": model_folders["esm"], "remote": remote, "missing": "/missing"}
     models = tuple(f"{name}={place}" for name, place in places.items())
     request = request_of(suite, models=models, methods=("full", "probe"), **ONE)
-    return folder, request, run_benchmark(folder / "results", request)
-
-
-def test_every_cell_is_done_or_says_why_not_and_is_tried_again(grid):
-    folder, request, summary = grid
+    summary = run_benchmark(folder / "results", request)
     results, before = records_of(folder / "results"), files_of(folder / "results")
-    both = [(name, method) for name in ("mutbert", "esm", "remote", "missing") for method in ("full", "probe")]
+    both = [(name, method) for name in places for method in ("full", "probe")]
     contestants = [("kmer", ""), ("cnn", "full"), *both]
     assert results.keys() == {
         Cell("own", task, *contestant, "corrected", 1) for task in ("first", "second") for contestant in contestants
@@ -74,29 +69,14 @@ def test_every_cell_is_done_or_says_why_not_and_is_tried_again(grid):
     assert "--trust-remote-code" in reasons.pop("remote")
     assert "/missing" in reasons.pop("missing")
     assert not reasons
-    names = {str(path.relative_to(folder / "results")) for path in before}
-    assert {"own/first/kmer/corrected-1.json", "own/first/esm-probe/corrected-1.parquet"} <= names
-    assert "own/second/missing-full/corrected-1.failed.json" in names
+    # The word is there to be found.
+    assert all(record["metrics"]["mcc"] == 1 for cell, record in results.items() if cell.model == "kmer")
+    assert all(min(one["cost"]["seconds"], one["cost"]["peak_memory"]) > 0 for one in results.values() if "cost" in one)
     again = run_benchmark(folder / "results", request)
     assert (again["done"], again["failed"], again["before"]) == (0, 8, 12)
     after = files_of(folder / "results")
     assert after.keys() == before.keys()
     assert {path for path in after if after[path] != before[path]} == {p for p in after if "failed" in p.name}
-
-
-def test_numbers_are_those_of_the_predictions(grid):
-    folder, *_ = grid
-    for cell, record in records_of(folder / "results").items():
-        if "reason" in record:
-            continue
-        labels, scores = read_predictions(folder / "results", cell)
-        assert (labels == read_examples(folder / "data" / cell.task / "test.csv", Columns())[0].known_labels).all()
-        values = evaluate("binary", labels, scores)
-        assert record["metrics"] == {name: None if np.isnan(value) else value for name, value in values.items()}
-        assert [source["split"] for source in record["sources"]] == ["train", "validation", "test"]
-        assert min(record["cost"]["seconds"], record["cost"]["peak_memory"]) > 0
-        # The word is there to be found.
-        assert cell.model != "kmer" or record["metrics"]["mcc"] == 1
 
 
 def test_a_finished_grid_needs_neither_its_data_nor_its_models_and_grows(suite, request_of, model_folders):
@@ -113,6 +93,26 @@ def test_a_finished_grid_needs_neither_its_data_nor_its_models_and_grows(suite, 
     shutil.rmtree(copy)
     shutil.rmtree(suite.parent / "data")
     assert run_benchmark(folder, more) == counted(0, before=5)
+
+
+def test_a_terminal_shows_the_cell_and_how_far_its_training_or_embedding_is(
+    suite, request_of, model_folders, monkeypatch, capsys
+):
+    places = suite.parent / "logged", suite.parent / "shown"
+    request = request_of(suite, models=(f"small={model_folders['mutbert']}",), **FIRST | {"methods": ("full", "probe")})
+    run_benchmark(places[0], request, progress=True)
+    # A log has lines of cells alone.
+    assert re.fullmatch("benchmark: 2 of 2 cells .*\n", capsys.readouterr().err)
+    monkeypatch.setattr(sys, "stderr", terminal := io.StringIO())
+    terminal.isatty = lambda: True
+    run_benchmark(places[1], request, progress=True)
+    for words in (
+        r"benchmark: .* 0/2 .*own/first, small \(full\), corrected, seed 1",
+        r"training: .* 0/2 ",
+        r"benchmark: .* 1/2 .*own/first, small \(probe\), corrected, seed 1",
+        r"embedding: .* 0/80 ",
+    ):
+        assert re.search(words, terminal.getvalue()), terminal.getvalue()
 
 
 def test_a_file_that_cannot_be_read_costs_its_own_cells_alone(tmp_path, suite, request_of):
@@ -161,33 +161,18 @@ def test_cells_of_one_protocol_have_the_same_settings(suite, request_of):
     assert run_benchmark(folder, more)["done"] == 2
 
 
-def test_published_dynamic_scaling_reaches_the_model(tmp_path, write_rows, random_sequences):
-    """A model trained for 512 tokens reads 1,000 bases as published, by twice its length, or by just what it needs."""
-    config = MutBertConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        MutBertForMaskedLM(config).save_pretrained(tmp_path / "model")
+def test_published_dynamic_scaling_reaches_the_model(tmp_path, write_rows, random_sequences, model_folders):
+    """Sequences of 1,000 bases are read as published, by twice the length of training, or by what they need."""
     for split in ("train", "test"):
         rows = [(sequence, row % 2, "") for row, sequence in enumerate(random_sequences(24, 1000, len(split)))]
         write_rows(tmp_path / "H3K9ac" / f"{split}.csv", rows, ("sequence", "label", "name"))
-    used = []
-
-    class Watched:
-        """An encoder that notes how its models are loaded."""
-
-        def __getattr__(self, name):
-            return getattr(encoder, name)
-
-        def body(self, longest, *, rope_scaling=None):
-            model = encoder.body(longest, rope_scaling=rope_scaling)
-            used.append((longest, rope_scaling, model.config.rope_scaling["factor"]))
-            return model
-
-    encoder = open_encoder(tmp_path / "model")
-    cells = SequenceCells(load_suite("nt"), str(tmp_path), lambda _name: Watched())
+    encoder, used = open_encoder(model_folders["mutbert"]), []
+    load = encoder.body
+    encoder.body = lambda longest, *, rope_scaling: used.append((longest, rope_scaling)) or load(longest)
+    cells = SequenceCells(load_suite("nt"), str(tmp_path), lambda _name: encoder)
     for protocol in ("published", "corrected"):
         cells.make(Cell("nt", "H3K9ac", "m", "probe", protocol, 1))
-    assert used == [(1002, {"type": "dynamic", "factor": 2.0}, 2.0), (1002, None, 1002 / 512)]
+    assert used == [(1002, {"type": "dynamic", "factor": 2.0}), (1002, None)]
 
 
 @pytest.mark.parametrize("what", ["data", "model", "task"])
@@ -212,8 +197,7 @@ def test_frequencies_are_read_by_mutbert_where_coordinates_are_known(
     suite, request_of, write_rows, write_genome, model_folders
 ):
     bases = "".join(np.random.default_rng(0).choice(list("ACGT"), 4000))
-    halves, codes = np.eye(4) / 2, ["ACGT".index(base) for base in bases]
-    variants = {place: halves[codes[place]] + halves[(codes[place] + 1) % 4] for place in range(2, 4000, 5)}
+    variants = dict.fromkeys(range(2, 4000, 5), (0.5, 0.25, 0.25, 0))
     store = write_genome(suite.parent / "small.genome", {"chr1": bases}, {"chr1": variants})
     suite.write_text(suite.read_text().replace("tasks:\n", "columns: {label: [label], region: place}\ntasks:\n", 1))
     starts = iter(range(0, 4000, 36))
@@ -270,8 +254,7 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(suite, request_of, model_fol
     place = model_folders["mutbert"]
     models = (f"small={place}", f"gone={place}-is-not-there")
     request = request_of(suite, models=models, methods=("probe",), protocols=("corrected",))
-    # Reports have the name of the folder.
-    broken, whole = suite.parent / "broken" / "results", suite.parent / "whole" / "results"
+    broken, whole = suite.parent / "broken", suite.parent / "whole"
     words = ["-o", broken, "--suite", suite, "--data", suite.parent / "data", "--method", "probe", "--protocol",
              "corrected", *(word for model in models for word in ("--model", model))]  # fmt: skip
     command = [sys.executable, "-P", "-m", "mutbert", "bench", "run", *map(str, words)]
@@ -292,11 +275,6 @@ def test_a_grid_that_is_killed_goes_on_where_it_was(suite, request_of, model_fol
     for cell, record in records_of(broken).items():
         assert {**record, "cost": 0} == {**results[cell], "cost": 0}
         assert "reason" in record or same_predictions(cell, broken, whole)
-    for one, other in zip(*(report_benchmark(folder, resamples=200)[1] for folder in (broken, whole)), strict=True):
-        texts = [
-            path.read_text().rpartition("What it cost")[0 if path.suffix == ".html" else 2] for path in (one, other)
-        ]
-        assert texts[0] == texts[1]
 
 
 EQTL = """\
@@ -353,3 +331,26 @@ def test_variants_are_cells_like_others(variants, model_folders):
     run_benchmark(whole, dataclasses.replace(request, models=models[1:2], first_seed=3, seeds=1))
     with pytest.raises(InputError, match="were made with different reference"):
         report_benchmark(whole, resamples=100)
+
+
+PEERS = {"dnabert2": "lora", "nt-500m-1000g": "full", "ntv2-50m": "probe", "caduceus-ph": "full", "caduceus-ps": "lora"}
+
+
+@pytest.mark.parametrize("name", list(PEERS))
+def test_a_fine_tuned_model_predicts_what_the_grid_does(name, suite, request_of, peer_folders):
+    method, folder, data = PEERS[name], peer_folders[name], suite.parent / "data" / "first"
+    request = request_of(
+        suite, models=(f"{name}={folder}",), methods=(method,), protocols=("corrected",), tasks=("first",), seeds=1,
+        baselines=False,
+    )  # fmt: skip
+    assert run_benchmark(suite.parent / "results", request)["done"] == 1
+    # As conftest's suite has them.
+    own = (f"method={method}", "learning_rate=1e-3", "max_steps=2", "warmup_steps=0", "batch_size=16", "metric=mcc")
+    words = [f"train={data / 'train.csv'}", f"validation={data / 'dev.csv'}", f"output={suite.parent / 'run'}"]
+    words += ["seed=1", f"model={folder}", *(f"finetune.{setting}" for setting in own)]
+    finetune(read_settings(FinetuneRecipe, None, words))
+    predict_table(suite.parent / "run" / "model", data / "test.csv", suite.parent / "out.csv", columns=Columns())
+    probability = pl.read_csv(suite.parent / "out.csv")["p_1"].to_numpy()
+    _, seen = read_predictions(suite.parent / "results", Cell("own", "first", name, method, "corrected", 1))
+    np.testing.assert_allclose(probability, 1 / (1 + np.exp(-seen.astype(np.float64))), atol=2e-6)
+    assert np.ptp(probability) > 0

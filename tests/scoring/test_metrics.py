@@ -130,7 +130,7 @@ def test_a_resample_that_is_constant_has_no_correlation_however_it_is_rounded(se
     ("problem", "labels", "scores", "said"),
     [
         ("binary", [0, 1], [0.5], r"labels of shape \(2,\) and scores of shape \(1,\) do not fit binary"),
-        ("binary", [0, 1, 1], [0.5, np.nan, np.nan], "not a number in 2 places, first in row 1"),
+        ("binary", [0, 1, 1], [0.5, np.nan, np.nan], "not a number in 2 places"),
         ("regression", [0.0, np.nan], [0.5, 1], "must be finite"),
         ("binary", [0, 2], [0.5, 1], "must be integers from 0 to 1, not int64 from 0 to 2"),
     ],

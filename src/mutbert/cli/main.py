@@ -170,8 +170,8 @@ _BENCH_VERBS = {
     "vep": Verb("mutbert.evaluation.vep:evaluate_variant_effects",
                 "mutbert bench vep --variants clinvar.vcf.gz --label CLNSIG --positive Pathogenic --model model "
                 "--genome human.genome -o clinvar",
-                {"models": "--model [NAME=]PATH", "names": "--columns chromosome=NAME,position=NAME,ref=NAME,alt=NAME",
-                 **dict.fromkeys(("chromosome", "position", "ref", "alt", "flank", "longest", "distance_bases"), "")},
+                {"models": "--model [NAME=]PATH", "names": "--columns chrom=NAME,pos=NAME,ref=NAME,alt=NAME",
+                 **dict.fromkeys(("chrom", "pos", "ref", "alt", "flank", "longest", "distance_bases"), "")},
                 settings={"columns": "mutbert.evaluation.vep_table:VepColumns",
                           "settings": "mutbert.effects.scores:ScoreSettings"},
                 wrapper=f"{_HERE}:with_vep_columns", show=_print_effects, runs_model=True),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tempfile
+from contextlib import suppress
 from functools import cached_property, lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -22,19 +24,14 @@ from mutbert.evaluation import eqtl
 from mutbert.examples.splits import part_task, random_split
 from mutbert.examples.table import read_examples
 from mutbert.files import sha256_of
+from mutbert.progress import progress_bar
 from mutbert.scoring.metrics import evaluate
 from mutbert.tables import NoSuchFileError, find_file, is_fasta
-from mutbert.training.classifier import (
-    LabelledInputs,
-    classifier_logits,
-    classifier_trainer,
-    scores_and_labels,
-    unplaced,
-)  # fmt: skip
+from mutbert.training import classifier
 from mutbert.training.finetune import embed_sequences, fit_linear, linear_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import numpy.typing as npt
     import polars as pl
@@ -46,19 +43,15 @@ if TYPE_CHECKING:
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.tables import SourceFile
-    from mutbert.training.recipe import FinetuneSettings
 
     Record = dict[str, Any]  # what a cell's JSON has
     Made = tuple[Record, npt.NDArray[Any], npt.NDArray[Any]]  # and labels and scores of its test rows
     Part = tuple[str, str, int]  # task, protocol and seed of a split
 
 KMER: Final = "kmer"
-BASELINES: Final = (KMER, CNN)
-"""Trivial models, which a language model has to beat."""
-LENGTHS: Final = (4, 5, 6, 7)
-"""Of k-mers."""
-PENALTIES: Final = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
-"""Inverse penalties that are tried for k-mers."""
+BASELINES: Final = (KMER, CNN)  # trivial models, which a language model has to beat
+LENGTHS: Final = (4, 5, 6, 7)  # of k-mers
+PENALTIES: Final = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)  # inverse ones, which are tried for k-mers
 HUB: Final = "hf://"
 
 
@@ -73,7 +66,6 @@ class Cell(NamedTuple):
     seed: int
 
     def __str__(self) -> str:
-        """Return it for messages."""
         return f"{self.suite}/{self.task}, {label_of(self.model, self.method)}, {self.protocol}, seed {self.seed}"
 
     def path(self, folder: Path) -> Path:
@@ -93,8 +85,10 @@ def cell_of(record: Mapping[str, Any]) -> Cell:
     return Cell(*(record[name] for name in Cell._fields))
 
 
-def cells_of(suite: Suite, tasks: list[str], models: list[str], request: GridRequest) -> list[Cell]:
+def cells_of(suite: Suite, models: Iterable[str], request: GridRequest) -> list[Cell]:
     """Return the cells of a suite, each once; those that share work follow each other."""
+    chosen = {*request.tasks}
+    tasks = [task for task in suite.by_name if not chosen or chosen & {task, f"{suite.name}/{task}"}]
     names = [name for name in request.protocols if name in suite.grid.protocols]
     every = [*(BASELINES if request.baselines and suite.eqtl is None else ()), *models]
     found = []
@@ -120,10 +114,10 @@ class SequenceCells:
 
     def __init__(
         self, suite: Suite, root: str, encoder: Callable[[str], Encoder], genome: ProbabilisticGenome | None = None, *,
-        drop_leaks: bool = False,
+        drop_leaks: bool = False, show: bool = False,
     ) -> None:  # fmt: skip
-        self._suite, self._encoder, self._genome = suite, encoder, genome
-        self._loaded = lru_cache(maxsize=1)(partial(load_task, suite, root, drop_leaks=drop_leaks))
+        self._suite, self._encoder, self._genome, self._show = suite, encoder, genome, show
+        self._loaded = lru_cache(maxsize=1)(partial(_load_task, suite, root, drop_leaks))
         self._prepared = lru_cache(maxsize=1)(self._prepare)
         self._embedded = lru_cache(maxsize=1)(self._embed)
 
@@ -136,43 +130,55 @@ class SequenceCells:
         data, about = self._loaded(*part)
         read_as = [task.problem, task.classes, suite.columns.model_dump(), metric]
         identity: Record = {"data": about["identity"], "task": fingerprint(read_as)}
-        record: Record = {**about, "metric": metric, "identity": identity}
+        record: Record = {**about, "metric": metric, "identity": identity, "parameters": None}
         if cell.model == KMER:
             identity["model"] = f"{KMER} 1"
             values, scores = kmer_baseline(data, metric)
-            return {**record, **values, "parameters": None}, data["test"].known_labels, scores
+            return record | values, data["test"].known_labels, scores
         encoder = self._encoder(cell.model)
         settings = suite.settings_of(task, cell.protocol, encoder.family).replace(method=cell.method)
         genome = self._genome if encoder.family == "mutbert" else None
         identity |= {"model": encoder.identity(), "settings": settings.model_dump(mode="json")}
         identity["genome"] = genome and genome.identity
         parts = self._prepared(part, encoder, settings.max_tokens)
-        record["unplaced"] = {} if genome is None else unplaced(parts)
-        if settings.method != "probe":
-            values, labels, scores = _trained(cell, encoder, parts, settings, metric)
-            return record | values, labels, scores
-        # Weights of a trained model are the same for every seed.
-        embedded, cost = self._embedded(part, encoder, cell.seed if encoder.identity().startswith(RANDOM) else 0)
-        values, scores = _linear(data, embedded, metric, class_weights=settings.class_weights)
-        # What the embeddings took counts for the first cell that uses them.
-        values |= {"parameters": cost["parameters"], "tokens": cost.pop("tokens", 0)}
-        return record | values, data["test"].known_labels, scores
+        record["unplaced"] = {} if genome is None else classifier.unplaced(parts)
+        if settings.method == "probe":
+            # Weights of a trained model are the same for every seed.
+            seed = cell.seed if encoder.identity().startswith(RANDOM) else 0
+            embedded, cost = self._embedded(part, encoder, seed)
+            values, scores = _linear(data, embedded, metric, class_weights=settings.class_weights)
+            # What the embeddings took counts for the first cell that uses them.
+            values |= {"parameters": cost["parameters"], "tokens": cost.pop("tokens", 0)}
+            return record | values, data["test"].known_labels, scores
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = classifier.classifier_trainer(
+                encoder, parts["train"], parts["validation"], settings, Path(folder), metric=metric, seed=cell.seed,
+                longest=int(parts["test"].inputs.length_N.max()),
+            )  # fmt: skip
+            model, trained = trainer.fine_tune(show=self._show)
+            logits = classifier.classifier_logits(model, parts["test"], settings)
+        problem, labels, scores = classifier.scores_and_labels(parts["test"].examples, logits)
+        values = {"problem": problem, "validation": trained["validation"][metric], "tokens": trained["tokens"]}
+        values["chosen"] = {"step": trained["best_step"], "of": trained["steps"]}
+        values["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+        return record | values, labels, scores
 
-    def _prepare(self, part: Part, encoder: Encoder, max_tokens: int | None) -> dict[str, LabelledInputs]:
+    def _prepare(self, part: Part, encoder: Encoder, most: int | None) -> dict[str, classifier.LabelledInputs]:
         genome = self._genome if encoder.family == "mutbert" else None
         return {
-            name: LabelledInputs(encoder.inputs(examples, max_tokens=max_tokens, genome=genome), examples)
+            name: classifier.LabelledInputs(encoder.inputs(examples, max_tokens=most, genome=genome), examples)
             for name, examples in self._loaded(*part)[0].items()
         }
 
     def _embed(self, part: Part, encoder: Encoder, seed: int) -> tuple[dict[str, Float32], Record]:
         settings = self._suite.settings_of(self._suite.by_name[part[0]], part[1], encoder.family)
-        inputs = {name: own.inputs for name, own in self._prepared(part, encoder, settings.max_tokens).items()}
-        longest = max(int(own.length_N.max()) for own in inputs.values())
-        body, parameters = _body(encoder, longest, settings.rope_scaling, seed)
-        tokens = sum(int(own.length_N.sum()) for own in inputs.values())
-        embedded = {name: embed_sequences(encoder, body, own, settings) for name, own in inputs.items()}
-        return embedded, {"parameters": parameters, "tokens": tokens}
+        parts = self._prepared(part, encoder, settings.max_tokens)
+        lengths = np.concatenate([own.inputs.length_N for own in parts.values()])
+        body, parameters = _body(encoder, int(lengths.max()), settings.rope_scaling, seed)
+        with progress_bar("embedding", len(lengths), unit="sequences", show=self._show) as advance:
+            embed = partial(embed_sequences, encoder, body, settings=settings, advance=advance)
+            embedded = {name: embed(own.inputs) for name, own in parts.items()}
+        return embedded, {"parameters": parameters, "tokens": int(lengths.sum())}
 
 
 def kmer_features(examples: Examples) -> csr_matrix:
@@ -231,41 +237,13 @@ def _body(encoder: Encoder, longest: int, rope_scaling: Any, seed: int) -> tuple
     return body, sum(parameter.numel() for parameter in body.parameters())
 
 
-def _trained(
-    cell: Cell, encoder: Encoder, parts: dict[str, LabelledInputs], settings: FinetuneSettings, metric: str
-) -> Made:
-    test, longest = parts["test"], max(int(part.inputs.length_N.max()) for part in parts.values())
-    with tempfile.TemporaryDirectory() as folder:
-        model, trained = classifier_trainer(
-            encoder,
-            parts["train"],
-            parts["validation"],
-            settings,
-            Path(folder),
-            metric=metric,
-            seed=cell.seed,
-            longest=longest,
-        ).fine_tune()
-        logits = classifier_logits(model, test, settings)
-    problem, labels, scores = scores_and_labels(test.examples, logits)
-    values = {
-        "problem": problem,
-        "validation": trained["validation"][metric],
-        "chosen": {"step": trained["best_step"], "of": trained["steps"]},
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "tokens": trained["tokens"],
-    }
-    return values, labels, scores
-
-
-def load_task(
-    suite: Suite, root: str, task: str, protocol: str, seed: int, *, drop_leaks: bool
-) -> tuple[dict[str, Examples], dict[str, Any]]:
+def _load_task(
+    suite: Suite, root: str, drop_leaks: bool, task: str, protocol: str, seed: int
+) -> tuple[dict[str, Examples], Record]:
     """Return a task's parts, split by `seed` where validation data have no file, and what a cell's record has of it."""
     how, row = suite.protocols[protocol], suite.by_name[task]
     classes = row.classes if row.problem in {"binary", "multiclass", "token"} else None
-    parts: dict[str, Examples] = {}
-    sources: dict[str, SourceFile] = {}
+    parts, sources = dict[str, Any](), dict[str, Any]()
     for split in suite.splits:
         if path := task_file(suite, root, task, split):
             # The columns of a FASTA have names of their own.
@@ -283,12 +261,9 @@ def load_task(
     )
     # The seed of a split is in the cell's name.
     settings = [validation, how.validation_share, most, drop_leaks]
-    return data, {
-        "note": note,
-        "splits": counts,
-        "sources": [{"split": name, **vars(source)} for name, source in sources.items()],
-        "identity": fingerprint([sorted((name, source.sha256) for name, source in sources.items()), settings]),
-    }
+    identity = fingerprint([sorted((name, source.sha256) for name, source in sources.items()), settings])
+    read = [{"split": name, **vars(source)} for name, source in sources.items()]
+    return data, {"note": note, "splits": counts, "sources": read, "identity": identity}
 
 
 def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
@@ -298,15 +273,12 @@ def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
     called: str = suite.splits[split]  # type: ignore[index]
     names = [pattern.replace("{task}", task).replace("{split}", called) for pattern in suite.files]
     for path in (f"{root.rstrip('/')}/{name}" for name in names):
-        if not root.startswith(HUB):
-            if found := next((one for one in (path, f"{path}.gz") if Path(one).is_file()), None):
-                return found
-            continue
-        try:
-            find_file(path)
-        except NoSuchFileError:
-            continue
-        return path
+        if root.startswith(HUB):
+            with suppress(NoSuchFileError):
+                find_file(path)
+                return path
+        if found := next((one for one in (path, f"{path}.gz") if Path(one).is_file()), None):
+            return found
     if split == "validation":
         return None
     raise InputError(
@@ -318,13 +290,14 @@ def task_file(suite: Suite, root: str, task: str, split: str) -> str | None:
 class EqtlCells:
     """Makes the cells of an eQTL suite; `reference` is a FASTA or a genome store."""
 
-    def __init__(self, suite: Suite, root: str, encoder: Callable[[str], Encoder], reference: str | None) -> None:
+    def __init__(
+        self, suite: Suite, root: str, encoder: Callable[[str], Encoder], reference: str | None, *, show: bool = False
+    ) -> None:
         if reference is None or not Path(reference).exists():
             what = "needs the reference" if reference is None else f"there is no reference {reference}"
             raise InputError(f"{suite.name}: {what}; add --fasta or --genome")
-        assert suite.eqtl is not None
-        self._suite, self._eqtl, self._root, self._encoder = suite, suite.eqtl, root, encoder
-        self._reference = reference
+        self._suite, self._root, self._encoder, self._reference, self._show = suite, root, encoder, reference, show
+        self._eqtl: Any = suite.eqtl
         self._embedded = lru_cache(maxsize=1)(self._embed)
 
     def make(self, cell: Cell) -> Made:
@@ -341,24 +314,16 @@ class EqtlCells:
         rows = {"train": len(train), "test": len(test)}
         same = {"duplicates": 0, "in_train": 0, "dropped": 0, "sha256": source.sha256}
         record = {
-            "problem": "binary",
-            "metric": self._suite.metric,
-            "validation": None,
-            "chosen": {"c": c},
-            "parameters": about["parameters"],
-            "tokens": about.pop("tokens", 0),
-            "note": "",
-            "rows": {**rows, "unused": unused},
+            "problem": "binary", "metric": self._suite.metric, "validation": math.nan, "chosen": {"c": c},
+            "parameters": about["parameters"], "tokens": about.pop("tokens", 0), "note": "",
+            "rows": {**rows, "unused": unused}, "sources": [{"split": "all", **vars(source)}],
             "splits": [{"split": name, "examples": count, **same} for name, count in rows.items()],
-            "sources": [{"split": "all", **vars(source)}],
             "identity": {
-                "data": fingerprint([source.sha256, self._eqtl.length]),
-                "reference": reference,
+                "data": fingerprint([source.sha256, self._eqtl.length]), "reference": reference,
                 "task": fingerprint([task.model_dump(), self._eqtl.columns]),
-                "model": self._encoder(cell.model).identity(),
-                "settings": protocol.model_dump(mode="json"),
+                "model": self._encoder(cell.model).identity(), "settings": protocol.model_dump(mode="json"),
             },
-        }
+        }  # fmt: skip
         return record, table["label"].to_numpy()[test], scores
 
     @cached_property
@@ -375,7 +340,11 @@ class EqtlCells:
             scaling = {"type": "dynamic", "factor": protocol.rope_factor}
         # All seeds of a protocol share what is embedded, so fresh weights are those of the first.
         body, parameters = _body(encoder, longest, scaling, protocol.first_seed)
-        table, features = eqtl.embed_variants(encoder, body, table, source.place, genome, protocol, length)
+        table, windows = eqtl.find_windows(table, source.place, genome, length)
+        with progress_bar("embedding", windows.shape[1], unit="windows", show=self._show) as advance:
+            table, features = eqtl.embed_variants(
+                encoder, body, table, windows, genome, protocol, length, advance=advance
+            )
         return table, features, {"parameters": parameters, "tokens": len(features["window"]) * longest}
 
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 import torch
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -22,9 +20,8 @@ from sklearn.svm import SVC
 from mutbert.effects.alleles import Kind, Reason, find_alleles
 from mutbert.encoders.inputs import read_windows
 from mutbert.errors import InputError
-from mutbert.evaluation.vep_table import check_genome
-from mutbert.examples.splits import grouped_split, region_split, sequence_keys
-from mutbert.examples.table import Examples
+from mutbert.evaluation.vep_table import check_genome, count_values
+from mutbert.examples.splits import grouped_split, region_split
 from mutbert.genome.sources import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import batch_of, run_batches
@@ -44,13 +41,10 @@ if TYPE_CHECKING:
     from mutbert.examples.table import Keys
     from mutbert.tables import SourceFile
 
-FEATURES: Final = ("window", "variant")
-"""The mean over the tokens around the variant; or its own token alone."""
-HEADS: Final = ("svm", "logistic")
-"""A support vector machine with a Gaussian kernel, or logistic regression."""
-NOT_DRAWN: Final = "more training rows than max_train_rows"
-LOST: Final = "the variant's token was not found"
+FEATURES: Final = ("window", "variant")  # the mean over the tokens around the variant; or its own token alone
+HEADS: Final = ("svm", "logistic")  # a support vector machine with a Gaussian kernel; or logistic regression
 
+_SIDES: Final = {"train": False, "test": True}
 _ROWS: Final = 105  # a stream of random numbers; others are in `mutbert.windows.randomness`
 _AT_ONCE: Final = 4096
 
@@ -59,7 +53,7 @@ def read_variants(place: str | Path, columns: Mapping[str, str]) -> tuple[pl.Dat
     """Return a table of variants in the file's order, and the file.
 
     Columns are contig and tissue; position, 1-based; reference and alternate as in the file; label, 1 where causal;
-    distance, in bases on either side, or null; is_test; reason, null where the row is used.
+    distance, in bases on either side, or null; is_test, null where the split is neither train nor test.
     """
     file, source = read_table(place, list(columns.values()))
     place = source.place
@@ -68,24 +62,13 @@ def read_variants(place: str | Path, columns: Mapping[str, str]) -> tuple[pl.Dat
         reject(file, place, columns[key], texts[key].is_null(), "fill it in, or remove the row")
     labels, distances = truths(file, place, columns["label"]), numbers(file, place, columns["distance"])
     reject(file, place, columns["label"], labels.is_null(), "expected 0 or 1")
-    splits = texts_of(file, place, columns["split"]).str.to_lowercase().fill_null("")
-    for side in ("train", "test"):
-        if not (splits == side).any():
+    is_test = texts_of(file, place, columns["split"]).str.to_lowercase().replace_strict(_SIDES, default=None)
+    for side, value in _SIDES.items():
+        if value not in is_test:
             raise InputError(f"{place}: no row has {side!r} in column {columns['split']}; rows are train or test")
-    masks = {
-        "no distance is given": distances.is_null(),
-        "the split is neither train nor test": ~splits.is_in(["train", "test"]),
-    }
-    position, label = positions(file, place, columns["position"]), labels.cast(pl.Int64)
-    rest = {"label": label, "distance": distances.abs(), "is_test": splits == "test", "reason": _first_reason(masks)}
-    texts = {key: values.fill_null("") for key, values in texts.items()}
-    return pl.DataFrame({**texts, "position": position, **rest}), source
-
-
-def _first_reason(masks: Mapping[str, pl.Series | Bool], *before: pl.Series) -> pl.Series:
-    """Return the first reason that holds for each row, after those of `before`; null where none does."""
-    found = [pl.when(pl.Series(mask)).then(pl.lit(reason)) for reason, mask in masks.items()]
-    return pl.select(reason=pl.coalesce(*before, *found)).to_series()
+    found = {"label": labels.cast(pl.Int64), "distance": distances.abs(), "is_test": is_test}
+    found["position"] = positions(file, place, columns["position"])
+    return pl.DataFrame({key: values.fill_null("") for key, values in texts.items()} | found), source
 
 
 def open_genome(place: str | Path, contigs: pl.Series) -> ProbabilisticGenome:
@@ -107,49 +90,38 @@ def find_windows(
     single_N = (table["reference"].str.len_bytes() == 1).to_numpy() & (alleles.kind_A == Kind.SNV)
     start_N = alleles.start_A - length // 2
     inside_N = (start_N >= 0) & (start_N + length <= np.array([*genome.lengths.values(), -1])[alleles.contig_A])
-    reasons = _first_reason(
-        {
-            "other than a change of one base": ~single_N,
-            **{reason.meaning: alleles.reason_A == reason for reason in Reason if reason},
-            "the window goes beyond the contig's end": ~inside_N,
-        },
-        table["reason"],
-    )
+    masks = {
+        "no distance is given": table["distance"].is_null(),
+        "the split is neither train nor test": table["is_test"].is_null(),
+        "other than a change of one base": ~single_N,
+        **{reason.meaning: alleles.reason_A == reason for reason in Reason if reason},
+        "the window goes beyond the contig's end": ~inside_N,
+    }
+    found = (pl.when(pl.Series(mask)).then(pl.lit(reason)) for reason, mask in masks.items())
+    reasons = pl.select(reason=pl.coalesce(*found)).to_series()
     used = np.flatnonzero(reasons.is_null())
     if not len(used):
-        counts = ", ".join(f"{reason} ({count})" for reason, count in count_reasons(reasons).items())
+        counts = ", ".join(f"{reason} ({count})" for reason, count in count_values(reasons).items())
         raise InputError(f"{place}: no row can be used: {counts}; use the table's own genome, or another table")
     where = alleles.contig_A[used], start_N[used]
     sides = [np.stack([*where, allele_A[used]]) for allele_A in (alleles.reference_A, alleles.alternate_A)]
-    windows, number = np.unique(np.hstack(sides), axis=1, return_inverse=True)
+    window_3U, number = np.unique(np.hstack(sides), axis=1, return_inverse=True)
     window_2N = np.full((2, len(table)), -1, dtype=np.int64)
     window_2N[:, used] = number.reshape(2, -1)
-    return table.with_columns(reasons, reference_window=window_2N[0], alternate_window=window_2N[1]), windows
-
-
-def count_reasons(reasons: pl.Series) -> dict[str, int]:
-    """Return how many rows are not used by reason."""
-    return dict(reasons.drop_nulls().value_counts().sort("reason").iter_rows())
+    return table.with_columns(reasons, reference_window=window_2N[0], alternate_window=window_2N[1]), window_3U
 
 
 def embed_variants(
-    encoder: Encoder, body: Any, table: pl.DataFrame, place: str, genome: ProbabilisticGenome, protocol: EqtlProtocol,
-    length: int, **settings: Any,
+    encoder: Encoder, body: Any, table: pl.DataFrame, window_3U: Int64, genome: ProbabilisticGenome,
+    protocol: EqtlProtocol, length: int, **settings: Any,
 ) -> tuple[pl.DataFrame, dict[str, Float32]]:  # fmt: skip
-    """Return a table with its windows, and `FEATURES` of each by a `body` without a head, (U, D).
-
-    ``sequence`` is the same for reference windows that are equal on either strand.
-    """
-    table, (contig_U, start_U, allele_U) = find_windows(table, place, genome, length)
-    keys, found, outputs = [], [], []
+    """Return the table of `find_windows`, and `FEATURES` of its windows by a `body` without a head, (U, D)."""
+    (contig_U, start_U, allele_U), found, outputs = window_3U, [], []
     for first in range(0, len(start_U), _AT_ONCE):
         part = slice(first, first + _AT_ONCE)
         length_B = np.full_like(start_U[part], length)
         windows = read_windows(genome, contig_U[part], start_U[part], length_B)
-        rows = np.arange(len(windows))
-        windows = windows.with_codes(rows, length_B // 2, allele_U[part].astype(np.uint8))
-        nothing = ("",) * len(rows), (None,) * len(rows), "", ()
-        keys.append(sequence_keys(Examples(windows.base_codes, windows.offsets, None, *nothing)))
+        windows = windows.with_codes(np.arange(len(windows)), length_B // 2, allele_U[part].astype(np.uint8))
         rows, output_B2D = _embed_windows(encoder, body, windows, length, protocol, settings)
         found.append(first + rows)
         outputs.append(output_B2D)
@@ -161,11 +133,7 @@ def embed_variants(
     feature_U2D[found_F] = output_F2D
     # A neighbour of a token that is not found is the token of something else.
     lost = ~pl.all_horizontal(pl.col("reference_window", "alternate_window").is_in(found_F.tolist()))
-    _, key_U = np.unique(np.concatenate(keys), return_inverse=True)
-    table = table.with_columns(
-        reason=pl.coalesce("reason", pl.when(lost).then(pl.lit(LOST))),
-        sequence=key_U[table["reference_window"].to_numpy()],
-    )
+    table = table.with_columns(reason=pl.coalesce("reason", pl.when(lost).then(pl.lit("its token was not found"))))
     return table, dict(zip(FEATURES, np.split(feature_U2D, 2, axis=1), strict=True))
 
 
@@ -212,11 +180,11 @@ def choose_rows(
     farthest = np.inf if task.to_distance is None else task.to_distance
     closed: Any = "both" if protocol.edges == "both" else "left"
     inside = table["distance"].is_between(task.from_distance, farthest, closed=closed).fill_null(False)
-    used, unused = inside & table["reason"].is_null(), count_reasons(table["reason"].filter(inside))
+    used, unused = inside & table["reason"].is_null(), count_values(table["reason"].filter(inside))
     test, train = (np.flatnonzero(used & side) for side in (table["is_test"], ~table["is_test"]))
     if len(train) > protocol.max_train_rows:
         order = np.argsort(random_bits(seed, _ROWS, train, 1)[:, 0], kind="stable")
-        unused[NOT_DRAWN] = len(train) - protocol.max_train_rows
+        unused["more training rows than max_train_rows"] = len(train) - protocol.max_train_rows
         train = np.sort(train[order[: protocol.max_train_rows]])
     return train, test, unused
 
@@ -232,7 +200,7 @@ def score_variants(
     """
     label_N = table["label"].to_numpy()
     for side, rows in (("training", train), ("test", test)):
-        if not _both_classes(label_N[rows]):
+        if len(np.unique(label_N[rows])) < 2:
             what = f"the {len(rows)} {side} rows are not of both classes"
             raise InputError(f"{name}: {what}; add rows, or choose another range of distances")
     tissue_ND = encode_tissues(table["tissue"], train, protocol.tissue)
@@ -274,35 +242,23 @@ def _ranks(texts: pl.Series) -> Int64:
     return texts.rank("dense").cast(pl.Int64).to_numpy() - 1
 
 
-def _both_classes(label_N: Int64) -> bool:
-    return len(np.unique(label_N)) == 2
-
-
 def hold_out(table: pl.DataFrame, train: Int64, seed: int, length: int, name: str) -> Bool:
     """Return which training rows are held out, by contigs or else by `_blocks`: no neighbour is on the other side."""
     label_T = table["label"].to_numpy()[train]
-    held_T = region_split([Region(contig, 0, 1) for contig in table["contig"][train]], 0.2, seed)
-    if held_T is None or not all(_both_classes(label_T[side]) for side in (held_T, ~held_T)):
-        held_T = grouped_split(label_T, _blocks(table, train, length), 0.2, seed)
-    if not all(_both_classes(label_T[side]) for side in (held_T, ~held_T)):
-        what = f"of the {len(train)} training rows none of both classes can be held out to choose C on"
-        raise InputError(f"{name}: {what}; add rows, or set one value of c")
-    return held_T
+    by_contig = region_split([Region(contig, 0, 1) for contig in table["contig"][train]], 0.2, seed)
+    by_block = grouped_split(label_T, _blocks(table, train, length), 0.2, seed)
+    for held_T in (by_contig, by_block):
+        if held_T is not None and all(len(np.unique(label_T[side])) == 2 for side in (held_T, ~held_T)):
+            return held_T
+    what = f"of the {len(train)} training rows none of both classes can be held out to choose C on"
+    raise InputError(f"{name}: {what}; add rows, or set one value of c")
 
 
 def _blocks(table: pl.DataFrame, train: Int64, length: int) -> Keys:
-    """Return the same key for rows whose windows overlap, or are equal on either strand, or whose neighbours' do."""
-    contig_T, position_T = _ranks(table["contig"])[train], table["position"].to_numpy()[train] - 1
-    key_T = table["sequence"].to_numpy()[train]
-    by_place, by_key = np.lexsort((position_T, contig_T)), np.argsort(key_T, kind="stable")
-    near = (np.diff(contig_T[by_place]) == 0) & (np.diff(position_T[by_place]) < length)
-    equal = np.diff(key_T[by_key]) == 0
-    links = [(order[:-1][linked], order[1:][linked]) for order, linked in ((by_place, near), (by_key, equal))]
-    one, other = (np.concatenate(ends) for ends in zip(*links, strict=True))
-    graph = coo_array((np.ones(len(one)), (one, other)), shape=(len(train), len(train)))
-    _, block_T = connected_components(graph, directed=False)
-    # A block is known by its first row's position in the genome, whatever the order of the rows.
-    _, first = np.unique(block_T[by_place], return_index=True)
+    """Return the same key for rows whose windows overlap, or whose neighbours' do: the place of the first of them."""
+    place_T = (_ranks(table["contig"])[train] << 40) + table["position"].to_numpy()[train] - 1
+    order = np.argsort(place_T, kind="stable")
+    is_first_T = np.diff(place_T[order], prepend=-length) >= length
     lane_T2 = np.zeros((len(train), 2), dtype=np.uint64)
-    lane_T2[:, 0] = (contig_T[by_place[first]] << 40 | position_T[by_place[first]])[block_T] << 1
+    lane_T2[order, 0] = np.maximum.accumulate(np.where(is_first_T, place_T[order], 0)) << 1
     return lane_T2.view("V16")[:, 0]

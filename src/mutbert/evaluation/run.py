@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import resource
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -33,23 +34,20 @@ from mutbert.files import atomic_file, locked, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.progress import progress_bar
 from mutbert.scoring import metrics
-from mutbert.scoring.metrics import evaluate
 from mutbert.settings import list_fields
 from mutbert.training.folder import plain, provenance_of
 from mutbert.training.recipe import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from mutbert.evaluation.cells import Made
 
 SUITES: Final = "suites"
-REASON: Final = "reason"
-"""Key of a failed cell's record that a finished one lacks."""
+REASON: Final = "reason"  # key of a failed cell's record that a finished one lacks
 _VERSION, _FAILED = 2, ".failed.json"
-_FULL_DISK: Final = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -98,18 +96,18 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
     """
     folder = Path(folder)
     suites, models = _suites(request), _paths(request.models, "--model")
-    names, tasks = [suite.name for suite in suites], _tasks(request, suites)
+    names = [suite.name for suite in suites]
     data = _paths(request.data, "--data", names[0] if len(names) == 1 else "")
-    for name in data:
-        if name not in names:
-            raise InputError(f"--data {name}: expected SUITE=PATH, with a suite of this run: {', '.join(names)}")
-    cells = [cell for suite in suites for cell in cells_of(suite, tasks[suite.name], list(models), request)]
+    for name in sorted({*data} - {*names}):
+        raise InputError(f"--data {name}: expected SUITE=PATH, with a suite of this run: {', '.join(names)}")
+    cells = [cell for suite in suites for cell in cells_of(suite, models, request)]
     if not cells:
         raise InputError("nothing to run; add --model, or a --protocol that the suites have")
     missing = [cell for cell in cells if not cell.path(folder).exists()]
-    wanted = {cell.suite for cell in missing}
-    suites = [suite for suite in suites if suite.name in wanted]
-    make = _makers(request, suites, data, tasks, models) if missing else {}
+    suites = [suite for suite in suites if any(cell.suite == suite.name for cell in missing)]
+    # In a log, where bars cannot be redrawn, the cells alone are counted.
+    show = progress and sys.stderr.isatty()
+    make = _makers(request, suites, data, missing, models, show=show) if missing else {}
     for suite in suites:
         _write_suite(folder, suite, request.protocols)
     # Of the code as it was loaded, whatever becomes of its files while the grid runs.
@@ -118,6 +116,7 @@ def run_benchmark(folder: str | Path, request: GridRequest, *, progress: bool = 
     failures: dict[str, int] = {}
     with progress_bar("benchmark", len(missing), unit="cells", show=progress) as advance:
         for cell in missing:
+            advance(0, str(cell))
             # A single cell is an engine's, which starts each once.
             status, note = _made_once(folder, cell, make[cell.suite], provenance, lock=len(cells) > 1)
             counts[status] += 1
@@ -142,18 +141,16 @@ def _made_once(
         if path.exists():
             return "before", "done"
         try:
-            with _measured() as cost:
-                record, labels, scores = make(cell)
+            (record, labels, scores), cost = _measured(make, cell)
             scores = np.asarray(scores, dtype=np.float32)
-            record["metrics"] = evaluate(record["problem"], labels, scores)
-        except MissingExtraError:
-            raise
+            record["metrics"] = metrics.evaluate(record["problem"], labels, scores)
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in _FULL_DISK:
+            full = isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+            if full or isinstance(error, MissingExtraError):
                 raise
             reason = one_line(error, 300) or type(error).__name__
             reason = reason if isinstance(error, InputError) else f"{type(error).__name__}: {reason}"
-            write_failure(folder, cell, reason)
+            write_cell(folder, cell, {REASON: reason})
             return "failed", reason
         tokens, metric = record.pop("tokens", None), record["metric"]
         cost["tokens_per_second"] = tokens / cost["seconds"] if tokens else None
@@ -161,10 +158,8 @@ def _made_once(
         return "done", f"{metric} {record['metrics'][metric]:.3f}"
 
 
-@contextmanager
-def _measured() -> Iterator[dict[str, float | None]]:
-    """Yield a dict that has ``seconds`` and ``peak_memory`` afterwards: bytes of the accelerator or of the process."""
-    cost: dict[str, float | None] = {}
+def _measured(make: Callable[[Cell], Made], cell: Cell) -> tuple[Made, dict[str, float | None]]:
+    """Return a cell, ``seconds`` that it took and ``peak_memory``, in bytes, of the accelerator or of the process."""
     on_gpu = torch.cuda.is_available()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
@@ -173,11 +168,10 @@ def _measured() -> Iterator[dict[str, float | None]]:
         with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     start = time.perf_counter()
-    yield cost
-    cost["seconds"] = time.perf_counter() - start
+    made, seconds = make(cell), time.perf_counter() - start
     # In bytes on macOS, in kilobytes elsewhere.
     of_process = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    cost["peak_memory"] = torch.cuda.max_memory_allocated() if on_gpu else of_process
+    return made, {"seconds": seconds, "peak_memory": torch.cuda.max_memory_allocated() if on_gpu else of_process}
 
 
 def _suites(request: GridRequest) -> list[Suite]:
@@ -192,16 +186,17 @@ def _suites(request: GridRequest) -> list[Suite]:
         raise InputError(f"seeds {request.seeds}: at least 1 is needed")
     suites = []
     for suite in map(load_suite, request.suites):
-        protocols = dict(suite.grid.protocols)
-        for setting in request.settings:
-            first, _, rest = setting.partition(".")
-            for name, protocol in protocols.items():
-                if first == name or first not in PROTOCOLS:
-                    protocols[name] = protocol.with_overrides([rest if first == name else setting])
+        protocols = {}
+        for name, protocol in suite.grid.protocols.items():
+            own = (one for one in request.settings if one.partition(".")[0] not in {*PROTOCOLS} - {name})
+            protocols[name] = protocol.with_overrides([one.removeprefix(f"{name}.") for one in own])
         suites.append(suite.with_protocols(protocols))
     names = [suite.name for suite in suites]
     if len(set(names)) < len(names):
         raise InputError(f"suite {max(names, key=names.count)} comes twice; name each once")
+    tasks = {word for suite in suites for task in suite.by_name for word in (task, f"{suite.name}/{task}")}
+    for word in sorted({*request.tasks} - tasks):
+        raise InputError(f"task {word}: there is none of this name; there are {', '.join(sorted(tasks))}")
     return suites
 
 
@@ -216,22 +211,9 @@ def _paths(words: Sequence[str], option: str, alone: str = "") -> dict[str, str]
     return found
 
 
-def _tasks(request: GridRequest, suites: Sequence[Suite]) -> dict[str, list[str]]:
-    """Return the tasks of each suite that are asked for, as TASK or SUITE/TASK."""
-    known = {word for suite in suites for task in suite.by_name for word in (task, f"{suite.name}/{task}")}
-    for word in request.tasks:
-        if word not in known:
-            raise InputError(f"task {word}: there is none of this name; there are {', '.join(sorted(known))}")
-    chosen = set(request.tasks)
-    return {
-        suite.name: [task for task in suite.by_name if not chosen or chosen & {task, f"{suite.name}/{task}"}]
-        for suite in suites
-    }
-
-
 def _makers(
-    request: GridRequest, suites: Sequence[Suite], data: Mapping[str, str], tasks: Mapping[str, list[str]],
-    models: Mapping[str, str],
+    request: GridRequest, suites: Sequence[Suite], data: Mapping[str, str], missing: Sequence[Cell],
+    models: Mapping[str, str], *, show: bool,
 ) -> dict[str, Callable[[Cell], Made]]:  # fmt: skip
     """Return what makes a cell, by suite; files that are missing are an error before anything is run."""
     opened: dict[str, Encoder | InputError] = {}
@@ -256,22 +238,21 @@ def _makers(
         root = data[suite.name]
         # Of files on the Hub nothing is known before they are read.
         if not root.startswith(HUB):
-            for task, split in product([""] if suite.eqtl else tasks[suite.name], suite.splits):
+            tasks = {cell.task: None for cell in missing if cell.suite == suite.name}
+            for task, split in product([""] if suite.eqtl else tasks, suite.splits):
                 task_file(suite, root, task, split)
         if suite.eqtl is None:
-            makers[suite.name] = SequenceCells(suite, root, encoder, genome, drop_leaks=request.drop_leaks).make
+            cells: Any = SequenceCells(suite, root, encoder, genome, drop_leaks=request.drop_leaks, show=show)
         else:
-            makers[suite.name] = EqtlCells(suite, root, encoder, request.fasta or request.genome).make
+            cells = EqtlCells(suite, root, encoder, request.fasta or request.genome, show=show)
+        makers[suite.name] = cells.make
     return makers
 
 
 def _write_suite(folder: Path, suite: Suite, protocols: Sequence[str]) -> None:
     """Write a suite as it is run; all cells of a protocol are made with the same settings."""
     path = folder / SUITES / f"{suite.name}.yaml"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror}); choose another folder of results") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept = dict(suite.grid.protocols)
     for name, before in load_suite(path).grid.protocols.items() if path.exists() else ():
         if name not in protocols or name not in kept:
@@ -285,22 +266,17 @@ def _write_suite(folder: Path, suite: Suite, protocols: Sequence[str]) -> None:
         file.write_text(suite.with_protocols(kept).as_yaml(), encoding="utf-8")
 
 
-def write_cell(folder: Path, cell: Cell, record: Mapping[str, Any], labels: NDArray[Any], scores: NDArray[Any]) -> None:
-    """Write a finished cell, the JSON last; numbers that are not defined are null in it."""
-    path, validation = cell.path(folder), record.get("validation")
-    numbers = plain(record["metrics"] | ({} if validation is None else {"validation": validation}))
-    metrics.write_predictions(path.with_suffix(".parquet"), labels, scores)
-    _write_record(path, cell, {**record, "validation": numbers.pop("validation", None), "metrics": numbers})
+def write_cell(folder: Path, cell: Cell, record: Mapping[str, Any], *predictions: NDArray[Any]) -> None:
+    """Write a finished cell, of labels and scores, the JSON last; or the `REASON` of one that failed."""
+    path, head = cell.path(folder), {"kind": "cell", "version": _VERSION, **cell._asdict()}
+    if REASON in record:
+        write_json(path.with_suffix(_FAILED), {**head, **record}, force=True)
+        return
+    metrics.write_predictions(path.with_suffix(".parquet"), *predictions)
+    # What is not defined is null.
+    numbers = plain({**record["metrics"], "validation": record.get("validation", math.nan)})
+    write_json(path, {**head, **record, "validation": numbers.pop("validation"), "metrics": numbers}, force=True)
     path.with_suffix(_FAILED).unlink(missing_ok=True)
-
-
-def write_failure(folder: Path, cell: Cell, reason: str) -> None:
-    """Write why a cell failed."""
-    _write_record(cell.path(folder).with_suffix(_FAILED), cell, {REASON: reason})
-
-
-def _write_record(path: Path, cell: Cell, record: Mapping[str, Any]) -> None:
-    write_json(path, {"kind": "cell", "version": _VERSION, **cell._asdict(), **record}, force=True)
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

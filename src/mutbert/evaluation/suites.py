@@ -16,8 +16,7 @@ from mutbert.training.recipe import FinetuneSettings
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROTOCOLS: Final = ("published", "corrected")
-"""As published, known flaws included; and with these flaws fixed."""
+PROTOCOLS: Final = ("published", "corrected")  # as published, known flaws included; and with these flaws fixed
 EQTL_COLUMNS: Final = {
     "contig": "CHROM", "position": "POS", "reference": "REF", "alternate": "ALT", "tissue": "tissue", "label": "label",
     "distance": "distance_to_nearest_tss", "split": "split",
@@ -57,13 +56,9 @@ class Protocol(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for family in self.by_family:
-            self.settings_for(family)
+        for changed in self.by_family.values():
+            self.finetune.replace(**changed)
         return self
-
-    def settings_for(self, family: str) -> FinetuneSettings:
-        """Return the settings of a family of models."""
-        return self.finetune.replace(**self.by_family.get(family, {}))
 
 
 class EqtlTask(Settings):
@@ -161,7 +156,7 @@ class Suite(Settings):
         changed: dict[str, Any] = {"max_tokens": most[family]} if family in most else {}
         if published and family == "mutbert" and task.published_rope_factor is not None:
             changed["rope_scaling"] = {"type": "dynamic", "factor": task.published_rope_factor}
-        return settings.settings_for(family).replace(**changed)
+        return settings.finetune.replace(**settings.by_family.get(family, {}) | changed)
 
 
 def load_suite(name: str | Path) -> Suite:

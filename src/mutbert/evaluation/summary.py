@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     Contestant = tuple[str, str]  # model and method
     Grid = dict[Contestant, dict[str, tuple[TaskScores, list[Record]]]]  # by task: scores and records of its seeds
 
-# Of more pairs than these, contestants are compared with the best one and with the baselines alone.
-_MOST_PAIRS: Final = 15
 _COSTS: Final = ("seconds", "tokens_per_second", "peak_memory")
 
 
@@ -75,15 +73,17 @@ def report_benchmark(
     splits = [{"suite": one["suite"], "task": one["task"], **split} for one in done for split in one["splits"]]
     scores, averages, comparisons = (pl.DataFrame(kind, infer_schema_length=None) for kind in rows)
     failures = pl.DataFrame([record for record in records if REASON in record])
+    versions = dict.fromkeys(f"{name} {number}" for record in done for name, number in record["versions"].items())
+    facts = {
+        "cells": f"{len(done):,} done", "versions": ", ".join(versions), "intervals": INTERVAL_METHOD,
+        "commit": ", ".join(sorted({record["commit"] or "not from a checkout" for record in done})),
+    }  # fmt: skip
     report = BenchmarkReport(
         folder.resolve().name, scores, averages, comparisons, pl.DataFrame(paper), failures, costs_of(records),
-        pl.DataFrame(splits).unique(maintain_order=True), _facts(done), _notes(done, suites),
+        pl.DataFrame(splits).unique(maintain_order=True), facts, _notes(done, suites),
     )  # fmt: skip
     target = folder if output is None else Path(output)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{target}: cannot be made ({error.strerror}); choose another output") from None
+    target.mkdir(parents=True, exist_ok=True)
     return report, write_benchmark_report(target, report, force=force or output is None)
 
 
@@ -115,10 +115,8 @@ def _grids(folder: Path, done: Sequence[Record]) -> dict[tuple[str, str], Grid]:
             for key, word in facts.items():
                 before, other = seen.setdefault(key, (word, cell))
                 if before != word:
-                    raise InputError(
-                        f"{folder}: {other} and {cell} were made with different {key[-1]}; remove the files of one and "
-                        "run it again, or use another folder of results"
-                    )
+                    remedy = "remove the files of one and run it again, or use another folder of results"
+                    raise InputError(f"{folder}: {other} and {cell} were made with different {key[-1]}; {remedy}")
         tasks = grids.setdefault((suite, protocol), {}).setdefault((model, method), {})
         tasks[task] = TaskScores(records[0]["problem"], records[0]["metric"], labels, by_seed), records
     return grids
@@ -132,13 +130,13 @@ def _values(suite: Suite, grid: Grid, resamples: int) -> tuple[list[Record], lis
         own = grid[model, method]
         key, tasks = {"model": model, "method": method}, {task: own[task] for task in suite.by_name if task in own}
         for task, (one, records) in tasks.items():
-            values = [record["metrics"][one.metric] for record in records]
-            row = {"task": task, **key, "metric": one.metric, **interval([one], resamples=resamples)._asdict()}
-            scores.append(row | {"per_seed": [math.nan if value is None else value for value in values]})
+            values = [math.nan if (value := record["metrics"][one.metric]) is None else value for record in records]
+            row = {"task": task, **key, "metric": one.metric, **interval([one], resamples=resamples)}
+            scores.append(row | {"per_seed": values})
         every = [one for one, _ in tasks.values()]
         # A mean of different metrics is a mean of nothing.
         if len({one.metric for one in every}) == 1:
-            row = {**key, "metric": every[0].metric, **interval(every, resamples=resamples)._asdict()}
+            row = {**key, "metric": every[0].metric, **interval(every, resamples=resamples)}
             row |= {"tasks": len(tasks), "of_tasks": len(suite.by_name)}
             parameters = next(iter(tasks.values()))[1][0]["parameters"]
             averages.append(row | {"parameters": parameters, "published": published.get(model)})
@@ -150,12 +148,12 @@ def _comparisons(suite: Suite, grid: Grid, averages: Sequence[Record], resamples
     own = sorted(grid, key=_rank)
     # The baseline comes second, so that a difference above 0 speaks for the model.
     pairs = [(second, first) for first, second in combinations(own, 2)]
-    if len(pairs) > _MOST_PAIRS:
+    if len(pairs) > 15:
+        # Too many to look at: with the best one and with the baselines alone.
         value = {(row["model"], row["method"]): (row["tasks"], row["value"]) for row in averages}
         best = max(own, key=lambda entry: value.get(entry, (0, 0.0)))
         pairs = [pair for pair in pairs if best in pair or pair[1][0] in BASELINES]
-    whole: list[Record] = []
-    single: list[Record] = []
+    whole, single = list[Any](), list[Any]()
     for first, second in pairs:
         shared = [task for task in suite.by_name if task in grid[first] and task in grid[second]]
         a, b = ([grid[one][task][0] for task in shared] for one in (first, second))
@@ -164,9 +162,8 @@ def _comparisons(suite: Suite, grid: Grid, averages: Sequence[Record], resamples
         if len(shared) > 1 and len({one.metric for one in a}) == 1:
             families.append((whole, of, a, b))
         for family, task, ones, others in families:
-            result = difference(ones, others, resamples=resamples, permutations=resamples)
-            names = {"task": task, "first": label_of(*first), "second": label_of(*second)}
-            family.append({**names, "metric": ones[0].metric, **result})
+            key = {"task": task, "first": label_of(*first), "second": label_of(*second), "metric": ones[0].metric}
+            family.append(key | difference(ones, others, resamples=resamples, permutations=resamples))
     for family in (whole, single):
         for row, adjusted in zip(family, holm([row["p_value"] for row in family]), strict=True):
             row["adjusted_p"] = adjusted
@@ -183,35 +180,17 @@ def costs_of(records: Sequence[Record]) -> pl.DataFrame:
     schema = dict.fromkeys(("value", *_COSTS), pl.Float64)
     frame = pl.DataFrame(rows, [*Cell._fields, "metric", *schema], orient="row", schema_overrides=schema)
     made = pl.col("seconds").is_not_null()
-    return frame.group_by("suite", "protocol", "model", "method", maintain_order=True).agg(
-        made.sum().alias("cells"),
-        (~made).sum().alias("failed"),
-        pl.col("metric").drop_nulls().first(),
-        pl.col("value").mean(),
-        pl.col("seconds").sum(),
-        pl.col("tokens_per_second").median(),
-        pl.col("peak_memory").max(),
-    )
-
-
-def _facts(done: Sequence[Record]) -> dict[str, str]:
-    versions: dict[str, set[str]] = {}
-    for record in done:
-        for name, number in record["versions"].items():
-            versions.setdefault(name, set()).add(str(number))
-    return {
-        "cells": f"{len(done):,} done",
-        "versions": ", ".join(f"{name} {' and '.join(sorted(numbers))}" for name, numbers in versions.items()),
-        "commit": ", ".join(sorted({record["commit"] or "not from a checkout" for record in done})),
-        "intervals": INTERVAL_METHOD,
-    }
+    groups = frame.group_by("suite", "protocol", "model", "method", maintain_order=True)
+    counts = made.sum().alias("cells"), (~made).sum().alias("failed"), pl.col("metric").drop_nulls().first()
+    costs = pl.sum("seconds"), pl.median("tokens_per_second"), pl.max("peak_memory")
+    return groups.agg(*counts, pl.mean("value"), *costs)
 
 
 def _notes(done: Sequence[Record], suites: Mapping[str, Suite]) -> list[str]:
-    notes = {record["note"] for record in done} - {""}
-    for record in done:
-        for reason, count in record.get("unplaced", {}).items():
-            notes.add(f"{record['suite']}/{record['task']}: {count:,} sequences read without frequencies: {reason}")
+    notes = {record["note"] for record in done} - {""} | {
+        f"{record['suite']}/{record['task']}: {count:,} sequences read without frequencies: {reason}"
+        for record in done for reason, count in record.get("unplaced", {}).items()
+    }  # fmt: skip
     run = {(record["suite"], record["model"]) for record in done}
     return sorted(notes) + [
         f"{name}: {model} was not run, so nothing shows what a trivial model reaches; run it too"

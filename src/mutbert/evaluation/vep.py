@@ -8,30 +8,30 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 
-from mutbert.effects.alleles import Alleles, Kind, Reason
+from mutbert.effects.alleles import Alleles, Reason
 from mutbert.effects.scores import ScoreSettings, TokenScorer, open_scorer, score_in_parts
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
-from mutbert.evaluation.vep_predictors import KIND_NAMES, measure_parts, metrics_of, only_snvs, trivial_baselines
-from mutbert.evaluation.vep_table import LEFT_OUT, NO_LABEL, VARIANT_COLUMNS, VepColumns, check_genome, read_labelled
+from mutbert.evaluation import vep_predictors, vep_table
+from mutbert.evaluation.vep_table import VARIANT_COLUMNS, VepColumns
 from mutbert.files import atomic_directory, check_output, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import model_hash
 from mutbert.progress import progress_bar
 from mutbert.reports.vep import METRIC_NAMES, RESULT, SCORES, write_page_of
 from mutbert.scoring.resampling import INTERVAL_METHOD
+from mutbert.settings import listed
 from mutbert.training.folder import provenance_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from mutbert.arrays import Float64
     from mutbert.effects.scores import Scorer
     from mutbert.evaluation.vep_predictors import Row
     from mutbert.model import MutBertForMaskedLM
@@ -39,17 +39,11 @@ if TYPE_CHECKING:
     Model = str | Path | MutBertForMaskedLM
 
 _REASONS: Final = {
-    NO_LABEL: "the row has no label",
-    LEFT_OUT: "its label is one that was to be left out",
+    vep_table.NO_LABEL: "the row has no label",
+    vep_table.LEFT_OUT: "its label is one that was to be left out",
     "duplicate": "the same allele with the same label came before",
     "contradictory": "the same allele has different labels in different rows",
     **{reason.text: reason.meaning for reason in Reason},
-}
-_TITLES: Final = {"chromosome": "chrom", "position": "pos"}  # of tables that are written
-_APPLIES: Final[dict[str, Callable[[set[int]], bool]]] = {
-    **dict.fromkeys(("LLR", "ENT", "ULLR"), only_snvs),
-    "PLLR": lambda kinds: Kind.SNV not in kinds,
-    "LLR or PLLR": lambda kinds: {Kind.SNV} < kinds,
 }
 
 
@@ -89,12 +83,11 @@ def evaluate_variant_effects(
     InputError
         When an input cannot be used, labels are of one class, or over a tenth of REF alleles are not the genome's.
     """
-    folder = Path(output)
+    folder, draws = Path(output), {"resamples": resamples, "seed": seed}
     _check_options(surroundings, direction, resamples, seed)
-    named = _named(list(models) if isinstance(models, list | tuple) else [cast("Model", models)])
-    inputs = [path for path in (genome, variants, *named.values()) if isinstance(path, str | Path)]
-    check_output(folder, force=force, directory=True, inputs=inputs)
-    table, source, problem, classes = read_labelled(variants, columns)
+    named = _named(listed(models))
+    check_output(folder, force=force, directory=True, inputs=[genome, variants, *named.values()])
+    table, source, problem, classes = vep_table.read_labelled(variants, columns)
     if problem != "binary" and direction not in {None, "either"}:
         raise InputError(f"direction is {direction}, which is for two classes; leave it out")
     direction = direction or ("damaging" if problem == "binary" else "either")
@@ -104,30 +97,27 @@ def evaluate_variant_effects(
     # What is too long for one of them is scored by none, so that all are compared on the same variants.
     shortest = min(scorers.values(), key=lambda scorer: scorer.settings.longest)
     alleles = shortest.find(*(table[name].to_list() for name in VARIANT_COLUMNS))
-    check_genome(source.place, table["chromosome"], alleles, store)
-    table, repeated = _with_reasons(table, alleles, problem)
-    counts = _counts(table, shortest.settings.longest)
-    used = table.filter(pl.col("reason").is_null())
+    vep_table.check_genome(source.place, table["chrom"], alleles, store)
+    table = _with_reasons(table, alleles, problem)
+    counts, used = _counts(table, shortest.settings.longest), table.filter(pl.col("reason").is_null())
     _check_targets(source.place, used["target"], problem, classes, counts["not_used"])
     alleles, context = alleles.take(used["row"].to_numpy()), max(scorer.context for scorer in scorers.values())
-    predictors: dict[str, Row] = {}
+    predictors = dict[str, Any]()
     with progress_bar("scoring", len(scorers) * len(alleles), unit="alleles", show=progress) as advance:
         for name, scorer in scorers.items():
-            predictors |= _predictors(name, scorer, alleles, score_in_parts(scorer, alleles, advance))
-    baselines, lacking = trivial_baselines(store, alleles, used, problem, context)
+            predictors |= vep_predictors.of_model(name, scorer, alleles, score_in_parts(scorer, alleles, advance))
+    baselines, lacking = vep_predictors.trivial(store, alleles, used, problem, context)
     predictors |= baselines
-    values = {name: np.where(np.isfinite(one["values"]), one["values"], np.nan) for name, one in predictors.items()}
+    values = {name: np.where(np.isfinite(one.values), one.values, np.nan) for name, one in predictors.items()}
     used = used.with_columns(pl.Series(name, value_A, nan_to_null=True) for name, value_A in values.items())
-    draws = {"resamples": resamples, "seed": seed}
     with progress_bar("resampling", 1, show=progress) as advance:
-        parts, more = measure_parts(used, predictors, problem, classes, advance, direction=direction, **draws)
+        parts, more = vep_predictors.measure(used, predictors, problem, classes, direction, draws, advance)
     numbers = _table(parts)
     result = {
         "kind": "vep", "version": 2, "name": Path(source.place).name, "problem": problem, "classes": list(classes),
-        "metrics": list(metrics_of(problem)), "direction": direction, **counts,
-        "notes": [*_notes(table, columns, parts, numbers, repeated), *lacking, *more],
-        "intervals": INTERVAL_METHOD,
-        "predictors": {name: {key: one[key] for key in ("model", "description")} for name, one in predictors.items()},
+        "metrics": list(vep_predictors.METRICS[problem]), "direction": direction, **counts,
+        "notes": [*_notes(table, columns, parts, numbers), *lacking, *more], "intervals": INTERVAL_METHOD,
+        "predictors": {name: {"model": one.model, "description": one.description} for name, one in predictors.items()},
         "parts": parts,
         "provenance": {
             "variants": asdict(source), "columns": {key: one for key, one in asdict(columns).items() if one},
@@ -138,7 +128,7 @@ def evaluate_variant_effects(
     whole = pl.concat([used, table.filter(pl.col("reason").is_not_null())], how="diagonal").sort("row")
     shown = [*VARIANT_COLUMNS, "kind", "label", "target", *["group"] * ("group" in whole), *predictors]
     with atomic_directory(folder, force=force) as partial:
-        whole.select(*shown, pl.col("reason").fill_null("")).rename(_TITLES).write_parquet(partial / SCORES)
+        whole.select(*shown, pl.col("reason").fill_null("")).write_parquet(partial / SCORES)
         numbers.write_csv(partial / "table.csv")
         write_json(partial / RESULT, result)
         write_page_of(partial)
@@ -183,47 +173,43 @@ def _named(models: Sequence[Model]) -> dict[str, Model]:
             name, equals, rest = str(model).partition("=")
             path = rest if equals else model
         name = " ".join(name.split())
-        if not name:
-            raise InputError(f"--model {model}: the name before = is empty; write NAME=PATH")
-        if name in named:
-            raise InputError(f"two models are called {name}; name one with --model NAME=PATH")
+        if not name or name in named:
+            raise InputError(f"--model {model}: the name {name!r} is empty or another model's; write NAME=PATH")
         named[name] = path
     return named
 
 
-def _with_reasons(table: pl.DataFrame, alleles: Alleles, problem: str) -> tuple[pl.DataFrame, int]:
-    """Return the table with each row's kind and why it is not used, and how many of the used repeat an allele."""
-    kinds, reasons = np.array(["", *KIND_NAMES]), np.array([reason.text for reason in Reason])
+def _with_reasons(table: pl.DataFrame, alleles: Alleles, problem: str) -> pl.DataFrame:
+    """Return the table with each row's kind, why it is not used, and whether it repeats an allele in use."""
+    kinds, reasons = np.array(["", *vep_predictors.KIND_NAMES]), np.array([reason.text for reason in Reason])
     fault = pl.Series("reason", reasons[alleles.reason_A]).replace(Reason.SCORED.text, None)
     # What is wrong with the variant counts before what is wrong with its label.
     table = table.with_row_index("row").with_columns(
         pl.Series("kind", np.where(alleles.reason_A == Reason.SCORED, kinds[alleles.kind_A], "")),
         reason=pl.coalesce(fault, "reason"),
     )
-    inserted = pl.Series(alleles.inserted, dtype=pl.String)
-    same = table.select("reason", "target").with_columns(
-        contig=alleles.contig_A, start=alleles.start_A, end=alleles.end_A, inserted=inserted
-    )
-    key = ["reason", "contig", "start", "end", "inserted"]
-    used, repeats = same["reason"].is_null(), ~same.select(pl.struct(key).is_first_distinct()).to_series()
-    if problem == "regression":
-        return table, int((used & repeats).sum())
+    places: dict[str, Any] = {"contig": alleles.contig_A, "start": alleles.start_A, "end": alleles.end_A}
+    places["inserted"] = pl.Series(alleles.inserted, dtype=pl.String)
+    key, same = ["reason", *places], table.select("reason", "target").with_columns(**places)
     differs = same.select(pl.col("target").n_unique().over(key) > 1).to_series()
-    reason = pl.when(~used).then("reason").when(differs).then(pl.lit("contradictory"))
-    return table.with_columns(reason=reason.when(repeats).then(pl.lit("duplicate"))), 0
+    repeats = ~same.select(pl.struct(key).is_first_distinct()).to_series()
+    table = table.with_columns(repeats=repeats & table["reason"].is_null())
+    if problem == "regression":
+        return table
+    again = pl.when(differs).then(pl.lit("contradictory")).when(repeats).then(pl.lit("duplicate"))
+    return table.with_columns(reason=pl.coalesce("reason", again), repeats=False)
 
 
 def _counts(table: pl.DataFrame, longest: int) -> dict[str, Any]:
     """Return how many rows are used, by kind, and are not, by reason and by the label that was to be left out."""
-    used, left_out = table.filter(pl.col("reason").is_null()), table.filter(pl.col("reason") == LEFT_OUT)
-    reasons = table["reason"].drop_nulls().value_counts().sort("reason")
+    not_used = vep_table.count_values(table["reason"])
     meanings = _REASONS | {Reason.TOO_LONG.text: f"more than {longest:,} bases change"}
     return {
         "rows": len(table),
-        "used": {name: count for name in KIND_NAMES if (count := int((used["kind"] == name).sum()))},
-        "not_used": dict(reasons.iter_rows()),
-        "reasons": {reason: meanings[reason] for reason in reasons["reason"]},
-        "left_out": dict(left_out["label"].value_counts().sort("label").iter_rows()),
+        "used": vep_table.count_values(table.filter(pl.col("reason").is_null())["kind"]),
+        "not_used": not_used,
+        "reasons": {reason: meanings[reason] for reason in not_used},
+        "left_out": vep_table.count_values(table.filter(pl.col("reason") == vep_table.LEFT_OUT)["label"]),
     }
 
 
@@ -236,34 +222,8 @@ def _check_targets(
         raise InputError(f"{place}: no variant can be used: {reasons}; use other variants, or another genome")
     if targets.n_unique() == 1:
         value = f"{targets[0]:g}" if problem == "regression" else classes[int(targets[0])]
-        raise InputError(
-            f"{place}: the labels of all {len(targets):,} variants that can be used are one, {value} (not used: "
-            f"{reasons}); add variants of other classes, or name others with --positive"
-        )
-
-
-def _predictors(name: str, scorer: Scorer, alleles: Alleles, value_AF: Float64) -> dict[str, Row]:
-    """Return each of a model's scores, and what is derived from them, as a predictor."""
-    there = set(alleles.kind_A.tolist())
-    columns = {
-        name: (words, extreme or -1, value_A)
-        for (name, (words, extreme)), value_A in zip(scorer.fields.items(), value_AF.T, strict=True)
-    }
-    if "PLLR" in columns:
-        both_A = np.where(alleles.kind_A == Kind.SNV, columns["LLR"][2], columns["PLLR"][2])
-        words = "LLR of SNVs and PLLR of MNVs and indels, which are not on one scale"
-        columns = {"LLR or PLLR": (words, -1, both_A), **columns}
-    found = {}
-    for field, (words, extreme, value_A) in columns.items():
-        applies = _APPLIES.get(field, bool)
-        # Not PLLR where all are SNVs.
-        if any(applies(kinds) for kinds in (there, *({kind} for kind in there))):
-            one = {"model": name, "description": words, "extreme": extreme, "values": value_A, "applies": applies}
-            found[f"{name} {field}"] = one
-            if field.endswith("LLR"):
-                size = {"description": f"absolute value of {field}", "extreme": 1, "values": np.abs(value_A)}
-                found[f"{name} |{field}|"] = one | size
-    return found
+        what = f"the labels of all {len(targets):,} variants that can be used are one, {value} (not used: {reasons})"
+        raise InputError(f"{place}: {what}; add variants of other classes, or name others with --positive")
 
 
 def _identity(scorer: Scorer, shortest: Scorer) -> dict[str, Any]:
@@ -273,9 +233,7 @@ def _identity(scorer: Scorer, shortest: Scorer) -> dict[str, Any]:
     return {"sha256": model_hash(scorer.model), "settings": settings}
 
 
-def _notes(
-    table: pl.DataFrame, columns: VepColumns, parts: Sequence[Row], numbers: pl.DataFrame, repeated: int
-) -> Iterator[str]:
+def _notes(table: pl.DataFrame, columns: VepColumns, parts: Sequence[Row], numbers: pl.DataFrame) -> Iterator[str]:
     """Yield what the reader should know first: what is missing or repeats, and labels that are like a baseline."""
     for option in ("positive", "negative", "exclude"):
         for value in getattr(columns, option):
@@ -286,10 +244,9 @@ def _notes(
         lacking = ", ".join(f"{row['predictor']} ({row['missing']:,})" for row in first["rows"] if row["missing"])
         yield (
             f"Only {first['compared']:,} of {first['variants']:,} variants are compared, since others lack {lacking}. "
-            "If values are missing for a reason related to the label, this is another question than that of all "
-            "variants."
+            "If the reason is related to the label, this is another question than that of all variants."
         )
-    if repeated:
+    if repeated := int(table["repeats"].sum()):
         yield f"{repeated:,} rows are of an allele that came before; they are used, so that intervals are too narrow."
     if numbers.is_empty():
         return

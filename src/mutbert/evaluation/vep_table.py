@@ -1,6 +1,6 @@
 """Labelled variants from a table or a VCF as a frame: a row for each row, or for each alternate allele of the VCF.
 
-Its columns are `chromosome`, `position` (1-based), `ref`, `alt` and `label` as in the file; `frequency`, `splice` and
+Its columns are `chrom`, `pos` (1-based), `ref`, `alt` and `label` as in the file; `frequency`, `splice` and
 `group` where columns are named for them; `target`, the label as 0 or 1, the index of a class, or a number; and
 `reason`, why a row has no target.
 """
@@ -29,17 +29,14 @@ if TYPE_CHECKING:
 NO_LABEL: Final = "no_label"
 LEFT_OUT: Final = "left_out"
 VARIANT_COLUMNS: Final = {
-    "chromosome": ("chromosome", "chrom", "#chrom", "chr", "contig", "seqname"),
-    "position": ("position", "pos", "start_1based"),
+    "chrom": ("chromosome", "chrom", "#chrom", "chr", "contig", "seqname"),
+    "pos": ("position", "pos", "start_1based"),
     "ref": ("ref", "reference", "reference_allele", "ref_allele"),
     "alt": ("alt", "alternate", "alternate_allele", "alt_allele"),
 }
 """The usual names, in any case, of the columns that define a variant."""
 
-_VCF: Final = (".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")
 _TRUTHS: Final = {"0": 0.0, "0.0": 0.0, "false": 0.0, "1": 1.0, "1.0": 1.0, "true": 1.0}
-_MOST_CLASSES: Final = 30
-_MOST_MISMATCHES: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -54,8 +51,8 @@ class VepColumns:
     frequency: str | None = None  # column of allele frequencies, from 0 to 1; by default the genome store's
     splice_distance: str | None = None  # column of bases to the nearest splice site, on either side
     group: str | None = None  # column by which results are also split
-    chromosome: str | None = None  # columns of a table without the usual names
-    position: str | None = None
+    chrom: str | None = None  # columns of a table without the usual names
+    pos: str | None = None
     ref: str | None = None
     alt: str | None = None
 
@@ -79,7 +76,7 @@ class VepColumns:
 
 
 def columns_of(text: str | None, columns: VepColumns) -> VepColumns:
-    """Return columns with what ``chromosome=CHR,position=POS`` sets of `VARIANT_COLUMNS`."""
+    """Return columns with what ``chrom=CHR,pos=POS`` sets of `VARIANT_COLUMNS`."""
     entries = [entry.partition("=") for entry in text.split(",")] if text else []
     named: dict[str, Any] = {what.strip(): name.strip() for what, _, name in entries}
     if not (named.keys() <= VARIANT_COLUMNS.keys() and all(named.values())):
@@ -94,9 +91,11 @@ def read_labelled(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame,
     Names are of the negative and the positive class, of several, or of the number. Of a VCF, columns are INFO fields:
     with ``Number=A`` or ``R`` each alternate allele has its own value; a flag is 1 or 0.
     """
-    read = _from_vcf if str(place).lower().endswith(_VCF) else _from_table
+    is_vcf = str(place).lower().endswith((".vcf", ".vcf.gz", ".vcf.bgz", ".bcf"))
+    read = _from_vcf if is_vcf else _from_table
     frame, texts, source = read(place, columns)
     name, label, missing = source.place, columns.extras[0], ("", *MISSING)
+    known = texts_of(texts, name, label, missing=missing)
     found = {"label": texts_of(texts, name, label).fill_null("")}
     if columns.frequency is not None:
         found["frequency"] = numbers(texts, name, columns.frequency, low=0, high=1)
@@ -104,15 +103,11 @@ def read_labelled(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame,
         found["splice"] = numbers(texts, name, columns.splice_distance).abs()
     if columns.group is not None:
         found["group"] = texts_of(texts, name, columns.group, missing=missing).fill_null("")
-    classes: tuple[str, ...]
-    if columns.effect is not None:
-        problem, classes, known = "regression", (label,), numbers(texts, name, label)
-        target = known
-    else:
-        known = texts_of(texts, name, label, missing=missing)
+    if columns.effect is None:
         problem, classes, target_of = _classes(known.drop_nulls().unique().sort().to_list(), name, columns)
-        number = pl.Float64
-        target = known.replace_strict(list(target_of), list(target_of.values()), default=None, return_dtype=number)
+        target = known.replace_strict(target_of, default=None, return_dtype=pl.Float64)
+    else:
+        problem, classes, target = "regression", (label,), numbers(texts, name, label)
     reason = pl.when(known.is_null()).then(pl.lit(NO_LABEL)).when(target.is_null()).then(pl.lit(LEFT_OUT))
     return frame.with_columns(**found, target=target, reason=reason), source, problem, classes
 
@@ -124,24 +119,20 @@ def _from_table(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, p
     def wanted(header: list[str]) -> list[str]:
         lower = {name.strip().lower(): name for name in reversed(header)}
         for what, usual in VARIANT_COLUMNS.items():
-            named = getattr(columns, what)
-            found[what] = named or next((lower[name] for name in usual if name in lower), "")
-            if found[what] not in header:
-                hint = f"none of {', '.join(usual)}" if named is None else f"{named!r}"
-                raise InputError(
-                    f"{place}: no column of the {what} ({hint}); there are {listed_names(header)}; name it with "
-                    f"--columns {what}=NAME"
-                )
+            found[what] = getattr(columns, what) or next((lower[name] for name in usual if name in lower), "")
+            if not found[what]:
+                there, remedy = listed_names(header), f"name that of {what} with --columns {what}=NAME"
+                raise InputError(f"{place}: none of the columns {', '.join(usual)}; there are {there}; {remedy}")
         return [*found.values(), *columns.extras]
 
     texts, source = read_table(place, wanted)
     name = source.place
     variants = texts.select(texts_of(texts, name, column).alias(what) for what, column in found.items())
-    for what in ("chromosome", "ref"):
+    for what in ("chrom", "ref"):
         reject(texts, name, found[what], pl.col(found[what]).is_null(), "fill it in")
     reject(texts, name, found["alt"], pl.col(found["alt"]).str.contains(","), "write a row for each alternate allele")
-    position = positions(texts, name, found["position"])
-    return variants.with_columns(pl.col("alt").fill_null(""), position=position), texts, source
+    pos = positions(texts, name, found["pos"])
+    return variants.with_columns(pl.col("alt").fill_null(""), pos=pos), texts, source
 
 
 def _from_vcf(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, pl.DataFrame, SourceFile]:
@@ -167,17 +158,15 @@ def _from_vcf(place: str | Path, columns: VepColumns) -> tuple[pl.DataFrame, pl.
             values, own = field.str.split(","), int(number == "R")
             wrong = records.filter((field != ".") & (values.list.len() != alternates + own))
             for line, has, of in wrong.select(LINE, values.list.len(), alternates).head(1).iter_rows():
-                raise InputError(
-                    f"{place}, {line}: INFO field {name} has {has} values for {'REF and ' * own}{of} alternate "
-                    "alleles; correct it"
-                )
+                what = f"INFO field {name} has {has} values for {'REF and ' * own}{of} alternate alleles"
+                raise InputError(f"{place}, {line}: {what}; correct it")
             missing = pl.lit(".").repeat_by(alternates)
             values = pl.when(field == ".").then(missing).otherwise(values.list.slice(own))
             records = records.with_columns(values.alias(f"INFO/{name}"))
             lists.append(f"INFO/{name}")
     rows = records.explode(lists)
     texts = rows.select(LINE, *(pl.col(f"INFO/{name}").alias(name) for name in columns.extras))
-    return rows.select("position", "ref", "alt", chromosome="contig"), texts, source
+    return rows.select("ref", "alt", chrom="contig", pos="position"), texts, source
 
 
 def _classes(values: list[str], place: str, columns: VepColumns) -> tuple[str, tuple[str, ...], dict[str, float]]:
@@ -188,9 +177,8 @@ def _classes(values: list[str], place: str, columns: VepColumns) -> tuple[str, t
     there = [value for value in values if value not in excluded]
     if columns.positive:
         if not set(columns.positive) & set(there):
-            raise InputError(
-                f"{place}: {label} is nowhere {' or '.join(columns.positive)}; there are {listed_names(values)}"
-            )
+            what = f"{label} is nowhere {' or '.join(columns.positive)}"
+            raise InputError(f"{place}: {what}; there are {listed_names(values)}")
         others = [value for value in there if value not in columns.positive]
         names = _joined(others), _joined(list(columns.positive))
         return "binary", names, {value: float(value in columns.positive) for value in there}
@@ -198,11 +186,9 @@ def _classes(values: list[str], place: str, columns: VepColumns) -> tuple[str, t
         return "binary", ("0", "1"), {value: _TRUTHS[value.lower()] for value in there}
     if len(there) == 2:
         raise InputError(f"{place}: {label} is {there[0]} or {there[1]}; name one, such as --positive {there[1]}")
-    if len(there) > _MOST_CLASSES:
-        raise InputError(
-            f"{place}: {label} has {len(there):,} different values; name the positive ones with --positive, or "
-            f"use --effect {label} if they are numbers"
-        )
+    if len(there) > 30:
+        remedy = f"name the positive ones with --positive, or use --effect {label} if they are numbers"
+        raise InputError(f"{place}: {label} has {len(there):,} different values; {remedy}")
     return "multiclass", tuple(there), {value: float(index) for index, value in enumerate(there)}
 
 
@@ -213,14 +199,17 @@ def _joined(values: list[str]) -> str:
 def check_genome(place: str, contigs: pl.Series, alleles: Alleles, genome: ProbabilisticGenome) -> None:
     """Raise InputError where a genome has none of the contigs, or over a tenth of the reference alleles differ."""
     if (alleles.reason_A == Reason.CONTIG_NOT_IN_GENOME).all():
-        raise InputError(
-            f"{place}: none of its contigs ({names_text(contigs.unique(maintain_order=True))}) is in "
-            f"{genome.path} ({names_text(genome.contigs)}); use the genome of the table's species and assembly"
-        )
+        given, known = names_text(contigs.unique(maintain_order=True)), names_text(genome.contigs)
+        remedy = "use the genome of the table's species and assembly"
+        raise InputError(f"{place}: none of its contigs ({given}) is in {genome.path} ({known}); {remedy}")
     wrong = int((alleles.reason_A == Reason.REFERENCE_MISMATCH).sum())
     compared = int(np.isin(alleles.reason_A, COMPARED).sum())
-    if wrong > _MOST_MISMATCHES * compared:
-        raise InputError(
-            f"{place}: the reference allele is not what {genome.path} has in {wrong:,} of {compared:,} variants, more "
-            f"than {100 * _MOST_MISMATCHES:.0f} %; use the genome of the table's assembly, and 1-based positions"
-        )
+    if wrong > 0.1 * compared:
+        what = f"the reference allele is not what {genome.path} has in {wrong:,} of {compared:,} variants"
+        remedy = "use the genome of the table's assembly, and 1-based positions"
+        raise InputError(f"{place}: {what}, more than 10 %; {remedy}")
+
+
+def count_values(texts: pl.Series) -> dict[str, int]:
+    """Return how often each text occurs, in order."""
+    return dict(texts.drop_nulls().value_counts().sort(texts.name).iter_rows())

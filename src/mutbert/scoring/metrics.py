@@ -5,9 +5,7 @@ Shape suffixes: N rows, K classes or columns, M numbers that are summed, R weigh
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from statistics import fmean
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -105,14 +103,12 @@ def constant_guess(problem: str, labels: Any, scores: Any) -> dict[str, float]:
         chosen_K = np.eye(scores.shape[1])[np.bincount(labels).argmax()]
         return evaluate(problem, labels, np.broadcast_to(chosen_K, scores.shape))
     known = [one[~np.isnan(one)].astype(np.int64) for one in labels.reshape(len(labels), -1).T]
-    columns = [
-        [evaluate("binary", label_N, np.full(len(label_N), score)) for score in (1.0, -1.0)]
+    # Of each column and guess (K, 2, M); a metric is not a number for both guesses or for neither.
+    value_K2M = [
+        [[*evaluate("binary", label_N, np.full(len(label_N), score)).values()] for score in (1.0, -1.0)]
         for label_N in known if len(label_N)
     ]  # fmt: skip
-    # A metric is not a number for both or for neither.
-    best = {name: [max(found[name] for found in either) for either in columns] for name in metric_names(problem)}
-    best = {name: [value for value in values if not math.isnan(value)] for name, values in best.items()}
-    return {name: fmean(values) if values else math.nan for name, values in best.items()}
+    return dict(zip(metric_names(problem), _mean_of_defined(np.max(value_K2M, axis=1)).tolist(), strict=True))
 
 
 def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> WeightedMetric:
@@ -120,46 +116,43 @@ def weighted_metric(problem: str, metric: str, labels: npt.ArrayLike, scores: np
     names = metric_names(problem)
     if metric not in names:
         raise ValueError(f"{problem} has no metric {metric!r}; it must be one of {', '.join(names)}")
-    if np.ndim(labels) == 2 and not (known_NK := ~np.isnan(labels)).all():
-        return _of_known(problem, metric, np.asarray(labels), np.asarray(scores), known_NK)
+    if np.ndim(labels) == 2 and (problem == "regression" or np.isnan(labels).any()):
+        return _by_column(problem, metric, np.asarray(labels), np.asarray(scores))
     label_values, score_values = _checked(problem, labels, scores)
     if metric in COUNTED:
         return _counted(problem, metric, label_values, score_values)
-    rows = len(label_values)
-    if problem == "multiclass":
-        label_values = label_values[:, None] == np.arange(score_values.shape[1])
-    pairs = list(zip(label_values.reshape(rows, -1).T, score_values.reshape(rows, -1).T, strict=True))
     if problem == "regression":
         make: Any = {"pearson": _pearson, "spearman": _spearman, "r2": _r2, "mse": _mse}[metric]
-        columns = [make(*pair) for pair in pairs]
-        return columns[0] if len(columns) == 1 else lambda weight_RN: np.mean([one(weight_RN) for one in columns], 0)
-    areas = [_area(metric, label_N.astype(bool), score_N) for label_N, score_N in pairs]
-
-    def mean_of_defined(weight_RN: Float64) -> Float64:
-        area_KR = np.stack([area(weight_RN) for area in areas])
-        count_R = np.isfinite(area_KR).sum(axis=0).astype(np.float64)
-        return _ratio(np.nansum(area_KR, axis=0), count_R, otherwise=np.nan)
-
-    return mean_of_defined
+        return make(label_values, score_values)  # type: ignore[no-any-return]
+    if problem == "multiclass":
+        label_values = label_values[:, None] == np.arange(score_values.shape[1])
+    columns = (one.reshape(len(one), -1).T for one in (label_values.astype(bool), score_values))
+    areas = [_area(metric, label_N, score_N) for label_N, score_N in zip(*columns, strict=True)]
+    return lambda weight_RN: _mean_of_defined(np.stack([area(weight_RN) for area in areas]))
 
 
-def _of_known(problem: str, metric: str, label_NK: Any, score_NK: Any, known_NK: Bool) -> WeightedMetric:
+def _by_column(problem: str, metric: str, label_NK: Any, score_NK: Any) -> WeightedMetric:
     """Return the mean of a metric over the columns, each of the rows that have a label there."""
     kind, dtype = ("binary", np.int64) if problem == "multilabel" else (problem, np.float64)
     columns = [
-        (known, weighted_metric(kind, metric, label[known].astype(dtype), score[known]))
-        for label, score, known in zip(label_NK.T, score_NK.T, known_NK.T, strict=True) if known.any()
+        (slice(None) if known.all() else known, weighted_metric(kind, metric, label[known].astype(dtype), score[known]))
+        for label, score, known in zip(label_NK.T, score_NK.T, ~np.isnan(label_NK.T), strict=True) if known.any()
     ]  # fmt: skip
 
     def mean(weight_RN: Float64) -> Float64:
         # A resample may have no row of a column.
         with np.errstate(divide="ignore", invalid="ignore"):
             value_KR = np.stack([metric_of(weight_RN[:, known]) for known, metric_of in columns])
-        defined_KR = np.isfinite(value_KR) | (problem == "regression")
-        total_R = np.where(defined_KR, value_KR, 0).sum(axis=0)
-        return _ratio(total_R, defined_KR.sum(axis=0).astype(np.float64), otherwise=np.nan)
+        return value_KR.mean(axis=0) if problem == "regression" else _mean_of_defined(value_KR)
 
     return mean
+
+
+def _mean_of_defined(value_KR: Float64) -> Float64:
+    """Return the mean of the values of columns that are numbers, (R,)."""
+    defined_KR = np.isfinite(value_KR)
+    total_R = np.where(defined_KR, value_KR, 0).sum(axis=0)
+    return _ratio(total_R, defined_KR.sum(axis=0).astype(np.float64), otherwise=np.nan)
 
 
 def _checked(problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[npt.NDArray[Any], Float64]:
@@ -167,12 +160,11 @@ def _checked(problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> tupl
     label_values: npt.NDArray[Any] = np.asarray(labels)
     values = np.asarray(scores, dtype=np.float64)
     shape = values.shape
-    fits = values.size and len(shape) in {"binary": (1,), "regression": (1, 2)}.get(problem, (2,))
+    fits = values.size and len(shape) == (1 if problem in {"binary", "regression"} else 2)
     if not fits or label_values.shape != (shape[:1] if problem == "multiclass" else shape):
         raise ValueError(f"labels of shape {label_values.shape} and scores of shape {shape} do not fit {problem}")
-    if np.isnan(values).any():
-        row = int(np.argwhere(np.isnan(values))[0, 0])
-        raise ValueError(f"scores are not a number in {np.isnan(values).sum()} places, first in row {row}")
+    if count := int(np.isnan(values).sum()):
+        raise ValueError(f"scores are not a number in {count} places")
     if problem == "regression":
         if not (np.isfinite(label_values).all() and np.isfinite(values).all()):
             raise ValueError("labels and scores for regression must be finite")
@@ -188,11 +180,10 @@ def _checked(problem: str, labels: npt.ArrayLike, scores: npt.ArrayLike) -> tupl
 
 def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Float64) -> SumMetric:
     """Return a metric of hard predictions, from weighted counts of hits, of labels and of predictions."""
-    guesses, several = predicted(problem, scores), problem == "multiclass"
+    several, both = problem == "multiclass", (labels, predicted(problem, scores))
     if several:
-        actual_NK, guess_NK = (one[:, None] == np.arange(scores.shape[1]) for one in (labels, guesses))
-    else:
-        actual_NK, guess_NK = (one.reshape(len(labels), -1).astype(bool) for one in (labels, guesses))
+        both = both[0][:, None] == np.arange(scores.shape[1]), both[1][:, None] == np.arange(scores.shape[1])
+    actual_NK, guess_NK = (one.reshape(len(one), -1).astype(bool) for one in both)
     kind_NM = np.concatenate([actual_NK & guess_NK, actual_NK, guess_NK, np.ones((len(labels), 1), bool)], axis=1)
 
     def folded(value_RK: Float64) -> Float64:
@@ -212,8 +203,7 @@ def _counted(problem: str, metric: str, labels: npt.NDArray[Any], scores: Float6
         else:
             under_RK = {"precision": guess_RK, "recall": actual_RK, "f1": (actual_RK + guess_RK) / 2}[metric]
             value_RK = _ratio(hit_RK, under_RK, otherwise=0.0)
-        mean_R: Float64 = value_RK.mean(axis=1)
-        return mean_R
+        return value_RK.mean(axis=1)  # type: ignore[no-any-return]
 
     return SumMetric(kind_NM, value)
 
@@ -337,11 +327,8 @@ def write_predictions(
     """
     columns: dict[str, Any] = {} if names is None else {"name": np.asarray(names, dtype=str)}
     for kind, values in (("label", np.asarray(labels)), ("score", np.asarray(scores))):
-        if values.ndim == 1:
-            columns[kind] = values
-        else:
-            named = classes or range(values.shape[1])
-            columns |= {f"{kind}_{name}": column for name, column in zip(named, values.T, strict=True)}
+        several = [f"{kind}_{name}" for name in classes or range(values.shape[-1])]
+        columns |= zip([kind] if values.ndim == 1 else several, np.atleast_2d(values.T), strict=True)
     with atomic_file(path, force=True) as file:
         pl.DataFrame(columns).write_parquet(file)
 

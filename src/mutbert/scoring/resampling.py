@@ -8,9 +8,11 @@ resamples or permutations, S seeds of a model.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from itertools import cycle
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from scipy.stats import rankdata
 
 from mutbert.errors import InputError
 from mutbert.scoring.metrics import COUNTED, RANKED, SumMetric, weighted_metric, weighted_sums
@@ -29,19 +31,10 @@ INTERVAL_METHOD: Final = (
     "average; resamples in which the metric is not defined are left aside"
 )
 
-_CONFIDENCE: Final = 0.95
 # A metric holds about ten arrays of as many entries as its weights have, at 8 bytes each.
 _ENTRIES_AT_ONCE: Final = 2**20
 # Differences that are equal but for rounding count as equal.
 _ROUNDING: Final = 1e-10
-
-
-class Interval(NamedTuple):
-    """A metric and its interval; the ends are not a number where the metric is defined in no resample."""
-
-    value: float  # mean over seeds, and over tasks for an average
-    low: float
-    high: float
 
 
 class TaskScores:
@@ -61,17 +54,20 @@ class TaskScores:
 
     @cached_property
     def swappable(self) -> list[Float64]:
-        """Each seed's scores, on a scale that another model's can be exchanged for."""
-        return [_ranks(scores) for scores in self.by_seed] if self.metric in RANKED else self.by_seed
+        """Each seed's scores on a scale that another model's can be exchanged for: mid-ranks, from 0 to 1."""
+        if self.metric not in RANKED:
+            return self.by_seed
+        return [(rankdata(scores, axis=0) - 0.5) / len(scores) for scores in self.by_seed]
 
 
-def interval(tasks: Sequence[TaskScores], *, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Return the mean of a model's metrics over tasks, and its percentile interval as `INTERVAL_METHOD` describes it.
+def interval(tasks: Sequence[TaskScores], *, resamples: int = 2000, seed: int = 0) -> dict[str, float]:
+    """Return ``value``, the mean of a model's metrics over seeds and tasks, and ``low`` and ``high`` of its interval.
 
+    That is as `INTERVAL_METHOD` describes it; its ends are not a number where the metric is defined in no resample.
     With few seeds their part of the spread is underestimated: by (S - 1) / S in variance for S seeds.
     """
     draws = [_bootstrap([one], seed, task, resamples)[0] for task, one in enumerate(tasks)]
-    return Interval(float(np.mean([one.value for one in tasks])), *_percentiles(np.mean(draws, axis=0)))
+    return {"value": float(np.mean([one.value for one in tasks])), **_percentiles(np.mean(draws, axis=0))}
 
 
 def difference(
@@ -94,7 +90,10 @@ def difference(
     for task, (one, other) in enumerate(zip(a, b, strict=True)):
         a_draw_R, b_draw_R = _bootstrap([one, other], seed, task, resamples)
         draws.append(a_draw_R - b_draw_R)
-        pairs, rows = _stacked_pairs(one, other), len(one.labels)
+        # The first model's rows followed by the second's, for each pair of seeds.
+        rows, stacked = len(one.labels), np.concatenate([one.labels] * 2)
+        seeds = zip(range(max(len(one.by_seed), len(other.by_seed))), cycle(one.swappable), cycle(other.swappable))
+        pairs = [weighted_metric(one.problem, one.metric, stacked, np.concatenate(both)) for _, *both in seeds]
         observed.append(_swapped(pairs, np.zeros((1, rows)))[0])
         # From a stream of its own, so that the p-value does not depend on what was drawn for the interval.
         rng = _generator(seed, task).spawn(1)[0]
@@ -107,10 +106,14 @@ def difference(
         # A permutation with no difference to compare counts as one that is as large, so that p is never too small.
         smaller_R = np.abs(np.mean(permuted, axis=0)) < abs(found) - rounding
         p_value = float((1 + (~smaller_R).sum()) / (1 + permutations))
-    low, high = _percentiles(np.mean(draws, axis=0))
     value = float(np.mean([one.value - other.value for one, other in zip(a, b, strict=True)]))
-    method = _method([one.metric for one in a])
-    return {"difference": value, "low": low, "high": high, "p_value": p_value, "method": method}
+    kinds = dict.fromkeys(COUNTED, "hard predictions") | dict.fromkeys(RANKED, "ranks")
+    swapped = " or ".join(dict.fromkeys(kinds.get(one.metric, "predicted values") for one in a))
+    method = (
+        f"interval: paired {INTERVAL_METHOD}; p-value: two-sided paired permutation test, {swapped} of the two models "
+        f"swapped row by row{' in all tasks at once' * (len(a) > 1)}, the same rows in all seeds"
+    )
+    return {"difference": value, **_percentiles(np.mean(draws, axis=0)), "p_value": p_value, "method": method}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -157,23 +160,6 @@ def _bootstrap(models: Sequence[TaskScores], seed: int, task: int, resamples: in
     return means
 
 
-def _ranks(score_NK: Float64) -> Float64:
-    """Return the mid-ranks of scores in each column, scaled to between 0 and 1; of shape (N,) or (N, K)."""
-    columns = []
-    for score_N in score_NK.reshape(len(score_NK), -1).T:
-        _, place_N, count_G = np.unique(score_N, return_inverse=True, return_counts=True)
-        columns.append(((count_G.cumsum() - count_G / 2) / len(score_N))[place_N])
-    return np.stack(columns, axis=1).reshape(score_NK.shape)
-
-
-def _stacked_pairs(a: TaskScores, b: TaskScores) -> list[WeightedMetric]:
-    """Return the metric on the first model's rows followed by the second's, for each pair of seeds."""
-    labels, a_scores, b_scores = np.concatenate([a.labels] * 2), a.swappable, b.swappable
-    pairs = range(max(len(a_scores), len(b_scores)))
-    stacks = [np.concatenate([a_scores[one % len(a_scores)], b_scores[one % len(b_scores)]]) for one in pairs]
-    return [weighted_metric(a.problem, a.metric, labels, scores) for scores in stacks]
-
-
 def _swapped(pairs: Sequence[WeightedMetric], swap_RN: Float64) -> Float64:
     """Return the mean difference over pairs of seeds when the rows marked by 1 are swapped, (R,)."""
     differences, rows = [], swap_RN.shape[1]
@@ -193,17 +179,7 @@ def _swapped(pairs: Sequence[WeightedMetric], swap_RN: Float64) -> Float64:
     return np.mean(differences, axis=0)  # type: ignore[no-any-return]
 
 
-def _percentiles(value_R: Float64) -> list[float]:
+def _percentiles(value_R: Float64) -> dict[str, float]:
     defined_R = value_R[~np.isnan(value_R)]
-    if not len(defined_R):
-        return [np.nan, np.nan]
-    return np.quantile(defined_R, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]).tolist()  # type: ignore[no-any-return]
-
-
-def _method(metrics: Sequence[str]) -> str:
-    kinds = [*dict.fromkeys(COUNTED, "hard predictions").items(), *dict.fromkeys(RANKED, "ranks").items()]
-    swapped = dict.fromkeys(dict(kinds).get(metric, "predicted values") for metric in metrics)
-    return (
-        f"interval: paired {INTERVAL_METHOD}; p-value: two-sided paired permutation test, {' or '.join(swapped)} of "
-        f"the two models swapped row by row{' in all tasks at once' * (len(metrics) > 1)}, the same rows in all seeds"
-    )
+    ends = np.quantile(defined_R, [(1 - 0.95) / 2, (1 + 0.95) / 2]) if len(defined_R) else np.full(2, np.nan)
+    return dict(zip(("low", "high"), ends.tolist(), strict=True))

@@ -299,7 +299,7 @@ def _metrics(
             path, names = Path(recipe.output) / PREDICTIONS, names_of_scores(examples, logits)
             write_predictions(path, labels, scores, classes=train.classes, names=names)
         if name == "test":
-            interval = plain(resampling.interval([resampling.TaskScores(problem, metric, labels, [scores])])._asdict())
+            interval = plain(resampling.interval([resampling.TaskScores(problem, metric, labels, [scores])]))
     return {
         "problem": train.problem, "metric": metric, "classes": list(train.classes),
         "best_step": trained["best_step"], "steps": trained["steps"],
@@ -386,7 +386,7 @@ def fit_quietly(estimator: Any, features_NF: Any, label_N: npt.NDArray[Any]) -> 
         return estimator.fit(features_NF, label_N)
 
 
-def embed_sequences(encoder: Encoder, body: Any, inputs: Inputs, settings: FinetuneSettings) -> Float32:
+def embed_sequences(encoder: Encoder, body: Any, inputs: Inputs, settings: FinetuneSettings, **more: Any) -> Float32:
     """Return the means of a frozen model's last hidden states over all tokens, (N, F), of one strand or both."""
 
     def run(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -394,5 +394,5 @@ def embed_sequences(encoder: Encoder, body: Any, inputs: Inputs, settings: Finet
 
     return sequence_outputs(
         body, run, inputs, batch_size=2 * (settings.micro_batch_size or settings.batch_size),
-        precision=settings.precision, strands=settings.strands, name=lambda row: f"sequence {row}",
+        precision=settings.precision, strands=settings.strands, name=lambda row: f"sequence {row}", **more,
     )  # fmt: skip
