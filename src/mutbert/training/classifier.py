@@ -74,9 +74,12 @@ class TrainingSamples(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.row_S)
 
-    def __getitems__(self, samples: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return a batch, as torch's loader asks for it; labels are (B,), (B, K), or of bases (B, L)."""
+    def __getitems__(self, samples: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """Return the parts of a batch, as torch's loader asks for it; labels are (B,), (B, K), or of bases (B, L)."""
         index = np.asarray(samples, dtype=np.int64)
+        return [self._part(part) for part in unpadded_parts(index, self.data.inputs.length_N[self.row_S[index]])]
+
+    def _part(self, index: Int64) -> dict[str, torch.Tensor]:
         rows, reverse = self.row_S[index], self.reverse_S[index]
         inputs, examples = self.data
         batch, label = inputs.batch(rows, reverse), examples.known_labels
@@ -88,6 +91,15 @@ class TrainingSamples(Dataset[Any]):
             inside_L = label_L[1:-1]
             inside_L[: len(own)] = own[: len(inside_L)]
         return {**batch, "labels": torch.from_numpy(label_BL)}
+
+
+def unpadded_parts(sample_B: Int64, length_B: Int64) -> list[Int64]:
+    """Return a batch as it is, or in parts where more than half of it would be padding, and of each part at most."""
+    if len(length_B) * length_B.max() <= 2 * length_B.sum():
+        return [sample_B]
+    size_B = np.arange(1, len(length_B) + 1) * np.maximum.accumulate(length_B)
+    end = int(np.argmax(size_B > 2 * np.cumsum(length_B)))
+    return [sample_B[:end], *unpadded_parts(sample_B[end:], length_B[end:])]
 
 
 def sample_order(length_N: Int64, steps: int, batch_size: int, seed: int) -> Int64:
@@ -182,7 +194,7 @@ def classifier_trainer(
     samples = TrainingSamples(train, steps, batch_size, seed, reverse=settings.reverse_complement)
     return ClassifierTrainer(
         args=arguments, folder=folder, compute_loss_func=loss, validation=validation, settings=settings, model=model,
-        train_dataset=samples, data_collator=dict,
+        train_dataset=samples, data_collator=list,
     )  # fmt: skip
 
 
@@ -301,8 +313,15 @@ class ClassifierTrainer(trainers.RunTrainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Return the batches of a step, and their weight in all processes together."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        weights = [self.compute_loss_func.weight_of(batch["labels"]) for batch in batches]
+        weights = [self.compute_loss_func.weight_of(part["labels"]) for parts in batches for part in parts]
         return batches, self.accelerator.gather(torch.stack(weights).sum()[None].to(device)).sum() if batches else None
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Return the loss of a batch, the sum of its parts; processes share their gradients at the last of them."""
+        step, (*first, last) = super().training_step, inputs
+        with self.accelerator.no_sync(model):
+            losses = [step(model, part, num_items_in_batch) for part in first]
+        return sum(losses, step(model, last, num_items_in_batch))
 
     def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:  # noqa: ARG002
         """Return whether this evaluation is the best so far by the metric, of equals by the loss."""
