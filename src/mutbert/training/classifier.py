@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     Logits = Float32 | list[Float32]  # (N, D), or for labels of bases (T, D) for each sequence
 
 _STEPS_SORTED: Final = 64  # by length together: enough to leave little padding, and little order
-_WARMUP: Final = 50  # steps, by default and at most
 
 
 class LabelledInputs(NamedTuple):
@@ -151,7 +150,7 @@ def classifier_trainer(
 
     Its last layer starts from `head`, which returns numbers as they are, or from fresh weights.
     """
-    check_classes(train.examples)
+    check_classes(train.examples, "the training data")
     constant_value(validation, metric)
     problem, lengths = train.examples.problem, [part.inputs.length_N.max() for part in (train, validation)]
     transformers.set_seed(seed)
@@ -171,13 +170,13 @@ def classifier_trainer(
     if head is not None:
         layer = output_layer(model, train.outputs)
         layer.load_state_dict(head)
-        loss.scale(layer)
+        loss.rescale(layer)
     if settings.method == "lora":
         model = _with_adapters(model, encoder, settings)
     count = len(train.examples)
     batch_size = min(settings.batch_size, count)
     steps = settings.max_steps or max(1, math.ceil(settings.epochs * count / batch_size))
-    warmup = min(_WARMUP, steps // 10) if settings.warmup_steps is None else settings.warmup_steps
+    warmup = min(50, steps // 10) if settings.warmup_steps is None else settings.warmup_steps
     every = min(steps, settings.eval_steps or math.ceil(count / batch_size))
     defaults = {"logging_steps": 50, "lr_scheduler_type": "linear", "save_total_limit": 1}
     own = settings.model_dump(include={"learning_rate", "weight_decay", "max_grad_norm"})
@@ -198,22 +197,16 @@ def classifier_trainer(
     )  # fmt: skip
 
 
-def check_classes(train: Examples, place: str = "") -> None:
-    """Raise InputError for training data of one class alone; `place` begins the message."""
-    labels = train.known_labels
-    if train.problem in {"binary", "multiclass", "token"} and len(np.unique(labels[labels != NOT_COUNTED])) < 2:
-        raise InputError(f"{place}the training data have one class alone; choose other data")
-
-
-def check_validation(train: Examples, validation: Examples, place: str) -> None:
-    """Raise InputError for validation data of one class alone, or with a class that the training data lack."""
-    if train.problem not in {"binary", "multiclass", "token"}:
+def check_classes(examples: Examples, what: str, known: Examples | None = None) -> None:
+    """Raise InputError where one class alone occurs, or one that training data `known` lack; `what` names the data."""
+    if examples.problem not in {"binary", "multiclass", "token"}:
         return
-    known, found = (np.unique(part.known_labels[part.known_labels != NOT_COUNTED]) for part in (train, validation))
-    alone = [train.classes[number] for number in np.setdiff1d(found, known)]
-    what = f"have class {alone[0]!r}, which the training data lack" if alone else "have one class alone"
-    if alone or len(found) < 2:
-        raise InputError(f"{place}: the validation data {what}; choose others, or leave validation= out to split train")
+    every = (part.known_labels for part in (examples, known or examples))
+    found, others = (np.unique(label[label != NOT_COUNTED]) for label in every)
+    lacking = [examples.classes[number] for number in np.setdiff1d(found, others)]
+    problem = f"have class {lacking[0]!r}, which the training data lack" if lacking else "have one class alone"
+    if lacking or len(found) < 2:
+        raise InputError(f"{what} {problem}; choose other data")
 
 
 def constant_value(data: LabelledInputs, metric: str) -> float:
@@ -253,21 +246,18 @@ def scores_and_labels(examples: Examples, logits: Logits) -> tuple[str, npt.NDAr
         # A table may have its numbers in one column of several that it could have.
         labels = examples.known_labels.reshape(scores.shape) if scores.ndim == 1 else examples.known_labels
         return examples.problem, labels, scores
-    label_T, counts_T = _token_labels(examples, logits)
+    label_T, counts_T = token_labels(examples, logits)
     score_TD = np.concatenate(list(logits))[counts_T]
     problem = "binary" if score_TD.shape[1] == 2 else "multiclass"
     return problem, label_T[counts_T], decision_scores(problem, score_TD)
 
 
-def names_of_scores(examples: Examples, logits: Logits) -> list[str]:
-    """Return the name of the sequence of each score of `scores_and_labels`; its row where it has none."""
-    rows = np.arange(len(examples))
-    if examples.problem == "token":
-        rows = np.repeat(rows, [len(one) for one in logits])[_token_labels(examples, logits)[1]]
-    return [examples.names[row] or str(row) for row in rows]
+def names_of_metrics(problem: str) -> tuple[str, ...]:
+    """Return the metrics of a problem; of bases, those of several classes."""
+    return metric_names("multiclass" if problem == "token" else problem)
 
 
-def _token_labels(examples: Examples, logits: Logits) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+def token_labels(examples: Examples, logits: Logits) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Return the labels of the bases that have logits, as sequences may have been truncated, and which count."""
     starts = zip(examples.offsets[:-1], logits, strict=True)
     label_T = np.concatenate([examples.known_labels[start : start + len(one)] for start, one in starts])
@@ -292,22 +282,18 @@ class ClassifierTrainer(trainers.RunTrainer):
         These are ``best_step``, its ``validation`` metrics, ``steps`` taken, ``history``, ``tokens`` without padding.
         """
         self.run(records, step, show=show)
-        steps, best_step = self.state.global_step, self.state.best_global_step
+        state, samples, loss = self.state, self.train_dataset, self.compute_loss_func
         model = self.accelerator.unwrap_model(self.model)
         if self._settings.method == "lora":
             model = model.merge_and_unload()
-        samples, loss = self.train_dataset, self.compute_loss_func
         if loss.problem == "regression":
-            loss.undo_scale(output_layer(model, samples.data.outputs))
-        tokens = int(samples.data.inputs.length_N[samples.row_S].sum()) * steps // self.args.max_steps
-        history = trainers.history_of(self.state.log_history)
-        best = next(one for one in history if one["step"] == best_step and "eval_loss" in one)
-        problem = self._validation.examples.problem
-        validation = {
-            name: best[f"eval_{name}"] for name in metric_names("multiclass" if problem == "token" else problem)
-        }
+            loss.rescale(output_layer(model, samples.data.outputs), undo=True)
+        history = trainers.history_of(state.log_history)
+        best = next(one for one in history if one["step"] == state.best_global_step and "eval_loss" in one)
+        tokens = int(samples.data.inputs.length_N[samples.row_S].sum()) * state.global_step // self.args.max_steps
         return model, {
-            "best_step": best_step, "validation": validation, "steps": steps, "history": history, "tokens": tokens
+            "best_step": best["step"], "steps": state.global_step, "history": history, "tokens": tokens,
+            "validation": {name: best[f"eval_{name}"] for name in names_of_metrics(loss.problem)},
         }  # fmt: skip
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
@@ -350,7 +336,7 @@ class ClassifierTrainer(trainers.RunTrainer):
         if world > 1:
             parts = gather_object([logits])
             logits = [parts[row % world][row // world] for row in range(count)]
-        labels = _token_labels(examples, logits)[0] if examples.problem == "token" else examples.known_labels
+        labels = token_labels(examples, logits)[0] if examples.problem == "token" else examples.known_labels
         every = torch.from_numpy(np.concatenate(list(logits)) if examples.problem == "token" else np.asarray(logits))
         if not every.isfinite().all():
             step = self.state.global_step
