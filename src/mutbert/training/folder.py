@@ -9,9 +9,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -67,7 +66,7 @@ class Run:
         with ExitStack() as held, _explained(self.folder):
             try:
                 if state.is_main_process:
-                    self._create([path for path in inputs if path is not None], resume=resume, force=force)
+                    self._create(inputs, resume=resume, force=force)
                     held.enter_context(files.locked(self.folder))
                     shutil.rmtree(self.folder / WRITING, ignore_errors=True)
                     self.write_records(self.folder)
@@ -77,8 +76,8 @@ class Run:
             if found[0] is None:
                 raise InputError("the main process has stopped; see its message")
             step, notes = found[0]
-            for note in notes if state.is_main_process else []:
-                print(note, file=sys.stderr)  # noqa: T201
+            for note in notes:
+                state.print(note, file=sys.stderr)
             yield step, notes
             if state.is_main_process:
                 shutil.rmtree(self.folder / WRITING, ignore_errors=True)
@@ -91,12 +90,11 @@ class Run:
             return None
         self._check_same()
         metrics, history = (json.loads((self.folder / name).read_text(encoding="utf-8")) for name in (METRICS, HISTORY))
-        if PartialState().is_main_process:
-            print(f"{self.folder}: the run is finished; nothing is left to resume", file=sys.stderr)  # noqa: T201
+        PartialState().print(f"{self.folder}: the run is finished; nothing is left to resume", file=sys.stderr)
         page = self.folder / REPORT
         return RunResult(self.folder / MODEL, metrics, history, page if page.is_file() else None)
 
-    def _create(self, inputs: Sequence[str], *, resume: bool, force: bool) -> None:
+    def _create(self, inputs: Sequence[str | None], *, resume: bool, force: bool) -> None:
         folder = self.folder
         try:
             # One that holds nothing yet was created by a run that was killed right then.
@@ -128,15 +126,13 @@ class Run:
         for key, was, now in _differences(started, self.recipe.model_dump(mode="json")):
             if not key.startswith(_MAY_CHANGE):
                 raise InputError(f"{path}: the run was started with '{key}: {was}', the recipe now has '{key}: {now}'")
-        path = self.folder / PROVENANCE
-        identities = {key: value for key, value in self.provenance.items() if key not in {"versions", "commit"}}
-        try:
+        path, found = self.folder / PROVENANCE, None
+        with suppress(OSError, ValueError):
             found = json.loads(path.read_text(encoding="utf-8"))
-            found = {key: found[key] for key in identities}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: cannot be read ({one_line(error, 160)}); start the run anew") from None
-        for key, _, _ in _differences(found, identities):
-            raise InputError(f"{path}: {key} is not what the run was started with; resume with the same, or start anew")
+        for key, _, _ in _differences(found, self.provenance):
+            if not key.startswith(("versions", "commit")):
+                what = f"{key or 'its content'} is not what the run was started with"
+                raise InputError(f"{path}: {what}; resume with the same, or start anew")
 
     def write_records(self, folder: Path) -> None:
         """Write the recipe and the provenance into a folder."""
@@ -157,35 +153,37 @@ class Run:
         if metrics:
             versions = ", ".join(f"{name} {number}" for name, number in self.provenance["versions"].items())
             commit = self.provenance["commit"] or "not from a checkout"
-            facts = {**metrics["facts"], "versions": versions, "commit": commit}
-            metrics = {"kind": kind, "version": 2, "name": self.folder.name, **metrics, "facts": facts}
+            facts = {"facts": {**metrics["facts"], "versions": versions, "commit": commit}}
+            metrics = {"kind": kind, "version": 2, "name": self.folder.name, **metrics, **facts}
             files.write_json(self.folder / METRICS, metrics, force=True)
             try:
                 page = mutbert.report(self.folder)
             except MissingExtraError as error:
-                print(f"no report was written: {error}", file=sys.stderr)  # noqa: T201
+                PartialState().print(f"no report was written: {error}", file=sys.stderr)
         return RunResult(self.folder / MODEL, metrics, history, page)
 
 
 def provenance_of(genomes: Sequence[ProbabilisticGenome] = ()) -> dict[str, Any]:
     """Return ``versions`` of the libraries, the ``commit`` of a checkout, and each genome's identity by its name."""
-    versions = {"python": platform.python_version(), "mutbert": mutbert.__version__}
-    versions |= {name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
+    libraries = {name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
     return {
-        "versions": versions, "commit": _commit(Path(mutbert.__file__).parent),
+        "versions": {"python": platform.python_version(), "mutbert": mutbert.__version__, **libraries},
+        "commit": _commit(Path(mutbert.__file__).parent),
         "genomes": {genome.path.name: genome.identity for genome in genomes},
-    }  # fmt: skip
+    }
 
 
 def _commit(folder: Path) -> str | None:
     """Return the commit of a checkout of this package, with ``+`` where files differ from it."""
-    git = ["git", "-C", str(folder)]
-    run = partial(subprocess.run, check=True, capture_output=True, text=True, timeout=10)
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+
     try:
         # An installed package may lie in somebody else's checkout.
-        run([*git, "ls-files", "--error-unmatch", "__init__.py"])
-        changed = run([*git, "status", "--porcelain", "--", "."]).stdout
-        return str(run([*git, "rev-parse", "HEAD"]).stdout).strip() + ("+" if changed.strip() else "")
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "."))
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -236,9 +234,8 @@ def _explained(run: Path) -> Iterator[None]:
 
 def _left(run: Path, before: float = math.inf) -> str:
     found = [checkpoint for step, checkpoint in _checkpoints_of(run) if step < before]
-    if not found:
-        return "no checkpoint was saved yet" if before == math.inf else "there is no checkpoint from before that"
-    return f"the last {'good ' * (before != math.inf)}checkpoint is {found[-1]}"
+    good, none = ("", "was saved yet") if before == math.inf else ("good ", "is from before that")
+    return f"the last {good}checkpoint is {found[-1]}" if found else f"no checkpoint {none}"
 
 
 def publish_checkpoint(writing: Path, run: Path, last: int, best: str | None) -> None:
@@ -269,15 +266,13 @@ def _resumable_step(run: Path) -> tuple[int, list[str]]:
     """Return the step of the last complete checkpoint, or 0, and a line for each later one, which is removed."""
     notes: list[str] = []
     for step, checkpoint in reversed(_checkpoints_of(run)):
-        try:
-            listed = json.loads((checkpoint / FILES).read_text(encoding="utf-8")).items()
-            damaged = [name for name, _ in sorted(listed - _sizes(checkpoint).items())]
-            problem = f"{', '.join(damaged)} is missing or damaged"
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            damaged, problem = [FILES], f"{FILES} cannot be read ({one_line(error)})"
+        sizes, listed = _sizes(checkpoint), {FILES: 0}
+        with suppress(OSError, ValueError):
+            listed = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
+        damaged = [name for name, size in sorted(listed.items()) if sizes.get(name) != size]
         if not damaged:
             return step, notes
-        notes.append(f"{checkpoint}: {problem}; it was removed")
+        notes.append(f"{checkpoint}: {', '.join(damaged)} is missing or damaged; it was removed")
         files.remove_directory(checkpoint)
     return 0, notes
 
