@@ -188,14 +188,6 @@ def _commit(folder: Path) -> str | None:
         return None
 
 
-class TrainingStoppedError(InputError):
-    """Error for a run that diverged; checkpoints from the step `spoilt_from` on are of no use."""
-
-    def __init__(self, message: str, spoilt_from: float = math.inf) -> None:
-        super().__init__(message)
-        self.spoilt_from = spoilt_from
-
-
 def plain(values: Mapping[str, float]) -> dict[str, float | None]:
     """Return numbers as JSON can hold them, None for what is not a number."""
     return {name: None if math.isnan(value) else float(value) for name, value in values.items()}
@@ -215,8 +207,6 @@ def _explained(run: Path) -> Iterator[None]:
     """Raise InputError with what is left and what to do, for a loss, a memory or a disk that failed."""
     try:
         yield
-    except TrainingStoppedError as error:
-        raise InputError(f"{run}: {error}; {_left(run, error.spoilt_from)}") from None
     except Exception as error:
         said, own = one_line(error, 160), isinstance(error, RuntimeError | OSError | SafetensorError)
         if is_out_of_memory(error):
@@ -226,16 +216,11 @@ def _explained(run: Path) -> Iterator[None]:
             what = f"cannot be written, the disk is full ({said}); make room and use --resume"
         else:
             raise
-        raise InputError(f"{run}: {what}; {_left(run)}") from error
+        last = checkpoint_of(run, step) if (step := _last_step(run)) else "not there yet"
+        raise InputError(f"{run}: {what}; the last checkpoint is {last}") from error
     except BaseException as error:
         error.add_note(f"--resume goes on from step {_last_step(run)}")
         raise
-
-
-def _left(run: Path, before: float = math.inf) -> str:
-    found = [checkpoint for step, checkpoint in _checkpoints_of(run) if step < before]
-    good, none = ("", "was saved yet") if before == math.inf else ("good ", "is from before that")
-    return f"the last {good}checkpoint is {found[-1]}" if found else f"no checkpoint {none}"
 
 
 def publish_checkpoint(writing: Path, run: Path, last: int, best: str | None) -> None:
