@@ -1,7 +1,5 @@
 """Fine-tune one model on one training set, and return the best step by a metric on the validation data.
 
-Sample s of a run is a function of (seed, s) alone.
-
 Shape suffixes: N sequences, S samples of the run, B batch, L tokens, T bases, K or D outputs.
 """
 
@@ -51,14 +49,6 @@ class LabelledInputs(NamedTuple):
 
     inputs: Inputs
     examples: Examples
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs of a classifier."""
-        labels = self.examples.known_labels
-        if self.examples.problem in {"multilabel", "regression"}:
-            return 1 if labels.ndim == 1 else int(labels.shape[1])
-        return len(self.examples.classes)
 
 
 class TrainingSamples(Dataset[Any]):
@@ -152,24 +142,23 @@ def classifier_trainer(
     """
     check_classes(train.examples, "the training data")
     constant_value(validation, metric)
-    problem, lengths = train.examples.problem, [part.inputs.length_N.max() for part in (train, validation)]
+    problem, classes, outputs = train.examples.problem, train.examples.classes, len(train.examples.classes)
+    longest = int(max(longest, train.inputs.length_N.max(), validation.inputs.length_N.max()))
     transformers.set_seed(seed)
     model = encoder.classifier(
-        train.outputs, int(max(longest, *lengths)), classes=train.examples.classes, each_token=problem == "token",
-        rope_scaling=settings.rope_scaling,
-    )  # fmt: skip
+        outputs, longest, classes=classes, each_token=problem == "token", rope_scaling=settings.rope_scaling
+    )
     if settings.micro_batch_size != 1 and len(np.unique(train.inputs.length_N)) > 1 and not takes_mask(model):
         what = "has no attention_mask, so that sequences of several lengths cannot be trained in a batch"
         raise InputError(f"{encoder.name}: {what}; set finetune.micro_batch_size=1")
     labels = train.examples.known_labels
     balanced = settings.class_weights == "balanced"
     loss = ClassifierLoss(
-        problem, balanced_weights(problem, labels, train.outputs) if balanced else None,
-        **(scale_of(labels, output_layer(model, train.outputs)) if problem == "regression" else {}),
+        problem, balanced_weights(problem, labels, outputs) if balanced else None,
+        **(scale_of(labels, output_layer(model, outputs)) if problem == "regression" else {}),
     )  # fmt: skip
     if head is not None:
-        layer = output_layer(model, train.outputs)
-        layer.load_state_dict(head)
+        (layer := output_layer(model, outputs)).load_state_dict(head)
         loss.rescale(layer)
     if settings.method == "lora":
         model = _with_adapters(model, encoder, settings)
@@ -211,7 +200,7 @@ def check_classes(examples: Examples, what: str, known: Examples | None = None) 
 
 def constant_value(data: LabelledInputs, metric: str) -> float:
     """Return the metric of the best constant guess, InputError where no guesses have one; 0 for correlations."""
-    rng, width, examples = np.random.default_rng(0), data.outputs, data.examples
+    rng, examples, width = np.random.default_rng(0), data.examples, len(data.examples.classes)
     logits: Logits = rng.normal(size=(len(examples), width)).astype(np.float32)
     if examples.problem == "token":
         logits = [rng.normal(size=(length - 2, width)).astype(np.float32) for length in data.inputs.length_N.tolist()]
@@ -287,7 +276,7 @@ class ClassifierTrainer(trainers.RunTrainer):
         if self._settings.method == "lora":
             model = model.merge_and_unload()
         if loss.problem == "regression":
-            loss.rescale(output_layer(model, samples.data.outputs), undo=True)
+            loss.rescale(output_layer(model, len(samples.data.examples.classes)), undo=True)
         history = trainers.history_of(state.log_history)
         best = next(one for one in history if one["step"] == state.best_global_step and "eval_loss" in one)
         tokens = int(samples.data.inputs.length_N[samples.row_S].sum()) * state.global_step // self.args.max_steps
@@ -310,21 +299,15 @@ class ClassifierTrainer(trainers.RunTrainer):
         return sum(losses, step(model, last, num_items_in_batch))
 
     def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:  # noqa: ARG002
-        """Return whether this evaluation is the best so far by the metric, of equals by the loss."""
+        """Return whether this evaluation is the best so far by the metric, of equals by the loss; stop for patience."""
         name, sign = f"eval_{self.args.metric_for_best_model}", 1 if self.args.greater_is_better else -1
         known = [entry for entry in self.state.log_history if "eval_loss" in entry]
         best = max(known, key=lambda one: (np.nan_to_num(sign * one[name], nan=-np.inf), -one["eval_loss"]))
         self.state.best_metric, self.state.best_global_step = best[name], best["step"]
-        return bool(best["step"] == self.state.global_step)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate, and stop the training after as many evaluations without improvement as the settings allow."""
-        metrics = super().evaluate(*args, **kwargs)
-        every, best = int(self.args.eval_steps), self.state.best_global_step
-        waited = (self.state.global_step - (best or every)) // every
-        if self._settings.patience is not None and waited >= self._settings.patience:
+        waited, patience = self.state.global_step - best["step"], self._settings.patience
+        if patience is not None and waited // int(self.args.eval_steps) >= patience:
             self.control.should_training_stop = True
-        return metrics
+        return bool(waited == 0)
 
     def evaluation_loop(self, *_: Any, **__: Any) -> EvalLoopOutput:
         """Return loss and all metrics of the problem on the validation data, divided among the processes."""

@@ -62,7 +62,6 @@ _FEW: Final = 2000  # training sequences for which a probe is tried too
 _BETTER: Final = 0.02  # by which it has to be better
 _OF_CLASSES: Final = ("binary", "multiclass", "token")
 _ABSENT: Final = -1e4  # low enough never to be the highest, and finite
-_PROBLEM_TYPES: Final = {"multilabel": "multi_label_classification", "regression": "regression"}
 
 
 def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = False, progress: bool = False) -> RunResult:
@@ -125,9 +124,7 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
         return run.finish("finetune", metrics, trained["history"])
 
 
-def _data(
-    recipe: FinetuneRecipe,
-) -> tuple[dict[str, Examples], list[dict[str, Any]], str, dict[str, str], list[str]]:
+def _data(recipe: FinetuneRecipe) -> tuple[dict[str, Examples], list[dict[str, Any]], str, dict[str, str], list[str]]:
     """Return the parts of the data and their counts, the metric, checksums of files, and what was found in them."""
     read, sources, notes = dict[str, "Examples"](), dict[str, "SourceFile"](), list[str]()
     problem: str | None = recipe.problem
@@ -171,15 +168,13 @@ def _summary(train: Examples) -> str:
     """Return the problem that was inferred, and how often each class occurs, or the range of numbers."""
     labels, names = train.known_labels, train.classes
     if train.problem in _OF_CLASSES:
-        counts = np.bincount(labels[labels != NOT_COUNTED], minlength=len(names))
-        found = [f"{name}: {count:,}" for name, count in zip(names, counts, strict=True)]
+        found = [f"{count:,}" for count in np.bincount(labels[labels != NOT_COUNTED], minlength=len(names))]
     elif train.problem == "multilabel":
-        columns = zip(names, (labels == 1).sum(axis=0), (labels >= 0).sum(axis=0), strict=True)
-        found = [f"{name}: {one:,} of {known:,}" for name, one, known in columns]
+        found = [f"{(one == 1).sum():,} of {(one >= 0).sum():,}" for one in labels.T]
     else:
-        ends = ([end(one) for one in labels.reshape(len(train), -1).T] for end in (np.nanmin, np.nanmax))
-        found = [f"{name}: {low:g} to {high:g}" for name, low, high in zip(names, *ends, strict=True)]
-    return f"{train.problem}; rows: {len(train):,}, {listed_names(found)}"
+        found = [f"{np.nanmin(one):g} to {np.nanmax(one):g}" for one in labels.reshape(len(train), -1).T]
+    counts = listed_names(f"{name}: {one}" for name, one in zip(names, found, strict=True))
+    return f"{train.problem}; rows: {len(train):,}, {counts}"
 
 
 def _probe_of_few(
@@ -187,8 +182,7 @@ def _probe_of_few(
 ) -> tuple[float, Mapping[str, torch.Tensor] | None] | None:
     """Return what a probe reaches on the validation data, and its weights, where training sequences are few.
 
-    A fresh classifier cannot be learnt from them: training starts from the probe ("LP-FT", Kumar et al. 2022, arXiv
-    2202.10054), unless the model has a classifier.
+    Training starts from them ("LP-FT", Kumar et al. 2022, arXiv 2202.10054), unless the model has a classifier.
     """
     if recipe.finetune.method == "probe" or len(parts["train"].examples) > _FEW:
         return None
@@ -224,13 +218,11 @@ def _probed(
     train, own, settings = parts["train"], encoder.family == "mutbert", recipe.finetune
     transformers.set_seed(recipe.seed)
     if own:
-        scaling, classes = settings.rope_scaling, train.examples.classes
-        model = encoder.classifier(train.outputs, longest, classes=classes, rope_scaling=scaling)
+        classes, scaling = train.examples.classes, settings.rope_scaling
+        model = encoder.classifier(len(classes), longest, classes=classes, rope_scaling=scaling)
         if model.config.pooler_type != "mean":
-            raise InputError(
-                f"{encoder.name}: its classifier reads the first token instead of the mean of all, so that it cannot "
-                "hold a probe; choose finetune.method=lora"
-            )
+            how = "its classifier reads the first token instead of the mean of all, so that it cannot hold a probe"
+            raise InputError(f"{encoder.name}: {how}; choose finetune.method=lora")
     body = model.base_model if own else encoder.body(longest, rope_scaling=settings.rope_scaling)
     body.to("cuda" if torch.cuda.is_available() else "cpu")
     _, *layer = fit_linear(
@@ -251,15 +243,14 @@ def _publish(run: Run, model: Any, encoder: Encoder, train: Examples, genome: Pr
     config, names, recipe = model.config, train.classes, cast("FinetuneRecipe", run.recipe)
     if train.problem == "regression" and len(names) < config.num_labels:
         names = tuple(f"LABEL_{number}" for number in range(config.num_labels))
-    config.problem_type = _PROBLEM_TYPES.get(train.problem, "single_label_classification")
+    types = {"multilabel": "multi_label_classification", "regression": "regression"}
+    config.problem_type = types.get(train.problem, "single_label_classification")
     config.id2label = dict(enumerate(names))
     config.label2id = {name: number for number, name in enumerate(names)}
     settings = InputSettings(
-        **recipe.finetune.model_dump(include={"max_tokens", "strands", "precision"}),
-        genome=recipe.genome,
-        genome_identity=None if genome is None else genome.identity,
-        region=recipe.columns.region,
-    )
+        **recipe.finetune.model_dump(include={"max_tokens", "strands", "precision"}), genome=recipe.genome,
+        genome_identity=None if genome is None else genome.identity, region=recipe.columns.region,
+    )  # fmt: skip
     config.input_settings = settings.model_dump(exclude_none=True)
     with run.publish_model() as folder, library_bars_off():
         model.save_pretrained(folder)
@@ -313,16 +304,16 @@ def fit_linear(
         features_NF = scaler.transform(features_NF.astype(np.float64))
 
     def estimator(c: float) -> Any:
-        logistic = LogisticRegression(C=c, class_weight=weight, max_iter=iterations)
-        return Ridge(alpha=1 / c) if problem == "regression" else logistic
+        if problem == "regression":
+            return Ridge(alpha=1 / c)
+        return LogisticRegression(C=c, class_weight=weight, max_iter=iterations)
 
     def fit(c: float) -> Linear:
         columns = labels.T if labels.ndim == 2 else [labels]
         # Of several labels, some may be missing.
         rows = [slice(None) if known.all() else known for known in ~np.isnan(columns)]
-        fitted = [
-            fit_quietly(estimator(c), features_NF[own], column[own]) for column, own in zip(columns, rows, strict=True)
-        ]
+        pairs = ((features_NF[own], column[own]) for column, own in zip(columns, rows, strict=True))
+        fitted = [fit_quietly(estimator(c), *pair) for pair in pairs]
         weight_KF = np.concatenate([np.atleast_2d(one.coef_) for one in fitted])
         bias_K = np.concatenate([np.atleast_1d(one.intercept_) for one in fitted])
         if scaler:
