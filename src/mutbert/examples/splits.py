@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from mutbert.errors import InputError
 from mutbert.windows.randomness import random_bits
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 # Streams of random numbers; others are in `mutbert.windows.randomness`.
 _ROWS, _GROUPS, _CONTIGS = 102, 103, 104
 _WHOLE: Final = 1e-9
-_COUNTS: Final = ("split", "examples", "duplicates", "in_train", "dropped", "sha256")
 
 
 def sequence_keys(examples: Examples) -> Keys:
@@ -64,10 +64,9 @@ def random_split(count: int, share: float, seed: int) -> Bool:
 def grouped_split(labels: npt.NDArray[np.integer[Any]] | None, keys: Keys, share: float, seed: int) -> Bool:
     """Return which rows are held out: a share of each class, and rows of equal keys all or none.
 
-    Which they are follows from their keys and the seed, whatever their order. A group whose rows are of
-    several classes counts for the most frequent of them. The rows held out are as near to the share, of all and of
-    each class, as whole groups allow without exceeding it by more than one row a class. Of a class with hardly any
-    rows, or with a large group alone, none may be held out.
+    Which they are follows from their keys and the seed, whatever their order. A group counts for the most frequent of
+    its classes. The rows held out are as near to the share, of all and of each class, as whole groups allow without
+    exceeding it by more than one row a class: of one with hardly any rows, or a large group alone, none may be.
     """
     label_N = np.zeros(len(keys), dtype=np.int64) if labels is None else labels
     key_G, group_N, size_G = np.unique(keys, return_inverse=True, return_counts=True)
@@ -85,8 +84,7 @@ def grouped_split(labels: npt.NDArray[np.integer[Any]] | None, keys: Keys, share
 def region_split(regions: Sequence[Region | None], share: float, seed: int) -> Bool | None:
     """Return which rows are held out, by whole contigs; ``None`` where a region is unknown or all are on one contig.
 
-    The contigs come in random order, and each is held out that brings the rows held out nearer to the share; the
-    smallest one where none does.
+    Of contigs in random order, each is held out that brings the rows nearer to the share; else the smallest one.
     """
     names = [region.contig for region in regions if region is not None]
     contigs, contig_N, count_C = np.unique(np.array(names, dtype=str), return_inverse=True, return_counts=True)
@@ -112,11 +110,8 @@ def _lanes(keys: Keys) -> UInt64:
 
 def _most_frequent(group_N: Int64, label_N: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.integer[Any]]:
     """Return the most frequent label of each group; of several, the lowest."""
-    pair, count = np.unique(np.stack([group_N, label_N], axis=1), axis=0, return_counts=True)
-    order = np.lexsort((pair[:, 1], -count, pair[:, 0]))
-    _, first = np.unique(pair[order, 0], return_index=True)
-    labels: npt.NDArray[np.integer[Any]] = pair[order, 1][first]
-    return labels
+    frame = pl.DataFrame({"group": group_N, "label": label_N}).group_by("group").agg(pl.col("label").mode().min())
+    return frame.sort("group")["label"].to_numpy()
 
 
 def _apportion(share: float, size_C: Int64) -> Int64:
@@ -148,9 +143,9 @@ def part_task(
     """Return the parts of a task (train, validation, test) that are used, and counts of what each has.
 
     Where there are no validation data, a `share` of the training data is held out, at `how` "random" or "grouped", by
-    `seed`. `drop_leaks` drops training sequences that the other parts hold, on either strand. InputError where a part
-    is missing, or nothing is left of it. Counts are of the sequences that are used; of these, those that came before in
-    the same part, and those that were in the training data before any were dropped; and of the dropped ones.
+    `seed`. `drop_leaks` drops training sequences that the other parts hold, on either strand. Counts are of the
+    sequences that are used; of these, those that came before in the same part, and those that were in the training data
+    before any were dropped; and of the dropped ones.
     """
     train, place = parts["train"], sources["train"].place
     others = {name: part for name, part in parts.items() if name != "train"}
@@ -175,4 +170,5 @@ def part_task(
     rows = [("train", len(train), overlap(train, train)[0], 0, int(leaked_N.sum()), sources["train"].sha256)]
     for name, part in others.items():
         rows.append((name, len(part), *shared[name], 0, sources.get(name, sources["train"]).sha256))
-    return {"train": train, **others}, [dict(zip(_COUNTS, row, strict=True)) for row in rows]
+    counts = ("split", "examples", "duplicates", "in_train", "dropped", "sha256")
+    return {"train": train, **others}, [dict(zip(counts, row, strict=True)) for row in rows]
