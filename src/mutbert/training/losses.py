@@ -65,12 +65,14 @@ class ClassifierLoss:
     def rescale(self, layer: Any, *, undo: bool = False) -> None:
         """Have a linear layer return numbers as they are learnt, where it returns them themselves; or `undo` that."""
         centre, spread = (value.to(layer.weight.device) for value in (self.centre, self.spread))
-        if not undo:
-            centre, spread = -centre / spread, 1 / spread
         with torch.no_grad():
-            layer.weight.mul_(spread.reshape(-1, 1))
-            if layer.bias is not None:
-                layer.bias.mul_(spread).add_(centre)
+            if undo:
+                layer.weight.mul_(spread.reshape(-1, 1))
+                if layer.bias is not None:
+                    layer.bias.mul_(spread).add_(centre)
+            else:
+                layer.weight.div_(spread.reshape(-1, 1))
+                layer.bias.sub_(centre).div_(spread)
 
     def weight_of(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the weight of a batch in the mean over several."""
