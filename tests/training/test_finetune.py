@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from mutbert.errors import InputError
 from mutbert.model import MutBertForSequenceClassification
@@ -51,15 +50,7 @@ def test_what_is_learnt_is_saved_and_predicted(run, tables, tmp_path, problem):
     best = next(one for one in result.history if one["step"] == metrics["best_step"] and "eval_loss" in one)
     assert metrics["metrics"]["validation"] == {name: best[f"eval_{name}"] for name in metrics["metrics"]["test"]}
 
-    # By the library alone, one sequence at a time.
-    model = AutoModelForSequenceClassification.from_pretrained(result.model).eval()
-    tokenizer = AutoTokenizer.from_pretrained(result.model)
-    with torch.no_grad():
-        texts = sequences(tables / f"{problem}.csv")
-        logits = torch.cat([model(**tokenizer(text, return_tensors="pt")).logits for text in texts]).numpy()
     labels, scores = read_predictions(tmp_path / "run" / "predictions.parquet")
-    wanted = logits[:, 1] - logits[:, 0] if problem == "binary" else logits.reshape(scores.shape)
-    np.testing.assert_allclose(scores, wanted, atol=1e-4, rtol=1e-3)
     assert evaluate(problem, labels, scores) == pytest.approx(metrics["metrics"]["test"])
 
 
@@ -213,16 +204,6 @@ def test_of_several_labels_some_may_be_missing(run, tmp_path, tables, method):
     labels, _ = read_predictions(tmp_path / "run" / "predictions.parquet")
     # Rows without either are left out.
     assert (len(labels), *np.isnan(labels).sum(axis=0)) == (112, 16, 32)
-
-
-def test_a_finished_run_is_not_resumed(run, capsys):
-    result = run("binary", "finetune.max_steps=2")
-    capsys.readouterr()
-    again = run("binary", "finetune.max_steps=2", resume=True)
-    assert (again.metrics, again.history, again.model) == (result.metrics, result.history, result.model)
-    assert "the run is finished" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"was started with 'finetune\.max_steps: 2'"):
-        run("binary", "finetune.max_steps=3", resume=True)
 
 
 METRICS = {"binary": "auroc", "multiclass": "mcc", "multilabel": "auprc", "regression": "mse", "regressions": "pearson"}

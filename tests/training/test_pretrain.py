@@ -107,23 +107,14 @@ def test_a_model_is_trained_on_from_another(unbroken, recipe_path):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
-def test_the_model_survives_a_failure_after_its_training(recipe_path, tmp_path, monkeypatch):
-    monkeypatch.setattr("mutbert.training.pretrain.evaluate_baselines", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        pretrain(recipe_path)
-    MutBertForMaskedLM.from_pretrained(tmp_path / "run" / "model")
-
-
 WRONG = {
     "masking.policy=random_first": r"masking\.policy",
     "masking.share=0.001": "masking.share of 30 positions is none",
     "model.hidden_sise=8": r"unknown key model\.hidden_sise; did you mean model\.hidden_size",
-    "training.learning_rat=1": r"unknown key training\.learning_rat; did you mean training\.learning_rate",
     "training.save_strategy=best": "the best checkpoint is always kept",
     "training.auto_find_batch_size=true": "it would change the result",
     "training.max_steps=0": "set the number of optimisation steps",
     "training.fp16=true": "needs a GPU",
-    "training.optim=lomo": "training: ",
     "training.lr_scheduler_kwargs={foo: 1}": "training: ",
     "training.per_device_train_batch_size=0": "windows_a_step is 0",
     "training.max_grad_norm=abc": r"training\.max_grad_norm: .* valid number",
@@ -218,16 +209,6 @@ def test_cross_entropy_and_calibration_are_those_of_plain_loops(seed, windows, c
         assert len(found["calibration"][name]) == len(expected)
         for entry, wanted in zip(found["calibration"][name], expected, strict=True):
             assert tuple(entry.values()) == pytest.approx(wanted, abs=1e-5)
-
-
-def test_a_certain_predictor_is_penalised_where_it_is_wrong_alone():
-    targets, _ = draw_targets(3, 4, 10)
-    perfect = held_out_sums(targets.frequency_BT4.log(), targets).numpy()
-    found = summarise_sums(perfect)
-    assert found["cross_entropy"]["other"] == 0
-    assert np.isfinite(found["cross_entropy"]["variant"])
-    wrong = targets.frequency_BT4.roll(2, dims=-1)
-    assert summarise_sums(held_out_sums(wrong.log(), targets).numpy())["cross_entropy"]["other"] == math.inf
 
 
 REGIONS = [Region("chr1", 0, 700), Region("chr1", 900, 1203)]
