@@ -127,15 +127,11 @@ def read_examples(
 
     Sequences are IUPAC codes in either case; U is read as T. Without a `problem`, whole numbers or words make it
     ``binary`` or ``multiclass``, other numbers ``regression``; several columns ``multilabel`` where they hold 0 and 1
-    alone, else ``regression``, and one of several may be missing, which is NaN. For ``token`` a label is as many digits
-    as the sequence has bases, or as many whole numbers, `NOT_COUNTED` where a base does not count.
+    alone (NaN where one is missing), else ``regression``. For ``token`` a label is a digit, or a whole number, a base.
 
-    Class labels that are all 0 to K - 1 keep their numbers, and so do a file's in which 0 or 1 stands alone; others
-    have the places that they have in `classes`, or are numbered in sorted order (numbers by their size). Files of one
-    task that may not all hold every class need `classes`, the names of those of the training set. For ``multilabel``
-    and ``regression`` they are other names for the columns.
-
-    A row without a sequence or label is an error; with `left_out`, it is left out, and counted there by what it lacks.
+    Labels that are all 0 to K - 1, or 0 or 1 alone, keep their numbers; others have their places in `classes`, those of
+    the training set, or are numbered in sorted order. Otherwise `classes` are other names for the columns. A row
+    without a sequence or label is an error; with `left_out`, it is left out, and counted there by what it lacks.
     """
     named = [columns.name or "name", *([] if columns.region is None else [columns.region])]
 
@@ -159,10 +155,7 @@ def read_examples(
 
 
 def table_of(sequences: Any) -> Path | pl.DataFrame:
-    """Return the file that sequences are in, or a table of one, of several, by their names, or in a frame.
-
-    Text of letters alone is a sequence, and other text the path of a file.
-    """
+    """Return the path that text is where not of letters alone, or a table of one sequence, several, or by names."""
     if isinstance(sequences, Path) or (isinstance(sequences, str) and not sequences.isalpha()):
         return Path(sequences)
     if isinstance(sequences, Mapping):
@@ -282,10 +275,11 @@ def _token_labels(frame: pl.DataFrame, place: str, name: str, offsets: Int64, cl
         texts = column.str.strip_chars("[] \t")
         digits = texts.str.contains("^[0-9]+$") & (texts.str.len_chars() == pl.Series(length_N))
         well = digits | texts.str.contains(r"^-?[0-9]{1,9}(\s*[\s,]\s*-?[0-9]{1,9})*$")
-        expected = "expected digits, or whole numbers with spaces or commas"
-        tables.reject(frame, place, name, ~well.fill_null(False), expected)
-        many = texts.str.extract_all("-?[0-9]+").zip_with(~digits, texts.str.extract_all("[0-9]"))
-        column = many.cast(pl.List(pl.Int64))
+        what = "expected digits, or whole numbers with spaces or commas"
+        tables.reject(frame, place, name, ~well.fill_null(False), what)
+        column = (
+            texts.str.extract_all("-?[0-9]+").zip_with(~digits, texts.str.extract_all("[0-9]")).cast(pl.List(pl.Int64))
+        )
     count_N = column.list.len().fill_null(0).to_numpy()
     for row in np.flatnonzero(count_N != length_N)[:1].tolist():
         what = f"column {name} has {count_N[row]} labels for {length_N[row]} bases; expected one for each"
