@@ -39,15 +39,10 @@ def test_a_run_leaves_a_model_that_loads_and_its_metrics(unbroken):
     assert (written["kind"], written["version"], written["steps"]) == ("pretrain", 2, 6)
     assert list(written["cross_entropy"])[2:] == ["order-5 Markov chain", "model", "entropy floor"]
     targets = written["targets"]
-    assert targets["all"] == 24 * int(30 * 0.15)
-    assert 0 < targets["variant"] < targets["all"] == targets["variant"] + targets["other"]
-    assert written["facts"]["tokens trained on"] == f"{6 * 4 * 32}"
+    assert targets["all"] == 24 * int(30 * 0.15) == targets["variant"] + targets["other"]
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["checkpoint-4", "checkpoint-6"]
     assert list((run / "tensorboard").glob("events.*"))
     assert "order-5 Markov chain" in unbroken.report.read_text()
-    keys = [list(entry) for entry in unbroken.history]
-    assert keys.count(["step", "grad_norm", "learning_rate", "loss"]) == 6
-    assert keys.count(["step", "eval_loss", "eval_loss_other", "eval_loss_variant"]) == len(keys) - 6 == 2
     for name in ("recipe.yaml", "provenance.json"):
         assert (unbroken.model / name).read_text() == (run / name).read_text()
 

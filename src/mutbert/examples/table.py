@@ -146,11 +146,11 @@ def read_examples(
         frame = frame.filter(~(bare | unlabelled))
         if frame.is_empty():
             raise InputError(f"{source.place}: no row has a sequence and a label; fill them in")
-    name = named[0] if named[0] in frame.columns else None
     base_codes, offsets = encode_sequences(frame, source.place, columns.sequence)
     labels, problem, titles = _read_labels(frame, source.place, columns.label, offsets, problem, classes)
     regions = _regions(frame, source.place, columns.region, np.diff(offsets))
-    names = tables.texts_of(frame, source.place, name).fill_null("").to_list() if name else [""] * len(frame)
+    there = named[0] in frame.columns
+    names = tables.texts_of(frame, source.place, named[0]).fill_null("") if there else [""] * len(frame)
     return Examples(base_codes, offsets, labels, tuple(names), regions, problem, titles), source
 
 
@@ -277,9 +277,8 @@ def _token_labels(frame: pl.DataFrame, place: str, name: str, offsets: Int64, cl
         well = digits | texts.str.contains(r"^-?[0-9]{1,9}(\s*[\s,]\s*-?[0-9]{1,9})*$")
         what = "expected digits, or whole numbers with spaces or commas"
         tables.reject(frame, place, name, ~well.fill_null(False), what)
-        column = (
-            texts.str.extract_all("-?[0-9]+").zip_with(~digits, texts.str.extract_all("[0-9]")).cast(pl.List(pl.Int64))
-        )
+        whole, single = (texts.str.extract_all(one) for one in ("-?[0-9]+", "[0-9]"))
+        column = whole.zip_with(~digits, single).cast(pl.List(pl.Int64))
     count_N = column.list.len().fill_null(0).to_numpy()
     for row in np.flatnonzero(count_N != length_N)[:1].tolist():
         what = f"column {name} has {count_N[row]} labels for {length_N[row]} bases; expected one for each"

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections import Counter
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from mutbert.training.recipe import FinetuneSettings
 
     Logits = Float32 | list[Float32]  # (N, D), or for labels of bases (T, D) for each sequence
-
-_STEPS_SORTED: Final = 64  # by length together: enough to leave little padding, and little order
 
 
 class LabelledInputs(NamedTuple):
@@ -97,7 +95,8 @@ def sample_order(length_N: Int64, steps: int, batch_size: int, seed: int) -> Int
     No step has a sequence twice where there are enough. Where their numbers of tokens `length_N` differ, those of a
     step are similar, also of one that ends a pass and begins the next.
     """
-    total, mixed, most = steps * batch_size, bool((length_N != length_N[0]).any()), _STEPS_SORTED * batch_size
+    # Enough steps are sorted together to leave little padding, and little order.
+    total, mixed, most = steps * batch_size, bool((length_N != length_N[0]).any()), 64 * batch_size
     passes, begun = [], np.zeros(0, dtype=np.int64)  # the rows of a step that the next pass completes
     for number in range(-(-total // len(length_N))):
         rng = np.random.default_rng([seed, number])
