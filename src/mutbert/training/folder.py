@@ -103,9 +103,10 @@ class Run:
             elif resume and folder.exists():
                 self._check_same()
             elif not force and (folder / RECIPE).is_file():
-                ended = (folder / METRICS).is_file()
-                stopped = f"a run that was stopped; use --resume to go on from step {_last_step(folder)}, or"
-                raise InputError(f"{folder}: holds {'a finished run;' if ended else stopped} choose another output")
+                step = max(_saved_steps(folder), default=0)
+                stopped = f"a run that was stopped; use --resume to go on from step {step}, or"
+                held = "a finished run;" if (folder / METRICS).is_file() else stopped
+                raise InputError(f"{folder}: holds {held} choose another output")
             else:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 files.check_output(folder, force=force, directory=True, inputs=inputs)
@@ -216,10 +217,11 @@ def _explained(run: Path) -> Iterator[None]:
             what = f"cannot be written, the disk is full ({said}); make room and use --resume"
         else:
             raise
-        last = checkpoint_of(run, step) if (step := _last_step(run)) else "not there yet"
-        raise InputError(f"{run}: {what}; the last checkpoint is {last}") from error
+        steps = _saved_steps(run)
+        left = f"the last checkpoint is {checkpoint_of(run, steps[-1])}" if steps else "no checkpoint was saved yet"
+        raise InputError(f"{run}: {what}; {left}") from error
     except BaseException as error:
-        error.add_note(f"--resume goes on from step {_last_step(run)}")
+        error.add_note(f"--resume goes on from step {max(_saved_steps(run), default=0)}")
         raise
 
 
@@ -231,8 +233,8 @@ def publish_checkpoint(writing: Path, run: Path, last: int, best: str | None) ->
     for file in (one for one in writing.rglob("*") if one.is_file()):
         files.set_mode(file, mode)
     files.rename_directory(writing, run / CHECKPOINTS / writing.name)
-    for _, checkpoint in _checkpoints_of(run)[:-last] if last else []:
-        if str(checkpoint) != best:
+    for step in _saved_steps(run)[:-last] if last else []:
+        if str(checkpoint := checkpoint_of(run, step)) != best:
             files.remove_directory(checkpoint)
 
 
@@ -241,17 +243,16 @@ def checkpoint_of(run: Path, step: int) -> Path:
     return run / CHECKPOINTS / f"checkpoint-{step}"
 
 
-def _checkpoints_of(run: Path) -> list[tuple[int, Path]]:
-    """Return steps and checkpoints of a run, in order; one that a killed process was removing has another name."""
-    found = (run / CHECKPOINTS).glob("checkpoint-*[0-9]")
-    return sorted((int(checkpoint.name.rpartition("-")[2]), checkpoint) for checkpoint in found)
+def _saved_steps(run: Path) -> list[int]:
+    """Return the steps of a run's checkpoints; one that a killed process was removing has another name."""
+    return sorted(int(one.name.rpartition("-")[2]) for one in (run / CHECKPOINTS).glob("checkpoint-*[0-9]"))
 
 
 def _resumable_step(run: Path) -> tuple[int, list[str]]:
     """Return the step of the last complete checkpoint, or 0, and a line for each later one, which is removed."""
     notes: list[str] = []
-    for step, checkpoint in reversed(_checkpoints_of(run)):
-        sizes, listed = _sizes(checkpoint), {FILES: 0}
+    for step in reversed(_saved_steps(run)):
+        sizes, listed = _sizes(checkpoint := checkpoint_of(run, step)), {FILES: 0}
         with suppress(OSError, ValueError):
             listed = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
         damaged = [name for name, size in sorted(listed.items()) if sizes.get(name) != size]
@@ -260,10 +261,6 @@ def _resumable_step(run: Path) -> tuple[int, list[str]]:
         notes.append(f"{checkpoint}: {', '.join(damaged)} is missing or damaged; it was removed")
         files.remove_directory(checkpoint)
     return 0, notes
-
-
-def _last_step(run: Path) -> int:
-    return max((step for step, _ in _checkpoints_of(run)), default=0)
 
 
 def _sizes(folder: Path) -> dict[str, int]:
