@@ -32,10 +32,6 @@ def run(model_folders, tables, tmp_path):
     return run
 
 
-def sequences(table):
-    return pl.read_csv(table, infer_schema=False)["sequence"].to_list()
-
-
 @pytest.mark.parametrize("problem", ["binary", "multiclass", "multilabel", "regression"])
 def test_what_is_learnt_is_saved_and_predicted(run, tables, tmp_path, problem):
     result = run(problem, "finetune.epochs=8", *["columns.label=[rich,acg]"] * (problem == "multilabel"))
@@ -56,7 +52,7 @@ def test_labels_of_bases(run, tables, tmp_path):
     result = run("token", "problem=token", "finetune.epochs=8", "finetune.max_tokens=30")
     assert result.metrics["metrics"]["test"]["mcc"] > 0.9
     frame = pl.read_parquet(tmp_path / "run" / "predictions.parquet")
-    texts = [text[:28] for text in sequences(tables / "token.csv")]
+    texts = [text[:28] for text in pl.read_csv(tables / "token.csv", infer_schema=False)["sequence"]]
     assert frame["name"].to_list() == [str(row) for row, text in enumerate(texts) for _ in text]
     assert frame["label"].to_list() == [int(base in "GC") for text in texts for base in text]
 

@@ -153,9 +153,8 @@ def test_a_scaled_down_run_of_each_passes(name, genome_path, tmp_path):
     assert all(math.isfinite(entry["loss"]) for entry in result.history if "loss" in entry)
     MutBertForMaskedLM.from_pretrained(result.model)
     # What a run writes down is a recipe, and that of this run.
-    assert read_settings(PretrainRecipe, tmp_path / "run" / "recipe.yaml") == read_settings(
-        PretrainRecipe, name, words, shipped="recipes"
-    )
+    recipe = read_settings(PretrainRecipe, name, words, shipped="recipes")
+    assert read_settings(PretrainRecipe, tmp_path / "run" / "recipe.yaml") == recipe
 
 
 def draw_targets(seed, windows, count):
@@ -187,9 +186,8 @@ def test_cross_entropy_and_calibration_are_those_of_plain_loops(seed, windows, c
             varies = bool(targets.variant_BT[window, place])
             names = ["all", "variant" if varies else "other"]
             if varies:
-                above = sum(
-                    float(targets.alternate_BT[window, place]) >= np.float32(edge) for edge in (0.05, 0.1, 0.2, 0.5)
-                )
+                alternate = float(targets.alternate_BT[window, place])
+                above = sum(alternate >= np.float32(edge) for edge in (0.05, 0.1, 0.2, 0.5))
                 names.append(GROUPS[3 + above])
             for name in names:
                 losses[name].append(loss)

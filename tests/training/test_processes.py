@@ -52,9 +52,8 @@ def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, reci
     # Printed once, whatever the number of processes; and the recipe does not depend on it.
     assert done.stdout.count("steps: 20") == 1
     for name in ("recipe.yaml", "held_out_windows.tsv"):
-        assert (run / name).read_text().replace(str(tmp_path), "") == (alone / name).read_text().replace(
-            str(alone.parent), ""
-        )
+        texts = {(one / name).read_text().replace(str(one.parent), "") for one in (run, alone)}
+        assert len(texts) == 1
     assert len(list((run / "tensorboard").iterdir())) == 1
     # Stopped between a checkpoint and its end, it is resumed by one process.
     shutil.rmtree(run / "checkpoints" / "checkpoint-20")

@@ -120,16 +120,11 @@ def test_a_stopped_run_and_a_finished_one_are_not_replaced_unasked(recipes, tmp_
         pretrain(recipes[1])
     assert stopped.value.__notes__ == ["--resume goes on from step 4"]
     monkeypatch.undo()
-    for resume, what in (
-        (False, "a run that was stopped; use --resume to go on from step 4, or"),
-        (True, "a finished run;"),
-    ):
-        if resume:
-            pretrain(recipes[1], resume=True)
+    for what in ("a run that was stopped; use --resume to go on from step 4, or", "a finished run;"):
         with pytest.raises(InputError, match=f"holds {what} choose another output$"):
             pretrain(recipes[1])
-    capsys.readouterr()
-    assert pretrain(recipes[1], resume=True).history == read(tmp_path / "parts" / "run")
+        history = pretrain(recipes[1], resume=True).history
+    assert history == read(tmp_path / "parts" / "run")
     assert "the run is finished" in capsys.readouterr().err
     run = tmp_path / "parts" / "run"
     assert steps(run)
