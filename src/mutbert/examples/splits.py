@@ -19,7 +19,7 @@ from mutbert.windows.randomness import random_bits
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mutbert.arrays import Bool, Int64, UInt64
+    from mutbert.arrays import Bool, Int64
     from mutbert.examples.table import Examples, Keys
     from mutbert.regions import Region
     from mutbert.tables import SourceFile
@@ -31,10 +31,9 @@ _WHOLE: Final = 1e-9
 
 def sequence_keys(examples: Examples) -> Keys:
     """Return the key of each sequence, void of 16 bytes (N,), the same for its reverse complement."""
-    forward_N, reverse_N = examples.strand_keys
     # Both of a pair take the key of the same strand, whichever it is.
-    keys_N: Keys = np.where(_lanes(forward_N)[:, 0] <= _lanes(reverse_N)[:, 0], forward_N, reverse_N)
-    return keys_N
+    lane_2N = np.ascontiguousarray(keys_2N := examples.strand_keys).view(np.uint64)[:, ::2]
+    return np.where(lane_2N[0] <= lane_2N[1], keys_2N[0], keys_2N[1])  # type: ignore[no-any-return]
 
 
 def overlap(train: Examples, other: Examples) -> tuple[int, int]:
@@ -70,7 +69,7 @@ def grouped_split(labels: npt.NDArray[np.integer[Any]] | None, keys: Keys, share
     """
     label_N = np.zeros(len(keys), dtype=np.int64) if labels is None else labels
     key_G, group_N, size_G = np.unique(keys, return_inverse=True, return_counts=True)
-    order_G = random_bits(seed, _GROUPS, (_lanes(key_G)[:, 0] >> np.uint64(1)).astype(np.int64), 1)[:, 0]
+    order_G = random_bits(seed, _GROUPS, (key_G.view(np.uint64)[::2] >> np.uint64(1)).astype(np.int64), 1)[:, 0]
     # Of the most frequent labels of a group, the lowest.
     frame = pl.DataFrame({"group": group_N, "label": label_N}).group_by("group").agg(pl.col("label").mode().min())
     classes, rank_G = np.unique(frame.sort("group")["label"].to_numpy(), return_inverse=True)
@@ -102,11 +101,6 @@ def region_split(regions: Sequence[Region | None], share: float, seed: int) -> B
     if not held_C.any():
         held_C[order[np.argmin(count_C[order])]] = True
     return held_C[contig_N]
-
-
-def _lanes(keys: Keys) -> UInt64:
-    """Return keys as pairs of integers, (N, 2)."""
-    return np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2)
 
 
 def _apportion(share: float, size_C: Int64) -> Int64:

@@ -6,7 +6,7 @@ Shape suffixes: N sequences, K columns of labels, L bases of one sequence, T bas
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -26,8 +26,6 @@ from mutbert.settings import Settings, Words, listed
 from mutbert.windows.randomness import random_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mutbert.arrays import Int64, UInt8
     from mutbert.tables import SourceFile
 
@@ -275,8 +273,7 @@ def _token_labels(frame: pl.DataFrame, place: str, name: str, offsets: Int64, cl
         texts = column.str.strip_chars("[] \t")
         digits = texts.str.contains("^[0-9]+$") & (texts.str.len_chars() == pl.Series(length_N))
         well = digits | texts.str.contains(r"^-?[0-9]{1,9}(\s*[\s,]\s*-?[0-9]{1,9})*$")
-        what = "expected digits, or whole numbers with spaces or commas"
-        tables.reject(frame, place, name, ~well.fill_null(False), what)
+        tables.reject(frame, place, name, ~well.fill_null(False), "expected digits, or numbers with spaces or commas")
         whole, single = (texts.str.extract_all(one) for one in ("-?[0-9]+", "[0-9]"))
         column = whole.zip_with(~digits, single).cast(pl.List(pl.Int64))
     count_N = column.list.len().fill_null(0).to_numpy()

@@ -18,9 +18,9 @@ from accelerate.utils import gather_object
 from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalLoopOutput
 
-from mutbert.encoders.adapter import takes_mask
+from mutbert.encoders.adapter import Encoder, takes_mask
 from mutbert.errors import InputError, one_line, require
-from mutbert.examples.table import NOT_COUNTED
+from mutbert.examples.table import NOT_COUNTED, Examples
 from mutbert.inference.run import base_outputs, sequence_outputs
 from mutbert.scoring.metrics import LOWER_IS_BETTER, constant_guess, evaluate, metric_names
 from mutbert.training import trainer as trainers
@@ -34,9 +34,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mutbert.arrays import Float32, Int64
-    from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
-    from mutbert.examples.table import Examples
     from mutbert.training.recipe import FinetuneSettings
 
     Logits = Float32 | list[Float32]  # (N, D), or for labels of bases (T, D) for each sequence

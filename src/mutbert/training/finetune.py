@@ -22,11 +22,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from mutbert.encoders.adapter import CNN, open_encoder
+from mutbert.encoders.adapter import CNN, Encoder, open_encoder
 from mutbert.encoders.token_encoders import ProbedClassifier, mean_over_tokens, most_tokens
 from mutbert.errors import InputError
 from mutbert.examples.splits import conflicts, part_task
-from mutbert.examples.table import NOT_COUNTED, read_examples
+from mutbert.examples.table import NOT_COUNTED, Examples, read_examples
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.reading import InputSettings
 from mutbert.inference.run import sequence_outputs
@@ -44,9 +44,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mutbert.arrays import Float32
-    from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
-    from mutbert.examples.table import Examples
     from mutbert.tables import SourceFile
     from mutbert.training.classifier import LabelledInputs
     from mutbert.training.recipe import FinetuneRecipe, FinetuneSettings
@@ -126,7 +124,7 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
 
 def _data(recipe: FinetuneRecipe) -> tuple[dict[str, Examples], list[dict[str, Any]], str, dict[str, str], list[str]]:
     """Return the parts of the data and their counts, the metric, checksums of files, and what was found in them."""
-    read, sources, notes = dict[str, "Examples"](), dict[str, "SourceFile"](), list[str]()
+    read, sources, notes = dict[str, Examples](), dict[str, "SourceFile"](), list[str]()
     problem: str | None = recipe.problem
     classes = recipe.classes or None
 

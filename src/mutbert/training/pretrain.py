@@ -30,10 +30,10 @@ from mutbert.run_folder import EVALUATED, GENOMES
 from mutbert.settings import check_keys, listed, read_settings
 from mutbert.training import trainer as trainers
 from mutbert.training.folder import Run, RunResult, plain, provenance_of
-from mutbert.training.recipe import PretrainRecipe
-from mutbert.windows.dataset import WindowDataset, expand_batch, targets_of
+from mutbert.training.recipe import Dropout, PretrainRecipe
+from mutbert.windows.dataset import Targets, WindowDataset, expand_batch, targets_of
 from mutbert.windows.masking import Tempering
-from mutbert.windows.sampler import WindowSampler, genome_name, split_genomes
+from mutbert.windows.sampler import Part, WindowSampler, genome_name, split_genomes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mutbert.arrays import Float32, Float64, Int64
-    from mutbert.training.recipe import Dropout
-    from mutbert.windows.dataset import Targets
-    from mutbert.windows.sampler import Part
 
 HeldOut = dict[str, dict[str, Any]]  # what `summarise_sums` returns
 _EDGES: Final = (0.05, 0.1, 0.2, 0.5)
