@@ -34,7 +34,7 @@ from mutbert.model.checkpoints import library_bars_off
 from mutbert.run_folder import PREDICTIONS
 from mutbert.scoring import resampling
 from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, write_predictions
-from mutbert.tables import listed_names
+from mutbert.tables import SourceFile, listed_names
 from mutbert.training import classifier
 from mutbert.training.folder import Run, RunResult, plain, provenance_of
 
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Float32
     from mutbert.encoders.inputs import Inputs
-    from mutbert.tables import SourceFile
     from mutbert.training.classifier import LabelledInputs
     from mutbert.training.recipe import FinetuneRecipe, FinetuneSettings
 
@@ -124,7 +123,7 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
 
 def _data(recipe: FinetuneRecipe) -> tuple[dict[str, Examples], list[dict[str, Any]], str, dict[str, str], list[str]]:
     """Return the parts of the data and their counts, the metric, checksums of files, and what was found in them."""
-    read, sources, notes = dict[str, Examples](), dict[str, "SourceFile"](), list[str]()
+    read, sources, notes = dict[str, Examples](), dict[str, SourceFile](), list[str]()
     problem: str | None = recipe.problem
     classes = recipe.classes or None
 

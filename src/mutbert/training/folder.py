@@ -23,13 +23,12 @@ import mutbert
 from mutbert import files
 from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
 from mutbert.run_folder import CHECKPOINTS, HISTORY, METRICS, MODEL, PROVENANCE, RECIPE, REPORT, RUN_FILES, WRITING
-from mutbert.settings import read_settings
+from mutbert.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.settings import Settings
 
 FILES: Final = "files.json"  # in a checkpoint: the size in bytes of every other file, by its path
 # How a step is divided and what is kept may differ when a run is resumed; what a step is may not.
