@@ -90,57 +90,20 @@ def test_overlap_and_leaks_are_those_of_sets(train, other):
 
 
 @modest
-@given(st.integers(2, 300), st.floats(0.001, 0.999), st.integers(0, 2**62))
-def test_a_random_split_holds_out_the_share(count, share, seed):
-    held = splits.random_split(count, share, seed)
-    assert not held.all()
-    assert share * count - 1 <= held.sum() <= share * count + 1
-
-
-@modest
 @given(st.data(), st.integers(1, 60), st.sampled_from([0.1, 0.25, 0.5, 0.8]), st.integers(0, 1000))
-def test_groups_stay_together(data, count, share, seed):
+def test_groups_stay_together_in_any_order(data, count, share, seed):
     pool = draw_sequences(20, 10)
     sequences = data.draw(st.lists(st.sampled_from(pool), min_size=count, max_size=count))
     labels = np.array(data.draw(st.lists(st.integers(0, 2), min_size=count, max_size=count)))
-    held = splits.grouped_split(labels, splits.sequence_keys(make(sequences)), share, seed)
+    keys, order = splits.sequence_keys(make(sequences)), np.random.default_rng(seed).permutation(count)
+    held = splits.grouped_split(labels, keys, share, seed)
     assert not set(np.array(sequences)[held]) & set(np.array(sequences)[~held])
-
-
-def test_a_class_is_held_out_as_near_to_the_share_as_groups_allow():
-    # Sequence i comes i % 3 + 1 times, once as its reverse complement, and all of a group have one label.
-    distinct = draw_sequences(900, 30)
-    sequences = [text for number, text in enumerate(distinct) for text in [text, reverse(text), text][: number % 3 + 1]]
-    by_text = {min(text, reverse(text)): number * number % 4 for number, text in enumerate(distinct)}
-    labels = np.array([by_text[min(text, reverse(text))] for text in sequences])
-    for share in (0.1, 0.33):
-        held = splits.grouped_split(labels, splits.sequence_keys(make(sequences)), share, 5)
-        for label, size in Counter(labels.tolist()).items():
-            assert abs((labels[held] == label).sum() - share * size) <= 1
-        assert abs(held.sum() - share * len(sequences)) <= 0.5
-
-
-def test_of_every_class_with_two_sequences_some_is_held_out():
-    labels = np.repeat([0, 1, 2, 3], [95, 3, 2, 1])
-    held = splits.grouped_split(labels, splits.sequence_keys(make(draw_sequences(101, 30))), 0.1, 5)
-    assert Counter(labels[held].tolist()) == {0: 9, 1: 1, 2: 1}
+    assert (splits.grouped_split(labels[order], keys[order], share, seed) == held[order]).all()
 
 
 def test_sequences_of_several_classes_are_counted():
     examples = make([*"ACAC", "A", "G", "G", "T"], "binary")  # labels 0, 1, 0, 1, 0, 1, 0, 1
     assert splits.conflicts(examples) == 1
-
-
-def test_a_grouped_split_does_not_depend_on_the_order_of_rows():
-    sequences = draw_sequences(300, 20)
-    sequences += sequences[:50]
-    labels = np.array([text.count("G") % 2 for text in sequences])
-    order = np.random.default_rng(3).permutation(len(sequences))
-    shuffled = [sequences[row] for row in order]
-    keys, keys_shuffled = splits.sequence_keys(make(sequences)), splits.sequence_keys(make(shuffled))
-    held = set(np.array(sequences)[splits.grouped_split(labels, keys, 0.2, 9)])
-    assert held == set(np.array(shuffled)[splits.grouped_split(labels[order], keys_shuffled, 0.2, 9)])
-    assert held != set(np.array(sequences)[splits.grouped_split(labels, keys, 0.2, 10)])
 
 
 @modest

@@ -3,8 +3,6 @@
 import csv
 import gzip
 import io
-import re
-from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -44,26 +42,6 @@ def said(path, columns=PLAIN, **settings):
     assert text.startswith(str(path))
     assert "\n" not in text
     return text.removeprefix(str(path))
-
-
-def test_tasks_of_a_published_tsv_are_chosen_by_a_column(shared):
-    path = shared / "data/nucleotide_transformer/revised_sample_1500.tsv.gz"
-    with gzip.open(path, "rt", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    tasks = Counter(row["task"] for row in rows)
-    assert len(tasks) == 18
-    for task, count in tasks.items():
-        columns = Columns(name="name", region="name", where={"task": task})
-        examples = read_examples(path, columns)[0]
-        mine = [row for row in rows if row["task"] == task]
-        assert len(examples) == count
-        assert [examples.sequence(row) for row in range(count)] == [row["sequence"] for row in mine]
-        assert examples.labels.tolist() == [int(row["label"]) for row in mine]
-        assert examples.names == tuple(row["name"] for row in mine)
-        three = task in ("enhancers_types", "splice_sites_all")
-        assert examples.problem == ("multiclass" if three else "binary")
-        found = [re.fullmatch(r"(\w+):(\d+)-(\d+)\|\d", row["name"]).groups() for row in mine]
-        assert examples.regions == tuple(Region(contig, int(start), int(end)) for contig, start, end in found)
 
 
 @modest

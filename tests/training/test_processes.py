@@ -52,9 +52,8 @@ def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, reci
     # Printed once, whatever the number of processes; and the recipe does not depend on it.
     assert done.stdout.count("steps: 20") == 1
     for name in ("recipe.yaml", "held_out_windows.tsv"):
-        assert (run / name).read_text().replace(str(tmp_path), "") == (alone / name).read_text().replace(
-            str(alone.parent), ""
-        )
+        texts = {(one / name).read_text().replace(str(one.parent), "") for one in (run, alone)}
+        assert len(texts) == 1
     assert len(list((run / "tensorboard").iterdir())) == 1
     # Stopped between a checkpoint and its end, it is resumed by one process.
     shutil.rmtree(run / "checkpoints" / "checkpoint-20")
@@ -63,10 +62,14 @@ def test_two_processes_with_half_of_the_batch_are_one_with_all_of_it(alone, reci
 
 
 def test_fine_tuning_by_two_processes_is_that_of_one(launch, tmp_path, model_folders, tables):
-    table = tables / "token.csv"
+    head, *rows = (tables / "token.csv").read_text().split()
+    # One sequence is so long that the process that has it takes its batch in parts.
+    longest = ",".join(map("".join, zip(*(row.split(",") for row in rows[:20]), strict=True)))
+    table = tmp_path / "token.csv"
+    table.write_text("\n".join([head, *rows, longest]))
     words = [
         f"model={model_folders['mutbert']}", f"train={table}", f"test={table}", "finetune.learning_rate=3e-3",
-        "finetune.warmup_steps=2", "finetune.batch_size=16", "finetune.max_steps=6", "finetune.eval_steps=3",
+        "finetune.warmup_steps=2", "finetune.batch_size=16", "finetune.max_steps=8", "finetune.eval_steps=4",
         "problem=token",
     ]  # fmt: skip
     one = finetune(read_settings(FinetuneRecipe, None, [*words, f"output={tmp_path / 'one'}"]))

@@ -177,16 +177,12 @@ def test_long_sequences(tune, files, tmp_path, kind):
 
     cut, counts, notes = found(None)
     assert (counts, notes, cut["name"].to_list()) == ({"truncated": 2}, [], ["a", "b", "2", "d"])
-    with pytest.raises(
-        InputError, match=rf"^{table}: sequence b: 90 bases are \d+ tokens, and the model reads 20; use"
-    ):
+    refused = rf"^{table}: sequence b: 90 bases are \d+ tokens, and the model reads 20; use"
+    with pytest.raises(InputError, match=refused):
         found("refuse")
     left, counts, notes = found("skip")
-    assert (counts, notes, left["name"].to_list()) == (
-        {"skipped": 2},
-        ["long is skip, and truncate in training"],
-        ["a", "2"],
-    )
+    assert (counts, left["name"].to_list()) == ({"skipped": 2}, ["a", "2"])
+    assert notes == ["long is skip, and truncate in training"]
     np.testing.assert_allclose(left["p_1"], cut["p_1"].to_numpy()[[0, 2]], atol=1e-6)
     joined, counts, _ = found("window")
     assert counts == {"read in windows": 2}
@@ -212,14 +208,12 @@ def test_what_differs_from_training_is_said(tune, files, genome_path, tmp_path, 
     trained, result = predict(model, files / "test.csv", output)
     assert (result["notes"], sum(result["unplaced"].values())) == ([], 0)
     other, result = predict(model, files / "test.csv", output, strands="forward", precision="fp32", genome="none")
-    assert result["notes"] == [
-        "strands is forward, and both in training",
-        f"genome is none, and {genome_path} in training",
-    ]
+    strands, frequencies = "strands is forward, and both in training", f"and {genome_path} in training"
+    assert result["notes"] == [strands, f"genome is none, {frequencies}"]
     assert (other["p_1"] != trained["p_1"]).all()
     other = write_genome(tmp_path / "other.genome", {"chr1": "ACGT" * 50})
     _, result = predict(model, files / "test.csv", output, genome=other)
-    assert result["notes"] == [f"genome is {other}, and {genome_path} in training"]
+    assert result["notes"] == [f"genome is {other}, {frequencies}"]
     path, values = model / "config.json", json.loads((model / "config.json").read_text())
     for genome, message in ((other, "another genome"), (tmp_path / "none.genome", "no")):
         values["input_settings"] |= {"genome": str(genome)}
@@ -234,27 +228,21 @@ def test_what_differs_from_training_is_said(tune, files, genome_path, tmp_path, 
 @pytest.mark.parametrize("kind", ["mutbert", "bert"])
 def test_long_sequences_are_embedded_as_asked(model_folders, tmp_path, kind):
     rng = random.Random(4)
-    texts = ["".join(rng.choices("ACGT", k=length)) for length in (30, 900, 62, 600)]
-    output, table = tmp_path / "x.parquet", write(tmp_path / "x.csv", texts)
+    texts, output = ["".join(rng.choices("ACGT", k=length)) for length in (30, 900, 62, 600)], tmp_path / "x.parquet"
 
-    def found(long, source=table):
-        result = embed(model_folders[kind], input=source, output=output, long=long, strands="both", force=True)
-        return pl.read_parquet(output), result["long"]
+    def found(long, texts=texts):
+        table = write(tmp_path / "x.csv", texts)
+        result = embed(model_folders[kind], input=table, output=output, long=long, strands="both", force=True)
+        return pl.read_parquet(output)["embedding"].to_numpy(), result["long"]
 
-    with pytest.raises(InputError, match="1: 900 bases are"):
-        found("refuse")
-    short, _ = found("refuse", write(tmp_path / "y.csv", [texts[0], texts[2]]))
-    left, counts = found("skip")
-    assert (counts, left["name"].to_list()) == ({"skipped": 2}, ["0", "2"])
-    cut, counts = found("truncate")
-    assert counts == {"truncated": 2}
-    for frame in (left, cut[[0, 2]]):
-        np.testing.assert_allclose(frame["embedding"].to_numpy(), short["embedding"].to_numpy(), atol=1e-5)
+    short, _ = found("refuse", texts[::2])
+    for long, counted, rows in (("skip", {"skipped": 2}, [0, 1]), ("truncate", {"truncated": 2}, [0, 2])):
+        embeddings, counts = found(long)
+        assert counts == counted
+        np.testing.assert_allclose(embeddings[rows], short, atol=1e-5)
     if kind == "mutbert":
-        wanted, counts = found("refuse", write(tmp_path / "z.csv", [text[:62] for text in texts]))
-        np.testing.assert_allclose(cut["embedding"].to_numpy(), wanted["embedding"].to_numpy(), atol=1e-5)
-        assert (counts, cut["end"].to_list()) == ({}, [30, 62, 62, 62])
-    with pytest.raises(InputError, match="every sequence is longer"):
-        found("skip", write(tmp_path / "w.csv", texts[1:2]))
-    with pytest.raises(InputError, match="it must be one of refuse, truncate, skip"):
-        found("window")
+        np.testing.assert_allclose(embeddings, found("refuse", [text[:62] for text in texts])[0], atol=1e-5)
+    for long, some, message in (("refuse", texts, "1: 900 bases are"), ("skip", texts[1:2], "every sequence is longer"),
+                                ("window", texts, "it must be one of refuse, truncate, skip")):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            found(long, some)

@@ -114,20 +114,18 @@ def test_a_step_may_be_divided_otherwise(recipes, tmp_path, fail, monkeypatch):
         assert after == pytest.approx(before, abs=1e-5)
 
 
-def test_a_stopped_run_and_a_finished_one_are_not_replaced_unasked(recipes, tmp_path, fail, monkeypatch):
+def test_a_stopped_run_and_a_finished_one_are_not_replaced_unasked(recipes, tmp_path, fail, monkeypatch, capsys):
     fail(MutBertForMaskedLM, at=5, error=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt) as stopped:
         pretrain(recipes[1])
     assert stopped.value.__notes__ == ["--resume goes on from step 4"]
     monkeypatch.undo()
-    for resume, what in (
-        (False, "a run that was stopped; use --resume to go on from step 4, or"),
-        (True, "a finished run;"),
-    ):
-        if resume:
-            pretrain(recipes[1], resume=True)
+    for what in ("a run that was stopped; use --resume to go on from step 4, or", "a finished run;"):
         with pytest.raises(InputError, match=f"holds {what} choose another output$"):
             pretrain(recipes[1])
+        history = pretrain(recipes[1], resume=True).history
+    assert history == read(tmp_path / "parts" / "run")
+    assert "the run is finished" in capsys.readouterr().err
     run = tmp_path / "parts" / "run"
     assert steps(run)
     assert len({file.stat().st_mode for file in run.rglob("*") if file.is_file()}) == 1, "all are of the umask"
@@ -166,12 +164,10 @@ def test_a_torn_checkpoint_is_not_resumed_from(recipes, tmp_path, capsys):
     assert "checkpoint-6: optimizer.pt is missing or damaged; it was removed" in note
     assert note in capsys.readouterr().err
     assert read(tmp_path / "parts" / "run") == read(tmp_path / "whole" / "run")
-    for path, text in zip(checkpoints.glob(f"*/{FILES}"), ("{", '{"model.safetensors": []}'), strict=True):
-        path.write_text(text)
+    for path in checkpoints.glob(f"*/{FILES}"):
+        path.write_text("{")
     metrics.unlink()
-    again = pretrain(recipes[1], [], resume=True)
-    assert ["files.json cannot be read" in note for note in again.metrics["notes"]] == [True, True]
-    assert again.history == result.history
+    assert pretrain(recipes[1], [], resume=True).history == result.history
 
 
 def test_the_last_checkpoint_and_the_best_are_kept(recipe_path, tmp_path):
@@ -185,17 +181,17 @@ def test_the_last_checkpoint_and_the_best_are_kept(recipe_path, tmp_path):
 @pytest.mark.parametrize(
     ("words", "at", "message"),
     [
-        ([], 5, f"{NAN} between steps 5 and 5, .*the last good checkpoint is .*checkpoint-2"),
+        ([], 5, f"{NAN} between steps 5 and 5, .*checkpoints from step 4 on are of no use; try a lower"),
         (["training.logging_steps=9", "training.eval_strategy=no", "training.save_strategy=no"], 6,
-         f"{NAN} between steps 1 and 6, .*there is no checkpoint from before that"),
+         f"{NAN} between steps 1 and 6, .*checkpoints from step 1 on are of no use; try a lower"),
         (["training.learning_rate=1e30", "training.eval_steps=1", "training.save_steps=1", "training.logging_steps=9"],
-         99, "held-out cross-entropy was not a finite number after step 1.*there is no checkpoint from before that"),
+         99, "the held-out cross-entropy was not a finite number after step 1, .*from step 1 on are of no use"),
     ],
     ids=["logged", "last step", "evaluated"],
 )  # fmt: skip
 def test_a_run_that_diverges_is_stopped(recipe_path, tmp_path, fail, words, at, message):
     fail(MutBertForMaskedLM, at=at)
-    with pytest.raises(InputError, match=rf"\A[^\n]*{message}\Z"):
+    with pytest.raises(InputError, match=rf"\A{message}[^\n]*\Z"):
         pretrain(recipe_path, words)
     assert not (tmp_path / "run" / "model").exists()
 
@@ -205,9 +201,8 @@ def test_another_run_is_not_resumed(recipe_path, genome_path, tmp_path):
     words, run = ["training.max_steps=2", f"genome={copy}"], tmp_path / "run"
     run.mkdir()
     (run / "mine.txt").write_text("precious")
-    for flag, message in (("resume", "no run to resume"), ("force", r"holds mine\.txt, which mutbert did not write")):
-        with pytest.raises(InputError, match=message):
-            pretrain(recipe_path, words, **{flag: True})
+    with pytest.raises(InputError, match="no run to resume"):
+        pretrain(recipe_path, words, resume=True)
     (run / "mine.txt").unlink()
     # An empty folder was left by a run that was killed at once.
     pretrain(recipe_path, words, resume=True)
@@ -225,5 +220,5 @@ def test_another_run_is_not_resumed(recipe_path, genome_path, tmp_path):
     with pytest.raises(InputError, match=r"copied\.genome is not what the run was started with"):
         pretrain(recipe_path, words, resume=True)
     (run / "provenance.json").write_text("[]")
-    with pytest.raises(InputError, match=r"\A[^\n]*provenance\.json: cannot be read [^\n]*start the run anew\Z"):
+    with pytest.raises(InputError, match=r"provenance\.json: its content is not what"):
         pretrain(recipe_path, words, resume=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from mutbert.errors import InputError
 from mutbert.windows.randomness import random_bits
@@ -18,7 +19,7 @@ from mutbert.windows.randomness import random_bits
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mutbert.arrays import Bool, Int64, UInt64
+    from mutbert.arrays import Bool, Int64
     from mutbert.examples.table import Examples, Keys
     from mutbert.regions import Region
     from mutbert.tables import SourceFile
@@ -26,15 +27,13 @@ if TYPE_CHECKING:
 # Streams of random numbers; others are in `mutbert.windows.randomness`.
 _ROWS, _GROUPS, _CONTIGS = 102, 103, 104
 _WHOLE: Final = 1e-9
-_COUNTS: Final = ("split", "examples", "duplicates", "in_train", "dropped", "sha256")
 
 
 def sequence_keys(examples: Examples) -> Keys:
     """Return the key of each sequence, void of 16 bytes (N,), the same for its reverse complement."""
-    forward_N, reverse_N = examples.strand_keys
     # Both of a pair take the key of the same strand, whichever it is.
-    keys_N: Keys = np.where(_lanes(forward_N)[:, 0] <= _lanes(reverse_N)[:, 0], forward_N, reverse_N)
-    return keys_N
+    lane_2N = np.ascontiguousarray(keys_2N := examples.strand_keys).view(np.uint64)[:, ::2]
+    return np.where(lane_2N[0] <= lane_2N[1], keys_2N[0], keys_2N[1])  # type: ignore[no-any-return]
 
 
 def overlap(train: Examples, other: Examples) -> tuple[int, int]:
@@ -64,15 +63,16 @@ def random_split(count: int, share: float, seed: int) -> Bool:
 def grouped_split(labels: npt.NDArray[np.integer[Any]] | None, keys: Keys, share: float, seed: int) -> Bool:
     """Return which rows are held out: a share of each class, and rows of equal keys all or none.
 
-    Which they are follows from their keys and the seed, whatever their order. A group whose rows are of
-    several classes counts for the most frequent of them. The rows held out are as near to the share, of all and of
-    each class, as whole groups allow without exceeding it by more than one row a class. Of a class with hardly any
-    rows, or with a large group alone, none may be held out.
+    Which they are follows from their keys and the seed. A group counts for the most frequent of its classes. They are
+    as near to the share, of all and of each class, as whole groups allow without exceeding it by more than a row a
+    class: of one with hardly any rows, or a large group alone, none may be held out.
     """
     label_N = np.zeros(len(keys), dtype=np.int64) if labels is None else labels
     key_G, group_N, size_G = np.unique(keys, return_inverse=True, return_counts=True)
-    order_G = random_bits(seed, _GROUPS, (_lanes(key_G)[:, 0] >> np.uint64(1)).astype(np.int64), 1)[:, 0]
-    classes, rank_G = np.unique(_most_frequent(group_N, label_N), return_inverse=True)
+    order_G = random_bits(seed, _GROUPS, (key_G.view(np.uint64)[::2] >> np.uint64(1)).astype(np.int64), 1)[:, 0]
+    # Of the most frequent labels of a group, the lowest.
+    frame = pl.DataFrame({"group": group_N, "label": label_N}).group_by("group").agg(pl.col("label").mode().min())
+    classes, rank_G = np.unique(frame.sort("group")["label"].to_numpy(), return_inverse=True)
     size_C = np.bincount(rank_G, weights=size_G, minlength=len(classes)).astype(np.int64)
     held_G = np.zeros(len(key_G), dtype=bool)
     for rank, target in enumerate(_apportion(share, size_C).tolist()):
@@ -85,8 +85,7 @@ def grouped_split(labels: npt.NDArray[np.integer[Any]] | None, keys: Keys, share
 def region_split(regions: Sequence[Region | None], share: float, seed: int) -> Bool | None:
     """Return which rows are held out, by whole contigs; ``None`` where a region is unknown or all are on one contig.
 
-    The contigs come in random order, and each is held out that brings the rows held out nearer to the share; the
-    smallest one where none does.
+    Of contigs in random order, each is held out that brings the rows nearer to the share; else the smallest one.
     """
     names = [region.contig for region in regions if region is not None]
     contigs, contig_N, count_C = np.unique(np.array(names, dtype=str), return_inverse=True, return_counts=True)
@@ -94,29 +93,14 @@ def region_split(regions: Sequence[Region | None], share: float, seed: int) -> B
         return None
     name_bits = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]) for name in contigs.tolist()]
     order = np.argsort(random_bits(seed, _CONTIGS, np.array(name_bits, dtype=np.int64), 1)[:, 0], kind="stable")
-    held_C, held, target = np.zeros(len(contigs), dtype=bool), 0, share * len(names)
+    held_C, target = np.zeros(len(contigs), dtype=bool), share * len(names)
     for contig in order.tolist():
-        size = int(count_C[contig])
-        if abs(held + size - target) < abs(held - target) and held_C.sum() < len(contigs) - 1:
+        off = count_C[held_C].sum() - target
+        if abs(off + count_C[contig]) < abs(off) and held_C.sum() < len(contigs) - 1:
             held_C[contig] = True
-            held += size
-    if not held:
+    if not held_C.any():
         held_C[order[np.argmin(count_C[order])]] = True
     return held_C[contig_N]
-
-
-def _lanes(keys: Keys) -> UInt64:
-    """Return keys as pairs of integers, (N, 2)."""
-    return np.ascontiguousarray(keys).view(np.uint64).reshape(-1, 2)
-
-
-def _most_frequent(group_N: Int64, label_N: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.integer[Any]]:
-    """Return the most frequent label of each group; of several, the lowest."""
-    pair, count = np.unique(np.stack([group_N, label_N], axis=1), axis=0, return_counts=True)
-    order = np.lexsort((pair[:, 1], -count, pair[:, 0]))
-    _, first = np.unique(pair[order, 0], return_index=True)
-    labels: npt.NDArray[np.integer[Any]] = pair[order, 1][first]
-    return labels
 
 
 def _apportion(share: float, size_C: Int64) -> Int64:
@@ -147,10 +131,9 @@ def part_task(
 ) -> tuple[dict[str, Examples], list[dict[str, Any]]]:  # fmt: skip
     """Return the parts of a task (train, validation, test) that are used, and counts of what each has.
 
-    Where there are no validation data, a `share` of the training data is held out, at `how` "random" or "grouped", by
-    `seed`. `drop_leaks` drops training sequences that the other parts hold, on either strand. InputError where a part
-    is missing, or nothing is left of it. Counts are of the sequences that are used; of these, those that came before in
-    the same part, and those that were in the training data before any were dropped; and of the dropped ones.
+    Without validation data, a `share` of the training data is held out, at `how` "random" or "grouped", by `seed`.
+    `drop_leaks` drops training sequences that other parts hold, on either strand. Counts are of the sequences used, of
+    those that came before in the same part or were in the training data before any were dropped, and of the dropped.
     """
     train, place = parts["train"], sources["train"].place
     others = {name: part for name, part in parts.items() if name != "train"}
@@ -166,13 +149,13 @@ def part_task(
             raise InputError(f"{place}: {len(train)} sequences are too few to hold some out; add validation data")
         train, others = train.select(~held_N), {"validation": train.select(held_N), **others}
     shared = {name: overlap(train, part) for name, part in others.items()}
-    leaked_N = np.zeros(len(train), dtype=np.bool_)
+    before = len(train)
     if drop_leaks:
-        leaked_N = np.any([leaks(train, part) for part in others.values()], axis=0)
-        if leaked_N.all():
+        train = train.select(~np.any([leaks(train, part) for part in others.values()], axis=0))
+        if not len(train):
             raise InputError(f"{place}: all of its sequences are in the validation or test data, so that none are left")
-        train = train.select(~leaked_N)
-    rows = [("train", len(train), overlap(train, train)[0], 0, int(leaked_N.sum()), sources["train"].sha256)]
-    for name, part in others.items():
-        rows.append((name, len(part), *shared[name], 0, sources.get(name, sources["train"]).sha256))
-    return {"train": train, **others}, [dict(zip(_COUNTS, row, strict=True)) for row in rows]
+    rows = [("train", len(train), overlap(train, train)[0], 0, before - len(train), sources["train"].sha256)]
+    sha256 = {name: sources.get(name, sources["train"]).sha256 for name in others}
+    rows += [(name, len(part), *shared[name], 0, sha256[name]) for name, part in others.items()]
+    counts = ("split", "examples", "duplicates", "in_train", "dropped", "sha256")
+    return {"train": train, **others}, [dict(zip(counts, row, strict=True)) for row in rows]

@@ -6,7 +6,7 @@ Shape suffixes: N sequences, K columns of labels, L bases of one sequence, T bas
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,14 +19,13 @@ import polars as pl
 from pydantic import BeforeValidator
 
 from mutbert import alphabet, tables
+from mutbert.arrays import list_ranges
 from mutbert.errors import InputError
 from mutbert.regions import Region
 from mutbert.settings import Settings, Words, listed
 from mutbert.windows.randomness import random_bits
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mutbert.arrays import Int64, UInt8
     from mutbert.tables import SourceFile
 
@@ -38,10 +37,8 @@ NOT_COUNTED: Final = -100
 
 _KEYS: Final = 101  # a stream of random numbers; others are in `mutbert.windows.randomness`
 _INTEGER: Final = r"^[+-]?[0-9]{1,18}$"
-_WHOLE: Final = r"^[+-]?[0-9]{1,18}(?:\.0*)?$"
-_TRUTH: Final = r"^\+?[01](?:\.0*)?$"
-_FEW: Final = 10  # different labels that are classes in any case
 _LARGEST: Final = 3.4028235677973362e38  # that rounds to the largest of float32
+_NOT_A_BASE: Final = f"[^{alphabet.IUPAC}U{alphabet.IUPAC.lower()}u]"
 _REGION: Final = r"(?s)^(?P<contig>.+?):(?P<start>[0-9]{1,18})-(?P<end>[0-9]{1,18})(?:\|.*)?$"
 
 
@@ -82,12 +79,9 @@ class Examples:
     def select(self, rows: npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_]) -> Examples:
         """Return the sequences of these indices, in their order and any number of times, or of a mask."""
         row_M = np.arange(len(self))[rows]
-        length_M = self.lengths[row_M]
-        offsets = np.concatenate([[0], np.cumsum(length_M)])
-        index_T = np.arange(offsets[-1]) + np.repeat(self.offsets[row_M] - offsets[:-1], length_M)
-        labels = self.labels
-        if labels is not None:
-            labels = labels[index_T if self.problem == "token" else row_M]
+        index_T = list_ranges(self.offsets[row_M], self.offsets[row_M + 1])[1]
+        offsets = np.append(0, np.cumsum(self.lengths[row_M]))
+        labels = None if self.labels is None else self.labels[index_T if self.problem == "token" else row_M]
         names, regions = (tuple(every[row] for row in row_M.tolist()) for every in (self.names, self.regions))
         chosen = Examples(self.base_codes[index_T], offsets, labels, names, regions, self.problem, self.classes)
         if "strand_keys" in self.__dict__:
@@ -98,10 +92,9 @@ class Examples:
     def strand_keys(self) -> Keys:
         """Keys of 128 bits of the sequences and of their reverse complements, void of 16 bytes (2, N).
 
-        Equal sequences have equal keys, and a key depends on its own sequence alone. A lane of the key is
-        ``sum(a[i] * (code[i] + 1))`` modulo 2**64 with random ``a`` (multilinear hashing, Carter and Wegman 1979,
-        "Universal classes of hash functions", J. Comput. Syst. Sci. 18). Of a million different sequences, two share a
-        key with a probability below 10**-24.
+        A key depends on its own sequence alone: each lane is ``sum(a[i] * (code[i] + 1))`` modulo 2**64 with random
+        ``a`` (multilinear hashing, Carter and Wegman 1979, "Universal classes of hash functions", J. Comput. Syst. Sci.
+        18), so that of a million different sequences, two share a key with a probability below 10**-24.
         """
         longest = int(self.lengths.max(initial=0))
         factor_2L = np.ascontiguousarray(random_bits(0, _KEYS, np.arange(longest), 2).T)
@@ -130,18 +123,13 @@ def read_examples(
 ) -> tuple[Examples, SourceFile]:  # fmt: skip
     """Return the labelled sequences of a file in its order, and the file; see `mutbert.tables` for formats.
 
-    Sequences are IUPAC codes in either case; U is read as T. Where `problem` is left out, whole numbers or words make
-    it ``binary`` when there are two of them and ``multiclass`` otherwise; other numbers ``regression``; several columns
-    ``multilabel`` when they hold 0 and 1 alone, and else ``regression``; one of several may be missing, which is NaN.
-    For ``token`` a label is as many digits as the sequence has bases, or as many whole numbers with spaces or commas
-    between them, -100 where a base does not count.
+    Sequences are IUPAC codes in either case; U is read as T. Without a `problem`, whole numbers or words make it
+    ``binary`` or ``multiclass``, other numbers ``regression``; several columns ``multilabel`` where they hold 0 and 1
+    alone (NaN where one is missing), else ``regression``. For ``token`` a label is a digit, or a whole number, a base.
 
-    Class labels that are all 0 to K - 1 keep their numbers, and so do a file's in which 0 or 1 stands alone; others
-    have the places that they have in `classes`, or are numbered in sorted order (numbers by their size). Files of one
-    task that may not all hold every class need `classes`, the ones of the training set: at least two names, which are
-    the labels where these are not numbers. For ``multilabel`` and ``regression`` they are other names for the columns.
-
-    A row without a sequence or label is an error; with `left_out`, it is left out, and counted there by what it lacks.
+    Labels that are all 0 to K - 1, or 0 or 1 alone, keep their numbers; others have their places in `classes`, those of
+    the training set, or are numbered in sorted order. Otherwise `classes` are other names for the columns. A row
+    without a sequence or label is an error; with `left_out`, it is left out, and counted there by what it lacks.
     """
     named = [columns.name or "name", *([] if columns.region is None else [columns.region])]
 
@@ -150,20 +138,22 @@ def read_examples(
 
     frame, source = tables.read_table(place, wanted, columns.where)
     if left_out is not None:
-        frame = _complete_rows(frame, source.place, columns, classes or (), left_out)
-    name = named[0] if named[0] in frame.columns else None
+        bare = _sequences(frame, source.place, columns.sequence).is_null()
+        unlabelled = _without_label(frame, columns.label, classes or ())
+        left_out |= {"a sequence": int(bare.sum()), "a label": int((unlabelled & ~bare).sum())}
+        frame = frame.filter(~(bare | unlabelled))
+        if frame.is_empty():
+            raise InputError(f"{source.place}: no row has a sequence and a label; fill them in")
     base_codes, offsets = encode_sequences(frame, source.place, columns.sequence)
     labels, problem, titles = _read_labels(frame, source.place, columns.label, offsets, problem, classes)
     regions = _regions(frame, source.place, columns.region, np.diff(offsets))
-    names = tables.texts_of(frame, source.place, name).fill_null("").to_list() if name else [""] * len(frame)
+    there = named[0] in frame.columns
+    names = tables.texts_of(frame, source.place, named[0]).fill_null("") if there else [""] * len(frame)
     return Examples(base_codes, offsets, labels, tuple(names), regions, problem, titles), source
 
 
 def table_of(sequences: Any) -> Path | pl.DataFrame:
-    """Return the file that sequences are in, or a table of one, of several, by their names, or in a frame.
-
-    Text of letters alone is a sequence, and other text the path of a file.
-    """
+    """Return the path that text is where not of letters alone, or a table of one sequence, several, or by names."""
     if isinstance(sequences, Path) or (isinstance(sequences, str) and not sequences.isalpha()):
         return Path(sequences)
     if isinstance(sequences, Mapping):
@@ -175,32 +165,17 @@ def encode_sequences(frame: pl.DataFrame, place: str, column: str) -> tuple[UInt
     """Return the base codes of a column of sequences (T,), and where each begins (N + 1,)."""
     texts = _sequences(frame, place, column)
     tables.reject(frame, place, column, texts.is_null(), "remove the row, or add the bases")
+    first_N = texts.str.find(_NOT_A_BASE)
+    for row in first_N.is_not_null().arg_true()[:1]:
+        what = f"{column} has {texts[row][first_N[row]]!r} at position {first_N[row]} (the first is 0)"
+        raise tables.row_error(frame, place, row, f"{what}, which is not an IUPAC code; expected DNA or RNA")
     code_T = alphabet.CODE_OF_BYTE[np.frombuffer("".join(texts).encode(), dtype=np.uint8)]
-    offsets = np.append(0, texts.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy())
-    if (code_T == alphabet.NOT_A_BASE).any():
-        first = int(np.argmax(code_T == alphabet.NOT_A_BASE))
-        row = int(np.searchsorted(offsets, first, side="right")) - 1
-        at = first - int(offsets[row])
-        what = f"{column} has {texts[row][at]!r} at position {at} (the first is 0), which is not an IUPAC code"
-        raise tables.row_error(frame, place, row, f"{what}; expected DNA or RNA")
-    return code_T, offsets
+    return code_T, np.append(0, texts.str.len_bytes().cast(pl.Int64).cum_sum().to_numpy())
 
 
 def _sequences(frame: pl.DataFrame, place: str, column: str) -> pl.Series:
     """Return a column of sequences, null where there is none; in a FASTA, NA is two bases."""
     return tables.texts_of(frame, place, column, missing=() if tables.is_fasta(place) else tables.MISSING)
-
-
-def _complete_rows(
-    frame: pl.DataFrame, place: str, columns: Columns, classes: Sequence[str], left_out: dict[str, int]
-) -> pl.DataFrame:
-    """Return the rows that have a sequence and a label, and count the others."""
-    no_sequence = _sequences(frame, place, columns.sequence).is_null()
-    no_label = _without_label(frame, columns.label, classes)
-    left_out |= {"a sequence": int(no_sequence.sum()), "a label": int((no_label & ~no_sequence).sum())}
-    if (no_sequence | no_label).all():
-        raise InputError(f"{place}: no row has a sequence and a label; fill them in")
-    return frame.filter(~(no_sequence | no_label))
 
 
 def _without_label(frame: pl.DataFrame, names: Sequence[str], classes: Sequence[str]) -> pl.Series:
@@ -244,7 +219,7 @@ def _read_labels(
     if len(names) == 1 and problem in (None, "binary", "multiclass"):
         texts = tables.texts_of(frame, place, names[0])
         whole, number = (texts.str.contains(kind).all() for kind in (_INTEGER, tables.NUMBER))
-        if problem or whole or not number or texts.str.contains(_TRUTH).all():
+        if problem or whole or not number or texts.str.contains(r"^\+?[01](?:\.0*)?$").all():
             return _class_labels(frame, place, texts, problem, classes)
     value_NK = np.stack([tables.numbers(frame, place, name, low=-_LARGEST, high=_LARGEST) for name in names], axis=1)
     other_NK = ~np.isin(value_NK, (0, 1)) & ~np.isnan(value_NK)
@@ -264,33 +239,31 @@ def _class_labels(
     frame: pl.DataFrame, place: str, texts: pl.Series, problem: str | None, classes: Sequence[str] | None
 ) -> Labels:
     name = texts.name
-    if whole := texts.str.contains(_WHOLE).all() and not (classes and texts.is_in(list(classes)).all()):
+    named = classes and texts.is_in(list(classes)).all()
+    if whole := texts.str.contains(r"^[+-]?[0-9]{1,18}(?:\.0*)?$").all() and not named:
         texts = texts.str.extract(r"^\+?(-?[0-9]+)").cast(pl.Int64).cast(pl.String)
-    if problem is None and classes is None and (count := texts.n_unique()) > max(_FEW, len(texts) / 2):
+    if problem is None and classes is None and (count := texts.n_unique()) > max(10, len(texts) / 2):
         what = f"column {name} has {count:,} different labels in {len(texts):,} rows"
         numbers = "problem=regression if they are numbers, " if whole else ""
         raise InputError(f"{place}: {what}; set {numbers}problem=multiclass if they are classes, or choose a column")
-    if classes is None:
-        # Whole numbers by their size; 0 or 1 alone is one of both.
-        found = texts.cast(pl.Int64) if whole else texts
-        titles = tuple(map(str, sorted({*found, 0, 1} if whole and {*found} <= {0, 1} else {*found})))
-    else:
-        titles = tuple(classes)
+    # Whole numbers by their size; 0 or 1 alone is one of both.
+    found = {*(texts.cast(pl.Int64) if whole else texts)}
+    titles = tuple(classes or map(str, sorted(found | {0, 1} if whole and found <= {0, 1} else found)))
     if len(set(titles)) < max(len(titles), 2):
         given = f"the classes {tables.listed_names(titles)} are not two or more different ones"
         what = given if classes else f"every label in column {name} is {titles[0]!r}; choose classes, or other rows"
         raise InputError(f"{place}: {what}")
-    number_of = {title: number for number, title in enumerate(titles)}
-    if not any(re.match(_INTEGER, title) for title in titles) and texts.str.contains(_INTEGER).all():
-        number_of = {str(number): number for number in range(len(titles))}
-    for row in (~texts.is_in(list(number_of))).arg_true()[:1]:
-        what = f"{frame[name][row]!r} is not one of the classes {tables.listed_names(number_of)}"
+    numbered = not any(re.match(_INTEGER, title) for title in titles) and texts.str.contains(_INTEGER).all()
+    words = [*map(str, range(len(titles)))] if numbered else titles
+    values = texts.cast(pl.Enum(words), strict=False)
+    for row in values.is_null().arg_true()[:1]:
+        what = f"{frame[name][row]!r} is not one of the classes {tables.listed_names(words)}"
         raise tables.row_error(frame, place, row, f"{name} {what}; correct it, or choose other classes")
     if problem == "binary" and len(titles) != 2:
         what = f"column {name} has {len(titles)} classes ({tables.listed_names(titles)}) where a binary label has 2"
         raise InputError(f"{place}: {what}; call it multiclass, or choose rows")
-    values = texts.replace_strict(number_of, return_dtype=pl.Int64).to_numpy()
-    return values, problem or ("binary" if len(titles) == 2 else "multiclass"), titles
+    numbers_N = values.to_physical().cast(pl.Int64).to_numpy()
+    return numbers_N, problem or ("binary" if len(titles) == 2 else "multiclass"), titles
 
 
 def _token_labels(frame: pl.DataFrame, place: str, name: str, offsets: Int64, classes: Sequence[str] | None) -> Labels:
@@ -300,21 +273,18 @@ def _token_labels(frame: pl.DataFrame, place: str, name: str, offsets: Int64, cl
         texts = column.str.strip_chars("[] \t")
         digits = texts.str.contains("^[0-9]+$") & (texts.str.len_chars() == pl.Series(length_N))
         well = digits | texts.str.contains(r"^-?[0-9]{1,9}(\s*[\s,]\s*-?[0-9]{1,9})*$")
-        expected = "expected digits, or whole numbers with spaces or commas"
-        tables.reject(frame, place, name, ~well.fill_null(False), expected)
-        many = texts.str.extract_all("-?[0-9]+").zip_with(~digits, texts.str.extract_all("[0-9]"))
-        column = many.cast(pl.List(pl.Int64))
+        tables.reject(frame, place, name, ~well.fill_null(False), "expected digits, or numbers with spaces or commas")
+        whole, single = (texts.str.extract_all(one) for one in ("-?[0-9]+", "[0-9]"))
+        column = whole.zip_with(~digits, single).cast(pl.List(pl.Int64))
     count_N = column.list.len().fill_null(0).to_numpy()
-    if (count_N != length_N).any():
-        row = int(np.argmax(count_N != length_N))
+    for row in np.flatnonzero(count_N != length_N)[:1].tolist():
         what = f"column {name} has {count_N[row]} labels for {length_N[row]} bases; expected one for each"
         raise tables.row_error(frame, place, row, what)
     # A missing number is a label below all that there are, and rejected as such.
     value_T = column.explode().fill_null(NOT_COUNTED - 1).to_numpy()
     titles = tuple(classes or map(str, range(max(int(value_T.max()) + 1, 2))))
     outside = (value_T != NOT_COUNTED) & ((value_T < 0) | (value_T >= len(titles)))
-    if outside.any():
-        first = int(np.argmax(outside))
+    for first in np.flatnonzero(outside)[:1].tolist():
         row = int(np.searchsorted(offsets, first, side="right")) - 1
         what = f"the label of base {first - offsets[row]} (the first is 0) is {value_T[first]}"
         known = f"expected 0 to {len(titles) - 1}, or {NOT_COUNTED} where the base does not count"

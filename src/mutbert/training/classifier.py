@@ -1,7 +1,5 @@
 """Fine-tune one model on one training set, and return the best step by a metric on the validation data.
 
-Sample s of a run is a function of (seed, s) alone.
-
 Shape suffixes: N sequences, S samples of the run, B batch, L tokens, T bases, K or D outputs.
 """
 
@@ -11,7 +9,7 @@ import math
 import warnings
 from collections import Counter
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +18,9 @@ from accelerate.utils import gather_object
 from torch.utils.data import Dataset
 from transformers.trainer_utils import EvalLoopOutput
 
-from mutbert.encoders.adapter import takes_mask
+from mutbert.encoders.adapter import Encoder, takes_mask
 from mutbert.errors import InputError, one_line, require
-from mutbert.examples.table import NOT_COUNTED
+from mutbert.examples.table import NOT_COUNTED, Examples
 from mutbert.inference.run import base_outputs, sequence_outputs
 from mutbert.scoring.metrics import LOWER_IS_BETTER, constant_guess, evaluate, metric_names
 from mutbert.training import trainer as trainers
@@ -36,15 +34,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mutbert.arrays import Float32, Int64
-    from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
-    from mutbert.examples.table import Examples
     from mutbert.training.recipe import FinetuneSettings
 
     Logits = Float32 | list[Float32]  # (N, D), or for labels of bases (T, D) for each sequence
-
-_STEPS_SORTED: Final = 64  # by length together: enough to leave little padding, and little order
-_WARMUP: Final = 50  # steps, by default and at most
 
 
 class LabelledInputs(NamedTuple):
@@ -52,14 +45,6 @@ class LabelledInputs(NamedTuple):
 
     inputs: Inputs
     examples: Examples
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs of a classifier."""
-        labels = self.examples.known_labels
-        if self.examples.problem in {"multilabel", "regression"}:
-            return 1 if labels.ndim == 1 else int(labels.shape[1])
-        return len(self.examples.classes)
 
 
 class TrainingSamples(Dataset[Any]):
@@ -74,9 +59,12 @@ class TrainingSamples(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.row_S)
 
-    def __getitems__(self, samples: Sequence[int]) -> dict[str, torch.Tensor]:
-        """Return a batch, as torch's loader asks for it; labels are (B,), (B, K), or of bases (B, L)."""
+    def __getitems__(self, samples: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+        """Return the parts of a batch, as torch's loader asks for it; labels are (B,), (B, K), or of bases (B, L)."""
         index = np.asarray(samples, dtype=np.int64)
+        return [self._part(part) for part in unpadded_parts(index, self.data.inputs.length_N[self.row_S[index]])]
+
+    def _part(self, index: Int64) -> dict[str, torch.Tensor]:
         rows, reverse = self.row_S[index], self.reverse_S[index]
         inputs, examples = self.data
         batch, label = inputs.batch(rows, reverse), examples.known_labels
@@ -90,13 +78,23 @@ class TrainingSamples(Dataset[Any]):
         return {**batch, "labels": torch.from_numpy(label_BL)}
 
 
+def unpadded_parts(sample_B: Int64, length_B: Int64) -> list[Int64]:
+    """Return a batch as it is, or in parts where more than half of it would be padding, and of each part at most."""
+    if len(length_B) * length_B.max() <= 2 * length_B.sum():
+        return [sample_B]
+    size_B = np.arange(1, len(length_B) + 1) * np.maximum.accumulate(length_B)
+    end = int(np.argmax(size_B > 2 * np.cumsum(length_B)))
+    return [sample_B[:end], *unpadded_parts(sample_B[end:], length_B[end:])]
+
+
 def sample_order(length_N: Int64, steps: int, batch_size: int, seed: int) -> Int64:
     """Return the row of each sample, (steps * batch_size,): one shuffled pass over all sequences after the other.
 
     No step has a sequence twice where there are enough. Where their numbers of tokens `length_N` differ, those of a
     step are similar, also of one that ends a pass and begins the next.
     """
-    total, mixed, most = steps * batch_size, bool((length_N != length_N[0]).any()), _STEPS_SORTED * batch_size
+    # Enough steps are sorted together to leave little padding, and little order.
+    total, mixed, most = steps * batch_size, bool((length_N != length_N[0]).any()), 64 * batch_size
     passes, begun = [], np.zeros(0, dtype=np.int64)  # the rows of a step that the next pass completes
     for number in range(-(-total // len(length_N))):
         rng = np.random.default_rng([seed, number])
@@ -139,33 +137,32 @@ def classifier_trainer(
 
     Its last layer starts from `head`, which returns numbers as they are, or from fresh weights.
     """
-    check_classes(train.examples)
+    check_classes(train.examples, "the training data")
     constant_value(validation, metric)
-    problem, lengths = train.examples.problem, [part.inputs.length_N.max() for part in (train, validation)]
+    problem, classes, outputs = train.examples.problem, train.examples.classes, len(train.examples.classes)
+    longest = int(max(longest, train.inputs.length_N.max(), validation.inputs.length_N.max()))
     transformers.set_seed(seed)
     model = encoder.classifier(
-        train.outputs, int(max(longest, *lengths)), classes=train.examples.classes, each_token=problem == "token",
-        rope_scaling=settings.rope_scaling,
-    )  # fmt: skip
+        outputs, longest, classes=classes, each_token=problem == "token", rope_scaling=settings.rope_scaling
+    )
     if settings.micro_batch_size != 1 and len(np.unique(train.inputs.length_N)) > 1 and not takes_mask(model):
         what = "has no attention_mask, so that sequences of several lengths cannot be trained in a batch"
         raise InputError(f"{encoder.name}: {what}; set finetune.micro_batch_size=1")
     labels = train.examples.known_labels
     balanced = settings.class_weights == "balanced"
     loss = ClassifierLoss(
-        problem, balanced_weights(problem, labels, train.outputs) if balanced else None,
-        **(scale_of(labels, output_layer(model, train.outputs)) if problem == "regression" else {}),
+        problem, balanced_weights(problem, labels, outputs) if balanced else None,
+        **(scale_of(labels, output_layer(model, outputs)) if problem == "regression" else {}),
     )  # fmt: skip
     if head is not None:
-        layer = output_layer(model, train.outputs)
-        layer.load_state_dict(head)
-        loss.scale(layer)
+        (layer := output_layer(model, outputs)).load_state_dict(head)
+        loss.rescale(layer)
     if settings.method == "lora":
         model = _with_adapters(model, encoder, settings)
     count = len(train.examples)
     batch_size = min(settings.batch_size, count)
     steps = settings.max_steps or max(1, math.ceil(settings.epochs * count / batch_size))
-    warmup = min(_WARMUP, steps // 10) if settings.warmup_steps is None else settings.warmup_steps
+    warmup = min(50, steps // 10) if settings.warmup_steps is None else settings.warmup_steps
     every = min(steps, settings.eval_steps or math.ceil(count / batch_size))
     defaults = {"logging_steps": 50, "lr_scheduler_type": "linear", "save_total_limit": 1}
     own = settings.model_dump(include={"learning_rate", "weight_decay", "max_grad_norm"})
@@ -182,31 +179,25 @@ def classifier_trainer(
     samples = TrainingSamples(train, steps, batch_size, seed, reverse=settings.reverse_complement)
     return ClassifierTrainer(
         args=arguments, folder=folder, compute_loss_func=loss, validation=validation, settings=settings, model=model,
-        train_dataset=samples, data_collator=dict,
+        train_dataset=samples, data_collator=list,
     )  # fmt: skip
 
 
-def check_classes(train: Examples, place: str = "") -> None:
-    """Raise InputError for training data of one class alone; `place` begins the message."""
-    labels = train.known_labels
-    if train.problem in {"binary", "multiclass", "token"} and len(np.unique(labels[labels != NOT_COUNTED])) < 2:
-        raise InputError(f"{place}the training data have one class alone; choose other data")
-
-
-def check_validation(train: Examples, validation: Examples, place: str) -> None:
-    """Raise InputError for validation data of one class alone, or with a class that the training data lack."""
-    if train.problem not in {"binary", "multiclass", "token"}:
+def check_classes(examples: Examples, what: str, known: Examples | None = None) -> None:
+    """Raise InputError where one class alone occurs, or one that training data `known` lack; `what` names the data."""
+    if examples.problem not in {"binary", "multiclass", "token"}:
         return
-    known, found = (np.unique(part.known_labels[part.known_labels != NOT_COUNTED]) for part in (train, validation))
-    alone = [train.classes[number] for number in np.setdiff1d(found, known)]
-    what = f"have class {alone[0]!r}, which the training data lack" if alone else "have one class alone"
-    if alone or len(found) < 2:
-        raise InputError(f"{place}: the validation data {what}; choose others, or leave validation= out to split train")
+    every = (part.known_labels for part in (examples, known or examples))
+    found, others = (np.unique(label[label != NOT_COUNTED]) for label in every)
+    lacking = [examples.classes[number] for number in np.setdiff1d(found, others)]
+    problem = f"have class {lacking[0]!r}, which the training data lack" if lacking else "have one class alone"
+    if lacking or len(found) < 2:
+        raise InputError(f"{what} {problem}; choose other data")
 
 
 def constant_value(data: LabelledInputs, metric: str) -> float:
     """Return the metric of the best constant guess, InputError where no guesses have one; 0 for correlations."""
-    rng, width, examples = np.random.default_rng(0), data.outputs, data.examples
+    rng, examples, width = np.random.default_rng(0), data.examples, len(data.examples.classes)
     logits: Logits = rng.normal(size=(len(examples), width)).astype(np.float32)
     if examples.problem == "token":
         logits = [rng.normal(size=(length - 2, width)).astype(np.float32) for length in data.inputs.length_N.tolist()]
@@ -241,21 +232,18 @@ def scores_and_labels(examples: Examples, logits: Logits) -> tuple[str, npt.NDAr
         # A table may have its numbers in one column of several that it could have.
         labels = examples.known_labels.reshape(scores.shape) if scores.ndim == 1 else examples.known_labels
         return examples.problem, labels, scores
-    label_T, counts_T = _token_labels(examples, logits)
+    label_T, counts_T = token_labels(examples, logits)
     score_TD = np.concatenate(list(logits))[counts_T]
     problem = "binary" if score_TD.shape[1] == 2 else "multiclass"
     return problem, label_T[counts_T], decision_scores(problem, score_TD)
 
 
-def names_of_scores(examples: Examples, logits: Logits) -> list[str]:
-    """Return the name of the sequence of each score of `scores_and_labels`; its row where it has none."""
-    rows = np.arange(len(examples))
-    if examples.problem == "token":
-        rows = np.repeat(rows, [len(one) for one in logits])[_token_labels(examples, logits)[1]]
-    return [examples.names[row] or str(row) for row in rows]
+def names_of_metrics(problem: str) -> tuple[str, ...]:
+    """Return the metrics of a problem; of bases, those of several classes."""
+    return metric_names("multiclass" if problem == "token" else problem)
 
 
-def _token_labels(examples: Examples, logits: Logits) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+def token_labels(examples: Examples, logits: Logits) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Return the labels of the bases that have logits, as sequences may have been truncated, and which count."""
     starts = zip(examples.offsets[:-1], logits, strict=True)
     label_T = np.concatenate([examples.known_labels[start : start + len(one)] for start, one in starts])
@@ -280,46 +268,43 @@ class ClassifierTrainer(trainers.RunTrainer):
         These are ``best_step``, its ``validation`` metrics, ``steps`` taken, ``history``, ``tokens`` without padding.
         """
         self.run(records, step, show=show)
-        steps, best_step = self.state.global_step, self.state.best_global_step
+        state, samples, loss = self.state, self.train_dataset, self.compute_loss_func
         model = self.accelerator.unwrap_model(self.model)
         if self._settings.method == "lora":
             model = model.merge_and_unload()
-        samples, loss = self.train_dataset, self.compute_loss_func
         if loss.problem == "regression":
-            loss.undo_scale(output_layer(model, samples.data.outputs))
-        tokens = int(samples.data.inputs.length_N[samples.row_S].sum()) * steps // self.args.max_steps
-        history = trainers.history_of(self.state.log_history)
-        best = next(one for one in history if one["step"] == best_step and "eval_loss" in one)
-        problem = self._validation.examples.problem
-        validation = {
-            name: best[f"eval_{name}"] for name in metric_names("multiclass" if problem == "token" else problem)
-        }
+            loss.rescale(output_layer(model, len(samples.data.examples.classes)), undo=True)
+        history = trainers.history_of(state.log_history)
+        best = next(one for one in history if one["step"] == state.best_global_step and "eval_loss" in one)
+        tokens = int(samples.data.inputs.length_N[samples.row_S].sum()) * state.global_step // self.args.max_steps
         return model, {
-            "best_step": best_step, "validation": validation, "steps": steps, "history": history, "tokens": tokens
+            "best_step": best["step"], "steps": state.global_step, "history": history, "tokens": tokens,
+            "validation": {name: best[f"eval_{name}"] for name in names_of_metrics(loss.problem)},
         }  # fmt: skip
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Return the batches of a step, and their weight in all processes together."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        weights = [self.compute_loss_func.weight_of(batch["labels"]) for batch in batches]
+        weights = [self.compute_loss_func.weight_of(part["labels"]) for parts in batches for part in parts]
         return batches, self.accelerator.gather(torch.stack(weights).sum()[None].to(device)).sum() if batches else None
 
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Return the loss of a batch, the sum of its parts; processes share their gradients at the last of them."""
+        step, (*first, last) = super().training_step, inputs
+        with self.accelerator.no_sync(model):
+            losses = [step(model, part, num_items_in_batch) for part in first]
+        return sum(losses, step(model, last, num_items_in_batch))
+
     def _determine_best_metric(self, metrics: Any, trial: Any) -> bool:  # noqa: ARG002
-        """Return whether this evaluation is the best so far by the metric, of equals by the loss."""
+        """Return whether this evaluation is the best so far by the metric, of equals by the loss; stop for patience."""
         name, sign = f"eval_{self.args.metric_for_best_model}", 1 if self.args.greater_is_better else -1
         known = [entry for entry in self.state.log_history if "eval_loss" in entry]
         best = max(known, key=lambda one: (np.nan_to_num(sign * one[name], nan=-np.inf), -one["eval_loss"]))
         self.state.best_metric, self.state.best_global_step = best[name], best["step"]
-        return bool(best["step"] == self.state.global_step)
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate, and stop the training after as many evaluations without improvement as the settings allow."""
-        metrics = super().evaluate(*args, **kwargs)
-        every, best = int(self.args.eval_steps), self.state.best_global_step
-        waited = (self.state.global_step - (best or every)) // every
-        if self._settings.patience is not None and waited >= self._settings.patience:
+        waited, patience = self.state.global_step - best["step"], self._settings.patience
+        if patience is not None and waited // int(self.args.eval_steps) >= patience:
             self.control.should_training_stop = True
-        return metrics
+        return bool(waited == 0)
 
     def evaluation_loop(self, *_: Any, **__: Any) -> EvalLoopOutput:
         """Return loss and all metrics of the problem on the validation data, divided among the processes."""
@@ -331,7 +316,7 @@ class ClassifierTrainer(trainers.RunTrainer):
         if world > 1:
             parts = gather_object([logits])
             logits = [parts[row % world][row // world] for row in range(count)]
-        labels = _token_labels(examples, logits)[0] if examples.problem == "token" else examples.known_labels
+        labels = token_labels(examples, logits)[0] if examples.problem == "token" else examples.known_labels
         every = torch.from_numpy(np.concatenate(list(logits)) if examples.problem == "token" else np.asarray(logits))
         if not every.isfinite().all():
             step = self.state.global_step

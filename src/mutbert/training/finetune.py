@@ -11,7 +11,7 @@ import sys
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import numpy as np
 import torch
@@ -22,31 +22,20 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from mutbert.encoders.adapter import CNN, open_encoder
+from mutbert.encoders.adapter import CNN, Encoder, open_encoder
 from mutbert.encoders.token_encoders import ProbedClassifier, mean_over_tokens, most_tokens
 from mutbert.errors import InputError
 from mutbert.examples.splits import conflicts, part_task
-from mutbert.examples.table import NOT_COUNTED, read_examples
+from mutbert.examples.table import NOT_COUNTED, Examples, read_examples
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.reading import InputSettings
 from mutbert.inference.run import sequence_outputs
 from mutbert.model.checkpoints import library_bars_off
 from mutbert.run_folder import PREDICTIONS
 from mutbert.scoring import resampling
-from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, metric_names, write_predictions
-from mutbert.tables import listed_names
-from mutbert.training.classifier import (
-    LabelledInputs,
-    check_classes,
-    check_validation,
-    classifier_logits,
-    classifier_trainer,
-    constant_value,
-    decision_scores,
-    names_of_scores,
-    scores_and_labels,
-    unplaced,
-)  # fmt: skip
+from mutbert.scoring.metrics import LOWER_IS_BETTER, evaluate, write_predictions
+from mutbert.tables import SourceFile, listed_names
+from mutbert.training import classifier
 from mutbert.training.folder import Run, RunResult, plain, provenance_of
 
 if TYPE_CHECKING:
@@ -55,10 +44,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mutbert.arrays import Float32
-    from mutbert.encoders.adapter import Encoder
     from mutbert.encoders.inputs import Inputs
-    from mutbert.examples.table import Examples
-    from mutbert.tables import SourceFile
+    from mutbert.training.classifier import LabelledInputs
     from mutbert.training.recipe import FinetuneRecipe, FinetuneSettings
 
     Labelled = tuple[Any, npt.NDArray[Any]]  # features, dense or sparse (N, F), and labels
@@ -72,7 +59,6 @@ _FEW: Final = 2000  # training sequences for which a probe is tried too
 _BETTER: Final = 0.02  # by which it has to be better
 _OF_CLASSES: Final = ("binary", "multiclass", "token")
 _ABSENT: Final = -1e4  # low enough never to be the highest, and finite
-_PROBLEM_TYPES: Final = {"multilabel": "multi_label_classification", "regression": "regression"}
 
 
 def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = False, progress: bool = False) -> RunResult:
@@ -97,11 +83,11 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     settings = recipe.finetune
     if recipe.model == CNN:
         raise InputError("model cnn: is a baseline of 'mutbert bench'; choose a model folder or repository")
-    data, splits, metric, identities, said = _data(recipe)
+    data, splits, metric, identities, found = _data(recipe)
     encoder = open_encoder(recipe.model, revision=recipe.revision, trust_remote_code=recipe.trust_remote_code)
     genome = None if recipe.genome is None else ProbabilisticGenome.open(recipe.genome)
     parts = {
-        name: LabelledInputs(encoder.inputs(part, max_tokens=settings.max_tokens, genome=genome), part)
+        name: classifier.LabelledInputs(encoder.inputs(part, max_tokens=settings.max_tokens, genome=genome), part)
         for name, part in data.items()
     }
     longest = max(int(part.inputs.length_N.max()) for part in parts.values())
@@ -113,11 +99,11 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
     trainer, probe = None, _probe_of_few(encoder, parts, recipe, metric, longest)
     if settings.method == "probe":
         encoder.body(longest, rope_scaling=settings.rope_scaling)
-        constant_value(parts["validation"], metric)
+        classifier.constant_value(parts["validation"], metric)
     else:
-        trainer = classifier_trainer(
+        trainer = classifier.classifier_trainer(
             encoder, parts["train"], parts["validation"], settings, Path(recipe.output), metric=metric,
-            seed=recipe.seed, resumable=True, longest=longest, head=probe and probe.head,
+            seed=recipe.seed, resumable=True, longest=longest, head=probe and probe[1],
         )  # fmt: skip
     inputs = [recipe.train, recipe.validation, recipe.test, recipe.genome, recipe.model]
     with run.open(inputs, resume=resume, force=force) as (step, notes):
@@ -130,108 +116,95 @@ def finetune(recipe: FinetuneRecipe, *, resume: bool = False, force: bool = Fals
         if state.is_main_process:
             # First, so that a failure from here on does not lose it.
             _publish(run, model, encoder, data["train"], genome)
-            metrics = _metrics(model, trained, parts, recipe, metric, notes + said[1:]) | {"splits": splits}
+            metrics = _metrics(model, trained, parts, recipe, metric, notes + found) | {"splits": splits}
             metrics["notes"] += _advice(parts, metric, metrics["metrics"]["validation"][metric], probe)
         return run.finish("finetune", metrics, trained["history"])
 
 
-def _data(
-    recipe: FinetuneRecipe,
-) -> tuple[dict[str, Examples], list[dict[str, Any]], str, dict[str, str], list[str]]:
+def _data(recipe: FinetuneRecipe) -> tuple[dict[str, Examples], list[dict[str, Any]], str, dict[str, str], list[str]]:
     """Return the parts of the data and their counts, the metric, checksums of files, and what was found in them."""
-    read: dict[str, Examples] = {}
-    sources: dict[str, SourceFile] = {}
+    read, sources, notes = dict[str, Examples](), dict[str, SourceFile](), list[str]()
     problem: str | None = recipe.problem
-    classes, said = recipe.classes or None, list[str]()
+    classes = recipe.classes or None
 
-    def say(line: str) -> None:
-        said.append(line)
-        if PartialState().is_main_process:
-            print(line, file=sys.stderr)  # noqa: T201
+    def note(text: str) -> None:
+        notes.append(text)
+        PartialState().print(text, file=sys.stderr)
 
-    for name, place in (("train", recipe.train), ("validation", recipe.validation), ("test", recipe.test)):
-        if place is None:
+    for name in ("train", "validation", "test"):
+        if (place := getattr(recipe, name)) is None:
             continue
         left_out = dict[str, int]()
-        found = read_examples(place, recipe.columns, problem=problem, classes=classes, left_out=left_out)
-        read[name], sources[name] = found
+        part, source = read_examples(place, recipe.columns, problem=problem, classes=classes, left_out=left_out)
+        read[name], sources[name] = part, source
         if name == "train":
-            problem = found[0].problem
-            say(f"{place}: {_summary(found[0])}")
-            classes = found[0].classes if problem in _OF_CLASSES else None
+            problem, classes = part.problem, part.classes if part.problem in _OF_CLASSES else None
+            PartialState().print(f"{place}: {_summary(part)}", file=sys.stderr)
         for what, count in left_out.items():
             if count:
-                say(f"{place}: rows without {what}, left out: {count:,}")
-        if problem in {"binary", "multiclass"} and (count := conflicts(found[0])):
-            say(f"{place}: sequences with different labels in different rows: {count:,}")
-    train = read["train"]
+                note(f"{place}: rows without {what}, left out: {count:,}")
+        if problem in {"binary", "multiclass"} and (count := conflicts(part)):
+            note(f"{place}: sequences with different labels in different rows: {count:,}")
     data, splits = part_task(
         read, sources, how="grouped", share=recipe.validation_share, seed=recipe.seed, drop_leaks=recipe.drop_leaks
     )
-    check_classes(data["train"], f"{recipe.train}: ")
-    check_validation(data["train"], data["validation"], recipe.validation or recipe.train)
+    classifier.check_classes(data["train"], f"{recipe.train}: the training data")
+    what = f"{recipe.validation or recipe.train}: the validation data"
+    classifier.check_classes(data["validation"], what, known=data["train"])
     for one in splits:
         if one["in_train"]:
-            say(f"{one['split']} sequences that are in the training data: {one['in_train']:,} of {one['examples']:,}")
-    metric = recipe.finetune.metric or ("pearson" if train.problem == "regression" else "mcc")
-    names = metric_names("multiclass" if train.problem == "token" else train.problem)
-    if metric not in names:
-        raise InputError(f"finetune.metric is {metric!r}; {train.problem} problems have {', '.join(names)}")
-    return data, splits, metric, {name: source.sha256 for name, source in sources.items()}, said
+            note(f"{one['split']} sequences that are in the training data: {one['in_train']:,} of {one['examples']:,}")
+    metric, names = recipe.finetune.metric, classifier.names_of_metrics(str(problem))
+    if metric not in (None, *names):
+        raise InputError(f"finetune.metric is {metric!r}; {problem} problems have {', '.join(names)}")
+    metric = metric or ("pearson" if problem == "regression" else "mcc")
+    return data, splits, metric, {name: source.sha256 for name, source in sources.items()}, notes
 
 
 def _summary(train: Examples) -> str:
     """Return the problem that was inferred, and how often each class occurs, or the range of numbers."""
     labels, names = train.known_labels, train.classes
     if train.problem in _OF_CLASSES:
-        counts = np.bincount(labels[labels != NOT_COUNTED], minlength=len(names))
-        found = [f"{name}: {count:,}" for name, count in zip(names, counts, strict=True)]
+        found = [f"{count:,}" for count in np.bincount(labels[labels != NOT_COUNTED], minlength=len(names))]
     elif train.problem == "multilabel":
-        columns = zip(names, (labels == 1).sum(axis=0), (labels >= 0).sum(axis=0), strict=True)
-        found = [f"{name}: {one:,} of {known:,}" for name, one, known in columns]
+        found = [f"{(one == 1).sum():,} of {(one >= 0).sum():,}" for one in labels.T]
     else:
-        ends = ([end(one) for one in labels.reshape(len(train), -1).T] for end in (np.nanmin, np.nanmax))
-        found = [f"{name}: {low:g} to {high:g}" for name, low, high in zip(names, *ends, strict=True)]
-    return f"{train.problem}; rows: {len(train):,}, {listed_names(found)}"
-
-
-class _Probe(NamedTuple):
-    """What a linear probe of the model reaches on the validation data, and its weights where the classifier is one."""
-
-    reached: float
-    head: Mapping[str, torch.Tensor] | None
+        found = [f"{np.nanmin(one):g} to {np.nanmax(one):g}" for one in labels.reshape(len(train), -1).T]
+    counts = listed_names(f"{name}: {one}" for name, one in zip(names, found, strict=True))
+    return f"{train.problem}; rows: {len(train):,}, {counts}"
 
 
 def _probe_of_few(
     encoder: Encoder, parts: Mapping[str, LabelledInputs], recipe: FinetuneRecipe, metric: str, longest: int
-) -> _Probe | None:
-    """Return a probe where there are few training sequences, which a fresh classifier cannot be learnt from.
+) -> tuple[float, Mapping[str, torch.Tensor] | None] | None:
+    """Return what a probe reaches on the validation data, and its weights, where training sequences are few.
 
-    Training starts from it ("LP-FT", Kumar et al. 2022, arXiv 2202.10054), unless the model has a classifier.
+    Training starts from them ("LP-FT", Kumar et al. 2022, arXiv 2202.10054), unless the model has a classifier.
     """
     if recipe.finetune.method == "probe" or len(parts["train"].examples) > _FEW:
         return None
     # Some models and labels have none.
     with suppress(InputError):
-        model = _probed(encoder, parts, recipe, metric, longest)
-        logits = classifier_logits(model, parts["validation"], recipe.finetune)
-        reached = evaluate(*scores_and_labels(parts["validation"].examples, logits), [metric])[metric]
+        model, validation = _probed(encoder, parts, recipe, metric, longest), parts["validation"]
+        logits = classifier.classifier_logits(model, validation, recipe.finetune)
+        reached = evaluate(*classifier.scores_and_labels(validation.examples, logits), [metric])[metric]
         trained = any("SequenceClassification" in name for name in model.config.architectures or ())
-        own = encoder.family == "mutbert" and not trained
-        return _Probe(reached, model.classifier.state_dict() if own else None)
+        return reached, model.classifier.state_dict() if encoder.family == "mutbert" and not trained else None
     return None
 
 
-def _advice(parts: Mapping[str, LabelledInputs], metric: str, reached: float | None, probe: _Probe | None) -> list[str]:
+def _advice(
+    parts: Mapping[str, LabelledInputs], metric: str, reached: float | None, probe: tuple[float, Any] | None
+) -> list[str]:
     """Return a line where the metric is no better than a constant guess, and one where a probe is better than that."""
     sign, lines, value = -1 if metric in LOWER_IS_BETTER else 1, [], math.nan if reached is None else reached
-    if not sign * value > sign * constant_value(parts["validation"], metric):
+    if not sign * value > sign * classifier.constant_value(parts["validation"], metric):
         how = "is no better than a constant guess at any evaluation, so that the loss chose the step"
         lines.append(f"{metric}, {value:.4f} on the validation data, {how}")
     margin = _BETTER * (abs(value) if sign < 0 else 1)
-    if probe and (math.isnan(value) or sign * probe.reached > sign * value + margin):
+    if probe and (math.isnan(value) or sign * probe[0] > sign * value + margin):
         how = "choose finetune.method=probe for so few sequences"
-        lines.append(f"a probe of the model reaches {metric} {probe.reached:.4f} on the validation data; {how}")
+        lines.append(f"a probe of the model reaches {metric} {probe[0]:.4f} on the validation data; {how}")
     return lines
 
 
@@ -242,13 +215,11 @@ def _probed(
     train, own, settings = parts["train"], encoder.family == "mutbert", recipe.finetune
     transformers.set_seed(recipe.seed)
     if own:
-        scaling, classes = settings.rope_scaling, train.examples.classes
-        model = encoder.classifier(train.outputs, longest, classes=classes, rope_scaling=scaling)
+        classes, scaling = train.examples.classes, settings.rope_scaling
+        model = encoder.classifier(len(classes), longest, classes=classes, rope_scaling=scaling)
         if model.config.pooler_type != "mean":
-            raise InputError(
-                f"{encoder.name}: its classifier reads the first token instead of the mean of all, so that it cannot "
-                "hold a probe; choose finetune.method=lora"
-            )
+            how = "its classifier reads the first token instead of the mean of all, so that it cannot hold a probe"
+            raise InputError(f"{encoder.name}: {how}; choose finetune.method=lora")
     body = model.base_model if own else encoder.body(longest, rope_scaling=settings.rope_scaling)
     body.to("cuda" if torch.cuda.is_available() else "cpu")
     _, *layer = fit_linear(
@@ -269,15 +240,14 @@ def _publish(run: Run, model: Any, encoder: Encoder, train: Examples, genome: Pr
     config, names, recipe = model.config, train.classes, cast("FinetuneRecipe", run.recipe)
     if train.problem == "regression" and len(names) < config.num_labels:
         names = tuple(f"LABEL_{number}" for number in range(config.num_labels))
-    config.problem_type = _PROBLEM_TYPES.get(train.problem, "single_label_classification")
+    types = {"multilabel": "multi_label_classification", "regression": "regression"}
+    config.problem_type = types.get(train.problem, "single_label_classification")
     config.id2label = dict(enumerate(names))
     config.label2id = {name: number for number, name in enumerate(names)}
     settings = InputSettings(
-        **recipe.finetune.model_dump(include={"max_tokens", "strands", "precision"}),
-        genome=recipe.genome,
-        genome_identity=None if genome is None else genome.identity,
-        region=recipe.columns.region,
-    )
+        **recipe.finetune.model_dump(include={"max_tokens", "strands", "precision"}), genome=recipe.genome,
+        genome_identity=None if genome is None else genome.identity, region=recipe.columns.region,
+    )  # fmt: skip
     config.input_settings = settings.model_dump(exclude_none=True)
     with run.publish_model() as folder, library_bars_off():
         model.save_pretrained(folder)
@@ -292,12 +262,15 @@ def _metrics(
     train, shown, interval = parts["train"].examples, "test" if "test" in parts else "validation", None
     found: dict[str, Any] = {"validation": trained.get("validation"), shown: None}
     for name in [name for name, known in found.items() if known is None]:
-        logits, examples = classifier_logits(model, parts[name], recipe.finetune), parts[name].examples
-        problem, labels, scores = scores_and_labels(examples, logits)
+        logits, examples = classifier.classifier_logits(model, parts[name], recipe.finetune), parts[name].examples
+        problem, labels, scores = classifier.scores_and_labels(examples, logits)
         found[name] = evaluate(problem, labels, scores)
         if name == shown:
-            path, names = Path(recipe.output) / PREDICTIONS, names_of_scores(examples, logits)
-            write_predictions(path, labels, scores, classes=train.classes, names=names)
+            rows = np.arange(len(examples))
+            if examples.problem == "token":
+                rows = np.repeat(rows, [*map(len, logits)])[classifier.token_labels(examples, logits)[1]]
+            names = [examples.names[row] or str(row) for row in rows]
+            write_predictions(Path(recipe.output) / PREDICTIONS, labels, scores, classes=train.classes, names=names)
         if name == "test":
             interval = plain(resampling.interval([resampling.TaskScores(problem, metric, labels, [scores])]))
     return {
@@ -306,7 +279,7 @@ def _metrics(
         "metrics": {name: plain(values) for name, values in found.items()},
         "interval": interval, "shown": shown,
         "facts": {"model": recipe.model, "method": recipe.finetune.method, "seed": str(recipe.seed)},
-        "notes": notes + [f"{reason}: {count:,} sequences" for reason, count in unplaced(parts).items()],
+        "notes": notes + [f"{reason}: {count:,} sequences" for reason, count in classifier.unplaced(parts).items()],
     }  # fmt: skip
 
 
@@ -328,16 +301,16 @@ def fit_linear(
         features_NF = scaler.transform(features_NF.astype(np.float64))
 
     def estimator(c: float) -> Any:
-        logistic = LogisticRegression(C=c, class_weight=weight, max_iter=iterations)
-        return Ridge(alpha=1 / c) if problem == "regression" else logistic
+        if problem == "regression":
+            return Ridge(alpha=1 / c)
+        return LogisticRegression(C=c, class_weight=weight, max_iter=iterations)
 
     def fit(c: float) -> Linear:
         columns = labels.T if labels.ndim == 2 else [labels]
         # Of several labels, some may be missing.
         rows = [slice(None) if known.all() else known for known in ~np.isnan(columns)]
-        fitted = [
-            fit_quietly(estimator(c), features_NF[own], column[own]) for column, own in zip(columns, rows, strict=True)
-        ]
+        pairs = ((features_NF[own], column[own]) for column, own in zip(columns, rows, strict=True))
+        fitted = [fit_quietly(estimator(c), *pair) for pair in pairs]
         weight_KF = np.concatenate([np.atleast_2d(one.coef_) for one in fitted])
         bias_K = np.concatenate([np.atleast_1d(one.intercept_) for one in fitted])
         if scaler:
@@ -365,7 +338,7 @@ def fit_linear(
 def linear_scores(problem: str, features_NF: Any, model: Linear) -> Float32:
     """Return the decision values of what `fit_linear` returned, as `mutbert.scoring.metrics` takes them."""
     _, weight_KF, bias_K = model
-    return decision_scores(problem, np.asarray(features_NF @ weight_KF.T + bias_K, dtype=np.float32))
+    return classifier.decision_scores(problem, np.asarray(features_NF @ weight_KF.T + bias_K, dtype=np.float32))
 
 
 def choose_penalty(

@@ -9,9 +9,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,13 +23,12 @@ import mutbert
 from mutbert import files
 from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
 from mutbert.run_folder import CHECKPOINTS, HISTORY, METRICS, MODEL, PROVENANCE, RECIPE, REPORT, RUN_FILES, WRITING
-from mutbert.settings import read_settings
+from mutbert.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from mutbert.genome.store import ProbabilisticGenome
-    from mutbert.settings import Settings
 
 FILES: Final = "files.json"  # in a checkpoint: the size in bytes of every other file, by its path
 # How a step is divided and what is kept may differ when a run is resumed; what a step is may not.
@@ -67,7 +65,7 @@ class Run:
         with ExitStack() as held, _explained(self.folder):
             try:
                 if state.is_main_process:
-                    self._create([path for path in inputs if path is not None], resume=resume, force=force)
+                    self._create(inputs, resume=resume, force=force)
                     held.enter_context(files.locked(self.folder))
                     shutil.rmtree(self.folder / WRITING, ignore_errors=True)
                     self.write_records(self.folder)
@@ -77,8 +75,8 @@ class Run:
             if found[0] is None:
                 raise InputError("the main process has stopped; see its message")
             step, notes = found[0]
-            for note in notes if state.is_main_process else []:
-                print(note, file=sys.stderr)  # noqa: T201
+            for note in notes:
+                state.print(note, file=sys.stderr)
             yield step, notes
             if state.is_main_process:
                 shutil.rmtree(self.folder / WRITING, ignore_errors=True)
@@ -91,12 +89,11 @@ class Run:
             return None
         self._check_same()
         metrics, history = (json.loads((self.folder / name).read_text(encoding="utf-8")) for name in (METRICS, HISTORY))
-        if PartialState().is_main_process:
-            print(f"{self.folder}: the run is finished; nothing is left to resume", file=sys.stderr)  # noqa: T201
+        PartialState().print(f"{self.folder}: the run is finished; nothing is left to resume", file=sys.stderr)
         page = self.folder / REPORT
         return RunResult(self.folder / MODEL, metrics, history, page if page.is_file() else None)
 
-    def _create(self, inputs: Sequence[str], *, resume: bool, force: bool) -> None:
+    def _create(self, inputs: Sequence[str | None], *, resume: bool, force: bool) -> None:
         folder = self.folder
         try:
             # One that holds nothing yet was created by a run that was killed right then.
@@ -105,9 +102,10 @@ class Run:
             elif resume and folder.exists():
                 self._check_same()
             elif not force and (folder / RECIPE).is_file():
-                ended = (folder / METRICS).is_file()
-                stopped = f"a run that was stopped; use --resume to go on from step {_last_step(folder)}, or"
-                raise InputError(f"{folder}: holds {'a finished run;' if ended else stopped} choose another output")
+                step = max(_saved_steps(folder), default=0)
+                stopped = f"a run that was stopped; use --resume to go on from step {step}, or"
+                held = "a finished run;" if (folder / METRICS).is_file() else stopped
+                raise InputError(f"{folder}: holds {held} choose another output")
             else:
                 folder.parent.mkdir(parents=True, exist_ok=True)
                 files.check_output(folder, force=force, directory=True, inputs=inputs)
@@ -128,15 +126,13 @@ class Run:
         for key, was, now in _differences(started, self.recipe.model_dump(mode="json")):
             if not key.startswith(_MAY_CHANGE):
                 raise InputError(f"{path}: the run was started with '{key}: {was}', the recipe now has '{key}: {now}'")
-        path = self.folder / PROVENANCE
-        identities = {key: value for key, value in self.provenance.items() if key not in {"versions", "commit"}}
-        try:
+        path, found = self.folder / PROVENANCE, None
+        with suppress(OSError, ValueError):
             found = json.loads(path.read_text(encoding="utf-8"))
-            found = {key: found[key] for key in identities}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: cannot be read ({one_line(error, 160)}); start the run anew") from None
-        for key, _, _ in _differences(found, identities):
-            raise InputError(f"{path}: {key} is not what the run was started with; resume with the same, or start anew")
+        for key, _, _ in _differences(found, self.provenance):
+            if not key.startswith(("versions", "commit")):
+                what = f"{key or 'its content'} is not what the run was started with"
+                raise InputError(f"{path}: {what}; resume with the same, or start anew")
 
     def write_records(self, folder: Path) -> None:
         """Write the recipe and the provenance into a folder."""
@@ -157,45 +153,39 @@ class Run:
         if metrics:
             versions = ", ".join(f"{name} {number}" for name, number in self.provenance["versions"].items())
             commit = self.provenance["commit"] or "not from a checkout"
-            facts = {**metrics["facts"], "versions": versions, "commit": commit}
-            metrics = {"kind": kind, "version": 2, "name": self.folder.name, **metrics, "facts": facts}
+            facts = {"facts": {**metrics["facts"], "versions": versions, "commit": commit}}
+            metrics = {"kind": kind, "version": 2, "name": self.folder.name, **metrics, **facts}
             files.write_json(self.folder / METRICS, metrics, force=True)
             try:
                 page = mutbert.report(self.folder)
             except MissingExtraError as error:
-                print(f"no report was written: {error}", file=sys.stderr)  # noqa: T201
+                PartialState().print(f"no report was written: {error}", file=sys.stderr)
         return RunResult(self.folder / MODEL, metrics, history, page)
 
 
 def provenance_of(genomes: Sequence[ProbabilisticGenome] = ()) -> dict[str, Any]:
     """Return ``versions`` of the libraries, the ``commit`` of a checkout, and each genome's identity by its name."""
-    versions = {"python": platform.python_version(), "mutbert": mutbert.__version__}
-    versions |= {name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
+    libraries = {name: version(name) for name in ("torch", "transformers", "accelerate", "numpy")}
     return {
-        "versions": versions, "commit": _commit(Path(mutbert.__file__).parent),
+        "versions": {"python": platform.python_version(), "mutbert": mutbert.__version__, **libraries},
+        "commit": _commit(Path(mutbert.__file__).parent),
         "genomes": {genome.path.name: genome.identity for genome in genomes},
-    }  # fmt: skip
+    }
 
 
 def _commit(folder: Path) -> str | None:
     """Return the commit of a checkout of this package, with ``+`` where files differ from it."""
-    git = ["git", "-C", str(folder)]
-    run = partial(subprocess.run, check=True, capture_output=True, text=True, timeout=10)
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(folder), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+
     try:
         # An installed package may lie in somebody else's checkout.
-        run([*git, "ls-files", "--error-unmatch", "__init__.py"])
-        changed = run([*git, "status", "--porcelain", "--", "."]).stdout
-        return str(run([*git, "rev-parse", "HEAD"]).stdout).strip() + ("+" if changed.strip() else "")
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--", "."))
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-class TrainingStoppedError(InputError):
-    """Error for a run that diverged; checkpoints from the step `spoilt_from` on are of no use."""
-
-    def __init__(self, message: str, spoilt_from: float = math.inf) -> None:
-        super().__init__(message)
-        self.spoilt_from = spoilt_from
 
 
 def plain(values: Mapping[str, float]) -> dict[str, float | None]:
@@ -217,8 +207,6 @@ def _explained(run: Path) -> Iterator[None]:
     """Raise InputError with what is left and what to do, for a loss, a memory or a disk that failed."""
     try:
         yield
-    except TrainingStoppedError as error:
-        raise InputError(f"{run}: {error}; {_left(run, error.spoilt_from)}") from None
     except Exception as error:
         said, own = one_line(error, 160), isinstance(error, RuntimeError | OSError | SafetensorError)
         if is_out_of_memory(error):
@@ -228,17 +216,12 @@ def _explained(run: Path) -> Iterator[None]:
             what = f"cannot be written, the disk is full ({said}); make room and use --resume"
         else:
             raise
-        raise InputError(f"{run}: {what}; {_left(run)}") from error
+        steps = _saved_steps(run)
+        left = f"the last checkpoint is {checkpoint_of(run, steps[-1])}" if steps else "no checkpoint was saved yet"
+        raise InputError(f"{run}: {what}; {left}") from error
     except BaseException as error:
-        error.add_note(f"--resume goes on from step {_last_step(run)}")
+        error.add_note(f"--resume goes on from step {max(_saved_steps(run), default=0)}")
         raise
-
-
-def _left(run: Path, before: float = math.inf) -> str:
-    found = [checkpoint for step, checkpoint in _checkpoints_of(run) if step < before]
-    if not found:
-        return "no checkpoint was saved yet" if before == math.inf else "there is no checkpoint from before that"
-    return f"the last {'good ' * (before != math.inf)}checkpoint is {found[-1]}"
 
 
 def publish_checkpoint(writing: Path, run: Path, last: int, best: str | None) -> None:
@@ -249,8 +232,8 @@ def publish_checkpoint(writing: Path, run: Path, last: int, best: str | None) ->
     for file in (one for one in writing.rglob("*") if one.is_file()):
         files.set_mode(file, mode)
     files.rename_directory(writing, run / CHECKPOINTS / writing.name)
-    for _, checkpoint in _checkpoints_of(run)[:-last] if last else []:
-        if str(checkpoint) != best:
+    for step in _saved_steps(run)[:-last] if last else []:
+        if str(checkpoint := checkpoint_of(run, step)) != best:
             files.remove_directory(checkpoint)
 
 
@@ -259,31 +242,24 @@ def checkpoint_of(run: Path, step: int) -> Path:
     return run / CHECKPOINTS / f"checkpoint-{step}"
 
 
-def _checkpoints_of(run: Path) -> list[tuple[int, Path]]:
-    """Return steps and checkpoints of a run, in order; one that a killed process was removing has another name."""
-    found = (run / CHECKPOINTS).glob("checkpoint-*[0-9]")
-    return sorted((int(checkpoint.name.rpartition("-")[2]), checkpoint) for checkpoint in found)
+def _saved_steps(run: Path) -> list[int]:
+    """Return the steps of a run's checkpoints; one that a killed process was removing has another name."""
+    return sorted(int(one.name.rpartition("-")[2]) for one in (run / CHECKPOINTS).glob("checkpoint-*[0-9]"))
 
 
 def _resumable_step(run: Path) -> tuple[int, list[str]]:
     """Return the step of the last complete checkpoint, or 0, and a line for each later one, which is removed."""
     notes: list[str] = []
-    for step, checkpoint in reversed(_checkpoints_of(run)):
-        try:
-            listed = json.loads((checkpoint / FILES).read_text(encoding="utf-8")).items()
-            damaged = [name for name, _ in sorted(listed - _sizes(checkpoint).items())]
-            problem = f"{', '.join(damaged)} is missing or damaged"
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            damaged, problem = [FILES], f"{FILES} cannot be read ({one_line(error)})"
+    for step in reversed(_saved_steps(run)):
+        sizes, listed = _sizes(checkpoint := checkpoint_of(run, step)), {FILES: 0}
+        with suppress(OSError, ValueError):
+            listed = json.loads((checkpoint / FILES).read_text(encoding="utf-8"))
+        damaged = [name for name, size in sorted(listed.items()) if sizes.get(name) != size]
         if not damaged:
             return step, notes
-        notes.append(f"{checkpoint}: {problem}; it was removed")
+        notes.append(f"{checkpoint}: {', '.join(damaged)} is missing or damaged; it was removed")
         files.remove_directory(checkpoint)
     return 0, notes
-
-
-def _last_step(run: Path) -> int:
-    return max((step for step, _ in _checkpoints_of(run)), default=0)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

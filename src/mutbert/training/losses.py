@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class ClassifierLoss:
     """Mean loss of a batch: cross-entropy of classes, binary cross-entropy of several labels, squared error of numbers.
 
-    A class is weighted by `class_weights`; of several labels, a positive one is. Of several, those that are NaN do not
-    count; numbers are learnt less their `centre` and divided by their `spread`.
+    A class is weighted by `class_weights`; of several labels, a positive one is, and those that are NaN do not count.
+    Numbers are learnt less their `centre` and divided by their `spread`.
     """
 
     def __init__(
@@ -62,20 +62,17 @@ class ClassifierLoss:
         total = self.weight_of(labels) if num_items_in_batch is None else num_items_in_batch
         return loss / total.clamp(min=torch.finfo(loss.dtype).tiny)
 
-    def scale(self, layer: Any) -> None:
-        """Have a linear layer return numbers as they are learnt, where it returns them themselves."""
+    def rescale(self, layer: Any, *, undo: bool = False) -> None:
+        """Have a linear layer return numbers as they are learnt, where it returns them themselves; or `undo` that."""
         centre, spread = (value.to(layer.weight.device) for value in (self.centre, self.spread))
         with torch.no_grad():
-            layer.weight.div_(spread.reshape(-1, 1))
-            layer.bias.sub_(centre).div_(spread)
-
-    def undo_scale(self, layer: Any) -> None:
-        """Have a linear layer return the numbers themselves, where it has learnt them scaled."""
-        centre, spread = (value.to(layer.weight.device) for value in (self.centre, self.spread))
-        with torch.no_grad():
-            layer.weight.mul_(spread.reshape(-1, 1))
-            if layer.bias is not None:
-                layer.bias.mul_(spread).add_(centre)
+            if undo:
+                layer.weight.mul_(spread.reshape(-1, 1))
+                if layer.bias is not None:
+                    layer.bias.mul_(spread).add_(centre)
+            else:
+                layer.weight.div_(spread.reshape(-1, 1))
+                layer.bias.sub_(centre).div_(spread)
 
     def weight_of(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the weight of a batch in the mean over several."""

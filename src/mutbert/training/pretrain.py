@@ -30,10 +30,10 @@ from mutbert.run_folder import EVALUATED, GENOMES
 from mutbert.settings import check_keys, listed, read_settings
 from mutbert.training import trainer as trainers
 from mutbert.training.folder import Run, RunResult, plain, provenance_of
-from mutbert.training.recipe import PretrainRecipe
-from mutbert.windows.dataset import WindowDataset, expand_batch, targets_of
+from mutbert.training.recipe import Dropout, PretrainRecipe
+from mutbert.windows.dataset import Targets, WindowDataset, expand_batch, targets_of
 from mutbert.windows.masking import Tempering
-from mutbert.windows.sampler import WindowSampler, genome_name, split_genomes
+from mutbert.windows.sampler import Part, WindowSampler, genome_name, split_genomes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,9 +41,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from mutbert.arrays import Float32, Float64, Int64
-    from mutbert.training.recipe import Dropout
-    from mutbert.windows.dataset import Targets
-    from mutbert.windows.sampler import Part
 
 HeldOut = dict[str, dict[str, Any]]  # what `summarise_sums` returns
 _EDGES: Final = (0.05, 0.1, 0.2, 0.5)
@@ -55,7 +52,6 @@ GROUPS: Final = (
 CALIBRATED: Final = ("all targets", "variant targets")
 FLOOR: Final = "entropy floor"  # name of predicting the target itself
 _BINS: Final = 10
-_WINDOWS_AT_ONCE: Final = 256
 _ORDER: Final = 5  # bases before a position that the Markov chain reads
 _CONTEXTS: Final = 4**_ORDER
 
@@ -96,7 +92,7 @@ def pretrain(
     with run.open([*recipe.genome, recipe.initial_model], resume=resume, force=force) as (step, notes):
         if state.is_main_process:
             with atomic_file(folder / EVALUATED, force=True) as file:
-                file.write_text(held_out_windows(trainer.eval_dataset), encoding="utf-8")
+                held_out_windows(trainer.eval_dataset).write_csv(file, separator="\t")
             trainer.add_callback(TensorBoardCallback(SummaryWriter(folder / "tensorboard")))
         # An evaluation before the first step belongs to the run that has taken it.
         trainer.args.eval_on_start = trainer.args.eval_on_start and not step
@@ -104,13 +100,13 @@ def pretrain(
         _publish(trainer, run, genomes)
         if trainer.evaluated != trainer.state.global_step:
             trainer.evaluate()
-        trained, metrics = trainer.held_out, {}
+        metrics = {}
         if state.is_main_process:
             baselines = fit_baselines(trainer.train_dataset.sampler.parts, progress=progress)
             found = evaluate_baselines(*baselines, trainer.eval_dataset)
-            found |= {"model": trained, FLOOR: found.pop(FLOOR)}
+            found |= {"model": trainer.held_out, FLOOR: found.pop(FLOOR)}
             metrics = {
-                "unit": "nats per target", **trained,
+                "unit": "nats per target", **trainer.held_out,
                 "cross_entropy": {name: plain(one["cross_entropy"]) for name, one in found.items()},
                 "steps": trainer.state.global_step, "facts": _facts(trainer, recipe, speed), "notes": notes,
             }  # fmt: skip
@@ -167,14 +163,12 @@ def _initial_model(recipe: PretrainRecipe) -> MutBertForMaskedLM:
         raise InputError(f"initial_model {error}") from None
     except (ValueError, TypeError) as error:
         raise InputError(f"model: {one_line(error)}") from None
-    config = model.config
-    if config.vocab_size != alphabet.VOCABULARY_SIZE:
-        raise InputError(f"model.vocab_size is {config.vocab_size}; windows have {alphabet.VOCABULARY_SIZE} tokens")
-    if config.max_position_embeddings < needed:
-        raise InputError(
-            f"model.max_position_embeddings is {config.max_position_embeddings}, but windows of {recipe.window_length} "
-            f"bases with [CLS] and [SEP] need {needed}"
-        )
+    tokens, most = model.config.vocab_size, model.config.max_position_embeddings
+    if tokens != alphabet.VOCABULARY_SIZE:
+        raise InputError(f"model.vocab_size is {tokens}; windows have {alphabet.VOCABULARY_SIZE} tokens")
+    if most < needed:
+        windows = f"windows of {recipe.window_length} bases with [CLS] and [SEP]"
+        raise InputError(f"model.max_position_embeddings is {most}, but {windows} need {needed}")
     return model
 
 
@@ -270,9 +264,9 @@ def held_out_sums(log_predicted_BT4: torch.Tensor, targets: Targets) -> torch.Te
 def summarise_sums(sums_BS: npt.NDArray[np.floating]) -> HeldOut:
     """Return what a predictor achieves, of the sums of all windows, (B, S).
 
-    ``cross_entropy``, not a number without such targets, and numbers of ``targets`` are of each of `GROUPS`;
-    ``calibration``, of each of `CALIBRATED`, has bins of predicted probability, without empty ones: mean ``predicted``
-    probability, mean frequency ``observed``, and number of ``pairs`` of a target and a base.
+    ``cross_entropy``, not a number without such targets, and numbers of ``targets`` are of each of `GROUPS`. Bins of
+    the ``calibration``, of each of `CALIBRATED`, have the mean ``predicted`` probability, the mean frequency
+    ``observed``, and the number of ``pairs`` of a target and a base, if any.
     """
     sums = sums_BS.sum(axis=0, dtype=np.float64)
     losses, counts = sums[: 2 * len(GROUPS)].reshape(-1, 2).T
@@ -292,11 +286,10 @@ def summarise_sums(sums_BS: npt.NDArray[np.floating]) -> HeldOut:
     }  # fmt: skip
 
 
-def held_out_windows(dataset: WindowDataset) -> str:
-    """Return the windows of an evaluation as a table, so that other programs can evaluate the same ones.
+def held_out_windows(dataset: WindowDataset) -> pl.DataFrame:
+    """Return the windows of an evaluation, so that other programs can evaluate the same ones.
 
-    Tab-separated: genome, chrom, start and end (0-based, half-open), and the targets as comma-separated offsets from
-    the start.
+    Columns: genome, chrom, start and end (0-based, half-open), and targets, offsets from the start joined by commas.
     """
     sampler, frames = dataset.sampler, []
     names = np.array([genome_name(part.genome) for part in sampler.parts])
@@ -306,14 +299,14 @@ def held_out_windows(dataset: WindowDataset) -> str:
             "genome": names[places.genome_B], "chrom": sampler.contig_names(places), "start": places.start_B,
             "end": places.start_B + sampler.length, "targets": targets.list.join(","),
         }))  # fmt: skip
-    return pl.concat(frames).write_csv(separator="\t")
+    return pl.concat(frames)
 
 
 def fit_baselines(parts: Sequence[Part], *, chunk: int = 1 << 22, progress: bool = False) -> tuple[Float64, Float64]:
     """Return shares of bases (4,), and of bases after every five (1024, 4), in the training regions of all genomes.
 
-    A position that varies adds its allele frequencies, so that counts are expected counts in the population; the five
-    bases before, the first most significant, are the reference's. One is added to every count after five (Laplace).
+    A position that varies adds its allele frequencies; the five bases before, the first most significant, are the
+    reference's. One is added to every count after five (Laplace).
     """
     composition = np.zeros(4)
     markov = np.ones((_CONTEXTS, 4))
@@ -339,8 +332,8 @@ def fit_baselines(parts: Sequence[Part], *, chunk: int = 1 << 22, progress: bool
 def evaluate_baselines(composition: Float64, markov: Float64, dataset: WindowDataset) -> dict[str, HeldOut]:
     """Return what trivial predictors achieve on a dataset's targets, by name, with `FLOOR` last.
 
-    The Markov chain reads the true five bases before each target, even those that are hidden from the model, so it
-    knows more than the model there. Where one of the five is unknown, it predicts the composition.
+    The Markov chain reads the true five bases before each target, even those that are hidden from the model, or
+    predicts the composition where one of them is unknown.
     """
     sums: dict[str, list[Float32]] = {}
     sampler = dataset.sampler
@@ -367,7 +360,7 @@ def evaluate_baselines(composition: Float64, markov: Float64, dataset: WindowDat
 
 def _batches(dataset: WindowDataset) -> Iterator[tuple[Int64, Any]]:
     """Yield the indices of some windows and where these are."""
-    for indices in np.array_split(np.arange(len(dataset)), range(_WINDOWS_AT_ONCE, len(dataset), _WINDOWS_AT_ONCE)):
+    for indices in np.array_split(np.arange(len(dataset)), range(256, len(dataset), 256)):
         yield indices, dataset.sampler.places(indices)
 
 

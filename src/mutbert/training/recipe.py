@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from mutbert.examples.table import Columns
 from mutbert.settings import Settings, Words
@@ -12,19 +12,15 @@ from mutbert.windows.masking import LONGEST_WINDOW, Masking, Tempering, Weightin
 
 METHODS: Final = ("full", "lora", "probe")  # every weight; low-rank adapters; a linear model on frozen embeddings
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-_Count = Annotated[int, Field(ge=1)]
-_Positive = Annotated[float, Field(gt=0)]
-_NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Evaluation(Settings):
     """The fixed held-out evaluation: the same windows and targets at every evaluation and for every recipe.
 
-    Every target is hidden: a predictor that sees a part of the answers could not be compared with one that sees none.
-    Frequencies are never tempered here.
+    Every target is hidden, so that predictors can be compared. Frequencies are never tempered here.
     """
 
-    windows: _Count = 512
+    windows: PositiveInt = 512
     seed: Seed = 1
     share: Annotated[float, Field(gt=0, le=1)] = 0.15  # of positions that are targets, variant positions first
 
@@ -42,14 +38,8 @@ class Dropout(Settings):
     """
 
     schedule: Literal["throughout", "epoch_start"] = "throughout"
-    on_steps: Annotated[int, Field(ge=0)] = 500
-    epoch_steps: _Count = 16_700
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.on_steps > self.epoch_steps:
-            raise ValueError(f"on_steps is {self.on_steps}, more than epoch_steps, {self.epoch_steps}")
-        return self
+    on_steps: NonNegativeInt = 500
+    epoch_steps: PositiveInt = 16_700
 
     def is_on(self, step: int) -> bool:
         """Return whether dropout is on in a step, counted from 0."""
@@ -70,7 +60,7 @@ class PretrainRecipe(Settings):
     # Windows per step over all processes, from which gradient accumulation follows, so that the recipe trains the same
     # model with any number of processes; by default the product of per_device_train_batch_size,
     # gradient_accumulation_steps and processes.
-    windows_a_step: _Count | None = None
+    windows_a_step: PositiveInt | None = None
     reverse_complement: Annotated[float, Field(ge=0, le=1)] = 0.0  # share of training windows on the reverse strand
     # Whether the model is trained on allele frequencies or on the reference base; the evaluation is of frequencies.
     frequencies: Literal["population", "reference"] = "population"
@@ -86,9 +76,8 @@ class PretrainRecipe(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.masking.policy == "spans" and self.masking.span_length > self.window_length:
-            raise ValueError(
-                f"masking.span_length is {self.masking.span_length}, longer than a window of {self.window_length}"
-            )
+            spans = f"masking.span_length is {self.masking.span_length}"
+            raise ValueError(f"{spans}, longer than a window of {self.window_length}")
         for name, masking in (("masking", self.masking), ("evaluation", self.evaluation.masking)):
             if masking.targets(self.window_length) < 1:
                 raise ValueError(f"{name}.share of {self.window_length} positions is none; raise the share")
@@ -98,8 +87,8 @@ class PretrainRecipe(Settings):
 class Lora(Settings):
     """Low-rank adapters (Hu et al. 2021, arXiv 2106.09685), updates scaled by ``alpha / rank``; published defaults."""
 
-    rank: _Count = 8
-    alpha: _Positive = 16.0
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
 
@@ -107,16 +96,16 @@ class FinetuneSettings(Settings):
     """How a model is fine-tuned."""
 
     method: Literal["full", "lora", "probe"] = "full"  # a probe uses no optimiser setting
-    learning_rate: _Positive = 3e-5  # of AdamW; rises linearly over the warm-up and falls linearly to 0
-    weight_decay: _NotNegative = 0.01
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None  # 50 by default, at most a tenth of the steps
-    max_grad_norm: _NotNegative = 1.0
-    epochs: _Positive = 3.0
-    max_steps: _Count | None = None  # overrides epochs
-    batch_size: _Count = 32  # sequences per step, over all processes
-    micro_batch_size: _Count | None = None  # sequences in memory at once; the result is the same
-    eval_steps: _Count | None = None  # once per epoch by default
-    patience: _Count | None = None  # stop after this many evaluations without improvement
+    learning_rate: PositiveFloat = 3e-5  # of AdamW; rises linearly over the warm-up and falls linearly to 0
+    weight_decay: NonNegativeFloat = 0.01
+    warmup_steps: NonNegativeInt | None = None  # 50 by default, at most a tenth of the steps
+    max_grad_norm: NonNegativeFloat = 1.0
+    epochs: PositiveFloat = 3.0
+    max_steps: PositiveInt | None = None  # overrides epochs
+    batch_size: PositiveInt = 32  # sequences per step, over all processes
+    micro_batch_size: PositiveInt | None = None  # sequences in memory at once; the result is the same
+    eval_steps: PositiveInt | None = None  # once per epoch by default
+    patience: PositiveInt | None = None  # stop after this many evaluations without improvement
     metric: str | None = None  # what the best step is chosen on; the task's own metric by default
     class_weights: Literal["none", "balanced"] = "none"  # balanced: n / (classes * count)
     reverse_complement: bool = False  # read each training sequence on the other strand half of the time

@@ -18,7 +18,7 @@ from mutbert.model.checkpoints import library_bars_off
 from mutbert.progress import progress_bar
 from mutbert.run_folder import HISTORY, WRITING
 from mutbert.settings import check_keys
-from mutbert.training.folder import TrainingStoppedError, checkpoint_of, publish_checkpoint
+from mutbert.training.folder import checkpoint_of, publish_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -76,7 +76,7 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
         return metrics
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log, and write the history; raise TrainingStoppedError for a loss that is not finite, in all processes."""
+        """Log, and write the history; raise InputError for a loss that is not finite, in all processes."""
         if not math.isfinite(logs.get("loss", logs.get("train_loss", 0.0))):
             logged = max((entry["step"] for entry in self.state.log_history if "loss" in entry), default=0)
             when = f"between steps {logged + 1} and {self.state.global_step}"
@@ -87,10 +87,11 @@ class RunTrainer(transformers.Trainer, transformers.TrainerCallback):
         if self.is_world_process_zero():
             write_json(self.folder / HISTORY, history_of(self.state.log_history), force=True)
 
-    def diverged(self, what: str, spoilt_from: int) -> TrainingStoppedError:
+    def diverged(self, what: str, step: int) -> InputError:
         """Return the error for a run that diverged, whose checkpoints from a step on are of no use."""
         remedy = "try a lower learning_rate, more warmup_steps, max_grad_norm=1.0, or bf16 and not fp16"
-        return TrainingStoppedError(f"{what}, so the run was stopped; {remedy}", spoilt_from)
+        useless = f"checkpoints from step {step} on are of no use"
+        return InputError(f"{what}, so the run was stopped and {useless}; {remedy}")
 
     def run(self, records: Callable[[Path], None], step: int, *, show: bool) -> dict[str, float]:
         """Train, on from the checkpoint of a step unless it is 0, and return the library's measures of the training."""
