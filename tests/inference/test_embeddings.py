@@ -1,6 +1,7 @@
 """Embeddings of every kind and in every format, against the model run on one sequence at a time."""
 
 import json
+import random
 import sys
 
 import anndata
@@ -12,8 +13,10 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 import mutbert
-from mutbert import ProbabilisticGenome, alphabet, build_genome, embed
+from mutbert import ProbabilisticGenome, alphabet, build_genome, embed, embed_sequences
 from mutbert.cli.main import app
+from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.inputs import PaddedWindows
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.model import MutBertForMaskedLM, MutBertModel
 
@@ -227,6 +230,44 @@ def test_longer_than_trained_needs_a_scaling_that_covers_it(build, tmp_path):
     assert_same([read(output)[1]], [embedding_of(scaled, "ACGT" * 32, -1, "mean", "forward")])
 
 
+@pytest.mark.parametrize("kind", ["mutbert", "bert"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "none"])
+def test_windows_of_long_sequences_are_pooled_by_their_bases(model_folders, genome, tmp_path, kind, pooling):
+    """They are the fewest equal ones that the model reads; those of the minus strand are of its reverse complement."""
+    letters = "".join(random.Random(1).choices("ACGT", k=500))
+    codes = (
+        alphabet.encode(letters),
+        genome.bases("chr1", 0, 64),
+        alphabet.reverse_complement(genome.bases("chr1", 0, 64)),
+    )
+    model, encoder = model_folders[kind], open_encoder(model_folders[kind])
+
+    def windows(code_L, number):
+        return [code_L[at * len(code_L) // number : (at + 1) * len(code_L) // number] for at in range(number)]
+
+    def fits(parts):
+        return (encoder.inputs(PaddedWindows.of(parts)).length_N <= 64).all()
+
+    wanted = []
+    for code_L in codes:
+        parts = next(parts for number in range(1, 99) if fits(parts := windows(code_L, number)))
+        alone = embed_sequences(model, [alphabet.decode(part) for part in parts], pooling=pooling)
+        joined = {"mean": lambda found: np.average(found, axis=0, weights=list(map(len, parts))), "none": np.concatenate,
+                  "max": lambda found: np.max(found, axis=0)}[pooling](alone)  # fmt: skip
+        wanted.append(joined)
+    (tmp_path / "x.fa").write_text(f">x\n{letters}\n>y\nGATTACA\n")
+    (tmp_path / "x.bed").write_text("chr1\t0\t64\nchr1\t0\t64\t.\t0\t-\n")
+    how = {"pooling": pooling, "long": "window", "output": tmp_path / "x.parquet", "force": True}
+    counts = embed(model, fasta=tmp_path / "x.fa", **how)["long"]
+    found = [read(tmp_path / "x.parquet")[0]]
+    embed(model, genome=genome, bed=tmp_path / "x.bed", surroundings="reference", **how)
+    found += read(tmp_path / "x.parquet")
+    assert_same(found, wanted)
+    assert counts == {"read in windows": 1}
+    table = pyarrow.parquet.read_table(tmp_path / "x.parquet")
+    assert (table["start"].to_pylist(), table["end"].to_pylist()) == ([0, 0], [64, 64])
+
+
 def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, calls, tmp_path, monkeypatch):
     model, out = build(MutBertModel), tmp_path / "out.parquet"
     model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
@@ -235,12 +276,12 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, cal
     twice.write_text("chr1\t0\t10\tgene\nchr1\t20\t30\tgene\n")
     regions = {"genome": genome, "bed": bed}
     refused = [
-        ({"fasta": wrong}, "record 101: 'Z'"),
+        ({"fasta": wrong}, "record 101: sequence has 'Z'"),
         ({"fasta": fasta, "pooling": "median"}, "pooling"),
         ({"fasta": fasta, "output": tmp_path / "out.txt"}, "suffix"),
         ({"fasta": fasta, "output": fasta, "force": True}, "the input .* would be lost"),
         ({"fasta": fasta, "strands": "reverse"}, "strands is"),
-        ({"fasta": fasta, "layers": 3}, r"layers is 3; the model has 2 layers: give .* 0 .* to 2, or from -1 .* to -3"),
+        ({"fasta": fasta, "layers": 3}, r"layers is 3; the model has 2 layers: give .* 0 .* to 2, or -1 .* to -3"),
         ({"fasta": fasta, "layers": [1, 2, -1]}, r"layers is \[1, 2, -1\]; .*, each once; or all"),
         ({"fasta": fasta, "output": tmp_path / "out.h5ad", "pooling": "none"}, "one a base; choose another pooling"),
         ({"fasta": fasta, "output": tmp_path / "out.npy", "pooling": "none"}, "one a base; choose another pooling"),
@@ -252,6 +293,8 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, cal
         ({**regions, "surroundings": "person", "person_vcf": calls, "sample": "stranger"}, "stranger"),
         ({"fasta": fasta, "model": tmp_path / "nowhere"}, "no such model folder"),
         ({"fasta": fasta, "rope_scaling": {"type": "yarn", "factor": 2}}, "rope_scaling is"),
+        ({"fasta": fasta, "long": "window", "pooling": "cls"}, r"each window has a \[CLS\] of its own; use --long"),
+        ({"fasta": fasta, "long": "cut"}, "long is 'cut'; it must be one of refuse, truncate, window, skip"),
     ]
     for changes, message in refused:
         with pytest.raises(InputError, match=message):

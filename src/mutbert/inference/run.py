@@ -115,9 +115,12 @@ def resolve_context(config: Any, context: int | None, rope_scaling: Mapping[str,
     return bases
 
 
-def check_run(strands: str, precision: str, batch_size: int) -> None:
+def check_run(strands: str, precision: str, batch_size: int, long: str = "refuse") -> None:
     """Raise InputError where a model cannot be run so."""
-    for name, value, choices in (("strands", strands, ("forward", "both")), ("precision", precision, ("fp32", "bf16"))):
+    for name, value, choices in (
+        ("strands", strands, ("forward", "both")), ("precision", precision, ("fp32", "bf16")),
+        ("long", long, ("refuse", "truncate", "window", "skip")),
+    ):  # fmt: skip
         if value not in choices:
             raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
     if batch_size < 1:
