@@ -235,12 +235,8 @@ def test_longer_than_trained_needs_a_scaling_that_covers_it(build, tmp_path):
 def test_windows_of_long_sequences_are_pooled_by_their_bases(model_folders, genome, tmp_path, kind, pooling):
     """They are the fewest equal ones that the model reads; those of the minus strand are of its reverse complement."""
     letters = "".join(random.Random(1).choices("ACGT", k=500))
-    codes = (
-        alphabet.encode(letters),
-        genome.bases("chr1", 0, 64),
-        alphabet.reverse_complement(genome.bases("chr1", 0, 64)),
-    )
-    model, encoder = model_folders[kind], open_encoder(model_folders[kind])
+    contig = genome.bases("chr1", 0, 64)
+    model, encoder, wanted = model_folders[kind], open_encoder(model_folders[kind]), []
 
     def windows(code_L, number):
         return [code_L[at * len(code_L) // number : (at + 1) * len(code_L) // number] for at in range(number)]
@@ -248,13 +244,13 @@ def test_windows_of_long_sequences_are_pooled_by_their_bases(model_folders, geno
     def fits(parts):
         return (encoder.inputs(PaddedWindows.of(parts)).length_N <= 64).all()
 
-    wanted = []
-    for code_L in codes:
+    for code_L in (alphabet.encode(letters), contig, alphabet.reverse_complement(contig)):
         parts = next(parts for number in range(1, 99) if fits(parts := windows(code_L, number)))
         alone = embed_sequences(model, [alphabet.decode(part) for part in parts], pooling=pooling)
-        joined = {"mean": lambda found: np.average(found, axis=0, weights=list(map(len, parts))), "none": np.concatenate,
-                  "max": lambda found: np.max(found, axis=0)}[pooling](alone)  # fmt: skip
-        wanted.append(joined)
+        if pooling == "mean":
+            wanted.append(np.average(alone, axis=0, weights=list(map(len, parts))))
+        else:
+            wanted.append(np.concatenate(alone) if pooling == "none" else alone.max(axis=0))
     (tmp_path / "x.fa").write_text(f">x\n{letters}\n>y\nGATTACA\n")
     (tmp_path / "x.bed").write_text("chr1\t0\t64\nchr1\t0\t64\t.\t0\t-\n")
     how = {"pooling": pooling, "long": "window", "output": tmp_path / "x.parquet", "force": True}

@@ -7,8 +7,7 @@ D hidden size.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from itertools import pairwise
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,8 +40,7 @@ if TYPE_CHECKING:
     from mutbert.encoders.inputs import Batch, Inputs
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
-
-    Windows = Callable[[Examples], PaddedWindows]
+    from mutbert.progress import Advance
 
 _AT_ONCE: Final = 1024  # sequences
 _COLUMNS: Final = ("name", "chrom", "start", "end", "strand")
@@ -102,26 +100,24 @@ def embed(
                          "pooling, or write .parquet or .safetensors")  # fmt: skip
     if long == "window" and pooling == "cls":
         raise InputError("pooling is cls, and each window has a [CLS] of its own; use --long truncate, or pooling mean")
-    write, library = _FORMATS[output.suffix]
-    require(library)
+    require({".parquet": "pyarrow", ".h5ad": "anndata"}.get(output.suffix, "polars"))
     source = open_source(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         sequence_column=sequence_column, name_column=name_column, progress=progress,
     )  # fmt: skip
-    states = _open_states(model, layers, pooling, strands, rope_scaling, trust_remote_code=trust_remote_code)
+    how = {"strands": strands, "batch_size": batch_size, "precision": precision}
+    states = _open_states(model, layers, pooling, how, rope_scaling, source.windows, trust=trust_remote_code)
     if isinstance(states, _TokenStates) and genome is not None and surroundings != "reference":
         raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
     metadata = {
         "model": run.model_name(model), "pooling": pooling, "layers": json.dumps(states.layers), "strands": strands,
         "surroundings": "sequence" if genome is None else surroundings, "version": mutbert.__version__,
     }  # fmt: skip
-    how = {"strands": strands, "batch_size": batch_size, "precision": precision}
     with run.rope_scaled(states.body.config, rope_scaling):
-        pieces = _fit(states, source.examples, long, str(input or fasta or bed))
-        names = [pieces.examples.names[at] for at in pieces.first]
-        if output.suffix == ".safetensors" and pooling == "none" and len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise InputError(f"{output}: {twice} names two tensors; rename one, or write .parquet")
+        pieces = states.fit(source.examples, long, str(input or fasta or bed))
+        twice = [name for name, count in Counter(pieces.whole.names).items() if count > 1]
+        if twice and output.suffix == ".safetensors" and pooling == "none":
+            raise InputError(f"{output}: {twice[0]} names two tensors; rename one, or write .parquet")
         plan = {**metadata, **source.plan, "precision": precision, "rope_scaling": rope_scaling, "long": long}
         plan |= {"model": run.model_hash(states.body), "format": 2}
         with (
@@ -130,16 +126,18 @@ def embed(
         ):
 
             def compute(part: Pieces, path: Path) -> None:
-                frame = _embed(states, source.windows, part, **how, advance=advance)
-                frame.write_parquet(path, compression="uncompressed")
+                _embed(states, part, advance).write_parquet(path, compression="uncompressed")
 
-            groups = enumerate(pieces.parts(_at_once(states, pieces)))
+            # A part has 256 MiB of float32 at most.
+            most = int(pieces.whole.lengths.max() if pooling == "none" else np.bincount(pieces.row_P).max())
+            at_once = min(_AT_ONCE, (256 << 20) // (4 * len(states.layers) * states.hidden_size) // most)
+            groups = enumerate(pieces.parts(max(at_once, 1)))
             parts = run_parts(folder, groups, compute, skipped=lambda part: advance(len(part.row_P)))
             with atomic_file(output, force=force) as partial:
-                write(partial, parts, metadata)
+                _FORMATS[output.suffix](partial, parts, metadata)
     return {
-        "output": output, "records": len(pieces.first), "only_N": pieces.only_unknown,
-        "bases": int(pieces.examples.offsets[-1]), "pooling": pooling, "layers": states.layers,
+        "output": output, "records": len(pieces.whole), "only_N": pieces.only_unknown,
+        "bases": len(pieces.whole.base_codes), "pooling": pooling, "layers": states.layers,
         "hidden_size": states.hidden_size, "strands": strands, "differing": source.differing,
         "not_used": source.not_used, "long": pieces.counts,
     }  # fmt: skip
@@ -168,11 +166,11 @@ def embed_sequences(
     """
     run.check_run(strands, precision, batch_size)
     examples, source = read_examples(table_of(sequences), Columns(label=()))
-    states = _open_states(model, layers, pooling, strands, rope_scaling, trust_remote_code=trust_remote_code)
     how = {"strands": strands, "batch_size": batch_size, "precision": precision}
+    states = _open_states(model, layers, pooling, how, rope_scaling, trust=trust_remote_code)
     with run.rope_scaled(states.body.config, rope_scaling):
-        parts = _fit(states, examples, "refuse", source.place).parts(_AT_ONCE)
-        frame = pl.concat(_embed(states, None, part, **how) for part in parts)
+        pieces = states.fit(examples, "refuse", source.place)
+        frame = pl.concat(_embed(states, part) for part in pieces.parts(_AT_ONCE))
     columns = frame.select(pl.col("^embedding.*$"))
     if pooling == "none":
         return [_layered(row) for row in zip(*columns, strict=True)]
@@ -188,8 +186,9 @@ def _layered(layers: Iterable[pl.Series]) -> Float32:
 class _BaseStates:
     """Hidden states of MutBERT, which reads distributions; only those at bases count."""
 
-    def __init__(self, body: Any, layers: int | str | Sequence[int], pooling: str) -> None:
-        self.body, self.pooling, self.hidden_size = body, pooling, int(body.config.hidden_size)
+    def __init__(self, body: Any, layers: Any, pooling: str, how: Mapping[str, Any], windows: Any = None) -> None:
+        self.body, self.pooling, self.how, self._windows = body, pooling, how, windows
+        self.hidden_size = int(body.config.hidden_size)
         count, asked = body.config.num_hidden_layers, [layers] if isinstance(layers, int) else layers
         asked = range(count + 1) if asked == "all" else asked
         found = [] if isinstance(asked, str) else [one % (count + 1) for one in asked if -count - 1 <= one <= count]
@@ -198,14 +197,18 @@ class _BaseStates:
                              f"layer) to {count}, or -1 (the last) to {-count - 1}, each once; or all")  # fmt: skip
         self.layers = tuple(found)
 
-    def tokens(self, examples: Examples) -> Int64:
-        """Return how many tokens sequences are."""
-        return examples.lengths + 2
+    def fit(self, examples: Examples, long: str, place: str) -> Pieces:
+        """Return what the model reads of sequences."""
+        longest = int(np.argmax(examples.lengths))
+        if long == "refuse":
+            run.check_length(self.body.config, int(examples.lengths[longest]), examples.names[longest] or str(longest))
+        most = self.body.config.most_tokens
+        return fit_sequences(examples, lambda some: some.lengths + 2, most, long, place=place, cut=True)
 
-    def inputs(self, examples: Examples, windows: Windows | None) -> PaddedWindows | Inputs:
+    def inputs(self, examples: Examples) -> PaddedWindows | Inputs:
         """Return sequences or regions as the model reads them."""
-        if windows is not None:
-            return windows(examples)
+        if self._windows is not None:
+            return self._windows(examples)  # type: ignore[no-any-return]
         return PaddedWindows.of(np.split(examples.base_codes, examples.offsets[1:-1]))
 
     def states(self, batch: Batch) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
@@ -242,26 +245,28 @@ class _BaseStates:
 class _TokenStates(_BaseStates):
     """Hidden states of a model that reads tokens; as its paper has it, all count but padding, special ones included."""
 
-    def __init__(self, encoder: AutoEncoder, layers: Any, pooling: str, strands: str, rope_scaling: Scaling) -> None:
-        if pooling == "none" and strands == "both":
+    def __init__(
+        self, encoder: AutoEncoder, layers: Any, pooling: str, how: Mapping[str, Any], rope_scaling: Scaling
+    ) -> None:
+        if pooling == "none" and how["strands"] == "both":
             raise InputError(f"{encoder.name}: tokens of one strand do not cover the bases that those of the other do; "
                              "give --strands forward for an embedding of each token")  # fmt: skip
         if pooling == "cls" and (not encoder.special_tokens or encoder.tokenizer.cls_token_id is None):
             raise InputError(f"{encoder.name}: has no class token before a sequence; give --pooling mean")
         device = "cuda" if torch.cuda.is_available() else "cpu"
         # How long sequences are is known only when they are read, and checked then.
-        super().__init__(encoder.body(0, rope_scaling=rope_scaling).to(device), layers, pooling)
+        super().__init__(encoder.body(0, rope_scaling=rope_scaling).to(device), layers, pooling, how)
         # Without pooling, only tokens that stand for bases count.
         names = ("cls", "sep", "eos", "pad") if pooling == "none" else ()
         ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in names]
         self._left_out = torch.tensor([one for one in ids if one is not None], dtype=torch.int64, device=device)
-        self._encoder = encoder
+        self._encoder, self._most = encoder, most_tokens(self.body)
 
-    def tokens(self, examples: Examples) -> Int64:
-        return self._encoder.inputs(examples).length_N
+    def fit(self, examples: Examples, long: str, place: str) -> Pieces:
+        return fit_sequences(examples, lambda some: self._encoder.inputs(some).length_N, self._most, long, place=place)
 
-    def inputs(self, examples: Examples, _: Windows | None) -> Inputs:
-        return self._encoder.inputs(examples, max_tokens=most_tokens(self.body))
+    def inputs(self, examples: Examples) -> Inputs:
+        return self._encoder.inputs(examples, max_tokens=self._most)
 
     def states(self, batch: Batch) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
         counts_BL = _mask_of(batch) & ~torch.isin(batch["input_ids"], self._left_out)
@@ -275,68 +280,46 @@ def _mask_of(batch: Batch) -> torch.Tensor:
 
 
 def _open_states(
-    model: str | Path | MutBertPreTrainedModel, layers: int | str | Sequence[int], pooling: str, strands: str,
-    rope_scaling: Scaling, *, trust_remote_code: bool,
+    model: str | Path | MutBertPreTrainedModel, layers: Any, pooling: str, how: Mapping[str, Any],
+    rope_scaling: Scaling, windows: Callable[[Examples], PaddedWindows] | None = None, *, trust: bool,
 ) -> _BaseStates:  # fmt: skip
     """Return MutBERT or another model."""
     if pooling not in {"mean", "max", "cls", "none"}:
         raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
     if isinstance(model, MutBertPreTrainedModel):
-        return _BaseStates(model.base_model, layers, pooling)
-    encoder = open_encoder(model, trust_remote_code=trust_remote_code)
+        return _BaseStates(model.base_model, layers, pooling, how, windows)
+    encoder = open_encoder(model, trust_remote_code=trust)
     if encoder.family == CNN:
         raise InputError(f"{model}: has no weights before it is trained, so nothing can be embedded by it")
     if isinstance(encoder, AutoEncoder):
-        return _TokenStates(encoder, layers, pooling, strands, rope_scaling)
+        return _TokenStates(encoder, layers, pooling, how, rope_scaling)
     # Its pooler is not used, so it need not have one.
-    return _BaseStates(run.open_model(model, MutBertModel, pooler_type="mean"), layers, pooling)
+    return _BaseStates(run.open_model(model, MutBertModel, pooler_type="mean"), layers, pooling, how, windows)
 
 
-def _fit(states: _BaseStates, examples: Examples, long: str, place: str) -> Pieces:
-    """Return what a model reads of sequences; those without a name have their number, from 0."""
-    names = tuple(name or str(row) for row, name in enumerate(examples.names))
-    cut, longest = not isinstance(states, _TokenStates), int(np.argmax(examples.lengths))
-    if long == "refuse" and cut:
-        run.check_length(states.body.config, int(examples.lengths[longest]), names[longest])
-    named, most = replace(examples, names=names), most_tokens(states.body)
-    return fit_sequences(named, states.tokens, most, long, place=place, cut=cut)
-
-
-def _at_once(states: _BaseStates, pieces: Pieces) -> int:
-    """Return the sequences of a part, which has 256 MiB of float32 at most."""
-    vectors_P = pieces.examples.lengths if states.pooling == "none" else np.ones_like(pieces.row_P)
-    most = int(np.add.reduceat(vectors_P, pieces.first).max())
-    return max(min(_AT_ONCE, (256 << 20) // (4 * len(states.layers) * states.hidden_size) // most), 1)
-
-
-def _embed(states: _BaseStates, windows: Windows | None, pieces: Pieces, **settings: Any) -> pl.DataFrame:
-    """Return a row a sequence, with its vectors of each layer; `settings` as for `run_batches`."""
-    inputs: Any = states.inputs(pieces.examples, windows)
+def _embed(states: _BaseStates, part: Pieces, advance: Advance | None = None) -> pl.DataFrame:
+    """Return a row a sequence, with its vectors of each layer."""
+    inputs: Any = states.inputs(part.pieces)
 
     def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
         return states.vectors(run.batch_of(inputs, rows, states.body, reverse=reverse), reverse=reverse)
 
-    settings["name"] = lambda row: pieces.examples.names[row]
-    order, (vector_XKD, count_B) = run.run_batches(states.body, inputs.length_N, predict, **settings)
+    how = {**states.how, "advance": advance, "name": lambda row: part.pieces.names[row]}
+    order, (vector_XKD, count_B) = run.run_batches(states.body, inputs.length_N, predict, **how)
     end_B, rows_P = np.cumsum(count_B, dtype=np.int64), np.argsort(order)
     piece_X, row_X = list_ranges((end_B - count_B.astype(np.int64))[rows_P], end_B[rows_P])
-    record_X, vector_XKD = pieces.row_P[piece_X], vector_XKD[row_X]
+    vector_XKD = vector_XKD[row_X]
     if states.pooling != "none":
-        vector_XKD = pieces.pool(vector_XKD, maximum=states.pooling == "max").astype(np.float32)
-        record_X = record_X[pieces.first]
+        vector_XKD = part.pool(vector_XKD, maximum=states.pooling == "max").astype(np.float32)
     suffixes = [f"_{layer}" for layer in states.layers] if len(states.layers) > 1 else [""]
-    vectors = {f"embedding{suffix}": vector_XKD[:, layer] for layer, suffix in enumerate(suffixes)}
-    frame = pl.DataFrame({"record": record_X, **vectors})
+    frame = pl.DataFrame({f"embedding{suffix}": vector_XKD[:, layer] for layer, suffix in enumerate(suffixes)})
     if states.pooling == "none":
-        frame = frame.group_by("record", maintain_order=True).agg(pl.all())
-    located = []
-    for first, end in pairwise([*pieces.first, len(pieces.row_P)]):
-        name, regions = pieces.examples.names[first], [one for one in pieces.examples.regions[first:end] if one]
-        bases = int(pieces.examples.offsets[end] - pieces.examples.offsets[first])
-        # Windows of the minus strand have the last first.
-        some = min(regions, default=Region(name, 0, bases))
-        located.append((name, some.contig, some.start, some.start + bases, some.strand))
-    return pl.DataFrame(located, schema=_COLUMNS, orient="row").hstack(frame.drop("record"))
+        record = pl.Series("record", part.row_P[piece_X])
+        frame = frame.group_by(record, maintain_order=True).agg(pl.all()).drop("record")
+    rows = zip(part.whole.names, part.whole.lengths.tolist(), part.whole.regions, strict=True)
+    regions = [(name, one or Region(name, 0, bases)) for name, bases, one in rows]
+    located = [(name, one.contig, one.start, one.end, one.strand) for name, one in regions]
+    return pl.DataFrame(located, schema=_COLUMNS, orient="row").hstack(frame)
 
 
 def _write_parquet(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
@@ -392,11 +375,7 @@ def _write_csv(path: Path, parts: list[Path], _: dict[str, str]) -> None:
     frame.sink_csv(path)
 
 
-# By suffix, what writes it, and the library that it needs.
-_FORMATS: Final[dict[str, tuple[Callable[[Path, list[Path], dict[str, str]], None], str]]] = {
-    ".parquet": (_write_parquet, "pyarrow"),
-    ".safetensors": (_write_safetensors, "safetensors"),
-    ".h5ad": (_write_anndata, "anndata"),
-    ".npy": (_write_array, "numpy"),
-    ".csv": (_write_csv, "polars"),
-}
+_FORMATS: Final[dict[str, Callable[[Path, list[Path], dict[str, str]], None]]] = {
+    ".parquet": _write_parquet, ".safetensors": _write_safetensors, ".h5ad": _write_anndata, ".npy": _write_array,
+    ".csv": _write_csv,
+}  # fmt: skip

@@ -29,7 +29,6 @@ from mutbert.progress import progress_bar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mutbert.arrays import Int64
     from mutbert.examples.table import Examples
     from mutbert.model import MutBertForMaskedLM
 
@@ -68,13 +67,12 @@ def predict_table(
         fine-tuned for, and its ``classes``; counts of ``long`` sequences and, with a genome, of those read without its
         frequencies (``unplaced``); ``notes`` on what differs from training.
     """
-    output = None if output is None else Path(output)
-    if output is not None and output.suffix not in _SEPARATORS:
-        raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
     check_run(strands or "forward", precision or "fp32", batch_size, long or "refuse")
-    given = None if genome == "none" else genome
     if output is not None:
-        check_output(output, force=force, inputs=(model, sequences, given))
+        output = Path(output)
+        if output.suffix not in _SEPARATORS:
+            raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
+        check_output(output, force=force, inputs=(model, sequences, genome))
     examples, _ = read_examples(sequences, columns.replace(label=()))
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     classifier, each_token = encoder.trained_classifier()
@@ -86,7 +84,7 @@ def predict_table(
     most, trained = min(limits, default=None), "truncate" if settings.max_tokens else "refuse"
     place = "table" if isinstance(sequences, pl.DataFrame) else str(sequences)
     pieces = fit_sequences(examples, lambda some: encoder.inputs(some).length_N, most, long or trained, place=place)
-    inputs = encoder.inputs(pieces.examples, max_tokens=most, genome=store)
+    inputs = encoder.inputs(pieces.pieces, max_tokens=most, genome=store)
     if pieces.counts and settings.max_tokens and long not in {None, trained}:
         notes.append(f"long is {long}, and {trained} in training")
     classifier.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -95,16 +93,13 @@ def predict_table(
     by_number = {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
     problem = "token" if each_token else named or by_number
     if config.problem_type is None and problem in {"binary", "multiclass"}:
-        notes.append(
-            "config.json has no problem_type: outputs are read as classes, of which one is right, not as labels"
-        )
+        notes.append("config.json has no problem_type: outputs are read as classes, one of which is right, not labels")
     outputs: Any = base_outputs if each_token else sequence_outputs
-    count = len(pieces.row_P)
     how: dict[str, Any] = {"batch_size": batch_size, "precision": settings.precision, "strands": settings.strands}
-    how["name"] = lambda piece: pieces.examples.names[piece] or f"{place}, sequence {pieces.row_P[piece]}"
-    with progress_bar("predicting", count, unit="sequences", show=progress) as advance:
+    how["name"] = lambda piece: f"{place}, sequence {pieces.pieces.names[piece]}"
+    with progress_bar("predicting", len(pieces.row_P), unit="sequences", show=progress) as advance:
         logits = outputs(classifier, lambda batch: classifier(**batch).logits, inputs, **how, advance=advance)
-    table = _columns(examples, pieces.row_P[pieces.first], pieces.pool(logits), problem, classes)
+    table = _columns(pieces.whole, pieces.pool(logits), problem, classes)
     if output is None:
         return {"predictions": table, "notes": notes}
     with atomic_file(output, force=force) as file:
@@ -114,7 +109,7 @@ def predict_table(
         else:
             table.write_parquet(file)
     # Of sequences, not of windows.
-    counted = encoder.inputs(examples, genome=store) if long == "window" else inputs
+    counted = encoder.inputs(pieces.whole, genome=store) if long == "window" else inputs
     return {
         "output": output, "sequences": len(table), "only_N": pieces.only_unknown, "problem": problem,
         "classes": classes, "long": pieces.counts, "notes": notes,
@@ -122,12 +117,12 @@ def predict_table(
     }  # fmt: skip
 
 
-def _columns(examples: Examples, rows_N: Int64, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:
-    """Return a row for each of some sequences, of logits (N, K) or, of bases, one array (bases, K) each."""
-    columns: dict[str, Any] = {"name": [examples.names[row] or str(row) for row in rows_N]}
-    if any(region is not None for region in examples.regions):
+def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:
+    """Return a row for each sequence, of logits (N, K) or, of bases, one array (bases, K) each."""
+    columns: dict[str, Any] = {"name": examples.names}
+    if any(examples.regions):
         for title, part in (("chrom", "contig"), ("start", "start"), ("end", "end")):
-            columns[title] = [getattr(examples.regions[row], part, None) for row in rows_N]
+            columns[title] = [getattr(region, part, None) for region in examples.regions]
     value_NK = torch.zeros(0, 0) if problem == "token" else torch.from_numpy(np.asarray(logits, dtype=np.float64))
     if problem == "regression":
         columns |= {f"predicted_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=True)}

@@ -94,39 +94,36 @@ def open_source(
 
 
 class Pieces(NamedTuple):
-    """Sequences as far as a model reads them, in their order: whole, cut, or in windows."""
+    """Sequences as far as a model reads them, whole or in windows."""
 
-    examples: Examples
+    whole: Examples
+    pieces: Examples
     row_P: Int64  # the sequence of each piece
     counts: Mapping[str, int]  # of sequences that are longer, by what became of them
 
     @property
-    def first(self) -> Int64:
-        """The first piece of each sequence that is read."""
-        return np.flatnonzero(np.diff(self.row_P, prepend=-1))
-
-    @property
     def only_unknown(self) -> int:
         """The number of sequences that are nothing but N."""
-        unknown_T = self.examples.base_codes == alphabet.UNKNOWN
-        return int(np.logical_and.reduceat(unknown_T, self.examples.offsets[self.first]).sum())
+        unknown_T = self.whole.base_codes == alphabet.UNKNOWN
+        return int(np.logical_and.reduceat(unknown_T, self.whole.offsets[:-1]).sum())
 
     def parts(self, size: int) -> Iterator[Pieces]:
         """Yield those of so many sequences at a time."""
-        for begin, end in pairwise([0, *self.first[size::size], len(self.row_P)]):
-            rows = np.arange(begin, end)
-            yield Pieces(self.examples.select(rows), self.row_P[rows], self.counts)
+        for rows in np.split(np.arange(len(self.whole)), range(size, len(self.whole), size)):
+            chosen = np.arange(*np.searchsorted(self.row_P, [rows[0], rows[-1] + 1]))
+            parts = self.whole.select(rows), self.pieces.select(chosen)
+            yield Pieces(*parts, self.row_P[chosen] - rows[0], self.counts)
 
     def pool(self, outputs: Any, *, maximum: bool = False) -> Any:
         """Return outputs (P, ...) as means over each sequence's bases, or maxima; those of bases, a list, joined."""
-        first = self.first
+        first = np.flatnonzero(np.diff(self.row_P, prepend=-1))
         if len(first) == len(self.row_P):
             return outputs
         if isinstance(outputs, list):
             return [np.concatenate(outputs[start:end]) for start, end in pairwise([*first, len(outputs)])]
         if maximum:
             return np.maximum.reduceat(outputs, first)
-        weight_P = self.examples.lengths.reshape(-1, *[1] * (outputs.ndim - 1))
+        weight_P = self.pieces.lengths.reshape(-1, *[1] * (outputs.ndim - 1))
         return np.add.reduceat(outputs * weight_P, first) / np.add.reduceat(weight_P, first)
 
 
@@ -134,32 +131,35 @@ def fit_sequences(
     examples: Examples, tokens_of: Callable[[Examples], Int64], most: int | None, long: str, *, place: str,
     cut: bool = False,
 ) -> Pieces:  # fmt: skip
-    """Return what a model of `most` tokens reads; `cut` where a token is a base, which else the tokenizer cuts."""
-    bases_N, tokens_N, count_N = examples.lengths, examples.lengths + 2, np.ones_like(examples.lengths)
+    """Return what a model of `most` tokens reads; `cut` where a token is a base, which else the tokenizer cuts.
+
+    A sequence without a name has its number, from 0.
+    """
+    whole = replace(examples, names=tuple(name or str(row) for row, name in enumerate(examples.names)))
+    bases_N, tokens_N, every = whole.lengths, whole.lengths + 2, np.arange(len(whole))
     # No token is less than a base, but for special ones at either end.
-    if most is not None and len(rows := np.flatnonzero(tokens_N > most)):
-        tokens_N[rows] = tokens_of(examples.select(rows))
-    long_N = tokens_N > (most or np.inf)
-    if not long_N.any() or (long == "truncate" and not cut):
-        counts = {"truncated": int(long_N.sum())} if long_N.any() else {}
-        return Pieces(examples, np.arange(len(examples)), counts)
-    assert most is not None, "longer than nothing"
-    if long == "refuse" or (long == "skip" and long_N.all()):
+    if most is None or not len(rows := np.flatnonzero(tokens_N > most)):
+        return Pieces(whole, whole, every, {})
+    tokens_N[rows] = tokens_of(whole.select(rows))
+    long_N = tokens_N > most
+    counts = {_COUNTED.get(long, ""): int(long_N.sum())} if long_N.any() else {}
+    if counts and (long == "refuse" or (long == "skip" and long_N.all())):
         first = int(np.argmax(long_N))
-        what = f"sequence {examples.names[first] or first}: {bases_N[first]:,} bases are {tokens_N[first]:,} tokens"
+        what = f"sequence {whole.names[first]}: {bases_N[first]:,} bases are {tokens_N[first]:,} tokens"
         others = "truncate or window" if long == "skip" else "truncate, window or skip"
         raise InputError(f"{place}: {what}, and the model reads {most:,}; use shorter ones, or --long {others}")
+    if long != "window":
+        whole = whole.select(~long_N) if long == "skip" else whole
+        whole = _cut(whole, every, 0 * every, np.minimum(bases_N, most - 2)) if cut and long == "truncate" else whole
+        return Pieces(whole, whole, np.arange(len(whole)), counts)
     # In as few equal windows as have at most so many tokens each.
-    count_N[long_N] = -(-(tokens_N[long_N] - 2) // max(most - 2, 1)) if long == "window" else long == "truncate"
-    end_N = np.minimum(bases_N, most - 2) if long == "truncate" else bases_N
+    count_N = np.where(long_N, -(-(tokens_N - 2) // max(most - 2, 1)), 1)
     while True:
-        row_P, number_P = list_ranges(np.zeros_like(count_N), count_N)
-        begin_P, end_P = (at_P * end_N[row_P] // count_N[row_P] for at_P in (number_P, number_P + 1))
-        pieces = _cut(examples, row_P, begin_P, end_P)
-        if long != "window" or not (more := np.unique(row_P[tokens_of(pieces) > most])).size:
-            break
+        row_P, number_P = list_ranges(0 * every, count_N)
+        pieces = _cut(whole, row_P, *(at_P * bases_N[row_P] // count_N[row_P] for at_P in (number_P, number_P + 1)))
+        if not (more := np.unique(row_P[tokens_of(pieces) > most])).size:
+            return Pieces(whole, pieces, row_P, counts)
         count_N[more] += 1
-    return Pieces(pieces, row_P, {_COUNTED[long]: int(long_N.sum())})
 
 
 def _cut(examples: Examples, row_P: Int64, begin_P: Int64, end_P: Int64) -> Examples:
