@@ -11,7 +11,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from mutbert import MutBertForMaskedLM, ProbabilisticGenome, Region, alphabet, build_genome, mutate_region, write_tracks
+from mutbert import (
+    MutBertForMaskedLM,
+    ProbabilisticGenome,
+    Region,
+    alphabet,
+    build_genome,
+    embed,
+    mutate_region,
+    write_tracks,
+)  # fmt: skip
 from mutbert.cli.main import app
 from mutbert.errors import InputError, MissingExtraError
 from mutbert.inference.bases import TRACKS, PredictionSettings
@@ -225,9 +234,14 @@ def test_the_command_draws_a_figure_and_refuses_one_before_the_model_runs(model_
     assert "out.pdf" in str(CliRunner().invoke(app, list(map(str, [*given, tmp_path / "out.pdf"]))).exception)
 
 
-def test_progress_counts_the_bases_that_take_time(model, genome, tmp_path, capfd):
+def test_the_work_is_shown_before_and_counted_in_what_takes_time(model, model_folders, genome, tmp_path, capfd):
     """Of 179 bases 63 are N, which no model is run for."""
     write(model, genome, tmp_path / "a.bw", progress=True)
     mutate(model, tmp_path / "a.parquet", genome=genome, region="two", progress=True)
-    shown = dict(re.findall(r"(\w+: \d+) of (\d+) (?:bases|positions)", capfd.readouterr().err))
-    assert shown == {"tracks: 116": "116", "mutagenesis: 78": "78"}
+    (tmp_path / "x.fa").write_text(f">a\n{'ACGT' * 25}\n>b\nACGT\n")
+    embed(model_folders["mutbert"], fasta=tmp_path / "x.fa", output=tmp_path / "x.npy", long="window", progress=True)
+    said = capfd.readouterr().err
+    shown = dict(re.findall(r"(\w+: \d+) of (\d+) (?:bases|positions|sequences)", said))
+    assert shown == {"tracks: 116": "116", "mutagenesis: 78": "78", "embedding: 3": "3"}
+    assert "tracks: 116 bases, about 64 windows\n" in said
+    assert "embedding: 2 sequences, 3 windows, 104 bases\n" in said

@@ -19,16 +19,16 @@ from torch import nn
 
 import mutbert
 from mutbert.arrays import list_ranges
-from mutbert.encoders.adapter import CNN, open_encoder
+from mutbert.encoders.adapter import MutBertEncoder, open_encoder
 from mutbert.encoders.inputs import PaddedWindows
-from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
+from mutbert.encoders.token_encoders import most_tokens
 from mutbert.errors import InputError, require
 from mutbert.examples.table import Columns, read_examples, table_of
 from mutbert.files import atomic_file, check_output
 from mutbert.inference import run
 from mutbert.inference.reading import Pieces, fit_sequences, open_source
 from mutbert.inference.resumable import parts_folder, run_parts
-from mutbert.model import MutBertModel, MutBertPreTrainedModel
+from mutbert.model import MutBertPreTrainedModel
 from mutbert.progress import progress_bar
 from mutbert.regions import Region
 
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from mutbert.arrays import Float32, Int64
-    from mutbert.encoders.adapter import Scaling
-    from mutbert.encoders.inputs import Batch, Inputs
+    from mutbert.encoders.inputs import Batch
     from mutbert.examples.table import Examples
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.progress import Advance
@@ -105,40 +104,42 @@ def embed(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         sequence_column=sequence_column, name_column=name_column, progress=progress,
     )  # fmt: skip
-    how = {"strands": strands, "batch_size": batch_size, "precision": precision}
-    states = _open_states(model, layers, pooling, how, rope_scaling, source.windows, trust=trust_remote_code)
-    if isinstance(states, _TokenStates) and genome is not None and surroundings != "reference":
+    embedder = _Embedder(
+        model, layers, pooling, rope_scaling, source.windows, trust=trust_remote_code, strands=strands,
+        batch_size=batch_size, precision=precision,
+    )  # fmt: skip
+    if not embedder.of_bases and genome is not None and surroundings != "reference":
         raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
     metadata = {
-        "model": run.model_name(model), "pooling": pooling, "layers": json.dumps(states.layers), "strands": strands,
+        "model": run.model_name(model), "pooling": pooling, "layers": json.dumps(embedder.layers), "strands": strands,
         "surroundings": "sequence" if genome is None else surroundings, "version": mutbert.__version__,
     }  # fmt: skip
-    with run.rope_scaled(states.body.config, rope_scaling):
-        pieces = states.fit(source.examples, long, str(input or fasta or bed))
+    with run.rope_scaled(embedder.body.config, rope_scaling):
+        pieces = embedder.fit(source.examples, long, str(input or fasta or bed))
         twice = [name for name, count in Counter(pieces.whole.names).items() if count > 1]
         if twice and output.suffix == ".safetensors" and pooling == "none":
             raise InputError(f"{output}: {twice[0]} names two tensors; rename one, or write .parquet")
         plan = {**metadata, **source.plan, "precision": precision, "rope_scaling": rope_scaling, "long": long}
-        plan |= {"model": run.model_hash(states.body), "format": 2}
+        plan |= {"model": run.model_hash(embedder.body), "format": 2}
         with (
             parts_folder(output, plan, resume=resume, force=force) as folder,
-            progress_bar("embedding", len(pieces.row_P), unit="sequences", show=progress) as advance,
+            progress_bar("embedding", len(pieces.row_P), unit="sequences", work=pieces.work, show=progress) as advance,
         ):
 
             def compute(part: Pieces, path: Path) -> None:
-                _embed(states, part, advance).write_parquet(path, compression="uncompressed")
+                embedder.frame(part, advance).write_parquet(path, compression="uncompressed")
 
             # A part has 256 MiB of float32 at most.
             most = int(pieces.whole.lengths.max() if pooling == "none" else np.bincount(pieces.row_P).max())
-            at_once = min(_AT_ONCE, (256 << 20) // (4 * len(states.layers) * states.hidden_size) // most)
+            at_once = min(_AT_ONCE, (256 << 20) // (4 * len(embedder.layers) * embedder.hidden_size) // most)
             groups = enumerate(pieces.parts(max(at_once, 1)))
             parts = run_parts(folder, groups, compute, skipped=lambda part: advance(len(part.row_P)))
             with atomic_file(output, force=force) as partial:
                 _FORMATS[output.suffix](partial, parts, metadata)
     return {
         "output": output, "records": len(pieces.whole), "only_N": pieces.only_unknown,
-        "bases": len(pieces.whole.base_codes), "pooling": pooling, "layers": states.layers,
-        "hidden_size": states.hidden_size, "strands": strands, "differing": source.differing,
+        "bases": len(pieces.whole.base_codes), "pooling": pooling, "layers": embedder.layers,
+        "hidden_size": embedder.hidden_size, "strands": strands, "differing": source.differing,
         "not_used": source.not_used, "long": pieces.counts,
     }  # fmt: skip
 
@@ -155,8 +156,7 @@ def embed_sequences(
     model, layers, pooling, strands, batch_size, precision, rope_scaling, trust_remote_code
         As for `embed`.
     sequences
-        One sequence as text, several, a dict of them by name, a frame of polars or pandas with a column ``sequence``,
-        or the path of a table or FASTA.
+        One as text, several, a dict of them by name, a frame with a column ``sequence``, or a path of a table or FASTA.
 
     Returns
     -------
@@ -166,11 +166,13 @@ def embed_sequences(
     """
     run.check_run(strands, precision, batch_size)
     examples, source = read_examples(table_of(sequences), Columns(label=()))
-    how = {"strands": strands, "batch_size": batch_size, "precision": precision}
-    states = _open_states(model, layers, pooling, how, rope_scaling, trust=trust_remote_code)
-    with run.rope_scaled(states.body.config, rope_scaling):
-        pieces = states.fit(examples, "refuse", source.place)
-        frame = pl.concat(_embed(states, part) for part in pieces.parts(_AT_ONCE))
+    embedder = _Embedder(
+        model, layers, pooling, rope_scaling, trust=trust_remote_code, strands=strands, batch_size=batch_size,
+        precision=precision,
+    )  # fmt: skip
+    with run.rope_scaled(embedder.body.config, rope_scaling):
+        parts = embedder.fit(examples, "refuse", source.place).parts(_AT_ONCE)
+        frame = pl.concat(map(embedder.frame, parts))
     columns = frame.select(pl.col("^embedding.*$"))
     if pooling == "none":
         return [_layered(row) for row in zip(*columns, strict=True)]
@@ -183,51 +185,82 @@ def _layered(layers: Iterable[pl.Series]) -> Float32:
     return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)
 
 
-class _BaseStates:
-    """Hidden states of MutBERT, which reads distributions; only those at bases count."""
+class _Embedder:
+    """A model whose hidden states are pooled: MutBERT's at bases, others' but at padding, as their papers have it."""
 
-    def __init__(self, body: Any, layers: Any, pooling: str, how: Mapping[str, Any], windows: Any = None) -> None:
-        self.body, self.pooling, self.how, self._windows = body, pooling, how, windows
-        self.hidden_size = int(body.config.hidden_size)
-        count, asked = body.config.num_hidden_layers, [layers] if isinstance(layers, int) else layers
+    def __init__(
+        self, model: Any, layers: Any, pooling: str, rope_scaling: Any, windows: Any = None, *, trust: bool, **how: Any
+    ) -> None:
+        if pooling not in {"mean", "max", "cls", "none"}:
+            raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
+        loaded = isinstance(model, MutBertPreTrainedModel)
+        encoder: Any = MutBertEncoder("", "", fresh=False) if loaded else open_encoder(model, trust_remote_code=trust)
+        self.of_bases, self.pooling, self._encoder = encoder.family == "mutbert", pooling, encoder
+        self._how, self._windows, self._left_out = how, windows, list[int]()
+        # How long sequences are is known only when they are read, and checked then.
+        scaling = None if self.of_bases else rope_scaling
+        self.body: Any = model.base_model if loaded else encoder.body(0, rope_scaling=scaling)
+        if torch.cuda.is_available() and not loaded:
+            self.body.to("cuda")
+        if not self.of_bases and pooling == "none":
+            if how["strands"] == "both":
+                raise InputError(f"{model}: tokens of one strand do not cover the bases that those of the other do; "
+                                 "give --strands forward for an embedding of each token")  # fmt: skip
+            # Only tokens that stand for bases count.
+            ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in ("cls", "sep", "eos", "pad")]
+            self._left_out = [one for one in ids if one is not None]
+        classless = not self.of_bases and (not encoder.special_tokens or encoder.tokenizer.cls_token_id is None)
+        if pooling == "cls" and classless:
+            raise InputError(f"{model}: has no class token before a sequence; give --pooling mean")
+        count, asked = self.body.config.num_hidden_layers, [layers] if isinstance(layers, int) else layers
         asked = range(count + 1) if asked == "all" else asked
         found = [] if isinstance(asked, str) else [one % (count + 1) for one in asked if -count - 1 <= one <= count]
         if not found or len(set(found)) < len(asked):
             raise InputError(f"layers is {layers!r}; the model has {count} layers: give numbers from 0 (the embedding "
                              f"layer) to {count}, or -1 (the last) to {-count - 1}, each once; or all")  # fmt: skip
-        self.layers = tuple(found)
+        self.layers, self.hidden_size = tuple(found), int(self.body.config.hidden_size)
 
     def fit(self, examples: Examples, long: str, place: str) -> Pieces:
         """Return what the model reads of sequences."""
         longest = int(np.argmax(examples.lengths))
-        if long == "refuse":
+        if self.of_bases and long == "refuse":
             run.check_length(self.body.config, int(examples.lengths[longest]), examples.names[longest] or str(longest))
-        most = self.body.config.most_tokens
-        return fit_sequences(examples, lambda some: some.lengths + 2, most, long, place=place, cut=True)
+        most, inputs = most_tokens(self.body), self._encoder.inputs
+        return fit_sequences(examples, lambda some: inputs(some).length_N, most, long, place=place, cut=self.of_bases)
 
-    def inputs(self, examples: Examples) -> PaddedWindows | Inputs:
-        """Return sequences or regions as the model reads them."""
-        if self._windows is not None:
-            return self._windows(examples)  # type: ignore[no-any-return]
-        return PaddedWindows.of(np.split(examples.base_codes, examples.offsets[1:-1]))
+    def frame(self, part: Pieces, advance: Advance | None = None) -> pl.DataFrame:
+        """Return a row a sequence, with its vectors of each layer."""
+        inputs: Any
+        if not self.of_bases:
+            inputs = self._encoder.inputs(part.pieces, max_tokens=most_tokens(self.body))
+        elif self._windows is not None:
+            inputs = self._windows(part.pieces)
+        else:
+            inputs = PaddedWindows.of(np.split(part.pieces.base_codes, part.pieces.offsets[1:-1]))
 
-    def states(self, batch: Batch) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
-        """Return the states of layers, each (B, L, D), and which of them count, (B, L)."""
-        encoder, whole = self.body.encoder, self.body.encoder.layer
-        try:
-            # Those after the last that is asked for need not run.
-            encoder.layer = whole[: max(self.layers)]
-            outputs = self.body(**batch, output_hidden_states=len(self.layers) > 1)
-        finally:
-            encoder.layer = whole
-        every, last_BLD = outputs.hidden_states, outputs.last_hidden_state
-        # Not [CLS], and of the tokens that follow not the last.
-        bases_BL = nn.functional.pad(_mask_of(batch)[:, 2:], (1, 1))
-        return [last_BLD] if len(self.layers) == 1 else [every[layer] for layer in self.layers], bases_BL
+        def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
+            return self._vectors(run.batch_of(inputs, rows, self.body, reverse=reverse), reverse=reverse)
 
-    def vectors(self, batch: Batch, *, reverse: bool) -> list[torch.Tensor]:
+        how = {**self._how, "advance": advance, "name": lambda row: part.pieces.names[row]}
+        order, (vector_XKD, count_B) = run.run_batches(self.body, inputs.length_N, predict, **how)
+        end_B, rows_P = np.cumsum(count_B, dtype=np.int64), np.argsort(order)
+        piece_X, row_X = list_ranges((end_B - count_B.astype(np.int64))[rows_P], end_B[rows_P])
+        vector_XKD = vector_XKD[row_X]
+        if self.pooling != "none":
+            vector_XKD = part.pool(vector_XKD, maximum=self.pooling == "max").astype(np.float32)
+        suffixes = [f"_{layer}" for layer in self.layers] if len(self.layers) > 1 else [""]
+        frame = pl.DataFrame({f"embedding{suffix}": vector_XKD[:, layer] for layer, suffix in enumerate(suffixes)})
+        if self.pooling == "none":
+            record = pl.Series("record", part.row_P[piece_X])
+            frame = frame.group_by(record, maintain_order=True).agg(pl.all()).drop("record")
+        rows = zip(part.whole.names, part.whole.lengths.tolist(), part.whole.regions, strict=True)
+        regions = [(name, one or Region(name, 0, bases)) for name, bases, one in rows]
+        located = [(name, one.contig, one.start, one.end, one.strand) for name, one in regions]
+        return pl.DataFrame(located, schema=_COLUMNS, orient="row").hstack(frame)
+
+    def _vectors(self, batch: Batch, *, reverse: bool) -> list[torch.Tensor]:
         """Return pooled states, (X, K, D), and how many vectors each sequence has, (B,)."""
-        states, counts_BL = self.states(batch)
+        states, counts_BL = self._states(batch)
         count_B, out_BL1 = counts_BL.sum(dim=1), ~counts_BL[..., None]
         if self.pooling == "none":
             # Of the other strand the last base comes first.
@@ -241,85 +274,24 @@ class _BaseStates:
             found = [state_BLD.float().masked_fill(out_BL1, 0).sum(dim=1) / count_B[:, None] for state_BLD in states]
         return [torch.stack(found, dim=1), torch.ones_like(count_B)]
 
-
-class _TokenStates(_BaseStates):
-    """Hidden states of a model that reads tokens; as its paper has it, all count but padding, special ones included."""
-
-    def __init__(
-        self, encoder: AutoEncoder, layers: Any, pooling: str, how: Mapping[str, Any], rope_scaling: Scaling
-    ) -> None:
-        if pooling == "none" and how["strands"] == "both":
-            raise InputError(f"{encoder.name}: tokens of one strand do not cover the bases that those of the other do; "
-                             "give --strands forward for an embedding of each token")  # fmt: skip
-        if pooling == "cls" and (not encoder.special_tokens or encoder.tokenizer.cls_token_id is None):
-            raise InputError(f"{encoder.name}: has no class token before a sequence; give --pooling mean")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        # How long sequences are is known only when they are read, and checked then.
-        super().__init__(encoder.body(0, rope_scaling=rope_scaling).to(device), layers, pooling, how)
-        # Without pooling, only tokens that stand for bases count.
-        names = ("cls", "sep", "eos", "pad") if pooling == "none" else ()
-        ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in names]
-        self._left_out = torch.tensor([one for one in ids if one is not None], dtype=torch.int64, device=device)
-        self._encoder, self._most = encoder, most_tokens(self.body)
-
-    def fit(self, examples: Examples, long: str, place: str) -> Pieces:
-        return fit_sequences(examples, lambda some: self._encoder.inputs(some).length_N, self._most, long, place=place)
-
-    def inputs(self, examples: Examples) -> Inputs:
-        return self._encoder.inputs(examples, max_tokens=self._most)
-
-    def states(self, batch: Batch) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
-        counts_BL = _mask_of(batch) & ~torch.isin(batch["input_ids"], self._left_out)
-        return self._encoder.layer_states(self.body, batch, self.layers), counts_BL
-
-
-def _mask_of(batch: Batch) -> torch.Tensor:
-    """Return which tokens are no padding, (B, L)."""
-    tokens = next(iter(batch.values()))
-    return batch["attention_mask"].bool() if "attention_mask" in batch else tokens.new_ones(tokens.shape[:2]).bool()
-
-
-def _open_states(
-    model: str | Path | MutBertPreTrainedModel, layers: Any, pooling: str, how: Mapping[str, Any],
-    rope_scaling: Scaling, windows: Callable[[Examples], PaddedWindows] | None = None, *, trust: bool,
-) -> _BaseStates:  # fmt: skip
-    """Return MutBERT or another model."""
-    if pooling not in {"mean", "max", "cls", "none"}:
-        raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
-    if isinstance(model, MutBertPreTrainedModel):
-        return _BaseStates(model.base_model, layers, pooling, how, windows)
-    encoder = open_encoder(model, trust_remote_code=trust)
-    if encoder.family == CNN:
-        raise InputError(f"{model}: has no weights before it is trained, so nothing can be embedded by it")
-    if isinstance(encoder, AutoEncoder):
-        return _TokenStates(encoder, layers, pooling, how, rope_scaling)
-    # Its pooler is not used, so it need not have one.
-    return _BaseStates(run.open_model(model, MutBertModel, pooler_type="mean"), layers, pooling, how, windows)
-
-
-def _embed(states: _BaseStates, part: Pieces, advance: Advance | None = None) -> pl.DataFrame:
-    """Return a row a sequence, with its vectors of each layer."""
-    inputs: Any = states.inputs(part.pieces)
-
-    def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
-        return states.vectors(run.batch_of(inputs, rows, states.body, reverse=reverse), reverse=reverse)
-
-    how = {**states.how, "advance": advance, "name": lambda row: part.pieces.names[row]}
-    order, (vector_XKD, count_B) = run.run_batches(states.body, inputs.length_N, predict, **how)
-    end_B, rows_P = np.cumsum(count_B, dtype=np.int64), np.argsort(order)
-    piece_X, row_X = list_ranges((end_B - count_B.astype(np.int64))[rows_P], end_B[rows_P])
-    vector_XKD = vector_XKD[row_X]
-    if states.pooling != "none":
-        vector_XKD = part.pool(vector_XKD, maximum=states.pooling == "max").astype(np.float32)
-    suffixes = [f"_{layer}" for layer in states.layers] if len(states.layers) > 1 else [""]
-    frame = pl.DataFrame({f"embedding{suffix}": vector_XKD[:, layer] for layer, suffix in enumerate(suffixes)})
-    if states.pooling == "none":
-        record = pl.Series("record", part.row_P[piece_X])
-        frame = frame.group_by(record, maintain_order=True).agg(pl.all()).drop("record")
-    rows = zip(part.whole.names, part.whole.lengths.tolist(), part.whole.regions, strict=True)
-    regions = [(name, one or Region(name, 0, bases)) for name, bases, one in rows]
-    located = [(name, one.contig, one.start, one.end, one.strand) for name, one in regions]
-    return pl.DataFrame(located, schema=_COLUMNS, orient="row").hstack(frame)
+    def _states(self, batch: Batch) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """Return the states of layers, each (B, L, D), and which of them count, (B, L)."""
+        tokens = next(iter(batch.values()))
+        mask_BL = batch.get("attention_mask", tokens.new_ones(tokens.shape[:2])).bool()
+        if not self.of_bases:
+            left_out = torch.tensor(self._left_out, dtype=tokens.dtype, device=tokens.device)
+            return self._encoder.layer_states(self.body, batch, self.layers), mask_BL & ~torch.isin(tokens, left_out)
+        encoder, whole = self.body.encoder, self.body.encoder.layer
+        try:
+            # Those after the last that is asked for need not run.
+            encoder.layer = whole[: max(self.layers)]
+            outputs = self.body(**batch, output_hidden_states=len(self.layers) > 1)
+        finally:
+            encoder.layer = whole
+        every, last_BLD = outputs.hidden_states, outputs.last_hidden_state
+        # Not [CLS], and of the tokens that follow not the last.
+        bases_BL = nn.functional.pad(mask_BL[:, 2:], (1, 1))
+        return [last_BLD] if len(self.layers) == 1 else [every[layer] for layer in self.layers], bases_BL
 
 
 def _write_parquet(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:

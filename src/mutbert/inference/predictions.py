@@ -1,6 +1,6 @@
 """What a fine-tuned model predicts for sequences, and how likely a masked model finds each, as tables.
 
-Shape suffixes: N sequences, K outputs, P bases, L bases of a sequence.
+Shape suffixes: N sequences, K outputs, P bases.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from mutbert.examples.table import Columns, read_examples, table_of
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.format import SOFT_MASK
 from mutbert.genome.store import ProbabilisticGenome
-from mutbert.inference.bases import BasePredictor, PredictionSettings
 from mutbert.inference.reading import fit_sequences, read_as_trained
 from mutbert.inference.run import base_outputs, check_run, sequence_outputs
 from mutbert.progress import progress_bar
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mutbert.examples.table import Examples
+    from mutbert.inference.bases import PredictionSettings
     from mutbert.model import MutBertForMaskedLM
 
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
@@ -73,19 +73,18 @@ def predict_table(
         if output.suffix not in _SEPARATORS:
             raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
         check_output(output, force=force, inputs=(model, sequences, genome))
-    examples, _ = read_examples(sequences, columns.replace(label=()))
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     classifier, each_token = encoder.trained_classifier()
     config = classifier.config
     settings, store, notes = read_as_trained(model, config, genome=genome, strands=strands, precision=precision)
-    if store is not None and columns.region is None:
-        examples, _ = read_examples(sequences, columns.replace(label=(), region=settings.region))
+    region = columns.region or (settings.region if store is not None else None)
+    examples, source = read_examples(sequences, columns.replace(label=(), region=region))
     limits = [one for one in (settings.max_tokens, most_tokens(classifier)) if one is not None]
     most, trained = min(limits, default=None), "truncate" if settings.max_tokens else "refuse"
-    place = "table" if isinstance(sequences, pl.DataFrame) else str(sequences)
-    pieces = fit_sequences(examples, lambda some: encoder.inputs(some).length_N, most, long or trained, place=place)
+    long = long or trained
+    pieces = fit_sequences(examples, lambda some: encoder.inputs(some).length_N, most, long, place=source.place)
     inputs = encoder.inputs(pieces.pieces, max_tokens=most, genome=store)
-    if pieces.counts and settings.max_tokens and long not in {None, trained}:
+    if pieces.counts and settings.max_tokens and long != trained:
         notes.append(f"long is {long}, and {trained} in training")
     classifier.to("cuda" if torch.cuda.is_available() else "cpu")
     classes = tuple(str(config.id2label[number]) for number in range(config.num_labels))
@@ -95,10 +94,12 @@ def predict_table(
     if config.problem_type is None and problem in {"binary", "multiclass"}:
         notes.append("config.json has no problem_type: outputs are read as classes, one of which is right, not labels")
     outputs: Any = base_outputs if each_token else sequence_outputs
-    how: dict[str, Any] = {"batch_size": batch_size, "precision": settings.precision, "strands": settings.strands}
-    how["name"] = lambda piece: f"{place}, sequence {pieces.pieces.names[piece]}"
-    with progress_bar("predicting", len(pieces.row_P), unit="sequences", show=progress) as advance:
-        logits = outputs(classifier, lambda batch: classifier(**batch).logits, inputs, **how, advance=advance)
+    with progress_bar("predicting", len(pieces.row_P), unit="sequences", work=pieces.work, show=progress) as advance:
+        logits = outputs(
+            classifier, lambda batch: classifier(**batch).logits, inputs, batch_size=batch_size, advance=advance,
+            precision=settings.precision, strands=settings.strands,
+            name=lambda piece: f"{source.place}, sequence {pieces.pieces.names[piece]}",
+        )  # fmt: skip
     table = _columns(pieces.whole, pieces.pool(logits), problem, classes)
     if output is None:
         return {"predictions": table, "notes": notes}
@@ -145,15 +146,13 @@ def predict_sequences(
 
     Parameters
     ----------
-    model, columns, options
-        As for `predict_table`.
-    sequences
-        As for `embed_sequences`.
+    model, sequences, columns, options
+        As for `predict_table`; sequences as for `embed_sequences`.
 
     Returns
     -------
     DataFrame
-        A row per sequence, with the columns of the table that `predict_table` writes.
+        What `predict_table` writes, a row per sequence.
     """
     found = predict_table(model, table_of(sequences), None, columns=columns or Columns(), **options)
     return found["predictions"]  # type: ignore[no-any-return]
@@ -174,8 +173,7 @@ def score_sequences(
     model : str, Path or MutBertForMaskedLM
         A checkpoint, run on a GPU if there is one (in Python also a loaded model).
     sequences
-        A FASTA, FASTQ, CSV, TSV or Parquet file (in Python also one sequence as text, several, or a frame with a column
-        ``sequence``).
+        A FASTA, FASTQ, CSV, TSV or Parquet file (in Python also what `embed_sequences` takes).
     settings, progress : optional
         How the model is run; show progress.
 
@@ -185,6 +183,9 @@ def score_sequences(
         A row per sequence: ``name``, by default its number from 0; ``bases`` that count; and their ``log_likelihood``,
         in nats, null where none counts.
     """
+    # Which may import this module.
+    from mutbert.inference.bases import BasePredictor, PredictionSettings
+
     examples, _ = read_examples(table_of(sequences), Columns(label=()))
     codes, unmasked = np.split(examples.base_codes, examples.offsets[1:-1]), np.zeros(0, dtype=SOFT_MASK)
     genome = ProbabilisticGenome.from_sequences((str(row), code_L, unmasked) for row, code_L in enumerate(codes))

@@ -53,7 +53,7 @@ def open_source(
     progress: bool = False,
 ) -> Source:  # fmt: skip
     """Return what is to be embedded; arguments as for `embed`."""
-    given = [path for path in (input, fasta, bed) if path is not None]
+    given: list[Any] = [path for path in (input, fasta, bed) if path is not None]
     if len(given) != 1:
         raise InputError("nothing or too much to embed; give one input file, a FASTA, or a genome and a BED of it")
     path = Path(given[0])
@@ -61,10 +61,9 @@ def open_source(
         if genome is not None or surroundings != "population" or person_vcf or sample:
             raise InputError(f"{path}: has sequences of its own, which are embedded as they are; leave genome, "
                              "surroundings, sample and person_vcf out, or give a BED in its place")  # fmt: skip
-        table: Any = given[0]
+        table, columns = given[0], Columns(sequence=sequence_column or "sequence", label=(), name=name_column)
         if fasta is not None and not is_fasta(str(path)):
             table = pl.DataFrame(list(read_sequences(path)), schema=["name", "sequence"], orient="row")
-        columns = Columns(sequence=sequence_column or "sequence", label=(), name=name_column)
         examples, source = read_examples(table, columns)
         return Source(examples, {"input": source.sha256 or sha256_of(path), "columns": columns.model_dump()})
     if genome is None or sequence_column or name_column:
@@ -84,12 +83,12 @@ def open_source(
         return read_windows(around.genome, *where).reverse_complement(turned_N > 0)
 
     codes = [opened.bases(one.contig, one.start, one.end) for one in regions]
-    codes = [alphabet.reverse_complement(code_L) if one.strand == "-" else code_L
-             for one, code_L in zip(regions, codes, strict=True)]  # fmt: skip
+    for row, one in enumerate(regions):
+        codes[row] = alphabet.reverse_complement(codes[row]) if one.strand == "-" else codes[row]
     offsets, names = np.cumsum([0, *map(len, codes)]), tuple(one.name for one in regions)
+    examples = Examples(np.concatenate(codes), offsets, None, names, regions, "", ())
     plan: dict[str, Any] = {"bed": sha256_of(path), "genome": opened.identity, "sample": sample}
     plan["person_vcf"] = person_vcf and sha256_of(Path(person_vcf))
-    examples = Examples(np.concatenate(codes), offsets, None, names, regions, "", ())
     return Source(examples, plan, windows, around.count_differing(regions), around.not_used)
 
 
@@ -106,6 +105,12 @@ class Pieces(NamedTuple):
         """The number of sequences that are nothing but N."""
         unknown_T = self.whole.base_codes == alphabet.UNKNOWN
         return int(np.logical_and.reduceat(unknown_T, self.whole.offsets[:-1]).sum())
+
+    @property
+    def work(self) -> str:
+        """What a model has to do, in words."""
+        windows = f", {len(self.row_P):,} windows" if len(self.row_P) > len(self.whole) else ""
+        return f"{len(self.whole):,} sequences{windows}, {len(self.pieces.base_codes):,} bases"
 
     def parts(self, size: int) -> Iterator[Pieces]:
         """Yield those of so many sequences at a time."""
@@ -131,10 +136,8 @@ def fit_sequences(
     examples: Examples, tokens_of: Callable[[Examples], Int64], most: int | None, long: str, *, place: str,
     cut: bool = False,
 ) -> Pieces:  # fmt: skip
-    """Return what a model of `most` tokens reads; `cut` where a token is a base, which else the tokenizer cuts.
-
-    A sequence without a name has its number, from 0.
-    """
+    """Return what a model of `most` tokens reads; `cut` where a token is a base, which else the tokenizer cuts."""
+    # A sequence without a name has its number.
     whole = replace(examples, names=tuple(name or str(row) for row, name in enumerate(examples.names)))
     bases_N, tokens_N, every = whole.lengths, whole.lengths + 2, np.arange(len(whole))
     # No token is less than a base, but for special ones at either end.
@@ -149,9 +152,11 @@ def fit_sequences(
         others = "truncate or window" if long == "skip" else "truncate, window or skip"
         raise InputError(f"{place}: {what}, and the model reads {most:,}; use shorter ones, or --long {others}")
     if long != "window":
-        whole = whole.select(~long_N) if long == "skip" else whole
-        whole = _cut(whole, every, 0 * every, np.minimum(bases_N, most - 2)) if cut and long == "truncate" else whole
-        return Pieces(whole, whole, np.arange(len(whole)), counts)
+        if long == "skip":
+            whole = whole.select(~long_N)
+        elif cut:
+            whole = _cut(whole, every, 0 * every, np.minimum(bases_N, most - 2))
+        return Pieces(whole, whole, every[: len(whole)], counts)
     # In as few equal windows as have at most so many tokens each.
     count_N = np.where(long_N, -(-(tokens_N - 2) // max(most - 2, 1)), 1)
     while True:
@@ -164,18 +169,14 @@ def fit_sequences(
 
 def _cut(examples: Examples, row_P: Int64, begin_P: Int64, end_P: Int64) -> Examples:
     """Return parts of sequences, and of their regions."""
-    rows, first_P = row_P.tolist(), examples.offsets[row_P]
-    regions = []
-    for row, begin, end in zip(rows, begin_P.tolist(), end_P.tolist(), strict=True):
-        if region := examples.regions[row]:
+    first_P, regions = examples.offsets[row_P], [examples.regions[row] for row in row_P]
+    for piece, (region, begin, end) in enumerate(zip(regions, begin_P.tolist(), end_P.tolist(), strict=True)):
+        if region is not None:
             start = region.end - end if region.strand == "-" else region.start + begin
-            region = replace(region, start=start, end=start + end - begin)
-        regions.append(region)
-    return replace(
-        examples, base_codes=examples.base_codes[list_ranges(first_P + begin_P, first_P + end_P)[1]], labels=None,
-        offsets=np.append(0, np.cumsum(end_P - begin_P)), names=tuple(examples.names[row] for row in rows),
-        regions=tuple(regions),
-    )  # fmt: skip
+            regions[piece] = replace(region, start=start, end=start + end - begin)
+    base_codes = examples.base_codes[list_ranges(first_P + begin_P, first_P + end_P)[1]]
+    names, offsets = tuple(examples.names[row] for row in row_P), np.append(0, np.cumsum(end_P - begin_P))
+    return Examples(base_codes, offsets, None, names, tuple(regions), "", ())
 
 
 class InputSettings(Settings):

@@ -45,7 +45,6 @@ Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 
 SURROUNDINGS: Final = ("reference", "population", "person")
 NO_ROWS: Final = np.zeros(0, dtype=np.int64)
-_SPECIAL_TOKENS: Final = 2
 _TOKENS: Final = 1 << 16  # of a batch at most, padding included
 
 
@@ -98,7 +97,7 @@ def rope_scaled(config: Any, rope_scaling: Mapping[str, Any] | None) -> Iterator
 def check_length(config: Any, bases: int, name: str) -> None:
     """Raise where a model does not take so many bases, with the RoPE scaling that it has now."""
     trained, scaling = config.max_position_embeddings, config.rope_scaling or {"type": "dynamic"}
-    tokens, most = bases + _SPECIAL_TOKENS, config.most_tokens
+    tokens, most = bases + 2, config.most_tokens
     if tokens > most:
         scaled = f" and rope_scaling takes it to {most}" if config.rope_scaling else ""
         what = f"{bases} bases are {tokens} tokens with [CLS] and [SEP], and the model is trained for {trained}{scaled}"
@@ -109,7 +108,7 @@ def resolve_context(config: Any, context: int | None, rope_scaling: Mapping[str,
     """Return the bases of a window: `context`, or as many as the model is trained for."""
     if context is not None and context < 1:
         raise InputError(f"context is {context}; it must be at least 1")
-    bases = int(config.max_position_embeddings) - _SPECIAL_TOKENS if context is None else context
+    bases = int(config.max_position_embeddings) - 2 if context is None else context
     with rope_scaled(config, rope_scaling):
         check_length(config, bases, "context")
     return bases
@@ -179,12 +178,15 @@ def run_batches(
                 fields = [(one + other.float()) / 2 for one, other in zip(fields, others, strict=True)]
             return [field.cpu().numpy() for field in fields]
 
+    def finite(fields: Iterable[npt.NDArray[Any]]) -> bool:
+        return all(np.isfinite(field).all() for field in fields)
+
     model.eval()
     try:
         for rows in _split(order, length_N, batch_size, alike=not takes_mask(model)):
             batches.append(compute(rows))
-            if name is not None and not _finite(batches[-1]):
-                first = next((row for row in rows if not _finite(compute(np.array([row])))), rows[0])
+            if name is not None and not finite(batches[-1]):
+                first = next((row for row in rows if not finite(compute(np.array([row])))), rows[0])
                 what = "the model's output is not a finite number"
                 raise InputError(f"{name(int(first))}: {what}; use --precision fp32, or another model")
             if advance is not None:
@@ -194,11 +196,8 @@ def run_batches(
         if training or not is_out_of_memory(error):
             raise
         size = f"{len(rows)} sequences of up to {length_N[rows].max():,} tokens"
-        remedy = (
-            "lower --batch-size (or finetune.micro_batch_size)"
-            if len(rows) > 1
-            else "use shorter sequences, or --context"
-        )
+        fewer = "lower --batch-size (or finetune.micro_batch_size)"
+        remedy = fewer if len(rows) > 1 else "use shorter sequences, or --context"
         raise InputError(f"out of memory in a batch of {size}; {remedy}") from None
     finally:
         for module in training:
@@ -219,10 +218,6 @@ def _split(order: Int64, length_N: Int64, most: int, *, alike: bool) -> Iterator
         previous = length
     if len(order):
         yield order[first:]
-
-
-def _finite(fields: Iterable[npt.NDArray[Any]]) -> bool:
-    return all(np.isfinite(field).all() for field in fields)
 
 
 class Queries(NamedTuple):
