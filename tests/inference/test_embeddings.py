@@ -10,11 +10,9 @@ import pyarrow.parquet
 import pytest
 import torch
 from safetensors import safe_open
-from typer.testing import CliRunner
 
 import mutbert
 from mutbert import ProbabilisticGenome, alphabet, build_genome, embed, embed_sequences
-from mutbert.cli.main import app
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.inputs import PaddedWindows
 from mutbert.errors import InputError, MissingExtraError
@@ -176,24 +174,6 @@ def test_regions_of_a_genome(build, genome, bed, calls, tmp_path):
         assert_same(read(output), wanted)
 
 
-@pytest.mark.parametrize("kind", ["mutbert", "esm", "bert"])
-@pytest.mark.parametrize("pooling", ["mean", "none"])
-def test_the_minus_strand_is_the_reverse_complement(model_folders, genome, tmp_path, kind, pooling):
-    spans = [("chr2", 3, 40), ("chr1", 12, 60), ("chr1", 0, 9)]
-    codes = [alphabet.reverse_complement(genome.bases(*span)) for span in spans]
-    texts = {
-        "x.bed": "".join("\t".join(map(str, (*span, "x", 0, "-"))) + "\n" for span in spans),
-        "x.fa": "".join(f">x{row}\n{alphabet.decode(code)}\n" for row, code in enumerate(codes)),
-    }
-    for name, text in texts.items():
-        (tmp_path / name).write_text(text)
-    how = {"pooling": pooling, "model": model_folders[kind]}
-    regions = {"genome": genome, "bed": tmp_path / "x.bed", "surroundings": "reference"}
-    found = embed(**how, **regions, output=tmp_path / "bed.parquet")
-    wanted = embed(**how, fasta=tmp_path / "x.fa", output=tmp_path / "fa.parquet")
-    assert_same(read(found["output"]), read(wanted["output"]))
-
-
 def test_what_is_nothing_but_n_is_counted(build, genome, tmp_path):
     (tmp_path / "x.bed").write_text("chr1\t8\t10\nchr1\t8\t11\nchr1\t24\t25\tx\t0\t-\n")
     (tmp_path / "x.fa").write_text(">a\nNNN\n>b\nNNA\n>c\nRY\n")
@@ -303,13 +283,3 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, cal
     monkeypatch.setitem(sys.modules, "anndata", None)
     with pytest.raises(MissingExtraError, match=r"anndata is not installed.*mutbert\[all\]"):
         embed(model, fasta=fasta, output=tmp_path / "x.h5ad")
-
-
-def test_command(build, fasta, tmp_path):
-    build(MutBertForMaskedLM).save_pretrained(tmp_path / "model")
-    words = ["embed", "--model", tmp_path / "model", "--input", fasta, "-o", tmp_path / "out.parquet"]
-    done = CliRunner().invoke(app, list(map(str, [*words, "--layers", "0,-1", "--json"])))
-    assert (json.loads(done.stdout)["records"], json.loads(done.stdout)["layers"]) == (20, [0, 2])
-    for option, given, message in (("--layers", "1;2", "separated by commas"), ("--rope-scaling", "x", "TYPE:FACTOR")):
-        refused = CliRunner().invoke(app, list(map(str, [*words, "--force", option, given])))
-        assert message in str(refused.exception)
