@@ -2,7 +2,6 @@
 
 import json
 import random
-import sys
 
 import anndata
 import numpy as np
@@ -15,7 +14,7 @@ import mutbert
 from mutbert import ProbabilisticGenome, alphabet, build_genome, embed, embed_sequences
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.inputs import PaddedWindows
-from mutbert.errors import InputError, MissingExtraError
+from mutbert.errors import InputError
 from mutbert.model import MutBertForMaskedLM, MutBertModel
 
 # Of the states of one sequence, those at [CLS] and [SEP] among them.
@@ -244,7 +243,7 @@ def test_windows_of_long_sequences_are_pooled_by_their_bases(model_folders, geno
     assert (table["start"].to_pylist(), table["end"].to_pylist()) == ([0, 0], [64, 64])
 
 
-def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, calls, tmp_path, monkeypatch):
+def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, calls, tmp_path):
     model, out = build(MutBertModel), tmp_path / "out.parquet"
     model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
     wrong, twice = tmp_path / "wrong.fa", tmp_path / "twice.bed"
@@ -276,10 +275,3 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, cal
         with pytest.raises(InputError, match=message):
             embed(**{"model": model, "output": out, **changes})
     assert not list(tmp_path.glob("*out*"))
-    out.write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
-        embed(model, fasta=fasta, output=out)
-    assert out.read_text() == "mine"
-    monkeypatch.setitem(sys.modules, "anndata", None)
-    with pytest.raises(MissingExtraError, match=r"anndata is not installed.*mutbert\[all\]"):
-        embed(model, fasta=fasta, output=tmp_path / "x.h5ad")

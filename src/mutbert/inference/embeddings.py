@@ -33,7 +33,7 @@ from mutbert.progress import progress_bar
 from mutbert.regions import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mutbert.arrays import Float32, Int64
     from mutbert.encoders.inputs import Batch
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.progress import Advance
 
-_AT_ONCE: Final = 1024  # sequences
 _COLUMNS: Final = ("name", "chrom", "start", "end", "strand")
 
 
@@ -77,17 +76,15 @@ def embed(
         ``mean`` or ``max`` over MutBERT's bases, or all tokens of other models; ``cls``, the state at ``[CLS]``; or
         ``none``, one embedding per base or token. IUPAC codes are the distributions they stand for, N is ``[UNK]``.
     long : {"refuse", "truncate", "window", "skip"}
-        What becomes of sequences that are longer than the model reads; ``window`` is the mean over equal
-        windows of a sequence, by their bases, or the maximum.
+        What becomes of sequences that are longer than the model reads; ``window`` pools over equal windows of each.
     strands, batch_size, precision, rope_scaling, trust_remote_code, resume, force, progress : optional
         As for the other commands; `rope_scaling` is MutBERT's ``{"type": "linear" | "dynamic", "factor": f}``.
 
     Returns
     -------
     dict
-        The output, its settings, ``records``, of them ``only_N``, nothing but N, and ``bases``; positions of a person
-        ``differing`` from the reference, and counts of the person's records ``not_used``, by reason, and of ``long``
-        sequences.
+        The output, its settings, ``records``, of them ``only_N``, nothing but N, and ``bases``; a person's positions
+        ``differing`` from the reference; counts of the person's records ``not_used`` and of ``long`` sequences.
     """
     output = Path(output)
     run.check_run(strands, precision, batch_size, long)
@@ -104,10 +101,8 @@ def embed(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         sequence_column=sequence_column, name_column=name_column, progress=progress,
     )  # fmt: skip
-    embedder = _Embedder(
-        model, layers, pooling, rope_scaling, source.windows, trust=trust_remote_code, strands=strands,
-        batch_size=batch_size, precision=precision,
-    )  # fmt: skip
+    how = {"strands": strands, "batch_size": batch_size, "precision": precision}
+    embedder = _Embedder(model, layers, pooling, rope_scaling, trust_remote_code, how, source.windows)
     if not embedder.of_bases and genome is not None and surroundings != "reference":
         raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
     metadata = {
@@ -125,15 +120,11 @@ def embed(
             parts_folder(output, plan, resume=resume, force=force) as folder,
             progress_bar("embedding", len(pieces.row_P), unit="sequences", work=pieces.work, show=progress) as advance,
         ):
-
-            def compute(part: Pieces, path: Path) -> None:
-                embedder.frame(part, advance).write_parquet(path, compression="uncompressed")
-
-            # A part has 256 MiB of float32 at most.
-            most = int(pieces.whole.lengths.max() if pooling == "none" else np.bincount(pieces.row_P).max())
-            at_once = min(_AT_ONCE, (256 << 20) // (4 * len(embedder.layers) * embedder.hidden_size) // most)
-            groups = enumerate(pieces.parts(max(at_once, 1)))
-            parts = run_parts(folder, groups, compute, skipped=lambda part: advance(len(part.row_P)))
+            parts = run_parts(
+                folder, enumerate(embedder.parts(pieces)),
+                lambda part, path: embedder.frame(part, advance).write_parquet(path, compression="uncompressed"),
+                skipped=lambda part: advance(len(part.row_P)),
+            )  # fmt: skip
             with atomic_file(output, force=force) as partial:
                 _FORMATS[output.suffix](partial, parts, metadata)
     return {
@@ -166,13 +157,10 @@ def embed_sequences(
     """
     run.check_run(strands, precision, batch_size)
     examples, source = read_examples(table_of(sequences), Columns(label=()))
-    embedder = _Embedder(
-        model, layers, pooling, rope_scaling, trust=trust_remote_code, strands=strands, batch_size=batch_size,
-        precision=precision,
-    )  # fmt: skip
+    how = {"strands": strands, "batch_size": batch_size, "precision": precision}
+    embedder = _Embedder(model, layers, pooling, rope_scaling, trust_remote_code, how)
     with run.rope_scaled(embedder.body.config, rope_scaling):
-        parts = embedder.fit(examples, "refuse", source.place).parts(_AT_ONCE)
-        frame = pl.concat(map(embedder.frame, parts))
+        frame = pl.concat(map(embedder.frame, embedder.parts(embedder.fit(examples, "refuse", source.place))))
     columns = frame.select(pl.col("^embedding.*$"))
     if pooling == "none":
         return [_layered(row) for row in zip(*columns, strict=True)]
@@ -189,8 +177,9 @@ class _Embedder:
     """A model whose hidden states are pooled: MutBERT's at bases, others' but at padding, as their papers have it."""
 
     def __init__(
-        self, model: Any, layers: Any, pooling: str, rope_scaling: Any, windows: Any = None, *, trust: bool, **how: Any
-    ) -> None:
+        self, model: Any, layers: Any, pooling: str, rope_scaling: Any, trust: bool, how: Mapping[str, Any],
+        windows: Callable[[Examples], PaddedWindows] | None = None,
+    ) -> None:  # fmt: skip
         if pooling not in {"mean", "max", "cls", "none"}:
             raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
         loaded = isinstance(model, MutBertPreTrainedModel)
@@ -227,6 +216,11 @@ class _Embedder:
             run.check_length(self.body.config, int(examples.lengths[longest]), examples.names[longest] or str(longest))
         most, inputs = most_tokens(self.body), self._encoder.inputs
         return fit_sequences(examples, lambda some: inputs(some).length_N, most, long, place=place, cut=self.of_bases)
+
+    def parts(self, pieces: Pieces) -> Iterator[Pieces]:
+        """Yield parts of 256 MiB of float32 at most."""
+        most = int(pieces.whole.lengths.max() if self.pooling == "none" else np.bincount(pieces.row_P).max())
+        return pieces.parts(max(min(1024, (256 << 20) // (4 * len(self.layers) * self.hidden_size) // most), 1))
 
     def frame(self, part: Pieces, advance: Advance | None = None) -> pl.DataFrame:
         """Return a row a sequence, with its vectors of each layer."""
