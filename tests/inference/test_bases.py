@@ -9,16 +9,8 @@ import pyBigWig
 import pytest
 import torch
 
-from mutbert import (
-    MutBertForMaskedLM,
-    ProbabilisticGenome,
-    Region,
-    alphabet,
-    build_genome,
-    embed,
-    mutate_region,
-    write_tracks,
-)  # fmt: skip
+import mutbert
+from mutbert import MutBertForMaskedLM, ProbabilisticGenome, Region, alphabet, build_genome, mutate_region, write_tracks
 from mutbert.inference.bases import TRACKS, PredictionSettings
 
 CONTEXT = 30
@@ -203,7 +195,9 @@ def test_the_work_is_shown_before_and_counted_in_what_takes_time(model, model_fo
     write(model, genome, tmp_path / "a.bw", progress=True)
     mutate(model, tmp_path / "a.parquet", genome=genome, region="two", progress=True)
     (tmp_path / "x.fa").write_text(f">a\n{'ACGT' * 25}\n>b\nACGT\n")
-    embed(model_folders["mutbert"], fasta=tmp_path / "x.fa", output=tmp_path / "x.npy", long="window", progress=True)
+    mutbert.embed(
+        model_folders["mutbert"], fasta=tmp_path / "x.fa", output=tmp_path / "x.npy", long="window", progress=True
+    )
     said = capfd.readouterr().err
     shown = dict(re.findall(r"(\w+: \d+) of (\d+) (?:bases|positions|sequences)", said))
     assert shown == {"tracks: 116": "116", "mutagenesis: 78": "78", "embedding: 3": "3"}
