@@ -18,7 +18,7 @@ def test_what_does_not_go_together(tmp_path):
         ({}, "nothing or too much"),
         ({"input": path, "genome": path}, "has sequences of its own"),
         ({"bed": path}, "--genome"),
-        ({"input": tmp_path / "x.bed", "genome": path, "name_column": "name"}, "a BED has no columns to choose"),
+        ({"input": tmp_path / "x.bed", "genome": path, "name_column": "name"}, "x.bed: has no columns to choose"),
         ({"fasta": path, "name_column": "gene"}, "no column 'gene'"),
         ({"fasta": path, "surroundings": "reference"}, "are embedded as they are"),
         ({"input": tmp_path / "x.csv", "sequence_column": "dna", "name_column": "id"}, "no column 'id'"),

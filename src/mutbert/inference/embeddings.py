@@ -18,7 +18,6 @@ from safetensors.numpy import save_file
 from torch import nn
 
 import mutbert
-from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import MutBertEncoder, open_encoder
 from mutbert.encoders.inputs import PaddedWindows
 from mutbert.encoders.token_encoders import most_tokens
@@ -111,8 +110,8 @@ def embed(
     }  # fmt: skip
     with run.rope_scaled(embedder.body.config, rope_scaling):
         pieces = embedder.fit(source.examples, long, str(input or fasta or bed))
-        twice = [name for name, count in Counter(pieces.whole.names).items() if count > 1]
-        if twice and output.suffix == ".safetensors" and pooling == "none":
+        names = Counter(pieces.whole.names if output.suffix == ".safetensors" and pooling == "none" else ())
+        if twice := [name for name, count in names.items() if count > 1]:
             raise InputError(f"{output}: {twice[0]} names two tensors; rename one, or write .parquet")
         plan = {**metadata, **source.plan, "precision": precision, "rope_scaling": rope_scaling, "long": long}
         plan |= {"model": run.model_hash(embedder.body), "format": 2}
@@ -237,15 +236,14 @@ class _Embedder:
 
         how = {**self._how, "advance": advance, "name": lambda row: part.pieces.names[row]}
         order, (vector_XKD, count_B) = run.run_batches(self.body, inputs.length_N, predict, **how)
-        end_B, rows_P = np.cumsum(count_B, dtype=np.int64), np.argsort(order)
-        piece_X, row_X = list_ranges((end_B - count_B.astype(np.int64))[rows_P], end_B[rows_P])
-        vector_XKD = vector_XKD[row_X]
+        piece_X = np.repeat(order, count_B.astype(np.int64))
+        vector_XKD = vector_XKD[sorted_X := np.argsort(piece_X, kind="stable")]
         if self.pooling != "none":
             vector_XKD = part.pool(vector_XKD, maximum=self.pooling == "max").astype(np.float32)
         suffixes = [f"_{layer}" for layer in self.layers] if len(self.layers) > 1 else [""]
         frame = pl.DataFrame({f"embedding{suffix}": vector_XKD[:, layer] for layer, suffix in enumerate(suffixes)})
         if self.pooling == "none":
-            record = pl.Series("record", part.row_P[piece_X])
+            record = pl.Series("record", part.row_P[piece_X[sorted_X]])
             frame = frame.group_by(record, maintain_order=True).agg(pl.all()).drop("record")
         rows = zip(part.whole.names, part.whole.lengths.tolist(), part.whole.regions, strict=True)
         regions = [(name, one or Region(name, 0, bases)) for name, bases, one in rows]

@@ -66,9 +66,10 @@ def open_source(
             table = pl.DataFrame(list(read_sequences(path)), schema=["name", "sequence"], orient="row")
         examples, source = read_examples(table, columns)
         return Source(examples, {"input": source.sha256 or sha256_of(path), "columns": columns.model_dump()})
-    if genome is None or sequence_column or name_column:
-        raise InputError(f"{path}: a BED has no columns to choose, and its regions are embedded from a genome; give it "
-                         "with --genome")  # fmt: skip
+    if genome is None:
+        raise InputError(f"{path}: the regions of a BED are embedded from a genome; give it with --genome")
+    if sequence_column or name_column:
+        raise InputError(f"{path}: has no columns to choose; leave out --sequence-column and --name-column")
     opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     regions = tuple(
         replace(one, name=one.name or (f"{one}(-)" if one.strand == "-" else str(one)))

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 
-SURROUNDINGS: Final = ("reference", "population", "person")
 NO_ROWS: Final = np.zeros(0, dtype=np.int64)
 _TOKENS: Final = 1 << 16  # of a batch at most, padding included
 
@@ -129,7 +128,7 @@ def check_run(strands: str, precision: str, batch_size: int, long: str = "refuse
 class Surroundings(NamedTuple):
     """A genome as it is seen."""
 
-    kind: str  # one of `SURROUNDINGS`
+    kind: str  # reference, population or person
     genome: ProbabilisticGenome
     not_used: Mapping[str, int]  # a person's records that change nothing, by reason
 
@@ -145,8 +144,8 @@ def open_surroundings(
     contigs: Collection[str] | None = None, progress: bool = False,
 ) -> Surroundings:  # fmt: skip
     """Return a genome as it is to be seen; of a person, `sample` of `vcf`, on some contigs or all."""
-    if kind not in SURROUNDINGS:
-        raise InputError(f"surroundings is {kind!r}; it must be one of {', '.join(SURROUNDINGS)}")
+    if kind not in {"reference", "population", "person"}:
+        raise InputError(f"surroundings is {kind!r}; it must be one of reference, population, person")
     if kind != "person":
         if given := [f"{name} {value}" for name, value in (("sample", sample), ("person_vcf", vcf)) if value]:
             raise InputError(f"{given[0]} is given, but the surroundings are the {kind}; choose person for it")
