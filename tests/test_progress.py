@@ -10,7 +10,7 @@ from mutbert.progress import progress_bar
     [
         (10, {"show": False}, "", ""),
         (4_000_000, {"unit": "bytes"}, "Work: 4.00M of 4.00MB (100 %) in 00:0", "/s, loss 0.5\n"),
-        (None, {"unit": "sites"}, "Work: 4000000 sites in 00:0", " sites/s, loss 0.5\n"),
+        (None, {"unit": "sites", "work": "all"}, "Work: all\nWork: 4000000 sites in 00:0", " sites/s, loss 0.5\n"),
     ],
 )
 def test_short_work_is_one_line_in_a_log(capsys, total, settings, start, end):
@@ -21,5 +21,5 @@ def test_short_work_is_one_line_in_a_log(capsys, total, settings, start, end):
     assert printed.out == ""
     assert printed.err.startswith(start)
     assert printed.err.endswith(end)
-    assert printed.err.count("\n") == bool(start)
+    assert printed.err.count("\n") == bool(start) + start.count("\n")
     assert "  " not in printed.err

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from mutbert.inference.bases import write_tracks as write_tracks
     from mutbert.inference.embeddings import embed as embed
     from mutbert.inference.embeddings import embed_sequences as embed_sequences
+    from mutbert.inference.predictions import predict_sequences as predict_sequences
     from mutbert.inference.predictions import predict_table as predict_table
-    from mutbert.inference.sequences import predict_sequences as predict_sequences
-    from mutbert.inference.sequences import score_sequences as score_sequences
+    from mutbert.inference.predictions import score_sequences as score_sequences
     from mutbert.model import MutBertConfig as MutBertConfig
     from mutbert.model import MutBertForMaskedLM as MutBertForMaskedLM
     from mutbert.model import MutBertForSequenceClassification as MutBertForSequenceClassification

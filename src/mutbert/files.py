@@ -107,8 +107,7 @@ def atomic_directory(
                 mark_directory(partial, [str(file.relative_to(partial)) for file in files])
                 mode = (partial / _MARKER).stat().st_mode
                 for file in files:
-                    set_mode(file, mode)
-                    _sync(file)
+                    _finish(file, mode)
                 check_output(path, force=force, directory=True)
                 (partial / _LOCK).unlink(missing_ok=True)
                 rename_directory(partial, path)
@@ -131,8 +130,7 @@ def atomic_file(path: Path, *, force: bool = False) -> Iterator[Path]:
             mode = partial.stat().st_mode
             yield partial
             check_output(path, force=force)
-            set_mode(partial, mode)
-            _sync(partial)
+            _finish(partial, mode)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -202,8 +200,9 @@ def set_mode(file: Path, mode: int) -> None:
         file.chmod(mode)
 
 
-def _sync(file: Path) -> None:
-    """Flush a file to the disk, so that a rename never outruns the data."""
+def _finish(file: Path, mode: int) -> None:
+    """Set a file's mode, and flush it to the disk, so that a rename never outruns the data."""
+    set_mode(file, mode)
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
 

@@ -21,8 +21,7 @@ class _Lines:
 
     def write(self, text: str) -> None:
         line = " ".join(text.split())  # without the padding of rates
-        amount = line.partition(" in ")[0]
-        if amount not in {"", self.amount}:
+        if (amount := line.partition(" in ")[0]) not in {"", self.amount}:
             self.amount = amount
             sys.stderr.write(line + "\n")
 
@@ -31,9 +30,14 @@ class _Lines:
 
 
 @contextmanager
-def progress_bar(description: str, total: float | None, *, unit: str = "", show: bool = True) -> Iterator[Advance]:
-    """Yield a function to call with the amount of work done since its last call; `unit` may be ``"bytes"``."""
+def progress_bar(
+    description: str, total: float | None, *, unit: str = "", work: str = "", show: bool = True
+) -> Iterator[Advance]:
+    """Yield a function to call with the amount done since its last call; all the `work`, in words, is shown before."""
     from tqdm import tqdm
+
+    if work and show:
+        sys.stderr.write(f"{description}: {work}\n")
 
     class Bar(tqdm):
         monitor_interval = 0  # a thread of its own would be forked into data loaders

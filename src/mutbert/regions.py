@@ -71,12 +71,11 @@ def read_bed(path: Path, lengths: Mapping[str, int]) -> list[Region]:
 
 def _bed_region(fields: list[str], place: str, lengths: Mapping[str, int]) -> Region:
     try:
-        name, start, end = fields[0], int(fields[1]), int(fields[2])
-    except (IndexError, ValueError):
+        start, end = map(int, fields[1:3])
+    except ValueError:
         raise InputError(f"{place}: expected contig, start, end; found {' '.join(fields)!r}") from None
-    contig = match_contig(name, lengths)
-    if contig is None:
-        raise InputError(f"{place}: no contig {name!r}; there are {names_text(lengths)}")
+    if (contig := match_contig(fields[0], lengths)) is None:
+        raise InputError(f"{place}: no contig {fields[0]!r}; there are {names_text(lengths)}")
     if not 0 <= start < end <= lengths[contig]:
         raise InputError(f"{place}: {start} {end} is not within the contig's 0 to {lengths[contig]}, end excluded")
     name, strand = [*fields, "", "", ""][3:6:2]
@@ -99,15 +98,15 @@ def merge_regions(regions: Iterable[Region], order: Iterable[str]) -> list[Regio
 
 def subtract_regions(regions: Iterable[Region], holes: Iterable[Region]) -> list[Region]:
     """Return the parts of regions that lie in none of the holes, which are merged."""
-    by_contig: dict[str, list[Region]] = {}
+    by_contig: dict[str, list[int]] = {}
     for hole in holes:
-        by_contig.setdefault(hole.contig, []).append(hole)
+        by_contig.setdefault(hole.contig, []).extend((hole.start, hole.end))
     kept = []
     for region in regions:
-        here = by_contig.get(region.contig, [])
-        starts = [region.start, *(max(hole.end, region.start) for hole in here)]
-        ends = [*(min(hole.start, region.end) for hole in here), region.end]
-        kept += [Region(region.contig, *place) for place in zip(starts, ends, strict=True) if place[0] < place[1]]
+        edges = [region.start, *by_contig.get(region.contig, []), region.end]
+        edges = [min(max(edge, region.start), region.end) for edge in edges]
+        places = zip(edges[::2], edges[1::2], strict=True)
+        kept += [Region(region.contig, *place) for place in places if place[0] < place[1]]
     return kept
 
 

@@ -1,7 +1,6 @@
 """Tracks and mutagenesis, read back from their files, against the model run on one window at a time."""
 
 import re
-import sys
 
 import numpy as np
 import polars as pl
@@ -9,11 +8,9 @@ import pyarrow.parquet
 import pyBigWig
 import pytest
 import torch
-from typer.testing import CliRunner
 
+import mutbert
 from mutbert import MutBertForMaskedLM, ProbabilisticGenome, Region, alphabet, build_genome, mutate_region, write_tracks
-from mutbert.cli.main import app
-from mutbert.errors import InputError, MissingExtraError
 from mutbert.inference.bases import TRACKS, PredictionSettings
 
 CONTEXT = 30
@@ -193,41 +190,16 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("verb", "given", "message"), REFUSED)
-def test_what_cannot_be_used_leaves_nothing(model, genome, tmp_path, verb, given, message):
-    call, name = (write, "a.bw") if verb == "tracks" else (mutate, "out.parquet")
-    given = {"genome": genome, "output": name, **({"region": "two"} if verb == "mutate" else {}), **given}
-    with pytest.raises(InputError, match=message):
-        call(model, **{**given, "output": tmp_path / given["output"]})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_outputs_that_exist_are_kept_and_missing_libraries_named(model, genome, tmp_path, monkeypatch):
-    there = tmp_path / "a.entropy.bw"
-    there.write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
-        write(model, genome, tmp_path / "a.bw")
-    assert there.read_text() == "mine"
-    monkeypatch.setitem(sys.modules, "pyBigWig", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'mutbert\[all\]'"):
-        write(model, genome, tmp_path / "b.bw")
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingExtraError, match="pyarrow"):
-        mutate(model, tmp_path / "out.parquet", genome=genome, region="two")
-
-
-def test_the_command_draws_a_figure_and_refuses_one_before_the_model_runs(model_folders, genome, tmp_path):
-    given = ["mutagenesis", "--model", model_folders["mutbert"], "--genome", genome.path, "--region", "two:55-95"]
-    given += ["--context", CONTEXT, "-o", tmp_path / "out.parquet", "--figure"]
-    done = CliRunner().invoke(app, list(map(str, [*given, tmp_path / "out.svg"])))
-    assert "region: two:55-95\npositions: 41\nunknown: 6\nambiguous: 1\n" in done.stdout
-    assert "<svg" in (tmp_path / "out.svg").read_text()
-    assert "out.pdf" in str(CliRunner().invoke(app, list(map(str, [*given, tmp_path / "out.pdf"]))).exception)
-
-
-def test_progress_counts_the_bases_that_take_time(model, genome, tmp_path, capfd):
+def test_the_work_is_shown_before_and_counted_in_what_takes_time(model, model_folders, genome, tmp_path, capfd):
     """Of 179 bases 63 are N, which no model is run for."""
     write(model, genome, tmp_path / "a.bw", progress=True)
     mutate(model, tmp_path / "a.parquet", genome=genome, region="two", progress=True)
-    shown = dict(re.findall(r"(\w+: \d+) of (\d+) (?:bases|positions)", capfd.readouterr().err))
-    assert shown == {"tracks: 116": "116", "mutagenesis: 78": "78"}
+    (tmp_path / "x.fa").write_text(f">a\n{'ACGT' * 25}\n>b\nACGT\n")
+    mutbert.embed(
+        model_folders["mutbert"], fasta=tmp_path / "x.fa", output=tmp_path / "x.npy", long="window", progress=True
+    )
+    said = capfd.readouterr().err
+    shown = dict(re.findall(r"(\w+: \d+) of (\d+) (?:bases|positions|sequences)", said))
+    assert shown == {"tracks: 116": "116", "mutagenesis: 78": "78", "embedding: 3": "3"}
+    assert "tracks: 116 bases, about 64 windows\n" in said
+    assert "embedding: 2 sequences, 3 windows, 104 bases\n" in said

@@ -1,7 +1,7 @@
 """Embeddings of every kind and in every format, against the model run on one sequence at a time."""
 
 import json
-import sys
+import random
 
 import anndata
 import numpy as np
@@ -9,12 +9,12 @@ import pyarrow.parquet
 import pytest
 import torch
 from safetensors import safe_open
-from typer.testing import CliRunner
 
 import mutbert
-from mutbert import ProbabilisticGenome, alphabet, build_genome, embed
-from mutbert.cli.main import app
-from mutbert.errors import InputError, MissingExtraError
+from mutbert import ProbabilisticGenome, alphabet, build_genome, embed, embed_sequences
+from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.inputs import PaddedWindows
+from mutbert.errors import InputError
 from mutbert.model import MutBertForMaskedLM, MutBertModel
 
 # Of the states of one sequence, those at [CLS] and [SEP] among them.
@@ -173,24 +173,6 @@ def test_regions_of_a_genome(build, genome, bed, calls, tmp_path):
         assert_same(read(output), wanted)
 
 
-@pytest.mark.parametrize("kind", ["mutbert", "esm", "bert"])
-@pytest.mark.parametrize("pooling", ["mean", "none"])
-def test_the_minus_strand_is_the_reverse_complement(model_folders, genome, tmp_path, kind, pooling):
-    spans = [("chr2", 3, 40), ("chr1", 12, 60), ("chr1", 0, 9)]
-    codes = [alphabet.reverse_complement(genome.bases(*span)) for span in spans]
-    texts = {
-        "x.bed": "".join("\t".join(map(str, (*span, "x", 0, "-"))) + "\n" for span in spans),
-        "x.fa": "".join(f">x{row}\n{alphabet.decode(code)}\n" for row, code in enumerate(codes)),
-    }
-    for name, text in texts.items():
-        (tmp_path / name).write_text(text)
-    how = {"pooling": pooling, "model": model_folders[kind]}
-    regions = {"genome": genome, "bed": tmp_path / "x.bed", "surroundings": "reference"}
-    found = embed(**how, **regions, output=tmp_path / "bed.parquet")
-    wanted = embed(**how, fasta=tmp_path / "x.fa", output=tmp_path / "fa.parquet")
-    assert_same(read(found["output"]), read(wanted["output"]))
-
-
 def test_what_is_nothing_but_n_is_counted(build, genome, tmp_path):
     (tmp_path / "x.bed").write_text("chr1\t8\t10\nchr1\t8\t11\nchr1\t24\t25\tx\t0\t-\n")
     (tmp_path / "x.fa").write_text(">a\nNNN\n>b\nNNA\n>c\nRY\n")
@@ -227,7 +209,41 @@ def test_longer_than_trained_needs_a_scaling_that_covers_it(build, tmp_path):
     assert_same([read(output)[1]], [embedding_of(scaled, "ACGT" * 32, -1, "mean", "forward")])
 
 
-def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, calls, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["mutbert", "bert"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "none"])
+def test_windows_of_long_sequences_are_pooled_by_their_bases(model_folders, genome, tmp_path, kind, pooling):
+    """They are the fewest equal ones that the model reads; those of the minus strand are of its reverse complement."""
+    letters = "".join(random.Random(1).choices("ACGT", k=500))
+    contig = genome.bases("chr1", 0, 64)
+    model, encoder, wanted = model_folders[kind], open_encoder(model_folders[kind]), []
+
+    def windows(code_L, number):
+        return [code_L[at * len(code_L) // number : (at + 1) * len(code_L) // number] for at in range(number)]
+
+    def fits(parts):
+        return (encoder.inputs(PaddedWindows.of(parts)).length_N <= 64).all()
+
+    for code_L in (alphabet.encode(letters), contig, alphabet.reverse_complement(contig)):
+        parts = next(parts for number in range(1, 99) if fits(parts := windows(code_L, number)))
+        alone = embed_sequences(model, [alphabet.decode(part) for part in parts], pooling=pooling)
+        if pooling == "mean":
+            wanted.append(np.average(alone, axis=0, weights=list(map(len, parts))))
+        else:
+            wanted.append(np.concatenate(alone) if pooling == "none" else alone.max(axis=0))
+    (tmp_path / "x.fa").write_text(f">x\n{letters}\n>y\nGATTACA\n")
+    (tmp_path / "x.bed").write_text("chr1\t0\t64\nchr1\t0\t64\t.\t0\t-\n")
+    how = {"pooling": pooling, "long": "window", "output": tmp_path / "x.parquet", "force": True}
+    counts = embed(model, fasta=tmp_path / "x.fa", **how)["long"]
+    found = [read(tmp_path / "x.parquet")[0]]
+    embed(model, genome=genome, bed=tmp_path / "x.bed", surroundings="reference", **how)
+    found += read(tmp_path / "x.parquet")
+    assert_same(found, wanted)
+    assert counts == {"read in windows": 1}
+    table = pyarrow.parquet.read_table(tmp_path / "x.parquet")
+    assert (table["start"].to_pylist(), table["end"].to_pylist()) == ([0, 0], [64, 64])
+
+
+def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, calls, tmp_path):
     model, out = build(MutBertModel), tmp_path / "out.parquet"
     model.register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
     wrong, twice = tmp_path / "wrong.fa", tmp_path / "twice.bed"
@@ -235,12 +251,12 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, cal
     twice.write_text("chr1\t0\t10\tgene\nchr1\t20\t30\tgene\n")
     regions = {"genome": genome, "bed": bed}
     refused = [
-        ({"fasta": wrong}, "record 101: 'Z'"),
+        ({"fasta": wrong}, "record 101: sequence has 'Z'"),
         ({"fasta": fasta, "pooling": "median"}, "pooling"),
         ({"fasta": fasta, "output": tmp_path / "out.txt"}, "suffix"),
         ({"fasta": fasta, "output": fasta, "force": True}, "the input .* would be lost"),
         ({"fasta": fasta, "strands": "reverse"}, "strands is"),
-        ({"fasta": fasta, "layers": 3}, r"layers is 3; the model has 2 layers: give .* 0 .* to 2, or from -1 .* to -3"),
+        ({"fasta": fasta, "layers": 3}, r"layers is 3; the model has 2 layers: give .* 0 .* to 2, or -1 .* to -3"),
         ({"fasta": fasta, "layers": [1, 2, -1]}, r"layers is \[1, 2, -1\]; .*, each once; or all"),
         ({"fasta": fasta, "output": tmp_path / "out.h5ad", "pooling": "none"}, "one a base; choose another pooling"),
         ({"fasta": fasta, "output": tmp_path / "out.npy", "pooling": "none"}, "one a base; choose another pooling"),
@@ -252,25 +268,10 @@ def test_mistakes_are_found_before_the_model_runs(build, fasta, genome, bed, cal
         ({**regions, "surroundings": "person", "person_vcf": calls, "sample": "stranger"}, "stranger"),
         ({"fasta": fasta, "model": tmp_path / "nowhere"}, "no such model folder"),
         ({"fasta": fasta, "rope_scaling": {"type": "yarn", "factor": 2}}, "rope_scaling is"),
+        ({"fasta": fasta, "long": "window", "pooling": "cls"}, r"each window has a \[CLS\] of its own; use --long"),
+        ({"fasta": fasta, "long": "cut"}, "long is 'cut'; it must be one of refuse, truncate, window, skip"),
     ]
     for changes, message in refused:
         with pytest.raises(InputError, match=message):
             embed(**{"model": model, "output": out, **changes})
     assert not list(tmp_path.glob("*out*"))
-    out.write_text("mine")
-    with pytest.raises(InputError, match="exists already"):
-        embed(model, fasta=fasta, output=out)
-    assert out.read_text() == "mine"
-    monkeypatch.setitem(sys.modules, "anndata", None)
-    with pytest.raises(MissingExtraError, match=r"anndata is not installed.*mutbert\[all\]"):
-        embed(model, fasta=fasta, output=tmp_path / "x.h5ad")
-
-
-def test_command(build, fasta, tmp_path):
-    build(MutBertForMaskedLM).save_pretrained(tmp_path / "model")
-    words = ["embed", "--model", tmp_path / "model", "--input", fasta, "-o", tmp_path / "out.parquet"]
-    done = CliRunner().invoke(app, list(map(str, [*words, "--layers", "0,-1", "--json"])))
-    assert (json.loads(done.stdout)["records"], json.loads(done.stdout)["layers"]) == (20, [0, 2])
-    for option, given, message in (("--layers", "1;2", "separated by commas"), ("--rope-scaling", "x", "TYPE:FACTOR")):
-        refused = CliRunner().invoke(app, list(map(str, [*words, "--force", option, given])))
-        assert message in str(refused.exception)

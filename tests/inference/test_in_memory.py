@@ -8,15 +8,8 @@ import polars as pl
 import pytest
 import torch
 
-from mutbert import (
-    PredictionSettings,
-    alphabet,
-    embed,
-    embed_sequences,
-    predict_sequences,
-    predict_table,
-    score_sequences,
-)
+import mutbert
+from mutbert import alphabet, embed, embed_sequences, predict_sequences, predict_table, score_sequences
 from mutbert.cli.main import app
 from mutbert.errors import InputError
 from mutbert.examples.table import Columns
@@ -107,7 +100,7 @@ def test_a_likelihood_is_the_sum_over_bases_masked_in_turn(build, sequences, fas
             both = logits(window, at - start) + logits(other, size - 1 - at + start).flip(0)
             total += float((both / 2).log_softmax(0)["ACGT".index(text[at])])
         wanted.append(total)
-    table = score_sequences(model, sequences, settings=PredictionSettings(context=context, bases_at_once=500))
+    table = score_sequences(model, sequences, settings=mutbert.PredictionSettings(context=context, bases_at_once=500))
     assert table["name"].to_list() == [str(number) for number in range(20)]
     assert table["bases"].to_list() == [sum(map(text.upper().count, "ACGT")) for text in sequences]
     np.testing.assert_allclose(table["log_likelihood"], wanted, rtol=1e-5, atol=1e-5)

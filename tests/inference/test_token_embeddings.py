@@ -94,6 +94,6 @@ def test_a_sequence_longer_than_the_model_takes_is_named_before_anything_runs(pe
     most = open_encoder(peer_folders["nt-500m-1000g"]).body(0).config.max_position_embeddings - 2
     bases = 6 * most - 6
     (tmp_path / "long.fa").write_text(f">fits\n{'ACGTAC' * (most - 1)}\n>longer\n{'A' * bases}N\n")
-    with pytest.raises(InputError, match=rf"\Alonger: {bases + 1:,} bases are {most + 1:,} tokens, [^\n]+\Z"):
+    with pytest.raises(InputError, match=rf"sequence longer: {bases + 1:,} bases are {most + 1:,} tokens, [^\n]+\Z"):
         embed(peer_folders["nt-500m-1000g"], fasta=tmp_path / "long.fa", output=tmp_path / "out.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["long.fa"]

@@ -127,7 +127,7 @@ _VERBS = {
                     "mutbert predict sequences.fa --model runs/mine/model -o predictions.tsv",
                     {"sequences": "SEQUENCES", **_COLUMNS}, wrapper=f"{_HERE}:with_columns", runs_model=True,
                     stdout=".tsv"),
-    "likelihood": Verb("mutbert.inference.sequences:score_sequences",
+    "likelihood": Verb("mutbert.inference.predictions:score_sequences",
                        "mutbert likelihood sequences.fa --model model > likelihoods.tsv", {"sequences": "SEQUENCES"},
                        settings=_PREDICTION, data=lambda table: table.to_dict(as_series=False), runs_model=True,
                        show=lambda table: typer.echo(table.write_csv(separator="\t"), nl=False)),

@@ -284,9 +284,12 @@ def write_tracks(
         "mask_every": mask_every, "surroundings": surroundings, "sample": sample,
         "person_vcf": person_vcf and sha256_of(Path(person_vcf)),
     }  # fmt: skip
+    # Windows of the grid lie half a context apart.
+    stride = 1 if mask_every == 1 else max(predictor.context // 2, 1)
+    work = f"{known:,} bases, about {-(-known // stride) * max(mask_every, 1):,} windows"
     with (
         parts_folder(output, plan, resume=resume, force=force) as folder,
-        progress_bar("tracks", known, unit="bases", show=progress) as advance,
+        progress_bar("tracks", known, unit="bases", work=work, show=progress) as advance,
     ):
 
         def compute(chunk_S3: Int64, path: Path) -> None:
@@ -298,8 +301,6 @@ def write_tracks(
         def skip(chunk_S3: Int64) -> None:
             advance(_known_bases(genome, (Region(names[number], *ends) for number, *ends in chunk_S3.tolist())))
 
-        # Windows of the grid lie half a context apart.
-        stride = 1 if mask_every == 1 else max(predictor.context // 2, 1)
         chunks = enumerate(_chunks(span_S3, stride, predictor.windows_at_once(mask_every)))
         parts = run_parts(folder, chunks, compute, skipped=skip)
         with ExitStack() as stack:

@@ -1,50 +1,44 @@
 """Embeddings of sequences and of genome regions: of any layers and both strands, pooled or of every base.
 
-Shape suffixes: B batch, X vectors (one a record, or one a token), K layers, L bases or tokens, D hidden size.
+Shape suffixes: B batch, P pieces of sequences, X vectors (one a piece, or one a token), K layers, L bases or tokens,
+D hidden size.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from itertools import islice
-from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
-import pysam
+import torch
 from safetensors.numpy import save_file
+from torch import nn
 
 import mutbert
-from mutbert import alphabet
-from mutbert.arrays import list_ranges
-from mutbert.encoders.inputs import PaddedWindows, read_windows
-from mutbert.errors import InputError, one_line, require
+from mutbert.encoders.adapter import MutBertEncoder, open_encoder
+from mutbert.encoders.inputs import PaddedWindows
+from mutbert.encoders.token_encoders import most_tokens
+from mutbert.errors import InputError, require
 from mutbert.examples.table import Columns, read_examples, table_of
-from mutbert.files import atomic_file, check_input, check_output, sha256_of
-from mutbert.genome.store import ProbabilisticGenome
+from mutbert.files import atomic_file, check_output
 from mutbert.inference import run
-from mutbert.inference.reading import check_long, fit_source
+from mutbert.inference.reading import Pieces, fit_sequences, open_source
 from mutbert.inference.resumable import parts_folder, run_parts
-from mutbert.inference.states import BaseStates, TokenStates, open_states, pool, resolve_layers
+from mutbert.model import MutBertPreTrainedModel
 from mutbert.progress import progress_bar
-from mutbert.regions import Region, read_bed
+from mutbert.regions import Region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    import torch
-
-    from mutbert.arrays import Float32, Int64, UInt8
-    from mutbert.model import MutBertPreTrainedModel
-
-    Record = tuple[Region, UInt8 | None]
-
-_KINDS: Final = {
-    ".fa": "FASTA", ".fasta": "FASTA", ".fna": "FASTA", ".fas": "FASTA", ".fq": "FASTQ", ".fastq": "FASTQ",
-    ".csv": "table", ".tsv": "table", ".txt": "table", ".parquet": "table", ".bed": "BED",
-}  # fmt: skip
+    from mutbert.arrays import Float32, Int64
+    from mutbert.encoders.inputs import Batch
+    from mutbert.examples.table import Examples
+    from mutbert.genome.store import ProbabilisticGenome
+    from mutbert.progress import Advance
 
 _COLUMNS: Final = ("name", "chrom", "start", "end", "strand")
 
@@ -80,68 +74,63 @@ def embed(
     pooling : {"mean", "max", "cls", "none"}
         ``mean`` or ``max`` over MutBERT's bases, or all tokens of other models; ``cls``, the state at ``[CLS]``; or
         ``none``, one embedding per base or token. IUPAC codes are the distributions they stand for, N is ``[UNK]``.
-    long : {"refuse", "truncate", "skip"}
-        What becomes of sequences that are longer than the model reads.
+    long : {"refuse", "truncate", "window", "skip"}
+        What becomes of sequences that are longer than the model reads; ``window`` pools over equal windows of each.
     strands, batch_size, precision, rope_scaling, trust_remote_code, resume, force, progress : optional
         As for the other commands; `rope_scaling` is MutBERT's ``{"type": "linear" | "dynamic", "factor": f}``.
 
     Returns
     -------
     dict
-        The output, its settings, ``records``, of them ``only_N``, nothing but N, and ``bases``; positions of a person
-        ``differing`` from the reference, and counts of the person's records ``not_used``, by reason, and of ``long``
-        sequences.
+        The output, its settings, ``records``, of them ``only_N``, nothing but N, and ``bases``; a person's positions
+        ``differing`` from the reference; counts of the person's records ``not_used`` and of ``long`` sequences.
     """
     output = Path(output)
-    run.check_run(strands, precision, batch_size)
-    check_long(long, ("refuse", "truncate", "skip"))
+    run.check_run(strands, precision, batch_size, long)
     check_output(output, force=force, inputs=(model, input, fasta, genome, bed, person_vcf))
     if output.suffix not in _FORMATS:
         raise InputError(f"{output}: the suffix chooses the format; it must be one of {', '.join(_FORMATS)}")
     if output.suffix in {".h5ad", ".npy", ".csv"} and pooling == "none":
         raise InputError(f"{output}: holds one embedding a sequence, and pooling none gives one a base; choose another "
                          "pooling, or write .parquet or .safetensors")  # fmt: skip
-    require(_FORMATS[output.suffix][1])
+    if long == "window" and pooling == "cls":
+        raise InputError("pooling is cls, and each window has a [CLS] of its own; use --long truncate, or pooling mean")
+    require({".parquet": "pyarrow", ".h5ad": "anndata"}.get(output.suffix, "polars"))
     source = open_source(
         input, fasta=fasta, genome=genome, bed=bed, surroundings=surroundings, person_vcf=person_vcf, sample=sample,
         sequence_column=sequence_column, name_column=name_column, progress=progress,
     )  # fmt: skip
-    states = open_states(model, pooling, strands, rope_scaling, trust_remote_code=trust_remote_code)
-    if isinstance(states, TokenStates) and genome is not None and surroundings != "reference":
+    how = {"strands": strands, "batch_size": batch_size, "precision": precision}
+    embedder = _Embedder(model, layers, pooling, rope_scaling, trust_remote_code, how, source.windows)
+    if not embedder.of_bases and genome is not None and surroundings != "reference":
         raise InputError(f"{model}: reads tokens, not allele frequencies; give --surroundings reference")
-    source, counts = fit_source(source, states, long)
-    config = states.body.config
-    chosen, hidden_size = resolve_layers(layers, config.num_hidden_layers), int(config.hidden_size)
     metadata = {
-        "model": run.model_name(model), "pooling": pooling, "layers": json.dumps(chosen), "strands": strands,
+        "model": run.model_name(model), "pooling": pooling, "layers": json.dumps(embedder.layers), "strands": strands,
         "surroundings": "sequence" if genome is None else surroundings, "version": mutbert.__version__,
     }  # fmt: skip
-    how = {"strands": strands, "batch_size": batch_size, "precision": precision}
-    with run.rope_scaled(config, rope_scaling):
-        records, unknown, bases, longest = _survey(source, states, output, pooling, progress=progress)
-        plan = {**metadata, **source.plan, "precision": precision, "rope_scaling": rope_scaling}
-        plan |= {"model": run.model_hash(states.body), "format": 2}
+    with run.rope_scaled(embedder.body.config, rope_scaling):
+        pieces = embedder.fit(source.examples, long, str(input or fasta or bed))
+        names = Counter(pieces.whole.names if output.suffix == ".safetensors" and pooling == "none" else ())
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise InputError(f"{output}: {twice[0]} names two tensors; rename one, or write .parquet")
+        plan = {**metadata, **source.plan, "precision": precision, "rope_scaling": rope_scaling, "long": long}
+        plan |= {"model": run.model_hash(embedder.body), "format": 2}
         with (
             parts_folder(output, plan, resume=resume, force=force) as folder,
-            progress_bar("embedding", records, unit="sequences", show=progress) as advance,
+            progress_bar("embedding", len(pieces.row_P), unit="sequences", work=pieces.work, show=progress) as advance,
         ):
-            # A part has 256 MiB of float32 and 1,024 records at most.
-            vectors = (256 << 20) // (4 * len(chosen) * hidden_size)
-            at_once = min(1024, max(vectors // (longest if pooling == "none" else 1), 1))
-            read = source.read()
-
-            def compute(group: Sequence[Record], path: Path) -> None:
-                frame = _embed_records(states, group, source.windows(group), chosen, pooling, **how, advance=advance)
-                frame.write_parquet(path, compression="uncompressed")
-
-            groups = enumerate(iter(lambda: list(islice(read, at_once)), []))
-            parts = run_parts(folder, groups, compute, skipped=lambda group: advance(len(group)))
+            parts = run_parts(
+                folder, enumerate(embedder.parts(pieces)),
+                lambda part, path: embedder.frame(part, advance).write_parquet(path, compression="uncompressed"),
+                skipped=lambda part: advance(len(part.row_P)),
+            )  # fmt: skip
             with atomic_file(output, force=force) as partial:
-                _FORMATS[output.suffix][0](partial, parts, metadata)
+                _FORMATS[output.suffix](partial, parts, metadata)
     return {
-        "output": output, "records": records, "only_N": unknown, "bases": bases, "pooling": pooling, "layers": chosen,
-        "hidden_size": hidden_size, "strands": strands, "differing": source.differing, "not_used": source.not_used,
-        "long": counts,
+        "output": output, "records": len(pieces.whole), "only_N": pieces.only_unknown,
+        "bases": len(pieces.whole.base_codes), "pooling": pooling, "layers": embedder.layers,
+        "hidden_size": embedder.hidden_size, "strands": strands, "differing": source.differing,
+        "not_used": source.not_used, "long": pieces.counts,
     }  # fmt: skip
 
 
@@ -157,8 +146,7 @@ def embed_sequences(
     model, layers, pooling, strands, batch_size, precision, rope_scaling, trust_remote_code
         As for `embed`.
     sequences
-        One sequence as text, several, a dict of them by name, a frame of polars or pandas with a column ``sequence``,
-        or the path of a table or FASTA.
+        One as text, several, a dict of them by name, a frame with a column ``sequence``, or a path of a table or FASTA.
 
     Returns
     -------
@@ -167,15 +155,11 @@ def embed_sequences(
         sequence, (bases or tokens, hidden size).
     """
     run.check_run(strands, precision, batch_size)
-    read = _read_table(table_of(sequences), "sequence", None)
-    source = Source(read, lambda records: PaddedWindows.of([code_L for _, code_L in records if code_L is not None]), {})
-    states = open_states(model, pooling, strands, rope_scaling, trust_remote_code=trust_remote_code)
-    chosen, records = resolve_layers(layers, states.body.config.num_hidden_layers), source.read()
+    examples, source = read_examples(table_of(sequences), Columns(label=()))
     how = {"strands": strands, "batch_size": batch_size, "precision": precision}
-    with run.rope_scaled(states.body.config, rope_scaling):
-        _survey(source, states, Path(), pooling, progress=False)
-        groups = iter(lambda: list(islice(records, 1024)), [])
-        frame = pl.concat(_embed_records(states, one, source.windows(one), chosen, pooling, **how) for one in groups)
+    embedder = _Embedder(model, layers, pooling, rope_scaling, trust_remote_code, how)
+    with run.rope_scaled(embedder.body.config, rope_scaling):
+        frame = pl.concat(map(embedder.frame, embedder.parts(embedder.fit(examples, "refuse", source.place))))
     columns = frame.select(pl.col("^embedding.*$"))
     if pooling == "none":
         return [_layered(row) for row in zip(*columns, strict=True)]
@@ -188,148 +172,118 @@ def _layered(layers: Iterable[pl.Series]) -> Float32:
     return arrays[0] if len(arrays) == 1 else np.stack(arrays, axis=1)
 
 
-class Source(NamedTuple):
-    """What can be read repeatedly, named regions of a genome or of themselves with their codes, and its windows."""
+class _Embedder:
+    """A model whose hidden states are pooled: MutBERT's at bases, others' but at padding, as their papers have it."""
 
-    read: Callable[[], Iterator[Record]]
-    windows: Callable[[Sequence[Record]], PaddedWindows]
-    plan: Mapping[str, Any]  # what both depend on
-    differing: int | None = None  # positions of a person, and records that change nothing
-    not_used: Mapping[str, int] = {}
-    unknown: int = 0  # regions of nothing but N
+    def __init__(
+        self, model: Any, layers: Any, pooling: str, rope_scaling: Any, trust: bool, how: Mapping[str, Any],
+        windows: Callable[[Examples], PaddedWindows] | None = None,
+    ) -> None:  # fmt: skip
+        if pooling not in {"mean", "max", "cls", "none"}:
+            raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
+        loaded = isinstance(model, MutBertPreTrainedModel)
+        encoder: Any = MutBertEncoder("", "", fresh=False) if loaded else open_encoder(model, trust_remote_code=trust)
+        self.of_bases, self.pooling, self._encoder = encoder.family == "mutbert", pooling, encoder
+        self._how, self._windows, self._left_out = how, windows, list[int]()
+        # How long sequences are is known only when they are read, and checked then.
+        scaling = None if self.of_bases else rope_scaling
+        self.body: Any = model.base_model if loaded else encoder.body(0, rope_scaling=scaling)
+        if torch.cuda.is_available() and not loaded:
+            self.body.to("cuda")
+        if not self.of_bases and pooling == "none":
+            if how["strands"] == "both":
+                raise InputError(f"{model}: tokens of one strand do not cover the bases that those of the other do; "
+                                 "give --strands forward for an embedding of each token")  # fmt: skip
+            # Only tokens that stand for bases count.
+            ids = [getattr(encoder.tokenizer, f"{name}_token_id") for name in ("cls", "sep", "eos", "pad")]
+            self._left_out = [one for one in ids if one is not None]
+        classless = not self.of_bases and (not encoder.special_tokens or encoder.tokenizer.cls_token_id is None)
+        if pooling == "cls" and classless:
+            raise InputError(f"{model}: has no class token before a sequence; give --pooling mean")
+        count, asked = self.body.config.num_hidden_layers, [layers] if isinstance(layers, int) else layers
+        asked = range(count + 1) if asked == "all" else asked
+        found = [] if isinstance(asked, str) else [one % (count + 1) for one in asked if -count - 1 <= one <= count]
+        if not found or len(set(found)) < len(asked):
+            raise InputError(f"layers is {layers!r}; the model has {count} layers: give numbers from 0 (the embedding "
+                             f"layer) to {count}, or -1 (the last) to {-count - 1}, each once; or all")  # fmt: skip
+        self.layers, self.hidden_size = tuple(found), int(self.body.config.hidden_size)
 
+    def fit(self, examples: Examples, long: str, place: str) -> Pieces:
+        """Return what the model reads of sequences."""
+        longest = int(np.argmax(examples.lengths))
+        if self.of_bases and long == "refuse":
+            run.check_length(self.body.config, int(examples.lengths[longest]), examples.names[longest] or str(longest))
+        most, inputs = most_tokens(self.body), self._encoder.inputs
+        return fit_sequences(examples, lambda some: inputs(some).length_N, most, long, place=place, cut=self.of_bases)
 
-def open_source(
-    input: str | Path | None = None,  # noqa: A002 - the option's name
-    *, fasta: str | Path | None = None, genome: str | Path | ProbabilisticGenome | None = None,
-    bed: str | Path | None = None, sequence_column: str | None = None, name_column: str | None = None,
-    surroundings: str = "population", person_vcf: str | Path | None = None, sample: str | None = None,
-    progress: bool = False,
-) -> Source:  # fmt: skip
-    """Return what is to be embedded; arguments as for `embed`."""
-    given = [(path, kind) for path, kind in ((input, None), (fasta, "FASTA"), (bed, "BED")) if path is not None]
-    if len(given) != 1:
-        raise InputError("nothing or too much to embed; give one input file, a FASTA, or a genome and a BED of it")
-    path = Path(given[0][0])
-    kind = given[0][1] or _KINDS.get(PurePath(path.name.lower().removesuffix(".gz")).suffix)
-    if kind is None:
-        raise InputError(f"{path}: its suffix names no format; it should be one of {', '.join(_KINDS)}, text also .gz")
-    if kind != "table" and (sequence_column or name_column):
-        raise InputError(f"{path}: has no columns to choose; leave out --sequence-column and --name-column")
-    if kind == "BED":
-        if genome is None:
-            raise InputError(f"{path}: the regions of a BED are embedded from a genome; give it with --genome")
-        opened = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
-        regions = [
-            replace(one, name=one.name or (f"{one}(-)" if one.strand == "-" else str(one)))
-            for one in read_bed(path, opened.lengths)
-        ]
-        contigs, number = {one.contig for one in regions}, {name: index for index, name in enumerate(opened.lengths)}
-        around = run.open_surroundings(opened, surroundings, person_vcf, sample, contigs=contigs, progress=progress)
+    def parts(self, pieces: Pieces) -> Iterator[Pieces]:
+        """Yield parts of 256 MiB of float32 at most."""
+        most = int(pieces.whole.lengths.max() if self.pooling == "none" else np.bincount(pieces.row_P).max())
+        return pieces.parts(max(min(1024, (256 << 20) // (4 * len(self.layers) * self.hidden_size) // most), 1))
 
-        def windows(records: Sequence[Record]) -> PaddedWindows:
-            places = [(number[one.contig], one.start, len(one), one.strand == "-") for one, _ in records]
-            *where, turned_N = np.array(places, dtype=np.int64).reshape(-1, 4).T
-            return read_windows(around.genome, *where).reverse_complement(turned_N > 0)
+    def frame(self, part: Pieces, advance: Advance | None = None) -> pl.DataFrame:
+        """Return a row a sequence, with its vectors of each layer."""
+        inputs: Any
+        if not self.of_bases:
+            inputs = self._encoder.inputs(part.pieces, max_tokens=most_tokens(self.body))
+        elif self._windows is not None:
+            inputs = self._windows(part.pieces)
+        else:
+            inputs = PaddedWindows.of(np.split(part.pieces.base_codes, part.pieces.offsets[1:-1]))
 
-        plan: dict[str, Any] = {"bed": sha256_of(path), "genome": opened.identity, "sample": sample}
-        plan["person_vcf"] = person_vcf and sha256_of(Path(person_vcf))
-        differing = around.count_differing(regions)
-        unknown = sum(not len(opened.known_runs(one.contig, one.start, one.end)) for one in regions)
-        return Source(lambda: ((one, None) for one in regions), windows, plan, differing, around.not_used, unknown)
-    if genome is not None or surroundings != "population" or person_vcf or sample:
-        raise InputError(f"{path}: has sequences of its own, which are embedded as they are; leave genome, "
-                         "surroundings, sample and person_vcf out, or give a BED in its place")  # fmt: skip
-    check_input(path, kind)
-    columns = sequence_column or "sequence", name_column
-    return Source(
-        _read_table(path, *columns) if kind == "table" else lambda: _read_records(path, kind),
-        lambda records: PaddedWindows.of([code_L for _, code_L in records if code_L is not None]),
-        {"input": sha256_of(path), "columns": columns},
-    )
+        def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
+            return self._vectors(run.batch_of(inputs, rows, self.body, reverse=reverse), reverse=reverse)
 
+        how = {**self._how, "advance": advance, "name": lambda row: part.pieces.names[row]}
+        order, (vector_XKD, count_B) = run.run_batches(self.body, inputs.length_N, predict, **how)
+        piece_X = np.repeat(order, count_B.astype(np.int64))
+        vector_XKD = vector_XKD[sorted_X := np.argsort(piece_X, kind="stable")]
+        if self.pooling != "none":
+            vector_XKD = part.pool(vector_XKD, maximum=self.pooling == "max").astype(np.float32)
+        suffixes = [f"_{layer}" for layer in self.layers] if len(self.layers) > 1 else [""]
+        frame = pl.DataFrame({f"embedding{suffix}": vector_XKD[:, layer] for layer, suffix in enumerate(suffixes)})
+        if self.pooling == "none":
+            record = pl.Series("record", part.row_P[piece_X[sorted_X]])
+            frame = frame.group_by(record, maintain_order=True).agg(pl.all()).drop("record")
+        rows = zip(part.whole.names, part.whole.lengths.tolist(), part.whole.regions, strict=True)
+        regions = [(name, one or Region(name, 0, bases)) for name, bases, one in rows]
+        located = [(name, one.contig, one.start, one.end, one.strand) for name, one in regions]
+        return pl.DataFrame(located, schema=_COLUMNS, orient="row").hstack(frame)
 
-def _read_records(path: Path, kind: str) -> Iterator[Record]:
-    """Yield the sequences of a FASTA or FASTQ, one in memory at a time: IUPAC codes in either case, U as T."""
-    number, verbosity = 0, pysam.set_verbosity(0)
-    try:
-        with pysam.FastxFile(str(path)) as file:
-            for record in file:
-                if not record.name:
-                    raise ValueError("the header has no name; write it right after the first character")
-                if not record.sequence:
-                    raise ValueError("the sequence is empty; remove the record, or add the bases")
-                code_L = alphabet.encode(record.sequence)
-                yield Region(record.name, 0, len(code_L), record.name), code_L
-                number += 1
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}, record {number + 1}: {one_line(error, 300)}") from None
-    finally:
-        pysam.set_verbosity(verbosity)
-    if not number:
-        raise InputError(f"{path}: holds no {kind} records; give a file with sequences in it")
+    def _vectors(self, batch: Batch, *, reverse: bool) -> list[torch.Tensor]:
+        """Return pooled states, (X, K, D), and how many vectors each sequence has, (B,)."""
+        states, counts_BL = self._states(batch)
+        count_B, out_BL1 = counts_BL.sum(dim=1), ~counts_BL[..., None]
+        if self.pooling == "none":
+            # Of the other strand the last base comes first.
+            order = [1] if reverse else []
+            return [torch.stack([one.flip(order)[counts_BL.flip(order)] for one in states], dim=1), count_B]
+        if self.pooling == "cls":
+            found = [state_BLD[:, 0] for state_BLD in states]
+        elif self.pooling == "max":
+            found = [state_BLD.float().masked_fill(out_BL1, -torch.inf).amax(dim=1) for state_BLD in states]
+        else:
+            found = [state_BLD.float().masked_fill(out_BL1, 0).sum(dim=1) / count_B[:, None] for state_BLD in states]
+        return [torch.stack(found, dim=1), torch.ones_like(count_B)]
 
-
-def _read_table(path: Path | pl.DataFrame, sequence: str, name: str | None) -> Callable[[], Iterator[Record]]:
-    """Return what yields a table's sequences; a row without a name has its number, from 0."""
-    examples, _ = read_examples(path, Columns(sequence=sequence, label=(), name=name))
-    names = [one or str(row) for row, one in enumerate(examples.names)]
-
-    def read() -> Iterator[Record]:
-        for one, code_L in zip(names, np.split(examples.base_codes, examples.offsets[1:-1]), strict=True):
-            yield Region(one, 0, len(code_L), one), code_L
-
-    return read
-
-
-def _survey(
-    source: Source, states: BaseStates | TokenStates, output: Path, pooling: str, *, progress: bool
-) -> tuple[int, int, int, int]:
-    """Return how many records there are, how many of nothing but N, bases, and the longest; mistakes raise."""
-    names = set[str]()
-    records, unknown, bases, longest = 0, source.unknown, 0, 0
-    with progress_bar("checking", None, unit="sequences", show=progress) as advance:
-        for region, code_L in source.read():
-            if isinstance(states, BaseStates):
-                run.check_length(states.body.config, len(region), region.name)
-            # No token is less than a base, but for special ones at either end.
-            elif states.most is not None and len(region) > states.most - 2:
-                found = int(states.inputs(source.windows([(region, code_L)])).length_N[0])
-                if found > states.most:
-                    what = f"{len(region):,} bases are {found:,} tokens, and {states.encoder.name} has positions for"
-                    raise InputError(f"{region.name}: {what} {states.most:,}; give shorter sequences")
-            if region.name in names:
-                raise InputError(f"{output}: {region.name} names two tensors; rename one, or write .parquet")
-            if output.suffix == ".safetensors" and pooling == "none":
-                names.add(region.name)
-            unknown += code_L is not None and bool((code_L == alphabet.UNKNOWN).all())
-            records, bases, longest = records + 1, bases + len(region), max(longest, len(region))
-            advance(1)
-    return records, unknown, bases, longest
-
-
-def _embed_records(
-    states: BaseStates | TokenStates, records: Sequence[Record], windows: PaddedWindows, layers: Sequence[int],
-    pooling: str, **settings: Any,
-) -> pl.DataFrame:  # fmt: skip
-    """Return a row a record, with its vectors of each layer; `settings` as for `run_batches`."""
-    inputs: Any = states.inputs(windows)
-
-    def predict(rows: Int64, reverse: bool) -> list[torch.Tensor]:
-        batch = run.batch_of(inputs, rows, states.body, reverse=reverse)
-        return pool(*states.states(batch, layers), pooling, reverse=reverse)
-
-    settings["name"] = lambda row: records[row][0].name
-    order, (vector_XKD, count_B) = run.run_batches(states.body, inputs.length_N, predict, **settings)
-    end_B, rows_N = np.cumsum(count_B, dtype=np.int64), np.argsort(order)
-    record_X, row_X = list_ranges((end_B - count_B.astype(np.int64))[rows_N], end_B[rows_N])
-    suffixes = [f"_{layer}" for layer in layers] if len(layers) > 1 else [""]
-    vectors = {f"embedding{suffix}": vector_XKD[row_X, layer] for layer, suffix in enumerate(suffixes)}
-    frame = pl.DataFrame({"record": record_X, **vectors})
-    if pooling == "none":
-        frame = frame.group_by("record", maintain_order=True).agg(pl.all())
-    located = [(one.name, one.contig, one.start, one.end, one.strand) for one, _ in records]
-    return pl.DataFrame(located, schema=_COLUMNS, orient="row").hstack(frame.drop("record"))
+    def _states(self, batch: Batch) -> tuple[Sequence[torch.Tensor], torch.Tensor]:
+        """Return the states of layers, each (B, L, D), and which of them count, (B, L)."""
+        tokens = next(iter(batch.values()))
+        mask_BL = batch.get("attention_mask", tokens.new_ones(tokens.shape[:2])).bool()
+        if not self.of_bases:
+            left_out = torch.tensor(self._left_out, dtype=tokens.dtype, device=tokens.device)
+            return self._encoder.layer_states(self.body, batch, self.layers), mask_BL & ~torch.isin(tokens, left_out)
+        encoder, whole = self.body.encoder, self.body.encoder.layer
+        try:
+            # Those after the last that is asked for need not run.
+            encoder.layer = whole[: max(self.layers)]
+            outputs = self.body(**batch, output_hidden_states=len(self.layers) > 1)
+        finally:
+            encoder.layer = whole
+        every, last_BLD = outputs.hidden_states, outputs.last_hidden_state
+        # Not [CLS], and of the tokens that follow not the last.
+        bases_BL = nn.functional.pad(mask_BL[:, 2:], (1, 1))
+        return [last_BLD] if len(self.layers) == 1 else [every[layer] for layer in self.layers], bases_BL
 
 
 def _write_parquet(path: Path, parts: list[Path], metadata: dict[str, str]) -> None:
@@ -377,21 +331,15 @@ def _write_array(path: Path, parts: list[Path], _: dict[str, str]) -> None:
 
 
 def _write_csv(path: Path, parts: list[Path], _: dict[str, str]) -> None:
-    with path.open("wb") as file:
-        for number, part in enumerate(parts):
-            frame = pl.read_parquet(part)
-            for name in frame.drop(_COLUMNS).columns:
-                numbers = pl.DataFrame(frame.drop_in_place(name).to_numpy())
-                numbers.columns = [f"{name}.{at}" for at in range(numbers.width)]
-                frame = frame.hstack(numbers)
-            frame.write_csv(file, include_header=not number)
+    frame = pl.scan_parquet(parts)
+    for name, kind in pl.read_parquet_schema(parts[0]).items():
+        if isinstance(kind, pl.Array):
+            numbers = [f"{name}.{at}" for at in range(kind.size)]
+            frame = frame.with_columns(pl.col(name).arr.to_struct(numbers)).unnest(name)
+    frame.sink_csv(path)
 
 
-# By suffix, what writes it, and the library that it needs.
-_FORMATS: Final[dict[str, tuple[Callable[[Path, list[Path], dict[str, str]], None], str]]] = {
-    ".parquet": (_write_parquet, "pyarrow"),
-    ".safetensors": (_write_safetensors, "safetensors"),
-    ".h5ad": (_write_anndata, "anndata"),
-    ".npy": (_write_array, "numpy"),
-    ".csv": (_write_csv, "polars"),
-}
+_FORMATS: Final[dict[str, Callable[[Path, list[Path], dict[str, str]], None]]] = {
+    ".parquet": _write_parquet, ".safetensors": _write_safetensors, ".h5ad": _write_anndata, ".npy": _write_array,
+    ".csv": _write_csv,
+}  # fmt: skip

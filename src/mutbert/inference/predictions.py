@@ -1,8 +1,10 @@
-"""What a fine-tuned model predicts for sequences, as a table. Shape suffixes: N sequences, K outputs."""
+"""What a fine-tuned model predicts for sequences, and how likely a masked model finds each, as tables.
+
+Shape suffixes: N sequences, K outputs, P bases.
+"""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,20 +13,24 @@ import polars as pl
 import torch
 
 from mutbert import alphabet
+from mutbert.arrays import list_ranges
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.token_encoders import most_tokens
 from mutbert.errors import InputError
-from mutbert.examples.table import read_examples
+from mutbert.examples.table import Columns, read_examples, table_of
 from mutbert.files import atomic_file, check_output
-from mutbert.inference.reading import check_long, fit_sequences, read_as_trained
+from mutbert.genome.format import SOFT_MASK
+from mutbert.genome.store import ProbabilisticGenome
+from mutbert.inference.reading import fit_sequences, read_as_trained
 from mutbert.inference.run import base_outputs, check_run, sequence_outputs
 from mutbert.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mutbert.arrays import Int64
-    from mutbert.examples.table import Columns, Examples
+    from mutbert.examples.table import Examples
+    from mutbert.inference.bases import PredictionSettings
+    from mutbert.model import MutBertForMaskedLM
 
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
 
@@ -61,28 +67,26 @@ def predict_table(
         fine-tuned for, and its ``classes``; counts of ``long`` sequences and, with a genome, of those read without its
         frequencies (``unplaced``); ``notes`` on what differs from training.
     """
-    output = None if output is None else Path(output)
-    if output is not None and output.suffix not in _SEPARATORS:
-        raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
-    check_run(strands or "forward", precision or "fp32", batch_size)
-    check_long(long or "refuse")
-    given = None if genome == "none" else genome
+    check_run(strands or "forward", precision or "fp32", batch_size, long or "refuse")
     if output is not None:
-        check_output(output, force=force, inputs=(model, sequences, given))
-    examples, _ = read_examples(sequences, columns.replace(label=()))
+        output = Path(output)
+        if output.suffix not in _SEPARATORS:
+            raise InputError(f"{output}: its name does not tell the format; end it in {', '.join(_SEPARATORS)}")
+        check_output(output, force=force, inputs=(model, sequences, genome))
+    columns = columns.replace(label=())
+    examples, source = read_examples(sequences, columns)
     encoder = open_encoder(model, trust_remote_code=trust_remote_code)
     classifier, each_token = encoder.trained_classifier()
     config = classifier.config
     settings, store, notes = read_as_trained(model, config, genome=genome, strands=strands, precision=precision)
     if store is not None and columns.region is None:
-        examples, _ = read_examples(sequences, columns.replace(label=(), region=settings.region))
+        examples, _ = read_examples(sequences, columns.replace(region=settings.region))
     limits = [one for one in (settings.max_tokens, most_tokens(classifier)) if one is not None]
-    trained = "truncate" if settings.max_tokens else "refuse"
-    place = "table" if isinstance(sequences, pl.DataFrame) else sequences
-    pieces = fit_sequences(
-        place, examples, partial(encoder.inputs, genome=store), min(limits, default=None), long or trained
-    )
-    if pieces.counts and settings.max_tokens and long not in {None, trained}:
+    most, trained = min(limits, default=None), "truncate" if settings.max_tokens else "refuse"
+    long = long or trained
+    pieces = fit_sequences(examples, lambda some: encoder.inputs(some).length_N, most, long, place=source.place)
+    inputs = encoder.inputs(pieces.pieces, max_tokens=most, genome=store)
+    if pieces.counts and settings.max_tokens and long != trained:
         notes.append(f"long is {long}, and {trained} in training")
     classifier.to("cuda" if torch.cuda.is_available() else "cpu")
     classes = tuple(str(config.id2label[number]) for number in range(config.num_labels))
@@ -90,16 +94,15 @@ def predict_table(
     by_number = {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
     problem = "token" if each_token else named or by_number
     if config.problem_type is None and problem in {"binary", "multiclass"}:
-        notes.append(
-            "config.json has no problem_type: outputs are read as classes, of which one is right, not as labels"
-        )
+        notes.append("config.json has no problem_type: outputs are read as classes, one of which is right, not labels")
     outputs: Any = base_outputs if each_token else sequence_outputs
-    count = len(pieces.row_P)
-    how: dict[str, Any] = {"batch_size": batch_size, "precision": settings.precision, "strands": settings.strands}
-    how["name"] = lambda piece: examples.names[pieces.row_P[piece]] or f"{place}, sequence {pieces.row_P[piece]}"
-    with progress_bar("predicting", count, unit="sequences", show=progress) as advance:
-        logits = outputs(classifier, lambda batch: classifier(**batch).logits, pieces.inputs, **how, advance=advance)
-    table = _columns(examples, pieces.rows, pieces.pool(logits), problem, classes)
+    with progress_bar("predicting", len(pieces.row_P), unit="sequences", work=pieces.work, show=progress) as advance:
+        logits = outputs(
+            classifier, lambda batch: classifier(**batch).logits, inputs, batch_size=batch_size, advance=advance,
+            precision=settings.precision, strands=settings.strands,
+            name=lambda piece: f"{source.place}, sequence {pieces.pieces.names[piece]}",
+        )  # fmt: skip
+    table = _columns(pieces.whole, pieces.pool(logits), problem, classes)
     if output is None:
         return {"predictions": table, "notes": notes}
     with atomic_file(output, force=force) as file:
@@ -108,20 +111,21 @@ def predict_table(
             rounded.write_csv(file, separator=separator)
         else:
             table.write_parquet(file)
-    unknown = np.logical_and.reduceat(examples.base_codes == alphabet.UNKNOWN, examples.offsets[:-1])
+    # Of sequences, not of windows.
+    counted = encoder.inputs(pieces.whole, genome=store) if long == "window" else inputs
     return {
-        "output": output, "sequences": len(table), "only_N": int(unknown.sum()), "problem": problem, "classes": classes,
-        "long": pieces.counts, "notes": notes,
-        "unplaced": getattr(pieces.inputs, "unplaced", {}) if store is not None else {},
+        "output": output, "sequences": len(table), "only_N": pieces.only_unknown, "problem": problem,
+        "classes": classes, "long": pieces.counts, "notes": notes,
+        "unplaced": getattr(counted, "unplaced", {}) if store is not None else {},
     }  # fmt: skip
 
 
-def _columns(examples: Examples, rows_N: Int64, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:
-    """Return a row for each of some sequences, of logits (N, K) or, of bases, one array (bases, K) each."""
-    columns: dict[str, Any] = {"name": [examples.names[row] or str(row) for row in rows_N]}
-    if any(region is not None for region in examples.regions):
+def _columns(examples: Examples, logits: Any, problem: str, classes: Sequence[str]) -> pl.DataFrame:
+    """Return a row for each sequence, of logits (N, K) or, of bases, one array (bases, K) each."""
+    columns: dict[str, Any] = {"name": examples.names}
+    if any(examples.regions):
         for title, part in (("chrom", "contig"), ("start", "start"), ("end", "end")):
-            columns[title] = [getattr(examples.regions[row], part, None) for row in rows_N]
+            columns[title] = [getattr(region, part, None) for region in examples.regions]
     value_NK = torch.zeros(0, 0) if problem == "token" else torch.from_numpy(np.asarray(logits, dtype=np.float64))
     if problem == "regression":
         columns |= {f"predicted_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=True)}
@@ -135,3 +139,67 @@ def _columns(examples: Examples, rows_N: Int64, logits: Any, problem: str, class
     columns["predicted"] = [" ".join(classes[one] for one in row) for row in chosen]
     columns |= {f"p_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=problem != "token")}
     return pl.DataFrame(columns)
+
+
+def predict_sequences(
+    model: str | Path, sequences: Any, *, columns: Columns | None = None, **options: Any
+) -> pl.DataFrame:
+    """Return a fine-tuned model's predictions for sequences as a frame; `predict_table` writes them.
+
+    Parameters
+    ----------
+    model, sequences, columns, options
+        As for `predict_table`; sequences as for `embed_sequences`.
+
+    Returns
+    -------
+    DataFrame
+        What `predict_table` writes, a row per sequence.
+    """
+    found = predict_table(model, table_of(sequences), None, columns=columns or Columns(), **options)
+    return found["predictions"]  # type: ignore[no-any-return]
+
+
+def score_sequences(
+    model: str | Path | MutBertForMaskedLM, sequences: Any, *, settings: PredictionSettings | None = None,
+    progress: bool = False,
+) -> pl.DataFrame:  # fmt: skip
+    """Return the pseudo-log-likelihood of each sequence: the sum of ln P(base), each base masked in turn.
+
+    P is over A, C, G and T; other codes do not count (Salazar et al. 2020, arXiv 1910.14659). In a sequence longer than
+    the context, each base is in the middle of a window of its own. To compare sequences of different lengths, divide by
+    the bases.
+
+    Parameters
+    ----------
+    model : str, Path or MutBertForMaskedLM
+        A checkpoint, run on a GPU if there is one (in Python also a loaded model).
+    sequences
+        A FASTA, FASTQ, CSV, TSV or Parquet file (in Python also what `embed_sequences` takes).
+    settings, progress : optional
+        How the model is run; show progress.
+
+    Returns
+    -------
+    DataFrame
+        A row per sequence: ``name``, by default its number from 0; ``bases`` that count; and their ``log_likelihood``,
+        in nats, null where none counts.
+    """
+    # Which may import this module.
+    from mutbert.inference.bases import BasePredictor, PredictionSettings
+
+    examples, _ = read_examples(table_of(sequences), Columns(label=()))
+    codes, unmasked = np.split(examples.base_codes, examples.offsets[1:-1]), np.zeros(0, dtype=SOFT_MASK)
+    genome = ProbabilisticGenome.from_sequences((str(row), code_L, unmasked) for row, code_L in enumerate(codes))
+    predictor = BasePredictor(model, genome, settings or PredictionSettings())
+    row_P, position_P = list_ranges(np.zeros(len(examples), dtype=np.int64), examples.lengths)
+    at_once = predictor.windows_at_once(1)
+    with progress_bar("scoring", len(row_P), unit="bases", show=progress) as advance:
+        parts = [slice(first, first + at_once) for first in range(0, len(row_P), at_once)]
+        scores = pl.concat(predictor.predict(row_P[part], position_P[part], 1, advance) for part in parts)
+    log_P, known_P = scores["reference_probability"].cast(pl.Float64).log(), scores["base"] < len(alphabet.BASES)
+    bases_N = np.bincount(row_P[known_P], minlength=len(examples))
+    total_N = np.bincount(row_P[known_P], log_P.filter(known_P), len(examples))
+    names = [name or str(row) for row, name in enumerate(examples.names)]
+    table = pl.DataFrame({"name": names, "bases": bases_N, "log_likelihood": total_N})
+    return table.with_columns(pl.when(pl.col("bases") > 0).then("log_likelihood").alias("log_likelihood"))

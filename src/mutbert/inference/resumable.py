@@ -1,7 +1,6 @@
 """A long run as parts, each a file that appears whole: a part that has its file is done and never computed again.
 
-The parts of ``OUTPUT`` are in the directory ``OUTPUT.parts``: ``00000000.parquet`` and so on, and ``plan.json``, which
-holds all that their numbers depend on. It is removed when the output is written.
+The directory ``OUTPUT.parts`` has ``00000000.parquet`` and so on, and all that they depend on in ``plan.json``.
 """
 
 from __future__ import annotations

@@ -43,9 +43,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=MutBertPreTrainedModel)
 
-SURROUNDINGS: Final = ("reference", "population", "person")
 NO_ROWS: Final = np.zeros(0, dtype=np.int64)
-_SPECIAL_TOKENS: Final = 2
 _TOKENS: Final = 1 << 16  # of a batch at most, padding included
 
 
@@ -98,7 +96,7 @@ def rope_scaled(config: Any, rope_scaling: Mapping[str, Any] | None) -> Iterator
 def check_length(config: Any, bases: int, name: str) -> None:
     """Raise where a model does not take so many bases, with the RoPE scaling that it has now."""
     trained, scaling = config.max_position_embeddings, config.rope_scaling or {"type": "dynamic"}
-    tokens, most = bases + _SPECIAL_TOKENS, config.most_tokens
+    tokens, most = bases + 2, config.most_tokens
     if tokens > most:
         scaled = f" and rope_scaling takes it to {most}" if config.rope_scaling else ""
         what = f"{bases} bases are {tokens} tokens with [CLS] and [SEP], and the model is trained for {trained}{scaled}"
@@ -109,15 +107,18 @@ def resolve_context(config: Any, context: int | None, rope_scaling: Mapping[str,
     """Return the bases of a window: `context`, or as many as the model is trained for."""
     if context is not None and context < 1:
         raise InputError(f"context is {context}; it must be at least 1")
-    bases = int(config.max_position_embeddings) - _SPECIAL_TOKENS if context is None else context
+    bases = int(config.max_position_embeddings) - 2 if context is None else context
     with rope_scaled(config, rope_scaling):
         check_length(config, bases, "context")
     return bases
 
 
-def check_run(strands: str, precision: str, batch_size: int) -> None:
+def check_run(strands: str, precision: str, batch_size: int, long: str = "refuse") -> None:
     """Raise InputError where a model cannot be run so."""
-    for name, value, choices in (("strands", strands, ("forward", "both")), ("precision", precision, ("fp32", "bf16"))):
+    for name, value, choices in (
+        ("strands", strands, ("forward", "both")), ("precision", precision, ("fp32", "bf16")),
+        ("long", long, ("refuse", "truncate", "window", "skip")),
+    ):  # fmt: skip
         if value not in choices:
             raise InputError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
     if batch_size < 1:
@@ -127,7 +128,7 @@ def check_run(strands: str, precision: str, batch_size: int) -> None:
 class Surroundings(NamedTuple):
     """A genome as it is seen."""
 
-    kind: str  # one of `SURROUNDINGS`
+    kind: str  # reference, population or person
     genome: ProbabilisticGenome
     not_used: Mapping[str, int]  # a person's records that change nothing, by reason
 
@@ -143,8 +144,8 @@ def open_surroundings(
     contigs: Collection[str] | None = None, progress: bool = False,
 ) -> Surroundings:  # fmt: skip
     """Return a genome as it is to be seen; of a person, `sample` of `vcf`, on some contigs or all."""
-    if kind not in SURROUNDINGS:
-        raise InputError(f"surroundings is {kind!r}; it must be one of {', '.join(SURROUNDINGS)}")
+    if kind not in {"reference", "population", "person"}:
+        raise InputError(f"surroundings is {kind!r}; it must be one of reference, population, person")
     if kind != "person":
         if given := [f"{name} {value}" for name, value in (("sample", sample), ("person_vcf", vcf)) if value]:
             raise InputError(f"{given[0]} is given, but the surroundings are the {kind}; choose person for it")
@@ -176,12 +177,15 @@ def run_batches(
                 fields = [(one + other.float()) / 2 for one, other in zip(fields, others, strict=True)]
             return [field.cpu().numpy() for field in fields]
 
+    def finite(fields: Iterable[npt.NDArray[Any]]) -> bool:
+        return all(np.isfinite(field).all() for field in fields)
+
     model.eval()
     try:
         for rows in _split(order, length_N, batch_size, alike=not takes_mask(model)):
             batches.append(compute(rows))
-            if name is not None and not _finite(batches[-1]):
-                first = next((row for row in rows if not _finite(compute(np.array([row])))), rows[0])
+            if name is not None and not finite(batches[-1]):
+                first = next((row for row in rows if not finite(compute(np.array([row])))), rows[0])
                 what = "the model's output is not a finite number"
                 raise InputError(f"{name(int(first))}: {what}; use --precision fp32, or another model")
             if advance is not None:
@@ -191,11 +195,8 @@ def run_batches(
         if training or not is_out_of_memory(error):
             raise
         size = f"{len(rows)} sequences of up to {length_N[rows].max():,} tokens"
-        remedy = (
-            "lower --batch-size (or finetune.micro_batch_size)"
-            if len(rows) > 1
-            else "use shorter sequences, or --context"
-        )
+        fewer = "lower --batch-size (or finetune.micro_batch_size)"
+        remedy = fewer if len(rows) > 1 else "use shorter sequences, or --context"
         raise InputError(f"out of memory in a batch of {size}; {remedy}") from None
     finally:
         for module in training:
@@ -216,10 +217,6 @@ def _split(order: Int64, length_N: Int64, most: int, *, alike: bool) -> Iterator
         previous = length
     if len(order):
         yield order[first:]
-
-
-def _finite(fields: Iterable[npt.NDArray[Any]]) -> bool:
-    return all(np.isfinite(field).all() for field in fields)
 
 
 class Queries(NamedTuple):

@@ -7,7 +7,6 @@ N positions of the batch that vary, V tokens.
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -72,21 +71,19 @@ class WindowDataset(Dataset[Any]):
         bits_BD = random_bits(seed, TARGETS, index_B, self.masking.draws(length))
         target_BT = choose_targets(variant_BL, bits_BD, self.masking)
         input_BT = corrupt(random_bits_at(seed, CORRUPTION, index_B, target_BT), self.masking)
-
-        frequency_N4 = np.empty((0, 4), dtype=np.float32)
-        if self.frequencies == "population":
-            frequency_N4 = temper(fixed_to_float(windows.frequency_N4), self.tempering)
+        shown_N4 = windows.frequency_N4[: None if self.frequencies == "population" else 0]
         batch = {
             "base_codes": windows.base_BL,
             "variant_places": variant_N.astype(np.int32),
-            "variant_frequencies": frequency_N4,
+            "variant_frequencies": temper(fixed_to_float(shown_N4), self.tempering),
             "target_places": target_BT.astype(np.int16 if length <= 1 << 15 else np.int32),
             "target_inputs": input_BT,
         }
         if self.weighting != Weighting():
             row_B1, soft_masked_BL = np.arange(len(target_BT))[:, None], self.sampler.soft_masked(places)
-            is_BT = variant_BL[row_B1, target_BT], soft_masked_BL[row_B1, target_BT]
-            batch["target_weights"] = self.weighting.weigh(*is_BT)
+            one, variant, soft_masked = map(np.float32, (1, self.weighting.variant, self.weighting.soft_masked))
+            weight_BT = np.where(variant_BL[row_B1, target_BT], variant, one)
+            batch["target_weights"] = weight_BT * np.where(soft_masked_BL[row_B1, target_BT], soft_masked, one)
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()}
 
     # Torch's loader calls this in place of asking for windows one by one; its `collate_fn` can be dict.
@@ -110,7 +107,8 @@ def expand_batch(batch: Mapping[str, torch.Tensor]) -> Batch:
     without corruption.
     """
     input_BPV = _distributions(batch)
-    row_B1, place_BT = _target_index(batch)
+    place_BT = batch["target_places"].long() + 1
+    row_B1 = torch.arange(len(place_BT), device=place_BT.device)[:, None]
     labels_BTV = input_BPV[row_B1, place_BT]
 
     seen_BT = batch["target_inputs"].long()
@@ -125,12 +123,13 @@ def expand_batch(batch: Mapping[str, torch.Tensor]) -> Batch:
 def targets_of(batch: Mapping[str, torch.Tensor], labels_BTV: torch.Tensor | None = None) -> Targets:
     """Return the targets of a compact batch; `labels_BTV` are those of `expand_batch`, where at hand."""
     codes_BL = batch["base_codes"].long()
-    row_B1, place_BT = _target_index(batch)
+    place_BT = batch["target_places"].long() + 1
+    row_B1 = torch.arange(len(place_BT), device=place_BT.device)[:, None]
     labels_BTV = _distributions(batch)[row_B1, place_BT] if labels_BTV is None else labels_BTV
     frequency_BT4 = labels_BTV[..., alphabet.BASE_IDS]
     variant_BL = torch.zeros(codes_BL.shape, dtype=torch.bool, device=codes_BL.device)
     variant_BL.view(-1)[batch["variant_places"].long()] = True
-    reference_BT4 = _table(codes_BL.device)[codes_BL[row_B1, place_BT - 1]][..., alphabet.BASE_IDS]
+    reference_BT4 = torch.tensor(alphabet.DISTRIBUTIONS, device=codes_BL.device)[codes_BL[row_B1, place_BT - 1]]
     alternate_BT = 1 - (reference_BT4 * frequency_BT4).sum(-1)
     return Targets(place_BT, frequency_BT4, variant_BL[row_B1, place_BT - 1], alternate_BT)
 
@@ -142,20 +141,10 @@ def _distributions(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     probs_BPV = torch.zeros(count, length + 2, alphabet.VOCABULARY_SIZE, device=codes_BL.device)
     probs_BPV[:, 0, alphabet.CLS_ID] = 1
     probs_BPV[:, -1, alphabet.SEP_ID] = 1
-    probs_BPV[:, 1:-1] = _table(codes_BL.device)[codes_BL]
+    probs_BPV[:, 1:-1] = torch.tensor(alphabet.TOKEN_PROBABILITIES, device=codes_BL.device)[codes_BL]
     if len(batch["variant_frequencies"]):
         place_N = batch["variant_places"].long()
         # Each window has two positions more here.
         flat_QV = probs_BPV.view(-1, alphabet.VOCABULARY_SIZE)
         flat_QV[place_N + 2 * (place_N // length) + 1, alphabet.BASE_IDS] = batch["variant_frequencies"]
     return probs_BPV
-
-
-def _target_index(batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    place_BT = batch["target_places"].long() + 1
-    return torch.arange(len(place_BT), device=place_BT.device)[:, None], place_BT
-
-
-@cache
-def _table(device: torch.device) -> torch.Tensor:
-    return torch.from_numpy(alphabet.TOKEN_PROBABILITIES.copy()).to(device)

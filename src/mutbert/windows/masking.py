@@ -120,11 +120,6 @@ class Weighting:
     variant: Weight = 1.0
     soft_masked: Weight = 1.0
 
-    def weigh(self, variant_BT: Bool, soft_masked_BT: Bool) -> Float32:
-        """Return the weight of each target, float32 (B, T)."""
-        one, variant, soft_masked = map(np.float32, (1, self.variant, self.soft_masked))
-        return np.where(variant_BT, variant, one) * np.where(soft_masked_BT, soft_masked, one)
-
 
 @dataclass(frozen=True)
 class Tempering:

@@ -7,7 +7,7 @@ So it does not matter in which order or process a sample is drawn. The function 
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from mutbert.arrays import Float64, Int64, UInt64
 
 # One stream for each question asked of a window, so that the answers are independent of each other.
-START: Final = 1
-TARGETS: Final = 2
-CORRUPTION: Final = 3
-STRAND: Final = 4
+START, TARGETS, CORRUPTION, STRAND = range(1, 5)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from mutbert.arrays import Bool, Int64
     from mutbert.genome.store import ProbabilisticGenome
-
 
 _BED: Final = (".bed", ".bed.gz")
 
@@ -174,8 +174,6 @@ def _has(genome: ProbabilisticGenome, entry: str) -> bool:
 
 def select_regions(genome: ProbabilisticGenome, entries: Sequence[str]) -> list[Region]:
     """Return contigs, regions and BED files as regions, merged and in the genome's order."""
-    regions: list[Region] = []
-    for entry in entries:
-        lengths = genome.lengths
-        regions += read_bed(Path(entry), lengths) if entry.endswith(_BED) else [Region.parse(entry, lengths)]
-    return merge_regions(regions, genome.contigs)
+    known = genome.lengths
+    found = (read_bed(Path(one), known) if one.endswith(_BED) else [Region.parse(one, known)] for one in entries)
+    return merge_regions(chain.from_iterable(found), known)
