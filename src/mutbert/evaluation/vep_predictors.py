@@ -131,7 +131,7 @@ def _bases_at(genome: ProbabilisticGenome, contig_B: Int64, position_B: Int64) -
 
 def _gained(alleles: Alleles) -> Int64:
     """Return by how many bases the alternate is longer than the reference."""
-    return np.array([len(text) for text in alleles.inserted], dtype=np.int64) - (alleles.end_A - alleles.start_A)
+    return np.array([len(one.inserted) - (one.end_A - one.start_A) for one in alleles], dtype=np.int64)
 
 
 def gc(genome: ProbabilisticGenome, alleles: Alleles, context: int) -> Float64:

@@ -142,10 +142,7 @@ def check_folder(path: str | Path) -> None:
 
 def _is_pointer(file: Path) -> bool:
     """Return whether a file is what Git LFS leaves of a large one that it has not fetched."""
-    if not file.is_file():
-        return False
-    with file.open("rb") as opened:
-        return opened.read(24) == b"version https://git-lfs."
+    return file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs.")
 
 
 def _is_repository(source: str | Path) -> bool:
@@ -275,14 +272,13 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
 
 def _tokenizer(source: Path, config: Any) -> MutBertTokenizer:
     """Return the checkpoint's own tokenizer where it is one of ours."""
-    tokenizer = MutBertTokenizer(model_max_length=config.max_position_embeddings)
     settings = source / "tokenizer_config.json"
+    if not settings.is_file() or b'"MutBertTokenizer"' not in settings.read_bytes():
+        return MutBertTokenizer(model_max_length=config.max_position_embeddings)
     try:
-        if settings.is_file() and b'"MutBertTokenizer"' in settings.read_bytes():
-            tokenizer = MutBertTokenizer.from_pretrained(source)
+        return MutBertTokenizer.from_pretrained(source)  # type: ignore[no-any-return, unused-ignore]
     except Exception as error:  # the library raises no narrower one
         raise InputError(f"{source}: its tokenizer cannot be read ({one_line(error)}); remove its files") from None
-    return tokenizer
 
 
 def _check_tokens(folder: Path, config: Any) -> None:
