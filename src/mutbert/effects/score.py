@@ -61,7 +61,7 @@ class ScoreReport:
 def score_variants(
     model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome, vcf: str | Path,
     output: str | Path, *, scores: Sequence[str] = ("llr",), context: int | None = None, windows: str = "centred",
-    strands: str = "both", surroundings: str = "reference", sample: str | None = None,
+    strands: str | None = None, surroundings: str = "reference", sample: str | None = None,
     person_vcf: str | Path | None = None, flank: int = 8, longest: int = 50,
     distance_bases: int | None = None, frequency_field: str | None = None, calibration: str | Path | None = None,
     calibrate: bool = False, table: str | Path | None = None, prefix: str = "MUTBERT", batch_size: int = 32,
@@ -229,6 +229,8 @@ class _Run:
         self.scorer, self.vcf, self.known, self.frequency_field = scorer, vcf, known, frequency_field
         self.fields, self.counts = dict(scorer.fields), Counter[str]()
         if frequency_field is not None:
+            if "LLR" not in self.fields:
+                raise InputError(f"frequency_field is {frequency_field!r}, but a classifier has no LLR that it adjusts")
             text = f"with f_ALT of INFO field {frequency_field} and f_REF what its alternates leave of 1"
             text = f"LLR + ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g})), {text}"
             self.fields["AFLLR"] = text, -1
@@ -311,5 +313,5 @@ class _Run:
             "without_frequency": with_score["LLR"] - with_score["AFLLR"] if self.frequency_field else 0,
             "without_background": sum(with_score[name] - with_score.get(f"{name}_PCT", 0) for name in extreme),
             "person_not_used": dict(around.not_used) if around.kind == "person" else None,
-            "warnings": files.check_assembly(self.vcf, genome.path.name, by_reason),
+            "warnings": (*self.scorer.notes, *files.check_assembly(self.vcf, genome.path.name, by_reason)),
         }  # fmt: skip

@@ -22,6 +22,7 @@ from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
+from mutbert.inference.predictions import WindowClassifier, open_classifier
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar, scaled
 from mutbert.settings import list_fields, listed
@@ -68,7 +69,8 @@ class ScoreSettings:
     scores: Sequence[str] = ("llr",)  # any of `llr`, `unmasked` and `distance`
     context: int | None = None  # bases per window, by default as many as in training
     windows: str = "centred"  # `centred`, or of SNVs `shared` by neighbours, which is faster
-    strands: str = "both"  # `forward`, or `both` for the mean over a window and its reverse complement
+    strands: str | None = None  # `forward`, or `both` for the mean over a window and its reverse complement; by default
+    # both, of a classifier as in training
     flank: int = 8  # bases on either side of an MNV or indel that PLLR counts
     longest: int = 50  # changed bases of an MNV or indel that is scored; at most `context` less both flanks
     distance_bases: int | None = None  # around the variant, whose mean L2_WINDOW and COS_WINDOW compare; by default all
@@ -83,7 +85,7 @@ class ScoreSettings:
             raise InputError(f"scores has {unknown[0] if unknown else 'none'!r}; use some of {', '.join(FIELDS)}")
         if self.windows not in PLACEMENTS:
             raise InputError(f"windows is {self.windows!r}; it must be one of {', '.join(PLACEMENTS)}")
-        run.check_run(self.strands, self.precision, self.batch_size)
+        run.check_run(self.strands or "both", self.precision, self.batch_size)
         for name, least in (("flank", 0), ("longest", 1), ("distance_bases", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
@@ -103,7 +105,9 @@ class Scorer:
         if (room := self.context - 2 * settings.flank) < 1:
             text = f"flank is {settings.flank}, which leaves no room in a context of {self.context} bases"
             raise InputError(f"{text}; use a smaller one")
-        self.settings = replace(settings, context=self.context, longest=min(settings.longest, room))
+        strands, longest = settings.strands or "both", min(settings.longest, room)
+        self.settings = replace(settings, strands=strands, context=self.context, longest=longest)
+        self.notes: list[str] = []
         self.fields = {name: one for key, own in FIELDS.items() if key in settings.scores for name, one in own.items()}
 
     def find(
@@ -187,6 +191,27 @@ class Scorer:
         """Return how batches are run."""
         how = {name: getattr(self.settings, name) for name in ("strands", "batch_size", "precision")}
         return how | {"advance": scaled(advance, 1 / max(passes, 1))}
+
+
+class ClassifierScorer(Scorer):
+    """Scores alleles by how they change the outputs of a fine-tuned classifier or regressor, `WindowClassifier`."""
+
+    def __init__(
+        self, classifier: WindowClassifier, genome: ProbabilisticGenome, seen: run.Surroundings, settings: ScoreSettings
+    ) -> None:
+        if (settings.scores, settings.windows) != (("llr",), "centred"):
+            raise InputError(f"{classifier.name}: is a classifier, of which the score is the change of its outputs in "
+                             "a window of the allele's own; leave out --scores and --windows")  # fmt: skip
+        settings = replace(settings, strands=classifier.strands)
+        super().__init__(classifier.model, genome, seen, settings, classifier.context)
+        self.classifier, self.notes, self.at_once = classifier, classifier.notes, (1 << 22) // self.context + 1
+        self.fields = {name: (text, 1) for name, text in classifier.fields.items()}
+
+    def _columns(self, alleles: Alleles, advance: Advance) -> dict[str, Float32 | Float64]:
+        both = read_haplotypes(self.surroundings.genome, alleles, self.context, "centred")
+        output_NK = self.classifier.outputs(both.windows, scaled(advance, len(alleles)))
+        before_AK, after_AK = output_NK[both.row_H].reshape(2, len(alleles), -1)
+        return dict(zip(self.fields, (after_AK - before_AK).T, strict=True))
 
 
 class TokenScorer(Scorer):
@@ -329,6 +354,8 @@ def open_scorer(
     """Return a scorer; a checkpoint is read to a GPU where there is one, a loaded model runs where it is."""
     store = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     seen = run.open_surroundings(store, surroundings, vcf=person_vcf, sample=sample, progress=progress)
+    if classifier := open_classifier(model, seen, settings):
+        return ClassifierScorer(classifier, store, seen, settings)
     return Scorer(run.open_model(model, MutBertForMaskedLM), store, seen, settings)
 
 

@@ -1,7 +1,12 @@
-"""What a fine-tuned model predicts for sequences, as a table. Shape suffixes: N sequences, K outputs."""
+"""What a fine-tuned model predicts for sequences, as a table, and for windows of a genome.
+
+Shape suffixes: N sequences or windows, K outputs.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,19 +17,23 @@ import torch
 
 from mutbert import alphabet
 from mutbert.encoders.adapter import open_encoder
-from mutbert.encoders.token_encoders import most_tokens
+from mutbert.encoders.known import resolve_model
+from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.examples.table import read_examples
 from mutbert.files import atomic_file, check_output
 from mutbert.inference.reading import check_long, fit_sequences, read_as_trained
 from mutbert.inference.run import base_outputs, check_run, sequence_outputs
-from mutbert.progress import progress_bar
+from mutbert.progress import progress_bar, scaled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mutbert.arrays import Int64
+    from mutbert.arrays import Float64, Int64
+    from mutbert.encoders.inputs import PaddedWindows
     from mutbert.examples.table import Columns, Examples
+    from mutbert.inference.run import Surroundings
+    from mutbert.progress import Advance
 
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
 
@@ -135,3 +144,67 @@ def _columns(examples: Examples, rows_N: Int64, logits: Any, problem: str, class
     columns["predicted"] = [" ".join(classes[one] for one in row) for row in chosen]
     columns |= {f"p_{name}": value_N.numpy() for name, value_N in zip(classes, value_NK.T, strict=problem != "token")}
     return pl.DataFrame(columns)
+
+
+class WindowClassifier:
+    """A fine-tuned model of sequences that reads windows of a genome, over the strands that it was trained with.
+
+    `fields` are the names of its outputs as ``delta_LABEL``, and descriptions of their changes; of two classes there is
+    the second alone.
+    """
+
+    def __init__(self, model: str, seen: Surroundings, settings: Any) -> None:
+        encoder = open_encoder(model)
+        self.model, each_token = encoder.trained_classifier()
+        self.name, self.inputs, config = model, encoder.inputs, self.model.config
+        genome = seen.genome.path if seen.kind == "population" else "none"
+        trained, _, self.notes = read_as_trained(model, config, genome=genome, strands=settings.strands)
+        limits = [one for one in (trained.max_tokens, most_tokens(self.model)) if one is not None]
+        self.strands, self._most = trained.strands, min(limits, default=None)
+        usual = [getattr(encoder, "context", None), self._most and self._most - 2]
+        self.context = settings.context or min(bases for bases in usual if bases)
+        is_tokens = isinstance(encoder, AutoEncoder)
+        for is_wrong, what in (
+            (each_token, "predicts a label for each base; give a classifier of sequences"),
+            (self.context < 1, f"context is {self.context}; it must be at least 1"),
+            (settings.rope_scaling is not None, "has the rope_scaling of its training; leave it out"),
+            (is_tokens and seen.kind != "reference", "reads tokens; use --surroundings reference for it"),
+        ):
+            if is_wrong:
+                raise InputError(f"{model}: {what}")
+        self._how = {"strands": self.strands, "batch_size": settings.batch_size, "precision": settings.precision}
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        labels, problem = [str(config.id2label[number]) for number in range(config.num_labels)], config.problem_type
+        is_number = problem == "regression" or (problem is None and len(labels) == 1)
+        is_choice = not is_number and problem != "multi_label_classification"
+        self._is_pair, self._is_choice = is_choice and len(labels) == 2, is_choice and len(labels) != 2
+        labels = labels[self._is_pair :]
+        what = "predicted" if is_number else "log-probability of" if self._is_choice else "log-odds of"
+        names = ["delta_" + re.sub(r"\W", "_", label, flags=re.ASCII) for label in labels]
+        if len(set(names)) < len(names):
+            names = [f"{name}_{number}" for number, name in enumerate(names)]
+        texts = [f"Change of the {what} {label}, window with ALT minus window with REF" for label in labels]
+        self.fields = dict(zip(names, texts, strict=True))
+
+    def outputs(self, windows: PaddedWindows, advance: Advance) -> Float64:
+        """Return the outputs (N, K): log-odds, of several classes log-probabilities, or numbers in their own units."""
+        inputs = self.inputs(windows)
+        if self._most is not None and (longest := int(inputs.length_N.max(initial=0))) > self._most:
+            what = f"a window of {self.context:,} bases has {longest:,} tokens, and the model reads {self._most:,}"
+            raise InputError(f"{self.name}: {what}; use a smaller --context")
+        how = {**self._how, "advance": scaled(advance, 1 / max(len(windows), 1))}
+        logits = sequence_outputs(self.model, lambda batch: self.model(**batch).logits, inputs, **how)
+        value_NK = torch.from_numpy(logits).double()
+        value_NK = value_NK[:, 1:] - value_NK[:, :1] if self._is_pair else value_NK
+        return (value_NK.log_softmax(dim=1) if self._is_choice else value_NK).numpy()
+
+
+def open_classifier(model: Any, seen: Surroundings, settings: Any) -> WindowClassifier | None:
+    """Return the classifier of a folder that `finetune`, or another program, wrote; None where it is none."""
+    folder = resolve_model(str(model)) if isinstance(model, str | Path) else ""
+    try:
+        values = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
+        is_classifier = "input_settings" in values or "ForSequenceClassification" in str(values.get("architectures"))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None  # Whoever reads it next raises what is wrong.
+    return WindowClassifier(folder, seen, settings) if is_classifier else None
