@@ -77,12 +77,13 @@ def score_variants(
     Parameters
     ----------
     model, genome, vcf
-        A checkpoint, run on a GPU if there is one (in Python also a loaded model); the store of the VCF's
-        assembly; a VCF or BCF.
+        A checkpoint, run on a GPU if there is one (in Python also a loaded model), or a fine-tuned classifier's folder;
+        the store of the VCF's assembly; a VCF or BCF.
     output
         ``.vcf.gz``, ``.vcf`` or ``.bcf``: the records with ``MUTBERT_LLR`` and so on in INFO, and ``MUTBERT_WHY`` for
-        an alternate without a score. ``.tsv``, ``.tsv.gz`` or ``.parquet``: a row per alternate. ``.json``, with
-        `calibrate`: a background.
+        an alternate without a score; of a classifier ``MUTBERT_delta_LABEL``, the change of its log-odds, of several
+        classes of the log-probability, or of its number. ``.tsv``, ``.tsv.gz`` or ``.parquet``: a row per alternate.
+        ``.json``, with `calibrate`: a background.
     scores, windows, flank, longest, distance_bases
         Any of ``llr``, ``unmasked`` and ``distance``; ``centred``, or ``shared`` by neighbours, which is faster; bases
         on either side of an MNV or indel that count; length of the longest MNV or indel that is scored; bases around a
@@ -114,9 +115,8 @@ def score_variants(
     )
     vcf, output = Path(vcf), Path(output)
     of_person = person_vcf or (vcf if surroundings == "person" else None)
-    second, person, background, listed = (
-        None if path is None else Path(path) for path in (table, of_person, calibration, bed)
-    )
+    paths = (table, of_person, calibration, bed)
+    second, person, background, listed = (None if path is None else Path(path) for path in paths)
     inputs = (model, genome, vcf, person, background, bed)
     _check_outputs(output, second, inputs, calibrate=calibrate, force=force or (resume and was_stopped(output)))
     if calibrate and (background or frequency_field or second):

@@ -69,8 +69,7 @@ class ScoreSettings:
     scores: Sequence[str] = ("llr",)  # any of `llr`, `unmasked` and `distance`
     context: int | None = None  # bases per window, by default as many as in training
     windows: str = "centred"  # `centred`, or of SNVs `shared` by neighbours, which is faster
-    strands: str | None = None  # `forward`, or `both` for the mean over a window and its reverse complement; by default
-    # both, of a classifier as in training
+    strands: str | None = None  # `forward`, or the mean over `both`; by default both, of a classifier as in training
     flank: int = 8  # bases on either side of an MNV or indel that PLLR counts
     longest: int = 50  # changed bases of an MNV or indel that is scored; at most `context` less both flanks
     distance_bases: int | None = None  # around the variant, whose mean L2_WINDOW and COS_WINDOW compare; by default all
@@ -94,17 +93,17 @@ class ScoreSettings:
 class Scorer:
     """Scores alleles of a genome with a model; SNVs of a shared window that one call scores are masked together."""
 
-    at_once = 1 << 13  # SNVs whose windows are in memory at once, about, as those of a window stay together
-
     def __init__(
         self, model: Any, genome: ProbabilisticGenome, surroundings: run.Surroundings, settings: ScoreSettings,
         context: int | None = None,
     ) -> None:  # fmt: skip
         self.context = context or run.resolve_context(model.config, settings.context, settings.rope_scaling)
         self.model, self.genome, self.surroundings = model, genome, surroundings
+        # SNVs whose windows are in memory at once; about, as those of a window stay together.
+        self.at_once = min(1 << 13, (1 << 22) // self.context + 1)
         if (room := self.context - 2 * settings.flank) < 1:
-            text = f"flank is {settings.flank}, which leaves no room in a context of {self.context} bases"
-            raise InputError(f"{text}; use a smaller one")
+            where = f"a context of {self.context} bases"
+            raise InputError(f"flank is {settings.flank}, which leaves no room in {where}; use a smaller one")
         strands, longest = settings.strands or "both", min(settings.longest, room)
         self.settings = replace(settings, strands=strands, context=self.context, longest=longest)
         self.notes: list[str] = []
@@ -128,7 +127,7 @@ class Scorer:
             contig, start = alleles.contig_A[every], alleles.start_A[every]
             # At a contig's end several cells of the grid have one window.
             window, _ = place_windows(start, self.genome.slots[contig, 1], self.context, self.settings.windows)
-            is_new = np.diff(contig, prepend=-1).astype(bool) | np.diff(window, prepend=-1).astype(bool)
+            is_new = np.diff([contig, window], prepend=-1).any(axis=0)
             first = np.maximum.accumulate(np.where(is_new, np.arange(len(every)), 0))
             for rows in np.split(every, np.flatnonzero(np.diff(first // size)) + 1) if len(every) else ():
                 columns, missing_A = self._columns(alleles[rows], advance), np.full(len(rows), np.nan)
@@ -144,10 +143,7 @@ class Scorer:
         return [
             pl.Series("kind", [kinds[kind] for kind in alleles.kind_A], dtype=pl.String),
             # Plus zero, so that none is -0.
-            *(
-                pl.Series(name, one.astype(np.float32) + np.float32(0), nan_to_null=True)
-                for name, one in values.items()
-            ),
+            *(pl.Series(name, one_A + 0.0, dtype=pl.Float32, nan_to_null=True) for name, one_A in values.items()),
             pl.Series("why", [reasons[why] for why in np.select(*whys, alleles.reason_A)], dtype=pl.String),
         ]
 
@@ -188,7 +184,6 @@ class Scorer:
             return run.run_windows(self.model, passes, queries, **self._how(len(passes), advance))
 
     def _how(self, passes: int, advance: Advance) -> dict[str, Any]:
-        """Return how batches are run."""
         how = {name: getattr(self.settings, name) for name in ("strands", "batch_size", "precision")}
         return how | {"advance": scaled(advance, 1 / max(passes, 1))}
 
@@ -204,7 +199,7 @@ class ClassifierScorer(Scorer):
                              "a window of the allele's own; leave out --scores and --windows")  # fmt: skip
         settings = replace(settings, strands=classifier.strands)
         super().__init__(classifier.model, genome, seen, settings, classifier.context)
-        self.classifier, self.notes, self.at_once = classifier, classifier.notes, (1 << 22) // self.context + 1
+        self.classifier, self.notes = classifier, classifier.notes
         self.fields = {name: (text, 1) for name, text in classifier.fields.items()}
 
     def _columns(self, alleles: Alleles, advance: Advance) -> dict[str, Float32 | Float64]:
@@ -237,7 +232,7 @@ class TokenScorer(Scorer):
         model = peer.masked(0) if peer and ratios else encoder.body(0)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(model, genome, run.Surroundings("reference", genome.reference(), {}), settings, context)
-        self.encoder, self.fields, self.at_once = encoder, fields, (1 << 22) // context + 1
+        self.encoder, self.fields = encoder, fields
         self._body = self.model.base_model if ratios else self.model
 
     def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:

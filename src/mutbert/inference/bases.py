@@ -164,11 +164,12 @@ def mutate_region(
     Parameters
     ----------
     model : str, Path or MutBertForMaskedLM
-        A checkpoint, run on a GPU if there is one (in Python also a loaded model).
+        A checkpoint, run on a GPU if there is one (in Python also a loaded model), or a fine-tuned classifier's folder.
     output : str or Path
         A ``.parquet`` table with a row per position: ``chrom``, ``pos`` (1-based), ``ref`` (its base);
         ``llr_A`` to ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were
-        no other token; ``entropy`` of these, in nats. NaN where there is none.
+        no other token; ``entropy`` of these, in nats. Of a classifier ``delta_LABEL_A`` to ``delta_LABEL_T`` for each
+        output, as `score_variants` has them. NaN where there is none.
     genome, sequence, region : optional
         The store that the region is in; a FASTA instead, such as of a designed sequence; the region, such as
         ``chr22:101-200``, 1-based and inclusive, which a FASTA of one record may go without.
@@ -194,11 +195,8 @@ def mutate_region(
     opened, place = _open_region(genome, sequence, region)
     around = run.open_surroundings(opened, surroundings, person_vcf, sample, contigs=[place.contig], progress=progress)
     classifier = open_classifier(model, around, settings)
-    predictor = (
-        BasePredictor(model, around.genome, settings)
-        if classifier is None
-        else OutputPredictor(classifier, around.genome, settings)
-    )
+    where = around.genome, settings
+    predictor = OutputPredictor(classifier, *where) if classifier else BasePredictor(model, *where)
     number, at_once = list(opened.lengths).index(place.contig), predictor.windows_at_once(1)
     every_P = np.arange(place.start, place.end, dtype=np.int64)
     with progress_bar("mutagenesis", _known_bases(opened, [place]), unit="positions", show=progress) as advance:

@@ -95,9 +95,7 @@ def predict_table(
         notes.append(f"long is {long}, and {trained} in training")
     classifier.to("cuda" if torch.cuda.is_available() else "cpu")
     classes = tuple(str(config.id2label[number]) for number in range(config.num_labels))
-    named = {"regression": "regression", "multi_label_classification": "multilabel"}.get(config.problem_type)
-    by_number = {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
-    problem = "token" if each_token else named or by_number
+    problem = "token" if each_token else _problem_of(config)
     if config.problem_type is None and problem in {"binary", "multiclass"}:
         notes.append(
             "config.json has no problem_type: outputs are read as classes, of which one is right, not as labels"
@@ -146,6 +144,11 @@ def _columns(examples: Examples, rows_N: Int64, logits: Any, problem: str, class
     return pl.DataFrame(columns)
 
 
+def _problem_of(config: Any) -> str:
+    named = {"regression": "regression", "multi_label_classification": "multilabel"}.get(config.problem_type)
+    return named or {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
+
+
 class WindowClassifier:
     """A fine-tuned model of sequences that reads windows of a genome, over the strands that it was trained with.
 
@@ -163,23 +166,22 @@ class WindowClassifier:
         self.strands, self._most = trained.strands, min(limits, default=None)
         usual = [getattr(encoder, "context", None), self._most and self._most - 2]
         self.context = settings.context or min(bases for bases in usual if bases)
-        is_tokens = isinstance(encoder, AutoEncoder)
         for is_wrong, what in (
             (each_token, "predicts a label for each base; give a classifier of sequences"),
             (self.context < 1, f"context is {self.context}; it must be at least 1"),
             (settings.rope_scaling is not None, "has the rope_scaling of its training; leave it out"),
-            (is_tokens and seen.kind != "reference", "reads tokens; use --surroundings reference for it"),
+            (
+                seen.kind != "reference" and isinstance(encoder, AutoEncoder),
+                "reads tokens; use --surroundings reference",
+            ),
         ):
             if is_wrong:
                 raise InputError(f"{model}: {what}")
         self._how = {"strands": self.strands, "batch_size": settings.batch_size, "precision": settings.precision}
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
-        labels, problem = [str(config.id2label[number]) for number in range(config.num_labels)], config.problem_type
-        is_number = problem == "regression" or (problem is None and len(labels) == 1)
-        is_choice = not is_number and problem != "multi_label_classification"
-        self._is_pair, self._is_choice = is_choice and len(labels) == 2, is_choice and len(labels) != 2
-        labels = labels[self._is_pair :]
-        what = "predicted" if is_number else "log-probability of" if self._is_choice else "log-odds of"
+        self._problem = _problem_of(config)
+        labels = [str(config.id2label[number]) for number in range(self._problem == "binary", config.num_labels)]
+        what = {"regression": "predicted", "multiclass": "log-probability of"}.get(self._problem, "log-odds of")
         names = ["delta_" + re.sub(r"\W", "_", label, flags=re.ASCII) for label in labels]
         if len(set(names)) < len(names):
             names = [f"{name}_{number}" for number, name in enumerate(names)]
@@ -195,8 +197,8 @@ class WindowClassifier:
         how = {**self._how, "advance": scaled(advance, 1 / max(len(windows), 1))}
         logits = sequence_outputs(self.model, lambda batch: self.model(**batch).logits, inputs, **how)
         value_NK = torch.from_numpy(logits).double()
-        value_NK = value_NK[:, 1:] - value_NK[:, :1] if self._is_pair else value_NK
-        return (value_NK.log_softmax(dim=1) if self._is_choice else value_NK).numpy()
+        value_NK = value_NK[:, 1:] - value_NK[:, :1] if self._problem == "binary" else value_NK
+        return (value_NK.log_softmax(dim=1) if self._problem == "multiclass" else value_NK).numpy()
 
 
 def open_classifier(model: Any, seen: Surroundings, settings: Any) -> WindowClassifier | None:
