@@ -136,7 +136,7 @@ def test_mutagenesis_of_a_classifier(tuned, contigs, genome, tmp_path, kind, pro
         ("mutbert", {"context": 63}, "63 bases has 65 tokens, and the model reads 64; use a smaller --context"),
         ("mutbert", {"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling of its training"),
         ("mutbert", {"frequency_field": "AF"}, "a classifier has no LLR"),
-        ("esm", {"surroundings": "population"}, "reads tokens; use --surroundings reference"),
+        ("esm", {"surroundings": "population"}, "reads tokens; choose reference surroundings"),
     ],
 )
 def test_what_a_classifier_has_not_is_one_line(tuned, genome, write, lines, tmp_path, kind, settings, message):

@@ -120,17 +120,18 @@ class OutputPredictor(BasePredictor):
         """Return a row a position: the ``base`` code, and each output with each base less that with the reference's."""
         start_P, length_P = place_windows(position_P, self._genome.slots[contig_P, 1], self.context)
         windows, column_P = read_windows(self._genome, contig_P, start_P, length_P), position_P - start_P
-        base_P = windows.code_NL[np.arange(len(column_P)), column_P]
-        known, names, bases = np.flatnonzero(base_P < len(alphabet.BASES)), self._classifier.fields, len(alphabet.BASES)
+        base_P, bases = windows.code_NL[np.arange(len(column_P)), column_P], len(alphabet.BASES)
+        known, names, contigs = np.flatnonzero(base_P < bases), self._classifier.fields, list(self._genome.lengths)
         row_N, code_N = np.repeat(known, bases), np.tile(np.arange(bases, dtype=np.uint8), len(known))
-        edited = windows.take(row_N).with_codes(np.arange(len(row_N)), column_P[row_N], code_N)
-        output_N = self._classifier.outputs(edited, scaled(advance, len(known)))
-        output_P4K = output_N.reshape(len(known), bases, len(names))
+        output_NK = self._classifier.outputs(
+            windows.take(row_N).with_codes(np.arange(len(row_N)), column_P[row_N], code_N), scaled(advance, len(known)),
+            lambda row: f"{contigs[contig_P[row_N[row]]]}:{position_P[row_N[row]] + 1}",
+        )  # fmt: skip
+        output_P4K = output_NK.reshape(len(known), bases, len(names))
         change_P4K = np.full((len(base_P), bases, len(names)), np.nan, dtype=np.float32)
         change_P4K[known] = output_P4K - output_P4K[np.arange(len(known)), base_P[known], None]
         titles = [f"{name}_{base}" for base in alphabet.BASES for name in names]
-        changes = dict(zip(titles, change_P4K.reshape(len(base_P), -1).T, strict=True))
-        return pl.DataFrame({"base": base_P, **changes})
+        return pl.DataFrame({"base": base_P, **dict(zip(titles, change_P4K.reshape(len(base_P), -1).T, strict=True))})
 
 
 def score_bases(base_P: UInt8, logit_P4: Float32) -> pl.DataFrame:

@@ -27,7 +27,7 @@ from mutbert.inference.run import base_outputs, check_run, sequence_outputs
 from mutbert.progress import progress_bar, scaled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from mutbert.arrays import Float64, Int64
     from mutbert.encoders.inputs import PaddedWindows
@@ -165,15 +165,13 @@ class WindowClassifier:
         limits = [one for one in (trained.max_tokens, most_tokens(self.model)) if one is not None]
         self.strands, self._most = trained.strands, min(limits, default=None)
         usual = [getattr(encoder, "context", None), self._most and self._most - 2]
-        self.context = settings.context or min(bases for bases in usual if bases)
+        self.context = min(bases for bases in usual if bases) if settings.context is None else settings.context
+        is_around = seen.kind != "reference"
         for is_wrong, what in (
             (each_token, "predicts a label for each base; give a classifier of sequences"),
             (self.context < 1, f"context is {self.context}; it must be at least 1"),
             (settings.rope_scaling is not None, "has the rope_scaling of its training; leave it out"),
-            (
-                seen.kind != "reference" and isinstance(encoder, AutoEncoder),
-                "reads tokens; use --surroundings reference",
-            ),
+            (is_around and isinstance(encoder, AutoEncoder), "reads tokens; choose reference surroundings for it"),
         ):
             if is_wrong:
                 raise InputError(f"{model}: {what}")
@@ -188,13 +186,13 @@ class WindowClassifier:
         texts = [f"Change of the {what} {label}, window with ALT minus window with REF" for label in labels]
         self.fields = dict(zip(names, texts, strict=True))
 
-    def outputs(self, windows: PaddedWindows, advance: Advance) -> Float64:
+    def outputs(self, windows: PaddedWindows, advance: Advance, name: Callable[[int], str] | None = None) -> Float64:
         """Return the outputs (N, K): log-odds, of several classes log-probabilities, or numbers in their own units."""
         inputs = self.inputs(windows)
         if self._most is not None and (longest := int(inputs.length_N.max(initial=0))) > self._most:
             what = f"a window of {self.context:,} bases has {longest:,} tokens, and the model reads {self._most:,}"
             raise InputError(f"{self.name}: {what}; use a smaller --context")
-        how = {**self._how, "advance": scaled(advance, 1 / max(len(windows), 1))}
+        how = {**self._how, "advance": scaled(advance, 1 / max(len(windows), 1)), "name": name}
         logits = sequence_outputs(self.model, lambda batch: self.model(**batch).logits, inputs, **how)
         value_NK = torch.from_numpy(logits).double()
         value_NK = value_NK[:, 1:] - value_NK[:, :1] if self._problem == "binary" else value_NK
