@@ -93,6 +93,10 @@ def test_scores_are_changes_of_predictions(tuned, contigs, genome, write, tmp_pa
 @pytest.mark.parametrize(("kind", "problem"), [("mutbert", "multiclass"), ("esm", "binary")])
 def test_mutagenesis_of_a_classifier(tuned, contigs, genome, tmp_path, kind, problem):
     folder, settings = tuned(kind, problem, strands="both"), PredictionSettings(context=CONTEXT)
+    for wrong in ("strands", "precision"):
+        with pytest.raises(InputError, match=f"{wrong} is 'x'; it must be one of"):
+            mutate_region(folder, tmp_path / "x.parquet", genome=genome, region="chr1:394-402",
+                          settings=PredictionSettings(**{wrong: "x"}))  # fmt: skip
     report = mutate_region(folder, tmp_path / "x.parquet", genome=genome, region="chr1:394-402", settings=settings)
     assert (report["positions"], report["unknown"], report["notes"]) == (9, 2, [])
     table = pl.read_parquet(tmp_path / "x.parquet")

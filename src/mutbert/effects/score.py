@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import torch
 from torch import distributed
 
 import mutbert
@@ -167,6 +168,8 @@ def _processes() -> Iterator[tuple[int, int, Callable[[], Any]]]:
     if ranks == 1:
         yield rank, ranks, lambda: None
         return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     # Some wait for others as long as scoring takes; where one fails, torchrun ends all.
     distributed.init_process_group("gloo", timeout=timedelta(days=30))
     try:

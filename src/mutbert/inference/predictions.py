@@ -157,7 +157,8 @@ class WindowClassifier:
     """
 
     def __init__(self, model: str, seen: Surroundings, settings: Any) -> None:
-        encoder = open_encoder(model)
+        check_run(settings.strands or "both", settings.precision, settings.batch_size)
+        encoder, is_around = open_encoder(model), seen.kind != "reference"
         self.model, each_token = encoder.trained_classifier()
         self.name, self.inputs, config = model, encoder.inputs, self.model.config
         genome = seen.genome.path if seen.kind == "population" else "none"
@@ -166,7 +167,6 @@ class WindowClassifier:
         self.strands, self._most = trained.strands, min(limits, default=None)
         usual = [getattr(encoder, "context", None), self._most and self._most - 2]
         self.context = min(bases for bases in usual if bases) if settings.context is None else settings.context
-        is_around = seen.kind != "reference"
         for is_wrong, what in (
             (each_token, "predicts a label for each base; give a classifier of sequences"),
             (self.context < 1, f"context is {self.context}; it must be at least 1"),
