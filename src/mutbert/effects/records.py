@@ -94,14 +94,13 @@ def log_odds(path: Path, records: pl.DataFrame, name: str, counts: Counter[str])
     """
     value, number = pl.col(f"INFO/{name}"), pl.col("alt").str.count_matches(",", literal=True) + 1
     values, frequency = value.str.split(","), pl.col("frequency")
-    is_each, every_null = values.list.len() == number, pl.lit(".").repeat_by(number)
+    is_each = values.list.len() == number
     rows = records.select(
         record=pl.int_range(pl.len()), is_wrong=(value != ".") & ~is_each,  # one dot stands for all alternates
-        frequency=pl.when(is_each).then(values).otherwise(every_null),
+        frequency=pl.when(is_each).then(values).otherwise(pl.lit(".").repeat_by(number)),
     ).explode("frequency").with_columns(frequency.cast(pl.Float64, strict=False).fill_nan(None))  # fmt: skip
     is_wrong = (pl.col("is_wrong") | ~frequency.is_between(0, 1).fill_null(True)).any().over("record")
-    is_wrong |= frequency.sum().over("record") > 1 + SUM_TOLERANCE
-    rows = rows.with_columns(is_wrong=is_wrong)
+    rows = rows.with_columns(is_wrong=is_wrong | (frequency.sum().over("record") > 1 + SUM_TOLERANCE))
     wrong = rows.filter("is_wrong")["record"].unique(maintain_order=True)
     counts.update({"read": len(records), "impossible": len(wrong)})
     if counts["impossible"] > MOST_IMPOSSIBLE * counts["read"]:
