@@ -22,7 +22,7 @@ from mutbert.encoders.inputs import place_windows
 from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.variants import MOST_IMPOSSIBLE, SUM_TOLERANCE
-from mutbert.genome.vcf import Region, VcfHeader, read_lines, read_records
+from mutbert.genome.vcf import VcfHeader, read_lines, read_records
 from mutbert.inference.resumable import differences
 from mutbert.regions import ContigNames
 
@@ -48,7 +48,7 @@ _OTHER_SETTINGS: Final = {"scores", "frequency_field", "calibration", "region", 
 
 
 def cut_records(
-    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Region | Path | None = None, size: int = 1000
+    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Path | None = None, size: int = 1000
 ) -> Iterator[pl.DataFrame]:
     """Yield numbered records in parts of at most `size`, others than SNVs counting ten; shared windows stay whole."""
     texts = dict.fromkeys(["contig", "ref", "alt", *fields], pl.String())
@@ -142,7 +142,7 @@ def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
 
 
 def write_vcf(
-    path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Region | Path | None,
+    path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Path | None,
     fields: Mapping[str, Field], plan: Mapping[str, Any],
 ) -> tuple[Path | None, str]:  # fmt: skip
     """Write a VCF's records with the parts' scores in INFO; return the index, or None and why there is none."""

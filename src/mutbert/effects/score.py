@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.model import MutBertForMaskedLM
     from mutbert.progress import Advance
+
+_FAR: Final = 1 << 31  # after the end of any contig
 
 
 @dataclass(frozen=True)
@@ -206,8 +208,8 @@ def _check_header(vcf: Path, prefix: str, frequency_field: str | None, scores: I
 
 def _locate(
     regions: Sequence[str], bed: Path | None, vcf: Path, header: VcfHeader, genome: Mapping[str, int], listed: Path
-) -> tuple[tuple[str, int, int | None] | Path | None, int | None]:
-    """Return where regions' records are in the VCF, of several in a file; else how many it has, if that is known."""
+) -> tuple[Path | None, int | None]:
+    """Return a file of the regions, whose records are to be scored; else how many the VCF has, if that is known."""
     counted = count_by_index(vcf)
     if bed is None and not regions:
         return None, sum((counted or {}).values()) or None
@@ -215,12 +217,11 @@ def _locate(
         raise InputError(f"{bed}: regions are named as well as a BED file; choose one or the other")
     if counted is None:
         raise InputError(f"{vcf}: has no up-to-date index to find a region by; run 'bcftools index -f'")
-    known = {name: length or 1 << 31 for name, length in header.contigs.items()} or genome
+    known = {name: length or _FAR for name, length in header.contigs.items()} or genome
     asked = read_bed(bed, known) if bed is not None else [Region.parse(one, known) for one in regions]
-    first, *others = merge_regions(asked, known)
-    if not others:
-        return (first.contig, first.start, None if first.end == known.get(first.contig) else first.end), None
-    lines = (f"{one.contig}\t{one.start + 1}\t{one.end}\n" for one in (first, *others))
+    # A contig is whole also where the header has it shorter than it is.
+    ends = ((one, _FAR if one.end == known[one.contig] else one.end) for one in merge_regions(asked, known))
+    lines = (f"{one.contig}\t{one.start + 1}\t{end}\n" for one, end in ends)
     listed.write_text("".join(lines), encoding="utf-8")
     return listed, None
 
@@ -253,13 +254,13 @@ class _Run:
             self.known.check(plan, self.scorer.fields)
         return plan
 
-    def parts(self, stretch: Any, size: int) -> Iterator[tuple[int, pl.DataFrame]]:
+    def parts(self, stretch: Path | None, size: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """Return the records in numbered parts."""
         names = ["ID"] if self.frequency_field is None else ["ID", f"INFO/{self.frequency_field}"]
         return enumerate(files.cut_records(self.vcf, names, self.scorer, region=stretch, size=size))
 
     def write_outputs(
-        self, path: Path, table: Path | None, parts: list[Path], header: VcfHeader, stretch: Any,
+        self, path: Path, table: Path | None, parts: list[Path], header: VcfHeader, stretch: Path | None,
         made_by: Mapping[str, Any],
     ) -> dict[str, Any]:  # fmt: skip
         """Write the outputs; return the index of the first, if any, and else why there is none."""

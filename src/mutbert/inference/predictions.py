@@ -201,7 +201,9 @@ class WindowClassifier:
 
 def open_classifier(model: Any, seen: Surroundings, settings: Any) -> WindowClassifier | None:
     """Return the classifier of a folder that `finetune`, or another program, wrote; None where it is none."""
-    folder = resolve_model(str(model)) if isinstance(model, str | Path) else ""
+    if not isinstance(model, str | Path):
+        return None
+    folder = resolve_model(str(model))
     try:
         values = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))
         is_classifier = "input_settings" in values or "ForSequenceClassification" in str(values.get("architectures"))

@@ -123,9 +123,10 @@ def _check_fit(path: str | Path, model: Any, info: dict[str, Any], *, fresh_head
 def check_folder(path: str | Path) -> None:
     """Raise InputError for a local folder that is missing or holds no model; names of Hub repositories pass."""
     folder, problem, remedy = Path(path), "", "give one that save_pretrained has written"
+    small = (file for file in folder.glob("*.*") if file.is_file() and file.stat().st_size < 1024)
     if not folder.exists():
         problem = "" if _is_repository(path) else "no such model folder"
-    elif pointers := [file.name for file in folder.glob("*.*") if _is_pointer(file)]:
+    elif pointers := [file.name for file in small if file.read_bytes().startswith(b"version https://git-lfs.")]:
         problem, remedy = f"{min(pointers)} is a pointer of Git LFS to the file", "fetch it with 'git lfs pull'"
     elif (folder / MODEL / "config.json").is_file() and not (folder / "config.json").is_file():
         problem, remedy = "the folder of a run", f"use {folder / MODEL}"
@@ -138,11 +139,6 @@ def check_folder(path: str | Path) -> None:
         problem = "holds no weights (model*.safetensors or pytorch_model*.bin)"
     if problem:
         raise InputError(f"{path}: {problem}; {remedy}")
-
-
-def _is_pointer(file: Path) -> bool:
-    """Return whether a file is what Git LFS leaves of a large one that it has not fetched."""
-    return file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(b"version https://git-lfs.")
 
 
 def _is_repository(source: str | Path) -> bool:
