@@ -91,9 +91,10 @@ def score_variants(
         Any of ``llr``, ``unmasked`` and ``distance``; ``centred``, or ``shared`` by neighbours, which is faster; bases
         on either side of an MNV or indel that count; length of the longest MNV or indel that is scored; bases around a
         variant whose embeddings are compared, by default the whole window.
-    surroundings, sample, person_vcf
+    surroundings, sample, person_vcf, strands
         Sequence around a variant: ``reference``, ``population`` or ``person``; name of the person; VCF with the
-        person's genotypes, by default `vcf`.
+        person's genotypes, by default `vcf`; ``forward``, or ``both`` for the mean over the two strands, by default
+        both, or for a classifier as in training.
     frequency_field
         INFO field with frequencies of alternate alleles: adds AFLLR = LLR + ln((f_alt + ε) / (f_ref + ε)) for SNVs,
         with ε = 1e-4 and f_ref = 1 − Σ f_alt.
@@ -106,7 +107,7 @@ def score_variants(
         instead.
     part_records
         Records per part; a stopped run loses at most one part, and processes share parts.
-    context, strands, batch_size, precision, rope_scaling, resume, force, progress
+    context, batch_size, precision, rope_scaling, resume, force, progress
         As for the other commands that run a model.
 
     Returns

@@ -69,7 +69,9 @@ class ScoreSettings:
     scores: Sequence[str] = ("llr",)  # any of `llr`, `unmasked` and `distance`
     context: int | None = None  # bases per window, by default as many as in training
     windows: str = "centred"  # `centred`, or of SNVs `shared` by neighbours, which is faster
-    strands: str | None = None  # `forward`, or the mean over `both`; by default both, of a classifier as in training
+    strands: str | None = (
+        None  # `forward`, or the mean over `both`; by default both, or for a classifier as in training
+    )
     flank: int = 8  # bases on either side of an MNV or indel that PLLR counts
     longest: int = 50  # changed bases of an MNV or indel that is scored; at most `context` less both flanks
     distance_bases: int | None = None  # around the variant, whose mean L2_WINDOW and COS_WINDOW compare; by default all

@@ -47,7 +47,7 @@ class PredictionSettings:
     """How bases are predicted."""
 
     context: int | None = None  # bases per window, by default as many as in training
-    strands: str | None = None  # forward, or both for their mean; by default both, of a classifier as in training
+    strands: str | None = None  # forward, or both for their mean; by default both, or for a classifier as in training
     batch_size: int = 32
     precision: str = "fp32"
     rope_scaling: Mapping[str, Any] | None = None
