@@ -176,12 +176,13 @@ class Haplotypes(NamedTuple):
     row_H: Int64  # The window of a haplotype, and which of its bases, 0-based and half-open, are the allele's.
     begin_H: Int64
     end_H: Int64
-    margin_H: Int64  # More bases on either side whose embeddings count: one of MNVs and indels.
 
     def spans(self, bases: int | None) -> Queries:
         """Return four spans an allele: what changes, `bases` around it (None: the window), then both with ALT."""
         length_H = self.windows.length_N[self.row_H]
-        near = np.maximum(self.begin_H - self.margin_H, 0), np.minimum(self.end_H + self.margin_H, length_H)
+        # Of an MNV or indel, the embedding of one base more on either side counts.
+        more_H = np.tile(((self.end_H - self.begin_H).reshape(2, -1) != 1).any(axis=0), 2)
+        near = np.maximum(self.begin_H - more_H, 0), np.minimum(self.end_H + more_H, length_H)
         wide = np.zeros_like(length_H), length_H
         if bases is not None:
             size_H = np.maximum(bases, near[1] - near[0])
@@ -244,8 +245,7 @@ def read_haplotypes(genome: ProbabilisticGenome, alleles: Alleles, context: int,
     # Haplotypes share a window with the same change in it, or where they are what the genome is.
     changes = np.where(changed_H, [start_H, end_H, text_H], -1)
     _, distinct, row_H = np.unique([contig_H, first_H, *changes], axis=1, return_index=True, return_inverse=True)
-    margin_H = np.tile(alleles.kind_A != Kind.SNV, 2).astype(np.int64)
-    return Haplotypes(windows.take(distinct), row_H.reshape(-1), begin_H, begin_H + size_H, margin_H)
+    return Haplotypes(windows.take(distinct), row_H.reshape(-1), begin_H, begin_H + size_H)
 
 
 def unique_columns(columns: Int64) -> tuple[Int64, Int64]:

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 
 _LOCUS: Final = ("chrom", "pos", "ref", "alt")
-_OTHERS_AT_ONCE: Final = 64  # MNVs and indels, which have many windows each
 FIELDS: Final[dict[str, dict[str, Field]]] = {
     "llr": {
         "LLR": (("Masked log-likelihood ratio of an SNV, ln P(ALT) - ln P(REF) with the position masked; negative "
@@ -69,9 +68,7 @@ class ScoreSettings:
     scores: Sequence[str] = ("llr",)  # any of `llr`, `unmasked` and `distance`
     context: int | None = None  # bases per window, by default as many as in training
     windows: str = "centred"  # `centred`, or of SNVs `shared` by neighbours, which is faster
-    strands: str | None = (
-        None  # `forward`, or the mean over `both`; by default both, or for a classifier as in training
-    )
+    strands: str | None = None  # `forward` or the mean over `both`; by default both, or for a classifier as in training
     flank: int = 8  # bases on either side of an MNV or indel that PLLR counts
     longest: int = 50  # changed bases of an MNV or indel that is scored; at most `context` less both flanks
     distance_bases: int | None = None  # around the variant, whose mean L2_WINDOW and COS_WINDOW compare; by default all
@@ -125,7 +122,8 @@ class Scorer:
         scored = order[alleles.reason_A[order] == Reason.SCORED]
         advance(len(alleles) - len(scored))
         is_snv = alleles.kind_A[scored] == Kind.SNV
-        for every, size in ((scored[is_snv], most), (scored[~is_snv], min(most, _OTHERS_AT_ONCE))):
+        # MNVs and indels have many windows each.
+        for every, size in ((scored[is_snv], most), (scored[~is_snv], min(most, 64))):
             contig, start = alleles.contig_A[every], alleles.start_A[every]
             # At a contig's end several cells of the grid have one window.
             window, _ = place_windows(start, self.genome.slots[contig, 1], self.context, self.settings.windows)
