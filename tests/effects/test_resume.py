@@ -12,8 +12,6 @@ import polars as pl
 import pysam
 import pytest
 
-from mutbert.effects.records import cut_records
-from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
 
 
@@ -131,16 +129,6 @@ def test_shared_windows_are_not_cut_by_parts(score, write, contigs, tmp_path):
     unsorted = write(tmp_path / "unsorted.vcf", lines[::-1])
     with pytest.raises(InputError, match=r"unsorted\.vcf: chr2:298 comes too late, and shared windows need a sorted"):
         score(unsorted, tmp_path / "out.tsv", windows="shared")
-
-
-def test_parts_are_bounded_by_what_they_take(loaded, genome, write, contigs, tmp_path):
-    base = contigs["chr1"]
-    snvs = [f"chr1\t{at}\t.\t{base[at - 1]}\t{'AC'[base[at - 1] == 'A']}\t.\t.\t." for at in range(100, 140)]
-    indels = [f"chr1\t{at}\t.\t{base[at - 1]}\t{base[at - 1]}TTG\t.\t.\t." for at in range(200, 220)]
-    vcf = write(tmp_path / "in.vcf", [*snvs, *indels, "chr1\t230\t.\tN\t<DEL>\t.\t.\t."])
-    scorer = open_scorer(loaded, genome, settings=ScoreSettings(context=30, flank=2))
-    # An insertion counts as ten SNVs.
-    assert [len(part) for part in cut_records(vcf, ["ID"], scorer, size=30)] == [30, 10 + 2, 3, 3, 3, 3, 3, 3, 1]
 
 
 @pytest.mark.parametrize(

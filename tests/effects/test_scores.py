@@ -221,23 +221,11 @@ def test_ref_decides_where_the_genome_has_an_iupac_code(model, tmp_path, sequenc
     assert abs(scores["A", "R"] - scores["G", "R"]) > 1e-4
 
 
-def test_the_model_is_left_as_it_was(model, genome, sequences):
-    model.train()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    scaling = {"type": "dynamic", "factor": 2.0}
-    scored(scorer(model, genome, context=100, rope_scaling=scaling), random_snvs(sequences, 3))
-    assert model.training
-    assert model.config.rope_scaling is None
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-
-
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"scores": ("lrr",)}, "'lrr'; use some of llr, unmasked, distance"),
         ({"scores": ()}, "none"),
         ({"context": 100}, "--rope-scaling dynamic:2"),
-        ({"windows": "near"}, "centred, shared"),
         ({"flank": 15}, "leaves no room"),
         ({"longest": 0}, "at least 1"),
         ({"rope_scaling": {"type": "cubic", "factor": 2}}, "rope_scaling"),
@@ -279,15 +267,6 @@ def test_what_changes(small, position, reference, alternate, kind, start, end, i
     found = (alleles.kind_A[0], alleles.start_A[0], alleles.end_A[0], alleles.inserted[0])
     assert found == (kind, start, end, inserted)
     assert alleles.reason_A[0] == Reason.SCORED
-
-
-def test_an_allele_of_several_is_what_it_is_alone(small):
-    together = find(small, ("chr1", 3, "GTTTT", "GTTT,GTT,G,GTTTTT,GTTTA"))
-    alone = [("GT", "G"), ("GTT", "G"), ("GTTTT", "G"), ("G", "GT")]
-    alone = find(small, *(("chr1", 3, *pair) for pair in alone), ("chr1", 7, "T", "A"))
-    for name in ("kind_A", "start_A", "end_A", "reference_A", "alternate_A", "removed", "inserted"):
-        assert getattr(together, name).tolist() == getattr(alone, name).tolist(), name
-    assert together.removed.tolist() == ["T", "TT", "TTTT", "", "T"]
 
 
 @given(st.integers(1, 7), st.integers(1, 7), st.text("ACGT", min_size=1, max_size=9))

@@ -66,7 +66,7 @@ def test_help_of_a_field_is_its_comment_wherever_a_formatter_moves_it(field):
 
 def test_defaults_are_shown_and_options_completed():
     help_text = CliRunner().invoke(app, ["score", "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).output
-    for default in ("llr", "centred", "both", "8", "50", "MUTBERT", "32", "fp32", "1000"):
+    for default in ("llr", "centred", "reference", "8", "50", "MUTBERT", "32", "fp32", "1000"):
         assert f"[default: {default}]" in help_text
     words = {"_MUTBERT_COMPLETE": "complete_bash", "COMP_WORDS": "mutbert score --pre", "COMP_CWORD": "2"}
     done = CliRunner().invoke(app, prog_name="mutbert", env=words)

@@ -11,7 +11,7 @@ import pytest
 
 from mutbert import ProbabilisticGenome, VepColumns, evaluate_variant_effects, score_alleles
 from mutbert.effects.alleles import find_alleles
-from mutbert.effects.scores import ScoreSettings, open_scorer, score_in_parts
+from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
 from mutbert.evaluation.vep_predictors import CHANGES, changes, gc, make_folds, store_frequencies
 from mutbert.evaluation.vep_table import columns_of, read_labelled
@@ -170,7 +170,7 @@ def test_scores_do_not_depend_on_how_the_work_is_cut(model, genome, sequences, s
     alleles = alleles_of(genome, random.Random(0).sample(sorted({*snvs, *ends}), len({*snvs, *ends})))
     settings = ScoreSettings(context=CONTEXT, strands="forward", windows=windows, batch_size=1)
     scorer = open_scorer(model, genome, settings=settings)
-    cut = [score_in_parts(scorer, alleles, lambda *_, **__: None, at_once) for at_once in (1, 3, 10**6)]
+    cut = [scorer.score(alleles, at_once=at_once) for at_once in (1, 3, 10**6)]
     np.testing.assert_allclose(cut[:2], [cut[2]] * 2, atol=1e-5)
     assert np.isfinite(cut[0][:, 0]).all()
 

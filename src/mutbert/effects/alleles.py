@@ -7,14 +7,13 @@ compared with the genome, M positions with a distribution, 4 bases in the order 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
 
 from mutbert import alphabet
-from mutbert.arrays import Bool, Float64, Int64, UInt8, list_ranges
+from mutbert.arrays import Float64, Int64, list_ranges
 from mutbert.encoders.inputs import MASKED, PaddedWindows, place_windows, read_windows
 from mutbert.genome.store import ProbabilisticGenome, fixed_to_float
 from mutbert.inference.run import NO_ROWS, Queries, Results, base_log_probabilities
@@ -22,10 +21,6 @@ from mutbert.regions import ContigNames
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import numpy.typing as npt
-
-    Texts = npt.NDArray[np.object_]
 
 
 class Kind(IntEnum):
@@ -67,32 +62,17 @@ class Reason(IntEnum):
 
 COMPARED: Final = [reason for reason in Reason if not 0 < reason < Reason.REFERENCE_MISMATCH]
 """Of alleles whose REF was compared with the genome's bases."""
-# Of the columns of `Alleles`, and of the start and the text of REF.
-_TYPES: Final = (*[np.uint8] * 2, *[np.int64] * 3, *[np.uint8] * 2, *[np.object_] * 2, np.int64, np.object_)
 _CODES: Final = {base: code for code, base in enumerate(alphabet.BASES)}
 _OF_ALTERNATE: Final = (Reason.NO_ALTERNATE, Reason.SYMBOLIC, Reason.OVERLAPPING_DELETION)
 
 
-@dataclass(frozen=True)
-class Alleles:
-    """Alternate alleles of records in order; one without alternate has a row. What changes is 0-based and half-open."""
-
-    reason_A: UInt8
-    kind_A: UInt8
-    contig_A: Int64
-    start_A: Int64
-    end_A: Int64
-    reference_A: UInt8
-    alternate_A: UInt8
-    removed: Texts  # in upper case
-    inserted: Texts
-
-    def __len__(self) -> int:
-        return len(self.reason_A)
-
-    def take(self, rows: Int64 | Bool) -> Alleles:
-        """Return some of the alleles."""
-        return Alleles(*(getattr(self, field.name)[rows] for field in fields(self)))
+ALLELE: Final = np.dtype([
+    ("reason_A", "u1"), ("kind_A", "u1"), ("contig_A", "i8"), ("start_A", "i8"), ("end_A", "i8"), ("reference_A", "u1"),
+    ("alternate_A", "u1"), ("removed", "O"), ("inserted", "O"), ("first_A", "i8"), ("ref", "O"),
+])  # fmt: skip
+"""An alternate allele, of records in order; one without alternate has a row. What changes is 0-based and half-open,
+texts are in upper case; and where the record begins and its REF."""
+Alleles: TypeAlias = Any  # a record array of these
 
 
 def find_alleles(
@@ -109,12 +89,10 @@ def find_alleles(
             reason, kind, begin, end, inserted = _change(reference, alternate, longest)
             removed = reference[begin:end]
             codes = (_CODES.get(text, alphabet.UNKNOWN) for text in (removed, inserted))
-            changed = contig_of[contig], first + begin, first + end, *codes, removed, inserted
-            rows.append((reason, kind, *changed, first, reference))
-    columns = zip(list(zip(*rows, strict=True)) or [()] * len(_TYPES), _TYPES, strict=True)
-    *own, first_A, whole_A = (np.array(column, dtype=kind) for column, kind in columns)
-    alleles = Alleles(*own)
-    _compare(genome, alleles, first_A, whole_A)
+            where = contig_of[contig], first + begin, first + end
+            rows.append((reason, kind, *where, *codes, removed, inserted, first, reference))
+    alleles: Alleles = np.array(rows, dtype=ALLELE).view(np.recarray)
+    _compare(genome, alleles)
     return alleles
 
 
@@ -142,10 +120,10 @@ def _change(reference: str, alternate: str, longest: int) -> tuple[Reason, Kind,
     return Reason.SCORED, kind, begin, end, inserted
 
 
-def _compare(genome: ProbabilisticGenome, alleles: Alleles, first_A: Int64, references: Texts) -> None:
+def _compare(genome: ProbabilisticGenome, alleles: Alleles) -> None:
     """Set the reasons that have to do with REF and the genome."""
-    reason_A, contig_A = alleles.reason_A, alleles.contig_A
-    length_A = np.array([*genome.lengths.values(), 0], dtype=np.int64)[contig_A]
+    reason_A, contig_A, first_A, references = alleles.reason_A, alleles.contig_A, alleles.first_A, alleles.ref
+    length_A = np.append(genome.slots[:, 1], 0)[contig_A]
     last_A = first_A + np.array([len(text) for text in references], dtype=np.int64)
     is_dna_A = [text != "" and not text.strip(alphabet.BASES) for text in references]
     fault_A = np.where(is_dna_A, Reason.SCORED, Reason.AMBIGUOUS_REFERENCE)
@@ -153,32 +131,19 @@ def _compare(genome: ProbabilisticGenome, alleles: Alleles, first_A: Int64, refe
     fault_A[contig_A < 0] = Reason.CONTIG_NOT_IN_GENOME
     # REF with a base more on either side, which count for an insertion.
     own = np.flatnonzero(fault_A == Reason.SCORED)
-    begin_R, end_R = np.maximum(first_A[own] - 1, 0), np.minimum(last_A[own] + 1, length_A[own])
-    code_B, offset_R = _read(genome, contig_A[own], begin_R, end_R)
-    row_B, at_B = list_ranges(offset_R + first_A[own] - begin_R, offset_R + last_A[own] - begin_R)
-    differs_B = alphabet.DISTRIBUTIONS[code_B[at_B], alphabet.encode("".join(references[own]))] == 0
-    fault_A[own[row_B[differs_B]]] = Reason.REFERENCE_MISMATCH
+    row_B, at_B = list_ranges(np.maximum(first_A[own] - 1, 0), np.minimum(last_A[own] + 1, length_A[own]))
+    row_B = own[row_B]
+    code_B = genome.bases_at(contig_A[row_B], at_B)
+    inside_B = (at_B >= first_A[row_B]) & (at_B < last_A[row_B])
+    differs_B = alphabet.DISTRIBUTIONS[code_B[inside_B], alphabet.encode("".join(references[own]))] == 0
+    fault_A[row_B[inside_B][differs_B]] = Reason.REFERENCE_MISMATCH
     # What an alternate is counts before what is wrong with its record.
     faulty_A = (fault_A != Reason.SCORED) & ~np.isin(reason_A, _OF_ALTERNATE)
     reason_A[faulty_A] = fault_A[faulty_A]
-    start_R, stop_R = alleles.start_A[own], alleles.end_A[own]
-    more_R = start_R == stop_R
-    near_R = (np.maximum(start_R - more_R, begin_R), np.minimum(stop_R + more_R, end_R)) - begin_R + offset_R
-    unknown = np.append(0, np.cumsum(code_B == alphabet.UNKNOWN))
-    unknown_R = (unknown[near_R[1]] > unknown[near_R[0]]) & (reason_A[own] == Reason.SCORED)
-    reason_A[own[unknown_R]] = Reason.UNKNOWN_REFERENCE
-
-
-def _read(genome: ProbabilisticGenome, contig_R: Int64, start_R: Int64, end_R: Int64) -> tuple[UInt8, Int64]:
-    """Return the base codes of stretches, one after the other, and the offset of each."""
-    length_R = end_R - start_R
-    offset_R = np.cumsum(length_R) - length_R
-    code_B = np.zeros(int(length_R.sum()), dtype=np.uint8)
-    for length in np.unique(length_R).tolist():
-        rows = np.flatnonzero(length_R == length)
-        windows = genome.windows(contig_R[rows], start_R[rows], length)
-        code_B[offset_R[rows, None] + np.arange(length)] = windows.base_BL
-    return code_B, offset_R
+    more_A = alleles.start_A == alleles.end_A
+    near_B = (at_B >= (alleles.start_A - more_A)[row_B]) & (at_B < (alleles.end_A + more_A)[row_B])
+    unknown = row_B[near_B & (code_B == alphabet.UNKNOWN)]
+    reason_A[unknown[reason_A[unknown] == Reason.SCORED]] = Reason.UNKNOWN_REFERENCE
 
 
 def snv_windows(
@@ -186,8 +151,7 @@ def snv_windows(
 ) -> tuple[PaddedWindows, Queries, Int64]:
     """Return windows to run for SNVs, queries of their P distinct positions, and the position of each allele."""
     (contig_P, position_P), position_A = unique_columns(np.stack([alleles.contig_A, alleles.start_A]))
-    length_P = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_P]
-    start_P, bases_P = place_windows(position_P, length_P, context, placement)
+    start_P, bases_P = place_windows(position_P, genome.slots[contig_P, 1], context, placement)
     windows, window_P = unique_columns(np.stack([contig_P, start_P, bases_P]))
     plain, column_P = read_windows(genome, *windows), position_P - start_P
     if not masked:
@@ -212,12 +176,13 @@ class Haplotypes(NamedTuple):
     row_H: Int64  # The window of a haplotype, and which of its bases, 0-based and half-open, are the allele's.
     begin_H: Int64
     end_H: Int64
-    margin_H: Int64  # More bases on either side whose embeddings count: one of MNVs and indels.
 
     def spans(self, bases: int | None) -> Queries:
         """Return four spans an allele: what changes, `bases` around it (None: the window), then both with ALT."""
         length_H = self.windows.length_N[self.row_H]
-        near = np.maximum(self.begin_H - self.margin_H, 0), np.minimum(self.end_H + self.margin_H, length_H)
+        # Of an MNV or indel, the embedding of one base more on either side counts.
+        more_H = np.tile(((self.end_H - self.begin_H).reshape(2, -1) != 1).any(axis=0), 2)
+        near = np.maximum(self.begin_H - more_H, 0), np.minimum(self.end_H + more_H, length_H)
         wide = np.zeros_like(length_H), length_H
         if bases is not None:
             size_H = np.maximum(bases, near[1] - near[0])
@@ -235,19 +200,18 @@ class Haplotypes(NamedTuple):
         counts ``ln P + ln 4``, its excess over the chance of one in four: otherwise the longer of two haplotypes would
         lose by its length alone. For equal lengths ``ln 4`` cancels.
         """
-        windows, width, alleles = self.windows, self.windows.code_NL.shape[1], len(self.row_H) // 2
+        windows, alleles = self.windows, len(self.row_H) // 2
         stop_H = np.minimum(self.end_H + flank, windows.length_N[self.row_H])
         haplotype_R, column_R = list_ranges(np.maximum(self.begin_H - flank, 0), stop_H)
         known_R = windows.code_NL[self.row_H[haplotype_R], column_R] != alphabet.UNKNOWN
         haplotype_R, column_R = haplotype_R[known_R], column_R[known_R]
         (row_T, column_T), read_R = unique_columns(np.stack([self.row_H[haplotype_R], column_R]))
-        every_T = np.arange(len(row_T))
-        masked = windows.take(row_T).with_codes(every_T, column_T, MASKED)
+        every_T, repeated = np.arange(len(row_T)), windows.take(row_T)
+        masked = repeated.with_codes(every_T, column_T, MASKED)
         logit_T4 = run(masked, Queries(every_T, column_T)).logit_T4
-        share_T4 = alphabet.DISTRIBUTIONS[windows.code_NL[row_T, column_T]].astype(np.float64)
-        keys = windows.row_M * width + windows.column_M, row_T * width + column_T
-        _, of_M, of_T = np.intersect1d(*keys, assume_unique=True, return_indices=True)
-        share_T4[of_T] = fixed_to_float(windows.frequency_M4[of_M])
+        share_T4 = alphabet.DISTRIBUTIONS[repeated.code_NL[every_T, column_T]].astype(np.float64)
+        read_M = repeated.column_M == column_T[repeated.row_M]
+        share_T4[repeated.row_M[read_M]] = fixed_to_float(repeated.frequency_M4[read_M])
         excess_T = (share_T4 * base_log_probabilities(logit_T4)).sum(axis=1) + np.log(len(alphabet.BASES))
         sign_R = np.where(haplotype_R < alleles, -1, 1)
         return np.bincount(haplotype_R % alleles, sign_R * excess_T[read_R], alleles).astype(np.float64)
@@ -260,7 +224,7 @@ def read_haplotypes(genome: ProbabilisticGenome, alleles: Alleles, context: int,
     texts, text_H = np.unique(np.append(alleles.removed, alleles.inserted).astype(np.str_), return_inverse=True)
     size_H = np.char.str_len(texts)[text_H]
     gain_H = size_H - (end_H - start_H)
-    length_H = np.array(list(genome.lengths.values()), dtype=np.int64)[contig_H] + gain_H
+    length_H = genome.slots[contig_H, 1] + gain_H
     first_H, bases_H = place_windows(start_H + size_H // 2, length_H, context, placement)
     source = read_windows(genome, contig_H, first_H, bases_H - gain_H)
     begin_H = start_H - first_H
@@ -281,8 +245,7 @@ def read_haplotypes(genome: ProbabilisticGenome, alleles: Alleles, context: int,
     # Haplotypes share a window with the same change in it, or where they are what the genome is.
     changes = np.where(changed_H, [start_H, end_H, text_H], -1)
     _, distinct, row_H = np.unique([contig_H, first_H, *changes], axis=1, return_index=True, return_inverse=True)
-    margin_H = np.tile(alleles.kind_A != Kind.SNV, 2).astype(np.int64)
-    return Haplotypes(windows.take(distinct), row_H.reshape(-1), begin_H, begin_H + size_H, margin_H)
+    return Haplotypes(windows.take(distinct), row_H.reshape(-1), begin_H, begin_H + size_H)
 
 
 def unique_columns(columns: Int64) -> tuple[Int64, Int64]:

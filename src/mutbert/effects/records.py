@@ -22,7 +22,7 @@ from mutbert.encoders.inputs import place_windows
 from mutbert.errors import InputError, one_line
 from mutbert.files import atomic_file, write_json
 from mutbert.genome.variants import MOST_IMPOSSIBLE, SUM_TOLERANCE
-from mutbert.genome.vcf import Region, VcfHeader, read_lines, read_records
+from mutbert.genome.vcf import VcfHeader, read_lines, read_records
 from mutbert.inference.resumable import differences
 from mutbert.regions import ContigNames
 
@@ -39,7 +39,6 @@ TABLES: Final = (".tsv.gz", ".tsv", ".parquet")
 # Added to frequencies, so that an allele that was never seen has a ratio.
 EPSILON: Final = 1e-4
 _FORMAT: Final = "mutbert calibration"
-_VERSION: Final = 1
 _QUANTILES: Final = 1001
 LEAST: Final = 100  # alleles of a kind that a background needs to serve that kind
 # Kinds of alleles whose scores are compared with one another.
@@ -49,7 +48,7 @@ _OTHER_SETTINGS: Final = {"scores", "frequency_field", "calibration", "region", 
 
 
 def cut_records(
-    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Region | Path | None = None, size: int = 1000
+    path: Path, fields: Sequence[str], scorer: Scorer, *, region: Path | None = None, size: int = 1000
 ) -> Iterator[pl.DataFrame]:
     """Yield numbered records in parts of at most `size`, others than SNVs counting ten; shared windows stay whole."""
     texts = dict.fromkeys(["contig", "ref", "alt", *fields], pl.String())
@@ -93,28 +92,28 @@ def log_odds(path: Path, records: pl.DataFrame, name: str, counts: Counter[str])
     f_REF is what the alternates leave of 1; NaN where a frequency of the record is missing or impossible. `counts` has
     the records so far; as in a build, one in a hundred may be impossible.
     """
-    text, count_N = records[f"INFO/{name}"], records["alt"].str.count_matches(",", literal=True).to_numpy() + 1
-    # One dot stands for all alternates.
-    given_N, values = (text != ".").to_numpy(), text.str.split(",")
-    record_A = np.repeat(np.arange(len(records)), count_N)
-    frequency_A = np.full(len(record_A), np.nan)
-    faulty_N = given_N & (values.list.len().to_numpy() != count_N)
-    numbers = values.filter(given_N & ~faulty_N).explode().cast(pl.Float64, strict=False)
-    frequency_A[(given_N & ~faulty_N)[record_A]] = numbers.fill_null(np.nan).to_numpy()
-    faulty_N[record_A[(frequency_A < 0) | (frequency_A > 1)]] = True
-    faulty_N |= np.bincount(record_A, np.nan_to_num(frequency_A), len(records)) > 1 + SUM_TOLERANCE
-    frequency_A[faulty_N[record_A]] = np.nan
-    counts.update({"read": len(records), "impossible": int(faulty_N.sum())})
+    value, number = pl.col(f"INFO/{name}"), pl.col("alt").str.count_matches(",", literal=True) + 1
+    values, frequency = value.str.split(","), pl.col("frequency")
+    is_each = values.list.len() == number
+    rows = records.select(
+        record=pl.int_range(pl.len()), is_wrong=(value != ".") & ~is_each,  # one dot stands for all alternates
+        frequency=pl.when(is_each).then(values).otherwise(pl.lit(".").repeat_by(number)),
+    ).explode("frequency").with_columns(frequency.cast(pl.Float64, strict=False).fill_nan(None))  # fmt: skip
+    is_wrong = (pl.col("is_wrong") | ~frequency.is_between(0, 1).fill_null(True)).any().over("record")
+    rows = rows.with_columns(is_wrong=is_wrong | (frequency.sum().over("record") > 1 + SUM_TOLERANCE))
+    wrong = rows.filter("is_wrong")["record"].unique(maintain_order=True)
+    counts.update({"read": len(records), "impossible": len(wrong)})
     if counts["impossible"] > MOST_IMPOSSIBLE * counts["read"]:
-        row = int(np.argmax(faulty_N))
+        contig, position, text = records.select("contig", pl.col("position") + 1, value).row(wrong[0])
         raise InputError(
-            f"{path}, {records['contig'][row]}:{records['position'][row] + 1}: INFO field {name} is {text[row]}, but "
-            "each alternate has one frequency from 0 to 1, with a sum of at most 1, and more than 1% of the records "
-            "have not; correct them, or choose another field"
+            f"{path}, {contig}:{position}: INFO field {name} is {text}, but each alternate has one frequency from 0 to "
+            "1, with a sum of at most 1, and more than 1% of the records have not; correct them, or use another field"
         )
+    is_known = (frequency.is_not_null() & ~pl.col("is_wrong")).all().over("record")
     # Rounded frequencies may add up to a little more than 1.
-    reference_A = np.maximum(1 - np.bincount(record_A, frequency_A), 0)[record_A]
-    return np.log((frequency_A + EPSILON) / (reference_A + EPSILON))
+    reference = (1 - frequency.sum().over("record")).clip(0)
+    odds = pl.when(is_known).then(((frequency + EPSILON) / (reference + EPSILON)).log())
+    return rows.select(odds).to_series().to_numpy()
 
 
 def check_assembly(path: Path, genome: str, counts: Counter[str]) -> tuple[str, ...]:
@@ -137,14 +136,13 @@ def write_table(path: Path, parts: list[Path], fields: Sequence[str]) -> None:
             pl.scan_parquet(parts).select(columns).sink_parquet(aside)
             return
         with pysam.BGZFile(str(aside), "wb") if path.suffix == ".gz" else aside.open("wb") as file:
-            file.write(("\t".join(columns) + "\n").encode())
-            for part in parts:
+            for number, part in enumerate(parts):
                 rows = pl.read_parquet(part, columns=columns)
-                file.write(rows.write_csv(separator="\t", include_header=False, quote_style="never").encode())
+                file.write(rows.write_csv(separator="\t", include_header=not number, quote_style="never").encode())
 
 
 def write_vcf(
-    path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Region | Path | None,
+    path: Path, parts: list[Path], vcf: Path, header: VcfHeader, region: Path | None,
     fields: Mapping[str, Field], plan: Mapping[str, Any],
 ) -> tuple[Path | None, str]:  # fmt: skip
     """Write a VCF's records with the parts' scores in INFO; return the index, or None and why there is none."""
@@ -214,23 +212,19 @@ def _made_of(plan: Mapping[str, Any]) -> dict[str, Any]:
     return {"model": plan["model"], "genome": plan["genome"], "settings": settings}
 
 
-def _extremes(fields: Mapping[str, Field]) -> dict[str, int]:
-    return {name: extreme for name, (_, extreme) in fields.items() if extreme}
-
-
 def write_calibration(
     path: Path, parts: list[Path], fields: Mapping[str, Field], plan: Mapping[str, Any], vcf: str
 ) -> None:
     """Write a background's file from scored parts; the scores of one field at a time are in memory."""
     found: dict[str, dict[str, Any]] = {}
-    for name, extreme in _extremes(fields).items():
+    for name, extreme in ((name, extreme) for name, (_, extreme) in fields.items() if extreme):
         found[name] = {"extreme": extreme}
         for group, kinds in _GROUPS.items():
-            rows = pl.col("kind").is_in([kind.name.lower() for kind in kinds])
-            scores = pl.scan_parquet(parts).filter(rows).select(name).collect().to_series().drop_nulls().to_numpy()
+            rows = pl.scan_parquet(parts).filter(pl.col("kind").is_in([kind.name.lower() for kind in kinds]))
+            scores = rows.select(pl.col(name).drop_nulls()).collect().to_series().to_numpy()
             own = quantiles(scores).tolist() if len(scores) >= LEAST else None
             found[name][group] = {"alleles": len(scores), "quantiles": own}
-    head = {"format": _FORMAT, "version": _VERSION, "made_of": _made_of(plan), "created_by": mutbert.__version__}
+    head = {"format": _FORMAT, "version": 1, "made_of": _made_of(plan), "created_by": mutbert.__version__}
     write_json(path, {**head, "vcf": vcf, "fields": found}, force=True)
 
 
@@ -262,7 +256,7 @@ class Calibration:
         self.path = path
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
-            if (values["format"], values["version"]) != (_FORMAT, _VERSION):
+            if (values["format"], values["version"]) != (_FORMAT, 1):
                 raise ValueError(f"{values['format']} of version {values['version']}")
             self.made_of, self.fields = dict(values["made_of"]), values["fields"]
             every = {(name, group): one[group]["quantiles"] for name, one in self.fields.items() for group in _GROUPS}
@@ -275,19 +269,16 @@ class Calibration:
         """Raise an InputError where scores cannot be compared with the background."""
         if found := differences(self.made_of, _made_of(plan)):
             raise InputError(f"{self.path}: is of other scores: {'; '.join(found)}; make one by --calibrate")
-        if not (names := _extremes(fields)).keys() & self.fields:
-            own, wanted = ", ".join(self.fields), " or ".join(names)
+        if not fields.keys() & self.fields:
+            own, wanted = ", ".join(self.fields), " or ".join(name for name, (_, extreme) in fields.items() if extreme)
             raise InputError(f"{self.path}: has no {wanted}, but {own}; make one by --calibrate with the same --scores")
 
     def added(self, fields: Mapping[str, Field]) -> dict[str, Field]:
         """Return the fields that it adds to those of a scorer."""
         text = "Percentage, 0 to 100, of {}'s alleles of its kind whose {} is less extreme, thus {}"
-        known = {name for name, _ in self._quantile_Q}
-        return {
-            f"{name}_PCT": (text.format(self.path.name, name, "higher" if extreme < 0 else "lower"), 0)
-            for name, (_, extreme) in fields.items()
-            if name in known
-        }
+        known = dict.fromkeys(name for name, _ in self._quantile_Q if name in fields)
+        ways = {name: "higher" if fields[name][1] < 0 else "lower" for name in known}
+        return {f"{name}_PCT": (text.format(self.path.name, name, way), 0) for name, way in ways.items()}
 
     def percentages(self, columns: Mapping[str, Float64], kind_A: UInt8) -> dict[str, Float64]:
         """Return the percentages of the background that are less extreme, with two decimals; NaN where it has none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import cache, partial
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
+import torch
 from torch import distributed
 
 import mutbert
 from mutbert.effects import records as files
-from mutbert.effects.alleles import Kind, Reason
+from mutbert.effects.alleles import Reason
 from mutbert.effects.records import EPSILON, LEAST, TABLES, VCFS, Calibration
 from mutbert.effects.scores import ScoreSettings, open_scorer
 from mutbert.errors import InputError
@@ -31,15 +32,14 @@ from mutbert.progress import progress_bar, scaled
 from mutbert.regions import ContigNames, Region, merge_regions, names_text, read_bed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mutbert.effects.scores import Scorer
     from mutbert.genome.store import ProbabilisticGenome
     from mutbert.model import MutBertForMaskedLM
     from mutbert.progress import Advance
 
-_KINDS: Final = np.array([kind.name.lower() for kind in Kind], dtype=object)
-_REASONS: Final = np.array([reason.text for reason in Reason], dtype=object)
+_FAR: Final = 1 << 31  # after the end of any contig
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ScoreReport:
 def score_variants(
     model: str | Path | MutBertForMaskedLM, genome: str | Path | ProbabilisticGenome, vcf: str | Path,
     output: str | Path, *, scores: Sequence[str] = ("llr",), context: int | None = None, windows: str = "centred",
-    strands: str = "both", surroundings: str = "reference", sample: str | None = None,
+    strands: str | None = None, surroundings: str = "reference", sample: str | None = None,
     person_vcf: str | Path | None = None, flank: int = 8, longest: int = 50,
     distance_bases: int | None = None, frequency_field: str | None = None, calibration: str | Path | None = None,
     calibrate: bool = False, table: str | Path | None = None, prefix: str = "MUTBERT", batch_size: int = 32,
@@ -80,19 +80,21 @@ def score_variants(
     Parameters
     ----------
     model, genome, vcf
-        A checkpoint, run on a GPU if there is one (in Python also a loaded model); the store of the VCF's
-        assembly; a VCF or BCF.
+        A checkpoint, run on a GPU if there is one (in Python also a loaded model), or a fine-tuned classifier's folder;
+        the store of the VCF's assembly; a VCF or BCF.
     output
         ``.vcf.gz``, ``.vcf`` or ``.bcf``: the records with ``MUTBERT_LLR`` and so on in INFO, and ``MUTBERT_WHY`` for
-        an alternate without a score. ``.tsv``, ``.tsv.gz`` or ``.parquet``: a row per alternate. ``.json``, with
-        `calibrate`: a background.
+        an alternate without a score; of a classifier ``MUTBERT_delta_LABEL``, the change of its log-odds, of several
+        classes of the log-probability, or of its number. ``.tsv``, ``.tsv.gz`` or ``.parquet``: a row per alternate.
+        ``.json``, with `calibrate`: a background.
     scores, windows, flank, longest, distance_bases
         Any of ``llr``, ``unmasked`` and ``distance``; ``centred``, or ``shared`` by neighbours, which is faster; bases
         on either side of an MNV or indel that count; length of the longest MNV or indel that is scored; bases around a
         variant whose embeddings are compared, by default the whole window.
-    surroundings, sample, person_vcf
+    surroundings, sample, person_vcf, strands
         Sequence around a variant: ``reference``, ``population`` or ``person``; name of the person; VCF with the
-        person's genotypes, by default `vcf`.
+        person's genotypes, by default `vcf`; ``forward``, or ``both`` for the mean over the two strands, by default
+        both, or for a classifier as in training.
     frequency_field
         INFO field with frequencies of alternate alleles: adds AFLLR = LLR + ln((f_alt + ε) / (f_ref + ε)) for SNVs,
         with ε = 1e-4 and f_ref = 1 − Σ f_alt.
@@ -105,7 +107,7 @@ def score_variants(
         instead.
     part_records
         Records per part; a stopped run loses at most one part, and processes share parts.
-    context, strands, batch_size, precision, rope_scaling, resume, force, progress
+    context, batch_size, precision, rope_scaling, resume, force, progress
         As for the other commands that run a model.
 
     Returns
@@ -117,7 +119,8 @@ def score_variants(
     )
     vcf, output = Path(vcf), Path(output)
     of_person = person_vcf or (vcf if surroundings == "person" else None)
-    second, person, background = (None if path is None else Path(path) for path in (table, of_person, calibration))
+    paths = (table, of_person, calibration, bed)
+    second, person, background, listed = (None if path is None else Path(path) for path in paths)
     inputs = (model, genome, vcf, person, background, bed)
     _check_outputs(output, second, inputs, calibrate=calibrate, force=force or (resume and was_stopped(output)))
     if calibrate and (background or frequency_field or second):
@@ -127,24 +130,20 @@ def score_variants(
     if settings.windows == "shared" and (calibrate or known):
         raise InputError("windows are shared, so that no background of other variants serves; choose centred")
     regions = (region,) if isinstance(region, str) else tuple(region or ())
-    where = Path(bed) if bed else ",".join(regions) or None
-    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    progress, plan, folder = progress and rank == 0, dict[str, Any](), parts_path(output)
+    how: dict[str, Any] = {"surroundings": surroundings, "person_vcf": person, "sample": sample}
     with ExitStack() as stack:
-        if ranks > 1:
-            # Some wait for others as long as scoring takes; where one fails, torchrun ends all.
-            distributed.init_process_group("gloo", timeout=timedelta(days=30))
-            stack.callback(distributed.destroy_process_group)
-        barrier = distributed.barrier if ranks > 1 else lambda: None
-        how: dict[str, Any] = {"surroundings": surroundings, "person_vcf": person, "sample": sample}
+        rank, ranks, barrier = stack.enter_context(_processes())
+        progress, plan = progress and rank == 0, dict[str, Any]()
         scorer = open_scorer(model, genome, settings=settings, progress=progress, **how)
         run = _Run(scorer, vcf, known, frequency_field)
-        listed = Path(stack.enter_context(TemporaryDirectory(prefix="mutbert-")), "regions")
-        stretch, total = _locate(regions, bed, vcf, header, scorer.genome.lengths, listed)
+        found = Path(stack.enter_context(TemporaryDirectory(prefix="mutbert-")), "regions")
+        stretch, total = _locate(regions, listed, vcf, header, scorer.genome.lengths, found)
         if rank == 0:
+            where = listed or ",".join(regions) or None
             plan = run.plan({**how, "calibration": background, "region": where, "part_records": part_records})
             stack.enter_context(parts_folder(output, plan, resume=resume, force=force))
         barrier()
+        folder = parts_path(output)
         try:
             with progress_bar("scoring", total, unit="variants", show=progress) as advance:
                 parts = run_parts(
@@ -152,29 +151,43 @@ def score_variants(
                     skipped=lambda part: advance(len(part)),
                 )  # fmt: skip
             barrier()
-            found = run.count(parts, calibrate=calibrate, whole=stretch is None)
+            counts = run.count(parts, calibrate=calibrate, whole=stretch is None)
         except InputError:
             # Parts of an input that cannot be used are of no use.
             for part in folder.glob("[0-9]*") if rank == 0 else ():
                 part.unlink()
             raise
         barrier()
-        if rank:
-            return ScoreReport(output, second, **found)
-        if second is not None:
-            files.write_table(second, parts, found["fields"])
-        made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
-        index, why_not = run.write_output(output, parts, header, stretch, made_by)
-    return ScoreReport(output, second, **found, index=index, why_no_index=why_not)
+        if rank == 0:
+            made_by = {"prefix": prefix, **plan, "model_name": model_name(model)}
+            counts |= run.write_outputs(output, second, parts, header, stretch, made_by)
+    return ScoreReport(output, second, **counts)
+
+
+@contextmanager
+def _processes() -> Iterator[tuple[int, int, Callable[[], Any]]]:
+    """Yield the number of this process, how many there are, and a function that waits for all of them."""
+    rank, ranks = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
+    if ranks == 1:
+        yield rank, ranks, lambda: None
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    # Some wait for others as long as scoring takes; where one fails, torchrun ends all.
+    distributed.init_process_group("gloo", timeout=timedelta(days=30))
+    try:
+        yield rank, ranks, distributed.barrier
+    finally:
+        distributed.destroy_process_group()
 
 
 def _check_outputs(output: Path, table: Path | None, inputs: Iterable[Any], *, calibrate: bool, force: bool) -> None:
     """Raise an InputError for outputs of unknown formats, or in whose place something else is."""
-    suffixes = {output: (".json",) if calibrate else VCFS + TABLES} | ({} if table is None else {table: TABLES})
-    for path, allowed in suffixes.items():
-        if not path.name.endswith(allowed) or path.name in allowed:
-            raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
-        check_output(path, force=force, inputs=inputs)
+    for path, allowed in ((output, (".json",) if calibrate else VCFS + TABLES), (table, TABLES)):
+        if path is not None:
+            if not path.name.endswith(allowed) or path.name in allowed:
+                raise InputError(f"{path}: the suffix chooses the format; it must be one of {', '.join(allowed)}")
+            check_output(path, force=force, inputs=inputs)
     if table is not None and output.resolve() == table.resolve():
         raise InputError(f"{table}: is the other output too; choose another table")
 
@@ -195,10 +208,9 @@ def _check_header(vcf: Path, prefix: str, frequency_field: str | None, scores: I
 
 
 def _locate(
-    regions: Sequence[str], bed: str | Path | None, vcf: Path, header: VcfHeader, genome: Mapping[str, int],
-    listed: Path,
-) -> tuple[tuple[str, int, int | None] | Path | None, int | None]:  # fmt: skip
-    """Return where regions' records are in the VCF, of several in a file; else how many it has, if that is known."""
+    regions: Sequence[str], bed: Path | None, vcf: Path, header: VcfHeader, genome: Mapping[str, int], listed: Path
+) -> tuple[Path | None, int | None]:
+    """Return a file of the regions, whose records are to be scored; else how many the VCF has, if that is known."""
     counted = count_by_index(vcf)
     if bed is None and not regions:
         return None, sum((counted or {}).values()) or None
@@ -206,14 +218,12 @@ def _locate(
         raise InputError(f"{bed}: regions are named as well as a BED file; choose one or the other")
     if counted is None:
         raise InputError(f"{vcf}: has no up-to-date index to find a region by; run 'bcftools index -f'")
-    lengths = {name: length or 1 << 31 for name, length in header.contigs.items()}
-    known = lengths or genome
-    asked = read_bed(Path(bed), known) if bed is not None else [Region.parse(one, known) for one in regions]
-    found = merge_regions(asked, known)
-    if len(found) == 1:
-        end = None if found[0].end == lengths.get(found[0].contig) else found[0].end
-        return (found[0].contig, found[0].start, end), None
-    listed.write_text("".join(f"{one.contig}\t{one.start + 1}\t{one.end}\n" for one in found), encoding="utf-8")
+    known = {name: length or _FAR for name, length in header.contigs.items()} or genome
+    asked = read_bed(bed, known) if bed is not None else [Region.parse(one, known) for one in regions]
+    # A contig is whole also where the header has it shorter than it is.
+    ends = ((one, _FAR if one.end == known[one.contig] else one.end) for one in merge_regions(asked, known))
+    lines = (f"{one.contig}\t{one.start + 1}\t{end}\n" for one, end in ends)
+    listed.write_text("".join(lines), encoding="utf-8")
     return listed, None
 
 
@@ -224,6 +234,8 @@ class _Run:
         self.scorer, self.vcf, self.known, self.frequency_field = scorer, vcf, known, frequency_field
         self.fields, self.counts = dict(scorer.fields), Counter[str]()
         if frequency_field is not None:
+            if "LLR" not in self.fields:
+                raise InputError(f"frequency_field is {frequency_field!r}, but a classifier has no LLR that it adjusts")
             text = f"with f_ALT of INFO field {frequency_field} and f_REF what its alternates leave of 1"
             text = f"LLR + ln((f_ALT + {EPSILON:g}) / (f_REF + {EPSILON:g})), {text}"
             self.fields["AFLLR"] = text, -1
@@ -243,48 +255,42 @@ class _Run:
             self.known.check(plan, self.scorer.fields)
         return plan
 
-    def parts(self, stretch: Any, size: int) -> Iterator[tuple[int, pl.DataFrame]]:
+    def parts(self, stretch: Path | None, size: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """Return the records in numbered parts."""
         names = ["ID"] if self.frequency_field is None else ["ID", f"INFO/{self.frequency_field}"]
         return enumerate(files.cut_records(self.vcf, names, self.scorer, region=stretch, size=size))
 
-    def write_output(
-        self, path: Path, parts: list[Path], header: VcfHeader, stretch: Any, made_by: Mapping[str, Any]
-    ) -> tuple[Path | None, str]:
-        """Write an output; return its index, or None and why there is none."""
+    def write_outputs(
+        self, path: Path, table: Path | None, parts: list[Path], header: VcfHeader, stretch: Path | None,
+        made_by: Mapping[str, Any],
+    ) -> dict[str, Any]:  # fmt: skip
+        """Write the outputs; return the index of the first, if any, and else why there is none."""
+        for one in (table, path):
+            if one is not None and one.name.endswith(TABLES):
+                files.write_table(one, parts, list(self.fields))
+        index, why_no_index = None, ""
         if path.name.endswith(VCFS):
-            return files.write_vcf(path, parts, self.vcf, header, stretch, self.fields, made_by)
-        if path.name.endswith(TABLES):
-            files.write_table(path, parts, list(self.fields))
-        else:
+            index, why_no_index = files.write_vcf(path, parts, self.vcf, header, stretch, self.fields, made_by)
+        elif path.suffix == ".json":
             files.write_calibration(path, parts, self.scorer.fields, made_by, self.vcf.name)
-        return None, ""
+        return {"index": index, "why_no_index": why_no_index}
 
     def write(self, advance: Advance, records: pl.DataFrame, path: Path) -> None:
         """Write a part's rows: record, which allele, kind, each field as float32, and why there is no score."""
         scorer, locus = self.scorer, records.select("contig", pl.col("position") + 1, "ref", "alt")
         alleles = scorer.find(*(column.to_list() for column in locus))
-        self.counts.update(_REASONS[alleles.reason_A].tolist())
+        self.counts.update(Reason(reason).text for reason in alleles.reason_A)
         files.check_assembly(self.vcf, scorer.genome.path.name, self.counts)
-        odds_A = (
-            None
-            if self.frequency_field is None
-            else files.log_odds(self.vcf, records, self.frequency_field, self.counts)
-        )
-        # Plus zero, so that none is written as -0.
-        score_AF = scorer.score(alleles, scaled(advance, len(records) / max(len(alleles), 1))) + np.float32(0)
+        score_AF = scorer.score(alleles, scaled(advance, len(records) / max(len(alleles), 1)))
         columns = dict(zip(scorer.fields, score_AF.T.astype(np.float64), strict=True))
-        if odds_A is not None:
+        if self.frequency_field is not None:
+            odds_A = files.log_odds(self.vcf, records, self.frequency_field, self.counts)
             columns["AFLLR"] = columns["LLR"] + odds_A
         if self.known is not None:
             columns |= self.known.percentages(columns, alleles.kind_A)
         alts = pl.col("alt").str.split(",")
         rows = records.select("record", chrom="contig", pos=pl.col("position") + 1, id="ID", ref="ref", alt=alts)
-        rows.explode("alt").with_columns(
-            pl.Series("kind", _KINDS[alleles.kind_A], dtype=pl.String),
-            *(pl.Series(name, value_A.astype(np.float32), nan_to_null=True) for name, value_A in columns.items()),
-            scorer.reasons(alleles, score_AF),
-        ).write_parquet(path)
+        rows.explode("alt").with_columns(scorer.columns(alleles, columns)).write_parquet(path)
 
     def count(self, parts: list[Path], *, calibrate: bool, whole: bool) -> dict[str, Any]:
         """Return counts of `ScoreReport`; raise an InputError where a VCF, read as a whole, has no contig in common."""
@@ -312,5 +318,5 @@ class _Run:
             "without_frequency": with_score["LLR"] - with_score["AFLLR"] if self.frequency_field else 0,
             "without_background": sum(with_score[name] - with_score.get(f"{name}_PCT", 0) for name in extreme),
             "person_not_used": dict(around.not_used) if around.kind == "person" else None,
-            "warnings": files.check_assembly(self.vcf, genome.path.name, by_reason),
+            "warnings": (*self.scorer.notes, *files.check_assembly(self.vcf, genome.path.name, by_reason)),
         }  # fmt: skip

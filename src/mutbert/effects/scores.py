@@ -6,7 +6,6 @@ Shape suffixes: A alleles, F fields, N windows, B batch, T tokens and S spans th
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +22,7 @@ from mutbert.encoders.token_encoders import AutoEncoder, most_tokens
 from mutbert.errors import InputError
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
+from mutbert.inference.classifier import WindowClassifier, open_classifier
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar, scaled
 from mutbert.settings import list_fields, listed
@@ -68,7 +68,7 @@ class ScoreSettings:
     scores: Sequence[str] = ("llr",)  # any of `llr`, `unmasked` and `distance`
     context: int | None = None  # bases per window, by default as many as in training
     windows: str = "centred"  # `centred`, or of SNVs `shared` by neighbours, which is faster
-    strands: str = "both"  # `forward`, or `both` for the mean over a window and its reverse complement
+    strands: str | None = None  # `forward` or the mean over `both`; by default both, or for a classifier as in training
     flank: int = 8  # bases on either side of an MNV or indel that PLLR counts
     longest: int = 50  # changed bases of an MNV or indel that is scored; at most `context` less both flanks
     distance_bases: int | None = None  # around the variant, whose mean L2_WINDOW and COS_WINDOW compare; by default all
@@ -83,7 +83,7 @@ class ScoreSettings:
             raise InputError(f"scores has {unknown[0] if unknown else 'none'!r}; use some of {', '.join(FIELDS)}")
         if self.windows not in PLACEMENTS:
             raise InputError(f"windows is {self.windows!r}; it must be one of {', '.join(PLACEMENTS)}")
-        run.check_run(self.strands, self.precision, self.batch_size)
+        run.check_run(self.strands or "both", self.precision, self.batch_size)
         for name, least in (("flank", 0), ("longest", 1), ("distance_bases", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
@@ -92,19 +92,20 @@ class ScoreSettings:
 class Scorer:
     """Scores alleles of a genome with a model; SNVs of a shared window that one call scores are masked together."""
 
-    # SNVs, and other alleles, whose windows are in memory at once. SNVs of a shared window stay together.
-    at_once = sys.maxsize, 64
-
     def __init__(
         self, model: Any, genome: ProbabilisticGenome, surroundings: run.Surroundings, settings: ScoreSettings,
         context: int | None = None,
     ) -> None:  # fmt: skip
         self.context = context or run.resolve_context(model.config, settings.context, settings.rope_scaling)
         self.model, self.genome, self.surroundings = model, genome, surroundings
+        # SNVs whose windows are in memory at once; about, as those of a window stay together.
+        self.at_once = min(1 << 13, (1 << 22) // self.context + 1)
         if (room := self.context - 2 * settings.flank) < 1:
-            text = f"flank is {settings.flank}, which leaves no room in a context of {self.context} bases"
-            raise InputError(f"{text}; use a smaller one")
-        self.settings = replace(settings, context=self.context, longest=min(settings.longest, room))
+            where = f"a context of {self.context} bases"
+            raise InputError(f"flank is {settings.flank}, which leaves no room in {where}; use a smaller one")
+        strands, longest = settings.strands or "both", min(settings.longest, room)
+        self.settings = replace(settings, strands=strands, context=self.context, longest=longest)
+        self.notes: list[str] = []
         self.fields = {name: one for key, own in FIELDS.items() if key in settings.scores for name, one in own.items()}
 
     def find(
@@ -113,26 +114,38 @@ class Scorer:
         """Return what each alternate allele changes, as `mutbert.effects.alleles.find_alleles` does."""
         return find_alleles(self.genome, contigs, positions, references, alternates, longest=self.settings.longest)
 
-    def score(self, alleles: Alleles, advance: Advance | None = None) -> Float32:
+    def score(self, alleles: Alleles, advance: Advance | None = None, at_once: int | None = None) -> Float32:
         """Return scores, shape (A, F), in the order of `fields`; NaN where an allele has no such score."""
         score_AF = np.full((len(alleles), len(self.fields)), np.nan, dtype=np.float32)
-        scored_A, snv_A = alleles.reason_A == Reason.SCORED, alleles.kind_A == Kind.SNV
-        advance = advance or (lambda _, /, note="": None)  # noqa: ARG005
-        advance(int((~scored_A).sum()))
-        for chosen_A, at_once in zip((scored_A & snv_A, scored_A & ~snv_A), self.at_once, strict=True):
-            every = np.flatnonzero(chosen_A)
-            for rows in np.split(every, range(at_once, len(every), at_once)) if len(every) else ():
-                columns, missing_A = self._columns(alleles.take(rows), advance), np.full(len(rows), np.nan)
+        advance, most = advance or (lambda _, /, note="": None), at_once or self.at_once  # noqa: ARG005
+        order = np.lexsort((alleles.start_A, alleles.contig_A))
+        scored = order[alleles.reason_A[order] == Reason.SCORED]
+        advance(len(alleles) - len(scored))
+        is_snv = alleles.kind_A[scored] == Kind.SNV
+        # MNVs and indels have many windows each.
+        for every, size in ((scored[is_snv], most), (scored[~is_snv], min(most, 64))):
+            contig, start = alleles.contig_A[every], alleles.start_A[every]
+            # At a contig's end several cells of the grid have one window.
+            window, _ = place_windows(start, self.genome.slots[contig, 1], self.context, self.settings.windows)
+            is_new = np.diff([contig, window], prepend=-1).any(axis=0)
+            first = np.maximum.accumulate(np.where(is_new, np.arange(len(every)), 0))
+            for rows in np.split(every, np.flatnonzero(np.diff(first // size)) + 1) if len(every) else ():
+                columns, missing_A = self._columns(alleles[rows], advance), np.full(len(rows), np.nan)
                 score_AF[rows] = np.stack([columns.get(name, missing_A) for name in self.fields], axis=1)
         return score_AF
 
-    def reasons(self, alleles: Alleles, score_AF: Float32 | Float64) -> pl.Series:
-        """Return why alleles have none of the scores, as text, null where they have some."""
+    def columns(self, alleles: Alleles, values: Mapping[str, Float64]) -> list[pl.Series]:
+        """Return the kinds of alleles, their scores and more values, and why one has none of the scores."""
         meant_A = (alleles.kind_A == Kind.SNV) | bool({"llr", "distance"} & set(self.settings.scores))
-        without_A = (alleles.reason_A == Reason.SCORED) & np.isnan(score_AF).all(axis=1)
+        without_A = (alleles.reason_A == Reason.SCORED) & np.isnan([values[name] for name in self.fields]).all(axis=0)
         whys = [without_A & meant_A, without_A], [Reason.NOT_A_NUMBER, Reason.NO_SCORE_OF_ITS_KIND]
-        texts = np.array([None, *(reason.text for reason in Reason if reason)], dtype=object)
-        return pl.Series("why", texts[np.select(*whys, alleles.reason_A)].tolist(), dtype=pl.String)
+        kinds, reasons = [kind.name.lower() for kind in Kind], [None, *(reason.text for reason in Reason if reason)]
+        return [
+            pl.Series("kind", [kinds[kind] for kind in alleles.kind_A], dtype=pl.String),
+            # Plus zero, so that none is -0.
+            *(pl.Series(name, one_A + 0.0, dtype=pl.Float32, nan_to_null=True) for name, one_A in values.items()),
+            pl.Series("why", [reasons[why] for why in np.select(*whys, alleles.reason_A)], dtype=pl.String),
+        ]
 
     def _columns(self, alleles: Alleles, advance: Advance) -> dict[str, Float32 | Float64]:
         """Return the scores of SNVs, or of other alleles, by field."""
@@ -171,9 +184,29 @@ class Scorer:
             return run.run_windows(self.model, passes, queries, **self._how(len(passes), advance))
 
     def _how(self, passes: int, advance: Advance) -> dict[str, Any]:
-        """Return how batches are run."""
         how = {name: getattr(self.settings, name) for name in ("strands", "batch_size", "precision")}
         return how | {"advance": scaled(advance, 1 / max(passes, 1))}
+
+
+class ClassifierScorer(Scorer):
+    """Scores alleles by how they change the outputs of a fine-tuned classifier or regressor, `WindowClassifier`."""
+
+    def __init__(
+        self, classifier: WindowClassifier, genome: ProbabilisticGenome, seen: run.Surroundings, settings: ScoreSettings
+    ) -> None:
+        if (settings.scores, settings.windows) != (("llr",), "centred"):
+            raise InputError(f"{classifier.name}: is a classifier, of which the score is the change of its outputs in "
+                             "a window of the allele's own; leave out --scores and --windows")  # fmt: skip
+        settings = replace(settings, strands=classifier.strands)
+        super().__init__(classifier.model, genome, seen, settings, classifier.context)
+        self.classifier, self.notes = classifier, classifier.notes
+        self.fields = {name: (text, 1) for name, text in classifier.fields.items()}
+
+    def _columns(self, alleles: Alleles, advance: Advance) -> dict[str, Float32 | Float64]:
+        both = read_haplotypes(self.surroundings.genome, alleles, self.context, "centred")
+        output_NK = self.classifier.outputs(both.windows, scaled(advance, len(alleles)))
+        before_AK, after_AK = output_NK[both.row_H].reshape(2, len(alleles), -1)
+        return dict(zip(self.fields, (after_AK - before_AK).T, strict=True))
 
 
 class TokenScorer(Scorer):
@@ -199,7 +232,7 @@ class TokenScorer(Scorer):
         model = peer.masked(0) if peer and ratios else encoder.body(0)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         super().__init__(model, genome, run.Surroundings("reference", genome.reference(), {}), settings, context)
-        self.encoder, self.fields, self.at_once = encoder, fields, ((1 << 22) // context + 1,) * 2
+        self.encoder, self.fields = encoder, fields
         self._body = self.model.base_model if ratios else self.model
 
     def _logits(self, alleles: Alleles, advance: Advance, *, masked: bool) -> Float32:
@@ -316,22 +349,9 @@ def open_scorer(
     """Return a scorer; a checkpoint is read to a GPU where there is one, a loaded model runs where it is."""
     store = genome if isinstance(genome, ProbabilisticGenome) else ProbabilisticGenome.open(genome)
     seen = run.open_surroundings(store, surroundings, vcf=person_vcf, sample=sample, progress=progress)
+    if classifier := open_classifier(model, seen, settings):
+        return ClassifierScorer(classifier, store, seen, settings)
     return Scorer(run.open_model(model, MutBertForMaskedLM), store, seen, settings)
-
-
-def score_in_parts(scorer: Scorer, alleles: Alleles, advance: Advance, at_once: int = 2000) -> Float64:
-    """Return scores (A, F), computed in the order of the genome, about `at_once` alleles in whole windows."""
-    order = np.lexsort((alleles.start_A, alleles.contig_A))
-    contig, start = alleles.contig_A[order], alleles.start_A[order]
-    length = np.array(list(scorer.genome.lengths.values()), dtype=np.int64)[contig]
-    # At a contig's end several cells of the grid have one window.
-    window = place_windows(start, length, scorer.context, scorer.settings.windows)[0]
-    is_new = np.diff(contig, prepend=-1).astype(bool) | np.diff(window, prepend=-1).astype(bool)
-    first = np.maximum.accumulate(np.where(is_new, np.arange(len(order)), 0))
-    value_AF = np.full((len(alleles), len(scorer.fields)), np.nan)
-    for rows in np.split(order, np.flatnonzero(np.diff(first // at_once)) + 1):
-        value_AF[rows] = scorer.score(alleles.take(rows), advance)
-    return value_AF
 
 
 def score_alleles(
@@ -369,10 +389,5 @@ def score_alleles(
     scorer = open_scorer(model, genome, surroundings=surroundings, settings=settings, progress=progress)
     found = scorer.find(*(column.to_list() for column in locus))
     with progress_bar("scoring", len(found), unit="alleles", show=progress) as advance:
-        score_AF = score_in_parts(scorer, found, advance) + 0.0  # so that none is -0
-    kinds, columns = [kind.name.lower() for kind in Kind], zip(scorer.fields, score_AF.T, strict=True)
-    return locus.with_columns(
-        pl.Series("kind", [kinds[kind] for kind in found.kind_A]),
-        *(pl.Series(name, value_A.astype(np.float32), nan_to_null=True) for name, value_A in columns),
-        scorer.reasons(found, score_AF),
-    )
+        values = scorer.score(found, advance).T.astype(np.float64)
+    return locus.with_columns(scorer.columns(found, dict(zip(scorer.fields, values, strict=True))))

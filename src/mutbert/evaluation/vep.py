@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from mutbert.effects.alleles import Alleles, Reason
-from mutbert.effects.scores import ScoreSettings, TokenScorer, open_scorer, score_in_parts
+from mutbert.effects.scores import ScoreSettings, TokenScorer, open_scorer
 from mutbert.encoders.adapter import open_encoder
 from mutbert.encoders.token_encoders import AutoEncoder
 from mutbert.errors import InputError
@@ -101,11 +101,12 @@ def evaluate_variant_effects(
     table = _with_reasons(table, alleles, problem)
     counts, used = _counts(table, shortest.settings.longest), table.filter(pl.col("reason").is_null())
     _check_targets(source.place, used["target"], problem, classes, counts["not_used"])
-    alleles, context = alleles.take(used["row"].to_numpy()), max(scorer.context for scorer in scorers.values())
+    alleles, context = alleles[used["row"].to_numpy()], max(scorer.context for scorer in scorers.values())
     predictors = dict[str, Any]()
     with progress_bar("scoring", len(scorers) * len(alleles), unit="alleles", show=progress) as advance:
         for name, scorer in scorers.items():
-            predictors |= vep_predictors.of_model(name, scorer, alleles, score_in_parts(scorer, alleles, advance))
+            score_AF = scorer.score(alleles, advance).astype(np.float64)
+            predictors |= vep_predictors.of_model(name, scorer, alleles, score_AF)
     baselines, lacking = vep_predictors.trivial(store, alleles, used, problem, context)
     predictors |= baselines
     values = {name: np.where(np.isfinite(one.values), one.values, np.nan) for name, one in predictors.items()}

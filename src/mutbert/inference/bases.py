@@ -6,7 +6,7 @@ Shape suffixes: P positions, W windows, N passes, L length in bases, E edits, S 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +24,7 @@ from mutbert.files import atomic_file, check_output, sha256_of
 from mutbert.genome.sources import read_fasta
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference import run
+from mutbert.inference.classifier import WindowClassifier, open_classifier
 from mutbert.inference.resumable import parts_folder, run_parts
 from mutbert.model import MutBertForMaskedLM
 from mutbert.progress import progress_bar, scaled
@@ -46,7 +47,7 @@ class PredictionSettings:
     """How bases are predicted."""
 
     context: int | None = None  # bases per window, by default as many as in training
-    strands: str = "both"
+    strands: str | None = None  # forward, or both for their mean; by default both, or for a classifier as in training
     batch_size: int = 32
     precision: str = "fp32"
     rope_scaling: Mapping[str, Any] | None = None
@@ -60,15 +61,14 @@ class BasePredictor:
         self, model: str | Path | MutBertForMaskedLM, genome: ProbabilisticGenome, settings: PredictionSettings
     ) -> None:
         # Before a large model is read.
-        run.check_run(settings.strands, settings.precision, settings.batch_size)
+        run.check_run(settings.strands or "both", settings.precision, settings.batch_size)
         self.model = run.open_model(model, MutBertForMaskedLM)
         self.context = run.resolve_context(self.model.config, settings.context, settings.rope_scaling)
-        self._genome, self._settings = genome, settings
-        self._length = np.array(list(genome.lengths.values()), dtype=np.int64)
+        self._genome, self.settings = genome, replace(settings, strands=settings.strands or "both")
 
     def windows_at_once(self, mask_every: int) -> int:
         """Return how many windows' positions one call should ask for, so that its memory is bounded."""
-        return max(self._settings.bases_at_once // (self.context * max(mask_every, 1)), 1)
+        return max(self.settings.bases_at_once // (self.context * max(mask_every, 1)), 1)
 
     def predict(self, contig_P: Int64, position_P: Int64, mask_every: int, advance: Advance) -> pl.DataFrame:
         """Return `score_bases` at 0-based positions of contigs, by the contigs' numbers in the genome's order.
@@ -77,12 +77,13 @@ class BasePredictor:
         with K above 1, pass r of K masks all positions but N whose remainder by K is r, and they are read from it.
         """
         alone, phases = mask_every == 1, max(mask_every, 1)
-        length_P = self._length[contig_P]
+        length_P = self._genome.slots[contig_P, 1]
         start_P, _ = place_windows(position_P, length_P, self.context, "centred" if alone else "shared")
         # Centred windows of two positions near a contig's end may be one, but have different masks.
         keys = np.stack([contig_P, start_P, position_P] if alone else [contig_P, start_P])
         (contig_W, start_W, *_), window_P = np.unique(keys, axis=1, return_inverse=True)
-        windows = read_windows(self._genome, contig_W, start_W, np.minimum(self.context, self._length[contig_W]))
+        bases_W = np.minimum(self.context, self._genome.slots[contig_W, 1])
+        windows = read_windows(self._genome, contig_W, start_W, bases_W)
         window_P, column_P = window_P.reshape(-1), position_P - start_P
         base_P = windows.code_NL[window_P, column_P]
         known = np.flatnonzero(base_P != alphabet.UNKNOWN)
@@ -98,14 +99,39 @@ class BasePredictor:
             chosen_NL = (np.arange(passes.code_NL.shape[1]) - phase_N[:, None]) % phases == 0
             row_E, column_E = np.nonzero(chosen_NL & (passes.code_NL != alphabet.UNKNOWN) & passes.inside_NL)
             passes = passes.with_codes(row_E, column_E, MASKED)
-        how: dict[str, Any] = {name: getattr(self._settings, name) for name in ("strands", "batch_size", "precision")}
+        how: dict[str, Any] = {name: getattr(self.settings, name) for name in ("strands", "batch_size", "precision")}
         how["advance"] = scaled(advance, len(known) / len(passes))
         contigs, window_N = list(self._genome.lengths), pass_N // phases
         how["name"] = lambda row: f"{contigs[contig_W[window_N[row]]]}, window from {start_W[window_N[row]] + 1:,}"
-        with run.rope_scaled(self.model.config, self._settings.rope_scaling):
+        with run.rope_scaled(self.model.config, self.settings.rope_scaling):
             queries = run.Queries(row_K, column_P[known])
             logit_P4[known] = run.run_windows(self.model, passes, queries, **how).logit_T4
         return score_bases(base_P, logit_P4)
+
+
+class OutputPredictor(BasePredictor):
+    """Predicts how other bases of a genome, as it is seen, change the outputs of a fine-tuned classifier."""
+
+    def __init__(self, classifier: WindowClassifier, genome: ProbabilisticGenome, settings: PredictionSettings) -> None:
+        self.context, self.settings = classifier.context, replace(settings, strands=classifier.strands)
+        self._classifier, self._genome = classifier, genome
+
+    def predict(self, contig_P: Int64, position_P: Int64, mask_every: int, advance: Advance) -> pl.DataFrame:  # noqa: ARG002
+        """Return a row a position: the ``base`` code, and each output with each base less that with the reference's."""
+        start_P, length_P = place_windows(position_P, self._genome.slots[contig_P, 1], self.context)
+        windows, column_P = read_windows(self._genome, contig_P, start_P, length_P), position_P - start_P
+        base_P, bases = windows.code_NL[np.arange(len(column_P)), column_P], len(alphabet.BASES)
+        known, names, contigs = np.flatnonzero(base_P < bases), self._classifier.fields, list(self._genome.lengths)
+        row_N, code_N = np.repeat(known, bases), np.tile(np.arange(bases, dtype=np.uint8), len(known))
+        output_NK = self._classifier.outputs(
+            windows.take(row_N).with_codes(np.arange(len(row_N)), column_P[row_N], code_N), scaled(advance, len(known)),
+            lambda row: f"{contigs[contig_P[row_N[row]]]}:{position_P[row_N[row]] + 1}",
+        )  # fmt: skip
+        output_P4K = output_NK.reshape(len(known), bases, len(names))
+        change_P4K = np.full((len(base_P), bases, len(names)), np.nan, dtype=np.float32)
+        change_P4K[known] = output_P4K - output_P4K[np.arange(len(known)), base_P[known], None]
+        titles = [f"{name}_{base}" for base in alphabet.BASES for name in names]
+        return pl.DataFrame({"base": base_P, **dict(zip(titles, change_P4K.reshape(len(base_P), -1).T, strict=True))})
 
 
 def score_bases(base_P: UInt8, logit_P4: Float32) -> pl.DataFrame:
@@ -139,11 +165,12 @@ def mutate_region(
     Parameters
     ----------
     model : str, Path or MutBertForMaskedLM
-        A checkpoint, run on a GPU if there is one (in Python also a loaded model).
+        A checkpoint, run on a GPU if there is one (in Python also a loaded model), or a fine-tuned classifier's folder.
     output : str or Path
         A ``.parquet`` table with a row per position: ``chrom``, ``pos`` (1-based), ``ref`` (its base);
         ``llr_A`` to ``llr_T``, ln P(base) − ln P(reference); ``probability_A`` to ``probability_T``, as if there were
-        no other token; ``entropy`` of these, in nats. NaN where there is none.
+        no other token; ``entropy`` of these, in nats. Of a classifier ``delta_LABEL_A`` to ``delta_LABEL_T`` for each
+        output, as `score_variants` has them. NaN where there is none.
     genome, sequence, region : optional
         The store that the region is in; a FASTA instead, such as of a designed sequence; the region, such as
         ``chr22:101-200``, 1-based and inclusive, which a FASTA of one record may go without.
@@ -168,7 +195,9 @@ def mutate_region(
                          "person_vcf out")  # fmt: skip
     opened, place = _open_region(genome, sequence, region)
     around = run.open_surroundings(opened, surroundings, person_vcf, sample, contigs=[place.contig], progress=progress)
-    predictor = BasePredictor(model, around.genome, settings)
+    classifier = open_classifier(model, around, settings)
+    where = around.genome, settings
+    predictor = OutputPredictor(classifier, *where) if classifier else BasePredictor(model, *where)
     number, at_once = list(opened.lengths).index(place.contig), predictor.windows_at_once(1)
     every_P = np.arange(place.start, place.end, dtype=np.int64)
     with progress_bar("mutagenesis", _known_bases(opened, [place]), unit="positions", show=progress) as advance:
@@ -179,11 +208,11 @@ def mutate_region(
     scores = pl.concat(frames)
     reference = np.array(list(alphabet.IUPAC))[scores["base"]]
     table = pl.DataFrame({"chrom": [place.contig] * len(place), "pos": every_P + 1, "ref": reference})
-    table = table.hstack(scores.select(pl.col("^llr_.$", "^probability_.$", "entropy")))
+    table = table.hstack(scores.select(pl.exclude("base", "reference_probability", "best_alternate_llr")))
     metadata = {
         "mutbert_mutagenesis": "2", "region": str(place), "model": run.model_name(model),
         "surroundings": "sequence" if sequence is not None else surroundings, "context": str(predictor.context),
-        "strands": settings.strands, **({} if sample is None else {"sample": sample}),
+        "strands": str(predictor.settings.strands), **({} if sample is None else {"sample": sample}),
     }  # fmt: skip
     from pyarrow import parquet
 
@@ -193,7 +222,8 @@ def mutate_region(
     start_2, length_2 = place_windows(ends, np.full(2, opened.lengths[place.contig]), predictor.context)
     differing = around.count_differing([Region(place.contig, int(start_2[0]), int(start_2[1] + length_2[1]))])
     counts = {"positions": len(place), **_unscored(scores.lazy()), "differing": differing}
-    return {"output": output, "region": place, **counts, "not_used": around.not_used}
+    notes = {} if classifier is None else {"notes": classifier.notes}
+    return {"output": output, "region": place, **counts, "not_used": around.not_used, **notes}
 
 
 def _unscored(scores: pl.LazyFrame) -> dict[str, int]:
@@ -280,8 +310,8 @@ def write_tracks(
     predictor = BasePredictor(model, around.genome, settings)
     plan = {
         "mutbert": mutbert.__version__, "model": run.model_hash(predictor.model), "genome": genome.identity,
-        **asdict(settings), "context": predictor.context, "tracks": list(outputs), "regions": span_S3.tolist(),
-        "mask_every": mask_every, "surroundings": surroundings, "sample": sample,
+        **asdict(predictor.settings), "context": predictor.context, "tracks": list(outputs),
+        "regions": span_S3.tolist(), "mask_every": mask_every, "surroundings": surroundings, "sample": sample,
         "person_vcf": person_vcf and sha256_of(Path(person_vcf)),
     }  # fmt: skip
     # Windows of the grid lie half a context apart.

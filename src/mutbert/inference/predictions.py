@@ -21,6 +21,8 @@ from mutbert.examples.table import Columns, read_examples, table_of
 from mutbert.files import atomic_file, check_output
 from mutbert.genome.format import SOFT_MASK
 from mutbert.genome.store import ProbabilisticGenome
+from mutbert.inference.bases import BasePredictor, PredictionSettings
+from mutbert.inference.classifier import problem_of
 from mutbert.inference.reading import fit_sequences, read_as_trained
 from mutbert.inference.run import base_outputs, check_run, sequence_outputs
 from mutbert.progress import progress_bar
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mutbert.examples.table import Examples
-    from mutbert.inference.bases import PredictionSettings
     from mutbert.model import MutBertForMaskedLM
 
 _SEPARATORS: Final = {".tsv": "\t", ".csv": ",", ".parquet": ""}
@@ -90,9 +91,7 @@ def predict_table(
         notes.append(f"long is {long}, and {trained} in training")
     classifier.to("cuda" if torch.cuda.is_available() else "cpu")
     classes = tuple(str(config.id2label[number]) for number in range(config.num_labels))
-    named = {"regression": "regression", "multi_label_classification": "multilabel"}.get(config.problem_type)
-    by_number = {1: "regression", 2: "binary"}.get(config.num_labels, "multiclass")
-    problem = "token" if each_token else named or by_number
+    problem = "token" if each_token else problem_of(config)
     if config.problem_type is None and problem in {"binary", "multiclass"}:
         notes.append("config.json has no problem_type: outputs are read as classes, one of which is right, not labels")
     outputs: Any = base_outputs if each_token else sequence_outputs
@@ -185,9 +184,6 @@ def score_sequences(
         A row per sequence: ``name``, by default its number from 0; ``bases`` that count; and their ``log_likelihood``,
         in nats, null where none counts.
     """
-    # Which may import this module.
-    from mutbert.inference.bases import BasePredictor, PredictionSettings
-
     examples, _ = read_examples(table_of(sequences), Columns(label=()))
     codes, unmasked = np.split(examples.base_codes, examples.offsets[1:-1]), np.zeros(0, dtype=SOFT_MASK)
     genome = ProbabilisticGenome.from_sequences((str(row), code_L, unmasked) for row, code_L in enumerate(codes))

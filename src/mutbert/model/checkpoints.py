@@ -123,9 +123,10 @@ def _check_fit(path: str | Path, model: Any, info: dict[str, Any], *, fresh_head
 def check_folder(path: str | Path) -> None:
     """Raise InputError for a local folder that is missing or holds no model; names of Hub repositories pass."""
     folder, problem, remedy = Path(path), "", "give one that save_pretrained has written"
+    small = (file for file in folder.glob("*.*") if file.is_file() and file.stat().st_size < 1024)
     if not folder.exists():
         problem = "" if _is_repository(path) else "no such model folder"
-    elif pointers := [file.name for file in folder.glob("*.*") if _is_pointer(file)]:
+    elif pointers := [file.name for file in small if file.read_bytes().startswith(b"version https://git-lfs.")]:
         problem, remedy = f"{min(pointers)} is a pointer of Git LFS to the file", "fetch it with 'git lfs pull'"
     elif (folder / MODEL / "config.json").is_file() and not (folder / "config.json").is_file():
         problem, remedy = "the folder of a run", f"use {folder / MODEL}"
@@ -138,14 +139,6 @@ def check_folder(path: str | Path) -> None:
         problem = "holds no weights (model*.safetensors or pytorch_model*.bin)"
     if problem:
         raise InputError(f"{path}: {problem}; {remedy}")
-
-
-def _is_pointer(file: Path) -> bool:
-    """Return whether a file is what Git LFS leaves of a large one that it has not fetched."""
-    if not file.is_file():
-        return False
-    with file.open("rb") as opened:
-        return opened.read(24) == b"version https://git-lfs."
 
 
 def _is_repository(source: str | Path) -> bool:
@@ -275,14 +268,13 @@ def write_model(source: Path, folder: Path, *, custom_code: bool = False) -> tup
 
 def _tokenizer(source: Path, config: Any) -> MutBertTokenizer:
     """Return the checkpoint's own tokenizer where it is one of ours."""
-    tokenizer = MutBertTokenizer(model_max_length=config.max_position_embeddings)
     settings = source / "tokenizer_config.json"
+    if not settings.is_file() or b'"MutBertTokenizer"' not in settings.read_bytes():
+        return MutBertTokenizer(model_max_length=config.max_position_embeddings)
     try:
-        if settings.is_file() and b'"MutBertTokenizer"' in settings.read_bytes():
-            tokenizer = MutBertTokenizer.from_pretrained(source)
+        return MutBertTokenizer.from_pretrained(source)  # type: ignore[no-any-return, unused-ignore]
     except Exception as error:  # the library raises no narrower one
         raise InputError(f"{source}: its tokenizer cannot be read ({one_line(error)}); remove its files") from None
-    return tokenizer
 
 
 def _check_tokens(folder: Path, config: Any) -> None:
@@ -301,12 +293,9 @@ def _check_tokens(folder: Path, config: Any) -> None:
 
 def _classes(folder: Path, weights: dict[str, Any]) -> list[type[models.MutBertPreTrainedModel]]:
     """Return the models that the checkpoint has weights of; the last one has most of them."""
-    try:
-        # Of the file, as a published configuration loses its classes when it is read as one of ours.
-        named = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
-    except (ValueError, LookupError, TypeError):
-        named = ()  # Whoever reads it next raises what is wrong.
-    by_token = "ForTokenClassification" in str(named)
+    # Of the file, as a published configuration loses its classes when it is read as one of ours.
+    text = (folder / "config.json").read_text(encoding="utf-8", errors="replace")
+    by_token = re.search(r'"architectures":\s*\[[^\]]*ForTokenClassification', text)
     classifier = models.MutBertForTokenClassification if by_token else models.MutBertForSequenceClassification
     heads = {"cls.": models.MutBertForMaskedLM, "classifier.": classifier}
     classes = [kind for head, kind in heads.items() if any(name.startswith(head) for name in weights)]

@@ -91,6 +91,8 @@ def mutagenesis_figure(table: Path) -> tuple[Figure, str]:
     rows: Any = pl.from_arrow(read)
     if how["mutbert_mutagenesis"] == "1":
         rows = rows.rename({"contig": "chrom", "start": "pos", "reference": "ref"}).with_columns(pl.col("pos") + 1)
+    if "llr_A" not in rows.columns:
+        raise InputError(f"{table}: is of a classifier, of which there is no figure; use a masked language model")
     contig, first = rows["chrom"][0], rows["pos"][0]
     title = f"{contig}:{first:,}" + (f"–{first + len(rows) - 1:,}" if len(rows) > 1 else "")
     figure, axes = (_overview if len(rows) > MOST_DRAWN else _base_by_base)(rows, made)
