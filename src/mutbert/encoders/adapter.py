@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from mutbert.encoders.inputs import Inputs, PaddedWindows
     from mutbert.examples.table import Examples
-    from mutbert.genome.store import ProbabilisticGenome
 
     Kind = Literal["body", "masked", "classifier", "token"]
+    Classes = Sequence[str] | None
     Scaling = Mapping[str, Any] | None  # of rotary positions
 
 CNN: Final = "cnn"
@@ -56,15 +56,12 @@ class Encoder:
         self.name = name  # in tables
         self._path, self._settings, self._values, self._fresh = path, settings, values, fresh
 
-    def inputs(
-        self, examples: Examples | PaddedWindows, *, max_tokens: int | None = None,
-        genome: ProbabilisticGenome | None = None, special_tokens: bool = True,
-    ) -> Inputs:  # fmt: skip
-        """Return sequences as the model reads them, with special tokens as in training and a genome's frequencies."""
-        return BaseInputs(examples, max_tokens=max_tokens, genome=genome, special_tokens=special_tokens)
+    def inputs(self, examples: Examples | PaddedWindows, **settings: Any) -> Inputs:
+        """Return sequences as the model reads them; `settings` as for `BaseInputs`."""
+        return BaseInputs(examples, **settings)
 
     def classifier(
-        self, outputs: int, longest: int, *, classes: Sequence[str] | None = None, each_token: bool = False,
+        self, outputs: int, longest: int, *, classes: Classes = None, each_token: bool = False,
         rope_scaling: Scaling = None,
     ) -> Any:  # fmt: skip
         """Return the model with a classifier of sequences of at most `longest` tokens, or of every token.
@@ -73,21 +70,18 @@ class Encoder:
         """
         if each_token and not self.one_token_a_base:
             raise InputError(f"{self.name}: its tokens are not single bases, so it cannot learn a label for each base")
-        kind: Kind = "token" if each_token else "classifier"
-        return self._load(kind, longest, rope_scaling, classes=classes, num_labels=outputs)
+        return self._load("token" if each_token else "classifier", longest, rope_scaling, outputs, classes)
 
     def trained_classifier(self) -> tuple[Any, bool]:
         """Return a fine-tuned model in evaluation mode, and whether it has an output for every token."""
-        return self._load("classifier", 0, None, fresh_head=False), False
+        return self._load("classifier", 0, None), False
 
     def body(self, longest: int, *, rope_scaling: Scaling = None) -> Any:
         """Return the model without a head."""
         return self._load("body", longest, rope_scaling)
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True,
-        classes: Sequence[str] | None = None, **values: Any,
-    ) -> Any:  # fmt: skip
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, outputs: int = 0, classes: Classes = None) -> Any:
+        """Return a model, whose classifier may be fresh where it is to have so many `outputs`."""
         raise NotImplementedError
 
     def hidden_states(self, body: Any, batch: Mapping[str, Tensor]) -> Tensor:
@@ -158,17 +152,15 @@ class MutBertEncoder(Encoder):
         """Return a fine-tuned model, of sequences or of bases, with the RoPE scaling that it was trained with."""
         config = MutBertConfig.from_pretrained(self._path, **self._settings)
         each_token = models.MutBertForTokenClassification.__name__ in (config.architectures or ())
-        return self._load("token" if each_token else "classifier", 0, None, fresh_head=False).eval(), each_token
+        return self._load("token" if each_token else "classifier", 0, None), each_token
 
     def save_tokenizer(self, folder: Path, longest: int | None) -> None:
         """Write the tokenizer."""
         MutBertTokenizer(model_max_length=longest or 512).save_pretrained(folder)
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True,
-        classes: Sequence[str] | None = None, **values: Any,
-    ) -> Any:  # fmt: skip
-        values |= {**self._settings, **({"pooler_type": "mean"} if kind == "body" else {})}
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, outputs: int = 0, classes: Classes = None) -> Any:
+        values = {**self._settings, **({"pooler_type": "mean"} if kind == "body" else {})}
+        values |= {"num_labels": outputs} if outputs else {}
         heads = {"token": models.MutBertForTokenClassification, "classifier": models.MutBertForSequenceClassification}
         model_class: Any = heads.get(kind, models.MutBertModel)
         config = MutBertConfig.from_pretrained(self._path, **values)
@@ -187,7 +179,7 @@ class MutBertEncoder(Encoder):
         if self._fresh:
             return model_class(config).eval()
         values["rope_scaling"] = config.rope_scaling
-        return read_checkpoint(self._path, model_class, fresh_head=fresh_head, classes=classes, **values)
+        return read_checkpoint(self._path, model_class, fresh_head=outputs > 0, classes=classes, **values)
 
 
 class CnnClassifier(nn.Module):
@@ -236,12 +228,12 @@ class CnnEncoder(Encoder):
         """Return the network's version."""
         return f"{CNN} 1"
 
-    def _load(self, kind: Kind, *_: Any, fresh_head: bool = True, **values: Any) -> Any:
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, outputs: int = 0, classes: Classes = None) -> Any:  # noqa: ARG002
         if kind == "body":
             raise InputError(f"{self.name}: has no weights before it is trained, so nothing can be embedded by it")
-        if not fresh_head:
+        if not outputs:
             raise InputError(f"{self.name}: is a baseline, which is not kept once it is trained")
-        return CnnClassifier(values["num_labels"], each_token=kind == "token")
+        return CnnClassifier(outputs, each_token=kind == "token")
 
 
 def takes_mask(model: Any) -> bool:
