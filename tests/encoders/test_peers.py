@@ -321,7 +321,7 @@ def test_what_is_nearly_one_of_them_is_refused_and_not_taken_for_another(copied)
 def test_an_option_that_is_not_implemented_is_refused_by_name(name, folder, copied):
     required = open_encoder(folder).required
     assert len(required) == {"dnabert2": 3, "nt": 4, "ntv2": 5, "caduceus": 6}[FAMILIES[name]]
-    for option, value in required.items():
+    for option, (value, *_) in required.items():
         changed = copied(name)
         wrong = not value if isinstance(value, bool) else "another"
         change_config(changed, **{option: wrong})

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from contextlib import nullcontext, suppress
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mutbert import alphabet
 from mutbert.encoders.adapter import Encoder
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from mutbert.encoders.adapter import Classes, Kind, Scaling
     from mutbert.encoders.inputs import PaddedWindows
     from mutbert.examples.table import Examples
-
-    HiddenStates = Callable[[Any, Mapping[str, torch.Tensor]], torch.Tensor]
 
 _PROBE: Final = "probe.safetensors"
 
@@ -70,16 +68,17 @@ class AutoEncoder(Encoder):
 
     def trained_classifier(self) -> tuple[Any, bool]:
         """Return a fine-tuned model, or a probe with its model."""
-        if (Path(self._path) / _PROBE).is_file():
-            return ProbedClassifier.read(Path(self._path), self.body(0), self.hidden_states), False
+        if (probe := Path(self._path, _PROBE)).is_file():
+            weight_KD, bias_K = self._loaded(lambda: itemgetter("weight", "bias")(load_file(probe)))
+            return ProbedClassifier(self.body(0), self.hidden_states, weight_KD, bias_K).eval(), False
         return super().trained_classifier()
 
-    def layer_states(self, body: Any, batch: Mapping[str, torch.Tensor], layers: Sequence[int]) -> list[torch.Tensor]:
+    def layer_states(self, body: Any, batch: Mapping[str, Tensor], layers: Sequence[int]) -> list[Tensor]:
         """Return the hidden states of several layers, from 0, the embedding layer's, each (B, L, D)."""
         outputs = body(**batch, output_hidden_states=True)
         # The last of them is the last layer's output before a last norm, in some models.
-        last = len(outputs.hidden_states) - 1
-        return [outputs[0] if layer == last else outputs.hidden_states[layer] for layer in layers]
+        every = [*outputs.hidden_states[:-1], outputs[0]]
+        return [every[layer] for layer in layers]
 
     def save_tokenizer(self, folder: Path, longest: int | None) -> None:
         """Write the tokenizer."""
@@ -117,11 +116,10 @@ class AutoEncoder(Encoder):
         weights = read_weights(local_folder(self._path, self._settings.get("revision")))
         if classes is not None:
             weights = without_other_head(self.name, weights, self._values.get("id2label"), classes)
-        own = self._own_weights(model, weights)
-        model, info = self._loaded(load_quietly, type(model), model.config, own)
-        fresh = outputs or kind == "body"
+        model, info = self._loaded(load_quietly, type(model), model.config, self._own_weights(model, weights))
+        fresh = outputs > 0 or kind == "body"
         # The library initialises whatever a checkpoint does not have.
-        if missing := self._missing(model, info, fresh_head=bool(fresh)):
+        if missing := self._missing(model, info, fresh_head=fresh):
             whole = "is whole" if fresh or kind == "masked" else "was fine-tuned"
             raise InputError(f"{self.name}: has no {', '.join(missing[:3])}; choose a model that {whole}")
         for weight, found, expected in info["mismatched_keys"]:
@@ -130,20 +128,17 @@ class AutoEncoder(Encoder):
             raise InputError(f"{self.name}: {weight} has shape {tuple(found)}, and {tuple(expected)} {why}")
         return model
 
-    def _own_weights(self, model: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:  # noqa: ARG002
+    def _own_weights(self, model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
         """Return a checkpoint's weights by the names of a model."""
         return weights
 
     def _missing(self, model: Any, info: Mapping[str, Any], *, fresh_head: bool) -> list[str]:
         """Return those of a checkpoint's missing weights that cannot be fresh; a head's can, where it is to be."""
         wanted = {name for name, _ in model.named_parameters()} & {*info["missing_keys"]}
-        if fresh_head:
-            prefix = f"{model.base_model_prefix}."
-            has_head = isinstance(getattr(model, model.base_model_prefix, None), nn.Module)
-            body = {name for name in wanted if name.startswith(prefix) or not has_head}
-            # Nor do hidden states depend on these.
-            wanted = {name for name in body if not {"pooler", "contact_head"} & set(name.split("."))}
-        return sorted(wanted)
+        unread = {"contact_head", *["pooler"] * fresh_head}  # by hidden states
+        if fresh_head and isinstance(getattr(model, model.base_model_prefix, None), nn.Module):
+            wanted = {name for name in wanted if name.startswith(f"{model.base_model_prefix}.")}
+        return sorted(name for name in wanted if not unread & set(name.split(".")))
 
     def _check_tokens(self, model: Any) -> None:
         """Have a model know its tokenizer's padding; raise InputError where it does not know all of its tokens."""
@@ -177,13 +172,13 @@ def most_tokens(model: Any) -> int | None:
 class ProbedClassifier(nn.Module):
     """A frozen model of transformers with a linear layer on the mean of its hidden states over all tokens."""
 
-    def __init__(self, body: Any, hidden_states: HiddenStates, weight_KD: torch.Tensor, bias_K: torch.Tensor) -> None:
+    def __init__(self, body: Any, hidden_states: Callable[..., Tensor], weight_KD: Tensor, bias_K: Tensor) -> None:
         super().__init__()
         self.weight, self.bias = nn.Buffer(weight_KD), nn.Buffer(bias_K)
         # The configuration says what the outputs mean.
         self.body, self.config, self._hidden_states = body, body.config, hidden_states
 
-    def forward(self, **batch: torch.Tensor) -> SimpleNamespace:
+    def forward(self, **batch: Tensor) -> SimpleNamespace:
         """Return ``logits``, (B, K)."""
         mean_BD = mean_over_tokens(self._hidden_states(self.body, batch), batch.get("attention_mask"))
         return SimpleNamespace(logits=nn.functional.linear(mean_BD, self.weight, self.bias))
@@ -193,17 +188,8 @@ class ProbedClassifier(nn.Module):
         self.body.save_pretrained(folder)
         save_file({"weight": self.weight.cpu().contiguous(), "bias": self.bias.cpu()}, folder / _PROBE)
 
-    @classmethod
-    def read(cls, folder: Path, body: Any, hidden_states: HiddenStates) -> ProbedClassifier:
-        """Return the probe of a folder whose body is loaded."""
-        try:
-            parts = load_file(folder / _PROBE)
-            return cls(body, hidden_states, parts["weight"], parts["bias"]).eval()
-        except (OSError, KeyError, SafetensorError) as error:
-            raise InputError(f"{folder / _PROBE}: cannot be read ({one_line(error)}); fine-tune it again") from None
 
-
-def mean_over_tokens(states_BLD: torch.Tensor, mask_BL: torch.Tensor | None) -> torch.Tensor:
+def mean_over_tokens(states_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
     """Return the mean over all tokens but padding, special ones included, as published: float32 (B, D)."""
     states_BLD = states_BLD.float()
     if mask_BL is None:

@@ -15,7 +15,7 @@ from mutbert.errors import InputError
 from mutbert.model.checkpoints import local_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence, Set
+    from collections.abc import Collection, Mapping, Sequence, Set
 
     from mutbert.encoders.adapter import Kind
     from mutbert.encoders.known import Family
@@ -31,7 +31,7 @@ class PeerEncoder(AutoEncoder):
     classes: Mapping[str, Any]  # by kind, and the configuration's
     tokenizer_class: Any
     likelihood = True  # whether a token with one base exchanged is a token, so that a ratio can be read off
-    required: Mapping[str, Any]  # the only implemented values of config.json, several in a tuple; each may be absent
+    required: Mapping[str, Collection[Any]]  # the only implemented values of config.json; each may be absent
     heads: Set[str]  # parts of the names of weights that only some of the models have,
     unused: Set[str]  # and that a file may have for nothing
     # Regular expressions of names in files, and what they become. Two names that become one are of one weight.
@@ -57,10 +57,8 @@ class PeerEncoder(AutoEncoder):
 
     def _build(self, kind: Kind, overrides: Mapping[str, Any]) -> Any:
         # Neither its origin nor what it was asked to return matters.
-        left_out = {
-            "auto_map", "_name_or_path", "architectures", "model_type", "transformers_version", "return_dict",
-            "output_hidden_states", "output_attentions", "torch_dtype", *["id2label", "label2id"] * bool(overrides),
-        }  # fmt: skip
+        left_out = {"auto_map", "model_type", "torch_dtype", "return_dict", "output_hidden_states", "output_attentions"}
+        left_out |= {"id2label", "label2id"} if overrides else set()
         values = {name: value for name, value in self._values.items() if name not in left_out}
         config = self._loaded(self.classes["config"], **{**values, **overrides, "dtype": "float32"})
         return self._loaded(self.classes[kind], config)
@@ -89,10 +87,10 @@ class PeerEncoder(AutoEncoder):
 
     def _missing(self, model: Any, info: Mapping[str, Any], *, fresh_head: bool) -> list[str]:
         # Heads that this model has not; in its own nothing may be left over.
-        others = self.heads - {part for name, _ in model.named_modules() for part in name.split(".")}
-        if left := _without(info["unexpected_keys"], others | self.unused):
+        extra = self.unused | self.heads - {part for name, _ in model.named_modules() for part in name.split(".")}
+        if left := [name for name in info["unexpected_keys"] if not extra & set(name.split("."))]:
             raise InputError(f"{self.name}: has {', '.join(left[:3])}, which no {self.family} model has; get it anew")
-        return _without(info["missing_keys"], {"contact_head"} | (self.heads if fresh_head else set()))
+        return super()._missing(model, info, fresh_head=fresh_head)
 
 
 class DnaBert2Encoder(PeerEncoder):
@@ -105,7 +103,7 @@ class DnaBert2Encoder(PeerEncoder):
     }  # fmt: skip
     tokenizer_class = PreTrainedTokenizerFast
     context, likelihood = 1000, False
-    required = {"hidden_act": "gelu", "is_decoder": False, "position_embedding_type": "absolute"}
+    required = {"hidden_act": ["gelu"], "is_decoder": [False], "position_embedding_type": ["absolute"]}
     heads, unused = {"cls", "pooler", "classifier"}, {"position_ids"}
     renamed = {r"^cls\.predictions\.decoder\.weight$": "bert.embeddings.word_embeddings.weight"}
     lora_targets, fresh_modules = ("Wqkv", "dense", "gated_layers", "wo"), ("classifier", "pooler")
@@ -121,10 +119,10 @@ class NtEncoder(PeerEncoder):
     }  # fmt: skip
     tokenizer_class = EsmTokenizer
     context = 5994
-    required: Mapping[str, Any] = {
-        "is_decoder": False, "add_cross_attention": False, "is_folding_model": False,
-        "position_embedding_type": ("absolute", "rotary"),
-    }  # fmt: skip
+    required: Mapping[str, Collection[Any]] = {
+        **dict.fromkeys(("is_decoder", "add_cross_attention", "is_folding_model"), (False,)),
+        "position_embedding_type": ["absolute", "rotary"],
+    }
     heads, unused = {"lm_head", "classifier"}, {"position_ids", "position_embeddings", "pooler"}
     # A layer's in one version of the library, the model's in another.
     renamed = {rf"^.*{re.escape(_FREQUENCIES)}$": _FREQUENCIES}
@@ -137,7 +135,7 @@ class NtV2Encoder(NtEncoder):
     family = "ntv2"
     classes = {**NtEncoder.classes, "config": attention.NtV2Config}
     context = 12_282
-    required = {**NtEncoder.required, "add_bias_fnn": False, "position_embedding_type": "rotary"}
+    required = {**NtEncoder.required, "add_bias_fnn": [False], "position_embedding_type": ["rotary"]}
 
 
 class CaduceusEncoder(PeerEncoder):
@@ -150,8 +148,8 @@ class CaduceusEncoder(PeerEncoder):
     }  # fmt: skip
     special_tokens, context = False, 1024
     required = {
-        "bidirectional": True, "bidirectional_strategy": "add", "bidirectional_weight_tie": True, "rms_norm": True,
-        "fused_add_norm": True, "residual_in_fp32": False,
+        **dict.fromkeys(("bidirectional", "bidirectional_weight_tie", "rms_norm", "fused_add_norm"), (True,)),
+        "bidirectional_strategy": ["add"], "residual_in_fp32": [False],
     }  # fmt: skip
     # What is complementary is in config.json too.
     heads, unused = {"lm_head", "score"}, {"complement_map"}
@@ -201,13 +199,7 @@ def find_peer(values: Mapping[str, Any], path: str) -> type[PeerEncoder] | None:
     elif model_type == EsmConfig.model_type and not code:
         peer = NtEncoder
     for name, value in (peer.required if peer else {}).items():
-        known = value if isinstance(value, tuple) else (value,)
-        if name in values and values[name] not in known:
-            only = f"of this family only {' or '.join(map(repr, known))} is implemented"
+        if name in values and values[name] not in value:
+            only = f"of this family only {' or '.join(map(repr, value))} is implemented"
             raise InputError(f"{path}: its config.json has {name} {values[name]!r}, and {only}; use another checkpoint")
     return peer
-
-
-def _without(names: Iterable[str], parts: Set[str]) -> list[str]:
-    """Return names of weights that have none of some parts."""
-    return [name for name in names if not parts & set(name.split("."))]
