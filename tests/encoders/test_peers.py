@@ -9,12 +9,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file
 
+from mutbert import alphabet
 from mutbert.encoders.adapter import open_encoder
+from mutbert.encoders.inputs import PaddedWindows
 from mutbert.encoders.known import MODELS
 from mutbert.encoders.token_encoders import ProbedClassifier
 from mutbert.errors import InputError
+from mutbert.model.checkpoints import read_weights
 
 NAMES = ("dnabert2", "nt-500m-1000g", "ntv2-50m", "caduceus-ph", "caduceus-ps")
 FAMILIES = dict(zip(NAMES, ("dnabert2", "nt", "ntv2", "caduceus", "caduceus"), strict=True))
@@ -34,16 +38,6 @@ def folder(name, peer_folders):
     return peer_folders[name]
 
 
-@pytest.fixture
-def copied(tmp_path, peer_folders):
-    """A copy of a checkpoint, to change, under a name that says nothing of what it is."""
-
-    def copy(name):
-        return shutil.copytree(peer_folders[name], tmp_path / f"copy-{len(list(tmp_path.iterdir()))}")
-
-    return copy
-
-
 def read_json(path):
     return json.loads(path.read_text())
 
@@ -54,24 +48,13 @@ def change_config(folder, *dropped, **values):
     path.write_text(json.dumps({**kept, **values}))
 
 
-def read_weights(folder):
-    path = folder / "pytorch_model.bin"
-    return torch.load(path) if path.exists() else load_file(folder / "model.safetensors")
-
-
 def write_weights(folder, weights, form="safetensors"):
-    """Replace the weights of a folder: one safetensors file, one .bin file, or two of these and an index."""
+    """Replace the weights of a folder: one safetensors file, one .bin file, or several of these and an index."""
     for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.index.json")]:
         path.unlink()
-    if form == "safetensors":
-        save_file({key: weight.clone() for key, weight in weights.items()}, folder / "model.safetensors")
-    elif form == "bin":
-        torch.save(weights, folder / "pytorch_model.bin")
-    else:
-        part_of = {key: f"pytorch_model-0000{1 + number % 2}-of-00002.bin" for number, key in enumerate(weights)}
-        (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": part_of}))
-        for part in set(part_of.values()):
-            torch.save({key: weight for key, weight in weights.items() if part_of[key] == part}, folder / part)
+    kept = {key: weight.clone() for key, weight in weights.items()}
+    size = "50KB" if form == "parts" else "5GB"
+    save_torch_state_dict(kept, folder, safe_serialization=form == "safetensors", max_shard_size=size)
 
 
 def all_rows(encoder, examples):
@@ -87,19 +70,13 @@ def logits_of_all(model, batch):
     return model.logits(model.base_model(**batch)[0])
 
 
-@pytest.fixture
-def logits_of(examples_of):
-    """Give the masked model's logits of some sequences that differ in length."""
-    examples = examples_of(["ACGTTGCATGCCTAGGATCCATTA", "TTGACGTAACGGTAC", "GATTACA"])
-
-    def run(folder):
-        encoder = open_encoder(folder)
-        batch = all_rows(encoder, examples)
-        with torch.inference_mode():
-            logits = logits_of_all(encoder.masked(LONGEST), batch)
-        return logits[batch["attention_mask"].bool()]
-
-    return run
+def logits_of(folder):
+    """The masked model's logits of some sequences that differ in length."""
+    encoder = open_encoder(folder)
+    windows = PaddedWindows.of(list(map(alphabet.encode, ["ACGTTGCATGCCTAGGATCCATTA", "TTGACGTAACGGTAC", "GATTACA"])))
+    batch = encoder.inputs(windows).batch(np.arange(3))
+    with torch.inference_mode():
+        return logits_of_all(encoder.masked(LONGEST), batch)[batch["attention_mask"].bool()]
 
 
 @pytest.fixture(params=GOLDEN)
@@ -240,7 +217,7 @@ def test_parameters_are_those_of_the_published_files(peer_files, known, tmp_path
 
 
 @pytest.mark.parametrize("name", ["dnabert2", "caduceus-ph", "caduceus-ps"])
-def test_a_second_name_of_a_weight_may_be_absent_or_agrees(name, copied, logits_of, peer_files):
+def test_a_second_name_of_a_weight_may_be_absent_or_agrees(name, copied, peer_files):
     folder = copied(name)
     weights = read_weights(folder)
     tied = {key: peer_files.tied_to(key) for key in peer_files.shapes_of(read_json(folder / "config.json"))}
@@ -282,7 +259,7 @@ def test_what_does_not_fit_is_refused_in_one_line(name, kind, copied):
             load(*((2, LONGEST) if kind == "classifier" else (LONGEST,)))
 
 
-def test_a_model_is_known_by_its_configuration_alone(name, folder, copied, logits_of):
+def test_a_model_is_known_by_its_configuration_alone(name, folder, copied):
     # Code that was loaded from a repository is named with it in what is saved.
     code = {key: f"someone/model--{one}" for key, one in read_json(folder / "config.json").get("auto_map", {}).items()}
     values = {"torch_dtype": "float16", "return_dict": False, "num_labels": 7}
@@ -329,7 +306,7 @@ def test_an_option_that_is_not_implemented_is_refused_by_name(name, folder, copi
             open_encoder(changed)
 
 
-def test_rotary_frequencies_outlive_saving(copied, logits_of, tmp_path):
+def test_rotary_frequencies_outlive_saving(copied, tmp_path):
     folder = copied("ntv2-50m")
     weights = read_weights(folder)
     own = {key: weight.half().float() * 0.9 for key, weight in weights.items() if key.endswith("inv_freq")}

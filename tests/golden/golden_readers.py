@@ -1,14 +1,13 @@
-"""Readers of what each command leaves behind and prints, by verb: each brings it to an answer that can be stored."""
+"""Readers of what commands leave behind and print: each brings it to an answer that can be stored."""
 
 import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import golden_adapters
 import numpy as np
 import polars as pl
 import pyarrow.parquet
@@ -284,76 +283,3 @@ def predictions_of(columns: Mapping[str, list[str]]) -> Answer:
     found = {name: np.array(column, dtype=np.float32) if name.startswith("p_") else rows_by_value(column)
              for name, column in columns.items() if name != "name"}  # fmt: skip
     return {"columns": list(columns), **found, "names": digest(" ".join(columns["name"]).encode())}
-
-
-# Runs
-
-
-def numbers_by_step(history: Sequence[Mapping[str, float]]) -> Answer:
-    """Return what was logged as an array for each name, with the steps in front."""
-    names = sorted({name for entry in history for name in entry} - {"step"})
-    return {name: np.array([[one["step"], one[name]] for one in history if name in one], np.float64) for name in names}
-
-
-def pretrained(path: Path, _: Mapping[str, Any]) -> Answer:
-    """Read losses, gradients' norms, held-out evaluations and the held-out table."""
-    table = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-    return {
-        "history": numbers_by_step(golden_adapters.read_history(path)),
-        "windows": digest((path / "held_out_windows.tsv").read_bytes().replace(b"\tchrom\t", b"\tcontig\t", 1)),
-        **part_of(table, "targets cross_entropy calibration"),
-    }
-
-
-def finetuned(path: Path, _: Mapping[str, Any]) -> Answer:
-    predictions: Answer = {}
-    for name, column in golden_adapters.read_predictions(path).items():
-        if name.startswith(("p_", "predicted_", "observed_")):
-            predictions[name] = np.array(column, dtype=np.float32)
-        else:
-            predictions[name] = digest(" ".join(column).encode()) if len({*column}) > 8 else rows_by_value(column)
-    history = numbers_by_step(golden_adapters.read_history(path))
-    return {**golden_adapters.read_finetuned(path), "history": history, "predictions": predictions}
-
-
-def benchmarked(path: Path, said: Mapping[str, Any]) -> Answer:
-    """Read the cells of a grid, and its report."""
-    assert not said["failed"], said
-    cells: Answer = {}
-    for cell, values in golden_adapters.read_cells(path).items():
-        labels, scores = values.pop("labels"), values.pop("scores").astype(np.float32)
-        cells["/".join(map(str, cell))] = {**values, "labels": digest(labels.astype("<i8").tobytes()), "scores": scores}
-    (suite,) = (path / "suites").iterdir()
-    return {
-        **part_of(said, "done done_again"),
-        "suite": golden_adapters.read_suite(path, suite.stem),
-        "cells": cells,
-        "report": reported(path),
-    }
-
-
-def reported(results: Path) -> Answer:
-    report = Path(f"{results.name}_report")
-    cli("bench", "report", results, "-o", report, "--resamples", 200)
-    return golden_adapters.read_report(report)
-
-
-def compared(path: Path, _: Mapping[str, Any]) -> Answer:
-    return {
-        **golden_adapters.read_vep(path),
-        "scores": columns_of(path / "scores.parquet", chrom="chromosome", pos="position"),
-    }
-
-
-def listed(_: Path, said: Mapping[str, Any]) -> Answer:
-    for protocol in (one for suite in said["suites"] if suite["eqtl"] for one in suite["eqtl"]["protocols"].values()):
-        protocol["c"] = [f"{float(c):g}" for c in protocol["c"]]
-    return {suite.pop("name"): suite for suite in said["suites"]}
-
-
-READERS: dict[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
-    "genome build": built, "genome merge": merged, "genome inspect": inspected, "genome export": exported,
-    "score": scored, "embed": embedded, "tracks": tracked, "mutagenesis": mutated, "predict": predicted,
-    "pretrain": pretrained, "finetune": finetuned, "bench run": benchmarked, "bench vep": compared,
-    "bench list": listed,
-}  # fmt: skip
