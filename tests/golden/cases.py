@@ -136,9 +136,6 @@ def mutated() -> Answer:
     return from_python("mutagenesis", ".parquet", mutbert.mutate_region, model, **settings)
 
 
-# Genomes
-
-
 def windows() -> Answer:
     """Many windows at once, and stretches without N."""
     genome = mutbert.ProbabilisticGenome.open("human.genome")
@@ -168,9 +165,6 @@ def letters() -> Answer:
     }
 
 
-# Scores
-
-
 def by_regions() -> Answer:
     """Score region by region, and join the tables."""
     pysam.tabix_compress("asked.vcf", "asked.vcf.gz", force=True)
@@ -188,9 +182,6 @@ def by_regions() -> Answer:
     path = Path(f"{new_name()}.parquet")
     pl.concat(map(pl.read_parquet, pieces)).write_parquet(path)
     return READERS["score"](path, whole)
-
-
-# Embeddings and runs
 
 
 def vectors(command: str) -> Answer:
@@ -252,8 +243,6 @@ def binding() -> Answer:
         metrics.append([*again.values()])
     return {"cells": cells, "metrics": np.array(metrics), "report": runs.reported(results)}
 
-
-# Settings
 
 OVERRIDES = (
     "genome=other.genome", "train=[22, no, 'chr1:1-900']", "held_out=[chr2]", "seed=7", "masking.share=0.2",

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet
 import pysam.bcftools
 from golden_answers import Answer
 from safetensors import safe_open
@@ -19,8 +18,6 @@ from typer.testing import CliRunner
 import mutbert
 from mutbert.cli.main import app
 
-# Base codes of a store, as docs/format.md has them.
-LETTERS = "ACGTRYSWKMBDHVN"
 UNITS = 65535
 PLACES = ("chrom", "pos", "id", "ref", "alt")
 # Titles of columns when answers were stored.
@@ -61,16 +58,11 @@ def columns_of_text(path: Path) -> dict[str, list[str]]:
 
 def columns_of(path: Path, **older: str) -> Answer:
     """Read a Parquet table, some columns by older titles: numbers as arrays, the rest as lists."""
-    table = pyarrow.parquet.read_table(path)
     found: Answer = {}
-    for title in table.column_names:
-        column, name = table[title], older.get(title, title)
-        if pyarrow.types.is_floating(column.type):
-            found[name] = column.to_numpy().astype(np.float32)
-        elif pyarrow.types.is_integer(column.type):
-            found[name] = column.to_numpy()
-        else:
-            found[name] = column.to_pylist()
+    for column in pl.read_parquet(path).rename(older).iter_columns():
+        found[column.name] = column.to_numpy() if column.dtype.is_numeric() else column.to_list()
+        if column.dtype.is_float():
+            found[column.name] = found[column.name].astype(np.float32)
     # Contigs of many rows, and bases.
     if "contig" in found:
         found["contig"] = {one: found["contig"].count(one) for one in dict.fromkeys(found["contig"])}
@@ -85,9 +77,6 @@ def zero_based(path: Path, position: str) -> Answer:
     return {**found, position: found[position] - 1}
 
 
-# Genomes
-
-
 def units(frequency: np.ndarray, parts: int = 1) -> np.ndarray:
     """Return frequencies as whole numbers of units, which have to be near enough."""
     scaled = frequency.astype(np.float64) * UNITS * parts
@@ -99,7 +88,7 @@ def units(frequency: np.ndarray, parts: int = 1) -> np.ndarray:
 def letters_of(genome: mutbert.ProbabilisticGenome, name: str) -> str:
     """Return a contig's bases, in lower case where it is soft-masked."""
     length = genome.lengths[name]
-    letters = np.array(list(LETTERS))[genome.bases(name, 0, length)]
+    letters = np.array(list(genome.sequence(name)))
     return "".join(np.where(genome.soft_masked(name, 0, length), np.char.lower(letters), letters).tolist())
 
 
@@ -153,9 +142,6 @@ def exported(path: Path, said: Mapping[str, Any]) -> Answer:
     else:
         content = {"text": text_of(path).replace("chrom\tpos\tref\t", "contig\tposition\treference\t", 1)}
     return {"report": part_of(said, "kind regions bases variants changed"), **content}
-
-
-# Scores of variants
 
 
 def scored(path: Path, said: Mapping[str, Any]) -> Answer:
@@ -224,9 +210,6 @@ def background_of(path: Path) -> Answer:
     return fields
 
 
-# Embeddings, tracks, mutagenesis, predictions
-
-
 def embedded(path: Path, said: Mapping[str, Any]) -> Answer:
     """Read embeddings of either format."""
     report = {"report": part_of(said, "records bases layers differing not_used hidden_size")}
@@ -236,19 +219,17 @@ def embedded(path: Path, said: Mapping[str, Any]) -> Answer:
             columns = {old: json.loads(held[f"{name}s"]) for old, name in OLD.items()}
             vectors = {name.replace("embeddings", "embedding"): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return {**report, **columns, **vectors, "metadata": part_of(held, "pooling layers strands")}
-    table = pyarrow.parquet.read_table(path)
-    found: Answer = {old: table[name].to_pylist() for old, name in OLD.items()}
-    for name in table.column_names:
+    table = pl.read_parquet(path).to_dict(as_series=False)
+    found: Answer = {old: table[name] for old, name in OLD.items()}
+    for name, rows in table.items():
         if name.startswith("embedding"):
-            rows = table[name].to_pylist()
             # Of many vectors, some show whether all are right.
             if isinstance(rows[0][0], list):
                 found["bases"] = [len(row) for row in rows]
                 found[name] = np.array([vector for row in rows for vector in row][::7], dtype=np.float32)
             else:
                 found[name] = np.array(rows[:12], dtype=np.float32)
-    held = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    return {**report, **found, "metadata": part_of(held, "pooling layers strands")}
+    return {**report, **found, "metadata": part_of(pl.read_parquet_metadata(path), "pooling layers strands")}
 
 
 def tracked(_: Path, said: Mapping[str, Any]) -> Answer:

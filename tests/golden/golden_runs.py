@@ -87,9 +87,6 @@ def predictions_in(run: Path) -> dict[str, list[str]]:
     return {name: [str(value) for value in column] for name, column in columns.items()}
 
 
-# Benchmarks
-
-
 def benchmarked(path: Path, said: Mapping[str, Any]) -> Answer:
     """Read the cells of a grid, the suite that it was run with, and its report."""
     assert not said["failed"], said
