@@ -63,19 +63,6 @@ def folder(request, model_folders):
 
 
 @pytest.fixture
-def predict(tmp_path):
-    """Predictions of a model for sequences, as a table."""
-
-    def predict(model, texts=TEXTS, **settings):
-        (tmp_path / "in.csv").write_text("\n".join(["sequence", *texts]))
-        output = tmp_path / "out.parquet"
-        predict_table(model, tmp_path / "in.csv", output, columns=Columns(), force=True, **settings)
-        return pl.read_parquet(output)
-
-    return predict
-
-
-@pytest.fixture
 def add_code(tmp_path, monkeypatch):
     """Add code to a model's folder, which the library would run; return where it leaves a trace."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
@@ -87,6 +74,12 @@ def add_code(tmp_path, monkeypatch):
         return tmp_path / "witness"
 
     return add
+
+
+def predict(model, texts=TEXTS, **settings):
+    """Predictions of a model for sequences, and notes on them."""
+    found = predict_table(model, pl.DataFrame({"sequence": texts}), None, columns=Columns(), **settings)
+    return found["predictions"], found["notes"]
 
 
 def change_json(folder, name="config.json", **values):
@@ -298,20 +291,20 @@ def test_what_is_not_there_or_cannot_be_is_one_line(tmp_path, model_folders):
         open_model(tmp_path / "classifier", MutBertForMaskedLM)
 
 
-def test_several_labels_are_not_taken_for_classes(model_folders, tmp_path, predict):
+def test_several_labels_are_not_taken_for_classes(model_folders, tmp_path):
     model, tokenizer = save_classifier(tmp_path / "labels", model_folders["bert"], num_labels=3)
-    result = predict_table(tmp_path / "labels", pl.DataFrame({"sequence": TEXTS}), None, columns=Columns())
-    assert result["predictions"]["predicted"].is_in(["LABEL_0", "LABEL_1", "LABEL_2"]).all()
-    assert any("no problem_type" in note for note in result["notes"])
+    predictions, notes = predict(tmp_path / "labels")
+    assert predictions["predicted"].is_in(["LABEL_0", "LABEL_1", "LABEL_2"]).all()
+    assert any("no problem_type" in note for note in notes)
     change_json(tmp_path / "labels", problem_type="multi_label_classification")
-    found = predict(tmp_path / "labels").select("^p_.*$").to_numpy()
+    found = predict(tmp_path / "labels")[0].select("^p_.*$").to_numpy()
     with torch.no_grad():
         wanted = [torch.sigmoid(model(**tokenizer(text, return_tensors="pt")).logits[0]).numpy() for text in TEXTS]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["no mask", "no padding"])
-def test_a_sequence_has_the_same_prediction_whatever_is_in_its_batch(model_folders, tmp_path, predict, add_code, kind):
+def test_a_sequence_has_the_same_prediction_whatever_is_in_its_batch(model_folders, tmp_path, add_code, kind):
     """A model that takes no mask, and one that finds the last token by a padding that its configuration lacks."""
     folder, single = tmp_path / "other", {"problem_type": "single_label_classification", "num_labels": 2}
     if kind == "no mask":
@@ -319,10 +312,10 @@ def test_a_sequence_has_the_same_prediction_whatever_is_in_its_batch(model_folde
         add_code(folder)
     else:
         save_classifier(folder, model_folders["bert"], GPT2ForSequenceClassification, GPT2Config, **single)
-    together = predict(folder, trust_remote_code=True)
-    alone = pl.concat([predict(folder, [text], trust_remote_code=True) for text in TEXTS])
-    np.testing.assert_allclose(together["p_LABEL_0"], alone["p_LABEL_0"], atol=1e-6)
-    assert together["p_LABEL_0"].n_unique() == 3
+    together = predict(folder, trust_remote_code=True)[0]["p_LABEL_0"]
+    alone = [predict(folder, [text], trust_remote_code=True)[0]["p_LABEL_0"].item() for text in TEXTS]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert together.n_unique() == 3
     if kind == "no mask":
         rows = [f"{text}{'A' * row},{row % 2}" for row, text in enumerate(6 * TEXTS)]
         (tmp_path / "train.csv").write_text("\n".join(["sequence,label", *rows]))

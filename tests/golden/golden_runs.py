@@ -117,9 +117,7 @@ def read_cells(folder: Path) -> dict[str, Answer]:
     return dict(sorted(found.items()))
 
 
-def write_cell(
-    folder: Path, cell: Cell, problem: str, metric: str, labels: np.ndarray, scores: np.ndarray
-) -> dict[str, float]:
+def write_cell(folder: Path, cell: Cell, problem: str, metric: str, labels: Any, scores: Any) -> dict[str, float]:
     """Write a cell of which nothing else is known; return its metrics."""
     model = f"{cell.model}-{cell.method}" if cell.method else cell.model
     path = folder / cell.suite / cell.task / model / f"{cell.protocol}-{cell.seed}.json"
