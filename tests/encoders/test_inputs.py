@@ -110,9 +110,8 @@ def test_frequencies_of_other_places_are_not_used_and_counted(examples_of, popul
     own = alphabet.decode(population_genome.bases("chr1", 100, 110))
     other = turned(own)
     assert other != own
-    regions = [
-        Region("chr1", 100, 110), Region("chr1", 100, 110), None, Region("chr9", 100, 110), Region("chr1", 295, 305)
-    ]  # fmt: skip
+    place = Region("chr1", 100, 110)
+    regions = [place, place, None, Region("chr9", 100, 110), Region("chr1", 295, 305)]
     examples = examples_of([own, other, own, own, own], regions)
     inputs = BaseInputs(examples, genome=population_genome)
     assert list(inputs.unplaced.values()) == [3, 1]

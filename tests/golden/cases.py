@@ -58,16 +58,12 @@ READERS: dict[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
     "mutagenesis": read.mutated, "predict": read.predicted, "pretrain": runs.pretrained, "finetune": runs.finetuned,
     "bench run": runs.benchmarked, "bench vep": runs.compared, "bench list": runs.listed,
 }  # fmt: skip
-_NUMBERS = itertools.count()
+# Names that are not taken in the folder of inputs.
+new_name = map("output{}".format, itertools.count()).__next__
 
 
 def tolerance_at(place: str) -> Tolerance:
     return next(one for where, one in TOLERANCES.items() if re.search(where, place))
-
-
-def new_name() -> str:
-    """Return a name that is not taken in the folder of inputs."""
-    return f"output{next(_NUMBERS)}"
 
 
 def words_of(command: str) -> list[str]:
@@ -186,9 +182,7 @@ def by_regions() -> Answer:
 
 def vectors(command: str) -> Answer:
     """Embed; what is printed is not stored."""
-    found = of_commands(command)
-    del found["report"]
-    return found
+    return {name: one for name, one in of_commands(command).items() if name != "report"}
 
 
 def finetuned() -> Answer:
@@ -265,9 +259,6 @@ def recipes() -> Answer:
 def draws() -> Answer:
     """Sequences of each part by seed, contigs that are held out, and the order of samples."""
 
-    def table(kind: str, seed: int, count: int) -> Path:
-        return write_table(Path(f"drawn_{kind}_{seed}_{count}.csv"), kind, seed, count)
-
     def part(train: Path, validation: Path | None, test: Path, **settings: Any) -> Answer:
         places = {"train": train, "validation": validation, "test": test}
         found = {name: read_examples(str(path), Columns(name="name")) for name, path in places.items() if path}
@@ -276,6 +267,7 @@ def draws() -> Answer:
         return {"names": {name: " ".join(one.names) for name, one in parts.items()},
                 "counts": runs.counts_by_split(counts)}  # fmt: skip
 
+    table = partial(write_table, Path())
     train, test, many = table("number", 4, 60), table("number", 5, 40), table("multiclass", 6, 90)
     validation, shared = table("number", 7, 30), table("number", 4, 20)
     parts = {f"{how} {seed}": part(train, None, test, how=how, seed=seed)

@@ -84,11 +84,7 @@ def differences(found: Any, expected: Any, tolerance_at: Callable[[str], Toleran
 def _of_numbers(found: np.ndarray, expected: np.ndarray, place: str, atol: float, rtol: float) -> list[str]:
     if (found.dtype.kind, found.shape) != (expected.dtype.kind, expected.shape):
         return [f"{place}: {found.dtype} {found.shape}, not {expected.dtype} {expected.shape}"]
-    try:
-        if expected.dtype.kind == "f":
-            np.testing.assert_allclose(found.astype(np.float64), expected.astype(np.float64), rtol, atol)
-        else:
-            np.testing.assert_array_equal(found, expected)
-    except AssertionError as error:
-        return [f"{place}: {error}"]
-    return []
+    same = found == expected
+    if expected.dtype.kind == "f":
+        same = np.isclose(found.astype(np.float64), expected.astype(np.float64), rtol, atol, equal_nan=True)
+    return [] if same.all() else [f"{place}: {found[~same]}, not {expected[~same]}, at {np.argwhere(~same).tolist()}"]

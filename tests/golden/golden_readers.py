@@ -87,9 +87,8 @@ def units(frequency: np.ndarray, parts: int = 1) -> np.ndarray:
 
 def letters_of(genome: mutbert.ProbabilisticGenome, name: str) -> str:
     """Return a contig's bases, in lower case where it is soft-masked."""
-    length = genome.lengths[name]
     letters = np.array(list(genome.sequence(name)))
-    return "".join(np.where(genome.soft_masked(name, 0, length), np.char.lower(letters), letters).tolist())
+    return "".join(np.where(genome.soft_masked(name, 0, len(letters)), np.char.lower(letters), letters).tolist())
 
 
 def genome_of(path: Path) -> Answer:

@@ -99,8 +99,8 @@ def benchmarked(path: Path, said: Mapping[str, Any]) -> Answer:
         for name, cell in read_cells(path).items()
     }
     # All tasks in one file, told apart by a column, is no more.
-    suite = {"task_column": None, **suite}
-    return {**part_of(said, "done done_again"), "suite": suite, "cells": cells, "report": reported(path)}
+    found = {"suite": {"task_column": None, **suite}, "cells": cells, "report": reported(path)}
+    return {**part_of(said, "done done_again"), **found}
 
 
 def read_cells(folder: Path) -> dict[str, Answer]:
@@ -110,10 +110,9 @@ def read_cells(folder: Path) -> dict[str, Answer]:
         values = json_of(path)
         assert "reason" not in values, (path, values["reason"])
         labels, scores = read_predictions(path.with_suffix(".parquet"))
-        kept = part_of(values, "problem metric metrics validation chosen")
-        splits = counts_by_split(values["splits"])
+        kept = {"splits": counts_by_split(values["splits"]), "labels": labels, "scores": scores}
         cell = "/".join(str(values[name]) for name in Cell._fields)
-        found[cell] = {**kept, "splits": splits, "labels": labels, "scores": scores}
+        found[cell] = {**part_of(values, "problem metric metrics validation chosen"), **kept}
     return dict(sorted(found.items()))
 
 

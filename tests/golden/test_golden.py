@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
 # The scripts of this folder import each other.
 with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(str(HERE))
+    patch.syspath_prepend(str(Path(__file__).resolve().parent))
     import cases
     import golden_answers as answers
     import golden_inputs
