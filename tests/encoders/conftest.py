@@ -1,6 +1,7 @@
 """Sequences, and the models of all rooms on one thread."""
 
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -27,3 +28,10 @@ def sequences():
     generator = random.Random(0)
     lengths = [generator.randint(1, 60) for _ in range(10)] + [1, 60]
     return ["".join(generator.choices("ACGTN", [8, 8, 8, 8, 1], k=length)) for length in lengths]
+
+
+@pytest.fixture
+def copied(tmp_path, model_folders, peer_folders):
+    """A copy of a model's folder, to change, under a name that says nothing of what it is."""
+    folders = {**model_folders, **peer_folders}
+    return lambda kind: shutil.copytree(folders[kind], tmp_path / f"copy-{len(list(tmp_path.iterdir()))}")

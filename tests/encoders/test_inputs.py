@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from mutbert import alphabet
-from mutbert.encoders.inputs import BaseInputs, PaddedWindows, TokenInputs, concatenate_windows, place_windows
+from mutbert.encoders.inputs import BaseInputs, PaddedWindows, TokenInputs, place_windows
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.model import MutBertTokenizer
 from mutbert.regions import Region
@@ -110,9 +110,8 @@ def test_frequencies_of_other_places_are_not_used_and_counted(examples_of, popul
     own = alphabet.decode(population_genome.bases("chr1", 100, 110))
     other = turned(own)
     assert other != own
-    regions = [
-        Region("chr1", 100, 110), Region("chr1", 100, 110), None, Region("chr9", 100, 110), Region("chr1", 295, 305)
-    ]  # fmt: skip
+    place = Region("chr1", 100, 110)
+    regions = [place, place, None, Region("chr9", 100, 110), Region("chr1", 295, 305)]
     examples = examples_of([own, other, own, own, own], regions)
     inputs = BaseInputs(examples, genome=population_genome)
     assert list(inputs.unplaced.values()) == [3, 1]
@@ -187,7 +186,7 @@ LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
 
 @given(LENGTHS, st.integers(0, 5), st.data())
-def test_windows_are_taken_turned_edited_and_concatenated(lengths, seed, data):
+def test_windows_are_taken_turned_and_edited(lengths, seed, data):
     windows = windows_of(lengths, seed)
     rows = rows_of(windows)
     chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), min_size=1, max_size=8))
@@ -201,8 +200,6 @@ def test_windows_are_taken_turned_edited_and_concatenated(lengths, seed, data):
     batch = windows.batch(np.array(chosen, dtype=np.int64), np.ones(len(chosen), dtype=bool))
     for row, probs_LV in zip(chosen, batch["input_probs"].numpy(), strict=True):
         np.testing.assert_array_equal(probs_LV[1 : lengths[row] + 1], rows[row][::-1, alphabet.COMPLEMENT_OF_ID])
-    other = windows_of([3, 1], seed)
-    assert_equal(rows_of(concatenate_windows([windows, other, windows])), [*rows, *rows_of(other), *rows])
     assert_equal(rows_of(PaddedWindows.of([code_L[:3] for code_L in windows.code_NL])), TABLE[windows.code_NL[:, :3]])
 
 

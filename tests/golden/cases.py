@@ -13,47 +13,57 @@ import shlex
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import golden_adapters as read
 import golden_model
+import golden_readers as read
+import golden_runs as runs
 import numpy as np
 import polars as pl
 import pysam
 import yaml
 from golden_answers import Answer, Tolerance
 from golden_inputs import HERE, PEERS, ROOT, write_table
-from golden_readers import READERS, cli, digest, letters_of, numbers_by_step, part_of, predictions_of, reported, units
+from golden_readers import cli, digest, units
 
 import mutbert
+from mutbert.examples.splits import part_task, region_split
+from mutbert.examples.table import Columns, read_examples
+from mutbert.scoring.metrics import evaluate
+from mutbert.settings import read_settings
+from mutbert.training.classifier import sample_order
+from mutbert.training.recipe import PretrainRecipe
 
 ROOMS = ("genome", "model", "scores", "inference", "training", "runs", "benchmark", "effects", "settings")
 # By name and place in the answer; the first that is found there holds. What is drawn by a seed, counted, or computed of
 # stored numbers is equal but for how a processor sums up; text has six digits; a percentage lies between quantiles, so
 # that what is rounding in a score is more there.
 TOLERANCES = {
-    "^(genome|settings|benchmark/(resampling|binding))/": Tolerance(1e-12, 1e-12),
-    "^training/pretrain": Tolerance(1e-7, 1e-5),
-    "^(runs/finetune/probe|benchmark/eqtl)": Tolerance(1e-6, 1e-6),
-    "^(runs|benchmark|effects)/": Tolerance(1e-6, 1e-5),
-    "_PCT$": Tolerance(0.01, 1e-5),
-    "^scores/(info|everything/tsv)": Tolerance(2e-5, 2e-5),
-    "": Tolerance(1e-5, 1e-5),
+    "^(genome|settings|benchmark/(resampling|binding))/": (1e-12, 1e-12),
+    "^training/pretrain": (1e-7, 1e-5),
+    "^(runs/finetune/probe|benchmark/eqtl)": (1e-6, 1e-6),
+    "^(runs|benchmark|effects)/": (1e-6, 1e-5),
+    "_PCT$": (0.01, 1e-5),
+    "^scores/(info|everything/tsv)": (2e-5, 2e-5),
+    "": (1e-5, 1e-5),
 }
-_NUMBERS = itertools.count()
+READERS: dict[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
+    "genome build": read.built, "genome merge": read.merged, "genome inspect": read.inspected,
+    "genome export": read.exported, "score": read.scored, "embed": read.embedded, "tracks": read.tracked,
+    "mutagenesis": read.mutated, "predict": read.predicted, "pretrain": runs.pretrained, "finetune": runs.finetuned,
+    "bench run": runs.benchmarked, "bench vep": runs.compared, "bench list": runs.listed,
+}  # fmt: skip
+# Names that are not taken in the folder of inputs.
+new_name = map("output{}".format, itertools.count()).__next__
 
 
 def tolerance_at(place: str) -> Tolerance:
     return next(one for where, one in TOLERANCES.items() if re.search(where, place))
-
-
-def new_name() -> str:
-    """Return a name that is not taken in the folder of inputs."""
-    return f"output{next(_NUMBERS)}"
 
 
 def words_of(command: str) -> list[str]:
@@ -79,15 +89,14 @@ def resumed(name: str, step: int, *words: str) -> Answer:
     """Interrupt the command of a case, as Ctrl-C does, once the checkpoint of a step is there, and resume it."""
 
     def run(*command: str) -> Any:
-        ended, interrupted = threading.Event(), threading.Event()
-        checkpoint = read.checkpoint_of(Path(command[2].removeprefix("output=")), step)
+        ended = threading.Event()
+        checkpoint = Path(command[2].removeprefix("output="), "checkpoints", f"checkpoint-{step}")
 
         def interrupt() -> None:
-            while not ended.wait(0.0005):
-                if checkpoint.exists():
-                    interrupted.set()
-                    _thread.interrupt_main()
+            while not checkpoint.exists():
+                if ended.wait(0.0005):
                     return
+            _thread.interrupt_main()
 
         (watcher := threading.Thread(target=interrupt)).start()
         try:
@@ -96,7 +105,7 @@ def resumed(name: str, step: int, *words: str) -> Answer:
             time.sleep(0.1)
         except (KeyboardInterrupt, RuntimeError):
             # The command line makes an error of it.
-            if not interrupted.is_set():
+            if not checkpoint.exists():
                 raise
         else:
             raise AssertionError("the run ended before it was interrupted")
@@ -123,9 +132,6 @@ def mutated() -> Answer:
     return from_python("mutagenesis", ".parquet", mutbert.mutate_region, model, **settings)
 
 
-# Genomes
-
-
 def windows() -> Answer:
     """Many windows at once, and stretches without N."""
     genome = mutbert.ProbabilisticGenome.open("human.genome")
@@ -147,15 +153,12 @@ def letters() -> Answer:
     """Some letters with their case, and some frequencies as they are read, under other names of the contigs."""
     genome = mutbert.ProbabilisticGenome.open("human.genome")
     return {
-        "letters": {name: letters_of(genome, name)[:80] for name in genome.lengths},
+        "letters": {name: read.letters_of(genome, name)[:80] for name in genome.lengths},
         "frequencies": genome.frequencies("1", 495, 560),
         "frequencies_by_other_name": genome.variants("MT").frequency,
         "bases": genome.bases("1", 495, 560),
         "variants": genome.variants("22", 20, 90).position,
     }
-
-
-# Scores
 
 
 def by_regions() -> Answer:
@@ -177,14 +180,9 @@ def by_regions() -> Answer:
     return READERS["score"](path, whole)
 
 
-# Embeddings and runs
-
-
 def vectors(command: str) -> Answer:
     """Embed; what is printed is not stored."""
-    found = of_commands(command)
-    del found["report"]
-    return found
+    return {name: one for name, one in of_commands(command).items() if name != "report"}
 
 
 def finetuned() -> Answer:
@@ -193,9 +191,9 @@ def finetuned() -> Answer:
     said = cli("finetune", "finetune.yaml", "model=classifier", "train=table.csv", "test=table.csv", f"output={name}")
     words = ("--model", f"{name}/model", "-o", f"{name}.tsv", "--name-column", "name", "--strands", "both")
     return {
-        **part_of(said, "problem metric best_step steps metrics interval splits"),
-        "history": numbers_by_step(said["history"]),
-        "predictions": predictions_of(read.read_predictions(Path(name))),
+        **read.part_of(said, "problem metric best_step steps metrics interval splits"),
+        "history": runs.numbers_by_step(said["history"]),
+        "predictions": read.predictions_of(runs.predictions_in(Path(name))),
         "predicted": READERS["predict"](Path(cli("predict", "table.csv", *words)["output"]), {}),
     }
 
@@ -206,11 +204,13 @@ def resampled() -> Answer:
     classes = {"binary": "['0', '1']", "multiclass": "[a, b, c]", "multilabel": "[x, y]", "regression": "[z]"}
     metrics = dict.fromkeys(("mcc", "accuracy", "f1", "precision", "recall", "auroc", "auprc"), list(classes)[:3])
     metrics |= {name: ["regression"] for name in ("pearson", "spearman")}
-    suites, made, every = {}, {}, {}
+    results, every = Path(new_name()), {}
+    (results / "suites").mkdir(parents=True)
     for metric, problems in metrics.items():
         rows = "".join(f"  - {{name: {one}, length: 9, problem: {one}, classes: {classes[one]}}}\n" for one in problems)
-        suites[metric] = f"version: 1\nname: {metric}\ntitle: {metric}\nmetric: {metric}\ntasks:\n{rows}"
-        suites[metric] += "files: ['{task}/{split}.csv']\nprotocols: {corrected: {validation: file}}\n"
+        suite = f"version: 1\nname: {metric}\ntitle: {metric}\nmetric: {metric}\ntasks:\n{rows}"
+        suite += "files: ['{task}/{split}.csv']\nprotocols: {corrected: {validation: file}}\n"
+        (results / "suites" / f"{metric}.yaml").write_text(suite)
         for problem in problems:
             most, width = {"binary": (2, ()), "multiclass": (3, ()), "multilabel": (2, (2,))}.get(problem, (0, ()))
             labels = rng.integers(0, most, (25, *width)) if most else rng.normal(size=25).round(3)
@@ -219,28 +219,24 @@ def resampled() -> Answer:
                 for seed in range(1, seeds + 1):
                     # Of one digit, so that some are equal.
                     scores = (signal + noise * rng.normal(size=signal.shape)).round(1).astype(np.float32)
-                    cell = read.Cell(metric, problem, model, method, "corrected", seed)
-                    made[cell] = {"problem": problem, "metric": metric, "labels": labels, "scores": scores}
+                    cell = runs.Cell(metric, problem, model, method, "corrected", seed)
+                    found = runs.write_cell(results, cell, problem, metric, labels, scores)
                     if metric in {"mcc", "pearson"}:
-                        every["/".join(map(str, cell))] = read.metrics_of(problem, labels, scores)
-    results = Path(new_name())
-    read.write_cells(results, suites, made)
-    return {"metrics": every, "report": reported(results)}
+                        every["/".join(map(str, cell))] = found
+    return {"metrics": every, "report": runs.reported(results)}
 
 
 def binding() -> Answer:
     """The 126 cells of the binding experiment: their metrics, which are computed anew, and their report."""
     results = ROOT / "experiments" / "gue_tf" / "results"
     cells, metrics = {}, []
-    for cell, values in read.read_cells(results).items():
-        again = read.metrics_of(values["problem"], values["labels"], values["scores"])
+    for cell, values in runs.read_cells(results).items():
+        again = evaluate(values["problem"], values["labels"], values["scores"])
         assert np.allclose([*again.values()], [values["metrics"][name] for name in again], rtol=1e-12), cell
-        cells["/".join(map(str, cell))] = digest(values["labels"].astype("<i8").tobytes() + values["scores"].tobytes())
+        cells[cell] = digest(values["labels"].astype("<i8").tobytes() + values["scores"].tobytes())
         metrics.append([*again.values()])
-    return {"cells": cells, "metrics": np.array(metrics), "report": reported(results)}
+    return {"cells": cells, "metrics": np.array(metrics), "report": runs.reported(results)}
 
-
-# Settings
 
 OVERRIDES = (
     "genome=other.genome", "train=[22, no, 'chr1:1-900']", "held_out=[chr2]", "seed=7", "masking.share=0.2",
@@ -251,19 +247,29 @@ OVERRIDES = (
 
 
 def recipes() -> Answer:
-    changed = read.resolved_recipes(OVERRIDES).items()
-    return read.resolved_recipes() | {f"{name} changed": recipe for name, recipe in changed}
+    """Every setting of each shipped recipe, the defaults included, as it is and with other settings."""
+    names = sorted(Path(entry.name).stem for entry in files("mutbert").joinpath("recipes").iterdir())
+    return {
+        f"{name}{changed}": read_settings(PretrainRecipe, name, settings, shipped="recipes").model_dump()
+        for name in names
+        for changed, settings in (("", ()), (" changed", OVERRIDES))
+    }
 
 
 def draws() -> Answer:
     """Sequences of each part by seed, contigs that are held out, and the order of samples."""
 
-    def table(kind: str, seed: int, count: int) -> Path:
-        return write_table(Path(f"drawn_{kind}_{seed}_{count}.csv"), kind, seed, count)
+    def part(train: Path, validation: Path | None, test: Path, **settings: Any) -> Answer:
+        places = {"train": train, "validation": validation, "test": test}
+        found = {name: read_examples(str(path), Columns(name="name")) for name, path in places.items() if path}
+        given, sources = ({name: one[which] for name, one in found.items()} for which in (0, 1))
+        parts, counts = part_task(given, sources, **{"share": 0.2, "drop_leaks": False, **settings})
+        return {"names": {name: " ".join(one.names) for name, one in parts.items()},
+                "counts": runs.counts_by_split(counts)}  # fmt: skip
 
+    table = partial(write_table, Path())
     train, test, many = table("number", 4, 60), table("number", 5, 40), table("multiclass", 6, 90)
     validation, shared = table("number", 7, 30), table("number", 4, 20)
-    part = partial(read.task_parts, share=0.2)
     parts = {f"{how} {seed}": part(train, None, test, how=how, seed=seed)
              for how in ("random", "grouped") for seed in (1, 42)}  # fmt: skip
     parts["classes"] = part(many, None, table("multiclass", 7, 20), how="grouped", seed=3)
@@ -271,9 +277,11 @@ def draws() -> Answer:
     parts["dropped"] = part(train, None, shared, how="grouped", seed=1, drop_leaks=True)
     rng = random.Random(71)
     rows = rng.choices([f"chr{number}" for number in range(1, 9)], weights=range(1, 9), k=120)
-    contigs = {f"{held} {seed}": read.contig_split(rows, held, seed) for held in (0.1, 0.3) for seed in range(4)}
+    regions = [mutbert.Region(name, 0, 1) for name in rows]
+    contigs = {f"{held} {seed}": sorted({rows[row] for row in np.flatnonzero(region_split(regions, held, seed))})
+               for held in (0.1, 0.3) for seed in range(4)}  # fmt: skip
     lengths = {"equal": [9] * 23, "several": [rng.randint(3, 60) for _ in range(23)]}
-    order = {f"{name} {seed}": read.sample_order(one, 40, 4, seed).astype(np.int16)
+    order = {f"{name} {seed}": sample_order(np.array(one), 40, 4, seed).astype(np.int16)
              for name, one in lengths.items() for seed in (0, 42)}  # fmt: skip
     return {"parts": parts, "contigs": contigs, "order": order}
 

@@ -42,11 +42,11 @@ def make_inputs(folder: Path) -> None:
     wrap_population(folder)
     for task, kind, seed in (("first", "number", 4), ("second", "multiclass", 6)):
         (folder / "tasks" / task).mkdir(parents=True)
-        write_table(folder / "tasks" / task / "train.csv", kind, seed, 60)
-        write_table(folder / "tasks" / task / "test.csv", kind, seed + 1, 40)
+        write_table(folder, kind, seed, 60).rename(folder / "tasks" / task / "train.csv")
+        write_table(folder, kind, seed + 1, 40).rename(folder / "tasks" / task / "test.csv")
     for kind in ("binary", "multiclass", "multilabel", "regression", "token"):
         for seed, count in ((1, 44), (2, 30), (3, 20)):
-            write_table(folder / f"{kind}_{seed}_{count}.csv", kind, seed, count)
+            write_table(folder, kind, seed, count)
     write_classifier(folder / "classifier", "Sequence", ["poor", "rich"])
     write_classifier(folder / "first_token_classifier", "Sequence", ["a", "b", "c"], pooler=True)
     write_classifier(folder / "token_classifier", "Token", ["0", "1", "2"])
@@ -76,7 +76,7 @@ def wrap_population(folder: Path) -> None:
         (folder / f"part_{chrom}.vcf").write_text(part, encoding="utf-8")
 
 
-def write_table(path: Path, kind: str, seed: int, count: int) -> Path:
+def write_table(folder: Path, kind: str, seed: int, count: int) -> Path:
     """Write sequences rich in A and T or in G and C, some twice or on the other strand, with labels of a kind."""
     rng = random.Random(seed)
     texts: list[str] = []
@@ -90,6 +90,7 @@ def write_table(path: Path, kind: str, seed: int, count: int) -> Path:
     shares = [len(re.findall("[CG]", text)) / len(text) for text in texts]
     rows = [[f"s{n}", text, *LABELS[kind](text, shares[n])] for n, text in enumerate(texts)]
     labels = ["rich", "acg"] if kind == "multilabel" else ["label"]
+    path = folder / f"{kind}_{seed}_{count}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([["name", "sequence", *labels], *rows])
     return path
@@ -108,7 +109,7 @@ def write_classifier(folder: Path, kind: str, labels: Sequence[str], *, pooler: 
         weights[key] = np.array(values, dtype=np.float32).reshape(shape)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((HERE / "inputs" / "model" / "config.json").read_text(encoding="utf-8"))
-    config |= {"architectures": [f"MutBertFor{kind}Classification"], "problem_type": "single_label_classification"}
-    config |= {"id2label": dict(enumerate(labels)), "label2id": {name: n for n, name in enumerate(labels)}}
-    config |= {"pooler_type": "first_token_transform"} if pooler else {}
+    config |= {"architectures": [f"MutBertFor{kind}Classification"], "problem_type": "single_label_classification",
+               "id2label": dict(enumerate(labels)), "label2id": {name: n for n, name in enumerate(labels)},
+               **({"pooler_type": "first_token_transform"} if pooler else {})}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

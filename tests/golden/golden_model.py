@@ -9,8 +9,7 @@ import torch
 from golden_answers import Answer
 
 import mutbert
-
-IDS = {"unk": 0, "cls": 1, "sep": 2, "pad": 3, "mask": 4}
+from mutbert import alphabet
 
 
 def arrays_of(**tensors: Any) -> Answer:
@@ -30,8 +29,7 @@ def random_probs(seed: int, batch: int, length: int, columns: int) -> torch.Tens
     rows = []
     for _ in range(batch * length):
         if rng.random() < 0.5:
-            weights = [0.0] * columns
-            weights[rng.randrange(columns)] = 1.0
+            weights = torch.eye(columns)[rng.randrange(columns)].tolist()
         else:
             weights = [rng.random() ** 3 for _ in range(columns)]
         rows.append([weight / sum(weights) for weight in weights])
@@ -42,7 +40,6 @@ def load(kind: Any, folder: str = "model", **settings: Any) -> Any:
     return kind.from_pretrained(folder, **settings).eval()
 
 
-@torch.no_grad()
 def of_ids(attention: str) -> Answer:
     model = load(mutbert.MutBertForMaskedLM, attn_implementation=attention)
     found = model(input_ids=random_ids(1, 2, 24), output_hidden_states=True)
@@ -51,14 +48,12 @@ def of_ids(attention: str) -> Answer:
     return arrays_of(logits=found.logits, hidden_states=torch.stack(found.hidden_states)[..., ::3], typed=typed.logits)
 
 
-@torch.no_grad()
 def of_attentions() -> Answer:
     model = load(mutbert.MutBertForMaskedLM, attn_implementation="eager")
     found = model(input_ids=random_ids(1, 1, 12), output_attentions=True)
     return arrays_of(attentions=torch.stack(found.attentions))
 
 
-@torch.no_grad()
 def of_probabilities(attention: str) -> Answer:
     model = load(mutbert.MutBertForMaskedLM, attn_implementation=attention)
     tokens, bases = random_probs(2, 2, 20, 9), random_probs(3, 2, 20, 4)
@@ -68,7 +63,6 @@ def of_probabilities(attention: str) -> Answer:
     return arrays_of(tokens=published, bases=model(input_probs=bases).logits, embedded=embedded.logits)
 
 
-@torch.no_grad()
 def of_padding(attention: str, scaling: str) -> Answer:
     """Rows of three lengths, two of them longer than trained; alone and together, they are the same."""
     model = load(
@@ -78,7 +72,7 @@ def of_padding(attention: str, scaling: str) -> Answer:
     lengths = (17, 64, 70, 100)
     ids = random_ids(4, len(lengths), max(lengths))
     mask = torch.tensor([[1] * length + [0] * (max(lengths) - length) for length in lengths])
-    ids[mask == 0] = IDS["pad"]
+    ids[mask == 0] = alphabet.PAD_ID
     logits = model(input_ids=ids, attention_mask=mask).logits
     for row, length in enumerate(lengths):
         alone = model(input_ids=ids[row : row + 1, :length]).logits[0]
@@ -118,11 +112,10 @@ def of_losses() -> Answer:
     return {**found, "gradients": gradients}
 
 
-@torch.no_grad()
 def of_classifiers() -> Answer:
     ids = random_ids(12, 3, 40)
     mask = torch.tensor([[1] * 40, [1] * 33 + [0] * 7, [1] * 12 + [0] * 28])
-    ids[mask == 0] = IDS["pad"]
+    ids[mask == 0] = alphabet.PAD_ID
     labels = torch.tensor([0, 1, 1])
     kind = mutbert.MutBertForSequenceClassification
     means, first = load(kind, "classifier"), load(kind, "first_token_classifier")

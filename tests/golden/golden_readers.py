@@ -1,17 +1,15 @@
-"""Readers of what each command leaves behind and prints, by verb: each brings it to an answer that can be stored."""
+"""Readers of what commands leave behind and print: each brings it to an answer that can be stored."""
 
 import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import golden_adapters
 import numpy as np
 import polars as pl
-import pyarrow.parquet
 import pysam.bcftools
 from golden_answers import Answer
 from safetensors import safe_open
@@ -20,8 +18,6 @@ from typer.testing import CliRunner
 import mutbert
 from mutbert.cli.main import app
 
-# Base codes of a store, as docs/format.md has them.
-LETTERS = "ACGTRYSWKMBDHVN"
 UNITS = 65535
 PLACES = ("chrom", "pos", "id", "ref", "alt")
 # Titles of columns when answers were stored.
@@ -62,16 +58,11 @@ def columns_of_text(path: Path) -> dict[str, list[str]]:
 
 def columns_of(path: Path, **older: str) -> Answer:
     """Read a Parquet table, some columns by older titles: numbers as arrays, the rest as lists."""
-    table = pyarrow.parquet.read_table(path)
     found: Answer = {}
-    for title in table.column_names:
-        column, name = table[title], older.get(title, title)
-        if pyarrow.types.is_floating(column.type):
-            found[name] = column.to_numpy().astype(np.float32)
-        elif pyarrow.types.is_integer(column.type):
-            found[name] = column.to_numpy()
-        else:
-            found[name] = column.to_pylist()
+    for column in pl.read_parquet(path).rename(older).iter_columns():
+        found[column.name] = column.to_numpy() if column.dtype.is_numeric() else column.to_list()
+        if column.dtype.is_float():
+            found[column.name] = found[column.name].astype(np.float32)
     # Contigs of many rows, and bases.
     if "contig" in found:
         found["contig"] = {one: found["contig"].count(one) for one in dict.fromkeys(found["contig"])}
@@ -86,9 +77,6 @@ def zero_based(path: Path, position: str) -> Answer:
     return {**found, position: found[position] - 1}
 
 
-# Genomes
-
-
 def units(frequency: np.ndarray, parts: int = 1) -> np.ndarray:
     """Return frequencies as whole numbers of units, which have to be near enough."""
     scaled = frequency.astype(np.float64) * UNITS * parts
@@ -99,9 +87,8 @@ def units(frequency: np.ndarray, parts: int = 1) -> np.ndarray:
 
 def letters_of(genome: mutbert.ProbabilisticGenome, name: str) -> str:
     """Return a contig's bases, in lower case where it is soft-masked."""
-    length = genome.lengths[name]
-    letters = np.array(list(LETTERS))[genome.bases(name, 0, length)]
-    return "".join(np.where(genome.soft_masked(name, 0, length), np.char.lower(letters), letters).tolist())
+    letters = np.array(list(genome.sequence(name)))
+    return "".join(np.where(genome.soft_masked(name, 0, len(letters)), np.char.lower(letters), letters).tolist())
 
 
 def genome_of(path: Path) -> Answer:
@@ -154,9 +141,6 @@ def exported(path: Path, said: Mapping[str, Any]) -> Answer:
     else:
         content = {"text": text_of(path).replace("chrom\tpos\tref\t", "contig\tposition\treference\t", 1)}
     return {"report": part_of(said, "kind regions bases variants changed"), **content}
-
-
-# Scores of variants
 
 
 def scored(path: Path, said: Mapping[str, Any]) -> Answer:
@@ -225,9 +209,6 @@ def background_of(path: Path) -> Answer:
     return fields
 
 
-# Embeddings, tracks, mutagenesis, predictions
-
-
 def embedded(path: Path, said: Mapping[str, Any]) -> Answer:
     """Read embeddings of either format."""
     report = {"report": part_of(said, "records bases layers differing not_used hidden_size")}
@@ -237,19 +218,17 @@ def embedded(path: Path, said: Mapping[str, Any]) -> Answer:
             columns = {old: json.loads(held[f"{name}s"]) for old, name in OLD.items()}
             vectors = {name.replace("embeddings", "embedding"): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return {**report, **columns, **vectors, "metadata": part_of(held, "pooling layers strands")}
-    table = pyarrow.parquet.read_table(path)
-    found: Answer = {old: table[name].to_pylist() for old, name in OLD.items()}
-    for name in table.column_names:
+    table = pl.read_parquet(path).to_dict(as_series=False)
+    found: Answer = {old: table[name] for old, name in OLD.items()}
+    for name, rows in table.items():
         if name.startswith("embedding"):
-            rows = table[name].to_pylist()
             # Of many vectors, some show whether all are right.
             if isinstance(rows[0][0], list):
                 found["bases"] = [len(row) for row in rows]
                 found[name] = np.array([vector for row in rows for vector in row][::7], dtype=np.float32)
             else:
                 found[name] = np.array(rows[:12], dtype=np.float32)
-    held = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    return {**report, **found, "metadata": part_of(held, "pooling layers strands")}
+    return {**report, **found, "metadata": part_of(pl.read_parquet_metadata(path), "pooling layers strands")}
 
 
 def tracked(_: Path, said: Mapping[str, Any]) -> Answer:
@@ -284,76 +263,3 @@ def predictions_of(columns: Mapping[str, list[str]]) -> Answer:
     found = {name: np.array(column, dtype=np.float32) if name.startswith("p_") else rows_by_value(column)
              for name, column in columns.items() if name != "name"}  # fmt: skip
     return {"columns": list(columns), **found, "names": digest(" ".join(columns["name"]).encode())}
-
-
-# Runs
-
-
-def numbers_by_step(history: Sequence[Mapping[str, float]]) -> Answer:
-    """Return what was logged as an array for each name, with the steps in front."""
-    names = sorted({name for entry in history for name in entry} - {"step"})
-    return {name: np.array([[one["step"], one[name]] for one in history if name in one], np.float64) for name in names}
-
-
-def pretrained(path: Path, _: Mapping[str, Any]) -> Answer:
-    """Read losses, gradients' norms, held-out evaluations and the held-out table."""
-    table = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
-    return {
-        "history": numbers_by_step(golden_adapters.read_history(path)),
-        "windows": digest((path / "held_out_windows.tsv").read_bytes().replace(b"\tchrom\t", b"\tcontig\t", 1)),
-        **part_of(table, "targets cross_entropy calibration"),
-    }
-
-
-def finetuned(path: Path, _: Mapping[str, Any]) -> Answer:
-    predictions: Answer = {}
-    for name, column in golden_adapters.read_predictions(path).items():
-        if name.startswith(("p_", "predicted_", "observed_")):
-            predictions[name] = np.array(column, dtype=np.float32)
-        else:
-            predictions[name] = digest(" ".join(column).encode()) if len({*column}) > 8 else rows_by_value(column)
-    history = numbers_by_step(golden_adapters.read_history(path))
-    return {**golden_adapters.read_finetuned(path), "history": history, "predictions": predictions}
-
-
-def benchmarked(path: Path, said: Mapping[str, Any]) -> Answer:
-    """Read the cells of a grid, and its report."""
-    assert not said["failed"], said
-    cells: Answer = {}
-    for cell, values in golden_adapters.read_cells(path).items():
-        labels, scores = values.pop("labels"), values.pop("scores").astype(np.float32)
-        cells["/".join(map(str, cell))] = {**values, "labels": digest(labels.astype("<i8").tobytes()), "scores": scores}
-    (suite,) = (path / "suites").iterdir()
-    return {
-        **part_of(said, "done done_again"),
-        "suite": golden_adapters.read_suite(path, suite.stem),
-        "cells": cells,
-        "report": reported(path),
-    }
-
-
-def reported(results: Path) -> Answer:
-    report = Path(f"{results.name}_report")
-    cli("bench", "report", results, "-o", report, "--resamples", 200)
-    return golden_adapters.read_report(report)
-
-
-def compared(path: Path, _: Mapping[str, Any]) -> Answer:
-    return {
-        **golden_adapters.read_vep(path),
-        "scores": columns_of(path / "scores.parquet", chrom="chromosome", pos="position"),
-    }
-
-
-def listed(_: Path, said: Mapping[str, Any]) -> Answer:
-    for protocol in (one for suite in said["suites"] if suite["eqtl"] for one in suite["eqtl"]["protocols"].values()):
-        protocol["c"] = [f"{float(c):g}" for c in protocol["c"]]
-    return {suite.pop("name"): suite for suite in said["suites"]}
-
-
-READERS: dict[str, Callable[[Path, Mapping[str, Any]], Answer]] = {
-    "genome build": built, "genome merge": merged, "genome inspect": inspected, "genome export": exported,
-    "score": scored, "embed": embedded, "tracks": tracked, "mutagenesis": mutated, "predict": predicted,
-    "pretrain": pretrained, "finetune": finetuned, "bench run": benchmarked, "bench vep": compared,
-    "bench list": listed,
-}  # fmt: skip

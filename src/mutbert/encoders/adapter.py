@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -32,14 +33,15 @@ if TYPE_CHECKING:
 
     from mutbert.encoders.inputs import Inputs, PaddedWindows
     from mutbert.examples.table import Examples
-    from mutbert.genome.store import ProbabilisticGenome
 
     Kind = Literal["body", "masked", "classifier", "token"]
-    Scaling = Mapping[str, Any] | None  # of rotary positions
+    Classes = Sequence[str] | None
+    Values = Mapping[str, Any]
+    Scaling = Values | None  # of rotary positions
 
 CNN: Final = "cnn"
 _CHANNELS: Final = 64
-_WIDTHS: Final = (15, 7, 7)
+_CONVOLUTIONS: Final = ((len(alphabet.BASES), 15), (_CHANNELS, 7), (_CHANNELS, 7))  # channels read, and width
 
 
 class Encoder:
@@ -50,44 +52,33 @@ class Encoder:
     fresh_modules: tuple[str, ...] = ()  # modules of its classifier that start from fresh weights
     one_token_a_base = True  # whether labels of single bases can be learnt
 
-    def __init__(
-        self, name: str, path: str, settings: Mapping[str, Any] = {}, values: Mapping[str, Any] = {}, *, fresh: bool
-    ) -> None:
+    def __init__(self, name: str, path: str, settings: Values, values: Values, *, fresh: bool) -> None:
         self.name = name  # in tables
         self._path, self._settings, self._values, self._fresh = path, settings, values, fresh
 
-    def inputs(
-        self, examples: Examples | PaddedWindows, *, max_tokens: int | None = None,
-        genome: ProbabilisticGenome | None = None, special_tokens: bool = True,
-    ) -> Inputs:  # fmt: skip
-        """Return sequences as the model reads them, with special tokens as in training and a genome's frequencies."""
-        return BaseInputs(examples, max_tokens=max_tokens, genome=genome, special_tokens=special_tokens)
+    def inputs(self, examples: Examples | PaddedWindows, **settings: Any) -> Inputs:
+        """Return sequences as the model reads them; `settings` as for `BaseInputs`."""
+        return BaseInputs(examples, **settings)
 
     def classifier(
-        self, outputs: int, longest: int, *, classes: Sequence[str] | None = None, each_token: bool = False,
+        self, outputs: int, longest: int, *, classes: Classes = None, each_token: bool = False,
         rope_scaling: Scaling = None,
     ) -> Any:  # fmt: skip
-        """Return the model with a classifier of sequences of at most `longest` tokens, or of every token.
-
-        It is fresh, but where the model has one already, and of these `classes` if any are named.
-        """
+        """Return the model with its classifier of sequences or of every token, which is fresh if of other classes."""
         if each_token and not self.one_token_a_base:
             raise InputError(f"{self.name}: its tokens are not single bases, so it cannot learn a label for each base")
-        kind: Kind = "token" if each_token else "classifier"
-        return self._load(kind, longest, rope_scaling, classes=classes, num_labels=outputs)
+        return self._load("token" if each_token else "classifier", longest, rope_scaling, outputs, classes)
 
     def trained_classifier(self) -> tuple[Any, bool]:
         """Return a fine-tuned model in evaluation mode, and whether it has an output for every token."""
-        return self._load("classifier", 0, None, fresh_head=False), False
+        return self._load("classifier", 0, None), False
 
     def body(self, longest: int, *, rope_scaling: Scaling = None) -> Any:
         """Return the model without a head."""
         return self._load("body", longest, rope_scaling)
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True,
-        classes: Sequence[str] | None = None, **values: Any,
-    ) -> Any:  # fmt: skip
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, outputs: int = 0, classes: Classes = None) -> Any:
+        """Return a model, whose classifier may be fresh where it is to have so many `outputs`."""
         raise NotImplementedError
 
     def hidden_states(self, body: Any, batch: Mapping[str, Tensor]) -> Tensor:
@@ -117,14 +108,22 @@ def open_encoder(
 
     text = str(model)
     if text == CNN:
-        return CnnEncoder(name or CNN, CNN, fresh=True)
+        return CnnEncoder(name or CNN, CNN, {}, {}, fresh=True)
     fresh, path = text.startswith(RANDOM), resolve_model(text.removeprefix(RANDOM))
     if not fresh:
         check_folder(path)
-    elif Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-        raise InputError(f"{path}: has no config.json, which random weights need; choose a model folder")
     settings = {"revision": revision} if revision else {}
-    values, own = _config_values(path, settings)
+    own = False
+    try:
+        values, _ = transformers.PreTrainedConfig.get_config_dict(path, **settings)
+        if not values:
+            raise ValueError("there is no config.json, which random weights need too")
+        # It has no other type of model.
+        with suppress(ValueError):
+            MutBertConfig.get_config_dict(path, **settings)
+            own = "model_type" in values
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be loaded: {one_line(error)}") from None
     if kind := MutBertEncoder if own else find_peer(values, path):
         return kind(name or text, path, settings, values, fresh=fresh)
     if values.get("auto_map") and not trust_remote_code:
@@ -132,19 +131,6 @@ def open_encoder(
         raise InputError(f"{path}: needs code that comes with the checkpoint; use --trust-remote-code to run it")
     # Explicit, since the library would ask at the terminal otherwise.
     return AutoEncoder(name or text, path, {**settings, "trust_remote_code": trust_remote_code}, values, fresh=fresh)
-
-
-def _config_values(path: str, settings: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """Return a configuration, and whether it is MutBERT's."""
-    try:
-        values, _ = transformers.PreTrainedConfig.get_config_dict(path, **settings)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be loaded: {one_line(error)}") from None
-    try:
-        MutBertConfig.get_config_dict(path, **settings)
-    except ValueError:
-        return values, False
-    return values, values.get("model_type") in {"mutbert", "bert"}
 
 
 class MutBertEncoder(Encoder):
@@ -156,23 +142,19 @@ class MutBertEncoder(Encoder):
 
     def trained_classifier(self) -> tuple[Any, bool]:
         """Return a fine-tuned model, of sequences or of bases, with the RoPE scaling that it was trained with."""
-        config = MutBertConfig.from_pretrained(self._path, **self._settings)
-        each_token = models.MutBertForTokenClassification.__name__ in (config.architectures or ())
-        return self._load("token" if each_token else "classifier", 0, None, fresh_head=False).eval(), each_token
+        each_token = "ForTokenClassification" in str(self._values.get("architectures"))
+        return self._load("token" if each_token else "classifier", 0, None), each_token
 
     def save_tokenizer(self, folder: Path, longest: int | None) -> None:
         """Write the tokenizer."""
         MutBertTokenizer(model_max_length=longest or 512).save_pretrained(folder)
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True,
-        classes: Sequence[str] | None = None, **values: Any,
-    ) -> Any:  # fmt: skip
-        values |= {**self._settings, **({"pooler_type": "mean"} if kind == "body" else {})}
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, outputs: int = 0, classes: Classes = None) -> Any:
+        values = {**self._settings, **({"pooler_type": "mean"} if kind == "body" else {})}
+        values |= {"num_labels": outputs} if outputs else {}
         heads = {"token": models.MutBertForTokenClassification, "classifier": models.MutBertForSequenceClassification}
         model_class: Any = heads.get(kind, models.MutBertModel)
         config = MutBertConfig.from_pretrained(self._path, **values)
-        trained = config.max_position_embeddings
         if rope_scaling:
             try:
                 config.rope_scaling = dict(rope_scaling)
@@ -180,14 +162,13 @@ class MutBertEncoder(Encoder):
                 raise InputError(f"{self.name}: {error}") from None
         if longest > config.most_tokens:
             if rope_scaling:
-                factor = config.rope_scaling["factor"] if config.rope_scaling else 1
-                more = f"{longest} tokens are more than {trained} times {factor:g}"
-                raise InputError(f"{self.name}: {more}; raise the factor of rope_scaling")
-            config.rope_scaling = {"type": "dynamic", "factor": longest / trained}
+                more = f"{longest} tokens are more than the {config.most_tokens} that rope_scaling allows"
+                raise InputError(f"{self.name}: {more}; raise its factor")
+            config.rope_scaling = {"type": "dynamic", "factor": longest / config.max_position_embeddings}
         if self._fresh:
             return model_class(config).eval()
         values["rope_scaling"] = config.rope_scaling
-        return read_checkpoint(self._path, model_class, fresh_head=fresh_head, classes=classes, **values)
+        return read_checkpoint(self._path, model_class, fresh_head=outputs > 0, classes=classes, **values)
 
 
 class CnnClassifier(nn.Module):
@@ -195,12 +176,9 @@ class CnnClassifier(nn.Module):
 
     def __init__(self, outputs: int, *, each_token: bool = False) -> None:
         super().__init__()
-        channels = [len(alphabet.BASES), *[_CHANNELS] * len(_WIDTHS)]
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(before, after, width, padding=width // 2)
-            for before, after, width in zip(channels, channels[1:], _WIDTHS, strict=False)
-        )
-        self.norms = nn.ModuleList(nn.LayerNorm(_CHANNELS) for _ in _WIDTHS)
+        convolutions = (nn.Conv1d(read, _CHANNELS, width, padding=width // 2) for read, width in _CONVOLUTIONS)
+        self.convolutions = nn.ModuleList(convolutions)
+        self.norms = nn.ModuleList(nn.LayerNorm(_CHANNELS) for _ in _CONVOLUTIONS)
         self.dropout = nn.Dropout(0.1)
         self.each_token = each_token
         self.classifier = nn.Linear(_CHANNELS if each_token else 2 * _CHANNELS, outputs)
@@ -236,12 +214,12 @@ class CnnEncoder(Encoder):
         """Return the network's version."""
         return f"{CNN} 1"
 
-    def _load(self, kind: Kind, *_: Any, fresh_head: bool = True, **values: Any) -> Any:
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, outputs: int = 0, classes: Classes = None) -> Any:  # noqa: ARG002
         if kind == "body":
             raise InputError(f"{self.name}: has no weights before it is trained, so nothing can be embedded by it")
-        if not fresh_head:
+        if not outputs:
             raise InputError(f"{self.name}: is a baseline, which is not kept once it is trained")
-        return CnnClassifier(values["num_labels"], each_token=kind == "token")
+        return CnnClassifier(outputs, each_token=kind == "token")
 
 
 def takes_mask(model: Any) -> bool:

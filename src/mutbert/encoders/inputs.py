@@ -39,6 +39,7 @@ _PROBABILITIES: Final = np.concatenate(
 )
 _COMPLEMENT: Final = np.append(alphabet.COMPLEMENT_OF_CODE, np.uint8(MASKED))
 _ROWS_AT_ONCE: Final = 1024
+_NO_PLACES, _NO_FREQUENCIES = np.zeros(0, np.int64), np.zeros((0, len(alphabet.BASES)), np.uint16)
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,9 @@ class PaddedWindows:
     @classmethod
     def of(cls, codes: Sequence[UInt8]) -> PaddedWindows:
         """Return sequences of base codes as windows, without distributions."""
-        length_N, none = np.array([len(code_L) for code_L in codes], dtype=np.int64), np.zeros(0, dtype=np.int64)
+        length_N = np.array([len(code_L) for code_L in codes], dtype=np.int64)
         code_NL = np.zeros((len(codes), int(length_N.max(initial=0))), dtype=np.uint8)
-        windows = cls(code_NL, length_N, none, none, np.zeros((0, len(alphabet.BASES)), dtype=np.uint16))
+        windows = cls(code_NL, length_N, _NO_PLACES, _NO_PLACES, _NO_FREQUENCIES)
         code_NL[windows.inside_NL] = np.concatenate([np.zeros(0, np.uint8), *codes])
         return windows
 
@@ -140,16 +141,6 @@ def find_members(row_X: Int64, rows_P: Int64) -> tuple[Int64, Int64]:
     return row, order[place]
 
 
-def concatenate_windows(parts: Sequence[PaddedWindows]) -> PaddedWindows:
-    """Return all windows of several parts, in order."""
-    parts = [PaddedWindows.of([]), *parts]
-    width = max(part.code_NL.shape[1] for part in parts)
-    codes = [np.pad(part.code_NL, ((0, 0), (0, width - part.code_NL.shape[1]))) for part in parts]
-    rows = [part.row_M + first for part, first in zip(parts, np.cumsum([0, *map(len, parts[:-1])]), strict=True)]
-    lengths, columns, frequencies = zip(*((one.length_N, one.column_M, one.frequency_M4) for one in parts), strict=True)
-    return PaddedWindows(*map(np.concatenate, (codes, lengths, rows, columns, frequencies)))
-
-
 def place_windows(
     position_P: Int64, contig_length_P: Int64, context: int, placement: str = "centred"
 ) -> tuple[Int64, Int64]:
@@ -163,16 +154,18 @@ def place_windows(
 
 def read_windows(genome: ProbabilisticGenome, contig_N: Int64, start_N: Int64, length_N: Int64) -> PaddedWindows:
     """Return windows of any lengths, by the numbers of their contigs in the genome's order and 0-based starts."""
-    order, parts = np.argsort(length_N, kind="stable"), []
+    order, code_NL = np.argsort(length_N, kind="stable"), np.zeros((len(length_N), length_N.max(initial=0)), np.uint8)
+    at, frequencies = [np.zeros((2, 0), np.int64)], [_NO_FREQUENCIES]
     lengths, first = np.unique(length_N[order], return_index=True)
-    for length, rows in zip(lengths.tolist(), np.split(order, first[1:]), strict=False):
-        found = genome.windows(contig_N[rows], start_N[rows], length)
+    for length, row_B in zip(lengths.tolist(), np.split(order, first[1:]), strict=False):
+        found = genome.windows(contig_N[row_B], start_N[row_B], length)
+        code_NL[row_B, :length] = found.base_BL
         # N is unknown, whatever a population has there.
         known_M = found.base_BL[found.row_N, found.column_N] != alphabet.UNKNOWN
-        varies = (found.row_N[known_M], found.column_N[known_M], found.frequency_N4[known_M])
-        parts.append(PaddedWindows(found.base_BL, length_N[rows], *varies))
-    windows = concatenate_windows(parts)
-    return windows if len(parts) <= 1 else windows.take(np.argsort(order))
+        at.append(np.stack([row_B[found.row_N[known_M]], found.column_N[known_M]]))
+        frequencies.append(found.frequency_N4[known_M])
+    row_M, column_M = np.concatenate(at, axis=1)
+    return PaddedWindows(code_NL, length_N, row_M, column_M, np.concatenate(frequencies))
 
 
 class BaseInputs:
@@ -187,8 +180,7 @@ class BaseInputs:
         self._kept_N = bases_N if max_tokens is None else np.minimum(bases_N, max_tokens - 2 * special_tokens)
         self.cut_N: Int64 = bases_N - self._kept_N
         self.length_N: Int64 = self._kept_N + 2 * special_tokens
-        place_M, frequency_M4 = np.zeros(0, np.int64), np.zeros((0, len(alphabet.BASES)), np.uint16)
-        self.unplaced: dict[str, int] = {}
+        place_M, frequency_M4, self.unplaced = _NO_PLACES, _NO_FREQUENCIES, dict[str, int]()
         if isinstance(examples, PaddedWindows):
             place_M, frequency_M4 = self._offset[examples.row_M] + examples.column_M, examples.frequency_M4
         elif genome is not None:
@@ -204,9 +196,8 @@ class BaseInputs:
             first_B = first_B + np.where(reverse, self.cut_N[rows], 0)
         row_M, member_M = list_ranges(*np.searchsorted(self._place_M, [first_B, first_B + kept_B]))
         column_M = self._place_M[member_M] - first_B[row_M]
-        windows = PaddedWindows(
-            _codes_from(self._code, first_B, kept_B), kept_B, row_M, column_M, self._frequency_M4[member_M]
-        )
+        code_BL = _codes_from(self._code, first_B, kept_B)
+        windows = PaddedWindows(code_BL, kept_B, row_M, column_M, self._frequency_M4[member_M])
         windows = windows if reverse is None else windows.reverse_complement(reverse)
         return windows.tokens(special_tokens=self._special)
 
@@ -230,7 +221,7 @@ def _population(examples: Examples, genome: ProbabilisticGenome) -> tuple[Int64,
     ]
     table_N4, other = np.array(located, dtype=np.int64).reshape(-1, 4), 0
     table_N4 = table_N4[np.argsort(table_N4[:, 3], kind="stable")]
-    places, frequencies = [np.zeros(0, np.int64)], [np.zeros((0, len(alphabet.BASES)), np.uint16)]
+    places, frequencies = [_NO_PLACES], [_NO_FREQUENCIES]
     for first in range(0, len(table_N4), _ROWS_AT_ONCE):
         row_B, contig_B, start_B, length_B = table_N4[first : first + _ROWS_AT_ONCE].T
         windows, first_B = read_windows(genome, contig_B, start_B, length_B), examples.offsets[row_B]

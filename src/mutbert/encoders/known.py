@@ -62,16 +62,12 @@ def resolve_model(name: str) -> str:
 
 def is_offline(model: KnownModel) -> bool:
     """Return whether everything that running a model takes is in the Hub's cache on this machine."""
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import errors, snapshot_download
 
-    def cached(name: str) -> Path | None:
-        found = try_to_load_from_cache(model.place, name)
-        return Path(found) if isinstance(found, str) else None
-
-    def has_weights(name: str) -> bool:
-        if (index := cached(f"{name}.index.json")) is None:
-            return cached(name) is not None
-        return all(map(cached, set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())))
-
-    files = all(map(cached, ("config.json", *model.files)))
-    return files and any(map(has_weights, ("model.safetensors", "pytorch_model.bin")))
+    try:
+        folder = Path(snapshot_download(model.place, local_files_only=True))
+    except errors.LocalEntryNotFoundError:
+        return False
+    parts = [["model.safetensors"], ["pytorch_model.bin"]]
+    parts += [json.loads(path.read_bytes())["weight_map"].values() for path in folder.glob("*.index.json")]
+    return any(all((folder / name).is_file() for name in ("config.json", *model.files, *part)) for part in parts)

@@ -6,17 +6,17 @@ A probe is kept with the model that it reads: the folder is the model's own chec
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mutbert import alphabet
 from mutbert.encoders.adapter import Encoder
@@ -26,14 +26,11 @@ from mutbert.model import MutBertConfig
 from mutbert.model.checkpoints import library_bars_off, load_quietly, local_folder, read_weights, without_other_head
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from mutbert.encoders.adapter import Kind, Scaling
+    from mutbert.encoders.adapter import Classes, Kind, Scaling
     from mutbert.encoders.inputs import PaddedWindows
     from mutbert.examples.table import Examples
-    from mutbert.genome.store import ProbabilisticGenome
-
-    HiddenStates = Callable[[Any, Mapping[str, torch.Tensor]], torch.Tensor]
 
 _PROBE: Final = "probe.safetensors"
 
@@ -62,27 +59,26 @@ class AutoEncoder(Encoder):
         return tokenizer
 
     def inputs(
-        self, examples: Examples | PaddedWindows, *, max_tokens: int | None = None,
-        genome: ProbabilisticGenome | None = None, special_tokens: bool = True,
-    ) -> TokenInputs:  # fmt: skip
+        self, examples: Examples | PaddedWindows, *, genome: object = None, special_tokens: bool = True, **settings: Any
+    ) -> TokenInputs:
         """Return the tokens of sequences."""
         if genome is not None:
             raise InputError(f"{self.name}: reads tokens, not allele frequencies; leave the genome out for it")
-        special = special_tokens and self.special_tokens
-        return TokenInputs(self.tokenizer, examples, max_tokens=max_tokens, special_tokens=special)
+        return TokenInputs(self.tokenizer, examples, special_tokens=special_tokens and self.special_tokens, **settings)
 
     def trained_classifier(self) -> tuple[Any, bool]:
         """Return a fine-tuned model, or a probe with its model."""
-        if (Path(self._path) / _PROBE).is_file():
-            return ProbedClassifier.read(Path(self._path), self.body(0), self.hidden_states), False
+        if (probe := Path(self._path, _PROBE)).is_file():
+            weight_KD, bias_K = self._loaded(lambda: itemgetter("weight", "bias")(load_file(probe)))
+            return ProbedClassifier(self.body(0), self.hidden_states, weight_KD, bias_K).eval(), False
         return super().trained_classifier()
 
-    def layer_states(self, body: Any, batch: Mapping[str, torch.Tensor], layers: Sequence[int]) -> list[torch.Tensor]:
+    def layer_states(self, body: Any, batch: Mapping[str, Tensor], layers: Sequence[int]) -> list[Tensor]:
         """Return the hidden states of several layers, from 0, the embedding layer's, each (B, L, D)."""
         outputs = body(**batch, output_hidden_states=True)
         # The last of them is the last layer's output before a last norm, in some models.
-        last = len(outputs.hidden_states) - 1
-        return [outputs[0] if layer == last else outputs.hidden_states[layer] for layer in layers]
+        every = [*outputs.hidden_states[:-1], outputs[0]]
+        return [every[layer] for layer in layers]
 
     def save_tokenizer(self, folder: Path, longest: int | None) -> None:
         """Write the tokenizer."""
@@ -90,74 +86,76 @@ class AutoEncoder(Encoder):
             self.tokenizer.model_max_length = longest
         self.tokenizer.save_pretrained(folder)
 
-    def _load(
-        self, kind: Kind, longest: int, rope_scaling: Scaling, *, fresh_head: bool = True,
-        classes: Sequence[str] | None = None, **values: Any,
-    ) -> Any:  # fmt: skip
+    def _load(self, kind: Kind, longest: int, rope_scaling: Scaling, outputs: int = 0, classes: Classes = None) -> Any:
         if rope_scaling is not None:
             raise InputError(f"{self.name}: rope_scaling is for MutBERT; leave it out for other models")
-        model = self._open(kind, fresh_head=fresh_head, classes=classes, **values)
+        # On no device, which is enough to know its class, and the names and shapes of its weights.
+        with nullcontext() if self._fresh else torch.device("meta"):
+            model = self._build(kind, {"num_labels": outputs} if outputs else {})
+        if not self._fresh:
+            model = self._with_weights(model, kind, outputs, classes)
+        # By which others find the configuration, such as peft when it saves adapters.
+        model.name_or_path = model.config.name_or_path = self._path
+        self._check_tokens(model)
         if (most := most_tokens(model)) is not None and longest > most:
             more = f"{longest} tokens are more than the {most} that it has positions for"
             raise InputError(f"{self.name}: {more}; lower max_tokens")
         return model.eval()
 
     def _open_tokenizer(self) -> Any:
-        return self._loaded(transformers.AutoTokenizer.from_pretrained)
+        return self._loaded(transformers.AutoTokenizer.from_pretrained, self._path, **self._settings)
 
-    def _open(self, kind: Kind, *, fresh_head: bool, classes: Sequence[str] | None, **overrides: Any) -> Any:
+    def _build(self, kind: Kind, overrides: Mapping[str, Any]) -> Any:
+        """Return a model of the configuration."""
         load = transformers.AutoModel if kind == "body" else transformers.AutoModelForSequenceClassification
-        config = self._loaded(transformers.AutoConfig.from_pretrained, **overrides)
-        trusted = {"trust_remote_code": self._settings["trust_remote_code"]}
-        if self._fresh:
-            return self._with_tokens(self._loaded(load.from_config, config, **trusted))
+        config = self._loaded(transformers.AutoConfig.from_pretrained, self._path, **self._settings, **overrides)
+        return self._loaded(load.from_config, config, trust_remote_code=self._settings["trust_remote_code"])
+
+    def _with_weights(self, model: Any, kind: Kind, outputs: int, classes: Classes) -> Any:
+        """Return a model with the weights of the checkpoint; with `outputs`, its head may be fresh."""
         weights = read_weights(local_folder(self._path, self._settings.get("revision")))
         if classes is not None:
             weights = without_other_head(self.name, weights, self._values.get("id2label"), classes)
-        # On no device, which is enough to know its class.
-        with torch.device("meta"):
-            model_class = type(self._loaded(load.from_config, config, **trusted))
-        model, info = self._loaded(load_quietly, model_class, config, weights)
+        model, info = self._loaded(load_quietly, type(model), model.config, self._own_weights(model, weights))
+        fresh = outputs > 0 or kind == "body"
         # The library initialises whatever a checkpoint does not have.
-        if missing := _missing_weights(model, info["missing_keys"], fresh_head=fresh_head):
-            whole = "is whole" if fresh_head else "was fine-tuned"
+        if missing := self._missing(model, info, fresh_head=fresh):
+            whole = "is whole" if fresh or kind == "masked" else "was fine-tuned"
             raise InputError(f"{self.name}: has no {', '.join(missing[:3])}; choose a model that {whole}")
         for weight, found, expected in info["mismatched_keys"]:
-            both = f"{weight} has shape {tuple(found)}, and {tuple(expected)} follows from config.json"
-            raise InputError(f"{self.name}: {both}; get both anew")
-        # By which others find the configuration, such as peft when it saves adapters.
-        model.name_or_path = model.config.name_or_path = self._path
-        return self._with_tokens(model)
+            head = outputs and weight.startswith(self.fresh_modules)
+            why = "is needed; use the pre-trained model" if head else "follows from config.json; get both anew"
+            raise InputError(f"{self.name}: {weight} has shape {tuple(found)}, and {tuple(expected)} {why}")
+        return model
 
-    def _with_tokens(self, model: Any) -> Any:
-        """Return a model that knows its tokenizer's padding; raise InputError where it does not know all its tokens."""
+    def _own_weights(self, model: Any, weights: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG002
+        """Return a checkpoint's weights by the names of a model."""
+        return weights
+
+    def _missing(self, model: Any, info: Mapping[str, Any], *, fresh_head: bool) -> list[str]:
+        """Return those of a checkpoint's missing weights that cannot be fresh; a head's can, where it is to be."""
+        wanted = {name for name, _ in model.named_parameters()} & {*info["missing_keys"]}
+        unread = {"contact_head", *["pooler"] * fresh_head}  # by hidden states
+        if fresh_head and isinstance(getattr(model, model.base_model_prefix, None), nn.Module):
+            wanted = {name for name in wanted if name.startswith(f"{model.base_model_prefix}.")}
+        return sorted(name for name in wanted if not unread & set(name.split(".")))
+
+    def _check_tokens(self, model: Any) -> None:
+        """Have a model know its tokenizer's padding; raise InputError where it does not know all of its tokens."""
         model.config.pad_token_id, last = self.tokenizer.pad_token_id, max(self.tokenizer.get_vocab().values())
         # Code that comes with a checkpoint may not have it found.
         with suppress(AttributeError, NotImplementedError):
             if (known := len(model.get_input_embeddings().weight)) <= last:
                 sizes = f"its tokenizer has ids up to {last:,}, and its embedding ends at {known - 1:,}"
                 raise InputError(f"{self.name}: {sizes}; get the tokenizer that belongs to it")
-        return model
 
     def _loaded(self, load: Any, *arguments: Any, **settings: Any) -> Any:
         """Return what the library loads; code that comes with a checkpoint may raise anything."""
         try:
             with library_bars_off():
-                return load(*arguments, **settings) if arguments else load(self._path, **self._settings, **settings)
+                return load(*arguments, **settings)
         except Exception as error:
             raise InputError(f"{self.name}: cannot be loaded: {one_line(error)}") from error
-
-
-def _missing_weights(model: Any, missing: Iterable[str], *, fresh_head: bool) -> list[str]:
-    """Return those of a checkpoint's missing weights that cannot be fresh; a head's can, where it is to be."""
-    wanted = {name for name, _ in model.named_parameters()} & set(missing)
-    if fresh_head:
-        prefix = f"{model.base_model_prefix}."
-        has_head = isinstance(getattr(model, model.base_model_prefix, None), nn.Module)
-        body = {name for name in wanted if name.startswith(prefix) or not has_head}
-        # Nor do hidden states depend on these.
-        wanted = {name for name in body if not {"pooler", "contact_head"} & set(name.split("."))}
-    return sorted(wanted)
 
 
 def most_tokens(model: Any) -> int | None:
@@ -174,13 +172,13 @@ def most_tokens(model: Any) -> int | None:
 class ProbedClassifier(nn.Module):
     """A frozen model of transformers with a linear layer on the mean of its hidden states over all tokens."""
 
-    def __init__(self, body: Any, hidden_states: HiddenStates, weight_KD: torch.Tensor, bias_K: torch.Tensor) -> None:
+    def __init__(self, body: Any, hidden_states: Callable[..., Tensor], weight_KD: Tensor, bias_K: Tensor) -> None:
         super().__init__()
         self.weight, self.bias = nn.Buffer(weight_KD), nn.Buffer(bias_K)
         # The configuration says what the outputs mean.
         self.body, self.config, self._hidden_states = body, body.config, hidden_states
 
-    def forward(self, **batch: torch.Tensor) -> SimpleNamespace:
+    def forward(self, **batch: Tensor) -> SimpleNamespace:
         """Return ``logits``, (B, K)."""
         mean_BD = mean_over_tokens(self._hidden_states(self.body, batch), batch.get("attention_mask"))
         return SimpleNamespace(logits=nn.functional.linear(mean_BD, self.weight, self.bias))
@@ -190,17 +188,8 @@ class ProbedClassifier(nn.Module):
         self.body.save_pretrained(folder)
         save_file({"weight": self.weight.cpu().contiguous(), "bias": self.bias.cpu()}, folder / _PROBE)
 
-    @classmethod
-    def read(cls, folder: Path, body: Any, hidden_states: HiddenStates) -> ProbedClassifier:
-        """Return the probe of a folder whose body is loaded."""
-        try:
-            parts = load_file(folder / _PROBE)
-            return cls(body, hidden_states, parts["weight"], parts["bias"]).eval()
-        except (OSError, KeyError, SafetensorError) as error:
-            raise InputError(f"{folder / _PROBE}: cannot be read ({one_line(error)}); fine-tune it again") from None
 
-
-def mean_over_tokens(states_BLD: torch.Tensor, mask_BL: torch.Tensor | None) -> torch.Tensor:
+def mean_over_tokens(states_BLD: Tensor, mask_BL: Tensor | None) -> Tensor:
     """Return the mean over all tokens but padding, special ones included, as published: float32 (B, D)."""
     states_BLD = states_BLD.float()
     if mask_BL is None:

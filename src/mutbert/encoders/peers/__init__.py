@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -12,21 +11,17 @@ from transformers import EsmConfig, EsmTokenizer, PreTrainedTokenizerFast
 
 from mutbert.encoders.peers import attention, caduceus
 from mutbert.encoders.token_encoders import AutoEncoder
-from mutbert.errors import InputError, one_line
-from mutbert.model.checkpoints import load_quietly, local_folder, read_weights, without_other_head
+from mutbert.errors import InputError
+from mutbert.model.checkpoints import local_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Mapping, Sequence, Set
 
     from mutbert.encoders.adapter import Kind
     from mutbert.encoders.known import Family
 
 _FREQUENCIES: Final = ".rotary_embeddings.inv_freq"
-_DECODER: Final = "lm_head.decoder.weight"
-_WORDS: Final = "esm.embeddings.word_embeddings.weight"
-# As transformers still writes them.
-_LEGACY: Final = {r"LayerNorm\.gamma$": "LayerNorm.weight", r"LayerNorm\.beta$": "LayerNorm.bias"}
+_TIED: Final = {r"^lm_head\.decoder\.weight$": "esm.embeddings.word_embeddings.weight"}
 
 
 class PeerEncoder(AutoEncoder):
@@ -36,16 +31,15 @@ class PeerEncoder(AutoEncoder):
     classes: Mapping[str, Any]  # by kind, and the configuration's
     tokenizer_class: Any
     likelihood = True  # whether a token with one base exchanged is a token, so that a ratio can be read off
-    required: Mapping[str, Any]  # the only implemented values of config.json, several in a tuple; each may be absent
-    heads: tuple[str, ...]  # how names of weights begin that only some of the models have
-    optional: tuple[str, ...] = ()  # how names begin that a file may lack,
-    unused: tuple[str, ...] = ()  # and that it may have for nothing
+    required: Mapping[str, Collection[Any]]  # the only implemented values of config.json; each may be absent
+    heads: Set[str]  # parts of the names of weights that only some of the models have,
+    unused: Set[str]  # and that a file may have for nothing
     # Regular expressions of names in files, and what they become. Two names that become one are of one weight.
     renamed: Mapping[str, str] = {}
 
     def masked(self, longest: int) -> Any:
         """Return the masked language model."""
-        return self._load("masked", longest, None, fresh_head=False)
+        return self._load("masked", longest, None)
 
     def masked_logits(self, model: Any, batch: Mapping[str, torch.Tensor], token_B: torch.Tensor) -> torch.Tensor:
         """Return the logits of one token of each row, (B, V); the head runs at those alone."""
@@ -54,92 +48,49 @@ class PeerEncoder(AutoEncoder):
         return model.logits(states_BLD[row_B, token_B]).float()  # type: ignore[no-any-return]
 
     def _open_tokenizer(self) -> Any:
-        try:
-            folder = local_folder(self._path, self._settings.get("revision"), weights=not self._fresh)
-            tokenizer = self.tokenizer_class.from_pretrained(folder)
-        except Exception as error:  # of several libraries, which raise many kinds
-            raise InputError(f"{self.name}: its tokenizer cannot be loaded: {one_line(error)}") from None
+        folder = local_folder(self._path, self._settings.get("revision"), weights=not self._fresh)
+        tokenizer = self._loaded(self.tokenizer_class.from_pretrained, folder)
         if len(tokenizer) != (known := self._values.get("vocab_size")):
             sizes = f"its tokenizer has {len(tokenizer)} tokens and its weights are of {known}"
             raise InputError(f"{self.name}: {sizes}; get the tokenizer that belongs to them")
         return tokenizer
 
-    def _open(self, kind: Kind, *, fresh_head: bool, classes: Sequence[str] | None, **overrides: Any) -> Any:
+    def _build(self, kind: Kind, overrides: Mapping[str, Any]) -> Any:
         # Neither its origin nor what it was asked to return matters.
-        left_out = {
-            "auto_map", "_name_or_path", "architectures", "model_type", "transformers_version", "return_dict",
-            "output_hidden_states", "output_attentions", *["id2label", "label2id"] * ("num_labels" in overrides),
-        }  # fmt: skip
+        left_out = {"auto_map", "model_type", "torch_dtype", "return_dict", "output_hidden_states", "output_attentions"}
+        left_out |= {"id2label", "label2id"} if overrides else set()
         values = {name: value for name, value in self._values.items() if name not in left_out}
-        try:
-            config = self.classes["config"](**{**values, **overrides})
-            # On no device, a model has the names and shapes of its weights.
-            with nullcontext() if self._fresh else torch.device("meta"):
-                model = self.classes[kind](config)
-        except Exception as error:
-            raise InputError(f"{self.name}: its config.json cannot be used: {one_line(error)}") from None
-        if not self._fresh:
-            folder = local_folder(self._path, self._settings.get("revision"))
-            weights = read_weights(folder)
-            if classes is not None:
-                weights = without_other_head(self.name, weights, self._values.get("id2label"), classes)
-            model = self._with_weights(model, kind, folder, weights, fresh_head=fresh_head)
-        # By which others find the configuration, such as peft when it saves adapters.
-        model.name_or_path = model.config.name_or_path = self._path
-        return model
+        config = self._loaded(self.classes["config"], **{**values, **overrides, "dtype": "float32"})
+        return self._loaded(self.classes[kind], config)
 
-    def _with_weights(
-        self, model: Any, kind: Kind, folder: Path, weights: dict[str, torch.Tensor], *, fresh_head: bool
-    ) -> Any:
-        """Return a model with the weights of a checkpoint, in float32; with `fresh_head` a head may be missing."""
-        prefix = f"{model.base_model_prefix}."
-        added = "" if hasattr(model, model.base_model_prefix) else prefix
-        shapes = {added + name: weight.shape for name, weight in model.state_dict().items()}
-        if not any(name.startswith(prefix) for name in weights):
-            # A body that was saved alone.
-            weights = {prefix + name: weight for name, weight in weights.items()}
-        state = self._canonical(weights, shapes, model.config, folder)
-        free = (*self.optional, *(self.heads if fresh_head else ()))
-        if missing := [name for name in shapes if name not in state and not name.startswith(free)]:
-            remedy = "is whole" if fresh_head or kind == "masked" else "was fine-tuned"
-            raise InputError(f"{folder}: has no {', '.join(missing[:3])}; choose a model that {remedy}")
-        # Heads that this model has not; in its own nothing may be left over.
-        others = tuple(head for head in self.heads if not any(name.startswith(head) for name in shapes))
-        if left := [name for name in state if name not in shapes and not name.startswith((*others, *self.unused))]:
-            raise InputError(f"{folder}: has {', '.join(left[:3])}, which no {self.family} model has; get it anew")
-        for name, shape in shapes.items():
-            if name in state and state[name].shape != shape:
-                head = fresh_head and name.startswith(self.heads)
-                why = "is needed; use the pre-trained model" if head else "follows from config.json; get both anew"
-                raise InputError(f"{folder}: {name} has shape {tuple(state[name].shape)}, and {tuple(shape)} {why}")
-        own = {name.removeprefix(added): state[name] for name in shapes if name in state}
-        try:
-            return load_quietly(type(model), model.config, own, dtype=torch.float32)[0]
-        except Exception as error:
-            raise InputError(f"{folder}: cannot be loaded: {one_line(error)}") from None
+    def _check_tokens(self, model: Any) -> None:
+        """Leave it to the tokenizer, which may not be there."""
 
-    def _canonical(
-        self, weights: Mapping[str, torch.Tensor], shapes: Mapping[str, Any], config: Any, folder: Path
-    ) -> dict[str, torch.Tensor]:
-        """Return weights by the names that a model has; those with several names must agree."""
+    def _own_weights(self, model: Any, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         state: dict[str, torch.Tensor] = {}
         called: dict[str, str] = {}
+        tied = _TIED if getattr(model.config, "tie_word_embeddings", False) else {}
         for name, weight in weights.items():
             new = name
-            for pattern, replacement in {**_LEGACY, **self.renamed}.items():
+            for pattern, replacement in {**self.renamed, **tied}.items():
                 new = re.sub(pattern, replacement, new)
             if new in state and not torch.equal(state[new], weight):
                 both = f"{called[new]} and {name} are two names of one weight and have different values"
-                raise InputError(f"{folder}: {both}; get it anew")
+                raise InputError(f"{self.name}: {both}; get it anew")
             state[new], called[new] = weight, name
         if (frequencies := state.pop(_FREQUENCIES, None)) is not None:
             # Each in memory of its own, as shared weights are not saved.
-            state |= {name: frequencies.clone() for name in shapes if name.endswith(_FREQUENCIES)}
-        if _DECODER in shapes and config.tie_word_embeddings and _WORDS in state:  # noqa: SIM102
-            if not torch.equal(state.setdefault(_DECODER, state[_WORDS]), state[_WORDS]):
-                both = f"{_DECODER} and {_WORDS} should be tied and have different values"
-                raise InputError(f"{folder}: {both}; get it anew")
+            prefix = f"{model.base_model_prefix}."
+            names = (prefix + name.removeprefix(prefix) for name in model.state_dict())
+            state |= {name: frequencies.clone() for name in names if name.endswith(_FREQUENCIES)}
         return state
+
+    def _missing(self, model: Any, info: Mapping[str, Any], *, fresh_head: bool) -> list[str]:
+        # Heads that this model has not; in its own nothing may be left over.
+        extra = self.unused | self.heads - {part for name, _ in model.named_modules() for part in name.split(".")}
+        if left := [name for name in info["unexpected_keys"] if not extra & set(name.split("."))]:
+            raise InputError(f"{self.name}: has {', '.join(left[:3])}, which no {self.family} model has; get it anew")
+        return super()._missing(model, info, fresh_head=fresh_head)
 
 
 class DnaBert2Encoder(PeerEncoder):
@@ -152,8 +103,8 @@ class DnaBert2Encoder(PeerEncoder):
     }  # fmt: skip
     tokenizer_class = PreTrainedTokenizerFast
     context, likelihood = 1000, False
-    required = {"hidden_act": "gelu", "is_decoder": False, "position_embedding_type": "absolute"}
-    heads, unused = ("cls.", "bert.pooler.", "classifier."), ("bert.embeddings.position_ids",)
+    required = {"hidden_act": ["gelu"], "is_decoder": [False], "position_embedding_type": ["absolute"]}
+    heads, unused = {"cls", "pooler", "classifier"}, {"position_ids"}
     renamed = {r"^cls\.predictions\.decoder\.weight$": "bert.embeddings.word_embeddings.weight"}
     lora_targets, fresh_modules = ("Wqkv", "dense", "gated_layers", "wo"), ("classifier", "pooler")
 
@@ -168,12 +119,11 @@ class NtEncoder(PeerEncoder):
     }  # fmt: skip
     tokenizer_class = EsmTokenizer
     context = 5994
-    required: Mapping[str, Any] = {
-        "is_decoder": False, "add_cross_attention": False, "is_folding_model": False,
-        "position_embedding_type": ("absolute", "rotary"),
-    }  # fmt: skip
-    heads, optional = ("lm_head.", "classifier."), ("esm.contact_head.",)
-    unused = ("esm.embeddings.position_", "esm.pooler.")
+    required: Mapping[str, Collection[Any]] = {
+        **dict.fromkeys(("is_decoder", "add_cross_attention", "is_folding_model"), (False,)),
+        "position_embedding_type": ["absolute", "rotary"],
+    }
+    heads, unused = {"lm_head", "classifier"}, {"position_ids", "position_embeddings", "pooler"}
     # A layer's in one version of the library, the model's in another.
     renamed = {rf"^.*{re.escape(_FREQUENCIES)}$": _FREQUENCIES}
     fresh_modules = ("classifier",)
@@ -185,7 +135,7 @@ class NtV2Encoder(NtEncoder):
     family = "ntv2"
     classes = {**NtEncoder.classes, "config": attention.NtV2Config}
     context = 12_282
-    required = {**NtEncoder.required, "add_bias_fnn": False, "position_embedding_type": "rotary"}
+    required = {**NtEncoder.required, "add_bias_fnn": [False], "position_embedding_type": ["rotary"]}
 
 
 class CaduceusEncoder(PeerEncoder):
@@ -198,11 +148,11 @@ class CaduceusEncoder(PeerEncoder):
     }  # fmt: skip
     special_tokens, context = False, 1024
     required = {
-        "bidirectional": True, "bidirectional_strategy": "add", "bidirectional_weight_tie": True, "rms_norm": True,
-        "fused_add_norm": True, "residual_in_fp32": False,
+        **dict.fromkeys(("bidirectional", "bidirectional_weight_tie", "rms_norm", "fused_add_norm"), (True,)),
+        "bidirectional_strategy": ["add"], "residual_in_fp32": [False],
     }  # fmt: skip
     # What is complementary is in config.json too.
-    heads, unused = ("lm_head.", "score."), ("caduceus.backbone.embeddings.word_embeddings.complement_map",)
+    heads, unused = {"lm_head", "score"}, {"complement_map"}
     renamed = {
         r"\.mixer\.submodule\.": ".mixer.",
         r"\.mamba_rev\.(in|out)_proj\.": r".mamba_fwd.\1_proj.",
@@ -249,8 +199,7 @@ def find_peer(values: Mapping[str, Any], path: str) -> type[PeerEncoder] | None:
     elif model_type == EsmConfig.model_type and not code:
         peer = NtEncoder
     for name, value in (peer.required if peer else {}).items():
-        known = value if isinstance(value, tuple) else (value,)
-        if name in values and values[name] not in known:
-            only = f"of this family only {' or '.join(map(repr, known))} is implemented"
+        if name in values and values[name] not in value:
+            only = f"of this family only {' or '.join(map(repr, value))} is implemented"
             raise InputError(f"{path}: its config.json has {name} {values[name]!r}, and {only}; use another checkpoint")
     return peer

@@ -9,15 +9,15 @@ rotary positions. Shape suffixes: B batch, L tokens, D hidden size, H heads, K s
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from transformers import BertConfig, EsmConfig, PreTrainedModel
+from transformers import BertConfig, EsmConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, SequenceClassifierOutput
+from transformers.models.bert import modeling_bert as bert
 from transformers.models.esm import modeling_esm as esm
 
 
@@ -42,34 +42,29 @@ class DnaBert2Layer(GradientCheckpointingLayer):
         self.attention_dropout = config.attention_probs_dropout_prob
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         own = nn.ModuleDict({"Wqkv": nn.Linear(width, 3 * width)})
-        output = nn.ModuleDict({"dense": nn.Linear(width, width), "LayerNorm": _norm(config)})
-        self.attention = nn.ModuleDict({"self": own, "output": output})
+        self.attention = nn.ModuleDict({"self": own, "output": bert.BertSelfOutput(config)})
         gated, wo = nn.Linear(width, 2 * inner, bias=False), nn.Linear(inner, width)
-        self.mlp = nn.ModuleDict({"gated_layers": gated, "wo": wo, "layernorm": _norm(config)})
+        norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.mlp = nn.ModuleDict({"gated_layers": gated, "wo": wo, "layernorm": norm})
 
     def forward(self, x_BLD: Tensor, bias_BHLL: Tensor) -> Tensor:
         """Return the block's output, (B, L, D)."""
-        own, output = self.attention["self"], self.attention["output"]
-        q_BHLK, k_BHLK, v_BHLK = own["Wqkv"](x_BLD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        qkv_BL3HK = self.attention["self"]["Wqkv"](x_BLD).unflatten(-1, (3, self.heads, -1))
+        q_BHLK, k_BHLK, v_BHLK = qkv_BL3HK.permute(2, 0, 3, 1, 4)
         dropout = self.attention_dropout if self.training else 0.0
         mask = bias_BHLL.to(q_BHLK.dtype)
         attended_BHLK = F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=mask, dropout_p=dropout)
-        attended_BLD = output["dense"](attended_BHLK.transpose(1, 2).flatten(2))
-        x_BLD = output["LayerNorm"](self.dropout(attended_BLD) + x_BLD)
+        x_BLD = self.attention["output"](attended_BHLK.transpose(1, 2).flatten(2), x_BLD)
         gate, up = self.mlp["gated_layers"](x_BLD).chunk(2, dim=-1)
         out_BLD: Tensor = self.mlp["layernorm"](self.mlp["wo"](self.dropout(F.gelu(gate) * up)) + x_BLD)
         return out_BLD
 
 
-class DnaBert2PreTrainedModel(PreTrainedModel):
+class DnaBert2PreTrainedModel(bert.BertPreTrainedModel):
     """What transformers knows of all DNABERT-2 models."""
 
     config: DnaBert2Config
-    config_class = DnaBert2Config
-    base_model_prefix = "bert"
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _no_split_modules = ("DnaBert2Layer",)
+    _input_embed_layer = "word_embeddings"
 
 
 class DnaBert2Model(DnaBert2PreTrainedModel):
@@ -82,16 +77,12 @@ class DnaBert2Model(DnaBert2PreTrainedModel):
         super().__init__(config)
         words = nn.Embedding(config.vocab_size, config.hidden_size)
         types = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        norm = _norm(config)
+        norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.embeddings = nn.ModuleDict({"word_embeddings": words, "token_type_embeddings": types, "LayerNorm": norm})
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         layers = nn.ModuleList(DnaBert2Layer(config) for _ in range(config.num_hidden_layers))
         self.encoder = nn.ModuleDict({"layer": layers})
         self.post_init()
-
-    def get_input_embeddings(self) -> Any:
-        """Return the token embedding."""
-        return self.embeddings["word_embeddings"]
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, output_hidden_states: bool = False, **_: Any
@@ -116,8 +107,7 @@ class DnaBert2ForMaskedLM(DnaBert2PreTrainedModel):
     def __init__(self, config: DnaBert2Config) -> None:
         super().__init__(config)
         self.bert = DnaBert2Model(config)
-        dense = nn.Linear(config.hidden_size, config.hidden_size)
-        transform = nn.ModuleDict({"dense": dense, "LayerNorm": _norm(config)})
+        transform = bert.BertPredictionHeadTransform(config)
         decoder = nn.ParameterDict({"bias": nn.Parameter(torch.zeros(config.vocab_size))})
         self.cls = nn.ModuleDict({"predictions": nn.ModuleDict({"transform": transform, "decoder": decoder})})
         self.post_init()
@@ -125,8 +115,7 @@ class DnaBert2ForMaskedLM(DnaBert2PreTrainedModel):
     def logits(self, states: Tensor) -> Tensor:
         """Return logits of any hidden states, (..., V)."""
         head: Any = self.cls["predictions"]
-        transformed = head["transform"]["LayerNorm"](F.gelu(head["transform"]["dense"](states)))
-        return F.linear(transformed, self.bert.get_input_embeddings().weight, head["decoder"]["bias"])
+        return F.linear(head["transform"](states), self.bert.get_input_embeddings().weight, head["decoder"]["bias"])
 
 
 class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
@@ -137,9 +126,7 @@ class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
         dropout = config.classifier_dropout
         self.num_labels = config.num_labels
         self.bert = DnaBert2Model(config)
-        dense = nn.Linear(config.hidden_size, config.hidden_size)
-        # No ModuleDict, of which peft keeps no copy.
-        self.bert.pooler = nn.Sequential(OrderedDict(dense=dense, activation=nn.Tanh()))
+        self.bert.pooler = bert.BertPooler(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob if dropout is None else dropout)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         self.post_init()
@@ -147,11 +134,7 @@ class DnaBert2ForSequenceClassification(DnaBert2PreTrainedModel):
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Any:
         """Return logits, (B, number of labels)."""
         states_BLD = self.bert(input_ids, attention_mask, **kwargs).last_hidden_state
-        return SequenceClassifierOutput(logits=self.classifier(self.dropout(self.bert.pooler(states_BLD[:, 0]))))
-
-
-def _norm(config: DnaBert2Config) -> nn.LayerNorm:
-    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        return SequenceClassifierOutput(logits=self.classifier(self.dropout(self.bert.pooler(states_BLD))))
 
 
 def _alibi(heads: int, length: int, device: torch.device) -> Tensor:

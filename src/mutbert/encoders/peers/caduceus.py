@@ -43,9 +43,10 @@ class CaduceusConfig(PreTrainedConfig):
         super().__init__(**kwargs)
         self.d_model, self.n_layer, self.vocab_size, self.rcps = d_model, n_layer, vocab_size, rcps
         # Saved configurations have their keys as text, in the order of text: 0, 1, 10, 11, 2...
-        known = {str(number): number for number in range(vocab_size)} | {"7": 10, "8": 9, "9": 8, "10": 7}
-        self.complement_map = dict(sorted((complement_map or known).items(), key=lambda pair: int(pair[0])))
-        self.ssm_cfg = {"d_state": 16, "d_conv": 4, "expand": 2, "dt_rank": "auto", **(ssm_cfg or {})}
+        own = {str(number): number for number in range(vocab_size)} | {"7": 10, "8": 9, "9": 8, "10": 7}
+        self.complement_map = dict(sorted((complement_map or own).items(), key=lambda pair: int(pair[0])))
+        known = {"d_state": 16, "d_conv": 4, "expand": 2, "dt_rank": "auto", "bias": False, "conv_bias": True}
+        self.ssm_cfg = {**known, **(ssm_cfg or {})}
         self.norm_epsilon = norm_epsilon
         self.initializer_cfg = {"initializer_range": 0.02, **(initializer_cfg or {})}
 
@@ -60,11 +61,9 @@ class Mamba(nn.Module):
         rank = math.ceil(width / 16) if settings["dt_rank"] == "auto" else settings["dt_rank"]
         self.sizes = (rank, states, states)
         if projections:
-            bias = settings.get("bias", False)
-            self.in_proj = nn.Linear(width, 2 * inner, bias=bias)
-            self.out_proj = nn.Linear(inner, width, bias=bias)
-        bias = settings.get("conv_bias", True)
-        self.conv1d = nn.Conv1d(inner, inner, kernel, groups=inner, padding=kernel - 1, bias=bias)
+            self.in_proj = nn.Linear(width, 2 * inner, bias=settings["bias"])
+            self.out_proj = nn.Linear(inner, width, bias=settings["bias"])
+        self.conv1d = nn.Conv1d(inner, inner, kernel, groups=inner, padding=kernel - 1, bias=settings["conv_bias"])
         self.x_proj = nn.Linear(inner, rank + 2 * states, bias=False)
         self.dt_proj = nn.Linear(rank, inner)
         self.A_log = nn.Parameter(torch.empty(inner, states))
@@ -137,9 +136,7 @@ class CaduceusPreTrainedModel(PreTrainedModel):
     """What transformers knows of all Caduceus models."""
 
     config: CaduceusConfig
-    config_class = CaduceusConfig
     base_model_prefix = "caduceus"
-    _no_split_modules = ("CaduceusBlock",)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -186,11 +183,8 @@ class CaduceusModel(CaduceusPreTrainedModel):
     ) -> BaseModelOutput:
         """Return hidden states of tokens; without a mask padding, which is on the right, is read too."""
         order_BL = None if attention_mask is None else _order(attention_mask)
-        embedding = self.get_input_embeddings()
-        streams = [embedding(input_ids)]
-        if self.config.rcps:
-            streams.append(embedding(self.complements(input_ids.device)[input_ids]))
-        states = [torch.stack(streams)]
+        strands = [input_ids, self.complements(input_ids.device)[input_ids]][: 1 + self.config.rcps]
+        states = [self.get_input_embeddings()(torch.stack(strands))]
         for layer in self.backbone["layers"]:
             states.append(layer(states[-1], order_BL))
             if not output_hidden_states:
