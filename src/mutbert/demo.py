@@ -17,8 +17,8 @@ from mutbert.genome.export import summarise_genome
 from mutbert.genome.simulate import simulate_population
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.embeddings import embed
+from mutbert.reports import plots
 from mutbert.reports.page import Section, write_page
-from mutbert.reports.plots import scatter_figure, spectrum_figure
 from mutbert.reports.pretraining import held_out_section, training_section
 from mutbert.settings import read_settings
 from mutbert.training.pretrain import pretrain
@@ -77,8 +77,9 @@ def run_demo(
     windows = genome.windows(np.full(len(starts), contig), starts, recipe.window_length)
     gc_share = np.isin(windows.base_BL, (alphabet.IUPAC.index("G"), alphabet.IUPAC.index("C"))).mean(axis=1)
     vectors = np.array(pl.read_parquet(embeddings, columns=["embedding"])["embedding"].to_list())
-    curve, table = training_section(trained.metrics, trained.history), held_out_section(trained.metrics)
-    sections = [_spectrum(summarise_genome(genome)), curve, table, _embeddings(vectors, gc_share)]
+    with plots.style():
+        curve, table = training_section(trained.metrics, trained.history), held_out_section(trained.metrics)
+        sections = [_spectrum(summarise_genome(genome)), curve, table, _embeddings(vectors, gc_share)]
     report = output / "report.html"
     write_page(report, "MutBERT demo", "A simulated population, from FASTA and VCF to a trained model.", sections)
     paths = {"report": report, "model": trained.model, "genome": genome_path, "embeddings": embeddings}
@@ -91,8 +92,12 @@ def _spectrum(genome: dict[str, Any]) -> Section:
         f"simulated people, {genome['per_kilobase']:.1f} per kilobase; there are {genome['transitions']:,} transitions "
         f"and {genome['transversions']:,} transversions. The store takes {genome['bytes_per_base']:.3f} bytes per base."
     )
-    edges = np.linspace(0, 1, len(genome["spectrum"]) + 1).tolist()
-    return Section("Frequency spectrum", text, spectrum_figure(edges, genome["spectrum"]))
+    edges = np.linspace(0, 1, len(genome["spectrum"]) + 1)
+    figure, axes = plots.new_figure(3.2)
+    axes.bar(edges[:-1], genome["spectrum"], width=np.diff(edges) * 0.94, align="edge", color=plots.COLOURS[0])
+    axes.set(xlim=(0, 1), xlabel="frequency of the alternate allele", ylabel="alleles")
+    axes.grid(visible=False, axis="x")
+    return Section("Frequency spectrum", text, plots.svg(figure, "Frequency spectrum"))
 
 
 def _embeddings(vectors_ND: Any, gc_share_N: Any) -> Section:
@@ -102,5 +107,9 @@ def _embeddings(vectors_ND: Any, gc_share_N: Any) -> Section:
         f"Mean embeddings of {len(vectors_ND):,} held-out windows with {vectors_ND.shape[1]} features each, on their "
         "first two principal components and coloured by the share of G and C, which the model never saw."
     )
+    figure, axes = plots.new_figure(3.8)
     points_N2 = PCA(2, svd_solver="full").fit_transform(vectors_ND)
-    return Section("Embeddings", text, scatter_figure(points_N2, gc_share_N, "share of G and C"))
+    drawn = axes.scatter(*points_N2.T, c=gc_share_N, s=14, cmap="viridis", linewidths=0)
+    axes.set(xlabel="first principal component", ylabel="second principal component")
+    figure.colorbar(drawn, ax=axes, label="share of G and C").outline.set_visible(False)
+    return Section("Embeddings", text, plots.svg(figure, "Embeddings by share of G and C"))

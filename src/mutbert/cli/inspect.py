@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mutbert.cli.command import print_result, print_table
-from mutbert.errors import InputError
-from mutbert.files import atomic_file, check_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -42,20 +40,18 @@ def inspect_genomes(
         Stores made by 'mutbert genome build', of which several are compared; draw the frequency spectra, as .svg or
         .png, may be repeated; replace a plot where it exists.
     """
-    paths, files = [Path(path) for path in genomes], [Path(path) for path in plot]
-    for file in files:
-        if file.suffix not in {".svg", ".png"}:
-            raise InputError(f"{file}: the suffix chooses the format; it must be .svg or .png")
-        check_output(file, force=force, inputs=paths)
-    if files:
+    paths = [Path(path) for path in genomes]
+    if plot:
         # First, since it raises where its library is not installed.
-        from mutbert.reports.plots import spectra_figure, spectra_image
+        from mutbert.reports import plots
+
+        files = plots.check_figures(plot, force=force, inputs=paths)
     found = [_read(path) for path in paths]
-    spectra = {name: genome["doubling_spectrum"] for name, genome in zip(_names(found), found, strict=True)}
-    for file in files:
-        draw = spectra_image if file.suffix == ".png" else lambda *values: spectra_figure(*values).encode()
-        with atomic_file(file, force=force) as partial:
-            partial.write_bytes(draw(found[0]["doubling_edges"], spectra))
+    if plot:
+        spectra = dict(zip(_names(found), (genome["doubling_spectrum"] for genome in found), strict=True))
+        with plots.style():
+            figure = plots.spectra_figure(found[0]["doubling_edges"], spectra)
+            plots.write_figures(figure, "Frequency spectra", files, force=force)
     return found
 
 

@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 from matplotlib.ticker import LogLocator
 
 from mutbert.files import atomic_file, check_output
+from mutbert.reports import plots
 from mutbert.reports.page import counted, write_page
-from mutbert.reports.plots import COLOURS, DASHES, INK, WIDTH, forest, legend_above, new_figure, shortened, style, svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +47,7 @@ class BenchmarkReport(NamedTuple):
         return f"<{type(self).__name__} {self.name!r}: scores {len(self.scores):,}, failures {len(self.failures):,}>"
 
 
+@plots.style()
 def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool = False) -> tuple[Path, ...]:
     """Write `FILES`; the same results give the same bytes, but for the cost at the page's end."""
     page, *tables = paths = tuple(folder / name for name in FILES)
@@ -117,27 +118,27 @@ def _size_figure(suite: str, protocol: str, ranked: list[Row], paper: Sequence[R
     """Return averages by number of parameters as SVG, with the paper's where they are of the same tasks."""
     paper = [] if ranked and _of_tasks(ranked[0]) else paper
     sizes = [row["parameters"] for row in [*ranked, *paper] if row["parameters"] and not _trivial(row)]
-    with style():
-        figure, axes = new_figure(WIDTH, 3.5 + 0.09 * (len(ranked) + len(paper)))
-        looks = product("os^DvPX", COLOURS)
-        for row in ranked:
-            if _trivial(row):
-                dash = DASHES[1 + BASELINES.index(row["model"])]
-                axes.axhline(row["value"], color=INK, linestyle=dash, linewidth=1, label=_label(row))
-            elif row["parameters"]:
-                _point(axes, row, next(looks), x=row["parameters"])
-        for row in paper:
-            _point(axes, row | {"method": ""}, next(looks), x=row["parameters"], face="white")
-        axes.set_xscale("log")
-        if sizes:
-            axes.set_xlim(min(sizes) / 2.5, max(sizes) * 2.5)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if sizes and max(sizes) > 30 * min(sizes) else (1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda value, _place: _amount(value))
-        axes.xaxis.set_minor_formatter("")
-        axes.set_xlabel("parameters")
-        axes.set_ylabel(f"{_metric(ranked[0])}, {protocol}" if ranked else protocol)
-        legend_above(figure, axes.get_legend_handles_labels()[0])
-        return svg(figure, f"{suite}, {protocol}: averages by number of parameters")
+    figure, axes = plots.new_figure(3.5 + 0.09 * (len(ranked) + len(paper)))
+    looks = product("os^DvPX", plots.COLOURS)
+    for row in ranked:
+        if _trivial(row):
+            dash = plots.DASHES[1 + BASELINES.index(row["model"])]
+            axes.axhline(row["value"], color=plots.INK, linestyle=dash, linewidth=1, label=_label(row))
+        elif row["parameters"]:
+            _point(axes, row, next(looks), x=row["parameters"])
+    for row in paper:
+        _point(axes, row | {"method": ""}, next(looks), x=row["parameters"], face="white")
+    axes.set_xscale("log")
+    if sizes:
+        axes.set_xlim(min(sizes) / 2.5, max(sizes) * 2.5)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if sizes and max(sizes) > 30 * min(sizes) else (1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _place: _amount(value))
+    axes.xaxis.set_minor_formatter("")
+    axes.set_xlabel("parameters")
+    axes.set_ylabel(f"{_metric(ranked[0])}, {protocol}" if ranked else protocol)
+    return plots.svg(
+        figure, f"{suite}, {protocol}: averages by number of parameters", axes.get_legend_handles_labels()[0]
+    )
 
 
 def _tasks(report: BenchmarkReport) -> dict[str, Row]:
@@ -164,24 +165,19 @@ def _task_figure(suite: str, protocol: str, scores: Sequence[Row]) -> str:
     """Return scores as SVG: tasks from the top down, and in each the models under each other."""
     tasks = list(_grouped(scores, "task"))
     models = _grouped([row for row in scores if not _trivial(row)], "model", "method").values()
-    with style():
-        figure, axes = new_figure(WIDTH, 1.2 + max(0.32, 0.13 + 0.095 * len(models)) * len(tasks))
-        for row in filter(_trivial, scores):
-            ends = tasks.index(row["task"]) - 0.46, tasks.index(row["task"]) + 0.46
-            dash = DASHES[BASELINES.index(row["model"])]
-            axes.fill_betweenx(ends, row["low"], row["high"], color=INK, alpha=0.09, linewidth=0)
-            axes.plot([row["value"]] * 2, ends, dash, color=INK, linewidth=1.6, label=_label(row))
-        for index, (look, rows) in enumerate(zip(product("os^DvPX", COLOURS), models, strict=False)):
-            for row in rows:
-                _point(axes, row, look, y=tasks.index(row["task"]) - 0.42 + 0.84 * (index + 0.5) / len(models))
-        axes.set_yticks(range(len(tasks)), [shortened(task) for task in tasks])
-        axes.set_ylim(len(tasks) - 0.5, -0.5)
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(f"{_metric(scores[0])}, {protocol}")
-        handles = {handle.get_label(): handle for handle in axes.get_legend_handles_labels()[0]}
-        legend_above(figure, list(handles.values()))
-        return svg(figure, f"{suite}, {protocol}: {_metric(scores[0])} by task")
+    figure, axes = plots.new_figure(1.2 + max(0.32, 0.13 + 0.095 * len(models)) * len(tasks))
+    for row in filter(_trivial, scores):
+        ends = tasks.index(row["task"]) - 0.46, tasks.index(row["task"]) + 0.46
+        dash = plots.DASHES[BASELINES.index(row["model"])]
+        axes.fill_betweenx(ends, row["low"], row["high"], color=plots.INK, alpha=0.09, linewidth=0)
+        axes.plot([row["value"]] * 2, ends, dash, color=plots.INK, linewidth=1.6, label=_label(row))
+    for index, (look, rows) in enumerate(zip(product("os^DvPX", plots.COLOURS), models, strict=False)):
+        for row in rows:
+            _point(axes, row, look, y=tasks.index(row["task"]) - 0.42 + 0.84 * (index + 0.5) / len(models))
+    plots.list_rows(axes, [plots.shortened(task) for task in tasks])
+    axes.set_xlabel(f"{_metric(scores[0])}, {protocol}")
+    handles = {handle.get_label(): handle for handle in axes.get_legend_handles_labels()[0]}
+    return plots.svg(figure, f"{suite}, {protocol}: {_metric(scores[0])} by task", list(handles.values()))
 
 
 def _point(axes: Any, row: Row, look: tuple[str, str], *, face: str | None = None, **other: float) -> None:
@@ -191,7 +187,7 @@ def _point(axes: Any, row: Row, look: tuple[str, str], *, face: str | None = Non
     error = [[max(end, 0)] for end in ends] if math.isfinite(sum(ends)) else None
     axes.errorbar(
         **other, **{along: value, f"{along}err": error}, fmt=look[0], color=look[1], markerfacecolor=face,
-        markersize=4.2, linewidth=1.1, label=shortened(_label(row)),
+        markersize=4.2, linewidth=1.1, label=plots.shortened(_label(row)),
     )  # fmt: skip
 
 
@@ -212,7 +208,7 @@ def _differences(rows: Sequence[Row]) -> Row:
                 panel = panels.setdefault(f"{row['first']} − {row['second']}", [])
                 panel.append((task, row["difference"], row["low"], row["high"]))
         caption, xlabel = f"{suite}, {protocol}, {_metric(row)}", f"difference of {_metric(row)}"
-        figures.append(forest(f"{caption}: paired differences", panels, xlabel, reference=0, highlighted=stars))
+        figures.append(plots.forest(f"{caption}: paired differences", panels, xlabel, reference=0, highlighted=stars))
         tables[caption] = cells
     clear = sum(row["adjusted_p"] < _SIGNIFICANT for row in rows)
     return {"differences": len(rows), "clear": clear, "methods": methods, "forests": figures, "pairs": tables}

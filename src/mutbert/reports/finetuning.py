@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from mutbert.errors import InputError
+from mutbert.reports import plots
+from mutbert.reports.folder import known, read_run
 from mutbert.reports.page import Section, counted, write_page
-from mutbert.reports.plots import COLOURS, INK, WIDTH, binary_curves, legend_above, new_figure, shortened, style, svg
-from mutbert.reports.run_parts import calibration_section, closing_sections, curves_section, known, read_run
 from mutbert.run_folder import PREDICTIONS, REPORT
 from mutbert.scoring.metrics import (
     LOWER_IS_BETTER,
@@ -42,6 +42,7 @@ _POINTS: Final = 2000  # labels that are drawn one by one
 _FINITE: Final = 1e300  # so that the difference of two logits that overflowed is a number
 
 
+@plots.style()
 def write_page_of(folder: Path, *, force: bool = True) -> Path:
     """Return the page of a fine-tuning run, written from its folder alone and small for any number of labels."""
     run, history, recipe = read_run(folder)
@@ -64,7 +65,7 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
     }
     text = f"The loss on training and validation data, and the {metric} on the validation data."
     parts: Values = {
-        "training": curves_section("Training curve", history, panels, text, best_step=run["best_step"]),
+        "training": plots.curves_section("Training curve", history, panels, text, best_step=run["best_step"]),
         "verdict": _verdict(run["metric"], found[run["metric"]], constant[run["metric"]]),
         "interval": interval if math.isfinite(sum(interval.values())) else {},
         "columns": {part: run["metrics"][part] for part in ("validation", "test") if part in run["metrics"]},
@@ -78,7 +79,7 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         parts |= _curves(labels, scores, names) if problem == "binary" else _by_class(problem, labels, scores, names)
         parts["calibration"] = _calibration(problem, labels, scores, names, run["shown"])
     write_page(
-        folder / REPORT, f"Fine-tuning: {run['name']}", "", closing_sections(history, run["facts"], recipe),
+        folder / REPORT, f"Fine-tuning: {run['name']}", "", plots.closing_sections(history, run["facts"], recipe),
         notes=run["notes"], force=force, template="finetuning.html.j2", run=run, problem=problem, labels=labels,
         names=names, constant=constant, **parts,
     )  # fmt: skip
@@ -113,26 +114,25 @@ def _confusion(label_N: Any, guess_N: Any, names: Sequence[str]) -> Values:
 
 def _confusion_figure(names: Sequence[str], count_KK: Any) -> str:
     """Return a confusion matrix as SVG, coloured by the share of a row, with numbers for up to 16 classes."""
-    size, short = len(names), [shortened(" ".join(name.split()), 20) for name in names]
+    size, short = len(names), [plots.shortened(" ".join(name.split()), 20) for name in names]
     share_KK = count_KK / np.maximum(count_KK.sum(axis=1, keepdims=True), 1)
     longest = max(map(len, short))
     upright = size > 3 or longest > 12
     font = 9.0 if size <= 6 else 7.5 if size <= 16 else 6.5
     height = 0.45 + (0.085 * longest if upright else 0.25) + max(0.62 * size if size <= 6 else 0.2 * size, 1.2)
-    with style():
-        figure, axes = new_figure(WIDTH, height)
-        axes.imshow(share_KK, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="none")
-        for (row, column), share in np.ndenumerate(share_KK):
-            text = f"{count_KK[row, column]:,}\n{share:.1%}" if size <= 6 else f"{100 * share:.0f}" if share else ""
-            if size <= 16:
-                colour = "white" if share > 0.55 else INK
-                axes.text(column, row, text, ha="center", va="center", fontsize=font, color=colour)
-        axes.set_xticks(range(size), short, rotation=90 if upright else 0, fontsize=font)
-        axes.set_yticks(range(size), short, fontsize=font)
-        axes.tick_params(length=0)
-        axes.grid(visible=False)
-        axes.set(xlabel="predicted class", ylabel="true class")
-        return svg(figure, "Confusion matrix")
+    figure, axes = plots.new_figure(height)
+    axes.imshow(share_KK, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="none")
+    for (row, column), share in np.ndenumerate(share_KK):
+        text = f"{count_KK[row, column]:,}\n{share:.1%}" if size <= 6 else f"{100 * share:.0f}" if share else ""
+        if size <= 16:
+            colour = "white" if share > 0.55 else plots.INK
+            axes.text(column, row, text, ha="center", va="center", fontsize=font, color=colour)
+    axes.set_xticks(range(size), short, rotation=90 if upright else 0, fontsize=font)
+    axes.set_yticks(range(size), short, fontsize=font)
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    return plots.svg(figure, "Confusion matrix")
 
 
 def _curves(label_N: Any, score_N: Any, names: Sequence[str]) -> Values:
@@ -140,7 +140,7 @@ def _curves(label_N: Any, score_N: Any, names: Sequence[str]) -> Values:
     if len(np.unique(label_N)) == 1:
         return {"curves": []}
     kinds: Any = {"ROC curve": "roc", "Precision-recall curve": "precision_recall"}
-    curves = [binary_curves(name, kind, label_N, {names[1]: score_N}) for name, kind in kinds.items()]
+    curves = [plots.binary_curves(name, kind, label_N, {names[1]: score_N}) for name, kind in kinds.items()]
     false = float(np.mean(score_N[label_N == 0] > 0))
     return {"curves": curves, "at_0": evaluate("binary", label_N, score_N) | {"false": false}}
 
@@ -183,7 +183,7 @@ def _calibration(problem: str, labels: Any, scores: Any, names: Sequence[str], s
     bins = pairs.group_by(tenth.alias("tenth")).agg(pl.col("predicted", "true").mean(), pl.len().alias("pairs"))
     rows = bins.sort("tenth").select("predicted", "true", "pairs").rows()
     text = f"Each of {counted(len(pairs), 'label')} of the {shown} data is a pair: {what}."
-    return calibration_section({name: rows}, text)
+    return plots.calibration_section({name: rows}, text)
 
 
 def _agreement(labels: Any, scores: Any, names: Sequence[str]) -> Values:
@@ -207,20 +207,18 @@ def _agreement_figure(name: str, observed_N: Any, predicted_N: Any, *, points: b
     low, high = (float(end([end(observed_N), end(predicted_N)])) for end in (np.min, np.max))
     margin = 0.04 * (high - low) or 0.05 * abs(high) or 1.0
     ends = low - margin, high + margin
-    with style():
-        figure, axes = new_figure(WIDTH, 4.4)
-        if points:
-            axes.plot(observed_N, predicted_N, "o", markersize=3, markeredgewidth=0, alpha=0.5, color=COLOURS[0])
-        else:
-            *_, squares = axes.hist2d(
-                observed_N, predicted_N, bins=48, range=(ends, ends), cmin=1, norm="log", rasterized=True
-            )
-            figure.colorbar(squares, ax=axes, label="labels per square", format="{x:,.0f}").outline.set_visible(False)
-        axes.plot(ends, ends, color=INK, linestyle="--", linewidth=1, label="predicted = observed")
-        short = shortened(" ".join(name.split()), 20)
-        axes.set(xlim=ends, ylim=ends, xlabel=f"{short}, observed", ylabel=f"{short}, predicted")
-        legend_above(figure, axes.get_legend_handles_labels()[0])
-        return svg(figure, f"Predicted against observed: {name}")
+    figure, axes = plots.new_figure(4.4)
+    if points:
+        axes.plot(observed_N, predicted_N, "o", markersize=3, markeredgewidth=0, alpha=0.5, color=plots.COLOURS[0])
+    else:
+        *_, squares = axes.hist2d(
+            observed_N, predicted_N, bins=48, range=(ends, ends), cmin=1, norm="log", rasterized=True
+        )
+        figure.colorbar(squares, ax=axes, label="labels per square", format="{x:,.0f}").outline.set_visible(False)
+    axes.plot(ends, ends, color=plots.INK, linestyle="--", linewidth=1, label="predicted = observed")
+    short = plots.shortened(" ".join(name.split()), 20)
+    axes.set(xlim=ends, ylim=ends, xlabel=f"{short}, observed", ylabel=f"{short}, predicted")
+    return plots.svg(figure, f"Predicted against observed: {name}", axes.get_legend_handles_labels()[0])
 
 
 def _name(metric: str) -> str:

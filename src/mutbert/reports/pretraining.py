@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
+from mutbert.reports import plots
+from mutbert.reports.folder import known, read_run
 from mutbert.reports.page import Section, counted, write_page
-from mutbert.reports.plots import COLOURS, INK, WIDTH, legend_above, new_figure, style, svg
-from mutbert.reports.run_parts import calibration_section, closing_sections, curves_section, known, read_run
 from mutbert.run_folder import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    History = Sequence[Mapping[str, float]]
+    from mutbert.reports.plots import History
+
     Metrics = Mapping[str, Any]
 
 _MODEL: Final = "model"
@@ -28,6 +29,7 @@ _UNIT: Final = "cross-entropy, nats per target"
 _DASHED: Final = " Dashed: trivial predictors on the same held-out targets."
 
 
+@plots.style()
 def write_page_of(folder: Path, *, force: bool = True) -> Path:
     """Return the page of a pre-training run, written from its folder alone."""
     metrics, history, recipe = read_run(folder)
@@ -37,7 +39,7 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         held_out_section(metrics),
         _by_frequency(metrics),
         _calibration(metrics["calibration"]),
-        *closing_sections(history, metrics["facts"], recipe),
+        *plots.closing_sections(history, metrics["facts"], recipe),
     ]
     title = f"Pre-training: {metrics['name']}"
     write_page(folder / REPORT, title, _headline(metrics), sections, notes=metrics["notes"], force=force)
@@ -49,7 +51,9 @@ def training_section(metrics: Metrics, history: History) -> Section:
     text = "The loss on training windows, and the cross-entropy on held-out targets, all hidden."
     levels = _trivial(metrics, "all")
     panels = {_UNIT: {"training loss": "loss", "held out": "eval_loss"}}
-    return curves_section("Training curve", history, panels, text + _DASHED * bool(levels), levels={_UNIT: levels})
+    return plots.curves_section(
+        "Training curve", history, panels, text + _DASHED * bool(levels), levels={_UNIT: levels}
+    )
 
 
 def held_out_section(metrics: Metrics) -> Section:
@@ -121,7 +125,7 @@ def _held_out_curves(metrics: Metrics, history: History) -> Section:
     count = sum("eval_loss" in entry for entry in history)
     text = f"{counted(count, 'evaluation')}, at {where}, in nats per target."
     text += _DASHED * bool(_trivial(metrics, "all"))
-    return curves_section("Held-out curves", history, panels, text, levels=levels)
+    return plots.curves_section("Held-out curves", history, panels, text, levels=levels)
 
 
 def _by_frequency(metrics: Metrics) -> Section:
@@ -145,25 +149,21 @@ def _by_frequency(metrics: Metrics) -> Section:
 def _frequency_figure(groups: Sequence[str], values: Mapping[str, Any], floor_G: Any) -> str:
     """Return horizontal bars by group and predictor as SVG, with a line across the group for its floor."""
     row_G, height = np.arange(len(groups)), 0.78 / len(values)
-    with style():
-        figure, axes = new_figure(WIDTH, 1.0 + 0.66 * len(groups))
-        for index, (name, value_G) in enumerate(values.items()):
-            axes.barh(
-                row_G - 0.39 + (index + 0.5) * height, np.where(np.isfinite(value_G), value_G, 0), height * 0.9,
-                color=COLOURS[index % len(COLOURS)], alpha=0.45 if index else 1, label=name,
-            )  # fmt: skip
-        handles = list(axes.containers)
-        there_G = np.isfinite(floor_G)
-        if there_G.any():
-            ends = row_G[there_G] - 0.43, row_G[there_G] + 0.43
-            handles.append(axes.vlines(floor_G[there_G], *ends, color=INK, linewidth=1.8, label=_FLOOR))
-        axes.set_yticks(row_G, groups)
-        axes.set(ylim=(len(groups) - 0.5, -0.5), xlabel=_UNIT)
-        axes.set_xlim(left=0)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
-        legend_above(figure, handles)
-        return svg(figure, "Cross-entropy by frequency")
+    figure, axes = plots.new_figure(1.0 + 0.66 * len(groups))
+    for index, (name, value_G) in enumerate(values.items()):
+        axes.barh(
+            row_G - 0.39 + (index + 0.5) * height, np.where(np.isfinite(value_G), value_G, 0), height * 0.9,
+            color=plots.COLOURS[index % len(plots.COLOURS)], alpha=0.45 if index else 1, label=name,
+        )  # fmt: skip
+    handles = list(axes.containers)
+    there_G = np.isfinite(floor_G)
+    if there_G.any():
+        ends = row_G[there_G] - 0.43, row_G[there_G] + 0.43
+        handles.append(axes.vlines(floor_G[there_G], *ends, color=plots.INK, linewidth=1.8, label=_FLOOR))
+    plots.list_rows(axes, groups)
+    axes.set_xlabel(_UNIT)
+    axes.set_xlim(left=0)
+    return plots.svg(figure, "Cross-entropy by frequency", handles)
 
 
 def _calibration(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> Section:
@@ -179,7 +179,7 @@ def _calibration(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> Section:
     if not drawn:
         return Section("Calibration", "The model's calibration was not measured.")
     text = "Every held-out target is four pairs, one per base: the base's probability by the model, and its frequency."
-    return calibration_section(drawn, text)
+    return plots.calibration_section(drawn, text)
 
 
 def _number(value: float) -> str:

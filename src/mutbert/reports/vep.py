@@ -16,8 +16,8 @@ from matplotlib.ticker import LogLocator
 
 from mutbert.errors import InputError, one_line
 from mutbert.reports import plots
+from mutbert.reports.folder import known, read_record
 from mutbert.reports.page import write_page
-from mutbert.reports.run_parts import known, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -41,6 +41,7 @@ _CLASSES_DRAWN: Final = 6
 _TAIL: Final = 0.002
 
 
+@plots.style()
 def write_page_of(folder: Path, *, force: bool = True) -> Path:
     """Write the page of a folder of ``mutbert bench vep``; return its path."""
     result = read_record(folder / RESULT)
@@ -140,39 +141,36 @@ def _histogram(name: str, values: Mapping[str, Float64]) -> str:
     low, high = _range(np.concatenate(list(values.values())))
     # As many as the smallest class has values enough for.
     bins = int(np.clip(1.5 * math.sqrt(min(map(len, values.values()))), 8, 50))
-    with plots.style():
-        figure, axes = plots.new_figure(plots.WIDTH, 3.1)
-        for index, (label, value_C) in enumerate(values.items()):
-            count, edges = np.histogram(np.clip(value_C, low, high), bins=bins, range=(low, high))
-            share, colour = 100 * count / len(value_C), plots.COLOURS[index % len(plots.COLOURS)]
-            label = f"{plots.shortened(label)} ({len(value_C):,})"
-            axes.stairs(share, edges, color=colour, linewidth=1.4, label=label)
-            if len(values) <= 3:
-                axes.stairs(share, edges, color=colour, alpha=0.2, fill=True, linewidth=0)
-            axes.axvline(float(np.median(value_C)), color=colour, linewidth=1, linestyle="--")
-        if low < 0 < high:
-            axes.axvline(0, color=plots.INK, linewidth=0.8, alpha=0.6)
-        axes.set_xlabel(f"{plots.shortened(name, 40)} (broken lines: medians)")
-        axes.set_ylabel("variants of the class, %")
-        plots.legend_above(figure, axes.get_legend_handles_labels()[0])
-        return plots.svg(figure, f"{name} by class")
+    figure, axes = plots.new_figure(3.1)
+    for index, (label, value_C) in enumerate(values.items()):
+        count, edges = np.histogram(np.clip(value_C, low, high), bins=bins, range=(low, high))
+        share, colour = 100 * count / len(value_C), plots.COLOURS[index % len(plots.COLOURS)]
+        label = f"{plots.shortened(label)} ({len(value_C):,})"
+        axes.stairs(share, edges, color=colour, linewidth=1.4, label=label)
+        if len(values) <= 3:
+            axes.stairs(share, edges, color=colour, alpha=0.2, fill=True, linewidth=0)
+        axes.axvline(float(np.median(value_C)), color=colour, linewidth=1, linestyle="--")
+    if low < 0 < high:
+        axes.axvline(0, color=plots.INK, linewidth=0.8, alpha=0.6)
+    axes.set_xlabel(f"{plots.shortened(name, 40)} (broken lines: medians)")
+    axes.set_ylabel("variants of the class, %")
+    return plots.svg(figure, f"{name} by class", axes.get_legend_handles_labels()[0])
 
 
 def _effect_figure(name: str, effect: str, value_C: Float64, effect_C: Float64) -> str:
     """Return an effect against a score, as cells coloured by how many variants they hold."""
     ranges = [_range(value_C), _range(effect_C)]
     clipped = [np.clip(values, *ends) for values, ends in zip((value_C, effect_C), ranges, strict=True)]
-    with plots.style():
-        figure, axes = plots.new_figure(plots.WIDTH, 4.0)
-        *_, drawn = axes.hist2d(*clipped, bins=40, range=ranges, cmin=1, cmap="viridis", rasterized=True)
-        drawn.set_norm(LogNorm(1, max(float(np.nanmax(drawn.get_array())), 2)))
-        bar = figure.colorbar(drawn, ax=axes, label="variants per cell", format="{x:,.0f}")
-        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        bar.outline.set_visible(False)
-        bar.ax.yaxis.set_minor_formatter("")
-        axes.set_xlabel(plots.shortened(name, 44))
-        axes.set_ylabel(plots.shortened(effect, 36))
-        return plots.svg(figure, f"{effect} against {name}")
+    figure, axes = plots.new_figure(4.0)
+    *_, drawn = axes.hist2d(*clipped, bins=40, range=ranges, cmin=1, cmap="viridis", rasterized=True)
+    drawn.set_norm(LogNorm(1, max(float(np.nanmax(drawn.get_array())), 2)))
+    bar = figure.colorbar(drawn, ax=axes, label="variants per cell", format="{x:,.0f}")
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    bar.outline.set_visible(False)
+    bar.ax.yaxis.set_minor_formatter("")
+    axes.set_xlabel(plots.shortened(name, 44))
+    axes.set_ylabel(plots.shortened(effect, 36))
+    return plots.svg(figure, f"{effect} against {name}")
 
 
 def _range(value_C: Float64) -> tuple[float, float]:
