@@ -217,9 +217,10 @@ def with_columns(
 def with_figures(function: Function, *, figures: Sequence[str] = (), force: bool = False, **options: Any) -> Any:
     """Call a function that writes a table, and draw it."""
     if figures:
-        from mutbert.reports.mutagenesis_figures import check_figures, draw_mutagenesis
+        from mutbert.reports.mutagenesis_figures import draw_mutagenesis
+        from mutbert.reports.plots import check_figures
 
-        check_figures([Path(path) for path in figures], force=force)
+        check_figures(figures, force=force)
     report = function(**options, force=force)
     if figures:
         draw_mutagenesis(report["output"], figures, force=force)
