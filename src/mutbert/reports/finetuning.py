@@ -14,7 +14,7 @@ import polars as pl
 from mutbert.errors import InputError
 from mutbert.reports import plots
 from mutbert.reports.folder import known, read_run
-from mutbert.reports.page import Section, counted, write_page
+from mutbert.reports.page import METRIC_NAMES, Section, counted, write_page
 from mutbert.run_folder import PREDICTIONS, REPORT
 from mutbert.scoring.metrics import (
     LOWER_IS_BETTER,
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 
     Values = dict[str, Any]
 
-_NAMES: Final = {
-    "mcc": "MCC", "f1": "F1", "auroc": "AUROC", "auprc": "AUPRC", "pearson": "Pearson correlation",
-    "spearman": "Spearman correlation", "r2": "R²", "mse": "mean squared error",
-}  # fmt: skip
 _MATRIX: Final = 24  # classes of a confusion matrix
 _ROWS: Final = 200  # classes of a table
 _PANELS: Final = 6  # columns of numbers that are drawn
@@ -58,7 +54,11 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         constant = constant_guess(problem, labels, scores)
     except ValueError as error:
         raise InputError(f"{folder / PREDICTIONS}: {error}; repeat the run that wrote it") from None
-    metric, found, interval = _name(run["metric"]), known(run["metrics"][run["shown"]]), known(run["interval"] or {})
+    metric, found, interval = (
+        METRIC_NAMES[run["metric"]],
+        known(run["metrics"][run["shown"]]),
+        known(run["interval"] or {}),
+    )
     panels = {
         "loss": {"training loss": "loss", "validation loss": "eval_loss"},
         metric: {f"validation {metric}": f"eval_{run['metric']}"},
@@ -69,7 +69,7 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         "verdict": _verdict(run["metric"], found[run["metric"]], constant[run["metric"]]),
         "interval": interval if math.isfinite(sum(interval.values())) else {},
         "columns": {part: run["metrics"][part] for part in ("validation", "test") if part in run["metrics"]},
-        "metric_names": metric_names(problem), "metric_name": _name, "number": _number,
+        "metric_names": metric_names(problem), "metric_name": METRIC_NAMES.get, "number": _number,
     }  # fmt: skip
     if problem in {"binary", "multiclass"}:
         parts |= {"count_K": np.bincount(labels), "confusion": _confusion(labels, predicted(problem, scores), names)}
@@ -179,11 +179,10 @@ def _calibration(problem: str, labels: Any, scores: Any, names: Sequence[str], s
             name = names[1]
         what = f"the predicted probability of {'a column' if labels.ndim == 2 else name}, and whether it is so"
     pairs = pl.DataFrame({"predicted": probability_N, "true": true_N.astype(np.float64)})
-    tenth = (pl.col("predicted") * 10).floor().clip(0, 9)
-    bins = pairs.group_by(tenth.alias("tenth")).agg(pl.col("predicted", "true").mean(), pl.len().alias("pairs"))
-    rows = bins.sort("tenth").select("predicted", "true", "pairs").rows()
+    tenth = (pl.col("predicted") * 10).floor().clip(0, 9).alias("tenth")
+    bins = pairs.group_by(tenth).agg(pl.col("predicted", "true").mean(), pl.len()).sort("tenth").drop("tenth").rows()
     text = f"Each of {counted(len(pairs), 'label')} of the {shown} data is a pair: {what}."
-    return plots.calibration_section({name: rows}, text)
+    return plots.calibration_section({name: bins}, text)
 
 
 def _agreement(labels: Any, scores: Any, names: Sequence[str]) -> Values:
@@ -196,7 +195,7 @@ def _agreement(labels: Any, scores: Any, names: Sequence[str]) -> Values:
     figures = [_agreement_figure(*one, points=points) for one in every[:_PANELS]]
     for name, label_N, score_N in every if labels.ndim == 2 else ():
         found = evaluate("regression", label_N, score_N)
-        numbers = {_name(metric).replace(" ", "\n"): _number(value, metric) for metric, value in found.items()}
+        numbers = {METRIC_NAMES[metric].replace(" ", "\n"): _number(value, metric) for metric, value in found.items()}
         guess = constant_guess("regression", label_N, score_N)["mse"]
         rows.append({"column": name, **numbers, "of a\nconstant guess": _number(guess, "mse")})
     return {"agreement": figures, "points": points, "by_column": pl.DataFrame(rows)}
@@ -219,10 +218,6 @@ def _agreement_figure(name: str, observed_N: Any, predicted_N: Any, *, points: b
     short = plots.shortened(" ".join(name.split()), 20)
     axes.set(xlim=ends, ylim=ends, xlabel=f"{short}, observed", ylabel=f"{short}, predicted")
     return plots.svg(figure, f"Predicted against observed: {name}", axes.get_legend_handles_labels()[0])
-
-
-def _name(metric: str) -> str:
-    return _NAMES.get(metric, metric)
 
 
 def _number(value: float | None, metric: str = "") -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     History = Sequence[Mapping[str, float]]
+    Points = Sequence[tuple[float, float]]
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, which colour-blind people can tell apart."""
@@ -212,7 +213,7 @@ def spectra_figure(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) 
     return figure
 
 
-def _points(history: History, key: str) -> list[tuple[float, float]]:
+def _points(history: History, key: str) -> Points:
     """Return the steps and the values of one of a history's keys, as far as they can be drawn."""
     shown = ((entry["step"], entry[key]) for entry in history if key in entry and math.isfinite(entry[key]))
     return [(step, value) for step, value in shown if value or key != "grad_norm"]
@@ -223,21 +224,24 @@ def curves_section(
     levels: Mapping[str, Mapping[str, float]] | None = None, best_step: int | None = None,
 ) -> Section:  # fmt: skip
     """Return the figure of panels that are not empty: by vertical axis the history's keys by name, and constants."""
-    keys = [key for curves in panels.values() for key in curves.values()]
-    count = sum((key in entry) for key in keys for entry in history) - sum(len(_points(history, key)) for key in keys)
+    points = {key: _points(history, key) for curves in panels.values() for key in curves.values()}
+    count = sum(key in entry for key in points for entry in history) - sum(map(len, points.values()))
     are = "is" if count == 1 else "are"
     missing = f" {counted(count, 'value')} {are} not drawn: not finite, or a norm of 0." if count else ""
-    panels = {
-        label: curves for label, curves in panels.items() if any(_points(history, key) for key in curves.values())
-    }
-    if not panels:
+    drawn = {}
+    for label, curves in panels.items():
+        if shown := {name: (key, points[key]) for name, key in curves.items() if points[key]}:
+            drawn[label] = shown
+    if not drawn:
         return Section(title, missing.strip() or "Nothing was logged.")
-    return Section(title, text + missing, _steps_figure(title, history, panels, levels or {}, best_step))
+    # The whole history, so that a curve is seen to end early.
+    steps = [entry["step"] for entry in history]
+    return Section(title, text + missing, _steps_figure(title, steps, drawn, levels or {}, best_step))
 
 
 def _steps_figure(
-    title: str, history: History, panels: Mapping[str, Mapping[str, str]], levels: Mapping[str, Mapping[str, float]],
-    best_step: int | None,
+    title: str, steps: Sequence[float], panels: Mapping[str, Mapping[str, tuple[str, Points]]],
+    levels: Mapping[str, Mapping[str, float]], best_step: int | None,
 ) -> str:  # fmt: skip
     """Return logged values over the steps as SVG, with constants dashed and the best step dotted.
 
@@ -246,22 +250,19 @@ def _steps_figure(
     legend: dict[str, Any] = {}
     figure, axes_P = new_figure(1.6 + 2.1 * len(panels), len(panels), squeeze=False)
     for row, (axes, (label, curves)) in enumerate(zip(axes_P[:, 0], panels.items(), strict=True)):
-        drawn = [points for key in curves.values() if (points := _points(history, key))]
-        for name, key in curves.items():
-            _draw(axes, _points(history, key), name, key, COLOURS[0 if levels.get(label) else row])
-        finite = {name: value for name, value in levels.get(label, {}).items() if math.isfinite(value)}
-        for index, (name, value) in enumerate(finite.items()):
+        constants = levels.get(label, {})
+        for name, (key, points) in curves.items():
+            _draw(axes, points, name, key, COLOURS[0 if constants else row])
+        for index, (name, value) in enumerate(constants.items()):
             axes.axhline(value, color=COLOURS[1 + index % 5], linestyle="--", linewidth=1.2, label=name)
-        if finite:
-            low = min([*finite.values(), *(value for points in drawn for _, value in points)])
-            high = max([*finite.values(), *(points[-1][1] for points in drawn)])
+        if constants:
+            low = min([*constants.values(), *(value for _, points in curves.values() for _, value in points)])
+            high = max([*constants.values(), *(points[-1][1] for _, points in curves.values())])
             axes.set_ylim(low - 0.15 * (high - low) - 1e-3, high + 0.25 * (high - low) + 1e-3)
         if best_step is not None:
             axes.axvline(best_step, color=INK, linestyle=":", linewidth=1.3, label="best step")
         axes.set_ylabel(label)
         legend |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    # The whole history, so that a curve is seen to end early.
-    steps = [entry["step"] for entry in history] or [0]
     margin = 0.04 * (max(steps) - min(steps)) or 1
     axes.set(xlim=(min(steps) - margin, max(steps) + margin), xlabel="optimisation step")
     axes.xaxis.get_major_locator().set_params(integer=True, nbins=6, min_n_ticks=1)
@@ -270,9 +271,7 @@ def _steps_figure(
     return svg(figure, title, list(legend.values()) if list(legend) != list(panels) else ())
 
 
-def _draw(axes: Any, points: Sequence[tuple[float, float]], name: str, key: str, colour: str) -> None:
-    if not points:
-        return
+def _draw(axes: Any, points: Points, name: str, key: str, colour: str) -> None:
     # A single point has no line that could be seen.
     marker = "o" if len(points) == 1 or (key.startswith("eval_") and len(points) < _DENSE) else None
     look = {"alpha": 0.45, "linewidth": 1} if key == "loss" else {"linewidth": 1.5}

@@ -79,9 +79,9 @@ def _groups(metrics: Metrics) -> list[str]:
 
 
 def _trivial(metrics: Metrics, group: str) -> dict[str, float]:
-    """Return the cross-entropies that a model has to beat, by predictor."""
-    values = {name: found.get(group) for name, found in metrics["cross_entropy"].items()}
-    return known({name: value for name, value in values.items() if name not in {_MODEL, _FLOOR}})
+    """Return the finite cross-entropies that a model has to beat, by predictor."""
+    values = {name: known(found).get(group, math.nan) for name, found in metrics["cross_entropy"].items()}
+    return {name: value for name, value in values.items() if name not in {_MODEL, _FLOOR} and math.isfinite(value)}
 
 
 def _headline(metrics: Metrics) -> str:
@@ -103,16 +103,15 @@ def _comparison(metrics: Metrics, group: str) -> str:
     if not math.isfinite(reached):
         return _number(reached)
     text = f"{reached:.4f} nats per target"
-    finite = {name: value for name, value in _trivial(metrics, group).items() if math.isfinite(value)}
-    if not finite:
+    if not (others := _trivial(metrics, group)):
         return f"{text}, with nothing to compare it with"
-    best = min(finite, key=finite.__getitem__)
+    best, name = min((value, name) for name, value in others.items())
     # As printed: of two numbers that read the same, neither is better.
-    difference = round(finite[best], 4) - round(reached, 4)
-    other = f"the best trivial predictor ({best}, {finite[best]:.4f})"
+    difference = round(best, 4) - round(reached, 4)
+    other = f"the best trivial predictor ({name}, {best:.4f})"
     if abs(difference) < 5e-5:
         return f"{text}, no better than {other}"
-    share = f" or {abs(difference) / finite[best]:.1%}" if finite[best] > 0 else ""
+    share = f" or {abs(difference) / best:.1%}" if best > 0 else ""
     return f"{text}, {'better' if difference > 0 else 'worse'} than {other} by {abs(difference):.4f}{share}"
 
 
@@ -167,15 +166,11 @@ def _frequency_figure(groups: Sequence[str], values: Mapping[str, Any], floor_G:
 
 
 def _calibration(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> Section:
-    drawn = {
-        name: [
-            (one["predicted"], one["observed"], one["pairs"])
-            for one in map(known, bins)
-            if one["pairs"] and math.isfinite(one["predicted"] + one["observed"])
-        ]
-        for name, bins in sets.items()
-    }
-    drawn = {name: bins for name, bins in drawn.items() if bins}
+    drawn = {}
+    for name, bins in sets.items():
+        rows = ((one["predicted"], one["observed"], one["pairs"]) for one in map(known, bins))
+        if shown := [row for row in rows if row[2] and math.isfinite(row[0] + row[1])]:
+            drawn[name] = shown
     if not drawn:
         return Section("Calibration", "The model's calibration was not measured.")
     text = "Every held-out target is four pairs, one per base: the base's probability by the model, and its frequency."

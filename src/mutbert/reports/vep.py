@@ -17,10 +17,10 @@ from matplotlib.ticker import LogLocator
 from mutbert.errors import InputError, one_line
 from mutbert.reports import plots
 from mutbert.reports.folder import known, read_record
-from mutbert.reports.page import write_page
+from mutbert.reports.page import METRIC_NAMES, write_page
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from mutbert.arrays import Float64
@@ -30,15 +30,8 @@ if TYPE_CHECKING:
 RESULT: Final = "vep.json"
 SCORES: Final = "scores.parquet"
 REPORT: Final = "report.html"
-METRIC_NAMES: Final = {
-    "auroc": "AUROC", "auprc": "AUPRC", "spearman": "Spearman correlation", "pearson": "Pearson correlation",
-}  # fmt: skip
 _CHANCE: Final = {"auroc": 0.5, "spearman": 0.0}
-_CURVES: Final = 4
-_BASELINE_CURVES: Final = 2
 _CLASSES_DRAWN: Final = 6
-# The share of values beyond either end of a figure, which would leave no room for the others.
-_TAIL: Final = 0.002
 
 
 @plots.style()
@@ -58,13 +51,12 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
     first, metric = result["parts"][0], result["metrics"][0]
     whole = [part for part in result["parts"] if part["name"] == first["name"]]
     others = [part for part in result["parts"] if part["name"] != first["name"]]
-    xlabel = f"{METRIC_NAMES[metric]} (chance: {_CHANCE[metric]:g})"
     for part in whole:
         part["title"] = METRIC_NAMES[metric]
         if result["problem"] == "multiclass":
             part["title"] += f": {part['target']} against all others"
-        models = {row["predictor"] for row in part["rows"] if row["model"]}
-        part["figure"] = _forest(metric, part["title"], {"": part["rows"]}, models, xlabel) if part["rows"] else ""
+        xlabel = f"{METRIC_NAMES[metric]} (chance: {_CHANCE[metric]:g})"
+        part["figure"] = _forest(metric, part["title"], {"": part["rows"]}, xlabel) if part["rows"] else ""
     write_page(
         folder / REPORT, f"Variant effects: {result['name']}", notes=result["notes"], force=force,
         template="vep.html.j2", result=result, whole=whole, others=others, metric_names=METRIC_NAMES,
@@ -74,14 +66,13 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
     return folder / REPORT
 
 
-def _forest(
-    metric: str, title: str, panels: Mapping[str, Sequence[Record]], models: Collection[str], xlabel: str
-) -> str:
+def _forest(metric: str, title: str, panels: Mapping[str, Sequence[Record]], xlabel: str) -> str:
     """Return a metric of rows with its intervals as SVG; models have another colour than baselines."""
     values = {
         name: [(row["predictor"], *(known(row)[metric + end] for end in ("", "_low", "_high"))) for row in rows]
         for name, rows in panels.items()
     }
+    models = {row["predictor"] for rows in panels.values() for row in rows if row["model"]}
     return plots.forest(title, values, xlabel, reference=_CHANCE[metric], highlighted=models)
 
 
@@ -92,7 +83,7 @@ def _curves(result: Record, part: Record, variants: pl.DataFrame) -> list[str]:
     baselines = [row for row in part["rows"] if not row["model"]]
     baselines.sort(key=lambda row: row["auroc"] or 0, reverse=True)
     models = part["firsts"] if len(part["firsts"]) > 1 else [row for row in part["rows"] if row["model"]]
-    drawn = [*models[:_CURVES], *baselines[:_BASELINE_CURVES]]
+    drawn = [*models[:4], *baselines[:2]]
     compared, figures = variants.drop_nulls([row["predictor"] for row in part["rows"]]), []
     label_C = compared["target"].to_numpy().astype(np.int64)
     turned = [compared[row["predictor"]].to_numpy() * (-1 if row["end"] == "low" else 1) for row in drawn]
@@ -109,18 +100,15 @@ def _spread(result: Record, variants: pl.DataFrame) -> list[str]:
     scores = {name: name.removeprefix(f"{one['model']} ") for name, one in result["predictors"].items() if one["model"]}
     masked = {"LLR", "PLLR"} if {"LLR", "PLLR"} & {*scores.values()} else {"ULLR"}
     classes, figures = result["classes"], []
-    for name in [name for name, score in scores.items() if score in masked]:
-        own = variants.drop_nulls(name)
-        value_C, target_C = own[name].to_numpy(), own["target"].to_numpy()
-        if not len(own):
-            continue
+    for name in [name for name, score in scores.items() if score in masked and variants[name].count()]:
+        value_C, target_C = variants.select(name, "target").drop_nulls(name).to_numpy().T
         if result["problem"] == "regression":
             figures.append(_effect_figure(name, classes[0], value_C, target_C))
-            continue
-        count_K = np.bincount(target_C.astype(np.int64), minlength=len(classes))
-        largest = sorted(np.argsort(-count_K, kind="stable")[:_CLASSES_DRAWN].tolist())
-        by_class = {classes[index]: value_C[target_C == index] for index in largest if count_K[index]}
-        figures.append(_histogram(name, by_class))
+        else:
+            count_K = np.bincount(target_C.astype(np.int64), minlength=len(classes))
+            largest = sorted(np.argsort(-count_K, kind="stable")[:_CLASSES_DRAWN].tolist())
+            by_class = {classes[index]: value_C[target_C == index] for index in largest if count_K[index]}
+            figures.append(_histogram(name, by_class))
     return figures
 
 
@@ -130,9 +118,8 @@ def _by_part(result: Record, parts: Sequence[Record]) -> list[str]:
     for target in dict.fromkeys(part["target"] for part in parts if part["rows"]):
         own = [part for part in parts if part["target"] == target and part["rows"]]
         panels = {f"{part['name']} ({part['compared']:,})": [*part["firsts"], *part["best"]] for part in own}
-        models = {row["predictor"] for part in own for row in part["firsts"]}
         title = f"{METRIC_NAMES[metric]} by part" + f": {target}" * (result["problem"] == "multiclass")
-        figures.append(_forest(metric, title, panels, models, title))
+        figures.append(_forest(metric, title, panels, title))
     return figures
 
 
@@ -174,6 +161,6 @@ def _effect_figure(name: str, effect: str, value_C: Float64, effect_C: Float64) 
 
 
 def _range(value_C: Float64) -> tuple[float, float]:
-    """Return what a figure shows; what lies beyond is drawn at the ends."""
-    low, high = np.quantile(value_C, [_TAIL, 1 - _TAIL]).tolist()
+    """Return what a figure shows: outliers, which are drawn at its ends, would leave no room for the others."""
+    low, high = np.quantile(value_C, [0.002, 0.998]).tolist()
     return (low, high) if low < high else (low - 0.5, high + 0.5)
