@@ -54,11 +54,7 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         constant = constant_guess(problem, labels, scores)
     except ValueError as error:
         raise InputError(f"{folder / PREDICTIONS}: {error}; repeat the run that wrote it") from None
-    metric, found, interval = (
-        METRIC_NAMES[run["metric"]],
-        known(run["metrics"][run["shown"]]),
-        known(run["interval"] or {}),
-    )
+    metric, interval = METRIC_NAMES[run["metric"]], known(run["interval"] or {})
     panels = {
         "loss": {"training loss": "loss", "validation loss": "eval_loss"},
         metric: {f"validation {metric}": f"eval_{run['metric']}"},
@@ -66,7 +62,7 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
     text = f"The loss on training and validation data, and the {metric} on the validation data."
     parts: Values = {
         "training": plots.curves_section("Training curve", history, panels, text, best_step=run["best_step"]),
-        "verdict": _verdict(run["metric"], found[run["metric"]], constant[run["metric"]]),
+        "verdict": _verdict(run["metric"], known(run["metrics"][run["shown"]]), constant),
         "interval": interval if math.isfinite(sum(interval.values())) else {},
         "columns": {part: run["metrics"][part] for part in ("validation", "test") if part in run["metrics"]},
         "metric_names": metric_names(problem), "metric_name": METRIC_NAMES.get, "number": _number,
@@ -86,8 +82,9 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
     return folder / REPORT
 
 
-def _verdict(metric: str, value: float, constant: float) -> str:
-    """Return how a value compares with a constant guess; empty where that is not known."""
+def _verdict(metric: str, found: Values, guess: Values) -> str:
+    """Return how a metric compares with a constant guess; empty where that is not known."""
+    value, constant = found[metric], guess[metric]
     if not math.isfinite(value + constant):
         return ""
     # As printed: of two numbers that read the same, neither is better.
@@ -139,8 +136,7 @@ def _curves(label_N: Any, score_N: Any, names: Sequence[str]) -> Values:
     """Return the curves of two classes, where there are both, and what predictions at a score of 0 reach."""
     if len(np.unique(label_N)) == 1:
         return {"curves": []}
-    kinds: Any = {"ROC curve": "roc", "Precision-recall curve": "precision_recall"}
-    curves = [plots.binary_curves(name, kind, label_N, {names[1]: score_N}) for name, kind in kinds.items()]
+    curves = plots.binary_curves(label_N, [score_N], names[1:], names[1:])
     false = float(np.mean(score_N[label_N == 0] > 0))
     return {"curves": curves, "at_0": evaluate("binary", label_N, score_N) | {"false": false}}
 

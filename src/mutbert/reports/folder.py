@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from mutbert.reports.plots import History
 
 _PAGES: Final = {"pretrain": "pretraining", "finetune": "finetuning", "vep": "vep"}
-_RECORDS: Final = (METRICS, "vep.json")
 
 
 def report(folder: str | Path, *, force: bool = True) -> Path:
@@ -35,7 +34,7 @@ def report(folder: str | Path, *, force: bool = True) -> Path:
         The page.
     """
     folder = Path(folder)
-    for path in (folder / name for name in _RECORDS):
+    for path in (folder / METRICS, folder / "vep.json"):
         if path.is_file():
             kind = read_record(path)["kind"]
             if kind not in _PAGES:
@@ -46,7 +45,7 @@ def report(folder: str | Path, *, force: bool = True) -> Path:
         raise InputError(f"{earlier}: was written by another version of mutbert; repeat the run that wrote it")
     if (folder / "suites").is_dir():
         return mutbert.report_benchmark(folder, force=force)[1][0]
-    raise InputError(f"{folder}: has no {' or '.join(_RECORDS)} and no suites; choose the folder of a finished run")
+    raise InputError(f"{folder}: has no {METRICS} or vep.json and no suites; choose the folder of a finished run")
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import re
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import matplotlib as mpl
 import numpy as np
@@ -25,8 +25,6 @@ from mutbert.reports.page import Section, counted
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    import numpy.typing as npt
-
     History = Sequence[Mapping[str, float]]
     Points = Sequence[tuple[float, float]]
 
@@ -39,7 +37,6 @@ _STYLE: Any = {
     # Text stays text: searchable, small, and drawn in the reader's own font.
     "grid.alpha": 0.25, "svg.fonttype": "none", "text.parse_math": False,
 }  # fmt: skip
-_MOST_POINTS: Final = 400  # of a curve
 _DENSE: Final = 60  # points that hide their line
 
 
@@ -150,38 +147,30 @@ def forest(
     return svg(figure, title)
 
 
-def binary_curves(
-    title: str, kind: Literal["roc", "precision_recall"], label_N: npt.NDArray[Any],
-    scores: Mapping[str, npt.NDArray[Any]],
-) -> str:  # fmt: skip
-    """Return ROC or precision-recall curves of scores by name as SVG; labels are 0 and 1."""
+def binary_curves(label_N: Any, scores: Sequence[Any], *names: Sequence[str]) -> list[str]:
+    """Return ROC and precision-recall curves of scores as SVG, with `names` for each; labels are 0 and 1."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    figure, axes = new_figure(4.4)
-    for index, (name, score_N) in enumerate(scores.items()):
-        look = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)]}
-        if kind == "roc":
-            x_G, y_G, _ = roc_curve(label_N, score_N)
-        else:
-            y_G, x_G, _ = precision_recall_curve(label_N, score_N, drop_intermediate=True)
-            look["drawstyle"] = "steps-pre"
-        # So few points that a page stays small; the ends are kept.
-        kept = np.unique(np.linspace(0, len(x_G) - 1, min(len(x_G), _MOST_POINTS)).astype(int))
-        axes.plot(x_G[kept], y_G[kept], linewidth=1.6, label=shortened(name), **look)
-    chance = [0, 1] if kind == "roc" else [float(np.mean(label_N))] * 2
-    axes.plot([0, 1], chance, color=INK, linestyle="--", linewidth=1)
-    names = ("false positive rate", "true positive rate") if kind == "roc" else ("recall", "precision")
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=names[0], ylabel=names[1])
-    return svg(figure, title, axes.get_legend_handles_labels()[0] if len(scores) > 1 else ())
-
-
-def spectrum_figure(edges: Sequence[float], counts: Sequence[int]) -> str:
-    """Return the number of alternate alleles by bin of frequency."""
-    figure, axes = new_figure(3.2)
-    axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.94, align="edge", color=COLOURS[0])
-    axes.set(xlim=(edges[0], edges[-1]), xlabel="frequency of the alternate allele", ylabel="alleles")
-    axes.grid(visible=False, axis="x")
-    return svg(figure, "Frequency spectrum")
+    figures = []
+    for is_roc, kind, of_kind in zip((True, False), ("ROC", "Precision-recall"), names, strict=True):
+        figure, axes = new_figure(4.4)
+        for index, (name, score_N) in enumerate(zip(of_kind, scores, strict=True)):
+            look = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)]}
+            if is_roc:
+                x_G, y_G, _ = roc_curve(label_N, score_N)
+            else:
+                y_G, x_G, _ = precision_recall_curve(label_N, score_N, drop_intermediate=True)
+                look["drawstyle"] = "steps-pre"
+            # So few points that a page stays small; the ends are kept.
+            kept = np.unique(np.linspace(0, len(x_G) - 1, min(len(x_G), 400)).astype(int))
+            axes.plot(x_G[kept], y_G[kept], linewidth=1.6, label=shortened(name), **look)
+        axes.plot([0, 1], [0, 1] if is_roc else [np.mean(label_N)] * 2, color=INK, linestyle="--", linewidth=1)
+        ends = ("false positive rate", "true positive rate") if is_roc else ("recall", "precision")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=ends[0], ylabel=ends[1])
+        several = len(scores) > 1
+        legend = axes.get_legend_handles_labels()[0] if several else ()
+        figures.append(svg(figure, f"{kind} curve{'s' * several}", legend))
+    return figures
 
 
 def spectra_figure(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> Figure:

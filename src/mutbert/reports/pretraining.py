@@ -66,21 +66,14 @@ def held_out_section(metrics: Metrics) -> Section:
     if _MARKOV in values:
         text += " The Markov chain sees the five true bases before each target, even those hidden from the model."
     rows: dict[str, list[str | None]] = {"predictor": list(values)}
-    for group in _groups(metrics):
-        name = f"{group}\n{targets[group]:,}" if group in targets else group
-        shown = targets.get(group) != 0
-        rows[name] = [_number(known(found)[group]) if shown and group in found else None for found in values.values()]
+    for group, count in targets.items():
+        rows[f"{group}\n{count:,}"] = [_number(known(one)[group]) if count else None for one in values.values()]
     return Section("Held-out table", text, table=pl.DataFrame(rows), marked=_MODEL)
-
-
-def _groups(metrics: Metrics) -> list[str]:
-    found = (group for values in metrics["cross_entropy"].values() for group in values)
-    return list(dict.fromkeys([*metrics["targets"], *found]))
 
 
 def _trivial(metrics: Metrics, group: str) -> dict[str, float]:
     """Return the finite cross-entropies that a model has to beat, by predictor."""
-    values = {name: known(found).get(group, math.nan) for name, found in metrics["cross_entropy"].items()}
+    values = {name: known(found)[group] for name, found in metrics["cross_entropy"].items()}
     return {name: value for name, value in values.items() if name not in {_MODEL, _FLOOR} and math.isfinite(value)}
 
 
@@ -99,13 +92,13 @@ def _headline(metrics: Metrics) -> str:
 
 def _comparison(metrics: Metrics, group: str) -> str:
     """Return what the model reaches on a group of targets, compared with the best trivial predictor."""
-    reached = known(metrics["cross_entropy"][_MODEL]).get(group, math.nan)
+    reached = known(metrics["cross_entropy"][_MODEL])[group]
     if not math.isfinite(reached):
         return _number(reached)
     text = f"{reached:.4f} nats per target"
     if not (others := _trivial(metrics, group)):
         return f"{text}, with nothing to compare it with"
-    best, name = min((value, name) for name, value in others.items())
+    best = others[name := min(others, key=others.__getitem__)]
     # As printed: of two numbers that read the same, neither is better.
     difference = round(best, 4) - round(reached, 4)
     other = f"the best trivial predictor ({name}, {best:.4f})"
@@ -131,17 +124,14 @@ def _by_frequency(metrics: Metrics) -> Section:
     """Return the predictors on those groups of targets that are bins of frequency, the model first."""
     found, targets = {name: known(values) for name, values in metrics["cross_entropy"].items()}, metrics["targets"]
     names = [name for name in sorted(found, key=_MODEL.__ne__) if name != _FLOOR]
-    groups = [group for group in _groups(metrics) if group not in {"all", *_WHERE}]
-    value_PG = np.array([[found.get(name, {}).get(group, math.nan) for group in groups] for name in [*names, _FLOOR]])
-    shown_G = np.isfinite(value_PG[:-1]).any(axis=0)
-    if not shown_G.any():
+    bins = [group for group in targets if group not in {"all", *_WHERE}]
+    groups = [group for group in bins if any(math.isfinite(found[name][group]) for name in names)]
+    if not groups:
         return Section("By frequency", "There are no held-out figures by frequency.")
-    groups, (*drawn, floor_G) = [groups[k] for k in np.flatnonzero(shown_G)], value_PG[:, shown_G]
+    *drawn, floor_G = np.array([[found[name][group] for group in groups] for name in [*names, _FLOOR]])
     text = "Held-out variant targets by their frequency. Bins without targets are left out."
     text += " Values that are not finite have no bar." * (not np.isfinite(drawn).all())
-    ticks = [group.removeprefix("variant, ") for group in groups]
-    ticks = [f"{tick}\n{counted(targets[group], 'target')}" if group in targets else tick
-             for tick, group in zip(ticks, groups, strict=True)]  # fmt: skip
+    ticks = [f"{group.removeprefix('variant, ')}\n{counted(targets[group], 'target')}" for group in groups]
     return Section("By frequency", text, _frequency_figure(ticks, dict(zip(names, drawn, strict=True)), floor_G))
 
 
@@ -154,11 +144,8 @@ def _frequency_figure(groups: Sequence[str], values: Mapping[str, Any], floor_G:
             row_G - 0.39 + (index + 0.5) * height, np.where(np.isfinite(value_G), value_G, 0), height * 0.9,
             color=plots.COLOURS[index % len(plots.COLOURS)], alpha=0.45 if index else 1, label=name,
         )  # fmt: skip
-    handles = list(axes.containers)
-    there_G = np.isfinite(floor_G)
-    if there_G.any():
-        ends = row_G[there_G] - 0.43, row_G[there_G] + 0.43
-        handles.append(axes.vlines(floor_G[there_G], *ends, color=plots.INK, linewidth=1.8, label=_FLOOR))
+    handles: list[Any] = list(axes.containers)
+    handles.append(axes.vlines(floor_G, row_G - 0.43, row_G + 0.43, color=plots.INK, linewidth=1.8, label=_FLOOR))
     plots.list_rows(axes, groups)
     axes.set_xlabel(_UNIT)
     axes.set_xlim(left=0)

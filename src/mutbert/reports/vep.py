@@ -84,15 +84,13 @@ def _curves(result: Record, part: Record, variants: pl.DataFrame) -> list[str]:
     baselines.sort(key=lambda row: row["auroc"] or 0, reverse=True)
     models = part["firsts"] if len(part["firsts"]) > 1 else [row for row in part["rows"] if row["model"]]
     drawn = [*models[:4], *baselines[:2]]
-    compared, figures = variants.drop_nulls([row["predictor"] for row in part["rows"]]), []
-    label_C = compared["target"].to_numpy().astype(np.int64)
+    compared = variants.drop_nulls([row["predictor"] for row in part["rows"]])
     turned = [compared[row["predictor"]].to_numpy() * (-1 if row["end"] == "low" else 1) for row in drawn]
-    kinds: Any = (("auroc", "roc", "ROC curves"), ("auprc", "precision_recall", "Precision-recall curves"))
-    for metric, kind, title in kinds:
-        areas = ("–" if row[metric] is None else f"{row[metric]:z.3f}" for row in drawn)
-        names = [f"{area} {row['predictor']}" for area, row in zip(areas, drawn, strict=True)]
-        figures.append(plots.binary_curves(title, kind, label_C, dict(zip(names, turned, strict=True))))
-    return figures
+    names = [
+        [f"{'–' if row[metric] is None else format(row[metric], 'z.3f')} {row['predictor']}" for row in drawn]
+        for metric in ("auroc", "auprc")
+    ]
+    return plots.binary_curves(compared["target"].to_numpy().astype(np.int64), turned, *names)
 
 
 def _spread(result: Record, variants: pl.DataFrame) -> list[str]:
