@@ -136,9 +136,8 @@ def _size_figure(suite: str, protocol: str, ranked: list[Row], paper: Sequence[R
     axes.xaxis.set_minor_formatter("")
     axes.set_xlabel("parameters")
     axes.set_ylabel(f"{ranked[0]['metric']}, {protocol}" if ranked else protocol)
-    return plots.svg(
-        figure, f"{suite}, {protocol}: averages by number of parameters", axes.get_legend_handles_labels()[0]
-    )
+    title = f"{suite}, {protocol}: averages by number of parameters"
+    return plots.svg(figure, title, axes.get_legend_handles_labels()[0])
 
 
 def _tasks(report: BenchmarkReport) -> dict[str, Row]:

@@ -16,14 +16,7 @@ from mutbert.reports import plots
 from mutbert.reports.folder import known, read_run
 from mutbert.reports.page import METRIC_NAMES, Section, counted, write_page
 from mutbert.run_folder import PREDICTIONS, REPORT
-from mutbert.scoring.metrics import (
-    LOWER_IS_BETTER,
-    constant_guess,
-    evaluate,
-    metric_names,
-    predicted,
-    read_predictions,
-)  # fmt: skip
+from mutbert.scoring import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +25,7 @@ if TYPE_CHECKING:
     Values = dict[str, Any]
 
 _MATRIX: Final = 24  # classes of a confusion matrix
-_ROWS: Final = 200  # classes of a table
 _PANELS: Final = 6  # columns of numbers that are drawn
-_POINTS: Final = 2000  # labels that are drawn one by one
 _FINITE: Final = 1e300  # so that the difference of two logits that overflowed is a number
 
 
@@ -42,7 +33,7 @@ _FINITE: Final = 1e300  # so that the difference of two logits that overflowed i
 def write_page_of(folder: Path, *, force: bool = True) -> Path:
     """Return the page of a fine-tuning run, written from its folder alone and small for any number of labels."""
     run, history, recipe = read_run(folder)
-    labels, scores = read_predictions(folder / PREDICTIONS)
+    labels, scores = metrics.read_predictions(folder / PREDICTIONS)
     # One of `mutbert.scoring.metrics.PROBLEMS`: labels of bases are binary or multiclass.
     problem = ("binary" if scores.ndim == 1 else "multiclass") if run["problem"] == "token" else run["problem"]
     if problem != "regression":
@@ -50,8 +41,8 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
     count = 2 if problem == "binary" else scores[:1].size
     names = run["classes"] if len(run["classes"]) == count else [f"LABEL_{k}" for k in range(count)]
     try:
-        evaluate(problem, labels, scores, [run["metric"]])
-        constant = constant_guess(problem, labels, scores)
+        metrics.evaluate(problem, labels, scores, [run["metric"]])
+        constant = metrics.constant_guess(problem, labels, scores)
     except ValueError as error:
         raise InputError(f"{folder / PREDICTIONS}: {error}; repeat the run that wrote it") from None
     metric, interval = METRIC_NAMES[run["metric"]], known(run["interval"] or {})
@@ -65,10 +56,13 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         "verdict": _verdict(run["metric"], known(run["metrics"][run["shown"]]), constant),
         "interval": interval if math.isfinite(sum(interval.values())) else {},
         "columns": {part: run["metrics"][part] for part in ("validation", "test") if part in run["metrics"]},
-        "metric_names": metric_names(problem), "metric_name": METRIC_NAMES.get, "number": _number,
+        "metric_names": metrics.metric_names(problem), "metric_name": METRIC_NAMES.get, "number": _number,
     }  # fmt: skip
     if problem in {"binary", "multiclass"}:
-        parts |= {"count_K": np.bincount(labels), "confusion": _confusion(labels, predicted(problem, scores), names)}
+        parts |= {
+            "count_K": np.bincount(labels),
+            "confusion": _confusion(labels, metrics.predicted(problem, scores), names),
+        }
     if problem == "regression":
         parts |= _agreement(labels, scores, names)
     else:
@@ -90,11 +84,14 @@ def _verdict(metric: str, found: Values, guess: Values) -> str:
     # As printed: of two numbers that read the same, neither is better.
     if _number(value, metric) == _number(constant, metric):
         return "no better"
-    return "better" if (value < constant) == (metric in LOWER_IS_BETTER) else "worse"
+    return "better" if (value < constant) == (metric in metrics.LOWER_IS_BETTER) else "worse"
 
 
 def _confusion(label_N: Any, guess_N: Any, names: Sequence[str]) -> Values:
-    """Return a confusion matrix as figure and text; classes but the most frequent are merged."""
+    """Return a confusion matrix as text and SVG, coloured by the share of a row, with numbers for up to 16 classes.
+
+    Classes but the most frequent are merged.
+    """
     from sklearn.metrics import confusion_matrix
 
     if len(names) > _MATRIX:
@@ -104,13 +101,6 @@ def _confusion(label_N: Any, guess_N: Any, names: Sequence[str]) -> Values:
         label_N, guess_N = shown_K[label_N], shown_K[guess_N]
         names = [*(names[k] for k in frequent), f"{len(names) - _MATRIX:,} others"]
     count_KK = confusion_matrix(label_N, guess_N, labels=range(len(names)))
-    lines = [["", *names], *([name, *row] for name, row in zip(names, count_KK, strict=True))]
-    counts = "\n".join("\t".join(map(str, line)) for line in lines)
-    return {"size": len(names), "most": _MATRIX, "figure": _confusion_figure(names, count_KK), "counts": counts}
-
-
-def _confusion_figure(names: Sequence[str], count_KK: Any) -> str:
-    """Return a confusion matrix as SVG, coloured by the share of a row, with numbers for up to 16 classes."""
     size, short = len(names), [plots.shortened(" ".join(name.split()), 20) for name in names]
     share_KK = count_KK / np.maximum(count_KK.sum(axis=1, keepdims=True), 1)
     longest = max(map(len, short))
@@ -129,7 +119,9 @@ def _confusion_figure(names: Sequence[str], count_KK: Any) -> str:
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.set(xlabel="predicted class", ylabel="true class")
-    return plots.svg(figure, "Confusion matrix")
+    lines = [["", *names], *([name, *row] for name, row in zip(names, count_KK, strict=True))]
+    counts = "\n".join("\t".join(map(str, line)) for line in lines)
+    return {"size": size, "most": _MATRIX, "figure": plots.svg(figure, "Confusion matrix"), "counts": counts}
 
 
 def _curves(label_N: Any, score_N: Any, names: Sequence[str]) -> Values:
@@ -138,12 +130,12 @@ def _curves(label_N: Any, score_N: Any, names: Sequence[str]) -> Values:
         return {"curves": []}
     curves = plots.binary_curves(label_N, [score_N], names[1:], names[1:])
     false = float(np.mean(score_N[label_N == 0] > 0))
-    return {"curves": curves, "at_0": evaluate("binary", label_N, score_N) | {"false": false}}
+    return {"curves": curves, "at_0": metrics.evaluate("binary", label_N, score_N) | {"false": false}}
 
 
 def _by_class(problem: str, labels: Any, scores: Any, names: Sequence[str]) -> Values:
     """Return the table of each class, or column, against all else."""
-    several, guess = problem == "multiclass", predicted(problem, scores)
+    several, guess = problem == "multiclass", metrics.predicted(problem, scores)
     every_K = np.arange(len(names))
     label_NK, guess_NK = ((values[:, None] == every_K) if several else values == 1 for values in (labels, guess))
     known_NK = ~np.isnan(labels.reshape(len(labels), -1)) | np.zeros_like(label_NK)
@@ -153,9 +145,9 @@ def _by_class(problem: str, labels: Any, scores: Any, names: Sequence[str]) -> V
         share_K3 = np.stack([hit_K / guess_K, hit_K / label_K, 2 * hit_K / (label_K + guess_K)], axis=1)
     header = ["class" if several else "column", "labels", "predicted", "precision", "recall", "F1", "AUROC", "AUPRC"]
     rows = []
-    for k in np.sort(np.argsort(-label_K, kind="stable")[:_ROWS]).tolist():
+    for k in np.sort(np.argsort(-label_K, kind="stable")[:200]).tolist():
         rows_N = known_NK[:, k]
-        areas = evaluate("binary", label_NK[rows_N, k].astype(int), scores[rows_N, k], ["auroc", "auprc"])
+        areas = metrics.evaluate("binary", label_NK[rows_N, k].astype(int), scores[rows_N, k], ["auroc", "auprc"])
         numbers = map(_number, (*share_K3[k], *areas.values()))
         rows.append([names[k], f"{label_K[k]:,}", f"{guess_K[k]:,}", *numbers])
     return {"by_class": pl.DataFrame(rows, header, orient="row")}
@@ -184,15 +176,15 @@ def _calibration(problem: str, labels: Any, scores: Any, names: Sequence[str], s
 def _agreement(labels: Any, scores: Any, names: Sequence[str]) -> Values:
     """Return the figures of the first columns of numbers, and the table of all where there are several."""
     label_KN, score_KN = (values.reshape(len(values), -1).T for values in (labels, scores))
-    points = label_KN[:_PANELS].size <= _POINTS
+    points = label_KN[:_PANELS].size <= 2000
     known_KN = ~np.isnan(label_KN)
     columns = zip(names, label_KN, score_KN, known_KN, strict=True)
     every, rows = [(name, label_N[own], score_N[own]) for name, label_N, score_N, own in columns], []
     figures = [_agreement_figure(*one, points=points) for one in every[:_PANELS]]
     for name, label_N, score_N in every if labels.ndim == 2 else ():
-        found = evaluate("regression", label_N, score_N)
+        found = metrics.evaluate("regression", label_N, score_N)
         numbers = {METRIC_NAMES[metric].replace(" ", "\n"): _number(value, metric) for metric, value in found.items()}
-        guess = constant_guess("regression", label_N, score_N)["mse"]
+        guess = metrics.constant_guess("regression", label_N, score_N)["mse"]
         rows.append({"column": name, **numbers, "of a\nconstant guess": _number(guess, "mse")})
     return {"agreement": figures, "points": points, "by_column": pl.DataFrame(rows)}
 

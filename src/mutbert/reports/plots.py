@@ -37,7 +37,6 @@ _STYLE: Any = {
     # Text stays text: searchable, small, and drawn in the reader's own font.
     "grid.alpha": 0.25, "svg.fonttype": "none", "text.parse_math": False,
 }  # fmt: skip
-_DENSE: Final = 60  # points that hide their line
 
 
 @contextmanager
@@ -261,8 +260,8 @@ def _steps_figure(
 
 
 def _draw(axes: Any, points: Points, name: str, key: str, colour: str) -> None:
-    # A single point has no line that could be seen.
-    marker = "o" if len(points) == 1 or (key.startswith("eval_") and len(points) < _DENSE) else None
+    # A single point has no line that could be seen, and many would hide theirs.
+    marker = "o" if len(points) == 1 or (key.startswith("eval_") and len(points) < 60) else None
     look = {"alpha": 0.45, "linewidth": 1} if key == "loss" else {"linewidth": 1.5}
     axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3, label=name, **look)
     values = [value for _, value in points]

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _MODEL: Final = "model"
 _FLOOR: Final = "entropy floor"
-_MARKOV: Final = "order-5 Markov chain"
 _WHERE: Final = {"variant": "positions that vary in the population", "other": "positions that do not vary"}
 _UNIT: Final = "cross-entropy, nats per target"
 _DASHED: Final = " Dashed: trivial predictors on the same held-out targets."
@@ -48,12 +47,10 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
 
 def training_section(metrics: Metrics, history: History) -> Section:
     """Return training loss and held-out cross-entropy over the steps, with trivial predictors dashed."""
+    levels, panels = _trivial(metrics, "all"), {_UNIT: {"training loss": "loss", "held out": "eval_loss"}}
     text = "The loss on training windows, and the cross-entropy on held-out targets, all hidden."
-    levels = _trivial(metrics, "all")
-    panels = {_UNIT: {"training loss": "loss", "held out": "eval_loss"}}
-    return plots.curves_section(
-        "Training curve", history, panels, text + _DASHED * bool(levels), levels={_UNIT: levels}
-    )
+    text += _DASHED * bool(levels)
+    return plots.curves_section("Training curve", history, panels, text, levels={_UNIT: levels})
 
 
 def held_out_section(metrics: Metrics) -> Section:
@@ -63,7 +60,7 @@ def held_out_section(metrics: Metrics) -> Section:
         return Section("Held-out table", "There are no held-out figures.")
     text = f"Cross-entropy in {metrics['unit']} after {counted(metrics['steps'], 'step')}, below each group the number "
     text += f"of its targets; lower is better{f', and nothing can be below the {_FLOOR}' * (_FLOOR in values)}."
-    if _MARKOV in values:
+    if "order-5 Markov chain" in values:
         text += " The Markov chain sees the five true bases before each target, even those hidden from the model."
     rows: dict[str, list[str | None]] = {"predictor": list(values)}
     for group, count in targets.items():
@@ -121,7 +118,7 @@ def _held_out_curves(metrics: Metrics, history: History) -> Section:
 
 
 def _by_frequency(metrics: Metrics) -> Section:
-    """Return the predictors on those groups of targets that are bins of frequency, the model first."""
+    """Return the predictors on groups of targets that are bins of frequency, and a line across each for its floor."""
     found, targets = {name: known(values) for name, values in metrics["cross_entropy"].items()}, metrics["targets"]
     names = [name for name in sorted(found, key=_MODEL.__ne__) if name != _FLOOR]
     bins = [group for group in targets if group not in {"all", *_WHERE}]
@@ -132,24 +129,19 @@ def _by_frequency(metrics: Metrics) -> Section:
     text = "Held-out variant targets by their frequency. Bins without targets are left out."
     text += " Values that are not finite have no bar." * (not np.isfinite(drawn).all())
     ticks = [f"{group.removeprefix('variant, ')}\n{counted(targets[group], 'target')}" for group in groups]
-    return Section("By frequency", text, _frequency_figure(ticks, dict(zip(names, drawn, strict=True)), floor_G))
-
-
-def _frequency_figure(groups: Sequence[str], values: Mapping[str, Any], floor_G: Any) -> str:
-    """Return horizontal bars by group and predictor as SVG, with a line across the group for its floor."""
-    row_G, height = np.arange(len(groups)), 0.78 / len(values)
+    row_G, height = np.arange(len(groups)), 0.78 / len(names)
     figure, axes = plots.new_figure(1.0 + 0.66 * len(groups))
-    for index, (name, value_G) in enumerate(values.items()):
+    for index, (name, value_G) in enumerate(zip(names, drawn, strict=True)):
         axes.barh(
             row_G - 0.39 + (index + 0.5) * height, np.where(np.isfinite(value_G), value_G, 0), height * 0.9,
             color=plots.COLOURS[index % len(plots.COLOURS)], alpha=0.45 if index else 1, label=name,
         )  # fmt: skip
     handles: list[Any] = list(axes.containers)
     handles.append(axes.vlines(floor_G, row_G - 0.43, row_G + 0.43, color=plots.INK, linewidth=1.8, label=_FLOOR))
-    plots.list_rows(axes, groups)
+    plots.list_rows(axes, ticks)
     axes.set_xlabel(_UNIT)
     axes.set_xlim(left=0)
-    return plots.svg(figure, "Cross-entropy by frequency", handles)
+    return Section("By frequency", text, plots.svg(figure, "Cross-entropy by frequency", handles))
 
 
 def _calibration(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> Section:

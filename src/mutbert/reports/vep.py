@@ -38,6 +38,7 @@ _CLASSES_DRAWN: Final = 6
 def write_page_of(folder: Path, *, force: bool = True) -> Path:
     """Write the page of a folder of ``mutbert bench vep``; return its path."""
     result = read_record(folder / RESULT)
+    several = result["problem"] == "multiclass"
     try:
         variants = pl.read_parquet(folder / SCORES).filter(pl.col("reason") == "")
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -47,14 +48,12 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         part["firsts"] = list({row["model"]: row for row in part["rows"][::-1] if row["model"]}.values())[::-1]
         # The baseline that models are compared with, if there is one.
         part["best"] = [row for row in part["rows"] if row["predictor"] in {one["baseline"] for one in part["rows"]}]
-        part["where"] = f"{part['name']}, {part['target']}" if result["problem"] == "multiclass" else part["name"]
+        part["where"] = f"{part['name']}, {part['target']}" if several else part["name"]
     first, metric = result["parts"][0], result["metrics"][0]
     whole = [part for part in result["parts"] if part["name"] == first["name"]]
     others = [part for part in result["parts"] if part["name"] != first["name"]]
     for part in whole:
-        part["title"] = METRIC_NAMES[metric]
-        if result["problem"] == "multiclass":
-            part["title"] += f": {part['target']} against all others"
+        part["title"] = METRIC_NAMES[metric] + f": {part['target']} against all others" * several
         xlabel = f"{METRIC_NAMES[metric]} (chance: {_CHANCE[metric]:g})"
         part["figure"] = _forest(metric, part["title"], {"": part["rows"]}, xlabel) if part["rows"] else ""
     write_page(
