@@ -59,10 +59,8 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         "metric_names": metrics.metric_names(problem), "metric_name": METRIC_NAMES.get, "number": _number,
     }  # fmt: skip
     if problem in {"binary", "multiclass"}:
-        parts |= {
-            "count_K": np.bincount(labels),
-            "confusion": _confusion(labels, metrics.predicted(problem, scores), names),
-        }
+        parts["count_K"] = np.bincount(labels)
+        parts["confusion"] = _confusion(labels, metrics.predicted(problem, scores), names)
     if problem == "regression":
         parts |= _agreement(labels, scores, names)
     else:
@@ -128,9 +126,8 @@ def _curves(label_N: Any, score_N: Any, names: Sequence[str]) -> Values:
     """Return the curves of two classes, where there are both, and what predictions at a score of 0 reach."""
     if len(np.unique(label_N)) == 1:
         return {"curves": []}
-    curves = plots.binary_curves(label_N, [score_N], names[1:], names[1:])
-    false = float(np.mean(score_N[label_N == 0] > 0))
-    return {"curves": curves, "at_0": metrics.evaluate("binary", label_N, score_N) | {"false": false}}
+    at_0 = metrics.evaluate("binary", label_N, score_N) | {"false": float(np.mean(score_N[label_N == 0] > 0))}
+    return {"curves": plots.binary_curves(label_N, [score_N], names[1:], names[1:]), "at_0": at_0}
 
 
 def _by_class(problem: str, labels: Any, scores: Any, names: Sequence[str]) -> Values:

@@ -167,8 +167,7 @@ def binary_curves(label_N: Any, scores: Sequence[Any], *names: Sequence[str]) ->
         ends = ("false positive rate", "true positive rate") if is_roc else ("recall", "precision")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=ends[0], ylabel=ends[1])
         several = len(scores) > 1
-        legend = axes.get_legend_handles_labels()[0] if several else ()
-        figures.append(svg(figure, f"{kind} curve{'s' * several}", legend))
+        figures.append(svg(figure, f"{kind} curve{'s' * several}", axes.get_legend_handles_labels()[0] * several))
     return figures
 
 

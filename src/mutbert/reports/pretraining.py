@@ -78,11 +78,9 @@ def _headline(metrics: Metrics) -> str:
     steps = counted(metrics["steps"], "step")
     if _MODEL not in metrics["cross_entropy"]:
         return f"The model was trained for {steps}. Its held-out cross-entropy is not known."
-    variants = (
-        "There are no variant targets"
-        if metrics["targets"].get("variant") == 0
-        else f"At variant targets alone, it is {_comparison(metrics, 'variant')}"
-    )
+    variants = "There are no variant targets"
+    if metrics["targets"]["variant"]:
+        variants = f"At variant targets alone, it is {_comparison(metrics, 'variant')}"
     reached = f"After {steps}, the model's cross-entropy on held-out targets is {_comparison(metrics, 'all')}."
     return f"{reached} {variants}. Lower is better."
 
