@@ -23,8 +23,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from mutbert.cli.device import running_on
-from mutbert.cli.streams import streamed
+from mutbert.cli.environment import running_on, streamed
 from mutbert.errors import InputError
 
 # Help of parameters that many functions share, where a docstring has none of their own.
@@ -37,10 +36,8 @@ _SHARED = {
     "force": "Replace the output where it exists.",
     "json": "Print the result as one JSON object.",
     "layers": "0 is the embedding layer, -1 the last: one or several (4,8,-1), or all.",
-    "name": "Column of names.",
     "names": "Columns of a table that have other names than the usual.",
     "precision": "fp32, or bf16 for bfloat16 autocast.",
-    "region": "Column of regions such as chr3:10-110.",
     "regions": "A region such as chr22:101-200, 1-based and inclusive; may be repeated.",
     "resume": "Continue a run that was stopped.",
     "rope_scaling": "For inputs longer than in training: linear or dynamic, and how many times longer.",
@@ -57,7 +54,6 @@ _LISTS = ("Sequence[", "tuple[", "Sources", "inputs.Sources", "Mapping[str, str]
 _MOST_ENTRIES = 30
 _HIDDEN = {"bases_at_once", "columns", "function", "progress"}
 _HELP = {"help_option_names": ["-h", "--help"]}
-_NONE: Mapping[str, str] = {}
 
 
 def record_of(result: Any) -> dict[str, Any]:
@@ -89,7 +85,9 @@ def print_result(result: Any) -> None:
             known = {str(key).replace("_", " "): _text(one) for key, one in value.items() if one is not None}
             _print_entries(f"{label}:{total}", [f"{key}: {text}" for key, text in known.items()])
         elif isinstance(first, dict):
-            print_table(first, (list(map(_text, one.values())) for one in values))
+            # Positions are as in files.
+            rows = ([str(one) if key == "pos" else _text(one) for key, one in row.items()] for row in values)
+            print_table(first, rows)
         elif isinstance(first, str) and " " in first:
             _print_entries(f"{label}:", values)
         elif value not in (None, "", [], {}):
@@ -241,16 +239,15 @@ def _options(verb: Verb) -> list[inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for name, parameter in _parameters(verb.function, verb.names).items():
         found |= _parameters(verb.settings[name], verb.names) if name in verb.settings else {name: parameter}
-    found |= _parameters(verb.wrapper, verb.names, _parameter_help(_docstring(verb.function))) if verb.wrapper else {}
+    found |= _parameters(verb.wrapper, verb.names, **_parameter_help(_docstring(verb.function))) if verb.wrapper else {}
     hidden = _HIDDEN | {name for name, declared in verb.names.items() if not declared}
     return [parameter for name, parameter in found.items() if name not in hidden]
 
 
 def _typed(name: str, annotation: str, default: Any, text: str, names: Mapping[str, str]) -> inspect.Parameter:
     """Return a parameter as typer reads it."""
-    declared, _, metavar = names.get(name, f"--{name.replace('_', '-')}").partition(" ")
-    if name == "rope_scaling":
-        metavar = "TYPE:FACTOR"
+    usual = f"--{name.replace('_', '-')}{' TYPE:FACTOR' * (name == 'rope_scaling')}"
+    declared, _, metavar = names.get(name, usual).partition(" ")
     kind: Any = {"int": int, "float": float, "bool": bool}.get(annotation.split(" | ", maxsplit=1)[0], str)
     if annotation.startswith(_LISTS):
         kind = list[str]
@@ -280,9 +277,7 @@ def _docstring(target: str) -> str:
     return inspect.cleandoc("".join(_source(target).split('"""')[1:2]))
 
 
-def _parameters(
-    target: str, names: Mapping[str, str], inherited: Mapping[str, str] = _NONE
-) -> dict[str, inspect.Parameter]:  # fmt: skip
+def _parameters(target: str, names: Mapping[str, str], **inherited: str) -> dict[str, inspect.Parameter]:
     """Return a function's parameters, with the help of its docstring; or a class's fields, with that of comments."""
     node: Any = ast.parse(_source(target)).body[0]
     if isinstance(node, ast.ClassDef):

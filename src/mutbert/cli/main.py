@@ -19,7 +19,6 @@ import typer
 from mutbert import __version__
 from mutbert.cli.command import Verb, make_app, print_result
 from mutbert.cli.inspect import print_inspected
-from mutbert.cli.variants import text_of
 from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
 
 if TYPE_CHECKING:
@@ -39,7 +38,13 @@ _BENCH_NAMES = {
     "models": "--model [NAME=]PATH", "protocols": "--protocol", "tasks": "--task",
     "settings": "--set [PROTOCOL.]KEY=VALUE",
 }  # fmt: skip
-_COLUMNS = {"sequence": "--sequence-column", "name": "--name-column", "region": "--region-column"}
+_COLUMNS = {
+    "sequence": "--sequence-column",
+    "name": "--name-column",
+    "region": "--region-column",
+    "label": "",
+    "where": "",
+}
 _PREDICTION = {"settings": "mutbert.inference.bases:PredictionSettings"}
 
 
@@ -114,7 +119,7 @@ _VERBS = {
     "score": Verb("mutbert.effects.score:score_variants",
                   "mutbert score --model model --genome human.genome --vcf variants.vcf.gz -o scored.vcf.gz",
                   {"region": "--region CHR:START-END", "variants": "--variant CHR:POSITION:REF:ALT"},
-                  wrapper="mutbert.cli.variants:with_variants", text=text_of, runs_model=True, stdout=".vcf"),
+                  wrapper="mutbert.cli.environment:with_variants", runs_model=True, stdout=".vcf"),
     "pretrain": Verb("mutbert.training.pretrain:pretrain",
                      "mutbert pretrain small genome=human.genome 'train=[chr1]' 'held_out=[chr2]'",
                      {"recipe": "RECIPE", "overrides": "KEY=VALUE"}, wrapper=f"{_HERE}:in_processes",
@@ -125,8 +130,8 @@ _VERBS = {
                      text=_run_text, data=_run_data, runs_model=True),
     "predict": Verb("mutbert.inference.predictions:predict_table",
                     "mutbert predict sequences.fa --model runs/mine/model -o predictions.tsv",
-                    {"sequences": "SEQUENCES", **_COLUMNS}, wrapper=f"{_HERE}:with_columns", runs_model=True,
-                    stdout=".tsv"),
+                    {"sequences": "SEQUENCES", **_COLUMNS}, settings={"columns": "mutbert.examples.table:Columns"},
+                    runs_model=True, stdout=".tsv"),
     "likelihood": Verb("mutbert.inference.sequences:score_sequences",
                        "mutbert likelihood sequences.fa --model model > likelihoods.tsv", {"sequences": "SEQUENCES"},
                        settings=_PREDICTION, data=lambda table: table.to_dict(as_series=False), runs_model=True,
@@ -203,15 +208,6 @@ def with_regions(
 ) -> Any:
     """Call a function of regions, with whole contigs among them."""
     return function(**options, **({"regions": (*contigs, *regions)} if contigs or regions else {}))
-
-
-def with_columns(
-    function: Function, *, sequence: str = "sequence", name: str | None = None, region: str | None = None, **rest: Any
-) -> Any:
-    """Call a function of a table's columns."""
-    from mutbert.examples.table import Columns
-
-    return function(**rest, columns=Columns(sequence=sequence, label=(), name=name, region=region))
 
 
 def with_figures(function: Function, *, figures: Sequence[str] = (), force: bool = False, **options: Any) -> Any:
