@@ -131,38 +131,38 @@ def print_table(header: Iterable[str], rows: Iterable[Sequence[object]]) -> None
 
 
 class Verb(NamedTuple):
-    """A command: the function that it calls, as ``module:name``, and what differs from the function's signature."""
+    """A command: the function of this package that it calls, and what differs from the function's signature."""
 
-    function: str
-    example: str
+    function: str  # as module:name
+    example: str  # its words after the command's
     names: Mapping[str, str] = {}  # "--option METAVAR" or, for an argument, "METAVAR"; "" hides a parameter
     settings: Mapping[str, str] = {}  # classes of parameters whose fields are options
-    wrapper: str = ""  # a function of the function, whose own parameters are options too
-    text: Callable[[Any], Any] = lambda result: result  # what is shown of the result,
-    data: Callable[[Any], Any] = lambda result: result  # and what --json prints
+    wrapper: str = ""  # a function of the function, in `mutbert.cli.main`, whose own parameters are options too
+    data: Callable[[Any], Any] = lambda result: result  # what --json prints of the result
     show: Callable[[Any], None] = print_result
     runs_model: bool = False
     stdout: str | None = None  # the suffix of an output that may be standard output
     summary: str = ""
 
 
-def make_app(verbs: Mapping[str, Verb], description: str, **settings: Any) -> typer.Typer:
+def make_app(words: str, verbs: Mapping[str, Verb], description: str) -> typer.Typer:
     """Return a program, or a group of one, whose commands read their options when they are used."""
 
     class Group(TyperGroup):
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
             name, command, rest = super().resolve_command(ctx, args)
-            return name, _make_command(name, verbs[name]) if name and name in verbs else command, rest
+            return name, _make_command(f"{words} {name}", verbs[str(name)]) if name in verbs else command, rest
 
     app = typer.Typer(
-        cls=Group, help=description, no_args_is_help=True, rich_markup_mode="rich", context_settings=_HELP, **settings
-    )
+        name=words.rsplit(maxsplit=1)[-1], cls=Group, help=description, no_args_is_help=True, rich_markup_mode="rich",
+        context_settings=_HELP,
+    )  # fmt: skip
     for name, verb in verbs.items():
         app.command(name, help=verb.summary or _docstring(verb.function).partition("\n")[0])(lambda: None)
     return app
 
 
-def _make_command(name: str, verb: Verb) -> Any:
+def _make_command(words: str, verb: Verb) -> Any:
     options = _options(verb)
 
     def run(**values: Any) -> None:
@@ -174,8 +174,8 @@ def _make_command(name: str, verb: Verb) -> Any:
     text = verb.summary or re.split(r"\n\n\w+\n---", _docstring(verb.function))[0]
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
     needed = any(option.default is inspect.Parameter.empty for option in options)
-    epilog = f"Example: [bold]{_plain(verb.example)}[/bold]"
-    app.command(name, help=_plain(text), epilog=epilog, no_args_is_help=needed)(run)
+    epilog = f"Example: [bold]{words} {_plain(verb.example)}[/bold]"
+    app.command(words.rsplit(maxsplit=1)[-1], help=_plain(text), epilog=epilog, no_args_is_help=needed)(run)
     return typer.main.get_command(app)
 
 
@@ -192,13 +192,13 @@ def _run(verb: Verb, values: dict[str, Any]) -> None:
         if "progress" in _parameters(verb.function, {}):
             arguments["progress"] = True
         function = _load(verb.function)
-        result = _load(verb.wrapper)(function, **arguments) if verb.wrapper else function(**arguments)
+        result = _load(f"cli.main:{verb.wrapper}")(function, **arguments) if verb.wrapper else function(**arguments)
         if given.get("output") != arguments.get("output"):
             result = {name: value for name, value in record_of(result).items() if value != str(arguments["output"])}
         data = verb.data(result)
         # Of several processes the first prints.
         if os.environ.get("RANK", "0") == "0":
-            typer.echo(json.dumps(record_of(data), indent=1)) if as_json else verb.show(verb.text(result))
+            typer.echo(json.dumps(record_of(data), indent=1)) if as_json else verb.show(result)
     found = record_of(data)
     if found.get("failed") or not found.get("agrees", True):
         raise typer.Exit(1)
@@ -206,23 +206,19 @@ def _run(verb: Verb, values: dict[str, Any]) -> None:
 
 def _parse(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values that a user has set, lists of several as one."""
-    arguments = dict[str, Any]()
-    for name, value in values.items():
-        if value in (None, []):
-            continue
+    given = {name: value for name, value in values.items() if value not in (None, [])}
+    for name, value in given.items():
         if name == "rope_scaling":
-            arguments[name] = _parse_rope_scaling(value)
+            given[name] = _parse_rope_scaling(value)
         elif isinstance(value, list):
-            words = (text.split(",") if name in _COMMA_SEPARATED else [text] for text in value)
-            arguments[name] = tuple(word.strip() for word in chain.from_iterable(words) if word)
-        else:
-            arguments[name] = value
-    return arguments
+            words = chain.from_iterable(word.split(",") if name in _COMMA_SEPARATED else [word] for word in value)
+            given[name] = tuple(word.strip() for word in words if word)
+    return given
 
 
 def _load(target: str) -> Any:
     module, _, name = target.partition(":")
-    return getattr(import_module(module), name)
+    return getattr(import_module(f"mutbert.{module}"), name)
 
 
 def _parse_rope_scaling(text: str) -> dict[str, Any]:
@@ -239,7 +235,8 @@ def _options(verb: Verb) -> list[inspect.Parameter]:
     found: dict[str, inspect.Parameter] = {}
     for name, parameter in _parameters(verb.function, verb.names).items():
         found |= _parameters(verb.settings[name], verb.names) if name in verb.settings else {name: parameter}
-    found |= _parameters(verb.wrapper, verb.names, **_parameter_help(_docstring(verb.function))) if verb.wrapper else {}
+    if verb.wrapper:
+        found |= _parameters(f"cli.main:{verb.wrapper}", verb.names, **_parameter_help(_docstring(verb.function)))
     hidden = _HIDDEN | {name for name, declared in verb.names.items() if not declared}
     return [parameter for name, parameter in found.items() if name not in hidden]
 
@@ -267,7 +264,7 @@ def _typed(name: str, annotation: str, default: Any, text: str, names: Mapping[s
 def _source(target: str) -> str:
     """Return the source of a function or class."""
     module, _, name = target.partition(":")
-    path = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
+    path = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
     found = re.search(rf"^(?:def|class) {name}\b.*?(?=^[^\s)#]|\Z)", path.read_text(encoding="utf-8"), re.M | re.S)
     assert found is not None, target
     return found[0]

@@ -1,4 +1,4 @@
-"""Where a command runs: its device, and files for standard input and output and for alleles that are written out."""
+"""Where a command runs: its device, and files for standard input and output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -100,32 +100,3 @@ def _read(path: Path) -> Path:
     table = ".tsv" if b"\t" in start else ".csv"
     suffix = next((one for known, one in _STARTS.items() if start.startswith(known)), table)
     return path.rename(f"{path}{suffix}{'.gz' if packed else ''}")
-
-
-def with_variants(
-    function: Callable[..., Any], *, vcf: str | None = None, variants: Sequence[str] = (),
-    output: str | None = None, **options: Any,
-) -> Any:  # fmt: skip
-    """Call `score_variants` for a VCF; or for alleles, and return their rows where there is no output."""
-    if (vcf is None) == (not variants):
-        raise InputError("score: needs either a --vcf, or alleles, as in --variant chr22:17000515:T:C")
-    if vcf is not None:
-        if output is None:
-            raise InputError(f"{vcf}: an --output is needed, such as scored.vcf.gz, or - for standard output")
-        return function(vcf=vcf, output=output, **options)
-    lines = ["##fileformat=VCFv4.2", "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"]
-    for variant in variants:
-        found = re.fullmatch(r"(\S+):([0-9][0-9,]*):([A-Za-z]+):([A-Za-z]+|\*)", variant)
-        if found is None:
-            raise InputError(f"--variant {variant}: must be CHR:POSITION:REF:ALT, such as chr22:17000515:T:C")
-        contig, position, ref, alt = found.groups()
-        lines.append("\t".join([contig, position.replace(",", ""), ".", ref, alt, ".", ".", "."]))
-    with temporary_folder() as folder:
-        # Its name is the option's, for messages.
-        (path := folder / "--variant").write_text("\n".join([*lines, ""]), encoding="utf-8")
-        report = function(vcf=path, output=output or folder / "scores.parquet", **options)
-        if output is not None:
-            return report
-        import polars as pl
-
-        return {"variants": pl.read_parquet(folder / "scores.parquet").drop("id").to_dicts()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from itertools import dropwhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     Genomes = Sequence[Mapping[str, Any]]
 
-_WIDEST_BAR = 50
 _MOST_CONTIGS = 30
 # What is shown of a genome, which number it is, and its format; and what of each contig.
 _FACTS = {
@@ -116,10 +116,10 @@ def _print_origin(genome: Mapping[str, Any]) -> None:
         key: f"{value['number']:,} (SHA-256 of their names {value['sha256']})" if isinstance(value, dict) else value
         for key, value in (genome["settings"] or {}).items()
     }
-    sources = [{key: one.get(key) for key in ("kind", "prefix", "file", "bytes", "sha256")}
-               for one in genome["sources"] or []]  # fmt: skip
-    print_result({"records": genome["records"], **(genome["contig_names"] or {}), "settings": settings})
-    print_result({"sources": sources, "created_by": genome["created_by"]})
+    columns = ("kind", "prefix", "file", "bytes", "sha256")
+    sources = [{key: one.get(key) for key in columns} for one in genome["sources"] or []]
+    shown = {"settings": settings, "sources": sources, "created_by": genome["created_by"]}
+    print_result({"records": genome["records"], **(genome["contig_names"] or {}), **shown})
 
 
 def _facts_of_genome(genome: Mapping[str, Any]) -> dict[str, str]:
@@ -134,20 +134,18 @@ def _facts_of_genome(genome: Mapping[str, Any]) -> dict[str, str]:
 def _print_spectra(genomes: Mapping[str, Mapping[str, Any]], most: int, columns: int) -> None:
     """Print spectra side by side, over bins that double and with one scale for all bars."""
     edges = (f"{edge:.3g}" for edge in next(iter(genomes.values()))["doubling_edges"][1:])
-    bins = list(zip(edges, *(genome["doubling_spectrum"] for genome in genomes.values()), strict=True))
+    rows = zip(edges, *(genome["doubling_spectrum"] for genome in genomes.values()), strict=True)
     # Rarer than anything in any of the genomes is nothing to show.
-    while bins and not any(bins[0][1:]):
-        del bins[0]
-    if not bins:
+    if not (bins := list(dropwhile(lambda row: not any(row[1:]), rows))):
         return
     digits, label = len(f"{most:,}"), max(len(edge) for edge, *_ in [*bins, ("up to",)])
     # Each genome has two blanks, the number, a blank, and its bar.
-    width = min(max((columns - label) // len(genomes) - digits - 3, 6), _WIDEST_BAR)
+    width = min(max((columns - label) // len(genomes) - digits - 3, 6), 50)
     room, bar = digits + 1 + width, "█" * width
     typer.echo("Alternate alleles by frequency, in bins that double")
-    lines = [["up to".rjust(label), *(name[-room:].ljust(room) for name in genomes)]]
+    lines = []
     for edge, *counts in bins:
         bars = (f"{count:>{digits},} {bar[: math.ceil(count / most * width)]:<{width}}" for count in counts)
         lines.append([edge.rjust(label), *bars])
-    print_table(lines[0], lines[1:])
+    print_table(["up to".rjust(label), *(name[-room:].ljust(room) for name in genomes)], lines)
     typer.echo()
