@@ -53,10 +53,9 @@ _COMMA_SEPARATED = {"contigs", "exclude", "filters", "negative", "positive", "sc
 _LISTS = ("Sequence[", "tuple[", "Sources", "inputs.Sources", "Mapping[str, str]", "Model |")
 _MOST_ENTRIES = 30
 _HIDDEN = {"bases_at_once", "columns", "function", "progress"}
-_HELP = {"help_option_names": ["-h", "--help"]}
 
 
-def record_of(result: Any) -> dict[str, Any]:
+def record_of(result: Any) -> Any:
     """Return the values of a result by their names as JSON has them, with paths and regions as text."""
 
     def plain(value: Any) -> Any:
@@ -66,8 +65,7 @@ def record_of(result: Any) -> dict[str, Any]:
         result = result._asdict()
     elif not isinstance(result, Mapping):
         result = {**vars(result), **({"agrees": result.agrees} if hasattr(result, "agrees") else {})}
-    record: dict[str, Any] = json.loads(json.dumps(dict(result), default=plain))
-    return record
+    return json.loads(json.dumps(dict(result), default=plain))
 
 
 def print_result(result: Any) -> None:
@@ -123,7 +121,7 @@ def _print_records(records: Iterable[Mapping[str, Any]]) -> None:
 def print_table(header: Iterable[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; the first column is to the left and the others to the right."""
     # By hand, as a library for it takes longer to import than many a command takes.
-    lines = [list(header), *([str(value) for value in row] for row in rows)]
+    lines = [list(map(str, row)) for row in (tuple(header), *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *others in lines:
         cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
@@ -155,7 +153,7 @@ def make_app(words: str, verbs: Mapping[str, Verb], description: str) -> typer.T
 
     app = typer.Typer(
         name=words.rsplit(maxsplit=1)[-1], cls=Group, help=description, no_args_is_help=True, rich_markup_mode="rich",
-        context_settings=_HELP,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )  # fmt: skip
     for name, verb in verbs.items():
         app.command(name, help=verb.summary or _docstring(verb.function).partition("\n")[0])(lambda: None)
@@ -168,9 +166,9 @@ def _make_command(words: str, verb: Verb) -> Any:
     def run(**values: Any) -> None:
         _run(verb, values)
 
-    more = [("device", "str | None", None), ("threads", "int | None", None)] if verb.runs_model else []
-    shared = [_typed(*option, _SHARED[option[0]], {}) for option in (*more, ("json", "bool", False))]
-    run.__signature__ = inspect.Signature([*options, *shared])  # type: ignore[attr-defined]
+    shared = _parameters("cli.environment:running_on", {}).values() if verb.runs_model else ()
+    as_json = _typed("json", "bool", False, _SHARED["json"], {})
+    run.__signature__ = inspect.Signature([*options, *shared, as_json])  # type: ignore[attr-defined]
     text = verb.summary or re.split(r"\n\n\w+\n---", _docstring(verb.function))[0]
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
     needed = any(option.default is inspect.Parameter.empty for option in options)

@@ -21,7 +21,7 @@ _STARTS = {b">": ".fa", b"@": ".fq", b"PAR1": ".parquet", b"##fileformat": ".vcf
 
 
 @contextmanager
-def running_on(device: str | None, threads: int | None) -> Iterator[None]:
+def running_on(device: str | None = None, threads: int | None = None) -> Iterator[None]:
     """Run models on a device, with so many threads of the CPU; print which it is when the first model runs."""
     if threads is not None:
         if threads < 1:
