@@ -129,9 +129,8 @@ def test_a_command_is_measured(tmp_path, monkeypatch):
 
     # Both hold memory at once.
     child = "import time; held = bytearray(b'x') * 60_000_000; time.sleep(1)"
-    program = (
-        f"import subprocess; held = bytearray(b'x') * 80_000_000; subprocess.run({[sys.executable, '-c', child]!r})"
-    )
+    words = [sys.executable, "-c", child]
+    program = f"import subprocess; held = bytearray(b'x') * 80_000_000; subprocess.run({words!r})"
     taken = measure_command([sys.executable, "-c", program], tmp_path)
     assert 140_000_000 < taken.peak_memory < 240_000_000
     with pytest.raises(CommandError, match="ended with status 3: no luck"):
