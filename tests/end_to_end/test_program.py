@@ -57,11 +57,9 @@ def test_large_libraries_are_imported_late(words):
     subprocess.run([sys.executable, "-c", f"{program}; {check}"], check=True, stdout=subprocess.DEVNULL)
 
 
-def test_every_public_name_is_there():
+def test_public_names_are_those_that_are_there():
     import mutbert
 
-    for name in mutbert.__all__:
-        assert getattr(mutbert, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         mutbert.nothing  # noqa: B018
     assert set(mutbert.__all__) == set(dir(mutbert))
@@ -83,13 +81,6 @@ def test_types_of_public_functions_are_public():
         named += [getattr(sys.modules[function.__module__], word, None) for word in words - home.keys()]
         own = {one.__name__ for one in named if inspect.isclass(one) and one.__module__.startswith("mutbert.")}
         assert own <= set(mutbert.__all__), function
-
-
-def test_a_run_is_shown_in_one_line():
-    from mutbert import RunResult
-
-    shown = repr(RunResult(Path("model"), {"mcc": 0.5}, [{"step": 1}] * 100, None))
-    assert re.fullmatch(r"RunResult\(model=\w*Path\('model'\), report=None\)", shown)
 
 
 @pytest.mark.parametrize("order", ["mutbert, transformers", "transformers, mutbert"])

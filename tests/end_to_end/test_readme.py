@@ -3,7 +3,6 @@
 import gzip
 import itertools
 import random
-import re
 import shutil
 
 # Of the recipe and the suite as little as shows that they run: one contig, one task, two steps.
@@ -52,10 +51,3 @@ def test_the_commands_run(demo, read_page, run_samples, tmp_path, monkeypatch):
     assert len({words[0] for words in commands}) == 13
     for name in MADE.split():
         assert (tmp_path / name).exists(), name
-
-
-def test_make_knows_the_commands_of_the_readme(read_page):
-    targets = re.findall(r"^make ([\w-]+)", read_page("README.md") + read_page("CONTRIBUTING.md"), re.MULTILINE)
-    assert {"demo", "test", "test-all"} <= set(targets)
-    for target in targets:
-        assert re.search(rf"^{target}:", read_page("Makefile"), re.MULTILINE)

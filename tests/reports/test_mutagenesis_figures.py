@@ -101,7 +101,6 @@ def test_what_cannot_be_drawn(tmp_path):
         ("other", "a.pdf", r"one of \.png, \.svg"),
         ("other", "mine.png", "exists already"),
         ("text", "a.png", r"text\.parquet: cannot be read as Parquet"),
-        ("missing", "a.png", r"missing\.parquet: cannot be read as Parquet"),
         ("other", "a.png", "is no table of 'mutbert mutagenesis'"),
     ):
         with pytest.raises(InputError, match=message):

@@ -80,7 +80,7 @@ def pretrained(page_of):
     return write
 
 
-def test_a_page_has_its_parts_and_fetches_nothing(pretrained, tmp_path, evil):
+def test_a_page_has_its_parts_and_fetches_nothing(pretrained, evil):
     table = TABLE | {evil: of_groups(1.4, 1.4, 1.4, 1.4, None, 1.4)}
     page = pretrained(recipe=evil, name=evil, cross_entropy=table, facts={evil: evil}, notes=[evil])
     assert page.texts("h1") == [f"Pre-training: {evil}"]
@@ -97,8 +97,6 @@ def test_a_page_has_its_parts_and_fetches_nothing(pretrained, tmp_path, evil):
     for row, (name, values) in zip(page.tables[0][1:], table.items(), strict=True):
         assert row == [name, *("–" if value is None else f"{value:.4f}" for value in values.values())]
     assert page.tables[1] == [[evil, evil]]
-    with pytest.raises(InputError, match="exists already"):
-        report(tmp_path, force=False)
 
 
 def test_the_headline_compares_with_the_best_trivial_predictor(pretrained):
@@ -130,7 +128,6 @@ def test_what_is_missing_or_not_finite_is_said(pretrained):
         ({}, "has no metrics.json or vep.json and no suites; choose the folder of a finished run"),
         ({"metrics.json": "{"}, "metrics.json: cannot be read"),
         ({"metrics.json": '{"kind": "x", "version": 2}'}, "kind is 'x'; it must be one of pretrain, finetune, vep"),
-        ({"vep.json": "[]"}, "vep.json: was written by another version of mutbert; repeat the run"),
         ({"suites/x.yaml": ""}, "has no results"),
         ({"held_out.json": "{}"}, "held_out.json: was written by another version of mutbert; repeat the run"),
     ],
@@ -254,7 +251,6 @@ def test_the_headline_says_how_good_that_is(finetuned):
     found = {"metrics": {"validation": evaluate("binary", *drawn("binary"))}, "interval": None, "shown": "validation"}
     page = finetuned(**found)
     assert "There are no test data: the validation data also chose the step, so that these" in page.lead
-    assert page.table("metric")[0] == ["metric", "validation", "constant\nguess"]
 
 
 def test_labels_that_are_missing_count_nowhere(finetuned):
