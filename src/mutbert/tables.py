@@ -193,11 +193,9 @@ def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{place}: cannot be read as a table ({one_line(error, 300)}); check the file") from None
     if separator == ";":
-        known = {name: frame[name].filter(~frame[name].str.to_lowercase().is_in(MISSING)) for name in names}
-        decimals = [
-            name for name, texts in known.items()
-            if texts.str.contains(",").any() and texts.str.contains(_DECIMAL_COMMA).all()
-        ]  # fmt: skip
+        known = pl.all().filter(~pl.all().str.to_lowercase().is_in(MISSING)).str
+        found = frame.select(known.contains(",").any() & known.contains(_DECIMAL_COMMA).all())
+        decimals = [name for name in names if found[name].item()]
         frame = frame.with_columns(pl.col(decimals).str.replace(",", ".", literal=True))
         commas = f"; decimal commas in {listed_names(decimals)}" if decimals else ""
         print(f"{place}: columns are separated by semicolons{commas}", file=sys.stderr)  # noqa: T201

@@ -43,7 +43,7 @@ _SHARED = {
     "rope_scaling": "For inputs longer than in training: linear or dynamic, and how many times longer.",
     "sequence": "Column of the sequences.",
     "settings": "A recipe, settings, or both: model=, train=, output= and more.",
-    "strands": "forward, or both for the mean over the two strands.",
+    "strands": "forward, or both for their mean: by default both for likelihoods, forward for sequences as given.",
     "suites": "A shipped suite (tfbs, nt, eqtl) or a YAML file; may be repeated.",
     "threads": "Threads of the CPU; by default as many as it has cores.",
     "trust_remote_code": "Run code that comes with a checkpoint; known models need none.",
@@ -51,7 +51,6 @@ _SHARED = {
 }
 _COMMA_SEPARATED = {"contigs", "exclude", "filters", "negative", "positive", "scores"}
 _LISTS = ("Sequence[", "tuple[", "Sources", "inputs.Sources", "Mapping[str, str]", "Model |")
-_MOST_ENTRIES = 30
 _HIDDEN = {"bases_at_once", "columns", "function", "progress"}
 
 
@@ -93,8 +92,8 @@ def print_result(result: Any) -> None:
 
 
 def _print_entries(title: str, entries: Sequence[str]) -> None:
-    more = [f"and {len(entries) - _MOST_ENTRIES:,} more"] * (len(entries) > _MOST_ENTRIES)
-    typer.echo("\n  ".join([title, *entries[:_MOST_ENTRIES], *more]))
+    more = [f"and {len(entries) - 30:,} more"] * (len(entries) > 30)
+    typer.echo("\n  ".join([title, *entries[:30], *more]))
 
 
 def _text(value: Any) -> str:
@@ -161,7 +160,13 @@ def make_app(words: str, verbs: Mapping[str, Verb], description: str) -> typer.T
 
 
 def _make_command(words: str, verb: Verb) -> Any:
-    options = _options(verb)
+    """Return a command whose options are parameters, in order; a wrapper's take the place of the function's."""
+    found: dict[str, inspect.Parameter] = {}
+    for name, parameter in _parameters(verb.function, verb.names).items():
+        found |= _parameters(verb.settings[name], verb.names) if name in verb.settings else {name: parameter}
+    if verb.wrapper:
+        found |= _parameters(f"cli.main:{verb.wrapper}", verb.names, **_parameter_help(_docstring(verb.function)))
+    options = [option for name, option in found.items() if name not in _HIDDEN and verb.names.get(name) != ""]
 
     def run(**values: Any) -> None:
         _run(verb, values)
@@ -226,17 +231,6 @@ def _parse_rope_scaling(text: str) -> dict[str, Any]:
         return {"type": kind, "factor": float(factor)}
     except ValueError:
         raise InputError(f"--rope-scaling {text}: must be TYPE:FACTOR, for example dynamic:2") from None
-
-
-def _options(verb: Verb) -> list[inspect.Parameter]:
-    """Return the parameters that are options, in order; a wrapper's take the place of the function's."""
-    found: dict[str, inspect.Parameter] = {}
-    for name, parameter in _parameters(verb.function, verb.names).items():
-        found |= _parameters(verb.settings[name], verb.names) if name in verb.settings else {name: parameter}
-    if verb.wrapper:
-        found |= _parameters(f"cli.main:{verb.wrapper}", verb.names, **_parameter_help(_docstring(verb.function)))
-    hidden = _HIDDEN | {name for name, declared in verb.names.items() if not declared}
-    return [parameter for name, parameter in found.items() if name not in hidden]
 
 
 def _typed(name: str, annotation: str, default: Any, text: str, names: Mapping[str, str]) -> inspect.Parameter:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import dropwhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from mutbert.cli.command import print_result, print_table
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    Genomes = Sequence[Mapping[str, Any]]
-
+Genomes = Sequence[Mapping[str, Any]]
 _MOST_CONTIGS = 30
 # What is shown of a genome, which number it is, and its format; and what of each contig.
 _FACTS = {

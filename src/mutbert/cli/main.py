@@ -11,9 +11,10 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -23,11 +24,7 @@ from mutbert.cli.environment import temporary_folder
 from mutbert.cli.inspect import print_inspected
 from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Function = Callable[..., Any]
-
+Function = Callable[..., Any]
 _REMEDIES = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST), "choose another name or directory"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS), "make room or choose another directory"),
