@@ -270,9 +270,13 @@ def _parameters(target: str, names: Mapping[str, str], **inherited: str) -> dict
     """Return a function's parameters, with the help of its docstring; or a class's fields, with that of comments."""
     node: Any = ast.parse(_source(target)).body[0]
     if isinstance(node, ast.ClassDef):
-        fields: list[Any] = [field for field in node.body if isinstance(field, ast.AnnAssign)]
-        triples = [(field.target.id, field.annotation, field.value) for field in fields]
-        texts = field_help(_source(target))
+        lines, triples, texts = _source(target).splitlines(), list[Any](), dict[str, str]()
+        # Comments of a field are those since the statement before, on lines of their own or not.
+        for before, field in pairwise(node.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                comments = re.findall(r"(?:^|\s)# (.*)", "\n".join(lines[before.end_lineno : field.end_lineno]), re.M)
+                texts[field.target.id] = _sentence(" ".join(map(str.strip, comments)))
+                triples.append((field.target.id, field.annotation, field.value))
     else:
         arguments = [*node.args.args, *node.args.kwonlyargs]
         required = [None] * (len(node.args.args) - len(node.args.defaults))
@@ -284,16 +288,6 @@ def _parameters(target: str, names: Mapping[str, str], **inherited: str) -> dict
         name: _typed(name, ast.unparse(kind), _default(value), texts.get(name, ""), names)
         for name, kind, value in triples
     }
-
-
-def field_help(source: str) -> dict[str, str]:
-    """Return the comments of a class's fields: those since the statement before, on lines of their own or not."""
-    body, lines = ast.parse(source).body[0].body, source.splitlines()  # type: ignore[attr-defined]
-    found = {}
-    for before, field in pairwise(body):
-        comments = re.findall(r"(?:^|\s)# (.*)", "\n".join(lines[before.end_lineno : field.end_lineno]), re.M)
-        found[getattr(getattr(field, "target", None), "id", "")] = _sentence(" ".join(map(str.strip, comments)))
-    return found
 
 
 def _default(value: ast.expr | None) -> Any:
