@@ -150,10 +150,10 @@ def make_app(words: str, verbs: Mapping[str, Verb], description: str) -> typer.T
             name, command, rest = super().resolve_command(ctx, args)
             return name, _make_command(f"{words} {name}", verbs[str(name)]) if name in verbs else command, rest
 
+    settings = {"help_option_names": ["-h", "--help"]}
     app = typer.Typer(
-        name=words.rsplit(maxsplit=1)[-1], cls=Group, help=description, no_args_is_help=True, rich_markup_mode="rich",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )  # fmt: skip
+        name=words.rsplit(maxsplit=1)[-1], cls=Group, help=description, no_args_is_help=True, context_settings=settings
+    )
     for name, verb in verbs.items():
         app.command(name, help=verb.summary or _docstring(verb.function).partition("\n")[0])(lambda: None)
     return app
@@ -184,7 +184,16 @@ def _make_command(words: str, verb: Verb) -> Any:
 
 def _run(verb: Verb, values: dict[str, Any]) -> None:
     """Call the function with the user's values, and print the result."""
-    as_json, arguments = values.pop("json"), _parse(values)
+    as_json, arguments = values.pop("json"), {name: one for name, one in values.items() if one not in (None, [])}
+    for name, value in arguments.items():
+        if isinstance(value, list):
+            words = chain.from_iterable(word.split(",") if name in _COMMA_SEPARATED else [word] for word in value)
+            arguments[name] = tuple(word.strip() for word in words if word)
+    if scaling := arguments.get("rope_scaling"):
+        parts = re.fullmatch(r"(\w+):([0-9]+\.?[0-9]*)", scaling)
+        if parts is None:
+            raise InputError(f"--rope-scaling {scaling}: must be TYPE:FACTOR, for example dynamic:2")
+        arguments["rope_scaling"] = {"type": parts[1], "factor": float(parts[2])}
     with ExitStack() as stack:
         if verb.runs_model:
             stack.enter_context(running_on(arguments.pop("device", None), arguments.pop("threads", None)))
@@ -207,30 +216,9 @@ def _run(verb: Verb, values: dict[str, Any]) -> None:
         raise typer.Exit(1)
 
 
-def _parse(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that a user has set, lists of several as one."""
-    given = {name: value for name, value in values.items() if value not in (None, [])}
-    for name, value in given.items():
-        if name == "rope_scaling":
-            given[name] = _parse_rope_scaling(value)
-        elif isinstance(value, list):
-            words = chain.from_iterable(word.split(",") if name in _COMMA_SEPARATED else [word] for word in value)
-            given[name] = tuple(word.strip() for word in words if word)
-    return given
-
-
 def _load(target: str) -> Any:
     module, _, name = target.partition(":")
     return getattr(import_module(f"mutbert.{module}"), name)
-
-
-def _parse_rope_scaling(text: str) -> dict[str, Any]:
-    """Return ``dynamic:2`` as the settings of `MutBertConfig`."""
-    kind, _, factor = text.partition(":")
-    try:
-        return {"type": kind, "factor": float(factor)}
-    except ValueError:
-        raise InputError(f"--rope-scaling {text}: must be TYPE:FACTOR, for example dynamic:2") from None
 
 
 def _typed(name: str, annotation: str, default: Any, text: str, names: Mapping[str, str]) -> inspect.Parameter:
@@ -242,12 +230,11 @@ def _typed(name: str, annotation: str, default: Any, text: str, names: Mapping[s
         kind = list[str]
     if default is None:
         kind = kind | None
-    text = _plain(text)
     if declared.startswith("-"):
         flags = (declared, "-o") if declared == "--output" else (declared,)
-        info: Any = typer.Option(*flags, metavar=metavar or None, help=text)
+        info: Any = typer.Option(*flags, metavar=metavar or None, help=_plain(text))
     else:
-        info = typer.Argument(metavar=declared, help=text)
+        info = typer.Argument(metavar=declared, help=_plain(text))
     default = list(default) if isinstance(default, tuple) else default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 

@@ -57,8 +57,7 @@ def _read(path: Path) -> dict[str, Any]:
     from mutbert.genome.export import DOUBLING_EDGES, summarise_genome
     from mutbert.genome.store import ProbabilisticGenome
 
-    genome = ProbabilisticGenome.open(path, check=True)
-    summary = summarise_genome(genome)
+    summary = summarise_genome(genome := ProbabilisticGenome.open(path, check=True))
     kept = ("version", "created_by", "sources", "settings", "records", "contig_names")
     numbers = {"path": str(path), **summary, "contigs": summary["contigs"].to_dicts()}
     return numbers | {"doubling_edges": DOUBLING_EDGES, **{key: genome.manifest.get(key) for key in kept}}

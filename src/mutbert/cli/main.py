@@ -73,9 +73,7 @@ def _print_grid(summary: dict[str, Any]) -> None:
 
 
 def _print_effects(result: dict[str, Any]) -> None:
-    for part in result["parts"]:
-        if part["name"] != result["parts"][0]["name"]:
-            continue
+    for part in (one for one in result["parts"] if one["name"] == result["parts"][0]["name"]):
         compared = f"{part['compared']:,} of {part['variants']:,} variants are compared"
         if part["compared_positives"] is not None:
             compared += f", {part['compared_positives']:,} are {part['target']}"
@@ -109,12 +107,10 @@ _VERBS = {
     "pretrain": Verb("training.pretrain:pretrain", "small genome=human.genome 'train=[chr1]' 'held_out=[chr2]'",
                      {"recipe": "RECIPE", "overrides": "KEY=VALUE"}, wrapper="in_processes", show=_print_run,
                      data=_run_data, runs_model=True),
-    "finetune": Verb("training.finetune:finetune",
-                     "model=runs/small/model train=train.csv test=test.csv output=runs/mine",
+    "finetune": Verb("training.finetune:finetune", "model=runs/small/model train=train.csv test=test.csv output=mine",
                      {"recipe": "", "settings": "SETTING"}, wrapper="with_settings", show=_print_run, data=_run_data,
                      runs_model=True),
-    "predict": Verb("inference.predictions:predict_table",
-                    "sequences.fa --model runs/mine/model -o predictions.tsv",
+    "predict": Verb("inference.predictions:predict_table", "sequences.fa --model runs/mine/model -o predictions.tsv",
                     {"sequences": "SEQUENCES", "sequence": "--sequence-column", "name": "--name-column",
                      "region": "--region-column", "label": "", "where": ""},
                     settings={"columns": "examples.table:Columns"}, runs_model=True, stdout=".tsv"),
@@ -183,11 +179,9 @@ def _global_options(
 # Options of commands that are no parameters of the public functions: each has them, and calls the function.
 
 
-def with_regions(
-    function: Function, *, contigs: Sequence[str] = (), regions: Sequence[str] = (), **options: Any
-) -> Any:
+def with_regions(function: Function, *, contigs: Sequence[str] = (), regions: Sequence[str] = (), **rest: Any) -> Any:
     """Call a function of regions, with whole contigs among them."""
-    return function(**options, **({"regions": (*contigs, *regions)} if contigs or regions else {}))
+    return function(**rest, **({"regions": (*contigs, *regions)} if contigs or regions else {}))
 
 
 def with_variants(
@@ -284,17 +278,14 @@ def run_grid(function: Function, **options: Any) -> dict[str, Any]:
 def run_cell(function: Function, **options: Any) -> dict[str, Any]:
     """Call `run_benchmark` for one cell, for Snakemake and its like."""
     request = options.pop("request")
-    for name in ("suites", "tasks", "models", "protocols", "methods"):
-        if len(getattr(request, name)) != 1:
-            raise InputError(f"bench cell: needs exactly one --{name.removesuffix('s')}")
-    if request.first_seed is None:
-        raise InputError("bench cell: needs a --seed")
+    given = {name: len(getattr(request, f"{name}s")) for name in ("suite", "task", "model", "protocol", "method")}
+    for name, count in {**given, "seed": request.first_seed is not None}.items():
+        if count != 1:
+            raise InputError(f"bench cell: needs exactly one --{name}")
     return run_grid(function, request=replace(request, seeds=1, baselines=False), **options)
 
 
-def with_vep_columns(
-    function: Function, *, names: str | None = None, columns: Any = None, **options: Any
-) -> dict[str, Any]:
+def with_vep_columns(function: Function, *, names: str | None = None, columns: Any = None, **options: Any) -> Any:
     """Call `evaluate_variant_effects`, for a table whose columns have other names than the usual."""
     from mutbert.evaluation.vep_table import columns_of
 
