@@ -100,17 +100,16 @@ def read_table(
     header, and the name is the first word of what precedes it. `columns` may be a function of the header. `where` keeps
     the rows that have these values.
     """
-    path: Any
-    if isinstance(place, pl.DataFrame):
-        path, source, suffix = place, SourceFile(_FRAME, 0, "", None), ""
-    else:
+    path: Any = place
+    read: Any = _read_frame
+    source = SourceFile(_FRAME, 0, "", None)
+    if not isinstance(place, pl.DataFrame):
         path, source = find_file(place)
-        suffix = _suffix(source.place)
-        if suffix not in _FORMATS:
+        if (suffix := _suffix(source.place)) not in _FORMATS:
             known = ", ".join(_FORMATS)
             raise InputError(f"{place}: its name does not tell the format; end it in {known} (text also .gz)")
-    read: Any = _read_parquet if suffix == ".parquet" else _read_fastx if suffix in _FASTX else _read_separated
-    read, place = read if suffix else _read_frame, source.place
+        read = _read_parquet if suffix == ".parquet" else _read_fastx if suffix in _FASTX else _read_separated
+    place = source.place
     texts, where = pl.col(pl.String).str.strip_chars(), where or {}
 
     def wanted(header: list[str]) -> list[str]:
