@@ -16,14 +16,18 @@ SUMS = "".join(f"{hashlib.md5(data).hexdigest()} *./some/{name}\n" for name, dat
 
 
 class Server(SimpleHTTPRequestHandler):
-    """Files with ranges; of those in `cut`, so many bytes and no more."""
+    """Files with ranges, or without; of those in `cut`, so many bytes and no more, or none of them."""
 
-    cut, asked = {}, []
+    cut, asked, ranges = {}, [], True
 
     def do_GET(self):
         name, start = self.path.strip("/"), int((re.findall(r"\d+", self.headers["Range"] or "") or ["0"])[0])
         data = SUMS.encode() if name == "sums.txt" else DATA[name]
         self.asked.append((self.command, name, start))
+        if self.cut.get(name, 1) is None:
+            self.send_error(404)
+            return
+        start *= self.ranges
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
@@ -38,7 +42,7 @@ class Server(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def source():
-    Server.cut, Server.asked = {}, []
+    Server.cut, Server.asked, Server.ranges = {}, [], True
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Server)) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         files = r"panel\.(chr\w+)\.vcf\.gz(?:\.tbi)?"
@@ -46,13 +50,14 @@ def source():
         server.shutdown()
 
 
-def test_what_was_cut_off_goes_on_and_what_is_there_is_not_read_again(source, tmp_path, capfd):
+@pytest.mark.parametrize("ranges", [True, False])
+def test_what_was_cut_off_goes_on_and_what_is_there_is_not_read_again(source, tmp_path, capfd, ranges):
     name = "panel.chr22.vcf.gz"
     Server.cut = {name: 1000}
     with pytest.raises(InputError, match=f"{name}: stopped after 1,000 of 225,280 bytes.*; the same command goes on"):
         fetch(source, tmp_path, contigs=["22"])
     assert not (tmp_path / name).exists()
-    Server.cut = {}
+    Server.cut, Server.ranges = {}, ranges
     found = fetch(source, tmp_path, contigs=["22"], progress=True)
     assert ("GET", name, 1000) in Server.asked
     assert found["files"] == {one: len(DATA[one]) for one in (name, f"{name}.tbi")}
@@ -74,10 +79,14 @@ def test_another_file_than_the_checksum_s_is_not_kept(source, tmp_path, monkeypa
     ("change", "contigs", "said"),
     [
         ({}, ["chr7"], "lists no file of chr7; there are those of chr1, chr22"),
+        ({}, ["chr1"], "chr1.vcf.gz: cannot be read (HTTP Error 404"),
+        ({}, ["chr22"], "panel.chr22.vcf.gz: is not the file of 225,280 bytes"),
         ({"files": "other()"}, [], "lists no file"),
         ({"folder": "http://127.0.0.1:9"}, [], "sums.txt: cannot be read"),
     ],
 )
 def test_a_mistake_is_one_line(source, tmp_path, change, contigs, said):
+    Server.cut = {"panel.chr1.vcf.gz": None}
+    (tmp_path / "panel.chr22.vcf.gz").mkdir()
     with pytest.raises(InputError, match=re.escape(said)):
         fetch(source._replace(**change), tmp_path, contigs=contigs)

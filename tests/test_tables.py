@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pysam
 import pytest
 
 from mutbert.errors import InputError
@@ -132,9 +131,6 @@ def test_files_that_are_none_are_refused(tmp_path):
     assert refused(read_table, tmp_path / "a.csv", ["a"]).endswith("a.csv: no such file; check the path")
     assert "is a directory" in refused(read_table, tmp_path, ["a"])
     assert "does not tell the format" in refused(read_table, write(tmp_path / "a.xlsx", "a\n1\n"), ["a"])
-    with pysam.BGZFile(str(tmp_path / "b.csv.gz"), "w") as file:
-        file.write(b"a\n" + b"1234567890\n" * 20_000)
-    assert len(read_table(tmp_path / "b.csv.gz", ["a"])[0]) == 20_000
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -165,11 +161,8 @@ def test_a_file_of_the_hub_has_its_commit(hub, at):
 
 
 def test_what_the_hub_does_not_have_is_refused(hub, monkeypatch):
-    for name in ("name/none.csv", "other/a.csv"):
-        assert "the Hub cannot be reached" in refused(find_file, f"hf://datasets/owner/{name}")
-    for wrong in ("hf://owner/name/a.csv", "hf://datasets/name/a.csv", "hf://datasets/owner/name", "hf://models/a/b/c"):
-        assert "write hf://datasets/OWNER/NAME[@REVISION]/FILE" in refused(find_file, wrong)
-    assert "cannot be downloaded" in refused(find_file, "hf://datasets/own er/name/a.csv")
+    assert "the Hub cannot be reached" in refused(find_file, "hf://datasets/owner/name/none.csv")
+    assert "write hf://datasets/OWNER/NAME[@REVISION]/FILE" in refused(find_file, "hf://datasets/owner/name")
 
     def fail(*_, **__):
         raise huggingface_hub.errors.EntryNotFoundError("404\nEntry Not Found")

@@ -17,15 +17,15 @@ from mutbert.genome.export import summarise_genome
 from mutbert.genome.simulate import simulate_population
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.embeddings import embed
+from mutbert.reports import plots
 from mutbert.reports.page import Section, write_page
-from mutbert.reports.plots import scatter_figure, spectrum_figure
 from mutbert.reports.pretraining import held_out_section, training_section
 from mutbert.settings import read_settings
 from mutbert.training.pretrain import pretrain
 from mutbert.training.recipe import PretrainRecipe
 from mutbert.windows.sampler import select_regions
 
-_LENGTH, _SAMPLES, _EMBEDDED_WINDOWS = 2_000_000, 500, 600
+_LENGTH, _SAMPLES = 2_000_000, 500
 
 
 def run_demo(
@@ -38,8 +38,7 @@ def run_demo(
     output, seed, steps
         Folder for all of it; seed of the simulated population; training steps, by default the recipe's 300.
     """
-    start = time.monotonic()
-    output = Path(output)
+    start, output = time.monotonic(), Path(output)
     # The first thing that a demo writes, finished or not.
     check_output(output, force=force, directory=True)
     if output.exists():
@@ -63,26 +62,31 @@ def run_demo(
     overrides = [f"genome={genome_path}", f"output={output / 'run'}"]
     overrides += [] if steps is None else [f"training.max_steps={steps}"]
     recipe = read_settings(PretrainRecipe, "demo", overrides, shipped="recipes")
-    trained = pretrain(recipe, progress=progress)
+    try:
+        trained = pretrain(recipe, progress=progress)
+    except BaseException as error:
+        # The demo itself has no --resume.
+        error.__notes__ = [f"mutbert pretrain {recipe.output}/recipe.yaml --resume goes on with its model"]
+        raise
 
     announce(4, "embedding windows of the held-out region")
     (region,) = select_regions(genome, recipe.held_out)
-    starts = np.linspace(region.start, region.end - recipe.window_length, _EMBEDDED_WINDOWS, dtype=np.int64)
+    starts = np.linspace(region.start, region.end - recipe.window_length, 600, dtype=np.int64)
     bed, embeddings = output / "held_out_windows.bed", output / "embeddings.parquet"
     bed.write_text("".join(f"{region.contig}\t{start}\t{start + recipe.window_length}\n" for start in starts))
     embed(trained.model, genome=genome_path, bed=bed, output=embeddings, batch_size=64, progress=progress)
 
     announce(5, "writing the report")
-    contig = list(genome.contigs).index(region.contig)
-    windows = genome.windows(np.full(len(starts), contig), starts, recipe.window_length)
-    gc_share = np.isin(windows.base_BL, (alphabet.IUPAC.index("G"), alphabet.IUPAC.index("C"))).mean(axis=1)
+    is_gc_P = np.isin(genome.bases(region.contig, 0, region.end), alphabet.encode("GC"))
+    gc_share = np.array([is_gc_P[start : start + recipe.window_length].mean() for start in starts])
     vectors = np.array(pl.read_parquet(embeddings, columns=["embedding"])["embedding"].to_list())
-    curve, table = training_section(trained.metrics, trained.history), held_out_section(trained.metrics)
-    sections = [_spectrum(summarise_genome(genome)), curve, table, _embeddings(vectors, gc_share)]
-    report = output / "report.html"
-    write_page(report, "MutBERT demo", "A simulated population, from FASTA and VCF to a trained model.", sections)
-    paths = {"report": report, "model": trained.model, "genome": genome_path, "embeddings": embeddings}
-    return {**paths, "seconds": time.monotonic() - start}
+    with plots.style():
+        curve, table = training_section(trained.metrics, trained.history), held_out_section(trained.metrics)
+        sections = [_spectrum(summarise_genome(genome)), curve, table, _embeddings(vectors, gc_share)]
+    page = output / "report.html"
+    write_page(page, "MutBERT demo", "A simulated population, from FASTA and VCF to a trained model.", sections)
+    seconds = time.monotonic() - start
+    return {"report": page, "model": trained.model, "genome": genome_path, "embeddings": embeddings, "seconds": seconds}
 
 
 def _spectrum(genome: dict[str, Any]) -> Section:
@@ -91,8 +95,12 @@ def _spectrum(genome: dict[str, Any]) -> Section:
         f"simulated people, {genome['per_kilobase']:.1f} per kilobase; there are {genome['transitions']:,} transitions "
         f"and {genome['transversions']:,} transversions. The store takes {genome['bytes_per_base']:.3f} bytes per base."
     )
-    edges = np.linspace(0, 1, len(genome["spectrum"]) + 1).tolist()
-    return Section("Frequency spectrum", text, spectrum_figure(edges, genome["spectrum"]))
+    edges = np.linspace(0, 1, len(genome["spectrum"]) + 1)
+    figure, axes = plots.new_figure(3.2)
+    axes.bar(edges[:-1], genome["spectrum"], width=np.diff(edges) * 0.94, align="edge", color=plots.COLOURS[0])
+    axes.set(xlim=(0, 1), xlabel="frequency of the alternate allele", ylabel="alleles")
+    axes.grid(visible=False, axis="x")
+    return Section("Frequency spectrum", text, plots.svg(figure, "Frequency spectrum"))
 
 
 def _embeddings(vectors_ND: Any, gc_share_N: Any) -> Section:
@@ -102,5 +110,9 @@ def _embeddings(vectors_ND: Any, gc_share_N: Any) -> Section:
         f"Mean embeddings of {len(vectors_ND):,} held-out windows with {vectors_ND.shape[1]} features each, on their "
         "first two principal components and coloured by the share of G and C, which the model never saw."
     )
+    figure, axes = plots.new_figure(3.8)
     points_N2 = PCA(2, svd_solver="full").fit_transform(vectors_ND)
-    return Section("Embeddings", text, scatter_figure(points_N2, gc_share_N, "share of G and C"))
+    drawn = axes.scatter(*points_N2.T, c=gc_share_N, s=14, cmap="viridis", linewidths=0)
+    axes.set(xlabel="first principal component", ylabel="second principal component")
+    figure.colorbar(drawn, ax=axes, label="share of G and C").outline.set_visible(False)
+    return Section("Embeddings", text, plots.svg(figure, "Embeddings by share of G and C"))

@@ -81,11 +81,16 @@ def fetch(source: Collection, folder: Path, *, contigs: Sequence[str] = (), prog
         raise InputError(f"{source.folder}: lists no file of {missing[0]}; there are those of {names_text(there, 30)}")
     wanted = {match_contig(one, there) for one in contigs or there}
     sums = {name: md5 for name, (contig, md5) in found.items() if contig in wanted}
-    sizes = {name: int(_open(f"{source.folder}/{name}", "HEAD").headers["Content-Length"]) for name in sums}
+    sizes = {name: int(_open(f"{source.folder}/{name}", "HEAD").headers["Content-Length"] or 0) for name in sums}
     _show(sizes, show=progress)
     folder.mkdir(parents=True, exist_ok=True)
+    for name, size in sizes.items():
+        if not size:
+            raise InputError(f"{source.folder}/{name}: the server does not send its size; download it another way")
+        if (folder / name).exists() and not ((folder / name).is_file() and (folder / name).stat().st_size == size):
+            raise InputError(f"{folder / name}: is not the file of {size:,} bytes that the server has; move it away")
     todo = {name: size for name, size in sizes.items() if not (folder / name).exists()}
-    left, free = sum(size - _done(folder / name) for name, size in todo.items()), shutil.disk_usage(folder).free
+    left, free = sum(size - _partial(folder / name)[1] for name, size in todo.items()), shutil.disk_usage(folder).free
     if left > free:
         raise InputError(f"{folder}: {left:,} bytes are needed and {free:,} are free; make room or choose another")
     with progress_bar("downloading", left, unit="bytes", show=progress) as advance:
@@ -96,23 +101,19 @@ def fetch(source: Collection, folder: Path, *, contigs: Sequence[str] = (), prog
 
 def _show(sizes: Mapping[str, int], *, show: bool) -> None:
     """Print files and their sizes to standard error."""
-    if show:
-        lines = [f"{name}: {size / 1e6:,.1f} MB" for name, size in sizes.items()]
-        sys.stderr.write("\n".join([*lines, f"together: {sum(sizes.values()) / 1e9:,.2f} GB", ""]))
+    lines = [f"{name}: {size / 1e6:,.1f} MB\n" for name, size in sizes.items()]
+    sys.stderr.writelines([*lines, f"together: {sum(sizes.values()) / 1e9:,.2f} GB\n"] * show)
 
 
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.mutbert")
-
-
-def _done(path: Path) -> int:
-    """Return how many bytes of a file are there that is not whole."""
-    return aside.stat().st_size if (aside := _unfinished(path)).exists() else 0
+def _partial(path: Path) -> tuple[Path, int]:
+    """Return where a file is until it is whole, and how many bytes of it are there."""
+    partial = path.with_name(f".{path.name}.mutbert")
+    return partial, partial.stat().st_size if partial.exists() else 0
 
 
 def _fetch(url: str, path: Path, size: int, md5: str, advance: Advance) -> None:
     """Download a file, or the rest of it, which has its name when its MD5 is right."""
-    aside, done = _unfinished(path), _done(path)
+    aside, done = _partial(path)
     if aside.is_symlink():
         raise InputError(f"{aside}: is a link; remove it")
     stopped = ""
@@ -124,7 +125,7 @@ def _fetch(url: str, path: Path, size: int, md5: str, advance: Advance) -> None:
                     advance(len(block))
     except (OSError, HTTPException) as error:
         stopped = f" ({one_line(error)})"
-    if (done := _done(path)) < size:
+    if (done := _partial(path)[1]) < size:
         raise InputError(f"{url}: stopped after {done:,} of {size:,} bytes{stopped}; the same command goes on")
     with aside.open("rb") as file:
         found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -48,9 +48,8 @@ def export_model(
     check_output(output, force=force, directory=True, inputs=[folder])
     recipe, genomes = _content(folder / RECIPE, str), _content(folder / GENOMES, json.loads)
     metrics = _content(folder.parent / METRICS, json.loads) if folder.name == MODEL else None
-    if metrics and metrics.get("version") != 2:
-        # A card cannot show those of version 1.
-        metrics = None
+    # A card cannot show those of version 1.
+    metrics = metrics if metrics and metrics.get("version") == 2 else None
     with atomic_directory(output, force=force) as partial:
         model, *_ = write_model(folder, partial, custom_code=True)
         try:
@@ -62,8 +61,8 @@ def export_model(
             what = f"{GENOMES} or {METRICS} lacks values ({one_line(error)}); remove it to go without"
             raise InputError(f"{folder}: {what}") from None
         (partial / "README.md").write_text(card, encoding="utf-8")
-    finetuned = metrics is not None and metrics["kind"] == "finetune"
-    known = {"licence": licence, "recipe": recipe, "data": finetuned or genomes, "held-out figures": metrics}
+    data = genomes or (metrics and metrics["kind"] == "finetune")
+    known = {"licence": licence, "recipe": recipe, "data": data, "held-out figures": metrics}
     return {
         "output": output, "model_class": type(model).__name__, "missing": [what for what in known if not known[what]],
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

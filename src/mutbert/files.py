@@ -42,8 +42,9 @@ def check_output(path: Path, *, force: bool, directory: bool = False, inputs: It
             raise InputError(f"{path}: the input {source} would be lost; choose another output")
     if os.path.lexists(path):
         if not force:
-            # Checkpoints are never recommended to be lost.
-            remedy = "" if any(path.glob("checkpoints/*")) else " or give --force to replace it"
+            # Checkpoints, of a run or of one inside, are never recommended to be lost.
+            kept = [*path.glob("checkpoints/*"), *path.glob("*/checkpoints/*")]
+            remedy = "" if kept else " or give --force to replace it"
             raise InputError(f"{path}: exists already; choose another output{remedy}")
         if not (path.is_dir() and not path.is_symlink() if directory else path.is_file()):
             raise InputError(f"{path}: is not a regular {'directory' if directory else 'file'}; choose another output")

@@ -100,17 +100,16 @@ def read_table(
     header, and the name is the first word of what precedes it. `columns` may be a function of the header. `where` keeps
     the rows that have these values.
     """
-    path: Any
-    if isinstance(place, pl.DataFrame):
-        path, source, suffix = place, SourceFile(_FRAME, 0, "", None), ""
-    else:
+    path: Any = place
+    read: Any = _read_frame
+    source = SourceFile(_FRAME, 0, "", None)
+    if not isinstance(place, pl.DataFrame):
         path, source = find_file(place)
-        suffix = _suffix(source.place)
-        if suffix not in _FORMATS:
+        if (suffix := _suffix(source.place)) not in _FORMATS:
             known = ", ".join(_FORMATS)
             raise InputError(f"{place}: its name does not tell the format; end it in {known} (text also .gz)")
-    read: Any = _read_parquet if suffix == ".parquet" else _read_fastx if suffix in _FASTX else _read_separated
-    read, place = read if suffix else _read_frame, source.place
+        read = _read_parquet if suffix == ".parquet" else _read_fastx if suffix in _FASTX else _read_separated
+    place = source.place
     texts, where = pl.col(pl.String).str.strip_chars(), where or {}
 
     def wanted(header: list[str]) -> list[str]:
@@ -193,11 +192,9 @@ def _read_separated(path: Path, place: str, wanted: Wanted) -> pl.DataFrame:
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{place}: cannot be read as a table ({one_line(error, 300)}); check the file") from None
     if separator == ";":
-        known = {name: frame[name].filter(~frame[name].str.to_lowercase().is_in(MISSING)) for name in names}
-        decimals = [
-            name for name, texts in known.items()
-            if texts.str.contains(",").any() and texts.str.contains(_DECIMAL_COMMA).all()
-        ]  # fmt: skip
+        known = pl.all().filter(~pl.all().str.to_lowercase().is_in(MISSING)).str
+        found = frame.select(known.contains(",").any() & known.contains(_DECIMAL_COMMA).all())
+        decimals = [name for name in names if found[name].item()]
         frame = frame.with_columns(pl.col(decimals).str.replace(",", ".", literal=True))
         commas = f"; decimal commas in {listed_names(decimals)}" if decimals else ""
         print(f"{place}: columns are separated by semicolons{commas}", file=sys.stderr)  # noqa: T201

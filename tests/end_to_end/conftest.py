@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from filelock import FileLock
 from typer.testing import CliRunner
 
@@ -44,6 +45,21 @@ def mutbert_here(monkeypatch, capfd):
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def verbs():
+    """Every verb and group of verbs by its words, with its options."""
+
+    def walk(group, *words):
+        context = group.make_context(" ".join(["mutbert", *words]), ["-"], resilient_parsing=True)
+        for name in group.list_commands(context):
+            _, command, _ = group.resolve_command(context, [name])
+            yield (*words, name), command
+            if hasattr(command, "list_commands"):
+                yield from walk(command, *words, name)
+
+    return dict(walk(typer.main.get_command(app)))
 
 
 @pytest.fixture(scope="session")

@@ -13,3 +13,8 @@ def test_the_demo_makes_everything_it_promises(demo):
         assert f"<h2>{part}</h2>" in page
     assert page.count("<svg") == 3
     assert f"{table['cross_entropy']['model']['all']:.4f}" in page
+
+
+def test_a_rerun_does_not_recommend_to_lose_checkpoints(demo, mutbert_here):
+    assert any((demo / "run" / "checkpoints").iterdir())
+    assert mutbert_here("demo", "-o", demo, status=2).stderr.endswith("exists already; choose another output\n")

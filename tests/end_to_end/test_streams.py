@@ -11,7 +11,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from mutbert import MutBertForSequenceClassification, build_genome
@@ -22,26 +21,13 @@ INPUTS = Path(__file__).resolve().parents[1] / "golden" / "inputs"
 SCORE = "score --model model --genome small.genome --context 20"
 STREAMED = [
     ("table.csv", "predict {} --model classifier -o {}", "out.tsv"),
-    ("table.csv.gz", "predict {} --model classifier -o {}", "out.tsv"),
     ("sequences.fa", "predict {} --model classifier -o {}", "out.tsv"),
     ("sequences.fa", "embed --input {} --model model -o {}", None),
-    ("sequences.fa", "embed --fasta {} --model model -o {}", None),
     ("table.csv", "embed --input {} --model model -o {}", None),
     ("regions.bed", "embed --bed {} --genome small.genome --model model -o {}", None),
-    ("asked.vcf", SCORE + " --vcf {} -o {}", "out.vcf"),
     ("asked.vcf.gz", SCORE + " --vcf {} -o {}", "out.vcf"),
     (None, "genome export small.genome -o {1} --as consensus --region chr1:1-100", "out.fa"),
-    (None, "genome export small.genome -o {1} --as bed", "out.bed"),
 ]
-
-
-def verbs(group, *words):
-    context = group.make_context(" ".join(["mutbert", *words]), ["-"], resilient_parsing=True)
-    for name in group.list_commands(context):
-        _, command, _ = group.resolve_command(context, [name])
-        yield (*words, name), command
-        if hasattr(command, "list_commands"):
-            yield from verbs(command, *words, name)
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +39,7 @@ def made(tmp_path_factory):
     MutBertForSequenceClassification.from_pretrained(folder / "model", num_labels=2).save_pretrained(
         folder / "classifier"
     )
-    for name in ("table.csv", "asked.vcf"):
-        (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes()))
+    (folder / "asked.vcf.gz").write_bytes(gzip.compress((folder / "asked.vcf").read_bytes()))
     return folder
 
 
@@ -72,8 +57,8 @@ def here(made, mutbert_here, monkeypatch):
     return run
 
 
-def test_every_verb_has_a_short_option_for_help():
-    for words, _ in verbs(typer.main.get_command(app)):
+def test_every_verb_has_a_short_option_for_help(verbs):
+    for words in verbs:
         done = CliRunner().invoke(app, [*words, "-h"])
         assert (done.exit_code, "Usage" in done.output) == (0, True), words
 
@@ -150,13 +135,12 @@ def test_the_device_is_named_once_and_can_be_chosen(here, tmp_path):
 def test_a_gpu_is_one_of_those_that_are_visible(here, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     done = here("embed --fasta sequences.fa --model model -o x.parquet --device cuda:1", status=2)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "6"
-    assert "--device cuda:1: " in done.stderr
+    assert (os.environ["CUDA_VISIBLE_DEVICES"], "--device cuda:1: " in done.stderr) == ("6", True)
 
 
-def test_one_thing_has_one_name_and_one_default():
+def test_one_thing_has_one_name_and_one_default(verbs):
     shared = defaultdict(set)
-    for _, command in verbs(typer.main.get_command(app)):
+    for command in verbs.values():
         for option in getattr(command, "params", []):
             shared[option.opts[0]].add(str(option.default))
     assert "--sequence" not in shared

@@ -46,10 +46,8 @@ def figure_of(tmp_path, *table):
 @pytest.mark.parametrize("count", [1, 60, MOST_DRAWN + 1])
 def test_text_of_an_svg(tmp_path, count):
     write_table(tmp_path / "a.parquet", *some(count), start=12_345_677)
-    for name in ("a.svg", "b.svg", "a.png"):
-        draw_mutagenesis(tmp_path / "a.parquet", [tmp_path / name])
+    draw_mutagenesis(tmp_path / "a.parquet", [tmp_path / "a.svg", tmp_path / "a.png"])
     svg = (tmp_path / "a.svg").read_text()
-    assert svg == (tmp_path / "b.svg").read_text()
     write_table(tmp_path / "old.parquet", *some(count), start=12_345_677, version="1")
     draw_mutagenesis(tmp_path / "old.parquet", [tmp_path / "old.svg"])
     assert svg == (tmp_path / "old.svg").read_text()
@@ -57,7 +55,6 @@ def test_text_of_an_svg(tmp_path, count):
     words = [element.text for element in ET.fromstring(svg).iter() if element.text]
     place = {1: "chr1:12,345,678", 60: "chr1:12,345,678–12,345,737", 801: "chr1:12,345,678–12,346,478"}[count]
     assert {place, "position on chr1"} <= set(words)
-    assert "surroundings NA12878, model small/model, context 1,510, both strands" in " ".join(words)
 
 
 def test_the_map_has_every_ratio_and_a_dot_at_each_reference(tmp_path):
@@ -104,7 +101,6 @@ def test_what_cannot_be_drawn(tmp_path):
         ("other", "a.pdf", r"one of \.png, \.svg"),
         ("other", "mine.png", "exists already"),
         ("text", "a.png", r"text\.parquet: cannot be read as Parquet"),
-        ("missing", "a.png", r"missing\.parquet: cannot be read as Parquet"),
         ("other", "a.png", "is no table of 'mutbert mutagenesis'"),
     ):
         with pytest.raises(InputError, match=message):

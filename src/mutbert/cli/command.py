@@ -23,8 +23,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperGroup
 
-from mutbert.cli.device import running_on
-from mutbert.cli.streams import streamed
+from mutbert.cli.environment import running_on, streamed
 from mutbert.errors import InputError
 
 # Help of parameters that many functions share, where a docstring has none of their own.
@@ -37,16 +36,14 @@ _SHARED = {
     "force": "Replace the output where it exists.",
     "json": "Print the result as one JSON object.",
     "layers": "0 is the embedding layer, -1 the last: one or several (4,8,-1), or all.",
-    "name": "Column of names.",
     "names": "Columns of a table that have other names than the usual.",
     "precision": "fp32, or bf16 for bfloat16 autocast.",
-    "region": "Column of regions such as chr3:10-110.",
     "regions": "A region such as chr22:101-200, 1-based and inclusive; may be repeated.",
     "resume": "Continue a run that was stopped.",
     "rope_scaling": "For inputs longer than in training: linear or dynamic, and how many times longer.",
     "sequence": "Column of the sequences.",
     "settings": "A recipe, settings, or both: model=, train=, output= and more.",
-    "strands": "forward, or both for the mean over the two strands.",
+    "strands": "forward, or both for their mean: by default both for likelihoods, forward for sequences as given.",
     "suites": "A shipped suite (tfbs, nt, eqtl) or a YAML file; may be repeated.",
     "threads": "Threads of the CPU; by default as many as it has cores.",
     "trust_remote_code": "Run code that comes with a checkpoint; known models need none.",
@@ -54,13 +51,10 @@ _SHARED = {
 }
 _COMMA_SEPARATED = {"contigs", "exclude", "filters", "negative", "positive", "scores"}
 _LISTS = ("Sequence[", "tuple[", "Sources", "inputs.Sources", "Mapping[str, str]", "Model |")
-_MOST_ENTRIES = 30
 _HIDDEN = {"bases_at_once", "columns", "function", "progress"}
-_HELP = {"help_option_names": ["-h", "--help"]}
-_NONE: Mapping[str, str] = {}
 
 
-def record_of(result: Any) -> dict[str, Any]:
+def record_of(result: Any) -> Any:
     """Return the values of a result by their names as JSON has them, with paths and regions as text."""
 
     def plain(value: Any) -> Any:
@@ -70,8 +64,7 @@ def record_of(result: Any) -> dict[str, Any]:
         result = result._asdict()
     elif not isinstance(result, Mapping):
         result = {**vars(result), **({"agrees": result.agrees} if hasattr(result, "agrees") else {})}
-    record: dict[str, Any] = json.loads(json.dumps(dict(result), default=plain))
-    return record
+    return json.loads(json.dumps(dict(result), default=plain))
 
 
 def print_result(result: Any) -> None:
@@ -89,7 +82,9 @@ def print_result(result: Any) -> None:
             known = {str(key).replace("_", " "): _text(one) for key, one in value.items() if one is not None}
             _print_entries(f"{label}:{total}", [f"{key}: {text}" for key, text in known.items()])
         elif isinstance(first, dict):
-            print_table(first, (list(map(_text, one.values())) for one in values))
+            # Positions are as in files.
+            rows = ([str(one) if key == "pos" else _text(one) for key, one in row.items()] for row in values)
+            print_table(first, rows)
         elif isinstance(first, str) and " " in first:
             _print_entries(f"{label}:", values)
         elif value not in (None, "", [], {}):
@@ -97,8 +92,8 @@ def print_result(result: Any) -> None:
 
 
 def _print_entries(title: str, entries: Sequence[str]) -> None:
-    more = [f"and {len(entries) - _MOST_ENTRIES:,} more"] * (len(entries) > _MOST_ENTRIES)
-    typer.echo("\n  ".join([title, *entries[:_MOST_ENTRIES], *more]))
+    more = [f"and {len(entries) - 30:,} more"] * (len(entries) > 30)
+    typer.echo("\n  ".join([title, *entries[:30], *more]))
 
 
 def _text(value: Any) -> str:
@@ -125,7 +120,7 @@ def _print_records(records: Iterable[Mapping[str, Any]]) -> None:
 def print_table(header: Iterable[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table; the first column is to the left and the others to the right."""
     # By hand, as a library for it takes longer to import than many a command takes.
-    lines = [list(header), *([str(value) for value in row] for row in rows)]
+    lines = [list(map(str, row)) for row in (tuple(header), *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *others in lines:
         cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
@@ -133,57 +128,72 @@ def print_table(header: Iterable[str], rows: Iterable[Sequence[object]]) -> None
 
 
 class Verb(NamedTuple):
-    """A command: the function that it calls, as ``module:name``, and what differs from the function's signature."""
+    """A command: the function of this package that it calls, and what differs from the function's signature."""
 
-    function: str
-    example: str
+    function: str  # as module:name
+    example: str  # its words after the command's
     names: Mapping[str, str] = {}  # "--option METAVAR" or, for an argument, "METAVAR"; "" hides a parameter
     settings: Mapping[str, str] = {}  # classes of parameters whose fields are options
-    wrapper: str = ""  # a function of the function, whose own parameters are options too
-    text: Callable[[Any], Any] = lambda result: result  # what is shown of the result,
-    data: Callable[[Any], Any] = lambda result: result  # and what --json prints
+    wrapper: str = ""  # a function of the function, in `mutbert.cli.main`, whose own parameters are options too
+    data: Callable[[Any], Any] = lambda result: result  # what --json prints of the result
     show: Callable[[Any], None] = print_result
     runs_model: bool = False
     stdout: str | None = None  # the suffix of an output that may be standard output
     summary: str = ""
 
 
-def make_app(verbs: Mapping[str, Verb], description: str, **settings: Any) -> typer.Typer:
+def make_app(words: str, verbs: Mapping[str, Verb], description: str) -> typer.Typer:
     """Return a program, or a group of one, whose commands read their options when they are used."""
 
     class Group(TyperGroup):
         def resolve_command(self, ctx: Any, args: list[str]) -> Any:
             name, command, rest = super().resolve_command(ctx, args)
-            return name, _make_command(name, verbs[name]) if name and name in verbs else command, rest
+            return name, _make_command(f"{words} {name}", verbs[str(name)]) if name in verbs else command, rest
 
+    settings = {"help_option_names": ["-h", "--help"]}
     app = typer.Typer(
-        cls=Group, help=description, no_args_is_help=True, rich_markup_mode="rich", context_settings=_HELP, **settings
+        name=words.rsplit(maxsplit=1)[-1], cls=Group, help=description, no_args_is_help=True, context_settings=settings
     )
     for name, verb in verbs.items():
         app.command(name, help=verb.summary or _docstring(verb.function).partition("\n")[0])(lambda: None)
     return app
 
 
-def _make_command(name: str, verb: Verb) -> Any:
-    options = _options(verb)
+def _make_command(words: str, verb: Verb) -> Any:
+    """Return a command whose options are parameters, in order; a wrapper's take the place of the function's."""
+    found: dict[str, inspect.Parameter] = {}
+    for name, parameter in _parameters(verb.function, verb.names).items():
+        found |= _parameters(verb.settings[name], verb.names) if name in verb.settings else {name: parameter}
+    if verb.wrapper:
+        found |= _parameters(f"cli.main:{verb.wrapper}", verb.names, **_parameter_help(_docstring(verb.function)))
+    options = [option for name, option in found.items() if name not in _HIDDEN and verb.names.get(name) != ""]
 
     def run(**values: Any) -> None:
         _run(verb, values)
 
-    more = [("device", "str | None", None), ("threads", "int | None", None)] if verb.runs_model else []
-    shared = [_typed(*option, _SHARED[option[0]], {}) for option in (*more, ("json", "bool", False))]
-    run.__signature__ = inspect.Signature([*options, *shared])  # type: ignore[attr-defined]
+    shared = _parameters("cli.environment:running_on", {}).values() if verb.runs_model else ()
+    as_json = _typed("json", "bool", False, _SHARED["json"], {})
+    run.__signature__ = inspect.Signature([*options, *shared, as_json])  # type: ignore[attr-defined]
     text = verb.summary or re.split(r"\n\n\w+\n---", _docstring(verb.function))[0]
     app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
     needed = any(option.default is inspect.Parameter.empty for option in options)
-    epilog = f"Example: [bold]{_plain(verb.example)}[/bold]"
-    app.command(name, help=_plain(text), epilog=epilog, no_args_is_help=needed)(run)
+    epilog = f"Example: [bold]{words} {_plain(verb.example)}[/bold]"
+    app.command(words.rsplit(maxsplit=1)[-1], help=_plain(text), epilog=epilog, no_args_is_help=needed)(run)
     return typer.main.get_command(app)
 
 
 def _run(verb: Verb, values: dict[str, Any]) -> None:
     """Call the function with the user's values, and print the result."""
-    as_json, arguments = values.pop("json"), _parse(values)
+    as_json, arguments = values.pop("json"), {name: one for name, one in values.items() if one not in (None, [])}
+    for name, value in arguments.items():
+        if isinstance(value, list):
+            words = chain.from_iterable(word.split(",") if name in _COMMA_SEPARATED else [word] for word in value)
+            arguments[name] = tuple(word.strip() for word in words if word)
+    if scaling := arguments.get("rope_scaling"):
+        parts = re.fullmatch(r"(\w+):([0-9]+\.?[0-9]*)", scaling)
+        if parts is None:
+            raise InputError(f"--rope-scaling {scaling}: must be TYPE:FACTOR, for example dynamic:2")
+        arguments["rope_scaling"] = {"type": parts[1], "factor": float(parts[2])}
     with ExitStack() as stack:
         if verb.runs_model:
             stack.enter_context(running_on(arguments.pop("device", None), arguments.pop("threads", None)))
@@ -194,74 +204,37 @@ def _run(verb: Verb, values: dict[str, Any]) -> None:
         if "progress" in _parameters(verb.function, {}):
             arguments["progress"] = True
         function = _load(verb.function)
-        result = _load(verb.wrapper)(function, **arguments) if verb.wrapper else function(**arguments)
+        result = _load(f"cli.main:{verb.wrapper}")(function, **arguments) if verb.wrapper else function(**arguments)
         if given.get("output") != arguments.get("output"):
             result = {name: value for name, value in record_of(result).items() if value != str(arguments["output"])}
         data = verb.data(result)
         # Of several processes the first prints.
         if os.environ.get("RANK", "0") == "0":
-            typer.echo(json.dumps(record_of(data), indent=1)) if as_json else verb.show(verb.text(result))
+            typer.echo(json.dumps(record_of(data), indent=1)) if as_json else verb.show(result)
     found = record_of(data)
     if found.get("failed") or not found.get("agrees", True):
         raise typer.Exit(1)
 
 
-def _parse(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that a user has set, lists of several as one."""
-    arguments = dict[str, Any]()
-    for name, value in values.items():
-        if value in (None, []):
-            continue
-        if name == "rope_scaling":
-            arguments[name] = _parse_rope_scaling(value)
-        elif isinstance(value, list):
-            words = (text.split(",") if name in _COMMA_SEPARATED else [text] for text in value)
-            arguments[name] = tuple(word.strip() for word in chain.from_iterable(words) if word)
-        else:
-            arguments[name] = value
-    return arguments
-
-
 def _load(target: str) -> Any:
     module, _, name = target.partition(":")
-    return getattr(import_module(module), name)
-
-
-def _parse_rope_scaling(text: str) -> dict[str, Any]:
-    """Return ``dynamic:2`` as the settings of `MutBertConfig`."""
-    kind, _, factor = text.partition(":")
-    try:
-        return {"type": kind, "factor": float(factor)}
-    except ValueError:
-        raise InputError(f"--rope-scaling {text}: must be TYPE:FACTOR, for example dynamic:2") from None
-
-
-def _options(verb: Verb) -> list[inspect.Parameter]:
-    """Return the parameters that are options, in order; a wrapper's take the place of the function's."""
-    found: dict[str, inspect.Parameter] = {}
-    for name, parameter in _parameters(verb.function, verb.names).items():
-        found |= _parameters(verb.settings[name], verb.names) if name in verb.settings else {name: parameter}
-    found |= _parameters(verb.wrapper, verb.names, _parameter_help(_docstring(verb.function))) if verb.wrapper else {}
-    hidden = _HIDDEN | {name for name, declared in verb.names.items() if not declared}
-    return [parameter for name, parameter in found.items() if name not in hidden]
+    return getattr(import_module(f"mutbert.{module}"), name)
 
 
 def _typed(name: str, annotation: str, default: Any, text: str, names: Mapping[str, str]) -> inspect.Parameter:
     """Return a parameter as typer reads it."""
-    declared, _, metavar = names.get(name, f"--{name.replace('_', '-')}").partition(" ")
-    if name == "rope_scaling":
-        metavar = "TYPE:FACTOR"
+    usual = f"--{name.replace('_', '-')}{' TYPE:FACTOR' * (name == 'rope_scaling')}"
+    declared, _, metavar = names.get(name, usual).partition(" ")
     kind: Any = {"int": int, "float": float, "bool": bool}.get(annotation.split(" | ", maxsplit=1)[0], str)
     if annotation.startswith(_LISTS):
         kind = list[str]
     if default is None:
         kind = kind | None
-    text = _plain(text)
     if declared.startswith("-"):
         flags = (declared, "-o") if declared == "--output" else (declared,)
-        info: Any = typer.Option(*flags, metavar=metavar or None, help=text)
+        info: Any = typer.Option(*flags, metavar=metavar or None, help=_plain(text))
     else:
-        info = typer.Argument(metavar=declared, help=text)
+        info = typer.Argument(metavar=declared, help=_plain(text))
     default = list(default) if isinstance(default, tuple) else default
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info])
 
@@ -270,7 +243,7 @@ def _typed(name: str, annotation: str, default: Any, text: str, names: Mapping[s
 def _source(target: str) -> str:
     """Return the source of a function or class."""
     module, _, name = target.partition(":")
-    path = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
+    path = Path(__file__).parents[1].joinpath(*module.split(".")).with_suffix(".py")
     found = re.search(rf"^(?:def|class) {name}\b.*?(?=^[^\s)#]|\Z)", path.read_text(encoding="utf-8"), re.M | re.S)
     assert found is not None, target
     return found[0]
@@ -280,15 +253,17 @@ def _docstring(target: str) -> str:
     return inspect.cleandoc("".join(_source(target).split('"""')[1:2]))
 
 
-def _parameters(
-    target: str, names: Mapping[str, str], inherited: Mapping[str, str] = _NONE
-) -> dict[str, inspect.Parameter]:  # fmt: skip
+def _parameters(target: str, names: Mapping[str, str], **inherited: str) -> dict[str, inspect.Parameter]:
     """Return a function's parameters, with the help of its docstring; or a class's fields, with that of comments."""
     node: Any = ast.parse(_source(target)).body[0]
     if isinstance(node, ast.ClassDef):
-        fields: list[Any] = [field for field in node.body if isinstance(field, ast.AnnAssign)]
-        triples = [(field.target.id, field.annotation, field.value) for field in fields]
-        texts = field_help(_source(target))
+        lines, triples, texts = _source(target).splitlines(), list[Any](), dict[str, str]()
+        # Comments of a field are those since the statement before, on lines of their own or not.
+        for before, field in pairwise(node.body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                comments = re.findall(r"(?:^|\s)# (.*)", "\n".join(lines[before.end_lineno : field.end_lineno]), re.M)
+                texts[field.target.id] = _sentence(" ".join(map(str.strip, comments)))
+                triples.append((field.target.id, field.annotation, field.value))
     else:
         arguments = [*node.args.args, *node.args.kwonlyargs]
         required = [None] * (len(node.args.args) - len(node.args.defaults))
@@ -300,16 +275,6 @@ def _parameters(
         name: _typed(name, ast.unparse(kind), _default(value), texts.get(name, ""), names)
         for name, kind, value in triples
     }
-
-
-def field_help(source: str) -> dict[str, str]:
-    """Return the comments of a class's fields: those since the statement before, on lines of their own or not."""
-    body, lines = ast.parse(source).body[0].body, source.splitlines()  # type: ignore[attr-defined]
-    found = {}
-    for before, field in pairwise(body):
-        comments = re.findall(r"(?:^|\s)# (.*)", "\n".join(lines[before.end_lineno : field.end_lineno]), re.M)
-        found[getattr(getattr(field, "target", None), "id", "")] = _sentence(" ".join(map(str.strip, comments)))
-    return found
 
 
 def _default(value: ast.expr | None) -> Any:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import dropwhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from mutbert.cli.command import print_result, print_table
-from mutbert.errors import InputError
-from mutbert.files import atomic_file, check_output
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    Genomes = Sequence[Mapping[str, Any]]
-
-_WIDEST_BAR = 50
+Genomes = Sequence[Mapping[str, Any]]
 _MOST_CONTIGS = 30
 # What is shown of a genome, which number it is, and its format; and what of each contig.
 _FACTS = {
@@ -42,20 +37,18 @@ def inspect_genomes(
         Stores made by 'mutbert genome build', of which several are compared; draw the frequency spectra, as .svg or
         .png, may be repeated; replace a plot where it exists.
     """
-    paths, files = [Path(path) for path in genomes], [Path(path) for path in plot]
-    for file in files:
-        if file.suffix not in {".svg", ".png"}:
-            raise InputError(f"{file}: the suffix chooses the format; it must be .svg or .png")
-        check_output(file, force=force, inputs=paths)
-    if files:
+    paths = [Path(path) for path in genomes]
+    if plot:
         # First, since it raises where its library is not installed.
-        from mutbert.reports.plots import spectra_figure, spectra_image
+        from mutbert.reports import plots
+
+        files = plots.check_figures(plot, force=force, inputs=paths)
     found = [_read(path) for path in paths]
-    spectra = {name: genome["doubling_spectrum"] for name, genome in zip(_names(found), found, strict=True)}
-    for file in files:
-        draw = spectra_image if file.suffix == ".png" else lambda *values: spectra_figure(*values).encode()
-        with atomic_file(file, force=force) as partial:
-            partial.write_bytes(draw(found[0]["doubling_edges"], spectra))
+    if plot:
+        spectra = dict(zip(_names(found), (genome["doubling_spectrum"] for genome in found), strict=True))
+        with plots.style():
+            figure = plots.spectra_figure(found[0]["doubling_edges"], spectra)
+            plots.write_figures(figure, "Frequency spectra", files, force=force)
     return found
 
 
@@ -64,8 +57,7 @@ def _read(path: Path) -> dict[str, Any]:
     from mutbert.genome.export import DOUBLING_EDGES, summarise_genome
     from mutbert.genome.store import ProbabilisticGenome
 
-    genome = ProbabilisticGenome.open(path, check=True)
-    summary = summarise_genome(genome)
+    summary = summarise_genome(genome := ProbabilisticGenome.open(path, check=True))
     kept = ("version", "created_by", "sources", "settings", "records", "contig_names")
     numbers = {"path": str(path), **summary, "contigs": summary["contigs"].to_dicts()}
     return numbers | {"doubling_edges": DOUBLING_EDGES, **{key: genome.manifest.get(key) for key in kept}}
@@ -120,10 +112,10 @@ def _print_origin(genome: Mapping[str, Any]) -> None:
         key: f"{value['number']:,} (SHA-256 of their names {value['sha256']})" if isinstance(value, dict) else value
         for key, value in (genome["settings"] or {}).items()
     }
-    sources = [{key: one.get(key) for key in ("kind", "prefix", "file", "bytes", "sha256")}
-               for one in genome["sources"] or []]  # fmt: skip
-    print_result({"records": genome["records"], **(genome["contig_names"] or {}), "settings": settings})
-    print_result({"sources": sources, "created_by": genome["created_by"]})
+    columns = ("kind", "prefix", "file", "bytes", "sha256")
+    sources = [{key: one.get(key) for key in columns} for one in genome["sources"] or []]
+    shown = {"settings": settings, "sources": sources, "created_by": genome["created_by"]}
+    print_result({"records": genome["records"], **(genome["contig_names"] or {}), **shown})
 
 
 def _facts_of_genome(genome: Mapping[str, Any]) -> dict[str, str]:
@@ -138,20 +130,18 @@ def _facts_of_genome(genome: Mapping[str, Any]) -> dict[str, str]:
 def _print_spectra(genomes: Mapping[str, Mapping[str, Any]], most: int, columns: int) -> None:
     """Print spectra side by side, over bins that double and with one scale for all bars."""
     edges = (f"{edge:.3g}" for edge in next(iter(genomes.values()))["doubling_edges"][1:])
-    bins = list(zip(edges, *(genome["doubling_spectrum"] for genome in genomes.values()), strict=True))
+    rows = zip(edges, *(genome["doubling_spectrum"] for genome in genomes.values()), strict=True)
     # Rarer than anything in any of the genomes is nothing to show.
-    while bins and not any(bins[0][1:]):
-        del bins[0]
-    if not bins:
+    if not (bins := list(dropwhile(lambda row: not any(row[1:]), rows))):
         return
     digits, label = len(f"{most:,}"), max(len(edge) for edge, *_ in [*bins, ("up to",)])
     # Each genome has two blanks, the number, a blank, and its bar.
-    width = min(max((columns - label) // len(genomes) - digits - 3, 6), _WIDEST_BAR)
+    width = min(max((columns - label) // len(genomes) - digits - 3, 6), 50)
     room, bar = digits + 1 + width, "█" * width
     typer.echo("Alternate alleles by frequency, in bins that double")
-    lines = [["up to".rjust(label), *(name[-room:].ljust(room) for name in genomes)]]
+    lines = []
     for edge, *counts in bins:
         bars = (f"{count:>{digits},} {bar[: math.ceil(count / most * width)]:<{width}}" for count in counts)
         lines.append([edge.rjust(label), *bars])
-    print_table(lines[0], lines[1:])
+    print_table(["up to".rjust(label), *(name[-room:].ljust(room) for name in genomes)], lines)
     typer.echo()

@@ -8,48 +8,45 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from mutbert import __version__
 from mutbert.cli.command import Verb, make_app, print_result
+from mutbert.cli.environment import temporary_folder
 from mutbert.cli.inspect import print_inspected
-from mutbert.cli.variants import text_of
 from mutbert.errors import InputError, MissingExtraError, is_out_of_memory, one_line
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Function = Callable[..., Any]
-
+Function = Callable[..., Any]
 _REMEDIES = {
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ENOTDIR, errno.EEXIST), "choose another name or directory"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS), "make room or choose another directory"),
 }
-_HERE = "mutbert.cli.main"
 _SOURCES = {"fasta": "--fasta [PREFIX=]FILE", "vcf": "--vcf [PREFIX=]FILE"}
-_REQUEST = {"request": "mutbert.evaluation.run:GridRequest"}
+_REQUEST = {"request": "evaluation.run:GridRequest"}
 _BENCH_NAMES = {
     "folder": "--output", "suites": "--suite", "data": "--data [SUITE=]PATH", "methods": "--method",
     "models": "--model [NAME=]PATH", "protocols": "--protocol", "tasks": "--task",
     "settings": "--set [PROTOCOL.]KEY=VALUE",
 }  # fmt: skip
-_COLUMNS = {"sequence": "--sequence-column", "name": "--name-column", "region": "--region-column"}
-_PREDICTION = {"settings": "mutbert.inference.bases:PredictionSettings"}
+_PREDICTION = {"settings": "inference.bases:PredictionSettings"}
 
 
 def _run_data(result: Any) -> dict[str, Any]:
     return {"model": result.model, "report": result.report, **result.metrics, "history": result.history}
 
 
-def _run_text(result: Any) -> dict[str, Any]:
+def _print_run(result: Any) -> None:
     names = ("steps", "cross_entropy", "metrics", "splits", "interval", "notes")
-    return {name: result.metrics.get(name) for name in names} | {"model": result.model, "report": result.report}
+    shown = {name: result.metrics.get(name) for name in names}
+    print_result({**shown, "model": result.model, "report": result.report})
 
 
 def _print_suites(found: dict[str, Any]) -> None:
@@ -76,9 +73,7 @@ def _print_grid(summary: dict[str, Any]) -> None:
 
 
 def _print_effects(result: dict[str, Any]) -> None:
-    for part in result["parts"]:
-        if part["name"] != result["parts"][0]["name"]:
-            continue
+    for part in (one for one in result["parts"] if one["name"] == result["parts"][0]["name"]):
         compared = f"{part['compared']:,} of {part['variants']:,} variants are compared"
         if part["compared_positives"] is not None:
             compared += f", {part['compared_positives']:,} are {part['target']}"
@@ -92,95 +87,81 @@ def _print_effects(result: dict[str, Any]) -> None:
 
 
 _GENOME_VERBS = {
-    "build": Verb("mutbert.genome.build:build_genome",
-                  "mutbert genome build --fasta ref.fa.gz --vcf population.vcf.gz -o human.genome",
+    "build": Verb("genome.build:build_genome", "--fasta ref.fa.gz --vcf population.vcf.gz -o human.genome",
                   {**_SOURCES, "filters": "--filter"}),
-    "inspect": Verb("mutbert.cli.inspect:inspect_genomes",
-                    "mutbert genome inspect europe.genome africa.genome --plot spectra.svg",
+    "inspect": Verb("cli.inspect:inspect_genomes", "europe.genome africa.genome --plot spectra.svg",
                     {"genomes": "GENOME"}, show=print_inspected,
                     data=lambda genomes: {"genomes": genomes} if len(genomes) > 1 else genomes[0]),
-    "verify": Verb("mutbert.genome.verify:verify_genome",
-                   "mutbert genome verify human.genome --fasta ref.fa.gz --vcf population.vcf.gz",
+    "verify": Verb("genome.verify:verify_genome", "human.genome --fasta ref.fa.gz --vcf population.vcf.gz",
                    {**_SOURCES, "genome": "GENOME"}),
-    "export": Verb("mutbert.genome.export:export_genome",
-                   "mutbert genome export human.genome -o consensus.fa.gz --as consensus",
-                   {"genome": "GENOME", "kind": "--as KIND", "regions": "--region"}, wrapper=f"{_HERE}:with_regions",
-                   stdout=""),
-    "merge": Verb("mutbert.genome.build:merge_genomes",
-                  "mutbert genome merge chr21.genome chr22.genome -o human.genome", {"genomes": "GENOME"}),
+    "export": Verb("genome.export:export_genome", "human.genome -o consensus.fa.gz --as consensus",
+                   {"genome": "GENOME", "kind": "--as KIND", "regions": "--region"}, wrapper="with_regions", stdout=""),
+    "merge": Verb("genome.build:merge_genomes", "chr21.genome chr22.genome -o human.genome", {"genomes": "GENOME"}),
 }  # fmt: skip
 _VERBS = {
-    "simulate": Verb("mutbert.genome.simulate:simulate_population", "mutbert simulate -o population"),
-    "score": Verb("mutbert.effects.score:score_variants",
-                  "mutbert score --model model --genome human.genome --vcf variants.vcf.gz -o scored.vcf.gz",
+    "simulate": Verb("genome.simulate:simulate_population", "-o population"),
+    "score": Verb("effects.score:score_variants",
+                  "--model model --genome human.genome --vcf variants.vcf.gz -o scored.vcf.gz",
                   {"region": "--region CHR:START-END", "variants": "--variant CHR:POSITION:REF:ALT"},
-                  wrapper="mutbert.cli.variants:with_variants", text=text_of, runs_model=True, stdout=".vcf"),
-    "pretrain": Verb("mutbert.training.pretrain:pretrain",
-                     "mutbert pretrain small genome=human.genome 'train=[chr1]' 'held_out=[chr2]'",
-                     {"recipe": "RECIPE", "overrides": "KEY=VALUE"}, wrapper=f"{_HERE}:in_processes",
-                     text=_run_text, data=_run_data, runs_model=True),
-    "finetune": Verb("mutbert.training.finetune:finetune",
-                     "mutbert finetune model=runs/small/model train=train.csv test=test.csv output=runs/mine",
-                     {"recipe": "", "settings": "SETTING"}, wrapper=f"{_HERE}:with_settings",
-                     text=_run_text, data=_run_data, runs_model=True),
-    "predict": Verb("mutbert.inference.predictions:predict_table",
-                    "mutbert predict sequences.fa --model runs/mine/model -o predictions.tsv",
-                    {"sequences": "SEQUENCES", **_COLUMNS}, wrapper=f"{_HERE}:with_columns", runs_model=True,
-                    stdout=".tsv"),
-    "likelihood": Verb("mutbert.inference.predictions:score_sequences",
-                       "mutbert likelihood sequences.fa --model model > likelihoods.tsv", {"sequences": "SEQUENCES"},
-                       settings=_PREDICTION, data=lambda table: table.to_dict(as_series=False), runs_model=True,
-                       show=lambda table: typer.echo(table.write_csv(separator="\t"), nl=False)),
-    "embed": Verb("mutbert.inference.embeddings:embed",
-                  "mutbert embed --model model --genome human.genome --bed regions.bed -o regions.parquet",
-                  wrapper=f"{_HERE}:with_layers", runs_model=True),
-    "mutagenesis": Verb("mutbert.inference.bases:mutate_region",
-                        "mutbert mutagenesis --model model --genome human.genome --region chr1:1001-1120 -o x.parquet",
-                        {"figures": "--figure", "sequence": "--fasta"}, settings=_PREDICTION,
-                        wrapper=f"{_HERE}:with_figures", runs_model=True),
-    "tracks": Verb("mutbert.inference.bases:write_tracks",
-                   "mutbert tracks --model model --genome human.genome --region chr1:1-20000 -o entropy.bw",
-                   {"tracks": "--track", "regions": "--region"}, settings=_PREDICTION,
-                   wrapper=f"{_HERE}:with_regions", runs_model=True),
-    "convert": Verb("mutbert.model.checkpoints:convert_checkpoint", "mutbert convert JadenLong/MutBERT model",
+                  wrapper="with_variants", runs_model=True, stdout=".vcf"),
+    "pretrain": Verb("training.pretrain:pretrain", "small genome=human.genome 'train=[chr1]' 'held_out=[chr2]'",
+                     {"recipe": "RECIPE", "overrides": "KEY=VALUE"}, wrapper="in_processes", show=_print_run,
+                     data=_run_data, runs_model=True),
+    "finetune": Verb("training.finetune:finetune", "model=runs/small/model train=train.csv test=test.csv output=mine",
+                     {"recipe": "", "settings": "SETTING"}, wrapper="with_settings", show=_print_run, data=_run_data,
+                     runs_model=True),
+    "predict": Verb("inference.predictions:predict_table", "sequences.fa --model runs/mine/model -o predictions.tsv",
+                    {"sequences": "SEQUENCES", "sequence": "--sequence-column", "name": "--name-column",
+                     "region": "--region-column", "label": "", "where": ""},
+                    settings={"columns": "examples.table:Columns"}, runs_model=True, stdout=".tsv"),
+    "likelihood": Verb("inference.predictions:score_sequences", "sequences.fa --model model > likelihoods.tsv",
+                       {"sequences": "SEQUENCES"}, _PREDICTION, data=lambda table: table.to_dict(as_series=False),
+                       show=lambda table: typer.echo(table.write_csv(separator="\t"), nl=False), runs_model=True),
+    "embed": Verb("inference.embeddings:embed",
+                  "--model model --genome human.genome --bed regions.bed -o regions.parquet",
+                  wrapper="with_layers", runs_model=True),
+    "mutagenesis": Verb("inference.bases:mutate_region",
+                        "--model model --genome human.genome --region chr1:1001-1120 -o x.parquet",
+                        {"figures": "--figure", "sequence": "--fasta"}, _PREDICTION, "with_figures", runs_model=True),
+    "tracks": Verb("inference.bases:write_tracks",
+                   "--model model --genome human.genome --region chr1:1-20000 -o entropy.bw",
+                   {"tracks": "--track", "regions": "--region"}, _PREDICTION, "with_regions", runs_model=True),
+    "convert": Verb("model.checkpoints:convert_checkpoint", "JadenLong/MutBERT model",
                     {"source": "SOURCE", "output": "DESTINATION"}),
-    "export": Verb("mutbert.export:export_model",
-                   "mutbert export runs/small -o to-share --name someone/my-model --license cc-by-4.0",
+    "export": Verb("export:export_model", "runs/small -o to-share --name someone/my-model --license cc-by-4.0",
                    {"source": "MODEL", "licence": "--license ID"}),
-    "report": Verb("mutbert.reports.folder:report", "mutbert report runs/small", {"folder": "FOLDER", "force": ""},
-                   data=(page := lambda path: {"report": path}), text=page),
-    "download": Verb("mutbert.download:download", "mutbert download 1000g --contigs chr22 -o data", {"name": "NAME"}),
-    "demo": Verb("mutbert.demo:run_demo", "mutbert demo -o demo", runs_model=True),
+    "report": Verb("reports.folder:report", "runs/small", {"folder": "FOLDER", "force": ""},
+                   data=lambda path: {"report": path}, show=lambda path: print_result({"report": path})),
+    "download": Verb("download:download", "1000g --contigs chr22 -o data", {"name": "NAME"}),
+    "demo": Verb("demo:run_demo", "-o demo", runs_model=True),
 }  # fmt: skip
 _BENCH_VERBS = {
-    "list": Verb(f"{_HERE}:list_suites", "mutbert bench list --suite tfbs", {"suites": "--suite"}, show=_print_suites),
-    "run": Verb("mutbert.evaluation.run:run_benchmark",
-                "mutbert bench run --suite tfbs --data GUE --model mine=runs/small/model --model dnabert2 -o results",
-                {**_BENCH_NAMES, "baselines": "--baselines/--no-baselines", "first_seed": ""}, settings=_REQUEST,
-                wrapper=f"{_HERE}:run_grid", show=_print_grid, runs_model=True),
-    "cell": Verb("mutbert.evaluation.run:run_benchmark",
-                 "mutbert bench cell --suite tfbs --data GUE --task 0 --model dnabert2 --protocol corrected --seed 1 "
-                 "-o results",
-                 {**_BENCH_NAMES, "first_seed": "--seed", "seeds": "", "baselines": ""}, settings=_REQUEST,
-                 wrapper=f"{_HERE}:run_cell", show=lambda _: None, runs_model=True,
+    "list": Verb("cli.main:list_suites", "--suite tfbs", {"suites": "--suite"}, show=_print_suites),
+    "run": Verb("evaluation.run:run_benchmark",
+                "--suite tfbs --data GUE --model mine=runs/small/model --model dnabert2 -o results",
+                {**_BENCH_NAMES, "baselines": "--baselines/--no-baselines", "first_seed": ""}, _REQUEST, "run_grid",
+                show=_print_grid, runs_model=True),
+    "cell": Verb("evaluation.run:run_benchmark",
+                 "--suite tfbs --data GUE --task 0 --model dnabert2 --protocol corrected --seed 1 -o results",
+                 {**_BENCH_NAMES, "first_seed": "--seed", "seeds": "", "baselines": ""}, _REQUEST, "run_cell",
+                 show=lambda _: None, runs_model=True,
                  summary="Run one cell of a grid, for Snakemake and its like; a cell that is done is left as it is."),
-    "report": Verb("mutbert.evaluation.summary:report_benchmark", "mutbert bench report results", {"folder": "RESULTS"},
-                   text=lambda found: {"averages": found[0].averages.to_dicts(), "report": found[1][0]},
-                   data=lambda found: {"files": found[1], "averages": found[0].averages.to_dicts()}),
-    "vep": Verb("mutbert.evaluation.vep:evaluate_variant_effects",
-                "mutbert bench vep --variants clinvar.vcf.gz --label CLNSIG --positive Pathogenic --model model "
-                "--genome human.genome -o clinvar",
+    "report": Verb("evaluation.summary:report_benchmark", "results", {"folder": "RESULTS"},
+                   data=lambda found: {"files": found[1], "averages": found[0].averages.to_dicts()},
+                   show=lambda found: print_result({"averages": found[0].averages.to_dicts(), "report": found[1][0]})),
+    "vep": Verb("evaluation.vep:evaluate_variant_effects",
+                "--variants clinvar.vcf.gz --label CLNSIG --positive Pathogenic --model model --genome human.genome "
+                "-o clinvar",
                 {"models": "--model [NAME=]PATH", "names": "--columns chrom=NAME,pos=NAME,ref=NAME,alt=NAME",
                  **dict.fromkeys(("chrom", "pos", "ref", "alt", "flank", "longest", "distance_bases"), "")},
-                settings={"columns": "mutbert.evaluation.vep_table:VepColumns",
-                          "settings": "mutbert.effects.scores:ScoreSettings"},
-                wrapper=f"{_HERE}:with_vep_columns", show=_print_effects, runs_model=True),
+                {"columns": "evaluation.vep_table:VepColumns", "settings": "effects.scores:ScoreSettings"},
+                "with_vep_columns", show=_print_effects, runs_model=True),
 }  # fmt: skip
 
-app = make_app(_VERBS, "DNA language models that know how a population varies.", name="mutbert")
-genome = make_app(_GENOME_VERBS, "Build, inspect, verify, export and merge probabilistic genomes.")
-app.add_typer(genome, name="genome")
-app.add_typer(make_app(_BENCH_VERBS, "The published benchmarks, and one's own."), name="bench")
+app = make_app("mutbert", _VERBS, "DNA language models that know how a population varies.")
+genome = make_app("mutbert genome", _GENOME_VERBS, "Build, inspect, verify, export and merge probabilistic genomes.")
+app.add_typer(genome)
+app.add_typer(make_app("mutbert bench", _BENCH_VERBS, "The published benchmarks, and one's own."))
 
 
 def _print_version(value: bool) -> None:
@@ -198,28 +179,47 @@ def _global_options(
 # Options of commands that are no parameters of the public functions: each has them, and calls the function.
 
 
-def with_regions(
-    function: Function, *, contigs: Sequence[str] = (), regions: Sequence[str] = (), **options: Any
-) -> Any:
+def with_regions(function: Function, *, contigs: Sequence[str] = (), regions: Sequence[str] = (), **rest: Any) -> Any:
     """Call a function of regions, with whole contigs among them."""
-    return function(**options, **({"regions": (*contigs, *regions)} if contigs or regions else {}))
+    return function(**rest, **({"regions": (*contigs, *regions)} if contigs or regions else {}))
 
 
-def with_columns(
-    function: Function, *, sequence: str = "sequence", name: str | None = None, region: str | None = None, **rest: Any
-) -> Any:
-    """Call a function of a table's columns."""
-    from mutbert.examples.table import Columns
+def with_variants(
+    function: Function, *, vcf: str | None = None, variants: Sequence[str] = (),
+    output: str | None = None, **options: Any,
+) -> Any:  # fmt: skip
+    """Call `score_variants` for a VCF; or for alleles, and return their rows where there is no output."""
+    if (vcf is None) == (not variants):
+        raise InputError("score: needs either a --vcf, or alleles, as in --variant chr22:17000515:T:C")
+    if vcf is not None:
+        if output is None:
+            raise InputError(f"{vcf}: an --output is needed, such as scored.vcf.gz, or - for standard output")
+        return function(vcf=vcf, output=output, **options)
+    lines = ["##fileformat=VCFv4.2", "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"]
+    for variant in variants:
+        found = re.fullmatch(r"(\S+):([0-9][0-9,]*):([A-Za-z]+):([A-Za-z]+|\*)", variant)
+        if found is None:
+            raise InputError(f"--variant {variant}: must be CHR:POSITION:REF:ALT, such as chr22:17000515:T:C")
+        contig, position, ref, alt = found.groups()
+        lines.append("\t".join([contig, position.replace(",", ""), ".", ref, alt, ".", ".", "."]))
+    with temporary_folder() as folder:
+        # Its name is the option's, for messages.
+        (path := folder / "--variant").write_text("\n".join([*lines, ""]), encoding="utf-8")
+        report = function(vcf=path, output=output or folder / "scores.parquet", **options)
+        if output is not None:
+            return report
+        import polars as pl
 
-    return function(**rest, columns=Columns(sequence=sequence, label=(), name=name, region=region))
+        return {"variants": pl.read_parquet(folder / "scores.parquet").drop("id").to_dicts()}
 
 
 def with_figures(function: Function, *, figures: Sequence[str] = (), force: bool = False, **options: Any) -> Any:
     """Call a function that writes a table, and draw it."""
     if figures:
-        from mutbert.reports.mutagenesis_figures import check_figures, draw_mutagenesis
+        from mutbert.reports.mutagenesis_figures import draw_mutagenesis
+        from mutbert.reports.plots import check_figures
 
-        check_figures([Path(path) for path in figures], force=force)
+        check_figures(figures, force=force)
     report = function(**options, force=force)
     if figures:
         draw_mutagenesis(report["output"], figures, force=force)
@@ -278,17 +278,14 @@ def run_grid(function: Function, **options: Any) -> dict[str, Any]:
 def run_cell(function: Function, **options: Any) -> dict[str, Any]:
     """Call `run_benchmark` for one cell, for Snakemake and its like."""
     request = options.pop("request")
-    for name in ("suites", "tasks", "models", "protocols", "methods"):
-        if len(getattr(request, name)) != 1:
-            raise InputError(f"bench cell: needs exactly one --{name.removesuffix('s')}")
-    if request.first_seed is None:
-        raise InputError("bench cell: needs a --seed")
+    given = {name: len(getattr(request, f"{name}s")) for name in ("suite", "task", "model", "protocol", "method")}
+    for name, count in {**given, "seed": request.first_seed is not None}.items():
+        if count != 1:
+            raise InputError(f"bench cell: needs exactly one --{name}")
     return run_grid(function, request=replace(request, seeds=1, baselines=False), **options)
 
 
-def with_vep_columns(
-    function: Function, *, names: str | None = None, columns: Any = None, **options: Any
-) -> dict[str, Any]:
+def with_vep_columns(function: Function, *, names: str | None = None, columns: Any = None, **options: Any) -> Any:
     """Call `evaluate_variant_effects`, for a table whose columns have other names than the usual."""
     from mutbert.evaluation.vep_table import columns_of
 

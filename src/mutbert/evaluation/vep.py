@@ -24,7 +24,8 @@ from mutbert.files import atomic_directory, check_output, write_json
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import model_hash
 from mutbert.progress import progress_bar
-from mutbert.reports.vep import METRIC_NAMES, RESULT, SCORES, write_page_of
+from mutbert.reports.page import METRIC_NAMES
+from mutbert.reports.vep import RESULT, SCORES, write_page_of
 from mutbert.scoring.resampling import INTERVAL_METHOD
 from mutbert.settings import listed
 from mutbert.training.folder import provenance_of

@@ -112,8 +112,8 @@ class Columns(Settings):
     sequence: str = "sequence"
     # Several where a sequence has several labels; none where there are none.
     label: Annotated[Words, BeforeValidator(lambda value: () if value is None else value)] = ("label",)
-    name: str | None = None  # by default name, where there is one
-    region: str | None = None  # as chr3:32091651-32092651 and anything after a "|": 0-based and half-open
+    name: str | None = None  # column of names, by default name, where there is one
+    region: str | None = None  # column of regions as chr3:10-110, and anything after a "|": 0-based and half-open
     where: dict[str, str] = {}  # read the rows alone that have this text in this column
 
 

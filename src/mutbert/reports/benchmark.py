@@ -14,8 +14,8 @@ from markupsafe import Markup, escape
 from matplotlib.ticker import LogLocator
 
 from mutbert.files import atomic_file, check_output
+from mutbert.reports import plots
 from mutbert.reports.page import counted, write_page
-from mutbert.reports.plots import COLOURS, DASHES, INK, WIDTH, forest, legend_above, new_figure, shortened, style, svg
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +47,7 @@ class BenchmarkReport(NamedTuple):
         return f"<{type(self).__name__} {self.name!r}: scores {len(self.scores):,}, failures {len(self.failures):,}>"
 
 
+@plots.style()
 def write_benchmark_report(folder: Path, report: BenchmarkReport, *, force: bool = False) -> tuple[Path, ...]:
     """Write `FILES`; the same results give the same bytes, but for the cost at the page's end."""
     page, *tables = paths = tuple(folder / name for name in FILES)
@@ -70,23 +71,23 @@ def _standing(report: BenchmarkReport, suite: str, protocol: str) -> Row:
     """Return who is ranked, who is best, and whether trivial baselines are beaten; numbers compare as printed."""
     averages, scores = (_rows(frame, suite=suite, protocol=protocol) for frame in (report.averages, report.scores))
     finite = [row for row in averages if math.isfinite(row["value"])]
-    ranked = [row for row in finite if not _of_tasks(row)]
+    ranked = [row for row in finite if not row["of"]]
     if not ranked:
         # In a run that left tasks out for all alike, they can be compared with each other, if not with the paper.
-        own = _grouped(scores, "model", "method")
-        done = {frozenset(row["task"] for row in own[row["model"], row["method"]]) for row in finite}
+        own = _grouped(scores, "label")
+        done = {frozenset(row["task"] for row in own[row["label"]]) for row in finite}
         ranked = finite if len(done) == 1 else []
     (models, model), (baselines, baseline) = (_best(ranked, trivial=trivial) for trivial in (False, True))
     tasks = {
         task: [_best(rows, trivial=trivial)[1] for trivial in (False, True)]
         for task, rows in _grouped(scores, "task").items()
     }
-    ahead = {task: _ahead(*pair) for task, pair in tasks.items() if all(pair)}
+    ahead = {task: one["printed"] - two["printed"] for task, (one, two) in tasks.items() if one and two}
     return {
-        "suite": suite, "protocol": protocol, "ranked": ranked, "of": _of_tasks(ranked[0]) if ranked else "",
-        "metric": _metric(ranked[0]) if ranked else "", "models": models, "model": model, "baselines": baselines,
-        "baseline": baseline, "ahead": _ahead(model, baseline) if model and baseline else None,
-        "unranked": [_label(row) for row in averages if row not in ranked], "compared": len(ahead),
+        "suite": suite, "protocol": protocol, "ranked": ranked, "of": ranked[0]["of"] if ranked else "",
+        "metric": ranked[0]["metric"] if ranked else "", "models": models, "model": model, "baselines": baselines,
+        "baseline": baseline, "ahead": model["printed"] - baseline["printed"] if model and baseline else None,
+        "unranked": [row["label"] for row in averages if row not in ranked], "compared": len(ahead),
         "unbeaten": [task for task, value in ahead.items() if value <= 0],
     }  # fmt: skip
 
@@ -99,14 +100,14 @@ def _averages(report: BenchmarkReport, standings: Sequence[Row]) -> dict[str, Ro
         best = [row for one in own for row in _leaders(one["ranked"])]
         cells: dict[tuple[str, ...], Row] = {}
         for row in _rows(report.averages, suite=suite):
-            line = cells.setdefault((_label(row), _amount(row["parameters"])), {})
-            line[f"{_metric(row)}\n{row['protocol']}"] = _cell(row, _of_tasks(row), bold=row in best)
+            line = cells.setdefault((row["label"], _amount(row["parameters"])), {})
+            line[f"{row['metric']}\n{row['protocol']}"] = _cell(row, row["of"], bold=row in best)
             if row["published"] is not None:
                 # Whoever reads a partial average next to it learns that they are not of the same tasks.
-                of = f"of all {row['of_tasks']} tasks" if _of_tasks(row) else ""
-                line[f"{_metric(row)}\nthe paper"] = _cell({"value": row["published"]}, of)
+                of = f"of all {row['of_tasks']} tasks" if row["of"] else ""
+                line[f"{row['metric']}\nthe paper"] = _cell({"value": row["published"]}, of)
         for row in paper:
-            shown = {f"{_metric(row)}\nthe paper": _number(row["value"])}
+            shown = {f"{row['metric']}\nthe paper": _number(row["value"])}
             cells[f"{row['model']} (paper)", _amount(row["parameters"])] = shown
         figures = [_size_figure(suite, one["protocol"], one["ranked"], paper) for one in own]
         found[suite] = {"standings": own, "figures": figures, "table": _wide(("model", "parameters"), cells)}
@@ -115,44 +116,43 @@ def _averages(report: BenchmarkReport, standings: Sequence[Row]) -> dict[str, Ro
 
 def _size_figure(suite: str, protocol: str, ranked: list[Row], paper: Sequence[Row]) -> str:
     """Return averages by number of parameters as SVG, with the paper's where they are of the same tasks."""
-    paper = [] if ranked and _of_tasks(ranked[0]) else paper
-    sizes = [row["parameters"] for row in [*ranked, *paper] if row["parameters"] and not _trivial(row)]
-    with style():
-        figure, axes = new_figure(WIDTH, 3.5 + 0.09 * (len(ranked) + len(paper)))
-        looks = product("os^DvPX", COLOURS)
-        for row in ranked:
-            if _trivial(row):
-                dash = DASHES[1 + BASELINES.index(row["model"])]
-                axes.axhline(row["value"], color=INK, linestyle=dash, linewidth=1, label=_label(row))
-            elif row["parameters"]:
-                _point(axes, row, next(looks), x=row["parameters"])
-        for row in paper:
-            _point(axes, row | {"method": ""}, next(looks), x=row["parameters"], face="white")
-        axes.set_xscale("log")
-        if sizes:
-            axes.set_xlim(min(sizes) / 2.5, max(sizes) * 2.5)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if sizes and max(sizes) > 30 * min(sizes) else (1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda value, _place: _amount(value))
-        axes.xaxis.set_minor_formatter("")
-        axes.set_xlabel("parameters")
-        axes.set_ylabel(f"{_metric(ranked[0])}, {protocol}" if ranked else protocol)
-        legend_above(figure, axes.get_legend_handles_labels()[0])
-        return svg(figure, f"{suite}, {protocol}: averages by number of parameters")
+    paper = [] if ranked and ranked[0]["of"] else paper
+    sizes = [row["parameters"] for row in [*ranked, *paper] if row["parameters"] and not row["trivial"]]
+    figure, axes = plots.new_figure(3.5 + 0.09 * (len(ranked) + len(paper)))
+    looks = product("os^DvPX", plots.COLOURS)
+    for row in ranked:
+        if row["trivial"]:
+            dash = plots.DASHES[1 + BASELINES.index(row["model"])]
+            axes.axhline(row["value"], color=plots.INK, linestyle=dash, linewidth=1, label=row["label"])
+        elif row["parameters"]:
+            _point(axes, row, next(looks), x=row["parameters"])
+    for row in paper:
+        _point(axes, row | {"method": ""}, next(looks), x=row["parameters"], face="white")
+    axes.set_xscale("log")
+    if sizes:
+        axes.set_xlim(min(sizes) / 2.5, max(sizes) * 2.5)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,) if sizes and max(sizes) > 30 * min(sizes) else (1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda value, _place: _amount(value))
+    axes.xaxis.set_minor_formatter("")
+    axes.set_xlabel("parameters")
+    axes.set_ylabel(f"{ranked[0]['metric']}, {protocol}" if ranked else protocol)
+    title = f"{suite}, {protocol}: averages by number of parameters"
+    return plots.svg(figure, title, axes.get_legend_handles_labels()[0])
 
 
 def _tasks(report: BenchmarkReport) -> dict[str, Row]:
     """Return the figures and the table of each suite's scores by task."""
     found = {}
     for suite, scores in _grouped(_rows(report.scores), "suite").items():
-        contestants = _grouped(scores, "model", "method").values()
-        most = {_label(rows[0]): max(len(row["per_seed"]) for row in rows) for rows in contestants}
+        contestants = _grouped(scores, "label").items()
+        most = {label: max(len(row["per_seed"]) for row in rows) for label, rows in contestants}
         cells: dict[tuple[str, ...], Row] = {}
         for key, rows in _grouped(scores, "task", "protocol").items():
             best = _leaders(rows)
             for row in rows:
-                label, seeds = _label(row), len(row["per_seed"])
+                label, seeds = row["label"], len(row["per_seed"])
                 fewer = f"{seeds} of {most[label]} seeds" if seeds < most[label] else ""
-                other = _metric(row) if row["metric"] != scores[0]["metric"] else ""
+                other = row["metric"] if row["metric"] != scores[0]["metric"] else ""
                 column = f"{label}\n{counted(most[label], 'seed')}"
                 cells.setdefault(key, {})[column] = _cell(row, other, fewer, bold=row in best)
         figures = [_task_figure(suite, key[0], rows) for key, rows in _grouped(scores, "protocol", "metric").items()]
@@ -163,25 +163,20 @@ def _tasks(report: BenchmarkReport) -> dict[str, Row]:
 def _task_figure(suite: str, protocol: str, scores: Sequence[Row]) -> str:
     """Return scores as SVG: tasks from the top down, and in each the models under each other."""
     tasks = list(_grouped(scores, "task"))
-    models = _grouped([row for row in scores if not _trivial(row)], "model", "method").values()
-    with style():
-        figure, axes = new_figure(WIDTH, 1.2 + max(0.32, 0.13 + 0.095 * len(models)) * len(tasks))
-        for row in filter(_trivial, scores):
-            ends = tasks.index(row["task"]) - 0.46, tasks.index(row["task"]) + 0.46
-            dash = DASHES[BASELINES.index(row["model"])]
-            axes.fill_betweenx(ends, row["low"], row["high"], color=INK, alpha=0.09, linewidth=0)
-            axes.plot([row["value"]] * 2, ends, dash, color=INK, linewidth=1.6, label=_label(row))
-        for index, (look, rows) in enumerate(zip(product("os^DvPX", COLOURS), models, strict=False)):
-            for row in rows:
-                _point(axes, row, look, y=tasks.index(row["task"]) - 0.42 + 0.84 * (index + 0.5) / len(models))
-        axes.set_yticks(range(len(tasks)), [shortened(task) for task in tasks])
-        axes.set_ylim(len(tasks) - 0.5, -0.5)
-        axes.grid(visible=False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(f"{_metric(scores[0])}, {protocol}")
-        handles = {handle.get_label(): handle for handle in axes.get_legend_handles_labels()[0]}
-        legend_above(figure, list(handles.values()))
-        return svg(figure, f"{suite}, {protocol}: {_metric(scores[0])} by task")
+    models = _grouped([row for row in scores if not row["trivial"]], "label")
+    figure, axes = plots.new_figure(1.2 + max(0.32, 0.13 + 0.095 * len(models)) * len(tasks))
+    for row in (row for row in scores if row["trivial"]):
+        ends = tasks.index(row["task"]) - 0.46, tasks.index(row["task"]) + 0.46
+        dash = plots.DASHES[BASELINES.index(row["model"])]
+        axes.fill_betweenx(ends, row["low"], row["high"], color=plots.INK, alpha=0.09, linewidth=0)
+        axes.plot([row["value"]] * 2, ends, dash, color=plots.INK, linewidth=1.6, label=row["label"])
+    for index, (look, rows) in enumerate(zip(product("os^DvPX", plots.COLOURS), models.values(), strict=False)):
+        for row in rows:
+            _point(axes, row, look, y=tasks.index(row["task"]) - 0.42 + 0.84 * (index + 0.5) / len(models))
+    plots.list_rows(axes, [plots.shortened(task) for task in tasks])
+    axes.set_xlabel(f"{scores[0]['metric']}, {protocol}")
+    handles = {handle.get_label(): handle for handle in axes.get_legend_handles_labels()[0]}
+    return plots.svg(figure, f"{suite}, {protocol}: {scores[0]['metric']} by task", list(handles.values()))
 
 
 def _point(axes: Any, row: Row, look: tuple[str, str], *, face: str | None = None, **other: float) -> None:
@@ -191,7 +186,7 @@ def _point(axes: Any, row: Row, look: tuple[str, str], *, face: str | None = Non
     error = [[max(end, 0)] for end in ends] if math.isfinite(sum(ends)) else None
     axes.errorbar(
         **other, **{along: value, f"{along}err": error}, fmt=look[0], color=look[1], markerfacecolor=face,
-        markersize=4.2, linewidth=1.1, label=shortened(_label(row)),
+        markersize=4.2, linewidth=1.1, label=plots.shortened(row["label"]),
     )  # fmt: skip
 
 
@@ -211,8 +206,8 @@ def _differences(rows: Sequence[Row]) -> Row:
             if len(entries) <= _MOST_ROWS or row["task"] == entries[0]["task"]:
                 panel = panels.setdefault(f"{row['first']} − {row['second']}", [])
                 panel.append((task, row["difference"], row["low"], row["high"]))
-        caption, xlabel = f"{suite}, {protocol}, {_metric(row)}", f"difference of {_metric(row)}"
-        figures.append(forest(f"{caption}: paired differences", panels, xlabel, reference=0, highlighted=stars))
+        caption, xlabel = f"{suite}, {protocol}, {row['metric']}", f"difference of {row['metric']}"
+        figures.append(plots.forest(f"{caption}: paired differences", panels, xlabel, reference=0, highlighted=stars))
         tables[caption] = cells
     clear = sum(row["adjusted_p"] < _SIGNIFICANT for row in rows)
     return {"differences": len(rows), "clear": clear, "methods": methods, "forests": figures, "pairs": tables}
@@ -220,14 +215,10 @@ def _differences(rows: Sequence[Row]) -> Row:
 
 def _costs(costs: pl.DataFrame) -> pl.DataFrame:
     return _labelled(costs.filter(pl.col("cells") > 0)).select(
-        "suite",
-        "model",
-        "protocol",
-        pl.col("cells").alias("runs"),
-        pl.col("seconds").round(1),
+        "suite", "model", "protocol", pl.col("cells").alias("runs"), pl.col("seconds").round(1),
         pl.col("tokens_per_second").round().cast(pl.Int64).alias("tokens a second"),
         (pl.col("peak_memory") / 2**30).round(2).alias("peak memory, GiB"),
-    )
+    )  # fmt: skip
 
 
 def _labelled(frame: pl.DataFrame) -> pl.DataFrame:
@@ -236,7 +227,17 @@ def _labelled(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _rows(frame: pl.DataFrame, **where: str) -> list[Row]:
-    return frame.filter(**where).to_dicts() if len(frame) else []
+    """Return rows with what is printed of them; `of` is how many tasks a partial average is over."""
+    rows = frame.filter(**where).to_dicts() if len(frame) else []
+    for row in rows:
+        model = row.get("model", "")
+        row["label"] = f"{model} ({row['method']})" if row.get("method") else model
+        row["trivial"] = model in BASELINES
+        row["metric"] = row["metric"].upper() if row["metric"] in {"mcc", "auroc", "auprc", "f1"} else row["metric"]
+        row["of"] = f"{row['tasks']} of {row['of_tasks']} tasks" if row.get("tasks", 0) < row.get("of_tasks", 0) else ""
+        # Numbers compare as printed.
+        row["printed"] = float(f"{row.get('value', math.nan):.3f}")
+    return rows
 
 
 def _grouped(rows: Iterable[Row], *names: str) -> dict[Any, list[Row]]:
@@ -261,37 +262,18 @@ def _cell(row: Row, *details: str, bold: bool = False, form: str = "{:z.3f}") ->
     return text + Markup("").join(Markup("<br><small>{}</small>").format(line) for line in lines if line)
 
 
-def _label(row: Row) -> str:
-    return f"{row['model']} ({row['method']})" if row["method"] else str(row["model"])
-
-
-def _trivial(row: Row) -> bool:
-    return row["model"] in BASELINES
-
-
-def _of_tasks(row: Row) -> str:
-    """Return how many tasks a partial average is over; empty for a whole one."""
-    return f"{row['tasks']} of {row['of_tasks']} tasks" if row["tasks"] < row["of_tasks"] else ""
-
-
 def _leaders(rows: Iterable[Row]) -> list[Row]:
-    """Return those that are best as printed; none where there is nothing to be better than."""
+    """Return those that are best; none where there is nothing to be better than."""
     finite = [row for row in rows if math.isfinite(row["value"])]
-    best = max((_number(row["value"]) for row in finite), key=float, default="")
-    return [row for row in finite if _number(row["value"]) == best] if len(finite) > 1 else []
+    best = max((row["printed"] for row in finite), default=math.nan)
+    return [row for row in finite if row["printed"] == best] if len(finite) > 1 else []
 
 
 def _best(rows: Iterable[Row], *, trivial: bool) -> tuple[str, Any]:
-    """Return the names of those that are best as printed, and one of them; None where there is none."""
-    finite = [row for row in rows if math.isfinite(row["value"]) and _trivial(row) is trivial]
-    names = _listed([_label(row) for row in _leaders(finite) or finite])
+    """Return the names of those that are best, and one of them; None where there is none."""
+    finite = [row for row in rows if math.isfinite(row["value"]) and row["trivial"] is trivial]
+    names = _listed([row["label"] for row in _leaders(finite) or finite])
     return names, max(finite, key=lambda row: row["value"], default=None)
-
-
-def _ahead(row: Row, other: Row) -> int:
-    """Return 1, 0 or -1 for a higher, an equal or a lower value, as printed."""
-    one, two = (float(_number(value["value"])) for value in (row, other))
-    return (one > two) - (one < two)
 
 
 def _number(value: float, form: str = "{:z.3f}") -> str:
@@ -304,11 +286,6 @@ def _amount(number: float | None) -> str:
         if number and number >= unit:
             return f"{number / unit:.1f}".removesuffix(".0") + name
     return f"{number:g}" if number else "–"
-
-
-def _metric(row: Row) -> str:
-    name = str(row["metric"])
-    return name.upper() if name in {"mcc", "auroc", "auprc", "f1"} else name
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,18 +1,23 @@
-"""The report of any folder that mutbert wrote."""
+"""The report of any folder that mutbert wrote, and what its pages read of one."""
 
 from __future__ import annotations
 
+import json
+import math
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import mutbert
-from mutbert.errors import InputError
-from mutbert.reports.run_parts import read_record
-from mutbert.run_folder import METRICS
+from mutbert.errors import InputError, one_line
+from mutbert.run_folder import HISTORY, METRICS, RECIPE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mutbert.reports.plots import History
 
 _PAGES: Final = {"pretrain": "pretraining", "finetune": "finetuning", "vep": "vep"}
-_RECORDS: Final = (METRICS, "vep.json")
 
 
 def report(folder: str | Path, *, force: bool = True) -> Path:
@@ -29,7 +34,7 @@ def report(folder: str | Path, *, force: bool = True) -> Path:
         The page.
     """
     folder = Path(folder)
-    for path in (folder / name for name in _RECORDS):
+    for path in (folder / METRICS, folder / "vep.json"):
         if path.is_file():
             kind = read_record(path)["kind"]
             if kind not in _PAGES:
@@ -40,4 +45,31 @@ def report(folder: str | Path, *, force: bool = True) -> Path:
         raise InputError(f"{earlier}: was written by another version of mutbert; repeat the run that wrote it")
     if (folder / "suites").is_dir():
         return mutbert.report_benchmark(folder, force=force)[1][0]
-    raise InputError(f"{folder}: has no {' or '.join(_RECORDS)} and no suites; choose the folder of a finished run")
+    raise InputError(f"{folder}: has no {METRICS} or vep.json and no suites; choose the folder of a finished run")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file that begins with ``kind`` and ``version``."""
+    record = _read(path)
+    if not isinstance(record, dict) or record.get("version") != 2 or "kind" not in record:
+        raise InputError(f"{path}: was written by another version of mutbert; repeat the run that wrote it")
+    return record
+
+
+def read_run(folder: Path) -> tuple[dict[str, Any], History, str]:
+    """Return metrics, history and recipe of a training run."""
+    history = _read(folder / HISTORY) if (folder / HISTORY).exists() else []
+    recipe = (folder / RECIPE).read_text(encoding="utf-8") if (folder / RECIPE).exists() else ""
+    return read_record(folder / METRICS), history, recipe
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({one_line(error)}); choose the folder of a finished run") from None
+
+
+def known(values: Mapping[str, float | None]) -> dict[str, float]:
+    """Return numbers from JSON, whose null is not a number."""
+    return {name: math.nan if value is None else value for name, value in values.items()}

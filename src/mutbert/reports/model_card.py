@@ -14,17 +14,13 @@ from mutbert.reports.page import render
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# By class: the Auto class that loads it, the Hub's name of its task, and its output.
+# By the end of a class's name: the Hub's name of its task, and its output.
 _KINDS: Final = {
-    "MutBertModel": ("AutoModel", "feature-extraction", "last_hidden_state  # (batch, length, {hidden})"),
-    "MutBertForMaskedLM": ("AutoModelForMaskedLM", "fill-mask", "logits  # (batch, length, 9)"),
-    "MutBertForSequenceClassification": (
-        "AutoModelForSequenceClassification", "text-classification", "logits  # (batch, {labels})"
-    ),
-    "MutBertForTokenClassification": (
-        "AutoModelForTokenClassification", "token-classification", "logits  # (batch, length, {labels})"
-    ),
-}  # fmt: skip
+    "": ("feature-extraction", "last_hidden_state  # (batch, length, {hidden})"),
+    "ForMaskedLM": ("fill-mask", "logits  # (batch, length, 9)"),
+    "ForSequenceClassification": ("text-classification", "logits  # (batch, {labels})"),
+    "ForTokenClassification": ("token-classification", "logits  # (batch, length, {labels})"),
+}
 # What the Hub calls our metrics, where it is not the same.
 _METRICS: Final = {
     "mcc": "matthews_correlation", "auroc": "roc_auc", "auprc": "average_precision", "pearson": "pearsonr",
@@ -37,7 +33,8 @@ def model_card(
     metrics: Mapping[str, Any] | None,
 ) -> str:  # fmt: skip
     """Return the card of a model, with its recipe, the manifests of its genomes and its run's ``metrics.json``."""
-    auto, task, output = _KINDS[type(model).__name__]
+    kind = type(model).__name__.removeprefix("MutBertModel").removeprefix("MutBert")
+    task, output = _KINDS[kind]
     results = list(_results(metrics, task)) if metrics else []
     head = ModelCardData(
         license=licence, library_name="transformers", pipeline_tag=task, tags=["mutbert", "dna", "genomics", "biology"],
@@ -46,7 +43,7 @@ def model_card(
     # A fence longer than any in the recipe, so that none ends it.
     longest = max(map(len, re.findall("`+", recipe or "")), default=0)
     return render(
-        "model_card.md.j2", head=head.to_yaml(), name=name, quoted=json.dumps(name), auto=auto,
+        "model_card.md.j2", head=head.to_yaml(), name=name, quoted=json.dumps(name), auto=f"AutoModel{kind}",
         output=output.format(hidden=model.config.hidden_size, labels=model.config.num_labels),
         config=model.config.to_dict(), parameters=sum(parameter.numel() for parameter in model.parameters()),
         licence=licence, recipe=recipe, fence="`" * max(3, longest + 1), genomes=genomes, metrics=metrics,

@@ -12,23 +12,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+from matplotlib import colormaps, lines, patches, ticker
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.path import Path as Outline
+from matplotlib.textpath import TextPath
+from pyarrow import parquet
 
-from mutbert.errors import InputError, MissingExtraError
-from mutbert.files import atomic_file, check_output
-from mutbert.reports.plots import COLOURS, INK, new_figure, png, style, svg
+from mutbert.errors import InputError
+from mutbert.reports.plots import COLOURS, INK, check_figures, new_figure, style, write_figures
 from mutbert.settings import listed
-
-try:
-    import pyarrow as pa
-    from matplotlib import colormaps, lines, patches, ticker
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.path import Path as Outline
-    from matplotlib.textpath import TextPath
-    from pyarrow import parquet
-except ImportError as error:
-    raise MissingExtraError(error.name or "matplotlib", "all") from error
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,14 +36,6 @@ MOST_DRAWN: Final = 800
 """Positions that are drawn base by base; of more, there is an overview."""
 _COLOURS: Final = {"A": COLOURS[2], "C": COLOURS[0], "G": COLOURS[4], "T": COLOURS[1]}
 _UNKNOWN: Final = "#d4d7dc"
-
-
-def check_figures(outputs: Sequence[Path], *, force: bool) -> None:
-    """Raise InputError for figures that could not be written, before they are computed."""
-    for output in outputs:
-        if output.suffix.lower() not in {".png", ".svg"}:
-            raise InputError(f"{output}: the suffix chooses the format; it must be one of .png, .svg")
-        check_output(output, force=force)
 
 
 def draw_mutagenesis(table: str | Path, outputs: Sequence[str | Path], *, force: bool = False) -> None:
@@ -66,15 +53,10 @@ def draw_mutagenesis(table: str | Path, outputs: Sequence[str | Path], *, force:
     force : bool
         Replace figures that exist.
     """
-    paths = [Path(output) for output in listed(outputs)]
-    check_figures(paths, force=force)
+    paths = check_figures(listed(outputs), force=force)
     with style():
         figure, title = mutagenesis_figure(Path(table))
-        for output in paths:
-            is_png = output.suffix.lower() == ".png"
-            content = png(figure) if is_png else svg(figure, f"Mutagenesis of {title}").encode()
-            with atomic_file(output, force=force) as partial:
-                partial.write_bytes(content)
+        write_figures(figure, f"Mutagenesis of {title}", paths, force=force)
 
 
 def mutagenesis_figure(table: Path) -> tuple[Figure, str]:
@@ -205,7 +187,7 @@ def _overview(rows: pl.DataFrame, made: str) -> tuple[Figure, Axes]:
     means = {"at": pl.col("pos").mean(), "mean |LLR|, nats": size.mean(), "entropy, nats": _entropy().mean()}
     points = by_point.agg(**means).sort("point").fill_null(math.nan)
     at = points["at"].to_numpy()
-    figure, panels = new_figure(7.4, 4.2, 2)
+    figure, panels = new_figure(4.2, 2, width=7.4)
     for axes, (name, mean), colour in zip(panels, points[:, 2:].to_dict().items(), COLOURS[:2], strict=True):
         axes.plot(at, mean.to_numpy(), color=colour, linewidth=1)
         axes.set_ylabel(name, fontsize=9)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import polars as pl
+
+METRIC_NAMES: Final = {
+    "mcc": "MCC", "accuracy": "accuracy", "f1": "F1", "precision": "precision", "recall": "recall", "auroc": "AUROC",
+    "auprc": "AUPRC", "pearson": "Pearson correlation", "spearman": "Spearman correlation", "r2": "R²",
+    "mse": "mean squared error",
+}  # fmt: skip
 
 
 class Section(NamedTuple):

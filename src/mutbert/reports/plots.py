@@ -1,4 +1,4 @@
-"""What all figures share, how they look and become SVG or PNG, and those of several reports, genomes and embeddings.
+"""What all figures share, how they look and become SVG or PNG, and those of several reports, runs, genomes, embeddings.
 
 The same data give the same text: no dates, no random identifiers.
 """
@@ -8,63 +8,59 @@ from __future__ import annotations
 import io
 import math
 import re
+from contextlib import contextmanager
 from html import escape
-from typing import TYPE_CHECKING, Any, Final, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
+import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
-from mutbert.errors import MissingExtraError
-
-try:
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import LogLocator
-except ImportError as error:
-    raise MissingExtraError("matplotlib", "all") from error
+from mutbert.errors import InputError
+from mutbert.files import atomic_file, check_output
+from mutbert.reports.page import Section, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    import numpy.typing as npt
+    History = Sequence[Mapping[str, float]]
+    Points = Sequence[tuple[float, float]]
 
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, which colour-blind people can tell apart."""
 DASHES: Final = ("-", "--", ":", "-.")
 INK: Final = "#1c2430"
-WIDTH: Final = 5.0
-"""Inches; narrow, so that text can be read on a phone."""
 _STYLE: Any = {
     "font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
     # Text stays text: searchable, small, and drawn in the reader's own font.
     "grid.alpha": 0.25, "svg.fonttype": "none", "text.parse_math": False,
 }  # fmt: skip
-_MOST_POINTS: Final = 400
 
 
-def style() -> AbstractContextManager[None]:
-    """Return the context in which figures are made and written."""
-    return mpl.rc_context(_STYLE)
+@contextmanager
+def style() -> Iterator[None]:
+    """Hold the look of figures while they are made and written."""
+    with mpl.rc_context(_STYLE):
+        yield
 
 
-def new_figure(width: float, height: float, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
-    """Return a figure of some inches and its axes: one, or an array of `rows` that share the horizontal axis."""
+def new_figure(height: float, rows: int = 1, *, width: float = 5.0, **options: Any) -> tuple[Figure, Any]:
+    """Return a figure of some inches and its axes: one, or an array of `rows` that share the horizontal axis.
+
+    By default it is narrow, so that text can be read on a phone.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, sharex=True, **options)
 
 
-def legend_above(figure: Figure, handles: Sequence[Any]) -> None:
-    """Put a legend above all of a figure's axes, where it takes no width from them."""
-    if handles:
-        # Two rows, filled column by column, as far as three columns have room.
-        columns = 3 if len(handles) < 4 else min(3, (len(handles) + 1) // 2)
-        # A character takes about 5.2 points, and a handle 34.
-        longest = max(len(str(handle.get_label())) for handle in handles)
-        columns = max(1, min(columns, int(72 * figure.get_figwidth() // (5.2 * longest + 34))))
-        figure.legend(
-            handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=9, columnspacing=1.2,
-            handlelength=1.6,
-        )  # fmt: skip
+def list_rows(axes: Any, names: Sequence[str]) -> None:
+    """Make the vertical axis one of names, from the top down."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
 
 
 def logarithmic(axes: Any, values: Sequence[float], decades: int = 3) -> None:
@@ -76,8 +72,19 @@ def logarithmic(axes: Any, values: Sequence[float], decades: int = 3) -> None:
         axes.yaxis.set_minor_formatter("")
 
 
-def svg(figure: Figure, title: str) -> str:
-    """Return a figure as SVG for HTML; titles on one page differ, as identifiers depend on them."""
+def svg(figure: Figure, title: str, legend: Sequence[Any] = ()) -> str:
+    """Return a figure as SVG for HTML, with a legend above its axes, where it takes no width from them.
+
+    Titles on one page differ, as identifiers depend on them.
+    """
+    if legend:
+        # Two rows, filled column by column, as far as three columns have room.
+        columns = 3 if len(legend) < 4 else min(3, (len(legend) + 1) // 2)
+        # A character takes about 5.2 points, and a handle 34.
+        longest = max(len(str(handle.get_label())) for handle in legend)
+        columns = max(1, min(columns, int(72 * figure.get_figwidth() // (5.2 * longest + 34))))
+        look: Any = {"frameon": False, "fontsize": 9, "columnspacing": 1.2, "handlelength": 1.6}
+        figure.legend(handles=legend, loc="outside upper left", ncols=columns, **look)
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": f"mutbert {title}"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None}, transparent=True)
@@ -89,11 +96,24 @@ def svg(figure: Figure, title: str) -> str:
     return drawing.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
-def png(figure: Figure) -> bytes:
-    """Return a figure as PNG on white, 200 dots per inch."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=200, facecolor="white", metadata={"Software": None})
-    return buffer.getvalue()
+def check_figures(outputs: Iterable[str | Path], *, force: bool, inputs: Iterable[Any] = ()) -> list[Path]:
+    """Return the paths of figures; raise InputError, before they are computed, where one could not be written."""
+    paths = [Path(output) for output in outputs]
+    for path in paths:
+        if path.suffix.lower() not in {".png", ".svg"}:
+            raise InputError(f"{path}: the suffix chooses the format; it must be one of .png, .svg")
+        check_output(path, force=force, inputs=inputs)
+    return paths
+
+
+def write_figures(figure: Figure, title: str, outputs: Iterable[Path], *, force: bool) -> None:
+    """Write a figure as PNG, 200 dots per inch on white, or as SVG."""
+    for output in outputs:
+        with atomic_file(output, force=force) as partial:
+            if output.suffix.lower() == ".svg":
+                partial.write_text(svg(figure, title), encoding="utf-8")
+            else:
+                figure.savefig(partial, format="png", dpi=200, facecolor="white", metadata={"Software": None})
 
 
 def shortened(name: str, most: int = 28) -> str:
@@ -103,96 +123,57 @@ def shortened(name: str, most: int = 28) -> str:
 
 def forest(
     title: str, panels: Mapping[str, Sequence[tuple[str, float, float, float]]], xlabel: str, *,
-    reference: float | None = None, highlighted: Collection[str] = (),
+    reference: float, highlighted: Collection[str],
 ) -> str:  # fmt: skip
     """Return values with their intervals as SVG: a panel for each key, a row for each (name, value, low, high).
 
     `reference` is a vertical line, such as chance or no difference; rows of `highlighted` names have the first colour.
     """
-    with style():
-        heights = [max(len(rows), 1) for rows in panels.values()]
-        height = 0.7 + sum(0.26 * rows + 0.45 for rows in heights)
-        figure, axes_P = new_figure(WIDTH, height, len(panels), squeeze=False, height_ratios=heights)
-        for axes, (name, rows) in zip(axes_P[:, 0], panels.items(), strict=True):
-            for place, (label, value, low, high) in enumerate(rows):
-                colour = COLOURS[0] if not highlighted or label in highlighted else COLOURS[1]
-                if math.isfinite(value):
-                    ends = [[max(value - low, 0)], [max(high - value, 0)]] if math.isfinite(low + high) else None
-                    axes.errorbar(value, place, xerr=ends, fmt="o", color=colour, markersize=4, linewidth=1.4)
-            axes.set_yticks(range(len(rows)), [shortened(label) for label, *_ in rows])
-            axes.set_ylim(len(rows) - 0.5, -0.5)
-            axes.tick_params(axis="y", length=0)
-            axes.grid(visible=False, axis="y")
-            if reference is not None:
-                axes.axvline(reference, color=INK, linestyle="--", linewidth=1)
-            if name:
-                axes.set_title(name, loc="left", fontsize=10)
-        axes_P[-1, 0].set_xlabel(xlabel)
-        return svg(figure, title)
+    heights = [max(len(rows), 1) for rows in panels.values()]
+    height = 0.7 + sum(0.26 * rows + 0.45 for rows in heights)
+    figure, axes_P = new_figure(height, len(panels), squeeze=False, height_ratios=heights)
+    for axes, (name, rows) in zip(axes_P[:, 0], panels.items(), strict=True):
+        for place, (label, value, low, high) in enumerate(rows):
+            colour = COLOURS[0] if not highlighted or label in highlighted else COLOURS[1]
+            if math.isfinite(value):
+                ends = [[max(value - low, 0)], [max(high - value, 0)]] if math.isfinite(low + high) else None
+                axes.errorbar(value, place, xerr=ends, fmt="o", color=colour, markersize=4, linewidth=1.4)
+        list_rows(axes, [shortened(label) for label, *_ in rows])
+        axes.axvline(reference, color=INK, linestyle="--", linewidth=1)
+        if name:
+            axes.set_title(name, loc="left", fontsize=10)
+    axes_P[-1, 0].set_xlabel(xlabel)
+    return svg(figure, title)
 
 
-def binary_curves(
-    title: str, kind: Literal["roc", "precision_recall"], label_N: npt.NDArray[Any],
-    scores: Mapping[str, npt.NDArray[Any]],
-) -> str:  # fmt: skip
-    """Return ROC or precision-recall curves of scores by name as SVG; labels are 0 and 1."""
+def binary_curves(label_N: Any, scores: Sequence[Any], *names: Sequence[str]) -> list[str]:
+    """Return ROC and precision-recall curves of scores as SVG, with `names` for each; labels are 0 and 1."""
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    with style():
-        figure, axes = new_figure(WIDTH, 4.4)
-        for index, (name, score_N) in enumerate(scores.items()):
+    figures = []
+    for is_roc, kind, of_kind in zip((True, False), ("ROC", "Precision-recall"), names, strict=True):
+        figure, axes = new_figure(4.4)
+        for index, (name, score_N) in enumerate(zip(of_kind, scores, strict=True)):
             look = {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index // len(COLOURS) % len(DASHES)]}
-            if kind == "roc":
+            if is_roc:
                 x_G, y_G, _ = roc_curve(label_N, score_N)
             else:
                 y_G, x_G, _ = precision_recall_curve(label_N, score_N, drop_intermediate=True)
                 look["drawstyle"] = "steps-pre"
             # So few points that a page stays small; the ends are kept.
-            kept = np.unique(np.linspace(0, len(x_G) - 1, min(len(x_G), _MOST_POINTS)).astype(int))
+            kept = np.unique(np.linspace(0, len(x_G) - 1, min(len(x_G), 400)).astype(int))
             axes.plot(x_G[kept], y_G[kept], linewidth=1.6, label=shortened(name), **look)
-        chance = [0, 1] if kind == "roc" else [float(np.mean(label_N))] * 2
-        axes.plot([0, 1], chance, color=INK, linestyle="--", linewidth=1)
-        names = ("false positive rate", "true positive rate") if kind == "roc" else ("recall", "precision")
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=names[0], ylabel=names[1])
-        if len(scores) > 1:
-            legend_above(figure, axes.get_legend_handles_labels()[0])
-        return svg(figure, title)
+        axes.plot([0, 1], [0, 1] if is_roc else [np.mean(label_N)] * 2, color=INK, linestyle="--", linewidth=1)
+        ends = ("false positive rate", "true positive rate") if is_roc else ("recall", "precision")
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=ends[0], ylabel=ends[1])
+        several = len(scores) > 1
+        figures.append(svg(figure, f"{kind} curve{'s' * several}", axes.get_legend_handles_labels()[0] * several))
+    return figures
 
 
-def spectrum_figure(edges: Sequence[float], counts: Sequence[int]) -> str:
-    """Return the number of alternate alleles by bin of frequency."""
-    with style():
-        figure, axes = new_figure(WIDTH, 3.2)
-        axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.94, align="edge", color=COLOURS[0])
-        axes.set(xlim=(edges[0], edges[-1]), xlabel="frequency of the alternate allele", ylabel="alleles")
-        axes.grid(visible=False, axis="x")
-        return svg(figure, "Frequency spectrum")
-
-
-def spectra_figure(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> str:
+def spectra_figure(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> Figure:
     """Return spectra by genome over bins that double in width: bars for one genome, a line each for several."""
-    with style():
-        return svg(_spectra(edges, counts), "Frequency spectra")
-
-
-def spectra_image(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> bytes:
-    """Return the picture of `spectra_figure` as PNG."""
-    with style():
-        return png(_spectra(edges, counts))
-
-
-def scatter_figure(points_N2: Any, values_N: Any, value_name: str) -> str:
-    """Return points in two dimensions, coloured by a value."""
-    with style():
-        figure, axes = new_figure(WIDTH, 3.8)
-        drawn = axes.scatter(*points_N2.T, c=values_N, s=14, cmap="viridis", linewidths=0)
-        axes.set(xlabel="first principal component", ylabel="second principal component")
-        figure.colorbar(drawn, ax=axes, label=value_name).outline.set_visible(False)
-        return svg(figure, f"Embeddings by {value_name}")
-
-
-def _spectra(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> Figure:
-    figure, axes = new_figure(6.4 if len(counts) == 1 else 7.4, 3.8)
+    figure, axes = new_figure(3.8, width=6.4 if len(counts) == 1 else 7.4)
     count_GB = np.array(list(counts.values()))
     # Rarer than anything in any of the genomes is nothing to show.
     filled = np.flatnonzero(count_GB.sum(axis=0))
@@ -217,3 +198,113 @@ def _spectra(edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> Fig
     axes.set(xlabel="frequency of the alternate allele", ylabel="alternate alleles per doubling of frequency")
     axes.grid(visible=False, axis="x")
     return figure
+
+
+def _points(history: History, key: str) -> Points:
+    """Return the steps and the values of one of a history's keys, as far as they can be drawn."""
+    shown = ((entry["step"], entry[key]) for entry in history if key in entry and math.isfinite(entry[key]))
+    return [(step, value) for step, value in shown if value or key != "grad_norm"]
+
+
+def curves_section(
+    title: str, history: History, panels: Mapping[str, Mapping[str, str]], text: str, *,
+    levels: Mapping[str, Mapping[str, float]] | None = None, best_step: int | None = None,
+) -> Section:  # fmt: skip
+    """Return the figure of panels that are not empty: by vertical axis the history's keys by name, and constants."""
+    points = {key: _points(history, key) for curves in panels.values() for key in curves.values()}
+    count = sum(key in entry for key in points for entry in history) - sum(map(len, points.values()))
+    are = "is" if count == 1 else "are"
+    missing = f" {counted(count, 'value')} {are} not drawn: not finite, or a norm of 0." if count else ""
+    drawn = {}
+    for label, curves in panels.items():
+        if shown := {name: (key, points[key]) for name, key in curves.items() if points[key]}:
+            drawn[label] = shown
+    if not drawn:
+        return Section(title, missing.strip() or "Nothing was logged.")
+    # The whole history, so that a curve is seen to end early.
+    steps = [entry["step"] for entry in history]
+    return Section(title, text + missing, _steps_figure(title, steps, drawn, levels or {}, best_step))
+
+
+def _steps_figure(
+    title: str, steps: Sequence[float], panels: Mapping[str, Mapping[str, tuple[str, Points]]],
+    levels: Mapping[str, Mapping[str, float]], best_step: int | None,
+) -> str:  # fmt: skip
+    """Return logged values over the steps as SVG, with constants dashed and the best step dotted.
+
+    Next to constants, the vertical axis shows these and the last values: an untrained model's first ones lie far above.
+    """
+    legend: dict[str, Any] = {}
+    figure, axes_P = new_figure(1.6 + 2.1 * len(panels), len(panels), squeeze=False)
+    for row, (axes, (label, curves)) in enumerate(zip(axes_P[:, 0], panels.items(), strict=True)):
+        constants = levels.get(label, {})
+        for name, (key, points) in curves.items():
+            _draw(axes, points, name, key, COLOURS[0 if constants else row])
+        for index, (name, value) in enumerate(constants.items()):
+            axes.axhline(value, color=COLOURS[1 + index % 5], linestyle="--", linewidth=1.2, label=name)
+        if constants:
+            low = min([*constants.values(), *(value for _, points in curves.values() for _, value in points)])
+            high = max([*constants.values(), *(points[-1][1] for _, points in curves.values())])
+            axes.set_ylim(low - 0.15 * (high - low) - 1e-3, high + 0.25 * (high - low) + 1e-3)
+        if best_step is not None:
+            axes.axvline(best_step, color=INK, linestyle=":", linewidth=1.3, label="best step")
+        axes.set_ylabel(label)
+        legend |= {name: handle for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    margin = 0.04 * (max(steps) - min(steps)) or 1
+    axes.set(xlim=(min(steps) - margin, max(steps) + margin), xlabel="optimisation step")
+    axes.xaxis.get_major_locator().set_params(integer=True, nbins=6, min_n_ticks=1)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    figure.align_ylabels()
+    return svg(figure, title, list(legend.values()) if list(legend) != list(panels) else ())
+
+
+def _draw(axes: Any, points: Points, name: str, key: str, colour: str) -> None:
+    # A single point has no line that could be seen, and many would hide theirs.
+    marker = "o" if len(points) == 1 or (key.startswith("eval_") and len(points) < 60) else None
+    look = {"alpha": 0.45, "linewidth": 1} if key == "loss" else {"linewidth": 1.5}
+    axes.plot(*zip(*points, strict=True), color=colour, marker=marker, markersize=3, label=name, **look)
+    values = [value for _, value in points]
+    if key == "learning_rate":
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter("{x:g}")
+    elif key == "grad_norm":
+        logarithmic(axes, values)
+        # Wide enough that there is a tick, even where all norms are about the same.
+        axes.set_ylim(min(values) / 2, max(values) * 2)
+        axes.yaxis.set_major_formatter("{x:g}")
+
+
+def calibration_section(sets: Mapping[str, Sequence[tuple[float, float, float]]], text: str) -> Section:
+    """Return bins of mean predicted probability, observed share and number of pairs, by the name of a set of pairs."""
+    distances, counts = [], [count for bins in sets.values() for *_, count in bins]
+    figure, (axes, below) = new_figure(5.8, 2, height_ratios=(3.2, 1))
+    axes.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1, label="perfectly calibrated")
+    for colour, (name, bins) in zip(COLOURS, sets.items(), strict=False):
+        predicted, observed, pairs = zip(*sorted(bins), strict=True)
+        look: Any = {"color": colour, "marker": "o", "markersize": 4}
+        axes.plot(predicted, observed, linewidth=1.4, label=name, **look)
+        below.plot(predicted, pairs, linewidth=1, linestyle=":", **look)
+        off = sum(count * abs(x - y) for x, y, count in bins) / sum(pairs)
+        distances.append(f"{off:.4f} for {name}")
+    logarithmic(below, counts, decades=1)
+    below.set_ylim(min(counts) / 4, max(counts) * 4)
+    below.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), ylabel="observed frequency")
+    below.set(ylabel="pairs per bin", xlabel="predicted probability")
+    figure.align_ylabels()
+    drawing = svg(figure, "Calibration", axes.get_legend_handles_labels()[0])
+    text += " Pairs are binned by probability; the lower panel shows how many there are. The mean distance to the "
+    text += f"diagonal, weighted by pairs, is {', '.join(distances)}."
+    return Section("Calibration", text, drawing)
+
+
+def closing_sections(history: History, facts: Mapping[str, str], recipe: str) -> list[Section]:
+    """Return the optimiser as far as it was logged, facts about the run, and its recipe folded away."""
+    panels = {"learning rate": {"learning rate": "learning_rate"}, "gradient norm": {"gradient norm": "grad_norm"}}
+    text = "Learning rate, and the gradient's norm before clipping on a logarithmic axis."
+    details = {"recipe.yaml": recipe} if recipe else {}
+    return [
+        curves_section("Optimiser", history, panels, text),
+        Section("Run details", "" if facts else "Not known.", facts=facts),
+        Section("Recipe", "Every setting of the run." if recipe else "Not known.", details=details),
+    ]

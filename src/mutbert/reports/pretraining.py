@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
+from mutbert.reports import plots
+from mutbert.reports.folder import known, read_run
 from mutbert.reports.page import Section, counted, write_page
-from mutbert.reports.plots import COLOURS, INK, WIDTH, legend_above, new_figure, style, svg
-from mutbert.reports.run_parts import calibration_section, closing_sections, curves_section, known, read_run
 from mutbert.run_folder import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    History = Sequence[Mapping[str, float]]
+    from mutbert.reports.plots import History
+
     Metrics = Mapping[str, Any]
 
 _MODEL: Final = "model"
 _FLOOR: Final = "entropy floor"
-_MARKOV: Final = "order-5 Markov chain"
 _WHERE: Final = {"variant": "positions that vary in the population", "other": "positions that do not vary"}
 _UNIT: Final = "cross-entropy, nats per target"
 _DASHED: Final = " Dashed: trivial predictors on the same held-out targets."
 
 
+@plots.style()
 def write_page_of(folder: Path, *, force: bool = True) -> Path:
     """Return the page of a pre-training run, written from its folder alone."""
     metrics, history, recipe = read_run(folder)
@@ -37,7 +38,7 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
         held_out_section(metrics),
         _by_frequency(metrics),
         _calibration(metrics["calibration"]),
-        *closing_sections(history, metrics["facts"], recipe),
+        *plots.closing_sections(history, metrics["facts"], recipe),
     ]
     title = f"Pre-training: {metrics['name']}"
     write_page(folder / REPORT, title, _headline(metrics), sections, notes=metrics["notes"], force=force)
@@ -46,10 +47,10 @@ def write_page_of(folder: Path, *, force: bool = True) -> Path:
 
 def training_section(metrics: Metrics, history: History) -> Section:
     """Return training loss and held-out cross-entropy over the steps, with trivial predictors dashed."""
+    levels, panels = _trivial(metrics, "all"), {_UNIT: {"training loss": "loss", "held out": "eval_loss"}}
     text = "The loss on training windows, and the cross-entropy on held-out targets, all hidden."
-    levels = _trivial(metrics, "all")
-    panels = {_UNIT: {"training loss": "loss", "held out": "eval_loss"}}
-    return curves_section("Training curve", history, panels, text + _DASHED * bool(levels), levels={_UNIT: levels})
+    text += _DASHED * bool(levels)
+    return plots.curves_section("Training curve", history, panels, text, levels={_UNIT: levels})
 
 
 def held_out_section(metrics: Metrics) -> Section:
@@ -59,56 +60,46 @@ def held_out_section(metrics: Metrics) -> Section:
         return Section("Held-out table", "There are no held-out figures.")
     text = f"Cross-entropy in {metrics['unit']} after {counted(metrics['steps'], 'step')}, below each group the number "
     text += f"of its targets; lower is better{f', and nothing can be below the {_FLOOR}' * (_FLOOR in values)}."
-    if _MARKOV in values:
+    if "order-5 Markov chain" in values:
         text += " The Markov chain sees the five true bases before each target, even those hidden from the model."
     rows: dict[str, list[str | None]] = {"predictor": list(values)}
-    for group in _groups(metrics):
-        name = f"{group}\n{targets[group]:,}" if group in targets else group
-        shown = targets.get(group) != 0
-        rows[name] = [_number(known(found)[group]) if shown and group in found else None for found in values.values()]
+    for group, count in targets.items():
+        rows[f"{group}\n{count:,}"] = [_number(known(one)[group]) if count else None for one in values.values()]
     return Section("Held-out table", text, table=pl.DataFrame(rows), marked=_MODEL)
 
 
-def _groups(metrics: Metrics) -> list[str]:
-    found = (group for values in metrics["cross_entropy"].values() for group in values)
-    return list(dict.fromkeys([*metrics["targets"], *found]))
-
-
 def _trivial(metrics: Metrics, group: str) -> dict[str, float]:
-    """Return the cross-entropies that a model has to beat, by predictor."""
-    values = {name: found.get(group) for name, found in metrics["cross_entropy"].items()}
-    return known({name: value for name, value in values.items() if name not in {_MODEL, _FLOOR}})
+    """Return the finite cross-entropies that a model has to beat, by predictor."""
+    values = {name: known(found)[group] for name, found in metrics["cross_entropy"].items()}
+    return {name: value for name, value in values.items() if name not in {_MODEL, _FLOOR} and math.isfinite(value)}
 
 
 def _headline(metrics: Metrics) -> str:
     steps = counted(metrics["steps"], "step")
     if _MODEL not in metrics["cross_entropy"]:
         return f"The model was trained for {steps}. Its held-out cross-entropy is not known."
-    variants = (
-        "There are no variant targets"
-        if metrics["targets"].get("variant") == 0
-        else f"At variant targets alone, it is {_comparison(metrics, 'variant')}"
-    )
+    variants = "There are no variant targets"
+    if metrics["targets"]["variant"]:
+        variants = f"At variant targets alone, it is {_comparison(metrics, 'variant')}"
     reached = f"After {steps}, the model's cross-entropy on held-out targets is {_comparison(metrics, 'all')}."
     return f"{reached} {variants}. Lower is better."
 
 
 def _comparison(metrics: Metrics, group: str) -> str:
     """Return what the model reaches on a group of targets, compared with the best trivial predictor."""
-    reached = known(metrics["cross_entropy"][_MODEL]).get(group, math.nan)
+    reached = known(metrics["cross_entropy"][_MODEL])[group]
     if not math.isfinite(reached):
         return _number(reached)
     text = f"{reached:.4f} nats per target"
-    finite = {name: value for name, value in _trivial(metrics, group).items() if math.isfinite(value)}
-    if not finite:
+    if not (others := _trivial(metrics, group)):
         return f"{text}, with nothing to compare it with"
-    best = min(finite, key=finite.__getitem__)
+    best = others[name := min(others, key=others.__getitem__)]
     # As printed: of two numbers that read the same, neither is better.
-    difference = round(finite[best], 4) - round(reached, 4)
-    other = f"the best trivial predictor ({best}, {finite[best]:.4f})"
+    difference = round(best, 4) - round(reached, 4)
+    other = f"the best trivial predictor ({name}, {best:.4f})"
     if abs(difference) < 5e-5:
         return f"{text}, no better than {other}"
-    share = f" or {abs(difference) / finite[best]:.1%}" if finite[best] > 0 else ""
+    share = f" or {abs(difference) / best:.1%}" if best > 0 else ""
     return f"{text}, {'better' if difference > 0 else 'worse'} than {other} by {abs(difference):.4f}{share}"
 
 
@@ -121,65 +112,46 @@ def _held_out_curves(metrics: Metrics, history: History) -> Section:
     count = sum("eval_loss" in entry for entry in history)
     text = f"{counted(count, 'evaluation')}, at {where}, in nats per target."
     text += _DASHED * bool(_trivial(metrics, "all"))
-    return curves_section("Held-out curves", history, panels, text, levels=levels)
+    return plots.curves_section("Held-out curves", history, panels, text, levels=levels)
 
 
 def _by_frequency(metrics: Metrics) -> Section:
-    """Return the predictors on those groups of targets that are bins of frequency, the model first."""
+    """Return the predictors on groups of targets that are bins of frequency, and a line across each for its floor."""
     found, targets = {name: known(values) for name, values in metrics["cross_entropy"].items()}, metrics["targets"]
     names = [name for name in sorted(found, key=_MODEL.__ne__) if name != _FLOOR]
-    groups = [group for group in _groups(metrics) if group not in {"all", *_WHERE}]
-    value_PG = np.array([[found.get(name, {}).get(group, math.nan) for group in groups] for name in [*names, _FLOOR]])
-    shown_G = np.isfinite(value_PG[:-1]).any(axis=0)
-    if not shown_G.any():
+    bins = [group for group in targets if group not in {"all", *_WHERE}]
+    groups = [group for group in bins if any(math.isfinite(found[name][group]) for name in names)]
+    if not groups:
         return Section("By frequency", "There are no held-out figures by frequency.")
-    groups, (*drawn, floor_G) = [groups[k] for k in np.flatnonzero(shown_G)], value_PG[:, shown_G]
+    *drawn, floor_G = np.array([[found[name][group] for group in groups] for name in [*names, _FLOOR]])
     text = "Held-out variant targets by their frequency. Bins without targets are left out."
     text += " Values that are not finite have no bar." * (not np.isfinite(drawn).all())
-    ticks = [group.removeprefix("variant, ") for group in groups]
-    ticks = [f"{tick}\n{counted(targets[group], 'target')}" if group in targets else tick
-             for tick, group in zip(ticks, groups, strict=True)]  # fmt: skip
-    return Section("By frequency", text, _frequency_figure(ticks, dict(zip(names, drawn, strict=True)), floor_G))
-
-
-def _frequency_figure(groups: Sequence[str], values: Mapping[str, Any], floor_G: Any) -> str:
-    """Return horizontal bars by group and predictor as SVG, with a line across the group for its floor."""
-    row_G, height = np.arange(len(groups)), 0.78 / len(values)
-    with style():
-        figure, axes = new_figure(WIDTH, 1.0 + 0.66 * len(groups))
-        for index, (name, value_G) in enumerate(values.items()):
-            axes.barh(
-                row_G - 0.39 + (index + 0.5) * height, np.where(np.isfinite(value_G), value_G, 0), height * 0.9,
-                color=COLOURS[index % len(COLOURS)], alpha=0.45 if index else 1, label=name,
-            )  # fmt: skip
-        handles = list(axes.containers)
-        there_G = np.isfinite(floor_G)
-        if there_G.any():
-            ends = row_G[there_G] - 0.43, row_G[there_G] + 0.43
-            handles.append(axes.vlines(floor_G[there_G], *ends, color=INK, linewidth=1.8, label=_FLOOR))
-        axes.set_yticks(row_G, groups)
-        axes.set(ylim=(len(groups) - 0.5, -0.5), xlabel=_UNIT)
-        axes.set_xlim(left=0)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
-        legend_above(figure, handles)
-        return svg(figure, "Cross-entropy by frequency")
+    ticks = [f"{group.removeprefix('variant, ')}\n{counted(targets[group], 'target')}" for group in groups]
+    row_G, height = np.arange(len(groups)), 0.78 / len(names)
+    figure, axes = plots.new_figure(1.0 + 0.66 * len(groups))
+    for index, (name, value_G) in enumerate(zip(names, drawn, strict=True)):
+        axes.barh(
+            row_G - 0.39 + (index + 0.5) * height, np.where(np.isfinite(value_G), value_G, 0), height * 0.9,
+            color=plots.COLOURS[index % len(plots.COLOURS)], alpha=0.45 if index else 1, label=name,
+        )  # fmt: skip
+    handles: list[Any] = list(axes.containers)
+    handles.append(axes.vlines(floor_G, row_G - 0.43, row_G + 0.43, color=plots.INK, linewidth=1.8, label=_FLOOR))
+    plots.list_rows(axes, ticks)
+    axes.set_xlabel(_UNIT)
+    axes.set_xlim(left=0)
+    return Section("By frequency", text, plots.svg(figure, "Cross-entropy by frequency", handles))
 
 
 def _calibration(sets: Mapping[str, Sequence[Mapping[str, Any]]]) -> Section:
-    drawn = {
-        name: [
-            (one["predicted"], one["observed"], one["pairs"])
-            for one in map(known, bins)
-            if one["pairs"] and math.isfinite(one["predicted"] + one["observed"])
-        ]
-        for name, bins in sets.items()
-    }
-    drawn = {name: bins for name, bins in drawn.items() if bins}
+    drawn = {}
+    for name, bins in sets.items():
+        rows = ((one["predicted"], one["observed"], one["pairs"]) for one in map(known, bins))
+        if shown := [row for row in rows if row[2] and math.isfinite(row[0] + row[1])]:
+            drawn[name] = shown
     if not drawn:
         return Section("Calibration", "The model's calibration was not measured.")
     text = "Every held-out target is four pairs, one per base: the base's probability by the model, and its frequency."
-    return calibration_section(drawn, text)
+    return plots.calibration_section(drawn, text)
 
 
 def _number(value: float) -> str:

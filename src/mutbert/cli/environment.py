@@ -1,9 +1,10 @@
-"""Standard input and output by way of temporary files, for what is read more than once and written as a whole."""
+"""Where a command runs: its device, and files for standard input and output."""
 
 from __future__ import annotations
 
 import gzip
 import os
+import re
 import shutil
 import sys
 import zlib
@@ -17,6 +18,41 @@ from mutbert.errors import InputError
 
 _INPUTS = ("bed", "fasta", "input", "sequence", "sequences", "vcf")
 _STARTS = {b">": ".fa", b"@": ".fq", b"PAR1": ".parquet", b"##fileformat": ".vcf", b"BCF": ".bcf"}
+
+
+@contextmanager
+def running_on(device: str | None = None, threads: int | None = None) -> Iterator[None]:
+    """Run models on a device, with so many threads of the CPU; print which it is when the first model runs."""
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"--threads {threads}: must be at least 1")
+        # Before the libraries are imported that read them.
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS"), str(threads))
+    if not re.fullmatch("cpu|cuda(:[0-9]+)?", device or "cpu"):
+        raise InputError(f"--device {device}: must be cpu, cuda, or one GPU of several, such as cuda:1")
+    kind, _, number = (device or "").partition(":")
+    if kind == "cpu" or number:
+        # The first of the GPUs that libraries see is then the one that is chosen.
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(int(number or 0) + 1)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[int(number) :][:1]) if number else ""
+    import torch
+    from torch.nn.modules.module import register_module_forward_pre_hook
+    from tqdm import tqdm
+
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: torch {torch.__version__} finds no such GPU; leave it out for the CPU")
+
+    def print_device(module: Any, _: Any) -> None:
+        if (weight := next(module.parameters(), None)) is not None:
+            hook.remove()
+            on_gpu = weight.device.type == "cuda"
+            name = torch.cuda.get_device_name(weight.device) if on_gpu else f"threads: {torch.get_num_threads()}"
+            if os.environ.get("RANK", "0") == "0":
+                # Above a progress bar, if there is one.
+                tqdm.write(f"mutbert: runs on {weight.device} ({name})", file=sys.stderr)
+
+    with register_module_forward_pre_hook(print_device) as hook:
+        yield
 
 
 @contextmanager
