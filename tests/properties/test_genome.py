@@ -9,7 +9,7 @@ import gzip
 import json
 import re
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ from mutbert.genome.variants import REASONS
 
 MEMBERS = {"R": "AG", "Y": "CT", "N": ""} | {base: base for base in "ACGT"}
 KINDS = ("plain", "gzip", "bgzip", "index", "bcf", "bcf index")
-MISSING, DIFFERS = None, "reference base differs from the FASTA"
+MISSING, IMPOSSIBLE, DIFFERS = None, Fraction(-1), "reference base differs from the FASTA"
 
 
 class Record(NamedTuple):
@@ -193,9 +193,12 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
     matched, every = False, set()
     for number, file in enumerate(population.files):
         reasons.append([])
+        bare = {key[1].removeprefix("chr"): key for key in population.sequences if key[0] == file.species}
+        sites = defaultdict(list)
+        for record in file.records:
+            sites[record.chrom, record.pos].append(record)
         compared, mismatched, furthest = 0, 0, set()
         for line, record in enumerate(file.records):
-            bare = {key[1].removeprefix("chr"): key for key in population.sequences if key[0] == file.species}
             key = bare.get(record.chrom.removeprefix("chr"))
             matched |= key is not None
             if key is None:
@@ -205,8 +208,10 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
             if "any" not in filters and not set(names) & set(filters):
                 reasons[-1].append(["filtered"])
                 continue
-            lines = [one for one in file.records if (one.chrom, one.pos) == (record.chrom, record.pos)]
-            values = frequencies_of(record, lines, file.samples, frequency_field, samples)
+            values = frequencies_of(record, sites[record.chrom, record.pos], file.samples, frequency_field, samples)
+            known = [value for value in values if value is not MISSING]
+            if not all(0 <= value <= 1 for value in known) or sum(known) > Fraction("1.001"):
+                values = [IMPOSSIBLE] * len(values)
             found = []
             for alt, value in zip(record.alts, values, strict=True):
                 sequence = population.sequences[key]
@@ -220,7 +225,7 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
             refusals.add("lie outside")
         if mismatched > max(1, Fraction("0.01") * compared):
             refusals.add("REF differs from the FASTA")
-    if not matched:
+    if not matched and any(file.records for file in population.files):
         refusals.add("no contig is in the FASTA")
     if "frequency missing" in every and "compared" not in every:
         refusals.add("has a frequency")
@@ -253,8 +258,11 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
 def frequencies_of(record, lines, names, field, chosen):
     """Frequencies of a record's alternates; genotypes are counted over the lines of its position."""
     if field == "AF":
-        values = ["."] * len(record.alts) if record.values in ((".",), ("none",)) else record.values
-        return [MISSING if value == "." else Fraction(value) for value in values]
+        if record.values in ((".",), ("none",)):
+            return [MISSING] * len(record.alts)
+        if len(record.values) != len(record.alts):
+            return [IMPOSSIBLE] * len(record.alts)
+        return [MISSING if value == "." else Fraction(value) for value in record.values]
     people = [at for at, name in enumerate(names) if chosen is None or name in chosen]
     own, *others = (
         {
@@ -269,6 +277,8 @@ def frequencies_of(record, lines, names, field, chosen):
     # Lines of two calls a person are complete.
     total = len(own.keys() | set().union(*others) if any(len(one) != 2 * len(people) for one in others) else own)
     counts = Counter(own.values())
+    if any(allele != "0" and int(allele) > len(record.alts) for allele in counts):
+        return [IMPOSSIBLE] * len(record.alts)
     return [Fraction(counts[str(i)], total) if own else MISSING for i in range(1, len(record.alts) + 1)]
 
 
@@ -309,6 +319,7 @@ def read_allele(key, sequence, record, alt, value, line, seen, references):
 def state_of(sequence, place, before, after, value):
     base = sequence[place].upper() if 0 <= place < len(sequence) else ""
     for state, is_so in (
+        ("impossible frequency", value is IMPOSSIBLE and after in "ACGT"),
         ("reference base unknown", before not in "ACGT"),
         ("alternate base not A, C, G or T", after not in "ACGT"),
         ("frequency missing", value is MISSING),
