@@ -9,7 +9,7 @@ import gzip
 import json
 import re
 import shutil
-from collections import Counter, defaultdict
+from collections import Counter
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -194,9 +194,9 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
     for number, file in enumerate(population.files):
         reasons.append([])
         bare = {key[1].removeprefix("chr"): key for key in population.sequences if key[0] == file.species}
-        sites = defaultdict(list)
+        sites = {}
         for record in file.records:
-            sites[record.chrom, record.pos].append(record)
+            sites.setdefault((record.chrom, record.pos), []).append(record)
         compared, mismatched, furthest = 0, 0, set()
         for line, record in enumerate(file.records):
             key = bare.get(record.chrom.removeprefix("chr"))
@@ -208,10 +208,8 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
             if "any" not in filters and not set(names) & set(filters):
                 reasons[-1].append(["filtered"])
                 continue
-            values = frequencies_of(record, sites[record.chrom, record.pos], file.samples, frequency_field, samples)
-            known = [value for value in values if value is not MISSING]
-            if not all(0 <= value <= 1 for value in known) or sum(known) > Fraction("1.001"):
-                values = [IMPOSSIBLE] * len(values)
+            lines = sites[record.chrom, record.pos]
+            values = frequencies_of(record, lines, file.samples, frequency_field, samples)
             found = []
             for alt, value in zip(record.alts, values, strict=True):
                 sequence = population.sequences[key]
@@ -260,9 +258,10 @@ def frequencies_of(record, lines, names, field, chosen):
     if field == "AF":
         if record.values in ((".",), ("none",)):
             return [MISSING] * len(record.alts)
-        if len(record.values) != len(record.alts):
-            return [IMPOSSIBLE] * len(record.alts)
-        return [MISSING if value == "." else Fraction(value) for value in record.values]
+        values = [MISSING if value == "." else Fraction(value) for value in record.values]
+        known = [value for value in values if value is not MISSING]
+        is_possible = all(0 <= value <= 1 for value in known) and sum(known) <= Fraction("1.001")
+        return values if is_possible and len(values) == len(record.alts) else [IMPOSSIBLE] * len(record.alts)
     people = [at for at, name in enumerate(names) if chosen is None or name in chosen]
     own, *others = (
         {
