@@ -147,6 +147,19 @@ def test_genotypes_are_counted(tmp_path, write_fasta, alternates, keys, calls, e
         assert ProbabilisticGenome.open(words[1]).frequencies("chr1", 4, 5)[0].tolist() == expected
 
 
+@pytest.mark.parametrize("declared", ["", "##contig=<ID=chr1>\n"])
+def test_names_of_samples_have_blanks_and_genotypes_unknown_alleles(tmp_path, write_fasta, declared):
+    vcf, line = tmp_path / "x.vcf", "chr1\t{}\t.\tA\tC\t.\t.\t.\tGT\t0\t{}\t1\n"
+    header = GENOTYPES.replace("#CHROM", f"{declared}#CHROM").replace("\tt\t", "\tt of u\t")
+    words = write_fasta(tmp_path / "x.fa", {"chr1": "ACGT" * 3}), tmp_path / "x.genome", vcf
+    vcf.write_text(header + line.format(1, 1) + line.format(1, "."))
+    build_genome(*words)
+    assert ProbabilisticGenome.open(words[1]).variants("chr1").frequency.tolist() == [row(A=1 / 3, C=2 / 3)]
+    vcf.write_text(header + line.format(1, 1) + line.format(5, 2))
+    with pytest.raises(InputError, match="first chr1:5: AC=none, AN=2"):
+        build_genome(*words, force=True)
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

@@ -33,7 +33,7 @@ HEADER = """##fileformat=VCFv4.2
 ##FILTER=<ID=low,Description="">
 ##FILTER=<ID=q10,Description="">"""
 KINDS = ("plain", "gzip", "bgzip", "index", "bcf", "bcf index")
-MISSING, DIFFERS = None, "reference base differs from the FASTA"
+MISSING, IMPOSSIBLE, DIFFERS = None, Fraction(-1), "reference base differs from the FASTA"
 
 
 Record = namedtuple("Record", "chrom pos ref alts state values keys calls")
@@ -179,9 +179,12 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
     matched, every = False, set()
     for number, file in enumerate(population.files):
         reasons.append([])
+        bare = {key[1].removeprefix("chr"): key for key in population.sequences if key[0] == file.species}
+        sites = {}
+        for record in file.records:
+            sites.setdefault((record.chrom, record.pos), []).append(record)
         compared, mismatched, furthest = 0, 0, set()
         for line, record in enumerate(file.records):
-            bare = {key[1].removeprefix("chr"): key for key in population.sequences if key[0] == file.species}
             key = bare.get(record.chrom.removeprefix("chr"))
             matched |= key is not None
             if key is None:
@@ -191,7 +194,7 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
             if "any" not in filters and not set(names) & set(filters):
                 reasons[-1].append(["filtered"])
                 continue
-            lines = [one for one in file.records if (one.chrom, one.pos) == (record.chrom, record.pos)]
+            lines = sites[record.chrom, record.pos]
             values = frequencies_of(record, lines, file.samples, frequency_field, samples)
             found, sequence = [], population.sequences[key]
             for alt, value in zip(record.alts, values, strict=True):
@@ -205,7 +208,7 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
             refusals.add("lie outside")
         if mismatched > max(1, Fraction("0.01") * compared):
             refusals.add("REF differs from the FASTA")
-    if not matched:
+    if not matched and any(file.records for file in population.files):
         refusals.add("no contig is in the FASTA")
     if "frequency missing" in every and "compared" not in every:
         refusals.add("has a frequency")
@@ -238,8 +241,12 @@ def read_slowly(population, *, frequency_field, samples, filters, min_frequency)
 def frequencies_of(record, lines, names, field, chosen):
     """Frequencies of a record's alternates; genotypes are counted over the lines of its position."""
     if field == "AF":
-        values = ["."] * len(record.alts) if record.values in ((".",), ("none",)) else record.values
-        return [MISSING if value == "." else Fraction(value) for value in values]
+        if record.values in ((".",), ("none",)):
+            return [MISSING] * len(record.alts)
+        values = [MISSING if value == "." else Fraction(value) for value in record.values]
+        known = [value for value in values if value is not MISSING]
+        is_possible = all(0 <= value <= 1 for value in known) and sum(known) <= Fraction("1.001")
+        return values if is_possible and len(values) == len(record.alts) else [IMPOSSIBLE] * len(record.alts)
     people = [at for at, name in enumerate(names) if chosen is None or name in chosen]
     own, *others = (
         {
@@ -254,6 +261,8 @@ def frequencies_of(record, lines, names, field, chosen):
     # Lines of two calls a person are complete.
     total = len(own.keys() | set().union(*others) if any(len(one) != 2 * len(people) for one in others) else own)
     counts = Counter(own.values())
+    if any(allele != "0" and int(allele) > len(record.alts) for allele in counts):
+        return [IMPOSSIBLE] * len(record.alts)
     return [Fraction(counts[str(i)], total) if own else MISSING for i in range(1, len(record.alts) + 1)]
 
 
@@ -294,6 +303,7 @@ def read_allele(key, sequence, record, alt, value, line, seen, references):
 def state_of(sequence, place, before, after, value):
     base = sequence[place].upper() if 0 <= place < len(sequence) else ""
     for state, is_so in (
+        ("impossible frequency", value is IMPOSSIBLE and after in "ACGT"),
         ("reference base unknown", before not in "ACGT"),
         ("alternate base not A, C, G or T", after not in "ACGT"),
         ("frequency missing", value is MISSING),

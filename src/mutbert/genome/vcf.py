@@ -104,8 +104,15 @@ def read_records(
     words = [*(f"%{name}" for name in _COLUMNS.values()), *("[ %GT]" if one == "GT" else f"%{one}" for one in fields)]
     command = ["query", "-f", "\\t".join(words) + "\\n", *_of_region(region)]
     command += [] if samples is None else ["-S", _LISTED]
+    places: list[int] = []
+    if " " in "".join(samples or ()):  # where a name that is listed ends
+        places = [read_header(path).samples.index(name) + 1 for name in samples or ()]
+        del command[-2:]
     for lines in _bcftools(path, command, listed=samples or ()):
-        yield _parse(lines, [*_COLUMNS, *fields])
+        records = _parse(lines, [*_COLUMNS, *fields])
+        if places:
+            records = records.with_columns(records["GT"].str.split(" ").list.gather([0, *places]).list.join(" "))
+        yield records
 
 
 def _count_records(path: Path, region: Regions, samples: Collection[str]) -> Generator[pl.DataFrame, None, None]:
@@ -127,8 +134,8 @@ def _count_records(path: Path, region: Regions, samples: Collection[str]) -> Gen
         else:
             return
     except InputError as error:
-        # They take no record with something that the header does not declare, be it the contig.
-        if "cannot proceed" not in str(error):
+        # They take no record with what the header does not declare, be it the contig, or an allele that is not in ALT.
+        if not re.search("cannot proceed|Incorrect allele", str(error)):
             raise
     for records in read_genotypes(path, samples, region=region):
         if len(records) > done:
