@@ -150,8 +150,8 @@ def changes(genome: ProbabilisticGenome, alleles: Alleles) -> Int64:
 
 def _gained(alleles: Alleles) -> Int64:
     """Return by how many bases the alternate is longer than the reference."""
-    lengths = [len(text) for text in alleles.inserted]
-    return np.subtract(lengths, alleles.end_A - alleles.start_A, dtype=np.int64)
+    lengths = np.array([len(text) for text in alleles.inserted], dtype=np.int64)
+    return np.asarray(lengths - (alleles.end_A - alleles.start_A), dtype=np.int64)
 
 
 def gc(genome: ProbabilisticGenome, alleles: Alleles, context: int) -> Float64:

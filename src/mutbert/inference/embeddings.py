@@ -182,7 +182,8 @@ class _Embedder:
         if pooling not in {"mean", "max", "cls", "none"}:
             raise InputError(f"pooling is {pooling!r}; it must be mean, max, cls or none")
         loaded = isinstance(model, MutBertPreTrainedModel)
-        encoder: Any = MutBertEncoder("", "", {}, {}, fresh=False) if loaded else open_encoder(model, trust_remote_code=trust)
+        own = MutBertEncoder("", "", {}, {}, fresh=False)
+        encoder: Any = own if loaded else open_encoder(model, trust_remote_code=trust)
         self.of_bases, self.pooling, self._encoder = encoder.family == "mutbert", pooling, encoder
         self._how, self._windows, self._left_out = how, windows, list[int]()
         # How long sequences are is known only when they are read, and checked then.
