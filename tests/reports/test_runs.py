@@ -330,5 +330,5 @@ def test_many_labels_leave_a_small_page(finetuned, problem, columns):
 def test_predictions_that_do_not_fit_are_one_line(finetuned, tmp_path):
     finetuned()
     write_predictions(tmp_path / "predictions.parquet", np.zeros(3, int), np.array([1.0, NAN, 0.0]))
-    with pytest.raises(InputError, match="not a number in 1 places, first in row 1; repeat the run"):
+    with pytest.raises(InputError, match="not a number in 1 places; repeat the run"):
         report(tmp_path)

@@ -20,7 +20,7 @@ from mutbert.encoders.inputs import PaddedWindows, read_windows
 from mutbert.errors import InputError, one_line
 from mutbert.examples.table import Columns, Examples, read_examples
 from mutbert.files import sha256_of
-from mutbert.genome.fasta import read_sequences
+from mutbert.genome.sources import read_sequences
 from mutbert.genome.store import ProbabilisticGenome
 from mutbert.inference.run import open_surroundings
 from mutbert.regions import read_bed
